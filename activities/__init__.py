@@ -1,0 +1,1 @@
+"""Every side effect: Vault, the store, processes, messages. Decides nothing."""

@@ -1,0 +1,227 @@
+"""The configuration folder: catalog.yaml, approvals.yaml and policies/, loaded as one set and loaded again when a file changes.
+
+A broken edit keeps the last good set and raises an alarm. A start without a good set denies everything, also with an alarm. What
+the files mean is decided in justenough/; nothing here knows of Vault.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+
+from justenough.approval import Tiers, read_tiers
+from justenough.catalog import Catalog, read_catalog, with_settings
+from justenough.cedar import SCHEMA
+from justenough.errors import InvalidInput, Problem
+from justenough.policy import PolicySet
+
+CATALOG, TIERS, POLICIES = "catalog.yaml", "approvals.yaml", "policies"
+LOOK_EVERY = 0.5
+"""Seconds between two looks at the files, at least."""
+MAX_BYTES = 4 * 1024 * 1024
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+Signature = tuple[tuple[str, int, int, int], ...]
+"""Each file's name, inode, mtime in ns and size: differs whenever a file was written, replaced, added or removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigSet:
+    """One consistent reading of the folder."""
+
+    catalog: Catalog
+    tiers: Tiers
+    policies: PolicySet
+    digest: str
+    """`sha256:…` over every file's name and content."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What a folder held: each part that was good, and every problem of the others."""
+
+    catalog: Catalog | None
+    tiers: Tiers | None
+    policies: PolicySet | None
+    digest: str
+    problems: tuple[Problem, ...]
+
+    def whole(self) -> ConfigSet | None:
+        if self.problems or self.catalog is None or self.tiers is None or self.policies is None:
+            return None
+        return ConfigSet(self.catalog, self.tiers, self.policies, self.digest)
+
+    def denying(self) -> ConfigSet:
+        """Return what is good of it, with policies that deny everything."""
+        nothing = Catalog.model_construct(resources={}, scopes=(), provision=())
+        return ConfigSet(self.catalog or nothing, self.tiers or Tiers(tiers={}), PolicySet.none(), self.digest)
+
+
+class Config:
+    """The folder's current set. Every method may be called from any thread."""
+
+    def __init__(self, folder: Path, env: Mapping[str, str] | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """`env` fills in the catalog's `${X}` and is read again at each load; None leaves them as they are."""
+        self._folder, self._env, self._clock = folder, env, clock
+        self._lock = threading.Lock()
+        self._alarm: str | None = None
+        self._good = False
+        self._seen = _signature(folder)
+        self._set = self._first()
+        self._look_at = clock() + LOOK_EVERY
+
+    def current(self) -> ConfigSet:
+        """Return the last good set; a changed folder is read first, at most every half second."""
+        if self._clock() >= self._look_at:
+            with self._lock:
+                if self._clock() >= self._look_at:
+                    self._look_again()
+                    self._look_at = self._clock() + LOOK_EVERY
+        return self._set
+
+    @property
+    def catalog(self) -> Catalog:
+        """The current catalog."""
+        return self.current().catalog
+
+    @property
+    def tiers(self) -> Tiers:
+        """The current tiers."""
+        return self.current().tiers
+
+    @property
+    def policies(self) -> PolicySet:
+        """The current policies."""
+        return self.current().policies
+
+    @property
+    def alarm(self) -> str | None:
+        """What is wrong with the folder as it is now, and what is in force instead; None when all is well."""
+        self.current()
+        return self._alarm
+
+    def _first(self) -> ConfigSet:
+        found = _read(self._folder, self._env)
+        whole = found.whole()
+        self._good = whole is not None
+        if whole is None:
+            self._raise_alarm(found.problems)
+        return whole or found.denying()
+
+    def _look_again(self) -> None:
+        # The signature is taken before the files are read: what changes in between is seen at the next look.
+        signature = _signature(self._folder)
+        if signature == self._seen:
+            return
+        self._seen = signature
+        found = _read(self._folder, self._env)
+        whole = found.whole()
+        if whole is None:
+            self._raise_alarm(found.problems)
+            self._set = self._set if self._good else found.denying()
+            return
+        log.info("configuration loaded", folder=str(self._folder), digest=whole.digest)
+        self._set, self._good, self._alarm = whole, True, None
+
+    def _raise_alarm(self, problems: tuple[Problem, ...]) -> None:
+        instead = "the last good configuration stays in force" if self._good else "everything is denied until it is mended"
+        self._alarm = f"{self._folder}: {instead}: " + "; ".join(map(str, problems))
+        log.error(
+            "configuration broken", folder=str(self._folder), in_force="last good" if self._good else "none", problems=[*map(str, problems)]
+        )
+
+
+def check(folder: Path, env: Mapping[str, str] | None = None) -> tuple[Problem, ...]:
+    """Return every problem of every file of a folder at once, by file and place; empty when all is well."""
+    return _read(folder, env).problems
+
+
+def _read(folder: Path, env: Mapping[str, str] | None) -> _Read:
+    problems: list[Problem] = []
+    texts = dict(_texts(folder, problems))
+
+    def part(name: str, read: Callable[[bytes], T]) -> T | None:
+        if name not in texts:
+            return None
+        try:
+            return read(texts[name])
+        except InvalidInput as error:
+            problems.extend(Problem(f"{name}:{problem.path}".rstrip(":"), problem.message) for problem in error.problems)
+            return None
+
+    catalog = part(CATALOG, lambda text: _filled(read_catalog(text), env))
+    tiers = part(TIERS, read_tiers)
+    policies = _policies(texts, catalog, problems)
+    return _Read(catalog, tiers, policies, _digest(texts), tuple(problems))
+
+
+def _filled(catalog: Catalog, env: Mapping[str, str] | None) -> Catalog:
+    return catalog if env is None else with_settings(catalog, env)
+
+
+def _policies(texts: Mapping[str, bytes], catalog: Catalog | None, problems: list[Problem]) -> PolicySet | None:
+    files: dict[str, str] = {}
+    for name, raw in texts.items():
+        if name.startswith(f"{POLICIES}/"):
+            try:
+                files[name.removeprefix(f"{POLICIES}/")] = raw.decode("utf-8")
+            except UnicodeDecodeError as error:
+                problems.append(Problem(name, f"not UTF-8 text (byte {error.start})"))
+                return None
+    schema = files.pop(SCHEMA, None)
+    if schema is None:
+        return None
+    external = [name for name, resource in catalog.resources.items() if resource.external] if catalog else []
+    try:
+        return PolicySet.load(files, schema, external=external)
+    except InvalidInput as error:
+        problems.extend(Problem(f"{POLICIES}/{problem.path}".rstrip("/"), problem.message) for problem in error.problems)
+        return None
+
+
+def _texts(folder: Path, problems: list[Problem]) -> Iterator[tuple[str, bytes]]:
+    """Yield each file's name and content; what should be there and cannot be read is a problem."""
+    for name in _names(folder):
+        try:
+            with (folder / name).open("rb") as file:
+                content = file.read(MAX_BYTES + 1)
+        except OSError as error:
+            problems.append(Problem(name, f"cannot be read: {error.strerror or error}"))
+            continue
+        if len(content) > MAX_BYTES:
+            problems.append(Problem(name, f"more than {MAX_BYTES:,} bytes"))
+            continue
+        yield name, content
+
+
+def _names(folder: Path) -> list[str]:
+    policies = sorted(path.name for path in (folder / POLICIES).glob("*.cedar"))
+    return [CATALOG, TIERS, f"{POLICIES}/{SCHEMA}", *(f"{POLICIES}/{name}" for name in policies)]
+
+
+def _signature(folder: Path) -> Signature:
+    return tuple(_stat(folder, name) for name in _names(folder))
+
+
+def _stat(folder: Path, name: str) -> tuple[str, int, int, int]:
+    try:
+        found = (folder / name).stat()
+    except OSError:
+        return name, 0, 0, -1
+    return name, found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _digest(texts: Mapping[str, bytes]) -> str:
+    parts = hashlib.sha256()
+    for name in sorted(texts):
+        parts.update(f"{name}\0{len(texts[name])}\0".encode())
+        parts.update(texts[name])
+    return f"sha256:{parts.hexdigest()}"

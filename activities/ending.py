@@ -1,0 +1,61 @@
+"""Endings from outside the session: revoke a job from any worker, end one credential, look whether anything is alive."""
+
+from __future__ import annotations
+
+import time
+
+from temporalio import activity
+
+from activities import revocation
+from activities.deps import Deps
+from justenough.errors import RetryLater
+from justenough.messages import ProofReport, RevokeCredentialInput, RevokeInput, RevokeResult
+
+PATIENCE = 540.0
+"""Seconds that one attempt of the activity goes on trying; then the workflow's retry takes over, on whichever worker is there."""
+PAUSE = 1.0
+LONGEST_PAUSE = 10.0
+
+
+class NotConfirmed(RetryLater):
+    """Something of a job may still be alive; its revocation goes on."""
+
+
+class Ending:
+    """Needs no memory of what was issued: the job's prefix in Vault and its name in the targets tell."""
+
+    def __init__(self, deps: Deps) -> None:
+        self._deps = deps
+
+    @activity.defn
+    def revoke_job(self, wanted: RevokeInput) -> RevokeResult:
+        """Revoke everything of a job until it is seen dead, or for as many attempts as were asked for."""
+        started, attempt, pause = time.monotonic(), 0, PAUSE
+        while True:
+            attempt += 1
+            result = revocation.revoke(self._deps, wanted.job, by=wanted.by, why=wanted.why, settled=wanted.settled)
+            if result.confirmed or attempt == wanted.attempts:
+                return RevokeResult(confirmed=result.confirmed, failures=result.failures, unrecorded=result.events)
+            if time.monotonic() - started > PATIENCE:
+                raise NotConfirmed("; ".join(result.failures) or "the second look is still to come")
+            _pause(pause)
+            pause = min(2 * pause, LONGEST_PAUSE) if result.failures else PAUSE
+
+    @activity.defn
+    def revoke_credential(self, wanted: RevokeCredentialInput) -> RevokeResult:
+        """End one credential of a job now; the job goes on."""
+        result = revocation.revoke_one(self._deps, wanted.job, wanted.credential, by=wanted.by)
+        return RevokeResult(confirmed=result.confirmed, failures=result.failures, unrecorded=result.events)
+
+    @activity.defn
+    def prove_job(self, job: str) -> ProofReport:
+        """Look at everything that the job held, and at what carries its name; change nothing."""
+        return revocation.prove(self._deps, job)
+
+
+def _pause(seconds: float) -> None:
+    """Wait in small steps, telling Temporal in each that this worker lives."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        activity.heartbeat()
+        activity.wait_for_cancelled_sync(timeout=min(left, PAUSE))

@@ -1,0 +1,62 @@
+"""Remembers, in this process, how the revoking of each job goes: since when, since when it looks clean, how often it failed. No I/O.
+
+Forgetting costs time, never safety: the next clean look is then a first one again.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+SECOND_LOOK = timedelta(seconds=15)
+"""Longer than Vault lets any issue take (default_max_request_duration 10 s): what was in flight has landed by then."""
+REMEMBERED = 10_000
+
+
+@dataclass(slots=True)
+class _Course:
+    began: datetime
+    clean_since: datetime | None = None
+    failed: int = 0
+
+
+class Looks:
+    """The course of each revocation that is not confirmed yet. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._courses: dict[str, _Course] = {}
+        self._lock = threading.Lock()
+
+    def began(self, job: str, *, now: datetime) -> datetime:
+        """Return when the revocation that now goes on began: now, where none did."""
+        with self._lock:
+            return self._course(job, now).began
+
+    def clean(self, job: str, *, started: datetime, ended: datetime) -> datetime | None:
+        """Note a clean look; return when the second one is due, None where this was it."""
+        with self._lock:
+            course = self._course(job, started)
+            if course.clean_since is None:
+                # What is in flight can have begun until the tokens died, which this look saw at its end.
+                course.clean_since = ended
+            due = course.clean_since + SECOND_LOOK
+            return None if started >= due else due
+
+    def unclean(self, job: str, *, now: datetime) -> int:
+        """Note an attempt that left something alive or unseen; return how many there were."""
+        with self._lock:
+            course = self._course(job, now)
+            course.clean_since = None
+            course.failed += 1
+            return course.failed
+
+    def confirmed(self, job: str) -> None:
+        """Forget a job that is confirmed: what is found of it later is a revocation of its own."""
+        with self._lock:
+            self._courses.pop(job, None)
+
+    def _course(self, job: str, now: datetime) -> _Course:
+        if job not in self._courses and len(self._courses) >= REMEMBERED:
+            del self._courses[next(iter(self._courses))]
+        return self._courses.setdefault(job, _Course(now))

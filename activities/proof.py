@@ -1,0 +1,137 @@
+"""Looks at whether anything of a job is alive: its prefix, leases and tokens in Vault, its users in the targets. Changes nothing.
+
+Only what was looked at and found dead counts; what could not be looked at is a failure, never a silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from activities.deps import Deps
+from activities.targets import Asked, FoundUser
+from justenough.access import Credential, Revocable
+from justenough.errors import JustEnoughError, NotFound
+from justenough.messages import Finding, ProofReport
+from justenough.views import CredentialView, JobView
+
+T = TypeVar("T")
+
+STAYS = "what was read stays valid until its owner changes it"
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What one look saw."""
+
+    findings: tuple[Finding, ...]
+    failures: tuple[str, ...]
+    dead: frozenset[str]
+    """Lease ids and accessors that Vault says it does not know."""
+    users: tuple[FoundUser, ...]
+    targets: tuple[str, ...]
+    """Targets that were looked at."""
+    target_failures: tuple[str, ...]
+
+    @property
+    def alive(self) -> tuple[str, ...]:
+        """What is alive, one sentence each."""
+        return tuple(f"{finding.what}: {finding.detail or 'alive'}" for finding in self.findings if finding.alive)
+
+    def is_dead(self, credential: Credential) -> bool:
+        """Whether both handles of a credential were seen dead."""
+        return credential.accessor in self.dead and (credential.lease_id is None or credential.lease_id in self.dead)
+
+
+def look(deps: Deps, job: str, credentials: tuple[Credential, ...], asked: Asked | None) -> Looked:
+    """Look at everything; `asked` limits which targets are looked at, None means all of them."""
+    notes = _Notes()
+    notes.prefix(deps, job)
+    for credential in credentials:
+        if credential.lease_id is not None:
+            notes.handle(f"lease {credential.lease_id}", credential.lease_id, deps.vault.lease_alive)
+        notes.handle(f"token {credential.accessor}", credential.accessor, deps.vault.accessor_alive)
+    seen = deps.targets.look(job, asked)
+    for target in seen.looked:
+        names = [user.name for user in seen.found if user.target == target]
+        notes.found(f"users in {target}", alive=bool(names), detail=", ".join(names) or "none carries the job's id")
+    return Looked(
+        findings=tuple(notes.findings),
+        failures=(*notes.failures, *seen.failures),
+        dead=frozenset(notes.dead),
+        users=seen.found,
+        targets=seen.looked,
+        target_failures=seen.failures,
+    )
+
+
+def prove(deps: Deps, job: str) -> ProofReport:
+    """Return a fresh look at everything that a job ever held. Raises NotFound, or RetryLater where the store cannot be read."""
+    known = deps.store.job(job)
+    if known is None:
+        message = f"no job {job}"
+        raise NotFound(message)
+    credentials = tuple(credential_of(view) for view in known.credentials)
+    looked = look(deps, job, credentials, asked_by(known))
+    return ProofReport(
+        job=job,
+        dead=not looked.alive and not looked.failures,
+        findings=(*looked.findings, *_what_stays(credentials)),
+        failures=looked.failures,
+        at=deps.now(),
+    )
+
+
+def asked_by(job: JobView) -> Asked:
+    """Return resource and action of each of a job's requests and credentials."""
+    requested = {(item.resource, item.action) for item in job.requests}
+    return frozenset(requested | {(item.resource, item.action) for item in job.credentials})
+
+
+def credential_of(view: CredentialView) -> Credential:
+    """Return the handle that a row of the read model describes."""
+    return Credential.model_validate(view.model_dump())
+
+
+class _Notes:
+    """Collects what one look sees."""
+
+    def __init__(self) -> None:
+        self.findings: list[Finding] = []
+        self.failures: list[str] = []
+        self.dead: set[str] = set()
+
+    def found(self, what: str, *, alive: bool, detail: str = "") -> None:
+        self.findings.append(Finding(what=what, alive=alive, detail=detail))
+
+    def prefix(self, deps: Deps, job: str) -> None:
+        tokens = self._seen("tokens under the job's prefix", lambda: deps.vault.prefix_accessors(job))
+        if tokens is not None:
+            self.found("tokens under the job's prefix", alive=bool(tokens), detail=f"{len(tokens)} listed")
+
+    def handle(self, what: str, handle: str, alive: Callable[[str], bool]) -> None:
+        lives = self._seen(what, lambda: alive(handle))
+        if lives is not None:
+            self.found(what, alive=lives, detail="alive" if lives else "unknown to Vault")
+        if lives is False:
+            self.dead.add(handle)
+
+    def _seen(self, what: str, call: Callable[[], T]) -> T | None:
+        try:
+            return call()
+        except JustEnoughError as error:
+            self.failures.append(f"{what}: {error}")
+        except Exception as error:  # noqa: BLE001 - whatever keeps us from looking is a failure to look, and the next look goes on
+            self.failures.append(f"{what}: {type(error).__name__}")
+        return None
+
+
+def _what_stays(credentials: tuple[Credential, ...]) -> Iterator[Finding]:
+    for credential in credentials:
+        if credential.revocable is Revocable.NEVER:
+            yield Finding(what=f"value of {credential.id}", alive=False, detail=STAYS)
+        elif credential.revocable is Revocable.ON_EXPIRY:
+            yield Finding(
+                what=f"value of {credential.id}", alive=False, detail=f"ends at {credential.expires_at.isoformat()} at the latest"
+            )

@@ -1,0 +1,269 @@
+"""The one revocation function, used by session, compensation, guard and sweep: ends all that a job holds, then looks whether it is dead.
+
+Every step runs even if an earlier one failed; it waits for no ledger, and needs no memory of what was issued. Doing it again is fine.
+It never sleeps: where an issue may still be in flight, it says when a second look is due and the caller calls again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+
+from activities.deps import Deps
+from activities.proof import STAYS, Looked, asked_by, credential_of, look, prove
+from activities.store import StoreUnavailable
+from activities.targets import Asked
+from justenough.access import Credential, CredentialState, Revocable
+from justenough.errors import JustEnoughError, NotFound
+from justenough.events import Event, EventType, event
+from justenough.model import Message
+
+__all__ = ["RevocationResult", "prove", "record_lapsed", "revoke", "revoke_one"]
+
+STORE_SECONDS = 2.0
+"""What the store may take from a revocation before it goes on without."""
+AT_ONCE = 32
+"""A job has at most this many leases; each that hangs must not keep the others."""
+DEAD = frozenset({CredentialState.CONFIRMED, CredentialState.EXPIRED})
+
+T = TypeVar("T")
+
+
+class RevocationResult(Message):
+    """What one call came to. `confirmed`: everything that can be seen was looked at and found dead."""
+
+    confirmed: bool
+    second_look_at: datetime | None = None
+    """It looks clean, but what was in flight may still land: call again from then on."""
+    failures: tuple[str, ...] = ()
+    events: tuple[Event, ...] = ()
+    """What the ledger could not take; whoever called carries it until it is written."""
+
+    @property
+    def second_look_needed(self) -> bool:
+        """Whether only a second look is missing."""
+        return self.second_look_at is not None
+
+
+@dataclass(frozen=True, slots=True)
+class _Memory:
+    """What is known of a job: its credentials, and which targets it may have users in (None: any)."""
+
+    credentials: tuple[Credential, ...] = ()
+    asked: Asked | None = None
+    closed: bool = False
+    """Whether the claim is closed: no session can issue any more."""
+
+
+def revoke(deps: Deps, job: str, *, by: str, settled: bool, why: str, known: tuple[Credential, ...] | None = None) -> RevocationResult:
+    """End everything of a job and look whether it is dead. Raises nothing: what failed is in the result.
+
+    `settled`: nothing can be in flight (the session's own exit, after every issue was answered). `known`: all that the caller knows was
+    issued; a settled caller's word spares reading the store, and it is what is left where the store cannot be read.
+    """
+    started, steps = deps.now(), _Steps()
+    # One revocation is one course of attempts: trying again records nothing twice, a later one has entries of its own.
+    course = f"{by}-{deps.looks.began(job, now=started):%Y%m%dT%H%M%S%f}"
+    facts = [event(EventType.REVOCATION_STARTED, job, at=started, about=course, by=by, why=why)]
+    memory = steps.attempt("the store", lambda: _remembered(deps, job, known, settled=settled, now=started), _Memory(known or ()))
+    role_gone = steps.attempt("the job's token role", lambda: _done(deps.vault.close_prefix, job), otherwise=False)
+    _end_leases(deps, steps, memory.credentials)
+    steps.attempt("the job's tokens", lambda: _done(deps.vault.revoke_prefix, job), otherwise=False)
+    looked = _ended_in_targets(deps, job, memory, steps)
+
+    at = deps.now()
+    unprovable = tuple(_unprovable(deps, memory.credentials, now=at))
+    clean = role_gone and (memory.closed or settled) and not (looked.alive or looked.failures or unprovable)
+    due = None if settled or not clean else deps.looks.clean(job, started=started, ended=at)
+    failures = () if clean else tuple(dict.fromkeys((*steps.failures, *looked.alive, *looked.failures, *unprovable)))
+    for credential in memory.credentials:
+        facts += _credential_facts(deps, job, credential, looked, by=by, at=at, landed=clean and due is None)
+    facts += _verdict(deps, job, course=course, by=by, at=at, looked=looked, failures=failures, confirmed=clean and due is None)
+    return RevocationResult(confirmed=clean and due is None, second_look_at=due, failures=failures, events=_unrecorded(deps, facts))
+
+
+def revoke_one(deps: Deps, job: str, credential: str, *, by: str) -> RevocationResult:
+    """End one credential while its job goes on. Raises NotFound, or RetryLater where the store cannot be read.
+
+    Its token stays until the job ends: only the session ever had it, and nothing is issued with it again.
+    """
+    view = deps.store.credential(credential)
+    if view is None or view.job_id != job:
+        message = f"no credential {credential} in job {job}"
+        raise NotFound(message)
+    handle, now, steps = credential_of(view), deps.now(), _Steps()
+    alive = False
+    if handle.lease_id is not None:
+        _end_leases(deps, steps, (handle,))
+        lease = handle.lease_id
+        alive = steps.attempt("its lease", lambda: deps.vault.lease_alive(lease), otherwise=True)
+    elif handle.revocable is Revocable.NOW:
+        return RevocationResult(confirmed=False, failures=("it has no lease of its own: it ends with its job",))
+    if alive:
+        return RevocationResult(confirmed=False, failures=tuple(steps.failures) or ("its lease is still alive",))
+    facts = [event(EventType.CREDENTIAL_REVOKED, job, at=now, about=credential, credential=credential, by=by)]
+    facts += _end_of(handle, job, at=deps.now(), how="its lease is unknown to Vault", searchable=False)
+    return RevocationResult(confirmed=True, events=_unrecorded(deps, facts))
+
+
+def record_lapsed(deps: Deps) -> tuple[Event, ...]:
+    """Record the end of credentials that only time could end, and return what the ledger could not take."""
+    now = deps.now()
+    views = deps.store.credentials(live=True, limit=1000).items
+    lapsed = [
+        _expired(credential_of(view), view.job_id, at=now)
+        for view in views
+        if view.revocable == Revocable.ON_EXPIRY and view.expires_at <= now
+    ]
+    return _unrecorded(deps, lapsed)
+
+
+class _Steps:
+    """Runs each step whatever became of the others, and keeps one sentence for each that failed."""
+
+    def __init__(self) -> None:
+        self.failures: list[str] = []
+
+    def attempt(self, what: str, call: Callable[[], T], otherwise: T) -> T:
+        try:
+            return call()
+        except JustEnoughError as error:
+            self.failures.append(f"{what}: {error}")
+        except Exception as error:  # noqa: BLE001 - no failure of one step, of whatever kind, may keep the next one from running
+            self.failures.append(f"{what}: {type(error).__name__}")
+        return otherwise
+
+
+def _remembered(deps: Deps, job: str, known: tuple[Credential, ...] | None, *, settled: bool, now: datetime) -> _Memory:
+    """Close the claim, then return what is known of the job."""
+
+    def ask() -> _Memory:
+        # Before the token role goes: a session writes the role, reads its claim, and only then asks for a token.
+        deps.store.close_claim(job, now)
+        if settled and known is not None:
+            return _Memory(known, frozenset((item.resource, item.action.value) for item in known), closed=True)
+        view = deps.store.job(job)
+        if view is None:
+            return _Memory(known or (), None, closed=True)
+        recorded = [credential_of(item) for item in view.credentials if item.state not in DEAD]
+        credentials = {item.id: item for item in (*recorded, *(known or ()))}
+        return _Memory(tuple(credentials.values()), asked_by(view), closed=True)
+
+    return _bounded(ask)
+
+
+def _end_leases(deps: Deps, steps: _Steps, credentials: tuple[Credential, ...]) -> None:
+    leases = [item.lease_id for item in credentials if item.lease_id is not None]
+
+    def end(lease: str) -> None:
+        steps.attempt(f"lease {lease}", lambda: deps.vault.revoke_lease(lease), otherwise=None)
+
+    if len(leases) == 1:
+        end(leases[0])
+    elif leases:
+        with ThreadPoolExecutor(min(AT_ONCE, len(leases))) as pool:
+            list(pool.map(end, leases))
+
+
+def _ended_in_targets(deps: Deps, job: str, memory: _Memory, steps: _Steps) -> Looked:
+    """Look; where users of the job are left in a target, end them there and look again."""
+    looked = look(deps, job, memory.credentials, memory.asked)
+    if not looked.users:
+        return looked
+    steps.failures += deps.targets.end_users_of(job, memory.asked).failures
+    return look(deps, job, memory.credentials, memory.asked)
+
+
+def _unprovable(deps: Deps, credentials: tuple[Credential, ...], *, now: datetime) -> Iterator[str]:
+    """Yield a sentence for each credential that could have been ended and that nobody can look for, until its time is over."""
+    for item in credentials:
+        if _only_time_tells(deps, item) and item.revocable is Revocable.NOW and now < item.expires_at:
+            yield f"{item.id}: its lease is not known and its target cannot be searched; it ends at {item.expires_at.isoformat()}"
+
+
+def _only_time_tells(deps: Deps, credential: Credential) -> bool:
+    return credential.lease_id is None and not deps.targets.searchable(credential.resource, credential.action)
+
+
+def _credential_facts(
+    deps: Deps, job: str, credential: Credential, looked: Looked, *, by: str, at: datetime, landed: bool
+) -> Iterator[Event]:
+    """Yield what became of one credential; nothing while its handles are not seen dead."""
+    if not looked.is_dead(credential):
+        return
+    yield event(EventType.CREDENTIAL_REVOKED, job, at=at, about=credential.id, credential=credential.id, by=by)
+    searchable = deps.targets.searchable(credential.resource, credential.action)
+    if searchable and (looked.users or looked.target_failures or (credential.lease_id is None and not landed)):
+        return
+    handles = "its token is unknown to Vault" if credential.lease_id is None else "its lease and token are unknown to Vault"
+    seen = f"; no user of the job in {', '.join(looked.targets)}" if searchable and looked.targets else ""
+    yield from _end_of(credential, job, at=at, how=handles + seen, searchable=searchable)
+
+
+def _end_of(credential: Credential, job: str, *, at: datetime, how: str, searchable: bool) -> Iterator[Event]:
+    """Yield the last event of a credential whose handles are dead: confirmed, or expired where only time or its owner could end it."""
+    provable = credential.revocable is Revocable.NOW and (credential.lease_id is not None or searchable)
+    if provable:
+        yield event(EventType.CREDENTIAL_CONFIRMED, job, at=at, about=credential.id, credential=credential.id, how=how)
+    elif credential.revocable is Revocable.NEVER or at >= credential.expires_at:
+        yield _expired(credential, job, at=at)
+
+
+def _expired(credential: Credential, job: str, *, at: datetime) -> Event:
+    reasons = {
+        Revocable.NEVER: f"it cannot be revoked: its token is dead, {STAYS}",
+        Revocable.ON_EXPIRY: "it could only end by its time, which is over",
+        Revocable.NOW: "its lease was never known and its target cannot be searched; its time is over",
+    }
+    return event(EventType.CREDENTIAL_EXPIRED, job, at=at, about=credential.id, credential=credential.id, why=reasons[credential.revocable])
+
+
+def _verdict(
+    deps: Deps, job: str, *, course: str, by: str, at: datetime, looked: Looked, failures: tuple[str, ...], confirmed: bool
+) -> Iterator[Event]:
+    if confirmed:
+        deps.looks.confirmed(job)
+        proof: dict[str, Any] = {finding.what: finding.detail for finding in looked.findings}
+        yield event(EventType.REVOCATION_CONFIRMED, job, at=at, about=course, by=by, proof=proof)
+    elif failures:
+        attempt = deps.looks.unclean(job, now=at)
+        # The first, second, fourth, eighth …: it is tried without limit, and a chain must not grow with every try.
+        if attempt & (attempt - 1) == 0:
+            about = f"{course}-{attempt}"
+            yield event(EventType.REVOCATION_OVERDUE, job, at=at, about=about, by=by, failures=list(failures), attempt=attempt)
+
+
+def _unrecorded(deps: Deps, facts: list[Event]) -> tuple[Event, ...]:
+    """Record; return what could not be."""
+    try:
+        _bounded(lambda: deps.store.record(facts))
+    except Exception:  # noqa: BLE001 - revocation never waits for the ledger; the caller carries the events on
+        return tuple(facts)
+    return ()
+
+
+def _bounded(call: Callable[[], T]) -> T:
+    """Return what the store answers in time; raise StoreUnavailable where it does not."""
+    answer: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - handed to the caller's thread
+            answer.set_exception(error)
+
+    threading.Thread(target=run, name="revocation-store", daemon=True).start()
+    try:
+        return answer.result(timeout=STORE_SECONDS)
+    except TimeoutError as error:
+        message = f"did not answer within {STORE_SECONDS:.0f} s"
+        raise StoreUnavailable(message) from error
+
+
+def _done(call: Callable[[str], None], job: str) -> bool:
+    call(job)
+    return True

@@ -1,0 +1,214 @@
+"""Where a session decides and issues: everything is verified again here, right before each issue, whatever the workflow said.
+
+One lock per job; `held` is this session's own record. Blocking: runs in threads.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from activities.deciding import decide, decided_event, digest_for, rejected
+from activities.deps import Deps
+from activities.vault import Token, VaultDenied, VaultRefused
+from activities.verification import Refused, VerifiedOrder, verify_decision
+from justenough.access import Credential, Decision, Held, RequestState
+from justenough.approval import Answer, Ladder, approved_tier
+from justenough.catalog import resolved_issue, scope_alias
+from justenough.errors import GiveUp
+from justenough.events import Event, EventType, event
+from justenough.ids import credential_id, request_id
+from justenough.messages import Granted, JobInput
+from justenough.secret import Secret
+from justenough.spec import Access
+
+ANSWERS_EXAMINED = 20
+"""Answers that one request may come with; nobody has more approvers than that."""
+HARD_END_MARGIN = 60
+"""Seconds that Vault's own hard end of a job's tokens lies behind the longest grant."""
+
+
+class NotIssued(GiveUp):
+    """A request was not issued; the message says which rule, signature or server stood against it."""
+
+
+class NotPermitted(NotIssued):
+    """Policy, or the lack of valid approvals, stands against it."""
+
+
+class Closed(GiveUp):
+    """The job's claim is closed: nothing is issued any more."""
+
+
+@dataclass(frozen=True)
+class Issuance:
+    """One credential as it was issued, with what the job is to be given. Cannot print its secrets."""
+
+    access: Access
+    credential: Credential
+    fields: Mapping[str, Secret]
+    lease_seconds: int | None
+    """How long the lease lives before it must be renewed; None where there is none."""
+
+
+class Issuer:
+    """Issues one job's credentials, each just before its use."""
+
+    def __init__(self, deps: Deps, order: JobInput, verified: VerifiedOrder, *, owner: str) -> None:
+        self._deps = deps
+        self._order = order
+        self._verified = verified
+        self._owner = owner
+        self._lock = threading.Lock()
+        self._held = Held()
+        self.issued: tuple[Credential, ...] = ()
+        """Every credential that Vault gave, recorded or not."""
+        self._open = False
+        self.settled = True
+        """Whether every issue that was asked for has been answered: then nothing can land after the revocation."""
+
+    def issue(self, granted: Granted) -> Issuance:
+        """Verify, decide, record, issue, record. Raises NotIssued, Closed, or RetryLater; then nothing usable has left this function."""
+        access = self._verified.spec.access[granted.number - 1]
+        with self._lock:
+            ttl = self._permitted(granted, access)
+            return self._issued(granted.number, access, ttl=ttl)
+
+    def ended(self, access: Access) -> None:
+        """Forget a credential that was ended while the job goes on; what it touched stays touched."""
+        with self._lock:
+            self._held = self._held.returned(access.resource, access.action)
+
+    def still_allowed(self, access: Access) -> bool:
+        """Whether policy still allows what is held, asked before a renewal."""
+        with self._lock:
+            decision = decide(self._deps, self._order.job, self._verified, access, held=self._held, phase="renewal")
+            return decision.outcome != "denied"
+
+    def _permitted(self, granted: Granted, access: Access) -> int:
+        """Return the seconds that this request may be issued for now; the decision is in the ledger before this returns."""
+        job, now = self._order.job, self._deps.now()
+        request = request_id(job, granted.number)
+        decision = decide(self._deps, job, self._verified, access, held=self._held, phase="start")
+        digest = digest_for(self._deps, self._verified, access, bundle=self._order.bundle, tier=decision.tier)
+        facts = [decided_event(job, request, decision, digest, phase="issue", at=now)]
+        ttl, why = access.ttl, ""
+        if decision.outcome == "denied":
+            why = f"policy denies it now ({', '.join(decision.policies)})"
+        elif decision.outcome == "needs_approval":
+            answers, attempts = self._answers(granted.answers, self._ladder(request, access, decision, digest))
+            facts += attempts
+            why = self._why_not_approved(request, answers, decision)
+            ttl = min((ttl, *(answer.ttl for answer in answers)))
+        self._deps.store.record(facts)
+        if why:
+            raise NotPermitted(f"{access.action} on {access.resource}: {why}")
+        return ttl
+
+    def _ladder(self, request: str, access: Access, decision: Decision, digest: str) -> Ladder:
+        return Ladder(
+            request=request,
+            digest=digest,
+            action=access.action,
+            requester=self._verified.person.id,
+            needed=decision.tier,
+            current=decision.tier,
+            respond_by=self._deps.now(),
+            ttl=access.ttl,
+        )
+
+    def _answers(self, given: Iterable[Answer], ladder: Ladder) -> tuple[tuple[Answer, ...], list[Event]]:
+        """Return those of the given answers that hold now, and an event for each that does not."""
+        now, job = self._deps.now(), self._order.job
+        verified, attempts = [], []
+        for number, answer in enumerate(tuple(given)[:ANSWERS_EXAMINED], start=1):
+            seen = verify_decision(self._deps, job, ladder, answer.signed, now=now)
+            if isinstance(seen, Refused):
+                about = f"{ladder.request}/issue-{number}"
+                raw = answer.signed.model_dump(mode="json")
+                attempts.append(rejected(job, seen.why, at=now, about=about, raw=raw, request=ladder.request, person=answer.person))
+            else:
+                verified.append(seen)
+        return tuple(verified), attempts
+
+    def _why_not_approved(self, request: str, answers: tuple[Answer, ...], decision: Decision) -> str:
+        tiers = self._deps.config.current().tiers
+        if not approved_tier(answers, tiers=tiers, needed=decision.tier, requester=self._verified.person.id):
+            return f"it needs tier {decision.tier} and its valid approvals make no quorum"
+        known = self._deps.store.request(request)
+        if known is not None and known.state in {RequestState.DENIED, RequestState.EXPIRED, RequestState.WITHDRAWN}:
+            return f"the request is {known.state}"
+        return ""
+
+    def _issued(self, number: int, access: Access, *, ttl: int) -> Issuance:
+        self._open_prefix()
+        job, deps = self._order.job, self._deps
+        action = deps.config.current().catalog.resources[access.resource].actions[access.action]
+        scope = self._verified.spec.data_scope
+        token = self._token(action.policy, scope_alias(action, scope), ttl)
+        try:
+            issued = deps.vault.issue(token, resolved_issue(action, scope))
+        except (VaultDenied, VaultRefused) as error:
+            raise NotIssued(f"{access.action} on {access.resource}: {error}") from error
+        except BaseException:
+            # Vault may still answer a call that we no longer wait for: only a later look can tell.
+            self.settled = False
+            raise
+        now = deps.now()
+        credential = Credential(
+            id=credential_id(job, number),
+            request_id=request_id(job, number),
+            resource=access.resource,
+            action=access.action,
+            lease_id=issued.lease_id,
+            accessor=token.accessor,
+            issued_at=now,
+            expires_at=now + timedelta(seconds=ttl),
+            revocable=action.revocable,
+        )
+        self.issued = (*self.issued, credential)
+        # How to revoke it is recorded before anyone can use it.
+        deps.store.record([issued_event(job, credential)])
+        resource = deps.config.current().catalog.resources[access.resource]
+        self._held = self._held.issued(access.resource, access.action, resource.sensitivity)
+        return Issuance(access=access, credential=credential, fields=issued.fields, lease_seconds=issued.ttl)
+
+    def _open_prefix(self) -> None:
+        """Write the job's token role once, and then make sure that the claim still stands: one that slept through its closing stops here."""
+        if not self._open:
+            longest = max(access.ttl for access in self._verified.spec.access)
+            self._deps.vault.open_prefix(self._order.job, longest + HARD_END_MARGIN)
+            self._open = True
+        claim = self._deps.store.claim_of(self._order.job)
+        if claim is None or not claim.open or claim.owner != self._owner:
+            raise Closed("the job's access has been closed")
+
+    def _token(self, policy: str, alias: str | None, ttl: int) -> Token:
+        try:
+            return self._deps.vault.create_token(self._order.job, policy=policy, alias=alias, ttl=ttl)
+        except (VaultDenied, VaultRefused) as error:
+            raise NotIssued(f"Vault gives no token under {policy}: {error}") from error
+        except BaseException:
+            self.settled = False
+            raise
+
+
+def issued_event(job: str, credential: Credential) -> Event:
+    """Return the event of one credential's issue: enough to revoke it, never the secret."""
+    return event(
+        EventType.CREDENTIAL_ISSUED,
+        job,
+        at=credential.issued_at,
+        about=credential.id,
+        credential=credential.id,
+        request=credential.request_id,
+        resource=credential.resource,
+        action=credential.action.value,
+        lease_id=credential.lease_id,
+        accessor=credential.accessor,
+        issued_at=credential.issued_at.isoformat(),
+        expires_at=credential.expires_at.isoformat(),
+        revocable=credential.revocable.value,
+    )

@@ -1,0 +1,136 @@
+"""What is started for a job, and the last steps of starting it: limits, dropping rights, taking its variables in, closing the door.
+
+The job's environment never reaches a program that still has rights (glibc loads code that variables name), nor any command line:
+a shell that has already lost them reads it from an unnamed file in memory.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shlex
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from activities.session.interpreters import NAMES, Interpreter
+from justenough.secret import Secret
+
+SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
+PLAIN: Mapping[str, str] = {"PATH": SYSTEM_PATH, "LANG": "C.UTF-8"}
+"""All that the programs which still have rights get to see as their environment."""
+OPEN_FILES = 4096
+PROCESSES = 1024
+"""Per job; only where it has a user id of its own, for the kernel counts by user."""
+
+# The variables come in by the standard input, which is then closed to the job.
+_START = 'ulimit -c 0; . /dev/stdin && exec "$@" </dev/null'
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What is started. Secrets in it never print."""
+
+    job: str
+    argv: tuple[str, ...]
+    uid: int
+    interpreter: Interpreter
+    workdir: Path | None = None
+    """An unpacked bundle; None for an empty folder."""
+    network: Literal["host", "none"] = "host"
+    env: Mapping[str, str | Secret] = field(default_factory=dict, repr=False)
+    """The spec's and the delivered variables."""
+    files: Mapping[str, Secret] = field(default_factory=dict, repr=False)
+    """Delivered files, by their paths in the room's `files`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Where a job finds its places, as it sees them."""
+
+    workdir: str = "/job"
+    home: str = "/home/job"
+    files: str = "/run/justenough"
+    scratch: str = "/tmp"  # noqa: S108 - private, inside the sandbox
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """How to start it: a command line and open files that go along. Holds no secret itself."""
+
+    argv: tuple[str, ...]
+    stdin: int
+    pass_fds: tuple[int, ...] = ()
+    cwd: str = "/"
+
+
+def started(launch: Launch) -> tuple[str, ...]:
+    """Return the end of every command line: the shell that takes the variables in, and the job's own command."""
+    first, *rest = launch.argv
+    return ("/bin/sh", "-c", _START, "sh", str(launch.interpreter.path) if first in NAMES else first, *rest)
+
+
+def variables(launch: Launch, room: Room) -> Secret:
+    """Return the job's whole environment as shell statements. What the room sets wins over what a spec sets."""
+    given = {name: value.reveal() if isinstance(value, Secret) else value for name, value in launch.env.items()}
+    own = {
+        "PATH": f"{launch.interpreter.path.parent}:{SYSTEM_PATH}",
+        "HOME": room.home,
+        "USER": "job",
+        "LOGNAME": "job",
+        "TMPDIR": room.scratch,
+        "PWD": room.workdir,
+        "JUSTENOUGH_JOB_ID": launch.job,
+        "JUSTENOUGH_FILES": room.files,
+    }
+    # What a Python prints is in the log when it is printed, not when the process ends well.
+    whole = {"LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1", **given, **own}
+    return Secret("".join(f"export {name}={shlex.quote(value)}\n" for name, value in whole.items()))
+
+
+def limits(*, own_user: bool) -> tuple[str, ...]:
+    """Return the command that limits what follows it: no core dumps, so many open files and, under a user of its own, processes."""
+    files = min(OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    processes = (f"--nproc={PROCESSES}",) if own_user else ()
+    return ("/usr/bin/prlimit", "--core=0:0", f"--nofile={files}", *processes, "--")
+
+
+def without_rights(uid: int) -> tuple[str, ...]:
+    """Return the command that turns root into a user without any right for what follows it."""
+    user = ("--reuid", str(uid), "--regid", str(uid), "--clear-groups")
+    return ("/usr/bin/setpriv", *user, "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all", "--")
+
+
+@contextmanager
+def inherited(content: Secret) -> Iterator[int]:
+    """Hold open an unnamed file in memory with this content, at its start, for a child to inherit."""
+    handle = _in_memory(content.reveal().encode())
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _in_memory(content: bytes) -> int:
+    if not hasattr(os, "memfd_create"):
+        return _piped(content)
+    handle = os.memfd_create("justenough")
+    with os.fdopen(os.dup(handle), "wb") as file:
+        file.write(content)
+    os.lseek(handle, 0, os.SEEK_SET)
+    return handle
+
+
+def _piped(content: bytes) -> int:
+    """Without memfd (macOS) a pipe does, fed beside us: it may hold less than the content."""
+    end, start = os.pipe()
+
+    def feed() -> None:
+        with os.fdopen(start, "wb") as file:
+            file.write(content)
+
+    threading.Thread(target=feed, daemon=True).start()
+    return end

@@ -1,0 +1,69 @@
+"""The file system that a job sees under bubblewrap, as an allow-list: whatever is not named here is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from activities.session.interpreters import SYSTEM
+from activities.session.launch import Launch, Room
+
+ETC = (
+    *("alternatives", "ca-certificates", "crypto-policies", "gai.conf", "host.conf", "hosts", "ld.so.cache", "ld.so.conf", "ld.so.conf.d"),
+    *("localtime", "mime.types", "nsswitch.conf", "pki/ca-trust/extracted", "pki/tls/certs", "protocols", "resolv.conf", "services"),
+    *("ssl/certs", "ssl/openssl.cnf", "timezone"),
+)
+"""What name look-ups, TLS, time zones and the dynamic linker need of /etc, where the host has it."""
+ROOM = Room()
+SCRATCH = {ROOM.scratch: 2**30, ROOM.home: 2**28, "/dev/shm": 2**28}  # noqa: S108 - private, inside the sandbox
+"""Writable folders, in memory, and their sizes in bytes."""
+
+
+def accounts(uid: int) -> dict[str, str]:
+    """Return the files that give the job's user a name: libraries look it up."""
+    return {
+        "/etc/passwd": f"root:x:0:0:root:/:/usr/sbin/nologin\njob:x:{uid}:{uid}:job:{ROOM.home}:/bin/sh\n",
+        "/etc/group": f"root:x:0:\njob:x:{uid}:\n",
+    }
+
+
+def layout(launch: Launch, files: Mapping[str, int], *, sized: bool, hidden: tuple[Path, ...]) -> Iterator[str]:
+    """Yield bubblewrap's arguments. `files` are written from open handles; `hidden` are folders that no job may see inside the rest."""
+    yield from ("--ro-bind", "/usr", "/usr", *_links(), "--proc", "/proc", "--dev", "/dev")
+    etc = [path for path in (Path("/etc", name) for name in ETC) if path.exists()]
+    # Folders that bubblewrap makes on the way to a mount are its own user's alone: make them first, for all.
+    for folder in _parents((*etc, *launch.interpreter.prefixes, Path("/var/tmp"), Path(ROOM.files, "any"))):  # noqa: S108 - inside the sandbox
+        yield from ("--dir", str(folder))
+    yield from ("--symlink", ROOM.scratch, "/var/tmp")  # noqa: S108 - inside the sandbox
+    for path in etc:
+        yield from ("--ro-bind", str(path), str(path))
+    for scratch, size in SCRATCH.items():
+        # Its one user is the job's, whom root's bubblewrap cannot make the owner.
+        yield from ("--perms", "1777", *(("--size", str(size)) if sized else ()), "--tmpfs", scratch)
+    for prefix in launch.interpreter.prefixes:
+        yield from ("--ro-bind", str(prefix), str(prefix))
+    yield from _hide(hidden, (SYSTEM, *launch.interpreter.prefixes))
+    yield from ("--ro-bind", str(launch.workdir), ROOM.workdir) if launch.workdir else ("--dir", ROOM.workdir)
+    for name, handle in files.items():
+        yield from ("--perms", "0444", "--file", str(handle), name)
+    yield from ("--remount-ro", "/", "--chdir", ROOM.workdir)
+
+
+def _links() -> Iterator[str]:
+    """Yield /bin and its like as the host has them: links into /usr, or folders of their own."""
+    for path in map(Path, ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")):
+        if path.is_symlink():
+            yield from ("--symlink", str(path.readlink()), str(path))
+        elif path.is_dir():
+            yield from ("--ro-bind", str(path), str(path))
+
+
+def _parents(paths: Iterable[Path]) -> tuple[Path, ...]:
+    """Return the folders above these, each once, the outer ones first; without the root."""
+    return tuple(dict.fromkeys(folder for path in paths for folder in reversed(path.parents) if folder != Path("/")))
+
+
+def _hide(hidden: tuple[Path, ...], visible: tuple[Path, ...]) -> Iterator[str]:
+    for path in dict.fromkeys(hidden):
+        if path.is_dir() and any(path.is_relative_to(tree.resolve()) for tree in visible):
+            yield from ("--tmpfs", str(path))

@@ -1,0 +1,215 @@
+"""One session from its first issue to its proof: issue, run, keep, end, revoke. Knows no Temporal; run.py tells it to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import structlog
+
+from activities import revocation
+from activities.deps import Deps
+from activities.session.bundles import unpacked
+from activities.session.delivery import Delivered, delivered, secrets_of, texts_of
+from activities.session.issuing import Closed, Issuance, Issuer, NotIssued, NotPermitted
+from activities.session.keeping import kept
+from activities.session.process import JobProcess
+from activities.session.running import running
+from activities.session.sandbox import Sandbox
+from activities.verification import VerifiedOrder
+from justenough.access import JobState
+from justenough.errors import JustEnoughError
+from justenough.events import Event, EventType, event
+from justenough.messages import SessionInput, SessionResult
+from justenough.redaction import Redactor
+
+GRACE = 10.0
+"""Seconds between asking a process to end and killing it."""
+LOG_SECONDS = 2.0
+log = structlog.get_logger()
+
+
+class Stop(StrEnum):
+    """Why a session is told to stop."""
+
+    CANCEL = "cancelled"
+    CUT = "access_cut"
+    """Its claim was closed: a kill, the guard, or the sweep has ended its access already."""
+    GONE = "workflow_gone"
+    WORKER = "worker_stopped"
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How the work came out, before anything was revoked."""
+
+    outcome: JobState
+    exit_code: int | None = None
+    reason: str | None = None
+
+
+class Stopped(Exception):
+    """Raised inside the work where it has been told to stop."""
+
+
+class Life:
+    """Acquires and releases on one screen: whatever `_work` does, `_end` follows."""
+
+    def __init__(self, deps: Deps, sandbox: Sandbox, order: SessionInput, verified: VerifiedOrder, *, owner: str, run: str) -> None:
+        self._deps = deps
+        self._sandbox = sandbox
+        self._order = order
+        self._job = order.order.job
+        self._spec = verified.spec
+        self._run = run
+        self._issuer = Issuer(deps, order.order, verified, owner=owner)
+        self._issued: list[Issuance] = []
+        self._stop: Stop | None = None
+        self._told = asyncio.Event()
+        self._batches = 0
+
+    def stop(self, why: Stop) -> None:
+        """Ask the session to end. Access that was cut already outweighs any other reason."""
+        if self._stop is None or why is Stop.CUT:
+            self._stop = why
+        self._told.set()
+
+    async def live(self) -> SessionResult:
+        """Work, then revoke; returns only after revoking was tried, with what was seen."""
+        try:
+            ending = await self._work()
+        except Stopped:
+            ending = self._stopped(None)
+        except NotPermitted as error:
+            ending = Ending(JobState.DENIED, reason=str(error))
+        except JustEnoughError as error:
+            ending = Ending(JobState.FAILED, reason=f"{type(error).__name__}: {error}")
+        except Exception as error:
+            log.exception("session failed unexpectedly", job=self._job)
+            ending = Ending(JobState.FAILED, reason=f"unexpected {type(error).__name__}")
+        return await self._end(ending)
+
+    async def _work(self) -> Ending:
+        given = await self._issue_all()
+        workdir = await asyncio.to_thread(self._workdir)
+        await asyncio.to_thread(self._deps.store.record, [self._started()])
+        if self._stop:
+            raise Stopped
+        async with (
+            running(
+                self._deps.settings,
+                self._sandbox,
+                job=self._job,
+                spec=self._spec,
+                workdir=workdir,
+                given=given,
+                redactor=Redactor(texts_of(value for item in self._issued for value in secrets_of(item.fields))),
+                sink=self._log,
+            ) as process,
+            kept(self._deps, self._job, self._issuer, self._issued),
+        ):
+            return await self._until_ended(process)
+
+    async def _issue_all(self) -> Delivered:
+        given = Delivered()
+        for granted in self._order.granted:
+            if self._stop:
+                raise Stopped
+            access = self._spec.access[granted.number - 1]
+            try:
+                issuance = await asyncio.to_thread(self._issuer.issue, granted)
+            except NotPermitted:
+                if not access.optional:
+                    raise
+                continue
+            except Closed:
+                self.stop(Stop.CUT)
+                raise Stopped from None
+            self._issued.append(issuance)
+            connect = self._deps.config.current().catalog.resources[access.resource].connect
+            given = given.joined(delivered(access, issuance.fields, connect))
+        return given
+
+    def _workdir(self) -> Path | None:
+        digest = self._order.order.bundle
+        if digest is None:
+            return None
+        content = self._deps.store.bundle(digest)
+        if content is None:
+            message = f"bundle {digest} is not in the store"
+            raise NotIssued(message)
+        return unpacked(self._deps.settings.home, digest, content)
+
+    async def _until_ended(self, process: JobProcess) -> Ending:
+        ended, told = asyncio.create_task(process.wait()), asyncio.create_task(self._told.wait())
+        try:
+            await asyncio.wait({ended, told}, timeout=self._spec.run.timeout, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            told.cancel()
+        if ended.done():
+            code = ended.result()
+            outcome = JobState.FAILED if code else JobState.SUCCEEDED
+            return Ending(outcome, exit_code=code, reason=f"exit code {code}" if code else None)
+        if self._stop is None:
+            code = await process.finish(GRACE)
+            return Ending(JobState.TIMED_OUT, exit_code=code, reason=f"it ran longer than {self._spec.run.timeout} s")
+        return self._stopped(await self._asked_to_end(process))
+
+    async def _asked_to_end(self, process: JobProcess) -> int:
+        if self._stop is Stop.CANCEL and not await asyncio.to_thread(self._claim_is_open):
+            self.stop(Stop.CUT)
+        if self._stop in {Stop.CANCEL, Stop.WORKER}:
+            return await process.finish(GRACE)
+        # Nobody waits for its result any more, or its access is gone: it has nothing left to finish.
+        return await process.kill()
+
+    def _claim_is_open(self) -> bool:
+        claim = self._deps.store.claim_of(self._job)
+        return claim is not None and claim.open
+
+    def _stopped(self, code: int | None) -> Ending:
+        outcome = JobState.CANCELLED if self._stop is Stop.CANCEL else JobState.FAILED
+        return Ending(outcome, exit_code=code, reason=self._stop.value if self._stop else None)
+
+    async def _end(self, ending: Ending) -> SessionResult:
+        """Revoke and confirm on the spot, milliseconds after the process ended. Nothing is being issued any more: `_work` has returned."""
+        result = await asyncio.to_thread(
+            revocation.revoke,
+            self._deps,
+            self._job,
+            by="session",
+            why=ending.reason or ending.outcome.value,
+            settled=self._issuer.settled,
+            known=self._issuer.issued,
+        )
+        return SessionResult(
+            outcome=ending.outcome,
+            exit_code=ending.exit_code,
+            reason=ending.reason,
+            stopped=self._stop is not None,
+            clean=result.confirmed,
+            unrecorded=result.events,
+        )
+
+    def _started(self) -> Event:
+        return event(
+            EventType.JOB_STARTED,
+            self._job,
+            at=self._deps.now(),
+            worker=f"{socket.gethostname()}:{os.getpid()}",
+            sandbox=self._sandbox.isolation.value,
+            run=self._run,
+        )
+
+    async def _log(self, text: str) -> None:
+        """Store one batch of output. A store that is slow or away costs log lines, never a revocation's time."""
+        self._batches += 1
+        try:
+            async with asyncio.timeout(LOG_SECONDS):
+                await asyncio.to_thread(self._deps.store.append_log, self._job, self._batches, text, self._deps.now())
+        except Exception as error:  # noqa: BLE001 - see above
+            log.warning("output not stored", job=self._job, batch=self._batches, error=type(error).__name__)

@@ -1,0 +1,107 @@
+"""Which processes belong to a job, and a signal to all of them. Reads /proc; where there is none (macOS) it finds nobody."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+PROC = Path("/proc")
+
+Belongs = Callable[[int], bool]
+"""Says whether a process, given by its number, belongs to a job and is alive."""
+
+
+def of_uid(uid: int) -> Belongs:
+    """Those that run as a user id, in any of its four roles."""
+    return lambda pid: str(uid) in _status(pid).get("Uid", "").split() and _alive(pid)
+
+
+def of_namespace(first: int) -> Belongs:
+    """Those in the pid namespace of its first process, which is bubblewrap's own and left out."""
+    inode = _namespace(first)
+    return lambda pid: (
+        inode is not None and _namespace(pid) == inode and _status(pid).get("NSpid", "").split()[-1:] != ["1"] and _alive(pid)
+    )
+
+
+def of_session(leader: int, mark: str) -> Belongs:
+    """Those of a session, and those whose environment still carries the mark (`NAME=value`)."""
+    return lambda pid: (_stat(pid)[3:4] == [str(leader)] or mark.encode() in _environment(pid)) and _alive(pid)
+
+
+def find(belongs: Belongs) -> list[int]:
+    """Return the numbers of all that belong now."""
+    if not PROC.is_dir():
+        return []
+    return [pid for pid in (int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit()) if belongs(pid)]
+
+
+def signal_all(belongs: Belongs, number: signal.Signals) -> list[int]:
+    """Signal all that belong, and never whoever got a number later; return those that were found."""
+    found = find(belongs)
+    for pid in found:
+        with contextlib.suppress(ProcessLookupError, PermissionError), handle_of(pid) as handle:
+            # The handle is of one process for good: look again whose it is.
+            if belongs(pid):
+                signal.pidfd_send_signal(handle, number)
+    return found
+
+
+@contextlib.contextmanager
+def handle_of(pid: int) -> Iterator[int]:
+    """Hold a pidfd. Raises ProcessLookupError where there is no such process."""
+    handle = os.pidfd_open(pid)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def anyone_runs_as(uid: int) -> bool:
+    """Say whether any process acts as a user id: a quick look, which a process that hides its memory from /proc escapes."""
+    for entry in PROC.iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and entry.stat().st_uid == uid:
+                return True
+    return False
+
+
+def parent_of(pid: int) -> int | None:
+    """Return a process's parent, or None where there is no such process."""
+    fields = _stat(pid)
+    return int(fields[1]) if fields else None
+
+
+def _alive(pid: int) -> bool:
+    return _stat(pid)[:1] not in ([], ["Z"], ["X"])
+
+
+def _stat(pid: int) -> list[str]:
+    """Return the fields of /proc/<pid>/stat from the state on (state, parent, group, session …); none for one that is gone."""
+    return _read(pid, "stat").decode("utf-8", "replace").rpartition(")")[2].split()
+
+
+def _status(pid: int) -> dict[str, str]:
+    lines = _read(pid, "status").decode("utf-8", "replace").splitlines()
+    return {name: value for name, _, value in (line.partition(":") for line in lines)}
+
+
+def _environment(pid: int) -> list[bytes]:
+    return _read(pid, "environ").split(b"\0")
+
+
+def _namespace(pid: int) -> int | None:
+    try:
+        return (PROC / str(pid) / "ns" / "pid").stat().st_ino
+    except OSError:
+        return None
+
+
+def _read(pid: int, name: str) -> bytes:
+    try:
+        return (PROC / str(pid) / name).read_bytes()
+    except OSError:
+        return b""

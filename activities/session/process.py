@@ -1,0 +1,211 @@
+"""A job's processes, from the start until none is left. Knows no credential; what they print goes into a pipe that logs.py reads."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+from dataclasses import dataclass, field
+from typing import Self
+
+import structlog
+
+from activities.session import members
+from activities.session.launch import PLAIN, Launch, Room
+from activities.session.members import Belongs
+from activities.session.pipes import readable, reading
+from activities.session.sandbox import Isolation, Sandbox
+from justenough.errors import RetryLater
+
+LAST_RESORT = 10.0
+"""Seconds in which what was killed must be gone; what the kernel itself holds up (a dead disk) may not be."""
+LOOK_AGAIN = 0.01
+CANNOT_EXECUTE = 126
+"""The exit code, as a shell's, of a job whose sandbox could not be made; its log says why."""
+
+log = structlog.get_logger(__name__)
+
+
+def _nobody(_: int) -> bool:
+    return False
+
+
+class StartFailed(RetryLater):
+    """The process could not be started: no memory, process or file handle left on this machine."""
+
+
+@dataclass(slots=True, eq=False)
+class JobProcess:
+    """One job's process tree. When its first process ends, what that left behind is killed: `wait` returns after the last one."""
+
+    sandbox: Sandbox
+    launch: Launch
+    output: int
+    """Where stdout and stderr can be read, in the order they were written. Whoever reads closes it."""
+    _outer: asyncio.subprocess.Process
+    """bubblewrap, or the job's first process where there is no sandbox."""
+    _room: Room
+    _init: int | None = None
+    """pidfd of the first process in the job's pid namespace: once it is gone, so are all others in there."""
+    _belongs: Belongs = _nobody
+    _killed: bool = False
+    left: tuple[int, ...] = ()
+    """Processes that were killed and did not go in time."""
+    _reports: tuple[asyncio.StreamReader, asyncio.ReadTransport] = field(init=False)
+    """Where bubblewrap says what it started and how that ended."""
+    _ended: asyncio.Task[int] = field(init=False)
+
+    @classmethod
+    async def start(cls, sandbox: Sandbox, launch: Launch) -> Self:
+        """Start a job; raise StartFailed. Call it on the loop of the worker's main thread: sandboxes end with the thread that made them."""
+        room = await asyncio.to_thread(sandbox.room, launch)
+        try:
+            return await cls._started(sandbox, launch, room)
+        except OSError as error:
+            sandbox.leave(room)
+            raise StartFailed(f"the process could not be started: {error.strerror}") from error
+        except BaseException:
+            sandbox.leave(room)
+            raise
+
+    async def wait(self) -> int:
+        """Return the exit code (128 + n for signal n) once no process of the job is left. Cancelling the wait ends nothing."""
+        return await asyncio.shield(self._ended)
+
+    async def terminate(self) -> None:
+        """Ask every process of the job to end (SIGTERM)."""
+        await asyncio.to_thread(members.signal_all, self._belongs, signal.SIGTERM)
+        if not members.PROC.is_dir():
+            self._signal_group(signal.SIGTERM)
+
+    async def kill(self) -> int:
+        """Kill the whole tree (SIGKILL) and return the exit code once none is left."""
+        self._killed = True
+        if self._init is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._init, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            self._outer.kill()
+        return await self.wait()
+
+    async def finish(self, grace: float) -> int:
+        """Ask to end, wait `grace` seconds, kill; return the exit code."""
+        await self.terminate()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                return await self.wait()
+        return await self.kill()
+
+    @classmethod
+    async def _started(cls, sandbox: Sandbox, launch: Launch, room: Room) -> Self:
+        (output, into), (status, report) = os.pipe(), os.pipe()
+        try:
+            with sandbox.prepared(launch, room, status=report) as ready:
+                outer = await asyncio.create_subprocess_exec(
+                    *ready.argv,
+                    stdin=ready.stdin,
+                    stdout=into,
+                    stderr=into,
+                    pass_fds=ready.pass_fds,
+                    env=PLAIN,
+                    cwd=ready.cwd,
+                    start_new_session=True,
+                )
+        except BaseException:
+            os.close(output)
+            os.close(status)
+            raise
+        finally:
+            # Only the job's side keeps these open: their end is its end.
+            os.close(into)
+            os.close(report)
+        process = cls(sandbox, launch, output, outer, room)
+        await process._meet(status)
+        return process
+
+    async def _meet(self, status: int) -> None:
+        """Learn which processes will be the job's."""
+        try:
+            self._reports = await reading(status)
+            told = json.loads(await self._reports[0].readline() or "{}")
+        except BaseException:
+            # Nobody will wait for it: end it here. bubblewrap's death is the sandbox's.
+            with contextlib.suppress(ProcessLookupError):
+                self._outer.kill()
+            os.close(self.output)
+            raise
+        self._init = self._handle_of(told.get("child-pid"))
+        self._belongs = self._membership()
+        self._ended = asyncio.create_task(self._end(), name=f"end of {self.launch.job}")
+
+    def _handle_of(self, pid: int | None) -> int | None:
+        if pid is None:
+            return None
+        try:
+            handle = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return None
+        if members.parent_of(pid) == self._outer.pid:
+            return handle
+        # It is gone already, and its number is another's.
+        os.close(handle)
+        return None
+
+    def _membership(self) -> Belongs:
+        if self.sandbox.isolation is not Isolation.NAMESPACES and os.geteuid() == 0:
+            return members.of_uid(self.launch.uid)
+        if self.sandbox.isolation is Isolation.OFF:
+            return members.of_session(self._outer.pid, f"JUSTENOUGH_JOB_ID={self.launch.job}")
+        return members.of_namespace(self._init) if self._init is not None else _nobody
+
+    async def _end(self) -> int:
+        code = await self._outer.wait()
+        try:
+            await self._clear()
+            code = await self._judged(code)
+        finally:
+            self._reports[1].close()
+            if self._init is not None:
+                os.close(self._init)
+                self._init = None
+            await asyncio.to_thread(self.sandbox.leave, self._room)
+        return code
+
+    async def _clear(self) -> None:
+        """Kill whatever the first process left behind, until none is left."""
+        try:
+            async with asyncio.timeout(LAST_RESORT):
+                if self._init is None:
+                    await self._clear_one_by_one()
+                else:
+                    await self._clear_namespace(self._init)
+        except TimeoutError:
+            self.left = tuple(members.find(self._belongs))
+            log.error("processes of a job cannot be killed", job=self.launch.job, pids=self.left)  # noqa: TRY400 - the timeout says nothing
+
+    async def _clear_namespace(self, init: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(init, signal.SIGKILL)
+        # The kernel lets the first process of a namespace go only after every other one in it.
+        async with readable(init) as gone:
+            await gone.wait()
+
+    async def _clear_one_by_one(self) -> None:
+        self._signal_group(signal.SIGKILL)
+        while await asyncio.to_thread(members.signal_all, self._belongs, signal.SIGKILL):  # noqa: ASYNC110 - nobody tells of their end
+            await asyncio.sleep(LOOK_AGAIN)
+
+    def _signal_group(self, number: signal.Signals) -> None:
+        """Signal the first process's group, which is all that can be found without /proc."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._outer.pid, number)
+
+    async def _judged(self, code: int) -> int:
+        if code < 0:
+            return 128 - code
+        sandboxed = self.sandbox.isolation is not Isolation.OFF
+        if sandboxed and not self._killed and b"exit-code" not in await self._reports[0].read():
+            return CANNOT_EXECUTE
+        return code

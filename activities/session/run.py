@@ -1,0 +1,125 @@
+"""run_session: the one activity that owns what is alive while a job runs, and ends it, whatever ends the session.
+
+It runs once per job id, trusts no argument, and returns only when its own revocation has been tried.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncIterator
+
+import structlog
+from temporalio import activity
+
+from activities.deciding import refused_order
+from activities.deps import Deps
+from activities.session.life import Life, Stop
+from activities.session.sandbox import Sandbox
+from activities.verification import Refused, VerifiedOrder, verify_order
+from justenough.access import JobState
+from justenough.catalog import problems_of
+from justenough.messages import SessionInput, SessionResult
+
+HEARTBEAT_EVERY = 1.0
+RENEW_EVERY = 10.0
+"""Seconds between two renewals of the claim's lease; the sweep takes a session for gone after 60."""
+log = structlog.get_logger()
+
+
+class Sessions:
+    """The sessions of one worker."""
+
+    def __init__(self, deps: Deps, sandbox: Sandbox) -> None:
+        self._deps = deps
+        self._sandbox = sandbox
+
+    @activity.defn
+    async def run_session(self, order: SessionInput) -> SessionResult:
+        """Verify, claim, issue, run, revoke, confirm. Once: any other run or attempt is refused and issues nothing."""
+        info, owner = activity.info(), uuid.uuid4().hex
+        verified = await asyncio.to_thread(self._verified, order, info)
+        if isinstance(verified, Refused):
+            return await self._refused(order, info, verified.why)
+        run = str(info.workflow_run_id)
+        if not await asyncio.to_thread(self._deps.store.claim, order.order.job, run=run, owner=owner, now=self._deps.now()):
+            # A reset or a second start is an ending, never a second execution. What the first one holds is not ours to vouch for.
+            return SessionResult(outcome=JobState.FAILED, reason="this job ran already; a reset runs nothing again", clean=False)
+        life = Life(self._deps, self._sandbox, order, verified, owner=owner, run=run)
+        async with self._kept_alive(life, order.order.job, owner):
+            return await _to_its_end(life)
+
+    def _verified(self, order: SessionInput, info: activity.Info) -> VerifiedOrder | Refused:
+        job = order.order.job
+        if info.workflow_type != "Job" or info.workflow_id != job:
+            return Refused("whoever asks is not the workflow of this job")
+        verified = verify_order(self._deps, order.order, now=self._deps.now())
+        if isinstance(verified, Refused):
+            return verified
+        problems = problems_of(verified.spec, self._deps.config.current().catalog)
+        numbers = [item.number for item in order.granted]
+        if problems:
+            return Refused("; ".join(map(str, problems)))
+        if len(set(numbers)) != len(numbers) or not all(1 <= number <= len(verified.spec.access) for number in numbers):
+            return Refused("it names requests that the order does not have")
+        return verified
+
+    async def _refused(self, order: SessionInput, info: activity.Info, why: str) -> SessionResult:
+        job = order.order.job
+        log.warning("session refused", job=job, workflow=info.workflow_id, why=why)
+        about = f"{info.workflow_run_id}-{info.activity_id}"
+        fact = refused_order(job, why, at=self._deps.now(), workflow=str(info.workflow_id), run=about)
+        await asyncio.to_thread(self._deps.store.record, [fact])
+        claimed = await asyncio.to_thread(self._deps.store.claim_of, job)
+        return SessionResult(outcome=JobState.FAILED, reason=f"refused: {why}", clean=claimed is None)
+
+    @contextlib.asynccontextmanager
+    async def _kept_alive(self, life: Life, job: str, owner: str) -> AsyncIterator[None]:
+        """Tell Temporal each second and the store every ten that this session lives; stop it where its claim was closed."""
+
+        async def beat() -> None:
+            renewed = 0.0
+            loop = asyncio.get_running_loop()
+            while True:
+                activity.heartbeat()
+                if loop.time() - renewed >= RENEW_EVERY:
+                    renewed = loop.time()
+                    await self._renew(life, job, owner)
+                await asyncio.sleep(HEARTBEAT_EVERY)
+
+        beating = asyncio.create_task(beat())
+        try:
+            yield
+        finally:
+            beating.cancel()
+
+    async def _renew(self, life: Life, job: str, owner: str) -> None:
+        try:
+            still_ours = await asyncio.to_thread(self._deps.store.renew_claim, job, owner, self._deps.now())
+        except Exception as error:  # noqa: BLE001 - a store that is away must not end a healthy job; its lease has slack
+            log.warning("claim not renewed", job=job, error=type(error).__name__)
+            return
+        if not still_ours:
+            life.stop(Stop.CUT)
+
+
+async def _to_its_end(life: Life) -> SessionResult:
+    """Return the session's result; a cancel is a wish that the life obeys in its own order, however often it comes."""
+    living = asyncio.create_task(life.live())
+    while True:
+        try:
+            return await asyncio.shield(living)
+        except asyncio.CancelledError:
+            if living.cancelled():
+                raise
+            life.stop(_why_stopped())
+
+
+def _why_stopped() -> Stop:
+    details = activity.cancellation_details()
+    if details is None or details.worker_shutdown:
+        return Stop.WORKER
+    if details.not_found or details.timed_out:
+        return Stop.GONE
+    return Stop.CANCEL

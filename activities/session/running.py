@@ -1,0 +1,63 @@
+"""A job's process and its log, held together for as long as it runs: started, and gone, on one screen."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from activities.session.delivery import Delivered
+from activities.session.interpreters import interpreter
+from activities.session.launch import Launch
+from activities.session.logs import LogCapture, Sink
+from activities.session.process import JobProcess
+from activities.session.sandbox import Sandbox
+from activities.session.uids import lent_uid
+from activities.settings import Settings
+from justenough.redaction import Redactor
+from justenough.secret import Secret
+from justenough.spec import JobSpec
+
+
+@asynccontextmanager
+async def running(
+    settings: Settings, sandbox: Sandbox, *, job: str, spec: JobSpec, workdir: Path | None, given: Delivered, redactor: Redactor, sink: Sink
+) -> AsyncIterator[JobProcess]:
+    """Run a job's command. When the block ends, however it does, no process of the job is left and its log is in the sink.
+
+    Raises InterpreterRefused, NoFreeUid, StartFailed before anything runs; afterwards what the sink raised.
+    """
+    python = interpreter(settings, spec.run.python)
+    with lent_uid(settings) as uid:
+        env: dict[str, str | Secret] = {**spec.run.env, **given.env}
+        launch = Launch(job, spec.run.command, uid, python, workdir, spec.run.network, env, given.files)
+        process = await JobProcess.start(sandbox, launch)
+        try:
+            capture = await LogCapture.start(process.output, redactor, sink)
+            try:
+                yield process
+            finally:
+                await surely(_over(process, capture))
+        finally:
+            # The user id may be lent again only after the last process is gone, so not even a cancel cuts this short.
+            await surely(process.kill())
+
+
+async def surely(work: Coroutine[Any, Any, Any]) -> None:
+    """Do it to its end, then pass on a cancel that came meanwhile."""
+    task, cancelled = asyncio.ensure_future(work), False
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            cancelled = True
+    task.result()
+    if cancelled:
+        raise asyncio.CancelledError
+
+
+async def _over(process: JobProcess, capture: LogCapture) -> None:
+    await process.kill()
+    await capture.finished()

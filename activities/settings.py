@@ -1,0 +1,98 @@
+"""Settings of worker, console and stack: environment JUSTENOUGH_*, then justenough.toml, then defaults. Holds paths, never secret values.
+
+Vault's address comes by its usual names (VAULT_ADDR, VAULT_NAMESPACE, VAULT_CACERT).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AliasChoices, Field, StringConstraints
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from justenough.ids import INSTALLATION
+
+
+class Settings(BaseSettings):
+    """Read once at start; frozen."""
+
+    model_config = SettingsConfigDict(env_prefix="JUSTENOUGH_", toml_file="justenough.toml", frozen=True, extra="ignore", populate_by_name=True)
+
+    home: Path = Path(".justenough")
+    """The embedded stack's data."""
+    config: Path = Path("examples/shop")
+    """Folder with catalog.yaml, approvals.yaml and policies/."""
+    installation: Annotated[str, StringConstraints(pattern=f"^{INSTALLATION}$")] = "dev"
+    console_url: str | None = None
+    console_host: str = "127.0.0.1"
+    console_port: int = 0
+    """0: any free one."""
+    temporal_address: str = "127.0.0.1:7233"
+    temporal_namespace: str = "default"
+    database_url: str | None = None
+    """SQLAlchemy URL of the store; default: `justenough.db` in the home."""
+    vault_addr: str = Field("http://127.0.0.1:8200", validation_alias=AliasChoices("VAULT_ADDR", "vault_addr"))
+    vault_namespace: str | None = Field(None, validation_alias=AliasChoices("VAULT_NAMESPACE", "vault_namespace"))
+    vault_cacert: Path | None = Field(None, validation_alias=AliasChoices("VAULT_CACERT", "vault_cacert"))
+    vault_issuer: str | None = None
+    """Issuer of identity tokens; default: `<vault_addr>/v1/identity/oidc`."""
+    people_mounts: tuple[str, ...] = ("people",)
+    """Auth mounts whose aliases make an entity a person."""
+    worker_approle: Path | None = None
+    """File with the worker's {"role_id", "secret_id"}; default: `worker.approle.json` in the home."""
+    console_approle: Path | None = None
+    job_path: str = "/usr/bin:/bin"
+    """PATH in which a job's `python` is looked up."""
+    job_uid_base: int = 700_000
+    """The first of the user ids that jobs run as, where the worker is root; one per running job."""
+    sandbox: Literal["auto", "off"] = "auto"
+    """auto: bubblewrap, refusing to run without it; off: none, shown in job, ledger and doctor."""
+    max_sessions: int = 64
+    """Jobs that one worker runs at once."""
+    drain: int = 30
+    """Seconds that a stopping worker lets its sessions finish."""
+    log_level: str = "info"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flag (given to the constructor) > environment > justenough.toml > default."""
+        del dotenv_settings, file_secret_settings
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @property
+    def store_url(self) -> str:
+        """The store's URL with an absolute path where it is SQLite's."""
+        return self.database_url or f"sqlite:///{(self.home / 'justenough.db').absolute()}"
+
+    @property
+    def worker_approle_file(self) -> Path:
+        """Where the worker's AppRole is."""
+        return self.worker_approle or self.home / "worker.approle.json"
+
+    @property
+    def console_approle_file(self) -> Path:
+        """Where the console's AppRole is."""
+        return self.console_approle or self.home / "console.approle.json"
+
+    @property
+    def issuer(self) -> str:
+        """The `iss` of identity tokens."""
+        return self.vault_issuer or f"{self.vault_addr}/v1/identity/oidc"
+
+    @property
+    def task_queue(self) -> str:
+        """The installation's task queue."""
+        return f"justenough-{self.installation}"
+
+
+def load_settings() -> Settings:
+    """Return the settings; raises pydantic's ValidationError naming each wrong one."""
+    return Settings()

@@ -1,0 +1,75 @@
+"""The ledger as it is read: entries in order, and the look at every chain. Reads only; the arithmetic is justenough/ledger.py's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, func, select
+
+from activities.store.paging import MOST
+from activities.store.projection import moment
+from activities.store.tables import HEADS, LEDGER
+from activities.store.writer import Numbered
+from justenough.events import UNATTRIBUTED
+from justenough.ledger import ChainProblem, Entry, Fault, Head, LedgerReport, chain_ends, compared
+from justenough.views import EntryView, Page
+
+FIELDS = tuple(LEDGER.c[name] for name in Entry._fields)
+ROWS_AT_ONCE = 5_000
+MOST_PROBLEMS = 1_000
+"""A ledger that was exchanged whole would fill the memory with problems otherwise."""
+
+
+def entries(connection: Connection, *, job: str | None, after: int, limit: int) -> Page[EntryView]:
+    """Return entries after a position, oldest first; `next` is the last one's position where more follow."""
+    size = min(max(limit, 1), MOST)
+    wanted = select(LEDGER.c.position, *FIELDS).where(LEDGER.c.position > after).order_by(LEDGER.c.position).limit(size + 1)
+    if job is not None:
+        # By seq, which ascends with the position, the chain's own index gives the order.
+        wanted = wanted.where(LEDGER.c.job == job).order_by(None).order_by(LEDGER.c.seq)
+    rows = connection.execute(wanted).all()
+    items = tuple(view((row[0], Entry(*row[1:]))) for row in rows[:size])
+    return Page(items=items, next=str(items[-1].position) if len(rows) > size else None)
+
+
+def view(numbered: Numbered) -> EntryView:
+    """Return an entry as it is shown."""
+    position, entry = numbered
+    return EntryView(position=position, **{**entry._asdict(), "at": moment(entry.at), "data": json.loads(entry.data)})
+
+
+def verify(connection: Connection) -> LedgerReport:
+    """Look at every chain, one entry at a time. The connection must see one moment throughout."""
+    problems: list[ChainProblem] = []
+    jobs = 0
+    for item in compared(chain_ends(_entries(connection)), _heads(connection)):
+        if isinstance(item, Head):
+            jobs += 1
+        elif len(problems) < MOST_PROBLEMS:
+            problems.append(item)
+    count, newest = connection.execute(select(func.count(), func.coalesce(func.max(LEDGER.c.position), 0)).select_from(LEDGER)).one()
+    if newest != count and len(problems) < MOST_PROBLEMS:
+        problems.append(_positions_missing(newest - count))
+    return LedgerReport(entries=count, jobs=jobs, problems=tuple(problems))
+
+
+def _entries(connection: Connection) -> Iterator[Entry]:
+    # A row has an entry's fields in their order; making an Entry of each would cost as much as hashing it.
+    yield from _streamed(connection, select(*FIELDS).order_by(LEDGER.c.job, LEDGER.c.seq))  # type: ignore[misc]
+
+
+def _heads(connection: Connection) -> Iterator[Head]:
+    for row in _streamed(connection, select(HEADS.c.job, HEADS.c.seq, HEADS.c.hash).order_by(HEADS.c.job)):
+        yield Head(row.job, row.seq, row.hash)
+
+
+def _streamed(connection: Connection, wanted: Select[Any]) -> Iterator[Row[Any]]:
+    with connection.execute(wanted, execution_options={"yield_per": ROWS_AT_ONCE}) as result:
+        yield from result
+
+
+def _positions_missing(count: int) -> ChainProblem:
+    what = f"{count} positions are empty: whole chains were removed" if count > 0 else f"{-count} entries have no place of their own"
+    return ChainProblem(job=UNATTRIBUTED, seq=0, fault=Fault.MISSING, message=what)

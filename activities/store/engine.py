@@ -1,0 +1,134 @@
+"""Connections and transactions of both databases, and their errors translated. Knows no table.
+
+SQLite: WAL, synchronous=FULL, writers begin IMMEDIATE (deferred ones forked the chain: FACTS.md). PostgreSQL: READ COMMITTED, and one
+advisory lock that lets one writer's transaction at a time assign ledger positions, so that they ascend in the order of commits.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Table, create_engine, event, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from activities.store.errors import StoreUnavailable
+from justenough.errors import GiveUp
+
+BUSY_SECONDS = 30
+"""How long a writer waits for another's transaction."""
+IDLE_IN_TRANSACTION_MS = 30_000
+"""PostgreSQL ends a transaction whose client fell silent: it may hold the lock that all writers need."""
+CONNECT_SECONDS = 10
+POOL = 16
+WRITERS_LOCK = 0x6A656C6564676572 % 2**63
+"""Key of the advisory lock: the bytes of `jeledger`."""
+
+
+class UnusableUrl(GiveUp):
+    """The store's URL names no database that this version can use."""
+
+
+def open_engine(url: str) -> Engine:
+    """Return an engine for a store's URL; connects to nothing. Raises UnusableUrl."""
+    parsed = _parsed(url)
+    if parsed.get_backend_name() == "sqlite":
+        return _sqlite_engine(parsed)
+    options = f"-c lock_timeout={BUSY_SECONDS}s -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_MS} -c timezone=UTC"
+    connect = {"connect_timeout": CONNECT_SECONDS, "options": options, "application_name": "justenough"}
+    return create_engine(parsed, pool_size=POOL, max_overflow=POOL, pool_timeout=BUSY_SECONDS, pool_pre_ping=True, connect_args=connect)
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """Give a connection for reading, to which every statement shows the same moment. Raises StoreUnavailable."""
+    with translated(), engine.connect() as connection:
+        # An SQLite transaction always is such a snapshot.
+        postgres = engine.dialect.name == "postgresql"
+        yield connection.execution_options(isolation_level="REPEATABLE READ") if postgres else connection
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """Give a connection whose transaction is the only writer's; commits at the end. Raises StoreUnavailable."""
+    with translated(), engine.connect().execution_options(je_write=True) as connection, connection.begin():
+        if engine.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": WRITERS_LOCK})
+        yield connection
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Translate what a database that does not answer raises. The message is the driver's alone: no statement, no values."""
+    try:
+        yield
+    except PoolTimeout as error:
+        message = "the store's connections are all in use"
+        raise StoreUnavailable(message) from error
+    except (OperationalError, InterfaceError) as error:
+        raise StoreUnavailable(_said(error)) from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise StoreUnavailable(_said(error)) from error
+        raise
+
+
+def insert_new(connection: Connection, table: Table, row: Mapping[str, Any]) -> bool:
+    """Insert a row where none has its key yet; return whether it is new."""
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    return connection.execute(dialect.insert(table).on_conflict_do_nothing(), row).rowcount == 1
+
+
+def _parsed(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        message = "the database URL is not readable; write sqlite:////absolute/path or postgresql://user:password@host:port/database"
+        raise UnusableUrl(message) from error
+    if parsed.drivername in {"postgres", "postgresql"}:
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    in_memory = parsed.get_backend_name() == "sqlite" and parsed.database in {None, "", ":memory:"}
+    if parsed.get_backend_name() not in {"sqlite", "postgresql"} or in_memory:
+        message = f"{parsed.drivername} {parsed.database or ''}: the store needs an SQLite file or PostgreSQL".replace("  ", " ")
+        raise UnusableUrl(message)
+    return parsed
+
+
+def _sqlite_engine(url: URL) -> Engine:
+    connect = {"timeout": BUSY_SECONDS, "check_same_thread": False}
+    engine = create_engine(url, pool_size=POOL, max_overflow=POOL, pool_timeout=BUSY_SECONDS, connect_args=connect)
+
+    @event.listens_for(engine, "do_connect")
+    def _private_file(*_: Any) -> None:
+        _make_private(Path(str(url.database)))
+
+    @event.listens_for(engine, "connect")
+    def _pragmas(connection: Any, _record: Any) -> None:
+        # The driver must not begin transactions by itself: it would begin deferred ones.
+        connection.isolation_level = None
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-16000"):
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        immediate = connection.get_execution_options().get("je_write", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+    return engine
+
+
+def _make_private(path: Path) -> None:
+    """Make the file readable by its owner alone before anything is in it; SQLite gives its side files the same mode."""
+    if not path.exists():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+
+
+def _said(error: DBAPIError) -> str:
+    return f"the store does not answer: {' '.join(str(error.orig).split())}"

@@ -1,0 +1,54 @@
+"""Numbers over the whole store: for health, metrics and the ledger's head. Reads only; names no job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sqlalchemy import Connection, func, select
+
+from activities.store.tables import CREDENTIALS, JOBS, LEDGER, REQUESTS
+from justenough.access import RequestState, RevocationState
+from justenough.model import Message
+
+
+class Figures(Message):
+    """How many there are now."""
+
+    jobs: Mapping[str, int]
+    """By state."""
+    pending_requests: int
+    live_credentials: int
+    """Not yet shown to be dead."""
+    overdue_revocations: int
+    """Jobs whose revocation is overdue."""
+
+
+class LedgerHead(Message):
+    """The ledger's newest entry. Not a signed checkpoint: what is cut off behind it cannot be told from this alone."""
+
+    entries: int
+    position: int
+    hash: str | None
+    """None where the ledger is empty."""
+
+
+def figures(connection: Connection) -> Figures:
+    """Count."""
+    states = connection.execute(select(JOBS.c.state, func.count()).group_by(JOBS.c.state)).all()
+    pending = select(func.count()).select_from(REQUESTS).where(REQUESTS.c.state == RequestState.PENDING.value)
+    live = select(func.count()).select_from(CREDENTIALS).where(CREDENTIALS.c.live)
+    overdue = select(func.count()).select_from(JOBS).where(JOBS.c.revocation_state == RevocationState.OVERDUE.value)
+    return Figures(
+        jobs={row[0]: row[1] for row in states},
+        pending_requests=connection.execute(pending).scalar_one(),
+        live_credentials=connection.execute(live).scalar_one(),
+        overdue_revocations=connection.execute(overdue).scalar_one(),
+    )
+
+
+def head(connection: Connection) -> LedgerHead:
+    """Return the newest entry; its position is the number of entries, as positions ascend without gaps."""
+    newest = connection.execute(select(LEDGER.c.position, LEDGER.c.hash).order_by(LEDGER.c.position.desc()).limit(1)).first()
+    if newest is None:
+        return LedgerHead(entries=0, position=0, hash=None)
+    return LedgerHead(entries=newest.position, position=newest.position, hash=newest.hash)

@@ -1,0 +1,144 @@
+"""What the read model answers, as views. Reads only; what a state means is decided in projection.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, RowMapping, Select, Table, select, union_all
+
+from activities.store.paging import paged
+from activities.store.tables import APPROVALS, CREDENTIALS, JOBS, ORDERS, REQUESTS
+from justenough.access import JobState, RevocationState
+from justenough.statements import Signed
+from justenough.views import ApprovalView, CredentialView, JobSummary, JobView, Page, RequestView, RevocationView
+
+SUMMARY = tuple(JOBS.c[name] for name in JobSummary.model_fields if name != "revocation")
+REVOCATION = (JOBS.c.revocation_state, JOBS.c.revocation_confirmed_at, JOBS.c.revocation_failures)
+OPEN_STATES = tuple(state.value for state in JobState if not state.ended)
+UNPROVED = (RevocationState.PENDING.value, RevocationState.OVERDUE.value)
+
+_WHOSE = (JOBS.c.name.label("job_name"), JOBS.c.task, JOBS.c.requester)
+_REQUESTS = select(REQUESTS, *_WHOSE).outerjoin(JOBS, JOBS.c.id == REQUESTS.c.job_id)
+
+Order = tuple[dict[str, Any], dict[str, str], str | None, Signed]
+"""Raw spec, params, bundle digest, and the statement with its signature."""
+
+
+class JobFilter(NamedTuple):
+    """Columns of `jobs` and what they must be; None for whatever."""
+
+    state: str | None = None
+    environment: str | None = None
+    requester_id: str | None = None
+
+
+class RequestFilter(NamedTuple):
+    """Columns of `requests` and what they must be; None for whatever."""
+
+    state: str | None = None
+    job_id: str | None = None
+    requester_id: str | None = None
+
+
+def job(connection: Connection, job_id: str) -> JobView | None:
+    """Return a job whole."""
+    row = connection.execute(select(JOBS).where(JOBS.c.id == job_id)).mappings().first()
+    if row is None:
+        return None
+    asked = connection.execute(_REQUESTS.where(REQUESTS.c.job_id == job_id).order_by(REQUESTS.c.number, REQUESTS.c.id)).mappings().all()
+    credentials_of = select(CREDENTIALS).where(CREDENTIALS.c.job_id == job_id).order_by(CREDENTIALS.c.issued_at, CREDENTIALS.c.id)
+    issued = _credentials(connection.execute(credentials_of).mappings().all())
+    return JobView(**row, revocation=_revocation(row), requests=_requests(connection, asked), credentials=issued)
+
+
+def jobs(connection: Connection, which: JobFilter, *, limit: int, cursor: str | None) -> Page[JobSummary]:
+    """Return jobs, newest first: their ids sort by time."""
+    wanted = _matching(select(*SUMMARY, *REVOCATION), JOBS, which)
+    return paged(connection, wanted, by=(JOBS.c.id,), limit=limit, cursor=cursor, views=_summaries)
+
+
+def request(connection: Connection, request_id: str) -> RequestView | None:
+    """Return a request with its approvals."""
+    rows = connection.execute(_REQUESTS.where(REQUESTS.c.id == request_id)).mappings().all()
+    return next(iter(_requests(connection, rows)), None)
+
+
+def requests(connection: Connection, which: RequestFilter, *, limit: int, cursor: str | None) -> Page[RequestView]:
+    """Return requests, newest first."""
+    wanted = _matching(_REQUESTS, REQUESTS, which)
+    by = (REQUESTS.c.created_at, REQUESTS.c.id)
+    return paged(connection, wanted, by=by, limit=limit, cursor=cursor, views=lambda rows: _requests(connection, rows))
+
+
+def credential(connection: Connection, credential_id: str) -> CredentialView | None:
+    """Return a credential's handle."""
+    rows = connection.execute(select(CREDENTIALS).where(CREDENTIALS.c.id == credential_id)).mappings().all()
+    return next(iter(_credentials(rows)), None)
+
+
+def credentials(connection: Connection, *, live: bool, job_id: str | None, limit: int, cursor: str | None) -> Page[CredentialView]:
+    """Return credentials, newest first; `live`: only those not yet shown to be dead."""
+    wanted = _live_or_all(live=live)
+    wanted = wanted.where(CREDENTIALS.c.job_id == job_id) if job_id is not None else wanted
+    by = (CREDENTIALS.c.issued_at, CREDENTIALS.c.id)
+    return paged(connection, wanted, by=by, limit=limit, cursor=cursor, views=_credentials)
+
+
+def live_credentials(connection: Connection, job_id: str) -> tuple[CredentialView, ...]:
+    """Return the job's credentials that are not yet shown to be dead, in the order of their issue."""
+    theirs = _live_or_all(live=True).where(CREDENTIALS.c.job_id == job_id).order_by(CREDENTIALS.c.issued_at, CREDENTIALS.c.id)
+    return _credentials(connection.execute(theirs).mappings().all())
+
+
+def open_jobs(connection: Connection, older_than: datetime) -> tuple[str, ...]:
+    """Return jobs submitted before a moment that have not ended, or whose revocation is pending or overdue, oldest first."""
+    running = select(JOBS.c.id).where(JOBS.c.state.in_(OPEN_STATES), JOBS.c.created_at < older_than)
+    unproved = select(JOBS.c.id).where(JOBS.c.revocation_state.in_(UNPROVED), JOBS.c.created_at < older_than)
+    return tuple(sorted(set(connection.execute(union_all(running, unproved)).scalars())))
+
+
+def order(connection: Connection, job_id: str) -> Order | None:
+    """Return the order as it was signed."""
+    row = connection.execute(select(ORDERS).where(ORDERS.c.job == job_id)).first()
+    return (row.spec, row.params, row.bundle, Signed(**row.signed)) if row else None
+
+
+def _matching(wanted: Select[Any], table: Table, which: JobFilter | RequestFilter) -> Select[Any]:
+    # str(): a state is an enum, which drivers may take for one of theirs. NUL is in no row, and PostgreSQL refuses to look for it.
+    asked = {name: str(value).replace("\0", "\ufffd") for name, value in which._asdict().items() if value is not None}
+    return wanted.where(*(table.c[name] == value for name, value in asked.items()))
+
+
+def _live_or_all(*, live: bool) -> Select[Any]:
+    wanted: Select[Any] = select(CREDENTIALS)
+    return wanted.where(CREDENTIALS.c.live) if live else wanted
+
+
+def _summaries(rows: Sequence[RowMapping]) -> tuple[JobSummary, ...]:
+    return tuple(JobSummary(**row, revocation=_revocation(row)) for row in rows)
+
+
+def _revocation(row: RowMapping) -> RevocationView:
+    return RevocationView(
+        state=row["revocation_state"], confirmed_at=row["revocation_confirmed_at"], failures=tuple(row["revocation_failures"])
+    )
+
+
+def _requests(connection: Connection, rows: Sequence[RowMapping]) -> tuple[RequestView, ...]:
+    answers: dict[str, list[ApprovalView]] = {row["id"]: [] for row in rows}
+    if answers:
+        wanted = select(APPROVALS).where(APPROVALS.c.request_id.in_(answers)).order_by(APPROVALS.c.at, APPROVALS.c.id)
+        for answer in connection.execute(wanted).mappings():
+            answers[answer["request_id"]].append(ApprovalView(**answer))
+    return tuple(RequestView(**_known(row), approvals=tuple(answers[row["id"]])) for row in rows)
+
+
+def _known(row: RowMapping) -> dict[str, Any]:
+    """A request's job may not be recorded yet."""
+    return {**row, **{name: row[name] or "" for name in ("job_name", "task", "requester")}}
+
+
+def _credentials(rows: Sequence[RowMapping]) -> tuple[CredentialView, ...]:
+    return tuple(CredentialView(**row) for row in rows)

@@ -1,0 +1,173 @@
+"""The store's one door. Blocking and thread-safe: call it from threads, never on an event loop. Holds no rule of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import TypeVar
+
+from sqlalchemy import Connection, select
+
+from activities.store import audit, belongings, claims, engine, figures, migrate, queries, writer
+from activities.store.claims import Claim
+from activities.store.commits import Commits
+from activities.store.figures import Figures, LedgerHead
+from justenough.access import JobState, RequestState
+from justenough.events import Event
+from justenough.ledger import LedgerReport
+from justenough.views import CredentialView, EntryView, JobSummary, JobView, LogChunk, Page, RequestView
+
+PAGE = 100
+
+T = TypeVar("T")
+
+
+class Store:
+    """One database, SQLite or PostgreSQL, by its SQLAlchemy URL. Every method may raise StoreUnavailable."""
+
+    def __init__(self, url: str) -> None:
+        """Connects to nothing yet. Raises UnusableUrl, a GiveUp."""
+        self._engine = engine.open_engine(url)
+        self._commits = Commits(self._engine)
+
+    def migrate(self) -> None:
+        """Bring the database to this version's shape; safe when several processes start at once. Raises StoreTooNew."""
+        migrate.migrate(self._engine)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+    def ping(self) -> None:
+        """Raise StoreUnavailable where the database does not answer."""
+        with engine.reading(self._engine) as connection:
+            connection.execute(select(1))
+
+    # What happened.
+
+    def record(self, events: Iterable[Event]) -> tuple[EntryView, ...]:
+        """Append events to the ledger and apply them to the read model, in one transaction; return the entries that are new."""
+        known = tuple(events)
+        if not known:
+            return ()
+        return tuple(audit.view(entry) for entry in self._commits.run(lambda connection: writer.record(connection, known)))
+
+    def ledger(self, *, job: str | None = None, after: int = 0, limit: int = PAGE) -> Page[EntryView]:
+        """Return entries after a position, oldest first; `next` is the last one's position, as text, where more follow."""
+        return self._read(lambda connection: audit.entries(connection, job=job, after=after, limit=limit))
+
+    def verify(self) -> LedgerReport:
+        """Return what a look at every chain finds."""
+        return self._read(audit.verify)
+
+    def head(self) -> LedgerHead:
+        """Return the ledger's newest entry."""
+        return self._read(figures.head)
+
+    def figures(self) -> Figures:
+        """Count what health and metrics show."""
+        return self._read(figures.figures)
+
+    # The read model.
+
+    def job(self, job: str) -> JobView | None:
+        """Return a job whole."""
+        return self._read(lambda connection: queries.job(connection, job))
+
+    def jobs(
+        self,
+        *,
+        state: JobState | None = None,
+        environment: str | None = None,
+        requester_id: str | None = None,
+        limit: int = PAGE,
+        cursor: str | None = None,
+    ) -> Page[JobSummary]:
+        """Return jobs, newest first. Raises InvalidInput on a cursor that is not ours."""
+        which = queries.JobFilter(state, environment, requester_id)
+        return self._read(lambda connection: queries.jobs(connection, which, limit=limit, cursor=cursor))
+
+    def request(self, request: str) -> RequestView | None:
+        """Return a request with its approvals."""
+        return self._read(lambda connection: queries.request(connection, request))
+
+    def requests(
+        self,
+        *,
+        state: RequestState | None = None,
+        job: str | None = None,
+        requester_id: str | None = None,
+        limit: int = PAGE,
+        cursor: str | None = None,
+    ) -> Page[RequestView]:
+        """Return requests, newest first. Raises InvalidInput on a cursor that is not ours."""
+        which = queries.RequestFilter(state, job, requester_id)
+        return self._read(lambda connection: queries.requests(connection, which, limit=limit, cursor=cursor))
+
+    def credential(self, credential: str) -> CredentialView | None:
+        """Return a credential's handle."""
+        return self._read(lambda connection: queries.credential(connection, credential))
+
+    def credentials(
+        self, *, live: bool = False, job: str | None = None, limit: int = PAGE, cursor: str | None = None
+    ) -> Page[CredentialView]:
+        """Return credentials, newest first; `live`: only those not yet shown to be dead."""
+        return self._read(lambda connection: queries.credentials(connection, live=live, job_id=job, limit=limit, cursor=cursor))
+
+    def live_credentials(self, job: str) -> tuple[CredentialView, ...]:
+        """Return the job's credentials that are not yet shown to be dead."""
+        return self._read(lambda connection: queries.live_credentials(connection, job))
+
+    def open_jobs(self, older_than: datetime) -> tuple[str, ...]:
+        """Return the jobs submitted before `older_than` that have not ended, or whose revocation is pending or overdue."""
+        return self._read(lambda connection: queries.open_jobs(connection, older_than))
+
+    def order(self, job: str) -> queries.Order | None:
+        """Return the order as it was signed: raw spec, params, bundle digest, statement with signature."""
+        return self._read(lambda connection: queries.order(connection, job))
+
+    # The one run that may issue.
+
+    def claim(self, job: str, *, run: str, owner: str, now: datetime) -> bool:
+        """Claim a job id; False where it was ever claimed, or closed, before."""
+        return self._commits.run(lambda connection: claims.claim(connection, job, run=run, owner=owner, now=now))
+
+    def renew_claim(self, job: str, owner: str, now: datetime) -> bool:
+        """Say that the owner is alive; False once the claim is closed or another's."""
+        return self._commits.run(lambda connection: claims.renew_claim(connection, job, owner=owner, now=now))
+
+    def close_claim(self, job: str, now: datetime) -> None:
+        """End the right to issue, for ever, even where nobody had it yet. Again is fine."""
+        self._commits.run(lambda connection: claims.close_claim(connection, job, now=now))
+
+    def claim_of(self, job: str) -> Claim | None:
+        """Return the job's claim."""
+        return self._read(lambda connection: claims.claim_of(connection, job))
+
+    # What comes along with a job.
+
+    def put_bundle(self, digest: str, content: bytes) -> None:
+        """Keep a workdir's bundle by its digest; what is there already stays."""
+        self._commits.run(lambda connection: belongings.put_bundle(connection, digest, content))
+
+    def bundle(self, digest: str) -> bytes | None:
+        """Return a bundle's content."""
+        return self._read(lambda connection: belongings.bundle(connection, digest))
+
+    def append_log(self, job: str, seq: int, text: str, at: datetime) -> None:
+        """Keep one chunk of a job's output; again is fine. Past 10 MB a job's log ends with the line `log truncated`."""
+        self._commits.run(lambda connection: belongings.append_log(connection, job, seq=seq, text=text, at=at))
+
+    def logs(self, job: str, after_seq: int = -1, limit: int = 1000) -> tuple[LogChunk, ...]:
+        """Return chunks after a sequence number, in order."""
+        return self._read(lambda connection: belongings.logs(connection, job, after_seq=after_seq, limit=limit))
+
+    def remember(self, person: str, key: str, job: str, digest: str) -> str:
+        """Return the job id under a person's idempotency key, `job` where it is new. Raises Conflict where the digest differs."""
+        found = self._commits.run(lambda connection: belongings.remember(connection, person=person, key=key, job=job, digest=digest))
+        return belongings.same(found, digest)
+
+    def _read(self, question: Callable[[Connection], T]) -> T:
+        """Answer from one moment of the database."""
+        with engine.reading(self._engine) as connection:
+            return question(connection)

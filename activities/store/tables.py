@@ -1,0 +1,266 @@
+"""The tables, as SQLModel classes. Statements are written against them in Core: rows are values, nothing loads lazily. No queries here.
+
+Only `ledger` is the record; jobs, requests, approvals and credentials are projected from it. Changing a class needs a migration beside it.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Index, Integer, LargeBinary, MetaData, Table, Text, UniqueConstraint
+from sqlalchemy.orm import registry
+from sqlalchemy.types import TypeDecorator, TypeEngine
+from sqlmodel import Field, SQLModel
+
+CONVENTION = {"ix": "ix_%(table_name)s_%(column_0_N_name)s", "uq": "uq_%(table_name)s_%(column_0_N_name)s", "pk": "pk_%(table_name)s"}
+
+
+class Name(TypeDecorator[str]):
+    """Text that sorts by code point everywhere, as Python does: ids, states, digests."""
+
+    impl = Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        return dialect.type_descriptor(Text(collation="C") if dialect.name == "postgresql" else Text())
+
+
+class Moment(TypeDecorator[datetime]):
+    """A moment with its zone; UTC on the way in and out."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        del dialect
+        return value.astimezone(UTC) if value is not None else None
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        del dialect
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Position(TypeDecorator[int]):
+    """A big integer that SQLite takes for its row id."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        return dialect.type_descriptor(Integer() if dialect.name == "sqlite" else BigInteger())
+
+
+class Base(SQLModel, registry=registry(metadata=MetaData(naming_convention=CONVENTION))):
+    """Keeps our tables apart from any other SQLModel's."""
+
+
+class LedgerRow(Base, table=True):
+    """Insert-only: triggers refuse anything else. Positions ascend in the order of commits, so that who tails them misses none."""
+
+    __tablename__ = "ledger"
+    __table_args__ = (UniqueConstraint("job", "seq"), UniqueConstraint("id"))
+
+    position: int = Field(sa_type=Position, primary_key=True, sa_column_kwargs={"autoincrement": False})
+    job: str = Field(sa_type=Name)
+    seq: int
+    id: str = Field(sa_type=Name)
+    type: str = Field(sa_type=Name)
+    at: str = Field(sa_type=Name)
+    data: str = Field(sa_type=Text)
+    prev: str = Field(sa_type=Name)
+    hash: str = Field(sa_type=Name)
+
+
+class HeadRow(Base, table=True):
+    """The newest link of each chain; its row is what writers lock."""
+
+    __tablename__ = "chain_heads"
+
+    job: str = Field(sa_type=Name, primary_key=True)
+    seq: int
+    hash: str = Field(sa_type=Name)
+
+
+class JobRow(Base, table=True):
+    __tablename__ = "jobs"
+    # One index for each combination of filters: a list of 1,000,000 jobs never scans for a rare one.
+    __table_args__ = (
+        Index(None, "state", "id"),
+        Index(None, "environment", "id"),
+        Index(None, "requester_id", "id"),
+        Index(None, "environment", "state", "id"),
+        Index(None, "requester_id", "state", "id"),
+        Index(None, "requester_id", "environment", "id"),
+        Index(None, "requester_id", "environment", "state", "id"),
+        Index(None, "revocation_state", "created_at"),
+    )
+
+    id: str = Field(sa_type=Name, primary_key=True)
+    name: str = Field(sa_type=Text)
+    task: str = Field(sa_type=Text)
+    environment: str = Field(sa_type=Name)
+    requester: str = Field(sa_type=Text)
+    requester_id: str = Field(sa_type=Name)
+    state: str = Field(sa_type=Name)
+    created_at: datetime = Field(sa_type=Moment)
+    started_at: datetime | None = Field(default=None, sa_type=Moment)
+    ended_at: datetime | None = Field(default=None, sa_type=Moment)
+    exit_code: int | None = None
+    reason: str | None = Field(default=None, sa_type=Text)
+    revocation_state: str = Field(sa_type=Name)
+    revocation_confirmed_at: datetime | None = Field(default=None, sa_type=Moment)
+    revocation_failures: list[str] = Field(sa_type=JSON)
+    agent: dict[str, Any] | None = Field(default=None, sa_type=JSON)
+    data_scope: dict[str, str] = Field(sa_type=JSON)
+    labels: dict[str, str] = Field(sa_type=JSON)
+    params: dict[str, str] = Field(sa_type=JSON)
+    bundle: str | None = Field(default=None, sa_type=Name)
+    order_reason: str = Field(sa_type=Text)
+    sandbox: str | None = Field(default=None, sa_type=Text)
+
+
+class OrderRow(Base, table=True):
+    """What was signed to launch a job; apart from `jobs`, whose rows lists read."""
+
+    __tablename__ = "orders"
+
+    job: str = Field(sa_type=Name, primary_key=True)
+    spec: dict[str, Any] = Field(sa_type=JSON)
+    params: dict[str, str] = Field(sa_type=JSON)
+    bundle: str | None = Field(default=None, sa_type=Name)
+    signed: dict[str, Any] = Field(sa_type=JSON)
+
+
+class RequestRow(Base, table=True):
+    __tablename__ = "requests"
+    __table_args__ = (
+        Index(None, "job_id", "number"),
+        Index(None, "created_at", "id"),
+        Index(None, "state", "created_at", "id"),
+        Index(None, "requester_id", "created_at", "id"),
+        Index(None, "requester_id", "state", "created_at", "id"),
+    )
+
+    id: str = Field(sa_type=Name, primary_key=True)
+    job_id: str = Field(sa_type=Name)
+    requester_id: str = Field(sa_type=Name)
+    number: int
+    resource: str = Field(sa_type=Text)
+    title: str = Field(sa_type=Text)
+    action: str = Field(sa_type=Text)
+    ttl: int
+    granted_ttl: int | None = None
+    reason: str = Field(sa_type=Text)
+    optional: bool
+    sensitivity: str = Field(sa_type=Text)
+    revocable: str = Field(sa_type=Text)
+    state: str = Field(sa_type=Name)
+    tier: int
+    current_tier: int
+    quorum: int
+    policies: list[str] = Field(sa_type=JSON)
+    policy_digest: str = Field(sa_type=Text)
+    digest: str = Field(sa_type=Text)
+    created_at: datetime = Field(sa_type=Moment)
+    expires_at: datetime | None = Field(default=None, sa_type=Moment)
+
+
+class ApprovalRow(Base, table=True):
+    """One answer that counted; its id is its event's."""
+
+    __tablename__ = "approvals"
+
+    id: str = Field(sa_type=Name, primary_key=True)
+    request_id: str = Field(sa_type=Name, index=True)
+    approver: str = Field(sa_type=Text)
+    approver_id: str = Field(sa_type=Name)
+    tier: int
+    decision: str = Field(sa_type=Text)
+    reason: str = Field(sa_type=Text)
+    ttl: int
+    at: datetime = Field(sa_type=Moment)
+
+
+class CredentialRow(Base, table=True):
+    __tablename__ = "credentials"
+    __table_args__ = (Index(None, "job_id"), Index(None, "issued_at", "id"), Index(None, "live", "issued_at", "id"))
+
+    id: str = Field(sa_type=Name, primary_key=True)
+    job_id: str = Field(sa_type=Name)
+    request_id: str = Field(sa_type=Name)
+    resource: str = Field(sa_type=Text)
+    action: str = Field(sa_type=Text)
+    state: str = Field(sa_type=Name)
+    live: bool
+    """Not yet shown to be dead."""
+    lease_id: str | None = Field(default=None, sa_type=Text)
+    accessor: str = Field(sa_type=Text)
+    issued_at: datetime = Field(sa_type=Moment)
+    expires_at: datetime = Field(sa_type=Moment)
+    revoked_at: datetime | None = Field(default=None, sa_type=Moment)
+    confirmed_at: datetime | None = Field(default=None, sa_type=Moment)
+    confirmed_how: str | None = Field(default=None, sa_type=Text)
+    revocable: str = Field(sa_type=Text)
+
+
+class ClaimRow(Base, table=True):
+    __tablename__ = "claims"
+
+    job: str = Field(sa_type=Name, primary_key=True)
+    run: str | None = Field(default=None, sa_type=Name)
+    owner: str | None = Field(default=None, sa_type=Name)
+    renewed_at: datetime = Field(sa_type=Moment)
+    closed_at: datetime | None = Field(default=None, sa_type=Moment)
+
+
+class BundleRow(Base, table=True):
+    __tablename__ = "bundles"
+
+    digest: str = Field(sa_type=Name, primary_key=True)
+    content: bytes = Field(sa_type=LargeBinary)
+
+
+class LogRow(Base, table=True):
+    __tablename__ = "logs"
+
+    job: str = Field(sa_type=Name, primary_key=True)
+    seq: int = Field(primary_key=True)
+    at: datetime = Field(sa_type=Moment)
+    text: str = Field(sa_type=Text)
+
+
+class LogSizeRow(Base, table=True):
+    """How much of a job's output is kept, so that the cap costs no counting."""
+
+    __tablename__ = "log_sizes"
+
+    job: str = Field(sa_type=Name, primary_key=True)
+    size: int
+    """Bytes of UTF-8."""
+
+
+class IdempotencyRow(Base, table=True):
+    __tablename__ = "idempotency_keys"
+
+    person: str = Field(sa_type=Name, primary_key=True)
+    key: str = Field(sa_type=Name, primary_key=True)
+    job: str = Field(sa_type=Name)
+    digest: str = Field(sa_type=Name)
+
+
+METADATA = Base.metadata
+
+
+def table_of(model: type[SQLModel]) -> Table:
+    """Return a class's table, for statements in Core."""
+    return METADATA.tables[str(model.__tablename__)]
+
+
+LEDGER, HEADS = table_of(LedgerRow), table_of(HeadRow)
+JOBS, ORDERS, REQUESTS = table_of(JobRow), table_of(OrderRow), table_of(RequestRow)
+APPROVALS, CREDENTIALS = table_of(ApprovalRow), table_of(CredentialRow)
+CLAIMS, BUNDLES = table_of(ClaimRow), table_of(BundleRow)
+LOGS, LOG_SIZES, IDEMPOTENCY = table_of(LogRow), table_of(LogSizeRow), table_of(IdempotencyRow)

@@ -1,0 +1,67 @@
+"""The ledger's writer: appends events to their jobs' chains and applies them to the read model, all in the caller's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, func, insert, select, update
+
+from activities.store.engine import insert_new
+from activities.store.projection import apply
+from activities.store.tables import HEADS, LEDGER
+from justenough.events import Event
+from justenough.ledger import GENESIS, Entry, Head, chain_of, chained, entry_id
+
+Numbered = tuple[int, Entry]
+"""An entry and its position."""
+
+_KNOWN = select(LEDGER.c.id).where(LEDGER.c.id.in_(bindparam("ids", expanding=True)))
+_LAST = select(func.coalesce(func.max(LEDGER.c.position), 0))
+_HEAD = select(HEADS.c.job, HEADS.c.seq, HEADS.c.hash).where(HEADS.c.job == bindparam("chain")).with_for_update()
+_MOVE = update(HEADS).where(HEADS.c.job == bindparam("chain")).values(seq=bindparam("to"), hash=bindparam("link"))
+_APPEND = insert(LEDGER)
+
+
+def record(connection: Connection, events: Sequence[Event]) -> tuple[Numbered, ...]:
+    """Append what is not there yet, in the order given; return it. The transaction must be the only writer's."""
+    new = _unknown(connection, events)
+    if not new:
+        return ()
+    heads = {job: _locked_head(connection, job) for job in sorted({chain_of(event) for event in new})}
+    position: int = connection.execute(_LAST).scalar_one()
+    entries = tuple((position + offset, _link(heads, event)) for offset, event in enumerate(new, start=1))
+    connection.execute(_APPEND, [_row(number, entry) for number, entry in entries])
+    for head in heads.values():
+        connection.execute(_MOVE, {"chain": head.job, "to": head.seq, "link": head.hash})
+    for _, entry in entries:
+        apply(connection, entry)
+    return entries
+
+
+def _unknown(connection: Connection, events: Sequence[Event]) -> list[Event]:
+    """Return the events that are not recorded yet, each once."""
+    given: dict[str, Event] = {}
+    for event in events:
+        given.setdefault(entry_id(event), event)
+    known = set(connection.execute(_KNOWN, {"ids": list(given)}).scalars()) if given else set()
+    return [event for identity, event in given.items() if identity not in known]
+
+
+def _locked_head(connection: Connection, job: str) -> Head:
+    """Return where a chain ends, and hold its row until the transaction ends."""
+    row = connection.execute(_HEAD, {"chain": job}).first()
+    if row is None:
+        insert_new(connection, HEADS, {"job": job, "seq": 0, "hash": GENESIS})
+        row = connection.execute(_HEAD, {"chain": job}).one()
+    return Head(*row)
+
+
+def _link(heads: dict[str, Head], event: Event) -> Entry:
+    entry = chained(event, heads[chain_of(event)])
+    heads[entry.job] = Head(entry.job, entry.seq, entry.hash)
+    return entry
+
+
+def _row(position: int, entry: Entry) -> dict[str, Any]:
+    return {"position": position, **entry._asdict()}

@@ -1,0 +1,127 @@
+"""The sweep: compares what is alive in Vault and in the targets with the jobs that are open, and revokes what is left over.
+
+Revokes on positive evidence only: the job is closed in the store or in Temporal, or Temporal no longer knows it and its session's
+lease has run out. What belongs to no known job is reported: it may be another installation's, or a restored server's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from datetime import timedelta
+
+from temporalio import activity
+from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.service import RPCError, RPCStatusCode
+
+from activities import revocation
+from activities.deps import Deps
+from justenough.access import JobState, RevocationState
+from justenough.events import UNATTRIBUTED, EventType, event
+from justenough.messages import SweepReport
+from justenough.statements import digest_of
+from justenough.views import JobView
+
+YOUNG = timedelta(seconds=10)
+"""Jobs younger than this are left to their own nets."""
+LEASE = timedelta(seconds=60)
+"""A session whose lease was not renewed for this long is gone."""
+UNSTARTED = timedelta(minutes=5)
+"""A job that Temporal does not know and no session ever claimed was accepted and never started; its console may still start it."""
+AT_ONCE = 8
+PER_JOB = 20.0
+"""Seconds for one job's attempt: one stuck target never blocks the rest."""
+
+
+class Sweeping:
+    """Looks, asks Temporal about each job by name, acts once per job."""
+
+    def __init__(self, deps: Deps, temporal: Client) -> None:
+        self._deps = deps
+        self._temporal = temporal
+
+    @activity.defn
+    async def sweep(self) -> SweepReport:
+        """Return what one sweep saw and did."""
+        # What is alive is listed before the jobs are looked up, so that a job which starts meanwhile is never taken for a leftover.
+        alive, failures = await asyncio.to_thread(self._alive)
+        still_open = await asyncio.to_thread(self._deps.store.open_jobs, self._deps.now() - YOUNG)
+        gate = asyncio.Semaphore(AT_ONCE)
+        judged = await asyncio.gather(*(self._bounded(gate, job) for job in sorted(alive | set(still_open))))
+        found = [item for item in judged if item is not None]
+        report = SweepReport(
+            looked_at=len(judged),
+            revoked=tuple(job for what, job in found if what == "revoked"),
+            lost=tuple(job for what, job in found if what == "lost"),
+            unknown=tuple(job for what, job in found if what == "unknown"),
+            failures=(*failures, *(job for what, job in found if what == "failed")),
+            at=self._deps.now(),
+        )
+        await asyncio.to_thread(self._report, report.unknown)
+        return report
+
+    async def _bounded(self, gate: asyncio.Semaphore, job: str) -> tuple[str, str] | None:
+        async with gate:
+            try:
+                return await asyncio.wait_for(self._judged(job), PER_JOB)
+            except TimeoutError:
+                return "failed", f"{job}: not done in {PER_JOB:.0f} s"
+            except Exception as error:  # noqa: BLE001 - one job's trouble must not keep the sweep from the others
+                return "failed", f"{job}: {type(error).__name__}"
+
+    async def _judged(self, job: str) -> tuple[str, str] | None:
+        known = await asyncio.to_thread(self._deps.store.job, job)
+        if known is None:
+            # A workflow that runs without our store's knowledge is not ours to end, one that does not run is not ours to know.
+            return "unknown", job
+        if known.state.ended:
+            return await self._leftover(job, known)
+        if not await self._closed(job, known):
+            return None
+        return await self._lost(job)
+
+    async def _leftover(self, job: str, known: JobView) -> tuple[str, str] | None:
+        if known.revocation.state in {RevocationState.NONE, RevocationState.CONFIRMED} and not await asyncio.to_thread(self._traces, job):
+            return None
+        result = await asyncio.to_thread(revocation.revoke, self._deps, job, by="sweep", why="left over after its end", settled=False)
+        return ("revoked", job) if result.confirmed else ("failed", f"{job}: {'; '.join(result.failures) or 'a second look is to come'}")
+
+    async def _lost(self, job: str) -> tuple[str, str]:
+        result = await asyncio.to_thread(revocation.revoke, self._deps, job, by="sweep", why="its workflow is gone", settled=False)
+        if not result.confirmed:
+            return "failed", f"{job}: {'; '.join(result.failures) or 'a second look is to come'}"
+        ended = event(
+            EventType.JOB_ENDED,
+            job,
+            at=self._deps.now(),
+            state=JobState.LOST.value,
+            exit_code=None,
+            reason="its workflow closed without telling",
+        )
+        await asyncio.to_thread(self._deps.store.record, [*result.events, ended])
+        return "lost", job
+
+    async def _closed(self, job: str, known: JobView) -> bool:
+        """Whether there is evidence that the job's workflow will never run again."""
+        try:
+            description = await self._temporal.get_workflow_handle(job).describe()
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise
+            claim = await asyncio.to_thread(self._deps.store.claim_of, job)
+            last_sign, patience = (claim.renewed_at, LEASE) if claim else (known.created_at, UNSTARTED)
+            return self._deps.now() - last_sign > patience
+        return description.status is not WorkflowExecutionStatus.RUNNING
+
+    def _alive(self) -> tuple[set[str], tuple[str, ...]]:
+        seen, failures = self._deps.targets.jobs()
+        return seen | set(self._deps.vault.job_prefixes(self._deps.settings.installation)), failures
+
+    def _traces(self, job: str) -> bool:
+        return bool(self._deps.vault.prefix_accessors(job)) or bool(self._deps.targets.users_of(job))
+
+    def _report(self, unknown: Iterable[str]) -> None:
+        jobs = sorted(unknown)
+        if jobs:
+            about = digest_of(jobs)
+            self._deps.store.record([event(EventType.SWEEP_REPORTED, UNATTRIBUTED, at=self._deps.now(), about=about, unknown=jobs)])

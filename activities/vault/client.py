@@ -1,0 +1,250 @@
+"""What we ask of Vault: a job's prefix, tokens and credentials; ending them; looking; people and their keys. Blocking: call it from threads.
+
+Every method may raise VaultUnavailable, VaultSealed, VaultDenied or VaultRefused.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Generic, TypeVar
+
+from activities.vault.connection import Answer, Connection, safe_path
+from activities.vault.errors import UnknownHandle, VaultRefused, VaultUnavailable
+from justenough.approval import Person
+from justenough.catalog import ResolvedIssue
+from justenough.ids import JOB_ID
+from justenough.prefixes import JOB_ROLE, hard_end, job_role
+from justenough.secret import Secret
+
+REMEMBERED_SECONDS = 10.0
+REMEMBERED_VALUES = 4096
+GRANTS = ["je-grant-*"]
+SCOPES = ["je-scope-*"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token of a job's, under its prefix."""
+
+    accessor: str
+    secret: Secret
+    expires: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """What Vault issued. `lease_id` and `ttl` (seconds) are None where the engine gives none."""
+
+    lease_id: str | None
+    ttl: int | None
+    fields: Mapping[str, Secret]
+
+
+class Vault(Connection):
+    """One Vault, as the parts of JustEnough use it. Thread-safe."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._groups = _Remembered[str]()
+        self._keys = _Remembered[dict[int, bytes]]()
+
+    # One job.
+
+    def open_prefix(self, job: str, longest: int) -> None:
+        """Write the job's token role: no token made under it outlives `longest` seconds (rounded up) after it was made."""
+        role = {
+            "allowed_policies_glob": GRANTS,
+            "allowed_entity_aliases": SCOPES,
+            "orphan": True,
+            "token_no_default_policy": True,
+            "token_type": "service",
+            "token_explicit_max_ttl": hard_end(longest),
+        }
+        self.own("post", f"auth/token/roles/{_prefix(job)}", role)
+
+    def close_prefix(self, job: str) -> None:
+        """Delete the job's token role: no token can be made under it any more. Again is fine."""
+        self.own("delete", f"auth/token/roles/{_prefix(job)}")
+
+    def create_token(self, job: str, *, policy: str, alias: str | None, ttl: int) -> Token:
+        """Return a token of the job's for one grant policy, tied to one data-scope identity where there is an alias."""
+        # Vault puts the display name into the names of the users that it makes: so targets tell whose they are.
+        body: dict[str, Any] = {"policies": [policy], "display_name": job, "ttl": f"{ttl}s"}
+        if alias:
+            body["entity_alias"] = alias
+        asked = datetime.now(UTC)
+        auth = (self.own("post", f"auth/token/create/{_prefix(job)}", body) or {}).get("auth") or {}
+        if set(auth.get("token_policies") or ()) != {policy} or not auth.get("orphan"):
+            message = f"the token that Vault made for {job} is not the one that was asked for"
+            raise VaultRefused(message)
+        expires = asked + timedelta(seconds=auth["lease_duration"])
+        return Token(accessor=auth["accessor"], secret=Secret(auth["client_token"]), expires=expires)
+
+    def issue(self, token: Token, what: ResolvedIssue) -> Issued:
+        """Return what Vault issues to a job's token."""
+        verb, body = ("get", None) if what.method == "read" else ("put", dict(what.data))
+        return _issued(what.path, self.call(self.adapter(token.secret), verb, safe_path(what.path), body))
+
+    def renew_lease(self, lease_id: str, seconds: int) -> int:
+        """Make a lease live for `seconds` from now, as far as its engine allows; return the seconds that it does live."""
+        answer = self.own("put", "sys/leases/renew", {"lease_id": safe_path(lease_id), "increment": seconds})
+        return int((answer or {}).get("lease_duration") or 0)
+
+    # Ending.
+
+    def revoke_lease(self, lease_id: str) -> None:
+        """End a lease and wait until its engine has ended the credential; a lease that is unknown is already gone."""
+        # By path, so that the worker's right can be by path; hvac's own method cannot say sync.
+        with suppress(UnknownHandle):
+            self.own("put", f"sys/leases/revoke/{safe_path(lease_id)}", {"sync": True})
+
+    def revoke_prefix(self, job: str) -> None:
+        """End every token under the job's prefix. Leases of theirs may live on for a while: end those first."""
+        self.own("put", f"sys/leases/revoke-prefix/auth/token/create/{_prefix(job)}", {"sync": True})
+
+    def revoke_accessor(self, accessor: str) -> None:
+        """End one token; one that is unknown is already gone."""
+        with suppress(UnknownHandle):
+            self.own("post", "auth/token/revoke-accessor", {"accessor": accessor})
+
+    # Looking.
+
+    def prefix_accessors(self, job: str) -> tuple[str, ...]:
+        """Return what is listed under the job's prefix: one (hashed) name per live token."""
+        return self._listed(f"sys/leases/lookup/auth/token/create/{_prefix(job)}/")
+
+    def lease_alive(self, lease_id: str) -> bool:
+        """Whether Vault still knows a lease; one that it gave up on (irrevocable) counts as alive."""
+        return self._known("put", "sys/leases/lookup", {"lease_id": lease_id})
+
+    def accessor_alive(self, accessor: str) -> bool:
+        """Whether a token lives."""
+        return self._known("post", "auth/token/lookup-accessor", {"accessor": accessor})
+
+    def job_prefixes(self, installation: str) -> tuple[str, ...]:
+        """Return the ids of this installation's jobs that have a token role or live tokens."""
+        names = (*self._listed("auth/token/roles"), *self._listed("sys/leases/lookup/auth/token/create/"))
+        mine = re.compile(rf"{JOB_ROLE}(j-{re.escape(installation)}-[^/]+)/?")
+        found = {matched[1] for name in names if (matched := mine.fullmatch(name))}
+        return tuple(sorted(job for job in found if JOB_ID.fullmatch(job)))
+
+    # People.
+
+    def person(self, entity_id: str, people_mounts: Iterable[str]) -> Person | None:
+        """Return a person as Vault knows them now; None for what is no enabled entity with a login on one of the mounts."""
+        if not _is_uuid(entity_id):
+            return None
+        entity = (self.own("get", f"identity/entity/id/{entity_id}") or {}).get("data") or {}
+        # A merged entity answers under another id: the one asked for is then no person of its own, or quorum would count it twice.
+        if entity.get("id") != entity_id or entity.get("disabled"):
+            return None
+        logins = {str(alias.get("mount_path")).strip("/"): str(alias.get("name")) for alias in entity.get("aliases") or ()}
+        names = [logins[mount] for each in people_mounts if (mount := f"auth/{each.strip('/')}") in logins]
+        if not names:
+            return None
+        groups = frozenset(name for group in entity.get("group_ids") or () if (name := self._group(group)))
+        return Person(id=entity_id, name=names[0], groups=groups)
+
+    def public_keys(self, entity_id: str) -> dict[int, bytes]:
+        """Return the raw ed25519 public keys of a person's signing key, by version; empty where there is none."""
+        return self._keys.get(entity_id, lambda: self._public_keys(entity_id)) if _is_uuid(entity_id) else {}
+
+    # What the worker needs for itself.
+
+    def creds(self, path: str) -> Issued:
+        """Return short-lived credentials for the worker's own use, under its own token."""
+        return _issued(path, self.own("get", safe_path(path)))
+
+    def _public_keys(self, entity_id: str) -> dict[int, bytes]:
+        data = (self.own("get", f"transit/keys/je-sign-{entity_id}") or {}).get("data") or {}
+        if data.get("type") != "ed25519":
+            return {}
+        found = {int(version): _raw_key(key.get("public_key")) for version, key in (data.get("keys") or {}).items()}
+        return {version: key for version, key in found.items() if key is not None}
+
+    def _group(self, group_id: str) -> str:
+        def read() -> str:
+            return str(((self.own("get", f"identity/group/id/{safe_path(group_id)}") or {}).get("data") or {}).get("name") or "")
+
+        return self._groups.get(group_id, read)
+
+    def _known(self, method: str, path: str, handle: dict[str, str]) -> bool:
+        try:
+            answer = self.own(method, path, handle)
+        except UnknownHandle:
+            return False
+        if answer is None:
+            # Only Vault's own word that it knows no such handle counts as gone, not a 404 of whatever stands in front of it.
+            message = f"{path}: there is no such path"
+            raise VaultUnavailable(message)
+        return True
+
+    def _listed(self, path: str) -> tuple[str, ...]:
+        answer = self.own("list", path)
+        return tuple(answer["data"]["keys"]) if answer else ()
+
+
+class _Remembered(Generic[T]):
+    """A few values for a few seconds."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, tuple[float, T]] = {}
+
+    def get(self, key: str, read: Callable[[], T]) -> T:
+        """Return the remembered value, else read it. What is empty is not remembered: it may be there the next moment."""
+        at, value = self._values.get(key, (0.0, None))
+        if value is not None and time.monotonic() - at < REMEMBERED_SECONDS:
+            return value
+        fresh = read()
+        if len(self._values) >= REMEMBERED_VALUES:
+            self._values.clear()
+        if fresh:
+            self._values[key] = (time.monotonic(), fresh)
+        return fresh
+
+
+def _prefix(job: str) -> str:
+    if not JOB_ID.fullmatch(job):
+        message = "not a job id"
+        raise VaultRefused(message)
+    return job_role(job)
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(uuid.UUID(text)) == text
+    except (ValueError, AttributeError, TypeError):
+        return False
+
+
+def _issued(path: str, answer: Answer | None) -> Issued:
+    given = answer or {}
+    data = given.get("data")
+    if not isinstance(data, dict):
+        message = f"{path}: an approver must release it in Vault itself" if given.get("wrap_info") else f"{path}: Vault has nothing there"
+        raise VaultRefused(message)
+    lease = given.get("lease_id") or None
+    ttl = int(given["lease_duration"]) if lease and given.get("lease_duration") else None
+    # kv version 2 wraps the secret in {data, metadata}.
+    inner = data["data"] if data.keys() == {"data", "metadata"} and isinstance(data["data"], dict) else data
+    fields = {key: Secret(value if isinstance(value, str) else json.dumps(value)) for key, value in inner.items() if value is not None}
+    return Issued(lease_id=lease, ttl=ttl, fields=fields)
+
+
+def _raw_key(encoded: Any) -> bytes | None:
+    try:
+        raw = base64.b64decode(encoded, validate=True)
+    except (TypeError, ValueError, binascii.Error):
+        return None
+    return raw if len(raw) == 32 else None

@@ -1,0 +1,121 @@
+"""What clients send and what only the API answers. Views of the read model are `justenough.views`'. Pure."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, StringConstraints, model_validator
+
+from justenough.access import JobState
+from justenough.documents import check_json
+from justenough.errors import InvalidInput
+from justenough.model import Message, Model
+from justenough.statements import Digest, Signed
+
+
+class Body(Model):
+    """A body: unknown keys are refused, and nothing in it that cannot be stored or signed."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain(cls, value: Any) -> Any:
+        try:
+            check_json("body", value)
+        except InvalidInput as error:
+            raise ValueError("; ".join(map(str, error.problems))) from error
+        return value
+
+
+class NewJob(Body):
+    """An order for a job. With `dry_run` nothing is signed, stored or started."""
+
+    id: Annotated[str, StringConstraints(max_length=64)] | None = None
+    spec: Any
+    """The spec's raw mapping, as read from its YAML; its canonical form is what `spec_digest` is made of."""
+    bundle: Digest | None = None
+    params: dict[str, Annotated[str, StringConstraints(max_length=256)]] = Field(default={}, max_length=100)
+    reason: Annotated[str, StringConstraints(max_length=1000)] = ""
+    statement: dict[str, Any] | None = None
+    signature: Annotated[str, StringConstraints(max_length=512)] | None = None
+    dry_run: bool = False
+
+
+class SignedAnswer(Body):
+    """An approver's signed decision."""
+
+    statement: dict[str, Any]
+    signature: Annotated[str, StringConstraints(max_length=512)]
+
+    def signed(self) -> Signed:
+        """Return it as it travels on."""
+        return Signed(statement=self.statement, signature=self.signature)
+
+
+class DryRequest(Message):
+    """What policy would say of one start request now."""
+
+    resource: str
+    action: str
+    ttl: int
+    """Seconds."""
+    outcome: str
+    tier: int
+    policies: tuple[str, ...]
+    policy_digest: str
+    errors: tuple[str, ...] = ()
+
+
+class DryRun(Message):
+    """The spec holds; this is what each of its requests would come to."""
+
+    valid: bool = True
+    requests: tuple[DryRequest, ...] = ()
+
+
+class Bundled(Message):
+    digest: str
+    size: int
+    """Bytes, as sent."""
+
+
+class Stopping(Message):
+    """A job that was asked to stop, and its state when it was."""
+
+    id: str
+    state: JobState
+
+
+class Whoami(Message):
+    id: str
+    """Vault entity id."""
+    name: str
+    """Login name."""
+    groups: tuple[str, ...]
+    roles: tuple[str, ...]
+    tier: int
+    """The highest tier that they answer for; 0 for none."""
+    installation: str
+
+
+class ActionView(Message):
+    action: str
+    max_ttl: int
+    """Seconds."""
+    revocable: str
+    data_scope: tuple[str, ...]
+    lock: str
+
+
+class ResourceView(Message):
+    name: str
+    title: str
+    environment: str
+    sensitivity: str
+    external: bool
+    owner: str
+    actions: tuple[ActionView, ...]
+
+
+class CatalogView(Message):
+    scopes: tuple[dict[str, str], ...]
+    resources: tuple[ResourceView, ...]

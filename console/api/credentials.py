@@ -1,0 +1,85 @@
+"""Credentials: handles of what was issued, and taking one away."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from anyio import fail_after, sleep, to_thread
+from fastapi import APIRouter, Query, Response
+
+from console.api.context import AuthenticatedRoute, Console, Member, Stopper, TheConsole
+from console.api.lists import Cursor, Limit, narrowed
+from console.gateway import WorkflowGone
+from justenough.access import CredentialState
+from justenough.errors import NotFound
+from justenough.views import CredentialView, Page
+
+CONFIRMED_WITHIN = 10.0
+"""Seconds to wait for a revocation to be confirmed."""
+LOOK_EVERY = 0.02
+DEAD = {CredentialState.CONFIRMED, CredentialState.EXPIRED}
+
+router = APIRouter(route_class=AuthenticatedRoute, tags=["credentials"])
+
+
+@router.get("/credentials")
+def list_credentials(
+    console: TheConsole,
+    caller: Member,
+    live: Annotated[bool, Query(description="Only those not yet shown to be dead")] = False,
+    job: Annotated[str | None, Query(max_length=64)] = None,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> Page[CredentialView]:
+    """List credentials, newest first; a launcher sees those of their own jobs."""
+    return narrowed(
+        lambda after: console.deps.store.credentials(live=live, job=job, limit=limit, cursor=after),
+        lambda view: console.owners.readable(caller, view.job_id),
+        cursor=cursor,
+    )
+
+
+@router.get("/credentials/{credential}")
+def show_credential(credential: str, console: TheConsole, caller: Member) -> CredentialView:
+    """Show a credential's handle; the secret is nowhere to be shown."""
+    view = console.deps.store.credential(credential)
+    if view is None or not console.owners.readable(caller, view.job_id):
+        raise NotFound(f"there is no credential {credential}")
+    return view
+
+
+@router.post(
+    "/credentials/{credential}/revoke",
+    responses={202: {"model": CredentialView, "description": "On its way; not yet confirmed dead"}},
+)
+async def revoke_credential(credential: str, response: Response, console: TheConsole, caller: Stopper) -> CredentialView:
+    """End one credential now; its job goes on. Ended already: answered as it is."""
+    del caller
+    view = await to_thread.run_sync(console.deps.store.credential, credential)
+    if view is None:
+        raise NotFound(f"there is no credential {credential}")
+    if view.state not in DEAD:
+        await _revoke(console, view)
+        view = await _confirmed(console, view)
+    response.status_code = 200 if view.state in DEAD else 202
+    return view
+
+
+async def _revoke(console: Console, view: CredentialView) -> None:
+    try:
+        await console.gateway.revoke_credential(view.job_id, view.id)
+    except WorkflowGone:
+        # Its job is over, so whatever of it still lives is the sweep's.
+        await console.gateway.start_sweep()
+
+
+async def _confirmed(console: Console, view: CredentialView) -> CredentialView:
+    try:
+        with fail_after(CONFIRMED_WITHIN):
+            while view.state not in DEAD:
+                await sleep(LOOK_EVERY)
+                found = await to_thread.run_sync(console.deps.store.credential, view.id)
+                view = view if found is None else found
+    except TimeoutError:
+        pass
+    return view

@@ -1,0 +1,84 @@
+"""The ledger as server-sent events, each a CloudEvent: for one job or for every job that the caller may read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from anyio import to_thread
+from fastapi import APIRouter, Header, Query
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from console.api.context import AuthenticatedRoute, Console, Member, TheConsole
+from console.api.jobs import position
+from console.api.lists import job_for
+from console.api.rights import Caller
+from justenough.statements import rfc3339
+from justenough.views import EntryView
+
+CHECK_EVERY = 5.0
+"""Seconds after which a stream looks again whether its caller may still read."""
+LAST_EVENT = Header(alias="Last-Event-ID", max_length=20, description="The last position seen")
+
+router = APIRouter(route_class=AuthenticatedRoute, tags=["events"])
+
+
+@router.get("/events", response_class=EventSourceResponse)
+async def all_events(
+    console: TheConsole,
+    caller: Member,
+    after: Annotated[int | None, Query(ge=0, le=2**53, description="The last position seen; without it: from now on")] = None,
+    last_event_id: Annotated[str | None, LAST_EVENT] = None,
+) -> AsyncIterator[ServerSentEvent]:
+    """Follow every job that the caller may read. Ends when the token does."""
+    since = position(last_event_id) if last_event_id else after
+    async for entry in _followed(console, caller, since, job=None):
+        yield entry
+
+
+@router.get("/jobs/{job}/events", response_class=EventSourceResponse)
+async def job_events(
+    job: str, console: TheConsole, caller: Member, last_event_id: Annotated[str | None, LAST_EVENT] = None
+) -> AsyncIterator[ServerSentEvent]:
+    """Follow one job from its first entry, or from the last one seen. Ends when the token does."""
+    since = position(last_event_id) if last_event_id else 0
+    await to_thread.run_sync(job_for, console.deps.store, caller, job)
+    async for entry in _followed(console, caller, since, job=job):
+        yield entry
+
+
+def cloud_event(entry: EntryView, installation: str) -> dict[str, Any]:
+    """Return a ledger entry as CloudEvents 1.0 JSON."""
+    return {
+        "specversion": "1.0",
+        "id": entry.id,
+        "source": f"/justenough/{installation}",
+        "type": f"dev.justenough.{entry.type}.v1",
+        "subject": entry.job,
+        "time": rfc3339(entry.at),
+        "datacontenttype": "application/json",
+        "data": entry.data,
+    }
+
+
+async def _followed(console: Console, caller: Caller, since: int | None, *, job: str | None) -> AsyncIterator[ServerSentEvent]:
+    checked = time.monotonic()
+    async for entries in console.feed.after(since, job=job, wait=CHECK_EVERY):
+        if time.monotonic() - checked >= CHECK_EVERY:
+            checked = time.monotonic()
+            if not await _still_reads_alike(console, caller):
+                return
+        for entry in entries:
+            if caller.reads_all or await to_thread.run_sync(console.owners.readable, caller, entry.job):
+                yield _sent(entry, console.deps.settings.installation)
+
+
+async def _still_reads_alike(console: Console, caller: Caller) -> bool:
+    """Whether the token still holds and its person's groups are what they were; else the client comes back and is asked anew."""
+    person = await console.people.person(caller.person.id)
+    return time.time() < caller.expires and person == caller.person
+
+
+def _sent(entry: EntryView, installation: str) -> ServerSentEvent:
+    return ServerSentEvent(id=str(entry.position), event=entry.type, data=cloud_event(entry, installation))

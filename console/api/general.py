@@ -1,0 +1,65 @@
+"""Who the caller is, what can be asked for, and a sweep on request."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from console.api.bodies import ActionView, CatalogView, ResourceView, Whoami
+from console.api.context import Anyone, AuthenticatedRoute, Member, TheConsole
+from justenough.catalog import Resource
+from justenough.messages import SweepReport
+
+router = APIRouter(route_class=AuthenticatedRoute, tags=["general"])
+
+
+@router.get("/whoami")
+def whoami(console: TheConsole, caller: Anyone) -> Whoami:
+    """Tell the caller who they are here."""
+    return Whoami(
+        id=caller.person.id,
+        name=caller.person.name,
+        groups=tuple(sorted(caller.person.groups)),
+        roles=tuple(sorted(caller.roles)),
+        tier=caller.tier,
+        installation=console.deps.settings.installation,
+    )
+
+
+@router.get("/catalog")
+def catalog(console: TheConsole, caller: Member) -> CatalogView:
+    """Return what can be asked for."""
+    del caller
+    found = console.deps.config.current().catalog
+    return CatalogView(
+        scopes=tuple(dict(scope) for scope in found.scopes),
+        resources=tuple(_resource(name, resource) for name, resource in found.resources.items()),
+    )
+
+
+@router.post("/sweep")
+async def sweep(console: TheConsole, caller: Member) -> SweepReport:
+    """Compare Vault and targets with open jobs now, and revoke what is left over."""
+    del caller
+    return await console.gateway.sweep()
+
+
+def _resource(name: str, resource: Resource) -> ResourceView:
+    actions = tuple(
+        ActionView(
+            action=action.value,
+            max_ttl=found.max_ttl,
+            revocable=found.revocable.value,
+            data_scope=found.data_scope,
+            lock=found.lock,
+        )
+        for action, found in resource.actions.items()
+    )
+    return ResourceView(
+        name=name,
+        title=resource.title,
+        environment=resource.environment,
+        sensitivity=resource.sensitivity.name.lower(),
+        external=resource.external,
+        owner=resource.owner,
+        actions=actions,
+    )

@@ -1,0 +1,163 @@
+"""Jobs: launch, list, show, stop, prove, their logs and their timeline."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import structlog
+from anyio import to_thread
+from fastapi import APIRouter, Header, Query, Response
+from fastapi.responses import JSONResponse
+
+from console.api.bodies import DryRun, NewJob, Stopping
+from console.api.context import AuthenticatedRoute, Console, Launcher, Member, TheConsole
+from console.api.launching import Taken, rehearsed, taken
+from console.api.lists import After, Cursor, Limit, job_for, narrowed
+from console.gateway import TemporalUnavailable, WorkflowGone
+from justenough.access import JobState, RevocationState
+from justenough.errors import Conflict, InvalidInput, NotFound, Problem, RetryLater
+from justenough.messages import ProofReport
+from justenough.views import EntryView, JobSummary, JobView, LogChunk, Page
+
+KEY = r"^[\x21-\x7e]{1,200}$"
+
+log = structlog.get_logger()
+
+router = APIRouter(route_class=AuthenticatedRoute, tags=["jobs"])
+
+
+@router.post(
+    "/jobs",
+    status_code=201,
+    response_model=JobView,
+    responses={200: {"model": JobView | DryRun, "description": "The same order was taken before; or what a dry run found"}},
+)
+async def launch(
+    body: NewJob,
+    response: Response,
+    console: TheConsole,
+    caller: Launcher,
+    idempotency_key: Annotated[str | None, Header(pattern=KEY, description="The same key stands for the same order")] = None,
+) -> JobView | Response:
+    """Launch a job from a signed order. The same order again is answered with the same job."""
+    if body.dry_run:
+        found = await to_thread.run_sync(rehearsed, console.deps, caller.person, body)
+        return JSONResponse(found.model_dump(mode="json"))
+    order = await to_thread.run_sync(lambda: taken(console.deps, caller.person, body, key=idempotency_key))
+    await _start(console, order)
+    response.status_code = 201 if order.new else 200
+    response.headers["Location"] = f"/api/v1/jobs/{order.job.id}"
+    return order.job
+
+
+@router.get("/jobs")
+def list_jobs(
+    console: TheConsole,
+    caller: Member,
+    state: JobState | None = None,
+    environment: Annotated[str | None, Query(max_length=63)] = None,
+    requester: Annotated[str | None, Query(max_length=200, description="Login name")] = None,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> Page[JobSummary]:
+    """List jobs, newest first; a launcher sees their own."""
+    return narrowed(
+        lambda after: console.deps.store.jobs(state=state, environment=environment, requester_id=caller.only, limit=limit, cursor=after),
+        lambda job: requester in {None, job.requester},
+        cursor=cursor,
+    )
+
+
+@router.get("/jobs/{job}")
+def show_job(job: str, console: TheConsole, caller: Member) -> JobView:
+    """Show a job whole."""
+    return job_for(console.deps.store, caller, job)
+
+
+@router.post("/jobs/{job}/cancel", status_code=202)
+async def cancel_job(job: str, console: TheConsole, caller: Launcher) -> Stopping:
+    """Ask a job to end in order: its process first, then its access."""
+    del caller
+    return await _stop(console, job, kill=False)
+
+
+@router.post("/jobs/{job}/kill", status_code=202)
+async def kill_job(job: str, console: TheConsole, caller: Launcher) -> Stopping:
+    """Cut a job's access, then kill its process. Works even where its workflow is gone or Temporal is down."""
+    del caller
+    return await _stop(console, job, kill=True)
+
+
+@router.post("/jobs/{job}/prove")
+async def prove_job(job: str, console: TheConsole, caller: Member) -> ProofReport:
+    """Look anew, in Vault and the targets, whether anything of a job is alive; changes nothing."""
+    await to_thread.run_sync(job_for, console.deps.store, caller, job)
+    return await console.gateway.prove(job)
+
+
+@router.get("/jobs/{job}/logs")
+def job_logs(
+    job: str,
+    console: TheConsole,
+    caller: Member,
+    after: Annotated[int, Query(ge=-1, le=2**53, description="The last chunk seen; -1 for none")] = -1,
+    limit: Limit = 1000,
+) -> Page[LogChunk]:
+    """Return what the job wrote, in order. `next` is where to go on, null when there is no more now."""
+    job_for(console.deps.store, caller, job)
+    chunks = console.deps.store.logs(job, after, limit)
+    return Page(items=chunks, next=str(chunks[-1].seq) if len(chunks) == limit else None)
+
+
+@router.get("/jobs/{job}/timeline")
+def job_timeline(
+    job: str, console: TheConsole, caller: Member, after: After = 0, limit: Limit = 100, cursor: Cursor = None
+) -> Page[EntryView]:
+    """Return what happened to a job, from its ledger, in order."""
+    job_for(console.deps.store, caller, job)
+    return console.deps.store.ledger(job=job, after=position(cursor) if cursor else after, limit=limit)
+
+
+def position(cursor: str) -> int:
+    """Return the ledger position that a cursor is; raise InvalidInput where it is none."""
+    if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 17):
+        raise InvalidInput("request", (Problem("query.cursor", "is not a cursor of this list"),))
+    return int(cursor)
+
+
+async def _start(console: Console, order: Taken) -> None:
+    if order.job.state is not JobState.PENDING:
+        return
+    try:
+        await console.gateway.start(order.order, environment=order.job.environment, requester=order.job.requester)
+    except RetryLater as error:
+        # It is recorded, so it will run: the reconciler starts what has no workflow.
+        log.warning("job is accepted but could not be started yet", job=order.job.id, why=str(error))
+
+
+async def _stop(console: Console, job: str, *, kill: bool) -> Stopping:
+    view = await to_thread.run_sync(console.deps.store.job, job)
+    if view is None:
+        raise NotFound(f"there is no job {job}")
+    over = view.state.ended and (not kill or view.revocation.state in {RevocationState.NONE, RevocationState.CONFIRMED})
+    if over:
+        raise Conflict(f"the job has ended already: {view.state.value}")
+    try:
+        await (console.gateway.kill(job) if kill else console.gateway.cancel(job))
+    except WorkflowGone:
+        await _stop_without_workflow(console, job)
+    except TemporalUnavailable:
+        if not kill:
+            raise
+        await _stop_without_workflow(console, job)
+    return Stopping(id=job, state=view.state)
+
+
+async def _stop_without_workflow(console: Console, job: str) -> None:
+    # A closed claim is what a session and the sweep obey when there is no workflow to tell them.
+    await to_thread.run_sync(console.deps.store.close_claim, job, console.deps.now())
+    log.warning("job is stopped without its workflow", job=job)
+    try:
+        await console.gateway.start_sweep()
+    except TemporalUnavailable as error:
+        log.warning("sweep could not be started; the scheduled one will find the job", job=job, why=str(error))

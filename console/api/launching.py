@@ -1,0 +1,193 @@
+"""Takes an order: refuses a bad one with every error at once, records a good one. Blocking, for a thread. Starts nothing; that is the gateway's.
+
+What holds here is only a courtesy to the caller: the worker verifies all of it again before it issues anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from activities.deciding import submitted
+from activities.deps import Deps
+from activities.verification import Refused, verify_order
+from console.api.bodies import DryRequest, DryRun, NewJob
+from justenough.access import Decision, Held
+from justenough.approval import Person
+from justenough.catalog import problems_of
+from justenough.documents import MAX_BYTES, path_of
+from justenough.errors import Conflict, Forbidden, InvalidInput, Problem
+from justenough.ids import installation_of
+from justenough.messages import JobInput
+from justenough.policy import AccessContext, JobFacts
+from justenough.spec import JobSpec, checked_spec
+from justenough.statements import OrderStatement, Signed, canonical, digest_of, why_not_current
+from justenough.views import JobView
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """An order that is recorded, and whether it was this call that recorded it."""
+
+    job: JobView
+    order: JobInput
+    new: bool
+
+
+def taken(deps: Deps, person: Person, body: NewJob, *, key: str | None) -> Taken:
+    """Record an order and return it; the same one again is returned as it was.
+
+    Raises InvalidInput with every problem, Forbidden where it is not signed by its caller, Conflict where the id or the key is
+    taken by something else.
+    """
+    earlier = _earlier(deps, person, body)
+    if earlier:
+        return earlier
+    _checked(deps, body)
+    order = _order(deps, body)
+    _must_be_whole(deps, person, order, reason=body.reason)
+    verified = verify_order(deps, order, now=deps.now())
+    if isinstance(verified, Refused):
+        raise Forbidden(f"the order does not hold: {verified.why}")
+    if key:
+        first = deps.store.remember(person.id, key, order.job, content_digest(order, reason=body.reason))
+        if first != order.job:
+            return _remembered(deps, first)
+    recorded = deps.store.record([submitted(order, verified, at=verified.statement.issued_at)])
+    if not recorded:
+        # Someone recorded this id between our look and now; it counts only if it is the very same.
+        earlier = _earlier(deps, person, body)
+        if earlier:
+            return earlier
+    return Taken(job=_view(deps, order.job), order=order, new=True)
+
+
+def rehearsed(deps: Deps, person: Person, body: NewJob) -> DryRun:
+    """Return what policy would say of each request now; nothing is recorded. Raises InvalidInput with every problem."""
+    spec = _checked(deps, body)
+    current = deps.config.current()
+    facts = JobFacts(id=body.id or "dry-run", spec=spec, requester=person.id, requester_groups=person.groups)
+    held, requests = Held(), []
+    for access in spec.access:
+        resource = current.catalog.resources[access.resource]
+        context = AccessContext(phase="start", ttl_seconds=access.ttl, reason=access.reason, held=held)
+        decision = current.policies.decide(facts, access.resource, resource, access.action, context=context, top=current.tiers.top)
+        if decision.outcome != "denied":
+            held = held.issued(access.resource, access.action, resource.sensitivity)
+        requests.append(_dry(access.resource, access.action.value, access.ttl, decision))
+    return DryRun(requests=tuple(requests))
+
+
+def content_digest(order: JobInput, *, reason: str) -> str:
+    """Return the digest of what is ordered, whatever its id and whenever it was signed: what an idempotency key stands for."""
+    return digest_of({"spec": order.spec, "params": dict(order.params), "bundle": order.bundle, "reason": reason})
+
+
+def _earlier(deps: Deps, person: Person, body: NewJob) -> Taken | None:
+    found = deps.store.order(body.id) if body.id else None
+    if found is None or body.id is None:
+        return None
+    spec, params, bundle, signed = found
+    view = _view(deps, body.id)
+    sent = (body.spec, body.params, body.bundle, body.statement, body.signature)
+    if view.requester_id != person.id or sent != (spec, dict(params), bundle, signed.statement, signed.signature):
+        raise Conflict(f"the job id {body.id} is taken by another order")
+    return Taken(job=view, order=JobInput(job=body.id, spec=spec, params=params, bundle=bundle, order=signed), new=False)
+
+
+def _remembered(deps: Deps, job: str) -> Taken:
+    found, view = deps.store.order(job), deps.store.job(job)
+    if found is None or view is None:
+        raise Conflict("an order under this Idempotency-Key began and did not finish; send it with a new key")
+    spec, params, bundle, signed = found
+    return Taken(job=view, order=JobInput(job=job, spec=spec, params=params, bundle=bundle, order=signed), new=False)
+
+
+def _checked(deps: Deps, body: NewJob) -> JobSpec:
+    if not isinstance(body.spec, dict):
+        raise InvalidInput("job spec", (Problem("spec", "must be a mapping: the spec as JSON, not YAML text"),))
+    size = len(canonical(body.spec))
+    if size > MAX_BYTES:
+        raise InvalidInput("job spec", (Problem("", f"{size:,} bytes; at most {MAX_BYTES:,} are accepted"),))
+    spec = checked_spec(body.spec, body.params)
+    problems = problems_of(spec, deps.config.current().catalog)
+    if problems:
+        raise InvalidInput("job spec", problems)
+    return spec
+
+
+def _order(deps: Deps, body: NewJob) -> JobInput:
+    missing = [name for name in ("id", "statement", "signature") if getattr(body, name) is None]
+    if missing:
+        raise InvalidInput("order", tuple(Problem(name, "required") for name in missing))
+    assert body.id is not None and body.statement is not None and body.signature is not None  # noqa: PT018 - one fact, found just above
+    if installation_of(body.id) != deps.settings.installation:
+        raise InvalidInput("order", (Problem("id", f"must be j-{deps.settings.installation}-<ulid, lower case>"),))
+    signed = Signed(statement=body.statement, signature=body.signature)
+    return JobInput(job=body.id, spec=body.spec, params=body.params, bundle=body.bundle, order=signed)
+
+
+def _must_be_whole(deps: Deps, person: Person, order: JobInput, *, reason: str) -> None:
+    statement = _statement(order.order.statement)
+    if statement.person != person.id:
+        raise Forbidden("the order's statement is another person's than the token's")
+    problems = list(_mismatches(statement, order, reason=reason))
+    expired = why_not_current(statement, now=deps.now())
+    if expired:
+        problems.append(Problem("statement.expires_at", expired))
+    if order.bundle and deps.store.bundle(order.bundle) is None:
+        problems.append(Problem("bundle", "no such bundle was sent; POST it to /api/v1/bundles first"))
+    if order.bundle is None and order.spec["run"].get("workdir") is not None:
+        problems.append(Problem("bundle", "the spec has a workdir, so its bundle is required"))
+    if problems:
+        raise InvalidInput("order", tuple(problems))
+
+
+def _statement(raw: dict[str, Any]) -> OrderStatement:
+    try:
+        return OrderStatement.model_validate(raw)
+    except ValidationError as error:
+        raise InvalidInput("order", statement_problems(error)) from error
+
+
+def statement_problems(error: ValidationError) -> tuple[Problem, ...]:
+    """Return what is wrong with a statement, by path."""
+    return tuple(
+        Problem(path_of(("statement", *item["loc"])), item["msg"]) for item in error.errors(include_url=False, include_input=False)
+    )
+
+
+def _mismatches(statement: OrderStatement, order: JobInput, *, reason: str) -> Iterator[Problem]:
+    expected = {
+        "job": order.job,
+        "spec_digest": digest_of(order.spec),
+        "bundle": order.bundle,
+        "params": dict(order.params),
+        "reason": reason,
+    }
+    for name, value in expected.items():
+        said = getattr(statement, name)
+        if (dict(said) if name == "params" else said) != value:
+            yield Problem(f"statement.{name}", "is not what the order says")
+
+
+def _view(deps: Deps, job: str) -> JobView:
+    view = deps.store.job(job)
+    assert view is not None, "a recorded job has a row"
+    return view
+
+
+def _dry(resource: str, action: str, ttl: int, decision: Decision) -> DryRequest:
+    return DryRequest(
+        resource=resource,
+        action=action,
+        ttl=ttl,
+        outcome=decision.outcome,
+        tier=decision.tier,
+        policies=decision.policies,
+        policy_digest=decision.policy_digest,
+        errors=decision.errors,
+    )

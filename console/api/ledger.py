@@ -1,0 +1,47 @@
+"""The ledger: its entries, its newest one, and a look at every chain."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from activities.store import LedgerHead
+from console.api.context import AuthenticatedRoute, Member, Reader, TheConsole
+from console.api.jobs import position
+from console.api.lists import After, Cursor, Limit, narrowed
+from justenough.ledger import LedgerReport
+from justenough.views import EntryView, Page
+
+router = APIRouter(route_class=AuthenticatedRoute, tags=["ledger"])
+
+
+@router.get("/ledger")
+def list_entries(
+    console: TheConsole,
+    caller: Member,
+    job: Annotated[str | None, Query(max_length=64)] = None,
+    after: After = 0,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> Page[EntryView]:
+    """Return entries after a position, oldest first; a launcher sees those of their own jobs. `cursor` is a position too."""
+    return narrowed(
+        lambda since: console.deps.store.ledger(job=job, after=position(since) if since else after, limit=limit),
+        lambda entry: console.owners.readable(caller, entry.job),
+        cursor=cursor,
+    )
+
+
+@router.get("/ledger/checkpoint")
+def checkpoint(console: TheConsole, caller: Reader) -> LedgerHead:
+    """Return the ledger's newest entry, to hold against a later copy."""
+    del caller
+    return console.deps.store.head()
+
+
+@router.post("/ledger/verify")
+def verify(console: TheConsole, caller: Reader) -> LedgerReport:
+    """Look at every chain. Sound where `problems` is empty; `unseen` says what such a look cannot find."""
+    del caller
+    return console.deps.store.verify()

@@ -1,0 +1,66 @@
+"""What every list has in common: its bounds, whose things it shows, and how it skips those that are not the caller's. Blocking, for a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, TypeVar
+
+from fastapi import Query
+
+from activities.store import Store
+from console.api.rights import Caller
+from justenough.errors import NotFound
+from justenough.views import JobView, Page
+
+T = TypeVar("T")
+
+MAX_LOOKS = 20
+"""Pages that one call reads through to find something of the caller's."""
+
+Limit = Annotated[int, Query(ge=1, le=1000, description="How many at most")]
+Cursor = Annotated[str | None, Query(max_length=200, description="`next` of the page before")]
+After = Annotated[int, Query(ge=0, le=2**53, description="The last position seen")]
+
+
+class Owners:
+    """Who launched which job. Never changes, so it is remembered."""
+
+    MAX = 20_000
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._known: dict[str, str] = {}
+
+    def of(self, job: str) -> str | None:
+        """Return the entity id of who launched a job, None where there is no such job."""
+        if job not in self._known:
+            view = self._store.job(job)
+            if view is None:
+                return None
+            if len(self._known) >= self.MAX:
+                self._known.clear()
+            self._known[job] = view.requester_id
+        return self._known[job]
+
+    def readable(self, caller: Caller, job: str) -> bool:
+        """Whether the caller may read this job; what belongs to no job is for those who read everything."""
+        return caller.reads_all or caller.reads(self.of(job) or "")
+
+
+def job_for(store: Store, caller: Caller, job: str) -> JobView:
+    """Return a job that the caller may read; raise NotFound for others, so that nobody learns which ids there are."""
+    view = store.job(job)
+    if view is None or not caller.reads(view.requester_id):
+        raise NotFound(f"there is no job {job}")
+    return view
+
+
+def narrowed(read: Callable[[str | None], Page[T]], keep: Callable[[T], bool], *, cursor: str | None) -> Page[T]:
+    """Return the first page that has something to keep. It may be shorter than asked for; `next` goes on after it."""
+    for _ in range(MAX_LOOKS):
+        page = read(cursor)
+        kept = tuple(item for item in page.items if keep(item))
+        cursor = page.next
+        if kept or cursor is None:
+            return Page(items=kept, next=cursor)
+    return Page(items=(), next=cursor)

@@ -1,0 +1,112 @@
+"""Requests for access, and the answers of approvers."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from anyio import fail_after, sleep, to_thread
+from fastapi import APIRouter, Header, Query, Response
+
+from console.api.bodies import SignedAnswer
+from console.api.context import AuthenticatedRoute, Console, Member, TheConsole
+from console.api.deciding import answerable, examined, has_answered
+from console.api.lists import Cursor, Limit, narrowed
+from console.gateway import WorkflowGone
+from justenough.access import RequestState
+from justenough.errors import Conflict, NotFound
+from justenough.views import Page, RequestView
+
+COUNTED_WITHIN = 5.0
+"""Seconds to wait for the worker to count an answer."""
+LOOK_EVERY = 0.01
+
+router = APIRouter(route_class=AuthenticatedRoute, tags=["requests"])
+
+
+class Wanted(StrEnum):
+    PENDING = "pending"
+    ALLOWED = "allowed"
+    APPROVED = "approved"
+    DENIED = "denied"
+    EXPIRED = "expired"
+    WITHDRAWN = "withdrawn"
+    ALL = "all"
+
+    @property
+    def state(self) -> RequestState | None:
+        """The state to look for; None for any."""
+        return None if self is Wanted.ALL else RequestState(self.value)
+
+
+@router.get("/requests")
+def list_requests(
+    console: TheConsole,
+    caller: Member,
+    state: Wanted = Wanted.PENDING,
+    mine: Annotated[bool, Query(description="Only those that the caller can answer now")] = False,
+    job: Annotated[str | None, Query(max_length=64)] = None,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> Page[RequestView]:
+    """List requests, newest first; a launcher sees those of their own jobs."""
+    store, owners = console.deps.store, console.owners
+
+    def wanted(view: RequestView) -> bool:
+        return not mine or answerable(caller, view, requester_id=owners.of(view.job_id) or "")
+
+    return narrowed(
+        lambda after: store.requests(state=state.state, job=job, requester_id=caller.only, limit=limit, cursor=after),
+        wanted,
+        cursor=cursor,
+    )
+
+
+@router.get("/requests/{request}")
+def show_request(request: str, response: Response, console: TheConsole, caller: Member) -> RequestView:
+    """Show a request; its ETag is the digest to answer."""
+    view = console.deps.store.request(request)
+    if view is None or not console.owners.readable(caller, view.job_id):
+        raise NotFound(f"there is no request {request}")
+    if view.digest:
+        response.headers["ETag"] = f'"{view.digest}"'
+    return view
+
+
+@router.post(
+    "/requests/{request}/decisions",
+    responses={
+        202: {"model": RequestView, "description": "Delivered; the worker has not counted it yet"},
+        412: {"description": "The digest has changed"},
+        428: {"description": "If-Match is missing"},
+    },
+)
+async def decide(
+    request: str,
+    body: SignedAnswer,
+    response: Response,
+    console: TheConsole,
+    caller: Member,
+    if_match: Annotated[str | None, Header(max_length=200, description="The request's digest")] = None,
+) -> RequestView:
+    """Answer a request with a signed decision."""
+    view = await to_thread.run_sync(lambda: examined(console.deps, caller, request, body, if_match=if_match))
+    try:
+        await console.gateway.decide(view.job_id, body.signed())
+    except WorkflowGone as error:
+        raise Conflict("the job no longer runs") from error
+    view, counted = await _counted(console, view, caller.person.id)
+    response.status_code = 200 if counted else 202
+    return view
+
+
+async def _counted(console: Console, view: RequestView, person: str) -> tuple[RequestView, bool]:
+    try:
+        with fail_after(COUNTED_WITHIN):
+            while not has_answered(view, person):
+                await sleep(LOOK_EVERY)
+                found = await to_thread.run_sync(console.deps.store.request, view.id)
+                view = view if found is None else found
+    except TimeoutError:
+        return view, False
+    return view, True

@@ -1,0 +1,59 @@
+"""Makes the console's parts from the settings, and closes them. No routes, no rules."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+from anyio import to_thread
+
+from activities.config import Config
+from activities.deps import Deps
+from activities.settings import Settings
+from activities.store import Store
+from activities.targets import Targets
+from console.api.context import Console
+from console.api.feed import Feed
+from console.api.lists import Owners
+from console.gateway import Gateway
+from console.health import Health
+from console.people import People, PeopleVault
+
+THREADS = 64
+"""Calls that wait for store or Vault at once."""
+
+
+@asynccontextmanager
+async def built(settings: Settings) -> AsyncIterator[Console]:
+    """Give the console's parts. Needs the store; Vault and Temporal may come later."""
+    to_thread.current_default_thread_limiter().total_tokens = THREADS
+    store = Store(settings.store_url)
+    await to_thread.run_sync(store.migrate)
+    vault = PeopleVault(settings)
+    # The catalog's `${X}` stay as they are: where things are is the worker's to know.
+    config = Config(settings.config)
+    targets = Targets(vault, lambda: config.current().catalog, installation=settings.installation)
+    deps = Deps(settings=settings, store=store, vault=vault, config=config, targets=targets)
+    gateway = await Gateway.connect(settings)
+    try:
+        async with _vault_client(settings) as client:
+            yield Console(
+                deps=deps,
+                people=People(vault, settings, client),
+                gateway=gateway,
+                health=Health(store=store, gateway=gateway, vault_addr=vault.address, client=client),
+                feed=Feed(store),
+                owners=Owners(store),
+            )
+    finally:
+        vault.close()
+        store.close()
+
+
+def _vault_client(settings: Settings) -> httpx.AsyncClient:
+    """Return a client for what Vault tells anyone: its keys and its health. Neither proxies nor .netrc: the settings say where Vault is."""
+    headers = {"X-Vault-Namespace": settings.vault_namespace} if settings.vault_namespace else {}
+    verify = ssl.create_default_context(cafile=str(settings.vault_cacert)) if settings.vault_cacert else True
+    return httpx.AsyncClient(headers=headers, verify=verify, trust_env=False, follow_redirects=False)

@@ -1,0 +1,190 @@
+"""The console's one door to Temporal: starts, signals and cancels workflows, runs a sweep or a proof. Reads nothing for lists; issues and revokes nothing.
+
+A workflow's arguments carry no secret, and the worker trusts none of them.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError
+from temporalio.common import (
+    SearchAttributeKey,
+    SearchAttributePair,
+    TypedSearchAttributes,
+    WorkflowIDConflictPolicy,
+    WorkflowIDReusePolicy,
+)
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
+
+from activities.settings import Settings
+from justenough.access import JobState
+from justenough.errors import GiveUp, RetryLater
+from justenough.messages import JobInput, ProofReport, SweepReport
+from justenough.statements import Signed
+
+JOB = "Job"
+SWEEP = "Sweep"
+PROVE = "Prove"
+DECIDE = "decide"
+KILL = "kill"
+REVOKE_CREDENTIAL = "revoke_credential"
+
+STATE = SearchAttributeKey.for_keyword("JustEnoughState")
+ENVIRONMENT = SearchAttributeKey.for_keyword("JustEnoughEnvironment")
+REQUESTER = SearchAttributeKey.for_keyword("JustEnoughRequester")
+
+RPC_TIMEOUT = timedelta(seconds=5)
+LOOK_TIMEOUT = timedelta(seconds=60)
+"""For a sweep or a proof that someone waits for."""
+
+
+class TemporalUnavailable(RetryLater):
+    """Temporal does not answer, or no worker does."""
+
+
+class WorkflowGone(GiveUp):
+    """The job's workflow has closed or Temporal does not know it."""
+
+
+class Gateway:
+    """Everything that the console asks of Temporal."""
+
+    def __init__(self, client: Client, *, task_queue: str, installation: str) -> None:
+        self._client = client
+        self._task_queue = task_queue
+        self._installation = installation
+
+    @classmethod
+    async def connect(cls, settings: Settings) -> Gateway:
+        """Return a gateway that connects when it is first used, so that the console starts without Temporal."""
+        client = await Client.connect(
+            settings.temporal_address,
+            namespace=settings.temporal_namespace,
+            data_converter=pydantic_data_converter,
+            identity=f"justenough-console-{settings.installation}",
+            lazy=True,
+        )
+        return cls(client, task_queue=settings.task_queue, installation=settings.installation)
+
+    async def start(self, order: JobInput, *, environment: str, requester: str) -> None:
+        """Start the job's workflow, once ever per job id; an id that was started before is left as it is."""
+        attributes = [
+            SearchAttributePair(STATE, JobState.PENDING.value),
+            SearchAttributePair(ENVIRONMENT, environment),
+            SearchAttributePair(REQUESTER, requester),
+        ]
+        try:
+            await self._client.start_workflow(
+                JOB,
+                order,
+                id=order.job,
+                task_queue=self._task_queue,
+                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                search_attributes=TypedSearchAttributes(attributes),
+                rpc_timeout=RPC_TIMEOUT,
+            )
+        except WorkflowAlreadyStartedError:
+            return
+        except RPCError as error:
+            raise _unavailable(error) from error
+
+    async def exists(self, job: str) -> bool:
+        """Whether Temporal knows a workflow of this id, open or closed."""
+        try:
+            await self._client.get_workflow_handle(job).describe(rpc_timeout=RPC_TIMEOUT)
+        except RPCError as error:
+            if error.status == RPCStatusCode.NOT_FOUND:
+                return False
+            raise _unavailable(error) from error
+        return True
+
+    async def is_open(self, job: str) -> bool:
+        """Whether the job's workflow still runs."""
+        try:
+            seen = await self._client.get_workflow_handle(job).describe(rpc_timeout=RPC_TIMEOUT)
+        except RPCError as error:
+            if error.status == RPCStatusCode.NOT_FOUND:
+                return False
+            raise _unavailable(error) from error
+        return seen.status == WorkflowExecutionStatus.RUNNING
+
+    async def decide(self, job: str, signed: Signed) -> None:
+        """Hand a signed answer to the job; durable even while no worker runs. Raises WorkflowGone, TemporalUnavailable."""
+        await self._signal(job, DECIDE, signed.model_dump(mode="json"))
+
+    async def kill(self, job: str) -> None:
+        """Ask for the job's access to be cut and its process killed. Raises WorkflowGone, TemporalUnavailable."""
+        await self._signal(job, KILL)
+
+    async def revoke_credential(self, job: str, credential: str) -> None:
+        """Ask for one credential to be revoked. Raises WorkflowGone, TemporalUnavailable."""
+        await self._signal(job, REVOKE_CREDENTIAL, credential)
+
+    async def cancel(self, job: str) -> None:
+        """Ask the job to end in order. Raises WorkflowGone, TemporalUnavailable."""
+        try:
+            await self._client.get_workflow_handle(job).cancel(rpc_timeout=RPC_TIMEOUT)
+        except RPCError as error:
+            raise _gone(job, error) from error
+
+    async def start_sweep(self) -> None:
+        """Start a sweep now, or leave the one that runs; does not wait for it."""
+        try:
+            await self._client.start_workflow(SWEEP, **self._look("sweep"), rpc_timeout=RPC_TIMEOUT)
+        except RPCError as error:
+            raise _unavailable(error) from error
+
+    async def sweep(self) -> SweepReport:
+        """Run a sweep now (or join the one that runs) and return its report. Raises TemporalUnavailable."""
+        report = await self._run(SWEEP, **self._look("sweep"), result_type=SweepReport)
+        assert isinstance(report, SweepReport)
+        return report
+
+    async def prove(self, job: str) -> ProofReport:
+        """Look anew at everything the job held and return what was seen. Raises TemporalUnavailable."""
+        report = await self._run(PROVE, job, **self._look(f"prove-{job}"), result_type=ProofReport)
+        assert isinstance(report, ProofReport)
+        return report
+
+    async def ping(self) -> None:
+        """Raise TemporalUnavailable where Temporal's frontend does not answer."""
+        try:
+            await self._client.count_workflows("WorkflowId = '-'", rpc_timeout=RPC_TIMEOUT)
+        except RPCError as error:
+            raise _unavailable(error) from error
+
+    def _look(self, name: str) -> dict[str, Any]:
+        return {
+            "id": f"je-{self._installation}-{name}-now",
+            "task_queue": self._task_queue,
+            "id_conflict_policy": WorkflowIDConflictPolicy.USE_EXISTING,
+            "execution_timeout": LOOK_TIMEOUT,
+        }
+
+    async def _run(self, workflow: str, *args: Any, **options: Any) -> Any:
+        try:
+            return await self._client.execute_workflow(workflow, *args, **options)
+        except WorkflowFailureError as error:
+            raise TemporalUnavailable(f"{workflow} did not finish: no worker answered in time, or it failed") from error
+        except RPCError as error:
+            raise _unavailable(error) from error
+
+    async def _signal(self, job: str, name: str, *args: Any) -> None:
+        try:
+            await self._client.get_workflow_handle(job).signal(name, args=args, rpc_timeout=RPC_TIMEOUT)
+        except RPCError as error:
+            raise _gone(job, error) from error
+
+
+def _gone(job: str, error: RPCError) -> GiveUp | RetryLater:
+    if error.status == RPCStatusCode.NOT_FOUND:
+        return WorkflowGone(f"the workflow of {job} no longer runs")
+    return _unavailable(error)
+
+
+def _unavailable(error: RPCError) -> TemporalUnavailable:
+    return TemporalUnavailable(f"Temporal does not answer ({error.status.name.lower()})")

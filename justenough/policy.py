@@ -1,0 +1,230 @@
+"""Policy: what Cedar says of one request, the tier it needs, and which policies decided. No I/O, no clock.
+
+The needed tier is the least N such that N and every tier above allow; none, or any evaluation error, is a denial. Policies are
+folded (justenough/folding.py) once per action and resource; then one question to Cedar tells which policies hold at which tier.
+Reading files and finding errors in them: justenough/cedar.py. What Cedar sees of a request: justenough/facts.py, docs/policies.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any, Self
+
+import cedarpy
+from cedarpy import pst
+
+from justenough.access import Action, Decision
+from justenough.catalog import Resource
+from justenough.cedar import SCHEMA, WHAT, Rule, read_rules, read_schema
+from justenough.errors import InvalidInput, Problem
+from justenough.facts import (
+    AccessContext,
+    Attributes,
+    JobFacts,
+    Phase,
+    asked,
+    context_attributes,
+    entity_json,
+    job_attributes,
+    resource_attributes,
+    shape_problems,
+)
+from justenough.folding import ANY, Question, folded_policy, mentioned
+
+__all__ = ["AccessContext", "JobFacts", "Phase", "PolicySet"]
+
+TOP = 3
+TIERS = range(TOP + 1)
+DEFAULT_DENY = "default-deny"
+NO_POLICIES = "no-policies"
+# A catalog has some dozens of resources; the bound only keeps changing ones from piling up.
+MAX_PREPARED = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """The policies that can matter for one action on one resource, all as permits, so that Cedar's reasons are those that hold."""
+
+    handle: cedarpy.PolicySet
+    meaning: Mapping[str, tuple[Rule, frozenset[int]]]
+    """By folded policy: which rule it stands for, at which tiers."""
+    mentioned: frozenset[tuple[str, str]]
+    """The attributes that these policies look at; no others are told, which is most of the time saved."""
+
+    def told(self, variable: str, attributes: Attributes) -> Attributes:
+        if (variable, ANY) in self.mentioned:
+            return attributes
+        return {name: value for name, value in attributes.items() if (variable, name) in self.mentioned}
+
+
+@dataclass(frozen=True, slots=True)
+class _Holding:
+    """Which policies hold, tier by tier."""
+
+    permits: tuple[tuple[str, ...], ...]
+    forbids: tuple[tuple[str, ...], ...]
+
+    def needed(self, top: int) -> int | None:
+        """Return the least tier such that it and every one above allow, None where there is none."""
+        tier = top + 1
+        while tier > 0 and self.permits[tier - 1] and not self.forbids[tier - 1]:
+            tier -= 1
+        return tier if tier <= top else None
+
+
+@dataclass(frozen=True)
+class PolicySet:
+    """A checked set of policies."""
+
+    rules: tuple[Rule, ...]
+    digest: str
+    """`sha256:…` over file names, texts and schema."""
+    external: frozenset[str]
+    """Names of the catalog's external resources."""
+    default: str = DEFAULT_DENY
+    """What a denial names where no policy forbids."""
+    _actions: cedarpy.Entities | None = field(default=None, repr=False, compare=False)
+    """The schema's actions, where it groups them."""
+    _prepared: dict[Any, _Prepared] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def load(cls, files: Mapping[str, str], schema: str, *, external: Iterable[str] = ()) -> Self:
+        """Return the policies of these files (text by name); raise InvalidInput with every problem by file, line and column.
+
+        `external` names the resources where data leaves the organisation: what `context.touched_external` looks at.
+        """
+        parsed = read_schema(schema)
+        problems = tuple(shape_problems(parsed, schema, file=SCHEMA))
+        if problems:
+            raise InvalidInput(WHAT, problems)
+        rules = read_rules(files, parsed)
+        if not rules:
+            raise InvalidInput(WHAT, (Problem("", "there are none; without policies everything is denied"),))
+        actions = cedarpy.Entities.from_json_str("[]", parsed)
+        grouped = any(item["parents"] for item in json.loads(str(actions)))
+        return cls(rules=rules, digest=_digest(files, schema), external=frozenset(external), _actions=actions if grouped else None)
+
+    @classmethod
+    def none(cls) -> Self:
+        """Return the set that denies everything, for a start without a good one."""
+        return cls(rules=(), digest=_digest({}, ""), external=frozenset(), default=NO_POLICIES)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The `@id`s, by file name and order."""
+        return tuple(rule.id for rule in self.rules)
+
+    def decide(self, job: JobFacts, name: str, resource: Resource, action: Action, *, context: AccessContext, top: int = TOP) -> Decision:
+        """Return what policy says of one action on the resource of that name. `top` is the highest tier that has approvers."""
+        prepared = self._prepare(name, resource, action)
+        try:
+            principal = entity_json("Job", job.id, prepared.told("principal", job_attributes(job)))
+            target = entity_json("Resource", name, prepared.told("resource", resource_attributes(resource)))
+            told = prepared.told("context", context_attributes(context, self.external))
+            question = asked(job.id, name, action, told)
+            entities = _entities(principal, target, self._actions)
+            diagnostics = cedarpy.is_authorized_batch([question], prepared.handle, entities)[0].diagnostics
+        except ValueError as error:
+            return self._denied((), errors=(str(error),))
+        if diagnostics.errors:
+            return self._denied(_erring(diagnostics.errors, prepared), errors=tuple(sorted(diagnostics.errors)))
+        return self._decision(_holding(diagnostics.reasons, prepared), top=min(top, TOP))
+
+    def _decision(self, holding: _Holding, *, top: int) -> Decision:
+        needed = holding.needed(top)
+        if needed is None:
+            return self._denied(holding.forbids[top])
+        below = tuple(dict.fromkeys(rule for tier in range(needed) for rule in holding.forbids[tier]))
+        return Decision(
+            outcome="needs_approval" if needed else "allowed",
+            tier=needed,
+            policies=holding.permits[needed] + below,
+            policy_digest=self.digest,
+        )
+
+    def _denied(self, policies: tuple[str, ...], *, errors: tuple[str, ...] = ()) -> Decision:
+        return Decision(outcome="denied", policies=policies or (self.default,), policy_digest=self.digest, errors=errors)
+
+    def _prepare(self, name: str, resource: Resource, action: Action) -> _Prepared:
+        key = (name, resource.environment, resource.sensitivity, resource.external, resource.owner, action)
+        prepared = self._prepared.get(key)
+        if prepared is None:
+            if len(self._prepared) >= MAX_PREPARED:
+                self._prepared.clear()
+            prepared = self._prepared[key] = _prepared(self.rules, name, resource, action, self._actions)
+        return prepared
+
+
+def _prepared(rules: tuple[Rule, ...], name: str, resource: Resource, action: Action, actions: cedarpy.Entities | None) -> _Prepared:
+    meaning: dict[str, tuple[Rule, frozenset[int]]] = {}
+    policies: dict[str, pst.Template] = {}
+    questions = [_question(name, resource, action, tier, actions) for tier in TIERS]
+    for rule in rules:
+        for template, tiers in _by_outcome(rule.template, questions).items():
+            # This is what evaluation errors show, so it is made to be read.
+            key = rule.id if len(tiers) > TOP else f"{rule.id} (tier {', '.join(map(str, tiers))})"
+            meaning[key] = (rule, frozenset(tiers))
+            policies[key] = replace(template, id=key, effect="permit")
+    tree = pst.PolicySet(templates=pst.FrozenMap(), static_policies=pst.FrozenMap(policies), template_links=())
+    return _Prepared(cedarpy.PolicySet.from_pst(tree), meaning, mentioned(policies.values()))
+
+
+def _by_outcome(template: pst.Template, questions: list[Question]) -> dict[pst.Template, list[int]]:
+    """Return what is left of a policy, with the tiers at which it is that: most policies are the same at several."""
+    outcomes: dict[pst.Template, list[int]] = {}
+    for tier, question in enumerate(questions):
+        left = folded_policy(template, question)
+        if left is not None:
+            outcomes.setdefault(left, []).append(tier)
+    return outcomes
+
+
+def _question(name: str, resource: Resource, action: Action, tier: int, actions: cedarpy.Entities | None) -> Question:
+    uid = _uid("Action", action.value)
+    known_actions = json.loads(str(actions)) if actions else []
+    parents = [parent for item in known_actions if item["uid"] == {"type": "Action", "id": action.value} for parent in item["parents"]]
+    return Question(
+        action=uid,
+        groups=frozenset({uid, *(_uid(parent["type"], parent["id"]) for parent in parents)}),
+        resource=_uid("Resource", name),
+        known={
+            ("context", "approved_tier"): pst.LongLit(value=tier),
+            ("resource", "environment"): pst.StringLit(value=resource.environment),
+            ("resource", "sensitivity"): pst.LongLit(value=int(resource.sensitivity)),
+            ("resource", "external"): pst.BoolLit(value=resource.external),
+            ("resource", "owner"): pst.StringLit(value=resource.owner),
+        },
+    )
+
+
+def _holding(reasons: Iterable[str], prepared: _Prepared) -> _Holding:
+    held = sorted((prepared.meaning[reason] for reason in reasons), key=lambda item: item[0].position)
+
+    def at(tier: int, effect: str) -> tuple[str, ...]:
+        return tuple(rule.id for rule, tiers in held if tier in tiers and rule.template.effect == effect)
+
+    return _Holding(permits=tuple(at(tier, "permit") for tier in TIERS), forbids=tuple(at(tier, "forbid") for tier in TIERS))
+
+
+def _erring(errors: Iterable[str], prepared: _Prepared) -> tuple[str, ...]:
+    text = "\n".join(errors)
+    return tuple(dict.fromkeys(rule.id for key, (rule, _) in prepared.meaning.items() if f"`{key}`" in text))
+
+
+@lru_cache(maxsize=1024)
+def _entities(job: str, resource: str, actions: cedarpy.Entities | None) -> cedarpy.Entities:
+    both = f"[{job},{resource}]"
+    return actions.with_added_json_str(both) if actions else cedarpy.Entities.from_json_str(both)
+
+
+def _uid(kind: str, name: str) -> pst.EntityUid:
+    return pst.EntityUid(type=pst.EntityType(basename=kind), id=name)
+
+
+def _digest(files: Mapping[str, str], schema: str) -> str:
+    content = json.dumps([[name, files[name]] for name in sorted(files)] + [[SCHEMA, schema]], ensure_ascii=True)
+    return f"sha256:{hashlib.sha256(content.encode()).hexdigest()}"

@@ -1,0 +1,26 @@
+"""What a job's own part of Vault is called, and which hard ends its tokens may have. Pure; policies and calls both follow it.
+
+The worker's policy lists the hard ends one by one: Vault's globs could not tell `1h` from `1ns`, which counts as none at all.
+"""
+
+from __future__ import annotations
+
+JOB_ROLE = "je-job-"
+MINUTES = tuple(range(1, 60))
+HOURS = tuple(range(1, 8 * 24 + 1))
+"""A job runs seven days at most; the eighth is for what comes after."""
+HARD_ENDS = (*(f"{minutes}m" for minutes in MINUTES), *(f"{hours}h" for hours in HOURS))
+
+
+def job_role(job: str) -> str:
+    """Return the name of a job's token role, which is also the end of its prefix: `je-job-j-dev-…`."""
+    return JOB_ROLE + job
+
+
+def hard_end(seconds: int) -> str:
+    """Return the least hard end that is not shorter, as `token_explicit_max_ttl` takes it; raise ValueError past eight days or below 1."""
+    if not 1 <= seconds <= HOURS[-1] * 3600:
+        message = f"a hard end is between 1 s and {HOURS[-1]} h, not {seconds} s"
+        raise ValueError(message)
+    minutes = -(-seconds // 60)
+    return f"{minutes}m" if minutes < 60 else f"{-(-seconds // 3600)}h"

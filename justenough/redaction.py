@@ -1,0 +1,122 @@
+"""Takes secrets out of a stream of bytes: their exact values and the forms in which programs print them. No I/O.
+
+Known forms: as is; URL-encoded; base64, standard and URL-safe, also inside a longer text; hex; escaped as in JSON, in Python's
+repr and in a shell's word; each long line of a secret of several lines. Secrets shorter than four bytes are ignored: taking them
+out would leave no log, and hide nothing. What a job transforms in its own way is not found: redaction guards against accidents.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shlex
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from urllib.parse import quote, quote_plus
+
+MARK = b"[redacted]"
+SHORTEST = 4
+"""Bytes of the shortest secret that is looked for."""
+HEAD = 8
+"""Bytes that are compared first, to be quick."""
+LONG_LINE = 16
+"""Bytes from which one line of a secret is a secret of its own."""
+
+_PERCENT = re.compile(r"%[0-9A-F]{2}")
+
+
+class Redactor:
+    """A stream's state. Cut the input as you like: what comes out is the same."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        self._forms = tuple(sorted({form for secret in secrets for form in forms_of(secret)}))
+        self._longest = max(map(len, self._forms), default=0)
+        self._heads = frozenset(form[:length] for form in self._forms for length in range(1, HEAD + 1))
+        # Longest first, so that of two forms that start alike the whole one goes.
+        alternatives = b"|".join(re.escape(form) for form in sorted(self._forms, key=len, reverse=True))
+        self._pattern = re.compile(alternatives) if self._forms else None
+        self._held = b""
+        self._covered = 0
+        # How many bytes at the start of `_held` belong to a find whose mark is already out.
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Return what is decided by now. What may be the start of a secret is held back until more comes."""
+        held = self._held + chunk
+        return self._decided(held, self._open_end(held))
+
+    def flush(self) -> bytes:
+        """Return what was held back: the stream has ended."""
+        return self._decided(self._held, len(self._held))
+
+    def _decided(self, text: bytes, end: int) -> bytes:
+        """Return the redacted form of `text[:end]` and hold the rest back. Finds that overlap become one mark."""
+        out: list[bytes] = []
+        at, covered = 0, self._covered
+        for start, stop in self._finds(text, end):
+            if start >= covered:
+                out += (text[max(at, covered) : start], MARK)
+            at, covered = start, max(covered, stop)
+        out.append(text[max(at, covered) : end])
+        self._held, self._covered = text[end:], max(0, covered - end)
+        return b"".join(out)
+
+    def _finds(self, text: bytes, end: int) -> Iterator[tuple[int, int]]:
+        at = 0
+        while self._pattern and (found := self._pattern.search(text, at)) and found.start() < end:
+            yield found.span()
+            at = found.start() + 1
+
+    def _open_end(self, text: bytes) -> int:
+        """Return the first place from which the text, as far as it is known, could be the beginning of a longer form."""
+        for start in range(max(0, len(text) - self._longest + 1), len(text)):
+            if text[start : start + HEAD] not in self._heads:
+                continue
+            tail = text[start:]
+            index = bisect_left(self._forms, tail)
+            # The first form that sorts after the tail begins with it, if any does; the tail itself is no open question.
+            while index < len(self._forms) and self._forms[index] == tail:
+                index += 1
+            if index < len(self._forms) and self._forms[index].startswith(tail):
+                return start
+        return len(text)
+
+
+def forms_of(secret: str) -> frozenset[bytes]:
+    """Return every form in which a secret is looked for; none for one that is too short."""
+    raw = secret.encode("utf-8", "surrogateescape")
+    if len(raw) < SHORTEST:
+        return frozenset()
+    forms = {raw, *_base64(raw), raw.hex().encode(), raw.hex().upper().encode()}
+    forms.update(text.encode("utf-8", "surrogateescape") for text in (*_url(raw), *_escaped(secret)))
+    for line in secret.splitlines():
+        if len(line.strip()) >= LONG_LINE:
+            forms.add(line.strip().encode("utf-8", "surrogateescape"))
+    return frozenset(form for form in forms if len(form) >= SHORTEST)
+
+
+def _url(raw: bytes) -> Iterator[str]:
+    for text in (quote(raw), quote(raw, safe=""), quote_plus(raw), quote(raw, safe="!*'()~")):
+        yield text
+        yield _PERCENT.sub(lambda found: found[0].lower(), text)
+
+
+def _escaped(secret: str) -> Iterator[str]:
+    for text in (json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]):
+        yield text
+        yield text.replace("/", "\\/")
+    yield repr(secret)[1:-1]
+    yield repr(secret.encode("utf-8", "surrogateescape"))[2:-1]
+    yield secret.replace("'", "'\\''")
+    yield shlex.quote(secret).strip("'")
+
+
+def _base64(raw: bytes) -> Iterator[bytes]:
+    """Yield what all base64 texts that contain the secret have in common, for each of the three places where it can start."""
+    for shift in range(3):
+        text = base64.b64encode(bytes(shift) + raw)
+        # Characters that also hold bits of a neighbour differ from text to text: leave them out.
+        first = -(-shift * 8 // 6)
+        inner = text[first : (shift + len(raw)) * 8 // 6]
+        yield inner
+        yield inner.translate(bytes.maketrans(b"+/", b"-_"))

@@ -1,0 +1,36 @@
+"""A string that cannot print, pickle or serialise itself. No I/O."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+
+class Secret:
+    """Holds one secret value. Only `reveal()` gives it; every other way out says `Secret(…)` or raises TypeError."""
+
+    __slots__ = ("__value",)
+
+    def __init__(self, value: str) -> None:
+        self.__value = value
+
+    def reveal(self) -> str:
+        """Return the value. Call it only in the expression that hands the secret to its one receiver."""
+        return self.__value
+
+    def __repr__(self) -> str:
+        return "Secret(…)"
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return repr(self)
+
+    def __reduce__(self) -> NoReturn:
+        message = "a secret is never serialised"
+        raise TypeError(message)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self.__value == other.reveal()
+
+    def __hash__(self) -> int:
+        return hash(self.__value)

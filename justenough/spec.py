@@ -1,0 +1,215 @@
+"""The job spec: what a person asks to be run and which access it needs. No I/O.
+
+The raw mapping (as parsed from YAML or JSON) is what is signed; `JobSpec` is its checked reading. Fields: CONTRACT.md, "Job spec".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, StringConstraints, field_validator, model_validator
+
+from justenough.access import Action
+from justenough.documents import check_json, read_yaml, validated
+from justenough.errors import InvalidInput, Problem
+from justenough.model import Duration, Model
+
+MAX_ACCESS = 32
+MAX_TTL = 24 * 3600
+MAX_TIMEOUT = 7 * 24 * 3600
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,63}$")]
+Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}$")]
+ScopeKey = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+ParamName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_]{0,31}$")]
+EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
+Sentence = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
+Argument = Annotated[str, StringConstraints(max_length=8192)]
+
+PARAM_VALUE = re.compile(r"(?!-(?![0-9.]+\Z))[A-Za-z0-9._@:+= -]{1,256}\Z")
+PLACEHOLDER = re.compile(r"\{([a-z_][a-z0-9_]*)\}")
+# Names that decide which code runs or that the worker sets; a job that could set them would not be the job that was approved.
+# The last ones belong to the shell that starts the job.
+RESERVED_ENV = re.compile(
+    r"LD_.*|JUSTENOUGH_.*|PATH|HOME|IFS|BASH_.*|ENV|TMPDIR|USER|LOGNAME|UID|EUID|PPID|GROUPS|OPTIND|LINENO|RANDOM|SECONDS|SHELLOPTS|BASHOPTS"
+)
+
+
+class Agent(Model):
+    """Who acts."""
+
+    name: Name
+    version: Label = ""
+    model: Annotated[str, StringConstraints(max_length=128)] = ""
+    owner: Annotated[str, StringConstraints(max_length=64)] = ""
+
+
+class Run(Model):
+    """What is executed."""
+
+    command: Annotated[tuple[Argument, ...], Field(min_length=1, max_length=256)]
+    workdir: Annotated[str, StringConstraints(max_length=512)] | None = None
+    """Beside the spec's file; read by the client, which sends it as the bundle."""
+    timeout: Annotated[Duration, Field(le=MAX_TIMEOUT)] = 900
+    """Seconds."""
+    env: Mapping[EnvName, Argument] = Field(default_factory=dict)
+    network: Literal["host", "none"] = "host"
+    python: Annotated[str, StringConstraints(pattern=r"^/[^\x00]{1,511}$")] | None = None
+    """An absolute path of an interpreter that stands for `python` and `python3`."""
+
+    @field_validator("env")
+    @classmethod
+    def _nothing_reserved(cls, env: Mapping[str, str]) -> Mapping[str, str]:
+        _refuse_reserved(env)
+        return env
+
+
+class FileDelivery(Model):
+    """The credential as one JSON file in a private folder of the job's, `/run/justenough/<path>`."""
+
+    path: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$")]
+
+
+class Delivery(Model):
+    """How the job's process gets the credential: variables from its fields (`{PGUSER: username}`), or a file."""
+
+    env: Mapping[EnvName, Label] = Field(default_factory=dict)
+    file: FileDelivery | None = None
+
+    @field_validator("env")
+    @classmethod
+    def _nothing_reserved(cls, env: Mapping[str, str]) -> Mapping[str, str]:
+        _refuse_reserved(env)
+        return env
+
+
+class Access(Model):
+    """One action on one resource for a time, with a reason."""
+
+    resource: Name
+    action: Action
+    ttl: Annotated[Duration, Field(le=MAX_TTL)]
+    """Seconds, from issue; renewal never passes it."""
+    reason: Sentence
+    deliver: Delivery = Delivery()
+    at: Literal["start", "request"] = "start"
+    optional: bool = False
+    """Whether the job runs without it where it is denied or expires."""
+
+    @field_validator("at")
+    @classmethod
+    def _broker_is_there(cls, at: str) -> str:
+        if at == "request":
+            message = "`at: request` comes with the broker, which this version does not have; use `at: start`"
+            raise ValueError(message)
+        return at
+
+
+class JobSpec(Model):
+    """One AI task: what runs, as whom, where, on whose data, and which access it needs."""
+
+    name: Name
+    task: Sentence
+    environment: Name
+    agent: Agent | None = None
+    data_scope: Mapping[ScopeKey, Label] = Field(default_factory=dict)
+    labels: Mapping[LabelKey, Label] = Field(default_factory=dict)
+    params: Mapping[ParamName, str] = Field(default_factory=dict)
+    run: Run
+    access: Annotated[tuple[Access, ...], Field(max_length=MAX_ACCESS)] = ()
+
+    @field_validator("data_scope")
+    @classmethod
+    def _no_dots_only(cls, scope: Mapping[str, str]) -> Mapping[str, str]:
+        for key, value in scope.items():
+            if not value.strip("."):
+                message = f"{key}: {value!r} is not a name"
+                raise ValueError(message)
+        return scope
+
+    @field_validator("params")
+    @classmethod
+    def _plain_params(cls, params: Mapping[str, str]) -> Mapping[str, str]:
+        for name, value in params.items():
+            _check_param(name, value)
+        return params
+
+    @model_validator(mode="after")
+    def _one_variable_one_source(self) -> Self:
+        names = [name for item in self.access for name in item.deliver.env] + list(self.run.env)
+        twice = sorted({name for name in names if names.count(name) > 1})
+        files = [item.deliver.file.path for item in self.access if item.deliver.file]
+        twice += sorted({path for path in files if files.count(path) > 1})
+        if twice:
+            message = f"delivered more than once: {', '.join(twice)}"
+            raise ValueError(message)
+        return self
+
+
+def read_spec(text: str | bytes) -> dict[str, Any]:
+    """Return the raw mapping of a spec's YAML; raise InvalidInput. Checking is `checked_spec`'s."""
+    raw = read_yaml("job spec", text)
+    if not isinstance(raw, dict):
+        raise InvalidInput("job spec", (Problem("", "must be a mapping"),))
+    return raw
+
+
+def checked_spec(raw: Any, params: Mapping[str, str] | None = None) -> JobSpec:
+    """Return the spec with its params merged and filled in; raise InvalidInput with every problem at once."""
+    check_json("job spec", raw)
+    spec = validated("job spec", JobSpec, raw)
+    problems = list(_param_problems(spec, params or {}))
+    if problems:
+        raise InvalidInput("job spec", tuple(problems))
+    return _filled(spec, {**spec.params, **(params or {})})
+
+
+def _param_problems(spec: JobSpec, given: Mapping[str, str]) -> list[Problem]:
+    problems = []
+    for name, value in given.items():
+        if name not in spec.params:
+            problems.append(Problem(f"params.{name}", "the spec declares no such parameter"))
+            continue
+        try:
+            _check_param(name, value)
+        except ValueError as error:
+            problems.append(Problem(f"params.{name}", str(error)))
+    for path, text in _templates(spec):
+        problems += [Problem(path, f"{{{name}}} is no declared parameter") for name in PLACEHOLDER.findall(text) if name not in spec.params]
+    return problems
+
+
+def _templates(spec: JobSpec) -> list[tuple[str, str]]:
+    return [
+        ("task", spec.task),
+        *((f"run.command[{index}]", text) for index, text in enumerate(spec.run.command)),
+        *((f"run.env.{name}", text) for name, text in spec.run.env.items()),
+        *((f"access[{index}].reason", item.reason) for index, item in enumerate(spec.access)),
+    ]
+
+
+def _filled(spec: JobSpec, params: Mapping[str, str]) -> JobSpec:
+    def fill(text: str) -> str:
+        return PLACEHOLDER.sub(lambda match: params[match[1]], text)
+
+    run = spec.run.model_copy(
+        update={"command": tuple(map(fill, spec.run.command)), "env": {name: fill(text) for name, text in spec.run.env.items()}}
+    )
+    access = tuple(item.model_copy(update={"reason": fill(item.reason)}) for item in spec.access)
+    return spec.model_copy(update={"task": fill(spec.task), "params": dict(params), "run": run, "access": access})
+
+
+def _check_param(name: str, value: str) -> None:
+    if not PARAM_VALUE.match(value):
+        message = f"{name}: only letters, digits, spaces and . _ @ : + = - are accepted, at most 256, and no leading dash"
+        raise ValueError(message)
+
+
+def _refuse_reserved(env: Mapping[str, str]) -> None:
+    refused = sorted(name for name in env if RESERVED_ENV.fullmatch(name))
+    if refused:
+        message = f"{', '.join(refused)}: set by the worker, not by a job"
+        raise ValueError(message)

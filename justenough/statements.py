@@ -1,0 +1,147 @@
+"""What people sign: canonical statements, request digests, and the check of a signature. No I/O, no clock.
+
+Canonical form: RFC 8785 (JCS). Signature: ed25519 by the person's own Vault transit key, in Vault's form `vault:v<version>:<base64>`.
+docs/statements.md carries test vectors.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
+
+import rfc8785
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from pydantic import PlainSerializer, StringConstraints
+
+from justenough.access import Action
+from justenough.model import Message, Model
+from justenough.spec import Access, JobSpec
+
+MAX_LIFE = timedelta(days=7)
+MAX_SKEW = timedelta(minutes=2)
+
+
+def rfc3339(moment: datetime) -> str:
+    """Return a moment as RFC 3339 UTC with whole seconds: `2026-01-31T09:30:00Z`."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+Moment = Annotated[datetime, PlainSerializer(rfc3339, return_type=str)]
+"""RFC 3339 UTC with whole seconds, as text."""
+
+
+class OrderStatement(Model):
+    """`The person launches this job with this content.`"""
+
+    type: Literal["order"] = "order"
+    job: str
+    spec_digest: Digest
+    """Of the spec's raw mapping, as sent."""
+    bundle: Digest | None
+    params: Mapping[str, str]
+    reason: Annotated[str, StringConstraints(max_length=1000)]
+    person: str
+    """Vault entity id."""
+    issued_at: Moment
+    expires_at: Moment
+
+
+class DecisionStatement(Model):
+    """`The person approves (or denies) exactly this request.`"""
+
+    type: Literal["decision"] = "decision"
+    job: str
+    request: str
+    digest: Digest
+    """The request's digest: what will run and be issued."""
+    decision: Literal["approve", "deny"]
+    ttl: int
+    """Seconds; at most what was requested."""
+    action: Action
+    reason: Annotated[str, StringConstraints(max_length=1000)]
+    person: str
+    issued_at: Moment
+    expires_at: Moment
+
+
+class Signed(Message):
+    """A statement as it travels: the object that was signed, and its signature."""
+
+    statement: dict[str, Any]
+    signature: Annotated[str, StringConstraints(max_length=512)]
+
+
+def canonical(value: Any) -> bytes:
+    """Return a JSON value's RFC 8785 form. Raises ValueError where it has none."""
+    return rfc8785.dumps(value)
+
+
+def digest_of(value: Any) -> str:
+    """Return `sha256:<hex>` of a JSON value's canonical form."""
+    return f"sha256:{hashlib.sha256(canonical(value)).hexdigest()}"
+
+
+def signable(statement: OrderStatement | DecisionStatement) -> dict[str, Any]:
+    """Return the JSON object that stands for a statement."""
+    return statement.model_dump(mode="json")
+
+
+def request_digest(  # noqa: PLR0913 - each is a part of what is bound
+    spec: JobSpec, access: Access, *, bundle: str | None, issue_path: str, issue_data: Mapping[str, Any], tier: int
+) -> str:
+    """Return the digest of exactly what will run and be issued. `spec` has its params filled in; `tier` is the needed one."""
+    return digest_of(
+        {
+            "agent": spec.agent.model_dump(mode="json") if spec.agent else None,
+            "bundle": bundle,
+            "argv": list(spec.run.command),
+            "params": dict(spec.params),
+            "env": dict(spec.run.env),
+            "network": spec.run.network,
+            "python": spec.run.python,
+            "timeout": spec.run.timeout,
+            "environment": spec.environment,
+            "deliver": access.deliver.model_dump(mode="json"),
+            "resource": access.resource,
+            "action": access.action.value,
+            "issue": {"path": issue_path, "data": dict(issue_data)},
+            "data_scope": dict(spec.data_scope),
+            "ttl": access.ttl,
+            "tier": tier,
+        }
+    )
+
+
+def why_not_signed(signed: Signed, keys: Mapping[int, bytes]) -> str | None:
+    """Return why a signature does not hold under any of a person's public keys (by version), or None where it holds."""
+    try:
+        prefix, version, encoded = signed.signature.split(":")
+        raw = base64.b64decode(encoded, validate=True)
+        number = int(version.removeprefix("v"))
+        message = canonical(signed.statement)
+    except (ValueError, binascii.Error):
+        return "the signature or the statement is not readable"
+    if prefix != "vault" or number not in keys:
+        return "the signature names a key that the person does not have"
+    try:
+        Ed25519PublicKey.from_public_bytes(keys[number]).verify(raw, message)
+    except (InvalidSignature, ValueError):
+        return "the signature does not match the statement"
+    return None
+
+
+def why_not_current(statement: OrderStatement | DecisionStatement, *, now: datetime) -> str | None:
+    """Return why a statement's time does not hold at `now`, or None where it does."""
+    if statement.issued_at > now + MAX_SKEW:
+        return "the statement is from the future"
+    if statement.expires_at <= now:
+        return "the statement has expired"
+    if statement.expires_at - statement.issued_at > MAX_LIFE:
+        return f"the statement lives longer than {MAX_LIFE.days} days"
+    return None

@@ -1,0 +1,141 @@
+"""The read model's shapes, as API and CLI show them. CONTRACT.md names their fields. No I/O."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from justenough.access import CredentialState, JobState, RequestState, RevocationState
+from justenough.model import Message
+
+T = TypeVar("T")
+
+
+class Page(Message, Generic[T]):
+    """One page of a list; `next` is the cursor of the following one."""
+
+    items: tuple[T, ...]
+    next: str | None = None
+
+
+class ApprovalView(Message):
+    approver: str
+    """Login name."""
+    approver_id: str
+    tier: int
+    decision: str
+    reason: str
+    ttl: int
+    at: datetime
+
+
+class RequestView(Message):
+    id: str
+    job_id: str
+    resource: str
+    title: str
+    action: str
+    ttl: int
+    """Seconds: as requested."""
+    granted_ttl: int | None = None
+    """Seconds: as approved, where someone approved less."""
+    reason: str
+    optional: bool
+    sensitivity: str
+    revocable: str
+    state: RequestState
+    tier: int
+    """The tier that policy asks for; 0 for none."""
+    current_tier: int
+    """The tier that answers now."""
+    quorum: int = 0
+    policies: tuple[str, ...] = ()
+    policy_digest: str = ""
+    digest: str = ""
+    approvals: tuple[ApprovalView, ...] = ()
+    created_at: datetime
+    expires_at: datetime | None = None
+    """Until when the current tier has time."""
+    job_name: str = ""
+    task: str = ""
+    requester: str = ""
+
+
+class CredentialView(Message):
+    id: str
+    job_id: str
+    request_id: str
+    resource: str
+    action: str
+    state: CredentialState
+    lease_id: str | None
+    accessor: str
+    issued_at: datetime
+    expires_at: datetime
+    revoked_at: datetime | None = None
+    confirmed_at: datetime | None = None
+    confirmed_how: str | None = None
+    revocable: str
+
+
+class RevocationView(Message):
+    state: RevocationState
+    confirmed_at: datetime | None = None
+    failures: tuple[str, ...] = ()
+
+
+class JobSummary(Message):
+    """A job's row in a list."""
+
+    id: str
+    name: str
+    task: str
+    environment: str
+    requester: str
+    """Login name."""
+    requester_id: str
+    state: JobState
+    created_at: datetime
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    exit_code: int | None = None
+    reason: str | None = None
+    """Why it ended as it did."""
+    revocation: RevocationView
+
+
+class JobView(JobSummary):
+    """A job whole."""
+
+    agent: dict[str, Any] | None = None
+    data_scope: dict[str, str] = {}
+    labels: dict[str, str] = {}
+    params: dict[str, str] = {}
+    bundle: str | None = None
+    order_reason: str = ""
+    """Why it was launched."""
+    sandbox: str | None = None
+    requests: tuple[RequestView, ...] = ()
+    credentials: tuple[CredentialView, ...] = ()
+
+
+class EntryView(Message):
+    """One ledger entry."""
+
+    position: int
+    """Across all jobs, ascending, gaps allowed."""
+    job: str
+    seq: int
+    """Within the job, from 1, without gaps."""
+    id: str
+    type: str
+    at: datetime
+    data: dict[str, Any]
+    prev: str
+    hash: str
+
+
+class LogChunk(Message):
+    seq: int
+    at: datetime
+    text: str

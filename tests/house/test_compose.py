@@ -1,0 +1,135 @@
+"""docker-compose.yml and the Dockerfile hold together: names exist, privileges are where the comments say, nothing is open to the world.
+
+`make compose-check` has Compose itself read the file.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from activities.settings import Settings
+from worker.stack.places import Places
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docker-compose.yml").read_text()
+COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+DOCKERFILE = (ROOT / "deploy/Dockerfile").read_text()
+ONE_SHOT = {"temporal-attributes", "vault-setup"}
+OURS = {"console", "worker", "vault-setup"}
+
+services = pytest.mark.parametrize("service", sorted(SERVICES))
+
+
+def settings_names() -> set[str]:
+    """Environment names that Settings reads."""
+    names = {f"JUSTENOUGH_{name.upper()}" for name in Settings.model_fields}
+    return names | {"VAULT_ADDR", "VAULT_NAMESPACE", "VAULT_CACERT"}
+
+
+def test_the_five_servers_are_there() -> None:
+    assert {"postgres", "temporal", "openbao", "console", "worker"} <= set(SERVICES)
+
+
+@services
+def test_a_service_names_only_networks_volumes_secrets_and_services_that_exist(service: str) -> None:
+    one = SERVICES[service]
+    named_volumes = {volume.partition(":")[0] for volume in one.get("volumes", []) if not volume.startswith((".", "/", "$"))}
+
+    assert one["networks"]
+    assert set(one["networks"]) <= set(COMPOSE["networks"])
+    assert named_volumes <= set(COMPOSE["volumes"])
+    assert set(one.get("secrets", [])) <= set(COMPOSE["secrets"])
+    assert set(one.get("depends_on", {})) <= set(SERVICES)
+
+
+@services
+def test_a_file_that_a_service_mounts_from_the_repository_exists(service: str) -> None:
+    sources = [volume.partition(":")[0] for volume in SERVICES[service].get("volumes", []) if volume.startswith("./")]
+
+    assert [source for source in sources if not (ROOT / source).exists() and source != "./deploy/secrets"] == []
+
+
+@services
+def test_an_image_is_pinned_or_built_here(service: str) -> None:
+    image = SERVICES[service]["image"]
+
+    assert "build" in SERVICES[service] or re.fullmatch(r"[a-z/-]+:\d+(\.\d+)*", image)
+    assert not image.endswith(":latest")
+
+
+@pytest.mark.parametrize("service", sorted(set(SERVICES) - ONE_SHOT))
+def test_a_server_has_a_health_check(service: str) -> None:
+    assert SERVICES[service]["healthcheck"]["test"][0] == "CMD"
+
+
+def test_the_worker_s_health_check_looks_at_the_file_that_the_worker_touches() -> None:
+    (home,) = re.findall(r"JUSTENOUGH_HOME=(\S+)", DOCKERFILE)
+
+    assert f"'{Places(Path(home)).worker_alive}'" in SERVICES["worker"]["healthcheck"]["test"][-1]
+
+
+@services
+def test_a_published_port_stays_on_loopback(service: str) -> None:
+    assert [port for port in SERVICES[service].get("ports", []) if not port.startswith("127.0.0.1:")] == []
+
+
+@pytest.mark.parametrize("service", sorted(OURS))
+def test_what_we_tell_our_programs_are_settings_that_exist(service: str) -> None:
+    assert set(SERVICES[service]["environment"]) - settings_names() == set()
+
+
+@pytest.mark.parametrize("service", sorted(OURS))
+def test_ours_start_without_capabilities_and_gain_no_privileges(service: str) -> None:
+    assert SERVICES[service]["cap_drop"] == ["ALL"]
+    assert "no-new-privileges:true" in SERVICES[service]["security_opt"]
+
+
+def test_the_console_runs_without_root_or_a_writable_disk() -> None:
+    console = SERVICES["console"]
+
+    assert console["user"] == "10001:10001"
+    assert console["read_only"] is True
+    assert "cap_add" not in console
+
+
+def test_each_capability_of_the_worker_says_why_it_is_needed() -> None:
+    added = SERVICES["worker"]["cap_add"]
+
+    assert added
+    assert [capability for capability in added if not re.search(rf"^ +- {capability} # \w+", TEXT, re.MULTILINE)] == []
+
+
+def test_no_password_is_written_into_the_compose_file() -> None:
+    secrets = re.findall(r"^ +\w*(?:PASSWORD|PWD|TOKEN)\w*: (.+)$", TEXT, re.MULTILINE)
+
+    assert secrets
+    assert [secret for secret in secrets if not secret.startswith("${")] == []
+
+
+def test_the_example_environment_sets_all_that_compose_asks_for() -> None:
+    asked = set(re.findall(r"\$\{([A-Z_]+)", TEXT))
+    example = (ROOT / "deploy/compose.env.example").read_text()
+
+    assert set(re.findall(r"^([A-Z_]+)=", example, re.MULTILINE)) == asked
+
+
+def test_worker_and_console_are_targets_of_the_dockerfile_and_only_the_worker_is_root() -> None:
+    stages = dict(re.findall(r"^FROM \S+ AS (\w+)\n(.*?)(?=^FROM|\Z)", DOCKERFILE, re.MULTILINE | re.DOTALL))
+
+    assert {SERVICES[service]["build"]["target"] for service in OURS} <= set(stages)
+    assert "USER 10001:10001" in stages["console"]
+    assert "bubblewrap" in stages["worker"]
+    assert "bubblewrap" not in stages["console"] + stages["base"]
+
+
+def test_every_package_in_the_image_is_installed_by_hash() -> None:
+    installs = re.findall(r"pip install ([^&\n]*)", DOCKERFILE)
+
+    # The project's own wheel is built from the source beside it.
+    assert [one for one in installs if "--require-hashes" not in one and "--no-index" not in one] == []

@@ -1,0 +1,94 @@
+"""The lock files pin every package by hash, name no address, and say the same as pyproject.toml."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("justenough", "workflows", "activities", "worker", "console")
+RUNTIME = ROOT / "requirements.lock"
+EVERYTHING = ROOT / "requirements-dev.lock"
+LOCKS = [RUNTIME, EVERYTHING, ROOT / "requirements-build.lock", ROOT / "examples/shop/requirements.txt"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+DIRECT = [Requirement(text) for text in PYPROJECT["project"]["dependencies"]]
+EMBEDDED = [Requirement(text) for text in PYPROJECT["project"]["optional-dependencies"]["embedded"]]
+GROUPS = PYPROJECT["dependency-groups"]
+DEV = [Requirement(text) for text in [*GROUPS["dev"], *GROUPS["build"]] if isinstance(text, str)]
+
+
+def entries(lock: Path) -> list[str]:
+    """The lock's requirements, each as one line."""
+    lines = lock.read_text().replace("\\\n", " ").splitlines()
+    return [line for line in lines if line.strip() and not line.startswith("#")]
+
+
+def pins(lock: Path) -> dict[str, str]:
+    """Version by canonical name."""
+    requirements = [Requirement(re.sub(r"--hash=\S+", "", entry).strip()) for entry in entries(lock)]
+    return {canonicalize_name(one.name): str(one.specifier).removeprefix("==") for one in requirements}
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
+def test_a_lock_file_names_no_address(lock: Path) -> None:
+    addresses = re.findall(r"\w+://\S*|--(?:extra-)?index\S*|--find-links\S*|--trusted-host\S*| @ \S+", lock.read_text())
+
+    assert addresses == []
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
+def test_every_package_is_pinned_and_hashed(lock: Path) -> None:
+    loose = [entry for entry in entries(lock) if not re.match(r"[\w.-]+==[^\s;]+ .*--hash=sha256:[0-9a-f]{64}", entry)]
+
+    assert entries(lock)
+    assert loose == []
+
+
+@pytest.mark.parametrize("lock,wanted", [(RUNTIME, DIRECT), (EVERYTHING, [*DIRECT, *EMBEDDED, *DEV])], ids=["runtime", "everything"])
+def test_the_lock_holds_what_pyproject_asks_for(lock: Path, wanted: list[Requirement]) -> None:
+    pinned = pins(lock)
+
+    unmet = [str(one) for one in wanted if not one.specifier.contains(pinned.get(canonicalize_name(one.name), "0"), prereleases=True)]
+
+    assert unmet == []
+
+
+def test_what_is_tested_is_what_is_deployed() -> None:
+    runtime, everything = pins(RUNTIME), pins(EVERYTHING)
+
+    assert {name: everything.get(name) for name in runtime} == runtime
+
+
+@pytest.mark.parametrize("lock", [EVERYTHING, ROOT / "requirements-build.lock"], ids=lambda lock: lock.name)
+def test_the_build_backend_is_locked_so_that_installing_needs_no_build_isolation(lock: Path) -> None:
+    backend = [Requirement(text) for text in PYPROJECT["build-system"]["requires"]]
+
+    assert backend
+    assert [one.name for one in backend if canonicalize_name(one.name) not in pins(lock)] == []
+
+
+def third_party_imports(path: Path) -> set[str]:
+    """Top-level names that a file imports from outside the standard library and the house."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    names = {alias.name.partition(".")[0] for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module.partition(".")[0] for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+    return names - set(sys.stdlib_module_names) - set(PACKAGES)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_third_party_import_is_a_declared_dependency(package: str) -> None:
+    declared = {canonicalize_name(one.name) for one in [*DIRECT, *EMBEDDED]}
+    distributions = packages_distributions()
+    imported = {name for path in (ROOT / package).rglob("*.py") for name in third_party_imports(path)}
+
+    undeclared = {name for name in imported if not declared & {canonicalize_name(one) for one in distributions.get(name, [])}}
+
+    assert undeclared == set()

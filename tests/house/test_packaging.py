@@ -1,0 +1,47 @@
+"""The wheel carries every file of the packages: code, migrations, templates, type markers; and nothing of the repository beside them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("justenough", "workflows", "activities", "worker", "console")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """Names of the files in a freshly built wheel."""
+    into = tmp_path_factory.mktemp("wheel")
+    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", into], cwd=ROOT, check=True, capture_output=True)
+    (built,) = into.glob("*.whl")
+    return set(zipfile.ZipFile(built).namelist())
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_file_of_a_package_is_in_the_wheel(wheel: set[str], package: str) -> None:
+    files = {str(path.relative_to(ROOT)) for path in (ROOT / package).rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+
+    assert files - wheel == set()
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_says_that_it_is_typed(wheel: set[str], package: str) -> None:
+    assert f"{package}/py.typed" in wheel
+
+
+def test_the_wheel_holds_nothing_but_the_packages(wheel: set[str]) -> None:
+    assert {name.partition("/")[0] for name in wheel if ".dist-info/" not in name} == set(PACKAGES)
+
+
+def test_the_program_and_the_worker_s_commands_can_be_loaded() -> None:
+    (program,) = entry_points(group="console_scripts", name="justenough")
+    (commands,) = entry_points(group="justenough.commands", name="worker")
+
+    assert callable(program.load())
+    assert callable(commands.load())

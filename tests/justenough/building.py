@@ -1,0 +1,60 @@
+"""Small valid things that the tests of the pure core change one part of."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from justenough.access import Action, Sensitivity
+from justenough.catalog import Resource
+from justenough.policy import AccessContext, JobFacts, PolicySet
+from justenough.spec import JobSpec, checked_spec
+
+SHOP = Path(__file__).parents[2] / "examples" / "shop"
+SCHEMA = (SHOP / "policies" / "schema.cedarschema").read_text()
+NOW = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
+JOB = "j-dev-01kg9b4zv0e8r2m6x3c5n7p9qa"
+
+
+def raw_spec(**changes: Any) -> dict[str, Any]:
+    """Return a raw spec; `run` and `access` are merged into the small ones."""
+    run = {"command": ["python", "triage.py"], **changes.pop("run", {})}
+    return {"name": "refund-triage", "task": "Refund a ticket", "environment": "prod", "run": run, **changes}
+
+
+def access(**changes: Any) -> dict[str, Any]:
+    return {"resource": "orders-db", "action": "read", "ttl": "10m", "reason": "Look up the order", **changes}
+
+
+def spec(**changes: Any) -> JobSpec:
+    return checked_spec(raw_spec(**changes))
+
+
+def job(**changes: Any) -> JobFacts:
+    return JobFacts(id=JOB, spec=spec(**changes), requester="entity-ops", requester_groups=frozenset({"ops"}))
+
+
+def resource(sensitivity: Sensitivity = Sensitivity.INTERNAL, *, external: bool = False, environment: str = "prod") -> Resource:
+    """Return a resource that offers every action."""
+    actions = {
+        action.value: {"issue": {"path": f"kv/data/{action.value}"}, "policy": f"je-grant-x-{action.value}", "max_ttl": "30m"}
+        for action in Action
+    }
+    shape = {
+        "title": "Somewhere",
+        "environment": environment,
+        "sensitivity": sensitivity.name.lower(),
+        "external": external,
+        "owner": "support-leads",
+        "actions": actions,
+    }
+    return Resource.model_validate(shape)
+
+
+def asking(**changes: Any) -> AccessContext:
+    return AccessContext(**{"phase": "start", "ttl_seconds": 600, "reason": "Look up the order", **changes})
+
+
+def policies(text: str) -> PolicySet:
+    return PolicySet.load({"only.cedar": text}, SCHEMA)

@@ -1,0 +1,157 @@
+"""A bundle holds files and folders; whatever else a stranger packs is refused, named, and costs neither time nor memory."""
+
+import gzip
+import io
+import tarfile
+import tracemalloc
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from justenough import bundle
+from justenough.errors import InvalidInput
+
+names = st.lists(st.text("abcé-_. ", min_size=1, max_size=8).filter(lambda part: part.strip(".")), min_size=1, max_size=3).map("/".join)
+files = st.dictionaries(names, st.tuples(st.binary(max_size=100), st.booleans()), max_size=6)
+
+
+def archive(*entries: tuple[tarfile.TarInfo, bytes]) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as packed:
+        for entry, content in entries:
+            entry.size = len(content)
+            packed.addfile(entry, io.BytesIO(content))
+    return out.getvalue()
+
+
+def named(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tuple[tarfile.TarInfo, bytes]:
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.linkname = kind, target
+    return entry, b""
+
+
+def why_refused(content: bytes) -> str:
+    with pytest.raises(InvalidInput) as refused:
+        bundle.checked(content)
+    return str(refused.value)
+
+
+def prefix_free(given_files: dict[str, tuple[bytes, bool]]) -> bool:
+    return not any(other.startswith(f"{name}/") for name in given_files for other in given_files)
+
+
+@given(files.filter(prefix_free))
+def test_what_is_packed_comes_out_again_and_twice_alike(content: dict[str, tuple[bytes, bool]]) -> None:
+    packed = bundle.pack(content)
+    assert {str(path): (data, executable) for path, data, executable in bundle.entries(packed)} == content
+    assert bundle.pack(dict(reversed(content.items()))) == packed
+
+
+def test_the_digest_is_of_the_bytes_as_sent() -> None:
+    assert bundle.digest(b"") == "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+@pytest.mark.parametrize(
+    "entry, reason",
+    [
+        (named("../evil"), "../evil: a path that leaves the folder"),
+        (named("a/../../evil"), "a/../../evil: a path that leaves"),
+        (named("/etc/passwd"), "/etc/passwd: an absolute path"),
+        (named("link", tarfile.SYMTYPE, "/etc/shadow"), "link: only regular files"),
+        (named("hard", tarfile.LNKTYPE, "other"), "hard: only regular files"),
+        (named("disk", tarfile.BLKTYPE), "disk: only regular files"),
+        (named("tty", tarfile.CHRTYPE), "tty: only regular files"),
+        (named("pipe", tarfile.FIFOTYPE), "pipe: only regular files"),
+        (named("sparse", tarfile.GNUTYPE_SPARSE), "only regular files"),
+        (named("odd", tarfile.CONTTYPE), "odd: only regular files"),
+        (named("two\nlines"), "two\\nlines: a name with characters"),
+        (named("bell\a"), "bell\\x07: a name with characters"),
+        (named("right\u202eleft"), "a name with characters"),
+        (named("n" * 256), "a name longer than 255 bytes"),
+        (named("/".join(["n" * 200] * 6)), "a path longer than 1024"),
+        (named("a//b"), "a//b: an empty name"),
+        (named("."), "an empty name"),
+    ],
+)
+def test_only_plain_files_with_plain_names_are_accepted(entry: tuple[tarfile.TarInfo, bytes], reason: str) -> None:
+    assert reason in why_refused(archive(entry))
+
+
+def test_the_same_file_twice_is_refused() -> None:
+    assert "a: there twice" in why_refused(archive(named("a"), named("./a")))
+
+
+def test_a_file_inside_a_file_is_refused() -> None:
+    assert "a/b: inside a file" in why_refused(archive(named("a"), named("a/b")))
+    assert "a: there twice" in why_refused(archive(named("a/b"), named("a")))
+
+
+def test_folders_may_be_named_again() -> None:
+    bundle.checked(archive(named("a", tarfile.DIRTYPE), named("./a/b"), named("a", tarfile.DIRTYPE), named(".", tarfile.DIRTYPE)))
+
+
+def test_more_than_5000_entries_are_refused() -> None:
+    bundle.checked(archive(*(named(str(number)) for number in range(5000))))
+    assert "more than 5,000 entries" in why_refused(archive(*(named(str(number)) for number in range(5001))))
+
+
+def test_more_than_10_mb_are_refused_unread() -> None:
+    assert "at most 10 MB" in why_refused(bytes(10 * 1024 * 1024 + 1))
+
+
+def bomb(megabytes: int, header: bytes) -> bytes:
+    packer = zlib.compressobj(9, wbits=31)
+    block = bytes(1024 * 1024)
+    return packer.compress(header) + b"".join(packer.compress(block) for _ in range(megabytes)) + packer.flush()
+
+
+def test_a_bomb_is_refused_without_its_memory() -> None:
+    entry = tarfile.TarInfo("zeros")
+    entry.size = 1024 * 1024 * 1024
+    honest, hidden = bomb(1024, entry.tobuf()), bomb(1024, bytes(1024))
+    # Claims a small file, then goes on; claims a name of a gigabyte.
+    long_name = tarfile.TarInfo("././@LongLink")
+    long_name.type, long_name.size = tarfile.GNUTYPE_LONGNAME, 1024 * 1024 * 1024
+    for content in (honest, hidden, bomb(1024, long_name.tobuf(tarfile.GNU_FORMAT))):
+        tracemalloc.start()
+        assert "64 MB inflated" in why_refused(content)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 140 * 1024 * 1024
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", gzip.compress(b""), gzip.compress(b"x" * 5000), bytes(600)])
+def test_what_is_no_archive_is_refused_or_empty(content: bytes) -> None:
+    try:
+        found = list(bundle.entries(content))
+    except InvalidInput as refused:
+        assert "not a readable .tar.gz" in str(refused)
+    else:
+        assert not found
+
+
+def test_an_archive_cut_short_is_refused() -> None:
+    packed = bundle.pack({"a": (bytes(range(256)) * 40, False)})
+    for end in (len(packed) - 1, len(packed) // 2, 12):
+        assert "bundle:" in why_refused(packed[:end])
+
+
+def test_a_chain_of_long_names_is_refused() -> None:
+    link = tarfile.TarInfo("././@LongLink")
+    link.type, link.size = tarfile.GNUTYPE_LONGNAME, 2
+    block = link.tobuf(tarfile.GNU_FORMAT) + b"a\0".ljust(512, b"\0")
+    assert "not a readable .tar.gz" in why_refused(gzip.compress(block * 3000))
+
+
+@given(st.integers(0, 10_000), st.integers(1, 255))
+def test_a_broken_archive_is_refused_or_harmless_but_never_an_accident(place: int, change: int) -> None:
+    plain = bytearray(gzip.decompress(bundle.pack({"a/b": (b"content", True), "ü" * 90: (b"x" * 600, False)})))
+    plain[place % len(plain)] ^= change
+    try:
+        for path, _, _ in bundle.entries(gzip.compress(bytes(plain))):
+            assert not path.is_absolute()
+            assert ".." not in path.parts
+    except InvalidInput:
+        pass

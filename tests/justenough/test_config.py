@@ -1,0 +1,232 @@
+"""The configuration folder: read as one set, again when a file changes; a broken edit changes nothing and raises an alarm."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+from structlog.testing import capture_logs
+
+from activities.config import LOOK_EVERY, Config, check
+from justenough.access import Action
+from tests.justenough.building import SHOP, asking, job, resource
+
+ENV = {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": "5432"}
+
+
+class Clock:
+    """Time that stands still until the test moves it."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def on(self, seconds: float = LOOK_EVERY) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    copy = tmp_path / "shop"
+    copy.mkdir()
+    for name in ("catalog.yaml", "approvals.yaml"):
+        shutil.copy(SHOP / name, copy / name)
+    shutil.copytree(SHOP / "policies", copy / "policies")
+    return copy
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def config(folder: Path, clock: Clock) -> Config:
+    return Config(folder, ENV, clock=clock)
+
+
+@pytest.fixture(autouse=True)
+def _plain_logs() -> Iterator[None]:
+    structlog.reset_defaults()
+    yield
+    structlog.reset_defaults()
+
+
+def outcome(config: Config) -> str:
+    return config.policies.decide(job(), "orders-db", resource(), Action.READ, context=asking()).outcome
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_a_good_folder_is_read_whole_without_an_alarm(config: Config) -> None:
+    assert config.alarm is None
+    assert config.tiers.top == 3
+    assert config.catalog.resources["orders-db"].connect["host"] == "127.0.0.1"
+    assert config.policies.external == {"export-api"}
+    assert outcome(config) == "allowed"
+
+
+def test_a_changed_file_is_in_force_at_the_next_look_and_not_before(config: Config, folder: Path, clock: Clock) -> None:
+    before = config.current()
+    edit(folder / "policies" / "reads.cedar", "resource.sensitivity <= 2", "resource.sensitivity <= 0")
+    assert config.current() is before
+    clock.on()
+    assert outcome(config) == "denied"
+    assert config.current().digest != before.digest
+    assert config.policies.digest != before.policies.digest
+
+
+def test_a_folder_that_did_not_change_is_not_read_again(config: Config, clock: Clock) -> None:
+    before = config.current()
+    clock.on(3600)
+    assert config.current() is before
+
+
+def test_a_new_and_a_removed_policy_file_are_seen(config: Config, folder: Path, clock: Clock) -> None:
+    (folder / "policies" / "stop.cedar").write_text('@id("stop") forbid(principal, action, resource);')
+    clock.on()
+    assert outcome(config) == "denied"
+    (folder / "policies" / "stop.cedar").unlink()
+    clock.on()
+    assert outcome(config) == "allowed"
+
+
+@pytest.mark.parametrize(
+    "name, content, place",
+    [
+        ("policies/reads.cedar", b"permit(principal, action resource);", "policies/reads.cedar:1:26: unexpected token `resource`"),
+        ("policies/reads.cedar", b"\xff\xfe", "policies/reads.cedar: not UTF-8"),
+        ("policies/schema.cedarschema", b"entity Job {", "policies/schema.cedarschema:1:12: unexpected end of input"),
+        ("approvals.yaml", b"tiers: {1: {name: owner}}", "approvals.yaml:tiers.1.approvers: required"),
+        ("approvals.yaml", b"tiers: [", "approvals.yaml: line 1"),
+        ("catalog.yaml", b"resources: {}", "catalog.yaml:resources"),
+        ("catalog.yaml", b"", "catalog.yaml: must be a mapping"),
+    ],
+)
+def test_a_broken_edit_keeps_the_last_good_set_and_raises_an_alarm(
+    config: Config, folder: Path, clock: Clock, name: str, content: bytes, place: str
+) -> None:
+    before, good = config.current(), (folder / name).read_bytes()
+    (folder / name).write_bytes(content)
+    clock.on()
+    assert config.current() is before
+    alarm = config.alarm or ""
+    assert "the last good configuration stays in force" in alarm
+    assert place in alarm
+
+    (folder / name).write_bytes(good)
+    clock.on()
+    assert config.alarm is None
+    assert config.current().digest == before.digest
+
+
+def test_a_removed_file_is_a_broken_edit(config: Config, folder: Path, clock: Clock) -> None:
+    (folder / "policies" / "schema.cedarschema").unlink()
+    clock.on()
+    assert outcome(config) == "allowed"
+    assert "policies/schema.cedarschema: cannot be read: No such file" in (config.alarm or "")
+
+
+def test_a_removed_folder_keeps_the_last_good_set(config: Config, folder: Path, clock: Clock) -> None:
+    shutil.rmtree(folder)
+    clock.on()
+    assert outcome(config) == "allowed"
+    assert config.alarm
+
+
+@pytest.mark.parametrize("broken", ["catalog.yaml", "approvals.yaml", "policies/reads.cedar", "policies/schema.cedarschema"])
+def test_a_start_with_any_broken_file_denies_everything_until_it_is_mended(folder: Path, clock: Clock, broken: str) -> None:
+    good = (folder / broken).read_bytes()
+    (folder / broken).write_bytes(b"{")
+    config = Config(folder, ENV, clock=clock)
+    decision = config.policies.decide(job(), "orders-db", resource(), Action.READ, context=asking())
+    assert (decision.outcome, decision.policies) == ("denied", ("no-policies",))
+    assert "everything is denied" in (config.alarm or "")
+
+    (folder / broken).write_bytes(good)
+    clock.on()
+    assert outcome(config) == "allowed"
+    assert config.alarm is None
+
+
+def test_a_start_without_a_folder_denies_everything(tmp_path: Path) -> None:
+    config = Config(tmp_path / "nowhere", ENV)
+    assert outcome(config) == "denied"
+    assert config.catalog.resources == {}
+    assert config.tiers.top == 0
+    assert config.alarm
+
+
+def test_a_missing_setting_is_named(folder: Path) -> None:
+    config = Config(folder, {"SHOP_HOST": "x"})
+    assert "SHOP_PORT is missing" in (config.alarm or "")
+    assert outcome(config) == "denied"
+
+
+def test_without_settings_the_catalog_keeps_its_placeholders(folder: Path) -> None:
+    assert Config(folder).catalog.resources["orders-db"].connect["host"] == "${SHOP_HOST}"
+
+
+def test_an_alarm_is_logged_once_per_change(folder: Path, clock: Clock) -> None:
+    with capture_logs() as logs:
+        config = Config(folder, ENV, clock=clock)
+        for content in (b"{", b"["):
+            (folder / "approvals.yaml").write_bytes(content)
+            for _ in range(3):
+                clock.on()
+                assert config.alarm
+    assert [entry["event"] for entry in logs] == ["configuration broken"] * 2
+
+
+def test_check_lists_every_problem_of_every_file_at_once(folder: Path) -> None:
+    assert check(folder, ENV) == ()
+    (folder / "approvals.yaml").write_text("tiers: {2: {name: x, approvers: [], respond_within: 1y}}")
+    (folder / "policies" / "reads.cedar").write_text("permit(principal);\npermit(")
+    edit(folder / "catalog.yaml", "sensitivity: restricted", "sensitivity: restrictd")
+    files = {problem.path.partition(":")[0] for problem in check(folder, ENV)}
+    assert files == {"catalog.yaml", "approvals.yaml", "policies/reads.cedar"}
+    assert len(check(folder, ENV)) >= 5
+
+
+def test_a_huge_file_is_refused_without_being_read_whole(folder: Path) -> None:
+    with (folder / "policies" / "huge.cedar").open("wb") as file:
+        file.truncate(1 << 34)
+    assert [str(problem) for problem in check(folder, ENV)] == ["policies/huge.cedar: more than 4,194,304 bytes"]
+
+
+def test_threads_that_look_while_files_change_always_see_a_whole_set(folder: Path) -> None:
+    clock = Clock()
+    config = Config(folder, ENV, clock=clock)
+    allowing = (folder / "policies" / "reads.cedar").read_text()
+    seen: set[tuple[str, str]] = set()
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            current = config.current()
+            seen.add((current.digest, current.policies.digest))
+
+    threads = [threading.Thread(target=look) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    digests = {(config.current().digest, config.policies.digest)}
+    for number in range(10):
+        (folder / "policies" / "reads.cedar").write_text(f"{allowing}// {number}\n")
+        clock.on()
+        current = config.current()
+        digests.add((current.digest, current.policies.digest))
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert len(digests) == 11
+    assert seen <= digests

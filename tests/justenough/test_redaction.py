@@ -1,0 +1,130 @@
+"""Secrets never leave a redactor, however the stream is cut, in none of the forms in which programs print them."""
+
+import base64
+import json
+import time
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from justenough.redaction import MARK, Redactor, forms_of
+
+SECRET = "p/ä\"+s w\\%d'-9_~é"
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+secrets = st.text(st.characters(exclude_categories=["Cs"]), min_size=4, max_size=24)
+few_letters = st.text("ab=", max_size=30)
+
+
+def redacted(secret_values: list[str], *chunks: bytes) -> bytes:
+    redactor = Redactor(secret_values)
+    return b"".join(map(redactor.feed, chunks)) + redactor.flush()
+
+
+def cut(text: bytes, places: list[int]) -> list[bytes]:
+    edges = sorted({0, len(text), *(place % (len(text) + 1) for place in places)})
+    return [text[start:stop] for start, stop in zip(edges, edges[1:], strict=False)]
+
+
+def encodings(secret: str) -> list[bytes]:
+    raw = secret.encode()
+    return [
+        raw,
+        quote(secret).encode(),
+        quote(secret, safe="").encode(),
+        quote_plus(secret).encode(),
+        base64.b64encode(raw),
+        base64.urlsafe_b64encode(raw).rstrip(b"="),
+        raw.hex().encode(),
+        json.dumps(secret)[1:-1].encode(),
+        json.dumps(secret, ensure_ascii=False)[1:-1].encode(),
+        repr(secret)[1:-1].encode(),
+    ]
+
+
+@given(before=texts, secret=secrets, after=texts, form=st.integers(0, 9), places=st.lists(st.integers(0, 500), max_size=12))
+def test_no_form_of_a_secret_comes_out_however_the_stream_is_cut(
+    before: str, secret: str, after: str, form: int, places: list[int]
+) -> None:
+    text = before.encode() + encodings(secret)[form] + after.encode()
+    # The mark itself may spell a secret; what stands around it may not.
+    parts = redacted([secret], *cut(text, places)).split(MARK)
+    assert all(known not in part for part in parts for known in encodings(secret) if len(known) >= 4)
+    assert len(parts) > 1
+
+
+@given(values=st.lists(few_letters, min_size=1, max_size=4), text=few_letters, places=st.lists(st.integers(0, 500), max_size=12))
+def test_the_cuts_change_nothing_even_where_secrets_overlap(values: list[str], text: str, places: list[int]) -> None:
+    assert redacted(values, *cut(text.encode(), places)) == redacted(values, text.encode())
+
+
+@given(text=st.binary(max_size=200), places=st.lists(st.integers(0, 200), max_size=8))
+def test_a_text_without_secrets_comes_out_byte_by_byte(text: bytes, places: list[int]) -> None:
+    assert redacted(["a secret that is nowhere in it"], *cut(text, places)) == text
+
+
+@given(before=st.binary(max_size=9), after=st.binary(max_size=9))
+def test_a_secret_inside_a_longer_base64_text_is_found_at_each_of_its_three_places(before: bytes, after: bytes) -> None:
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        assert MARK in redacted([SECRET], encode(before + SECRET.encode() + after))
+
+
+@pytest.mark.parametrize(
+    "printed",
+    [
+        SECRET,
+        f"postgresql://u:{quote(SECRET, safe='')}@h/db",
+        f"?p={quote_plus(SECRET)}&x=1",
+        "?p=p%2f%c3%a4%22%2bs%20w%5c%25d%27-9_~%c3%a9",
+        json.dumps({"password": SECRET}),
+        json.dumps({"password": SECRET}).replace("/", "\\/"),
+        str({"password": SECRET}),
+        str(SECRET.encode()),
+        SECRET.encode().hex().upper(),
+    ],
+)
+def test_a_secret_is_found_as_programs_print_it(printed: str) -> None:
+    assert MARK in redacted([SECRET], printed.encode())
+
+
+def test_finds_that_overlap_become_one_mark_and_leave_no_rest() -> None:
+    assert redacted(["abcdef", "defghi"], b"x abcdefghi y") == b"x [redacted] y"
+
+
+def test_of_two_secrets_that_start_alike_the_longer_one_goes_whole() -> None:
+    assert redacted(["hunter", "hunter22!"], b"hunt", b"er22", b"!") == MARK
+
+
+def test_a_complete_line_is_not_held_back() -> None:
+    assert Redactor(["hunter22"]).feed(b"step one done\n") == b"step one done\n"
+
+
+def test_only_what_may_be_the_start_of_a_secret_waits_for_more() -> None:
+    redactor = Redactor(["hunter22"])
+    assert redactor.feed(b"user: hunter") == b"user: "
+    assert redactor.feed(b"'s lodge") == b"hunter's lodge"
+
+
+def test_short_values_are_not_secrets() -> None:
+    assert redacted(["abc", ""], b"abc abc") == b"abc abc"
+    assert not forms_of("abc")
+
+
+def test_each_long_line_of_a_private_key_is_a_secret_of_its_own() -> None:
+    key = "-----BEGIN KEY-----\nMC4CAQAwBQYDK2VwBCIEIJ\n-----END KEY-----\n"
+    assert b"MC4CAQAwBQYDK2VwBCIEIJ" not in redacted([key], b"    MC4CAQAwBQYDK2VwBCIEIJ  # indented")
+
+
+def test_a_flood_costs_time_in_proportion_to_its_size() -> None:
+    values = [f"{number}-Aa1!{'x' * 20}-{number}" for number in range(8)]
+
+    def seconds(size: int) -> float:
+        redactor, chunk = Redactor(values), b"all is well, nothing here looks like one of them\n" * 1000
+        started = time.process_time()
+        for _ in range(size):
+            redactor.feed(chunk)
+        return time.process_time() - started
+
+    seconds(1)
+    assert seconds(40) < 20 * max(seconds(10), 0.005)

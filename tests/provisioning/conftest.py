@@ -1,0 +1,51 @@
+"""One PostgreSQL with the shop and one empty OpenBao for this folder, set up from the shop's own configuration."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from activities.settings import Settings
+from tests.provisioning.support import SHOP, Session, Shop
+from worker.provisioning import Applied
+from worker.stack.control import running_stack
+from worker.stack.fill import shop_environment
+from worker.stack.places import Places
+from worker.stack.postgres import dsn
+from worker.stack.private import read_json
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    home = tmp_path_factory.mktemp("provisioning") / "home"
+    with running_stack(home, SHOP, only=("postgres", "vault"), provision=False) as stack:
+        assert stack.vault is not None
+        places = Places.of(home)
+        port = int(read_json(places.ports)["postgres"])
+        admin = Session(stack.vault, places.admin_token.read_text().strip())
+        settings = Settings(home=home, config=SHOP, vault_addr=stack.vault)
+        environment = {**os.environ, **shop_environment(places, port)}
+        yield Shop(settings=settings, admin=admin, environment=environment, superuser=dsn(places, port))
+
+
+@pytest.fixture(scope="session")
+def first_run(servers: Shop) -> tuple[Applied, ...]:
+    """What the very first setup said."""
+    return servers.setup()
+
+
+@pytest.fixture
+def shop(servers: Shop, first_run: tuple[Applied, ...]) -> Shop:
+    return servers
+
+
+@pytest.fixture
+def worker(shop: Shop) -> Session:
+    return shop.approle(shop.settings.worker_approle_file)
+
+
+@pytest.fixture
+def console(shop: Shop) -> Session:
+    return shop.approle(shop.settings.console_approle_file)

@@ -1,0 +1,206 @@
+"""`vault setup` on a real OpenBao and PostgreSQL: what it makes, that running it again changes nothing, and how it fails."""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+
+from justenough.errors import InvalidInput
+from justenough.secret import Secret
+from tests.provisioning.support import PEOPLE, SHOP, Session, Shop
+from worker.provisioning import Applied, Outcome, PersonSeed, SetupFailed, VaultNotReady, setup
+
+pytestmark = pytest.mark.servers
+
+
+def outcomes(applied: tuple[Applied, ...]) -> dict[str, Outcome]:
+    return {step.path: step.outcome for step in applied}
+
+
+def changes(applied: tuple[Applied, ...]) -> list[str]:
+    return [step.path for step in applied if step.outcome in {Outcome.CREATED, Outcome.CHANGED}]
+
+
+def config_with(folder: Path, old: str, new: str) -> Path:
+    """The shop's configuration with one text replaced."""
+    text = (SHOP / "catalog.yaml").read_text()
+    assert old in text
+    (folder / "catalog.yaml").write_text(text.replace(old, new, 1))
+    return folder
+
+
+def test_the_first_run_makes_everything_and_says_so(first_run: tuple[Applied, ...]) -> None:
+    made = outcomes(first_run)
+    for path in (
+        "sys/mounts/database",
+        "database/roles/orders-read-acme",
+        "sys/policies/acl/je-worker",
+        "identity/entity/name/je-scope-tenant-acme",
+    ):
+        assert made[path] is Outcome.CREATED
+
+
+def test_a_second_run_changes_nothing_and_says_so(shop: Shop) -> None:
+    files = [shop.settings.worker_approle_file.read_bytes(), shop.settings.console_approle_file.read_bytes()]
+    key = shop.admin.got("kv/data/tenants/acme/helpdesk")
+    again = shop.setup()
+    assert {step.outcome for step in again} == {Outcome.UNCHANGED}
+    assert [shop.settings.worker_approle_file.read_bytes(), shop.settings.console_approle_file.read_bytes()] == files
+    assert shop.admin.got("kv/data/tenants/acme/helpdesk") == key
+
+
+def test_what_someone_changed_by_hand_is_put_back(shop: Shop) -> None:
+    shop.admin.write("sys/policies/acl/je-grant-orders-db-read", policy='path "kv/*" { capabilities = ["read"] }')
+    shop.admin.write("identity/entity/name/je-scope-tenant-acme", metadata={"tenant": "globex"})
+    shop.admin.write("auth/approle/role/je-worker", token_policies=["je-worker", "root-like"])
+    assert changes(shop.setup()) == [
+        "sys/policies/acl/je-grant-orders-db-read",
+        "identity/entity/name/je-scope-tenant-acme",
+        "auth/approle/role/je-worker",
+    ]
+    assert "kv/*" not in str(shop.admin.got("sys/policies/acl/je-grant-orders-db-read"))
+    assert shop.admin.got("identity/entity/name/je-scope-tenant-acme")["metadata"] == {"tenant": "acme"}
+    assert shop.admin.got("auth/approle/role/je-worker")["token_policies"] == ["je-worker"]
+
+
+def test_approle_files_are_their_owners_alone(shop: Shop) -> None:
+    for file in (shop.settings.worker_approle_file, shop.settings.console_approle_file):
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_a_secret_id_that_was_revoked_is_replaced(shop: Shop, tmp_path: Path) -> None:
+    file = tmp_path / "worker.approle.json"
+    assert str(file) in changes(shop.setup(worker_approle=file))
+    accessors = shop.admin.list("auth/approle/role/je-worker/secret-id").json()["data"]["keys"]
+    before, good = file.read_text(), shop.settings.worker_approle_file.read_text()
+    assert before != good
+    for accessor in accessors:
+        shop.admin.write("auth/approle/role/je-worker/secret-id-accessor/destroy", secret_id_accessor=accessor)
+    assert changes(shop.setup(worker_approle=file)) == [str(file)]
+    assert file.read_text() != before
+    assert shop.approle(file).read("auth/token/lookup-self").status_code == 200
+    shop.setup()
+
+
+def test_worker_and_console_tokens_are_renewable_periodic_and_carry_one_policy(worker: Session, console: Session) -> None:
+    for session, policy in ((worker, "je-worker"), (console, "je-console")):
+        seen = session.got("auth/token/lookup-self")
+        assert (seen["policies"], seen["period"], seen["renewable"]) == ([policy], 3600, True)
+        assert session.write("auth/token/renew-self").status_code == 200
+
+
+def test_a_new_tenant_gets_its_identity_roles_and_keys(shop: Shop, tmp_path: Path) -> None:
+    config = config_with(tmp_path, "- {tenant: globex}", "- {tenant: globex}\n  - {tenant: initech}")
+    try:
+        made = changes(shop.setup(config=config))
+        assert {
+            "identity/entity/name/je-scope-tenant-initech",
+            "database/roles/orders-read-initech",
+            "kv/data/tenants/initech/export",
+        } <= set(made)
+    finally:
+        left = [step for step in shop.setup() if step.outcome is Outcome.KEPT]
+        assert [step.path for step in left] == ["identity/entity/name/je-scope-tenant-initech"]
+        shop.admin.delete("identity/entity/name/je-scope-tenant-initech")
+
+
+def test_a_grant_policy_that_nothing_uses_any_more_is_named_and_kept(shop: Shop) -> None:
+    shop.admin.write("sys/policies/acl/je-grant-old-read", policy='path "kv/old" { capabilities = ["read"] }')
+    try:
+        assert outcomes(shop.setup())["sys/policies/acl/je-grant-old-read"] is Outcome.KEPT
+    finally:
+        shop.admin.delete("sys/policies/acl/je-grant-old-read")
+
+
+def test_without_people_it_makes_none_and_leaves_a_foreign_issuer_alone(shop: Shop) -> None:
+    foreign = shop.settings.model_copy(update={"vault_issuer": "https://other.example/v1/identity/oidc"})
+    applied = replace(shop, settings=foreign).setup(people=None)
+    assert outcomes(applied)["identity/oidc/config"] is Outcome.KEPT
+    assert not [step for step in applied if "/users/" in step.path]
+
+
+def test_a_new_password_is_set_and_the_old_one_refused(shop: Shop) -> None:
+    try:
+        assert changes(shop.setup(people={**PEOPLE, "ops": PersonSeed(Secret("another-password"), ("ops",))})) == ["auth/people/users/ops"]
+        anyone = Session(shop.admin.address)
+        assert anyone.write("auth/people/login/ops", password="another-password").status_code == 200
+        assert anyone.write("auth/people/login/ops", password="ops-password").status_code != 200
+    finally:
+        shop.setup()
+
+
+def test_a_group_has_exactly_the_seeds_people(shop: Shop) -> None:
+    lead, ops = (shop.admin.got(f"identity/entity/name/{name}")["id"] for name in ("lead", "ops"))
+    shop.admin.write("identity/group/name/support-leads", member_entity_ids=[lead, ops])
+    assert changes(shop.setup()) == ["identity/group/name/support-leads"]
+    assert shop.admin.got("identity/group/name/support-leads")["member_entity_ids"] == [lead]
+
+
+def test_another_installation_is_refused_by_name(shop: Shop) -> None:
+    with pytest.raises(SetupFailed, match=r"set up for installation 'dev', not 'prod'.*VAULT_NAMESPACE"):
+        shop.setup(installation="prod")
+
+
+def test_a_missing_setting_is_refused_before_anything_is_written(shop: Shop) -> None:
+    without = replace(shop, environment={key: value for key, value in shop.environment.items() if key != "SHOP_VAULT_PASSWORD"})
+    with pytest.raises(InvalidInput, match=r"provision\[2\]\.data\.password: setting SHOP_VAULT_PASSWORD is missing"):
+        without.setup()
+
+
+def test_a_wrong_database_password_names_path_and_remedy_but_not_the_password(shop: Shop) -> None:
+    wrong = replace(shop, environment={**shop.environment, "SHOP_VAULT_PASSWORD": "not-the-password"})
+    with pytest.raises(SetupFailed, match=r"database/config/shop: .*Check that the database runs") as failed:
+        wrong.setup()
+    assert "not-the-password" not in str(failed.value)
+    assert failed.value.path == "database/config/shop"
+
+
+def test_a_wrong_admin_token_is_named_with_its_path_and_never_shown(shop: Shop) -> None:
+    with pytest.raises(SetupFailed, match=r"sys/policies/acl/je-worker: Vault answered 403.*admin token") as failed:
+        setup(shop.settings, vault_addr=shop.admin.address, admin_token=Secret("s.wrong-token"), environment=shop.environment)
+    assert "s.wrong-token" not in str(failed.value)
+
+
+def test_an_address_where_nothing_answers_says_how_to_start(shop: Shop) -> None:
+    with pytest.raises(VaultNotReady, match=r"127\.0\.0\.1:9 did not answer.*justenough up"):
+        setup(shop.settings, vault_addr="http://127.0.0.1:9", admin_token=Secret("s.token"), environment=shop.environment)
+
+
+def test_something_else_mounted_at_our_path_is_left_alone(shop: Shop, tmp_path: Path) -> None:
+    config = config_with(tmp_path, "{type: kv, options", "{type: transit, options")
+    with pytest.raises(SetupFailed, match=r"sys/mounts/kv: something else is mounted there already"):
+        shop.setup(config=config)
+
+
+def test_a_catalog_that_is_not_there_says_which_setting_names_its_folder(shop: Shop, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="JUSTENOUGH_CONFIG"):
+        shop.setup(config=tmp_path)
+
+
+def test_the_seeded_keys_differ_from_each_other_and_are_no_placeholders(shop: Shop) -> None:
+    paths = [f"kv/data/tenants/{tenant}/{name}" for tenant in ("acme", "globex") for name in ("helpdesk", "helpdesk-write", "export")]
+    tokens = [str(shop.admin.got(path)["data"]) for path in paths]
+    assert len(set(tokens)) == len(paths)
+    assert not any("random" in token for token in tokens)
+
+
+def test_identity_tokens_name_person_groups_audience_and_issuer(shop: Shop) -> None:
+    login = Session(shop.admin.address).write("auth/people/login/lead", password="lead-password").json()["auth"]
+    drawn = Session(shop.admin.address, login["client_token"]).got("identity/oidc/token/je-console")
+    claims = _claims(str(drawn["token"]))
+    assert claims["iss"] == shop.settings.issuer
+    assert (claims["aud"], claims["sub"], claims["name"], claims["groups"]) == ("je-console", login["entity_id"], "lead", ["support-leads"])
+    keys = httpx.get(f"{claims['iss']}/.well-known/keys", trust_env=False).json()["keys"]
+    assert keys[0]["crv"] == "Ed25519"
+
+
+def _claims(jwt: str) -> dict[str, object]:
+    import base64
+    import json
+
+    found: dict[str, object] = json.loads(base64.urlsafe_b64decode(jwt.split(".")[1] + "=="))
+    return found

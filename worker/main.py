@@ -1,0 +1,130 @@
+"""The worker's process: checks itself, logs in to Vault, connects, polls, and drains when it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import os
+import resource
+import signal
+import sys
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+
+import structlog
+from temporalio.client import (
+    Client,
+    Schedule,
+    ScheduleActionStartWorkflow,
+    ScheduleAlreadyRunningError,
+    ScheduleIntervalSpec,
+    ScheduleOverlapPolicy,
+    SchedulePolicy,
+    ScheduleSpec,
+    ScheduleUpdate,
+)
+from temporalio.contrib.pydantic import pydantic_data_converter
+
+from activities.deps import worker_deps
+from activities.logs import configure_logs
+from activities.session.sandbox import Sandbox
+from activities.settings import Settings, load_settings
+from justenough.errors import GiveUp
+from worker.build import build_worker
+from workflows import options
+from workflows.sweep import Sweep
+
+PACKAGES = ("justenough", "activities", "workflows", "worker")
+ALIVE_EVERY = 1.0
+log = structlog.get_logger()
+
+
+class ForeignPackage(GiveUp):
+    """A package with one of our generic names was imported from somewhere else."""
+
+
+def main() -> None:
+    """Run until SIGTERM or SIGINT; exit 1 with one sentence where it cannot start."""
+    # A core dump would hold secrets; jobs inherit this too.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    settings = load_settings()
+    configure_logs(settings.log_level)
+    try:
+        check_packages()
+        asyncio.run(run(settings))
+    except GiveUp as error:
+        log.error("worker cannot start", reason=str(error))
+        sys.exit(1)
+
+
+def check_packages() -> None:
+    """Raise ForeignPackage unless each of our packages lies beside this one: their names are generic."""
+    home = Path(__file__).resolve().parent.parent
+    for name in PACKAGES:
+        found = Path(str(importlib.import_module(name).__file__)).resolve().parent.parent
+        if found != home:
+            message = f"package {name!r} was imported from {found}, not from {home}; give the worker an environment of its own"
+            raise ForeignPackage(message)
+
+
+async def run(settings: Settings) -> None:
+    """Run a worker in this process until it is told to stop."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    # Sessions wait in threads for Vault and the store; the default pool of a small machine would make them wait for each other.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(settings.max_sessions, thread_name_prefix="session"))
+    sandbox = await asyncio.to_thread(Sandbox.probe, settings)
+    with worker_deps(settings, os.environ) as deps:
+        client = await connect(settings)
+        await schedule_sweep(client, settings)
+        async with build_worker(client, deps, sandbox), shown_alive(settings.home / "run" / "worker.alive"):
+            log.info("worker ready", task_queue=settings.task_queue, sandbox=sandbox.isolation.value)
+            await stop.wait()
+            log.info("worker stops", drain=settings.drain)
+
+
+async def connect(settings: Settings) -> Client:
+    """Return a client of the installation's Temporal."""
+    return await Client.connect(
+        settings.temporal_address,
+        namespace=settings.temporal_namespace,
+        data_converter=pydantic_data_converter,
+        identity=f"worker-{os.getpid()}",
+    )
+
+
+async def schedule_sweep(client: Client, settings: Settings) -> None:
+    """Make sure that the installation's sweep runs every few seconds, and never two at once."""
+    name = f"sweep-{settings.installation}"
+    schedule = Schedule(
+        action=ScheduleActionStartWorkflow(Sweep.run, id=name, task_queue=settings.task_queue, execution_timeout=options.SWEEP_LIMIT),
+        spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=options.SWEEP_EVERY)]),
+        # The default catches up for a year: after an outage that would be thousands of sweeps.
+        policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=timedelta(seconds=10)),
+    )
+    try:
+        await client.create_schedule(name, schedule)
+    except ScheduleAlreadyRunningError:
+        await client.get_schedule_handle(name).update(lambda _: ScheduleUpdate(schedule=schedule))
+
+
+@contextlib.asynccontextmanager
+async def shown_alive(file: Path) -> AsyncIterator[None]:
+    """Touch a file while this process's event loop turns, for whoever watches it."""
+    await asyncio.to_thread(file.parent.mkdir, parents=True, exist_ok=True, mode=0o700)
+
+    async def touch() -> None:
+        while True:
+            file.touch(mode=0o600)
+            await asyncio.sleep(ALIVE_EVERY)
+
+    touching = asyncio.create_task(touch())
+    try:
+        yield
+    finally:
+        touching.cancel()
+        await asyncio.to_thread(file.unlink, missing_ok=True)

@@ -1,0 +1,100 @@
+"""Identities: one per data scope, and the embedded stack's people with their logins and groups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from justenough.catalog import Catalog, alias_of
+from justenough.secret import Secret
+from worker.provisioning.admin import AdminVault, Applied, Outcome, SetupFailed
+from worker.provisioning.mounts import accessor, auth_method
+
+PERSON_TOKEN = {
+    "token_policies": ["je-person"],
+    "token_no_default_policy": True,
+    "token_type": "service",
+    "token_ttl": "8h",
+    "token_max_ttl": "8h",
+}
+
+
+def scope_identities(vault: AdminVault, catalog: Catalog) -> Iterator[Applied]:
+    """Make an entity per scope whose metadata fills the grant policies' templates, with an alias that tokens can be tied to."""
+    mount = _accessor(vault, "token")
+    known = {alias_of(scope).casefold() for scope in catalog.scopes}
+    for scope in catalog.scopes:
+        name = alias_of(scope)
+        yield from _entity(vault, name, {"metadata": dict(scope), "policies": [], "disabled": False}, mount=mount)
+    for name in vault.list("identity/entity/name"):
+        if name.startswith("je-scope-") and name.casefold() not in known:
+            yield Applied(
+                f"identity/entity/name/{name}", Outcome.KEPT, "no scope of the catalog; delete it if no other configuration uses it"
+            )
+
+
+def people_logins(vault: AdminVault, mounts: tuple[str, ...], people: Mapping[str, tuple[Secret, tuple[str, ...]]]) -> Iterator[Applied]:
+    """Make users, entities and groups on the first people mount. Without people, only say which mounts are missing."""
+    if not people:
+        yield from _missing_mounts(vault, mounts)
+        return
+    mount = mounts[0]
+    yield auth_method(vault, mount, {"type": "userpass"})
+    found = _accessor(vault, mount)
+    for name, (password, _) in people.items():
+        yield from _user(vault, f"auth/{mount}/users/{name}", password, login=f"auth/{mount}/login/{name}")
+        yield from _entity(vault, name, {"disabled": False}, mount=found)
+    ids = {name: str((vault.read(f"identity/entity/name/{name}") or {}).get("id")) for name in people}
+    for group in sorted({group for _, groups in people.values() for group in groups}):
+        members = sorted(ids[name] for name, (_, groups) in people.items() if group in groups)
+        yield _group(vault, f"identity/group/name/{group}", members)
+
+
+def _missing_mounts(vault: AdminVault, mounts: tuple[str, ...]) -> Iterator[Applied]:
+    for mount in mounts:
+        if accessor(vault, mount) is None:
+            note = f"nobody can log in there yet: enable an auth method at {mount}/ whose tokens carry je-person"
+            yield Applied(f"sys/auth/{mount}", Outcome.KEPT, note)
+
+
+def _entity(vault: AdminVault, name: str, data: Mapping[str, Any], *, mount: str) -> Iterator[Applied]:
+    path = f"identity/entity/name/{name}"
+    yield vault.ensure(path, data)
+    entity = vault.read(path) or {}
+    aliases = [alias for alias in entity.get("aliases") or () if alias["mount_accessor"] == mount]
+    where = f"identity/entity-alias/{name}"
+    if [alias["name"].casefold() for alias in aliases] == [name.casefold()]:
+        yield Applied(where, Outcome.UNCHANGED)
+        return
+    vault.write("identity/entity-alias", {"name": name, "canonical_id": entity.get("id"), "mount_accessor": mount})
+    yield Applied(where, Outcome.CREATED)
+
+
+def _user(vault: AdminVault, path: str, password: Secret, *, login: str) -> Iterator[Applied]:
+    there = vault.read(path) is not None
+    token = vault.login(login, {"password": password.reveal()}) if there else None
+    if token is not None:
+        vault.drop(token)
+        yield vault.ensure(path, PERSON_TOKEN)
+        return
+    vault.write(path, {"password": password.reveal(), **PERSON_TOKEN})
+    yield Applied(path, Outcome.CHANGED if there else Outcome.CREATED, "password set" if there else "")
+
+
+def _group(vault: AdminVault, path: str, members: list[str]) -> Applied:
+    held = vault.read(path)
+    if held is not None and held.get("type") == "external":
+        return Applied(path, Outcome.KEPT, "an external group: its members come from the auth method")
+    if held is not None and sorted(held.get("member_entity_ids") or ()) == members:
+        return Applied(path, Outcome.UNCHANGED)
+    vault.write(path, {"member_entity_ids": members, "type": "internal"})
+    return Applied(path, Outcome.CREATED if held is None else Outcome.CHANGED)
+
+
+def _accessor(vault: AdminVault, mount: str) -> str:
+    found = accessor(vault, mount)
+    if found is None:
+        raise SetupFailed(
+            f"sys/auth/{mount}", why="this auth mount is missing", remedy="Enable it, then run `justenough vault setup` again."
+        )
+    return found

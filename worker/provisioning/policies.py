@@ -1,0 +1,130 @@
+"""The texts of our Vault policies: grants, people, worker, console. Pure. What each refuses is tested by trying, on a real server.
+
+Three properties of Vault that these lean on (seen, on OpenBao 2.7):
+- Values in `allowed_parameters` are globs and list fields split on commas; a nested list is compared whole.
+- Body fields win over the path's in `sys/leases/revoke/<lease>`: without `allowed_parameters`, a right by path is no limit.
+- A parameter that is not listed in `allowed_parameters` is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from justenough.access import Revocable
+from justenough.catalog import SCOPE_PLACEHOLDER, ActionDef, Catalog, alias_of, scoped
+from justenough.ids import INSTALLATION
+from justenough.prefixes import HARD_ENDS, JOB_ROLE
+
+SELF = ("auth/token/lookup-self", "read"), ("auth/token/renew-self", "update"), ("auth/token/revoke-self", "update")
+PEOPLE = ("identity/entity/id/+", "read"), ("identity/group/id/+", "read"), ("transit/keys/je-sign-*", "read")
+INSTALLATION_IN_POLICY = rf'"auth/token/roles/{JOB_ROLE}j-({INSTALLATION})-\*"'
+
+
+def grant_policy(definition: ActionDef) -> str:
+    """What a token for one action may do: exactly its issue, in the data scope of the identity that it is tied to."""
+    issue = definition.issue
+    path = SCOPE_PLACEHOLDER.sub(lambda found: f"{{{{identity.entity.metadata.{found[1]}}}}}", issue.path)
+    if issue.method == "read":
+        return _rule(path, "read")
+    # Vault does not fill templates in values, so a value with a placeholder cannot be held here; everything else can.
+    fixed = {key: [] if isinstance(value, str) and SCOPE_PLACEHOLDER.search(value) else [value] for key, value in issue.data.items()}
+    return _rule(path, "create", "update", allowed=fixed, required=tuple(fixed)) if fixed else _rule(path, "create", "update", bare=True)
+
+
+def person_policy() -> str:
+    """What people may do: make and use the one signing key that is theirs, and draw identity tokens for the console."""
+    own = "je-sign-{{identity.entity.id}}"
+    return "".join(
+        (
+            _rule(f"transit/keys/{own}", "create", "update", allowed={"type": ["ed25519"]}, required=("type",)),
+            _rule(f"transit/sign/{own}", "update"),
+            _rule("identity/oidc/token/je-console", "read"),
+            _rule("auth/token/revoke-self", "update"),
+        )
+    )
+
+
+def console_policy() -> str:
+    """What the console may do: read people, groups and their public keys. It issues nothing."""
+    return "".join(_rule(path, right) for path, right in (*PEOPLE, *SELF))
+
+
+def worker_policy(catalog: Catalog, installation: str) -> str:
+    """What the worker may do: open and close prefixes of its own installation's jobs, issue what the grants allow, see people."""
+    return "".join((*_job_rules(catalog, installation), *_lease_rules(catalog), *(_rule(path, right) for path, right in (*PEOPLE, *SELF))))
+
+
+def lease_paths(catalog: Catalog) -> tuple[str, ...]:
+    """Return every path of the catalog from which leases can come, written out for each provisioned scope."""
+    paths: set[str] = set()
+    definitions = [action for resource in catalog.resources.values() for action in resource.actions.values()]
+    for definition in (found for found in definitions if found.revocable is not Revocable.NEVER):
+        scopes = catalog.scopes_with(definition.data_scope) if definition.data_scope else ({},)
+        paths |= {scoped(definition.issue.path, scope) for scope in scopes}
+    return tuple(sorted(paths | set(_target_paths(catalog))))
+
+
+def _job_rules(catalog: Catalog, installation: str) -> Iterable[str]:
+    jobs = f"{JOB_ROLE}j-{installation}-*"
+    role: dict[str, list[Any]] = {
+        "allowed_policies_glob": [["je-grant-*"]],
+        "allowed_entity_aliases": [["je-scope-*"]],
+        "orphan": [True],
+        "token_no_default_policy": [True],
+        "token_type": ["service"],
+        "token_explicit_max_ttl": list(HARD_ENDS),
+    }
+    token: dict[str, list[Any]] = {
+        "policies": [], "ttl": [], "display_name": [f"j-{installation}-*"], "explicit_max_ttl": [], "renewable": [], "meta": [],
+    }  # fmt: skip
+    if catalog.scopes:
+        # One by one: an alias that does not exist would be made, and stay.
+        token["entity_alias"] = [alias_of(scope) for scope in catalog.scopes]
+    required = tuple(name for name in role if name != "allowed_entity_aliases")
+    yield _rule(f"auth/token/roles/{jobs}", "create", "update", "delete", allowed=role, required=required)
+    yield _rule("auth/token/roles", "list")
+    yield _rule(f"auth/token/create/{jobs}", "create", "update", allowed=token, required=("policies", "ttl", "display_name"))
+    yield _rule("auth/token/lookup-accessor", "update")
+    yield _rule("sys/leases/lookup/auth/token/create/", "list", "sudo")
+    yield _rule(f"sys/leases/lookup/auth/token/create/{jobs}", "list", "sudo")
+    for call in ("revoke", "revoke-prefix"):
+        rights = ("update", "sudo") if call == "revoke-prefix" else ("update",)
+        yield _rule(f"sys/leases/{call}/auth/token/create/{jobs}", *rights, allowed={"sync": []})
+
+
+def _lease_rules(catalog: Catalog) -> Iterable[str]:
+    paths = lease_paths(catalog)
+    for path in paths:
+        yield _rule(f"sys/leases/revoke/{path}/*", "update", allowed={"sync": []})
+    leases = [f"{path}/*" for path in paths]
+    yield _rule("sys/leases/lookup", "update", allowed={"lease_id": leases}, required=("lease_id",))
+    yield _rule("sys/leases/renew", "update", allowed={"lease_id": leases, "increment": []}, required=("lease_id",))
+    renewal: dict[str, list[Any]] = {"lease_id": [f"{path}/*" for path in paths], "increment": []}
+    yield _rule("sys/leases/renew", "update", allowed=renewal, required=("lease_id",))
+    for path in _target_paths(catalog):
+        yield _rule(path, "read")
+
+
+def _target_paths(catalog: Catalog) -> tuple[str, ...]:
+    targets = [action.target for resource in catalog.resources.values() for action in resource.actions.values() if action.target]
+    return tuple(sorted({path for target in targets for path in (target.observe, target.end)}))
+
+
+def _rule(
+    path: str, *capabilities: str, allowed: Mapping[str, list[Any]] | None = None, required: tuple[str, ...] = (), bare: bool = False
+) -> str:
+    """Write one rule; `bare` refuses every parameter."""
+    lines = [f"  capabilities = {json.dumps(list(capabilities))}"]
+    if allowed:
+        lines += [
+            "  allowed_parameters = {",
+            *(f"    {json.dumps(name)} = {json.dumps(values)}" for name, values in allowed.items()),
+            "  }",
+        ]
+    if bare:
+        lines.append('  denied_parameters = { "*" = [] }')
+    if required:
+        lines.append(f"  required_parameters = {json.dumps(list(required))}")
+    return "\n".join((f"path {json.dumps(path)} {{", *lines, "}\n"))

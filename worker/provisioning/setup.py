@@ -1,0 +1,106 @@
+"""The steps of `justenough vault setup`, in order. What each writes comes from the catalog, the settings and the policies' texts."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from activities.settings import Settings
+from justenough.catalog import CATALOG, SETTING, Catalog, provision_writes, read_catalog, with_settings
+from justenough.errors import InvalidInput, Problem
+from justenough.secret import Secret
+from worker.provisioning.access import console_access, identity_tokens, worker_access
+from worker.provisioning.admin import AdminVault, Applied, Outcome, SetupFailed
+from worker.provisioning.identities import people_logins, scope_identities
+from worker.provisioning.mounts import auth_method, catalog_writes, engine, token_life
+from worker.provisioning.policies import INSTALLATION_IN_POLICY, grant_policy, person_policy
+
+KEYS = {"je-jobs": "ed25519", "je-ledger": "ed25519", "je-payloads": "aes256-gcm96"}
+"""Transit keys: workload identity and ledger are signed with, payloads encrypted."""
+
+
+@dataclass(frozen=True, slots=True)
+class PersonSeed:
+    """A user of the embedded stack. A production Vault has its people already."""
+
+    password: Secret
+    groups: tuple[str, ...]
+
+
+def setup(
+    settings: Settings,
+    *,
+    vault_addr: str,
+    admin_token: Secret,
+    people: Mapping[str, PersonSeed] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> tuple[Applied, ...]:
+    """Bring the Vault at this address to what `settings.config` needs, and return what became of each path, in order.
+
+    `people` (login name → seed) makes userpass users, their entities and groups on the first of `settings.people_mounts`;
+    leave it out wherever people exist already. `environment` fills `${X}` in the catalog, its secrets included; default: os.environ.
+    Writes `settings.worker_approle_file` and `settings.console_approle_file` where they are missing or no longer valid.
+    Raises InvalidInput (catalog or environment), SetupFailed (one step, with its path and remedy), VaultNotReady.
+    """
+    env = os.environ if environment is None else environment
+    raw = _catalog(settings.config)
+    catalog = with_settings(raw, env)
+    hide = [env[name] for name in SETTING.findall(str(raw.provision)) if name in env]
+    hide += [person.password.reveal() for person in (people or {}).values()]
+    with AdminVault(vault_addr, admin_token, namespace=settings.vault_namespace, cacert=settings.vault_cacert, hide=hide) as vault:
+        return tuple(_steps(vault, settings, catalog, people, env))
+
+
+def _steps(
+    vault: AdminVault, settings: Settings, catalog: Catalog, people: Mapping[str, PersonSeed] | None, env: Mapping[str, str]
+) -> Iterator[Applied]:
+    writes = provision_writes(catalog, env)
+    _refuse_foreign(vault, settings.installation)
+    yield engine(vault, "transit", {"type": "transit"})
+    yield auth_method(vault, "approle", {"type": "approle"})
+    yield token_life(vault)
+    for key, kind in KEYS.items():
+        yield vault.ensure(f"transit/keys/{key}", {"type": kind})
+    yield from catalog_writes(vault, writes)
+    yield from _grants(vault, catalog, given={write.path for write in writes})
+    yield vault.ensure("sys/policies/acl/je-person", {"policy": person_policy()})
+    yield from scope_identities(vault, catalog)
+    yield from people_logins(vault, settings.people_mounts, {name: (seed.password, seed.groups) for name, seed in (people or {}).items()})
+    yield from identity_tokens(vault, settings, embedded=people is not None)
+    yield from worker_access(vault, settings, catalog)
+    yield from console_access(vault, settings)
+
+
+def _catalog(folder: Path) -> Catalog:
+    try:
+        return read_catalog((folder / CATALOG).read_bytes())
+    except OSError as error:
+        problem = Problem("", f"{folder / CATALOG} cannot be read: {error.strerror}; JUSTENOUGH_CONFIG names the configuration's folder")
+        raise InvalidInput(CATALOG, (problem,)) from error
+
+
+def _refuse_foreign(vault: AdminVault, installation: str) -> None:
+    """Two installations in one place would take each other's policy `je-worker` away."""
+    path = "sys/policies/acl/je-worker"
+    found = re.search(INSTALLATION_IN_POLICY, str((vault.read(path) or {}).get("policy", "")))
+    if found and found[1] != installation:
+        remedy = f"Set JUSTENOUGH_INSTALLATION={found[1]}, or give this installation a namespace of its own (VAULT_NAMESPACE)."
+        raise SetupFailed(path, why=f"this Vault is set up for installation {found[1]!r}, not {installation!r}", remedy=remedy)
+
+
+def _grants(vault: AdminVault, catalog: Catalog, *, given: set[str]) -> Iterator[Applied]:
+    """Write a policy for each action, but for those that the catalog's own `provision` writes; name those that nothing needs any more."""
+    definitions = [action for resource in catalog.resources.values() for action in resource.actions.values()]
+    for definition in definitions:
+        path = f"sys/policies/acl/{definition.policy}"
+        if path not in given:
+            yield vault.ensure(path, {"policy": grant_policy(definition)})
+    known = {definition.policy for definition in definitions}
+    for name in vault.list("sys/policies/acl"):
+        if name.startswith("je-grant-") and name not in known:
+            yield Applied(
+                f"sys/policies/acl/{name}", Outcome.KEPT, "no action of the catalog uses it; delete it if no other configuration does"
+            )

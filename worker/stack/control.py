@@ -1,0 +1,148 @@
+"""Starting and stopping the stack from outside its supervisor: what `justenough up` and `down`, and the tests, call."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from activities.settings import Settings
+from justenough.errors import RetryLater
+from worker.stack.environment import supervisor_environment
+from worker.stack.lock import AlreadyRunning, supervisor_of
+from worker.stack.marks import kept_mark, wait_until
+from worker.stack.places import Places
+from worker.stack.reports import parse_report
+from worker.stack.state import CHILDREN, Stack, read_stack
+from worker.stack.supervisor import end_orphans, make_home
+
+STARTING = 180.0
+"""Seconds that another's start may take until we give up waiting for it."""
+STOPPING = 90.0
+
+Tell = Callable[[str], None]
+
+
+class StackNotStarted(RetryLater):
+    """The supervisor gave up; the message is its reason."""
+
+
+def running(places: Places) -> Stack | None:
+    """The stack that runs in this home and is ready; None where none is (what a killed supervisor left counts as none)."""
+    return read_stack(places) if supervisor_of(places) else None
+
+
+def start_detached(settings: Settings, *, only: Iterable[str] = CHILDREN, provision: bool = True, tell: Tell = lambda _: None) -> Stack:
+    """Start a supervisor in a session of its own and return once the stack is ready; the running one's, if there is one.
+
+    Raises StackNotStarted; then nothing of it runs.
+    """
+    places = Places.of(settings.home)
+    if supervisor_of(places):
+        return _wait_for_other(places)
+    make_home(places)
+    try:
+        _start(settings, places, only=only, provision=provision, tell=tell)
+    except AlreadyRunning:
+        return _wait_for_other(places)
+    stack = read_stack(places)
+    if stack is None:
+        raise StackNotStarted(_see_log(places, "the stack ended right after its start"))
+    return stack
+
+
+def stop(places: Places) -> tuple[str, ...]:
+    """Stop the stack and whatever a killed supervisor left; return the names of what was stopped, empty where nothing ran."""
+    # By the marks, not by stack.json: this is the remedy for a damaged one.
+    supervisor, names = supervisor_of(places), _alive(places)
+    if supervisor is not None:
+        supervisor.send(signal.SIGTERM)
+        if not wait_until(lambda: not supervisor.lives(), within=STOPPING):
+            supervisor.send(signal.SIGKILL)
+            wait_until(lambda: not supervisor.lives(), within=10)
+    left = end_orphans(places)
+    places.stack.unlink(missing_ok=True)
+    return (names or ("supervisor",)) if supervisor else left
+
+
+@contextlib.contextmanager
+def running_stack(home: Path, config: Path, *, only: Iterable[str] = CHILDREN, provision: bool = True) -> Iterator[Stack]:
+    """A stack for the length of a block: started, or the one that already runs there; stopped only if it was started here."""
+    settings = Settings(home=home, config=config)
+    ours = running(Places.of(home)) is None
+    stack = start_detached(settings, only=only, provision=provision)
+    try:
+        yield stack
+    finally:
+        if ours:
+            stop(Places.of(home))
+
+
+def _alive(places: Places) -> tuple[str, ...]:
+    marks = {name: kept_mark(places.run, name) for name in CHILDREN}
+    return tuple(name for name, mark in marks.items() if mark is not None and mark.lives())
+
+
+def _start(settings: Settings, places: Places, *, only: Iterable[str], provision: bool, tell: Tell) -> None:
+    """Start a supervisor and return once it is ready. Raises StackNotStarted, AlreadyRunning."""
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as reports:
+        process = _spawn(settings, places, only=only, provision=provision, report_to=writing)
+        try:
+            _follow(reports, places, tell)
+        except BaseException:
+            process.terminate()
+            process.wait(STOPPING)
+            raise
+    # Someone must collect it when it ends, or it stays a zombie for as long as we live.
+    threading.Thread(target=process.wait, daemon=True, name="supervisor").start()
+
+
+def _wait_for_other(places: Places) -> Stack:
+    """The stack that another supervisor runs or is just starting. Raises StackNotStarted."""
+    wait_until(lambda: places.stack.exists() or supervisor_of(places) is None, within=STARTING)
+    stack = running(places)
+    if stack is None:
+        raise StackNotStarted(_see_log(places, "another start in this home did not get ready"))
+    return stack
+
+
+def _spawn(settings: Settings, places: Places, *, only: Iterable[str], provision: bool, report_to: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-P", "-m", "worker.stack", "--only", ",".join(only), "--report-to", str(report_to)]
+    output = os.open(places.log("supervisor"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        return subprocess.Popen(
+            command if provision else [*command, "--no-provision"],
+            env=supervisor_environment(settings),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            pass_fds=(report_to,),
+            start_new_session=True,
+        )
+    finally:
+        os.close(output)
+        os.close(report_to)
+
+
+def _follow(reports: Iterable[bytes], places: Places, tell: Tell) -> None:
+    """Pass the supervisor's steps on until it is ready. Raises StackNotStarted, AlreadyRunning."""
+    for line in reports:
+        step, text = parse_report(line)
+        if step == "ready":
+            return
+        if step == "busy":
+            raise AlreadyRunning(text)
+        if step == "failed":
+            raise StackNotStarted(text)
+        tell(text)
+    raise StackNotStarted(_see_log(places, "the supervisor ended without a word"))
+
+
+def _see_log(places: Places, what: str) -> str:
+    return f"{what}; see {places.log('supervisor')}"

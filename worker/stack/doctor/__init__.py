@@ -1,0 +1,61 @@
+"""`justenough doctor`: what this machine, this home and this Vault lack, each with its remedy. Changes nothing."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+
+from activities.settings import Settings
+from justenough.secret import Secret
+from worker.stack.control import running
+from worker.stack.doctor import home, machine
+from worker.stack.doctor.finding import Finding
+from worker.stack.doctor.vault import embedded_vault_findings, vault_findings
+from worker.stack.places import Places
+from worker.stack.programs import Programs
+from worker.stack.state import Stack, StackUnreadable
+
+__all__ = ["Finding", "examine"]
+
+
+def examine(
+    settings: Settings, *, programs: Programs | None = None, version: tuple[int, ...] = sys.version_info[:3]
+) -> tuple[Finding, ...]:
+    """Look at everything; nothing is left out because something else is missing."""
+    return tuple(_findings(settings, programs or Programs(), Places.of(settings.home), version))
+
+
+def _findings(settings: Settings, programs: Programs, places: Places, version: tuple[int, ...]) -> Iterator[Finding]:
+    yield from machine.python_findings(version)
+    yield from machine.program_findings(programs)
+    yield from machine.sandbox_findings(programs, root=os.geteuid() == 0)
+    yield from machine.postgres_findings(programs, places)
+    yield from machine.browser_findings(programs)
+    yield from machine.disk_findings(places)
+    yield from home.mode_findings(places)
+    yield from home.stack_findings(places)
+    yield from _vault(settings, places)
+
+
+def _vault(settings: Settings, places: Places) -> Iterator[Finding]:
+    """The Vault that VAULT_ADDR names; without it, the running stack's."""
+    stack = _running(places)
+    if "VAULT_ADDR" in os.environ and (stack is None or os.environ["VAULT_ADDR"] != stack.vault):
+        token = os.environ.get("VAULT_TOKEN")
+        yield from vault_findings(
+            settings.vault_addr,
+            token=Secret(token) if token else None,
+            namespace=settings.vault_namespace,
+            cacert=settings.vault_cacert,
+        )
+    elif stack is not None and stack.vault is not None:
+        yield next(vault_findings(stack.vault))
+        yield from embedded_vault_findings(places.vault / "openbao.hcl", places.vault / "audit.log")
+
+
+def _running(places: Places) -> Stack | None:
+    try:
+        return running(places)
+    except StackUnreadable:
+        return None  # home.stack_findings says it.

@@ -1,0 +1,43 @@
+"""What the home and the stack in it lack: files that others may read, children that do not answer. Changes nothing."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+
+from worker.stack.doctor.finding import Finding
+from worker.stack.lock import supervisor_of
+from worker.stack.places import Places
+from worker.stack.state import StackUnreadable
+from worker.stack.survey import ChildStatus, survey
+
+RESTART = "justenough down, then justenough up --detach"
+
+
+def mode_findings(places: Places) -> Iterator[Finding]:
+    """Files that others than their owner may read."""
+    folders = (places.home, places.run, places.logs, places.temporal, places.vault)
+    files = [file for folder in folders if folder.is_dir() for file in sorted(folder.iterdir()) if file.is_file()]
+    loose = [file for file in files if stat.S_IMODE(file.stat().st_mode) & 0o077]
+    for file in loose:
+        yield Finding("file modes", "missing", f"{file} can be read by others", f"chmod 600 {file}")
+    if files and not loose:
+        yield Finding("file modes", "ok", f"{len(files)} files, none of them readable by others")
+
+
+def stack_findings(places: Places) -> Iterator[Finding]:
+    """Whether the stack runs and each of its children answers."""
+    if supervisor_of(places) is None:
+        yield Finding("stack", "warning", f"not running in {places.home}", "justenough up --detach")
+        return
+    try:
+        yield from (_child(child, places) for child in survey(places).children)
+    except StackUnreadable as error:
+        yield Finding("stack", "missing", str(error), RESTART)
+
+
+def _child(child: ChildStatus, places: Places) -> Finding:
+    found = f"{child.health}, pid {child.pid} {child.address}".rstrip()
+    if child.health == "healthy":
+        return Finding(child.name, "ok", found)
+    return Finding(child.name, "missing", found, f"Its log: {places.log(child.name)}. It is restarted by itself; if it is not: {RESTART}.")

@@ -1,0 +1,92 @@
+"""What a Vault lacks for us: sealed or not, an audit device, a bound on how long a request may live. Reads only.
+
+The embedded stack's admin token is not read here (`vault setup` alone may); what an administrator's VAULT_TOKEN lets us see, we look at.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from justenough.secret import Secret
+from worker.stack.doctor.finding import Finding, Level
+
+LONGEST_REQUEST = 10
+"""Seconds: the second look after a worker's death comes 15 s later, so an issue in flight must land before."""
+PATIENCE = 5.0
+BOUND = f'Put default_max_request_duration = "{LONGEST_REQUEST}s" into its configuration: an issue in flight lands no later than that.'
+AUDIT = "Declare an audit device; without one nobody sees what was done with Vault."
+MORE = "Set VAULT_TOKEN to a token that may read sys/audit and sys/config/state/sanitized, and run doctor again."
+
+
+def vault_findings(
+    address: str, *, token: Secret | None = None, namespace: str | None = None, cacert: Path | None = None
+) -> Iterator[Finding]:
+    """Look at the Vault at this address."""
+    headers = {"X-Vault-Namespace": namespace} if namespace else {}
+    try:
+        verify = ssl.create_default_context(cafile=cacert) if cacert else True
+        with httpx.Client(
+            base_url=f"{address.rstrip('/')}/v1/", headers=headers, verify=verify, timeout=PATIENCE, trust_env=False
+        ) as vault:
+            yield _health(address, vault.get("sys/health", params={"standbyok": "true"}))
+            yield from _configuration(vault, token)
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        yield Finding(
+            "vault", "missing", f"{address} did not answer: {error}", "Start it (embedded: justenough up --detach), or set VAULT_ADDR."
+        )
+
+
+def _health(address: str, answer: httpx.Response) -> Finding:
+    if answer.status_code == 501:
+        return Finding("vault seal", "missing", f"{address} is not initialised", "bao operator init")
+    if answer.status_code == 503:
+        return Finding("vault seal", "missing", f"{address} is sealed", "bao operator unseal")
+    return Finding("vault seal", "ok", f"{address} is unsealed")
+
+
+def _configuration(vault: httpx.Client, token: Secret | None) -> Iterator[Finding]:
+    found = _seen(vault, token)
+    if found is None:
+        yield Finding("vault configuration", "warning", "its audit device and longest request could not be seen", MORE)
+        return
+    audits = found.get("audits") or list(_get(vault, "sys/audit", token) or {})
+    yield (
+        Finding("vault audit", "ok", f"{len(audits)} audit device(s)")
+        if audits
+        else Finding("vault audit", "missing", "no audit device", AUDIT)
+    )
+    # Nanoseconds; 0 is Vault's own default, 90 s.
+    longest = int(found.get("default_max_request_duration") or 90e9) / 1e9
+    level: Level = "ok" if longest <= LONGEST_REQUEST else "warning"
+    yield Finding("vault longest request", level, f"{longest:.0f} s", "" if level == "ok" else BOUND)
+
+
+def _seen(vault: httpx.Client, token: Secret | None) -> dict[str, Any] | None:
+    return _get(vault, "sys/config/state/sanitized", token)
+
+
+def _get(vault: httpx.Client, path: str, token: Secret | None) -> dict[str, Any] | None:
+    if token is None:
+        return None
+    answer = vault.get(path, headers={"X-Vault-Token": token.reveal()})
+    if answer.status_code != 200:
+        return None
+    data = answer.json().get("data")
+    return data if isinstance(data, dict) else None
+
+
+def embedded_vault_findings(configuration: Path, audit_log: Path) -> Iterator[Finding]:
+    """What the embedded Vault's own files tell, without a token."""
+    text = configuration.read_text(encoding="utf-8") if configuration.is_file() else ""
+    if 'audit "file"' in text and audit_log.is_file() and audit_log.stat().st_size:
+        yield Finding("vault audit", "ok", f"writes {audit_log}")
+    else:
+        yield Finding("vault audit", "missing", f"nothing is written to {audit_log}", AUDIT)
+    bounded = f'default_max_request_duration = "{LONGEST_REQUEST}s"' in text
+    found = f"{LONGEST_REQUEST} s" if bounded else f"not bounded in {configuration}"
+    yield Finding("vault longest request", "ok" if bounded else "missing", found, "" if bounded else BOUND)

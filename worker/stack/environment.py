@@ -1,0 +1,46 @@
+"""What the stack's children see of our environment: servers next to nothing, our own processes all of it but Vault's tokens."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from activities.settings import Settings
+from worker.stack.places import Places
+
+ROOT = Path(__file__).resolve().parents[2]
+"""Where our packages are: the children run the very code that the supervisor runs."""
+NEVER = ("VAULT_TOKEN", "BAO_TOKEN", "VAULT_ADDR", "VAULT_NAMESPACE", "VAULT_CACERT")
+
+
+def server_environment(places: Places) -> dict[str, str]:
+    """For the servers, whose own variables (VAULT_*, TEMPORAL_*, PG*) would change what they do."""
+    return {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(places.home), "LANG": "C", "LC_ALL": "C", "TZ": "UTC"}
+
+
+def own_environment(settings: Settings, *, shop_port: int | None) -> dict[str, str]:
+    """For worker and console: where everything is, as settings that override every other source."""
+    inherited = {name: value for name, value in os.environ.items() if name not in NEVER and not name.startswith("JUSTENOUGH_")}
+    return inherited | _exported(settings) | _shop(shop_port) | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+
+
+def supervisor_environment(settings: Settings) -> dict[str, str]:
+    """For a supervisor of its own: the settings as they are here, whatever file or flag they came from."""
+    return own_environment(settings, shop_port=None)
+
+
+def _exported(settings: Settings) -> dict[str, str]:
+    values = settings.model_dump(mode="json", exclude_none=True)
+    # Vault's settings have their usual names.
+    usual = {"vault_addr": "VAULT_ADDR", "vault_namespace": "VAULT_NAMESPACE", "vault_cacert": "VAULT_CACERT"}
+    return {usual.get(name, f"JUSTENOUGH_{name.upper()}"): _text(value) for name, value in values.items()}
+
+
+def _text(value: object) -> str:
+    return json.dumps(value) if isinstance(value, list) else str(value)
+
+
+def _shop(port: int | None) -> dict[str, str]:
+    """What `${SHOP_HOST}` and `${SHOP_PORT}` in the catalog stand for."""
+    return {} if port is None else {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": str(port)}

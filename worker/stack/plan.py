@@ -1,0 +1,89 @@
+"""What one start of the stack is to be: which children, on which ports, with which settings. Starts nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from activities.settings import Settings
+from worker.stack.child import Child
+from worker.stack.ours import console_child, worker_child
+from worker.stack.places import Places
+from worker.stack.ports import choose_ports
+from worker.stack.postgres import dsn, postgres_child
+from worker.stack.programs import Programs
+from worker.stack.state import SERVERS, Stack, stack_users
+from worker.stack.temporal import temporal_child
+from worker.stack.vault import vault_child
+
+FOREIGN_VAULT = ("vault_issuer", "vault_namespace", "vault_cacert")
+"""Settings that speak of a Vault that is not the embedded one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    places: Places
+    ports: Mapping[str, int]
+    settings: Settings
+    """As the stack's own processes get them: with the addresses of this start."""
+    only: frozenset[str]
+
+    def children(self) -> tuple[Child, ...]:
+        """The children asked for, in the order in which they are started. Raises ProgramMissing, CannotEnter."""
+        programs = Programs()
+        makers: Mapping[str, Callable[[], Child]] = {
+            "temporal": lambda: temporal_child(self.places, programs, self.ports, namespace=self.settings.temporal_namespace),
+            "vault": lambda: vault_child(self.places, programs, self.ports),
+            "postgres": lambda: postgres_child(self.places, programs, self.ports),
+            "worker": lambda: worker_child(self.places, self.settings, self.ports),
+            "console": lambda: console_child(self.settings, self.ports),
+        }
+        return tuple(make() for name, make in makers.items() if name in self.only)
+
+    def stack(self, *, supervisor: int, pids: Mapping[str, int]) -> Stack:
+        """What to publish once everything is ready."""
+        ports, has = self.ports, self.only.__contains__
+        return Stack(
+            home=self.places.home,
+            config=self.settings.config,
+            supervisor=supervisor,
+            temporal=f"127.0.0.1:{ports['temporal']}" if has("temporal") else None,
+            temporal_ui=f"http://127.0.0.1:{ports['temporal_ui']}" if has("temporal") else None,
+            vault=self.settings.vault_addr if has("vault") else None,
+            console=self.settings.console_url if has("console") else None,
+            shop_dsn=dsn(self.places, ports["postgres"]) if has("postgres") else None,
+            database_url=self.settings.store_url,
+            admin_token_file=self.places.admin_token,
+            users=stack_users(self.places),
+            pids=dict(pids),
+        )
+
+    @property
+    def servers(self) -> frozenset[str]:
+        """The embedded servers asked for."""
+        return self.only & frozenset(SERVERS)
+
+
+def make_plan(settings: Settings, only: frozenset[str]) -> Plan:
+    """Choose ports and settle the settings. Raises PortTaken."""
+    places = Places.of(settings.home)
+    fixed = {"console": settings.console_port} if settings.console_port else {}
+    ports = choose_ports(places, fixed=fixed)
+    return Plan(places=places, ports=ports, settings=_settled(settings, places, ports), only=only)
+
+
+def _settled(settings: Settings, places: Places, ports: Mapping[str, int]) -> Settings:
+    config: Path = settings.config.expanduser().absolute()
+    return settings.model_copy(
+        update=dict.fromkeys(FOREIGN_VAULT)
+        | {
+            "home": places.home,
+            "config": config,
+            "temporal_address": f"127.0.0.1:{ports['temporal']}",
+            "vault_addr": f"http://127.0.0.1:{ports['vault']}",
+            "console_port": ports["console"],
+            "console_url": settings.console_url or f"http://127.0.0.1:{ports['console']}",
+            "database_url": settings.database_url or f"sqlite:///{places.home / 'justenough.db'}",
+        }
+    )

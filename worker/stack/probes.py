@@ -1,0 +1,59 @@
+"""Whether a child really answers: one short question each, False for every way of not answering. Changes nothing.
+
+A stopped process still accepts connections (its kernel does), so an open port proves nothing.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+PATIENCE = 2
+"""Seconds that one question may take."""
+
+
+def http_status(port: int, path: str, *, method: str = "GET", body: object = None, patience: float = PATIENCE) -> tuple[int, Any]:
+    """Ask a server on loopback; return status and JSON body (None where it is no JSON). Raises OSError where nobody answers in time."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=patience)
+    try:
+        connection.request(method, path, body=None if body is None else json.dumps(body))
+        answer = connection.getresponse()
+        text = answer.read()
+    except http.client.HTTPException as error:
+        raise OSError(str(error)) from error
+    finally:
+        connection.close()
+    try:
+        return answer.status, json.loads(text)
+    except ValueError:
+        return answer.status, None
+
+
+def http_ok(port: int, path: str) -> bool:
+    """Whether a GET is answered with 200."""
+    try:
+        return http_status(port, path)[0] == 200
+    except OSError:
+        return False
+
+
+def postgres_ok(dsn: str) -> bool:
+    """Whether a login and a query work."""
+    try:
+        with psycopg.connect(dsn, connect_timeout=PATIENCE) as connection:
+            return connection.execute("SELECT 1").fetchone() == (1,)
+    except psycopg.Error:
+        return False
+
+
+def touched_lately(path: Path, *, within: float = 5) -> bool:
+    """Whether a sign-of-life file was touched in the last seconds."""
+    try:
+        return time.time() - path.stat().st_mtime < within
+    except OSError:
+        return False

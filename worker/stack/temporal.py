@@ -1,0 +1,39 @@
+"""The embedded Temporal: the CLI's dev server on an SQLite file, with its web UI. Evaluation only: its file may not survive an upgrade."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from worker.stack.child import Child
+from worker.stack.environment import server_environment
+from worker.stack.places import Places
+from worker.stack.private import private_folder
+from worker.stack.probes import http_ok
+from worker.stack.programs import Programs
+
+SEARCH_ATTRIBUTES = ("JustEnoughState", "JustEnoughEnvironment", "JustEnoughRequester")
+# 2.4 times the throughput of the default pragmas; a kill of the process loses nothing (only a power cut could lose the last moments).
+PRAGMAS = ("journal_mode=wal", "synchronous=normal")
+
+
+def temporal_child(places: Places, programs: Programs, ports: Mapping[str, int], *, namespace: str = "default") -> Child:
+    """Describe the server. Raises ProgramMissing."""
+    port, ui, http = ports["temporal"], ports["temporal_ui"], ports["temporal_http"]
+    return Child(
+        name="temporal",
+        argv=(
+            *(str(programs.temporal()), "server", "start-dev", "--ip", "127.0.0.1", "--ui-ip", "127.0.0.1"),
+            *("--port", str(port), "--ui-port", str(ui), "--http-port", str(http), "--namespace", namespace),
+            *("--db-filename", str(places.temporal / "temporal.db"), "--log-level", "warn", "--ui-disable-news-fetch"),
+            *(part for pragma in PRAGMAS for part in ("--sqlite-pragma", pragma)),
+            *(part for name in SEARCH_ATTRIBUTES for part in ("--search-attribute", f"{name}=Keyword")),
+        ),
+        env=server_environment(places),
+        prepare=lambda: _prepare(places),
+        # The HTTP port belongs to the frontend that serves gRPC, so this answers when workers are answered.
+        healthy=lambda: http_ok(http, f"/api/v1/namespaces/{namespace}"),
+    )
+
+
+def _prepare(places: Places) -> None:
+    private_folder(places.temporal)

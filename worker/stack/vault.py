@@ -1,0 +1,109 @@
+"""The embedded OpenBao: one persistent raft node that unseals itself, with a file audit device. Evaluation only: its key lies beside it."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from string import Template
+
+from justenough.errors import GiveUp
+from worker.stack.child import Child
+from worker.stack.environment import server_environment
+from worker.stack.places import Places
+from worker.stack.private import private_folder, write_private
+from worker.stack.probes import http_ok, http_status
+from worker.stack.programs import Programs
+
+HEALTH = "/v1/sys/health"
+NOT_INITIALISED = 501
+FIRST_ELECTION = 20
+"""Seconds that the first start may take until it has elected itself."""
+LONGEST_REQUEST = 10
+"""Seconds; an issue that is in flight at revocation can land no later than this."""
+
+# One node elects itself; waiting long for others (the default multiplier, 5) only makes the first start slow. Audit devices can be
+# declared only here, not over the API, and in HCL only: the JSON form of this block is refused.
+CONFIGURATION = Template("""
+storage "raft" {
+  path = $data
+  node_id = "embedded"
+  performance_multiplier = 1
+}
+api_addr = "http://$address"
+cluster_addr = "http://$cluster"
+listener "tcp" {
+  address = "$address"
+  cluster_address = "$cluster"
+  tls_disable = true
+}
+seal "static" {
+  current_key_id = "local-1"
+  current_key = $key
+}
+audit "file" "main" {
+  options {
+    file_path = $audit
+    mode = "0600"
+  }
+}
+default_max_request_duration = "${longest}s"
+""")
+
+
+class AdminTokenLost(GiveUp):
+    """Vault is initialised, but the admin token that came with it is not in the home."""
+
+
+def vault_child(places: Places, programs: Programs, ports: Mapping[str, int]) -> Child:
+    """Describe the server. Raises ProgramMissing."""
+    port = ports["vault"]
+    return Child(
+        name="vault",
+        argv=(str(programs.vault()), "server", f"-config={places.vault / 'openbao.hcl'}", "-log-level=warn"),
+        env=server_environment(places),
+        prepare=lambda: _prepare(places, ports),
+        awaken=lambda: _initialise(places, port),
+        healthy=lambda: http_ok(port, HEALTH),
+    )
+
+
+def _prepare(places: Places, ports: Mapping[str, int]) -> None:
+    private_folder(places.vault)
+    private_folder(places.vault / "data")
+    if not places.seal_key.exists():
+        write_private(places.seal_key, secrets.token_bytes(32))
+    write_private(places.vault / "openbao.hcl", _configuration(places, ports))
+
+
+def _configuration(places: Places, ports: Mapping[str, int]) -> str:
+    return CONFIGURATION.substitute(
+        {name: json.dumps(str(path)) for name, path in (("data", places.vault / "data"), ("audit", places.vault / "audit.log"))},
+        key=json.dumps(f"file://{places.seal_key}"),
+        address=f"127.0.0.1:{ports['vault']}",
+        cluster=f"127.0.0.1:{ports['vault_cluster']}",
+        longest=LONGEST_REQUEST,
+    )
+
+
+def _initialise(places: Places, port: int) -> None:
+    """Initialise a new server once, keeping its admin token and recovery key before anything uses them. Raises AdminTokenLost."""
+    try:
+        status, _ = http_status(port, HEALTH)
+        if status != NOT_INITIALISED:
+            _require_admin_token(places, status)
+            return
+        _, made = http_status(
+            port, "/v1/sys/init", method="PUT", body={"recovery_shares": 1, "recovery_threshold": 1}, patience=FIRST_ELECTION
+        )
+    except OSError:
+        return  # It does not answer yet; the keeper asks again.
+    if isinstance(made, dict) and "root_token" in made:
+        write_private(places.admin_token, str(made["root_token"]))
+        write_private(places.vault / "recovery.json", json.dumps({"recovery_keys": made["recovery_keys_base64"]}))
+
+
+def _require_admin_token(places: Places, status: int) -> None:
+    if status == 200 and not places.admin_token.exists():
+        message = f"Vault is initialised but {places.admin_token} is missing. Put it back, or remove {places.home} to start anew."
+        raise AdminTokenLost(message)

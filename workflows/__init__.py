@@ -1,0 +1,1 @@
+"""Durable orchestration on Temporal: deterministic, no I/O."""

@@ -1,0 +1,77 @@
+"""Every timeout and retry of the workflows, named. No I/O."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, TypedDict
+
+from temporalio.common import RetryPolicy
+from temporalio.workflow import ActivityCancellationType
+
+SECOND = timedelta(seconds=1)
+
+HEARTBEAT = 10 * SECOND
+"""After this long without a word a session's worker counts as dead. A blocked machine must not look like a death."""
+SESSION_MARGIN = timedelta(minutes=10)
+"""What a session may take beyond its process's time: issuing, ending the process, revoking."""
+GUARD_GRACE = timedelta(minutes=15)
+"""What a guard waits beyond its job's own time before it revokes on its own account."""
+ANSWERS_RECORDED = 500
+"""Signals that one job examines; further ones are ignored, so that a flood cannot end the workflow by its history's size."""
+ANSWERS_AT_ONCE = 50
+SWEEP_EVERY = 10 * SECOND
+SWEEP_LIMIT = 60 * SECOND
+
+
+class LocalOptions(TypedDict):
+    schedule_to_close_timeout: timedelta
+    start_to_close_timeout: timedelta
+    retry_policy: RetryPolicy
+
+
+class PatientOptions(TypedDict):
+    start_to_close_timeout: timedelta
+    retry_policy: RetryPolicy
+
+
+LOCAL: LocalOptions = {
+    "schedule_to_close_timeout": 4 * SECOND,
+    "start_to_close_timeout": 4 * SECOND,
+    "retry_policy": RetryPolicy(initial_interval=0.1 * SECOND, maximum_attempts=3),
+}
+"""Quick steps: tried briefly inside the workflow task; then PATIENT takes over."""
+
+PATIENT: PatientOptions = {
+    "start_to_close_timeout": 30 * SECOND,
+    "retry_policy": RetryPolicy(initial_interval=SECOND, maximum_interval=10 * SECOND),
+}
+"""The same steps while a server they need is away: retried without limit."""
+
+REVOKE: dict[str, Any] = {
+    "start_to_close_timeout": timedelta(minutes=10),
+    "heartbeat_timeout": 30 * SECOND,
+    "retry_policy": RetryPolicy(initial_interval=SECOND, maximum_interval=10 * SECOND),
+    "cancellation_type": ActivityCancellationType.ABANDON,
+}
+"""Revocation: from any worker, without limit; nothing that happens to the workflow stops one that runs."""
+
+CUT: dict[str, Any] = {
+    "start_to_close_timeout": 60 * SECOND,
+    "schedule_to_start_timeout": 30 * SECOND,
+    "heartbeat_timeout": 30 * SECOND,
+    "retry_policy": RetryPolicy(initial_interval=SECOND, maximum_attempts=2),
+}
+"""A revocation that a person asked for while the job runs: what it cannot do, the job's ending does."""
+
+LOOK: dict[str, Any] = {"start_to_close_timeout": SWEEP_LIMIT, "retry_policy": RetryPolicy(maximum_attempts=1)}
+"""One look; whoever wants another asks again."""
+
+
+def session(timeout: int) -> dict[str, Any]:
+    """Return the options of a session whose process may run for `timeout` seconds. It is never tried twice."""
+    return {
+        "start_to_close_timeout": timedelta(seconds=timeout) + SESSION_MARGIN,
+        "heartbeat_timeout": HEARTBEAT,
+        "retry_policy": RetryPolicy(maximum_attempts=1),
+        "cancellation_type": ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+    }

@@ -1,0 +1,32 @@
+"""The sweep and the proof: one look each, started by a schedule or a person. Deterministic, no I/O."""
+
+from __future__ import annotations
+
+from temporalio import workflow
+
+from workflows import options
+
+with workflow.unsafe.imports_passed_through():
+    from activities.ending import Ending
+    from activities.sweeping import Sweeping
+    from justenough.messages import ProofReport, SweepReport
+
+
+@workflow.defn(name="Sweep")
+class Sweep:
+    """Compares Vault and targets with open jobs and revokes what is left over."""
+
+    @workflow.run
+    async def run(self) -> SweepReport:
+        """Return what one sweep saw and did."""
+        return await workflow.execute_activity_method(Sweeping.sweep, **options.LOOK)
+
+
+@workflow.defn(name="Prove")
+class Prove:
+    """Looks afresh at everything a job held; changes nothing."""
+
+    @workflow.run
+    async def run(self, job: str) -> ProofReport:
+        """Return what is alive and what is not."""
+        return await workflow.execute_activity_method(Ending.prove_job, job, **options.LOOK)
