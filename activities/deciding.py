@@ -30,7 +30,7 @@ from justenough.messages import (
     JobInput,
     WithdrawInput,
 )
-from justenough.policy import AccessContext, JobFacts
+from justenough.facts import AccessContext, JobFacts, Phase
 from justenough.spec import Access
 from justenough.statements import Signed, digest_of, request_digest
 
@@ -235,7 +235,7 @@ class Deciding:
         return rejected(job, why, at=self._deps.now(), about=about, raw=raw, request=named.get("request"), person=named.get("person"))
 
 
-def decide(deps: Deps, job: str, verified: VerifiedOrder, access: Access, *, held: Held, phase: str) -> Decision:
+def decide(deps: Deps, job: str, verified: VerifiedOrder, access: Access, *, held: Held, phase: Phase) -> Decision:
     """Return what policy says of one request now."""
     current = deps.config.current()
     facts = JobFacts(id=job, spec=verified.spec, requester=verified.person.id, requester_groups=verified.person.groups)

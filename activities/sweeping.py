@@ -17,7 +17,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from activities import revocation
 from activities.deps import Deps
 from justenough.access import JobState, RevocationState
-from justenough.events import UNATTRIBUTED, EventType, event
+from justenough.events import UNATTRIBUTED, Event, EventType, event
 from justenough.messages import SweepReport
 from justenough.statements import digest_of
 from justenough.views import JobView
@@ -78,7 +78,7 @@ class Sweeping:
             return await self._leftover(job, known)
         if not await self._closed(job, known):
             return None
-        return await self._lost(job)
+        return await self._lost(job, known)
 
     async def _leftover(self, job: str, known: JobView) -> tuple[str, str] | None:
         if known.revocation.state in {RevocationState.NONE, RevocationState.CONFIRMED} and not await asyncio.to_thread(self._traces, job):
@@ -86,10 +86,14 @@ class Sweeping:
         result = await asyncio.to_thread(revocation.revoke, self._deps, job, by="sweep", why="left over after its end", settled=False)
         return ("revoked", job) if result.confirmed else ("failed", f"{job}: {'; '.join(result.failures) or 'a second look is to come'}")
 
-    async def _lost(self, job: str) -> tuple[str, str]:
-        result = await asyncio.to_thread(revocation.revoke, self._deps, job, by="sweep", why="its workflow is gone", settled=False)
-        if not result.confirmed:
-            return "failed", f"{job}: {'; '.join(result.failures) or 'a second look is to come'}"
+    async def _lost(self, job: str, known: JobView) -> tuple[str, str]:
+        unrecorded: tuple[Event, ...] = ()
+        # A session that heard of its workflow's end has left its proof already.
+        if known.revocation.state is not RevocationState.CONFIRMED or await asyncio.to_thread(self._traces, job):
+            result = await asyncio.to_thread(revocation.revoke, self._deps, job, by="sweep", why="its workflow is gone", settled=False)
+            if not result.confirmed:
+                return "failed", f"{job}: {'; '.join(result.failures) or 'a second look is to come'}"
+            unrecorded = result.events
         ended = event(
             EventType.JOB_ENDED,
             job,
@@ -98,7 +102,7 @@ class Sweeping:
             exit_code=None,
             reason="its workflow closed without telling",
         )
-        await asyncio.to_thread(self._deps.store.record, [*result.events, ended])
+        await asyncio.to_thread(self._deps.store.record, [*unrecorded, ended])
         return "lost", job
 
     async def _closed(self, job: str, known: JobView) -> bool:

@@ -5,6 +5,8 @@ A workflow's arguments carry no secret, and the worker trusts none of them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -77,7 +79,7 @@ class Gateway:
             SearchAttributePair(ENVIRONMENT, environment),
             SearchAttributePair(REQUESTER, requester),
         ]
-        try:
+        with suppress(WorkflowAlreadyStartedError), _answering():
             await self._client.start_workflow(
                 JOB,
                 order,
@@ -87,30 +89,14 @@ class Gateway:
                 search_attributes=TypedSearchAttributes(attributes),
                 rpc_timeout=RPC_TIMEOUT,
             )
-        except WorkflowAlreadyStartedError:
-            return
-        except RPCError as error:
-            raise _unavailable(error) from error
 
     async def exists(self, job: str) -> bool:
         """Whether Temporal knows a workflow of this id, open or closed."""
-        try:
-            await self._client.get_workflow_handle(job).describe(rpc_timeout=RPC_TIMEOUT)
-        except RPCError as error:
-            if error.status == RPCStatusCode.NOT_FOUND:
-                return False
-            raise _unavailable(error) from error
-        return True
+        return await self._status(job) is not None
 
     async def is_open(self, job: str) -> bool:
         """Whether the job's workflow still runs."""
-        try:
-            seen = await self._client.get_workflow_handle(job).describe(rpc_timeout=RPC_TIMEOUT)
-        except RPCError as error:
-            if error.status == RPCStatusCode.NOT_FOUND:
-                return False
-            raise _unavailable(error) from error
-        return seen.status == WorkflowExecutionStatus.RUNNING
+        return await self._status(job) == WorkflowExecutionStatus.RUNNING
 
     async def decide(self, job: str, signed: Signed) -> None:
         """Hand a signed answer to the job; durable even while no worker runs. Raises WorkflowGone, TemporalUnavailable."""
@@ -126,17 +112,13 @@ class Gateway:
 
     async def cancel(self, job: str) -> None:
         """Ask the job to end in order. Raises WorkflowGone, TemporalUnavailable."""
-        try:
+        with _answering():
             await self._client.get_workflow_handle(job).cancel(rpc_timeout=RPC_TIMEOUT)
-        except RPCError as error:
-            raise _gone(job, error) from error
 
     async def start_sweep(self) -> None:
         """Start a sweep now, or leave the one that runs; does not wait for it."""
-        try:
+        with _answering():
             await self._client.start_workflow(SWEEP, **self._look("sweep"), rpc_timeout=RPC_TIMEOUT)
-        except RPCError as error:
-            raise _unavailable(error) from error
 
     async def sweep(self) -> SweepReport:
         """Run a sweep now (or join the one that runs) and return its report. Raises TemporalUnavailable."""
@@ -152,10 +134,8 @@ class Gateway:
 
     async def ping(self) -> None:
         """Raise TemporalUnavailable where Temporal's frontend does not answer."""
-        try:
+        with _answering():
             await self._client.count_workflows("WorkflowId = '-'", rpc_timeout=RPC_TIMEOUT)
-        except RPCError as error:
-            raise _unavailable(error) from error
 
     def _look(self, name: str) -> dict[str, Any]:
         return {
@@ -165,26 +145,32 @@ class Gateway:
             "execution_timeout": LOOK_TIMEOUT,
         }
 
+    async def _status(self, job: str) -> WorkflowExecutionStatus | None:
+        with suppress(WorkflowGone), _answering():
+            return (await self._client.get_workflow_handle(job).describe(rpc_timeout=RPC_TIMEOUT)).status
+        return None
+
     async def _run(self, workflow: str, *args: Any, **options: Any) -> Any:
         try:
-            return await self._client.execute_workflow(workflow, *args, **options)
+            with _answering():
+                return await self._client.execute_workflow(workflow, *args, **options)
         except WorkflowFailureError as error:
             raise TemporalUnavailable(f"{workflow} did not finish: no worker answered in time, or it failed") from error
-        except RPCError as error:
-            raise _unavailable(error) from error
 
     async def _signal(self, job: str, name: str, *args: Any) -> None:
-        try:
+        with _answering():
             await self._client.get_workflow_handle(job).signal(name, args=args, rpc_timeout=RPC_TIMEOUT)
-        except RPCError as error:
-            raise _gone(job, error) from error
 
 
-def _gone(job: str, error: RPCError) -> GiveUp | RetryLater:
-    if error.status == RPCStatusCode.NOT_FOUND:
-        return WorkflowGone(f"the workflow of {job} no longer runs")
-    return _unavailable(error)
-
-
-def _unavailable(error: RPCError) -> TemporalUnavailable:
-    return TemporalUnavailable(f"Temporal does not answer ({error.status.name.lower()})")
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Translate what Temporal's client raises. Raises WorkflowGone, TemporalUnavailable."""
+    try:
+        yield
+    except RPCError as error:
+        if error.status == RPCStatusCode.NOT_FOUND:
+            raise WorkflowGone("the workflow no longer runs") from error
+        raise TemporalUnavailable(f"Temporal does not answer ({error.status.name.lower()})") from error
+    except RuntimeError as error:
+        # The client's word for a connection that it could not make.
+        raise TemporalUnavailable("Temporal does not answer (no connection)") from error

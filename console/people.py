@@ -14,6 +14,7 @@ import httpx
 import structlog
 from joserfc import jws, jwt
 from joserfc.errors import JoseError, UnsupportedAlgorithmError
+from joserfc.jwa import JWSAlgModel
 from joserfc.jwk import KeySet
 
 from activities.settings import Settings
@@ -216,7 +217,7 @@ class Recent(Generic[V]):
 class _Vaults(jws.JWSRegistry):
     """The algorithms that Vault signs with. Its `EdDSA` is the old name of Ed25519, which joserfc would warn of at each token."""
 
-    def get_alg(self, name: str) -> jws.JWSAlgModel:
+    def get_alg(self, name: str) -> JWSAlgModel:
         if name not in ALGORITHMS:
             raise UnsupportedAlgorithmError(f"{name} is not one of Vault's algorithms")
         return self.algorithms[name]

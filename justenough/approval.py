@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, field_validator
 
 from justenough.access import Action
 from justenough.documents import read_yaml, validated
@@ -15,7 +15,9 @@ from justenough.model import Duration, Message, Model
 from justenough.spec import Name
 from justenough.statements import Signed
 
+APPROVALS = "approvals.yaml"
 TOP = 3
+NUMBERS = tuple(str(number) for number in range(1, TOP + 1))
 
 
 class Tier(Model):
@@ -43,12 +45,13 @@ class Tiers(Model):
     roles: Roles = Roles()
     tiers: Mapping[Annotated[int, Field(ge=1, le=TOP)], Tier]
 
-    @model_validator(mode="after")
-    def _no_gap(self) -> Self:
-        if sorted(self.tiers) != list(range(1, len(self.tiers) + 1)):
-            message = f"tiers must be numbered 1, 2, … without a gap; found {sorted(self.tiers)}"
+    @field_validator("tiers")
+    @classmethod
+    def _no_gap(cls, tiers: Mapping[int, Tier]) -> Mapping[int, Tier]:
+        if sorted(tiers) != list(range(1, len(tiers) + 1)):
+            message = f"tiers must be numbered 1, 2, … without a gap; found {sorted(tiers)}"
             raise ValueError(message)
-        return self
+        return tiers
 
     @property
     def top(self) -> int:
@@ -154,13 +157,23 @@ def approved_tier(answers: tuple[Answer, ...], *, tiers: Tiers, needed: int, req
 
 def read_tiers(text: str | bytes) -> Tiers:
     """Return approvals.yaml checked; raise InvalidInput with every problem by path."""
-    raw: Any = read_yaml("approvals.yaml", text)
-    if isinstance(raw, dict) and isinstance(raw.get("tiers"), dict):
-        raw = {**raw, "tiers": {_number(key): value for key, value in raw["tiers"].items()}}
-    elif not isinstance(raw, dict):
-        raise InvalidInput("approvals.yaml", (Problem("", "must be a mapping with `roles` and `tiers`"),))
-    return validated("approvals.yaml", Tiers, raw)
+    raw: Any = read_yaml(APPROVALS, text)
+    if not isinstance(raw, dict):
+        raise InvalidInput(APPROVALS, (Problem("", "must be a mapping with `roles` and `tiers`"),))
+    tiers = raw.get("tiers")
+    # Keys are text here, so that a problem's path names them as they are written.
+    unnumbered: list[str] = []
+    if isinstance(tiers, dict):
+        unnumbered = [key for key in tiers if key not in NUMBERS]
+        raw = {**raw, "tiers": {key: value for key, value in tiers.items() if key in NUMBERS}}
+    try:
+        found = validated(APPROVALS, Tiers, raw)
+    except InvalidInput as error:
+        raise InvalidInput(APPROVALS, (*_unnumbered(unnumbered), *error.problems)) from error
+    if unnumbered:
+        raise InvalidInput(APPROVALS, _unnumbered(unnumbered))
+    return found
 
 
-def _number(key: str) -> int | str:
-    return int(key) if key.isascii() and key.isdigit() and len(key) < 4 else key
+def _unnumbered(keys: list[str]) -> tuple[Problem, ...]:
+    return tuple(Problem(f"tiers.{key}", f"tiers are numbered 1 to {TOP}") for key in keys)

@@ -6,171 +6,24 @@ Fields: CONTRACT.md, "Catalog". Two kinds of placeholders, filled at different t
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, StringConstraints, model_validator
-
-from justenough.access import Action, Revocable, Sensitivity
+from justenough.access import Action
 from justenough.documents import read_yaml, validated
 from justenough.errors import InvalidInput, Problem
-from justenough.model import Duration, Model, duration_text
-from justenough.spec import MAX_TTL, Access, JobSpec, Label, LabelKey, Name, ScopeKey, Sentence
+from justenough.model import duration_text
+from justenough.placeholders import SCOPE_PLACEHOLDER, SETTING, did_you_mean, filled, mapped, scoped
+from justenough.resources import ActionDef, Catalog, Issue, ResolvedIssue, Resource, Target, VaultWrite
+from justenough.spec import Access, JobSpec
+
+__all__ = [
+    "CATALOG", "SCOPE_PLACEHOLDER", "SETTING", "Action", "ActionDef", "Catalog", "Issue", "ResolvedIssue", "Resource", "Target", "VaultWrite",
+    "alias_of", "did_you_mean", "problems_of", "provision_writes", "read_catalog", "resolved_issue", "scope_alias", "scoped", "with_settings",
+]  # fmt: skip
 
 CATALOG = "catalog.yaml"
-SETTING = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-# A single brace on each side, so that Vault's own `{{name}}` is left alone.
-SCOPE_PLACEHOLDER = re.compile(r"(?<![{$])\{([a-z][a-z0-9_]{0,31})\}(?!\})")
-# No globs, no empty or dotted segments, no commas, no query: what is written here ends up in Vault policies.
-PATH = re.compile(r"[A-Za-z0-9_${}-][A-Za-z0-9_.${}-]*(?:/[A-Za-z0-9_${}-][A-Za-z0-9_.${}-]*)+")
-NO_SOURCE = ("sys", "auth", "cubbyhole")
-"""Vault's own controls issue nothing that a job could use."""
-
-
-def _vault_path(path: str) -> str:
-    if not PATH.fullmatch(path):
-        message = "must be a path in Vault like database/creds/orders-read (letters, digits, _ - . and placeholders)"
-        raise ValueError(message)
-    if path.partition("/")[0] in NO_SOURCE:
-        message = f"{path.partition('/')[0]}/ is Vault's own and issues nothing to jobs"
-        raise ValueError(message)
-    return path
-
-
-VaultPath = Annotated[str, StringConstraints(max_length=256), AfterValidator(_vault_path)]
-GrantPolicy = Annotated[str, StringConstraints(pattern=r"^je-grant-[a-z0-9-]{1,128}$")]
-Scope = Annotated[Mapping[ScopeKey, Label], Field(min_length=1, max_length=4)]
-ScopeKeys = Annotated[tuple[ScopeKey, ...], Field(max_length=4)]
-
-
-def did_you_mean(wrong: str, known: Iterable[str]) -> str:
-    """Return `; did you mean 'x'?` where something known is close, else nothing."""
-    close = difflib.get_close_matches(wrong, sorted(known), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def _sensitivity(value: Any) -> Any:
-    if isinstance(value, Sensitivity):
-        return value
-    names = [level.name.lower() for level in Sensitivity]
-    if not isinstance(value, str) or value not in names:
-        message = f"must be one of {', '.join(names)}{did_you_mean(str(value), names)}"
-        raise ValueError(message)
-    return Sensitivity[value.upper()]
-
-
-SensitivityName = Annotated[Sensitivity, BeforeValidator(_sensitivity), PlainSerializer(lambda level: level.name.lower(), return_type=str)]
-
-
-class Issue(Model):
-    """Where in Vault a credential comes from."""
-
-    path: VaultPath
-    method: Literal["read", "update"] = "read"
-    data: Mapping[str, str | int | bool] = Field(default_factory=dict)
-    """Sent along with `update`."""
-
-    @model_validator(mode="after")
-    def _data_is_sent(self) -> Self:
-        if self.data and self.method == "read":
-            message = "data is sent with `method: update` only"
-            raise ValueError(message)
-        return self
-
-
-class ResolvedIssue(Model):
-    """An issue with the job's data scope filled in: exactly what Vault is asked."""
-
-    path: str
-    method: Literal["read", "update"]
-    data: Mapping[str, str | int | bool]
-
-
-class Target(Model):
-    """How to see, and end, a job's users in the target itself."""
-
-    postgres: Annotated[str, StringConstraints(min_length=1, max_length=1024)]
-    """A libpq conninfo, without user and password."""
-    observe: VaultPath
-    """Vault path of short-lived users that may read pg_roles and pg_stat_activity."""
-    end: VaultPath
-    """Vault path of short-lived users that may only execute the function that ends a job's users."""
-
-
-class ActionDef(Model):
-    """One action on a resource: how it is issued, under which Vault policy, for how long, and what revoking achieves."""
-
-    issue: Issue
-    policy: GrantPolicy
-    """Written out by `read_catalog` where the catalog leaves it to the pattern `je-grant-<resource>-<action>`."""
-    max_ttl: Annotated[Duration, Field(le=MAX_TTL)]
-    """Seconds."""
-    revocable: Revocable = Revocable.NOW
-    data_scope: ScopeKeys = ()
-    """Keys that a request must bind."""
-    target: Target | None = None
-    lock: Literal["none", "control_group"] = "none"
-
-    @model_validator(mode="after")
-    def _placeholders_are_bound(self) -> Self:
-        texts = {"issue.path": self.issue.path, **{f"issue.data.{key}": value for key, value in self.issue.data.items()}}
-        for where, text in texts.items():
-            unbound = sorted(set(SCOPE_PLACEHOLDER.findall(str(text))) - set(self.data_scope))
-            if unbound:
-                message = f"{where}: {{{unbound[0]}}} is not in data_scope{did_you_mean(unbound[0], self.data_scope)}"
-                raise ValueError(message)
-            if re.search(r"[{}]", SCOPE_PLACEHOLDER.sub("", SETTING.sub("", str(text)))):
-                message = f"{where}: a brace that is no placeholder like {{tenant}} or ${{SETTING}}"
-                raise ValueError(message)
-        return self
-
-
-class Resource(Model):
-    """Something that jobs use under a credential."""
-
-    title: Sentence
-    environment: Name
-    sensitivity: SensitivityName
-    external: bool = False
-    """Whether data written here leaves the organisation."""
-    owner: Name
-    """A group."""
-    connect: Mapping[LabelKey, Annotated[str, StringConstraints(max_length=1024)]] = Field(default_factory=dict)
-    """No secrets; deliverable beside the credential's own fields."""
-    actions: Annotated[Mapping[Action, ActionDef], Field(min_length=1)]
-
-
-class VaultWrite(Model):
-    """One write that `justenough vault setup` applies, idempotent."""
-
-    path: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_{}-][A-Za-z0-9_./{}-]*[A-Za-z0-9_}-]$", max_length=512)]
-    data: Mapping[str, Any] = Field(default_factory=dict)
-    per_scope: ScopeKeys = ()
-    """Repeated for each scope with exactly these keys, `{key}` filled in."""
-    once: bool = False
-    """Written only where nothing is; `${random}` in it is a new random value."""
-
-
-class Catalog(Model):
-    """What can be asked for."""
-
-    resources: Annotated[Mapping[Name, Resource], Field(min_length=1)]
-    scopes: tuple[Scope, ...] = ()
-    """The data scopes that have an identity in Vault."""
-    texts: Mapping[LabelKey, Annotated[str, StringConstraints(max_length=16384)]] = Field(default_factory=dict)
-    """Longer texts that the provisioning writes use as `${NAME}`."""
-    provision: tuple[VaultWrite, ...] = ()
-
-    def action(self, resource: str, action: Action) -> ActionDef | None:
-        """Return the definition of an action, None where it is not offered."""
-        found = self.resources.get(resource)
-        return found.actions.get(action) if found else None
-
-    def scopes_with(self, keys: Iterable[str]) -> tuple[Mapping[str, str], ...]:
-        """Return the scopes that bind exactly these keys."""
-        return tuple(scope for scope in self.scopes if set(scope) == set(keys))
 
 
 def read_catalog(text: str | bytes) -> Catalog:
@@ -191,14 +44,13 @@ def with_settings(catalog: Catalog, env: Mapping[str, str]) -> Catalog:
     Its provisioning writes stay as they are: only `vault setup` has their secrets.
     """
     raw = catalog.model_dump(mode="json", exclude={"provision", "texts"})
-    filled = _filled(raw, env, what=CATALOG)
-    return _checked(filled).model_copy(update={"provision": catalog.provision, "texts": catalog.texts})
+    return _checked(filled(raw, env, what=CATALOG)).model_copy(update={"provision": catalog.provision, "texts": catalog.texts})
 
 
 def provision_writes(catalog: Catalog, env: Mapping[str, str]) -> tuple[VaultWrite, ...]:
     """Return the provisioning writes, one per scope where they say so, settings filled in; raise InvalidInput for missing ones."""
     given = {**env, **catalog.texts, "random": "${random}"}
-    writes = _filled([write.model_dump(mode="json") for write in catalog.provision], given, what=CATALOG, path="provision")
+    writes = filled([write.model_dump(mode="json") for write in catalog.provision], given, what=CATALOG, path="provision")
     return tuple(one for raw in writes for one in _per_scope(validated(CATALOG, VaultWrite, raw), catalog))
 
 
@@ -219,11 +71,6 @@ def scope_alias(action_def: ActionDef, data_scope: Mapping[str, str]) -> str | N
 def alias_of(scope: Mapping[str, str]) -> str:
     """Return the name of a scope's identity: `je-scope-tenant-acme`, keys sorted."""
     return "je-scope-" + "-".join(f"{key}-{scope[key]}" for key in sorted(scope))
-
-
-def scoped(text: str, scope: Mapping[str, str]) -> str:
-    """Return the text with `{key}` replaced by the scope's values; other keys are left alone."""
-    return SCOPE_PLACEHOLDER.sub(lambda found: scope.get(found[1], found[0]), text)
 
 
 def problems_of(spec: JobSpec, catalog: Catalog) -> tuple[Problem, ...]:
@@ -357,38 +204,5 @@ def _write_problems(catalog: Catalog) -> Iterator[Problem]:
 
 def _per_scope(write: VaultWrite, catalog: Catalog) -> Iterator[VaultWrite]:
     for scope in catalog.scopes_with(write.per_scope) if write.per_scope else ({},):
-        data = _mapped(write.data, lambda text, scope=scope: scoped(text, scope))
+        data = mapped(write.data, partial(scoped, scope=scope))
         yield write.model_copy(update={"path": scoped(write.path, scope), "data": data, "per_scope": ()})
-
-
-def _mapped(value: Any, change: Any) -> Any:
-    if isinstance(value, str):
-        return change(value)
-    if isinstance(value, Mapping):
-        return {key: _mapped(inner, change) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_mapped(inner, change) for inner in value]
-    return value
-
-
-def _filled(value: Any, env: Mapping[str, str], *, what: str, path: str = "") -> Any:
-    problems = tuple(
-        Problem(where, f"setting {name} is missing: set the environment variable {name}")
-        for where, text in _texts(value, path)
-        for name in SETTING.findall(text)
-        if name not in env
-    )
-    if problems:
-        raise InvalidInput(what, problems)
-    return _mapped(value, lambda text: SETTING.sub(lambda found: env[found[1]], text))
-
-
-def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
-    if isinstance(value, str):
-        yield path, value
-    elif isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _texts(inner, f"{path}.{key}" if path else str(key))
-    elif isinstance(value, list | tuple):
-        for index, inner in enumerate(value):
-            yield from _texts(inner, f"{path}[{index}]")

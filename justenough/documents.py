@@ -1,8 +1,11 @@
-"""Reads YAML that strangers wrote: JSON's types only, bounded, no aliases, no duplicate keys; every problem by its path. No I/O."""
+"""Reads YAML that strangers wrote: JSON's types only, bounded, no aliases, no tags, no duplicate keys; every problem by its path. No I/O."""
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any, TypeVar
 
 import yaml
@@ -12,36 +15,60 @@ from justenough.errors import InvalidInput, Problem
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 32
+MAX_NODES = 20_000
+MAX_PROBLEMS = 100
+UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 SAFE_INTEGER = 2**53 - 1
 
 M = TypeVar("M", bound=BaseModel)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader without aliases, without timestamps, and with duplicate keys refused."""
+    """YAML's safe loader, without anchors, aliases and tags; every key is its own text and there once; bounded in work."""
+
+    nodes = 0
+    depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        event = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call] # the stubs leave it out
+        self.nodes += 1
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-            raise yaml.constructor.ConstructorError(None, None, "anchors and aliases are not allowed", event.start_mark)
-        return super().compose_node(parent, index)
+            raise _refused("anchors and aliases are not allowed", event.start_mark)
+        if getattr(event, "tag", None) is not None:
+            raise _refused("tags are not allowed", event.start_mark)
+        if self.nodes > MAX_NODES:
+            raise _refused(f"more than {MAX_NODES:,} values", event.start_mark)
+        if self.depth > MAX_DEPTH:
+            raise _refused("nested too deeply", event.start_mark)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - PyYAML's signature
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
-                raise yaml.constructor.ConstructorError(None, None, "keys must be plain text", key.start_mark)
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} is there twice", key.start_mark)
-            seen.add(key.value)
-        return {str(key): value for key, value in super().construct_mapping(node, deep).items()}
+        mapping: dict[str, Any] = {}
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.value == "<<":
+                raise _refused("keys must be plain text", key.start_mark)
+            if key.value in mapping:
+                raise _refused(f"key {key.value!r} is there twice", key.start_mark)
+            mapping[key.value] = self.construct_object(value, deep=deep)
+        return mapping
 
 
-# Timestamps stay text: what is signed is JSON, and JSON has none.
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
+def _refused(why: str, mark: yaml.Mark) -> yaml.YAMLError:
+    return yaml.constructor.ConstructorError(None, None, why, mark)
+
+
+# The words and numbers of YAML 1.2's core schema, decimal only: `on`, `yes`, `017`, `12:30` and dates stay text, as people mean them.
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?(?:0|[1-9][0-9]*)", list("-+0123456789")),
+    ("float", r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?", list("-+.0123456789")),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z"), _first)
 
 
 def read_yaml(what: str, text: str | bytes) -> Any:
@@ -53,8 +80,6 @@ def read_yaml(what: str, text: str | bytes) -> Any:
         value = yaml.load(raw.decode("utf-8"), Loader=_Loader)  # noqa: S506 - a safe loader, narrowed above
     except UnicodeDecodeError as error:
         raise InvalidInput(what, (Problem("", f"not UTF-8 text (byte {error.start})"),)) from error
-    except RecursionError as error:
-        raise InvalidInput(what, (Problem("", "nested too deeply"),)) from error
     except ValueError as error:
         raise InvalidInput(what, (Problem("", f"not readable as YAML: {error}"),)) from error
     except yaml.YAMLError as error:
@@ -65,7 +90,7 @@ def read_yaml(what: str, text: str | bytes) -> Any:
 
 def check_json(what: str, value: Any) -> None:
     """Raise InvalidInput where a value is not plain JSON that every reader reads alike (I-JSON: RFC 7493)."""
-    problems = tuple(_unlike_json(value, "", 0))
+    problems = tuple(islice(_unlike_json(value, "", 0), MAX_PROBLEMS))
     if problems:
         raise InvalidInput(what, problems)
 
@@ -108,14 +133,21 @@ def _unlike_json(value: Any, path: str, depth: int) -> Iterable[Problem]:
     elif isinstance(value, list):
         for index, inner in enumerate(value):
             yield from _unlike_json(inner, f"{path}[{index}]", depth + 1)
-    elif isinstance(value, str):
-        if any("\ud800" <= character <= "\udfff" or character == "\0" for character in value):
-            yield Problem(path, "text with characters that cannot be stored")
-    elif isinstance(value, int):
-        if abs(value) > SAFE_INTEGER:
-            yield Problem(path, "a number too large to be exact")
-    elif isinstance(value, float):
-        if value != value or value in {float("inf"), float("-inf")}:
-            yield Problem(path, "not a number")
-    elif value is not None:
-        yield Problem(path, f"{type(value).__name__} is not allowed; use text")
+    else:
+        why = _unlike_scalar(value)
+        if why:
+            yield Problem(path, why)
+
+
+def _unlike_scalar(value: Any) -> str | None:
+    match value:
+        case None | bool():
+            return None
+        case str():
+            return "text with characters that cannot be stored" if UNSTORABLE.search(value) else None
+        case float() if not math.isfinite(value):
+            return "not a number"
+        case int() | float():
+            # A larger float would be written without a point, and read back as an integer that is not exact.
+            return None if abs(value) <= SAFE_INTEGER else "a number too large to be exact"
+    return f"{type(value).__name__} is not allowed; use text"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
@@ -16,7 +17,7 @@ from typing import Annotated, Any, Literal
 import rfc8785
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from pydantic import PlainSerializer, StringConstraints
+from pydantic import BeforeValidator, PlainSerializer, StringConstraints
 
 from justenough.access import Action
 from justenough.model import Message, Model
@@ -24,20 +25,31 @@ from justenough.spec import Access, JobSpec
 
 MAX_LIFE = timedelta(days=7)
 MAX_SKEW = timedelta(minutes=2)
+MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 
 
 def rfc3339(moment: datetime) -> str:
     """Return a moment as RFC 3339 UTC with whole seconds: `2026-01-31T09:30:00Z`."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return moment.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat() + "Z"
+
+
+def moment_of(value: Any) -> datetime:
+    """Return the moment that RFC 3339 UTC text with whole seconds stands for; raise ValueError on any other spelling."""
+    if isinstance(value, str) and MOMENT.fullmatch(value):
+        return datetime.fromisoformat(value)
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return value.astimezone(UTC).replace(microsecond=0)
+    message = "a moment is written like 2026-01-31T09:30:00Z"
+    raise ValueError(message)
 
 
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
-Moment = Annotated[datetime, PlainSerializer(rfc3339, return_type=str)]
+Moment = Annotated[datetime, BeforeValidator(moment_of), PlainSerializer(rfc3339, return_type=str)]
 """RFC 3339 UTC with whole seconds, as text."""
 
 
 class OrderStatement(Model):
-    """`The person launches this job with this content.`"""
+    """The person launches this job with this content."""
 
     type: Literal["order"] = "order"
     job: str
@@ -53,7 +65,7 @@ class OrderStatement(Model):
 
 
 class DecisionStatement(Model):
-    """`The person approves (or denies) exactly this request.`"""
+    """The person approves (or denies) exactly this request."""
 
     type: Literal["decision"] = "decision"
     job: str
@@ -125,7 +137,7 @@ def why_not_signed(signed: Signed, keys: Mapping[int, bytes]) -> str | None:
         raw = base64.b64decode(encoded, validate=True)
         number = int(version.removeprefix("v"))
         message = canonical(signed.statement)
-    except (ValueError, binascii.Error):
+    except (ValueError, binascii.Error, RecursionError):
         return "the signature or the statement is not readable"
     if prefix != "vault" or number not in keys:
         return "the signature names a key that the person does not have"

@@ -131,7 +131,10 @@ def _settings() -> Settings:
 
 
 def _fail(error: JustEnoughError, *, code: int = FAILED) -> NoReturn:
-    err.print(f"Error: {error}", markup=False)
+    if isinstance(error, InvalidInput):
+        err.print(f"Error: {error.what} is wrong:", *(f"  {problem}" for problem in error.problems), sep="\n", markup=False)
+    else:
+        err.print(f"Error: {error}", markup=False)
     raise typer.Exit(code) from error
 
 

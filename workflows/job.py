@@ -98,9 +98,8 @@ class Job:
             "job": self._order.job,
             "state": self._state.value,
             "requests": {
-                request: {"state": state.value, "tier": ladder.current, "respond_by": ladder.respond_by.isoformat()}
-                for request, state in self._escalation.states.items()
-                if (ladder := self._escalation.ladders[request])
+                request: {"state": self._escalation.states[request].value, "tier": ladder.current, "respond_by": ladder.respond_by.isoformat()}
+                for request, ladder in self._escalation.ladders.items()
             },
         }
 
@@ -159,7 +158,7 @@ class Job:
     async def _start_guard(self, decided: Decided) -> None:
         grace = int((options.SESSION_MARGIN + options.GUARD_GRACE).total_seconds())
         try:
-            await workflow.start_child_workflow(
+            _ = await workflow.start_child_workflow(
                 Guard.run,
                 GuardInput(job=self._order.job, deadline=decided.timeout + grace),
                 id=f"{self._order.job}-guard",
@@ -192,12 +191,18 @@ class Job:
 
     def _outcome(self, result: SessionResult) -> Outcome:
         # What ended by itself before the wish to stop arrived keeps its own ending.
-        state = self._stop if self._stop and result.stopped else result.outcome
-        return Outcome(state, exit_code=result.exit_code, reason=result.reason, clean=result.clean, unrecorded=result.unrecorded)
+        asked = self._stop if result.stopped else None
+        return Outcome(
+            asked or result.outcome,
+            exit_code=result.exit_code,
+            reason=None if asked else result.reason,
+            clean=result.clean,
+            unrecorded=result.unrecorded,
+        )
 
     def _unproven(self, error: ActivityError) -> Outcome:
         if self._stop:
-            return Outcome(self._stop, reason="stopped")
+            return Outcome(self._stop)
         if isinstance(error.cause, ActivityTimeout):
             return Outcome(JobState.FAILED, reason="worker_lost")
         detail = error.cause.type if isinstance(error.cause, ApplicationError) else type(error.cause).__name__

@@ -28,8 +28,9 @@ def furnish(launch: Launch) -> Room:
 
 
 def clear(room: Room) -> None:
-    """Remove the folder. Blocks."""
-    shutil.rmtree(Path(room.home).parent, ignore_errors=True)
+    """Remove what `furnish` made, and nothing else. Blocks."""
+    if room != Room():
+        shutil.rmtree(Path(room.home).parent, ignore_errors=True)
 
 
 def bare_command(launch: Launch) -> tuple[str, ...]:

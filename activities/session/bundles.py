@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from justenough import bundle
@@ -14,14 +16,17 @@ from justenough.errors import InvalidInput, Problem
 def unpacked(home: Path, digest: str, content: bytes) -> Path:
     """Return the folder `<home>/run/bundles/<hex>` that holds exactly this archive's files, unpacking them where it does not.
 
-    Blocks (files of up to 64 MB). Raises InvalidInput where the content is not what the digest names, `bundle.entries` refuses it,
-    or the folder does not keep it.
+    Blocks (files of up to 64 MB). Raises InvalidInput where the content is not what the digest names, `bundle.entries` refuses it.
     """
     if bundle.digest(content) != digest:
         raise InvalidInput("bundle", (Problem("", f"its content is not {digest}"),))
     folder = home.absolute() / "run" / "bundles" / digest.removeprefix("sha256:")
     if not _holds(folder, content):
-        _replace(folder, content)
+        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with _alone(folder.parent):
+            # Somebody may have been quicker; theirs is as good, and a job may be running from it.
+            if not _holds(folder, content):
+                _replace(folder, content)
     return folder
 
 
@@ -44,27 +49,26 @@ def _make_folders(folder: Path, within: Path) -> None:
         folder.chmod(0o755)
 
 
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep every other session on this machine from changing the folder."""
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def _replace(folder: Path, content: bytes) -> None:
-    """Put the whole folder in place at once: another session may be doing the same."""
-    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """Put the whole folder in place at once; whatever is there instead of it goes."""
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name[:8]}-", dir=folder.parent))
     try:
         fresh = aside / "fresh"
         fresh.mkdir()
         unpack(content, fresh)
-        _swap(fresh, folder, aside)
-        if not _holds(folder, content):
-            raise InvalidInput("bundle", (Problem("", f"{folder} does not keep what is written there"),))
+        with contextlib.suppress(FileNotFoundError):
+            folder.rename(aside / "stale")
+        fresh.rename(folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-
-
-def _swap(fresh: Path, folder: Path, aside: Path) -> None:
-    # A folder that holds something else is moved away first; one that another session just put there is as good as ours.
-    with contextlib.suppress(FileNotFoundError):
-        folder.rename(aside / "stale")
-    with contextlib.suppress(OSError):
-        fresh.rename(folder)
 
 
 def _holds(folder: Path, content: bytes) -> bool:

@@ -67,7 +67,7 @@ async def _renewed(deps: Deps, job: str, issuer: Issuer, item: Issuance) -> int:
         at=now,
         about=f"{item.credential.id}/{now.timestamp():.0f}",
         credential=item.credential.id,
-        expires_at=None,
+        expires_at=item.credential.expires_at.isoformat(),
     )
     await asyncio.to_thread(deps.store.record, [fact])
     return lives

@@ -30,6 +30,9 @@ def accounts(uid: int) -> dict[str, str]:
 def layout(launch: Launch, files: Mapping[str, int], *, sized: bool, hidden: tuple[Path, ...]) -> Iterator[str]:
     """Yield bubblewrap's arguments. `files` are written from open handles; `hidden` are folders that no job may see inside the rest."""
     yield from ("--ro-bind", "/usr", "/usr", *_links(), "--proc", "/proc", "--dev", "/dev")
+    for scratch, size in SCRATCH.items():
+        # Its one user is the job's, whom root's bubblewrap cannot make the owner.
+        yield from ("--perms", "1777", *(("--size", str(size)) if sized else ()), "--tmpfs", scratch)
     etc = [path for path in (Path("/etc", name) for name in ETC) if path.exists()]
     # Folders that bubblewrap makes on the way to a mount are its own user's alone: make them first, for all.
     for folder in _parents((*etc, *launch.interpreter.prefixes, Path("/var/tmp"), Path(ROOM.files, "any"))):  # noqa: S108 - inside the sandbox
@@ -37,9 +40,6 @@ def layout(launch: Launch, files: Mapping[str, int], *, sized: bool, hidden: tup
     yield from ("--symlink", ROOM.scratch, "/var/tmp")  # noqa: S108 - inside the sandbox
     for path in etc:
         yield from ("--ro-bind", str(path), str(path))
-    for scratch, size in SCRATCH.items():
-        # Its one user is the job's, whom root's bubblewrap cannot make the owner.
-        yield from ("--perms", "1777", *(("--size", str(size)) if sized else ()), "--tmpfs", scratch)
     for prefix in launch.interpreter.prefixes:
         yield from ("--ro-bind", str(prefix), str(prefix))
     yield from _hide(hidden, (SYSTEM, *launch.interpreter.prefixes))

@@ -19,12 +19,9 @@ def of_uid(uid: int) -> Belongs:
     return lambda pid: str(uid) in _status(pid).get("Uid", "").split() and _alive(pid)
 
 
-def of_namespace(first: int) -> Belongs:
-    """Those in the pid namespace of its first process, which is bubblewrap's own and left out."""
-    inode = _namespace(first)
-    return lambda pid: (
-        inode is not None and _namespace(pid) == inode and _status(pid).get("NSpid", "").split()[-1:] != ["1"] and _alive(pid)
-    )
+def of_namespace(inode: int) -> Belongs:
+    """Those in a pid namespace, without its first one, which is bubblewrap's own."""
+    return lambda pid: _namespace(pid) == inode and _status(pid).get("NSpid", "").split()[-1:] != ["1"] and _alive(pid)
 
 
 def of_session(leader: int, mark: str) -> Belongs:

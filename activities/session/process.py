@@ -12,8 +12,9 @@ from typing import Self
 
 import structlog
 
-from activities.session import members
+from activities.session import bare, members
 from activities.session.launch import PLAIN, Launch, Room
+from activities.session.layout import ROOM
 from activities.session.members import Belongs
 from activities.session.pipes import readable, reading
 from activities.session.sandbox import Isolation, Sandbox
@@ -60,14 +61,14 @@ class JobProcess:
     @classmethod
     async def start(cls, sandbox: Sandbox, launch: Launch) -> Self:
         """Start a job; raise StartFailed. Call it on the loop of the worker's main thread: sandboxes end with the thread that made them."""
-        room = await asyncio.to_thread(sandbox.room, launch)
+        room = await asyncio.to_thread(bare.furnish, launch) if sandbox.isolation is Isolation.OFF else ROOM
         try:
             return await cls._started(sandbox, launch, room)
         except OSError as error:
-            sandbox.leave(room)
+            bare.clear(room)
             raise StartFailed(f"the process could not be started: {error.strerror}") from error
         except BaseException:
-            sandbox.leave(room)
+            bare.clear(room)
             raise
 
     async def wait(self) -> int:
@@ -137,7 +138,7 @@ class JobProcess:
             os.close(self.output)
             raise
         self._init = self._handle_of(told.get("child-pid"))
-        self._belongs = self._membership()
+        self._belongs = self._membership(told.get("pid-namespace"))
         self._ended = asyncio.create_task(self._end(), name=f"end of {self.launch.job}")
 
     def _handle_of(self, pid: int | None) -> int | None:
@@ -153,12 +154,12 @@ class JobProcess:
         os.close(handle)
         return None
 
-    def _membership(self) -> Belongs:
+    def _membership(self, namespace: int | None) -> Belongs:
         if self.sandbox.isolation is not Isolation.NAMESPACES and os.geteuid() == 0:
             return members.of_uid(self.launch.uid)
         if self.sandbox.isolation is Isolation.OFF:
             return members.of_session(self._outer.pid, f"JUSTENOUGH_JOB_ID={self.launch.job}")
-        return members.of_namespace(self._init) if self._init is not None else _nobody
+        return members.of_namespace(namespace) if namespace is not None else _nobody
 
     async def _end(self) -> int:
         code = await self._outer.wait()
@@ -170,7 +171,9 @@ class JobProcess:
             if self._init is not None:
                 os.close(self._init)
                 self._init = None
-            await asyncio.to_thread(self.sandbox.leave, self._room)
+            # The threads are Vault's, and may all be waiting for it: no sandboxed job ends later for that.
+            if self._room is not ROOM:
+                await asyncio.to_thread(bare.clear, self._room)
         return code
 
     async def _clear(self) -> None:
@@ -193,7 +196,8 @@ class JobProcess:
             await gone.wait()
 
     async def _clear_one_by_one(self) -> None:
-        self._signal_group(signal.SIGKILL)
+        if not members.PROC.is_dir():
+            self._signal_group(signal.SIGKILL)
         while await asyncio.to_thread(members.signal_all, self._belongs, signal.SIGKILL):  # noqa: ASYNC110 - nobody tells of their end
             await asyncio.sleep(LOOK_AGAIN)
 

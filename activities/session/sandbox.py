@@ -75,15 +75,6 @@ class Sandbox:
         found._try_out(settings.job_uid_base if root else os.geteuid())
         return found
 
-    def room(self, launch: Launch) -> Room:
-        """Return the job's places; without a sandbox they are made here, for `leave` to remove. Blocks."""
-        return bare.furnish(launch) if self.isolation is Isolation.OFF else ROOM
-
-    def leave(self, room: Room) -> None:
-        """Remove what `room` made. Blocks."""
-        if self.isolation is Isolation.OFF:
-            bare.clear(room)
-
     @contextmanager
     def prepared(self, launch: Launch, room: Room = ROOM, *, status: int | None = None) -> Iterator[Prepared]:
         """Hold open what the process inherits, until it is started. `status` is where bubblewrap reports what it started."""

@@ -11,17 +11,14 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, case, exists, or_, select, update
+from sqlalchemy import Connection, Update, bindparam, case, exists, or_, select, update
 
 from activities.store.engine import insert_new
-from activities.store.tables import APPROVALS, CREDENTIALS, JOBS, ORDERS, REQUESTS
+from activities.store.tables import APPROVALS, CREDENTIALS, JOBS, ORDERS, REQUESTS, Moment
 from justenough.access import CredentialState, JobState, RequestState, RevocationState
 from justenough.events import EventType
 from justenough.ledger import Entry
 
-ENDED = tuple(state.value for state in JobState if state.ended)
-WAITING = (JobState.PENDING.value, JobState.AWAITING_APPROVAL.value)
-GRANTABLE = (RequestState.PENDING.value, RequestState.ALLOWED.value, RequestState.APPROVED.value)
 FIRST_DECISION = ("start", "runtime")
 """Phases that settle a request; at issue and renewal policy only looks again."""
 
@@ -54,6 +51,59 @@ def moment(text: str) -> datetime:
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
+# Statements are built once. What their parameters name besides `which` and `theirs` is set as it is given.
+_ENDED = JOBS.c.ended_at.is_not(None)
+_WAITING = or_(JOBS.c.state == JobState.PENDING.value, JOBS.c.state == JobState.AWAITING_APPROVAL.value)
+_SETTLED = or_(JOBS.c.revocation_state == RevocationState.NONE.value, JOBS.c.revocation_state == RevocationState.CONFIRMED.value)
+"""The job's revocation looks done, or never needed."""
+_UNCOVERED = exists().where(
+    CREDENTIALS.c.job_id == JOBS.c.id,
+    CREDENTIALS.c.live,
+    or_(JOBS.c.revocation_confirmed_at.is_(None), CREDENTIALS.c.issued_at > JOBS.c.revocation_confirmed_at),
+)
+"""Something lives that no proof covers."""
+_OVERDUE = JOBS.c.revocation_state == RevocationState.OVERDUE.value
+_NOT_PROVED_AFTER = or_(JOBS.c.revocation_confirmed_at.is_(None), JOBS.c.revocation_confirmed_at <= bindparam("fact_at", type_=Moment))
+"""The fact is not older than the proof that stands."""
+
+_JOB = update(JOBS).where(JOBS.c.id == bindparam("which"))
+_START = _JOB.where(JOBS.c.started_at.is_(None)).values(state=case((_WAITING, JobState.RUNNING.value), else_=JOBS.c.state))
+_AWAIT = _JOB.where(_WAITING).values(state=JobState.AWAITING_APPROVAL.value)
+_END = _JOB.where(~_ENDED)
+_REOPEN = _JOB.where(or_(_ENDED, JOBS.c.revocation_state == RevocationState.CONFIRMED.value), _SETTLED, _UNCOVERED).values(
+    revocation_state=RevocationState.PENDING.value, revocation_confirmed_at=None
+)
+"""A job that has ended, or was shown to be clean, and of which something lives, is not clean."""
+_REVOKE = _JOB.where(_NOT_PROVED_AFTER).values(
+    state=case((_ENDED, JOBS.c.state), else_=JobState.REVOKING.value),
+    revocation_state=case((_OVERDUE, RevocationState.OVERDUE.value), else_=RevocationState.PENDING.value),
+    revocation_confirmed_at=None,
+)
+_FAIL = _JOB.where(_NOT_PROVED_AFTER).values(revocation_state=RevocationState.OVERDUE.value, revocation_confirmed_at=None)
+_PROVE = _JOB.where(_NOT_PROVED_AFTER).values(revocation_state=RevocationState.CONFIRMED.value, revocation_failures=[])
+
+_REQUEST = update(REQUESTS).where(REQUESTS.c.id == bindparam("which"), REQUESTS.c.job_id == bindparam("theirs"))
+_PENDING = _REQUEST.where(REQUESTS.c.state == RequestState.PENDING.value)
+_OPEN = _REQUEST.where(REQUESTS.c.state.in_([state.value for state in RequestState if state.granted] + [RequestState.PENDING.value]))
+_DECIDE = _PENDING.values(
+    current_tier=case((REQUESTS.c.current_tier > bindparam("needed"), REQUESTS.c.current_tier), else_=bindparam("needed"))
+)
+_WITHDRAW_ALL = (
+    update(REQUESTS)
+    .where(REQUESTS.c.job_id == bindparam("theirs"), REQUESTS.c.state == RequestState.PENDING.value)
+    .values(state=RequestState.WITHDRAWN.value)
+)
+
+_CREDENTIAL = update(CREDENTIALS).where(CREDENTIALS.c.id == bindparam("which"), CREDENTIALS.c.job_id == bindparam("theirs"))
+_ALIVE = _CREDENTIAL.where(CREDENTIALS.c.live)
+_TELL = _CREDENTIAL.where(CREDENTIALS.c.revoked_at.is_(None)).values(
+    state=case((CREDENTIALS.c.live, CredentialState.REVOKED.value), else_=CREDENTIALS.c.state)
+)
+_ALL = update(CREDENTIALS).where(CREDENTIALS.c.job_id == bindparam("theirs"))
+_REVOKE_ALL = _ALL.where(CREDENTIALS.c.state == CredentialState.ISSUED.value).values(state=CredentialState.REVOKING.value)
+_FAIL_ALL = _ALL.where(CREDENTIALS.c.live).values(state=CredentialState.OVERDUE.value)
+
+
 def job_submitted(connection: Connection, fact: Fact) -> None:
     """Open the job and keep its order."""
     data = fact.data
@@ -67,20 +117,17 @@ def job_submitted(connection: Connection, fact: Fact) -> None:
 
 def job_started(connection: Connection, fact: Fact) -> None:
     """The process is about to run."""
-    state = case((JOBS.c.state.in_(WAITING), JobState.RUNNING.value), else_=JOBS.c.state)
-    first = JOBS.c.started_at.is_(None)
-    _change_job(connection, fact, first, {"state": state, "started_at": fact.at, "sandbox": fact.data["sandbox"]})
+    _job(connection, _START, fact, {"started_at": fact.at, "sandbox": fact.data["sandbox"]})
 
 
 def job_ended(connection: Connection, fact: Fact) -> None:
     """The first ending wins. What was issued and not shown to be dead keeps the job's revocation open."""
     ended = {"state": JobState(fact.data["state"]).value, "ended_at": fact.at}
     told = {"exit_code": fact.data["exit_code"], "reason": fact.data["reason"]}
-    if _change_job(connection, fact, JOBS.c.state.not_in(ENDED), {**ended, **told}):
-        _change_job(connection, fact, and_(_settled(), _uncovered()), REOPENED)
+    if _job(connection, _END, fact, {**ended, **told}):
+        _job(connection, _REOPEN, fact)
         # Nobody can answer for it any more.
-        pending = (REQUESTS.c.job_id == fact.job) & (REQUESTS.c.state == RequestState.PENDING.value)
-        connection.execute(update(REQUESTS).where(pending).values(state=RequestState.WITHDRAWN.value))
+        connection.execute(_WITHDRAW_ALL, {"theirs": fact.job})
 
 
 def access_requested(connection: Connection, fact: Fact) -> None:
@@ -99,24 +146,23 @@ def access_decided(connection: Connection, fact: Fact) -> None:
     data = fact.data
     state = {"allowed": RequestState.ALLOWED, "needs_approval": RequestState.PENDING, "denied": RequestState.DENIED}[data["outcome"]]
     if data["phase"] in FIRST_DECISION:
-        current = case((REQUESTS.c.current_tier > data["tier"], REQUESTS.c.current_tier), else_=data["tier"])
         why = {name: data[name] for name in ("tier", "policies", "policy_digest", "digest")}
-        _change_request(connection, fact, {"state": state.value, "current_tier": current, **why})
+        _request(connection, _DECIDE, fact, {"state": state.value, "needed": data["tier"], **why})
     elif data["phase"] == "issue" and state is RequestState.DENIED:
-        _change_request(connection, fact, {"state": state.value, "policies": data["policies"]}, among=GRANTABLE)
+        _request(connection, _OPEN, fact, {"state": state.value, "policies": data["policies"]})
 
 
 def access_withdrawn(connection: Connection, fact: Fact) -> None:
     """The job no longer asks for it."""
-    _change_request(connection, fact, {"state": RequestState.WITHDRAWN.value}, among=GRANTABLE)
+    _request(connection, _OPEN, fact, {"state": RequestState.WITHDRAWN.value})
 
 
 def approval_opened(connection: Connection, fact: Fact) -> None:
     """A tier answers now: opened, or climbed to."""
     data = fact.data
     until = moment(data["respond_by"]) if data["respond_by"] else None
-    _change_request(connection, fact, {"current_tier": data["tier"], "quorum": data["quorum"], "expires_at": until})
-    _change_job(connection, fact, JOBS.c.state.in_(WAITING), {"state": JobState.AWAITING_APPROVAL.value})
+    _request(connection, _PENDING, fact, {"current_tier": data["tier"], "quorum": data["quorum"], "expires_at": until})
+    _job(connection, _AWAIT, fact)
 
 
 def approval_decided(connection: Connection, fact: Fact) -> None:
@@ -126,14 +172,14 @@ def approval_decided(connection: Connection, fact: Fact) -> None:
     same = {name: data[name] for name in ("tier", "decision", "reason", "ttl")}
     insert_new(connection, APPROVALS, {"id": fact.id, "request_id": data["request"], **answer, **same})
     if data["verdict"] == "approved":
-        _change_request(connection, fact, {"state": RequestState.APPROVED.value, "granted_ttl": data["granted_ttl"]})
+        _request(connection, _PENDING, fact, {"state": RequestState.APPROVED.value, "granted_ttl": data["granted_ttl"]})
     elif data["verdict"] == "denied":
-        _change_request(connection, fact, {"state": RequestState.DENIED.value})
+        _request(connection, _PENDING, fact, {"state": RequestState.DENIED.value})
 
 
 def approval_expired(connection: Connection, fact: Fact) -> None:
     """Nobody answered up to the top tier."""
-    _change_request(connection, fact, {"state": RequestState.EXPIRED.value})
+    _request(connection, _PENDING, fact, {"state": RequestState.EXPIRED.value})
 
 
 def credential_issued(connection: Connection, fact: Fact) -> None:
@@ -143,55 +189,46 @@ def credential_issued(connection: Connection, fact: Fact) -> None:
     ids = {"id": data["credential"], "job_id": fact.job, "request_id": data["request"]}
     times = {"issued_at": moment(data["issued_at"]), "expires_at": moment(data["expires_at"])}
     insert_new(connection, CREDENTIALS, {**ids, **same, **times, "state": CredentialState.ISSUED.value, "live": True})
-    over = or_(JOBS.c.state.in_(ENDED), JOBS.c.revocation_state == RevocationState.CONFIRMED.value)
-    _change_job(connection, fact, and_(over, _settled(), _uncovered()), REOPENED)
+    _job(connection, _REOPEN, fact)
 
 
 def credential_renewed(connection: Connection, fact: Fact) -> None:
     """It ends later."""
-    _change_credential(connection, fact, CREDENTIALS.c.live, {"expires_at": moment(fact.data["expires_at"])})
+    _credential(connection, _ALIVE, fact, {"expires_at": moment(fact.data["expires_at"])})
 
 
 def credential_revoked(connection: Connection, fact: Fact) -> None:
     """Vault was told; whether it is dead is another event."""
-    state = case((CREDENTIALS.c.live, CredentialState.REVOKED.value), else_=CREDENTIALS.c.state)
-    _change_credential(connection, fact, CREDENTIALS.c.revoked_at.is_(None), {"state": state, "revoked_at": fact.at})
+    _credential(connection, _TELL, fact, {"revoked_at": fact.at})
 
 
 def credential_confirmed(connection: Connection, fact: Fact) -> None:
     """It was looked at and found dead."""
     dead = {"state": CredentialState.CONFIRMED.value, "live": False, "confirmed_at": fact.at, "confirmed_how": fact.data["how"]}
-    _change_credential(connection, fact, CREDENTIALS.c.live, dead)
+    _credential(connection, _ALIVE, fact, dead)
 
 
 def credential_expired(connection: Connection, fact: Fact) -> None:
     """Its time ran out, and nobody could look."""
-    _change_credential(connection, fact, CREDENTIALS.c.live, {"state": CredentialState.EXPIRED.value, "live": False})
+    _credential(connection, _ALIVE, fact, {"state": CredentialState.EXPIRED.value, "live": False})
 
 
 def revocation_started(connection: Connection, fact: Fact) -> None:
     """Revoking goes on until its own proof; overdue stays overdue until then."""
-    state = case((JOBS.c.state.in_(ENDED), JOBS.c.state), else_=JobState.REVOKING.value)
-    overdue = JOBS.c.revocation_state == RevocationState.OVERDUE.value
-    open_ = case((overdue, RevocationState.OVERDUE.value), else_=RevocationState.PENDING.value)
-    if _change_job(connection, fact, _not_proved_after(fact), {"state": state, "revocation_state": open_, "revocation_confirmed_at": None}):
-        issued = and_(CREDENTIALS.c.job_id == fact.job, CREDENTIALS.c.state == CredentialState.ISSUED.value)
-        connection.execute(update(CREDENTIALS).where(issued).values(state=CredentialState.REVOKING.value))
+    if _job(connection, _REVOKE, fact, {"fact_at": fact.at}):
+        connection.execute(_REVOKE_ALL, {"theirs": fact.job})
 
 
 def revocation_overdue(connection: Connection, fact: Fact) -> None:
     """It was tried and failed; shown until proof."""
-    failed = {"revocation_state": RevocationState.OVERDUE.value, "revocation_failures": fact.data["failures"]}
-    if _change_job(connection, fact, _not_proved_after(fact), {**failed, "revocation_confirmed_at": None}):
-        alive = and_(CREDENTIALS.c.job_id == fact.job, CREDENTIALS.c.live)
-        connection.execute(update(CREDENTIALS).where(alive).values(state=CredentialState.OVERDUE.value))
+    if _job(connection, _FAIL, fact, {"fact_at": fact.at, "revocation_failures": fact.data["failures"]}):
+        connection.execute(_FAIL_ALL, {"theirs": fact.job})
 
 
 def revocation_confirmed(connection: Connection, fact: Fact) -> None:
     """The job was shown to be clean, unless something was issued since."""
-    proved = {"revocation_state": RevocationState.CONFIRMED.value, "revocation_confirmed_at": fact.at, "revocation_failures": []}
-    _change_job(connection, fact, _not_proved_after(fact), proved)
-    _change_job(connection, fact, and_(_settled(), _uncovered()), REOPENED)
+    if _job(connection, _PROVE, fact, {"fact_at": fact.at, "revocation_confirmed_at": fact.at}):
+        _job(connection, _REOPEN, fact)
 
 
 EFFECTS: dict[EventType, Effect] = {
@@ -216,36 +253,15 @@ EFFECTS: dict[EventType, Effect] = {
 }
 """What each type does; the types that are not here stand in the ledger alone."""
 
-REOPENED: Mapping[str, Any] = {"revocation_state": RevocationState.PENDING.value, "revocation_confirmed_at": None}
+
+def _job(connection: Connection, statement: Update, fact: Fact, values: Mapping[str, Any] | None = None) -> bool:
+    """Change the job as the statement says; return whether it did."""
+    return connection.execute(statement, {"which": fact.job, **(values or {})}).rowcount == 1
 
 
-def _settled() -> ColumnElement[bool]:
-    """The job's revocation looks done, or never needed."""
-    return JOBS.c.revocation_state.in_((RevocationState.NONE.value, RevocationState.CONFIRMED.value))
+def _request(connection: Connection, statement: Update, fact: Fact, values: Mapping[str, Any]) -> None:
+    connection.execute(statement, {"which": fact.data["request"], "theirs": fact.job, **values})
 
 
-def _uncovered() -> ColumnElement[bool]:
-    """Something lives that no proof covers."""
-    after = or_(JOBS.c.revocation_confirmed_at.is_(None), CREDENTIALS.c.issued_at > JOBS.c.revocation_confirmed_at)
-    return exists().where(CREDENTIALS.c.job_id == JOBS.c.id, CREDENTIALS.c.live, after)
-
-
-def _not_proved_after(fact: Fact) -> ColumnElement[bool]:
-    """The fact is not older than the proof that stands."""
-    return or_(JOBS.c.revocation_confirmed_at.is_(None), JOBS.c.revocation_confirmed_at <= fact.at)
-
-
-def _change_job(connection: Connection, fact: Fact, where: ColumnElement[bool], values: Mapping[str, Any]) -> bool:
-    return connection.execute(update(JOBS).where(JOBS.c.id == fact.job, where).values(values)).rowcount == 1
-
-
-def _change_request(
-    connection: Connection, fact: Fact, values: Mapping[str, Any], *, among: tuple[str, ...] = (RequestState.PENDING.value,)
-) -> None:
-    theirs = and_(REQUESTS.c.id == fact.data["request"], REQUESTS.c.job_id == fact.job, REQUESTS.c.state.in_(among))
-    connection.execute(update(REQUESTS).where(theirs).values(values))
-
-
-def _change_credential(connection: Connection, fact: Fact, where: ColumnElement[bool], values: Mapping[str, Any]) -> None:
-    theirs = and_(CREDENTIALS.c.id == fact.data["credential"], CREDENTIALS.c.job_id == fact.job, where)
-    connection.execute(update(CREDENTIALS).where(theirs).values(values))
+def _credential(connection: Connection, statement: Update, fact: Fact, values: Mapping[str, Any]) -> None:
+    connection.execute(statement, {"which": fact.data["credential"], "theirs": fact.job, **values})

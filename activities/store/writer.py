@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select
 
-from activities.store.engine import insert_new
+from activities.store.engine import upsert
 from activities.store.projection import apply
 from activities.store.tables import HEADS, LEDGER
 from justenough.events import Event
-from justenough.ledger import GENESIS, Entry, Head, chain_of, chained, entry_id
+from justenough.ledger import Entry, Head, chain_of, chained, entry_id
 
 Numbered = tuple[int, Entry]
 """An entry and its position."""
@@ -19,7 +18,6 @@ Numbered = tuple[int, Entry]
 _KNOWN = select(LEDGER.c.id).where(LEDGER.c.id.in_(bindparam("ids", expanding=True)))
 _LAST = select(func.coalesce(func.max(LEDGER.c.position), 0))
 _HEAD = select(HEADS.c.job, HEADS.c.seq, HEADS.c.hash).where(HEADS.c.job == bindparam("chain")).with_for_update()
-_MOVE = update(HEADS).where(HEADS.c.job == bindparam("chain")).values(seq=bindparam("to"), hash=bindparam("link"))
 _APPEND = insert(LEDGER)
 
 
@@ -31,9 +29,8 @@ def record(connection: Connection, events: Sequence[Event]) -> tuple[Numbered, .
     heads = {job: _locked_head(connection, job) for job in sorted({chain_of(event) for event in new})}
     position: int = connection.execute(_LAST).scalar_one()
     entries = tuple((position + offset, _link(heads, event)) for offset, event in enumerate(new, start=1))
-    connection.execute(_APPEND, [_row(number, entry) for number, entry in entries])
-    for head in heads.values():
-        connection.execute(_MOVE, {"chain": head.job, "to": head.seq, "link": head.hash})
+    connection.execute(_APPEND, [{"position": number, **entry._asdict()} for number, entry in entries])
+    upsert(connection, HEADS, [head._asdict() for head in heads.values() if head])
     for _, entry in entries:
         apply(connection, entry)
     return entries
@@ -48,20 +45,13 @@ def _unknown(connection: Connection, events: Sequence[Event]) -> list[Event]:
     return [event for identity, event in given.items() if identity not in known]
 
 
-def _locked_head(connection: Connection, job: str) -> Head:
-    """Return where a chain ends, and hold its row until the transaction ends."""
+def _locked_head(connection: Connection, job: str) -> Head | None:
+    """Return where a chain ends, and hold its row until the transaction ends; None where it has no entry yet."""
     row = connection.execute(_HEAD, {"chain": job}).first()
-    if row is None:
-        insert_new(connection, HEADS, {"job": job, "seq": 0, "hash": GENESIS})
-        row = connection.execute(_HEAD, {"chain": job}).one()
-    return Head(*row)
+    return Head(row.job, row.seq, row.hash) if row else None
 
 
-def _link(heads: dict[str, Head], event: Event) -> Entry:
+def _link(heads: dict[str, Head | None], event: Event) -> Entry:
     entry = chained(event, heads[chain_of(event)])
     heads[entry.job] = Head(entry.job, entry.seq, entry.hash)
     return entry
-
-
-def _row(position: int, entry: Entry) -> dict[str, Any]:
-    return {"position": position, **entry._asdict()}

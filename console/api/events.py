@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from anyio import to_thread
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Depends, Header, Query
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from console.api.context import AuthenticatedRoute, Console, Member, TheConsole
@@ -19,32 +19,41 @@ from justenough.views import EntryView
 
 CHECK_EVERY = 5.0
 """Seconds after which a stream looks again whether its caller may still read."""
-LAST_EVENT = Header(alias="Last-Event-ID", max_length=20, description="The last position seen")
 
 router = APIRouter(route_class=AuthenticatedRoute, tags=["events"])
+
+
+async def _since(
+    last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", max_length=20, description="The last position seen")] = None,
+) -> int | None:
+    return position(last_event_id) if last_event_id else None
+
+
+async def _readable(job: str, console: TheConsole, caller: Member) -> str:
+    return (await to_thread.run_sync(job_for, console.deps.store, caller, job)).id
+
+
+# Dependencies, because a stream has begun to answer before its own first line runs.
+Since = Annotated[int | None, Depends(_since)]
+ReadableJob = Annotated[str, Depends(_readable)]
 
 
 @router.get("/events", response_class=EventSourceResponse)
 async def all_events(
     console: TheConsole,
     caller: Member,
+    since: Since,
     after: Annotated[int | None, Query(ge=0, le=2**53, description="The last position seen; without it: from now on")] = None,
-    last_event_id: Annotated[str | None, LAST_EVENT] = None,
 ) -> AsyncIterator[ServerSentEvent]:
     """Follow every job that the caller may read. Ends when the token does."""
-    since = position(last_event_id) if last_event_id else after
-    async for entry in _followed(console, caller, since, job=None):
+    async for entry in _followed(console, caller, after if since is None else since, job=None):
         yield entry
 
 
 @router.get("/jobs/{job}/events", response_class=EventSourceResponse)
-async def job_events(
-    job: str, console: TheConsole, caller: Member, last_event_id: Annotated[str | None, LAST_EVENT] = None
-) -> AsyncIterator[ServerSentEvent]:
+async def job_events(job: ReadableJob, console: TheConsole, caller: Member, since: Since) -> AsyncIterator[ServerSentEvent]:
     """Follow one job from its first entry, or from the last one seen. Ends when the token does."""
-    since = position(last_event_id) if last_event_id else 0
-    await to_thread.run_sync(job_for, console.deps.store, caller, job)
-    async for entry in _followed(console, caller, since, job=job):
+    async for entry in _followed(console, caller, since or 0, job=job):
         yield entry
 
 

@@ -19,7 +19,7 @@ from justenough.access import Decision, Held
 from justenough.approval import Person
 from justenough.catalog import problems_of
 from justenough.documents import MAX_BYTES, path_of
-from justenough.errors import Conflict, Forbidden, InvalidInput, Problem
+from justenough.errors import Conflict, Forbidden, GiveUp, InvalidInput, Problem
 from justenough.ids import installation_of
 from justenough.messages import JobInput
 from justenough.policy import AccessContext, JobFacts
@@ -43,26 +43,14 @@ def taken(deps: Deps, person: Person, body: NewJob, *, key: str | None) -> Taken
     Raises InvalidInput with every problem, Forbidden where it is not signed by its caller, Conflict where the id or the key is
     taken by something else.
     """
-    earlier = _earlier(deps, person, body)
-    if earlier:
-        return earlier
-    _checked(deps, body)
-    order = _order(deps, body)
-    _must_be_whole(deps, person, order, reason=body.reason)
-    verified = verify_order(deps, order, now=deps.now())
-    if isinstance(verified, Refused):
-        raise Forbidden(f"the order does not hold: {verified.why}")
-    if key:
-        first = deps.store.remember(person.id, key, order.job, content_digest(order, reason=body.reason))
-        if first != order.job:
-            return _remembered(deps, first)
-    recorded = deps.store.record([submitted(order, verified, at=verified.statement.issued_at)])
-    if not recorded:
-        # Someone recorded this id between our look and now; it counts only if it is the very same.
+    try:
+        return _taken(deps, person, body, key=key)
+    except GiveUp:
+        # What was good once is answered as it was, though it would not be good now: its statement has expired, the catalog has changed.
         earlier = _earlier(deps, person, body)
-        if earlier:
-            return earlier
-    return Taken(job=_view(deps, order.job), order=order, new=True)
+        if earlier is None:
+            raise
+        return earlier
 
 
 def rehearsed(deps: Deps, person: Person, body: NewJob) -> DryRun:
@@ -86,6 +74,25 @@ def content_digest(order: JobInput, *, reason: str) -> str:
     return digest_of({"spec": order.spec, "params": dict(order.params), "bundle": order.bundle, "reason": reason})
 
 
+def _taken(deps: Deps, person: Person, body: NewJob, *, key: str | None) -> Taken:
+    _checked(deps, body)
+    order = _order(deps, body)
+    _must_be_whole(deps, person, order, reason=body.reason)
+    verified = verify_order(deps, order, now=deps.now())
+    if isinstance(verified, Refused):
+        raise Forbidden(f"the order does not hold: {verified.why}")
+    if key:
+        first = deps.store.remember(person.id, key, order.job, content_digest(order, reason=body.reason))
+        if first != order.job:
+            return _remembered(deps, person, first)
+    # Without a look beforehand whether the id is new: recording it tells, and tells whoever else asks at the same time too.
+    if not deps.store.record([submitted(order, verified, at=verified.statement.issued_at)]):
+        earlier = _earlier(deps, person, body)
+        assert earlier is not None, "what cannot be recorded again is there"
+        return earlier
+    return Taken(job=_view(deps, order.job), order=order, new=True)
+
+
 def _earlier(deps: Deps, person: Person, body: NewJob) -> Taken | None:
     found = deps.store.order(body.id) if body.id else None
     if found is None or body.id is None:
@@ -98,9 +105,10 @@ def _earlier(deps: Deps, person: Person, body: NewJob) -> Taken | None:
     return Taken(job=view, order=JobInput(job=body.id, spec=spec, params=params, bundle=bundle, order=signed), new=False)
 
 
-def _remembered(deps: Deps, job: str) -> Taken:
+def _remembered(deps: Deps, person: Person, job: str) -> Taken:
     found, view = deps.store.order(job), deps.store.job(job)
-    if found is None or view is None:
+    # A key may have been given with an id that was another's all along.
+    if found is None or view is None or view.requester_id != person.id:
         raise Conflict("an order under this Idempotency-Key began and did not finish; send it with a new key")
     spec, params, bundle, signed = found
     return Taken(job=view, order=JobInput(job=job, spec=spec, params=params, bundle=bundle, order=signed), new=False)

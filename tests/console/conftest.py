@@ -57,10 +57,11 @@ def everyone(stack: Stack, settings: Settings) -> dict[str, str]:
 
 
 @pytest.fixture
-def admin(stack: Stack) -> httpx.Client:
+def admin(stack: Stack) -> Iterator[httpx.Client]:
     """Vault, as its administrator."""
     token = stack.admin_token_file.read_text().strip()
-    return httpx.Client(base_url=f"{stack.vault}/v1/", headers={"X-Vault-Token": token}, timeout=15, trust_env=False)
+    with httpx.Client(base_url=f"{stack.vault}/v1/", headers={"X-Vault-Token": token}, timeout=15, trust_env=False) as client:
+        yield client
 
 
 @pytest.fixture(scope="session")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -88,7 +89,7 @@ class Human:
         }
         return body | self.sign(OrderStatement.model_validate(fields | changes))
 
-    def decision(self, request: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    def decision(self, request: dict[str, Any], changes: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
         """A signed body for POST /requests/{id}/decisions. `changes` go into the statement."""
         now = datetime.now(UTC)
         fields = {
@@ -103,7 +104,7 @@ class Human:
             "issued_at": now,
             "expires_at": now + timedelta(minutes=10),
         }
-        return self.sign(DecisionStatement.model_validate(fields | changes))
+        return self.sign(DecisionStatement.model_validate({**fields, **changes}))
 
 
 def logged_in(stack: Stack, name: str, password: str) -> Human:

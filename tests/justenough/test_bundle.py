@@ -4,7 +4,6 @@ import gzip
 import io
 import tarfile
 import tracemalloc
-import zlib
 
 import pytest
 from hypothesis import given
@@ -101,35 +100,24 @@ def test_more_than_10_mb_are_refused_unread() -> None:
     assert "at most 10 MB" in why_refused(bytes(10 * 1024 * 1024 + 1))
 
 
-def bomb(megabytes: int, header: bytes) -> bytes:
-    packer = zlib.compressobj(9, wbits=31)
-    block = bytes(1024 * 1024)
-    return packer.compress(header) + b"".join(packer.compress(block) for _ in range(megabytes)) + packer.flush()
-
-
-def test_a_bomb_is_refused_without_its_memory() -> None:
-    entry = tarfile.TarInfo("zeros")
-    entry.size = 1024 * 1024 * 1024
-    honest, hidden = bomb(1024, entry.tobuf()), bomb(1024, bytes(1024))
-    # Claims a small file, then goes on; claims a name of a gigabyte.
+def test_a_bomb_of_a_gigabyte_is_refused_without_its_memory() -> None:
+    zeros = gzip.compress(bytes(64 * 1024 * 1024), 9) * 16
+    large = tarfile.TarInfo("zeros")
+    large.size = 2**30
     long_name = tarfile.TarInfo("././@LongLink")
-    long_name.type, long_name.size = tarfile.GNUTYPE_LONGNAME, 1024 * 1024 * 1024
-    for content in (honest, hidden, bomb(1024, long_name.tobuf(tarfile.GNU_FORMAT))):
+    long_name.type, long_name.size = tarfile.GNUTYPE_LONGNAME, 2**30
+    # A file that says how large it is; zeros after the archive's end; a file's name of a gigabyte.
+    for header in (large.tobuf(), bytes(1024), long_name.tobuf(tarfile.GNU_FORMAT)):
         tracemalloc.start()
-        assert "64 MB inflated" in why_refused(content)
+        assert "64 MB inflated" in why_refused(gzip.compress(header) + zeros)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 140 * 1024 * 1024
 
 
-@pytest.mark.parametrize("content", [b"", b"no archive", gzip.compress(b""), gzip.compress(b"x" * 5000), bytes(600)])
-def test_what_is_no_archive_is_refused_or_empty(content: bytes) -> None:
-    try:
-        found = list(bundle.entries(content))
-    except InvalidInput as refused:
-        assert "not a readable .tar.gz" in str(refused)
-    else:
-        assert not found
+@pytest.mark.parametrize("content", [b"", b"no archive", gzip.compress(b"x" * 5000), bytes(600), gzip.compress(b"")[:-4]])
+def test_what_is_no_archive_is_refused(content: bytes) -> None:
+    assert "not a readable .tar.gz" in why_refused(content)
 
 
 def test_an_archive_cut_short_is_refused() -> None:

@@ -1,6 +1,7 @@
 """Secrets never leave a redactor, however the stream is cut, in none of the forms in which programs print them."""
 
 import base64
+import itertools
 import json
 import time
 from urllib.parse import quote, quote_plus
@@ -24,7 +25,7 @@ def redacted(secret_values: list[str], *chunks: bytes) -> bytes:
 
 def cut(text: bytes, places: list[int]) -> list[bytes]:
     edges = sorted({0, len(text), *(place % (len(text) + 1) for place in places)})
-    return [text[start:stop] for start, stop in zip(edges, edges[1:], strict=False)]
+    return [text[start:stop] for start, stop in itertools.pairwise(edges)]
 
 
 def encodings(secret: str) -> list[bytes]:

@@ -36,16 +36,16 @@ def first_run(servers: Shop) -> tuple[Applied, ...]:
     return servers.setup()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def shop(servers: Shop, first_run: tuple[Applied, ...]) -> Shop:
     return servers
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def worker(shop: Shop) -> Session:
     return shop.approle(shop.settings.worker_approle_file)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def console(shop: Shop) -> Session:
     return shop.approle(shop.settings.console_approle_file)

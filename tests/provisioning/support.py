@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 import httpx
@@ -20,6 +21,12 @@ SHOP = Path(__file__).resolve().parents[2] / "examples" / "shop"
 PEOPLE = {"lead": PersonSeed(Secret("lead-password"), ("support-leads",)), "ops": PersonSeed(Secret("ops-password"), ("ops",))}
 
 
+@cache
+def _client() -> httpx.Client:
+    """One for all: making one takes longer than most calls."""
+    return httpx.Client(timeout=15, trust_env=False)
+
+
 @dataclass(frozen=True)
 class Session:
     """One token's view of Vault: status codes, not exceptions, so that tests can say what was refused."""
@@ -29,7 +36,7 @@ class Session:
 
     def call(self, method: str, path: str, body: object = None) -> httpx.Response:
         headers = {"X-Vault-Token": self.token} if self.token else {}
-        return httpx.request(method, f"{self.address}/v1/{path}", json=body, headers=headers, timeout=15, trust_env=False)
+        return _client().request(method, f"{self.address}/v1/{path}", json=body, headers=headers)
 
     def read(self, path: str) -> httpx.Response:
         return self.call("GET", path)
@@ -104,6 +111,6 @@ def opened(worker: Session, job: str) -> str:
 def job_token(worker: Session, job: str, policy: str, *, tenant: str | None = "acme") -> Session:
     """A token for one grant of a job, as the worker makes it."""
     alias = {"entity_alias": f"je-scope-tenant-{tenant}"} if tenant else {}
-    made = worker.write(opened(worker, job), policies=[policy], ttl="5m", display_name=job, **alias)
+    made = worker.write(opened(worker, job), policies=[policy], ttl="5m", display_name=job, renewable=False, **alias)
     assert made.status_code == 200, made.text
     return Session(worker.address, made.json()["auth"]["client_token"])

@@ -80,7 +80,7 @@ def test_a_token_without_data_scope_issues_nothing_scoped(worker: Session, job: 
 
 
 @pytest.mark.parametrize(
-    ("policy", "path"),
+    "policy, path",
     [
         ("je-grant-helpdesk-api-read", "kv/data/tenants/acme/helpdesk"),
         ("je-grant-helpdesk-api-write", "kv/data/tenants/acme/helpdesk-write"),

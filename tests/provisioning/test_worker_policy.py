@@ -87,7 +87,9 @@ def test_it_opens_a_prefix_issues_and_closes_it(shop: Shop, worker: Session, job
 
 
 def test_it_looks_its_jobs_tokens_up_and_ends_a_single_one(worker: Session, job: str) -> None:
-    made = worker.write(opened(worker, job), policies=["je-grant-orders-db-admin"], ttl="5m", display_name=job).json()["auth"]
+    made = worker.write(opened(worker, job), policies=["je-grant-orders-db-admin"], ttl="5m", display_name=job, renewable=False).json()[
+        "auth"
+    ]
     assert worker.write("auth/token/lookup-accessor", accessor=made["accessor"]).status_code == 200
     name = worker.list(f"sys/leases/lookup/auth/token/create/{job_role(job)}/").json()["data"]["keys"][0]
     assert worker.write(f"sys/leases/revoke/auth/token/create/{job_role(job)}/{name}", sync=True).status_code == 204
@@ -105,7 +107,7 @@ def test_a_token_of_a_24_hour_job_may_live_24_hours_and_not_longer(worker: Sessi
     path = opened(worker, job)
     worker.write(role, **job_role_body(token_explicit_max_ttl=hard_end(24 * 3600)))
     for ttl in ("24h", "700h"):
-        made = worker.write(path, policies=["je-grant-orders-db-read"], ttl=ttl, display_name=job).json()["auth"]
+        made = worker.write(path, policies=["je-grant-orders-db-read"], ttl=ttl, display_name=job, renewable=False).json()["auth"]
         assert made["lease_duration"] == 24 * 3600
 
 
@@ -155,6 +157,9 @@ def test_a_role_outside_this_installations_jobs_is_refused(worker: Session, name
         {"num_uses": 1},
         {"no_parent": False},
         {"id": "chosen-by-the-worker"},
+        {"renewable": True},
+        {"explicit_max_ttl": "700h"},
+        {"meta": {"username": "lead"}},
         {"no_default_policy": False},
     ],
     ids=str,
@@ -164,6 +169,7 @@ def test_a_token_that_is_more_than_a_grant_is_refused(worker: Session, job: str,
         "policies": ["je-grant-orders-db-read"],
         "ttl": "5m",
         "display_name": job,
+        "renewable": False,
         "entity_alias": "je-scope-tenant-acme",
     }
     path = opened(worker, job)
@@ -173,7 +179,7 @@ def test_a_token_that_is_more_than_a_grant_is_refused(worker: Session, job: str,
 
 
 def test_a_comma_in_a_tokens_policies_makes_no_second_policy(worker: Session, job: str) -> None:
-    made = worker.write(opened(worker, job), policies="je-grant-orders-db-read,je-worker", ttl="5m", display_name=job)
+    made = worker.write(opened(worker, job), policies="je-grant-orders-db-read,je-worker", ttl="5m", display_name=job, renewable=False)
     assert made.json()["auth"]["token_policies"] == ["je-grant-orders-db-read,je-worker"], "one policy of that name, which does not exist"
     nothing = Session(worker.address, made.json()["auth"]["client_token"])
     assert nothing.read("database/creds/orders-read-acme").status_code == REFUSED

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from worker.commands import register
 from worker.stack import Places, Stack, read_stack, stop
 from worker.stack.marks import born, wait_until
 
+SHOP = Path(__file__).parents[2] / "examples" / "shop"
 app = typer.Typer()
 register(app)
 
@@ -77,6 +79,49 @@ def test_vault_setup_without_a_vault_says_what_to_set() -> None:
     assert "set VAULT_ADDR and VAULT_TOKEN" in done.stderr
 
 
+def test_vault_setup_with_a_wrong_catalog_lists_each_problem_on_a_line_and_is_a_usage_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "catalog.yaml").write_text("resources: {x: {}, y: {}}\n", encoding="utf-8")
+    monkeypatch.setenv("JUSTENOUGH_CONFIG", str(tmp_path))
+    monkeypatch.setenv("VAULT_ADDR", "http://127.0.0.1:9")
+    monkeypatch.setenv("VAULT_TOKEN", "an administrator's")
+    done = run("vault", "setup")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith("Error: catalog.yaml is wrong:\n  resources.x")
+    assert "\n  resources.y" in done.stderr
+
+
+def test_vault_setup_names_a_vault_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": "9", "SHOP_VAULT_PASSWORD": "x", "VAULT_ADDR": "http://127.0.0.1:9", "VAULT_TOKEN": "x"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("JUSTENOUGH_CONFIG", str(SHOP))
+    done = run("vault", "setup")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.startswith("Error: ")
+    assert "http://127.0.0.1:9" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("up",), ("up", "--detach")])
+def test_up_on_a_port_that_is_taken_names_it_and_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("JUSTENOUGH_CONSOLE_PORT", str(port))
+        command = (
+            sys.executable,
+            "-c",
+            "import typer; from worker.commands import register; a = typer.Typer(); register(a); a()",
+            *arguments,
+        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=Path(__file__).parents[2])
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"Error: port {port}, which the settings ask for as console's, is in use by another program\n" in done.stderr
+    assert not (tmp_path / "home" / "stack.json").exists()
+
+
 def test_doctor_lists_findings_as_json_and_fails_where_something_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     done = run("doctor", "-o", "json")
     findings = json.loads(done.stdout)["findings"]
@@ -113,7 +158,7 @@ def test_status_shows_each_child(servers: Stack, monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 def foreground(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    command = (sys.executable, "-m", "worker.stack", "--only", "vault", "--no-provision")
+    command = (sys.executable, "-m", "worker.stack", "--only", "temporal", "--no-provision")
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=Path(__file__).parents[2]) as process:
         yield process
         process.kill()
@@ -132,5 +177,5 @@ def test_a_signal_to_the_foreground_stack_stops_everything(
     foreground.send_signal(number)
     foreground.communicate(timeout=30)
     assert foreground.returncode == 0
-    assert born(stack.pids["vault"]) is None
+    assert born(stack.pids["temporal"]) is None
     assert not places.stack.exists()

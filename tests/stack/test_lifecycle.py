@@ -179,10 +179,10 @@ async def test_what_a_killed_supervisor_left_is_ended_by_the_next_start(home: Pa
 
 
 def test_what_a_killed_supervisor_left_is_ended_by_down(home: Path) -> None:
-    first = start(home, "vault")
+    first = start(home, "temporal")
     os.kill(first.supervisor, signal.SIGKILL)
     assert wait_until(lambda: born(first.supervisor) is None, within=10)
-    assert set(stop(Places.of(home))) == {"vault"}
+    assert set(stop(Places.of(home))) == {"temporal"}
     assert [pid for pid in first.pids.values() if born(pid)] == []
 
 
@@ -232,7 +232,7 @@ def test_a_child_that_cannot_start_fails_the_start_with_the_end_of_its_log(home:
 
 def test_two_starts_at_once_make_one_stack(home: Path) -> None:
     command = ("import sys, pathlib; from activities.settings import Settings; from worker.stack import start_detached; "
-               "print(start_detached(Settings(home=pathlib.Path(sys.argv[1])), only=('vault',), provision=False).supervisor)")  # fmt: skip
+               "print(start_detached(Settings(home=pathlib.Path(sys.argv[1])), only=('temporal',), provision=False).supervisor)")  # fmt: skip
     with contextlib.ExitStack() as stack:
         arguments = (sys.executable, "-c", command, str(home))
         both = [stack.enter_context(subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, cwd=SHOP.parents[1])) for _ in range(2)]

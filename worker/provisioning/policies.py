@@ -76,9 +76,7 @@ def _job_rules(catalog: Catalog, installation: str) -> Iterable[str]:
         "token_type": ["service"],
         "token_explicit_max_ttl": list(HARD_ENDS),
     }
-    token: dict[str, list[Any]] = {
-        "policies": [], "ttl": [], "display_name": [f"j-{installation}-*"], "explicit_max_ttl": [], "renewable": [], "meta": [],
-    }  # fmt: skip
+    token: dict[str, list[Any]] = {"policies": [], "ttl": [], "display_name": [f"j-{installation}-*"], "renewable": [False]}
     if catalog.scopes:
         # One by one: an alias that does not exist would be made, and stay.
         token["entity_alias"] = [alias_of(scope) for scope in catalog.scopes]

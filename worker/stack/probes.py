@@ -51,7 +51,7 @@ def postgres_ok(dsn: str) -> bool:
         return False
 
 
-def touched_lately(path: Path, *, within: float = 5) -> bool:
+def touched_lately(path: Path, *, within: float = 2.5) -> bool:
     """Whether a sign-of-life file was touched in the last seconds."""
     try:
         return time.time() - path.stat().st_mtime < within

@@ -134,6 +134,8 @@ BEGIN
             EXECUTE format('DROP OWNED BY %I', victim.rolname);
             EXECUTE format('DROP ROLE %I', victim.rolname);
             -- A login that was half done when it was forbidden is cut here.
+            -- (Without this, one transaction sees the sessions of its first look only.)
+            PERFORM pg_stat_clear_snapshot();
             PERFORM pg_terminate_backend(pid, 3000) FROM pg_stat_activity WHERE usesysid = victim.oid;
             RETURN NEXT victim.rolname;
         EXCEPTION WHEN OTHERS THEN

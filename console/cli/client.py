@@ -1,0 +1,118 @@
+"""The API, over HTTP: sends an identity token with each call, and turns what is not an answer into a Failure with its exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import httpx
+
+from console.cli.addresses import START
+from console.cli.failures import BY_STATUS, Exit, Failure, NotLoggedIn, Unreachable, counted
+from console.cli.options import Options, current
+from console.cli.session import Session
+from console.cli.vault import is_loopback, why
+from justenough.errors import Problem
+
+TIMEOUT = httpx.Timeout(60.0, connect=5.0)
+"""Some answers wait for a worker: a decision to count, a sweep to end."""
+TRIES = 3
+PAUSE = 0.5
+"""Seconds before a call is made again, where making it twice changes nothing."""
+
+Json = dict[str, Any]
+
+
+class Api:
+    """One console, as one person."""
+
+    def __init__(self, session: Session) -> None:
+        if session.addresses.console is None:
+            raise Failure("the console's address is not known: no stack runs here", hint=f"{START}; or give --console-url")
+        self.session = session
+        self.address = session.addresses.console
+        self._http = httpx.Client(base_url=f"{self.address}/api/v1", timeout=TIMEOUT, trust_env=not is_loopback(self.address))
+
+    def get(self, path: str, **query: Any) -> Json:
+        """Return what a path holds; parameters that are None are left out."""
+        return self._json(self._asked("GET", path, again=True, params={name: value for name, value in query.items() if value is not None}))
+
+    def post(
+        self, path: str, body: object = None, *, headers: Mapping[str, str] | None = None, again: bool = False, content: bytes | None = None
+    ) -> tuple[int, Json]:
+        """Send something; return status and answer. `again`: the console takes the same twice as once."""
+        answer = self._asked("POST", path, again=again, json=body, headers=dict(headers or {}), content=content)
+        return answer.status_code, self._json(answer)
+
+    @contextlib.contextmanager
+    def stream(self, path: str, *, last: str | None, silence: float) -> Iterator[Iterator[str]]:
+        """Open a path's server-sent events, after the last one seen, as lines. `silence`: seconds without a word that end it."""
+        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last} if last else {})
+        timeout = httpx.Timeout(silence, connect=5.0)
+        try:
+            with self._http.stream("GET", path, headers=headers | self._bearer(), timeout=timeout) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise self._failure(answer)
+                yield answer.iter_lines()
+        except httpx.TransportError as error:
+            raise self._silent(error) from error
+
+    def _asked(self, method: str, path: str, *, again: bool, **how: Any) -> httpx.Response:
+        headers, anew = how.pop("headers", {}), False
+        for attempt in range(1, TRIES + 1):
+            last = attempt == TRIES or not again
+            try:
+                answer = self._http.request(method, path, headers=headers | self._bearer(anew=anew), **how)
+            except httpx.TransportError as error:
+                if last or isinstance(error, httpx.ConnectError):
+                    raise self._silent(error) from error
+                time.sleep(PAUSE)
+                continue
+            # An identity token that was kept may be of keys that Vault has not any more; a fresh one tells.
+            if answer.status_code == 401 and not anew:
+                anew = True
+                answer = self._http.request(method, path, headers=headers | self._bearer(anew=True), **how)
+            if answer.status_code != 503 or last:
+                break
+            time.sleep(PAUSE)
+        if not answer.is_success:
+            raise self._failure(answer)
+        return answer
+
+    def _bearer(self, *, anew: bool = False) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.session.identity(anew=anew).token.reveal()}"}
+
+    def _silent(self, error: Exception) -> Unreachable:
+        return Unreachable(f"the console at {self.address} does not answer ({why(error)})", hint=START)
+
+    def _json(self, answer: httpx.Response) -> Json:
+        try:
+            found = answer.json()
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise Failure(f"{self.address} does not answer like a JustEnough console")
+        return found
+
+    def _failure(self, answer: httpx.Response) -> Failure:
+        try:
+            problem = answer.json()
+            detail = str(problem.get("detail") or problem["title"])
+        except (ValueError, KeyError, AttributeError):
+            return Failure(f"the console at {self.address} answered {answer.status_code}", code=BY_STATUS.get(answer.status_code, Exit.FAILURE))
+        problems = tuple(Problem(str(item.get("path", "")), str(item.get("message", ""))) for item in problem.get("errors") or ())
+        if answer.status_code == 401:
+            return NotLoggedIn(detail)
+        if answer.status_code == 503:
+            return Unreachable(detail)
+        if problems:
+            detail = counted(detail.partition(":")[0] if ":" in detail else "request", problems)
+        return Failure(detail, code=BY_STATUS.get(answer.status_code, Exit.FAILURE), problems=problems)
+
+
+def connected(options: Options | None = None) -> Api:
+    """Return the API as the running command's person."""
+    return Api(Session(options or current()))

@@ -1,0 +1,244 @@
+"""`justenough job`: launch, look, follow, stop."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from console.cli import terminal
+from console.cli.client import Api, Json, connected
+from console.cli.failures import Exit, Failure
+from console.cli.options import Output, command, current, group
+from console.cli.output import emit, emit_page, fields, joined, moment, pairs, rows
+from console.cli.telling import duration, sentence
+from console.cli.text import log_text
+
+PAUSE = 0.5
+"""Seconds between two looks for more output."""
+
+JobId = Annotated[str, typer.Argument(metavar="ID", help="A job's id.")]
+Limit = Annotated[int | None, typer.Option(min=1, max=1000, help="How many at most.", show_default=False)]
+Cursor = Annotated[str | None, typer.Option(help="`next` of the page before.", show_default=False)]
+Timeout = Annotated[str | None, typer.Option(metavar="DURATION", help="How long to wait at most: 30s, 10m, 2h.", show_default=False)]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait until the job has ended and is clean.")]
+
+app = group("Launch, look at, follow and stop jobs.")
+
+
+@app.command("run")
+@command
+def run(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The job spec, a YAML file; - for stdin.")],
+    param: Annotated[list[str] | None, typer.Option("--param", metavar="K=V", help="Set a parameter; may be repeated.")] = None,
+    reason: Annotated[str, typer.Option(help="Why; approvers read it.", show_default=False)] = "",
+    wait: Wait = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Wait, and show on stderr what happens.")] = False,
+    timeout: Timeout = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what policy would decide; nothing is stored.")] = False,
+    idempotency_key: Annotated[str | None, typer.Option(metavar="K", help="The same key stands for the same order.")] = None,
+) -> None:
+    """Launch a job from a spec: check it, send its working directory, sign the order."""
+    from console.cli import running  # noqa: PLC0415 - only this command reads specs and signs orders
+
+    given = running.given(file, param or [], reason=reason)
+    if dry_run:
+        running.rehearse(given)
+        return
+    until = running.deadline(timeout, waits=wait or watch)
+    job = running.launch(given, key=idempotency_key)
+    if wait or watch:
+        running.wait_for(connected(), job["id"], whole=watch, deadline=until)
+    else:
+        _show_short(job)
+
+
+@app.command("list")
+@command
+def list_jobs(
+    state: Annotated[str | None, typer.Option(help="Only those in this state.", show_default=False)] = None,
+    environment: Annotated[str | None, typer.Option(help="Only those in this environment.", show_default=False)] = None,
+    requester: Annotated[str | None, typer.Option(help="Only those of this login name.", show_default=False)] = None,
+    limit: Limit = None,
+    cursor: Cursor = None,
+) -> None:
+    """List jobs, newest first."""
+    found = connected().get("/jobs", state=state, environment=environment, requester=requester, limit=limit, cursor=cursor)
+    emit_page(
+        found,
+        header=("ID", "NAME", "STATE", "REVOCATION", "ENVIRONMENT", "REQUESTER", "CREATED", "TASK"),
+        row=lambda job: (
+            *(job["id"], job["name"], job["state"], job["revocation"]["state"], job["environment"], job["requester"]),
+            *(moment(job["created_at"]), job["task"]),
+        ),
+        empty="No jobs.",
+    )
+
+
+@app.command("show")
+@command
+def show(job: JobId) -> None:
+    """Show a job: its state, its requests and why each was decided so, its credentials."""
+    emit(connected().get(f"/jobs/{_path(job)}"), table=_whole, names=lambda found: (found["id"],))
+
+
+@app.command("watch")
+@command
+def watch(job: JobId, timeout: Timeout = None) -> None:
+    """Follow a job to its end, on stderr; the exit code tells how it ended."""
+    from console.cli import running  # noqa: PLC0415 - only commands that wait need it
+
+    running.wait_for(connected(), job, whole=True, deadline=running.deadline(timeout, waits=True))
+
+
+@app.command("logs")
+@command
+def logs(
+    job: JobId,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
+) -> None:
+    """Print what a job wrote, with secrets taken out."""
+    api, form = connected(), current().output
+    if not follow:
+        _print_logs(api, job)
+        return
+    if form is Output.YAML:
+        raise Failure("--follow prints text or, with -o json, a JSON object per line", code=Exit.USAGE)
+    _follow_logs(api, job, as_json=form is Output.JSON)
+
+
+@app.command("timeline")
+@command
+def timeline(job: JobId, limit: Limit = 1000, cursor: Cursor = None) -> None:
+    """Show what happened to a job, from its ledger."""
+    emit_page(
+        connected().get(f"/jobs/{_path(job)}/timeline", limit=limit, cursor=cursor),
+        header=("SEQ", "AT", "TYPE", "WHAT"),
+        row=lambda entry: (entry["seq"], moment(entry["at"]), entry["type"], sentence(entry["type"], entry["data"])),
+        empty="Nothing yet.",
+    )
+
+
+@app.command("cancel")
+@command
+def cancel(job: JobId, wait: Wait = False) -> None:
+    """Ask a job to end in order: its process first, then its access."""
+    _stop(job, "cancel", wait=wait)
+
+
+@app.command("kill")
+@command
+def kill(job: JobId, wait: Wait = False) -> None:
+    """Cut a job's access at once, then kill its process."""
+    _stop(job, "kill", wait=wait)
+
+
+def _stop(job: str, how: str, *, wait: bool) -> None:
+    api = connected()
+    _, found = api.post(f"/jobs/{_path(job)}/{how}")
+    if not wait:
+        emit(found, table=_stopping, names=lambda stopping: (stopping["id"],))
+        return
+    from console.cli import running  # noqa: PLC0415 - only commands that wait need it
+
+    running.wait_to_stop(api, job)
+
+
+def _path(job: str) -> str:
+    from urllib.parse import quote  # noqa: PLC0415 - kept beside its only use
+
+    return quote(job, safe="")
+
+
+def _stopping(found: Json) -> None:
+    rows(("ID", "STATE"), [(found["id"], found["state"])])
+
+
+def _show_short(job: Json) -> None:
+    emit(job, table=lambda found: rows(("ID", "NAME", "STATE"), [(found["id"], found["name"], found["state"])]), names=lambda found: (found["id"],))
+
+
+def _whole(job: Json) -> None:
+    fields(
+        (
+            ("Id", job["id"]),
+            ("Name", job["name"]),
+            ("Task", job["task"]),
+            ("State", job["state"]),
+            ("Why", job["reason"]),
+            ("Exit code", job["exit_code"]),
+            ("Revocation", job["revocation"]["state"]),
+            ("Confirmed", moment(job["revocation"]["confirmed_at"])),
+            ("Not revoked", joined(job["revocation"].get("failures") or ())),
+            ("Environment", job["environment"]),
+            ("Requester", job["requester"]),
+            ("Ordered for", job["order_reason"]),
+            ("Agent", pairs({key: value for key, value in (job["agent"] or {}).items() if value})),
+            ("Data scope", pairs(job["data_scope"])),
+            ("Labels", pairs(job["labels"])),
+            ("Params", pairs(job["params"])),
+            ("Bundle", job["bundle"]),
+            ("Sandbox", job["sandbox"]),
+            ("Created", moment(job["created_at"])),
+            ("Started", moment(job["started_at"])),
+            ("Ended", moment(job["ended_at"])),
+        )
+    )
+    if job["requests"]:
+        terminal.line("")
+        rows(("REQUEST", "RESOURCE", "ACTION", "TTL", "TIER", "STATE", "POLICIES", "ANSWERS"), [_request(item) for item in job["requests"]])
+    if job["credentials"]:
+        terminal.line("")
+        rows(("CREDENTIAL", "RESOURCE", "ACTION", "STATE", "ISSUED", "CONFIRMED", "HOW"), [_credential(item) for item in job["credentials"]])
+
+
+def _request(item: Json) -> tuple[object, ...]:
+    answers = joined(f"{answer['approver']} ({answer['decision']}: {answer['reason']})" for answer in item["approvals"])
+    return item["id"], item["resource"], item["action"], duration(item["ttl"]), item["tier"], item["state"], joined(item["policies"]), answers
+
+
+def _credential(item: Json) -> tuple[object, ...]:
+    times = moment(item["issued_at"]), moment(item["confirmed_at"])
+    return item["id"], item["resource"], item["action"], item["state"], *times, item.get("confirmed_how")
+
+
+def _print_logs(api: Api, job: str) -> None:
+    items: list[Json] = []
+    after: str | None = None
+    while True:
+        page = api.get(f"/jobs/{_path(job)}/logs", after=after, limit=1000)
+        items += page["items"]
+        after = page["next"]
+        if after is None:
+            break
+    emit({"items": items, "next": None}, table=lambda found: _texts(found["items"]), names=lambda found: (item["seq"] for item in found["items"]))
+
+
+def _follow_logs(api: Api, job: str, *, as_json: bool) -> None:
+    import json  # noqa: PLC0415 - kept beside its only use
+
+    from console.cli.following import Patience  # noqa: PLC0415 - only commands that wait need it
+    from justenough.access import JobState  # noqa: PLC0415
+
+    patience, after, ended = Patience(), -1, False
+    while True:
+        page = patience.asked(lambda: api.get(f"/jobs/{_path(job)}/logs", after=after, limit=1000))  # noqa: B023 - called at once
+        for item in page["items"]:
+            after = item["seq"]
+            if as_json:
+                terminal.line(json.dumps(item, ensure_ascii=False))
+        if not as_json:
+            _texts(page["items"])
+        terminal.flush()
+        if not page["items"]:
+            if ended:
+                return
+            # One more look after the end: output and end are written one after the other.
+            ended = JobState(patience.asked(lambda: api.get(f"/jobs/{_path(job)}"))["state"]).ended
+            time.sleep(0 if ended else PAUSE)
+
+
+def _texts(items: list[Json]) -> None:
+    for item in items:
+        terminal.write(log_text(item["text"]) if terminal.columns() is not None else item["text"])

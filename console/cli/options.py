@@ -1,0 +1,123 @@
+"""The options that every command takes, before or after its name, and how a command's errors become its exit code."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, fields, replace
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from console.cli import terminal
+from console.cli.failures import Failure, as_failure
+from justenough.errors import JustEnoughError
+
+
+class Output(StrEnum):
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+    NAME = "name"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What was said on this command line, wherever it was said."""
+
+    output: Output = Output.TABLE
+    quiet: bool = False
+    yes: bool = False
+    profile: str = "default"
+    console_url: str | None = None
+
+
+GLOBAL: dict[str, Any] = {
+    "output": Annotated[Output | None, typer.Option("--output", "-o", help="How to print: table, json, yaml or name.", show_default=False)],
+    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no hints.")],
+    "yes": Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")],
+    "profile": Annotated[str | None, typer.Option("--profile", metavar="NAME", help="Which login to use.", show_default=False)],
+    "console_url": Annotated[str | None, typer.Option("--console-url", metavar="URL", help="The console's address.", show_default=False)],
+}
+FLAGS = {"quiet", "yes"}
+
+_current: ContextVar[Options] = ContextVar("options", default=Options())
+
+
+def current() -> Options:
+    """Return the options of the running command."""
+    return _current.get()
+
+
+def group(help_text: str, function: Callable[..., None] | None = None, **settings: Any) -> typer.Typer:
+    """Return a group of commands that takes the options too."""
+    return typer.Typer(
+        help=help_text,
+        callback=_with_options(function or _nothing),
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        **settings,
+    )
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Make a function a command: it takes the options, and its errors end it with their exit code."""
+    return _with_options(_ending_well(function))
+
+
+def begin() -> None:
+    """Forget what an earlier command line in this process said."""
+    _current.set(Options())
+
+
+def _with_options(function: Callable[..., None]) -> Callable[..., None]:
+    signature = inspect.signature(function, eval_str=True)
+    added = {name: kind for name, kind in GLOBAL.items() if name not in signature.parameters}
+
+    @functools.wraps(function)
+    def taking_options(**arguments: Any) -> None:
+        said = {name: arguments.pop(name) for name in added}
+        # A flag that is not given says nothing; it does not take back one that was given before the command's name.
+        _current.set(replace(_current.get(), **{name: value for name, value in said.items() if value}))
+        function(**arguments)
+
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = [parameter.replace(kind=keyword) for parameter in signature.parameters.values()]
+    parameters += [inspect.Parameter(name, keyword, annotation=kind, default=name not in FLAGS and None) for name, kind in added.items()]
+    taking_options.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined] # what typer reads
+    taking_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return taking_options
+
+
+def _ending_well(function: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(function)
+    def ending_well(**arguments: Any) -> None:
+        try:
+            function(**arguments)
+        except JustEnoughError as error:
+            failure = as_failure(error)
+            show(failure)
+            raise typer.Exit(failure.code) from error
+
+    ending_well.__signature__ = inspect.signature(function, eval_str=True)  # type: ignore[attr-defined] # what typer reads
+    return ending_well
+
+
+def show(failure: Failure, about: str = "") -> None:
+    """Print a failure on stderr: one line, each problem on its own, and the hint."""
+    terminal.say_error(f"{about}: {failure.message}" if about else failure.message)
+    for problem in failure.problems:
+        terminal.tell(f"  {problem}")
+    if failure.hint:
+        terminal.tell(failure.hint)
+
+
+def _nothing() -> None:
+    """Take the options."""
+
+
+assert {field.name for field in fields(Options)} == set(GLOBAL)

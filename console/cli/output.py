@@ -1,0 +1,113 @@
+"""What a command prints on stdout: the API's own objects as JSON or YAML, ids, or a table for people. Decides nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from console.cli import terminal
+from console.cli.options import Output, current
+from console.cli.text import padded, painted, plain, shortened, width
+
+Json = dict[str, Any]
+Cells = Sequence[object]
+
+COLOURS = {
+    "green": {"succeeded", "allowed", "approved", "confirmed", "sound", "dead"},
+    "yellow": {"pending", "awaiting_approval", "running", "revoking", "needs_approval", "issued", "revoked", "expired", "cancelled", "withdrawn"},
+    "red": {"failed", "denied", "timed_out", "killed", "lost", "overdue", "alive"},
+}
+GAP = "  "
+NARROWEST = 12
+"""Columns that a cut last column keeps at least."""
+
+
+def emit(value: Json, *, table: Callable[[Json], None], names: Callable[[Json], Iterable[object]]) -> None:
+    """Print a value in the form that was asked for."""
+    match current().output:
+        case Output.JSON:
+            terminal.line(json.dumps(value, indent=2, ensure_ascii=False))
+        case Output.YAML:
+            terminal.write(_yaml(value))
+        case Output.NAME:
+            for name in names(value):
+                terminal.line(plain(name))
+        case Output.TABLE:
+            table(value)
+
+
+def emit_page(value: Json, *, header: Cells, row: Callable[[Json], Cells], empty: str, name: str = "id") -> None:
+    """Print a page of a list; on stderr, that it is empty or how to see the next one."""
+
+    def table(page: Json) -> None:
+        if page["items"]:
+            rows(header, [row(item) for item in page["items"]])
+        else:
+            note(empty)
+
+    emit(value, table=table, names=lambda page: (item[name] for item in page["items"]))
+    if value["next"]:
+        note(f"There are more: --cursor {value['next']}")
+
+
+def note(text: str) -> None:
+    """Tell people something beside the data; nothing with --quiet."""
+    if not current().quiet:
+        terminal.tell(text)
+
+
+def rows(header: Cells, lines: Sequence[Cells]) -> None:
+    """Print columns. Off a terminal nothing is cut; on one, the last column is."""
+    table = [[plain("" if cell is None else cell) for cell in line] for line in [header, *lines]]
+    widths = [max(width(line[column]) for line in table) for column in range(len(header))]
+    taken, room = sum(widths[:-1]) + len(GAP) * (len(widths) - 1), terminal.columns()
+    if room is not None:
+        widths[-1] = min(widths[-1], max(room - taken, NARROWEST))
+    for number, line in enumerate(table):
+        cells = [padded(shortened(cell, columns), columns) for cell, columns in zip(line, widths, strict=True)]
+        shown = cells if number == 0 else [coloured(cell) for cell in cells]
+        # Padding at the end would only wrap.
+        terminal.line(GAP.join([*shown[:-1], shown[-1].rstrip()]).rstrip())
+
+
+def fields(pairs: Iterable[tuple[str, object]]) -> None:
+    """Print names and values below each other; what is None or empty is left out."""
+    known = [(name, plain(value)) for name, value in pairs if value not in {None, ""}]
+    columns = max((width(name) for name, _ in known), default=0) + 1
+    for name, value in known:
+        terminal.line(f"{padded(f'{name}:', columns)} {coloured(value)}".rstrip())
+
+
+def coloured(cell: str) -> str:
+    """Return a cell with its state's colour where there are colours. The word always stays."""
+    if not terminal.colours():
+        return cell
+    return next((painted(cell, colour) for colour, words in COLOURS.items() if cell.strip() in words), cell)
+
+
+def moment(text: object) -> str:
+    """Return a time of the API's with whole seconds."""
+    if not isinstance(text, str):
+        return ""
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except ValueError:
+        return text
+
+
+def joined(values: Iterable[object]) -> str:
+    """Return several values in one cell."""
+    return ", ".join(map(str, values))
+
+
+def pairs(values: Json) -> str:
+    """Return a flat map in one cell."""
+    return joined(f"{name}={value}" for name, value in values.items())
+
+
+def _yaml(value: Json) -> str:
+    import yaml  # noqa: PLC0415 - only this form needs it
+
+    return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=1000))

@@ -1,0 +1,188 @@
+"""Launching a job from a file and waiting for its end: what `job run` and `job watch` do."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from console.cli import signing
+from console.cli.client import Api, connected
+from console.cli.failures import Exit, Failure
+from console.cli.following import Following
+from console.cli.options import current
+from console.cli.output import emit, joined, note, rows
+from console.cli.packing import bundled
+from console.cli.progress import shown
+from justenough import bundle
+from justenough.documents import MAX_BYTES
+from justenough.errors import InvalidInput
+from justenough.ids import new_job_id
+from justenough.model import duration_text, seconds_of
+from justenough.spec import JobSpec, checked_spec, read_spec
+
+KEY = re.compile(r"[\x21-\x7e]{1,200}")
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A job as its file and flags describe it, checked as far as that goes without the catalog."""
+
+    raw: Json
+    spec: JobSpec
+    params: dict[str, str]
+    reason: str
+    bundle: bytes | None
+
+
+def given(file: str, params: Sequence[str], *, reason: str) -> Given:
+    """Read and check a spec and pack its working directory. Raises InvalidInput with every problem, Failure."""
+    if len(reason) > 1000:
+        raise Failure("--reason: at most 1,000 characters", code=Exit.USAGE)
+    pairs = _params(params)
+    try:
+        raw = read_spec(_content(file))
+        spec = checked_spec(raw, pairs)
+    except InvalidInput as error:
+        raise InvalidInput(f"{file}: {error.what}", error.problems) from error
+    folder = Path.cwd() if file == "-" else Path(file).parent
+    files = bundled(folder, spec.run.workdir) if spec.run.workdir is not None else None
+    return Given(raw=raw, spec=spec, params=pairs, reason=reason, bundle=files)
+
+
+def rehearse(job: Given) -> None:
+    """Print what policy would say of each request; exit 6 where one that is not optional would be denied."""
+    body = {"spec": job.raw, "params": job.params, "reason": job.reason, "dry_run": True}
+    _, found = connected().post("/jobs", body, again=True)
+    emit(found, table=_decisions, names=lambda answer: (f"{item['resource']}:{item['action']}" for item in answer["requests"]))
+    needed = zip(job.spec.access, found["requests"], strict=True)
+    if any(item["outcome"] == "denied" and not access.optional for access, item in needed):
+        raise typer.Exit(Exit.DENIED)
+
+
+def launch(job: Given, *, key: str | None) -> Json:
+    """Send a job's files and its signed order; return the job as accepted."""
+    if key is not None and not KEY.fullmatch(key):
+        raise Failure("--idempotency-key: 1 to 200 visible ASCII characters", code=Exit.USAGE)
+    api = connected()
+    installation = api.get("/whoami")["installation"]
+    now = datetime.now(UTC)
+    name = new_job_id(installation, now=now)
+    digest = _sent(api, job.bundle)
+    person = api.session.identity().entity
+    order = signing.order(name, job.raw, bundle=digest, params=job.params, reason=job.reason, person=person, now=now)
+    body = {"id": name, "spec": job.raw, "bundle": digest, "params": job.params, "reason": job.reason, **signing.signed(api.session, order)}
+    _, found = api.post("/jobs", body, headers={"Idempotency-Key": key} if key else None, again=True)
+    if found["id"] != name:
+        note(f"This order was taken before, as {found['id']}.")
+    return found
+
+
+def deadline(timeout: str | None, *, waits: bool) -> float | None:
+    """Return until when to wait, by the monotonic clock; None for as long as it takes."""
+    if timeout is None:
+        return None
+    if not waits:
+        raise Failure("--timeout: only with --wait or --watch", code=Exit.USAGE)
+    return time.monotonic() + _seconds("--timeout", timeout)
+
+
+def wait_for(api: Api, job: str, *, whole: bool, deadline: float | None = None) -> None:
+    """Wait for a job's end, print it, and exit as it ended."""
+    ending = _followed(api, job, whole=whole, deadline=deadline)
+    emit(ending.job, table=_ended, names=lambda found: (found["id"],))
+    _explain(ending.code, ending.job)
+    if ending.code:
+        raise typer.Exit(ending.code)
+
+
+def wait_to_stop(api: Api, job: str) -> None:
+    """Wait until a job that was told to stop has ended; that it did is the success here."""
+    ending = _followed(api, job, whole=False, deadline=None)
+    emit(ending.job, table=_ended, names=lambda found: (found["id"],))
+    if ending.code is Exit.NOT_CONFIRMED:
+        _explain(ending.code, ending.job)
+        raise typer.Exit(ending.code)
+
+
+def _followed(api: Api, job: str, *, whole: bool, deadline: float | None) -> Any:
+    try:
+        with shown(job, whole=whole) as tell:
+            return Following(api, job, tell, deadline).to_the_end()
+    except KeyboardInterrupt:
+        note(f"Not waiting any more; {job} goes on. Follow it: justenough job watch {job}. Stop it: justenough job cancel {job}")
+        raise typer.Exit(Exit.INTERRUPTED) from None
+
+
+def _sent(api: Api, files: bytes | None) -> str | None:
+    if files is None:
+        return None
+    _, found = api.post("/bundles", content=files, headers={"Content-Type": "application/gzip"}, again=True)
+    if found["digest"] != bundle.digest(files):
+        raise Failure("the console kept other files than were sent; nothing was ordered")
+    return str(found["digest"])
+
+
+def _content(file: str) -> bytes:
+    try:
+        if file == "-":
+            return sys.stdin.buffer.read(MAX_BYTES + 1)
+        with Path(file).open("rb") as opened:
+            return opened.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise Failure(f"{file} cannot be read: {error.strerror}", code=Exit.USAGE) from error
+
+
+def _params(given: Sequence[str]) -> dict[str, str]:
+    params: dict[str, str] = {}
+    for item in given:
+        name, sign, value = item.partition("=")
+        if not sign or not name:
+            raise Failure(f"--param: {item!r} is not like name=value", code=Exit.USAGE)
+        if name in params:
+            raise Failure(f"--param: {name} is given twice", code=Exit.USAGE)
+        params[name] = value
+    return params
+
+
+def _seconds(what: str, text: str) -> int:
+    try:
+        return seconds_of(text)
+    except ValueError as error:
+        raise Failure(f"{what}: {error}", code=Exit.USAGE) from error
+
+
+def _decisions(found: Json) -> None:
+    if not found["requests"]:
+        note("The spec is valid and asks for no access.")
+        return
+    header = ("RESOURCE", "ACTION", "TTL", "OUTCOME", "TIER", "POLICIES", "ERRORS")
+    rows(header, [_decision(item) for item in found["requests"]])
+
+
+def _decision(item: Json) -> tuple[object, ...]:
+    tier = "" if item["outcome"] == "denied" else item["tier"]
+    parts = duration_text(item["ttl"]), item["outcome"], tier, joined(item["policies"]) or "no policy allows it", joined(item["errors"])
+    return item["resource"], item["action"], *parts
+
+
+def _ended(job: Json) -> None:
+    header = ("ID", "NAME", "STATE", "EXIT", "REVOCATION", "WHY")
+    rows(header, [(job["id"], job["name"], job["state"], job["exit_code"], job["revocation"]["state"], job["reason"])])
+
+
+def _explain(code: Exit, job: Json) -> None:
+    if code is Exit.TIMED_OUT:
+        note(f"The time to wait is over; {job['id']} goes on. Follow it: justenough job watch {job['id']}")
+    elif code is Exit.NOT_CONFIRMED:
+        why = joined(job["revocation"].get("failures") or ()) or "no proof yet"
+        note(f"Not confirmed that every credential of {job['id']} is dead: {why}. Look again: justenough credential prove {job['id']}")

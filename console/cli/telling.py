@@ -1,0 +1,74 @@
+"""What happened, in a sentence: the ledger's entries as people read them. Pure; the entries' names and fields are docs/ledger.md's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Json = Mapping[str, Any]
+
+SENTENCES: dict[str, Callable[[Json], str]] = {
+    "job.submitted": lambda d: f"{d['requester_name']} ordered it{_because(d['reason'])}",
+    "job.refused": lambda d: f"its order does not hold: {d['why']}",
+    "job.started": lambda d: f"runs on {d['worker']} (sandbox: {d['sandbox']})",
+    "job.ended": lambda d: f"{d['state']}{_exit(d['exit_code'])}{_because(d['reason'])}",
+    "access.requested": lambda d: f"asks for {d['action']} on {d['resource']} for {duration(d['ttl'])}{_because(d['reason'])}",
+    "access.decided": lambda d: f"{_outcome(d)} ({', '.join(d['policies']) or 'no policy allows it'}){_errors(d['errors'])}",
+    "access.withdrawn": lambda d: f"withdrawn: {d['why']}",
+    "approval.opened": lambda d: f"waits for tier {d['tier']} ({d['quorum']} needed) until {d['respond_by']}: {d['request']}",
+    "approval.escalated": lambda d: f"climbed to tier {d['tier']} ({d['quorum']} needed), until {d['respond_by']}: {d['request']}",
+    "approval.decided": lambda d: f"{d['name']} {_said(d['decision'])}{_because(d['reason'])}: {d['verdict']}",
+    "approval.rejected": lambda d: f"an answer does not count: {d['why']}",
+    "approval.expired": lambda d: f"tier {d['tier']} did not answer",
+    "credential.issued": lambda d: f"{d['action']} on {d['resource']} until {d['expires_at']} ({d['credential']})",
+    "credential.renewed": lambda d: f"{d['credential']} until {d['expires_at']}",
+    "credential.used": lambda d: f"{d['credential']}: {d['what']}",
+    "credential.revoked": lambda d: f"{d['credential']} by {d['by']}",
+    "credential.confirmed": lambda d: f"{d['credential']} is dead: {d['how']}",
+    "credential.expired": lambda d: f"{d['credential']}: {d['why']}",
+    "revocation.started": lambda d: f"by {d['by']}{_because(d['why'])}",
+    "revocation.overdue": lambda d: f"could not be completed (attempt {d['attempt']}): {_listed(d['failures'])}",
+    "revocation.confirmed": lambda d: f"nothing of it is alive (seen by {d['by']})",
+    "sweep.reported": lambda d: f"in Vault, of no known job: {_listed(d['unknown'])}",
+}
+
+
+def sentence(kind: str, data: Json) -> str:
+    """Return what an entry says; of a kind that this version does not know, nothing."""
+    try:
+        return SENTENCES[kind](data)
+    except (KeyError, TypeError, AttributeError):
+        return ""
+
+
+def duration(seconds: object) -> str:
+    """Return seconds as people write them: 600 → `10m`."""
+    if not isinstance(seconds, int) or seconds <= 0:
+        return "" if seconds is None else str(seconds)
+    size, unit = next((size, unit) for size, unit in ((86400, "d"), (3600, "h"), (60, "m"), (1, "s")) if seconds % size == 0)
+    return f"{seconds // size}{unit}"
+
+
+def _outcome(data: Json) -> str:
+    outcome = f"needs approval at tier {data['tier']}" if data["outcome"] == "needs_approval" else data["outcome"]
+    return f"{data['request']} {outcome} at {data['phase']}"
+
+
+def _because(reason: object) -> str:
+    return f": {reason}" if reason else ""
+
+
+def _exit(code: object) -> str:
+    return "" if code is None else f" (exit code {code})"
+
+
+def _errors(errors: object) -> str:
+    return f"; errors: {_listed(errors)}" if errors else ""
+
+
+def _said(decision: str) -> str:
+    return {"approve": "approved", "deny": "denied"}.get(decision, decision)
+
+
+def _listed(values: Any) -> str:
+    return "; ".join(map(str, values)) if isinstance(values, list | tuple) else str(values)

@@ -1,0 +1,68 @@
+"""Strangers' text as it may be shown on a terminal, and how wide it is there. Pure."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+# Controls, surrogates, invisible and direction-changing characters: a task must not be able to write over what an approver reads.
+HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+COLOUR = re.compile(r"(\x1b\[[0-9;]{0,32}m)")
+CODES = {"green": "32", "yellow": "33", "red": "31", "dim": "2", "bold": "1"}
+
+
+def plain(text: object) -> str:
+    """Return text on one line, with what cannot be seen written out as escapes."""
+    return "".join(character if _shows(character) else _escaped(character) for character in str(text))
+
+
+def log_text(text: str) -> str:
+    """Return a job's output for a terminal: lines, tabs and colours as they are, every other control written out."""
+    parts = COLOUR.split(text)
+    return "".join(part if index % 2 else _lines(part) for index, part in enumerate(parts))
+
+
+def width(text: str) -> int:
+    """Return how many columns a text takes."""
+    return sum(_columns(character) for character in text)
+
+
+def padded(text: str, columns: int) -> str:
+    """Return text filled up with spaces."""
+    return text + " " * (columns - width(text))
+
+
+def shortened(text: str, columns: int) -> str:
+    """Return text cut to a number of columns, with an ellipsis where something is missing."""
+    if width(text) <= columns:
+        return text
+    kept, room = "", columns - 1
+    for character in text:
+        room -= _columns(character)
+        if room < 0:
+            break
+        kept += character
+    return f"{kept}…"
+
+
+def painted(text: str, colour: str) -> str:
+    """Return text in a colour, for a terminal."""
+    return f"\x1b[{CODES[colour]}m{text}\x1b[0m"
+
+
+def _lines(text: str) -> str:
+    return "".join(character if character in "\n\t" or _shows(character) else _escaped(character) for character in text.replace("\r\n", "\n"))
+
+
+def _shows(character: str) -> bool:
+    return unicodedata.category(character) not in HIDDEN
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape", "backslashreplace").decode("ascii")
+
+
+def _columns(character: str) -> int:
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1

@@ -1,0 +1,15 @@
+"""Prints an order's status; exit code 3 where there is no such order. libpq takes the rest from PGHOST, PGUSER and the like."""
+
+from __future__ import annotations
+
+import sys
+
+import psycopg
+
+with psycopg.connect(connect_timeout=10) as orders:
+    print(f"Reading as {orders.info.user}")
+    found = orders.execute("SELECT status FROM orders WHERE id = %s", (int(sys.argv[1]),)).fetchone()
+if found is None:
+    print(f"There is no order {sys.argv[1]}.", file=sys.stderr)
+    sys.exit(3)
+print(f"Order {sys.argv[1]} is {found[0]}.")

@@ -1,0 +1,160 @@
+"""The models of the catalog: resources, actions, targets, scopes, provisioning writes. Frozen values; reading them is catalog.py's. No I/O.
+
+Fields: CONTRACT.md, "Catalog".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, StringConstraints, model_validator
+
+from justenough.access import Action, Revocable, Sensitivity
+from justenough.model import Duration, Model
+from justenough.placeholders import SCOPE_PLACEHOLDER, SETTING, did_you_mean
+from justenough.spec import MAX_TTL, Label, LabelKey, Name, ScopeKey, Sentence
+
+# No globs, no empty or dotted segments, no commas, no query: what is written here ends up in Vault policies.
+PATH = re.compile(r"[A-Za-z0-9_${}-][A-Za-z0-9_.${}-]*(?:/[A-Za-z0-9_${}-][A-Za-z0-9_.${}-]*)+")
+NO_SOURCE = ("sys", "auth", "cubbyhole")
+"""Vault's own controls issue nothing that a job could use."""
+
+
+def _vault_path(path: str) -> str:
+    if not PATH.fullmatch(path):
+        message = "must be a path in Vault like database/creds/orders-read (letters, digits, _ - . and placeholders)"
+        raise ValueError(message)
+    if path.partition("/")[0] in NO_SOURCE:
+        message = f"{path.partition('/')[0]}/ is Vault's own and issues nothing to jobs"
+        raise ValueError(message)
+    return path
+
+
+VaultPath = Annotated[str, StringConstraints(max_length=256), AfterValidator(_vault_path)]
+GrantPolicy = Annotated[str, StringConstraints(pattern=r"^je-grant-[a-z0-9-]{1,128}$")]
+Scope = Annotated[Mapping[ScopeKey, Label], Field(min_length=1, max_length=4)]
+ScopeKeys = Annotated[tuple[ScopeKey, ...], Field(max_length=4)]
+
+
+def _sensitivity(value: Any) -> Any:
+    if isinstance(value, Sensitivity):
+        return value
+    names = [level.name.lower() for level in Sensitivity]
+    if not isinstance(value, str) or value not in names:
+        message = f"must be one of {', '.join(names)}{did_you_mean(str(value), names)}"
+        raise ValueError(message)
+    return Sensitivity[value.upper()]
+
+
+SensitivityName = Annotated[Sensitivity, BeforeValidator(_sensitivity), PlainSerializer(lambda level: level.name.lower(), return_type=str)]
+
+
+class Issue(Model):
+    """Where in Vault a credential comes from."""
+
+    path: VaultPath
+    method: Literal["read", "update"] = "read"
+    data: Mapping[str, str | int | bool] = Field(default_factory=dict)
+    """Sent along with `update`."""
+
+    @model_validator(mode="after")
+    def _data_is_sent(self) -> Self:
+        if self.data and self.method == "read":
+            message = "data is sent with `method: update` only"
+            raise ValueError(message)
+        return self
+
+
+class ResolvedIssue(Model):
+    """An issue with the job's data scope filled in: exactly what Vault is asked."""
+
+    path: str
+    method: Literal["read", "update"]
+    data: Mapping[str, str | int | bool]
+
+
+class Target(Model):
+    """How to see, and end, a job's users in the target itself."""
+
+    postgres: Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+    """A libpq conninfo, without user and password."""
+    observe: VaultPath
+    """Vault path of short-lived users that may read pg_roles and pg_stat_activity."""
+    end: VaultPath
+    """Vault path of short-lived users that may only execute the function that ends a job's users."""
+
+
+class ActionDef(Model):
+    """One action on a resource: how it is issued, under which Vault policy, for how long, and what revoking achieves."""
+
+    issue: Issue
+    policy: GrantPolicy
+    """Written out by `read_catalog` where the catalog leaves it to the pattern `je-grant-<resource>-<action>`."""
+    max_ttl: Annotated[Duration, Field(le=MAX_TTL)]
+    """Seconds."""
+    revocable: Revocable = Revocable.NOW
+    data_scope: ScopeKeys = ()
+    """Keys that a request must bind."""
+    target: Target | None = None
+    lock: Literal["none", "control_group"] = "none"
+
+    @model_validator(mode="after")
+    def _placeholders_are_bound(self) -> Self:
+        texts = {"issue.path": self.issue.path, **{f"issue.data.{key}": value for key, value in self.issue.data.items()}}
+        for where, text in texts.items():
+            unbound = sorted(set(SCOPE_PLACEHOLDER.findall(str(text))) - set(self.data_scope))
+            if unbound:
+                message = f"{where}: {{{unbound[0]}}} is not in data_scope{did_you_mean(unbound[0], self.data_scope)}"
+                raise ValueError(message)
+            if re.search(r"[{}]", SCOPE_PLACEHOLDER.sub("", SETTING.sub("", str(text)))):
+                message = f"{where}: a brace that is no placeholder like {{tenant}} or ${{SETTING}}"
+                raise ValueError(message)
+        return self
+
+
+class Resource(Model):
+    """Something that jobs use under a credential."""
+
+    title: Sentence
+    environment: Name
+    sensitivity: SensitivityName
+    external: bool = False
+    """Whether data written here leaves the organisation."""
+    owner: Name
+    """A group."""
+    connect: Mapping[LabelKey, Annotated[str, StringConstraints(max_length=1024)]] = Field(default_factory=dict)
+    """No secrets; deliverable beside the credential's own fields."""
+    actions: Annotated[Mapping[Action, ActionDef], Field(min_length=1)]
+
+
+class VaultWrite(Model):
+    """One write that `justenough vault setup` applies, idempotent."""
+
+    path: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_{}-][A-Za-z0-9_./{}-]*[A-Za-z0-9_}-]$", max_length=512)]
+    data: Mapping[str, Any] = Field(default_factory=dict)
+    per_scope: ScopeKeys = ()
+    """Repeated for each scope with exactly these keys, `{key}` filled in."""
+    once: bool = False
+    """Written only where nothing is; `${random}` in it is a new random value."""
+
+
+class Catalog(Model):
+    """What can be asked for."""
+
+    resources: Annotated[Mapping[Name, Resource], Field(min_length=1)]
+    scopes: tuple[Scope, ...] = ()
+    """The data scopes that have an identity in Vault."""
+    texts: Mapping[LabelKey, Annotated[str, StringConstraints(max_length=16384)]] = Field(default_factory=dict)
+    """Longer texts that the provisioning writes use as `${NAME}`."""
+    provision: tuple[VaultWrite, ...] = ()
+
+    def action(self, resource: str, action: Action) -> ActionDef | None:
+        """Return the definition of an action, None where it is not offered."""
+        found = self.resources.get(resource)
+        return found.actions.get(action) if found else None
+
+    def scopes_with(self, keys: Iterable[str]) -> tuple[Mapping[str, str], ...]:
+        """Return the scopes that bind exactly these keys."""
+        return tuple(scope for scope in self.scopes if set(scope) == set(keys))

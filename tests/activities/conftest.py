@@ -1,0 +1,54 @@
+"""The shop's PostgreSQL and Vault, real and provisioned as `justenough vault setup` does; one desk (worker) per test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from activities.settings import Settings
+from justenough.secret import Secret
+from tests.activities.proxy import Door
+from tests.activities.shop import Desk, Shop, desk
+from worker.provisioning import PersonSeed, setup
+from worker.stack import Places, running_stack
+from worker.stack.fill import shop_environment
+from worker.stack.postgres import dsn
+from worker.stack.private import read_json
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "shop"
+PEOPLE = {"ops": ("ops",), "lead": ("support-leads",), "security": ("security",), "chief": ("chiefs",)}
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    home = tmp_path_factory.mktemp("activities") / "home"
+    with running_stack(home, EXAMPLE, only=("postgres", "vault"), provision=False) as stack:
+        assert stack.vault is not None
+        places = Places.of(home)
+        port = int(read_json(places.ports)["postgres"])
+        door = Door(port)
+        settings = Settings(home=home, config=EXAMPLE, vault_addr=stack.vault)
+        admin_token = places.admin_token.read_text(encoding="utf-8").strip()
+        # Vault reaches PostgreSQL through the door too, so that a test can take the target away from everybody.
+        setup(
+            settings,
+            vault_addr=stack.vault,
+            admin_token=Secret(admin_token),
+            people={name: PersonSeed(Secret(name), groups) for name, groups in PEOPLE.items()},
+            environment={**os.environ, **shop_environment(places, port), "SHOP_PORT": str(door.port)},
+        )
+        yield Shop(settings, admin_token, dsn(places, port), door, {name: name for name in PEOPLE})
+        door.close()
+
+
+@pytest.fixture
+def at(shop: Shop, tmp_path: Path) -> Iterator[Desk]:
+    made = desk(shop, f"sqlite:///{tmp_path / 'store.db'}")
+    yield made
+    shop.door.open()
+    made.deps.targets.close()
+    made.deps.vault.close()
+    made.deps.store.close()

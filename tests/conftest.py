@@ -1,0 +1,47 @@
+"""The whole stack, once per session: real Temporal, OpenBao, PostgreSQL, a worker and a console, with the shop's people logged in.
+
+Tests share it and are told apart by their jobs' ids. Folders that kill servers start stacks of their own.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.people import Human, logged_in
+from tests.shop import Shop
+from worker.stack import Stack, running_stack
+
+EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "shop"
+
+
+@pytest.fixture(scope="session")
+def whole() -> Iterator[Stack]:
+    """The stack, with a copy of the shop's configuration that tests may edit and put back."""
+    with tempfile.TemporaryDirectory(prefix="je-tests-") as folder:
+        config = Path(folder) / "shop"
+        shutil.copytree(EXAMPLE, config, ignore=shutil.ignore_patterns("__pycache__"))
+        with running_stack(Path(folder) / "home", config) as stack:
+            yield stack
+
+
+@pytest.fixture(scope="session")
+def shop(whole: Stack) -> Iterator[Shop]:
+    """The shop as its own database's owner sees it, and what jobs tell it."""
+    with Shop.opened(whole) as opened:
+        yield opened
+
+
+def _person(name: str) -> object:
+    def fixture(whole: Stack) -> Iterator[Human]:
+        with logged_in(whole, name) as human:
+            yield human
+
+    return pytest.fixture(fixture, scope="session", name=name)
+
+
+ops, lead, security, chief, chief2, auditor = map(_person, ("ops", "lead", "security", "chief", "chief2", "auditor"))

@@ -1,0 +1,104 @@
+"""Who sees what: auditors and approvers everything, a launcher their own, everyone else nothing; lists come in pages."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from tests.console.support import Served
+
+READS = ["", "/logs", "/timeline"]
+LISTS = ["/jobs", "/requests", "/credentials", "/ledger", "/catalog"]
+
+
+@pytest.mark.parametrize("path", READS)
+async def test_a_job_is_its_launchers_an_approvers_and_an_auditors_to_read(served: Served, path: str) -> None:
+    job = (await served.launched())["id"]
+    codes = {who: (await served.get(f"/jobs/{job}{path}", who)).status_code for who in served.people}
+    assert codes == {"ops": 200, "lead": 200, "security": 200, "chief": 200, "chief2": 200, "auditor": 200, "ops2": 404, "nobody": 403}
+
+
+@pytest.mark.parametrize("path", LISTS)
+async def test_who_is_in_no_group_sees_no_list(served: Served, path: str) -> None:
+    answer = await served.get(path, "nobody")
+    assert (answer.status_code, answer.json()["detail"]) == (403, "needs one of: auditors, chiefs, ops, security, support-leads")
+
+
+async def test_a_launchers_lists_show_their_own_alone(served: Served) -> None:
+    job = (await served.launched())["id"]
+    credential = served.issue(job)
+    for path, expected in (("/jobs", job), ("/credentials", credential), ("/ledger", f"{job}/job.submitted")):
+        for who, seen in (("ops", True), ("auditor", True), ("ops2", False)):
+            page = await served.get(path, who, params={"limit": 1000})
+            assert (expected in {item["id"] for item in page.json()["items"]}) is seen, (path, who)
+    assert (await served.get(f"/credentials/{credential}", "ops")).status_code == 200
+    assert (await served.get(f"/credentials/{credential}", "ops2")).status_code == 404
+
+
+async def test_the_ledger_is_verified_by_who_reads_all_of_it(served: Served) -> None:
+    await served.launched()
+    report = await served.post("/ledger/verify", "auditor")
+    assert (report.status_code, report.json()["problems"]) == (200, [])
+    assert report.json()["unseen"]
+    assert (await served.post("/ledger/verify", "ops")).json()["detail"] == "needs one of: auditors, chiefs, security, support-leads"
+    head = (await served.get("/ledger/checkpoint", "auditor")).json()
+    newest = (await served.get("/ledger", "auditor", params={"after": head["position"] - 1})).json()["items"][-1]
+    assert (newest["position"], newest["hash"]) == (head["position"], head["hash"])
+
+
+async def test_jobs_come_in_pages_and_by_filter(served: Served) -> None:
+    made = [(await served.launched())["id"] for _ in range(3)]
+    first = (await served.get("/jobs", "auditor", params={"limit": 2})).json()
+    second = (await served.get("/jobs", "auditor", params={"limit": 2, "cursor": first["next"]})).json()
+    assert [item["id"] for item in (*first["items"], *second["items"])][:3] == made[::-1]
+
+    async def ids(**params: str) -> set[str]:
+        page = await served.get("/jobs", "auditor", params={"limit": "1000", **params})
+        assert page.status_code == 200, page.text
+        return {item["id"] for item in page.json()["items"]} & set(made)
+
+    served.end(made[0], "failed")
+    assert await ids(state="failed") == {made[0]}
+    assert await ids(state="pending") == set(made[1:])
+    assert await ids(environment="prod", requester="ops") == set(made)
+    assert await ids(environment="staging") == await ids(requester="ops2") == set()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/jobs?limit=0",
+        "/jobs?limit=1001",
+        "/jobs?limit=x",
+        "/jobs?state=happy",
+        "/jobs?cursor=nonsense",
+        "/requests?state=new",
+        "/ledger?cursor=x",
+        "/ledger?after=-1",
+    ],
+)
+async def test_bad_questions_are_refused_by_path(served: Served, path: str) -> None:
+    answer = await served.get(path, "auditor")
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["errors"], answer.text
+
+
+async def test_the_catalog_says_what_can_be_asked_for(served: Served) -> None:
+    found = (await served.get("/catalog", "ops")).json()
+    assert {"tenant": "acme"} in found["scopes"]
+    orders = next(resource for resource in found["resources"] if resource["name"] == "orders-db")
+    assert (orders["sensitivity"], orders["external"]) == ("confidential", False)
+    read = next(action for action in orders["actions"] if action["action"] == "read")
+    assert read["max_ttl"] >= 300
+    assert read["revocable"] == "now"
+
+
+async def test_logs_go_on_where_they_were_left(served: Served) -> None:
+    job = (await served.launched())["id"]
+    for seq in range(3):
+        served.store.append_log(job, seq, f"line {seq}\n", datetime.now(UTC))
+    first = (await served.get(f"/jobs/{job}/logs", "ops", params={"limit": 2})).json()
+    assert ([chunk["text"] for chunk in first["items"]], first["next"]) == (["line 0\n", "line 1\n"], "1")
+    rest = (await served.get(f"/jobs/{job}/logs", "ops", params={"after": first["next"]})).json()
+    assert ([chunk["text"] for chunk in rest["items"]], rest["next"]) == (["line 2\n"], None)

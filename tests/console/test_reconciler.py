@@ -1,0 +1,58 @@
+"""A job that was recorded but not started is started; one that somebody ever had in hand is not."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import UTC, datetime, timedelta
+
+from activities.deciding import submitted
+from activities.settings import Settings
+from activities.verification import VerifiedOrder, verify_order
+from console.gateway import Gateway
+from console.reconciler import started_again
+from justenough.messages import JobInput
+from justenough.statements import Signed
+from tests.console.support import Served, serving
+
+NONE = timedelta(seconds=-1)
+
+
+def recorded(served: Served) -> str:
+    """An order that the console took down and died."""
+    body = served.people["ops"].order()
+    signed = Signed(statement=body["statement"], signature=body["signature"])
+    order = JobInput(job=body["id"], spec=body["spec"], order=signed)
+    verified = verify_order(served.console.deps, order, now=datetime.now(UTC))
+    assert isinstance(verified, VerifiedOrder)
+    served.store.record([submitted(order, verified, at=verified.statement.issued_at)])
+    return order.job
+
+
+async def test_what_was_taken_but_not_started_is_started(served: Served) -> None:
+    job = recorded(served)
+    assert not await served.console.gateway.exists(job)
+    assert job in await started_again(served.console.deps, served.console.gateway, older_than=NONE)
+    assert await served.console.gateway.is_open(job)
+    assert await started_again(served.console.deps, served.console.gateway, older_than=NONE) == ()
+
+
+async def test_what_somebody_had_in_hand_is_never_started_again(served: Served) -> None:
+    job = recorded(served)
+    served.store.claim(job, run="run", owner="a worker", now=datetime.now(UTC))
+    assert await started_again(served.console.deps, served.console.gateway, older_than=NONE) == ()
+    assert not await served.console.gateway.exists(job)
+    served.end(job)
+
+
+async def test_an_order_is_accepted_while_temporal_is_away_and_a_kill_still_works(served: Served, settings: Settings) -> None:
+    away = await Gateway.connect(settings.model_copy(update={"temporal_address": "127.0.0.1:1"}))
+    async with serving(dataclasses.replace(served.console, gateway=away)) as http:
+        ops = served.people["ops"]
+        body = ops.order()
+        answer = await http.post("/api/v1/jobs", json=body, headers=ops.bearer)
+        assert answer.status_code == 201, answer.text
+        assert (await http.post(f"/api/v1/jobs/{body['id']}/cancel", headers=ops.bearer)).status_code == 503
+        assert (await http.post(f"/api/v1/jobs/{body['id']}/kill", headers=ops.bearer)).status_code == 202
+    claim = served.store.claim_of(body["id"])
+    assert claim is not None
+    assert not claim.open

@@ -1,0 +1,207 @@
+"""However a job ends, the login that it was given works while it runs and fails afterwards; Vault and the target list nothing of it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.people import Human
+from tests.shop import Login, Shop, Witness, access, spec
+
+pytestmark = pytest.mark.servers
+
+
+@contextmanager
+def rewritten(file: Path, pattern: str, replacement: str) -> Iterator[None]:
+    """Edit a configuration file for the length of a block; worker and console read it again by themselves."""
+    before = file.read_text()
+    after = re.sub(pattern, replacement, before)
+    assert after != before
+    file.write_text(after)
+    try:
+        yield
+    finally:
+        file.write_text(before)
+
+
+def running(ops: Human, witness: Witness, shop: Shop, *items: dict[str, object], **more: object) -> tuple[str, Login]:
+    """Launch a job that hands its login over and stays; return it once that login was seen to work."""
+    job = ops.launch(spec(f"{witness.hand_over}; sleep 300", *items, **more))
+    login = witness.login()
+    assert shop.opens_for(login)
+    return job, login
+
+
+def approved(ops: Human, lead: Human, witness: Witness, shop: Shop) -> tuple[str, Login]:
+    """Launch a job whose write access a person approves, so that a guard stands beside it."""
+    job = ops.launch(spec(f"{witness.hand_over}; sleep 300", access(action="write")))
+    seen = ops.until(job, "awaiting_approval")
+    assert lead.answer(seen["requests"][0]).status_code == 200
+    login = witness.login()
+    assert shop.opens_for(login)
+    return job, login
+
+
+def terminate(shop: Shop, workflow: str) -> None:
+    """End a workflow behind our back, as an administrator of Temporal can."""
+    temporal = Path(sys.executable).with_name("temporal")
+    command = [temporal, "workflow", "terminate", "--workflow-id", workflow, "--address", str(shop.stack.temporal)]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def test_a_job_that_succeeds_leaves_nothing_alive(ops: Human, shop: Shop, witness: Witness) -> None:
+    job = ops.launch(spec(witness.hand_over))
+    login = witness.login()
+    seen = ops.until(job)
+    assert (seen["state"], seen["exit_code"], seen["revocation"]["state"]) == ("succeeded", 0, "confirmed")
+    shop.assert_dead(seen, login)
+
+
+def test_a_job_that_fails_leaves_nothing_alive(ops: Human, shop: Shop, witness: Witness) -> None:
+    job = ops.launch(spec(f"{witness.hand_over}; exit 3"))
+    login = witness.login()
+    seen = ops.until(job)
+    assert (seen["state"], seen["exit_code"], seen["reason"]) == ("failed", 3, "exit code 3")
+    shop.assert_dead(seen, login)
+
+
+def test_a_job_that_runs_too_long_is_ended_and_leaves_nothing_alive(ops: Human, shop: Shop, witness: Witness) -> None:
+    job = ops.launch(spec(f"{witness.hand_over}; sleep 300", timeout="2s"))
+    login = witness.login()
+    seen = ops.until(job)
+    assert seen["state"] == "timed_out"
+    shop.assert_dead(seen, login)
+
+
+def test_a_denied_job_never_gets_anything(ops: Human, lead: Human, shop: Shop) -> None:
+    job = ops.launch(spec("true", access(action="write")))
+    seen = ops.until(job, "awaiting_approval")
+    assert shop.users_of(job) == []
+    assert lead.answer(seen["requests"][0], "deny").status_code == 200
+    seen = ops.until(job)
+    assert (seen["state"], seen["requests"][0]["state"], seen["credentials"]) == ("denied", "denied", [])
+    shop.assert_dead(seen)
+
+
+def test_what_policy_denies_never_starts(ops: Human, shop: Shop) -> None:
+    export = {"resource": "export-api", "action": "write", "ttl": "5m", "reason": "a test needs it"}
+    both = [access("customers-db", "read", optional=True), export]
+    seen = ops.until(ops.launch(spec("true", *both)))
+    assert (seen["state"], seen["credentials"]) == ("denied", [])
+    assert seen["requests"][1]["policies"]
+    shop.assert_dead(seen)
+
+
+def test_silence_climbs_and_then_denies(ops: Human, shop: Shop) -> None:
+    with rewritten(shop.config / "approvals.yaml", r"respond_within: \w+", "respond_within: 1s"):
+        job = ops.launch(spec("true", access(action="write")))
+        seen = ops.until(job)
+    assert (seen["state"], seen["requests"][0]["state"], seen["credentials"]) == ("denied", "expired", [])
+    steps = [entry["type"] for entry in ops.ledger(job)]
+    assert steps.count("approval.escalated") == 2
+    assert steps.count("approval.expired") == 1
+    shop.assert_dead(seen)
+
+
+def test_a_job_cancelled_while_it_waits_never_gets_anything(ops: Human, shop: Shop) -> None:
+    job = ops.launch(spec("true", access(action="write")))
+    ops.until(job, "awaiting_approval")
+    assert ops.api.post(f"jobs/{job}/cancel").status_code == 202
+    seen = ops.until(job)
+    assert (seen["state"], seen["requests"][0]["state"], seen["credentials"]) == ("cancelled", "withdrawn", [])
+    shop.assert_dead(seen)
+
+
+def test_a_job_cancelled_while_it_runs_may_tidy_up_and_leaves_nothing_alive(ops: Human, shop: Shop, witness: Witness) -> None:
+    tidy = f"trap 'echo tidied; exit 0' TERM; {witness.hand_over}; sleep 300 & wait"
+    job = ops.launch(spec(tidy))
+    login = witness.login()
+    assert ops.api.post(f"jobs/{job}/cancel").status_code == 202
+    seen = ops.until(job)
+    assert seen["state"] == "cancelled"
+    assert "tidied" in "".join(item["text"] for item in ops.api.get(f"jobs/{job}/logs").json()["items"])
+    shop.assert_dead(seen, login)
+
+
+def test_a_killed_job_loses_its_access_and_cannot_object(ops: Human, shop: Shop, witness: Witness) -> None:
+    job = ops.launch(spec(f"trap '' TERM; {witness.hand_over}; while :; do sleep 1; done"))
+    login = witness.login()
+    connection = shop.connect(login)
+    assert ops.api.post(f"jobs/{job}/kill").status_code == 202
+    seen = ops.until(job)
+    assert (seen["state"], seen["exit_code"]) == ("killed", 137)
+    with connection, pytest.raises(psycopg.OperationalError):
+        connection.execute("SELECT 1")
+    shop.assert_dead(seen, login)
+
+
+def test_a_job_whose_workflow_is_terminated_is_revoked_by_its_session_and_closed_as_lost(ops: Human, shop: Shop, witness: Witness) -> None:
+    job, login = running(ops, witness, shop)
+    terminate(shop, job)
+    seen = ops.until(job)
+    assert seen["state"] == "lost"
+    shop.assert_dead(seen, login)
+    assert [entry["type"] for entry in ops.ledger(job)].count("job.ended") == 1
+
+
+def test_a_guarded_job_whose_workflow_is_terminated_is_revoked_at_once(ops: Human, lead: Human, shop: Shop, witness: Witness) -> None:
+    job, login = approved(ops, lead, witness, shop)
+    terminate(shop, job)
+    seen = ops.until(job)
+    assert seen["state"] == "lost"
+    shop.assert_dead(seen, login)
+    assert "guard" in {entry["data"].get("by") for entry in ops.ledger(job) if entry["type"] == "revocation.started"}
+
+
+def test_a_job_whose_worker_is_killed_fails_and_leaves_nothing_alive(ops: Human, shop: Shop, witness: Witness) -> None:
+    job, login = running(ops, witness, shop)
+    worker = shop.pid_of("worker")
+    os.kill(worker, signal.SIGKILL)
+    shop.until_restarted("worker", was=worker)
+    seen = ops.until(job, within=90)
+    assert (seen["state"], seen["reason"]) == ("failed", "worker_lost")
+    shop.assert_dead(seen, login)
+
+
+def test_an_approved_job_gets_what_was_approved_and_its_guard_adds_nothing(ops: Human, lead: Human, shop: Shop, witness: Witness) -> None:
+    job = ops.launch(spec(witness.hand_over, access(action="write")))
+    seen = ops.until(job, "awaiting_approval")
+    assert lead.answer(seen["requests"][0], ttl=60).status_code == 200
+    login = witness.login()
+    seen = ops.until(job)
+    assert (seen["state"], seen["revocation"]["state"]) == ("succeeded", "confirmed")
+    assert seen["requests"][0]["granted_ttl"] == 60
+    shop.assert_dead(seen, login)
+
+
+def test_a_grant_ends_at_its_ttl_while_the_job_goes_on(ops: Human, shop: Shop, witness: Witness) -> None:
+    short = spec(f"{witness.hand_over}; sleep 300", access(ttl="2s"))
+    job = ops.launch(short)
+    login = witness.login()
+    assert shop.opens_for(login)
+    while ops.api.get(f"jobs/{job}").json()["credentials"][0]["state"] != "confirmed":
+        assert ops.api.get(f"jobs/{job}").json()["state"] == "running"
+    assert not shop.opens_for(login)
+    assert ops.job(job)["state"] == "running"
+    assert ops.api.post(f"jobs/{job}/cancel").status_code == 202
+    shop.assert_dead(ops.until(job), login)
+
+
+def test_a_person_can_end_one_credential_while_the_job_goes_on(ops: Human, auditor: Human, shop: Shop, witness: Witness) -> None:
+    job, login = running(ops, witness, shop)
+    credential = ops.job(job)["credentials"][0]["id"]
+    assert ops.api.post(f"credentials/{credential}/revoke").status_code == 200
+    assert not shop.opens_for(login)
+    assert ops.job(job)["state"] == "running"
+    assert ops.api.post(f"jobs/{job}/cancel").status_code == 202
+    shop.assert_dead(ops.until(job), login)
+    assert auditor.api.post(f"jobs/{job}/prove").json()["dead"] is True

@@ -1,0 +1,57 @@
+"""The base of the contract: frozen values, strict input, growing messages, durations as people write them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from justenough.model import Duration, Message, Model, duration_text, seconds_of
+
+
+class Timed(Model):
+    ttl: Duration
+    rest: Duration | None = None
+
+
+class Told(Message):
+    a: int = 1
+
+
+@pytest.mark.parametrize("text, seconds", [("1s", 1), ("90s", 90), ("10m", 600), ("1h", 3600), ("2d", 172_800), (45, 45)])
+def test_durations_are_read_as_people_write_them(text: Any, seconds: int) -> None:
+    assert Timed(ttl=text).ttl == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0s", "-1s", "1", "1.5h", "1 h", "1w", "10M", "1h30m", "٣s", "1s\n", 0, -5, 1.5, True, None, [], "99999999s"]
+)
+def test_what_is_no_duration_is_refused(text: Any) -> None:
+    with pytest.raises(ValidationError, match="ttl"):
+        Timed(ttl=text)
+
+
+@given(st.integers(1, 9_999_999))
+def test_a_duration_is_written_so_that_it_is_read_back(seconds: int) -> None:
+    assert seconds_of(duration_text(seconds)) == seconds
+    assert Timed.model_validate(Timed(ttl=seconds, rest=seconds).model_dump(mode="json")) == Timed(ttl=seconds, rest=seconds)
+
+
+@pytest.mark.parametrize("seconds, text", [(600, "10m"), (3600, "1h"), (86_400, "1d"), (90, "90s"), (61, "61s"), (5400, "90m")])
+def test_a_duration_is_written_in_its_largest_whole_unit(seconds: int, text: str) -> None:
+    assert duration_text(seconds) == text
+
+
+def test_models_refuse_what_they_do_not_know_and_messages_ignore_it() -> None:
+    with pytest.raises(ValidationError, match="extra"):
+        Timed.model_validate({"ttl": "1s", "more": 1})
+    assert Told.model_validate({"a": 2, "more": 1}) == Told(a=2)
+
+
+@pytest.mark.parametrize("value", [Timed(ttl=1), Told()])
+def test_values_are_frozen(value: Any) -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        value.a = 7

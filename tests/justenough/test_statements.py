@@ -1,0 +1,291 @@
+"""Statements: the documented vectors, computed again, and that nothing but the exact words under the right key holds."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from justenough.spec import checked_spec
+from justenough.statements import (
+    MAX_LIFE,
+    MAX_SKEW,
+    DecisionStatement,
+    OrderStatement,
+    Signed,
+    canonical,
+    digest_of,
+    moment_of,
+    request_digest,
+    rfc3339,
+    signable,
+    why_not_current,
+    why_not_signed,
+)
+from tests.justenough.building import NOW
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "statements.md"
+BLOCKS = dict(re.findall(r"^\*\*(.+?)\*\*\n\n```\w+\n(.*?)\n```", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL))
+KEY = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(BLOCKS["Private key (the ed25519 seed, hex)"]))
+PUBLIC = KEY.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+SPEC, ORDER, BOUND, DECISION = (json.loads(BLOCKS[name]) for name in ("Spec", "Order", "Bound", "Decision"))
+
+
+def signature(statement: Mapping[str, Any], key: Ed25519PrivateKey = KEY, version: int = 1) -> str:
+    return f"vault:v{version}:{base64.b64encode(key.sign(canonical(statement))).decode()}"
+
+
+def signed(statement: Mapping[str, Any], text: str | None = None) -> Signed:
+    return Signed(statement=dict(statement), signature=signature(statement) if text is None else text)
+
+
+def test_the_documented_public_key_belongs_to_the_private_one() -> None:
+    assert base64.b64encode(PUBLIC).decode() == BLOCKS["Public key (base64, as Vault shows it)"]
+
+
+@pytest.mark.parametrize("name, statement", [("Order", ORDER), ("Decision", DECISION)])
+def test_the_documented_statements_have_their_canonical_form_and_signature(name: str, statement: dict[str, Any]) -> None:
+    assert canonical(statement).decode() == BLOCKS[f"{name}, canonical"]
+    assert signature(statement) == BLOCKS[f"{name}, signature"]
+    assert why_not_signed(signed(statement, BLOCKS[f"{name}, signature"]), {1: PUBLIC}) is None
+
+
+def test_the_documented_statements_are_read_and_written_the_same() -> None:
+    assert signable(OrderStatement.model_validate(ORDER)) == ORDER
+    assert signable(DecisionStatement.model_validate(DECISION)) == DECISION
+
+
+def test_the_documented_digests_are_computed() -> None:
+    assert digest_of(SPEC) == ORDER["spec_digest"]
+    assert digest_of(BOUND) == BLOCKS["Bound, digest"] == DECISION["digest"]
+
+
+def digest(raw: dict[str, Any] = SPEC, params: dict[str, str] | None = None, **changes: Any) -> str:
+    spec = checked_spec(raw, ORDER["params"] if params is None else params)
+    given_parts = {
+        "bundle": ORDER["bundle"],
+        "issue_path": BOUND["issue"]["path"],
+        "issue_data": BOUND["issue"]["data"],
+        "tier": 1,
+        **changes,
+    }
+    return request_digest(spec, spec.access[0], **given_parts)
+
+
+def test_the_documented_request_digest_is_that_of_the_documented_spec() -> None:
+    assert digest() == BLOCKS["Bound, digest"]
+
+
+def changed(**changes: Any) -> dict[str, Any]:
+    """Return the documented spec with one part exchanged; `run` and `access` are merged into."""
+    run = {**SPEC["run"], **changes.pop("run", {})}
+    access = [{**SPEC["access"][0], **changes.pop("access", {})}]
+    return {**SPEC, "run": run, "access": access, **changes}
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        changed(agent=None),
+        changed(agent={**SPEC["agent"], "version": "1.5"}),
+        changed(agent={**SPEC["agent"], "model": "other"}),
+        changed(agent={**SPEC["agent"], "owner": "other"}),
+        changed(environment="staging"),
+        changed(data_scope={"tenant": "globex"}),
+        changed(data_scope={}),
+        changed(run={"command": ["python", "triage.py", "--ticket", "{ticket}", "-v"]}),
+        changed(run={"command": ["python triage.py", "--ticket", "{ticket}"]}),
+        changed(run={"timeout": "16m"}),
+        changed(run={"env": {"MODE": "dry-run"}}),
+        changed(run={"env": {**SPEC["run"]["env"], "MODE": "wet"}}),
+        changed(run={"network": "none"}),
+        changed(run={"python": "/opt/python3"}),
+        changed(access={"resource": "orders-db"}),
+        changed(access={"action": "read"}),
+        changed(access={"ttl": "6m"}),
+        changed(access={"deliver": {"env": {"PGUSER": "username"}}}),
+        changed(access={"deliver": {"file": {"path": "db.json"}}}),
+    ],
+)
+def test_whatever_decides_what_runs_changes_the_request_digest(raw: dict[str, Any]) -> None:
+    assert digest(raw) != digest()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"params": {"ticket": "4713"}},
+        {"bundle": None},
+        {"bundle": "sha256:" + "0" * 64},
+        {"issue_path": "database/creds/refunds-admin"},
+        {"issue_data": {"ttl": "1h"}},
+        {"tier": 2},
+    ],
+)
+def test_whatever_decides_what_is_issued_changes_the_request_digest(changes: dict[str, Any]) -> None:
+    assert digest(**changes) != digest()
+
+
+@pytest.mark.parametrize(
+    "raw", [changed(labels={"team": "other"}), changed(access={"reason": "Another reason"}), dict(reversed(SPEC.items()))]
+)
+def test_what_changes_nothing_of_it_leaves_the_request_digest(raw: dict[str, Any]) -> None:
+    assert digest(raw) == digest()
+
+
+def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    if isinstance(value, dict) and value:
+        return [found for key, inner in value.items() for found in leaves(inner, (*path, key))]
+    return [path]
+
+
+@pytest.mark.parametrize("statement", [ORDER, DECISION])
+def test_any_change_of_a_signed_statement_breaks_its_signature(statement: dict[str, Any]) -> None:
+    text = signature(statement)
+    for path in leaves(statement):
+        tampered = json.loads(json.dumps(statement))
+        inner = tampered
+        for part in path[:-1]:
+            inner = inner[part]
+        inner[path[-1]] = "tampered"
+        assert why_not_signed(signed(tampered, text), {1: PUBLIC}) == "the signature does not match the statement"
+    for tampered in ({**statement, "more": 1}, dict(list(statement.items())[1:])):
+        assert why_not_signed(signed(tampered, text), {1: PUBLIC}) is not None
+
+
+def test_the_order_of_keys_does_not_matter() -> None:
+    assert why_not_signed(signed(dict(reversed(ORDER.items())), signature(ORDER)), {1: PUBLIC}) is None
+
+
+def test_only_the_key_version_that_is_named_counts() -> None:
+    other = Ed25519PrivateKey.generate()
+    theirs = other.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    second = signed(ORDER, signature(ORDER, other, version=2))
+    assert why_not_signed(second, {1: PUBLIC, 2: theirs}) is None
+    assert why_not_signed(second, {1: theirs, 2: PUBLIC}) is not None
+    assert why_not_signed(second, {1: theirs}) is not None
+    assert why_not_signed(second, {}) is not None
+
+
+RAW = signature(ORDER).removeprefix("vault:v1:")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "vault",
+        "vault:v1",
+        f"vault:v1:{RAW}:x",
+        f"other:v1:{RAW}",
+        f"vault:vx:{RAW}",
+        f"vault:v1:{RAW[:-4]}",
+        "vault:v1:",
+        f"vault:v1: {RAW}",
+        f"vault:v1:{RAW}\n",
+        "vault:v1:é",
+        f"vault:v-1:{RAW}",
+    ],
+)
+def test_what_is_no_signature_is_refused_with_a_reason(text: str) -> None:
+    assert why_not_signed(signed(ORDER, text), {1: PUBLIC})
+
+
+@given(
+    st.text(max_size=120), st.dictionaries(st.text(max_size=5), st.none() | st.integers() | st.floats() | st.text(max_size=5), max_size=3)
+)
+def test_no_text_and_no_statement_raises(text: str, statement: dict[str, Any]) -> None:
+    assert why_not_signed(signed(ORDER, text), {1: PUBLIC})
+    assert why_not_signed(Signed(statement=statement, signature=f"vault:v1:{RAW}"), {1: PUBLIC})
+
+
+def test_a_statement_nested_without_end_is_refused() -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(100_000):
+        deep = {"a": deep}
+    assert why_not_signed(Signed.model_construct(statement=deep, signature=f"vault:v1:{RAW}"), {1: PUBLIC})
+
+
+def test_a_key_of_the_wrong_length_verifies_nothing() -> None:
+    assert why_not_signed(signed(ORDER), {1: b"short"})
+
+
+ISSUED = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
+EXPIRES = datetime(2026, 1, 31, 10, 30, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "now, why",
+    [
+        (ISSUED, None),
+        (ISSUED - MAX_SKEW, None),
+        (ISSUED - MAX_SKEW - timedelta(seconds=1), "future"),
+        (EXPIRES - timedelta(seconds=1), None),
+        (EXPIRES, "expired"),
+        (EXPIRES + timedelta(days=1), "expired"),
+    ],
+)
+def test_a_statement_holds_in_its_own_time_only(now: datetime, why: str | None) -> None:
+    found = why_not_current(OrderStatement.model_validate(ORDER), now=now)
+    assert found is None if why is None else why in (found or "")
+
+
+def test_a_statement_lives_for_a_week_at_most() -> None:
+    longest = OrderStatement.model_validate({**ORDER, "expires_at": rfc3339(ISSUED + MAX_LIFE)})
+    longer = OrderStatement.model_validate({**ORDER, "expires_at": rfc3339(ISSUED + MAX_LIFE + timedelta(seconds=1))})
+    assert why_not_current(longest, now=ISSUED) is None
+    assert "longer" in (why_not_current(longer, now=ISSUED) or "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-01-31T09:30:00",
+        "2026-01-31T09:30:00+00:00",
+        "2026-01-31T09:30:00.5Z",
+        "2026-01-31 09:30:00Z",
+        "2026-02-31T09:30:00Z",
+        "1769851800",
+        1769851800,
+        None,
+        "2026-01-31T09:30:00Z\n",
+        "٢026-01-31T09:30:00Z",
+    ],
+)
+def test_a_moment_has_one_spelling(text: Any) -> None:
+    with pytest.raises(ValidationError, match="issued_at"):
+        OrderStatement.model_validate({**ORDER, "issued_at": text})
+
+
+@given(st.datetimes(min_value=datetime(1, 1, 2), max_value=datetime(9999, 12, 30), timezones=st.timezones()))  # noqa: DTZ001 - hypothesis adds the zone
+def test_a_moment_is_read_back_to_the_second(moment: datetime) -> None:
+    text = rfc3339(moment)
+    assert timedelta() <= moment.astimezone(UTC) - moment_of(text) < timedelta(seconds=1)
+    assert rfc3339(moment_of(text)) == rfc3339(moment_of(moment)) == text
+
+
+@pytest.mark.parametrize("model, raw", [(OrderStatement, ORDER), (DecisionStatement, DECISION)])
+def test_a_statement_has_exactly_its_keys(model: type[OrderStatement | DecisionStatement], raw: dict[str, Any]) -> None:
+    for key in raw.keys() - {"type"}:
+        with pytest.raises(ValidationError):
+            model.model_validate({name: value for name, value in raw.items() if name != key})
+    with pytest.raises(ValidationError):
+        model.model_validate({**raw, "more": 1})
+    with pytest.raises(ValidationError):
+        model.model_validate({**raw, "type": "other"})
+
+
+def test_a_moment_of_now_is_signed_in_whole_seconds() -> None:
+    made = OrderStatement.model_validate({**ORDER, "issued_at": NOW.replace(microsecond=999_999)})
+    assert made.issued_at == NOW

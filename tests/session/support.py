@@ -1,0 +1,121 @@
+"""Runs jobs as a session does, and looks at processes from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from activities.session.delivery import Delivered
+from activities.session.interpreters import interpreter
+from activities.session.launch import Launch
+from activities.session.logs import LogCapture
+from activities.session.process import JobProcess
+from activities.session.sandbox import Sandbox
+from activities.session.uids import lent_uid
+from activities.settings import Settings
+from justenough.redaction import Redactor
+
+SECRETS = ("stack.json", "seal.key", "worker.approle.json", "console.approle.json", "vault-admin.token", "justenough.db")
+"""Files of the worker's home that no job may read."""
+
+
+@dataclass
+class Ran:
+    code: int
+    log: str
+
+    @property
+    def told(self) -> Any:
+        """What the job printed, as JSON."""
+        return json.loads(self.log)
+
+
+@dataclass
+class Runner:
+    """Runs jobs as a session does."""
+
+    settings: Settings
+    sandbox: Sandbox
+
+    async def __call__(self, *argv: str, secrets: tuple[str, ...] = (), **more: Any) -> Ran:
+        texts: list[str] = []
+
+        async def sink(text: str) -> None:
+            texts.append(text)
+
+        with lent_uid(self.settings) as uid:
+            process = await self.start(*argv, uid=uid, **more)
+            capture = await LogCapture.start(process.output, Redactor(secrets), sink)
+            code = await process.wait()
+            await capture.finished()
+        return Ran(code, "".join(texts))
+
+    async def python(self, code: str, *argv: str, **more: Any) -> Ran:
+        return await self("python", "-c", code, *argv, **more)
+
+    async def start(
+        self,
+        *argv: str,
+        uid: int,
+        workdir: Path | None = None,
+        network: Literal["host", "none"] = "host",
+        env: Mapping[str, str] | None = None,
+        given: Delivered | None = None,
+        python: str | None = None,
+    ) -> JobProcess:
+        given = given or Delivered()
+        return await JobProcess.start(
+            self.sandbox,
+            Launch(
+                "j-dev-test", argv, uid, interpreter(self.settings, python), workdir, network, {**(env or {}), **given.env}, given.files
+            ),
+        )
+
+
+def cmdlines() -> list[bytes]:
+    """Every process's command line on this machine, as anyone can read it."""
+    return [line for line, _ in _everyone()]
+
+
+def holders_of(text: bytes) -> list[bytes]:
+    """The command lines of all processes whose environment holds a text, as far as we may read them."""
+    return [line for line, environment in _everyone() if text in environment]
+
+
+def own_environment() -> bytes:
+    """The worker's, which is the test's."""
+    return _read(Path("/proc/self/environ"))
+
+
+def _everyone() -> Iterator[tuple[bytes, bytes]]:
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            yield _read(entry / "cmdline"), _read(entry / "environ")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def alive(marker: str) -> bool:
+    """Whether a process with this word in its command line lives, wherever it hides."""
+    return any(marker.encode() in line for line in cmdlines())
+
+
+async def until(condition: Callable[[], bool], *, seconds: float = 10) -> None:
+    """Wait until something becomes true; fail after `seconds`."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - /proc tells nobody
+            await asyncio.sleep(0.01)
+
+
+def is_root() -> bool:
+    return os.geteuid() == 0

@@ -1,0 +1,53 @@
+"""No two running jobs on one machine share a user id, whichever worker runs them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from activities.session import members
+from activities.session.uids import lent_uid
+from activities.settings import Settings
+from tests.session.support import is_root, until
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+ELSEWHERE = """
+import sys
+from pathlib import Path
+from activities.session.uids import lent_uid
+from activities.settings import Settings
+with lent_uid(Settings(home=Path(sys.argv[1]), job_uid_base=int(sys.argv[2]))) as uid:
+    print(uid, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_ids_that_are_lent_at_the_same_time_differ_and_come_back(settings: Settings) -> None:
+    with lent_uid(settings) as first, lent_uid(settings) as second:
+        assert (first == second) is not is_root()
+        assert (first == os.geteuid()) is not is_root()
+    with lent_uid(settings) as third:
+        assert third == first
+
+
+def test_another_workers_id_is_not_lent_again(settings: Settings, home: Path) -> None:
+    base = 712_000
+    with subprocess.Popen(
+        [sys.executable, "-c", ELSEWHERE, str(home), str(base)], cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout
+        theirs = int(other.stdout.readline())
+        with lent_uid(settings.model_copy(update={"job_uid_base": base})) as ours:
+            assert (ours == theirs) is not is_root()
+        other.communicate("")
+    assert theirs == (base if is_root() else os.geteuid())
+
+
+async def test_an_id_that_somebody_runs_as_is_not_lent(settings: Settings) -> None:
+    base = 713_000
+    drop = ["setpriv", "--reuid", str(base), "--regid", str(base), "--clear-groups"] if is_root() else []
+    with subprocess.Popen([*drop, "sleep", "100"]) as left_behind:  # noqa: ASYNC220 - it takes a millisecond
+        await until(lambda: members.anyone_runs_as(base if is_root() else os.geteuid()))
+        with lent_uid(settings.model_copy(update={"job_uid_base": base})) as uid:
+            assert uid == (base + 1 if is_root() else os.geteuid())
+        left_behind.kill()

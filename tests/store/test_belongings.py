@@ -1,0 +1,63 @@
+"""Bundles, output and idempotency keys."""
+
+from __future__ import annotations
+
+import pytest
+
+from activities.store import Store
+from activities.store.belongings import LOG_CAP
+from justenough.errors import Conflict
+from tests.store.facts import JOB, NOW, later
+
+DIGEST = "sha256:" + "a" * 64
+
+
+def test_a_bundle_comes_back_byte_for_byte_and_is_never_exchanged(store: Store) -> None:
+    content = bytes(range(256)) * 10
+    assert store.bundle(DIGEST) is None
+    store.put_bundle(DIGEST, content)
+    store.put_bundle(DIGEST, b"another")
+    assert store.bundle(DIGEST) == content
+
+
+def test_output_comes_back_in_order_and_from_where_one_left_off(store: Store) -> None:
+    for seq in (0, 2, 1):
+        store.append_log(JOB, seq, f"line {seq}\n", later(seq))
+    store.append_log("j-dev-other", 0, "another's", NOW)
+    assert [(chunk.seq, chunk.text, chunk.at) for chunk in store.logs(JOB)] == [(n, f"line {n}\n", later(n)) for n in range(3)]
+    assert [chunk.seq for chunk in store.logs(JOB, after_seq=0, limit=1)] == [1]
+
+
+def test_a_chunk_that_is_sent_again_is_kept_once(store: Store) -> None:
+    store.append_log(JOB, 0, "first", NOW)
+    store.append_log(JOB, 0, "again", later(1))
+    assert [chunk.text for chunk in store.logs(JOB)] == ["first"]
+
+
+def test_output_that_is_no_clean_text_is_kept_readable(store: Store) -> None:
+    store.append_log(JOB, 0, "a\x00b\ud800c", NOW)
+    assert store.logs(JOB)[0].text == "a\ufffdb\ufffdc"
+
+
+def test_endless_output_ends_with_one_line_that_says_so(store: Store) -> None:
+    half = "ü" * (LOG_CAP // 4) + "\n"
+    for seq in range(4):
+        store.append_log(JOB, seq, half, NOW)
+    chunks = store.logs(JOB)
+    whole = "".join(chunk.text for chunk in chunks)
+    assert whole.endswith("\nlog truncated\n")
+    assert whole.count("log truncated") == 1
+    assert LOG_CAP - 4 <= len(whole.encode()) - len("\nlog truncated\n") <= LOG_CAP
+    assert store.logs("j-dev-other") == ()
+
+
+def test_an_idempotency_key_stands_for_the_first_job_of_its_person(store: Store) -> None:
+    assert store.remember("e-ops", "key", "j-dev-1", "d1") == "j-dev-1"
+    assert store.remember("e-ops", "key", "j-dev-2", "d1") == "j-dev-1"
+    assert store.remember("e-other", "key", "j-dev-3", "d3") == "j-dev-3"
+
+
+def test_an_idempotency_key_used_for_another_order_is_a_conflict(store: Store) -> None:
+    store.remember("e-ops", "key", "j-dev-1", "d1")
+    with pytest.raises(Conflict, match="j-dev-1"):
+        store.remember("e-ops", "key", "j-dev-2", "d2")

@@ -1,0 +1,147 @@
+"""Lists: filters, pages, ties, and that no list has to scan."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from itertools import product
+
+import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import Connection
+
+from activities.store import Store
+from activities.store.engine import open_engine, reading
+from activities.store.queries import JobFilter, RequestFilter, credentials, jobs, requests
+from justenough.access import JobState, RequestState
+from justenough.errors import InvalidInput
+from justenough.views import Page
+from tests.store.facts import JOB, confirmed, decided, ended, issued, job_id, later, overdue, part, proved, requested, started, submitted
+
+
+def walked(read: Callable[[str | None], Page[object]]) -> list[str]:
+    """Every id of a list, page by page."""
+    found: list[str] = []
+    cursor = None
+    while True:
+        page = read(cursor)
+        found += [item.id for item in page.items]  # type: ignore[attr-defined]
+        if (cursor := page.next) is None:
+            return found
+
+
+def test_jobs_come_newest_first_each_once_though_others_are_added(store: Store) -> None:
+    store.record([submitted(job_id(number)) for number in range(10, 17)])
+    first = store.jobs(limit=3)
+    store.record([submitted(job_id(99))])
+    rest = walked(lambda cursor: store.jobs(limit=3, cursor=cursor or first.next))
+    assert [job.id for job in first.items] + rest == [job_id(number) for number in range(16, 9, -1)]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])
+def test_rows_of_one_moment_are_listed_once_each(store: Store, limit: int) -> None:
+    """Requests and credentials of one job are often made in the same moment."""
+    store.record([submitted(), *(requested(number=number) for number in range(1, 8)), *(issued(number=number) for number in range(1, 8))])
+    for letter, read in (
+        ("r", lambda cursor: store.requests(limit=limit, cursor=cursor)),
+        ("c", lambda cursor: store.credentials(limit=limit, cursor=cursor)),
+    ):
+        assert sorted(walked(read)) == [part(JOB, letter, number) for number in range(1, 8)]
+
+
+def test_the_last_page_has_no_next(store: Store) -> None:
+    store.record([submitted(job_id(number)) for number in range(4)])
+    assert store.jobs(limit=4).next is None
+    assert store.jobs(limit=3).next is not None
+    assert store.jobs(state=JobState.LOST).items == ()
+
+
+def test_jobs_are_filtered_by_any_combination(store: Store) -> None:
+    kinds = list(product(["pending", "running"], ["prod", "test"], ["e-ops", "e-sam"]))
+    for number, (state, environment, requester) in enumerate(kinds):
+        facts = [submitted(job_id(number), environment=environment, requester=requester)]
+        store.record(facts if state == "pending" else [*facts, started(job_id(number))])
+    for wanted in product([None, "pending", "running"], [None, "prod"], [None, "e-sam"]):
+        state, environment, requester = wanted
+        page = store.jobs(state=JobState(state) if state else None, environment=environment, requester_id=requester)
+        expected = [job_id(n) for n, kind in enumerate(kinds) if all(want in {None, has} for want, has in zip(wanted, kind, strict=True))]
+        assert [job.id for job in page.items] == expected[::-1]
+
+
+def test_requests_are_filtered_by_state_job_and_requester(store: Store) -> None:
+    store.record([submitted(), requested(at=later(1)), requested(number=2, at=later(2)), decided("allowed", number=2)])
+    store.record([submitted(job_id(2), requester="e-sam"), requested(job_id(2), at=later(3))])
+    assert [view.id for view in store.requests().items] == [part(job_id(2), "r"), part(JOB, "r", 2), part(JOB, "r")]
+    assert [view.id for view in store.requests(state=RequestState.PENDING, job=JOB).items] == [part(JOB, "r")]
+    assert [view.job_id for view in store.requests(requester_id="e-sam").items] == [job_id(2)]
+
+
+def test_live_credentials_are_those_not_shown_to_be_dead(store: Store) -> None:
+    store.record([submitted(), issued(at=later(1)), issued(number=2, at=later(2)), confirmed(number=2)])
+    store.record([submitted(job_id(2)), issued(job_id(2), at=later(3))])
+    assert [view.id for view in store.credentials(live=True).items] == [part(job_id(2), "c"), part(JOB, "c")]
+    assert [view.id for view in store.credentials(job=JOB).items] == [part(JOB, "c", 2), part(JOB, "c")]
+    assert [view.id for view in store.live_credentials(JOB)] == [part(JOB, "c")]
+
+
+def test_open_jobs_are_those_that_run_or_are_not_proved_clean(store: Store) -> None:
+    names = ["running", "clean", "none", "unproved", "overdue", "young"]
+    running, clean, none, unproved, late, young = (job_id(number) for number in range(len(names)))
+    store.record([submitted(job, at=later(100 if job == young else 0)) for job in (running, clean, none, unproved, late, young)])
+    store.record([issued(clean), confirmed(clean), proved(clean), ended(job=clean), ended(job=none)])
+    store.record([issued(unproved), ended(job=unproved), issued(late), ended(job=late), overdue(late)])
+    assert store.open_jobs(later(50)) == (running, unproved, late)
+    assert store.open_jobs(later(200)) == (running, unproved, late, young)
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "☃", "bnVsbA", "W10", "WyJhIiwiYiIsImMiXQ", "WzFd", "W1tbXV1d" * 9, "\x00"])
+def test_a_cursor_that_is_not_ours_is_bad_input(store: Store, cursor: str) -> None:
+    with pytest.raises(InvalidInput, match="cursor"):
+        store.jobs(cursor=cursor)
+    with pytest.raises(InvalidInput, match="cursor"):
+        store.requests(cursor=cursor)
+
+
+def test_a_cursor_of_another_list_is_bad_input(store: Store) -> None:
+    store.record([submitted(), submitted(job_id(1)), requested(), requested(number=2)])
+    with pytest.raises(InvalidInput, match="cursor"):
+        store.requests(cursor=store.jobs(limit=1).next)
+
+
+@pytest.mark.parametrize("value", ["\x00", "'", "x" * 5000, "\u2028"])
+def test_a_filter_may_be_any_text(store: Store, value: str) -> None:
+    assert store.jobs(environment=value, requester_id=value).items == ()
+
+
+def plans(url: str, ask: Callable[[Connection], object]) -> list[str]:
+    """SQLite's plan of each statement that a question runs."""
+    engine = open_engine(url)
+    asked: list[tuple[str, object]] = []
+    event.listen(engine, "before_cursor_execute", lambda *args: asked.append((args[2], args[3])))
+    try:
+        with reading(engine) as connection:
+            ask(connection)
+            raw = connection.connection.cursor()
+            statements = [(text, values) for text, values in asked if text.startswith("SELECT")]
+            return [str(row) for text, values in statements for row in raw.execute(f"EXPLAIN QUERY PLAN {text}", values).fetchall()]  # type: ignore[func-returns-value, attr-defined]
+    finally:
+        engine.dispose()
+
+
+@pytest.mark.parametrize("state,environment,requester", list(product([None, "running"], [None, "prod"], [None, "e-ops"])))
+def test_no_list_sorts_or_looks_at_rows_that_it_does_not_show(
+    ready_file: object, state: str | None, environment: str | None, requester: str | None
+) -> None:
+    """What keeps a list of a million jobs quick; how quick is measured by the benchmark."""
+    url = f"sqlite:///{ready_file}"
+    chosen = [name for name, value in (("requester_id", requester), ("environment", environment), ("state", state)) if value]
+
+    def ask(connection: Connection) -> None:
+        jobs(connection, JobFilter(state, environment, requester), limit=50, cursor=None)
+        requests(connection, RequestFilter(state, None, requester), limit=50, cursor=None)
+        credentials(connection, live=True, job_id=None, limit=50, cursor=None)
+
+    found = plans(url, ask)
+    assert not [plan for plan in found if "TEMP B-TREE" in plan]
+    (of_jobs, *_) = found
+    assert set(re.findall(r"(\w+)=\?", of_jobs)) == set(chosen)

@@ -1,0 +1,69 @@
+"""Migrations: they make what the models say, once, and never touch what a newer version made."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import inspect, text
+
+from activities.store import Store, StoreTooNew
+from activities.store.engine import open_engine
+from activities.store.migrate import configuration
+from activities.store.tables import METADATA
+from justenough.errors import GiveUp
+from tests.store.facts import JOB, submitted
+
+
+def test_models_and_migrations_agree(url: str) -> None:
+    engine = open_engine(url)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, METADATA) == []
+    engine.dispose()
+
+
+def test_exactly_one_table_is_called_a_ledger(url: str) -> None:
+    engine = open_engine(url)
+    assert [name for name in inspect(engine).get_table_names() if "ledger" in name] == ["ledger"]
+    engine.dispose()
+
+
+def test_migrating_again_keeps_what_is_there(empty_url: str) -> None:
+    with closing(Store(empty_url)) as store:
+        store.migrate()
+        store.record([submitted()])
+        store.migrate()
+        assert store.job(JOB) is not None
+
+
+def test_a_database_of_a_newer_version_is_left_alone(store: Store, url: str) -> None:
+    store.record([submitted()])
+    engine = open_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = 'from-tomorrow'"))
+    with pytest.raises(StoreTooNew, match="from-tomorrow.*newer version") as refused:
+        store.migrate()
+    assert isinstance(refused.value, GiveUp)
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == "from-tomorrow"
+    engine.dispose()
+
+
+def test_a_failed_migration_leaves_nothing_half_made(empty_url: str) -> None:
+    engine = open_engine(empty_url)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE credentials (id integer)"))
+    with closing(Store(empty_url)) as store, pytest.raises(Exception, match="credentials"):
+        store.migrate()
+    assert inspect(engine).get_table_names() == ["credentials"]
+    engine.dispose()
+
+
+def test_migrations_form_one_line() -> None:
+    script = ScriptDirectory.from_config(configuration())
+    assert len(script.get_heads()) == 1
+    assert [revision.revision for revision in script.walk_revisions()][-1] == "0001"
