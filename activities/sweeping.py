@@ -113,6 +113,8 @@ class Sweeping:
             if error.status is not RPCStatusCode.NOT_FOUND:
                 raise
             claim = await asyncio.to_thread(self._deps.store.claim_of, job)
+            if claim is not None and not claim.open:
+                return True
             last_sign, patience = (claim.renewed_at, LEASE) if claim else (known.created_at, UNSTARTED)
             return self._deps.now() - last_sign > patience
         return description.status is not WorkflowExecutionStatus.RUNNING

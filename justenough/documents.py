@@ -48,7 +48,7 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - PyYAML's signature
         mapping: dict[str, Any] = {}
         for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode) or key.value == "<<":
+            if not isinstance(key, yaml.ScalarNode) or (key.value == "<<" and key.style is None):
                 raise _refused("keys must be plain text", key.start_mark)
             if key.value in mapping:
                 raise _refused(f"key {key.value!r} is there twice", key.start_mark)
@@ -60,13 +60,13 @@ def _refused(why: str, mark: yaml.Mark) -> yaml.YAMLError:
     return yaml.constructor.ConstructorError(None, None, why, mark)
 
 
-# The words and numbers of YAML 1.2's core schema, decimal only: `on`, `yes`, `017`, `12:30` and dates stay text, as people mean them.
+# The words and numbers of YAML 1.2's core schema, decimal only: `on`, `yes`, `017`, `1e5`, `12:30` and dates stay text, as people mean them.
 _Loader.yaml_implicit_resolvers = {}
 for _tag, _pattern, _first in (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
     ("int", r"[-+]?(?:0|[1-9][0-9]*)", list("-+0123456789")),
-    ("float", r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?", list("-+.0123456789")),
+    ("float", r"(?:[-+]?[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+][0-9]+)?", list("-+.0123456789")),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z"), _first)
 

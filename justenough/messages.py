@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from pydantic import Field
+
 from justenough.access import Action, Decision, JobState
 from justenough.approval import Answer, Ladder
 from justenough.events import Event
@@ -21,7 +23,7 @@ class JobInput(Message):
 
     job: str
     spec: dict[str, Any]
-    params: dict[str, str] = {}
+    params: dict[str, str] = Field(default_factory=dict)
     bundle: str | None = None
     order: Signed
 

@@ -104,9 +104,7 @@ def signable(statement: OrderStatement | DecisionStatement) -> dict[str, Any]:
     return statement.model_dump(mode="json")
 
 
-def request_digest(  # noqa: PLR0913 - each is a part of what is bound
-    spec: JobSpec, access: Access, *, bundle: str | None, issue_path: str, issue_data: Mapping[str, Any], tier: int
-) -> str:
+def request_digest(spec: JobSpec, access: Access, *, bundle: str | None, issue_path: str, issue_data: Mapping[str, Any], tier: int) -> str:
     """Return the digest of exactly what will run and be issued. `spec` has its params filled in; `tier` is the needed one."""
     return digest_of(
         {

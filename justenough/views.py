@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
+from pydantic import Field
+
 from justenough.access import CredentialState, JobState, RequestState, RevocationState
 from justenough.model import Message
 
@@ -108,9 +110,9 @@ class JobView(JobSummary):
     """A job whole."""
 
     agent: dict[str, Any] | None = None
-    data_scope: dict[str, str] = {}
-    labels: dict[str, str] = {}
-    params: dict[str, str] = {}
+    data_scope: dict[str, str] = Field(default_factory=dict)
+    labels: dict[str, str] = Field(default_factory=dict)
+    params: dict[str, str] = Field(default_factory=dict)
     bundle: str | None = None
     order_reason: str = ""
     """Why it was launched."""

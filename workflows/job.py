@@ -98,7 +98,11 @@ class Job:
             "job": self._order.job,
             "state": self._state.value,
             "requests": {
-                request: {"state": self._escalation.states[request].value, "tier": ladder.current, "respond_by": ladder.respond_by.isoformat()}
+                request: {
+                    "state": self._escalation.states[request].value,
+                    "tier": ladder.current,
+                    "respond_by": ladder.respond_by.isoformat(),
+                }
                 for request, ladder in self._escalation.ladders.items()
             },
         }
@@ -190,8 +194,9 @@ class Job:
         return bool(self._inbox) or bool(self._to_revoke) or (self._stop is not None and not self._stopping)
 
     def _outcome(self, result: SessionResult) -> Outcome:
-        # What ended by itself before the wish to stop arrived keeps its own ending.
-        asked = self._stop if result.stopped else None
+        # What ended by itself before a cancel arrived keeps its own ending; a kill has cut its access first, whatever it made of that.
+        killed = self._stop is JobState.KILLED and self._stopping
+        asked = self._stop if result.stopped or killed else None
         return Outcome(
             asked or result.outcome,
             exit_code=result.exit_code,

@@ -13,13 +13,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from psycopg.errors import UndefinedColumn, UndefinedTable
 from sqlalchemy import Connection, Engine, Executable, Table, create_engine, event, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from activities.store.errors import StoreUnavailable
+from activities.store.errors import StoreNotMigrated, StoreUnavailable
 from justenough.errors import GiveUp
 
 BUSY_SECONDS = 30
@@ -72,11 +73,13 @@ def translated() -> Iterator[None]:
     except PoolTimeout as error:
         message = "the store's connections are all in use"
         raise StoreUnavailable(message) from error
-    except (OperationalError, InterfaceError) as error:
-        raise StoreUnavailable(_said(error)) from error
     except DBAPIError as error:
-        if error.connection_invalidated:
-            raise StoreUnavailable(_said(error)) from error
+        if _lacks_tables(error):
+            message = f"the store is not migrated to this version: {_said(error)}"
+            raise StoreNotMigrated(message) from error
+        if isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated:
+            message = f"the store does not answer: {_said(error)}"
+            raise StoreUnavailable(message) from error
         raise
 
 
@@ -92,7 +95,8 @@ def upsert(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any
 
 @cache
 def _insert_new(dialect: str, table: Table) -> Executable:
-    return _insert(dialect, table).on_conflict_do_nothing()
+    # Of inserts, the count of rows is kept only on demand.
+    return _insert(dialect, table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
 
 
 @cache
@@ -151,5 +155,11 @@ def _make_private(path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
 
 
+def _lacks_tables(error: DBAPIError) -> bool:
+    said = str(error.orig)
+    return isinstance(error.orig, UndefinedTable | UndefinedColumn) or said.startswith(("no such table", "no such column"))
+
+
 def _said(error: DBAPIError) -> str:
-    return f"the store does not answer: {' '.join(str(error.orig).split())}"
+    """The driver's first line: no statement, no values."""
+    return next(iter(str(error.orig).strip().splitlines()), type(error.orig).__name__)

@@ -9,5 +9,9 @@ class StoreUnavailable(RetryLater):
     """The database does not answer, or not in time."""
 
 
+class StoreNotMigrated(RetryLater):
+    """The database lacks tables or columns of this version; `migrate()` makes them, perhaps another process is just doing so."""
+
+
 class StoreTooNew(GiveUp):
     """The database was migrated by a newer version of JustEnough; this one must not write to it."""

@@ -1,4 +1,4 @@
-"""Pages by key: a cursor names the last row of a page, so that what comes meanwhile neither repeats nor skips a row. Knows no table."""
+"""Pages by key: a cursor names the last row of a page, so that what comes meanwhile neither repeats nor skips a row. Knows no query."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Column, Connection, RowMapping, Select, tuple_
 
+from activities.store.tables import Moment
 from justenough.errors import InvalidInput, Problem
 from justenough.views import Page
 
@@ -31,7 +32,8 @@ def paged(
     """Return one page, newest first: rows in descending order of `by`, which together are unique. Raises InvalidInput on the cursor."""
     if cursor is not None:
         last = _read(cursor, by)
-        wanted = wanted.where(tuple_(*by) < tuple_(*last) if len(by) > 1 else by[0] < last[0])
+        after = tuple_(*last, types=[column.type for column in by])
+        wanted = wanted.where(tuple_(*by) < after if len(by) > 1 else by[0] < last[0])
     size = min(max(limit, 1), MOST)
     rows = connection.execute(wanted.order_by(*(column.desc() for column in by)).limit(size + 1)).mappings().all()
     more = len(rows) > size
@@ -55,7 +57,7 @@ def _read(cursor: str, by: Sequence[Column[Any]]) -> list[Any]:
 
 
 def _part(text: str, column: Column[Any]) -> Any:
-    if column.type.python_type is not datetime:
+    if not isinstance(column.type, Moment):
         return text.replace("\0", "")
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:

@@ -23,7 +23,7 @@ class Name(TypeDecorator[str]):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        return dialect.type_descriptor(Text(collation="C") if dialect.name == "postgresql" else Text())
+        return Text(collation="C") if dialect.name == "postgresql" else Text()
 
 
 class Moment(TypeDecorator[datetime]):
@@ -50,7 +50,7 @@ class Position(TypeDecorator[int]):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        return dialect.type_descriptor(Integer() if dialect.name == "sqlite" else BigInteger())
+        return Integer() if dialect.name == "sqlite" else BigInteger()
 
 
 class Base(SQLModel, registry=registry(metadata=MetaData(naming_convention=CONVENTION))):

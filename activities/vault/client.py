@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from activities.vault.connection import Answer, Connection, safe_path
@@ -54,8 +55,8 @@ class Issued:
 class Vault(Connection):
     """One Vault, as the parts of JustEnough use it. Thread-safe."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(self, address: str, *, namespace: str | None = None, cacert: Path | None = None) -> None:
+        super().__init__(address, namespace=namespace, cacert=cacert)
         self._groups = _Remembered[str]()
         self._keys = _Remembered[dict[int, bytes]]()
 

@@ -12,7 +12,8 @@ Everything is under `/api/v1`, wants `Authorization: Bearer <identity token>` an
                                           → 201 JobView, header Location; 200 JobView when the same was accepted before
                                             (same id and content, or same key and content: then the answer's id may differ from the one sent)
     POST /jobs {spec, bundle?, params?, reason?, dry_run: true}
-                                          → 200 {valid: true, requests: [{resource, action, ttl, outcome, tier, policies, errors}]}; nothing is stored
+                                          → 200 {valid: true, requests: [{resource, action, ttl, outcome, tier, policies, policy_digest, errors}]};
+                                            nothing is stored; id, statement and signature may be left out
     GET  /jobs?state=&environment=&requester=&limit=&cursor=   → 200 page of JobSummary (requester: login name; a launcher sees their own)
     GET  /jobs/{id}                       → 200 JobView
     POST /jobs/{id}/cancel                → 202 {id, state}; 409 when it has ended
@@ -35,14 +36,15 @@ Everything is under `/api/v1`, wants `Authorization: Bearer <identity token>` an
     GET  /credentials/{id}                → 200 CredentialView
     POST /credentials/{id}/revoke         → 200 CredentialView when confirmed dead (or dead already); 202 CredentialView when it is on its way
     GET  /ledger?job=&after=POSITION&limit=   → 200 page of EntryView; cursor = after = the last position seen (as text)
-    GET  /ledger/checkpoint               → 200 {entries, position, hash}: the newest entry (not yet a signed checkpoint)
+    GET  /ledger/checkpoint               → 200 {entries, position, hash}: the newest entry (not a signed checkpoint)
     POST /ledger/verify                   → 200 LedgerReport
     POST /sweep                           → 200 SweepReport (runs one now)
 At the root, without a token: GET /livez /readyz /metrics /openapi.json.
 
 Everywhere: 401 no valid token (WWW-Authenticate: Bearer), 403 the right that is missing ("needs one of: support-leads"), 404 unknown or not yours to
-see, 409 conflict, 413 body too large, 422 bad input with `errors` by path, 503 a system that is needed does not answer (Retry-After).
+see, 409 conflict, 413 body too large, 415 not application/gzip (bundles), 422 bad input with `errors` by path, 503 a system that is needed does not answer (Retry-After).
 
 Who may what, by group (approvals.yaml): `roles.launch` launch, cancel and kill any job, and read their own; approvers read every job and decide;
-`roles.read` read everything; any of them may run a sweep or, for what they may read, a proof.
+`roles.read` read everything. Launchers and approvers may revoke one credential. Anyone with a role may run a sweep or, for what they
+may read, a proof; who reads everything may verify the ledger and see its checkpoint.
 """

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Annotated, Any
 
 from anyio import to_thread
@@ -46,15 +47,17 @@ async def all_events(
     after: Annotated[int | None, Query(ge=0, le=2**53, description="The last position seen; without it: from now on")] = None,
 ) -> AsyncIterator[ServerSentEvent]:
     """Follow every job that the caller may read. Ends when the token does."""
-    async for entry in _followed(console, caller, after if since is None else since, job=None):
-        yield entry
+    async with aclosing(_followed(console, caller, after if since is None else since, job=None)) as followed:
+        async for entry in followed:
+            yield entry
 
 
 @router.get("/jobs/{job}/events", response_class=EventSourceResponse)
 async def job_events(job: ReadableJob, console: TheConsole, caller: Member, since: Since) -> AsyncIterator[ServerSentEvent]:
     """Follow one job from its first entry, or from the last one seen. Ends when the token does."""
-    async for entry in _followed(console, caller, since or 0, job=job):
-        yield entry
+    async with aclosing(_followed(console, caller, since or 0, job=job)) as followed:
+        async for entry in followed:
+            yield entry
 
 
 def cloud_event(entry: EntryView, installation: str) -> dict[str, Any]:
@@ -71,16 +74,18 @@ def cloud_event(entry: EntryView, installation: str) -> dict[str, Any]:
     }
 
 
-async def _followed(console: Console, caller: Caller, since: int | None, *, job: str | None) -> AsyncIterator[ServerSentEvent]:
+async def _followed(console: Console, caller: Caller, since: int | None, *, job: str | None) -> AsyncGenerator[ServerSentEvent, None]:
     checked = time.monotonic()
-    async for entries in console.feed.after(since, job=job, wait=CHECK_EVERY):
-        if time.monotonic() - checked >= CHECK_EVERY:
-            checked = time.monotonic()
-            if not await _still_reads_alike(console, caller):
-                return
-        for entry in entries:
-            if caller.reads_all or await to_thread.run_sync(console.owners.readable, caller, entry.job):
-                yield _sent(entry, console.deps.settings.installation)
+    # Closed on the spot, so that the feed knows when nobody listens any more.
+    async with aclosing(console.feed.after(since, job=job, wait=CHECK_EVERY)) as batches:
+        async for entries in batches:
+            if time.monotonic() - checked >= CHECK_EVERY:
+                checked = time.monotonic()
+                if not await _still_reads_alike(console, caller):
+                    return
+            for entry in entries:
+                if caller.reads_all or await to_thread.run_sync(console.owners.readable, caller, entry.job):
+                    yield _sent(entry, console.deps.settings.installation)
 
 
 async def _still_reads_alike(console: Console, caller: Caller) -> bool:

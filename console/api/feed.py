@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 import structlog
 from anyio import to_thread
@@ -35,13 +35,13 @@ class Feed:
         self._news = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
 
-    async def after(self, position: int | None, *, job: str | None = None, wait: float) -> AsyncIterator[Sequence[EntryView]]:
+    async def after(self, position: int | None, *, job: str | None = None, wait: float) -> AsyncGenerator[Sequence[EntryView], None]:
         """Yield entries after a position (None: from now on) as they come; an empty batch whenever `wait` seconds brought nothing."""
         async with self._listening():
-            assert self._position is not None
-            seen = self._position if position is None else position
+            # Not the position looked up last: what came since then was there before this listener.
+            seen = await self._newest() if position is None else position
             while True:
-                newest = self._position
+                newest = self._position or 0
                 entries = await self._next(seen, job)
                 seen = entries[-1].position if entries else max(seen, newest)
                 if entries:
@@ -67,6 +67,9 @@ class Feed:
         page = await to_thread.run_sync(lambda: self._store.ledger(job=job, after=seen, limit=BATCH))
         return page.items
 
+    async def _newest(self) -> int:
+        return (await to_thread.run_sync(self._store.head)).position
+
     async def _woken(self, seen: int, wait: float) -> bool:
         async with self._news:
             try:
@@ -78,7 +81,7 @@ class Feed:
     @contextlib.asynccontextmanager
     async def _listening(self) -> AsyncIterator[None]:
         if self._position is None:
-            newest = (await to_thread.run_sync(self._store.head)).position
+            newest = await self._newest()
             # Another listener may have come meanwhile; moving its position would leave a hole behind it.
             if self._position is None:
                 self._position = newest

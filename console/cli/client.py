@@ -11,7 +11,7 @@ import httpx
 
 from console.cli.addresses import START
 from console.cli.failures import BY_STATUS, Exit, Failure, NotLoggedIn, Unreachable, counted
-from console.cli.options import Options, current
+from console.cli.options import Options, current, until_the_end
 from console.cli.session import Session
 from console.cli.vault import is_loopback, why
 from justenough.errors import Problem
@@ -33,7 +33,10 @@ class Api:
             raise Failure("the console's address is not known: no stack runs here", hint=f"{START}; or give --console-url")
         self.session = session
         self.address = session.addresses.console
-        self._http = httpx.Client(base_url=f"{self.address}/api/v1", timeout=TIMEOUT, trust_env=not is_loopback(self.address))
+        # Where there is no TLS, nobody's certificates need to be loaded.
+        tls = self.address.startswith("https:")
+        client = httpx.Client(base_url=f"{self.address}/api/v1", timeout=TIMEOUT, verify=tls, trust_env=not is_loopback(self.address))
+        self._http = until_the_end(client)
 
     def get(self, path: str, **query: Any) -> Json:
         """Return what a path holds; parameters that are None are left out."""
@@ -43,7 +46,7 @@ class Api:
         self, path: str, body: object = None, *, headers: Mapping[str, str] | None = None, again: bool = False, content: bytes | None = None
     ) -> tuple[int, Json]:
         """Send something; return status and answer. `again`: the console takes the same twice as once."""
-        answer = self._asked("POST", path, again=again, json=body, headers=dict(headers or {}), content=content)
+        answer = self._asked("POST", path, again=again, json=body, headers=headers, content=content)
         return answer.status_code, self._json(answer)
 
     @contextlib.contextmanager
@@ -61,25 +64,27 @@ class Api:
             raise self._silent(error) from error
 
     def _asked(self, method: str, path: str, *, again: bool, **how: Any) -> httpx.Response:
-        headers, anew = how.pop("headers", {}), False
-        for attempt in range(1, TRIES + 1):
-            last = attempt == TRIES or not again
+        tries = TRIES if again else 1
+        for left in reversed(range(tries)):
             try:
-                answer = self._http.request(method, path, headers=headers | self._bearer(anew=anew), **how)
+                answer = self._sent(method, path, **how)
             except httpx.TransportError as error:
-                if last or isinstance(error, httpx.ConnectError):
+                # Nobody listens there: asking again at once changes nothing.
+                if left == 0 or isinstance(error, httpx.ConnectError):
                     raise self._silent(error) from error
-                time.sleep(PAUSE)
-                continue
-            # An identity token that was kept may be of keys that Vault has not any more; a fresh one tells.
-            if answer.status_code == 401 and not anew:
-                anew = True
-                answer = self._http.request(method, path, headers=headers | self._bearer(anew=True), **how)
-            if answer.status_code != 503 or last:
-                break
+            else:
+                if answer.is_success:
+                    return answer
+                if left == 0 or answer.status_code != 503:
+                    raise self._failure(answer)
             time.sleep(PAUSE)
-        if not answer.is_success:
-            raise self._failure(answer)
+        raise AssertionError  # The last try returned or raised.
+
+    def _sent(self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **how: Any) -> httpx.Response:
+        answer = self._http.request(method, path, headers={**(headers or {}), **self._bearer()}, **how)
+        if answer.status_code == 401:
+            # An identity token that was kept may be of keys that Vault has not any more; a fresh one tells.
+            answer = self._http.request(method, path, headers={**(headers or {}), **self._bearer(anew=True)}, **how)
         return answer
 
     def _bearer(self, *, anew: bool = False) -> dict[str, str]:
@@ -102,7 +107,9 @@ class Api:
             problem = answer.json()
             detail = str(problem.get("detail") or problem["title"])
         except (ValueError, KeyError, AttributeError):
-            return Failure(f"the console at {self.address} answered {answer.status_code}", code=BY_STATUS.get(answer.status_code, Exit.FAILURE))
+            return Failure(
+                f"the console at {self.address} answered {answer.status_code}", code=BY_STATUS.get(answer.status_code, Exit.FAILURE)
+            )
         problems = tuple(Problem(str(item.get("path", "")), str(item.get("message", ""))) for item in problem.get("errors") or ())
         if answer.status_code == 401:
             return NotLoggedIn(detail)

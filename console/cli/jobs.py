@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Annotated
 
 import typer
 
 from console.cli import terminal
+from console.cli.arguments import Cursor, JobId, Limit, segment
 from console.cli.client import Api, Json, connected
 from console.cli.failures import Exit, Failure
 from console.cli.options import Output, command, current, group
-from console.cli.output import emit, emit_page, fields, joined, moment, pairs, rows
+from console.cli.output import emit, emit_page, fields, joined, pairs, rows
 from console.cli.telling import duration, sentence
-from console.cli.text import log_text
+from console.cli.text import log_text, moment
 
 PAUSE = 0.5
 """Seconds between two looks for more output."""
 
-JobId = Annotated[str, typer.Argument(metavar="ID", help="A job's id.")]
-Limit = Annotated[int | None, typer.Option(min=1, max=1000, help="How many at most.", show_default=False)]
-Cursor = Annotated[str | None, typer.Option(help="`next` of the page before.", show_default=False)]
 Timeout = Annotated[str | None, typer.Option(metavar="DURATION", help="How long to wait at most: 30s, 10m, 2h.", show_default=False)]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait until the job has ended and is clean.")]
 
@@ -80,7 +79,7 @@ def list_jobs(
 @command
 def show(job: JobId) -> None:
     """Show a job: its state, its requests and why each was decided so, its credentials."""
-    emit(connected().get(f"/jobs/{_path(job)}"), table=_whole, names=lambda found: (found["id"],))
+    emit(connected().get(f"/jobs/{segment(job)}"), table=_whole, names=lambda found: (found["id"],))
 
 
 @app.command("watch")
@@ -113,7 +112,7 @@ def logs(
 def timeline(job: JobId, limit: Limit = 1000, cursor: Cursor = None) -> None:
     """Show what happened to a job, from its ledger."""
     emit_page(
-        connected().get(f"/jobs/{_path(job)}/timeline", limit=limit, cursor=cursor),
+        connected().get(f"/jobs/{segment(job)}/timeline", limit=limit, cursor=cursor),
         header=("SEQ", "AT", "TYPE", "WHAT"),
         row=lambda entry: (entry["seq"], moment(entry["at"]), entry["type"], sentence(entry["type"], entry["data"])),
         empty="Nothing yet.",
@@ -136,7 +135,7 @@ def kill(job: JobId, wait: Wait = False) -> None:
 
 def _stop(job: str, how: str, *, wait: bool) -> None:
     api = connected()
-    _, found = api.post(f"/jobs/{_path(job)}/{how}")
+    _, found = api.post(f"/jobs/{segment(job)}/{how}")
     if not wait:
         emit(found, table=_stopping, names=lambda stopping: (stopping["id"],))
         return
@@ -145,18 +144,16 @@ def _stop(job: str, how: str, *, wait: bool) -> None:
     running.wait_to_stop(api, job)
 
 
-def _path(job: str) -> str:
-    from urllib.parse import quote  # noqa: PLC0415 - kept beside its only use
-
-    return quote(job, safe="")
-
-
 def _stopping(found: Json) -> None:
     rows(("ID", "STATE"), [(found["id"], found["state"])])
 
 
 def _show_short(job: Json) -> None:
-    emit(job, table=lambda found: rows(("ID", "NAME", "STATE"), [(found["id"], found["name"], found["state"])]), names=lambda found: (found["id"],))
+    emit(
+        job,
+        table=lambda found: rows(("ID", "NAME", "STATE"), [(found["id"], found["name"], found["state"])]),
+        names=lambda found: (found["id"],),
+    )
 
 
 def _whole(job: Json) -> None:
@@ -190,12 +187,23 @@ def _whole(job: Json) -> None:
         rows(("REQUEST", "RESOURCE", "ACTION", "TTL", "TIER", "STATE", "POLICIES", "ANSWERS"), [_request(item) for item in job["requests"]])
     if job["credentials"]:
         terminal.line("")
-        rows(("CREDENTIAL", "RESOURCE", "ACTION", "STATE", "ISSUED", "CONFIRMED", "HOW"), [_credential(item) for item in job["credentials"]])
+        rows(
+            ("CREDENTIAL", "RESOURCE", "ACTION", "STATE", "ISSUED", "CONFIRMED", "HOW"), [_credential(item) for item in job["credentials"]]
+        )
 
 
 def _request(item: Json) -> tuple[object, ...]:
     answers = joined(f"{answer['approver']} ({answer['decision']}: {answer['reason']})" for answer in item["approvals"])
-    return item["id"], item["resource"], item["action"], duration(item["ttl"]), item["tier"], item["state"], joined(item["policies"]), answers
+    return (
+        item["id"],
+        item["resource"],
+        item["action"],
+        duration(item["ttl"]),
+        item["tier"],
+        item["state"],
+        joined(item["policies"]),
+        answers,
+    )
 
 
 def _credential(item: Json) -> tuple[object, ...]:
@@ -207,23 +215,25 @@ def _print_logs(api: Api, job: str) -> None:
     items: list[Json] = []
     after: str | None = None
     while True:
-        page = api.get(f"/jobs/{_path(job)}/logs", after=after, limit=1000)
+        page = api.get(f"/jobs/{segment(job)}/logs", after=after, limit=1000)
         items += page["items"]
         after = page["next"]
         if after is None:
             break
-    emit({"items": items, "next": None}, table=lambda found: _texts(found["items"]), names=lambda found: (item["seq"] for item in found["items"]))
+    emit(
+        {"items": items, "next": None},
+        table=lambda found: _texts(found["items"]),
+        names=lambda found: (item["seq"] for item in found["items"]),
+    )
 
 
 def _follow_logs(api: Api, job: str, *, as_json: bool) -> None:
-    import json  # noqa: PLC0415 - kept beside its only use
-
     from console.cli.following import Patience  # noqa: PLC0415 - only commands that wait need it
     from justenough.access import JobState  # noqa: PLC0415
 
     patience, after, ended = Patience(), -1, False
     while True:
-        page = patience.asked(lambda: api.get(f"/jobs/{_path(job)}/logs", after=after, limit=1000))  # noqa: B023 - called at once
+        page = patience.asked(lambda: api.get(f"/jobs/{segment(job)}/logs", after=after, limit=1000))  # noqa: B023 - called at once
         for item in page["items"]:
             after = item["seq"]
             if as_json:
@@ -235,7 +245,7 @@ def _follow_logs(api: Api, job: str, *, as_json: bool) -> None:
             if ended:
                 return
             # One more look after the end: output and end are written one after the other.
-            ended = JobState(patience.asked(lambda: api.get(f"/jobs/{_path(job)}"))["state"]).ended
+            ended = JobState(patience.asked(lambda: api.get(f"/jobs/{segment(job)}"))["state"]).ended
             time.sleep(0 if ended else PAUSE)
 
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from console.cli import terminal
 from console.cli.failures import Failure, as_failure
 from justenough.errors import JustEnoughError
+
+
+T = TypeVar("T")
 
 
 class Output(StrEnum):
@@ -44,7 +48,9 @@ GLOBAL: dict[str, Any] = {
 }
 FLAGS = {"quiet", "yes"}
 
-_current: ContextVar[Options] = ContextVar("options", default=Options())
+DEFAULTS = Options()
+_opened: ContextVar[ExitStack] = ContextVar("opened")
+_current: ContextVar[Options] = ContextVar("options", default=DEFAULTS)
 
 
 def current() -> Options:
@@ -52,11 +58,11 @@ def current() -> Options:
     return _current.get()
 
 
-def group(help_text: str, function: Callable[..., None] | None = None, **settings: Any) -> typer.Typer:
-    """Return a group of commands that takes the options too."""
+def group(help_text: str, function: Callable[..., None] | None = None, *, first: bool = False, **settings: Any) -> typer.Typer:
+    """Return a group of commands that takes the options too. `first`: the program itself, where a command line begins."""
     return typer.Typer(
         help=help_text,
-        callback=_with_options(function or _nothing),
+        callback=taking_options(function or _nothing, first=first),
         no_args_is_help=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
@@ -66,38 +72,42 @@ def group(help_text: str, function: Callable[..., None] | None = None, **setting
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
     """Make a function a command: it takes the options, and its errors end it with their exit code."""
-    return _with_options(_ending_well(function))
+    return taking_options(_ending_well(function))
 
 
-def begin() -> None:
-    """Forget what an earlier command line in this process said."""
-    _current.set(Options())
+def until_the_end(opened: AbstractContextManager[T]) -> T:
+    """Keep something open until the running command ends."""
+    return _opened.get().enter_context(opened)
 
 
-def _with_options(function: Callable[..., None]) -> Callable[..., None]:
+def taking_options(function: Callable[..., None], *, first: bool = False) -> Callable[..., None]:
+    """Give a function every option of GLOBAL that it has not itself."""
     signature = inspect.signature(function, eval_str=True)
     added = {name: kind for name, kind in GLOBAL.items() if name not in signature.parameters}
 
     @functools.wraps(function)
-    def taking_options(**arguments: Any) -> None:
+    def with_options(**arguments: Any) -> None:
         said = {name: arguments.pop(name) for name in added}
         # A flag that is not given says nothing; it does not take back one that was given before the command's name.
-        _current.set(replace(_current.get(), **{name: value for name, value in said.items() if value}))
+        before = DEFAULTS if first else _current.get()
+        _current.set(replace(before, **{name: value for name, value in said.items() if value}))
         function(**arguments)
 
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [parameter.replace(kind=keyword) for parameter in signature.parameters.values()]
     parameters += [inspect.Parameter(name, keyword, annotation=kind, default=name not in FLAGS and None) for name, kind in added.items()]
-    taking_options.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined] # what typer reads
-    taking_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return taking_options
+    with_options.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined] # what typer reads
+    with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return with_options
 
 
 def _ending_well(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def ending_well(**arguments: Any) -> None:
         try:
-            function(**arguments)
+            with ExitStack() as opened:
+                _opened.set(opened)
+                function(**arguments)
         except JustEnoughError as error:
             failure = as_failure(error)
             show(failure)

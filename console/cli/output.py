@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from console.cli import terminal
@@ -16,7 +15,18 @@ Cells = Sequence[object]
 
 COLOURS = {
     "green": {"succeeded", "allowed", "approved", "confirmed", "sound", "dead"},
-    "yellow": {"pending", "awaiting_approval", "running", "revoking", "needs_approval", "issued", "revoked", "expired", "cancelled", "withdrawn"},
+    "yellow": {
+        "pending",
+        "awaiting_approval",
+        "running",
+        "revoking",
+        "needs_approval",
+        "issued",
+        "revoked",
+        "expired",
+        "cancelled",
+        "withdrawn",
+    },
     "red": {"failed", "denied", "timed_out", "killed", "lost", "overdue", "alive"},
 }
 GAP = "  "
@@ -85,16 +95,6 @@ def coloured(cell: str) -> str:
     if not terminal.colours():
         return cell
     return next((painted(cell, colour) for colour, words in COLOURS.items() if cell.strip() in words), cell)
-
-
-def moment(text: object) -> str:
-    """Return a time of the API's with whole seconds."""
-    if not isinstance(text, str):
-        return ""
-    try:
-        return datetime.fromisoformat(text).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    except ValueError:
-        return text
 
 
 def joined(values: Iterable[object]) -> str:

@@ -26,8 +26,7 @@ def bundled(spec_folder: Path, workdir: str) -> bytes:
         problems.append(_too_large(files, size))
     if problems:
         raise InvalidInput("bundle", tuple(problems))
-    packed = _packed(files)
-    return packed
+    return _packed(files)
 
 
 def _packed(files: list[tuple[str, Path, os.stat_result]]) -> bytes:

@@ -31,7 +31,9 @@ def read(path: Path) -> dict[str, Any] | None:
     except OSError as error:
         raise Failure(f"{path} cannot be read: {error.strerror}") from error
     if stat.S_IMODE(mode) & 0o077:
-        raise Failure(f"{path} can be read by others (mode {stat.S_IMODE(mode):04o})", hint=f"chmod 600 {path}, or log in anew: justenough login")
+        raise Failure(
+            f"{path} can be read by others (mode {stat.S_IMODE(mode):04o})", hint=f"chmod 600 {path}, or log in anew: justenough login"
+        )
     try:
         found = json.loads(content)
     except ValueError:

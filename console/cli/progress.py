@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from console.cli import terminal
 from console.cli.following import Happened, Tell
 from console.cli.options import current
-from console.cli.output import moment
 from console.cli.telling import sentence
-from console.cli.text import painted
+from console.cli.text import moment, painted
 
 WAITING = {"approval.opened", "approval.escalated"}
 """What those want to know who only wait: someone must answer."""

@@ -17,7 +17,6 @@ from console.cli import signing
 from console.cli.client import Api, connected
 from console.cli.failures import Exit, Failure
 from console.cli.following import Following
-from console.cli.options import current
 from console.cli.output import emit, joined, note, rows
 from console.cli.packing import bundled
 from console.cli.progress import shown

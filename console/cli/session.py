@@ -22,6 +22,7 @@ from console.cli.vault import Entry, Identity, PersonsVault, read_identity
 from justenough.secret import Secret
 
 PROFILE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
+NOWHERE = Addresses(None, None)
 EARLY = 60.0
 """Seconds before its end after which an identity token is not used again."""
 
@@ -31,9 +32,9 @@ class Profile:
     """A login file: addresses that were given with the login, and the login."""
 
     path: Path
-    pinned: Addresses = Addresses(None, None)
+    pinned: Addresses = NOWHERE
     """Given by flag, environment or settings file when logging in."""
-    seen: Addresses = Addresses(None, None)
+    seen: Addresses = NOWHERE
     """Used when logging in, wherever they came from."""
     token: Secret | None = None
     entity: str = ""
@@ -86,6 +87,12 @@ def addresses_for_login(options: Options, profile: Profile) -> tuple[Addresses, 
         vault=pinned.vault or stack.get("vault") or profile.seen.vault,
     )
     return used, pinned
+
+
+def addresses_at(profile: Profile) -> Addresses:
+    """Return the Vault that a login is of, wherever others point."""
+    given = said()
+    return replace(profile.seen, namespace=profile.seen.namespace or given.namespace, cacert=profile.seen.cacert or given.cacert)
 
 
 class Session:

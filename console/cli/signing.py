@@ -16,7 +16,7 @@ LIFE = timedelta(hours=24)
 Json = dict[str, Any]
 
 
-def order(  # noqa: PLR0913 - each is a part of what is signed
+def order(
     job: str, spec: Json, *, bundle: str | None, params: Mapping[str, str], reason: str, person: str, now: datetime
 ) -> OrderStatement:
     """Return the order for a job."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from console.cli.text import moment
+
 Json = Mapping[str, Any]
 
 SENTENCES: dict[str, Callable[[Json], str]] = {
@@ -15,13 +17,13 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
     "access.requested": lambda d: f"asks for {d['action']} on {d['resource']} for {duration(d['ttl'])}{_because(d['reason'])}",
     "access.decided": lambda d: f"{_outcome(d)} ({', '.join(d['policies']) or 'no policy allows it'}){_errors(d['errors'])}",
     "access.withdrawn": lambda d: f"withdrawn: {d['why']}",
-    "approval.opened": lambda d: f"waits for tier {d['tier']} ({d['quorum']} needed) until {d['respond_by']}: {d['request']}",
-    "approval.escalated": lambda d: f"climbed to tier {d['tier']} ({d['quorum']} needed), until {d['respond_by']}: {d['request']}",
+    "approval.opened": lambda d: f"waits for tier {d['tier']} ({d['quorum']} needed) until {moment(d['respond_by'])}: {d['request']}",
+    "approval.escalated": lambda d: f"climbed to tier {d['tier']} ({d['quorum']} needed), until {moment(d['respond_by'])}: {d['request']}",
     "approval.decided": lambda d: f"{d['name']} {_said(d['decision'])}{_because(d['reason'])}: {d['verdict']}",
     "approval.rejected": lambda d: f"an answer does not count: {d['why']}",
     "approval.expired": lambda d: f"tier {d['tier']} did not answer",
-    "credential.issued": lambda d: f"{d['action']} on {d['resource']} until {d['expires_at']} ({d['credential']})",
-    "credential.renewed": lambda d: f"{d['credential']} until {d['expires_at']}",
+    "credential.issued": lambda d: f"{d['action']} on {d['resource']} until {moment(d['expires_at'])} ({d['credential']})",
+    "credential.renewed": lambda d: f"{d['credential']} until {moment(d['expires_at'])}",
     "credential.used": lambda d: f"{d['credential']}: {d['what']}",
     "credential.revoked": lambda d: f"{d['credential']} by {d['by']}",
     "credential.confirmed": lambda d: f"{d['credential']} is dead: {d['how']}",
@@ -43,10 +45,9 @@ def sentence(kind: str, data: Json) -> str:
 
 def duration(seconds: object) -> str:
     """Return seconds as people write them: 600 → `10m`."""
-    if not isinstance(seconds, int) or seconds <= 0:
-        return "" if seconds is None else str(seconds)
-    size, unit = next((size, unit) for size, unit in ((86400, "d"), (3600, "h"), (60, "m"), (1, "s")) if seconds % size == 0)
-    return f"{seconds // size}{unit}"
+    from justenough.model import duration_text  # noqa: PLC0415 - loads pydantic, which most commands do without
+
+    return duration_text(seconds) if isinstance(seconds, int) else ""
 
 
 def _outcome(data: Json) -> str:

@@ -1,9 +1,10 @@
-"""Strangers' text as it may be shown on a terminal, and how wide it is there. Pure."""
+"""Strangers' text as it may be shown on a terminal, and how wide it is there; times. Pure."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from datetime import UTC, datetime
 
 # Controls, surrogates, invisible and direction-changing characters: a task must not be able to write over what an approver reads.
 HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -20,6 +21,16 @@ def log_text(text: str) -> str:
     """Return a job's output for a terminal: lines, tabs and colours as they are, every other control written out."""
     parts = COLOUR.split(text)
     return "".join(part if index % 2 else _lines(part) for index, part in enumerate(parts))
+
+
+def moment(text: object) -> str:
+    """Return a time of the API's with whole seconds."""
+    if not isinstance(text, str):
+        return ""
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except ValueError:
+        return text
 
 
 def width(text: str) -> int:
@@ -51,7 +62,9 @@ def painted(text: str, colour: str) -> str:
 
 
 def _lines(text: str) -> str:
-    return "".join(character if character in "\n\t" or _shows(character) else _escaped(character) for character in text.replace("\r\n", "\n"))
+    return "".join(
+        character if character in "\n\t" or _shows(character) else _escaped(character) for character in text.replace("\r\n", "\n")
+    )
 
 
 def _shows(character: str) -> bool:

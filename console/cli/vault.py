@@ -14,6 +14,7 @@ import httpx
 
 from console.cli.addresses import START, Addresses
 from console.cli.failures import Exit, Failure, NotLoggedIn, Unreachable
+from console.cli.options import until_the_end
 from justenough.secret import Secret
 
 ROLE = "je-console"
@@ -50,9 +51,14 @@ class PersonsVault:
             raise Failure("Vault's address is not known", hint=f"{START}; or set VAULT_ADDR")
         self.address = addresses.vault
         headers = {"X-Vault-Request": "true"} | ({"X-Vault-Namespace": addresses.namespace} if addresses.namespace else {})
-        self._http = httpx.Client(
-            base_url=f"{self.address}/v1/", headers=headers, timeout=TIMEOUT, verify=_trust(addresses.cacert), trust_env=not is_loopback(self.address)
+        client = httpx.Client(
+            base_url=f"{self.address}/v1/",
+            headers=headers,
+            timeout=TIMEOUT,
+            verify=self.address.startswith("https:") and _trust(addresses.cacert),
+            trust_env=not is_loopback(self.address),
         )
+        self._http = until_the_end(client)
 
     def log_in(self, user: str, password: Secret, *, mount: str) -> Entry:
         """Log in by name and password (userpass and ldap alike). Raises NotLoggedIn where they do not hold."""
@@ -61,10 +67,14 @@ class PersonsVault:
         if answer.status_code in {400, 401, 403}:
             raise NotLoggedIn(f"Vault at {self.address} did not accept this name and password", hint="")
         if answer.status_code == 404:
-            raise Failure(f"Vault at {self.address} has no login at {mount}/", hint="Choose another with --mount, or run justenough vault setup")
+            raise Failure(
+                f"Vault at {self.address} has no login at {mount}/", hint="Choose another with --mount, or run justenough vault setup"
+            )
         auth = self._checked(answer).get("auth") or {}
         if not auth.get("entity_id"):
-            raise NotLoggedIn("Vault gave this login no identity (multi-factor logins: log in with `bao login` and set VAULT_TOKEN)", hint="")
+            raise NotLoggedIn(
+                "Vault gave this login no identity (multi-factor logins: log in with `bao login` and set VAULT_TOKEN)", hint=""
+            )
         return Entry(Secret(auth["client_token"]), auth["entity_id"], began + float(auth.get("lease_duration") or 0))
 
     def make_key(self, token: Secret, entity: str) -> None:

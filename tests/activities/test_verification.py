@@ -113,7 +113,7 @@ def test_an_order_that_says_something_else_does_not_hold_although_its_signature_
 
 def test_an_order_is_for_the_content_that_was_signed(at: Desk) -> None:
     order = at.shop.sign_in("ops").order(a_job(at), now=at.clock.now())
-    altered = {
+    altered: dict[str, dict[str, Any]] = {
         "another job": {"job": a_job(at)},
         "another spec": {"spec": {**SPEC, "run": {"command": ["rm"]}}},
         "another bundle": {"bundle": DIGEST},

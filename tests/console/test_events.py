@@ -78,6 +78,16 @@ async def test_a_position_that_is_none_is_refused(served: Served) -> None:
     assert answer.status_code == 422
 
 
+async def test_nobody_looks_for_news_when_nobody_listens(served: Served) -> None:
+    job = (await served.launched())["id"]
+    async with aclosing(followed(served, f"/jobs/{job}/events", "ops")) as stream, asyncio.timeout(10):
+        await anext(stream)
+        looking = served.console.feed._task
+    assert looking is not None
+    async with asyncio.timeout(10):
+        await looking
+
+
 class _Clock:
     """The time module as the stream sees it, some seconds ahead."""
 

@@ -87,6 +87,15 @@ def test_an_error_at_another_tier_than_the_needed_one_denies_too() -> None:
     assert decided(ALWAYS + tiers(overflow, "overflows")).errors
 
 
+def test_an_error_before_what_makes_a_policy_moot_denies_too() -> None:
+    overflow = "9223372036854775807 + context.ttl_seconds > 0"
+    moot = f'@id("overflows") permit(principal, action, resource) when {{ {overflow} }} when {{ context.approved_tier < 0 }};'
+    assert decided(ALWAYS + moot).errors
+    assert decided(ALWAYS + tiers(f"{overflow} && context.approved_tier < 0", "overflows")).errors
+    # The other way round Cedar never gets to the error, so there is none.
+    assert decided(ALWAYS + tiers(f"context.approved_tier < 0 && {overflow}", "moot")).outcome == "allowed"
+
+
 def test_an_attribute_of_an_entity_that_is_not_there_denies() -> None:
     decision = decided(ALWAYS + tiers('Job::"other".environment == "prod" && resource.external', "looks-elsewhere"))
     assert decision.outcome == "denied"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from itertools import product
+from typing import Any
 
 import pytest
 from sqlalchemy import event
@@ -19,13 +20,13 @@ from justenough.views import Page
 from tests.store.facts import JOB, confirmed, decided, ended, issued, job_id, later, overdue, part, proved, requested, started, submitted
 
 
-def walked(read: Callable[[str | None], Page[object]]) -> list[str]:
+def walked(read: Callable[[str | None], Page[Any]]) -> list[str]:
     """Every id of a list, page by page."""
     found: list[str] = []
     cursor = None
     while True:
         page = read(cursor)
-        found += [item.id for item in page.items]  # type: ignore[attr-defined]
+        found += [item.id for item in page.items]
         if (cursor := page.next) is None:
             return found
 
@@ -42,11 +43,10 @@ def test_jobs_come_newest_first_each_once_though_others_are_added(store: Store) 
 def test_rows_of_one_moment_are_listed_once_each(store: Store, limit: int) -> None:
     """Requests and credentials of one job are often made in the same moment."""
     store.record([submitted(), *(requested(number=number) for number in range(1, 8)), *(issued(number=number) for number in range(1, 8))])
-    for letter, read in (
-        ("r", lambda cursor: store.requests(limit=limit, cursor=cursor)),
-        ("c", lambda cursor: store.credentials(limit=limit, cursor=cursor)),
-    ):
-        assert sorted(walked(read)) == [part(JOB, letter, number) for number in range(1, 8)]
+    assert sorted(walked(lambda cursor: store.requests(limit=limit, cursor=cursor))) == [part(JOB, "r", number) for number in range(1, 8)]
+    assert sorted(walked(lambda cursor: store.credentials(limit=limit, cursor=cursor))) == [
+        part(JOB, "c", number) for number in range(1, 8)
+    ]
 
 
 def test_the_last_page_has_no_next(store: Store) -> None:
@@ -58,13 +58,13 @@ def test_the_last_page_has_no_next(store: Store) -> None:
 
 def test_jobs_are_filtered_by_any_combination(store: Store) -> None:
     kinds = list(product(["pending", "running"], ["prod", "test"], ["e-ops", "e-sam"]))
-    for number, (state, environment, requester) in enumerate(kinds):
-        facts = [submitted(job_id(number), environment=environment, requester=requester)]
-        store.record(facts if state == "pending" else [*facts, started(job_id(number))])
+    for number, (kind, place, person) in enumerate(kinds):
+        facts = [submitted(job_id(number), environment=place, requester=person)]
+        store.record(facts if kind == "pending" else [*facts, started(job_id(number))])
     for wanted in product([None, "pending", "running"], [None, "prod"], [None, "e-sam"]):
         state, environment, requester = wanted
         page = store.jobs(state=JobState(state) if state else None, environment=environment, requester_id=requester)
-        expected = [job_id(n) for n, kind in enumerate(kinds) if all(want in {None, has} for want, has in zip(wanted, kind, strict=True))]
+        expected = [job_id(n) for n, row in enumerate(kinds) if all(want in {None, has} for want, has in zip(wanted, row, strict=True))]
         assert [job.id for job in page.items] == expected[::-1]
 
 
@@ -116,14 +116,14 @@ def test_a_filter_may_be_any_text(store: Store, value: str) -> None:
 def plans(url: str, ask: Callable[[Connection], object]) -> list[str]:
     """SQLite's plan of each statement that a question runs."""
     engine = open_engine(url)
-    asked: list[tuple[str, object]] = []
+    asked: list[tuple[str, Any]] = []
     event.listen(engine, "before_cursor_execute", lambda *args: asked.append((args[2], args[3])))
     try:
         with reading(engine) as connection:
             ask(connection)
             raw = connection.connection.cursor()
             statements = [(text, values) for text, values in asked if text.startswith("SELECT")]
-            return [str(row) for text, values in statements for row in raw.execute(f"EXPLAIN QUERY PLAN {text}", values).fetchall()]  # type: ignore[func-returns-value, attr-defined]
+            return [str(row) for text, values in statements for row in raw.execute(f"EXPLAIN QUERY PLAN {text}", values).fetchall()]
     finally:
         engine.dispose()
 

@@ -45,7 +45,7 @@ def test_a_database_of_a_newer_version_is_left_alone(store: Store, url: str) -> 
     engine = open_engine(url)
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = 'from-tomorrow'"))
-    with pytest.raises(StoreTooNew, match="from-tomorrow.*newer version") as refused:
+    with pytest.raises(StoreTooNew, match=r"from-tomorrow.*newer version") as refused:
         store.migrate()
     assert isinstance(refused.value, GiveUp)
     with engine.connect() as connection:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 from activities.settings import Settings
@@ -11,6 +12,8 @@ from worker.stack.places import Places
 
 ROOT = Path(__file__).resolve().parents[2]
 """Where our packages are: the children run the very code that the supervisor runs."""
+SHOP_PYTHON = Path(sys.prefix).parent / ".venv-shop" / "bin"
+"""Where `make setup` puts the Python of the shop's jobs."""
 NEVER = ("VAULT_TOKEN", "BAO_TOKEN", "VAULT_ADDR", "VAULT_NAMESPACE", "VAULT_CACERT")
 
 
@@ -32,6 +35,8 @@ def supervisor_environment(settings: Settings) -> dict[str, str]:
 
 def _exported(settings: Settings) -> dict[str, str]:
     values = settings.model_dump(mode="json", exclude_none=True)
+    if "job_path" not in settings.model_fields_set and SHOP_PYTHON.is_dir():
+        values["job_path"] = os.pathsep.join((str(SHOP_PYTHON), settings.job_path))
     # Vault's settings have their usual names.
     usual = {"vault_addr": "VAULT_ADDR", "vault_namespace": "VAULT_NAMESPACE", "vault_cacert": "VAULT_CACERT"}
     return {usual.get(name, f"JUSTENOUGH_{name.upper()}"): _text(value) for name, value in values.items()}

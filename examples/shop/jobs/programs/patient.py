@@ -8,6 +8,7 @@ import threading
 import time
 
 import psycopg
+import witness
 
 stop = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: stop.set())
@@ -17,6 +18,7 @@ COUNTS = {"orders": "SELECT count(id) FROM orders", "refunds": "SELECT count(id)
 
 with psycopg.connect(connect_timeout=10, autocommit=True) as session:
     print(f"Connected as {session.info.user}")
+    witness.hand_over()
     while time.monotonic() < end and not stop.is_set():
         try:
             print(f"{session.execute(COUNTS[table]).fetchone()[0]} {table}")

@@ -7,6 +7,7 @@ import os
 import sys
 
 import psycopg
+import witness
 
 
 def connect(prefix: str) -> psycopg.Connection:
@@ -25,6 +26,7 @@ def main() -> int:
 
     with connect("ORDERS") as orders:
         print(f"Reading as {orders.info.user}")
+        witness.hand_over("ORDERS_")
         found = orders.execute(
             "SELECT t.kind, t.status, o.tenant, o.id, o.product, o.amount, o.currency, o.status"
             " FROM tickets t JOIN orders o ON (o.tenant, o.id) = (t.tenant, t.order_id) WHERE t.id = %s",
@@ -41,6 +43,7 @@ def main() -> int:
 
     with connect("REFUNDS") as refunds:
         print(f"Writing as {refunds.info.user}")
+        witness.hand_over("REFUNDS_")
         earlier = refunds.execute("SELECT id FROM refunds WHERE order_id = %s", (order,)).fetchone()
         if earlier is not None:
             print(f"Order {order} was refunded before, as refund {earlier[0]}; nothing to do.")

@@ -1,0 +1,114 @@
+"""Answering requests: shows what is answered, asks where a person can be asked, signs, sends. One statement per request."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import typer
+
+from console.cli import signing, terminal
+from console.cli.arguments import segment
+from console.cli.client import Api
+from console.cli.failures import Exit, Failure, NotLoggedIn, Unreachable, as_failure, worst
+from console.cli.options import current, show
+from console.cli.output import emit, note, rows
+from justenough.errors import InvalidInput, JustEnoughError
+from justenough.model import duration_text, seconds_of
+from justenough.spec import checked_spec
+
+Decision = Literal["approve", "deny"]
+Json = dict[str, Any]
+
+
+def seconds(ttl: str | None) -> int | None:
+    """Return a ttl in seconds. Raises Failure."""
+    try:
+        return None if ttl is None else seconds_of(ttl)
+    except ValueError as error:
+        raise Failure(f"--ttl: {error}", code=Exit.USAGE) from error
+
+
+def reason(given: str | None) -> str:
+    """Return the reason, asked for where a person can be asked. Raises Failure."""
+    if given is None and terminal.is_interactive():
+        given = str(typer.prompt("Reason", err=True))
+    if not (given or "").strip() or len(given or "") > 1000:
+        raise Failure("--reason: required, at most 1,000 characters", code=Exit.USAGE)
+    return given or ""
+
+
+def answer_all(api: Api, requests: Iterable[str], decision: Decision, *, reason: str, ttl: int | None) -> None:
+    """Answer each request, whatever becomes of the others; print what they are now; exit with the worst code."""
+    answered, codes, several = [], [], list(dict.fromkeys(requests))
+    for request in several:
+        try:
+            answered.append(_answer(api, request, decision, reason=reason, ttl=ttl))
+        except (NotLoggedIn, Unreachable):
+            raise
+        except JustEnoughError as error:
+            failure = as_failure(error)
+            show(failure, about=request if len(several) > 1 else "")
+            codes.append(failure.code)
+    if answered:
+        found = answered[0] if len(several) == 1 else {"items": answered, "next": None}
+        emit(found, table=lambda _: _short(answered), names=lambda _: (item["id"] for item in answered))
+    if codes:
+        raise typer.Exit(worst(codes))
+
+
+def _answer(api: Api, request: str, decision: Decision, *, reason: str, ttl: int | None) -> Json:
+    path = f"/requests/{segment(request)}"
+    view = api.get(path)
+    if not view["digest"]:
+        raise Failure(f"the request is {view['state']}, not pending", code=Exit.CONFLICT)
+    _describe(api, view, decision, ttl=ttl)
+    _confirm(decision)
+    person = api.session.identity().entity
+    statement = signing.answer(view, decision, ttl=ttl, reason=reason, person=person, now=datetime.now(UTC))
+    body = signing.signed(api.session, statement)
+    status, found = api.post(f"{path}/decisions", body, headers={"If-Match": f'"{view["digest"]}"'})
+    if status == 202:
+        note(f"Your answer is delivered; it counts once a worker has verified it: justenough request show {view['id']}")
+    return found
+
+
+def _describe(api: Api, view: Json, decision: Decision, *, ttl: int | None) -> None:
+    """Tell on stderr exactly what is answered."""
+    time = duration_text(view["ttl"] if ttl is None else min(ttl, view["ttl"]))
+    note(
+        f"{'Approving' if decision == 'approve' else 'Denying'}: {view['requester']} asks for {view['action']} on {view['resource']} "
+        f"({view['title']}, {view['sensitivity']}, revocable: {view['revocable']}) for {time}, for {view['job_name']}: {view['task']}"
+    )
+    note(f"  reason:  {view['reason']}")
+    note(f"  command: {_command(api, view['job_id'])}")
+    note(f"  digest:  {view['digest']}")
+
+
+def _command(api: Api, job: str) -> str:
+    """Return what the job runs, from its order: the first entry of its ledger."""
+    try:
+        first = api.get(f"/jobs/{segment(job)}/timeline", limit=1)["items"][0]["data"]
+        return shlex.join(checked_spec(first["spec"], first["params"]).run.command)
+    except (InvalidInput, LookupError, TypeError):
+        return "not readable from the job's order"
+
+
+def _confirm(decision: Decision) -> None:
+    if current().yes or decision == "deny" or not terminal.is_interactive():
+        return
+    if not typer.confirm("Approve this?", err=True):
+        raise Failure("not approved: you said no")
+
+
+def _short(answered: list[Json]) -> None:
+    lines = [(item["id"], item["resource"], item["action"], item["state"], _missing(item)) for item in answered]
+    rows(("ID", "RESOURCE", "ACTION", "STATE", "MISSING"), lines)
+
+
+def _missing(item: Json) -> str:
+    approved = sum(answer["decision"] == "approve" for answer in item["approvals"])
+    left = item["quorum"] - approved
+    return f"{left} more" if item["state"] == "pending" and left > 0 else ""

@@ -1,0 +1,18 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import quote
+
+import typer
+
+JobId = Annotated[str, typer.Argument(metavar="ID", help="A job's id.")]
+OfJob = Annotated[str | None, typer.Option("--job", metavar="ID", help="Only those of this job.", show_default=False)]
+Limit = Annotated[int | None, typer.Option(min=1, max=1000, help="How many at most.", show_default=False)]
+Cursor = Annotated[str | None, typer.Option(help="`next` of the page before.", show_default=False)]
+
+
+def segment(name: str) -> str:
+    """Return what someone typed as one part of a path, whatever is in it."""
+    return quote(name, safe="")

@@ -1,0 +1,116 @@
+"""Where the demo plays: a stack of its own (or the one that runs in JUSTENOUGH_HOME), and this program run as each of its people."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from console.cli.demo.witness import Witness
+
+Json = dict[str, Any]
+DIM, BOLD, RED, GREEN, PLAIN = "\x1b[2m", "\x1b[1m", "\x1b[31m", "\x1b[32m", "\x1b[0m"
+PATIENCE = 60.0
+JOBS = Path("examples/shop/jobs")
+
+
+class DemoFailed(Exception):
+    """Something did not come out as the demo says it does."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A running stack, its people logged in, and a witness to whom the demo's jobs hand their logins."""
+
+    home: Path
+    stack: Json
+    environment: dict[str, str]
+    witness: Witness
+
+    @classmethod
+    @contextlib.contextmanager
+    def opened(cls) -> Iterator[Stage]:
+        """Start what is not running yet, log everyone in, and stop what was started."""
+        with contextlib.ExitStack() as closing:
+            # Not below a home folder, which PostgreSQL's own user may not be able to enter.
+            scratch = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="justenough-demo-")))
+            home = Path(os.environ.get("JUSTENOUGH_HOME") or scratch / "home").absolute()
+            environment = {**os.environ, "JUSTENOUGH_HOME": str(home), "XDG_CONFIG_HOME": str(scratch / "people"), "NO_COLOR": "1"}
+            for name in ("VAULT_TOKEN", "VAULT_ADDR", "JUSTENOUGH_CONSOLE_URL"):
+                environment.pop(name, None)
+            if not (home / "stack.json").exists():
+                say("Starting real servers: Temporal, OpenBao, PostgreSQL; then our worker and console …")
+                began = time.monotonic()
+                closing.callback(_justenough, ["down"], environment)
+                _checked(_justenough(["up", "--detach"], environment), "up --detach")
+                say(f"Ready after {time.monotonic() - began:.1f} s.\n")
+            stack = json.loads((home / "stack.json").read_text())
+            stage = cls(home, stack, environment, closing.enter_context(Witness.listening(stack["shop_dsn"])))
+            for name in stack["users"]:
+                password = stack["users"][name]["password"]
+                arguments = ["login", "--user", name, "--password-stdin", "--profile", name, "--quiet"]
+                _checked(_justenough(arguments, environment, stdin=password), f"login of {name}")
+            yield stage
+
+    def act(self, who: str, *arguments: str, quiet: bool = False) -> Json:
+        """Run a command as one of the people, show it, and return what it says."""
+        if not quiet:
+            say(f"{DIM}{who} ${PLAIN} {BOLD}justenough {' '.join(_shown(word) for word in arguments)}{PLAIN}")
+        done = _justenough([*arguments, "--profile", who, "-o", "json", "--yes"], self.environment)
+        _checked(done, " ".join(arguments))
+        found: Json = json.loads(done.stdout) if done.stdout.strip() else {}
+        return found
+
+    def launch(self, file: str, *params: str) -> str:
+        """Launch one of the shop's jobs as ops, with the witness as a parameter; return its id."""
+        given = [word for pair in (*params, f"witness={self.witness.address}") for word in ("--param", pair)]
+        return str(self.act("ops", "job", "run", str(JOBS / f"{file}.yaml"), *given, "--reason", "the demo")["id"])
+
+    def until(self, job: str, *states: str) -> Json:
+        """Return the job once it is in one of these states."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            seen = self.act("auditor", "job", "show", job, quiet=True)
+            if seen["state"] in states:
+                return seen
+            if time.monotonic() > end:
+                raise DemoFailed(f"{job} is {seen['state']}, not {' or '.join(states)}, after {PATIENCE:.0f} s: {seen['reason']}")
+
+    def terminate(self, job: str) -> None:
+        """End a job's workflow behind our back, as an administrator of Temporal can."""
+        say(f"{DIM}an administrator of Temporal ${PLAIN} {BOLD}temporal workflow terminate --workflow-id {job}{PLAIN}")
+        beside = Path(sys.executable).with_name("temporal")
+        program = str(beside) if beside.exists() else shutil.which("temporal") or "temporal"
+        command = [program, "workflow", "terminate", "--workflow-id", job, "--address", self.stack["temporal"]]
+        _checked(subprocess.run(command, capture_output=True, text=True, check=False), "temporal workflow terminate")
+
+
+def say(text: str = "") -> None:
+    """Print a line now, in colour only on a terminal."""
+    if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
+        for code in (DIM, BOLD, RED, GREEN, PLAIN):
+            text = text.replace(code, "")
+    print(text, flush=True)  # noqa: T201 - the demo's output is its product
+
+
+def _shown(word: str) -> str:
+    return f'"{word}"' if " " in word else word
+
+
+def _justenough(arguments: list[str], environment: dict[str, str], *, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-P", "-m", "console.cli", *arguments]
+    return subprocess.run(command, env=environment, input=stdin, capture_output=True, text=True, check=False)
+
+
+def _checked(done: subprocess.CompletedProcess[str], what: str) -> None:
+    if done.returncode != 0:
+        raise DemoFailed(f"{what}: exit code {done.returncode}: {done.stderr.strip() or done.stdout.strip()}")

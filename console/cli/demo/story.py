@@ -1,0 +1,160 @@
+"""What the demo shows, in order. Each act ends with the dead credential's login being tried and refused."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import datetime
+
+from console.cli.demo.stage import BOLD, DIM, GREEN, PLAIN, RED, DemoFailed, Json, Stage, say
+from console.cli.demo.witness import Login
+from console.cli.output import rows
+
+ENDED = ("succeeded", "failed", "denied", "cancelled", "timed_out", "killed", "lost")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One credential in the closing table."""
+
+    job: Json
+    credential: Json
+    refused: str | None
+    """The database's words when its login was tried after the end; None where it was never handed to the witness."""
+
+    @property
+    def proven(self) -> bool:
+        """Whether it was confirmed dead by looking and, where its login is known, by trying it."""
+        return self.credential["state"] == "confirmed" and (self.refused or "").startswith("FATAL")
+
+
+def tell(stage: Stage) -> int:
+    """Play every act; return 0 only if all of it was proven."""
+    began = time.monotonic()
+    lines = [*approvals(stage), *failure(stage), *kill(stage), *terminated(stage)]
+    say(f"\n{BOLD}Every credential of this demo, and how it was shown to be dead{PLAIN}")
+    rows(
+        ("JOB", "ENDED", "CREDENTIAL", "LIFE", "LOGIN AFTERWARDS", "CONFIRMED BY LOOKING"),
+        [
+            (
+                _short(line),
+                line.job["state"],
+                _what(line),
+                _life(line),
+                "refused" if line.refused else "not tried",
+                line.credential["confirmed_how"],
+            )
+            for line in lines
+        ],
+    )
+    ledger = stage.act("auditor", "ledger", "verify")
+    say(
+        f"The ledger's {ledger['entries']} entries in {ledger['jobs']} chains are unbroken."
+        if not ledger["problems"]
+        else str(ledger["problems"])
+    )
+    proven = bool(lines) and all(line.proven for line in lines) and not ledger["problems"]
+    say(
+        f"\n{GREEN if proven else RED}{len(lines)} credentials, {'all proven dead' if proven else 'NOT all proven dead'}{PLAIN}, in {_took(began)}."
+    )
+    return 0 if proven else 1
+
+
+def approvals(stage: Stage) -> list[Line]:
+    """An agent answers a refund ticket: one read by policy, one write by its owner's approval, one wish that is denied."""
+    title("A refund: policy allows a read, lead approves a write, security denies the optional admin access")
+    job = stage.launch("refund-triage", "ticket=4711")
+    waiting = stage.until(job, "awaiting_approval", *ENDED)
+    for request in waiting["requests"]:
+        tier = f"waits for tier {request['tier']}" if request["state"] == "pending" else request["state"]
+        say(f"  {request['action']} on {request['resource']}: {tier}, by {', '.join(request['policies'])}")
+    write, admin = (_request(waiting, resource, action) for resource, action in (("refunds-db", "write"), ("orders-db", "admin")))
+    stage.act("lead", "request", "approve", write["id"], "--reason", "ticket 4711 is right")
+    stage.act("security", "request", "deny", admin["id"], "--reason", "a refund needs no admin access")
+    logins = [stage.witness.heard(job), stage.witness.heard(job)]
+    seen = _ended(stage, job, "succeeded")
+    for line in stage.act("ops", "job", "logs", job).get("items", []):
+        say("".join(f"  {DIM}│{PLAIN} {text}\n" for text in line["text"].splitlines()).rstrip())
+    return _tried(stage, seen, logins)
+
+
+def failure(stage: Stage) -> list[Line]:
+    """A job that fails."""
+    title("A job that fails")
+    job = stage.launch("failing")
+    login = stage.witness.heard(job)
+    return _tried(stage, _ended(stage, job, "failed"), [login])
+
+
+def kill(stage: Stage) -> list[Line]:
+    """A job that somebody kills."""
+    title("A job that is killed while it holds a database session open")
+    job = stage.launch("long-running", "seconds=300")
+    login = stage.witness.heard(job)
+    stage.act("ops", "job", "kill", job)
+    return _tried(stage, _ended(stage, job, "killed"), [login])
+
+
+def terminated(stage: Stage) -> list[Line]:
+    """A job whose workflow is terminated: no code of it ever runs again, but a person had approved it, so a guard stands beside it."""
+    title("A job with approved write access, whose workflow is terminated behind our back")
+    job = stage.launch("long-writing", "seconds=300")
+    waiting = stage.until(job, "awaiting_approval", *ENDED)
+    stage.act("lead", "request", "approve", waiting["requests"][0]["id"], "--reason", "refunds come in today")
+    login = stage.witness.heard(job)
+    stage.terminate(job)
+    return _tried(stage, _ended(stage, job, "lost"), [login])
+
+
+def title(text: str) -> None:
+    """Open an act."""
+    say(f"\n{BOLD}── {text}{PLAIN}")
+
+
+def _ended(stage: Stage, job: str, state: str) -> Json:
+    seen = stage.until(job, *ENDED)
+    if seen["state"] != state:
+        raise DemoFailed(f"{job} ended {seen['state']} ({seen['reason']}), not {state}")
+    why = f" ({seen['reason']})" if seen["reason"] else ""
+    say(f"  {seen['name']} ended: {state}{why}; revocation {seen['revocation']['state']}")
+    stage.act("auditor", "credential", "prove", job)
+    return seen
+
+
+def _tried(stage: Stage, seen: Json, logins: list[Login]) -> list[Line]:
+    by_user: dict[str, str | None] = {}
+    for login in logins:
+        if not login.worked:
+            raise DemoFailed(f"{login.user} did not work while its job ran")
+        refused = stage.witness.tried(login.user, login.password)
+        say(f"  Its login worked while it ran. Now: {GREEN}{refused}{PLAIN}" if refused else f"  {RED}{login.user} STILL WORKS{PLAIN}")
+        by_user[login.user] = refused
+    return [Line(seen, credential, _refusal(credential, by_user)) for credential in seen["credentials"]]
+
+
+def _refusal(credential: Json, by_user: dict[str, str | None]) -> str | None:
+    # The lease's path ends in the role, and so does the user's name, which may be cut.
+    role = str(credential["lease_id"]).split("/")[2]
+    return next((refused for user, refused in by_user.items() if role.startswith(user.rpartition(f"{credential['job_id']}-")[2])), None)
+
+
+def _request(job: Json, resource: str, action: str) -> Json:
+    found: Json = next(item for item in job["requests"] if (item["resource"], item["action"]) == (resource, action))
+    return found
+
+
+def _short(line: Line) -> str:
+    return str(line.job["name"])
+
+
+def _what(line: Line) -> str:
+    return f"{line.credential['resource']}:{line.credential['action']}"
+
+
+def _life(line: Line) -> str:
+    issued, confirmed = (datetime.fromisoformat(line.credential[name]) for name in ("issued_at", "confirmed_at"))
+    return f"{(confirmed - issued).total_seconds():.2f} s"
+
+
+def _took(began: float) -> str:
+    return f"{time.monotonic() - began:.0f} s"

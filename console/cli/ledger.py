@@ -1,0 +1,104 @@
+"""`justenough ledger`: read it, take a copy of it, have it verified."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, TextIO
+
+import typer
+
+from console.cli import terminal
+from console.cli.arguments import Cursor, Limit, OfJob
+from console.cli.client import Api, Json, connected
+from console.cli.failures import Exit, Failure
+from console.cli.options import command, group
+from console.cli.output import emit, emit_page, note, rows
+from console.cli.telling import sentence
+from console.cli.text import moment
+
+PAGE = 1000
+
+app = group("Read, copy and verify the ledger.")
+
+
+@app.command("list")
+@command
+def list_entries(job: OfJob = None, limit: Limit = None, cursor: Cursor = None) -> None:
+    """List entries, oldest first."""
+    emit_page(
+        connected().get("/ledger", job=job, limit=limit, cursor=cursor),
+        header=("POSITION", "AT", "JOB", "SEQ", "TYPE", "WHAT"),
+        row=lambda entry: (
+            *(entry["position"], moment(entry["at"]), entry["job"], entry["seq"]),
+            *(entry["type"], sentence(entry["type"], entry["data"])),
+        ),
+        empty="No entries.",
+    )
+
+
+@app.command("export")
+@command
+def export(
+    job: OfJob = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write there instead of stdout.", show_default=False)] = None,
+) -> None:
+    """Copy every entry, as one JSON object per line, oldest first."""
+    api, count = connected(), 0
+    with _written(out) as file:
+        for entry in _entries(api, job):
+            file.write(json.dumps(entry, ensure_ascii=False, separators=(",", ":")) + "\n")
+            count += 1
+    note(f"{count:,} entries{f' in {out}' if out else ''}.")
+
+
+@app.command("verify")
+@command
+def verify() -> None:
+    """Have every chain looked at; says what such a look cannot see. Exit 1 where something is wrong."""
+    _, found = connected().post("/ledger/verify", again=True)
+    emit(found, table=_report, names=lambda report: (problem["job"] for problem in report["problems"]))
+    if found["problems"]:
+        raise typer.Exit(Exit.FAILURE)
+
+
+def _entries(api: Api, job: str | None) -> Iterator[Json]:
+    cursor: str | None = None
+    while True:
+        page = api.get("/ledger", job=job, limit=PAGE, cursor=cursor)
+        yield from page["items"]
+        cursor = page["next"]
+        if cursor is None:
+            return
+
+
+@contextmanager
+def _written(out: Path | None) -> Iterator[TextIO]:
+    """Open what is written to; a file appears whole or not at all."""
+    if out is None:
+        yield sys.stdout
+        return
+    part = out.with_name(f".{out.name}.part")
+    try:
+        # Entries name people and leases: not for everyone on this machine.
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w", encoding="utf-8") as file:
+            yield file
+        part.replace(out)
+    except OSError as error:
+        raise Failure(f"{out} cannot be written: {error.strerror}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _report(report: Json) -> None:
+    if report["problems"]:
+        lines = [(problem["job"], problem["seq"], problem["fault"], problem["message"]) for problem in report["problems"]]
+        rows(("JOB", "SEQ", "FAULT", "WHAT"), lines)
+    verdict = f"{len(report['problems'])} problems" if report["problems"] else "sound"
+    terminal.line(f"{verdict}: {report['entries']:,} entries of {report['jobs']:,} jobs")
+    for blind in report["unseen"]:
+        terminal.line(f"cannot see: {blind}")
