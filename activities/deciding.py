@@ -11,13 +11,18 @@ from typing import Any
 from pydantic import ValidationError
 from temporalio import activity
 
+from activities import revocation
+from activities.asking import refused, theirs
 from activities.deps import Deps
+from activities.entries import counted_event, decided_event, is_well_formed, ordered, rejected
 from activities.verification import Refused, VerifiedOrder, verify_decision, verify_order
 from justenough.access import Decision, Held
 from justenough.approval import Ladder
 from justenough.catalog import problems_of, resolved_issue
-from justenough.events import UNATTRIBUTED, Event, EventType, event
-from justenough.ids import installation_of, request_id
+from justenough.errors import NotFound
+from justenough.events import Event, EventType, event
+from justenough.facts import AccessContext, JobFacts, Phase
+from justenough.ids import request_id
 from justenough.messages import (
     AnswersInput,
     AnswersResult,
@@ -30,9 +35,12 @@ from justenough.messages import (
     JobInput,
     WithdrawInput,
 )
-from justenough.facts import AccessContext, JobFacts, Phase
 from justenough.spec import Access
-from justenough.statements import Signed, digest_of, request_digest
+from justenough.statements import Signed, request_digest
+
+TRIES = frozenset({EventType.REVOCATION_STARTED, EventType.REVOCATION_OVERDUE, EventType.CREDENTIAL_REVOKED})
+PROOFS = frozenset({EventType.REVOCATION_CONFIRMED, EventType.CREDENTIAL_CONFIRMED, EventType.CREDENTIAL_EXPIRED})
+"""What a revocation may have had to leave unrecorded: that it was tried, and that it was seen to have worked."""
 
 
 class Deciding:
@@ -45,6 +53,7 @@ class Deciding:
     def decide_requests(self, order: JobInput) -> Decided:
         """Verify the order and decide each of its start requests; nothing is issued here."""
         deps, now = self._deps, self._deps.now()
+        theirs(deps, order.job)
         current = deps.config.current()
         verified = verify_order(deps, order, now=now)
         if isinstance(verified, VerifiedOrder):
@@ -53,7 +62,7 @@ class Deciding:
         else:
             why = verified.why
         if isinstance(verified, Refused) or why:
-            deps.store.record([refused_order(order.job, why, at=now, workflow=order.job, run="")])
+            deps.store.record([refused(order.job, why, at=now)])
             return Decided(refused=why)
         decided = tuple(self._decided(order, verified))
         deps.store.record(self._facts(order, verified, decided))
@@ -64,16 +73,17 @@ class Deciding:
     @activity.defn
     def take_answers(self, received: AnswersInput) -> AnswersResult:
         """Examine signals in order; each is one ledger entry, whether it counts or not."""
+        theirs(self._deps, received.job)
         ladders, verdicts, events = dict(received.ladders), dict.fromkeys(received.ladders, "pending"), []
         for offset, raw in enumerate(received.received):
             waiting = {request: ladder for request, ladder in ladders.items() if verdicts[request] == "pending"}
-            counted = self._examined(received.job, waiting, raw)
+            counted = self._examined(received, waiting, raw)
             if isinstance(counted, Refused):
                 events.append(self._rejected(received.job, raw, counted.why, about=f"signal-{received.number + offset}"))
                 continue
             ladder = ladders[counted.request] = counted
             verdicts[ladder.request] = ladder.verdict(self._deps.config.current().tiers)
-            events.append(self._counted(received.job, ladder, verdict=verdicts[ladder.request]))
+            events.append(counted_event(received.job, ladder, ladder.answers[-1], verdict=verdicts[ladder.request], at=self._deps.now()))
         self._deps.store.record(events)
         return AnswersResult(ladders=ladders, verdicts=verdicts)
 
@@ -82,6 +92,7 @@ class Deciding:
         """Move an unanswered request to the next tier; past the top it has expired."""
         now, tiers = self._deps.now(), self._deps.config.current().tiers
         before, job = asked.ladder, asked.job
+        theirs(self._deps, job)
         after = before.climbed(tiers, now=now)
         if after is None:
             fact = event(EventType.APPROVAL_EXPIRED, job, at=now, about=before.request, request=before.request, tier=before.current)
@@ -102,6 +113,7 @@ class Deciding:
     @activity.defn
     def withdraw(self, asked: WithdrawInput) -> None:
         """Record that requests are no longer wanted."""
+        theirs(self._deps, asked.job)
         now = self._deps.now()
         self._deps.store.record(
             event(EventType.ACCESS_WITHDRAWN, asked.job, at=now, about=request, request=request, why=asked.why)
@@ -112,6 +124,8 @@ class Deciding:
     def close(self, closing: CloseInput) -> Closed:
         """Record how a job ended, with what the ledger could not take before. The first ending recorded stands and is returned."""
         store = self._deps.store
+        theirs(self._deps, closing.job, guard=True)
+        self._end_claim(closing.job)
         ended = event(
             EventType.JOB_ENDED,
             closing.job,
@@ -120,7 +134,7 @@ class Deciding:
             exit_code=closing.exit_code,
             reason=closing.reason,
         )
-        store.record([*closing.unrecorded, ended])
+        store.record([*self._believed(closing), ended])
         job = store.job(closing.job)
         if job is None or not job.state.ended:
             return Closed(state=closing.state, exit_code=closing.exit_code, reason=closing.reason)
@@ -162,25 +176,8 @@ class Deciding:
 
     def _facts(self, order: JobInput, verified: VerifiedOrder, decided: tuple[DecidedRequest, ...]) -> Iterator[Event]:
         now, current = self._deps.now(), self._deps.config.current()
-        yield submitted(order, verified, at=verified.statement.issued_at)
-        for request, access in zip(decided, verified.spec.access, strict=True):
-            resource = current.catalog.resources[access.resource]
-            yield event(
-                EventType.ACCESS_REQUESTED,
-                order.job,
-                at=now,
-                about=request.id,
-                request=request.id,
-                number=request.number,
-                resource=access.resource,
-                action=access.action.value,
-                ttl=access.ttl,
-                reason=access.reason,
-                optional=access.optional,
-                title=resource.title,
-                sensitivity=resource.sensitivity.name.lower(),
-                revocable=resource.actions[access.action].revocable.value,
-            )
+        yield from ordered(self._deps, order, verified)
+        for request in decided:
             yield decided_event(order.job, request.id, request.decision, request.digest, phase="start", at=now)
             if request.ladder:
                 yield event(
@@ -194,7 +191,38 @@ class Deciding:
                     quorum=current.tiers.tiers[request.ladder.current].quorum,
                 )
 
-    def _examined(self, job: str, waiting: dict[str, Ladder], raw: Any) -> Ladder | Refused:
+    def _end_claim(self, job: str) -> None:
+        """Whatever ended the job, nothing is issued under its id any more: a reset, or whoever has its order, comes too late."""
+        claim = self._deps.store.claim_of(job)
+        if claim is None or claim.open:
+            self._deps.store.close_claim(job, self._deps.now())
+
+    def _believed(self, closing: CloseInput) -> Iterator[Event]:
+        """Yield what the ledger may take of events that came by way of Temporal: nothing but a revocation's, its proof after a fresh look."""
+        carried = [item for item in closing.unrecorded if item.type in TRIES | PROOFS and is_well_formed(item, closing.job)]
+        proven = any(item.type in PROOFS for item in carried) and self._is_dead(closing.job)
+        yield from (item for item in carried if item.type in TRIES or proven)
+
+    def _is_dead(self, job: str) -> bool:
+        try:
+            return revocation.prove(self._deps, job).dead
+        except NotFound:
+            return False
+
+    def _why_unknown(self, job: str, ladder: Ladder) -> str | None:
+        """Return why a ladder is not what the ledger says of a request: it came by way of Temporal too."""
+        request, order = self._deps.store.request(ladder.request), self._deps.store.order(job)
+        if request is None or order is None or request.job_id != job:
+            return "no such request of this job has been recorded"
+        _, _, _, signed = order
+        recorded = {(item.approver_id, item.decision) for item in request.approvals}
+        known = (request.digest, request.tier, request.current_tier, request.ttl, signed.statement.get("person"))
+        claimed = (ladder.digest, ladder.needed, ladder.current, ladder.ttl, ladder.requester)
+        if known != claimed or not {(item.person, item.decision) for item in ladder.answers} <= recorded:
+            return "what it is an answer to is not what has been recorded of the request"
+        return None
+
+    def _examined(self, received: AnswersInput, waiting: dict[str, Ladder], raw: Any) -> Ladder | Refused:
         """Return the ladder that an answer moved, its last answer being this one, or why it moved none."""
         try:
             signed = Signed.model_validate(raw)
@@ -204,30 +232,13 @@ class Deciding:
         ladder = waiting.get(request) if isinstance(request, str) else None
         if ladder is None:
             return Refused("it names no request of this job that waits for an answer")
-        answer = verify_decision(self._deps, job, ladder, signed, now=self._deps.now())
+        if why := self._why_unknown(received.job, received.ladders[ladder.request]):
+            return Refused(why)
+        answer = verify_decision(self._deps, received.job, ladder, signed, now=self._deps.now())
         if isinstance(answer, Refused):
             return answer
         moved = ladder.answered(answer)
         return Refused(moved) if isinstance(moved, str) else moved
-
-    def _counted(self, job: str, ladder: Ladder, *, verdict: str) -> Event:
-        answer = ladder.answers[-1]
-        return event(
-            EventType.APPROVAL_DECIDED,
-            job,
-            at=self._deps.now(),
-            about=f"{ladder.request}/{answer.person}",
-            request=ladder.request,
-            person=answer.person,
-            name=answer.name,
-            tier=answer.tier,
-            decision=answer.decision,
-            reason=answer.reason,
-            ttl=answer.ttl,
-            signed=answer.signed.model_dump(mode="json"),
-            verdict=verdict,
-            granted_ttl=ladder.granted_ttl if verdict == "approved" else None,
-        )
 
     def _rejected(self, job: str, raw: Any, why: str, about: str) -> Event:
         statement = raw.get("statement") if isinstance(raw, dict) else None
@@ -250,72 +261,3 @@ def digest_for(deps: Deps, verified: VerifiedOrder, access: Access, *, bundle: s
     action = deps.config.current().catalog.resources[access.resource].actions[access.action]
     issue = resolved_issue(action, verified.spec.data_scope)
     return request_digest(verified.spec, access, bundle=bundle, issue_path=issue.path, issue_data=issue.data, tier=tier)
-
-
-def submitted(order: JobInput, verified: VerifiedOrder, *, at: Any) -> Event:
-    """Return the event of an order that was taken; console and worker make the same one, so that it is recorded once."""
-    spec = verified.spec
-    return event(
-        EventType.JOB_SUBMITTED,
-        order.job,
-        at=at,
-        spec=order.spec,
-        name=spec.name,
-        task=spec.task,
-        environment=spec.environment,
-        agent=spec.agent.model_dump(mode="json") if spec.agent else None,
-        data_scope=dict(spec.data_scope),
-        labels=dict(spec.labels),
-        params=order.params,
-        bundle=order.bundle,
-        reason=verified.statement.reason,
-        requester=verified.person.id,
-        requester_name=verified.person.name,
-        order=order.order.model_dump(mode="json"),
-    )
-
-
-def decided_event(job: str, request: str, decision: Decision, digest: str, *, phase: str, at: Any) -> Event:
-    """Return the event of one decision with its reasons."""
-    return event(
-        EventType.ACCESS_DECIDED,
-        job,
-        at=at,
-        about=f"{request}/{phase}",
-        request=request,
-        phase=phase,
-        outcome=decision.outcome,
-        tier=decision.tier,
-        policies=list(decision.policies),
-        policy_digest=decision.policy_digest,
-        digest=digest,
-        errors=list(decision.errors),
-    )
-
-
-def rejected(job: str, why: str, *, at: Any, about: str, raw: Any, request: Any = None, person: Any = None) -> Event:
-    """Return the event of an answer that does not count. What was received is kept as a digest: it is a stranger's text."""
-    try:
-        received = digest_of(raw)
-    except (ValueError, RecursionError):
-        received = None
-    return event(
-        EventType.APPROVAL_REJECTED,
-        chain_of(job),
-        at=at,
-        about=about,
-        request=request if isinstance(request, str) else None,
-        why=why,
-        person=person if isinstance(person, str) else None,
-        received=received,
-    )
-
-
-def refused_order(job: str, why: str, *, at: Any, workflow: str, run: str) -> Event:
-    """Return the event of a job that was refused: its order does not hold, or whoever asks is not its workflow."""
-    return event(EventType.JOB_REFUSED, chain_of(job), at=at, about=run, why=why, workflow=workflow, run=run)
-
-
-def chain_of(job: str) -> str:
-    """Return the chain that an event about a job belongs to: its own, or the one for what names no job."""
-    return job if installation_of(job) else UNATTRIBUTED

@@ -21,6 +21,7 @@ from justenough.access import Credential, CredentialState, Revocable
 from justenough.errors import JustEnoughError, NotFound
 from justenough.events import Event, EventType, event
 from justenough.model import Message
+from justenough.views import CredentialView
 
 __all__ = ["RevocationResult", "prove", "record_lapsed", "revoke", "revoke_one"]
 
@@ -113,13 +114,20 @@ def revoke_one(deps: Deps, job: str, credential: str, *, by: str) -> RevocationR
 def record_lapsed(deps: Deps) -> tuple[Event, ...]:
     """Record the end of credentials that only time could end, and return what the ledger could not take."""
     now = deps.now()
-    views = deps.store.credentials(live=True, limit=1000).items
     lapsed = [
         _expired(credential_of(view), view.job_id, at=now)
-        for view in views
+        for view in _live(deps)
         if view.revocable == Revocable.ON_EXPIRY and view.expires_at <= now
     ]
     return _unrecorded(deps, lapsed)
+
+
+def _live(deps: Deps) -> Iterator[CredentialView]:
+    page = deps.store.credentials(live=True)
+    yield from page.items
+    while page.next:
+        page = deps.store.credentials(live=True, cursor=page.next)
+        yield from page.items
 
 
 class _Steps:

@@ -17,7 +17,9 @@ from justenough.ids import INSTALLATION
 class Settings(BaseSettings):
     """Read once at start; frozen."""
 
-    model_config = SettingsConfigDict(env_prefix="JUSTENOUGH_", toml_file="justenough.toml", frozen=True, extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_prefix="JUSTENOUGH_", toml_file="justenough.toml", frozen=True, extra="ignore", populate_by_name=True
+    )
 
     home: Path = Path(".justenough")
     """The embedded stack's data."""

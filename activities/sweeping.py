@@ -58,6 +58,8 @@ class Sweeping:
             at=self._deps.now(),
         )
         await asyncio.to_thread(self._report, report.unknown)
+        # What the ledger cannot take now, the next sweep finds again.
+        await asyncio.to_thread(revocation.record_lapsed, self._deps)
         return report
 
     async def _bounded(self, gate: asyncio.Semaphore, job: str) -> tuple[str, str] | None:

@@ -29,12 +29,14 @@ class EventType(StrEnum):
     APPROVAL_DECIDED = "approval.decided"
     APPROVAL_REJECTED = "approval.rejected"
     APPROVAL_EXPIRED = "approval.expired"
+    STOP_REQUESTED = "stop.requested"
     CREDENTIAL_ISSUED = "credential.issued"
     CREDENTIAL_RENEWED = "credential.renewed"
     CREDENTIAL_USED = "credential.used"
     CREDENTIAL_REVOKED = "credential.revoked"
     CREDENTIAL_CONFIRMED = "credential.confirmed"
     CREDENTIAL_EXPIRED = "credential.expired"
+    REVOCATION_REQUESTED = "revocation.requested"
     REVOCATION_STARTED = "revocation.started"
     REVOCATION_OVERDUE = "revocation.overdue"
     REVOCATION_CONFIRMED = "revocation.confirmed"
@@ -105,6 +107,7 @@ FIELDS: dict[EventType, dict[str, str]] = {
         "received": "digest of what was received",
     },
     EventType.APPROVAL_EXPIRED: {"request": "request id", "tier": "the tier that did not answer"},
+    EventType.STOP_REQUESTED: {"how": "cancel | kill", "person": "entity id of who asked", "name": "their login name"},
     EventType.CREDENTIAL_ISSUED: {
         "credential": "credential id",
         "request": "request id",
@@ -121,6 +124,7 @@ FIELDS: dict[EventType, dict[str, str]] = {
     EventType.CREDENTIAL_REVOKED: {"credential": "credential id", "by": "session | compensation | guard | sweep | person"},
     EventType.CREDENTIAL_CONFIRMED: {"credential": "credential id", "how": "what was looked at and found dead"},
     EventType.CREDENTIAL_EXPIRED: {"credential": "credential id", "why": "why its death could not be seen"},
+    EventType.REVOCATION_REQUESTED: {"credential": "credential id", "person": "entity id of who asked", "name": "their login name"},
     EventType.REVOCATION_STARTED: {"by": "session | compensation | guard | sweep | person", "why": "why"},
     EventType.REVOCATION_OVERDUE: {"by": "who tried", "failures": "each step that failed, as text", "attempt": "which attempt"},
     EventType.REVOCATION_CONFIRMED: {"by": "who confirmed", "proof": "what was looked at: prefix, leases, accessors, targets"},

@@ -15,8 +15,8 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from worker.stack import Stack
-from worker.stack.state import read_stack
 from worker.stack.places import Places
+from worker.stack.state import read_stack
 
 HAND_OVER = 'printf "%s %s\\n" "$PGUSER" "$PGPASSWORD" >/dev/tcp/127.0.0.1/{port}'
 LOGIN = {"env": {"PGUSER": "username", "PGPASSWORD": "password"}}

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
+import structlog
 from temporalio.client import Client
 from temporalio.exceptions import ApplicationError, FailureError
 from temporalio.worker import (
@@ -46,7 +47,7 @@ def build_worker(client: Client, deps: Deps, sandbox: Sandbox) -> Worker:
             deciding.climb,
             deciding.withdraw,
             deciding.close,
-            sessions.run_session,
+            sessions.receive,
             ending.revoke_job,
             ending.revoke_credential,
             ending.prove_job,
@@ -61,6 +62,9 @@ def build_worker(client: Client, deps: Deps, sandbox: Sandbox) -> Worker:
         graceful_shutdown_timeout=timedelta(seconds=settings.drain),
         interceptors=[ErrorsAcross()],
     )
+
+
+log = structlog.get_logger()
 
 
 class ErrorsAcross(Interceptor):
@@ -80,4 +84,5 @@ class _Translated(ActivityInboundInterceptor):
         except JustEnoughError as error:
             raise ApplicationError(str(error), type=type(error).__name__, non_retryable=isinstance(error, GiveUp)) from None
         except Exception as error:
+            log.exception("activity failed unexpectedly", activity=input.fn.__name__)
             raise ApplicationError("unexpected error; the worker's log has it", type=type(error).__name__) from None

@@ -56,8 +56,7 @@ def main() -> None:
         check_packages()
         asyncio.run(run(settings))
     except GiveUp as error:
-        log.error("worker cannot start", reason=str(error))
-        sys.exit(1)
+        sys.exit(f"worker cannot start: {error}")
 
 
 def check_packages() -> None:
@@ -119,7 +118,7 @@ async def shown_alive(file: Path) -> AsyncIterator[None]:
 
     async def touch() -> None:
         while True:
-            file.touch(mode=0o600)
+            await asyncio.to_thread(file.touch, 0o600)
             await asyncio.sleep(ALIVE_EVERY)
 
     touching = asyncio.create_task(touch())

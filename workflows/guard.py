@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 from temporalio import workflow
 
 from workflows import options
-from workflows.steps import step
+from workflows.steps import insisted, lived, revoked, step
 
 with workflow.unsafe.imports_passed_through():
     from activities.deciding import Deciding
-    from activities.ending import Ending
     from justenough.access import JobState
+    from justenough.events import Event
     from justenough.messages import CloseInput, GuardInput, RevokeInput
 
 
@@ -20,25 +21,35 @@ with workflow.unsafe.imports_passed_through():
 class Guard:
     """Stands beside a job that a person approved; the server cancels it when the job's run closes in any way, and then it revokes."""
 
+    def __init__(self) -> None:
+        self._job_closed = False
+
     @workflow.run
     async def run(self, order: GuardInput) -> bool:
         """Wait for the job's end or the deadline, revoke, and close a job that could not close itself. Returns whether it had to."""
-        job_closed = await _cancelled_within(order.deadline)
-        why = "the job's workflow closed" if job_closed else "the guard's deadline passed"
-        result = await workflow.execute_activity_method(
-            Ending.revoke_job, RevokeInput(job=order.job, by="guard", why=why), **options.REVOKE
-        )
-        if not job_closed:
-            return True
-        closing = CloseInput(job=order.job, state=JobState.LOST, reason="its workflow closed without telling", unrecorded=result.unrecorded)
-        return (await step(Deciding.close, closing)).state is JobState.LOST
+        return await lived(asyncio.create_task(self._stand(order)), cancelled=self._see_closed)
 
-
-async def _cancelled_within(seconds: int) -> bool:
-    try:
-        await asyncio.sleep(seconds)
-    except asyncio.CancelledError:
-        if workflow.cancellation_reason() is None:
-            raise
+    async def _stand(self, order: GuardInput) -> bool:
+        try:
+            await workflow.wait_condition(lambda: self._job_closed, timeout=timedelta(seconds=order.deadline))
+        except TimeoutError:
+            workflow.logger.warning("the guard's deadline passed")
+        unrecorded = await self._revoked(order.job)
+        if self._job_closed:
+            return await self._closed(order.job, unrecorded)
+        while unrecorded:
+            # The job still stands, so nobody closes it and carries these on: revoke again until the ledger has taken the proof.
+            await workflow.sleep(options.LONGEST_PAUSE)
+            unrecorded = await self._revoked(order.job)
         return True
-    return False
+
+    async def _revoked(self, job: str) -> tuple[Event, ...]:
+        why = "the job's workflow closed" if self._job_closed else "the guard's deadline passed"
+        return (await revoked(RevokeInput(job=job, by="guard", why=why))).unrecorded
+
+    async def _closed(self, job: str, unrecorded: tuple[Event, ...]) -> bool:
+        closing = CloseInput(job=job, state=JobState.LOST, reason="its workflow closed without telling", unrecorded=unrecorded)
+        return (await insisted(lambda: step(Deciding.close, closing))).state is JobState.LOST
+
+    def _see_closed(self) -> None:
+        self._job_closed = True

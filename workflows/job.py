@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from temporalio import workflow
 from temporalio.common import RawValue, SearchAttributeKey
-from temporalio.exceptions import ActivityError, ApplicationError, WorkflowAlreadyStartedError
+from temporalio.exceptions import ActivityError, TimeoutType, WorkflowAlreadyStartedError
 from temporalio.exceptions import TimeoutError as ActivityTimeout
 
 from workflows import options
-from workflows.escalation import Escalation, Inbox
+from workflows.escalation import Escalation
 from workflows.guard import Guard
-from workflows.steps import step
+from workflows.inbox import Inbox, carried
+from workflows.steps import insisted, lived, revoked, step, type_of, unless
+from workflows.wishes import Wishes
 
 with workflow.unsafe.imports_passed_through():
     from activities.deciding import Deciding
-    from activities.ending import Ending
     from activities.session.run import Sessions
     from justenough.access import JobState, RequestState
     from justenough.events import Event
@@ -29,7 +30,6 @@ with workflow.unsafe.imports_passed_through():
         Granted,
         GuardInput,
         JobInput,
-        RevokeCredentialInput,
         RevokeInput,
         SessionInput,
         SessionResult,
@@ -40,13 +40,12 @@ STATE = SearchAttributeKey.for_keyword("JustEnoughState")
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job's work came out, and whether something it was issued may still be alive."""
+    """How a job's work came out, and whether it is proven that nothing it was issued is alive."""
 
     state: JobState
     exit_code: int | None = None
     reason: str | None = None
     clean: bool = False
-    unrecorded: tuple[Event, ...] = ()
 
 
 @workflow.defn(name="Job")
@@ -58,38 +57,29 @@ class Job:
         self._order = order
         self._inbox = Inbox()
         self._escalation = Escalation(order.job, self._inbox)
-        self._to_revoke: deque[str] = deque()
+        self._wishes = Wishes(order.job)
+        self._attending: tuple[asyncio.Task[None], ...] = ()
+        self._unrecorded: tuple[Event, ...] = ()
         self._stop: JobState | None = None
-        self._stopping = False
         self._state = JobState.PENDING
 
     @workflow.run
     async def run(self, order: JobInput) -> Closed:
         """Run the job; a cancel becomes a wish that the life below obeys in its own order, so that nothing interrupts its compensation."""
-        life = asyncio.create_task(self._live(order))
-        try:
-            return await asyncio.shield(life)
-        except asyncio.CancelledError:
-            # Eviction from the worker's cache looks the same but has no reason; it must go through.
-            if workflow.cancellation_reason() is None or self._stop is not None:
-                raise
-        self._stop = JobState.CANCELLED
-        return await life
+        return await lived(asyncio.create_task(self._live(order)), cancelled=self._cancel)
 
-    @workflow.signal(name="decide")
-    def decide(self, received: RawValue) -> None:
-        """Take a signed answer; anything may come, and what does not verify changes nothing."""
-        self._inbox.put(received)
+    @workflow.signal(dynamic=True)
+    def receive(self, name: str, args: Sequence[RawValue]) -> None:
+        """Take any signal: a typed handler would fail the workflow's task, for ever, on one argument too few or too many.
 
-    @workflow.signal(name="kill")
-    def kill(self) -> None:
-        """Cut all access, then end the process, then close."""
-        self._stop = JobState.KILLED
-
-    @workflow.signal(name="revoke_credential")
-    def revoke_credential(self, credential: str) -> None:
-        """End one credential of this job now."""
-        self._to_revoke.append(credential)
+        `decide` (a signed answer; what does not verify changes nothing), `kill`, `revoke_credential` (its id). Others are ignored.
+        """
+        if name == "decide":
+            self._inbox.put(args)
+        elif name == "kill":
+            self._stop = JobState.KILLED
+        elif name == "revoke_credential":
+            self._wishes.put(carried(args))
 
     @workflow.query(name="view")
     def view(self) -> dict[str, object]:
@@ -112,37 +102,38 @@ class Job:
             outcome = await self._work(order)
         except Exception as error:  # noqa: BLE001 - whatever went wrong, a bug included, must not skip the compensation
             workflow.logger.exception("job failed unexpectedly")
-            outcome = Outcome(JobState.FAILED, reason=f"unexpected {type(error).__name__}")
+            name = type_of(error) if isinstance(error, ActivityError) else type(error).__name__
+            outcome = Outcome(self._stop or JobState.FAILED, reason=f"unexpected {name}")
         if not outcome.clean:
             outcome = await self._compensate(outcome)
         return await self._close(outcome)
 
     async def _work(self, order: JobInput) -> Outcome:
+        permitted = await unless(self._stopped, self._permitted(order))
+        if isinstance(permitted, Outcome):
+            return permitted
+        if permitted is not None and self._stop is None:
+            granted = self._granted(permitted)
+            if guarded := any(item.answers for item in granted):
+                await self._start_guard(permitted)
+            if self._stop is None:
+                return await self._session(SessionInput(order=order, granted=granted), seconds=permitted.timeout, guarded=guarded)
+        # Stopped before anything was issued.
+        return Outcome(self._stop or JobState.CANCELLED, clean=True)
+
+    async def _permitted(self, order: JobInput) -> Decided | Outcome:
+        """Decide each request and climb with those that need people; return why the job does not run, where it does not."""
         decided = await step(Deciding.decide_requests, order)
         if decided.refused:
             return Outcome(JobState.FAILED, reason=f"refused: {decided.refused}", clean=True)
         for request in decided.requests:
             if request.decision.outcome == "denied" and not request.optional:
                 return Outcome(JobState.DENIED, reason=_denied(request.resource, request.action, "policy"), clean=True)
-        if (refusal := await self._climb(decided)) is not None:
-            return refusal
-        if self._stop:
-            return Outcome(self._stop, clean=True)
-        granted = self._granted(decided)
-        if any(item.answers for item in granted):
-            await self._start_guard(decided)
-        return await self._session(SessionInput(order=order, granted=granted), seconds=decided.timeout)
-
-    async def _climb(self, decided: Decided) -> Outcome | None:
-        ladders = {request.id: request.ladder for request in decided.requests if request.ladder}
-        if not ladders:
-            return None
-        self._show(JobState.AWAITING_APPROVAL)
-        self._escalation.open(ladders)
-        await self._escalation.until_settled(stopped=lambda: self._stop is not None or self._refused(decided) is not None)
-        refusal = self._refused(decided)
-        await self._escalation.withdraw("the job was stopped" if self._stop else "the job does not run")
-        return refusal
+        if ladders := {request.id: request.ladder for request in decided.requests if request.ladder}:
+            self._show(JobState.AWAITING_APPROVAL)
+            self._escalation.open(ladders)
+            await self._escalation.until_settled(enough=lambda: self._stopped() or self._refused(decided) is not None)
+        return self._refused(decided) or decided
 
     def _refused(self, decided: Decided) -> Outcome | None:
         for request in decided.requests:
@@ -160,11 +151,10 @@ class Job:
         )
 
     async def _start_guard(self, decided: Decided) -> None:
-        grace = int((options.SESSION_MARGIN + options.GUARD_GRACE).total_seconds())
         try:
             _ = await workflow.start_child_workflow(
                 Guard.run,
-                GuardInput(job=self._order.job, deadline=decided.timeout + grace),
+                GuardInput(job=self._order.job, deadline=options.guard_seconds(decided.timeout)),
                 id=f"{self._order.job}-guard",
                 parent_close_policy=workflow.ParentClosePolicy.REQUEST_CANCEL,
             )
@@ -172,84 +162,89 @@ class Job:
             # After a reset the first run's guard still stands; the session will refuse the second claim anyway.
             workflow.logger.warning("a guard stands already")
 
-    async def _session(self, order: SessionInput, *, seconds: int) -> Outcome:
+    async def _session(self, order: SessionInput, *, seconds: int, guarded: bool) -> Outcome:
         self._show(JobState.RUNNING)
-        session = workflow.start_activity_method(Sessions.run_session, order, **options.session(seconds))
-        while not session.done():
-            await workflow.wait_condition(lambda: session.done() or self._wanted())
-            await self._escalation.examine()
-            await self._revoke_wanted()
-            if self._stop and not self._stopping:
-                self._stopping = True
-                if self._stop is JobState.KILLED:
-                    await self._cut()
-                session.cancel()
+        session = workflow.start_activity_method(Sessions.run_session, order, **options.session(seconds, guarded=guarded))
+        self._attend(session)
+        await workflow.wait_condition(lambda: session.done() or self._stopped())
+        if self._stop is JobState.CANCELLED:
+            session.cancel()
+            # Whoever finds that its process takes too long to end may still kill it.
+            await workflow.wait_condition(lambda: session.done() or self._stop is JobState.KILLED)
+        if not session.done():
+            await self._wishes.cut()
+            session.cancel()
+            await workflow.wait_condition(session.done)
         self._state = JobState.REVOKING
         try:
             return self._outcome(session.result())
         except ActivityError as error:
             return self._unproven(error)
+        except asyncio.CancelledError:
+            # Our own wish to stop overtook a result that came in the same moment: that proof is lost, so there is none.
+            return Outcome(self._stop or JobState.FAILED)
 
-    def _wanted(self) -> bool:
-        return bool(self._inbox) or bool(self._to_revoke) or (self._stop is not None and not self._stopping)
+    def _attend(self, session: workflow.ActivityHandle[SessionResult]) -> None:
+        """See to answers and wishes while the session runs, each on its own: neither keeps the job from being stopped or compensated."""
+
+        async def attend(wanted: Callable[[], bool], see_to_it: Callable[[], Awaitable[None]]) -> None:
+            while not session.done():
+                await workflow.wait_condition(lambda: session.done() or wanted())
+                await see_to_it()
+
+        self._attending = (
+            asyncio.create_task(attend(lambda: bool(self._inbox), self._escalation.examine)),
+            asyncio.create_task(attend(lambda: bool(self._wishes), self._wishes.obey)),
+        )
 
     def _outcome(self, result: SessionResult) -> Outcome:
-        # What ended by itself before a cancel arrived keeps its own ending; a kill has cut its access first, whatever it made of that.
-        killed = self._stop is JobState.KILLED and self._stopping
-        asked = self._stop if result.stopped or killed else None
-        return Outcome(
-            asked or result.outcome,
-            exit_code=result.exit_code,
-            reason=None if asked else result.reason,
-            clean=result.clean,
-            unrecorded=result.unrecorded,
-        )
+        self._unrecorded += result.unrecorded
+        # What ended by itself before the wish to stop arrived keeps its own ending.
+        asked = self._stop if result.stopped else None
+        return Outcome(asked or result.outcome, exit_code=result.exit_code, reason=None if asked else result.reason, clean=result.clean)
 
     def _unproven(self, error: ActivityError) -> Outcome:
         if self._stop:
             return Outcome(self._stop)
-        if isinstance(error.cause, ActivityTimeout):
-            return Outcome(JobState.FAILED, reason="worker_lost")
-        detail = error.cause.type if isinstance(error.cause, ApplicationError) else type(error.cause).__name__
-        return Outcome(JobState.FAILED, reason=f"session_failed: {detail}")
-
-    async def _revoke_wanted(self) -> None:
-        while self._to_revoke:
-            wanted = RevokeCredentialInput(job=self._order.job, credential=self._to_revoke.popleft())
-            try:
-                await workflow.execute_activity_method(Ending.revoke_credential, wanted, **options.CUT)
-            except ActivityError:
-                workflow.logger.warning("a credential could not be revoked yet; the job's ending will")
-
-    async def _cut(self) -> None:
-        try:
-            await workflow.execute_activity_method(
-                Ending.revoke_job, RevokeInput(job=self._order.job, by="person", why="killed", attempts=1), **options.CUT
-            )
-        except ActivityError:
-            workflow.logger.warning("access could not be cut yet; the compensation will")
+        if not isinstance(error.cause, ActivityTimeout):
+            return Outcome(JobState.FAILED, reason=f"session_failed: {type_of(error)}")
+        return Outcome(JobState.FAILED, reason="no_worker" if error.cause.type is TimeoutType.SCHEDULE_TO_START else "worker_lost")
 
     async def _compensate(self, outcome: Outcome) -> Outcome:
         self._state = JobState.REVOKING
-        result = await workflow.execute_activity_method(
-            Ending.revoke_job,
-            RevokeInput(job=self._order.job, by="compensation", why=outcome.reason or outcome.state.value),
-            **options.REVOKE,
-        )
-        return replace(outcome, clean=result.confirmed, unrecorded=(*outcome.unrecorded, *result.unrecorded))
+        result = await revoked(RevokeInput(job=self._order.job, by="compensation", why=outcome.reason or outcome.state.value))
+        self._unrecorded += result.unrecorded
+        return replace(outcome, clean=True)
 
     async def _close(self, outcome: Outcome) -> Closed:
-        await self._escalation.examine()
+        await self._settle()
         closing = CloseInput(
             job=self._order.job,
             state=outcome.state,
             exit_code=outcome.exit_code,
             reason=outcome.reason,
-            unrecorded=outcome.unrecorded,
+            unrecorded=(*self._wishes.unrecorded, *self._unrecorded),
         )
-        closed = await step(Deciding.close, closing)
+        closed = await insisted(lambda: step(Deciding.close, closing))
         self._show(closed.state)
         return closed
+
+    async def _settle(self) -> None:
+        """Leave nothing open behind: what is being seen to, what still waits for people, answers that nobody examined."""
+        try:
+            for task in self._attending:
+                await task
+            await self._escalation.withdraw("the job was stopped" if self._stop else "the job does not run")
+            await self._escalation.examine()
+        except Exception:  # noqa: BLE001 - nothing here may keep a job from closing; its end settles what is left
+            workflow.logger.warning("requests or answers could not be settled; the job's end settles them")
+
+    def _cancel(self) -> None:
+        # A kill asks for more.
+        self._stop = self._stop or JobState.CANCELLED
+
+    def _stopped(self) -> bool:
+        return self._stop is not None
 
     def _show(self, state: JobState) -> None:
         self._state = state

@@ -14,11 +14,20 @@ HEARTBEAT = 10 * SECOND
 """After this long without a word a session's worker counts as dead. A blocked machine must not look like a death."""
 SESSION_MARGIN = timedelta(minutes=10)
 """What a session may take beyond its process's time: issuing, ending the process, revoking."""
+GUARDED_QUEUE = timedelta(hours=1)
+"""What a guarded session waits for a worker that has room. Its guard's deadline covers it, so that no guard revokes a job still to run."""
 GUARD_GRACE = timedelta(minutes=15)
 """What a guard waits beyond its job's own time before it revokes on its own account."""
 ANSWERS_RECORDED = 500
 """Signals that one job examines; further ones are ignored, so that a flood cannot end the workflow by its history's size."""
 ANSWERS_AT_ONCE = 50
+ANSWER_BYTES = 16 * 1024
+"""Of one answer: several times the longest valid one, and ANSWERS_AT_ONCE of them fit a payload (2 MB)."""
+REVOCATIONS_WANTED = 100
+"""Wishes to end single credentials that one job obeys."""
+PAUSE = 10 * SECOND
+LONGEST_PAUSE = timedelta(minutes=10)
+"""Between two askings where a step that must succeed is refused."""
 SWEEP_EVERY = 10 * SECOND
 SWEEP_LIMIT = 60 * SECOND
 
@@ -27,23 +36,28 @@ class LocalOptions(TypedDict):
     schedule_to_close_timeout: timedelta
     start_to_close_timeout: timedelta
     retry_policy: RetryPolicy
+    cancellation_type: ActivityCancellationType
 
 
 class PatientOptions(TypedDict):
     start_to_close_timeout: timedelta
     retry_policy: RetryPolicy
+    cancellation_type: ActivityCancellationType
 
 
 LOCAL: LocalOptions = {
     "schedule_to_close_timeout": 4 * SECOND,
     "start_to_close_timeout": 4 * SECOND,
     "retry_policy": RetryPolicy(initial_interval=0.1 * SECOND, maximum_attempts=3),
+    "cancellation_type": ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
 }
 """Quick steps: tried briefly inside the workflow task; then PATIENT takes over."""
 
 PATIENT: PatientOptions = {
     "start_to_close_timeout": 30 * SECOND,
     "retry_policy": RetryPolicy(initial_interval=SECOND, maximum_interval=10 * SECOND),
+    # A job that is stopped meanwhile waits for the attempt that runs, so that nothing is recorded after its end.
+    "cancellation_type": ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
 }
 """The same steps while a server they need is away: retried without limit."""
 
@@ -67,11 +81,17 @@ LOOK: dict[str, Any] = {"start_to_close_timeout": SWEEP_LIMIT, "retry_policy": R
 """One look; whoever wants another asks again."""
 
 
-def session(timeout: int) -> dict[str, Any]:
+def session(timeout: int, *, guarded: bool) -> dict[str, Any]:
     """Return the options of a session whose process may run for `timeout` seconds. It is never tried twice."""
     return {
+        "schedule_to_start_timeout": GUARDED_QUEUE if guarded else None,
         "start_to_close_timeout": timedelta(seconds=timeout) + SESSION_MARGIN,
         "heartbeat_timeout": HEARTBEAT,
         "retry_policy": RetryPolicy(maximum_attempts=1),
         "cancellation_type": ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
     }
+
+
+def guard_seconds(timeout: int) -> int:
+    """Return after how many seconds a guard revokes even if its job still stands; the job's process may run for `timeout`."""
+    return timeout + int((GUARDED_QUEUE + SESSION_MARGIN + GUARD_GRACE).total_seconds())

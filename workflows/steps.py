@@ -1,8 +1,9 @@
-"""How a workflow takes a quick step: locally first, patiently if that fails. Deterministic, no I/O."""
+"""How a workflow takes a step: quickly, patiently, insisting, or only until it is told to stop. Deterministic, no I/O."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from temporalio import workflow
@@ -10,15 +11,87 @@ from temporalio.exceptions import ActivityError, ApplicationError
 
 from workflows import options
 
+with workflow.unsafe.imports_passed_through():
+    from activities.ending import Ending
+    from justenough.events import Event
+    from justenough.messages import RevokeInput, RevokeResult
+
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
 
 async def step(activity: Callable[[Any, Argument], Result], argument: Argument) -> Result:
-    """Return what an activity says. Only a refusal that asking again cannot change comes back as ActivityError."""
+    """Return what an activity says. Raises ActivityError where asking again cannot change a refusal, and where the step was cancelled."""
     try:
         return await workflow.execute_local_activity_method(activity, argument, **options.LOCAL)
     except ActivityError as error:
-        if isinstance(error.cause, ApplicationError) and error.cause.non_retryable:
+        if _refused(error) or told_to_end():
             raise
     return await workflow.execute_activity_method(activity, argument, **options.PATIENT)
+
+
+async def insisted(attempt: Callable[[], Awaitable[Result]]) -> Result:
+    """Return what an attempt comes to, however often it is refused: for what must happen before a job may close."""
+    pause = options.PAUSE
+    while True:
+        try:
+            return await attempt()
+        except ActivityError as error:
+            if told_to_end():
+                raise
+            workflow.logger.warning("refused, to be asked again", extra={"cause": type_of(error)})
+        await workflow.sleep(pause)
+        pause = min(2 * pause, options.LONGEST_PAUSE)
+
+
+async def revoked(wanted: RevokeInput) -> RevokeResult:
+    """Return once everything of a job is confirmed dead, with what the ledger could not take meanwhile."""
+    unrecorded: tuple[Event, ...] = ()
+    while True:
+        result = await insisted(lambda: workflow.execute_activity_method(Ending.revoke_job, wanted, **options.REVOKE))
+        unrecorded += result.unrecorded
+        if result.confirmed:
+            return result.model_copy(update={"unrecorded": unrecorded})
+        await workflow.sleep(options.PAUSE)
+
+
+async def unless(stopped: Callable[[], bool], doing: Coroutine[Any, Any, Result]) -> Result | None:
+    """Return what is being done, or None where the wish to stop came first; then it has been cancelled and has ended."""
+    task = asyncio.create_task(doing)
+    await workflow.wait_condition(lambda: task.done() or stopped())
+    if not task.done():
+        task.cancel()
+        await workflow.wait_condition(task.done)
+    if task.cancelled() or (stopped() and isinstance(task.exception(), ActivityError)):
+        return None
+    return task.result()
+
+
+async def lived(life: asyncio.Task[Result], *, cancelled: Callable[[], None]) -> Result:
+    """Return what a life comes to. A cancel of the workflow only tells it: it ends in its own order, and nothing interrupts its ending."""
+    while True:
+        try:
+            await workflow.wait_condition(life.done)
+        except asyncio.CancelledError:
+            # Eviction from the worker's cache looks the same but has no reason; it must go through.
+            if workflow.cancellation_reason() is None:
+                raise
+            cancelled()
+        if life.done():
+            return life.result()
+
+
+def type_of(error: ActivityError) -> str:
+    """Return the type of what an activity failed with. Its message may hold anything."""
+    cause = error.cause
+    return cause.type or "ApplicationError" if isinstance(cause, ApplicationError) else type(cause).__name__
+
+
+def told_to_end() -> bool:
+    """Whether the task that asks has been told to end: by `unless`, or by eviction."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _refused(error: ActivityError) -> bool:
+    return isinstance(error.cause, ApplicationError) and error.cause.non_retryable

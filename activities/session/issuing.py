@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
-from activities.deciding import decide, decided_event, digest_for, rejected
+from activities.deciding import decide, digest_for
 from activities.deps import Deps
+from activities.entries import counted_event, decided_event, rejected
 from activities.vault import Token, VaultDenied, VaultRefused
 from activities.verification import Refused, VerifiedOrder, verify_decision
 from justenough.access import Credential, Decision, Held, RequestState
@@ -93,54 +94,68 @@ class Issuer:
         request = request_id(job, granted.number)
         decision = decide(self._deps, job, self._verified, access, held=self._held, phase="start")
         digest = digest_for(self._deps, self._verified, access, bundle=self._order.bundle, tier=decision.tier)
-        facts = [decided_event(job, request, decision, digest, phase="issue", at=now)]
+        # The first is there already, unless somebody reached this session past the workflow that decides.
+        facts = [decided_event(job, request, decision, digest, phase=phase, at=now) for phase in ("start", "issue")]
         ttl, why = access.ttl, ""
         if decision.outcome == "denied":
             why = f"policy denies it now ({', '.join(decision.policies)})"
         elif decision.outcome == "needs_approval":
-            answers, attempts = self._answers(granted.answers, self._ladder(request, access, decision, digest))
+            ladder, attempts = self._answers(granted.answers, self._ladder(request, access, decision, digest))
             facts += attempts
-            why = self._why_not_approved(request, answers, decision)
-            ttl = min((ttl, *(answer.ttl for answer in answers)))
+            why = self._why_not_approved(ladder)
+            # They are there already too. Nothing is issued before enough valid approvals are in the ledger.
+            facts += [] if why else self._counted(ladder)
+            ttl = ladder.granted_ttl
         self._deps.store.record(facts)
         if why:
             raise NotPermitted(f"{access.action} on {access.resource}: {why}")
         return ttl
 
     def _ladder(self, request: str, access: Access, decision: Decision, digest: str) -> Ladder:
+        known = self._deps.store.request(request)
         return Ladder(
             request=request,
             digest=digest,
             action=access.action,
             requester=self._verified.person.id,
             needed=decision.tier,
-            current=decision.tier,
+            # A request that climbed is no longer for the lower tier, whoever brings its approval now.
+            current=max(decision.tier, known.current_tier if known else 0),
             respond_by=self._deps.now(),
             ttl=access.ttl,
         )
 
-    def _answers(self, given: Iterable[Answer], ladder: Ladder) -> tuple[tuple[Answer, ...], list[Event]]:
-        """Return those of the given answers that hold now, and an event for each that does not."""
+    def _answers(self, given: Iterable[Answer], ladder: Ladder) -> tuple[Ladder, list[Event]]:
+        """Return the ladder with those of the given answers that hold now, and an event for each that does not."""
         now, job = self._deps.now(), self._order.job
-        verified, attempts = [], []
+        attempts: list[Event] = []
         for number, answer in enumerate(tuple(given)[:ANSWERS_EXAMINED], start=1):
             seen = verify_decision(self._deps, job, ladder, answer.signed, now=now)
-            if isinstance(seen, Refused):
-                about = f"{ladder.request}/issue-{number}"
-                raw = answer.signed.model_dump(mode="json")
-                attempts.append(rejected(job, seen.why, at=now, about=about, raw=raw, request=ladder.request, person=answer.person))
-            else:
-                verified.append(seen)
-        return tuple(verified), attempts
+            moved = seen if isinstance(seen, Refused) else ladder.answered(seen)
+            if isinstance(moved, Ladder):
+                ladder = moved
+                continue
+            why = moved.why if isinstance(moved, Refused) else moved
+            about = f"{ladder.request}/issue-{number}"
+            raw = answer.signed.model_dump(mode="json")
+            attempts.append(rejected(job, why, at=now, about=about, raw=raw, request=ladder.request, person=answer.person))
+        return ladder, attempts
 
-    def _why_not_approved(self, request: str, answers: tuple[Answer, ...], decision: Decision) -> str:
+    def _why_not_approved(self, ladder: Ladder) -> str:
         tiers = self._deps.config.current().tiers
-        if not approved_tier(answers, tiers=tiers, needed=decision.tier, requester=self._verified.person.id):
-            return f"it needs tier {decision.tier} and its valid approvals make no quorum"
-        known = self._deps.store.request(request)
+        if not approved_tier(ladder.answers, tiers=tiers, needed=ladder.current, requester=ladder.requester):
+            return f"it needs tier {ladder.current} and its valid approvals make no quorum"
+        known = self._deps.store.request(ladder.request)
         if known is not None and known.state in {RequestState.DENIED, RequestState.EXPIRED, RequestState.WITHDRAWN}:
             return f"the request is {known.state}"
         return ""
+
+    def _counted(self, ladder: Ladder) -> list[Event]:
+        last = ladder.answers[-1]
+        return [
+            counted_event(self._order.job, ladder, answer, verdict="approved" if answer is last else "pending", at=self._deps.now())
+            for answer in ladder.answers
+        ]
 
     def _issued(self, number: int, access: Access, *, ttl: int) -> Issuance:
         self._open_prefix()

@@ -12,15 +12,18 @@ from collections.abc import AsyncIterator
 
 import structlog
 from temporalio import activity
+from temporalio.common import RawValue
 
-from activities.deciding import refused_order
+from activities.asking import read, refused, why_not_theirs
 from activities.deps import Deps
+from activities.entries import ordered
 from activities.session.life import Life, Stop
 from activities.session.sandbox import Sandbox
 from activities.verification import Refused, VerifiedOrder, verify_order
 from justenough.access import JobState
 from justenough.catalog import problems_of
 from justenough.messages import SessionInput, SessionResult
+from justenough.spec import JobSpec
 
 HEARTBEAT_EVERY = 1.0
 RENEW_EVERY = 10.0
@@ -35,42 +38,46 @@ class Sessions:
         self._deps = deps
         self._sandbox = sandbox
 
+    @activity.defn(name="run_session")
+    async def receive(self, argument: RawValue) -> SessionResult:
+        """Run a session, if that is what is asked for; anything may come, and each attempt is recorded."""
+        order = read(argument, SessionInput)
+        if not isinstance(order, SessionInput):
+            return await self._refused(str(activity.info().workflow_id), "what was sent is not an order")
+        return await self.run_session(order)
+
     @activity.defn
     async def run_session(self, order: SessionInput) -> SessionResult:
         """Verify, claim, issue, run, revoke, confirm. Once: any other run or attempt is refused and issues nothing."""
-        info, owner = activity.info(), uuid.uuid4().hex
-        verified = await asyncio.to_thread(self._verified, order, info)
+        owner, run = uuid.uuid4().hex, str(activity.info().workflow_run_id)
+        verified = await asyncio.to_thread(self._verified, order)
         if isinstance(verified, Refused):
-            return await self._refused(order, info, verified.why)
-        run = str(info.workflow_run_id)
+            return await self._refused(order.order.job, verified.why)
         if not await asyncio.to_thread(self._deps.store.claim, order.order.job, run=run, owner=owner, now=self._deps.now()):
             # A reset or a second start is an ending, never a second execution. What the first one holds is not ours to vouch for.
-            return SessionResult(outcome=JobState.FAILED, reason="this job ran already; a reset runs nothing again", clean=False)
+            return await self._refused(order.order.job, "this job ran already, or has ended; a reset runs nothing again")
+        await asyncio.to_thread(self._record_unknown, order, verified)
         life = Life(self._deps, self._sandbox, order, verified, owner=owner, run=run)
         async with self._kept_alive(life, order.order.job, owner):
             return await _to_its_end(life)
 
-    def _verified(self, order: SessionInput, info: activity.Info) -> VerifiedOrder | Refused:
-        job = order.order.job
-        if info.workflow_type != "Job" or info.workflow_id != job:
-            return Refused("whoever asks is not the workflow of this job")
-        verified = verify_order(self._deps, order.order, now=self._deps.now())
+    def _verified(self, order: SessionInput) -> VerifiedOrder | Refused:
+        why = why_not_theirs(order.order.job)
+        verified = Refused(why) if why else verify_order(self._deps, order.order, now=self._deps.now())
         if isinstance(verified, Refused):
             return verified
         problems = problems_of(verified.spec, self._deps.config.current().catalog)
-        numbers = [item.number for item in order.granted]
-        if problems:
-            return Refused("; ".join(map(str, problems)))
-        if len(set(numbers)) != len(numbers) or not all(1 <= number <= len(verified.spec.access) for number in numbers):
-            return Refused("it names requests that the order does not have")
-        return verified
+        why = "; ".join(map(str, problems)) or _why_not_these([item.number for item in order.granted], verified.spec)
+        return Refused(why) if why else verified
 
-    async def _refused(self, order: SessionInput, info: activity.Info, why: str) -> SessionResult:
-        job = order.order.job
-        log.warning("session refused", job=job, workflow=info.workflow_id, why=why)
-        about = f"{info.workflow_run_id}-{info.activity_id}"
-        fact = refused_order(job, why, at=self._deps.now(), workflow=str(info.workflow_id), run=about)
-        await asyncio.to_thread(self._deps.store.record, [fact])
+    def _record_unknown(self, order: SessionInput, verified: VerifiedOrder) -> None:
+        """Record the order where nobody has: a session may be reached past the console and the workflow."""
+        if self._deps.store.order(order.order.job) is None:
+            self._deps.store.record(ordered(self._deps, order.order, verified))
+
+    async def _refused(self, job: str, why: str) -> SessionResult:
+        log.warning("session refused", job=job, workflow=activity.info().workflow_id, why=why)
+        await asyncio.to_thread(self._deps.store.record, [refused(job, why, at=self._deps.now())])
         claimed = await asyncio.to_thread(self._deps.store.claim_of, job)
         return SessionResult(outcome=JobState.FAILED, reason=f"refused: {why}", clean=claimed is None)
 
@@ -102,6 +109,16 @@ class Sessions:
             return
         if not still_ours:
             life.stop(Stop.CUT)
+
+
+def _why_not_these(numbers: list[int], spec: JobSpec) -> str:
+    """Return what is wrong with the requests that are said to be granted: without one that is not optional a job does not run."""
+    known = range(1, len(spec.access) + 1)
+    if len(set(numbers)) != len(numbers) or not set(numbers) <= set(known):
+        return "it names requests that the order does not have"
+    if not {number for number in known if not spec.access[number - 1].optional} <= set(numbers):
+        return "it leaves out requests without which the job does not run"
+    return ""
 
 
 async def _to_its_end(life: Life) -> SessionResult:

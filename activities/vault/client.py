@@ -81,7 +81,7 @@ class Vault(Connection):
     def create_token(self, job: str, *, policy: str, alias: str | None, ttl: int) -> Token:
         """Return a token of the job's for one grant policy, tied to one data-scope identity where there is an alias."""
         # Vault puts the display name into the names of the users that it makes: so targets tell whose they are.
-        body: dict[str, Any] = {"policies": [policy], "display_name": job, "ttl": f"{ttl}s"}
+        body: dict[str, Any] = {"policies": [policy], "display_name": job, "ttl": f"{ttl}s", "renewable": False}
         if alias:
             body["entity_alias"] = alias
         asked = datetime.now(UTC)

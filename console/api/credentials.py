@@ -12,6 +12,7 @@ from console.api.lists import Cursor, Limit, narrowed
 from console.gateway import WorkflowGone
 from justenough.access import CredentialState
 from justenough.errors import NotFound
+from justenough.events import EventType, event
 from justenough.views import CredentialView, Page
 
 CONFIRMED_WITHIN = 10.0
@@ -54,12 +55,21 @@ def show_credential(credential: str, console: TheConsole, caller: Member) -> Cre
 )
 async def revoke_credential(credential: str, response: Response, console: TheConsole, caller: Stopper) -> CredentialView:
     """End one credential now; its job goes on. Ended already: answered as it is."""
-    del caller
     view = await to_thread.run_sync(console.deps.store.credential, credential)
     if view is None:
         raise NotFound(f"there is no credential {credential}")
     if view.state not in DEAD:
         await _revoke(console, view)
+        asked = event(
+            EventType.REVOCATION_REQUESTED,
+            view.job_id,
+            at=console.deps.now(),
+            about=f"{credential}/{caller.person.id}",
+            credential=credential,
+            person=caller.person.id,
+            name=caller.person.name,
+        )
+        await to_thread.run_sync(console.deps.store.record, [asked])
         view = await _confirmed(console, view)
     response.status_code = 200 if view.state in DEAD else 202
     return view

@@ -15,7 +15,9 @@ from console.api.launching import Taken, rehearsed, taken
 from console.api.lists import After, Cursor, Limit, job_for, narrowed
 from console.gateway import TemporalUnavailable, WorkflowGone
 from justenough.access import JobState, RevocationState
+from justenough.approval import Person
 from justenough.errors import Conflict, InvalidInput, NotFound, Problem, RetryLater
+from justenough.events import EventType, event
 from justenough.messages import ProofReport
 from justenough.views import EntryView, JobSummary, JobView, LogChunk, Page
 
@@ -77,15 +79,13 @@ def show_job(job: str, console: TheConsole, caller: Member) -> JobView:
 @router.post("/jobs/{job}/cancel", status_code=202)
 async def cancel_job(job: str, console: TheConsole, caller: Launcher) -> Stopping:
     """Ask a job to end in order: its process first, then its access."""
-    del caller
-    return await _stop(console, job, kill=False)
+    return await _stop(console, job, caller.person, kill=False)
 
 
 @router.post("/jobs/{job}/kill", status_code=202)
 async def kill_job(job: str, console: TheConsole, caller: Launcher) -> Stopping:
     """Cut a job's access, then kill its process. Works even where its workflow is gone or Temporal is down."""
-    del caller
-    return await _stop(console, job, kill=True)
+    return await _stop(console, job, caller.person, kill=True)
 
 
 @router.post("/jobs/{job}/prove")
@@ -135,7 +135,7 @@ async def _start(console: Console, order: Taken) -> None:
         log.warning("job is accepted but could not be started yet", job=order.job.id, why=str(error))
 
 
-async def _stop(console: Console, job: str, *, kill: bool) -> Stopping:
+async def _stop(console: Console, job: str, caller: Person, *, kill: bool) -> Stopping:
     view = await to_thread.run_sync(console.deps.store.job, job)
     if view is None:
         raise NotFound(f"there is no job {job}")
@@ -150,6 +150,12 @@ async def _stop(console: Console, job: str, *, kill: bool) -> Stopping:
         if not kill:
             raise
         await _stop_without_workflow(console, job)
+    # After the wish is on its way: access must not stay open because the ledger is slow.
+    how = "kill" if kill else "cancel"
+    asked = event(
+        EventType.STOP_REQUESTED, job, at=console.deps.now(), about=f"{how}/{caller.id}", how=how, person=caller.id, name=caller.name
+    )
+    await to_thread.run_sync(console.deps.store.record, [asked])
     return Stopping(id=job, state=view.state)
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from activities.deciding import submitted
 from activities.deps import Deps
+from activities.entries import submitted
 from activities.verification import Refused, verify_order
 from console.api.bodies import DryRequest, DryRun, NewJob
 from justenough.access import Decision, Held

@@ -41,17 +41,17 @@ def reason(given: str | None) -> str:
 
 
 def answer_all(api: Api, requests: Iterable[str], decision: Decision, *, reason: str, ttl: int | None) -> None:
-    """Answer each request, whatever becomes of the others; print what they are now; exit with the worst code."""
+    """Answer each request, whatever becomes of the others, as long as someone answers us; print what they are now; exit with the worst code."""
     answered, codes, several = [], [], list(dict.fromkeys(requests))
     for request in several:
         try:
             answered.append(_answer(api, request, decision, reason=reason, ttl=ttl))
-        except (NotLoggedIn, Unreachable):
-            raise
         except JustEnoughError as error:
             failure = as_failure(error)
             show(failure, about=request if len(several) > 1 else "")
             codes.append(failure.code)
+            if isinstance(failure, NotLoggedIn | Unreachable):
+                break
     if answered:
         found = answered[0] if len(several) == 1 else {"items": answered, "next": None}
         emit(found, table=lambda _: _short(answered), names=lambda _: (item["id"] for item in answered))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from console.cli.arguments import segment
 from console.cli.client import Api
 from console.cli.failures import Exit, Failure, NotLoggedIn, Unreachable
 from justenough.access import JobState, RevocationState
@@ -115,10 +116,14 @@ class Following:
         self._catch_up()
         return Ending(job, code_of(job))
 
+    @property
+    def _path(self) -> str:
+        return f"/jobs/{segment(self.job)}"
+
     def _listen(self) -> None:
         """Hear events until one may have been the last, the stream falls silent, or the time is over."""
         try:
-            with self.api.stream(f"/jobs/{self.job}/events", last=str(self._position or "") or None, silence=self._silence()) as lines:
+            with self.api.stream(f"{self._path}/events", last=str(self._position or "") or None, silence=self._silence()) as lines:
                 for heard in events(lines):
                     if heard:
                         self._take(heard)
@@ -133,11 +138,11 @@ class Following:
             self._streams = False
 
     def _look(self) -> Json:
-        return self._patience.asked(lambda: self.api.get(f"/jobs/{self.job}"))
+        return self._patience.asked(lambda: self.api.get(self._path))
 
     def _catch_up(self) -> None:
         while True:
-            page = self._patience.asked(lambda: self.api.get(f"/jobs/{self.job}/timeline", after=self._position, limit=1000))
+            page = self._patience.asked(lambda: self.api.get(f"{self._path}/timeline", after=self._position, limit=1000))
             for item in page["items"]:
                 self._take(Happened(item["position"], item["at"], item["type"], item["data"]))
             if page["next"] is None:

@@ -17,7 +17,6 @@ from console.cli import terminal
 from console.cli.failures import Failure, as_failure
 from justenough.errors import JustEnoughError
 
-
 T = TypeVar("T")
 
 

@@ -10,7 +10,7 @@ from console.cli import terminal
 from console.cli.following import Happened, Tell
 from console.cli.options import current
 from console.cli.telling import sentence
-from console.cli.text import moment, painted
+from console.cli.text import moment, painted, plain
 
 WAITING = {"approval.opened", "approval.escalated"}
 """What those want to know who only wait: someone must answer."""
@@ -56,4 +56,4 @@ def _text(happened: Happened, *, colour: bool) -> str:
     kind = happened.kind.ljust(KIND)
     shown = painted(kind, COLOURS[happened.kind]) if colour and happened.kind in COLOURS else kind
     hint = f"  (justenough request approve {happened.data.get('request')})" if happened.kind in WAITING else ""
-    return f"{moment(happened.at)}  {shown} {sentence(happened.kind, happened.data)}{hint}".rstrip()
+    return f"{moment(happened.at)}  {shown} {plain(sentence(happened.kind, happened.data))}{hint}".rstrip()

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from activities.looks import SECOND_LOOK
-from activities.revocation import RevocationResult, prove, revoke, revoke_one
+from activities.revocation import RevocationResult, prove, record_lapsed, revoke, revoke_one
 from activities.store import Store
 from activities.vault import Vault
 from justenough.access import CredentialState, Revocable, RevocationState
@@ -20,7 +20,7 @@ from justenough.catalog import ResolvedIssue
 from justenough.errors import NotFound
 from justenough.events import EventType
 from justenough.secret import Secret
-from tests.activities.shop import Desk, Held, Shop, secret_values
+from tests.activities.shop import Desk, Held, Shop, issued_event, secret_values
 
 pytestmark = pytest.mark.servers
 
@@ -276,6 +276,19 @@ def test_a_lease_that_nobody_learned_on_an_unsearchable_engine_is_never_confirme
     assert by_session(at, job, lost).confirmed
     assert "credential.confirmed" not in at.types(job)
     assert "credential.expired" in at.types(job)
+
+
+def test_what_only_time_can_end_is_revoked_first_and_expired_when_its_time_is_over(at: Desk) -> None:
+    job = at.job()
+    held = at.issue(job, 3, record=False)
+    timed = held.credential.model_copy(update={"revocable": Revocable.ON_EXPIRY})
+    at.deps.store.record([issued_event(job, timed)])
+    assert by_session(at, job, replace(held, credential=timed)).confirmed
+    record_lapsed(at.deps)
+    assert "credential.expired" not in at.types(job)
+    at.clock.ahead = timedelta(seconds=301)
+    assert record_lapsed(at.deps) == ()
+    assert [name for name in at.types(job) if name.startswith("credential.")] == ["credential.revoked", "credential.expired"]
 
 
 def test_a_credential_whose_lease_was_never_learned_is_confirmed_by_its_target(at: Desk) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from datetime import UTC, datetime, timedelta
 
-from activities.deciding import submitted
+from activities.entries import submitted
 from activities.settings import Settings
 from activities.verification import VerifiedOrder, verify_order
 from console.gateway import Gateway

@@ -54,7 +54,7 @@ def approved(ops: Human, lead: Human, witness: Witness, shop: Shop) -> tuple[str
 def terminate(shop: Shop, workflow: str) -> None:
     """End a workflow behind our back, as an administrator of Temporal can."""
     temporal = Path(sys.executable).with_name("temporal")
-    command = [temporal, "workflow", "terminate", "--workflow-id", workflow, "--address", str(shop.stack.temporal)]
+    command = [str(temporal), "workflow", "terminate", "--workflow-id", workflow, "--address", str(shop.stack.temporal)]
     subprocess.run(command, check=True, capture_output=True)
 
 
@@ -139,6 +139,8 @@ def test_a_killed_job_loses_its_access_and_cannot_object(ops: Human, shop: Shop,
     assert ops.api.post(f"jobs/{job}/kill").status_code == 202
     seen = ops.until(job)
     assert (seen["state"], seen["exit_code"]) == ("killed", 137)
+    asked = [entry["data"] for entry in ops.ledger(job) if entry["type"] == "stop.requested"]
+    assert asked == [{"how": "kill", "person": ops.id, "name": "ops"}]
     with connection, pytest.raises(psycopg.OperationalError):
         connection.execute("SELECT 1")
     shop.assert_dead(seen, login)

@@ -111,10 +111,10 @@ def test_any_fact_makes_an_entry_that_verifies(data: dict[str, Any], job: str, n
 
 
 @BUSY
-@given(st.lists(st.text("ab\n", max_size=3), min_size=4, max_size=4), st.lists(st.text("ab\n", max_size=3), min_size=4, max_size=4))
+@given(st.lists(st.text("ab", max_size=3), min_size=4, max_size=4), st.lists(st.text("ab\n", max_size=3), min_size=4, max_size=4))
 def test_two_entries_without_line_breaks_never_share_what_is_hashed(one: list[str], other: list[str]) -> None:
     """And one with a line break, which only tampering makes, never matches one without."""
-    assume(one != other and not any("\n" in text for text in one))
+    assume(one != other)
     assert hash_of(one[0], 1, one[1], one[2], "t", one[3], GENESIS) != hash_of(other[0], 1, other[1], other[2], "t", other[3], GENESIS)
 
 

@@ -82,9 +82,11 @@ def test_a_database_that_is_not_migrated_says_so(empty_url: str) -> None:
     assert "SELECT" not in str(raised.value)
 
 
-def test_a_writer_waits_for_anothers_transaction(tmp_path: Path, ready_file: Path) -> None:
+def test_a_writer_waits_for_anothers_transaction(tmp_path: Path) -> None:
     """Another process holds the file's write lock meanwhile."""
-    with closing(Store(f"sqlite:///{ready_file}")) as store, closing(sqlite3.connect(ready_file, isolation_level=None)) as other:
+    file = tmp_path / "store.db"
+    with closing(Store(f"sqlite:///{file}")) as store, closing(sqlite3.connect(file, isolation_level=None)) as other:
+        store.migrate()
         other.execute("BEGIN IMMEDIATE")
         waiting = threading.Thread(target=store.record, args=([submitted("j-dev-waits")],))
         waiting.start()

@@ -35,6 +35,8 @@ from tests.store.facts import (
 
 WITHOUT_EFFECT = {
     EventType.JOB_REFUSED,
+    EventType.STOP_REQUESTED,
+    EventType.REVOCATION_REQUESTED,
     EventType.APPROVAL_REJECTED,
     EventType.CREDENTIAL_USED,
     EventType.SWEEP_REPORTED,

@@ -99,8 +99,6 @@ def _lease_rules(catalog: Catalog) -> Iterable[str]:
     leases = [f"{path}/*" for path in paths]
     yield _rule("sys/leases/lookup", "update", allowed={"lease_id": leases}, required=("lease_id",))
     yield _rule("sys/leases/renew", "update", allowed={"lease_id": leases, "increment": []}, required=("lease_id",))
-    renewal: dict[str, list[Any]] = {"lease_id": [f"{path}/*" for path in paths], "increment": []}
-    yield _rule("sys/leases/renew", "update", allowed=renewal, required=("lease_id",))
     for path in _target_paths(catalog):
         yield _rule(path, "read")
 

@@ -1,0 +1,137 @@
+"""Ledger events of orders, requests, decisions and answers, as activities and the console record them. Records nothing itself.
+
+Their ids are made from what happened, so that whoever records one a second time changes nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from activities.asking import chain_of
+from activities.deps import Deps
+from activities.verification import VerifiedOrder
+from justenough.access import Decision
+from justenough.approval import Answer, Ladder
+from justenough.events import FIELDS, Event, EventType, event
+from justenough.ids import REQUEST_ID, request_id
+from justenough.messages import JobInput
+from justenough.statements import digest_of
+
+ENTITY_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def ordered(deps: Deps, order: JobInput, verified: VerifiedOrder) -> Iterator[Event]:
+    """Yield the events of an order that was taken and of each access that it asks for."""
+    now, catalog = deps.now(), deps.config.current().catalog
+    yield submitted(order, verified, at=verified.statement.issued_at)
+    for number, access in enumerate(verified.spec.access, start=1):
+        resource = catalog.resources[access.resource]
+        yield event(
+            EventType.ACCESS_REQUESTED,
+            order.job,
+            at=now,
+            about=(request := request_id(order.job, number)),
+            request=request,
+            number=number,
+            resource=access.resource,
+            action=access.action.value,
+            ttl=access.ttl,
+            reason=access.reason,
+            optional=access.optional,
+            title=resource.title,
+            sensitivity=resource.sensitivity.name.lower(),
+            revocable=resource.actions[access.action].revocable.value,
+        )
+
+
+def submitted(order: JobInput, verified: VerifiedOrder, *, at: Any) -> Event:
+    """Return the event of an order that was taken; console and worker make the same one, so that it is recorded once."""
+    spec = verified.spec
+    return event(
+        EventType.JOB_SUBMITTED,
+        order.job,
+        at=at,
+        spec=order.spec,
+        name=spec.name,
+        task=spec.task,
+        environment=spec.environment,
+        agent=spec.agent.model_dump(mode="json") if spec.agent else None,
+        data_scope=dict(spec.data_scope),
+        labels=dict(spec.labels),
+        params=order.params,
+        bundle=order.bundle,
+        reason=verified.statement.reason,
+        requester=verified.person.id,
+        requester_name=verified.person.name,
+        order=order.order.model_dump(mode="json"),
+    )
+
+
+def decided_event(job: str, request: str, decision: Decision, digest: str, *, phase: str, at: Any) -> Event:
+    """Return the event of one decision with its reasons."""
+    return event(
+        EventType.ACCESS_DECIDED,
+        job,
+        at=at,
+        about=f"{request}/{phase}",
+        request=request,
+        phase=phase,
+        outcome=decision.outcome,
+        tier=decision.tier,
+        policies=list(decision.policies),
+        policy_digest=decision.policy_digest,
+        digest=digest,
+        errors=list(decision.errors),
+    )
+
+
+def counted_event(job: str, ladder: Ladder, answer: Answer, *, verdict: str, at: datetime) -> Event:
+    """Return the event of one answer that counts, with what the request stands at after it."""
+    return event(
+        EventType.APPROVAL_DECIDED,
+        job,
+        at=at,
+        about=f"{ladder.request}/{answer.person}",
+        request=ladder.request,
+        person=answer.person,
+        name=answer.name,
+        tier=answer.tier,
+        decision=answer.decision,
+        reason=answer.reason,
+        ttl=answer.ttl,
+        signed=answer.signed.model_dump(mode="json"),
+        verdict=verdict,
+        granted_ttl=ladder.granted_ttl if verdict == "approved" else None,
+    )
+
+
+def rejected(job: str, why: str, *, at: Any, about: str, raw: Any, request: Any = None, person: Any = None) -> Event:
+    """Return the event of an answer that does not count. What was received is kept as a digest: it is a stranger's text."""
+    try:
+        received = digest_of(raw)
+    except (ValueError, RecursionError):
+        received = None
+    return event(
+        EventType.APPROVAL_REJECTED,
+        chain_of(job),
+        at=at,
+        # Numbers alone could be used up beforehand, or start again after a reset: another attempt is another entry.
+        about=f"{about}-{received.removeprefix('sha256:')[:16]}" if received else about,
+        request=_named(request, REQUEST_ID),
+        why=why,
+        person=_named(person, ENTITY_ID),
+        received=received,
+    )
+
+
+def _named(value: Any, form: re.Pattern[str]) -> str | None:
+    return value if isinstance(value, str) and form.fullmatch(value) else None
+
+
+def is_well_formed(item: Event, job: str) -> bool:
+    """Whether an event is about this job, and has the fields and the id that one of its type has."""
+    head = f"{job}/{item.type.value}"
+    return item.job == job and item.data.keys() == FIELDS[item.type].keys() and (item.id == head or item.id.startswith(f"{head}/"))

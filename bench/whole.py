@@ -1,0 +1,186 @@
+"""What needs the whole stack: our jobs and the floor's on the same servers, in turns, so that what slows one slows the other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bench import floor
+from bench.figures import Figure, p50, p99
+from bench.loads import Crew, Run, at_once, spec
+from justenough.ids import request_id
+from worker.stack import Stack
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much is done."""
+
+    jobs: int
+    """In one series with many at once."""
+    many: int
+    """At once."""
+    rounds: int
+    """How often floor and ours take turns."""
+    alone: int
+    """One at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """One stack, the people at it, and where to tell what goes on."""
+
+    stack: Stack
+    crew: Crew
+    size: Size
+    tell: Tell
+
+    async def measured(self) -> list[Figure]:
+        """Measure everything, warm."""
+        fresh = self.memory()
+        self.tell("warming up")
+        await self._floor(self.size.many, self.size.many)
+        await self._ours(self.size.many, self.size.many)
+        figures = [*await self.throughput(), *await self.alone(), *await self.guarded(), await self.ending(), *await self.approved()]
+        return [*figures, self._memory_figure(fresh)]
+
+    async def throughput(self) -> list[Figure]:
+        """Many at once."""
+        size, floors, ours, signed = self.size, [], [], []
+        for number in range(size.rounds):
+            self.tell(f"{size.jobs} jobs, {size.many} at once: round {number + 1} of {size.rounds}")
+            floors.append(await self._floor(size.jobs, size.many))
+            ours.append(await self._ours(size.jobs, size.many))
+            signed.append(await self._ours(size.jobs // 2, size.many, signing=True))
+        base, what = _rate(floors), f"auto-approved jobs per second, {size.many} at once"
+        rounds = "by round: " + ", ".join(f"{mine.per_second:.1f} to {theirs.per_second:.1f}" for mine, theirs in zip(ours, floors, strict=True))
+        return [
+            Figure("jobs_per_second", what, _rate(ours), "/s", floor=base, at_least=0.8, of="ratio", note=rounds),
+            Figure("jobs_per_second_signing", f"{what}, signing included", _rate(signed), "/s", floor=base),
+        ]
+
+    async def alone(self) -> list[Figure]:
+        """One at a time, in turns."""
+        self.tell(f"{self.size.alone} jobs, one at a time")
+        orders = await self.crew.orders(spec(), self.size.alone)
+        floors, ours, signed = [], [], []
+        for order in orders:
+            floors.append(await floor.one(self.crew.temporal))
+            ours.append(await self.crew.through(order))
+            signed.append(await self.crew.signed_through(spec()))
+        await self.crew.must_be_clean(orders)
+        lengths = [await self._history(order["id"]) for order in orders]
+        base, what = p50(floors) * 1e3, "submit → closed and confirmed clean, one at a time, p50"
+        note = f"p99 {p99(ours) * 1e3:.0f} ms, floor's {p99(floors) * 1e3:.0f} ms"
+        return [
+            Figure("job_p50", what, p50(ours) * 1e3, "ms", floor=base, at_most=1.0, of="ratio", note=note),
+            Figure("job_p50_signing", f"{what}, signing included", p50(signed) * 1e3, "ms", floor=base),
+            Figure("history_events", "history of an auto-approved job", max(lengths), "events", at_most=30),
+        ]
+
+    async def guarded(self) -> list[Figure]:
+        """Many at once, each with a write that a person approves, so with a guard."""
+        size = self.size
+        jobs, rates, floors, lengths = max(size.many, size.jobs // 2), [], [], []
+        for number in range(max(1, size.rounds - 1)):
+            self.tell(f"{jobs} approved jobs, {size.many} at once: round {number + 1} of {max(1, size.rounds - 1)}")
+            floors.append(await self._floor(jobs, size.many))
+            orders = await self.crew.orders(spec("write"), jobs)
+            async with self.crew.approving():
+                rates.append(await at_once([partial(self.crew.through, order) for order in orders], size.many))
+            await self.crew.must_be_clean(orders)
+            lengths += [await self._history(order["id"]) for order in orders[:5]]
+        what = f"approved and guarded jobs per second, {size.many} at once, the approver's work included"
+        return [
+            Figure("guarded_jobs_per_second", what, _rate(rates), "/s", floor=_rate(floors), at_least=0.5, of="ratio"),
+            Figure("history_events_approved", "history of an approved job", max(lengths), "events"),
+        ]
+
+    async def ending(self) -> Figure:
+        """From the moment that a job's process tells as its last until its credential was seen dead."""
+        self.tell(f"{self.size.alone} endings, one at a time")
+        orders = await self.crew.orders(spec(command=("date", "+%s.%N")), self.size.alone)
+        seconds, revoking = [], []
+        for order in orders:
+            await self.crew.through(order)
+            entries = await self._entries(order["id"])
+            logs = (await self.crew.launcher.get(f"jobs/{order['id']}/logs"))["items"]
+            confirmed = entries["credential.confirmed"]
+            seconds.append(confirmed - float(logs[0]["text"]))
+            revoking.append(confirmed - entries["revocation.started"])
+        note = f"p50 {p50(seconds) * 1e3:.0f} ms, of which revoking and looking {p50(revoking) * 1e3:.0f} ms"
+        what = "process ends → every credential confirmed dead, p99, idle"
+        return Figure("ending_p99", what, p99(seconds) * 1e3, "ms", at_most=250, note=note)
+
+    async def approved(self) -> list[Figure]:
+        """From the moment that an approval is posted until its credential is issued, or its workflow has it in hand."""
+        count = max(1, self.size.alone // 2)
+        self.tell(f"{count} approvals, one at a time")
+        issued, counted = [], []
+        for order in await self.crew.orders(spec("write"), count):
+            job = await self.crew.launcher.launch(order)
+            request = await self._opened(request_id(job, 1))
+            signed = await self.crew.approver.approval(request)
+            posted = time.time()
+            await self.crew.approver.answer(request, signed)
+            await self.crew.temporal.get_workflow_handle(job).result()
+            entries = await self._entries(job)
+            issued.append(entries["credential.issued"] - posted)
+            counted.append(entries["approval.decided"] - posted)
+        note = f"counted after {p50(counted) * 1e3:.0f} ms; then the guard starts, and the session verifies all again and issues"
+        what = "approval posted → credential issued, p50"
+        return [Figure("approval_p50", what, p50(issued) * 1e3, "ms", at_most=50, note=note)]
+
+    def memory(self) -> float:
+        """Return what worker and console hold resident, in MB."""
+        return sum(_resident(self.stack.pids[name]) for name in ("worker", "console"))
+
+    def _memory_figure(self, fresh: float) -> Figure:
+        note = f"after all of the above; {fresh:.0f} MB before it"
+        return Figure("memory_idle", "idle memory of worker and console (resident)", self.memory(), "MB", at_most=250, note=note)
+
+    async def _floor(self, jobs: int, many: int) -> Run:
+        return await at_once([partial(floor.one, self.crew.temporal)] * jobs, many)
+
+    async def _ours(self, jobs: int, many: int, *, signing: bool = False) -> Run:
+        if signing:
+            return await at_once([partial(self.crew.signed_through, spec())] * jobs, many)
+        orders = await self.crew.orders(spec(), jobs)
+        run = await at_once([partial(self.crew.through, order) for order in orders], many)
+        await self.crew.must_be_clean(orders)
+        return run
+
+    async def _history(self, job: str) -> int:
+        return int((await self.crew.temporal.get_workflow_handle(job).describe()).history_length)
+
+    async def _entries(self, job: str) -> dict[str, float]:
+        """Return when each kind of thing happened last, in seconds since the epoch."""
+        items = (await self.crew.launcher.get(f"jobs/{job}/timeline", limit=1000))["items"]
+        return {item["type"]: datetime.fromisoformat(item["at"]).timestamp() for item in items}
+
+    async def _opened(self, request: str) -> Any:
+        while True:
+            answer = await self.crew.approver.api.get(f"requests/{request}")
+            if answer.status_code == 200 and answer.json()["current_tier"]:
+                return answer.json()
+
+
+def _rate(runs: Sequence[Run]) -> float:
+    return p50([run.per_second for run in runs])
+
+
+def _resident(pid: int) -> float:
+    return next(_megabytes(Path(f"/proc/{pid}/status")))
+
+
+def _megabytes(status: Path) -> Iterator[float]:
+    for line in status.read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            yield int(line.split()[1]) / 1024

@@ -1,0 +1,235 @@
+"""Somebody with write access to Temporal, the store and Vault's groups, and with no key but their own. Asserts nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Coroutine, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+from temporalio import workflow
+from temporalio.api.common.v1 import Payload, Payloads, WorkflowExecution
+from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest, SignalWorkflowExecutionRequest
+from temporalio.client import Client, WorkflowFailureError
+from temporalio.common import RetryPolicy, WorkflowIDConflictPolicy
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.exceptions import ActivityError
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
+
+from tests.people import Human
+from tests.shop import Shop
+from worker.stack import Stack
+
+QUEUE = "intruder"
+OURS = "justenough-dev"
+ONCE = RetryPolicy(maximum_attempts=1)
+LONG = timedelta(seconds=40)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Call:
+    """One activity that a workflow of the intruder's schedules on the installation's own task queue."""
+
+    activity: str
+    argument: Any
+
+
+async def _schedule(calls: list[Any]) -> list[Any]:
+    answers: list[Any] = []
+    for activity, argument in calls:
+        try:
+            answers.append(
+                await workflow.execute_activity(
+                    activity, argument, task_queue=OURS, start_to_close_timeout=LONG, heartbeat_timeout=LONG, retry_policy=ONCE
+                )
+            )
+        except ActivityError as error:
+            answers.append({"failed": str(error.cause)})
+    return answers
+
+
+@workflow.defn(name="Job", sandboxed=False)
+class FalseJob:
+    """Calls itself Job, and runs what it is told."""
+
+    @workflow.run
+    async def run(self, calls: list[Any]) -> list[Any]:
+        return await _schedule(calls)
+
+
+@workflow.defn(name="Stranger", sandboxed=False)
+class Stranger:
+    """Runs what it is told, under a name of its own."""
+
+    @workflow.run
+    async def run(self, calls: list[Any]) -> list[Any]:
+        return await _schedule(calls)
+
+
+class Intruder:
+    """Blocking, so that tests read top to bottom; one event loop behind it."""
+
+    def __init__(self, stack: Stack, runner: asyncio.Runner, client: Client) -> None:
+        self._stack = stack
+        self._runner = runner
+        self.client = client
+
+    @classmethod
+    @contextmanager
+    def entered(cls, stack: Stack) -> Iterator[Intruder]:
+        """Be inside for the length of a block."""
+        assert stack.temporal
+        with asyncio.Runner() as runner:
+            client = runner.run(Client.connect(stack.temporal, data_converter=pydantic_data_converter))
+            yield cls(stack, runner, client)
+
+    def does(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run something against Temporal to its end."""
+        return self._runner.run(work)
+
+    def signals(self, job: str, name: str, *payloads: Payload) -> None:
+        """Send a signal with any payloads, well-formed or not."""
+        request = SignalWorkflowExecutionRequest(
+            namespace="default",
+            workflow_execution=WorkflowExecution(workflow_id=job),
+            signal_name=name,
+            input=Payloads(payloads=list(payloads)),
+        )
+        self.does(self.client.workflow_service.signal_workflow_execution(request))
+
+    def runs(self, kind: str, workflow_id: str, *calls: Call) -> list[Any]:
+        """Run a workflow of the intruder's own code under this id, instead of whichever ran, and return what each activity answered."""
+
+        async def run() -> list[Any]:
+            worker = Worker(
+                self.client,
+                task_queue=QUEUE,
+                workflows=[FalseJob, Stranger],
+                workflow_runner=UnsandboxedWorkflowRunner(),
+                max_cached_workflows=0,
+            )
+            async with worker:
+                found: list[Any] = await self.client.execute_workflow(
+                    kind,
+                    [[call.activity, call.argument] for call in calls],
+                    id=workflow_id,
+                    task_queue=QUEUE,
+                    id_conflict_policy=WorkflowIDConflictPolicy.TERMINATE_EXISTING,
+                )
+                return found
+
+        return self.does(run())
+
+    def starts(self, order: dict[str, Any]) -> None:
+        """Start the installation's own workflow Job with this argument, past the console, and wait for its end."""
+
+        async def run() -> None:
+            with_our_code = self.client.execute_workflow("Job", order, id=order["job"], task_queue=OURS)
+            try:
+                await with_our_code
+            except WorkflowFailureError:
+                return
+
+        self.does(run())
+
+    def resets(self, job: str, *, to: int) -> None:
+        """Reset the newest run of a job to an event, and wait for the new run's end."""
+
+        async def run() -> None:
+            run_id = (await self.client.get_workflow_handle(job).describe()).run_id
+            execution = WorkflowExecution(workflow_id=job, run_id=run_id)
+            request = ResetWorkflowExecutionRequest(
+                namespace="default",
+                workflow_execution=execution,
+                reason="an attack",
+                workflow_task_finish_event_id=to,
+                request_id=f"{run_id}-{to}",
+            )
+            answer = await self.client.workflow_service.reset_workflow_execution(request)
+            await self.client.get_workflow_handle(job, run_id=answer.run_id).result()
+
+        self.does(run())
+
+    def workflow_tasks(self, job: str) -> list[int]:
+        """Return the numbers of the events to which the newest run of a job can be reset, oldest first."""
+
+        async def run() -> list[int]:
+            history = await self.client.get_workflow_handle(job).fetch_history()
+            return [event.event_id for event in history.events if event.HasField("workflow_task_completed_event_attributes")]
+
+        return self.does(run())
+
+    def terminates(self, job: str) -> None:
+        """Terminate a job's workflow."""
+        self.does(self.client.get_workflow_handle(job).terminate())
+
+    def writes(self, statement: str, *values: Any) -> int:
+        """Write to the store, past everything; return how many rows changed."""
+        file = Path(self._stack.database_url.removeprefix("sqlite:///"))
+        with closing(sqlite3.connect(file, timeout=10)) as connection, connection:
+            return connection.execute(statement, values).rowcount
+
+
+def plain(value: Any) -> Payload:
+    """Return a payload as any JSON client sends it."""
+    return Payload(metadata={"encoding": b"json/plain"}, data=json.dumps(value).encode())
+
+
+def raw(data: bytes, encoding: bytes = b"json/plain") -> Payload:
+    """Return a payload whose data is whatever it is."""
+    return Payload(metadata={"encoding": encoding}, data=data)
+
+
+def job_input(order: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """Return the argument of workflow Job that a signed order for the API stands for."""
+    signed = {"statement": order["statement"], "signature": order["signature"]}
+    return {"job": order["id"], "spec": order["spec"], "params": order["params"], "bundle": order["bundle"], "order": signed, **changes}
+
+
+def granted(job: str, number: int, *answers: dict[str, Any]) -> dict[str, Any]:
+    """Return what a workflow believes granted."""
+    return {"id": f"r{job[1:]}-{number}", "number": number, "answers": list(answers)}
+
+
+def answer(signed: dict[str, Any], *, name: str = "chief", tier: int = 3, **changes: Any) -> dict[str, Any]:
+    """Return a signed decision as if it had been verified, by anybody the intruder likes."""
+    statement = signed["statement"]
+    said = {"decision": statement["decision"], "ttl": statement["ttl"], "reason": statement["reason"], "at": statement["issued_at"]}
+    return {"person": statement["person"], "name": name, "tier": tier, **said, "signed": signed, **changes}
+
+
+def session(order: dict[str, Any], *items: dict[str, Any], **changes: Any) -> Call:
+    """Return a call of the activity that issues."""
+    return Call("run_session", {"order": job_input(order, **changes), "granted": list(items)})
+
+
+def ledger(auditor: Human, job: str) -> list[dict[str, Any]]:
+    """Return every entry of a job's chain, of one too that the read model does not know."""
+    answer = auditor.api.get("ledger", params={"job": job, "limit": 1000}).raise_for_status()
+    items: list[dict[str, Any]] = answer.json()["items"]
+    return items
+
+
+def told(auditor: Human, job: str, kind: str) -> list[dict[str, Any]]:
+    """Return the data of a job's entries of one type."""
+    return [entry["data"] for entry in ledger(auditor, job) if entry["type"] == kind]
+
+
+@contextmanager
+def in_group(shop: Shop, group: str, *, add: Iterable[str] = (), remove: Iterable[str] = ()) -> Iterator[None]:
+    """Change who is in a group of Vault's for the length of a block."""
+    with shop.admin() as vault:
+        before = vault.get(f"identity/group/name/{group}").raise_for_status().json()["data"]["member_entity_ids"]
+        members = sorted((set(before) | set(add)) - set(remove))
+        vault.post(f"identity/group/name/{group}", json={"member_entity_ids": members}).raise_for_status()
+        try:
+            yield
+        finally:
+            vault.post(f"identity/group/name/{group}", json={"member_entity_ids": before}).raise_for_status()

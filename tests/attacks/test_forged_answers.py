@@ -1,0 +1,167 @@
+"""Signals that nobody may send: each is one `approval.rejected` in the ledger, changes nothing, and issues nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from temporalio.api.common.v1 import Payload
+
+from tests.attacks.intruder import Intruder, ledger, plain, raw, told
+from tests.people import Human
+from tests.shop import Shop, access, spec
+
+pytestmark = pytest.mark.servers
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A job that waits for two approvals, and who is around."""
+
+    job: str
+    requests: list[dict[str, Any]]
+    other: dict[str, Any]
+    """A request of another job that waits too."""
+    ops: Human
+    lead: Human
+    security: Human
+    auditor: Human
+
+    def unsigned(self) -> dict[str, Any]:
+        return {**self.lead.decision(self.requests[0]), "signature": ""}
+
+    def altered(self, **changes: Any) -> dict[str, Any]:
+        signed = self.lead.decision(self.requests[0], "deny")
+        return {**signed, "statement": {**signed["statement"], **changes}}
+
+
+@pytest.fixture(scope="module")
+def scene(ops: Human, lead: Human, security: Human, auditor: Human) -> Scene:
+    write = access(action="write")
+    job = ops.launch(spec("true", write, access("refunds-db", "write", deliver={})))
+    other = ops.launch(spec("true", write))
+    requests = ops.until(job, "awaiting_approval")["requests"]
+    return Scene(job, requests, ops.until(other, "awaiting_approval")["requests"][0], ops, lead, security, auditor)
+
+
+def rejections(scene: Scene, *, count: int, job: str | None = None) -> list[dict[str, Any]]:
+    """Return the job's rejected answers once there are as many."""
+    end = time.monotonic() + 20
+    while len(found := told(scene.auditor, job or scene.job, "approval.rejected")) < count:
+        assert time.monotonic() < end, f"{len(found)} of {count} attempts are in the ledger"
+        time.sleep(0.02)
+    return found
+
+
+def assert_untouched(scene: Scene, shop: Shop) -> None:
+    """Fail unless the job waits as before and nothing was issued."""
+    seen = scene.auditor.job(scene.job)
+    assert (seen["state"], seen["credentials"]) == ("awaiting_approval", [])
+    assert {(request["state"], len(request["approvals"])) for request in seen["requests"]} == {("pending", 0)}
+    assert shop.users_of(scene.job) == []
+    assert shop.tokens_of(scene.job) == []
+    assert {entry["type"] for entry in ledger(scene.auditor, scene.job)}.isdisjoint({"approval.decided", "credential.issued"})
+
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+FORGED: dict[str, tuple[Callable[[Scene], dict[str, Any]], str]] = {
+    "without a signature": (lambda at: at.unsigned(), "not readable"),
+    "with a signature of nothing": (lambda at: {**at.unsigned(), "signature": "vault:v1:AAAA"}, "does not match"),
+    "under a key version that is not there": (
+        lambda at: {**at.unsigned(), "signature": "vault:v9:AAAA"},
+        "a key that the person does not have",
+    ),
+    "a denial made an approval": (lambda at: at.altered(decision="approve"), "does not match"),
+    "with a longer statement than was signed": (lambda at: at.altered(note="and more"), "not a statement"),
+    "by another approver under the victim's name": (lambda at: at.security.decision(at.requests[0], person=at.lead.id), "does not match"),
+    "by the launcher under the victim's name": (lambda at: at.ops.decision(at.requests[0], person=at.lead.id), "does not match"),
+    "by the launcher": (lambda at: at.ops.decision(at.requests[0]), "that they launched"),
+    "by a person in no group that answers": (lambda at: at.auditor.decision(at.requests[0]), "in no group that answers"),
+    "by nobody": (lambda at: at.lead.decision(at.requests[0], person="00000000-0000-0000-0000-000000000000"), "no person here"),
+    "for another job": (lambda at: at.lead.decision(at.other), "names no request of this job"),
+    "for another job, by its name": (lambda at: at.lead.decision(at.requests[0], job=at.other["job_id"]), "for another job"),
+    "for a request that is not there": (
+        lambda at: at.lead.decision({**at.requests[0], "id": at.requests[0]["id"][:-1] + "7"}),
+        "names no request",
+    ),
+    "for another request of the job": (
+        lambda at: at.lead.decision({**at.requests[0], "id": at.requests[1]["id"]}),
+        "something else than what would run",
+    ),
+    "for another digest": (lambda at: at.lead.decision(at.requests[0], digest="sha256:" + "0" * 64), "something else than what would run"),
+    "for another action": (lambda at: at.lead.decision(at.requests[0], action="admin"), "another action"),
+    "for a longer time": (lambda at: at.lead.decision(at.requests[0], ttl=301), "not between 1 and 300"),
+    "for no time": (lambda at: at.lead.decision(at.requests[0], ttl=0), "not between 1 and 300"),
+    "without a reason": (lambda at: at.lead.decision(at.requests[0], reason=" "), "no reason"),
+    "expired": (
+        lambda at: at.lead.decision(at.requests[0], issued_at=NOW - timedelta(hours=2), expires_at=NOW - timedelta(hours=1)),
+        "expired",
+    ),
+    "from the future": (
+        lambda at: at.lead.decision(at.requests[0], issued_at=NOW + timedelta(hours=1), expires_at=NOW + timedelta(hours=2)),
+        "from the future",
+    ),
+    "for ever": (lambda at: at.lead.decision(at.requests[0], expires_at=NOW + timedelta(days=30)), "longer than 7 days"),
+    "an order": (lambda at: {key: at.ops.order(spec())[key] for key in ("statement", "signature")}, "names no request"),
+}
+
+
+@pytest.mark.parametrize("forged, why", FORGED.values(), ids=FORGED)
+def test_a_forged_answer_changes_nothing_and_is_in_the_ledger(
+    scene: Scene, shop: Shop, intruder: Intruder, forged: Callable[[Scene], dict[str, Any]], why: str
+) -> None:
+    before = len(told(scene.auditor, scene.job, "approval.rejected"))
+    intruder.signals(scene.job, "decide", plain(forged(scene)))
+    newest = rejections(scene, count=before + 1)[-1]
+    assert why in newest["why"]
+    assert_untouched(scene, shop)
+
+
+GARBAGE: dict[str, tuple[Payload, ...]] = {
+    "null": (plain(None),),
+    "number": (plain(5),),
+    "text": (plain("approve"),),
+    "list": (plain([]),),
+    "empty": (plain({}),),
+    "statement of no kind": (plain({"statement": 5, "signature": "x"}),),
+    "statement empty": (plain({"statement": {}, "signature": "x"}),),
+    "signature of no kind": (plain({"statement": {}, "signature": {"a": 1}}),),
+    "signature too long": (plain({"statement": {}, "signature": "x" * 5000}),),
+    "request of no kind": (plain({"statement": {"request": ["r"], "person": {"a": 1}}, "signature": "x"}),),
+    "names with NUL": (plain({"statement": {"request": "r\0", "person": "p\0"}, "signature": "x"}),),
+    "names without end": (plain({"statement": {"request": "r" * 30_000, "person": "p" * 30_000}, "signature": "x"}),),
+    "half a character": (raw(b'{"statement": {"request": "\\ud800", "person": "\\udfff"}, "signature": "\\ud800"}'),),
+    "half a character alone": (raw(b'"\\ud800"'),),
+    "no number": (raw(b'{"statement": {"ttl": NaN}, "signature": "x"}'),),
+    "infinity": (raw(b"[1e999, -Infinity]"),),
+    "a number without end": (raw(b"1" * 4000),),
+    "a number too long to read": (raw(b"1" * 60_000),),
+    "deep": (raw(b"[" * 400 + b"]" * 400),),
+    "deep statement": (raw(b'{"statement":' + b'{"a":' * 300 + b"1" + b"}" * 300 + b', "signature": "x"}'),),
+    "bottomless": (raw(b"[" * 30_000 + b"]" * 30_000),),
+    "large": (raw(b'"' + b"x" * 500_000 + b'"'),),
+    "not JSON": (raw(b"{"),),
+    "not UTF-8": (raw(b'"\xff\xfe"'),),
+    "UTF-16": (raw('{"statement": {}}'.encode("utf-16")),),
+    "bytes": (raw(b"\0\1\2", b"binary/plain"),),
+    "of no encoding": (Payload(data=b"{}"),),
+    "of an unknown encoding": (raw(b"{}", b"binary/encrypted"),),
+    "nothing": (),
+    "two": (plain({}), plain({})),
+}
+
+
+@pytest.mark.parametrize("payloads", GARBAGE.values(), ids=GARBAGE)
+def test_garbage_of_any_shape_changes_nothing_and_is_in_the_ledger(
+    scene: Scene, shop: Shop, intruder: Intruder, payloads: tuple[Payload, ...]
+) -> None:
+    before = len(told(scene.auditor, scene.job, "approval.rejected"))
+    intruder.signals(scene.job, "decide", *payloads)
+    newest = rejections(scene, count=before + 1)[-1]
+    assert newest["why"]
+    assert all(value is None or len(value) < 100 for value in (newest["request"], newest["person"]))
+    assert_untouched(scene, shop)

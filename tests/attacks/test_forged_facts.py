@@ -1,0 +1,139 @@
+"""Other activities scheduled from workflows that are not ours: the ledger and the pages must go on telling the truth."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from tests.attacks.intruder import Call, Intruder, answer, granted, ledger, session, told
+from tests.people import Human
+from tests.shop import Shop, Witness, access, spec
+
+pytestmark = pytest.mark.servers
+
+NOW = datetime.now(UTC).isoformat()
+WRITE = access(action="write")
+
+
+def waiting(ops: Human) -> dict[str, Any]:
+    """Launch a job that needs an approval, and return its request."""
+    found: dict[str, Any] = ops.until(ops.launch(spec("true", WRITE)), "awaiting_approval")["requests"][0]
+    return found
+
+
+def ladder(request: dict[str, Any], by: str, **changes: Any) -> dict[str, Any]:
+    """Return where a request stands, as a workflow of ours would say it."""
+    said = {name: request[name] for name in ("digest", "action", "ttl")}
+    return {"request": request["id"], "requester": by, "needed": 1, "current": 1, "respond_by": request["expires_at"], **said, **changes}
+
+
+def answers(request: dict[str, Any], climbed: dict[str, Any], *received: dict[str, Any], number: int = 1) -> Call:
+    """Return a call of the activity that counts answers."""
+    return Call(
+        "take_answers", {"job": request["job_id"], "ladders": {request["id"]: climbed}, "received": list(received), "number": number}
+    )
+
+
+def fact(job: str, kind: str, about: str = "", **data: Any) -> dict[str, Any]:
+    """Return an event as if a revocation could not have recorded it."""
+    return {"id": "/".join(part for part in (job, kind, about) if part), "job": job, "type": kind, "at": NOW, "data": data}
+
+
+def closing(job: str, *facts: dict[str, Any], state: str = "succeeded") -> Call:
+    """Return a call of the activity that closes a job."""
+    return Call("close", {"job": job, "state": state, "unrecorded": list(facts)})
+
+
+def test_a_stranger_can_count_decide_climb_withdraw_and_close_nothing(ops: Human, lead: Human, auditor: Human, intruder: Intruder) -> None:
+    request = waiting(ops)
+    job, climbed = request["job_id"], ladder(request, ops.id)
+    calls = (
+        answers(request, climbed, lead.decision(request)),
+        Call("climb", {"job": job, "ladder": {**climbed, "current": 3}}),
+        Call("withdraw", {"job": job, "requests": [request["id"]], "why": "no"}),
+        closing(job),
+    )
+    answered = intruder.runs("Stranger", f"stranger-{job}", *calls)
+    assert [item["failed"] for item in answered] == ["NotTheirs: whoever asks is not the workflow of this job"] * len(calls)
+    assert len(told(auditor, job, "job.refused")) == len(calls)
+    seen = auditor.job(job)
+    assert (seen["state"], seen["requests"][0]["state"], seen["requests"][0]["approvals"]) == ("awaiting_approval", "pending", [])
+    assert lead.answer(request).status_code == 200
+    assert ops.until(job)["state"] == "succeeded"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"requester": "somebody"}, {"current": 0}, {"needed": 0, "current": 0}, {"digest": "sha256:" + "0" * 64}, {"ttl": 3600}],
+    ids=lambda changes: ",".join(changes),
+)
+def test_an_answer_to_something_else_than_was_recorded_does_not_count(
+    ops: Human, lead: Human, auditor: Human, intruder: Intruder, changes: dict[str, Any]
+) -> None:
+    request = waiting(ops)
+    signer = ops if "requester" in changes else lead
+    signed = signer.decision({**request, **{name: changes[name] for name in changes.keys() & {"digest", "ttl"}}})
+    intruder.runs("Job", request["job_id"], answers(request, ladder(request, ops.id, **changes), signed))
+    assert told(auditor, request["job_id"], "approval.decided") == []
+    assert len(told(auditor, request["job_id"], "approval.rejected")) == 1
+    assert auditor.job(request["job_id"])["requests"][0]["state"] != "approved"
+
+
+def test_invented_earlier_answers_do_not_make_a_quorum(ops: Human, chief: Human, auditor: Human, intruder: Intruder) -> None:
+    request = waiting(ops)
+    invented = [answer({**chief.decision(request), "signature": "x"}, person=f"p{number}") for number in range(3)]
+    intruder.runs("Job", request["job_id"], answers(request, ladder(request, ops.id, answers=invented), chief.decision(request)))
+    assert told(auditor, request["job_id"], "approval.decided") == []
+
+
+def test_attempts_recorded_beforehand_hide_no_later_one(ops: Human, lead: Human, auditor: Human, intruder: Intruder) -> None:
+    request = waiting(ops)
+    first, second = {"statement": {"n": 1}, "signature": "x"}, {"statement": {"n": 2}, "signature": "x"}
+    calls = (answers(request, ladder(request, ops.id), first), answers(request, ladder(request, ops.id), second))
+    intruder.runs("Job", request["job_id"], *calls)
+    assert len(told(auditor, request["job_id"], "approval.rejected")) == 2
+
+
+def test_a_false_close_records_neither_approvals_nor_issues_nor_anything_of_another_job(
+    ops: Human, lead: Human, auditor: Human, intruder: Intruder
+) -> None:
+    request, other = waiting(ops), waiting(ops)["job_id"]
+    job, signed = request["job_id"], lead.decision(request)
+    said = {"tier": 1, "decision": "approve", "reason": "x", "ttl": 300, "signed": signed, "verdict": "approved", "granted_ttl": 300}
+    facts = (
+        fact(job, "approval.decided", f"{request['id']}/{lead.id}", request=request["id"], person=lead.id, name="lead", **said),
+        fact(job, "credential.renewed", "c", credential="c", expires_at=NOW),
+        fact(job, "job.started", worker="w", sandbox="off", run="r"),
+        fact(other, "revocation.started", "sweep", by="sweep", why="none"),
+        {**fact(job, "revocation.started", "x", by="sweep", why="none"), "id": f"{other}/job.ended"},
+        fact(job, "revocation.started", "y", by="sweep"),
+    )
+    before = len(ledger(auditor, other))
+    intruder.runs("Job", job, closing(job, *facts))
+    new = {entry["type"] for entry in ledger(auditor, job)}
+    assert new == {"job.submitted", "access.requested", "access.decided", "approval.opened", "job.ended"}
+    assert len(ledger(auditor, other)) == before
+    assert auditor.job(job)["requests"][0]["state"] == "withdrawn"
+
+
+def test_a_false_close_cannot_say_that_what_is_alive_is_dead(
+    ops: Human, auditor: Human, shop: Shop, intruder: Intruder, witness: Witness
+) -> None:
+    job = ops.launch(spec(f"{witness.hand_over}; sleep 300"))
+    login = witness.login()
+    handle = auditor.job(job)["credentials"][0]["id"]
+    proof = (
+        fact(job, "credential.confirmed", handle, credential=handle, how="trust me"),
+        fact(job, "revocation.confirmed", "sweep-1", by="sweep", proof={"trust": "me"}),
+    )
+    intruder.runs("Job", job, closing(job, *proof))
+    end = time.monotonic() + 30
+    while auditor.job(job)["revocation"]["state"] != "confirmed":
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert "trust" not in json.dumps(ledger(auditor, job))
+    shop.assert_dead(auditor.job(job), login)

@@ -1,0 +1,252 @@
+"""`run_session` scheduled from workflows that are not ours: only what policy allows without anybody may come of it, and each attempt is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from justenough.ids import new_job_id
+from justenough.statements import digest_of
+from tests.attacks.intruder import Call, Intruder, answer, granted, in_group, job_input, ledger, session, told
+from tests.people import Human
+from tests.shop import Shop, Witness, access, spec
+
+pytestmark = pytest.mark.servers
+
+READ, WRITE = access(), access(action="write")
+
+
+def assert_nothing(auditor: Human, shop: Shop, job: str) -> None:
+    """Fail if anything of a job is alive, or ever was."""
+    assert shop.users_of(job) == []
+    assert shop.tokens_of(job) == []
+    assert told(auditor, job, "credential.issued") == []
+
+
+def assert_refused(auditor: Human, shop: Shop, job: str, answered: Any, why: str) -> None:
+    """Fail unless the session refused, said so in the ledger, and issued nothing."""
+    assert answered["outcome"] == "failed"
+    assert why in answered["reason"]
+    assert any(why in entry["why"] for entry in told(auditor, job, "job.refused"))
+    assert_nothing(auditor, shop, job)
+
+
+def test_a_strangers_workflow_gets_nothing_for_a_genuine_order(ops: Human, auditor: Human, shop: Shop, intruder: Intruder) -> None:
+    order = ops.order(spec("true", READ))
+    job = order["id"]
+    (answered,) = intruder.runs("Stranger", f"stranger-{job}", session(order, granted(job, 1)))
+    assert_refused(auditor, shop, job, answered, "not the workflow of this job")
+    assert told(auditor, job, "job.refused")[0]["workflow"] == f"stranger-{job}"
+
+
+def test_the_right_type_under_another_id_gets_nothing(ops: Human, auditor: Human, shop: Shop, intruder: Intruder) -> None:
+    order = ops.order(spec("true", READ))
+    (answered,) = intruder.runs("Job", f"false-{order['id']}", session(order, granted(order["id"], 1)))
+    assert_refused(auditor, shop, order["id"], answered, "not the workflow of this job")
+
+
+def test_the_right_id_under_another_type_gets_nothing(ops: Human, auditor: Human, shop: Shop, intruder: Intruder) -> None:
+    order = ops.order(spec("true", READ))
+    (answered,) = intruder.runs("Stranger", order["id"], session(order, granted(order["id"], 1)))
+    assert_refused(auditor, shop, order["id"], answered, "not the workflow of this job")
+
+
+def invented(lead: Human, request: dict[str, Any]) -> dict[str, Any]:
+    return {**lead.decision(request), "signature": "vault:v1:" + "A" * 86 + "=="}
+
+
+Answers = Callable[[Human, Human, Human, dict[str, Any], dict[str, Any]], list[dict[str, Any]]]
+APPROVALS: dict[str, Answers] = {
+    "nobody's": lambda ops, lead, security, request, other: [],
+    "invented ones": lambda ops, lead, security, request, other: [answer(invented(lead, request))],
+    "a pile of invented ones": lambda ops, lead, security, request, other: [answer(invented(lead, request), person=f"p{n}") for n in range(60)],
+    "the launcher's": lambda ops, lead, security, request, other: [answer(ops.decision(request))],
+    "another approver's key": lambda ops, lead, security, request, other: [answer(security.decision(request, person=lead.id))],
+    "those of another job": lambda ops, lead, security, request, other: [answer(lead.decision(other))],
+    "those of another job under its name": lambda ops, lead, security, request, other: [answer(lead.decision(other, job=request["job_id"]))],
+    "a denial that claims to approve": lambda ops, lead, security, request, other: [answer(lead.decision(request, "deny"), decision="approve")],
+    "a denial and an approval": lambda ops, lead, security, request, other: [answer(lead.decision(request, "deny")), answer(security.decision(request))],
+}
+
+
+@pytest.mark.parametrize("answers", APPROVALS.values(), ids=APPROVALS)
+def test_a_false_worker_gets_nothing_that_needs_a_person(
+    ops: Human, lead: Human, security: Human, auditor: Human, shop: Shop, intruder: Intruder, answers: Answers
+) -> None:
+    # The digest is anybody's to compute: here the installation itself tells it, for the same spec under the same id.
+    other = ops.until(ops.launch(spec("true", WRITE)), "awaiting_approval")["requests"][0]
+    order = ops.order(spec("true", WRITE))
+    job = order["id"]
+    request = {**other, "id": f"r{job[1:]}-1", "job_id": job}
+    (answered,) = intruder.runs("Job", job, session(order, granted(job, 1, *answers(ops, lead, security, request, other))))
+    assert answered["outcome"] == "denied"
+    assert "valid approvals make no quorum" in answered["reason"]
+    assert_nothing(auditor, shop, job)
+    assert {entry["outcome"] for entry in told(auditor, job, "access.decided")} == {"needs_approval"}
+    assert told(auditor, job, "approval.decided") == []
+    assert auditor.job(job)["requests"][0]["state"] == "pending"
+    assert auditor.api.post(f"jobs/{other['job_id']}/kill").status_code == 403
+    assert ops.api.post(f"jobs/{other['job_id']}/kill").status_code == 202
+
+
+def test_each_forged_approval_is_in_the_ledger(ops: Human, lead: Human, security: Human, auditor: Human, intruder: Intruder) -> None:
+    order = ops.order(spec("true", WRITE))
+    request = {"id": f"r{order['id'][1:]}-1", "job_id": order["id"], "digest": "sha256:" + "0" * 64, "ttl": 300, "action": "write"}
+    forged = [answer(lead.decision(request)), answer(security.decision(request, person=lead.id))]
+    intruder.runs("Job", order["id"], session(order, granted(order["id"], 1, *forged)))
+    rejected = told(auditor, order["id"], "approval.rejected")
+    assert [(entry["request"], entry["person"]) for entry in rejected] == [(request["id"], lead.id)] * 2
+    assert {entry["why"] for entry in rejected} == {"the decision is for something else than what would run and be issued now"}
+
+
+def test_a_false_worker_gets_what_policy_allows_and_all_of_it_is_seen(
+    ops: Human, auditor: Human, shop: Shop, intruder: Intruder, witness: Witness
+) -> None:
+    order = ops.order(spec(witness.hand_over, READ, access(action="write", optional=True, deliver={})))
+    job = order["id"]
+    (answered,) = intruder.runs("Job", job, session(order, granted(job, 1), granted(job, 2)))
+    login = witness.login()
+    assert (answered["outcome"], answered["clean"]) == ("succeeded", True)
+    seen = auditor.job(job)
+    assert [(item["resource"], item["action"]) for item in seen["credentials"]] == [("orders-db", "read")]
+    assert [item["state"] for item in seen["requests"]] == ["allowed", "pending"]
+    steps = [entry["type"] for entry in ledger(auditor, job)]
+    assert steps.index("job.submitted") < steps.index("access.decided") < steps.index("credential.issued")
+    shop.assert_dead(seen, login)
+
+
+def test_what_people_really_approved_is_recorded_before_it_is_issued(
+    ops: Human, lead: Human, auditor: Human, shop: Shop, intruder: Intruder, witness: Witness
+) -> None:
+    job = ops.launch(spec(witness.hand_over, WRITE))
+    request = ops.until(job, "awaiting_approval")["requests"][0]
+    order = job_input_of(auditor, job)
+    intruder.terminates(job)
+    call = Call("run_session", {"order": order, "granted": [granted(job, 1, answer(lead.decision(request, ttl=60)))]})
+    (answered,) = intruder.runs("Job", job, call)
+    login = witness.login()
+    assert answered["outcome"] == "succeeded"
+    steps = [entry["type"] for entry in ledger(auditor, job)]
+    assert steps.index("approval.decided") < steps.index("credential.issued")
+    shop.assert_dead(auditor.job(job), login)
+
+
+def job_input_of(auditor: Human, job: str) -> dict[str, Any]:
+    """Return the argument of a job's workflow, as whoever reads the ledger can put it together."""
+    (data,) = told(auditor, job, "job.submitted")
+    return {"job": job, "spec": data["spec"], "params": data["params"], "bundle": data["bundle"], "order": data["order"]}
+
+
+@pytest.mark.parametrize("numbers", [[0], [-1], [2], [10**6], [1, 1], [1, 2]], ids=str)
+def test_requests_that_the_order_does_not_have_are_refused(
+    ops: Human, auditor: Human, shop: Shop, intruder: Intruder, numbers: list[int]
+) -> None:
+    order = ops.order(spec("true", READ))
+    (answered,) = intruder.runs("Job", order["id"], session(order, *(granted(order["id"], number) for number in numbers)))
+    assert_refused(auditor, shop, order["id"], answered, "requests that the order does not have")
+
+
+def test_a_request_that_was_not_approved_cannot_be_left_out(ops: Human, auditor: Human, shop: Shop, intruder: Intruder) -> None:
+    order = ops.order(spec("true", READ, access("refunds-db", "write", deliver={})))
+    (answered,) = intruder.runs("Job", order["id"], session(order, granted(order["id"], 1)))
+    assert_refused(auditor, shop, order["id"], answered, "leaves out requests")
+
+
+CHANGED: dict[str, tuple[dict[str, Any], str]] = {
+    "another spec": ({"spec": spec("cat /etc/passwd", READ, params={"ticket": "1"})}, "another spec"),
+    "other params": ({"params": {"ticket": "2"}}, "other params"),
+    "another bundle": ({"bundle": "sha256:" + "0" * 64}, "another bundle"),
+    "another job": ({"job": new_job_id("dev", now=datetime.now(UTC))}, "another job"),
+    "no job": ({"job": "../je-job-x"}, "id is not one"),
+}
+
+
+@pytest.mark.parametrize("changes, why", CHANGED.values(), ids=CHANGED)
+def test_an_order_for_something_else_is_refused(
+    ops: Human, auditor: Human, shop: Shop, intruder: Intruder, changes: dict[str, Any], why: str
+) -> None:
+    order = ops.order(spec("true", READ, params={"ticket": "1"}))
+    job = changes.get("job", order["id"])
+    (answered,) = intruder.runs("Job", job, session(order, granted(order["id"], 1), **changes))
+    assert why in answered["reason"]
+    # What names no job stands in the chain for such things.
+    assert any(why in entry["why"] for entry in told(auditor, job if job.startswith("j-") else "-", "job.refused"))
+    assert_nothing(auditor, shop, order["id"])
+
+
+def test_an_order_of_someone_who_may_not_launch_is_refused(lead: Human, auditor: Human, shop: Shop, intruder: Intruder) -> None:
+    order = lead.order(spec("true", READ))
+    (answered,) = intruder.runs("Job", order["id"], session(order, granted(order["id"], 1)))
+    assert_refused(auditor, shop, order["id"], answered, "none of the groups that may launch")
+
+
+def test_an_order_under_anothers_name_is_refused(ops: Human, lead: Human, auditor: Human, shop: Shop, intruder: Intruder) -> None:
+    order = lead.order(spec("true", READ), person=ops.id)
+    (answered,) = intruder.runs("Job", order["id"], session(order, granted(order["id"], 1)))
+    assert_refused(auditor, shop, order["id"], answered, "does not match")
+
+
+def test_who_may_no_longer_launch_gets_nothing_for_an_older_order(ops: Human, auditor: Human, shop: Shop, intruder: Intruder) -> None:
+    order = ops.order(spec("true", READ))
+    with in_group(shop, "ops", remove=[ops.id]):
+        (answered,) = intruder.runs("Job", order["id"], session(order, granted(order["id"], 1)))
+    assert_refused(auditor, shop, order["id"], answered, "none of the groups that may launch")
+
+
+GARBAGE: dict[str, Any] = {"null": None, "text": "run", "empty": {}, "list": [1], "order of no kind": {"order": 5}, "granted of no kind": None}
+
+
+@pytest.mark.parametrize("what", GARBAGE)
+def test_garbage_instead_of_an_order_is_recorded(ops: Human, auditor: Human, shop: Shop, intruder: Intruder, what: str) -> None:
+    order = ops.order(spec("true", READ))
+    argument = GARBAGE[what] if what != "granted of no kind" else {"order": job_input(order), "granted": [{"number": "x", "answers": 7}]}
+    (answered,) = intruder.runs("Job", order["id"], Call("run_session", argument))
+    assert_refused(auditor, shop, order["id"], answered, "not an order")
+
+
+def test_an_order_runs_once(ops: Human, auditor: Human, shop: Shop, intruder: Intruder, witness: Witness) -> None:
+    order = ops.order(spec(witness.hand_over, READ))
+    job = ops.api.post("jobs", json=order).raise_for_status().json()["id"]
+    login = witness.login()
+    seen = ops.until(job)
+    (answered,) = intruder.runs("Job", job, session(order, granted(job, 1)))
+    assert "ran already" in answered["reason"]
+    assert any("ran already" in entry["why"] for entry in told(auditor, job, "job.refused"))
+    assert len(told(auditor, job, "credential.issued")) == 1
+    shop.assert_dead(seen, login)
+
+
+def test_a_denied_job_is_not_raised_from_the_dead(
+    ops: Human, lead: Human, security: Human, auditor: Human, shop: Shop, intruder: Intruder
+) -> None:
+    order = ops.order(spec("true", WRITE))
+    job = ops.api.post("jobs", json=order).raise_for_status().json()["id"]
+    request = ops.until(job, "awaiting_approval")["requests"][0]
+    too_late = answer(security.decision(request))
+    assert lead.answer(request, "deny").status_code == 200
+    assert ops.until(job)["state"] == "denied"
+    (answered,) = intruder.runs("Job", job, session(order, granted(job, 1, too_late)))
+    assert_refused(auditor, shop, job, answered, "has ended")
+
+
+def test_a_job_cancelled_while_it_waited_is_not_raised_from_the_dead(
+    ops: Human, lead: Human, auditor: Human, shop: Shop, intruder: Intruder
+) -> None:
+    order = ops.order(spec("true", WRITE))
+    job = ops.api.post("jobs", json=order).raise_for_status().json()["id"]
+    request = ops.until(job, "awaiting_approval")["requests"][0]
+    assert ops.api.post(f"jobs/{job}/cancel").status_code == 202
+    assert ops.until(job)["state"] == "cancelled"
+    (answered,) = intruder.runs("Job", job, session(order, granted(job, 1, answer(lead.decision(request)))))
+    assert_refused(auditor, shop, job, answered, "has ended")
+
+
+def test_the_workflow_itself_refuses_a_forged_order(ops: Human, auditor: Human, shop: Shop, intruder: Intruder) -> None:
+    order = ops.order(spec("true", READ))
+    intruder.starts(job_input(order, spec=spec("true", WRITE)))
+    assert [entry["why"] for entry in told(auditor, order["id"], "job.refused")] == ["the order is for another spec"]
+    assert digest_of(order["spec"]) == order["statement"]["spec_digest"]
+    assert_nothing(auditor, shop, order["id"])

@@ -1,0 +1,165 @@
+"""What is printed: stable JSON, ids, tables that people can read, and nothing that a stranger's text can do to a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import pytest
+import yaml
+
+from console.cli import options, output, terminal
+from console.cli.options import Options, Output
+from console.cli.telling import SENTENCES, duration, sentence
+from console.cli.text import log_text, moment, plain, shortened, width
+from justenough.events import FIELDS, EventType
+
+ITEM = {"id": "j-dev-1", "task": "Rückzahlung 金 \x1b[2J", "n": 1}
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def ask(form: Output, **more: Any) -> None:
+        options._current.set(Options(output=form, **more))
+
+    return ask
+
+
+def page(*items: dict[str, Any], cursor: str | None = None) -> None:
+    output.emit_page(
+        {"items": list(items), "next": cursor}, header=("ID", "TASK"), row=lambda item: (item["id"], item["task"]), empty="None."
+    )
+
+
+def test_json_is_the_apis_object_and_nothing_else(asked: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    asked(Output.JSON)
+    page(ITEM, cursor="c")
+    out, err = capsys.readouterr()
+
+    assert json.loads(out) == {"items": [ITEM], "next": "c"}
+    assert err == "There are more: --cursor c\n"
+
+
+def test_yaml_is_the_same_object(asked: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    asked(Output.YAML)
+    page(ITEM)
+
+    assert yaml.safe_load(capsys.readouterr().out) == {"items": [ITEM], "next": None}
+
+
+def test_name_prints_ids_one_a_line(asked: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    asked(Output.NAME)
+    page(ITEM, {**ITEM, "id": "j-dev-2"})
+
+    assert capsys.readouterr().out == "j-dev-1\nj-dev-2\n"
+
+
+def test_a_table_has_columns_under_each_other_and_no_control_characters(asked: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    asked(Output.TABLE)
+    page(ITEM, {"id": "j", "task": "x"})
+
+    assert capsys.readouterr().out == "ID       TASK\nj-dev-1  Rückzahlung 金 \\x1b[2J\nj        x\n"
+
+
+def test_an_empty_list_says_so_on_stderr_and_with_quiet_nothing(asked: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    asked(Output.TABLE)
+    page()
+    assert capsys.readouterr() == ("", "None.\n")
+    asked(Output.TABLE, quiet=True)
+    page()
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("terminal_columns,shown", [(None, "one very long task"), (24, "one very lon…"), (8, "one very lo…")])
+def test_only_the_last_column_is_cut_and_only_on_a_terminal(
+    asked: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, terminal_columns: int | None, shown: str
+) -> None:
+    monkeypatch.setattr(terminal, "columns", lambda: terminal_columns)
+    asked(Output.TABLE)
+    output.rows(("ID", "TASK"), [("j-dev-123", "one very long task")])
+
+    assert capsys.readouterr().out.splitlines()[1] == f"j-dev-123  {shown}"
+
+
+class Tty:
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("env,coloured", [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
+def test_colours_are_for_terminals_unless_somebody_wants_none(monkeypatch: pytest.MonkeyPatch, env: dict[str, str], coloured: bool) -> None:
+    for name in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+
+    assert terminal.colours(Tty()) is coloured
+    assert terminal.colours(sys.__stdin__) is False
+
+
+def test_a_state_keeps_its_word_in_whatever_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "colours", lambda: True)
+
+    assert output.coloured("overdue  ") == "\x1b[31moverdue  \x1b[0m"
+    assert output.coloured("pending task") == "pending task"
+
+
+@pytest.mark.parametrize(
+    "text,shown",
+    [
+        ("plain ü 金", "plain ü 金"),
+        ("a\nb\tc", "a\\nb\\tc"),
+        ("\x1b]0;title\x07", "\\x1b]0;title\\x07"),
+        ("abc\u202edcba", "abc\\u202edcba"),
+        ("zero\u200bwidth", "zero\\u200bwidth"),
+    ],
+)
+def test_what_cannot_be_seen_is_written_out(text: str, shown: str) -> None:
+    assert plain(text) == shown
+
+
+def test_a_jobs_output_keeps_lines_and_colours_and_cannot_move_the_cursor() -> None:
+    assert log_text("\x1b[32mok\x1b[0m\r\n\tx\x1b[2J\x1b]0;t\x07") == "\x1b[32mok\x1b[0m\n\tx\\x1b[2J\\x1b]0;t\\x07"
+
+
+@pytest.mark.parametrize("text,columns,shown", [("abc", 3, "abc"), ("abcd", 3, "ab…"), ("金金金", 4, "金…"), ("e\u0301x", 2, "e\u0301x")])
+def test_text_is_cut_by_the_columns_that_it_takes(text: str, columns: int, shown: str) -> None:
+    assert shortened(text, columns) == shown
+    assert width(shown) <= columns
+
+
+@pytest.mark.parametrize(
+    "text,shown",
+    [
+        ("2026-01-31T10:30:00.123456+01:00", "2026-01-31T09:30:00Z"),
+        ("2026-01-31T09:30:00Z", "2026-01-31T09:30:00Z"),
+        (None, ""),
+        ("soon", "soon"),
+    ],
+)
+def test_times_are_shown_in_utc_with_whole_seconds(text: str | None, shown: str) -> None:
+    assert moment(text) == shown
+
+
+@pytest.mark.parametrize("seconds,shown", [(600, "10m"), (90, "90s"), (86400, "1d"), (None, "")])
+def test_durations_are_shown_as_people_write_them(seconds: int | None, shown: str) -> None:
+    assert duration(seconds) == shown
+
+
+LISTS = {"policies", "errors", "failures", "unknown"}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in EventType if kind is not EventType.LEDGER_CHECKPOINTED], ids=str)
+def test_each_kind_of_entry_has_a_sentence_made_of_its_own_fields(kind: EventType) -> None:
+    data: dict[str, Any] = {name: [f"<{name}>"] if name in LISTS else f"<{name}>" for name in FIELDS[kind]}
+
+    told = sentence(kind, data)
+
+    assert "<" in told
+    assert kind in SENTENCES
+
+
+def test_an_entry_of_a_kind_that_is_not_known_says_nothing() -> None:
+    assert sentence("of.tomorrow", {}) == ""
+    assert sentence("job.ended", {}) == ""

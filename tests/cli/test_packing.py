@@ -1,0 +1,102 @@
+"""A job's working directory becomes a bundle: files only, beside the spec, every problem at once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from console.cli.packing import SKIPPED, bundled
+from justenough import bundle
+from justenough.errors import InvalidInput
+
+
+def write(folder: Path, name: str, content: bytes = b"x", *, mode: int = 0o644) -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    path.chmod(mode)
+    return path
+
+
+def packed(folder: Path, workdir: str = ".") -> dict[str, tuple[bytes | None, bool]]:
+    return {str(path): (content, executable) for path, content, executable in bundle.entries(bundled(folder, workdir))}
+
+
+def problems(folder: Path, workdir: str = ".") -> dict[str, str]:
+    with pytest.raises(InvalidInput) as caught:
+        bundled(folder, workdir)
+    return {problem.path: problem.message for problem in caught.value.problems}
+
+
+def test_files_keep_their_path_content_and_executable_bit(tmp_path: Path) -> None:
+    write(tmp_path, "run.sh", b"#!/bin/sh", mode=0o755)
+    write(tmp_path, "a/b.txt", b"deep")
+
+    assert packed(tmp_path) == {"run.sh": (b"#!/bin/sh", True), "a/b.txt": (b"deep", False)}
+
+
+@pytest.mark.parametrize("name", sorted(SKIPPED))
+def test_what_is_no_part_of_a_job_is_skipped_wherever_it_is(tmp_path: Path, name: str) -> None:
+    write(tmp_path, "kept.py")
+    write(tmp_path, f"{name}/secret")
+    write(tmp_path, f"sub/{name}/secret")
+
+    assert set(packed(tmp_path)) == {"kept.py"}
+
+
+def test_the_same_files_make_the_same_bundle_whenever_they_were_written(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.txt")
+    first = bundled(tmp_path, ".")
+    os.utime(path, (1, 1))
+
+    assert bundled(tmp_path, ".") == first
+
+
+def test_links_and_other_than_files_are_refused_all_at_once(tmp_path: Path) -> None:
+    write(tmp_path, "fine.txt")
+    (tmp_path / "link").symlink_to("/etc/passwd")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "folder").symlink_to(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+
+    found = problems(tmp_path)
+
+    assert found["link"] == found["sub/folder"] == "a link; a bundle holds files and folders only"
+    assert found["pipe"] == "not a regular file; a bundle holds files and folders only"
+
+
+@pytest.mark.parametrize("workdir", ["..", "/etc", "sub/../..", "out"])
+def test_a_working_directory_elsewhere_is_refused(tmp_path: Path, workdir: str) -> None:
+    (tmp_path / "beside").mkdir()
+    (tmp_path / "beside" / "out").symlink_to("/etc")
+
+    assert problems(tmp_path / "beside", workdir) == {"run.workdir": "must be a folder beside the spec's file"}
+
+
+def test_a_working_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
+    assert problems(tmp_path, "none") == {"run.workdir": "there is no folder none beside the spec's file"}
+
+
+def test_a_bundle_that_is_too_large_names_its_largest_files(tmp_path: Path) -> None:
+    write(tmp_path, "small.txt")
+    write(tmp_path, "model.bin", os.urandom(bundle.MAX_PACKED + 1))
+
+    message = problems(tmp_path)[""]
+
+    assert "at most 10 MB" in message
+    assert message.endswith("the largest files: model.bin (10,485,761), small.txt (1)")
+
+
+def test_what_is_far_too_large_is_refused_without_being_read(tmp_path: Path) -> None:
+    with (tmp_path / "huge.bin").open("wb") as file:
+        file.truncate(1 << 40)
+
+    assert "huge.bin (1,099,511,627,776)" in problems(tmp_path)[""]
+
+
+def test_a_name_that_cannot_be_shown_is_escaped(tmp_path: Path) -> None:
+    (tmp_path / "a\x1b[2Jb").symlink_to("/etc/passwd")
+
+    assert list(problems(tmp_path)) == ["a\\x1b[2Jb"]

@@ -1,0 +1,157 @@
+"""Requests from the command line: seen, approved and denied with one's own signature, in one short command."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Cli, on_a_terminal, shown_on, spec
+from tests.people import Human
+
+pytestmark = pytest.mark.servers
+
+WRITE = {"resource": "refunds-db", "action": "write", "ttl": "5m", "reason": "Write a refund"}
+ADMIN = {"resource": "orders-db", "action": "admin", "ttl": "5m", "reason": "Repair an order", "optional": True}
+
+
+class Waiting:
+    """A job that waits for answers, and its requests in order."""
+
+    def __init__(self, cli: Cli, ops: Human, folder: Path, access: list[dict[str, Any]]) -> None:
+        self.id = cli.json("job", "run", spec(folder, ["echo", "a b"], access=access, data_scope={"tenant": "acme"}))["id"]
+        ops.until(self.id, "awaiting_approval")
+        self.requests = [request["id"] for request in ops.job(self.id)["requests"]]
+
+
+@pytest.fixture
+def waiting(cli: Cli, ops: Human, tmp_path: Path) -> Iterator[Waiting]:
+    job = Waiting(cli, ops, tmp_path, [WRITE])
+    yield job
+    cli.run("job", "cancel", job.id)
+
+
+def test_an_approval_is_one_command_and_the_job_continues(cli: Cli, ops: Human, waiting: Waiting) -> None:
+    answered = cli.json("request", "approve", waiting.requests[0], "--reason", "the customer is right", who="lead")
+
+    assert answered["state"] == "approved"
+    assert [(answer["approver"], answer["reason"]) for answer in answered["approvals"]] == [("lead", "the customer is right")]
+    assert ops.until(waiting.id)["state"] == "succeeded"
+
+
+def test_who_approves_sees_what_will_run_and_its_digest(cli: Cli, lead: Human, waiting: Waiting) -> None:
+    digest = lead.api.get(f"requests/{waiting.requests[0]}").json()["digest"]
+
+    told = cli.run("request", "approve", waiting.requests[0], "--reason", "yes", "--ttl", "2m", who="lead").stderr
+
+    assert "ops asks for write on refunds-db" in told
+    assert "for 2m, for from-the-cli: Show what the command line does" in told
+    assert "command: echo 'a b'" in told
+    assert f"digest:  {digest}" in told
+
+
+def test_a_shorter_time_is_what_is_granted(cli: Cli, ops: Human, waiting: Waiting) -> None:
+    cli.json("request", "approve", waiting.requests[0], "--reason", "yes", "--ttl", "2m", who="lead")
+
+    assert ops.job(waiting.id)["requests"][0]["granted_ttl"] == 120
+
+
+def test_a_denial_ends_the_job_and_its_launchers_waiting_with_6(cli: Cli, waiting: Waiting) -> None:
+    denied = cli.run("request", "deny", waiting.requests[0], "--reason", "not now", "-o", "name", who="lead")
+
+    assert (denied.exit_code, denied.stdout) == (0, f"{waiting.requests[0]}\n")
+    assert cli.run("job", "watch", waiting.id).exit_code == 6
+
+
+def test_no_one_approves_their_own_job(cli: Cli, waiting: Waiting) -> None:
+    done = cli.run("request", "approve", waiting.requests[0], "--reason", "mine")
+
+    assert done.exit_code == 6
+    assert "no one answers for a job that they launched" in done.stderr
+
+
+def test_who_is_in_no_group_that_answers_is_told_which_do(cli: Cli, waiting: Waiting) -> None:
+    done = cli.run("request", "approve", waiting.requests[0], "--reason", "x", who="auditor")
+
+    assert done.exit_code == 6
+    assert "support-leads" in done.stderr
+
+
+def test_answering_twice_is_a_conflict(cli: Cli, waiting: Waiting) -> None:
+    cli.json("request", "approve", waiting.requests[0], "--reason", "yes", who="lead")
+
+    again = cli.run("request", "approve", waiting.requests[0], "--reason", "yes", who="lead")
+
+    assert (again.exit_code, again.stdout) == (8, "")
+
+
+def test_more_time_than_was_asked_for_is_refused_by_its_path(cli: Cli, waiting: Waiting) -> None:
+    done = cli.run("request", "approve", waiting.requests[0], "--reason", "yes", "--ttl", "1h", who="lead")
+
+    assert done.exit_code == 2
+    assert "statement.ttl: must be between 1 and 300 seconds" in done.stderr
+
+
+def test_several_are_answered_each_on_its_own_and_the_worst_code_counts(cli: Cli, ops: Human, tmp_path: Path) -> None:
+    job = Waiting(cli, ops, tmp_path, [WRITE, ADMIN])
+
+    done = cli.run("request", "approve", *job.requests, "r-dev-none-1", "--reason", "both", "-o", "json", who="security")
+
+    assert done.exit_code == 5
+    assert [item["id"] for item in json.loads(done.stdout)["items"]] == job.requests
+    assert "r-dev-none-1: there is no request" in done.stderr
+    assert ops.until(job.id)["state"] == "succeeded"
+
+
+def test_lists_tell_what_waits_for_whom(cli: Cli, waiting: Waiting) -> None:
+    request = waiting.requests[0]
+
+    def listed(who: str, *flags: str) -> bool:
+        return request in [item["id"] for item in cli.json("request", "list", "--job", waiting.id, *flags, who=who)["items"]]
+
+    assert [listed("lead"), listed("lead", "--pending"), listed("lead", "--mine"), listed("ops"), listed("ops", "--mine")] == [True] * 4 + [
+        False
+    ]
+    cli.json("request", "deny", request, "--reason", "no", who="lead")
+    assert [listed("lead"), listed("lead", "--all")] == [False, True]
+    assert cli.run("request", "list", "--all", "--mine", who="lead").exit_code == 2
+
+
+def test_a_request_is_shown_with_the_policies_that_decided(cli: Cli, lead: Human, waiting: Waiting) -> None:
+    shown = cli.run("request", "show", waiting.requests[0], who="lead")
+
+    assert "Policies:  write-at-tier-1" in shown.stdout
+    assert cli.json("request", "show", waiting.requests[0], who="lead") == lead.api.get(f"requests/{waiting.requests[0]}").json()
+
+
+@pytest.mark.parametrize("command", ["approve", "deny"])
+def test_an_answer_without_a_reason_is_a_usage_error(cli: Cli, command: str) -> None:
+    for arguments in ((), ("--reason", " ")):
+        done = cli.run("request", command, "r-dev-none-1", *arguments, who="lead")
+        assert done.exit_code == 2
+        assert "--reason: required" in done.stderr
+
+
+@pytest.mark.parametrize("typed,code,state", [("n\n", 1, "pending"), ("y\n", 0, "approved")])
+def test_on_a_terminal_an_approval_asks_first(cli: Cli, ops: Human, waiting: Waiting, typed: str, code: int, state: str) -> None:
+    with on_a_terminal(cli, "request", "approve", waiting.requests[0], "--reason", "yes", who="lead") as (process, terminal):
+        assert b"Approve this?" in shown_on(terminal, b"Approve this?")
+        os.write(terminal, typed.encode())
+        process.wait(30)
+
+    assert process.returncode == code
+    assert ops.job(waiting.id)["requests"][0]["state"] == state
+
+
+def test_with_yes_a_terminal_is_not_asked(cli: Cli, ops: Human, waiting: Waiting) -> None:
+    arguments = ("--yes", "request", "approve", waiting.requests[0], "--reason", "yes")
+    with on_a_terminal(cli, *arguments, who="lead") as (process, terminal):
+        shown_on(terminal, b"Approve this?")
+        process.wait(30)
+
+    assert process.returncode == 0
+    assert ops.job(waiting.id)["requests"][0]["state"] == "approved"

@@ -1,0 +1,23 @@
+"""The servers, once per session, each with a worker whose activities are fakes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.workflows.servers import Bench, real, skipping
+
+
+@pytest.fixture(scope="session")
+async def bench() -> AsyncIterator[Bench]:
+    """Time is skipped while a result is awaited. This server applies no ParentClosePolicy."""
+    async with skipping() as opened, opened.worker():
+        yield opened
+
+
+@pytest.fixture(scope="session")
+async def server() -> AsyncIterator[Bench]:
+    """A real server, in real time."""
+    async with real() as opened, opened.worker():
+        yield opened

@@ -1,0 +1,133 @@
+"""The two servers that workflows are tested on, a worker with the fakes, and jobs on it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from temporalio.api.enums.v1 import EventType, IndexedValueType
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
+from temporalio.client import Client, WorkflowHandle
+from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.testing import WorkflowEnvironment
+from temporalio.worker import Worker
+
+from justenough.access import JobState
+from justenough.ids import new_job_id
+from justenough.messages import Closed, JobInput
+from justenough.statements import Signed
+from tests.workflows.fakes import Fakes, Known
+from workflows.guard import Guard
+from workflows.job import Job
+from workflows.sweep import Prove, Sweep
+
+WORKFLOWS = (Job, Guard, Sweep, Prove)
+QUEUE = "justenough-test"
+ATTRIBUTES = tuple(SearchAttributeKey.for_keyword(f"JustEnough{name}") for name in ("State", "Environment", "Requester"))
+PROGRAMS = Path(sys.executable).parent
+
+
+@dataclass(frozen=True)
+class Started:
+    """One job that was started: its workflow, and what is behind its activities."""
+
+    handle: WorkflowHandle[Any, Closed]
+    known: Known
+
+    async def result(self) -> Closed:
+        """Return what it came to."""
+        return await self.handle.result()
+
+    async def reaches(self, state: str) -> None:
+        """Return once the workflow says that it is in a state."""
+        while (await self.view())["state"] != state:
+            pass
+
+    async def waits(self) -> None:
+        """Return once it waits for people."""
+        await self.reaches("awaiting_approval")
+
+    async def holds(self) -> None:
+        """Return once its session has issued."""
+        await self.known.until(lambda known: "issued" in known.ledger)
+
+    async def answers(self, *people: str, decision: str = "approve", number: int = 1) -> None:
+        """Have people answer one of its requests."""
+        for person in people:
+            await self.handle.signal("decide", self.known.answer(person, decision, number))
+
+    async def history(self) -> list[str]:
+        """Return the types of its history's events."""
+        history = await self.handle.fetch_history()
+        return [EventType.Name(item.event_type).removeprefix("EVENT_TYPE_").lower() for item in history.events]
+
+    async def view(self) -> dict[str, Any]:
+        """Return what it says of itself."""
+        seen: dict[str, Any] = await self.handle.query("view")
+        return seen
+
+
+class Bench:
+    """One server with a worker on it."""
+
+    def __init__(self, env: WorkflowEnvironment) -> None:
+        self.env = env
+        self.client: Client = env.client
+        self.fakes = Fakes(self.now)
+
+    async def now(self) -> datetime:
+        """Return the server's time."""
+        return datetime.now(UTC) if not self.env.supports_time_skipping else await self.env.get_current_time()
+
+    def worker(self, queue: str = QUEUE, **more: Any) -> Worker:
+        """Return a worker with the fakes."""
+        return Worker(self.client, task_queue=queue, workflows=WORKFLOWS, activities=self.fakes.activities, **more)
+
+    async def start(self, queue: str = QUEUE, **setup: Any) -> Started:
+        """Start a job that meets what `setup` says (fields of `Known`)."""
+        known = self.fakes.know(Known(job=new_job_id("test", now=datetime.now(UTC)), **setup))
+        values = zip(ATTRIBUTES, (JobState.PENDING.value, "prod", "ops"), strict=True)
+        handle = await self.client.start_workflow(
+            "Job",
+            order_of(known.job),
+            id=known.job,
+            task_queue=queue,
+            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+            result_type=Closed,
+            search_attributes=TypedSearchAttributes([SearchAttributePair(key, value) for key, value in values]),
+        )
+        return Started(handle, known)
+
+
+def order_of(job: str) -> JobInput:
+    """Return an order; what is in it matters to activities only."""
+    statement = {"type": "order", "job": job, "reason": "a test"}
+    return JobInput(job=job, spec={"name": "refund-triage"}, order=Signed(statement=statement, signature="vault:v1:test"))
+
+
+@asynccontextmanager
+async def skipping() -> AsyncIterator[Bench]:
+    """A server that skips the time that nothing happens in, while a result is awaited."""
+    env = await WorkflowEnvironment.start_time_skipping(
+        test_server_existing_path=str(PROGRAMS / "temporal-test-server"), data_converter=pydantic_data_converter
+    )
+    async with env:
+        attributes = {key.name: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD for key in ATTRIBUTES}
+        _ = await env.client.operator_service.add_search_attributes(AddSearchAttributesRequest(search_attributes=attributes))
+        yield Bench(env)
+
+
+@asynccontextmanager
+async def real() -> AsyncIterator[Bench]:
+    """A real server in memory."""
+    env = await WorkflowEnvironment.start_local(
+        dev_server_existing_path=str(PROGRAMS / "temporal"), data_converter=pydantic_data_converter, search_attributes=ATTRIBUTES
+    )
+    async with env:
+        yield Bench(env)
