@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError
+from temporalio.exceptions import FailureError
 
 from workflows.inbox import Inbox
 from workflows.steps import step, told_to_end, type_of
@@ -55,7 +55,7 @@ class Escalation:
             number, received = self._inbox.first()
             try:
                 await self._take(number, received)
-            except ActivityError as error:
+            except FailureError as error:
                 if told_to_end():
                     raise
                 await self._take_singly(number, received, why=type_of(error))
@@ -79,7 +79,7 @@ class Escalation:
         for place, one in enumerate(received):
             try:
                 await self._take(number + place, (one,))
-            except ActivityError as error:
+            except FailureError as error:
                 if told_to_end():
                     raise
                 workflow.logger.warning("an answer could not be examined", extra={"number": number + place, "cause": type_of(error)})

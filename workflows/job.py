@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from temporalio import workflow
 from temporalio.common import RawValue, SearchAttributeKey
-from temporalio.exceptions import ActivityError, TimeoutType, WorkflowAlreadyStartedError
+from temporalio.exceptions import ActivityError, FailureError, TimeoutType, WorkflowAlreadyStartedError
 from temporalio.exceptions import TimeoutError as ActivityTimeout
 
 from workflows import options
@@ -102,7 +102,7 @@ class Job:
             outcome = await self._work(order)
         except Exception as error:  # noqa: BLE001 - whatever went wrong, a bug included, must not skip the compensation
             workflow.logger.exception("job failed unexpectedly")
-            name = type_of(error) if isinstance(error, ActivityError) else type(error).__name__
+            name = type_of(error) if isinstance(error, FailureError) else type(error).__name__
             outcome = Outcome(self._stop or JobState.FAILED, reason=f"unexpected {name}")
         if not outcome.clean:
             outcome = await self._compensate(outcome)

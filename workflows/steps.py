@@ -7,11 +7,12 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError
 
 from workflows import options
 
 with workflow.unsafe.imports_passed_through():
+    from activities.asking import NotTheirs
     from activities.ending import Ending
     from justenough.events import Event
     from justenough.messages import RevokeInput, RevokeResult
@@ -21,23 +22,27 @@ Result = TypeVar("Result")
 
 
 async def step(activity: Callable[[Any, Argument], Result], argument: Argument) -> Result:
-    """Return what an activity says. Raises ActivityError where asking again cannot change a refusal, and where the step was cancelled."""
+    """Return what an activity says. Raises FailureError where asking again cannot change a refusal, and where the step was cancelled."""
     try:
         return await workflow.execute_local_activity_method(activity, argument, **options.LOCAL)
-    except ActivityError as error:
+    except FailureError as error:
+        # Not ActivityError alone: what a local activity raised comes back as it is, not as a cause.
         if _refused(error) or told_to_end():
             raise
     return await workflow.execute_activity_method(activity, argument, **options.PATIENT)
 
 
 async def insisted(attempt: Callable[[], Awaitable[Result]]) -> Result:
-    """Return what an attempt comes to, however often it is refused: for what must happen before a job may close."""
+    """Return what an attempt comes to, however often it is refused: for what must happen before a job may close.
+
+    Raises FailureError where whoever asks is not this job's workflow: a stranger's may end without.
+    """
     pause = options.PAUSE
     while True:
         try:
             return await attempt()
-        except ActivityError as error:
-            if told_to_end():
+        except FailureError as error:
+            if told_to_end() or type_of(error) == NotTheirs.__name__:
                 raise
             workflow.logger.warning("refused, to be asked again", extra={"cause": type_of(error)})
         await workflow.sleep(pause)
@@ -62,7 +67,7 @@ async def unless(stopped: Callable[[], bool], doing: Coroutine[Any, Any, Result]
     if not task.done():
         task.cancel()
         await workflow.wait_condition(task.done)
-    if task.cancelled() or (stopped() and isinstance(task.exception(), ActivityError)):
+    if task.cancelled() or (stopped() and isinstance(task.exception(), FailureError)):
         return None
     return task.result()
 
@@ -81,9 +86,9 @@ async def lived(life: asyncio.Task[Result], *, cancelled: Callable[[], None]) ->
             return life.result()
 
 
-def type_of(error: ActivityError) -> str:
+def type_of(error: FailureError) -> str:
     """Return the type of what an activity failed with. Its message may hold anything."""
-    cause = error.cause
+    cause = _cause(error)
     return cause.type or "ApplicationError" if isinstance(cause, ApplicationError) else type(cause).__name__
 
 
@@ -93,5 +98,10 @@ def told_to_end() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _refused(error: ActivityError) -> bool:
-    return isinstance(error.cause, ApplicationError) and error.cause.non_retryable
+def _cause(error: FailureError) -> BaseException | None:
+    return error.cause if isinstance(error, ActivityError) else error
+
+
+def _refused(error: FailureError) -> bool:
+    cause = _cause(error)
+    return isinstance(cause, ApplicationError) and cause.non_retryable

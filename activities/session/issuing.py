@@ -13,9 +13,10 @@ from datetime import timedelta
 from activities.deciding import decide, digest_for
 from activities.deps import Deps
 from activities.entries import counted_event, decided_event, rejected
+from activities.past import Past
 from activities.vault import Token, VaultDenied, VaultRefused
 from activities.verification import Refused, VerifiedOrder, verify_decision
-from justenough.access import Credential, Decision, Held, RequestState
+from justenough.access import Credential, Decision, Held
 from justenough.approval import Answer, Ladder, approved_tier
 from justenough.catalog import resolved_issue, scope_alias
 from justenough.errors import GiveUp
@@ -57,10 +58,11 @@ class Issuance:
 class Issuer:
     """Issues one job's credentials, each just before its use."""
 
-    def __init__(self, deps: Deps, order: JobInput, verified: VerifiedOrder, *, owner: str) -> None:
+    def __init__(self, deps: Deps, order: JobInput, verified: VerifiedOrder, past: Past, *, owner: str) -> None:
         self._deps = deps
         self._order = order
         self._verified = verified
+        self._past = past
         self._owner = owner
         self._lock = threading.Lock()
         self._held = Held()
@@ -112,7 +114,6 @@ class Issuer:
         return ttl
 
     def _ladder(self, request: str, access: Access, decision: Decision, digest: str) -> Ladder:
-        known = self._deps.store.request(request)
         return Ladder(
             request=request,
             digest=digest,
@@ -120,7 +121,7 @@ class Issuer:
             requester=self._verified.person.id,
             needed=decision.tier,
             # A request that climbed is no longer for the lower tier, whoever brings its approval now.
-            current=max(decision.tier, known.current_tier if known else 0),
+            current=max(decision.tier, self._past.tiers.get(request, 0)),
             respond_by=self._deps.now(),
             ttl=access.ttl,
         )
@@ -145,10 +146,8 @@ class Issuer:
         tiers = self._deps.config.current().tiers
         if not approved_tier(ladder.answers, tiers=tiers, needed=ladder.current, requester=ladder.requester):
             return f"it needs tier {ladder.current} and its valid approvals make no quorum"
-        known = self._deps.store.request(ladder.request)
-        if known is not None and known.state in {RequestState.DENIED, RequestState.EXPIRED, RequestState.WITHDRAWN}:
-            return f"the request is {known.state}"
-        return ""
+        settled = self._past.settled.get(ladder.request)
+        return f"the request is {settled}" if settled else ""
 
     def _counted(self, ladder: Ladder) -> list[Event]:
         last = ladder.answers[-1]

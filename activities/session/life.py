@@ -13,6 +13,7 @@ import structlog
 
 from activities import revocation
 from activities.deps import Deps
+from activities.past import Past
 from activities.session.bundles import unpacked
 from activities.session.delivery import Delivered, delivered, secrets_of, texts_of
 from activities.session.issuing import Closed, Issuance, Issuer, NotIssued, NotPermitted
@@ -59,14 +60,16 @@ class Stopped(Exception):
 class Life:
     """Acquires and releases on one screen: whatever `_work` does, `_end` follows."""
 
-    def __init__(self, deps: Deps, sandbox: Sandbox, order: SessionInput, verified: VerifiedOrder, *, owner: str, run: str) -> None:
+    def __init__(  # noqa: PLR0913 - each is a part of what one session is
+        self, deps: Deps, sandbox: Sandbox, order: SessionInput, verified: VerifiedOrder, past: Past, *, owner: str, run: str
+    ) -> None:
         self._deps = deps
         self._sandbox = sandbox
         self._order = order
         self._job = order.order.job
         self._spec = verified.spec
         self._run = run
-        self._issuer = Issuer(deps, order.order, verified, owner=owner)
+        self._issuer = Issuer(deps, order.order, verified, past, owner=owner)
         self._issued: list[Issuance] = []
         self._stop: Stop | None = None
         self._told = asyncio.Event()

@@ -17,6 +17,7 @@ from temporalio.common import RawValue
 from activities.asking import read, refused, why_not_theirs
 from activities.deps import Deps
 from activities.entries import ordered
+from activities.past import past_of
 from activities.session.life import Life, Stop
 from activities.session.sandbox import Sandbox
 from activities.verification import Refused, VerifiedOrder, verify_order
@@ -53,11 +54,16 @@ class Sessions:
         verified = await asyncio.to_thread(self._verified, order)
         if isinstance(verified, Refused):
             return await self._refused(order.order.job, verified.why)
+        past = await asyncio.to_thread(past_of, self._deps.store, order.order.job)
+        if past.why_over:
+            return await self._refused(order.order.job, past.why_over)
         if not await asyncio.to_thread(self._deps.store.claim, order.order.job, run=run, owner=owner, now=self._deps.now()):
             # A reset or a second start is an ending, never a second execution. What the first one holds is not ours to vouch for.
             return await self._refused(order.order.job, "this job ran already, or has ended; a reset runs nothing again")
-        await asyncio.to_thread(self._record_unknown, order, verified)
-        life = Life(self._deps, self._sandbox, order, verified, owner=owner, run=run)
+        if not past.submitted:
+            # A session may be reached past the console and the workflow; what it does is recorded all the same.
+            await asyncio.to_thread(self._deps.store.record, ordered(self._deps, order.order, verified))
+        life = Life(self._deps, self._sandbox, order, verified, past, owner=owner, run=run)
         async with self._kept_alive(life, order.order.job, owner):
             return await _to_its_end(life)
 
@@ -69,11 +75,6 @@ class Sessions:
         problems = problems_of(verified.spec, self._deps.config.current().catalog)
         why = "; ".join(map(str, problems)) or _why_not_these([item.number for item in order.granted], verified.spec)
         return Refused(why) if why else verified
-
-    def _record_unknown(self, order: SessionInput, verified: VerifiedOrder) -> None:
-        """Record the order where nobody has: a session may be reached past the console and the workflow."""
-        if self._deps.store.order(order.order.job) is None:
-            self._deps.store.record(ordered(self._deps, order.order, verified))
 
     async def _refused(self, job: str, why: str) -> SessionResult:
         log.warning("session refused", job=job, workflow=activity.info().workflow_id, why=why)

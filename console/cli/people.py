@@ -65,7 +65,7 @@ def logout() -> None:
     # The file goes whatever Vault says: a token that cannot be ended now must at least not lie around.
     session.forget(profile)
     try:
-        pass
+        PersonsVault(session.addresses_at(profile)).revoke(profile.token)
     except JustEnoughError as error:
         ends = datetime.fromtimestamp(profile.expires, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         raise Failure(f"the login file is removed, but the token could not be ended and lives until {ends}: {error}") from error

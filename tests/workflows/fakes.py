@@ -6,10 +6,7 @@ ask what became of a job, not what was called.
 
 from __future__ import annotations
 
-import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
@@ -20,7 +17,6 @@ from temporalio.exceptions import ApplicationError
 from justenough.access import Action, Decision, JobState
 from justenough.approval import Answer, Ladder, Tier, Tiers
 from justenough.events import Event, EventType, event
-from justenough.ids import credential_id, request_id
 from justenough.messages import (
     AnswersInput,
     AnswersResult,
@@ -41,6 +37,8 @@ from justenough.messages import (
     WithdrawInput,
 )
 from justenough.statements import Signed
+from tests.workflows.known import Known, Need
+from tests.workflows.sessions import works
 
 TIERS = Tiers(
     tiers={
@@ -52,138 +50,6 @@ TIERS = Tiers(
 """The shop's own tiers and times."""
 PEOPLE = {"lead": 1, "security": 2, "chief": 3, "chief2": 3}
 """The highest tier that each answers for."""
-BEAT = 0.02
-
-
-@dataclass(frozen=True)
-class Need:
-    """One start request, and what policy says of it: the tier it needs (0: none), or None for denied."""
-
-    tier: int | None = 0
-    optional: bool = False
-
-
-@dataclass
-class Known:
-    """One job: what it was set up to meet, and what became of it."""
-
-    job: str
-    needs: tuple[Need, ...] = (Need(),)
-    session: Callable[[Known], Awaitable[SessionResult]] = field(default=lambda known: works(known))
-    refused: str | None = None
-    timeout: int = 900
-    down: set[str] = field(default_factory=set)
-    """Activities that cannot be done now, each named."""
-    refusing: set[str] = field(default_factory=set)
-    """Activities that refuse for good, or answer only once they are asked again."""
-    unrecordable: bool = False
-    """Whether the ledger takes nothing from revocations: their events must travel with the workflow."""
-    ledger: list[str] = field(default_factory=list)
-    tried: Counter[str] = field(default_factory=Counter)
-    alive: set[str] = field(default_factory=set)
-    """Credentials that work now."""
-    claim: Literal["none", "open", "closed"] = "none"
-    carried: list[str] = field(default_factory=list)
-    """Ids of the events that were recorded with the end."""
-    signals: list[int] = field(default_factory=list)
-    """Numbers of the answers that were examined."""
-    closed: Closed | None = None
-    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
-
-    def request(self, number: int = 1) -> str:
-        """Return the id of one of its requests."""
-        return request_id(self.job, number)
-
-    def answer(self, person: str, decision: str = "approve", number: int = 1) -> dict[str, Any]:
-        """Return a signed answer as it travels."""
-        return {"statement": {"request": self.request(number), "person": person, "decision": decision}, "signature": f"of {person}"}
-
-    async def note(self, *entries: str) -> None:
-        """Write to the ledger, and wake whoever waits for something to change."""
-        async with self.changed:
-            self.ledger += entries
-            self.changed.notify_all()
-
-    async def until(self, holds: Callable[[Known], bool]) -> None:
-        """Return once something holds of this job."""
-        async with self.changed:
-            await self.changed.wait_for(lambda: holds(self))
-
-    async def meets(self, name: str) -> None:
-        """Count one try of an activity; raise where it cannot be done now."""
-        self.tried[name] += 1
-        await self.note()
-        if name in self.refusing:
-            raise ApplicationError("refused", type="Refused", non_retryable=True)
-        if name in self.down:
-            raise ApplicationError("does not answer", type="VaultUnavailable")
-
-
-async def works(known: Known) -> SessionResult:
-    """Issue, run, revoke, prove."""
-    known.alive.add(credential_id(known.job, 1))
-    await known.note("issued")
-    known.alive.clear()
-    await known.note("proven by session")
-    return SessionResult(outcome=JobState.SUCCEEDED, exit_code=0, clean=True)
-
-
-async def stays(known: Known) -> SessionResult:
-    """Issue and run until told to stop or cut off; then revoke and prove."""
-    known.alive.add(credential_id(known.job, 1))
-    await known.note("issued")
-    try:
-        while known.claim == "open":
-            activity.heartbeat()
-            await asyncio.sleep(BEAT)
-        outcome, why = JobState.FAILED, "access_cut"
-    except asyncio.CancelledError:
-        outcome, why = JobState.CANCELLED, "cancelled"
-    known.alive.clear()
-    await known.note("proven by session")
-    return SessionResult(outcome=outcome, exit_code=143, reason=why, stopped=True, clean=True)
-
-
-async def lingers(known: Known) -> SessionResult:
-    """Hear of a cancel and let the process take its time, until its access is cut."""
-    known.alive.add(credential_id(known.job, 1))
-    await known.note("issued")
-    while known.claim == "open":
-        activity.heartbeat()
-        try:
-            await asyncio.sleep(BEAT)
-        except asyncio.CancelledError:
-            await known.note("asked to end")
-    await known.note("proven by session")
-    return SessionResult(outcome=JobState.CANCELLED, exit_code=137, stopped=True, clean=True)
-
-
-async def vanishes(known: Known) -> SessionResult:
-    """Issue, and die with the worker: no heartbeat, no answer, nothing revoked."""
-    known.alive.add(credential_id(known.job, 1))
-    await known.note("issued")
-    await asyncio.Event().wait()
-    raise AssertionError
-
-
-async def breaks(known: Known) -> SessionResult:
-    """Issue, and fail in a way that nobody thought of."""
-    known.alive.add(credential_id(known.job, 1))
-    await known.note("issued")
-    raise ZeroDivisionError
-
-
-async def refuses(known: Known) -> SessionResult:
-    """Find that the order does not hold; issue nothing."""
-    await known.note("session refused")
-    return SessionResult(outcome=JobState.FAILED, reason="refused: the order has expired", clean=True)
-
-
-async def leaves_something(known: Known) -> SessionResult:
-    """End by itself, without having seen everything dead."""
-    known.alive.add(credential_id(known.job, 1))
-    await known.note("issued")
-    return SessionResult(outcome=JobState.SUCCEEDED, exit_code=0, clean=False)
 
 
 class Fakes:
@@ -230,7 +96,9 @@ class Fakes:
         return Decided(requester="requester", timeout=known.timeout, environment="prod", requests=decided)
 
     async def _decided(self, known: Known, number: int, need: Need) -> DecidedRequest:
-        outcome: Literal["allowed", "needs_approval", "denied"] = "needs_approval" if need.tier else "denied" if need.tier is None else "allowed"
+        outcome: Literal["allowed", "needs_approval", "denied"] = (
+            "needs_approval" if need.tier else "denied" if need.tier is None else "allowed"
+        )
         digest, ladder = f"sha256:{number:064}", None
         if need.tier:
             respond_by = TIERS.respond_by(need.tier, now=await self._now())
@@ -325,7 +193,7 @@ class Fakes:
         known.claim = "open"
         granted = ", ".join(str(item.number) for item in order.granted)
         await known.note(f"session with {granted or 'nothing'}")
-        return await known.session(known)
+        return await (known.session or works)(known)
 
     @activity.defn
     async def revoke_job(self, wanted: RevokeInput) -> RevokeResult:

@@ -22,7 +22,8 @@ from justenough.access import JobState
 from justenough.ids import new_job_id
 from justenough.messages import Closed, JobInput
 from justenough.statements import Signed
-from tests.workflows.fakes import Fakes, Known
+from tests.workflows.fakes import Fakes
+from tests.workflows.known import Known
 from workflows.guard import Guard
 from workflows.job import Job
 from workflows.sweep import Prove, Sweep

@@ -9,8 +9,8 @@ import pytest
 
 from justenough.access import JobState
 from justenough.messages import Closed
-from tests.workflows import fakes
-from tests.workflows.fakes import Need
+from tests.workflows import sessions
+from tests.workflows.known import Need
 from tests.workflows.servers import Bench, Started
 
 BUDGET = 30
@@ -50,20 +50,20 @@ async def test_an_order_that_does_not_hold_never_starts_a_session(bench: Bench) 
 
 
 async def test_a_session_that_refuses_leaves_nothing_to_revoke(bench: Bench) -> None:
-    job = await bench.start(session=fakes.refuses)
+    job = await bench.start(session=sessions.refuses)
     assert await job.result() == Closed(state=JobState.FAILED, reason="refused: the order has expired")
     assert job.known.tried["revoke_job"] == 0
 
 
 async def test_what_a_session_could_not_prove_is_revoked_before_the_job_closes_with_its_own_ending(bench: Bench) -> None:
-    job = await bench.start(session=fakes.leaves_something)
+    job = await bench.start(session=sessions.leaves_something)
     assert await job.result() == Closed(state=JobState.SUCCEEDED, exit_code=0)
     assert job.known.ledger[-2:] == ["revoked by compensation", "closed succeeded"]
     assert not job.known.alive
 
 
 async def test_a_session_that_breaks_is_compensated(bench: Bench) -> None:
-    job = await bench.start(session=fakes.breaks)
+    job = await bench.start(session=sessions.breaks)
     assert await job.result() == Closed(state=JobState.FAILED, reason="session_failed: ZeroDivisionError")
     assert not job.known.alive
     assert job.known.tried["run_session"] == 1
@@ -84,7 +84,7 @@ async def test_a_withdrawal_that_is_refused_for_good_does_not_keep_the_job_from_
 
 @pytest.mark.parametrize("activity", ["decide_requests", "close", "revoke_job"])
 async def test_a_step_that_cannot_be_done_now_is_done_later(bench: Bench, activity: str) -> None:
-    job = await bench.start(down={activity}, session=fakes.leaves_something)
+    job = await bench.start(down={activity}, session=sessions.leaves_something)
     await job.known.until(lambda known: known.tried[activity] > 3)
     assert job.known.closed is None
     job.known.down.clear()
@@ -105,7 +105,7 @@ async def test_closing_is_tried_locally_first_and_then_patiently_as_an_ordinary_
 
 @pytest.mark.parametrize("activity", ["close", "revoke_job"])
 async def test_what_must_happen_before_a_job_closes_is_asked_for_again_even_where_it_is_refused(bench: Bench, activity: str) -> None:
-    job = await bench.start(refusing={activity}, session=fakes.leaves_something)
+    job = await bench.start(refusing={activity}, session=sessions.leaves_something)
     closing = asyncio.create_task(job.result())
     await job.known.until(lambda known: known.tried[activity] > 4)
     assert not closing.done()
@@ -115,7 +115,7 @@ async def test_what_must_happen_before_a_job_closes_is_asked_for_again_even_wher
 
 
 async def test_what_the_ledger_could_not_take_travels_with_the_job_until_it_closes(bench: Bench) -> None:
-    job = await bench.start(session=fakes.stays, unrecordable=True)
+    job = await bench.start(session=sessions.stays, unrecordable=True)
     await job.holds()
     await job.handle.signal("revoke_credential", f"c{job.known.job[1:]}-1")
     await job.known.until(lambda known: "revoked 1" in known.ledger)
@@ -129,10 +129,10 @@ async def test_what_the_ledger_could_not_take_travels_with_the_job_until_it_clos
 async def lost(server: Bench) -> AsyncIterator[dict[str, Started]]:
     """Jobs whose worker dies while they run, all at the same time: what tells of a death is ten real seconds of silence."""
     jobs = {
-        "plain": await server.start(session=fakes.vanishes),
-        "revocation away": await server.start(session=fakes.vanishes, down={"revoke_job"}),
-        "answers away": await server.start(session=fakes.vanishes, down={"take_answers"}),
-        "killed": await server.start(session=fakes.vanishes),
+        "plain": await server.start(session=sessions.vanishes),
+        "revocation away": await server.start(session=sessions.vanishes, down={"revoke_job"}),
+        "answers away": await server.start(session=sessions.vanishes, down={"take_answers"}),
+        "killed": await server.start(session=sessions.vanishes),
     }
     await asyncio.gather(*(job.holds() for job in jobs.values()))
     await jobs["answers away"].answers("lead")
@@ -175,5 +175,3 @@ async def test_a_job_that_is_killed_while_its_worker_is_lost_loses_its_access_at
     job = lost["killed"]
     assert (await job.result()).state is JobState.KILLED
     assert job.known.ledger[-3:] == ["revoked by person", "revoked by compensation", "closed killed"]
-
-

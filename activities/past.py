@@ -1,0 +1,69 @@
+"""What the ledger says of a job before its session: the record, where the read model is only its projection. Reads, decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from justenough.events import EventType
+from justenough.views import EntryView, Page
+
+ENTRIES_AT_ONCE = 1000
+MOST_ENTRIES = 20_000
+"""A job that has not run has a handful; who floods its chain keeps it from running, and hides nothing."""
+RAN = frozenset({EventType.JOB_STARTED, EventType.JOB_ENDED, EventType.CREDENTIAL_ISSUED})
+SETTLED = {EventType.APPROVAL_EXPIRED: "expired", EventType.ACCESS_WITHDRAWN: "withdrawn"}
+
+
+class Readable(Protocol):
+    """A ledger; the store is one."""
+
+    def ledger(self, *, job: str | None, after: int, limit: int) -> Page[EntryView]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What had been recorded of a job at one moment."""
+
+    submitted: bool = False
+    why_over: str = ""
+    """Why the job cannot run any more; empty where it still may."""
+    tiers: Mapping[str, int] = field(default_factory=dict)
+    """The tier that each request that ever waited has climbed to."""
+    settled: Mapping[str, str] = field(default_factory=dict)
+    """Requests that were denied, expired or withdrawn, each with which."""
+
+
+def past_of(ledger: Readable, job: str) -> Past:
+    """Return what the ledger says of a job."""
+    entries: list[EntryView] = []
+    page = ledger.ledger(job=job, after=0, limit=ENTRIES_AT_ONCE)
+    entries += page.items
+    while page.next and len(entries) < MOST_ENTRIES:
+        page = ledger.ledger(job=job, after=int(page.next), limit=ENTRIES_AT_ONCE)
+        entries += page.items
+    return Past(why_over="too much has been recorded of this job") if page.next else read_past(entries)
+
+
+def read_past(entries: Iterable[EntryView]) -> Past:
+    """Return what these entries of one job say."""
+    submitted, why_over = False, ""
+    tiers: dict[str, int] = {}
+    settled: dict[str, str] = {}
+    for entry in entries:
+        kind, data = EventType(entry.type), entry.data
+        submitted = submitted or kind is EventType.JOB_SUBMITTED
+        if kind in RAN:
+            why_over = "this job ran already, or has ended; a reset runs nothing again"
+        elif kind in {EventType.APPROVAL_OPENED, EventType.APPROVAL_ESCALATED}:
+            tiers[data["request"]] = max(data["tier"], tiers.get(data["request"], 0))
+        elif how := _settles(kind, data):
+            settled[data["request"]] = how
+    return Past(submitted, why_over, tiers, settled)
+
+
+def _settles(kind: EventType, data: Mapping[str, Any]) -> str | None:
+    if kind is EventType.APPROVAL_DECIDED:
+        return "denied" if data["decision"] == "deny" else None
+    return SETTLED.get(kind)

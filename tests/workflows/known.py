@@ -1,0 +1,79 @@
+"""One job as the fakes know it: what it was set up to meet, what is alive of it, what its ledger says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from temporalio.exceptions import ApplicationError
+
+from justenough.ids import request_id
+from justenough.messages import Closed, SessionResult
+
+
+@dataclass(frozen=True)
+class Need:
+    """One start request, and what policy says of it: the tier it needs (0: none), or None for denied."""
+
+    tier: int | None = 0
+    optional: bool = False
+
+
+@dataclass
+class Known:
+    """One job: what it was set up to meet, and what became of it."""
+
+    job: str
+    needs: tuple[Need, ...] = (Need(),)
+    session: Callable[[Known], Awaitable[SessionResult]] | None = None
+    """How its session goes; None: it works."""
+    refused: str | None = None
+    timeout: int = 900
+    down: set[str] = field(default_factory=set)
+    """Activities that cannot be done now, each named."""
+    refusing: set[str] = field(default_factory=set)
+    """Activities that refuse for good, or answer only once they are asked again."""
+    unrecordable: bool = False
+    """Whether the ledger takes nothing from revocations: their events must travel with the workflow."""
+    ledger: list[str] = field(default_factory=list)
+    tried: Counter[str] = field(default_factory=Counter)
+    alive: set[str] = field(default_factory=set)
+    """Credentials that work now."""
+    claim: Literal["none", "open", "closed"] = "none"
+    carried: list[str] = field(default_factory=list)
+    """Ids of the events that were recorded with the end."""
+    signals: list[int] = field(default_factory=list)
+    """Numbers of the answers that were examined."""
+    closed: Closed | None = None
+    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    def request(self, number: int = 1) -> str:
+        """Return the id of one of its requests."""
+        return request_id(self.job, number)
+
+    def answer(self, person: str, decision: str = "approve", number: int = 1) -> dict[str, Any]:
+        """Return a signed answer as it travels."""
+        return {"statement": {"request": self.request(number), "person": person, "decision": decision}, "signature": f"of {person}"}
+
+    async def note(self, *entries: str) -> None:
+        """Write to the ledger, and wake whoever waits for something to change."""
+        async with self.changed:
+            self.ledger += entries
+            self.changed.notify_all()
+
+    async def until(self, holds: Callable[[Known], bool]) -> None:
+        """Return once something holds of this job."""
+        async with self.changed:
+            await self.changed.wait_for(lambda: holds(self))
+
+    async def meets(self, name: str) -> None:
+        """Count one try of an activity; raise where it cannot be done now."""
+        self.tried[name] += 1
+        await self.note()
+        if name in self.refusing:
+            raise ApplicationError("refused", type="Refused", non_retryable=True)
+        if name in self.down:
+            raise ApplicationError("does not answer", type="VaultUnavailable")
