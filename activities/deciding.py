@@ -15,6 +15,7 @@ from activities import revocation
 from activities.asking import refused, theirs
 from activities.deps import Deps
 from activities.entries import counted_event, decided_event, is_well_formed, ordered, rejected
+from activities.past import past_of
 from activities.verification import Refused, VerifiedOrder, verify_decision, verify_order
 from justenough.access import Decision, Held
 from justenough.approval import Ladder
@@ -57,8 +58,8 @@ class Deciding:
         current = deps.config.current()
         verified = verify_order(deps, order, now=now)
         if isinstance(verified, VerifiedOrder):
-            problems = problems_of(verified.spec, current.catalog)
-            why = "; ".join(map(str, problems))
+            past = past_of(deps.store, order.job)
+            why = past.why_over if past.ended else "; ".join(map(str, problems_of(verified.spec, current.catalog)))
         else:
             why = verified.why
         if isinstance(verified, Refused) or why:

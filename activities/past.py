@@ -27,6 +27,7 @@ class Past:
     """What had been recorded of a job at one moment."""
 
     submitted: bool = False
+    ended: bool = False
     why_over: str = ""
     """Why the job cannot run any more; empty where it still may."""
     tiers: Mapping[str, int] = field(default_factory=dict)
@@ -48,19 +49,20 @@ def past_of(ledger: Readable, job: str) -> Past:
 
 def read_past(entries: Iterable[EntryView]) -> Past:
     """Return what these entries of one job say."""
-    submitted, why_over = False, ""
+    submitted, ended, why_over = False, False, ""
     tiers: dict[str, int] = {}
     settled: dict[str, str] = {}
     for entry in entries:
         kind, data = EventType(entry.type), entry.data
         submitted = submitted or kind is EventType.JOB_SUBMITTED
+        ended = ended or kind is EventType.JOB_ENDED
         if kind in RAN:
             why_over = "this job ran already, or has ended; a reset runs nothing again"
         elif kind in {EventType.APPROVAL_OPENED, EventType.APPROVAL_ESCALATED}:
             tiers[data["request"]] = max(data["tier"], tiers.get(data["request"], 0))
         elif how := _settles(kind, data):
             settled[data["request"]] = how
-    return Past(submitted, why_over, tiers, settled)
+    return Past(submitted, ended, why_over, tiers, settled)
 
 
 def _settles(kind: EventType, data: Mapping[str, Any]) -> str | None:

@@ -16,7 +16,8 @@ from justenough.ids import new_job_id
 from justenough.statements import DecisionStatement, OrderStatement, canonical, digest_of, signable
 from worker.stack import Stack
 
-LIMITS = httpx.Limits(max_connections=128, max_keepalive_connections=128)
+# The console lets go of idle connections after 5 s; a request must not meet that moment.
+LIMITS = httpx.Limits(max_connections=128, max_keepalive_connections=128, keepalive_expiry=2)
 
 
 class FreshToken(httpx.Auth):

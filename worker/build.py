@@ -14,6 +14,7 @@ from temporalio.worker import (
     ActivityInboundInterceptor,
     ExecuteActivityInput,
     Interceptor,
+    UnsandboxedWorkflowRunner,
     Worker,
 )
 
@@ -41,6 +42,9 @@ def build_worker(client: Client, deps: Deps, sandbox: Sandbox) -> Worker:
         client,
         task_queue=settings.task_queue,
         workflows=WORKFLOWS,
+        # The SDK's sandbox imports a workflow's modules anew for each run, which cost as much as everything else that a worker does for a
+        # job. It only finds mistakes, and those are found without it: by import-linter, by tests that run each workflow inside it.
+        workflow_runner=UnsandboxedWorkflowRunner(),
         activities=[
             deciding.decide_requests,
             deciding.take_answers,

@@ -17,7 +17,7 @@ from activities.past import Past
 from activities.vault import Token, VaultDenied, VaultRefused
 from activities.verification import Refused, VerifiedOrder, verify_decision
 from justenough.access import Credential, Decision, Held
-from justenough.approval import Answer, Ladder, approved_tier
+from justenough.approval import Answer, Ladder
 from justenough.catalog import resolved_issue, scope_alias
 from justenough.errors import GiveUp
 from justenough.events import Event, EventType, event
@@ -143,8 +143,7 @@ class Issuer:
         return ladder, attempts
 
     def _why_not_approved(self, ladder: Ladder) -> str:
-        tiers = self._deps.config.current().tiers
-        if not approved_tier(ladder.answers, tiers=tiers, needed=ladder.current, requester=ladder.requester):
+        if ladder.verdict(self._deps.config.current().tiers) != "approved":
             return f"it needs tier {ladder.current} and its valid approvals make no quorum"
         settled = self._past.settled.get(ladder.request)
         return f"the request is {settled}" if settled else ""

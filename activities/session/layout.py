@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 
 from activities.session.interpreters import SYSTEM
@@ -58,7 +59,8 @@ def _links() -> Iterator[str]:
             yield from ("--ro-bind", str(path), str(path))
 
 
-def _parents(paths: Iterable[Path]) -> tuple[Path, ...]:
+@lru_cache(maxsize=64)
+def _parents(paths: tuple[Path, ...]) -> tuple[Path, ...]:
     """Return the folders above these, each once, the outer ones first; without the root."""
     return tuple(dict.fromkeys(folder for path in paths for folder in reversed(path.parents) if folder != Path("/")))
 

@@ -60,7 +60,7 @@ class Stopped(Exception):
 class Life:
     """Acquires and releases on one screen: whatever `_work` does, `_end` follows."""
 
-    def __init__(  # noqa: PLR0913 - each is a part of what one session is
+    def __init__(
         self, deps: Deps, sandbox: Sandbox, order: SessionInput, verified: VerifiedOrder, past: Past, *, owner: str, run: str
     ) -> None:
         self._deps = deps

@@ -50,6 +50,8 @@ class JobProcess:
     _room: Room
     _init: int | None = None
     """pidfd of the first process in the job's pid namespace: once it is gone, so are all others in there."""
+    _empty: bool = False
+    """Whether that first process was gone before it could be held: then so were all others in there."""
     _belongs: Belongs = _nobody
     _killed: bool = False
     left: tuple[int, ...] = ()
@@ -137,7 +139,8 @@ class JobProcess:
                 self._outer.kill()
             os.close(self.output)
             raise
-        self._init = self._handle_of(told.get("child-pid"))
+        self._init = self._handle_of(child := told.get("child-pid"))
+        self._empty = self._init is None and child is not None and members.is_gone(child)
         self._belongs = self._membership(told.get("pid-namespace"))
         self._ended = asyncio.create_task(self._end(), name=f"end of {self.launch.job}")
 
@@ -180,10 +183,10 @@ class JobProcess:
         """Kill whatever the first process left behind, until none is left."""
         try:
             async with asyncio.timeout(LAST_RESORT):
-                if self._init is None:
-                    await self._clear_one_by_one()
-                else:
+                if self._init is not None:
                     await self._clear_namespace(self._init)
+                elif not self._empty:
+                    await self._clear_one_by_one()
         except TimeoutError:
             self.left = tuple(members.find(self._belongs))
             log.error("processes of a job cannot be killed", job=self.launch.job, pids=self.left)  # noqa: TRY400 - the timeout says nothing

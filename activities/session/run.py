@@ -87,8 +87,9 @@ class Sessions:
         """Tell Temporal each second and the store every ten that this session lives; stop it where its claim was closed."""
 
         async def beat() -> None:
-            renewed = 0.0
             loop = asyncio.get_running_loop()
+            # The claim, which was made a moment ago, is the first renewal.
+            renewed = loop.time()
             while True:
                 activity.heartbeat()
                 if loop.time() - renewed >= RENEW_EVERY:

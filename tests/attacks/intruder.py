@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import threading
 from collections.abc import Coroutine, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -14,11 +15,13 @@ from typing import Any, TypeVar
 
 from temporalio import workflow
 from temporalio.api.common.v1 import Payload, Payloads, WorkflowExecution
+from temporalio.api.history.v1 import HistoryEvent
 from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest, SignalWorkflowExecutionRequest
 from temporalio.client import Client, WorkflowFailureError
 from temporalio.common import RetryPolicy, WorkflowIDConflictPolicy
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import ActivityError
+from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from tests.people import Human
@@ -29,6 +32,7 @@ QUEUE = "intruder"
 OURS = "justenough-dev"
 ONCE = RetryPolicy(maximum_attempts=1)
 LONG = timedelta(seconds=40)
+PATIENCE = 60.0
 
 T = TypeVar("T")
 
@@ -74,25 +78,36 @@ class Stranger:
 
 
 class Intruder:
-    """Blocking, so that tests read top to bottom; one event loop behind it."""
+    """Blocking, so that tests read top to bottom; an event loop of its own turns behind it."""
 
-    def __init__(self, stack: Stack, runner: asyncio.Runner, client: Client) -> None:
+    def __init__(self, stack: Stack, loop: asyncio.AbstractEventLoop, client: Client) -> None:
         self._stack = stack
-        self._runner = runner
+        self._loop = loop
         self.client = client
 
     @classmethod
     @contextmanager
     def entered(cls, stack: Stack) -> Iterator[Intruder]:
-        """Be inside for the length of a block."""
+        """Be inside for the length of a block, with a worker of one's own."""
         assert stack.temporal
-        with asyncio.Runner() as runner:
-            client = runner.run(Client.connect(stack.temporal, data_converter=pydantic_data_converter))
-            yield cls(stack, runner, client)
+        loop = asyncio.new_event_loop()
+        turning = threading.Thread(target=loop.run_forever)
+        turning.start()
+        try:
+            client = _done(Client.connect(stack.temporal, data_converter=pydantic_data_converter), loop)
+            worker = Worker(client, task_queue=QUEUE, workflows=[FalseJob, Stranger], workflow_runner=UnsandboxedWorkflowRunner())
+            working = asyncio.run_coroutine_threadsafe(worker.run(), loop)
+            yield cls(stack, loop, client)
+            _done(worker.shutdown(), loop)
+            working.result(PATIENCE)
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+            turning.join()
+            loop.close()
 
     def does(self, work: Coroutine[Any, Any, T]) -> T:
         """Run something against Temporal to its end."""
-        return self._runner.run(work)
+        return _done(work, self._loop)
 
     def signals(self, job: str, name: str, *payloads: Payload) -> None:
         """Send a signal with any payloads, well-formed or not."""
@@ -107,25 +122,16 @@ class Intruder:
     def runs(self, kind: str, workflow_id: str, *calls: Call) -> list[Any]:
         """Run a workflow of the intruder's own code under this id, instead of whichever ran, and return what each activity answered."""
 
-        async def run() -> list[Any]:
-            worker = Worker(
-                self.client,
+        return self.does(
+            self.client.execute_workflow(
+                kind,
+                [[call.activity, call.argument] for call in calls],
+                id=workflow_id,
                 task_queue=QUEUE,
-                workflows=[FalseJob, Stranger],
-                workflow_runner=UnsandboxedWorkflowRunner(),
-                max_cached_workflows=0,
+                id_conflict_policy=WorkflowIDConflictPolicy.TERMINATE_EXISTING,
+                result_type=list[Any],
             )
-            async with worker:
-                found: list[Any] = await self.client.execute_workflow(
-                    kind,
-                    [[call.activity, call.argument] for call in calls],
-                    id=workflow_id,
-                    task_queue=QUEUE,
-                    id_conflict_policy=WorkflowIDConflictPolicy.TERMINATE_EXISTING,
-                )
-                return found
-
-        return self.does(run())
+        )
 
     def starts(self, order: dict[str, Any]) -> None:
         """Start the installation's own workflow Job with this argument, past the console, and wait for its end."""
@@ -139,32 +145,53 @@ class Intruder:
 
         self.does(run())
 
-    def resets(self, job: str, *, to: int) -> None:
-        """Reset the newest run of a job to an event, and wait for the new run's end."""
+    def resets(self, job: str, *, to: int, then: Any = None, wait: bool = True) -> None:
+        """Reset the newest run of a job to its first (0), second or last (-1) task, send the new run an answer, wait for its end."""
 
         async def run() -> None:
-            run_id = (await self.client.get_workflow_handle(job).describe()).run_id
+            before = self.client.get_workflow_handle(job)
+            run_id = (await before.describe()).run_id
+            places = [event.event_id async for event in before.fetch_history_events() if _is_reset_point(event)]
             execution = WorkflowExecution(workflow_id=job, run_id=run_id)
             request = ResetWorkflowExecutionRequest(
                 namespace="default",
                 workflow_execution=execution,
                 reason="an attack",
-                workflow_task_finish_event_id=to,
-                request_id=f"{run_id}-{to}",
+                workflow_task_finish_event_id=places[to],
+                request_id=run_id,
             )
-            answer = await self.client.workflow_service.reset_workflow_execution(request)
-            await self.client.get_workflow_handle(job, run_id=answer.run_id).result()
+            answered = await self.client.workflow_service.reset_workflow_execution(request)
+            after = self.client.get_workflow_handle(job, run_id=answered.run_id)
+            if then is not None:
+                with suppress(RPCError):
+                    await after.signal("decide", then)
+            if wait:
+                await after.result()
 
         self.does(run())
 
-    def workflow_tasks(self, job: str) -> list[int]:
-        """Return the numbers of the events to which the newest run of a job can be reset, oldest first."""
+    def histories(self) -> list[tuple[str, list[bytes]]]:
+        """Return every workflow's events, each as it travels and as Temporal exports it."""
 
-        async def run() -> list[int]:
-            history = await self.client.get_workflow_handle(job).fetch_history()
-            return [event.event_id for event in history.events if event.HasField("workflow_task_completed_event_attributes")]
+        async def run() -> list[tuple[str, list[bytes]]]:
+            found = []
+            async for each in self.client.list_workflows():
+                history = await self.client.get_workflow_handle(each.id, run_id=each.run_id).fetch_history()
+                raw = [event.SerializeToString() for event in history.events]
+                found.append((f"{each.workflow_type} {each.id}", [history.to_json().encode(), *raw]))
+            return found
 
         return self.does(run())
+
+    def knows(self, job: str) -> bool:
+        """Whether Temporal knows a workflow of this id."""
+        try:
+            self.does(self.client.get_workflow_handle(job).describe())
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise
+            return False
+        return True
 
     def terminates(self, job: str) -> None:
         """Terminate a job's workflow."""
@@ -175,6 +202,14 @@ class Intruder:
         file = Path(self._stack.database_url.removeprefix("sqlite:///"))
         with closing(sqlite3.connect(file, timeout=10)) as connection, connection:
             return connection.execute(statement, values).rowcount
+
+
+def _done(work: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> T:
+    return asyncio.run_coroutine_threadsafe(work, loop).result(PATIENCE)
+
+
+def _is_reset_point(event: HistoryEvent) -> bool:
+    return event.HasField("workflow_task_completed_event_attributes")
 
 
 def plain(value: Any) -> Payload:

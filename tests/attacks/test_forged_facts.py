@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.attacks.intruder import Call, Intruder, answer, granted, ledger, session, told
+from tests.attacks.intruder import Call, Intruder, answer, ledger, told
 from tests.people import Human
 from tests.shop import Shop, Witness, access, spec
 
@@ -69,7 +69,7 @@ def test_a_stranger_can_count_decide_climb_withdraw_and_close_nothing(ops: Human
 @pytest.mark.parametrize(
     "changes",
     [{"requester": "somebody"}, {"current": 0}, {"needed": 0, "current": 0}, {"digest": "sha256:" + "0" * 64}, {"ttl": 3600}],
-    ids=lambda changes: ",".join(changes),
+    ids=",".join,
 )
 def test_an_answer_to_something_else_than_was_recorded_does_not_count(
     ops: Human, lead: Human, auditor: Human, intruder: Intruder, changes: dict[str, Any]

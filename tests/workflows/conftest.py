@@ -11,7 +11,14 @@ from tests.workflows.servers import Bench, real, skipping
 
 @pytest.fixture(scope="session")
 async def bench() -> AsyncIterator[Bench]:
-    """Time is skipped while a result is awaited. This server applies no ParentClosePolicy."""
+    """Time is skipped while a result is awaited. No guards here: this server cancels no children, and skips no more time once it had one."""
+    async with skipping() as opened, opened.worker():
+        yield opened
+
+
+@pytest.fixture
+async def fresh() -> AsyncIterator[Bench]:
+    """The same for one test alone, which may start a guard once it needs no more time skipped."""
     async with skipping() as opened, opened.worker():
         yield opened
 

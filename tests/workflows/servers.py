@@ -6,7 +6,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from workflows.sweep import Prove, Sweep
 
 WORKFLOWS = (Job, Guard, Sweep, Prove)
 QUEUE = "justenough-test"
+HEARTBEATS = timedelta(milliseconds=50)
 ATTRIBUTES = tuple(SearchAttributeKey.for_keyword(f"JustEnough{name}") for name in ("State", "Environment", "Requester"))
 PROGRAMS = Path(sys.executable).parent
 
@@ -45,14 +46,19 @@ class Started:
         """Return what it came to."""
         return await self.handle.result()
 
+    async def requests(self) -> list[tuple[str, int]]:
+        """Return state and tier of each request that people were asked for, as the workflow says."""
+        return [(item["state"], item["tier"]) for item in (await self.view())["requests"].values()]
+
     async def reaches(self, state: str) -> None:
         """Return once the workflow says that it is in a state."""
         while (await self.view())["state"] != state:
             pass
 
     async def waits(self) -> None:
-        """Return once it waits for people."""
-        await self.reaches("awaiting_approval")
+        """Return once it waits for people, seen by the clock that it has set. A query would wake a worker that has forgotten it."""
+        while "timer_started" not in await self.history():
+            pass
 
     async def holds(self) -> None:
         """Return once its session has issued."""
@@ -88,9 +94,18 @@ class Bench:
 
     def worker(self, queue: str = QUEUE, **more: Any) -> Worker:
         """Return a worker with the fakes."""
-        return Worker(self.client, task_queue=queue, workflows=WORKFLOWS, activities=self.fakes.activities, **more)
+        return Worker(
+            self.client,
+            task_queue=queue,
+            workflows=WORKFLOWS,
+            activities=self.fakes.activities,
+            # A cancel travels back with a heartbeat: the default would wait eight seconds for the next one.
+            max_heartbeat_throttle_interval=HEARTBEATS,
+            default_heartbeat_throttle_interval=HEARTBEATS,
+            **more,
+        )
 
-    async def start(self, queue: str = QUEUE, **setup: Any) -> Started:
+    async def start(self, queue: str = QUEUE, *, run_timeout: timedelta | None = None, **setup: Any) -> Started:
         """Start a job that meets what `setup` says (fields of `Known`)."""
         known = self.fakes.know(Known(job=new_job_id("test", now=datetime.now(UTC)), **setup))
         values = zip(ATTRIBUTES, (JobState.PENDING.value, "prod", "ops"), strict=True)
@@ -101,6 +116,7 @@ class Bench:
             task_queue=queue,
             id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
             result_type=Closed,
+            run_timeout=run_timeout,
             search_attributes=TypedSearchAttributes([SearchAttributePair(key, value) for key, value in values]),
         )
         return Started(handle, known)

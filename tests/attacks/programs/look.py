@@ -1,0 +1,67 @@
+"""A job that looks for whatever it may not see: prints what it could read, list, trace, signal, become. look.json says what to try."""
+
+# ruff: noqa: T201 - its output is what it is for
+
+import contextlib
+import ctypes
+import json
+import os
+from pathlib import Path
+
+ATTACH = 16
+OF_A_PROCESS = ("environ", "mem", "maps", "cmdline", "cwd/stack.json", "root/etc/shadow", "fd/0")
+asked = json.loads(Path("look.json").read_text())
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def opens(path: str) -> bool:
+    """Whether there is anything to read in a file."""
+    with contextlib.suppress(OSError), Path(path).open("rb") as file:
+        return bool(file.read(1))
+    return False
+
+
+def lists(path: str) -> bool:
+    """Whether there is anything to see in a folder."""
+    with contextlib.suppress(OSError):
+        return any(True for _ in Path(path).iterdir())
+    return False
+
+
+def signals(pid: int) -> bool:
+    """Whether a process could be signalled."""
+    with contextlib.suppress(OSError):
+        os.kill(pid, 0)
+        return True
+    return False
+
+
+def becomes(user: int) -> bool:
+    """Whether this process can be another user's."""
+    with contextlib.suppress(OSError):
+        os.setuid(user)
+        return True
+    return False
+
+
+def tells(folder: Path) -> bool:
+    """Whether a process shows the mark that another job carries."""
+    mark = asked["mark"].encode()
+    for name in ("environ", "cmdline"):
+        with contextlib.suppress(OSError):
+            if mark in (folder / name).read_bytes():
+                return True
+    return False
+
+
+files = [*asked["files"], *(f"/proc/{pid}/{name}" for pid in asked["pids"] for name in OF_A_PROCESS)]
+found = {
+    "control": Path("look.py").read_text()[:3],
+    "read": [path for path in files if opens(path)],
+    "listed": [path for path in asked["folders"] if lists(path)],
+    "traced": [pid for pid in asked["pids"] if libc.ptrace(ATTACH, pid, 0, 0) == 0],
+    "signalled": [pid for pid in asked["pids"] if signals(pid)],
+    "others": [folder.name for folder in Path("/proc").glob("[0-9]*") if tells(folder)],
+    "became": [user for user in (0, *asked["users"]) if becomes(user)],
+}
+print(json.dumps(found))

@@ -1,0 +1,44 @@
+"""A job that gives its secrets away in every way that a careless program has."""
+
+# ruff: noqa: T201 - its output is what it is for
+
+import base64
+import os
+import sys
+import time
+import urllib.parse
+from pathlib import Path
+from typing import TextIO
+
+
+def slowly(parts: tuple[str, ...], stream: TextIO) -> None:
+    """Write in pieces, each one on its way before the next."""
+    for part in parts:
+        stream.write(part)
+        stream.flush()
+        time.sleep(0.05)
+    stream.write("\n")
+
+
+def tell(secret: str) -> None:
+    """Print a secret in every form that there is."""
+    half = len(secret) // 2
+    print("plain", secret)
+    print("url", urllib.parse.quote(secret, safe=""), urllib.parse.quote_plus(secret))
+    for before in ("", "u:", "us:"):
+        print("base64", base64.b64encode((before + secret).encode()).decode())
+        print("base64 for urls", base64.urlsafe_b64encode((before + secret).encode()).decode())
+    print("bytes", secret.encode(), "repr", repr(secret), "hex", secret.encode().hex())
+    print("x" * 70_000 + secret + "y" * 70_000)
+    slowly((secret[:half], secret[half:]), sys.stdout)
+    slowly((secret[:3], secret[3:half], secret[half:]), sys.stderr)
+    print("in a url https://user:" + secret + "@host/", file=sys.stderr, flush=True)
+
+
+print("control", sys.argv[1], flush=True)
+for name in sys.argv[2:]:
+    tell(os.environ[name])
+for file in Path(os.environ["JUSTENOUGH_FILES"]).iterdir():
+    print(file.read_text(), flush=True)
+print("told all", flush=True)
+sys.exit(3)

@@ -1,0 +1,210 @@
+"""No secret value and no bearer token is anywhere but where it belongs. The same scan finds what was planted on purpose, so it can find."""
+
+from __future__ import annotations
+
+import base64
+import json
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from justenough import bundle
+from tests.attacks import scanning
+from tests.attacks.intruder import Intruder
+from tests.attacks.scanning import IDENTITY_TOKEN, VAULT_TOKEN, Scanned, everything
+from tests.people import Human
+from tests.shop import Shop, Witness, access, spec
+from worker.stack import Stack
+
+pytestmark = pytest.mark.servers
+
+PROGRAM = Path(__file__).with_name("programs") / "tell.py"
+CONTROL = f"control-{uuid.uuid4().hex}"
+FALSE_TOKENS = {f"s.{uuid.uuid4().hex[:24]}".encode(), b"eyJhbGciOiJF.eyJpc3MiOiJ4." + uuid.uuid4().hex.encode()}
+TOKEN = f"canary/{uuid.uuid4().hex}+ä='&\"?"
+"""An API key with everything in it that forms of writing change."""
+OWN = {
+    "file vault-admin.token": "the embedded stack's own admin token, for `vault setup`",
+    "file worker.approle.json": "how the worker logs in",
+    "file console.approle.json": "how the console logs in",
+    "file people.json": "the embedded people's passwords",
+    "file stack.json": "CONTRACT.md: it tells them",
+}
+"""Files that hold a secret of the embedded stack's on purpose, all 0600."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What jobs were given, and what one scan of everything found afterwards."""
+
+    jobs: dict[str, dict[str, Any]]
+    logs: dict[str, str]
+    secrets: dict[str, str]
+    scanned: Scanned
+
+
+@contextmanager
+def api_key(shop: Shop, value: str) -> Iterator[None]:
+    """Let the helpdesk's key be this one for the length of a block."""
+    with shop.admin() as vault:
+        before = vault.get("kv/data/tenants/acme/helpdesk").raise_for_status().json()["data"]["data"]
+        vault.post("kv/data/tenants/acme/helpdesk", json={"data": {"token": value}}).raise_for_status()
+        try:
+            yield
+        finally:
+            vault.post("kv/data/tenants/acme/helpdesk", json={"data": before}).raise_for_status()
+
+
+def telling(*names: str, first: str = "true", **more: Any) -> dict[str, Any]:
+    """Return what a spec needs to run the program that tells, after something else."""
+    script = f'{first}; exec python3 tell.py "$@"'
+    run = {"command": ["bash", "-c", script, "sh", CONTROL, *names], "timeout": "2m"}
+    return {"run": run, "labels": {"planted": CONTROL}, **more}
+
+
+KEY = {"resource": "helpdesk-api", "action": "read", "ttl": "5m", "reason": "a test", "deliver": {"env": {"KEY": "token"}}}
+IN_A_FILE = {"file": {"path": "db.json"}, "env": {"PGUSER": "username", "PGPASSWORD": "password"}}
+
+
+@pytest.fixture(scope="module")
+def told(whole: Stack, shop: Shop, intruder: Intruder, ops: Human, lead: Human, auditor: Human) -> Told:
+    """Jobs that give away all they get, each ending differently; controls planted where jobs do not reach; then one scan of everything."""
+    content = bundle.pack({"tell.py": (PROGRAM.read_bytes(), False)})
+    sent = ops.api.post("bundles", content=content, headers={"Content-Type": "application/gzip"}).raise_for_status()
+    digest = sent.json()["digest"]
+    witness = Witness()
+    secrets = {"api key": TOKEN}
+
+    def launched(*items: dict[str, Any], **changes: Any) -> str:
+        return ops.launch({**spec("", *items), **changes}, bundle=digest)
+
+    with api_key(shop, TOKEN):
+        ids = {
+            "api key": launched(KEY, **telling("KEY")),
+            "undeliverable": launched({**KEY, "deliver": {"env": {"KEY": "no-such-field"}}}, **telling("KEY")),
+            "no program": launched(KEY, run={"command": ["/no/such/program"], "timeout": "1m"}),
+        }
+        for name, items, ending in (
+            ("read", [access(deliver=IN_A_FILE)], "true"),
+            ("approved", [access(action="write", deliver=IN_A_FILE)], "true"),
+            ("killed", [access()], "python3 tell.py x PGPASSWORD; sleep 300"),
+        ):
+            ids[name] = launched(*items, **telling("PGPASSWORD", "PGUSER", first=f"{witness.hand_over}; {ending}"))
+            if name == "approved":
+                assert lead.answer(ops.until(ids[name], "awaiting_approval")["requests"][0]).status_code == 200
+            login = witness.login()
+            secrets[f"password of {name}"] = login.password
+        until_logged(auditor, ids["killed"], "told all")
+        assert ops.api.post(f"jobs/{ids['killed']}/kill").status_code == 202
+        jobs = {name: ops.until(job) for name, job in ids.items()}
+    witness.close()
+    plant(whole, shop)
+    wanted = {**secrets, **of_the_stack(whole, ops, lead, auditor), "control": CONTROL}
+    logs = {name: log_of(auditor, job) for name, job in ids.items()}
+    return Told(jobs, logs, secrets, scanning.scan(everything(whole, intruder, auditor, ids.values()), wanted))
+
+
+def log_of(reader: Human, job: str) -> str:
+    """Return what a job printed, as the API shows it."""
+    items = reader.api.get(f"jobs/{job}/logs", params={"limit": 1000}).raise_for_status().json()["items"]
+    return "".join(item["text"] for item in items)
+
+
+def until_logged(reader: Human, job: str, text: str) -> None:
+    """Return once a job has printed something; the API's own pace is the pause, the suite's timeout the end."""
+    while text not in log_of(reader, job):
+        assert reader.job(job)["state"] == "running"
+
+
+def plant(stack: Stack, shop: Shop) -> None:
+    """Put the control where no job of ours can put anything: the servers' logs, the audit log, a figure's file, a bundle's folder."""
+    with shop.admin() as vault:
+        vault.get(f"kv/data/{CONTROL}")
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(make_conninfo(shop.dsn, user=CONTROL, password="x"))
+    httpx.get(f"{stack.console}/{CONTROL}", trust_env=False)
+    for child in ("worker", "console", "supervisor", "temporal", "vault"):
+        with (stack.home / "logs" / f"{child}.log").open("a") as log:
+            log.write(f"planted {CONTROL}\n")
+    with (stack.home / "logs" / "worker.log").open("ab") as log:
+        log.writelines(b"planted %b\n" % token for token in FALSE_TOKENS)
+
+
+def of_the_stack(stack: Stack, *people: Human) -> dict[str, str]:
+    """Return the secrets of people and servers by which somebody could act as them."""
+    found = {f"password of {name}": user.password for name, user in stack.users.items()}
+    found |= {f"vault token of {person.name}": person.vault.headers["X-Vault-Token"] for person in people}
+    found |= {"admin token": stack.admin_token_file.read_text().strip()}
+    for name in ("worker", "console"):
+        found[f"login of {name}"] = read_secret(stack.home / f"{name}.approle.json")
+    return found
+
+
+def read_secret(file: Path) -> str:
+    """Return an AppRole's secret id."""
+    return str(json.loads(file.read_text())["secret_id"])
+
+
+def test_nothing_but_the_control_is_found(told: Told) -> None:
+    stray = {(name, place) for name, place in told.scanned.found if name != "control" and place not in OWN}
+    assert stray == set()
+    assert told.scanned.names >= {"control"}
+    assert told.scanned.names.isdisjoint(told.secrets)
+
+
+def test_the_control_is_found_in_every_kind_of_place(told: Told) -> None:
+    found = told.scanned.where("control")
+    job = told.jobs["read"]["id"]
+    planted = {
+        f"history of Job {job}",
+        *("table ledger", "table jobs", "table orders", "table logs"),
+        *("file vault/audit.log", "file logs/postgres.log", "file logs/worker.log", "file logs/console.log", "file logs/temporal.log"),
+        *("file logs/supervisor.log", "file logs/vault.log"),
+        *("api jobs", "api logs", "api timeline", "api ledger"),
+    }
+    assert planted - found == set()
+    assert any(place.startswith("file justenough.db") for place in found)
+    assert any(place.startswith("file temporal/") for place in found)
+
+
+def test_no_bearer_token_but_the_planted_ones_is_anywhere(told: Told, ops: Human) -> None:
+    assert VAULT_TOKEN.fullmatch(ops.vault.headers["X-Vault-Token"].encode())
+    assert IDENTITY_TOKEN.fullmatch(ops.vault.get("identity/oidc/token/je-console").json()["data"]["token"].encode())
+    assert {(token, place) for token, place in told.scanned.tokens if place not in OWN} == {
+        (token, "file logs/worker.log") for token in FALSE_TOKENS
+    }
+
+
+@pytest.mark.parametrize("before", ["", "u", "us", "use"])
+def test_the_scan_knows_base64_wherever_it_begins(before: str) -> None:
+    for after in ("", "x", "xy"):
+        text = (before + TOKEN + after).encode()
+        assert any(form in base64.b64encode(text) for form in scanning.forms_of(TOKEN))
+        assert any(form in base64.urlsafe_b64encode(text) for form in scanning.forms_of(TOKEN))
+
+
+def test_jobs_logs_have_marks_where_the_secrets_were(told: Told) -> None:
+    for name in ("api key", "read", "approved"):
+        assert told.logs[name].count("[redacted]") >= 10, told.logs[name][-500:]
+        assert "told all" in told.logs[name]
+        assert f"control {CONTROL}" in told.logs[name]
+    assert (told.jobs["read"]["state"], told.jobs["read"]["exit_code"]) == ("failed", 3)
+    assert told.jobs["killed"]["state"] == "killed"
+
+
+def test_failures_name_fields_and_never_values(told: Told) -> None:
+    assert "no field no-such-field" in told.jobs["undeliverable"]["reason"]
+    assert told.jobs["no program"]["state"] == "failed"
+
+
+def test_files_that_hold_a_secret_on_purpose_are_their_owners_alone(told: Told, whole: Stack) -> None:
+    del told
+    assert {oct((whole.home / place.removeprefix("file ")).stat().st_mode & 0o777) for place in OWN} == {"0o600"}

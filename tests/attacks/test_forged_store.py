@@ -1,0 +1,114 @@
+"""Rows of the store changed past everything: nothing is issued for them, and what runs is what was signed."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from tests.attacks.intruder import Intruder, answer, granted, in_group, job_input, plain, session, told
+from tests.people import Human
+from tests.shop import Shop, access, spec
+
+pytestmark = pytest.mark.servers
+
+WRITE = access(action="write", deliver={})
+
+
+def waiting(ops: Human, script: str = "true") -> dict[str, Any]:
+    """Launch a job that needs an approval, and return its request."""
+    found: dict[str, Any] = ops.until(ops.launch(spec(script, WRITE)), "awaiting_approval")["requests"][0]
+    return found
+
+
+def test_a_request_made_approved_in_the_store_is_not_issued(ops: Human, auditor: Human, shop: Shop, intruder: Intruder) -> None:
+    request = waiting(ops)
+    job = request["job_id"]
+    approval = (
+        "INSERT INTO approvals VALUES (?, ?, 'lead', 'x', 3, 'approve', 'x', 300, '2026-01-01 00:00:00.000000')",
+        "x" + job,
+        request["id"],
+    )
+    assert (
+        intruder.writes("UPDATE requests SET state = 'approved', granted_ttl = 300, tier = 0, current_tier = 0 WHERE job_id = ?", job) == 1
+    )
+    assert intruder.writes(*approval) == 1
+    assert intruder.writes("UPDATE jobs SET state = 'running' WHERE id = ?", job) == 1
+    # Whatever asks for the job now, a false worker too, meets a session that looks for signatures.
+    (answered,) = intruder.runs("Job", job, session(job_input_of(auditor, job), granted(job, 1)))
+    assert answered["outcome"] == "denied"
+    assert "make no quorum" in answered["reason"]
+    assert told(auditor, job, "credential.issued") == []
+    assert [entry["outcome"] for entry in told(auditor, job, "access.decided")] == ["needs_approval", "needs_approval"]
+    assert shop.users_of(job) == []
+    assert shop.tokens_of(job) == []
+
+
+def job_input_of(auditor: Human, job: str) -> dict[str, Any]:
+    """Return a job's order as its first ledger entry tells it, in the form in which people send one."""
+    (data,) = told(auditor, job, "job.submitted")
+    return {"id": job, "spec": data["spec"], "params": data["params"], "bundle": data["bundle"], **data["order"]}
+
+
+def test_a_job_whose_rows_were_changed_runs_as_it_was_signed(ops: Human, lead: Human, intruder: Intruder) -> None:
+    request = waiting(ops, "echo as signed")
+    job = request["job_id"]
+    forged = json.dumps(spec("echo as forged", WRITE))
+    assert intruder.writes("UPDATE orders SET spec = ? WHERE job = ?", forged, job) == 1
+    assert (
+        intruder.writes("UPDATE jobs SET task = 'harmless', data_scope = '{\"tenant\": \"globex\"}', requester_id = 'x' WHERE id = ?", job)
+        == 1
+    )
+    assert lead.answer(request).status_code == 200
+    seen = lead.until(job)
+    assert seen["state"] == "succeeded"
+    assert "".join(item["text"] for item in lead.api.get(f"jobs/{job}/logs").json()["items"]) == "as signed\n"
+    assert "acme" in seen["credentials"][0]["lease_id"]
+
+
+def test_an_order_changed_in_the_store_does_not_start(ops: Human, auditor: Human, shop: Shop, intruder: Intruder) -> None:
+    # What the console's reconciler would do with such a row: start it as it stands.
+    order = ops.order(spec("true", WRITE))
+    intruder.starts(job_input(order, spec=spec("cat /etc/passwd", access())))
+    assert [entry["why"] for entry in told(auditor, order["id"], "job.refused")] == ["the order is for another spec"]
+    assert told(auditor, order["id"], "credential.issued") == []
+    assert shop.users_of(order["id"]) == []
+
+
+def test_a_launcher_who_is_hidden_in_the_store_still_cannot_approve(ops: Human, auditor: Human, shop: Shop, intruder: Intruder) -> None:
+    request = waiting(ops)
+    job = request["job_id"]
+    intruder.writes("UPDATE requests SET requester_id = 'x' WHERE job_id = ?", job)
+    intruder.writes("UPDATE jobs SET requester_id = 'x', requester = 'x' WHERE id = ?", job)
+    with in_group(shop, "support-leads", add=[ops.id]):
+        # As a console would hand it on that believes the store.
+        intruder.signals(job, "decide", plain(ops.decision(request)))
+        end = time.monotonic() + 20
+        while not told(auditor, job, "approval.rejected"):
+            assert time.monotonic() < end, "the attempt is not in the ledger"
+            time.sleep(0.02)
+    assert auditor.job(job)["requests"][0]["state"] == "pending"
+    assert "that they launched" in told(auditor, job, "approval.rejected")[0]["why"]
+    assert told(auditor, job, "credential.issued") == []
+
+
+def test_a_denial_wiped_from_the_store_still_stands(
+    ops: Human, lead: Human, security: Human, auditor: Human, shop: Shop, intruder: Intruder
+) -> None:
+    order = ops.order(spec("true", WRITE))
+    job = ops.api.post("jobs", json=order).raise_for_status().json()["id"]
+    request = ops.until(job, "awaiting_approval")["requests"][0]
+    too_late = answer(security.decision(request))
+    assert lead.answer(request, "deny").status_code == 200
+    assert ops.until(job)["state"] == "denied"
+    intruder.writes("UPDATE requests SET state = 'approved' WHERE job_id = ?", job)
+    intruder.writes("UPDATE jobs SET state = 'awaiting_approval', ended_at = NULL WHERE id = ?", job)
+    intruder.writes("DELETE FROM approvals WHERE request_id = ?", request["id"])
+    intruder.writes("DELETE FROM claims WHERE job = ?", job)
+    (answered,) = intruder.runs("Job", job, session(order, granted(job, 1, too_late)))
+    assert "has ended" in answered["reason"]
+    assert told(auditor, job, "credential.issued") == []
+    assert told(auditor, job, "job.refused")
+    assert shop.users_of(job) == []

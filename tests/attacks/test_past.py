@@ -1,0 +1,63 @@
+"""What the ledger says of a job before its session, told from its entries alone."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from activities.past import ENTRIES_AT_ONCE, MOST_ENTRIES, past_of, read_past
+from justenough.events import EventType
+from justenough.views import EntryView, Page
+
+REQUEST = "r-dev-01arz3ndektsv4rrffq69g5fav-1"
+
+
+def entry(kind: EventType, **data: Any) -> EntryView:
+    said = {"request": REQUEST, **data}
+    return EntryView(position=1, job="j", seq=1, id="x", type=kind.value, at=datetime(2026, 1, 1, tzinfo=UTC), data=said, prev="", hash="")
+
+
+class Endless:
+    """A ledger that somebody floods while it is read."""
+
+    def ledger(self, *, job: str | None, after: int, limit: int) -> Page[EntryView]:
+        del job
+        assert limit == ENTRIES_AT_ONCE
+        assert after < 2 * MOST_ENTRIES, "it is read for ever"
+        return Page(items=(entry(EventType.APPROVAL_REJECTED),) * limit, next=str(after + limit))
+
+
+@pytest.mark.parametrize("kind", [EventType.JOB_STARTED, EventType.JOB_ENDED, EventType.CREDENTIAL_ISSUED])
+def test_a_job_that_started_ended_or_was_issued_anything_does_not_run_again(kind: EventType) -> None:
+    assert read_past([entry(EventType.JOB_SUBMITTED), entry(kind)]).why_over
+    assert not read_past([entry(EventType.JOB_SUBMITTED), entry(EventType.JOB_REFUSED)]).why_over
+
+
+@pytest.mark.parametrize(
+    "kind, data, how",
+    [
+        (EventType.APPROVAL_DECIDED, {"decision": "deny"}, "denied"),
+        (EventType.APPROVAL_EXPIRED, {}, "expired"),
+        (EventType.ACCESS_WITHDRAWN, {}, "withdrawn"),
+        (EventType.APPROVAL_DECIDED, {"decision": "approve"}, None),
+        (EventType.APPROVAL_REJECTED, {"decision": "deny"}, None),
+    ],
+)
+def test_what_settles_a_request_against_it_stays(kind: EventType, data: dict[str, Any], how: str | None) -> None:
+    later = entry(EventType.APPROVAL_DECIDED, decision="approve")
+    assert read_past([entry(kind, **data), later]).settled.get(REQUEST) == how
+
+
+def test_a_request_is_at_the_highest_tier_that_it_climbed_to() -> None:
+    steps = [
+        entry(EventType.APPROVAL_OPENED, tier=1),
+        entry(EventType.APPROVAL_ESCALATED, tier=3),
+        entry(EventType.APPROVAL_ESCALATED, tier=2),
+    ]
+    assert read_past(steps).tiers == {REQUEST: 3}
+
+
+def test_a_flooded_chain_keeps_a_job_from_running_and_ends_the_reading() -> None:
+    assert past_of(Endless(), "j").why_over == "too much has been recorded of this job"

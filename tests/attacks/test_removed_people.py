@@ -1,0 +1,135 @@
+"""Who may approve is asked again right before each issue: whoever lost the right meanwhile no longer counts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tests.attacks.intruder import Intruder, answer, granted, in_group, ledger, plain, session, told
+from tests.people import Human
+from tests.shop import Shop, access, spec
+
+pytestmark = pytest.mark.servers
+
+WRITE = access(action="write", deliver={})
+REFUND = access("refunds-db", "write", deliver={})
+
+
+TWO = ("approvers: [support-leads], quorum: 1", "approvers: [support-leads, security], quorum: 2")
+QUICK = ("quorum: 1, respond_within: 15m", "quorum: 1, respond_within: 1s")
+
+
+@contextmanager
+def tier_one(shop: Shop, ops: Human, change: tuple[str, str]) -> Iterator[None]:
+    """Change tier 1 for the length of a block; the worker reads it again by itself, and this waits until it has."""
+    file = shop.config / "approvals.yaml"
+    before = file.read_text()
+    assert change[0] in before
+    file.write_text(before.replace(*change))
+    try:
+        until_in_force(ops, ordinary=False)
+        yield
+    finally:
+        file.write_text(before)
+        until_in_force(ops, ordinary=True)
+
+
+def until_in_force(ops: Human, *, ordinary: bool) -> None:
+    """Return once the worker opens requests as the shop's own tier 1 says, or once it does otherwise."""
+    end = time.monotonic() + 20
+    while True:
+        (request,) = waiting(ops, WRITE)
+        assert ops.api.post(f"jobs/{request['job_id']}/cancel").status_code == 202
+        opened = datetime.fromisoformat(request["created_at"])
+        patient = request["expires_at"] and datetime.fromisoformat(request["expires_at"]) - opened > timedelta(minutes=10)
+        if (request["quorum"] == 1 and bool(patient)) is ordinary:
+            return
+        assert time.monotonic() < end, "the configuration was not read again"
+
+
+def waiting(ops: Human, *items: dict[str, Any]) -> list[dict[str, Any]]:
+    """Launch a job that needs approvals, and return its requests."""
+    found: list[dict[str, Any]] = ops.until(ops.launch(spec("true", *items)), "awaiting_approval")["requests"]
+    return found
+
+
+def assert_nothing(auditor: Human, shop: Shop, job: str) -> None:
+    assert told(auditor, job, "credential.issued") == []
+    assert shop.users_of(job) == []
+    assert shop.tokens_of(job) == []
+
+
+def test_who_left_the_group_after_approving_no_longer_counts(ops: Human, lead: Human, security: Human, auditor: Human, shop: Shop) -> None:
+    # The first approval stands while the second request of the job still waits; meanwhile its giver leaves the group.
+    first, second = waiting(ops, WRITE, REFUND)
+    job = first["job_id"]
+    assert lead.answer(first).status_code == 200
+    assert ops.job(job)["requests"][0]["state"] == "approved"
+    with in_group(shop, "support-leads", remove=[lead.id]):
+        assert security.answer(second).status_code == 200
+        seen = ops.until(job)
+    assert (seen["state"], seen["credentials"]) == ("denied", [])
+    assert "valid approvals make no quorum" in seen["reason"]
+    assert_nothing(auditor, shop, job)
+    (rejected,) = told(auditor, job, "approval.rejected")
+    assert (rejected["person"], rejected["request"]) == (lead.id, first["id"])
+    assert "in no group that answers" in rejected["why"]
+
+
+def test_half_a_quorum_that_left_no_longer_counts(ops: Human, lead: Human, security: Human, auditor: Human, shop: Shop) -> None:
+    with tier_one(shop, ops, TWO):
+        (request,) = waiting(ops, WRITE)
+        job = request["job_id"]
+        assert lead.answer(request).status_code == 200
+        assert ops.job(job)["requests"][0]["state"] == "pending"
+        with in_group(shop, "support-leads", remove=[lead.id]):
+            assert security.answer(request).status_code == 200
+            seen = ops.until(job)
+    assert (seen["state"], seen["credentials"]) == ("denied", [])
+    assert_nothing(auditor, shop, job)
+    assert [entry["person"] for entry in told(auditor, job, "approval.rejected")] == [lead.id]
+
+
+def test_one_persons_approval_given_twice_is_one(
+    ops: Human, lead: Human, security: Human, auditor: Human, shop: Shop, intruder: Intruder
+) -> None:
+    with tier_one(shop, ops, TWO):
+        (request,) = waiting(ops, WRITE)
+        job = request["job_id"]
+        assert lead.answer(request).status_code == 200
+        for signed in (lead.decision(request), lead.decision(request, reason="again")):
+            intruder.signals(job, "decide", plain(signed))
+        end = time.monotonic() + 20
+        while len(told(auditor, job, "approval.rejected")) < 2:
+            assert time.monotonic() < end, "the attempts are not in the ledger"
+            time.sleep(0.02)
+        assert ops.job(job)["state"] == "awaiting_approval"
+        assert_nothing(auditor, shop, job)
+        assert {entry["why"] for entry in told(auditor, job, "approval.rejected")} == {"this person has answered already"}
+        assert security.answer(request).status_code == 200
+        assert ops.until(job)["state"] == "succeeded"
+    assert len(told(auditor, job, "credential.issued")) == 1
+
+
+def test_an_approval_of_a_tier_that_was_climbed_past_does_not_carry(
+    ops: Human, lead: Human, auditor: Human, shop: Shop, intruder: Intruder
+) -> None:
+    with tier_one(shop, ops, QUICK):
+        order = ops.order(spec("true", WRITE))
+        job = ops.api.post("jobs", json=order).raise_for_status().json()["id"]
+        request = ops.until(job, "awaiting_approval")["requests"][0]
+        signed = lead.decision(request)
+        end = time.monotonic() + 20
+        while ops.job(job)["requests"][0]["current_tier"] < 2:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+    (answered,) = intruder.runs("Job", job, session(order, granted(job, 1, answer(signed))))
+    assert "needs tier 2" in answered["reason"]
+    assert_nothing(auditor, shop, job)
+    assert "at tier 2" in told(auditor, job, "approval.rejected")[0]["why"]
+    assert "approval.escalated" in {entry["type"] for entry in ledger(auditor, job)}

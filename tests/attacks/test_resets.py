@@ -1,0 +1,89 @@
+"""A reset is an ending, never a second execution: the second run issues nothing, and what the first one held is dead."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from tests.attacks.intruder import Intruder, told
+from tests.people import Human
+from tests.shop import Login, Shop, Witness, access, spec
+
+pytestmark = pytest.mark.servers
+
+EARLY, LATE = 0, -1
+
+
+def refusals(auditor: Human, job: str) -> list[str]:
+    """Return why a second run of a job was refused, once it was."""
+    end = time.monotonic() + 20
+    while not (found := [entry["why"] for entry in told(auditor, job, "job.refused")]):
+        assert time.monotonic() < end, "the attempt is not in the ledger"
+        time.sleep(0.02)
+    return found
+
+
+def assert_once(auditor: Human, shop: Shop, job: str, *logins: Login, count: int = 1) -> dict[str, Any]:
+    """Fail unless the job was issued this much in all, and nothing of it lives."""
+    assert len(told(auditor, job, "credential.issued")) == count
+    seen = auditor.job(job)
+    shop.assert_dead(seen, *logins)
+    return seen
+
+
+@pytest.mark.parametrize("to", [EARLY, LATE], ids=["early", "late"])
+def test_a_finished_job_that_is_reset_issues_nothing_again(
+    ops: Human, auditor: Human, shop: Shop, intruder: Intruder, witness: Witness, to: int
+) -> None:
+    job = ops.launch(spec(witness.hand_over))
+    login = witness.login()
+    assert ops.until(job)["state"] == "succeeded"
+    intruder.resets(job, to=to)
+    assert assert_once(auditor, shop, job, login)["state"] == "succeeded"
+    if to == EARLY:
+        assert "ran already" in refusals(auditor, job)[0]
+
+
+@pytest.mark.parametrize("to", [EARLY, LATE], ids=["early", "late"])
+def test_a_running_job_that_is_reset_loses_its_access_and_gets_none(
+    ops: Human, auditor: Human, shop: Shop, intruder: Intruder, witness: Witness, to: int
+) -> None:
+    job = ops.launch(spec(f"{witness.hand_over}; sleep 300"))
+    login = witness.login()
+    intruder.resets(job, to=to, wait=False)
+    assert "ran already" in refusals(auditor, job)[0]
+    end = time.monotonic() + 20
+    while {item["state"] for item in ops.job(job)["credentials"]} != {"confirmed"}:
+        assert time.monotonic() < end, "the first run's access is not dead"
+        time.sleep(0.05)
+    assert_once(auditor, shop, job, login)
+
+
+def test_an_approved_job_that_is_reset_is_not_issued_again_for_the_same_approval(
+    ops: Human, lead: Human, auditor: Human, shop: Shop, intruder: Intruder, witness: Witness
+) -> None:
+    job = ops.launch(spec(witness.hand_over, access(action="write")))
+    assert lead.answer(ops.until(job, "awaiting_approval")["requests"][0]).status_code == 200
+    login = witness.login()
+    assert ops.until(job)["state"] == "succeeded"
+    intruder.resets(job, to=EARLY)
+    assert_once(auditor, shop, job, login)
+    assert "ran already" in refusals(auditor, job)[0]
+
+
+@pytest.mark.parametrize("how", ["cancelled", "denied"])
+def test_a_job_that_ended_without_running_is_not_raised_by_a_reset_and_a_late_approval(
+    ops: Human, lead: Human, security: Human, auditor: Human, shop: Shop, intruder: Intruder, how: str
+) -> None:
+    job = ops.launch(spec("true", access(action="write")))
+    request = ops.until(job, "awaiting_approval")["requests"][0]
+    signed = security.decision(request)
+    ended = ops.api.post(f"jobs/{job}/cancel") if how == "cancelled" else lead.answer(request, "deny")
+    assert ended.is_success
+    assert ops.until(job)["state"] == how
+    intruder.resets(job, to=EARLY, then=signed)
+    assert assert_once(auditor, shop, job, count=0)["state"] == how
+    assert "has ended" in refusals(auditor, job)[0]
+    assert all(entry["decision"] == "deny" for entry in told(auditor, job, "approval.decided"))

@@ -1,0 +1,121 @@
+"""A job that left its worker's memory is replayed from its history in every state, to the same end and without a word."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from justenough.access import JobState
+from tests.workflows import sessions
+from tests.workflows.known import Need
+from tests.workflows.servers import Bench
+
+CACHED = (0, 1)
+EXPECTED = "Completing activity as failed"
+"""What the SDK says of an activity that the fakes let fail."""
+
+
+@pytest.fixture(params=CACHED, scope="module")
+async def queue(server: Bench, request: pytest.FixtureRequest) -> AsyncIterator[str]:
+    """A worker that remembers no workflow, or one of many, between two tasks."""
+    name = f"forgetful-{request.param}"
+    async with server.worker(queue=name, max_cached_workflows=request.param):
+        yield name
+
+
+@contextmanager
+def silent(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Fail where anything was worth a warning."""
+    with caplog.at_level(logging.WARNING):
+        yield
+    assert not [record.getMessage() for record in caplog.records if EXPECTED not in record.getMessage()]
+
+
+async def crowd(server: Bench, queue: str) -> None:
+    """Push every other job out of the worker's memory."""
+    assert [(await job.result()).state for job in [await server.start(queue=queue) for _ in range(2)]] == [JobState.SUCCEEDED] * 2
+
+
+async def test_a_job_that_waits_is_replayed(server: Bench, queue: str, caplog: pytest.LogCaptureFixture) -> None:
+    with silent(caplog):
+        job = await server.start(queue=queue, needs=(Need(1), Need(1), Need(2, optional=True)))
+        await job.waits()
+        await crowd(server, queue)
+        await job.answers("lead")
+        await job.answers("security", decision="deny", number=3)
+        await job.known.until(lambda known: "deny by security" in known.ledger)
+        await crowd(server, queue)
+        assert await job.requests() == [("approved", 1), ("pending", 1), ("denied", 2)]
+        await job.answers("lead", number=2)
+        assert (await job.result()).state is JobState.SUCCEEDED
+    assert "session with 1, 2" in job.known.ledger
+    assert await server.client.get_workflow_handle(f"{job.known.job}-guard").result() is False
+
+
+@pytest.mark.parametrize("stop", [JobState.KILLED, JobState.CANCELLED])
+@pytest.mark.parametrize(
+    "setup",
+    [
+        pytest.param({"down": {"decide_requests"}}, id="deciding"),
+        pytest.param({"needs": (Need(1), Need(2))}, id="waiting"),
+        pytest.param({"session": sessions.stays}, id="running"),
+        pytest.param({"session": sessions.stays, "down": {"close"}}, id="closing"),
+    ],
+)
+async def test_a_job_that_is_stopped_in_any_state_is_replayed(
+    server: Bench, queue: str, caplog: pytest.LogCaptureFixture, setup: dict[str, Any], stop: JobState
+) -> None:
+    with silent(caplog):
+        job = await server.start(queue=queue, **setup)
+        await job.known.until(
+            lambda known: known.tried["decide_requests"] > 3 or known.tried["run_session"] > 0 or known.needs != (Need(),)
+        )
+        await crowd(server, queue)
+        await (job.handle.signal("kill") if stop is JobState.KILLED else job.handle.cancel())
+        if "close" in job.known.down:
+            await job.known.until(lambda known: known.tried["close"] > 3)
+            await crowd(server, queue)
+            job.known.down.clear()
+        assert (await job.result()).state is stop
+
+
+async def test_a_job_that_revokes_is_replayed_and_a_late_cancel_still_changes_nothing(
+    server: Bench, queue: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with silent(caplog):
+        job = await server.start(queue=queue, session=sessions.leaves_something, down={"revoke_job"})
+        await job.known.until(lambda known: known.tried["revoke_job"] > 0)
+        await crowd(server, queue)
+        await job.handle.cancel()
+        await crowd(server, queue)
+        assert (await job.view())["state"] == "revoking"
+        job.known.down.clear()
+        assert (await job.result()).state is JobState.SUCCEEDED
+    assert not job.known.alive
+
+
+async def test_a_guard_is_replayed_while_it_waits_and_while_it_revokes(server: Bench, queue: str, caplog: pytest.LogCaptureFixture) -> None:
+    with silent(caplog):
+        job = await server.start(queue=queue, needs=(Need(1),), session=sessions.stays)
+        await job.answers("lead")
+        await job.holds()
+        job.known.down.add("revoke_job")
+        await crowd(server, queue)
+        await job.handle.terminate()
+        await job.known.until(lambda known: known.tried["revoke_job"] > 0)
+        await crowd(server, queue)
+        job.known.down.clear()
+        assert await server.client.get_workflow_handle(f"{job.known.job}-guard").result() is True
+    assert not job.known.alive
+
+
+async def test_many_jobs_share_a_worker_that_remembers_one(server: Bench, queue: str, caplog: pytest.LogCaptureFixture) -> None:
+    with silent(caplog):
+        jobs = [await server.start(queue=queue, needs=(Need(1),)) for _ in range(10)]
+        await asyncio.gather(*(job.answers("lead", decision="deny") for job in jobs))
+        assert {(await job.result()).state for job in jobs} == {JobState.DENIED}

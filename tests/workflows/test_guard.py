@@ -1,0 +1,122 @@
+"""The guard revokes whatever its job's workflow could not, however that workflow closed."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from temporalio.client import WorkflowHandle
+
+from justenough.access import JobState
+from justenough.ids import new_job_id
+from justenough.messages import GuardInput
+from tests.workflows import sessions
+from tests.workflows.known import Known, Need
+from tests.workflows.servers import QUEUE, Bench, Started
+
+
+async def guarded(server: Bench, **setup: Any) -> tuple[Started, WorkflowHandle[Any, Any]]:
+    """Start a job that a person approves, and return it with its guard once it holds a credential."""
+    job = await server.start(needs=(Need(1),), **{"session": sessions.stays, **setup})
+    await job.answers("lead")
+    await job.holds()
+    return job, server.client.get_workflow_handle(f"{job.known.job}-guard")
+
+
+async def alone(bench: Bench, *, deadline: int = 3600, **setup: Any) -> tuple[Known, WorkflowHandle[Any, bool]]:
+    """Start a guard whose job holds a credential; the job's own workflow never says a word."""
+    known = bench.fakes.know(Known(job=new_job_id("test", now=datetime.now(UTC)), claim="open", **setup))
+    known.alive.add("credential")
+    order = GuardInput(job=known.job, deadline=deadline)
+    handle = await bench.client.start_workflow("Guard", order, id=f"{known.job}-guard", task_queue=QUEUE, result_type=bool)
+    return known, handle
+
+
+async def test_a_guard_adds_nothing_where_its_job_closed_itself(server: Bench) -> None:
+    job, guard = await guarded(server)
+    await job.handle.cancel()
+    assert (await job.result()).state is JobState.CANCELLED
+    assert await guard.result() is False
+    assert job.known.ledger[-2:] == ["proven by session", "closed cancelled"]
+
+
+async def test_a_guard_revokes_and_closes_a_job_whose_workflow_is_terminated(server: Bench) -> None:
+    job, guard = await guarded(server)
+    await job.handle.terminate()
+    assert await guard.result() is True
+    assert job.known.closed is not None
+    assert (job.known.closed.state, job.known.closed.reason) == (JobState.LOST, "its workflow closed without telling")
+    assert "revoked by guard" in job.known.ledger
+    assert not job.known.alive
+
+
+async def test_a_guard_revokes_and_closes_a_job_whose_workflow_times_out(server: Bench) -> None:
+    job, guard = await guarded(server, run_timeout=timedelta(seconds=2))
+    assert await guard.result() is True
+    assert "closed lost" in job.known.ledger
+    assert not job.known.alive
+
+
+async def test_a_guard_revokes_what_a_session_holds_that_never_says_a_word_again(server: Bench) -> None:
+    job, guard = await guarded(server, session=sessions.vanishes)
+    await job.handle.terminate()
+    assert await guard.result() is True
+    assert not job.known.alive
+
+
+async def test_a_job_goes_on_where_a_guard_stands_already(server: Bench) -> None:
+    job = await server.start(queue="standing", needs=(Need(1),))
+    await server.client.start_workflow("Guard", GuardInput(job=job.known.job, deadline=60), id=f"{job.known.job}-guard", task_queue=QUEUE)
+    async with server.worker(queue="standing"):
+        await job.answers("lead")
+        assert (await job.result()).state is JobState.SUCCEEDED
+    await server.client.get_workflow_handle(f"{job.known.job}-guard").terminate()
+
+
+async def test_a_guard_revokes_once_its_deadline_passes_and_closes_nothing(bench: Bench) -> None:
+    known, guard = await alone(bench)
+    assert await guard.result() is True
+    assert known.ledger == ["revoked by guard"]
+    assert not known.alive
+
+
+async def test_a_guard_goes_on_where_its_revocation_cannot_be_done_or_is_refused(bench: Bench) -> None:
+    known, guard = await alone(bench, refusing={"revoke_job"})
+    ending = asyncio.create_task(guard.result())
+    await known.until(lambda known: known.tried["revoke_job"] > 2)
+    known.refusing.clear()
+    known.down.add("revoke_job")
+    await known.until(lambda known: known.tried["revoke_job"] > 4)
+    known.down.clear()
+    assert await ending is True
+    assert not known.alive
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_guard_that_is_cancelled_while_it_revokes_goes_on_and_closes_the_job(bench: Bench, times: int) -> None:
+    known, guard = await alone(bench, deadline=1, down={"revoke_job"})
+    await known.until(lambda known: known.tried["revoke_job"] > 0)
+    for _ in range(times):
+        await guard.cancel()
+    tried = known.tried["revoke_job"]
+    await known.until(lambda known: known.tried["revoke_job"] > tried)
+    known.down.clear()
+    assert await guard.result() is True
+    assert known.ledger == ["revoked by guard", "closed lost"]
+
+
+async def test_what_the_ledger_could_not_take_from_a_guard_is_recorded_when_it_closes_the_job(bench: Bench) -> None:
+    known, guard = await alone(bench, unrecordable=True)
+    await guard.cancel()
+    assert await guard.result() is True
+    assert known.carried == [f"{known.job}/revocation.started/guard"]
+
+
+async def test_a_guard_whose_proof_nobody_can_carry_revokes_until_the_ledger_takes_it(bench: Bench) -> None:
+    known, guard = await alone(bench, unrecordable=True)
+    ending = asyncio.create_task(guard.result())
+    await known.until(lambda known: known.ledger.count("revoked by guard") > 1)
+    known.unrecordable = False
+    assert await ending is True

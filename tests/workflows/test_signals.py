@@ -1,0 +1,148 @@
+"""Anybody who can write to Temporal may send a signal, with anything in it: it changes nothing, ends nothing, and stays within bounds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from temporalio.api.common.v1 import Payload
+from temporalio.common import RawValue
+
+from justenough.access import JobState
+from tests.workflows import sessions
+from tests.workflows.known import Need
+from tests.workflows.servers import Bench, Started
+from workflows import options
+
+MEGABYTES = 2 * 1024 * 1024 - 4096
+"""As large as the server takes a signal's payload."""
+
+
+def raw(data: bytes, encoding: str = "json/plain") -> RawValue:
+    """Return a payload as it would travel, whatever is in it."""
+    return RawValue(Payload(metadata={"encoding": encoding.encode()}, data=data))
+
+
+def nested(depth: int) -> RawValue:
+    """Return JSON this deep."""
+    return raw(b"[" * depth + b"]" * depth)
+
+
+ANYTHING: dict[str, Sequence[Any]] = {
+    "no argument": (),
+    "two arguments": ({"statement": {}}, "x"),
+    "twenty arguments": tuple(range(20)),
+    "null": (None,),
+    "true": (True,),
+    "a number": (7,),
+    "a string": ("approve",),
+    "a list": ([1, [2, {}]],),
+    "an object": ({"statement": 1, "signature": {}},),
+    "an unknown request": ({"statement": {"request": "r-x", "person": "lead", "decision": "approve"}, "signature": "of lead"},),
+    "an empty payload": (raw(b""),),
+    "not JSON": (raw(b"{"),),
+    "not text": (raw(bytes(range(256))),),
+    "bytes": (raw(bytes(range(256)), "binary/plain"),),
+    "an unknown encoding": (raw(b"\x00", "of/nobody"),),
+    "a protobuf that is none": (raw(b"{}", "json/protobuf"),),
+    "NaN": (raw(b'{"a": NaN, "b": -Infinity}'),),
+    "half a character": (raw(rb'{"statement": {"request": "\ud800"}, "signature": "\udfff"}'),),
+    "half a character as a key": (raw(rb'{"\ud800": 1}'),),
+    "a number too long to read": (raw(b"9" * 5000),),
+    "a number longer than any type": (raw(b"9" * 4000),),
+    "a number that grows": (raw(b"[" + b"1e308," * 2000 + b"1]"),),
+    "JSON too deep to hand on": (nested(150),),
+    "JSON too deep for one side": (nested(220),),
+    "JSON too deep for both sides": (nested(300),),
+    "JSON too deep to read": (nested(8000),),
+    "two megabytes": (raw(b'"' + b"x" * (MEGABYTES - 2) + b'"'),),
+}
+
+
+async def settled(job: Started) -> None:
+    """See that a job still takes an answer, and ends by it."""
+    await job.answers("lead", decision="deny")
+    assert (await job.result()).state is JobState.DENIED
+    assert not [event for event in await job.history() if event == "workflow_task_failed"]
+
+
+@pytest.mark.parametrize("args", ANYTHING.values(), ids=ANYTHING.keys())
+async def test_an_answer_may_hold_anything_and_is_one_rejected_entry(bench: Bench, args: Sequence[Any]) -> None:
+    job = await bench.start(needs=(Need(1),))
+    await job.waits()
+    await job.handle.signal("decide", args=args)
+    await job.known.until(lambda known: "rejected" in known.ledger)
+    await settled(job)
+    assert job.known.ledger == ["needs_approval 1", "rejected", "deny by lead", "closed denied"]
+
+
+@pytest.mark.parametrize("args", [args for name, args in ANYTHING.items() if name != "two megabytes"])
+@pytest.mark.parametrize("name", ["revoke_credential", "nobody's"])
+async def test_other_signals_may_hold_anything_and_change_nothing(bench: Bench, name: str, args: Sequence[Any]) -> None:
+    job = await bench.start(needs=(Need(1),))
+    await job.handle.signal(name, args=args)
+    await settled(job)
+    assert job.known.ledger == ["needs_approval 1", "deny by lead", "closed denied"]
+
+
+@pytest.mark.parametrize("args", [ANYTHING["null"], ANYTHING["two arguments"], ANYTHING["not text"]])
+async def test_a_kill_is_a_kill_whatever_it_carries(bench: Bench, args: Sequence[Any]) -> None:
+    job = await bench.start(needs=(Need(1),))
+    await job.handle.signal("kill", args=args)
+    assert (await job.result()).state is JobState.KILLED
+
+
+async def test_an_answer_that_cannot_be_examined_does_not_take_others_with_it(bench: Bench) -> None:
+    queue = "poison"
+    job = await bench.start(queue=queue, needs=(Need(1),))
+    for args in ({"poison": True}, "x", job.known.answer("lead", "deny"), {"poison": True}):
+        await job.handle.signal("decide", args)
+    async with bench.worker(queue=queue):
+        assert (await job.result()).state is JobState.DENIED
+    assert job.known.ledger == ["needs_approval 1", "rejected", "deny by lead", "closed denied"]
+    assert job.known.signals == [2, 3]
+
+
+async def sent(job: Started, name: str, *args: Any, times: int) -> None:
+    """Send the same signal many times."""
+    for _ in range(times // 100):
+        await asyncio.gather(*(job.handle.signal(name, args=args) for _ in range(100)))
+
+
+async def test_two_thousand_signals_neither_end_a_job_nor_grow_its_history_by_more_than_themselves(bench: Bench) -> None:
+    queue = "flood"
+    job = await bench.start(queue=queue, needs=(Need(1),))
+    await job.answers("lead")
+    await sent(job, "decide", {"statement": {}, "signature": "x" * 1000}, times=2000)
+    await job.handle.signal("kill")
+    async with bench.worker(queue=queue):
+        assert (await job.result()).state is JobState.KILLED
+    events = Counter(await job.history())
+    assert job.known.signals == list(range(1, options.ANSWERS_RECORDED + 1))
+    assert events.total() - events["workflow_execution_signaled"] < 60
+
+
+async def test_a_flood_of_wishes_to_revoke_is_obeyed_within_bounds(bench: Bench) -> None:
+    job = await bench.start(session=sessions.stays)
+    await job.holds()
+    await sent(job, "revoke_credential", f"c{job.known.job[1:]}-7", times=500)
+    await sent(job, "revoke_credential", "c-other-01m874bxt0wzzm5b0k5tvhr3n1-1", times=100)
+    await job.handle.signal("kill")
+    assert (await job.result()).state is JobState.KILLED
+    assert 0 < job.known.ledger.count("revoked 7") <= options.REVOCATIONS_WANTED
+    assert job.known.ledger.count("revoked 1") == 0
+
+
+async def test_large_answers_that_come_together_fit_what_an_activity_may_be_handed(server: Bench) -> None:
+    queue = "large"
+    job = await server.start(queue=queue, needs=(Need(1),), down={"take_answers"})
+    # Each as large as an answer may be; handed on as an ordinary activity's argument, which the server limits.
+    await sent(job, "decide", "x" * (options.ANSWER_BYTES - 2), times=100)
+    async with server.worker(queue=queue):
+        await job.known.until(lambda known: known.tried["take_answers"] > 3)
+        job.known.down.clear()
+        await settled(job)
+    assert job.known.ledger.count("rejected") == 100
