@@ -12,18 +12,18 @@ from pydantic import ValidationError
 from temporalio import activity
 
 from activities import revocation
-from activities.asking import refused, theirs
+from activities.asking import NotTheirs, refused, theirs
 from activities.deps import Deps
 from activities.entries import counted_event, decided_event, is_well_formed, ordered, rejected
 from activities.past import past_of
 from activities.verification import Refused, VerifiedOrder, verify_decision, verify_order
-from justenough.access import Decision, Held
+from justenough.access import Decision, Held, RequestState
 from justenough.approval import Ladder
 from justenough.catalog import problems_of, resolved_issue
 from justenough.errors import NotFound
 from justenough.events import Event, EventType, event
 from justenough.facts import AccessContext, JobFacts, Phase
-from justenough.ids import request_id
+from justenough.ids import job_of, request_id
 from justenough.messages import (
     AnswersInput,
     AnswersResult,
@@ -37,11 +37,13 @@ from justenough.messages import (
     WithdrawInput,
 )
 from justenough.spec import Access
-from justenough.statements import Signed, request_digest
+from justenough.statements import MAX_SKEW, Signed, request_digest
 
 TRIES = frozenset({EventType.REVOCATION_STARTED, EventType.REVOCATION_OVERDUE, EventType.CREDENTIAL_REVOKED})
-PROOFS = frozenset({EventType.REVOCATION_CONFIRMED, EventType.CREDENTIAL_CONFIRMED, EventType.CREDENTIAL_EXPIRED})
-"""What a revocation may have had to leave unrecorded: that it was tried, and that it was seen to have worked."""
+PROOFS = frozenset(
+    {EventType.CREDENTIAL_ISSUED, EventType.REVOCATION_CONFIRMED, EventType.CREDENTIAL_CONFIRMED, EventType.CREDENTIAL_EXPIRED}
+)
+"""What a revocation may have had to leave unrecorded: that it was tried, and what was issued and seen to have worked."""
 
 
 class Deciding:
@@ -95,6 +97,12 @@ class Deciding:
         before, job = asked.ladder, asked.job
         theirs(self._deps, job)
         after = before.climbed(tiers, now=now)
+        if self._has_climbed(before):
+            return ClimbResult(ladder=after)
+        why = self._why_unknown(job, before) or self._why_too_early(before)
+        if why:
+            self._deps.store.record([refused(job, why, at=now)])
+            raise NotTheirs(why)
         if after is None:
             fact = event(EventType.APPROVAL_EXPIRED, job, at=now, about=before.request, request=before.request, tier=before.current)
         else:
@@ -119,6 +127,7 @@ class Deciding:
         self._deps.store.record(
             event(EventType.ACCESS_WITHDRAWN, asked.job, at=now, about=request, request=request, why=asked.why)
             for request in asked.requests
+            if job_of(request) == asked.job
         )
 
     @activity.defn
@@ -209,6 +218,18 @@ class Deciding:
             return revocation.prove(self._deps, job).dead
         except NotFound:
             return False
+
+    def _has_climbed(self, ladder: Ladder) -> bool:
+        """Whether this very step was recorded before: its answer got lost, and it is asked again."""
+        recorded = self._deps.store.request(ladder.request)
+        if recorded is None:
+            return False
+        return recorded.state is RequestState.EXPIRED or recorded.current_tier == ladder.current + 1 > recorded.tier
+
+    def _why_too_early(self, ladder: Ladder) -> str | None:
+        recorded = self._deps.store.request(ladder.request)
+        early = recorded is None or recorded.expires_at is None or recorded.expires_at > self._deps.now() + MAX_SKEW
+        return "its tier still has time to answer" if early else None
 
     def _why_unknown(self, job: str, ladder: Ladder) -> str | None:
         """Return why a ladder is not what the ledger says of a request: it came by way of Temporal too."""

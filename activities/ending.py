@@ -7,9 +7,11 @@ import time
 from temporalio import activity
 
 from activities import revocation
+from activities.asking import why_not_theirs
 from activities.deps import Deps
 from justenough.access import RevocationState
-from justenough.errors import RetryLater
+from justenough.errors import GiveUp, RetryLater
+from justenough.ids import installation_of
 from justenough.messages import ProofReport, RevokeCredentialInput, RevokeInput, RevokeResult
 
 PATIENCE = 540.0
@@ -22,6 +24,10 @@ class NotConfirmed(RetryLater):
     """Something of a job may still be alive; its revocation goes on."""
 
 
+class NotOurs(GiveUp):
+    """What is to be revoked is no job of this installation."""
+
+
 class Ending:
     """Needs no memory of what was issued: the job's prefix in Vault and its name in the targets tell."""
 
@@ -31,12 +37,14 @@ class Ending:
     @activity.defn
     def revoke_job(self, wanted: RevokeInput) -> RevokeResult:
         """Revoke everything of a job until it is seen dead, or for as many attempts as were asked for."""
+        self._check(wanted.job)
         if wanted.by == "guard" and self._proven(wanted.job):
             return RevokeResult(confirmed=True)
         started, attempt, pause = time.monotonic(), 0, PAUSE
         while True:
             attempt += 1
-            result = revocation.revoke(self._deps, wanted.job, by=wanted.by, why=wanted.why, settled=wanted.settled)
+            # Only a session knows that nothing is in flight; an argument that says so may be a stranger's.
+            result = revocation.revoke(self._deps, wanted.job, by=_by(wanted.job, wanted.by), why=wanted.why, settled=False)
             if result.confirmed or attempt == wanted.attempts:
                 return RevokeResult(confirmed=result.confirmed, failures=result.failures, unrecorded=result.events)
             if time.monotonic() - started > PATIENCE:
@@ -47,8 +55,15 @@ class Ending:
     @activity.defn
     def revoke_credential(self, wanted: RevokeCredentialInput) -> RevokeResult:
         """End one credential of a job now; the job goes on."""
-        result = revocation.revoke_one(self._deps, wanted.job, wanted.credential, by=wanted.by)
+        self._check(wanted.job)
+        result = revocation.revoke_one(self._deps, wanted.job, wanted.credential, by=_by(wanted.job, "person"))
         return RevokeResult(confirmed=result.confirmed, failures=result.failures, unrecorded=result.events)
+
+    def _check(self, job: str) -> None:
+        """Raise NotOurs for what is no job of this installation: anyone may ask to revoke, and nobody may litter."""
+        if installation_of(job) != self._deps.settings.installation:
+            message = "that is no job of this installation"
+            raise NotOurs(message)
 
     def _proven(self, job: str) -> bool:
         """Whether the session, or whoever revoked after it, has left its proof, and Vault agrees: the ordinary ending of a guarded job."""
@@ -60,6 +75,11 @@ class Ending:
     def prove_job(self, job: str) -> ProofReport:
         """Look at everything that the job held, and at what carries its name; change nothing."""
         return revocation.prove(self._deps, job)
+
+
+def _by(job: str, said: str) -> str:
+    """Return who revokes: as the job's own workflows say, or the stranger who asks; ending access needs no right, but the record is true."""
+    return said if why_not_theirs(job, guard=True) is None else "stranger"
 
 
 def _pause(seconds: float) -> None:

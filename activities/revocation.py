@@ -60,16 +60,19 @@ class _Memory:
     """Whether the claim is closed: no session can issue any more."""
 
 
-def revoke(deps: Deps, job: str, *, by: str, settled: bool, why: str, known: tuple[Credential, ...] | None = None) -> RevocationResult:
+def revoke(
+    deps: Deps, job: str, *, by: str, settled: bool, why: str, known: tuple[Credential, ...] | None = None, before: tuple[Event, ...] = ()
+) -> RevocationResult:
     """End everything of a job and look whether it is dead. Raises nothing: what failed is in the result.
 
     `settled`: nothing can be in flight (the session's own exit, after every issue was answered). `known`: all that the caller knows was
-    issued; a settled caller's word spares reading the store, and it is what is left where the store cannot be read.
+    issued; a settled caller's word spares reading the store, and it is what is left where the store cannot be read. `before`: events to
+    record ahead of its own, in the same step.
     """
     started, steps = deps.now(), _Steps()
     # One revocation is one course of attempts: trying again records nothing twice, a later one has entries of its own.
     course = f"{by}-{deps.looks.began(job, now=started):%Y%m%dT%H%M%S%f}"
-    facts = [event(EventType.REVOCATION_STARTED, job, at=started, about=course, by=by, why=why)]
+    facts = [*before, event(EventType.REVOCATION_STARTED, job, at=started, about=course, by=by, why=why)]
     memory = steps.attempt("the store", lambda: _remembered(deps, job, known, settled=settled, now=started), _Memory(known or ()))
     role_gone = steps.attempt("the job's token role", lambda: _done(deps.vault.close_prefix, job), otherwise=False)
     _end_leases(deps, steps, memory.credentials)
@@ -106,7 +109,9 @@ def revoke_one(deps: Deps, job: str, credential: str, *, by: str) -> RevocationR
         return RevocationResult(confirmed=False, failures=("it has no lease of its own: it ends with its job",))
     if alive:
         return RevocationResult(confirmed=False, failures=tuple(steps.failures) or ("its lease is still alive",))
-    facts = [event(EventType.CREDENTIAL_REVOKED, job, at=now, about=credential, credential=credential, by=by)]
+    # What has no lease cannot be revoked: saying so would be untrue.
+    revoked = [event(EventType.CREDENTIAL_REVOKED, job, at=now, about=credential, credential=credential, by=by)]
+    facts = revoked if handle.lease_id is not None else []
     facts += _end_of(handle, job, at=deps.now(), how="its lease is unknown to Vault", searchable=False)
     return RevocationResult(confirmed=True, events=_unrecorded(deps, facts))
 

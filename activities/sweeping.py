@@ -7,8 +7,11 @@ lease has run out. What belongs to no known job is reported: it may be another i
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 
 from temporalio import activity
 from temporalio.client import Client, WorkflowExecutionStatus
@@ -29,8 +32,12 @@ LEASE = timedelta(seconds=60)
 UNSTARTED = timedelta(minutes=5)
 """A job that Temporal does not know and no session ever claimed was accepted and never started; its console may still start it."""
 AT_ONCE = 8
+TAKES = 35.0
+"""Seconds in which a sweep begins with jobs; with PER_JOB it ends within its activity's minute."""
 PER_JOB = 20.0
 """Seconds for one job's attempt: one stuck target never blocks the rest."""
+REVOKERS = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="sweep")
+"""Threads of their own: an attempt that is given up holds its thread on, and sessions must not wait for it."""
 
 
 class Sweeping:
@@ -46,8 +53,8 @@ class Sweeping:
         # What is alive is listed before the jobs are looked up, so that a job which starts meanwhile is never taken for a leftover.
         alive, failures = await asyncio.to_thread(self._alive)
         still_open = await asyncio.to_thread(self._deps.store.open_jobs, self._deps.now() - YOUNG)
-        gate = asyncio.Semaphore(AT_ONCE)
-        judged = await asyncio.gather(*(self._bounded(gate, job) for job in sorted(alive | set(still_open))))
+        gate, end = asyncio.Semaphore(AT_ONCE), asyncio.get_running_loop().time() + TAKES
+        judged = await asyncio.gather(*(self._bounded(gate, job, end) for job in _rotated(alive | set(still_open))))
         found = [item for item in judged if item is not None]
         report = SweepReport(
             looked_at=len(judged),
@@ -62,8 +69,10 @@ class Sweeping:
         await asyncio.to_thread(revocation.record_lapsed, self._deps)
         return report
 
-    async def _bounded(self, gate: asyncio.Semaphore, job: str) -> tuple[str, str] | None:
+    async def _bounded(self, gate: asyncio.Semaphore, job: str, end: float) -> tuple[str, str] | None:
         async with gate:
+            if asyncio.get_running_loop().time() > end:
+                return "failed", f"{job}: left to the next sweep"
             try:
                 return await asyncio.wait_for(self._judged(job), PER_JOB)
             except TimeoutError:
@@ -85,14 +94,14 @@ class Sweeping:
     async def _leftover(self, job: str, known: JobView) -> tuple[str, str] | None:
         if known.revocation.state in {RevocationState.NONE, RevocationState.CONFIRMED} and not await asyncio.to_thread(self._traces, job):
             return None
-        result = await asyncio.to_thread(revocation.revoke, self._deps, job, by="sweep", why="left over after its end", settled=False)
+        result = await self._revoked(job, "left over after its end")
         return ("revoked", job) if result.confirmed else ("failed", f"{job}: {'; '.join(result.failures) or 'a second look is to come'}")
 
     async def _lost(self, job: str, known: JobView) -> tuple[str, str]:
         unrecorded: tuple[Event, ...] = ()
         # A session that heard of its workflow's end has left its proof already.
         if known.revocation.state is not RevocationState.CONFIRMED or await asyncio.to_thread(self._traces, job):
-            result = await asyncio.to_thread(revocation.revoke, self._deps, job, by="sweep", why="its workflow is gone", settled=False)
+            result = await self._revoked(job, "its workflow is gone")
             if not result.confirmed:
                 return "failed", f"{job}: {'; '.join(result.failures) or 'a second look is to come'}"
             unrecorded = result.events
@@ -107,6 +116,10 @@ class Sweeping:
         await asyncio.to_thread(self._deps.store.record, [*unrecorded, ended])
         return "lost", job
 
+    async def _revoked(self, job: str, why: str) -> revocation.RevocationResult:
+        attempt = partial(revocation.revoke, self._deps, job, by="sweep", why=why, settled=False)
+        return await asyncio.get_running_loop().run_in_executor(REVOKERS, attempt)
+
     async def _closed(self, job: str, known: JobView) -> bool:
         """Whether there is evidence that the job's workflow will never run again."""
         try:
@@ -119,7 +132,9 @@ class Sweeping:
                 return True
             last_sign, patience = (claim.renewed_at, LEASE) if claim else (known.created_at, UNSTARTED)
             return self._deps.now() - last_sign > patience
-        return description.status is not WorkflowExecutionStatus.RUNNING
+        # Someone else's workflow under this id says nothing about the job.
+        ours = (description.workflow_type, description.task_queue) == ("Job", self._deps.settings.task_queue)
+        return not ours or description.status is not WorkflowExecutionStatus.RUNNING
 
     def _alive(self) -> tuple[set[str], tuple[str, ...]]:
         seen, failures = self._deps.targets.jobs()
@@ -133,3 +148,9 @@ class Sweeping:
         if jobs:
             about = digest_of(jobs)
             self._deps.store.record([event(EventType.SWEEP_REPORTED, UNATTRIBUTED, at=self._deps.now(), about=about, unknown=jobs)])
+
+
+def _rotated(jobs: set[str]) -> list[str]:
+    """Return the jobs from another place each time: some that are stuck never keep a sweep from all others."""
+    start = secrets.choice(sorted(jobs)) if jobs else ""
+    return sorted(jobs, key=lambda job: (job < start, job))

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from justenough.access import Action, Decision, JobState
 from justenough.approval import Answer, Ladder
@@ -120,13 +120,11 @@ class SessionResult(Message):
 
 class RevokeInput(Message):
     job: str
-    by: str
-    """session | compensation | guard | sweep | person."""
-    why: str
+    by: Literal["compensation", "guard", "person"]
+    """Never a session: only its own exit may speak for it."""
+    why: Annotated[str, StringConstraints(max_length=1000)]
     attempts: int = 0
     """How many attempts to make before coming back unconfirmed; 0: no limit."""
-    settled: bool = False
-    """Whether nothing can be in flight any more."""
 
 
 class RevokeResult(Message):
@@ -138,7 +136,6 @@ class RevokeResult(Message):
 class RevokeCredentialInput(Message):
     job: str
     credential: str
-    by: str = "person"
 
 
 class CloseInput(Message):

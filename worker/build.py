@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -34,38 +36,59 @@ HEARTBEATS = timedelta(seconds=1)
 """How soon a session hears that its workflow is gone: terminated, deleted, cancelled."""
 
 
-def build_worker(client: Client, deps: Deps, sandbox: Sandbox) -> Worker:
-    """Return the worker of one installation, ready to run."""
-    settings = deps.settings
-    deciding, ending, sessions, sweeping = Deciding(deps), Ending(deps), Sessions(deps, sandbox), Sweeping(deps, client)
-    return Worker(
+ENDINGS_AT_ONCE = 16
+LOCALS_AT_ONCE = 32
+
+
+@asynccontextmanager
+async def polling(client: Client, deps: Deps, sandbox: Sandbox) -> AsyncIterator[None]:
+    """Work for one installation until the block ends; then let sessions finish within `drain`, and end and revoke those that do not.
+
+    Endings have a queue and places of their own, which outlive the sessions': however many jobs run, one can always be killed.
+    """
+    settings, sessions = deps.settings, Sessions(deps, sandbox)
+    deciding, ending, sweeping = Deciding(deps), Ending(deps), Sweeping(deps, client)
+    quick: list[Callable[..., Any]] = [
+        deciding.decide_requests,
+        deciding.take_answers,
+        deciding.climb,
+        deciding.withdraw,
+        deciding.close,
+        ending.revoke_job,
+        ending.revoke_credential,
+        ending.prove_job,
+        sweeping.sweep,
+    ]
+    endings = Worker(
+        client,
+        task_queue=f"{settings.task_queue}-endings",
+        activities=quick,
+        activity_executor=ThreadPoolExecutor(ENDINGS_AT_ONCE, thread_name_prefix="ending"),
+        max_concurrent_activities=ENDINGS_AT_ONCE,
+        max_heartbeat_throttle_interval=HEARTBEATS,
+        default_heartbeat_throttle_interval=HEARTBEATS,
+        interceptors=[ErrorsAcross()],
+    )
+    main = Worker(
         client,
         task_queue=settings.task_queue,
         workflows=WORKFLOWS,
         # The SDK's sandbox imports a workflow's modules anew for each run, which cost as much as everything else that a worker does for a
         # job. It only finds mistakes, and those are found without it: by import-linter, by tests that run each workflow inside it.
         workflow_runner=UnsandboxedWorkflowRunner(),
-        activities=[
-            deciding.decide_requests,
-            deciding.take_answers,
-            deciding.climb,
-            deciding.withdraw,
-            deciding.close,
-            sessions.receive,
-            ending.revoke_job,
-            ending.revoke_credential,
-            ending.prove_job,
-            sweeping.sweep,
-        ],
-        activity_executor=ThreadPoolExecutor(settings.max_sessions + 16, thread_name_prefix="activity"),
-        max_concurrent_activities=settings.max_sessions + 16,
-        max_concurrent_local_activities=32,
+        # The quick ones run here inside workflow tasks; what asks for them on this queue otherwise is a stranger, and gets its answer.
+        activities=[*quick, sessions.receive],
+        activity_executor=ThreadPoolExecutor(LOCALS_AT_ONCE, thread_name_prefix="activity"),
+        max_concurrent_activities=settings.max_sessions,
+        max_concurrent_local_activities=LOCALS_AT_ONCE,
         max_concurrent_workflow_tasks=32,
         max_heartbeat_throttle_interval=HEARTBEATS,
         default_heartbeat_throttle_interval=HEARTBEATS,
         graceful_shutdown_timeout=timedelta(seconds=settings.drain),
         interceptors=[ErrorsAcross()],
     )
+    async with endings, main:
+        yield
 
 
 log = structlog.get_logger()

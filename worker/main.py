@@ -33,12 +33,13 @@ from activities.logs import configure_logs
 from activities.session.sandbox import Sandbox
 from activities.settings import Settings, load_settings
 from justenough.errors import GiveUp
-from worker.build import build_worker
+from worker.build import polling
 from workflows import options
 from workflows.sweep import Sweep
 
 PACKAGES = ("justenough", "activities", "workflows", "worker")
 ALIVE_EVERY = 1.0
+SPARE_THREADS = 16
 log = structlog.get_logger()
 
 
@@ -75,12 +76,14 @@ async def run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     # Sessions wait in threads for Vault and the store; the default pool of a small machine would make them wait for each other.
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(settings.max_sessions, thread_name_prefix="session"))
+    # Twice as many as sessions, and more: each may have one that hangs in a slow store, and still has to revoke.
+    threads = ThreadPoolExecutor(2 * settings.max_sessions + SPARE_THREADS, thread_name_prefix="session")
+    asyncio.get_running_loop().set_default_executor(threads)
     sandbox = await asyncio.to_thread(Sandbox.probe, settings)
     with worker_deps(settings, os.environ) as deps:
         client = await connect(settings)
         await schedule_sweep(client, settings)
-        async with build_worker(client, deps, sandbox), shown_alive(settings.home / "run" / "worker.alive"):
+        async with polling(client, deps, sandbox), shown_alive(settings.home / "run" / "worker.alive"):
             log.info("worker ready", task_queue=settings.task_queue, sandbox=sandbox.isolation.value)
             await stop.wait()
             log.info("worker stops", drain=settings.drain)
@@ -118,7 +121,7 @@ async def shown_alive(file: Path) -> AsyncIterator[None]:
 
     async def touch() -> None:
         while True:
-            await asyncio.to_thread(file.touch, 0o600)
+            _touch(file)
             await asyncio.sleep(ALIVE_EVERY)
 
     touching = asyncio.create_task(touch())
@@ -127,3 +130,8 @@ async def shown_alive(file: Path) -> AsyncIterator[None]:
     finally:
         touching.cancel()
         await asyncio.to_thread(file.unlink, missing_ok=True)
+
+
+def _touch(file: Path) -> None:
+    # On the event loop on purpose: it says that the loop turns, and must not wait for a thread.
+    file.touch(mode=0o600)

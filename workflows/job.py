@@ -61,6 +61,7 @@ class Job:
         self._attending: tuple[asyncio.Task[None], ...] = ()
         self._unrecorded: tuple[Event, ...] = ()
         self._stop: JobState | None = None
+        self._was_cut = False
         self._state = JobState.PENDING
 
     @workflow.run
@@ -172,6 +173,7 @@ class Job:
             # Whoever finds that its process takes too long to end may still kill it.
             await workflow.wait_condition(lambda: session.done() or self._stop is JobState.KILLED)
         if not session.done():
+            self._was_cut = True
             await self._wishes.cut()
             session.cancel()
             await workflow.wait_condition(session.done)
@@ -199,8 +201,8 @@ class Job:
 
     def _outcome(self, result: SessionResult) -> Outcome:
         self._unrecorded += result.unrecorded
-        # What ended by itself before the wish to stop arrived keeps its own ending.
-        asked = self._stop if result.stopped else None
+        # What ended by itself before the wish to stop arrived keeps its own ending; not what a kill had cut off from its access already.
+        asked = self._stop if result.stopped or self._was_cut else None
         return Outcome(asked or result.outcome, exit_code=result.exit_code, reason=None if asked else result.reason, clean=result.clean)
 
     def _unproven(self, error: ActivityError) -> Outcome:
@@ -212,7 +214,7 @@ class Job:
 
     async def _compensate(self, outcome: Outcome) -> Outcome:
         self._state = JobState.REVOKING
-        result = await revoked(RevokeInput(job=self._order.job, by="compensation", why=outcome.reason or outcome.state.value))
+        result = await revoked(RevokeInput(job=self._order.job, by="compensation", why=(outcome.reason or outcome.state.value)[:500]))
         self._unrecorded += result.unrecorded
         return replace(outcome, clean=True)
 

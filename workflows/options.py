@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any, TypedDict
 
+from temporalio import workflow
 from temporalio.common import RetryPolicy
 from temporalio.workflow import ActivityCancellationType
 
@@ -30,6 +31,11 @@ LONGEST_PAUSE = timedelta(minutes=10)
 """Between two askings where a step that must succeed is refused."""
 SWEEP_EVERY = 10 * SECOND
 SWEEP_LIMIT = 60 * SECOND
+
+
+def endings_queue() -> str:
+    """Return the task queue for everything but sessions: a worker whose sessions take every place must still be able to end one."""
+    return f"{workflow.info().task_queue}-endings"
 
 
 class LocalOptions(TypedDict):

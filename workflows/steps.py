@@ -29,7 +29,7 @@ async def step(activity: Callable[[Any, Argument], Result], argument: Argument) 
         # Not ActivityError alone: what a local activity raised comes back as it is, not as a cause.
         if _refused(error) or told_to_end():
             raise
-    return await workflow.execute_activity_method(activity, argument, **options.PATIENT)
+    return await workflow.execute_activity_method(activity, argument, task_queue=options.endings_queue(), **options.PATIENT)
 
 
 async def insisted(attempt: Callable[[], Awaitable[Result]]) -> Result:
@@ -53,7 +53,9 @@ async def revoked(wanted: RevokeInput) -> RevokeResult:
     """Return once everything of a job is confirmed dead, with what the ledger could not take meanwhile."""
     unrecorded: tuple[Event, ...] = ()
     while True:
-        result = await insisted(lambda: workflow.execute_activity_method(Ending.revoke_job, wanted, **options.REVOKE))
+        result = await insisted(
+            lambda: workflow.execute_activity_method(Ending.revoke_job, wanted, task_queue=options.endings_queue(), **options.REVOKE)
+        )
         unrecorded += result.unrecorded
         if result.confirmed:
             return result.model_copy(update={"unrecorded": unrecorded})

@@ -19,7 +19,7 @@ class Sweep:
     @workflow.run
     async def run(self) -> SweepReport:
         """Return what one sweep saw and did."""
-        return await workflow.execute_activity_method(Sweeping.sweep, **options.LOOK)
+        return await workflow.execute_activity_method(Sweeping.sweep, task_queue=options.endings_queue(), **options.LOOK)
 
 
 @workflow.defn(name="Prove")
@@ -29,4 +29,4 @@ class Prove:
     @workflow.run
     async def run(self, job: str) -> ProofReport:
         """Return what is alive and what is not."""
-        return await workflow.execute_activity_method(Ending.prove_job, job, **options.LOOK)
+        return await workflow.execute_activity_method(Ending.prove_job, job, task_queue=options.endings_queue(), **options.LOOK)

@@ -40,7 +40,9 @@ class Wishes:
         while self._waiting:
             wanted = RevokeCredentialInput(job=self._job, credential=self._waiting.popleft())
             try:
-                result = await workflow.execute_activity_method(Ending.revoke_credential, wanted, **options.CUT)
+                result = await workflow.execute_activity_method(
+                    Ending.revoke_credential, wanted, task_queue=options.endings_queue(), **options.CUT
+                )
                 self.unrecorded += result.unrecorded
             except ActivityError:
                 workflow.logger.warning("a credential could not be revoked yet; the job's ending will")
@@ -49,7 +51,7 @@ class Wishes:
         """End all that the job holds now, before its process is killed."""
         wanted = RevokeInput(job=self._job, by="person", why="killed", attempts=1)
         try:
-            result = await workflow.execute_activity_method(Ending.revoke_job, wanted, **options.CUT)
+            result = await workflow.execute_activity_method(Ending.revoke_job, wanted, task_queue=options.endings_queue(), **options.CUT)
             self.unrecorded += result.unrecorded
         except ActivityError:
             workflow.logger.warning("access could not be cut yet; the compensation will")

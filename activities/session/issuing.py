@@ -192,7 +192,11 @@ class Issuer:
         """Write the job's token role once, and then make sure that the claim still stands: one that slept through its closing stops here."""
         if not self._open:
             longest = max(access.ttl for access in self._verified.spec.access)
-            self._deps.vault.open_prefix(self._order.job, longest + HARD_END_MARGIN)
+            try:
+                self._deps.vault.open_prefix(self._order.job, longest + HARD_END_MARGIN)
+            except BaseException:
+                self.settled = False
+                raise
             self._open = True
         claim = self._deps.store.claim_of(self._order.job)
         if claim is None or not claim.open or claim.owner != self._owner:

@@ -11,8 +11,7 @@ import structlog
 from activities import revocation
 from activities.deps import Deps
 from activities.session.issuing import Issuance, Issuer
-from justenough.errors import JustEnoughError
-from justenough.events import EventType, event
+from justenough.events import Event, EventType, event
 
 RENEW_AFTER = 0.5
 """The part of a lease's life after which it is renewed."""
@@ -52,25 +51,24 @@ def _left(deps: Deps, item: Issuance) -> float:
 async def _renewed(deps: Deps, job: str, issuer: Issuer, item: Issuance) -> int:
     """Return the seconds that the lease lives now; 0 where policy no longer allows it or Vault will not."""
     lease = item.credential.lease_id
-    if lease is None or not await asyncio.to_thread(issuer.still_allowed, item.access):
-        return 0
     wanted = min(int(_left(deps, item)), item.lease_seconds or 0)
     try:
+        if lease is None or not await asyncio.to_thread(issuer.still_allowed, item.access):
+            return 0
         lives = await asyncio.to_thread(deps.vault.renew_lease, lease, wanted)
-    except JustEnoughError as error:
+        await asyncio.to_thread(deps.store.record, [_renewal(deps, job, item)])
+    except Exception as error:  # noqa: BLE001 - whatever keeps it from being decided, renewed and recorded: then it ends
         log.warning("lease not renewed", job=job, credential=item.credential.id, error=type(error).__name__)
         return 0
-    now = deps.now()
-    fact = event(
-        EventType.CREDENTIAL_RENEWED,
-        job,
-        at=now,
-        about=f"{item.credential.id}/{now.timestamp():.0f}",
-        credential=item.credential.id,
-        expires_at=item.credential.expires_at.isoformat(),
-    )
-    await asyncio.to_thread(deps.store.record, [fact])
     return lives
+
+
+def _renewal(deps: Deps, job: str, item: Issuance) -> Event:
+    now, credential = deps.now(), item.credential
+    about = f"{credential.id}/{now.timestamp():.0f}"
+    return event(
+        EventType.CREDENTIAL_RENEWED, job, at=now, about=about, credential=credential.id, expires_at=credential.expires_at.isoformat()
+    )
 
 
 async def _ended(deps: Deps, job: str, issuer: Issuer, item: Issuance) -> None:
@@ -78,7 +76,7 @@ async def _ended(deps: Deps, job: str, issuer: Issuer, item: Issuance) -> None:
     while True:
         try:
             result = await asyncio.to_thread(revocation.revoke_one, deps, job, item.credential.id, by="session")
-        except JustEnoughError as error:
+        except Exception as error:  # noqa: BLE001 - its time is over, whatever is in the way: this goes on until it is dead
             log.warning("credential not revoked yet", job=job, credential=item.credential.id, error=type(error).__name__)
         else:
             if result.confirmed:

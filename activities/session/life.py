@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -16,7 +18,7 @@ from activities.deps import Deps
 from activities.past import Past
 from activities.session.bundles import unpacked
 from activities.session.delivery import Delivered, delivered, secrets_of, texts_of
-from activities.session.issuing import Closed, Issuance, Issuer, NotIssued, NotPermitted
+from activities.session.issuing import Closed, Issuance, Issuer, NotIssued, NotPermitted, issued_event
 from activities.session.keeping import kept
 from activities.session.process import JobProcess
 from activities.session.running import running
@@ -31,6 +33,8 @@ from justenough.redaction import Redactor
 GRACE = 10.0
 """Seconds between asking a process to end and killing it."""
 LOG_SECONDS = 2.0
+WRITERS = ThreadPoolExecutor(4, thread_name_prefix="output")
+"""Threads of their own for storing output: those that hang in a slow store must be none that issuing and revoking need."""
 log = structlog.get_logger()
 
 
@@ -188,6 +192,8 @@ class Life:
             why=ending.reason or ending.outcome.value,
             settled=self._issuer.settled,
             known=self._issuer.issued,
+            # Recorded at their issue already, unless the ledger failed just then: what was issued must not be missing from it.
+            before=tuple(issued_event(self._job, credential) for credential in self._issuer.issued),
         )
         return SessionResult(
             outcome=ending.outcome,
@@ -213,6 +219,7 @@ class Life:
         self._batches += 1
         try:
             async with asyncio.timeout(LOG_SECONDS):
-                await asyncio.to_thread(self._deps.store.append_log, self._job, self._batches, text, self._deps.now())
+                write = partial(self._deps.store.append_log, self._job, self._batches, text, self._deps.now())
+                await asyncio.get_running_loop().run_in_executor(WRITERS, write)
         except Exception as error:  # noqa: BLE001 - see above
             log.warning("output not stored", job=self._job, batch=self._batches, error=type(error).__name__)

@@ -51,7 +51,7 @@ class JobProcess:
     _init: int | None = None
     """pidfd of the first process in the job's pid namespace: once it is gone, so are all others in there."""
     _empty: bool = False
-    """Whether that first process was gone before it could be held: then so were all others in there."""
+    """Whether that first process was seen gone before it could be held: then so are all others in there."""
     _belongs: Belongs = _nobody
     _killed: bool = False
     left: tuple[int, ...] = ()
@@ -139,8 +139,7 @@ class JobProcess:
                 self._outer.kill()
             os.close(self.output)
             raise
-        self._init = self._handle_of(child := told.get("child-pid"))
-        self._empty = self._init is None and child is not None and members.is_gone(child)
+        self._init = self._handle_of(told.get("child-pid"))
         self._belongs = self._membership(told.get("pid-namespace"))
         self._ended = asyncio.create_task(self._end(), name=f"end of {self.launch.job}")
 
@@ -150,11 +149,13 @@ class JobProcess:
         try:
             handle = os.pidfd_open(pid)
         except ProcessLookupError:
+            self._empty = True
             return None
         if members.parent_of(pid) == self._outer.pid:
             return handle
-        # It is gone already, and its number is another's.
+        # Its parent has ended, so it is ending too, or its number is another's already. A dead one has no namespace, whosever it was.
         os.close(handle)
+        self._empty = members.is_dead(pid)
         return None
 
     def _membership(self, namespace: int | None) -> Belongs:

@@ -87,21 +87,23 @@ class Sessions:
         """Tell Temporal each second and the store every ten that this session lives; stop it where its claim was closed."""
 
         async def beat() -> None:
-            loop = asyncio.get_running_loop()
-            # The claim, which was made a moment ago, is the first renewal.
-            renewed = loop.time()
             while True:
                 activity.heartbeat()
-                if loop.time() - renewed >= RENEW_EVERY:
-                    renewed = loop.time()
-                    await self._renew(life, job, owner)
                 await asyncio.sleep(HEARTBEAT_EVERY)
 
-        beating = asyncio.create_task(beat())
+        async def renew() -> None:
+            # The claim, which was made a moment ago, is the first renewal.
+            while True:
+                await asyncio.sleep(RENEW_EVERY)
+                await self._renew(life, job, owner)
+
+        # Each on its own: a store that hangs must not silence the heartbeat, for its silence is a death.
+        telling = (asyncio.create_task(beat()), asyncio.create_task(renew()))
         try:
             yield
         finally:
-            beating.cancel()
+            for task in telling:
+                task.cancel()
 
     async def _renew(self, life: Life, job: str, owner: str) -> None:
         try:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.attacks.intruder import Call, Intruder, answer, ledger, told
+from tests.attacks.intruder import Call, Intruder, answer, in_group, ledger, told
 from tests.people import Human
 from tests.shop import Shop, Witness, access, spec
 
@@ -25,10 +25,18 @@ def waiting(ops: Human) -> dict[str, Any]:
     return found
 
 
-def ladder(request: dict[str, Any], by: str, **changes: Any) -> dict[str, Any]:
+def ladder(request: dict[str, Any], requester: str, **changes: Any) -> dict[str, Any]:
     """Return where a request stands, as a workflow of ours would say it."""
     said = {name: request[name] for name in ("digest", "action", "ttl")}
-    return {"request": request["id"], "requester": by, "needed": 1, "current": 1, "respond_by": request["expires_at"], **said, **changes}
+    return {
+        "request": request["id"],
+        "requester": requester,
+        "needed": 1,
+        "current": 1,
+        "respond_by": request["expires_at"],
+        **said,
+        **changes,
+    }
 
 
 def answers(request: dict[str, Any], climbed: dict[str, Any], *received: dict[str, Any], number: int = 1) -> Call:
@@ -72,12 +80,14 @@ def test_a_stranger_can_count_decide_climb_withdraw_and_close_nothing(ops: Human
     ids=",".join,
 )
 def test_an_answer_to_something_else_than_was_recorded_does_not_count(
-    ops: Human, lead: Human, auditor: Human, intruder: Intruder, changes: dict[str, Any]
+    ops: Human, lead: Human, auditor: Human, shop: Shop, intruder: Intruder, changes: dict[str, Any]
 ) -> None:
     request = waiting(ops)
     signer = ops if "requester" in changes else lead
     signed = signer.decision({**request, **{name: changes[name] for name in changes.keys() & {"digest", "ttl"}}})
-    intruder.runs("Job", request["job_id"], answers(request, ladder(request, ops.id, **changes), signed))
+    call = answers(request, ladder(request, **{"requester": ops.id, **changes}), signed)
+    with in_group(shop, "support-leads", add=[ops.id]):
+        intruder.runs("Job", request["job_id"], call)
     assert told(auditor, request["job_id"], "approval.decided") == []
     assert len(told(auditor, request["job_id"], "approval.rejected")) == 1
     assert auditor.job(request["job_id"])["requests"][0]["state"] != "approved"
@@ -137,3 +147,41 @@ def test_a_false_close_cannot_say_that_what_is_alive_is_dead(
         time.sleep(0.05)
     assert "trust" not in json.dumps(ledger(auditor, job))
     shop.assert_dead(auditor.job(job), login)
+
+
+def test_nobody_can_speak_for_a_session(ops: Human, intruder: Intruder) -> None:
+    job = waiting(ops)["job_id"]
+    call = Call("revoke_job", {"job": job, "by": "session", "why": "trust me", "attempts": 1, "settled": True})
+    (answered,) = intruder.runs("Stranger", f"stranger-{job}", call)
+    assert "confirmed" not in answered
+
+
+def test_a_strangers_revocation_is_recorded_as_one_and_needs_a_second_look(ops: Human, auditor: Human, intruder: Intruder) -> None:
+    job = waiting(ops)["job_id"]
+    call = Call("revoke_job", {"job": job, "by": "guard", "why": "trust me", "attempts": 1})
+    (answered,) = intruder.runs("Stranger", f"stranger-{job}", call)
+    assert answered["confirmed"] is False
+    assert [entry["by"] for entry in told(auditor, job, "revocation.started")] == ["stranger"]
+
+
+def test_what_is_no_job_leaves_no_trace_of_a_revocation(auditor: Human, intruder: Intruder) -> None:
+    (answered,) = intruder.runs(
+        "Stranger", "stranger-litter", Call("revoke_job", {"job": "not a job", "by": "guard", "why": "x", "attempts": 1})
+    )
+    assert "confirmed" not in answered
+    assert ledger(auditor, "not a job") == []
+
+
+def test_a_false_workflow_cannot_move_a_request_to_a_lower_tier(ops: Human, auditor: Human, intruder: Intruder) -> None:
+    job = ops.launch(spec("true", access("customers-db", "read")))
+    request = ops.until(job, "awaiting_approval")["requests"][0]
+    call = Call("climb", {"job": job, "ladder": ladder(request, ops.id, needed=2, current=0)})
+    intruder.runs("Job", job, call)
+    assert auditor.job(job)["requests"][0]["current_tier"] == 2
+    assert told(auditor, job, "approval.escalated") == []
+
+
+def test_a_false_workflow_cannot_let_a_tiers_time_run_out_early(ops: Human, auditor: Human, intruder: Intruder) -> None:
+    request = waiting(ops)
+    intruder.runs("Job", request["job_id"], Call("climb", {"job": request["job_id"], "ladder": ladder(request, ops.id)}))
+    assert told(auditor, request["job_id"], "approval.escalated") == []

@@ -250,6 +250,8 @@ def test_a_denied_job_is_not_raised_from_the_dead(
     too_late = answer(security.decision(request))
     assert lead.answer(request, "deny").status_code == 200
     assert ops.until(job)["state"] == "denied"
+    # Not even a session that was on its way when it ended could go on: nobody holds the right to issue.
+    assert intruder.writes("UPDATE claims SET renewed_at = renewed_at WHERE job = ? AND closed_at IS NOT NULL", job) == 1
     (answered,) = intruder.runs("Job", job, session(order, granted(job, 1, too_late)))
     assert_refused(auditor, shop, job, answered, "has ended")
 

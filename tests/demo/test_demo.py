@@ -16,7 +16,9 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.timeout(300)
 def test_the_demo_proves_that_every_credential_is_dead_and_leaves_nothing_running(tmp_path: Path) -> None:
     environment = {**os.environ, "JUSTENOUGH_HOME": str(tmp_path / "home")}
-    done = subprocess.run([sys.executable, "-m", "console.cli", "demo"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "console.cli", "demo"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "5 credentials, all proven dead" in done.stdout
     assert done.stdout.count("Its login worked while it ran. Now: FATAL:") == 5

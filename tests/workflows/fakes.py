@@ -55,8 +55,9 @@ PEOPLE = {"lead": 1, "security": 2, "chief": 3, "chief2": 3}
 class Fakes:
     """The activities of every job that a test makes known."""
 
-    def __init__(self, now: Callable[[], Awaitable[datetime]]) -> None:
+    def __init__(self, now: Callable[[], Awaitable[datetime]], tiers: Tiers = TIERS) -> None:
         self._now = now
+        self._tiers = tiers
         self._known: dict[str, Known] = {}
 
     def know(self, known: Known) -> Known:
@@ -101,7 +102,7 @@ class Fakes:
         )
         digest, ladder = f"sha256:{number:064}", None
         if need.tier:
-            respond_by = TIERS.respond_by(need.tier, now=await self._now())
+            respond_by = self._tiers.respond_by(need.tier, now=await self._now())
             ladder = Ladder(
                 request=known.request(number),
                 digest=digest,
@@ -136,7 +137,7 @@ class Fakes:
             if moved is None:
                 await known.note("rejected")
                 continue
-            ladders[moved.request], verdicts[moved.request] = moved, moved.verdict(TIERS)
+            ladders[moved.request], verdicts[moved.request] = moved, moved.verdict(self._tiers)
             await known.note(f"{moved.answers[-1].decision} by {moved.answers[-1].name}")
         return AnswersResult(ladders=ladders, verdicts=verdicts)
 
@@ -164,7 +165,7 @@ class Fakes:
     async def climb(self, asked: ClimbInput) -> ClimbResult:
         known = self.of(asked.job)
         await known.meets("climb")
-        after = asked.ladder.climbed(TIERS, now=await self._now())
+        after = asked.ladder.climbed(self._tiers, now=await self._now())
         await known.note(f"climbed to {after.current}" if after else "expired")
         return ClimbResult(ladder=after)
 

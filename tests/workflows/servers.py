@@ -19,10 +19,11 @@ from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
 from justenough.access import JobState
+from justenough.approval import Tiers
 from justenough.ids import new_job_id
 from justenough.messages import Closed, JobInput
 from justenough.statements import Signed
-from tests.workflows.fakes import Fakes
+from tests.workflows.fakes import TIERS, Fakes
 from tests.workflows.known import Known
 from workflows.guard import Guard
 from workflows.job import Job
@@ -83,27 +84,25 @@ class Started:
 class Bench:
     """One server with a worker on it."""
 
-    def __init__(self, env: WorkflowEnvironment) -> None:
+    def __init__(self, env: WorkflowEnvironment, tiers: Tiers = TIERS) -> None:
         self.env = env
         self.client: Client = env.client
-        self.fakes = Fakes(self.now)
+        self.fakes = Fakes(self.now, tiers)
 
     async def now(self) -> datetime:
         """Return the server's time."""
         return datetime.now(UTC) if not self.env.supports_time_skipping else await self.env.get_current_time()
 
-    def worker(self, queue: str = QUEUE, **more: Any) -> Worker:
-        """Return a worker with the fakes."""
-        return Worker(
-            self.client,
-            task_queue=queue,
-            workflows=WORKFLOWS,
-            activities=self.fakes.activities,
-            # A cancel travels back with a heartbeat: the default would wait eight seconds for the next one.
-            max_heartbeat_throttle_interval=HEARTBEATS,
-            default_heartbeat_throttle_interval=HEARTBEATS,
-            **more,
-        )
+    @asynccontextmanager
+    async def worker(self, queue: str = QUEUE, **more: Any) -> AsyncIterator[None]:
+        """Work with the fakes until the block ends, on the queue and on that for endings."""
+        # A cancel travels back with a heartbeat: the default would wait eight seconds for the next one.
+        soon: dict[str, Any] = {"max_heartbeat_throttle_interval": HEARTBEATS, "default_heartbeat_throttle_interval": HEARTBEATS}
+        async with (
+            Worker(self.client, task_queue=f"{queue}-endings", activities=self.fakes.activities, **soon),
+            Worker(self.client, task_queue=queue, workflows=WORKFLOWS, activities=self.fakes.activities, **soon, **more),
+        ):
+            yield
 
     async def start(self, queue: str = QUEUE, *, run_timeout: timedelta | None = None, **setup: Any) -> Started:
         """Start a job that meets what `setup` says (fields of `Known`)."""
@@ -141,10 +140,10 @@ async def skipping() -> AsyncIterator[Bench]:
 
 
 @asynccontextmanager
-async def real() -> AsyncIterator[Bench]:
+async def real(tiers: Tiers = TIERS) -> AsyncIterator[Bench]:
     """A real server in memory."""
     env = await WorkflowEnvironment.start_local(
         dev_server_existing_path=str(PROGRAMS / "temporal"), data_converter=pydantic_data_converter, search_attributes=ATTRIBUTES
     )
     async with env:
-        yield Bench(env)
+        yield Bench(env, tiers)

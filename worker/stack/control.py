@@ -23,7 +23,8 @@ from worker.stack.supervisor import end_orphans, make_home
 
 STARTING = 180.0
 """Seconds that another's start may take until we give up waiting for it."""
-STOPPING = 90.0
+STOPPING = 300.0
+"""Seconds until a supervisor is killed that does not end; it limits each of its children itself, the worker by its drain."""
 
 Tell = Callable[[str], None]
 

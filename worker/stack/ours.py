@@ -13,8 +13,8 @@ from worker.stack.probes import http_ok, touched_lately
 
 # -P: a folder named like one of our packages in the working directory is not ours.
 PYTHON = (sys.executable, "-P", "-m")
-MARGIN = 15
-"""Seconds beyond the worker's drain in which it ends and revokes its sessions."""
+MARGIN = 30
+"""Seconds beyond the worker's drain in which it ends its sessions' processes (10 s of grace, 2 s of output) and revokes."""
 
 
 def worker_child(places: Places, settings: Settings, ports: Mapping[str, int]) -> Child:

@@ -1,0 +1,180 @@
+"""Records the histories that tests/workflows/test_replay.py replays: `python -m tests.histories.record`, from the repository's root.
+
+Real server, fake activities, short tiers. Record anew only where running jobs may break; else every old history must still replay, and a
+changed workflow adds histories beside them (docs: workflow versioning by `workflow.patched`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from temporalio.client import WorkflowHistory
+
+from justenough.approval import Tier, Tiers
+from tests.workflows import sessions
+from tests.workflows.known import Need
+from tests.workflows.recording import FOLDER, normalised
+from tests.workflows.servers import Bench, Started, real
+
+QUICK = Tiers(
+    tiers={
+        1: Tier(name="owner", approvers=("support-leads",), respond_within=1),
+        2: Tier(name="security", approvers=("security",), respond_within=1),
+        3: Tier(name="chief", approvers=("chiefs",), quorum=2, respond_within=2),
+    }
+)
+Scene = Callable[[Bench], Awaitable[Started]]
+
+
+async def auto_approved(bench: Bench) -> Started:
+    """No person is needed."""
+    return await bench.start()
+
+
+async def approved(bench: Bench) -> Started:
+    """A person approves; a guard stands beside it; a junk answer came first."""
+    job = await bench.start(needs=(Need(), Need(1)))
+    await job.handle.signal("decide", "junk")
+    await job.answers("lead", number=2)
+    return job
+
+
+async def climbed_and_expired(bench: Bench) -> Started:
+    """Nobody answers at any tier."""
+    return await bench.start(needs=(Need(1),))
+
+
+async def climbed_and_approved(bench: Bench) -> Started:
+    """The second tier answers."""
+    job = await bench.start(needs=(Need(1),))
+    await job.known.until(lambda known: "climbed to 2" in known.ledger)
+    await job.answers("security")
+    return job
+
+
+async def denied(bench: Bench) -> Started:
+    """One of two requests is denied, the other withdrawn."""
+    job = await bench.start(needs=(Need(3), Need(3)))
+    await job.waits()
+    await job.answers("chief", decision="deny")
+    return job
+
+
+async def refused(bench: Bench) -> Started:
+    """The session finds that the order does not hold."""
+    return await bench.start(session=sessions.refuses)
+
+
+async def cancelled_waiting(bench: Bench) -> Started:
+    """Cancelled before anybody answered."""
+    job = await bench.start(needs=(Need(3),))
+    await job.waits()
+    await job.handle.cancel()
+    return job
+
+
+async def cancelled_running(bench: Bench) -> Started:
+    """Cancelled while its process runs."""
+    job = await bench.start(session=sessions.stays)
+    await job.holds()
+    await job.handle.cancel()
+    return job
+
+
+async def cancelled_then_killed(bench: Bench) -> Started:
+    """Its process takes too long over a cancel."""
+    job = await bench.start(session=sessions.lingers)
+    await job.holds()
+    await job.handle.cancel()
+    await job.known.until(lambda known: "asked to end" in known.ledger)
+    await job.handle.signal("kill")
+    return job
+
+
+async def killed(bench: Bench) -> Started:
+    """One credential is ended, then the job is killed."""
+    job = await bench.start(session=sessions.stays, unrecordable=True)
+    await job.holds()
+    await job.handle.signal("revoke_credential", f"c{job.known.job[1:]}-1")
+    await job.known.until(lambda known: "revoked 1" in known.ledger)
+    await job.handle.signal("kill")
+    return job
+
+
+async def killed_deciding(bench: Bench) -> Started:
+    """Killed while it cannot be decided."""
+    job = await bench.start(down={"decide_requests"})
+    await job.known.until(lambda known: known.tried["decide_requests"] > 3)
+    await job.handle.signal("kill")
+    return job
+
+
+async def patient(bench: Bench) -> Started:
+    """The steps after the session cannot be done at first."""
+    job = await bench.start(session=sessions.breaks, refusing={"revoke_job"}, down={"close"})
+    await job.known.until(lambda known: known.tried["revoke_job"] > 0)
+    job.known.refusing.clear()
+    await job.known.until(lambda known: known.tried["close"] > 3)
+    job.known.down.clear()
+    return job
+
+
+async def terminated(bench: Bench) -> Started:
+    """Its workflow is terminated; what is kept of it is its guard's."""
+    job = await bench.start(needs=(Need(1),), session=sessions.stays)
+    await job.answers("lead")
+    await job.holds()
+    await job.handle.terminate()
+    return job
+
+
+async def worker_lost(bench: Bench) -> Started:
+    """Its worker falls silent."""
+    return await bench.start(session=sessions.vanishes)
+
+
+SCENES: tuple[Scene, ...] = (
+    auto_approved,
+    approved,
+    climbed_and_expired,
+    climbed_and_approved,
+    denied,
+    refused,
+    cancelled_waiting,
+    cancelled_running,
+    cancelled_then_killed,
+    killed,
+    killed_deciding,
+    patient,
+    terminated,
+    worker_lost,
+)
+GUARDED = (approved, climbed_and_approved, terminated)
+
+
+async def main() -> None:
+    """Record every scene."""
+    async with real(QUICK) as bench, bench.worker():
+        await asyncio.gather(*(_record(bench, scene) for scene in SCENES))
+
+
+async def _record(bench: Bench, scene: Scene) -> None:
+    job, name = await scene(bench), scene.__name__.replace("_", "-")
+    if scene is not terminated:
+        _ = await job.result()
+        _keep(name, await job.handle.fetch_history())
+    if scene in GUARDED:
+        guard = bench.client.get_workflow_handle(f"{job.known.job}-guard")
+        await guard.result()
+        _keep(f"{name}-guard", await guard.fetch_history())
+
+
+def _keep(name: str, history: WorkflowHistory) -> None:
+    text = normalised(history)
+    (FOLDER / f"{name}.json").write_text(text)
+    print(f"{name}: {len(history.events)} events, {len(text)} bytes")  # noqa: T201 - a script's output
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

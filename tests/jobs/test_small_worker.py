@@ -1,0 +1,128 @@
+"""A worker with room for one session, little patience when it is stopped, and a Vault whose leases are short: on a stack of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from activities.store import Store
+from tests.conftest import EXAMPLE
+from tests.people import Human, logged_in
+from tests.shop import Shop, Witness, access, spec
+from worker.stack import Stack, running_stack
+
+pytestmark = pytest.mark.servers
+
+
+@pytest.fixture(scope="module")
+def small() -> Iterator[Stack]:
+    with tempfile.TemporaryDirectory(prefix="je-small-") as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JUSTENOUGH_MAX_SESSIONS", "1")
+        patch.setenv("JUSTENOUGH_DRAIN", "1")
+        config = Path(folder) / "shop"
+        shutil.copytree(EXAMPLE, config)
+        catalog = config / "catalog.yaml"
+        catalog.write_text(re.sub(r"default_ttl: \w+", "default_ttl: 6s", catalog.read_text()))
+        with running_stack(Path(folder) / "home", config) as stack:
+            yield stack
+
+
+@pytest.fixture(scope="module")
+def store(small: Stack) -> Iterator[Shop]:
+    with Shop.opened(small) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def someone(small: Stack) -> Iterator[Human]:
+    with logged_in(small, "ops") as human:
+        yield human
+
+
+def until(what: str, holds: object, within: float = 30) -> None:
+    """Return once something holds."""
+    assert callable(holds)
+    end = time.monotonic() + within
+    while not holds():
+        assert time.monotonic() < end, f"not in time: {what}"
+        time.sleep(0.05)
+
+
+def test_a_job_can_be_killed_while_others_fill_every_place(someone: Human, store: Shop, witness: Witness) -> None:
+    job = someone.launch(spec(f"{witness.hand_over}; sleep 300"))
+    login = witness.login()
+    waiting = someone.launch(spec("true"))
+    assert someone.api.post(f"jobs/{job}/kill").status_code == 202
+    until("the killed job's login is refused", lambda: not store.opens_for(login), within=10)
+    seen = someone.until(job)
+    assert seen["state"] == "killed"
+    store.assert_dead(seen, login)
+    assert someone.until(waiting)["state"] == "succeeded"
+
+
+def test_a_lease_is_renewed_within_the_grant_and_never_past_it(someone: Human, store: Shop, witness: Witness) -> None:
+    job = someone.launch(spec(f"{witness.hand_over}; sleep 300", access(ttl="14s")))
+    login = witness.login()
+    issued = datetime.fromisoformat(someone.job(job)["credentials"][0]["issued_at"])
+    until("eight seconds have passed", lambda: (datetime.now(UTC) - issued).total_seconds() > 8)
+    assert store.opens_for(login)
+    assert "credential.renewed" in {entry["type"] for entry in someone.ledger(job)}
+    until("the grant's end", lambda: someone.job(job)["credentials"][0]["state"] == "confirmed")
+    lived = datetime.fromisoformat(someone.job(job)["credentials"][0]["confirmed_at"]) - issued
+    assert 13 < lived.total_seconds() < 20
+    assert not store.opens_for(login)
+    assert someone.job(job)["state"] == "running"
+    assert someone.api.post(f"jobs/{job}/kill").status_code == 202
+    store.assert_dead(someone.until(job), login)
+
+
+def test_a_session_whose_claim_is_closed_ends_its_process(someone: Human, store: Shop, witness: Witness) -> None:
+    job = someone.launch(spec(f"trap '' TERM; {witness.hand_over}; while :; do sleep 1; done"))
+    login = witness.login()
+    rows = Store(store.stack.database_url)
+    rows.close_claim(job, datetime.now(UTC))
+    rows.close()
+    seen = someone.until(job, within=30)
+    assert (seen["state"], seen["reason"], seen["exit_code"]) == ("failed", "access_cut", 137)
+    store.assert_dead(seen, login)
+
+
+def test_a_store_that_hangs_ends_no_healthy_job(someone: Human, store: Shop, witness: Witness) -> None:
+    job = someone.launch(spec(f"{witness.hand_over}; sleep 26"))
+    login = witness.login()
+    file = store.stack.database_url.removeprefix("sqlite:///")
+    with sqlite3.connect(file, isolation_level=None) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        held = time.monotonic()
+        until("the store has hung for longer than a heartbeat may be missing", lambda: time.monotonic() - held > 17)
+        connection.execute("ROLLBACK")
+    connection.close()
+    seen = someone.until(job, within=60)
+    assert (seen["state"], seen["reason"]) == ("succeeded", None)
+    store.assert_dead(seen, login)
+
+
+def test_a_worker_that_is_told_to_stop_ends_and_revokes_its_sessions(someone: Human, store: Shop, witness: Witness) -> None:
+    job = someone.launch(spec(f"{witness.hand_over}; sleep 300"))
+    login = witness.login()
+    worker = store.pid_of("worker")
+    connection = store.connect(login)
+    os.kill(worker, signal.SIGTERM)
+    seen = someone.until(job, within=60)
+    assert (seen["state"], seen["reason"]) == ("failed", "worker_stopped")
+    with connection, pytest.raises(psycopg.OperationalError):
+        connection.execute("SELECT 1")
+    store.assert_dead(seen, login)
+    steps = [entry for entry in someone.ledger(job) if entry["type"] == "revocation.confirmed"]
+    assert [entry["data"]["by"] for entry in steps] == ["session"]

@@ -1,0 +1,48 @@
+"""The job's workflow, changed as a careless edit would: its old histories must not replay on any of these. Used by test_replay.py alone."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from temporalio import workflow
+
+from workflows.job import Job, Outcome
+
+with workflow.unsafe.imports_passed_through():
+    from activities.deciding import Deciding
+    from justenough.messages import Closed, CloseInput, Decided, JobInput
+
+
+@workflow.defn(name="Job")
+class WaitsFirst(Job):
+    """Waits before it decides."""
+
+    @workflow.run
+    async def run(self, order: JobInput) -> Closed:
+        await workflow.sleep(1)
+        return await super().run(order)
+
+
+@workflow.defn(name="Job")
+class ClosesPatiently(Job):
+    """Closes by an ordinary activity."""
+
+    @workflow.run
+    async def run(self, order: JobInput) -> Closed:
+        return await super().run(order)
+
+    async def _close(self, outcome: Outcome) -> Closed:
+        closing = CloseInput(job=self._order.job, state=outcome.state)
+        return await workflow.execute_activity_method(Deciding.close, closing, schedule_to_close_timeout=timedelta(seconds=1))
+
+
+@workflow.defn(name="Job")
+class GoesUnguarded(Job):
+    """Starts no guard."""
+
+    @workflow.run
+    async def run(self, order: JobInput) -> Closed:
+        return await super().run(order)
+
+    async def _start_guard(self, decided: Decided) -> None:
+        return
