@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from activities.deps import Deps
+from activities.entries import rejected
 from activities.verification import Refused, verify_decision
 from console.api.bodies import SignedAnswer
 from console.api.launching import statement_problems
@@ -15,7 +16,7 @@ from console.problems import PreconditionRequired
 from justenough.access import Action, RequestState
 from justenough.errors import Conflict, Forbidden, InvalidInput, NotFound, Problem, Stale
 from justenough.statements import DecisionStatement, why_not_current
-from justenough.views import RequestView
+from justenough.views import JobView, RequestView
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,18 @@ def examined(deps: Deps, caller: Caller, request_id: str, body: SignedAnswer, *,
     job = deps.store.job(view.job_id) if view else None
     if view is None or job is None:
         raise NotFound(f"there is no request {request_id}")
+    try:
+        _examine(deps, caller, view, job, body, if_match=if_match)
+    except (Forbidden, Conflict, Stale, InvalidInput) as refusal:
+        # Every attempt is in the ledger, also one that goes no further than here; the same one again is the same entry.
+        raw, person = body.signed().model_dump(mode="json"), caller.person.id
+        why = f"{type(refusal).__name__}: {refusal}"[:500]
+        deps.store.record([rejected(view.job_id, why, at=deps.now(), about=f"api/{person}", raw=raw, request=view.id, person=person)])
+        raise
+    return view
+
+
+def _examine(deps: Deps, caller: Caller, view: RequestView, job: JobView, body: SignedAnswer, *, if_match: str | None) -> None:
     _must_be_entitled(caller, view, requester_id=job.requester_id)
     _must_match(view, if_match, body)
     statement = _statement(body)
@@ -52,7 +65,6 @@ def examined(deps: Deps, caller: Caller, request_id: str, body: SignedAnswer, *,
     verified = verify_decision(deps, view.job_id, asked, body.signed(), now=deps.now())
     if isinstance(verified, Refused):
         raise Forbidden(f"the decision does not hold: {verified.why}")
-    return view
 
 
 def answerable(caller: Caller, view: RequestView, *, requester_id: str) -> bool:

@@ -123,6 +123,16 @@ async def test_an_answer_to_something_else_is_refused_by_path(served: Served, ch
     assert await arrived(served, request["job_id"]) == []
 
 
+async def test_an_answer_that_is_refused_here_is_in_the_ledger_too(served: Served) -> None:
+    request = await served.asked()
+    for _ in range(2):
+        assert (await decide(served, "security", request, reason=" ")).status_code == 422
+    assert (await decide(served, "ops", request)).status_code == 403
+    attempts = [entry.data for entry in served.console.deps.store.ledger(job=request["job_id"]).items if entry.type == "approval.rejected"]
+    assert [attempt["person"] for attempt in attempts] == [served.people["security"].id, served.people["ops"].id]
+    assert "no one answers for a job that they launched" in attempts[1]["why"]
+
+
 async def test_another_persons_answer_is_forbidden(served: Served) -> None:
     request = await served.asked()
     headers = {"If-Match": DIGEST}

@@ -11,7 +11,11 @@ from tests.workflows.servers import Bench, real, skipping
 
 @pytest.fixture(scope="session")
 async def bench() -> AsyncIterator[Bench]:
-    """Time is skipped while a result is awaited. No guards here: this server cancels no children, and skips no more time once it had one."""
+    """Time is skipped while a result is awaited.
+
+    No guards here (this server cancels no children, and skips no more time once it had one), and no cancel of a session that may end at the
+    same moment (it drops the workflow's task; a real one does not).
+    """
     async with skipping() as opened, opened.worker():
         yield opened
 

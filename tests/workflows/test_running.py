@@ -114,8 +114,8 @@ async def test_what_must_happen_before_a_job_closes_is_asked_for_again_even_wher
     assert not job.known.alive
 
 
-async def test_what_the_ledger_could_not_take_travels_with_the_job_until_it_closes(bench: Bench) -> None:
-    job = await bench.start(session=sessions.stays, unrecordable=True)
+async def test_what_the_ledger_could_not_take_travels_with_the_job_until_it_closes(server: Bench) -> None:
+    job = await server.start(session=sessions.stays, unrecordable=True)
     await job.holds()
     await job.handle.signal("revoke_credential", f"c{job.known.job[1:]}-1")
     await job.known.until(lambda known: "revoked 1" in known.ledger)

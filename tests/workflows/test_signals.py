@@ -125,8 +125,8 @@ async def test_two_thousand_signals_neither_end_a_job_nor_grow_its_history_by_mo
     assert events.total() - events["workflow_execution_signaled"] < 60
 
 
-async def test_a_flood_of_wishes_to_revoke_is_obeyed_within_bounds(bench: Bench) -> None:
-    job = await bench.start(session=sessions.stays)
+async def test_a_flood_of_wishes_to_revoke_is_obeyed_within_bounds(server: Bench) -> None:
+    job = await server.start(session=sessions.stays)
     await job.holds()
     await sent(job, "revoke_credential", f"c{job.known.job[1:]}-7", times=500)
     await sent(job, "revoke_credential", "c-other-01m874bxt0wzzm5b0k5tvhr3n1-1", times=100)

@@ -70,32 +70,32 @@ async def test_a_job_can_be_stopped_while_it_cannot_climb(fresh: Bench, stop: Jo
     assert (await job.result()).state is stop
 
 
-async def test_a_kill_cuts_access_before_the_process_ends(bench: Bench) -> None:
-    job = await bench.start(session=sessions.stays)
+async def test_a_kill_cuts_access_before_the_process_ends(server: Bench) -> None:
+    job = await server.start(session=sessions.stays)
     await job.holds()
     await job.handle.signal("kill")
     assert await job.result() == Closed(state=JobState.KILLED, exit_code=143)
     assert job.known.ledger[3:] == ["revoked by person", "proven by session", "closed killed"]
 
 
-async def test_a_kill_whose_cut_fails_still_ends_the_session_and_is_proven(bench: Bench) -> None:
-    job = await bench.start(session=sessions.stays, refusing={"revoke_job"})
+async def test_a_kill_whose_cut_fails_still_ends_the_session_and_is_proven(server: Bench) -> None:
+    job = await server.start(session=sessions.stays, refusing={"revoke_job"})
     await job.holds()
     await job.handle.signal("kill")
     assert (await job.result()).state is JobState.KILLED
     assert job.known.ledger[3:] == ["proven by session", "closed killed"]
 
 
-async def test_a_cancel_lets_the_session_end_in_its_own_order(bench: Bench) -> None:
-    job = await bench.start(session=sessions.stays)
+async def test_a_cancel_lets_the_session_end_in_its_own_order(server: Bench) -> None:
+    job = await server.start(session=sessions.stays)
     await job.holds()
     await job.handle.cancel()
     assert await job.result() == Closed(state=JobState.CANCELLED, exit_code=143)
     assert job.known.ledger[3:] == ["proven by session", "closed cancelled"]
 
 
-async def test_a_job_that_takes_too_long_over_a_cancel_can_be_killed(bench: Bench) -> None:
-    job = await bench.start(session=sessions.lingers)
+async def test_a_job_that_takes_too_long_over_a_cancel_can_be_killed(server: Bench) -> None:
+    job = await server.start(session=sessions.lingers)
     await job.holds()
     await job.handle.cancel()
     await job.known.until(lambda known: "asked to end" in known.ledger)
@@ -104,8 +104,8 @@ async def test_a_job_that_takes_too_long_over_a_cancel_can_be_killed(bench: Benc
     assert job.known.ledger[3:] == ["asked to end", "revoked by person", "proven by session", "closed killed"]
 
 
-async def test_a_cancel_after_a_kill_changes_nothing(bench: Bench) -> None:
-    job = await bench.start(session=sessions.stays, down={"revoke_job"})
+async def test_a_cancel_after_a_kill_changes_nothing(server: Bench) -> None:
+    job = await server.start(session=sessions.stays, down={"revoke_job"})
     await job.holds()
     await job.handle.signal("kill")
     await job.known.until(lambda known: known.tried["revoke_job"] > 0)
@@ -151,8 +151,8 @@ async def test_what_ended_by_itself_keeps_its_ending(bench: Bench, stop: JobStat
 
 
 @STOPS
-async def test_answers_that_cannot_be_examined_do_not_keep_a_running_job_from_being_stopped(bench: Bench, stop: JobState) -> None:
-    job = await bench.start(session=sessions.stays, down={"take_answers"})
+async def test_answers_that_cannot_be_examined_do_not_keep_a_running_job_from_being_stopped(server: Bench, stop: JobState) -> None:
+    job = await server.start(session=sessions.stays, down={"take_answers"})
     await job.holds()
     await job.answers("lead")
     await job.known.until(lambda known: known.tried["take_answers"] > 0)
@@ -164,8 +164,8 @@ async def test_answers_that_cannot_be_examined_do_not_keep_a_running_job_from_be
 
 
 @STOPS
-async def test_a_credential_that_cannot_be_revoked_does_not_keep_a_job_from_being_stopped(bench: Bench, stop: JobState) -> None:
-    job = await bench.start(session=sessions.stays, down={"revoke_credential"})
+async def test_a_credential_that_cannot_be_revoked_does_not_keep_a_job_from_being_stopped(server: Bench, stop: JobState) -> None:
+    job = await server.start(session=sessions.stays, down={"revoke_credential"})
     await job.holds()
     await job.handle.signal("revoke_credential", f"c{job.known.job[1:]}-1")
     await job.known.until(lambda known: known.tried["revoke_credential"] > 0)
@@ -174,8 +174,8 @@ async def test_a_credential_that_cannot_be_revoked_does_not_keep_a_job_from_bein
     assert not job.known.alive
 
 
-async def test_a_single_credential_can_be_ended_while_the_job_goes_on(bench: Bench) -> None:
-    job = await bench.start(session=sessions.stays)
+async def test_a_single_credential_can_be_ended_while_the_job_goes_on(server: Bench) -> None:
+    job = await server.start(session=sessions.stays)
     await job.holds()
     await job.handle.signal("revoke_credential", f"c{job.known.job[1:]}-1")
     await job.known.until(lambda known: not known.alive)
