@@ -114,11 +114,6 @@ class Vault(Connection):
         """End every token under the job's prefix. Leases of theirs may live on for a while: end those first."""
         self.own("put", f"sys/leases/revoke-prefix/auth/token/create/{_prefix(job)}", {"sync": True})
 
-    def revoke_accessor(self, accessor: str) -> None:
-        """End one token; one that is unknown is already gone."""
-        with suppress(UnknownHandle):
-            self.own("post", "auth/token/revoke-accessor", {"accessor": accessor})
-
     # Looking.
 
     def prefix_accessors(self, job: str) -> tuple[str, ...]:
