@@ -47,7 +47,7 @@ class Stage:
             environment = {**os.environ, "JUSTENOUGH_HOME": str(home), "XDG_CONFIG_HOME": str(scratch / "people"), "NO_COLOR": "1"}
             for name in ("VAULT_TOKEN", "VAULT_ADDR", "JUSTENOUGH_CONSOLE_URL"):
                 environment.pop(name, None)
-            if not (home / "stack.json").exists():
+            if _justenough(["status"], environment).returncode != 0:
                 say("Starting real servers: Temporal, OpenBao, PostgreSQL; then our worker and console …")
                 began = time.monotonic()
                 closing.callback(_justenough, ["down"], environment)

@@ -9,6 +9,7 @@ from datetime import datetime
 from console.cli.demo.stage import BOLD, DIM, GREEN, PLAIN, RED, DemoFailed, Json, Stage, say
 from console.cli.demo.witness import Login
 from console.cli.output import rows
+from console.cli.text import moment
 
 ENDED = ("succeeded", "failed", "denied", "cancelled", "timed_out", "killed", "lost")
 
@@ -34,13 +35,14 @@ def tell(stage: Stage) -> int:
     lines = [*approvals(stage), *failure(stage), *kill(stage), *terminated(stage)]
     say(f"\n{BOLD}Every credential of this demo, and how it was shown to be dead{PLAIN}")
     rows(
-        ("JOB", "ENDED", "CREDENTIAL", "LIFE", "LOGIN AFTERWARDS", "CONFIRMED BY LOOKING"),
+        ("JOB", "ENDED", "CREDENTIAL", "LIFE", "CONFIRMED AT", "LOGIN", "BY LOOKING"),
         [
             (
                 _short(line),
                 line.job["state"],
                 _what(line),
                 _life(line),
+                moment(line.credential["confirmed_at"]),
                 "refused" if line.refused else "not tried",
                 line.credential["confirmed_how"],
             )
