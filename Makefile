@@ -28,7 +28,7 @@ demo: setup ## Run the example jobs on real servers, show it live, prove every r
 	@$(WITH) $(BIN)/justenough demo
 
 test: setup ## Run the whole test suite, real servers included (ARGS="-k ledger -x")
-	@$(WITH) $(BIN)/python -m pytest $(ARGS)
+	@$(WITH) $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: setup lint types layers compose-check test ## What CI runs: format, lint, types, layers, compose, tests
 

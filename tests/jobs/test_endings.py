@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import psycopg
@@ -49,6 +50,17 @@ def approved(ops: Human, lead: Human, witness: Witness, shop: Shop) -> tuple[str
     login = witness.login()
     assert shop.opens_for(login)
     return job, login
+
+
+def launched_with_short_tiers(ops: Human) -> str:
+    """Launch a job that waits for people, once the worker has read the edited tiers: it looks at its files every half second."""
+    for _ in range(50):
+        job = ops.launch(spec("true", access(action="write")))
+        request = ops.until(job, "awaiting_approval", "denied")["requests"][0]
+        if datetime.fromisoformat(request["expires_at"]) - datetime.fromisoformat(request["created_at"]) < timedelta(seconds=10):
+            return job
+        assert ops.api.post(f"jobs/{job}/cancel").status_code == 202
+    pytest.fail("the edited tiers were never read")
 
 
 def terminate(shop: Shop, workflow: str) -> None:
@@ -103,7 +115,7 @@ def test_what_policy_denies_never_starts(ops: Human, shop: Shop) -> None:
 
 def test_silence_climbs_and_then_denies(ops: Human, shop: Shop) -> None:
     with rewritten(shop.config / "approvals.yaml", r"respond_within: \w+", "respond_within: 1s"):
-        job = ops.launch(spec("true", access(action="write")))
+        job = launched_with_short_tiers(ops)
         seen = ops.until(job)
     assert (seen["state"], seen["requests"][0]["state"], seen["credentials"]) == ("denied", "expired", [])
     steps = [entry["type"] for entry in ops.ledger(job)]
