@@ -131,11 +131,12 @@ async def test_the_job_inherits_no_handle_and_an_environment_made_from_nothing(r
 
 async def test_only_its_own_folders_can_be_written(run: Runner, workdir: Path) -> None:
     refused = ["/usr/bin/x", "/etc/x", "/job/x", "/job/job.py", "/x", "/bin/x", "/lib/x", "/proc/sys/kernel/core_pattern"]
-    allowed = ["/tmp/x", "/home/job/x", "/var/tmp/y", "/dev/shm/x"]
+    name = f"x-{workdir.parent.name}"
+    allowed = [f"/tmp/{name}", "/home/job/x", "/var/tmp/y", "/dev/shm/x"]
     ran = await run.python(WRITE_EACH, *refused, *allowed, workdir=workdir)
     assert ran.told == allowed
     assert names_in(workdir) == ["job.py", "run.sh"]
-    assert "x" not in names_in(Path("/tmp"))
+    assert name not in names_in(Path("/tmp"))
 
 
 async def test_the_bundle_is_the_working_directory(run: Runner, workdir: Path) -> None:
