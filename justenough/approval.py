@@ -146,15 +146,6 @@ def has_quorum(answers: tuple[Answer, ...], *, tiers: Tiers, tier: int) -> bool:
     return tier in tiers.tiers and len(approvers) >= tiers.tiers[tier].quorum
 
 
-def approved_tier(answers: tuple[Answer, ...], *, tiers: Tiers, needed: int, requester: str) -> int:
-    """Return the highest tier, at or above the needed one, whose quorum these answers make; 0 for none or where one denies."""
-    if any(answer.decision == "deny" for answer in answers):
-        return 0
-    counted = tuple(answer for answer in answers if answer.person != requester)
-    reached = [tier for tier in tiers.tiers if tier >= max(needed, 1) and has_quorum(counted, tiers=tiers, tier=tier)]
-    return max(reached, default=0)
-
-
 def read_tiers(text: str | bytes) -> Tiers:
     """Return approvals.yaml checked; raise InvalidInput with every problem by path."""
     raw: Any = read_yaml(APPROVALS, text)
