@@ -73,7 +73,8 @@ class Floor:
         """Return what the work returned."""
         accessor = await workflow.execute_activity("mint", job, start_to_close_timeout=LIMIT, result_type=str)
         try:
-            return await workflow.execute_activity("work", job, start_to_close_timeout=LIMIT, result_type=str)
+            done: str = await workflow.execute_activity("work", job, start_to_close_timeout=LIMIT, result_type=str)
+            return done
         finally:
             await asyncio.shield(workflow.execute_activity("revoke", accessor, start_to_close_timeout=LIMIT))
 

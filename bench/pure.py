@@ -59,7 +59,9 @@ def deciding(*, quick: bool) -> Figure:
     first = [decide(*each) for each in asked]
     again = [decide(*each) for _ in range(2 if quick else 25) for each in asked]
     count, note = len(policies.ids), f"the first question about an action and resource: {p50(first) * 1e6:,.0f} µs"
-    return Figure("policy_decision_p50", f"policy decision, tier found, {count} policies, p50", p50(again) * 1e6, "µs", at_most=250, note=note)
+    return Figure(
+        "policy_decision_p50", f"policy decision, tier found, {count} policies, p50", p50(again) * 1e6, "µs", at_most=250, note=note
+    )
 
 
 def verifying(*, quick: bool) -> Figure:
@@ -77,7 +79,9 @@ def verifying(*, quick: bool) -> Figure:
             seconds.append(time.perf_counter() - began)
             assert report.sound, report
             assert report.entries == count, report
-    return Figure("ledger_verification", f"ledger verification, {count:,} entries, SQLite", count / p50(seconds), "entries/s", at_least=100_000)
+    return Figure(
+        "ledger_verification", f"ledger verification, {count:,} entries, SQLite", count / p50(seconds), "entries/s", at_least=100_000
+    )
 
 
 def _resource() -> Resource:

@@ -60,7 +60,9 @@ class Whole:
             ours.append(await self._ours(size.jobs, size.many))
             signed.append(await self._ours(size.jobs // 2, size.many, signing=True))
         base, what = _rate(floors), f"auto-approved jobs per second, {size.many} at once"
-        rounds = "by round: " + ", ".join(f"{mine.per_second:.1f} to {theirs.per_second:.1f}" for mine, theirs in zip(ours, floors, strict=True))
+        rounds = "by round: " + ", ".join(
+            f"{mine.per_second:.1f} to {theirs.per_second:.1f}" for mine, theirs in zip(ours, floors, strict=True)
+        )
         return [
             Figure("jobs_per_second", what, _rate(ours), "/s", floor=base, at_least=0.8, of="ratio", note=rounds),
             Figure("jobs_per_second_signing", f"{what}, signing included", _rate(signed), "/s", floor=base),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.workflows.servers import Bench, real, skipping
+from tests.workflows import sessions
+from tests.workflows.servers import Bench, Lost, real, skipping
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +31,23 @@ async def fresh() -> AsyncIterator[Bench]:
 
 @pytest.fixture(scope="session")
 async def server() -> AsyncIterator[Bench]:
-    """A real server, in real time."""
-    async with real() as opened, opened.worker():
+    """A real server, in real time. Its worker runs workflows inside the SDK's sandbox."""
+    async with real() as opened, opened.worker(sandboxed=True):
         yield opened
+
+
+@pytest.fixture(scope="session", autouse=True)
+async def lost(server: Bench) -> Lost:
+    """Jobs whose worker dies while they run. What tells of a death is ten real seconds of silence, so they are started before all tests."""
+    jobs = {
+        "plain": await server.start(session=sessions.vanishes),
+        "revocation away": await server.start(session=sessions.vanishes, failing=Counter(revoke_job=2)),
+        # Three times amid the workflow's tasks, then after 0, 1, 3 and 7 s; the next try comes when the job has been revoked long since.
+        "answers away": await server.start(session=sessions.vanishes, failing=Counter(take_answers=7)),
+        "killed": await server.start(session=sessions.vanishes),
+    }
+    for job in jobs.values():
+        await job.holds()
+    await jobs["answers away"].answers("lead")
+    await jobs["killed"].handle.signal("kill")
+    return jobs

@@ -34,6 +34,8 @@ class Known:
     timeout: int = 900
     down: set[str] = field(default_factory=set)
     """Activities that cannot be done now, each named."""
+    failing: Counter[str] = field(default_factory=Counter)
+    """How often activities fail before they can be done; each failure is an entry."""
     refusing: set[str] = field(default_factory=set)
     """Activities that refuse for good, or answer only once they are asked again."""
     unrecordable: bool = False
@@ -73,6 +75,9 @@ class Known:
         """Count one try of an activity; raise where it cannot be done now."""
         self.tried[name] += 1
         await self.note()
+        if self.tried[name] <= self.failing[name]:
+            await self.note(f"failed {name}")
+            raise ApplicationError("does not answer", type="VaultUnavailable")
         if name in self.refusing:
             raise ApplicationError("refused", type="Refused", non_retryable=True)
         if name in self.down:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,7 +16,8 @@ from temporalio.client import Client, WorkflowHandle
 from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
-from temporalio.worker import Worker
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from justenough.access import JobState
 from justenough.approval import Tiers
@@ -81,6 +82,10 @@ class Started:
         return seen
 
 
+Lost = Mapping[str, Started]
+"""Jobs whose worker was lost, by what else was wrong."""
+
+
 class Bench:
     """One server with a worker on it."""
 
@@ -94,13 +99,19 @@ class Bench:
         return datetime.now(UTC) if not self.env.supports_time_skipping else await self.env.get_current_time()
 
     @asynccontextmanager
-    async def worker(self, queue: str = QUEUE, **more: Any) -> AsyncIterator[None]:
-        """Work with the fakes until the block ends, on the queue and on that for endings."""
+    async def worker(self, queue: str = QUEUE, *, sandboxed: bool = False, **more: Any) -> AsyncIterator[None]:
+        """Work with the fakes until the block ends, on the queue and on that for endings.
+
+        `sandboxed`: in the SDK's sandbox, which finds mistakes that replay may not; the real worker goes without.
+        """
+        runner = SandboxedWorkflowRunner() if sandboxed else UnsandboxedWorkflowRunner()
         # A cancel travels back with a heartbeat: the default would wait eight seconds for the next one.
         soon: dict[str, Any] = {"max_heartbeat_throttle_interval": HEARTBEATS, "default_heartbeat_throttle_interval": HEARTBEATS}
         async with (
             Worker(self.client, task_queue=f"{queue}-endings", activities=self.fakes.activities, **soon),
-            Worker(self.client, task_queue=queue, workflows=WORKFLOWS, activities=self.fakes.activities, **soon, **more),
+            Worker(
+                self.client, task_queue=queue, workflows=WORKFLOWS, activities=self.fakes.activities, workflow_runner=runner, **soon, **more
+            ),
         ):
             yield
 

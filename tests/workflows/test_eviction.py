@@ -14,17 +14,15 @@ from tests.workflows import sessions
 from tests.workflows.known import Need
 from tests.workflows.servers import Bench, Started
 
-CACHED = (0, 1)
 EXPECTED = "Completing activity as failed"
 """What the SDK says of an activity that the fakes let fail."""
 
 
-@pytest.fixture(params=CACHED, scope="module")
-async def queue(server: Bench, request: pytest.FixtureRequest) -> AsyncIterator[str]:
-    """A worker that remembers no workflow, or one of many, between two tasks."""
-    name = f"forgetful-{request.param}"
-    async with server.worker(queue=name, max_cached_workflows=request.param):
-        yield name
+@pytest.fixture(scope="module")
+async def queue(server: Bench) -> AsyncIterator[str]:
+    """A worker that remembers no workflow between two tasks."""
+    async with server.worker(queue="forgetful", max_cached_workflows=0):
+        yield "forgetful"
 
 
 @contextmanager
@@ -108,3 +106,16 @@ async def test_a_guard_is_replayed_while_it_waits_and_while_it_revokes(server: B
         job.known.down.clear()
         assert await server.client.get_workflow_handle(f"{job.known.job}-guard").result() is True
     assert not job.known.alive
+
+
+async def test_a_worker_that_remembers_one_job_serves_many_in_turn(server: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    name = "remembers-one"
+    with silent(caplog):
+        async with server.worker(queue=name, max_cached_workflows=1):
+            jobs = []
+            for _ in range(3):
+                jobs.append(await server.start(queue=name, needs=(Need(1),)))
+                await jobs[-1].waits()
+            for job in jobs:
+                await job.answers("lead", decision="deny")
+                assert (await job.result()).state is JobState.DENIED

@@ -12,7 +12,6 @@ from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue
 
 from justenough.access import JobState
-from tests.workflows import sessions
 from tests.workflows.known import Need
 from tests.workflows.servers import Bench, Started
 from workflows import options
@@ -79,11 +78,11 @@ async def test_an_answer_may_hold_anything_and_is_one_rejected_entry(bench: Benc
     assert job.known.ledger == ["needs_approval 1", "rejected", "deny by lead", "closed denied"]
 
 
-@pytest.mark.parametrize("args", [args for name, args in ANYTHING.items() if name != "two megabytes"])
-@pytest.mark.parametrize("name", ["revoke_credential", "nobody's"])
-async def test_other_signals_may_hold_anything_and_change_nothing(bench: Bench, name: str, args: Sequence[Any]) -> None:
+async def test_other_signals_may_hold_anything_and_change_nothing(bench: Bench) -> None:
     job = await bench.start(needs=(Need(1),))
-    await job.handle.signal(name, args=args)
+    for args in ANYTHING.values():
+        await job.handle.signal("revoke_credential", args=args)
+        await job.handle.signal("nobody's", args=args)
     await settled(job)
     assert job.known.ledger == ["needs_approval 1", "deny by lead", "closed denied"]
 
@@ -125,15 +124,14 @@ async def test_two_thousand_signals_neither_end_a_job_nor_grow_its_history_by_mo
     assert events.total() - events["workflow_execution_signaled"] < 60
 
 
-async def test_a_flood_of_wishes_to_revoke_is_obeyed_within_bounds(server: Bench) -> None:
-    job = await server.start(session=sessions.stays)
-    await job.holds()
-    await sent(job, "revoke_credential", f"c{job.known.job[1:]}-7", times=500)
+async def test_a_flood_of_wishes_to_revoke_is_obeyed_within_bounds(bench: Bench) -> None:
+    queue = "wishes"
+    job = await bench.start(queue=queue)
     await sent(job, "revoke_credential", "c-other-01m874bxt0wzzm5b0k5tvhr3n1-1", times=100)
-    await job.handle.signal("kill")
-    assert (await job.result()).state is JobState.KILLED
-    assert 0 < job.known.ledger.count("revoked 7") <= options.REVOCATIONS_WANTED
-    assert job.known.ledger.count("revoked 1") == 0
+    await sent(job, "revoke_credential", f"c{job.known.job[1:]}-7", times=300)
+    async with bench.worker(queue=queue):
+        assert (await job.result()).state is JobState.SUCCEEDED
+    assert job.known.ledger.count("revoked 7") == job.known.tried["revoke_credential"] == options.REVOCATIONS_WANTED
 
 
 async def test_large_answers_that_come_together_fit_what_an_activity_may_be_handed(server: Bench) -> None:
