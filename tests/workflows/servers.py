@@ -48,6 +48,12 @@ class Started:
         """Return what it came to."""
         return await self.handle.result()
 
+    async def lasted(self) -> timedelta:
+        """Return the time from the workflow's start to its close, by the server's clock, which may have skipped on since."""
+        seen = await self.handle.describe()
+        assert seen.close_time
+        return seen.close_time - seen.start_time
+
     async def requests(self) -> list[tuple[str, int]]:
         """Return state and tier of each request that people were asked for, as the workflow says."""
         return [(item["state"], item["tier"]) for item in (await self.view())["requests"].values()]
