@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextvars
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from temporalio import activity
 
@@ -40,6 +44,10 @@ class Ending:
         self._check(wanted.job)
         if wanted.by == "guard" and self._proven(wanted.job):
             return RevokeResult(confirmed=True)
+        with _beating():
+            return self._until_dead(wanted)
+
+    def _until_dead(self, wanted: RevokeInput) -> RevokeResult:
         started, attempt, pause = time.monotonic(), 0, PAUSE
         while True:
             attempt += 1
@@ -49,7 +57,7 @@ class Ending:
                 return RevokeResult(confirmed=result.confirmed, failures=result.failures, unrecorded=result.events)
             if time.monotonic() - started > PATIENCE:
                 raise NotConfirmed("; ".join(result.failures) or "the second look is still to come")
-            _pause(pause)
+            activity.wait_for_cancelled_sync(timeout=pause)
             pause = min(2 * pause, LONGEST_PAUSE) if result.failures else PAUSE
 
     @activity.defn
@@ -82,9 +90,18 @@ def _by(job: str, said: str) -> str:
     return said if why_not_theirs(job, guard=True) is None else "stranger"
 
 
-def _pause(seconds: float) -> None:
-    """Wait in small steps, telling Temporal in each that this worker lives."""
-    end = time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0:
-        activity.heartbeat()
-        activity.wait_for_cancelled_sync(timeout=min(left, PAUSE))
+@contextmanager
+def _beating() -> Iterator[None]:
+    """Tell Temporal each second that this worker lives, also while Vault or a target makes one step hang."""
+    done, context = threading.Event(), contextvars.copy_context()
+
+    def beat() -> None:
+        while not done.wait(PAUSE):
+            activity.heartbeat()
+
+    beating = threading.Thread(target=context.run, args=(beat,), name="revocation-heartbeat", daemon=True)
+    beating.start()
+    try:
+        yield
+    finally:
+        done.set()

@@ -98,7 +98,10 @@ def _pattern(forms: Iterable[bytes]) -> re.Pattern[bytes]:
     rests: dict[bytes, list[bytes]] = {}
     for form in sorted(forms, key=len, reverse=True):
         rests.setdefault(form[:1], []).append(re.escape(form[1:]))
-    return re.compile(b"|".join(re.escape(first) + b"(?:" + b"|".join(rest) + b")" for first, rest in rests.items()))
+    pattern = re.compile(b"|".join(re.escape(first) + b"(?:" + b"|".join(rest) + b")" for first, rest in rests.items()))
+    # re remembers what it compiled; a job's secrets must not outlive the job there.
+    re.purge()
+    return pattern
 
 
 def _url(raw: bytes) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import base64
 import itertools
 import json
+import re
 import time
 from urllib.parse import quote, quote_plus
 
@@ -129,3 +130,10 @@ def test_a_flood_costs_time_in_proportion_to_its_size() -> None:
 
     seconds(1)
     assert seconds(40) < 20 * max(seconds(10), 0.005)
+
+
+def test_what_is_looked_for_is_forgotten_with_the_redactor() -> None:
+    redactor = Redactor(["canary-of-the-cache"])
+    assert redactor.feed(b"a canary-of-the-cache.") == b"a [redacted]."
+    assert "anary" in repr(vars(redactor)), "it is found where it is"
+    assert "anary" not in repr(vars(re))
