@@ -26,7 +26,7 @@ ENTITY_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 def ordered(deps: Deps, order: JobInput, verified: VerifiedOrder) -> Iterator[Event]:
     """Yield the events of an order that was taken and of each access that it asks for."""
     now, catalog = deps.now(), deps.config.current().catalog
-    yield submitted(order, verified, at=verified.statement.issued_at)
+    yield submitted(order, verified, at=now)
     for number, access in enumerate(verified.spec.access, start=1):
         resource = catalog.resources[access.resource]
         yield event(
@@ -48,7 +48,7 @@ def ordered(deps: Deps, order: JobInput, verified: VerifiedOrder) -> Iterator[Ev
 
 
 def submitted(order: JobInput, verified: VerifiedOrder, *, at: Any) -> Event:
-    """Return the event of an order that was taken; console and worker make the same one, so that it is recorded once."""
+    """Return the event of an order that was taken; console and worker make it with the same id, so that it is recorded once."""
     spec = verified.spec
     return event(
         EventType.JOB_SUBMITTED,

@@ -17,7 +17,7 @@ from activities.verification import Refused, verify_order
 from console.api.bodies import DryRequest, DryRun, NewJob
 from justenough.access import Decision, Held
 from justenough.approval import Person
-from justenough.catalog import problems_of
+from justenough.catalog import problems_of, problems_of_draft
 from justenough.documents import MAX_BYTES, path_of
 from justenough.errors import Conflict, Forbidden, GiveUp, InvalidInput, Problem
 from justenough.ids import installation_of
@@ -86,7 +86,7 @@ def _taken(deps: Deps, person: Person, body: NewJob, *, key: str | None) -> Take
         if first != order.job:
             return _remembered(deps, person, first)
     # Without a look beforehand whether the id is new: recording it tells, and tells whoever else asks at the same time too.
-    if not deps.store.record([submitted(order, verified, at=verified.statement.issued_at)]):
+    if not deps.store.record([submitted(order, verified, at=deps.now())]):
         earlier = _earlier(deps, person, body)
         assert earlier is not None, "what cannot be recorded again is there"
         return earlier
@@ -120,8 +120,13 @@ def _checked(deps: Deps, body: NewJob) -> JobSpec:
     size = len(canonical(body.spec))
     if size > MAX_BYTES:
         raise InvalidInput("job spec", (Problem("", f"{size:,} bytes; at most {MAX_BYTES:,} are accepted"),))
-    spec = checked_spec(body.spec, body.params)
-    problems = problems_of(spec, deps.config.current().catalog)
+    catalog = deps.config.current().catalog
+    try:
+        spec = checked_spec(body.spec, body.params)
+    except InvalidInput as error:
+        more = [problem for problem in problems_of_draft(body.spec, catalog) if problem not in error.problems]
+        raise InvalidInput(error.what, (*error.problems, *more)) from error
+    problems = problems_of(spec, catalog)
     if problems:
         raise InvalidInput("job spec", problems)
     return spec

@@ -25,7 +25,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from tests.people import Human
-from tests.shop import Shop
+from tests.shop import Shop, access, spec
 from worker.stack import Stack
 
 QUEUE = "intruder"
@@ -238,6 +238,17 @@ def answer(signed: dict[str, Any], *, name: str = "chief", tier: int = 3, **chan
     statement = signed["statement"]
     said = {"decision": statement["decision"], "ttl": statement["ttl"], "reason": statement["reason"], "at": statement["issued_at"]}
     return {"person": statement["person"], "name": name, "tier": tier, **said, "signed": signed, **changes}
+
+
+def denied(ops: Human, lead: Human, security: Human) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Return the order of a job that lead denied, its request, and the valid approval that security had signed meanwhile."""
+    order = ops.order(spec("true", access(action="write")))
+    job = ops.api.post("jobs", json=order).raise_for_status().json()["id"]
+    request = ops.until(job, "awaiting_approval")["requests"][0]
+    too_late = answer(security.decision(request))
+    lead.answer(request, "deny").raise_for_status()
+    ops.until(job, "denied")
+    return order, request, too_late
 
 
 def session(order: dict[str, Any], *items: dict[str, Any], **changes: Any) -> Call:

@@ -11,7 +11,7 @@ import pytest
 
 from justenough.ids import new_job_id
 from justenough.statements import digest_of
-from tests.attacks.intruder import Call, Intruder, answer, granted, in_group, job_input, ledger, session, told
+from tests.attacks.intruder import Call, Intruder, answer, denied, granted, in_group, job_input, ledger, session, told
 from tests.people import Human
 from tests.shop import Shop, Witness, access, spec
 
@@ -244,12 +244,8 @@ def test_an_order_runs_once(ops: Human, auditor: Human, shop: Shop, intruder: In
 def test_a_denied_job_is_not_raised_from_the_dead(
     ops: Human, lead: Human, security: Human, auditor: Human, shop: Shop, intruder: Intruder
 ) -> None:
-    order = ops.order(spec("true", WRITE))
-    job = ops.api.post("jobs", json=order).raise_for_status().json()["id"]
-    request = ops.until(job, "awaiting_approval")["requests"][0]
-    too_late = answer(security.decision(request))
-    assert lead.answer(request, "deny").status_code == 200
-    assert ops.until(job)["state"] == "denied"
+    order, _, too_late = denied(ops, lead, security)
+    job = order["id"]
     # Not even a session that was on its way when it ended could go on: nobody holds the right to issue.
     assert intruder.writes("UPDATE claims SET renewed_at = renewed_at WHERE job = ? AND closed_at IS NOT NULL", job) == 1
     (answered,) = intruder.runs("Job", job, session(order, granted(job, 1, too_late)))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.attacks.intruder import Intruder, answer, granted, in_group, job_input, plain, session, told
+from tests.attacks.intruder import Intruder, denied, granted, in_group, job_input, plain, session, told
 from tests.people import Human
 from tests.shop import Shop, access, spec
 
@@ -97,12 +97,8 @@ def test_a_launcher_who_is_hidden_in_the_store_still_cannot_approve(ops: Human, 
 def test_a_denial_wiped_from_the_store_still_stands(
     ops: Human, lead: Human, security: Human, auditor: Human, shop: Shop, intruder: Intruder
 ) -> None:
-    order = ops.order(spec("true", WRITE))
-    job = ops.api.post("jobs", json=order).raise_for_status().json()["id"]
-    request = ops.until(job, "awaiting_approval")["requests"][0]
-    too_late = answer(security.decision(request))
-    assert lead.answer(request, "deny").status_code == 200
-    assert ops.until(job)["state"] == "denied"
+    order, request, too_late = denied(ops, lead, security)
+    job = order["id"]
     intruder.writes("UPDATE requests SET state = 'approved' WHERE job_id = ?", job)
     intruder.writes("UPDATE jobs SET state = 'awaiting_approval', ended_at = NULL WHERE id = ?", job)
     intruder.writes("DELETE FROM approvals WHERE request_id = ?", request["id"])

@@ -104,6 +104,13 @@ async def test_an_order_that_was_taken_is_answered_alike_when_it_has_expired(ser
     assert (await served.post("/jobs", "ops", served.people["ops"].order())).status_code == 422
 
 
+async def test_when_a_job_was_taken_is_told_by_our_clock_not_by_the_launchers(served: Served) -> None:
+    early = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=3)
+    answer = await served.post("/jobs", "ops", served.people["ops"].order(issued_at=early))
+    assert answer.status_code == 201, answer.text
+    assert datetime.now(UTC) - datetime.fromisoformat(answer.json()["created_at"]) < timedelta(minutes=1)
+
+
 BAD_SPECS = [
     (access(resource="order-db"), "access[0].resource", "orders-db"),
     (access(action="delete"), "access[0].action", "'read', 'write' or 'admin'"),
@@ -142,6 +149,13 @@ async def test_every_error_of_a_spec_comes_at_once(served: Served) -> None:
     answer = await served.post("/jobs", "ops", served.people["ops"].order(raw))
     paths = {error["path"] for error in answer.json()["errors"]}
     assert paths >= {"name", "data_scope.tenant", "oops", "access[0].action", "access[0].ttl", "access[0].reason"}
+
+
+async def test_what_the_catalog_has_against_a_bad_spec_comes_along(served: Served) -> None:
+    raw = spec(oops=1, environment="test", access=[{"resource": "orders-db", "action": "read", "ttl": "9h"}, {"resource": "order-db"}])
+    answer = await served.post("/jobs", "ops", served.people["ops"].order(raw))
+    paths = {error["path"] for error in answer.json()["errors"]}
+    assert paths >= {"oops", "environment", "access[0].reason", "access[0].ttl", "access[1].resource", "access[1].action"}
 
 
 async def test_params_are_checked_like_the_spec(served: Served) -> None:
@@ -187,7 +201,7 @@ async def test_an_order_of_another_person_or_key_is_forbidden(served: Served) ->
 async def test_who_may_not_launch_is_told_which_group_may(served: Served, who: str) -> None:
     answer = await served.post("/jobs", who, served.people[who].order())
     assert answer.status_code == 403
-    assert answer.json()["detail"] == "needs one of: ops"
+    assert answer.json()["detail"] == "needs one of the groups: ops"
 
 
 @pytest.mark.parametrize(
@@ -277,7 +291,7 @@ async def test_bad_bundles_are_refused(served: Served) -> None:
     foreign = await served.http.post(
         "/api/v1/bundles", content=b"x", headers=served.people["lead"].bearer | {"Content-Type": "application/gzip"}
     )
-    assert (foreign.status_code, foreign.json()["detail"]) == (403, "needs one of: ops")
+    assert (foreign.status_code, foreign.json()["detail"]) == (403, "needs one of the groups: ops")
 
 
 async def test_an_order_is_signed_for_at_most_a_week(served: Served) -> None:
