@@ -40,7 +40,7 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure beside the hand-written floor, in the same run.")
-    parser.add_argument("--jobs", type=int, default=96, metavar="N", help="jobs in a series with many at once (96)")
+    parser.add_argument("--jobs", type=int, default=64, metavar="N", help="jobs in a series with many at once (64)")
     parser.add_argument("--at-once", type=int, default=32, metavar="N", help="how many at once (32)")
     parser.add_argument("--quick", action="store_true", help="little of everything: shows that it works, its figures say nothing")
     parser.add_argument("--pure", action="store_true", help="only what needs no servers")
@@ -51,7 +51,7 @@ def _arguments() -> argparse.Namespace:
 def _size(asked: argparse.Namespace) -> Size:
     if asked.quick:
         return Size(jobs=min(asked.jobs, 16), many=min(asked.at_once, 8), rounds=1, alone=3)
-    return Size(jobs=asked.jobs, many=asked.at_once, rounds=3, alone=30)
+    return Size(jobs=asked.jobs, many=asked.at_once, rounds=3, alone=25)
 
 
 def _on_a_stack(size: Size) -> list[Figure]:
@@ -59,14 +59,14 @@ def _on_a_stack(size: Size) -> list[Figure]:
     with tempfile.TemporaryDirectory(prefix="je-bench-") as folder, running_stack(Path(folder) / "home", pure.SHOP) as stack:
         token = stack.admin_token_file.read_text().strip()
         floor.allow(str(stack.vault), token)
-        with floor.working(str(stack.temporal), str(stack.vault), token):
-            return asyncio.run(_measured(stack, size))
+        with floor.working(str(stack.temporal), str(stack.vault), token) as worker:
+            return asyncio.run(_measured(stack, size, {**stack.pids, "floor": worker}))
 
 
-async def _measured(stack: Stack, size: Size) -> list[Figure]:
+async def _measured(stack: Stack, size: Size, pids: dict[str, int]) -> list[Figure]:
     temporal = await Client.connect(str(stack.temporal), data_converter=pydantic_data_converter)
     async with logged_in(stack, "ops") as ops, logged_in(stack, "lead") as lead:
-        return await Whole(stack, Crew(ops, lead, temporal), size, _tell).measured()
+        return await Whole(pids, Crew(ops, lead, temporal), size, _tell).measured()
 
 
 def _tell(text: str) -> None:

@@ -94,12 +94,12 @@ def allow(address: str, token: str) -> None:
 
 
 @contextmanager
-def working(temporal: str, address: str, token: str) -> Iterator[None]:
-    """Keep the floor's worker running for the length of a block."""
+def working(temporal: str, address: str, token: str) -> Iterator[int]:
+    """Keep the floor's worker running for the length of a block; give its process id."""
     where = {"BENCH_TEMPORAL": temporal, "BENCH_VAULT": address, "BENCH_TOKEN": token}
     with subprocess.Popen([sys.executable, "-m", "bench.floor"], env={**os.environ, **where}, stdin=subprocess.DEVNULL) as process:
         try:
-            yield
+            yield process.pid
         finally:
             process.terminate()
 

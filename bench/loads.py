@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from temporalio.client import Client
 
 from bench.people import Human
+from bench.processes import Used, since, used
 
-LOOK_EVERY = 0.05
 LOGIN = {"env": {"PGUSER": "username", "PGPASSWORD": "password"}}
 
 
@@ -23,11 +23,18 @@ class Run:
 
     seconds: float
     each: tuple[float, ...]
+    used: Used
+    """Processor time meanwhile, by process."""
 
     @property
     def per_second(self) -> float:
         """Parts per second."""
         return len(self.each) / self.seconds
+
+    @property
+    def processor_each(self) -> Used:
+        """Processor seconds that one part took, by process."""
+        return {name: seconds / len(self.each) for name, seconds in self.used.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,40 +73,39 @@ class Crew:
 
     @asynccontextmanager
     async def approving(self) -> AsyncIterator[None]:
-        """Approve whatever waits, for the length of a block, as an eager approver with a script would."""
-        task = asyncio.create_task(self._approve())
+        """Approve whatever is opened, for the length of a block, as a script that follows the events would."""
+        # From an entry that is there already: what is opened before the stream stands must not be missed.
+        newest = (await self.approver.get("jobs", limit=1))["items"][0]["id"]
+        entries = (await self.approver.get(f"jobs/{newest}/timeline", limit=1000))["items"]
+        task = asyncio.create_task(self._approve(entries[-1]["position"]))
         try:
             yield
         finally:
             task.cancel()
 
-    async def _approve(self) -> None:
-        seen: set[str] = set()
-        async with asyncio.TaskGroup() as answers:
-            while True:
-                waiting = (await self.approver.get("requests", state="pending"))["items"]
-                for request in waiting:
-                    # A request is shown a moment before it is decided.
-                    if request["current_tier"] and request["id"] not in seen:
-                        seen.add(request["id"])
-                        answers.create_task(self._answer(request))
-                await asyncio.sleep(LOOK_EVERY)
+    async def _approve(self, after: int) -> None:
+        async with asyncio.TaskGroup() as answers, aclosing(self.approver.followed(after)) as events:
+            async for entry in events:
+                if entry["type"] == "dev.justenough.approval.opened.v1":
+                    answers.create_task(self._answer(entry["data"]["request"]))
 
-    async def _answer(self, request: dict[str, Any]) -> None:
-        await self.approver.answer(request, await self.approver.approval(request))
+    async def _answer(self, name: str) -> None:
+        request = await self.approver.get(f"requests/{name}")
+        if request["state"] == "pending":
+            await self.approver.answer(request, await self.approver.approval(request))
 
 
-async def at_once(parts: Sequence[Callable[[], Awaitable[float]]], many: int) -> Run:
-    """Run these, so many at once, and return how long it took."""
+async def at_once(parts: Sequence[Callable[[], Awaitable[float]]], many: int, pids: Mapping[str, int]) -> Run:
+    """Run these, so many at once, and return how long it took, and how long these processes worked."""
     gate = asyncio.Semaphore(many)
 
     async def gated(part: Callable[[], Awaitable[float]]) -> float:
         async with gate:
             return await part()
 
-    began = time.perf_counter()
+    before, began = used(pids), time.perf_counter()
     each = await asyncio.gather(*(gated(part) for part in parts))
-    return Run(time.perf_counter() - began, tuple(each))
+    return Run(time.perf_counter() - began, tuple(each), since(before, used(pids)))
 
 
 def spec(action: str = "read", command: Sequence[str] = ("true",)) -> dict[str, Any]:

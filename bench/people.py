@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
@@ -91,6 +92,13 @@ class Human:
     async def get(self, path: str, **params: Any) -> Any:
         """Return what the API shows."""
         return (await self.api.get(path, params=params)).raise_for_status().json()
+
+    async def followed(self, after: int) -> AsyncGenerator[dict[str, Any], None]:
+        """Yield every ledger entry after a position, as CloudEvents."""
+        async with self.api.stream("GET", "events", params={"after": after}, timeout=None) as answer:
+            async for line in answer.raise_for_status().aiter_lines():
+                if line.startswith("data:"):
+                    yield json.loads(line.removeprefix("data:"))
 
     async def _signed(self, statement: OrderStatement | DecisionStatement) -> dict[str, Any]:
         raw = signable(statement)

@@ -1,0 +1,53 @@
+"""The bench tells its figures in a form that programs can read. What they are is never tested: they depend on the machine."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.figures import Figure, p50, p99
+from bench.report import table
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_what_needs_no_servers_is_measured_and_told_as_json() -> None:
+    command = [sys.executable, "-m", "bench", "--quick", "--pure", "-o", "json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    figures = {figure["name"]: figure for figure in json.loads(done.stdout)["figures"]}
+    assert set(figures) == {"policy_decision_p50", "ledger_verification"}
+    assert all(figure["value"] > 0 and figure["budget"] and figure["unit"] for figure in figures.values())
+
+
+@pytest.mark.parametrize(
+    "figure, ok, budget",
+    [
+        (Figure("a", "", 80, "/s", floor=100, at_least=0.8, of="ratio"), True, "≥ 0.8 × floor"),
+        (Figure("a", "", 79, "/s", floor=100, at_least=0.8, of="ratio"), False, "≥ 0.8 × floor"),
+        (Figure("a", "", 110, "ms", floor=100, at_most=1, of="ratio"), False, "≤ 1 × floor"),
+        (Figure("a", "", 249, "MB", at_most=250), True, "≤ 250 MB"),
+        (Figure("a", "", 251, "MB", at_most=250), False, "≤ 250 MB"),
+        (Figure("a", "", 28, "events"), None, ""),
+    ],
+)
+def test_a_budget_holds_for_the_figure_or_for_its_ratio_to_the_floor(figure: Figure, ok: bool | None, budget: str) -> None:
+    assert (figure.ok, figure.budget) == (ok, budget)
+
+
+def test_the_table_says_of_each_figure_whether_its_budget_holds() -> None:
+    missed = Figure("slow", "jobs per second", 5, "/s", floor=10, at_least=0.8, of="ratio", note="the machine was busy")
+    lines = table([missed, Figure("fast", "decision", 125, "µs", at_most=250)]).splitlines()
+    assert lines[1].split()[-2:] == ["0.50", "miss"]
+    assert lines[2].split()[-1] == "ok"
+    assert lines[3].strip() == "slow: the machine was busy"
+
+
+def test_percentiles_are_values_that_were_seen() -> None:
+    assert p50([3, 1, 2]) == 2
+    assert p99([*range(1, 101)]) == 100
+    assert p99([5, 7]) == 7
