@@ -38,6 +38,8 @@ class Known:
     """How often activities fail before they can be done; each failure is an entry."""
     refusing: set[str] = field(default_factory=set)
     """Activities that refuse for good, or answer only once they are asked again."""
+    refusal: str = "Refused"
+    """What a refusal is called."""
     unrecordable: bool = False
     """Whether the ledger takes nothing from revocations: their events must travel with the workflow."""
     ledger: list[str] = field(default_factory=list)
@@ -79,6 +81,6 @@ class Known:
             await self.note(f"failed {name}")
             raise ApplicationError("does not answer", type="VaultUnavailable")
         if name in self.refusing:
-            raise ApplicationError("refused", type="Refused", non_retryable=True)
+            raise ApplicationError("refused", type=self.refusal, non_retryable=True)
         if name in self.down:
             raise ApplicationError("does not answer", type="VaultUnavailable")

@@ -6,6 +6,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from temporalio.client import WorkflowHandle
 
 from justenough.access import JobState
@@ -14,6 +15,7 @@ from justenough.messages import GuardInput
 from tests.workflows import sessions
 from tests.workflows.known import Known, Need
 from tests.workflows.servers import QUEUE, Bench, Started
+from workflows import options
 
 
 async def guarded(server: Bench, **setup: Any) -> tuple[Started, WorkflowHandle[Any, Any]]:
@@ -118,3 +120,10 @@ async def test_a_guard_whose_proof_nobody_can_carry_revokes_until_the_ledger_tak
     await known.until(lambda known: known.ledger.count("revoked by guard") > 1)
     known.unrecordable = False
     assert await ending is True
+
+
+@pytest.mark.parametrize("timeout", [1, 900, 7 * 24 * 3600])
+def test_a_guards_deadline_lies_beyond_the_longest_life_of_its_session(timeout: int) -> None:
+    session = options.session(timeout, guarded=True)
+    longest = session["schedule_to_start_timeout"] + session["start_to_close_timeout"]
+    assert timedelta(seconds=options.guard_seconds(timeout)) > longest

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from temporalio.client import WorkflowFailureError
 
 from justenough.access import JobState
 from justenough.messages import Closed
@@ -111,6 +112,13 @@ async def test_what_must_happen_before_a_job_closes_is_asked_for_again_even_wher
     job.known.refusing.clear()
     assert (await closing).state is JobState.SUCCEEDED
     assert not job.known.alive
+
+
+async def test_a_strangers_workflow_ends_instead_of_insisting(bench: Bench) -> None:
+    job = await bench.start(refusing={"decide_requests", "revoke_job", "close"}, refusal="NotTheirs")
+    with pytest.raises(WorkflowFailureError):
+        await job.result()
+    assert job.known.closed is None
 
 
 async def test_what_the_ledger_could_not_take_travels_with_the_job_until_it_closes(server: Bench) -> None:

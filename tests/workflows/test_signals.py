@@ -107,8 +107,8 @@ async def test_an_answer_that_cannot_be_examined_does_not_take_others_with_it(be
 
 async def sent(job: Started, name: str, *args: Any, times: int) -> None:
     """Send the same signal many times."""
-    for _ in range(times // 100):
-        await asyncio.gather(*(job.handle.signal(name, args=args) for _ in range(100)))
+    for _ in range(times // 50):
+        await asyncio.gather(*(job.handle.signal(name, args=args) for _ in range(50)))
 
 
 async def test_two_thousand_signals_neither_end_a_job_nor_grow_its_history_by_more_than_themselves(bench: Bench) -> None:
@@ -138,9 +138,9 @@ async def test_large_answers_that_come_together_fit_what_an_activity_may_be_hand
     queue = "large"
     job = await server.start(queue=queue, needs=(Need(1),), down={"take_answers"})
     # Each as large as an answer may be; handed on as an ordinary activity's argument, which the server limits.
-    await sent(job, "decide", "x" * (options.ANSWER_BYTES - 2), times=100)
+    await sent(job, "decide", "x" * (options.ANSWER_BYTES - 2), times=options.ANSWERS_AT_ONCE)
     async with server.worker(queue=queue):
         await job.known.until(lambda known: known.tried["take_answers"] > 3)
         job.known.down.clear()
         await settled(job)
-    assert job.known.ledger.count("rejected") == 100
+    assert job.known.ledger.count("rejected") == options.ANSWERS_AT_ONCE
