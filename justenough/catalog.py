@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
+from pydantic import ValidationError
+
 from justenough.access import Action
 from justenough.documents import read_yaml, validated
 from justenough.errors import InvalidInput, Problem
@@ -20,10 +22,13 @@ from justenough.spec import Access, JobSpec
 
 __all__ = [
     "CATALOG", "SCOPE_PLACEHOLDER", "SETTING", "Action", "ActionDef", "Catalog", "Issue", "ResolvedIssue", "Resource", "Target", "VaultWrite",
-    "alias_of", "did_you_mean", "problems_of", "provision_writes", "read_catalog", "resolved_issue", "scope_alias", "scoped", "with_settings",
+    "alias_of", "did_you_mean", "problems_of", "problems_of_draft", "provision_writes", "read_catalog", "resolved_issue", "scope_alias", "scoped", "with_settings",
 ]  # fmt: skip
 
 CATALOG = "catalog.yaml"
+DRAFT: dict[str, Any] = {"name": "draft", "task": "-", "environment": "-", "run": {"command": ["true"]}}
+DRAFT_ACCESS: dict[str, Any] = {"resource": "-", "action": "read", "ttl": 1, "reason": "-"}
+"""What stands in for the parts of a draft that cannot be read; nothing is said of these."""
 
 
 def read_catalog(text: str | bytes) -> Catalog:
@@ -77,6 +82,45 @@ def problems_of(spec: JobSpec, catalog: Catalog) -> tuple[Problem, ...]:
     """Return everything that the catalog has against a spec, by YAML path."""
     problems = [problem for index, item in enumerate(spec.access) for problem in _access_problems(spec, catalog, index, item)]
     return tuple(dict.fromkeys(problems))
+
+
+def problems_of_draft(raw: object, catalog: Catalog) -> tuple[Problem, ...]:
+    """Return what the catalog has against those parts of a spec that can be read, where others cannot: so that everything is told at once."""
+    if not isinstance(raw, dict):
+        return ()
+    read = {name: raw[name] for name in ("environment", "data_scope") if name in raw and _reads(JobSpec, {**DRAFT, name: raw[name]})}
+    about = set(read) | ({"data_scope"} - set(raw))
+    spec = JobSpec.model_validate({**DRAFT, **read})
+    listed = raw.get("access")
+    found = [
+        problem
+        for index, item in enumerate(listed if isinstance(listed, list) else ())
+        for problem in _draft_problems(spec, catalog, index, item, about)
+    ]
+    return tuple(dict.fromkeys(found))
+
+
+def _draft_problems(spec: JobSpec, catalog: Catalog, index: int, item: object, about: set[str]) -> Iterator[Problem]:
+    given = item if isinstance(item, dict) else {}
+    read = {
+        name: given[name] for name in ("resource", "action", "ttl") if name in given and _reads(Access, {**DRAFT_ACCESS, name: given[name]})
+    }
+    if "resource" not in read:
+        return
+    # An action that cannot be read leaves open how long it may last and which data scope it needs.
+    known = set(read) if "action" in read else {"resource"}
+    readable = {f"access[{index}].{name}" for name in known} | (about if "action" in read else about - {"data_scope"})
+    for problem in _access_problems(spec, catalog, index, Access.model_validate({**DRAFT_ACCESS, **read})):
+        if problem.path in readable or problem.path.partition(".")[0] in readable:
+            yield problem
+
+
+def _reads(model: type[JobSpec | Access], raw: dict[str, Any]) -> bool:
+    try:
+        model.model_validate(raw)
+    except ValidationError:
+        return False
+    return True
 
 
 def _access_problems(spec: JobSpec, catalog: Catalog, index: int, item: Access) -> Iterator[Problem]:

@@ -75,7 +75,7 @@ def read_yaml(what: str, text: str | bytes) -> Any:
     """Return the JSON value that a YAML text holds. Raises InvalidInput, naming line and column where YAML itself is wrong."""
     raw = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
     if len(raw) > MAX_BYTES:
-        raise InvalidInput(what, (Problem("", f"{len(raw):,} bytes; at most {MAX_BYTES:,} are accepted"),))
+        raise InvalidInput(what, (Problem("", f"at most {MAX_BYTES:,} bytes are accepted"),))
     try:
         value = yaml.load(raw.decode("utf-8"), Loader=_Loader)  # noqa: S506 - a safe loader, narrowed above
     except UnicodeDecodeError as error:

@@ -41,7 +41,7 @@ Everything is under `/api/v1`, wants `Authorization: Bearer <identity token>` an
     POST /sweep                           → 200 SweepReport (runs one now)
 At the root, without a token: GET /livez /readyz /metrics /openapi.json.
 
-Everywhere: 401 no valid token (WWW-Authenticate: Bearer), 403 the right that is missing ("needs one of: support-leads"), 404 unknown or not yours to
+Everywhere: 401 no valid token (WWW-Authenticate: Bearer), 403 the right that is missing ("needs one of the groups: support-leads"), 404 unknown or not yours to
 see, 409 conflict, 413 body too large, 415 not application/gzip (bundles), 422 bad input with `errors` by path, 503 a system that is needed does not answer (Retry-After).
 
 Who may what, by group (approvals.yaml): `roles.launch` launch, cancel and kill any job, and read their own; approvers read every job and decide;

@@ -19,6 +19,9 @@ class Body(Model):
     @model_validator(mode="before")
     @classmethod
     def _plain(cls, value: Any) -> Any:
+        if isinstance(value, bytes):
+            message = "must be JSON, sent as Content-Type: application/json"
+            raise ValueError(message)  # noqa: TRY004 - pydantic makes a problem of a ValueError alone
         try:
             check_json("body", value)
         except InvalidInput as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 import anyio
@@ -20,6 +21,8 @@ HEADERS = {
 }
 MAX_BODY = 1024 * 1024
 """Bytes of any JSON body; a bundle has its own bound."""
+HEALTH = frozenset({"/livez", "/readyz", "/metrics"})
+"""Asked every second by whoever watches the console; in the log only at level debug."""
 BODY_TIMEOUT = 30.0
 """Seconds in which a body must have come."""
 
@@ -54,7 +57,8 @@ class Edge:
             await unforeseen(Request(scope), error)(scope, receive, sending)
         finally:
             took = round((time.perf_counter() - began) * 1000, 1)
-            log.info("request", method=scope["method"], path=scope["path"], status=status, ms=took)
+            level = logging.DEBUG if scope["path"] in HEALTH and status < 400 else logging.INFO
+            log.log(level, "request", method=scope["method"], path=scope["path"], status=status, ms=took)
 
 
 class BoundedBody:

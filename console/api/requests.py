@@ -19,7 +19,9 @@ from justenough.views import Page, RequestView
 
 COUNTED_WITHIN = 5.0
 """Seconds to wait for the worker to count an answer."""
-LOOK_EVERY = 0.01
+LOOK_AFTER = 0.01
+LOOK_EVERY = 0.2
+"""The first pause between two looks, and the longest: many who wait for a busy worker must not keep it busy."""
 
 router = APIRouter(route_class=AuthenticatedRoute, tags=["requests"])
 
@@ -103,8 +105,10 @@ async def decide(
 async def _counted(console: Console, view: RequestView, person: str) -> tuple[RequestView, bool]:
     try:
         with fail_after(COUNTED_WITHIN):
+            pause = LOOK_AFTER
             while not has_answered(view, person):
-                await sleep(LOOK_EVERY)
+                await sleep(pause)
+                pause = min(2 * pause, LOOK_EVERY)
                 found = await to_thread.run_sync(console.deps.store.request, view.id)
                 view = view if found is None else found
     except TimeoutError:

@@ -74,4 +74,4 @@ def answering_groups(tier: int, tiers: Tiers) -> frozenset[str]:
 def needs(groups: Iterable[str]) -> str:
     """Return the sentence that names the groups of which one is needed."""
     named = ", ".join(sorted(set(groups)))
-    return f"needs one of: {named}" if named else "no group has this right (approvals.yaml)"
+    return f"needs one of the groups: {named}" if named else "no group has this right (approvals.yaml)"

@@ -14,7 +14,7 @@ from console.cli.arguments import segment
 from console.cli.client import Api
 from console.cli.failures import Exit, Failure, NotLoggedIn, Unreachable, as_failure, worst
 from console.cli.options import current, show
-from console.cli.output import emit, note, rows
+from console.cli.output import emit, note, pairs, rows
 from justenough.errors import InvalidInput, JustEnoughError
 from justenough.model import duration_text, seconds_of
 from justenough.spec import checked_spec
@@ -83,17 +83,24 @@ def _describe(api: Api, view: Json, decision: Decision, *, ttl: int | None) -> N
         f"({view['title']}, {view['sensitivity']}, revocable: {view['revocable']}) for {time}, for {view['job_name']}: {view['task']}"
     )
     note(f"  reason:  {view['reason']}")
-    note(f"  command: {_command(api, view['job_id'])}")
+    for name, value in order_of(api, view["job_id"]):
+        note(f"  {name + ':':<8} {value}")
     note(f"  digest:  {view['digest']}")
 
 
-def _command(api: Api, job: str) -> str:
-    """Return what the job runs, from its order: the first entry of its ledger."""
+def order_of(api: Api, job: str) -> list[tuple[str, str]]:
+    """Return what of a job's order an approver needs: who acts, on whose data, what runs, why; from the first entry of its ledger."""
     try:
         first = api.get(f"/jobs/{segment(job)}/timeline", limit=1)["items"][0]["data"]
-        return shlex.join(checked_spec(first["spec"], first["params"]).run.command)
+        spec = checked_spec(first["spec"], first["params"])
     except (InvalidInput, LookupError, TypeError):
-        return "not readable from the job's order"
+        return [("command", "not readable from the job's order")]
+    agent = (
+        " ".join(filter(None, (spec.agent.name, spec.agent.version, spec.agent.model and f"({spec.agent.model})"))) if spec.agent else ""
+    )
+    told = [("agent", agent), ("data", pairs(dict(spec.data_scope))), ("command", shlex.join(spec.run.command))]
+    told += [("files", first["bundle"] or ""), ("ordered", first["reason"])]
+    return [(name, value) for name, value in told if value]
 
 
 def _confirm(decision: Decision) -> None:

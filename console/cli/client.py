@@ -110,14 +110,20 @@ class Api:
             return Failure(
                 f"the console at {self.address} answered {answer.status_code}", code=BY_STATUS.get(answer.status_code, Exit.FAILURE)
             )
-        problems = tuple(Problem(str(item.get("path", "")), str(item.get("message", ""))) for item in problem.get("errors") or ())
+        problems = tuple(Problem(_option(str(item.get("path", ""))), str(item.get("message", ""))) for item in problem.get("errors") or ())
         if answer.status_code == 401:
             return NotLoggedIn(detail)
         if answer.status_code == 503:
             return Unreachable(detail)
         if problems:
-            detail = counted(detail.partition(":")[0] if ":" in detail else "request", problems)
+            about = detail.partition(":")[0] if ":" in detail else "request"
+            detail = counted("options" if about.startswith("query.") else about, problems)
         return Failure(detail, code=BY_STATUS.get(answer.status_code, Exit.FAILURE), problems=problems)
+
+
+def _option(path: str) -> str:
+    """Return where a problem is as someone typed it: what the API calls `query.state` is `--state`."""
+    return f"--{path.removeprefix('query.')}" if path.startswith("query.") else path
 
 
 def connected(options: Options | None = None) -> Api:

@@ -14,7 +14,7 @@ from console.cli.client import Api, Json, connected
 from console.cli.failures import Exit, Failure
 from console.cli.options import Output, command, current, group
 from console.cli.output import emit, emit_page, fields, joined, pairs, rows
-from console.cli.telling import duration, sentence
+from console.cli.telling import beyond, duration, sentence
 from console.cli.text import log_text, moment
 
 PAUSE = 0.5
@@ -163,7 +163,7 @@ def _whole(job: Json) -> None:
             ("Name", job["name"]),
             ("Task", job["task"]),
             ("State", job["state"]),
-            ("Why", job["reason"]),
+            ("Why", beyond(job["exit_code"], job["reason"])),
             ("Exit code", job["exit_code"]),
             ("Revocation", job["revocation"]["state"]),
             ("Confirmed", moment(job["revocation"]["confirmed_at"])),

@@ -83,9 +83,16 @@ Version = Annotated[bool, typer.Option("--version", callback=_print_version, is_
 
 def _root(context: typer.Context, show_version: Version = False) -> None:
     del show_version
-    # Others' commands may have an --output of their own; what was said before their name is its default.
-    names = getattr(context.command, "commands", ())
-    context.default_map = {name: {"output": current().output.value} for name in names} if current().output is not Output.TABLE else None
+    # Others' commands may have options of these names of their own; what was said before their name is their default.
+    said: dict[str, object] = {"quiet": True} if current().quiet else {}
+    if current().output is not Output.TABLE:
+        said["output"] = current().output.value
+    context.default_map = _for_each(context.command, said) if said else None
+
+
+def _for_each(command: object, said: dict[str, object]) -> dict[str, object]:
+    """Return these defaults for a command and for all below it."""
+    return said | {name: _for_each(below, said) for name, below in getattr(command, "commands", {}).items()}
 
 
 def _add(app: typer.Typer, entry: EntryPoint) -> None:

@@ -31,7 +31,7 @@ COLOURS = {
 }
 GAP = "  "
 NARROWEST = 12
-"""Columns that a cut last column keeps at least."""
+"""Columns that a cut last column keeps at least; a table without room for them is folded."""
 
 
 def emit(value: Json, *, table: Callable[[Json], None], names: Callable[[Json], Iterable[object]]) -> None:
@@ -69,17 +69,37 @@ def note(text: str) -> None:
 
 
 def rows(header: Cells, lines: Sequence[Cells]) -> None:
-    """Print columns. Off a terminal nothing is cut; on one, the last column is."""
+    """Print columns. Off a terminal nothing is cut; on one, the last column is, and a table that is still too wide is folded."""
     table = [[plain("" if cell is None else cell) for cell in line] for line in [header, *lines]]
     widths = [max(width(line[column]) for line in table) for column in range(len(header))]
     taken, room = sum(widths[:-1]) + len(GAP) * (len(widths) - 1), terminal.columns()
+    if room is not None and taken + min(widths[-1], NARROWEST) > room:
+        _folded(table[0], table[1:], room)
+        return
     if room is not None:
-        widths[-1] = min(widths[-1], max(room - taken, NARROWEST))
+        widths[-1] = min(widths[-1], room - taken)
     for number, line in enumerate(table):
         cells = [padded(shortened(cell, columns), columns) for cell, columns in zip(line, widths, strict=True)]
         shown = cells if number == 0 else [coloured(cell) for cell in cells]
         # Padding at the end would only wrap.
         terminal.line(GAP.join([*shown[:-1], shown[-1].rstrip()]).rstrip())
+
+
+def _folded(header: Sequence[str], lines: Sequence[Sequence[str]], room: int) -> None:
+    """Print each row's first cell on a line, and below it, indented, the others with their names, as many on a line as fit."""
+    for first, *others in lines:
+        terminal.line(coloured(first))
+        used = 0
+        for name, cell in zip(header[1:], others, strict=True):
+            value = shortened(cell, max(room - width(name) - len(GAP) - 1, NARROWEST))
+            needed = len(GAP) + width(name) + 1 + width(value)
+            if used and used + needed > room:
+                terminal.write("\n")
+                used = 0
+            if cell:
+                terminal.write(f"{GAP}{name} {coloured(value)}")
+                used += needed
+        terminal.write("\n" if used else "")
 
 
 def fields(pairs: Iterable[tuple[str, object]]) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from console.cli.arguments import Cursor, Limit, OfJob, segment
-from console.cli.client import Json, connected
+from console.cli.client import Api, Json, connected
 from console.cli.failures import Exit, Failure
 from console.cli.options import command, group
 from console.cli.output import emit, emit_page, fields
@@ -51,7 +51,8 @@ def list_requests(
 @command
 def show(request: Annotated[str, typer.Argument(metavar="ID", help="A request's id.")]) -> None:
     """Show a request: who asks for what and why, and the policies that decided."""
-    emit(connected().get(f"/requests/{segment(request)}"), table=_whole, names=lambda found: (found["id"],))
+    api = connected()
+    emit(api.get(f"/requests/{segment(request)}"), table=lambda found: _whole(api, found), names=lambda found: (found["id"],))
 
 
 @app.command("approve")
@@ -80,13 +81,16 @@ def _answer(requests: list[str], decision: Literal["approve", "deny"], *, reason
     answering.answer_all(connected(), requests, decision, reason=why, ttl=seconds)
 
 
-def _whole(item: Json) -> None:
+def _whole(api: Api, item: Json) -> None:
+    from console.cli.answering import order_of  # noqa: PLC0415 - loads what reads specs
+
     fields(
         (
             ("Id", item["id"]),
             ("Job", f"{item['job_id']} ({item['job_name']})"),
             ("Task", item["task"]),
             ("Requester", item["requester"]),
+            *((name.capitalize(), value) for name, value in order_of(api, item["job_id"])),
             ("Asks for", f"{item['action']} on {item['resource']} ({item['title']}, {item['sensitivity']})"),
             ("For", duration(item["ttl"])),
             ("Granted for", duration(item["granted_ttl"])),

@@ -22,7 +22,7 @@ from console.cli.packing import bundled
 from console.cli.progress import shown
 from justenough import bundle
 from justenough.documents import MAX_BYTES
-from justenough.errors import InvalidInput
+from justenough.errors import InvalidInput, Problem
 from justenough.ids import new_job_id
 from justenough.model import duration_text, seconds_of
 from justenough.spec import JobSpec, checked_spec, read_spec
@@ -48,11 +48,12 @@ def given(file: str, params: Sequence[str], *, reason: str) -> Given:
     if len(reason) > 1000:
         raise Failure("--reason: at most 1,000 characters", code=Exit.USAGE)
     pairs = _params(params)
+    raw: Json = {}
     try:
         raw = read_spec(_content(file))
         spec = checked_spec(raw, pairs)
     except InvalidInput as error:
-        raise InvalidInput(f"{file}: {error.what}", error.problems) from error
+        raise InvalidInput(f"{file}: {error.what}", _with_the_catalogs(error.problems, raw, pairs)) from error
     folder = Path.cwd() if file == "-" else Path(file).parent
     files = bundled(folder, spec.run.workdir) if spec.run.workdir is not None else None
     return Given(raw=raw, spec=spec, params=pairs, reason=reason, bundle=files)
@@ -120,6 +121,17 @@ def _followed(api: Api, job: str, *, whole: bool, deadline: float | None) -> Any
     except KeyboardInterrupt:
         note(f"Not waiting any more; {job} goes on. Follow it: justenough job watch {job}. Stop it: justenough job cancel {job}")
         raise typer.Exit(Exit.INTERRUPTED) from None
+
+
+def _with_the_catalogs(problems: tuple[Problem, ...], raw: Json, params: dict[str, str]) -> tuple[Problem, ...]:
+    """Add what the console's catalog has against the rest of a bad spec, so that all of it is told at once; nothing where nobody can be asked."""
+    if not raw:
+        return problems
+    try:
+        connected().post("/jobs", {"spec": raw, "params": params, "dry_run": True})
+    except Failure as answered:
+        return tuple(dict.fromkeys((*problems, *answered.problems)))
+    return problems
 
 
 def _sent(api: Api, files: bytes | None) -> str | None:

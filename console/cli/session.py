@@ -115,10 +115,19 @@ class Session:
         token = self._token()
         found = None if anew else self._fresh or self._kept(token)
         if found is None or found.expires - time.time() < EARLY:
-            found = self.vault.identity(token)
+            found = self._drawn(token)
             self._keep(token, found)
         self._fresh = found
         return found
+
+    def _drawn(self, token: Secret) -> Identity:
+        try:
+            return self.vault.identity(token)
+        except NotLoggedIn as error:
+            if not os.environ.get("VAULT_TOKEN"):
+                raise
+            hint = "VAULT_TOKEN is set and counts before your login: unset it, or set it to a token of yours"
+            raise NotLoggedIn(error.message, hint=hint) from error
 
     def sign(self, content: bytes) -> str:
         """Return the person's signature, with a key that is made where they have none yet."""

@@ -13,13 +13,13 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
     "job.submitted": lambda d: f"{d['requester_name']} ordered it{_because(d['reason'])}",
     "job.refused": lambda d: f"its order does not hold: {d['why']}",
     "job.started": lambda d: f"runs on {d['worker']} (sandbox: {d['sandbox']})",
-    "job.ended": lambda d: f"{d['state']}{_exit(d['exit_code'])}{_because(d['reason'])}",
+    "job.ended": lambda d: f"{d['state']}{_exit(d['exit_code'])}{_because(beyond(d['exit_code'], d['reason']))}",
     "access.requested": lambda d: f"asks for {d['action']} on {d['resource']} for {duration(d['ttl'])}{_because(d['reason'])}",
     "access.decided": lambda d: f"{_outcome(d)} ({', '.join(d['policies']) or 'no policy allows it'}){_errors(d['errors'])}",
     "access.withdrawn": lambda d: f"withdrawn: {d['why']}",
     "approval.opened": lambda d: f"waits for tier {d['tier']} ({d['quorum']} needed) until {moment(d['respond_by'])}: {d['request']}",
     "approval.escalated": lambda d: f"climbed to tier {d['tier']} ({d['quorum']} needed), until {moment(d['respond_by'])}: {d['request']}",
-    "approval.decided": lambda d: f"{d['name']} {_said(d['decision'])}{_because(d['reason'])}: {d['verdict']}",
+    "approval.decided": lambda d: f"{d['name']} {_said(d['decision'])}{_because(d['reason'])}; the request is {d['verdict']}",
     "approval.rejected": lambda d: f"an answer does not count: {d['why']}",
     "approval.expired": lambda d: f"tier {d['tier']} did not answer",
     "stop.requested": lambda d: f"{d['name']} asks to {d['how']} it",
@@ -50,6 +50,11 @@ def duration(seconds: object) -> str:
     from justenough.model import duration_text  # noqa: PLC0415 - loads pydantic, which most commands do without
 
     return duration_text(seconds) if isinstance(seconds, int) else ""
+
+
+def beyond(exit_code: object, reason: str | None) -> str | None:
+    """Return a job's reason unless it says no more than its exit code does."""
+    return None if reason == f"exit code {exit_code}" else reason
 
 
 def _outcome(data: Json) -> str:

@@ -139,7 +139,7 @@ def test_killing_says_what_is_stopped_and_a_second_time_is_a_conflict(cli: Cli, 
 
 
 def test_a_dry_run_tells_each_decision_and_stores_nothing(cli: Cli, ops: Human, tmp_path: Path) -> None:
-    before = ops.api.get("jobs").json()["items"][:1]
+    before = [job["id"] for job in ops.api.get("jobs").json()["items"]]
 
     found = cli.json("job", "run", spec(tmp_path, ["true"], access=[READ, WRITE], **SCOPED), "--dry-run")
 
@@ -147,7 +147,7 @@ def test_a_dry_run_tells_each_decision_and_stores_nothing(cli: Cli, ops: Human, 
         ("read", "allowed", 0),
         ("write", "needs_approval", 1),
     ]
-    assert ops.api.get("jobs").json()["items"][:1] == before
+    assert [job["id"] for job in ops.api.get("jobs").json()["items"]] == before
 
 
 @pytest.mark.parametrize("optional,code", [(False, 6), (True, 0)])
@@ -183,13 +183,35 @@ def test_every_problem_of_a_spec_is_told_by_its_path_before_anything_is_sent(alo
 
 def test_every_problem_that_only_the_catalog_shows_is_told_by_its_path(cli: Cli, ops: Human, tmp_path: Path) -> None:
     access = [{**READ, "resource": "orders-bd"}, {**READ, "ttl": "23h", "deliver": {}}]
-    before = ops.api.get("jobs").json()["items"][:1]
+    before = [job["id"] for job in ops.api.get("jobs").json()["items"]]
 
     done = cli.run("job", "run", spec(tmp_path, ["true"], access=access, **SCOPED))
 
     assert done.exit_code == 2
     assert {line.strip().partition(":")[0] for line in done.stderr.splitlines()[1:]} == {"access[0].resource", "access[1].ttl"}
-    assert ops.api.get("jobs").json()["items"][:1] == before
+    assert [job["id"] for job in ops.api.get("jobs").json()["items"]] == before
+
+
+def test_what_only_the_catalog_shows_of_a_spec_that_is_wrong_anyway_is_told_too(cli: Cli, tmp_path: Path) -> None:
+    path = spec(tmp_path, ["true"], access=[{**READ, "resource": "orders-bd"}], colour="red", **SCOPED)
+
+    done = cli.run("job", "run", path)
+
+    assert done.exit_code == 2
+    assert {line.strip().partition(":")[0] for line in done.stderr.splitlines()[1:]} == {"access[0].resource", "colour"}
+
+
+def test_an_empty_id_is_a_usage_error(cli: Cli) -> None:
+    done = cli.run("job", "show", "")
+
+    assert (done.exit_code, done.stderr) == (2, "error: an id is needed, not an empty text\n")
+
+
+def test_an_option_that_the_console_refuses_is_named_as_it_was_typed(cli: Cli) -> None:
+    done = cli.run("job", "list", "--state", "bogus")
+
+    assert done.exit_code == 2
+    assert "\n  --state: " in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -302,7 +324,7 @@ def test_who_may_not_launch_is_told_which_group_may(cli: Cli, tmp_path: Path) ->
     done = cli.run("job", "run", spec(tmp_path, ["true"]), who="auditor")
 
     assert done.exit_code == 6
-    assert "needs one of: ops" in done.stderr
+    assert "needs one of the groups: ops" in done.stderr
 
 
 def test_a_reader_that_goes_away_is_no_traceback(cli: Cli, tmp_path: Path) -> None:

@@ -152,6 +152,15 @@ def test_vault_token_in_the_environment_wins_and_is_kept_nowhere(fresh: Cli, who
     assert sorted((fresh.logins / "justenough").iterdir()) == before
 
 
+def test_a_vault_token_that_does_not_hold_is_named_as_the_one_in_use(fresh: Cli, whole: Stack) -> None:
+    log_in(fresh, whole, "lead")
+
+    done = fresh.run("whoami", who="lead", env={"VAULT_TOKEN": "s.somebody-elses"})
+
+    assert done.exit_code == 4
+    assert "VAULT_TOKEN is set and counts before your login: unset it" in done.stderr
+
+
 def test_a_wrong_password_is_not_authenticated_and_leaves_no_file(fresh: Cli) -> None:
     done = fresh.run("login", "--user", "ops", "--password-stdin", stdin="not-it")
 

@@ -71,7 +71,7 @@ def test_an_empty_list_says_so_on_stderr_and_with_quiet_nothing(asked: Any, caps
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("terminal_columns,shown", [(None, "one very long task"), (24, "one very lon…"), (8, "one very lo…")])
+@pytest.mark.parametrize("terminal_columns,shown", [(None, "one very long task"), (24, "one very lon…"), (23, "one very lo…")])
 def test_only_the_last_column_is_cut_and_only_on_a_terminal(
     asked: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, terminal_columns: int | None, shown: str
 ) -> None:
@@ -80,6 +80,26 @@ def test_only_the_last_column_is_cut_and_only_on_a_terminal(
     output.rows(("ID", "TASK"), [("j-dev-123", "one very long task")])
 
     assert capsys.readouterr().out.splitlines()[1] == f"j-dev-123  {shown}"
+
+
+def test_a_table_that_is_too_wide_for_the_terminal_is_folded_and_no_line_is_wider(
+    asked: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal, "columns", lambda: 30)
+    asked(Output.TABLE)
+    output.rows(
+        ("ID", "NAME", "STATE", "WHY", "TASK"),
+        [("j-dev-123", "refund", "running", "", "one very long task indeed"), ("j", "a", "b", "c", "d")],
+    )
+
+    assert capsys.readouterr().out.splitlines() == [
+        "j-dev-123",
+        "  NAME refund  STATE running",
+        "  TASK one very long task ind…",
+        "j",
+        "  NAME a  STATE b  WHY c",
+        "  TASK d",
+    ]
 
 
 class Tty:

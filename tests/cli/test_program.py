@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import typer
+import yaml
 from typer.testing import CliRunner
 
 from console.cli.main import program
@@ -73,7 +74,15 @@ def test_the_output_said_before_a_command_of_another_package_counts_for_it(cli: 
     done = cli.run("-o", "json", "status")
 
     assert json.loads(done.stdout)["home"] == str(whole.home)
-    assert cli.run("-o", "yaml", "status").exit_code == 2
+    assert cli.run("-o", "name", "status").stdout.split() == list(whole.pids)
+    done = cli.run("-o", "yaml", "vault", "setup")
+    assert done.exit_code == 0, done.stderr
+    assert yaml.safe_load(done.stdout)["next"] is None
+
+
+def test_quiet_said_before_a_command_of_another_package_counts_for_it(alone: Cli) -> None:
+    assert alone.run("down").stderr == f"Nothing is running in {alone.home}.\n"
+    assert alone.run("--quiet", "down").stderr == ""
 
 
 def test_one_command_line_leaves_nothing_for_the_next(alone: Cli) -> None:

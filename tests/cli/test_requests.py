@@ -54,6 +54,13 @@ def test_who_approves_sees_what_will_run_and_its_digest(cli: Cli, lead: Human, w
     assert f"digest:  {digest}" in told
 
 
+def test_who_looks_at_a_request_sees_what_will_run_and_on_whose_data(cli: Cli, waiting: Waiting) -> None:
+    shown = cli.run("request", "show", waiting.requests[0], who="lead").stdout
+
+    assert "\nCommand:   echo 'a b'\n" in shown
+    assert "\nData:      tenant=acme\n" in shown
+
+
 def test_a_shorter_time_is_what_is_granted(cli: Cli, ops: Human, waiting: Waiting) -> None:
     cli.json("request", "approve", waiting.requests[0], "--reason", "yes", "--ttl", "2m", who="lead")
 

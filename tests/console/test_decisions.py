@@ -92,7 +92,7 @@ async def test_no_one_answers_for_their_own_job(served: Served) -> None:
 async def test_the_wrong_group_is_told_the_right_ones(served: Served, who: str, tier: int, needed: str) -> None:
     request = await served.asked(tier=tier)
     answer = await decide(served, who, request)
-    assert (answer.status_code, answer.json()["detail"]) == (403, f"needs one of: {needed}")
+    assert (answer.status_code, answer.json()["detail"]) == (403, f"needs one of the groups: {needed}")
     assert await arrived(served, request["job_id"]) == []
 
 
@@ -214,4 +214,4 @@ async def test_after_climbing_only_the_new_tier_answers(served: Served) -> None:
     )
     served.store.record([climbed])
     answer = await decide(served, "lead", request)
-    assert (answer.status_code, answer.json()["detail"]) == (403, "needs one of: chiefs, security")
+    assert (answer.status_code, answer.json()["detail"]) == (403, "needs one of the groups: chiefs, security")

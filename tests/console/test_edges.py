@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import httpx
 import pytest
+import structlog
 
 from console.problems import MEDIA_TYPE
 from tests.console.support import Served
@@ -61,6 +62,17 @@ async def test_tokens_and_bodies_are_not_logged(served: Served, capsys: pytest.C
         assert canary not in everything
 
 
+async def test_questions_after_our_health_are_logged_only_where_they_go_wrong(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    with structlog.testing.capture_logs() as logged:
+        for path in ("/livez", "/readyz", "/metrics", "/nowhere"):
+            await served.http.get(path)
+        monkeypatch.setattr(type(served.store), "figures", lambda _: 1 / 0)
+        await served.http.get("/metrics")
+
+    levels = [(line["path"], line["log_level"]) for line in logged if line["event"] == "request"]
+    assert levels == [("/livez", "debug"), ("/readyz", "debug"), ("/metrics", "debug"), ("/nowhere", "info"), ("/metrics", "info")]
+
+
 async def test_health_names_what_answers(served: Served) -> None:
     assert (await served.http.get("/livez")).json() == {"status": "ok"}
     ready = await served.http.get("/readyz")
@@ -68,6 +80,12 @@ async def test_health_names_what_answers(served: Served) -> None:
     assert {check["name"]: check["ok"] for check in ready.json()["checks"]} == {"store": True, "temporal": True, "vault": True}
     assert ready.json()["overdue_revocations"] == 0
     assert ready.json()["config_alarm"] is None
+
+
+async def test_a_form_is_told_that_json_is_needed(served: Served) -> None:
+    answer = await served.http.post("/api/v1/jobs", data={"a": "1"}, headers=served.people["ops"].bearer)
+    is_problem(answer, 422)
+    assert "must be JSON" in answer.json()["errors"][0]["message"]
 
 
 async def test_metrics_count_what_there_is(served: Served) -> None:

@@ -22,7 +22,7 @@ async def test_a_job_is_its_launchers_an_approvers_and_an_auditors_to_read(serve
 @pytest.mark.parametrize("path", LISTS)
 async def test_who_is_in_no_group_sees_no_list(served: Served, path: str) -> None:
     answer = await served.get(path, "nobody")
-    assert (answer.status_code, answer.json()["detail"]) == (403, "needs one of: auditors, chiefs, ops, security, support-leads")
+    assert (answer.status_code, answer.json()["detail"]) == (403, "needs one of the groups: auditors, chiefs, ops, security, support-leads")
 
 
 async def test_a_launchers_lists_show_their_own_alone(served: Served) -> None:
@@ -41,7 +41,9 @@ async def test_the_ledger_is_verified_by_who_reads_all_of_it(served: Served) -> 
     report = await served.post("/ledger/verify", "auditor")
     assert (report.status_code, report.json()["problems"]) == (200, [])
     assert report.json()["unseen"]
-    assert (await served.post("/ledger/verify", "ops")).json()["detail"] == "needs one of: auditors, chiefs, security, support-leads"
+    assert (await served.post("/ledger/verify", "ops")).json()[
+        "detail"
+    ] == "needs one of the groups: auditors, chiefs, security, support-leads"
     head = (await served.get("/ledger/checkpoint", "auditor")).json()
     newest = (await served.get("/ledger", "auditor", params={"after": head["position"] - 1})).json()["items"][-1]
     assert (newest["position"], newest["hash"]) == (head["position"], head["hash"])

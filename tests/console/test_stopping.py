@@ -35,7 +35,7 @@ async def test_who_may_not_stop_is_told_who_may(served: Served, what: str) -> No
     job = (await served.launched())["id"]
     for who in ("lead", "auditor", "nobody"):
         answer = await served.post(f"/jobs/{job}/{what}", who)
-        assert (answer.status_code, answer.json()["detail"]) == (403, "needs one of: ops")
+        assert (answer.status_code, answer.json()["detail"]) == (403, "needs one of the groups: ops")
     assert await served.signals(job) == []
 
 
@@ -91,7 +91,7 @@ async def test_a_revocation_that_is_not_confirmed_yet_is_on_its_way(served: Serv
 async def test_who_only_reads_cannot_revoke(served: Served) -> None:
     credential = served.issue((await served.launched())["id"])
     answer = await served.post(f"/credentials/{credential}/revoke", "auditor")
-    assert (answer.status_code, answer.json()["detail"]) == (403, "needs one of: chiefs, ops, security, support-leads")
+    assert (answer.status_code, answer.json()["detail"]) == (403, "needs one of the groups: chiefs, ops, security, support-leads")
     assert (await served.post("/credentials/c-dev-01arz3ndektsv4rrffq69g5fav-1/revoke", "ops")).status_code == 404
 
 

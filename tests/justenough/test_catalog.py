@@ -16,6 +16,7 @@ from justenough.catalog import (
     Catalog,
     alias_of,
     problems_of,
+    problems_of_draft,
     provision_writes,
     read_catalog,
     resolved_issue,
@@ -274,3 +275,50 @@ def test_a_hard_end_is_one_that_the_policy_lists_and_never_short(seconds: int) -
 def test_a_hard_end_beyond_the_longest_job_is_refused(seconds: int) -> None:
     with pytest.raises(ValueError, match="hard end"):
         hard_end(seconds)
+
+
+def draft(**changes: Any) -> list[str]:
+    raw: dict[str, Any] = {"environment": "prod", "data_scope": {"tenant": "acme"}, **changes}
+    return [str(problem) for problem in problems_of_draft(raw, catalog_with())]
+
+
+ASKED: dict[str, Any] = {"resource": "orders-db", "action": "read", "ttl": "10m"}
+
+
+@pytest.mark.parametrize(
+    "changes,expected",
+    [
+        ({"access": [ASKED]}, []),
+        ({"access": [{**ASKED, "resource": "order-db"}]}, ["access[0].resource: unknown resource 'order-db'; did you mean 'orders-db'?"]),
+        ({"access": [7, {**ASKED, "ttl": "2h"}]}, ["access[1].ttl: 2h is longer than 30m, the most that orders-db read allows"]),
+        (
+            {"access": [{**ASKED, "ttl": "soon", "action": "write"}]},
+            ["access[0].action: orders-db does not offer write; it offers admin, read"],
+        ),
+        (
+            {"access": [{**ASKED, "action": "drop", "ttl": "2h"}]},
+            [],
+        ),
+        ({"access": [ASKED], "environment": "test"}, ["environment: orders-db is in environment 'prod', not in 'test'"]),
+        ({"access": [ASKED], "environment": 7}, []),
+        ({"access": [ASKED], "data_scope": {}}, ["data_scope.tenant: required by orders-db read"]),
+        ({"access": [ASKED], "data_scope": {"tenant": "a{b}"}}, []),
+        ({"access": [{**ASKED, "action": None}], "data_scope": {}}, []),
+        ({"access": "all"}, []),
+    ],
+)
+def test_of_a_spec_that_is_wrong_itself_the_catalog_judges_what_can_be_read(changes: dict[str, Any], expected: list[str]) -> None:
+    assert draft(**changes) == expected
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: (
+            st.lists(inner)
+            | st.dictionaries(st.sampled_from(["access", "resource", "action", "ttl", "environment", "data_scope", "tenant"]), inner)
+        ),
+    )
+)
+def test_no_draft_is_so_odd_that_it_cannot_be_looked_at(raw: Any) -> None:
+    problems_of_draft(raw, catalog_with())

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
+import yaml
 from typer.testing import CliRunner, Result
 
 from worker.commands import register
 from worker.stack import Places, Stack, read_stack, stop
 from worker.stack.marks import born, wait_until
+from worker.stack.private import write_private
+from worker.stack.probes import console_alarms
 
 SHOP = Path(__file__).parents[2] / "examples" / "shop"
 app = typer.Typer()
@@ -51,7 +58,97 @@ def test_status_where_nothing_runs_says_how_to_start_it(tmp_path: Path) -> None:
 def test_status_as_json_where_nothing_runs(tmp_path: Path) -> None:
     done = run("status", "-o", "json")
     assert done.exit_code == 1
-    assert json.loads(done.stdout) == {"home": str(tmp_path / "home"), "running": False, "supervisor": None, "children": []}
+    assert json.loads(done.stdout) == {"home": str(tmp_path / "home"), "running": False, "supervisor": None, "children": [], "alarms": []}
+
+
+@pytest.mark.parametrize(
+    "form,stdout", [("json", '{\n  "home": "HOME",\n  "stopped": []\n}\n'), ("yaml", "home: HOME\nstopped: []\n"), ("name", "")]
+)
+def test_down_prints_in_every_form_what_it_stopped(tmp_path: Path, form: str, stdout: str) -> None:
+    done = run("down", "-o", form, "--quiet")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout == stdout.replace("HOME", str(tmp_path / "home"))
+
+
+def test_what_the_commands_are_called_is_known_without_loading_what_they_do() -> None:
+    heavy = "{'psycopg', 'pydantic', 'rich', 'structlog', 'worker.doing', 'worker.stack', 'activities'}"
+    code = f"import sys; import worker.commands; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+@contextlib.contextmanager
+def console_that_says(answer: dict[str, Any]) -> Iterator[int]:
+    class Console(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps(answer).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Print nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Console) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+READY = {"ready": True, "checks": [], "overdue_revocations": 0, "config_alarm": None}
+
+
+@pytest.mark.parametrize(
+    "answer,alarms",
+    [
+        (READY, ()),
+        (READY | {"config_alarm": "folder: the last good stays"}, ("configuration folder: the last good stays",)),
+        (READY | {"overdue_revocations": 2}, ("2 job(s) whose revocation is overdue: justenough credential list --live",)),
+        (
+            READY | {"checks": [{"name": "vault", "ok": False, "ms": 1, "detail": "no answer in 3 s"}]},
+            ("the console does not reach vault: no answer in 3 s",),
+        ),
+        ({"something": "else"}, ()),
+    ],
+)
+def test_what_the_console_complains_of_becomes_an_alarm(answer: dict[str, Any], alarms: tuple[str, ...]) -> None:
+    with console_that_says(answer) as port:
+        assert console_alarms(port) == alarms
+
+
+def left_by_a_killed_supervisor(home: Path, *, console: int) -> None:
+    """A home whose supervisor is gone and whose console still answers."""
+    home.mkdir()
+    places = Places.of(home)
+    private = {"home": str(home), "config": str(SHOP), "supervisor": 1, "database_url": "sqlite://", "admin_token_file": str(home / "x")}
+    stack = private | {"console": f"http://127.0.0.1:{console}", "users": {}, "pids": {"console": os.getpid()}}
+    write_private(places.stack, json.dumps(stack))
+    write_private(places.ports, json.dumps({"console": console, "temporal_http": 9, "vault": 9}))
+
+
+def test_children_that_nobody_keeps_any_more_are_said_to_be_so_with_the_consoles_alarms(tmp_path: Path) -> None:
+    with console_that_says(READY | {"config_alarm": "broken"}) as port:
+        left_by_a_killed_supervisor(tmp_path / "home", console=port)
+        status, doctor = run("status"), run("doctor", "-o", "json")
+    assert status.exit_code == 1
+    assert "its supervisor is gone, and what dies now stays dead. Mend it: justenough up --detach\n" in status.stderr
+    assert "Alarm: configuration broken\n" in status.stderr
+    missing = {item["what"]: item["found"] for item in json.loads(doctor.stdout)["findings"] if item["level"] == "missing"}
+    assert missing["alarm"] == "configuration broken"
+    assert "its supervisor is gone" in missing["stack"]
+
+
+def test_doctor_names_each_problem_of_the_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("JUSTENOUGH_CONFIG", str(tmp_path))
+    (tmp_path / "catalog.yaml").write_text("resources: {x: {}}\n", encoding="utf-8")
+    done = run("doctor", "-o", "json")
+    found = [item["found"] for item in json.loads(done.stdout)["findings"] if item["what"] == "configuration"]
+    assert done.exit_code == 1
+    assert any(line.startswith(f"{tmp_path}: catalog.yaml:resources.x.") for line in found)
+    assert any("approvals.yaml: cannot be read" in line for line in found)
 
 
 def test_a_wrong_setting_is_named_and_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,6 +238,11 @@ def test_up_where_a_stack_runs_says_so_and_prints_its_addresses(servers: Stack, 
         assert done.exit_code == 0
         assert done.stderr == f"The stack is already running in {servers.home}.\n"
         assert f"vault        {servers.vault}\n" in done.stdout
+    for form in ("json", "yaml"):
+        done = run("up", "--detach", "-o", form)
+        found = json.loads(done.stdout) if form == "json" else yaml.safe_load(done.stdout)
+        assert found["vault"] == servers.vault
+        assert not any(user.password in done.stdout for user in servers.users.values())
 
 
 @pytest.mark.servers

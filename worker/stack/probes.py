@@ -42,6 +42,19 @@ def http_ok(port: int, path: str) -> bool:
         return False
 
 
+def console_alarms(port: int, *, patience: float = 2 * PATIENCE) -> tuple[str, ...]:
+    """What a console that answers has to complain of: servers that it does not reach, a broken configuration, overdue revocations."""
+    try:
+        _, found = http_status(port, "/readyz", patience=patience)
+        silent = [f"the console does not reach {check['name']}: {check['detail']}" for check in found["checks"] if not check["ok"]]
+        configuration, overdue = found["config_alarm"], found["overdue_revocations"]
+    except (OSError, LookupError, TypeError):
+        return ()  # Whether it answers at all is another question.
+    broken = [f"configuration {configuration}"] if configuration else []
+    late = [f"{overdue} job(s) whose revocation is overdue: justenough credential list --live"] if overdue else []
+    return (*silent, *broken, *late)
+
+
 def postgres_ok(dsn: str) -> bool:
     """Whether a login and a query work."""
     try:

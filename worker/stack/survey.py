@@ -10,7 +10,7 @@ from worker.stack.lock import supervisor_of
 from worker.stack.marks import born
 from worker.stack.places import Places
 from worker.stack.private import read_json
-from worker.stack.probes import http_ok, postgres_ok, touched_lately
+from worker.stack.probes import console_alarms, http_ok, postgres_ok, touched_lately
 from worker.stack.state import CHILDREN, Stack, read_stack
 from worker.stack.vault import HEALTH
 
@@ -32,6 +32,8 @@ class Survey:
     supervisor: int | None
     """None: nobody keeps this stack; its children, if any, are what a killed supervisor left."""
     children: tuple[ChildStatus, ...]
+    alarms: tuple[str, ...] = ()
+    """What the console has to complain of."""
 
     @property
     def well(self) -> bool:
@@ -41,14 +43,22 @@ class Survey:
     def as_json(self) -> dict[str, Any]:
         """For `-o json`; grown only by further keys."""
         children = [{"name": c.name, "pid": c.pid, "address": c.address, "health": c.health} for c in self.children]
-        return {"home": str(self.places.home), "running": self.supervisor is not None, "supervisor": self.supervisor, "children": children}
+        return {
+            "home": str(self.places.home),
+            "running": self.supervisor is not None,
+            "supervisor": self.supervisor,
+            "children": children,
+            "alarms": list(self.alarms),
+        }
 
 
 def survey(places: Places) -> Survey:
     """Ask every child. Raises StackUnreadable."""
     supervisor, stack = supervisor_of(places), read_stack(places)
     children = tuple(_child(name, stack, places) for name in CHILDREN if name in stack.pids) if stack else ()
-    return Survey(places=places, supervisor=supervisor.pid if supervisor else None, children=children)
+    console = any(child.name == "console" and child.health == "healthy" for child in children)
+    alarms = console_alarms(read_json(places.ports)["console"]) if console else ()
+    return Survey(places=places, supervisor=supervisor.pid if supervisor else None, children=children, alarms=alarms)
 
 
 def _child(name: str, stack: Stack, places: Places) -> ChildStatus:

@@ -35,6 +35,8 @@ def _findings(settings: Settings, programs: Programs, places: Places, version: t
     yield from machine.disk_findings(places)
     yield from home.mode_findings(places)
     yield from home.stack_findings(places)
+    stack = _running(places)
+    yield from home.configuration_findings(stack.config if stack else settings.config)
     yield from _vault(settings, places)
 
 

@@ -1,10 +1,12 @@
-"""What the home and the stack in it lack: files that others may read, children that do not answer. Changes nothing."""
+"""What the home and the stack in it lack: files that others may read, children that do not answer, a broken configuration. Changes nothing."""
 
 from __future__ import annotations
 
 import stat
 from collections.abc import Iterator
+from pathlib import Path
 
+from activities.config import check
 from worker.stack.doctor.finding import Finding
 from worker.stack.lock import supervisor_of
 from worker.stack.places import Places
@@ -27,13 +29,29 @@ def mode_findings(places: Places) -> Iterator[Finding]:
 
 def stack_findings(places: Places) -> Iterator[Finding]:
     """Whether the stack runs and each of its children answers."""
-    if supervisor_of(places) is None:
-        yield Finding("stack", "warning", f"not running in {places.home}", "justenough up --detach")
-        return
     try:
-        yield from (_child(child, places) for child in survey(places).children)
+        seen = survey(places)
     except StackUnreadable as error:
         yield Finding("stack", "missing", str(error), RESTART)
+        return
+    if supervisor_of(places) is None and all(child.health == "down" for child in seen.children):
+        yield Finding("stack", "warning", f"not running in {places.home}", "justenough up --detach")
+        return
+    if supervisor_of(places) is None:
+        yield Finding("stack", "missing", f"its supervisor is gone; nobody restarts what dies in {places.home}", "justenough up --detach")
+    yield from (_child(child, places) for child in seen.children)
+    yield from (Finding("alarm", "missing", alarm) for alarm in seen.alarms)
+
+
+def configuration_findings(folder: Path) -> Iterator[Finding]:
+    """Whether the configuration folder could be used as it is now: each problem by file and place."""
+    problems = check(folder)
+    if not problems:
+        yield Finding("configuration", "ok", str(folder))
+    for problem in problems:
+        yield Finding(
+            "configuration", "missing", f"{folder}: {problem}", "Mend it, or set JUSTENOUGH_CONFIG; look again: justenough catalog check"
+        )
 
 
 def _child(child: ChildStatus, places: Places) -> Finding:
