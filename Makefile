@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check up bench host fmt lint types layers compose-check lock clean
+.PHONY: help setup demo test chaos check up bench host fmt lint types layers compose-check lock clean
 
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
@@ -29,6 +29,9 @@ demo: setup ## Run the example jobs on real servers, show it live, prove every r
 
 test: setup ## Run the whole test suite, real servers included (ARGS="-k ledger -x")
 	@$(WITH) $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+chaos: setup ## Kill, stop and cut everything at the worst moment; its short form is in `make test` too (LONG=1: hours of outage as well)
+	@$(WITH) $(BIN)/python -m pytest -n 2 --dist loadfile $(if $(LONG),-m "long or not long") tests/chaos $(ARGS)
 
 check: setup lint types layers compose-check test ## What CI runs: format, lint, types, layers, compose, tests
 

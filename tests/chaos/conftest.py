@@ -1,0 +1,64 @@
+"""One rig per test process; each test finds it whole, with one worker that runs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.rig import Rig, Worker, rigged
+from tests.people import Human, logged_in
+from tests.shop import Shop, Witness
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "shop"
+
+
+@pytest.fixture(scope="session")
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    """The stack without a worker, behind doors and a gate."""
+    folder = tmp_path_factory.mktemp("chaos")
+    config = folder / "shop"
+    shutil.copytree(EXAMPLE, config, ignore=shutil.ignore_patterns("__pycache__"))
+    with rigged(folder / "home", config) as rig:
+        yield rig
+
+
+@pytest.fixture(autouse=True)
+def _whole_again(rig: Rig) -> Iterator[None]:
+    """Leave nothing closed or held behind."""
+    yield
+    rig.mend()
+
+
+@pytest.fixture
+def worker(rig: Rig) -> Worker:
+    """The one worker that runs as the test begins."""
+    return rig.worker()
+
+
+@pytest.fixture(scope="session")
+def shop(rig: Rig) -> Iterator[Shop]:
+    """The shop as its database's owner sees it, past every door."""
+    with Shop.opened(rig.stack) as opened:
+        yield opened
+
+
+@pytest.fixture
+def witness() -> Iterator[Witness]:
+    """Hears from jobs."""
+    opened = Witness()
+    yield opened
+    opened.close()
+
+
+def _person(name: str) -> object:
+    def fixture(rig: Rig) -> Iterator[Human]:
+        with logged_in(rig.stack, name) as human:
+            yield human
+
+    return pytest.fixture(fixture, scope="session", name=name)
+
+
+ops, lead, auditor = map(_person, ("ops", "lead", "auditor"))

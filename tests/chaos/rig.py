@@ -1,0 +1,173 @@
+"""The stack of the tests that break things: its workers are the tests' own, Vault lies behind a gate, PostgreSQL and Temporal behind doors."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from activities.settings import Settings
+from justenough.secret import Secret
+from tests.activities.proxy import Door
+from tests.chaos.gate import Gate
+from tests.chaos.worker import NETS_OFF
+from tests.shop import Shop
+from worker.provisioning import setup
+from worker.stack import Places, Stack, running_stack
+from worker.stack.environment import own_environment
+from worker.stack.fill import shop_environment
+from worker.stack.private import read_json
+
+BESIDE = ("temporal", "vault", "postgres", "console")
+
+
+def until(happened: Callable[[], bool], what: str, *, within: float = 60) -> None:
+    """Look until something has happened; fail, saying what did not, where it takes longer than `within` seconds."""
+    end = time.monotonic() + within
+    while not happened():
+        assert time.monotonic() < end, f"not in {within:.0f} s: {what}"
+        time.sleep(0.05)
+
+
+@dataclass(eq=False)
+class Worker:
+    """One worker process that nobody restarts."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    plain: bool
+    """Whether it is as users run it: no net switched off, nothing else changed."""
+    stopped: bool = False
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs and is not stopped."""
+        return self.process.poll() is None and not self.stopped
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self.process.kill()
+        self.process.wait(10)
+
+    def stop(self) -> None:
+        """Have it sleep (SIGSTOP), as on a machine that hangs."""
+        self.process.send_signal(signal.SIGSTOP)
+        self.stopped = True
+
+    def go_on(self) -> None:
+        """Wake it up (SIGCONT)."""
+        self.process.send_signal(signal.SIGCONT)
+        self.stopped = False
+
+    def terminate(self) -> None:
+        """Ask it to end, as an orderly restart does; returns at once."""
+        self.process.terminate()
+
+
+@dataclass(eq=False)
+class Rig:
+    """One stack without a worker, and what stands between it and the workers that tests start."""
+
+    stack: Stack
+    gate: Gate
+    postgres: Door
+    """In front of PostgreSQL, for workers and for Vault; tests themselves look past it."""
+    temporal: Door
+    """In front of Temporal, for workers; the console and tests go past it."""
+    settings: Settings
+    workers: list[Worker] = field(default_factory=list)
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def start(self, *, off: tuple[str, ...] = (), ready: bool = True, **env: str) -> Worker:
+        """Start one more worker; return it once it polls. `off`: nets that it does not have; `env`: further settings."""
+        log = self.stack.home / "logs" / f"own-worker-{next(self._numbers)}.log"
+        module = "tests.chaos.worker" if off else "worker"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", module],
+                env={**own_environment(self.settings, shop_port=self.postgres.port), NETS_OFF: ",".join(off), **env},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        worker = Worker(process, log, plain=not (off or env))
+        self.workers.append(worker)
+        if ready:
+            until(lambda: b"worker ready" in log.read_bytes() or process.poll() is not None, "a worker is ready", within=40)
+            assert process.poll() is None, log.read_text()
+        return worker
+
+    def worker(self) -> Worker:
+        """Return the one worker that runs, a new one where none does."""
+        self._bury()
+        for worker in self.workers:
+            if not (worker.alive and worker.plain):
+                worker.kill()
+        self._bury()
+        for worker in self.workers[1:]:
+            worker.kill()
+        self._bury()
+        return self.workers[0] if self.workers else self.start()
+
+    def mend(self) -> None:
+        """Open every door and gate again."""
+        self.gate.release_all()
+        self.postgres.open()
+        self.temporal.open()
+
+    def kill(self, child: str) -> None:
+        """Kill one of the servers, or the console, with SIGKILL; return once its supervisor has started it again."""
+        shop = Shop(self.stack, str(self.stack.shop_dsn))
+        was = shop.pid_of(child)
+        os.kill(was, signal.SIGKILL)
+        shop.until_restarted(child, was=was)
+
+    def _bury(self) -> None:
+        self.workers = [worker for worker in self.workers if worker.process.poll() is None]
+
+
+@contextmanager
+def rigged(home: Path, config: Path) -> Iterator[Rig]:
+    """Run a rig for the length of a block."""
+    with running_stack(home, config, only=BESIDE) as stack:
+        assert stack.vault
+        assert stack.temporal
+        places = Places.of(home)
+        port = int(read_json(places.ports)["postgres"])
+        door = Door(port)
+        temporal = Door(int(stack.temporal.rpartition(":")[2]))
+        gate = Gate(stack.vault)
+        settings = Settings(
+            home=home,
+            config=config,
+            temporal_address=f"127.0.0.1:{temporal.port}",
+            vault_addr=gate.url,
+            console_url=stack.console,
+            database_url=stack.database_url,
+            drain=2,
+        )
+        # Vault reaches PostgreSQL through the door too: a target that is away is away for everybody.
+        setup(
+            settings,
+            vault_addr=stack.vault,
+            admin_token=Secret(places.admin_token.read_text(encoding="utf-8").strip()),
+            environment={**os.environ, **shop_environment(places, port), "SHOP_PORT": str(door.port)},
+        )
+        rig = Rig(stack, gate, door, temporal, settings)
+        try:
+            yield rig
+        finally:
+            rig.mend()
+            for worker in rig.workers:
+                worker.kill()
+            gate.close()
+            door.close()
+            temporal.close()
