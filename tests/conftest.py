@@ -25,7 +25,7 @@ def whole() -> Iterator[Stack]:
     with tempfile.TemporaryDirectory(prefix="je-tests-") as folder:
         config = Path(folder) / "shop"
         shutil.copytree(EXAMPLE, config, ignore=shutil.ignore_patterns("__pycache__"))
-        with running_stack(Path(folder) / "home", config) as stack:
+        with running_stack(Path(folder) / "home", config, drain=2) as stack:
             yield stack
 
 

@@ -46,7 +46,7 @@ def output(ops: Human, job: str) -> str:
 
 def test_a_job_reaches_nothing_of_anybody_elses(whole: Stack, shop: Shop, ops: Human, witness: Witness) -> None:
     marked = {"command": ["bash", "-c", f"{witness.hand_over}; sleep 300", MARK], "timeout": "2m", "env": {"MARK": MARK}}
-    neighbour = ops.launch({**spec("", access()), "run": marked})
+    neighbour = ops.launch({**spec("", access()), "run": marked}, bundle=sent(ops, {"private.txt": MARK.encode()}))
     login = witness.login()
     own = [path for path in whole.home.rglob("*") if not path.is_relative_to(whole.home / "postgres" / "data" / "base")]
     files = [str(path) for path in own if path.is_file()]

@@ -72,9 +72,9 @@ def stop(places: Places) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def running_stack(home: Path, config: Path, *, only: Iterable[str] = CHILDREN, provision: bool = True) -> Iterator[Stack]:
+def running_stack(home: Path, config: Path, *, only: Iterable[str] = CHILDREN, provision: bool = True, drain: int = 30) -> Iterator[Stack]:
     """A stack for the length of a block: started, or the one that already runs there; stopped only if it was started here."""
-    settings = Settings(home=home, config=config)
+    settings = Settings(home=home, config=config, drain=drain)
     ours = running(Places.of(home)) is None
     stack = start_detached(settings, only=only, provision=provision)
     try:
