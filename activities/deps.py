@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from time import monotonic
 
 from activities.config import Config
 from activities.looks import Looks
@@ -22,7 +23,7 @@ def utc_now() -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Deps:
-    """Settings, store, Vault, configuration, targets and the clock."""
+    """Settings, store, Vault, configuration, targets and the clocks."""
 
     settings: Settings
     store: Store
@@ -30,6 +31,9 @@ class Deps:
     config: Config
     targets: Targets
     now: Callable[[], datetime] = utc_now
+    """What is written down; may be stepped by whoever sets this machine's clock."""
+    ticks: Callable[[], float] = monotonic
+    """Seconds of a clock that nobody can set: for what must last as long as it says."""
     looks: Looks = field(default_factory=Looks)
 
 

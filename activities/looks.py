@@ -17,7 +17,8 @@ REMEMBERED = 10_000
 @dataclass(slots=True)
 class _Course:
     began: datetime
-    clean_since: datetime | None = None
+    clean_since: float | None = None
+    """By the clock that nobody can set."""
     failed: int = 0
 
 
@@ -33,15 +34,15 @@ class Looks:
         with self._lock:
             return self._course(job, now).began
 
-    def clean(self, job: str, *, started: datetime, ended: datetime) -> datetime | None:
-        """Note a clean look; return when the second one is due, None where this was it."""
+    def clean(self, job: str, *, started: float, ended: float, now: datetime) -> timedelta | None:
+        """Note a clean look; return in how long the second one is due, None where this was it. `started`, `ended`: ticks."""
         with self._lock:
-            course = self._course(job, started)
+            course = self._course(job, now)
             if course.clean_since is None:
                 # What is in flight can have begun until the tokens died, which this look saw at its end.
                 course.clean_since = ended
-            due = course.clean_since + SECOND_LOOK
-            return None if started >= due else due
+            due = course.clean_since + SECOND_LOOK.total_seconds()
+            return None if started >= due else timedelta(seconds=due - ended)
 
     def unclean(self, job: str, *, now: datetime) -> int:
         """Note an attempt that left something alive or unseen; return how many there were."""

@@ -38,13 +38,18 @@ class Past:
 
 def past_of(ledger: Readable, job: str) -> Past:
     """Return what the ledger says of a job."""
-    entries: list[EntryView] = []
+    known = entries_of(ledger, job)
+    return Past(why_over="too much has been recorded of this job") if known.next else read_past(known.items)
+
+
+def entries_of(ledger: Readable, job: str) -> Page[EntryView]:
+    """Return a job's entries, oldest first; `next` is set where there are more than anyone reads."""
     page = ledger.ledger(job=job, after=0, limit=ENTRIES_AT_ONCE)
-    entries += page.items
+    entries = list(page.items)
     while page.next and len(entries) < MOST_ENTRIES:
         page = ledger.ledger(job=job, after=int(page.next), limit=ENTRIES_AT_ONCE)
         entries += page.items
-    return Past(why_over="too much has been recorded of this job") if page.next else read_past(entries)
+    return Page(items=tuple(entries), next=page.next)
 
 
 def read_past(entries: Iterable[EntryView]) -> Past:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TypeVar
 
 from activities.deps import Deps
@@ -40,8 +41,8 @@ class Looked:
         return tuple(f"{finding.what}: {finding.detail or 'alive'}" for finding in self.findings if finding.alive)
 
     def is_dead(self, credential: Credential) -> bool:
-        """Whether both handles of a credential were seen dead."""
-        return credential.accessor in self.dead and (credential.lease_id is None or credential.lease_id in self.dead)
+        """Whether every handle that is known of a credential was seen dead."""
+        return credential.handles <= self.dead
 
 
 def look(deps: Deps, job: str, credentials: tuple[Credential, ...], asked: Asked | None) -> Looked:
@@ -51,7 +52,8 @@ def look(deps: Deps, job: str, credentials: tuple[Credential, ...], asked: Asked
     for credential in credentials:
         if credential.lease_id is not None:
             notes.handle(f"lease {credential.lease_id}", credential.lease_id, deps.vault.lease_alive)
-        notes.handle(f"token {credential.accessor}", credential.accessor, deps.vault.accessor_alive)
+        if credential.accessor is not None:
+            notes.handle(f"token {credential.accessor}", credential.accessor, deps.vault.accessor_alive)
     seen = deps.targets.look(job, asked)
     for target in seen.looked:
         names = [user.name for user in seen.found if user.target == target]
@@ -74,13 +76,22 @@ def prove(deps: Deps, job: str) -> ProofReport:
         raise NotFound(message)
     credentials = tuple(credential_of(view) for view in known.credentials)
     looked = look(deps, job, credentials, asked_by(known))
+    failures = (*looked.failures, *unprovable(deps, credentials, now=deps.now()))
     return ProofReport(
         job=job,
-        dead=not looked.alive and not looked.failures,
+        dead=not looked.alive and not failures,
         findings=(*looked.findings, *_what_stays(credentials)),
-        failures=looked.failures,
+        failures=failures,
         at=deps.now(),
     )
+
+
+def unprovable(deps: Deps, credentials: tuple[Credential, ...], *, now: datetime) -> Iterator[str]:
+    """Yield a sentence for each credential that could have been ended and that nobody can look for, until its time is over."""
+    for item in credentials:
+        only_time_tells = item.lease_id is None and not deps.targets.searchable(item.resource, item.action)
+        if only_time_tells and item.revocable is Revocable.NOW and now < item.expires_at:
+            yield f"{item.id}: its lease is not known and its target cannot be searched; it ends at {item.expires_at.isoformat()}"
 
 
 def asked_by(job: JobView) -> Asked:

@@ -10,11 +10,12 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from activities.deps import Deps
-from activities.proof import STAYS, Looked, asked_by, credential_of, look, prove
+from activities.doubts import doubted, doubted_event
+from activities.proof import STAYS, Looked, asked_by, credential_of, look, prove, unprovable
 from activities.store import StoreUnavailable
 from activities.targets import Asked
 from justenough.access import Credential, CredentialState, Revocable
@@ -38,8 +39,8 @@ class RevocationResult(Message):
     """What one call came to. `confirmed`: everything that can be seen was looked at and found dead."""
 
     confirmed: bool
-    second_look_at: datetime | None = None
-    """It looks clean, but what was in flight may still land: call again from then on."""
+    second_look_in: timedelta | None = None
+    """It looks clean, but what was in flight may still land: call again after this."""
     failures: tuple[str, ...] = ()
     events: tuple[Event, ...] = ()
     """What the ledger could not take; whoever called carries it until it is written."""
@@ -47,7 +48,7 @@ class RevocationResult(Message):
     @property
     def second_look_needed(self) -> bool:
         """Whether only a second look is missing."""
-        return self.second_look_at is not None
+        return self.second_look_in is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,8 @@ class _Memory:
     """What is known of a job: its credentials, and which targets it may have users in (None: any)."""
 
     credentials: tuple[Credential, ...] = ()
+    doubts: tuple[Credential, ...] = ()
+    """Those of them that nobody had told of until now."""
     asked: Asked | None = None
     closed: bool = False
     """Whether the claim is closed: no session can issue any more."""
@@ -69,7 +72,7 @@ def revoke(
     issued; a settled caller's word spares reading the store, and it is what is left where the store cannot be read. `before`: events to
     record ahead of its own, in the same step.
     """
-    started, steps = deps.now(), _Steps()
+    started, began, steps = deps.now(), deps.ticks(), _Steps()
     # One revocation is one course of attempts: trying again records nothing twice, a later one has entries of its own.
     course = f"{by}-{deps.looks.began(job, now=started):%Y%m%dT%H%M%S%f}"
     facts = [*before, event(EventType.REVOCATION_STARTED, job, at=started, about=course, by=by, why=why)]
@@ -80,14 +83,15 @@ def revoke(
     looked = _ended_in_targets(deps, job, memory, steps)
 
     at = deps.now()
-    unprovable = tuple(_unprovable(deps, memory.credentials, now=at))
-    clean = role_gone and (memory.closed or settled) and not (looked.alive or looked.failures or unprovable)
-    due = None if settled or not clean else deps.looks.clean(job, started=started, ended=at)
-    failures = () if clean else tuple(dict.fromkeys((*steps.failures, *looked.alive, *looked.failures, *unprovable)))
+    unseen = tuple(unprovable(deps, memory.credentials, now=at))
+    clean = role_gone and (memory.closed or settled) and not (looked.alive or looked.failures or unseen)
+    wait = None if settled or not clean else deps.looks.clean(job, started=began, ended=deps.ticks(), now=started)
+    failures = () if clean else tuple(dict.fromkeys((*steps.failures, *looked.alive, *looked.failures, *unseen)))
+    facts += [doubted_event(job, credential, at=at) for credential in memory.doubts]
     for credential in memory.credentials:
-        facts += _credential_facts(deps, job, credential, looked, by=by, at=at, landed=clean and due is None)
-    facts += _verdict(deps, job, course=course, by=by, at=at, looked=looked, failures=failures, confirmed=clean and due is None)
-    return RevocationResult(confirmed=clean and due is None, second_look_at=due, failures=failures, events=_unrecorded(deps, facts))
+        facts += _credential_facts(deps, job, credential, looked, by=by, at=at, landed=clean and wait is None)
+    facts += _verdict(deps, job, course=course, by=by, at=at, looked=looked, failures=failures, confirmed=clean and wait is None)
+    return RevocationResult(confirmed=clean and wait is None, second_look_in=wait, failures=failures, events=_unrecorded(deps, facts))
 
 
 def revoke_one(deps: Deps, job: str, credential: str, *, by: str) -> RevocationResult:
@@ -95,25 +99,39 @@ def revoke_one(deps: Deps, job: str, credential: str, *, by: str) -> RevocationR
 
     Its token stays until the job ends: only the session ever had it, and nothing is issued with it again.
     """
-    view = deps.store.credential(credential)
-    if view is None or view.job_id != job:
+    view = deps.store.job(job)
+    recorded = {item.id: item for item in view.credentials} if view else {}
+    if credential not in recorded:
         message = f"no credential {credential} in job {job}"
         raise NotFound(message)
-    handle, now, steps = credential_of(view), deps.now(), _Steps()
-    alive = False
-    if handle.lease_id is not None:
-        _end_leases(deps, steps, (handle,))
-        lease = handle.lease_id
-        alive = steps.attempt("its lease", lambda: deps.vault.lease_alive(lease), otherwise=True)
-    elif handle.revocable is Revocable.NOW:
-        return RevocationResult(confirmed=False, failures=("it has no lease of its own: it ends with its job",))
-    if alive:
-        return RevocationResult(confirmed=False, failures=tuple(steps.failures) or ("its lease is still alive",))
+    handle, now = credential_of(recorded[credential]), deps.now()
+    others = tuple(credential_of(item) for item in recorded.values() if item.id != credential and item.state not in DEAD)
+    failures, how = _ended_alone(deps, job, handle, others)
+    if failures:
+        return RevocationResult(confirmed=False, failures=failures)
     # What has no lease cannot be revoked: saying so would be untrue.
     revoked = [event(EventType.CREDENTIAL_REVOKED, job, at=now, about=credential, credential=credential, by=by)]
     facts = revoked if handle.lease_id is not None else []
-    facts += _end_of(handle, job, at=deps.now(), how="its lease is unknown to Vault", searchable=False)
+    facts += _end_of(handle, job, at=deps.now(), how=how, searchable=False)
     return RevocationResult(confirmed=True, events=_unrecorded(deps, facts))
+
+
+def _ended_alone(deps: Deps, job: str, handle: Credential, others: tuple[Credential, ...]) -> tuple[tuple[str, ...], str]:
+    """End one credential by its lease; return why it is not shown to be dead, and else how it was seen."""
+    if handle.lease_id is None:
+        why = "it has no lease of its own: it ends with its job"
+        return ((why,) if handle.revocable is Revocable.NOW else ()), ""
+    lease, steps = handle.lease_id, _Steps()
+    _end_leases(deps, steps, (handle,))
+    if steps.attempt("its lease", lambda: deps.vault.lease_alive(lease), otherwise=True):
+        return tuple(steps.failures) or ("its lease is still alive",), ""
+    # A lease that was forced is unknown to Vault while its user lives on.
+    looked = deps.targets.look(job, {(handle.resource, handle.action.value)})
+    explained = sum(deps.targets.same(handle, other) for other in others)
+    if looked.failures or len(looked.found) > explained:
+        return looked.failures or (f"its lease is gone, and a user of the job is left in {', '.join(looked.looked)}",), ""
+    seen = f"; no user is left in {', '.join(looked.looked)} that another credential does not explain" if looked.looked else ""
+    return (), f"its lease is unknown to Vault{seen}"
 
 
 def record_lapsed(deps: Deps) -> tuple[Event, ...]:
@@ -158,13 +176,15 @@ def _remembered(deps: Deps, job: str, known: tuple[Credential, ...] | None, *, s
         # Before the token role goes: a session writes the role, reads its claim, and only then asks for a token.
         deps.store.close_claim(job, now)
         if settled and known is not None:
-            return _Memory(known, frozenset((item.resource, item.action.value) for item in known), closed=True)
+            return _Memory(known, asked=frozenset((item.resource, item.action.value) for item in known), closed=True)
         view = deps.store.job(job)
         if view is None:
-            return _Memory(known or (), None, closed=True)
+            return _Memory(known or (), closed=True)
+        told = {item.id: item for item in known or ()}
+        doubts = tuple(item for item in doubted(deps, job) if item.id not in told)
         recorded = [credential_of(item) for item in view.credentials if item.state not in DEAD]
-        credentials = {item.id: item for item in (*recorded, *(known or ()))}
-        return _Memory(tuple(credentials.values()), asked_by(view), closed=True)
+        credentials = {item.id: item for item in (*doubts, *recorded)} | told
+        return _Memory(tuple(credentials.values()), doubts, asked_by(view), closed=True)
 
     return _bounded(ask)
 
@@ -191,24 +211,14 @@ def _ended_in_targets(deps: Deps, job: str, memory: _Memory, steps: _Steps) -> L
     return look(deps, job, memory.credentials, memory.asked)
 
 
-def _unprovable(deps: Deps, credentials: tuple[Credential, ...], *, now: datetime) -> Iterator[str]:
-    """Yield a sentence for each credential that could have been ended and that nobody can look for, until its time is over."""
-    for item in credentials:
-        if _only_time_tells(deps, item) and item.revocable is Revocable.NOW and now < item.expires_at:
-            yield f"{item.id}: its lease is not known and its target cannot be searched; it ends at {item.expires_at.isoformat()}"
-
-
-def _only_time_tells(deps: Deps, credential: Credential) -> bool:
-    return credential.lease_id is None and not deps.targets.searchable(credential.resource, credential.action)
-
-
 def _credential_facts(
     deps: Deps, job: str, credential: Credential, looked: Looked, *, by: str, at: datetime, landed: bool
 ) -> Iterator[Event]:
     """Yield what became of one credential; nothing while its handles are not seen dead."""
     if not looked.is_dead(credential):
         return
-    yield event(EventType.CREDENTIAL_REVOKED, job, at=at, about=credential.id, credential=credential.id, by=by)
+    if credential.handles:
+        yield event(EventType.CREDENTIAL_REVOKED, job, at=at, about=credential.id, credential=credential.id, by=by)
     searchable = deps.targets.searchable(credential.resource, credential.action)
     if searchable and (looked.users or looked.target_failures or (credential.lease_id is None and not landed)):
         return

@@ -21,7 +21,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from activities.vault import Issued, Vault
-from justenough.access import Action
+from justenough.access import Action, Credential
 from justenough.catalog import Catalog, Target
 from justenough.errors import GiveUp, RetryLater
 
@@ -92,6 +92,11 @@ class Targets:
         """Whether the action's users can be looked for."""
         definition = self._catalog().action(resource, action)
         return definition is not None and definition.target is not None
+
+    def same(self, one: Credential, other: Credential) -> bool:
+        """Whether the users of two credentials are looked for in the same target."""
+        first, second = (self._catalog().action(item.resource, item.action) for item in (one, other))
+        return first is not None and second is not None and first.target == second.target
 
     def close(self) -> None:
         """Close every connection and end the users that it was opened with."""

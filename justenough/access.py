@@ -129,8 +129,13 @@ class Credential(Message):
     action: Action
     lease_id: str | None
     """None where the engine gives none (kv)."""
-    accessor: str
-    """Of the token it was issued with."""
+    accessor: str | None
+    """Of the token it was issued with; None where it is not known whether it was issued at all."""
     issued_at: datetime
     expires_at: datetime
     revocable: Revocable
+
+    @property
+    def handles(self) -> frozenset[str]:
+        """What Vault knows it by, as far as anyone learned it."""
+        return frozenset(handle for handle in (self.lease_id, self.accessor) if handle is not None)

@@ -31,6 +31,8 @@ class EventType(StrEnum):
     APPROVAL_EXPIRED = "approval.expired"
     STOP_REQUESTED = "stop.requested"
     CREDENTIAL_ISSUED = "credential.issued"
+    CREDENTIAL_REFUSED = "credential.refused"
+    CREDENTIAL_DOUBTED = "credential.doubted"
     CREDENTIAL_RENEWED = "credential.renewed"
     CREDENTIAL_USED = "credential.used"
     CREDENTIAL_REVOKED = "credential.revoked"
@@ -118,6 +120,16 @@ FIELDS: dict[EventType, dict[str, str]] = {
         "issued_at": "when",
         "expires_at": "hard end",
         "revocable": "now | on_expiry | never",
+    },
+    EventType.CREDENTIAL_REFUSED: {"request": "request id", "why": "which rule, signature or server stood against its issue"},
+    EventType.CREDENTIAL_DOUBTED: {
+        "credential": "credential id",
+        "request": "request id",
+        "resource": "resource",
+        "action": "read | write | admin",
+        "asked_at": "when it was to be issued; nobody recorded an answer",
+        "expires_at": "when it has ended at the latest, if it was issued",
+        "revocable": "now | on_expiry",
     },
     EventType.CREDENTIAL_RENEWED: {"credential": "credential id", "expires_at": "new end"},
     EventType.CREDENTIAL_USED: {"credential": "credential id", "what": "what was seen of its use"},

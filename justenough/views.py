@@ -71,7 +71,8 @@ class CredentialView(Message):
     action: str
     state: CredentialState
     lease_id: str | None
-    accessor: str
+    accessor: str | None
+    """None where it may have been issued and nobody learned of it."""
     issued_at: datetime
     expires_at: datetime
     revoked_at: datetime | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from activities.deciding import decide, digest_for
 from activities.deps import Deps
@@ -51,8 +51,14 @@ class Issuance:
     access: Access
     credential: Credential
     fields: Mapping[str, Secret]
+    ends: float
+    """When the grant is over, in ticks."""
     lease_seconds: int | None
     """How long the lease lives before it must be renewed; None where there is none."""
+
+    def left(self, *, now: datetime, ticks: float) -> float:
+        """Return the seconds that the grant still has, by whichever clock says less: one that was set back must not prolong it."""
+        return min((self.credential.expires_at - now).total_seconds(), self.ends - ticks)
 
 
 class Issuer:
@@ -76,8 +82,13 @@ class Issuer:
         """Verify, decide, record, issue, record. Raises NotIssued, Closed, or RetryLater; then nothing usable has left this function."""
         access = self._verified.spec.access[granted.number - 1]
         with self._lock:
-            ttl = self._permitted(granted, access)
-            return self._issued(granted.number, access, ttl=ttl)
+            try:
+                ttl = self._permitted(granted, access)
+                return self._issued(granted.number, access, ttl=ttl)
+            except (NotIssued, Closed) as error:
+                # A decision to issue that nothing follows would have to be taken for a credential that nobody learned of.
+                self._deps.store.record([self._refusal(granted, str(error))])
+                raise
 
     def ended(self, access: Access) -> None:
         """Forget a credential that was ended while the job goes on; what it touched stays touched."""
@@ -89,6 +100,11 @@ class Issuer:
         with self._lock:
             decision = decide(self._deps, self._order.job, self._verified, access, held=self._held, phase="renewal")
             return decision.outcome != "denied"
+
+    def _refusal(self, granted: Granted, why: str) -> Event:
+        job = self._order.job
+        request = request_id(job, granted.number)
+        return event(EventType.CREDENTIAL_REFUSED, job, at=self._deps.now(), about=request, request=request, why=why)
 
     def _permitted(self, granted: Granted, access: Access) -> int:
         """Return the seconds that this request may be issued for now; the decision is in the ledger before this returns."""
@@ -169,7 +185,7 @@ class Issuer:
             # Vault may still answer a call that we no longer wait for: only a later look can tell.
             self.settled = False
             raise
-        now = deps.now()
+        now, ends = deps.now(), deps.ticks() + ttl
         credential = Credential(
             id=credential_id(job, number),
             request_id=request_id(job, number),
@@ -186,7 +202,7 @@ class Issuer:
         deps.store.record([issued_event(job, credential)])
         resource = deps.config.current().catalog.resources[access.resource]
         self._held = self._held.issued(access.resource, access.action, resource.sensitivity)
-        return Issuance(access=access, credential=credential, fields=issued.fields, lease_seconds=issued.ttl)
+        return Issuance(access=access, credential=credential, fields=issued.fields, ends=ends, lease_seconds=issued.ttl)
 
     def _open_prefix(self) -> None:
         """Write the job's token role once, and then make sure that the claim still stands: one that slept through its closing stops here."""

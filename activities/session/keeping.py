@@ -45,7 +45,7 @@ async def _keep(deps: Deps, job: str, issuer: Issuer, item: Issuance) -> None:
 
 
 def _left(deps: Deps, item: Issuance) -> float:
-    return (item.credential.expires_at - deps.now()).total_seconds()
+    return item.left(now=deps.now(), ticks=deps.ticks())
 
 
 async def _renewed(deps: Deps, job: str, issuer: Issuer, item: Issuance) -> int:

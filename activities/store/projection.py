@@ -96,6 +96,7 @@ _WITHDRAW_ALL = (
 
 _CREDENTIAL = update(CREDENTIALS).where(CREDENTIALS.c.id == bindparam("which"), CREDENTIALS.c.job_id == bindparam("theirs"))
 _ALIVE = _CREDENTIAL.where(CREDENTIALS.c.live)
+_LEARN = _CREDENTIAL.where(CREDENTIALS.c.accessor.is_(None))
 _TELL = _CREDENTIAL.where(CREDENTIALS.c.revoked_at.is_(None)).values(
     state=case((CREDENTIALS.c.live, CredentialState.REVOKED.value), else_=CREDENTIALS.c.state)
 )
@@ -188,7 +189,19 @@ def credential_issued(connection: Connection, fact: Fact) -> None:
     same = {name: data[name] for name in ("resource", "action", "lease_id", "accessor", "revocable")}
     ids = {"id": data["credential"], "job_id": fact.job, "request_id": data["request"]}
     times = {"issued_at": moment(data["issued_at"]), "expires_at": moment(data["expires_at"])}
-    insert_new(connection, CREDENTIALS, {**ids, **same, **times, "state": CredentialState.ISSUED.value, "live": True})
+    if not insert_new(connection, CREDENTIALS, {**ids, **same, **times, "state": CredentialState.ISSUED.value, "live": True}):
+        # It had been doubted meanwhile; now there are handles to end it by.
+        _credential(connection, _LEARN, fact, {"lease_id": data["lease_id"], "accessor": data["accessor"], **times})
+    _job(connection, _REOPEN, fact)
+
+
+def credential_doubted(connection: Connection, fact: Fact) -> None:
+    """It may live, and nobody has its handles: shown, and in the way of a proof, until its latest end."""
+    data = fact.data
+    same = {name: data[name] for name in ("resource", "action", "revocable")}
+    ids = {"id": data["credential"], "job_id": fact.job, "request_id": data["request"], "lease_id": None, "accessor": None}
+    times = {"issued_at": moment(data["asked_at"]), "expires_at": moment(data["expires_at"])}
+    insert_new(connection, CREDENTIALS, {**ids, **same, **times, "state": CredentialState.REVOKING.value, "live": True})
     _job(connection, _REOPEN, fact)
 
 
@@ -243,6 +256,7 @@ EFFECTS: dict[EventType, Effect] = {
     EventType.APPROVAL_DECIDED: approval_decided,
     EventType.APPROVAL_EXPIRED: approval_expired,
     EventType.CREDENTIAL_ISSUED: credential_issued,
+    EventType.CREDENTIAL_DOUBTED: credential_doubted,
     EventType.CREDENTIAL_RENEWED: credential_renewed,
     EventType.CREDENTIAL_REVOKED: credential_revoked,
     EventType.CREDENTIAL_CONFIRMED: credential_confirmed,

@@ -197,7 +197,8 @@ class CredentialRow(Base, table=True):
     live: bool
     """Not yet shown to be dead."""
     lease_id: str | None = Field(default=None, sa_type=Text)
-    accessor: str = Field(sa_type=Text)
+    accessor: str | None = Field(default=None, sa_type=Text)
+    """None where it may have been issued and nobody learned of it."""
     issued_at: datetime = Field(sa_type=Moment)
     expires_at: datetime = Field(sa_type=Moment)
     revoked_at: datetime | None = Field(default=None, sa_type=Moment)

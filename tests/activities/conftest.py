@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from activities.settings import Settings
 from justenough.secret import Secret
@@ -42,6 +44,21 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
         )
         yield Shop(settings, admin_token, dsn(places, port), door, {name: name for name in PEOPLE})
         door.close()
+
+
+@pytest.fixture
+def blind(shop: Shop, tmp_path: Path) -> Iterator[Desk]:
+    """A desk whose catalog names no target for reading orders: nobody can look for such users by name."""
+    folder = tmp_path / "config"
+    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__", "data"))
+    catalog = yaml.safe_load((folder / "catalog.yaml").read_text())
+    del catalog["resources"]["orders-db"]["actions"]["read"]["target"]
+    (folder / "catalog.yaml").write_text(yaml.safe_dump(catalog))
+    made = desk(shop, f"sqlite:///{tmp_path / 'store.db'}", folder=folder)
+    yield made
+    made.deps.targets.close()
+    made.deps.vault.close()
+    made.deps.store.close()
 
 
 @pytest.fixture

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -43,9 +45,14 @@ class Clock:
     """The real time, moved ahead by what a test says."""
 
     ahead: timedelta = timedelta()
+    stepped: timedelta = timedelta()
+    """How far somebody has set the machine's clock; no time has passed by it."""
 
     def now(self) -> datetime:
-        return datetime.now(UTC) + self.ahead
+        return datetime.now(UTC) + self.ahead + self.stepped
+
+    def ticks(self) -> float:
+        return time.monotonic() + self.ahead.total_seconds()
 
 
 @dataclass(frozen=True)
@@ -216,12 +223,13 @@ class Desk:
 REQUESTS = (("orders-db", "read"), ("refunds-db", "write"), ("helpdesk-api", "read"))
 
 
-def desk(shop: Shop, store_url: str) -> Desk:
+def desk(shop: Shop, store_url: str, *, folder: Path | None = None) -> Desk:
+    """Return a worker's desk; `folder`: another configuration than the shop's own."""
     store, clock, vault = Store(store_url), Clock(), shop.worker_vault()
     store.migrate()
-    config = Config(shop.settings.config, {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": str(shop.door.port)})
+    config = Config(folder or shop.settings.config, {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": str(shop.door.port)})
     targets = Targets(vault, lambda: config.current().catalog, installation=shop.settings.installation)
-    deps = Deps(settings=shop.settings, store=store, vault=vault, config=config, targets=targets, now=clock.now)
+    deps = Deps(settings=shop.settings, store=store, vault=vault, config=config, targets=targets, now=clock.now, ticks=clock.ticks)
     return Desk(shop, deps, clock)
 
 
@@ -264,6 +272,13 @@ def requested(job: str, number: int, resource: str, action: str, now: datetime) 
         sensitivity="internal",
         revocable="now",
     )
+
+
+def to_be_issued(job: str, number: int, now: datetime) -> Any:
+    """What a session records right before it asks Vault."""
+    request = request_id(job, number)
+    allowed = {"outcome": "allowed", "tier": 0, "policies": ["a-test"], "policy_digest": "", "digest": "", "errors": []}
+    return event(EventType.ACCESS_DECIDED, job, at=now, about=f"{request}/issue", request=request, phase="issue", **allowed)
 
 
 def issued_event(job: str, credential: Credential) -> Any:

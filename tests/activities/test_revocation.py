@@ -18,9 +18,10 @@ from activities.vault import Vault
 from justenough.access import CredentialState, Revocable, RevocationState
 from justenough.catalog import ResolvedIssue
 from justenough.errors import NotFound
-from justenough.events import EventType
+from justenough.events import EventType, event
+from justenough.ids import request_id
 from justenough.secret import Secret
-from tests.activities.shop import Desk, Held, Shop, issued_event, secret_values
+from tests.activities.shop import Desk, Held, Shop, issued_event, secret_values, to_be_issued
 
 pytestmark = pytest.mark.servers
 
@@ -110,7 +111,7 @@ def test_from_outside_it_finds_by_the_store_what_a_dead_worker_had_issued_and_wa
     assert not at.shop.works(held)
     assert not first.confirmed
     assert first.failures == ()
-    assert first.second_look_at is not None
+    assert first.second_look_in is not None
     assert "revocation.confirmed" not in at.types(job)
     at.clock.ahead = SECOND_LOOK - timedelta(seconds=2)
     assert not from_outside(at, job).confirmed
@@ -308,6 +309,88 @@ def test_one_credential_ends_while_its_job_goes_on(at: Desk) -> None:
     with pytest.raises(NotFound):
         revoke_one(at.deps, at.job(), write.credential.id, by="person")
     assert by_session(at, job, read, write).confirmed
+
+
+def test_a_lease_that_was_forced_ends_nothing_and_is_not_taken_for_a_proof(at: Desk) -> None:
+    job = at.job()
+    forced, other = at.issue(job, 1), at.issue(job, 2)
+    at.shop.door.close()
+    # What an administrator does to be rid of a lease: Vault forgets it, whatever the target says.
+    at.shop.admin("POST", "sys/leases/revoke-force/database/creds/orders-read-acme")
+    at.shop.door.open()
+    result = revoke_one(at.deps, job, forced.credential.id, by="person")
+    assert (result.confirmed, at.shop.works(forced)) == (False, True)
+    assert any("a user of the job is left in" in why for why in result.failures)
+    assert by_session(at, job, forced, other).confirmed
+    assert [at.shop.works(item) for item in (forced, other)] == [False, False]
+
+
+def test_setting_the_clock_brings_no_second_look_nearer(at: Desk) -> None:
+    job = at.job()
+    held = at.issue(job)
+    assert from_outside(at, job).second_look_needed
+    at.clock.stepped = timedelta(hours=3)
+    assert from_outside(at, job).second_look_needed
+    at.clock.stepped = timedelta(hours=-3)
+    assert from_outside(at, job).second_look_needed
+    at.clock.ahead = SECOND_LOOK + timedelta(seconds=1)
+    assert from_outside(at, job).confirmed
+    assert not at.shop.works(held)
+
+
+def test_an_issue_that_nobody_told_of_where_nobody_can_look_is_doubted_until_it_can_only_have_ended(blind: Desk) -> None:
+    job = blind.job()
+    blind.deps.store.record([to_be_issued(job, 1, blind.clock.now())])
+    held = blind.issue(job, record=False)
+
+    first = from_outside(blind, job)
+
+    assert any("cannot be searched" in why for why in first.failures)
+    assert not from_outside(blind, job).confirmed
+    view = blind.deps.store.job(job)
+    assert view is not None
+    assert [(item.accessor, item.lease_id, item.state) for item in view.credentials] == [(None, None, CredentialState.OVERDUE)]
+    assert not prove(blind.deps, job).dead
+    # The catalog allows 30 minutes; it may have landed until the second look.
+    blind.clock.ahead = timedelta(minutes=30) + SECOND_LOOK + timedelta(seconds=1)
+    assert from_outside(blind, job).second_look_needed
+    blind.clock.ahead += SECOND_LOOK
+    assert from_outside(blind, job).confirmed
+    assert not blind.shop.works(held)
+    told = blind.types(job)
+    assert (told.count("credential.doubted"), told.count("credential.expired"), told.count("credential.confirmed")) == (1, 1, 0)
+
+
+def test_an_issue_that_was_refused_leaves_no_doubt(blind: Desk) -> None:
+    job, now = blind.job(), blind.clock.now()
+    request = request_id(job, 1)
+    refusal = event(EventType.CREDENTIAL_REFUSED, job, at=now, about=request, request=request, why="Vault says no")
+    blind.deps.store.record([to_be_issued(job, 1, now), refusal])
+    assert from_outside(blind, job).second_look_needed
+    blind.clock.ahead = SECOND_LOOK + timedelta(seconds=1)
+    assert from_outside(blind, job).confirmed
+
+
+def test_where_the_target_can_be_searched_there_is_nothing_to_doubt(at: Desk) -> None:
+    job = at.job()
+    at.deps.store.record([to_be_issued(job, 1, at.clock.now())])
+    held = at.issue(job, record=False)
+    assert from_outside(at, job).second_look_needed
+    at.clock.ahead = SECOND_LOOK + timedelta(seconds=1)
+    assert from_outside(at, job).confirmed
+    assert not at.shop.works(held)
+    assert "credential.doubted" not in at.types(job)
+
+
+def test_what_was_doubted_gets_its_handles_from_a_session_that_slept(blind: Desk) -> None:
+    job = blind.job()
+    blind.deps.store.record([to_be_issued(job, 1, blind.clock.now())])
+    held = blind.issue(job, record=False)
+    assert from_outside(blind, job).failures
+    blind.deps.store.record([issued_event(job, held.credential)])
+    assert by_session(blind, job, held).confirmed
+    assert "credential.confirmed" in blind.types(job)
+    assert not blind.shop.works(held)
 
 
 def test_a_proof_is_a_fresh_look_that_sees_what_lives(at: Desk) -> None:

@@ -1,0 +1,15 @@
+"""A credential that may have been issued and that nobody learned of has no accessor."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision: str = "0002"
+down_revision: str | None = "0001"
+branch_labels: str | None = None
+depends_on: str | None = None
+
+
+def upgrade() -> None:
+    """Let an accessor be unknown."""
+    with op.batch_alter_table("credentials") as table:
+        table.alter_column("accessor", existing_type=sa.Text(), nullable=True)
