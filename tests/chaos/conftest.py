@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.chaos.rig import Rig, Worker, rigged
 from tests.people import Human, logged_in
 from tests.shop import Shop, Witness
 
+ARCHIVE_TTL = "20s"
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "shop"
+
+
+def add_archive(config: Path) -> None:
+    """Give the shop a database in which nobody can look for users by their names: it names no target."""
+    catalog = yaml.safe_load((config / "catalog.yaml").read_text())
+    orders = catalog["resources"]["orders-db"]
+    issue = {"path": "database/creds/archive-read"}
+    read = {"issue": issue, "max_ttl": ARCHIVE_TTL, "revocable": "now"}
+    catalog["resources"]["archive-db"] = {**orders, "title": "Old orders", "actions": {"read": read}}
+    role = next(item for item in catalog["provision"] if item["path"] == "database/roles/orders-admin")
+    short = {**role["data"], "default_ttl": ARCHIVE_TTL, "max_ttl": ARCHIVE_TTL}
+    catalog["provision"] += [{"path": "database/roles/archive-read", "data": short}]
+    database = next(item for item in catalog["provision"] if item["path"] == "database/config/shop")
+    database["data"]["allowed_roles"].append("archive-*")
+    # JSON is YAML, and writes nothing twice by reference.
+    (config / "catalog.yaml").write_text(json.dumps(catalog))
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +40,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     folder = tmp_path_factory.mktemp("chaos")
     config = folder / "shop"
     shutil.copytree(EXAMPLE, config, ignore=shutil.ignore_patterns("__pycache__"))
+    add_archive(config)
     with rigged(folder / "home", config) as rig:
         yield rig
 

@@ -16,6 +16,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
+from tests.shop import Login
+
 JOB = re.compile(r"j-[a-z0-9]{1,8}-[0-9a-z]{26}")
 HELD_AT_MOST = 120.0
 """Seconds: a test that forgot to release must not hang for ever."""
@@ -75,6 +77,8 @@ class Gate:
         self._behind = (str(where.hostname), int(where.port or 80))
         self._holds: list[Hold] = []
         self._jobs: dict[str, str] = {}
+        self._logins: dict[str, list[Login]] = {}
+        self._sent: set[tuple[str | None, str]] = set()
         self._lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
@@ -101,6 +105,16 @@ class Gate:
         self._server.shutdown()
         self._server.server_close()
 
+    def sent(self, job: str, path: str) -> bool:
+        """Whether a request of a job to this path has gone on to Vault."""
+        with self._lock:
+            return (job, path) in self._sent
+
+    def logins(self, job: str) -> list[Login]:
+        """Return the database logins that Vault gave to a job, whether or not anyone was still there to take them."""
+        with self._lock:
+            return list(self._logins.get(job, ()))
+
     def _job_of(self, path: str, token: str) -> str | None:
         named = JOB.search(path)
         if named:
@@ -110,7 +124,7 @@ class Gate:
             return by_lease or self._jobs.get(token)
 
     def _learn(self, job: str | None, content: bytes) -> None:
-        """Remember whose a token or a lease is that Vault just gave."""
+        """Remember whose a token, a lease or a login is that Vault just gave."""
         if job is None:
             return
         with suppress(ValueError, AttributeError):
@@ -118,6 +132,9 @@ class Gate:
             handles = ((answer.get("auth") or {}).get("client_token"), answer.get("lease_id"))
             with self._lock:
                 self._jobs.update({str(handle): job for handle in handles if handle})
+                given = answer.get("data") or {}
+                if "username" in given:
+                    self._logins.setdefault(job, []).append(Login(given["username"], given["password"]))
 
     def _held(self, method: str, path: str, job: str | None) -> Hold | None:
         with self._lock:
@@ -145,6 +162,8 @@ class Gate:
                 hold = gate._held(self.command, self.path, job)
                 if hold and not hold.answer:
                     hold.stop_here()
+                with gate._lock:
+                    gate._sent.add((job, self.path))
                 try:
                     status, kind, content = gate._asked(self.command, self.path, body, dict(self.headers))
                 except (OSError, http.client.HTTPException):

@@ -117,6 +117,12 @@ class Rig:
         self._bury()
         return self.workers[0] if self.workers else self.start()
 
+    def terminate(self, workflow: str) -> None:
+        """End a workflow behind our back, as an administrator of Temporal can."""
+        temporal = Path(sys.executable).with_name("temporal")
+        command = [str(temporal), "workflow", "terminate", "--workflow-id", workflow, "--address", str(self.stack.temporal)]
+        subprocess.run(command, check=True, capture_output=True)
+
     def mend(self) -> None:
         """Open every door and gate again."""
         self.gate.release_all()
