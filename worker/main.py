@@ -32,7 +32,7 @@ from activities.deps import worker_deps
 from activities.logs import configure_logs
 from activities.session.sandbox import Sandbox
 from activities.settings import Settings, load_settings
-from justenough.errors import GiveUp
+from justenough.errors import GiveUp, JustEnoughError, RetryLater
 from worker.build import polling
 from workflows import options
 from workflows.sweep import Sweep
@@ -40,11 +40,17 @@ from workflows.sweep import Sweep
 PACKAGES = ("justenough", "activities", "workflows", "worker")
 ALIVE_EVERY = 1.0
 SPARE_THREADS = 16
+CONNECT_WITHIN = 20.0
+"""Seconds."""
 log = structlog.get_logger()
 
 
 class ForeignPackage(GiveUp):
     """A package with one of our generic names was imported from somewhere else."""
+
+
+class TemporalDown(RetryLater):
+    """Temporal does not answer, or not in time."""
 
 
 def main() -> None:
@@ -56,7 +62,8 @@ def main() -> None:
     try:
         check_packages()
         asyncio.run(run(settings))
-    except GiveUp as error:
+    except JustEnoughError as error:
+        # Where a server is only away, whoever keeps this process starts it again.
         sys.exit(f"worker cannot start: {error}")
 
 
@@ -90,13 +97,19 @@ async def run(settings: Settings) -> None:
 
 
 async def connect(settings: Settings) -> Client:
-    """Return a client of the installation's Temporal."""
-    return await Client.connect(
+    """Return a client of the installation's Temporal. Raises TemporalDown."""
+    connecting = Client.connect(
         settings.temporal_address,
         namespace=settings.temporal_namespace,
         data_converter=pydantic_data_converter,
         identity=f"worker-{os.getpid()}",
     )
+    try:
+        return await asyncio.wait_for(connecting, CONNECT_WITHIN)
+    except (RuntimeError, TimeoutError) as error:
+        # The SDK has no type of its own for this.
+        message = f"Temporal at {settings.temporal_address} does not answer"
+        raise TemporalDown(message) from error
 
 
 async def schedule_sweep(client: Client, settings: Settings) -> None:

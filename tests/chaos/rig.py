@@ -117,11 +117,11 @@ class Rig:
         self._bury()
         return self.workers[0] if self.workers else self.start()
 
-    def terminate(self, workflow: str) -> None:
-        """End a workflow behind our back, as an administrator of Temporal can."""
+    def strike(self, verb: str, workflow: str) -> bool:
+        """Terminate, delete or cancel a workflow behind our back, as an administrator of Temporal can; return whether Temporal did."""
         temporal = Path(sys.executable).with_name("temporal")
-        command = [str(temporal), "workflow", "terminate", "--workflow-id", workflow, "--address", str(self.stack.temporal)]
-        subprocess.run(command, check=True, capture_output=True)
+        command = [str(temporal), "workflow", verb, "--workflow-id", workflow, "--address", str(self.stack.temporal)]
+        return subprocess.run(command, check=False, capture_output=True).returncode == 0
 
     def mend(self) -> None:
         """Open every door and gate again."""

@@ -59,7 +59,7 @@ def test_an_issue_that_lands_while_its_job_is_stopped_is_dead_when_the_job_is_cl
         until_in_flight(rig, jobs.values())
         assert ops.api.post(f"jobs/{jobs['cancelled']}/cancel").status_code == 202
         assert ops.api.post(f"jobs/{jobs['killed']}/kill").status_code == 202
-        rig.terminate(jobs["lost"])
+        assert rig.strike("terminate", jobs["lost"])
         ended = {how: ops.until(job) for how, job in jobs.items()}
     assert {how: seen["state"] for how, seen in ended.items()} == {how: how for how in jobs}
     for seen in ended.values():

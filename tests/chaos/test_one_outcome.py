@@ -1,0 +1,186 @@
+"""Whatever happens to jobs, workers and servers, in whatever order: each job has one ending, everyone tells the same, nothing is alive."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, multiple, precondition, rule, run_state_machine_as_test
+
+from tests.chaos.agreement import assert_one_outcome
+from tests.chaos.rig import Rig, until
+from tests.people import ENDED, Human
+from tests.shop import Login, Shop, spec
+
+pytestmark = pytest.mark.servers
+
+SHORT = settings(
+    max_examples=2,
+    stateful_step_count=12,
+    deadline=None,
+    # What happened once on real servers cannot be taken back and tried again in a smaller way.
+    phases=[Phase.generate],
+    # The same courses every time: what CI says of a change is about that change. `make chaos LONG=1` tries others.
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+LONG = settings(SHORT, max_examples=int(os.environ.get("CHAOS_EXAMPLES", "25")), stateful_step_count=25, derandomize=False)
+ENDS_WITHIN = 100
+"""Seconds: a worker's death shows after ten, and its second look comes after fifteen more, or thirty where something landed."""
+SCRIPTS = ("true", "exit 3", "sleep 1", "sleep 300", "trap '' TERM; sleep 300")
+Order = tuple[str, list[str]]
+KINDS = {
+    kind: {"resource": "orders-db", "action": action, "ttl": "5m", "reason": "a test needs it", "optional": optional}
+    for kind, action, optional in (("read", "read", False), ("write", "write", False), ("optional", "write", True))
+}
+"""Nothing is delivered: the gate learns the logins."""
+
+ORDERS = st.tuples(st.sampled_from(SCRIPTS), st.lists(st.sampled_from(sorted(KINDS)), min_size=1, max_size=2, unique=True))
+
+
+@dataclass
+class World:
+    """What the machine acts on."""
+
+    rig: Rig
+    shop: Shop
+    ops: Human
+    lead: Human
+    jobs: list[str] = field(default_factory=list)
+
+
+class Storm(RuleBasedStateMachine):
+    """One course of things that happen."""
+
+    world: World
+    jobs = Bundle("jobs")
+
+    @initialize(target=jobs, orders=st.lists(ORDERS, min_size=4, max_size=4))
+    def begin(self, orders: list[Order]) -> Any:
+        self.began = len(self.world.jobs)
+        self.world.rig.worker()
+        for script, kinds in orders:
+            self.world.jobs.append(self.world.ops.launch(spec(script, *(KINDS[kind] for kind in kinds))))
+        return multiple(*self.world.jobs[self.began :])
+
+    @rule(target=jobs, order=ORDERS)
+    def launch(self, order: Order) -> Any:
+        """Launch another, whatever is down; a console that cannot take it says so, and then there is no job."""
+        script, kinds = order
+        sent = self.world.ops.order(spec(script, *(KINDS[kind] for kind in kinds)))
+        answer = self.world.ops.api.post("jobs", json=sent)
+        if answer.status_code != 201:
+            assert answer.status_code == 503, answer.text
+            assert self.world.ops.api.get(f"jobs/{sent['id']}").status_code == 404
+            return multiple()
+        self.world.jobs.append(sent["id"])
+        return sent["id"]
+
+    @rule(job=jobs, decision=st.sampled_from(["approve", "approve", "deny"]))
+    def answer(self, job: str, decision: str) -> None:
+        for request in self.world.ops.job(job)["requests"]:
+            if request["state"] == "pending" and request["digest"]:
+                self.world.lead.answer(request, decision)
+
+    @rule(job=jobs, how=st.sampled_from(["cancel", "kill"]))
+    def stop(self, job: str, how: str) -> None:
+        self.world.ops.api.post(f"jobs/{job}/{how}")
+
+    @rule(job=consumes(jobs), what=st.sampled_from(["job", "guard", "both", "delete"]))
+    def strike_workflow(self, job: str, what: str) -> None:
+        rig = self.world.rig
+        if what in {"guard", "both"}:
+            rig.strike("terminate", f"{job}-guard")
+        if what in {"job", "both"}:
+            rig.strike("terminate", job)
+        if what == "delete":
+            rig.strike("delete", job)
+
+    @rule(job=jobs)
+    def revoke_one(self, job: str) -> None:
+        for item in self.world.ops.job(job)["credentials"]:
+            self.world.ops.api.post(f"credentials/{item['id']}/revoke")
+
+    @rule()
+    def kill_worker(self) -> None:
+        for worker in self.world.rig.workers:
+            worker.kill()
+        # Where Temporal is shut off, it ends again at once.
+        self.world.rig.start(ready=False)
+
+    @rule()
+    def second_worker(self) -> None:
+        if len(self.world.rig.workers) < 3:
+            self.world.rig.start(ready=False)
+
+    @precondition(lambda self: len([item for item in self.world.rig.workers if item.alive]) > 1)
+    @rule()
+    def worker_sleeps(self) -> None:
+        next(item for item in self.world.rig.workers if item.alive).stop()
+
+    @precondition(lambda self: any(item.stopped for item in self.world.rig.workers))
+    @rule()
+    def worker_wakes(self) -> None:
+        next(item for item in self.world.rig.workers if item.stopped).go_on()
+
+    @rule(server=st.sampled_from(["vault", "postgres", "temporal"]))
+    def kill_server(self, server: str) -> None:
+        self.world.rig.kill(server)
+
+    @rule(door=st.sampled_from(["postgres", "temporal"]), how=st.sampled_from(["close", "hang"]))
+    def shut(self, door: str, how: str) -> None:
+        getattr(getattr(self.world.rig, door), how)()
+
+    @rule()
+    def mend(self) -> None:
+        self.world.rig.mend()
+
+    def teardown(self) -> None:
+        """Mend everything, let every job end, and ask everyone."""
+        rig = self.world.rig
+        rig.mend()
+        for worker in rig.workers:
+            if worker.stopped and worker.process.poll() is None:
+                worker.go_on()
+        if not any(worker.alive for worker in rig.workers):
+            rig.start()
+        mine = self.world.jobs[self.began :]
+        for job in mine:
+            until(lambda job=job: self.settled(job), f"{job} ends", within=ENDS_WITHIN)  # type: ignore[misc]  # the lambda is called before the loop goes on
+        for job in mine:
+            assert_one_outcome(self.world.ops, self.world.shop, job, *self.logins(job))
+
+    def settled(self, job: str) -> bool:
+        """Whether a job has ended; one that waits for people or sleeps is cancelled."""
+        seen = self.world.ops.job(job)
+        if seen["state"] not in ENDED:
+            self.world.ops.api.post(f"jobs/{job}/cancel")
+            return False
+        return seen["revocation"]["state"] in {"none", "confirmed"}
+
+    def logins(self, job: str) -> list[Login]:
+        return self.world.rig.gate.logins(job)
+
+
+@pytest.fixture
+def storm(rig: Rig, shop: Shop, ops: Human, lead: Human) -> type[Storm]:
+    """A machine on this rig."""
+    return type("Storm", (Storm,), {"world": World(rig, shop, ops, lead)})
+
+
+@pytest.mark.timeout(600)
+def test_whatever_happens_each_job_has_one_ending(storm: type[Storm]) -> None:
+    run_state_machine_as_test(storm, settings=SHORT)
+    assert storm.world.jobs
+
+
+@pytest.mark.long
+@pytest.mark.timeout(4 * 3600)
+def test_whatever_happens_for_hours_each_job_has_one_ending(storm: type[Storm]) -> None:
+    run_state_machine_as_test(storm, settings=LONG)
+    assert storm.world.jobs

@@ -1,0 +1,26 @@
+"""A worker that is started while something is away says so in one sentence and ends; whoever keeps it starts it again."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.chaos.rig import Rig, Worker
+
+pytestmark = pytest.mark.servers
+
+
+def said(worker: Worker) -> list[str]:
+    """Return what a worker that cannot start said besides its log."""
+    assert worker.process.wait(60) == 1
+    return [line for line in worker.log.read_text().splitlines() if not line.startswith("{")]
+
+
+def test_a_worker_without_temporal_says_where_it_looked(rig: Rig) -> None:
+    rig.temporal.close()
+    assert said(rig.start(ready=False)) == [f"worker cannot start: Temporal at 127.0.0.1:{rig.temporal.port} does not answer"]
+
+
+def test_a_worker_without_vault_says_where_it_looked(rig: Rig) -> None:
+    (sentence,) = said(rig.start(ready=False, VAULT_ADDR="http://127.0.0.1:9"))
+    assert sentence.startswith("worker cannot start: ")
+    assert "http://127.0.0.1:9" in sentence
