@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +12,8 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, multiple, precondition, rule, run_state_machine_as_test
 
-from tests.chaos.agreement import assert_one_outcome
-from tests.chaos.rig import Rig, until
+from tests.chaos.agreement import assert_one_outcome, told_by_temporal
+from tests.chaos.rig import Rig
 from tests.people import ENDED, Human
 from tests.shop import Login, Shop, spec
 
@@ -150,8 +151,10 @@ class Storm(RuleBasedStateMachine):
         if not any(worker.alive for worker in rig.workers):
             rig.start()
         mine = self.world.jobs[self.began :]
-        for job in mine:
-            until(lambda job=job: self.settled(job), f"{job} ends", within=ENDS_WITHIN)  # type: ignore[misc]  # the lambda is called before the loop goes on
+        end = time.monotonic() + ENDS_WITHIN
+        while waiting := [job for job in mine if not self.settled(job)]:
+            assert time.monotonic() < end, [(job, *self.story(job)) for job in waiting]
+            time.sleep(0.5)
         for job in mine:
             assert_one_outcome(self.world.ops, self.world.shop, job, *self.logins(job))
 
@@ -162,6 +165,12 @@ class Storm(RuleBasedStateMachine):
             self.world.ops.api.post(f"jobs/{job}/cancel")
             return False
         return seen["revocation"]["state"] in {"none", "confirmed"}
+
+    def story(self, job: str) -> list[str]:
+        """Return what is known of a job that does not end."""
+        seen = self.world.ops.job(job)
+        told = [f"{entry['at'][11:23]} {entry['type']} {entry['data'].get('by', '')}" for entry in self.world.ops.ledger(job)]
+        return [seen["state"], *seen["revocation"]["failures"], *told, str(told_by_temporal(self.world.shop, job))]
 
     def logins(self, job: str) -> list[Login]:
         return self.world.rig.gate.logins(job)
