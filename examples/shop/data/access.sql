@@ -112,31 +112,51 @@ BEGIN
 END $$;
 
 -- Ends every user that carries this job's id: no new logins, open sessions cut, what it owned handed to shop_leftovers, the role
--- dropped. Returns the names that are gone; one that could not be dropped is a warning and stays visible in pg_roles, so that one
--- stuck user never saves the others. It runs as its owner, so it believes nothing it is given: a job id has one exact form, names
--- are compared as text (no pattern), and no superuser or maker of roles is ever ended.
+-- dropped. Returns the names that are gone. One that could not be dropped (a session that does not end, another's lock on what it owns) is
+-- a warning, can no longer log in, and stays visible in pg_roles: so one stuck user never saves the others, and no role is dropped whose
+-- session lives. It runs as its owner, so it believes nothing it is given: a job id has one exact form, names are compared as text (no
+-- pattern), and no superuser or maker of roles is ever ended.
 CREATE OR REPLACE FUNCTION je_end_users(job text) RETURNS SETOF text
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s' AS $$
 DECLARE
     victim record;
 BEGIN
     IF job IS NULL OR job !~ '^j-[a-z0-9]{1,8}-[0-9a-z]{26}$' THEN
         RAISE EXCEPTION 'je_end_users: not a job id' USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    -- Access first, for all of them: what may fail below is undone below, and this stays.
     FOR victim IN
         SELECT r.oid, r.rolname FROM pg_roles r
         WHERE position('-token-' || job || '-' IN r.rolname) > 0 AND NOT r.rolsuper AND NOT r.rolcreaterole
     LOOP
         BEGIN
             EXECUTE format('ALTER ROLE %I NOLOGIN', victim.rolname);
-            PERFORM pg_terminate_backend(pid, 3000) FROM pg_stat_activity WHERE usesysid = victim.oid;
+        EXCEPTION WHEN OTHERS THEN
+            RAISE WARNING 'je_end_users: % may still log in: %', victim.rolname, SQLERRM;
+        END;
+        PERFORM pg_terminate_backend(pid) FROM pg_stat_activity WHERE usesysid = victim.oid;
+    END LOOP;
+    FOR victim IN
+        SELECT r.oid, r.rolname FROM pg_roles r
+        WHERE position('-token-' || job || '-' IN r.rolname) > 0 AND NOT r.rolsuper AND NOT r.rolcreaterole
+    LOOP
+        -- Whoever called waits ten seconds, and a call that is cut off would have forbidden no login.
+        EXIT WHEN clock_timestamp() > statement_timestamp() + interval '5 seconds';
+        BEGIN
+            PERFORM pg_terminate_backend(pid, 2000) FROM pg_stat_activity WHERE usesysid = victim.oid;
+            -- Without this, one transaction sees the sessions of its first look only.
+            PERFORM pg_stat_clear_snapshot();
+            IF EXISTS (SELECT FROM pg_stat_activity WHERE usesysid = victim.oid) THEN
+                RAISE EXCEPTION 'a session does not end';
+            END IF;
             EXECUTE format('REASSIGN OWNED BY %I TO shop_leftovers', victim.rolname);
             EXECUTE format('DROP OWNED BY %I', victim.rolname);
             EXECUTE format('DROP ROLE %I', victim.rolname);
-            -- A login that was half done when it was forbidden is cut here.
-            -- (Without this, one transaction sees the sessions of its first look only.)
+            -- A login that was half done when it was forbidden shows itself here, and keeps its role until the next call.
             PERFORM pg_stat_clear_snapshot();
-            PERFORM pg_terminate_backend(pid, 3000) FROM pg_stat_activity WHERE usesysid = victim.oid;
+            IF EXISTS (SELECT FROM pg_stat_activity WHERE usesysid = victim.oid) THEN
+                RAISE EXCEPTION 'a session has just begun';
+            END IF;
             RETURN NEXT victim.rolname;
         EXCEPTION WHEN OTHERS THEN
             RAISE WARNING 'je_end_users: % is not gone: %', victim.rolname, SQLERRM;
