@@ -13,7 +13,6 @@ from anyio import to_thread
 from activities.deps import Deps
 from console.gateway import Gateway
 from justenough.access import JobState
-from justenough.errors import JustEnoughError
 from justenough.messages import JobInput
 
 EVERY = 15.0
@@ -31,14 +30,11 @@ async def started_again(deps: Deps, gateway: Gateway, *, older_than: timedelta =
     """
     found = []
     for job in await to_thread.run_sync(deps.store.open_jobs, deps.now() - older_than):
-        order = await to_thread.run_sync(_never_started, deps, job)
-        if order is None or await gateway.exists(job):
-            continue
-        view = await to_thread.run_sync(deps.store.job, job)
-        assert view is not None
-        await gateway.start(order, environment=view.environment, requester=view.requester)
-        log.warning("job is started again", job=job)
-        found.append(job)
+        try:
+            if await _started_again(deps, gateway, job):
+                found.append(job)
+        except Exception as error:  # noqa: BLE001 - one job's trouble, of whatever kind, must not keep the others from being started
+            log.warning("job that was never started cannot be started yet", job=job, error=type(error).__name__, why=str(error)[:200])
     return tuple(found)
 
 
@@ -58,9 +54,20 @@ async def _forever(deps: Deps, gateway: Gateway) -> None:
     while True:
         try:
             await started_again(deps, gateway)
-        except JustEnoughError as error:
-            log.warning("cannot look for jobs that were never started", why=str(error))
+        except Exception as error:  # noqa: BLE001 - nobody else starts what was accepted: this goes on for as long as the console does
+            log.warning("cannot look for jobs that were never started", error=type(error).__name__, why=str(error)[:200])
         await asyncio.sleep(EVERY)
+
+
+async def _started_again(deps: Deps, gateway: Gateway, job: str) -> bool:
+    order = await to_thread.run_sync(_never_started, deps, job)
+    if order is None or await gateway.exists(job):
+        return False
+    view = await to_thread.run_sync(deps.store.job, job)
+    assert view is not None
+    await gateway.start(order, environment=view.environment, requester=view.requester)
+    log.warning("job is started again", job=job)
+    return True
 
 
 def _never_started(deps: Deps, job: str) -> JobInput | None:

@@ -38,6 +38,8 @@ HEARTBEATS = timedelta(seconds=1)
 
 ENDINGS_AT_ONCE = 16
 LOCALS_AT_ONCE = 32
+POLLS = 2
+"""Activities that one worker asks for at once, per queue. Each is one that a worker which hangs takes along, until its heartbeat is missed."""
 
 
 @asynccontextmanager
@@ -65,6 +67,7 @@ async def polling(client: Client, deps: Deps, sandbox: Sandbox) -> AsyncIterator
         activities=quick,
         activity_executor=ThreadPoolExecutor(ENDINGS_AT_ONCE, thread_name_prefix="ending"),
         max_concurrent_activities=ENDINGS_AT_ONCE,
+        max_concurrent_activity_task_polls=POLLS,
         max_heartbeat_throttle_interval=HEARTBEATS,
         default_heartbeat_throttle_interval=HEARTBEATS,
         interceptors=[ErrorsAcross()],
@@ -80,6 +83,7 @@ async def polling(client: Client, deps: Deps, sandbox: Sandbox) -> AsyncIterator
         activities=[*quick, sessions.receive],
         activity_executor=ThreadPoolExecutor(LOCALS_AT_ONCE, thread_name_prefix="activity"),
         max_concurrent_activities=settings.max_sessions,
+        max_concurrent_activity_task_polls=POLLS,
         max_concurrent_local_activities=LOCALS_AT_ONCE,
         max_concurrent_workflow_tasks=32,
         max_heartbeat_throttle_interval=HEARTBEATS,

@@ -30,6 +30,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 
 from activities.deps import worker_deps
 from activities.logs import configure_logs
+from activities.session import bare, uids
 from activities.session.sandbox import Sandbox
 from activities.settings import Settings, load_settings
 from justenough.errors import GiveUp, JustEnoughError, RetryLater
@@ -38,6 +39,7 @@ from workflows import options
 from workflows.sweep import Sweep
 
 PACKAGES = ("justenough", "activities", "workflows", "worker")
+STOPPING = (signal.SIGTERM, signal.SIGINT)
 ALIVE_EVERY = 1.0
 SPARE_THREADS = 16
 CONNECT_WITHIN = 20.0
@@ -80,13 +82,14 @@ def check_packages() -> None:
 async def run(settings: Settings) -> None:
     """Run a worker in this process until it is told to stop."""
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOPPING:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     # Sessions wait in threads for Vault and the store; the default pool of a small machine would make them wait for each other.
     # Twice as many as sessions, and more: each may have one that hangs in a slow store, and still has to revoke.
     threads = ThreadPoolExecutor(2 * settings.max_sessions + SPARE_THREADS, thread_name_prefix="session")
     asyncio.get_running_loop().set_default_executor(threads)
     sandbox = await asyncio.to_thread(Sandbox.probe, settings)
+    await asyncio.to_thread(_end_leftovers, settings)
     with worker_deps(settings, os.environ) as deps:
         client = await connect(settings)
         await schedule_sweep(client, settings)
@@ -94,6 +97,18 @@ async def run(settings: Settings) -> None:
             log.info("worker ready", task_queue=settings.task_queue, sandbox=sandbox.isolation.value)
             await stop.wait()
             log.info("worker stops", drain=settings.drain)
+    # Whoever asks again while the last threads end must not turn an orderly end into a death by signal.
+    for number in STOPPING:
+        asyncio.get_running_loop().remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _end_leftovers(settings: Settings) -> None:
+    """End what jobs of workers that died on this machine still run, or left behind. Their access is long cut, from wherever a worker was."""
+    for uid in uids.end_leftovers(settings):
+        log.warning("ended what a dead worker's job still ran", uid=uid)
+    for job in bare.clear_leftovers():
+        log.warning("removed what a dead worker's job left behind", job=job)
 
 
 async def connect(settings: Settings) -> Client:

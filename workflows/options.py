@@ -12,7 +12,7 @@ from temporalio.workflow import ActivityCancellationType
 SECOND = timedelta(seconds=1)
 
 HEARTBEAT = 10 * SECOND
-"""After this long without a word a session's worker counts as dead. A blocked machine must not look like a death."""
+"""After this long without a word the worker of a session, or of a revocation, counts as dead. A blocked machine must not look like a death."""
 SESSION_MARGIN = timedelta(minutes=10)
 """What a session may take beyond its process's time: issuing, ending the process, revoking."""
 GUARDED_QUEUE = timedelta(hours=1)
@@ -69,7 +69,7 @@ PATIENT: PatientOptions = {
 
 REVOKE: dict[str, Any] = {
     "start_to_close_timeout": timedelta(minutes=10),
-    "heartbeat_timeout": 30 * SECOND,
+    "heartbeat_timeout": HEARTBEAT,
     "retry_policy": RetryPolicy(initial_interval=SECOND, maximum_interval=10 * SECOND),
     "cancellation_type": ActivityCancellationType.ABANDON,
 }
@@ -78,7 +78,7 @@ REVOKE: dict[str, Any] = {
 CUT: dict[str, Any] = {
     "start_to_close_timeout": 60 * SECOND,
     "schedule_to_start_timeout": 30 * SECOND,
-    "heartbeat_timeout": 30 * SECOND,
+    "heartbeat_timeout": HEARTBEAT,
     "retry_policy": RetryPolicy(initial_interval=SECOND, maximum_attempts=2),
 }
 """A revocation that a person asked for while the job runs: what it cannot do, the job's ending does."""

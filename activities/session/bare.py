@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
+import signal
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from activities.session.launch import Launch, Room, started, without_rights
+from activities.session import members
+from activities.session.launch import Launch, Room, ends_with_parent, started, without_rights
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - mkdtemp makes a private folder in it
+NAME = "justenough-room"
+LAST_RESORT = 5.0
+"""Seconds in which what was killed must be gone."""
+_held: dict[str, int] = {}
+"""A lock on each room of this process: it tells a room in use from one whose worker has died."""
 
 
 def furnish(launch: Launch) -> Room:
     """Make a private folder with the job's places and return them. Its files, secrets too, are in memory where the system offers that."""
-    root = Path(tempfile.mkdtemp(prefix="justenough-", dir=MEMORY if MEMORY.is_dir() else None))
+    root = _locked_folder(launch.job)
     room = Room(*(str(root / name) for name in ("job", "home", "files", "tmp")))
     if launch.workdir:
         shutil.copytree(launch.workdir, room.workdir)
@@ -30,12 +40,71 @@ def furnish(launch: Launch) -> Room:
 def clear(room: Room) -> None:
     """Remove what `furnish` made, and nothing else. Blocks."""
     if room != Room():
-        shutil.rmtree(Path(room.home).parent, ignore_errors=True)
+        root = Path(room.home).parent
+        shutil.rmtree(root, ignore_errors=True)
+        if (lock := _held.pop(str(root), None)) is not None:
+            os.close(lock)
+
+
+def clear_leftovers() -> tuple[str, ...]:
+    """End what jobs of dead workers left on this machine, processes and folders; return their ids. Blocks.
+
+    Nothing binds all of a job's processes to its worker without a sandbox: the first one dies with it, the others here.
+    """
+    return tuple(job for root, job in _rooms() if _clear_leftover(root, job))
 
 
 def bare_command(launch: Launch) -> tuple[str, ...]:
     """Return the whole command line."""
-    return (*(without_rights(launch.uid) if os.geteuid() == 0 and sys.platform == "linux" else ()), *started(launch))
+    if sys.platform != "linux":
+        return started(launch)
+    return (*(without_rights(launch.uid) if os.geteuid() == 0 else ()), *ends_with_parent(), *started(launch))
+
+
+def _folder() -> Path:
+    return MEMORY if MEMORY.is_dir() else Path(tempfile.gettempdir())
+
+
+def _locked_folder(job: str) -> Path:
+    """Make a private folder that is locked before it has the name by which leftovers are found."""
+    made = Path(tempfile.mkdtemp(prefix=f".{NAME}-", dir=_folder()))
+    root = made.with_name(f"{NAME}.{job}.{made.name.rpartition('-')[2]}")
+    lock = os.open(made, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    made.rename(root)
+    _held[str(root)] = lock
+    return root
+
+
+def _rooms() -> Iterator[tuple[Path, str]]:
+    for root in _folder().glob(f"{NAME}.*.*"):
+        yield root, root.name.split(".")[1]
+
+
+def _clear_leftover(root: Path, job: str) -> bool:
+    try:
+        lock = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        owner = os.fstat(lock).st_uid
+        # A folder of this name that somebody else made says nothing about a job of ours.
+        if owner == 0 or os.geteuid() not in {0, owner}:
+            return False
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _end_all(members.of_mark(f"JUSTENOUGH_JOB_ID={job}", uid=owner))
+        shutil.rmtree(root, ignore_errors=True)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(lock)
+    return True
+
+
+def _end_all(belongs: members.Belongs) -> None:
+    end = time.monotonic() + LAST_RESORT
+    while members.signal_all(belongs, signal.SIGKILL) and time.monotonic() < end:
+        time.sleep(0.01)
 
 
 def _hand_over(root: Path, uid: int) -> None:

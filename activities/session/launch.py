@@ -104,6 +104,11 @@ def without_rights(uid: int) -> tuple[str, ...]:
     return ("/usr/bin/setpriv", *user, "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all", "--")
 
 
+def ends_with_parent() -> tuple[str, ...]:
+    """Return the command that has what follows it killed when the worker dies. After rights were dropped: that would undo it."""
+    return ("/usr/bin/setpriv", "--pdeathsig", "KILL", "--")
+
+
 @contextmanager
 def inherited(content: Secret) -> Iterator[int]:
     """Hold open an unnamed file in memory with this content, at its start, for a child to inherit."""

@@ -103,7 +103,8 @@ class Life:
     async def _work(self) -> Ending:
         given = await self._issue_all()
         workdir = await asyncio.to_thread(self._workdir)
-        await asyncio.to_thread(self._deps.store.record, [self._started()])
+        if not await asyncio.to_thread(self._begun):
+            self.stop(Stop.CUT)
         if self._stop:
             raise Stopped
         async with (
@@ -173,6 +174,13 @@ class Life:
             return await process.finish(GRACE)
         # Nobody waits for its result any more, or its access is gone: it has nothing left to finish.
         return await process.kill()
+
+    def _begun(self) -> bool:
+        """Record the start; False where the claim was closed: a session that slept through its own ending starts no process."""
+        if not self._claim_is_open():
+            return False
+        self._deps.store.record([self._started()])
+        return True
 
     def _claim_is_open(self) -> bool:
         claim = self._deps.store.claim_of(self._job)

@@ -29,6 +29,12 @@ def of_session(leader: int, mark: str) -> Belongs:
     return lambda pid: (_stat(pid)[3:4] == [str(leader)] or mark.encode() in _environment(pid)) and _alive(pid)
 
 
+def of_mark(mark: str, *, uid: int) -> Belongs:
+    """Those that run as a user id and whose environment carries the mark (`NAME=value`)."""
+    by_user = of_uid(uid)
+    return lambda pid: by_user(pid) and mark.encode() in _environment(pid)
+
+
 def find(belongs: Belongs) -> list[int]:
     """Return the numbers of all that belong now."""
     if not PROC.is_dir():

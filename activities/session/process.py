@@ -18,6 +18,7 @@ from activities.session.layout import ROOM
 from activities.session.members import Belongs
 from activities.session.pipes import readable, reading
 from activities.session.sandbox import Isolation, Sandbox
+from activities.session.surely import surely
 from justenough.errors import RetryLater
 
 LAST_RESORT = 10.0
@@ -64,11 +65,19 @@ class JobProcess:
     async def start(cls, sandbox: Sandbox, launch: Launch) -> Self:
         """Start a job; raise StartFailed. Call it on the loop of the worker's main thread: sandboxes end with the thread that made them."""
         room = await asyncio.to_thread(bare.furnish, launch) if sandbox.isolation is Isolation.OFF else ROOM
+        starting = asyncio.create_task(cls._started(sandbox, launch, room))
         try:
-            return await cls._started(sandbox, launch, room)
+            # Until bubblewrap has made its sandbox, killing bubblewrap leaves an orphan that goes on to run the job (seen): a cancel waits
+            # until it is known what there is to kill.
+            return await surely(starting)
         except OSError as error:
             bare.clear(room)
             raise StartFailed(f"the process could not be started: {error.strerror}") from error
+        except asyncio.CancelledError:
+            process = starting.result()
+            await surely(process.kill())
+            os.close(process.output)
+            raise
         except BaseException:
             bare.clear(room)
             raise

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 from activities.session.delivery import Delivered
 from activities.session.interpreters import interpreter
@@ -14,6 +12,7 @@ from activities.session.launch import Launch
 from activities.session.logs import LogCapture, Sink
 from activities.session.process import JobProcess
 from activities.session.sandbox import Sandbox
+from activities.session.surely import surely
 from activities.session.uids import lent_uid
 from activities.settings import Settings
 from justenough.redaction import Redactor
@@ -43,19 +42,6 @@ async def running(
         finally:
             # The user id may be lent again only after the last process is gone, so not even a cancel cuts this short.
             await surely(process.kill())
-
-
-async def surely(work: Coroutine[Any, Any, Any]) -> None:
-    """Do it to its end, then pass on a cancel that came meanwhile."""
-    task, cancelled = asyncio.ensure_future(work), False
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            cancelled = True
-    task.result()
-    if cancelled:
-        raise asyncio.CancelledError
 
 
 async def _over(process: JobProcess, capture: LogCapture) -> None:

@@ -192,3 +192,19 @@ def test_a_machine_that_cannot_isolate_is_told_apart_with_its_remedy(monkeypatch
     fake.chmod(0o755)
     with pytest.raises(SandboxMissing, match=r"No permissions to create new namespace.*run the worker as root"):
         Sandbox.probe(run.settings)
+
+
+async def test_a_start_that_is_cancelled_at_any_moment_leaves_nothing(run: Runner, uid: int) -> None:
+    # Killed before it has made its sandbox, bubblewrap leaves an orphan that goes on to run the job.
+    for moment in range(25):
+        starting = asyncio.create_task(run.start("sleep", "31424.25", uid=uid))
+        await asyncio.sleep(moment * 0.001)
+        starting.cancel()
+        try:
+            process = await starting
+        except asyncio.CancelledError:
+            continue
+        await process.kill()
+        os.close(process.output)
+    await asyncio.sleep(0.1)
+    assert not alive("sleep\x0031424.25")

@@ -10,8 +10,9 @@ import pytest
 from activities.session.delivery import Delivered
 from activities.session.interpreters import InterpreterRefused
 from activities.session.process import JobProcess
-from activities.session.running import running, surely
+from activities.session.running import running
 from activities.session.sandbox import Sandbox
+from activities.session.surely import surely
 from activities.settings import Settings
 from justenough.redaction import Redactor
 from justenough.secret import Secret

@@ -5,10 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from activities.session import members
-from activities.session.uids import lent_uid
+from activities.session.uids import end_leftovers, lent_uid
 from activities.settings import Settings
-from tests.session.support import is_root, until
+from tests.session.support import alive, is_root, until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ELSEWHERE = """
@@ -51,3 +53,32 @@ async def test_an_id_that_somebody_runs_as_is_not_lent(settings: Settings) -> No
         with lent_uid(settings.model_copy(update={"job_uid_base": base})) as uid:
             assert uid == (base + 1 if is_root() else os.geteuid())
         left_behind.kill()
+
+
+LEFT = """
+import os, subprocess, sys
+from pathlib import Path
+from activities.session.uids import lent_uid
+from activities.settings import Settings
+with lent_uid(Settings(home=Path(sys.argv[1]), job_uid_base=int(sys.argv[2]))) as uid:
+    drop = ["setpriv", "--reuid", str(uid), "--regid", str(uid), "--clear-groups", "env", "-i"]
+    print(subprocess.Popen([*drop, "setsid", "sleep", "27185.25"]).pid, flush=True)
+    os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize("by", ["the next start of a worker", "the next job"])
+async def test_what_a_dead_workers_job_still_runs_is_ended_and_its_id_is_free(settings: Settings, home: Path, by: str) -> None:
+    mine = settings.model_copy(update={"job_uid_base": 714_000})
+    if not is_root():
+        assert end_leftovers(mine) == (), "only root lends ids"
+        return
+    subprocess.run([sys.executable, "-c", LEFT, str(home), "714000"], cwd=REPOSITORY, check=False, stdout=subprocess.DEVNULL)  # noqa: ASYNC221 - it takes a moment
+    await until(lambda: alive("sleep\x0027185.25"))
+    if by == "the next start of a worker":
+        assert end_leftovers(mine) == (714_000,)
+        assert not alive("sleep\x0027185.25")
+    with lent_uid(mine) as uid:
+        assert uid == 714_000
+        assert not alive("sleep\x0027185.25")
+    assert end_leftovers(mine) == ()
