@@ -81,4 +81,4 @@ def _person(name: str) -> object:
     return pytest.fixture(fixture, scope="session", name=name)
 
 
-ops, lead, auditor = map(_person, ("ops", "lead", "auditor"))
+ops, lead, security, auditor = map(_person, ("ops", "lead", "security", "auditor"))
