@@ -43,6 +43,11 @@ class Door:
         """Keep every connection, and accept new ones, and move nothing."""
         self._moving.clear()
 
+    def is_quiet(self) -> bool:
+        """Whether all that came through has been forwarded to its end."""
+        with self._lock:
+            return all(end.fileno() < 0 for pair in self._pairs for end in pair)
+
     def _listen(self, port: int) -> socket.socket:
         listener = socket.create_server(("127.0.0.1", port), backlog=64)
         threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
