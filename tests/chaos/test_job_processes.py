@@ -1,0 +1,144 @@
+"""Whatever a job's processes do, whole jobs on the stack: nothing of them outlives the job, and nobody else's ending waits for them."""
+
+from __future__ import annotations
+
+import re
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from activities.session.bare import MEMORY, NAME
+from activities.session.logs import MOST
+from tests.chaos.rig import Rig, until
+from tests.people import Human
+from tests.session.support import alive
+from tests.shop import LOGIN, Login, Shop, Witness, access, spec
+
+pytestmark = pytest.mark.servers
+
+LEAVER = """
+import os, psycopg, signal, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        kept = psycopg.connect()
+        kept.execute("SELECT count(*) FROM orders")
+        open("/tmp/ready", "w").close()
+        for end in range(3):
+            os.close(end)
+        os.execvp("sleep", ["sleep", "61413.25"])
+    os._exit(0)
+while not os.path.exists("/tmp/ready"):
+    time.sleep(0.01)
+"""
+FLOOD = 2 * 2**30
+MEGABYTE = 2**20
+
+
+def peak(pid: int) -> int:
+    """The most memory that a process ever had, in bytes."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found
+    return int(found[1]) * 1024
+
+
+def reset_peak(pid: int) -> None:
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+@dataclass(frozen=True)
+class Orphaned:
+    """A job that ran without a sandbox when its worker was killed."""
+
+    job: str
+    login: Login
+    room: Path
+
+
+@pytest.fixture(scope="module")
+def orphaned(rig: Rig, ops: Human) -> Orphaned:
+    """Kill a worker that isolates nothing, with a job in it that forked, left its session and was given a file."""
+    plain = rig.worker()
+    bare = rig.start(JUSTENOUGH_SANDBOX="off")
+    plain.kill()
+    with closing(Witness()) as witness:
+        delivered = access(deliver={**LOGIN, "file": {"path": "db.json"}})
+        script = f"{witness.hand_over}; (setsid env -i sleep 61414.25 &); exec sleep 61414.75"
+        job = ops.launch(spec(script, delivered))
+        login = witness.login()
+    until(lambda: all(alive(f"sleep\0{end}") for end in ("61414.25", "61414.75")), "its processes run")
+    (room,) = MEMORY.glob(f"{NAME}.{job}.*")
+    assert list(room.glob("files/db.json"))
+    bare.kill()
+    return Orphaned(job, login, room)
+
+
+def test_without_a_sandbox_the_first_process_dies_with_its_worker_and_the_next_worker_ends_the_rest(orphaned: Orphaned, rig: Rig) -> None:
+    until(lambda: not alive("sleep\x0061414.75"), "the first process is gone", within=5)
+    # This much is true: without a sandbox, what left the first process behind lives on until a worker starts here.
+    assert alive("sleep\x0061414.25")
+    rig.worker()
+    assert not alive("sleep\x0061414")
+    assert not orphaned.room.exists()
+
+
+def test_what_a_job_leaves_behind_ends_with_it_and_its_connection_too(orphaned: Orphaned, rig: Rig, ops: Human, shop: Shop) -> None:
+    rig.worker()
+    at = conninfo_to_dict(shop.dsn)
+    where = {f"PG{name.upper().replace('DBNAME', 'DATABASE')}": str(at[name]) for name in ("host", "port", "dbname")}
+    leaver = spec(run={"command": ["python", "-c", LEAVER], "timeout": "2m", "env": where})
+    seen = ops.until(ops.launch(leaver))
+    assert (seen["state"], seen["exit_code"], seen["revocation"]["state"]) == ("succeeded", 0, "confirmed")
+    assert not alive("sleep\x0061413.25")
+    shop.assert_dead(seen)
+
+
+def test_jobs_that_flood_their_log_cost_no_memory_and_nobodys_time(
+    orphaned: Orphaned, rig: Rig, ops: Human, shop: Shop, witness: Witness
+) -> None:
+    worker = rig.worker()
+    assert ops.until(ops.launch(spec("true")))["state"] == "succeeded"
+    reset_peak(worker.process.pid)
+    before = peak(worker.process.pid)
+    finite = ops.launch(spec(f"head -c {FLOOD} /dev/zero | tr '\\0' x"))
+    endless = ops.launch(spec(f"{witness.hand_over}; (setsid yes &); exec yes"))
+    login = witness.login()
+    until(lambda: len(ops.api.get(f"jobs/{endless}/logs").json()["items"]) > 3, "it floods")
+    began = time.monotonic()
+    assert ops.until(ops.launch(spec("echo whole")))["state"] == "succeeded"
+    assert time.monotonic() - began < 10, "another job waits for those that flood"
+    assert ops.api.post(f"jobs/{endless}/cancel").status_code == 202
+    began = time.monotonic()
+    until(lambda: not shop.opens_for(login), "its login no longer works", within=10)
+    seen = ops.until(endless)
+    assert (seen["state"], seen["revocation"]["state"]) == ("cancelled", "confirmed")
+    shop.assert_dead(seen, login)
+    seen = ops.until(finite)
+    assert (seen["state"], seen["exit_code"], seen["revocation"]["state"]) == ("succeeded", 0, "confirmed")
+    assert peak(worker.process.pid) - before < 64 * MEGABYTE
+    for job in (finite, endless):
+        assert MOST // 2 < kept(ops, job) < MOST + MEGABYTE
+
+
+def kept(ops: Human, job: str) -> int:
+    """Bytes of output that are stored of a job."""
+    size, after, items = 0, -1, [{}]
+    while items:
+        items = ops.api.get(f"jobs/{job}/logs", params={"after": after, "limit": 100}).raise_for_status().json()["items"]
+        size += sum(len(item["text"].encode()) for item in items)
+        after = items[-1]["seq"] if items else after
+    return size
+
+
+def test_a_job_whose_worker_was_killed_without_a_sandbox_is_revoked_like_any_other(orphaned: Orphaned, ops: Human, shop: Shop) -> None:
+    seen: dict[str, Any] = ops.until(orphaned.job, within=90)
+    assert (seen["state"], seen["reason"], seen["revocation"]["state"]) == ("failed", "worker_lost", "confirmed")
+    assert seen["sandbox"] == "off"
+    shop.assert_dead(seen, orphaned.login)
