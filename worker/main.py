@@ -93,7 +93,8 @@ async def run(settings: Settings) -> None:
     with worker_deps(settings, os.environ) as deps:
         client = await connect(settings)
         await schedule_sweep(client, settings)
-        async with polling(client, deps, sandbox), shown_alive(settings.home / "run" / "worker.alive"):
+        # To the end of its draining: a supervisor would kill one that shows no sign of life.
+        async with shown_alive(settings.home / "run" / "worker.alive"), polling(client, deps, sandbox):
             log.info("worker ready", task_queue=settings.task_queue, sandbox=sandbox.isolation.value)
             await stop.wait()
             log.info("worker stops", drain=settings.drain)

@@ -129,7 +129,8 @@ def test_jobs_that_flood_their_log_cost_no_memory_and_nobodys_time(
 
 def kept(ops: Human, job: str) -> int:
     """Bytes of output that are stored of a job."""
-    size, after, items = 0, -1, [{}]
+    size, after = 0, -1
+    items: list[dict[str, Any]] = [{}]
     while items:
         items = ops.api.get(f"jobs/{job}/logs", params={"after": after, "limit": 100}).raise_for_status().json()["items"]
         size += sum(len(item["text"].encode()) for item in items)

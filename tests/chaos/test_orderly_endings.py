@@ -122,11 +122,15 @@ def test_a_worker_that_is_told_to_stop_drains_however_often_it_is_told(
     logins = [witness.login() for _ in jobs]
     worker.terminate()
     until(lambda: b"worker stops" in worker.log.read_bytes(), "it has heard")
+    heard, sign_of_life = time.time(), 0.0
     late = ops.launch(spec("true"))
     while worker.process.poll() is None:
         for number in (signal.SIGTERM, signal.SIGINT):
             worker.process.send_signal(number)
+        with suppress(FileNotFoundError):
+            sign_of_life = (rig.stack.home / "run" / "worker.alive").stat().st_mtime
         time.sleep(0.05)
+    assert sign_of_life > heard + 5, "a supervisor would have killed it as one that hangs"
     assert worker.process.returncode == 0
     assert ops.job(late)["state"] == "pending"
     rig.worker()
