@@ -29,12 +29,11 @@ pytestmark = pytest.mark.servers
 def small() -> Iterator[Stack]:
     with tempfile.TemporaryDirectory(prefix="je-small-") as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("JUSTENOUGH_MAX_SESSIONS", "1")
-        patch.setenv("JUSTENOUGH_DRAIN", "1")
         config = Path(folder) / "shop"
         shutil.copytree(EXAMPLE, config)
         catalog = config / "catalog.yaml"
         catalog.write_text(re.sub(r"default_ttl: \w+", "default_ttl: 6s", catalog.read_text()))
-        with running_stack(Path(folder) / "home", config) as stack:
+        with running_stack(Path(folder) / "home", config, drain=1) as stack:
             yield stack
 
 
