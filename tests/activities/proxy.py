@@ -57,9 +57,14 @@ class Door:
         while True:
             try:
                 near, _ = listener.accept()
-                far = socket.create_connection(("127.0.0.1", self._behind))
             except OSError:
                 return
+            try:
+                far = socket.create_connection(("127.0.0.1", self._behind))
+            except OSError:
+                # The server is away: whoever comes sees a connection that ends, and may come again.
+                near.close()
+                continue
             for end in (near, far):
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self._lock:

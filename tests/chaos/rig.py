@@ -131,9 +131,22 @@ class Rig:
 
     def kill(self, child: str) -> None:
         """Kill one of the servers, or the console, with SIGKILL; return once its supervisor has started it again."""
+        with self.killed(child):
+            pass
+
+    @contextmanager
+    def killed(self, child: str, *, away: float = 0) -> Iterator[None]:
+        """Kill a child with SIGKILL, then run the block while it is away, for so many seconds at least; return once it was started again."""
         shop = Shop(self.stack, str(self.stack.shop_dsn))
-        was = shop.pid_of(child)
-        os.kill(was, signal.SIGKILL)
+        was, back = shop.pid_of(child), time.monotonic() + away
+        # Whoever would start it again at once is held as well.
+        os.kill(self.stack.supervisor, signal.SIGSTOP)
+        try:
+            os.kill(was, signal.SIGKILL)
+            yield
+            time.sleep(max(0.0, back - time.monotonic()))
+        finally:
+            os.kill(self.stack.supervisor, signal.SIGCONT)
         shop.until_restarted(child, was=was)
 
     def _bury(self) -> None:

@@ -1,0 +1,198 @@
+"""Each server is killed (SIGKILL) while jobs stand at every step, and started again: jobs go on or end truthfully, and nothing stays alive.
+
+The worker is the same all the time and its own login at Vault lives for seconds, so that it also runs out while Vault is away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.chaos.agreement import assert_one_outcome
+from tests.chaos.latch import Latch, latch
+from tests.chaos.rig import Rig, Worker, until
+from tests.people import Human
+from tests.shop import Login, Shop, Witness, access, spec
+
+pytestmark = pytest.mark.servers
+
+SERVERS = ("temporal", "vault", "postgres")
+STEPS = ("waiting", "asked", "answered", "running", "revoking")
+CREDS = r"/v1/database/creds/orders-read-acme"
+LOGIN_LIVES, AWAY = 2, 3
+"""Seconds. The worker's login runs out while Vault is away."""
+WORKER_ROLE = "auth/approle/role/je-worker"
+
+
+@dataclass
+class Struck:
+    """One server's course: a job at each step as it was killed."""
+
+    jobs: dict[str, str] = field(default_factory=dict)
+    logins: dict[str, Login] = field(default_factory=dict)
+    went_on: bool = False
+    """Whether the running job's login worked, and its process ran, after the server had come back."""
+    answers: list[int] = field(default_factory=list)
+    """What the console said to the approver's answer, sent until it was taken."""
+    worker_logins: set[str] = field(default_factory=set)
+    """The worker's logins at Vault as the server was killed."""
+
+
+@dataclass
+class Stage:
+    """What all courses need."""
+
+    rig: Rig
+    ops: Human
+    lead: Human
+    shop: Shop
+    witness: Witness
+    latch: Latch
+
+
+@pytest.fixture(scope="module")
+def worker(rig: Rig, shop: Shop) -> Iterator[Worker]:
+    """One worker, whose login at Vault lives for seconds."""
+    for other in rig.workers:
+        other.kill()
+    with short_logins(shop):
+        worker = rig.start()
+        yield worker
+        worker.kill()
+
+
+@contextmanager
+def short_logins(shop: Shop) -> Iterator[None]:
+    """Have the worker's logins live for seconds, renewed or not renewed."""
+    with shop.admin() as vault:
+        before = vault.get(WORKER_ROLE).raise_for_status().json()["data"]
+        vault.post(WORKER_ROLE, json={"token_period": LOGIN_LIVES, "token_ttl": LOGIN_LIVES}).raise_for_status()
+        try:
+            yield
+        finally:
+            vault.post(WORKER_ROLE, json={name: before[name] for name in ("token_period", "token_ttl")}).raise_for_status()
+
+
+@pytest.fixture(scope="module")
+def struck(rig: Rig, ops: Human, lead: Human, shop: Shop, worker: Worker) -> Iterator[dict[str, Struck]]:
+    """Kill each server in turn, with jobs of its own at each step; return them all as the last one is back."""
+    with closing(Witness()) as witness, latch() as held:
+        stage = Stage(rig, ops, lead, shop, witness, held)
+        yield {server: struck_down(stage, server) for server in SERVERS}
+        assert worker.alive
+
+
+def struck_down(stage: Stage, server: str) -> Struck:
+    course, rig = Struck(), stage.rig
+    begin(stage, course)
+    request = stage.ops.job(course.jobs["waiting"])["requests"][0]
+    # Signed before: an approver's own signature needs Vault, and here it is their answer that meets an outage.
+    signed = stage.lead.decision(request)
+    course.worker_logins = worker_logins(stage.shop)
+    with ThreadPoolExecutor(1) as pool:
+        with rig.killed(server, away=AWAY):
+            # What is in flight meets a server that is away.
+            rig.gate.release_all()
+            answering = pool.submit(answered_at_last, stage.lead, request, signed)
+        course.answers = answering.result()
+    login = course.logins["running"]
+    until(lambda: stage.shop.opens_for(login), f"{server} is back, and the running job's access works")
+    course.went_on = stage.ops.job(course.jobs["running"])["state"] == "running"
+    stage.latch.open()
+    return course
+
+
+def begin(stage: Stage, course: Struck) -> None:
+    """Bring a job to each step."""
+    rig, ops, witness = stage.rig, stage.ops, stage.witness
+    course.jobs["waiting"] = ops.launch(spec("true", access(action="write")))
+    course.jobs["running"] = ops.launch(spec(f"{witness.hand_over}; {stage.latch.wait}"))
+    course.logins["running"] = witness.login()
+    course.jobs["revoking"] = stopped_at(rig, ops, "/v1/sys/leases/revoke-prefix/", witness.hand_over, method="PUT")
+    course.logins["revoking"] = witness.login()
+    course.jobs["asked"] = stopped_at(rig, ops, CREDS)
+    course.jobs["answered"] = stopped_at(rig, ops, CREDS, answer=True)
+    ops.until(course.jobs["waiting"], "awaiting_approval")
+
+
+def stopped_at(rig: Rig, ops: Human, path: str, script: str = "true", *, method: str = "GET", answer: bool = False) -> str:
+    """Launch a job that stops at a request to Vault."""
+    order = ops.order(spec(script))
+    hold = rig.gate.hold(path, method=method, job=order["id"], answer=answer)
+    assert ops.api.post("jobs", json=order).status_code == 201
+    hold.came()
+    return str(order["id"])
+
+
+def worker_logins(shop: Shop) -> set[str]:
+    """Return the accessors of the worker's logins that live."""
+    with shop.admin() as vault:
+        listed = vault.request("LIST", "auth/token/accessors").raise_for_status().json()["data"]["keys"]
+        found = {key: vault.post("auth/token/lookup-accessor", json={"accessor": key}) for key in listed}
+    # One that ended between the two questions is not alive.
+    return {key for key, answer in found.items() if answer.is_success and "je-worker" in answer.json()["data"]["policies"]}
+
+
+def answered_at_last(lead: Human, request: dict[str, Any], signed: dict[str, Any]) -> list[int]:
+    """Send an answer until it is taken, as a person would who is told that something is away."""
+    said: list[int] = []
+
+    def taken() -> bool:
+        answer = sent(lead, request, signed)
+        said.append(answer.status_code)
+        return answer.status_code < 300
+
+    until(taken, "the answer is taken")
+    return said
+
+
+def sent(lead: Human, request: dict[str, Any], signed: dict[str, Any]) -> httpx.Response:
+    return lead.api.post(f"requests/{request['id']}/decisions", json=signed, headers={"If-Match": request["digest"]})
+
+
+@pytest.mark.parametrize("server", SERVERS)
+@pytest.mark.parametrize("step", STEPS)
+def test_a_server_killed_at_any_step_leaves_one_true_ending_and_nothing_alive(
+    struck: dict[str, Struck], server: str, step: str, rig: Rig, ops: Human, shop: Shop
+) -> None:
+    job = struck[server].jobs[step]
+    ops.until(job, within=90)
+    seen = assert_one_outcome(ops, shop, job, *rig.gate.logins(job))
+    if seen["state"] == "failed":
+        # Only what had been given nothing yet may fail, and it says why.
+        assert (server in {"vault", "postgres"}, step in {"waiting", "asked"}, seen["credentials"]) == (True, True, [])
+        assert seen["reason"].startswith("VaultUnavailable: "), seen["reason"]
+    else:
+        assert (seen["state"], seen["exit_code"]) == ("succeeded", 0)
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_job_that_runs_goes_on_while_a_server_is_away(struck: dict[str, Struck], server: str, ops: Human) -> None:
+    course = struck[server]
+    assert course.went_on
+    seen = ops.until(course.jobs["running"], within=90)
+    assert (seen["state"], seen["exit_code"]) == ("succeeded", 0)
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_an_answer_that_was_taken_while_a_server_is_away_counts_once(struck: dict[str, Struck], server: str, ops: Human) -> None:
+    course = struck[server]
+    seen = ops.until(course.jobs["waiting"], within=90)
+    counted = [entry["data"]["decision"] for entry in ops.ledger(seen["id"]) if entry["type"] == "approval.decided"]
+    assert counted == ["approve"]
+    # Whoever was not heard was told so.
+    assert set(course.answers[:-1]) <= {503}
+
+
+def test_the_worker_is_the_same_and_has_logged_in_anew_by_itself(struck: dict[str, Struck], worker: Worker, ops: Human, shop: Shop) -> None:
+    before = struck["vault"].worker_logins
+    assert before
+    assert not before & worker_logins(shop), "its login ran out while Vault was away"
+    assert worker.alive
+    assert ops.until(ops.launch(spec()))["state"] == "succeeded"
