@@ -52,6 +52,11 @@ class Looks:
             course.failed += 1
             return course.failed
 
+    def attempt(self, job: str, *, now: datetime) -> int:
+        """Return which attempt in a row this is: the first, where none has failed."""
+        with self._lock:
+            return self._course(job, now).failed + 1
+
     def confirmed(self, job: str) -> None:
         """Forget a job that is confirmed: what is found of it later is a revocation of its own."""
         with self._lock:

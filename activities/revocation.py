@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from activities.deps import Deps
 from activities.doubts import doubted, doubted_event
 from activities.proof import STAYS, Looked, asked_by, credential_of, look, prove, unprovable
+from activities.slowness import told_if_slow
 from activities.store import StoreUnavailable
 from activities.targets import Asked
 from justenough.access import Credential, CredentialState, Revocable
@@ -76,11 +77,12 @@ def revoke(
     # One revocation is one course of attempts: trying again records nothing twice, a later one has entries of its own.
     course = f"{by}-{deps.looks.began(job, now=started):%Y%m%dT%H%M%S%f}"
     facts = [*before, event(EventType.REVOCATION_STARTED, job, at=started, about=course, by=by, why=why)]
-    memory = steps.attempt("the store", lambda: _remembered(deps, job, known, settled=settled, now=started), _Memory(known or ()))
-    role_gone = steps.attempt("the job's token role", lambda: _done(deps.vault.close_prefix, job), otherwise=False)
-    _end_leases(deps, steps, memory.credentials)
-    steps.attempt("the job's tokens", lambda: _done(deps.vault.revoke_prefix, job), otherwise=False)
-    looked = _ended_in_targets(deps, job, memory, steps)
+    with told_if_slow(deps, job, facts, steps.failures, by=by, started=started):
+        memory = steps.attempt("the store", lambda: _remembered(deps, job, known, settled=settled, now=started), _Memory(known or ()))
+        role_gone = steps.attempt("the job's token role", lambda: _done(deps.vault.close_prefix, job), otherwise=False)
+        _end_leases(deps, steps, memory.credentials)
+        steps.attempt("the job's tokens", lambda: _done(deps.vault.revoke_prefix, job), otherwise=False)
+        looked = _ended_in_targets(deps, job, memory, steps)
 
     at = deps.now()
     unseen = tuple(unprovable(deps, memory.credentials, now=at))

@@ -5,12 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 
 import psycopg
 import pytest
 
+from activities import slowness
 from activities.looks import SECOND_LOOK
 from activities.revocation import RevocationResult, prove, record_lapsed, revoke, revoke_one
 from activities.store import Store
@@ -205,6 +208,33 @@ def test_a_target_that_hangs_holds_nobody_for_long(at: Desk) -> None:
     look = at.deps.targets.look(job)
     assert look.failures
     assert time.monotonic() - started < 8
+
+
+def test_a_revocation_that_hangs_is_shown_as_overdue_while_it_hangs(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hanging(Vault):
+        def revoke_prefix(self, job: str) -> None:
+            assert go_on.wait(30)
+            super().revoke_prefix(job)
+
+    def overdue() -> bool:
+        view = at.deps.store.job(job)
+        assert view is not None
+        return view.revocation.state is RevocationState.OVERDUE
+
+    monkeypatch.setattr(slowness, "SLOW", timedelta(seconds=0.2))
+    go_on, job = threading.Event(), at.job()
+    held = at.issue(job)
+    vault = Hanging(at.shop.settings.vault_addr)
+    vault.login_approle_file(at.shop.settings.worker_approle_file)
+    with closing(vault), ThreadPoolExecutor(1) as pool:
+        revoking = pool.submit(by_session, replace(at, deps=replace(at.deps, vault=vault)), job, held)
+        end = time.monotonic() + 10
+        while not overdue():
+            assert time.monotonic() < end
+        go_on.set()
+        assert revoking.result().confirmed
+    assert not overdue()
+    assert at.types(job).count("revocation.started") == 1
 
 
 def test_many_failing_attempts_do_not_flood_the_ledger(at: Desk) -> None:
