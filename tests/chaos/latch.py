@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 
 class Latch:
-    """Jobs that run `wait` stand still there until it is opened."""
+    """Jobs that run `wait` stand still there until it is opened; from then on nobody does."""
 
     def __init__(self) -> None:
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self._socket.setblocking(False)
+        self._opened: threading.Thread | None = None
         self.wait = f"read -r _ </dev/tcp/127.0.0.1/{self._socket.getsockname()[1]}"
         """The shell command that stands still; it fails where nobody opens any more."""
 
     def open(self) -> None:
-        """Let go whoever waits now."""
-        with suppress(BlockingIOError):
-            while True:
-                connection, _ = self._socket.accept()
-                with connection:
-                    connection.sendall(b"go on\n")
+        """Let go whoever waits, and whoever comes."""
+        if self._opened is None:
+            self._opened = threading.Thread(target=self._let_go, name="latch", daemon=True)
+            self._opened.start()
 
     def close(self) -> None:
-        """Hold nobody any more."""
+        """Hold nobody any more, and let nobody go."""
+        # A blocked accept() ends only when the socket is shut down, not when it is closed.
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        if self._opened is not None:
+            self._opened.join()
         self._socket.close()
+
+    def _let_go(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._socket.accept()
+                with connection, suppress(OSError):
+                    connection.sendall(b"go on\n")
 
 
 @contextmanager

@@ -123,6 +123,12 @@ class Rig:
         command = [str(temporal), "workflow", verb, "--workflow-id", workflow, "--address", str(self.stack.temporal)]
         return subprocess.run(command, check=False, capture_output=True).returncode == 0
 
+    def signal(self, name: str, workflow: str) -> None:
+        """Send a signal past the console, as it does where it can still write its own store."""
+        temporal = Path(sys.executable).with_name("temporal")
+        command = [str(temporal), "workflow", "signal", "--name", name, "--workflow-id", workflow, "--address", str(self.stack.temporal)]
+        subprocess.run(command, check=True, capture_output=True)
+
     def mend(self) -> None:
         """Open every door and gate again."""
         self.gate.release_all()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,7 +53,7 @@ class Stage:
     lead: Human
     shop: Shop
     witness: Witness
-    latch: Latch
+    latches: ExitStack
 
 
 @pytest.fixture(scope="module")
@@ -82,15 +82,15 @@ def short_logins(shop: Shop) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def struck(rig: Rig, ops: Human, lead: Human, shop: Shop, worker: Worker) -> Iterator[dict[str, Struck]]:
     """Kill each server in turn, with jobs of its own at each step; return them all as the last one is back."""
-    with closing(Witness()) as witness, latch() as held:
-        stage = Stage(rig, ops, lead, shop, witness, held)
+    with closing(Witness()) as witness, ExitStack() as latches:
+        stage = Stage(rig, ops, lead, shop, witness, latches)
         yield {server: struck_down(stage, server) for server in SERVERS}
         assert worker.alive
 
 
 def struck_down(stage: Stage, server: str) -> Struck:
-    course, rig = Struck(), stage.rig
-    begin(stage, course)
+    course, rig, held = Struck(), stage.rig, stage.latches.enter_context(latch())
+    begin(stage, course, held)
     request = stage.ops.job(course.jobs["waiting"])["requests"][0]
     # Signed before: an approver's own signature needs Vault, and here it is their answer that meets an outage.
     signed = stage.lead.decision(request)
@@ -104,15 +104,15 @@ def struck_down(stage: Stage, server: str) -> Struck:
     login = course.logins["running"]
     until(lambda: stage.shop.opens_for(login), f"{server} is back, and the running job's access works")
     course.went_on = stage.ops.job(course.jobs["running"])["state"] == "running"
-    stage.latch.open()
+    held.open()
     return course
 
 
-def begin(stage: Stage, course: Struck) -> None:
+def begin(stage: Stage, course: Struck, held: Latch) -> None:
     """Bring a job to each step."""
     rig, ops, witness = stage.rig, stage.ops, stage.witness
     course.jobs["waiting"] = ops.launch(spec("true", access(action="write")))
-    course.jobs["running"] = ops.launch(spec(f"{witness.hand_over}; {stage.latch.wait}"))
+    course.jobs["running"] = ops.launch(spec(f"{witness.hand_over}; {held.wait}"))
     course.logins["running"] = witness.login()
     course.jobs["revoking"] = stopped_at(rig, ops, "/v1/sys/leases/revoke-prefix/", witness.hand_over, method="PUT")
     course.logins["revoking"] = witness.login()
@@ -131,12 +131,13 @@ def stopped_at(rig: Rig, ops: Human, path: str, script: str = "true", *, method:
 
 
 def worker_logins(shop: Shop) -> set[str]:
-    """Return the accessors of the worker's logins that live."""
+    """Return the accessors of this worker's logins that live: those that live for seconds."""
     with shop.admin() as vault:
         listed = vault.request("LIST", "auth/token/accessors").raise_for_status().json()["data"]["keys"]
         found = {key: vault.post("auth/token/lookup-accessor", json={"accessor": key}) for key in listed}
     # One that ended between the two questions is not alive.
-    return {key for key, answer in found.items() if answer.is_success and "je-worker" in answer.json()["data"]["policies"]}
+    alive = {key: answer.json()["data"] for key, answer in found.items() if answer.is_success}
+    return {key for key, data in alive.items() if "je-worker" in data["policies"] and data.get("period") == LOGIN_LIVES}
 
 
 def answered_at_last(lead: Human, request: dict[str, Any], signed: dict[str, Any]) -> list[int]:

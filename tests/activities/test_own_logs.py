@@ -1,0 +1,27 @@
+"""What our processes log can be lost; it never ends what they do."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+SCRIPT = """
+import structlog
+from activities.logs import configure_logs
+
+configure_logs("info")
+for _ in range(3):
+    structlog.get_logger().warning("nobody can write this", secret="none")
+print("went on")
+"""
+
+
+def test_a_log_that_nobody_can_write_loses_its_lines_and_nothing_else() -> None:
+    nobody_reads, log = os.pipe()
+    os.close(nobody_reads)
+    try:
+        done = subprocess.run([sys.executable, "-u", "-c", SCRIPT], stdout=subprocess.PIPE, stderr=log, text=True, check=True)
+    finally:
+        os.close(log)
+    assert done.stdout == "went on\n"
