@@ -129,6 +129,12 @@ class Rig:
         command = [str(temporal), "workflow", "signal", "--name", name, "--workflow-id", workflow, "--address", str(self.stack.temporal)]
         subprocess.run(command, check=True, capture_output=True)
 
+    def timed_out(self, workflow: str) -> bool:
+        """Whether Temporal has given up one of a workflow's activities because nobody was heard of."""
+        temporal = Path(sys.executable).with_name("temporal")
+        command = [str(temporal), "workflow", "show", "--workflow-id", workflow, "--address", str(self.stack.temporal)]
+        return b"ActivityTaskTimedOut" in subprocess.run(command, check=True, capture_output=True).stdout
+
     def mend(self) -> None:
         """Open every door and gate again."""
         self.gate.release_all()

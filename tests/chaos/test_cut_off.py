@@ -1,0 +1,76 @@
+"""A worker that Temporal does not reach any more: others revoke its jobs, and it ends their processes by itself."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import structlog
+
+from tests.chaos.agreement import assert_one_outcome
+from tests.chaos.rig import Rig, Worker, until
+from tests.people import Human
+from tests.shop import Shop, Witness, spec
+
+pytestmark = pytest.mark.servers
+log = structlog.get_logger()
+
+WITHIN = 40
+"""Seconds: it counts as dead after ten without a word, another worker revokes at once, and within ten more it looks whether it may go on."""
+
+
+def processes_of(mark: str) -> list[int]:
+    """Return the processes on this machine whose command line holds a mark."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        try:
+            if folder.name.isdigit() and mark.encode() in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize("how", ["hang", pytest.param("close", marks=pytest.mark.long)])
+def test_a_worker_that_is_cut_off_from_temporal_loses_its_jobs_and_ends_their_processes(
+    rig: Rig, ops: Human, shop: Shop, worker: Worker, witness: Witness, how: str
+) -> None:
+    mark = f"cut-off-{how}-{time.monotonic_ns()}"
+    job = ops.launch(spec(f"{witness.hand_over}; : {mark}; sleep 300; :"))
+    login = witness.login()
+    assert processes_of(mark)
+    other = rig.start(JUSTENOUGH_TEMPORAL_ADDRESS=str(rig.stack.temporal))
+    began = time.monotonic()
+    getattr(rig.temporal, how)()
+    until(lambda: not shop.opens_for(login), "another worker has revoked it", within=WITHIN)
+    dead = time.monotonic() - began
+    until(lambda: not processes_of(mark), "its own worker has ended it", within=WITHIN)
+    log.warning("cut off", how=how, dead=dead, ended=time.monotonic() - began)
+    assert worker.alive
+    rig.temporal.open()
+    seen = ops.until(job, within=60)
+    assert (seen["state"], seen["reason"]) == ("failed", "worker_lost")
+    assert_one_outcome(ops, shop, job, login)
+    other.kill()
+    assert ops.until(ops.launch(spec()), within=60)["state"] == "succeeded"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("how", ["hang", "close"])
+def test_the_only_worker_finds_its_job_lost_when_it_is_back_and_ends_it(
+    rig: Rig, ops: Human, shop: Shop, worker: Worker, witness: Witness, how: str
+) -> None:
+    mark = f"alone-{how}-{time.monotonic_ns()}"
+    job = ops.launch(spec(f"{witness.hand_over}; : {mark}; sleep 300; :"))
+    login = witness.login()
+    getattr(rig.temporal, how)()
+    until(lambda: rig.timed_out(job), "Temporal has given the session up")
+    # Nobody is there who could have revoked it, and nobody says so.
+    assert shop.opens_for(login)
+    assert ops.job(job)["revocation"]["state"] == "none"
+    rig.temporal.open()
+    until(lambda: not shop.opens_for(login) and not processes_of(mark), "it hears so, revokes and ends it")
+    ops.until(job, within=90)
+    assert assert_one_outcome(ops, shop, job, login)["reason"] == "worker_lost"
+    assert worker.alive
