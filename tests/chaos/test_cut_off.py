@@ -13,7 +13,7 @@ from tests.chaos.rig import Rig, Worker, until
 from tests.people import Human
 from tests.shop import Shop, Witness, spec
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 log = structlog.get_logger()
 
 WITHIN = 40

@@ -25,7 +25,7 @@ from tests.cli.conftest import Cli
 from tests.people import Human
 from tests.shop import Login, Shop, Witness, spec
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 log = structlog.get_logger()
 
 NOT_CONFIRMED = 9

@@ -20,7 +20,7 @@ from tests.chaos.rig import Rig, Worker, until
 from tests.people import Human
 from tests.shop import Login, Shop, Witness, access, spec
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 
 SERVERS = ("temporal", "vault", "postgres")
 STEPS = ("waiting", "asked", "answered", "running", "revoking")
