@@ -1,4 +1,4 @@
-"""Remembers, in this process, how the revoking of each job goes: since when, since when it looks clean, how often it failed. No I/O.
+"""Remembers, in this process, how the revoking of each job, or of one credential alone, goes: since when, since when it looks clean, how often it failed. No I/O.
 
 Forgetting costs time, never safety: the next clean look is then a first one again.
 """

@@ -22,6 +22,7 @@ from activities.targets import Asked
 from justenough.access import Credential, CredentialState, Revocable
 from justenough.errors import JustEnoughError, NotFound
 from justenough.events import Event, EventType, event
+from justenough.lateness import revocation_overdue, worth_recording
 from justenough.model import Message
 from justenough.views import CredentialView
 
@@ -64,6 +65,16 @@ class _Memory:
     """Whether the claim is closed: no session can issue any more."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """One call of `revoke`: of which course of attempts, whose, when it was over, how long it took."""
+
+    course: str
+    by: str
+    at: datetime
+    took: timedelta
+
+
 def revoke(
     deps: Deps, job: str, *, by: str, settled: bool, why: str, known: tuple[Credential, ...] | None = None, before: tuple[Event, ...] = ()
 ) -> RevocationResult:
@@ -92,7 +103,8 @@ def revoke(
     facts += [doubted_event(job, credential, at=at) for credential in memory.doubts]
     for credential in memory.credentials:
         facts += _credential_facts(deps, job, credential, looked, by=by, at=at, landed=clean and wait is None)
-    facts += _verdict(deps, job, course=course, by=by, at=at, looked=looked, failures=failures, confirmed=clean and wait is None)
+    attempt = _Attempt(course, by, at, took=timedelta(seconds=deps.ticks() - began))
+    facts += _verdict(deps, job, attempt, looked=looked, failures=failures, confirmed=clean and wait is None)
     return RevocationResult(confirmed=clean and wait is None, second_look_in=wait, failures=failures, events=_unrecorded(deps, facts))
 
 
@@ -106,11 +118,14 @@ def revoke_one(deps: Deps, job: str, credential: str, *, by: str) -> RevocationR
     if credential not in recorded:
         message = f"no credential {credential} in job {job}"
         raise NotFound(message)
-    handle, now = credential_of(recorded[credential]), deps.now()
+    handle, now, began = credential_of(recorded[credential]), deps.now(), deps.ticks()
     others = tuple(credential_of(item) for item in recorded.values() if item.id != credential and item.state not in DEAD)
     failures, how = _ended_alone(deps, job, handle, others)
     if failures:
-        return RevocationResult(confirmed=False, failures=failures)
+        took = timedelta(seconds=deps.ticks() - began)
+        late = list(_late(deps, job, credential, by=by, took=took, failures=failures))
+        return RevocationResult(confirmed=False, failures=failures, events=_unrecorded(deps, late))
+    deps.looks.confirmed(credential)
     # What has no lease cannot be revoked: saying so would be untrue.
     revoked = [event(EventType.CREDENTIAL_REVOKED, job, at=now, about=credential, credential=credential, by=by)]
     facts = revoked if handle.lease_id is not None else []
@@ -134,6 +149,16 @@ def _ended_alone(deps: Deps, job: str, handle: Credential, others: tuple[Credent
         return looked.failures or (f"its lease is gone, and a user of the job is left in {', '.join(looked.looked)}",), ""
     seen = f"; no user is left in {', '.join(looked.looked)} that another credential does not explain" if looked.looked else ""
     return (), f"its lease is unknown to Vault{seen}"
+
+
+def _late(deps: Deps, job: str, credential: str, *, by: str, took: timedelta, failures: tuple[str, ...]) -> Iterator[Event]:
+    """Yield that one credential could not be ended: at once where a person waits for it, else as for a whole job."""
+    now = deps.now()
+    course, attempt = deps.looks.began(credential, now=now), deps.looks.unclean(credential, now=now)
+    if (by != "session" or revocation_overdue(failed=attempt, took=took)) and worth_recording(failed=attempt):
+        about = f"{credential}/{course:%Y%m%dT%H%M%S%f}-{attempt}"
+        told = {"credential": credential, "by": by, "failures": list(failures), "attempt": attempt}
+        yield event(EventType.CREDENTIAL_OVERDUE, job, at=now, about=about, **told)
 
 
 def record_lapsed(deps: Deps) -> tuple[Event, ...]:
@@ -247,19 +272,17 @@ def _expired(credential: Credential, job: str, *, at: datetime) -> Event:
     return event(EventType.CREDENTIAL_EXPIRED, job, at=at, about=credential.id, credential=credential.id, why=reasons[credential.revocable])
 
 
-def _verdict(
-    deps: Deps, job: str, *, course: str, by: str, at: datetime, looked: Looked, failures: tuple[str, ...], confirmed: bool
-) -> Iterator[Event]:
+def _verdict(deps: Deps, job: str, attempt: _Attempt, *, looked: Looked, failures: tuple[str, ...], confirmed: bool) -> Iterator[Event]:
+    at, by = attempt.at, attempt.by
     if confirmed:
         deps.looks.confirmed(job)
         proof: dict[str, Any] = {finding.what: finding.detail for finding in looked.findings}
-        yield event(EventType.REVOCATION_CONFIRMED, job, at=at, about=course, by=by, proof=proof)
+        yield event(EventType.REVOCATION_CONFIRMED, job, at=at, about=attempt.course, by=by, proof=proof)
     elif failures:
-        attempt = deps.looks.unclean(job, now=at)
-        # The first, second, fourth, eighth …: it is tried without limit, and a chain must not grow with every try.
-        if attempt & (attempt - 1) == 0:
-            about = f"{course}-{attempt}"
-            yield event(EventType.REVOCATION_OVERDUE, job, at=at, about=about, by=by, failures=list(failures), attempt=attempt)
+        failed = deps.looks.unclean(job, now=at)
+        if revocation_overdue(failed=failed, took=attempt.took) and worth_recording(failed=failed):
+            about = f"{attempt.course}-{failed}"
+            yield event(EventType.REVOCATION_OVERDUE, job, at=at, about=about, by=by, failures=list(failures), attempt=failed)
 
 
 def _unrecorded(deps: Deps, facts: list[Event]) -> tuple[Event, ...]:

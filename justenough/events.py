@@ -38,6 +38,7 @@ class EventType(StrEnum):
     CREDENTIAL_REVOKED = "credential.revoked"
     CREDENTIAL_CONFIRMED = "credential.confirmed"
     CREDENTIAL_EXPIRED = "credential.expired"
+    CREDENTIAL_OVERDUE = "credential.overdue"
     REVOCATION_REQUESTED = "revocation.requested"
     REVOCATION_STARTED = "revocation.started"
     REVOCATION_OVERDUE = "revocation.overdue"
@@ -136,6 +137,12 @@ FIELDS: dict[EventType, dict[str, str]] = {
     EventType.CREDENTIAL_REVOKED: {"credential": "credential id", "by": "session | compensation | guard | sweep | person | stranger"},
     EventType.CREDENTIAL_CONFIRMED: {"credential": "credential id", "how": "what was looked at and found dead"},
     EventType.CREDENTIAL_EXPIRED: {"credential": "credential id", "why": "why its death could not be seen"},
+    EventType.CREDENTIAL_OVERDUE: {
+        "credential": "credential id",
+        "by": "who tried to end it while its job goes on",
+        "failures": "each step that failed, as text",
+        "attempt": "which attempt",
+    },
     EventType.REVOCATION_REQUESTED: {"credential": "credential id", "person": "entity id of who asked", "name": "their login name"},
     EventType.REVOCATION_STARTED: {"by": "session | compensation | guard | sweep | person | stranger", "why": "why"},
     EventType.REVOCATION_OVERDUE: {"by": "who tried", "failures": "each step that failed, as text", "attempt": "which attempt"},

@@ -78,6 +78,8 @@ class CredentialView(Message):
     revoked_at: datetime | None = None
     confirmed_at: datetime | None = None
     confirmed_how: str | None = None
+    why: str | None = None
+    """Why it is not confirmed dead, where that was tried."""
     revocable: str
 
 
@@ -85,6 +87,8 @@ class RevocationView(Message):
     state: RevocationState
     confirmed_at: datetime | None = None
     failures: tuple[str, ...] = ()
+    since: datetime | None = None
+    """When the revoking that is not confirmed yet began."""
 
 
 class JobSummary(Message):

@@ -7,7 +7,8 @@ stays dead, an answered request stays answered, and a proof covers what was issu
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,6 +22,8 @@ from justenough.ledger import Entry
 
 FIRST_DECISION = ("start", "runtime")
 """Phases that settle a request; at issue and renewal policy only looks again."""
+OF_ONE = re.compile(r"(lease|token) \S|c-\S+: ")
+"""How a failure begins that concerns one credential alone."""
 
 
 class Fact:
@@ -62,6 +65,8 @@ _UNCOVERED = exists().where(
     or_(JOBS.c.revocation_confirmed_at.is_(None), CREDENTIALS.c.issued_at > JOBS.c.revocation_confirmed_at),
 )
 """Something lives that no proof covers."""
+_SINCE = case((_SETTLED, bindparam("fact_at", type_=Moment)), else_=JOBS.c.revocation_since)
+"""When the revoking that is open began: now, where none was."""
 _OVERDUE = JOBS.c.revocation_state == RevocationState.OVERDUE.value
 _NOT_PROVED_AFTER = or_(JOBS.c.revocation_confirmed_at.is_(None), JOBS.c.revocation_confirmed_at <= bindparam("fact_at", type_=Moment))
 """The fact is not older than the proof that stands."""
@@ -71,16 +76,21 @@ _START = _JOB.where(JOBS.c.started_at.is_(None)).values(state=case((_WAITING, Jo
 _AWAIT = _JOB.where(_WAITING).values(state=JobState.AWAITING_APPROVAL.value)
 _END = _JOB.where(~_ENDED)
 _REOPEN = _JOB.where(or_(_ENDED, JOBS.c.revocation_state == RevocationState.CONFIRMED.value), _SETTLED, _UNCOVERED).values(
-    revocation_state=RevocationState.PENDING.value, revocation_confirmed_at=None
+    revocation_state=RevocationState.PENDING.value, revocation_confirmed_at=None, revocation_since=_SINCE
 )
 """A job that has ended, or was shown to be clean, and of which something lives, is not clean."""
 _REVOKE = _JOB.where(_NOT_PROVED_AFTER).values(
     state=case((_ENDED, JOBS.c.state), else_=JobState.REVOKING.value),
     revocation_state=case((_OVERDUE, RevocationState.OVERDUE.value), else_=RevocationState.PENDING.value),
     revocation_confirmed_at=None,
+    revocation_since=_SINCE,
 )
-_FAIL = _JOB.where(_NOT_PROVED_AFTER).values(revocation_state=RevocationState.OVERDUE.value, revocation_confirmed_at=None)
-_PROVE = _JOB.where(_NOT_PROVED_AFTER).values(revocation_state=RevocationState.CONFIRMED.value, revocation_failures=[])
+_FAIL = _JOB.where(_NOT_PROVED_AFTER).values(
+    revocation_state=RevocationState.OVERDUE.value, revocation_confirmed_at=None, revocation_since=_SINCE
+)
+_PROVE = _JOB.where(_NOT_PROVED_AFTER).values(
+    revocation_state=RevocationState.CONFIRMED.value, revocation_failures=[], revocation_since=None
+)
 
 _REQUEST = update(REQUESTS).where(REQUESTS.c.id == bindparam("which"), REQUESTS.c.job_id == bindparam("theirs"))
 _PENDING = _REQUEST.where(REQUESTS.c.state == RequestState.PENDING.value)
@@ -102,7 +112,9 @@ _TELL = _CREDENTIAL.where(CREDENTIALS.c.revoked_at.is_(None)).values(
 )
 _ALL = update(CREDENTIALS).where(CREDENTIALS.c.job_id == bindparam("theirs"))
 _REVOKE_ALL = _ALL.where(CREDENTIALS.c.state == CredentialState.ISSUED.value).values(state=CredentialState.REVOKING.value)
-_FAIL_ALL = _ALL.where(CREDENTIALS.c.live).values(state=CredentialState.OVERDUE.value)
+_ALL_ALIVE = select(CREDENTIALS.c.id, CREDENTIALS.c.lease_id, CREDENTIALS.c.accessor).where(
+    CREDENTIALS.c.job_id == bindparam("theirs"), CREDENTIALS.c.live
+)
 
 
 def job_submitted(connection: Connection, fact: Fact) -> None:
@@ -126,7 +138,7 @@ def job_ended(connection: Connection, fact: Fact) -> None:
     ended = {"state": JobState(fact.data["state"]).value, "ended_at": fact.at}
     told = {"exit_code": fact.data["exit_code"], "reason": fact.data["reason"]}
     if _job(connection, _END, fact, {**ended, **told}):
-        _job(connection, _REOPEN, fact)
+        _reopen(connection, fact)
         # Nobody can answer for it any more.
         connection.execute(_WITHDRAW_ALL, {"theirs": fact.job})
 
@@ -192,7 +204,7 @@ def credential_issued(connection: Connection, fact: Fact) -> None:
     if not insert_new(connection, CREDENTIALS, {**ids, **same, **times, "state": CredentialState.ISSUED.value, "live": True}):
         # It had been doubted meanwhile; now there are handles to end it by.
         _credential(connection, _LEARN, fact, {"lease_id": data["lease_id"], "accessor": data["accessor"], **times})
-    _job(connection, _REOPEN, fact)
+    _reopen(connection, fact)
 
 
 def credential_doubted(connection: Connection, fact: Fact) -> None:
@@ -202,7 +214,7 @@ def credential_doubted(connection: Connection, fact: Fact) -> None:
     ids = {"id": data["credential"], "job_id": fact.job, "request_id": data["request"], "lease_id": None, "accessor": None}
     times = {"issued_at": moment(data["asked_at"]), "expires_at": moment(data["expires_at"])}
     insert_new(connection, CREDENTIALS, {**ids, **same, **times, "state": CredentialState.REVOKING.value, "live": True})
-    _job(connection, _REOPEN, fact)
+    _reopen(connection, fact)
 
 
 def credential_renewed(connection: Connection, fact: Fact) -> None:
@@ -217,13 +229,19 @@ def credential_revoked(connection: Connection, fact: Fact) -> None:
 
 def credential_confirmed(connection: Connection, fact: Fact) -> None:
     """It was looked at and found dead."""
-    dead = {"state": CredentialState.CONFIRMED.value, "live": False, "confirmed_at": fact.at, "confirmed_how": fact.data["how"]}
-    _credential(connection, _ALIVE, fact, dead)
+    dead = {"state": CredentialState.CONFIRMED.value, "live": False, "why": None}
+    _credential(connection, _ALIVE, fact, {**dead, "confirmed_at": fact.at, "confirmed_how": fact.data["how"]})
 
 
 def credential_expired(connection: Connection, fact: Fact) -> None:
     """Its time ran out, and nobody could look."""
-    _credential(connection, _ALIVE, fact, {"state": CredentialState.EXPIRED.value, "live": False})
+    _credential(connection, _ALIVE, fact, {"state": CredentialState.EXPIRED.value, "live": False, "why": fact.data["why"]})
+
+
+def credential_overdue(connection: Connection, fact: Fact) -> None:
+    """It was to end while its job goes on, and could not be."""
+    late = {"state": CredentialState.OVERDUE.value, "why": "; ".join(fact.data["failures"])}
+    _credential(connection, _ALIVE, fact, late)
 
 
 def revocation_started(connection: Connection, fact: Fact) -> None:
@@ -234,14 +252,17 @@ def revocation_started(connection: Connection, fact: Fact) -> None:
 
 def revocation_overdue(connection: Connection, fact: Fact) -> None:
     """It was tried and failed; shown until proof."""
-    if _job(connection, _FAIL, fact, {"fact_at": fact.at, "revocation_failures": fact.data["failures"]}):
-        connection.execute(_FAIL_ALL, {"theirs": fact.job})
+    failures = fact.data["failures"]
+    if _job(connection, _FAIL, fact, {"fact_at": fact.at, "revocation_failures": failures}):
+        for name, *handles in connection.execute(_ALL_ALIVE, {"theirs": fact.job}).all():
+            why = "; ".join(concerning(failures, {name, *handles}))
+            connection.execute(_ALIVE, {"which": name, "theirs": fact.job, "state": CredentialState.OVERDUE.value, "why": why or None})
 
 
 def revocation_confirmed(connection: Connection, fact: Fact) -> None:
     """The job was shown to be clean, unless something was issued since."""
     if _job(connection, _PROVE, fact, {"fact_at": fact.at, "revocation_confirmed_at": fact.at}):
-        _job(connection, _REOPEN, fact)
+        _reopen(connection, fact)
 
 
 EFFECTS: dict[EventType, Effect] = {
@@ -261,11 +282,23 @@ EFFECTS: dict[EventType, Effect] = {
     EventType.CREDENTIAL_REVOKED: credential_revoked,
     EventType.CREDENTIAL_CONFIRMED: credential_confirmed,
     EventType.CREDENTIAL_EXPIRED: credential_expired,
+    EventType.CREDENTIAL_OVERDUE: credential_overdue,
     EventType.REVOCATION_STARTED: revocation_started,
     EventType.REVOCATION_OVERDUE: revocation_overdue,
     EventType.REVOCATION_CONFIRMED: revocation_confirmed,
 }
 """What each type does; the types that are not here stand in the ledger alone."""
+
+
+def concerning(failures: Sequence[str], handles: Collection[str | None]) -> Iterator[str]:
+    """Yield what of a job's failures concerns one credential: what names one of its handles, and what names nobody's."""
+    for failure in failures:
+        if not OF_ONE.match(failure) or any(handle in failure for handle in handles if handle):
+            yield failure
+
+
+def _reopen(connection: Connection, fact: Fact) -> None:
+    _job(connection, _REOPEN, fact, {"fact_at": fact.at})
 
 
 def _job(connection: Connection, statement: Update, fact: Fact, values: Mapping[str, Any] | None = None) -> bool:

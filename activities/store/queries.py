@@ -15,7 +15,7 @@ from justenough.statements import Signed
 from justenough.views import ApprovalView, CredentialView, JobSummary, JobView, Page, RequestView, RevocationView
 
 SUMMARY = tuple(JOBS.c[name] for name in JobSummary.model_fields if name != "revocation")
-REVOCATION = (JOBS.c.revocation_state, JOBS.c.revocation_confirmed_at, JOBS.c.revocation_failures)
+REVOCATION = tuple(JOBS.c[f"revocation_{name}"] for name in RevocationView.model_fields)
 OPEN_STATES = tuple(state.value for state in JobState if not state.ended)
 UNPROVED = (RevocationState.PENDING.value, RevocationState.OVERDUE.value)
 
@@ -32,6 +32,7 @@ class JobFilter(NamedTuple):
     state: str | None = None
     environment: str | None = None
     requester_id: str | None = None
+    revocation_state: str | None = None
 
 
 class RequestFilter(NamedTuple):
@@ -121,9 +122,7 @@ def _summaries(rows: Sequence[RowMapping]) -> tuple[JobSummary, ...]:
 
 
 def _revocation(row: RowMapping) -> RevocationView:
-    return RevocationView(
-        state=row["revocation_state"], confirmed_at=row["revocation_confirmed_at"], failures=tuple(row["revocation_failures"])
-    )
+    return RevocationView(**{name: row[f"revocation_{name}"] for name in RevocationView.model_fields})
 
 
 def _requests(connection: Connection, rows: Sequence[RowMapping]) -> tuple[RequestView, ...]:

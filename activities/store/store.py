@@ -11,8 +11,8 @@ from sqlalchemy import Connection, select
 from activities.store import audit, belongings, claims, engine, figures, migrate, queries, writer
 from activities.store.claims import Claim
 from activities.store.commits import Commits
-from activities.store.figures import Figures, LedgerHead
-from justenough.access import JobState, RequestState
+from activities.store.figures import Figures, LedgerHead, Overdue
+from justenough.access import JobState, RequestState, RevocationState
 from justenough.events import Event
 from justenough.ledger import LedgerReport
 from justenough.views import CredentialView, EntryView, JobSummary, JobView, LogChunk, Page, RequestView
@@ -68,6 +68,10 @@ class Store:
         """Count what health and metrics show."""
         return self._read(figures.figures)
 
+    def overdue(self) -> Overdue:
+        """Count the revocations that are overdue: what health shows."""
+        return self._read(figures.overdue)
+
     # The read model.
 
     def job(self, job: str) -> JobView | None:
@@ -80,11 +84,12 @@ class Store:
         state: JobState | None = None,
         environment: str | None = None,
         requester_id: str | None = None,
+        revocation: RevocationState | None = None,
         limit: int = PAGE,
         cursor: str | None = None,
     ) -> Page[JobSummary]:
         """Return jobs, newest first. Raises InvalidInput on a cursor that is not ours."""
-        which = queries.JobFilter(state, environment, requester_id)
+        which = queries.JobFilter(state, environment, requester_id, revocation)
         return self._read(lambda connection: queries.jobs(connection, which, limit=limit, cursor=cursor))
 
     def request(self, request: str) -> RequestView | None:

@@ -96,6 +96,7 @@ class JobRow(Base, table=True):
         Index(None, "requester_id", "environment", "id"),
         Index(None, "requester_id", "environment", "state", "id"),
         Index(None, "revocation_state", "created_at"),
+        Index(None, "revocation_state", "id"),
     )
 
     id: str = Field(sa_type=Name, primary_key=True)
@@ -113,6 +114,8 @@ class JobRow(Base, table=True):
     revocation_state: str = Field(sa_type=Name)
     revocation_confirmed_at: datetime | None = Field(default=None, sa_type=Moment)
     revocation_failures: list[str] = Field(sa_type=JSON)
+    revocation_since: datetime | None = Field(default=None, sa_type=Moment)
+    """When the revoking that is not confirmed yet began."""
     agent: dict[str, Any] | None = Field(default=None, sa_type=JSON)
     data_scope: dict[str, str] = Field(sa_type=JSON)
     labels: dict[str, str] = Field(sa_type=JSON)
@@ -204,6 +207,8 @@ class CredentialRow(Base, table=True):
     revoked_at: datetime | None = Field(default=None, sa_type=Moment)
     confirmed_at: datetime | None = Field(default=None, sa_type=Moment)
     confirmed_how: str | None = Field(default=None, sa_type=Text)
+    why: str | None = Field(default=None, sa_type=Text)
+    """Why it is not confirmed dead, where that was tried."""
     revocable: str = Field(sa_type=Text)
 
 

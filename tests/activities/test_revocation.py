@@ -18,6 +18,7 @@ from activities.looks import SECOND_LOOK
 from activities.revocation import RevocationResult, prove, record_lapsed, revoke, revoke_one
 from activities.store import Store
 from activities.vault import Vault
+from justenough import lateness
 from justenough.access import CredentialState, Revocable, RevocationState
 from justenough.catalog import ResolvedIssue
 from justenough.errors import NotFound
@@ -35,6 +36,12 @@ def by_session(at: Desk, job: str, *held: Held) -> RevocationResult:
 
 def from_outside(at: Desk, job: str) -> RevocationResult:
     return revoke(at.deps, job, by="compensation", settled=False, why="its worker died")
+
+
+def revocation_of(at: Desk, job: str) -> RevocationState:
+    view = at.deps.store.job(job)
+    assert view is not None
+    return view.revocation.state
 
 
 def test_after_revocation_the_login_fails_and_nothing_of_the_job_is_left(at: Desk) -> None:
@@ -190,14 +197,48 @@ def test_a_target_that_is_down_is_named_overdue_and_confirmed_once_it_is_back(at
     assert not failed.confirmed
     assert any(f"127.0.0.1:{at.shop.door.port}/shop" in why for why in failed.failures)
     assert any(str(held.credential.lease_id) in why for why in failed.failures)
-    view = at.deps.store.job(job)
-    assert view is not None
-    assert view.revocation.state is RevocationState.OVERDUE
+    assert revocation_of(at, job) is RevocationState.PENDING, "a first failure that came at once may be a blip"
     assert at.deps.vault.prefix_accessors(job) == (), "the tokens end although the target is away"
+    by_session(at, job, held)
+    assert revocation_of(at, job) is RevocationState.OVERDUE
     at.shop.door.open()
     assert by_session(at, job, held).confirmed
     assert not at.shop.works(held)
     assert at.shop.users_of(job) == []
+
+
+def test_one_credential_that_cannot_be_ended_is_overdue_with_the_reason_until_it_is(at: Desk) -> None:
+    job = at.job()
+    held = at.issue(job)
+    at.shop.door.close()
+
+    assert not revoke_one(at.deps, job, held.credential.id, by="session").confirmed
+    assert at.types(job) == [], "the session tries again in a moment"
+    assert not revoke_one(at.deps, job, held.credential.id, by="person").confirmed
+
+    view = at.deps.store.credential(held.credential.id)
+    assert view is not None
+    assert view.state is CredentialState.OVERDUE
+    assert str(held.credential.lease_id) in str(view.why)
+    assert revocation_of(at, job) is RevocationState.NONE, "its job goes on"
+    at.shop.door.open()
+    assert revoke_one(at.deps, job, held.credential.id, by="person").confirmed
+    assert not at.shop.works(held)
+    assert at.types(job) == ["credential.overdue", "credential.revoked", "credential.confirmed"]
+    after = at.deps.store.credential(held.credential.id)
+    assert after is not None
+    assert (after.state, after.why) == (CredentialState.CONFIRMED, None)
+
+
+def test_one_attempt_that_takes_longer_than_the_grace_is_overdue_by_itself(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lateness, "GRACE", timedelta(seconds=1))
+    job = at.job()
+    held = at.issue(job)
+    at.shop.door.hang()
+    assert not by_session(at, job, held).confirmed
+    assert revocation_of(at, job) is RevocationState.OVERDUE
+    at.shop.door.open()
+    assert by_session(at, job, held).confirmed
 
 
 def test_a_target_that_hangs_holds_nobody_for_long(at: Desk) -> None:
@@ -243,7 +284,7 @@ def test_many_failing_attempts_do_not_flood_the_ledger(at: Desk) -> None:
     at.shop.door.close()
     for _ in range(5):
         by_session(at, job, held)
-    assert at.types(job).count("revocation.overdue") == 3
+    assert at.types(job).count("revocation.overdue") == 2, "the second and the fourth"
     at.shop.door.open()
     assert by_session(at, job, held).confirmed
 

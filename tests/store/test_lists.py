@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection
 from activities.store import Store
 from activities.store.engine import open_engine, reading
 from activities.store.queries import JobFilter, RequestFilter, credentials, jobs, requests
-from justenough.access import JobState, RequestState
+from justenough.access import JobState, RequestState, RevocationState
 from justenough.errors import InvalidInput
 from justenough.views import Page
 from tests.store.facts import JOB, confirmed, decided, ended, issued, job_id, later, overdue, part, proved, requested, started, submitted
@@ -92,6 +92,17 @@ def test_open_jobs_are_those_that_run_or_are_not_proved_clean(store: Store) -> N
     store.record([issued(unproved), ended(job=unproved), issued(late), ended(job=late), overdue(late)])
     assert store.open_jobs(later(50)) == (running, unproved, late)
     assert store.open_jobs(later(200)) == (running, unproved, late, young)
+
+
+def test_jobs_whose_revocation_is_overdue_are_found_without_looking_at_the_others(store: Store, ready_file: object) -> None:
+    late, clean = job_id(1), job_id(2)
+    for job in (late, clean):
+        store.record([submitted(job), issued(job), ended(job=job)])
+    store.record([overdue(late), confirmed(clean), proved(clean)])
+    assert [job.id for job in store.jobs(revocation=RevocationState.OVERDUE).items] == [late]
+    wanted = JobFilter(revocation_state="overdue")
+    (plan,) = plans(f"sqlite:///{ready_file}", lambda connection: jobs(connection, wanted, limit=50, cursor=None))
+    assert "(revocation_state=?)" in plan
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "☃", "bnVsbA", "W10", "WyJhIiwiYiIsImMiXQ", "WzFd", "W1tbXV1d" * 9, "\x00"])

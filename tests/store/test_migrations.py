@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -15,7 +16,7 @@ from activities.store.engine import open_engine
 from activities.store.migrate import configuration
 from activities.store.tables import METADATA
 from justenough.errors import GiveUp
-from tests.store.facts import JOB, submitted
+from tests.store.facts import JOB, ended, issued, later, submitted
 
 
 def test_models_and_migrations_agree(url: str) -> None:
@@ -61,6 +62,25 @@ def test_a_failed_migration_leaves_nothing_half_made(empty_url: str) -> None:
         store.migrate()
     assert inspect(engine).get_table_names() == ["credentials"]
     engine.dispose()
+
+
+def test_a_revocation_that_was_open_before_its_beginning_was_kept_is_so_since_its_job_ended(empty_url: str) -> None:
+    engine = open_engine(empty_url)
+    with closing(Store(empty_url)) as store:
+        store.migrate()
+        store.record([submitted(), issued(), ended(at=later(5))])
+        config = configuration()
+        with engine.begin() as connection:
+            connection.execute(text("DROP INDEX ix_jobs_revocation_state_id"))
+            connection.execute(text("ALTER TABLE jobs DROP COLUMN revocation_since"))
+            connection.execute(text("ALTER TABLE credentials DROP COLUMN why"))
+            config.attributes["connection"] = connection
+            command.stamp(config, "0002")
+        store.migrate()
+        found = store.job(JOB)
+    engine.dispose()
+    assert found is not None
+    assert found.revocation.since == later(5)
 
 
 def test_migrations_form_one_line() -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from activities.store import Store
+from activities.store.figures import Overdue
 from activities.store.projection import EFFECTS
-from justenough.events import Event, EventType
+from justenough.events import Event, EventType, event
 from justenough.views import CredentialView, JobView, RequestView
 from tests.store.facts import (
     JOB,
@@ -217,7 +218,8 @@ def test_a_confirmed_credential_stays_confirmed(store: Store, late: Event) -> No
 
 def test_what_nobody_could_see_die_ends_as_expired_and_never_as_confirmed(store: Store) -> None:
     gone = credential(EventType.CREDENTIAL_EXPIRED, why="its target cannot be searched", at=later(600))
-    assert credential_after(store, gone, confirmed(at=later(601))).state == "expired"
+    view = credential_after(store, gone, confirmed(at=later(601)))
+    assert (view.state, view.why) == ("expired", "its target cannot be searched")
     assert _live(store) == []
 
 
@@ -248,6 +250,41 @@ def test_a_failed_revocation_is_a_state_that_is_shown_until_proof(store: Store) 
     clean = store.job(JOB)
     assert clean is not None
     assert (clean.revocation.state, clean.revocation.failures, clean.credentials[0].state) == ("confirmed", (), "confirmed")
+
+
+def test_a_revocation_is_open_since_it_began_whatever_is_tried_meanwhile(store: Store) -> None:
+    failed = job_after(store, issued(), revoking(at=later(1)), overdue(at=later(2)), revoking(at=later(3), about="2"), ended(at=later(4)))
+    assert failed.revocation.since == later(1)
+    assert store.overdue() == Overdue(jobs=1, since=later(1), credentials=1)
+    store.record([confirmed(at=later(5)), proved(at=later(5), about="2")])
+    clean = store.job(JOB)
+    assert clean is not None
+    assert clean.revocation.since is None
+    assert store.overdue() == Overdue(jobs=0, since=None, credentials=0)
+    store.record([revoking(at=later(9), about="sweep")])
+    again = store.job(JOB)
+    assert again is not None
+    assert again.revocation.since == later(9)
+
+
+def test_each_credential_shows_those_failures_that_concern_it(store: Store) -> None:
+    first, second = issued(number=1, lease_id="lease/1"), issued(number=2, lease_id="lease/2", accessor="acc-2")
+    failures = ["lease lease/1: the target is down", "target shop: away", f"token {second.data['accessor']}: no answer"]
+    told = event(EventType.REVOCATION_OVERDUE, JOB, at=later(2), about="1", by="sweep", failures=failures, attempt=2)
+    view = job_after(store, first, second, told)
+    assert [item.why for item in view.credentials] == ["; ".join(failures[:2]), "; ".join(failures[1:])]
+
+
+def test_one_credential_is_overdue_while_its_job_goes_on(store: Store) -> None:
+    told = credential(EventType.CREDENTIAL_OVERDUE, by="person", failures=["a", "b"], attempt=1, at=later(2))
+    view = job_after(store, started(), issued(), told)
+    assert (view.state, view.revocation.state) == ("running", "none")
+    assert [(item.state, item.why) for item in view.credentials] == [("overdue", "a; b")]
+    assert store.overdue() == Overdue(jobs=0, since=None, credentials=1)
+    store.record([confirmed(at=later(3))])
+    after = store.credential(part(JOB, "c"))
+    assert after is not None
+    assert (after.state, after.why) == ("confirmed", None)
 
 
 @pytest.mark.parametrize("at", [later(0), later(4)])
