@@ -5,11 +5,15 @@ A workflow's arguments carry no secret, and the worker trusts none of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError
 from temporalio.common import (
     SearchAttributeKey,
@@ -19,7 +23,7 @@ from temporalio.common import (
     WorkflowIDReusePolicy,
 )
 from temporalio.contrib.pydantic import pydantic_data_converter
-from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.exceptions import ActivityError, ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.settings import Settings
@@ -37,6 +41,8 @@ REVOKE_CREDENTIAL = "revoke_credential"
 
 STATE = SearchAttributeKey.for_keyword("JustEnoughState")
 ENVIRONMENT = SearchAttributeKey.for_keyword("JustEnoughEnvironment")
+ACTIVITY = TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY
+
 REQUESTER = SearchAttributeKey.for_keyword("JustEnoughRequester")
 
 RPC_TIMEOUT = timedelta(seconds=5)
@@ -137,6 +143,29 @@ class Gateway:
         with _answering():
             await self._client.count_workflows("WorkflowId = '-'", rpc_timeout=RPC_TIMEOUT)
 
+    async def last_polls(self) -> Mapping[str, datetime | None]:
+        """Return when a worker last asked for work, by task queue: that of jobs, and that of their endings. Raises TemporalUnavailable."""
+        jobs, endings = self._task_queue, f"{self._task_queue}-endings"
+        kinds = ((jobs, TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW), (jobs, ACTIVITY), (endings, ACTIVITY))
+        found = await asyncio.gather(*(self._last_poll(queue, kind) for queue, kind in kinds))
+        # Who decides and who runs sessions are one worker, but either may be gone alone: the older of the two tells.
+        decides, runs, ends = found
+        return {jobs: min(decides, runs) if decides and runs else None, endings: ends}
+
+    async def last_sweep(self) -> datetime | None:
+        """Return when the installation's last whole sweep ended; None where Temporal remembers none. Raises TemporalUnavailable."""
+        wanted = f"WorkflowType = '{SWEEP}' AND ExecutionStatus = 'Completed' AND TaskQueue = '{self._task_queue}'"
+        with _answering():
+            async for sweep in self._client.list_workflows(wanted, page_size=1, limit=1, rpc_timeout=RPC_TIMEOUT):
+                return sweep.close_time
+        return None
+
+    async def _last_poll(self, queue: str, kind: TaskQueueType.ValueType) -> datetime | None:
+        asked = DescribeTaskQueueRequest(namespace=self._client.namespace, task_queue=TaskQueue(name=queue), task_queue_type=kind)
+        with _answering():
+            found = await self._client.workflow_service.describe_task_queue(asked, timeout=RPC_TIMEOUT)
+        return max((poller.last_access_time.ToDatetime(UTC) for poller in found.pollers), default=None)
+
     def _look(self, name: str) -> dict[str, Any]:
         return {
             "id": f"je-{self._installation}-{name}-now",
@@ -155,11 +184,19 @@ class Gateway:
             with _answering():
                 return await self._client.execute_workflow(workflow, *args, **options)
         except WorkflowFailureError as error:
-            raise TemporalUnavailable(f"{workflow} did not finish: no worker answered in time, or it failed") from error
+            raise TemporalUnavailable(f"{workflow} did not finish: {_why(error)}") from error
 
     async def _signal(self, job: str, name: str, *args: Any) -> None:
         with _answering():
             await self._client.get_workflow_handle(job).signal(name, args=args, rpc_timeout=RPC_TIMEOUT)
+
+
+def _why(error: WorkflowFailureError) -> str:
+    """Return why a look came to nothing. Only sentences of our own cross from a worker."""
+    cause = error.cause
+    while isinstance(cause, ActivityError) and cause.cause is not None:
+        cause = cause.cause
+    return str(cause) if isinstance(cause, ApplicationError) else "no worker answered in time"
 
 
 @contextmanager

@@ -1,21 +1,37 @@
-"""Whether the systems that the console needs answer, and how fast. Looks only; repairs nothing."""
+"""Whether the systems that an installation needs answer, and how fast; what is late. Looks only; repairs nothing, names no job.
+
+Anyone may ask: looks are bounded, run at the same time, and are shared by those who ask within a second.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 
 import httpx
 from anyio import to_thread
 
 from activities.store import Store
+from activities.store.figures import Overdue
 from console.gateway import Gateway
 from justenough.errors import GiveUp, JustEnoughError
+from justenough.lateness import sweep_late, unpolled
 from justenough.model import Message
 
-TIMEOUT = 3.0
+TIMEOUT = 2.0
 """Seconds for each look."""
+FRESH = 1.0
+"""Seconds for which one answer serves everybody."""
+SEALED = {
+    429: "answered 429: a standby that does not serve",
+    501: "is not initialised (bao operator init)",
+    503: "is sealed (bao operator unseal)",
+}
+"""What Vault's health says by its status."""
+WAITS = "jobs wait"
+NOT_ENDED = "a job that is killed, or whose worker died, is not revoked"
 
 
 class Check(Message):
@@ -27,31 +43,84 @@ class Check(Message):
     detail: str = ""
 
 
-class VaultSilent(GiveUp):
-    """Vault does not answer, or is sealed."""
+class Sweeps(Message):
+    """The net below all others."""
+
+    last_ended_at: datetime | None = None
+    """When the last one ended that ran to its end; None where none is known."""
+    age_seconds: int | None = None
+    late: bool = False
+
+
+class Looked(Message):
+    """What one look at everything found."""
+
+    checks: tuple[Check, ...]
+    overdue: Overdue | None = None
+    """None where the store does not tell."""
+    sweep: Sweeps = Sweeps()
+
+
+class NotWell(GiveUp):
+    """A system answers, and what it says is not well."""
 
 
 class Health:
-    """Looks at store, Temporal and Vault, at the same time and each bounded."""
+    """Looks at store, Temporal, Vault, workers and sweeps, at the same time and each bounded."""
 
     def __init__(self, *, store: Store, gateway: Gateway, vault_addr: str, client: httpx.AsyncClient) -> None:
         self._store = store
         self._gateway = gateway
         self._vault_addr = vault_addr
         self._client = client
+        self._since = datetime.now(UTC)
+        self._one = asyncio.Lock()
+        self._last: tuple[float, Looked] | None = None
 
-    async def checks(self) -> tuple[Check, ...]:
-        """Return one finding per system."""
-        looks = {"store": self._look_at_store, "temporal": self._gateway.ping, "vault": self._look_at_vault}
-        return tuple(await asyncio.gather(*(_timed(name, look) for name, look in looks.items())))
+    async def looked(self) -> Looked:
+        """Return what a look found that is no older than a second."""
+        async with self._one:
+            if self._last is None or time.monotonic() - self._last[0] > FRESH:
+                found = await self._look()
+                self._last = time.monotonic(), found
+            return self._last[1]
 
-    async def _look_at_store(self) -> None:
-        await to_thread.run_sync(self._store.ping, abandon_on_cancel=True)
+    async def _look(self) -> Looked:
+        overdue: list[Overdue] = []
+        sweeps: list[Sweeps] = []
+
+        async def look_at_store() -> None:
+            overdue.append(await to_thread.run_sync(self._store.overdue, abandon_on_cancel=True))
+
+        async def look_at_sweeps() -> None:
+            sweeps.append(self._judged(await self._gateway.last_sweep()))
+
+        looks = {
+            "store": look_at_store,
+            "temporal": self._gateway.ping,
+            "vault": self._look_at_vault,
+            "workers": self._look_at_workers,
+            "sweep": look_at_sweeps,
+        }
+        *checks, sweep = await asyncio.gather(*(_timed(name, look) for name, look in looks.items()))
+        # How old the last sweep is does not make the rest less ready; it is told apart.
+        unseen = Sweeps(late=not sweep.ok)
+        return Looked(checks=tuple(checks), overdue=next(iter(overdue), None), sweep=next(iter(sweeps), unseen))
+
+    def _judged(self, ended: datetime | None) -> Sweeps:
+        now = datetime.now(UTC)
+        age = max(0, round((now - ended).total_seconds())) if ended else None
+        return Sweeps(last_ended_at=ended, age_seconds=age, late=sweep_late(ended, since=self._since, now=now))
 
     async def _look_at_vault(self) -> None:
         answer = await self._client.get(f"{self._vault_addr}/v1/sys/health", params={"standbyok": "true"}, timeout=TIMEOUT)
         if answer.status_code != 200:
-            raise VaultSilent(f"answered {answer.status_code}: sealed, or not set up")
+            raise NotWell(SEALED.get(answer.status_code, f"answered {answer.status_code}"))
+
+    async def _look_at_workers(self) -> None:
+        silent = unpolled(await self._gateway.last_polls(), now=datetime.now(UTC))
+        if silent:
+            raise NotWell("; ".join(f"no worker polls {queue}: {NOT_ENDED if queue.endswith('-endings') else WAITS}" for queue in silent))
 
 
 async def _timed(name: str, look: Callable[[], Awaitable[None]]) -> Check:

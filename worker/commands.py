@@ -21,6 +21,10 @@ class Output(StrEnum):
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="How to print: table, json, yaml or name.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no hints.")]
 
+ConsoleOption = Annotated[
+    str | None, typer.Option("--console-url", metavar="URL", help="Ask this installation's console too.", show_default=False)
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
@@ -59,11 +63,11 @@ def status(output: OutputOption = Output.TABLE) -> None:
     doing.status(form=output.value)
 
 
-def doctor(output: OutputOption = Output.TABLE) -> None:
-    """Say what this machine, home, configuration and Vault lack, and the remedy. Exit 1 where something needed is missing."""
+def doctor(output: OutputOption = Output.TABLE, console_url: ConsoleOption = None) -> None:
+    """Say what this machine, home, configuration and servers lack, what is overdue, and the remedy. Exit 1 where something needed is missing."""
     from worker import doing  # noqa: PLC0415 - loads the servers' keepers
 
-    doing.doctor(form=output.value)
+    doing.doctor(form=output.value, console_url=console_url)
 
 
 def worker() -> None:

@@ -70,9 +70,9 @@ def status(*, form: Form) -> None:
         raise typer.Exit(FAILED)
 
 
-def doctor(*, form: Form) -> None:
+def doctor(*, form: Form, console_url: str | None = None) -> None:
     """Show every finding."""
-    findings = examine(_settings())
+    findings = examine(_settings(), console_url=console_url)
     found = [{"what": f.what, "level": f.level, "found": f.found, "remedy": f.remedy} for f in findings]
     _emit({"findings": found}, form, table=lambda: _print_findings(findings), names=(f.what for f in findings))
     if any(finding.level == "missing" for finding in findings):

@@ -86,6 +86,8 @@ class Stopping(Message):
 
     id: str
     state: JobState
+    note: str | None = None
+    """What was done instead, where its workflow could not be told."""
 
 
 class Whoami(Message):

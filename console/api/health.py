@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from anyio import to_thread
+from datetime import datetime
+
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
 from console.api.context import TheConsole
-from console.health import Check
-from justenough.errors import RetryLater
+from console.health import Check, Sweeps
 from justenough.model import Message
 
 router = APIRouter(tags=["health"])
@@ -19,12 +19,18 @@ class Live(Message):
 
 
 class Ready(Message):
-    """What the console needs, each with its latency; and how many jobs' revocations are overdue."""
+    """Whether the installation can do its work, system by system, each with its latency; and what is late. Counts only: names no job."""
 
     ready: bool
+    """Whether store, Temporal, Vault and workers all answer."""
     checks: tuple[Check, ...]
     overdue_revocations: int | None
-    """None where the store does not tell."""
+    """Jobs; None where the store does not tell."""
+    overdue_since: datetime | None = None
+    """When the oldest of those revocations began."""
+    overdue_credentials: int | None = None
+    """Not dead although somebody, or their ttl, wanted them ended."""
+    sweep: Sweeps
     config_alarm: str | None
     """Why the newest catalog, tiers or policies are not used, where they are not."""
 
@@ -37,11 +43,19 @@ async def livez() -> Live:
 
 @router.get("/readyz", responses={503: {"model": Ready, "description": "Something that is needed does not answer"}})
 async def readyz(response: Response, console: TheConsole) -> Ready:
-    """Look at store, Temporal and Vault."""
-    checks = await console.health.checks()
-    ready = all(check.ok for check in checks)
+    """Look at store, Temporal, Vault, workers and the last sweep."""
+    found = await console.health.looked()
+    ready = all(check.ok for check in found.checks)
     response.status_code = 200 if ready else 503
-    return Ready(ready=ready, checks=checks, overdue_revocations=await _overdue(console), config_alarm=console.deps.config.alarm)
+    return Ready(
+        ready=ready,
+        checks=found.checks,
+        overdue_revocations=found.overdue.jobs if found.overdue else None,
+        overdue_since=found.overdue.since if found.overdue else None,
+        overdue_credentials=found.overdue.credentials if found.overdue else None,
+        sweep=found.sweep,
+        config_alarm=console.deps.config.alarm,
+    )
 
 
 @router.get("/metrics", response_class=Response)
@@ -56,11 +70,3 @@ def metrics(console: TheConsole) -> Response:
     Gauge("justenough_credentials_live", "Credentials not yet shown to be dead", registry=registry).set(figures.live_credentials)
     Gauge("justenough_revocations_overdue", "Jobs whose revocation is overdue", registry=registry).set(figures.overdue_revocations)
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
-
-
-async def _overdue(console: TheConsole) -> int | None:
-    try:
-        figures = await to_thread.run_sync(console.deps.store.figures)
-    except RetryLater:
-        return None
-    return figures.overdue_revocations

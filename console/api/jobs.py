@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import structlog
 from anyio import to_thread
@@ -22,6 +22,8 @@ from justenough.messages import ProofReport
 from justenough.views import EntryView, JobSummary, JobView, LogChunk, Page
 
 KEY = r"^[\x21-\x7e]{1,200}$"
+
+Unproved = Literal["pending", "overdue"]
 
 log = structlog.get_logger()
 
@@ -59,12 +61,20 @@ def list_jobs(
     state: JobState | None = None,
     environment: Annotated[str | None, Query(max_length=63)] = None,
     requester: Annotated[str | None, Query(max_length=200, description="Login name")] = None,
+    revocation: Annotated[Unproved | None, Query(description="Only those whose revocation is not confirmed yet")] = None,
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Page[JobSummary]:
     """List jobs, newest first; a launcher sees their own."""
     return narrowed(
-        lambda after: console.deps.store.jobs(state=state, environment=environment, requester_id=caller.only, limit=limit, cursor=after),
+        lambda after: console.deps.store.jobs(
+            state=state,
+            environment=environment,
+            requester_id=caller.only,
+            revocation=RevocationState(revocation) if revocation else None,
+            limit=limit,
+            cursor=after,
+        ),
         lambda job: requester in {None, job.requester},
         cursor=cursor,
     )
@@ -142,24 +152,26 @@ async def _stop(console: Console, job: str, caller: Person, *, kill: bool) -> St
     over = view.state.ended and (not kill or view.revocation.state in {RevocationState.NONE, RevocationState.CONFIRMED})
     if over:
         raise Conflict(f"the job has ended already: {view.state.value}")
+    note = None
     try:
         await (console.gateway.kill(job) if kill else console.gateway.cancel(job))
     except WorkflowGone:
-        await _stop_without_workflow(console, job)
-    except TemporalUnavailable:
+        note = f"its workflow is gone; {await _stop_without_workflow(console, job)}"
+    except TemporalUnavailable as error:
         if not kill:
             raise
-        await _stop_without_workflow(console, job)
+        note = f"{error}; {await _stop_without_workflow(console, job)}"
     # After the wish is on its way: access must not stay open because the ledger is slow.
     how = "kill" if kill else "cancel"
     asked = event(
         EventType.STOP_REQUESTED, job, at=console.deps.now(), about=f"{how}/{caller.id}", how=how, person=caller.id, name=caller.name
     )
     await to_thread.run_sync(console.deps.store.record, [asked])
-    return Stopping(id=job, state=view.state)
+    return Stopping(id=job, state=view.state, note=note)
 
 
-async def _stop_without_workflow(console: Console, job: str) -> None:
+async def _stop_without_workflow(console: Console, job: str) -> str:
+    """Do what can be done, and return what that is."""
     # A closed claim is what a session and the sweep obey when there is no workflow to tell them.
     await to_thread.run_sync(console.deps.store.close_claim, job, console.deps.now())
     log.warning("job is stopped without its workflow", job=job)
@@ -167,3 +179,5 @@ async def _stop_without_workflow(console: Console, job: str) -> None:
         await console.gateway.start_sweep()
     except TemporalUnavailable as error:
         log.warning("sweep could not be started; the scheduled one will find the job", job=job, why=str(error))
+        return "its right to be issued more is ended, its session obeys that within seconds, and sweeps revoke it once Temporal answers"
+    return "its right to be issued more is ended, and a sweep was started that revokes what it holds"

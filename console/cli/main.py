@@ -85,6 +85,8 @@ def _root(context: typer.Context, show_version: Version = False) -> None:
     del show_version
     # Others' commands may have options of these names of their own; what was said before their name is their default.
     said: dict[str, object] = {"quiet": True} if current().quiet else {}
+    if current().console_url:
+        said["console_url"] = current().console_url
     if current().output is not Output.TABLE:
         said["output"] = current().output.value
     context.default_map = _for_each(context.command, said) if said else None

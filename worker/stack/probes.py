@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg.conninfo import make_conninfo
+from psycopg.pq import PGconn, Ping
 
 PATIENCE = 2
 """Seconds that one question may take."""
@@ -42,19 +44,6 @@ def http_ok(port: int, path: str) -> bool:
         return False
 
 
-def console_alarms(port: int, *, patience: float = 2 * PATIENCE) -> tuple[str, ...]:
-    """What a console that answers has to complain of: servers that it does not reach, a broken configuration, overdue revocations."""
-    try:
-        _, found = http_status(port, "/readyz", patience=patience)
-        silent = [f"the console does not reach {check['name']}: {check['detail']}" for check in found["checks"] if not check["ok"]]
-        configuration, overdue = found["config_alarm"], found["overdue_revocations"]
-    except (OSError, LookupError, TypeError):
-        return ()  # Whether it answers at all is another question.
-    broken = [f"configuration {configuration}"] if configuration else []
-    late = [f"{overdue} job(s) whose revocation is overdue: justenough credential list --live"] if overdue else []
-    return (*silent, *broken, *late)
-
-
 def postgres_ok(dsn: str) -> bool:
     """Whether a login and a query work."""
     try:
@@ -62,6 +51,11 @@ def postgres_ok(dsn: str) -> bool:
             return connection.execute("SELECT 1").fetchone() == (1,)
     except psycopg.Error:
         return False
+
+
+def postgres_pinged(conninfo: str) -> bool:
+    """Whether a PostgreSQL there takes connections; needs no login (what pg_isready asks)."""
+    return PGconn.ping(make_conninfo(conninfo, connect_timeout=PATIENCE).encode()) == Ping.OK
 
 
 def touched_lately(path: Path, *, within: float = 2.5) -> bool:

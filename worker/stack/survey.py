@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from worker.stack import readiness
 from worker.stack.lock import supervisor_of
 from worker.stack.marks import born
 from worker.stack.places import Places
 from worker.stack.private import read_json
-from worker.stack.probes import console_alarms, http_ok, postgres_ok, touched_lately
+from worker.stack.probes import http_ok, postgres_ok, touched_lately
 from worker.stack.state import CHILDREN, Stack, read_stack
 from worker.stack.vault import HEALTH
 
@@ -32,8 +33,13 @@ class Survey:
     supervisor: int | None
     """None: nobody keeps this stack; its children, if any, are what a killed supervisor left."""
     children: tuple[ChildStatus, ...]
-    alarms: tuple[str, ...] = ()
-    """What the console has to complain of."""
+    said: dict[str, Any] | None = None
+    """What the console says of the installation; None where it says nothing."""
+
+    @property
+    def alarms(self) -> tuple[str, ...]:
+        """What the console has to complain of."""
+        return readiness.alarms(self.said) if self.said else ()
 
     @property
     def well(self) -> bool:
@@ -57,8 +63,15 @@ def survey(places: Places) -> Survey:
     supervisor, stack = supervisor_of(places), read_stack(places)
     children = tuple(_child(name, stack, places) for name in CHILDREN if name in stack.pids) if stack else ()
     console = any(child.name == "console" and child.health == "healthy" for child in children)
-    alarms = console_alarms(read_json(places.ports)["console"]) if console else ()
-    return Survey(places=places, supervisor=supervisor.pid if supervisor else None, children=children, alarms=alarms)
+    said = _said(f"http://127.0.0.1:{read_json(places.ports)['console']}") if console else None
+    return Survey(places=places, supervisor=supervisor.pid if supervisor else None, children=children, said=said)
+
+
+def _said(console: str) -> dict[str, Any] | None:
+    try:
+        return readiness.asked(console)
+    except readiness.NoConsole:
+        return None  # Whether it answers at all is another question.
 
 
 def _child(name: str, stack: Stack, places: Places) -> ChildStatus:

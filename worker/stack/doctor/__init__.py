@@ -8,11 +8,15 @@ from collections.abc import Iterator
 
 from activities.settings import Settings
 from justenough.secret import Secret
+from worker.stack import readiness
 from worker.stack.control import running
 from worker.stack.doctor import home, machine
-from worker.stack.doctor.finding import Finding
+from worker.stack.doctor.records import overdue_findings
+from worker.stack.doctor.targets import target_findings
 from worker.stack.doctor.vault import embedded_vault_findings, vault_findings
+from worker.stack.finding import Finding
 from worker.stack.places import Places
+from worker.stack.private import read_json
 from worker.stack.programs import Programs
 from worker.stack.state import Stack, StackUnreadable
 
@@ -20,10 +24,15 @@ __all__ = ["Finding", "examine"]
 
 
 def examine(
-    settings: Settings, *, programs: Programs | None = None, version: tuple[int, ...] = sys.version_info[:3]
+    settings: Settings,
+    *,
+    programs: Programs | None = None,
+    version: tuple[int, ...] = sys.version_info[:3],
+    console_url: str | None = None,
 ) -> tuple[Finding, ...]:
-    """Look at everything; nothing is left out because something else is missing."""
-    return tuple(_findings(settings, programs or Programs(), Places.of(settings.home), version))
+    """Look at everything; nothing is left out because something else is missing. `console_url`: another installation's, to ask it."""
+    here = tuple(_findings(settings, programs or Programs(), Places.of(settings.home), version))
+    return (*here, *_elsewhere(settings, console_url or settings.console_url))
 
 
 def _findings(settings: Settings, programs: Programs, places: Places, version: tuple[int, ...]) -> Iterator[Finding]:
@@ -36,8 +45,31 @@ def _findings(settings: Settings, programs: Programs, places: Places, version: t
     yield from home.mode_findings(places)
     yield from home.stack_findings(places)
     stack = _running(places)
-    yield from home.configuration_findings(stack.config if stack else settings.config)
+    yield from overdue_findings(stack.database_url if stack else settings.store_url)
+    folder = stack.config if stack else settings.config
+    yield from home.configuration_findings(folder)
+    yield from target_findings(folder, {**os.environ, **_shop(places)} if stack else os.environ)
     yield from _vault(settings, places)
+
+
+def _shop(places: Places) -> dict[str, str]:
+    """Where the running stack's shop is; as it is told to worker and Vault."""
+    port = read_json(places.ports).get("postgres")
+    return {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": str(port)} if port else {}
+
+
+def _elsewhere(settings: Settings, console: str | None) -> Iterator[Finding]:
+    """What a console says that is not the running stack's."""
+    stack = _running(Places.of(settings.home))
+    if console is None or (stack is not None and console.rstrip("/") == stack.console):
+        return
+    try:
+        said = readiness.asked(console)
+    except readiness.NoConsole as error:
+        yield Finding("console", "missing", str(error), "Start it, or mend --console-url, JUSTENOUGH_CONSOLE_URL.")
+        return
+    yield Finding("console", "ok", console)
+    yield from readiness.findings(said)
 
 
 def _vault(settings: Settings, places: Places) -> Iterator[Finding]:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from activities.config import check
-from worker.stack.doctor.finding import Finding
+from worker.stack import readiness
+from worker.stack.finding import Finding
 from worker.stack.lock import supervisor_of
 from worker.stack.places import Places
 from worker.stack.state import StackUnreadable
@@ -40,7 +41,8 @@ def stack_findings(places: Places) -> Iterator[Finding]:
     if supervisor_of(places) is None:
         yield Finding("stack", "missing", f"its supervisor is gone; nobody restarts what dies in {places.home}", "justenough up --detach")
     yield from (_child(child, places) for child in seen.children)
-    yield from (Finding("alarm", "missing", alarm) for alarm in seen.alarms)
+    if seen.said:
+        yield from readiness.findings(seen.said)
 
 
 def configuration_findings(folder: Path) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from justenough.errors import JustEnoughError
 from worker.stack.accounts import stage
-from worker.stack.doctor.finding import Finding
+from worker.stack.finding import Finding
 from worker.stack.places import Places
 from worker.stack.programs import ProgramMissing, Programs
 

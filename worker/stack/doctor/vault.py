@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from justenough.secret import Secret
-from worker.stack.doctor.finding import Finding, Level
+from worker.stack.finding import Finding, Level
 
 LONGEST_REQUEST = 10
 """Seconds: the second look after a worker's death comes 15 s later, so an issue in flight must land before."""

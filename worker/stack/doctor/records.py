@@ -1,0 +1,45 @@
+"""Which jobs' revocations are overdue, by name, from a store that this machine can read. Changes nothing, and makes no store.
+
+Names are for whoever may read the store anyway; a console without a login tells counts only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from sqlalchemy import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from activities.store import Store
+from justenough.access import RevocationState
+from justenough.errors import JustEnoughError
+from justenough.views import JobSummary
+from worker.stack.finding import Finding
+from worker.stack.readiness import RUNBOOK
+
+SHOWN = 20
+
+
+def overdue_findings(url: str) -> Iterator[Finding]:
+    """Yield a finding for each job whose revocation is overdue; nothing where there is no store yet."""
+    try:
+        file = make_url(url).database if url.startswith("sqlite") else None
+        if file and not Path(file).is_file():
+            return
+        with closing(Store(url)) as store:
+            page = store.jobs(revocation=RevocationState.OVERDUE, limit=SHOWN)
+    except (JustEnoughError, SQLAlchemyError) as error:
+        why = str(error) if isinstance(error, JustEnoughError) else type(error).__name__
+        yield Finding("store", "warning", f"could not be read: {why}", "Look at JUSTENOUGH_DATABASE_URL and at that database.")
+        return
+    yield from map(_late, page.items)
+    if page.next:
+        yield Finding("overdue", "missing", f"more than {SHOWN} jobs", "justenough job list --revocation overdue")
+
+
+def _late(job: JobSummary) -> Finding:
+    since = f" since {job.revocation.since:%Y-%m-%dT%H:%M:%SZ}" if job.revocation.since else ""
+    why = "; ".join(job.revocation.failures) or "no reason is recorded"
+    return Finding("overdue", "missing", f"{job.id} ({job.state}){since}: {why}", f"justenough job show {job.id}; {RUNBOOK}#overdue")

@@ -1,0 +1,42 @@
+"""Whether the targets in which the catalog's credentials are looked for, and ended, take connections. Asks without a login."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from psycopg import Error
+from psycopg.conninfo import conninfo_to_dict
+
+from activities.config import CATALOG
+from justenough.catalog import read_catalog, with_settings
+from justenough.errors import InvalidInput
+from worker.stack.finding import Finding
+from worker.stack.probes import PATIENCE, postgres_pinged
+from worker.stack.readiness import RUNBOOK
+
+
+def target_findings(folder: Path, env: Mapping[str, str]) -> Iterator[Finding]:
+    """Yield a finding for each target; nothing where the catalog is broken or says where they are by settings that are not here."""
+    try:
+        catalog = with_settings(read_catalog((folder / CATALOG).read_bytes()), env)
+    except (InvalidInput, OSError):
+        return  # The configuration's own finding says it; or this machine runs no worker.
+    actions = (action for resource in catalog.resources.values() for action in resource.actions.values())
+    places = sorted({action.target.postgres for action in actions if action.target})
+    with ThreadPoolExecutor(8) as pool:
+        yield from pool.map(_looked, places)
+
+
+def _looked(conninfo: str) -> Finding:
+    try:
+        where = conninfo_to_dict(conninfo)
+        name = f"{where.get('host') or 'local'}:{where.get('port') or 5432}/{where.get('dbname') or ''}"
+        answers = postgres_pinged(conninfo)
+    except Error as error:
+        return Finding("target", "missing", f"a target's address is none: {error}", "Mend the catalog.")
+    if answers:
+        return Finding(f"target {name}", "ok", "takes connections")
+    remedy = f"Start it or open its network. Until then its credentials cannot be revoked and are shown as overdue: {RUNBOOK}#overdue"
+    return Finding(f"target {name}", "missing", f"takes no connection within {PATIENCE} s", remedy)
