@@ -51,9 +51,9 @@ def look(deps: Deps, job: str, credentials: tuple[Credential, ...], asked: Asked
     notes.prefix(deps, job)
     for credential in credentials:
         if credential.lease_id is not None:
-            notes.handle(f"lease {credential.lease_id}", credential.lease_id, deps.vault.lease_alive)
+            notes.handle(credential.id, f"lease {credential.lease_id}", credential.lease_id, deps.vault.lease_alive)
         if credential.accessor is not None:
-            notes.handle(f"token {credential.accessor}", credential.accessor, deps.vault.accessor_alive)
+            notes.handle(credential.id, f"token {credential.accessor}", credential.accessor, deps.vault.accessor_alive)
     seen = deps.targets.look(job, asked)
     for target in seen.looked:
         names = [user.name for user in seen.found if user.target == target]
@@ -113,18 +113,18 @@ class _Notes:
         self.failures: list[str] = []
         self.dead: set[str] = set()
 
-    def found(self, what: str, *, alive: bool, detail: str = "") -> None:
-        self.findings.append(Finding(what=what, alive=alive, detail=detail))
+    def found(self, what: str, *, alive: bool, detail: str = "", credential: str | None = None) -> None:
+        self.findings.append(Finding(what=what, alive=alive, detail=detail, credential=credential))
 
     def prefix(self, deps: Deps, job: str) -> None:
         tokens = self._seen("tokens under the job's prefix", lambda: deps.vault.prefix_accessors(job))
         if tokens is not None:
             self.found("tokens under the job's prefix", alive=bool(tokens), detail=f"{len(tokens)} listed")
 
-    def handle(self, what: str, handle: str, alive: Callable[[str], bool]) -> None:
+    def handle(self, credential: str, what: str, handle: str, alive: Callable[[str], bool]) -> None:
         lives = self._seen(what, lambda: alive(handle))
         if lives is not None:
-            self.found(what, alive=lives, detail="alive" if lives else "unknown to Vault")
+            self.found(what, alive=lives, detail="alive" if lives else "unknown to Vault", credential=credential)
         if lives is False:
             self.dead.add(handle)
 
@@ -141,8 +141,7 @@ class _Notes:
 def _what_stays(credentials: tuple[Credential, ...]) -> Iterator[Finding]:
     for credential in credentials:
         if credential.revocable is Revocable.NEVER:
-            yield Finding(what=f"value of {credential.id}", alive=False, detail=STAYS)
+            yield Finding(what=f"value of {credential.id}", alive=False, detail=STAYS, credential=credential.id)
         elif credential.revocable is Revocable.ON_EXPIRY:
-            yield Finding(
-                what=f"value of {credential.id}", alive=False, detail=f"ends at {credential.expires_at.isoformat()} at the latest"
-            )
+            ends = f"ends at {credential.expires_at.isoformat()} at the latest"
+            yield Finding(what=f"value of {credential.id}", alive=False, detail=ends, credential=credential.id)

@@ -179,6 +179,8 @@ class Finding(Message):
     what: str
     alive: bool
     detail: str = ""
+    credential: str | None = None
+    """Whose handle or value it is, where it is one credential's."""
 
 
 class ProofReport(Message):

@@ -15,8 +15,8 @@ from justenough.errors import NotFound
 from justenough.events import EventType, event
 from justenough.views import CredentialView, Page
 
-CONFIRMED_WITHIN = 10.0
-"""Seconds to wait for a revocation to be confirmed."""
+CONFIRMED_WITHIN = 20.0
+"""Seconds to wait for a revocation to be confirmed, or shown as overdue: Vault takes up to 10 for a target that hangs, and so does the look."""
 LOOK_EVERY = 0.02
 DEAD = {CredentialState.CONFIRMED, CredentialState.EXPIRED}
 
@@ -86,7 +86,8 @@ async def _revoke(console: Console, view: CredentialView) -> None:
 async def _confirmed(console: Console, view: CredentialView) -> CredentialView:
     try:
         with fail_after(CONFIRMED_WITHIN):
-            while view.state not in DEAD:
+            told = view.state, view.why
+            while view.state not in DEAD and (view.state is not CredentialState.OVERDUE or (view.state, view.why) == told):
                 await sleep(LOOK_EVERY)
                 found = await to_thread.run_sync(console.deps.store.credential, view.id)
                 view = view if found is None else found

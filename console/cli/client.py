@@ -114,7 +114,7 @@ class Api:
         if answer.status_code == 401:
             return NotLoggedIn(detail)
         if answer.status_code == 503:
-            return Unreachable(detail)
+            return Unreachable(detail, hint="Which server is away: justenough doctor")
         if problems:
             about = detail.partition(":")[0] if ":" in detail else "request"
             detail = counted("options" if about.startswith("query.") else about, problems)

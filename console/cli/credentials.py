@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from console.cli import terminal
+from console.cli import aftermath, terminal
 from console.cli.arguments import Cursor, JobId, Limit, OfJob, segment
 from console.cli.client import Json, connected
 from console.cli.failures import Exit
 from console.cli.options import command, group
-from console.cli.output import emit, emit_page, note, rows
+from console.cli.output import emit, emit_page, rows, told
 from console.cli.text import moment
 
 app = group("See, take away and prove dead what jobs were given.")
@@ -28,10 +28,10 @@ def list_credentials(
     """List credentials, newest first."""
     emit_page(
         connected().get("/credentials", live="true" if live else None, job=job, limit=limit, cursor=cursor),
-        header=("ID", "JOB", "RESOURCE", "ACTION", "STATE", "ISSUED", "EXPIRES", "CONFIRMED"),
+        header=("ID", "JOB", "RESOURCE", "ACTION", "STATE", "ISSUED", "EXPIRES", "CONFIRMED", "WHY NOT"),
         row=lambda item: (
             *(item["id"], item["job_id"], item["resource"], item["action"], item["state"]),
-            *(moment(item["issued_at"]), moment(item["expires_at"]), moment(item["confirmed_at"])),
+            *(moment(item["issued_at"]), moment(item["expires_at"]), moment(item["confirmed_at"]), item.get("why")),
         ),
         empty="No credential is alive." if live else "No credentials.",
     )
@@ -41,15 +41,11 @@ def list_credentials(
 @command
 def revoke(credential: Annotated[str, typer.Argument(metavar="ID", help="A credential's id.")]) -> None:
     """Take one credential from its job, which goes on. Exit 9 where its death is not confirmed yet."""
-    status, found = connected().post(f"/credentials/{segment(credential)}/revoke", again=True)
-    header = ("ID", "STATE", "CONFIRMED", "HOW")
-    emit(
-        found,
-        table=lambda item: rows(header, [(item["id"], item["state"], moment(item["confirmed_at"]), item["confirmed_how"])]),
-        names=lambda item: (item["id"],),
-    )
-    if status == 202:
-        note(f"On its way, and not confirmed yet: justenough credential prove {found['job_id']}")
+    _, found = connected().post(f"/credentials/{segment(credential)}/revoke", again=True)
+    report = aftermath.one(found)
+    emit(report, table=lambda item: rows(aftermath.HEADER, [aftermath.row(item)]), names=lambda item: (item["id"],))
+    told(report)
+    if not report["dead"]:
         raise typer.Exit(Exit.NOT_CONFIRMED)
 
 
@@ -58,16 +54,23 @@ def revoke(credential: Annotated[str, typer.Argument(metavar="ID", help="A crede
 def prove(job: JobId) -> None:
     """Look anew, in Vault and in the targets, whether anything of a job is alive. Exit 9 unless everything is dead."""
     _, found = connected().post(f"/jobs/{segment(job)}/prove", again=True)
-    emit(found, table=_findings, names=lambda report: (report["job"],))
-    if not found["dead"]:
+    report = {**found, "next": list(aftermath.after_proof(found))}
+    emit(report, table=_findings, names=lambda report: (report["job"],))
+    told(report)
+    if not report["dead"]:
         raise typer.Exit(Exit.NOT_CONFIRMED)
 
 
 def _findings(report: Json) -> None:
-    if report["findings"]:
-        lines = [(item["what"], "alive" if item["alive"] else "dead", item["detail"]) for item in report["findings"]]
-        rows(("LOOKED AT", "FOUND", "DETAIL"), lines)
-    for failure in report["failures"]:
-        note(f"Could not look: {failure}")
+    lines = [(item.get("credential"), item["what"], "alive" if item["alive"] else "dead", item["detail"]) for item in report["findings"]]
+    # Not to know is neither.
+    lines += [(None, *_unseen(failure)) for failure in report["failures"]]
+    if lines:
+        rows(("CREDENTIAL", "LOOKED AT", "FOUND", "DETAIL"), lines)
     verdict = "nothing of it is alive" if report["dead"] else "not proven dead"
     terminal.line(f"{report['job']}: {verdict}")
+
+
+def _unseen(failure: str) -> tuple[str, str, str]:
+    what, _, why = failure.partition(": ")
+    return what, "not seen", why

@@ -8,17 +8,19 @@ from typing import Annotated
 
 import typer
 
-from console.cli import terminal
+from console.cli import aftermath, terminal
 from console.cli.arguments import Cursor, JobId, Limit, segment
 from console.cli.client import Api, Json, connected
 from console.cli.failures import Exit, Failure
 from console.cli.options import Output, command, current, group
-from console.cli.output import emit, emit_page, fields, joined, pairs, rows
+from console.cli.output import emit, emit_page, fields, joined, note, pairs, rows
 from console.cli.telling import beyond, duration, sentence
 from console.cli.text import log_text, moment
 
 PAUSE = 0.5
 """Seconds between two looks for more output."""
+KILL_WAITS = "60s"
+"""Until then a revocation that fails is shown as overdue."""
 
 Timeout = Annotated[str | None, typer.Option(metavar="DURATION", help="How long to wait at most: 30s, 10m, 2h.", show_default=False)]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait until the job has ended and is clean.")]
@@ -59,11 +61,13 @@ def list_jobs(
     state: Annotated[str | None, typer.Option(help="Only those in this state.", show_default=False)] = None,
     environment: Annotated[str | None, typer.Option(help="Only those in this environment.", show_default=False)] = None,
     requester: Annotated[str | None, typer.Option(help="Only those of this login name.", show_default=False)] = None,
+    revocation: Annotated[str | None, typer.Option(help="Only those whose revocation is pending, or overdue.", show_default=False)] = None,
     limit: Limit = None,
     cursor: Cursor = None,
 ) -> None:
     """List jobs, newest first."""
-    found = connected().get("/jobs", state=state, environment=environment, requester=requester, limit=limit, cursor=cursor)
+    wanted = {"state": state, "environment": environment, "requester": requester, "revocation": revocation}
+    found = connected().get("/jobs", **wanted, limit=limit, cursor=cursor)
     emit_page(
         found,
         header=("ID", "NAME", "STATE", "REVOCATION", "ENVIRONMENT", "REQUESTER", "CREATED", "TASK"),
@@ -121,27 +125,43 @@ def timeline(job: JobId, limit: Limit = 1000, cursor: Cursor = None) -> None:
 
 @app.command("cancel")
 @command
-def cancel(job: JobId, wait: Wait = False) -> None:
+def cancel(
+    job: JobId,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until it has ended, and say what became of its credentials.")] = False,
+    timeout: Timeout = None,
+) -> None:
     """Ask a job to end in order: its process first, then its access."""
-    _stop(job, "cancel", wait=wait)
+    _stop(job, "cancel", wait=wait, timeout=timeout)
 
 
 @app.command("kill")
 @command
-def kill(job: JobId, wait: Wait = False) -> None:
-    """Cut a job's access at once, then kill its process."""
-    _stop(job, "kill", wait=wait)
+def kill(
+    job: JobId,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait, a minute unless --timeout says else, and say what is dead.")] = True,
+    timeout: Timeout = None,
+) -> None:
+    """Cut a job's access at once, then kill its process; say what became of each credential. Exit 9 where not all is confirmed dead."""
+    _stop(job, "kill", wait=wait, timeout=timeout or (KILL_WAITS if wait else None))
 
 
-def _stop(job: str, how: str, *, wait: bool) -> None:
+def _stop(job: str, how: str, *, wait: bool, timeout: str | None) -> None:
+    until = None
+    if timeout is not None:
+        from console.cli import running  # noqa: PLC0415 - only commands that wait need it
+
+        until = running.deadline(timeout, waits=wait)
     api = connected()
     _, found = api.post(f"/jobs/{segment(job)}/{how}")
+    if found.get("note"):
+        note(f"{job}: {found['note']}")
     if not wait:
         emit(found, table=_stopping, names=lambda stopping: (stopping["id"],))
+        note(f"What becomes of its credentials: justenough job show {job}")
         return
     from console.cli import running  # noqa: PLC0415 - only commands that wait need it
 
-    running.wait_to_stop(api, job)
+    running.wait_to_stop(api, job, deadline=until)
 
 
 def _stopping(found: Json) -> None:
@@ -167,7 +187,8 @@ def _whole(job: Json) -> None:
             ("Exit code", job["exit_code"]),
             ("Revocation", job["revocation"]["state"]),
             ("Confirmed", moment(job["revocation"]["confirmed_at"])),
-            ("Not revoked", joined(job["revocation"].get("failures") or ())),
+            ("Open since", moment(job["revocation"].get("since"))),
+            ("Not revoked", "; ".join(job["revocation"].get("failures") or ())),
             ("Environment", job["environment"]),
             ("Requester", job["requester"]),
             ("Ordered for", job["order_reason"]),
@@ -187,9 +208,7 @@ def _whole(job: Json) -> None:
         rows(("REQUEST", "RESOURCE", "ACTION", "TTL", "TIER", "STATE", "POLICIES", "ANSWERS"), [_request(item) for item in job["requests"]])
     if job["credentials"]:
         terminal.line("")
-        rows(
-            ("CREDENTIAL", "RESOURCE", "ACTION", "STATE", "ISSUED", "CONFIRMED", "HOW"), [_credential(item) for item in job["credentials"]]
-        )
+        rows(aftermath.HEADER, [aftermath.row(aftermath.of_credential(item)) for item in job["credentials"]])
 
 
 def _request(item: Json) -> tuple[object, ...]:
@@ -204,11 +223,6 @@ def _request(item: Json) -> tuple[object, ...]:
         joined(item["policies"]),
         answers,
     )
-
-
-def _credential(item: Json) -> tuple[object, ...]:
-    times = moment(item["issued_at"]), moment(item["confirmed_at"])
-    return item["id"], item["resource"], item["action"], item["state"], *times, item.get("confirmed_how")
 
 
 def _print_logs(api: Api, job: str) -> None:

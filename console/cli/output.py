@@ -27,7 +27,7 @@ COLOURS = {
         "cancelled",
         "withdrawn",
     },
-    "red": {"failed", "denied", "timed_out", "killed", "lost", "overdue", "alive"},
+    "red": {"failed", "denied", "timed_out", "killed", "lost", "overdue", "alive", "not seen"},
 }
 GAP = "  "
 NARROWEST = 12
@@ -66,6 +66,12 @@ def note(text: str) -> None:
     """Tell people something beside the data; nothing with --quiet."""
     if not current().quiet:
         terminal.tell(text)
+
+
+def told(report: Json) -> None:
+    """Tell what to do next, on stderr."""
+    for sentence in report["next"]:
+        note(sentence)
 
 
 def rows(header: Cells, lines: Sequence[Cells]) -> None:

@@ -12,7 +12,7 @@ from console.cli.options import current
 from console.cli.telling import sentence
 from console.cli.text import moment, painted, plain
 
-WAITING = {"approval.opened", "approval.escalated"}
+WAITING = frozenset({"approval.opened", "approval.escalated"})
 """What those want to know who only wait: someone must answer."""
 COLOURS = {"approval.opened": "yellow", "approval.escalated": "yellow", "revocation.overdue": "red", "revocation.confirmed": "green"}
 KIND = 20
@@ -20,19 +20,20 @@ KIND = 20
 
 
 @contextlib.contextmanager
-def shown(job: str, *, whole: bool) -> Iterator[Tell]:
-    """Show what happens for the length of a block: everything, or only what someone has to answer."""
+def shown(job: str, *, whole: bool, also: frozenset[str] = frozenset()) -> Iterator[Tell]:
+    """Show what happens for the length of a block: everything, or only what someone has to answer, and kinds of `also`."""
+    told = WAITING | also
     if current().quiet:
         yield lambda _: None
     elif terminal.is_terminal(sys.stderr):
-        with _live(job, whole=whole) as tell:
+        with _live(job, told, whole=whole) as tell:
             yield tell
     else:
-        yield lambda happened: _line(happened, whole=whole)
+        yield lambda happened: _line(happened, told, whole=whole)
 
 
 @contextlib.contextmanager
-def _live(job: str, *, whole: bool) -> Iterator[Tell]:
+def _live(job: str, told: frozenset[str], *, whole: bool) -> Iterator[Tell]:
     from rich.console import Console  # noqa: PLC0415 - only a terminal needs it
     from rich.markup import escape  # noqa: PLC0415
 
@@ -40,15 +41,15 @@ def _live(job: str, *, whole: bool) -> Iterator[Tell]:
 
         def tell(happened: Happened) -> None:
             # Through rich's console, so that the moving line and this one do not cross.
-            if whole or happened.kind in WAITING:
+            if whole or happened.kind in told:
                 status.console.out(_text(happened, colour=terminal.colours(sys.stderr)), highlight=False)
             status.update(escape(f"{job}: {happened.kind}"))
 
         yield tell
 
 
-def _line(happened: Happened, *, whole: bool) -> None:
-    if whole or happened.kind in WAITING:
+def _line(happened: Happened, told: frozenset[str], *, whole: bool) -> None:
+    if whole or happened.kind in told:
         terminal.tell(_text(happened, colour=False))
 
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import typer
 
-from console.cli import signing
+from console.cli import aftermath, signing, terminal
 from console.cli.client import Api, connected
 from console.cli.failures import Exit, Failure
 from console.cli.following import Following
-from console.cli.output import emit, joined, note, rows
+from console.cli.output import emit, joined, note, rows, told
 from console.cli.packing import bundled
 from console.cli.progress import shown
 from justenough import bundle
@@ -105,18 +105,21 @@ def wait_for(api: Api, job: str, *, whole: bool, deadline: float | None = None) 
         raise typer.Exit(ending.code)
 
 
-def wait_to_stop(api: Api, job: str) -> None:
-    """Wait until a job that was told to stop has ended; that it did is the success here."""
-    ending = _followed(api, job, whole=False, deadline=None)
-    emit(ending.job, table=_ended, names=lambda found: (found["id"],))
-    if ending.code is Exit.NOT_CONFIRMED:
-        _explain(ending.code, ending.job)
-        raise typer.Exit(ending.code)
+def wait_to_stop(api: Api, job: str, *, deadline: float | None) -> None:
+    """Wait until a job that was told to stop has ended and is clean; that it did is the success here. Print what became of what it held."""
+    ending = _followed(api, job, whole=False, deadline=deadline, also=frozenset({"revocation.overdue"}))
+    report = aftermath.of_job(ending.job)
+    emit(report, table=_stopped, names=lambda found: (found["id"],))
+    told(report)
+    if not report["dead"]:
+        raise typer.Exit(Exit.NOT_CONFIRMED)
+    if ending.code is Exit.TIMED_OUT:
+        raise typer.Exit(Exit.TIMED_OUT)
 
 
-def _followed(api: Api, job: str, *, whole: bool, deadline: float | None) -> Any:
+def _followed(api: Api, job: str, *, whole: bool, deadline: float | None, also: frozenset[str] = frozenset()) -> Any:
     try:
-        with shown(job, whole=whole) as tell:
+        with shown(job, whole=whole, also=also) as tell:
             return Following(api, job, tell, deadline).to_the_end()
     except KeyboardInterrupt:
         note(f"Not waiting any more; {job} goes on. Follow it: justenough job watch {job}. Stop it: justenough job cancel {job}")
@@ -191,9 +194,16 @@ def _ended(job: Json) -> None:
     rows(header, [(job["id"], job["name"], job["state"], job["exit_code"], job["revocation"]["state"], job["reason"])])
 
 
+def _stopped(report: Json) -> None:
+    if report["credentials"]:
+        rows(aftermath.HEADER, [aftermath.row(item) for item in report["credentials"]])
+    terminal.line(aftermath.verdict(report))
+
+
 def _explain(code: Exit, job: Json) -> None:
     if code is Exit.TIMED_OUT:
         note(f"The time to wait is over; {job['id']} goes on. Follow it: justenough job watch {job['id']}")
     elif code is Exit.NOT_CONFIRMED:
         why = joined(job["revocation"].get("failures") or ()) or "no proof yet"
         note(f"Not confirmed that every credential of {job['id']} is dead: {why}. Look again: justenough credential prove {job['id']}")
+        note(f"By hand: {aftermath.RUNBOOK}#overdue")

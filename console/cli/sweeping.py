@@ -1,31 +1,53 @@
-"""`justenough sweep`: one sweep, now."""
+"""`justenough sweep`: one sweep, now, and what it did per job and credential."""
 
 from __future__ import annotations
 
 import typer
 
-from console.cli.client import Json, connected
-from console.cli.failures import Exit
+from console.cli import aftermath
+from console.cli.arguments import segment
+from console.cli.client import Api, Json, connected
+from console.cli.failures import Exit, Failure
 from console.cli.options import command
-from console.cli.output import emit, fields, joined
+from console.cli.output import emit, fields, rows, told
+
+SHOWN = 50
+"""Jobs of one sweep that are looked up."""
 
 
 @command
 def sweep() -> None:
     """Compare Vault and targets with open jobs now, and revoke what is left over. Exit 9 where something could not be."""
-    _, found = connected().post("/sweep", again=True)
-    emit(found, table=_report, names=lambda report: report["revoked"])
-    if found["failures"]:
+    api = connected()
+    _, found = api.post("/sweep", again=True)
+    report = aftermath.of_sweep(found, _looked_up(api, found))
+    emit(report, table=_report, names=lambda report: report["revoked"])
+    told(report)
+    if report["failures"]:
         raise typer.Exit(Exit.NOT_CONFIRMED)
+
+
+def _looked_up(api: Api, report: Json) -> dict[str, Json]:
+    jobs = {}
+    for job in list(filter(None, aftermath.mentioned(report)))[:SHOWN]:
+        try:
+            jobs[job] = api.get(f"/jobs/{segment(job)}")
+        except Failure:
+            # Another's job, which this person may not read: what the sweep did is told all the same.
+            continue
+    return jobs
 
 
 def _report(report: Json) -> None:
     fields(
-        (
-            ("Looked at", report["looked_at"]),
-            ("Revoked", joined(report["revoked"]) or "nothing"),
-            ("Lost", joined(report["lost"])),
-            ("Of no known job", joined(report["unknown"])),
-            ("Failed", joined(report["failures"])),
-        )
+        (("Looked at", f"{report['looked_at']} job(s)"), ("Revoked", f"{len(report['revoked'])}"), ("Failed", f"{len(report['failures'])}"))
     )
+    lines = [line for job in report["jobs"] for line in _lines(job)]
+    if lines:
+        rows(("JOB", "DID", *aftermath.HEADER), lines)
+
+
+def _lines(job: Json) -> list[tuple[object, ...]]:
+    if not job["credentials"]:
+        return [(job["id"], job["did"], *[""] * (len(aftermath.HEADER) - 1), job["why"])]
+    return [(job["id"], job["did"], *aftermath.row(item)) for item in job["credentials"]]

@@ -130,7 +130,7 @@ def test_killing_says_what_is_stopped_and_a_second_time_is_a_conflict(cli: Cli, 
     job = cli.json("job", "run", spec(tmp_path, SLEEP))["id"]
     ops.until(job, "running")
 
-    killed = cli.json("job", "kill", job, "--wait")
+    killed = cli.json("job", "kill", job)
     again = cli.run("job", "kill", job)
 
     assert killed["state"] == "killed"

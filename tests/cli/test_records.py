@@ -34,6 +34,8 @@ def test_a_job_that_is_over_is_proven_dead(cli: Cli, tmp_path: Path) -> None:
     assert proof["dead"]
     assert any(job["credentials"][0]["lease_id"] in finding["what"] for finding in proof["findings"])
     assert {finding["alive"] for finding in proof["findings"]} == {False}
+    assert job["credentials"][0]["id"] in {finding["credential"] for finding in proof["findings"]}
+    assert proof["next"] == []
     assert table.stdout.splitlines()[-1] == f"{job['id']}: nothing of it is alive"
 
 
@@ -45,7 +47,7 @@ def test_a_job_that_still_runs_is_not_proven_dead_and_its_credential_can_be_take
 
     assert not cli.json("credential", "prove", job, code=9)["dead"]
     revoked = cli.json("credential", "revoke", credential)
-    assert (revoked["id"], revoked["state"]) == (credential, "confirmed")
+    assert (revoked["id"], revoked["state"], revoked["dead"], revoked["next"]) == (credential, "confirmed", True, [])
     assert cli.run("credential", "list", "--live", "--job", job, "-o", "name").stdout == ""
     assert ops.job(job)["state"] == "running"
     assert cli.run("job", "kill", job, "--wait").exit_code == 0
@@ -124,16 +126,6 @@ def test_a_sweep_that_could_not_revoke_ends_with_9(cli: Cli) -> None:
 
     assert done.exit_code == 9
     assert "the target is down" in done.stdout
-
-
-def test_a_credential_that_is_not_confirmed_dead_yet_ends_with_9(cli: Cli) -> None:
-    credential = {"id": "c-dev-x-1", "job_id": "j-dev-x", "state": "revoking", "confirmed_at": None, "confirmed_how": None}
-    with answering() as console:
-        console.says(202, credential, "application/json")
-        done = cli.run("credential", "revoke", "c-dev-x-1", "--console-url", console.address)
-
-    assert done.exit_code == 9
-    assert "justenough credential prove j-dev-x" in done.stderr
 
 
 def test_the_catalog_is_listed_as_the_console_has_it(cli: Cli, ops: Human) -> None:

@@ -70,16 +70,18 @@ async def test_questions_after_our_health_are_logged_only_where_they_go_wrong(se
         await served.http.get("/metrics")
 
     levels = [(line["path"], line["log_level"]) for line in logged if line["event"] == "request"]
-    assert levels == [("/livez", "debug"), ("/readyz", "debug"), ("/metrics", "debug"), ("/nowhere", "info"), ("/metrics", "info")]
+    # No worker polls here, so /readyz is 503.
+    assert levels == [("/livez", "debug"), ("/readyz", "info"), ("/metrics", "debug"), ("/nowhere", "info"), ("/metrics", "info")]
 
 
-async def test_health_names_what_answers(served: Served) -> None:
+async def test_health_names_what_answers_and_that_no_worker_polls(served: Served) -> None:
     assert (await served.http.get("/livez")).json() == {"status": "ok"}
     ready = await served.http.get("/readyz")
-    assert ready.status_code == 200, ready.text
-    assert {check["name"]: check["ok"] for check in ready.json()["checks"]} == {"store": True, "temporal": True, "vault": True}
-    assert ready.json()["overdue_revocations"] == 0
-    assert ready.json()["config_alarm"] is None
+    assert ready.status_code == 503, "these tests run no worker"
+    found = ready.json()
+    assert {check["name"]: check["ok"] for check in found["checks"]} == {"store": True, "temporal": True, "vault": True, "workers": False}
+    assert "no worker polls justenough-dev: jobs wait; no worker polls justenough-dev-endings: " in found["checks"][3]["detail"]
+    assert (found["overdue_revocations"], found["overdue_since"], found["config_alarm"]) == (0, None, None)
 
 
 async def test_a_form_is_told_that_json_is_needed(served: Served) -> None:

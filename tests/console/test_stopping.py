@@ -18,7 +18,7 @@ UNKNOWN = "j-dev-01arz3ndektsv4rrffq69g5fav"
 async def test_any_launcher_may_kill_any_job(served: Served) -> None:
     job = (await served.launched())["id"]
     answer = await served.post(f"/jobs/{job}/kill", "ops2")
-    assert (answer.status_code, answer.json()) == (202, {"id": job, "state": "pending"})
+    assert (answer.status_code, answer.json()) == (202, {"id": job, "state": "pending", "note": None})
     assert await served.signals(job) == [("kill", [])]
 
 
@@ -54,6 +54,9 @@ async def test_a_kill_without_a_workflow_ends_the_right_to_issue_and_sweeps(serv
     await handle.terminate()
     answer = await served.post(f"/jobs/{job}/kill", "ops")
     assert answer.status_code == 202
+    assert answer.json()["note"] == (
+        "its workflow is gone; its right to be issued more is ended, and a sweep was started that revokes what it holds"
+    )
     assert served.store.claim(job, run="late", owner="a worker that slept", now=datetime.now(UTC)) is False
     swept = await served.temporal.get_workflow_handle("je-dev-sweep-now").describe()
     assert (swept.status, swept.workflow_type) == (WorkflowExecutionStatus.RUNNING, "Sweep")
@@ -86,6 +89,20 @@ async def test_a_revocation_that_is_not_confirmed_yet_is_on_its_way(served: Serv
     credential = served.issue((await served.launched())["id"])
     answer = await served.post(f"/credentials/{credential}/revoke", "lead")
     assert (answer.status_code, answer.json()["state"]) == (202, "issued")
+
+
+async def test_a_revocation_that_fails_is_answered_with_the_reason_as_soon_as_it_is_known(served: Served) -> None:
+    job = (await served.launched())["id"]
+    credential = served.issue(job)
+    revoking = asyncio.create_task(served.post(f"/credentials/{credential}/revoke", "ops"))
+    while not await served.signals(job):
+        assert not revoking.done()
+    failed = {"credential": credential, "by": "person", "failures": ["target shop: away"], "attempt": 1}
+    served.store.record([event(EventType.CREDENTIAL_OVERDUE, job, at=datetime.now(UTC), about=f"{credential}/1", **failed)])
+    answer = await revoking
+    assert (answer.status_code, answer.json()["state"], answer.json()["why"]) == (202, "overdue", "target shop: away")
+    now = datetime.now(UTC)
+    served.store.record([event(EventType.CREDENTIAL_CONFIRMED, job, at=now, about=credential, credential=credential, how="it is gone")])
 
 
 async def test_who_only_reads_cannot_revoke(served: Served) -> None:

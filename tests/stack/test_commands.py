@@ -24,7 +24,7 @@ from worker.commands import register
 from worker.stack import Places, Stack, read_stack, stop
 from worker.stack.marks import born, wait_until
 from worker.stack.private import write_private
-from worker.stack.probes import console_alarms
+from worker.stack.readiness import NoConsole, alarms, asked
 
 SHOP = Path(__file__).parents[2] / "examples" / "shop"
 app = typer.Typer()
@@ -98,25 +98,81 @@ def console_that_says(answer: dict[str, Any]) -> Iterator[int]:
         thread.join()
 
 
-READY = {"ready": True, "checks": [], "overdue_revocations": 0, "config_alarm": None}
+READY: dict[str, Any] = {
+    "ready": True,
+    "checks": [],
+    "overdue_revocations": 0,
+    "overdue_since": None,
+    "overdue_credentials": 0,
+    "sweep": {"last_ended_at": "2026-01-31T09:30:00Z", "age_seconds": 7, "late": False},
+    "config_alarm": None,
+}
+SINCE = {"overdue_since": "2026-01-31T09:30:00.123Z", "overdue_credentials": 3}
+LATE = {"sweep": {"last_ended_at": "2026-01-31T09:30:00Z", "age_seconds": 75, "late": True}}
 
 
 @pytest.mark.parametrize(
-    "answer,alarms",
+    "answer,starts,remedy",
     [
-        (READY, ()),
-        (READY | {"config_alarm": "folder: the last good stays"}, ("configuration folder: the last good stays",)),
-        (READY | {"overdue_revocations": 2}, ("2 job(s) whose revocation is overdue: justenough credential list --live",)),
+        (READY | {"config_alarm": "folder: the last good stays"}, "installation's configuration: folder: the last good", "catalog check"),
         (
-            READY | {"checks": [{"name": "vault", "ok": False, "ms": 1, "detail": "no answer in 3 s"}]},
-            ("the console does not reach vault: no answer in 3 s",),
+            READY | {"overdue_revocations": 2} | SINCE,
+            "overdue revocations: 2 job(s) since 2026-01-31T09:30:00Z; 3 credential(s) may be alive",
+            "justenough job list --revocation overdue; then docs/runbook.md#overdue",
         ),
-        ({"something": "else"}, ()),
+        (READY | {"overdue_credentials": 1}, "overdue revocations: 1 credential(s) of jobs that go on", "credential list --live"),
+        (READY | LATE, "sweep: late: the last one ended 75 s ago", "justenough sweep"),
+        (READY | {"sweep": {"age_seconds": None, "late": True}}, "sweep: late: none has ended yet", "docs/runbook.md#the-sweep-is-late"),
+        (
+            READY | {"checks": [{"name": "vault", "ok": False, "ms": 1, "detail": "is sealed"}]},
+            "installation's vault: is sealed",
+            "bao operator unseal",
+        ),
+        (
+            READY | {"checks": [{"name": "workers", "ok": False, "ms": 1, "detail": "no worker polls justenough-dev"}]},
+            "installation's workers: no worker polls justenough-dev",
+            "justenough worker",
+        ),
     ],
 )
-def test_what_the_console_complains_of_becomes_an_alarm(answer: dict[str, Any], alarms: tuple[str, ...]) -> None:
+def test_what_the_console_complains_of_becomes_an_alarm_with_its_remedy(answer: dict[str, Any], starts: str, remedy: str) -> None:
     with console_that_says(answer) as port:
-        assert console_alarms(port) == alarms
+        (alarm,) = alarms(asked(f"http://127.0.0.1:{port}"))
+    assert alarm.startswith(starts)
+    assert remedy in alarm
+
+
+def test_a_console_that_is_well_or_of_an_older_version_raises_no_alarm() -> None:
+    for answer in (READY, {"ready": True, "checks": [], "overdue_revocations": 0, "config_alarm": None}):
+        with console_that_says(answer) as port:
+            assert alarms(asked(f"http://127.0.0.1:{port}")) == ()
+
+
+def test_what_is_no_console_is_not_taken_for_one() -> None:
+    with console_that_says({"something": "else"}) as port, pytest.raises(NoConsole, match="not answer like a JustEnough console"):
+        asked(f"http://127.0.0.1:{port}")
+    with pytest.raises(NoConsole, match=r"http://127\.0\.0\.1:9 does not answer \(ConnectError\)"):
+        asked("http://127.0.0.1:9")
+
+
+def test_doctor_asks_another_installations_console(monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(*arguments: str) -> dict[str, dict[str, Any]]:
+        return {item["what"]: item for item in json.loads(run("doctor", "-o", "json", *arguments).stdout)["findings"]}
+
+    with console_that_says(READY | {"overdue_revocations": 2} | SINCE) as port:
+        told = found("--console-url", f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("JUSTENOUGH_CONSOLE_URL", f"http://127.0.0.1:{port}")
+        assert found()["overdue revocations"] == told["overdue revocations"]
+    assert (told["console"]["level"], told["overdue revocations"]["level"], told["sweep"]["found"]) == (
+        "ok",
+        "missing",
+        "the last one ended 7 s ago",
+    )
+    away = found("--console-url", "http://127.0.0.1:9")
+    assert (away["console"]["level"], away["console"]["found"]) == (
+        "missing",
+        "the console at http://127.0.0.1:9 does not answer (ConnectError)",
+    )
 
 
 def left_by_a_killed_supervisor(home: Path, *, console: int) -> None:
@@ -135,9 +191,9 @@ def test_children_that_nobody_keeps_any_more_are_said_to_be_so_with_the_consoles
         status, doctor = run("status"), run("doctor", "-o", "json")
     assert status.exit_code == 1
     assert "its supervisor is gone, and what dies now stays dead. Mend it: justenough up --detach\n" in status.stderr
-    assert "Alarm: configuration broken\n" in status.stderr
+    assert "Alarm: installation's configuration: broken (Mend it; look again: justenough catalog check)\n" in status.stderr
     missing = {item["what"]: item["found"] for item in json.loads(doctor.stdout)["findings"] if item["level"] == "missing"}
-    assert missing["alarm"] == "configuration broken"
+    assert missing["installation's configuration"] == "broken"
     assert "its supervisor is gone" in missing["stack"]
 
 

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from activities.settings import Settings
+from activities.store import Store
 from justenough.secret import Secret
+from tests.activities.proxy import Door
+from tests.store.facts import ended, issued, job_id, later, revoking, submitted
+from tests.store.facts import overdue as late
 from worker.stack import Places, Stack
 from worker.stack.doctor import Finding, examine, machine
 from worker.stack.doctor.home import mode_findings
+from worker.stack.doctor.records import overdue_findings
+from worker.stack.doctor.targets import target_findings
 from worker.stack.doctor.vault import embedded_vault_findings, vault_findings
+from worker.stack.private import read_json
 from worker.stack.programs import Programs
+from worker.stack.readiness import RUNBOOK
 
+SHOP = Path(__file__).parents[2] / "examples" / "shop"
 NOTHING = Programs(beside=Path("/nonexistent"), path="/nonexistent", wheels=False)
 
 
@@ -92,6 +103,70 @@ def test_a_vault_that_does_not_answer_is_named() -> None:
 def test_an_embedded_vault_without_audit_log_or_bound_is_told_so(tmp_path: Path) -> None:
     findings = by_name(tuple(embedded_vault_findings(tmp_path / "openbao.hcl", tmp_path / "audit.log")))
     assert {name: finding.level for name, finding in findings.items()} == {"vault audit": "missing", "vault longest request": "missing"}
+
+
+def store_with(folder: Path, *overdue: str) -> str:
+    """A store in which these jobs' revocations are overdue, and one job's is not."""
+    url = f"sqlite:///{folder / 'justenough.db'}"
+    with closing(Store(url)) as store:
+        store.migrate()
+        store.record([submitted(job_id(9)), issued(job_id(9)), ended(job=job_id(9))])
+        for job in overdue:
+            store.record([submitted(job), issued(job), revoking(job, at=later(5)), late(job, at=later(6))])
+    return url
+
+
+def test_overdue_jobs_are_named_with_since_when_and_why_where_their_store_can_be_read(tmp_path: Path) -> None:
+    url = store_with(tmp_path, job_id(1), job_id(2))
+    found = list(overdue_findings(url))
+    assert [finding.level for finding in found] == ["missing", "missing"]
+    assert found[0].found == f"{job_id(2)} (revoking) since 2026-01-31T09:30:05Z: leases: the target does not answer"
+    assert found[0].remedy == f"justenough job show {job_id(2)}; docs/runbook.md#overdue"
+
+
+def test_a_store_that_is_not_there_is_not_made_and_one_that_cannot_be_read_is_said_to_be_so(tmp_path: Path) -> None:
+    assert list(overdue_findings(f"sqlite:///{tmp_path / 'none.db'}")) == []
+    assert not (tmp_path / "none.db").exists()
+    (tmp_path / "broken.db").write_text("no database at all, and long enough to be looked at " * 20)
+    for url in (f"sqlite:///{tmp_path / 'broken.db'}", "postgresql://nobody:nothing@127.0.0.1:1/none"):
+        (found,) = overdue_findings(url)
+        assert (found.what, found.level) == ("store", "warning")
+        assert "nothing" not in found.found
+
+
+@pytest.mark.servers
+def test_a_target_that_takes_no_connection_or_hangs_is_named(servers: Stack) -> None:
+    door = Door(int(read_json(Places.of(servers.home).ports)["postgres"]))
+
+    def look() -> Finding:
+        (found,) = target_findings(SHOP, {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": str(door.port)})
+        return found
+
+    assert (look().what, look().level) == (f"target 127.0.0.1:{door.port}/shop", "ok")
+    door.hang()
+    assert (look().level, look().found) == ("missing", "does not answer within 2 s")
+    door.open()
+    door.close()
+    assert look().level == "missing"
+    assert "docs/runbook.md#overdue" in look().remedy
+
+
+def test_where_targets_are_is_not_guessed(tmp_path: Path) -> None:
+    assert list(target_findings(SHOP, {})) == []
+    assert list(target_findings(tmp_path, {})) == []
+
+
+def test_every_part_of_the_runbook_that_a_command_names_is_there() -> None:
+    root = Path(__file__).parents[2]
+    parts = {
+        re.sub(r"[^a-z -]", "", line.lstrip("# ").lower()).strip().replace(" ", "-")
+        for line in (root / RUNBOOK).read_text().splitlines()
+        if line.startswith("#")
+    }
+    sources = [path.read_text() for folder in ("console", "worker") for path in (root / folder).rglob("*.py")]
+    named = {part for text in sources for part in re.findall(r"RUNBOOK\}#([a-z-]+)", text)}
+    assert named
+    assert named <= parts
 
 
 @pytest.mark.servers

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
+import struct
 import time
 from pathlib import Path
 from typing import Any
 
 import psycopg
-from psycopg.conninfo import make_conninfo
-from psycopg.pq import PGconn, Ping
 
 PATIENCE = 2
 """Seconds that one question may take."""
+SSL_REQUEST = struct.pack("!ii", 8, 80877103)
+"""PostgreSQL's protocol: length and code of the question whether it speaks TLS."""
 
 
 def http_status(port: int, path: str, *, method: str = "GET", body: object = None, patience: float = PATIENCE) -> tuple[int, Any]:
@@ -53,9 +55,27 @@ def postgres_ok(dsn: str) -> bool:
         return False
 
 
-def postgres_pinged(conninfo: str) -> bool:
-    """Whether a PostgreSQL there takes connections; needs no login (what pg_isready asks)."""
-    return PGconn.ping(make_conninfo(conninfo, connect_timeout=PATIENCE).encode()) == Ping.OK
+def postgres_answers(host: str, port: int) -> bool:
+    """Whether a PostgreSQL there answers, without a login: it says at once whether it speaks TLS."""
+    try:
+        with _connected(host, port) as asking:
+            asking.sendall(SSL_REQUEST)
+            return asking.recv(1) in {b"S", b"N"}
+    except OSError:
+        return False
+
+
+def _connected(host: str, port: int) -> socket.socket:
+    if not host.startswith("/"):
+        return socket.create_connection((host, port), timeout=PATIENCE)
+    asking = socket.socket(socket.AF_UNIX)
+    asking.settimeout(PATIENCE)
+    try:
+        asking.connect(f"{host}/.s.PGSQL.{port}")
+    except OSError:
+        asking.close()
+        raise
+    return asking
 
 
 def touched_lately(path: Path, *, within: float = 2.5) -> bool:

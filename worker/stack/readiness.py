@@ -68,7 +68,7 @@ def _revocations(said: Json) -> Finding:
     if jobs is None:
         return Finding("overdue revocations", "warning", "could not be counted: the store does not tell", REMEDIES["store"])
     if jobs:
-        since = f" since {said['overdue_since']}" if said.get("overdue_since") else ""
+        since = f" since {str(said['overdue_since'])[:19]}Z" if said.get("overdue_since") else ""
         found = f"{jobs} job(s){since}; {credentials} credential(s) may be alive"
         return Finding("overdue revocations", "missing", found, f"{LIST_OVERDUE}; then {RUNBOOK}#overdue")
     if credentials:

@@ -1,4 +1,4 @@
-"""Whether the targets in which the catalog's credentials are looked for, and ended, take connections. Asks without a login."""
+"""Whether the targets in which the catalog's credentials are looked for, and ended, answer. Asks without a login."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from activities.config import CATALOG
 from justenough.catalog import read_catalog, with_settings
 from justenough.errors import InvalidInput
 from worker.stack.finding import Finding
-from worker.stack.probes import PATIENCE, postgres_pinged
+from worker.stack.probes import PATIENCE, postgres_answers
 from worker.stack.readiness import RUNBOOK
 
 
@@ -32,11 +32,11 @@ def target_findings(folder: Path, env: Mapping[str, str]) -> Iterator[Finding]:
 def _looked(conninfo: str) -> Finding:
     try:
         where = conninfo_to_dict(conninfo)
-        name = f"{where.get('host') or 'local'}:{where.get('port') or 5432}/{where.get('dbname') or ''}"
-        answers = postgres_pinged(conninfo)
-    except Error as error:
+        host, port = str(where.get("hostaddr") or where.get("host") or "localhost"), int(where.get("port") or 5432)
+    except (Error, ValueError) as error:
         return Finding("target", "missing", f"a target's address is none: {error}", "Mend the catalog.")
-    if answers:
-        return Finding(f"target {name}", "ok", "takes connections")
+    name = f"target {host}:{port}/{where.get('dbname') or ''}"
+    if postgres_answers(host, port):
+        return Finding(name, "ok", "answers")
     remedy = f"Start it or open its network. Until then its credentials cannot be revoked and are shown as overdue: {RUNBOOK}#overdue"
-    return Finding(f"target {name}", "missing", f"takes no connection within {PATIENCE} s", remedy)
+    return Finding(name, "missing", f"does not answer within {PATIENCE} s", remedy)
