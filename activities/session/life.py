@@ -55,6 +55,8 @@ class Ending:
     outcome: JobState
     exit_code: int | None = None
     reason: str | None = None
+    stopped: bool = False
+    """Whether it ended because it was told to, and not by itself before it heard."""
 
 
 class Stopped(Exception):
@@ -92,21 +94,21 @@ class Life:
         except Stopped:
             ending = self._stopped(None)
         except NotPermitted as error:
-            ending = Ending(JobState.DENIED, reason=str(error))
+            ending = self._broken_off(JobState.DENIED, str(error))
         except JustEnoughError as error:
-            ending = Ending(JobState.FAILED, reason=f"{type(error).__name__}: {error}")
+            ending = self._broken_off(JobState.FAILED, f"{type(error).__name__}: {error}")
         except Exception as error:
             log.exception("session failed unexpectedly", job=self._job)
-            ending = Ending(JobState.FAILED, reason=f"unexpected {type(error).__name__}")
+            ending = self._broken_off(JobState.FAILED, f"unexpected {type(error).__name__}")
         return await self._end(ending)
 
     async def _work(self) -> Ending:
         given = await self._issue_all()
         workdir = await asyncio.to_thread(self._workdir)
+        self._go_on()
         if not await asyncio.to_thread(self._begun):
             self.stop(Stop.CUT)
-        if self._stop:
-            raise Stopped
+        self._go_on()
         async with (
             running(
                 self._deps.settings,
@@ -125,8 +127,7 @@ class Life:
     async def _issue_all(self) -> Delivered:
         given = Delivered()
         for granted in self._order.granted:
-            if self._stop:
-                raise Stopped
+            self._go_on()
             access = self._spec.access[granted.number - 1]
             try:
                 issuance = await asyncio.to_thread(self._issuer.issue, granted)
@@ -186,9 +187,16 @@ class Life:
         claim = self._deps.store.claim_of(self._job)
         return claim is not None and claim.open
 
+    def _go_on(self) -> None:
+        if self._stop:
+            raise Stopped
+
     def _stopped(self, code: int | None) -> Ending:
         outcome = JobState.CANCELLED if self._stop is Stop.CANCEL else JobState.FAILED
-        return Ending(outcome, exit_code=code, reason=self._stop.value if self._stop else None)
+        return Ending(outcome, exit_code=code, reason=self._stop.value if self._stop else None, stopped=True)
+
+    def _broken_off(self, outcome: JobState, why: str) -> Ending:
+        return Ending(outcome, reason=why, stopped=self._stop is not None)
 
     async def _end(self, ending: Ending) -> SessionResult:
         """Revoke and confirm on the spot, milliseconds after the process ended. Nothing is being issued any more: `_work` has returned."""
@@ -207,7 +215,8 @@ class Life:
             outcome=ending.outcome,
             exit_code=ending.exit_code,
             reason=ending.reason,
-            stopped=self._stop is not None,
+            # Not what it was told since: a process that ended by itself keeps its ending, however long revoking takes.
+            stopped=ending.stopped,
             clean=result.confirmed,
             unrecorded=result.events,
         )
