@@ -38,7 +38,8 @@ class Ending:
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
 
-    @activity.defn
+    # No cancel reaches into a step: one that breaks off between two of them would end nothing sooner.
+    @activity.defn(no_thread_cancel_exception=True)
     def revoke_job(self, wanted: RevokeInput) -> RevokeResult:
         """Revoke everything of a job until it is seen dead, or for as many attempts as were asked for."""
         self._check(wanted.job)
@@ -50,17 +51,21 @@ class Ending:
     def _until_dead(self, wanted: RevokeInput) -> RevokeResult:
         started, attempt, pause = time.monotonic(), 0, PAUSE
         while True:
+            if activity.is_cancelled() and self._proven(wanted.job):
+                # Its workflow is gone, and whoever took the job over has its proof: trying again would make it doubtful anew.
+                return RevokeResult(confirmed=True)
             attempt += 1
             # Only a session knows that nothing is in flight; an argument that says so may be a stranger's.
             result = revocation.revoke(self._deps, wanted.job, by=_by(wanted.job, wanted.by), why=wanted.why, settled=False)
             if result.confirmed or attempt == wanted.attempts:
                 return RevokeResult(confirmed=result.confirmed, failures=result.failures, unrecorded=result.events)
-            if time.monotonic() - started > PATIENCE:
+            # A workflow that is gone hurries nothing on; a worker that stops leaves the rest to another.
+            activity.wait_for_worker_shutdown_sync(timeout=pause)
+            if activity.is_worker_shutdown() or time.monotonic() - started > PATIENCE:
                 raise NotConfirmed("; ".join(result.failures) or "the second look is still to come")
-            activity.wait_for_cancelled_sync(timeout=pause)
             pause = min(2 * pause, LONGEST_PAUSE) if result.failures else PAUSE
 
-    @activity.defn
+    @activity.defn(no_thread_cancel_exception=True)
     def revoke_credential(self, wanted: RevokeCredentialInput) -> RevokeResult:
         """End one credential of a job now; the job goes on."""
         self._check(wanted.job)

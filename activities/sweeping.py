@@ -1,7 +1,9 @@
 """The sweep: compares what is alive in Vault and in the targets with the jobs that are open, and revokes what is left over.
 
 Revokes on positive evidence only: the job is closed in the store or in Temporal, or Temporal no longer knows it and its session's
-lease has run out. What belongs to no known job is reported: it may be another installation's, or a restored server's.
+lease has run out, or its session is gone and its workflow, which still stands, does not revoke: a bug keeps it from going on. Such a job
+stays open; its workflow tells how it ended once it can. What belongs to no known job is reported: it may be another installation's, or a
+restored server's.
 """
 
 from __future__ import annotations
@@ -14,11 +16,14 @@ from datetime import timedelta
 from functools import partial
 
 from temporalio import activity
-from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.api.enums.v1 import PendingActivityState
+from temporalio.api.workflow.v1 import PendingActivityInfo
+from temporalio.client import Client, WorkflowExecutionDescription, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities import revocation
 from activities.deps import Deps
+from activities.store import Claim
 from justenough.access import JobState, RevocationState
 from justenough.events import UNATTRIBUTED, Event, EventType, event
 from justenough.messages import SweepReport
@@ -30,7 +35,8 @@ YOUNG = timedelta(seconds=10)
 LEASE = timedelta(seconds=60)
 """A session whose lease was not renewed for this long is gone."""
 UNSTARTED = timedelta(minutes=5)
-"""A job that Temporal does not know and no session ever claimed was accepted and never started; its console may still start it."""
+"""A job that Temporal does not know and that was never decided was accepted and never started; its console may still start it."""
+BEAT = 1.0
 AT_ONCE = 8
 TAKES = 35.0
 """Seconds in which a sweep begins with jobs; with PER_JOB it ends within its activity's minute."""
@@ -49,7 +55,14 @@ class Sweeping:
 
     @activity.defn
     async def sweep(self) -> SweepReport:
-        """Return what one sweep saw and did."""
+        """Return what one sweep saw and did. Heartbeats: while one is thought to run there is no other, so a dead one must be known soon."""
+        beating = asyncio.create_task(_beat())
+        try:
+            return await self._sweep()
+        finally:
+            beating.cancel()
+
+    async def _sweep(self) -> SweepReport:
         # What is alive is listed before the jobs are looked up, so that a job which starts meanwhile is never taken for a leftover.
         alive, failures = await asyncio.to_thread(self._alive)
         still_open = await asyncio.to_thread(self._deps.store.open_jobs, self._deps.now() - YOUNG)
@@ -86,15 +99,18 @@ class Sweeping:
             # A workflow that runs without our store's knowledge is not ours to end, one that does not run is not ours to know.
             return "unknown", job
         if known.state.ended:
-            return await self._leftover(job, known)
-        if not await self._closed(job, known):
-            return None
-        return await self._lost(job, known)
+            return await self._leftover(job, known, "left over after its end")
+        described = await self._described(job)
+        if await self._closed(job, known, described):
+            return await self._lost(job, known)
+        if described is not None and await self._abandoned(job, described):
+            return await self._leftover(job, known, "its session is gone and its workflow does not revoke")
+        return None
 
-    async def _leftover(self, job: str, known: JobView) -> tuple[str, str] | None:
+    async def _leftover(self, job: str, known: JobView, why: str) -> tuple[str, str] | None:
         if known.revocation.state in {RevocationState.NONE, RevocationState.CONFIRMED} and not await asyncio.to_thread(self._traces, job):
             return None
-        result = await self._revoked(job, "left over after its end")
+        result = await self._revoked(job, why)
         return ("revoked", job) if result.confirmed else ("failed", f"{job}: {'; '.join(result.failures) or 'a second look is to come'}")
 
     async def _lost(self, job: str, known: JobView) -> tuple[str, str]:
@@ -120,21 +136,36 @@ class Sweeping:
         attempt = partial(revocation.revoke, self._deps, job, by="sweep", why=why, settled=False)
         return await asyncio.get_running_loop().run_in_executor(REVOKERS, attempt)
 
-    async def _closed(self, job: str, known: JobView) -> bool:
-        """Whether there is evidence that the job's workflow will never run again."""
+    async def _described(self, job: str) -> WorkflowExecutionDescription | None:
+        """Return what Temporal says of a job's workflow; None where it knows none."""
         try:
-            description = await self._temporal.get_workflow_handle(job).describe()
+            return await self._temporal.get_workflow_handle(job).describe()
         except RPCError as error:
             if error.status is not RPCStatusCode.NOT_FOUND:
                 raise
+            return None
+
+    async def _closed(self, job: str, known: JobView, described: WorkflowExecutionDescription | None) -> bool:
+        """Whether there is evidence that the job's workflow will never run again."""
+        if described is None:
             claim = await asyncio.to_thread(self._deps.store.claim_of, job)
-            if claim is not None and not claim.open:
-                return True
-            last_sign, patience = (claim.renewed_at, LEASE) if claim else (known.created_at, UNSTARTED)
-            return self._deps.now() - last_sign > patience
+            if claim is not None:
+                return self._over(claim)
+            # What was decided had a workflow, and nobody starts it a second time.
+            return self._deps.now() - known.created_at > (LEASE if known.requests else UNSTARTED)
         # Someone else's workflow under this id says nothing about the job.
-        ours = (description.workflow_type, description.task_queue) == ("Job", self._deps.settings.task_queue)
-        return not ours or description.status is not WorkflowExecutionStatus.RUNNING
+        ours = (described.workflow_type, described.task_queue) == ("Job", self._deps.settings.task_queue)
+        return not ours or described.status is not WorkflowExecutionStatus.RUNNING
+
+    async def _abandoned(self, job: str, described: WorkflowExecutionDescription) -> bool:
+        """Whether there is evidence that a job's access is over while nobody sees to it: no session runs, and its workflow does not revoke."""
+        if any(map(_sees_to_it, described.raw_description.pending_activities)):
+            return False
+        claim = await asyncio.to_thread(self._deps.store.claim_of, job)
+        return claim is not None and self._over(claim)
+
+    def _over(self, claim: Claim) -> bool:
+        return not claim.open or self._deps.now() - claim.renewed_at > LEASE
 
     def _alive(self) -> tuple[set[str], tuple[str, ...]]:
         seen, failures = self._deps.targets.jobs()
@@ -148,6 +179,17 @@ class Sweeping:
         if jobs:
             about = digest_of(jobs)
             self._deps.store.record([event(EventType.SWEEP_REPORTED, UNATTRIBUTED, at=self._deps.now(), about=about, unknown=jobs)])
+
+
+async def _beat() -> None:
+    while True:
+        activity.heartbeat()
+        await asyncio.sleep(BEAT)
+
+
+def _sees_to_it(pending: PendingActivityInfo) -> bool:
+    kind, waits = pending.activity_type.name, pending.state == PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED
+    return kind == "revoke_job" or (kind == "run_session" and not waits)
 
 
 def _rotated(jobs: set[str]) -> list[str]:

@@ -86,6 +86,9 @@ CUT: dict[str, Any] = {
 LOOK: dict[str, Any] = {"start_to_close_timeout": SWEEP_LIMIT, "retry_policy": RetryPolicy(maximum_attempts=1)}
 """One look; whoever wants another asks again."""
 
+SWEEP: dict[str, Any] = {**LOOK, "heartbeat_timeout": HEARTBEAT}
+"""A sweep whose worker died would keep the next one from starting for as long as it is thought to run."""
+
 
 def session(timeout: int, *, guarded: bool) -> dict[str, Any]:
     """Return the options of a session whose process may run for `timeout` seconds. It is never tried twice."""

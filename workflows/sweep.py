@@ -19,7 +19,7 @@ class Sweep:
     @workflow.run
     async def run(self) -> SweepReport:
         """Return what one sweep saw and did."""
-        return await workflow.execute_activity_method(Sweeping.sweep, task_queue=options.endings_queue(), **options.LOOK)
+        return await workflow.execute_activity_method(Sweeping.sweep, task_queue=options.endings_queue(), **options.SWEEP)
 
 
 @workflow.defn(name="Prove")

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import cast
+
 import pytest
+from temporalio.client import Client
 from temporalio.testing import ActivityEnvironment
 
-from activities.ending import Ending, NotOurs
+from activities.ending import PAUSE, Ending, NotConfirmed, NotOurs
+from activities.revocation import revoke
+from activities.sweeping import Sweeping
 from justenough.messages import RevokeInput
 from tests.activities.shop import Desk
 
@@ -30,3 +37,46 @@ def test_what_is_no_job_of_this_installation_is_not_revoked(at: Desk) -> None:
     wanted = RevokeInput(job="j-other-01m8722504qjpy8t9ny5kcdg6s", by="compensation", why="because", attempts=1)
     with pytest.raises(NotOurs, match="no job of this installation"):
         ActivityEnvironment().run(Ending(at.deps).revoke_job, wanted)
+
+
+def test_a_revocation_whose_workflow_is_gone_goes_on_at_its_own_pace(at: Desk) -> None:
+    job = at.job()
+    at.issue(job)
+    environment, tries, began = ActivityEnvironment(), 3, time.monotonic()
+    at.shop.door.close()
+    environment.cancel()
+    wanted = RevokeInput(job=job, by="compensation", why="its worker died", attempts=tries)
+    assert not environment.run(Ending(at.deps).revoke_job, wanted).confirmed
+    assert time.monotonic() - began >= (tries - 1) * PAUSE
+    at.shop.door.open()
+
+
+def test_a_revocation_whose_workflow_is_gone_adds_nothing_to_another_ones_proof(at: Desk) -> None:
+    job = at.job()
+    at.issue(job)
+    assert revoke(at.deps, job, by="compensation", settled=True, why="a reset took the job over").confirmed
+    environment, before = ActivityEnvironment(), at.types(job)
+    environment.cancel()
+    assert environment.run(Ending(at.deps).revoke_job, RevokeInput(job=job, by="compensation", why="its worker died")).confirmed
+    assert at.types(job) == before
+
+
+def test_a_worker_that_stops_leaves_a_revocation_to_another_at_once(at: Desk) -> None:
+    job = at.job()
+    at.issue(job)
+    environment, wanted = ActivityEnvironment(), RevokeInput(job=job, by="compensation", why="its worker died")
+    with ThreadPoolExecutor(1) as pool:
+        revoking = pool.submit(environment.run, Ending(at.deps).revoke_job, wanted)
+        while at.shop.users_of(job):
+            assert not revoking.done()
+        environment.worker_shutdown()
+        with pytest.raises(NotConfirmed, match="second look"):
+            revoking.result(5)
+
+
+async def test_a_sweep_heartbeats_so_that_one_whose_worker_died_keeps_no_other_from_starting(at: Desk) -> None:
+    environment, beats = ActivityEnvironment(), list[object]()
+    environment.on_heartbeat = lambda *details: beats.append(details)
+    # Temporal is asked about known jobs only, and this store knows none.
+    await environment.run(Sweeping(at.deps, cast("Client", None)).sweep)
+    assert beats
