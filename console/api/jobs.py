@@ -161,7 +161,10 @@ async def _stop(console: Console, job: str, caller: Person, *, kill: bool) -> St
         if not kill:
             raise
         note = f"{error}; {await _stop_without_workflow(console, job)}"
-    # After the wish is on its way: access must not stay open because the ledger is slow.
+    # After the wish is on its way: access must not stay open because the store is slow.
+    if kill:
+        # Its session and the sweep obey this even where a bug keeps its workflow from obeying the wish.
+        await to_thread.run_sync(console.deps.store.close_claim, job, console.deps.now())
     how = "kill" if kill else "cancel"
     asked = event(
         EventType.STOP_REQUESTED, job, at=console.deps.now(), about=f"{how}/{caller.id}", how=how, person=caller.id, name=caller.name
