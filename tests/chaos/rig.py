@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from activities.settings import Settings
 from justenough.secret import Secret
 from tests.activities.proxy import Door
 from tests.chaos.gate import Gate
-from tests.chaos.worker import NETS_OFF
+from tests.chaos.worker import NETS_OFF, OWN
 from tests.shop import Shop
 from worker.provisioning import setup
 from worker.stack import Places, Stack, running_stack
@@ -88,7 +89,8 @@ class Rig:
     def start(self, *, off: tuple[str, ...] = (), ready: bool = True, **env: str) -> Worker:
         """Start one more worker; return it once it polls. `off`: nets that it does not have; `env`: further settings."""
         log = self.stack.home / "logs" / f"own-worker-{next(self._numbers)}.log"
-        module = "tests.chaos.worker" if off else "worker"
+        changed = off or any(name.startswith(OWN) for name in env)
+        module = "tests.chaos.worker" if changed else "worker"
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", module],
@@ -104,6 +106,13 @@ class Rig:
             until(lambda: b"worker ready" in log.read_bytes() or process.poll() is not None, "a worker is ready", within=40)
             assert process.poll() is None, log.read_text()
         return worker
+
+    def only(self, **more: Any) -> Worker:
+        """End every worker as a crash would, and start this one instead; see `start`."""
+        for worker in self.workers:
+            worker.kill()
+        self._bury()
+        return self.start(**more)
 
     def worker(self) -> Worker:
         """Return the one worker that runs, a new one where none does."""

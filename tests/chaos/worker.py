@@ -1,16 +1,26 @@
-"""A worker of the tests' own in which nets are switched off, to see what each of the others does alone. Nothing of it is in the product."""
+"""A worker of the tests' own: nets switched off, to see what each of the others does alone; bugs in workflow Job. Nothing of it is in the product."""
 
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from typing import Any
 
-from activities import revocation
+from activities import revocation, sweeping
 from justenough.errors import RetryLater
 from worker.main import main
+from workflows import inbox, job
+from workflows.job import Job
 
+OWN = "JUSTENOUGH_TEST_"
 NETS_OFF = "JUSTENOUGH_TEST_NETS_OFF"
 """Names who does not revoke in this worker, with commas: session, compensation, guard, sweep."""
+BUGS = "JUSTENOUGH_TEST_BUGS"
+"""Names methods of workflow Job, with commas: each has a bug that shows in jobs named after it (`_close`: "bug-close")."""
+STUCK = '"bug"'
+"""What a wish carries over which this worker's workflows stumble, where BUGS names `receive`."""
+LEASE = "JUSTENOUGH_TEST_LEASE"
+"""Seconds after which this worker's sweep takes a session that renews nothing for gone; a test waits less than users would."""
 
 
 class SwitchedOff(RetryLater):
@@ -30,6 +40,44 @@ def switch_off(nets: frozenset[str]) -> None:
     revocation.revoke = revoke
 
 
+def break_method(name: str) -> None:
+    """Put a bug into one method of workflow Job: a plain exception, which fails the workflow's task."""
+    real = getattr(Job, name)
+
+    def broken(self: Job, *args: Any) -> Any:
+        if self._order.spec["name"] == f"bug-{name.strip('_')}":
+            message = f"a bug in {name}"
+            raise RuntimeError(message)
+        return real(self, *args)
+
+    setattr(Job, name, broken)
+
+
+def break_receiving() -> None:
+    """Put a bug into what workflow Job does with a wish that carries STUCK."""
+    real = inbox.carried
+
+    def carried(args: Any) -> Any:
+        if args[0].payload.data == STUCK.encode():
+            message = "a bug in receive"
+            raise RuntimeError(message)
+        return real(args)
+
+    # As the job's module knows it.
+    vars(job)["carried"] = carried
+
+
+def _names(variable: str) -> frozenset[str]:
+    return frozenset(os.environ.get(variable, "").split(",")) - {""}
+
+
 if __name__ == "__main__":
-    switch_off(frozenset(os.environ.get(NETS_OFF, "").split(",")) - {""})
+    switch_off(_names(NETS_OFF))
+    for bug in _names(BUGS):
+        if bug == "receive":
+            break_receiving()
+        else:
+            break_method(bug)
+    if LEASE in os.environ:
+        sweeping.LEASE = timedelta(seconds=float(os.environ[LEASE]))
     main()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -42,16 +40,6 @@ def running(ops: Human, witness: Witness, shop: Shop, *items: dict[str, object],
     return job, login
 
 
-def approved(ops: Human, lead: Human, witness: Witness, shop: Shop) -> tuple[str, Login]:
-    """Launch a job whose write access a person approves, so that a guard stands beside it."""
-    job = ops.launch(spec(f"{witness.hand_over}; sleep 300", access(action="write")))
-    seen = ops.until(job, "awaiting_approval")
-    assert lead.answer(seen["requests"][0]).status_code == 200
-    login = witness.login()
-    assert shop.opens_for(login)
-    return job, login
-
-
 def launched_with_short_tiers(ops: Human) -> str:
     """Launch a job that waits for people, once the worker has read the edited tiers: it looks at its files every half second."""
     for _ in range(50):
@@ -61,13 +49,6 @@ def launched_with_short_tiers(ops: Human) -> str:
             return job
         assert ops.api.post(f"jobs/{job}/cancel").status_code == 202
     pytest.fail("the edited tiers were never read")
-
-
-def terminate(shop: Shop, workflow: str) -> None:
-    """End a workflow behind our back, as an administrator of Temporal can."""
-    temporal = Path(sys.executable).with_name("temporal")
-    command = [str(temporal), "workflow", "terminate", "--workflow-id", workflow, "--address", str(shop.stack.temporal)]
-    subprocess.run(command, check=True, capture_output=True)
 
 
 def test_a_job_that_succeeds_leaves_nothing_alive(ops: Human, shop: Shop, witness: Witness) -> None:
@@ -156,24 +137,6 @@ def test_a_killed_job_loses_its_access_and_cannot_object(ops: Human, shop: Shop,
     with connection, pytest.raises(psycopg.OperationalError):
         connection.execute("SELECT 1")
     shop.assert_dead(seen, login)
-
-
-def test_a_job_whose_workflow_is_terminated_is_revoked_by_its_session_and_closed_as_lost(ops: Human, shop: Shop, witness: Witness) -> None:
-    job, login = running(ops, witness, shop)
-    terminate(shop, job)
-    seen = ops.until(job)
-    assert seen["state"] == "lost"
-    shop.assert_dead(seen, login)
-    assert [entry["type"] for entry in ops.ledger(job)].count("job.ended") == 1
-
-
-def test_a_guarded_job_whose_workflow_is_terminated_is_revoked_at_once(ops: Human, lead: Human, shop: Shop, witness: Witness) -> None:
-    job, login = approved(ops, lead, witness, shop)
-    terminate(shop, job)
-    seen = ops.until(job)
-    assert seen["state"] == "lost"
-    shop.assert_dead(seen, login)
-    assert "guard" in {entry["data"].get("by") for entry in ops.ledger(job) if entry["type"] == "revocation.started"}
 
 
 def test_a_job_whose_worker_is_killed_fails_and_leaves_nothing_alive(ops: Human, shop: Shop, witness: Witness) -> None:

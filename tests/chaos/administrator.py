@@ -1,0 +1,104 @@
+"""Somebody with every right on Temporal, who means no harm: terminates, deletes, resets, and fills histories. Asserts nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from temporalio.api.batch.v1 import BatchOperationTermination
+from temporalio.api.common.v1 import Payloads, WorkflowExecution
+from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest, SignalWorkflowExecutionRequest, StartBatchOperationRequest
+from temporalio.client import WorkflowExecutionStatus
+
+from tests.attacks.intruder import Intruder, raw
+from tests.chaos.rig import until
+from worker.stack import Stack
+
+EARLY, LATE = 0, -1
+LARGEST = 1_900_000
+"""Bytes: Temporal takes no payload over 2 MB."""
+LONGEST = 50 * 1024 * 1024
+"""Bytes of history past which Temporal itself terminates a workflow."""
+
+
+@dataclass(frozen=True)
+class Administrator:
+    """Acts on workflows by their ids."""
+
+    _temporal: Intruder
+
+    @classmethod
+    @contextmanager
+    def of(cls, stack: Stack) -> Iterator[Administrator]:
+        """Be one for the length of a block."""
+        with Intruder.entered(stack) as entered:
+            yield cls(entered)
+
+    def terminate(self, *workflows: str) -> None:
+        """Terminate workflows, in this order."""
+        for workflow in workflows:
+            self._temporal.terminates(workflow)
+
+    def terminate_together(self, *workflows: str) -> None:
+        """Terminate workflows as one batch of Temporal's own; returns once it has begun."""
+        request = StartBatchOperationRequest(
+            namespace="default",
+            job_id=uuid.uuid4().hex,
+            reason="a test",
+            executions=[WorkflowExecution(workflow_id=workflow) for workflow in workflows],
+            termination_operation=BatchOperationTermination(identity="administrator"),
+        )
+        self._temporal.does(self._temporal.client.workflow_service.start_batch_operation(request))
+
+    def delete(self, workflow: str) -> None:
+        """Delete a workflow, whether it runs or not, with all that Temporal knows of it."""
+        request = DeleteWorkflowExecutionRequest(namespace="default", workflow_execution=WorkflowExecution(workflow_id=workflow))
+        self._temporal.does(self._temporal.client.workflow_service.delete_workflow_execution(request))
+
+    def reset(self, job: str, *, to: int) -> None:
+        """Reset a workflow to its first or its last task."""
+        self._temporal.resets(job, to=to, wait=False)
+
+    def fill(self, job: str) -> None:
+        """Send signals that nobody understands until the history is too long for Temporal, which then ends the workflow itself."""
+        request = SignalWorkflowExecutionRequest(
+            namespace="default",
+            workflow_execution=WorkflowExecution(workflow_id=job),
+            signal_name="noise",
+            input=Payloads(payloads=[raw(b'"' + b"x" * LARGEST + b'"')]),
+        )
+        signal = self._temporal.client.workflow_service.signal_workflow_execution
+
+        async def run() -> None:
+            await asyncio.gather(*(signal(request) for _ in range(LONGEST // LARGEST + 1)), return_exceptions=True)
+
+        while self.status(job) is WorkflowExecutionStatus.RUNNING:
+            self._temporal.does(run())
+
+    def confuse(self, job: str, wish: str) -> None:
+        """Send a wish to end a credential that is none."""
+        self._temporal.signals(job, "revoke_credential", raw(wish.encode()))
+
+    def until_stumbled(self, job: str) -> None:
+        """Wait until a task of a workflow has failed."""
+        handle = self._temporal.client.get_workflow_handle(job)
+
+        def stumbled() -> bool:
+            events = self._temporal.does(handle.fetch_history()).events
+            return any(event.HasField("workflow_task_failed_event_attributes") for event in events)
+
+        until(stumbled, f"a task of {job} has failed")
+
+    def status(self, workflow: str) -> WorkflowExecutionStatus | None:
+        """Return how the newest run of a workflow stands; None where Temporal knows none."""
+        if not self._temporal.knows(workflow):
+            return None
+        return self._temporal.does(self._temporal.client.get_workflow_handle(workflow).describe()).status
+
+    def result(self, workflow: str) -> Any:
+        """Return what a workflow says it came to, once it has completed."""
+        return self._temporal.does(self._temporal.client.get_workflow_handle(workflow).result())

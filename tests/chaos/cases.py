@@ -1,0 +1,182 @@
+"""Jobs at their steps, what strikes them there, and how each ends: one strike at many jobs, for tests to look at one by one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tests.chaos.administrator import EARLY, LATE, Administrator
+from tests.chaos.steps import LEASES, ROLE, Stage, exposures, leashed
+from tests.chaos.worker import STUCK
+from tests.people import Human
+from tests.shop import Login
+
+MENDED = {"JUSTENOUGH_TEST_BUGS": "_outcome", "JUSTENOUGH_TEST_LEASE": "12"}
+"""A worker whose bug is one that workflows get over: what they did about it is in their histories, so no later code may do without."""
+BROKEN = {**MENDED, "JUSTENOUGH_TEST_BUGS": "_outcome,_compensate,_close,receive"}
+"""A worker whose bugs show in no other jobs than those below that are named after them, or are told what it stumbles over."""
+TOLD_NOTHING = "its workflow closed without telling"
+REFUSED = "refused: this job ran already, or has ended; a reset runs nothing again"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A job put at one step, what strikes it there, and how it ends."""
+
+    step: str
+    strike: str
+    state: str
+    reason: str | None = None
+    issued: int = 1
+    """How much it may have been issued."""
+
+    @property
+    def held(self) -> bool:
+        """Whether its step lasts only for as long as Vault is held."""
+        return self.step in {"issuing", "revoking", "guarded_revoking"}
+
+
+def lost(step: str, strike: str, issued: int = 1) -> Case:
+    """A case in which the workflow cannot tell how the job ended."""
+    return Case(step, strike, "lost", TOLD_NOTHING, issued)
+
+
+STEPS = {
+    "issuing, cancelled": Case("issuing", "cancel", "cancelled"),
+    "running, cancelled twice": Case("running", "cancel twice", "cancelled"),
+    # Its process had ended by itself.
+    "revoking, cancelled": Case("revoking", "cancel", "succeeded"),
+    "waiting, terminated": lost("waiting", "terminate", 0),
+    "issuing, terminated": lost("issuing", "terminate"),
+    "running, terminated": lost("running", "terminate"),
+    "revoking, terminated": lost("revoking", "terminate"),
+    "waiting, deleted": lost("waiting", "delete", 0),
+    "issuing, deleted": lost("issuing", "delete"),
+    "running, deleted": lost("running", "delete"),
+    "revoking, deleted": lost("revoking", "delete"),
+    "issuing, reset early": Case("issuing", "reset early", "failed", REFUSED),
+    "running, reset early": Case("running", "reset early", "failed", REFUSED),
+    "guarded, reset early": Case("guarded", "reset early", "failed", REFUSED),
+    "guarded, reset late": Case("guarded", "reset late", "failed", REFUSED),
+    "guarded and revoking, reset late": Case("guarded_revoking", "reset late", "failed", REFUSED),
+    "guarded, terminated": lost("guarded", "terminate"),
+    "guarded, deleted": lost("guarded", "delete"),
+    "guarded, terminated together with its guard": lost("guarded", "terminate together"),
+    "guarded, terminated after its guard": lost("guarded", "terminate guard first"),
+    "running, its history too long for Temporal": lost("running", "fill"),
+    "ended, a bug in what the workflow makes of it": Case("breaking", "nothing", "failed", "unexpected RuntimeError"),
+}
+COMPENSATING = {
+    "compensating, cancelled": Case("running", "cancel", "failed", "worker_lost"),
+    "compensating, terminated": lost("running", "terminate"),
+    "compensating, deleted": lost("running", "delete"),
+    "compensating, reset early": Case("running", "reset early", "failed", REFUSED),
+    "compensating, reset late": Case("running", "reset late", "failed", "worker_lost"),
+}
+"""Their worker died, and another is about to delete their token role; it cannot, nor end their lease, until all are struck."""
+CASES = STEPS | COMPENSATING
+FILLED = "running, its history too long for Temporal"
+STAND = {
+    "its process ends": ("succeeded", None),
+    "it is killed": ("killed", None),
+    "its worker is lost": ("failed", "worker_lost"),
+    "it is about to close": ("succeeded", None),
+}
+"""Jobs whose workflow's task fails for ever: what happens to them meanwhile, and how they end once there is a worker without the bug."""
+
+
+@dataclass(frozen=True)
+class Struck:
+    """What became of all of them."""
+
+    jobs: dict[str, str]
+    logins: dict[str, Login]
+    exposed: dict[str, float]
+    """Seconds from the strike until a login was refused, by job."""
+
+
+def strike_all(stage: Stage, administrator: Administrator) -> Struck:
+    """Put all jobs at their steps and strike; return once none of their logins works any more."""
+    strikes, struck_at = strikes_of(stage.ops, administrator), dict[str, float]()
+
+    def strike(*names: str) -> None:
+        for name in names:
+            job, case = jobs[name], CASES[name]
+            strikes[case.strike](job)
+            struck_at[job] = time.monotonic()
+
+    jobs = worker_lost(stage)
+    struck_at[jobs["its worker is lost"]] = time.monotonic()
+    jobs |= {name: getattr(stage, case.step)() for name, case in STEPS.items() if not case.held}
+    jobs |= stuck(stage, administrator, struck_at)
+    stage.ready()
+    strike(FILLED)
+    for name in (name for name, case in STEPS.items() if case.held):
+        # At once: what is held for longer than a worker waits for Vault would be another failure.
+        jobs[name] = getattr(stage, STEPS[name].step)()
+        stage.ready()
+        strike(name)
+    strike(*(name for name, case in CASES.items() if not case.held and name != FILLED))
+    # By the time that those which run have heard of it, those that are held have too.
+    running = {jobs[name] for name, case in STEPS.items() if not case.held}
+    exposed = exposures(stage.shop, stage.logins_of(running), since=struck_at)
+    stage.rig.mend()
+    exposed |= exposures(stage.shop, stage.logins_of(set(stage.logins) - set(exposed)), since=struck_at)
+    return Struck(jobs, stage.logins, exposed)
+
+
+def worker_lost(stage: Stage) -> dict[str, str]:
+    """Have a worker die over some jobs, and another revoke them, which is held; one meets a bug there instead."""
+    stage.rig.only(**BROKEN)
+    jobs = {name: stage.running() for name in COMPENSATING}
+    jobs["its worker is lost"] = stage.running(name="bug-compensate")
+    stage.ready()
+    holds = [stage.rig.gate.hold(ROLE, method="DELETE", job=jobs[name]) for name in COMPENSATING]
+    for name in COMPENSATING:
+        stage.rig.gate.hold(LEASES, method="PUT", job=jobs[name])
+    stage.rig.only(**BROKEN)
+    for hold in holds:
+        hold.came()
+    return jobs
+
+
+def stuck(stage: Stage, administrator: Administrator, struck_at: dict[str, float]) -> dict[str, str]:
+    """Return jobs whose workflow stumbles for ever over a bug: two while their process runs, of which one ends and one is killed."""
+    killed, closing = stage.running(), stage.ending(name="bug-close")
+    stage.ready()
+    with leashed(stage.ops, stage.shop) as (ends, login):
+        stage.logins[ends] = login
+        for job in (ends, killed):
+            administrator.confuse(job, STUCK)
+        for job in (ends, killed, closing):
+            administrator.until_stumbled(job)
+        assert stage.ops.api.post(f"jobs/{killed}/kill").status_code == 202
+    struck_at |= dict.fromkeys((ends, killed, closing), time.monotonic())
+    # What had ended by itself needs no strike to lose its access.
+    return {"its process ends": ends, "it is killed": killed, "it is about to close": closing}
+
+
+def strikes_of(ops: Human, administrator: Administrator) -> dict[str, Callable[[str], object]]:
+    """Return what can strike a job, by name."""
+
+    def cancel(job: str) -> None:
+        answer = ops.api.post(f"jobs/{job}/cancel")
+        assert answer.status_code == 202, answer.text
+
+    def cancel_twice(job: str) -> None:
+        cancel(job)
+        cancel(job)
+
+    return {
+        "nothing": lambda job: job,
+        "cancel": cancel,
+        "cancel twice": cancel_twice,
+        "terminate": administrator.terminate,
+        "terminate together": lambda job: administrator.terminate_together(job, f"{job}-guard"),
+        "terminate guard first": lambda job: administrator.terminate(f"{job}-guard", job),
+        "delete": administrator.delete,
+        "reset early": lambda job: administrator.reset(job, to=EARLY),
+        "reset late": lambda job: administrator.reset(job, to=LATE),
+        "fill": administrator.fill,
+    }

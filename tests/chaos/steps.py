@@ -1,0 +1,142 @@
+"""Puts many jobs at their steps at once, and tells how long their logins work after they were struck there."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.chaos.gate import Hold
+from tests.chaos.rig import Rig
+from tests.people import Human
+from tests.shop import Login, Shop, Witness, access, spec
+
+CREDS = r"/v1/database/creds/"
+LEASES = r"/v1/sys/leases/revoke/"
+ROLE = r"/v1/auth/token/roles/je-job-"
+LEASHED = 'exec 3<>/dev/tcp/127.0.0.1/{port}; printf "%s %s\\n" "$PGUSER" "$PGPASSWORD" >&3; read -r -u 3; exit 0'
+
+
+@dataclass(eq=False)
+class Stage:
+    """Jobs on their way to a step; `ready` waits until each has reached it."""
+
+    rig: Rig
+    shop: Shop
+    ops: Human
+    lead: Human
+    witness: Witness
+    logins: dict[str, Login] = field(default_factory=dict)
+    """What each job that got so far was given."""
+    _heard: set[str] = field(default_factory=set)
+    _brief: set[str] = field(default_factory=set)
+    _guarded: list[str] = field(default_factory=list)
+    _holds: list[Hold] = field(default_factory=list)
+
+    def waiting(self) -> str:
+        """Put a job where a person has to answer."""
+        job = self.ops.launch(spec("true", access(action="write")))
+        self.ops.until(job, "awaiting_approval")
+        return job
+
+    def issuing(self) -> str:
+        """Put a job where Vault has been asked for its credential and has not answered."""
+        return self._held(CREDS, "GET", spec("sleep 300"))
+
+    def running(self, **more: Any) -> str:
+        """Put a job where its process runs and has a login."""
+        return self._heard_of(self.ops.launch(spec(f"{self.witness.hand_over}; sleep 300", **more)))
+
+    def ending(self, **more: Any) -> str:
+        """Put a job where its process has ended by itself."""
+        job = self.ops.launch(spec(self.witness.hand_over, **more))
+        self._brief.add(job)
+        return self._heard_of(job)
+
+    def breaking(self) -> str:
+        """Put a job where its workflow meets a bug as it looks at how its session came out; needs a worker that has it."""
+        return self.ending(name="bug-outcome")
+
+    def revoking(self, *items: dict[str, Any]) -> str:
+        """Put a job where its process has ended by itself and its lease is about to be revoked."""
+        return self._heard_of(self._held(LEASES, "PUT", spec(self.witness.hand_over, *items)))
+
+    def guarded(self) -> str:
+        """Put a job where its process runs with a login that a person approved."""
+        return self._approved(self.ops.launch(spec(f"{self.witness.hand_over}; sleep 300", access(action="write"))))
+
+    def guarded_revoking(self) -> str:
+        """Put a job that a person approved where its lease is about to be revoked."""
+        return self._approved(self.revoking(access(action="write")))
+
+    def ready(self) -> None:
+        """Return once each job is at its step, and each login has been seen to work that is to last until the job is struck."""
+        for job in self._guarded:
+            self._approve(job)
+        self._guarded.clear()
+        while missing := self._heard - set(self.logins):
+            login = self.witness.login()
+            job = next(job for job in missing if job in login.user)
+            self.logins[job] = login
+            assert job in self._brief or self.shop.opens_for(login)
+        for hold in self._holds:
+            hold.came()
+        self._holds.clear()
+
+    def logins_of(self, jobs: set[str]) -> dict[str, Login]:
+        """Return what those of these jobs were given that got so far."""
+        return {job: login for job, login in self.logins.items() if job in jobs}
+
+    def _held(self, path: str, method: str, wanted: dict[str, Any]) -> str:
+        order = self.ops.order(wanted)
+        self._holds.append(self.rig.gate.hold(path, method=method, job=order["id"]))
+        assert self.ops.api.post("jobs", json=order).status_code == 201
+        return str(order["id"])
+
+    def _heard_of(self, job: str) -> str:
+        self._heard.add(job)
+        return job
+
+    def _approved(self, job: str) -> str:
+        self._guarded.append(job)
+        return self._heard_of(job)
+
+    def _approve(self, job: str) -> None:
+        request = self.ops.until(job, "awaiting_approval")["requests"][0]
+        assert self.lead.answer(request).status_code == 200
+
+
+@contextmanager
+def staged(rig: Rig, shop: Shop, ops: Human, lead: Human) -> Iterator[Stage]:
+    """Set a stage for the length of a block."""
+    with closing(Witness()) as witness:
+        yield Stage(rig, shop, ops, lead, witness)
+
+
+@contextmanager
+def leashed(ops: Human, shop: Shop) -> Iterator[tuple[str, Login]]:
+    """Run a job whose process hands its login over and ends by itself, with 0, at the end of the block."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(60)
+        job = ops.launch(spec(LEASHED.format(port=server.getsockname()[1])))
+        connection, _ = server.accept()
+        with connection, connection.makefile() as lines:
+            login = Login(*lines.readline().split())
+            assert shop.opens_for(login)
+            yield job, login
+
+
+def exposures(shop: Shop, logins: dict[str, Login], *, since: dict[str, float], within: float = 90) -> dict[str, float]:
+    """Return for each job the seconds from `since` (monotonic) until its login was refused; fail where one still works after `within`."""
+    seen: dict[str, float] = {}
+    while left := {job: login for job, login in logins.items() if job not in seen}:
+        for job, login in left.items():
+            open_ = shop.opens_for(login)
+            lasted = time.monotonic() - since[job]
+            assert lasted < within or not open_, f"the login of {job} still works after {within:.0f} s"
+            if not open_:
+                seen[job] = lasted
+    return seen

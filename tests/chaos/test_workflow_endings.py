@@ -1,0 +1,104 @@
+"""However a job's workflow ends, at whatever step: nothing it was issued works, and store, ledger and Temporal tell one story."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from temporalio.client import WorkflowExecutionStatus
+
+from tests.chaos.administrator import Administrator
+from tests.chaos.cases import CASES, MENDED, REFUSED, STAND, Struck, strike_all
+from tests.chaos.rig import Rig
+from tests.chaos.steps import staged
+from tests.people import Human
+from tests.shop import Shop
+
+pytestmark = pytest.mark.servers
+
+
+@pytest.fixture(scope="module")
+def administrator(rig: Rig) -> Iterator[Administrator]:
+    with Administrator.of(rig.stack) as administrator:
+        yield administrator
+
+
+@pytest.fixture(scope="module")
+def struck(rig: Rig, ops: Human, lead: Human, shop: Shop, administrator: Administrator) -> Iterator[Struck]:
+    """Every job at its step, struck, without a login that works."""
+    with staged(rig, shop, ops, lead) as stage:
+        yield strike_all(stage, administrator)
+
+
+@pytest.fixture(scope="module")
+def mended(rig: Rig, struck: Struck) -> Struck:
+    """The same, with a worker that has no bug over which a workflow stumbles."""
+    rig.only(**MENDED)
+    return struck
+
+
+def endings(ops: Human, job: str) -> list[dict[str, Any]]:
+    """Return what the ledger says of a job's end."""
+    return [entry["data"] for entry in ops.ledger(job) if entry["type"] == "job.ended"]
+
+
+def assert_one_story(seen: dict[str, Any], ops: Human, administrator: Administrator) -> None:
+    """Fail unless store, ledger and Temporal agree on how a job ended."""
+    assert endings(ops, seen["id"]) == [{name: seen[name] for name in ("state", "exit_code", "reason")}]
+    status = administrator.status(seen["id"])
+    assert status is not WorkflowExecutionStatus.RUNNING
+    if status is WorkflowExecutionStatus.COMPLETED:
+        assert administrator.result(seen["id"])["state"] == seen["state"]
+    else:
+        assert seen["state"] == "lost"
+
+
+@pytest.mark.parametrize("name", STAND)
+def test_a_job_whose_workflow_is_stuck_has_lost_its_access_and_is_shown_as_open(
+    struck: Struck, name: str, ops: Human, shop: Shop, administrator: Administrator
+) -> None:
+    job = struck.jobs[name]
+    assert not shop.opens_for(struck.logins[job])
+    assert (shop.users_of(job), shop.tokens_of(job)) == ([], [])
+    assert (ops.job(job)["state"], endings(ops, job)) == ("revoking", [])
+    assert administrator.status(job) is WorkflowExecutionStatus.RUNNING
+    by = {entry["data"]["by"] for entry in ops.ledger(job) if entry["type"] == "revocation.started"}
+    assert by == ({"sweep"} if name == "its worker is lost" else {"session"})
+
+
+@pytest.mark.parametrize("name", STAND)
+def test_a_job_whose_workflow_was_stuck_ends_truly_once_a_good_worker_runs(
+    mended: Struck, name: str, ops: Human, shop: Shop, administrator: Administrator
+) -> None:
+    seen = ops.until(mended.jobs[name], within=90)
+    assert (seen["state"], seen["reason"]) == STAND[name]
+    assert_one_story(seen, ops, administrator)
+    shop.assert_dead(seen)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_job_struck_at_any_step_has_one_true_ending_and_nothing_alive(
+    mended: Struck, name: str, ops: Human, shop: Shop, administrator: Administrator
+) -> None:
+    case, job = CASES[name], mended.jobs[name]
+    seen = ops.until(job, within=90)
+    assert (seen["state"], seen["reason"]) == (case.state, case.reason)
+    assert_one_story(seen, ops, administrator)
+    shop.assert_dead(seen, *mended.logins.values())
+    assert seen["revocation"]["state"] == "confirmed"
+    types = [entry["type"] for entry in ops.ledger(job)]
+    assert types.count("credential.issued") == len(seen["credentials"]) <= case.issued
+    assert ("job.refused" in types) == (case.reason == REFUSED)
+
+
+@pytest.mark.parametrize("name", ["guarded, terminated", "guarded, deleted"])
+def test_a_guard_sees_to_a_job_whose_workflow_is_gone(mended: Struck, name: str, administrator: Administrator) -> None:
+    assert administrator.result(f"{mended.jobs[name]}-guard") is True
+
+
+def test_what_was_struck_lost_its_access_within_seconds(struck: Struck) -> None:
+    for name, job in struck.jobs.items():
+        if job in struck.exposed:
+            print(f"{name}: login refused after {struck.exposed[job]:.1f} s")  # noqa: T201 - figures that people look up
+    assert max(struck.exposed.values()) < 60
