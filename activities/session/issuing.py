@@ -10,11 +10,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import structlog
+
 from activities.deciding import decide, digest_for
 from activities.deps import Deps
 from activities.entries import counted_event, decided_event, rejected
 from activities.past import Past
-from activities.vault import Token, VaultDenied, VaultRefused
+from activities.vault import Issued, Token, VaultDenied, VaultRefused
 from activities.verification import Refused, VerifiedOrder, verify_decision
 from justenough.access import Credential, Decision, Held
 from justenough.approval import Answer, Ladder
@@ -30,6 +32,7 @@ ANSWERS_EXAMINED = 20
 """Answers that one request may come with; nobody has more approvers than that."""
 HARD_END_MARGIN = 60
 """Seconds that Vault's own hard end of a job's tokens lies behind the longest grant."""
+log = structlog.get_logger()
 
 
 class NotIssued(GiveUp):
@@ -200,9 +203,10 @@ class Issuer:
         self.issued = (*self.issued, credential)
         # How to revoke it is recorded before anyone can use it.
         deps.store.record([issued_event(job, credential)])
+        lease_seconds = self._within_grant(issued, ttl)
         resource = deps.config.current().catalog.resources[access.resource]
         self._held = self._held.issued(access.resource, access.action, resource.sensitivity)
-        return Issuance(access=access, credential=credential, fields=issued.fields, ends=ends, lease_seconds=issued.ttl)
+        return Issuance(access=access, credential=credential, fields=issued.fields, ends=ends, lease_seconds=lease_seconds)
 
     def _open_prefix(self) -> None:
         """Write the job's token role once, and then make sure that the claim still stands: one that slept through its closing stops here."""
@@ -217,6 +221,24 @@ class Issuer:
         claim = self._deps.store.claim_of(self._order.job)
         if claim is None or not claim.open or claim.owner != self._owner:
             raise Closed("the job's access has been closed")
+
+    def _within_grant(self, issued: Issued, ttl: int) -> int | None:
+        """Have a lease that its engine made longer than the grant end with the grant; return the seconds that it lives.
+
+        Vault does not do it: a lease outlives its token's ttl in the target, and there it ends by the target's own clock alone where
+        Vault is dead.
+        """
+        if issued.lease_id is None or issued.ttl is None or issued.ttl <= ttl:
+            return issued.ttl
+        try:
+            return self._deps.vault.renew_lease(issued.lease_id, ttl)
+        except GiveUp as error:
+            # An engine's leases may not be renewable. Whoever wrote its role chose how long they live.
+            log.warning("lease outlives its grant", job=self._order.job, lease_seconds=issued.ttl, error=str(error))
+            return issued.ttl
+        except BaseException:
+            self.settled = False
+            raise
 
     def _token(self, policy: str, alias: str | None, ttl: int) -> Token:
         try:

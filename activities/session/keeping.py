@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable
+import math
+from collections.abc import AsyncIterator, Callable, Iterable
 
 import structlog
 
 from activities import revocation
 from activities.deps import Deps
 from activities.session.issuing import Issuance, Issuer
+from activities.vault import UnknownHandle, VaultRefused
+from justenough.errors import RetryLater
 from justenough.events import Event, EventType, event
 
 RENEW_AFTER = 0.5
 """The part of a lease's life after which it is renewed."""
 TRY_AGAIN = 2.0
+SETTLES = 1.0
+"""Seconds that a session's end waits for a renewal that is on its way."""
 log = structlog.get_logger()
 
 
@@ -38,7 +43,7 @@ async def _keep(deps: Deps, job: str, issuer: Issuer, item: Issuance) -> None:
             await asyncio.sleep(left)
             break
         await asyncio.sleep(lives * RENEW_AFTER)
-        lives = await _renewed(deps, job, issuer, item)
+        lives = await _renewed(deps, job, issuer, item, within=lives * (1 - RENEW_AFTER))
         if lives == 0:
             break
     await _ended(deps, job, issuer, item)
@@ -48,19 +53,40 @@ def _left(deps: Deps, item: Issuance) -> float:
     return item.left(now=deps.now(), ticks=deps.ticks())
 
 
-async def _renewed(deps: Deps, job: str, issuer: Issuer, item: Issuance) -> int:
-    """Return the seconds that the lease lives now; 0 where policy no longer allows it or Vault will not."""
-    lease = item.credential.lease_id
-    wanted = min(int(_left(deps, item)), item.lease_seconds or 0)
-    try:
-        if lease is None or not await asyncio.to_thread(issuer.still_allowed, item.access):
-            return 0
-        lives = await asyncio.to_thread(deps.vault.renew_lease, lease, wanted)
-        await asyncio.to_thread(deps.store.record, [_renewal(deps, job, item)])
-    except Exception as error:  # noqa: BLE001 - whatever keeps it from being decided, renewed and recorded: then it ends
-        log.warning("lease not renewed", job=job, credential=item.credential.id, error=type(error).__name__)
+async def _renewed(deps: Deps, job: str, issuer: Issuer, item: Issuance, *, within: float) -> int:
+    """Return the seconds that the lease lives now; 0 where policy no longer allows it, or no server that it takes answers `within` seconds."""
+    end = deps.ticks() + within
+    while True:
+        try:
+            return await _undisturbed(lambda: _renew(deps, job, issuer, item))
+        except Exception as error:  # noqa: BLE001 - whatever keeps it from being decided, renewed and recorded: in the end it ends
+            log.warning("lease not renewed", job=job, credential=item.credential.id, error=type(error).__name__)
+            # A server that restarts must not end a healthy job's access; the lease is what bounds the waiting. Vault says `refused`
+            # where its engine cannot reach the target; that it knows no such lease is final.
+            again = isinstance(error, (RetryLater, VaultRefused)) and not isinstance(error, UnknownHandle)
+            if not again or deps.ticks() + TRY_AGAIN >= end:
+                return 0
+        await asyncio.sleep(TRY_AGAIN)
+
+
+def _renew(deps: Deps, job: str, issuer: Issuer, item: Issuance) -> int:
+    """Decide, renew, record; ask for no more than what is left of the grant, in the whole seconds that Vault counts."""
+    lease, left = item.credential.lease_id, math.ceil(_left(deps, item))
+    if lease is None or left <= 0 or not issuer.still_allowed(item.access):
         return 0
+    lives = deps.vault.renew_lease(lease, min(left, item.lease_seconds or left))
+    deps.store.record([_renewal(deps, job, item)])
     return lives
+
+
+async def _undisturbed(call: Callable[[], int]) -> int:
+    """Call in a thread; where the session ends meanwhile, let the call end first: a renewal must not overtake the revocation."""
+    calling = asyncio.create_task(asyncio.to_thread(call))
+    try:
+        return await asyncio.shield(calling)
+    except asyncio.CancelledError:
+        await asyncio.wait({calling}, timeout=SETTLES)
+        raise
 
 
 def _renewal(deps: Deps, job: str, item: Issuance) -> Event:
