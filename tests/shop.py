@@ -95,6 +95,14 @@ class Shop:
         assert stack is not None
         return stack.pids[child]
 
+    def healthy(self) -> bool:
+        """Whether Vault and the console answer."""
+        try:
+            sealed = httpx.get(f"{self.stack.vault}/v1/sys/health", timeout=2, trust_env=False).status_code != 200
+            return not sealed and httpx.get(f"{self.stack.console}/livez", timeout=5, trust_env=False).status_code == 200
+        except httpx.HTTPError:
+            return False
+
     def until_restarted(self, child: str, *, was: int, within: float = 40) -> None:
         """Wait until the supervisor has started a child again."""
         end = time.monotonic() + within

@@ -24,6 +24,7 @@ from worker.provisioning import setup
 from worker.stack import Places, Stack, running_stack
 from worker.stack.environment import own_environment
 from worker.stack.fill import shop_environment
+from worker.stack.lock import supervisor_of
 from worker.stack.private import read_json
 
 BESIDE = ("temporal", "vault", "postgres", "console")
@@ -86,10 +87,13 @@ class Rig:
     workers: list[Worker] = field(default_factory=list)
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
-    def start(self, *, off: tuple[str, ...] = (), ready: bool = True, **env: str) -> Worker:
-        """Start one more worker; return it once it polls. `off`: nets that it does not have; `env`: further settings."""
+    def start(self, *, off: tuple[str, ...] = (), labelled: bool = False, ready: bool = True, **env: str) -> Worker:
+        """Start one more worker; return it once it polls.
+
+        `off`: nets that it does not have; `labelled`: each job's own label may say which it does not have; `env`: further settings.
+        """
         log = self.stack.home / "logs" / f"own-worker-{next(self._numbers)}.log"
-        changed = off or any(name.startswith(OWN) for name in env)
+        changed = off or labelled or any(name.startswith(OWN) for name in env)
         module = "tests.chaos.worker" if changed else "worker"
         with log.open("wb") as output:
             process = subprocess.Popen(
@@ -100,7 +104,7 @@ class Rig:
                 stderr=output,
                 start_new_session=True,
             )
-        worker = Worker(process, log, plain=not (off or env))
+        worker = Worker(process, log, plain=not (off or labelled or env))
         self.workers.append(worker)
         if ready:
             until(lambda: b"worker ready" in log.read_bytes() or process.poll() is not None, "a worker is ready", within=40)
@@ -143,6 +147,22 @@ class Rig:
         temporal = Path(sys.executable).with_name("temporal")
         command = [str(temporal), "workflow", "show", "--workflow-id", workflow, "--address", str(self.stack.temporal)]
         return b"ActivityTaskTimedOut" in subprocess.run(command, check=True, capture_output=True).stdout
+
+    @contextmanager
+    def frozen(self, *children: str) -> Iterator[None]:
+        """Have servers hang for the length of a block, with nobody who restarts them; return once they answer again."""
+        shop, places = Shop(self.stack, str(self.stack.shop_dsn)), Places.of(self.stack.home)
+        supervisor = supervisor_of(places)
+        assert supervisor
+        pids = [supervisor.pid, *map(shop.pid_of, children)]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in reversed(pids):
+                os.kill(pid, signal.SIGCONT)
+            until(shop.healthy, "the servers answer again")
 
     def mend(self) -> None:
         """Open every door and gate again."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 from activities import revocation, sweeping
+from activities.deps import Deps
 from justenough.errors import RetryLater
 from worker.main import main
 from workflows import inbox, job
@@ -14,7 +16,7 @@ from workflows.job import Job
 
 OWN = "JUSTENOUGH_TEST_"
 NETS_OFF = "JUSTENOUGH_TEST_NETS_OFF"
-"""Names who does not revoke in this worker, with commas: session, compensation, guard, sweep."""
+"""Names who does not revoke in this worker, with commas: session, compensation, guard, sweep; person: what a kill cuts first."""
 BUGS = "JUSTENOUGH_TEST_BUGS"
 """Names methods of workflow Job, with commas: each has a bug that shows in jobs named after it (`_close`: "bug-close")."""
 STUCK = '"bug"'
@@ -22,22 +24,40 @@ STUCK = '"bug"'
 LEASE = "JUSTENOUGH_TEST_LEASE"
 """Seconds after which this worker's sweep takes a session that renews nothing for gone; a test waits less than users would."""
 
+LABEL = "nets-off"
+"""A job's own label, which names with dots who does not revoke it."""
+
 
 class SwitchedOff(RetryLater):
     """A test has switched this net off."""
 
 
 def switch_off(nets: frozenset[str]) -> None:
-    """Have the one revocation function refuse these callers."""
-    real = revocation.revoke
+    """Have the two functions that revoke refuse these callers, and for each job those that its label names."""
+    revoke_job, revoke_one = revocation.revoke, revocation.revoke_one
 
-    def revoke(deps: Any, job: str, *, by: str, **more: Any) -> revocation.RevocationResult:
-        if by in nets:
+    def refuse(deps: Deps, job: str, by: str) -> None:
+        if by in nets or by in _labelled(deps, job):
             message = f"the net {by} is switched off by a test"
             raise SwitchedOff(message)
-        return real(deps, job, by=by, **more)
 
-    revocation.revoke = revoke
+    def revoke(deps: Deps, job: str, *, by: str, **more: Any) -> revocation.RevocationResult:
+        refuse(deps, job, by)
+        return revoke_job(deps, job, by=by, **more)
+
+    def revoke_alone(deps: Deps, job: str, credential: str, *, by: str) -> revocation.RevocationResult:
+        refuse(deps, job, by)
+        return revoke_one(deps, job, credential, by=by)
+
+    revocation.revoke, revocation.revoke_one = revoke, revoke_alone
+
+
+def _labelled(deps: Deps, job: str) -> frozenset[str]:
+    # While the store is away nobody's label can be read; what switches a whole worker's nets off needs no store.
+    with suppress(RetryLater):
+        if order := deps.store.order(job):
+            return frozenset(str((order[0].get("labels") or {}).get(LABEL, "")).split("."))
+    return frozenset()
 
 
 def break_method(name: str) -> None:

@@ -1,0 +1,256 @@
+"""How long a login that a job was given works on after the job's ending, with all nets but one switched off.
+
+`python -m tests.chaos.exposure` strikes each case alone, a few times, and prints the table of docs/reliability.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from temporalio.client import Client, WorkflowHandle
+
+from tests.chaos.gate import JOB
+from tests.chaos.rig import Rig, rigged
+from tests.chaos.worker import LABEL
+from tests.people import Human, logged_in
+from tests.shop import Login, Shop, access, spec
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "shop"
+SWITCHED = ("session", "compensation", "guard", "sweep")
+"""The nets that a worker has; the fifth are Vault's and the target's own clocks."""
+STAYS = 'exec 3<>/dev/tcp/127.0.0.1/{port}; echo "$PGUSER $PGPASSWORD" >&3; read -r code <&3; exit "$code"'
+"""A job that hands its login over and ends as it is told to."""
+TIMEOUT = 4
+"""Seconds that a job may run which is to run too long."""
+REFUSED = (
+    "password authentication failed",
+    "is not permitted to log in",
+    "permission denied for database",
+    "does not exist",
+    "terminating connection due to administrator command",
+)
+"""PostgreSQL's words for a login that is not good any more, or just ends; other trouble is none of the nets' work."""
+GIVEN_UP = 200.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """One ending of one job, and the one net that is left to it."""
+
+    net: str
+    ending: str
+    action: str = "read"
+    """read: issued without a person; write: a person approved it, so a guard stands beside the job."""
+    ttl: str = "5m"
+
+    @property
+    def off(self) -> str:
+        """Which nets do not work for this job, as its label says."""
+        return ".".join(net for net in SWITCHED if net not in {self.net, "all"}) or "none"
+
+    def __str__(self) -> str:
+        return f"{self.net}-{self.ending.replace(' ', '-')}-{self.action}"
+
+
+@dataclass(eq=False)
+class Struck:
+    """A job that holds a login, and what became of it."""
+
+    case: Case
+    job: str
+    login: Login
+    line: socket.socket
+    given: float
+    """When the login was handed over. Times are this process's monotonic clock's."""
+    ended: float = 0
+    """When the ending was done."""
+    refused: Future[float] = field(default_factory=Future)
+
+    @property
+    def exposure(self) -> float:
+        """Seconds from the ending until the login was refused; waits for it."""
+        return max(0.0, self.refused.result(GIVEN_UP) - self.ended)
+
+
+@dataclass(frozen=True)
+class Lab:
+    """The rig with people in it: holds jobs, ends them, and tries their logins until they are refused."""
+
+    rig: Rig
+    shop: Shop
+    ops: Human
+    lead: Human
+    listener: socket.socket
+    watchers: ThreadPoolExecutor
+    pause: float
+    """Seconds between two tries of one login."""
+    lines: ExitStack
+    """What jobs opened to us, to be closed."""
+
+    @classmethod
+    @contextmanager
+    def opened(cls, rig: Rig, shop: Shop, ops: Human, lead: Human, *, pause: float) -> Iterator[Lab]:
+        """Listen to jobs for the length of a block."""
+        with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(64, "watch") as watchers, ExitStack() as lines:
+            listener.settimeout(60)
+            yield cls(rig, shop, ops, lead, listener, watchers, pause, lines)
+
+    def hold(self, cases: Iterable[Case]) -> list[Struck]:
+        """Launch a job for each case; return them once each has a login, and that login works."""
+        wanted = list(cases)
+        # Beside the launching: some logins are over before the last job has begun.
+        hearing = self.watchers.submit(lambda: [self._handed_over() for _ in wanted])
+        with ThreadPoolExecutor(4, "launch") as launchers:
+            launched = dict(zip(launchers.map(self._launched, wanted), wanted, strict=True))
+        return [Struck(launched[job], job, login, line, given) for job, login, line, given in hearing.result(GIVEN_UP)]
+
+    def strike(self, item: Struck) -> None:
+        """End a job as its case says, and begin to watch its login."""
+        item.ended = time.monotonic()
+        ENDINGS[item.case.ending](self, item)
+        self.watch(item)
+
+    def watch(self, item: Struck) -> None:
+        """Begin to try a login until it is refused."""
+
+        def watched() -> None:
+            try:
+                while self.opens(item.login):
+                    time.sleep(self.pause)
+                item.refused.set_result(time.monotonic())
+            except BaseException as error:  # noqa: BLE001 - handed to whoever waits for the result
+                item.refused.set_exception(error)
+
+        self.watchers.submit(watched)
+
+    def opens(self, login: Login) -> bool:
+        """Whether a login works; raises where it can be neither said nor denied."""
+        try:
+            self.shop.connect(login).close()
+        except psycopg.OperationalError as error:
+            if any(words in str(error) for words in REFUSED):
+                return False
+            raise
+        return True
+
+    def workflow(self, act: Callable[[WorkflowHandle[Any, Any]], Any], *names: str) -> None:
+        """Do something to workflows behind our back, as an administrator of Temporal can."""
+
+        async def acted() -> None:
+            client = await Client.connect(str(self.shop.stack.temporal))
+            for name in names:
+                await act(client.get_workflow_handle(name))
+
+        asyncio.run(acted())
+
+    def _launched(self, case: Case) -> str:
+        script = STAYS.format(port=self.listener.getsockname()[1])
+        timeout = f"{TIMEOUT}s" if case.ending == "timeout" else "5m"
+        job = self.ops.launch(spec(script, access(action=case.action, ttl=case.ttl), timeout=timeout, labels={LABEL: case.off}))
+        if case.action == "write":
+            waiting = self.ops.until(job, "awaiting_approval")
+            assert self.lead.answer(waiting["requests"][0]).status_code == 200
+        return job
+
+    def _handed_over(self) -> tuple[str, Login, socket.socket, float]:
+        line = self.lines.enter_context(self.listener.accept()[0])
+        given = time.monotonic()
+        with line.makefile() as lines:
+            login = Login(*lines.readline().split())
+        named = JOB.search(login.user)
+        assert named
+        assert self.opens(login)
+        return named[0], login, line, given
+
+
+def _say(code: str) -> Callable[[Lab, Struck], None]:
+    def said(_: Lab, item: Struck) -> None:
+        item.line.sendall(f"{code}\n".encode())
+
+    return said
+
+
+def _post(what: str) -> Callable[[Lab, Struck], None]:
+    def posted(lab: Lab, item: Struck) -> None:
+        assert lab.ops.api.post(f"jobs/{item.job}/{what}").status_code == 202
+
+    return posted
+
+
+def _time_over(_: Lab, item: Struck) -> None:
+    item.ended = item.given + TIMEOUT
+
+
+def _grant_over(lab: Lab, item: Struck) -> None:
+    (credential,) = lab.ops.job(item.job)["credentials"]
+    left = datetime.fromisoformat(credential["expires_at"]) - datetime.now(UTC)
+    item.ended = time.monotonic() + left.total_seconds()
+
+
+def _terminate(lab: Lab, item: Struck) -> None:
+    lab.workflow(lambda handle: handle.terminate("a test"), item.job)
+
+
+def _terminate_both(lab: Lab, item: Struck) -> None:
+    # The guard first: otherwise the server cancels it, and it is no longer there to be terminated.
+    lab.workflow(lambda handle: handle.terminate("a test"), f"{item.job}-guard", item.job)
+
+
+def _delete(lab: Lab, item: Struck) -> None:
+    from temporalio.api.common.v1 import WorkflowExecution
+    from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest
+
+    async def delete(handle: WorkflowHandle[Any, Any]) -> None:
+        client = handle._client
+        gone = DeleteWorkflowExecutionRequest(namespace=client.namespace, workflow_execution=WorkflowExecution(workflow_id=handle.id))
+        await client.workflow_service.delete_workflow_execution(gone)
+
+    lab.workflow(delete, item.job)
+
+
+ENDINGS: dict[str, Callable[[Lab, Struck], None]] = {
+    "success": _say("0"),
+    "failure": _say("3"),
+    "cancel": _post("cancel"),
+    "kill": _post("kill"),
+    "timeout": _time_over,
+    "grant over": _grant_over,
+    "terminate": _terminate,
+    "terminate with guard": _terminate_both,
+    "delete": _delete,
+}
+
+
+def struck_together(lab: Lab, held: Iterable[Struck], event: Callable[[], object]) -> None:
+    """Do one thing that ends several jobs, and begin to watch their logins."""
+    at = time.monotonic()
+    event()
+    for item in held:
+        item.ended = at
+        lab.watch(item)
+
+
+@contextmanager
+def laboratory(*, pause: float) -> Iterator[Lab]:
+    """A rig of its own, for the length of a block."""
+    with ExitStack() as opened:
+        folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="je-exposure-")))
+        folder.chmod(0o711)
+        config = folder / "shop"
+        shutil.copytree(EXAMPLE, config, ignore=shutil.ignore_patterns("__pycache__"))
+        rig = opened.enter_context(rigged(folder / "home", config))
+        shop = opened.enter_context(Shop.opened(rig.stack))
+        ops, lead = (opened.enter_context(logged_in(rig.stack, name)) for name in ("ops", "lead"))
+        yield opened.enter_context(Lab.opened(rig, shop, ops, lead, pause=pause))
