@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
@@ -27,7 +28,6 @@ from activities.store import Claim
 from justenough.access import JobState, RevocationState
 from justenough.events import UNATTRIBUTED, Event, EventType, event
 from justenough.messages import SweepReport
-from justenough.statements import digest_of
 from justenough.views import JobView
 
 YOUNG = timedelta(seconds=10)
@@ -45,6 +45,9 @@ PER_JOB = 20.0
 REVOKERS = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="sweep")
 """Threads of their own: an attempt that is given up holds its thread on, and sessions must not wait for it."""
 
+Judgement = tuple[str, str, str]
+"""What became of a job (revoked, lost, unknown, failed, or waiting for the next sweep), its id, and why."""
+
 
 class Sweeping:
     """Looks, asks Temporal about each job by name, acts once per job."""
@@ -52,6 +55,8 @@ class Sweeping:
     def __init__(self, deps: Deps, temporal: Client) -> None:
         self._deps = deps
         self._temporal = temporal
+        self._stuck: frozenset[str] = frozenset()
+        """Jobs that could not be revoked last time; they come after all others."""
 
     @activity.defn
     async def sweep(self) -> SweepReport:
@@ -67,14 +72,15 @@ class Sweeping:
         alive, failures = await asyncio.to_thread(self._alive)
         still_open = await asyncio.to_thread(self._deps.store.open_jobs, self._deps.now() - YOUNG)
         gate, end = asyncio.Semaphore(AT_ONCE), asyncio.get_running_loop().time() + TAKES
-        judged = await asyncio.gather(*(self._bounded(gate, job, end) for job in _rotated(alive | set(still_open))))
+        judged = await asyncio.gather(*(self._bounded(gate, job, end) for job in self._ordered(alive | set(still_open))))
         found = [item for item in judged if item is not None]
+        self._stuck = frozenset(job for what, job, _ in found if what == "failed")
         report = SweepReport(
             looked_at=len(judged),
-            revoked=tuple(job for what, job in found if what == "revoked"),
-            lost=tuple(job for what, job in found if what == "lost"),
-            unknown=tuple(job for what, job in found if what == "unknown"),
-            failures=(*failures, *(job for what, job in found if what == "failed")),
+            revoked=tuple(job for what, job, _ in found if what == "revoked"),
+            lost=tuple(job for what, job, _ in found if what == "lost"),
+            unknown=tuple(job for what, job, _ in found if what == "unknown"),
+            failures=(*failures, *(f"{job}: {why}" for what, job, why in found if what in {"failed", "waiting"})),
             at=self._deps.now(),
         )
         await asyncio.to_thread(self._report, report.unknown)
@@ -82,22 +88,22 @@ class Sweeping:
         await asyncio.to_thread(revocation.record_lapsed, self._deps)
         return report
 
-    async def _bounded(self, gate: asyncio.Semaphore, job: str, end: float) -> tuple[str, str] | None:
+    async def _bounded(self, gate: asyncio.Semaphore, job: str, end: float) -> Judgement | None:
         async with gate:
             if asyncio.get_running_loop().time() > end:
-                return "failed", f"{job}: left to the next sweep"
+                return "waiting", job, "left to the next sweep"
             try:
                 return await asyncio.wait_for(self._judged(job), PER_JOB)
             except TimeoutError:
-                return "failed", f"{job}: not done in {PER_JOB:.0f} s"
+                return "failed", job, f"not done in {PER_JOB:.0f} s"
             except Exception as error:  # noqa: BLE001 - one job's trouble must not keep the sweep from the others
-                return "failed", f"{job}: {type(error).__name__}"
+                return "failed", job, type(error).__name__
 
-    async def _judged(self, job: str) -> tuple[str, str] | None:
+    async def _judged(self, job: str) -> Judgement | None:
         known = await asyncio.to_thread(self._deps.store.job, job)
         if known is None:
             # A workflow that runs without our store's knowledge is not ours to end, one that does not run is not ours to know.
-            return "unknown", job
+            return "unknown", job, ""
         if known.state.ended:
             return await self._leftover(job, known, "left over after its end")
         described = await self._described(job)
@@ -107,19 +113,19 @@ class Sweeping:
             return await self._leftover(job, known, "its session is gone and its workflow does not revoke")
         return None
 
-    async def _leftover(self, job: str, known: JobView, why: str) -> tuple[str, str] | None:
+    async def _leftover(self, job: str, known: JobView, why: str) -> Judgement | None:
         if known.revocation.state in {RevocationState.NONE, RevocationState.CONFIRMED} and not await asyncio.to_thread(self._traces, job):
             return None
         result = await self._revoked(job, why)
-        return ("revoked", job) if result.confirmed else ("failed", f"{job}: {'; '.join(result.failures) or 'a second look is to come'}")
+        return ("revoked", job, "") if result.confirmed else _not_yet(job, result)
 
-    async def _lost(self, job: str, known: JobView) -> tuple[str, str]:
+    async def _lost(self, job: str, known: JobView) -> Judgement:
         unrecorded: tuple[Event, ...] = ()
         # A session that heard of its workflow's end has left its proof already.
         if known.revocation.state is not RevocationState.CONFIRMED or await asyncio.to_thread(self._traces, job):
             result = await self._revoked(job, "its workflow is gone")
             if not result.confirmed:
-                return "failed", f"{job}: {'; '.join(result.failures) or 'a second look is to come'}"
+                return _not_yet(job, result)
             unrecorded = result.events
         ended = event(
             EventType.JOB_ENDED,
@@ -130,7 +136,7 @@ class Sweeping:
             reason="its workflow closed without telling",
         )
         await asyncio.to_thread(self._deps.store.record, [*unrecorded, ended])
-        return "lost", job
+        return "lost", job, ""
 
     async def _revoked(self, job: str, why: str) -> revocation.RevocationResult:
         attempt = partial(revocation.revoke, self._deps, job, by="sweep", why=why, settled=False)
@@ -175,10 +181,13 @@ class Sweeping:
         return bool(self._deps.vault.prefix_accessors(job)) or bool(self._deps.targets.users_of(job))
 
     def _report(self, unknown: Iterable[str]) -> None:
-        jobs = sorted(unknown)
-        if jobs:
-            about = digest_of(jobs)
-            self._deps.store.record([event(EventType.SWEEP_REPORTED, UNATTRIBUTED, at=self._deps.now(), about=about, unknown=jobs)])
+        # Each once, by its own name: as a set they would be reported again whenever one of them comes or goes.
+        now = self._deps.now()
+        self._deps.store.record([event(EventType.SWEEP_REPORTED, UNATTRIBUTED, at=now, about=job, unknown=[job]) for job in unknown])
+
+    def _ordered(self, jobs: set[str]) -> list[str]:
+        """Return the jobs as they are looked at: some that are stuck never keep a sweep from all others."""
+        return [*_rotated(jobs - self._stuck), *_rotated(jobs & self._stuck)]
 
 
 async def _beat() -> None:
@@ -192,7 +201,11 @@ def _sees_to_it(pending: PendingActivityInfo) -> bool:
     return kind == "revoke_job" or (kind == "run_session" and not waits)
 
 
-def _rotated(jobs: set[str]) -> list[str]:
-    """Return the jobs from another place each time: some that are stuck never keep a sweep from all others."""
+def _not_yet(job: str, result: revocation.RevocationResult) -> Judgement:
+    return ("failed", job, "; ".join(result.failures)) if result.failures else ("waiting", job, "a second look is to come")
+
+
+def _rotated(jobs: AbstractSet[str]) -> list[str]:
+    """Return the jobs from another place each time, so that each comes first some time."""
     start = secrets.choice(sorted(jobs)) if jobs else ""
     return sorted(jobs, key=lambda job: (job < start, job))

@@ -147,7 +147,9 @@ FIELDS: dict[EventType, dict[str, str]] = {
     EventType.REVOCATION_STARTED: {"by": "session | compensation | guard | sweep | person | stranger", "why": "why"},
     EventType.REVOCATION_OVERDUE: {"by": "who tried", "failures": "each step that failed, as text", "attempt": "which attempt"},
     EventType.REVOCATION_CONFIRMED: {"by": "who confirmed", "proof": "what was looked at: prefix, leases, accessors, targets"},
-    EventType.SWEEP_REPORTED: {"unknown": "job ids in Vault that belong to no known job"},
+    EventType.SWEEP_REPORTED: {
+        "unknown": "id that something alive in Vault or in a target carries, of no known job; one entry for each, once"
+    },
     EventType.LEDGER_CHECKPOINTED: {"entries": "how many", "root": "Merkle root"},
 }
 """What each type's data holds. Tested against docs/ledger.md and against every event that tests record."""

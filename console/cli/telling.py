@@ -36,7 +36,7 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
     "revocation.started": lambda d: f"by {d['by']}{_because(d['why'])}",
     "revocation.overdue": lambda d: f"could not be completed (attempt {d['attempt']}): {_listed(d['failures'])}",
     "revocation.confirmed": lambda d: f"nothing of it is alive (seen by {d['by']})",
-    "sweep.reported": lambda d: f"in Vault, of no known job: {_listed(d['unknown'])}",
+    "sweep.reported": lambda d: f"alive in Vault or a target, of no known job: {_listed(d['unknown'])}",
 }
 
 
