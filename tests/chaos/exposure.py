@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import shutil
 import socket
@@ -30,6 +31,8 @@ from tests.shop import Login, Shop, access, spec
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "shop"
 SWITCHED = ("session", "compensation", "guard", "sweep")
 """The nets that a worker has; the fifth are Vault's and the target's own clocks."""
+ALL = "all"
+"""Every net works, as users have it."""
 STAYS = 'exec 3<>/dev/tcp/127.0.0.1/{port}; echo "$PGUSER $PGPASSWORD" >&3; read -r code <&3; exit "$code"'
 """A job that hands its login over and ends as it is told to."""
 TIMEOUT = 4
@@ -58,7 +61,7 @@ class Case:
     @property
     def off(self) -> str:
         """Which nets do not work for this job, as its label says."""
-        return ".".join(net for net in SWITCHED if net not in {self.net, "all"}) or "none"
+        return "none" if self.net == ALL else ".".join(net for net in SWITCHED if net != self.net)
 
     def __str__(self) -> str:
         return f"{self.net}-{self.ending.replace(' ', '-')}-{self.action}"
@@ -254,3 +257,87 @@ def laboratory(*, pause: float) -> Iterator[Lab]:
         shop = opened.enter_context(Shop.opened(rig.stack))
         ops, lead = (opened.enter_context(logged_in(rig.stack, name)) for name in ("ops", "lead"))
         yield opened.enter_context(Lab.opened(rig, shop, ops, lead, pause=pause))
+
+
+ORDINARY = ("success", "failure", "cancel", "kill", "timeout")
+ONE_BY_ONE: dict[str, tuple[str, ...]] = {
+    ALL: (*ORDINARY, "terminate", "delete", "terminate with guard"),
+    "session": (*ORDINARY, "terminate", "delete"),
+    "compensation": ORDINARY,
+    "guard": ("terminate", "delete"),
+}
+"""Endings that are over in seconds: each struck once the one before it is over."""
+SERVERS_GONE = (
+    ("vault", "worker and Temporal gone", ("temporal",)),
+    ("target", "worker, Temporal and Vault gone", ("temporal", "vault")),
+)
+BOTH = ("read", "write")
+Figures = dict[tuple[str, str, str], list[float]]
+
+
+def measured(lab: Lab, rounds: int) -> Figures:
+    """Return all exposures by net, ending and action; takes about ten minutes, most of it waiting for leases to end by themselves."""
+    figures: Figures = {}
+
+    def noted(held: Iterable[Struck]) -> None:
+        for item in held:
+            figures.setdefault((item.case.net, item.case.ending, item.case.action), []).append(item.exposure)
+
+    def lost_together(net: str, ending: str, event: Callable[[], object], held: list[Struck]) -> None:
+        struck_together(lab, held, event)
+        noted(held)
+        print(net, ending, [round(item.exposure, 2) for item in held], flush=True)  # noqa: T201 - a program that prints
+
+    def pair(net: str, ending: str) -> list[Struck]:
+        return lab.hold([Case(net, ending, action) for action in BOTH])
+
+    first = lab.rig.alone(labelled=True)
+    (slow,) = lab.hold([Case("sweep", "delete")])
+    lab.strike(slow)
+    for _ in range(rounds):
+        for case in _one_by_one():
+            (item,) = lab.hold([case])
+            lab.strike(item)
+            noted([item])
+        together = lab.hold([*(Case("sweep", "terminate", action) for action in BOTH), Case("sweep", "terminate with guard", "write")])
+        for item in together:
+            lab.strike(item)
+        noted(together)
+    noted([slow])
+    held = pair("compensation", "worker kill -9")
+    second = lab.rig.start(labelled=True)
+    lost_together("compensation", "worker kill -9", first.kill, held)
+    held = pair("compensation", "worker hangs")
+    lab.rig.start(labelled=True)
+    lost_together("compensation", "worker hangs", second.stop, held)
+    for net, ending, servers in SERVERS_GONE:
+        only, held = lab.rig.alone(labelled=True), pair(net, ending)
+        with lab.rig.frozen(*servers):
+            lost_together(net, ending, only.kill, held)
+    only = lab.rig.alone(labelled=True)
+    lost_together("session", "worker SIGTERM", only.terminate, pair("session", "worker SIGTERM"))
+    return figures
+
+
+def _one_by_one() -> Iterator[Case]:
+    for net, endings in ONE_BY_ONE.items():
+        for ending in endings:
+            for action in ("write",) if net == "guard" or ending == "terminate with guard" else BOTH:
+                yield Case(net, ending, action)
+
+
+def main() -> None:
+    """Measure and print the table of docs/reliability.md."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos.exposure", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3, help="how often each quick ending is struck; the worst is shown")
+    with laboratory(pause=0.01) as lab:
+        figures = measured(lab, parser.parse_args().rounds)
+    print("| net alone | ending | read, s | approved write, s |\n| --- | --- | --- | --- |")  # noqa: T201 - a program that prints
+    for net, ending in dict.fromkeys((net, ending) for net, ending, _ in figures):
+        worst = [figures.get((net, ending, action)) for action in BOTH]
+        shown = " | ".join(f"{max(seen):.2f}" if seen else "–" for seen in worst)
+        print(f"| {net} | {ending} | {shown} |")  # noqa: T201 - a program that prints
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,256 @@
+"""The sweep alone: what it revokes, what it leaves alone, and that nothing which is stuck, dies or speaks twice disturbs it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import wait
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import yaml
+from temporalio.client import Client, WorkflowExecutionStatus
+
+from activities.store import Store
+from justenough.ids import new_job_id
+from tests.chaos.agreement import assert_one_outcome
+from tests.chaos.exposure import ALL, ENDINGS, Case, Lab
+from tests.chaos.rig import Rig, until
+from tests.chaos.worker import LABEL
+from tests.people import Human
+from tests.shop import Login, Shop, access, spec
+
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
+
+LEFT_TO_IT = Case("sweep", "terminate")
+ORDINARY = Case(ALL, "terminate")
+Lost = list[tuple[str, tuple[Login, ...]]]
+REVOKES = "/v1/sys/leases/revoke/"
+
+
+@pytest.fixture(scope="module")
+def lab(rig: Rig, shop: Shop, ops: Human, lead: Human) -> Iterator[Lab]:
+    """Jobs whose labels leave them to the sweep."""
+    with Lab.opened(rig, shop, ops, lead, pause=0.1) as lab:
+        rig.alone(labelled=True)
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def lost() -> Lost:
+    """Jobs that tests have left to the sweep, with their logins: their second looks are waited for together, at the end."""
+    return []
+
+
+def swept(ops: Human) -> dict[str, Any]:
+    """Run a sweep, or wait for the end of the one that runs on somebody's request; return its report."""
+    report: dict[str, Any] = ops.api.post("sweep", timeout=90).raise_for_status().json()
+    return report
+
+
+@contextmanager
+def stranger(shop: Shop, job: str) -> Iterator[Login]:
+    """Issue a login under a job's name past every console, as another installation on the same Vault would."""
+    with shop.admin() as vault:
+        role = f"je-job-{job}"
+        made = {"allowed_policies_glob": ["je-grant-*"], "allowed_entity_aliases": ["je-scope-*"], "orphan": True, "token_type": "service"}
+        vault.post(f"auth/token/roles/{role}", json=made).raise_for_status()
+        asked = {"policies": ["je-grant-orders-db-read"], "display_name": job, "ttl": "5m", "entity_alias": "je-scope-tenant-acme"}
+        token = vault.post(f"auth/token/create/{role}", json=asked).raise_for_status().json()["auth"]["client_token"]
+        given = vault.get("database/creds/orders-read-acme", headers={"X-Vault-Token": token}).raise_for_status().json()
+        yield Login(given["data"]["username"], given["data"]["password"])
+        vault.put(f"sys/leases/revoke/{given['lease_id']}", json={"sync": True}).raise_for_status()
+        vault.post("auth/token/revoke", json={"token": token}).raise_for_status()
+        vault.delete(f"auth/token/roles/{role}").raise_for_status()
+
+
+def foreign_workflow(shop: Shop, job: str, *, end: bool = False) -> WorkflowExecutionStatus | None:
+    """Have another installation's queue run a workflow of this id, or end it; return what it was until now."""
+
+    async def acted() -> WorkflowExecutionStatus | None:
+        client = await Client.connect(str(shop.stack.temporal))
+        if not end:
+            await client.start_workflow("Job", {}, id=job, task_queue="justenough-other")
+            return None
+        handle = client.get_workflow_handle(job)
+        found = (await handle.describe()).status
+        await handle.terminate("a test's end")
+        return found
+
+    return asyncio.run(acted())
+
+
+def reported(rig: Rig, job: str) -> int:
+    """Return how often the ledger tells of something alive that belongs to no known job."""
+    store = Store(rig.settings.store_url)
+    entries = store.ledger(job="-", limit=1000).items
+    store.close()
+    return sum(job in entry.data["unknown"] for entry in entries if entry.type == "sweep.reported")
+
+
+def types(ops: Human, job: str) -> list[str]:
+    return [entry["type"] for entry in ops.ledger(job)]
+
+
+def test_another_installations_is_left_alone_and_what_no_store_knows_is_reported_once(lab: Lab, ops: Human, shop: Shop, rig: Rig) -> None:
+    theirs, nobodys, beside = (new_job_id(name, now=datetime.now(UTC)) for name in ("other", "dev", "dev"))
+    with stranger(shop, theirs) as their_login, stranger(shop, nobodys) as nobodys_login:
+        foreign_workflow(shop, theirs)
+        assert nobodys in swept(ops)["unknown"]
+        with stranger(shop, beside):
+            # It comes and goes: that is no reason to report the other one again.
+            assert {nobodys, beside} <= set(swept(ops)["unknown"])
+        again = swept(ops)
+        assert theirs not in [*again["unknown"], *again["revoked"], *again["lost"]]
+        assert (reported(rig, nobodys), reported(rig, beside), reported(rig, theirs)) == (1, 1, 0)
+        assert all(map(lab.opens, (their_login, nobodys_login)))
+        assert all(map(shop.tokens_of, (theirs, nobodys)))
+        assert foreign_workflow(shop, theirs, end=True) is WorkflowExecutionStatus.RUNNING
+
+
+def test_a_job_that_starts_while_a_sweep_looks_is_not_taken_for_a_leftover(lab: Lab, ops: Human, rig: Rig) -> None:
+    looking = rig.gate.hold("/v1/sys/leases/lookup/auth/token/create/?$", method="LIST", once=True)
+    asked = lab.watchers.submit(swept, ops)
+    looking.came()
+    (item,) = lab.hold([ORDINARY])
+    looking.release()
+    looking.passed()
+    for report in (asked.result(60), swept(ops)):
+        assert item.job not in [*report["unknown"], *report["revoked"], *report["lost"]]
+    assert lab.opens(item.login)
+    assert "revocation.started" not in types(ops, item.job)
+    item.line.sendall(b"0\n")
+    assert ops.until(item.job)["state"] == "succeeded"
+
+
+def test_what_is_stuck_keeps_nobody_else_and_a_sweep_that_dies_is_followed_by_another(lab: Lab, shop: Shop, rig: Rig, lost: Lost) -> None:
+    stuck, taken, *others = held = lab.hold([LEFT_TO_IT] * 3)
+    rig.gate.hold(REVOKES, method="PUT", job=stuck.job)
+    for item in held:
+        lab.strike(item)
+    foreign_workflow(shop, taken.job)
+    wait([item.refused for item in (taken, *others)], timeout=60)
+    assert max(item.exposure for item in (taken, *others)) < 30
+    assert lab.opens(stuck.login)
+    # The sweep that is stuck with it dies.
+    rig.alone(labelled=True)
+    rig.gate.release_all()
+    assert stuck.exposure < 50
+    # Another's workflow under the name of a job of ours says that ours has closed, and is not ours to end.
+    assert foreign_workflow(shop, taken.job, end=True) is WorkflowExecutionStatus.RUNNING
+    lost += [(item.job, (item.login,)) for item in held if item is not taken]
+
+
+@pytest.mark.parametrize("many", [3, pytest.param(20, marks=pytest.mark.long)])
+def test_a_target_that_hangs_keeps_nobody_from_ending_what_lies_elsewhere(
+    many: int, lab: Lab, ops: Human, shop: Shop, rig: Rig, lost: Lost
+) -> None:
+    off = {LABEL: LEFT_TO_IT.off}
+    elsewhere = ops.launch(spec("sleep 300", access("helpdesk-api", deliver={"env": {"TOKEN": "token"}}), labels=off))
+    there = lab.hold([LEFT_TO_IT] * many)
+    until(lambda: bool(shop.tokens_of(elsewhere)), "what lies elsewhere is issued")
+    rig.postgres.hang()
+    lab.workflow(lambda handle: handle.terminate("a test"), *(item.job for item in there), elsewhere)
+    until(lambda: not shop.tokens_of(elsewhere), "what lies elsewhere is ended", within=30 if many < 8 else 120)
+    assert all(lab.opens(item.login) for item in there)
+    rig.postgres.open()
+    for item in there:
+        item.ended = time.monotonic()
+        lab.watch(item)
+    assert max(item.exposure for item in there) < 60
+    lost += [(elsewhere, ()), *((item.job, (item.login,)) for item in there)]
+
+
+def test_a_restored_temporal_that_knows_no_running_job_costs_none_its_access(lab: Lab, ops: Human, shop: Shop, rig: Rig) -> None:
+    (item,) = lab.hold([ORDINARY])
+    # The worker that has the session hears nothing of it; another, for which Temporal is there, sweeps.
+    rig.temporal.close()
+    ENDINGS["delete"](lab, item)
+    other = rig.start(JUSTENOUGH_TEMPORAL_ADDRESS=str(rig.stack.temporal))
+    for _ in range(2):
+        report = swept(ops)
+        assert item.job not in [*report["unknown"], *report["revoked"], *report["lost"]]
+    assert lab.opens(item.login)
+    assert "revocation.started" not in types(ops, item.job)
+    item.line.sendall(b"0\n")
+    item.ended = time.monotonic()
+    lab.watch(item)
+    assert item.exposure < 10
+    # Only now is there evidence: its session has closed its claim.
+    assert ops.until(item.job)["state"] == "lost"
+    rig.temporal.open()
+    other.kill()
+    assert_one_outcome(ops, shop, item.job, item.login)
+
+
+def test_guard_sweeps_and_a_late_session_tell_one_outcome(lab: Lab, ops: Human, shop: Shop, rig: Rig) -> None:
+    held = lab.hold([Case(ALL, "terminate", action) for action in ("read", "write")])
+    rig.temporal.close()
+    other = rig.start(JUSTENOUGH_TEMPORAL_ADDRESS=str(rig.stack.temporal))
+    for item in held:
+        lab.strike(item)
+    several = [lab.watchers.submit(another_sweep, shop, number) for number in range(3)]
+    for item in held:
+        assert item.exposure < 30
+    # While guard and sweeps wait for their second look, both sessions hear of it too.
+    rig.temporal.open()
+    for sweep in several:
+        sweep.result(60)
+    for item in held:
+        assert ops.until(item.job, within=60)["state"] == "lost"
+    swept(ops)
+    other.kill()
+    for item in held:
+        assert_one_outcome(ops, shop, item.job, item.login)
+
+
+def another_sweep(shop: Shop, number: int) -> None:
+    """Run a sweep beside those that run: whoever may write to Temporal can."""
+
+    async def run() -> None:
+        client = await Client.connect(str(shop.stack.temporal))
+        await client.execute_workflow("Sweep", id=f"a-test's-sweep-{number}", task_queue="justenough-dev")
+
+    asyncio.run(run())
+
+
+def test_what_only_time_can_end_is_told_expired_once_its_time_is_over(lab: Lab, ops: Human, shop: Shop) -> None:
+    catalog = shop.config / "catalog.yaml"
+    before = catalog.read_text()
+    edited = yaml.safe_load(before)
+    edited["resources"]["orders-db"]["actions"]["read"]["revocable"] = "on_expiry"
+    catalog.write_text(json.dumps(edited))
+    try:
+        job = launched_under_the_edited_catalog(ops)
+        seen = ops.until(job)
+        assert seen["state"] == "succeeded"
+        until(lambda: ops.job(job)["credentials"][0]["state"] == "expired", "the credential is told expired", within=40)
+    finally:
+        catalog.write_text(before)
+    told = [entry for entry in ops.ledger(job) if entry["type"] == "credential.expired"]
+    assert len(told) == 1
+    assert datetime.fromisoformat(told[0]["at"]) >= datetime.fromisoformat(ops.job(job)["credentials"][0]["expires_at"])
+    assert shop.users_of(job) == []
+
+
+def launched_under_the_edited_catalog(ops: Human) -> str:
+    """Launch a job that holds what only time can end, once the worker has read the edit: it looks at its files every half second."""
+    for _ in range(50):
+        job = ops.launch(spec("true", access(ttl="4s")))
+        if ops.until(job)["requests"][0]["revocable"] == "on_expiry":
+            return job
+    pytest.fail("the edited catalog was never read")
+
+
+def test_each_job_that_was_left_to_the_sweep_is_told_lost_once(ops: Human, shop: Shop, lost: Lost) -> None:
+    assert lost, "the tests above leave them"
+    for job, logins in lost:
+        seen = ops.until(job, within=90)
+        assert (seen["state"], types(ops, job).count("job.ended")) == ("lost", 1)
+        assert seen["revocation"]["state"] == "confirmed"
+        assert [login.user for login in logins if shop.opens_for(login)] == []
+        assert (shop.users_of(job), shop.tokens_of(job), shop.leases_alive(seen)) == ([], [], [])
