@@ -43,16 +43,15 @@ class Ending:
     def revoke_job(self, wanted: RevokeInput) -> RevokeResult:
         """Revoke everything of a job until it is seen dead, or for as many attempts as were asked for."""
         self._check(wanted.job)
-        if wanted.by == "guard" and self._proven(wanted.job):
-            return RevokeResult(confirmed=True)
         with _beating():
             return self._until_dead(wanted)
 
     def _until_dead(self, wanted: RevokeInput) -> RevokeResult:
         started, attempt, pause = time.monotonic(), 0, PAUSE
         while True:
-            if activity.is_cancelled() and self._proven(wanted.job):
-                # Its workflow is gone, and whoever took the job over has its proof: trying again would make it doubtful anew.
+            # Before each attempt of a guard's, and of a workflow's that is gone: where whoever took the job over has its proof, trying again
+            # would make it doubtful anew.
+            if (wanted.by == "guard" or activity.is_cancelled()) and self._proven(wanted.job):
                 return RevokeResult(confirmed=True)
             attempt += 1
             # Only a session knows that nothing is in flight; an argument that says so may be a stranger's.
@@ -80,9 +79,13 @@ class Ending:
 
     def _proven(self, job: str) -> bool:
         """Whether the session, or whoever revoked after it, has left its proof, and Vault agrees: the ordinary ending of a guarded job."""
-        known = self._deps.store.job(job)
-        proven = known is not None and known.revocation.state is RevocationState.CONFIRMED
-        return proven and not self._deps.vault.prefix_accessors(job)
+        try:
+            known = self._deps.store.job(job)
+            proven = known is not None and known.revocation.state is RevocationState.CONFIRMED
+            return proven and not self._deps.vault.prefix_accessors(job)
+        except RetryLater:
+            # What cannot be read is no proof, and revoking does not wait for it.
+            return False
 
     @activity.defn
     def prove_job(self, job: str) -> ProofReport:

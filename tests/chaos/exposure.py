@@ -291,7 +291,7 @@ def measured(lab: Lab, rounds: int) -> Figures:
     def pair(net: str, ending: str) -> list[Struck]:
         return lab.hold([Case(net, ending, action) for action in BOTH])
 
-    first = lab.rig.alone(labelled=True)
+    first = lab.rig.only(labelled=True)
     (slow,) = lab.hold([Case("sweep", "delete")])
     lab.strike(slow)
     for _ in range(rounds):
@@ -311,10 +311,10 @@ def measured(lab: Lab, rounds: int) -> Figures:
     lab.rig.start(labelled=True)
     lost_together("compensation", "worker hangs", second.stop, held)
     for net, ending, servers in SERVERS_GONE:
-        only, held = lab.rig.alone(labelled=True), pair(net, ending)
+        only, held = lab.rig.only(labelled=True), pair(net, ending)
         with lab.rig.frozen(*servers):
             lost_together(net, ending, only.kill, held)
-    only = lab.rig.alone(labelled=True)
+    only = lab.rig.only(labelled=True)
     lost_together("session", "worker SIGTERM", only.terminate, pair("session", "worker SIGTERM"))
     return figures
 

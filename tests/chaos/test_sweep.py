@@ -36,7 +36,7 @@ REVOKES = "/v1/sys/leases/revoke/"
 def lab(rig: Rig, shop: Shop, ops: Human, lead: Human) -> Iterator[Lab]:
     """Jobs whose labels leave them to the sweep."""
     with Lab.opened(rig, shop, ops, lead, pause=0.1) as lab:
-        rig.alone(labelled=True)
+        rig.only(labelled=True)
         yield lab
 
 
@@ -137,7 +137,7 @@ def test_what_is_stuck_keeps_nobody_else_and_a_sweep_that_dies_is_followed_by_an
     assert max(item.exposure for item in (taken, *others)) < 30
     assert lab.opens(stuck.login)
     # The sweep that is stuck with it dies.
-    rig.alone(labelled=True)
+    rig.only(labelled=True)
     rig.gate.release_all()
     assert stuck.exposure < 50
     # Another's workflow under the name of a job of ours says that ours has closed, and is not ours to end.
