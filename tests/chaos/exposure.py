@@ -61,7 +61,8 @@ class Case:
     @property
     def off(self) -> str:
         """Which nets do not work for this job, as its label says."""
-        return "none" if self.net == ALL else ".".join(net for net in SWITCHED if net != self.net)
+        # A kill cuts access first, before any net: switched off too, it leaves that to the net.
+        return "none" if self.net == ALL else ".".join(["person", *(net for net in SWITCHED if net != self.net)])
 
     def __str__(self) -> str:
         return f"{self.net}-{self.ending.replace(' ', '-')}-{self.action}"

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import wait
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
 
 from tests.chaos.exposure import SWITCHED, Case, Lab, Struck, struck_together
-from tests.chaos.rig import Rig, Worker
+from tests.chaos.rig import Rig, Worker, until
 from tests.chaos.worker import LABEL
 from tests.people import Human
 from tests.shop import Shop, access, spec
@@ -75,7 +76,15 @@ def ended(rig: Rig, shop: Shop, ops: Human, lead: Human) -> Iterator[dict[Case, 
     with Lab.opened(rig, shop, ops, lead, pause=0.1) as lab:
         struck = strike_all(lab)
         rig.worker()
-        yield {item.case: Ended(item, ops.until(item.job, within=120)) for item in struck}
+        for item in struck:
+            ops.until(item.job, within=120)
+            # A sweep and a guard may both be at it: who comes second looks twice again.
+            until(partial(is_confirmed, ops, item.job), f"{item.case} is confirmed")
+        yield {item.case: Ended(item, ops.job(item.job)) for item in struck}
+
+
+def is_confirmed(ops: Human, job: str) -> bool:
+    return bool(ops.job(job)["revocation"]["state"] == "confirmed")
 
 
 def strike_all(lab: Lab) -> list[Struck]:
