@@ -186,7 +186,12 @@ async def test_without_vault_nobody_is_let_in_and_nothing_breaks(served: Served,
             assert (await http.get("/livez")).status_code == 200
             ready = await http.get("/readyz")
             assert ready.status_code == 503
-            assert {check["name"]: check["ok"] for check in ready.json()["checks"]} == {"store": True, "temporal": True, "vault": False}
+            assert {check["name"]: check["ok"] for check in ready.json()["checks"]} == {
+                "store": True,
+                "temporal": True,
+                "vault": False,
+                "workers": False,
+            }
 
 
 async def _published(settings: Settings) -> list[dict[str, Any]]:
