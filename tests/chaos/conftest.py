@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.chaos.administrator import Administrator
 from tests.chaos.rig import Rig, Worker, rigged
 from tests.people import Human, logged_in
 from tests.shop import Shop, Witness
@@ -63,6 +64,13 @@ def shop(rig: Rig) -> Iterator[Shop]:
     """The shop as its database's owner sees it, past every door."""
     with Shop.opened(rig.stack) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def administrator(rig: Rig) -> Iterator[Administrator]:
+    """Somebody with every right on Temporal."""
+    with Administrator.of(rig.stack) as administrator:
+        yield administrator
 
 
 @pytest.fixture

@@ -130,12 +130,6 @@ class Rig:
         self._bury()
         return self.workers[0] if self.workers else self.start()
 
-    def strike(self, verb: str, workflow: str) -> bool:
-        """Terminate, delete or cancel a workflow behind our back, as an administrator of Temporal can; return whether Temporal did."""
-        temporal = Path(sys.executable).with_name("temporal")
-        command = [str(temporal), "workflow", verb, "--workflow-id", workflow, "--address", str(self.stack.temporal)]
-        return subprocess.run(command, check=False, capture_output=True).returncode == 0
-
     def signal(self, name: str, workflow: str) -> None:
         """Send a signal past the console, as it does where it can still write its own store."""
         temporal = Path(sys.executable).with_name("temporal")

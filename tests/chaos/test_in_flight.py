@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.chaos.administrator import Administrator
 from tests.chaos.rig import Rig, until
 from tests.people import Human
 from tests.shop import Shop, access, spec
@@ -53,13 +54,15 @@ def assert_landed_and_dead(rig: Rig, shop: Shop, seen: dict[str, Any]) -> None:
 
 
 @pytest.mark.usefixtures("worker")
-def test_an_issue_that_lands_while_its_job_is_stopped_is_dead_when_the_job_is_closed(rig: Rig, ops: Human, shop: Shop) -> None:
+def test_an_issue_that_lands_while_its_job_is_stopped_is_dead_when_the_job_is_closed(
+    rig: Rig, ops: Human, shop: Shop, administrator: Administrator
+) -> None:
     with slow(shop, "orders-read-globex"):
         jobs = {how: ops.launch(globex()) for how in ("cancelled", "killed", "lost")}
         until_in_flight(rig, jobs.values())
         assert ops.api.post(f"jobs/{jobs['cancelled']}/cancel").status_code == 202
         assert ops.api.post(f"jobs/{jobs['killed']}/kill").status_code == 202
-        assert rig.strike("terminate", jobs["lost"])
+        administrator.terminate(jobs["lost"])
         ended = {how: ops.until(job) for how, job in jobs.items()}
     assert {how: seen["state"] for how, seen in ended.items()} == {how: how for how in jobs}
     for seen in ended.values():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,11 +12,13 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, multiple, precondition, rule, run_state_machine_as_test
+from temporalio.service import RPCError
 
-from tests.chaos.agreement import assert_one_outcome, told_by_temporal
+from tests.chaos.administrator import EARLY, Administrator
+from tests.chaos.agreement import assert_one_outcome
 from tests.chaos.rig import Rig
 from tests.people import ENDED, Human
-from tests.shop import Login, Shop, spec
+from tests.shop import Shop, spec
 
 pytestmark = pytest.mark.servers
 
@@ -52,6 +55,7 @@ class World:
     shop: Shop
     ops: Human
     lead: Human
+    administrator: Administrator
     jobs: list[str] = field(default_factory=list)
 
 
@@ -92,15 +96,19 @@ class Storm(RuleBasedStateMachine):
     def stop(self, job: str, how: str) -> None:
         self.world.ops.api.post(f"jobs/{job}/{how}")
 
-    @rule(job=consumes(jobs), what=st.sampled_from(["job", "guard", "both", "delete"]))
+    @rule(job=consumes(jobs), what=st.sampled_from(["job", "guard", "both", "delete", "reset"]))
     def strike_workflow(self, job: str, what: str) -> None:
-        rig = self.world.rig
-        if what in {"guard", "both"}:
-            rig.strike("terminate", f"{job}-guard")
-        if what in {"job", "both"}:
-            rig.strike("terminate", job)
-        if what == "delete":
-            rig.strike("delete", job)
+        administrator = self.world.administrator
+        strikes = {
+            "guard": lambda: administrator.terminate(f"{job}-guard"),
+            "job": lambda: administrator.terminate(job),
+            "both": lambda: administrator.terminate_together(job, f"{job}-guard"),
+            "delete": lambda: administrator.delete(job),
+            "reset": lambda: administrator.reset(job, to=EARLY),
+        }
+        # There may be no guard, or nothing left to strike.
+        with suppress(RPCError):
+            strikes[what]()
 
     @rule(job=jobs)
     def revoke_one(self, job: str) -> None:
@@ -157,7 +165,7 @@ class Storm(RuleBasedStateMachine):
                 rig.start(ready=False)
             time.sleep(0.5)
         for job in mine:
-            assert_one_outcome(self.world.ops, self.world.shop, job, *self.logins(job))
+            assert_one_outcome(self.world.ops, self.world.shop, job, *rig.gate.logins(job))
 
     def settled(self, job: str) -> bool:
         """Whether a job has ended; one that waits for people or sleeps is cancelled."""
@@ -171,16 +179,13 @@ class Storm(RuleBasedStateMachine):
         """Return what is known of a job that does not end."""
         seen = self.world.ops.job(job)
         told = [f"{entry['at'][11:23]} {entry['type']} {entry['data'].get('by', '')}" for entry in self.world.ops.ledger(job)]
-        return [seen["state"], *seen["revocation"]["failures"], *told, str(told_by_temporal(self.world.shop, job))]
-
-    def logins(self, job: str) -> list[Login]:
-        return self.world.rig.gate.logins(job)
+        return [seen["state"], *seen["revocation"]["failures"], *told, str(self.world.administrator.status(job))]
 
 
 @pytest.fixture
-def storm(rig: Rig, shop: Shop, ops: Human, lead: Human) -> type[Storm]:
+def storm(rig: Rig, shop: Shop, ops: Human, lead: Human, administrator: Administrator) -> type[Storm]:
     """A machine on this rig."""
-    return type("Storm", (Storm,), {"world": World(rig, shop, ops, lead)})
+    return type("Storm", (Storm,), {"world": World(rig, shop, ops, lead, administrator)})
 
 
 @pytest.mark.timeout(600)

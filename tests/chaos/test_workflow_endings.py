@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from temporalio.client import WorkflowExecutionStatus
 
 from tests.chaos.administrator import Administrator
+from tests.chaos.agreement import assert_one_story, endings
 from tests.chaos.cases import CASES, MENDED, REFUSED, STAND, Struck, strike_all
 from tests.chaos.rig import Rig
 from tests.chaos.steps import staged
@@ -16,12 +16,6 @@ from tests.people import Human
 from tests.shop import Shop
 
 pytestmark = pytest.mark.servers
-
-
-@pytest.fixture(scope="module")
-def administrator(rig: Rig) -> Iterator[Administrator]:
-    with Administrator.of(rig.stack) as administrator:
-        yield administrator
 
 
 @pytest.fixture(scope="module")
@@ -36,22 +30,6 @@ def mended(rig: Rig, struck: Struck) -> Struck:
     """The same, with a worker that has no bug over which a workflow stumbles."""
     rig.only(**MENDED)
     return struck
-
-
-def endings(ops: Human, job: str) -> list[dict[str, Any]]:
-    """Return what the ledger says of a job's end."""
-    return [entry["data"] for entry in ops.ledger(job) if entry["type"] == "job.ended"]
-
-
-def assert_one_story(seen: dict[str, Any], ops: Human, administrator: Administrator) -> None:
-    """Fail unless store, ledger and Temporal agree on how a job ended."""
-    assert endings(ops, seen["id"]) == [{name: seen[name] for name in ("state", "exit_code", "reason")}]
-    status = administrator.status(seen["id"])
-    assert status is not WorkflowExecutionStatus.RUNNING
-    if status is WorkflowExecutionStatus.COMPLETED:
-        assert administrator.result(seen["id"])["state"] == seen["state"]
-    else:
-        assert seen["state"] == "lost"
 
 
 @pytest.mark.parametrize("name", STAND)
