@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -13,24 +15,41 @@ from temporalio.testing import ActivityEnvironment
 from activities.ending import PAUSE, Ending, NotConfirmed, NotOurs
 from activities.revocation import revoke
 from activities.sweeping import Sweeping
+from activities.targets import Asked, Look, Targets
 from justenough.messages import RevokeInput
 from tests.activities.shop import Desk
 
 pytestmark = pytest.mark.servers
 
 
-def test_a_revocation_heartbeats_also_while_a_target_hangs(at: Desk) -> None:
+class Slow(Targets):
+    """Targets that are looked at only once a test says so."""
+
+    def __init__(self, at: Desk, go: threading.Event) -> None:
+        super().__init__(at.deps.vault, lambda: at.deps.config.current().catalog, installation=at.deps.settings.installation)
+        self._go = go
+
+    def look(self, job: str, asked: Asked | None = None) -> Look:
+        assert self._go.wait(30), "no heartbeat came while it hung"
+        return super().look(job, asked)
+
+
+def test_a_revocation_heartbeats_also_while_one_of_its_steps_hangs(at: Desk) -> None:
     job = at.job()
     at.issue(job)
-    environment, beats = ActivityEnvironment(), list[object]()
-    environment.on_heartbeat = lambda *details: beats.append(details)
-    at.shop.door.hang()
+    environment, beats, go = ActivityEnvironment(), list[object](), threading.Event()
+
+    def beat(*details: object) -> None:
+        beats.append(details)
+        if len(beats) == 2:
+            go.set()
+
+    environment.on_heartbeat = beat
+    targets = Slow(at, go)
     wanted = RevokeInput(job=job, by="compensation", why="its worker died", attempts=1)
-    result = environment.run(Ending(at.deps).revoke_job, wanted)
-    assert not result.confirmed
-    assert result.failures
-    assert len(beats) >= 2
-    at.shop.door.open()
+    environment.run(Ending(replace(at.deps, targets=targets)).revoke_job, wanted)
+    assert at.shop.users_of(job) == []
+    targets.close()
 
 
 def test_what_is_no_job_of_this_installation_is_not_revoked(at: Desk) -> None:
