@@ -22,7 +22,7 @@ from justenough.approval import Ladder
 from justenough.catalog import problems_of, resolved_issue
 from justenough.errors import NotFound
 from justenough.events import Event, EventType, event
-from justenough.facts import AccessContext, JobFacts, Phase
+from justenough.facts import AccessContext, Facts, JobFacts, Phase
 from justenough.ids import job_of, request_id
 from justenough.messages import (
     AnswersInput,
@@ -70,7 +70,10 @@ class Deciding:
         decided = tuple(self._decided(order, verified))
         deps.store.record(self._facts(order, verified, decided))
         return Decided(
-            requester=verified.person.id, timeout=verified.spec.run.timeout, environment=verified.spec.environment, requests=decided
+            requester=verified.person.id,
+            timeout=verified.spec.run.timeout,
+            environment=verified.spec.environment,
+            requests=tuple(request for request, _ in decided),
         )
 
     @activity.defn
@@ -151,15 +154,15 @@ class Deciding:
             return Closed(state=closing.state, exit_code=closing.exit_code, reason=closing.reason)
         return Closed(state=job.state, exit_code=job.exit_code, reason=job.reason)
 
-    def _decided(self, order: JobInput, verified: VerifiedOrder) -> Iterator[DecidedRequest]:
+    def _decided(self, order: JobInput, verified: VerifiedOrder) -> Iterator[tuple[DecidedRequest, Facts]]:
         held = Held()
         for number, access in enumerate(verified.spec.access, start=1):
-            decision = decide(self._deps, order.job, verified, access, held=held, phase="start")
+            decision, facts = answered(self._deps, order.job, verified, access, held=held, phase="start")
             resource = self._deps.config.current().catalog.resources[access.resource]
             if decision.outcome != "denied":
                 # What comes later in the spec is decided as if this one had been issued: chaining rules hold in any order.
                 held = held.issued(access.resource, access.action, resource.sensitivity)
-            yield DecidedRequest(
+            request = DecidedRequest(
                 id=request_id(order.job, number),
                 number=number,
                 resource=access.resource,
@@ -170,6 +173,7 @@ class Deciding:
                 digest=(digest := digest_for(self._deps, verified, access, bundle=order.bundle, tier=decision.tier)),
                 ladder=self._ladder(order.job, number, access, decision, digest, requester=verified.person.id),
             )
+            yield request, facts
 
     def _ladder(self, job: str, number: int, access: Access, decision: Decision, digest: str, *, requester: str) -> Ladder | None:
         if decision.outcome != "needs_approval":
@@ -185,11 +189,11 @@ class Deciding:
             ttl=access.ttl,
         )
 
-    def _facts(self, order: JobInput, verified: VerifiedOrder, decided: tuple[DecidedRequest, ...]) -> Iterator[Event]:
+    def _facts(self, order: JobInput, verified: VerifiedOrder, decided: tuple[tuple[DecidedRequest, Facts], ...]) -> Iterator[Event]:
         now, current = self._deps.now(), self._deps.config.current()
         yield from ordered(self._deps, order, verified)
-        for request in decided:
-            yield decided_event(order.job, request.id, request.decision, request.digest, phase="start", at=now)
+        for request, facts in decided:
+            yield decided_event(order.job, request.id, request.decision, request.digest, facts=facts, phase="start", at=now)
             if request.ladder:
                 yield event(
                     EventType.APPROVAL_OPENED,
@@ -271,12 +275,17 @@ class Deciding:
 
 def decide(deps: Deps, job: str, verified: VerifiedOrder, access: Access, *, held: Held, phase: Phase) -> Decision:
     """Return what policy says of one request now."""
+    return answered(deps, job, verified, access, held=held, phase=phase)[0]
+
+
+def answered(deps: Deps, job: str, verified: VerifiedOrder, access: Access, *, held: Held, phase: Phase) -> tuple[Decision, Facts]:
+    """Return what policy says of one request now, and what it was asked."""
     current = deps.config.current()
     facts = JobFacts(id=job, spec=verified.spec, requester=verified.person.id, requester_groups=verified.person.groups)
     context = AccessContext(phase=phase, ttl_seconds=access.ttl, reason=access.reason, held=held)
-    return current.policies.decide(
-        facts, access.resource, current.catalog.resources[access.resource], access.action, context=context, top=current.tiers.top
-    )
+    resource = current.catalog.resources[access.resource]
+    decision = current.policies.decide(facts, access.resource, resource, access.action, context=context, top=current.tiers.top)
+    return decision, Facts.of(facts, access.resource, resource, access.action, context)
 
 
 def digest_for(deps: Deps, verified: VerifiedOrder, access: Access, *, bundle: str | None, tier: int) -> str:

@@ -16,6 +16,7 @@ from activities.verification import VerifiedOrder
 from justenough.access import Decision
 from justenough.approval import Answer, Ladder
 from justenough.events import FIELDS, Event, EventType, event
+from justenough.facts import Facts
 from justenough.ids import REQUEST_ID, request_id
 from justenough.messages import JobInput
 from justenough.statements import digest_of
@@ -70,8 +71,8 @@ def submitted(order: JobInput, verified: VerifiedOrder, *, at: Any) -> Event:
     )
 
 
-def decided_event(job: str, request: str, decision: Decision, digest: str, *, phase: str, at: Any) -> Event:
-    """Return the event of one decision with its reasons."""
+def decided_event(job: str, request: str, decision: Decision, digest: str, *, facts: Facts, phase: str, at: Any) -> Event:
+    """Return the event of one decision with its reasons, and what it was made from."""
     return event(
         EventType.ACCESS_DECIDED,
         job,
@@ -85,6 +86,7 @@ def decided_event(job: str, request: str, decision: Decision, digest: str, *, ph
         policy_digest=decision.policy_digest,
         digest=digest,
         errors=list(decision.errors),
+        facts=facts.model_dump(mode="json"),
     )
 
 

@@ -87,6 +87,7 @@ FIELDS: dict[EventType, dict[str, str]] = {
         "policy_digest": "digest of the policy set",
         "digest": "the request's digest, which approvers sign",
         "errors": "evaluation errors",
+        "facts": "what was asked of policy, beside the order: see below",
     },
     EventType.ACCESS_WITHDRAWN: {"request": "request id", "why": "why it was withdrawn"},
     EventType.APPROVAL_OPENED: {"request": "request id", "tier": "tier", "respond_by": "until when", "quorum": "how many people"},

@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import cedarpy
 
 from justenough.access import Action, Held, Sensitivity
 from justenough.catalog import Resource
 from justenough.errors import Problem
+from justenough.model import Message
 from justenough.spec import JobSpec, Run
 
 OPTIONAL_CONTEXT = ("touched_external",)
@@ -45,6 +46,50 @@ class AccessContext:
     reason: str
     held: Held = field(default_factory=Held)
     break_glass: bool = False
+
+
+class Facts(Message):
+    """What one decision was made from, beside the job's order: recorded with it, so that it can be made again (justenough/replay.py)."""
+
+    resource: str
+    action: Action
+    environment: str
+    """The resource's, as are the next three: as the catalog had them."""
+    sensitivity: Sensitivity
+    external: bool
+    owner: str
+    requester_groups: tuple[str, ...]
+    phase: Phase
+    ttl: int
+    """Seconds."""
+    held: tuple[str, ...] = ()
+    touched: Sensitivity = Sensitivity.PUBLIC
+    touched_resources: tuple[str, ...] = ()
+    break_glass: bool = False
+
+    @classmethod
+    def of(cls, job: JobFacts, name: str, resource: Resource, action: Action, context: AccessContext) -> Self:
+        """Return the facts of one question to policy."""
+        return cls(
+            resource=name,
+            action=action,
+            environment=resource.environment,
+            sensitivity=resource.sensitivity,
+            external=resource.external,
+            owner=resource.owner,
+            requester_groups=tuple(sorted(job.requester_groups)),
+            phase=context.phase,
+            ttl=context.ttl_seconds,
+            held=tuple(sorted(context.held.held)),
+            touched=context.held.touched,
+            touched_resources=tuple(sorted(context.held.touched_resources)),
+            break_glass=context.break_glass,
+        )
+
+    def context(self, reason: str) -> AccessContext:
+        """Return the circumstances as policy is asked about them."""
+        held = Held(held=frozenset(self.held), touched=self.touched, touched_resources=frozenset(self.touched_resources))
+        return AccessContext(self.phase, self.ttl, reason, held, self.break_glass)
 
 
 def job_attributes(job: JobFacts) -> Attributes:

@@ -35,7 +35,7 @@ from justenough.facts import (
 )
 from justenough.folding import ANY, Question, folded_policy, mentioned
 
-__all__ = ["AccessContext", "JobFacts", "Phase", "PolicySet"]
+__all__ = ["AccessContext", "JobFacts", "Phase", "PolicySet", "Remainder", "Weighed"]
 
 TOP = 3
 TIERS = range(TOP + 1)
@@ -46,11 +46,27 @@ MAX_PREPARED = 4096
 
 
 @dataclass(frozen=True, slots=True)
+class Remainder:
+    """What is left of a policy for one action on one resource, at some tiers."""
+
+    rule: Rule
+    tiers: frozenset[int]
+    template: pst.Template
+
+    @property
+    def unconditional(self) -> bool:
+        """Whether it holds whoever asks, whatever the circumstances."""
+        anyone = isinstance(self.template.principal, pst.ScopeAny | pst.ScopeIs)
+        this = isinstance(self.template.resource, pst.ScopeAny | pst.ScopeIs | pst.ScopeEq)
+        return anyone and this and not self.template.clauses
+
+
+@dataclass(frozen=True, slots=True)
 class _Prepared:
     """The policies that can matter for one action on one resource, all as permits, so that Cedar's reasons are those that hold."""
 
     handle: cedarpy.PolicySet
-    meaning: Mapping[str, tuple[Rule, frozenset[int]]]
+    meaning: Mapping[str, Remainder]
     """By folded policy: which rule it stands for, at which tiers."""
     mentioned: frozenset[tuple[str, str]]
     """The attributes that these policies look at; no others are told, which is most of the time saved."""
@@ -62,18 +78,35 @@ class _Prepared:
 
 
 @dataclass(frozen=True, slots=True)
-class _Holding:
-    """Which policies hold, tier by tier."""
+class Weighed:
+    """Which policies hold for one request, tier by tier; with errors, none of it counts."""
 
-    permits: tuple[tuple[str, ...], ...]
-    forbids: tuple[tuple[str, ...], ...]
+    permits: tuple[tuple[str, ...], ...] = ((),) * (TOP + 1)
+    """`@id`s, by tier from 0."""
+    forbids: tuple[tuple[str, ...], ...] = ((),) * (TOP + 1)
+    erring: tuple[str, ...] = ()
+    """`@id`s of the policies that erred, as far as they are known."""
+    errors: tuple[str, ...] = ()
+
+    def allows(self, tier: int) -> bool:
+        """Whether Cedar says Allow at a tier, looked at alone."""
+        return bool(self.permits[tier]) and not self.forbids[tier]
 
     def needed(self, top: int) -> int | None:
         """Return the least tier such that it and every one above allow, None where there is none."""
         tier = top + 1
-        while tier > 0 and self.permits[tier - 1] and not self.forbids[tier - 1]:
+        while tier > 0 and self.allows(tier - 1):
             tier -= 1
         return tier if tier <= top else None
+
+    def without(self, rules: Iterable[str]) -> Self:
+        """Return what would hold if these policies were not there."""
+        gone = frozenset(rules)
+
+        def left(tiers: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
+            return tuple(tuple(rule for rule in held if rule not in gone) for held in tiers)
+
+        return replace(self, permits=left(self.permits), forbids=left(self.forbids))
 
 
 @dataclass(frozen=True)
@@ -120,6 +153,10 @@ class PolicySet:
 
     def decide(self, job: JobFacts, name: str, resource: Resource, action: Action, *, context: AccessContext, top: int = TOP) -> Decision:
         """Return what policy says of one action on the resource of that name. `top` is the highest tier that has approvers."""
+        return self.decided(self.weigh(job, name, resource, action, context=context), top=top)
+
+    def weigh(self, job: JobFacts, name: str, resource: Resource, action: Action, *, context: AccessContext) -> Weighed:
+        """Return which policies hold for one action on the resource of that name, at each tier."""
         prepared = self._prepare(name, resource, action)
         try:
             principal = entity_json("Job", job.id, prepared.told("principal", job_attributes(job)))
@@ -129,22 +166,34 @@ class PolicySet:
             entities = _entities(principal, target, self._actions)
             diagnostics = cedarpy.is_authorized_batch([question], prepared.handle, entities)[0].diagnostics
         except ValueError as error:
-            return self._denied((), errors=(str(error),))
+            return Weighed(errors=(str(error),))
         if diagnostics.errors:
-            return self._denied(_erring(diagnostics.errors, prepared), errors=tuple(sorted(diagnostics.errors)))
-        return self._decision(_holding(diagnostics.reasons, prepared), top=min(top, TOP))
+            return Weighed(erring=_erring(diagnostics.errors, prepared), errors=tuple(sorted(diagnostics.errors)))
+        return _weighed(diagnostics.reasons, prepared)
 
-    def _decision(self, holding: _Holding, *, top: int) -> Decision:
-        needed = holding.needed(top)
+    def decided(self, weighed: Weighed, *, top: int = TOP) -> Decision:
+        """Return the decision that follows from which policies hold."""
+        top = min(top, TOP)
+        if weighed.errors:
+            return self._denied(weighed.erring, errors=weighed.errors)
+        needed = weighed.needed(top)
         if needed is None:
-            return self._denied(holding.forbids[top])
-        below = tuple(dict.fromkeys(rule for tier in range(needed) for rule in holding.forbids[tier]))
+            return self._denied(weighed.forbids[top])
+        below = tuple(dict.fromkeys(rule for tier in range(needed) for rule in weighed.forbids[tier]))
         return Decision(
             outcome="needs_approval" if needed else "allowed",
             tier=needed,
-            policies=holding.permits[needed] + below,
+            policies=weighed.permits[needed] + below,
             policy_digest=self.digest,
         )
+
+    def remainders(self, name: str, resource: Resource, action: Action) -> tuple[Remainder, ...]:
+        """Return what is left of each policy that can matter for one action on the resource of that name."""
+        return tuple(self._prepare(name, resource, action).meaning.values())
+
+    def looks_at(self, name: str, resource: Resource, action: Action) -> frozenset[tuple[str, str]]:
+        """Return the attributes that can matter there, as `("principal", "requester_groups")`; `*` for all of a variable's."""
+        return self._prepare(name, resource, action).mentioned
 
     def _denied(self, policies: tuple[str, ...], *, errors: tuple[str, ...] = ()) -> Decision:
         return Decision(outcome="denied", policies=policies or (self.default,), policy_digest=self.digest, errors=errors)
@@ -160,14 +209,14 @@ class PolicySet:
 
 
 def _prepared(rules: tuple[Rule, ...], name: str, resource: Resource, action: Action, actions: cedarpy.Entities | None) -> _Prepared:
-    meaning: dict[str, tuple[Rule, frozenset[int]]] = {}
+    meaning: dict[str, Remainder] = {}
     policies: dict[str, pst.Template] = {}
     questions = [_question(name, resource, action, tier, actions) for tier in TIERS]
     for rule in rules:
         for template, tiers in _by_outcome(rule.template, questions).items():
             # This is what evaluation errors show, so it is made to be read.
             key = rule.id if len(tiers) > TOP else f"{rule.id} (tier {', '.join(map(str, tiers))})"
-            meaning[key] = (rule, frozenset(tiers))
+            meaning[key] = Remainder(rule, frozenset(tiers), template)
             policies[key] = replace(template, id=key, effect="permit")
     tree = pst.PolicySet(templates=pst.FrozenMap(), static_policies=pst.FrozenMap(policies), template_links=())
     return _Prepared(cedarpy.PolicySet.from_pst(tree), meaning, mentioned(policies.values()))
@@ -201,18 +250,18 @@ def _question(name: str, resource: Resource, action: Action, tier: int, actions:
     )
 
 
-def _holding(reasons: Iterable[str], prepared: _Prepared) -> _Holding:
-    held = sorted((prepared.meaning[reason] for reason in reasons), key=lambda item: item[0].position)
+def _weighed(reasons: Iterable[str], prepared: _Prepared) -> Weighed:
+    held = sorted((prepared.meaning[reason] for reason in reasons), key=lambda item: item.rule.position)
 
     def at(tier: int, effect: str) -> tuple[str, ...]:
-        return tuple(rule.id for rule, tiers in held if tier in tiers and rule.template.effect == effect)
+        return tuple(item.rule.id for item in held if tier in item.tiers and item.rule.template.effect == effect)
 
-    return _Holding(permits=tuple(at(tier, "permit") for tier in TIERS), forbids=tuple(at(tier, "forbid") for tier in TIERS))
+    return Weighed(permits=tuple(at(tier, "permit") for tier in TIERS), forbids=tuple(at(tier, "forbid") for tier in TIERS))
 
 
 def _erring(errors: Iterable[str], prepared: _Prepared) -> tuple[str, ...]:
     text = "\n".join(errors)
-    return tuple(dict.fromkeys(rule.id for key, (rule, _) in prepared.meaning.items() if f"`{key}`" in text))
+    return tuple(dict.fromkeys(item.rule.id for key, item in prepared.meaning.items() if f"`{key}`" in text))
 
 
 @lru_cache(maxsize=1024)

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from activities.deciding import decide, digest_for
+from activities.deciding import answered, decide, digest_for
 from activities.deps import Deps
 from activities.entries import counted_event, decided_event, rejected
 from activities.past import Past
@@ -113,10 +113,10 @@ class Issuer:
         """Return the seconds that this request may be issued for now; the decision is in the ledger before this returns."""
         job, now = self._order.job, self._deps.now()
         request = request_id(job, granted.number)
-        decision = decide(self._deps, job, self._verified, access, held=self._held, phase="start")
+        decision, asked = answered(self._deps, job, self._verified, access, held=self._held, phase="start")
         digest = digest_for(self._deps, self._verified, access, bundle=self._order.bundle, tier=decision.tier)
         # The first is there already, unless somebody reached this session past the workflow that decides.
-        facts = [decided_event(job, request, decision, digest, phase=phase, at=now) for phase in ("start", "issue")]
+        facts = [decided_event(job, request, decision, digest, facts=asked, phase=phase, at=now) for phase in ("start", "issue")]
         ttl, why = access.ttl, ""
         if decision.outcome == "denied":
             why = f"policy denies it now ({', '.join(decision.policies)})"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, Select, func, select
 
@@ -13,7 +14,7 @@ from activities.store.projection import moment
 from activities.store.tables import HEADS, LEDGER
 from activities.store.writer import Numbered
 from justenough.events import UNATTRIBUTED
-from justenough.ledger import ChainProblem, Entry, Fault, Head, LedgerReport, chain_ends, compared
+from justenough.ledger import ChainProblem, Entry, Fault, Head, LedgerReport, chain_ends, compared, moment_text
 from justenough.views import EntryView, Page
 
 FIELDS = tuple(LEDGER.c[name] for name in Entry._fields)
@@ -22,10 +23,24 @@ MOST_PROBLEMS = 1_000
 """A ledger that was exchanged whole would fill the memory with problems otherwise."""
 
 
-def entries(connection: Connection, *, job: str | None, after: int, limit: int) -> Page[EntryView]:
+class EntryFilter(NamedTuple):
+    """Which entries are wanted; None and empty for whatever."""
+
+    job: str | None = None
+    types: tuple[str, ...] = ()
+    since: datetime | None = None
+    """When they happened, at the earliest."""
+
+
+def entries(connection: Connection, which: EntryFilter, *, after: int, limit: int) -> Page[EntryView]:
     """Return entries after a position, oldest first; `next` is the last one's position where more follow."""
-    size = min(max(limit, 1), MOST)
+    size, job = min(max(limit, 1), MOST), which.job
     wanted = select(LEDGER.c.position, *FIELDS).where(LEDGER.c.position > after).order_by(LEDGER.c.position).limit(size + 1)
+    if which.types:
+        wanted = wanted.where(LEDGER.c.type.in_(which.types))
+    if which.since is not None:
+        # Each is text of the same form and length, so that texts compare as their moments do.
+        wanted = wanted.where(LEDGER.c.at >= moment_text(which.since))
     if job is not None:
         # By seq, which ascends with the position, the chain's own index gives the order.
         wanted = wanted.where(LEDGER.c.job == job).order_by(None).order_by(LEDGER.c.seq)

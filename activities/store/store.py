@@ -13,7 +13,7 @@ from activities.store.claims import Claim
 from activities.store.commits import Commits
 from activities.store.figures import Figures, LedgerHead, Overdue
 from justenough.access import JobState, RequestState, RevocationState
-from justenough.events import Event
+from justenough.events import Event, EventType
 from justenough.ledger import LedgerReport
 from justenough.views import CredentialView, EntryView, JobSummary, JobView, LogChunk, Page, RequestView
 
@@ -52,9 +52,18 @@ class Store:
             return ()
         return tuple(audit.view(entry) for entry in self._commits.run(lambda connection: writer.record(connection, known)))
 
-    def ledger(self, *, job: str | None = None, after: int = 0, limit: int = PAGE) -> Page[EntryView]:
+    def ledger(
+        self,
+        *,
+        job: str | None = None,
+        types: Iterable[EventType] = (),
+        since: datetime | None = None,
+        after: int = 0,
+        limit: int = PAGE,
+    ) -> Page[EntryView]:
         """Return entries after a position, oldest first; `next` is the last one's position, as text, where more follow."""
-        return self._read(lambda connection: audit.entries(connection, job=job, after=after, limit=limit))
+        which = audit.EntryFilter(job, tuple(kind.value for kind in types), since)
+        return self._read(lambda connection: audit.entries(connection, which, after=after, limit=limit))
 
     def verify(self) -> LedgerReport:
         """Return what a look at every chain finds."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from pydantic import AwareDatetime
 
 from activities.store import LedgerHead
 from console.api.context import AuthenticatedRoute, Member, Reader, TheConsole
 from console.api.jobs import position
 from console.api.lists import After, Cursor, Limit, narrowed
+from justenough.events import EventType
 from justenough.ledger import LedgerReport
 from justenough.views import EntryView, Page
 
@@ -21,13 +23,15 @@ def list_entries(
     console: TheConsole,
     caller: Member,
     job: Annotated[str | None, Query(max_length=64)] = None,
+    types: Annotated[list[EventType], Query(alias="type", max_length=len(EventType), description="Only of these types")] = [],  # noqa: B006 - FastAPI copies a default
+    since: Annotated[AwareDatetime | None, Query(description="Only what happened then or later; with its zone")] = None,
     after: After = 0,
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Page[EntryView]:
     """Return entries after a position, oldest first; a launcher sees those of their own jobs. `cursor` is a position too."""
     return narrowed(
-        lambda since: console.deps.store.ledger(job=job, after=position(since) if since else after, limit=limit),
+        lambda seen: console.deps.store.ledger(job=job, types=types, since=since, after=position(seen) if seen else after, limit=limit),
         lambda entry: console.owners.readable(caller, entry.job),
         cursor=cursor,
     )

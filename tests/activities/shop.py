@@ -277,7 +277,7 @@ def requested(job: str, number: int, resource: str, action: str, now: datetime) 
 def to_be_issued(job: str, number: int, now: datetime) -> Any:
     """What a session records right before it asks Vault."""
     request = request_id(job, number)
-    allowed = {"outcome": "allowed", "tier": 0, "policies": ["a-test"], "policy_digest": "", "digest": "", "errors": []}
+    allowed = {"outcome": "allowed", "tier": 0, "policies": ["a-test"], "policy_digest": "", "digest": "", "errors": [], "facts": {}}
     return event(EventType.ACCESS_DECIDED, job, at=now, about=f"{request}/issue", request=request, phase="issue", **allowed)
 
 

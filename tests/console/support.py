@@ -181,6 +181,7 @@ class Served:
                     policy_digest=DIGEST,
                     digest=DIGEST,
                     errors=[],
+                    facts={},
                 ),
                 event(
                     EventType.APPROVAL_OPENED,

@@ -74,6 +74,7 @@ def decided(outcome: str, job: str = JOB, *, number: int = 1, tier: int = 0, pha
         policy_digest="sha256:" + "d" * 64,
         digest="sha256:" + "e" * 64,
         errors=[],
+        facts={"resource": "orders-db", "action": "write", "requester_groups": ["ops"], "phase": "start", "ttl": 600},
     )
 
 
