@@ -27,7 +27,7 @@ def main() -> None:
     """Measure and print; exit 1 only where a measurement could not be made."""
     asked = _arguments()
     began = time.monotonic()
-    figures = [pure.deciding(quick=asked.quick), pure.verifying(quick=asked.quick)]
+    figures = [pure.deciding(quick=asked.quick), pure.replaying(quick=asked.quick), pure.verifying(quick=asked.quick)]
     if not asked.pure:
         figures = [*_on_a_stack(_size(asked)), *figures]
     if asked.output == "json":

@@ -1,24 +1,32 @@
-"""What needs no server: policy decisions and the verification of a ledger. Each returns its figure."""
+"""What needs no server: policy decisions, the replay of past ones, and the verification of a ledger. Each returns its figure."""
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from activities.entries import decided_event
 from activities.store import Store
 from bench.figures import Figure, p50
 from justenough.access import Action, Sensitivity
-from justenough.catalog import Resource
+from justenough.catalog import Catalog, Resource
 from justenough.events import Event, EventType, event
+from justenough.facts import Facts
+from justenough.ids import request_id
 from justenough.policy import AccessContext, JobFacts, PolicySet
+from justenough.replay import READS, Replay, replayed
 from justenough.spec import checked_spec
 
 SHOP = Path(__file__).resolve().parent.parent / "examples" / "shop"
 RESOURCES = 40
+NAMES = [f"resource-{number}" for number in range(RESOURCES)]
+SPEC = {"name": "bench", "task": "Nothing", "environment": "prod", "run": {"command": ["true"]}, "labels": {"team": "support"}}
 MOMENT = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
 JOB = "j-dev-01kg9b4zv0e8r2m6x3c5n7p9qa"
 
@@ -39,14 +47,10 @@ when {{ context.touched >= 3 && !principal.labels.contains("team=security") }};
 
 def deciding(*, quick: bool) -> Figure:
     """Time decisions, tier search included, on a set of 200 policies."""
-    names = [f"resource-{number}" for number in range(RESOURCES)]
-    schema = (SHOP / "policies" / "schema.cedarschema").read_text()
-    policies = PolicySet.load({"all.cedar": "".join(POLICIES.format(name=name) for name in names)}, schema)
-    run, labels = {"command": ["true"]}, {"team": "support"}
-    spec = checked_spec({"name": "bench", "task": "Nothing", "environment": "prod", "run": run, "labels": labels, "access": []}, {})
-    job = JobFacts(id=JOB, spec=spec, requester="someone", requester_groups=frozenset({"ops"}))
+    policies = _policies()
+    job = JobFacts(id=JOB, spec=checked_spec(SPEC, {}), requester="someone", requester_groups=frozenset({"ops"}))
     context = AccessContext(phase="start", ttl_seconds=600, reason="It is measured")
-    asked = [(name, action) for name in names for action in Action]
+    asked = [(name, action) for name in NAMES for action in Action]
     resource = _resource()
 
     def decide(name: str, action: Action) -> float:
@@ -62,6 +66,26 @@ def deciding(*, quick: bool) -> Figure:
     return Figure(
         "policy_decision_p50", f"policy decision, tier found, {count} policies, p50", p50(again) * 1e6, "µs", at_most=250, note=note
     )
+
+
+def replaying(*, quick: bool) -> Figure:
+    """Time deciding again what a ledger holds: from its pages as JSON, as the API tells them, one decision for each request of many jobs."""
+    jobs, policies, resource = 50 if quick else 1_500, _policies(), _resource()
+    catalog = Catalog.model_construct(resources=dict.fromkeys(NAMES, resource), scopes=(), provision=())
+    with tempfile.TemporaryDirectory(prefix="je-bench-") as folder, closing(Store(f"sqlite:///{folder}/ledger.db")) as store:
+        store.migrate()
+        for number in range(jobs):
+            store.record(_decided(f"j-dev-{number:026d}", policies, resource))
+        pages = list(_pages(store))
+    count, took = jobs * len(Action), []
+    for _ in range(5):
+        began = time.perf_counter()
+        entries = (entry for page in pages for entry in json.loads(page)["items"])
+        report = replayed(entries, Replay(policies, catalog), since="", digest=policies.digest)
+        took.append(time.perf_counter() - began)
+        assert report.decisions == report.same == count, report
+    what = f"replay of {count:,} recorded decisions, {len(policies.ids)} policies, best of five"
+    return Figure("policy_replay", what, count / min(took), "decisions/s", at_least=2_000)
 
 
 def verifying(*, quick: bool) -> Figure:
@@ -86,6 +110,55 @@ def verifying(*, quick: bool) -> Figure:
         "entries/s",
         at_least=100_000,
     )
+
+
+def _policies() -> PolicySet:
+    schema = (SHOP / "policies" / "schema.cedarschema").read_text()
+    return PolicySet.load({"all.cedar": "".join(POLICIES.format(name=name) for name in NAMES)}, schema)
+
+
+def _decided(job: str, policies: PolicySet, resource: Resource) -> Iterator[Event]:
+    """Yield what is recorded of a job up to its decisions, one of each action."""
+    name = NAMES[int(job[-6:]) % RESOURCES]
+    access = [{"resource": name, "action": action.value, "ttl": 600, "reason": "It is measured"} for action in Action]
+    spec = {**SPEC, "access": access}
+    facts = JobFacts(id=job, spec=checked_spec(spec, {}), requester="someone", requester_groups=frozenset({"ops"}))
+    signed = {"statement": {"type": "order", "job": job, "person": "someone"}, "signature": "vault:v1:" + "c2ln" * 22}
+    order: dict[str, Any] = {
+        "spec": spec,
+        "params": {},
+        "name": "bench",
+        "task": "Nothing",
+        "environment": "prod",
+        "agent": None,
+        "data_scope": {},
+    }
+    order |= {"labels": {}, "bundle": None, "reason": "", "requester": "someone", "requester_name": "ops", "order": signed}
+    yield event(EventType.JOB_SUBMITTED, job, at=MOMENT, **order)
+    for number, action in enumerate(Action, start=1):
+        request = request_id(job, number)
+        about: dict[str, Any] = {
+            "number": number,
+            "resource": name,
+            "action": action.value,
+            "ttl": 600,
+            "reason": "It is measured",
+            "optional": False,
+        }
+        about |= {"title": "Somewhere", "sensitivity": "confidential", "revocable": "now"}
+        yield event(EventType.ACCESS_REQUESTED, job, at=MOMENT, about=request, request=request, **about)
+        context = AccessContext(phase="start", ttl_seconds=600, reason="It is measured")
+        decision = policies.decide(facts, name, resource, action, context=context)
+        asked = Facts.of(facts, name, resource, action, context)
+        yield decided_event(job, request, decision, "sha256:" + "0" * 64, facts=asked, phase="start", at=MOMENT)
+
+
+def _pages(store: Store) -> Iterator[str]:
+    after: str | None = "0"
+    while after:
+        page = store.ledger(types=READS, after=int(after), limit=1000)
+        yield page.model_dump_json()
+        after = page.next
 
 
 def _resource() -> Resource:

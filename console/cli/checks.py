@@ -1,4 +1,4 @@
-"""`justenough catalog` and `justenough policy`: the configuration folder checked here, and the console's catalog."""
+"""`justenough catalog`: the configuration folder checked here, and the console's catalog."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ Folder = Annotated[
 ]
 
 catalog = group("What can be asked for.")
-policy = group("What is decided.")
 
 
 @catalog.command("check")
@@ -30,7 +29,7 @@ policy = group("What is decided.")
 def check_catalog(folder: Folder = None) -> None:
     """Check the configuration folder: every problem of catalog, tiers and policies. Exit 2 where there is one."""
     where = folder or config_folder()
-    found = _checked(where)
+    found = checked(where)
     summary = {
         "folder": str(where),
         "digest": found.digest,
@@ -42,16 +41,6 @@ def check_catalog(folder: Folder = None) -> None:
     emit(summary, table=_summary, names=lambda _: found.catalog.resources)
 
 
-@policy.command("check")
-@command
-def check_policy(folder: Folder = None) -> None:
-    """Check the configuration folder: every problem of policies, catalog and tiers. Exit 2 where there is one."""
-    where = folder or config_folder()
-    found = _checked(where)
-    summary = {"folder": str(where), "digest": found.policies.digest, "policies": sorted(found.policies.ids)}
-    emit(summary, table=_summary, names=lambda _: sorted(found.policies.ids))
-
-
 @catalog.command("list")
 @command
 def list_catalog() -> None:
@@ -59,7 +48,8 @@ def list_catalog() -> None:
     emit(connected().get("/catalog"), table=_catalog, names=lambda found: (resource["name"] for resource in found["resources"]))
 
 
-def _checked(folder: Path) -> ConfigSet:
+def checked(folder: Path) -> ConfigSet:
+    """Return what a configuration folder holds; raise InvalidInput with every problem of every file."""
     from activities.config import Config, check  # noqa: PLC0415 - loads the policy engine
 
     problems = check(folder)

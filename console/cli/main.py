@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from console.cli import checks, credentials, jobs, ledger, people, requests, terminal
+from console.cli import checks, credentials, jobs, ledger, people, policies, requests, terminal
 from console.cli.failures import Exit
 from console.cli.options import Output, command, current, group, taking_options
 from console.cli.sweeping import sweep
@@ -49,7 +49,7 @@ def _ours() -> typer.Typer:
     app.add_typer(credentials.app, name="credential")
     app.add_typer(ledger.app, name="ledger")
     app.add_typer(checks.catalog, name="catalog")
-    app.add_typer(checks.policy, name="policy")
+    app.add_typer(policies.app, name="policy")
     app.command("sweep")(sweep)
     app.command("console")(console)
     app.command("demo")(demo)

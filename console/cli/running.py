@@ -47,10 +47,10 @@ def given(file: str, params: Sequence[str], *, reason: str) -> Given:
     """Read and check a spec and pack its working directory. Raises InvalidInput with every problem, Failure."""
     if len(reason) > 1000:
         raise Failure("--reason: at most 1,000 characters", code=Exit.USAGE)
-    pairs = _params(params)
+    pairs = pairs_of(params)
     raw: Json = {}
     try:
-        raw = read_spec(_content(file))
+        raw = read_spec(content(file))
         spec = checked_spec(raw, pairs)
     except InvalidInput as error:
         raise InvalidInput(f"{file}: {error.what}", _with_the_catalogs(error.problems, raw, pairs)) from error
@@ -146,7 +146,8 @@ def _sent(api: Api, files: bytes | None) -> str | None:
     return str(found["digest"])
 
 
-def _content(file: str) -> bytes:
+def content(file: str) -> bytes:
+    """Return a file's content, of `-` stdin's; a byte more than is accepted where there is more. Raises Failure."""
     try:
         if file == "-":
             return sys.stdin.buffer.read(MAX_BYTES + 1)
@@ -156,7 +157,8 @@ def _content(file: str) -> bytes:
         raise Failure(f"{file} cannot be read: {error.strerror}", code=Exit.USAGE) from error
 
 
-def _params(given: Sequence[str]) -> dict[str, str]:
+def pairs_of(given: Sequence[str]) -> dict[str, str]:
+    """Return what `--param name=value` said. Raises Failure."""
     params: dict[str, str] = {}
     for item in given:
         name, sign, value = item.partition("=")

@@ -25,7 +25,8 @@ CONTRACT = {
     *(f"request {name}" for name in ("list", "show", "approve", "deny")),
     *(f"credential {name}" for name in ("list", "revoke", "prove")),
     *(f"ledger {name}" for name in ("list", "export", "verify")),
-    *("policy check", "catalog check", "catalog list"),
+    *(f"policy {name}" for name in ("check", "explain", "test", "replay")),
+    *("catalog check", "catalog list"),
 }
 
 
