@@ -15,15 +15,17 @@ from activities.deps import Deps
 from activities.entries import submitted
 from activities.verification import Refused, verify_order
 from console.api.bodies import DryRequest, DryRun, NewJob
-from justenough.access import Decision, Held
+from justenough.access import Decision
 from justenough.approval import Person
 from justenough.catalog import problems_of, problems_of_draft
 from justenough.documents import MAX_BYTES, path_of
 from justenough.errors import Conflict, Forbidden, GiveUp, InvalidInput, Problem
 from justenough.ids import installation_of
 from justenough.messages import JobInput
-from justenough.policy import AccessContext, JobFacts
-from justenough.spec import JobSpec, checked_spec
+from justenough.policy import JobFacts
+from justenough.rehearsal import Rules
+from justenough.rehearsal import rehearsed as steps_of
+from justenough.spec import Access, JobSpec, checked_spec
 from justenough.statements import OrderStatement, Signed, canonical, digest_of, why_not_current
 from justenough.views import JobView
 
@@ -58,15 +60,8 @@ def rehearsed(deps: Deps, person: Person, body: NewJob) -> DryRun:
     spec = _checked(deps, body)
     current = deps.config.current()
     facts = JobFacts(id=body.id or "dry-run", spec=spec, requester=person.id, requester_groups=person.groups)
-    held, requests = Held(), []
-    for access in spec.access:
-        resource = current.catalog.resources[access.resource]
-        context = AccessContext(phase="start", ttl_seconds=access.ttl, reason=access.reason, held=held)
-        decision = current.policies.decide(facts, access.resource, resource, access.action, context=context, top=current.tiers.top)
-        if decision.outcome != "denied":
-            held = held.issued(access.resource, access.action, resource.sensitivity)
-        requests.append(_dry(access.resource, access.action.value, access.ttl, decision))
-    return DryRun(requests=tuple(requests))
+    steps = steps_of(Rules(current.policies, current.catalog, current.tiers.top), facts)
+    return DryRun(requests=tuple(_dry(step.access, step.decision) for step in steps))
 
 
 def content_digest(order: JobInput, *, reason: str) -> str:
@@ -193,11 +188,11 @@ def _view(deps: Deps, job: str) -> JobView:
     return view
 
 
-def _dry(resource: str, action: str, ttl: int, decision: Decision) -> DryRequest:
+def _dry(access: Access, decision: Decision) -> DryRequest:
     return DryRequest(
-        resource=resource,
-        action=action,
-        ttl=ttl,
+        resource=access.resource,
+        action=access.action.value,
+        ttl=access.ttl,
         outcome=decision.outcome,
         tier=decision.tier,
         policies=decision.policies,

@@ -208,13 +208,20 @@ def test_what_was_decided_comes_out_the_same_by_the_same_policies_and_otherwise_
 
 @pytest.mark.servers
 def test_a_decision_since_then_of_a_job_before_then_is_decided_with_its_order(cli: Cli, ops: Human, tmp_path: Path) -> None:
-    path = spec(tmp_path, ["true"], access=[READ], data_scope={"tenant": "acme"})
+    path = spec(tmp_path, ["true"], access=[READ, {**READ, "resource": "refunds-db"}], data_scope={"tenant": "acme"})
     job = cli.json("job", "run", path, "--wait")["id"]
+    told = [entry["data"] for entry in ops.ledger(job) if entry["type"] == "access.decided"]
+    facts = [(one["phase"], one["facts"]["resource"], one["facts"]["requester_groups"], one["facts"]["held"]) for one in told]
+    assert facts == [
+        (phase, resource, ["ops"], held)
+        for phase in ("start", "issue")
+        for resource, held in (("orders-db", []), ("refunds-db", ["orders-db:read"]))
+    ]
     decided = next(entry["at"] for entry in ops.ledger(job) if entry["type"] == "access.decided" and entry["data"]["phase"] == "issue")
 
     found = cli.json("policy", "replay", cli.config, "--since", decided, who="auditor")
 
-    assert found["decisions"] >= 1
+    assert found["decisions"] >= 2
     assert [one for one in found["items"] if one["job"] == job] == []
 
 

@@ -49,6 +49,24 @@ async def test_the_ledger_is_verified_by_who_reads_all_of_it(served: Served) -> 
     assert (newest["position"], newest["hash"]) == (head["position"], head["hash"])
 
 
+async def test_the_ledger_is_read_by_type_and_time(served: Served) -> None:
+    job, other = (await served.launched())["id"], (await served.launched())["id"]
+    served.end(job, "failed")
+    entries = (await served.get("/ledger", "auditor", params={"limit": 1000})).json()["items"]
+    begun = next(entry["at"] for entry in entries if entry["job"] == other)
+
+    async def told(who: str = "auditor", **params: str | list[str]) -> list[tuple[str, str]]:
+        page = await served.get("/ledger", who, params={"limit": "1000", **params})
+        assert page.status_code == 200, page.text
+        return [(entry["job"], entry["type"]) for entry in page.json()["items"] if entry["job"] in {job, other}]
+
+    assert await told(type="job.ended") == [(job, "job.ended")]
+    assert set(await told(type=["job.ended", "job.submitted"])) == {(job, "job.submitted"), (other, "job.submitted"), (job, "job.ended")}
+    assert (job, "job.submitted") not in await told(since=begun)
+    assert (other, "job.submitted") in await told(since=begun)
+    assert await told("ops2", type="job.submitted") == []
+
+
 async def test_jobs_come_in_pages_and_by_filter(served: Served) -> None:
     made = [(await served.launched())["id"] for _ in range(3)]
     first = (await served.get("/jobs", "auditor", params={"limit": 2})).json()
@@ -78,6 +96,9 @@ async def test_jobs_come_in_pages_and_by_filter(served: Served) -> None:
         "/requests?state=new",
         "/ledger?cursor=x",
         "/ledger?after=-1",
+        "/ledger?type=job.begun",
+        "/ledger?since=yesterday",
+        "/ledger?since=2026-01-31T09:30:00",
     ],
 )
 async def test_bad_questions_are_refused_by_path(served: Served, path: str) -> None:

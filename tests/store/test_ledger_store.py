@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from contextlib import closing
+from datetime import timedelta, timezone
 from typing import Any
 
 import pytest
@@ -109,6 +110,28 @@ def test_the_ledger_is_read_in_order_page_by_page(filled: Store) -> None:
     assert (len(positions), second.next) == (7, None)
     chain = filled.ledger(job=JOB, limit=2)
     assert [entry.seq for entry in filled.ledger(job=JOB, after=int(chain.next or 0)).items] == [3, 4, 5]
+
+
+def test_the_ledger_is_read_by_type_and_from_a_moment_on(store: Store) -> None:
+    facts = [
+        submitted(),
+        started(at=later(0.000001)),
+        submitted(OTHER, at=later(1)),
+        issued(OTHER, at=later(2)),
+        ended(job=OTHER, at=later(3)),
+    ]
+    store.record(facts)
+    kinds = (EventType.JOB_SUBMITTED, EventType.JOB_ENDED)
+
+    assert [entry.seq for entry in store.ledger(types=kinds).items] == [1, 1, 3]
+    assert [entry.type for entry in store.ledger(types=kinds, job=OTHER).items] == ["job.submitted", "job.ended"]
+    assert [entry.at for entry in store.ledger(since=later(2)).items] == [later(2), later(3)]
+    assert [entry.type for entry in store.ledger(since=later(0.000001), types=[EventType.JOB_STARTED]).items] == ["job.started"]
+    # A moment is the same in every zone.
+    elsewhere = later(2).astimezone(timezone(timedelta(hours=9)))
+    assert store.ledger(since=elsewhere).items == store.ledger(since=later(2)).items
+    first = store.ledger(types=kinds, limit=2)
+    assert [entry.type for entry in store.ledger(types=kinds, limit=2, after=int(first.next or 0)).items] == ["job.ended"]
 
 
 def test_the_head_is_the_newest_entry(store: Store) -> None:
