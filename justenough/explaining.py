@@ -16,7 +16,7 @@ from justenough.facts import JobFacts
 from justenough.model import Message
 from justenough.policy import DEFAULT_DENY, NO_POLICIES, PolicySet, Weighed
 from justenough.rehearsal import Rules, Step, rehearsed
-from justenough.variations import Varied, compared, switched, varied
+from justenough.variations import Varied, compared, switched, touching, varied
 
 
 class PolicyAt(Message):
@@ -186,19 +186,20 @@ def _fact_changes(rules: Rules, job: JobFacts, step: Step) -> Iterator[Change]:
     looks_at = rules.policies.looks_at(access.resource, resource, access.action)
     tries = [
         *varied(job, step.context, compared(left), max_ttl=resource.actions[access.action].max_ttl, environments=environments),
+        *touching(job, step.context, compared(left)),
         *switched(job, step.context, looks_at),
     ]
     results = [(one, rules.decided(one.job, access, one.context)) for one in tries]
     different = [(one, decision) for one, decision in results if _differs(decision, step.decision)]
-    yield from (_change(one.fact, one.value, decision) for one, decision in _nearest(different, step.context.ttl_seconds))
+    yield from (_change(one.fact, one.value, decision) for one, decision in _nearest(different))
 
 
-def _nearest(found: list[tuple[Varied, Decision]], ttl: int) -> Iterator[tuple[Varied, Decision]]:
-    """Yield of the ttls with one outcome only the one nearest to what is asked for, on each side; everything else as it is."""
-    seen: set[tuple[bool, str, int]] = set()
-    for one, decision in sorted(found, key=lambda item: (item[0].fact != "ttl", abs(item[0].context.ttl_seconds - ttl))):
-        key = (one.context.ttl_seconds > ttl, decision.outcome, decision.tier)
-        if one.fact != "ttl" or key not in seen:
+def _nearest(found: list[tuple[Varied, Decision]]) -> Iterator[tuple[Varied, Decision]]:
+    """Yield of what has an order only the nearest on each side with each outcome; everything else as it is."""
+    seen: set[tuple[str, bool, str, int]] = set()
+    for one, decision in sorted(found, key=lambda item: abs(item[0].distance)):
+        key = (one.fact, one.distance > 0, decision.outcome, decision.tier)
+        if not one.distance or key not in seen:
             seen.add(key)
             yield one, decision
 

@@ -18,7 +18,7 @@ from justenough.policy import TOP, Remainder
 from justenough.rehearsal import Rules
 from justenough.resources import Resource
 from justenough.spec import Access, JobSpec, Run
-from justenough.variations import Varied, compared, switched, varied
+from justenough.variations import Varied, compared, switched, touching, varied
 
 TRIES = 500
 """Requests that are tried for each action, at most."""
@@ -150,6 +150,7 @@ def _tried(rules: Rules, asked: _Asked, groups: frozenset[str]) -> Iterator[tupl
 
     def others(one: Varied) -> Iterator[Varied]:
         yield from varied(one.job, one.context, literals, max_ttl=longest)
+        yield from touching(one.job, one.context, literals)
         yield from switched(one.job, one.context, looks_at)
 
     def every() -> Iterator[tuple[Varied, str]]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from cedarpy import pst
 
+from justenough.access import Sensitivity
 from justenough.facts import AccessContext, JobFacts, Phase
 from justenough.model import duration_text
 from justenough.spec import Agent, JobSpec
@@ -32,6 +33,8 @@ class Varied:
     """What it is instead; of sets, `with x` or `without x`."""
     job: JobFacts
     context: AccessContext
+    distance: int = 0
+    """Of what has an order: how much more, or less, than it is."""
 
 
 def compared(policies: Iterable[pst.Template]) -> Compared:
@@ -73,6 +76,18 @@ def varied(
             yield Varied("reason", text, job, replace(context, reason=text))
 
 
+def touching(job: JobFacts, context: AccessContext, literals: Compared) -> Iterator[Varied]:
+    """Yield the request of a job that had touched more or less sensitive data, or holds something else, where policies compare these."""
+    held, limits = context.held, [limit for limit in literals.get(("context", "touched"), ()) if isinstance(limit, int)]
+    levels = {near for limit in limits for near in (limit - 1, limit, limit + 1)} & set(Sensitivity) - {held.touched}
+    for level in map(Sensitivity, sorted(levels)):
+        now = held.model_copy(update={"touched": level})
+        yield Varied("touched", level.name.lower(), job, replace(context, held=now), level - held.touched)
+    for one in _texts(literals, "context", "held"):
+        live = held.held ^ {one}
+        yield Varied("held", _toggled(one, now=live), job, replace(context, held=held.model_copy(update={"held": live})))
+
+
 def switched(job: JobFacts, context: AccessContext, looks_at: frozenset[tuple[str, str]]) -> Iterator[Varied]:
     """Yield the request in other phases and with break-glass the other way, where policies look at these."""
     if ("context", "phase") in looks_at:
@@ -88,7 +103,7 @@ def _ttls(job: JobFacts, context: AccessContext, literals: Compared, *, max_ttl:
     }
     for seconds in sorted(around - {context.ttl_seconds}):
         if 0 < seconds <= max_ttl:
-            yield Varied("ttl", duration_text(seconds), job, replace(context, ttl_seconds=seconds))
+            yield Varied("ttl", duration_text(seconds), job, replace(context, ttl_seconds=seconds), seconds - context.ttl_seconds)
 
 
 def _pair(job: JobFacts, context: AccessContext, attribute: str, pair: str) -> Iterator[Varied]:

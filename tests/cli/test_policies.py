@@ -70,7 +70,9 @@ def test_explain_says_who_decides_where_that_stands_and_what_would_change_it(alo
     read, write = found["requests"]
     assert (read["outcome"], read["tier"], read["policies"][0]["place"]) == ("needs_approval", 2, "policies/reads.cedar:11:1")
     assert (write["outcome"], [one["id"] for one in write["policies"]]) == ("denied", ["no-export-after-restricted"])
-    assert {one["value"] for one in write["changes"]} == {"without no-export-after-restricted", "before request 1 (customers-db read)"}
+    assert {one["value"] for one in write["changes"]} == {
+        *("without no-export-after-restricted", "before request 1 (customers-db read)", "confidential"),
+    }
     assert "tier 2, security (1 of security) is enough" in shown
     assert "no tier is enough" in shown
     assert "after request 2 (export-api write): denied (no-restricted-after-export)" in shown

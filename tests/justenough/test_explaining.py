@@ -86,10 +86,11 @@ def test_the_shops_two_orders_of_restricted_data_and_a_way_out_are_told_each_whe
     assert changes(second) == {
         "policy without no-export-after-restricted": "needs_approval 2",
         "order before request 1 (customers-db read)": "needs_approval 2",
+        "touched confidential": "needs_approval 2",
     }
 
     first, second = told(shop_rules(), "export-api:write", "customers-db:read")
-    assert changes(first) == {"order after request 2 (customers-db read)": "denied 0"}
+    assert changes(first) == {"order after request 2 (customers-db read)": "denied 0", "touched restricted": "denied 0"}
     assert changes(second)["order before request 1 (export-api write)"] == "needs_approval 2"
 
 
@@ -97,7 +98,11 @@ def test_where_either_of_two_earlier_requests_is_enough_to_deny_the_place_before
     text = '@id("all") permit(principal, action, resource); @id("alone") forbid(principal, action == Action::"write", resource) when { context.touched >= 2 };'
     *_, last = told(rules(text), "orders-db:read", "refunds-db:read", "helpdesk-api:write")
 
-    assert changes(last) == {"policy without alone": "allowed 0", "order before every other request": "allowed 0"}
+    assert changes(last) == {
+        "policy without alone": "allowed 0",
+        "order before every other request": "allowed 0",
+        "touched internal": "allowed 0",
+    }
 
 
 def test_another_environment_is_told_to_be_the_reason() -> None:
@@ -118,6 +123,8 @@ def test_another_environment_is_told_to_be_the_reason() -> None:
         ('principal.agent.name != "rogue"', "agent.name rogue"),
         ('["", "1.4"].contains(principal.agent.version) && principal.agent.version != "1.4"', "agent.version 1.4"),
         ('context.phase == "start"', "phase renewal"),
+        ("context.touched < 2", "touched confidential"),
+        ('!context.held.contains("refunds-db:write")', "held with refunds-db:write"),
         ("!context.break_glass", "break_glass declared"),
         ('context.reason != "no"', "reason no"),
         ('principal.requester != "e-chief"', "requester e-chief"),

@@ -98,6 +98,12 @@ def test_tiers_that_contradict_for_some_requests_only_are_shown_by_one() -> None
     assert odd[0].message == "a request with ttl 299s is allowed at tier 0 and not at tier 1"
 
 
+def test_what_was_touched_before_may_be_what_shows_it() -> None:
+    text = f'{ALL} @id("no") forbid(principal, action, resource) when {{ context.approved_tier == 2 && context.touched == 3 }};'
+
+    assert found(text)[0].message == "a request with touched restricted is allowed at tier 0 and not at tier 2"
+
+
 def test_one_that_takes_two_facts_at_once_is_found_too() -> None:
     condition = 'context.approved_tier == 1 && context.ttl_seconds < 300 && principal.labels.contains("team=x")'
     odd = found(f'{ALL} @id("long") forbid(principal, action, resource) when {{ {condition} }};')
