@@ -14,9 +14,10 @@ from justenough.approval import Tiers
 from justenough.catalog import problems_of
 from justenough.facts import JobFacts
 from justenough.model import Message
-from justenough.policy import DEFAULT_DENY, NO_POLICIES, PolicySet, Weighed
+from justenough.policy import DEFAULT_DENY, NO_POLICIES, PolicySet
 from justenough.rehearsal import Rules, Step, rehearsed
 from justenough.variations import Varied, compared, switched, touching, varied
+from justenough.weighing import Weighed
 
 
 class PolicyAt(Message):

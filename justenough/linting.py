@@ -14,11 +14,11 @@ from itertools import islice
 from justenough.access import Action
 from justenough.facts import AccessContext, JobFacts
 from justenough.model import Message
-from justenough.policy import TOP, Remainder
 from justenough.rehearsal import Rules
 from justenough.resources import Resource
 from justenough.spec import Access, JobSpec, Run
 from justenough.variations import Varied, compared, switched, touching, varied
+from justenough.weighing import TOP, Remainder
 
 TRIES = 500
 """Requests that are tried for each action, at most."""

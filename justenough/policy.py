@@ -34,31 +34,14 @@ from justenough.facts import (
     shape_problems,
 )
 from justenough.folding import ANY, Question, folded_policy, mentioned
+from justenough.weighing import TIERS, TOP, Remainder, Weighed
 
-__all__ = ["AccessContext", "JobFacts", "Phase", "PolicySet", "Remainder", "Weighed"]
+__all__ = ["TOP", "AccessContext", "JobFacts", "Phase", "PolicySet"]
 
-TOP = 3
-TIERS = range(TOP + 1)
 DEFAULT_DENY = "default-deny"
 NO_POLICIES = "no-policies"
 # A catalog has some dozens of resources; the bound only keeps changing ones from piling up.
 MAX_PREPARED = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Remainder:
-    """What is left of a policy for one action on one resource, at some tiers."""
-
-    rule: Rule
-    tiers: frozenset[int]
-    template: pst.Template
-
-    @property
-    def unconditional(self) -> bool:
-        """Whether it holds whoever asks, whatever the circumstances."""
-        anyone = isinstance(self.template.principal, pst.ScopeAny | pst.ScopeIs)
-        this = isinstance(self.template.resource, pst.ScopeAny | pst.ScopeIs | pst.ScopeEq)
-        return anyone and this and not self.template.clauses
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,38 +58,6 @@ class _Prepared:
         if (variable, ANY) in self.mentioned:
             return attributes
         return {name: value for name, value in attributes.items() if (variable, name) in self.mentioned}
-
-
-@dataclass(frozen=True, slots=True)
-class Weighed:
-    """Which policies hold for one request, tier by tier; with errors, none of it counts."""
-
-    permits: tuple[tuple[str, ...], ...] = ((),) * (TOP + 1)
-    """`@id`s, by tier from 0."""
-    forbids: tuple[tuple[str, ...], ...] = ((),) * (TOP + 1)
-    erring: tuple[str, ...] = ()
-    """`@id`s of the policies that erred, as far as they are known."""
-    errors: tuple[str, ...] = ()
-
-    def allows(self, tier: int) -> bool:
-        """Whether Cedar says Allow at a tier, looked at alone."""
-        return bool(self.permits[tier]) and not self.forbids[tier]
-
-    def needed(self, top: int) -> int | None:
-        """Return the least tier such that it and every one above allow, None where there is none."""
-        tier = top + 1
-        while tier > 0 and self.allows(tier - 1):
-            tier -= 1
-        return tier if tier <= top else None
-
-    def without(self, rules: Iterable[str]) -> Self:
-        """Return what would hold if these policies were not there."""
-        gone = frozenset(rules)
-
-        def left(tiers: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
-            return tuple(tuple(rule for rule in held if rule not in gone) for held in tiers)
-
-        return replace(self, permits=left(self.permits), forbids=left(self.forbids))
 
 
 @dataclass(frozen=True)

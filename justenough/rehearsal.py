@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from justenough.access import Action, Decision, Held
 from justenough.catalog import Catalog, Resource
 from justenough.facts import AccessContext, JobFacts, Phase
-from justenough.policy import TOP, PolicySet, Weighed
+from justenough.policy import TOP, PolicySet
 from justenough.spec import Access
+from justenough.weighing import Weighed
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,9 @@ before `facts` were recorded (docs/ledger.md) are filled in from the entries bef
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -19,8 +18,8 @@ from justenough.errors import InvalidInput
 from justenough.events import EventType
 from justenough.facts import Facts, JobFacts, Phase
 from justenough.folding import ANY
-from justenough.model import Message
 from justenough.policy import TOP, PolicySet
+from justenough.replayed import Replayed, ReplayReport, Said, Tally, verdict
 from justenough.spec import JobSpec, checked_spec
 
 READS = (
@@ -36,66 +35,11 @@ READS = (
 """The types of entries that a replay needs; it passes over others."""
 OPENING = frozenset({EventType.JOB_SUBMITTED, EventType.ACCESS_REQUESTED, EventType.CREDENTIAL_ISSUED})
 """Only these begin what is kept of a job; what follows its end keeps nothing."""
-DENIED = TOP + 1
 PHASES: Mapping[str, Phase] = {"start": "start", "issue": "start", "runtime": "runtime", "renewal": "renewal"}
 """What policy was told of each recorded phase."""
 
-Verdict = Literal["same", "looser", "tighter", "unknown"]
 Entry = Mapping[str, Any]
 """An entry as the API gives it: position, job, type, at, data."""
-
-
-class Said(Message):
-    """What policy said, or says."""
-
-    outcome: str
-    tier: int
-    policies: tuple[str, ...]
-    policy_digest: str
-
-    @property
-    def strictness(self) -> int:
-        """0 for allowed, then the tier, then denied."""
-        return {"allowed": 0, "denied": DENIED}.get(self.outcome, self.tier)
-
-
-class Replayed(Message):
-    """One recorded decision beside what it would be now."""
-
-    position: int
-    at: str
-    job: str
-    job_name: str = ""
-    request: str
-    phase: str
-    resource: str = ""
-    action: str = ""
-    verdict: Verdict
-    then: Said
-    now: Said | None = None
-    """None where it cannot be told."""
-    lacks: tuple[str, ...] = ()
-    """What the ledger does not hold of what this was decided from, and could matter now."""
-    moved: tuple[str, ...] = ()
-    """What the catalog says otherwise of the resource now; `resource` or `action` where it does not have it any more."""
-
-
-class ReplayReport(Message):
-    """What came of a replay."""
-
-    since: str
-    policy_digest: str
-    """Of the policies that decided again."""
-    decisions: int
-    requests: int
-    same: int
-    looser: int
-    tighter: int
-    unknown: int
-    lacking: dict[str, int]
-    """How many decisions lack what."""
-    items: tuple[Replayed, ...]
-    """All but the same ones, in the ledger's order."""
 
 
 @dataclass(slots=True)
@@ -170,14 +114,14 @@ class Replay:
         resource = self._catalog.resources.get(facts.resource)
         if resource is None or facts.action not in resource.actions:
             now = Said(outcome="denied", tier=0, policies=(), policy_digest=self._policies.digest)
-            return Replayed(**told, verdict=_verdict(then, now), now=now, moved=("action" if resource else "resource",))
+            return Replayed(**told, verdict=verdict(then, now), now=now, moved=("action" if resource else "resource",))
         asked = JobFacts(entry["job"], job.spec, job.requester, frozenset(facts.requester_groups))
         reason = job.requests.get(data["request"], {}).get("reason", "")
         decision = self._policies.decide(asked, facts.resource, resource, facts.action, context=facts.context(reason), top=self._top)
         moved = () if "facts" in lacks else _moved(facts, resource)
         missing = self._missing(facts, resource, lacks)
         now = _said(decision)
-        return Replayed(**told, verdict="unknown" if missing else _verdict(then, now), now=now, lacks=missing, moved=moved)
+        return Replayed(**told, verdict="unknown" if missing else verdict(then, now), now=now, lacks=missing, moved=moved)
 
     def _missing(self, facts: Facts, resource: Resource, lacks: tuple[str, ...]) -> tuple[str, ...]:
         """Return what was not recorded and is looked at by some policy that can matter here."""
@@ -186,42 +130,6 @@ class Replay:
         looked_at = self._policies.looks_at(facts.resource, resource, facts.action)
         matters = ("principal", "requester_groups") in looked_at or ("principal", ANY) in looked_at
         return ("requester_groups",) if matters else ()
-
-
-@dataclass(slots=True)
-class Tally:
-    """Counts what a replay says, and keeps what is not the same."""
-
-    since: str
-    digest: str
-    decisions: int = 0
-    requests: set[str] = field(default_factory=set)
-    verdicts: Counter[str] = field(default_factory=Counter)
-    lacking: Counter[str] = field(default_factory=Counter)
-    items: list[Replayed] = field(default_factory=list)
-
-    def add(self, replayed: Replayed) -> Self:
-        """Count one more."""
-        self.decisions += 1
-        self.requests.add(replayed.request)
-        self.verdicts[replayed.verdict] += 1
-        self.lacking.update(replayed.lacks)
-        if replayed.verdict != "same":
-            self.items.append(replayed)
-        return self
-
-    def report(self) -> ReplayReport:
-        """Return it as it is shown."""
-        counts = {verdict: self.verdicts[verdict] for verdict in ("same", "looser", "tighter", "unknown")}
-        return ReplayReport(
-            since=self.since,
-            policy_digest=self.digest,
-            decisions=self.decisions,
-            requests=len(self.requests),
-            lacking=dict(sorted(self.lacking.items())),
-            items=tuple(self.items),
-            **counts,
-        )
 
 
 def replayed(entries: Iterable[Entry], replay: Replay, *, since: str, digest: str) -> ReplayReport:
@@ -275,12 +183,6 @@ def _sensitivity(asked: Entry) -> Sensitivity:
 
 def _said(decision: Decision) -> Said:
     return Said(outcome=decision.outcome, tier=decision.tier, policies=decision.policies, policy_digest=decision.policy_digest)
-
-
-def _verdict(then: Said, now: Said) -> Verdict:
-    if then.strictness == now.strictness:
-        return "same"
-    return "looser" if now.strictness < then.strictness else "tighter"
 
 
 def _moved(facts: Facts, resource: Resource) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from justenough.errors import InvalidInput, Problem
 if TYPE_CHECKING:
     from activities.config import ConfigSet
     from justenough.rehearsal import Rules
-    from justenough.replay import ReplayReport
+    from justenough.replayed import ReplayReport
     from justenough.tables import CaseResult, Launch, Table
 
 TABLES = "policies/tests"
@@ -112,7 +112,8 @@ def replay(
     ] = None,
 ) -> None:
     """Decide every recorded request again by the policies of a folder, and say what would be looser, tighter or the same."""
-    from justenough.replay import Replay, Tally  # noqa: PLC0415 - loads the policy engine
+    from justenough.replay import Replay  # noqa: PLC0415 - loads the policy engine
+    from justenough.replayed import Tally  # noqa: PLC0415 - the same
 
     found = checked(folder or config_folder())
     begin = _moment(since, now=datetime.now(UTC)) if since else None

@@ -13,7 +13,8 @@ from justenough.events import FIELDS, Event, EventType, event
 from justenough.facts import Facts
 from justenough.ids import request_id
 from justenough.rehearsal import Rules, rehearsed
-from justenough.replay import READS, Replay, Replayed, ReplayReport, replayed
+from justenough.replay import READS, Replay, replayed
+from justenough.replayed import Replayed, ReplayReport
 from tests.justenough.building import JOB, NOW
 from tests.justenough.deciding import CATALOG, asking_for, rules, shop_rules
 from tests.justenough.test_policy_properties import texts
