@@ -139,13 +139,13 @@ def entity_json(kind: str, name: str, attributes: Attributes) -> str:
     return json.dumps({"uid": {"type": kind, "id": name}, "attrs": attributes, "parents": []})
 
 
-def asked(job: str, name: str, action: Action, context: Attributes) -> dict[str, Any]:
-    """Return one request in the form that cedarpy takes."""
+def asked(job: str, name: str, action: Action, context: str) -> dict[str, Any]:
+    """Return one request in the form that cedarpy takes; the context as JSON text."""
     return {
         "principal": {"type": "Job", "id": job},
         "action": {"type": "Action", "id": action.value},
         "resource": {"type": "Resource", "id": name},
-        "context": json.dumps(context),
+        "context": context,
     }
 
 
@@ -160,7 +160,7 @@ def shape_problems(schema: cedarpy.Schema, text: str, *, file: str) -> Iterator[
     told = {name: value for name, value in context_attributes(context, frozenset()).items() if name in text or name not in OPTIONAL_CONTEXT}
     nothing = cedarpy.PolicySet.from_str("")
     for action in Action:
-        answer = cedarpy.is_authorized(asked("a", "a", action, told), nothing, [], schema)
+        answer = cedarpy.is_authorized(asked("a", "a", action, json.dumps(told)), nothing, [], schema)
         for error in answer.diagnostics.errors:
             yield Problem(file, f"action {action.value} must take a Job, a Resource and the context of docs/policies.md: {error}")
 

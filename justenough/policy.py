@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Self
 
 import cedarpy
@@ -110,9 +110,7 @@ class PolicySet:
         """Return which policies hold for one action on the resource of that name, at each tier."""
         prepared = self._prepare(name, resource, action)
         try:
-            principal = entity_json("Job", job.id, prepared.told("principal", job_attributes(job)))
-            target = entity_json("Resource", name, prepared.told("resource", resource_attributes(resource)))
-            told = prepared.told("context", context_attributes(context, self.external))
+            principal, target, told = self.told(job, name, resource, action, context=context)
             question = asked(job.id, name, action, told)
             entities = _entities(principal, target, self._actions)
             diagnostics = cedarpy.is_authorized_batch([question], prepared.handle, entities)[0].diagnostics
@@ -121,6 +119,20 @@ class PolicySet:
         if diagnostics.errors:
             return Weighed(erring=_erring(diagnostics.errors, prepared), errors=tuple(sorted(diagnostics.errors)))
         return _weighed(diagnostics.reasons, prepared)
+
+    def told(self, job: JobFacts, name: str, resource: Resource, action: Action, *, context: AccessContext) -> tuple[str, str, str]:
+        """Return what Cedar is told of job, resource and context, as text: no more than can matter. The same is answered alike."""
+        prepared = self._prepare(name, resource, action)
+        return (
+            entity_json("Job", job.id, prepared.told("principal", job_attributes(job))),
+            entity_json("Resource", name, prepared.told("resource", resource_attributes(resource))),
+            json.dumps(prepared.told("context", context_attributes(context, self.external))),
+        )
+
+    @cached_property
+    def names_jobs(self) -> bool:
+        """Whether some policy is about one job by its id, so that even jobs that are alike may be decided differently."""
+        return any(uid.type.basename == "Job" for rule in self.rules for uid in pst.entity_uids(rule.template))
 
     def decided(self, weighed: Weighed, *, top: int = TOP) -> Decision:
         """Return the decision that follows from which policies hold."""

@@ -35,6 +35,7 @@ READS = (
 """The types of entries that a replay needs; it passes over others."""
 OPENING = frozenset({EventType.JOB_SUBMITTED, EventType.ACCESS_REQUESTED, EventType.CREDENTIAL_ISSUED})
 """Only these begin what is kept of a job; what follows its end keeps nothing."""
+MAX_ANSWERS = 20_000
 PHASES: Mapping[str, Phase] = {"start": "start", "issue": "start", "runtime": "runtime", "renewal": "renewal"}
 """What policy was told of each recorded phase."""
 
@@ -65,6 +66,7 @@ class Replay:
     def __init__(self, policies: PolicySet, catalog: Catalog, *, top: int = TOP) -> None:
         self._policies, self._catalog, self._top = policies, catalog, top
         self._jobs: dict[str, _Job] = {}
+        self._answers: dict[tuple[str, ...], Said] = {}
 
     def knows(self, job: str) -> bool:
         """Whether a job's order was read; otherwise its earlier entries are to be learned before its decisions are taken."""
@@ -115,13 +117,24 @@ class Replay:
         if resource is None or facts.action not in resource.actions:
             now = Said(outcome="denied", tier=0, policies=(), policy_digest=self._policies.digest)
             return Replayed(**told, verdict=verdict(then, now), now=now, moved=("action" if resource else "resource",))
-        asked = JobFacts(entry["job"], job.spec, job.requester, frozenset(facts.requester_groups))
         reason = job.requests.get(data["request"], {}).get("reason", "")
-        decision = self._policies.decide(asked, facts.resource, resource, facts.action, context=facts.context(reason), top=self._top)
+        now = self._decided(entry["job"], job.spec, job.requester, resource, facts, reason)
         moved = () if "facts" in lacks else _moved(facts, resource)
         missing = self._missing(facts, resource, lacks)
-        now = _said(decision)
         return Replayed(**told, verdict="unknown" if missing else verdict(then, now), now=now, lacks=missing, moved=moved)
+
+    def _decided(self, job: str, spec: JobSpec, requester: str, resource: Resource, facts: Facts, reason: str) -> Said:
+        """Return what policy says now. The past asks much the same again and again, so each question is asked once."""
+        name = job if self._policies.names_jobs else "-"
+        asked = JobFacts(name, spec, requester, frozenset(facts.requester_groups))
+        context = facts.context(reason)
+        key = (facts.action, *self._policies.told(asked, facts.resource, resource, facts.action, context=context))
+        if key not in self._answers:
+            if len(self._answers) >= MAX_ANSWERS:
+                self._answers.clear()
+            decision = self._policies.decide(asked, facts.resource, resource, facts.action, context=context, top=self._top)
+            self._answers[key] = _said(decision)
+        return self._answers[key]
 
     def _missing(self, facts: Facts, resource: Resource, lacks: tuple[str, ...]) -> tuple[str, ...]:
         """Return what was not recorded and is looked at by some policy that can matter here."""

@@ -159,6 +159,14 @@ def test_an_issue_and_a_renewal_are_decided_again_with_what_was_held_then() -> N
     assert [one.phase for one in report(recorded, rules(text)).items if one.resource == "orders-db"] == ["start"]
 
 
+def test_jobs_that_are_alike_are_told_apart_where_a_policy_names_one() -> None:
+    other = "j-dev-01kg9b4zv0e8r2m6x3c5n7p9qb"
+    text = READ + f'@id("not-that") forbid(principal == Job::"{other}", action, resource);'
+    recorded = entries(iter([*events(rules(READ), "orders-db:read"), *events(rules(READ), "orders-db:read", job=other)]))
+
+    assert [(one.job, one.verdict) for one in report(recorded, rules(text)).items] == [(other, "tighter")]
+
+
 def test_a_decision_whose_order_was_not_read_is_unknown_until_it_is() -> None:
     recorded = entries(events(shop_rules(), "orders-db:read"))
     again = Replay(shop_rules().policies, CATALOG)
