@@ -28,10 +28,10 @@ demo: setup ## Run the example jobs on real servers, show it live, prove every r
 	@$(WITH) $(BIN)/justenough demo
 
 test: setup ## Run the whole test suite, real servers included (ARGS="-k ledger -x")
-	@$(WITH) $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(WITH) $(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
 
 chaos: setup ## Kill, stop and cut everything at the worst moment; its short form is in `make test` too (LONG=1: hours of outage as well)
-	@$(WITH) $(BIN)/python -m pytest -n 2 --dist loadfile $(if $(LONG),-m "long or not long") tests/chaos $(ARGS)
+	@$(WITH) $(BIN)/python -m pytest -n 3 --dist loadfile $(if $(LONG),-m "long or not long") tests/chaos $(ARGS)
 
 check: setup lint types layers compose-check test ## What CI runs: format, lint, types, layers, compose, tests
 

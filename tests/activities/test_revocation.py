@@ -17,6 +17,7 @@ from activities import slowness
 from activities.looks import SECOND_LOOK
 from activities.revocation import RevocationResult, prove, record_lapsed, revoke, revoke_one
 from activities.store import Store
+from activities.targets import Asked, Look, Targets
 from activities.vault import Vault
 from justenough import lateness
 from justenough.access import CredentialState, Revocable, RevocationState
@@ -230,15 +231,21 @@ def test_one_credential_that_cannot_be_ended_is_overdue_with_the_reason_until_it
     assert (after.state, after.why) == (CredentialState.CONFIRMED, None)
 
 
-def test_one_attempt_that_takes_longer_than_the_grace_is_overdue_by_itself(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lateness, "GRACE", timedelta(seconds=1))
-    job = at.job()
+def test_one_attempt_that_takes_longer_than_the_grace_is_overdue_by_itself(at: Desk) -> None:
+    class Slow(Targets):
+        def look(self, job: str, asked: Asked | None = None) -> Look:
+            at.clock.ahead += lateness.GRACE
+            return super().look(job, asked)
+
+    targets = Slow(at.deps.vault, lambda: at.deps.config.current().catalog, installation=at.deps.settings.installation)
+    slow, job = replace(at, deps=replace(at.deps, targets=targets)), at.job()
     held = at.issue(job)
-    at.shop.door.hang()
-    assert not by_session(at, job, held).confirmed
+    at.shop.door.close()
+    assert not by_session(slow, job, held).confirmed
     assert revocation_of(at, job) is RevocationState.OVERDUE
     at.shop.door.open()
-    assert by_session(at, job, held).confirmed
+    assert by_session(slow, job, held).confirmed
+    targets.close()
 
 
 def test_a_target_that_hangs_holds_nobody_for_long(at: Desk) -> None:

@@ -176,6 +176,7 @@ def test_a_stack_file_that_is_not_ours_is_refused_with_the_remedy(places: Places
 def test_children_never_see_a_vault_token_of_whoever_started_the_stack(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("VAULT_TOKEN", "an administrator's")
     monkeypatch.setenv("PGPASSWORD", "someone's")
+    monkeypatch.setenv("JUSTENOUGH_JOB_PATH", "/usr/bin")
     settings = Settings(home=tmp_path, vault_addr="http://127.0.0.1:1", people_mounts=("people", "oidc"))
     ours, servers = own_environment(settings, shop_port=5), server_environment(Places.of(tmp_path))
     assert "VAULT_TOKEN" not in ours.keys() | servers.keys()

@@ -54,7 +54,7 @@ async def test_a_guard_revokes_and_closes_a_job_whose_workflow_is_terminated(ser
 
 
 async def test_a_guard_revokes_and_closes_a_job_whose_workflow_times_out(server: Bench) -> None:
-    job, guard = await guarded(server, run_timeout=timedelta(seconds=2))
+    job, guard = await guarded(server, run_timeout=timedelta(seconds=6))
     assert await guard.result() is True
     assert "closed lost" in job.known.ledger
     assert not job.known.alive
