@@ -5,16 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import structlog
 
 from activities.deps import Deps
 from justenough.errors import JustEnoughError
 from justenough.events import Event, EventType, event
+from justenough.lateness import GRACE
 
-SLOW = timedelta(seconds=15)
-"""Many times what a revocation takes; each of its calls may wait for 12 s."""
 log = structlog.get_logger()
 
 
@@ -24,20 +23,20 @@ def told_if_slow(deps: Deps, job: str, facts: Sequence[Event], failures: Sequenc
 
     `failures`: what has failed by then; may grow meanwhile. Waits for nothing: the block ends when it ends.
     """
-    begun, so_far = tuple(facts), f"it has not come back for {SLOW.total_seconds():.0f} s"
+    begun, so_far = tuple(facts), f"it has not come back for {GRACE.total_seconds():.0f} s"
 
     def tell() -> None:
         # As of when it became slow: whatever the block saw at its end is newer, also where this is recorded late.
         about = f"{begun[-1].id.rpartition('/')[2]}-slow"
         told = {"by": by, "failures": [*failures, so_far], "attempt": deps.looks.attempt(job, now=started)}
-        late = event(EventType.REVOCATION_OVERDUE, job, at=started + SLOW, about=about, **told)
+        late = event(EventType.REVOCATION_OVERDUE, job, at=started + GRACE, about=about, **told)
         try:
             deps.store.record([*begun, late])
         except JustEnoughError as error:
             # The attempt's own events are carried on until they are written; this was only to be early.
             log.warning("revocation hangs", job=job, error=type(error).__name__)
 
-    telling = threading.Timer(SLOW.total_seconds(), tell)
+    telling = threading.Timer(GRACE.total_seconds(), tell)
     telling.daemon = True
     telling.start()
     try:

@@ -269,7 +269,7 @@ def test_a_revocation_that_hangs_is_shown_as_overdue_while_it_hangs(at: Desk, mo
         assert view is not None
         return view.revocation.state is RevocationState.OVERDUE
 
-    monkeypatch.setattr(slowness, "SLOW", timedelta(seconds=0.2))
+    monkeypatch.setattr(slowness, "GRACE", timedelta(seconds=0.2))
     go_on, job = threading.Event(), at.job()
     held = at.issue(job)
     vault = Hanging(at.shop.settings.vault_addr)
