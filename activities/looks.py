@@ -1,5 +1,6 @@
-"""Remembers, in this process, how the revoking of each job, or of one credential alone, goes: since when, since when it looks clean, how often it failed. No I/O.
+"""Remembers, in this process, how the revoking of each job, or of one credential alone, goes. No I/O.
 
+Since when it goes on, since when it looks clean, how often it failed.
 Forgetting costs time, never safety: the next clean look is then a first one again.
 """
 

@@ -83,6 +83,15 @@ class Administrator:
         """Send a wish to end a credential that is none."""
         self._temporal.signals(job, "revoke_credential", raw(wish.encode()))
 
+    def kill(self, job: str) -> None:
+        """Send a job's workflow the wish to be killed, past the console, as where that cannot write its own store."""
+        self._temporal.signals(job, "kill")
+
+    def timed_out(self, job: str) -> bool:
+        """Whether Temporal has given up one of a job's activities because nobody was heard of."""
+        events = self._temporal.does(self._temporal.client.get_workflow_handle(job).fetch_history()).events
+        return any(event.HasField("activity_task_timed_out_event_attributes") for event in events)
+
     def until_stumbled(self, job: str) -> None:
         """Wait until a task of a workflow has failed."""
         handle = self._temporal.client.get_workflow_handle(job)

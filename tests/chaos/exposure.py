@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import shutil
 import socket
 import tempfile
@@ -17,11 +16,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import psycopg
-from temporalio.client import Client, WorkflowHandle
 
+from tests.chaos.administrator import Administrator
 from tests.chaos.gate import JOB
 from tests.chaos.rig import Rig, rigged
 from tests.chaos.worker import LABEL
@@ -96,12 +94,13 @@ class Lab:
     shop: Shop
     ops: Human
     lead: Human
+    administrator: Administrator
     listener: socket.socket
     watchers: ThreadPoolExecutor
     pause: float
     """Seconds between two tries of one login."""
     lines: ExitStack
-    """What jobs opened to us, to be closed."""
+    """What was opened, to be closed: by jobs to us, to Temporal."""
 
     @classmethod
     @contextmanager
@@ -109,7 +108,8 @@ class Lab:
         """Listen to jobs for the length of a block."""
         with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(64, "watch") as watchers, ExitStack() as lines:
             listener.settimeout(60)
-            yield cls(rig, shop, ops, lead, listener, watchers, pause, lines)
+            administrator = lines.enter_context(Administrator.of(rig.stack))
+            yield cls(rig, shop, ops, lead, administrator, listener, watchers, pause, lines)
 
     def hold(self, cases: Iterable[Case]) -> list[Struck]:
         """Launch a job for each case; return them once each has a login, and that login works."""
@@ -148,16 +148,6 @@ class Lab:
                 return False
             raise
         return True
-
-    def workflow(self, act: Callable[[WorkflowHandle[Any, Any]], Any], *names: str) -> None:
-        """Do something to workflows behind our back, as an administrator of Temporal can."""
-
-        async def acted() -> None:
-            client = await Client.connect(str(self.shop.stack.temporal))
-            for name in names:
-                await act(client.get_workflow_handle(name))
-
-        asyncio.run(acted())
 
     def _launched(self, case: Case) -> str:
         script = STAYS.format(port=self.listener.getsockname()[1])
@@ -204,24 +194,16 @@ def _grant_over(lab: Lab, item: Struck) -> None:
 
 
 def _terminate(lab: Lab, item: Struck) -> None:
-    lab.workflow(lambda handle: handle.terminate("a test"), item.job)
+    lab.administrator.terminate(item.job)
 
 
 def _terminate_both(lab: Lab, item: Struck) -> None:
     # The guard first: otherwise the server cancels it, and it is no longer there to be terminated.
-    lab.workflow(lambda handle: handle.terminate("a test"), f"{item.job}-guard", item.job)
+    lab.administrator.terminate(f"{item.job}-guard", item.job)
 
 
 def _delete(lab: Lab, item: Struck) -> None:
-    from temporalio.api.common.v1 import WorkflowExecution
-    from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest
-
-    async def delete(handle: WorkflowHandle[Any, Any]) -> None:
-        client = handle._client
-        gone = DeleteWorkflowExecutionRequest(namespace=client.namespace, workflow_execution=WorkflowExecution(workflow_id=handle.id))
-        await client.workflow_service.delete_workflow_execution(gone)
-
-    lab.workflow(delete, item.job)
+    lab.administrator.delete(item.job)
 
 
 ENDINGS: dict[str, Callable[[Lab, Struck], None]] = {

@@ -130,18 +130,6 @@ class Rig:
         self._bury()
         return self.workers[0] if self.workers else self.start()
 
-    def signal(self, name: str, workflow: str) -> None:
-        """Send a signal past the console, as it does where it can still write its own store."""
-        temporal = Path(sys.executable).with_name("temporal")
-        command = [str(temporal), "workflow", "signal", "--name", name, "--workflow-id", workflow, "--address", str(self.stack.temporal)]
-        subprocess.run(command, check=True, capture_output=True)
-
-    def timed_out(self, workflow: str) -> bool:
-        """Whether Temporal has given up one of a workflow's activities because nobody was heard of."""
-        temporal = Path(sys.executable).with_name("temporal")
-        command = [str(temporal), "workflow", "show", "--workflow-id", workflow, "--address", str(self.stack.temporal)]
-        return b"ActivityTaskTimedOut" in subprocess.run(command, check=True, capture_output=True).stdout
-
     @contextmanager
     def frozen(self, *children: str) -> Iterator[None]:
         """Have servers hang for the length of a block, with nobody who restarts them; return once they answer again."""

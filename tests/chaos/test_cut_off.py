@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import structlog
 
+from tests.chaos.administrator import Administrator
 from tests.chaos.agreement import assert_one_outcome
 from tests.chaos.rig import Rig, Worker, until
 from tests.people import Human
-from tests.shop import Shop, Witness, spec
+from tests.shop import Login, Shop, Witness, spec
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 log = structlog.get_logger()
@@ -32,13 +33,17 @@ def processes_of(mark: str) -> list[int]:
     return found
 
 
+def marked(ops: Human, witness: Witness) -> tuple[str, Login, str]:
+    """Launch a job that stays; return it with its login, and with a mark that its processes carry."""
+    mark = f"cut-off-{time.monotonic_ns()}"
+    return ops.launch(spec(f"{witness.hand_over}; : {mark}; sleep 300; :")), witness.login(), mark
+
+
 @pytest.mark.parametrize("how", ["hang", pytest.param("close", marks=pytest.mark.long)])
 def test_a_worker_that_is_cut_off_from_temporal_loses_its_jobs_and_ends_their_processes(
     rig: Rig, ops: Human, shop: Shop, worker: Worker, witness: Witness, how: str
 ) -> None:
-    mark = f"cut-off-{how}-{time.monotonic_ns()}"
-    job = ops.launch(spec(f"{witness.hand_over}; : {mark}; sleep 300; :"))
-    login = witness.login()
+    job, login, mark = marked(ops, witness)
     assert processes_of(mark)
     other = rig.start(JUSTENOUGH_TEMPORAL_ADDRESS=str(rig.stack.temporal))
     began = time.monotonic()
@@ -59,13 +64,11 @@ def test_a_worker_that_is_cut_off_from_temporal_loses_its_jobs_and_ends_their_pr
 @pytest.mark.long
 @pytest.mark.parametrize("how", ["hang", "close"])
 def test_the_only_worker_finds_its_job_lost_when_it_is_back_and_ends_it(
-    rig: Rig, ops: Human, shop: Shop, worker: Worker, witness: Witness, how: str
+    rig: Rig, ops: Human, shop: Shop, worker: Worker, witness: Witness, administrator: Administrator, how: str
 ) -> None:
-    mark = f"alone-{how}-{time.monotonic_ns()}"
-    job = ops.launch(spec(f"{witness.hand_over}; : {mark}; sleep 300; :"))
-    login = witness.login()
+    job, login, mark = marked(ops, witness)
     getattr(rig.temporal, how)()
-    until(lambda: rig.timed_out(job), "Temporal has given the session up")
+    until(lambda: administrator.timed_out(job), "Temporal has given the session up")
     # Nobody is there who could have revoked it, and nobody says so.
     assert shop.opens_for(login)
     assert ops.job(job)["revocation"]["state"] == "none"

@@ -12,6 +12,7 @@ import pytest
 import structlog
 
 from activities.store import Store
+from tests.chaos.administrator import Administrator
 from tests.chaos.agreement import assert_one_outcome
 from tests.chaos.latch import Latch, latch
 from tests.chaos.rig import Rig, Worker, until
@@ -95,7 +96,7 @@ def test_on_a_full_disk_nothing_is_issued_and_what_runs_is_revoked_at_once(
 
 
 def test_a_locked_store_holds_up_every_issue_and_no_revocation(
-    rig: Rig, ops: Human, shop: Shop, worker: Worker, witness: Witness, held: Latch
+    rig: Rig, ops: Human, shop: Shop, worker: Worker, witness: Witness, held: Latch, administrator: Administrator
 ) -> None:
     ending, killed = (ops.launch(spec(f"{witness.hand_over}; {script}")) for script in (held.wait, "sleep 300"))
     logins = [witness.login(), witness.login()]
@@ -108,7 +109,7 @@ def test_a_locked_store_holds_up_every_issue_and_no_revocation(
         began = time.monotonic()
         held.open()
         at_issue.release()
-        rig.signal("kill", killed)
+        administrator.kill(killed)
         until(lambda: not any(map(shop.opens_for, logins)), "they are dead", within=AT_ONCE)
         log.warning("locked", dead=time.monotonic() - began)
         assert ops.job(order["id"])["started_at"] is None

@@ -154,7 +154,7 @@ def test_a_target_that_hangs_keeps_nobody_from_ending_what_lies_elsewhere(
     there = lab.hold([LEFT_TO_IT] * many)
     until(lambda: bool(shop.tokens_of(elsewhere)), "what lies elsewhere is issued")
     rig.postgres.hang()
-    lab.workflow(lambda handle: handle.terminate("a test"), *(item.job for item in there), elsewhere)
+    lab.administrator.terminate(*(item.job for item in there), elsewhere)
     until(lambda: not shop.tokens_of(elsewhere), "what lies elsewhere is ended", within=30 if many < 8 else 120)
     assert all(lab.opens(item.login) for item in there)
     rig.postgres.open()
