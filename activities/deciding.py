@@ -6,23 +6,24 @@ Every one may run twice: what it records carries ids made from what happened, so
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from pydantic import ValidationError
 from temporalio import activity
 
 from activities import revocation
 from activities.asking import NotTheirs, refused, theirs
+from activities.counting import Counting, recorded_of
 from activities.deps import Deps
-from activities.entries import counted_event, decided_event, is_well_formed, ordered, rejected
+from activities.entries import decided_event, is_well_formed, ordered
+from activities.judging import digest_for, in_turn
 from activities.past import past_of
-from activities.verification import Refused, VerifiedOrder, verify_decision, verify_order
-from justenough.access import Decision, Held, RequestState
+from activities.verification import VerifiedOrder, verify_order
+from justenough.access import Decision, RequestState
+from justenough.answering import Refused
 from justenough.approval import Ladder
-from justenough.catalog import problems_of, resolved_issue
+from justenough.catalog import problems_of
 from justenough.errors import NotFound
 from justenough.events import Event, EventType, event
-from justenough.facts import AccessContext, Facts, JobFacts, Phase
+from justenough.facts import Facts
 from justenough.ids import job_of, request_id
 from justenough.messages import (
     AnswersInput,
@@ -37,7 +38,7 @@ from justenough.messages import (
     WithdrawInput,
 )
 from justenough.spec import Access
-from justenough.statements import MAX_SKEW, Signed, request_digest
+from justenough.statements import MAX_SKEW
 
 TRIES = frozenset({EventType.REVOCATION_STARTED, EventType.REVOCATION_OVERDUE, EventType.CREDENTIAL_REVOKED})
 PROOFS = frozenset(
@@ -80,18 +81,11 @@ class Deciding:
     def take_answers(self, received: AnswersInput) -> AnswersResult:
         """Examine signals in order; each is one ledger entry, whether it counts or not."""
         theirs(self._deps, received.job)
-        ladders, verdicts, events = dict(received.ladders), dict.fromkeys(received.ladders, "pending"), []
+        counting = Counting(self._deps, received)
         for offset, raw in enumerate(received.received):
-            waiting = {request: ladder for request, ladder in ladders.items() if verdicts[request] == "pending"}
-            counted = self._examined(received, waiting, raw)
-            if isinstance(counted, Refused):
-                events.append(self._rejected(received.job, raw, counted.why, about=f"signal-{received.number + offset}"))
-                continue
-            ladder = ladders[counted.request] = counted
-            verdicts[ladder.request] = ladder.verdict(self._deps.config.current().tiers)
-            events.append(counted_event(received.job, ladder, ladder.answers[-1], verdict=verdicts[ladder.request], at=self._deps.now()))
-        self._deps.store.record(events)
-        return AnswersResult(ladders=ladders, verdicts=verdicts)
+            counting.take(raw, number=received.number + offset)
+        self._deps.store.record(counting.events)
+        return counting.result()
 
     @activity.defn
     def climb(self, asked: ClimbInput) -> ClimbResult:
@@ -102,7 +96,8 @@ class Deciding:
         after = before.climbed(tiers, now=now)
         if self._has_climbed(before):
             return ClimbResult(ladder=after)
-        why = self._why_unknown(job, before) or self._why_too_early(before)
+        recorded = recorded_of(self._deps, job, before)
+        why = recorded.why if isinstance(recorded, Refused) else self._why_too_early(before)
         if why:
             self._deps.store.record([refused(job, why, at=now)])
             raise NotTheirs(why)
@@ -155,13 +150,7 @@ class Deciding:
         return Closed(state=job.state, exit_code=job.exit_code, reason=job.reason)
 
     def _decided(self, order: JobInput, verified: VerifiedOrder) -> Iterator[tuple[DecidedRequest, Facts]]:
-        held = Held()
-        for number, access in enumerate(verified.spec.access, start=1):
-            decision, facts = answered(self._deps, order.job, verified, access, held=held, phase="start")
-            resource = self._deps.config.current().catalog.resources[access.resource]
-            if decision.outcome != "denied":
-                # What comes later in the spec is decided as if this one had been issued: chaining rules hold in any order.
-                held = held.issued(access.resource, access.action, resource.sensitivity)
+        for number, (access, _, (decision, facts)) in enumerate(in_turn(self._deps, order.job, verified), start=1):
             request = DecidedRequest(
                 id=request_id(order.job, number),
                 number=number,
@@ -235,61 +224,3 @@ class Deciding:
         recorded = self._deps.store.request(ladder.request)
         early = recorded is None or recorded.expires_at is None or recorded.expires_at > self._deps.now() + MAX_SKEW
         return "its tier still has time to answer" if early else None
-
-    def _why_unknown(self, job: str, ladder: Ladder) -> str | None:
-        """Return why a ladder is not what the ledger says of a request: it came by way of Temporal too."""
-        request, order = self._deps.store.request(ladder.request), self._deps.store.order(job)
-        if request is None or order is None or request.job_id != job:
-            return "no such request of this job has been recorded"
-        _, _, _, signed = order
-        recorded = {(item.approver_id, item.decision) for item in request.approvals}
-        known = (request.digest, request.tier, request.current_tier, request.ttl, signed.statement.get("person"))
-        claimed = (ladder.digest, ladder.needed, ladder.current, ladder.ttl, ladder.requester)
-        if known != claimed or not {(item.person, item.decision) for item in ladder.answers} <= recorded:
-            return "what it is an answer to is not what has been recorded of the request"
-        return None
-
-    def _examined(self, received: AnswersInput, waiting: dict[str, Ladder], raw: Any) -> Ladder | Refused:
-        """Return the ladder that an answer moved, its last answer being this one, or why it moved none."""
-        try:
-            signed = Signed.model_validate(raw)
-        except ValidationError:
-            return Refused("not a {statement, signature}")
-        request = signed.statement.get("request")
-        ladder = waiting.get(request) if isinstance(request, str) else None
-        if ladder is None:
-            return Refused("it names no request of this job that waits for an answer")
-        if why := self._why_unknown(received.job, received.ladders[ladder.request]):
-            return Refused(why)
-        answer = verify_decision(self._deps, received.job, ladder, signed, now=self._deps.now())
-        if isinstance(answer, Refused):
-            return answer
-        moved = ladder.answered(answer)
-        return Refused(moved) if isinstance(moved, str) else moved
-
-    def _rejected(self, job: str, raw: Any, why: str, about: str) -> Event:
-        statement = raw.get("statement") if isinstance(raw, dict) else None
-        named = statement if isinstance(statement, dict) else {}
-        return rejected(job, why, at=self._deps.now(), about=about, raw=raw, request=named.get("request"), person=named.get("person"))
-
-
-def decide(deps: Deps, job: str, verified: VerifiedOrder, access: Access, *, held: Held, phase: Phase) -> Decision:
-    """Return what policy says of one request now."""
-    return answered(deps, job, verified, access, held=held, phase=phase)[0]
-
-
-def answered(deps: Deps, job: str, verified: VerifiedOrder, access: Access, *, held: Held, phase: Phase) -> tuple[Decision, Facts]:
-    """Return what policy says of one request now, and what it was asked."""
-    current = deps.config.current()
-    facts = JobFacts(id=job, spec=verified.spec, requester=verified.person.id, requester_groups=verified.person.groups)
-    context = AccessContext(phase=phase, ttl_seconds=access.ttl, reason=access.reason, held=held)
-    resource = current.catalog.resources[access.resource]
-    decision = current.policies.decide(facts, access.resource, resource, access.action, context=context, top=current.tiers.top)
-    return decision, Facts.of(facts, access.resource, resource, access.action, context)
-
-
-def digest_for(deps: Deps, verified: VerifiedOrder, access: Access, *, bundle: str | None, tier: int) -> str:
-    """Return the digest of exactly what will run and be issued for one request."""
-    action = deps.config.current().catalog.resources[access.resource].actions[access.action]
-    issue = resolved_issue(action, verified.spec.data_scope)
-    return request_digest(verified.spec, access, bundle=bundle, issue_path=issue.path, issue_data=issue.data, tier=tier)

@@ -14,7 +14,8 @@ from activities.asking import chain_of
 from activities.deps import Deps
 from activities.verification import VerifiedOrder
 from justenough.access import Decision
-from justenough.approval import Answer, Ladder
+from justenough.answering import Withdrawal
+from justenough.approval import Answer, Ladder, Tiers
 from justenough.events import FIELDS, Event, EventType, event
 from justenough.facts import Facts
 from justenough.ids import REQUEST_ID, request_id
@@ -71,13 +72,15 @@ def submitted(order: JobInput, verified: VerifiedOrder, *, at: Any) -> Event:
     )
 
 
-def decided_event(job: str, request: str, decision: Decision, digest: str, *, facts: Facts, phase: str, at: Any) -> Event:
-    """Return the event of one decision with its reasons, and what it was made from."""
+def decided_event(
+    job: str, request: str, decision: Decision, digest: str, *, facts: Facts, phase: str, at: Any, about: str | None = None
+) -> Event:
+    """Return the event of one decision with its reasons, and what it was made from. `about` tells apart several of one phase."""
     return event(
         EventType.ACCESS_DECIDED,
         job,
         at=at,
-        about=f"{request}/{phase}",
+        about=f"{request}/{about or phase}",
         request=request,
         phase=phase,
         outcome=decision.outcome,
@@ -92,6 +95,7 @@ def decided_event(job: str, request: str, decision: Decision, digest: str, *, fa
 
 def counted_event(job: str, ladder: Ladder, answer: Answer, *, verdict: str, at: datetime) -> Event:
     """Return the event of one answer that counts, with what the request stands at after it."""
+    granted = ladder.grant if verdict == "approved" else None
     return event(
         EventType.APPROVAL_DECIDED,
         job,
@@ -104,9 +108,46 @@ def counted_event(job: str, ladder: Ladder, answer: Answer, *, verdict: str, at:
         decision=answer.decision,
         reason=answer.reason,
         ttl=answer.ttl,
+        action=answer.action.value if answer.action else None,
+        on_behalf_of=answer.on_behalf_of,
+        on_behalf_of_name=answer.on_behalf_of_name,
         signed=answer.signed.model_dump(mode="json"),
         verdict=verdict,
-        granted_ttl=ladder.granted_ttl if verdict == "approved" else None,
+        granted_ttl=granted.ttl if granted else None,
+        granted_action=granted.action.value if granted else None,
+    )
+
+
+def review_opened(job: str, ladder: Ladder, answer: Answer, tiers: Tiers, *, at: datetime) -> Event:
+    """Return the event of a tier that somebody passed alone: who was passed over, and may say afterwards what they think of it."""
+    passed = range(ladder.needed, ladder.current + 1)
+    return event(
+        EventType.REVIEW_OPENED,
+        job,
+        at=at,
+        about=ladder.request,
+        request=ladder.request,
+        person=answer.person,
+        name=answer.name,
+        tiers=list(passed),
+        groups=sorted({group for tier in passed for group in tiers.tiers[tier].approvers}),
+        reason=answer.reason,
+    )
+
+
+def taken_back(job: str, request: str, withdrawal: Withdrawal, *, verdict: str, at: datetime) -> Event:
+    """Return the event of an approval that somebody took back, with what the request stands at after it."""
+    return event(
+        EventType.APPROVAL_WITHDRAWN,
+        job,
+        at=at,
+        about=f"{request}/{withdrawal.person}",
+        request=request,
+        person=withdrawal.person,
+        name=withdrawal.name,
+        reason=withdrawal.reason,
+        signed=withdrawal.signed.model_dump(mode="json"),
+        verdict=verdict,
     )
 
 

@@ -34,6 +34,8 @@ class Past:
     """The tier that each request that ever waited has climbed to."""
     settled: Mapping[str, str] = field(default_factory=dict)
     """Requests that were denied, expired or withdrawn, each with which."""
+    taken_back: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Who took back what they had said to a request, by request."""
 
 
 def past_of(ledger: Readable, job: str) -> Past:
@@ -57,6 +59,7 @@ def read_past(entries: Iterable[EntryView]) -> Past:
     submitted, ended, why_over = False, False, ""
     tiers: dict[str, int] = {}
     settled: dict[str, str] = {}
+    taken_back: dict[str, frozenset[str]] = {}
     for entry in entries:
         kind, data = EventType(entry.type), entry.data
         submitted = submitted or kind is EventType.JOB_SUBMITTED
@@ -67,10 +70,14 @@ def read_past(entries: Iterable[EntryView]) -> Past:
             tiers[data["request"]] = max(data["tier"], tiers.get(data["request"], 0))
         elif how := _settles(kind, data):
             settled[data["request"]] = how
-    return Past(submitted, ended, why_over, tiers, settled)
+        if kind is EventType.APPROVAL_WITHDRAWN:
+            taken_back[data["request"]] = taken_back.get(data["request"], frozenset()) | {data["person"]}
+    return Past(submitted, ended, why_over, tiers, settled, taken_back)
 
 
 def _settles(kind: EventType, data: Mapping[str, Any]) -> str | None:
     if kind is EventType.APPROVAL_DECIDED:
         return "denied" if data["decision"] == "deny" else None
+    if kind is EventType.APPROVAL_WITHDRAWN:
+        return "withdrawn" if data["verdict"] == "withdrawn" else None
     return SETTLED.get(kind)

@@ -76,6 +76,11 @@ class PeopleVault(Vault):
         """Return the person as of at most FRESH seconds ago; None where the entity is no person, or a disabled one."""
         return self._persons.get(entity_id, lambda: self._asking(lambda: super(PeopleVault, self).person(entity_id, people_mounts)))
 
+    def person_named(self, name: str, *, like: str, people_mounts: Iterable[str]) -> Person | None:
+        """Return the person of a login name, on a mount where another person has a login too."""
+        mounts = tuple(people_mounts)
+        return self._asking(lambda: super(PeopleVault, self).person_named(name, like=like, people_mounts=mounts))
+
     def public_keys(self, entity_id: str) -> dict[int, bytes]:
         """Return the person's public keys by version, as of at most FRESH seconds ago."""
         return self._public.get(entity_id, lambda: self._asking(lambda: super(PeopleVault, self).public_keys(entity_id)))

@@ -16,6 +16,11 @@ class Action(StrEnum):
     WRITE = "write"
     ADMIN = "admin"
 
+    @property
+    def rank(self) -> int:
+        """How much it can do, least first: whoever approves may allow one of less rank than was asked for."""
+        return tuple(Action).index(self)
+
 
 class Sensitivity(IntEnum):
     """How much harm a leak does; written by name in the catalog, compared by number in policies."""

@@ -37,6 +37,8 @@ class Roles(Model):
 
     launch: tuple[Name, ...] = ()
     read: tuple[Name, ...] = ()
+    break_glass: tuple[Name, ...] = ("break-glass",)
+    """May pass a tier alone, with a reason; each time is reviewed afterwards."""
 
 
 class Tiers(Model):
@@ -88,12 +90,31 @@ class Answer(Message):
     person: str
     name: str
     tier: int
-    decision: Literal["approve", "deny"]
+    decision: Literal["approve", "deny", "break_glass"]
     ttl: int
     """Seconds; at most what was requested."""
+    action: Action | None = None
+    """At most what was requested; None where it was recorded before anyone could allow less."""
+    on_behalf_of: str | None = None
+    """Entity id of who named this person their delegate, where they answer for them."""
+    on_behalf_of_name: str | None = None
     reason: str
     at: datetime
     signed: Signed
+
+    @property
+    def voices(self) -> frozenset[str]:
+        """Whose answer this is: one's own, and that of whoever it is given for."""
+        return frozenset({self.person, self.on_behalf_of or self.person})
+
+
+class Grant(Message):
+    """What a request's answers allow: the least of what each allows."""
+
+    action: Action
+    ttl: int
+    """Seconds."""
+    break_glass: bool = False
 
 
 class Ladder(Message):
@@ -109,16 +130,25 @@ class Ladder(Message):
     respond_by: datetime
     ttl: int
     answers: tuple[Answer, ...] = ()
+    taken_back: frozenset[str] = frozenset()
+    """Who took an answer back. They do not answer this request again: what they signed once could be sent once more."""
 
     def answered(self, answer: Answer) -> Self | str:
         """Return the ladder with one more answer, or why it does not count."""
-        if answer.person == self.requester:
+        if self.requester in answer.voices:
             return "no one answers for a job that they launched"
-        if answer.tier < self.current:
+        if answer.person in self.taken_back:
+            return "this person took their answer back"
+        if answer.decision != "break_glass" and answer.tier < self.current:
             return f"the request is at tier {self.current}, which this person does not answer for"
-        if any(earlier.person == answer.person for earlier in self.answers):
-            return "this person has answered already"
+        if any(earlier.voices & answer.voices for earlier in self.answers):
+            return "this person has answered already" if answer.on_behalf_of is None else "one of the two has answered already"
         return self.model_copy(update={"answers": (*self.answers, answer)})
+
+    def without(self, person: str) -> Self:
+        """Return the ladder without what one person said, for good."""
+        kept = tuple(answer for answer in self.answers if answer.person != person)
+        return self.model_copy(update={"answers": kept, "taken_back": self.taken_back | {person}})
 
     def climbed(self, tiers: Tiers, *, now: datetime) -> Self | None:
         """Return the ladder at the next tier, its lower tiers' answers dropped; None past the top."""
@@ -132,12 +162,29 @@ class Ladder(Message):
         """Return what the answers so far amount to."""
         if any(answer.decision == "deny" for answer in self.answers):
             return "denied"
-        return "approved" if has_quorum(self.answers, tiers=tiers, tier=self.current) else "pending"
+        return "approved" if self.broke_glass or has_quorum(self.answers, tiers=tiers, tier=self.current) else "pending"
 
     @property
-    def granted_ttl(self) -> int:
-        """Seconds that were granted: the least that any answer allowed."""
-        return min((self.ttl, *(answer.ttl for answer in self.answers)))
+    def broke_glass(self) -> bool:
+        """Whether somebody passed the tier alone."""
+        return any(answer.decision == "break_glass" for answer in self.answers)
+
+    @property
+    def grant(self) -> Grant:
+        """What the answers so far allow: the least that any of them does."""
+        allowed = [answer for answer in self.answers if answer.decision != "deny"]
+        # What was recorded before anyone could allow less says no action: there every answer is for what was asked.
+        actions = [action for action in (self.action, *(answer.action for answer in allowed)) if action is not None]
+        return Grant(
+            action=min(actions, key=lambda each: each.rank, default=Action.ADMIN),
+            ttl=min((self.ttl, *(answer.ttl for answer in allowed))),
+            break_glass=self.broke_glass,
+        )
+
+    @property
+    def is_narrowed(self) -> bool:
+        """Whether the answers so far allow less than was asked for."""
+        return self.grant.ttl < self.ttl or (self.action is not None and self.grant.action is not self.action)
 
 
 def has_quorum(answers: tuple[Answer, ...], *, tiers: Tiers, tier: int) -> bool:

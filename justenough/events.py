@@ -29,6 +29,12 @@ class EventType(StrEnum):
     APPROVAL_DECIDED = "approval.decided"
     APPROVAL_REJECTED = "approval.rejected"
     APPROVAL_EXPIRED = "approval.expired"
+    APPROVAL_WITHDRAWN = "approval.withdrawn"
+    APPROVAL_CLAIMED = "approval.claimed"
+    REVIEW_OPENED = "review.opened"
+    REVIEW_ANSWERED = "review.answered"
+    DELEGATION_MADE = "delegation.made"
+    DELEGATION_ENDED = "delegation.ended"
     STOP_REQUESTED = "stop.requested"
     CREDENTIAL_ISSUED = "credential.issued"
     CREDENTIAL_REFUSED = "credential.refused"
@@ -80,7 +86,7 @@ FIELDS: dict[EventType, dict[str, str]] = {
     },
     EventType.ACCESS_DECIDED: {
         "request": "request id",
-        "phase": "start | issue | runtime | renewal",
+        "phase": "start | narrowed | issue | runtime | renewal",
         "outcome": "allowed | needs_approval | denied",
         "tier": "needed tier, 0 for none",
         "policies": "ids of the policies that decided",
@@ -97,12 +103,16 @@ FIELDS: dict[EventType, dict[str, str]] = {
         "person": "entity id of the approver",
         "name": "their login name",
         "tier": "the highest tier they answer for",
-        "decision": "approve | deny",
+        "decision": "approve | deny | break_glass",
         "reason": "their reason",
         "ttl": "seconds they allow",
+        "action": "read | write | admin: what they allow",
+        "on_behalf_of": "entity id of who named them a delegate, where they answer for them, or null",
+        "on_behalf_of_name": "their login name, or null",
         "signed": "{statement, signature}",
         "verdict": "what the request stands at now: pending | approved | denied",
         "granted_ttl": "seconds granted, where approved",
+        "granted_action": "read | write | admin: what was granted, where approved",
     },
     EventType.APPROVAL_REJECTED: {
         "request": "request id it names, or null",
@@ -111,6 +121,47 @@ FIELDS: dict[EventType, dict[str, str]] = {
         "received": "digest of what was received",
     },
     EventType.APPROVAL_EXPIRED: {"request": "request id", "tier": "the tier that did not answer"},
+    EventType.APPROVAL_WITHDRAWN: {
+        "request": "request id",
+        "person": "entity id of who takes it back",
+        "name": "their login name",
+        "reason": "their reason",
+        "signed": "{statement, signature}",
+        "verdict": "what the request stands at now: pending | withdrawn",
+    },
+    EventType.APPROVAL_CLAIMED: {
+        "request": "request id",
+        "person": "entity id of who looks at it",
+        "name": "their login name",
+        "until": "until when, or null where they no longer do",
+    },
+    EventType.REVIEW_OPENED: {
+        "request": "request id",
+        "person": "entity id of who broke glass",
+        "name": "their login name",
+        "tiers": "the tiers that were passed",
+        "groups": "the groups that answer there, and may review",
+        "reason": "their reason",
+    },
+    EventType.REVIEW_ANSWERED: {
+        "request": "request id",
+        "person": "entity id of the reviewer",
+        "name": "their login name",
+        "verdict": "justified | unjustified",
+        "reason": "their reason",
+        "signed": "{statement, signature}",
+    },
+    EventType.DELEGATION_MADE: {
+        "delegation": "its id",
+        "person": "entity id of who is away",
+        "name": "their login name",
+        "delegate": "entity id of who answers for them",
+        "delegate_name": "their login name",
+        "until": "until when",
+        "reason": "their reason",
+        "signed": "{statement, signature}",
+    },
+    EventType.DELEGATION_ENDED: {"delegation": "its id", "person": "entity id of who ended it", "name": "their login name"},
     EventType.STOP_REQUESTED: {"how": "cancel | kill", "person": "entity id of who asked", "name": "their login name"},
     EventType.CREDENTIAL_ISSUED: {
         "credential": "credential id",

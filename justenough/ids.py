@@ -41,6 +41,11 @@ def credential_id(job: str, number: int) -> str:
     return f"c{job[1:]}-{number}"
 
 
+def number_of(part: str) -> int:
+    """Return the number that a request's or credential's id ends with, from 1."""
+    return int(part.rpartition("-")[2])
+
+
 def job_of(part: str) -> str:
     """Return the job id that a request's or credential's id names."""
     return "j" + part[1:].rpartition("-")[0]

@@ -61,6 +61,8 @@ class AnswersInput(Message):
 
     job: str
     ladders: Mapping[str, Ladder]
+    approved: Mapping[str, Ladder] = Field(default_factory=dict)
+    """Those of requests that have been approved: their approval may be taken back."""
     received: tuple[Any, ...]
     """Whatever the signals carried, in order."""
     number: int
@@ -72,7 +74,7 @@ class AnswersResult(Message):
 
     ladders: Mapping[str, Ladder]
     verdicts: Mapping[str, str]
-    """What each request stands at now: pending | approved | denied."""
+    """What each request stands at now: pending | approved | denied; withdrawn where an approval was taken back."""
 
 
 class ClimbInput(Message):

@@ -17,13 +17,15 @@ from typing import Annotated, Any, Literal
 import rfc8785
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from pydantic import BeforeValidator, PlainSerializer, StringConstraints
+from pydantic import BeforeValidator, Field, PlainSerializer, StringConstraints
 
 from justenough.access import Action
 from justenough.model import Message, Model
 from justenough.spec import Access, JobSpec
 
 MAX_LIFE = timedelta(days=7)
+MAX_ABSENCE = timedelta(days=90)
+"""A delegation lives no longer."""
 MAX_SKEW = timedelta(minutes=2)
 MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 
@@ -46,6 +48,9 @@ def moment_of(value: Any) -> datetime:
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 Moment = Annotated[datetime, BeforeValidator(moment_of), PlainSerializer(rfc3339, return_type=str)]
 """RFC 3339 UTC with whole seconds, as text."""
+Reason = Annotated[str, StringConstraints(max_length=1000)]
+Unsaid = Annotated[str | None, Field(exclude_if=lambda value: value is None)]
+"""Not in the statement at all where it is not said: whoever signs statements of an earlier form signs the same as before."""
 
 
 class OrderStatement(Model):
@@ -57,7 +62,7 @@ class OrderStatement(Model):
     """Of the spec's raw mapping, as sent."""
     bundle: Digest | None
     params: Mapping[str, str]
-    reason: Annotated[str, StringConstraints(max_length=1000)]
+    reason: Reason
     person: str
     """Vault entity id."""
     issued_at: Moment
@@ -65,21 +70,53 @@ class OrderStatement(Model):
 
 
 class DecisionStatement(Model):
-    """The person approves (or denies) exactly this request."""
+    """The person approves exactly this request, or less of it; denies it; takes an approval back; or passes its tier alone."""
 
     type: Literal["decision"] = "decision"
     job: str
     request: str
     digest: Digest
     """The request's digest: what will run and be issued."""
-    decision: Literal["approve", "deny"]
+    decision: Literal["approve", "deny", "withdraw", "break_glass"]
     ttl: int
     """Seconds; at most what was requested."""
     action: Action
-    reason: Annotated[str, StringConstraints(max_length=1000)]
+    """At most what was requested."""
+    reason: Reason
+    person: str
+    on_behalf_of: Unsaid = None
+    """Entity id of who named this person their delegate."""
+    issued_at: Moment
+    expires_at: Moment
+
+
+class DelegationStatement(Model):
+    """The person is away until this expires; the delegate, who answers at the same tier, answers for them."""
+
+    type: Literal["delegation"] = "delegation"
+    delegate: str
+    """Vault entity id."""
+    reason: Reason
     person: str
     issued_at: Moment
     expires_at: Moment
+
+
+class ReviewStatement(Model):
+    """The person looked at a tier that was passed by breaking glass, and says what they think of it."""
+
+    type: Literal["review"] = "review"
+    job: str
+    request: str
+    digest: Digest
+    verdict: Literal["justified", "unjustified"]
+    reason: Reason
+    person: str
+    issued_at: Moment
+    expires_at: Moment
+
+
+Statement = OrderStatement | DecisionStatement | DelegationStatement | ReviewStatement
 
 
 class Signed(Message):
@@ -99,7 +136,7 @@ def digest_of(value: Any) -> str:
     return f"sha256:{hashlib.sha256(canonical(value)).hexdigest()}"
 
 
-def signable(statement: OrderStatement | DecisionStatement) -> dict[str, Any]:
+def signable(statement: Statement) -> dict[str, Any]:
     """Return the JSON object that stands for a statement."""
     return statement.model_dump(mode="json")
 
@@ -146,12 +183,13 @@ def why_not_signed(signed: Signed, keys: Mapping[int, bytes]) -> str | None:
     return None
 
 
-def why_not_current(statement: OrderStatement | DecisionStatement, *, now: datetime) -> str | None:
+def why_not_current(statement: Statement, *, now: datetime) -> str | None:
     """Return why a statement's time does not hold at `now`, or None where it does."""
+    longest = MAX_ABSENCE if isinstance(statement, DelegationStatement) else MAX_LIFE
     if statement.issued_at > now + MAX_SKEW:
         return "the statement is from the future"
     if statement.expires_at <= now:
         return "the statement has expired"
-    if statement.expires_at - statement.issued_at > MAX_LIFE:
-        return f"the statement lives longer than {MAX_LIFE.days} days"
+    if statement.expires_at - statement.issued_at > longest:
+        return f"the statement lives longer than {longest.days} days"
     return None

@@ -28,7 +28,61 @@ class ApprovalView(Message):
     decision: str
     reason: str
     ttl: int
+    """Seconds that they allow, at most what was requested."""
+    action: str | None = None
+    """What they allow, at most what was requested; None in what was recorded before anyone could allow less."""
+    on_behalf_of: str | None = None
+    """Login name of who had named the approver their delegate."""
     at: datetime
+    withdrawn_at: datetime | None = None
+    """When they took it back."""
+
+
+class ClaimView(Message):
+    """Somebody said that they look at it. Others may answer all the same."""
+
+    by: str
+    by_id: str
+    until: datetime
+
+
+class ReviewView(Message):
+    """A tier that somebody passed alone by breaking glass; open until somebody of those who were passed over says what they think of it."""
+
+    request_id: str
+    job_id: str
+    job_name: str = ""
+    resource: str = ""
+    action: str = ""
+    digest: str = ""
+    """The request's."""
+    person: str
+    """Login name of who broke glass."""
+    person_id: str
+    tiers: tuple[int, ...]
+    groups: tuple[str, ...]
+    reason: str
+    opened_at: datetime
+    open: bool
+    verdict: str | None = None
+    """justified | unjustified"""
+    reviewer: str | None = None
+    review_reason: str | None = None
+    reviewed_at: datetime | None = None
+
+
+class DelegationView(Message):
+    """Who answers for whom until when."""
+
+    id: str
+    person: str
+    person_id: str
+    delegate: str
+    delegate_id: str
+    reason: str
+    made_at: datetime
+    until: datetime
+    ended_at: datetime | None = None
 
 
 class RequestView(Message):
@@ -41,6 +95,8 @@ class RequestView(Message):
     """Seconds: as requested."""
     granted_ttl: int | None = None
     """Seconds: as approved, where someone approved less."""
+    granted_action: str | None = None
+    """As approved, where someone approved less."""
     reason: str
     optional: bool
     sensitivity: str
@@ -58,6 +114,9 @@ class RequestView(Message):
     created_at: datetime
     expires_at: datetime | None = None
     """Until when the current tier has time."""
+    claim: ClaimView | None = None
+    review: ReviewView | None = None
+    """Where somebody broke glass."""
     job_name: str = ""
     task: str = ""
     requester: str = ""

@@ -22,9 +22,11 @@ with workflow.unsafe.imports_passed_through():
 class Escalation:
     """The requests of one job that wait for people, each on its ladder."""
 
-    def __init__(self, job: str, inbox: Inbox) -> None:
+    def __init__(self, job: str, inbox: Inbox, *, on_taken_back: Callable[[str], None]) -> None:
+        """`on_taken_back` is told of each request whose approval was taken back."""
         self._job = job
         self._inbox = inbox
+        self._on_taken_back = on_taken_back
         self.ladders: dict[str, Ladder] = {}
         self.states: dict[str, RequestState] = {}
 
@@ -36,7 +38,7 @@ class Escalation:
     @property
     def pending(self) -> tuple[str, ...]:
         """Requests that still wait."""
-        return tuple(request for request, state in self.states.items() if state is RequestState.PENDING)
+        return tuple(self._in(RequestState.PENDING))
 
     def answers_of(self, request: str) -> tuple[Answer, ...]:
         """Return the answers that counted for a request."""
@@ -67,11 +69,18 @@ class Escalation:
             await step(Deciding.withdraw, WithdrawInput(job=self._job, requests=self.pending, why=why))
             self.states.update(dict.fromkeys(self.pending, RequestState.WITHDRAWN))
 
+    def _in(self, state: RequestState) -> dict[str, Ladder]:
+        return {request: self.ladders[request] for request, found in self.states.items() if found is state}
+
     async def _take(self, number: int, received: tuple[Any, ...]) -> None:
-        waiting = {request: self.ladders[request] for request in self.pending}
-        result = await step(Deciding.take_answers, AnswersInput(job=self._job, ladders=waiting, received=received, number=number))
+        waiting, approved = (self._in(state) for state in (RequestState.PENDING, RequestState.APPROVED))
+        asked = AnswersInput(job=self._job, ladders=waiting, approved=approved, received=received, number=number)
+        result = await step(Deciding.take_answers, asked)
         self.ladders.update(result.ladders)
         self.states.update({request: RequestState(verdict) for request, verdict in result.verdicts.items()})
+        for request, verdict in result.verdicts.items():
+            if verdict == RequestState.WITHDRAWN:
+                self._on_taken_back(request)
 
     async def _take_singly(self, number: int, received: tuple[Any, ...], *, why: str) -> None:
         """Examine each on its own where together they were refused: one that cannot be examined changes nothing, for the others neither."""

@@ -35,6 +35,11 @@ with workflow.unsafe.imports_passed_through():
         SessionResult,
     )
 
+ENDED_BY = {
+    RequestState.DENIED: "an approver",
+    RequestState.EXPIRED: "silence: no tier answered in time",
+    RequestState.WITHDRAWN: "an approver, who took the approval back",
+}
 STATE = SearchAttributeKey.for_keyword("JustEnoughState")
 
 
@@ -56,8 +61,8 @@ class Job:
     def __init__(self, order: JobInput) -> None:
         self._order = order
         self._inbox = Inbox()
-        self._escalation = Escalation(order.job, self._inbox)
         self._wishes = Wishes(order.job)
+        self._escalation = Escalation(order.job, self._inbox, on_taken_back=self._wishes.end_what_came_of)
         self._attending: tuple[asyncio.Task[None], ...] = ()
         self._unrecorded: tuple[Event, ...] = ()
         self._stop: JobState | None = None
@@ -139,9 +144,8 @@ class Job:
     def _refused(self, decided: Decided) -> Outcome | None:
         for request in decided.requests:
             state = self._escalation.states.get(request.id)
-            if not request.optional and state in {RequestState.DENIED, RequestState.EXPIRED}:
-                by = "an approver" if state is RequestState.DENIED else "silence: no tier answered in time"
-                return Outcome(JobState.DENIED, reason=_denied(request.resource, request.action, by), clean=True)
+            if not request.optional and state in ENDED_BY:
+                return Outcome(JobState.DENIED, reason=_denied(request.resource, request.action, ENDED_BY[state]), clean=True)
         return None
 
     def _granted(self, decided: Decided) -> tuple[Granted, ...]:

@@ -12,7 +12,7 @@ from workflows import options
 with workflow.unsafe.imports_passed_through():
     from activities.ending import Ending
     from justenough.events import Event
-    from justenough.ids import CREDENTIAL_ID, job_of
+    from justenough.ids import CREDENTIAL_ID, credential_id, job_of, number_of
     from justenough.messages import RevokeCredentialInput, RevokeInput
 
 
@@ -34,6 +34,10 @@ class Wishes:
         if isinstance(credential, str) and self._is_ours(credential) and self._taken < options.REVOCATIONS_WANTED:
             self._taken += 1
             self._waiting.append(credential)
+
+    def end_what_came_of(self, request: str) -> None:
+        """Take the wish to end what was issued for one request of this job."""
+        self.put(credential_id(self._job, number_of(request)))
 
     async def obey(self) -> None:
         """End each credential that is to end."""

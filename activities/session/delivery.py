@@ -6,9 +6,11 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from justenough.access import Credential
 from justenough.errors import GiveUp
+from justenough.ids import number_of
 from justenough.secret import Secret
-from justenough.spec import Access
+from justenough.spec import Access, JobSpec
 
 PUBLIC_FIELDS = frozenset({"username"})
 """Fields of a credential that are no secret; logs may show them."""
@@ -46,6 +48,28 @@ def delivered(access: Access, fields: Mapping[str, Secret], connect: Mapping[str
     for variable, value in env.items():
         _check_variable(variable, value)
     return Delivered(env, {access.deliver.file.path: _document(known)} if access.deliver.file else {})
+
+
+def told_of_access(spec: JobSpec, issued: Iterable[Credential]) -> Delivered:
+    """Return what a job is told of its access: each item as its spec asks for it, and what it got, which may be less, or null.
+
+    A variable JUSTENOUGH_ACCESS with a JSON list; no secrets.
+    """
+    got = {number_of(credential.id): credential for credential in issued}
+    told = [
+        {
+            "resource": access.resource,
+            "action": access.action.value,
+            "ttl": access.ttl,
+            "granted": _granted(got[number]) if number in got else None,
+        }
+        for number, access in enumerate(spec.access, start=1)
+    ]
+    return Delivered({"JUSTENOUGH_ACCESS": Secret(json.dumps(told))}) if told else Delivered()
+
+
+def _granted(credential: Credential) -> dict[str, str]:
+    return {"credential": credential.id, "action": credential.action.value, "expires_at": credential.expires_at.isoformat()}
 
 
 def secrets_of(fields: Mapping[str, Secret]) -> tuple[Secret, ...]:

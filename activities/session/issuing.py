@@ -12,17 +12,19 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from activities.deciding import answered, decide, digest_for
+from activities import revocation
 from activities.deps import Deps
-from activities.entries import counted_event, decided_event, rejected
+from activities.entries import counted_event, decided_event, rejected, review_opened
+from activities.judging import answered, digest_for, narrowed, why_not_as_granted, why_not_possible
 from activities.past import Past
 from activities.vault import Issued, Token, VaultDenied, VaultRefused
-from activities.verification import Refused, VerifiedOrder, verify_decision
-from justenough.access import Credential, Decision, Held
+from activities.verification import VerifiedOrder, table
+from justenough.access import Credential, Decision, Held, RequestState
 from justenough.approval import Answer, Ladder
 from justenough.catalog import resolved_issue, scope_alias
 from justenough.errors import GiveUp
 from justenough.events import Event, EventType, event
+from justenough.facts import Facts
 from justenough.ids import credential_id, request_id
 from justenough.messages import Granted, JobInput
 from justenough.secret import Secret
@@ -83,15 +85,18 @@ class Issuer:
 
     def issue(self, granted: Granted) -> Issuance:
         """Verify, decide, record, issue, record. Raises NotIssued, Closed, or RetryLater; then nothing usable has left this function."""
-        access = self._verified.spec.access[granted.number - 1]
+        asked = self._verified.spec.access[granted.number - 1]
         with self._lock:
             try:
-                ttl = self._permitted(granted, access)
-                return self._issued(granted.number, access, ttl=ttl)
+                access = self._permitted(granted, asked)
+                issuance = self._issued(granted.number, access)
+                if granted.answers:
+                    self._must_still_stand(issuance)
             except (NotIssued, Closed) as error:
                 # A decision to issue that nothing follows would have to be taken for a credential that nobody learned of.
                 self._deps.store.record([self._refusal(granted, str(error))])
                 raise
+            return issuance
 
     def ended(self, access: Access) -> None:
         """Forget a credential that was ended while the job goes on; what it touched stays touched."""
@@ -101,7 +106,7 @@ class Issuer:
     def still_allowed(self, access: Access) -> bool:
         """Whether policy still allows what is held, asked before a renewal."""
         with self._lock:
-            decision = decide(self._deps, self._order.job, self._verified, access, held=self._held, phase="renewal")
+            decision, _ = answered(self._deps, self._order.job, self._verified, access, held=self._held, phase="renewal")
             return decision.outcome != "denied"
 
     def _refusal(self, granted: Granted, why: str) -> Event:
@@ -109,28 +114,53 @@ class Issuer:
         request = request_id(job, granted.number)
         return event(EventType.CREDENTIAL_REFUSED, job, at=self._deps.now(), about=request, request=request, why=why)
 
-    def _permitted(self, granted: Granted, access: Access) -> int:
-        """Return the seconds that this request may be issued for now; the decision is in the ledger before this returns."""
+    def _permitted(self, granted: Granted, access: Access) -> Access:
+        """Return what this request may be issued as now; the decision is in the ledger before this returns."""
         job, now = self._order.job, self._deps.now()
         request = request_id(job, granted.number)
         decision, asked = answered(self._deps, job, self._verified, access, held=self._held, phase="start")
         digest = digest_for(self._deps, self._verified, access, bundle=self._order.bundle, tier=decision.tier)
-        # The first is there already, unless somebody reached this session past the workflow that decides.
-        facts = [decided_event(job, request, decision, digest, facts=asked, phase=phase, at=now) for phase in ("start", "issue")]
-        ttl, why = access.ttl, ""
+        # It is there already, unless somebody reached this session past the workflow that decides.
+        facts = [decided_event(job, request, decision, digest, facts=asked, phase="start", at=now)]
+        why = ""
         if decision.outcome == "denied":
             why = f"policy denies it now ({', '.join(decision.policies)})"
         elif decision.outcome == "needs_approval":
             ladder, attempts = self._answers(granted.answers, self._ladder(request, access, decision, digest))
             facts += attempts
             why = self._why_not_approved(ladder)
-            # They are there already too. Nothing is issued before enough valid approvals are in the ledger.
-            facts += [] if why else self._counted(ladder)
-            ttl = ladder.granted_ttl
+            if not why:
+                # They are there already too. Nothing is issued before enough valid approvals are in the ledger.
+                facts += self._counted(ladder)
+                access = narrowed(access, ladder.grant)
+                decision, asked, why = self._as_granted(access, ladder, decision, asked)
+        facts.append(decided_event(job, request, decision, digest, facts=asked, phase="issue", at=now))
         self._deps.store.record(facts)
         if why:
             raise NotPermitted(f"{access.action} on {access.resource}: {why}")
-        return ttl
+        return access
+
+    def _as_granted(self, access: Access, ladder: Ladder, decision: Decision, asked: Facts) -> tuple[Decision, Facts, str]:
+        """Return what policy says of what the answers left of a request, and why that may not be issued."""
+        if not (ladder.is_narrowed or ladder.broke_glass):
+            return decision, asked, ""
+        if why := why_not_possible(self._deps, self._verified, access):
+            return decision, asked, why
+        again, asked = answered(
+            self._deps, self._order.job, self._verified, access, held=self._held, phase="start", break_glass=ladder.broke_glass
+        )
+        return again, asked, why_not_as_granted(ladder.grant, again, tier=ladder.current) or ""
+
+    def _must_still_stand(self, issuance: Issuance) -> None:
+        """Raise NotPermitted, its credential ended, where the approval was taken back while it was being issued.
+
+        Whoever takes it back records that first and looks for credentials then; here it is the other way round, so one of the two finds the other.
+        """
+        request = self._deps.store.request(issuance.credential.request_id)
+        if request is not None and request.state is RequestState.WITHDRAWN:
+            self._held = self._held.returned(issuance.access.resource, issuance.access.action)
+            revocation.revoke_one(self._deps, self._order.job, issuance.credential.id, by="session")
+            raise NotPermitted(f"{issuance.access.action} on {issuance.access.resource}: the request is withdrawn")
 
     def _ladder(self, request: str, access: Access, decision: Decision, digest: str) -> Ladder:
         return Ladder(
@@ -143,23 +173,18 @@ class Issuer:
             current=max(decision.tier, self._past.tiers.get(request, 0)),
             respond_by=self._deps.now(),
             ttl=access.ttl,
+            taken_back=self._past.taken_back.get(request, frozenset()),
         )
 
     def _answers(self, given: Iterable[Answer], ladder: Ladder) -> tuple[Ladder, list[Event]]:
         """Return the ladder with those of the given answers that hold now, and an event for each that does not."""
-        now, job = self._deps.now(), self._order.job
-        attempts: list[Event] = []
-        for number, answer in enumerate(tuple(given)[:ANSWERS_EXAMINED], start=1):
-            seen = verify_decision(self._deps, job, ladder, answer.signed, now=now)
-            moved = seen if isinstance(seen, Refused) else ladder.answered(seen)
-            if isinstance(moved, Ladder):
-                ladder = moved
-                continue
-            why = moved.why if isinstance(moved, Refused) else moved
-            about = f"{ladder.request}/issue-{number}"
-            raw = answer.signed.model_dump(mode="json")
-            attempts.append(rejected(job, why, at=now, about=about, raw=raw, request=ladder.request, person=answer.person))
-        return ladder, attempts
+        now, job, answers = self._deps.now(), self._order.job, tuple(given)[:ANSWERS_EXAMINED]
+        moved, refusals = table(self._deps, now=now).recounted(job, ladder, (answer.signed for answer in answers))
+        return moved, [self._attempt(ladder.request, number, answers[number - 1], refusal.why) for number, refusal in refusals]
+
+    def _attempt(self, request: str, number: int, answer: Answer, why: str) -> Event:
+        raw, about = answer.signed.model_dump(mode="json"), f"{request}/issue-{number}"
+        return rejected(self._order.job, why, at=self._deps.now(), about=about, raw=raw, request=request, person=answer.person)
 
     def _why_not_approved(self, ladder: Ladder) -> str:
         if ladder.verdict(self._deps.config.current().tiers) != "approved":
@@ -168,15 +193,14 @@ class Issuer:
         return f"the request is {settled}" if settled else ""
 
     def _counted(self, ladder: Ladder) -> list[Event]:
-        last = ladder.answers[-1]
-        return [
-            counted_event(self._order.job, ladder, answer, verdict="approved" if answer is last else "pending", at=self._deps.now())
-            for answer in ladder.answers
-        ]
+        job, now, last = self._order.job, self._deps.now(), ladder.answers[-1]
+        facts = [counted_event(job, ladder, each, verdict="approved" if each is last else "pending", at=now) for each in ladder.answers]
+        tiers = self._deps.config.current().tiers
+        return facts + [review_opened(job, ladder, each, tiers, at=now) for each in ladder.answers if each.decision == "break_glass"]
 
-    def _issued(self, number: int, access: Access, *, ttl: int) -> Issuance:
+    def _issued(self, number: int, access: Access) -> Issuance:
         self._open_prefix()
-        job, deps = self._order.job, self._deps
+        job, deps, ttl = self._order.job, self._deps, access.ttl
         action = deps.config.current().catalog.resources[access.resource].actions[access.action]
         scope = self._verified.spec.data_scope
         token = self._token(action.policy, scope_alias(action, scope), ttl)

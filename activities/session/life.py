@@ -17,7 +17,7 @@ from activities import revocation
 from activities.deps import Deps
 from activities.past import Past
 from activities.session.bundles import unpacked
-from activities.session.delivery import Delivered, delivered, secrets_of, texts_of
+from activities.session.delivery import Delivered, delivered, secrets_of, texts_of, told_of_access
 from activities.session.issuing import Closed, Issuance, Issuer, NotIssued, NotPermitted, issued_event
 from activities.session.keeping import kept
 from activities.session.process import JobProcess
@@ -141,7 +141,7 @@ class Life:
             self._issued.append(issuance)
             connect = self._deps.config.current().catalog.resources[access.resource].connect
             given = given.joined(delivered(access, issuance.fields, connect))
-        return given
+        return given.joined(told_of_access(self._spec, [item.credential for item in self._issued]))
 
     def _workdir(self) -> Path | None:
         digest = self._order.order.bundle

@@ -20,8 +20,9 @@ from activities.entries import ordered
 from activities.past import past_of
 from activities.session.life import Life, Stop
 from activities.session.sandbox import Sandbox
-from activities.verification import Refused, VerifiedOrder, verify_order
+from activities.verification import VerifiedOrder, verify_order
 from justenough.access import JobState
+from justenough.answering import Refused
 from justenough.catalog import problems_of
 from justenough.messages import SessionInput, SessionResult
 from justenough.spec import JobSpec

@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, Update, bindparam, case, exists, or_, select, update
 
 from activities.store.engine import insert_new
-from activities.store.tables import APPROVALS, CREDENTIALS, JOBS, ORDERS, REQUESTS, Moment
+from activities.store.tables import APPROVALS, CREDENTIALS, DELEGATIONS, JOBS, ORDERS, REQUESTS, REVIEWS, Moment
 from justenough.access import CredentialState, JobState, RequestState, RevocationState
 from justenough.events import EventType
 from justenough.ledger import Entry
@@ -97,6 +97,12 @@ _PENDING = _REQUEST.where(REQUESTS.c.state == RequestState.PENDING.value)
 _OPEN = _REQUEST.where(REQUESTS.c.state.in_([state.value for state in RequestState if state.granted] + [RequestState.PENDING.value]))
 _DECIDE = _PENDING.values(
     current_tier=case((REQUESTS.c.current_tier > bindparam("needed"), REQUESTS.c.current_tier), else_=bindparam("needed"))
+)
+_TAKE_BACK = _REQUEST.where(REQUESTS.c.state == RequestState.APPROVED.value).values(state=RequestState.WITHDRAWN.value)
+_ANSWER = update(APPROVALS).where(APPROVALS.c.request_id == bindparam("which"), APPROVALS.c.approver_id == bindparam("whose"))
+_REVIEW = update(REVIEWS).where(REVIEWS.c.request_id == bindparam("which"), REVIEWS.c.job_id == bindparam("theirs"), REVIEWS.c.open)
+_DELEGATION = update(DELEGATIONS).where(
+    DELEGATIONS.c.id == bindparam("which"), DELEGATIONS.c.person_id == bindparam("whose"), DELEGATIONS.c.ended_at.is_(None)
 )
 _WITHDRAW_ALL = (
     update(REQUESTS)
@@ -183,9 +189,12 @@ def approval_decided(connection: Connection, fact: Fact) -> None:
     data = fact.data
     answer = {"approver": data["name"], "approver_id": data["person"], "at": fact.at}
     same = {name: data[name] for name in ("tier", "decision", "reason", "ttl")}
-    insert_new(connection, APPROVALS, {"id": fact.id, "request_id": data["request"], **answer, **same})
+    # Entries that were written before anyone could allow less, or answer for another, do not say so.
+    later = {"action": data.get("action"), "on_behalf_of": data.get("on_behalf_of_name")}
+    insert_new(connection, APPROVALS, {"id": fact.id, "request_id": data["request"], **answer, **same, **later})
     if data["verdict"] == "approved":
-        _request(connection, _PENDING, fact, {"state": RequestState.APPROVED.value, "granted_ttl": data["granted_ttl"]})
+        granted = {"granted_ttl": data["granted_ttl"], "granted_action": data.get("granted_action")}
+        _request(connection, _PENDING, fact, {"state": RequestState.APPROVED.value, **granted})
     elif data["verdict"] == "denied":
         _request(connection, _PENDING, fact, {"state": RequestState.DENIED.value})
 
@@ -193,6 +202,47 @@ def approval_decided(connection: Connection, fact: Fact) -> None:
 def approval_expired(connection: Connection, fact: Fact) -> None:
     """Nobody answered up to the top tier."""
     _request(connection, _PENDING, fact, {"state": RequestState.EXPIRED.value})
+
+
+def approval_withdrawn(connection: Connection, fact: Fact) -> None:
+    """An answer was taken back, and with it the approval that it had led to."""
+    data = fact.data
+    connection.execute(_ANSWER, {"which": data["request"], "whose": data["person"], "withdrawn_at": fact.at})
+    if data["verdict"] == RequestState.WITHDRAWN:
+        _request(connection, _TAKE_BACK, fact, {})
+
+
+def approval_claimed(connection: Connection, fact: Fact) -> None:
+    """Somebody looks at it, or does no longer."""
+    data, until = fact.data, moment(fact.data["until"]) if fact.data["until"] else None
+    by = {"claimed_by": data["name"], "claimed_by_id": data["person"]} if until else {"claimed_by": None, "claimed_by_id": None}
+    _request(connection, _PENDING, fact, {**by, "claimed_until": until})
+
+
+def review_opened(connection: Connection, fact: Fact) -> None:
+    """A tier was passed; what is thought of it is open."""
+    same = {name: fact.data[name] for name in ("tiers", "groups", "reason")}
+    ids = {"request_id": fact.data["request"], "job_id": fact.job, "person": fact.data["name"], "person_id": fact.data["person"]}
+    insert_new(connection, REVIEWS, {**ids, **same, "opened_at": fact.at, "open": True})
+
+
+def review_answered(connection: Connection, fact: Fact) -> None:
+    """The first answer stands."""
+    said = {"verdict": fact.data["verdict"], "reviewer": fact.data["name"], "review_reason": fact.data["reason"]}
+    _request(connection, _REVIEW, fact, {"open": False, **said, "reviewed_at": fact.at})
+
+
+def delegation_made(connection: Connection, fact: Fact) -> None:
+    """Somebody answers for somebody else."""
+    data = fact.data
+    who = {"person": data["name"], "person_id": data["person"], "delegate": data["delegate_name"], "delegate_id": data["delegate"]}
+    same = {"reason": data["reason"], "signed": data["signed"], "made_at": fact.at, "until": moment(data["until"])}
+    insert_new(connection, DELEGATIONS, {"id": data["delegation"], **who, **same})
+
+
+def delegation_ended(connection: Connection, fact: Fact) -> None:
+    """They answer for themselves again."""
+    connection.execute(_DELEGATION, {"which": fact.data["delegation"], "whose": fact.data["person"], "ended_at": fact.at})
 
 
 def credential_issued(connection: Connection, fact: Fact) -> None:
@@ -276,6 +326,12 @@ EFFECTS: dict[EventType, Effect] = {
     EventType.APPROVAL_ESCALATED: approval_opened,
     EventType.APPROVAL_DECIDED: approval_decided,
     EventType.APPROVAL_EXPIRED: approval_expired,
+    EventType.APPROVAL_WITHDRAWN: approval_withdrawn,
+    EventType.APPROVAL_CLAIMED: approval_claimed,
+    EventType.REVIEW_OPENED: review_opened,
+    EventType.REVIEW_ANSWERED: review_answered,
+    EventType.DELEGATION_MADE: delegation_made,
+    EventType.DELEGATION_ENDED: delegation_ended,
     EventType.CREDENTIAL_ISSUED: credential_issued,
     EventType.CREDENTIAL_DOUBTED: credential_doubted,
     EventType.CREDENTIAL_RENEWED: credential_renewed,

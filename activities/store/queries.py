@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, RowMapping, Select, Table, select, union_all
 
+from activities.store import oversight
 from activities.store.paging import paged
 from activities.store.tables import APPROVALS, CREDENTIALS, JOBS, ORDERS, REQUESTS
 from justenough.access import JobState, RevocationState
 from justenough.statements import Signed
-from justenough.views import ApprovalView, CredentialView, JobSummary, JobView, Page, RequestView, RevocationView
+from justenough.views import ApprovalView, ClaimView, CredentialView, JobSummary, JobView, Page, RequestView, RevocationView
 
 SUMMARY = tuple(JOBS.c[name] for name in JobSummary.model_fields if name != "revocation")
 REVOCATION = tuple(JOBS.c[f"revocation_{name}"] for name in RevocationView.model_fields)
@@ -131,7 +132,15 @@ def _requests(connection: Connection, rows: Sequence[RowMapping]) -> tuple[Reque
         wanted = select(APPROVALS).where(APPROVALS.c.request_id.in_(answers)).order_by(APPROVALS.c.at, APPROVALS.c.id)
         for answer in connection.execute(wanted).mappings():
             answers[answer["request_id"]].append(ApprovalView(**answer))
-    return tuple(RequestView(**_known(row), approvals=tuple(answers[row["id"]])) for row in rows)
+    glass = [name for name, given in answers.items() if any(item.decision == "break_glass" for item in given)]
+    reviews = oversight.reviews_of(connection, glass)
+    return tuple(
+        RequestView(**_known(row), approvals=tuple(answers[row["id"]]), claim=_claim(row), review=reviews.get(row["id"])) for row in rows
+    )
+
+
+def _claim(row: RowMapping) -> ClaimView | None:
+    return ClaimView(by=row["claimed_by"], by_id=row["claimed_by_id"], until=row["claimed_until"]) if row["claimed_until"] else None
 
 
 def _known(row: RowMapping) -> dict[str, Any]:

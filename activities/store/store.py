@@ -8,14 +8,25 @@ from typing import TypeVar
 
 from sqlalchemy import Connection, select
 
-from activities.store import audit, belongings, claims, engine, figures, migrate, queries, writer
+from activities.store import audit, belongings, claims, engine, figures, migrate, oversight, queries, writer
 from activities.store.claims import Claim
 from activities.store.commits import Commits
 from activities.store.figures import Figures, LedgerHead, Overdue
 from justenough.access import JobState, RequestState, RevocationState
 from justenough.events import Event, EventType
 from justenough.ledger import LedgerReport
-from justenough.views import CredentialView, EntryView, JobSummary, JobView, LogChunk, Page, RequestView
+from justenough.statements import Signed
+from justenough.views import (
+    CredentialView,
+    DelegationView,
+    EntryView,
+    JobSummary,
+    JobView,
+    LogChunk,
+    Page,
+    RequestView,
+    ReviewView,
+)
 
 PAGE = 100
 
@@ -139,6 +150,22 @@ class Store:
     def order(self, job: str) -> queries.Order | None:
         """Return the order as it was signed: raw spec, params, bundle digest, statement with signature."""
         return self._read(lambda connection: queries.order(connection, job))
+
+    def reviews(self, *, only_open: bool = True, limit: int = PAGE, cursor: str | None = None) -> Page[ReviewView]:
+        """Return the reviews of broken glass, newest first. Raises InvalidInput on a cursor that is not ours."""
+        return self._read(lambda connection: oversight.reviews(connection, only_open=only_open, limit=limit, cursor=cursor))
+
+    def delegations(self, *, limit: int = PAGE, cursor: str | None = None) -> Page[DelegationView]:
+        """Return who answers for whom, newest first. Raises InvalidInput on a cursor that is not ours."""
+        return self._read(lambda connection: oversight.delegations(connection, limit=limit, cursor=cursor))
+
+    def delegation_view(self, name: str) -> DelegationView | None:
+        """Return a delegation by its id."""
+        return self._read(lambda connection: oversight.delegation_view(connection, name))
+
+    def delegation(self, person: str, delegate: str) -> Signed | None:
+        """Return what a person last signed to name this delegate, unless they have ended it."""
+        return self._read(lambda connection: oversight.delegation(connection, person, delegate))
 
     # The one run that may issue.
 

@@ -156,6 +156,7 @@ class RequestRow(Base, table=True):
     action: str = Field(sa_type=Text)
     ttl: int
     granted_ttl: int | None = None
+    granted_action: str | None = Field(default=None, sa_type=Text)
     reason: str = Field(sa_type=Text)
     optional: bool
     sensitivity: str = Field(sa_type=Text)
@@ -169,6 +170,10 @@ class RequestRow(Base, table=True):
     digest: str = Field(sa_type=Text)
     created_at: datetime = Field(sa_type=Moment)
     expires_at: datetime | None = Field(default=None, sa_type=Moment)
+    claimed_by: str | None = Field(default=None, sa_type=Text)
+    claimed_by_id: str | None = Field(default=None, sa_type=Name)
+    claimed_until: datetime | None = Field(default=None, sa_type=Moment)
+    """Until when somebody said that they look at it."""
 
 
 class ApprovalRow(Base, table=True):
@@ -184,7 +189,51 @@ class ApprovalRow(Base, table=True):
     decision: str = Field(sa_type=Text)
     reason: str = Field(sa_type=Text)
     ttl: int
+    action: str | None = Field(default=None, sa_type=Text)
+    """What it allows; None where it was recorded before anyone could allow less."""
+    on_behalf_of: str | None = Field(default=None, sa_type=Text)
+    """Login name of who had named the approver their delegate."""
     at: datetime = Field(sa_type=Moment)
+    withdrawn_at: datetime | None = Field(default=None, sa_type=Moment)
+
+
+class ReviewRow(Base, table=True):
+    """A tier that somebody passed alone, and what was thought of it afterwards."""
+
+    __tablename__ = "reviews"
+    __table_args__ = (Index(None, "open", "opened_at", "request_id"), Index(None, "opened_at", "request_id"))
+
+    request_id: str = Field(sa_type=Name, primary_key=True)
+    job_id: str = Field(sa_type=Name)
+    person: str = Field(sa_type=Text)
+    person_id: str = Field(sa_type=Name)
+    tiers: list[int] = Field(sa_type=JSON)
+    groups: list[str] = Field(sa_type=JSON)
+    reason: str = Field(sa_type=Text)
+    opened_at: datetime = Field(sa_type=Moment)
+    open: bool
+    verdict: str | None = Field(default=None, sa_type=Text)
+    reviewer: str | None = Field(default=None, sa_type=Text)
+    review_reason: str | None = Field(default=None, sa_type=Text)
+    reviewed_at: datetime | None = Field(default=None, sa_type=Moment)
+
+
+class DelegationRow(Base, table=True):
+    """Who answers for whom until when, with what the absent one signed."""
+
+    __tablename__ = "delegations"
+    __table_args__ = (Index(None, "made_at", "id"), Index(None, "person_id", "delegate_id"))
+
+    id: str = Field(sa_type=Name, primary_key=True)
+    person: str = Field(sa_type=Text)
+    person_id: str = Field(sa_type=Name)
+    delegate: str = Field(sa_type=Text)
+    delegate_id: str = Field(sa_type=Name)
+    reason: str = Field(sa_type=Text)
+    made_at: datetime = Field(sa_type=Moment)
+    until: datetime = Field(sa_type=Moment)
+    ended_at: datetime | None = Field(default=None, sa_type=Moment)
+    signed: dict[str, Any] = Field(sa_type=JSON)
 
 
 class CredentialRow(Base, table=True):
@@ -268,5 +317,6 @@ def table_of(model: type[SQLModel]) -> Table:
 LEDGER, HEADS = table_of(LedgerRow), table_of(HeadRow)
 JOBS, ORDERS, REQUESTS = table_of(JobRow), table_of(OrderRow), table_of(RequestRow)
 APPROVALS, CREDENTIALS = table_of(ApprovalRow), table_of(CredentialRow)
+REVIEWS, DELEGATIONS = table_of(ReviewRow), table_of(DelegationRow)
 CLAIMS, BUNDLES = table_of(ClaimRow), table_of(BundleRow)
 LOGS, LOG_SIZES, IDEMPOTENCY = table_of(LogRow), table_of(LogSizeRow), table_of(IdempotencyRow)

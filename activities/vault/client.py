@@ -152,6 +152,18 @@ class Vault(Connection):
         groups = frozenset(name for group in entity.get("group_ids") or () if (name := self._group(group)))
         return Person(id=entity_id, name=names[0], groups=groups)
 
+    def person_named(self, name: str, *, like: str, people_mounts: Iterable[str]) -> Person | None:
+        """Return the person of this login name on a people mount where another person, `like`, has a login too."""
+        entity = (self.own("get", f"identity/entity/id/{like}") or {}).get("data") or {} if _is_uuid(like) else {}
+        mounts = {f"auth/{each.strip('/')}" for each in people_mounts}
+        for alias in entity.get("aliases") or ():
+            if str(alias.get("mount_path")).strip("/") in mounts:
+                asked = {"alias_name": name, "alias_mount_accessor": alias.get("mount_accessor")}
+                found = (self.own("put", "identity/lookup/entity", asked) or {}).get("data") or {}
+                if person := self.person(str(found.get("id")), people_mounts):
+                    return person
+        return None
+
     def public_keys(self, entity_id: str) -> dict[int, bytes]:
         """Return the raw ed25519 public keys of a person's signing key, by version; empty where there is none."""
         return self._keys.get(entity_id, lambda: self._public_keys(entity_id)) if _is_uuid(entity_id) else {}

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from console import problems
-from console.api import bundles, credentials, events, general, health, jobs, ledger, requests
+from console.api import bundles, claims, credentials, delegations, events, general, health, jobs, ledger, requests, reviews
 from console.api.context import BEARER, Console
 from console.api.middleware import BoundedBody, Edge
 from console.reconciler import reconciling
@@ -32,7 +32,7 @@ def create_app(console: Console) -> FastAPI:
     app = FastAPI(title="JustEnough", version=version("justenough"), lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.console = console
     api = APIRouter(prefix=PREFIX, dependencies=[Depends(BEARER)], responses=problems.RESPONSES)
-    for part in (general, bundles, jobs, requests, credentials, ledger, events):
+    for part in (general, bundles, jobs, requests, claims, reviews, delegations, credentials, ledger, events):
         api.include_router(part.router)
     app.include_router(api)
     app.include_router(health.router)

@@ -43,8 +43,8 @@ class NewJob(Body):
     dry_run: bool = False
 
 
-class SignedAnswer(Body):
-    """An approver's signed decision."""
+class SignedBody(Body):
+    """What somebody signed: a decision, a review, a delegation."""
 
     statement: dict[str, Any]
     signature: Annotated[str, StringConstraints(max_length=512)]
@@ -52,6 +52,23 @@ class SignedAnswer(Body):
     def signed(self) -> Signed:
         """Return it as it travels on."""
         return Signed(statement=self.statement, signature=self.signature)
+
+
+class ClaimBody(Body):
+    """How long somebody looks at a request."""
+
+    seconds: Annotated[int, Field(ge=60, le=8 * 3600)] = 15 * 60
+
+
+class PersonView(Message):
+    """A person who answers requests."""
+
+    id: str
+    """Vault entity id."""
+    name: str
+    """Login name."""
+    tier: int
+    """The highest tier that they answer for."""
 
 
 class DryRequest(Message):

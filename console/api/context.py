@@ -85,7 +85,8 @@ Anyone = Annotated[Caller, Depends(_anyone)]
 Member = Annotated[Caller, Depends(_member)]
 """Whoever has some role."""
 Launcher = Annotated[Caller, Depends(_with(Role.LAUNCH))]
-Reader = Annotated[Caller, Depends(_with(Role.APPROVE, Role.READ))]
+Approver = Annotated[Caller, Depends(_with(Role.APPROVE))]
+Reader = Annotated[Caller, Depends(_with(Role.APPROVE, Role.READ, Role.BREAK_GLASS))]
 """Who reads everything."""
 Stopper = Annotated[Caller, Depends(_with(Role.LAUNCH, Role.APPROVE))]
 """Who may take a credential away."""

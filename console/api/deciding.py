@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
 from pydantic import ValidationError
 
 from activities.deps import Deps
 from activities.entries import rejected
-from activities.verification import Refused, verify_decision
-from console.api.bodies import SignedAnswer
+from activities.judging import as_granted, why_not_as_granted
+from activities.verification import table
+from console.api.bodies import SignedBody
 from console.api.launching import statement_problems
-from console.api.rights import Caller, Role, answering_groups, needs
+from console.api.rights import Caller, Role, answering_groups, groups_of, needs
 from console.problems import PreconditionRequired
 from justenough.access import Action, RequestState
+from justenough.answering import OWN, Refused, needs_reason
+from justenough.approval import Grant, Ladder
 from justenough.errors import Conflict, Forbidden, InvalidInput, NotFound, Problem, Stale
+from justenough.ids import number_of
 from justenough.statements import DecisionStatement, why_not_current
 from justenough.views import JobView, RequestView
 
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What the decision must be about."""
-
-    request: str
-    digest: str
-    requester: str
-    ttl: int
-    action: Action
+WITHDRAW, BREAK_GLASS = "withdraw", "break_glass"
 
 
-def examined(deps: Deps, caller: Caller, request_id: str, body: SignedAnswer, *, if_match: str | None) -> RequestView:
+def examined(deps: Deps, caller: Caller, request_id: str, body: SignedBody, *, if_match: str | None) -> RequestView:
     """Return the request that a good answer is for.
 
     Raises NotFound, Forbidden, Conflict, Stale, PreconditionRequired, InvalidInput: in this order, so that nobody learns of a
@@ -51,22 +47,6 @@ def examined(deps: Deps, caller: Caller, request_id: str, body: SignedAnswer, *,
     return view
 
 
-def _examine(deps: Deps, caller: Caller, view: RequestView, job: JobView, body: SignedAnswer, *, if_match: str | None) -> None:
-    _must_be_entitled(caller, view, requester_id=job.requester_id)
-    _must_match(view, if_match, body)
-    statement = _statement(body)
-    if statement.person != caller.person.id:
-        raise Forbidden("the decision's statement is another person's than the token's")
-    _must_fit(view, statement)
-    expired = why_not_current(statement, now=deps.now())
-    if expired:
-        raise InvalidInput("decision", (Problem("statement.expires_at", expired),))
-    asked = Asked(request=view.id, digest=view.digest, requester=job.requester_id, ttl=view.ttl, action=Action(view.action))
-    verified = verify_decision(deps, view.job_id, asked, body.signed(), now=deps.now())
-    if isinstance(verified, Refused):
-        raise Forbidden(f"the decision does not hold: {verified.why}")
-
-
 def answerable(caller: Caller, view: RequestView, *, requester_id: str) -> bool:
     """Whether the caller can answer this request now."""
     return (
@@ -82,20 +62,78 @@ def has_answered(view: RequestView, person: str) -> bool:
     return any(approval.approver_id == person for approval in view.approvals)
 
 
-def _must_be_entitled(caller: Caller, view: RequestView, *, requester_id: str) -> None:
-    if requester_id == caller.person.id:
-        raise Forbidden("no one answers for a job that they launched")
-    if Role.APPROVE not in caller.roles:
-        raise Forbidden(needs(answering_groups(view.current_tier, caller.tiers)))
+def is_taken_back(view: RequestView, person: str) -> bool:
+    """Whether an approval has been taken back: the whole request's, or this person's part of it."""
+    return view.state is RequestState.WITHDRAWN or any(item.withdrawn_at for item in view.approvals if item.approver_id == person)
+
+
+def ladder_of(view: RequestView, *, requester_id: str, now: datetime) -> Ladder:
+    """Return what an answer must be about. Without the answers so far: the worker has them, with their signatures."""
+    return Ladder(
+        request=view.id,
+        digest=view.digest,
+        action=Action(view.action),
+        requester=requester_id,
+        needed=view.tier,
+        current=max(view.current_tier, 1),
+        respond_by=view.expires_at or now,
+        ttl=view.ttl,
+    )
+
+
+def _examine(deps: Deps, caller: Caller, view: RequestView, job: JobView, body: SignedBody, *, if_match: str | None) -> None:
+    _must_be_entitled(caller, view, job, body.statement.get("decision"))
+    _must_match(view, if_match, body)
+    statement = _statement(body)
+    if statement.person != caller.person.id:
+        raise Forbidden("the decision's statement is another person's than the token's")
+    _must_fit(view, statement)
+    expired = why_not_current(statement, now=deps.now())
+    if expired:
+        raise InvalidInput("decision", (Problem("statement.expires_at", expired),))
+    asked, signed, looked = ladder_of(view, requester_id=job.requester_id, now=deps.now()), body.signed(), table(deps, now=deps.now())
+    withdraws = statement.decision == WITHDRAW
+    verified = looked.withdrawal(view.job_id, asked, signed) if withdraws else looked.answer(view.job_id, asked, signed)
+    if isinstance(verified, Refused):
+        raise Forbidden(f"the decision does not hold: {verified.why}")
+    _must_be_allowed(deps, view, asked, statement)
+
+
+def _must_be_entitled(caller: Caller, view: RequestView, job: JobView, decision: Any) -> None:
+    if decision == WITHDRAW:
+        _must_be_able_to_take_back(caller, view, job)
+        return
+    if job.requester_id == caller.person.id:
+        raise Forbidden(OWN)
+    wanted = groups_of(Role.BREAK_GLASS, caller.tiers) if decision == BREAK_GLASS else answering_groups(view.current_tier, caller.tiers)
+    if (Role.BREAK_GLASS if decision == BREAK_GLASS else Role.APPROVE) not in caller.roles:
+        raise Forbidden(needs(wanted))
     if has_answered(view, caller.person.id):
         raise Conflict("you have answered this request already")
     if view.state is not RequestState.PENDING:
-        raise Conflict(f"the request is {view.state.value}, not pending")
-    if caller.tier < view.current_tier:
-        raise Forbidden(needs(answering_groups(view.current_tier, caller.tiers)))
+        raise Conflict(f"the request is {view.state.value}, not pending{_by(view)}")
+    if decision != BREAK_GLASS and caller.tier < view.current_tier:
+        raise Forbidden(needs(wanted))
 
 
-def _must_match(view: RequestView, if_match: str | None, body: SignedAnswer) -> None:
+def _must_be_able_to_take_back(caller: Caller, view: RequestView, job: JobView) -> None:
+    caller.require(Role.APPROVE, Role.LAUNCH)
+    if not caller.reads(job.requester_id) and Role.LAUNCH not in caller.roles:
+        raise Forbidden(needs(groups_of(Role.APPROVE, caller.tiers)))
+    mine = any(item.approver_id == caller.person.id and item.decision != "deny" and not item.withdrawn_at for item in view.approvals)
+    if job.state.ended:
+        raise Conflict(f"the job is over ({job.state.value}), and with it everything that it was issued")
+    if view.state is not RequestState.APPROVED and not (view.state is RequestState.PENDING and mine):
+        raise Conflict(f"the request is {view.state.value}: there is no approval to take back")
+
+
+def _by(view: RequestView) -> str:
+    """Return who settled a request and when, where a person did."""
+    last = view.approvals[-1] if view.approvals else None
+    return f": {last.approver} answered at {last.at:%Y-%m-%d %H:%M:%S} UTC" if last else ""
+
+
+def _must_match(view: RequestView, if_match: str | None, body: SignedBody) -> None:
     if not if_match:
         raise PreconditionRequired("say in If-Match which digest you answer")
     if if_match.removeprefix("W/").strip('"') != view.digest:
@@ -104,7 +142,7 @@ def _must_match(view: RequestView, if_match: str | None, body: SignedAnswer) -> 
         raise Stale("the statement is for another digest than the request's")
 
 
-def _statement(body: SignedAnswer) -> DecisionStatement:
+def _statement(body: SignedBody) -> DecisionStatement:
     try:
         return DecisionStatement.model_validate(body.statement)
     except ValidationError as error:
@@ -112,13 +150,37 @@ def _statement(body: SignedAnswer) -> DecisionStatement:
 
 
 def _must_fit(view: RequestView, statement: DecisionStatement) -> None:
+    wider = statement.action.rank > Action(view.action).rank
+    other = statement.action.value != view.action and statement.decision not in {"approve", BREAK_GLASS}
+    silent = needs_reason(statement.decision, view.current_tier) and not statement.reason.strip()
     wrong = {
         "job": (statement.job != view.job_id, "is another job's"),
         "request": (statement.request != view.id, "is another request's"),
-        "action": (statement.action.value != view.action, f"the request is for {view.action}"),
-        "ttl": (not 0 < statement.ttl <= view.ttl, f"must be between 1 and {view.ttl} seconds, as requested"),
-        "reason": (not statement.reason.strip(), "a reason is required"),
+        "action": (wider or other, f"the request is for {view.action}; an approval can allow less, never more"),
+        "ttl": (not 0 < statement.ttl <= view.ttl, f"must be between 1 and {view.ttl} seconds: an approval can allow less, never more"),
+        "reason": (silent, "a reason is required"),
     }
     problems = tuple(Problem(f"statement.{name}", message) for name, (is_wrong, message) in wrong.items() if is_wrong)
     if problems:
         raise InvalidInput("decision", problems)
+
+
+def _must_be_allowed(deps: Deps, view: RequestView, asked: Ladder, statement: DecisionStatement) -> None:
+    """Raise Forbidden where policy does not allow what this answer and those before it leave of the request."""
+    grant = _grant(view, statement)
+    if statement.decision not in {"approve", BREAK_GLASS} or grant == Grant(action=Action(view.action), ttl=view.ttl):
+        return
+    again = as_granted(deps, view.job_id, number_of(view.id), grant)
+    why = again.why if isinstance(again, Refused) else why_not_as_granted(grant, again[0], tier=asked.current)
+    if why:
+        raise Forbidden(f"the decision does not hold: {why}")
+
+
+def _grant(view: RequestView, statement: DecisionStatement) -> Grant:
+    earlier = [item for item in view.approvals if item.decision != "deny" and not item.withdrawn_at]
+    actions = [statement.action, *(Action(item.action) for item in earlier if item.action)]
+    return Grant(
+        action=min(actions, key=lambda each: each.rank),
+        ttl=min((statement.ttl, *(item.ttl for item in earlier))),
+        break_glass=statement.decision == BREAK_GLASS,
+    )

@@ -13,9 +13,10 @@ from pydantic import ValidationError
 
 from activities.deps import Deps
 from activities.entries import submitted
-from activities.verification import Refused, verify_order
+from activities.verification import verify_order
 from console.api.bodies import DryRequest, DryRun, NewJob
 from justenough.access import Decision
+from justenough.answering import Refused
 from justenough.approval import Person
 from justenough.catalog import problems_of, problems_of_draft
 from justenough.documents import MAX_BYTES, path_of

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated
 
 from anyio import fail_after, sleep, to_thread
 from fastapi import APIRouter, Header, Query, Response
 
-from console.api.bodies import SignedAnswer
+from console.api.bodies import SignedBody
 from console.api.context import AuthenticatedRoute, Console, Member, TheConsole
-from console.api.deciding import answerable, examined, has_answered
+from console.api.deciding import WITHDRAW, answerable, examined, has_answered, is_taken_back
 from console.api.lists import Cursor, Limit, narrowed
 from console.gateway import WorkflowGone
 from justenough.access import RequestState
@@ -85,7 +86,7 @@ def show_request(request: str, response: Response, console: TheConsole, caller: 
 )
 async def decide(
     request: str,
-    body: SignedAnswer,
+    body: SignedBody,
     response: Response,
     console: TheConsole,
     caller: Member,
@@ -97,16 +98,19 @@ async def decide(
         await console.gateway.decide(view.job_id, body.signed())
     except WorkflowGone as error:
         raise Conflict("the job no longer runs") from error
-    view, counted = await _counted(console, view, caller.person.id)
+    takes_back = body.statement.get("decision") == WITHDRAW
+    view, counted = await _counted(console, view, caller.person.id, done=is_taken_back if takes_back else has_answered)
     response.status_code = 200 if counted else 202
     return view
 
 
-async def _counted(console: Console, view: RequestView, person: str) -> tuple[RequestView, bool]:
+async def _counted(
+    console: Console, view: RequestView, person: str, *, done: Callable[[RequestView, str], bool]
+) -> tuple[RequestView, bool]:
     try:
         with fail_after(COUNTED_WITHIN):
             pause = LOOK_AFTER
-            while not has_answered(view, person):
+            while not done(view, person):
                 await sleep(pause)
                 pause = min(2 * pause, LOOK_EVERY)
                 found = await to_thread.run_sync(console.deps.store.request, view.id)

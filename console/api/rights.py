@@ -14,6 +14,7 @@ class Role(StrEnum):
     LAUNCH = "launch"
     APPROVE = "approve"
     READ = "read"
+    BREAK_GLASS = "break_glass"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Caller:
     @property
     def reads_all(self) -> bool:
         """Whether every job is theirs to read."""
-        return bool(self.roles & {Role.APPROVE, Role.READ})
+        return bool(self.roles & {Role.APPROVE, Role.READ, Role.BREAK_GLASS})
 
     @property
     def only(self) -> str | None:
@@ -64,6 +65,8 @@ def groups_of(role: Role, tiers: Tiers) -> frozenset[str]:
             return frozenset(tiers.roles.read)
         case Role.APPROVE:
             return tiers.approver_groups
+        case Role.BREAK_GLASS:
+            return frozenset(tiers.roles.break_glass)
 
 
 def answering_groups(tier: int, tiers: Tiers) -> frozenset[str]:

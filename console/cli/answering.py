@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 import typer
 
@@ -15,20 +16,37 @@ from console.cli.client import Api
 from console.cli.failures import Exit, Failure, NotLoggedIn, Unreachable, as_failure, worst
 from console.cli.options import current, show
 from console.cli.output import emit, note, pairs, rows
+from console.cli.signing import Decision
+from justenough.access import Action
+from justenough.answering import needs_reason
 from justenough.errors import InvalidInput, JustEnoughError
 from justenough.model import duration_text, seconds_of
 from justenough.spec import checked_spec
 
-Decision = Literal["approve", "deny"]
 Json = dict[str, Any]
+DOING = {"approve": "Approving", "deny": "Denying", "withdraw": "Taking back the approval of", "break_glass": "BREAKING GLASS for"}
 
 
-def seconds(ttl: str | None) -> int | None:
-    """Return a ttl in seconds. Raises Failure."""
+@dataclass(frozen=True, slots=True)
+class Saying:
+    """What is answered to each request."""
+
+    decision: Decision
+    reason: str = ""
+    ttl: int | None = None
+    """Seconds; None for what was asked."""
+    action: Action | None = None
+    """None for what was asked."""
+    on_behalf_of: str | None = None
+    """Login name."""
+
+
+def seconds(ttl: str | None, *, option: str = "--ttl") -> int | None:
+    """Return a duration in seconds. Raises Failure."""
     try:
         return None if ttl is None else seconds_of(ttl)
     except ValueError as error:
-        raise Failure(f"--ttl: {error}", code=Exit.USAGE) from error
+        raise Failure(f"{option}: {error}", code=Exit.USAGE) from error
 
 
 def reason(given: str | None) -> str:
@@ -40,12 +58,13 @@ def reason(given: str | None) -> str:
     return given or ""
 
 
-def answer_all(api: Api, requests: Iterable[str], decision: Decision, *, reason: str, ttl: int | None) -> None:
+def answer_all(api: Api, requests: Iterable[str], saying: Saying) -> None:
     """Answer each request, whatever becomes of the others, as long as someone answers us; print what they are now; exit with the worst code."""
     answered, codes, several = [], [], list(dict.fromkeys(requests))
+    absent = person_named(api, saying.on_behalf_of)["id"] if saying.on_behalf_of else None
     for request in several:
         try:
-            answered.append(_answer(api, request, decision, reason=reason, ttl=ttl))
+            answered.append(_answer(api, request, saying, absent=absent))
         except JustEnoughError as error:
             failure = as_failure(error)
             show(failure, about=request if len(several) > 1 else "")
@@ -59,15 +78,31 @@ def answer_all(api: Api, requests: Iterable[str], decision: Decision, *, reason:
         raise typer.Exit(worst(codes))
 
 
-def _answer(api: Api, request: str, decision: Decision, *, reason: str, ttl: int | None) -> Json:
+def person_named(api: Api, name: str) -> Json:
+    """Return the approver of a login name. Raises Failure."""
+    return api.get(f"/people/{segment(name)}")
+
+
+def _answer(api: Api, request: str, saying: Saying, *, absent: str | None) -> Json:
     path = f"/requests/{segment(request)}"
     view = api.get(path)
     if not view["digest"]:
         raise Failure(f"the request is {view['state']}, not pending", code=Exit.CONFLICT)
-    _describe(api, view, decision, ttl=ttl)
-    _confirm(decision)
+    _describe(api, view, saying)
+    if not saying.reason.strip() and needs_reason(saying.decision, view["current_tier"]):
+        saying = replace(saying, reason=reason(None))
+    _confirm(saying.decision)
     person = api.session.identity().entity
-    statement = signing.answer(view, decision, ttl=ttl, reason=reason, person=person, now=datetime.now(UTC))
+    statement = signing.answer(
+        view,
+        saying.decision,
+        ttl=saying.ttl,
+        action=saying.action,
+        reason=saying.reason,
+        person=person,
+        absent=absent,
+        now=datetime.now(UTC),
+    )
     body = signing.signed(api.session, statement)
     status, found = api.post(f"{path}/decisions", body, headers={"If-Match": f'"{view["digest"]}"'})
     if status == 202:
@@ -75,17 +110,20 @@ def _answer(api: Api, request: str, decision: Decision, *, reason: str, ttl: int
     return found
 
 
-def _describe(api: Api, view: Json, decision: Decision, *, ttl: int | None) -> None:
+def _describe(api: Api, view: Json, saying: Saying) -> None:
     """Tell on stderr exactly what is answered."""
-    time = duration_text(view["ttl"] if ttl is None else min(ttl, view["ttl"]))
+    time = duration_text(view["ttl"] if saying.ttl is None else min(saying.ttl, view["ttl"]))
+    less = f", ALLOWED ONLY AS {saying.action}" if saying.action and saying.action.value != view["action"] else ""
     note(
-        f"{'Approving' if decision == 'approve' else 'Denying'}: {view['requester']} asks for {view['action']} on {view['resource']} "
-        f"({view['title']}, {view['sensitivity']}, revocable: {view['revocable']}) for {time}, for {view['job_name']}: {view['task']}"
+        f"{DOING[saying.decision]}: {view['requester']} asks for {view['action']} on {view['resource']} "
+        f"({view['title']}, {view['sensitivity']}, revocable: {view['revocable']}){less} for {time}, for {view['job_name']}: {view['task']}"
     )
     note(f"  reason:  {view['reason']}")
     for name, value in order_of(api, view["job_id"]):
         note(f"  {name + ':':<8} {value}")
     note(f"  digest:  {view['digest']}")
+    if saying.on_behalf_of:
+        note(f"  for:     {saying.on_behalf_of}, who is away")
 
 
 def order_of(api: Api, job: str) -> list[tuple[str, str]]:
@@ -104,9 +142,11 @@ def order_of(api: Api, job: str) -> list[tuple[str, str]]:
 
 
 def _confirm(decision: Decision) -> None:
-    if current().yes or decision == "deny" or not terminal.is_interactive():
+    # What takes access away needs no second thought.
+    if current().yes or decision in {"deny", "withdraw"} or not terminal.is_interactive():
         return
-    if not typer.confirm("Approve this?", err=True):
+    question = "Approve this?" if decision == "approve" else "Pass this tier alone? Everyone who answers there will see it and review it."
+    if not typer.confirm(question, err=True):
         raise Failure("not approved: you said no")
 
 
@@ -116,6 +156,6 @@ def _short(answered: list[Json]) -> None:
 
 
 def _missing(item: Json) -> str:
-    approved = sum(answer["decision"] == "approve" for answer in item["approvals"])
+    approved = sum(answer["decision"] == "approve" and not answer["withdrawn_at"] for answer in item["approvals"])
     left = item["quorum"] - approved
     return f"{left} more" if item["state"] == "pending" and left > 0 else ""

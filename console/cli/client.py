@@ -49,6 +49,10 @@ class Api:
         answer = self._asked("POST", path, again=again, json=body, headers=headers, content=content)
         return answer.status_code, self._json(answer)
 
+    def delete(self, path: str) -> Json:
+        """Take something away; return what is left of it."""
+        return self._json(self._asked("DELETE", path, again=False))
+
     @contextlib.contextmanager
     def stream(self, path: str, *, last: str | None, silence: float) -> Iterator[Iterator[str]]:
         """Open a path's server-sent events, after the last one seen, as lines. `silence`: seconds without a word that end it."""

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from console.cli import checks, credentials, jobs, ledger, people, policies, requests, terminal
+from console.cli import checks, credentials, jobs, ledger, oversight, people, policies, requests, terminal
 from console.cli.failures import Exit
 from console.cli.options import Output, command, current, group, taking_options
 from console.cli.sweeping import sweep
@@ -46,6 +46,8 @@ def _ours() -> typer.Typer:
     people.register(app)
     app.add_typer(jobs.app, name="job")
     app.add_typer(requests.app, name="request")
+    app.add_typer(oversight.reviews, name="review")
+    app.add_typer(oversight.delegations, name="delegation")
     app.add_typer(credentials.app, name="credential")
     app.add_typer(ledger.app, name="ledger")
     app.add_typer(checks.catalog, name="catalog")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from enum import StrEnum
 from typing import Annotated, Literal
 
 import typer
@@ -10,12 +12,23 @@ from console.cli.arguments import Cursor, Limit, OfJob, segment
 from console.cli.client import Api, Json, connected
 from console.cli.failures import Exit, Failure
 from console.cli.options import command, group
-from console.cli.output import emit, emit_page, fields
+from console.cli.output import emit, emit_page, fields, rows
 from console.cli.telling import duration
 from console.cli.text import moment
 
 RequestIds = Annotated[list[str], typer.Argument(metavar="ID…", help="Ids of requests.", show_default=False)]
 Reason = Annotated[str | None, typer.Option(help="Why; it is part of what you sign.", show_default=False)]
+
+SAID = {"approve": "approved", "deny": "denied", "break_glass": "broke glass"}
+
+
+class Less(StrEnum):
+    """What an approval may allow instead."""
+
+    READ = "read"
+    WRITE = "write"
+    ADMIN = "admin"
+
 
 app = group("See and answer requests for access.")
 
@@ -61,24 +74,101 @@ def approve(
     requests: RequestIds,
     reason: Reason = None,
     ttl: Annotated[str | None, typer.Option(metavar="DURATION", help="Allow less time than was asked for.", show_default=False)] = None,
+    action: Annotated[
+        Less | None, typer.Option(help="Allow less than was asked for: `read` instead of `write`.", show_default=False)
+    ] = None,
+    on_behalf_of: Annotated[
+        str | None, typer.Option(metavar="LOGIN", help="Answer for who is away and named you their delegate.", show_default=False)
+    ] = None,
 ) -> None:
-    """Approve requests: sign exactly what is shown, with your own key."""
-    _answer(requests, "approve", reason=reason, ttl=ttl)
+    """Approve requests, or less of them: sign exactly what is shown, with your own key. A reason is needed from tier 2 on."""
+    _answer(requests, "approve", reason=reason or "", ttl=ttl, action=action, on_behalf_of=on_behalf_of)
 
 
 @app.command("deny")
 @command
 def deny(requests: RequestIds, reason: Reason = None) -> None:
     """Deny requests: one denial ends a request."""
-    _answer(requests, "deny", reason=reason, ttl=None)
+    _answer(requests, "deny", reason=reason)
 
 
-def _answer(requests: list[str], decision: Literal["approve", "deny"], *, reason: str | None, ttl: str | None) -> None:
+@app.command("withdraw")
+@command
+def withdraw(requests: RequestIds, reason: Reason = None) -> None:
+    """Take approvals back: what was issued for them is revoked now; the job goes on without it."""
+    _answer(requests, "withdraw", reason=reason)
+
+
+@app.command("break-glass")
+@command
+def break_glass(
+    requests: RequestIds,
+    reason: Reason = None,
+    ttl: Annotated[str | None, typer.Option(metavar="DURATION", help="Allow less time than was asked for.", show_default=False)] = None,
+) -> None:
+    """Pass a tier alone, in an emergency. It is shown to everyone who answers there, and stays open until one of them has reviewed it."""
+    _answer(requests, "break_glass", reason=reason, ttl=ttl)
+
+
+@app.command("claim")
+@command
+def claim(
+    requests: RequestIds,
+    time: Annotated[str, typer.Option("--for", metavar="DURATION", help="How long you will look at it.")] = "15m",
+) -> None:
+    """Tell the others that you look at requests. It bars nobody from answering them."""
+    from console.cli.answering import seconds  # noqa: PLC0415 - loads what signs
+
+    api, wanted = connected(), {"seconds": seconds(time, option="--for")}
+    _each(requests, lambda request: api.post(f"/requests/{segment(request)}/claim", wanted)[1])
+
+
+@app.command("release")
+@command
+def release(requests: RequestIds) -> None:
+    """Tell the others that you no longer look at requests."""
+    api = connected()
+    _each(requests, lambda request: api.delete(f"/requests/{segment(request)}/claim"))
+
+
+def _each(requests: list[str], call: Callable[[str], Json]) -> None:
+    found = [call(request) for request in dict.fromkeys(requests)]
+    shown = found[0] if len(found) == 1 else {"items": found, "next": None}
+    emit(
+        shown,
+        table=lambda _: rows(("ID", "RESOURCE", "ACTION", "STATE", "LOOKED AT"), [_claimed(item) for item in found]),
+        names=lambda _: (item["id"] for item in found),
+    )
+
+
+def _claimed(item: Json) -> tuple[str, str, str, str, str]:
+    return item["id"], item["resource"], item["action"], item["state"], _looked_at(item)
+
+
+def _looked_at(item: Json) -> str:
+    return f"by {item['claim']['by']} until {moment(item['claim']['until'])}" if item["claim"] else ""
+
+
+def _answer(
+    requests: list[str],
+    decision: Literal["approve", "deny", "withdraw", "break_glass"],
+    *,
+    reason: str | None,
+    ttl: str | None = None,
+    action: Less | None = None,
+    on_behalf_of: str | None = None,
+) -> None:
     from console.cli import answering  # noqa: PLC0415 - only answers are signed
+    from justenough.access import Action  # noqa: PLC0415
 
-    seconds = answering.seconds(ttl)
-    why = answering.reason(reason)
-    answering.answer_all(connected(), requests, decision, reason=why, ttl=seconds)
+    saying = answering.Saying(
+        decision=decision,
+        reason=reason if decision == "approve" and reason == "" else answering.reason(reason),
+        ttl=answering.seconds(ttl),
+        action=Action(action.value) if action else None,
+        on_behalf_of=on_behalf_of,
+    )
+    answering.answer_all(connected(), requests, saying)
 
 
 def _whole(api: Api, item: Json) -> None:
@@ -93,21 +183,43 @@ def _whole(api: Api, item: Json) -> None:
             *((name.capitalize(), value) for name, value in order_of(api, item["job_id"])),
             ("Asks for", f"{item['action']} on {item['resource']} ({item['title']}, {item['sensitivity']})"),
             ("For", duration(item["ttl"])),
-            ("Granted for", duration(item["granted_ttl"])),
+            ("Granted", _granted(item)),
             ("Reason", item["reason"]),
             ("Optional", "yes" if item["optional"] else "no"),
             ("Revocable", item["revocable"]),
             ("State", item["state"]),
             ("Tier", _tier(item)),
             ("Until", moment(item["expires_at"])),
+            ("Looked at", _looked_at(item)),
             ("Policies", ", ".join(item["policies"])),
             ("Digest", item["digest"]),
         )
     )
     for answer in item["approvals"]:
-        said = "approved" if answer["decision"] == "approve" else "denied"
-        line = f"{moment(answer['at'])}  {answer['approver']} (tier {answer['tier']}) {said}: {answer['reason']}"
+        said = SAID[answer["decision"]]
+        less = f" {answer['action']} for {duration(answer['ttl'])}" if answer["decision"] != "deny" and _is_less(answer, item) else ""
+        absent = f" for {answer['on_behalf_of']}" if answer["on_behalf_of"] else ""
+        back = f" (taken back {moment(answer['withdrawn_at'])})" if answer["withdrawn_at"] else ""
+        line = f"{moment(answer['at'])}  {answer['approver']}{absent} (tier {answer['tier']}) {said}{less}: {answer['reason'] or '-'}{back}"
         fields(((said.capitalize(), line),))
+    if item["review"]:
+        fields((("Review", _review(item["review"])),))
+
+
+def _is_less(answer: Json, item: Json) -> bool:
+    return answer["ttl"] < item["ttl"] or answer["action"] not in {None, item["action"]}
+
+
+def _granted(item: Json) -> str:
+    if item["granted_ttl"] is None:
+        return ""
+    return f"{item['granted_action'] or item['action']} for {duration(item['granted_ttl'])}"
+
+
+def _review(review: Json) -> str:
+    if review["open"]:
+        return f"open since {moment(review['opened_at'])}: one of {', '.join(review['groups'])} is to say whether it was justified"
+    return f"{review['verdict']}, said {review['reviewer']} {moment(review['reviewed_at'])}: {review['review_reason']}"
 
 
 def _tier(item: Json) -> str:

@@ -1,4 +1,4 @@
-"""What a person signs: their order for a job, their answer to a request. Builds the statements; the key is Vault's."""
+"""What a person signs: their order for a job, their answer to a request, a review, a delegation. Builds the statements; the key is Vault's."""
 
 from __future__ import annotations
 
@@ -8,11 +8,21 @@ from typing import Any, Literal
 
 from console.cli.session import Session
 from justenough.access import Action
-from justenough.statements import DecisionStatement, OrderStatement, canonical, digest_of, signable
+from justenough.statements import (
+    DecisionStatement,
+    DelegationStatement,
+    OrderStatement,
+    ReviewStatement,
+    Statement,
+    canonical,
+    digest_of,
+    signable,
+)
 
 LIFE = timedelta(hours=24)
 """Longer than the tiers take to answer: order and answers are verified again right before each issue."""
 
+Decision = Literal["approve", "deny", "withdraw", "break_glass"]
 Json = dict[str, Any]
 
 
@@ -34,9 +44,17 @@ def order(
 
 
 def answer(
-    request: Json, decision: Literal["approve", "deny"], *, ttl: int | None, reason: str, person: str, now: datetime
+    request: Json,
+    decision: Decision,
+    *,
+    ttl: int | None = None,
+    action: Action | None = None,
+    reason: str,
+    person: str,
+    absent: str | None = None,
+    now: datetime,
 ) -> DecisionStatement:
-    """Return the answer to a request as the API shows it. `ttl`: seconds; None for what was asked."""
+    """Return the answer to a request as the API shows it. `ttl` (seconds), `action`: None for what was asked; `absent`: for whom."""
     now = now.replace(microsecond=0)
     return DecisionStatement(
         job=request["job_id"],
@@ -44,7 +62,23 @@ def answer(
         digest=request["digest"],
         decision=decision,
         ttl=request["ttl"] if ttl is None else ttl,
-        action=Action(request["action"]),
+        action=action or Action(request["action"]),
+        reason=reason,
+        person=person,
+        on_behalf_of=absent,
+        issued_at=now,
+        expires_at=now + LIFE,
+    )
+
+
+def review(request: Json, verdict: Literal["justified", "unjustified"], *, reason: str, person: str, now: datetime) -> ReviewStatement:
+    """Return what somebody thinks of a tier that was passed by breaking glass."""
+    now = now.replace(microsecond=0)
+    return ReviewStatement(
+        job=request["job_id"],
+        request=request["id"],
+        digest=request["digest"],
+        verdict=verdict,
         reason=reason,
         person=person,
         issued_at=now,
@@ -52,7 +86,13 @@ def answer(
     )
 
 
-def signed(session: Session, statement: OrderStatement | DecisionStatement) -> Json:
+def delegation(delegate: str, *, until: datetime, reason: str, person: str, now: datetime) -> DelegationStatement:
+    """Return who answers for a person until when."""
+    now = now.replace(microsecond=0)
+    return DelegationStatement(delegate=delegate, reason=reason, person=person, issued_at=now, expires_at=until)
+
+
+def signed(session: Session, statement: Statement) -> Json:
     """Return a statement and its signature as they travel."""
     raw = signable(statement)
     return {"statement": raw, "signature": session.sign(canonical(raw))}

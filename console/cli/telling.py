@@ -19,8 +19,16 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
     "access.withdrawn": lambda d: f"withdrawn: {d['why']}",
     "approval.opened": lambda d: f"waits for tier {d['tier']} ({d['quorum']} needed) until {moment(d['respond_by'])}: {d['request']}",
     "approval.escalated": lambda d: f"climbed to tier {d['tier']} ({d['quorum']} needed), until {moment(d['respond_by'])}: {d['request']}",
-    "approval.decided": lambda d: f"{d['name']} {_said(d['decision'])}{_because(d['reason'])}; the request is {d['verdict']}",
+    "approval.decided": lambda d: f"{d['name']}{_for(d)} {_said(d['decision'])}{_because(d['reason'])}; the request is {d['verdict']}",
     "approval.rejected": lambda d: f"an answer does not count: {d['why']}",
+    "approval.withdrawn": lambda d: f"{d['name']} took it back{_because(d['reason'])}; the request is {d['verdict']}",
+    "approval.claimed": lambda d: (
+        f"{d['name']} looks at it until {moment(d['until'])}" if d["until"] else f"{d['name']} no longer looks at it"
+    ),
+    "review.opened": lambda d: f"{d['name']} passed tier {_listed(d['tiers'])} alone{_because(d['reason'])}",
+    "review.answered": lambda d: f"{d['name']} finds it {d['verdict']}{_because(d['reason'])}",
+    "delegation.made": lambda d: f"{d['delegate_name']} answers for {d['name']} until {moment(d['until'])}{_because(d['reason'])}",
+    "delegation.ended": lambda d: f"{d['name']} answers for themselves again",
     "approval.expired": lambda d: f"tier {d['tier']} did not answer",
     "stop.requested": lambda d: f"{d['name']} asks to {d['how']} it",
     "credential.issued": lambda d: f"{d['action']} on {d['resource']} until {moment(d['expires_at'])} ({d['credential']})",
@@ -77,8 +85,12 @@ def _errors(errors: object) -> str:
     return f"; errors: {_listed(errors)}" if errors else ""
 
 
+def _for(data: Json) -> str:
+    return f" (for {data['on_behalf_of_name']})" if data.get("on_behalf_of_name") else ""
+
+
 def _said(decision: str) -> str:
-    return {"approve": "approved", "deny": "denied"}.get(decision, decision)
+    return {"approve": "approved", "deny": "denied", "break_glass": "broke glass"}.get(decision, decision)
 
 
 def _listed(values: Any) -> str:

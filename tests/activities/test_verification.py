@@ -13,9 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from activities.deps import Deps
 from activities.vault import VaultUnavailable
-from activities.verification import Refused, VerifiedOrder, verify_decision, verify_order
+from activities.verification import VerifiedOrder, table, verify_order
 from justenough.access import Action
+from justenough.answering import Refused
 from justenough.approval import Answer, Ladder
 from justenough.ids import new_job_id, request_id
 from justenough.messages import JobInput
@@ -66,6 +68,10 @@ def decision(someone: Someone, job: str, changes: Mapping[str, Any] | None = Non
         expires_at=now + timedelta(hours=1),
     )
     return someone.sign({**signable(statement), **(changes or {})})
+
+
+def verify_decision(deps: Deps, job: str, wanted: Ladder, signed: Signed, *, now: datetime) -> Answer | Refused:
+    return table(deps, now=now).answer(job, wanted, signed)
 
 
 def refused(verdict: object) -> str:
@@ -192,8 +198,12 @@ def test_a_shorter_ttl_and_a_denial_are_answers_too(at: Desk) -> None:
         ({"ttl": "300"}, "exact form"),
         ({"ttl": 300.5}, "not a statement"),
         ({"decision": "maybe"}, "not a statement"),
-        ({"reason": ""}, "no reason"),
-        ({"reason": " \n"}, "no reason"),
+        ({"reason": "", "decision": "deny"}, "no reason"),
+        ({"reason": " \n", "decision": "deny"}, "no reason"),
+        ({"decision": "withdraw"}, "takes an approval back"),
+        ({"decision": "break_glass"}, "break glass"),
+        ({"on_behalf_of": "00000000-0000-0000-0000-000000000000"}, "has not named them"),
+        ({"on_behalf_of": None}, "exact form"),
         ({"type": "order"}, "not a statement"),
         ({"also": "this"}, "not a statement"),
         ({"issued_at": "2099-01-01T00:00:00Z", "expires_at": "2099-01-01T01:00:00Z"}, "future"),

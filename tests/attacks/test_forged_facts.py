@@ -114,8 +114,9 @@ def test_a_false_close_records_neither_approvals_nor_issues_nor_anything_of_anot
     request, other = waiting(ops), waiting(ops)["job_id"]
     job, signed = request["job_id"], lead.decision(request)
     said = {"tier": 1, "decision": "approve", "reason": "x", "ttl": 300, "signed": signed, "verdict": "approved", "granted_ttl": 300}
+    less = {"action": "write", "granted_action": "write", "on_behalf_of": None, "on_behalf_of_name": None}
     facts = (
-        fact(job, "approval.decided", f"{request['id']}/{lead.id}", request=request["id"], person=lead.id, name="lead", **said),
+        fact(job, "approval.decided", f"{request['id']}/{lead.id}", request=request["id"], person=lead.id, name="lead", **said, **less),
         fact(job, "credential.renewed", "c", credential="c", expires_at=NOW),
         fact(job, "job.started", worker="w", sandbox="off", run="r"),
         fact(other, "revocation.started", "sweep", by="sweep", why="none"),

@@ -217,6 +217,10 @@ class Served:
                     signed={"statement": {}, "signature": ""},
                     verdict=verdict,
                     granted_ttl=request["ttl"] if verdict == "approved" else None,
+                    action=request["action"],
+                    granted_action=request["action"] if verdict == "approved" else None,
+                    on_behalf_of=None,
+                    on_behalf_of_name=None,
                 )
             ]
         )

@@ -117,9 +117,9 @@ def test_a_higher_approval_given_early_still_counts_after_climbing() -> None:
 
 
 def test_the_least_time_that_any_approver_gave_is_granted() -> None:
-    assert ladder(3).granted_ttl == 600
-    assert ladder(3, answer("chief", 3, ttl=300), answer("chief2", 3, ttl=60)).granted_ttl == 60
-    assert ladder(1, answer("lead", 1, ttl=9000)).granted_ttl == 600
+    assert ladder(3).grant.ttl == 600
+    assert ladder(3, answer("chief", 3, ttl=300), answer("chief2", 3, ttl=60)).grant.ttl == 60
+    assert ladder(1, answer("lead", 1, ttl=9000)).grant.ttl == 600
 
 
 people = st.sampled_from([REQUESTER, "lead", "lead2", "security", "chief", "chief2"])

@@ -105,6 +105,10 @@ def answered(
         signed=SIGNED,
         verdict=verdict,
         granted_ttl=300 if verdict == "approved" else None,
+        action="write",
+        granted_action="write" if verdict == "approved" else None,
+        on_behalf_of=None,
+        on_behalf_of_name=None,
     )
 
 

@@ -47,8 +47,8 @@ def person_policy() -> str:
 
 
 def console_policy() -> str:
-    """What the console may do: read people, groups and their public keys. It issues nothing."""
-    return "".join(_rule(path, right) for path, right in (*PEOPLE, *SELF))
+    """What the console may do: read people, by their login too, groups and their public keys. It issues nothing."""
+    return "".join(_rule(path, right) for path, right in (*PEOPLE, ("identity/lookup/entity", "update"), *SELF))
 
 
 def worker_policy(catalog: Catalog, installation: str) -> str:

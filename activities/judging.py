@@ -1,0 +1,90 @@
+"""What policy says of one request of a verified order, and whether what its approvers left of it may be had. Records nothing, issues nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+from activities.deps import Deps
+from activities.verification import VerifiedOrder, verify_order
+from justenough.access import Decision, Held
+from justenough.answering import Refused
+from justenough.approval import Grant
+from justenough.catalog import problems_of, resolved_issue
+from justenough.facts import AccessContext, Facts, JobFacts, Phase
+from justenough.messages import JobInput
+from justenough.model import duration_text
+from justenough.spec import Access
+from justenough.statements import request_digest
+
+Judged = tuple[Decision, Facts]
+
+
+def answered(
+    deps: Deps, job: str, verified: VerifiedOrder, access: Access, *, held: Held, phase: Phase, break_glass: bool = False
+) -> Judged:
+    """Return what policy says of one request now, and what it was asked."""
+    current = deps.config.current()
+    facts = JobFacts(id=job, spec=verified.spec, requester=verified.person.id, requester_groups=verified.person.groups)
+    context = AccessContext(phase=phase, ttl_seconds=access.ttl, reason=access.reason, held=held, break_glass=break_glass)
+    resource = current.catalog.resources[access.resource]
+    decision = current.policies.decide(facts, access.resource, resource, access.action, context=context, top=current.tiers.top)
+    return decision, Facts.of(facts, access.resource, resource, access.action, context)
+
+
+def digest_for(deps: Deps, verified: VerifiedOrder, access: Access, *, bundle: str | None, tier: int) -> str:
+    """Return the digest of exactly what will run and be issued for one request."""
+    action = deps.config.current().catalog.resources[access.resource].actions[access.action]
+    issue = resolved_issue(action, verified.spec.data_scope)
+    return request_digest(verified.spec, access, bundle=bundle, issue_path=issue.path, issue_data=issue.data, tier=tier)
+
+
+def as_granted(deps: Deps, job: str, number: int, grant: Grant) -> Judged | Refused:
+    """Return what policy says of what a job's `number`-th request has become, asked as at its start; or why there is no such thing."""
+    kept = deps.store.order(job)
+    if kept is None:
+        return Refused("no order of this job has been recorded")
+    spec, params, bundle, signed = kept
+    verified = verify_order(deps, JobInput(job=job, spec=spec, params=params, bundle=bundle, order=signed), now=deps.now())
+    if isinstance(verified, Refused):
+        return verified
+    asked, held, _ = next(islice(in_turn(deps, job, verified), number - 1, None))
+    access = narrowed(asked, grant)
+    if why := why_not_possible(deps, verified, access):
+        return Refused(why)
+    return answered(deps, job, verified, access, held=held, phase="start", break_glass=grant.break_glass)
+
+
+def in_turn(deps: Deps, job: str, verified: VerifiedOrder) -> Iterator[tuple[Access, Held, Judged]]:
+    """Yield each request of a job at its start: what it is decided with, and what policy says.
+
+    What comes later in the spec is decided as if what comes before had been issued: chaining rules hold in any order.
+    """
+    held = Held()
+    for access in verified.spec.access:
+        judged = answered(deps, job, verified, access, held=held, phase="start")
+        yield access, held, judged
+        if judged[0].outcome != "denied":
+            held = held.issued(access.resource, access.action, deps.config.current().catalog.resources[access.resource].sensitivity)
+
+
+def narrowed(access: Access, grant: Grant) -> Access:
+    """Return what is left of a request."""
+    return access.model_copy(update={"action": grant.action, "ttl": grant.ttl})
+
+
+def why_not_possible(deps: Deps, verified: VerifiedOrder, access: Access) -> str | None:
+    """Return what the catalog has against a request that was narrowed; None where it has nothing."""
+    found = problems_of(verified.spec.model_copy(update={"access": (access,)}), deps.config.current().catalog)
+    return f"{access.action} on {access.resource} cannot be had instead: {found[0].message}" if found else None
+
+
+def why_not_as_granted(grant: Grant, decision: Decision, *, tier: int) -> str | None:
+    """Return why policy does not allow what the answers left of a request; None where it does. `tier` is where the request is."""
+    how = " by breaking glass" if grant.break_glass else ""
+    what = f"{grant.action} for {duration_text(grant.ttl)}{how}"
+    if decision.outcome == "denied":
+        return f"policy denies {what} ({', '.join(decision.policies)})"
+    if decision.tier > tier:
+        return f"{what} needs tier {decision.tier}, and the request is at tier {tier}"
+    return None

@@ -1,0 +1,98 @@
+"""After-reviews: what those who were passed over think of a tier that somebody passed alone. Blocking, for a thread."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import ValidationError
+
+from activities.deps import Deps
+from activities.verification import table
+from console.api.bodies import SignedBody
+from console.api.context import Approver, AuthenticatedRoute, Reader, TheConsole
+from console.api.launching import statement_problems
+from console.api.lists import Cursor, Limit
+from console.api.rights import Caller, answering_groups, needs
+from justenough.answering import Refused, read
+from justenough.errors import Conflict, Forbidden, InvalidInput, NotFound, Problem, Stale
+from justenough.events import EventType, event
+from justenough.statements import ReviewStatement, why_not_current
+from justenough.views import Page, RequestView, ReviewView
+
+router = APIRouter(route_class=AuthenticatedRoute, tags=["reviews"])
+
+
+@router.get("/reviews")
+def list_reviews(
+    console: TheConsole,
+    caller: Reader,
+    every: Annotated[bool, Query(alias="all", description="Those that have been answered, too")] = False,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> Page[ReviewView]:
+    """List reviews of broken glass, newest first; open ones unless all are wanted."""
+    del caller
+    return console.deps.store.reviews(only_open=not every, limit=limit, cursor=cursor)
+
+
+@router.post("/requests/{request}/review")
+def review(request: str, body: SignedBody, console: TheConsole, caller: Approver) -> RequestView:
+    """Say, signed, whether breaking glass was justified. The first answer stands."""
+    deps = console.deps
+    view = deps.store.request(request)
+    if view is None or view.review is None:
+        raise NotFound(f"nobody broke glass for a request {request}")
+    job = deps.store.job(view.job_id)
+    _must_be_entitled(caller, view.review, requester_id=job.requester_id if job else "")
+    if not view.review.open:
+        raise Conflict(f"{view.review.reviewer} has answered this review already: {view.review.verdict}")
+    statement = _statement(deps, caller, view, body)
+    told = event(
+        EventType.REVIEW_ANSWERED,
+        view.job_id,
+        at=deps.now(),
+        about=view.id,
+        request=view.id,
+        person=caller.person.id,
+        name=caller.person.name,
+        verdict=statement.verdict,
+        reason=statement.reason,
+        signed=body.signed().model_dump(mode="json"),
+    )
+    deps.store.record([told])
+    found = deps.store.request(view.id)
+    assert found is not None, "a request stays"
+    return found
+
+
+def _must_be_entitled(caller: Caller, asked: ReviewView, *, requester_id: str) -> None:
+    if caller.person.id in {asked.person_id, requester_id}:
+        raise Forbidden("neither who broke glass nor who launched the job reviews it")
+    if caller.tier < max(asked.tiers):
+        raise Forbidden(needs(answering_groups(max(asked.tiers), caller.tiers)))
+
+
+def _statement(deps: Deps, caller: Caller, view: RequestView, body: SignedBody) -> ReviewStatement:
+    try:
+        statement = ReviewStatement.model_validate(body.statement)
+    except ValidationError as error:
+        raise InvalidInput("review", statement_problems(error)) from error
+    if statement.person != caller.person.id:
+        raise Forbidden("the review's statement is another person's than the token's")
+    if statement.digest != view.digest:
+        raise Stale("the statement is for another digest than the request's")
+    wrong = {
+        "job": (statement.job != view.job_id, "is another job's"),
+        "request": (statement.request != view.id, "is another request's"),
+        "reason": (not statement.reason.strip(), "a reason is required"),
+        "expires_at": (bool(late := why_not_current(statement, now=deps.now())), late or ""),
+    }
+    problems = tuple(Problem(f"statement.{name}", message) for name, (is_wrong, message) in wrong.items() if is_wrong)
+    if problems:
+        raise InvalidInput("review", problems)
+    seen = read(ReviewStatement, body.signed())
+    signer = seen if isinstance(seen, Refused) else table(deps, now=deps.now()).signer(statement.person, body.signed())
+    if isinstance(signer, Refused):
+        raise Forbidden(f"the review does not hold: {signer.why}")
+    return statement
