@@ -49,4 +49,4 @@ def _person(name: str) -> object:
     return pytest.fixture(fixture, scope="session", name=name)
 
 
-ops, lead, security, chief, chief2, auditor = map(_person, ("ops", "lead", "security", "chief", "chief2", "auditor"))
+ops, lead, security, chief, chief2, auditor, oncall = map(_person, ("ops", "lead", "security", "chief", "chief2", "auditor", "oncall"))

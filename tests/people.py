@@ -14,7 +14,16 @@ import httpx
 
 from justenough.access import JobState
 from justenough.ids import new_job_id
-from justenough.statements import DecisionStatement, OrderStatement, canonical, digest_of, signable
+from justenough.statements import (
+    DecisionStatement,
+    DelegationStatement,
+    OrderStatement,
+    ReviewStatement,
+    Statement,
+    canonical,
+    digest_of,
+    signable,
+)
 from worker.stack import Stack
 
 ENDED = tuple(state.value for state in JobState if state.ended)
@@ -44,7 +53,7 @@ class Human:
     vault: httpx.Client
     api: httpx.Client
 
-    def signed(self, statement: OrderStatement | DecisionStatement) -> dict[str, Any]:
+    def signed(self, statement: Statement) -> dict[str, Any]:
         """Return {statement, signature} as it travels."""
         raw = signable(statement)
         content = base64.b64encode(canonical(raw)).decode()
@@ -117,6 +126,20 @@ class Human:
         """Answer a request through the API."""
         signed = self.decision(request, decision, **changes)
         return self.api.post(f"requests/{request['id']}/decisions", json=signed, headers={"If-Match": request["digest"]})
+
+    def review(self, request: dict[str, Any], verdict: str = "justified", **changes: Any) -> httpx.Response:
+        """Say what one thinks of a tier that was passed by breaking glass."""
+        now = datetime.now(UTC).replace(microsecond=0)
+        about = {"job": request["job_id"], "request": request["id"], "digest": request["digest"], "verdict": verdict, "reason": "seen"}
+        whose = {"person": self.id, "issued_at": now, "expires_at": now + timedelta(hours=1)}
+        signed = self.signed(ReviewStatement.model_validate({**about, **whose, **changes}))
+        return self.api.post(f"requests/{request['id']}/review", json=signed)
+
+    def delegate(self, delegate: str, **changes: Any) -> httpx.Response:
+        """Name a delegate (entity id) for an hour."""
+        now = datetime.now(UTC).replace(microsecond=0)
+        fields = {"delegate": delegate, "reason": "away", "person": self.id, "issued_at": now, "expires_at": now + timedelta(hours=1)}
+        return self.api.post("delegations", json=self.signed(DelegationStatement.model_validate({**fields, **changes})))
 
 
 @contextmanager

@@ -17,6 +17,7 @@ GROUPS = {
     "chief": ("chiefs",),
     "chief2": ("chiefs",),
     "auditor": ("auditors",),
+    "oncall": ("break-glass",),
 }
 """The embedded stack's users and their groups."""
 SERVERS = ("temporal", "vault", "postgres")

@@ -1,0 +1,197 @@
+"""Less than was asked, taken back, passed alone, answered for another: seen by what the login that came of it can do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.people import Human
+from tests.shop import Shop, Witness, access, spec
+
+pytestmark = pytest.mark.servers
+
+WRITE = access(action="write")
+TELLS = "echo got $JUSTENOUGH_ACCESS"
+
+
+def waiting(ops: Human, script: str = "true", *items: dict[str, Any]) -> dict[str, Any]:
+    """Launch a job whose first request waits for people, and return that request."""
+    job = ops.launch(spec(script, *(items or (WRITE,))))
+    found: dict[str, Any] = ops.until(job, "awaiting_approval")["requests"][0]
+    return found
+
+
+def until(look: Callable[[], dict[str, Any]], holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """Look until something holds; the test's own timeout is the limit."""
+    while not holds(found := look()):
+        pass
+    return found
+
+
+def request_of(human: Human, request: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = human.api.get(f"requests/{request['id']}").raise_for_status().json()
+    return found
+
+
+def detail(answer: Any) -> tuple[int, str]:
+    return answer.status_code, answer.json()["detail"]
+
+
+def logged(human: Human, job: str, part: str) -> str:
+    """Return a job's log once it has this part."""
+    while part not in (log := "".join(chunk["text"] for chunk in human.api.get(f"jobs/{job}/logs").raise_for_status().json()["items"])):
+        pass
+    return log
+
+
+def told(human: Human, job: str, kind: str) -> list[dict[str, Any]]:
+    return [entry["data"] for entry in human.ledger(job) if entry["type"] == kind]
+
+
+def test_a_narrowed_write_only_reads_and_taken_back_it_is_dead_while_its_job_goes_on(
+    ops: Human, lead: Human, shop: Shop, witness: Witness
+) -> None:
+    request = waiting(ops, f"{TELLS}; {witness.hand_over}; sleep 300")
+    job = request["job_id"]
+    answer = lead.answer(request, action="read", ttl=120)
+    assert answer.status_code == 200, answer.text
+    assert (answer.json()["granted_action"], answer.json()["granted_ttl"]) == ("read", 120)
+    login = witness.login()
+    with shop.connect(login) as connection:
+        assert connection.execute("SELECT count(*) FROM orders").fetchone()
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("UPDATE orders SET status = status")
+    (credential,) = ops.job(job)["credentials"]
+    assert (credential["action"], credential["request_id"]) == ("read", request["id"])
+    (narrowed,) = [one for one in told(ops, job, "access.decided") if one["phase"] == "narrowed"]
+    assert (narrowed["outcome"], narrowed["facts"]["action"], narrowed["facts"]["ttl"]) == ("allowed", "read", 120)
+    log = logged(ops, job, "got ")
+    (got,) = json.loads(log.partition("got ")[2].splitlines()[0])
+    assert (got["action"], got["granted"]["action"], got["granted"]["credential"]) == ("write", "read", credential["id"])
+
+    back = lead.answer(request_of(lead, request), "withdraw", reason="the ticket was a fake")
+    assert (back.status_code, back.json()["state"]) == (200, "withdrawn")
+    until(lambda: ops.job(job)["credentials"][0], lambda found: found["state"] == "confirmed")
+    assert not shop.opens_for(login)
+    assert ops.job(job)["state"] == "running"
+    (withdrawn,) = told(ops, job, "approval.withdrawn")
+    assert (withdrawn["name"], withdrawn["reason"], withdrawn["verdict"]) == ("lead", "the ticket was a fake", "withdrawn")
+    assert detail(lead.answer(request, "withdraw")) == (409, "the request is withdrawn: there is no approval to take back")
+    assert ops.api.post(f"jobs/{job}/kill").status_code == 202
+    shop.assert_dead(ops.until(job), login)
+
+
+def test_an_approval_taken_back_before_the_job_runs_ends_it(ops: Human, lead: Human, security: Human) -> None:
+    first, second = access(action="admin", deliver={}), WRITE
+    request = waiting(ops, "true", first, second)
+    other = ops.job(request["job_id"])["requests"][1]
+    assert security.answer(request, action="write", ttl=200).json()["granted_action"] == "write"
+    # The launcher may give up what was approved for them; here the job cannot run without it.
+    assert ops.answer(request_of(ops, request), "withdraw").json()["state"] == "withdrawn"
+    ended = ops.until(request["job_id"])
+    assert (ended["state"], ended["credentials"]) == ("denied", [])
+    assert "took the approval back" in ended["reason"]
+    assert request_of(ops, other)["state"] == "withdrawn"
+    assert detail(lead.answer(other, "withdraw"))[0] == 409
+
+
+@pytest.mark.parametrize(
+    "changes, path, message",
+    [
+        ({"action": "admin"}, "statement.action", "the request is for write; an approval can allow less, never more"),
+        ({"ttl": 301}, "statement.ttl", "must be between 1 and 300 seconds: an approval can allow less, never more"),
+    ],
+)
+def test_a_narrowing_that_widens_is_refused(ops: Human, lead: Human, changes: dict[str, Any], path: str, message: str) -> None:
+    request = waiting(ops)
+    answer = lead.answer(request, **changes)
+    assert (answer.status_code, answer.json()["errors"]) == (422, [{"path": path, "message": message}])
+    # At the first tier an approval needs no reason; whatever else is said does.
+    assert lead.answer(request, "deny", reason="").json()["errors"] == [{"path": "statement.reason", "message": "a reason is required"}]
+    assert lead.answer(request, reason="").status_code == 200
+    assert ops.until(request["job_id"])["state"] == "succeeded"
+
+
+def test_from_the_second_tier_on_an_approval_says_why(ops: Human, security: Human) -> None:
+    request = waiting(ops, "true", access(action="admin"))
+    answer = security.answer(request, reason=" ")
+    assert (answer.status_code, answer.json()["errors"]) == (422, [{"path": "statement.reason", "message": "a reason is required"}])
+    assert security.answer(request, "deny").status_code == 200
+
+
+def test_glass_is_broken_by_few_with_a_reason_and_stays_open_until_somebody_else_has_reviewed_it(
+    ops: Human, lead: Human, security: Human, oncall: Human, auditor: Human, shop: Shop, witness: Witness
+) -> None:
+    request = waiting(ops, f"{witness.hand_over}; sleep 300")
+    job = request["job_id"]
+    assert detail(lead.answer(request, "break_glass")) == (403, "needs one of the groups: break-glass")
+    assert oncall.answer(request, "break_glass", reason="").status_code == 422
+    assert detail(oncall.answer(request, "approve")) == (403, "needs one of the groups: chiefs, security, support-leads")
+    assert oncall.answer(request, "break_glass", reason="the shop is down").json()["state"] == "approved"
+    login = witness.login()
+    assert shop.opens_for(login)
+    (opened,) = told(auditor, job, "review.opened")
+    assert (opened["name"], opened["tiers"], opened["groups"], opened["reason"]) == ("oncall", [1], ["support-leads"], "the shop is down")
+    for someone in (lead, auditor, oncall):
+        assert job in {one["job_id"] for one in someone.api.get("reviews").raise_for_status().json()["items"]}
+    assert ops.api.get("reviews").status_code == 403
+    assert detail(oncall.review(request))[0] == 403
+    assert lead.review(request, reason="").json()["errors"] == [{"path": "statement.reason", "message": "a reason is required"}]
+    assert lead.review(request, "unjustified", reason="it was up").json()["review"]["verdict"] == "unjustified"
+    assert detail(security.review(request)) == (409, "lead has answered this review already: unjustified")
+    assert job not in {one["job_id"] for one in lead.api.get("reviews").json()["items"]}
+    assert job in {one["job_id"] for one in lead.api.get("reviews", params={"all": True}).json()["items"]}
+    assert ops.api.post(f"jobs/{job}/kill").status_code == 202
+    shop.assert_dead(ops.until(job), login)
+
+
+def test_policy_can_forbid_breaking_glass(ops: Human, oncall: Human, security: Human) -> None:
+    request = waiting(ops, "true", access(resource="customers-db"))
+    refused = "the decision does not hold: policy denies read for 5m by breaking glass (no-breaking-glass-for-restricted)"
+    assert detail(oncall.answer(request, "break_glass")) == (403, refused)
+    assert security.answer(request).status_code == 200
+    assert ops.until(request["job_id"])["state"] == "succeeded"
+
+
+def test_a_delegate_answers_for_who_is_away_by_their_own_right_and_nobody_is_heard_twice(
+    ops: Human, lead: Human, security: Human, chief: Human, auditor: Human
+) -> None:
+    request = waiting(ops)
+    assert detail(security.answer(request, on_behalf_of=lead.id))[1].endswith("has not named them as a delegate")
+    assert security.delegate(lead.id).json()["errors"][0]["message"].startswith("lead does not answer at your tier 2")
+    assert security.delegate(security.id).json()["errors"] == [{"path": "statement.delegate", "message": "is yourself"}]
+    named = lead.delegate(lead.api.get("people/security").json()["id"])
+    assert named.status_code == 200, named.text
+    assert lead.delegate("nobody").json()["errors"] == [{"path": "statement.delegate", "message": "is no person here"}]
+    assert lead.api.get("people/auditor").status_code == 404
+    answer = security.answer(request, on_behalf_of=lead.id)
+    assert answer.status_code == 200, answer.text
+    (approval,) = answer.json()["approvals"]
+    assert (approval["approver"], approval["on_behalf_of"], approval["tier"]) == ("security", "lead", 2)
+    assert ops.until(request["job_id"])["state"] == "succeeded"
+    delegation = named.json()["id"]
+    assert delegation in {one["id"] for one in auditor.api.get("delegations").json()["items"]}
+    assert chief.api.delete(f"delegations/{delegation}").status_code == 403
+    assert lead.api.delete(f"delegations/{delegation}").json()["ended_at"]
+    assert detail(lead.api.delete(f"delegations/{delegation}")) == (409, "it has been ended already")
+    later = waiting(ops)
+    assert detail(security.answer(later, on_behalf_of=lead.id))[0] == 403
+    assert lead.answer(later, "deny").status_code == 200
+
+
+def test_who_looks_at_a_request_is_told_to_the_others_and_bars_nobody(ops: Human, lead: Human, security: Human) -> None:
+    request = waiting(ops)
+    claimed = lead.api.post(f"requests/{request['id']}/claim", json={"seconds": 600})
+    assert claimed.json()["claim"]["by"] == "lead"
+    status, why = detail(security.api.post(f"requests/{request['id']}/claim"))
+    assert (status, why.partition(" until ")[0]) == (409, "lead looks at it")
+    assert detail(ops.api.post(f"requests/{request['id']}/claim"))[0] == 403
+    assert detail(security.api.delete(f"requests/{request['id']}/claim")) == (409, "you do not look at it")
+    assert lead.api.delete(f"requests/{request['id']}/claim").json()["claim"] is None
+    assert security.api.post(f"requests/{request['id']}/claim").json()["claim"]["by"] == "security"
+    assert lead.answer(request, "deny").status_code == 200
+    assert detail(security.api.post(f"requests/{request['id']}/claim")) == (409, "the request is denied, not pending")
