@@ -7,7 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, func, select
 
-from activities.store.tables import CREDENTIALS, JOBS, LEDGER, REQUESTS
+from activities.store.tables import CREDENTIALS, JOBS, LEDGER, REQUESTS, REVIEWS
 from justenough.access import CredentialState, RequestState, RevocationState
 from justenough.model import Message
 
@@ -22,6 +22,8 @@ class Figures(Message):
     """Not yet shown to be dead."""
     overdue_revocations: int
     """Jobs whose revocation is overdue."""
+    open_reviews: int
+    """Of broken glass."""
 
 
 class Overdue(Message):
@@ -50,11 +52,13 @@ def figures(connection: Connection) -> Figures:
     pending = select(func.count()).select_from(REQUESTS).where(REQUESTS.c.state == RequestState.PENDING.value)
     live = select(func.count()).select_from(CREDENTIALS).where(CREDENTIALS.c.live)
     overdue = select(func.count()).select_from(JOBS).where(JOBS.c.revocation_state == RevocationState.OVERDUE.value)
+    unreviewed = select(func.count()).select_from(REVIEWS).where(REVIEWS.c.open)
     return Figures(
         jobs={row[0]: row[1] for row in states},
         pending_requests=connection.execute(pending).scalar_one(),
         live_credentials=connection.execute(live).scalar_one(),
         overdue_revocations=connection.execute(overdue).scalar_one(),
+        open_reviews=connection.execute(unreviewed).scalar_one(),
     )
 
 

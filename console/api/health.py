@@ -69,4 +69,5 @@ def metrics(console: TheConsole) -> Response:
     Gauge("justenough_requests_pending", "Requests that wait for an answer", registry=registry).set(figures.pending_requests)
     Gauge("justenough_credentials_live", "Credentials not yet shown to be dead", registry=registry).set(figures.live_credentials)
     Gauge("justenough_revocations_overdue", "Jobs whose revocation is overdue", registry=registry).set(figures.overdue_revocations)
+    Gauge("justenough_reviews_open", "Tiers passed by breaking glass that nobody has reviewed", registry=registry).set(figures.open_reviews)
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -12,7 +13,7 @@ from console.cli.arguments import Cursor, Limit, OfJob, segment
 from console.cli.client import Api, Json, connected
 from console.cli.failures import Exit, Failure
 from console.cli.options import command, group
-from console.cli.output import emit, emit_page, fields, rows
+from console.cli.output import emit, emit_page, fields, note, rows
 from console.cli.telling import duration
 from console.cli.text import moment
 
@@ -46,7 +47,8 @@ def list_requests(
     """List requests, newest first."""
     if pending + mine + everything > 1:
         raise Failure("--pending, --mine and --all: one of them", code=Exit.USAGE)
-    found = connected().get(
+    api = connected()
+    found = api.get(
         "/requests", state="all" if everything else "pending", mine="true" if mine else None, job=job, limit=limit, cursor=cursor
     )
     emit_page(
@@ -58,6 +60,7 @@ def list_requests(
         ),
         empty="No requests." if everything else "No request waits for you." if mine else "No request is pending.",
     )
+    _tell_of_reviews(api)
 
 
 @app.command("show")
@@ -129,6 +132,15 @@ def release(requests: RequestIds) -> None:
     """Tell the others that you no longer look at requests."""
     api = connected()
     _each(requests, lambda request: api.delete(f"/requests/{segment(request)}/claim"))
+
+
+def _tell_of_reviews(api: Api) -> None:
+    """Tell whoever may read them that reviews are open: what was passed alone must not be forgotten."""
+    with contextlib.suppress(Failure):
+        if found := api.get("/reviews", limit=100)["items"]:
+            note(
+                f"{len(found)} {'review is' if len(found) == 1 else 'reviews are'} open of tiers that somebody passed alone: justenough review list"
+            )
 
 
 def _each(requests: list[str], call: Callable[[str], Json]) -> None:

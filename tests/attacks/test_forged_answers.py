@@ -96,7 +96,7 @@ FORGED: dict[str, tuple[Callable[[Scene], dict[str, Any]], str]] = {
     "for another action": (lambda at: at.lead.decision(at.requests[0], action="admin"), "another action"),
     "for a longer time": (lambda at: at.lead.decision(at.requests[0], ttl=301), "not between 1 and 300"),
     "for no time": (lambda at: at.lead.decision(at.requests[0], ttl=0), "not between 1 and 300"),
-    "without a reason": (lambda at: at.lead.decision(at.requests[0], reason=" "), "no reason"),
+    "without a reason": (lambda at: at.lead.decision(at.requests[0], "deny", reason=" "), "no reason"),
     "expired": (
         lambda at: at.lead.decision(at.requests[0], issued_at=NOW - timedelta(hours=2), expires_at=NOW - timedelta(hours=1)),
         "expired",

@@ -27,7 +27,10 @@ def test_a_request_made_approved_in_the_store_is_not_issued(ops: Human, auditor:
     request = waiting(ops)
     job = request["job_id"]
     approval = (
-        "INSERT INTO approvals VALUES (?, ?, 'lead', 'x', 3, 'approve', 'x', 300, '2026-01-01 00:00:00.000000')",
+        (
+            "INSERT INTO approvals (id, request_id, approver, approver_id, tier, decision, reason, ttl, at)"
+            " VALUES (?, ?, 'lead', 'x', 3, 'approve', 'x', 300, '2026-01-01 00:00:00.000000')"
+        ),
         "x" + job,
         request["id"],
     )

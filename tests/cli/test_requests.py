@@ -67,6 +67,64 @@ def test_a_shorter_time_is_what_is_granted(cli: Cli, ops: Human, waiting: Waitin
     assert ops.job(waiting.id)["requests"][0]["granted_ttl"] == 120
 
 
+def test_less_is_approved_and_taken_back_in_one_command_each(cli: Cli, ops: Human, tmp_path: Path) -> None:
+    access = [WRITE]
+    job = cli.json("job", "run", spec(tmp_path, ["sleep", "300"], access=access, data_scope={"tenant": "acme"}))["id"]
+    request = ops.until(job, "awaiting_approval")["requests"][0]["id"]
+
+    done = cli.run("request", "approve", request, "--action", "read", "--ttl", "2m", "-o", "json", who="lead")
+    assert "ALLOWED ONLY AS read for 2m" in done.stderr
+    ops.until(job, "running")
+    shown = cli.run("request", "show", request, who="lead").stdout
+    back = cli.json("request", "withdraw", request, "--reason", "no longer needed", who="lead")
+
+    assert "Granted:   read for 2m" in shown
+    assert "(tier 1) approved read for 2m: -" in shown
+    assert back["state"] == "withdrawn"
+    assert "lead took it back: no longer needed; the request is withdrawn" in cli.run("job", "timeline", job).stdout
+    assert cli.run("request", "withdraw", request, "--reason", "again", who="lead").exit_code == 8
+    cli.run("job", "kill", job, "--yes")
+
+
+def test_broken_glass_is_told_to_everyone_until_it_is_reviewed(cli: Cli, ops: Human, waiting: Waiting) -> None:
+    request = waiting.requests[0]
+    assert cli.run("request", "break-glass", request, "--reason", "x", who="lead").exit_code == 6
+
+    done = cli.run("request", "break-glass", request, "--reason", "the shop is down", "--yes", who="oncall")
+    assert (done.exit_code, "BREAKING GLASS for: ops asks for write on refunds-db" in done.stderr) == (0, True)
+    assert ops.until(waiting.id)["state"] == "succeeded"
+    assert "of tiers that somebody passed alone: justenough review list" in cli.run("request", "list", who="security").stderr
+    assert request in [item["request_id"] for item in cli.json("review", "list", who="auditor")["items"]]
+    assert cli.run("review", "answer", request, "--reason", "fine", who="lead").exit_code == 2
+
+    cli.json("review", "answer", request, "--justified", "--reason", "it was down", who="lead")
+    assert request not in [item["request_id"] for item in cli.json("review", "list", who="auditor")["items"]]
+    assert "Review: justified, said lead" in cli.run("request", "show", request, who="auditor").stdout
+
+
+def test_a_delegate_answers_for_who_named_them(cli: Cli, waiting: Waiting) -> None:
+    request = waiting.requests[0]
+    assert cli.run("delegation", "create", "--to", "nobody", "--for", "1h", "--reason", "away", who="lead").exit_code == 5
+    assert cli.run("delegation", "create", "--to", "security", "--for", "long", "--reason", "away", who="lead").exit_code == 2
+    made = cli.json("delegation", "create", "--to", "security", "--for", "1h", "--reason", "away", who="lead")
+    cli.json("request", "claim", request, "--for", "10m", who="security")
+    assert "Looked at: by security until" in cli.run("request", "show", request, who="lead").stdout
+    cli.json("request", "release", request, who="security")
+
+    told = cli.run("request", "approve", request, "--on-behalf-of", "lead", who="security")
+    assert (told.exit_code, "for:     lead, who is away" in told.stderr) == (0, True)
+    assert "security for lead (tier 2) approved" in cli.run("request", "show", request, who="lead").stdout
+    assert made["id"] in [item["id"] for item in cli.json("delegation", "list", who="auditor")["items"]]
+    assert cli.json("delegation", "end", made["id"], who="lead")["ended_at"]
+
+
+def test_from_the_second_tier_on_an_approval_needs_a_reason(cli: Cli, ops: Human, tmp_path: Path) -> None:
+    job = Waiting(cli, ops, tmp_path, [{**ADMIN, "optional": False}])
+    done = cli.run("request", "approve", job.requests[0], who="security")
+    assert (done.exit_code, "--reason: required" in done.stderr) == (2, True)
+    cli.run("request", "deny", job.requests[0], "--reason", "no", who="security")
+
+
 def test_a_denial_ends_the_job_and_its_launchers_waiting_with_6(cli: Cli, waiting: Waiting) -> None:
     denied = cli.run("request", "deny", waiting.requests[0], "--reason", "not now", "-o", "name", who="lead")
 
@@ -135,7 +193,7 @@ def test_a_request_is_shown_with_the_policies_that_decided(cli: Cli, lead: Human
     assert cli.json("request", "show", waiting.requests[0], who="lead") == lead.api.get(f"requests/{waiting.requests[0]}").json()
 
 
-@pytest.mark.parametrize("command", ["approve", "deny"])
+@pytest.mark.parametrize("command", ["withdraw", "break-glass", "deny"])
 def test_an_answer_without_a_reason_is_a_usage_error(cli: Cli, command: str) -> None:
     for arguments in ((), ("--reason", " ")):
         done = cli.run("request", command, "r-dev-none-1", *arguments, who="lead")

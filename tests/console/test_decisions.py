@@ -108,7 +108,7 @@ async def test_a_higher_tier_may_answer_for_a_lower_one(served: Served, monkeypa
         ({"ttl": 301}, "statement.ttl"),
         ({"ttl": 0}, "statement.ttl"),
         ({"ttl": -5}, "statement.ttl"),
-        ({"reason": "  "}, "statement.reason"),
+        ({"reason": "  ", "decision": "deny"}, "statement.reason"),
         ({"action": "admin"}, "statement.action"),
         ({"job": "j-dev-01arz3ndektsv4rrffq69g5fav"}, "statement.job"),
         ({"request": "r-dev-01arz3ndektsv4rrffq69g5fav-1"}, "statement.request"),
@@ -127,7 +127,7 @@ async def test_an_answer_to_something_else_is_refused_by_path(served: Served, ch
 async def test_an_answer_that_is_refused_here_is_in_the_ledger_too(served: Served) -> None:
     request = await served.asked()
     # The very same twice: signed anew in another second it would be another attempt.
-    unreasoned = served.people["security"].decision(request, {"reason": " "})
+    unreasoned = served.people["security"].decision(request, {"reason": " ", "decision": "deny"})
     for _ in range(2):
         assert (await sent(served, "security", request, unreasoned)).status_code == 422
     assert (await decide(served, "ops", request)).status_code == 403

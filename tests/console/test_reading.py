@@ -16,13 +16,26 @@ LISTS = ["/jobs", "/requests", "/credentials", "/ledger", "/catalog"]
 async def test_a_job_is_its_launchers_an_approvers_and_an_auditors_to_read(served: Served, path: str) -> None:
     job = (await served.launched())["id"]
     codes = {who: (await served.get(f"/jobs/{job}{path}", who)).status_code for who in served.people}
-    assert codes == {"ops": 200, "lead": 200, "security": 200, "chief": 200, "chief2": 200, "auditor": 200, "ops2": 404, "nobody": 403}
+    assert codes == {
+        "ops": 200,
+        "lead": 200,
+        "security": 200,
+        "chief": 200,
+        "chief2": 200,
+        "auditor": 200,
+        "oncall": 200,
+        "ops2": 404,
+        "nobody": 403,
+    }
 
 
 @pytest.mark.parametrize("path", LISTS)
 async def test_who_is_in_no_group_sees_no_list(served: Served, path: str) -> None:
     answer = await served.get(path, "nobody")
-    assert (answer.status_code, answer.json()["detail"]) == (403, "needs one of the groups: auditors, chiefs, ops, security, support-leads")
+    assert (answer.status_code, answer.json()["detail"]) == (
+        403,
+        "needs one of the groups: auditors, break-glass, chiefs, ops, security, support-leads",
+    )
 
 
 async def test_a_launchers_lists_show_their_own_alone(served: Served) -> None:
@@ -43,7 +56,7 @@ async def test_the_ledger_is_verified_by_who_reads_all_of_it(served: Served) -> 
     assert report.json()["unseen"]
     assert (await served.post("/ledger/verify", "ops")).json()[
         "detail"
-    ] == "needs one of the groups: auditors, chiefs, security, support-leads"
+    ] == "needs one of the groups: auditors, break-glass, chiefs, security, support-leads"
     head = (await served.get("/ledger/checkpoint", "auditor")).json()
     newest = (await served.get("/ledger", "auditor", params={"after": head["position"] - 1})).json()["items"][-1]
     assert (newest["position"], newest["hash"]) == (head["position"], head["hash"])
