@@ -32,7 +32,7 @@ class Line:
 def tell(stage: Stage) -> int:
     """Play every act; return 0 only if all of it was proven."""
     began = time.monotonic()
-    lines = [*approvals(stage), *failure(stage), *kill(stage), *terminated(stage)]
+    lines = [*approvals(stage), *failure(stage), *kill(stage), *terminated(stage), *narrowed(stage)]
     say(f"\n{BOLD}Every credential of this demo, and how it was shown to be dead{PLAIN}")
     rows(
         ("JOB", "ENDED", "CREDENTIAL", "LIFE", "CONFIRMED AT", "LOGIN", "BY LOOKING"),
@@ -106,6 +106,22 @@ def terminated(stage: Stage) -> list[Line]:
     login = stage.witness.heard(job)
     stage.terminate(job)
     return _tried(stage, _ended(stage, job, "lost"), [login])
+
+
+def narrowed(stage: Stage) -> list[Line]:
+    """A write of which only a read is approved, and that is then taken back while its job goes on."""
+    title("A write of which lead approves only two minutes of reading, and then takes that back")
+    job = stage.launch("long-writing", "seconds=300")
+    request = stage.until(job, "awaiting_approval", *ENDED)["requests"][0]["id"]
+    stage.act("lead", "request", "approve", request, "--action", "read", "--ttl", "2m")
+    login = stage.witness.heard(job)
+    refused = stage.witness.refuses_to_write(login)
+    if refused is None:
+        raise DemoFailed(f"{login.user} was to read only, and can write")
+    say(f"  It may look at refunds. Writing one: {refused}")
+    stage.act("lead", "request", "withdraw", request, "--reason", "the refunds are for tomorrow")
+    # Its program has nothing left to do then: it finds its session cut and gives up.
+    return _tried(stage, _ended(stage, job, "failed"), [login])
 
 
 def title(text: str) -> None:

@@ -60,6 +60,17 @@ class Witness:
             return str(refused).strip().splitlines()[-1].rpartition("failed: ")[2]
         return None
 
+    def refuses_to_write(self, login: Login) -> str | None:
+        """Return the database's own words where a login may not write a refund; None where it may."""
+        at = {"host": self._shop["host"], "port": self._shop["port"], "dbname": self._shop["dbname"]}
+        with psycopg.connect(make_conninfo("", user=login.user, password=login.password.reveal(), **at)) as connection:
+            try:
+                # Changes nothing, and needs the right to change it.
+                connection.execute("INSERT INTO refunds (tenant, order_id, amount, reason) SELECT 'acme', 1, 1, '-' WHERE false")
+            except psycopg.errors.InsufficientPrivilege as refused:
+                return str(refused).strip().splitlines()[0]
+        return None
+
     def _listen(self) -> None:
         with contextlib.suppress(OSError):
             while True:
