@@ -44,7 +44,12 @@ def worker_deps(settings: Settings, env: Mapping[str, str]) -> Iterator[Deps]:
         store = Store(settings.store_url)
         opened.callback(store.close)
         store.migrate()
-        vault = Vault(settings.vault_addr, namespace=settings.vault_namespace, cacert=settings.vault_cacert)
+        vault = Vault(
+            settings.vault_addr,
+            namespace=settings.vault_namespace,
+            cacert=settings.vault_cacert,
+            bound_cidrs=settings.worker_cidrs,
+        )
         opened.callback(vault.close)
         vault.login_approle_file(settings.worker_approle_file)
         vault.keep_alive()

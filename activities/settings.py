@@ -5,13 +5,34 @@ Vault's address comes by its usual names (VAULT_ADDR, VAULT_NAMESPACE, VAULT_CAC
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, Field, StringConstraints
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic import AliasChoices, BeforeValidator, Field, PlainSerializer, StringConstraints
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from justenough.ids import INSTALLATION
+
+
+def networks_of(value: Any) -> tuple[str, ...]:
+    """Return networks in one spelling and order, from comma-separated text or a list; raise ValueError naming the one that is none."""
+    parts = value.split(",") if isinstance(value, str) else map(str, value)
+    return tuple(sorted({_network(part.strip()) for part in parts if part.strip()}))
+
+
+def _network(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError as error:
+        message = f"{error}; a network is written like 10.1.2.0/24, one address like 10.1.2.3"
+        raise ValueError(message) from error
+
+
+Networks = Annotated[tuple[str, ...], NoDecode, BeforeValidator(networks_of), PlainSerializer(",".join, return_type=str, when_used="json")]
+
+
+NO_ISSUER = "nobody vouches for jobs here: set JUSTENOUGH_JOB_ISSUER, or JUSTENOUGH_CONSOLE_URL, to one address for workers and consoles"
 
 
 class Settings(BaseSettings):
@@ -38,12 +59,16 @@ class Settings(BaseSettings):
     vault_namespace: str | None = Field(None, validation_alias=AliasChoices("VAULT_NAMESPACE", "vault_namespace"))
     vault_cacert: Path | None = Field(None, validation_alias=AliasChoices("VAULT_CACERT", "vault_cacert"))
     vault_issuer: str | None = None
-    """Issuer of identity tokens; default: `<vault_addr>/v1/identity/oidc`."""
+    """Issuer of people's identity tokens; default: `<vault_addr>/v1/identity/oidc`."""
+    job_issuer: Annotated[str, StringConstraints(pattern=r"^https?://[^\s?#]+$")] | None = None
+    """Issuer of jobs' identity tokens: where others find the console's `/.well-known/`; default: `console_url`."""
     people_mounts: tuple[str, ...] = ("people",)
     """Auth mounts whose aliases make an entity a person."""
     worker_approle: Path | None = None
     """File with the worker's {"role_id", "secret_id"}; default: `worker.approle.json` in the home."""
     console_approle: Path | None = None
+    worker_cidrs: Networks = ()
+    """Networks that Vault sees workers come from, by commas: a job's token works from nowhere else. Empty: from anywhere."""
     job_path: str = "/usr/bin:/bin"
     """PATH in which a job's `python` is looked up."""
     job_uid_base: int = 700_000
@@ -86,8 +111,14 @@ class Settings(BaseSettings):
 
     @property
     def issuer(self) -> str:
-        """The `iss` of identity tokens."""
+        """The `iss` of people's identity tokens."""
         return self.vault_issuer or f"{self.vault_addr}/v1/identity/oidc"
+
+    @property
+    def workload_issuer(self) -> str | None:
+        """The `iss` of jobs' identity tokens; None where nobody said where the console is."""
+        issuer = self.job_issuer or self.console_url
+        return issuer.rstrip("/") if issuer else None
 
     @property
     def task_queue(self) -> str:

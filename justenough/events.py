@@ -45,6 +45,7 @@ class EventType(StrEnum):
     CREDENTIAL_CONFIRMED = "credential.confirmed"
     CREDENTIAL_EXPIRED = "credential.expired"
     CREDENTIAL_OVERDUE = "credential.overdue"
+    IDENTITY_ISSUED = "identity.issued"
     REVOCATION_REQUESTED = "revocation.requested"
     REVOCATION_STARTED = "revocation.started"
     REVOCATION_OVERDUE = "revocation.overdue"
@@ -194,6 +195,11 @@ FIELDS: dict[EventType, dict[str, str]] = {
         "by": "who tried to end it while its job goes on",
         "failures": "each step that failed, as text",
         "attempt": "which attempt",
+    },
+    EventType.IDENTITY_ISSUED: {
+        "audience": "whom the token is for",
+        "expires_at": "until when it holds",
+        "jti": "its id, which its receiver sees too; the token itself is kept nowhere",
     },
     EventType.REVOCATION_REQUESTED: {"credential": "credential id", "person": "entity id of who asked", "name": "their login name"},
     EventType.REVOCATION_STARTED: {"by": "session | compensation | guard | sweep | person | stranger", "why": "why"},

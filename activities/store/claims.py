@@ -22,6 +22,10 @@ class Claim(Message):
     renewed_at: datetime
     closed_at: datetime | None = None
 
+    def held_by(self, owner: str) -> bool:
+        """Whether the job's right to issue is this one's now."""
+        return self.open and self.owner == owner
+
 
 def claim(connection: Connection, job: str, *, run: str, owner: str, now: datetime) -> bool:
     """Claim a job id; False where it was ever claimed, or closed, before."""

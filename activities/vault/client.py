@@ -5,33 +5,27 @@ Every method may raise VaultUnavailable, VaultSealed, VaultDenied or VaultRefuse
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import re
-import time
-import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
-from activities.vault.connection import Answer, Connection, safe_path
-from activities.vault.errors import UnknownHandle, VaultRefused, VaultUnavailable
+from activities.vault.connection import Answer, safe_path
+from activities.vault.errors import UnknownHandle, VaultDenied, VaultRefused, VaultUnavailable
+from activities.vault.keys import Keys, is_uuid
+from activities.vault.remembered import Remembered
 from justenough.approval import Person
 from justenough.catalog import ResolvedIssue
 from justenough.ids import JOB_ID
 from justenough.prefixes import JOB_ROLE, hard_end, job_role
 from justenough.secret import Secret
 
-REMEMBERED_SECONDS = 10.0
-REMEMBERED_VALUES = 4096
 GRANTS = ["je-grant-*"]
 SCOPES = ["je-scope-*"]
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +46,22 @@ class Issued:
     fields: Mapping[str, Secret]
 
 
-class Vault(Connection):
+class Vault(Keys):
     """One Vault, as the parts of JustEnough use it. Thread-safe."""
 
-    def __init__(self, address: str, *, namespace: str | None = None, cacert: Path | None = None) -> None:
+    def __init__(
+        self, address: str, *, namespace: str | None = None, cacert: Path | None = None, bound_cidrs: tuple[str, ...] = ()
+    ) -> None:
+        """Where `bound_cidrs` are given, jobs' tokens work only from there; the worker's policy then asks for exactly these."""
         super().__init__(address, namespace=namespace, cacert=cacert)
-        self._groups = _Remembered[str]()
-        self._keys = _Remembered[dict[int, bytes]]()
+        self._bound_cidrs = bound_cidrs
+        self._groups = Remembered[str]()
 
     # One job.
 
     def open_prefix(self, job: str, longest: int) -> None:
         """Write the job's token role: no token made under it outlives `longest` seconds (rounded up) after it was made."""
-        role = {
+        role: dict[str, Any] = {
             "allowed_policies_glob": GRANTS,
             "allowed_entity_aliases": SCOPES,
             "orphan": True,
@@ -72,7 +69,13 @@ class Vault(Connection):
             "token_type": "service",
             "token_explicit_max_ttl": hard_end(longest),
         }
-        self.own("post", f"auth/token/roles/{_prefix(job)}", role)
+        if self._bound_cidrs:
+            role["token_bound_cidrs"] = list(self._bound_cidrs)
+        try:
+            self.own("post", f"auth/token/roles/{_prefix(job)}", role)
+        except VaultDenied as error:
+            message = f"{error}; run `justenough vault setup` with the JUSTENOUGH_WORKER_CIDRS and the catalog that this worker has"
+            raise VaultDenied(message) from error
 
     def close_prefix(self, job: str) -> None:
         """Delete the job's token role: no token can be made under it any more. Again is fine."""
@@ -139,7 +142,7 @@ class Vault(Connection):
 
     def person(self, entity_id: str, people_mounts: Iterable[str]) -> Person | None:
         """Return a person as Vault knows them now; None for what is no enabled entity with a login on one of the mounts."""
-        if not _is_uuid(entity_id):
+        if not is_uuid(entity_id):
             return None
         entity = (self.own("get", f"identity/entity/id/{entity_id}") or {}).get("data") or {}
         # A merged entity answers under another id: the one asked for is then no person of its own, or quorum would count it twice.
@@ -154,7 +157,7 @@ class Vault(Connection):
 
     def person_named(self, name: str, *, like: str, people_mounts: Iterable[str]) -> Person | None:
         """Return the person of this login name on a people mount where another person, `like`, has a login too."""
-        entity = (self.own("get", f"identity/entity/id/{like}") or {}).get("data") or {} if _is_uuid(like) else {}
+        entity = (self.own("get", f"identity/entity/id/{like}") or {}).get("data") or {} if is_uuid(like) else {}
         mounts = {f"auth/{each.strip('/')}" for each in people_mounts}
         for alias in entity.get("aliases") or ():
             if str(alias.get("mount_path")).strip("/") in mounts:
@@ -164,22 +167,11 @@ class Vault(Connection):
                     return person
         return None
 
-    def public_keys(self, entity_id: str) -> dict[int, bytes]:
-        """Return the raw ed25519 public keys of a person's signing key, by version; empty where there is none."""
-        return self._keys.get(entity_id, lambda: self._public_keys(entity_id)) if _is_uuid(entity_id) else {}
-
     # What the worker needs for itself.
 
     def creds(self, path: str) -> Issued:
         """Return short-lived credentials for the worker's own use, under its own token."""
         return _issued(path, self.own("get", safe_path(path)))
-
-    def _public_keys(self, entity_id: str) -> dict[int, bytes]:
-        data = (self.own("get", f"transit/keys/je-sign-{entity_id}") or {}).get("data") or {}
-        if data.get("type") != "ed25519":
-            return {}
-        found = {int(version): _raw_key(key.get("public_key")) for version, key in (data.get("keys") or {}).items()}
-        return {version: key for version, key in found.items() if key is not None}
 
     def _group(self, group_id: str) -> str:
         def read() -> str:
@@ -203,37 +195,11 @@ class Vault(Connection):
         return tuple(answer["data"]["keys"]) if answer else ()
 
 
-class _Remembered(Generic[T]):
-    """A few values for a few seconds."""
-
-    def __init__(self) -> None:
-        self._values: dict[str, tuple[float, T]] = {}
-
-    def get(self, key: str, read: Callable[[], T]) -> T:
-        """Return the remembered value, else read it. What is empty is not remembered: it may be there the next moment."""
-        at, value = self._values.get(key, (0.0, None))
-        if value is not None and time.monotonic() - at < REMEMBERED_SECONDS:
-            return value
-        fresh = read()
-        if len(self._values) >= REMEMBERED_VALUES:
-            self._values.clear()
-        if fresh:
-            self._values[key] = (time.monotonic(), fresh)
-        return fresh
-
-
 def _prefix(job: str) -> str:
     if not JOB_ID.fullmatch(job):
         message = "not a job id"
         raise VaultRefused(message)
     return job_role(job)
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        return str(uuid.UUID(text)) == text
-    except (ValueError, AttributeError, TypeError):
-        return False
 
 
 def _issued(path: str, answer: Answer | None) -> Issued:
@@ -248,11 +214,3 @@ def _issued(path: str, answer: Answer | None) -> Issued:
     inner = data["data"] if data.keys() == {"data", "metadata"} and isinstance(data["data"], dict) else data
     fields = {key: Secret(value if isinstance(value, str) else json.dumps(value)) for key, value in inner.items() if value is not None}
     return Issued(lease_id=lease, ttl=ttl, fields=fields)
-
-
-def _raw_key(encoded: Any) -> bytes | None:
-    try:
-        raw = base64.b64decode(encoded, validate=True)
-    except (TypeError, ValueError, binascii.Error):
-        return None
-    return raw if len(raw) == 32 else None

@@ -40,6 +40,7 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
     "credential.confirmed": lambda d: f"{d['credential']} is dead: {d['how']}",
     "credential.expired": lambda d: f"{d['credential']}: {d['why']}",
     "credential.overdue": lambda d: f"{d['credential']} could not be ended (attempt {d['attempt']}): {_listed(d['failures'])}",
+    "identity.issued": lambda d: f"vouched for to {d['audience']} until {moment(d['expires_at'])}",
     "revocation.requested": lambda d: f"{d['name']} takes {d['credential']} away",
     "revocation.started": lambda d: f"by {d['by']}{_because(d['why'])}",
     "revocation.overdue": lambda d: f"could not be completed (attempt {d['attempt']}): {_listed(d['failures'])}",

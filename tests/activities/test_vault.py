@@ -10,12 +10,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from activities.vault import Vault, VaultDenied, VaultRefused, VaultSealed, VaultUnavailable, connection
 from activities.vault.errors import refusal
 from justenough.catalog import ResolvedIssue
 from justenough.secret import Secret
-from tests.activities.shop import Desk, Shop, secret_values
+from tests.activities.shop import Desk, Shop, admin_vault, secret_values
 
 pytestmark = pytest.mark.servers
 NOWHERE = "00000000-0000-0000-0000-000000000000"
@@ -153,6 +154,25 @@ def test_public_keys_come_raw_and_by_version(at: Desk) -> None:
     keys = at.deps.vault.public_keys(lead.id)
     held = at.shop.admin("GET", f"transit/keys/je-sign-{lead.id}")["data"]["keys"]["1"]["public_key"]
     assert keys == {1: base64.b64decode(held)}
+
+
+# Jobs' identities.
+
+
+def test_the_newest_version_of_the_key_signs_and_every_version_verifies(at: Desk) -> None:
+    console, worker = admin_vault(at.shop), at.deps.vault
+
+    def asked(version: int) -> bytes:
+        return f"version {version}".encode()
+
+    signed = [worker.sign_identity(asked)]
+    at.shop.admin("POST", "transit/keys/je-jobs/rotate")
+    # A worker that was not here at the rotation learns of it too.
+    signed += [worker.sign_identity(asked), worker.sign_identity(asked), at.shop.worker_vault().sign_identity(asked)]
+    assert [message for message, _ in signed] == [b"version 1", *[b"version 2"] * 3]
+    keys = console.identity_keys()
+    for message, signature in signed:
+        Ed25519PublicKey.from_public_bytes(keys[int(message.split()[1])]).verify(signature, message)
 
 
 # The login.

@@ -273,8 +273,37 @@ def test_it_sees_people_groups_and_public_keys_and_signs_for_nobody(shop: Shop, 
         assert worker.write(path, input="aGk=", type="ed25519", deletion_allowed=True, exportable=True).status_code == REFUSED, path
     for path in (f"transit/export/signing-key/{key}", f"transit/backup/{key}"):
         assert worker.read(path).status_code == REFUSED
-    for path in ("transit/sign/je-jobs", "transit/sign/je-ledger", "transit/decrypt/je-payloads"):
-        assert worker.write(path, input="aGk=", ciphertext="vault:v1:x").status_code == REFUSED
+    for path in ("transit/sign/je-ledger", "transit/sign/je-payloads", "transit/hmac/je-payloads"):
+        assert worker.write(path, input="aGk=").status_code == REFUSED
+    assert worker.write("transit/decrypt/je-payloads", ciphertext="vault:v1:x").status_code == REFUSED
+
+
+def test_it_signs_jobs_identities_and_does_nothing_else_with_their_key(worker: Session) -> None:
+    sign, key = "transit/sign/je-jobs", "transit/keys/je-jobs"
+    assert worker.write(sign, input="aGk=").json()["data"]["signature"].startswith("vault:v")
+    for body in ({}, {"input": "aGk=", "key_version": 1}, {"input": "aGk=", "context": "aGk="}, {"batch_input": [{"input": "aGk="}]}):
+        assert worker.write(sign, **body).status_code == REFUSED, body
+    for path in (
+        f"{sign}/sha2-256",
+        "transit/hmac/je-jobs",
+        "transit/sign/je-jobs-x",
+        f"{key}/rotate",
+        f"{key}/config",
+        f"{key}/trim",
+        key,
+    ):
+        assert worker.write(path, input="aGk=", type="ed25519", deletion_allowed=True, exportable=True).status_code == REFUSED, path
+    for path in (key, "transit/export/signing-key/je-jobs", "transit/backup/je-jobs"):
+        assert worker.read(path).status_code == REFUSED, path
+    assert worker.delete(key).status_code == REFUSED
+
+
+def test_the_console_reads_the_key_that_verifies_jobs_identities_and_cannot_sign_with_it(console: Session) -> None:
+    assert "public_key" in str(console.got("transit/keys/je-jobs"))
+    for path in ("transit/sign/je-jobs", "transit/keys/je-jobs/rotate", "transit/keys/je-jobs"):
+        assert console.write(path, input="aGk=").status_code == REFUSED
+    for path in ("transit/keys/je-ledger", "transit/export/signing-key/je-jobs"):
+        assert console.read(path).status_code == REFUSED
 
 
 @pytest.mark.parametrize(

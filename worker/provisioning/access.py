@@ -21,7 +21,7 @@ ISSUER_PATH = "/v1/identity/oidc"
 
 def worker_access(vault: AdminVault, settings: Settings, catalog: Catalog) -> Iterator[Applied]:
     """Policy, AppRole and AppRole file of the worker."""
-    yield vault.ensure("sys/policies/acl/je-worker", {"policy": worker_policy(catalog, settings.installation)})
+    yield vault.ensure("sys/policies/acl/je-worker", {"policy": worker_policy(catalog, settings.installation, cidrs=settings.worker_cidrs)})
     yield from _approle(vault, "je-worker", settings.worker_approle_file)
 
 

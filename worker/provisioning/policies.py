@@ -14,6 +14,7 @@ from typing import Any
 
 from justenough.access import Revocable
 from justenough.catalog import SCOPE_PLACEHOLDER, ActionDef, Catalog, alias_of, scoped
+from justenough.identity import KEY as IDENTITY_KEY
 from justenough.ids import INSTALLATION
 from justenough.prefixes import HARD_ENDS, JOB_ROLE
 
@@ -47,13 +48,24 @@ def person_policy() -> str:
 
 
 def console_policy() -> str:
-    """What the console may do: read people, by their login too, groups and their public keys. It issues nothing."""
-    return "".join(_rule(path, right) for path, right in (*PEOPLE, ("identity/lookup/entity", "update"), *SELF))
+    """What the console may do: read people, by their login too, groups, their public keys, and those that verify jobs. It issues and signs nothing."""
+    own = ("identity/lookup/entity", "update"), (f"transit/keys/{IDENTITY_KEY}", "read")
+    return "".join(_rule(path, right) for path, right in (*PEOPLE, *own, *SELF))
 
 
-def worker_policy(catalog: Catalog, installation: str) -> str:
-    """What the worker may do: open and close prefixes of its own installation's jobs, issue what the grants allow, see people."""
-    return "".join((*_job_rules(catalog, installation), *_lease_rules(catalog), *(_rule(path, right) for path, right in (*PEOPLE, *SELF))))
+def worker_policy(catalog: Catalog, installation: str, *, cidrs: tuple[str, ...] = ()) -> str:
+    """What the worker may do: open and close prefixes of its own installation's jobs, issue what the grants allow, vouch for jobs, see people.
+
+    Where `cidrs` are given, no token that it makes works from anywhere else.
+    """
+    return "".join(
+        (
+            *_job_rules(catalog, installation, cidrs),
+            *_lease_rules(catalog),
+            _rule(f"transit/sign/{IDENTITY_KEY}", "update", allowed={"input": []}, required=("input",)),
+            *(_rule(path, right) for path, right in (*PEOPLE, *SELF)),
+        )
+    )
 
 
 def lease_paths(catalog: Catalog) -> tuple[str, ...]:
@@ -66,7 +78,7 @@ def lease_paths(catalog: Catalog) -> tuple[str, ...]:
     return tuple(sorted(paths | set(_target_paths(catalog))))
 
 
-def _job_rules(catalog: Catalog, installation: str) -> Iterable[str]:
+def _job_rules(catalog: Catalog, installation: str, cidrs: tuple[str, ...]) -> Iterable[str]:
     jobs = f"{JOB_ROLE}j-{installation}-*"
     role: dict[str, list[Any]] = {
         "allowed_policies_glob": [["je-grant-*"]],
@@ -76,6 +88,8 @@ def _job_rules(catalog: Catalog, installation: str) -> Iterable[str]:
         "token_type": ["service"],
         "token_explicit_max_ttl": list(HARD_ENDS),
     }
+    if cidrs:
+        role["token_bound_cidrs"] = [list(cidrs)]
     token: dict[str, list[Any]] = {"policies": [], "ttl": [], "display_name": [f"j-{installation}-*"], "renewable": [False]}
     if catalog.scopes:
         # One by one: an alias that does not exist would be made, and stay.

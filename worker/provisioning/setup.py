@@ -11,6 +11,7 @@ from pathlib import Path
 from activities.settings import Settings
 from justenough.catalog import CATALOG, SETTING, Catalog, provision_writes, read_catalog, with_settings
 from justenough.errors import InvalidInput, Problem
+from justenough.identity import KEY as IDENTITY_KEY
 from justenough.secret import Secret
 from worker.provisioning.access import console_access, identity_tokens, worker_access
 from worker.provisioning.admin import AdminVault, Applied, Outcome, SetupFailed
@@ -18,7 +19,7 @@ from worker.provisioning.identities import people_logins, scope_identities
 from worker.provisioning.mounts import auth_method, catalog_writes, engine, token_life
 from worker.provisioning.policies import INSTALLATION_IN_POLICY, grant_policy, person_policy
 
-KEYS = {"je-jobs": "ed25519", "je-ledger": "ed25519", "je-payloads": "aes256-gcm96"}
+KEYS = {IDENTITY_KEY: "ed25519", "je-ledger": "ed25519", "je-payloads": "aes256-gcm96"}
 """Transit keys: workload identity and ledger are signed with, payloads encrypted."""
 
 

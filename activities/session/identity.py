@@ -1,0 +1,41 @@
+"""Draws a job's identity: a short token, signed by Vault, that tells one audience which job its bearer is. The broker's to call.
+
+Blocking: runs in threads. Whatever it raises, no token has left it.
+"""
+
+from __future__ import annotations
+
+import uuid
+
+from activities.deps import Deps
+from activities.session.issuing import Closed
+from activities.settings import NO_ISSUER
+from activities.verification import VerifiedOrder
+from justenough.errors import GiveUp
+from justenough.events import EventType, event
+from justenough.identity import LIFE, checked_audience, claims_of, to_be_signed, token_of
+from justenough.secret import Secret
+
+
+class NoIssuer(GiveUp):
+    """The settings do not say in whose name jobs are vouched for."""
+
+
+def draw_identity(deps: Deps, verified: VerifiedOrder, audience: str, *, owner: str) -> Secret:
+    """Return a token of the job for one audience, having recorded that it was vouched for. `owner` is the session that asks.
+
+    Raises InvalidInput for an audience that is none, NoIssuer, Closed where the job has ended, and what Vault and the store raise.
+    """
+    job, wanted, issuer = verified.statement.job, checked_audience(audience), deps.settings.workload_issuer
+    if issuer is None:
+        raise NoIssuer(NO_ISSUER)
+    # The clock is read before the claim is: so no token, however long its making takes, outlives the claim by more than its life.
+    now, token_id = deps.now(), uuid.uuid4().hex
+    claim = deps.store.claim_of(job)
+    if claim is None or not claim.held_by(owner):
+        raise Closed("the job's access has been closed: it gets no identity any more")
+    claims = claims_of(verified.spec, verified.statement, issuer=issuer, audience=wanted, token_id=token_id, now=now)
+    signed, signature = deps.vault.sign_identity(lambda version: to_be_signed(claims, version=version))
+    expires = (now + LIFE).isoformat()
+    deps.store.record([event(EventType.IDENTITY_ISSUED, job, at=now, about=token_id, audience=wanted, expires_at=expires, jti=token_id)])
+    return token_of(signed, signature)

@@ -1,0 +1,56 @@
+"""Settings that are read out of text: networks of workers, and in whose name jobs are vouched for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from activities.settings import Settings
+
+
+@pytest.mark.parametrize(
+    "text, networks",
+    [
+        ("", ()),
+        (" , ", ()),
+        ("10.1.2.3", ("10.1.2.3/32",)),
+        ("10.2.0.0/16, 10.1.0.0/16,10.2.0.0/16", ("10.1.0.0/16", "10.2.0.0/16")),
+        ("fd00::1,10.1.0.0/16", ("10.1.0.0/16", "fd00::1/128")),
+    ],
+)
+def test_the_workers_networks_have_one_spelling_and_order_however_they_are_written(
+    monkeypatch: pytest.MonkeyPatch, text: str, networks: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("JUSTENOUGH_WORKER_CIDRS", text)
+    assert Settings().worker_cidrs == networks
+
+
+def test_they_may_be_a_list_in_the_settings_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "justenough.toml").write_text('worker_cidrs = ["10.2.0.0/16", "10.1.2.3"]\n')
+    monkeypatch.chdir(tmp_path)
+    assert Settings().worker_cidrs == ("10.1.2.3/32", "10.2.0.0/16")
+
+
+@pytest.mark.parametrize("wrong", ["10.1.2.3/24", "10.1.2", "worker.example", "*", "10.0.0.0/33", "10.1.0.0/16;10.2.0.0/16"])
+def test_what_is_no_network_is_named_with_its_setting_and_how_one_is_written(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+    monkeypatch.setenv("JUSTENOUGH_WORKER_CIDRS", f"10.9.0.0/16,{wrong}")
+    with pytest.raises(ValidationError) as refused:
+        Settings()
+    (problem,) = refused.value.errors()
+    assert problem["loc"] == ("worker_cidrs",)
+    assert wrong in problem["msg"]
+    assert "written like 10.1.2.0/24" in problem["msg"]
+
+
+def test_jobs_are_vouched_for_in_the_consoles_name_unless_another_is_given() -> None:
+    assert Settings().workload_issuer is None
+    assert Settings(console_url="https://console.example/").workload_issuer == "https://console.example"
+    assert Settings(console_url="http://console:8080", job_issuer="https://je.example/jobs").workload_issuer == "https://je.example/jobs"
+
+
+@pytest.mark.parametrize("wrong", ["", "console.example", "ftp://console.example", "https://console.example?x=1", "https://a b"])
+def test_an_issuer_is_an_address(wrong: str) -> None:
+    with pytest.raises(ValidationError, match="job_issuer"):
+        Settings(job_issuer=wrong)
