@@ -245,6 +245,14 @@ def test_vault_setup_with_a_wrong_catalog_lists_each_problem_on_a_line_and_is_a_
     assert "\n  resources.y" in done.stderr
 
 
+def test_a_network_of_workers_that_is_none_is_a_usage_error_that_names_it_and_its_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUSTENOUGH_WORKER_CIDRS", "10.1.0.0/16,10.2.0.7/24")
+    done = run("vault", "setup")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith("setting worker_cidrs: ")
+    assert "10.2.0.7/24 has host bits set; a network is written like 10.1.2.0/24" in done.stderr
+
+
 def test_vault_setup_names_a_vault_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     given = {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": "9", "SHOP_VAULT_PASSWORD": "x", "VAULT_ADDR": "http://127.0.0.1:9", "VAULT_TOKEN": "x"}
     for name, value in given.items():

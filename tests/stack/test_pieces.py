@@ -177,7 +177,9 @@ def test_children_never_see_a_vault_token_of_whoever_started_the_stack(monkeypat
     monkeypatch.setenv("VAULT_TOKEN", "an administrator's")
     monkeypatch.setenv("PGPASSWORD", "someone's")
     monkeypatch.setenv("JUSTENOUGH_JOB_PATH", "/usr/bin")
-    settings = Settings(home=tmp_path, vault_addr="http://127.0.0.1:1", people_mounts=("people", "oidc"))
+    settings = Settings(
+        home=tmp_path, vault_addr="http://127.0.0.1:1", people_mounts=("people", "oidc"), worker_cidrs=("10.1.0.0/16", "10.2.0.7/32")
+    )
     ours, servers = own_environment(settings, shop_port=5), server_environment(Places.of(tmp_path))
     assert "VAULT_TOKEN" not in ours.keys() | servers.keys()
     assert "PGPASSWORD" not in servers

@@ -10,7 +10,7 @@ from justenough.secret import Secret
 from worker.provisioning import Applied, PersonSeed, setup
 from worker.stack.lock import supervisor_of
 from worker.stack.places import Places
-from worker.stack.plan import FOREIGN_VAULT, Plan
+from worker.stack.plan import EMBEDDED_WORKER, FOREIGN_VAULT, Plan
 from worker.stack.postgres import VAULT_LOGIN, database_passwords
 from worker.stack.private import read_json
 from worker.stack.reports import Report
@@ -57,7 +57,12 @@ def set_vault_up(settings: Settings, *, token: Secret | None) -> tuple[Applied, 
 
 
 def _for_embedded(settings: Settings, stack: Stack) -> Settings:
-    update = {"home": stack.home, "config": settings.config.expanduser().absolute(), "vault_addr": stack.vault}
+    update = {
+        "home": stack.home,
+        "config": settings.config.expanduser().absolute(),
+        "vault_addr": stack.vault,
+        "worker_cidrs": EMBEDDED_WORKER,
+    }
     return settings.model_copy(update=update | dict.fromkeys(FOREIGN_VAULT))
 
 

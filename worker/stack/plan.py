@@ -19,6 +19,8 @@ from worker.stack.vault import vault_child
 
 FOREIGN_VAULT = ("vault_issuer", "vault_namespace", "vault_cacert")
 """Settings that speak of a Vault that is not the embedded one."""
+EMBEDDED_WORKER = ("127.0.0.1/32",)
+"""Where the embedded Vault sees the embedded worker come from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ def _settled(settings: Settings, places: Places, ports: Mapping[str, int]) -> Se
             "config": config,
             "temporal_address": f"127.0.0.1:{ports['temporal']}",
             "vault_addr": f"http://127.0.0.1:{ports['vault']}",
+            "worker_cidrs": EMBEDDED_WORKER,
             "console_port": ports["console"],
             "console_url": settings.console_url or f"http://127.0.0.1:{ports['console']}",
             "database_url": settings.database_url or f"sqlite:///{places.home / 'justenough.db'}",
