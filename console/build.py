@@ -19,6 +19,7 @@ from console.api.feed import Feed
 from console.api.lists import Owners
 from console.gateway import Gateway
 from console.health import Health
+from console.identity import IdentityKeys
 from console.people import People, PeopleVault
 
 THREADS = 64
@@ -42,6 +43,7 @@ async def built(settings: Settings) -> AsyncIterator[Console]:
             yield Console(
                 deps=deps,
                 people=People(vault, settings, client),
+                identity_keys=IdentityKeys(vault),
                 gateway=gateway,
                 health=Health(store=store, gateway=gateway, vault_addr=vault.address, client=client),
                 feed=Feed(store),

@@ -22,6 +22,7 @@ from activities.vault import Vault, VaultDenied, VaultRefused
 from console.problems import Unauthenticated
 from justenough.approval import Person
 from justenough.errors import RetryLater
+from justenough.identity import KEY as IDENTITY_KEY
 
 AUDIENCE = "je-console"
 ALGORITHMS = frozenset({"EdDSA", "Ed25519", "RS256"})
@@ -85,16 +86,20 @@ class PeopleVault(Vault):
         """Return the person's public keys by version, as of at most FRESH seconds ago."""
         return self._public.get(entity_id, lambda: self._asking(lambda: super(PeopleVault, self).public_keys(entity_id)))
 
+    def identity_keys(self) -> dict[int, bytes]:
+        """Return the public keys that verify jobs' identities, by version, as of now."""
+        return self._asking(super().identity_keys, what=f"the key {IDENTITY_KEY}")
+
     def known(self, entity_id: str) -> Person | None:
         """Return the person where the last look is fresh enough; None does not say that there is none."""
         return self._persons.fresh(entity_id)
 
-    def _asking(self, ask: Callable[[], V]) -> V:
+    def _asking(self, ask: Callable[[], V], *, what: str = "people") -> V:
         try:
             self._logged_in()
             return ask()
         except (VaultDenied, VaultRefused) as error:
-            raise PeopleUnknown("Vault does not let the console read people; `justenough vault setup` gives it the right") from error
+            raise PeopleUnknown(f"Vault does not let the console read {what}; `justenough vault setup` gives it the right") from error
 
     def _logged_in(self) -> None:
         # Not at start: the console serves its health before Vault answers.

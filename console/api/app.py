@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from console import problems
-from console.api import bundles, claims, credentials, delegations, events, general, health, jobs, ledger, requests, reviews
+from console.api import bundles, claims, credentials, delegations, events, general, health, jobs, ledger, requests, reviews, wellknown
 from console.api.context import BEARER, Console
 from console.api.middleware import BoundedBody, Edge
 from console.reconciler import reconciling
@@ -36,6 +36,7 @@ def create_app(console: Console) -> FastAPI:
         api.include_router(part.router)
     app.include_router(api)
     app.include_router(health.router)
+    app.include_router(wellknown.router)
     problems.install(app)
     app.add_middleware(BoundedBody, unbounded=frozenset({PREFIX + bundles.PATH}))
     app.add_middleware(Edge)

@@ -17,6 +17,7 @@ from console.api.lists import Owners
 from console.api.rights import Caller, Role
 from console.gateway import Gateway
 from console.health import Health
+from console.identity import IdentityKeys
 from console.people import People
 
 # Only for OpenAPI: the header itself is read before the body is, by AuthenticatedRoute.
@@ -28,8 +29,9 @@ class Console:
     """The console's parts, made once at start."""
 
     deps: Deps
-    """Store, configuration, settings, and a Vault that the console may only read people from."""
+    """Store, configuration, settings, and a Vault that the console may only read people and public keys from."""
     people: People
+    identity_keys: IdentityKeys
     gateway: Gateway
     health: Health
     feed: Feed

@@ -12,8 +12,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from console.problems import problem, unforeseen
 
+CACHE = (b"cache-control", b"no-store")
+"""Unless a route says otherwise of what is everybody's."""
 HEADERS = {
-    b"cache-control": b"no-store",
     b"x-content-type-options": b"nosniff",
     b"x-frame-options": b"DENY",
     b"referrer-policy": b"no-referrer",
@@ -115,4 +116,5 @@ def _replaying(body: bytes, receive: Receive) -> Receive:
 
 def _with_ours(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     kept = [(name, value) for name, value in headers if name.lower() not in HEADERS]
-    return [*kept, *HEADERS.items()]
+    cached = any(name.lower() == CACHE[0] for name, _ in kept)
+    return [*kept, *HEADERS.items(), *([] if cached else [CACHE])]

@@ -137,6 +137,8 @@ async def test_openapi_names_every_route_of_the_contract(served: Served) -> None
         "/livez": {"get"},
         "/readyz": {"get"},
         "/metrics": {"get"},
+        "/.well-known/jwks.json": {"get"},
+        "/.well-known/openid-configuration": {"get"},
     }
     assert {path: set(methods) for path, methods in document["paths"].items()} == contract
 
