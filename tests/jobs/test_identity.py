@@ -1,0 +1,238 @@
+"""A job's identity on real servers: drawn for a running job, verified by stock tools from what the console publishes, refused after its end."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from joserfc.errors import BadSignatureError, ExpiredTokenError, InvalidClaimError
+
+from activities.deps import Deps, worker_deps
+from activities.session.identity import NoIssuer, draw_identity
+from activities.session.issuing import Closed
+from activities.settings import Settings
+from activities.store.claims import Claim
+from activities.store.errors import StoreUnavailable
+from activities.verification import VerifiedOrder, verify_order
+from justenough.errors import InvalidInput
+from justenough.identity import LIFE
+from justenough.messages import JobInput
+from justenough.statements import Signed
+from tests.people import Human
+from tests.shop import Shop, spec
+from tests.verifying import altered, verified
+from worker.provisioning import Outcome
+from worker.stack import Stack
+from worker.stack.fill import set_vault_up
+
+pytestmark = pytest.mark.servers
+HOW_TO = (Path(__file__).resolve().parents[2] / "docs" / "identity.md").read_text(encoding="utf-8")
+ROLE: dict[str, Any] = json.loads(HOW_TO.partition("<<'END'\n")[2].partition("END\n")[0])
+"""The role that the how-to tells others to write."""
+(AUDIENCE,) = ROLE["bound_audiences"]
+AGENT = {"name": "refund-agent", "version": "1.4", "model": "scripted", "owner": "support"}
+
+
+@dataclass(frozen=True)
+class Session:
+    """A job as its session knows it."""
+
+    deps: Deps
+    order: VerifiedOrder
+    owner: str
+
+    @property
+    def job(self) -> str:
+        return self.order.statement.job
+
+    def draw(self, audience: str = AUDIENCE, **changes: Any) -> str:
+        """Return a token, as the broker would hand it out."""
+        return draw_identity(replace(self.deps, **changes), self.order, audience, owner=self.owner).reveal()
+
+    def told(self) -> list[dict[str, Any]]:
+        """What the ledger says that others were told of this job."""
+        return [entry.data for entry in self.deps.store.ledger(job=self.job).items if entry.type == "identity.issued"]
+
+
+@pytest.fixture(scope="module")
+def deps(whole: Stack) -> Iterator[Deps]:
+    """A worker's own, beside the one that runs."""
+    assert whole.vault
+    settings = Settings(
+        home=whole.home, config=whole.config, vault_addr=whole.vault, console_url=whole.console, database_url=whole.database_url
+    )
+    with worker_deps(settings, {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": "1"}) as opened:
+        yield opened
+
+
+def session(deps: Deps, ops: Human, **changes: Any) -> Session:
+    """A session that has claimed a job which nothing else knows of."""
+    body = ops.order(spec("true", agent=AGENT, **changes))
+    order = JobInput(job=body["id"], spec=body["spec"], order=Signed(statement=body["statement"], signature=body["signature"]))
+    made = verify_order(deps, order, now=deps.now())
+    assert isinstance(made, VerifiedOrder)
+    owner = uuid.uuid4().hex
+    assert deps.store.claim(order.job, run="a test", owner=owner, now=deps.now())
+    return Session(deps, made, owner)
+
+
+@pytest.fixture(scope="module")
+def acme(deps: Deps, ops: Human) -> Session:
+    return session(deps, ops)
+
+
+@pytest.fixture(scope="module")
+def globex(deps: Deps, ops: Human) -> Session:
+    return session(deps, ops, data_scope={"tenant": "globex"})
+
+
+@pytest.fixture(scope="module")
+def published(whole: Stack) -> dict[str, Any]:
+    """Everything that a relying party learns: discovery, and the keys that it names."""
+    with httpx.Client(trust_env=False, timeout=10) as anyone:
+        found: dict[str, Any] = anyone.get(f"{whole.console}/.well-known/openid-configuration").raise_for_status().json()
+        assert found["issuer"] == whole.console
+        return found | anyone.get(found["jwks_uri"]).raise_for_status().json()  # type: ignore[no-any-return] # JSON
+
+
+def holds(token: str, published: dict[str, Any], *, audience: str = AUDIENCE, later: timedelta = timedelta()) -> dict[str, Any]:
+    return verified(token, published, issuer=published["issuer"], audience=audience, now=datetime.now(UTC) + later)
+
+
+def test_a_running_job_has_an_identity_until_its_end_and_its_tokens_work_from_the_worker_only(
+    deps: Deps, ops: Human, shop: Shop, published: dict[str, Any]
+) -> None:
+    job = ops.launch(spec("sleep 300", agent=AGENT))
+    seen = ops.until(job, "running")
+    with shop.admin() as vault:
+        found = vault.post("auth/token/lookup-accessor", json={"accessor": seen["credentials"][0]["accessor"]}).raise_for_status().json()
+    assert found["data"]["bound_cidrs"] == ["127.0.0.1"]
+
+    stored, claim = deps.store.order(job), deps.store.claim_of(job)
+    assert stored
+    assert claim
+    raw, params, bundle, signed = stored
+    order = verify_order(deps, JobInput(job=job, spec=raw, params=params, bundle=bundle, order=signed), now=deps.now())
+    assert isinstance(order, VerifiedOrder)
+    assert claim.owner
+    running = Session(deps, order, claim.owner)
+    said = holds(running.draw(), published)
+    assert (said["sub"], said["job"], said["agent"]["name"], said["data_scope"]) == (job, job, "refund-agent", {"tenant": "acme"})
+    with pytest.raises(Closed):
+        replace(running, owner="another run").draw()
+
+    assert ops.api.post(f"jobs/{job}/kill").status_code == 202
+    ops.until(job)
+    with pytest.raises(Closed, match="closed"):
+        running.draw()
+    assert [entry["data"]["jti"] for entry in ops.ledger(job) if entry["type"] == "identity.issued"] == [said["jti"]]
+
+
+def test_setting_the_embedded_vault_up_by_hand_keeps_its_jobs_bound(whole: Stack, shop: Shop) -> None:
+    applied = set_vault_up(Settings(home=whole.home, config=whole.config), token=None)
+    assert {step.path: step.outcome for step in applied}["sys/policies/acl/je-worker"] is Outcome.UNCHANGED
+    with shop.admin() as vault:
+        assert '"token_bound_cidrs" = [["127.0.0.1/32"]]' in vault.get("sys/policies/acl/je-worker").json()["data"]["policy"]
+
+
+def test_a_stock_library_takes_a_token_and_refuses_it_elsewhere_later_or_altered(acme: Session, published: dict[str, Any]) -> None:
+    token = acme.draw()
+    said = holds(token, published)
+    assert set(said) <= set(published["claims_supported"])
+    assert said["exp"] - said["iat"] == 300
+    assert holds(token, published, later=timedelta(minutes=4, seconds=50)) == said
+    with pytest.raises(ExpiredTokenError):
+        holds(token, published, later=LIFE)
+    with pytest.raises(InvalidClaimError, match="in the future"):
+        holds(token, published, later=timedelta(minutes=-1))
+    with pytest.raises(InvalidClaimError, match="aud"):
+        holds(token, published, audience="https://other.example")
+    with pytest.raises(BadSignatureError):
+        holds(altered(token, "acme", "evil"), published)
+
+
+def test_the_ledger_tells_to_whom_a_job_was_vouched_for_and_no_token(acme: Session, published: dict[str, Any]) -> None:
+    before = len(acme.told())
+    token = acme.draw("https://other.example")
+    said = holds(token, published, audience="https://other.example")
+    (entry,) = acme.told()[before:]
+    assert (entry["audience"], entry["jti"]) == ("https://other.example", said["jti"])
+    assert abs(datetime.fromisoformat(entry["expires_at"]).timestamp() - said["exp"]) < 1
+    assert token.rpartition(".")[2] not in str(entry)
+
+
+def test_nothing_is_vouched_for_where_it_cannot_be_recorded_or_is_for_nobody(acme: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = acme.told()
+    for audience in ("", "a\nb", "a" * 256):
+        with pytest.raises(InvalidInput):
+            acme.draw(audience)
+    nowhere = acme.deps.settings.model_copy(update={"console_url": None})
+    with pytest.raises(NoIssuer, match="JUSTENOUGH_JOB_ISSUER"):
+        acme.draw(settings=nowhere)
+    assert acme.told() == before
+
+    def away(_: object) -> None:
+        raise StoreUnavailable("the store is away")
+
+    monkeypatch.setattr(acme.deps.store, "record", away)
+    with pytest.raises(StoreUnavailable):
+        acme.draw()
+
+
+def test_however_long_the_making_takes_a_token_ends_five_minutes_after_the_job_was_seen_to_have_access(
+    acme: Session, published: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [datetime.now(UTC)]
+    began, seen = clock[0], acme.deps.store.claim_of
+
+    def slow(job: str) -> Claim | None:
+        found = seen(job)
+        clock[0] += timedelta(hours=1)
+        return found
+
+    monkeypatch.setattr(acme.deps.store, "claim_of", slow)
+    assert holds(acme.draw(now=lambda: clock[0]), published)["exp"] <= (began + LIFE).timestamp()
+
+
+def test_a_jobs_identity_is_no_persons(acme: Session, whole: Stack) -> None:
+    token = acme.draw("je-console")
+    answer = httpx.get(f"{whole.console}/api/v1/whoami", headers={"Authorization": f"Bearer {token}"}, trust_env=False)
+    assert answer.status_code == 401
+    assert "not signed by this installation's Vault" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("how", ["oidc_discovery_url", "jwks_url"])
+def test_openbaos_own_jwt_login_takes_one_tenants_jobs_and_refuses_anothers(
+    acme: Session, globex: Session, shop: Shop, published: dict[str, Any], how: str
+) -> None:
+    where = {"oidc_discovery_url": published["issuer"], "jwks_url": published["jwks_uri"]}[how]
+    stale = acme.draw(now=lambda: datetime.now(UTC) - LIFE - timedelta(seconds=1))
+    mount = f"jobs-{how.partition('_')[0]}"
+    with shop.admin() as vault:
+
+        def login(token: str) -> httpx.Response:
+            return vault.post(f"auth/{mount}/login", json={"role": "refunds", "jwt": token})
+
+        vault.post(f"sys/auth/{mount}", json={"type": "jwt"}).raise_for_status()
+        config = {how: where, "bound_issuer": published["issuer"], "jwt_supported_algs": ["EdDSA"]}
+        vault.post(f"auth/{mount}/config", json=config).raise_for_status()
+        vault.post(f"auth/{mount}/role/refunds", json=ROLE).raise_for_status()
+
+        taken = login(acme.draw())
+        assert taken.status_code == 200, taken.text
+        assert taken.json()["auth"]["metadata"]["job"] == acme.job
+        refused = {
+            "another tenant's": globex.draw(),
+            "for another audience": acme.draw("https://other.example"),
+            "altered": altered(globex.draw(), "globex", "acme"),
+            "expired": stale,
+        }
+        assert {why: login(token).status_code for why, token in refused.items()} == dict.fromkeys(refused, 400)
+        vault.delete(f"sys/auth/{mount}").raise_for_status()
