@@ -17,7 +17,7 @@ from justenough.documents import read_yaml, validated
 from justenough.errors import InvalidInput, Problem
 from justenough.model import duration_text
 from justenough.placeholders import SCOPE_PLACEHOLDER, SETTING, did_you_mean, filled, mapped, scoped
-from justenough.resources import ActionDef, Catalog, Issue, ResolvedIssue, Resource, Target, VaultWrite
+from justenough.resources import ActionDef, Catalog, Issue, ResolvedIssue, Resource, Review, Target, VaultWrite
 from justenough.spec import Access, JobSpec
 
 __all__ = [
@@ -187,7 +187,7 @@ def _checked(raw: dict[str, Any]) -> Catalog:
 def _hinted(problem: Problem) -> Problem:
     if problem.message != "unknown key":
         return problem
-    known = {name for model in (Catalog, Resource, ActionDef, Issue, Target, VaultWrite) for name in model.model_fields}
+    known = {name for model in (Catalog, Resource, ActionDef, Issue, Review, Target, VaultWrite) for name in model.model_fields}
     return Problem(problem.path, problem.message + did_you_mean(problem.path.rpartition(".")[2], known))
 
 

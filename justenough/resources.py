@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from datetime import date
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, StringConstraints, model_validator
@@ -33,6 +34,7 @@ def _vault_path(path: str) -> str:
 
 
 VaultPath = Annotated[str, StringConstraints(max_length=256), AfterValidator(_vault_path)]
+DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 GrantPolicy = Annotated[str, StringConstraints(pattern=r"^je-grant-[a-z0-9-]{1,128}$")]
 Scope = Annotated[Mapping[ScopeKey, Label], Field(min_length=1, max_length=4)]
 ScopeKeys = Annotated[tuple[ScopeKey, ...], Field(max_length=4)]
@@ -48,6 +50,17 @@ def _sensitivity(value: Any) -> Any:
     return Sensitivity[value.upper()]
 
 
+def _day(value: Any) -> Any:
+    if isinstance(value, date):
+        return value
+    try:
+        return date.fromisoformat(value if DAY.fullmatch(value) else "")
+    except (TypeError, ValueError):
+        message = "must be a day like 2030-01-31"
+        raise ValueError(message) from None
+
+
+Day = Annotated[date, BeforeValidator(_day)]
 SensitivityName = Annotated[Sensitivity, BeforeValidator(_sensitivity), PlainSerializer(lambda level: level.name.lower(), return_type=str)]
 
 
@@ -86,6 +99,14 @@ class Target(Model):
     """Vault path of short-lived users that may only execute the function that ends a job's users."""
 
 
+class Review(Model):
+    """Who looks at an action again, and by when."""
+
+    owner: Name | None = None
+    """A group; the resource's owner unless said."""
+    by: Day | None = None
+
+
 class ActionDef(Model):
     """One action on a resource: how it is issued, under which Vault policy, for how long, and what revoking achieves."""
 
@@ -99,6 +120,7 @@ class ActionDef(Model):
     """Keys that a request must bind."""
     target: Target | None = None
     lock: Literal["none", "control_group"] = "none"
+    review: Review = Review()
 
     @model_validator(mode="after")
     def _placeholders_are_bound(self) -> Self:
@@ -127,6 +149,10 @@ class Resource(Model):
     connect: Mapping[LabelKey, Annotated[str, StringConstraints(max_length=1024)]] = Field(default_factory=dict)
     """No secrets; deliverable beside the credential's own fields."""
     actions: Annotated[Mapping[Action, ActionDef], Field(min_length=1)]
+
+    def reviewer(self, action: Action) -> str:
+        """Return the group that reviews an action."""
+        return self.actions[action].review.owner or self.owner
 
 
 class VaultWrite(Model):
