@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from sqlalchemy import Connection, select
 
-from activities.store import audit, belongings, claims, engine, figures, migrate, oversight, queries, writer
+from activities.store import audit, belongings, claims, engine, figures, migrate, oversight, queries, usage, writer
 from activities.store.claims import Claim
 from activities.store.commits import Commits
 from activities.store.figures import Figures, LedgerHead, Overdue
@@ -16,6 +16,7 @@ from justenough.access import JobState, RequestState, RevocationState
 from justenough.events import Event, EventType
 from justenough.ledger import LedgerReport
 from justenough.statements import Signed
+from justenough.usage import ActionUse
 from justenough.views import (
     CredentialView,
     DelegationView,
@@ -166,6 +167,30 @@ class Store:
     def delegation(self, person: str, delegate: str) -> Signed | None:
         """Return what a person last signed to name this delegate, unless they have ended it."""
         return self._read(lambda connection: oversight.delegation(connection, person, delegate))
+
+    # What was used of what was granted.
+
+    def past(self, name: str, *, requester_id: str | None = None, since: datetime | None = None, runs: int = PAGE) -> usage.Past | None:
+        """Return the newest runs of a job that are over, and the newest one's spec; None where there is no run of that name."""
+        which = usage.RunFilter(requester_id, since, runs)
+        return self._read(lambda connection: usage.past(connection, name, which))
+
+    def pasts(
+        self,
+        *,
+        requester_id: str | None = None,
+        since: datetime | None = None,
+        runs: int = PAGE,
+        limit: int = PAGE,
+        cursor: str | None = None,
+    ) -> Page[usage.Past]:
+        """Return the same of each job name, in the names' order."""
+        which = usage.RunFilter(requester_id, since, runs)
+        return self._read(lambda connection: usage.pasts(connection, which, limit=limit, cursor=cursor))
+
+    def action_uses(self, *, since: datetime | None = None, limit: int = PAGE, cursor: str | None = None) -> Page[ActionUse]:
+        """Return what was asked of each action of each resource since a moment, in their order."""
+        return self._read(lambda connection: usage.action_uses(connection, since=since, limit=limit, cursor=cursor))
 
     # The one run that may issue.
 

@@ -97,6 +97,8 @@ class JobRow(Base, table=True):
         Index(None, "requester_id", "environment", "state", "id"),
         Index(None, "revocation_state", "created_at"),
         Index(None, "revocation_state", "id"),
+        Index(None, "name", "id"),
+        Index(None, "requester_id", "name", "id"),
     )
 
     id: str = Field(sa_type=Name, primary_key=True)
@@ -145,6 +147,7 @@ class RequestRow(Base, table=True):
         Index(None, "state", "created_at", "id"),
         Index(None, "requester_id", "created_at", "id"),
         Index(None, "requester_id", "state", "created_at", "id"),
+        Index(None, "resource", "action", "created_at"),
     )
 
     id: str = Field(sa_type=Name, primary_key=True)
@@ -238,7 +241,12 @@ class DelegationRow(Base, table=True):
 
 class CredentialRow(Base, table=True):
     __tablename__ = "credentials"
-    __table_args__ = (Index(None, "job_id"), Index(None, "issued_at", "id"), Index(None, "live", "issued_at", "id"))
+    __table_args__ = (
+        Index(None, "job_id"),
+        Index(None, "issued_at", "id"),
+        Index(None, "live", "issued_at", "id"),
+        Index(None, "resource", "action", "issued_at"),
+    )
 
     id: str = Field(sa_type=Name, primary_key=True)
     job_id: str = Field(sa_type=Name)
