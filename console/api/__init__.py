@@ -38,6 +38,10 @@ Everything is under `/api/v1`, wants `Authorization: Bearer <identity token>` an
     GET  /ledger?job=&after=POSITION&limit=   → 200 page of EntryView; cursor = after = the last position seen (as text)
     GET  /ledger/checkpoint               → 200 {entries, position, hash}: the newest entry (not a signed checkpoint)
     POST /ledger/verify                   → 200 LedgerReport
+    GET  /sizing?since=&limit=&cursor=    → 200 page (20 by default, 100 at most, as /catalog/usage) of SizingSummary: each job name, what its newest
+                                              100 runs were granted and used (a launcher: by their own runs)
+    GET  /sizing/{name}?since=&runs=      → 200 Sizing: what the newest `runs` (default 100) past runs of a job would have needed
+    GET  /catalog/usage?since=&limit=&cursor= → 200 page of ActionUse: what was asked of each action of each resource, over all jobs
     POST /sweep                           → 200 SweepReport (runs one now)
 At the root, without a token: GET /livez /readyz /metrics /openapi.json.
 
@@ -46,5 +50,5 @@ see, 409 conflict, 413 body too large, 415 not application/gzip (bundles), 422 b
 
 Who may what, by group (approvals.yaml): `roles.launch` launch, cancel and kill any job, and read their own; approvers read every job and decide;
 `roles.read` read everything. Launchers and approvers may revoke one credential. Anyone with a role may run a sweep or, for what they
-may read, a proof; who reads everything may verify the ledger and see its checkpoint.
+may read, a proof; who reads everything may verify the ledger, see its checkpoint, and see what of the catalog is used.
 """

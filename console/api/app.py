@@ -11,7 +11,21 @@ from fastapi import APIRouter, Depends, FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from console import problems
-from console.api import bundles, claims, credentials, delegations, events, general, health, jobs, ledger, requests, reviews, wellknown
+from console.api import (
+    bundles,
+    claims,
+    credentials,
+    delegations,
+    events,
+    general,
+    health,
+    jobs,
+    ledger,
+    requests,
+    reviews,
+    sizing,
+    wellknown,
+)
 from console.api.context import BEARER, Console
 from console.api.middleware import BoundedBody, Edge
 from console.reconciler import reconciling
@@ -32,7 +46,7 @@ def create_app(console: Console) -> FastAPI:
     app = FastAPI(title="JustEnough", version=version("justenough"), lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.console = console
     api = APIRouter(prefix=PREFIX, dependencies=[Depends(BEARER)], responses=problems.RESPONSES)
-    for part in (general, bundles, jobs, requests, claims, reviews, delegations, credentials, ledger, events):
+    for part in (general, bundles, jobs, requests, claims, reviews, delegations, credentials, ledger, events, sizing):
         api.include_router(part.router)
     app.include_router(api)
     app.include_router(health.router)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from console.cli import terminal
 from console.cli.addresses import config_folder
-from console.cli.client import Json, connected
+from console.cli.arguments import moment_of
+from console.cli.client import Api, Json, connected
+from console.cli.failures import Exit
 from console.cli.options import command, group
-from console.cli.output import emit, fields, joined, rows
+from console.cli.output import emit, fields, joined, note, rows
 from console.cli.telling import duration
+from console.cli.text import moment, plain
 from justenough.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -27,9 +33,12 @@ catalog = group("What can be asked for.")
 @catalog.command("check")
 @command
 def check_catalog(folder: Folder = None) -> None:
-    """Check the configuration folder: every problem of catalog, tiers and policies. Exit 2 where there is one."""
+    """Check the configuration folder: every problem of catalog, tiers and policies (exit 2); warn of actions without a review date."""
+    from justenough.reviewing import undated  # noqa: PLC0415 - loads pydantic's models
+
     where = folder or config_folder()
     found = checked(where)
+    warnings = undated(found.catalog)
     summary = {
         "folder": str(where),
         "digest": found.digest,
@@ -37,6 +46,7 @@ def check_catalog(folder: Folder = None) -> None:
         "actions": sum(len(resource.actions) for resource in found.catalog.resources.values()),
         "scopes": len(found.catalog.scopes),
         "tiers": len(found.tiers.tiers),
+        "warnings": [{"where": one.path, "message": one.message} for one in warnings],
     }
     emit(summary, table=_summary, names=lambda _: found.catalog.resources)
 
@@ -46,6 +56,30 @@ def check_catalog(folder: Folder = None) -> None:
 def list_catalog() -> None:
     """List what can be asked for, as the console has it."""
     emit(connected().get("/catalog"), table=_catalog, names=lambda found: (resource["name"] for resource in found["resources"]))
+
+
+@catalog.command("review")
+@command
+def review_catalog(
+    folder: Folder = None,
+    since: Annotated[str, typer.Option("--since", metavar="TIME", help="Look at use since then: how long ago, or a date or time.")] = "90d",
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit 1 where there is something to review.")] = False,
+) -> None:
+    """List what of the catalog nobody uses, is broader than its use, or is due for review, each with its owner and what to do."""
+    from justenough.reviewing import reviewed  # noqa: PLC0415 - loads pydantic's models
+    from justenough.usage import ActionUse, Key  # noqa: PLC0415 - the same
+
+    found, now = checked(folder or config_folder()), datetime.now(UTC)
+    begin = moment_of(since, now=now)
+    uses = {Key(use["resource"], use["action"]): ActionUse.model_validate(use) for use in _uses(connected(), begin)}
+    items = [
+        {"id": f"{one.resource}:{one.action}", **one.model_dump(mode="json")} for one in reviewed(found.catalog, uses, now=now, since=begin)
+    ]
+    emit({"items": items, "next": None}, table=_findings, names=lambda _: dict.fromkeys(one["id"] for one in items))
+    if not items:
+        note("Nothing to review.")
+    if items and exit_code:
+        raise typer.Exit(Exit.FAILURE)
 
 
 def checked(folder: Path) -> ConfigSet:
@@ -59,8 +93,28 @@ def checked(folder: Path) -> ConfigSet:
 
 
 def _summary(summary: Json) -> None:
-    shown = {name: joined(value) if isinstance(value, list) else value for name, value in summary.items()}
-    fields((name.capitalize(), value) for name, value in shown.items())
+    fields((name.capitalize(), value) for name, value in summary.items() if name != "warnings")
+    for warning in summary["warnings"]:
+        terminal.line(plain(f"warning: {warning['where']}: {warning['message']}"))
+
+
+def _findings(told: Json) -> None:
+    header = ("ACTION", "OWNER", "FINDING", "LAST ISSUED", "WHY", "WHAT TO DO")
+    lines = [
+        (one["id"], one["owner"], one["kind"], moment(one["last_issued"]) or "never", one["why"], one["todo"]) for one in told["items"]
+    ]
+    if lines:
+        rows(header, lines)
+
+
+def _uses(api: Api, since: datetime) -> Iterator[Json]:
+    cursor = None
+    while True:
+        page = api.get("/catalog/usage", since=since.isoformat(), limit=100, cursor=cursor)
+        yield from page["items"]
+        cursor = page["next"]
+        if cursor is None:
+            return
 
 
 def _catalog(found: Json) -> None:

@@ -16,6 +16,7 @@ from console.cli.options import Output, command, current, group
 from console.cli.output import emit, emit_page, fields, joined, note, pairs, rows
 from console.cli.telling import beyond, duration, sentence
 from console.cli.text import log_text, moment
+from console.cli.tightening import tighten
 
 PAUSE = 0.5
 """Seconds between two looks for more output."""
@@ -143,6 +144,9 @@ def kill(
 ) -> None:
     """Cut a job's access at once, then kill its process; say what became of each credential. Exit 9 where not all is confirmed dead."""
     _stop(job, "kill", wait=wait, timeout=timeout or (KILL_WAITS if wait else None))
+
+
+app.command("tighten")(tighten)
 
 
 def _stop(job: str, how: str, *, wait: bool, timeout: str | None) -> None:

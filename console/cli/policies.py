@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +12,7 @@ import typer
 
 from console.cli import reporting
 from console.cli.addresses import config_folder
+from console.cli.arguments import moment_of
 from console.cli.checks import Folder, checked
 from console.cli.client import Api, Json, connected
 from console.cli.failures import Exit, Failure
@@ -116,7 +117,7 @@ def replay(
     from justenough.replayed import Tally  # noqa: PLC0415 - the same
 
     found = checked(folder or config_folder())
-    begin = _moment(since, now=datetime.now(UTC)) if since else None
+    begin = moment_of(since, now=datetime.now(UTC)) if since else None
     api, again = connected(), Replay(found.policies, found.catalog, top=found.tiers.top)
     tally, began = Tally(begin.isoformat() if begin else "", found.policies.digest), time.monotonic()
     for entry in _entries(api, since=tally.since or None):
@@ -221,17 +222,3 @@ def _entries(api: Api, *, since: str | None = None, job: str | None = None) -> I
         cursor = page["next"]
         if cursor is None:
             return
-
-
-def _moment(text: str, *, now: datetime) -> datetime:
-    from justenough.model import seconds_of  # noqa: PLC0415 - loads pydantic
-
-    try:
-        return now - timedelta(seconds=seconds_of(text))
-    except ValueError:
-        pass
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise Failure(f"--since: {text!r} is neither like 24h or 7d nor a date or time like 2026-01-31", code=Exit.USAGE) from error
-    return found if found.tzinfo else found.replace(tzinfo=UTC)

@@ -21,13 +21,13 @@ from worker.stack import Stack
 OPTIONS = {"--output", "-o", "--quiet", "--yes", "--profile", "--console-url"}
 CONTRACT = {
     *("up", "down", "status", "doctor", "demo", "worker", "console", "vault setup", "login", "logout", "whoami", "sweep"),
-    *(f"job {name}" for name in ("run", "list", "show", "watch", "logs", "timeline", "cancel", "kill")),
+    *(f"job {name}" for name in ("run", "list", "show", "watch", "logs", "timeline", "cancel", "kill", "tighten")),
     *(f"request {name}" for name in ("list", "show", "approve", "deny", "withdraw", "break-glass", "claim", "release")),
     *("review list", "review answer", *(f"delegation {name}" for name in ("list", "create", "end"))),
     *(f"credential {name}" for name in ("list", "revoke", "prove")),
     *(f"ledger {name}" for name in ("list", "export", "verify")),
     *(f"policy {name}" for name in ("check", "explain", "test", "replay")),
-    *("catalog check", "catalog list"),
+    *("catalog check", "catalog list", "catalog review"),
 }
 
 

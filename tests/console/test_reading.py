@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.console.support import Served
+from tests.console.support import SPEC, Served
 
 READS = ["", "/logs", "/timeline"]
-LISTS = ["/jobs", "/requests", "/credentials", "/ledger", "/catalog"]
+LISTS = ["/jobs", "/requests", "/credentials", "/ledger", "/catalog", "/sizing", "/sizing/refund-triage"]
 
 
 @pytest.mark.parametrize("path", READS)
@@ -47,6 +47,33 @@ async def test_a_launchers_lists_show_their_own_alone(served: Served) -> None:
             assert (expected in {item["id"] for item in page.json()["items"]}) is seen, (path, who)
     assert (await served.get(f"/credentials/{credential}", "ops")).status_code == 200
     assert (await served.get(f"/credentials/{credential}", "ops2")).status_code == 404
+
+
+async def test_right_sizing_looks_at_the_runs_that_its_reader_may_read(served: Served) -> None:
+    job = (await served.launched({**SPEC, "name": "only-ops-runs-it"}))["id"]
+    served.end(job)
+
+    async def names(who: str) -> dict[str, int]:
+        page = await served.get("/sizing", who, params={"limit": 100})
+        assert page.status_code == 200, page.text
+        return {item["name"]: item["runs"] for item in page.json()["items"]}
+
+    for who, seen in (("ops", True), ("auditor", True), ("ops2", False)):
+        found = await served.get("/sizing/only-ops-runs-it", who)
+        assert found.status_code == (200 if seen else 404), (who, found.text)
+        assert ((await names(who)).get("only-ops-runs-it") == 1) is seen, who
+    whole = (await served.get("/sizing/only-ops-runs-it", "ops")).json()
+    assert (whole["newest"], whole["spec"]["run"], whole["runs"], whole["ran"]) == (job, SPEC["run"], 1, 0)
+
+
+async def test_what_of_the_catalog_is_used_is_told_to_who_reads_every_job(served: Served) -> None:
+    served.issue((await served.asked())["job_id"])
+    found = (await served.get("/catalog/usage", "auditor")).json()["items"]
+    (write,) = (use for use in found if (use["resource"], use["action"]) == ("refunds-db", "write"))
+    assert (write["granted"] >= 1, write["last_issued"] is not None, {"tenant": "acme"} in write["scopes"]) == (True, True, True)
+    # By their own runs alone, a launcher would take for unused what others use.
+    refused = await served.get("/catalog/usage", "ops")
+    assert (refused.status_code, refused.json()["detail"].startswith("needs one of the groups: auditors, ")) == (403, True)
 
 
 async def test_the_ledger_is_verified_by_who_reads_all_of_it(served: Served) -> None:
@@ -112,6 +139,10 @@ async def test_jobs_come_in_pages_and_by_filter(served: Served) -> None:
         "/ledger?type=job.begun",
         "/ledger?since=yesterday",
         "/ledger?since=2026-01-31T09:30:00",
+        "/sizing?limit=101",
+        "/sizing?since=yesterday",
+        "/sizing/refund-triage?runs=1001",
+        "/catalog/usage?since=2026-01-31T09:30:00",
     ],
 )
 async def test_bad_questions_are_refused_by_path(served: Served, path: str) -> None:
