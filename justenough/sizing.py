@@ -126,8 +126,7 @@ class _Evidence:
     @classmethod
     def of(cls, item: Mapping[str, Any], runs: Sequence[Run]) -> _Evidence:
         key = key_of(item)
-        # What was narrowed to this counts for this too, so that a tightened spec is judged by the runs that it came from.
-        theirs = [(run, [ask for ask in run.asks if key in {ask.key, Key(ask.key.resource, ask.given)}]) for run in runs]
+        theirs = [(run, [ask for ask in run.asks if _is_about(ask, key)]) for run in runs]
         concerned = tuple(run for run, asks in theirs if asks or key in run.offered)
         asks = tuple(ask for _, asks in theirs for ask in asks)
         return cls(key, concerned, asks, _observable(key.resource, runs, delivered=hands_over(item)))
@@ -193,6 +192,12 @@ def spoken(seconds: float) -> str:
     if seconds < 10:
         return f"{seconds:.1f} s"
     return f"{math.ceil(seconds)} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+
+
+def _is_about(ask: Ask, key: Key) -> bool:
+    """Whether what was asked for is this item, or was narrowed to no more: a tightened spec is judged by the runs that it came from."""
+    asked, given, this = (BREADTH.index(Action(action)) for action in (ask.key.action, ask.given, key.action))
+    return ask.key == key or (ask.key.resource == key.resource and asked > this >= given)
 
 
 def _sized(item: Mapping[str, Any], runs: Sequence[Run]) -> Sized:
