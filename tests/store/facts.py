@@ -160,3 +160,8 @@ def proved(job: str = JOB, *, at: datetime = NOW, about: str = "session") -> Eve
 
 def refused(why: str, *, job: str = JOB, at: datetime = NOW, about: str = "run-9") -> Event:
     return event(EventType.JOB_REFUSED, job, at=at, about=about, why=why, workflow="stranger", run="run-9")
+
+
+def changed_to(made: Event, **data: Any) -> Event:
+    """Return an event with other data; fields that this version does not have included."""
+    return made.model_copy(update={"data": {**made.data, **data}})
