@@ -1,8 +1,9 @@
 """The SQL store: read model, ledger, claims, bundles, logs. Everything outside this package talks to `Store` alone."""
 
+from activities.store.audit import Span
 from activities.store.claims import Claim
 from activities.store.errors import StoreNotMigrated, StoreTooNew, StoreUnavailable
 from activities.store.figures import Figures, LedgerHead
 from activities.store.store import Store
 
-__all__ = ["Claim", "Figures", "LedgerHead", "Store", "StoreNotMigrated", "StoreTooNew", "StoreUnavailable"]
+__all__ = ["Claim", "Figures", "LedgerHead", "Span", "Store", "StoreNotMigrated", "StoreTooNew", "StoreUnavailable"]

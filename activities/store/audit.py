@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -16,6 +16,9 @@ from activities.store.writer import Numbered
 from justenough.events import UNATTRIBUTED
 from justenough.ledger import ChainProblem, Entry, Fault, Head, LedgerReport, chain_ends, compared, moment_text
 from justenough.views import EntryView, Page
+
+Stored = tuple[int, str, str, str, str, str]
+"""Position, job, id, type, at and data, as stored."""
 
 FIELDS = tuple(LEDGER.c[name] for name in Entry._fields)
 ROWS_AT_ONCE = 5_000
@@ -30,6 +33,20 @@ class EntryFilter(NamedTuple):
     types: tuple[str, ...] = ()
     since: datetime | None = None
     """When they happened, at the earliest."""
+    until: datetime | None = None
+    """Before when they happened."""
+
+
+class Span(NamedTuple):
+    """Positions between which every entry of a period is; entries of other times may be among them."""
+
+    first: int
+    last: int
+
+    @property
+    def width(self) -> int:
+        """How many entries that are at most."""
+        return self.last - self.first + 1
 
 
 def entries(connection: Connection, which: EntryFilter, *, after: int, limit: int) -> Page[EntryView]:
@@ -38,15 +55,39 @@ def entries(connection: Connection, which: EntryFilter, *, after: int, limit: in
     wanted = select(LEDGER.c.position, *FIELDS).where(LEDGER.c.position > after).order_by(LEDGER.c.position).limit(size + 1)
     if which.types:
         wanted = wanted.where(LEDGER.c.type.in_(which.types))
+    # Each is text of the same form and length, so that texts compare as their moments do.
     if which.since is not None:
-        # Each is text of the same form and length, so that texts compare as their moments do.
         wanted = wanted.where(LEDGER.c.at >= moment_text(which.since))
+    if which.until is not None:
+        wanted = wanted.where(LEDGER.c.at < moment_text(which.until))
     if job is not None:
         # By seq, which ascends with the position, the chain's own index gives the order.
         wanted = wanted.where(LEDGER.c.job == job).order_by(None).order_by(LEDGER.c.seq)
     rows = connection.execute(wanted).all()
     items = tuple(view((row[0], Entry(*row[1:]))) for row in rows[:size])
     return Page(items=items, next=str(items[-1].position) if len(rows) > size else None)
+
+
+def span(connection: Connection, since: datetime, until: datetime) -> Span | None:
+    """Return between which positions the entries from `since` to before `until` are; None where there are none."""
+    theirs = (LEDGER.c.at >= moment_text(since)) & (LEDGER.c.at < moment_text(until))
+    # Behind an offset, so that no planner walks the whole ledger by position to find the first one: the index by time has both.
+    found = select(LEDGER.c.position).where(theirs).offset(0).subquery()
+    first, last = connection.execute(select(func.min(found.c.position), func.max(found.c.position))).one()
+    return None if first is None else Span(first, last)
+
+
+def facts(connection: Connection, types: Sequence[str], *, after: int, last: int, limit: int) -> Sequence[Stored]:
+    """Return what is stored of entries of these types after a position and up to another, in order."""
+    columns = (LEDGER.c.position, LEDGER.c.job, LEDGER.c.id, LEDGER.c.type, LEDGER.c.at, LEDGER.c.data)
+    wanted = select(*columns).where(LEDGER.c.position > after, LEDGER.c.position <= last, LEDGER.c.type.in_(types))
+    # Rows are tuples; making others of them would cost as much as reading them.
+    return connection.execute(wanted.order_by(LEDGER.c.position).limit(limit)).all()
+
+
+def recorded(connection: Connection, ids: Collection[str]) -> frozenset[str]:
+    """Return those of these entry ids that are in the ledger."""
+    return frozenset(connection.execute(select(LEDGER.c.id).where(LEDGER.c.id.in_(ids))).scalars())
 
 
 def view(numbered: Numbered) -> EntryView:

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, RowMapping, Select, Table, select, union_all
+from sqlalchemy import Connection, RowMapping, Select, Table, select, tuple_, union_all
 
 from activities.store import oversight
 from activities.store.paging import paged
 from activities.store.tables import APPROVALS, CREDENTIALS, JOBS, ORDERS, REQUESTS
 from justenough.access import JobState, RevocationState
+from justenough.evidence.standing import Live
 from justenough.statements import Signed
 from justenough.views import ApprovalView, ClaimView, CredentialView, JobSummary, JobView, Page, RequestView, RevocationView
 
@@ -22,6 +23,19 @@ UNPROVED = (RevocationState.PENDING.value, RevocationState.OVERDUE.value)
 
 _WHOSE = (JOBS.c.name.label("job_name"), JOBS.c.task, JOBS.c.requester)
 _REQUESTS = select(REQUESTS, *_WHOSE).outerjoin(JOBS, JOBS.c.id == REQUESTS.c.job_id)
+
+_STANDING = (
+    select(
+        CREDENTIALS.c.id.label("credential"),
+        CREDENTIALS.c.job_id.label("job"),
+        JOBS.c.state.label("job_state"),
+        JOBS.c.task,
+        *(CREDENTIALS.c[name] for name in ("resource", "action", "issued_at", "expires_at")),
+        CREDENTIALS.c.accessor.is_not(None).label("known"),
+    )
+    .outerjoin(JOBS, JOBS.c.id == CREDENTIALS.c.job_id)
+    .where(CREDENTIALS.c.live)
+)
 
 Order = tuple[dict[str, Any], dict[str, str], str | None, Signed]
 """Raw spec, params, bundle digest, and the statement with its signature."""
@@ -92,6 +106,15 @@ def live_credentials(connection: Connection, job_id: str) -> tuple[CredentialVie
     """Return the job's credentials that are not yet shown to be dead, in the order of their issue."""
     theirs = _live_or_all(live=True).where(CREDENTIALS.c.job_id == job_id).order_by(CREDENTIALS.c.issued_at, CREDENTIALS.c.id)
     return _credentials(connection.execute(theirs).mappings().all())
+
+
+def standing(connection: Connection, *, after: tuple[datetime, str] | None, limit: int) -> Sequence[Live]:
+    """Return credentials that are not yet shown to be dead after this issue, oldest first, with their jobs."""
+    by = (CREDENTIALS.c.issued_at, CREDENTIALS.c.id)
+    wanted = _STANDING.order_by(*by).limit(limit)
+    if after is not None:
+        wanted = wanted.where(tuple_(*by) > tuple_(*after, types=[column.type for column in by]))
+    return [Live(**{**row, "task": row["task"] or ""}) for row in connection.execute(wanted).mappings()]
 
 
 def open_jobs(connection: Connection, older_than: datetime) -> tuple[str, ...]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import datetime
+from functools import partial
 from typing import TypeVar
 
 from sqlalchemy import Connection, select
 
 from activities.store import audit, belongings, claims, engine, figures, migrate, oversight, queries, usage, writer
+from activities.store.audit import Span, Stored
 from activities.store.claims import Claim
 from activities.store.commits import Commits
 from activities.store.figures import Figures, LedgerHead, Overdue
+from activities.store.paging import MOST
 from justenough.access import JobState, RequestState, RevocationState
 from justenough.events import Event, EventType
+from justenough.evidence.standing import Live
 from justenough.ledger import LedgerReport
 from justenough.statements import Signed
 from justenough.usage import ActionUse
@@ -70,12 +74,34 @@ class Store:
         job: str | None = None,
         types: Iterable[EventType] = (),
         since: datetime | None = None,
+        until: datetime | None = None,
         after: int = 0,
         limit: int = PAGE,
     ) -> Page[EntryView]:
         """Return entries after a position, oldest first; `next` is the last one's position, as text, where more follow."""
-        which = audit.EntryFilter(job, tuple(kind.value for kind in types), since)
+        which = audit.EntryFilter(job, tuple(kind.value for kind in types), since, until)
         return self._read(lambda connection: audit.entries(connection, which, after=after, limit=limit))
+
+    def span(self, since: datetime, until: datetime) -> Span | None:
+        """Return between which positions the entries of a period are; None where there are none."""
+        return self._read(lambda connection: audit.span(connection, since, until))
+
+    def facts(self, types: Sequence[str], span: Span) -> Iterator[Stored]:
+        """Yield position, job, id, type, at and data, as stored, of entries between two positions, in order.
+
+        Each page is a transaction of its own: entries never change, and a long one would keep the database from tidying up.
+        """
+        after = span.first - 1
+        while True:
+            rows = self._read(partial(audit.facts, types=types, after=after, last=span.last, limit=audit.ROWS_AT_ONCE))
+            yield from rows
+            if len(rows) < audit.ROWS_AT_ONCE:
+                return
+            after = rows[-1][0]
+
+    def recorded(self, ids: Collection[str]) -> frozenset[str]:
+        """Return those of these entry ids that are in the ledger."""
+        return self._read(lambda connection: audit.recorded(connection, ids))
 
     def verify(self) -> LedgerReport:
         """Return what a look at every chain finds."""
@@ -143,6 +169,23 @@ class Store:
     def live_credentials(self, job: str) -> tuple[CredentialView, ...]:
         """Return the job's credentials that are not yet shown to be dead."""
         return self._read(lambda connection: queries.live_credentials(connection, job))
+
+    def standing(self) -> Iterator[Live]:
+        """Yield every credential that is not shown to be dead, oldest first, with its job's state."""
+        after: tuple[datetime, str] | None = None
+        while rows := self._read(partial(queries.standing, after=after, limit=audit.ROWS_AT_ONCE)):
+            yield from rows
+            after = rows[-1].issued_at, rows[-1].credential
+
+    def overdue_jobs(self) -> Iterator[tuple[str, datetime]]:
+        """Yield each job whose revocation is overdue, and since when it is open."""
+        cursor: str | None = None
+        while True:
+            page = self.jobs(revocation=RevocationState.OVERDUE, limit=MOST, cursor=cursor)
+            yield from ((job.id, job.revocation.since or job.ended_at or job.created_at) for job in page.items)
+            cursor = page.next
+            if cursor is None:
+                return
 
     def open_jobs(self, older_than: datetime) -> tuple[str, ...]:
         """Return the jobs submitted before `older_than` that have not ended, or whose revocation is pending or overdue."""

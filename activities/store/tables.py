@@ -61,7 +61,7 @@ class LedgerRow(Base, table=True):
     """Insert-only: triggers refuse anything else. Positions ascend in the order of commits, so that who tails them misses none."""
 
     __tablename__ = "ledger"
-    __table_args__ = (UniqueConstraint("job", "seq"), UniqueConstraint("id"))
+    __table_args__ = (UniqueConstraint("job", "seq"), UniqueConstraint("id"), Index(None, "at", "position"))
 
     position: int = Field(sa_type=Position, primary_key=True, sa_column_kwargs={"autoincrement": False})
     job: str = Field(sa_type=Name)

@@ -1,0 +1,13 @@
+"""Where a period begins in the ledger is found without reading what came before it."""
+
+from alembic import op
+
+revision: str = "0007"
+down_revision: str | None = "0003"
+branch_labels: str | None = None
+depends_on: str | None = None
+
+
+def upgrade() -> None:
+    """Add the index."""
+    op.create_index("ix_ledger_at_position", "ledger", ["at", "position"])
