@@ -35,13 +35,14 @@ Everything is under `/api/v1`, wants `Authorization: Bearer <identity token>` an
     GET  /credentials?live=true&job=&limit=&cursor=   → 200 page of CredentialView
     GET  /credentials/{id}                → 200 CredentialView
     POST /credentials/{id}/revoke         → 200 CredentialView when confirmed dead (or dead already); 202 CredentialView when it is on its way
-    GET  /ledger?job=&after=POSITION&limit=   → 200 page of EntryView; cursor = after = the last position seen (as text)
+    GET  /ledger?job=&type=&since=&until=&after=POSITION&limit=   → 200 page of EntryView; cursor = after = the last position seen (as text)
     GET  /ledger/checkpoint               → 200 {entries, position, hash}: the newest entry (not a signed checkpoint)
     POST /ledger/verify                   → 200 LedgerReport
     GET  /sizing?since=&limit=&cursor=    → 200 page (20 by default, 100 at most, as /catalog/usage) of SizingSummary: each job name, what its newest
                                               100 runs were granted and used (a launcher: by their own runs)
     GET  /sizing/{name}?since=&runs=      → 200 Sizing: what the newest `runs` (default 100) past runs of a job would have needed
     GET  /catalog/usage?since=&limit=&cursor= → 200 page of ActionUse: what was asked of each action of each resource, over all jobs
+    GET  /report?since=&until=            → 200 Report (justenough.evidence.report): figures of a period with their evidence
     POST /sweep                           → 200 SweepReport (runs one now)
 At the root, without a token: GET /livez /readyz /metrics /openapi.json.
 
@@ -50,5 +51,5 @@ see, 409 conflict, 413 body too large, 415 not application/gzip (bundles), 422 b
 
 Who may what, by group (approvals.yaml): `roles.launch` launch, cancel and kill any job, and read their own; approvers read every job and decide;
 `roles.read` read everything. Launchers and approvers may revoke one credential. Anyone with a role may run a sweep or, for what they
-may read, a proof; who reads everything may verify the ledger, see its checkpoint, and see what of the catalog is used.
+may read, a proof; who reads everything may verify the ledger, see its checkpoint, see what of the catalog is used, and have a report made.
 """

@@ -21,6 +21,7 @@ from console.api import (
     health,
     jobs,
     ledger,
+    reports,
     requests,
     reviews,
     sizing,
@@ -46,7 +47,7 @@ def create_app(console: Console) -> FastAPI:
     app = FastAPI(title="JustEnough", version=version("justenough"), lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.console = console
     api = APIRouter(prefix=PREFIX, dependencies=[Depends(BEARER)], responses=problems.RESPONSES)
-    for part in (general, bundles, jobs, requests, claims, reviews, delegations, credentials, ledger, events, sizing):
+    for part in (general, bundles, jobs, requests, claims, reviews, delegations, credentials, ledger, reports, events, sizing):
         api.include_router(part.router)
     app.include_router(api)
     app.include_router(health.router)

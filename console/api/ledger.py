@@ -20,18 +20,22 @@ router = APIRouter(route_class=AuthenticatedRoute, tags=["ledger"])
 
 @router.get("/ledger")
 def list_entries(
+    *,
     console: TheConsole,
     caller: Member,
     job: Annotated[str | None, Query(max_length=64)] = None,
     types: Annotated[list[EventType], Query(alias="type", max_length=len(EventType), description="Only of these types")] = [],  # noqa: B006 - FastAPI copies a default
     since: Annotated[AwareDatetime | None, Query(description="Only what happened then or later; with its zone")] = None,
+    until: Annotated[AwareDatetime | None, Query(description="Only what happened before; with its zone")] = None,
     after: After = 0,
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Page[EntryView]:
     """Return entries after a position, oldest first; a launcher sees those of their own jobs. `cursor` is a position too."""
     return narrowed(
-        lambda seen: console.deps.store.ledger(job=job, types=types, since=since, after=position(seen) if seen else after, limit=limit),
+        lambda seen: console.deps.store.ledger(
+            job=job, types=types, since=since, until=until, after=position(seen) if seen else after, limit=limit
+        ),
         lambda entry: console.owners.readable(caller, entry.job),
         cursor=cursor,
     )
