@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import Annotated
 from urllib.parse import quote
 
@@ -21,20 +20,3 @@ def segment(name: str) -> str:
     if not name.strip():
         raise Failure("an id is needed, not an empty text", code=Exit.USAGE)
     return quote(name, safe="")
-
-
-def moment_of(text: str, *, now: datetime) -> datetime:
-    """Return the moment that `--since` says: how long ago, a date or a time. Raises Failure."""
-    from justenough.model import seconds_of  # noqa: PLC0415 - loads pydantic
-
-    try:
-        return now - timedelta(seconds=seconds_of(text))
-    except ValueError:
-        pass
-    except OverflowError:
-        raise Failure(f"--since: {text} ago is before all times", code=Exit.USAGE) from None
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise Failure(f"--since: {text!r} is neither like 24h or 7d nor a date or time like 2026-01-31", code=Exit.USAGE) from error
-    return found if found.tzinfo else found.replace(tzinfo=UTC)

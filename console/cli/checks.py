@@ -11,11 +11,11 @@ import typer
 
 from console.cli import terminal
 from console.cli.addresses import config_folder
-from console.cli.arguments import moment_of
 from console.cli.client import Api, Json, connected
 from console.cli.failures import Exit
 from console.cli.options import command, group
 from console.cli.output import emit, fields, joined, note, rows
+from console.cli.periods import moment_of
 from console.cli.telling import duration
 from console.cli.text import moment, plain
 from justenough.errors import InvalidInput
@@ -70,7 +70,7 @@ def review_catalog(
     from justenough.usage import ActionUse, Key  # noqa: PLC0415 - the same
 
     found, now = checked(folder or config_folder()), datetime.now(UTC)
-    begin = moment_of(since, now=now)
+    begin = moment_of("--since", since, now=now)
     uses = {Key(use["resource"], use["action"]): ActionUse.model_validate(use) for use in _uses(connected(), begin)}
     items = [
         {"id": f"{one.resource}:{one.action}", **one.model_dump(mode="json")} for one in reviewed(found.catalog, uses, now=now, since=begin)

@@ -40,7 +40,11 @@ class Api:
 
     def get(self, path: str, **query: Any) -> Json:
         """Return what a path holds; parameters that are None are left out."""
-        return self._json(self._asked("GET", path, again=True, params={name: value for name, value in query.items() if value is not None}))
+        return self._json(self._asked("GET", path, again=True, params=_said(query)))
+
+    def get_patiently(self, path: str, *, seconds: float, **query: Any) -> Json:
+        """Return the same of a path whose answer may take so long; it is asked for once."""
+        return self._json(self._asked("GET", path, again=False, params=_said(query), timeout=httpx.Timeout(seconds, connect=5.0)))
 
     def post(
         self, path: str, body: object = None, *, headers: Mapping[str, str] | None = None, again: bool = False, content: bytes | None = None
@@ -123,6 +127,10 @@ class Api:
             about = detail.partition(":")[0] if ":" in detail else "request"
             detail = counted("options" if about.startswith("query.") else about, problems)
         return Failure(detail, code=BY_STATUS.get(answer.status_code, Exit.FAILURE), problems=problems)
+
+
+def _said(query: Mapping[str, Any]) -> Json:
+    return {name: value for name, value in query.items() if value is not None}
 
 
 def _option(path: str) -> str:

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, TextIO
 
@@ -18,6 +19,7 @@ from console.cli.client import Api, Json, connected
 from console.cli.failures import Exit, Failure
 from console.cli.options import command, group
 from console.cli.output import emit, emit_page, note, rows
+from console.cli.periods import Since, Until, moment_text
 from console.cli.telling import sentence
 from console.cli.text import moment
 
@@ -28,10 +30,21 @@ app = group("Read, copy and verify the ledger.")
 
 @app.command("list")
 @command
-def list_entries(job: OfJob = None, limit: Limit = None, cursor: Cursor = None) -> None:
+def list_entries(
+    job: OfJob = None,
+    kind: Annotated[
+        list[str] | None, typer.Option("--type", metavar="TYPE", help="Only of this type; may be given again.", show_default=False)
+    ] = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Limit = None,
+    cursor: Cursor = None,
+) -> None:
     """List entries, oldest first."""
+    now = datetime.now(UTC)
+    period = {"since": moment_text("--since", since, now=now), "until": moment_text("--until", until, now=now)}
     emit_page(
-        connected().get("/ledger", job=job, limit=limit, cursor=cursor),
+        connected().get("/ledger", job=job, type=kind or None, **period, limit=limit, cursor=cursor),
         header=("POSITION", "AT", "JOB", "SEQ", "TYPE", "WHAT"),
         row=lambda entry: (
             *(entry["position"], moment(entry["at"]), entry["job"], entry["seq"]),
@@ -49,7 +62,7 @@ def export(
 ) -> None:
     """Copy every entry, as one JSON object per line, oldest first."""
     api, count = connected(), 0
-    with _written(out) as file:
+    with written(out) as file:
         for entry in _entries(api, job):
             file.write(json.dumps(entry, ensure_ascii=False, separators=(",", ":")) + "\n")
             count += 1
@@ -77,7 +90,7 @@ def _entries(api: Api, job: str | None) -> Iterator[Json]:
 
 
 @contextmanager
-def _written(out: Path | None) -> Iterator[TextIO]:
+def written(out: Path | None) -> Iterator[TextIO]:
     """Open what is written to; a file appears whole or not at all."""
     if out is None:
         yield sys.stdout

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from console.cli import checks, credentials, jobs, ledger, oversight, people, policies, requests, terminal
+from console.cli.evidence import report
 from console.cli.failures import Exit
 from console.cli.options import Output, command, current, group, taking_options
 from console.cli.sweeping import sweep
@@ -52,6 +53,7 @@ def _ours() -> typer.Typer:
     app.add_typer(ledger.app, name="ledger")
     app.add_typer(checks.catalog, name="catalog")
     app.add_typer(policies.app, name="policy")
+    app.command("report")(report)
     app.command("sweep")(sweep)
     app.command("console")(console)
     app.command("demo")(demo)

@@ -12,13 +12,13 @@ import typer
 
 from console.cli import reporting
 from console.cli.addresses import config_folder
-from console.cli.arguments import moment_of
 from console.cli.checks import Folder, checked
 from console.cli.client import Api, Json, connected
 from console.cli.failures import Exit, Failure
 from console.cli.ledger import PAGE
 from console.cli.options import command, group
 from console.cli.output import emit, note
+from console.cli.periods import moment_of
 from console.cli.running import content, pairs_of
 from justenough.errors import InvalidInput, Problem
 
@@ -117,7 +117,7 @@ def replay(
     from justenough.replayed import Tally  # noqa: PLC0415 - the same
 
     found = checked(folder or config_folder())
-    begin = moment_of(since, now=datetime.now(UTC)) if since else None
+    begin = moment_of("--since", since, now=datetime.now(UTC)) if since else None
     api, again = connected(), Replay(found.policies, found.catalog, top=found.tiers.top)
     tally, began = Tally(begin.isoformat() if begin else "", found.policies.digest), time.monotonic()
     for entry in _entries(api, since=tally.since or None):

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from console.cli import terminal
-from console.cli.arguments import moment_of, segment
+from console.cli.arguments import segment
 from console.cli.client import connected
 from console.cli.options import command
 from console.cli.output import emit, joined, note
+from console.cli.periods import moment_text
 from console.cli.telling import duration
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def tighten(
     from justenough.sizing import Sizing  # noqa: PLC0415 - loads pydantic's models
     from justenough.tightening import written  # noqa: PLC0415 - the same
 
-    begin = moment_of(since, now=datetime.now(UTC)).isoformat() if since is not None else None
+    begin = moment_text("--since", since, now=datetime.now(UTC))
     found = connected().get(f"/sizing/{segment(name)}", since=begin, runs=runs)
     sizing = Sizing.model_validate(found)
     emit(

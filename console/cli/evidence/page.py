@@ -1,0 +1,19 @@
+"""The report as one HTML page that needs nothing else: no script, no file, no address. Every value is escaped by the template engine."""
+
+from __future__ import annotations
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from console.cli.evidence import wording
+from console.cli.text import moment, plain
+from justenough.evidence.report import Report
+
+
+def rendered(report: Report) -> str:
+    """Return the whole page."""
+    environment = Environment(
+        loader=PackageLoader("console.cli.evidence", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    # Controls and direction-changing characters would be shown as what they do.
+    environment.filters |= {"plain": plain, "moment": lambda value: moment(value.isoformat())}
+    return environment.get_template("page.html").render(report=report, wording=wording)
