@@ -14,7 +14,7 @@ from pathlib import Path
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
-from bench import floor, pure
+from bench import evidence, floor, pure
 from bench.figures import Figure
 from bench.loads import Crew
 from bench.people import logged_in
@@ -28,6 +28,7 @@ def main() -> None:
     asked = _arguments()
     began = time.monotonic()
     figures = [pure.deciding(quick=asked.quick), pure.replaying(quick=asked.quick), pure.verifying(quick=asked.quick)]
+    figures.append(evidence.reporting(quick=asked.quick))
     if not asked.pure:
         figures = [*_on_a_stack(_size(asked)), *figures]
     if asked.output == "json":

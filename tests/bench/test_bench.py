@@ -20,7 +20,7 @@ def test_what_needs_no_servers_is_measured_and_told_as_json() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     figures = {figure["name"]: figure for figure in json.loads(done.stdout)["figures"]}
-    assert set(figures) == {"policy_decision_p50", "policy_replay", "ledger_verification"}
+    assert set(figures) == {"policy_decision_p50", "policy_replay", "ledger_verification", "evidence_report"}
     assert all(figure["value"] > 0 and figure["budget"] and figure["unit"] for figure in figures.values())
 
 
