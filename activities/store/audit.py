@@ -70,11 +70,16 @@ def entries(connection: Connection, which: EntryFilter, *, after: int, limit: in
 
 def span(connection: Connection, since: datetime, until: datetime) -> Span | None:
     """Return between which positions the entries from `since` to before `until` are; None where there are none."""
+    first, last = connection.execute(spanning(since, until)).one()
+    return None if first is None else Span(first, last)
+
+
+def spanning(since: datetime, until: datetime) -> Select[Any]:
+    """Return the statement for the first and last position of a period."""
     theirs = (LEDGER.c.at >= moment_text(since)) & (LEDGER.c.at < moment_text(until))
     # Behind an offset, so that no planner walks the whole ledger by position to find the first one: the index by time has both.
     found = select(LEDGER.c.position).where(theirs).offset(0).subquery()
-    first, last = connection.execute(select(func.min(found.c.position), func.max(found.c.position))).one()
-    return None if first is None else Span(first, last)
+    return select(func.min(found.c.position), func.max(found.c.position))
 
 
 def facts(connection: Connection, types: Sequence[str], *, after: int, last: int, limit: int) -> Sequence[Stored]:

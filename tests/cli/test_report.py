@@ -133,7 +133,7 @@ def test_every_entry_that_a_line_names_is_in_the_ledger(seen: Seen) -> None:
     of_period = [key for key in LINES if not key.startswith("standing.")]
     named = [entry for key in of_period for entry in told[key]["evidence"]["ids"]]
     assert set(named) <= known
-    assert len(named) > 20
+    assert len(named) > 10
     kinds = Fold(seen.period).types
     assert seen.report["entries"] == sum(entry["type"] in kinds for entry in seen.entries)
     assert seen.figures("ledger.verified")["verified"] == "sound"
