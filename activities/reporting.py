@@ -53,6 +53,8 @@ def _standing(store: Store, fold: Fold, *, now: datetime) -> Standing:
         standing.take_untold(credential)
     for job, since in store.overdue_jobs():
         standing.take_overdue(job, since)
+    for review in store.open_reviews():
+        standing.take_review(review)
     return standing
 
 

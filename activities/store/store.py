@@ -199,6 +199,16 @@ class Store:
         """Return the reviews of broken glass, newest first. Raises InvalidInput on a cursor that is not ours."""
         return self._read(lambda connection: oversight.reviews(connection, only_open=only_open, limit=limit, cursor=cursor))
 
+    def open_reviews(self) -> Iterator[ReviewView]:
+        """Yield each review that nobody has answered, newest first."""
+        cursor: str | None = None
+        while True:
+            page = self.reviews(limit=MOST, cursor=cursor)
+            yield from page.items
+            cursor = page.next
+            if cursor is None:
+                return
+
     def delegations(self, *, limit: int = PAGE, cursor: str | None = None) -> Page[DelegationView]:
         """Return who answers for whom, newest first. Raises InvalidInput on a cursor that is not ours."""
         return self._read(lambda connection: oversight.delegations(connection, limit=limit, cursor=cursor))

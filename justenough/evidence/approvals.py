@@ -46,7 +46,7 @@ class Approvals:
         self._people = Counter[str]()
         self._latency = Spread()
         self._waited, self._waits_began = 0.0, 0
-        self._narrowed_ttl, self._narrowed_action = 0, 0
+        self._narrowed_ttl, self._narrowed_action, self._for_others = 0, 0, 0
         self._all, self._settled, self._answers, self._openings = Seen(), Seen(), Seen(), Seen()
         self._narrowed, self._withdrawn = Seen(), Seen()
 
@@ -71,7 +71,7 @@ class Approvals:
         yield Found("approvals.outcomes", {**totals}, expired, self._all, (OPENED, ESCALATED, DECIDED, EXPIRED), self._by_tier())
         yield Found("approvals.latency", self._latency.figures(), Status.OK, self._settled, (DECIDED, EXPIRED))
         answers = tuple((name, count) for name, count in sorted(self._people.items(), key=lambda item: (-item[1], item[0])))
-        counted = {"answers": self._people.total(), "people": len(self._people)}
+        counted = {"answers": self._people.total(), "people": len(self._people), "for_somebody_away": self._for_others}
         yield Found(
             "approvals.people", {**counted}, Status.OK, self._answers, (DECIDED,), Table(columns=("person", "answers"), rows=answers)
         )
@@ -121,6 +121,7 @@ class Approvals:
     def _decide(self, fact: Fact) -> None:
         data = fact.data
         self._people[data["name"]] += 1
+        self._for_others += bool(data.get("on_behalf_of"))
         self._answers.add(fact.id)
         if data["verdict"] not in {"approved", "denied"}:
             return

@@ -32,7 +32,10 @@ KINDS: tuple[tuple[str, str], ...] = (
     ("needs one of the groups", "not entitled"),
     ("in no group", "not entitled"),
     ("does not answer for", "not entitled"),
+    ("in none of the groups", "not entitled"),
     ("no person here", "not entitled"),
+    ("delegate", "not entitled"),
+    ("approved nothing here", "nothing waits for it"),
     ("InvalidInput", "not readable"),
 )
 """What a reason contains, and its kind; the first that fits. A reason that fits none is `other`."""

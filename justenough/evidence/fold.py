@@ -20,6 +20,8 @@ from justenough.evidence.standing import CHECKPOINTED, Checkpoint, LedgerState, 
 from justenough.evidence.unusual import Unusual
 from justenough.ledger import moment_text
 
+NOW_LISTED = {"emergency.open": "justenough review list"}
+"""What lists what a line about now is about, where that is no credentials."""
 WORST = (Status.OK, Status.ATTENTION, Status.VIOLATION)
 
 
@@ -66,7 +68,7 @@ class Fold:
 
     def report(self, *, installation: str, now: datetime, standing: Standing, ledger: LedgerState) -> Report:
         """Return the report, with what is so now beside what was in the period."""
-        found = {one.key: one for one in self._found(standing, ledger, now=now)}
+        found = {one.key: one for one in self._found(standing, ledger)}
         lines = [self._line(key, found[key]) for key in LINES]
         sections = tuple(
             Section(key=key, title=title, lines=tuple(line for line in lines if line.key.startswith(f"{key}.")))
@@ -82,16 +84,17 @@ class Fold:
             sections=sections,
         )
 
-    def _found(self, standing: Standing, ledger: LedgerState, *, now: datetime) -> Iterator[Found]:
+    def _found(self, standing: Standing, ledger: LedgerState) -> Iterator[Found]:
         until = self._period.until
         yield from standing.found()
         yield standing.overdue()
+        yield standing.reviews()
         yield from self._credentials.found()
         yield from self._revocations.found(until=until)
         yield from self._approvals.found(until=until)
         yield from self._grants.found()
         yield from self._attempts.found()
-        yield from self._unusual.found(now=now)
+        yield from self._unusual.found()
         yield from ledger_lines(ledger, read=self._entries, checkpoint=self._checkpoint)
 
     def _line(self, key: str, found: Found) -> Line:
@@ -115,7 +118,7 @@ class Fold:
         if found.seen.count <= len(found.seen.ids):
             return None
         if not found.types:
-            return "justenough credential list --live"
+            return NOW_LISTED.get(found.key, "justenough credential list --live")
         span = f"--since {moment_text(self._period.since)} --until {moment_text(self._period.until)}"
         return f"justenough ledger list {' '.join(f'--type {kind}' for kind in found.types)} {span}"
 

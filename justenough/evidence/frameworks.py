@@ -81,6 +81,7 @@ MAPPING: Mapping[str, tuple[str, ...]] = {
     "policy.denied": ("NHI5", "ASI02", "MAP 1.5"),
     "policy.errors": ("MEASURE 2.7", "MANAGE 4.3"),
     "emergency.reviews": ("ASI09", "GOVERN 1.5", "MANAGE 2.3"),
+    "emergency.open": ("ASI09", "GOVERN 1.5", "MANAGE 4.3"),
     "emergency.locks": ("NHI4", "ASI03", "MANAGE 1.3"),
     "use.unissued": ("NHI5", "MAP 3.3"),
     "use.unused": ("NHI5", "MEASURE 2.4"),

@@ -11,6 +11,8 @@ from justenough.evidence.report import Cell, Status, Table
 DECIDED = "access.decided"
 FIRST = frozenset({"start", "runtime"})
 """Phases in which a request is settled; later ones look again."""
+SETTLING = FIRST | {"issue"}
+"""Phases in which a denial takes a grant back."""
 UNSEEN = "not observable"
 NOBODY = "(no policy permits it)"
 
@@ -33,6 +35,7 @@ class Grants:
             DECIDED: self._decide,
             "approval.decided": self._approve,
             "access.withdrawn": self._drop,
+            "approval.withdrawn": self._take_back,
             "credential.issued": self._fetch,
             "credential.doubted": self._fetch,
             "credential.used": self._use,
@@ -66,7 +69,8 @@ class Grants:
         if data["outcome"] == "denied":
             self._denied.add(fact.id)
             self._denied_by.update(data["policies"] or [NOBODY])
-            self._drop(fact)
+            if data["phase"] in SETTLING:
+                self._drop(fact)
         elif data["outcome"] == "allowed" and data["phase"] in FIRST:
             self._allowed.add(fact.id)
             self._grant(fact)
@@ -74,6 +78,10 @@ class Grants:
     def _approve(self, fact: Fact) -> None:
         if fact.data["verdict"] == "approved":
             self._grant(fact)
+
+    def _take_back(self, fact: Fact) -> None:
+        if fact.data["verdict"] == "withdrawn":
+            self._drop(fact)
 
     def _grant(self, fact: Fact) -> None:
         self._granted += 1

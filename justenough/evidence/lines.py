@@ -113,7 +113,7 @@ LINES: Mapping[str, Told] = {
     ),
     "approvals.people": Told(
         "Answers by person",
-        "Answers that counted in the period, by login name.",
+        "Answers that counted in the period, by the login name of who gave them; for somebody away: given by a delegate.",
         "always ok",
         "On whom the work falls, and whether few people decide most; not how long each answer took them.",
     ),
@@ -172,10 +172,16 @@ LINES: Mapping[str, Told] = {
         "That errors deny; not that the policies without errors say what was meant.",
     ),
     "emergency.reviews": Told(
-        "Emergencies and their reviews",
-        "Reviews opened in the period because somebody declared an emergency, their verdicts, and those that are open, with their age.",
-        "attention where one is open for more than 24 h, or was found unjustified",
-        "Emergencies of the period; a review opened before it and still open is in the report of its own period.",
+        "Emergencies",
+        "Reviews opened in the period because somebody broke glass, and the verdicts of those that were answered in it.",
+        "attention where one was found unjustified",
+        "That a person passed a tier alone, and what another thought of it afterwards; not what was done with the access.",
+    ),
+    "emergency.open": Told(
+        "Reviews that nobody has answered",
+        "Reviews of broken glass that are open now, with their age, whenever they were opened.",
+        "attention where one is open for more than 24 h",
+        "Emergencies that nobody has looked at yet; the access itself ended with its job.",
     ),
     "emergency.locks": Told(
         "Issues that Vault itself held back for an approver",

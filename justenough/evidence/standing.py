@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from justenough.access import JobState
@@ -12,8 +12,11 @@ from justenough.evidence.measures import SHOWN, Found, Seen, Spread, seconds, st
 from justenough.evidence.report import Cell, Status, Table
 from justenough.ledger import LedgerReport
 from justenough.model import Message
+from justenough.views import ReviewView
 
 CHECKPOINTED = "ledger.checkpointed"
+REVIEW_OPENED = "review.opened"
+REVIEW_WITHIN = timedelta(hours=24)
 
 
 class Live(Message):
@@ -68,6 +71,7 @@ class Standing:
         self._untold = Seen()
         self._live, self._oldest = Seen(), list[Live]()
         self._ages = Spread()
+        self._open, self._open_reviews, self._late_reviews = Seen(), list[ReviewView](), 0
         self._overdue, self._overdue_jobs = Spread(), list[tuple[str, datetime]]()
 
     def take(self, live: Live) -> None:
@@ -92,6 +96,13 @@ class Standing:
         if len(self._overdue_jobs) < SHOWN:
             self._overdue_jobs.append((job, since))
 
+    def take_review(self, review: ReviewView) -> None:
+        """Count one that nobody has answered."""
+        self._open.add(f"{review.job_id}/{REVIEW_OPENED}/{review.request_id}")
+        self._late_reviews += self._now - review.opened_at > REVIEW_WITHIN
+        if len(self._open_reviews) < SHOWN:
+            self._open_reviews.append(review)
+
     def found(self) -> Iterator[Found]:
         """Yield the lines about credentials."""
         for key, (seen, shown) in self._wrong.items():
@@ -112,6 +123,17 @@ class Standing:
         rows = tuple((job, round(seconds(since, self._now), 3)) for job, since in self._overdue_jobs)
         table = Table(columns=("job", "open for (s)"), rows=rows, left_out=count - len(rows)) if rows else None
         return Found("revocation.overdue_now", figures, status_above(count, Status.VIOLATION), table=table)
+
+    def reviews(self) -> Found:
+        """Return the line about reviews."""
+        figures: dict[str, Cell] = {"open": self._open.count, "open_too_long": self._late_reviews}
+        rows = tuple(
+            (one.request_id, f"{one.resource}:{one.action}", one.person, ", ".join(one.groups), round(seconds(one.opened_at, self._now), 3))
+            for one in self._open_reviews
+        )
+        columns = ("review of", "access", "emergency declared by", "may review", "age (s)")
+        table = Table(columns=columns, rows=rows, left_out=self._open.count - len(rows)) if rows else None
+        return Found("emergency.open", figures, status_above(self._late_reviews, Status.ATTENTION), self._open, table=table)
 
     def _table(self, shown: list[Live], count: int) -> Table | None:
         if not shown:

@@ -6,6 +6,7 @@ import math
 import re
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,10 +19,12 @@ from justenough.evidence.frameworks import ITEMS, MAPPING
 from justenough.evidence.lines import LINES, SECTIONS
 from justenough.evidence.measures import SHOWN, nearest_rank
 from justenough.evidence.report import Status
-from justenough.evidence.standing import LedgerState, Live
+from justenough.evidence.standing import LedgerState, Live, Standing
 from justenough.ledger import ChainProblem, Fault, LedgerReport
+from justenough.views import ReviewView
 from tests.justenough.ledgers import (
     DAY,
+    SOUND,
     folded,
     line,
     live,
@@ -266,3 +269,20 @@ def test_the_worst_line_is_the_reports_status() -> None:
     assert worst([]) is Status.OK
     assert worst([Status.OK, Status.VIOLATION, Status.ATTENTION]) is Status.VIOLATION
     assert worst([Status.ATTENTION, Status.OK]) is Status.ATTENTION
+
+
+def opened_review(age: timedelta) -> ReviewView:
+    """A review that nobody has answered."""
+    passed: dict[str, Any] = {"tiers": (1,), "groups": ("security",), "reason": "fire"}
+    return ReviewView(request_id=part(JOB, "r"), job_id=JOB, person="lead", person_id="e", opened_at=NOW - age, open=True, **passed)
+
+
+@pytest.mark.parametrize("age,late,status", [(timedelta(hours=24), 0, "ok"), (timedelta(hours=24, seconds=1), 1, "attention")])
+def test_a_review_that_is_open_for_more_than_a_day_wants_attention(age: timedelta, late: int, status: str) -> None:
+    standing = Standing(now=NOW)
+    standing.take_review(opened_review(age))
+    found = line(folded([]).report(installation="dev", now=NOW, standing=standing, ledger=SOUND), "emergency.open")
+    assert (found.figures, found.status) == ({"open": 1, "open_too_long": late}, status)
+    assert found.evidence.ids == (f"{JOB}/review.opened/{part(JOB, 'r')}",)
+    assert found.table is not None
+    assert found.table.rows[0][2:] == ("lead", "security", age.total_seconds())

@@ -67,7 +67,7 @@ def test_jobs_that_are_over_leave_no_standing_privilege(store: Store) -> None:
     assert violations(found) == set()
     assert line(found, "standing.live").figures["credentials"] == 0
     assert line(found, "lifetimes.real").figures["measured"] == 3
-    assert line(found, "approvals.people").figures == {"answers": 3, "people": 1}
+    assert line(found, "approvals.people").figures == {"answers": 3, "people": 1, "for_somebody_away": 0}
     assert line(found, "ledger.verified").figures == {"verified": "sound", "problems": 0, "chains": 3}
     assert line(found, "ledger.entries").figures["entries"] == 33
 
