@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from justenough.events import Event, EventType, event
@@ -209,6 +209,7 @@ REQUESTS = st.lists(
 )
 
 
+@settings(deadline=None)  # A whole report each time: on a busy machine one takes longer than hypothesis expects.
 @given(REQUESTS)
 def test_totals_add_up(requests: list[tuple[str, int, int]]) -> None:
     facts: list[Event] = []
