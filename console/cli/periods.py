@@ -35,4 +35,4 @@ def moment_of(option: str, text: str, *, now: datetime) -> datetime:
 
 def moment_text(option: str, text: str | None, *, now: datetime) -> str | None:
     """Return the same as the API takes it; None of None."""
-    return moment_of(option, text, now=now).isoformat() if text else None
+    return moment_of(option, text, now=now).isoformat() if text is not None else None

@@ -130,6 +130,7 @@ async def test_openapi_names_every_route_of_the_contract(served: Served) -> None
         "/api/v1/ledger": {"get"},
         "/api/v1/ledger/checkpoint": {"get"},
         "/api/v1/ledger/verify": {"post"},
+        "/api/v1/report": {"get"},
         "/api/v1/events": {"get"},
         "/api/v1/whoami": {"get"},
         "/api/v1/catalog": {"get"},
