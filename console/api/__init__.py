@@ -32,6 +32,12 @@ Everything is under `/api/v1`, wants `Authorization: Bearer <identity token>` an
                                           → 200 RequestView when the worker counted it; 202 RequestView when it is delivered but not yet counted.
                                             403 own job | wrong group | not your statement | bad signature; 404; 409 not pending | answered already;
                                             412 stale digest; 422 malformed; 428 without If-Match
+    POST /requests/{id}/claim {seconds?}  → 200 RequestView: the caller looks at it (default 900 s); DELETE: no longer
+    POST /requests/{id}/review {statement, signature} → 200 RequestView: what somebody thinks of broken glass; the first one stands
+    GET  /reviews?all=&limit=&cursor=     → 200 page of ReviewView, open ones unless all=true (who reads everything)
+    GET  /delegations?limit=&cursor=      → 200 page of DelegationView (who reads everything)
+    POST /delegations {statement, signature} → 200 DelegationView; DELETE /delegations/{id}: ended
+    GET  /people/{name}                   → 200 {id, name, tier}: an approver by login name (approvers)
     GET  /credentials?live=true&job=&limit=&cursor=   → 200 page of CredentialView
     GET  /credentials/{id}                → 200 CredentialView
     POST /credentials/{id}/revoke         → 200 CredentialView when confirmed dead (or dead already); 202 CredentialView when it is on its way
