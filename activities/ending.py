@@ -68,7 +68,7 @@ class Ending:
     def revoke_credential(self, wanted: RevokeCredentialInput) -> RevokeResult:
         """End one credential of a job now; the job goes on."""
         self._check(wanted.job)
-        result = revocation.revoke_one(self._deps, wanted.job, wanted.credential, by=_by(wanted.job, "person"))
+        result = revocation.revoke_one(self._deps, wanted.job, wanted.credential, by=_by(wanted.job, "person"), why="it was taken away")
         return RevokeResult(confirmed=result.confirmed, failures=result.failures, unrecorded=result.events)
 
     def _check(self, job: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from justenough.events import EventType
+from justenough.ids import job_of
 from justenough.views import EntryView, Page
 
 ENTRIES_AT_ONCE = 1000
@@ -19,7 +20,7 @@ SETTLED = {EventType.APPROVAL_EXPIRED: "expired", EventType.ACCESS_WITHDRAWN: "w
 class Readable(Protocol):
     """A ledger; the store is one."""
 
-    def ledger(self, *, job: str | None, after: int, limit: int) -> Page[EntryView]: ...
+    def ledger(self, *, job: str | None, types: Iterable[EventType] = (), after: int, limit: int) -> Page[EntryView]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,12 @@ def entries_of(ledger: Readable, job: str) -> Page[EntryView]:
     return Page(items=tuple(entries), next=page.next)
 
 
+def taken_back_by(ledger: Readable, request: str) -> tuple[str, ...]:
+    """Return the login names of those who took the approval of a request back."""
+    known = ledger.ledger(job=job_of(request), types=(EventType.APPROVAL_WITHDRAWN,), after=0, limit=ENTRIES_AT_ONCE)
+    return tuple(data["name"] for data in (entry.data for entry in known.items) if data["request"] == request and _settles_by(data))
+
+
 def read_past(entries: Iterable[EntryView]) -> Past:
     """Return what these entries of one job say."""
     submitted, ended, why_over = False, False, ""
@@ -79,5 +86,10 @@ def _settles(kind: EventType, data: Mapping[str, Any]) -> str | None:
     if kind is EventType.APPROVAL_DECIDED:
         return "denied" if data["decision"] == "deny" else None
     if kind is EventType.APPROVAL_WITHDRAWN:
-        return "withdrawn" if data["verdict"] == "withdrawn" else None
+        return "withdrawn" if _settles_by(data) else None
     return SETTLED.get(kind)
+
+
+def _settles_by(withdrawal: Mapping[str, Any]) -> bool:
+    """Whether a withdrawal ended its request, and did not only leave it waiting with one answer less."""
+    return bool(withdrawal["verdict"] == "withdrawn")

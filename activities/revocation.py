@@ -108,7 +108,7 @@ def revoke(
     return RevocationResult(confirmed=clean and wait is None, second_look_in=wait, failures=failures, events=_unrecorded(deps, facts))
 
 
-def revoke_one(deps: Deps, job: str, credential: str, *, by: str) -> RevocationResult:
+def revoke_one(deps: Deps, job: str, credential: str, *, by: str, why: str, before: tuple[Event, ...] = ()) -> RevocationResult:
     """End one credential while its job goes on. Raises NotFound, or RetryLater where the store cannot be read.
 
     Its token stays until the job ends: only the session ever had it, and nothing is issued with it again.
@@ -123,12 +123,12 @@ def revoke_one(deps: Deps, job: str, credential: str, *, by: str) -> RevocationR
     failures, how = _ended_alone(deps, job, handle, others)
     if failures:
         took = timedelta(seconds=deps.ticks() - began)
-        late = list(_late(deps, job, credential, by=by, took=took, failures=failures))
+        late = list(before) + list(_late(deps, job, credential, by=by, took=took, failures=failures))
         return RevocationResult(confirmed=False, failures=failures, events=_unrecorded(deps, late))
     deps.looks.confirmed(credential)
     # What has no lease cannot be revoked: saying so would be untrue.
-    revoked = [event(EventType.CREDENTIAL_REVOKED, job, at=now, about=credential, credential=credential, by=by)]
-    facts = revoked if handle.lease_id is not None else []
+    revoked = event(EventType.CREDENTIAL_REVOKED, job, at=now, about=credential, credential=credential, by=by, why=why)
+    facts = [*before, *([revoked] if handle.lease_id is not None else ())]
     facts += _end_of(handle, job, at=deps.now(), how=how, searchable=False)
     return RevocationResult(confirmed=True, events=_unrecorded(deps, facts))
 
@@ -245,7 +245,7 @@ def _credential_facts(
     if not looked.is_dead(credential):
         return
     if credential.handles:
-        yield event(EventType.CREDENTIAL_REVOKED, job, at=at, about=credential.id, credential=credential.id, by=by)
+        yield event(EventType.CREDENTIAL_REVOKED, job, at=at, about=credential.id, credential=credential.id, by=by, why=None)
     searchable = deps.targets.searchable(credential.resource, credential.action)
     if searchable and (looked.users or looked.target_failures or (credential.lease_id is None and not landed)):
         return

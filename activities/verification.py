@@ -27,6 +27,8 @@ class VerifiedOrder:
     person: Person
     spec: JobSpec
     statement: OrderStatement
+    at: datetime
+    """When its time held: what goes on longer than its statement lives needs only have begun within it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ def verify_order(deps: Deps, order: JobInput, *, now: datetime) -> VerifiedOrder
     allowed = deps.config.current().tiers.roles.launch
     if not person.groups & set(allowed):
         return Refused(f"{person.name} is in none of the groups that may launch ({', '.join(allowed) or 'none is configured'})")
-    return VerifiedOrder(person=person, spec=spec, statement=statement)
+    return VerifiedOrder(person=person, spec=spec, statement=statement, at=now)
 
 
 def _spec(order: JobInput) -> JobSpec | Refused:

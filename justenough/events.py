@@ -187,7 +187,11 @@ FIELDS: dict[EventType, dict[str, str]] = {
     },
     EventType.CREDENTIAL_RENEWED: {"credential": "credential id", "expires_at": "new end"},
     EventType.CREDENTIAL_USED: {"credential": "credential id", "what": "what was seen of its use"},
-    EventType.CREDENTIAL_REVOKED: {"credential": "credential id", "by": "session | compensation | guard | sweep | person | stranger"},
+    EventType.CREDENTIAL_REVOKED: {
+        "credential": "credential id",
+        "by": "session | compensation | guard | sweep | person | stranger",
+        "why": "why it was ended alone: the rule or person that changed; null where its whole job was revoked",
+    },
     EventType.CREDENTIAL_CONFIRMED: {"credential": "credential id", "how": "what was looked at and found dead"},
     EventType.CREDENTIAL_EXPIRED: {"credential": "credential id", "why": "why its death could not be seen"},
     EventType.CREDENTIAL_OVERDUE: {

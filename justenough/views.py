@@ -135,6 +135,8 @@ class CredentialView(Message):
     issued_at: datetime
     expires_at: datetime
     revoked_at: datetime | None = None
+    revoked_why: str | None = None
+    """Why it was ended alone, while its job went on."""
     confirmed_at: datetime | None = None
     confirmed_how: str | None = None
     why: str | None = None

@@ -17,6 +17,7 @@ from activities.deps import Deps
 from activities.entries import counted_event, decided_event, rejected, review_opened
 from activities.judging import answered, digest_for, narrowed, why_not_as_granted, why_not_possible
 from activities.past import Past
+from activities.session.renewing import Basis, NoLonger, Renewals
 from activities.vault import Issued, Token, VaultDenied, VaultRefused
 from activities.verification import VerifiedOrder, table
 from justenough.access import Credential, Decision, Held, RequestState
@@ -77,6 +78,8 @@ class Issuer:
         self._owner = owner
         self._lock = threading.Lock()
         self._held = Held()
+        self._bases: dict[str, Basis] = {}
+        self._renewals = Renewals(deps, order, verified)
         self.issued: tuple[Credential, ...] = ()
         """Every credential that Vault gave, recorded or not."""
         self._open = False
@@ -88,10 +91,11 @@ class Issuer:
         asked = self._verified.spec.access[granted.number - 1]
         with self._lock:
             try:
-                access = self._permitted(granted, asked)
+                access, basis = self._permitted(granted, asked)
                 issuance = self._issued(granted.number, access)
                 if granted.answers:
                     self._must_still_stand(issuance)
+                self._bases[issuance.credential.id] = basis
             except (NotIssued, Closed) as error:
                 # A decision to issue that nothing follows would have to be taken for a credential that nobody learned of.
                 self._deps.store.record([self._refusal(granted, str(error))])
@@ -103,26 +107,27 @@ class Issuer:
         with self._lock:
             self._held = self._held.returned(access.resource, access.action)
 
-    def still_allowed(self, access: Access) -> bool:
-        """Whether policy still allows what is held, asked before a renewal."""
+    def no_longer(self, item: Issuance) -> NoLonger | None:
+        """Return why a credential may not be held on, asked before each renewal; None where it may. Raises RetryLater where a server is away."""
         with self._lock:
-            decision, _ = answered(self._deps, self._order.job, self._verified, access, held=self._held, phase="renewal")
-            return decision.outcome != "denied"
+            basis, held = self._bases[item.credential.id], self._held
+        # Not under the lock: it adds nothing to what is held, and a server that hangs must not keep the job from what it asks for meanwhile.
+        return self._renewals.no_longer(item.credential, item.access, basis, held=held)
 
     def _refusal(self, granted: Granted, why: str) -> Event:
         job = self._order.job
         request = request_id(job, granted.number)
         return event(EventType.CREDENTIAL_REFUSED, job, at=self._deps.now(), about=request, request=request, why=why)
 
-    def _permitted(self, granted: Granted, access: Access) -> Access:
-        """Return what this request may be issued as now; the decision is in the ledger before this returns."""
+    def _permitted(self, granted: Granted, access: Access) -> tuple[Access, Basis]:
+        """Return what this request may be issued as now, and on what; the decision is in the ledger before this returns."""
         job, now = self._order.job, self._deps.now()
         request = request_id(job, granted.number)
         decision, asked = answered(self._deps, job, self._verified, access, held=self._held, phase="start")
         digest = digest_for(self._deps, self._verified, access, bundle=self._order.bundle, tier=decision.tier)
         # It is there already, unless somebody reached this session past the workflow that decides.
         facts = [decided_event(job, request, decision, digest, facts=asked, phase="start", at=now)]
-        why = ""
+        why, ladder = "", None
         if decision.outcome == "denied":
             why = f"policy denies it now ({', '.join(decision.policies)})"
         elif decision.outcome == "needs_approval":
@@ -138,7 +143,7 @@ class Issuer:
         self._deps.store.record(facts)
         if why:
             raise NotPermitted(f"{access.action} on {access.resource}: {why}")
-        return access
+        return access, Basis(decision, digest, now, ladder)
 
     def _as_granted(self, access: Access, ladder: Ladder, decision: Decision, asked: Facts) -> tuple[Decision, Facts, str]:
         """Return what policy says of what the answers left of a request, and why that may not be issued."""
@@ -159,7 +164,7 @@ class Issuer:
         request = self._deps.store.request(issuance.credential.request_id)
         if request is not None and request.state is RequestState.WITHDRAWN:
             self._held = self._held.returned(issuance.access.resource, issuance.access.action)
-            revocation.revoke_one(self._deps, self._order.job, issuance.credential.id, by="session")
+            revocation.revoke_one(self._deps, self._order.job, issuance.credential.id, by="session", why="its approval was taken back")
             raise NotPermitted(f"{issuance.access.action} on {issuance.access.resource}: the request is withdrawn")
 
     def _ladder(self, request: str, access: Access, decision: Decision, digest: str) -> Ladder:

@@ -1,4 +1,6 @@
-"""What happens to a credential while its job runs: its lease is renewed within the grant's ttl, and at the ttl it is revoked."""
+"""What happens to a credential while its job runs: whether it may be held is decided again, its lease is renewed within the grant's ttl, and at
+the ttl, or at the first no, it is revoked.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +8,17 @@ import asyncio
 import contextlib
 import math
 from collections.abc import AsyncIterator, Callable, Iterable
+from functools import partial
+from typing import TypeVar
 
 import structlog
 
 from activities import revocation
 from activities.deps import Deps
 from activities.session.issuing import Issuance, Issuer
+from activities.session.renewing import NoLonger
 from activities.vault import UnknownHandle, VaultRefused
-from justenough.errors import RetryLater
+from justenough.errors import JustEnoughError, RetryLater
 from justenough.events import Event, EventType, event
 
 RENEW_AFTER = 0.5
@@ -21,7 +26,10 @@ RENEW_AFTER = 0.5
 TRY_AGAIN = 2.0
 SETTLES = 1.0
 """Seconds that a session's end waits for a renewal that is on its way."""
+OVER = NoLonger("its ttl is over")
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 
 @contextlib.asynccontextmanager
@@ -37,24 +45,26 @@ async def kept(deps: Deps, job: str, issuer: Issuer, issued: Iterable[Issuance])
 
 
 async def _keep(deps: Deps, job: str, issuer: Issuer, item: Issuance) -> None:
-    lives = item.lease_seconds
+    lives, why = item.lease_seconds, OVER
     while (left := _left(deps, item)) > 0:
         if lives is None or lives >= left:
             await asyncio.sleep(left)
             break
         await asyncio.sleep(lives * RENEW_AFTER)
-        lives = await _renewed(deps, job, issuer, item, within=lives * (1 - RENEW_AFTER))
-        if lives == 0:
+        renewed = await _renewed(deps, job, issuer, item, within=lives * (1 - RENEW_AFTER))
+        if isinstance(renewed, NoLonger):
+            why = renewed
             break
-    await _ended(deps, job, issuer, item)
+        lives = renewed
+    await _ended(deps, job, issuer, item, why)
 
 
 def _left(deps: Deps, item: Issuance) -> float:
     return item.left(now=deps.now(), ticks=deps.ticks())
 
 
-async def _renewed(deps: Deps, job: str, issuer: Issuer, item: Issuance, *, within: float) -> int:
-    """Return the seconds that the lease lives now; 0 where policy no longer allows it, or no server that it takes answers `within` seconds."""
+async def _renewed(deps: Deps, job: str, issuer: Issuer, item: Issuance, *, within: float) -> int | NoLonger:
+    """Return the seconds that the lease lives now, or why it is not held on: a no, or no answer from a server that it takes `within` seconds."""
     end = deps.ticks() + within
     while True:
         try:
@@ -65,21 +75,24 @@ async def _renewed(deps: Deps, job: str, issuer: Issuer, item: Issuance, *, with
             # where its engine cannot reach the target; that it knows no such lease is final.
             again = isinstance(error, (RetryLater, VaultRefused)) and not isinstance(error, UnknownHandle)
             if not again or deps.ticks() + TRY_AGAIN >= end:
-                return 0
+                return NoLonger(f"its lease could not be renewed: {error if isinstance(error, JustEnoughError) else type(error).__name__}")
         await asyncio.sleep(TRY_AGAIN)
 
 
-def _renew(deps: Deps, job: str, issuer: Issuer, item: Issuance) -> int:
+def _renew(deps: Deps, job: str, issuer: Issuer, item: Issuance) -> int | NoLonger:
     """Decide, renew, record; ask for no more than what is left of the grant, in the whole seconds that Vault counts."""
     lease, left = item.credential.lease_id, math.ceil(_left(deps, item))
-    if lease is None or left <= 0 or not issuer.still_allowed(item.access):
-        return 0
+    if lease is None or left <= 0:
+        return OVER
+    ending = issuer.no_longer(item)
+    if ending:
+        return ending
     lives = deps.vault.renew_lease(lease, min(left, item.lease_seconds or left))
     deps.store.record([_renewal(deps, job, item)])
-    return lives
+    return lives or OVER
 
 
-async def _undisturbed(call: Callable[[], int]) -> int:
+async def _undisturbed(call: Callable[[], T]) -> T:
     """Call in a thread; where the session ends meanwhile, let the call end first: a renewal must not overtake the revocation."""
     calling = asyncio.create_task(asyncio.to_thread(call))
     try:
@@ -97,15 +110,18 @@ def _renewal(deps: Deps, job: str, item: Issuance) -> Event:
     )
 
 
-async def _ended(deps: Deps, job: str, issuer: Issuer, item: Issuance) -> None:
-    """Revoke one credential while its job goes on, until it is confirmed: a ttl that is over is over."""
+async def _ended(deps: Deps, job: str, issuer: Issuer, item: Issuance, ending: NoLonger) -> None:
+    """Revoke one credential while its job goes on, until it is confirmed and recorded: what is over is over."""
+    log.info("credential ends before its job", job=job, credential=item.credential.id, why=ending.why)
+    revoke = partial(revocation.revoke_one, deps, job, item.credential.id, by="session", why=ending.why, before=ending.events)
     while True:
         try:
-            result = await asyncio.to_thread(revocation.revoke_one, deps, job, item.credential.id, by="session")
+            result = await asyncio.to_thread(revoke)
         except Exception as error:  # noqa: BLE001 - its time is over, whatever is in the way: this goes on until it is dead
             log.warning("credential not revoked yet", job=job, credential=item.credential.id, error=type(error).__name__)
         else:
             if result.confirmed:
                 issuer.ended(item.access)
+            if result.confirmed and not result.events:
                 return
         await asyncio.sleep(TRY_AGAIN)

@@ -274,7 +274,7 @@ def credential_renewed(connection: Connection, fact: Fact) -> None:
 
 def credential_revoked(connection: Connection, fact: Fact) -> None:
     """Vault was told; whether it is dead is another event."""
-    _credential(connection, _TELL, fact, {"revoked_at": fact.at})
+    _credential(connection, _TELL, fact, {"revoked_at": fact.at, "revoked_why": fact.data["why"]})
 
 
 def credential_confirmed(connection: Connection, fact: Fact) -> None:

@@ -262,6 +262,8 @@ class CredentialRow(Base, table=True):
     issued_at: datetime = Field(sa_type=Moment)
     expires_at: datetime = Field(sa_type=Moment)
     revoked_at: datetime | None = Field(default=None, sa_type=Moment)
+    revoked_why: str | None = Field(default=None, sa_type=Text)
+    """Why it was ended alone, while its job went on."""
     confirmed_at: datetime | None = Field(default=None, sa_type=Moment)
     confirmed_how: str | None = Field(default=None, sa_type=Text)
     why: str | None = Field(default=None, sa_type=Text)

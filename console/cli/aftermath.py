@@ -102,7 +102,7 @@ def _when(item: Json) -> str:
 
 def _explained(item: Json) -> str:
     if item["state"] == "confirmed":
-        return item["confirmed_how"] or ""
+        return "; ".join(filter(None, (item.get("revoked_why"), item["confirmed_how"])))
     return item.get("why") or {"issued": "not revoked yet", "revoked": "revoked, and not yet seen dead"}.get(item["state"], "being revoked")
 
 

@@ -36,7 +36,7 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
     "credential.doubted": lambda d: f"{d['credential']} may have been issued ({d['action']} on {d['resource']}); nobody has its handles",
     "credential.renewed": lambda d: f"{d['credential']} until {moment(d['expires_at'])}",
     "credential.used": lambda d: f"{d['credential']}: {d['what']}",
-    "credential.revoked": lambda d: f"{d['credential']} by {d['by']}",
+    "credential.revoked": lambda d: f"{d['credential']} by {d['by']}{_because(d['why'])}",
     "credential.confirmed": lambda d: f"{d['credential']} is dead: {d['how']}",
     "credential.expired": lambda d: f"{d['credential']}: {d['why']}",
     "credential.overdue": lambda d: f"{d['credential']} could not be ended (attempt {d['attempt']}): {_listed(d['failures'])}",

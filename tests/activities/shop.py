@@ -160,11 +160,11 @@ class Someone:
         made = self.call("POST", f"transit/sign/je-sign-{self.id}", {"input": message})
         return Signed(statement=dict(statement), signature=made["data"]["signature"])
 
-    def order(self, job: str, changes: Mapping[str, Any] | None = None, *, now: datetime) -> JobInput:
+    def order(self, job: str, changes: Mapping[str, Any] | None = None, *, now: datetime, spec: dict[str, Any] = SPEC) -> JobInput:
         """An order that this person signed, with `changes` to its statement."""
         statement = OrderStatement(
             job=job,
-            spec_digest=digest_of(SPEC),
+            spec_digest=digest_of(spec),
             bundle=None,
             params={"ticket": "4712"},
             reason="a test",
@@ -172,7 +172,7 @@ class Someone:
             issued_at=now,
             expires_at=now + timedelta(hours=1),
         )
-        return JobInput(job=job, spec=SPEC, params={"ticket": "4712"}, order=self.sign({**signable(statement), **(changes or {})}))
+        return JobInput(job=job, spec=spec, params={"ticket": "4712"}, order=self.sign({**signable(statement), **(changes or {})}))
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from datetime import timedelta
 from typing import cast
 
@@ -13,6 +11,7 @@ import pytest
 from activities.session import keeping
 from activities.session.issuing import Issuance, Issuer
 from justenough.spec import Access
+from tests.activities.holding import kept_until
 from tests.activities.shop import Desk, Held, Shop
 
 BUFFER = timedelta(seconds=5)
@@ -21,13 +20,16 @@ SECOND = timedelta(seconds=1)
 
 
 class Willing:
-    """An issuer as far as renewals ask it: policy allows them."""
+    """An issuer as far as renewals ask it: nothing stands against them."""
 
-    def still_allowed(self, access: Access) -> bool:
-        return True
+    def no_longer(self, item: Issuance) -> None:
+        return
 
     def ended(self, access: Access) -> None:
         return
+
+
+WILLING = cast("Issuer", Willing())
 
 
 def valid_for(shop: Shop, job: str) -> timedelta:
@@ -47,12 +49,6 @@ def issuance(at: Desk, held: Held, *, ttl: float, lease: int) -> Issuance:
     return Issuance(access=access, credential=credential, fields={}, ends=at.deps.ticks() + ttl, lease_seconds=lease)
 
 
-async def kept_until(at: Desk, job: str, item: Issuance, happened: Callable[[], bool]) -> None:
-    async with keeping.kept(at.deps, job, cast("Issuer", Willing()), [item]), asyncio.timeout(15):
-        while not await asyncio.to_thread(happened):  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.05)
-
-
 def renewed(at: Desk, job: str) -> int:
     return at.types(job).count("credential.renewed")
 
@@ -66,7 +62,7 @@ def test_vault_itself_bounds_a_users_time_by_its_roles_short_ttl_and_not_by_the_
 async def test_a_renewal_moves_the_targets_own_expiry_and_asks_no_more_than_the_grant_has_left(at: Desk) -> None:
     job = at.job()
     item = issuance(at, at.issue(job), ttl=3.5, lease=3)
-    await kept_until(at, job, item, lambda: renewed(at, job) > 0)
+    await kept_until(at, job, WILLING, item, lambda: renewed(at, job) > 0)
     assert SECOND < valid_for(at.shop, job) <= 2 * SECOND + BUFFER
 
 
@@ -86,7 +82,7 @@ async def test_a_target_that_comes_back_within_the_lease_costs_nobody_their_acce
 
     monkeypatch.setattr(at.deps.vault, "renew_lease", counted)
     at.shop.door.close()
-    await kept_until(at, job, item, lambda: renewed(at, job) > 0)
+    await kept_until(at, job, WILLING, item, lambda: renewed(at, job) > 0)
     assert tries >= 2
     assert valid_for(at.shop, job) > BUFFER + 2 * SECOND
     assert at.shop.works(held)
@@ -100,6 +96,6 @@ async def test_a_lease_that_cannot_be_renewed_ends_with_itself(at: Desk, monkeyp
     item = issuance(at, held, ttl=60, lease=2)
     assert held.credential.lease_id
     at.deps.vault.revoke_lease(held.credential.lease_id)
-    await kept_until(at, job, item, lambda: "credential.confirmed" in at.types(job))
+    await kept_until(at, job, WILLING, item, lambda: "credential.confirmed" in at.types(job))
     assert renewed(at, job) == 0
     assert not at.shop.works(held)

@@ -48,9 +48,9 @@ def test_one_credential_that_cannot_be_ended_is_overdue_with_the_reason_until_it
     held = at.issue(job)
     at.shop.door.close()
 
-    assert not revoke_one(at.deps, job, held.credential.id, by="session").confirmed
+    assert not revoke_one(at.deps, job, held.credential.id, by="session", why="a test").confirmed
     assert at.types(job) == [], "the session tries again in a moment"
-    assert not revoke_one(at.deps, job, held.credential.id, by="person").confirmed
+    assert not revoke_one(at.deps, job, held.credential.id, by="person", why="a test").confirmed
 
     view = at.deps.store.credential(held.credential.id)
     assert view is not None
@@ -58,7 +58,7 @@ def test_one_credential_that_cannot_be_ended_is_overdue_with_the_reason_until_it
     assert str(held.credential.lease_id) in str(view.why)
     assert revocation_of(at, job) is RevocationState.NONE, "its job goes on"
     at.shop.door.open()
-    assert revoke_one(at.deps, job, held.credential.id, by="person").confirmed
+    assert revoke_one(at.deps, job, held.credential.id, by="person", why="a test").confirmed
     assert not at.shop.works(held)
     assert at.types(job) == ["credential.overdue", "credential.revoked", "credential.confirmed"]
     after = at.deps.store.credential(held.credential.id)

@@ -154,10 +154,10 @@ def test_what_only_time_can_end_is_revoked_first_and_expired_when_its_time_is_ov
 def test_one_credential_ends_while_its_job_goes_on(at: Desk) -> None:
     job = at.job()
     read, write = at.issue(job, 1), at.issue(job, 2)
-    assert revoke_one(at.deps, job, read.credential.id, by="person").confirmed
+    assert revoke_one(at.deps, job, read.credential.id, by="person", why="a test").confirmed
     assert [at.shop.works(item) for item in (read, write)] == [False, True]
     with pytest.raises(NotFound):
-        revoke_one(at.deps, at.job(), write.credential.id, by="person")
+        revoke_one(at.deps, at.job(), write.credential.id, by="person", why="a test")
     assert by_session(at, job, read, write).confirmed
 
 
@@ -168,7 +168,7 @@ def test_a_lease_that_was_forced_ends_nothing_and_is_not_taken_for_a_proof(at: D
     # What an administrator does to be rid of a lease: Vault forgets it, whatever the target says.
     at.shop.admin("POST", "sys/leases/revoke-force/database/creds/orders-read-acme")
     at.shop.door.open()
-    result = revoke_one(at.deps, job, forced.credential.id, by="person")
+    result = revoke_one(at.deps, job, forced.credential.id, by="person", why="a test")
     assert (result.confirmed, at.shop.works(forced)) == (False, True)
     assert any("a user of the job is left in" in why for why in result.failures)
     assert by_session(at, job, forced, other).confirmed

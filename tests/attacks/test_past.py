@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,8 +23,8 @@ def entry(kind: EventType, **data: Any) -> EntryView:
 class Endless:
     """A ledger that somebody floods while it is read."""
 
-    def ledger(self, *, job: str | None, after: int, limit: int) -> Page[EntryView]:
-        del job
+    def ledger(self, *, job: str | None, types: Iterable[EventType] = (), after: int, limit: int) -> Page[EntryView]:
+        del job, types
         assert limit == ENTRIES_AT_ONCE
         assert after < 2 * MOST_ENTRIES, "it is read for ever"
         return Page(items=(entry(EventType.APPROVAL_REJECTED),) * limit, next=str(after + limit))

@@ -45,9 +45,9 @@ def switch_off(nets: frozenset[str]) -> None:
         refuse(deps, job, by)
         return revoke_job(deps, job, by=by, **more)
 
-    def revoke_alone(deps: Deps, job: str, credential: str, *, by: str) -> revocation.RevocationResult:
+    def revoke_alone(deps: Deps, job: str, credential: str, *, by: str, **more: Any) -> revocation.RevocationResult:
         refuse(deps, job, by)
-        return revoke_one(deps, job, credential, by=by)
+        return revoke_one(deps, job, credential, by=by, **more)
 
     revocation.revoke, revocation.revoke_one = revoke, revoke_alone
 

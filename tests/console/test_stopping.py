@@ -73,7 +73,7 @@ async def test_a_credential_is_revoked_through_its_job(served: Served) -> None:
     now = datetime.now(UTC)
     served.store.record(
         [
-            event(EventType.CREDENTIAL_REVOKED, job, at=now, about=credential, credential=credential, by="person"),
+            event(EventType.CREDENTIAL_REVOKED, job, at=now, about=credential, credential=credential, by="person", why="it was taken away"),
             event(EventType.CREDENTIAL_CONFIRMED, job, at=now, about=credential, credential=credential, how="lease and accessor are gone"),
         ]
     )

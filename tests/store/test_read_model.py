@@ -193,7 +193,7 @@ def test_a_renewed_credential_ends_later(store: Store) -> None:
 
 def test_revoking_is_not_yet_revoked_and_revoked_is_not_yet_confirmed(store: Store) -> None:
     assert credential_after(store, revoking()).state == "revoking"
-    store.record([credential(EventType.CREDENTIAL_REVOKED, by="session", at=later(1))])
+    store.record([credential(EventType.CREDENTIAL_REVOKED, by="session", why=None, at=later(1))])
     assert _live(store) == ["revoked"]
     store.record([confirmed(at=later(2))])
     view = store.credential(part(JOB, "c"))
@@ -206,7 +206,7 @@ def test_revoking_is_not_yet_revoked_and_revoked_is_not_yet_confirmed(store: Sto
 @pytest.mark.parametrize(
     "late",
     [
-        credential(EventType.CREDENTIAL_REVOKED, by="sweep", at=later(9)),
+        credential(EventType.CREDENTIAL_REVOKED, by="sweep", why=None, at=later(9)),
         credential(EventType.CREDENTIAL_EXPIRED, why="its time ran out", at=later(9)),
         overdue(at=later(9)),
         revoking(at=later(9)),

@@ -1,0 +1,17 @@
+"""Credentials that a session holds on to, until something has happened to them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from activities.session import keeping
+from activities.session.issuing import Issuance, Issuer
+from tests.activities.shop import Desk
+
+
+async def kept_until(at: Desk, job: str, issuer: Issuer, item: Issuance, happened: Callable[[], bool]) -> None:
+    """Keep a credential as a session does until something has happened; fail where it does not in time."""
+    async with keeping.kept(at.deps, job, issuer, [item]), asyncio.timeout(15):
+        while not await asyncio.to_thread(happened):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.05)

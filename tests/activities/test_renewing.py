@@ -1,0 +1,234 @@
+"""Before each renewal everything is decided again, on real servers: who launched it, who approved it, and what the policies say now."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from activities.entries import ordered
+from activities.judging import digest_for
+from activities.past import past_of
+from activities.session import keeping, renewing
+from activities.session.issuing import Issuance, Issuer
+from activities.store.errors import StoreUnavailable
+from activities.vault import Issued, VaultUnavailable, remembered
+from activities.verification import VerifiedOrder, table, verify_order
+from justenough.approval import Answer, Ladder
+from justenough.events import EventType, event
+from justenough.ids import new_job_id, request_id
+from justenough.messages import Granted
+from justenough.statements import DecisionStatement, rfc3339, signable
+from tests.activities.conftest import EXAMPLE
+from tests.activities.holding import kept_until
+from tests.activities.shop import SPEC, Desk, Held, Shop, Someone, desk
+
+READ = SPEC
+WRITE: dict[str, Any] = {**SPEC, "access": [{"resource": "orders-db", "action": "write", "ttl": "10m", "reason": "Mend the order"}]}
+LEASE = 2
+"""Seconds; half of it passes before each renewal."""
+SIGNED_FOR = timedelta(seconds=30)
+
+
+@dataclass(frozen=True)
+class Running:
+    """One credential as a session holds it, and the two people behind it."""
+
+    at: Desk
+    job: str
+    issuer: Issuer
+    item: Issuance
+    launcher: Someone
+    approver: Someone
+
+    @property
+    def works(self) -> bool:
+        credential = self.item.credential
+        issued = Issued(lease_id=credential.lease_id, ttl=LEASE, fields=self.item.fields)
+        return self.at.shop.works(Held(credential, None, issued))  # type: ignore[arg-type]  # a login needs no token
+
+    def of(self, kind: EventType) -> list[dict[str, Any]]:
+        return [entry.data for entry in self.at.deps.store.ledger(job=self.job, types=[kind]).items]
+
+    def renewals(self) -> list[dict[str, Any]]:
+        return [data for data in self.of(EventType.ACCESS_DECIDED) if data["phase"] == "renewal"]
+
+    async def until(self, happened: Callable[[], bool]) -> None:
+        await kept_until(self.at, self.job, self.issuer, self.item, happened)
+
+    async def until_ended(self) -> str:
+        """Hold it until it is confirmed dead; return why it was ended."""
+        await self.until(lambda: bool(self.of(EventType.CREDENTIAL_CONFIRMED)))
+        assert not self.works
+        (revoked,) = self.of(EventType.CREDENTIAL_REVOKED)
+        (view,) = self.at.deps.store.credentials(job=self.job).items
+        assert (view.state, view.revoked_why) == ("confirmed", revoked["why"])
+        return str(revoked["why"])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    copy = tmp_path / "config"
+    shutil.copytree(EXAMPLE, copy, ignore=shutil.ignore_patterns("__pycache__", "data"))
+    return copy
+
+
+@pytest.fixture
+def at(shop: Shop, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    # Otherwise groups and keys are remembered for ten seconds.
+    monkeypatch.setattr(remembered, "REMEMBERED_SECONDS", 0)
+    monkeypatch.setattr(keeping, "TRY_AGAIN", 0.2)
+    made = desk(shop, f"sqlite:///{tmp_path / 'store.db'}", folder=folder)
+    yield made
+    made.deps.targets.close()
+    made.deps.vault.close()
+    made.deps.store.close()
+
+
+def running(at: Desk, spec: dict[str, Any] = READ, *, tier: int = 0) -> Running:
+    """Return a job's one credential, issued as sessions issue, to newcomers; its lease is cut short."""
+    deps, mark = at.deps, secrets.token_hex(4)
+    launcher, approver = at.shop.newcomer(f"launcher-{mark}", "ops"), at.shop.newcomer(f"approver-{mark}", "support-leads")
+    job = new_job_id("dev", now=deps.now())
+    order = launcher.order(job, {"expires_at": rfc3339(deps.now() + SIGNED_FOR)}, now=deps.now(), spec=spec)
+    verified = verify_order(deps, order, now=deps.now())
+    assert isinstance(verified, VerifiedOrder)
+    deps.store.record(ordered(deps, order, verified))
+    assert deps.store.claim(job, run="run", owner="owner", now=deps.now())
+    issuer = Issuer(deps, order, verified, past_of(deps.store, job), owner="owner")
+    answers = (approved(at, job, verified, approver, tier=tier),) if tier else ()
+    item = issuer.issue(Granted(id=request_id(job, 1), number=1, answers=answers))
+    assert item.credential.lease_id
+    short = replace(item, lease_seconds=deps.vault.renew_lease(item.credential.lease_id, LEASE))
+    held = Running(at, job, issuer, short, launcher, approver)
+    assert held.works
+    return held
+
+
+def approved(at: Desk, job: str, verified: VerifiedOrder, approver: Someone, *, tier: int) -> Answer:
+    """Return a person's approval of a job's one request, verified."""
+    access, now = verified.spec.access[0], at.deps.now()
+    digest = digest_for(at.deps, verified, access, bundle=None, tier=tier)
+    about: dict[str, Any] = {"request": request_id(job, 1), "digest": digest, "ttl": access.ttl, "action": access.action}
+    times: dict[str, Any] = {"issued_at": now, "expires_at": now + SIGNED_FOR}
+    statement = DecisionStatement(job=job, decision="approve", reason="it is needed", person=approver.id, **about, **times)
+    ladder = Ladder(**about, requester=verified.person.id, needed=tier, current=tier, respond_by=now)
+    answer = table(at.deps, now=now).answer(job, ladder, approver.sign(signable(statement)))
+    assert isinstance(answer, Answer)
+    return answer
+
+
+async def test_a_launcher_who_leaves_their_group_loses_what_their_job_holds_at_the_next_decision(at: Desk) -> None:
+    job = running(at)
+    at.shop.leave(job.launcher, "ops")
+    why = await job.until_ended()
+    assert why == f"its order does not hold any more: {job.launcher.name} is in none of the groups that may launch (ops)"
+    assert job.of(EventType.CREDENTIAL_RENEWED) == []
+
+
+async def test_an_approver_who_leaves_their_group_takes_their_approval_along(at: Desk) -> None:
+    job = running(at, WRITE, tier=1)
+    at.shop.leave(job.approver, "support-leads")
+    name = job.approver.name
+    assert await job.until_ended() == (
+        f"its approvals make no quorum at tier 1 any more ({name}: {name} is in no group that answers requests)"
+    )
+
+
+async def test_an_approval_that_was_withdrawn_ends_what_was_issued_on_it(at: Desk) -> None:
+    job = running(at, WRITE, tier=1)
+    told = {"person": job.approver.id, "name": job.approver.name, "reason": "a mistake", "signed": {}, "verdict": "withdrawn"}
+    request = request_id(job.job, 1)
+    at.deps.store.record([event(EventType.APPROVAL_WITHDRAWN, job.job, at=at.deps.now(), about=request, request=request, **told)])
+    assert await job.until_ended() == f"its approval was taken back by {job.approver.name}"
+
+
+async def test_a_policy_edited_on_disk_ends_what_it_forbids_and_the_decision_is_recorded(at: Desk, folder: Path) -> None:
+    job = running(at)
+    more = '\n// Nothing is read any more.\n@id("closed")\nforbid (principal, action == Action::"read", resource);\n'
+    with (folder / "policies" / "reads.cedar").open("a") as file:
+        file.write(more)
+    assert await job.until_ended() == "policy denies it now (closed)"
+    (decided,) = job.renewals()
+    assert (decided["outcome"], decided["policies"], decided["facts"]["phase"]) == ("denied", ["closed"], "renewal")
+    assert decided["facts"]["held"] == ["orders-db:read"]
+
+
+async def test_a_tier_that_policy_asks_for_only_now_was_not_asked(at: Desk, folder: Path) -> None:
+    job = running(at)
+    reads = folder / "policies" / "reads.cedar"
+    reads.write_text(
+        reads.read_text().replace("resource.sensitivity <= 2 };", "resource.sensitivity <= 2 && context.approved_tier >= 1 };")
+    )
+    assert "policy asks for tier 1 now (read-up-to-confidential), and it was issued at tier 0" in await job.until_ended()
+
+
+async def test_what_stays_as_it_was_is_renewed_and_only_what_changes_is_recorded(at: Desk, folder: Path) -> None:
+    # Its order and the approval are over by now: they needed only to hold when they were counted.
+    job = running(at, WRITE, tier=1)
+    at.clock.ahead = 10 * SIGNED_FOR
+    await job.until(lambda: len(job.of(EventType.CREDENTIAL_RENEWED)) >= 2)
+    assert (job.works, job.renewals()) == (True, [])
+    writes = folder / "policies" / "writes.cedar"
+    before = writes.read_text()
+    writes.write_text(before.replace("write-at-tier-1", "renamed"))
+    await job.until(lambda: len(job.renewals()) == 1)
+    writes.write_text(before)
+    await job.until(lambda: len(job.renewals()) == 2)
+    assert [(data["outcome"], data["tier"], data["policies"]) for data in job.renewals()] == [
+        ("needs_approval", 1, ["renamed"]),
+        ("needs_approval", 1, ["write-at-tier-1"]),
+    ]
+    assert (job.works, job.of(EventType.CREDENTIAL_REVOKED)) == (True, [])
+
+
+@pytest.mark.parametrize("away", ["vault", "store"])
+async def test_a_server_that_does_not_answer_is_no_denial(at: Desk, monkeypatch: pytest.MonkeyPatch, away: str) -> None:
+    job = running(at, WRITE, tier=1)
+    where: Any
+    where, method, error = {
+        "vault": (at.deps.vault, "person", VaultUnavailable("nobody answers")),
+        "store": (renewing, "taken_back_by", StoreUnavailable("nobody answers")),
+    }[away]
+    real, tries = getattr(where, method), 0
+
+    def unsure(*args: Any, **options: Any) -> Any:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise error
+        return real(*args, **options)
+
+    monkeypatch.setattr(where, method, unsure)
+    await job.until(lambda: bool(job.of(EventType.CREDENTIAL_RENEWED)))
+    assert tries > 1
+    assert (job.works, job.of(EventType.CREDENTIAL_REVOKED)) == (True, [])
+
+
+def test_a_decision_costs_three_calls_of_vault_for_each_person_and_none_for_those_that_it_knows_of(
+    at: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, calls = running(at, WRITE, tier=1), 0
+    real = at.deps.vault.own
+
+    def counted(*args: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return real(*args, **options)
+
+    monkeypatch.setattr(at.deps.vault, "own", counted)
+    assert job.issuer.no_longer(job.item) is None
+    # Entity, group and key of the launcher and of the approver.
+    assert calls == 6
+    monkeypatch.setattr(remembered, "REMEMBERED_SECONDS", 10.0)
+    job.issuer.no_longer(job.item)
+    calls = 0
+    assert job.issuer.no_longer(job.item) is None
+    # Whether a person is enabled is never remembered.
+    assert calls == 2
