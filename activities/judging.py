@@ -11,7 +11,7 @@ from justenough.access import Decision, Held
 from justenough.answering import Refused
 from justenough.approval import Grant
 from justenough.catalog import problems_of, resolved_issue
-from justenough.facts import AccessContext, Facts, JobFacts, Phase
+from justenough.facts import AccessContext, Clock, Facts, JobFacts, Phase
 from justenough.messages import JobInput
 from justenough.model import duration_text
 from justenough.spec import Access
@@ -26,7 +26,8 @@ def answered(
     """Return what policy says of one request now, and what it was asked."""
     current = deps.config.current()
     facts = JobFacts(id=job, spec=verified.spec, requester=verified.person.id, requester_groups=verified.person.groups)
-    context = AccessContext(phase=phase, ttl_seconds=access.ttl, reason=access.reason, held=held, break_glass=break_glass)
+    clock = Clock.at(deps.now())
+    context = AccessContext(phase=phase, ttl_seconds=access.ttl, reason=access.reason, clock=clock, held=held, break_glass=break_glass)
     resource = current.catalog.resources[access.resource]
     decision = current.policies.decide(facts, access.resource, resource, access.action, context=context, top=current.tiers.top)
     return decision, Facts.of(facts, access.resource, resource, access.action, context)

@@ -17,7 +17,7 @@ from bench.figures import Figure, p50
 from justenough.access import Action, Sensitivity
 from justenough.catalog import Catalog, Resource
 from justenough.events import Event, EventType, event
-from justenough.facts import Facts
+from justenough.facts import Clock, Facts
 from justenough.ids import request_id
 from justenough.policy import AccessContext, JobFacts, PolicySet
 from justenough.replay import READS, Replay, replayed
@@ -49,7 +49,7 @@ def deciding(*, quick: bool) -> Figure:
     """Time decisions, tier search included, on a set of 200 policies."""
     policies = _policies()
     job = JobFacts(id=JOB, spec=checked_spec(SPEC, {}), requester="someone", requester_groups=frozenset({"ops"}))
-    context = AccessContext(phase="start", ttl_seconds=600, reason="It is measured")
+    context = AccessContext(phase="start", ttl_seconds=600, reason="It is measured", clock=Clock.at(MOMENT))
     asked = [(name, action) for name in NAMES for action in Action]
     resource = _resource()
 
@@ -149,7 +149,7 @@ def _decided(job: str, policies: PolicySet, resource: Resource) -> Iterator[Even
         }
         about |= {"title": "Somewhere", "sensitivity": "confidential", "revocable": "now"}
         yield event(EventType.ACCESS_REQUESTED, job, at=MOMENT, about=request, request=request, **about)
-        context = AccessContext(phase="start", ttl_seconds=ttl, reason="It is measured")
+        context = AccessContext(phase="start", ttl_seconds=ttl, reason="It is measured", clock=Clock.at(MOMENT))
         decision = policies.decide(facts, name, resource, action, context=context)
         asked = Facts.of(facts, name, resource, action, context)
         yield decided_event(job, request, decision, "sha256:" + "0" * 64, facts=asked, phase="start", at=MOMENT)

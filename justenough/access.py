@@ -95,6 +95,8 @@ class Held(Message):
     """Live now, each as `resource:action`."""
     touched: Sensitivity = Sensitivity.PUBLIC
     touched_resources: frozenset[str] = frozenset()
+    issued_count: int = 0
+    """Credentials issued so far, whatever became of them."""
 
     def issued(self, resource: str, action: Action, sensitivity: Sensitivity) -> Self:
         """Return what is held and touched once a credential has been issued."""
@@ -103,6 +105,7 @@ class Held(Message):
                 "held": self.held | {f"{resource}:{action}"},
                 "touched": max(self.touched, sensitivity),
                 "touched_resources": self.touched_resources | {resource},
+                "issued_count": self.issued_count + 1,
             }
         )
 

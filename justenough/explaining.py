@@ -12,11 +12,11 @@ from dataclasses import replace
 from justenough.access import Decision, Held
 from justenough.approval import Tiers
 from justenough.catalog import problems_of
-from justenough.facts import JobFacts
+from justenough.facts import Clock, JobFacts
 from justenough.model import Message
 from justenough.policy import DEFAULT_DENY, NO_POLICIES, PolicySet
 from justenough.rehearsal import Rules, Step, rehearsed
-from justenough.variations import Varied, compared, switched, touching, varied
+from justenough.variations import Varied, compared, counted, switched, touching, varied
 from justenough.weighing import Weighed
 
 
@@ -79,20 +79,25 @@ class Explained(Message):
     environment: str
     requester: str
     requester_groups: tuple[str, ...]
+    hour: int
+    """UTC, as is the next."""
+    weekday: int
     policy_digest: str
     problems: tuple[str, ...]
     """What else stands against launching it: a ttl over the maximum, another environment than the resource's, a scope that is missing."""
     requests: tuple[RequestExplained, ...]
 
 
-def explained(rules: Rules, tiers: Tiers, job: JobFacts, *, break_glass: bool = False) -> Explained:
+def explained(rules: Rules, tiers: Tiers, job: JobFacts, *, clock: Clock, break_glass: bool = False) -> Explained:
     """Return why each request of a job's spec is decided as it is. Each resource and action must be in the catalog."""
-    steps = tuple(rehearsed(rules, job, break_glass=break_glass))
+    steps = tuple(rehearsed(rules, job, clock=clock, break_glass=break_glass))
     return Explained(
         name=job.spec.name,
         environment=job.spec.environment,
         requester=job.requester,
         requester_groups=tuple(sorted(job.requester_groups)),
+        hour=clock.hour,
+        weekday=clock.weekday,
         policy_digest=rules.policies.digest,
         problems=tuple(map(str, problems_of(job.spec, rules.catalog))),
         requests=tuple(_request(rules, tiers, job, step, steps) for step in steps),
@@ -188,6 +193,7 @@ def _fact_changes(rules: Rules, job: JobFacts, step: Step) -> Iterator[Change]:
     tries = [
         *varied(job, step.context, compared(left), max_ttl=resource.actions[access.action].max_ttl, environments=environments),
         *touching(job, step.context, compared(left)),
+        *counted(job, step.context, compared(left)),
         *switched(job, step.context, looks_at),
     ]
     results = [(one, rules.decided(one.job, access, one.context)) for one in tries]

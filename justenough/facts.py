@@ -6,8 +6,10 @@ The folder's schema must declare exactly this shape; `shape_problems` says where
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Literal, Self
 
 import cedarpy
@@ -18,7 +20,7 @@ from justenough.errors import Problem
 from justenough.model import Message
 from justenough.spec import JobSpec, Run
 
-OPTIONAL_CONTEXT = ("touched_external",)
+OPTIONAL_CONTEXT = ("touched_external", "held_actions", "issued_count", "hour", "weekday")
 """Ours beyond CONTRACT.md: a schema may leave them out."""
 AGENT = ("name", "version", "model", "owner")
 
@@ -38,12 +40,33 @@ class JobFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Clock:
+    """What the clock says in UTC, as far as policies ask it."""
+
+    hour: int
+    """0 to 23."""
+    weekday: int
+    """1 Monday to 7 Sunday, as in ISO 8601."""
+
+    @classmethod
+    def at(cls, now: datetime) -> Self:
+        """Return what it says at a moment."""
+        there = now.astimezone(UTC)
+        return cls(there.hour, there.isoweekday())
+
+
+ORDINARY = Clock(hour=12, weekday=3)
+"""A Wednesday's noon: when it is where nobody says, in tables and checks."""
+
+
+@dataclass(frozen=True, slots=True)
 class AccessContext:
     """The circumstances of one request."""
 
     phase: Phase
     ttl_seconds: int
     reason: str
+    clock: Clock
     held: Held = field(default_factory=Held)
     break_glass: bool = False
 
@@ -65,6 +88,10 @@ class Facts(Message):
     held: tuple[str, ...] = ()
     touched: Sensitivity = Sensitivity.PUBLIC
     touched_resources: tuple[str, ...] = ()
+    issued_count: int
+    hour: int
+    """UTC, as is the next."""
+    weekday: int
     break_glass: bool = False
 
     @classmethod
@@ -83,13 +110,21 @@ class Facts(Message):
             held=tuple(sorted(context.held.held)),
             touched=context.held.touched,
             touched_resources=tuple(sorted(context.held.touched_resources)),
+            issued_count=context.held.issued_count,
+            hour=context.clock.hour,
+            weekday=context.clock.weekday,
             break_glass=context.break_glass,
         )
 
     def context(self, reason: str) -> AccessContext:
         """Return the circumstances as policy is asked about them."""
-        held = Held(held=frozenset(self.held), touched=self.touched, touched_resources=frozenset(self.touched_resources))
-        return AccessContext(self.phase, self.ttl, reason, held, self.break_glass)
+        held = Held(
+            held=frozenset(self.held),
+            touched=self.touched,
+            touched_resources=frozenset(self.touched_resources),
+            issued_count=self.issued_count,
+        )
+        return AccessContext(self.phase, self.ttl, reason, Clock(self.hour, self.weekday), held, self.break_glass)
 
 
 def job_attributes(job: JobFacts) -> Attributes:
@@ -127,9 +162,13 @@ def context_attributes(context: AccessContext, external: frozenset[str], *, tier
         "ttl_seconds": context.ttl_seconds,
         "reason": context.reason,
         "held": sorted(held.held),
+        "held_actions": sorted({item.rpartition(":")[2] for item in held.held}),
+        "issued_count": held.issued_count,
         "touched": int(held.touched),
         "touched_resources": sorted(names),
         "touched_external": not external.isdisjoint(names),
+        "hour": context.clock.hour,
+        "weekday": context.clock.weekday,
         "break_glass": context.break_glass,
     }
 
@@ -157,7 +196,8 @@ def shape_problems(schema: cedarpy.Schema, text: str, *, file: str) -> Iterator[
             cedarpy.Entities.from_json_str(f"[{entity_json(kind, 'a', attributes)}]", schema)
         except ValueError:
             yield Problem(file, f"entity {kind} must have exactly the attributes of docs/policies.md: {', '.join(attributes)}")
-    told = {name: value for name, value in context_attributes(context, frozenset()).items() if name in text or name not in OPTIONAL_CONTEXT}
+    left_out = {name for name in OPTIONAL_CONTEXT if not _declares(text, name)}
+    told = {name: value for name, value in context_attributes(context, frozenset()).items() if name not in left_out}
     nothing = cedarpy.PolicySet.from_str("")
     for action in Action:
         answer = cedarpy.is_authorized(asked("a", "a", action, json.dumps(told)), nothing, [], schema)
@@ -170,7 +210,12 @@ def _sample() -> tuple[JobFacts, Resource, AccessContext]:
     spec = JobSpec(name="a", task="a", environment="a", run=Run(command=("a",)), labels={"a": "b"}, data_scope={"a": "b"})
     resource = Resource.model_construct(title="a", environment="a", sensitivity=Sensitivity.PUBLIC, external=False, owner="a", actions={})
     held = Held(held=frozenset({"a:read"}), touched_resources=frozenset({"a"}))
-    return JobFacts("a", spec, "a", frozenset({"a"})), resource, AccessContext("start", 1, "a", held)
+    return JobFacts("a", spec, "a", frozenset({"a"})), resource, AccessContext("start", 1, "a", ORDINARY, held)
+
+
+def _declares(schema: str, name: str) -> bool:
+    """Whether a schema speaks of an attribute, outside its comments."""
+    return re.search(rf'\b{name}"?\s*\??\s*:', re.sub(r"//.*", "", schema)) is not None
 
 
 def _pairs(values: Mapping[str, str]) -> list[str]:

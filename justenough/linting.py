@@ -12,12 +12,12 @@ from enum import StrEnum
 from itertools import islice
 
 from justenough.access import Action
-from justenough.facts import AccessContext, JobFacts
+from justenough.facts import ORDINARY, AccessContext, JobFacts
 from justenough.model import Message
 from justenough.rehearsal import Rules
 from justenough.resources import Resource
 from justenough.spec import Access, JobSpec, Run
-from justenough.variations import Varied, compared, switched, touching, varied
+from justenough.variations import Varied, compared, counted, switched, touching, varied
 from justenough.weighing import TOP, Remainder
 
 TRIES = 500
@@ -146,11 +146,12 @@ def _tried(rules: Rules, asked: _Asked, groups: frozenset[str]) -> Iterator[tupl
     literals, longest = compared(left), asked.resource.actions[asked.action].max_ttl
     looks_at = rules.policies.looks_at(asked.name, asked.resource, asked.action)
     spec = JobSpec(name="job", task="-", environment=asked.resource.environment, run=Run(command=("true",)))
-    plain = Varied("", "", JobFacts("check", spec, "", groups), AccessContext("start", longest, "-"))
+    plain = Varied("", "", JobFacts("check", spec, "", groups), AccessContext("start", longest, "-", ORDINARY))
 
     def others(one: Varied) -> Iterator[Varied]:
         yield from varied(one.job, one.context, literals, max_ttl=longest)
         yield from touching(one.job, one.context, literals)
+        yield from counted(one.job, one.context, literals)
         yield from switched(one.job, one.context, looks_at)
 
     def every() -> Iterator[tuple[Varied, str]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from justenough.access import Action, Decision, Held
 from justenough.catalog import Catalog, Resource
-from justenough.facts import AccessContext, JobFacts, Phase
+from justenough.facts import AccessContext, Clock, JobFacts, Phase
 from justenough.policy import TOP, PolicySet
 from justenough.spec import Access
 from justenough.weighing import Weighed
@@ -48,11 +48,11 @@ class Step:
     decision: Decision
 
 
-def rehearsed(rules: Rules, job: JobFacts, *, phase: Phase = "start", break_glass: bool = False) -> Iterator[Step]:
+def rehearsed(rules: Rules, job: JobFacts, *, clock: Clock, phase: Phase = "start", break_glass: bool = False) -> Iterator[Step]:
     """Yield the decision of each request in the order of the spec, which was checked against the catalog."""
     held = Held()
     for number, access in enumerate(job.spec.access, start=1):
-        context = AccessContext(phase, access.ttl, access.reason, held, break_glass)
+        context = AccessContext(phase, access.ttl, access.reason, clock, held, break_glass)
         decision = rules.decided(job, access, context)
         yield Step(number, access, context, decision)
         if decision.outcome != "denied":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from pydantic import ValidationError
@@ -16,7 +17,7 @@ from justenough.access import Action, Decision, Held, Sensitivity
 from justenough.catalog import Catalog, Resource
 from justenough.errors import InvalidInput
 from justenough.events import EventType
-from justenough.facts import Facts, JobFacts, Phase
+from justenough.facts import Clock, Facts, JobFacts, Phase
 from justenough.folding import ANY
 from justenough.policy import TOP, PolicySet
 from justenough.replayed import Replayed, ReplayReport, Said, Tally, verdict
@@ -105,7 +106,7 @@ class Replay:
     def _again(self, entry: Entry, job: _Job) -> Replayed:
         data = entry["data"]
         then = Said(**{name: data[name] for name in Said.model_fields})
-        facts, lacks = _facts(data, job)
+        facts, lacks = _facts(entry, job)
         if data["phase"] == "start" and then.outcome != "denied" and facts is not None:
             job.planned = job.planned.issued(facts.resource, facts.action, facts.sensitivity)
         told = {"position": entry["position"], "at": str(entry["at"]), "job": entry["job"], "job_name": job.name, "then": then}
@@ -155,16 +156,32 @@ def replayed(entries: Iterable[Entry], replay: Replay, *, since: str, digest: st
     return tally.report()
 
 
-def _facts(data: Entry, job: _Job) -> tuple[Facts | None, tuple[str, ...]]:
+def _facts(entry: Entry, job: _Job) -> tuple[Facts | None, tuple[str, ...]]:
     """Return what a decision was made from, and what of it was not recorded with it; None where its request was not either."""
+    recorded = entry["data"].get("facts")
+    facts = _valid(recorded)
+    if facts is not None:
+        return facts, ()
+    held = job.planned if entry["data"]["phase"] == "start" else job.held
+    clock = Clock.at(datetime.fromisoformat(str(entry["at"])))
+    # Recorded later than the rest: of entries of before, it follows from the entries themselves.
+    since = {"issued_count": held.issued_count, "hour": clock.hour, "weekday": clock.weekday}
+    facts = _valid({**since, **recorded}) if isinstance(recorded, Mapping) else None
+    return (facts, ()) if facts is not None else _gathered(entry["data"], job, held, since)
+
+
+def _valid(recorded: Any) -> Facts | None:
     try:
-        return Facts.model_validate(data.get("facts")), ()
+        return Facts.model_validate(recorded)
     except ValidationError:
-        pass
+        return None
+
+
+def _gathered(data: Entry, job: _Job, held: Held, since: Mapping[str, Any]) -> tuple[Facts | None, tuple[str, ...]]:
+    """Return what the entries before a decision tell of what it was made from, where no facts were recorded with it."""
     asked = job.requests.get(data["request"])
     if asked is None:
         return None, ("request",)
-    held = job.planned if data["phase"] == "start" else job.held
     facts = Facts(
         resource=asked["resource"],
         action=Action(asked["action"]),
@@ -178,6 +195,7 @@ def _facts(data: Entry, job: _Job) -> tuple[Facts | None, tuple[str, ...]]:
         held=tuple(held.held),
         touched=held.touched,
         touched_resources=tuple(held.touched_resources),
+        **since,
     )
     return facts, ("facts", "requester_groups")
 

@@ -16,7 +16,7 @@ from justenough.approval import TOP
 from justenough.catalog import problems_of
 from justenough.documents import check_json, read_yaml, validated
 from justenough.errors import InvalidInput, Problem
-from justenough.facts import AccessContext, JobFacts, Phase
+from justenough.facts import ORDINARY, AccessContext, Clock, JobFacts, Phase
 from justenough.model import Duration, Message, Model
 from justenough.placeholders import did_you_mean
 from justenough.rehearsal import Rules, outcome_text, rehearsed
@@ -37,6 +37,8 @@ Outcome = Annotated[str, AfterValidator(_outcome)]
 Asked = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,63}:(read|write|admin)$")]
 """`orders-db:read`."""
 By = tuple[Annotated[str, StringConstraints(max_length=100)], ...]
+Hour = Annotated[int, Field(ge=0, le=23)]
+Weekday = Annotated[int, Field(ge=1, le=7)]
 
 
 class Asking(Model):
@@ -70,6 +72,12 @@ class Case(Model):
     """What the job was issued before, in this order."""
     returned: tuple[Asked, ...] = ()
     """What of that has ended since; it stays touched."""
+    issued_count: Annotated[int, Field(ge=0)] | None = None
+    """Credentials issued before; left out: as many as `after` has."""
+    hour: Hour = ORDINARY.hour
+    """UTC."""
+    weekday: Weekday = ORDINARY.weekday
+    """1 Monday to 7 Sunday, UTC."""
     break_glass: bool = False
 
 
@@ -83,6 +91,8 @@ class SpecCase(Model):
     params: Mapping[str, str] = Field(default_factory=dict)
     requester: Annotated[str, StringConstraints(max_length=64)] = ""
     groups: tuple[Name, ...] | None = None
+    hour: Hour = ORDINARY.hour
+    weekday: Weekday = ORDINARY.weekday
     break_glass: bool = False
 
 
@@ -173,7 +183,9 @@ def run_spec(name: str, number: int, case: SpecCase, raw: Any, rules: Rules, lau
     """Yield what comes of each request of a spec without problems."""
     groups = launch.groups if case.groups is None else frozenset(case.groups)
     job = JobFacts("test", checked_spec(raw, case.params), case.requester, groups)
-    for index, (step, expected) in enumerate(zip(rehearsed(rules, job, break_glass=case.break_glass), case.expect, strict=True)):
+    for index, (step, expected) in enumerate(
+        zip(rehearsed(rules, job, clock=Clock(case.hour, case.weekday), break_glass=case.break_glass), case.expect, strict=True)
+    ):
         ask = f"{step.access.resource}:{step.access.action}"
         yield _result(name, f"specs[{number}].expect[{index}]", case.name or case.spec, ask, Said(outcome=expected), step.decision)
 
@@ -185,6 +197,8 @@ def _decided(case: Case, rules: Rules, launch: Launch) -> Decision:
         held = rules.after(held, *_split(one))
     for one in case.returned:
         held = held.returned(*_split(one))
+    if case.issued_count is not None:
+        held = held.model_copy(update={"issued_count": case.issued_count})
     asking = case.job
     spec = JobSpec(
         name=asking.name,
@@ -197,7 +211,8 @@ def _decided(case: Case, rules: Rules, launch: Launch) -> Decision:
     )
     job = JobFacts("test", spec, case.requester, launch.groups if case.groups is None else frozenset(case.groups))
     access = Access(resource=resource, action=action, ttl=case.ttl, reason=case.reason)
-    return rules.decided(job, access, AccessContext(case.phase, case.ttl, case.reason, held, case.break_glass))
+    context = AccessContext(case.phase, case.ttl, case.reason, Clock(case.hour, case.weekday), held, case.break_glass)
+    return rules.decided(job, access, context)
 
 
 def _result(table: str, where: str, name: str, ask: str, expected: Said, decision: Decision) -> CaseResult:

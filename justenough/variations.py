@@ -20,6 +20,8 @@ Attribute = tuple[str, ...]
 """`("context", "ttl_seconds")`, `("principal", "agent", "name")`."""
 Compared = Mapping[Attribute, frozenset[str | int]]
 PHASES: tuple[Phase, ...] = ("start", "runtime", "renewal")
+COUNTED = {"hour": range(24), "weekday": range(1, 8), "issued_count": range(1000)}
+"""What the context counts beside the ttl, and the values that are tried."""
 NOBODY = Agent.model_construct(name="", version="", model="", owner="")
 
 
@@ -78,14 +80,23 @@ def varied(
 
 def touching(job: JobFacts, context: AccessContext, literals: Compared) -> Iterator[Varied]:
     """Yield the request of a job that had touched more or less sensitive data, or holds something else, where policies compare these."""
-    held, limits = context.held, [limit for limit in literals.get(("context", "touched"), ()) if isinstance(limit, int)]
-    levels = {near for limit in limits for near in (limit - 1, limit, limit + 1)} & set(Sensitivity) - {held.touched}
-    for level in map(Sensitivity, sorted(levels)):
+    held = context.held
+    levels = _around(literals.get(("context", "touched"), ()), besides=held.touched)
+    for level in (Sensitivity(level) for level in levels if level in set(Sensitivity)):
         now = held.model_copy(update={"touched": level})
         yield Varied("touched", level.name.lower(), job, replace(context, held=now), level - held.touched)
     for one in _texts(literals, "context", "held"):
         live = held.held ^ {one}
         yield Varied("held", _toggled(one, now=live), job, replace(context, held=held.model_copy(update={"held": live})))
+
+
+def counted(job: JobFacts, context: AccessContext, literals: Compared) -> Iterator[Varied]:
+    """Yield the request at other hours and days, and of a job that was issued more or less, next to what policies compare these with."""
+    now = {"hour": context.clock.hour, "weekday": context.clock.weekday, "issued_count": context.held.issued_count}
+    for name, possible in COUNTED.items():
+        for value in _around(literals.get(("context", name), ()), besides=now[name]):
+            if value in possible:
+                yield Varied(name, str(value), job, _counting(context, name, value), value - now[name])
 
 
 def switched(job: JobFacts, context: AccessContext, looks_at: frozenset[tuple[str, str]]) -> Iterator[Varied]:
@@ -98,12 +109,20 @@ def switched(job: JobFacts, context: AccessContext, looks_at: frozenset[tuple[st
 
 
 def _ttls(job: JobFacts, context: AccessContext, literals: Compared, *, max_ttl: int) -> Iterator[Varied]:
-    around = {
-        near for limit in literals.get(("context", "ttl_seconds"), ()) if isinstance(limit, int) for near in (limit - 1, limit, limit + 1)
-    }
-    for seconds in sorted(around - {context.ttl_seconds}):
+    for seconds in _around(literals.get(("context", "ttl_seconds"), ()), besides=context.ttl_seconds):
         if 0 < seconds <= max_ttl:
             yield Varied("ttl", duration_text(seconds), job, replace(context, ttl_seconds=seconds), seconds - context.ttl_seconds)
+
+
+def _around(limits: Iterable[str | int], *, besides: int) -> list[int]:
+    """Return each number that something is compared with and its neighbours, without what it is."""
+    return sorted({near for limit in limits if isinstance(limit, int) for near in (limit - 1, limit, limit + 1)} - {besides})
+
+
+def _counting(context: AccessContext, name: str, value: int) -> AccessContext:
+    if name == "issued_count":
+        return replace(context, held=context.held.model_copy(update={name: value}))
+    return replace(context, clock=replace(context.clock, **{name: value}))
 
 
 def _pair(job: JobFacts, context: AccessContext, attribute: str, pair: str) -> Iterator[Varied]:

@@ -21,6 +21,7 @@ from justenough.approval import Person
 from justenough.catalog import problems_of, problems_of_draft
 from justenough.documents import MAX_BYTES, path_of
 from justenough.errors import Conflict, Forbidden, GiveUp, InvalidInput, Problem
+from justenough.facts import Clock
 from justenough.ids import installation_of
 from justenough.messages import JobInput
 from justenough.policy import JobFacts
@@ -61,7 +62,7 @@ def rehearsed(deps: Deps, person: Person, body: NewJob) -> DryRun:
     spec = _checked(deps, body)
     current = deps.config.current()
     facts = JobFacts(id=body.id or "dry-run", spec=spec, requester=person.id, requester_groups=person.groups)
-    steps = steps_of(Rules(current.policies, current.catalog, current.tiers.top), facts)
+    steps = steps_of(Rules(current.policies, current.catalog, current.tiers.top), facts, clock=Clock.at(deps.now()))
     return DryRun(requests=tuple(_dry(step.access, step.decision) for step in steps))
 
 

@@ -26,10 +26,15 @@ def moment_of(option: str, text: str, *, now: datetime) -> datetime:
         pass
     except OverflowError:
         raise Failure(f"{option}: {text} ago is before all times", code=Exit.USAGE) from None
+    return time_of(option, text, or_else="neither like 24h or 7d nor")
+
+
+def time_of(option: str, text: str, *, or_else: str = "not") -> datetime:
+    """Return the moment that a date or a time says, UTC where it names no zone. Raises Failure."""
     try:
         found = datetime.fromisoformat(text)
     except ValueError as error:
-        raise Failure(f"{option}: {text!r} is neither like 24h or 7d nor a date or time like 2026-01-31", code=Exit.USAGE) from error
+        raise Failure(f"{option}: {text!r} is {or_else} a date or time like 2026-01-31 or 2026-01-31T18:30", code=Exit.USAGE) from error
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 

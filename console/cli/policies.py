@@ -18,7 +18,7 @@ from console.cli.failures import Exit, Failure
 from console.cli.ledger import PAGE
 from console.cli.options import command, group
 from console.cli.output import emit, note
-from console.cli.periods import moment_of
+from console.cli.periods import moment_of, time_of
 from console.cli.running import content, pairs_of
 from justenough.errors import InvalidInput, Problem
 
@@ -61,12 +61,15 @@ def explain(
         typer.Option("--group", metavar="NAME", help="A group of who launches it; default: all that may.", show_default=False),
     ] = None,
     requester: Annotated[str, typer.Option("--requester", metavar="ID", help="The Vault entity id of who launches it.")] = "",
+    at: Annotated[
+        str | None, typer.Option("--at", metavar="TIME", help="When it would be launched, UTC; default: now.", show_default=False)
+    ] = None,
     break_glass: Annotated[bool, typer.Option("--break-glass", help="As if an emergency was declared.")] = False,
     config: Config = None,
 ) -> None:
     """Say of each request of a spec what policy decides, by which policies, and what would change it. Asks no server."""
     from justenough.explaining import explained  # noqa: PLC0415 - loads the policy engine
-    from justenough.facts import JobFacts  # noqa: PLC0415 - the same
+    from justenough.facts import Clock, JobFacts  # noqa: PLC0415 - the same
     from justenough.spec import checked_spec, read_spec  # noqa: PLC0415 - the same
 
     found = checked(config or config_folder())
@@ -77,7 +80,8 @@ def explain(
     _must_be_there(spec, asked, found)
     groups = frozenset(found.tiers.roles.launch if group_ is None else group_)
     job = JobFacts("explain", asked, requester, groups)
-    result = _json(explained(_rules(found), found.tiers, job, break_glass=break_glass))
+    clock = Clock.at(time_of("--at", at) if at else datetime.now(UTC))
+    result = _json(explained(_rules(found), found.tiers, job, clock=clock, break_glass=break_glass))
     emit(result, table=reporting.explained, names=lambda told: (f"{one['resource']}:{one['action']}" for one in told["requests"]))
 
 

@@ -10,6 +10,8 @@ from console.cli.output import Json, coloured, fields, joined, rows
 from console.cli.telling import duration
 from console.cli.text import moment, plain
 
+WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+
 
 def check(found: Json) -> None:
     """Tell what a check found."""
@@ -22,7 +24,8 @@ def check(found: Json) -> None:
 def explained(told: Json) -> None:
     """Tell why each request is decided as it is."""
     groups = joined(told["requester_groups"]) or "no group"
-    _say(0, f"{told['name']} in {told['environment']}, launched by a member of: {groups}")
+    when = f"at {told['hour']} h UTC on a {WEEKDAYS[told['weekday'] - 1]}"
+    _say(0, f"{told['name']} in {told['environment']}, launched {when} by a member of: {groups}")
     for problem in told["problems"]:
         _say(0, f"It would be refused: {problem}")
     for request in told["requests"]:

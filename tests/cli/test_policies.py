@@ -15,6 +15,7 @@ from tests.cli.conftest import ROOT, Cli, spec
 from tests.people import Human
 
 SHOP = ROOT / "examples" / "shop"
+EXAMPLES = ROOT / "examples" / "policies"
 EXPORT = SHOP / "jobs" / "export-customers.yaml"
 READ = {"resource": "orders-db", "action": "read", "ttl": "5m", "reason": "Look an order up"}
 WRITE = {"resource": "refunds-db", "action": "write", "ttl": "5m", "reason": "Write a refund"}
@@ -121,6 +122,51 @@ def test_the_shops_tables_hold(alone: Cli) -> None:
 
     assert (found["failed"], found["passed"]) == (0, len(found["cases"]))
     assert alone.run("policy", "test", SHOP).stdout.splitlines() == [f"{found['passed']} passed, 0 failed"]
+
+
+def test_the_examples_are_sound_and_their_tables_show_each_rule_allowing_and_refusing(alone: Cli) -> None:
+    checked = alone.json("policy", "check", EXAMPLES)
+    tested = alone.json("policy", "test", EXAMPLES)
+
+    assert (checked["findings"], tested["failed"]) == ([], 0)
+    forbids = {
+        name for path in (EXAMPLES / "policies").glob("*.cedar") for name in re.findall(r'@id\("([^"]+)"\)\nforbid', path.read_text())
+    }
+    refusing = {name for case in tested["cases"] if case["got"]["outcome"] == "denied" for name in case["got"]["by"]}
+    assert forbids == refusing
+    # Each file of rules has a table of its own, which also shows what they let through.
+    files = {path.stem for path in (EXAMPLES / "policies").glob("*.cedar")} - {"base"}
+    assert files == {path.stem for path in (EXAMPLES / "policies" / "tests").glob("*.yaml")}
+    for name in files:
+        outcomes = {case["got"]["outcome"] == "denied" for case in tested["cases"] if case["table"].endswith(f"/{name}.yaml")}
+        assert outcomes == {True, False}, name
+
+
+@pytest.mark.parametrize("name", [path.stem for path in (EXAMPLES / "policies").glob("*.cedar") if path.stem != "base"])
+def test_without_an_examples_rules_its_table_misses(alone: Cli, tmp_path: Path, name: str) -> None:
+    shutil.copytree(EXAMPLES, tmp_path / "config")
+    (tmp_path / "config" / "policies" / f"{name}.cedar").unlink()
+
+    told = alone.json("policy", "test", tmp_path / "config", code=1)
+
+    missed = {case["table"] for case in told["cases"] if not case["passed"]}
+    assert f"policies/tests/{name}.yaml" in missed
+
+
+def test_explain_asks_as_of_the_time_it_is_told(alone: Cli, tmp_path: Path) -> None:
+    write = {"resource": "orders", "action": "write", "ttl": "5m", "reason": "Mend an order"}
+    file = spec(tmp_path, ["true"], access=[write], agent={"name": "refund-agent", "version": "1.4"})
+
+    noon = alone.json("policy", "explain", file, "--config", EXAMPLES, "--at", "2026-01-30T12:00")
+    night = alone.json("policy", "explain", file, "--config", EXAMPLES, "--at", "2026-01-30T18:00+00:00")
+    shown = alone.run("policy", "explain", file, "--config", EXAMPLES, "--at", "2026-01-30T18:00").stdout
+
+    assert (noon["hour"], noon["weekday"], noon["requests"][0]["outcome"]) == (12, 5, "needs_approval")
+    assert [one["id"] for one in night["requests"][0]["policies"]] == ["office-hours"]
+    assert {"fact": "hour", "value": "17", "outcome": "needs_approval"}.items() <= night["requests"][0]["changes"][-1].items()
+    assert "at 18 h UTC on a Friday" in shown
+    refused = alone.run("policy", "explain", file, "--config", EXAMPLES, "--at", "tomorrow")
+    assert (refused.exit_code, "--at: 'tomorrow' is not a date or time" in refused.stderr) == (2, True)
 
 
 def test_a_miss_is_told_with_what_was_expected_and_what_came_and_ends_with_1(alone: Cli, folder: Path) -> None:
@@ -272,7 +318,7 @@ def test_every_output_is_json_of_a_stable_shape(alone: Cli) -> None:
         ("check", str(SHOP)): {"folder", "digest", "policies", "findings"},
         ("test", str(SHOP)): {"folder", "policy_digest", "passed", "failed", "cases"},
         ("explain", str(EXPORT), "--config", str(SHOP)): {
-            *("name", "environment", "requester", "requester_groups", "policy_digest", "problems", "requests"),
+            *("name", "environment", "requester", "requester_groups", "hour", "weekday", "policy_digest", "problems", "requests"),
         },
     }
     for words, keys in shapes.items():

@@ -8,6 +8,7 @@ from typing import Any
 
 from justenough.access import Action, Sensitivity
 from justenough.catalog import Resource
+from justenough.facts import ORDINARY
 from justenough.policy import AccessContext, JobFacts, PolicySet
 from justenough.spec import JobSpec, checked_spec
 
@@ -53,7 +54,7 @@ def resource(sensitivity: Sensitivity = Sensitivity.INTERNAL, *, external: bool 
 
 
 def asking(**changes: Any) -> AccessContext:
-    return AccessContext(**{"phase": "start", "ttl_seconds": 600, "reason": "Look up the order", **changes})
+    return AccessContext(**{"phase": "start", "ttl_seconds": 600, "reason": "Look up the order", "clock": ORDINARY, **changes})
 
 
 def policies(text: str) -> PolicySet:

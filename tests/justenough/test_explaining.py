@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from justenough.access import Held
 from justenough.explaining import Change, RequestExplained, explained
-from justenough.facts import AccessContext
+from justenough.facts import ORDINARY, AccessContext
 from justenough.policy import PolicySet
 from justenough.rehearsal import Rules, rehearsed
 from tests.justenough.building import SCHEMA
@@ -24,7 +24,7 @@ WRITES = """
 
 
 def told(found: Rules, *wanted: str, **changes: object) -> tuple[RequestExplained, ...]:
-    return explained(found, TIERS, asking_for(*wanted, **changes)).requests  # type: ignore[arg-type] # a spec's parts, as they come
+    return explained(found, TIERS, asking_for(*wanted, **changes), clock=ORDINARY).requests  # type: ignore[arg-type] # a spec's parts, as they come
 
 
 def changes(request: RequestExplained) -> dict[str, str]:
@@ -107,7 +107,7 @@ def test_where_either_of_two_earlier_requests_is_enough_to_deny_the_place_before
 
 
 def test_another_environment_is_told_to_be_the_reason() -> None:
-    found = explained(shop_rules(), TIERS, asking_for("orders-db:read", environment="staging"))
+    found = explained(shop_rules(), TIERS, asking_for("orders-db:read", environment="staging"), clock=ORDINARY)
 
     assert changes(found.requests[0])["environment prod"] == "allowed 0"
     assert found.problems == ("environment: orders-db is in environment 'prod', not in 'staging'",)
@@ -127,6 +127,10 @@ def test_another_environment_is_told_to_be_the_reason() -> None:
         ("context.touched < 2", "touched confidential"),
         ('!context.held.contains("refunds-db:write")', "held with refunds-db:write"),
         ("!context.break_glass", "break_glass declared"),
+        ("context.hour < 18", "hour 18"),
+        ("context.hour >= 8", "hour 7"),
+        ("context.weekday <= 5", "weekday 6"),
+        ("context.issued_count < 3", "issued_count 3"),
         ('context.reason != "no"', "reason no"),
         ('principal.requester != "e-chief"', "requester e-chief"),
         ('principal.name != "export"', "name export"),
@@ -157,8 +161,8 @@ def test_without_a_policy_set_everything_is_told_to_be_denied() -> None:
 @given(text=texts, wanted=st.lists(st.sampled_from(["orders-db:read", "orders-db:write", "export-api:write"]), min_size=1, max_size=3))
 def test_what_is_explained_is_what_is_decided_and_each_change_of_policy_or_order_comes_true(text: str, wanted: list[str]) -> None:
     found, job = rules(text), asking_for(*wanted)
-    steps = tuple(rehearsed(found, job))
-    for step, request in zip(steps, explained(found, TIERS, job).requests, strict=True):
+    steps = tuple(rehearsed(found, job, clock=ORDINARY))
+    for step, request in zip(steps, explained(found, TIERS, job, clock=ORDINARY).requests, strict=True):
         assert (request.outcome, request.tier) == (step.decision.outcome, step.decision.tier)
         assert [one.id for one in request.policies] == list(step.decision.policies)
         allowed = [tier.allows for tier in request.tiers]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
+
 import pytest
 
 from justenough.access import Action, Decision, Held, Sensitivity
+from justenough.facts import Clock
 from justenough.policy import PolicySet
 from tests.justenough.building import SCHEMA, asking, job, policies, resource
 
@@ -209,3 +212,20 @@ def test_decisions_name_policies_by_file_and_order_every_time() -> None:
     assert loaded.ids == ("a-2", "a-1", "b-2", "b-1")
     for _ in range(5):
         assert loaded.decide(job(), "x", resource(), Action.READ, context=asking()).policies == loaded.ids
+
+
+def test_the_clock_is_read_in_utc_wherever_the_moment_was_told() -> None:
+    late = datetime(2026, 2, 1, 1, 30, tzinfo=timezone(timedelta(hours=9)))
+    assert Clock.at(late) == Clock(hour=16, weekday=6)
+    monday = policies('@id("m") permit(principal, action, resource) when { context.weekday == 1 && context.hour == 8 };')
+    for hour, weekday, outcome in ((8, 1, "allowed"), (9, 1, "denied"), (8, 2, "denied")):
+        context = asking(clock=Clock(hour, weekday))
+        assert monday.decide(job(), "orders-db", resource(), Action.READ, context=context).outcome == outcome
+
+
+def test_what_is_held_is_told_by_action_and_what_was_issued_is_counted_whatever_became_of_it() -> None:
+    held = Held().issued("orders-db", Action.WRITE, Sensitivity.INTERNAL).issued("orders-db", Action.READ, Sensitivity.INTERNAL)
+    held = held.returned("orders-db", Action.WRITE)
+    two = 'context.issued_count == 2 && context.held_actions.contains("read") && !context.held_actions.contains("write")'
+    loaded = policies(f'@id("two") permit(principal, action, resource) when {{ {two} }};')
+    assert loaded.decide(job(), "orders-db", resource(), Action.READ, context=asking(held=held)).outcome == "allowed"

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from justenough.access import Action, Held, Sensitivity
+from justenough.facts import ORDINARY
 from justenough.policy import PolicySet
 from tests.justenough.building import JOB, SCHEMA, asking, job, resource
 
@@ -23,6 +24,9 @@ ATOMS = [
     'resource == Resource::"orders-db"',
     'action == Action::"write"',
     "context.touched >= 2",
+    "context.hour < 12",
+    "context.issued_count >= 1",
+    'context.held_actions.contains("read")',
     'context.held.contains("orders-db:read")',
     "context.break_glass",
     "context has break_glass",
@@ -88,7 +92,17 @@ def _answers(
             "principal": f'Job::"{JOB}"',
             "action": f'Action::"{action.value}"',
             "resource": 'Resource::"orders-db"',
-            "context": {"approved_tier": tier, "ttl_seconds": 600, "held": ["orders-db:read"], "touched": touched, "break_glass": glass},
+            "context": {
+                "approved_tier": tier,
+                "ttl_seconds": 600,
+                "held": ["orders-db:read"],
+                "touched": touched,
+                "break_glass": glass,
+                "held_actions": ["read"],
+                "issued_count": 1,
+                "hour": ORDINARY.hour,
+                "weekday": ORDINARY.weekday,
+            },
         }
         for tier in range(4)
     ]
@@ -109,7 +123,7 @@ def test_the_decision_is_what_asking_cedar_at_every_tier_gives(
     text: str, sensitivity: Sensitivity, action: Action, external: bool, touched: int, glass: bool, top: int
 ) -> None:
     loaded = PolicySet.load({"only.cedar": text}, SCHEMA)
-    held = Held(held=frozenset({"orders-db:read"}), touched=Sensitivity(touched))
+    held = Held(held=frozenset({"orders-db:read"}), touched=Sensitivity(touched), issued_count=1)
     context = asking(held=held, break_glass=glass)
     decision = loaded.decide(
         job(labels={"team": "support"}), "orders-db", resource(sensitivity, external=external), action, context=context, top=top

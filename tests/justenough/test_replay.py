@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from justenough.events import FIELDS, Event, EventType, event
-from justenough.facts import Facts
+from justenough.facts import ORDINARY, Facts
 from justenough.ids import request_id
 from justenough.rehearsal import Rules, rehearsed
 from justenough.replay import READS, Replay, replayed
@@ -41,7 +41,7 @@ def events(found: Rules, *wanted: str, job: str = JOB, ttl: str = "5m") -> Itera
     yield event(
         EventType.JOB_SUBMITTED, job, at=NOW, **{**EMPTY, "spec": raw, "params": {}, "name": asked.spec.name, "requester": asked.requester}
     )
-    for step in rehearsed(found, asked):
+    for step in rehearsed(found, asked, clock=ORDINARY):
         request, access = request_id(job, step.number), step.access
         resource = CATALOG.resources[access.resource]
         said: dict[str, Any] = {"resource": access.resource, "action": access.action.value, "ttl": access.ttl, "reason": access.reason}
@@ -114,6 +114,23 @@ def test_an_entry_without_groups_is_unknown_only_where_a_policy_looks_at_them(ol
     assert counts(report(recorded, rules(READ))) == (1, 0, 0, 0)
     if old:
         assert report(recorded, rules(OPS)).lacking == {"requester_groups": 1}
+
+
+def test_entries_of_before_the_hour_and_the_count_were_recorded_tell_them_all_the_same() -> None:
+    # The third request of a job whose order came on a Saturday at half past nine, UTC.
+    third = '@id("p") permit(principal, action, resource) when { context.issued_count == 2 && context.hour == 9 && context.weekday == 6 };'
+    recorded = entries(events(shop_rules(), "orders-db:read", "refunds-db:read", "helpdesk-api:read"))
+    for entry in recorded:
+        for name in ("issued_count", "hour", "weekday"):
+            entry["data"].get("facts", {}).pop(name, None)
+
+    found = report(recorded, rules(third))
+
+    assert (found.unknown, [one.resource for one in found.items if one.now and one.now.outcome == "denied"]) == (
+        0,
+        ["orders-db", "refunds-db"],
+    )
+    assert found.same == 1
 
 
 def test_what_the_catalog_says_otherwise_is_told() -> None:
@@ -220,7 +237,7 @@ def test_whatever_decided_the_recorded_facts_bring_the_same_again_and_another_se
     asked = asking_for(*wanted, ttl=ttl)
     for one in report(recorded, now).items:
         items[one.request] = one.now
-    for step in rehearsed(rules(before), asked):
+    for step in rehearsed(rules(before), asked, clock=ORDINARY):
         decision = now.decided(asked, step.access, step.context)
         told = items.get(request_id(JOB, step.number))
         assert (told or step.decision).outcome == decision.outcome
