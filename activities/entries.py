@@ -68,6 +68,7 @@ def submitted(order: JobInput, verified: VerifiedOrder, *, at: Any) -> Event:
         reason=verified.statement.reason,
         requester=verified.person.id,
         requester_name=verified.person.name,
+        parent=order.parent,
         order=order.order.model_dump(mode="json"),
     )
 

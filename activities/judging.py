@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 
+from activities.ancestry import inherited
 from activities.deps import Deps
 from activities.verification import VerifiedOrder, verify_order
 from justenough.access import Decision, Held
@@ -23,8 +24,9 @@ Judged = tuple[Decision, Facts]
 def answered(
     deps: Deps, job: str, verified: VerifiedOrder, access: Access, *, held: Held, phase: Phase, break_glass: bool = False
 ) -> Judged:
-    """Return what policy says of one request now, and what it was asked."""
+    """Return what policy says of one request now, and what it was asked; what the job's ancestors have touched counts as touched."""
     current = deps.config.current()
+    held = inherited(deps, verified.statement.parent, held)
     facts = JobFacts(id=job, spec=verified.spec, requester=verified.person.id, requester_groups=verified.person.groups)
     clock = Clock.at(deps.now())
     context = AccessContext(phase=phase, ttl_seconds=access.ttl, reason=access.reason, clock=clock, held=held, break_glass=break_glass)
@@ -45,8 +47,7 @@ def as_granted(deps: Deps, job: str, number: int, grant: Grant) -> Judged | Refu
     kept = deps.store.order(job)
     if kept is None:
         return Refused("no order of this job has been recorded")
-    spec, params, bundle, signed = kept
-    verified = verify_order(deps, JobInput(job=job, spec=spec, params=params, bundle=bundle, order=signed), now=deps.now())
+    verified = verify_order(deps, JobInput.of(job, *kept), now=deps.now())
     if isinstance(verified, Refused):
         return verified
     asked, held, _ = next(islice(in_turn(deps, job, verified), number - 1, None))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from activities.ancestry import why_no_parent
 from activities.deps import Deps
 from justenough.answering import UNREADABLE, Refused, Table, first_failed, read
 from justenough.approval import Person
@@ -66,9 +67,9 @@ def verify_order(deps: Deps, order: JobInput, *, now: datetime) -> VerifiedOrder
     person = table(deps, now=now).signer(statement.person, order.order)
     if isinstance(person, Refused):
         return person
-    allowed = deps.config.current().tiers.roles.launch
-    if not person.groups & set(allowed):
-        return Refused(f"{person.name} is in none of the groups that may launch ({', '.join(allowed) or 'none is configured'})")
+    why = _why_not_by_them(deps, person, statement.parent)
+    if why:
+        return Refused(why)
     return VerifiedOrder(person=person, spec=spec, statement=statement, at=now)
 
 
@@ -81,6 +82,15 @@ def _spec(order: JobInput) -> JobSpec | Refused:
         return Refused("the spec is not readable")
 
 
+def _why_not_by_them(deps: Deps, person: Person, parent: str | None) -> str | None:
+    """Return why this person may not launch jobs, or not from within that one."""
+    allowed = deps.config.current().tiers.roles.launch
+    if not person.groups & set(allowed):
+        return f"{person.name} is in none of the groups that may launch ({', '.join(allowed) or 'none is configured'})"
+    why = why_no_parent(deps, parent, person) if parent is not None else None
+    return f"it cannot be launched from within {parent}: {why}" if why else None
+
+
 def _why_not_this_order(statement: OrderStatement, order: JobInput) -> str | None:
     checks: Mapping[str, Callable[[], bool]] = {
         "the job's id is not one": lambda: JOB_ID.fullmatch(order.job) is not None,
@@ -88,6 +98,7 @@ def _why_not_this_order(statement: OrderStatement, order: JobInput) -> str | Non
         "the order is for another spec": lambda: statement.spec_digest == _digest(order.spec),
         "the order is for another bundle": lambda: statement.bundle == order.bundle,
         "the order is for other params": lambda: dict(statement.params) == dict(order.params),
+        "the order is for another parent": lambda: statement.parent == order.parent,
     }
     return first_failed(checks)
 

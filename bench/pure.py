@@ -135,7 +135,7 @@ def _decided(job: str, policies: PolicySet, resource: Resource) -> Iterator[Even
         "agent": None,
         "data_scope": {},
     }
-    order |= {"labels": {}, "bundle": None, "reason": "", "requester": "someone", "requester_name": "ops", "order": signed}
+    order |= {"labels": {}, "bundle": None, "reason": "", "requester": "someone", "requester_name": "ops", "parent": None, "order": signed}
     yield event(EventType.JOB_SUBMITTED, job, at=MOMENT, **order)
     for number, action in enumerate(Action, start=1):
         request = request_id(job, number)

@@ -74,5 +74,4 @@ def _never_started(deps: Deps, job: str) -> JobInput | None:
     view, order = deps.store.job(job), deps.store.order(job)
     if view is None or order is None or view.state is not JobState.PENDING or view.requests or deps.store.claim_of(job):
         return None
-    spec, params, bundle, signed = order
-    return JobInput(job=job, spec=spec, params=params, bundle=bundle, order=signed)
+    return JobInput.of(job, *order)

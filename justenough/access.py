@@ -109,6 +109,15 @@ class Held(Message):
             }
         )
 
+    def inherits(self, other: Held) -> Self:
+        """Return what is touched where what another job touched counts too; what that job holds and was issued is its own."""
+        return self.model_copy(
+            update={
+                "touched": max(self.touched, other.touched),
+                "touched_resources": self.touched_resources | other.touched_resources,
+            }
+        )
+
     def returned(self, resource: str, action: Action) -> Self:
         """Return what is held once a credential has ended; what was touched stays touched."""
         return self.model_copy(update={"held": self.held - {f"{resource}:{action}"}})

@@ -68,6 +68,7 @@ FIELDS: dict[EventType, dict[str, str]] = {
         "reason": "why it was launched",
         "requester": "entity id of the person",
         "requester_name": "their login name",
+        "parent": "the job that launched it, or null",
         "order": "the signed order {statement, signature}",
     },
     EventType.JOB_REFUSED: {"why": "what did not verify", "workflow": "id of the workflow that asked", "run": "its run id"},

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints
 
@@ -26,6 +26,15 @@ class JobInput(Message):
     params: dict[str, str] = Field(default_factory=dict)
     bundle: str | None = None
     order: Signed
+    parent: str | None = None
+    """The job that launched it, as the order says."""
+
+    @classmethod
+    def of(cls, job: str, spec: dict[str, Any], params: Mapping[str, str], bundle: str | None, order: Signed) -> Self:
+        """Return what an order as it is kept, or was sent, asks for."""
+        parent = order.statement.get("parent")
+        # Anything else than text is no parent, and no statement that holds.
+        return cls(job=job, spec=spec, params=dict(params), bundle=bundle, order=order, parent=parent if isinstance(parent, str) else None)
 
 
 class DecidedRequest(Message):

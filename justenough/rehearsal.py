@@ -48,9 +48,11 @@ class Step:
     decision: Decision
 
 
-def rehearsed(rules: Rules, job: JobFacts, *, clock: Clock, phase: Phase = "start", break_glass: bool = False) -> Iterator[Step]:
-    """Yield the decision of each request in the order of the spec, which was checked against the catalog."""
-    held = Held()
+def rehearsed(
+    rules: Rules, job: JobFacts, *, clock: Clock, phase: Phase = "start", break_glass: bool = False, held: Held | None = None
+) -> Iterator[Step]:
+    """Yield the decision of each request in the order of the spec, which was checked against the catalog. `held`: what it begins with."""
+    held = held or Held()
     for number, access in enumerate(job.spec.access, start=1):
         context = AccessContext(phase, access.ttl, access.reason, clock, held, break_glass)
         decision = rules.decided(job, access, context)

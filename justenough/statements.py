@@ -65,6 +65,8 @@ class OrderStatement(Model):
     reason: Reason
     person: str
     """Vault entity id."""
+    parent: Unsaid = None
+    """The job that launches this one."""
     issued_at: Moment
     expires_at: Moment
 

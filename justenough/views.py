@@ -85,6 +85,20 @@ class DelegationView(Message):
     ended_at: datetime | None = None
 
 
+class Ancestor(Message):
+    """A job that launched another, or launched one that did, and what it has touched until now."""
+
+    job: str
+    name: str
+    task: str
+    requester: str
+    """Login name."""
+    touched: tuple[str, ...] = ()
+    """Resources that it was issued something for."""
+    sensitivity: str = "public"
+    """The highest of these."""
+
+
 class RequestView(Message):
     id: str
     job_id: str
@@ -120,6 +134,10 @@ class RequestView(Message):
     job_name: str = ""
     task: str = ""
     requester: str = ""
+    parent: str | None = None
+    """The job that launched its job."""
+    chain: tuple[Ancestor, ...] = ()
+    """Its job's parent, that one's parent and so on; in lists empty."""
 
 
 class CredentialView(Message):
@@ -169,6 +187,8 @@ class JobSummary(Message):
     exit_code: int | None = None
     reason: str | None = None
     """Why it ended as it did."""
+    parent: str | None = None
+    """The job that launched it."""
     revocation: RevocationView
 
 
@@ -183,6 +203,8 @@ class JobView(JobSummary):
     order_reason: str = ""
     """Why it was launched."""
     sandbox: str | None = None
+    chain: tuple[Ancestor, ...] = ()
+    """Its parent, that one's parent and so on."""
     requests: tuple[RequestView, ...] = ()
     credentials: tuple[CredentialView, ...] = ()
 

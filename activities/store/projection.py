@@ -126,7 +126,7 @@ _ALL_ALIVE = select(CREDENTIALS.c.id, CREDENTIALS.c.lease_id, CREDENTIALS.c.acce
 def job_submitted(connection: Connection, fact: Fact) -> None:
     """Open the job and keep its order."""
     data = fact.data
-    same = {name: data[name] for name in ("name", "task", "environment", "agent", "data_scope", "labels", "params", "bundle")}
+    same = {name: data[name] for name in ("name", "task", "environment", "agent", "data_scope", "labels", "params", "bundle", "parent")}
     who = {"requester": data["requester_name"], "requester_id": data["requester"], "order_reason": data["reason"]}
     clean = {"revocation_state": RevocationState.NONE.value, "revocation_failures": []}
     insert_new(connection, JOBS, {"id": fact.job, "state": JobState.PENDING.value, "created_at": fact.at, **same, **who, **clean})

@@ -21,7 +21,7 @@ REVOCATION = tuple(JOBS.c[f"revocation_{name}"] for name in RevocationView.model
 OPEN_STATES = tuple(state.value for state in JobState if not state.ended)
 UNPROVED = (RevocationState.PENDING.value, RevocationState.OVERDUE.value)
 
-_WHOSE = (JOBS.c.name.label("job_name"), JOBS.c.task, JOBS.c.requester)
+_WHOSE = (JOBS.c.name.label("job_name"), JOBS.c.task, JOBS.c.requester, JOBS.c.parent)
 _REQUESTS = select(REQUESTS, *_WHOSE).outerjoin(JOBS, JOBS.c.id == REQUESTS.c.job_id)
 
 _STANDING = (
@@ -48,6 +48,7 @@ class JobFilter(NamedTuple):
     environment: str | None = None
     requester_id: str | None = None
     revocation_state: str | None = None
+    parent: str | None = None
 
 
 class RequestFilter(NamedTuple):

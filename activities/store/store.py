@@ -132,11 +132,12 @@ class Store:
         environment: str | None = None,
         requester_id: str | None = None,
         revocation: RevocationState | None = None,
+        parent: str | None = None,
         limit: int = PAGE,
         cursor: str | None = None,
     ) -> Page[JobSummary]:
         """Return jobs, newest first. Raises InvalidInput on a cursor that is not ours."""
-        which = queries.JobFilter(state, environment, requester_id, revocation)
+        which = queries.JobFilter(state, environment, requester_id, revocation, parent)
         return self._read(lambda connection: queries.jobs(connection, which, limit=limit, cursor=cursor))
 
     def request(self, request: str) -> RequestView | None:

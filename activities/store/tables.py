@@ -99,6 +99,7 @@ class JobRow(Base, table=True):
         Index(None, "revocation_state", "id"),
         Index(None, "name", "id"),
         Index(None, "requester_id", "name", "id"),
+        Index(None, "parent", "id"),
     )
 
     id: str = Field(sa_type=Name, primary_key=True)
@@ -125,6 +126,8 @@ class JobRow(Base, table=True):
     bundle: str | None = Field(default=None, sa_type=Name)
     order_reason: str = Field(sa_type=Text)
     sandbox: str | None = Field(default=None, sa_type=Text)
+    parent: str | None = Field(default=None, sa_type=Name)
+    """The job that launched it."""
 
 
 class OrderRow(Base, table=True):

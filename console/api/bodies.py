@@ -40,6 +40,8 @@ class NewJob(Body):
     reason: Annotated[str, StringConstraints(max_length=1000)] = ""
     statement: dict[str, Any] | None = None
     signature: Annotated[str, StringConstraints(max_length=512)] | None = None
+    parent: Annotated[str, StringConstraints(max_length=64)] | None = None
+    """The job that launches it. Signed orders say it in their statement; a dry run says it here."""
     dry_run: bool = False
 
 

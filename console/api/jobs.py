@@ -9,6 +9,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import JSONResponse
 
+from activities.ancestry import chain
 from console.api.bodies import DryRun, NewJob, Stopping
 from console.api.context import AuthenticatedRoute, Console, Launcher, Member, TheConsole
 from console.api.launching import Taken, rehearsed, taken
@@ -58,9 +59,11 @@ async def launch(
 def list_jobs(
     console: TheConsole,
     caller: Member,
+    *,
     state: JobState | None = None,
     environment: Annotated[str | None, Query(max_length=63)] = None,
     requester: Annotated[str | None, Query(max_length=200, description="Login name")] = None,
+    parent: Annotated[str | None, Query(max_length=64, description="Only those that this job launched")] = None,
     revocation: Annotated[Unproved | None, Query(description="Only those whose revocation is not confirmed yet")] = None,
     limit: Limit = 100,
     cursor: Cursor = None,
@@ -72,6 +75,7 @@ def list_jobs(
             environment=environment,
             requester_id=caller.only,
             revocation=RevocationState(revocation) if revocation else None,
+            parent=parent,
             limit=limit,
             cursor=after,
         ),
@@ -83,7 +87,8 @@ def list_jobs(
 @router.get("/jobs/{job}")
 def show_job(job: str, console: TheConsole, caller: Member) -> JobView:
     """Show a job whole."""
-    return job_for(console.deps.store, caller, job)
+    found = job_for(console.deps.store, caller, job)
+    return found.model_copy(update={"chain": chain(console.deps, found.parent)})
 
 
 @router.post("/jobs/{job}/cancel", status_code=202)

@@ -11,11 +11,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from activities.ancestry import inherited, why_no_parent
 from activities.deps import Deps
 from activities.entries import submitted
 from activities.verification import verify_order
 from console.api.bodies import DryRequest, DryRun, NewJob
-from justenough.access import Decision
+from justenough.access import Decision, Held
 from justenough.answering import Refused
 from justenough.approval import Person
 from justenough.catalog import problems_of, problems_of_draft
@@ -60,21 +61,27 @@ def taken(deps: Deps, person: Person, body: NewJob, *, key: str | None) -> Taken
 def rehearsed(deps: Deps, person: Person, body: NewJob) -> DryRun:
     """Return what policy would say of each request now; nothing is recorded. Raises InvalidInput with every problem."""
     spec = _checked(deps, body)
+    problems = _parents(deps, person, body.parent, "parent")
+    if problems:
+        raise InvalidInput("order", tuple(problems))
     current = deps.config.current()
     facts = JobFacts(id=body.id or "dry-run", spec=spec, requester=person.id, requester_groups=person.groups)
-    steps = steps_of(Rules(current.policies, current.catalog, current.tiers.top), facts, clock=Clock.at(deps.now()))
+    touched = inherited(deps, body.parent, Held())
+    rules = Rules(current.policies, current.catalog, current.tiers.top)
+    steps = steps_of(rules, facts, clock=Clock.at(deps.now()), held=touched)
     return DryRun(requests=tuple(_dry(step.access, step.decision) for step in steps))
 
 
 def content_digest(order: JobInput, *, reason: str) -> str:
     """Return the digest of what is ordered, whatever its id and whenever it was signed: what an idempotency key stands for."""
-    return digest_of({"spec": order.spec, "params": dict(order.params), "bundle": order.bundle, "reason": reason})
+    content = {"spec": order.spec, "params": dict(order.params), "bundle": order.bundle, "reason": reason}
+    return digest_of({**content, **({"parent": order.parent} if order.parent else {})})
 
 
 def _taken(deps: Deps, person: Person, body: NewJob, *, key: str | None) -> Taken:
     _checked(deps, body)
     order = _order(deps, body)
-    _must_be_whole(deps, person, order, reason=body.reason)
+    _must_be_whole(deps, person, order, body)
     verified = verify_order(deps, order, now=deps.now())
     if isinstance(verified, Refused):
         raise Forbidden(f"the order does not hold: {verified.why}")
@@ -99,7 +106,7 @@ def _earlier(deps: Deps, person: Person, body: NewJob) -> Taken | None:
     sent = (body.spec, body.params, body.bundle, body.statement, body.signature)
     if view.requester_id != person.id or sent != (spec, dict(params), bundle, signed.statement, signed.signature):
         raise Conflict(f"the job id {body.id} is taken by another order")
-    return Taken(job=view, order=JobInput(job=body.id, spec=spec, params=params, bundle=bundle, order=signed), new=False)
+    return Taken(job=view, order=JobInput.of(body.id, *found), new=False)
 
 
 def _remembered(deps: Deps, person: Person, job: str) -> Taken:
@@ -107,8 +114,7 @@ def _remembered(deps: Deps, person: Person, job: str) -> Taken:
     # A key may have been given with an id that was another's all along.
     if found is None or view is None or view.requester_id != person.id:
         raise Conflict("an order under this Idempotency-Key began and did not finish; send it with a new key")
-    spec, params, bundle, signed = found
-    return Taken(job=view, order=JobInput(job=job, spec=spec, params=params, bundle=bundle, order=signed), new=False)
+    return Taken(job=view, order=JobInput.of(job, *found), new=False)
 
 
 def _checked(deps: Deps, body: NewJob) -> JobSpec:
@@ -137,17 +143,18 @@ def _order(deps: Deps, body: NewJob) -> JobInput:
     if installation_of(body.id) != deps.settings.installation:
         raise InvalidInput("order", (Problem("id", f"must be j-{deps.settings.installation}-<ulid, lower case>"),))
     signed = Signed(statement=body.statement, signature=body.signature)
-    return JobInput(job=body.id, spec=body.spec, params=body.params, bundle=body.bundle, order=signed)
+    return JobInput.of(body.id, body.spec, body.params, body.bundle, signed)
 
 
-def _must_be_whole(deps: Deps, person: Person, order: JobInput, *, reason: str) -> None:
+def _must_be_whole(deps: Deps, person: Person, order: JobInput, body: NewJob) -> None:
     statement = _statement(order.order.statement)
     if statement.person != person.id:
         raise Forbidden("the order's statement is another person's than the token's")
-    problems = list(_mismatches(statement, order, reason=reason))
+    problems = list(_mismatches(statement, order, reason=body.reason, parent=body.parent))
     expired = why_not_current(statement, now=deps.now())
     if expired:
         problems.append(Problem("statement.expires_at", expired))
+    problems += _parents(deps, person, statement.parent, "statement.parent")
     if order.bundle and deps.store.bundle(order.bundle) is None:
         problems.append(Problem("bundle", "no such bundle was sent; POST it to /api/v1/bundles first"))
     if order.bundle is None and order.spec["run"].get("workdir") is not None:
@@ -170,8 +177,14 @@ def statement_problems(error: ValidationError) -> tuple[Problem, ...]:
     )
 
 
-def _mismatches(statement: OrderStatement, order: JobInput, *, reason: str) -> Iterator[Problem]:
+def _parents(deps: Deps, person: Person, parent: str | None, path: str) -> list[Problem]:
+    why = why_no_parent(deps, parent, person) if parent is not None else None
+    return [Problem(path, why)] if why else []
+
+
+def _mismatches(statement: OrderStatement, order: JobInput, *, reason: str, parent: str | None) -> Iterator[Problem]:
     expected = {
+        **({"parent": parent} if parent is not None else {}),
         "job": order.job,
         "spec_digest": digest_of(order.spec),
         "bundle": order.bundle,

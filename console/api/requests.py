@@ -9,6 +9,7 @@ from typing import Annotated
 from anyio import fail_after, sleep, to_thread
 from fastapi import APIRouter, Header, Query, Response
 
+from activities.ancestry import chain
 from console.api.bodies import SignedBody
 from console.api.context import AuthenticatedRoute, Console, Member, TheConsole
 from console.api.deciding import WITHDRAW, answerable, examined, has_answered, is_taken_back
@@ -73,7 +74,7 @@ def show_request(request: str, response: Response, console: TheConsole, caller: 
         raise NotFound(f"there is no request {request}")
     if view.digest:
         response.headers["ETag"] = f'"{view.digest}"'
-    return view
+    return view.model_copy(update={"chain": chain(console.deps, view.parent)})
 
 
 @router.post(

@@ -17,6 +17,7 @@ from console.cli.failures import Exit, Failure, NotLoggedIn, Unreachable, as_fai
 from console.cli.options import current, show
 from console.cli.output import emit, note, pairs, rows
 from console.cli.signing import Decision
+from console.cli.telling import ancestry
 from justenough.access import Action
 from justenough.answering import needs_reason
 from justenough.errors import InvalidInput, JustEnoughError
@@ -119,8 +120,8 @@ def _describe(api: Api, view: Json, saying: Saying) -> None:
         f"({view['title']}, {view['sensitivity']}, revocable: {view['revocable']}){less} for {time}, for {view['job_name']}: {view['task']}"
     )
     note(f"  reason:  {view['reason']}")
-    for name, value in order_of(api, view["job_id"]):
-        note(f"  {name + ':':<8} {value}")
+    for name, value in (*order_of(api, view["job_id"]), *ancestry(view)):
+        note(f"  {name.lower() + ':':<8} {value}")
     note(f"  digest:  {view['digest']}")
     if saying.on_behalf_of:
         note(f"  for:     {saying.on_behalf_of}, who is away")

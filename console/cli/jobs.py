@@ -14,7 +14,7 @@ from console.cli.client import Api, Json, connected
 from console.cli.failures import Exit, Failure
 from console.cli.options import Output, command, current, group
 from console.cli.output import emit, emit_page, fields, joined, note, pairs, rows
-from console.cli.telling import beyond, duration, sentence
+from console.cli.telling import ancestry, beyond, duration, sentence
 from console.cli.text import log_text, moment
 from console.cli.tightening import tighten
 
@@ -33,8 +33,15 @@ app = group("Launch, look at, follow and stop jobs.")
 @command
 def run(
     file: Annotated[str, typer.Argument(metavar="FILE", help="The job spec, a YAML file; - for stdin.")],
+    *,
     param: Annotated[list[str] | None, typer.Option("--param", metavar="K=V", help="Set a parameter; may be repeated.")] = None,
     reason: Annotated[str, typer.Option(help="Why; approvers read it.", show_default=False)] = "",
+    parent: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID", envvar="JUSTENOUGH_JOB_ID", help="The job that launches this one; inside a job, that job.", show_default=False
+        ),
+    ] = None,
     wait: Wait = False,
     watch: Annotated[bool, typer.Option("--watch", help="Wait, and show on stderr what happens.")] = False,
     timeout: Timeout = None,
@@ -44,7 +51,7 @@ def run(
     """Launch a job from a spec: check it, send its working directory, sign the order."""
     from console.cli import running  # noqa: PLC0415 - only this command reads specs and signs orders
 
-    given = running.given(file, param or [], reason=reason)
+    given = running.given(file, param or [], reason=reason, parent=parent)
     if dry_run:
         running.rehearse(given)
         return
@@ -62,12 +69,13 @@ def list_jobs(
     state: Annotated[str | None, typer.Option(help="Only those in this state.", show_default=False)] = None,
     environment: Annotated[str | None, typer.Option(help="Only those in this environment.", show_default=False)] = None,
     requester: Annotated[str | None, typer.Option(help="Only those of this login name.", show_default=False)] = None,
+    parent: Annotated[str | None, typer.Option(metavar="ID", help="Only those that this job launched.", show_default=False)] = None,
     revocation: Annotated[str | None, typer.Option(help="Only those whose revocation is pending, or overdue.", show_default=False)] = None,
     limit: Limit = None,
     cursor: Cursor = None,
 ) -> None:
     """List jobs, newest first."""
-    wanted = {"state": state, "environment": environment, "requester": requester, "revocation": revocation}
+    wanted = {"state": state, "environment": environment, "requester": requester, "revocation": revocation, "parent": parent}
     found = connected().get("/jobs", **wanted, limit=limit, cursor=cursor)
     emit_page(
         found,
@@ -195,6 +203,7 @@ def _whole(job: Json) -> None:
             ("Not revoked", "; ".join(job["revocation"].get("failures") or ())),
             ("Environment", job["environment"]),
             ("Requester", job["requester"]),
+            *ancestry(job),
             ("Ordered for", job["order_reason"]),
             ("Agent", pairs({key: value for key, value in (job["agent"] or {}).items() if value})),
             ("Data scope", pairs(job["data_scope"])),

@@ -14,7 +14,7 @@ from console.cli.client import Api, Json, connected
 from console.cli.failures import Exit, Failure
 from console.cli.options import command, group
 from console.cli.output import emit, emit_page, fields, note, rows
-from console.cli.telling import duration
+from console.cli.telling import ancestry, duration
 from console.cli.text import moment
 
 RequestIds = Annotated[list[str], typer.Argument(metavar="ID…", help="Ids of requests.", show_default=False)]
@@ -193,6 +193,7 @@ def _whole(api: Api, item: Json) -> None:
             ("Task", item["task"]),
             ("Requester", item["requester"]),
             *((name.capitalize(), value) for name, value in order_of(api, item["job_id"])),
+            *ancestry(item),
             ("Asks for", f"{item['action']} on {item['resource']} ({item['title']}, {item['sensitivity']})"),
             ("For", duration(item["ttl"])),
             ("Granted", _granted(item)),

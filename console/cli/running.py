@@ -41,9 +41,11 @@ class Given:
     params: dict[str, str]
     reason: str
     bundle: bytes | None
+    parent: str | None = None
+    """The job that launches it."""
 
 
-def given(file: str, params: Sequence[str], *, reason: str) -> Given:
+def given(file: str, params: Sequence[str], *, reason: str, parent: str | None = None) -> Given:
     """Read and check a spec and pack its working directory. Raises InvalidInput with every problem, Failure."""
     if len(reason) > 1000:
         raise Failure("--reason: at most 1,000 characters", code=Exit.USAGE)
@@ -56,12 +58,12 @@ def given(file: str, params: Sequence[str], *, reason: str) -> Given:
         raise InvalidInput(f"{file}: {error.what}", _with_the_catalogs(error.problems, raw, pairs)) from error
     folder = Path.cwd() if file == "-" else Path(file).parent
     files = bundled(folder, spec.run.workdir) if spec.run.workdir is not None else None
-    return Given(raw=raw, spec=spec, params=pairs, reason=reason, bundle=files)
+    return Given(raw=raw, spec=spec, params=pairs, reason=reason, bundle=files, parent=parent or None)
 
 
 def rehearse(job: Given) -> None:
     """Print what policy would say of each request; exit 6 where one that is not optional would be denied."""
-    body = {"spec": job.raw, "params": job.params, "reason": job.reason, "dry_run": True}
+    body = {"spec": job.raw, "params": job.params, "reason": job.reason, "parent": job.parent, "dry_run": True}
     _, found = connected().post("/jobs", body, again=True)
     emit(found, table=_decisions, names=lambda answer: (f"{item['resource']}:{item['action']}" for item in answer["requests"]))
     needed = zip(job.spec.access, found["requests"], strict=True)
@@ -79,7 +81,8 @@ def launch(job: Given, *, key: str | None) -> Json:
     name = new_job_id(installation, now=now)
     digest = _sent(api, job.bundle)
     person = api.session.identity().entity
-    order = signing.order(name, job.raw, bundle=digest, params=job.params, reason=job.reason, person=person, now=now)
+    said: dict[str, Any] = {"params": job.params, "reason": job.reason, "parent": job.parent}
+    order = signing.order(name, job.raw, bundle=digest, person=person, now=now, **said)
     body = {"id": name, "spec": job.raw, "bundle": digest, "params": job.params, "reason": job.reason, **signing.signed(api.session, order)}
     _, found = api.post("/jobs", body, headers={"Idempotency-Key": key} if key else None, again=True)
     if found["id"] != name:

@@ -27,7 +27,15 @@ Json = dict[str, Any]
 
 
 def order(
-    job: str, spec: Json, *, bundle: str | None, params: Mapping[str, str], reason: str, person: str, now: datetime
+    job: str,
+    spec: Json,
+    *,
+    bundle: str | None,
+    params: Mapping[str, str],
+    reason: str,
+    person: str,
+    now: datetime,
+    parent: str | None = None,
 ) -> OrderStatement:
     """Return the order for a job."""
     now = now.replace(microsecond=0)
@@ -38,6 +46,7 @@ def order(
         params=params,
         reason=reason,
         person=person,
+        parent=parent,
         issued_at=now,
         expires_at=now + LIFE,
     )

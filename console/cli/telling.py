@@ -10,7 +10,7 @@ from console.cli.text import moment
 Json = Mapping[str, Any]
 
 SENTENCES: dict[str, Callable[[Json], str]] = {
-    "job.submitted": lambda d: f"{d['requester_name']} ordered it{_because(d['reason'])}",
+    "job.submitted": lambda d: f"{d['requester_name']} ordered it{_within(d.get('parent'))}{_because(d['reason'])}",
     "job.refused": lambda d: f"its order does not hold: {d['why']}",
     "job.started": lambda d: f"runs on {d['worker']} (sandbox: {d['sandbox']})",
     "job.ended": lambda d: f"{d['state']}{_exit(d['exit_code'])}{_because(beyond(d['exit_code'], d['reason']))}",
@@ -64,6 +64,16 @@ def duration(seconds: object) -> str:
     return duration_text(seconds) if isinstance(seconds, int) else ""
 
 
+def ancestry(item: Json) -> list[tuple[str, str]]:
+    """Return a line for each job that launched a job, or a request's job, the nearest first: what it touched counts for this one."""
+    return [("Launched by", _ancestor(one)) for one in item.get("chain") or ()]
+
+
+def _ancestor(one: Json) -> str:
+    touched = f"touched {', '.join(one['touched'])} ({one['sensitivity']})" if one["touched"] else "touched nothing"
+    return f"{one['job']} ({one['name']}, by {one['requester']}): {one['task']}; {touched}"
+
+
 def beyond(exit_code: object, reason: str | None) -> str | None:
     """Return a job's reason unless it says no more than its exit code does."""
     return None if reason == f"exit code {exit_code}" else reason
@@ -72,6 +82,10 @@ def beyond(exit_code: object, reason: str | None) -> str | None:
 def _outcome(data: Json) -> str:
     outcome = f"needs approval at tier {data['tier']}" if data["outcome"] == "needs_approval" else data["outcome"]
     return f"{data['request']} {outcome} at {data['phase']}"
+
+
+def _within(parent: object) -> str:
+    return f" from within {parent}" if parent else ""
 
 
 def _because(reason: object) -> str:

@@ -172,7 +172,7 @@ class Someone:
             issued_at=now,
             expires_at=now + timedelta(hours=1),
         )
-        return JobInput(job=job, spec=spec, params={"ticket": "4712"}, order=self.sign({**signable(statement), **(changes or {})}))
+        return JobInput.of(job, spec, {"ticket": "4712"}, None, self.sign({**signable(statement), **(changes or {})}))
 
 
 @dataclass(frozen=True)
@@ -250,6 +250,7 @@ def submitted(job: str, now: datetime) -> Any:
         reason="",
         requester="someone",
         requester_name="someone",
+        parent=None,
         order={"statement": {}, "signature": ""},
     )
 

@@ -22,7 +22,7 @@ from activities.vault import Issued, VaultUnavailable, remembered
 from activities.verification import VerifiedOrder, table, verify_order
 from justenough.approval import Answer, Ladder
 from justenough.events import EventType, event
-from justenough.ids import new_job_id, request_id
+from justenough.ids import credential_id, new_job_id, request_id
 from justenough.messages import Granted
 from justenough.statements import DecisionStatement, rfc3339, signable
 from tests.activities.conftest import EXAMPLE
@@ -31,8 +31,8 @@ from tests.activities.shop import SPEC, Desk, Held, Shop, Someone, desk
 
 READ = SPEC
 WRITE: dict[str, Any] = {**SPEC, "access": [{"resource": "orders-db", "action": "write", "ttl": "10m", "reason": "Mend the order"}]}
-LEASE = 2
-"""Seconds; half of it passes before each renewal."""
+LEASE = 4
+"""Seconds; a quarter of it passes before each renewal, so that a busy machine does not lose it."""
 SIGNED_FOR = timedelta(seconds=30)
 
 
@@ -60,6 +60,8 @@ class Running:
         return [data for data in self.of(EventType.ACCESS_DECIDED) if data["phase"] == "renewal"]
 
     async def until(self, happened: Callable[[], bool]) -> None:
+        assert self.item.credential.lease_id
+        self.at.deps.vault.renew_lease(self.item.credential.lease_id, LEASE)
         await kept_until(self.at, self.job, self.issuer, self.item, happened)
 
     async def until_ended(self) -> str:
@@ -84,6 +86,7 @@ def at(shop: Shop, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
     # Otherwise groups and keys are remembered for ten seconds.
     monkeypatch.setattr(remembered, "REMEMBERED_SECONDS", 0)
     monkeypatch.setattr(keeping, "TRY_AGAIN", 0.2)
+    monkeypatch.setattr(keeping, "RENEW_AFTER", 0.25)
     made = desk(shop, f"sqlite:///{tmp_path / 'store.db'}", folder=folder)
     yield made
     made.deps.targets.close()
@@ -91,12 +94,14 @@ def at(shop: Shop, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
     made.deps.store.close()
 
 
-def running(at: Desk, spec: dict[str, Any] = READ, *, tier: int = 0) -> Running:
+def running(at: Desk, spec: dict[str, Any] = READ, *, tier: int = 0, parent: str | None = None, by: Someone | None = None) -> Running:
     """Return a job's one credential, issued as sessions issue, to newcomers; its lease is cut short."""
     deps, mark = at.deps, secrets.token_hex(4)
-    launcher, approver = at.shop.newcomer(f"launcher-{mark}", "ops"), at.shop.newcomer(f"approver-{mark}", "support-leads")
+    launcher = by or at.shop.newcomer(f"launcher-{mark}", "ops")
+    approver = at.shop.newcomer(f"approver-{mark}", "support-leads")
     job = new_job_id("dev", now=deps.now())
-    order = launcher.order(job, {"expires_at": rfc3339(deps.now() + SIGNED_FOR)}, now=deps.now(), spec=spec)
+    said = {"expires_at": rfc3339(deps.now() + SIGNED_FOR), **({"parent": parent} if parent else {})}
+    order = launcher.order(job, said, now=deps.now(), spec=spec)
     verified = verify_order(deps, order, now=deps.now())
     assert isinstance(verified, VerifiedOrder)
     deps.store.record(ordered(deps, order, verified))
@@ -186,6 +191,28 @@ async def test_what_stays_as_it_was_is_renewed_and_only_what_changes_is_recorded
         ("needs_approval", 1, ["write-at-tier-1"]),
     ]
     assert (job.works, job.of(EventType.CREDENTIAL_REVOKED)) == (True, [])
+
+
+async def test_what_a_parent_touches_while_its_child_runs_counts_at_the_childs_next_renewal(at: Desk, folder: Path) -> None:
+    with (folder / "policies" / "reads.cedar").open("a") as file:
+        file.write(
+            '\n// One or the other.\n@id("apart") forbid (principal, action, resource) when { resource.sensitivity == 2 && context.touched == 3 };\n'
+        )
+    mark = secrets.token_hex(4)
+    launcher = at.shop.newcomer(f"parent-{mark}", "ops")
+    parent = new_job_id("dev", now=at.deps.now())
+    order = launcher.order(parent, now=at.deps.now())
+    verified = verify_order(at.deps, order, now=at.deps.now())
+    assert isinstance(verified, VerifiedOrder)
+    at.deps.store.record(ordered(at.deps, order, verified))
+    job = running(at, parent=parent, by=launcher)
+    handles = {"lease_id": None, "accessor": "a", "issued_at": at.deps.now().isoformat(), "expires_at": at.deps.now().isoformat()}
+    read = {"request": request_id(parent, 1), "resource": "customers-db", "action": "read", "revocable": "now", **handles}
+    at.deps.store.record(
+        [event(EventType.CREDENTIAL_ISSUED, parent, at=at.deps.now(), about="c", credential=credential_id(parent, 1), **read)]
+    )
+    assert await job.until_ended() == "policy denies it now (apart)"
+    assert job.renewals()[0]["facts"]["touched_resources"] == ["customers-db", "orders-db"]
 
 
 @pytest.mark.parametrize("away", ["vault", "store"])

@@ -102,6 +102,9 @@ def test_an_order_of_a_launcher_holds_and_comes_with_its_params_filled_in(at: De
         ({"params": {}}, "other params"),
         ({"type": "decision"}, "not a statement of type order"),
         ({"extra": 1}, "not a statement of type order"),
+        ({"parent": None}, "in its one exact form"),
+        ({"parent": 5}, "not a statement of type order"),
+        ({"parent": "j-dev-00000000000000000000000000"}, "there is no job j-dev-00000000000000000000000000"),
         ({"reason": 5}, "not a statement of type order"),
         ({"issued_at": "2026-01-01T00:00:00"}, "not a statement"),
         ({"issued_at": 1767225600}, "not a statement"),
@@ -124,6 +127,7 @@ def test_an_order_is_for_the_content_that_was_signed(at: Desk) -> None:
         "another spec": {"spec": {**SPEC, "run": {"command": ["rm"]}}},
         "another bundle": {"bundle": DIGEST},
         "other params": {"params": {"ticket": "1"}},
+        "another parent": {"parent": a_job(at)},
     }
     for why, changes in altered.items():
         assert why in refused(verify_order(at.deps, order.model_copy(update=changes), now=at.clock.now()))

@@ -225,7 +225,8 @@ def raw(data: bytes, encoding: bytes = b"json/plain") -> Payload:
 def job_input(order: dict[str, Any], **changes: Any) -> dict[str, Any]:
     """Return the argument of workflow Job that a signed order for the API stands for."""
     signed = {"statement": order["statement"], "signature": order["signature"]}
-    return {"job": order["id"], "spec": order["spec"], "params": order["params"], "bundle": order["bundle"], "order": signed, **changes}
+    said = {"spec": order["spec"], "params": order["params"], "bundle": order["bundle"], "parent": order["statement"].get("parent")}
+    return {"job": order["id"], **said, "order": signed, **changes}
 
 
 def granted(job: str, number: int, *answers: dict[str, Any]) -> dict[str, Any]:

@@ -55,6 +55,18 @@ def test_the_right_id_under_another_type_gets_nothing(ops: Human, auditor: Human
     assert_refused(auditor, shop, order["id"], answered, "not the workflow of this job")
 
 
+def test_a_parent_that_is_left_out_invented_or_exchanged_gets_nothing(ops: Human, auditor: Human, shop: Shop, intruder: Intruder) -> None:
+    parent, another = ops.launch(spec("true", READ)), ops.launch(spec("true", READ))
+    for said, signed, why in ((None, parent, "another parent"), (another, parent, "another parent"), (parent, None, "another parent")):
+        order = ops.order(spec("true", READ), parent=signed)
+        (answered,) = intruder.runs("Job", order["id"], session(order, granted(order["id"], 1), parent=said))
+        assert_refused(auditor, shop, order["id"], answered, why)
+    unknown = new_job_id("dev", now=datetime.now(UTC))
+    order = ops.order(spec("true", READ), parent=unknown)
+    (answered,) = intruder.runs("Job", order["id"], session(order, granted(order["id"], 1)))
+    assert_refused(auditor, shop, order["id"], answered, f"there is no job {unknown}")
+
+
 @dataclass(frozen=True)
 class Desk:
     """Who could sign, a request that waits for them, and another that does too."""

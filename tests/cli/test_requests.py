@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,32 @@ def test_who_looks_at_a_request_sees_what_will_run_and_on_whose_data(cli: Cli, w
 
     assert "\nCommand:   echo 'a b'\n" in shown
     assert "\nData:      tenant=acme\n" in shown
+
+
+def test_a_job_that_a_job_launches_says_so_and_its_approver_sees_what_that_one_touched(
+    cli: Cli, ops: Human, waiting: Waiting, tmp_path: Path
+) -> None:
+    inside = {"JUSTENOUGH_JOB_ID": waiting.id}
+    (tmp_path / "child").mkdir()
+    file = spec(tmp_path / "child", ["true"], access=[WRITE], data_scope={"tenant": "acme"})
+    cli.json("request", "approve", waiting.requests[0], "--reason", "yes", who="lead")
+    assert ops.until(waiting.id)["state"] == "succeeded"
+
+    child, alone = (cli.json("job", "run", file, "--parent", parent, env=inside)["id"] for parent in (waiting.id, ""))
+    within = cli.json("job", "run", file, env=inside)["id"]
+    (request,) = ops.until(within, "awaiting_approval")["requests"]
+
+    line = f"{waiting.id} (from-the-cli, by ops): Show what the command line does; touched refunds-db (confidential)"
+    assert f"\nLaunched by: {line}\n" in re.sub(r" +", " ", cli.run("request", "show", request["id"], who="lead").stdout)
+    assert f"launched by: {line}" in cli.run("request", "approve", request["id"], "--reason", "yes", who="lead").stderr
+    assert line in cli.run("job", "show", within).stdout
+    assert f"from within {waiting.id}" in cli.run("job", "timeline", within).stdout
+    assert sorted(cli.run("job", "list", "--parent", waiting.id, "-o", "name").stdout.split()) == sorted([child, within])
+    assert [cli.json("job", "show", job)["parent"] for job in (child, alone)] == [waiting.id, None]
+    for job in (child, alone):
+        cli.run("job", "cancel", job)
+    refused = cli.run("job", "run", file, "--parent", "j-dev-00000000000000000000000000")
+    assert (refused.exit_code, "statement.parent: there is no job j-dev-00000000000000000000000000" in refused.stderr) == (2, True)
 
 
 def test_a_shorter_time_is_what_is_granted(cli: Cli, ops: Human, waiting: Waiting) -> None:

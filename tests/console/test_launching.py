@@ -298,3 +298,35 @@ async def test_an_order_is_signed_for_at_most_a_week(served: Served) -> None:
     answer = await served.post("/jobs", "ops", served.people["ops"].order(expires_at=datetime.now(UTC) + timedelta(days=8)))
     assert answer.status_code == 422
     assert "longer than 7 days" in answer.json()["detail"]
+
+
+async def test_a_parent_is_a_job_that_the_launcher_may_read(served: Served) -> None:
+    ops, unknown = served.people["ops"], new_job_id("dev", now=datetime.now(UTC))
+    theirs = (await served.post("/jobs", "ops2", served.people["ops2"].order())).json()["id"]
+    for parent in (unknown, theirs, "../../jobs", "j-other-" + unknown.rpartition("-")[2]):
+        answer = await served.post("/jobs", "ops", ops.order(parent=parent))
+        assert answer.status_code == 422
+        (problem,) = answer.json()["errors"]
+        assert (problem["path"], problem["message"]) == ("statement.parent", f"there is no job {parent}")
+        dry = await served.post("/jobs", "ops", {"spec": SPEC, "dry_run": True, "parent": parent[:64]})
+        assert (dry.status_code, dry.json()["errors"][0]["path"]) == (422, "parent")
+    other = await served.post("/jobs", "ops", ops.order(parent=(await served.launched())["id"]) | {"parent": unknown})
+    assert (other.status_code, other.json()["errors"][0]["path"]) == (422, "statement.parent")
+
+
+async def test_a_chain_has_ten_ancestors_and_no_more(served: Served) -> None:
+    ops, parent = served.people["ops"], None
+    for _ in range(11):
+        taken = await served.post("/jobs", "ops", ops.order(parent=parent))
+        assert taken.status_code == 201, taken.text
+        parent = taken.json()["id"]
+    answer = await served.post("/jobs", "ops", ops.order(parent=parent))
+    assert answer.status_code == 422
+    assert "more than 10 jobs would have launched one another" in answer.json()["errors"][0]["message"]
+
+
+async def test_the_same_content_from_within_another_job_is_another_order_for_a_key(served: Served) -> None:
+    ops, key = served.people["ops"], {"Idempotency-Key": new_job_id("dev", now=datetime.now(UTC))}
+    parent = (await served.launched())["id"]
+    assert (await served.post("/jobs", "ops", ops.order(), headers=key)).status_code == 201
+    assert (await served.post("/jobs", "ops", ops.order(parent=parent), headers=key)).status_code == 409

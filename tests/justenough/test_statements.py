@@ -66,6 +66,13 @@ def test_the_documented_statements_are_read_and_written_the_same() -> None:
     assert signable(DecisionStatement.model_validate(DECISION)) == DECISION
 
 
+def test_an_order_from_within_another_job_says_so_and_any_other_is_signed_as_before() -> None:
+    child = json.loads(BLOCKS["Child"])
+    assert canonical(signable(OrderStatement.model_validate(child))).decode() == BLOCKS["Child, canonical"]
+    assert signature(child) == BLOCKS["Child, signature"]
+    assert {**child, "parent": None} != signable(OrderStatement.model_validate({**child, "parent": None})) == ORDER
+
+
 def test_the_documented_digests_are_computed() -> None:
     assert digest_of(SPEC) == ORDER["spec_digest"]
     assert digest_of(BOUND) == BLOCKS["Bound, digest"] == DECISION["digest"]

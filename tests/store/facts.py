@@ -38,6 +38,7 @@ def submitted(job: str = JOB, *, at: datetime = NOW, **changed: Any) -> Event:
         "reason": "The customer waits",
         "requester": "e-ops",
         "requester_name": "ops",
+        "parent": None,
         "order": SIGNED,
     }
     return event(EventType.JOB_SUBMITTED, job, at=at, **{**data, **changed})

@@ -1,0 +1,136 @@
+"""The jobs that launched a job, as the ledger tells of them, and what they have touched until now: it counts for whatever they launched.
+
+Read anew at each decision, for those that still run may touch more. Records nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from activities.deps import Deps
+from justenough import views
+from justenough.access import Action, Held, Sensitivity
+from justenough.approval import Person
+from justenough.errors import GiveUp
+from justenough.events import EventType
+from justenough.ids import installation_of
+from justenough.views import EntryView
+
+DEEPEST = 10
+"""Ancestors that a job may have: who launches more than that one by the other runs in circles."""
+ENTRIES_AT_ONCE = 1000
+READS = (EventType.JOB_SUBMITTED, EventType.ACCESS_REQUESTED, EventType.CREDENTIAL_ISSUED, EventType.CREDENTIAL_DOUBTED)
+
+
+class NoSuchParent(GiveUp):
+    """A job is said to be launched by one that is not known, or at the end of a chain that is too long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ancestor:
+    """One job of a chain."""
+
+    job: str
+    name: str
+    task: str
+    requester: str
+    """Login name."""
+    requester_id: str
+    parent: str | None
+    touched: Held
+
+    def shown(self) -> views.Ancestor:
+        """Return it as people see it."""
+        resources, sensitivity = tuple(sorted(self.touched.touched_resources)), self.touched.touched.name.lower()
+        return views.Ancestor(
+            job=self.job, name=self.name, task=self.task, requester=self.requester, touched=resources, sensitivity=sensitivity
+        )
+
+
+def ancestors(deps: Deps, parent: str | None) -> tuple[Ancestor, ...]:
+    """Return a job's parent, that one's parent and so on, none for none. Raises NoSuchParent."""
+    found: list[Ancestor] = []
+    while parent is not None:
+        if len(found) >= DEEPEST:
+            raise NoSuchParent(f"more than {DEEPEST} jobs would have launched one another")
+        found.append(_read(deps, parent))
+        parent = found[-1].parent
+    return tuple(found)
+
+
+def why_no_parent(deps: Deps, parent: str, person: Person) -> str | None:
+    """Return why a person may not launch a job from within this one: it is to be known, and theirs to read."""
+    try:
+        nearest, *_ = ancestors(deps, parent)
+    except NoSuchParent as error:
+        return str(error)
+    tiers = deps.config.current().tiers
+    reads_all = person.groups & (tiers.approver_groups | set(tiers.roles.read))
+    # The same words as for one that does not exist, so that nobody learns which ids there are.
+    return None if reads_all or nearest.requester_id == person.id else _unknown(parent)
+
+
+def inherited(deps: Deps, parent: str | None, held: Held) -> Held:
+    """Return what a job holds, with what its ancestors have touched until now counted as touched. Raises NoSuchParent."""
+    for ancestor in ancestors(deps, parent):
+        held = held.inherits(ancestor.touched)
+    return held
+
+
+def chain(deps: Deps, parent: str | None) -> tuple[views.Ancestor, ...]:
+    """Return a job's ancestors as people see them."""
+    with suppress(NoSuchParent):
+        return tuple(ancestor.shown() for ancestor in ancestors(deps, parent))
+    return ()
+
+
+def _read(deps: Deps, job: str) -> Ancestor:
+    submitted: Mapping[str, Any] | None = None
+    asked: dict[str, Sensitivity] = {}
+    touched = Held()
+    for entry in _entries(deps, job):
+        data = entry.data
+        match EventType(entry.type):
+            case EventType.JOB_SUBMITTED:
+                submitted = data
+            case EventType.ACCESS_REQUESTED:
+                asked[data["request"]] = Sensitivity[data["sensitivity"].upper()]
+            case _:
+                sensitivity = _sensitivity(deps, data["resource"], asked.get(data["request"]))
+                touched = touched.issued(data["resource"], Action(data["action"]), sensitivity)
+    if submitted is None:
+        raise NoSuchParent(_unknown(job))
+    return Ancestor(
+        job=job,
+        name=submitted["name"],
+        task=submitted["task"],
+        requester=submitted["requester_name"],
+        requester_id=submitted["requester"],
+        # As it was signed.
+        parent=submitted["order"]["statement"].get("parent"),
+        touched=touched,
+    )
+
+
+def _entries(deps: Deps, job: str) -> Iterator[EntryView]:
+    if installation_of(job) != deps.settings.installation:
+        return
+    after: str | None = "0"
+    while after is not None:
+        page = deps.store.ledger(job=job, types=READS, after=int(after), limit=ENTRIES_AT_ONCE)
+        yield from page.items
+        after = page.next
+
+
+def _sensitivity(deps: Deps, resource: str, then: Sensitivity | None) -> Sensitivity:
+    """Return how sensitive a resource is: as was said when it was asked for, or more, if the catalog says so now."""
+    now = deps.config.current().catalog.resources.get(resource)
+    known = [found for found in (then, now.sensitivity if now else None) if found is not None]
+    return max(known, default=Sensitivity.RESTRICTED)
+
+
+def _unknown(job: str) -> str:
+    return f"there is no job {job}"

@@ -1,0 +1,17 @@
+"""Which job launched a job."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision: str = "0007"
+down_revision: str | None = "0006"
+branch_labels: str | None = None
+depends_on: str | None = None
+
+NAME = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
+
+def upgrade() -> None:
+    """Add it, and what finds a job's children; jobs of before have no parent."""
+    op.add_column("jobs", sa.Column("parent", NAME, nullable=True))
+    op.create_index("ix_jobs_parent_id", "jobs", ["parent", "id"])

@@ -1,0 +1,75 @@
+"""A job that another job launched inherits what its ancestors have touched: what one read, none of them may carry out of the organisation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from justenough.replay import Replay, replayed
+from tests.justenough.deciding import shop_rules
+from tests.people import Human
+from tests.shop import access, spec
+
+pytestmark = pytest.mark.servers
+
+SECRET = access("customers-db")
+EXPORT = access("export-api", "write", deliver={})
+
+
+@pytest.fixture(scope="module")
+def reader(ops: Human, security: Human) -> str:
+    """A job that read restricted data, and is over."""
+    job = ops.launch(spec("true", SECRET, name="reader"))
+    (request,) = ops.until(job, "awaiting_approval")["requests"]
+    security.answer(request).raise_for_status()
+    assert ops.until(job)["state"] == "succeeded"
+    return job
+
+
+def denied(ops: Human, auditor: Human, job: str) -> dict[str, Any]:
+    """Return what a job's one decision was made from, which denied it; policies decide it the same again."""
+    seen = ops.until(job)
+    assert (seen["state"], seen["credentials"]) == ("denied", [])
+    entries = auditor.ledger(job)
+    (decided,) = [entry["data"] for entry in entries if entry["type"] == "access.decided"]
+    assert (decided["outcome"], decided["policies"]) == ("denied", ["no-export-after-restricted"])
+    rules = shop_rules()
+    report = replayed(entries, Replay(rules.policies, rules.catalog, top=rules.top), since="", digest=rules.policies.digest)
+    assert (report.decisions, report.same) == (1, 1)
+    facts: dict[str, Any] = decided["facts"]
+    return facts
+
+
+def test_a_child_of_a_job_that_read_restricted_data_gets_no_way_out_though_it_read_nothing(ops: Human, auditor: Human, reader: str) -> None:
+    child = ops.launch(spec("true", EXPORT), parent=reader)
+    facts = denied(ops, auditor, child)
+    assert (facts["touched"], facts["touched_resources"], facts["held"], facts["issued_count"]) == (3, ["customers-db"], [], 0)
+    (first, *_) = auditor.ledger(child)
+    assert (first["data"]["parent"], first["data"]["order"]["statement"]["parent"]) == (reader, reader)
+    # The same job, launched by nobody's job, may ask.
+    alone = ops.launch(spec("true", EXPORT))
+    assert ops.until(alone, "awaiting_approval")["parent"] is None
+    assert ops.api.post(f"jobs/{alone}/cancel").status_code == 202
+
+
+def test_a_grandchild_inherits_from_the_whole_chain_and_its_approver_sees_all_of_it(
+    ops: Human, lead: Human, auditor: Human, reader: str
+) -> None:
+    between = ops.launch(spec("true", name="between"), parent=reader)
+    assert ops.until(between)["state"] == "succeeded"
+    grandchild = ops.launch(spec("true", EXPORT), parent=between)
+    assert denied(ops, auditor, grandchild)["touched_resources"] == ["customers-db", "orders-db"]
+
+    writing = ops.launch(spec("true", access("refunds-db", "write")), parent=between)
+    (request,) = ops.until(writing, "awaiting_approval")["requests"]
+    shown = lead.api.get(f"requests/{request['id']}").raise_for_status().json()
+    assert [(one["job"], one["name"], one["requester"], one["touched"], one["sensitivity"]) for one in shown["chain"]] == [
+        (between, "between", "ops", ["orders-db"], "confidential"),
+        (reader, "reader", "ops", ["customers-db"], "restricted"),
+    ]
+    assert (shown["parent"], ops.job(writing)["chain"]) == (between, shown["chain"])
+    children = ops.api.get("jobs", params={"parent": between}).raise_for_status().json()["items"]
+    assert {item["id"] for item in children} == {grandchild, writing}
+    assert lead.answer(request).status_code == 200
+    assert ops.until(writing)["state"] == "succeeded"
