@@ -104,7 +104,7 @@ def test_what_people_answered_is_what_the_lists_say(seen: Seen) -> None:
     assert (outcomes["approved"], outcomes["denied"]) == (verdicts["approved"], verdicts["denied"])
     assert dict(told["approvals.people"]["table"]["rows"]) == Counter(one["name"] for one in answers)
     narrowed = [one["id"] for one in seen.entries if one["type"] == "approval.decided" and one["data"]["granted_ttl"] == 60]
-    own = [one["id"] for one in seen.entries if "that they launched" in one["data"].get("why", "")]
+    own = [one["id"] for one in seen.entries if "that they launched" in (one["data"].get("why") or "")]
     assert told["approvals.narrowed"]["evidence"]["ids"] == narrowed
     assert told["attempts.own"]["evidence"]["ids"] == own
     assert (len(narrowed), len(own)) == (1, 1)
