@@ -20,6 +20,7 @@ from justenough.approval import Tiers, read_tiers
 from justenough.catalog import Catalog, read_catalog, with_settings
 from justenough.cedar import SCHEMA
 from justenough.errors import InvalidInput, Problem
+from justenough.locks import lock_problems
 from justenough.policy import PolicySet
 
 CATALOG, TIERS, POLICIES = "catalog.yaml", "approvals.yaml", "policies"
@@ -159,6 +160,8 @@ def _read(folder: Path, env: Mapping[str, str] | None) -> _Read:
 
     catalog = part(CATALOG, lambda text: _filled(read_catalog(text), env))
     tiers = part(TIERS, read_tiers)
+    if catalog and tiers:
+        problems.extend(Problem(f"{CATALOG}:{problem.path}", problem.message) for problem in lock_problems(catalog, tiers))
     policies = _policies(texts, catalog, problems)
     return _Read(catalog, tiers, policies, _digest(texts), tuple(problems))
 

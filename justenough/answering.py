@@ -83,6 +83,11 @@ class Asked(Protocol):
     def current(self) -> int: ...
 
 
+def _nothing_more(request: str, answer: Answer) -> str | None:
+    del request, answer
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """What answers are examined against: the people, the tiers, the moment."""
@@ -90,6 +95,8 @@ class Table:
     people: People
     tiers: Tiers
     now: datetime
+    why_not_elsewhere: Callable[[str, Answer], str | None] = _nothing_more
+    """Why an answer to a request does not count for want of what its person was to do elsewhere; asked only when answers are counted."""
 
     def answer(self, job: str, asked: Asked, signed: Signed) -> Answer | Refused:
         """Return the answer that a signed decision is now, or why it does not count."""
@@ -142,8 +149,13 @@ class Table:
     def counted(self, job: str, ladder: Ladder, signed: Signed) -> Ladder | Refused:
         """Return the ladder that a signed answer moves, that answer being its last, or why it moves none."""
         answer = self.answer(job, ladder, signed)
-        moved = answer if isinstance(answer, Refused) else ladder.answered(answer)
-        return Refused(moved) if isinstance(moved, str) else moved
+        if isinstance(answer, Refused):
+            return answer
+        moved = ladder.answered(answer)
+        if isinstance(moved, str):
+            return Refused(moved)
+        why = self.why_not_elsewhere(ladder.request, answer)
+        return Refused(why) if why else moved
 
     def recounted(self, job: str, ladder: Ladder, given: Iterable[Signed]) -> tuple[Ladder, tuple[tuple[int, Refused], ...]]:
         """Return the ladder with those of some answers that count now, and the number (from 1) of each that does not, with why."""

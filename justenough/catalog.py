@@ -22,7 +22,7 @@ from justenough.spec import Access, JobSpec
 
 __all__ = [
     "CATALOG", "SCOPE_PLACEHOLDER", "SETTING", "Action", "ActionDef", "Catalog", "Issue", "ResolvedIssue", "Resource", "Target", "VaultWrite",
-    "alias_of", "did_you_mean", "problems_of", "problems_of_draft", "provision_writes", "read_catalog", "resolved_issue", "scope_alias", "scoped", "with_settings",
+    "alias_of", "did_you_mean", "issue_paths", "problems_of", "problems_of_draft", "provision_writes", "read_catalog", "resolved_issue", "scope_alias", "scoped", "target_paths", "with_settings",
 ]  # fmt: skip
 
 CATALOG = "catalog.yaml"
@@ -140,8 +140,6 @@ def _access_problems(spec: JobSpec, catalog: Catalog, index: int, item: Access) 
         yield Problem(
             f"{where}.ttl", f"{duration_text(item.ttl)} is longer than {longest}, the most that {item.resource} {item.action} allows"
         )
-    if action_def.lock == "control_group":
-        yield Problem(f"{where}.action", f"{item.resource} {item.action} needs `lock: control_group`, which comes with the double lock")
     yield from _data_scope_problems(spec, catalog, action_def, f"{item.resource} {item.action}")
 
 
@@ -232,6 +230,44 @@ def _action_problems(catalog: Catalog) -> Iterator[Problem]:
                     f"{where}.policy", f"{definition.policy} is that of {policies[definition.policy]} too; each action has its own"
                 )
             policies.setdefault(definition.policy, where)
+    yield from _lock_problems(catalog)
+
+
+def _lock_problems(catalog: Catalog) -> Iterator[Problem]:
+    """Yield each way around a lock that the catalog itself would open: what is locked must come from nowhere else."""
+    places: dict[str, set[str]] = {}
+    for where, definition in _definitions(catalog):
+        for path in issue_paths(catalog, definition):
+            places.setdefault(path, set()).add(where)
+    written = {write.path for write in catalog.provision}
+    for where, definition in _definitions(catalog):
+        if not definition.locked:
+            continue
+        others = {other for path in issue_paths(catalog, definition) for other in places[path]} - {where}
+        if others:
+            yield Problem(f"{where}.issue.path", f"{min(others)} issues from there too; what is locked has a path of its own")
+        if set(issue_paths(catalog, definition)) & set(target_paths(catalog)):
+            yield Problem(f"{where}.issue.path", "the worker itself uses it to look into a target; what is locked has a path of its own")
+        if f"sys/policies/acl/{definition.policy}" in written:
+            yield Problem(f"{where}.policy", "`provision` writes this policy itself; a lock needs the one that setup writes")
+
+
+def _definitions(catalog: Catalog) -> Iterator[tuple[str, ActionDef]]:
+    for name, resource in catalog.resources.items():
+        for action, definition in resource.actions.items():
+            yield f"resources.{name}.actions.{action}", definition
+
+
+def issue_paths(catalog: Catalog, definition: ActionDef) -> tuple[str, ...]:
+    """Return the paths that an action is issued from, written out for each provisioned scope."""
+    scopes = catalog.scopes_with(definition.data_scope) if definition.data_scope else ({},)
+    return tuple(scoped(definition.issue.path, scope) for scope in scopes)
+
+
+def target_paths(catalog: Catalog) -> tuple[str, ...]:
+    """Return the paths that the worker reads for itself, to look into targets and to end users there."""
+    targets = [definition.target for _, definition in _definitions(catalog) if definition.target]
+    return tuple(sorted({path for target in targets for path in (target.observe, target.end)}))
 
 
 def _write_problems(catalog: Catalog) -> Iterator[Problem]:

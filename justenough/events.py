@@ -24,6 +24,7 @@ class EventType(StrEnum):
     ACCESS_REQUESTED = "access.requested"
     ACCESS_DECIDED = "access.decided"
     ACCESS_WITHDRAWN = "access.withdrawn"
+    LOCK_OPENED = "lock.opened"
     APPROVAL_OPENED = "approval.opened"
     APPROVAL_ESCALATED = "approval.escalated"
     APPROVAL_DECIDED = "approval.decided"
@@ -98,6 +99,13 @@ FIELDS: dict[EventType, dict[str, str]] = {
         "facts": "what was asked of policy, beside the order: see below",
     },
     EventType.ACCESS_WITHDRAWN: {"request": "request id", "why": "why it was withdrawn"},
+    EventType.LOCK_OPENED: {
+        "request": "request id",
+        "accessor": "accessor of what waits in Vault; people authorize by it, and it opens nothing",
+        "expires_at": "until when it waits",
+        "groups": "whose authorizations Vault counts",
+        "approvals": "how many people",
+    },
     EventType.APPROVAL_OPENED: {"request": "request id", "tier": "tier", "respond_by": "until when", "quorum": "how many people"},
     EventType.APPROVAL_ESCALATED: {"request": "request id", "tier": "new tier", "respond_by": "until when", "quorum": "how many people"},
     EventType.APPROVAL_DECIDED: {

@@ -14,7 +14,7 @@ from justenough.approval import Tiers
 from justenough.catalog import problems_of
 from justenough.facts import Clock, JobFacts
 from justenough.model import Message
-from justenough.policy import DEFAULT_DENY, NO_POLICIES, PolicySet
+from justenough.policy import DEFAULT_DENY, DOUBLE_LOCK, NO_POLICIES, PolicySet
 from justenough.rehearsal import Rules, Step, rehearsed
 from justenough.variations import Varied, compared, counted, switched, touching, varied
 from justenough.weighing import Weighed
@@ -26,7 +26,7 @@ class PolicyAt(Message):
     id: str
     effect: str
     place: str
-    """`policies/writes.cedar:7:1`; empty for what no file says (`default-deny`)."""
+    """`policies/writes.cedar:7:1`; empty for what no policy says (`default-deny`; `double-lock`: the catalog's lock_tier)."""
 
 
 class TierSaid(Message):
@@ -111,7 +111,7 @@ def places(policies: PolicySet, ids: Iterable[str]) -> tuple[PolicyAt, ...]:
     for name in ids:
         rule = rules.get(name)
         if rule is None:
-            assert name in {DEFAULT_DENY, NO_POLICIES}, name
+            assert name in {DEFAULT_DENY, DOUBLE_LOCK, NO_POLICIES}, name
         found.append(PolicyAt(id=name, effect=rule.template.effect if rule else "forbid", place=f"policies/{rule.place}" if rule else ""))
     return tuple(found)
 

@@ -51,6 +51,8 @@ class DecidedRequest(Message):
     digest: str
     ladder: Ladder | None = None
     """Where the approval stands when it opens; None where none is needed."""
+    locked: bool = False
+    """Whether Vault itself also wants people's authorization."""
 
 
 class Decided(Message):
@@ -63,6 +65,18 @@ class Decided(Message):
     """Seconds that the process may run."""
     environment: str = ""
     requests: tuple[DecidedRequest, ...] = ()
+
+
+class LocksInput(Message):
+    """The requests of an order that wait in Vault as well, each with its ladder."""
+
+    order: JobInput
+    ladders: Mapping[str, Ladder]
+
+
+class LocksOpened(Message):
+    refused: str | None = None
+    """Why they cannot wait there; then the job does not run."""
 
 
 class AnswersInput(Message):

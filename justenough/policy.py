@@ -40,6 +40,8 @@ __all__ = ["TOP", "AccessContext", "JobFacts", "Phase", "PolicySet"]
 
 DEFAULT_DENY = "default-deny"
 NO_POLICIES = "no-policies"
+DOUBLE_LOCK = "double-lock"
+"""What decisions name where the catalog's `lock_tier` asks for a higher tier than policy does."""
 # A catalog has some dozens of resources; the bound only keeps changing ones from piling up.
 MAX_PREPARED = 4096
 
@@ -118,7 +120,8 @@ class PolicySet:
             return Weighed(errors=(str(error),))
         if diagnostics.errors:
             return Weighed(erring=_erring(diagnostics.errors, prepared), errors=tuple(sorted(diagnostics.errors)))
-        return _weighed(diagnostics.reasons, prepared)
+        weighed, least = _weighed(diagnostics.reasons, prepared), resource.least_tier(action)
+        return weighed.locked(least, DOUBLE_LOCK) if least else weighed
 
     def told(self, job: JobFacts, name: str, resource: Resource, action: Action, *, context: AccessContext) -> tuple[str, str, str]:
         """Return what Cedar is told of job, resource and context, as text: no more than can matter. The same is answered alike."""

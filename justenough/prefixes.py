@@ -6,6 +6,8 @@ The worker's policy lists the hard ends one by one: Vault's globs could not tell
 from __future__ import annotations
 
 JOB_ROLE = "je-job-"
+PAYLOADS = "je-payloads"
+"""The transit key under which what opens a lock is kept."""
 MINUTES = tuple(range(1, 60))
 HOURS = tuple(range(1, 8 * 24 + 1))
 """A job runs seven days at most; the eighth is for what comes after."""

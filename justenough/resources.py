@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, StringConstraints, model_validator
 
 from justenough.access import Action, Revocable, Sensitivity
+from justenough.approval import TOP
 from justenough.model import Duration, Model
 from justenough.placeholders import SCOPE_PLACEHOLDER, SETTING, did_you_mean
 from justenough.spec import MAX_TTL, Label, LabelKey, Name, ScopeKey, Sentence
@@ -120,7 +121,27 @@ class ActionDef(Model):
     """Keys that a request must bind."""
     target: Target | None = None
     lock: Literal["none", "control_group"] = "none"
+    """`control_group`: Vault itself also wants people's authorization (justenough/locks.py)."""
+    lock_tier: Annotated[int, Field(ge=1, le=TOP)] | None = None
+    """Of a locked action: the lowest tier whose people open it; default 1."""
     review: Review = Review()
+
+    @property
+    def locked(self) -> bool:
+        """Whether Vault itself also wants people's authorization."""
+        return self.lock != "none"
+
+    @property
+    def least_tier(self) -> int:
+        """The lowest tier that may approve, whatever policy says; 0 for any."""
+        return (self.lock_tier or 1) if self.locked else 0
+
+    @model_validator(mode="after")
+    def _only_a_lock_has_a_tier(self) -> Self:
+        if self.lock_tier is not None and not self.locked:
+            message = "lock_tier goes with `lock: control_group` only"
+            raise ValueError(message)
+        return self
 
     @model_validator(mode="after")
     def _placeholders_are_bound(self) -> Self:
@@ -154,6 +175,10 @@ class Resource(Model):
         """Return the group that reviews an action."""
         return self.actions[action].review.owner or self.owner
 
+    def least_tier(self, action: Action) -> int:
+        """Return the lowest tier that may approve an action, whatever policy says; 0 for any."""
+        return self.actions[action].least_tier if action in self.actions else 0
+
 
 class VaultWrite(Model):
     """One write that `justenough vault setup` applies, idempotent."""
@@ -180,6 +205,11 @@ class Catalog(Model):
         """Return the definition of an action, None where it is not offered."""
         found = self.resources.get(resource)
         return found.actions.get(action) if found else None
+
+    @property
+    def has_locks(self) -> bool:
+        """Whether Vault itself asks people for some action."""
+        return any(action.locked for resource in self.resources.values() for action in resource.actions.values())
 
     def scopes_with(self, keys: Iterable[str]) -> tuple[Mapping[str, str], ...]:
         """Return the scopes that bind exactly these keys."""

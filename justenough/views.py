@@ -99,6 +99,14 @@ class Ancestor(Message):
     """The highest of these."""
 
 
+class LockView(Message):
+    """What waits in Vault until people authorize it there too."""
+
+    accessor: str
+    """They authorize by it; it opens nothing."""
+    expires_at: datetime
+
+
 class RequestView(Message):
     id: str
     job_id: str
@@ -131,6 +139,8 @@ class RequestView(Message):
     claim: ClaimView | None = None
     review: ReviewView | None = None
     """Where somebody broke glass."""
+    lock: LockView | None = None
+    """Of an action that Vault itself also locks."""
     job_name: str = ""
     task: str = ""
     requester: str = ""

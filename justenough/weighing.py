@@ -52,6 +52,10 @@ class Weighed:
             tier -= 1
         return tier if tier <= top else None
 
+    def locked(self, tier: int, by: str) -> Self:
+        """Return what holds where something beside policy forbids every tier below one."""
+        return replace(self, forbids=tuple((*held, by) if number < tier else held for number, held in enumerate(self.forbids)))
+
     def without(self, rules: Iterable[str]) -> Self:
         """Return what would hold if these policies were not there."""
         gone = frozenset(rules)

@@ -108,6 +108,7 @@ def test_the_shops_catalog_is_what_the_contract_says() -> None:
     assert found == {
         "orders-db": ("CONFIDENTIAL", False, "arw"),
         "refunds-db": ("CONFIDENTIAL", False, "rw"),
+        "payouts-db": ("CONFIDENTIAL", False, "w"),
         "customers-db": ("RESTRICTED", False, "r"),
         "helpdesk-api": ("INTERNAL", False, "rw"),
         "export-api": ("INTERNAL", True, "w"),
@@ -253,14 +254,6 @@ def test_every_problem_of_a_spec_is_said_at_once() -> None:
     asked = [*access(ttl="2h"), *access(resource="nothing"), *access(action="write")]
     found = [line.partition(":")[0] for line in against(environment="test", data_scope={}, access=asked)]
     assert found == ["environment", "access[0].ttl", "data_scope.tenant", "access[1].resource", "access[2].action"]
-
-
-def test_a_control_group_is_refused_until_the_double_lock_is_there() -> None:
-    catalog = catalog_with("resources/orders-db/actions/admin/lock", "control_group")
-    found = problems_of(spec(access=access(action="admin", ttl="5m")), catalog)
-    assert [str(problem) for problem in found] == [
-        "access[0].action: orders-db admin needs `lock: control_group`, which comes with the double lock"
-    ]
 
 
 @given(st.integers(min_value=1, max_value=8 * 24 * 3600))

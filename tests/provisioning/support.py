@@ -18,7 +18,10 @@ from worker.provisioning import Applied, PersonSeed, setup
 from worker.stack.private import read_json
 
 SHOP = Path(__file__).resolve().parents[2] / "examples" / "shop"
-PEOPLE = {"lead": PersonSeed(Secret("lead-password"), ("support-leads",)), "ops": PersonSeed(Secret("ops-password"), ("ops",))}
+PEOPLE = {
+    name: PersonSeed(Secret(f"{name}-password"), (group,))
+    for name, group in {"lead": "support-leads", "ops": "ops", "security": "security"}.items()
+}
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,7 @@ def config_with(folder: Path, old: str, new: str) -> Path:
     text = (SHOP / "catalog.yaml").read_text()
     assert old in text
     (folder / "catalog.yaml").write_text(text.replace(old, new, 1))
+    shutil.copy(SHOP / "approvals.yaml", folder)
     return folder
 
 
@@ -204,3 +206,39 @@ def _claims(jwt: str) -> dict[str, object]:
 
     found: dict[str, object] = json.loads(base64.urlsafe_b64decode(jwt.split(".")[1] + "=="))
     return found
+
+
+def test_what_is_locked_asks_the_groups_of_its_tier_and_above(shop: Shop) -> None:
+    text = str(shop.admin.got("sys/policies/acl/je-grant-payouts-db-write")["policy"])
+    for part in ('group_names = ["security", "chiefs"]', "approvals = 1", 'controlled_capabilities = ["read"]', 'ttl = "26100s"'):
+        assert part in text
+    assert "control_group" not in str(shop.admin.got("sys/policies/acl/je-grant-refunds-db-write")["policy"])
+
+
+def test_a_leftover_policy_that_leads_around_a_lock_is_refused(shop: Shop) -> None:
+    path = "sys/policies/acl/je-grant-from-before"
+    shop.admin.write(path, policy='path "database/creds/payouts-write-acme" { capabilities = ["read"] }')
+    try:
+        with pytest.raises(
+            SetupFailed, match=r"opens database/creds/payouts-write-\{tenant\}, which is locked.*bao policy delete je-grant-from-before"
+        ):
+            shop.setup()
+    finally:
+        shop.admin.delete(path)
+
+
+@pytest.mark.parametrize("tiers, why", [(None, "says who opens the catalog's locks"), (1, "approvals.yaml has no tier 2; it has 1")])
+def test_locks_that_nobody_could_open_are_not_set_up(shop: Shop, tmp_path: Path, tiers: int | None, why: str) -> None:
+    config = config_with(tmp_path, "max_ttl: 30m", "max_ttl: 30m")
+    (config / "approvals.yaml").unlink()
+    if tiers:
+        (config / "approvals.yaml").write_text("tiers: {1: {name: owner, approvers: [support-leads], respond_within: 15m}}")
+    with pytest.raises(InvalidInput, match=why):
+        shop.setup(config=config)
+
+
+def test_a_vault_without_control_groups_is_refused(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    # This one has them; a path that it does not have stands for one that lacks them.
+    monkeypatch.setattr("worker.provisioning.control_groups.REQUEST", "sys/no-such-thing/request")
+    with pytest.raises(SetupFailed, match=r"this Vault has no control groups\. Use OpenBao 2\.7 or later, or Vault Enterprise"):
+        shop.setup()

@@ -273,9 +273,8 @@ def test_it_sees_people_groups_and_public_keys_and_signs_for_nobody(shop: Shop, 
         assert worker.write(path, input="aGk=", type="ed25519", deletion_allowed=True, exportable=True).status_code == REFUSED, path
     for path in (f"transit/export/signing-key/{key}", f"transit/backup/{key}"):
         assert worker.read(path).status_code == REFUSED
-    for path in ("transit/sign/je-ledger", "transit/sign/je-payloads", "transit/hmac/je-payloads"):
+    for path in ("transit/sign/je-ledger", "transit/sign/je-payloads", "transit/hmac/je-payloads", "transit/rewrap/je-payloads", "transit/keys/je-payloads/rotate"):
         assert worker.write(path, input="aGk=").status_code == REFUSED
-    assert worker.write("transit/decrypt/je-payloads", ciphertext="vault:v1:x").status_code == REFUSED
 
 
 def test_it_signs_jobs_identities_and_does_nothing_else_with_their_key(worker: Session) -> None:
@@ -332,6 +331,7 @@ def test_the_console_reads_the_key_that_verifies_jobs_identities_and_cannot_sign
             "sys/leases/renew",
             "sys/leases/tidy",
             "sys/wrapping/wrap",
+            "sys/control-group/authorize",
         ),
         *("auth/approle/role/je-worker", "auth/approle/role/je-worker/secret-id", "auth/approle/role/je-console/secret-id"),
         *("auth/approle/role/je-worker/policies", "auth/people/users/evil", "auth/people/users/lead/password"),

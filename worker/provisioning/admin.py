@@ -105,6 +105,13 @@ class AdminVault:
         # Passwords cannot be read back, so they are written each time; what can be read tells whether anything changed.
         return Applied(path, Outcome.CHANGED if changed(before, self.read(path) or {}) else Outcome.UNCHANGED)
 
+    def offers(self, path: str, data: Mapping[str, Any]) -> bool:
+        """Whether this Vault knows what a path is for; that it finds fault with the data tells that it does."""
+        answer = self._send("POST", path, dict(data))
+        if answer.status_code in {403, 429, 473, 503}:
+            self._data(answer, path)
+        return answer.status_code not in {404, 405}
+
     def login(self, path: str, data: Mapping[str, Any]) -> Secret | None:
         """Return the token that a login gives, None where it is refused. The admin's token is not sent."""
         answer = self._send("POST", path, dict(data), anonymous=True)

@@ -13,25 +13,26 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from justenough.access import Revocable
-from justenough.catalog import SCOPE_PLACEHOLDER, ActionDef, Catalog, alias_of, scoped
+from justenough.catalog import SCOPE_PLACEHOLDER, ActionDef, Catalog, alias_of, issue_paths, target_paths
 from justenough.identity import KEY as IDENTITY_KEY
 from justenough.ids import INSTALLATION
-from justenough.prefixes import HARD_ENDS, JOB_ROLE
+from justenough.locks import Lock
+from justenough.prefixes import HARD_ENDS, JOB_ROLE, PAYLOADS
 
 SELF = ("auth/token/lookup-self", "read"), ("auth/token/renew-self", "update"), ("auth/token/revoke-self", "update")
 PEOPLE = ("identity/entity/id/+", "read"), ("identity/group/id/+", "read"), ("transit/keys/je-sign-*", "read")
 INSTALLATION_IN_POLICY = rf'"auth/token/roles/{JOB_ROLE}j-({INSTALLATION})-\*"'
 
 
-def grant_policy(definition: ActionDef) -> str:
-    """What a token for one action may do: exactly its issue, in the data scope of the identity that it is tied to."""
+def grant_policy(definition: ActionDef, lock: Lock | None = None) -> str:
+    """What a token for one action may do: exactly its issue, in the data scope of the identity that it is tied to; a lock asks people first."""
     issue = definition.issue
     path = SCOPE_PLACEHOLDER.sub(lambda found: f"{{{{identity.entity.metadata.{found[1]}}}}}", issue.path)
     if issue.method == "read":
-        return _rule(path, "read")
+        return _rule(path, "read", lock=lock)
     # Vault does not fill templates in values, so a value with a placeholder cannot be held here; everything else can.
     fixed = {key: [] if isinstance(value, str) and SCOPE_PLACEHOLDER.search(value) else [value] for key, value in issue.data.items()}
-    return _rule(path, "create", "update", allowed=fixed, required=tuple(fixed)) if fixed else _rule(path, "create", "update", bare=True)
+    return _rule(path, "create", "update", allowed=fixed, required=tuple(fixed), bare=not fixed, lock=lock)
 
 
 def person_policy() -> str:
@@ -42,6 +43,8 @@ def person_policy() -> str:
             _rule(f"transit/keys/{own}", "create", "update", allowed={"type": ["ed25519"]}, required=("type",)),
             _rule(f"transit/sign/{own}", "update"),
             _rule("identity/oidc/token/je-console", "read"),
+            # Whose authorization counts is said by the lock: its groups. Anybody else's changes nothing (seen).
+            _rule("sys/control-group/authorize", "update", allowed={"accessor": []}, required=("accessor",)),
             _rule("auth/token/revoke-self", "update"),
         )
     )
@@ -62,6 +65,7 @@ def worker_policy(catalog: Catalog, installation: str, *, cidrs: tuple[str, ...]
         (
             *_job_rules(catalog, installation, cidrs),
             *_lease_rules(catalog),
+            *_lock_rules(),
             _rule(f"transit/sign/{IDENTITY_KEY}", "update", allowed={"input": []}, required=("input",)),
             *(_rule(path, right) for path, right in (*PEOPLE, *SELF)),
         )
@@ -70,12 +74,9 @@ def worker_policy(catalog: Catalog, installation: str, *, cidrs: tuple[str, ...]
 
 def lease_paths(catalog: Catalog) -> tuple[str, ...]:
     """Return every path of the catalog from which leases can come, written out for each provisioned scope."""
-    paths: set[str] = set()
     definitions = [action for resource in catalog.resources.values() for action in resource.actions.values()]
-    for definition in (found for found in definitions if found.revocable is not Revocable.NEVER):
-        scopes = catalog.scopes_with(definition.data_scope) if definition.data_scope else ({},)
-        paths |= {scoped(definition.issue.path, scope) for scope in scopes}
-    return tuple(sorted(paths | set(_target_paths(catalog))))
+    leased = [definition for definition in definitions if definition.revocable is not Revocable.NEVER]
+    return tuple(sorted({*target_paths(catalog), *(path for definition in leased for path in issue_paths(catalog, definition))}))
 
 
 def _job_rules(catalog: Catalog, installation: str, cidrs: tuple[str, ...]) -> Iterable[str]:
@@ -113,19 +114,28 @@ def _lease_rules(catalog: Catalog) -> Iterable[str]:
     leases = [f"{path}/*" for path in paths]
     yield _rule("sys/leases/lookup", "update", allowed={"lease_id": leases}, required=("lease_id",))
     yield _rule("sys/leases/renew", "update", allowed={"lease_id": leases, "increment": []}, required=("lease_id",))
-    for path in _target_paths(catalog):
+    for path in target_paths(catalog):
         yield _rule(path, "read")
 
 
-def _target_paths(catalog: Catalog) -> tuple[str, ...]:
-    targets = [action.target for resource in catalog.resources.values() for action in resource.actions.values() if action.target]
-    return tuple(sorted({path for target in targets for path in (target.observe, target.end)}))
+def _lock_rules() -> Iterable[str]:
+    """What locks need: to see who authorized, to keep what opens one as ciphertext, to end it. Authorizing is nothing that a worker may."""
+    yield _rule("sys/control-group/request", "update", allowed={"accessor": []}, required=("accessor",))
+    for way in ("encrypt", "decrypt"):
+        yield _rule(f"transit/{way}/{PAYLOADS}", "update")
+    # Ends what a worker has in its hands, and nothing that it only knows of.
+    yield _rule("auth/token/revoke", "update", allowed={"token": []}, required=("token",))
 
 
 def _rule(
-    path: str, *capabilities: str, allowed: Mapping[str, list[Any]] | None = None, required: tuple[str, ...] = (), bare: bool = False
+    path: str,
+    *capabilities: str,
+    allowed: Mapping[str, list[Any]] | None = None,
+    required: tuple[str, ...] = (),
+    bare: bool = False,
+    lock: Lock | None = None,
 ) -> str:
-    """Write one rule; `bare` refuses every parameter."""
+    """Write one rule; `bare` refuses every parameter, a `lock` has people asked whatever is done there."""
     lines = [f"  capabilities = {json.dumps(list(capabilities))}"]
     if allowed:
         lines += [
@@ -137,4 +147,19 @@ def _rule(
         lines.append('  denied_parameters = { "*" = [] }')
     if required:
         lines.append(f"  required_parameters = {json.dumps(list(required))}")
+    if lock:
+        lines += _control_group(lock, capabilities)
     return "\n".join((f"path {json.dumps(path)} {{", *lines, "}\n"))
+
+
+def _control_group(lock: Lock, capabilities: tuple[str, ...]) -> Iterable[str]:
+    yield "  control_group = {"
+    yield f'    ttl = "{lock.ttl}s"'
+    yield '    factor "approvers" {'
+    yield f"      controlled_capabilities = {json.dumps(list(capabilities))}"
+    yield "      identity {"
+    yield f"        group_names = {json.dumps(list(lock.groups))}"
+    yield f"        approvals = {lock.approvals}"
+    yield "      }"
+    yield "    }"
+    yield "  }"

@@ -9,17 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from activities.settings import Settings
+from justenough.approval import APPROVALS, Tiers, read_tiers
 from justenough.catalog import CATALOG, SETTING, Catalog, provision_writes, read_catalog, with_settings
 from justenough.errors import InvalidInput, Problem
 from justenough.identity import KEY as IDENTITY_KEY
+from justenough.locks import lock_of, lock_problems
+from justenough.prefixes import PAYLOADS
 from justenough.secret import Secret
 from worker.provisioning.access import console_access, identity_tokens, worker_access
 from worker.provisioning.admin import AdminVault, Applied, Outcome, SetupFailed
+from worker.provisioning.control_groups import refuse_way_around, require_control_groups
 from worker.provisioning.identities import people_logins, scope_identities
 from worker.provisioning.mounts import auth_method, catalog_writes, engine, token_life
 from worker.provisioning.policies import INSTALLATION_IN_POLICY, grant_policy, person_policy
 
-KEYS = {IDENTITY_KEY: "ed25519", "je-ledger": "ed25519", "je-payloads": "aes256-gcm96"}
+KEYS = {IDENTITY_KEY: "ed25519", "je-ledger": "ed25519", PAYLOADS: "aes256-gcm96"}
 """Transit keys: workload identity and ledger are signed with, payloads encrypted."""
 
 
@@ -44,29 +48,37 @@ def setup(
     `people` (login name → seed) makes userpass users, their entities and groups on the first of `settings.people_mounts`;
     leave it out wherever people exist already. `environment` fills `${X}` in the catalog, its secrets included; default: os.environ.
     Writes `settings.worker_approle_file` and `settings.console_approle_file` where they are missing or no longer valid.
-    Raises InvalidInput (catalog or environment), SetupFailed (one step, with its path and remedy), VaultNotReady.
+    Raises InvalidInput (catalog, tiers or environment), SetupFailed (one step, with its path and remedy), VaultNotReady.
     """
     env = os.environ if environment is None else environment
     raw = _catalog(settings.config)
     catalog = with_settings(raw, env)
+    tiers = _tiers(settings.config, catalog)
     hide = [env[name] for name in SETTING.findall(str(raw.provision)) if name in env]
     hide += [person.password.reveal() for person in (people or {}).values()]
     with AdminVault(vault_addr, admin_token, namespace=settings.vault_namespace, cacert=settings.vault_cacert, hide=hide) as vault:
-        return tuple(_steps(vault, settings, catalog, people, env))
+        return tuple(_steps(vault, settings, catalog, tiers, people, env))
 
 
 def _steps(
-    vault: AdminVault, settings: Settings, catalog: Catalog, people: Mapping[str, PersonSeed] | None, env: Mapping[str, str]
+    vault: AdminVault,
+    settings: Settings,
+    catalog: Catalog,
+    tiers: Tiers,
+    people: Mapping[str, PersonSeed] | None,
+    env: Mapping[str, str],
 ) -> Iterator[Applied]:
     writes = provision_writes(catalog, env)
     _refuse_foreign(vault, settings.installation)
+    if catalog.has_locks:
+        require_control_groups(vault)
     yield engine(vault, "transit", {"type": "transit"})
     yield auth_method(vault, "approle", {"type": "approle"})
     yield token_life(vault)
     for key, kind in KEYS.items():
         yield vault.ensure(f"transit/keys/{key}", {"type": kind})
     yield from catalog_writes(vault, writes)
-    yield from _grants(vault, catalog, given={write.path for write in writes})
+    yield from _grants(vault, catalog, tiers, given={write.path for write in writes})
     yield vault.ensure("sys/policies/acl/je-person", {"policy": person_policy()})
     yield from scope_identities(vault, catalog)
     yield from people_logins(vault, settings.people_mounts, {name: (seed.password, seed.groups) for name, seed in (people or {}).items()})
@@ -83,6 +95,20 @@ def _catalog(folder: Path) -> Catalog:
         raise InvalidInput(CATALOG, (problem,)) from error
 
 
+def _tiers(folder: Path, catalog: Catalog) -> Tiers:
+    """Return who opens the catalog's locks; where it has none, nobody needs to be known."""
+    if not catalog.has_locks:
+        return Tiers(tiers={})
+    try:
+        tiers = read_tiers((folder / APPROVALS).read_bytes())
+    except OSError as error:
+        problem = Problem("", f"{folder / APPROVALS} cannot be read: {error.strerror}; it says who opens the catalog's locks")
+        raise InvalidInput(APPROVALS, (problem,)) from error
+    if problems := tuple(lock_problems(catalog, tiers)):
+        raise InvalidInput(CATALOG, problems)
+    return tiers
+
+
 def _refuse_foreign(vault: AdminVault, installation: str) -> None:
     """Two installations in one place would take each other's policy `je-worker` away."""
     path = "sys/policies/acl/je-worker"
@@ -92,16 +118,17 @@ def _refuse_foreign(vault: AdminVault, installation: str) -> None:
         raise SetupFailed(path, why=f"this Vault is set up for installation {found[1]!r}, not {installation!r}", remedy=remedy)
 
 
-def _grants(vault: AdminVault, catalog: Catalog, *, given: set[str]) -> Iterator[Applied]:
+def _grants(vault: AdminVault, catalog: Catalog, tiers: Tiers, *, given: set[str]) -> Iterator[Applied]:
     """Write a policy for each action, but for those that the catalog's own `provision` writes; name those that nothing needs any more."""
     definitions = [action for resource in catalog.resources.values() for action in resource.actions.values()]
     for definition in definitions:
         path = f"sys/policies/acl/{definition.policy}"
         if path not in given:
-            yield vault.ensure(path, {"policy": grant_policy(definition)})
+            yield vault.ensure(path, {"policy": grant_policy(definition, lock_of(definition, tiers))})
     known = {definition.policy for definition in definitions}
     for name in vault.list("sys/policies/acl"):
         if name.startswith("je-grant-") and name not in known:
+            refuse_way_around(vault, name, catalog)
             yield Applied(
                 f"sys/policies/acl/{name}", Outcome.KEPT, "no action of the catalog uses it; delete it if no other configuration does"
             )

@@ -1,0 +1,119 @@
+"""The double lock as arithmetic: whom Vault asks, how many, how long; and which catalogs cannot have it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from justenough.access import Action
+from justenough.approval import Tier, Tiers
+from justenough.catalog import Catalog, read_catalog
+from justenough.errors import InvalidInput
+from justenough.locks import LONGEST, MARGIN, lock_of, lock_problems
+from justenough.policy import DOUBLE_LOCK
+from justenough.weighing import Weighed
+
+DAY = 24 * 3600
+
+
+def tiers(*quorums: int, respond_within: int = 3600) -> Tiers:
+    return Tiers(
+        tiers={
+            number: Tier(name=f"tier-{number}", approvers=(f"group-{number}", "everywhere"), quorum=quorum, respond_within=respond_within)
+            for number, quorum in enumerate(quorums, start=1)
+        }
+    )
+
+
+def catalog(*, other: dict[str, Any] | None = None, provision: list[dict[str, Any]] | None = None, **locked: Any) -> Catalog:
+    """Return a catalog with one locked write, and whatever else."""
+    write = {
+        "issue": {"path": "database/creds/pay-{tenant}"},
+        "max_ttl": "10m",
+        "data_scope": ["tenant"],
+        "lock": "control_group",
+        **locked,
+    }
+    shape = {"title": "T", "environment": "prod", "sensitivity": "internal", "owner": "g"}
+    resources = {"pay-db": {**shape, "actions": {"write": write}}}
+    if other:
+        resources["other-db"] = {**shape, "actions": {"read": {"max_ttl": "10m", **other}}}
+    return read_catalog(yaml.safe_dump({"resources": resources, "scopes": [{"tenant": "acme"}], "provision": provision or []}))
+
+
+def problems(of: Catalog, against: Tiers) -> list[str]:
+    return [str(problem) for problem in lock_problems(of, against)]
+
+
+@pytest.mark.parametrize(
+    "lock_tier, groups, approvals",
+    [
+        (None, ("group-1", "everywhere", "group-2", "group-3"), 1),
+        (2, ("group-2", "everywhere", "group-3"), 1),
+        (3, ("group-3", "everywhere"), 2),
+    ],
+)
+def test_the_lock_asks_its_tier_and_every_one_above_with_its_own_quorum(
+    lock_tier: int | None, groups: tuple[str, ...], approvals: int
+) -> None:
+    locked = catalog(lock_tier=lock_tier)
+    action = locked.resources["pay-db"].actions[Action.WRITE]
+    lock = lock_of(action, tiers(1, 1, 2))
+    assert lock is not None
+    assert (lock.groups, lock.approvals, lock.ttl) == (groups, approvals, 3 * 3600 + MARGIN)
+    assert lock.token_ttl(action) == lock.ttl + 600
+    assert problems(locked, tiers(1, 1, 2)) == []
+
+
+def test_an_action_without_a_lock_has_none_and_no_tier() -> None:
+    action = catalog(other={"issue": {"path": "kv/data/x"}}).resources["other-db"].actions[Action.READ]
+    assert (lock_of(action, tiers(1)), action.least_tier) == (None, 0)
+    with pytest.raises(InvalidInput, match="lock_tier goes with `lock: control_group` only"):
+        catalog(other={"issue": {"path": "kv/data/x"}, "lock_tier": 2})
+
+
+@pytest.mark.parametrize(
+    "changes, against, problem",
+    [
+        ({"lock_tier": 3}, tiers(1, 1), "resources.pay-db.actions.write.lock_tier: approvals.yaml has no tier 3; it has 1, 2"),
+        ({}, tiers(2, 1), "Vault would want 2 people, tier 1's quorum, and tier 2 approves with 1: that could not be issued"),
+        ({}, tiers(1, 1, respond_within=4 * DAY), f"nothing can wait in Vault longer than {LONGEST // DAY}d"),
+    ],
+)
+def test_tiers_that_could_never_open_a_lock_are_refused(changes: Any, against: Tiers, problem: str) -> None:
+    (found,) = problems(catalog(**changes), against)
+    assert problem in found
+
+
+@pytest.mark.parametrize(
+    "others, problem",
+    [
+        (
+            {"other": {"issue": {"path": "database/creds/pay-acme"}}},
+            "resources.pay-db.actions.write.issue.path: resources.other-db.actions.read issues from there too; what is locked has a path of its own",
+        ),
+        (
+            {"target": {"postgres": "host=x", "observe": "database/creds/pay-acme", "end": "database/creds/je-reaper"}},
+            "resources.pay-db.actions.write.issue.path: the worker itself uses it to look into a target",
+        ),
+        (
+            {"provision": [{"path": "sys/policies/acl/je-grant-pay-db-write", "data": {"policy": ""}}]},
+            "resources.pay-db.actions.write.policy: `provision` writes this policy itself; a lock needs the one that setup writes",
+        ),
+    ],
+)
+def test_a_catalog_with_a_way_around_its_lock_is_refused(others: Any, problem: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        catalog(**others)
+    assert any(problem in str(found) for found in refused.value.problems)
+
+
+@pytest.mark.parametrize("least, needed", [(1, 1), (2, 2), (3, 3)])
+def test_a_lock_forbids_every_tier_below_its_own(least: int, needed: int) -> None:
+    weighed = Weighed(permits=(("p",),) * 4).locked(least, DOUBLE_LOCK)
+    assert weighed.needed(3) == needed
+    assert weighed.forbids[0] == (DOUBLE_LOCK,)
+    # Where fewer tiers have approvers, nobody can approve it.
+    assert weighed.needed(least - 1) is None

@@ -1,0 +1,27 @@
+"""What a catalog with locks needs of a Vault: that it has control groups, and no leftover policy that leads around one. Reads only."""
+
+from __future__ import annotations
+
+from justenough.catalog import Catalog, issue_paths
+from worker.provisioning.admin import AdminVault, SetupFailed
+
+REQUEST = "sys/control-group/request"
+HAVE = "Use OpenBao 2.7 or later, or Vault Enterprise; or take `lock: control_group` out of the catalog."
+
+
+def require_control_groups(vault: AdminVault) -> None:
+    """Raise SetupFailed where this Vault has no control groups: one without them would issue what is locked to whoever asks."""
+    if not vault.offers(REQUEST, {"accessor": "none"}):
+        raise SetupFailed(REQUEST, why="the catalog locks actions, and this Vault has no control groups", remedy=HAVE)
+
+
+def refuse_way_around(vault: AdminVault, policy: str, catalog: Catalog) -> None:
+    """Raise SetupFailed where a grant policy that no action uses any more leads to what is locked: a worker may use every grant policy."""
+    path = f"sys/policies/acl/{policy}"
+    text = str((vault.read(path) or {}).get("policy", ""))
+    definitions = [action for resource in catalog.resources.values() for action in resource.actions.values() if action.locked]
+    for definition in definitions:
+        stem = definition.issue.path.partition("{")[0]
+        if stem in text or any(way in text for way in issue_paths(catalog, definition)):
+            why = f"no action of the catalog uses this policy, and it opens {definition.issue.path}, which is locked"
+            raise SetupFailed(path, why=why, remedy=f"Delete it: bao policy delete {policy}")
