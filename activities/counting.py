@@ -7,10 +7,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from activities.authorizing import whole_table
 from activities.deps import Deps
 from activities.entries import counted_event, decided_event, rejected, review_opened, taken_back
 from activities.judging import as_granted, why_not_as_granted
-from activities.verification import table
 from justenough.answering import NOT_WAITING, Refused, Standing, Withdrawal
 from justenough.approval import Answer, Ladder
 from justenough.events import Event
@@ -61,7 +61,7 @@ class Counting:
         # Who took an answer back is remembered by the ledger, whatever a workflow says.
         gone = frozenset(item.approver_id for item in recorded.approvals if item.withdrawn_at)
         ladder = before.ladder.model_copy(update={"taken_back": before.ladder.taken_back | gone})
-        after = replace(before, ladder=ladder).sent(table(self._deps, now=self._deps.now()), self._job, signed)
+        after = replace(before, ladder=ladder).sent(whole_table(self._deps, now=self._deps.now()), self._job, signed)
         told = after if isinstance(after, Refused) else self._told(after)
         if isinstance(told, Refused) or isinstance(after, Refused):
             return told

@@ -13,7 +13,7 @@ from activities import revocation
 from activities.asking import NotTheirs, refused, theirs
 from activities.counting import Counting, recorded_of
 from activities.deps import Deps
-from activities.entries import decided_event, is_well_formed, ordered
+from activities.entries import decided_event, is_well_formed, opened_event, ordered
 from activities.judging import digest_for, in_turn
 from activities.past import past_of
 from activities.verification import VerifiedOrder, verify_order
@@ -161,8 +161,13 @@ class Deciding:
                 decision=decision,
                 digest=(digest := digest_for(self._deps, verified, access, bundle=order.bundle, tier=decision.tier)),
                 ladder=self._ladder(order.job, number, access, decision, digest, requester=verified.person.id),
+                locked=decision.outcome == "needs_approval" and self._is_locked(access),
             )
             yield request, facts
+
+    def _is_locked(self, access: Access) -> bool:
+        action = self._deps.config.current().catalog.action(access.resource, access.action)
+        return action is not None and action.locked
 
     def _ladder(self, job: str, number: int, access: Access, decision: Decision, digest: str, *, requester: str) -> Ladder | None:
         if decision.outcome != "needs_approval":
@@ -183,17 +188,8 @@ class Deciding:
         yield from ordered(self._deps, order, verified)
         for request, facts in decided:
             yield decided_event(order.job, request.id, request.decision, request.digest, facts=facts, phase="start", at=now)
-            if request.ladder:
-                yield event(
-                    EventType.APPROVAL_OPENED,
-                    order.job,
-                    at=now,
-                    about=request.id,
-                    request=request.id,
-                    tier=request.ladder.current,
-                    respond_by=request.ladder.respond_by.isoformat(),
-                    quorum=current.tiers.tiers[request.ladder.current].quorum,
-                )
+            if request.ladder and not request.locked:
+                yield opened_event(order.job, request.ladder, current.tiers, at=now)
 
     def _end_claim(self, job: str) -> None:
         """Whatever ended the job, nothing is issued under its id any more: a reset, or whoever has its order, comes too late."""

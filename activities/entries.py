@@ -94,6 +94,20 @@ def decided_event(
     )
 
 
+def opened_event(job: str, ladder: Ladder, tiers: Tiers, *, at: datetime) -> Event:
+    """Return the event of a request that waits for its approvers from now on."""
+    return event(
+        EventType.APPROVAL_OPENED,
+        job,
+        at=at,
+        about=ladder.request,
+        request=ladder.request,
+        tier=ladder.current,
+        respond_by=ladder.respond_by.isoformat(),
+        quorum=tiers.tiers[ladder.current].quorum,
+    )
+
+
 def counted_event(job: str, ladder: Ladder, answer: Answer, *, verdict: str, at: datetime) -> Event:
     """Return the event of one answer that counts, with what the request stands at after it."""
     granted = ladder.grant if verdict == "approved" else None

@@ -11,14 +11,16 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 from activities.deps import Deps
 from activities.doubts import doubted, doubted_event
 from activities.proof import STAYS, Looked, asked_by, credential_of, look, prove, unprovable
 from activities.slowness import told_if_slow
-from activities.store import StoreUnavailable
+from activities.store import KeptLock, StoreUnavailable
 from activities.targets import Asked
+from activities.vault.locks import end_lock
 from justenough.access import Credential, CredentialState, Revocable
 from justenough.errors import JustEnoughError, NotFound
 from justenough.events import Event, EventType, event
@@ -63,6 +65,10 @@ class _Memory:
     asked: Asked | None = None
     closed: bool = False
     """Whether the claim is closed: no session can issue any more."""
+    unclaimed: bool = False
+    """Whether no session ever had the right to issue: then nothing can be in flight."""
+    locks: tuple[KeptLock, ...] = ()
+    """What waited in Vault for people, and is kept no longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +99,10 @@ def revoke(
         role_gone = steps.attempt("the job's token role", lambda: _done(deps.vault.close_prefix, job), otherwise=False)
         _end_leases(deps, steps, memory.credentials)
         steps.attempt("the job's tokens", lambda: _done(deps.vault.revoke_prefix, job), otherwise=False)
+        _end_locks(deps, steps, memory.locks)
         looked = _ended_in_targets(deps, job, memory, steps)
 
-    at = deps.now()
+    at, settled = deps.now(), settled or memory.unclaimed
     unseen = tuple(unprovable(deps, memory.credentials, now=at))
     clean = role_gone and (memory.closed or settled) and not (looked.alive or looked.failures or unseen)
     wait = None if settled or not clean else deps.looks.clean(job, started=began, ended=deps.ticks(), now=started)
@@ -201,17 +208,18 @@ def _remembered(deps: Deps, job: str, known: tuple[Credential, ...] | None, *, s
 
     def ask() -> _Memory:
         # Before the token role goes: a session writes the role, reads its claim, and only then asks for a token.
-        deps.store.close_claim(job, now)
+        waiting = deps.store.end_issuing(job, now)
         if settled and known is not None:
-            return _Memory(known, asked=frozenset((item.resource, item.action.value) for item in known), closed=True)
-        view = deps.store.job(job)
+            return _Memory(known, asked=frozenset((item.resource, item.action.value) for item in known), closed=True, locks=waiting)
+        claim, view = deps.store.claim_of(job), deps.store.job(job)
+        unclaimed = claim is not None and claim.owner is None
         if view is None:
-            return _Memory(known or (), closed=True)
+            return _Memory(known or (), closed=True, unclaimed=unclaimed, locks=waiting)
         told = {item.id: item for item in known or ()}
         doubts = tuple(item for item in doubted(deps, job) if item.id not in told)
         recorded = [credential_of(item) for item in view.credentials if item.state not in DEAD]
         credentials = {item.id: item for item in (*doubts, *recorded)} | told
-        return _Memory(tuple(credentials.values()), doubts, asked_by(view), closed=True)
+        return _Memory(tuple(credentials.values()), doubts, asked_by(view), closed=True, unclaimed=unclaimed, locks=waiting)
 
     return _bounded(ask)
 
@@ -227,6 +235,12 @@ def _end_leases(deps: Deps, steps: _Steps, credentials: tuple[Credential, ...]) 
     elif leases:
         with ThreadPoolExecutor(min(AT_ONCE, len(leases))) as pool:
             list(pool.map(end, leases))
+
+
+def _end_locks(deps: Deps, steps: _Steps, locks: tuple[KeptLock, ...]) -> None:
+    """End what waited. Without the job's tokens, which are gone, it opens nothing any more: where this fails it ends by its time."""
+    for lock in locks:
+        steps.attempt(f"lock {lock.accessor}", partial(end_lock, deps.vault, lock.ciphertext, about=lock.request), otherwise=None)
 
 
 def _ended_in_targets(deps: Deps, job: str, memory: _Memory, steps: _Steps) -> Looked:

@@ -122,8 +122,18 @@ class Human:
         }
         return self.signed(DecisionStatement(**{**fields, **changes}))
 
+    def authorize(self, request: dict[str, Any]) -> httpx.Response:
+        """Authorize in Vault what waits there for a locked request."""
+        return self.vault.post("sys/control-group/authorize", json={"accessor": request["lock"]["accessor"]})
+
     def answer(self, request: dict[str, Any], decision: str = "approve", **changes: Any) -> httpx.Response:
-        """Answer a request through the API."""
+        """Answer a request through the API; one that Vault locks is authorized there first, as the command line does."""
+        if decision == "approve" and request.get("lock"):
+            self.authorize(request)
+        return self.only_answer(request, decision, **changes)
+
+    def only_answer(self, request: dict[str, Any], decision: str = "approve", **changes: Any) -> httpx.Response:
+        """Answer a request through the API, and authorize nothing in Vault."""
         signed = self.decision(request, decision, **changes)
         return self.api.post(f"requests/{request['id']}/decisions", json=signed, headers={"If-Match": request["digest"]})
 

@@ -23,6 +23,7 @@ from temporalio.worker import (
 from activities.deciding import Deciding
 from activities.deps import Deps
 from activities.ending import Ending
+from activities.locking import Locking
 from activities.session.run import Sessions
 from activities.session.sandbox import Sandbox
 from activities.sweeping import Sweeping
@@ -49,9 +50,10 @@ async def polling(client: Client, deps: Deps, sandbox: Sandbox) -> AsyncIterator
     Endings have a queue and places of their own, which outlive the sessions': however many jobs run, one can always be killed.
     """
     settings, sessions = deps.settings, Sessions(deps, sandbox)
-    deciding, ending, sweeping = Deciding(deps), Ending(deps), Sweeping(deps, client)
+    deciding, locking, ending, sweeping = Deciding(deps), Locking(deps), Ending(deps), Sweeping(deps, client)
     quick: list[Callable[..., Any]] = [
         deciding.decide_requests,
+        locking.open_locks,
         deciding.take_answers,
         deciding.climb,
         deciding.withdraw,

@@ -20,6 +20,7 @@ from workflows.wishes import Wishes
 
 with workflow.unsafe.imports_passed_through():
     from activities.deciding import Deciding
+    from activities.locking import Locking
     from activities.session.run import Sessions
     from justenough.access import JobState, RequestState
     from justenough.events import Event
@@ -30,6 +31,7 @@ with workflow.unsafe.imports_passed_through():
         Granted,
         GuardInput,
         JobInput,
+        LocksInput,
         RevokeInput,
         SessionInput,
         SessionResult,
@@ -67,6 +69,7 @@ class Job:
         self._unrecorded: tuple[Event, ...] = ()
         self._stop: JobState | None = None
         self._was_cut = False
+        self._locks = False
         self._state = JobState.PENDING
 
     @workflow.run
@@ -117,7 +120,7 @@ class Job:
     async def _work(self, order: JobInput) -> Outcome:
         permitted = await unless(self._stopped, self._permitted(order))
         if isinstance(permitted, Outcome):
-            return permitted
+            return replace(permitted, clean=not self._locks)
         if permitted is not None and self._stop is None:
             granted = self._granted(permitted)
             if guarded := any(item.answers for item in granted):
@@ -125,27 +128,39 @@ class Job:
             if self._stop is None:
                 return await self._session(SessionInput(order=order, granted=granted), seconds=permitted.timeout, guarded=guarded)
         # Stopped before anything was issued.
-        return Outcome(self._stop or JobState.CANCELLED, clean=True)
+        return Outcome(self._stop or JobState.CANCELLED, clean=not self._locks)
 
     async def _permitted(self, order: JobInput) -> Decided | Outcome:
         """Decide each request and climb with those that need people; return why the job does not run, where it does not."""
         decided = await step(Deciding.decide_requests, order)
         if decided.refused:
-            return Outcome(JobState.FAILED, reason=f"refused: {decided.refused}", clean=True)
+            return Outcome(JobState.FAILED, reason=f"refused: {decided.refused}")
         for request in decided.requests:
             if request.decision.outcome == "denied" and not request.optional:
-                return Outcome(JobState.DENIED, reason=_denied(request.resource, request.action, "policy"), clean=True)
+                return Outcome(JobState.DENIED, reason=_denied(request.resource, request.action, "policy"))
+        if unopened := await self._open_locks(order, decided):
+            return unopened
         if ladders := {request.id: request.ladder for request in decided.requests if request.ladder}:
             self._show(JobState.AWAITING_APPROVAL)
             self._escalation.open(ladders)
             await self._escalation.until_settled(enough=lambda: self._stopped() or self._refused(decided) is not None)
         return self._refused(decided) or decided
 
+    async def _open_locks(self, order: JobInput, decided: Decided) -> Outcome | None:
+        """Have what is locked wait in Vault; return why the job does not run, where it cannot."""
+        ladders = {request.id: request.ladder for request in decided.requests if request.locked and request.ladder}
+        if not ladders:
+            return None
+        # From here on something of the job's lives in Vault, whatever comes of this step.
+        self._locks = True
+        opened = await step(Locking.open_locks, LocksInput(order=order, ladders=ladders))
+        return Outcome(JobState.FAILED, reason=f"refused: {opened.refused}") if opened.refused else None
+
     def _refused(self, decided: Decided) -> Outcome | None:
         for request in decided.requests:
             state = self._escalation.states.get(request.id)
             if not request.optional and state in ENDED_BY:
-                return Outcome(JobState.DENIED, reason=_denied(request.resource, request.action, ENDED_BY[state]), clean=True)
+                return Outcome(JobState.DENIED, reason=_denied(request.resource, request.action, ENDED_BY[state]))
         return None
 
     def _granted(self, decided: Decided) -> tuple[Granted, ...]:

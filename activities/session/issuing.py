@@ -13,16 +13,18 @@ from datetime import datetime, timedelta
 import structlog
 
 from activities import revocation
+from activities.authorizing import whole_table
 from activities.deps import Deps
 from activities.entries import counted_event, decided_event, rejected, review_opened
 from activities.judging import answered, digest_for, narrowed, why_not_as_granted, why_not_possible
 from activities.past import Past
 from activities.session.renewing import Basis, NoLonger, Renewals
+from activities.session.unlocking import unlocked
 from activities.vault import Issued, Token, VaultDenied, VaultRefused
-from activities.verification import VerifiedOrder, table
+from activities.verification import VerifiedOrder
 from justenough.access import Credential, Decision, Held, RequestState
 from justenough.approval import Answer, Ladder
-from justenough.catalog import resolved_issue, scope_alias
+from justenough.catalog import ActionDef, resolved_issue, scope_alias
 from justenough.errors import GiveUp
 from justenough.events import Event, EventType, event
 from justenough.facts import Facts
@@ -184,7 +186,7 @@ class Issuer:
     def _answers(self, given: Iterable[Answer], ladder: Ladder) -> tuple[Ladder, list[Event]]:
         """Return the ladder with those of the given answers that hold now, and an event for each that does not."""
         now, job, answers = self._deps.now(), self._order.job, tuple(given)[:ANSWERS_EXAMINED]
-        moved, refusals = table(self._deps, now=now).recounted(job, ladder, (answer.signed for answer in answers))
+        moved, refusals = whole_table(self._deps, now=now).recounted(job, ladder, (answer.signed for answer in answers))
         return moved, [self._attempt(ladder.request, number, answers[number - 1], refusal.why) for number, refusal in refusals]
 
     def _attempt(self, request: str, number: int, answer: Answer, why: str) -> Event:
@@ -205,18 +207,11 @@ class Issuer:
 
     def _issued(self, number: int, access: Access) -> Issuance:
         self._open_prefix()
-        job, deps, ttl = self._order.job, self._deps, access.ttl
-        action = deps.config.current().catalog.resources[access.resource].actions[access.action]
-        scope = self._verified.spec.data_scope
-        token = self._token(action.policy, scope_alias(action, scope), ttl)
+        job, deps, ttl, action = self._order.job, self._deps, access.ttl, self._action(access)
         try:
-            issued = deps.vault.issue(token, resolved_issue(action, scope))
+            accessor, issued = self._from_vault(request_id(job, number), action, ttl)
         except (VaultDenied, VaultRefused) as error:
             raise NotIssued(f"{access.action} on {access.resource}: {error}") from error
-        except BaseException:
-            # Vault may still answer a call that we no longer wait for: only a later look can tell.
-            self.settled = False
-            raise
         now, ends = deps.now(), deps.ticks() + ttl
         credential = Credential(
             id=credential_id(job, number),
@@ -224,7 +219,7 @@ class Issuer:
             resource=access.resource,
             action=access.action,
             lease_id=issued.lease_id,
-            accessor=token.accessor,
+            accessor=accessor,
             issued_at=now,
             expires_at=now + timedelta(seconds=ttl),
             revocable=action.revocable,
@@ -236,6 +231,23 @@ class Issuer:
         resource = deps.config.current().catalog.resources[access.resource]
         self._held = self._held.issued(access.resource, access.action, resource.sensitivity)
         return Issuance(access=access, credential=credential, fields=issued.fields, ends=ends, lease_seconds=lease_seconds)
+
+    def _from_vault(self, request: str, action: ActionDef, ttl: int) -> tuple[str, Issued]:
+        """Return what Vault issues, and the accessor of the job's token that it was issued to. Raises VaultDenied, VaultRefused, NotIssued."""
+        scope = self._verified.spec.data_scope
+        what = resolved_issue(action, scope)
+        token = None if action.locked else self._token(action.policy, scope_alias(action, scope), ttl)
+        try:
+            return unlocked(self._deps, request, what) if token is None else (token.accessor, self._deps.vault.issue(token, what))
+        except (VaultDenied, VaultRefused):
+            raise
+        except BaseException:
+            # Vault may still answer a call that we no longer wait for: only a later look can tell.
+            self.settled = False
+            raise
+
+    def _action(self, access: Access) -> ActionDef:
+        return self._deps.config.current().catalog.resources[access.resource].actions[access.action]
 
     def _open_prefix(self) -> None:
         """Write the job's token role once, and then make sure that the claim still stands: one that slept through its closing stops here."""

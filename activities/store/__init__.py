@@ -4,6 +4,7 @@ from activities.store.audit import Span
 from activities.store.claims import Claim
 from activities.store.errors import StoreNotMigrated, StoreTooNew, StoreUnavailable
 from activities.store.figures import Figures, LedgerHead
+from activities.store.locks import KeptLock
 from activities.store.store import Store
 
-__all__ = ["Claim", "Figures", "LedgerHead", "Span", "Store", "StoreNotMigrated", "StoreTooNew", "StoreUnavailable"]
+__all__ = ["Claim", "Figures", "KeptLock", "LedgerHead", "Span", "Store", "StoreNotMigrated", "StoreTooNew", "StoreUnavailable"]

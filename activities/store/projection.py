@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Update, bindparam, case, exists, or_, select, update
 
+from activities.store import locks
 from activities.store.engine import insert_new
 from activities.store.tables import APPROVALS, CREDENTIALS, DELEGATIONS, JOBS, ORDERS, REQUESTS, REVIEWS, Moment
 from justenough.access import CredentialState, JobState, RequestState, RevocationState
@@ -147,6 +148,8 @@ def job_ended(connection: Connection, fact: Fact) -> None:
         _reopen(connection, fact)
         # Nobody can answer for it any more.
         connection.execute(_WITHDRAW_ALL, {"theirs": fact.job})
+        # Whoever revoked has dropped them already, unless the store was away just then.
+        locks.drop(connection, fact.job)
 
 
 def access_requested(connection: Connection, fact: Fact) -> None:
@@ -174,6 +177,11 @@ def access_decided(connection: Connection, fact: Fact) -> None:
 def access_withdrawn(connection: Connection, fact: Fact) -> None:
     """The job no longer asks for it."""
     _request(connection, _OPEN, fact, {"state": RequestState.WITHDRAWN.value})
+
+
+def lock_opened(connection: Connection, fact: Fact) -> None:
+    """Something waits in Vault until people authorize it."""
+    _request(connection, _PENDING, fact, {"lock_accessor": fact.data["accessor"], "lock_expires_at": moment(fact.data["expires_at"])})
 
 
 def approval_opened(connection: Connection, fact: Fact) -> None:
@@ -322,6 +330,7 @@ EFFECTS: dict[EventType, Effect] = {
     EventType.ACCESS_REQUESTED: access_requested,
     EventType.ACCESS_DECIDED: access_decided,
     EventType.ACCESS_WITHDRAWN: access_withdrawn,
+    EventType.LOCK_OPENED: lock_opened,
     EventType.APPROVAL_OPENED: approval_opened,
     EventType.APPROVAL_ESCALATED: approval_opened,
     EventType.APPROVAL_DECIDED: approval_decided,

@@ -14,7 +14,7 @@ from activities.store.tables import APPROVALS, CREDENTIALS, JOBS, ORDERS, REQUES
 from justenough.access import JobState, RevocationState
 from justenough.evidence.standing import Live
 from justenough.statements import Signed
-from justenough.views import ApprovalView, ClaimView, CredentialView, JobSummary, JobView, Page, RequestView, RevocationView
+from justenough.views import ApprovalView, ClaimView, CredentialView, JobSummary, JobView, LockView, Page, RequestView, RevocationView
 
 SUMMARY = tuple(JOBS.c[name] for name in JobSummary.model_fields if name != "revocation")
 REVOCATION = tuple(JOBS.c[f"revocation_{name}"] for name in RevocationView.model_fields)
@@ -168,8 +168,9 @@ def _claim(row: RowMapping) -> ClaimView | None:
 
 
 def _known(row: RowMapping) -> dict[str, Any]:
-    """A request's job may not be recorded yet."""
-    return {**row, **{name: row[name] or "" for name in ("job_name", "task", "requester")}}
+    """Return a request's fields; its job may not be recorded yet."""
+    lock = LockView(accessor=row["lock_accessor"], expires_at=row["lock_expires_at"]) if row["lock_accessor"] else None
+    return {**row, **{name: row[name] or "" for name in ("job_name", "task", "requester")}, "lock": lock}
 
 
 def _credentials(rows: Sequence[RowMapping]) -> tuple[CredentialView, ...]:

@@ -9,11 +9,12 @@ from typing import TypeVar
 
 from sqlalchemy import Connection, select
 
-from activities.store import audit, belongings, claims, engine, figures, migrate, oversight, queries, usage, writer
+from activities.store import audit, belongings, claims, engine, figures, locks, migrate, oversight, queries, usage, writer
 from activities.store.audit import Span, Stored
 from activities.store.claims import Claim
 from activities.store.commits import Commits
 from activities.store.figures import Figures, LedgerHead, Overdue
+from activities.store.locks import KeptLock
 from activities.store.paging import MOST
 from justenough.access import JobState, RequestState, RevocationState
 from justenough.events import Event, EventType
@@ -263,6 +264,36 @@ class Store:
     def claim_of(self, job: str) -> Claim | None:
         """Return the job's claim."""
         return self._read(lambda connection: claims.claim_of(connection, job))
+
+    # What opens locked requests.
+
+    def keep_lock(self, lock: KeptLock, events: Iterable[Event]) -> bool:
+        """Keep what opens a request, and record that it waits, in one transaction; False, and nothing recorded, as `locks.keep` says."""
+        known = tuple(events)
+
+        def work(connection: Connection) -> bool:
+            if new := locks.keep(connection, lock):
+                writer.record(connection, known)
+            return new
+
+        return self._commits.run(work)
+
+    def kept_lock(self, request: str) -> KeptLock | None:
+        """Return what opens a request; None where nothing is kept."""
+        return self._read(lambda connection: locks.kept(connection, request))
+
+    def take_lock(self, request: str) -> KeptLock | None:
+        """Return what opens a request and keep it no longer: of several who take it, one gets it."""
+        return self._commits.run(lambda connection: locks.take(connection, request))
+
+    def end_issuing(self, job: str, now: datetime) -> tuple[KeptLock, ...]:
+        """Close the claim and keep nothing that opens a lock of the job's, in one transaction; return what was kept."""
+
+        def work(connection: Connection) -> tuple[KeptLock, ...]:
+            claims.close_claim(connection, job, now=now)
+            return locks.drop(connection, job)
+
+        return self._commits.run(work)
 
     # What comes along with a job.
 

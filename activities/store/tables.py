@@ -180,6 +180,9 @@ class RequestRow(Base, table=True):
     claimed_by_id: str | None = Field(default=None, sa_type=Name)
     claimed_until: datetime | None = Field(default=None, sa_type=Moment)
     """Until when somebody said that they look at it."""
+    lock_accessor: str | None = Field(default=None, sa_type=Text)
+    """Of what waits in Vault for people's authorization; it opens nothing."""
+    lock_expires_at: datetime | None = Field(default=None, sa_type=Moment)
 
 
 class ApprovalRow(Base, table=True):
@@ -284,6 +287,19 @@ class ClaimRow(Base, table=True):
     closed_at: datetime | None = Field(default=None, sa_type=Moment)
 
 
+class LockRow(Base, table=True):
+    """What opens a locked request once people have authorized it in Vault, as ciphertext that only Vault can read. Gone once it was taken."""
+
+    __tablename__ = "locks"
+
+    request: str = Field(sa_type=Name, primary_key=True)
+    job: str = Field(sa_type=Name, index=True)
+    accessor: str = Field(sa_type=Text)
+    token_accessor: str = Field(sa_type=Text)
+    """Of the job's token that asked."""
+    ciphertext: str = Field(sa_type=Text)
+
+
 class BundleRow(Base, table=True):
     __tablename__ = "bundles"
 
@@ -331,5 +347,5 @@ LEDGER, HEADS = table_of(LedgerRow), table_of(HeadRow)
 JOBS, ORDERS, REQUESTS = table_of(JobRow), table_of(OrderRow), table_of(RequestRow)
 APPROVALS, CREDENTIALS = table_of(ApprovalRow), table_of(CredentialRow)
 REVIEWS, DELEGATIONS = table_of(ReviewRow), table_of(DelegationRow)
-CLAIMS, BUNDLES = table_of(ClaimRow), table_of(BundleRow)
+CLAIMS, BUNDLES, LOCKS = table_of(ClaimRow), table_of(BundleRow), table_of(LockRow)
 LOGS, LOG_SIZES, IDEMPOTENCY = table_of(LogRow), table_of(LogSizeRow), table_of(IdempotencyRow)

@@ -97,8 +97,12 @@ class Vault(Keys):
 
     def issue(self, token: Token, what: ResolvedIssue) -> Issued:
         """Return what Vault issues to a job's token."""
+        return issued_from(what.path, self.send(token, what))
+
+    def send(self, token: Token, what: ResolvedIssue) -> Answer | None:
+        """Return Vault's answer to what a job's token asks for; it may hold secrets."""
         verb, body = ("get", None) if what.method == "read" else ("put", dict(what.data))
-        return _issued(what.path, self.call(self.adapter(token.secret), verb, safe_path(what.path), body))
+        return self.call(self.adapter(token.secret), verb, safe_path(what.path), body)
 
     def renew_lease(self, lease_id: str, seconds: int) -> int:
         """Make a lease live for `seconds` from now, as far as its engine allows; return the seconds that it does live."""
@@ -171,7 +175,7 @@ class Vault(Keys):
 
     def creds(self, path: str) -> Issued:
         """Return short-lived credentials for the worker's own use, under its own token."""
-        return _issued(path, self.own("get", safe_path(path)))
+        return issued_from(path, self.own("get", safe_path(path)))
 
     def _group(self, group_id: str) -> str:
         def read() -> str:
@@ -202,7 +206,8 @@ def _prefix(job: str) -> str:
     return job_role(job)
 
 
-def _issued(path: str, answer: Answer | None) -> Issued:
+def issued_from(path: str, answer: Answer | None) -> Issued:
+    """Return what an answer of Vault's gives. Raises VaultRefused where it gives nothing."""
     given = answer or {}
     data = given.get("data")
     if not isinstance(data, dict):

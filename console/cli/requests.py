@@ -204,6 +204,7 @@ def _whole(api: Api, item: Json) -> None:
             ("Tier", _tier(item)),
             ("Until", moment(item["expires_at"])),
             ("Looked at", _looked_at(item)),
+            ("Vault's lock", _lock(item)),
             ("Policies", ", ".join(item["policies"])),
             ("Digest", item["digest"]),
         )
@@ -239,3 +240,8 @@ def _tier(item: Json) -> str:
     if not item["quorum"]:
         return str(item["tier"])
     return f"{item['tier']} is needed; tier {item['current_tier']} answers now, {item['quorum']} of them"
+
+
+def _lock(item: Json) -> str:
+    lock = item["lock"]
+    return f"waits until {moment(lock['expires_at'])}; accessor {lock['accessor']}" if lock else ""

@@ -136,6 +136,10 @@ class Session:
         self.vault.make_key(token, entity)
         return self.vault.sign(token, entity, content)
 
+    def authorize(self, accessor: str) -> bool:
+        """Authorize in Vault what waits there under an accessor; return whether Vault now has all the authorizations that it wants."""
+        return self.vault.authorize(self._token(), accessor)
+
     def _token(self) -> Secret:
         given = os.environ.get("VAULT_TOKEN")
         if given:

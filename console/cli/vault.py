@@ -86,6 +86,17 @@ class PersonsVault:
         body = {"input": base64.b64encode(content).decode()}
         return str(self._checked(self._send("POST", f"transit/sign/je-sign-{entity}", body, token))["data"]["signature"])
 
+    def authorize(self, token: Secret, accessor: str) -> bool:
+        """Authorize what waits in Vault under an accessor, once; return whether Vault now has all the authorizations that it wants."""
+        answer = self._send("POST", "sys/control-group/authorize", {"accessor": accessor}, token)
+        if "already authorized" in answer.text:
+            return False
+        if answer.status_code == 400:
+            raise Failure(
+                "nothing waits in Vault for your authorization any more: its time is over, or its job has ended", code=Exit.CONFLICT
+            )
+        return bool((self._checked(answer).get("data") or {}).get("approved"))
+
     def identity(self, token: Secret) -> Identity:
         """Draw an identity token."""
         drawn = Secret(self._checked(self._send("GET", f"identity/oidc/token/{ROLE}", None, token))["data"]["token"])

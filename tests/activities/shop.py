@@ -184,8 +184,9 @@ class Desk:
     clock: Clock
 
     def job(self) -> str:
-        """A job that was submitted, with an order read as its one request."""
+        """A job that was submitted and claimed by a session, with an order read as its one request."""
         job, now = new_job_id(self.deps.settings.installation, now=self.clock.now()), self.clock.now()
+        assert self.deps.store.claim(job, run="a-run", owner="a-session", now=now)
         self.deps.store.record(
             [submitted(job, now), *(requested(job, number, *what, now) for number, what in enumerate(REQUESTS, start=1))]
         )

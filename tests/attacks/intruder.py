@@ -203,6 +203,12 @@ class Intruder:
         with closing(sqlite3.connect(file, timeout=10)) as connection, connection:
             return connection.execute(statement, values).rowcount
 
+    def reads(self, question: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Read the store, past everything."""
+        file = Path(self._stack.database_url.removeprefix("sqlite:///"))
+        with closing(sqlite3.connect(file, timeout=10)) as connection:
+            return connection.execute(question, values).fetchall()
+
 
 def _done(work: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> T:
     return asyncio.run_coroutine_threadsafe(work, loop).result(PATIENCE)

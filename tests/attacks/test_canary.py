@@ -75,7 +75,7 @@ IN_A_FILE = {"file": {"path": "db.json"}, "env": {"PGUSER": "username", "PGPASSW
 
 
 @pytest.fixture(scope="module")
-def told(whole: Stack, shop: Shop, intruder: Intruder, ops: Human, lead: Human, auditor: Human) -> Told:
+def told(whole: Stack, shop: Shop, intruder: Intruder, ops: Human, lead: Human, security: Human, auditor: Human) -> Told:
     """Jobs that give away all they get, each ending differently; controls planted where jobs do not reach; then one scan of everything."""
     content = bundle.pack({"tell.py": (PROGRAM.read_bytes(), False)})
     sent = ops.api.post("bundles", content=content, headers={"Content-Type": "application/gzip"}).raise_for_status()
@@ -95,21 +95,29 @@ def told(whole: Stack, shop: Shop, intruder: Intruder, ops: Human, lead: Human, 
         for name, items, ending in (
             ("read", [access(deliver=IN_A_FILE)], "true"),
             ("approved", [access(action="write", deliver=IN_A_FILE)], "true"),
+            ("locked", [access("payouts-db", "write", deliver=IN_A_FILE)], "true"),
             ("killed", [access()], "python3 tell.py x PGPASSWORD; sleep 300"),
         ):
             ids[name] = launched(*items, **telling("PGPASSWORD", "PGUSER", first=f"{witness.hand_over}; {ending}"))
-            if name == "approved":
-                assert lead.answer(ops.until(ids[name], "awaiting_approval")["requests"][0]).status_code == 200
+            if name in {"approved", "locked"}:
+                who = lead if name == "approved" else security
+                assert who.answer(ops.until(ids[name], "awaiting_approval")["requests"][0]).status_code == 200
             login = witness.login()
             secrets[f"password of {name}"] = login.password
         until_logged(auditor, ids["killed"], "told all")
         assert ops.api.post(f"jobs/{ids['killed']}/kill").status_code == 202
         jobs = {name: ops.until(job) for name, job in ids.items()}
+        waiting = ops.launch(spec("true", access("payouts-db", "write")))
+        ops.until(waiting, "awaiting_approval")
     witness.close()
     plant(whole, shop)
     wanted = {**secrets, **of_the_stack(whole, ops, lead, auditor), "control": CONTROL}
     logs = {name: log_of(auditor, job) for name, job in ids.items()}
-    return Told(jobs, logs, secrets, scanning.scan(everything(whole, intruder, auditor, ids.values()), wanted))
+    # While one is locked still: what opens it is kept.
+    assert intruder.reads("SELECT count(*) FROM locks WHERE job = ?", waiting) == [(1,)]
+    found = Told(jobs, logs, secrets, scanning.scan(everything(whole, intruder, auditor, ids.values()), wanted))
+    assert ops.api.post(f"jobs/{waiting}/cancel").status_code == 202
+    return found
 
 
 def log_of(reader: Human, job: str) -> str:
@@ -171,6 +179,7 @@ def test_the_control_is_found_in_every_kind_of_place(told: Told) -> None:
         *("api jobs", "api logs", "api timeline", "api ledger"),
     }
     assert planted - found == set()
+    assert "table locks" in told.scanned.places
     assert any(place.startswith("file justenough.db") for place in found)
     assert any(place.startswith("file temporal/") for place in found)
 

@@ -158,7 +158,9 @@ def test_nobody_can_speak_for_a_session(ops: Human, intruder: Intruder) -> None:
 
 
 def test_a_strangers_revocation_is_recorded_as_one_and_needs_a_second_look(ops: Human, auditor: Human, intruder: Intruder) -> None:
-    job = waiting(ops)["job_id"]
+    # One that has a session: only of a job that never had one is it known that nothing can be in flight.
+    job = ops.launch(spec("sleep 300"))
+    ops.until(job, "running")
     call = Call("revoke_job", {"job": job, "by": "guard", "why": "trust me", "attempts": 1})
     (answered,) = intruder.runs("Stranger", f"stranger-{job}", call)
     assert answered["confirmed"] is False

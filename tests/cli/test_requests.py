@@ -13,6 +13,7 @@ import pytest
 
 from tests.cli.conftest import Cli, on_a_terminal, shown_on, spec
 from tests.people import Human
+from tests.shop import Shop
 
 pytestmark = pytest.mark.servers
 
@@ -247,3 +248,37 @@ def test_with_yes_a_terminal_is_not_asked(cli: Cli, ops: Human, waiting: Waiting
 
     assert process.returncode == 0
     assert ops.job(waiting.id)["requests"][0]["state"] == "approved"
+
+
+def test_one_command_opens_both_locks_and_says_so(cli: Cli, ops: Human, auditor: Human, tmp_path: Path) -> None:
+    payout = {"resource": "payouts-db", "action": "write", "ttl": "5m", "reason": "Pay it out"}
+    job = Waiting(cli, ops, tmp_path, [payout])
+    request = job.requests[0]
+    shown = cli.run("request", "show", request, who="security").stdout
+    assert f"accessor {ops.job(job.id)['requests'][0]['lock']['accessor']}" in shown
+
+    done = cli.run("request", "approve", request, "--reason", "the customer waits", who="security")
+
+    assert done.exit_code == 0, done.stderr
+    assert "vault:   authorized there too; its lock is open" in done.stderr
+    assert ops.until(job.id)["state"] == "succeeded"
+    assert [entry["data"]["resource"] for entry in auditor.ledger(job.id) if entry["type"] == "credential.issued"] == ["payouts-db"]
+    assert cli.json("credential", "prove", job.id, who="auditor")["dead"]
+
+
+def test_a_lock_that_was_authorized_before_can_be_approved_still(cli: Cli, ops: Human, security: Human, tmp_path: Path) -> None:
+    job = Waiting(cli, ops, tmp_path, [{"resource": "payouts-db", "action": "write", "ttl": "5m", "reason": "Pay it out"}])
+    security.authorize(ops.job(job.id)["requests"][0]).raise_for_status()
+    assert cli.json("request", "approve", job.requests[0], "--reason", "yes", who="security")["state"] == "approved"
+    assert ops.until(job.id)["state"] == "succeeded"
+
+
+def test_what_waits_no_more_cannot_be_approved(cli: Cli, ops: Human, shop: Shop, tmp_path: Path) -> None:
+    job = Waiting(cli, ops, tmp_path, [{"resource": "payouts-db", "action": "write", "ttl": "5m", "reason": "Pay it out"}])
+    with shop.admin() as vault:
+        accessor = ops.job(job.id)["requests"][0]["lock"]["accessor"]
+        vault.post("auth/token/revoke-accessor", json={"accessor": accessor}).raise_for_status()
+    refused = cli.run("request", "approve", job.requests[0], "--reason", "yes", who="security")
+    assert refused.exit_code == 8
+    assert "nothing waits in Vault for your authorization any more" in refused.stderr
+    cli.run("job", "cancel", job.id)

@@ -6,7 +6,16 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.attacks.intruder import Intruder
 from tests.shop import Witness
+from worker.stack import Stack
+
+
+@pytest.fixture(scope="session")
+def intruder(whole: Stack) -> Iterator[Intruder]:
+    """Terminates workflows, reads the store."""
+    with Intruder.entered(whole) as entered:
+        yield entered
 
 
 @pytest.fixture

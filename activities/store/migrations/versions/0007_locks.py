@@ -1,0 +1,26 @@
+"""What opens locked requests, as ciphertext, and what a request tells of its lock."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision: str = "0007"
+down_revision: str | None = "0006"
+branch_labels: str | None = None
+depends_on: str | None = None
+
+
+def upgrade() -> None:
+    """Add the table, and both columns of a request."""
+    name = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+    op.create_table(
+        "locks",
+        sa.Column("request", name, nullable=False),
+        sa.Column("job", name, nullable=False),
+        sa.Column("accessor", sa.Text(), nullable=False),
+        sa.Column("token_accessor", sa.Text(), nullable=False),
+        sa.Column("ciphertext", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("request", name="pk_locks"),
+    )
+    op.create_index("ix_locks_job", "locks", ["job"])
+    op.add_column("requests", sa.Column("lock_accessor", sa.Text(), nullable=True))
+    op.add_column("requests", sa.Column("lock_expires_at", sa.DateTime(timezone=True), nullable=True))

@@ -1,0 +1,115 @@
+"""Opening a lock as the worker does: once, whatever becomes of the attempts; what a broken attempt left ends with the job."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from temporalio.testing import ActivityEnvironment
+
+from activities.deciding import Deciding
+from activities.deps import Deps
+from activities.locking import Locking
+from activities.store import KeptLock, Store, StoreUnavailable
+from activities.vault import VaultRefused, locks
+from justenough.approval import Ladder
+from justenough.catalog import ResolvedIssue
+from justenough.ids import new_job_id, request_id
+from justenough.messages import JobInput, LocksInput, LocksOpened
+from justenough.statements import OrderStatement, digest_of, signable
+from tests.activities.revoking import from_outside
+from tests.activities.shop import SPEC, Desk
+
+pytestmark = pytest.mark.servers
+
+PAYOUT = {"resource": "payouts-db", "action": "write", "ttl": "5m", "reason": "Pay it out"}
+WHAT = ResolvedIssue(path="database/creds/payouts-write-acme", method="read", data={})
+
+
+class BreaksOff(Store):
+    """A store that goes away once, right before a lock would be kept."""
+
+    away = True
+
+    def keep_lock(self, lock: KeptLock, events: Any) -> bool:
+        if self.away:
+            self.away = False
+            message = "away"
+            raise StoreUnavailable(message)
+        return super().keep_lock(lock, events)
+
+
+class Waiting:
+    """A job that was ordered and decided, and whose lock is to be opened."""
+
+    def __init__(self, at: Desk) -> None:
+        self.job, now = new_job_id(at.deps.settings.installation, now=at.clock.now()), at.clock.now().replace(microsecond=0)
+        self.request = request_id(self.job, 1)
+        self._environment = ActivityEnvironment()
+        self._environment.info = replace(ActivityEnvironment.default_info(), workflow_type="Job", workflow_id=self.job)
+        ops, raw = at.shop.sign_in("ops"), {**SPEC, "access": [PAYOUT]}
+        fields: dict[str, Any] = {"job": self.job, "spec_digest": digest_of(raw), "bundle": None, "params": {}, "reason": "a test"}
+        fields |= {"person": ops.id, "issued_at": now, "expires_at": now + timedelta(hours=1)}
+        statement = OrderStatement(**fields)
+        self.order = JobInput(job=self.job, spec=raw, order=ops.sign(signable(statement)))
+        decided = self._environment.run(Deciding(at.deps).decide_requests, self.order)
+        assert decided.refused is None
+        (request,) = decided.requests
+        assert request.locked
+        assert request.ladder is not None
+        self.ladder: Ladder = request.ladder
+
+    def opens(self, deps: Deps, ladder: Ladder | None = None) -> LocksOpened:
+        asked = LocksInput(order=self.order, ladders={self.request: ladder or self.ladder})
+        return self._environment.run(Locking(deps).open_locks, asked)
+
+
+def test_a_second_attempt_finds_what_the_first_one_opened(at: Desk) -> None:
+    waiting = Waiting(at)
+    assert "approval.opened" not in at.types(waiting.job), "nobody is asked before it waits in Vault"
+    assert waiting.opens(at.deps) == waiting.opens(at.deps) == LocksOpened()
+    told = at.types(waiting.job)
+    assert (told.count("lock.opened"), told.count("approval.opened")) == (1, 1)
+    assert len(at.deps.vault.prefix_accessors(waiting.job)) == 1
+
+
+def test_what_an_attempt_left_that_died_in_between_opens_nothing_and_ends_with_the_job(at: Desk, tmp_path: Path) -> None:
+    waiting, breaking = Waiting(at), BreaksOff(f"sqlite:///{tmp_path / 'store.db'}")
+    with pytest.raises(StoreUnavailable):
+        waiting.opens(replace(at.deps, store=breaking))
+    assert at.deps.store.kept_lock(waiting.request) is None
+    assert waiting.opens(replace(at.deps, store=breaking)) == LocksOpened()
+    breaking.close()
+    assert len(at.deps.vault.prefix_accessors(waiting.job)) == 2
+    kept = at.deps.store.kept_lock(waiting.request)
+    assert kept is not None
+    at.shop.sign_in("security").call("POST", "sys/control-group/authorize", {"accessor": kept.accessor})
+    wrapping = locks.decrypted(at.deps.vault, kept.ciphertext, about=waiting.request)
+
+    # One look is enough: no session ever had the right to issue.
+    assert from_outside(at, waiting.job).confirmed
+
+    assert at.deps.vault.prefix_accessors(waiting.job) == ()
+    assert at.deps.store.kept_lock(waiting.request) is None
+    with pytest.raises(VaultRefused):
+        locks.unwrap(at.deps.vault, wrapping, WHAT)
+    assert at.shop.users_of(waiting.job) == []
+
+
+def test_nothing_is_opened_for_a_job_that_is_over_meanwhile(at: Desk) -> None:
+    waiting = Waiting(at)
+    at.deps.store.close_claim(waiting.job, at.clock.now())
+    waiting.opens(at.deps)
+    assert at.deps.vault.prefix_accessors(waiting.job) == ()
+    assert not {"lock.opened", "approval.opened"} & set(at.types(waiting.job))
+
+
+def test_what_was_not_decided_like_this_is_not_opened(at: Desk) -> None:
+    waiting = Waiting(at)
+    other = waiting.ladder.model_copy(update={"digest": f"sha256:{'0' * 64}"})
+    assert "it is not what was decided" in str(waiting.opens(at.deps, other).refused)
+    assert at.deps.vault.prefix_accessors(waiting.job) == ()
+    assert "job.refused" in at.types(waiting.job)

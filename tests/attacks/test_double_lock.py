@@ -1,0 +1,156 @@
+"""A worker that somebody has taken over, with its own login at Vault: it gets nothing that Vault locks without the people whom Vault asks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+
+from activities.vault import Token, Vault, VaultRefused, locks
+from justenough.catalog import ResolvedIssue
+from justenough.ids import new_job_id
+from justenough.prefixes import job_role
+from tests.people import Human
+from tests.shop import Shop
+from worker.stack import Stack
+
+pytestmark = pytest.mark.servers
+
+GRANT = "je-grant-payouts-db-write"
+PAYOUT = ResolvedIssue(path="database/creds/payouts-write-acme", method="read", data={})
+Wrapped = dict[str, Any]
+
+
+class Taken:
+    """The worker's own login, and a job that nobody ordered."""
+
+    def __init__(self, stack: Stack, job: str) -> None:
+        self.job = job
+        login = json.loads((stack.home / "worker.approle.json").read_text())
+        self.address = f"{stack.vault}/v1/"
+        token = self.call("", "POST", "auth/approle/login", login).json()["auth"]["client_token"]
+        self.token = str(token)
+
+    def call(self, token: str, method: str, path: str, body: object = None) -> httpx.Response:
+        headers = {"X-Vault-Token": token} if token else {}
+        return httpx.request(method, self.address + path, json=body, headers=headers, timeout=15, trust_env=False)
+
+    def does(self, method: str, path: str, body: object = None) -> httpx.Response:
+        return self.call(self.token, method, path, body)
+
+    def job_token(self, *policies: str, alias: str = "je-scope-tenant-acme") -> str:
+        """Open the job's prefix as widely as Vault lets a worker, and make a token there."""
+        role: dict[str, object] = {
+            "allowed_policies_glob": ["je-grant-*"],
+            "allowed_entity_aliases": ["je-scope-*"],
+            "orphan": True,
+            "token_no_default_policy": True,
+            "token_type": "service",
+            "token_explicit_max_ttl": "192h",
+        }
+        assert self.does("POST", f"auth/token/roles/{job_role(self.job)}", role).status_code == 204
+        body = {"policies": list(policies), "ttl": "192h", "display_name": self.job, "renewable": False, "entity_alias": alias}
+        made = self.does("POST", f"auth/token/create/{job_role(self.job)}", body)
+        assert made.status_code == 200, made.text
+        return str(made.json()["auth"]["client_token"])
+
+    def asks(self, token: str, **headers: str) -> Wrapped:
+        """Ask for what is locked; return what waits."""
+        answer = httpx.get(self.address + PAYOUT.path, headers={"X-Vault-Token": token, **headers}, timeout=15, trust_env=False).json()
+        assert answer["data"] is None
+        wrapped: Wrapped = answer["wrap_info"]
+        return wrapped
+
+    def unwraps(self, wrapped: Wrapped) -> httpx.Response:
+        return self.call(wrapped["token"], "POST", "sys/wrapping/unwrap")
+
+
+@pytest.fixture
+def taken(whole: Stack) -> Iterator[Taken]:
+    job = new_job_id("dev", now=datetime.now(UTC))
+    worker = Taken(whole, job)
+    yield worker
+    # The sweep reports such a job and revokes nothing; the worker's own rights suffice.
+    worker.does("PUT", f"sys/leases/revoke-prefix/auth/token/create/{job_role(job)}", {"sync": True})
+    worker.does("DELETE", f"auth/token/roles/{job_role(job)}")
+
+
+def test_a_taken_worker_gets_only_what_waits_and_cannot_open_it(taken: Taken, shop: Shop, ops: Human, lead: Human) -> None:
+    token = taken.job_token(GRANT)
+    wrapped = taken.asks(token)
+    accessor = {"accessor": wrapped["accessor"]}
+    assert taken.unwraps(wrapped).status_code == 400
+    assert taken.does("POST", "sys/wrapping/unwrap", {"token": wrapped["token"]}).status_code in {400, 403}
+    # The third is used up by trying.
+    for own in (taken.token, token, taken.asks(token)["token"]):
+        assert taken.call(own, "POST", "sys/control-group/authorize", accessor).status_code == 403
+    # Nor with every grant at once, nor asking for another kind of answer, nor as nobody.
+    assert taken.unwraps(taken.asks(taken.job_token(GRANT, "je-grant-orders-db-admin", "je-grant-refunds-db-write"))).status_code == 400
+    assert taken.unwraps(taken.asks(token, **{"X-Vault-Wrap-TTL": "60s"})).status_code == 400
+    # People whom Vault does not ask open it neither, their own jobs' launcher first of all.
+    for person in (ops, lead):
+        assert person.vault.post("sys/control-group/authorize", json=accessor).json()["data"] == {"approved": False}
+    assert taken.unwraps(wrapped).status_code == 400
+    assert shop.users_of(taken.job) == []
+
+
+@pytest.mark.parametrize(
+    "method, path, body",
+    [
+        ("POST", f"sys/policies/acl/{GRANT}", {"policy": f'path "{PAYOUT.path}" {{ capabilities = ["read"] }}'}),
+        ("POST", "sys/policies/acl/je-grant-mine", {"policy": f'path "{PAYOUT.path}" {{ capabilities = ["read"] }}'}),
+        ("DELETE", f"sys/policies/acl/{GRANT}", None),
+        ("GET", PAYOUT.path, None),
+        ("POST", "identity/group/name/security", {"member_entity_ids": []}),
+        ("POST", "identity/entity-alias", {"name": "je-worker"}),
+        ("POST", "auth/people/users/me", {"password": "x", "token_policies": ["je-person"]}),
+        ("POST", "sys/wrapping/wrap", {"a": "b"}),
+    ],
+)
+def test_a_taken_worker_cannot_change_who_is_asked(taken: Taken, method: str, path: str, body: object) -> None:
+    assert taken.does(method, path, body).status_code == 403
+
+
+def test_what_opens_a_lock_works_once_and_only_for_its_own_request(taken: Taken, whole: Stack, shop: Shop, security: Human) -> None:
+    vault = Vault(str(whole.vault))
+    vault.login_approle_file(whole.home / "worker.approle.json")
+    vault.open_prefix(taken.job, 3600)
+    token: Token = vault.create_token(taken.job, policy=GRANT, alias="je-scope-tenant-acme", ttl=600)
+    wrapped = locks.ask(vault, token, PAYOUT)
+    ciphertext = locks.encrypted(vault, wrapped.secret, about="r-1")
+    assert wrapped.secret.reveal() not in ciphertext
+    with pytest.raises(VaultRefused):
+        locks.decrypted(vault, ciphertext, about="r-2")
+    with pytest.raises(VaultRefused):
+        locks.unwrap(vault, wrapped.secret, PAYOUT)
+    assert security.vault.post("sys/control-group/authorize", json={"accessor": wrapped.accessor}).json()["data"] == {"approved": True}
+    state = locks.state(vault, wrapped.accessor)
+    assert state is not None
+    assert (state.approved, state.authorized, state.is_for(PAYOUT)) == (True, frozenset({security.id}), True)
+    with pytest.raises(VaultRefused, match="opens something else"):
+        locks.unwrap(vault, wrapped.secret, PAYOUT.model_copy(update={"path": "database/creds/payouts-write-globex"}))
+    issued = locks.unwrap(vault, locks.decrypted(vault, ciphertext, about="r-1"), PAYOUT)
+    assert issued.lease_id
+    locks.end_token(vault, wrapped.secret)
+    with pytest.raises(VaultRefused):
+        locks.unwrap(vault, wrapped.secret, PAYOUT)
+    assert locks.state(vault, wrapped.accessor) is None
+    # What it gave lives on until its job ends, and carries the job's name.
+    assert len(shop.users_of(taken.job)) == 1
+    vault.revoke_lease(issued.lease_id)
+    assert shop.users_of(taken.job) == []
+    vault.close()
+
+
+def test_without_the_token_that_asked_what_waits_opens_nothing_even_where_people_authorized_it(
+    taken: Taken, shop: Shop, security: Human
+) -> None:
+    wrapped = taken.asks(taken.job_token(GRANT))
+    security.vault.post("sys/control-group/authorize", json={"accessor": wrapped["accessor"]}).raise_for_status()
+    taken.does("PUT", f"sys/leases/revoke-prefix/auth/token/create/{job_role(taken.job)}", {"sync": True}).raise_for_status()
+    assert taken.unwraps(wrapped).status_code == 403
+    assert shop.users_of(taken.job) == []

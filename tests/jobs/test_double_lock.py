@@ -1,0 +1,161 @@
+"""What Vault itself locks: issued only to whom the same people opened both locks for, once; and nothing of it is left, however the job ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.attacks.intruder import Intruder, told
+from tests.people import Human
+from tests.shop import Shop, Witness, access, spec
+
+pytestmark = pytest.mark.servers
+
+PAYOUT = access("payouts-db", "write")
+PAY = "INSERT INTO payouts (tenant, order_id, amount) VALUES ('acme', 100001, 1) RETURNING id"
+
+
+def waiting(ops: Human, script: str = "true", *items: dict[str, Any]) -> dict[str, Any]:
+    """Launch a job whose locked request waits, and return that request."""
+    job = ops.launch(spec(script, *(items or (PAYOUT,))))
+    request: dict[str, Any] = next(item for item in ops.until(job, "awaiting_approval")["requests"] if item["resource"] == "payouts-db")
+    return request
+
+
+def nothing_waits(shop: Shop, intruder: Intruder, request: dict[str, Any]) -> None:
+    """Assert that Vault holds nothing of a job any more, and the store nothing that would have opened it."""
+    job = request["job_id"]
+    assert shop.tokens_of(job) == []
+    assert shop.users_of(job) == []
+    with shop.admin() as vault:
+        assert vault.get(f"auth/token/roles/je-job-{job}").status_code == 404
+        assert vault.post("auth/token/lookup-accessor", json={"accessor": request["lock"]["accessor"]}).status_code != 200
+    assert intruder.reads("SELECT count(*) FROM locks WHERE job = ?", job) == [(0,)]
+
+
+def rejected(auditor: Human, request: dict[str, Any]) -> list[str]:
+    return [data["why"] for data in told(auditor, request["job_id"], "approval.rejected")]
+
+
+def test_an_approval_without_vaults_authorization_does_not_count_and_says_what_to_do(
+    ops: Human, security: Human, auditor: Human, shop: Shop, witness: Witness, intruder: Intruder
+) -> None:
+    request = waiting(ops, f"{witness.hand_over}; sleep 300")
+    assert (request["tier"], request["state"]) == (2, "pending")
+    (lock,) = told(auditor, request["job_id"], "lock.opened")
+    assert (lock["accessor"], lock["groups"], lock["approvals"]) == (request["lock"]["accessor"], ["security", "chiefs"], 1)
+    assert len(shop.tokens_of(request["job_id"])) == 1
+
+    assert security.only_answer(request).json()["approvals"] == []
+    (why,) = rejected(auditor, request)
+    assert "Vault has no authorization of security's" in why
+    assert f"bao write sys/control-group/authorize accessor={request['lock']['accessor']}" in why
+    assert shop.users_of(request["job_id"]) == []
+
+    assert security.answer(request).json()["state"] == "approved"
+    login = witness.login()
+    with shop.connect(login) as connection:
+        assert connection.execute(PAY).fetchone()
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("SELECT amount FROM payouts")
+    # While it runs already, Vault unwraps nothing a second time.
+    with shop.admin() as vault:
+        assert vault.post("sys/control-group/request", json={"accessor": request["lock"]["accessor"]}).status_code == 400
+    assert len(shop.users_of(request["job_id"])) == 1
+    assert ops.api.post(f"jobs/{request['job_id']}/cancel").status_code == 202
+    seen = ops.until(request["job_id"])
+    assert (seen["state"], seen["revocation"]["state"]) == ("cancelled", "confirmed")
+    shop.assert_dead(seen, login)
+    nothing_waits(shop, intruder, request)
+
+
+def test_whom_vault_does_not_ask_cannot_open_it(
+    ops: Human, lead: Human, chief: Human, auditor: Human, shop: Shop, intruder: Intruder
+) -> None:
+    request = waiting(ops)
+    for nobody in (ops, lead, auditor):
+        assert nobody.authorize(request).json()["data"] == {"approved": False}
+    # A chief whose authorization Vault took answers for every tier.
+    assert chief.authorize(request).json()["data"] == {"approved": True}
+    assert lead.only_answer(request).status_code == 403
+    assert chief.only_answer(request, "deny").status_code == 200
+    seen = ops.until(request["job_id"])
+    assert (seen["state"], seen["credentials"], seen["revocation"]["state"]) == ("denied", [], "confirmed")
+    nothing_waits(shop, intruder, request)
+
+
+def test_what_vault_locks_is_allowed_as_it_was_asked_for_and_breaking_glass_does_not_open_it(
+    ops: Human, security: Human, oncall: Human, auditor: Human, shop: Shop
+) -> None:
+    request = waiting(ops)
+    for who, decision, changes in ((oncall, "break_glass", {}), (security, "approve", {"action": "read"})):
+        who.authorize(request)
+        assert who.only_answer(request, decision, **changes).json().get("state", "refused") in {"pending", "refused"}
+    broken, less = rejected(auditor, request)
+    assert "Vault has no authorization of oncall's" in broken
+    assert "read" in less
+    # For less time, though.
+    assert security.only_answer(request, ttl=60).json()["state"] == "approved"
+    seen = ops.until(request["job_id"])
+    assert (seen["state"], seen["requests"][0]["granted_ttl"]) == ("succeeded", 60)
+    shop.assert_dead(seen)
+
+
+def by_cancel(ops: Human, intruder: Intruder, job: str) -> str:
+    del intruder
+    assert ops.api.post(f"jobs/{job}/cancel").status_code == 202
+    return "cancelled"
+
+
+def by_kill(ops: Human, intruder: Intruder, job: str) -> str:
+    del intruder
+    assert ops.api.post(f"jobs/{job}/kill").status_code == 202
+    return "killed"
+
+
+def by_terminate(ops: Human, intruder: Intruder, job: str) -> str:
+    del ops
+    intruder.terminates(job)
+    return "lost"
+
+
+@pytest.mark.parametrize("end", [by_cancel, by_kill, by_terminate])
+def test_a_job_that_ends_while_it_waits_leaves_nothing_behind(
+    ops: Human, security: Human, shop: Shop, intruder: Intruder, end: Callable[[Human, Intruder, str], str]
+) -> None:
+    request = waiting(ops)
+    # Even opened in Vault already.
+    assert security.authorize(request).json()["data"] == {"approved": True}
+    state = end(ops, intruder, request["job_id"])
+    seen = ops.until(request["job_id"], within=90)
+    assert (seen["state"], seen["credentials"], seen["revocation"]["state"]) == (state, [], "confirmed")
+    nothing_waits(shop, intruder, request)
+
+
+def test_a_locked_request_that_is_optional_and_denied_is_gone_with_its_job(
+    ops: Human, security: Human, shop: Shop, witness: Witness, intruder: Intruder
+) -> None:
+    request = waiting(ops, witness.hand_over, access(), access("payouts-db", "write", optional=True, deliver={"env": {"PAY": "username"}}))
+    assert security.answer(request, "deny").status_code == 200
+    login = witness.login()
+    seen = ops.until(request["job_id"])
+    assert (seen["state"], [item["resource"] for item in seen["credentials"]]) == ("succeeded", ["orders-db"])
+    shop.assert_dead(seen, login)
+    nothing_waits(shop, intruder, request)
+
+
+def test_a_job_whose_lock_cannot_be_opened_does_not_run_and_says_why(ops: Human, shop: Shop) -> None:
+    path, open_policy = "sys/policies/acl/je-grant-payouts-db-write", 'path "database/creds/payouts-write-acme" { capabilities = ["read"] }'
+    with shop.admin() as vault:
+        before = vault.get(path).json()["data"]["policy"]
+        vault.put(path, json={"policy": open_policy}).raise_for_status()
+        try:
+            seen = ops.until(ops.launch(spec("true", PAYOUT)))
+        finally:
+            vault.put(path, json={"policy": before}).raise_for_status()
+    assert seen["state"] == "failed"
+    assert "Vault asks nobody before it issues this; run `justenough vault setup`" in seen["reason"]
+    shop.assert_dead(seen)

@@ -1,0 +1,55 @@
+"""What opens locked requests: kept with its record in one step, taken by one, gone with its job."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+from activities.store import KeptLock, Store
+from justenough.events import Event, EventType, event
+from justenough.ids import request_id
+from tests.store.facts import JOB, ended, later, requested, submitted
+
+REQUEST = request_id(JOB, 1)
+
+KEPT = KeptLock(request=REQUEST, job=JOB, accessor="the-accessor", token_accessor="the-tokens", ciphertext="vault:v1:…")
+
+
+def opened() -> Event:
+    told = {"accessor": KEPT.accessor, "expires_at": later(60).isoformat(), "groups": ["security"], "approvals": 1}
+    return event(EventType.LOCK_OPENED, JOB, at=later(1), about=REQUEST, request=REQUEST, **told)
+
+
+def test_a_lock_is_kept_once_with_its_record_and_shows_its_accessor_alone(store: Store) -> None:
+    store.record([submitted(), requested()])
+    assert store.keep_lock(KEPT, [opened()])
+    assert not store.keep_lock(KEPT.model_copy(update={"ciphertext": "another"}), [opened()])
+    assert store.kept_lock(REQUEST) == KEPT
+    view = store.request(REQUEST)
+    assert view is not None
+    assert view.lock is not None
+    assert (view.lock.accessor, view.lock.expires_at) == (KEPT.accessor, later(60))
+    assert KEPT.ciphertext not in view.model_dump_json() + str(store.ledger(job=JOB).items)
+
+
+def test_of_many_who_take_a_lock_at_once_one_gets_it(store: Store) -> None:
+    store.keep_lock(KEPT, [])
+    with ThreadPoolExecutor(8) as pool:
+        got = [found for found in pool.map(lambda _: store.take_lock(REQUEST), range(8)) if found]
+    assert got == [KEPT]
+    assert store.kept_lock(REQUEST) is None
+
+
+def test_nothing_is_kept_for_a_job_that_may_not_be_issued_anything_any_more(store: Store) -> None:
+    store.keep_lock(KEPT, [])
+    assert store.end_issuing(JOB, later(2)) == (KEPT,)
+    assert store.end_issuing(JOB, later(3)) == ()
+    assert not store.keep_lock(KEPT, [opened()])
+    assert store.kept_lock(REQUEST) is None
+    assert store.ledger(job=JOB).items == ()
+
+
+def test_nothing_is_kept_for_a_job_that_has_ended(store: Store) -> None:
+    store.record([submitted(), requested()])
+    store.keep_lock(KEPT, [opened()])
+    store.record([ended(at=later(5))])
+    assert store.kept_lock(REQUEST) is None
