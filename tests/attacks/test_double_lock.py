@@ -17,6 +17,7 @@ from justenough.prefixes import job_role
 from tests.people import Human
 from tests.shop import Shop
 from worker.stack import Stack
+from worker.stack.plan import EMBEDDED_WORKER
 
 pytestmark = pytest.mark.servers
 
@@ -51,6 +52,7 @@ class Taken:
             "token_no_default_policy": True,
             "token_type": "service",
             "token_explicit_max_ttl": "192h",
+            "token_bound_cidrs": list(EMBEDDED_WORKER),
         }
         assert self.does("POST", f"auth/token/roles/{job_role(self.job)}", role).status_code == 204
         body = {"policies": list(policies), "ttl": "192h", "display_name": self.job, "renewable": False, "entity_alias": alias}
@@ -116,7 +118,7 @@ def test_a_taken_worker_cannot_change_who_is_asked(taken: Taken, method: str, pa
 
 
 def test_what_opens_a_lock_works_once_and_only_for_its_own_request(taken: Taken, whole: Stack, shop: Shop, security: Human) -> None:
-    vault = Vault(str(whole.vault))
+    vault = Vault(str(whole.vault), bound_cidrs=EMBEDDED_WORKER)
     vault.login_approle_file(whole.home / "worker.approle.json")
     vault.open_prefix(taken.job, 3600)
     token: Token = vault.create_token(taken.job, policy=GRANT, alias="je-scope-tenant-acme", ttl=600)

@@ -273,7 +273,13 @@ def test_it_sees_people_groups_and_public_keys_and_signs_for_nobody(shop: Shop, 
         assert worker.write(path, input="aGk=", type="ed25519", deletion_allowed=True, exportable=True).status_code == REFUSED, path
     for path in (f"transit/export/signing-key/{key}", f"transit/backup/{key}"):
         assert worker.read(path).status_code == REFUSED
-    for path in ("transit/sign/je-ledger", "transit/sign/je-payloads", "transit/hmac/je-payloads", "transit/rewrap/je-payloads", "transit/keys/je-payloads/rotate"):
+    for path in (
+        "transit/sign/je-ledger",
+        "transit/sign/je-payloads",
+        "transit/hmac/je-payloads",
+        "transit/rewrap/je-payloads",
+        "transit/keys/je-payloads/rotate",
+    ):
         assert worker.write(path, input="aGk=").status_code == REFUSED
 
 

@@ -20,8 +20,8 @@ from worker.stack import Places, Stack
 from worker.stack.doctor import Finding, examine, machine
 from worker.stack.doctor.home import mode_findings
 from worker.stack.doctor.records import overdue_findings
-from worker.stack.doctor.targets import target_findings
-from worker.stack.doctor.vault import embedded_vault_findings, vault_findings
+from worker.stack.doctor.targets import locks_actions, target_findings
+from worker.stack.doctor.vault import embedded_vault_findings, lock_finding, vault_findings
 from worker.stack.private import read_json
 from worker.stack.programs import Programs
 from worker.stack.readiness import RUNBOOK
@@ -194,3 +194,26 @@ def test_a_running_stack_is_found_well(servers: Stack, monkeypatch: pytest.Monke
     findings = by_name(examine(Settings(home=servers.home)))
     names = ("temporal", "vault", "postgres", "file modes", "vault seal", "vault audit", "vault longest request", "postgresql's user")
     assert {name: findings[name].level for name in names} == dict.fromkeys(names, "ok")
+
+
+@pytest.mark.parametrize(
+    "version, level",
+    [
+        ("2.7.2", "ok"),
+        ("2.10.0", "ok"),
+        ("3.0.0", "ok"),
+        ("1.19.0+ent", "ok"),
+        ("2.6.0", "missing"),
+        ("1.19.0", "missing"),
+        ("", "missing"),
+    ],
+)
+def test_a_vault_without_control_groups_is_told_where_the_catalog_locks_actions(version: str, level: str) -> None:
+    found = lock_finding(version)
+    assert (found.level, "OpenBao 2.7" in found.remedy) == (level, level == "missing")
+
+
+def test_only_a_catalog_with_locks_asks_for_them(servers: Stack, tmp_path: Path) -> None:
+    assert (locks_actions(SHOP), locks_actions(tmp_path)) == (True, False)
+    assert by_name(tuple(vault_findings(servers.vault or "", locks=True)))["vault control groups"].level == "ok"
+    assert "vault control groups" not in by_name(tuple(vault_findings(servers.vault or "")))

@@ -12,7 +12,7 @@ from worker.stack import readiness
 from worker.stack.control import running
 from worker.stack.doctor import home, machine
 from worker.stack.doctor.records import overdue_findings
-from worker.stack.doctor.targets import target_findings
+from worker.stack.doctor.targets import locks_actions, target_findings
 from worker.stack.doctor.vault import embedded_vault_findings, vault_findings
 from worker.stack.finding import Finding
 from worker.stack.places import Places
@@ -82,6 +82,7 @@ def _vault(settings: Settings, places: Places) -> Iterator[Finding]:
             token=Secret(token) if token else None,
             namespace=settings.vault_namespace,
             cacert=settings.vault_cacert,
+            locks=locks_actions(stack.config if stack else settings.config),
         )
     elif stack is not None and stack.vault is not None:
         yield next(vault_findings(stack.vault))

@@ -29,6 +29,14 @@ def target_findings(folder: Path, env: Mapping[str, str]) -> Iterator[Finding]:
         yield from pool.map(_looked, places)
 
 
+def locks_actions(folder: Path) -> bool:
+    """Whether a folder's catalog has Vault itself ask people; not where it cannot be read, which the configuration's own finding says."""
+    try:
+        return read_catalog((folder / CATALOG).read_bytes()).has_locks
+    except (InvalidInput, OSError):
+        return False
+
+
 def _looked(conninfo: str) -> Finding:
     try:
         where = conninfo_to_dict(conninfo)

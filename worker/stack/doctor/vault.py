@@ -5,6 +5,7 @@ The embedded stack's admin token is not read here (`vault setup` alone may); wha
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import httpx
 
 from justenough.secret import Secret
+from worker.provisioning.control_groups import HAVE
 from worker.stack.finding import Finding, Level
 
 LONGEST_REQUEST = 10
@@ -24,16 +26,19 @@ MORE = "Set VAULT_TOKEN to a token that may read sys/audit and sys/config/state/
 
 
 def vault_findings(
-    address: str, *, token: Secret | None = None, namespace: str | None = None, cacert: Path | None = None
+    address: str, *, token: Secret | None = None, namespace: str | None = None, cacert: Path | None = None, locks: bool = False
 ) -> Iterator[Finding]:
-    """Look at the Vault at this address."""
+    """Look at the Vault at this address; `locks`: whether the catalog locks actions there."""
     headers = {"X-Vault-Namespace": namespace} if namespace else {}
     try:
         verify = ssl.create_default_context(cafile=cacert) if cacert else True
         with httpx.Client(
             base_url=f"{address.rstrip('/')}/v1/", headers=headers, verify=verify, timeout=PATIENCE, trust_env=False
         ) as vault:
-            yield _health(address, vault.get("sys/health", params={"standbyok": "true"}))
+            health = vault.get("sys/health", params={"standbyok": "true"})
+            yield _health(address, health)
+            if locks:
+                yield lock_finding(str(health.json().get("version", "")))
             yield from _configuration(vault, token)
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         yield Finding(
@@ -47,6 +52,15 @@ def _health(address: str, answer: httpx.Response) -> Finding:
     if answer.status_code == 503:
         return Finding("vault seal", "missing", f"{address} is sealed", "bao operator unseal")
     return Finding("vault seal", "ok", f"{address} is unsealed")
+
+
+def lock_finding(version: str) -> Finding:
+    """Whether a Vault of this version has control groups: OpenBao's versions begin anew below Vault's, which has them in Enterprise only."""
+    found = re.match(r"(\d+)\.(\d+)", version)
+    openbao = found is not None and (int(found[1]), int(found[2])) >= (2, 7)
+    if openbao or "+ent" in version:
+        return Finding("vault control groups", "ok", f"version {version}")
+    return Finding("vault control groups", "missing", f"version {version or 'unknown'} has none, and the catalog locks actions", HAVE)
 
 
 def _configuration(vault: httpx.Client, token: Secret | None) -> Iterator[Finding]:
