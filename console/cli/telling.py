@@ -21,6 +21,7 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
     "approval.escalated": lambda d: f"climbed to tier {d['tier']} ({d['quorum']} needed), until {moment(d['respond_by'])}: {d['request']}",
     "approval.decided": lambda d: f"{d['name']}{_for(d)} {_said(d['decision'])}{_because(d['reason'])}; the request is {d['verdict']}",
     "approval.rejected": lambda d: f"an answer does not count: {d['why']}",
+    "lock.opened": lambda d: f"{d['request']} waits in Vault until {d['approvals']} of {_listed(d['groups'])} authorize it there",
     "approval.withdrawn": lambda d: f"{d['name']} took it back{_because(d['reason'])}; the request is {d['verdict']}",
     "approval.claimed": lambda d: (
         f"{d['name']} looks at it until {moment(d['until'])}" if d["until"] else f"{d['name']} no longer looks at it"

@@ -32,7 +32,7 @@ def add_archive(config: Path) -> None:
     database = next(item for item in catalog["provision"] if item["path"] == "database/config/shop")
     database["data"]["allowed_roles"].append("archive-*")
     # JSON is YAML, and writes nothing twice by reference.
-    (config / "catalog.yaml").write_text(json.dumps(catalog))
+    (config / "catalog.yaml").write_text(json.dumps(catalog, default=str))
 
 
 @pytest.fixture(scope="session")

@@ -223,7 +223,7 @@ def test_what_only_time_can_end_is_told_expired_once_its_time_is_over(lab: Lab, 
     before = catalog.read_text()
     edited = yaml.safe_load(before)
     edited["resources"]["orders-db"]["actions"]["read"]["revocable"] = "on_expiry"
-    catalog.write_text(json.dumps(edited))
+    catalog.write_text(json.dumps(edited, default=str))
     try:
         job = launched_under_the_edited_catalog(ops)
         seen = ops.until(job)

@@ -20,8 +20,9 @@ def test_the_demo_proves_that_every_credential_is_dead_and_leaves_nothing_runnin
         [sys.executable, "-m", "console.cli", "demo"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "6 credentials, all proven dead" in done.stdout
-    assert done.stdout.count("Its login worked while it ran. Now: FATAL:") == 6
+    assert "7 credentials, all proven dead" in done.stdout
+    assert done.stdout.count("Its login worked while it ran. Now: FATAL:") == 7
+    assert "waits in Vault (accessor " in done.stdout
     assert "Writing one: permission denied for table refunds" in done.stdout
     assert "chains are unbroken" in done.stdout
     assert not (tmp_path / "home" / "stack.json").exists()

@@ -70,7 +70,7 @@ def test_a_run_is_what_its_own_spec_offered_and_what_came_of_each_request(store:
 
 
 def test_a_use_is_over_with_the_first_that_ended_it(store: Store) -> None:
-    revoked = credential(EventType.CREDENTIAL_REVOKED, job_id(2), at=later(40), by="person")
+    revoked = credential(EventType.CREDENTIAL_REVOKED, job_id(2), at=later(40), by="person", why=None)
     store.record([*whole(job_id(1)), *whole(job_id(2), revoked), *whole(job_id(3))[:-1]])
     # One whose hard end came before its job's.
     store.record(

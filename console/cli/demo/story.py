@@ -32,7 +32,7 @@ class Line:
 def tell(stage: Stage) -> int:
     """Play every act; return 0 only if all of it was proven."""
     began = time.monotonic()
-    lines = [*approvals(stage), *failure(stage), *kill(stage), *terminated(stage), *narrowed(stage)]
+    lines = [*approvals(stage), *failure(stage), *kill(stage), *terminated(stage), *narrowed(stage), *locked(stage)]
     say(f"\n{BOLD}Every credential of this demo, and how it was shown to be dead{PLAIN}")
     rows(
         ("JOB", "ENDED", "CREDENTIAL", "LIFE", "CONFIRMED AT", "LOGIN", "BY LOOKING"),
@@ -122,6 +122,20 @@ def narrowed(stage: Stage) -> list[Line]:
     stage.act("lead", "request", "withdraw", request, "--reason", "the refunds are for tomorrow")
     # Its program has nothing left to do then: it finds its session cut and gives up.
     return _tried(stage, _ended(stage, job, "failed"), [login])
+
+
+def locked(stage: Stage) -> list[Line]:
+    """A write that is locked twice: our worker and Vault each ask people, and each of them asks the same ones."""
+    title("A payout behind two locks: without security's word Vault itself gives it to nobody, our worker included")
+    job = stage.launch("pay-out", "order=100001", "amount=19.90")
+    request = stage.until(job, "awaiting_approval", *ENDED)["requests"][0]
+    entries = stage.act("auditor", "job", "timeline", job, quiet=True)["items"]
+    lock: Json = next(entry["data"] for entry in entries if entry["type"] == "lock.opened")
+    asked = f"{lock['approvals']} of {' or '.join(lock['groups'])}"
+    say(f"  {request['action']} on {request['resource']} waits in Vault (accessor {lock['accessor']}) until {asked} authorizes it there.")
+    stage.act("security", "request", "approve", request["id"], "--reason", "the customer's account is checked")
+    login = stage.witness.heard(job)
+    return _tried(stage, _ended(stage, job, "succeeded"), [login])
 
 
 def title(text: str) -> None:
