@@ -120,7 +120,7 @@ def narrowed(stage: Stage) -> list[Line]:
         raise DemoFailed(f"{login.user} was to read only, and can write")
     say(f"  It may look at refunds. Writing one: {refused}")
     stage.act("lead", "request", "withdraw", request, "--reason", "the refunds are for tomorrow")
-    # Its program has nothing left to do then: it finds its session cut and gives up.
+    say("  Its program finds its session cut, and gives up:")
     return _tried(stage, _ended(stage, job, "failed"), [login])
 
 
