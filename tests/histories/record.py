@@ -1,4 +1,4 @@
-"""Records the histories that tests/workflows/test_replay.py replays: `python -m tests.histories.record`, from the repository's root.
+"""Records the histories that tests/workflows/test_replay.py replays: `python -m tests.histories.record [NAME …]`, from the repository's root.
 
 Real server, fake activities, short tiers. Record anew only where running jobs may break; else every old history must still replay, and a
 changed workflow adds histories beside them (docs: workflow versioning by `workflow.patched`).
@@ -7,6 +7,7 @@ changed workflow adds histories beside them (docs: workflow versioning by `workf
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 
 from temporalio.client import WorkflowHistory
@@ -120,6 +121,25 @@ async def patient(bench: Bench) -> Started:
     return job
 
 
+async def locked(bench: Bench) -> Started:
+    """One of its requests is locked in Vault too; it is stopped while it waits, and what waited is ended."""
+    job = await bench.start(needs=(Need(), Need(2, locked=True)))
+    await job.waits()
+    await job.handle.cancel()
+    return job
+
+
+async def taken_back(bench: Bench) -> Started:
+    """An approval is taken back while its job runs."""
+    job = await bench.start(needs=(Need(1),), session=sessions.stays)
+    await job.answers("lead")
+    await job.holds()
+    await job.answers("lead", decision="withdraw")
+    await job.known.until(lambda known: "revoked 1" in known.ledger)
+    await job.handle.cancel()
+    return job
+
+
 async def terminated(bench: Bench) -> Started:
     """Its workflow is terminated; what is kept of it is its guard's."""
     job = await bench.start(needs=(Need(1),), session=sessions.stays)
@@ -147,6 +167,8 @@ SCENES: tuple[Scene, ...] = (
     killed,
     killed_deciding,
     patient,
+    locked,
+    taken_back,
     terminated,
     worker_lost,
 )
@@ -154,13 +176,14 @@ GUARDED = (approved, climbed_and_approved, terminated)
 
 
 async def main() -> None:
-    """Record every scene."""
+    """Record these scenes, or every one."""
+    wanted = [scene for scene in SCENES if not sys.argv[1:] or _name(scene) in sys.argv[1:]]
     async with real(QUICK) as bench, bench.worker():
-        await asyncio.gather(*(_record(bench, scene) for scene in SCENES))
+        await asyncio.gather(*(_record(bench, scene) for scene in wanted))
 
 
 async def _record(bench: Bench, scene: Scene) -> None:
-    job, name = await scene(bench), scene.__name__.replace("_", "-")
+    job, name = await scene(bench), _name(scene)
     if scene is not terminated:
         _ = await job.result()
         _keep(name, await job.handle.fetch_history())
@@ -168,6 +191,10 @@ async def _record(bench: Bench, scene: Scene) -> None:
         guard = bench.client.get_workflow_handle(f"{job.known.job}-guard")
         await guard.result()
         _keep(f"{name}-guard", await guard.fetch_history())
+
+
+def _name(scene: Scene) -> str:
+    return scene.__name__.replace("_", "-")
 
 
 def _keep(name: str, history: WorkflowHistory) -> None:

@@ -27,6 +27,8 @@ from justenough.messages import (
     Decided,
     DecidedRequest,
     JobInput,
+    LocksInput,
+    LocksOpened,
     ProofReport,
     RevokeCredentialInput,
     RevokeInput,
@@ -74,6 +76,7 @@ class Fakes:
         """All of them, under the names of the real ones."""
         return [
             self.decide_requests,
+            self.open_locks,
             self.take_answers,
             self.climb,
             self.withdraw,
@@ -122,7 +125,16 @@ class Fakes:
             decision=Decision(outcome=outcome, tier=need.tier or 0),
             digest=digest,
             ladder=ladder,
+            locked=need.locked,
         )
+
+    @activity.defn
+    async def open_locks(self, asked: LocksInput) -> LocksOpened:
+        known = self.of(asked.order.job)
+        await known.meets("open_locks")
+        numbers = ", ".join(request.rpartition("-")[2] for request in asked.ladders)
+        await known.note(f"locks not opened: {known.unopened}" if known.unopened else f"locks opened {numbers}")
+        return LocksOpened(refused=known.unopened)
 
     @activity.defn
     async def take_answers(self, received: AnswersInput) -> AnswersResult:
@@ -133,6 +145,10 @@ class Fakes:
         ladders, verdicts = dict(received.ladders), dict.fromkeys(received.ladders, "pending")
         for number, raw in enumerate(received.received, start=received.number):
             known.signals.append(number)
+            if back := self._taken_back(raw, {**received.approved, **ladders}, verdicts):
+                ladders[back], verdicts[back] = received.approved[back], "withdrawn"
+                await known.note("taken back")
+                continue
             moved = await self._examined(known, {name: ladders[name] for name in ladders if verdicts[name] == "pending"}, raw)
             if moved is None:
                 await known.note("rejected")
@@ -140,6 +156,12 @@ class Fakes:
             ladders[moved.request], verdicts[moved.request] = moved, moved.verdict(self._tiers)
             await known.note(f"{moved.answers[-1].decision} by {moved.answers[-1].name}")
         return AnswersResult(ladders=ladders, verdicts=verdicts)
+
+    def _taken_back(self, raw: Any, ladders: dict[str, Ladder], verdicts: dict[str, str]) -> str | None:
+        """Return the approved request that this takes back."""
+        statement = raw.get("statement", {}) if isinstance(raw, dict) else {}
+        request = statement.get("request") if isinstance(statement, dict) and statement.get("decision") == "withdraw" else None
+        return request if request in ladders and request not in verdicts else None
 
     async def _examined(self, known: Known, waiting: dict[str, Ladder], raw: Any) -> Ladder | None:
         try:

@@ -20,6 +20,8 @@ class Need:
 
     tier: int | None = 0
     optional: bool = False
+    locked: bool = False
+    """Whether Vault wants people's authorization too."""
 
 
 @dataclass
@@ -31,6 +33,8 @@ class Known:
     session: Callable[[Known], Awaitable[SessionResult]] | None = None
     """How its session goes; None: it works."""
     refused: str | None = None
+    unopened: str | None = None
+    """Why its locks cannot be opened."""
     timeout: int = 900
     down: set[str] = field(default_factory=set)
     """Activities that cannot be done now, each named."""
