@@ -181,7 +181,8 @@ class Table:
         statement = read(DelegationStatement, signed) if signed else Refused("")
         if signed is None or isinstance(statement, Refused) or (statement.person, statement.delegate) != (person, delegate):
             return "whoever they answer for has not named them as a delegate"
-        if why := why_not_current(statement, now=self.now):
+        # What a renewal counts again was counted in the past, and a delegation may have been prolonged since: that takes nothing away.
+        if why := why_not_current(statement, now=max(self.now, statement.issued_at)):
             return f"they are no delegate now: {why}"
         absent = self.signer(person, signed)
         return absent.why if isinstance(absent, Refused) else None
