@@ -120,7 +120,7 @@ def _must_be_able_to_take_back(caller: Caller, view: RequestView, job: JobView) 
     caller.require(Role.APPROVE, Role.LAUNCH)
     if not caller.reads(job.requester_id) and Role.LAUNCH not in caller.roles:
         raise Forbidden(needs(groups_of(Role.APPROVE, caller.tiers)))
-    mine = any(item.approver_id == caller.person.id and item.decision != "deny" and not item.withdrawn_at for item in view.approvals)
+    mine = any(item.approver_id == caller.person.id for item in view.standing)
     if job.state.ended:
         raise Conflict(f"the job is over ({job.state.value}), and with it everything that it was issued")
     if view.state is not RequestState.APPROVED and not (view.state is RequestState.PENDING and mine):
@@ -177,10 +177,9 @@ def _must_be_allowed(deps: Deps, view: RequestView, asked: Ladder, statement: De
 
 
 def _grant(view: RequestView, statement: DecisionStatement) -> Grant:
-    earlier = [item for item in view.approvals if item.decision != "deny" and not item.withdrawn_at]
-    actions = [statement.action, *(Action(item.action) for item in earlier if item.action)]
+    actions = [statement.action, *(Action(item.action) for item in view.standing if item.action)]
     return Grant(
         action=min(actions, key=lambda each: each.rank),
-        ttl=min((statement.ttl, *(item.ttl for item in earlier))),
+        ttl=min((statement.ttl, *(item.ttl for item in view.standing))),
         break_glass=statement.decision == BREAK_GLASS,
     )

@@ -165,6 +165,7 @@ def _short(answered: list[Json]) -> None:
 
 
 def _missing(item: Json) -> str:
-    approved = sum(answer["decision"] == "approve" and not answer["withdrawn_at"] for answer in item["approvals"])
-    left = item["quorum"] - approved
+    # What was taken back, and what a climb left behind, does not count.
+    given = [answer for answer in item["approvals"] if answer["decision"] == "approve" and not answer["withdrawn_at"]]
+    left = item["quorum"] - sum(answer["tier"] >= item["current_tier"] for answer in given)
     return f"{left} more" if item["state"] == "pending" and left > 0 else ""
