@@ -106,9 +106,11 @@ def recorded_of(deps: Deps, job: str, ladder: Ladder) -> RequestView | Refused:
     if request is None or order is None or request.job_id != job:
         return Refused("no such request of this job has been recorded")
     _, _, _, signed = order
-    recorded = {(item.approver_id, item.decision) for item in request.approvals}
-    known = (request.digest, request.tier, request.current_tier, request.ttl, signed.statement.get("person"))
-    claimed = (ladder.digest, ladder.needed, ladder.current, ladder.ttl, ladder.requester)
-    if known != claimed or not {(item.person, item.decision) for item in ladder.answers} <= recorded:
+    recorded = {(item.approver_id, item.decision, item.tier, item.ttl, item.action) for item in request.approvals}
+    answers = {(item.person, item.decision, item.tier, item.ttl, item.action) for item in ladder.answers}
+    known = (request.digest, request.tier, request.current_tier, request.action, request.ttl, signed.statement.get("person"))
+    # A job that was launched before anyone could allow less does not say its action.
+    claimed = (ladder.digest, ladder.needed, ladder.current, ladder.action or request.action, ladder.ttl, ladder.requester)
+    if known != claimed or not answers <= recorded:
         return Refused("what it is an answer to is not what has been recorded of the request")
     return request

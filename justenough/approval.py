@@ -141,9 +141,11 @@ class Ladder(Message):
             return "this person took their answer back"
         if answer.decision != "break_glass" and answer.tier < self.current:
             return f"the request is at tier {self.current}, which this person does not answer for"
-        if any(earlier.voices & answer.voices for earlier in self.answers):
+        # `without` drops them; a ladder that says who took theirs back and still has it is none that we made.
+        kept = tuple(earlier for earlier in self.answers if earlier.person not in self.taken_back)
+        if any(earlier.voices & answer.voices for earlier in kept):
             return "this person has answered already" if answer.on_behalf_of is None else "one of the two has answered already"
-        return self.model_copy(update={"answers": (*self.answers, answer)})
+        return self.model_copy(update={"answers": (*kept, answer)})
 
     def without(self, person: str) -> Self:
         """Return the ladder without what one person said, for good."""

@@ -62,9 +62,13 @@ def has_answered(view: RequestView, person: str) -> bool:
     return any(approval.approver_id == person for approval in view.approvals)
 
 
-def is_taken_back(view: RequestView, person: str) -> bool:
-    """Whether an approval has been taken back: the whole request's, or this person's part of it."""
-    return view.state is RequestState.WITHDRAWN or any(item.withdrawn_at for item in view.approvals if item.approver_id == person)
+def is_taken_back(view: RequestView, person: str, *, before: RequestView) -> bool:
+    """Whether an approval has been taken back since `before`: the whole request's, or this person's part of it."""
+    return view.state is RequestState.WITHDRAWN or (_took_back(view, person) and not _took_back(before, person))
+
+
+def _took_back(view: RequestView, person: str) -> bool:
+    return any(item.withdrawn_at for item in view.approvals if item.approver_id == person)
 
 
 def ladder_of(view: RequestView, *, requester_id: str, now: datetime) -> Ladder:

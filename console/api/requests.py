@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from typing import Annotated
 
 from anyio import fail_after, sleep, to_thread
@@ -100,7 +101,8 @@ async def decide(
     except WorkflowGone as error:
         raise Conflict("the job no longer runs") from error
     takes_back = body.statement.get("decision") == WITHDRAW
-    view, counted = await _counted(console, view, caller.person.id, done=is_taken_back if takes_back else has_answered)
+    done = partial(is_taken_back, before=view) if takes_back else has_answered
+    view, counted = await _counted(console, view, caller.person.id, done=done)
     response.status_code = 200 if counted else 202
     return view
 
