@@ -73,6 +73,11 @@ def why_no_parent(deps: Deps, parent: str, person: Person) -> str | None:
     return None if reads_all or nearest.requester_id == person.id else _unknown(parent)
 
 
+def forebears(deps: Deps, parent: str | None) -> frozenset[str]:
+    """Return the entity ids of who launched the jobs that a job came of. Raises NoSuchParent."""
+    return frozenset(ancestor.requester_id for ancestor in ancestors(deps, parent))
+
+
 def inherited(deps: Deps, parent: str | None, held: Held) -> Held:
     """Return what a job holds, with what its ancestors have touched until now counted as touched. Raises NoSuchParent."""
     for ancestor in ancestors(deps, parent):

@@ -34,7 +34,6 @@ S = TypeVar("S", OrderStatement, DecisionStatement, DelegationStatement, ReviewS
 # What reading a stranger's JSON may raise: none of it is more than "not readable".
 UNREADABLE = (ValidationError, ValueError, TypeError, OverflowError, RecursionError)
 NOT_WAITING = "it names no request of this job that waits for an answer"
-OWN = "no one answers for a job that they launched"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +73,12 @@ class Asked(Protocol):
     @property
     def digest(self) -> str: ...
     @property
-    def requester(self) -> str: ...
-    @property
     def ttl(self) -> int: ...
     @property
     def action(self) -> Action | None: ...
     @property
     def current(self) -> int: ...
+    def why_theirs(self, person: str) -> str | None: ...
 
 
 def _nothing_more(request: str, answer: Answer) -> str | None:
@@ -209,8 +207,8 @@ class Table:
             return None
         if statement.decision == "break_glass":
             return Refused("nobody breaks glass on another's behalf")
-        if absent == asked.requester:
-            return Refused(OWN)
+        if theirs := asked.why_theirs(absent):
+            return Refused(theirs)
         if why := self.why_no_delegate(absent, statement.person, self.people.delegation(absent, statement.person)):
             return Refused(why)
         known = self.people.person(absent)
@@ -268,7 +266,6 @@ def needs_reason(decision: str, tier: int) -> bool:
 
 
 def _why_not_this(statement: DecisionStatement, job: str, asked: Asked) -> str | None:
-    own_is_barred = statement.decision != "withdraw"
     checks: Mapping[str, Callable[[], bool]] = {
         "the decision is for another job": lambda: statement.job == job,
         "the decision is for another request": lambda: statement.request == asked.request,
@@ -276,9 +273,9 @@ def _why_not_this(statement: DecisionStatement, job: str, asked: Asked) -> str |
         "the decision is for another action": lambda: _is_within(statement, asked),
         f"the decision's ttl is not between 1 and {asked.ttl} seconds": lambda: 0 < statement.ttl <= asked.ttl,
         "the decision gives no reason": lambda: bool(statement.reason.strip()) or not needs_reason(statement.decision, asked.current),
-        OWN: lambda: not own_is_barred or statement.person != asked.requester,
     }
-    return first_failed(checks)
+    # Giving up what was approved for one's own job is nobody's to forbid.
+    return first_failed(checks) or (None if statement.decision == "withdraw" else asked.why_theirs(statement.person))
 
 
 def _is_within(statement: DecisionStatement, asked: Asked) -> bool:

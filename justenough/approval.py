@@ -17,6 +17,8 @@ from justenough.statements import Signed
 
 APPROVALS = "approvals.yaml"
 TOP = 3
+OWN = "no one answers for a job that they launched"
+CAME_OF_OWN = "no one answers for a job that came of one that they launched"
 NUMBERS = tuple(str(number) for number in range(1, TOP + 1))
 
 
@@ -125,6 +127,8 @@ class Ladder(Message):
     action: Action | None = None
     requester: str
     """Entity id of who launched the job; never counts."""
+    forebears: frozenset[str] = frozenset()
+    """Entity ids of who launched the jobs that this one came of; they never count either."""
     needed: int
     current: int
     respond_by: datetime
@@ -135,8 +139,8 @@ class Ladder(Message):
 
     def answered(self, answer: Answer) -> Self | str:
         """Return the ladder with one more answer, or why it does not count."""
-        if self.requester in answer.voices:
-            return "no one answers for a job that they launched"
+        if why := next(filter(None, map(self.why_theirs, answer.voices)), None):
+            return why
         if answer.person in self.taken_back:
             return "this person took their answer back"
         if answer.decision != "break_glass" and answer.tier < self.current:
@@ -146,6 +150,12 @@ class Ladder(Message):
         if any(earlier.voices & answer.voices for earlier in kept):
             return "this person has answered already" if answer.on_behalf_of is None else "one of the two has answered already"
         return self.model_copy(update={"answers": (*kept, answer)})
+
+    def why_theirs(self, person: str) -> str | None:
+        """Return why the job is somebody's own, for which they do not answer; None where it is not."""
+        if person == self.requester:
+            return OWN
+        return CAME_OF_OWN if person in self.forebears else None
 
     def without(self, person: str) -> Self:
         """Return the ladder without what one person said, for good."""

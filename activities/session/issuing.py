@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from activities import revocation
+from activities.ancestry import forebears
 from activities.authorizing import whole_table
 from activities.deps import Deps
 from activities.entries import counted_event, decided_event, rejected, review_opened
@@ -175,6 +176,7 @@ class Issuer:
             digest=digest,
             action=access.action,
             requester=self._verified.person.id,
+            forebears=forebears(self._deps, self._verified.statement.parent),
             needed=decision.tier,
             # A request that climbed is no longer for the lower tier, whoever brings its approval now.
             current=max(decision.tier, self._past.tiers.get(request, 0)),

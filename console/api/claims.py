@@ -9,10 +9,9 @@ from fastapi import APIRouter
 from activities.deps import Deps
 from console.api.bodies import ClaimBody
 from console.api.context import Approver, AuthenticatedRoute, TheConsole
-from console.api.deciding import answerable
+from console.api.deciding import answerable, why_theirs
 from console.api.rights import Caller, answering_groups, needs
 from justenough.access import RequestState
-from justenough.answering import OWN
 from justenough.errors import Conflict, Forbidden, NotFound
 from justenough.events import EventType, event
 from justenough.views import RequestView
@@ -46,9 +45,9 @@ def _for(deps: Deps, caller: Caller, request: str) -> RequestView:
         raise NotFound(f"there is no request {request}")
     if view.state is not RequestState.PENDING:
         raise Conflict(f"the request is {view.state.value}, not pending")
-    if not answerable(caller, view, requester_id=job.requester_id):
-        own = job.requester_id == caller.person.id
-        raise Forbidden(OWN if own else needs(answering_groups(view.current_tier, caller.tiers)))
+    if not answerable(deps, caller, view, requester_id=job.requester_id):
+        why = why_theirs(deps, caller, view, requester_id=job.requester_id)
+        raise Forbidden(why or needs(answering_groups(view.current_tier, caller.tiers)))
     return view
 
 

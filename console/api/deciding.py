@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 from pydantic import ValidationError
 
+from activities.ancestry import forebears
 from activities.deps import Deps
 from activities.entries import rejected
 from activities.judging import as_granted, why_not_as_granted
@@ -16,7 +16,7 @@ from console.api.launching import statement_problems
 from console.api.rights import Caller, Role, answering_groups, groups_of, needs
 from console.problems import PreconditionRequired
 from justenough.access import Action, RequestState
-from justenough.answering import OWN, Refused, needs_reason
+from justenough.answering import Refused, needs_reason
 from justenough.approval import Grant, Ladder
 from justenough.errors import Conflict, Forbidden, InvalidInput, NotFound, Problem, Stale
 from justenough.ids import number_of
@@ -47,14 +47,19 @@ def examined(deps: Deps, caller: Caller, request_id: str, body: SignedBody, *, i
     return view
 
 
-def answerable(caller: Caller, view: RequestView, *, requester_id: str) -> bool:
+def answerable(deps: Deps, caller: Caller, view: RequestView, *, requester_id: str) -> bool:
     """Whether the caller can answer this request now."""
     return (
         view.state is RequestState.PENDING
-        and requester_id != caller.person.id
         and caller.tier >= max(view.current_tier, 1)
         and not has_answered(view, caller.person.id)
+        and why_theirs(deps, caller, view, requester_id=requester_id) is None
     )
+
+
+def why_theirs(deps: Deps, caller: Caller, view: RequestView, *, requester_id: str) -> str | None:
+    """Return why the request is of the caller's own job, or of one that came of one of theirs; None where it is not."""
+    return ladder_of(deps, view, requester_id=requester_id).why_theirs(caller.person.id)
 
 
 def has_answered(view: RequestView, person: str) -> bool:
@@ -71,22 +76,23 @@ def _took_back(view: RequestView, person: str) -> bool:
     return any(item.withdrawn_at for item in view.approvals if item.approver_id == person)
 
 
-def ladder_of(view: RequestView, *, requester_id: str, now: datetime) -> Ladder:
+def ladder_of(deps: Deps, view: RequestView, *, requester_id: str) -> Ladder:
     """Return what an answer must be about. Without the answers so far: the worker has them, with their signatures."""
     return Ladder(
         request=view.id,
         digest=view.digest,
         action=Action(view.action),
         requester=requester_id,
+        forebears=forebears(deps, view.parent),
         needed=view.tier,
         current=max(view.current_tier, 1),
-        respond_by=view.expires_at or now,
+        respond_by=view.expires_at or deps.now(),
         ttl=view.ttl,
     )
 
 
 def _examine(deps: Deps, caller: Caller, view: RequestView, job: JobView, body: SignedBody, *, if_match: str | None) -> None:
-    _must_be_entitled(caller, view, job, body.statement.get("decision"))
+    _must_be_entitled(deps, caller, view, job, body.statement.get("decision"))
     _must_match(view, if_match, body)
     statement = _statement(body)
     if statement.person != caller.person.id:
@@ -95,7 +101,7 @@ def _examine(deps: Deps, caller: Caller, view: RequestView, job: JobView, body: 
     expired = why_not_current(statement, now=deps.now())
     if expired:
         raise InvalidInput("decision", (Problem("statement.expires_at", expired),))
-    asked, signed, looked = ladder_of(view, requester_id=job.requester_id, now=deps.now()), body.signed(), table(deps, now=deps.now())
+    asked, signed, looked = ladder_of(deps, view, requester_id=job.requester_id), body.signed(), table(deps, now=deps.now())
     withdraws = statement.decision == WITHDRAW
     verified = looked.withdrawal(view.job_id, asked, signed) if withdraws else looked.answer(view.job_id, asked, signed)
     if isinstance(verified, Refused):
@@ -103,12 +109,12 @@ def _examine(deps: Deps, caller: Caller, view: RequestView, job: JobView, body: 
     _must_be_allowed(deps, view, asked, statement)
 
 
-def _must_be_entitled(caller: Caller, view: RequestView, job: JobView, decision: Any) -> None:
+def _must_be_entitled(deps: Deps, caller: Caller, view: RequestView, job: JobView, decision: Any) -> None:
     if decision == WITHDRAW:
         _must_be_able_to_take_back(caller, view, job)
         return
-    if job.requester_id == caller.person.id:
-        raise Forbidden(OWN)
+    if why := why_theirs(deps, caller, view, requester_id=job.requester_id):
+        raise Forbidden(why)
     wanted = groups_of(Role.BREAK_GLASS, caller.tiers) if decision == BREAK_GLASS else answering_groups(view.current_tier, caller.tiers)
     if (Role.BREAK_GLASS if decision == BREAK_GLASS else Role.APPROVE) not in caller.roles:
         raise Forbidden(needs(wanted))

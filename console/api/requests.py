@@ -58,7 +58,7 @@ def list_requests(
     store, owners = console.deps.store, console.owners
 
     def wanted(view: RequestView) -> bool:
-        return not mine or answerable(caller, view, requester_id=owners.of(view.job_id) or "")
+        return not mine or answerable(console.deps, caller, view, requester_id=owners.of(view.job_id) or "")
 
     return narrowed(
         lambda after: store.requests(state=state.state, job=job, requester_id=caller.only, limit=limit, cursor=after),

@@ -11,6 +11,7 @@ from activities.deps import Deps
 from activities.verification import table
 from console.api.bodies import SignedBody
 from console.api.context import Approver, AuthenticatedRoute, Reader, TheConsole
+from console.api.deciding import why_theirs
 from console.api.launching import statement_problems
 from console.api.lists import Cursor, Limit
 from console.api.rights import Caller, answering_groups, needs
@@ -44,7 +45,8 @@ def review(request: str, body: SignedBody, console: TheConsole, caller: Approver
     if view is None or view.review is None:
         raise NotFound(f"nobody broke glass for a request {request}")
     job = deps.store.job(view.job_id)
-    _must_be_entitled(caller, view.review, requester_id=job.requester_id if job else "")
+    theirs = why_theirs(deps, caller, view, requester_id=job.requester_id if job else "")
+    _must_be_entitled(caller, view.review, is_theirs=theirs is not None)
     if not view.review.open:
         raise Conflict(f"{view.review.reviewer} has answered this review already: {view.review.verdict}")
     statement = _statement(deps, caller, view, body)
@@ -66,9 +68,9 @@ def review(request: str, body: SignedBody, console: TheConsole, caller: Approver
     return found
 
 
-def _must_be_entitled(caller: Caller, asked: ReviewView, *, requester_id: str) -> None:
-    if caller.person.id in {asked.person_id, requester_id}:
-        raise Forbidden("neither who broke glass nor who launched the job reviews it")
+def _must_be_entitled(caller: Caller, asked: ReviewView, *, is_theirs: bool) -> None:
+    if is_theirs or caller.person.id == asked.person_id:
+        raise Forbidden("neither who broke glass nor who launched the job, or one that it came of, reviews it")
     if caller.tier < max(asked.tiers):
         raise Forbidden(needs(answering_groups(max(asked.tiers), caller.tiers)))
 

@@ -15,6 +15,7 @@ OWN = "for their own job"
 KINDS: tuple[tuple[str, str], ...] = (
     ("not a ", "not readable"),
     ("a job that they launched", OWN),
+    ("came of one that they launched", OWN),
     ("signature", "signature does not hold"),
     ("another person's", "somebody else's statement"),
     ("answered this request already", "answered before"),

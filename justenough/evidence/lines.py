@@ -143,7 +143,7 @@ LINES: Mapping[str, Told] = {
     ),
     "attempts.own": Told(
         "Attempts to approve one's own job",
-        "Answers refused in the period because whoever gave them had launched the job.",
+        "Answers refused in the period because whoever gave them had launched the job, or one that it came of.",
         "attention above 0",
         "That the rule held each time that it was tried; two people who approve for each other are not seen.",
     ),

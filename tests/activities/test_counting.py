@@ -48,12 +48,13 @@ def at(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 class Waiting:
     """A job whose write waits for two people, and what its workflow, or somebody in its place, has counted."""
 
-    def __init__(self, at: Desk) -> None:
+    def __init__(self, at: Desk, by: Someone | None = None, *, parent: str | None = None) -> None:
         self.at, self.job = at, new_job_id("dev", now=at.deps.now())
         self.request = request_id(self.job, 1)
         environment = ActivityEnvironment()
         environment.info = replace(ActivityEnvironment.default_info(), workflow_type="Job", workflow_id=self.job)
-        order = at.shop.sign_in("ops").order(self.job, now=at.deps.now(), spec=WRITE)
+        said = {"parent": parent} if parent else {}
+        order = (by or at.shop.sign_in("ops")).order(self.job, said, now=at.deps.now(), spec=WRITE)
         decided = environment.run(Deciding(at.deps).decide_requests, order)
         assert decided.refused is None
         ladder = decided.requests[0].ladder
@@ -136,3 +137,16 @@ def test_a_workflows_word_lifts_no_answer_to_a_tier_that_its_person_does_not_ans
     assert job.says(guard, ladder=forged) == "pending"
     assert job.state() is RequestState.PENDING
     assert job.rejections() == ["what it is an answer to is not what has been recorded of the request"]
+
+
+def test_nobody_answers_for_what_a_job_of_theirs_launched_under_another_name(at: Desk) -> None:
+    owner, robot = at.shop.newcomer("chain-owner", "ops", "support-leads"), at.shop.newcomer("chain-robot", "ops", "security")
+    other, delegate = at.shop.newcomer("chain-other", "support-leads"), at.shop.newcomer("chain-delegate", "support-leads")
+    child = Waiting(at, robot, parent=Waiting(at, owner).job)
+    grandchild = Waiting(at, robot, parent=child.job)
+    why = "no one answers for a job that came of one that they launched"
+
+    assert (grandchild.says(owner), grandchild.rejections()) == ("pending", [why])
+    assert grandchild.says(owner, "deny") == "pending"
+    # To give it up is theirs as it is anybody's who launches.
+    assert [grandchild.says(other), grandchild.says(delegate), grandchild.says(owner, "withdraw")] == ["pending", "approved", "withdrawn"]

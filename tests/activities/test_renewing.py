@@ -16,7 +16,7 @@ from activities.entries import ordered
 from activities.judging import digest_for
 from activities.past import past_of
 from activities.session import keeping, renewing
-from activities.session.issuing import Issuance, Issuer
+from activities.session.issuing import Issuance, Issuer, NotPermitted
 from activities.store.errors import StoreUnavailable
 from activities.vault import Issued, VaultUnavailable, remembered
 from activities.verification import VerifiedOrder, table, verify_order
@@ -94,11 +94,19 @@ def at(shop: Shop, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
     made.deps.store.close()
 
 
-def running(at: Desk, spec: dict[str, Any] = READ, *, tier: int = 0, parent: str | None = None, by: Someone | None = None) -> Running:
+def running(
+    at: Desk,
+    spec: dict[str, Any] = READ,
+    *,
+    tier: int = 0,
+    parent: str | None = None,
+    by: Someone | None = None,
+    approver: Someone | None = None,
+) -> Running:
     """Return a job's one credential, issued as sessions issue, to newcomers; its lease is cut short."""
     deps, mark = at.deps, secrets.token_hex(4)
     launcher = by or at.shop.newcomer(f"launcher-{mark}", "ops")
-    approver = at.shop.newcomer(f"approver-{mark}", "support-leads")
+    approver = approver or at.shop.newcomer(f"approver-{mark}", "support-leads")
     job = new_job_id("dev", now=deps.now())
     said = {"expires_at": rfc3339(deps.now() + SIGNED_FOR), **({"parent": parent} if parent else {})}
     order = launcher.order(job, said, now=deps.now(), spec=spec)
@@ -259,3 +267,12 @@ def test_a_decision_costs_three_calls_of_vault_for_each_person_and_none_for_thos
     assert job.issuer.no_longer(job.item) is None
     # Whether a person is enabled is never remembered.
     assert calls == 2
+
+
+def test_nothing_is_issued_on_an_approval_of_who_launched_what_the_job_came_of(at: Desk) -> None:
+    owner = at.shop.newcomer("forebear", "ops", "support-leads")
+    robot = at.shop.newcomer("forebears-robot", "ops", "security")
+    parent = running(at, by=owner).job
+    with pytest.raises(NotPermitted, match="its valid approvals make no quorum"):
+        running(at, WRITE, tier=1, parent=parent, by=robot, approver=owner)
+    assert running(at, WRITE, tier=1, parent=parent, by=robot).works

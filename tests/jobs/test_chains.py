@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from justenough.replay import Replay, replayed
+from tests.attacks.intruder import in_group
 from tests.justenough.deciding import shop_rules
 from tests.people import Human
-from tests.shop import access, spec
+from tests.shop import Shop, access, spec
 
 pytestmark = pytest.mark.servers
 
@@ -73,3 +74,27 @@ def test_a_grandchild_inherits_from_the_whole_chain_and_its_approver_sees_all_of
     assert {item["id"] for item in children} == {grandchild, writing}
     assert lead.answer(request).status_code == 200
     assert ops.until(writing)["state"] == "succeeded"
+
+
+def test_nobody_answers_for_a_job_that_one_of_theirs_launched_under_another_login(
+    ops: Human, lead: Human, oncall: Human, security: Human, shop: Shop
+) -> None:
+    with in_group(shop, "ops", add=[lead.id]), in_group(shop, "support-leads", add=[ops.id]), in_group(shop, "break-glass", add=[lead.id]):
+        parent = until_launched(lead, spec("true", name="theirs"))
+        child = until_launched(ops, spec("true", access("refunds-db", "write")), parent=parent)
+        (request,) = ops.until(child, "awaiting_approval")["requests"]
+        why = "no one answers for a job that came of one that they launched"
+        for answer in (lead.answer(request), lead.answer(request, "break_glass"), lead.api.post(f"requests/{request['id']}/claim")):
+            assert (answer.status_code, answer.json()["detail"]) == (403, why)
+        assert request["id"] not in {one["id"] for one in lead.api.get("requests", params={"mine": True}).json()["items"]}
+        assert oncall.answer(request, "break_glass").status_code == 200
+        assert lead.review(request).status_code == 403
+        assert security.review(request).status_code == 200
+    assert ops.until(child)["state"] == "succeeded"
+
+
+def until_launched(human: Human, wanted: dict[str, Any], **said: Any) -> str:
+    """Launch a job as soon as the console knows of a change of groups; the test's own timeout is the limit."""
+    while (answer := human.api.post("jobs", json=human.order(wanted, **said))).status_code in {403, 422}:
+        pass
+    return str(answer.raise_for_status().json()["id"])
