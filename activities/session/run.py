@@ -80,8 +80,13 @@ class Sessions:
     async def _refused(self, job: str, why: str) -> SessionResult:
         log.warning("session refused", job=job, workflow=activity.info().workflow_id, why=why)
         await asyncio.to_thread(self._deps.store.record, [refused(job, why, at=self._deps.now())])
-        claimed = await asyncio.to_thread(self._deps.store.claim_of, job)
-        return SessionResult(outcome=JobState.FAILED, reason=f"refused: {why}", clean=claimed is None)
+        return SessionResult(outcome=JobState.FAILED, reason=f"refused: {why}", clean=await asyncio.to_thread(self._is_untouched, job))
+
+    def _is_untouched(self, job: str) -> bool:
+        """Whether nothing of a job's can be in Vault: no session had the right to issue, and nothing was made to wait there for people."""
+        view = self._deps.store.job(job)
+        waited = view is not None and any(request.lock for request in view.requests)
+        return self._deps.store.claim_of(job) is None and not waited
 
     @contextlib.asynccontextmanager
     async def _kept_alive(self, life: Life, job: str, owner: str) -> AsyncIterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -159,3 +160,18 @@ def test_a_job_whose_lock_cannot_be_opened_does_not_run_and_says_why(ops: Human,
     assert seen["state"] == "failed"
     assert "Vault asks nobody before it issues this; run `justenough vault setup`" in seen["reason"]
     shop.assert_dead(seen)
+
+
+def test_a_session_that_is_refused_before_it_began_leaves_nothing_waiting_in_vault(
+    ops: Human, security: Human, shop: Shop, intruder: Intruder
+) -> None:
+    soon = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=3)
+    job = ops.launch(spec("true", PAYOUT), expires_at=soon)
+    (request,) = ops.until(job, "awaiting_approval")["requests"]
+    while datetime.now(UTC) <= soon:
+        assert len(shop.tokens_of(job)) == 1
+    assert security.answer(request).json()["state"] == "approved"
+    seen = ops.until(job)
+    assert (seen["state"], seen["reason"]) == ("failed", "refused: the statement has expired")
+    assert seen["revocation"]["state"] == "confirmed"
+    nothing_waits(shop, intruder, request)
