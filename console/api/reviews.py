@@ -47,8 +47,7 @@ def review(request: str, body: SignedBody, console: TheConsole, caller: Approver
     job = deps.store.job(view.job_id)
     theirs = why_theirs(deps, caller, view, requester_id=job.requester_id if job else "")
     _must_be_entitled(caller, view.review, is_theirs=theirs is not None)
-    if not view.review.open:
-        raise Conflict(f"{view.review.reviewer} has answered this review already: {view.review.verdict}")
+    _must_be_open(view.review)
     statement = _statement(deps, caller, view, body)
     told = event(
         EventType.REVIEW_ANSWERED,
@@ -62,10 +61,19 @@ def review(request: str, body: SignedBody, console: TheConsole, caller: Approver
         reason=statement.reason,
         signed=body.signed().model_dump(mode="json"),
     )
-    deps.store.record([told])
+    new = deps.store.record([told])
     found = deps.store.request(view.id)
     assert found is not None, "a request stays"
+    assert found.review is not None, "and its review too"
+    if not new:
+        # Somebody else was faster.
+        _must_be_open(found.review)
     return found
+
+
+def _must_be_open(asked: ReviewView) -> None:
+    if not asked.open:
+        raise Conflict(f"{asked.reviewer} has answered this review already: {asked.verdict}")
 
 
 def _must_be_entitled(caller: Caller, asked: ReviewView, *, is_theirs: bool) -> None:
