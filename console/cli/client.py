@@ -42,6 +42,16 @@ class Api:
         """Return what a path holds; parameters that are None are left out."""
         return self._json(self._asked("GET", path, again=True, params=_said(query)))
 
+    def every(self, path: str, **query: Any) -> Iterator[Json]:
+        """Yield all items of a list, page after page."""
+        cursor: str | None = None
+        while True:
+            page = self.get(path, **query, limit=1000, cursor=cursor)
+            yield from page["items"]
+            cursor = page["next"]
+            if cursor is None:
+                return
+
     def get_patiently(self, path: str, *, seconds: float, **query: Any) -> Json:
         """Return the same of a path whose answer may take so long; it is asked for once."""
         return self._json(self._asked("GET", path, again=False, params=_said(query), timeout=httpx.Timeout(seconds, connect=5.0)))

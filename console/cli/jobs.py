@@ -14,9 +14,10 @@ from console.cli.client import Api, Json, connected
 from console.cli.failures import Exit, Failure
 from console.cli.options import Output, command, current, group
 from console.cli.output import emit, emit_page, fields, joined, note, pairs, rows
-from console.cli.telling import ancestry, beyond, duration, sentence
+from console.cli.telling import ancestry, beyond, duration
 from console.cli.text import log_text, moment
 from console.cli.tightening import tighten
+from console.cli.timeline import timeline
 
 PAUSE = 0.5
 """Seconds between two looks for more output."""
@@ -120,18 +121,6 @@ def logs(
     _follow_logs(api, job, as_json=form is Output.JSON)
 
 
-@app.command("timeline")
-@command
-def timeline(job: JobId, limit: Limit = 1000, cursor: Cursor = None) -> None:
-    """Show what happened to a job, from its ledger."""
-    emit_page(
-        connected().get(f"/jobs/{segment(job)}/timeline", limit=limit, cursor=cursor),
-        header=("SEQ", "AT", "TYPE", "WHAT"),
-        row=lambda entry: (entry["seq"], moment(entry["at"]), entry["type"], sentence(entry["type"], entry["data"])),
-        empty="Nothing yet.",
-    )
-
-
 @app.command("cancel")
 @command
 def cancel(
@@ -154,6 +143,7 @@ def kill(
     _stop(job, "kill", wait=wait, timeout=timeout or (KILL_WAITS if wait else None))
 
 
+app.command("timeline")(timeline)
 app.command("tighten")(tighten)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from console.cli import terminal
@@ -26,8 +26,10 @@ COLOURS = {
         "expired",
         "cancelled",
         "withdrawn",
+        "waits",
+        "doubted",
     },
-    "red": {"failed", "denied", "timed_out", "killed", "lost", "overdue", "alive", "not seen"},
+    "red": {"failed", "refused", "denied", "timed_out", "killed", "lost", "overdue", "alive", "not seen"},
 }
 GAP = "  "
 NARROWEST = 12
@@ -76,11 +78,18 @@ def told(report: Json) -> None:
 
 def rows(header: Cells, lines: Sequence[Cells]) -> None:
     """Print columns. Off a terminal nothing is cut; on one, the last column is, and a table that is still too wide is folded."""
+    for line in laid_out(header, lines, room=terminal.columns()):
+        terminal.line(line)
+
+
+def laid_out(header: Cells, lines: Sequence[Cells], *, room: int | None) -> Iterator[str]:
+    """Yield the lines of a table in so many columns; None: nothing is cut."""
     table = [[plain("" if cell is None else cell) for cell in line] for line in [header, *lines]]
     widths = [max(width(line[column]) for line in table) for column in range(len(header))]
-    taken, room = sum(widths[:-1]) + len(GAP) * (len(widths) - 1), terminal.columns()
+    taken = sum(widths[:-1]) + len(GAP) * (len(widths) - 1)
     if room is not None and taken + min(widths[-1], NARROWEST) > room:
-        _folded(table[0], table[1:], room)
+        for line in table[1:]:
+            yield from _folded(table[0], line, room)
         return
     if room is not None:
         widths[-1] = min(widths[-1], room - taken)
@@ -88,24 +97,25 @@ def rows(header: Cells, lines: Sequence[Cells]) -> None:
         cells = [padded(shortened(cell, columns), columns) for cell, columns in zip(line, widths, strict=True)]
         shown = cells if number == 0 else [coloured(cell) for cell in cells]
         # Padding at the end would only wrap.
-        terminal.line(GAP.join([*shown[:-1], shown[-1].rstrip()]).rstrip())
+        yield GAP.join([*shown[:-1], shown[-1].rstrip()]).rstrip()
 
 
-def _folded(header: Sequence[str], lines: Sequence[Sequence[str]], room: int) -> None:
-    """Print each row's first cell on a line, and below it, indented, the others with their names, as many on a line as fit."""
-    for first, *others in lines:
-        terminal.line(coloured(first))
-        used = 0
-        for name, cell in zip(header[1:], others, strict=True):
-            value = shortened(cell, max(room - width(name) - len(GAP) - 1, NARROWEST))
-            needed = len(GAP) + width(name) + 1 + width(value)
-            if used and used + needed > room:
-                terminal.write("\n")
-                used = 0
-            if cell:
-                terminal.write(f"{GAP}{name} {coloured(value)}")
-                used += needed
-        terminal.write("\n" if used else "")
+def _folded(header: Sequence[str], line: Sequence[str], room: int) -> Iterator[str]:
+    """Yield a row's first cell, and below it, indented, the others with their names, as many on a line as fit."""
+    first, *others = line
+    yield coloured(first)
+    parts, used = "", 0
+    for name, cell in zip(header[1:], others, strict=True):
+        value = shortened(cell, max(room - width(name) - len(GAP) - 1, NARROWEST))
+        needed = len(GAP) + width(name) + 1 + width(value)
+        if used and used + needed > room:
+            yield parts
+            parts, used = "", 0
+        if cell:
+            parts += f"{GAP}{name} {coloured(value)}"
+            used += needed
+    if used:
+        yield parts
 
 
 def fields(pairs: Iterable[tuple[str, object]]) -> None:
@@ -116,11 +126,12 @@ def fields(pairs: Iterable[tuple[str, object]]) -> None:
         terminal.line(f"{padded(f'{name}:', columns)} {coloured(value)}".rstrip())
 
 
-def coloured(cell: str) -> str:
-    """Return a cell with its state's colour where there are colours. The word always stays."""
-    if not terminal.colours():
+def coloured(cell: str, state: str | None = None, *, stream: object = None) -> str:
+    """Return a cell with the colour of its state (by default the cell's own word) where there are colours. The word always stays."""
+    if not terminal.colours(stream):
         return cell
-    return next((painted(cell, colour) for colour, words in COLOURS.items() if cell.strip() in words), cell)
+    word = cell.strip() if state is None else state
+    return next((painted(cell, colour) for colour, words in COLOURS.items() if word in words), cell)
 
 
 def joined(values: Iterable[object]) -> str:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 # Controls, surrogates, invisible and direction-changing characters: a task must not be able to write over what an approver reads.
 HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 COLOUR = re.compile(r"(\x1b\[[0-9;]{0,32}m)")
+CLOCK = ((86_400, "d", (3_600, "h")), (3_600, "h", (60, "m")), (60, "m", (1, "s")))
 CODES = {"green": "32", "yellow": "33", "red": "31", "dim": "2", "bold": "1"}
 
 
@@ -23,6 +24,11 @@ def log_text(text: str) -> str:
     return "".join(part if index % 2 else _lines(part) for index, part in enumerate(parts))
 
 
+def uncoloured(text: str) -> str:
+    """Return text without the colours that log_text keeps."""
+    return COLOUR.sub("", text)
+
+
 def moment(text: object) -> str:
     """Return a time of the API's with whole seconds."""
     if not isinstance(text, str):
@@ -31,6 +37,16 @@ def moment(text: object) -> str:
         return datetime.fromisoformat(text).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     except ValueError:
         return text
+
+
+def clock(seconds: float) -> str:
+    """Return how long something lasts, as it is read at a glance: `45s`, `4m05s`, `3h20m`, `2d04h`."""
+    whole = max(0, int(seconds))
+    if whole < 60:
+        return f"{whole}s"
+    unit, name, below = next((unit, name, below) for unit, name, below in CLOCK if whole >= unit)
+    part, least = below
+    return f"{whole // unit}{name}{whole % unit // part:02}{least}"
 
 
 def width(text: str) -> int:

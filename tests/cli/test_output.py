@@ -119,7 +119,7 @@ def test_colours_are_for_terminals_unless_somebody_wants_none(monkeypatch: pytes
 
 
 def test_a_state_keeps_its_word_in_whatever_colour(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(terminal, "colours", lambda: True)
+    monkeypatch.setattr(terminal, "colours", lambda *_: True)
 
     assert output.coloured("overdue  ") == "\x1b[31moverdue  \x1b[0m"
     assert output.coloured("pending task") == "pending task"

@@ -1,0 +1,165 @@
+"""A job's timeline as lanes: to scale, no wider than the terminal, whatever was recorded."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from console.cli.lanes import drawn
+from console.cli.picture import pictured
+from console.cli.standing import standing
+from console.cli.text import clock, uncoloured, width
+from justenough.events import FIELDS, EventType
+
+START = datetime(2026, 1, 1, 18, tzinfo=UTC)
+
+
+def at(seconds: float) -> str:
+    return (START + timedelta(seconds=seconds)).isoformat()
+
+
+def entry(seconds: float, kind: str, **data: Any) -> dict[str, Any]:
+    return {"type": kind, "at": at(seconds), "data": data}
+
+
+JOB = entry(0, "job.submitted", name="triage")
+ASKED = [
+    entry(0, "access.requested", request="r", action="write", resource="db"),
+    entry(0, "access.decided", request="r", phase="start", outcome="needs_approval"),
+    entry(0, "approval.opened", request="r", tier=1, quorum=2, respond_by=at(300)),
+]
+APPROVED = entry(50, "approval.decided", request="r", name="lead", decision="approve", verdict="approved")
+ISSUED = entry(50, "credential.issued", credential="c", action="write", resource="db", expires_at=at(150))
+REVOKED = entry(70, "credential.revoked", credential="c")
+DEAD = entry(80, "credential.confirmed", credential="c")
+ENDED = entry(100, "job.ended", state="succeeded")
+
+
+def lines(entries: list[dict[str, Any]], *, now: float, columns: int = 80) -> list[str]:
+    return list(drawn(pictured(entries), now=START + timedelta(seconds=now), columns=columns))
+
+
+def lane(entries: list[dict[str, Any]], name: str, *, now: float) -> tuple[str, str]:
+    """Return a lane's bar, one sign a second, and its state."""
+    for columns in range(80, 400):
+        found = lines(entries, now=now, columns=columns)
+        axis = next(line for line in found if "18:00:00" in line)
+        bar = axis.index("18:00:00")
+        if axis.rindex(":") + 3 - bar == 100:
+            line = next(line for line in found if f" {name}" in line)
+            return line[bar : bar + 100].rstrip(), line[bar + 101 :]
+    raise AssertionError("no width gives 100 columns to the bars")
+
+
+def test_a_credential_is_a_bar_from_its_issue_to_its_proven_death_and_shows_what_it_did_not_use() -> None:
+    bar, state = lane([JOB, *ASKED, APPROVED, ISSUED, REVOKED, DEAD, ENDED], "holds write db", now=10_000)
+
+    assert bar == " " * 50 + "█" * 20 + "▒" * 10 + "✔" + "·" * 19
+    assert state == "dead after 30s"
+
+
+def test_a_request_waits_until_it_is_answered_and_then_says_how() -> None:
+    assert lane([JOB, *ASKED, APPROVED, ENDED], "asks write db", now=10_000) == ("█" * 50 + "✔", "approved")
+
+
+@pytest.mark.parametrize("phase,state", [("issue", "denied"), ("renewal", "approved"), ("narrowed", "approved")])
+def test_an_approved_request_that_policy_denies_later_is_denied_only_where_it_was_to_be_issued(phase: str, state: str) -> None:
+    again = entry(55, "access.decided", request="r", phase=phase, outcome="denied")
+
+    assert lane([JOB, *ASKED, APPROVED, again, ENDED], "asks write db", now=10_000)[1] == state
+
+
+@pytest.mark.parametrize(
+    "more,now,sign,state",
+    [
+        ([], 60, "●", "alive, 1m30s left"),
+        ([], 200, "●", "past its end"),
+        ([REVOKED], 75, "…", "revoked, unproven"),
+        ([REVOKED, entry(85, "credential.overdue", credential="c")], 90, "✘", "overdue"),
+        ([DEAD], 90, "✔", "dead after 30s"),
+        ([entry(151, "credential.expired", credential="c")], 160, "✘", "expired, unproven"),
+        ([entry(85, "revocation.overdue")], 90, "✘", "overdue"),
+        ([DEAD, entry(81, "credential.revoked", credential="c")], 90, "✔", "dead after 30s"),
+    ],
+)
+def test_each_state_of_a_credential_has_a_word_and_a_sign(more: list[dict[str, Any]], now: float, sign: str, state: str) -> None:
+    line = next(line for line in lines([JOB, ISSUED, *more], now=now) if "holds" in line)
+
+    assert (line[9], line.endswith(state)) == (sign, True), line
+
+
+def test_now_is_marked_while_something_goes_on_and_no_more_afterwards() -> None:
+    going, over = (lines([JOB, ISSUED, *more], now=120) for more in ([], [DEAD, ENDED]))
+
+    column = next(line for line in going if "now" in line).index("now") + 1
+    assert {line[column] for line in going if " ● " in line or " … " in line} == {"│"}
+    assert "alive, 30s left" in "".join(going)
+    assert not any("now" in line or "│" in line for line in over)
+
+
+def test_what_is_long_to_come_does_not_squeeze_what_was() -> None:
+    hours = entry(50, "credential.issued", credential="c", action="write", resource="db", expires_at=at(36_000))
+
+    axis = next(line for line in lines([JOB, hours], now=60) if "18:00:00" in line)
+
+    assert axis.rstrip().endswith("18:02:01")
+
+
+def test_a_request_does_not_outlast_its_job() -> None:
+    assert not any("now" in line for line in lines([JOB, *ASKED, ENDED], now=1_000_000))
+    assert lane([JOB, *ASKED, ENDED], "asks write db", now=1_000_000)[1] == "withdrawn"
+
+
+def test_a_job_stands_with_what_it_asks_for_and_what_it_holds() -> None:
+    told = [JOB, *ASKED, entry(10, "approval.claimed", request="r", name="lead", until=at(60)), ISSUED]
+
+    found = list(standing("j", pictured(told), now=START + timedelta(seconds=60), columns=80))
+
+    assert found == [
+        "j: pending, for 1m00s",
+        "  … asks write db: tier 1, 4m00s left; 2 needed; lead looks at it",
+        "  ● holds write db: issued 10s ago, alive, 1m30s left",
+    ]
+
+
+def test_nothing_is_drawn_of_nothing() -> None:
+    assert lines([], now=0) == []
+
+
+@pytest.mark.parametrize(
+    "seconds,text", [(-5, "0s"), (0.9, "0s"), (59, "59s"), (245, "4m05s"), (3_600, "1h00m"), (12_000, "3h20m"), (187_200, "2d04h")]
+)
+def test_a_clock_is_read_at_a_glance(seconds: float, text: str) -> None:
+    assert clock(seconds) == text
+
+
+TEXT = st.text(alphabet="ab金é\u0301\x1b\u202e ", max_size=12) | st.sampled_from(["金庫", "\x1b[2J", "r", "c", "a" * 90])
+TIMES = st.integers(-10, 10_000).map(at) | TEXT
+VALUES = TEXT | TIMES | st.none() | st.integers() | st.lists(TEXT, max_size=2)
+NAMES = {"request": st.sampled_from(["r", "s"]), "credential": st.sampled_from(["c", "d"]), "expires_at": TIMES, "respond_by": TIMES}
+
+
+@st.composite
+def recorded(draw: st.DrawFn) -> dict[str, Any]:
+    kind = draw(st.sampled_from(EventType))
+    data = {name: draw(VALUES if draw(st.booleans()) else NAMES.get(name, TEXT)) for name in FIELDS[kind]}
+    return {"type": kind.value, "at": draw(st.integers(0, 5_000).map(at)), "data": data}
+
+
+@given(st.lists(recorded(), max_size=12), st.integers(-100, 20_000), st.integers(12, 200))
+def test_no_line_is_wider_than_the_terminal_whatever_was_recorded(entries: list[dict[str, Any]], now: int, columns: int) -> None:
+    moment, picture = START + timedelta(seconds=now), pictured([JOB, *entries])
+
+    def paint(text: str, _: str) -> str:
+        return f"\x1b[31m{text}\x1b[0m"
+
+    for line in [
+        *drawn(picture, now=moment, columns=columns, paint=paint),
+        *standing("j", picture, now=moment, columns=columns, paint=paint),
+    ]:
+        assert width(uncoloured(line)) <= columns, line
+        assert "\x1b" not in uncoloured(line)
