@@ -1,14 +1,18 @@
-"""A job's progress on stderr: one line per event; on a terminal also what is awaited now. Data never goes here."""
+"""A job's progress on stderr: one line per event; on a terminal also how it stands now, drawn again each second. Data never goes here."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 
 from console.cli import terminal
 from console.cli.following import Happened, Tell
 from console.cli.options import current
+from console.cli.output import coloured
+from console.cli.tail import LogTail
 from console.cli.telling import sentence
 from console.cli.text import moment, painted, plain
 
@@ -17,35 +21,50 @@ WAITING = frozenset({"approval.opened", "approval.escalated"})
 COLOURS = {"approval.opened": "yellow", "approval.escalated": "yellow", "revocation.overdue": "red", "revocation.confirmed": "green"}
 KIND = 20
 """Columns of an event's name."""
+TAIL = 5
+"""Lines of a job's output that are shown."""
 
 
 @contextlib.contextmanager
-def shown(job: str, *, whole: bool, also: frozenset[str] = frozenset()) -> Iterator[Tell]:
+def shown(job: str, *, whole: bool, also: frozenset[str] = frozenset(), logs: LogTail | None = None) -> Iterator[Tell]:
     """Show what happens for the length of a block: everything, or only what someone has to answer, and kinds of `also`."""
     told = WAITING | also
     if current().quiet:
         yield lambda _: None
-    elif terminal.is_terminal(sys.stderr):
-        with _live(job, told, whole=whole) as tell:
+    elif terminal.redraws(sys.stderr):
+        with _live(job, told, whole=whole, logs=logs) as tell:
             yield tell
     else:
         yield lambda happened: _line(happened, told, whole=whole)
 
 
 @contextlib.contextmanager
-def _live(job: str, told: frozenset[str], *, whole: bool) -> Iterator[Tell]:
-    from rich.console import Console  # noqa: PLC0415 - only a terminal needs it
-    from rich.markup import escape  # noqa: PLC0415
+def _live(job: str, told: frozenset[str], *, whole: bool, logs: LogTail | None) -> Iterator[Tell]:
+    from console.cli.live import live  # noqa: PLC0415 - only a terminal needs it
+    from console.cli.picture import Picture  # noqa: PLC0415
+    from console.cli.standing import standing  # noqa: PLC0415
 
-    with Console(stderr=True).status(escape(job), spinner="dots") as status:
+    picture, lock = Picture(), threading.Lock()
+
+    def lines(columns: int, rows: int) -> Iterable[str]:
+        # The picture is drawn from another thread than the one that hears what happens.
+        with lock:
+            found = list(standing(job, picture, now=datetime.now(UTC), columns=columns, paint=_painted))
+        return [*found[: max(1, rows - 1 - TAIL) if whole else 1], *(logs.lines(TAIL) if whole and logs else ())]
+
+    with live(lines, stream=sys.stderr) as above, logs or contextlib.nullcontext():
 
         def tell(happened: Happened) -> None:
-            # Through rich's console, so that the moving line and this one do not cross.
+            with lock:
+                picture.take(happened.kind, happened.at, happened.data)
             if whole or happened.kind in told:
-                status.console.out(_text(happened, colour=terminal.colours(sys.stderr)), highlight=False)
-            status.update(escape(f"{job}: {happened.kind}"))
+                above(_text(happened, colour=terminal.colours(sys.stderr)))
 
         yield tell
+
+
+def _painted(text: str, state: str) -> str:
+    return coloured(text, state, stream=sys.stderr)
 
 
 def _line(happened: Happened, told: frozenset[str], *, whole: bool) -> None:

@@ -20,6 +20,7 @@ from console.cli.following import Following
 from console.cli.output import emit, joined, note, rows, told
 from console.cli.packing import bundled
 from console.cli.progress import shown
+from console.cli.tail import LogTail
 from justenough import bundle
 from justenough.documents import MAX_BYTES
 from justenough.errors import InvalidInput, Problem
@@ -122,7 +123,7 @@ def wait_to_stop(api: Api, job: str, *, deadline: float | None) -> None:
 
 def _followed(api: Api, job: str, *, whole: bool, deadline: float | None, also: frozenset[str] = frozenset()) -> Any:
     try:
-        with shown(job, whole=whole, also=also) as tell:
+        with shown(job, whole=whole, also=also, logs=LogTail(api, job)) as tell:
             return Following(api, job, tell, deadline).to_the_end()
     except KeyboardInterrupt:
         note(f"Not waiting any more; {job} goes on. Follow it: justenough job watch {job}. Stop it: justenough job cancel {job}")

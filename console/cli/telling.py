@@ -16,21 +16,25 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
     "job.ended": lambda d: f"{d['state']}{_exit(d['exit_code'])}{_because(beyond(d['exit_code'], d['reason']))}",
     "access.requested": lambda d: f"asks for {d['action']} on {d['resource']} for {duration(d['ttl'])}{_because(d['reason'])}",
     "access.decided": lambda d: f"{_outcome(d)} ({', '.join(d['policies']) or 'no policy allows it'}){_errors(d['errors'])}",
-    "access.withdrawn": lambda d: f"withdrawn: {d['why']}",
+    "access.withdrawn": lambda d: f"{d['request']} withdrawn: {d['why']}",
     "approval.opened": lambda d: f"waits for tier {d['tier']} ({d['quorum']} needed) until {moment(d['respond_by'])}: {d['request']}",
     "approval.escalated": lambda d: f"climbed to tier {d['tier']} ({d['quorum']} needed), until {moment(d['respond_by'])}: {d['request']}",
-    "approval.decided": lambda d: f"{d['name']}{_for(d)} {_said(d['decision'])}{_because(d['reason'])}; the request is {d['verdict']}",
+    "approval.decided": lambda d: (
+        f"{d['name']}{_for(d)} {said(d['decision'])}{_because(d['reason'])}; the request is {d['verdict']}: {d['request']}"
+    ),
     "approval.rejected": lambda d: f"an answer does not count: {d['why']}",
     "lock.opened": lambda d: f"{d['request']} waits in Vault until {d['approvals']} of {_listed(d['groups'])} authorize it there",
-    "approval.withdrawn": lambda d: f"{d['name']} took it back{_because(d['reason'])}; the request is {d['verdict']}",
+    "approval.withdrawn": lambda d: f"{d['name']} took it back{_because(d['reason'])}; the request is {d['verdict']}: {d['request']}",
     "approval.claimed": lambda d: (
-        f"{d['name']} looks at it until {moment(d['until'])}" if d["until"] else f"{d['name']} no longer looks at it"
+        f"{d['name']} looks at it until {moment(d['until'])}: {d['request']}"
+        if d["until"]
+        else f"{d['name']} no longer looks at {d['request']}"
     ),
-    "review.opened": lambda d: f"{d['name']} passed tier {_listed(d['tiers'])} alone{_because(d['reason'])}",
-    "review.answered": lambda d: f"{d['name']} finds it {d['verdict']}{_because(d['reason'])}",
+    "review.opened": lambda d: f"{d['name']} passed tier {_listed(d['tiers'])} of {d['request']} alone{_because(d['reason'])}",
+    "review.answered": lambda d: f"{d['name']} finds it {d['verdict']} that {d['request']} was passed alone{_because(d['reason'])}",
     "delegation.made": lambda d: f"{d['delegate_name']} answers for {d['name']} until {moment(d['until'])}{_because(d['reason'])}",
     "delegation.ended": lambda d: f"{d['name']} answers for themselves again",
-    "approval.expired": lambda d: f"tier {d['tier']} did not answer",
+    "approval.expired": lambda d: f"tier {d['tier']} did not answer: {d['request']}",
     "stop.requested": lambda d: f"{d['name']} asks to {d['how']} it",
     "credential.issued": lambda d: f"{d['action']} on {d['resource']} until {moment(d['expires_at'])} ({d['credential']})",
     "credential.refused": lambda d: f"not issued for {d['request']}: {d['why']}",
@@ -63,6 +67,11 @@ def duration(seconds: object) -> str:
     from justenough.model import duration_text  # noqa: PLC0415 - loads pydantic, which most commands do without
 
     return duration_text(seconds) if isinstance(seconds, int) else ""
+
+
+def said(decision: str) -> str:
+    """Return what somebody did who gave this answer."""
+    return {"approve": "approved", "deny": "denied", "break_glass": "broke glass"}.get(decision, decision)
 
 
 def ancestry(item: Json) -> list[tuple[str, str]]:
@@ -103,10 +112,6 @@ def _errors(errors: object) -> str:
 
 def _for(data: Json) -> str:
     return f" (for {data['on_behalf_of_name']})" if data.get("on_behalf_of_name") else ""
-
-
-def _said(decision: str) -> str:
-    return {"approve": "approved", "deny": "denied", "break_glass": "broke glass"}.get(decision, decision)
 
 
 def _listed(values: Any) -> str:

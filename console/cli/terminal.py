@@ -42,6 +42,11 @@ def is_terminal(stream: object) -> bool:
     return bool(getattr(stream, "isatty", lambda: False)())
 
 
+def redraws(stream: object) -> bool:
+    """Whether what a stream shows can be drawn anew in its place."""
+    return is_terminal(stream) and os.environ.get("TERM") != "dumb"
+
+
 def is_interactive() -> bool:
     """Whether a person can be asked."""
     return is_terminal(sys.stdin) and is_terminal(sys.stderr)
