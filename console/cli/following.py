@@ -36,6 +36,8 @@ class Happened:
     at: str
     kind: str
     data: Json
+    job: str = ""
+    """Empty where only one job is followed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +192,6 @@ def _happened(fields: dict[str, str]) -> Happened | None:
     try:
         cloud = json.loads(fields["data"])
         kind = str(cloud["type"]).removeprefix("dev.justenough.").rpartition(".v")[0]
-        return Happened(int(fields["id"]), str(cloud["time"]), kind, dict(cloud["data"]))
+        return Happened(int(fields["id"]), str(cloud["time"]), kind, dict(cloud["data"]), str(cloud.get("subject", "")))
     except (KeyError, TypeError, ValueError):
         return None

@@ -14,13 +14,11 @@ from console.cli.client import Api, Json, connected
 from console.cli.failures import Exit, Failure
 from console.cli.options import command, group
 from console.cli.output import emit, emit_page, fields, note, rows
-from console.cli.telling import ancestry, duration
+from console.cli.telling import ancestry, duration, said
 from console.cli.text import moment
 
 RequestIds = Annotated[list[str], typer.Argument(metavar="ID…", help="Ids of requests.", show_default=False)]
 Reason = Annotated[str | None, typer.Option(help="Why; it is part of what you sign.", show_default=False)]
-
-SAID = {"approve": "approved", "deny": "denied", "break_glass": "broke glass"}
 
 
 class Less(StrEnum):
@@ -61,6 +59,20 @@ def list_requests(
         empty="No requests." if everything else "No request waits for you." if mine else "No request is pending.",
     )
     _tell_of_reviews(api)
+
+
+@app.command("watch")
+@command
+def watch(
+    mine: Annotated[bool, typer.Option("--mine", help="Only those that you can answer now.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also those that policy allows or denies without anybody.")] = False,
+) -> None:
+    """Show what waits for an answer, and go on showing what becomes of it, until Ctrl-C."""
+    if mine and everything:
+        raise Failure("--mine and --all: one of them", code=Exit.USAGE)
+    from console.cli import waiting  # noqa: PLC0415 - only this command goes on
+
+    waiting.watch(connected(), mine=mine, everything=everything)
 
 
 @app.command("show")
@@ -210,12 +222,12 @@ def _whole(api: Api, item: Json) -> None:
         )
     )
     for answer in item["approvals"]:
-        said = SAID[answer["decision"]]
+        verb = said(answer["decision"])
         less = f" {answer['action']} for {duration(answer['ttl'])}" if answer["decision"] != "deny" and _is_less(answer, item) else ""
         absent = f" for {answer['on_behalf_of']}" if answer["on_behalf_of"] else ""
         back = f" (taken back {moment(answer['withdrawn_at'])})" if answer["withdrawn_at"] else ""
-        line = f"{moment(answer['at'])}  {answer['approver']}{absent} (tier {answer['tier']}) {said}{less}: {answer['reason'] or '-'}{back}"
-        fields(((said.capitalize(), line),))
+        line = f"{moment(answer['at'])}  {answer['approver']}{absent} (tier {answer['tier']}) {verb}{less}: {answer['reason'] or '-'}{back}"
+        fields(((verb.capitalize(), line),))
     if item["review"]:
         fields((("Review", _review(item["review"])),))
 

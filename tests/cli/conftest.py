@@ -8,6 +8,7 @@ import pty
 import subprocess
 import sys
 import tempfile
+import termios
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -78,12 +79,17 @@ def fresh(whole: Stack, tmp_path: Path) -> Cli:
 
 
 @contextmanager
-def on_a_terminal(cli: Cli, *arguments: object, who: str = "ops") -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """Run a command whose stdin and stderr are a terminal: the process, and the terminal's other end."""
+def on_a_terminal(
+    cli: Cli, *arguments: object, who: str = "ops", whole: bool = False, columns: int = 80, **env: str
+) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """Run a command whose stdin and stderr (`whole`: stdout too) are a terminal: the process, and the terminal's other end."""
     ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, columns))
     command = [sys.executable, "-m", "console.cli", "--profile", who, *map(str, arguments)]
     try:
-        with subprocess.Popen(command, cwd=ROOT, env=cli.env(TERM="xterm"), stdin=theirs, stdout=subprocess.PIPE, stderr=theirs) as process:
+        stdout = theirs if whole else subprocess.PIPE
+        env = cli.env(TERM="xterm", **env)
+        with subprocess.Popen(command, cwd=ROOT, env=env, stdin=theirs, stdout=stdout, stderr=theirs) as process:
             os.close(theirs)
             yield process, ours
             process.kill()

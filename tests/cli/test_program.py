@@ -22,7 +22,7 @@ OPTIONS = {"--output", "-o", "--quiet", "--yes", "--profile", "--console-url"}
 CONTRACT = {
     *("up", "down", "status", "doctor", "demo", "worker", "console", "vault setup", "login", "logout", "whoami", "report", "sweep"),
     *(f"job {name}" for name in ("run", "list", "show", "watch", "logs", "timeline", "cancel", "kill", "tighten")),
-    *(f"request {name}" for name in ("list", "show", "approve", "deny", "withdraw", "break-glass", "claim", "release")),
+    *(f"request {name}" for name in ("list", "show", "approve", "deny", "withdraw", "break-glass", "claim", "release", "watch")),
     *("review list", "review answer", *(f"delegation {name}" for name in ("list", "create", "end"))),
     *(f"credential {name}" for name in ("list", "revoke", "prove")),
     *(f"ledger {name}" for name in ("list", "export", "verify")),

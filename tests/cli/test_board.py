@@ -1,0 +1,85 @@
+"""Requests as an approver watches them: what each needs now, and in words what changed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from console.cli.board import changes, table
+from console.cli.text import width
+
+NOW = datetime(2026, 1, 1, 18, tzinfo=UTC)
+LATER = (NOW + timedelta(seconds=245)).isoformat()
+CLAIM = {"by": "lead", "by_id": "e-lead", "until": LATER}
+ANSWER = {"approver": "lead", "approver_id": "e-lead", "tier": 1, "decision": "approve", "reason": "it holds", "withdrawn_at": None}
+
+
+def request(**changed: Any) -> dict[str, Any]:
+    asks = {"id": "r-1", "job_id": "j", "job_name": "triage", "requester": "ops", "resource": "refunds-db", "action": "write", "ttl": 300}
+    stands = {"state": "pending", "tier": 1, "current_tier": 1, "quorum": 2, "expires_at": LATER, "reason": "a refund"}
+    return {**asks, **stands, "approvals": [], "claim": None, "lock": None, "review": None, **changed}
+
+
+def board(*items: dict[str, Any], columns: int, lines: int = 20) -> list[str]:
+    return list(table(items, now=NOW, columns=columns, lines=lines))
+
+
+def test_the_board_tells_what_each_request_needs_now_and_which_time_ends_first() -> None:
+    sooner = request(id="r-2", expires_at=(NOW + timedelta(seconds=9)).isoformat(), claim=CLAIM, approvals=[ANSWER])
+
+    head, first, second = board(request(), sooner, columns=120)
+
+    assert head.split("  ")[0] == "REQUEST"
+    assert first.split() == ["r-2", "triage", "ops", "write", "refunds-db", "for", "5m", "1", "9s", "1", "of", "2", "lead"]
+    assert second.split() == ["r-1", "triage", "ops", "write", "refunds-db", "for", "5m", "1", "4m05s", "0", "of", "2"]
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120])
+def test_no_line_of_the_board_is_wider_than_the_terminal_and_what_has_no_room_is_counted(columns: int) -> None:
+    shown = board(*(request(id=f"r-dev-01m87z22sqy6za3exvdexeanxs-{n}", job_name="金" * 40) for n in range(30)), columns=columns, lines=12)
+
+    assert len(shown) <= 12
+    assert max(map(width, shown)) <= columns
+    hidden = 30 - sum(line.startswith("r-dev") for line in shown)
+    assert shown[-1] == f"and {hidden} more: justenough request list"
+
+
+def test_nothing_that_waits_is_said_too() -> None:
+    assert board(columns=40) == ["Nothing waits."]
+
+
+@pytest.mark.parametrize(
+    "changed,told",
+    [
+        ({}, []),
+        ({"approvals": [ANSWER]}, ["lead approved: it holds (1 of 2)"]),
+        ({"approvals": [ANSWER], "state": "approved"}, ["lead approved: it holds", "is approved"]),
+        (
+            {"approvals": [{**ANSWER, "withdrawn_at": LATER}], "state": "withdrawn"},
+            ["lead approved: it holds", "lead took it back", "is withdrawn"],
+        ),
+        (
+            {"current_tier": 2, "approvals": [ANSWER]},
+            ["lead approved: it holds (0 of 2)", "climbed to tier 2, 0 of 2, until 2026-01-01T18:04:05Z"],
+        ),
+        ({"claim": CLAIM}, ["lead looks at it until 2026-01-01T18:04:05Z"]),
+        ({"lock": {"accessor": "a", "expires_at": LATER}}, ["waits in Vault too"]),
+        ({"review": {"open": True}}, ["passed alone; somebody is to review it"]),
+        ({"review": {"open": False, "verdict": "justified"}}, ["reviewed: justified"]),
+        ({"state": "expired"}, ["is expired"]),
+    ],
+)
+def test_what_changed_is_told_once_in_words(changed: dict[str, Any], told: list[str]) -> None:
+    after = request(**changed)
+
+    assert list(changes(request(), after)) == told
+    assert list(changes(after, after)) == []
+
+
+def test_a_claim_that_ends_and_a_request_that_is_new_are_told() -> None:
+    opened = "ops asks for write on refunds-db for 5m (triage): a \\x1b[2J; tier 1, 0 of 2, until 2026-01-01T18:04:05Z"
+
+    assert list(changes(request(claim=CLAIM), request())) == ["nobody looks at it now"]
+    assert list(changes(None, request(reason="a \x1b[2J"))) == [opened]
