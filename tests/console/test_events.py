@@ -9,6 +9,8 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
+import httpx
+
 from tests.console.support import Served
 
 
@@ -71,6 +73,29 @@ async def test_a_stream_ends_when_its_token_does(served: Served, monkeypatch: An
     monkeypatch.setattr("console.api.events.time", _Clock(later=16 * 60))
     async with aclosing(followed(served, "/events", "auditor")) as stream, asyncio.timeout(10):
         assert [entry async for entry in stream] == []
+
+
+async def test_a_stream_ends_when_its_person_loses_their_group(served: Served, admin: httpx.Client, monkeypatch: Any) -> None:
+    monkeypatch.setattr("console.api.events.CHECK_EVERY", 0.1)
+    monkeypatch.setattr("console.people.FRESH", 0.1)
+    group, person = "identity/group/name/auditors", served.people["auditor"].id
+    members = (await asyncio.to_thread(admin.get, group)).json()["data"]["member_entity_ids"]
+
+    async def become(*who: str) -> None:
+        await asyncio.to_thread(lambda: admin.post(group, json={"member_entity_ids": who}).raise_for_status())
+
+    async with aclosing(followed(served, "/events", "auditor", **{"Last-Event-ID": "0"})) as stream, asyncio.timeout(20):
+        assert await anext(stream)
+        try:
+            await become(*(one for one in members if one != person))
+            async for _ in stream:
+                pass
+            assert (await served.get("/events", "auditor")).status_code == 403
+        finally:
+            await become(*members)
+        # The console believes what it read of a person for a while; who comes next must find the auditor as before.
+        while (await served.get("/jobs", "auditor")).status_code != 200:
+            pass
 
 
 async def test_a_position_that_is_none_is_refused(served: Served) -> None:
