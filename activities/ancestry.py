@@ -78,6 +78,15 @@ def forebears(deps: Deps, parent: str | None) -> frozenset[str]:
     return frozenset(ancestor.requester_id for ancestor in ancestors(deps, parent))
 
 
+def why_no_chain(deps: Deps, parent: str) -> str | None:
+    """Return why this is no job that could have launched another, whoever asks."""
+    try:
+        ancestors(deps, parent)
+    except NoSuchParent as error:
+        return str(error)
+    return None
+
+
 def inherited(deps: Deps, parent: str | None, held: Held) -> Held:
     """Return what a job holds, with what its ancestors have touched until now counted as touched. Raises NoSuchParent."""
     for ancestor in ancestors(deps, parent):

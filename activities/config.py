@@ -1,4 +1,4 @@
-"""The configuration folder: catalog.yaml, approvals.yaml and policies/, loaded as one set and loaded again when a file changes.
+"""The configuration folder: catalog.yaml, approvals.yaml, policies/ and (optional) triggers.yaml, loaded as one set and loaded again when a file changes.
 
 A broken edit keeps the last good set and raises an alarm. A start without a good set denies everything, also with an alarm. What
 the files mean is decided in justenough/; nothing here knows of Vault.
@@ -10,18 +10,20 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 import structlog
 
+from activities.triggering import Armed, armed, files_of
 from justenough.approval import Tiers, read_tiers
 from justenough.catalog import Catalog, read_catalog, with_settings
 from justenough.cedar import SCHEMA
 from justenough.errors import InvalidInput, Problem
 from justenough.locks import lock_problems
 from justenough.policy import PolicySet
+from justenough.triggers import TRIGGERS, Triggers, read_triggers
 
 CATALOG, TIERS, POLICIES = "catalog.yaml", "approvals.yaml", "policies"
 LOOK_EVERY = 0.5
@@ -43,6 +45,8 @@ class ConfigSet:
     policies: PolicySet
     digest: str
     """`sha256:…` over every file's name and content."""
+    triggers: Mapping[str, Armed] = field(default_factory=dict)
+    """By name, with the jobs that they launch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +58,12 @@ class _Read:
     policies: PolicySet | None
     digest: str
     problems: tuple[Problem, ...]
+    triggers: Mapping[str, Armed]
 
     def whole(self) -> ConfigSet | None:
         if self.problems or self.catalog is None or self.tiers is None or self.policies is None:
             return None
-        return ConfigSet(self.catalog, self.tiers, self.policies, self.digest)
+        return ConfigSet(self.catalog, self.tiers, self.policies, self.digest, self.triggers)
 
     def denying(self) -> ConfigSet:
         """Return what is good of it, with policies that deny everything."""
@@ -163,7 +168,17 @@ def _read(folder: Path, env: Mapping[str, str] | None) -> _Read:
     if catalog and tiers:
         problems.extend(Problem(f"{CATALOG}:{problem.path}", problem.message) for problem in lock_problems(catalog, tiers))
     policies = _policies(texts, catalog, problems)
-    return _Read(catalog, tiers, policies, _digest(texts), tuple(problems))
+    triggers = _triggers(folder, part(TRIGGERS, read_triggers), catalog, problems)
+    # What a trigger launches is read with it, and is part of the set.
+    jobs = {f"{TRIGGERS}/{name}": f"{one.spec_digest} {one.bundle_digest}".encode() for name, one in triggers.items()}
+    return _Read(catalog, tiers, policies, _digest({**texts, **jobs}), tuple(problems), triggers)
+
+
+def _triggers(folder: Path, read: Triggers | None, catalog: Catalog | None, problems: list[Problem]) -> Mapping[str, Armed]:
+    found: list[Problem] = []
+    triggers = armed(folder, read, catalog, found) if read else {}
+    problems.extend(Problem(f"{TRIGGERS}:{problem.path}", problem.message) for problem in found)
+    return triggers
 
 
 def _filled(catalog: Catalog, env: Mapping[str, str] | None) -> Catalog:
@@ -207,11 +222,13 @@ def _texts(folder: Path, problems: list[Problem]) -> Iterator[tuple[str, bytes]]
 
 def _names(folder: Path) -> list[str]:
     policies = sorted(path.name for path in (folder / POLICIES).glob("*.cedar"))
-    return [CATALOG, TIERS, f"{POLICIES}/{SCHEMA}", *(f"{POLICIES}/{name}" for name in policies)]
+    triggers = [TRIGGERS] if (folder / TRIGGERS).exists() else []
+    return [CATALOG, TIERS, f"{POLICIES}/{SCHEMA}", *(f"{POLICIES}/{name}" for name in policies), *triggers]
 
 
 def _signature(folder: Path) -> Signature:
-    return tuple(_stat(folder, name) for name in _names(folder))
+    names = _names(folder)
+    return tuple(_stat(folder, name) for name in (*names, *(files_of(folder) if TRIGGERS in names else ())))
 
 
 def _stat(folder: Path, name: str) -> tuple[str, int, int, int]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from activities.ancestry import why_no_parent
+from activities.ancestry import why_no_chain, why_no_parent
 from activities.deps import Deps
 from justenough.answering import UNREADABLE, Refused, Table, first_failed, read
 from justenough.approval import Person
@@ -18,7 +18,8 @@ from justenough.errors import InvalidInput
 from justenough.ids import JOB_ID
 from justenough.messages import JobInput
 from justenough.spec import JobSpec, checked_spec
-from justenough.statements import OrderStatement, Signed, digest_of, why_not_current
+from justenough.statements import OrderStatement, Signed, digest_of, why_not_current, why_not_signed
+from justenough.triggers import origin_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +65,48 @@ def verify_order(deps: Deps, order: JobInput, *, now: datetime) -> VerifiedOrder
     why = _why_not_this_order(statement, order) or why_not_current(statement, now=now)
     if why:
         return Refused(why)
+    person = _ordered_by(deps, statement, order, now=now)
+    return person if isinstance(person, Refused) else VerifiedOrder(person=person, spec=spec, statement=statement, at=now)
+
+
+def _ordered_by(deps: Deps, statement: OrderStatement, order: JobInput, *, now: datetime) -> Person | Refused:
+    """Return who ordered it, a person or the console for one of its triggers, or why they may not."""
+    if statement.origin is not None:
+        return _by_console(deps, statement, order)
     person = table(deps, now=now).signer(statement.person, order.order)
     if isinstance(person, Refused):
         return person
     why = _why_not_by_them(deps, person, statement.parent)
-    if why:
-        return Refused(why)
-    return VerifiedOrder(person=person, spec=spec, statement=statement, at=now)
+    return Refused(why) if why else person
+
+
+def _by_console(deps: Deps, statement: OrderStatement, order: JobInput) -> Person | Refused:
+    """Return the console as the requester where its order is one that our own configuration lets a trigger make.
+
+    A console that was taken over can sign what it likes. What it gets is these jobs, their files as they are in this configuration.
+    """
+    if not deps.vault.is_console(statement.person):
+        return Refused("only the console's own identity orders for a trigger")
+    why = why_not_signed(order.order, deps.vault.public_keys(statement.person)) or _why_no_trigger(deps, statement)
+    if why is None and statement.parent is not None:
+        why = why_no_chain(deps, statement.parent)
+    # No groups: it answers nothing, and no policy takes it for a person.
+    return Refused(why) if why else Person(id=statement.person, name=str(statement.origin), groups=frozenset())
+
+
+def _why_no_trigger(deps: Deps, statement: OrderStatement) -> str | None:
+    """Return why no trigger of the configuration as it is now makes such an order."""
+    name, origin = next(
+        ((name, one) for name, one in deps.config.current().triggers.items() if origin_of(name) == statement.origin), ("", None)
+    )
+    if origin is None:
+        return f"the configuration here has no {statement.origin}"
+    checks: Mapping[str, Callable[[], bool]] = {
+        f"trigger {name} launches another spec in the configuration here": lambda: origin.spec_digest == statement.spec_digest,
+        f"trigger {name} launches another bundle in the configuration here": lambda: origin.bundle_digest == statement.bundle,
+        f"trigger {name} makes no such params": lambda: origin.trigger.could_have_made(statement.params),
+    }
+    return first_failed(checks)
 
 
 def _spec(order: JobInput) -> JobSpec | Refused:

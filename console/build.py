@@ -17,6 +17,7 @@ from activities.targets import Targets
 from console.api.context import Console
 from console.api.feed import Feed
 from console.api.lists import Owners
+from console.deliveries import SigningSecrets
 from console.gateway import Gateway
 from console.health import Health
 from console.identity import IdentityKeys
@@ -43,6 +44,7 @@ async def built(settings: Settings) -> AsyncIterator[Console]:
             yield Console(
                 deps=deps,
                 people=People(vault, settings, client),
+                signing_secrets=SigningSecrets(vault),
                 identity_keys=IdentityKeys(vault),
                 gateway=gateway,
                 health=Health(store=store, gateway=gateway, vault_addr=vault.address, client=client),

@@ -6,7 +6,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
 import anyio.to_thread
@@ -23,6 +23,7 @@ from console.problems import Unauthenticated
 from justenough.approval import Person
 from justenough.errors import RetryLater
 from justenough.identity import KEY as IDENTITY_KEY
+from justenough.secret import Secret
 
 AUDIENCE = "je-console"
 ALGORITHMS = frozenset({"EdDSA", "Ed25519", "RS256"})
@@ -63,7 +64,10 @@ class Identity:
 
 
 class PeopleVault(Vault):
-    """Vault as the console uses it: to read people and their public keys, asked again only after FRESH seconds. The worker always reads anew."""
+    """Vault as the console uses it: to read people and their public keys, asked again only after FRESH seconds, and to sign what triggers order.
+
+    The worker always reads anew.
+    """
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings.vault_addr, namespace=settings.vault_namespace, cacert=settings.vault_cacert)
@@ -89,6 +93,22 @@ class PeopleVault(Vault):
     def identity_keys(self) -> dict[int, bytes]:
         """Return the public keys that verify jobs' identities, by version, as of now."""
         return self._asking(super().identity_keys, what=f"the key {IDENTITY_KEY}")
+
+    def is_console(self, entity_id: str) -> bool:
+        """Whether this is the console's own entity: ours, where `vault setup` has made it."""
+        return self._asking(lambda: super(PeopleVault, self).is_console(entity_id))
+
+    def own_entity(self) -> str:
+        """Return our own entity id."""
+        return self._asking(super().own_entity, what="its own login")
+
+    def sign_own(self, entity_id: str, message: bytes) -> str:
+        """Return our own signature."""
+        return self._asking(lambda: super(PeopleVault, self).sign_own(entity_id, message), what=f"or use the key je-sign-{entity_id}")
+
+    def signing_secrets(self, path: str) -> Mapping[str, Secret]:
+        """Return the fields of a trigger's secret."""
+        return self._asking(lambda: self.creds(path), what=path).fields
 
     def known(self, entity_id: str) -> Person | None:
         """Return the person where the last look is fresh enough; None does not say that there is none."""

@@ -67,6 +67,8 @@ class OrderStatement(Model):
     """Vault entity id."""
     parent: Unsaid = None
     """The job that launches this one."""
+    origin: Unsaid = None
+    """What of the configuration ordered it (`trigger:<name>`): only the console's own orders say so, and they all do."""
     issued_at: Moment
     expires_at: Moment
 

@@ -23,6 +23,7 @@ from justenough.catalog import ResolvedIssue
 from justenough.ids import JOB_ID
 from justenough.prefixes import JOB_ROLE, hard_end, job_role
 from justenough.secret import Secret
+from justenough.triggers import CONSOLE
 
 GRANTS = ["je-grant-*"]
 SCOPES = ["je-scope-*"]
@@ -171,10 +172,15 @@ class Vault(Keys):
                     return person
         return None
 
-    # What the worker needs for itself.
+    def is_console(self, entity_id: str) -> bool:
+        """Whether this is the console's own entity, as `vault setup` made it, and not disabled."""
+        entity = (self.own("get", f"identity/entity/id/{entity_id}") or {}).get("data") or {} if is_uuid(entity_id) else {}
+        return (entity.get("id"), entity.get("name"), entity.get("disabled")) == (entity_id, CONSOLE, False)
+
+    # What worker and console need for themselves.
 
     def creds(self, path: str) -> Issued:
-        """Return short-lived credentials for the worker's own use, under its own token."""
+        """Return credentials for our own use, read under our own token."""
         return issued_from(path, self.own("get", safe_path(path)))
 
     def _group(self, group_id: str) -> str:

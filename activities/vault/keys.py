@@ -32,6 +32,17 @@ class Keys(Connection):
         """Return the raw ed25519 public keys of a person's signing key, by version; empty where there is none."""
         return self._keys.get(entity_id, lambda: self._public_keys(f"je-sign-{entity_id}")) if is_uuid(entity_id) else {}
 
+    # Our own hand.
+
+    def own_entity(self) -> str:
+        """Return the entity id of our own login; empty where it has none."""
+        return str(((self.own("get", "auth/token/lookup-self") or {}).get("data") or {}).get("entity_id") or "")
+
+    def sign_own(self, entity_id: str, message: bytes) -> str:
+        """Return our own signature, in Vault's form, by the key that belongs to our own entity."""
+        version, signature = self._signed(f"je-sign-{entity_id}", message)
+        return f"vault:v{version}:{base64.b64encode(signature).decode()}"
+
     # Jobs' identities.
 
     def sign_identity(self, content: Callable[[int], bytes]) -> tuple[bytes, bytes]:

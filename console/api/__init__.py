@@ -1,6 +1,6 @@
 """The REST API (FastAPI). Serves reads from the store, hands what changes things to the gateway; decides nothing that the worker does not verify again.
 
-Everything is under `/api/v1`, wants `Authorization: Bearer <identity token>` and answers JSON; errors are `application/problem+json`
+Everything is under `/api/v1`, wants `Authorization: Bearer <identity token>` (but for triggers, whose deliveries are signed) and answers JSON; errors are `application/problem+json`
 (`{type, title, status, detail, instance, errors?: [{path, message}]}`). Lists are `{"items": [...], "next": cursor|null}` and take
 `limit` (1–1000, default 100) and `cursor`. Views are those of `justenough.views`. The exact contract is `/openapi.json`.
 
@@ -14,6 +14,7 @@ Everything is under `/api/v1`, wants `Authorization: Bearer <identity token>` an
     POST /jobs {spec, bundle?, params?, reason?, dry_run: true}
                                           → 200 {valid: true, requests: [{resource, action, ttl, outcome, tier, policies, policy_digest, errors}]};
                                             nothing is stored; id, statement and signature may be left out
+    POST /triggers/{name}  (a CloudEvent, signed as Standard Webhooks says; no token)   → 201 {id, state}; 200 when the event launched its job before
     GET  /jobs?state=&environment=&requester=&limit=&cursor=   → 200 page of JobSummary (requester: login name; a launcher sees their own)
     GET  /jobs/{id}                       → 200 JobView
     POST /jobs/{id}/cancel                → 202 {id, state}; 409 when it has ended

@@ -25,6 +25,7 @@ from console.api import (
     requests,
     reviews,
     sizing,
+    triggers,
     wellknown,
 )
 from console.api.context import BEARER, Console
@@ -50,6 +51,8 @@ def create_app(console: Console) -> FastAPI:
     for part in (general, bundles, jobs, requests, claims, reviews, delegations, credentials, ledger, reports, events, sizing):
         api.include_router(part.router)
     app.include_router(api)
+    # Without a token: a delivery's signature says who sends it.
+    app.include_router(triggers.router, prefix=PREFIX, responses=problems.RESPONSES)
     app.include_router(health.router)
     app.include_router(wellknown.router)
     problems.install(app)

@@ -100,6 +100,13 @@ class Bundled(Message):
     """Bytes, as sent."""
 
 
+class Triggered(Message):
+    """The job that an event launched: all that its sender learns of it."""
+
+    id: str
+    state: JobState
+
+
 class Stopping(Message):
     """A job that was asked to stop, and its state when it was."""
 

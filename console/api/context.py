@@ -15,6 +15,7 @@ from activities.deps import Deps
 from console.api.feed import Feed
 from console.api.lists import Owners
 from console.api.rights import Caller, Role
+from console.deliveries import SigningSecrets
 from console.gateway import Gateway
 from console.health import Health
 from console.identity import IdentityKeys
@@ -29,8 +30,9 @@ class Console:
     """The console's parts, made once at start."""
 
     deps: Deps
-    """Store, configuration, settings, and a Vault that the console may only read people and public keys from."""
+    """Store, configuration, settings, and a Vault that the console may only read people and public keys from, and sign triggers' orders in."""
     people: People
+    signing_secrets: SigningSecrets
     identity_keys: IdentityKeys
     gateway: Gateway
     health: Health

@@ -49,7 +49,7 @@ async def launch(
         found = await to_thread.run_sync(rehearsed, console.deps, caller.person, body)
         return JSONResponse(found.model_dump(mode="json"))
     order = await to_thread.run_sync(lambda: taken(console.deps, caller.person, body, key=idempotency_key))
-    await _start(console, order)
+    await started(console, order)
     response.status_code = 201 if order.new else 200
     response.headers["Location"] = f"/api/v1/jobs/{order.job.id}"
     return order.job
@@ -140,7 +140,8 @@ def position(cursor: str) -> int:
     return int(cursor)
 
 
-async def _start(console: Console, order: Taken) -> None:
+async def started(console: Console, order: Taken) -> None:
+    """Start what was taken, unless it goes already."""
     if order.job.state is not JobState.PENDING:
         return
     try:

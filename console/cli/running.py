@@ -13,12 +13,12 @@ from typing import Any
 
 import typer
 
+from activities.packing import bundled
 from console.cli import aftermath, signing, terminal
 from console.cli.client import Api, connected
 from console.cli.failures import Exit, Failure
 from console.cli.following import Following
 from console.cli.output import emit, joined, note, rows, told
-from console.cli.packing import bundled
 from console.cli.progress import shown
 from console.cli.tail import LogTail
 from justenough import bundle

@@ -230,3 +230,73 @@ def test_threads_that_look_while_files_change_always_see_a_whole_set(folder: Pat
         thread.join()
     assert len(digests) == 11
     assert seen <= digests
+
+
+# Triggers.
+
+TRIGGER = "triggers:\n  one:\n    on: {type: t}\n    signing_secret: kv/data/one\n    job: jobs/hello.yaml\n    params: {}\n"
+
+
+@pytest.fixture
+def armed_folder(folder: Path) -> Path:
+    shutil.copytree(SHOP / "jobs", folder / "jobs", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "triggers.yaml").write_text(TRIGGER.replace("hello", "refund-triage").replace("{}", '{ticket: "{data.id}"}'))
+    return folder
+
+
+def test_triggers_are_optional_and_come_with_their_jobs(armed_folder: Path) -> None:
+    found = Config(armed_folder, ENV).current()
+    assert found.triggers["one"].spec["name"] == "refund-triage"
+    assert found.triggers["one"].bundle_digest
+    (armed_folder / "triggers.yaml").unlink()
+    assert (Config(armed_folder, ENV).current().triggers, check(armed_folder, ENV)) == ({}, ())
+
+
+@pytest.mark.parametrize(
+    "file, old, new",
+    [
+        ("triggers.yaml", "type: t", "type: u"),
+        ("jobs/refund-triage.yaml", 'version: "1.4"', 'version: "1.5"'),
+        ("jobs/programs/triage.py", "import", "import os\nimport"),
+    ],
+)
+def test_whatever_a_trigger_launches_is_read_again_when_it_changes(armed_folder: Path, clock: Clock, file: str, old: str, new: str) -> None:
+    config = Config(armed_folder, ENV, clock=clock)
+    before, text = config.current(), (armed_folder / file).read_text()
+    assert old in text
+    (armed_folder / file).write_text(text.replace(old, new, 1))
+    clock.on()
+    after = config.current()
+    assert after.digest != before.digest
+    assert after.triggers["one"] != before.triggers["one"]
+
+
+@pytest.mark.parametrize(
+    "old, new, place, message",
+    [
+        ("refund-triage.yaml", "none.yaml", "triggers.yaml:triggers.one.job", "cannot be read"),
+        ("ticket:", "tickets:", "triggers.yaml:triggers.one.params.tickets", "declares no such parameter"),
+        ("on:", "in:", "triggers.yaml:triggers.one.on", "required"),
+        ("type: t", "type: [", "triggers.yaml", "line"),
+    ],
+)
+def test_a_broken_trigger_is_told_by_its_place_and_changes_nothing(
+    armed_folder: Path, clock: Clock, old: str, new: str, place: str, message: str
+) -> None:
+    config = Config(armed_folder, ENV, clock=clock)
+    file = armed_folder / "triggers.yaml"
+    file.write_text(file.read_text().replace(old, new))
+    first = check(armed_folder, ENV)[0]
+    assert (first.path, message in first.message) == (place, True), first
+    clock.on()
+    assert "one" in config.current().triggers
+    assert config.alarm
+    assert place in config.alarm
+
+
+def test_a_job_that_the_catalog_refuses_is_a_problem_of_its_trigger(armed_folder: Path) -> None:
+    file = armed_folder / "jobs" / "refund-triage.yaml"
+    file.write_text(file.read_text().replace("refunds-db", "refund-db"))
+    (found,) = check(armed_folder, ENV)
+    assert found.path == "triggers.yaml:triggers.one.job"
+    assert "jobs/refund-triage.yaml: access[1].resource" in found.message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import stat
 from dataclasses import replace
@@ -14,6 +15,7 @@ from justenough.errors import InvalidInput
 from justenough.secret import Secret
 from tests.provisioning.support import PEOPLE, SHOP, Session, Shop
 from worker.provisioning import Applied, Outcome, PersonSeed, SetupFailed, VaultNotReady, setup
+from worker.stack.private import read_json
 
 pytestmark = pytest.mark.servers
 
@@ -242,3 +244,35 @@ def test_a_vault_without_control_groups_is_refused(shop: Shop, monkeypatch: pyte
     monkeypatch.setattr("worker.provisioning.control_groups.REQUEST", "sys/no-such-thing/request")
     with pytest.raises(SetupFailed, match=r"this Vault has no control groups\. Use OpenBao 2\.7 or later, or Vault Enterprise"):
         shop.setup()
+
+
+def test_the_console_has_an_identity_with_a_key_of_its_own_also_where_it_logged_in_before(shop: Shop) -> None:
+    def login() -> str:
+        answer = shop.admin.write("auth/approle/login", **read_json(shop.settings.console_approle_file)).json()
+        return str(answer["auth"]["entity_id"])
+
+    entity = shop.admin.got("identity/entity/name/je-console")
+    assert login() == entity["id"]
+    # As in a Vault that was set up before the console had one: its login makes an entity of its own.
+    shop.admin.delete("identity/entity/name/je-console")
+    assert login() != entity["id"]
+    shop.setup()
+    renewed = shop.admin.got("identity/entity/name/je-console")["id"]
+    assert login() == renewed
+    assert shop.admin.got(f"transit/keys/je-sign-{renewed}")["type"] == "ed25519"
+    assert {one.outcome for one in shop.setup()} <= {Outcome.UNCHANGED, Outcome.KEPT}
+
+
+def test_the_console_reads_exactly_the_secrets_that_the_triggers_name(shop: Shop, tmp_path: Path) -> None:
+    console = shop.approle(shop.settings.console_approle_file)
+    secret = console.read("kv/data/je/triggers/ticket-created").json()["data"]["data"]["secret"]
+    assert re.fullmatch(r"whsec_[A-Za-z0-9]{44}", secret)
+    folder = tmp_path / "shop"
+    shutil.copytree(SHOP, folder)
+    (folder / "triggers.yaml").unlink()
+    try:
+        shop.setup(config=folder)
+        assert console.read("kv/data/je/triggers/ticket-created").status_code == 403
+    finally:
+        shop.setup()
+    assert console.read("kv/data/je/triggers/ticket-created").status_code == 200

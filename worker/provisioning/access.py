@@ -8,8 +8,10 @@ from pathlib import Path
 
 from activities.settings import Settings
 from justenough.catalog import Catalog
+from justenough.triggers import CONSOLE, Triggers
 from worker.provisioning.admin import AdminVault, Applied, Outcome, SetupFailed
 from worker.provisioning.files import read_approle, write_approle
+from worker.provisioning.identities import console_identity
 from worker.provisioning.mounts import accessor
 from worker.provisioning.policies import console_policy, worker_policy
 
@@ -25,10 +27,11 @@ def worker_access(vault: AdminVault, settings: Settings, catalog: Catalog) -> It
     yield from _approle(vault, "je-worker", settings.worker_approle_file)
 
 
-def console_access(vault: AdminVault, settings: Settings) -> Iterator[Applied]:
-    """Policy, AppRole and AppRole file of the console."""
-    yield vault.ensure("sys/policies/acl/je-console", {"policy": console_policy()})
-    yield from _approle(vault, "je-console", settings.console_approle_file)
+def console_access(vault: AdminVault, settings: Settings, triggers: Triggers) -> Iterator[Applied]:
+    """Policy, AppRole, AppRole file and identity of the console; of all secrets it reads those that the triggers name."""
+    yield vault.ensure("sys/policies/acl/je-console", {"policy": console_policy(triggers.secrets)})
+    yield from _approle(vault, CONSOLE, settings.console_approle_file)
+    yield from console_identity(vault, read_approle(settings.console_approle_file)["role_id"])
 
 
 def identity_tokens(vault: AdminVault, settings: Settings, *, embedded: bool) -> Iterator[Applied]:

@@ -1,4 +1,4 @@
-"""Identities: one per data scope, and the embedded stack's people with their logins and groups."""
+"""Identities: one per data scope, the console's own, and the embedded stack's people with their logins and groups."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from justenough.catalog import Catalog, alias_of
 from justenough.secret import Secret
+from justenough.triggers import CONSOLE
 from worker.provisioning.admin import AdminVault, Applied, Outcome, SetupFailed
 from worker.provisioning.mounts import accessor, auth_method
 
@@ -57,16 +58,28 @@ def _missing_mounts(vault: AdminVault, mounts: tuple[str, ...]) -> Iterator[Appl
             yield Applied(f"sys/auth/{mount}", Outcome.KEPT, note)
 
 
-def _entity(vault: AdminVault, name: str, data: Mapping[str, Any], *, mount: str) -> Iterator[Applied]:
+def console_identity(vault: AdminVault, role_id: str) -> Iterator[Applied]:
+    """Make the entity that the console's AppRole logs in as, and the key that only it may sign with: orders for triggers carry both.
+
+    A login from before it was there made an entity of its own; the role's alias moves over, and the console's next login is the new one.
+    """
+    yield from _entity(vault, CONSOLE, {"policies": [], "disabled": False}, mount=_accessor(vault, "approle"), alias=role_id)
+    entity = (vault.read(f"identity/entity/name/{CONSOLE}") or {}).get("id")
+    yield vault.ensure(f"transit/keys/je-sign-{entity}", {"type": "ed25519"})
+
+
+def _entity(vault: AdminVault, name: str, data: Mapping[str, Any], *, mount: str, alias: str | None = None) -> Iterator[Applied]:
+    """Make an entity with one alias on a mount, of its own name unless another is given."""
+    alias = alias or name
     path = f"identity/entity/name/{name}"
     yield vault.ensure(path, data)
     entity = vault.read(path) or {}
-    aliases = [alias for alias in entity.get("aliases") or () if alias["mount_accessor"] == mount]
+    aliases = [one for one in entity.get("aliases") or () if one["mount_accessor"] == mount]
     where = f"identity/entity-alias/{name}"
-    if [alias["name"].casefold() for alias in aliases] == [name.casefold()]:
+    if [one["name"].casefold() for one in aliases] == [alias.casefold()]:
         yield Applied(where, Outcome.UNCHANGED)
         return
-    vault.write("identity/entity-alias", {"name": name, "canonical_id": entity.get("id"), "mount_accessor": mount})
+    vault.write("identity/entity-alias", {"name": alias, "canonical_id": entity.get("id"), "mount_accessor": mount})
     yield Applied(where, Outcome.CREATED)
 
 

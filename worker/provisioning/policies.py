@@ -50,10 +50,14 @@ def person_policy() -> str:
     )
 
 
-def console_policy() -> str:
-    """What the console may do: read people, by their login too, groups, their public keys, and those that verify jobs. It issues and signs nothing."""
+def console_policy(secrets: Iterable[str] = ()) -> str:
+    """What the console may do: read people, by their login too, groups, their public keys, and those that verify jobs. It issues nothing.
+
+    It reads the signing secrets of triggers, which are at exactly these paths, and signs with the one key that is its own: the orders of triggers.
+    """
     own = ("identity/lookup/entity", "update"), (f"transit/keys/{IDENTITY_KEY}", "read")
-    return "".join(_rule(path, right) for path, right in (*PEOPLE, *own, *SELF))
+    signed = _rule("transit/sign/je-sign-{{identity.entity.id}}", "update", allowed={"input": []}, required=("input",))
+    return "".join((*(_rule(path, right) for path, right in (*PEOPLE, *own, *SELF)), signed, *(_rule(path, "read") for path in secrets)))
 
 
 def worker_policy(catalog: Catalog, installation: str, *, cidrs: tuple[str, ...] = ()) -> str:

@@ -16,6 +16,7 @@ from justenough.identity import KEY as IDENTITY_KEY
 from justenough.locks import lock_of, lock_problems
 from justenough.prefixes import PAYLOADS
 from justenough.secret import Secret
+from justenough.triggers import TRIGGERS, Triggers, read_triggers
 from worker.provisioning.access import console_access, identity_tokens, worker_access
 from worker.provisioning.admin import AdminVault, Applied, Outcome, SetupFailed
 from worker.provisioning.control_groups import refuse_way_around, require_control_groups
@@ -53,11 +54,11 @@ def setup(
     env = os.environ if environment is None else environment
     raw = _catalog(settings.config)
     catalog = with_settings(raw, env)
-    tiers = _tiers(settings.config, catalog)
+    tiers, triggers = _tiers(settings.config, catalog), _triggers(settings.config)
     hide = [env[name] for name in SETTING.findall(str(raw.provision)) if name in env]
     hide += [person.password.reveal() for person in (people or {}).values()]
     with AdminVault(vault_addr, admin_token, namespace=settings.vault_namespace, cacert=settings.vault_cacert, hide=hide) as vault:
-        return tuple(_steps(vault, settings, catalog, tiers, people, env))
+        return tuple(_steps(vault, settings, catalog, tiers, triggers, people, env))
 
 
 def _steps(
@@ -65,6 +66,7 @@ def _steps(
     settings: Settings,
     catalog: Catalog,
     tiers: Tiers,
+    triggers: Triggers,
     people: Mapping[str, PersonSeed] | None,
     env: Mapping[str, str],
 ) -> Iterator[Applied]:
@@ -84,7 +86,7 @@ def _steps(
     yield from people_logins(vault, settings.people_mounts, {name: (seed.password, seed.groups) for name, seed in (people or {}).items()})
     yield from identity_tokens(vault, settings, embedded=people is not None)
     yield from worker_access(vault, settings, catalog)
-    yield from console_access(vault, settings)
+    yield from console_access(vault, settings, triggers)
 
 
 def _catalog(folder: Path) -> Catalog:
@@ -107,6 +109,16 @@ def _tiers(folder: Path, catalog: Catalog) -> Tiers:
     if problems := tuple(lock_problems(catalog, tiers)):
         raise InvalidInput(CATALOG, problems)
     return tiers
+
+
+def _triggers(folder: Path) -> Triggers:
+    """Return what the console is to read secrets for; a folder without triggers has none."""
+    try:
+        return read_triggers((folder / TRIGGERS).read_bytes())
+    except FileNotFoundError:
+        return Triggers()
+    except OSError as error:
+        raise InvalidInput(TRIGGERS, (Problem("", f"{folder / TRIGGERS} cannot be read: {error.strerror}"),)) from error
 
 
 def _refuse_foreign(vault: AdminVault, installation: str) -> None:

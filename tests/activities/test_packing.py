@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from console.cli.packing import SKIPPED, bundled
+from activities.packing import SKIPPED, bundled
 from justenough import bundle
 from justenough.errors import InvalidInput
 

@@ -1,0 +1,119 @@
+"""CloudEvents 1.0 as they are read, by the rules of the specification: attributes, structured mode, binary mode."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from justenough.cloudevents import LONGEST, CloudEvent, read_event
+from justenough.errors import InvalidInput
+
+WHOLE = {"specversion": "1.0", "id": "A234-1234", "source": "/helpdesk/1", "type": "com.example.ticket.created"}
+STRUCTURED = {"content-type": "application/cloudevents+json; charset=utf-8"}
+
+
+def structured(**changes: Any) -> CloudEvent:
+    return read_event(STRUCTURED, json.dumps({**WHOLE, **changes}).encode())
+
+
+def binary(body: bytes = b"", *, content: str = "application/json", **changes: str) -> CloudEvent:
+    return read_event({"content-type": content, **{f"ce-{name}": value for name, value in {**WHOLE, **changes}.items()}}, body)
+
+
+def problems(read: Any) -> list[tuple[str, str]]:
+    with pytest.raises(InvalidInput) as told:
+        read()
+    return [(problem.path, problem.message) for problem in told.value.problems]
+
+
+def test_a_structured_event_has_its_attributes_extensions_and_data() -> None:
+    seen = structured(
+        subject="s", time="2026-01-31T09:30:00.5+01:00", jeparent="j", comexample=3, flag=True, data={"id": 1}, dataschema=None
+    )
+    assert (seen.id, seen.source, seen.type, seen.subject) == ("A234-1234", "/helpdesk/1", "com.example.ticket.created", "s")
+    assert (seen.extensions, seen.parent, seen.data, seen.structured) == (
+        {"jeparent": "j", "comexample": "3", "flag": "true"},
+        "j",
+        {"id": 1},
+        True,
+    )
+
+
+def test_a_binary_event_has_its_attributes_in_percent_encoded_headers() -> None:
+    seen = binary(b'{"id": 1}', subject="Euro%20%E2%82%AC", comexample="x")
+    assert (seen.subject, seen.extensions, seen.data, seen.structured) == ("Euro \u20ac", {"comexample": "x"}, {"id": 1}, False)
+
+
+@pytest.mark.parametrize("content", ["application/json", "application/vnd.shop+json; v=1", "text/json", ""])
+def test_data_of_a_json_type_is_read(content: str) -> None:
+    assert binary(b"[1]", content=content).data == [1]
+
+
+@pytest.mark.parametrize("content", ["text/plain", "application/xml", "application/jsonish"])
+def test_data_of_another_type_is_no_value(content: str) -> None:
+    assert binary(b"<a/>", content=content).data is None
+
+
+@pytest.mark.parametrize(
+    "changes, path, message",
+    [
+        ({"id": None}, "id", "required"),
+        ({"source": None}, "source", "required"),
+        ({"type": None}, "type", "required"),
+        ({"specversion": None}, "specversion", "required"),
+        ({"specversion": "0.3"}, "specversion", "must be 1.0"),
+        ({"id": ""}, "id", "printable text"),
+        ({"id": " "}, "id", "printable text"),
+        ({"id": "a\nb"}, "id", "printable text"),
+        ({"id": "x" * (LONGEST + 1)}, "id", "printable text"),
+        ({"id": 5}, "id", "must be text"),
+        ({"source": {"a": 1}}, "source", "must be text"),
+        ({"time": "yesterday"}, "time", "must be a time"),
+        ({"time": "2026-01-31T09:30:00"}, "time", "must be a time"),
+        ({"je_parent": "x"}, "je_parent", "lower-case"),
+        ({"JeParent": "x"}, "JeParent", "lower-case"),
+        ({"comexample": [1]}, "comexample", "must be text"),
+        ({"data": 1, "data_base64": "AA=="}, "data_base64", "one of them"),
+    ],
+)
+def test_what_the_specification_does_not_allow_is_named(changes: dict[str, Any], path: str, message: str) -> None:
+    (found,) = problems(lambda: structured(**changes))
+    assert (found[0], message in found[1]) == (path, True), found
+
+
+def test_every_problem_is_told_at_once() -> None:
+    assert [path for path, _ in problems(lambda: structured(id=None, type=None, time="now"))] == ["id", "type", "time"]
+
+
+@pytest.mark.parametrize(
+    "headers, body, message",
+    [
+        ({"content-type": "application/cloudevents-batch+json"}, b"[]", "send one event"),
+        ({"content-type": "application/cloudevents+xml"}, b"<a/>", "send one event"),
+        ({"content-type": "application/json"}, b"{}", "no CloudEvent"),
+        ({}, b"", "no CloudEvent"),
+        (STRUCTURED, b"[]", "JSON object"),
+        (STRUCTURED, b"", "not readable as JSON"),
+        (STRUCTURED, b"\xff", "not readable as JSON"),
+        (STRUCTURED, b"[" * 100_000, "not readable as JSON"),
+        (STRUCTURED, b'{"id": NaN}', "not a number"),
+    ],
+)
+def test_what_is_no_event_is_told_how_one_is_sent(headers: dict[str, str], body: bytes, message: str) -> None:
+    assert message in problems(lambda: read_event(headers, body))[0][1]
+
+
+@given(
+    st.dictionaries(st.sampled_from(["content-type", "ce-id", "ce-specversion", "ce-x"]), st.text()),
+    st.binary() | st.text().map(str.encode),
+)
+def test_any_input_is_an_event_or_invalid(headers: dict[str, str], body: bytes) -> None:
+    with contextlib.suppress(InvalidInput):
+        read_event(headers, body)
+    with contextlib.suppress(InvalidInput):
+        read_event(STRUCTURED, body)

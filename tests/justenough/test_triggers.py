@@ -1,0 +1,108 @@
+"""triggers.yaml: what it may say, which params an event gives, and which params a trigger could have made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from justenough.cloudevents import CloudEvent
+from justenough.errors import InvalidInput
+from justenough.triggers import Trigger, filled, read_triggers
+
+EVENT = CloudEvent(
+    id="e1",
+    source="/s",
+    type="t",
+    subject="sub",
+    time="2026-01-31T09:30:00Z",
+    data={"id": 7, "a": {"b": "x"}, "yes": True},
+    structured=True,
+)
+YAML = "triggers: {one: {on: {type: t}, signing_secret: kv/data/one, job: jobs/one.yaml, params: {ticket: '{data.id}'}}}"
+
+
+def trigger(**params: str) -> Trigger:
+    return Trigger.model_validate({"on": {"type": "t"}, "signing_secret": "kv/data/one", "job": "jobs/one.yaml", "params": params})
+
+
+def paths(text: str) -> list[str]:
+    with pytest.raises(InvalidInput) as told:
+        read_triggers(text)
+    return [problem.path for problem in told.value.problems]
+
+
+def test_a_file_names_each_trigger_and_the_secrets_to_be_read() -> None:
+    assert read_triggers(YAML).secrets == ("kv/data/one",)
+    assert read_triggers("{}").triggers == {}
+
+
+@pytest.mark.parametrize(
+    "old, new, path",
+    [
+        ("type: t", "type: ''", "triggers.one.on.type"),
+        ("on: {type: t}", "on: {}", "triggers.one.on.type"),
+        ("kv/data/one", "kv/one", "triggers.one.signing_secret"),
+        ("kv/data/one", "kv/data/../../sys/seal", "triggers.one.signing_secret"),
+        ("kv/data/one", "kv/data/*", "triggers.one.signing_secret"),
+        ("kv/data/one", "kv/data/+/x", "triggers.one.signing_secret"),
+        ("jobs/one.yaml", "/etc/one.yaml", "triggers.one.job"),
+        ("jobs/one.yaml", "jobs/../../one.yaml", "triggers.one.job"),
+        ("jobs/one.yaml", "one.yaml", "triggers.one.job"),
+        ("{data.id}", "{data}", "triggers.one.params.ticket"),
+        ("{data.id}", "{env.HOME}", "triggers.one.params.ticket"),
+        ("ticket:", "Ticket:", "triggers.one.params.Ticket"),
+        ("job: jobs/one.yaml", "job: jobs/one.yaml, command: [sh]", "triggers.one.command"),
+        ("triggers: {one", "hooks: {one", "hooks"),
+    ],
+)
+def test_what_is_wrong_is_told_by_its_place(old: str, new: str, path: str) -> None:
+    assert old in YAML
+    assert paths(YAML.replace(old, new)) == [path]
+
+
+def test_params_come_from_what_the_event_says() -> None:
+    whole = trigger(a="{data.id}", b="{data.a.b}-{id}", c="fixed", d="{source}{subject}{type}{time}", e="{data.yes}")
+    assert filled(whole, EVENT) == {"a": "7", "b": "x-e1", "c": "fixed", "d": "/ssubt2026-01-31T09:30:00Z", "e": "true"}
+
+
+@pytest.mark.parametrize(
+    "changes, path, message",
+    [
+        ({"data": None}, "params.a", "at data.id"),
+        ({"data": {"id": None}}, "params.a", "at data.id"),
+        ({"data": {"id": [1]}}, "params.a", "at data.id"),
+        ({"data": "id"}, "params.a", "at data.id"),
+        ({"type": "u"}, "type", "events of type t"),
+        ({"structured": False, "extensions": {"jeparent": "j"}}, "jeparent", "structured mode"),
+    ],
+)
+def test_what_an_event_does_not_give_is_named(changes: dict[str, Any], path: str, message: str) -> None:
+    with pytest.raises(InvalidInput) as told:
+        filled(trigger(a="{data.id}"), EVENT.model_copy(update=changes))
+    assert [(one.path, message in one.message) for one in told.value.problems] == [(path, True)]
+
+
+@pytest.mark.parametrize("name", ["source", "subject", "time"])
+def test_what_no_signature_covers_is_no_param(name: str) -> None:
+    with pytest.raises(InvalidInput, match="headers are not signed"):
+        filled(trigger(a=f"{{{name}}}"), EVENT.model_copy(update={"structured": False}))
+
+
+@given(st.text(), st.text())
+def test_what_a_trigger_made_it_could_have_made(first: str, second: str) -> None:
+    whole = trigger(a="t-{data.x}.{data.y}", b="fixed")
+    made = filled(whole, EVENT.model_copy(update={"data": {"x": first, "y": second}}))
+    assert whole.could_have_made(made)
+    assert not whole.could_have_made({**made, "b": made["b"] + "!"})
+    assert not whole.could_have_made({**made, "a": "u" + made["a"]})
+
+
+@pytest.mark.parametrize(
+    "params",
+    [{}, {"a": "t-1"}, {"b": "t-1"}, {"a": "t-1.2", "b": "x", "c": "1"}, {"a": "t-1x2", "b": "fixed"}, {"a": "t-1.2", "b": "Fixed"}],
+)
+def test_what_it_could_not_have_made_is_refused(params: dict[str, str]) -> None:
+    assert not trigger(a="t-{data.x}.{data.y}", b="fixed").could_have_made(params)

@@ -1,0 +1,95 @@
+"""Standard Webhooks: which deliveries are believed. The first vector is the specification's own."""
+
+from __future__ import annotations
+
+import base64
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from justenough.secret import Secret
+from justenough.webhooks import TOLERANCE, key_of, signature, why_not_signed
+
+SECRET = Secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+ID, AT, BODY = "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}'
+GOOD = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+OTHER = "v1,AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+
+
+def why(body: bytes = BODY, *, now: int = AT, keys: tuple[bytes, ...] | None = None, **changes: str) -> str | None:
+    headers = {"webhook-id": ID, "webhook-timestamp": str(AT), "webhook-signature": GOOD}
+    sent = {**headers, **{name.replace("_", "-"): value for name, value in changes.items()}}
+    return why_not_signed(sent, body, (key_of(SECRET),) if keys is None else keys, now=datetime.fromtimestamp(now, UTC))
+
+
+def test_the_specifications_own_example_is_signed_so() -> None:
+    assert signature(key_of(SECRET), delivery=ID, timestamp=str(AT), body=BODY) == GOOD
+    assert why() is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"webhook_signature": f"{OTHER} {GOOD}"},
+        {"webhook_signature": f"v1a,something {GOOD} {OTHER}"},
+        {"now": AT + TOLERANCE},
+        {"now": AT - TOLERANCE},
+        {"keys": (b"k" * 24, key_of(SECRET))},
+    ],
+)
+def test_one_good_signature_among_several_within_five_minutes_is_enough(changes: dict[str, object]) -> None:
+    assert why(**changes) is None  # type: ignore[arg-type] # names and values of a table
+
+
+@pytest.mark.parametrize(
+    "changes, reason",
+    [
+        ({"webhook_id": ""}, "are needed"),
+        ({"webhook_id": "msg.1"}, "are needed"),
+        ({"webhook_id": "msg 1"}, "are needed"),
+        ({"webhook_timestamp": ""}, "are needed"),
+        ({"webhook_timestamp": "-1614265330"}, "are needed"),
+        ({"webhook_timestamp": "1614265330.0"}, "are needed"),
+        ({"webhook_timestamp": "\u0661614265330"}, "are needed"),
+        ({"webhook_signature": ""}, "are needed"),
+        ({"webhook_id": "msg_other"}, "no signature"),
+        ({"webhook_timestamp": str(AT + 1)}, "no signature"),
+        ({"webhook_signature": OTHER}, "no signature"),
+        ({"webhook_signature": GOOD.replace("v1,", "v2,")}, "no signature"),
+        ({"webhook_signature": GOOD.removeprefix("v1,")}, "no signature"),
+        ({"webhook_signature": GOOD.replace(",", " ")}, "no signature"),
+        ({"webhook_signature": "v1,\u00e9"}, "no signature"),
+        ({"webhook_signature": " ".join([OTHER] * 20 + [GOOD])}, "no signature"),
+        ({"body": BODY + b" "}, "no signature"),
+        ({"keys": ()}, "no signature"),
+        ({"keys": (b"k" * 24,)}, "no signature"),
+        ({"now": AT + TOLERANCE + 1}, "300 seconds"),
+        ({"now": AT - TOLERANCE - 1}, "300 seconds"),
+    ],
+)
+def test_anything_else_is_not_believed_and_says_why(changes: dict[str, object], reason: str) -> None:
+    assert reason in str(why(**changes))  # type: ignore[arg-type] # names and values of a table
+
+
+@given(st.binary(min_size=24, max_size=64), st.binary(max_size=200), st.integers(0, 2**31))
+def test_what_is_signed_holds_with_its_key_and_with_no_other(key: bytes, body: bytes, at: int) -> None:
+    sent = {
+        "webhook-id": "m",
+        "webhook-timestamp": str(at),
+        "webhook-signature": signature(key, delivery="m", timestamp=str(at), body=body),
+    }
+    now = datetime.fromtimestamp(at, UTC) + timedelta(seconds=1)
+    assert why_not_signed(sent, body, (key,), now=now) is None
+    assert why_not_signed(sent, body, (bytes([key[0] ^ 1]) + key[1:],), now=now)
+    assert why_not_signed(sent, body + b"\0", (key,), now=now)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "whsec_", "whsec_not base64", "whsec_" + base64.b64encode(b"k" * 23).decode(), "whsec_MfKQ9r8GKYqrTwjUPD8-_PZIo2LaLaSw"]
+)
+def test_a_secret_that_is_none_is_refused_and_not_repeated(text: str) -> None:
+    with pytest.raises(ValueError, match="whsec_ and at least 24 bytes") as told:
+        key_of(Secret(text))
+    assert len(text) < 10 or text not in str(told.value)

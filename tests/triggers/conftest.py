@@ -1,0 +1,16 @@
+"""The session's whole stack, and the helpdesk that sends it events."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.shop import Shop
+from tests.triggers.delivering import Sender
+
+
+@pytest.fixture(scope="session")
+def helpdesk(shop: Shop) -> Sender:
+    """The sender whose secret `vault setup` made up."""
+    with shop.admin() as vault:
+        kept = vault.get("kv/data/je/triggers/ticket-created").raise_for_status().json()["data"]["data"]
+    return Sender(str(shop.stack.console), kept["secret"])

@@ -1,0 +1,235 @@
+"""Events that launch jobs, from the sender's request to the job that the worker runs or refuses, on the real stack."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import time
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+
+from activities.triggering import armed
+from justenough.ids import new_job_id
+from justenough.messages import Closed, JobInput
+from justenough.statements import OrderStatement, Signed, canonical, digest_of, signable
+from justenough.triggers import read_triggers
+from tests.people import Human
+from tests.shop import Shop
+from tests.triggers.delivering import Sender, event
+
+pytestmark = pytest.mark.servers
+
+STRANGER = "no trigger takes this delivery"
+
+
+def jobs(auditor: Human) -> int:
+    """How many jobs there are of the console's."""
+    items = auditor.api.get("jobs", params={"requester": "trigger:ticket-created", "limit": 1000}).raise_for_status().json()["items"]
+    return len(items)
+
+
+def stopped(ops: Human, auditor: Human, *jobs: str) -> None:
+    """Kill jobs that wait for their approvals."""
+    for job in jobs:
+        ops.api.post(f"jobs/{job}/kill").raise_for_status()
+        assert auditor.until(job)["state"] == "killed"
+
+
+def test_an_event_starts_one_job_in_the_triggers_name_which_only_people_approve(
+    helpdesk: Sender, auditor: Human, lead: Human, security: Human, shop: Shop
+) -> None:
+    first = event(data={"id": 4715})
+    answer = helpdesk.send(first)
+    assert answer.status_code == 201, answer.text
+    assert answer.json().keys() == {"id", "state"}
+    job = answer.json()["id"]
+
+    again = [helpdesk.send(first), helpdesk.send({**first, "data": {"id": 1}})]
+    assert [(one.status_code, one.json()["id"]) for one in again] == [(200, job), (200, job)]
+
+    seen = auditor.until(job, "awaiting_approval")
+    assert (seen["requester"], seen["params"], seen["name"]) == ("trigger:ticket-created", {"ticket": "4715"}, "refund-triage")
+    submitted = auditor.ledger(job)[0]
+    assert submitted["data"]["reason"] == f"event {first['id']} of /helpdesk"
+    assert submitted["data"]["order"]["statement"]["origin"] == "trigger:ticket-created"
+    for request in seen["requests"]:
+        if request["state"] == "pending":
+            by = security if request["tier"] == 2 else lead
+            assert by.answer(request, "deny" if request["tier"] == 2 else "approve").status_code == 200
+    done = auditor.until(job)
+    assert done["state"] == "succeeded", done["reason"]
+    shop.assert_dead(done)
+
+
+def test_an_event_in_binary_mode_starts_a_job_and_a_second_one_is_not_made_by_what_nobody_signed(
+    helpdesk: Sender, auditor: Human, ops: Human
+) -> None:
+    sent = event()
+    answer = helpdesk.send_binary(sent)
+    assert answer.status_code == 201, answer.text
+    job = answer.json()["id"]
+    again = helpdesk.send_binary({**sent, "source": "/somewhere-else"})
+    assert (again.status_code, again.json()["id"]) == (200, job)
+    assert auditor.job(job)["params"] == {"ticket": "4711"}
+    stopped(ops, auditor, job)
+    for changes, delivery, path in (({}, "msg_other", "id"), ({"jeparent": job}, None, "jeparent")):
+        refused = helpdesk.send_binary(event(**changes), delivery=delivery)
+        assert (refused.status_code, refused.json()["errors"][0]["path"]) == (422, path)
+
+
+def test_an_event_may_name_the_job_that_it_comes_from(helpdesk: Sender, auditor: Human, ops: Human) -> None:
+    first = helpdesk.send(event()).json()["id"]
+    job = helpdesk.send(event(jeparent=first)).json()["id"]
+    auditor.until(job, "awaiting_approval")
+    assert [one["job"] for one in auditor.job(job)["chain"]] == [first]
+    stopped(ops, auditor, job, first)
+    unknown = helpdesk.send(event(jeparent=new_job_id("dev", now=datetime.now(UTC))))
+    assert unknown.status_code == 409
+    assert "there is no job" in unknown.json()["detail"]
+
+
+def test_what_is_not_signed_well_is_refused_in_the_same_words_and_leaves_nothing(helpdesk: Sender, auditor: Human) -> None:
+    before, now = jobs(auditor), int(time.time())
+    body = json.dumps(event()).encode()
+    content = {"content-type": "application/cloudevents+json"}
+    good = helpdesk.headers(body)
+    mallory = Sender(helpdesk.address, "whsec_" + base64.b64encode(b"another-secret-of-24-bytes").decode())
+    answers = {
+        "unsigned": helpdesk.post(body, content),
+        "another's secret": mallory.send(event()),
+        "another body": helpdesk.post(body + b" ", {**content, **good}),
+        "another id": helpdesk.post(body, {**content, **good, "webhook-id": "msg_2"}),
+        "old": helpdesk.send(event(), at=now - 330),
+        "from the future": helpdesk.send(event(), at=now + 330),
+        "a later time": helpdesk.post(body, {**content, **good, "webhook-timestamp": str(now + 2)}),
+        "unknown trigger": helpdesk.send(event(), trigger="ticket-closed"),
+        "no name": helpdesk.send(event(), trigger="x" * 63),
+    }
+    assert {why: answer.status_code for why, answer in answers.items()} == dict.fromkeys(answers, 401)
+    assert {answer.json()["detail"][: len(STRANGER)] for answer in answers.values()} == {STRANGER}
+    assert len({answer.json()["detail"] for answer in answers.values()}) == 1
+    assert helpdesk.post(body, {**content, **good}).status_code == 201
+    assert jobs(auditor) == before + 1
+
+
+@pytest.mark.parametrize(
+    "changes, path",
+    [
+        ({"data": {"ticket": 1}}, "params.ticket"),
+        ({"data": None}, "params.ticket"),
+        ({"data": {"id": {"a": 1}}}, "params.ticket"),
+        ({"data": {"id": "4711; rm -rf"}}, "params.ticket"),
+        ({"data": {"id": "--help"}}, "params.ticket"),
+        ({"type": "com.example.ticket.closed"}, "type"),
+        ({"id": None}, "id"),
+        ({"specversion": "0.3"}, "specversion"),
+    ],
+)
+def test_an_event_that_does_not_fit_is_told_what_is_missing_and_launches_nothing(
+    helpdesk: Sender, auditor: Human, changes: dict[str, Any], path: str
+) -> None:
+    before = jobs(auditor)
+    answer = helpdesk.send(event(**changes))
+    assert (answer.status_code, [one["path"] for one in answer.json()["errors"]]) == (422, [path])
+    assert jobs(auditor) == before
+
+
+def test_a_body_over_the_limit_is_not_read(helpdesk: Sender) -> None:
+    assert helpdesk.send(event(data={"id": "x" * 1024 * 1024})).status_code == 413
+
+
+class TakenOver:
+    """The console, in the hands of somebody else: its credentials, its key, its right to start workflows."""
+
+    def __init__(self, shop: Shop) -> None:
+        self._shop = shop
+        pair = json.loads((shop.stack.home / "console.approle.json").read_text())
+        login = httpx.post(f"{shop.stack.vault}/v1/auth/approle/login", json=pair, trust_env=False).raise_for_status().json()["auth"]
+        self.id = login["entity_id"]
+        self._token = login["client_token"]
+
+    def vault(self, method: str, path: str, body: Any = None) -> httpx.Response:
+        """Ask Vault with the console's token."""
+        headers = {"X-Vault-Token": self._token}
+        return httpx.request(method, f"{self._shop.stack.vault}/v1/{path}", json=body, headers=headers, timeout=15, trust_env=False)
+
+    def ordered(self, spec: dict[str, Any], **changes: Any) -> dict[str, Any]:
+        """Sign an order and start its workflow, past the API; return how it ended."""
+        now = datetime.now(UTC).replace(microsecond=0)
+        job = new_job_id("dev", now=now)
+        fields: dict[str, Any] = {"bundle": None, "params": {}, "reason": "", "person": self.id, "origin": "trigger:ticket-created"}
+        times = {"issued_at": now, "expires_at": now + timedelta(hours=1)}
+        statement = OrderStatement.model_validate({"job": job, "spec_digest": digest_of(spec), **fields, **times, **changes})
+        raw = signable(statement)
+        answer = self.vault("POST", f"transit/sign/je-sign-{self.id}", {"input": base64.b64encode(canonical(raw)).decode()})
+        signed = Signed(statement=raw, signature=answer.raise_for_status().json()["data"]["signature"])
+        order = JobInput.of(job, spec, statement.params, statement.bundle, signed)
+        return {"job": job, "closed": asyncio.run(self._run(order))}
+
+    async def _run(self, order: JobInput) -> Closed:
+        client = await Client.connect(str(self._shop.stack.temporal), data_converter=pydantic_data_converter)
+        # One that is taken after all would wait for its approvers: it must fail here, not hang.
+        options: dict[str, Any] = {"task_queue": "justenough-dev", "execution_timeout": timedelta(seconds=20)}
+        found: Closed = await client.execute_workflow("Job", order, id=order.job, result_type=Closed, **options)
+        return found
+
+
+def test_a_console_that_was_taken_over_launches_nothing_but_what_the_workers_own_configuration_names(shop: Shop, auditor: Human) -> None:
+    console = TakenOver(shop)
+    named = armed(shop.config, read_triggers((shop.config / "triggers.yaml").read_bytes()), None, [])["ticket-created"]
+    whole = {"bundle": named.bundle_digest, "params": {"ticket": "4711"}}
+    attempts: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+        "launches another spec": ({**named.spec, "access": named.spec["access"][1:]}, whole),
+        "launches another bundle": (named.spec, {**whole, "bundle": None}),
+        "makes no such params": (named.spec, {**whole, "params": {"ticket": "4711", "witness": "127.0.0.1:9"}}),
+        "has no trigger:ticket-closed": (named.spec, {**whole, "origin": "trigger:ticket-closed"}),
+        "no person here": (named.spec, {**whole, "origin": None}),
+        "there is no job": (named.spec, {**whole, "parent": f"j-dev-{'0' * 26}"}),
+    }
+    for why, (ordered, changes) in attempts.items():
+        seen = console.ordered(ordered, **changes)
+        assert (seen["closed"].state, why in str(seen["closed"].reason)) == ("failed", True), (why, seen["closed"].reason)
+        told = [one["type"] for one in auditor.api.get("ledger", params={"job": seen["job"]}).json()["items"]]
+        assert (told[0], {"job.submitted", "access.requested", "credential.issued"} & set(told)) == ("job.refused", set())
+        assert shop.tokens_of(seen["job"]) == []
+
+
+def test_nobody_but_the_console_orders_in_a_triggers_name(ops: Human, shop: Shop) -> None:
+    named = armed(shop.config, read_triggers((shop.config / "triggers.yaml").read_bytes()), None, [])["ticket-created"]
+    answer = ops.api.post(
+        "jobs", json=ops.order(named.spec, bundle=named.bundle_digest, params={"ticket": "1"}, origin="trigger:ticket-created")
+    )
+    assert answer.status_code in {403, 422}
+    body = ops.order({**named.spec, "run": {"command": ["true"]}}, origin="trigger:ticket-created")
+    refused = ops.api.post("jobs", json=body)
+    assert (refused.status_code, "only the console's own identity" in refused.json()["detail"]) == (403, True)
+
+
+def test_the_consoles_login_signs_with_its_own_key_and_reads_no_secret_but_the_triggers(shop: Shop, lead: Human) -> None:
+    console = TakenOver(shop)
+    assert console.vault("GET", "kv/data/je/triggers/ticket-created").status_code == 200
+    for method, path in (
+        ("GET", "kv/data/je/triggers/another"),
+        ("GET", "kv/data/tenants/acme/helpdesk"),
+        ("POST", "kv/data/je/triggers/ticket-created"),
+        ("POST", f"transit/sign/je-sign-{lead.id}"),
+        ("POST", f"transit/keys/je-sign-{console.id}"),
+        ("POST", f"transit/keys/je-sign-{console.id}/rotate"),
+        ("POST", f"transit/keys/je-sign-{uuid.uuid4()}"),
+    ):
+        assert console.vault(method, path, {"input": "aGk="} if method == "POST" else None).status_code == 403, path
+
+
+def test_the_signing_secret_is_in_no_log_and_no_file(helpdesk: Sender, shop: Shop) -> None:
+    helpdesk.send(event(type="none.of.ours"))
+    secret = helpdesk.secret.removeprefix("whsec_").encode()
+    files = [path for path in shop.stack.home.rglob("*") if path.is_file() and "vault" not in path.relative_to(shop.stack.home).parts[:1]]
+    assert any(path.name.startswith("console") for path in files)
+    assert [str(path) for path in files if secret in path.read_bytes()] == []
