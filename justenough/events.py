@@ -67,7 +67,7 @@ FIELDS: dict[EventType, dict[str, str]] = {
         "params": "params given with the order",
         "bundle": "content digest of the workdir, or null",
         "reason": "why it was launched",
-        "requester": "entity id of the person",
+        "requester": "entity id of the person, or of the console for a trigger",
         "requester_name": "their login name",
         "parent": "the job that launched it, or null",
         "order": "the signed order {statement, signature}",

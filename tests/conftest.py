@@ -11,10 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.people import Human, logged_in
 from tests.shop import Shop
 from worker.stack import Stack, running_stack
+
+# How long one example takes says more about what else the machine does than about us.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "shop"
 

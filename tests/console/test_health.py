@@ -120,7 +120,7 @@ async def test_what_is_overdue_is_counted_for_anyone_and_named_for_those_who_may
         mine = (await served.get("/jobs?revocation=overdue", "ops")).json()["items"]
         assert [(item["id"], item["revocation"]["failures"]) for item in mine] == [(job, failures)]
         assert (await served.get("/jobs?revocation=overdue", "ops2")).json()["items"] == []
-        assert (await served.get("/jobs?revocation=pending", "ops")).json()["items"] == []
+        assert job not in {item["id"] for item in (await served.get("/jobs?revocation=pending", "ops")).json()["items"]}
         assert (await served.get("/jobs?revocation=none", "ops")).status_code == 422
         assert (await served.get(f"/credentials/{credential}", "ops")).json()["why"] == "target shop: away"
     finally:
