@@ -68,7 +68,7 @@ FIELDS: dict[EventType, dict[str, str]] = {
         "bundle": "content digest of the workdir, or null",
         "reason": "why it was launched",
         "requester": "entity id of the person, or of the console for a trigger",
-        "requester_name": "their login name",
+        "requester_name": "their login name, or `trigger:<name>`",
         "parent": "the job that launched it, or null",
         "order": "the signed order {statement, signature}",
     },
