@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import ValidationError
-
 from activities.ancestry import forebears
 from activities.deps import Deps
 from activities.entries import rejected
 from activities.judging import as_granted, why_not_as_granted
 from activities.verification import table
 from console.api.bodies import SignedBody
-from console.api.launching import statement_problems
 from console.api.rights import Caller, Role, answering_groups, groups_of, needs
+from console.api.signed import own, refuse_wrong
 from console.problems import PreconditionRequired
 from justenough.access import Action, RequestState
 from justenough.answering import Refused, needs_reason
@@ -94,9 +92,7 @@ def ladder_of(deps: Deps, view: RequestView, *, requester_id: str) -> Ladder:
 def _examine(deps: Deps, caller: Caller, view: RequestView, job: JobView, body: SignedBody, *, if_match: str | None) -> None:
     _must_be_entitled(deps, caller, view, job, body.statement.get("decision"))
     _must_match(view, if_match, body)
-    statement = _statement(body)
-    if statement.person != caller.person.id:
-        raise Forbidden("the decision's statement is another person's than the token's")
+    statement = own(DecisionStatement, body, caller)
     _must_fit(view, statement)
     expired = why_not_current(statement, now=deps.now())
     if expired:
@@ -152,13 +148,6 @@ def _must_match(view: RequestView, if_match: str | None, body: SignedBody) -> No
         raise Stale("the statement is for another digest than the request's")
 
 
-def _statement(body: SignedBody) -> DecisionStatement:
-    try:
-        return DecisionStatement.model_validate(body.statement)
-    except ValidationError as error:
-        raise InvalidInput("decision", statement_problems(error)) from error
-
-
 def _must_fit(view: RequestView, statement: DecisionStatement) -> None:
     wider = statement.action.rank > Action(view.action).rank
     other = statement.action.value != view.action and statement.decision not in {"approve", BREAK_GLASS}
@@ -170,9 +159,7 @@ def _must_fit(view: RequestView, statement: DecisionStatement) -> None:
         "ttl": (not 0 < statement.ttl <= view.ttl, f"must be between 1 and {view.ttl} seconds: an approval can allow less, never more"),
         "reason": (silent, "a reason is required"),
     }
-    problems = tuple(Problem(f"statement.{name}", message) for name, (is_wrong, message) in wrong.items() if is_wrong)
-    if problems:
-        raise InvalidInput("decision", problems)
+    refuse_wrong("decision", wrong)
 
 
 def _must_be_allowed(deps: Deps, view: RequestView, asked: Ladder, statement: DecisionStatement) -> None:

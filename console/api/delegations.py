@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from fastapi import APIRouter
-from pydantic import ValidationError
 
 from activities.deps import Deps
-from activities.verification import table
 from console.api.bodies import PersonView, SignedBody
 from console.api.context import Approver, AuthenticatedRoute, Reader, TheConsole
-from console.api.launching import statement_problems
 from console.api.lists import Cursor, Limit
 from console.api.rights import Caller, answering_groups
-from justenough.answering import Refused, read
+from console.api.signed import must_be_whole, own
 from justenough.approval import Person
 from justenough.errors import Conflict, Forbidden, InvalidInput, NotFound, Problem
 from justenough.events import UNATTRIBUTED, EventType, event
-from justenough.statements import DelegationStatement, digest_of, rfc3339, why_not_current
+from justenough.statements import DelegationStatement, digest_of, rfc3339
 from justenough.views import DelegationView, Page
 
 router = APIRouter(route_class=AuthenticatedRoute, tags=["delegations"])
@@ -94,24 +91,8 @@ def _view(deps: Deps, name: str) -> DelegationView:
 
 
 def _statement(deps: Deps, caller: Caller, body: SignedBody) -> DelegationStatement:
-    try:
-        statement = DelegationStatement.model_validate(body.statement)
-    except ValidationError as error:
-        raise InvalidInput("delegation", statement_problems(error)) from error
-    if statement.person != caller.person.id:
-        raise Forbidden("the delegation's statement is another person's than the token's")
-    wrong = {
-        "delegate": (statement.delegate == caller.person.id, "is yourself"),
-        "reason": (not statement.reason.strip(), "a reason is required"),
-        "expires_at": (bool(late := why_not_current(statement, now=deps.now())), late or ""),
-    }
-    problems = tuple(Problem(f"statement.{name}", message) for name, (is_wrong, message) in wrong.items() if is_wrong)
-    if problems:
-        raise InvalidInput("delegation", problems)
-    seen = read(DelegationStatement, body.signed())
-    signer = seen if isinstance(seen, Refused) else table(deps, now=deps.now()).signer(statement.person, body.signed())
-    if isinstance(signer, Refused):
-        raise Forbidden(f"the delegation does not hold: {signer.why}")
+    statement = own(DelegationStatement, body, caller)
+    must_be_whole(deps, statement, body, {"delegate": (statement.delegate == caller.person.id, "is yourself")})
     return statement
 
 

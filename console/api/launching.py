@@ -16,11 +16,12 @@ from activities.deps import Deps
 from activities.entries import submitted
 from activities.verification import verify_order
 from console.api.bodies import DryRequest, DryRun, NewJob
+from console.api.signed import statement_problems
 from justenough.access import Decision, Held
 from justenough.answering import Refused
 from justenough.approval import Person
 from justenough.catalog import problems_of, problems_of_draft
-from justenough.documents import MAX_BYTES, path_of
+from justenough.documents import MAX_BYTES
 from justenough.errors import Conflict, Forbidden, GiveUp, InvalidInput, Problem
 from justenough.facts import Clock
 from justenough.ids import installation_of
@@ -168,13 +169,6 @@ def _statement(raw: dict[str, Any]) -> OrderStatement:
         return OrderStatement.model_validate(raw)
     except ValidationError as error:
         raise InvalidInput("order", statement_problems(error)) from error
-
-
-def statement_problems(error: ValidationError) -> tuple[Problem, ...]:
-    """Return what is wrong with a statement, by path."""
-    return tuple(
-        Problem(path_of(("statement", *item["loc"])), item["msg"]) for item in error.errors(include_url=False, include_input=False)
-    )
 
 
 def _parents(deps: Deps, person: Person, parent: str | None, path: str) -> list[Problem]:

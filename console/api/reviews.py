@@ -5,20 +5,17 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import ValidationError
 
 from activities.deps import Deps
-from activities.verification import table
 from console.api.bodies import SignedBody
 from console.api.context import Approver, AuthenticatedRoute, Reader, TheConsole
 from console.api.deciding import why_theirs
-from console.api.launching import statement_problems
 from console.api.lists import Cursor, Limit
 from console.api.rights import Caller, answering_groups, needs
-from justenough.answering import Refused, read
-from justenough.errors import Conflict, Forbidden, InvalidInput, NotFound, Problem, Stale
+from console.api.signed import must_be_whole, own
+from justenough.errors import Conflict, Forbidden, NotFound, Stale
 from justenough.events import EventType, event
-from justenough.statements import ReviewStatement, why_not_current
+from justenough.statements import ReviewStatement
 from justenough.views import Page, RequestView, ReviewView
 
 router = APIRouter(route_class=AuthenticatedRoute, tags=["reviews"])
@@ -84,25 +81,12 @@ def _must_be_entitled(caller: Caller, asked: ReviewView, *, is_theirs: bool) -> 
 
 
 def _statement(deps: Deps, caller: Caller, view: RequestView, body: SignedBody) -> ReviewStatement:
-    try:
-        statement = ReviewStatement.model_validate(body.statement)
-    except ValidationError as error:
-        raise InvalidInput("review", statement_problems(error)) from error
-    if statement.person != caller.person.id:
-        raise Forbidden("the review's statement is another person's than the token's")
+    statement = own(ReviewStatement, body, caller)
     if statement.digest != view.digest:
         raise Stale("the statement is for another digest than the request's")
     wrong = {
         "job": (statement.job != view.job_id, "is another job's"),
         "request": (statement.request != view.id, "is another request's"),
-        "reason": (not statement.reason.strip(), "a reason is required"),
-        "expires_at": (bool(late := why_not_current(statement, now=deps.now())), late or ""),
     }
-    problems = tuple(Problem(f"statement.{name}", message) for name, (is_wrong, message) in wrong.items() if is_wrong)
-    if problems:
-        raise InvalidInput("review", problems)
-    seen = read(ReviewStatement, body.signed())
-    signer = seen if isinstance(seen, Refused) else table(deps, now=deps.now()).signer(statement.person, body.signed())
-    if isinstance(signer, Refused):
-        raise Forbidden(f"the review does not hold: {signer.why}")
+    must_be_whole(deps, statement, body, wrong)
     return statement
