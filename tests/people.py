@@ -139,17 +139,24 @@ class Human:
 
     def review(self, request: dict[str, Any], verdict: str = "justified", **changes: Any) -> httpx.Response:
         """Say what one thinks of a tier that was passed by breaking glass."""
+        return self.api.post(f"requests/{request['id']}/review", json=self.reviewed(request, verdict, **changes))
+
+    def reviewed(self, request: dict[str, Any], verdict: str = "justified", **changes: Any) -> dict[str, Any]:
+        """Return a signed review."""
         now = datetime.now(UTC).replace(microsecond=0)
         about = {"job": request["job_id"], "request": request["id"], "digest": request["digest"], "verdict": verdict, "reason": "seen"}
         whose = {"person": self.id, "issued_at": now, "expires_at": now + timedelta(hours=1)}
-        signed = self.signed(ReviewStatement.model_validate({**about, **whose, **changes}))
-        return self.api.post(f"requests/{request['id']}/review", json=signed)
+        return self.signed(ReviewStatement.model_validate({**about, **whose, **changes}))
 
     def delegate(self, delegate: str, **changes: Any) -> httpx.Response:
         """Name a delegate (entity id) for an hour."""
+        return self.api.post("delegations", json=self.delegation(delegate, **changes))
+
+    def delegation(self, delegate: str, **changes: Any) -> dict[str, Any]:
+        """Return a signed delegation."""
         now = datetime.now(UTC).replace(microsecond=0)
         fields = {"delegate": delegate, "reason": "away", "person": self.id, "issued_at": now, "expires_at": now + timedelta(hours=1)}
-        return self.api.post("delegations", json=self.signed(DelegationStatement.model_validate({**fields, **changes})))
+        return self.signed(DelegationStatement.model_validate({**fields, **changes}))
 
 
 @contextmanager

@@ -141,6 +141,9 @@ def test_glass_is_broken_by_few_with_a_reason_and_stays_open_until_somebody_else
     assert ops.api.get("reviews").status_code == 403
     assert detail(oncall.review(request))[0] == 403
     assert lead.review(request, reason="").json()["errors"] == [{"path": "statement.reason", "message": "a reason is required"}]
+    assert detail(lead.review(request, person=security.id)) == (403, "the review's statement is another person's than the token's")
+    forged = lead.api.post(f"requests/{request['id']}/review", json=security.reviewed(request, person=lead.id))
+    assert detail(forged) == (403, "the review does not hold: the signature does not match the statement")
     assert lead.review(request, "unjustified", reason="it was up").json()["review"]["verdict"] == "unjustified"
     assert detail(security.review(request)) == (409, "lead has answered this review already: unjustified")
     assert job not in {one["job_id"] for one in lead.api.get("reviews").json()["items"]}
@@ -164,6 +167,8 @@ def test_a_delegate_answers_for_who_is_away_by_their_own_right_and_nobody_is_hea
     assert detail(security.answer(request, on_behalf_of=lead.id))[1].endswith("has not named them as a delegate")
     assert security.delegate(lead.id).json()["errors"][0]["message"].startswith("lead does not answer at your tier 2")
     assert security.delegate(security.id).json()["errors"] == [{"path": "statement.delegate", "message": "is yourself"}]
+    forged = lead.api.post("delegations", json=security.delegation(security.id, person=lead.id))
+    assert detail(forged) == (403, "the delegation does not hold: the signature does not match the statement")
     named = lead.delegate(lead.api.get("people/security").json()["id"])
     assert named.status_code == 200, named.text
     assert lead.delegate("nobody").json()["errors"] == [{"path": "statement.delegate", "message": "is no person here"}]
