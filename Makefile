@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos check up bench host fmt lint types layers compose-check lock clean
+.PHONY: help setup demo test chaos check up bench host browser fmt lint types layers compose-check lock clean
 
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
@@ -27,7 +27,7 @@ setup: host $(VENV)/.ready .venv-shop/.ready ## Install everything into .venv an
 demo: setup ## Run the example jobs on real servers, show it live, prove every revocation
 	@$(WITH) $(BIN)/justenough demo
 
-test: setup ## Run the whole test suite, real servers included (ARGS="-k ledger -x")
+test: setup browser ## Run the whole test suite, real servers included (ARGS="-k ledger -x")
 	@$(WITH) $(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
 
 chaos: setup ## Kill, stop and cut everything at the worst moment; its short form is in `make test` too (LONG=1: hours of outage as well)
@@ -41,8 +41,8 @@ up: setup ## Run the embedded stack, worker and console in the foreground
 bench: setup ## Measure against the hand-written floor, in the same run
 	@$(WITH) $(BIN)/python -m bench
 
-host:
-	@deploy/setup.sh host
+host browser:
+	@deploy/setup.sh $@
 
 $(VENV)/.ready: requirements-dev.lock pyproject.toml deploy/setup.sh
 	@deploy/setup.sh main

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# What `make setup` does, one step per word: host | main | shop. Each step may be run again; none starts anything.
+# What `make setup` does, one step per word: host | main | shop | browser. Each step may be run again; none starts anything.
 #   host  what the system must bring: bubblewrap, setpriv (by apt-get when root on Debian, else says so)
+#   browser  Chromium, which the tests of the console's pages drive (the same)
 #   main  .venv: every package of requirements-dev.lock by hash, this project, PostgreSQL's programs in its bin
 #   shop  .venv-shop: the interpreter of the example jobs, which never share the worker's packages
 set -euo pipefail
@@ -39,6 +40,10 @@ host() {
     else
         say "no bubblewrap on this system: jobs run only with JUSTENOUGH_SANDBOX=off, which job, ledger and doctor show"
     fi
+}
+
+browser() {
+    command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || need chromium chromium "the tests of the console's pages drive it"
 }
 
 find_python() {
@@ -93,7 +98,7 @@ shop() {
 
 for step in "$@"; do
     case "$step" in
-        host | main | shop) "$step" ;;
-        *) fail "unknown step '$step': host, main or shop" ;;
+        host | main | shop | browser) "$step" ;;
+        *) fail "unknown step '$step': host, main, shop or browser" ;;
     esac
 done
