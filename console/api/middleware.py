@@ -17,7 +17,7 @@ CACHE = (b"cache-control", b"no-store")
 HEADERS = {
     b"x-content-type-options": b"nosniff",
     b"x-frame-options": b"DENY",
-    b"referrer-policy": b"no-referrer",
+    b"referrer-policy": b"same-origin",
     b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
 }
 MAX_BODY = 1024 * 1024
