@@ -9,13 +9,14 @@ from typing import TypeVar
 
 from sqlalchemy import Connection, select
 
-from activities.store import audit, belongings, claims, engine, figures, locks, migrate, oversight, queries, usage, writer
+from activities.store import audit, belongings, claims, engine, figures, locks, migrate, oversight, queries, usage, visits, writer
 from activities.store.audit import Span, Stored
 from activities.store.claims import Claim
 from activities.store.commits import Commits
 from activities.store.figures import Figures, LedgerHead, Overdue
 from activities.store.locks import KeptLock
 from activities.store.paging import MOST
+from activities.store.visits import PageSession
 from justenough.access import JobState, RequestState, RevocationState
 from justenough.events import Event, EventType
 from justenough.evidence.standing import Live
@@ -317,6 +318,37 @@ class Store:
         """Return the job id under a person's idempotency key, `job` where it is new. Raises Conflict where the digest differs."""
         found = self._commits.run(lambda connection: belongings.remember(connection, person=person, key=key, job=job, digest=digest))
         return belongings.same(found, digest)
+
+    # Who is logged in to the pages.
+
+    def add_page_session(self, session: PageSession, *, forget_before: datetime) -> None:
+        """Keep a new session, and those no longer that began before a moment."""
+
+        def work(connection: Connection) -> None:
+            visits.prune(connection, before=forget_before)
+            visits.add(connection, session)
+
+        self._commits.run(work)
+
+    def page_session(self, key: str) -> PageSession | None:
+        """Return the session under the hash of a cookie's secret."""
+        return self._read(lambda connection: visits.find(connection, key))
+
+    def page_sessions(self, person: str, *, since: datetime) -> tuple[PageSession, ...]:
+        """Return a person's sessions that have not ended and began after a moment, the newest first."""
+        return self._read(lambda connection: visits.of_person(connection, person, since=since))
+
+    def page_session_seen(self, key: str, at: datetime) -> None:
+        """Say when a session was last used."""
+        self._commits.run(lambda connection: visits.seen(connection, key, at=at))
+
+    def page_session_fresh(self, key: str, at: datetime) -> None:
+        """Say when a session's person last showed who they are."""
+        self._commits.run(lambda connection: visits.freshened(connection, key, at=at))
+
+    def end_page_sessions(self, person: str, at: datetime, *, key: str | None = None) -> int:
+        """End one of a person's sessions, or all, and forget their tokens; return how many had not ended. Again is fine."""
+        return self._commits.run(lambda connection: visits.end(connection, person, key=key, at=at))
 
     def _read(self, question: Callable[[Connection], T]) -> T:
         """Answer from one moment of the database."""

@@ -335,6 +335,22 @@ class IdempotencyRow(Base, table=True):
     digest: str = Field(sa_type=Name)
 
 
+class PageSessionRow(Base, table=True):
+    """Who is logged in to the pages. The cookie itself is kept nowhere; without it nothing opens the ciphertext."""
+
+    __tablename__ = "page_sessions"
+
+    key: str = Field(sa_type=Name, primary_key=True)
+    person: str = Field(sa_type=Name, index=True)
+    name: str = Field(sa_type=Text)
+    how: str = Field(sa_type=Text)
+    ciphertext: str = Field(sa_type=Text)
+    created_at: datetime = Field(sa_type=Moment, index=True)
+    seen_at: datetime = Field(sa_type=Moment)
+    fresh_at: datetime = Field(sa_type=Moment)
+    ended_at: datetime | None = Field(default=None, sa_type=Moment)
+
+
 METADATA = Base.metadata
 
 
@@ -349,3 +365,4 @@ APPROVALS, CREDENTIALS = table_of(ApprovalRow), table_of(CredentialRow)
 REVIEWS, DELEGATIONS = table_of(ReviewRow), table_of(DelegationRow)
 CLAIMS, BUNDLES, LOCKS = table_of(ClaimRow), table_of(BundleRow), table_of(LockRow)
 LOGS, LOG_SIZES, IDEMPOTENCY = table_of(LogRow), table_of(LogSizeRow), table_of(IdempotencyRow)
+PAGE_SESSIONS = table_of(PageSessionRow)

@@ -30,6 +30,7 @@ from console.api import (
 )
 from console.api.context import BEARER, Console
 from console.api.middleware import BoundedBody, Edge
+from console.pages.app import include
 from console.reconciler import reconciling
 
 PREFIX = "/api/v1"
@@ -55,6 +56,7 @@ def create_app(console: Console) -> FastAPI:
     app.include_router(triggers.router, prefix=PREFIX, responses=problems.RESPONSES)
     app.include_router(health.router)
     app.include_router(wellknown.router)
+    include(app)
     problems.install(app)
     app.add_middleware(BoundedBody, unbounded=frozenset({PREFIX + bundles.PATH}))
     app.add_middleware(Edge)

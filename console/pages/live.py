@@ -32,9 +32,7 @@ def stream(console: Console, **query: object) -> str:
     return f"/live?{urlencode({'after': console.deps.store.head().position, **query})}"
 
 
-async def _readable(
-    console: TheConsole, visitor: TheVisitor, job: Annotated[str | None, Query(max_length=64)] = None
-) -> str | None:
+async def _readable(console: TheConsole, visitor: TheVisitor, job: Annotated[str | None, Query(max_length=64)] = None) -> str | None:
     return (await to_thread.run_sync(job_for, console.deps.store, visitor.caller, job)).id if job else None
 
 

@@ -81,9 +81,7 @@ def _time(moment: datetime | None, kind: str, text: str) -> Markup:
     if moment is None:
         return Markup("–")
     # Markup.format escapes its arguments.
-    return Markup('<time datetime="{}" title="{}" data-tick="{}">{}</time>').format(
-        wording.rfc(moment), wording.exact(moment), kind, text
-    )
+    return Markup('<time datetime="{}" title="{}" data-tick="{}">{}</time>').format(wording.rfc(moment), wording.exact(moment), kind, text)
 
 
 @pass_context

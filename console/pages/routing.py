@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import urlencode
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -69,10 +69,14 @@ class OpenRoute(APIRoute):
 
 
 def to_login(request: Request) -> Response:
-    """Return the way to the login and back. What a form held is not sent again by itself."""
-    back = f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path
-    here = back if request.method == "GET" else request.headers.get("referer", "").removeprefix(str(request.base_url).rstrip("/")) or "/"
-    return RedirectResponse(f"/login?next={quote(here if here.startswith('/') else '/', safe='/')}", status_code=303)
+    """Return the way to the login and back. What a form held is not sent again by itself: back is to the page that the form was on."""
+    asked = request.url.path + (f"?{request.url.query}" if request.url.query else "") if request.method == "GET" else _form_was_on(request)
+    return RedirectResponse(f"/login?{urlencode({'next': asked})}", status_code=303)
+
+
+def _form_was_on(request: Request) -> str:
+    here, came_from = str(request.base_url), request.headers.get("referer", "")
+    return f"/{came_from.removeprefix(here)}" if came_from.startswith(here) else "/"
 
 
 def problem_page(request: Request, error: Exception) -> HTMLResponse:
