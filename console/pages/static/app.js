@@ -64,7 +64,7 @@ let stream = null;
 function listen() {
   const address = document.body.dataset.stream;
   if (!address || stream || document.hidden) return;
-  const mine = stream = new EventSource(address);
+  const mine = stream = new EventSource(from(address));
   const hear = () => { heard = Date.now(); alive(); };
   mine.addEventListener("open", () => { if (heard) look(); hear(); });
   mine.addEventListener("beat", hear);
@@ -78,6 +78,14 @@ function listen() {
     look();
     setTimeout(listen, AGAIN);
   });
+}
+
+// Output that is here already is not asked for again.
+function from(address) {
+  const asked = new URL(address, location.href);
+  const log = one("[data-log]");
+  if (log && asked.searchParams.has("log")) asked.searchParams.set("log", log.dataset.log);
+  return asked.href;
 }
 
 function hush() {
