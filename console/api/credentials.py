@@ -28,7 +28,7 @@ def list_credentials(
     console: TheConsole,
     caller: Member,
     live: Annotated[bool, Query(description="Only those not yet shown to be dead")] = False,
-    job: Annotated[str | None, Query(max_length=64)] = None,
+    job: Annotated[str | None, Query(max_length=64, description="Only this job's")] = None,
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Page[CredentialView]:

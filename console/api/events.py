@@ -27,7 +27,7 @@ router = APIRouter(route_class=AuthenticatedRoute, tags=["events"])
 async def _since(
     last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", max_length=20, description="The last position seen")] = None,
 ) -> int | None:
-    return position(last_event_id) if last_event_id else None
+    return position(last_event_id, where="header.Last-Event-ID") if last_event_id else None
 
 
 async def _readable(job: str, console: TheConsole, caller: Member) -> str:
@@ -39,7 +39,7 @@ Since = Annotated[int | None, Depends(_since)]
 ReadableJob = Annotated[str, Depends(_readable)]
 
 
-@router.get("/events", response_class=EventSourceResponse)
+@router.get("/events", operation_id="follow_events", response_class=EventSourceResponse)
 async def all_events(
     console: TheConsole,
     caller: Member,
@@ -52,7 +52,7 @@ async def all_events(
             yield entry
 
 
-@router.get("/jobs/{job}/events", response_class=EventSourceResponse)
+@router.get("/jobs/{job}/events", operation_id="follow_job", response_class=EventSourceResponse)
 async def job_events(job: ReadableJob, console: TheConsole, caller: Member, since: Since) -> AsyncIterator[ServerSentEvent]:
     """Follow one job from its first entry, or from the last one seen. Ends when the token does."""
     async with aclosing(_followed(console, caller, since or 0, job=job)) as followed:
