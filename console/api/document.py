@@ -60,6 +60,7 @@ def document(app: FastAPI) -> Json:
 
 def _complete(operation: Json, *, has_id: bool) -> None:
     for parameter in operation.get("parameters", []):
+        parameter["schema"] = _said(parameter["schema"])
         if parameter["in"] == "path" and parameter["name"] in PATH:
             said, example = PATH[parameter["name"]]
             parameter |= {"description": said, "example": example, **parameter}
@@ -67,3 +68,11 @@ def _complete(operation: Json, *, has_id: bool) -> None:
     also = (*((404,) if has_id else ()), *(WITH_BODY if "requestBody" in operation else ()))
     answered = {**{str(status): found for status, found in answers(*also).items()}, **operation["responses"]}
     operation["responses"] = dict(sorted(answered.items()))
+
+
+def _said(schema: Json) -> Json:
+    """Return a parameter's schema without null: what is left out is not said, and null in an address would be four letters."""
+    options = [option for option in schema.get("anyOf", []) if option != {"type": "null"}]
+    if len(options) != 1:
+        return schema
+    return {**{name: value for name, value in schema.items() if name != "anyOf"}, **options[0]}

@@ -13,7 +13,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from console.api.context import AuthenticatedRoute, Console, Member, TheConsole
 from console.api.jobs import position
-from console.api.lists import job_for
+from console.api.lists import POSITION, job_for
 from console.api.rights import Caller
 from justenough.statements import rfc3339
 from justenough.views import EntryView
@@ -25,7 +25,10 @@ router = APIRouter(route_class=AuthenticatedRoute, tags=["events"])
 
 
 async def _since(
-    last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", max_length=20, description="The last position seen")] = None,
+    last_event_id: Annotated[
+        str | None,
+        Header(alias="Last-Event-ID", max_length=20, description="The last position seen", json_schema_extra={"pattern": f"^$|{POSITION}"}),
+    ] = None,
 ) -> int | None:
     return position(last_event_id, where="header.Last-Event-ID") if last_event_id else None
 

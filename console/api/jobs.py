@@ -136,7 +136,7 @@ def job_timeline(
 ) -> Page[EntryView]:
     """Return what happened to a job, from its ledger, in order."""
     job_for(console.deps.store, caller, job)
-    return console.deps.store.ledger(job=job, after=position(cursor) if cursor else after, limit=limit)
+    return console.deps.store.ledger(job=job, after=after if cursor is None else position(cursor), limit=limit)
 
 
 def position(cursor: str, *, where: str = "query.cursor") -> int:

@@ -33,7 +33,7 @@ def list_entries(
     """Return entries after a position, oldest first; a launcher sees those of their own jobs. `cursor` is a position too."""
     return narrowed(
         lambda seen: console.deps.store.ledger(
-            job=job, types=types, since=since, until=until, after=position(seen) if seen else after, limit=limit
+            job=job, types=types, since=since, until=until, after=after if seen is None else position(seen), limit=limit
         ),
         lambda entry: console.owners.readable(caller, entry.job),
         cursor=cursor,

@@ -17,15 +17,17 @@ from justenough.views import JobView, Page
 T = TypeVar("T")
 
 WRITTEN = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]")
+POSITION = "^[0-9]{1,16}$"
+"""How a position in the ledger is written. It only tells: what is wrong with one is said in words."""
 MAX_LOOKS = 20
 """Pages that one call reads through to find something of the caller's."""
 
 Limit = Annotated[int, Query(ge=1, le=1000, description="How many at most")]
 Cursor = Annotated[str | None, Query(max_length=200, description="`next` of the page before")]
 PositionCursor = Annotated[
-    str | None, Query(max_length=200, description="`next` of the page before", json_schema_extra={"pattern": "^[0-9]{1,16}$"})
+    str | None, Query(max_length=200, description="`next` of the page before", json_schema_extra={"pattern": POSITION})
 ]
-"""Of a list in the ledger's order. The pattern only tells: what is wrong with a cursor is said in words."""
+"""Of a list in the ledger's order."""
 After = Annotated[int, Query(ge=0, le=2**53, description="The last position seen")]
 
 
