@@ -22,6 +22,7 @@ from console.gateway import Gateway
 from console.health import Health
 from console.identity import IdentityKeys
 from console.people import People, PeopleVault
+from console.timetable import Timetable
 
 THREADS = 64
 """Calls that wait for store or Vault at once."""
@@ -47,6 +48,7 @@ async def built(settings: Settings) -> AsyncIterator[Console]:
                 signing_secrets=SigningSecrets(vault),
                 identity_keys=IdentityKeys(vault),
                 gateway=gateway,
+                timetable=Timetable(deps, gateway),
                 health=Health(store=store, gateway=gateway, vault_addr=vault.address, client=client),
                 feed=Feed(store),
                 owners=Owners(store),

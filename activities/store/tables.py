@@ -100,6 +100,7 @@ class JobRow(Base, table=True):
         Index(None, "name", "id"),
         Index(None, "requester_id", "name", "id"),
         Index(None, "parent", "id"),
+        Index(None, "requester", "id"),
     )
 
     id: str = Field(sa_type=Name, primary_key=True)

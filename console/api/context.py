@@ -20,6 +20,7 @@ from console.gateway import Gateway
 from console.health import Health
 from console.identity import IdentityKeys
 from console.people import People
+from console.timetable import Timetable
 
 # Only for OpenAPI: the header itself is read before the body is, by AuthenticatedRoute.
 BEARER = HTTPBearer(auto_error=False, description="An identity token of audience je-console, signed by Vault")
@@ -30,11 +31,12 @@ class Console:
     """The console's parts, made once at start."""
 
     deps: Deps
-    """Store, configuration, settings, and a Vault that the console may only read people and public keys from, and sign triggers' orders in."""
+    """Store, configuration, settings, and a Vault that the console may only read people and public keys from, and sign its own orders in."""
     people: People
     signing_secrets: SigningSecrets
     identity_keys: IdentityKeys
     gateway: Gateway
+    timetable: Timetable
     health: Health
     feed: Feed
     owners: Owners
