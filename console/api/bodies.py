@@ -106,7 +106,7 @@ class Bundled(Message):
 class PauseBody(Body):
     """Why a schedule is to launch nothing."""
 
-    reason: Annotated[str, StringConstraints(min_length=1, max_length=500)]
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 
 
 class RunBody(Body):
@@ -130,6 +130,7 @@ class ScheduleView(Message):
     note: str | None
     """Who paused it, and why."""
     next: tuple[datetime, ...]
+    """When it is due; a paused one launches nothing then."""
     missed: int | None
     """Occasions that Temporal came too late for, since the schedule is there."""
     jobs: tuple[Launched, ...]

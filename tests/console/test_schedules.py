@@ -238,7 +238,7 @@ def _update(schedule: Schedule) -> Any:
 
 async def test_each_occasion_launches_one_job_and_the_same_again_none(town: Town) -> None:
     await town.kept(minutely=MINUTELY.replace("paused", "overlap: allow, paused"))
-    occasions = past(3)
+    earlier, *occasions = past(4)
     async with fired(town.console):
         await town.fires("minutely", *occasions)
         launched = [await town.result("minutely", at) for at in occasions]
@@ -246,8 +246,8 @@ async def test_each_occasion_launches_one_job_and_the_same_again_none(town: Town
         assert [town.reason(job) for job in launched] == [f"occasion {rfc3339(at)}" for at in occasions]
         assert all([await town.console.gateway.is_open(job) for job in launched])
 
-        await town.fires("minutely", occasions[0], past(4)[0])
-        extra = await town.result("minutely", past(4)[0])
+        await town.fires("minutely", occasions[0], earlier)
+        extra = await town.result("minutely", earlier)
         again = await until_fired_twice(town, "minutely", occasions[0])
     assert (again, len(town.jobs("minutely"))) == (launched[0], 4)
     assert extra not in launched
@@ -350,14 +350,14 @@ async def test_a_console_that_died_between_its_steps_leaves_nothing_that_another
     town: Town, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     town.says(minutely=MINUTELY)
-    occasion, deps = Occasion(schedule="minutely", at=past(1)[0]), town.console.deps
+    earlier, last = past(2)
+    occasion, deps = Occasion(schedule="minutely", at=last), town.console.deps
     with monkeypatch.context() as patched:
         patched.setattr(scheduling, "ordered", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             await asyncio.to_thread(scheduling.taken, deps, occasion)
     assert town.jobs("minutely") == []
-    later = Occasion(schedule="minutely", at=past(1)[0] - timedelta(minutes=1))
-    first = await asyncio.to_thread(scheduling.taken, deps, later)
+    first = await asyncio.to_thread(scheduling.taken, deps, Occasion(schedule="minutely", at=earlier))
     second = await asyncio.to_thread(scheduling.taken, deps, occasion)
     assert isinstance(first, Taken)
     assert isinstance(second, Taken)
@@ -368,30 +368,34 @@ async def test_a_console_that_died_between_its_steps_leaves_nothing_that_another
 
 
 async def test_a_moment_that_is_no_occasion_is_refused_whoever_says_it(town: Town) -> None:
-    await town.kept(hourly="{cron: '0 * * * *', job: jobs/hello.yaml, paused: true}")
-    hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    # Half a day from now, so that no moment of this test is one.
+    now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    far = now + timedelta(hours=12)
+    await town.kept(daily=f"{{cron: '0 {far.hour} * * *', job: jobs/hello.yaml, paused: true}}")
     attempts = {
-        "no occasion": ("hourly", hour + timedelta(minutes=1)),
-        "still to come": ("hourly", hour + timedelta(hours=2)),
-        "too long ago": ("hourly", hour - timedelta(hours=2)),
-        "there is no schedule other": ("other", hour),
+        "no occasion": ("daily", now),
+        "still to come": ("daily", far),
+        "too long ago": ("daily", far - timedelta(days=1)),
+        "there is no schedule other": ("other", far),
     }
     async with fired(town.console):
         for why, (name, at) in attempts.items():
             assert why in await refusal(town, name, TypedSearchAttributes([SearchAttributePair(OCCASION, at)]))
-        assert "no schedule has started this" in await refusal(town, "hourly", TypedSearchAttributes.empty)
-        await town.handle("hourly").trigger()
-        wanted = f"WorkflowType = 'Fire' AND ExecutionStatus = 'Failed' AND TaskQueue = '{town.settings.task_queue}-console'"
-        end = asyncio.get_running_loop().time() + WITHIN
-        while len([one async for one in town.temporal.list_workflows(wanted)]) <= len(attempts) + 1 and hour_holds(hour):
-            assert asyncio.get_running_loop().time() < end
-            await asyncio.sleep(0.1)
-    assert town.jobs("hourly") == []
+        assert "no schedule has started this" in await refusal(town, "daily", TypedSearchAttributes.empty)
+        await town.handle("daily").trigger()
+        (triggered,) = await started_by(town, "daily")
+        with pytest.raises(WorkflowFailureError):
+            await town.temporal.get_workflow_handle(triggered).result()
+    assert town.jobs("daily") == []
 
 
-def hour_holds(hour: datetime) -> bool:
-    """Whether a trigger now is not, by chance, at an occasion."""
-    return datetime.now(UTC) - hour < timedelta(minutes=59)
+async def started_by(town: Town, name: str) -> list[str]:
+    """Return the workflows that a schedule has started, once there is one."""
+    end = asyncio.get_running_loop().time() + WITHIN
+    while not (found := (await town.described(name)).info.recent_actions):
+        assert asyncio.get_running_loop().time() < end
+        await asyncio.sleep(0.1)
+    return [one.action.workflow_id for one in found]
 
 
 async def refusal(town: Town, name: str, attributes: TypedSearchAttributes) -> str:
