@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -53,7 +53,7 @@ class Timed(Own):
     """The job that a schedule launches."""
 
     schedule: Schedule
-    zone: ZoneInfo
+    zone: tzinfo
 
     def could_have_made(self, params: Mapping[str, str]) -> bool:
         """Whether these are its params."""
@@ -120,9 +120,10 @@ def _bundle(file: Path, spec: JobSpec) -> bytes | None:
     return bundled(file.parent, spec.run.workdir) if spec.run.workdir is not None else None
 
 
-def _zone(schedule: Schedule, where: str, problems: list[Problem]) -> ZoneInfo | None:
+def _zone(schedule: Schedule, where: str, problems: list[Problem]) -> tzinfo | None:
     try:
-        return ZoneInfo(schedule.timezone)
+        # Known even where the system has no time zones.
+        return UTC if schedule.timezone == "UTC" else ZoneInfo(schedule.timezone)
     except (KeyError, OSError, ValueError):
         # A name that nobody knows is a KeyError; one of a folder, or of a file of something else, raises the two others.
         why = f"{schedule.timezone!r} is no time zone that this machine knows; write an IANA name like Europe/Berlin"
