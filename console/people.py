@@ -64,7 +64,7 @@ class Identity:
 
 
 class PeopleVault(Vault):
-    """Vault as the console uses it: to read people and their public keys, asked again only after FRESH seconds, and to sign what triggers order.
+    """Vault as the console uses it: to read people and their public keys, asked again only after FRESH seconds, and to sign what triggers and schedules order.
 
     The worker always reads anew.
     """
