@@ -24,6 +24,7 @@ from console.identity import IdentityKeys
 from console.pages.sessions import Sessions
 from console.pages.throttle import Throttle
 from console.people import People, PeopleVault
+from console.timetable import Timetable
 
 THREADS = 64
 """Calls that wait for store or Vault at once."""
@@ -50,6 +51,7 @@ async def built(settings: Settings) -> AsyncIterator[Console]:
                 signing_secrets=SigningSecrets(vault),
                 identity_keys=IdentityKeys(vault),
                 gateway=gateway,
+                timetable=Timetable(deps, gateway),
                 health=Health(store=store, gateway=gateway, vault_addr=vault.address, client=client),
                 feed=Feed(store),
                 owners=Owners(store),

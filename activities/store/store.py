@@ -46,6 +46,7 @@ from justenough.views import (
     EntryView,
     JobSummary,
     JobView,
+    Launched,
     LogChunk,
     Page,
     RequestView,
@@ -252,6 +253,10 @@ class Store:
         """Return the jobs submitted before `older_than` that have not ended, or whose revocation is pending or overdue."""
         return self._read(lambda connection: queries.open_jobs(connection, older_than))
 
+    def launched(self, requester: str, *, by: str | None = None, limit: int = PAGE) -> tuple[Launched, ...]:
+        """Return the newest jobs of a requester by the name that is shown, newest first; `by`: only those of this entity's."""
+        return self._read(lambda connection: queries.launched(connection, requester, by=by, limit=limit))
+
     def order(self, job: str) -> queries.Order | None:
         """Return the order as it was signed: raw spec, params, bundle digest, statement with signature."""
         return self._read(lambda connection: queries.order(connection, job))
@@ -376,6 +381,10 @@ class Store:
         """Return the job id under a person's idempotency key, `job` where it is new. Raises Conflict where the digest differs."""
         found = self._commits.run(lambda connection: belongings.remember(connection, person=person, key=key, job=job, digest=digest))
         return belongings.same(found, digest)
+
+    def remembered(self, person: str, key: str) -> str | None:
+        """Return the job id under a person's idempotency key; None where it was never used."""
+        return self._read(lambda connection: belongings.remembered(connection, person=person, key=key))
 
     # Who is logged in to the pages.
 

@@ -110,6 +110,7 @@ class JobRow(Base, table=True):
         Index(None, "name", "environment", "id"),
         Index(None, "name", "environment", "state", "id"),
         Index(None, "ended_at", "state", sqlite_where=text("ended_at IS NOT NULL"), postgresql_where=text("ended_at IS NOT NULL")),
+        Index(None, "requester", "id"),
     )
 
     id: str = Field(sa_type=Name, primary_key=True)

@@ -22,6 +22,7 @@ from console.identity import IdentityKeys
 from console.pages.sessions import Sessions
 from console.pages.throttle import Throttle
 from console.people import People
+from console.timetable import Timetable
 from justenough.errors import InvalidInput, Problem
 
 # Only for OpenAPI: the header itself is read before the body is, by AuthenticatedRoute.
@@ -33,11 +34,12 @@ class Console:
     """The console's parts, made once at start."""
 
     deps: Deps
-    """Store, configuration, settings, and a Vault that the console may only read people and public keys from, and sign triggers' orders in."""
+    """Store, configuration, settings, and a Vault that the console may only read people and public keys from, and sign its own orders in."""
     people: People
     signing_secrets: SigningSecrets
     identity_keys: IdentityKeys
     gateway: Gateway
+    timetable: Timetable
     health: Health
     feed: Feed
     owners: Owners
