@@ -25,8 +25,8 @@ class PageSession(Message):
     """Of the login's Vault token; empty where it was ended from elsewhere."""
     created_at: datetime
     seen_at: datetime
-    fresh_at: datetime
-    """When the person last showed who they are."""
+    fresh_at: datetime | None
+    """When the person last showed who they are; None where only their identity provider said so, which may have asked nothing."""
     ended_at: datetime | None = None
 
 

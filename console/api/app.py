@@ -30,7 +30,7 @@ from console.api import (
 )
 from console.api.context import BEARER, Console
 from console.api.middleware import BoundedBody, Edge
-from console.pages import login, own
+from console.pages import login, oidc, own
 from console.reconciler import reconciling
 
 PREFIX = "/api/v1"
@@ -58,6 +58,7 @@ def create_app(console: Console) -> FastAPI:
     app.include_router(wellknown.router)
     app.include_router(login.router)
     app.include_router(login.pages)
+    app.include_router(oidc.router)
     app.include_router(own.router)
     problems.install(app)
     app.add_middleware(BoundedBody, unbounded=frozenset({PREFIX + bundles.PATH}))

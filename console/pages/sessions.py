@@ -14,6 +14,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 
 import structlog
 from anyio import to_thread
@@ -40,8 +41,19 @@ SIZE = 32
 log = structlog.get_logger()
 
 
+class How(StrEnum):
+    """How people log in to the pages."""
+
+    PASSWORD = "password"  # noqa: S105 - a way to log in, not a password
+    OIDC = "oidc"
+
+
 class NotVisiting(Unauthenticated):
     """There is no session, or none any more; the message says why."""
+
+
+class AnotherPerson(GiveUp):
+    """A login that was to show anew who somebody is was somebody else's."""
 
 
 class NoPerson(GiveUp):
@@ -131,14 +143,16 @@ class Sessions:
         self._now = now
         self._looks: Recent[frozenset[str] | None] = Recent()
 
-    async def begin(self, entry: Entry, *, name: str, how: str) -> Key:
-        """Begin a session for what a login by this name brought, and return its cookie's key. Raises NoPerson, TooMuch, TooLittle, RetryLater; the token is then ended."""
+    async def begin(self, entry: Entry, *, how: How, name: str | None = None) -> Key:
+        """Begin a session for what a login (by this name) brought, and return its cookie's key. Raises NoPerson, TooMuch, TooLittle, RetryLater; the token is then ended."""
         try:
-            await self.person_of(entry)
-            return await to_thread.run_sync(self._begin, entry, name, how)
+            person = await self.person_of(entry)
+            key = await to_thread.run_sync(self._begin, entry, name or person.name, how)
         except (GiveUp, RetryLater):
             await self.drop(entry.token)
             raise
+        log.info("login", name=name or person.name, how=how.value)
+        return key
 
     async def person_of(self, entry: Entry) -> Person:
         """Return the person that a login stands for. Raises NoPerson, TooMuch."""
@@ -172,14 +186,16 @@ class Sessions:
             await self._end(key, row, "your login is not known here any more, or is disabled")
             raise NotVisiting("your login is not known here any more, or is disabled")
         await to_thread.run_sync(self._checked, key, row)
-        return Visit(key, row, person, self._now() - row.fresh_at < FRESH, row.created_at + self._longest)
+        fresh = row.fresh_at is not None and self._now() - row.fresh_at < FRESH
+        return Visit(key, row, person, fresh, row.created_at + self._longest)
 
     async def freshen(self, visit: Visit, entry: Entry) -> None:
-        """Take a second login for the same person's sign that they are there. Raises NotVisiting where it is another's."""
+        """Take a second login for the same person's sign that they are there. Raises AnotherPerson."""
         await self.drop(entry.token)
         if entry.entity != visit.person.id:
-            raise NotVisiting("this login is another person's: log out first to go on as them")
+            raise AnotherPerson("this login is another person's; log out first to go on as them")
         await to_thread.run_sync(self._store.page_session_fresh, visit.row.key, self._now())
+        log.info("login", name=visit.row.name, how=visit.row.how, fresh=True)
 
     async def end(self, visit: Visit) -> None:
         """End a session, in the store and in Vault."""
@@ -207,7 +223,7 @@ class Sessions:
         """Return the session's Vault token, for the one call that needs it."""
         return await to_thread.run_sync(self._vault.unseal, visit.row.ciphertext, visit.key.context)
 
-    def _begin(self, entry: Entry, name: str, how: str) -> Key:
+    def _begin(self, entry: Entry, name: str, how: How) -> Key:
         try:
             visitors.make_key(self._vault, entry.token, entry.entity)
         except (VaultDenied, VaultRefused) as error:
@@ -217,11 +233,12 @@ class Sessions:
             key=key.hash,
             person=entry.entity,
             name=name,
-            how=how,
+            how=how.value,
             ciphertext=self._vault.seal(entry.token, key.context),
             created_at=now,
             seen_at=now,
-            fresh_at=now,
+            # An identity provider may have asked nothing: it knew the browser.
+            fresh_at=now if how is How.PASSWORD else None,
         )
         self._store.add_page_session(row, forget_before=now - self._longest - KEPT)
         return key

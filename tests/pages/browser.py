@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from html import unescape
@@ -38,6 +39,13 @@ class Browser:
     http: httpx.AsyncClient
     seen: str = field(default="", repr=False)
     """Every page that was shown."""
+
+    @classmethod
+    def of(cls, site: Site, opened: AsyncExitStack) -> Browser:
+        """A new one, closed at the end."""
+        client = httpx.AsyncClient(base_url=site.address, timeout=20, trust_env=False)
+        opened.push_async_callback(client.aclose)
+        return cls(client)
 
     async def open(self, path: str, headers: dict[str, str] | None = None, **options: Any) -> httpx.Response:
         """Open a page; redirects are not followed."""

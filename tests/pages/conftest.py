@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +15,11 @@ import pytest
 from activities.settings import Settings
 from console.build import built
 from console.pages.sessions import Sessions
-from console.pages.throttle import Throttle
+from console.people import PeopleVault
 from justenough.secret import Secret
 from tests.console.support import SHOP, serving
 from tests.pages.browser import Browser, Clock, Site
+from tests.pages.provider import MOUNT, Provider
 from worker.provisioning import PersonSeed, setup
 from worker.stack.control import running_stack
 from worker.stack.fill import shop_environment
@@ -73,11 +74,19 @@ def admin(stack: Stack) -> Iterator[httpx.Client]:
 @pytest.fixture
 async def site(settings: Settings, passwords: dict[str, str]) -> AsyncIterator[Site]:
     """A console of this test's own, so that its clock is, too."""
+    async with opened(settings, passwords) as made:
+        yield made
+
+
+@asynccontextmanager
+async def opened(settings: Settings, passwords: dict[str, str]) -> AsyncIterator[Site]:
+    """A console with these settings."""
     clock = Clock()
     async with built(settings) as made:
         vault = made.deps.vault
-        sessions = Sessions(store=made.deps.store, vault=vault, people=made.people, settings=settings, now=clock)  # type: ignore[arg-type] # Deps names the general kind
-        console = replace(made, sessions=sessions, throttle=Throttle())
+        assert isinstance(vault, PeopleVault)
+        sessions = Sessions(store=made.deps.store, vault=vault, people=made.people, settings=settings, now=clock)
+        console = replace(made, sessions=sessions)
         async with serving(console) as http:
             yield Site(console, clock, str(http.base_url), passwords)
 
@@ -86,13 +95,7 @@ async def site(settings: Settings, passwords: dict[str, str]) -> AsyncIterator[S
 async def browser(site: Site) -> AsyncIterator[Callable[[], Browser]]:
     """Makes browsers that know nothing of each other."""
     async with AsyncExitStack() as opened:
-
-        def fresh() -> Browser:
-            client = httpx.AsyncClient(base_url=site.address, timeout=20, trust_env=False)
-            opened.push_async_callback(client.aclose)
-            return Browser(client)
-
-        yield fresh
+        yield lambda: Browser.of(site, opened)
 
 
 @pytest.fixture
@@ -106,3 +109,11 @@ def logged_in(site: Site, browser: Callable[[], Browser]) -> LogIn:
         return made
 
     return log_in
+
+
+@pytest.fixture
+async def oidc_site(settings: Settings, passwords: dict[str, str], admin: httpx.Client) -> AsyncIterator[tuple[Site, Provider]]:
+    """A console that also logs people in by an identity provider: OpenBao's own."""
+    changed = settings.model_copy(update={"pages_oidc_mount": MOUNT, "pages_oidc_role": "pages", "pages_oidc_fresh_role": "pages-fresh"})
+    async with opened(changed, passwords) as made:
+        yield made, Provider.provisioned(admin, made.address, passwords)
