@@ -53,6 +53,13 @@ class Browser:
         self.seen += answer.text
         return answer
 
+    async def arrive(self, path: str) -> httpx.Response:
+        """Come by a link from elsewhere: no cookie of ours is sent along (they are SameSite=Strict)."""
+        async with httpx.AsyncClient(base_url=self.http.base_url, trust_env=False) as bare:
+            answer = await bare.get(path, headers={"Sec-Fetch-Site": "cross-site"})
+        self.seen += answer.text
+        return answer
+
     async def send(self, path: str, fields: dict[str, str], headers: dict[str, str] | None = None) -> httpx.Response:
         """Post fields."""
         answer = await self.http.post(path, data=fields, headers=SAME if headers is None else headers)

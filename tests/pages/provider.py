@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -11,6 +12,8 @@ import httpx
 MOUNT = "pages-oidc"
 USERS = "provider-users"
 """Where people log in at the provider; at a real one that is none of Vault's business."""
+MAX_AGE = 3
+"""Seconds that a login at the provider may be old where a fresh one is wanted."""
 TOKEN = {
     "token_policies": ["je-person"],
     "token_no_default_policy": True,
@@ -45,7 +48,7 @@ class Provider:
         write(admin, f"auth/{MOUNT}/config", oidc_discovery_url=where, oidc_client_id=client["client_id"], oidc_client_secret=secret)
         role = {"role_type": "oidc", "user_claim": "username", "oidc_scopes": ["user"], "allowed_redirect_uris": redirects, **TOKEN}
         write(admin, f"auth/{MOUNT}/role/pages", **role)
-        write(admin, f"auth/{MOUNT}/role/pages-fresh", **role, max_age=5)
+        write(admin, f"auth/{MOUNT}/role/pages-fresh", **role, max_age=MAX_AGE)
         accessors = admin.get("sys/auth").json()["data"]
         for name in ("lead", "chief"):
             write(admin, f"auth/{USERS}/users/{name}", password=passwords[name], token_policies=["default"])
@@ -60,6 +63,16 @@ class Provider:
         async with httpx.AsyncClient(base_url=self.address, trust_env=False) as vault:
             answer = await vault.post(f"/v1/auth/{USERS}/login/{name}", json={"password": self.passwords.get(name, self.passwords["lead"])})
             return str(answer.raise_for_status().json()["auth"]["client_token"])
+
+    async def until_older_than(self, token: str, seconds: int) -> None:
+        """Wait until Vault itself says that a login is older."""
+        async with httpx.AsyncClient(base_url=self.address, trust_env=False) as vault:
+            while True:
+                answer = await vault.get("/v1/auth/token/lookup-self", headers={"X-Vault-Token": token})
+                data = answer.raise_for_status().json()["data"]
+                if data["creation_ttl"] - data["ttl"] > seconds + 1:
+                    return
+                await asyncio.sleep(0.1)
 
     async def redirect(self, url: str, token: str) -> tuple[str, dict[str, Any]]:
         """What the provider's page does for somebody who is logged in there: where it redirects to, and its answer."""
