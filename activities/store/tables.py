@@ -349,6 +349,7 @@ class PageSessionRow(Base, table=True):
     seen_at: datetime = Field(sa_type=Moment)
     fresh_at: datetime | None = Field(default=None, sa_type=Moment)
     ended_at: datetime | None = Field(default=None, sa_type=Moment)
+    ended_why: str | None = Field(default=None, sa_type=Text)
 
 
 METADATA = Base.metadata

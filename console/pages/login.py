@@ -85,7 +85,7 @@ async def log_in(request: Request, console: TheConsole) -> Response:
     name = onward = ""
     try:
         posted = await form_with(request, _pre_csrf(request, console))
-        name, onward = str(posted.get("name", "")).strip()[:LONGEST_NAME], str(posted.get("next", ""))[:LONGEST_PATH]
+        name, onward = str(posted.get("name", "")).strip()[:LONGEST_NAME], str(posted.get("next", ""))
         entry = await checked(request, console, name, str(posted.get("password", "")))
         key = await console.sessions.begin(entry, how=How.PASSWORD, name=name)
     except (GiveUp, RetryLater) as error:

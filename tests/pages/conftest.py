@@ -13,8 +13,10 @@ import httpx
 import pytest
 
 from activities.settings import Settings
+from console.api.context import Console
 from console.build import built
 from console.pages.sessions import Sessions
+from console.pages.throttle import Throttle
 from console.people import PeopleVault
 from justenough.secret import Secret
 from tests.console.support import SHOP, serving
@@ -63,32 +65,44 @@ def passwords(stack: Stack, settings: Settings) -> dict[str, str]:
     return made
 
 
-@pytest.fixture
-def admin(stack: Stack) -> Iterator[httpx.Client]:
+@pytest.fixture(scope="session")
+async def admin(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
     """Vault, as its administrator."""
     token = stack.admin_token_file.read_text().strip()
-    with httpx.Client(base_url=f"{stack.vault}/v1/", headers={"X-Vault-Token": token}, timeout=15, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=f"{stack.vault}/v1/", headers={"X-Vault-Token": token}, timeout=15, trust_env=False) as client:
         yield client
 
 
+@pytest.fixture(scope="session")
+async def console(settings: Settings) -> AsyncIterator[Console]:
+    """The parts of a console; what sessions and tries it keeps is each test's own."""
+    async with built(settings) as made:
+        yield made
+
+
 @pytest.fixture
-async def site(settings: Settings, passwords: dict[str, str]) -> AsyncIterator[Site]:
+async def site(console: Console, passwords: dict[str, str]) -> AsyncIterator[Site]:
     """A console of this test's own, so that its clock is, too."""
-    async with opened(settings, passwords) as made:
+    async with served(console, passwords) as made:
         yield made
 
 
 @asynccontextmanager
 async def opened(settings: Settings, passwords: dict[str, str]) -> AsyncIterator[Site]:
     """A console with these settings."""
-    clock = Clock()
-    async with built(settings) as made:
-        vault = made.deps.vault
-        assert isinstance(vault, PeopleVault)
-        sessions = Sessions(store=made.deps.store, vault=vault, people=made.people, settings=settings, now=clock)
-        console = replace(made, sessions=sessions)
-        async with serving(console) as http:
-            yield Site(console, clock, str(http.base_url), passwords)
+    async with built(settings) as made, served(made, passwords) as site:
+        yield site
+
+
+@asynccontextmanager
+async def served(made: Console, passwords: dict[str, str]) -> AsyncIterator[Site]:
+    """These parts with a clock, served."""
+    clock, deps = Clock(), made.deps
+    assert isinstance(deps.vault, PeopleVault)
+    sessions = Sessions(store=deps.store, vault=deps.vault, people=made.people, settings=deps.settings, now=clock)
+    console = replace(made, sessions=sessions, throttle=Throttle())
+    async with serving(console) as http:
+        yield Site(console, clock, str(http.base_url), passwords)
 
 
 @pytest.fixture
@@ -111,9 +125,9 @@ def logged_in(site: Site, browser: Callable[[], Browser]) -> LogIn:
     return log_in
 
 
-@pytest.fixture
-async def oidc_site(settings: Settings, passwords: dict[str, str], admin: httpx.Client) -> AsyncIterator[tuple[Site, Provider]]:
+@pytest.fixture(scope="session")
+async def oidc_site(settings: Settings, passwords: dict[str, str], admin: httpx.AsyncClient) -> AsyncIterator[tuple[Site, Provider]]:
     """A console that also logs people in by an identity provider: OpenBao's own."""
     changed = settings.model_copy(update={"pages_oidc_mount": MOUNT, "pages_oidc_role": "pages", "pages_oidc_fresh_role": "pages-fresh"})
     async with opened(changed, passwords) as made:
-        yield made, Provider.provisioned(admin, made.address, passwords)
+        yield made, await Provider.provisioned(admin, made.address, passwords)

@@ -31,31 +31,35 @@ class Provider:
     passwords: dict[str, str]
 
     @classmethod
-    def provisioned(cls, admin: httpx.Client, console: str, passwords: dict[str, str]) -> Provider:
+    async def provisioned(cls, admin: httpx.AsyncClient, console: str, passwords: dict[str, str]) -> Provider:
         """Provider, client, auth mount and roles for a console at this address. Again is fine."""
         address = str(admin.base_url).removesuffix("/v1/")
         redirects = [f"{console}/login/oidc/callback", "http://localhost:8250/oidc/callback"]
-        write(admin, "identity/oidc/key/provider", algorithm="RS256", allowed_client_ids=["*"])
-        write(admin, "identity/oidc/client/pages", key="provider", redirect_uris=redirects, assignments=["allow_all"])
-        client = admin.get("identity/oidc/client/pages").raise_for_status().json()["data"]
-        write(admin, "identity/oidc/scope/user", template='{"username": {{identity.entity.name}}}')
-        write(admin, "identity/oidc/provider/tests", issuer=address, allowed_client_ids=[client["client_id"]], scopes_supported=["user"])
+        await write(admin, "identity/oidc/key/provider", algorithm="RS256", allowed_client_ids=["*"])
+        await write(admin, "identity/oidc/client/pages", key="provider", redirect_uris=redirects, assignments=["allow_all"])
+        client = (await admin.get("identity/oidc/client/pages")).raise_for_status().json()["data"]
+        await write(admin, "identity/oidc/scope/user", template='{"username": {{identity.entity.name}}}')
+        await write(
+            admin, "identity/oidc/provider/tests", issuer=address, allowed_client_ids=[client["client_id"]], scopes_supported=["user"]
+        )
         for mount, kind in ((MOUNT, "oidc"), (USERS, "userpass")):
-            if f"{mount}/" not in admin.get("sys/auth").raise_for_status().json()["data"]:
-                write(admin, f"sys/auth/{mount}", type=kind)
+            if f"{mount}/" not in (await admin.get("sys/auth")).raise_for_status().json()["data"]:
+                await write(admin, f"sys/auth/{mount}", type=kind)
         where = f"{address}/v1/identity/oidc/provider/tests"
         secret = client["client_secret"]
-        write(admin, f"auth/{MOUNT}/config", oidc_discovery_url=where, oidc_client_id=client["client_id"], oidc_client_secret=secret)
+        await write(admin, f"auth/{MOUNT}/config", oidc_discovery_url=where, oidc_client_id=client["client_id"], oidc_client_secret=secret)
         role = {"role_type": "oidc", "user_claim": "username", "oidc_scopes": ["user"], "allowed_redirect_uris": redirects, **TOKEN}
-        write(admin, f"auth/{MOUNT}/role/pages", **role)
-        write(admin, f"auth/{MOUNT}/role/pages-fresh", **role, max_age=MAX_AGE)
-        accessors = admin.get("sys/auth").json()["data"]
+        await write(admin, f"auth/{MOUNT}/role/pages", **role)
+        await write(admin, f"auth/{MOUNT}/role/pages-fresh", **role, max_age=MAX_AGE)
+        accessors = (await admin.get("sys/auth")).json()["data"]
         for name in ("lead", "chief"):
-            write(admin, f"auth/{USERS}/users/{name}", password=passwords[name], token_policies=["default"])
-            entity = admin.get(f"identity/entity/name/{name}").raise_for_status().json()["data"]["id"]
+            await write(admin, f"auth/{USERS}/users/{name}", password=passwords[name], token_policies=["default"])
+            entity = (await admin.get(f"identity/entity/name/{name}")).raise_for_status().json()["data"]["id"]
             for mount in (MOUNT, USERS):
-                write(admin, "identity/entity-alias", name=name, canonical_id=entity, mount_accessor=accessors[f"{mount}/"]["accessor"])
-        write(admin, f"auth/{USERS}/users/stranger", password=passwords["lead"], token_policies=["default"])
+                await write(
+                    admin, "identity/entity-alias", name=name, canonical_id=entity, mount_accessor=accessors[f"{mount}/"]["accessor"]
+                )
+        await write(admin, f"auth/{USERS}/users/stranger", password=passwords["lead"], token_policies=["default"])
         return cls(address, passwords)
 
     async def log_in(self, name: str) -> str:
@@ -87,7 +91,7 @@ class Provider:
         return f"{asked['redirect_uri']}?{urlencode({'error': said.get('error', ''), 'state': asked['state']})}", said
 
 
-def write(admin: httpx.Client, path: str, **data: Any) -> None:
+async def write(admin: httpx.AsyncClient, path: str, **data: Any) -> None:
     """Write as Vault's administrator."""
-    answer = admin.post(path, json=data)
+    answer = await admin.post(path, json=data)
     assert answer.is_success, (path, answer.text)

@@ -23,6 +23,7 @@ def upgrade() -> None:
         sa.Column("seen_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("fresh_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("ended_why", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("key", name="pk_page_sessions"),
     )
     op.create_index("ix_page_sessions_person", "page_sessions", ["person"])
