@@ -130,4 +130,4 @@ async def oidc_site(settings: Settings, passwords: dict[str, str], admin: httpx.
     """A console that also logs people in by an identity provider: OpenBao's own."""
     changed = settings.model_copy(update={"pages_oidc_mount": MOUNT, "pages_oidc_role": "pages", "pages_oidc_fresh_role": "pages-fresh"})
     async with opened(changed, passwords) as made:
-        yield made, await Provider.provisioned(admin, made.address, passwords)
+        yield made, await Provider.provisioned(admin, [f"{made.address}/login/oidc/callback"], passwords)

@@ -31,10 +31,9 @@ class Provider:
     passwords: dict[str, str]
 
     @classmethod
-    async def provisioned(cls, admin: httpx.AsyncClient, console: str, passwords: dict[str, str]) -> Provider:
-        """Provider, client, auth mount and roles for a console at this address. Again is fine."""
+    async def provisioned(cls, admin: httpx.AsyncClient, redirects: list[str], passwords: dict[str, str]) -> Provider:
+        """Provider, client, auth mount and roles for logins that come back to these addresses. Again is fine."""
         address = str(admin.base_url).removesuffix("/v1/")
-        redirects = [f"{console}/login/oidc/callback", "http://localhost:8250/oidc/callback"]
         await write(admin, "identity/oidc/key/provider", algorithm="RS256", allowed_client_ids=["*"])
         await write(admin, "identity/oidc/client/pages", key="provider", redirect_uris=redirects, assignments=["allow_all"])
         client = (await admin.get("identity/oidc/client/pages")).raise_for_status().json()["data"]
