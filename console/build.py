@@ -21,6 +21,7 @@ from console.deliveries import SigningSecrets
 from console.gateway import Gateway
 from console.health import Health
 from console.identity import IdentityKeys
+from console.pages.cookies import Cookies
 from console.pages.sessions import Sessions
 from console.pages.throttle import Throttle
 from console.people import People, PeopleVault
@@ -57,6 +58,7 @@ async def built(settings: Settings) -> AsyncIterator[Console]:
                 owners=Owners(store),
                 sessions=Sessions(store=store, vault=vault, people=people, settings=settings),
                 throttle=Throttle(),
+                cookies=Cookies(settings),
             )
     finally:
         vault.close()

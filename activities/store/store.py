@@ -413,9 +413,9 @@ class Store:
         """Say when a session's person last showed who they are."""
         self._commits.run(lambda connection: visits.freshened(connection, key, at=at))
 
-    def end_page_sessions(self, person: str, at: datetime, *, key: str | None = None) -> int:
-        """End one of a person's sessions, or all, and forget their tokens; return how many had not ended. Again is fine."""
-        return self._commits.run(lambda connection: visits.end(connection, person, key=key, at=at))
+    def end_page_sessions(self, person: str, at: datetime, *, why: str, key: str | None = None) -> int:
+        """End one of a person's sessions, or all, and forget their tokens; return how many had not ended. The first end stands."""
+        return self._commits.run(lambda connection: visits.end(connection, person, key=key, at=at, why=why))
 
     def _read(self, question: Callable[[Connection], T]) -> T:
         """Answer from one moment of the database."""

@@ -373,8 +373,9 @@ class PageSessionRow(Base, table=True):
     ciphertext: str = Field(sa_type=Text)
     created_at: datetime = Field(sa_type=Moment, index=True)
     seen_at: datetime = Field(sa_type=Moment)
-    fresh_at: datetime = Field(sa_type=Moment)
+    fresh_at: datetime | None = Field(default=None, sa_type=Moment)
     ended_at: datetime | None = Field(default=None, sa_type=Moment)
+    ended_why: str | None = Field(default=None, sa_type=Text)
 
 
 METADATA = Base.metadata

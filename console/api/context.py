@@ -19,6 +19,7 @@ from console.deliveries import SigningSecrets
 from console.gateway import Gateway
 from console.health import Health
 from console.identity import IdentityKeys
+from console.pages.cookies import Cookies
 from console.pages.sessions import Sessions
 from console.pages.throttle import Throttle
 from console.people import People
@@ -45,6 +46,7 @@ class Console:
     owners: Owners
     sessions: Sessions
     throttle: Throttle
+    cookies: Cookies
 
 
 class AuthenticatedRoute(APIRoute):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from console.pages import live, login, own, static
+from console.pages import live, login, oidc, own, static
 
-ROUTERS = (login.router, login.pages, own.router, static.router, live.router)
+ROUTERS = (login.router, login.pages, oidc.router, own.router, static.router, live.router)
 
 
 def include(app: FastAPI) -> None:
