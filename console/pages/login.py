@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
 import structlog
@@ -177,7 +177,7 @@ def told_of(error: GiveUp | RetryLater) -> tuple[int, str]:
 def form(request: Request, console: Console, *, onward: str, name: str = "", error: str = "", said: str = "", hop: str = "") -> Response:
     """Return the login form, made for this browser."""
     made = request.cookies.get(console.cookies.form) or secrets.token_urlsafe(32)
-    told = {"csrf": _csrf_of(made), "onward": local(onward), "user": name, "error": error, "said": said, "hop": hop}
+    told: dict[str, Any] = {"csrf": _csrf_of(made), "onward": local(onward), "user": name, "error": error, "said": said, "hop": hop}
     answer = render(request, "login.html", **told, oidc=console.deps.settings.pages_oidc_mount is not None)
     console.cookies.set(answer, console.cookies.form, made, life=FORM_LIFE)
     return answer
