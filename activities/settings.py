@@ -64,6 +64,14 @@ class Settings(BaseSettings):
     """Issuer of jobs' identity tokens: where others find the console's `/.well-known/`; default: `console_url`."""
     people_mounts: tuple[str, ...] = ("people",)
     """Auth mounts whose aliases make an entity a person."""
+    pages_mount: str = "pages"
+    """Auth mount (userpass or ldap) at which the pages log people in; its tokens carry je-person and no more."""
+    pages_policies: tuple[str, ...] = ()
+    """What else a login's token may carry: a console that holds it could do that too."""
+    pages_idle: int = Field(30 * 60, ge=60)
+    """Seconds without a request after which a login to the pages is over."""
+    pages_longest: int = Field(8 * 3600, ge=60)
+    """Seconds after which a login to the pages is over in any case."""
     worker_approle: Path | None = None
     """File with the worker's {"role_id", "secret_id"}; default: `worker.approle.json` in the home."""
     console_approle: Path | None = None

@@ -21,6 +21,8 @@ from console.deliveries import SigningSecrets
 from console.gateway import Gateway
 from console.health import Health
 from console.identity import IdentityKeys
+from console.pages.sessions import Sessions
+from console.pages.throttle import Throttle
 from console.people import People, PeopleVault
 
 THREADS = 64
@@ -41,15 +43,18 @@ async def built(settings: Settings) -> AsyncIterator[Console]:
     gateway = await Gateway.connect(settings)
     try:
         async with _vault_client(settings) as client:
+            people = People(vault, settings, client)
             yield Console(
                 deps=deps,
-                people=People(vault, settings, client),
+                people=people,
                 signing_secrets=SigningSecrets(vault),
                 identity_keys=IdentityKeys(vault),
                 gateway=gateway,
                 health=Health(store=store, gateway=gateway, vault_addr=vault.address, client=client),
                 feed=Feed(store),
                 owners=Owners(store),
+                sessions=Sessions(store=store, vault=vault, people=people, settings=settings),
+                throttle=Throttle(),
             )
     finally:
         vault.close()

@@ -18,11 +18,12 @@ from joserfc.jwa import JWSAlgModel
 from joserfc.jwk import KeySet
 
 from activities.settings import Settings
-from activities.vault import Vault, VaultDenied, VaultRefused
+from activities.vault import Vault, VaultDenied, VaultRefused, visitors
 from console.problems import Unauthenticated
 from justenough.approval import Person
 from justenough.errors import RetryLater
 from justenough.identity import KEY as IDENTITY_KEY
+from justenough.prefixes import PAGES
 from justenough.secret import Secret
 
 AUDIENCE = "je-console"
@@ -64,7 +65,8 @@ class Identity:
 
 
 class PeopleVault(Vault):
-    """Vault as the console uses it: to read people and their public keys, asked again only after FRESH seconds, and to sign what triggers order.
+    """Vault as the console uses it: to read people and their public keys, asked again only after FRESH seconds, to sign what triggers order, and
+    to keep visitors' tokens as ciphertext.
 
     The worker always reads anew.
     """
@@ -109,6 +111,14 @@ class PeopleVault(Vault):
     def signing_secrets(self, path: str) -> Mapping[str, Secret]:
         """Return the fields of a trigger's secret."""
         return self._asking(lambda: self.creds(path), what=path).fields
+
+    def seal(self, token: Secret, context: bytes) -> str:
+        """Return a visitor's token as ciphertext that only this context opens."""
+        return self._asking(lambda: visitors.seal(self, token, context), what=f"or use the key {PAGES}")
+
+    def unseal(self, ciphertext: str, context: bytes) -> Secret:
+        """Return a visitor's token. Raises visitors.Unreadable where the context is another's."""
+        return self._asking(lambda: visitors.unseal(self, ciphertext, context), what=f"or use the key {PAGES}")
 
     def known(self, entity_id: str) -> Person | None:
         """Return the person where the last look is fresh enough; None does not say that there is none."""

@@ -128,6 +128,11 @@ def status_of(error: JustEnoughError) -> int:
     return next((STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES), 500)
 
 
+def faults_of(error: RequestValidationError) -> tuple[Fault, ...]:
+    """Return what is wrong with a request, by place."""
+    return tuple(_fault(item) for item in error.errors())
+
+
 def unforeseen(request: Request, error: Exception) -> JSONResponse:
     """Log where our own code failed, and return the answer that says nothing of it."""
     # The error's text may hold what a caller sent; its kind and place do not.
@@ -147,7 +152,7 @@ async def _ours(request: Request, error: Exception) -> JSONResponse:
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    faults = [_fault(item) for item in error.errors()]
+    faults = faults_of(error)
     return problem(request, 422, "; ".join(map(str, faults)) or "the request is not valid", faults=faults)
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 JOB_ROLE = "je-job-"
 PAYLOADS = "je-payloads"
 """The transit key under which what opens a lock is kept."""
+PAGES = "je-pages"
+"""The transit key under which the pages' sessions keep their people's tokens; derived anew from each cookie's secret."""
 MINUTES = tuple(range(1, 60))
 HOURS = tuple(range(1, 8 * 24 + 1))
 """A job runs seven days at most; the eighth is for what comes after."""

@@ -6,5 +6,17 @@ from activities.store.errors import StoreNotMigrated, StoreTooNew, StoreUnavaila
 from activities.store.figures import Figures, LedgerHead
 from activities.store.locks import KeptLock
 from activities.store.store import Store
+from activities.store.visits import PageSession
 
-__all__ = ["Claim", "Figures", "KeptLock", "LedgerHead", "Span", "Store", "StoreNotMigrated", "StoreTooNew", "StoreUnavailable"]
+__all__ = [
+    "Claim",
+    "Figures",
+    "KeptLock",
+    "LedgerHead",
+    "PageSession",
+    "Span",
+    "Store",
+    "StoreNotMigrated",
+    "StoreTooNew",
+    "StoreUnavailable",
+]

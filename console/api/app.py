@@ -31,6 +31,7 @@ from console.api import (
 from console.api.context import BEARER, Console
 from console.api.document import document
 from console.api.middleware import BoundedBody, Edge
+from console.pages.app import include
 from console.reconciler import reconciling
 
 PREFIX = "/api/v1"
@@ -67,6 +68,7 @@ def create_app(console: Console) -> FastAPI:
     app.include_router(triggers.router, prefix=PREFIX, responses=problems.answers(401, 422, 500, 503))
     app.include_router(health.router)
     app.include_router(wellknown.router)
+    include(app)
     problems.install(app)
     app.add_middleware(BoundedBody, unbounded=frozenset({PREFIX + bundles.PATH}))
     app.add_middleware(Edge)

@@ -19,6 +19,8 @@ from console.deliveries import SigningSecrets
 from console.gateway import Gateway
 from console.health import Health
 from console.identity import IdentityKeys
+from console.pages.sessions import Sessions
+from console.pages.throttle import Throttle
 from console.people import People
 from justenough.errors import InvalidInput, Problem
 
@@ -39,6 +41,8 @@ class Console:
     health: Health
     feed: Feed
     owners: Owners
+    sessions: Sessions
+    throttle: Throttle
 
 
 class AuthenticatedRoute(APIRoute):

@@ -14,12 +14,9 @@ from console.problems import problem, unforeseen
 
 CACHE = (b"cache-control", b"no-store")
 """Unless a route says otherwise of what is everybody's."""
-HEADERS = {
-    b"x-content-type-options": b"nosniff",
-    b"x-frame-options": b"DENY",
-    b"referrer-policy": b"no-referrer",
-    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
-}
+HEADERS = {b"x-content-type-options": b"nosniff", b"x-frame-options": b"DENY", b"referrer-policy": b"same-origin"}
+POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+"""Unless it is a page, which says what of ours it uses."""
 MAX_BODY = 1024 * 1024
 """Bytes of any JSON body; a bundle has its own bound."""
 HEALTH = frozenset({"/livez", "/readyz", "/metrics"})
@@ -125,5 +122,5 @@ def _client_left(error: BaseException) -> bool:
 
 def _with_ours(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     kept = [(name, value) for name, value in headers if name.lower() not in HEADERS]
-    cached = any(name.lower() == CACHE[0] for name, _ in kept)
-    return [*kept, *HEADERS.items(), *([] if cached else [CACHE])]
+    given = {name.lower() for name, _ in kept}
+    return [*kept, *HEADERS.items(), *(header for header in (CACHE, POLICY) if header[0] not in given)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from console.cli.text import moment
+from console.words.text import moment
 
 Json = dict[str, Any]
 DEAD = {"confirmed", "expired"}

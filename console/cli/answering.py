@@ -16,13 +16,14 @@ from console.cli.client import Api
 from console.cli.failures import Exit, Failure, NotLoggedIn, Unreachable, as_failure, worst
 from console.cli.options import current, show
 from console.cli.output import emit, note, pairs, rows
-from console.cli.signing import Decision
-from console.cli.telling import ancestry
+from console.words.telling import ancestry
+from justenough import stating
 from justenough.access import Action
 from justenough.answering import needs_reason
 from justenough.errors import InvalidInput, JustEnoughError
 from justenough.model import duration_text, seconds_of
 from justenough.spec import checked_spec
+from justenough.stating import Decision
 
 Json = dict[str, Any]
 DOING = {"approve": "Approving", "deny": "Denying", "withdraw": "Taking back the approval of", "break_glass": "BREAKING GLASS for"}
@@ -96,7 +97,7 @@ def _answer(api: Api, request: str, saying: Saying, *, absent: str | None) -> Js
     person = api.session.identity().entity
     if saying.decision in {"approve", "break_glass"} and view["lock"]:
         _authorize(api, view)
-    statement = signing.answer(
+    statement = stating.answer(
         view,
         saying.decision,
         ttl=saying.ttl,

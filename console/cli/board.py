@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import Any
 
 from console.cli.output import laid_out
-from console.cli.telling import duration, said
-from console.cli.text import clock, moment, plain
+from console.words.telling import duration, said
+from console.words.text import clock, moment, plain
 
 Json = dict[str, Any]
 

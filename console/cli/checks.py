@@ -16,8 +16,8 @@ from console.cli.failures import Exit
 from console.cli.options import command, group
 from console.cli.output import emit, fields, joined, note, rows
 from console.cli.periods import moment_of
-from console.cli.telling import duration
-from console.cli.text import moment, plain
+from console.words.telling import duration
+from console.words.text import moment, plain
 from justenough.errors import InvalidInput
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from console.cli.client import Json, connected
 from console.cli.failures import Exit
 from console.cli.options import command, group
 from console.cli.output import emit, emit_page, rows, told
-from console.cli.text import moment
+from console.words.text import moment
 
 app = group("See, take away and prove dead what jobs were given.")
 

@@ -14,10 +14,10 @@ from console.cli.client import Api, Json, connected
 from console.cli.failures import Exit, Failure
 from console.cli.options import Output, command, current, group
 from console.cli.output import emit, emit_page, fields, joined, note, pairs, rows
-from console.cli.telling import ancestry, beyond, duration
-from console.cli.text import log_text, moment
 from console.cli.tightening import tighten
 from console.cli.timeline import timeline
+from console.words.telling import ancestry, beyond, duration
+from console.words.text import log_text, moment
 
 PAUSE = 0.5
 """Seconds between two looks for more output."""

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from console.cli.picture import Lane, Picture
-from console.cli.text import clock, padded, plain, shortened, width
+from console.words.picture import Lane, Picture
+from console.words.text import clock, padded, plain, shortened, width
 
 ROOMY = 64
 """Columns from which on a lane's name, bar and state stand on one line."""

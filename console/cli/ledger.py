@@ -20,8 +20,8 @@ from console.cli.failures import Exit, Failure
 from console.cli.options import command, group
 from console.cli.output import emit, emit_page, note, rows
 from console.cli.periods import Since, Until, moment_text
-from console.cli.telling import sentence
-from console.cli.text import moment
+from console.words.telling import sentence
+from console.words.text import moment
 
 PAGE = 1000
 

@@ -11,9 +11,9 @@ from typing import Annotated
 import typer
 
 from console.cli import checks, credentials, jobs, ledger, oversight, people, policies, requests, terminal
-from console.cli.evidence import report
 from console.cli.failures import Exit
 from console.cli.options import Output, command, current, group, taking_options
+from console.cli.report import report
 from console.cli.sweeping import sweep
 
 GROUP = "justenough.commands"

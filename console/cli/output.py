@@ -8,7 +8,7 @@ from typing import Any
 
 from console.cli import terminal
 from console.cli.options import Output, current
-from console.cli.text import padded, painted, plain, shortened, width
+from console.words.text import padded, painted, plain, shortened, width
 
 Json = dict[str, Any]
 Cells = Sequence[object]

@@ -12,7 +12,7 @@ from console.cli.client import Json, connected
 from console.cli.failures import Exit, Failure
 from console.cli.options import command, group
 from console.cli.output import emit, emit_page, fields
-from console.cli.text import moment
+from console.words.text import moment
 
 Reason = Annotated[str | None, typer.Option(help="Why; it is part of what you sign.", show_default=False)]
 
@@ -48,12 +48,13 @@ def answer(
 ) -> None:
     """Say whether breaking glass was justified; the first answer stands."""
     from console.cli import answering, signing  # noqa: PLC0415 - only answers are signed
+    from justenough import stating  # noqa: PLC0415
 
     if justified is None:
         raise Failure("say --justified or --unjustified", code=Exit.USAGE)
     why, api = answering.reason(reason), connected()
     view = api.get(f"/requests/{segment(request)}")
-    statement = signing.review(
+    statement = stating.review(
         view,
         "justified" if justified else "unjustified",
         reason=why,
@@ -93,10 +94,11 @@ def create(
 ) -> None:
     """Name a delegate, signed with your own key."""
     from console.cli import answering, signing  # noqa: PLC0415 - only answers are signed
+    from justenough import stating  # noqa: PLC0415
 
     why, seconds, api = answering.reason(reason), answering.seconds(time, option="--for"), connected()
     now = datetime.now(UTC)
-    statement = signing.delegation(
+    statement = stating.delegation(
         answering.person_named(api, delegate)["id"],
         until=now.replace(microsecond=0) + timedelta(seconds=seconds or 0),
         reason=why,

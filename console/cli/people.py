@@ -13,8 +13,8 @@ from console.cli.client import Json, connected
 from console.cli.failures import Exit, Failure
 from console.cli.options import command, current
 from console.cli.output import emit, fields, joined, note
-from console.cli.text import moment
 from console.cli.vault import PersonsVault
+from console.words.text import moment
 from justenough.errors import JustEnoughError
 from justenough.secret import Secret
 

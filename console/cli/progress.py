@@ -13,8 +13,8 @@ from console.cli.following import Happened, Tell
 from console.cli.options import current
 from console.cli.output import coloured
 from console.cli.tail import LogTail
-from console.cli.telling import sentence
-from console.cli.text import moment, painted, plain
+from console.words.telling import sentence
+from console.words.text import moment, painted, plain
 
 WAITING = frozenset({"approval.opened", "approval.escalated"})
 """What those want to know who only wait: someone must answer."""
@@ -41,8 +41,8 @@ def shown(job: str, *, whole: bool, also: frozenset[str] = frozenset(), logs: Lo
 @contextlib.contextmanager
 def _live(job: str, told: frozenset[str], *, whole: bool, logs: LogTail | None) -> Iterator[Tell]:
     from console.cli.live import live  # noqa: PLC0415 - only a terminal needs it
-    from console.cli.picture import Picture  # noqa: PLC0415
     from console.cli.standing import standing  # noqa: PLC0415
+    from console.words.picture import Picture  # noqa: PLC0415
 
     picture, lock = Picture(), threading.Lock()
 

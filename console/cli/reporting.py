@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from console.cli import terminal
 from console.cli.output import Json, coloured, fields, joined, rows
-from console.cli.telling import duration
-from console.cli.text import moment, plain
+from console.words.telling import duration
+from console.words.text import moment, plain
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 

@@ -14,8 +14,8 @@ from console.cli.client import Api, Json, connected
 from console.cli.failures import Exit, Failure
 from console.cli.options import command, group
 from console.cli.output import emit, emit_page, fields, note, rows
-from console.cli.telling import ancestry, duration, said
-from console.cli.text import moment
+from console.words.telling import ancestry, duration, said
+from console.words.text import moment
 
 RequestIds = Annotated[list[str], typer.Argument(metavar="ID…", help="Ids of requests.", show_default=False)]
 Reason = Annotated[str | None, typer.Option(help="Why; it is part of what you sign.", show_default=False)]

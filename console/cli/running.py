@@ -21,7 +21,7 @@ from console.cli.following import Following
 from console.cli.output import emit, joined, note, rows, told
 from console.cli.progress import shown
 from console.cli.tail import LogTail
-from justenough import bundle
+from justenough import bundle, stating
 from justenough.documents import MAX_BYTES
 from justenough.errors import InvalidInput, Problem
 from justenough.ids import new_job_id
@@ -83,7 +83,7 @@ def launch(job: Given, *, key: str | None) -> Json:
     digest = _sent(api, job.bundle)
     person = api.session.identity().entity
     said: dict[str, Any] = {"params": job.params, "reason": job.reason, "parent": job.parent}
-    order = signing.order(name, job.raw, bundle=digest, person=person, now=now, **said)
+    order = stating.order(name, job.raw, bundle=digest, person=person, now=now, **said)
     body = {"id": name, "spec": job.raw, "bundle": digest, "params": job.params, "reason": job.reason, **signing.signed(api.session, order)}
     _, found = api.post("/jobs", body, headers={"Idempotency-Key": key} if key else None, again=True)
     if found["id"] != name:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from console.cli.lanes import Paint, icon, named, word_of
-from console.cli.picture import Lane, Picture
-from console.cli.text import clock, plain, shortened
+from console.words.picture import Lane, Picture
+from console.words.text import clock, plain, shortened
 
 
 def standing(job: str, picture: Picture, *, now: datetime, columns: int, paint: Paint = lambda text, _: text) -> Iterator[str]:

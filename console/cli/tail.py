@@ -9,7 +9,7 @@ from types import TracebackType
 from console.cli.arguments import segment
 from console.cli.client import Api
 from console.cli.failures import Failure
-from console.cli.text import log_text, plain, uncoloured
+from console.words.text import log_text, plain, uncoloured
 
 PAUSE = 1.0
 """Seconds between two looks."""

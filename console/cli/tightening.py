@@ -14,7 +14,7 @@ from console.cli.client import connected
 from console.cli.options import command
 from console.cli.output import emit, joined, note
 from console.cli.periods import moment_text
-from console.cli.telling import duration
+from console.words.telling import duration
 
 if TYPE_CHECKING:
     from justenough.sizing import Sized, Sizing

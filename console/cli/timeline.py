@@ -12,8 +12,8 @@ from console.cli.arguments import Cursor, JobId, Limit, segment
 from console.cli.client import Json, connected
 from console.cli.options import Output, command, current
 from console.cli.output import coloured, emit_page
-from console.cli.telling import sentence
-from console.cli.text import moment
+from console.words.telling import sentence
+from console.words.text import moment
 
 
 @command
@@ -38,7 +38,7 @@ def timeline(
 
 def _draw(entries: list[Json]) -> None:
     from console.cli.lanes import drawn  # noqa: PLC0415 - only a terminal needs it
-    from console.cli.picture import pictured  # noqa: PLC0415
+    from console.words.picture import pictured  # noqa: PLC0415
 
     for line in drawn(pictured(entries), now=datetime.now(UTC), columns=terminal.columns() or terminal.DEFAULT_COLUMNS, paint=coloured):
         terminal.line(line)

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from console.cli.lanes import drawn
-from console.cli.picture import pictured
 from console.cli.standing import standing
-from console.cli.text import clock, uncoloured, width
+from console.words.picture import pictured
+from console.words.text import clock, uncoloured, width
 from justenough.events import FIELDS, EventType
 
 START = datetime(2026, 1, 1, 18, tzinfo=UTC)

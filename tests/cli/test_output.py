@@ -11,8 +11,8 @@ import yaml
 
 from console.cli import options, output, terminal
 from console.cli.options import Options, Output
-from console.cli.telling import SENTENCES, duration, sentence
-from console.cli.text import log_text, moment, plain, shortened, width
+from console.words.telling import SENTENCES, duration, sentence
+from console.words.text import log_text, moment, plain, shortened, width
 from justenough.events import FIELDS, EventType
 
 ITEM = {"id": "j-dev-1", "task": "Rückzahlung 金 \x1b[2J", "n": 1}

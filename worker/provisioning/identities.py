@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from activities.settings import Settings
 from justenough.catalog import Catalog, alias_of
 from justenough.secret import Secret
 from justenough.triggers import CONSOLE
@@ -18,6 +19,8 @@ PERSON_TOKEN = {
     "token_ttl": "8h",
     "token_max_ttl": "8h",
 }
+PAGES_TOKEN = {**PERSON_TOKEN, "token_ttl": "45m"}
+"""Of logins to the pages: renewed while somebody looks at them, so that Vault itself ends what a browser left behind."""
 
 
 def scope_identities(vault: AdminVault, catalog: Catalog) -> Iterator[Applied]:
@@ -49,6 +52,21 @@ def people_logins(vault: AdminVault, mounts: tuple[str, ...], people: Mapping[st
     for group in sorted({group for _, groups in people.values() for group in groups}):
         members = sorted(ids[name] for name, (_, groups) in people.items() if group in groups)
         yield _group(vault, f"identity/group/name/{group}", members)
+
+
+def page_logins(vault: AdminVault, settings: Settings, people: Mapping[str, Secret]) -> Iterator[Applied]:
+    """Give people a login to the console's pages, at a mount of its own, and the entities that they have; without people, say where it is missing."""
+    mount = settings.pages_mount
+    if not people:
+        yield from _missing_mounts(vault, (mount,))
+        return
+    if mount in settings.people_mounts:
+        return
+    yield auth_method(vault, mount, {"type": "userpass"})
+    found = _accessor(vault, mount)
+    for name, password in people.items():
+        yield from _user(vault, f"auth/{mount}/users/{name}", password, login=f"auth/{mount}/login/{name}", token=PAGES_TOKEN)
+        yield from _entity(vault, name, {"disabled": False}, mount=found)
 
 
 def _missing_mounts(vault: AdminVault, mounts: tuple[str, ...]) -> Iterator[Applied]:
@@ -83,14 +101,14 @@ def _entity(vault: AdminVault, name: str, data: Mapping[str, Any], *, mount: str
     yield Applied(where, Outcome.CREATED)
 
 
-def _user(vault: AdminVault, path: str, password: Secret, *, login: str) -> Iterator[Applied]:
+def _user(vault: AdminVault, path: str, password: Secret, *, login: str, token: Mapping[str, Any] = PERSON_TOKEN) -> Iterator[Applied]:
     there = vault.read(path) is not None
-    token = vault.login(login, {"password": password.reveal()}) if there else None
-    if token is not None:
-        vault.drop(token)
-        yield vault.ensure(path, PERSON_TOKEN)
+    held = vault.login(login, {"password": password.reveal()}) if there else None
+    if held is not None:
+        vault.drop(held)
+        yield vault.ensure(path, token)
         return
-    vault.write(path, {"password": password.reveal(), **PERSON_TOKEN})
+    vault.write(path, {"password": password.reveal(), **token})
     yield Applied(path, Outcome.CHANGED if there else Outcome.CREATED, "password set" if there else "")
 
 

@@ -17,7 +17,7 @@ from justenough.catalog import SCOPE_PLACEHOLDER, ActionDef, Catalog, alias_of, 
 from justenough.identity import KEY as IDENTITY_KEY
 from justenough.ids import INSTALLATION
 from justenough.locks import Lock
-from justenough.prefixes import HARD_ENDS, JOB_ROLE, PAYLOADS
+from justenough.prefixes import HARD_ENDS, JOB_ROLE, PAGES, PAYLOADS
 
 SELF = ("auth/token/lookup-self", "read"), ("auth/token/renew-self", "update"), ("auth/token/revoke-self", "update")
 PEOPLE = ("identity/entity/id/+", "read"), ("identity/group/id/+", "read"), ("transit/keys/je-sign-*", "read")
@@ -45,7 +45,7 @@ def person_policy() -> str:
             _rule("identity/oidc/token/je-console", "read"),
             # Whose authorization counts is said by the lock: its groups. Anybody else's changes nothing (seen).
             _rule("sys/control-group/authorize", "update", allowed={"accessor": []}, required=("accessor",)),
-            _rule("auth/token/revoke-self", "update"),
+            *(_rule(path, right) for path, right in SELF),
         )
     )
 
@@ -54,10 +54,13 @@ def console_policy(secrets: Iterable[str] = ()) -> str:
     """What the console may do: read people, by their login too, groups, their public keys, and those that verify jobs. It issues nothing.
 
     It reads the signing secrets of triggers, which are at exactly these paths, and signs with the one key that is its own: the orders of triggers.
+    What it keeps of people's logins to its pages, it keeps as ciphertext that it opens only with what their browsers bring.
     """
     own = ("identity/lookup/entity", "update"), (f"transit/keys/{IDENTITY_KEY}", "read")
     signed = _rule("transit/sign/je-sign-{{identity.entity.id}}", "update", allowed={"input": []}, required=("input",))
-    return "".join((*(_rule(path, right) for path, right in (*PEOPLE, *own, *SELF)), signed, *(_rule(path, "read") for path in secrets)))
+    kept = (_sealing("encrypt", "plaintext"), _sealing("decrypt", "ciphertext"))
+    plain = (_rule(path, right) for path, right in (*PEOPLE, *own, *SELF))
+    return "".join((*plain, signed, *kept, *(_rule(path, "read") for path in secrets)))
 
 
 def worker_policy(catalog: Catalog, installation: str, *, cidrs: tuple[str, ...] = ()) -> str:
@@ -81,6 +84,11 @@ def lease_paths(catalog: Catalog) -> tuple[str, ...]:
     definitions = [action for resource in catalog.resources.values() for action in resource.actions.values()]
     leased = [definition for definition in definitions if definition.revocable is not Revocable.NEVER]
     return tuple(sorted({*target_paths(catalog), *(path for definition in leased for path in issue_paths(catalog, definition))}))
+
+
+def _sealing(way: str, what: str) -> str:
+    # Without `type` and its like: a key that is missing must not be made by the way, and not without derivation.
+    return _rule(f"transit/{way}/{PAGES}", "update", allowed={what: [], "context": []}, required=(what, "context"))
 
 
 def _job_rules(catalog: Catalog, installation: str, cidrs: tuple[str, ...]) -> Iterable[str]:

@@ -14,18 +14,20 @@ from justenough.catalog import CATALOG, SETTING, Catalog, provision_writes, read
 from justenough.errors import InvalidInput, Problem
 from justenough.identity import KEY as IDENTITY_KEY
 from justenough.locks import lock_of, lock_problems
-from justenough.prefixes import PAYLOADS
+from justenough.prefixes import PAGES, PAYLOADS
 from justenough.secret import Secret
 from justenough.triggers import TRIGGERS, Triggers, read_triggers
 from worker.provisioning.access import console_access, identity_tokens, worker_access
 from worker.provisioning.admin import AdminVault, Applied, Outcome, SetupFailed
 from worker.provisioning.control_groups import refuse_way_around, require_control_groups
-from worker.provisioning.identities import people_logins, scope_identities
+from worker.provisioning.identities import page_logins, people_logins, scope_identities
 from worker.provisioning.mounts import auth_method, catalog_writes, engine, token_life
 from worker.provisioning.policies import INSTALLATION_IN_POLICY, grant_policy, person_policy
 
 KEYS = {IDENTITY_KEY: "ed25519", "je-ledger": "ed25519", PAYLOADS: "aes256-gcm96"}
 """Transit keys: workload identity and ledger are signed with, payloads encrypted."""
+DERIVED_KEYS = {PAGES: "aes256-gcm96"}
+"""Transit keys that encrypt only with a context, from which the key that is used is derived."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +81,15 @@ def _steps(
     yield token_life(vault)
     for key, kind in KEYS.items():
         yield vault.ensure(f"transit/keys/{key}", {"type": kind})
+    for key, kind in DERIVED_KEYS.items():
+        yield vault.ensure(f"transit/keys/{key}", {"type": kind, "derived": True})
     yield from catalog_writes(vault, writes)
     yield from _grants(vault, catalog, tiers, given={write.path for write in writes})
     yield vault.ensure("sys/policies/acl/je-person", {"policy": person_policy()})
     yield from scope_identities(vault, catalog)
-    yield from people_logins(vault, settings.people_mounts, {name: (seed.password, seed.groups) for name, seed in (people or {}).items()})
+    seeds = {name: (seed.password, seed.groups) for name, seed in (people or {}).items()}
+    yield from people_logins(vault, settings.people_mounts, seeds)
+    yield from page_logins(vault, settings, {name: password for name, (password, _) in seeds.items()})
     yield from identity_tokens(vault, settings, embedded=people is not None)
     yield from worker_access(vault, settings, catalog)
     yield from console_access(vault, settings, triggers)

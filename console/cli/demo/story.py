@@ -9,7 +9,7 @@ from datetime import datetime
 from console.cli.demo.stage import BOLD, DIM, GREEN, PLAIN, RED, DemoFailed, Json, Stage, say
 from console.cli.demo.witness import Login
 from console.cli.output import rows
-from console.cli.text import moment
+from console.words.text import moment
 
 ENDED = ("succeeded", "failed", "denied", "cancelled", "timed_out", "killed", "lost")
 

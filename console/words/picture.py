@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from console.cli.telling import said
+from console.words.telling import said
 
 Json = Mapping[str, Any]
 

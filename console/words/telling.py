@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from console.cli.text import moment
+from console.words.text import moment
 
 Json = Mapping[str, Any]
 

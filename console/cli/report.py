@@ -57,7 +57,7 @@ def report(
 def _rendered(told: Json, form: Format) -> str:
     if form is Format.JSON:
         return json.dumps(told, indent=2, ensure_ascii=False) + "\n"
-    from console.cli.evidence import markdown, page  # noqa: PLC0415 - most commands need neither pydantic nor templates
+    from console.evidence import markdown, page  # noqa: PLC0415 - most commands need neither pydantic nor templates
     from justenough.evidence.report import Report  # noqa: PLC0415 - the same
 
     report = Report.model_validate(told)

@@ -12,9 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.markdown import Markdown
 
-from console.cli.evidence import markdown, page
-from console.cli.evidence.wording import span
-from console.cli.text import plain
+from console.evidence import markdown, page
+from console.evidence.wording import span
+from console.words.text import plain
 from justenough.evidence.report import Report
 from tests.justenough.ledgers import line, live, rejected, reported, review
 from tests.store.facts import answered, changed_to, confirmed, issued, later

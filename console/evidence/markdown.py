@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from console.cli.evidence.wording import cells, columns, figures, is_number
-from console.cli.text import moment, plain
+from console.evidence.wording import cells, columns, figures, is_number
+from console.words.text import moment, plain
 from justenough.evidence.report import Line, Report, Table
 
 # Everything that Markdown, or HTML in it, could take for more than itself; numbers and words stay as they are.

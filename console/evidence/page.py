@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from console.cli.evidence import wording
-from console.cli.text import moment, plain
+from console.evidence import wording
+from console.words.text import moment, plain
 from justenough.evidence.report import Report
 
 
 def rendered(report: Report) -> str:
     """Return the whole page."""
     environment = Environment(
-        loader=PackageLoader("console.cli.evidence", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("console.evidence", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     # Controls and direction-changing characters would be shown as what they do.
     environment.filters |= {"plain": plain, "moment": lambda value: moment(value.isoformat())}

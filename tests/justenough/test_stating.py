@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from console.cli import signing
+from justenough import stating
 from justenough.statements import digest_of, signable
 
 NOW = datetime(2026, 1, 31, 9, 30, 0, 999999, UTC)
@@ -13,7 +13,7 @@ REQUEST = {"job_id": "j-dev-x", "id": "r-dev-x-1", "digest": "sha256:" + "d" * 6
 
 
 def test_an_order_says_which_job_with_which_content_why_and_until_when() -> None:
-    order = signing.order("j-dev-x", SPEC, bundle=None, params={"a": "1"}, reason="why", person="me", now=NOW)
+    order = stating.order("j-dev-x", SPEC, bundle=None, params={"a": "1"}, reason="why", person="me", now=NOW)
 
     assert signable(order) == {
         "type": "order",
@@ -29,7 +29,7 @@ def test_an_order_says_which_job_with_which_content_why_and_until_when() -> None
 
 
 def test_an_answer_says_to_exactly_what_for_how_long_and_why() -> None:
-    said = signable(signing.answer(REQUEST, "approve", ttl=None, reason="why", person="me", now=NOW))
+    said = signable(stating.answer(REQUEST, "approve", ttl=None, reason="why", person="me", now=NOW))
 
     assert said == {
         "type": "decision",
@@ -44,4 +44,4 @@ def test_an_answer_says_to_exactly_what_for_how_long_and_why() -> None:
         "issued_at": "2026-01-31T09:30:00Z",
         "expires_at": "2026-02-01T09:30:00Z",
     }
-    assert signing.answer(REQUEST, "deny", ttl=60, reason="no", person="me", now=NOW).ttl == 60
+    assert stating.answer(REQUEST, "deny", ttl=60, reason="no", person="me", now=NOW).ttl == 60

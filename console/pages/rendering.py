@@ -1,0 +1,94 @@
+"""Templates to answers. Every value is escaped by the template engine; strangers' text shows what cannot be seen. Decides nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+from urllib.parse import urlencode
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
+from jinja2.runtime import Context
+from markupsafe import Markup
+
+from console.pages import wording
+from console.pages.marks import mark
+from console.pages.static import address
+from console.words.telling import sentence
+from console.words.text import plain
+from justenough.model import duration_text
+
+POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
+"""Content-Security-Policy of every page: nothing inline, nothing from elsewhere."""
+NAV = (
+    ("/now", "Now"),
+    ("/inbox", "Inbox"),
+    ("/jobs", "Jobs"),
+    ("/credentials", "Credentials"),
+    ("/ledger", "Ledger"),
+    ("/catalog", "Catalog"),
+    ("/report", "Report"),
+)
+
+
+def render(request: Request, template: str, *, status: int = 200, now: datetime | None = None, **context: Any) -> HTMLResponse:
+    """Return a page. Every template knows `request`, `visitor` (None for strangers), `now` and `nav` beside what is given."""
+    known = {"request": request, "visitor": getattr(request.state, "visitor", None), "now": now or datetime.now(UTC), "nav": NAV}
+    text = environment().get_template(template).render({**known, **context})
+    return HTMLResponse(text, status_code=status, headers={"Content-Security-Policy": POLICY})
+
+
+@cache
+def environment() -> Environment:
+    """Return the templates' engine."""
+    made = Environment(
+        loader=PackageLoader("console.pages"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    made.filters |= {
+        "plain": plain,
+        "lines": lambda text: "\n".join(plain(line) for line in str(text).split("\n")),
+        "duration": duration_text,
+        "span": wording.span,
+        "exact": wording.exact,
+        "rfc": wording.rfc,
+        "pretty": lambda value: json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, default=str),
+        "number": "{:,}".format,
+        "ago": _ago,
+        "left": _left,
+        "told": lambda entry: plain(sentence(entry.type, entry.data)),
+    }
+    made.globals |= {"mark": mark, "static": address, "with_query": _with_query}
+    return made
+
+
+@pass_context
+def _ago(context: Context, moment: datetime | None) -> Markup:
+    """A moment as time since now, which app.js keeps true."""
+    return _time(moment, "ago", wording.ago(moment, now=context["now"]) if moment else "")
+
+
+@pass_context
+def _left(context: Context, moment: datetime | None) -> Markup:
+    """A moment as the time that is left until it."""
+    return _time(moment, "left", wording.left(moment, now=context["now"]) if moment else "")
+
+
+def _time(moment: datetime | None, kind: str, text: str) -> Markup:
+    if moment is None:
+        return Markup("–")
+    # Markup.format escapes its arguments.
+    return Markup('<time datetime="{}" title="{}" data-tick="{}">{}</time>').format(wording.rfc(moment), wording.exact(moment), kind, text)
+
+
+@pass_context
+def _with_query(context: Context, **changes: object) -> str:
+    """Return this page's address with some of its query changed; None takes a part away. A new filter starts without a cursor."""
+    query: Mapping[str, str] = context["request"].query_params
+    kept = {name: value for name, value in query.items() if name not in {"cursor", *changes}}
+    changed = {name: str(value) for name, value in changes.items() if value not in {None, ""}}
+    asked = urlencode({**kept, **changed})
+    return f"?{asked}" if asked else str(context["request"].url.path)

@@ -1,0 +1,51 @@
+"""Style, script and icons: read once, named by their content, so that browsers may keep them for ever."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+from fastapi import APIRouter, Response
+
+from justenough.errors import NotFound
+
+TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
+FOR_EVER = "public, max-age=31536000, immutable"
+
+router = APIRouter(include_in_schema=False)
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file as it is sent."""
+
+    content: bytes
+    type: str
+    mark: str
+    """Of its content; part of its address."""
+
+
+@router.get("/static/{mark}/{name}")
+async def static(mark: str, name: str) -> Response:
+    """Return a file. An address of another version's gets today's content, not kept."""
+    found = _files().get(name)
+    if found is None:
+        raise NotFound(f"there is no /static/{mark}/{name}")
+    return Response(found.content, media_type=found.type, headers={"Cache-Control": FOR_EVER if mark == found.mark else "no-store"})
+
+
+def address(name: str) -> str:
+    """Return where a file is."""
+    return f"/static/{_files()[name].mark}/{name}"
+
+
+@cache
+def _files() -> dict[str, File]:
+    found = (entry for entry in files("console.pages").joinpath("static").iterdir() if entry.name.rpartition(".")[2] in TYPES)
+    return {entry.name: _file(entry.name, entry.read_bytes()) for entry in found}
+
+
+def _file(name: str, content: bytes) -> File:
+    return File(content, TYPES[name.rpartition(".")[2]], hashlib.sha256(content).hexdigest()[:16])

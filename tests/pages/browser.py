@@ -1,0 +1,98 @@
+"""A browser without JavaScript, and the console that it looks at."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from html import unescape
+from typing import Any
+
+import httpx
+
+from activities.store import Store
+from console.api.context import Console
+
+SAME = {"Sec-Fetch-Site": "same-origin"}
+HIDDEN = re.compile(r'<input type="hidden" name="(?P<name>[^"]+)" value="(?P<value>[^"]*)">')
+
+
+class Clock:
+    """The time that the console's sessions go by."""
+
+    def __init__(self) -> None:
+        self._ahead = timedelta()
+
+    def __call__(self) -> datetime:
+        return datetime.now(UTC) + self._ahead
+
+    def forward(self, **span: float) -> None:
+        """Let time pass."""
+        self._ahead += timedelta(**span)
+
+
+@dataclass
+class Browser:
+    """Keeps cookies and sends forms as a browser does: with what the page's hidden fields hold."""
+
+    http: httpx.AsyncClient
+    seen: str = field(default="", repr=False)
+    """Every page that was shown."""
+
+    async def open(self, path: str, headers: dict[str, str] | None = None, **options: Any) -> httpx.Response:
+        """Open a page; redirects are not followed."""
+        answer = await self.http.get(path, headers=SAME if headers is None else headers, **options)
+        self.seen += answer.text
+        return answer
+
+    async def send(self, path: str, fields: dict[str, str], headers: dict[str, str] | None = None) -> httpx.Response:
+        """Post fields."""
+        answer = await self.http.post(path, data=fields, headers=SAME if headers is None else headers)
+        self.seen += answer.text
+        return answer
+
+    async def submit(self, page: str, path: str, **fields: str) -> httpx.Response:
+        """Open a page and post its form, with the hidden fields that it has."""
+        shown = await self.open(page)
+        assert shown.status_code == 200, (shown.status_code, shown.headers)
+        return await self.send(path, hidden(shown.text) | fields)
+
+    async def log_in(self, name: str, password: str, *, onward: str = "/sessions") -> httpx.Response:
+        """Log in by the form."""
+        return await self.submit(f"/login?next={onward}", "/login", name=name, password=password)
+
+    @property
+    def cookie(self) -> str:
+        """The session's cookie."""
+        return self.http.cookies.get("je") or ""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A console, its clock and its address."""
+
+    console: Console
+    clock: Clock
+    address: str
+    passwords: dict[str, str] = field(repr=False)
+
+    @property
+    def store(self) -> Store:
+        return self.console.deps.store
+
+    async def token_of(self, browser: Browser) -> str:
+        """The Vault token of a browser's session."""
+        return (await self.console.sessions.token(await self.console.sessions.visit(browser.cookie))).reveal()
+
+    async def alive(self, token: str) -> bool:
+        """Whether Vault says that a token lives."""
+        async with httpx.AsyncClient(base_url=self.console.deps.vault.address, trust_env=False) as vault:
+            answer = await vault.get("/v1/auth/token/lookup-self", headers={"X-Vault-Token": token})
+        assert answer.status_code in {200, 403}, answer.text
+        return answer.status_code == 200
+
+
+def hidden(page: str) -> dict[str, str]:
+    """The hidden fields of a page's first form."""
+    form = page.partition("<form")[2].partition("</form>")[0]
+    return {found["name"]: unescape(found["value"]) for found in HIDDEN.finditer(form)}

@@ -1,0 +1,108 @@
+"""One real Temporal, OpenBao and store, a console served by uvicorn with a clock that tests move, and browsers without JavaScript."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+
+from activities.settings import Settings
+from console.build import built
+from console.pages.sessions import Sessions
+from console.pages.throttle import Throttle
+from justenough.secret import Secret
+from tests.console.support import SHOP, serving
+from tests.pages.browser import Browser, Clock, Site
+from worker.provisioning import PersonSeed, setup
+from worker.stack.control import running_stack
+from worker.stack.fill import shop_environment
+from worker.stack.places import Places
+from worker.stack.private import read_json
+from worker.stack.state import Stack
+
+NAMES = {"ops": ("ops",), "lead": ("support-leads",), "chief": ("chiefs",), "gone": ("ops",), "mallory": ("ops",), "guessed": ()}
+
+LogIn = Callable[..., Awaitable[Browser]]
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    with (
+        tempfile.TemporaryDirectory(prefix="je-pages-") as folder,
+        running_stack(Path(folder) / "home", SHOP, only=("temporal", "vault", "postgres")) as running,
+    ):
+        yield running
+
+
+@pytest.fixture(scope="session")
+def settings(stack: Stack) -> Settings:
+    assert stack.vault
+    assert stack.temporal
+    return Settings(home=stack.home, config=SHOP, vault_addr=stack.vault, temporal_address=stack.temporal, installation="dev")
+
+
+@pytest.fixture(scope="session")
+def passwords(stack: Stack, settings: Settings) -> dict[str, str]:
+    """Everyone's password."""
+    made = {name: stack.users[name].password if name in stack.users else f"{name}-pass-word" for name in NAMES}
+    places = Places.of(stack.home)
+    setup(
+        settings,
+        vault_addr=settings.vault_addr,
+        admin_token=Secret(stack.admin_token_file.read_text().strip()),
+        people={name: PersonSeed(password=Secret(made[name]), groups=groups) for name, groups in NAMES.items()},
+        environment={**os.environ, **shop_environment(places, int(read_json(places.ports)["postgres"]))},
+    )
+    return made
+
+
+@pytest.fixture
+def admin(stack: Stack) -> Iterator[httpx.Client]:
+    """Vault, as its administrator."""
+    token = stack.admin_token_file.read_text().strip()
+    with httpx.Client(base_url=f"{stack.vault}/v1/", headers={"X-Vault-Token": token}, timeout=15, trust_env=False) as client:
+        yield client
+
+
+@pytest.fixture
+async def site(settings: Settings, passwords: dict[str, str]) -> AsyncIterator[Site]:
+    """A console of this test's own, so that its clock is, too."""
+    clock = Clock()
+    async with built(settings) as made:
+        vault = made.deps.vault
+        sessions = Sessions(store=made.deps.store, vault=vault, people=made.people, settings=settings, now=clock)  # type: ignore[arg-type] # Deps names the general kind
+        console = replace(made, sessions=sessions, throttle=Throttle())
+        async with serving(console) as http:
+            yield Site(console, clock, str(http.base_url), passwords)
+
+
+@pytest.fixture
+async def browser(site: Site) -> AsyncIterator[Callable[[], Browser]]:
+    """Makes browsers that know nothing of each other."""
+    async with AsyncExitStack() as opened:
+
+        def fresh() -> Browser:
+            client = httpx.AsyncClient(base_url=site.address, timeout=20, trust_env=False)
+            opened.push_async_callback(client.aclose)
+            return Browser(client)
+
+        yield fresh
+
+
+@pytest.fixture
+def logged_in(site: Site, browser: Callable[[], Browser]) -> LogIn:
+    """Makes browsers in which somebody is logged in."""
+
+    async def log_in(name: str = "lead") -> Browser:
+        made = browser()
+        answer = await made.log_in(name, site.passwords[name])
+        assert answer.status_code == 303, answer.text
+        return made
+
+    return log_in
