@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -93,6 +93,12 @@ def jobs(connection: Connection, which: JobFilter, *, limit: int, cursor: str | 
     if len(pages) < 2:
         return pages[0] if pages else Page(items=())
     return merged(pages, by=lambda job: (job.id,), limit=limit)
+
+
+def requesters(connection: Connection, jobs: Collection[str]) -> dict[str, str]:
+    """Return the entity ids of who launched these jobs."""
+    found = connection.execute(select(JOBS.c.id, JOBS.c.requester_id).where(JOBS.c.id.in_(jobs)))
+    return {row.id: row.requester_id for row in found}
 
 
 def request(connection: Connection, request_id: str) -> RequestView | None:

@@ -69,14 +69,14 @@ async def test_the_stream_of_everything_begins_now(served: Served) -> None:
 
 
 async def test_a_stream_ends_when_its_token_does(served: Served, monkeypatch: Any) -> None:
-    monkeypatch.setattr("console.api.events.CHECK_EVERY", 0.1)
-    monkeypatch.setattr("console.api.events.time", _Clock(later=16 * 60))
+    monkeypatch.setattr("console.api.passes.CHECK_EVERY", 0.1)
+    monkeypatch.setattr(served.console.passes, "_now", lambda: time.time() + 16 * 60)
     async with aclosing(followed(served, "/events", "auditor")) as stream, asyncio.timeout(10):
         assert [entry async for entry in stream] == []
 
 
 async def test_a_stream_ends_when_its_person_loses_their_group(served: Served, admin: httpx.Client, monkeypatch: Any) -> None:
-    monkeypatch.setattr("console.api.events.CHECK_EVERY", 0.1)
+    monkeypatch.setattr("console.api.passes.CHECK_EVERY", 0.1)
     monkeypatch.setattr("console.people.FRESH", 0.1)
     group, person = "identity/group/name/auditors", served.people["auditor"].id
     members = (await asyncio.to_thread(admin.get, group)).json()["data"]["member_entity_ids"]
@@ -111,16 +111,3 @@ async def test_nobody_looks_for_news_when_nobody_listens(served: Served) -> None
     assert looking is not None
     async with asyncio.timeout(10):
         await looking
-
-
-class _Clock:
-    """The time module as the stream sees it, some seconds ahead."""
-
-    def __init__(self, *, later: float) -> None:
-        self._later = later
-
-    def time(self) -> float:
-        return time.time() + self._later
-
-    def monotonic(self) -> float:
-        return time.monotonic()
