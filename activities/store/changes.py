@@ -9,7 +9,9 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
+from abc import ABC, abstractmethod
 from typing import Any, Protocol
+from urllib.parse import quote
 
 import psycopg
 from sqlalchemy import Engine
@@ -29,6 +31,10 @@ CONNECT = 3
 class Changes(Protocol):
     """One waiter's sight of a store."""
 
+    @property
+    def over(self) -> bool:
+        """Whether it was closed."""
+
     def wait(self, seconds: float) -> None:
         """Return once something may have been recorded since the last call began to wait, at the latest after `seconds`."""
 
@@ -44,18 +50,55 @@ def watch(engine: Engine) -> Changes:
     return _Notices(engine) if engine.dialect.name == "postgresql" else _Commits(str(engine.url.database))
 
 
-class _Notices:
+class _Sight(ABC):
+    """What both have in common: one waits at a time, and what was opened is closed by whoever is the last to need it."""
+
+    def __init__(self) -> None:
+        self._ended = threading.Event()
+        self._turn = threading.Lock()
+
+    @property
+    def over(self) -> bool:
+        return self._ended.is_set()
+
+    def wait(self, seconds: float) -> None:
+        with self._turn:
+            if not self.over:
+                self._wait(seconds)
+        if self.over:
+            self.close()
+
+    def close(self) -> None:
+        self._ended.set()
+        # Not while another thread waits on it; that one closes it when it is done.
+        if self._turn.acquire(blocking=False):
+            try:
+                self._drop()
+            finally:
+                self._turn.release()
+
+    @abstractmethod
+    def _wait(self, seconds: float) -> None: ...
+
+    @abstractmethod
+    def _drop(self) -> None: ...
+
+
+class _Notices(_Sight):
     """PostgreSQL's notices, on a connection that does nothing else; polling while there is none."""
 
     def __init__(self, engine: Engine) -> None:
+        super().__init__()
         self._engine = engine
         self._connection: psycopg.Connection[Any] | None = None
         self._tried = float("-inf")
-        self._over = threading.Event()
         self._more = False
 
-    def wait(self, seconds: float) -> None:
-        if self._over.is_set() or self._more:
+    def again(self) -> None:
+        self._more = True
+
+    def _wait(self, seconds: float) -> None:
+        if self._more:
             self._more = False
             return
         try:
@@ -69,25 +112,14 @@ class _Notices:
                 return
         except psycopg.Error:
             self._drop()
-        self._over.wait(min(POLL, seconds))
-
-    def again(self) -> None:
-        self._more = True
-
-    def close(self) -> None:
-        self._over.set()
-        # Its waits are short; closing a connection that another thread waits on is not safe.
-
-    def __del__(self) -> None:
-        self._drop()
+        self._ended.wait(min(POLL, seconds))
 
     def _listen(self) -> None:
         self._tried = time.monotonic()
         args, options = self._engine.dialect.create_connect_args(self._engine.url)
         known = {**options, "connect_timeout": CONNECT, "application_name": "justenough-listener", "keepalives_idle": 10}
-        connection = psycopg.connect(*args, autocommit=True, **known)
-        connection.execute(f"LISTEN {CHANNEL}".encode())
-        self._connection = connection
+        self._connection = psycopg.connect(*args, autocommit=True, **known)
+        self._connection.execute(f"LISTEN {CHANNEL}".encode())
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
@@ -95,44 +127,38 @@ class _Notices:
             connection.close()
 
 
-class _Commits:
+class _Commits(_Sight):
     """SQLite's count of other connections' commits."""
 
     def __init__(self, path: str) -> None:
+        super().__init__()
         self._path = path
         self._connection: sqlite3.Connection | None = None
         self._seen: int | None = None
-        self._over = threading.Event()
-
-    def wait(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while not self._over.is_set():
-            try:
-                version = self._version()
-            except sqlite3.Error:
-                self._drop()
-                version = None
-            if version is None or version != self._seen:
-                self._seen = version
-                # Without the count, each look may be worth it.
-                self._over.wait(POLL if version is None else 0)
-                return
-            if (left := end - time.monotonic()) <= 0:
-                return
-            self._over.wait(min(GLANCE, left))
 
     def again(self) -> None:
         self._seen = None
 
-    def close(self) -> None:
-        self._over.set()
-
-    def __del__(self) -> None:
-        self._drop()
+    def _wait(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not self.over:
+            try:
+                version = self._version()
+            except sqlite3.Error:
+                self._drop()
+                # Without the count, each look may be worth it.
+                self._ended.wait(min(POLL, seconds))
+                return
+            if version != self._seen:
+                self._seen = version
+                return
+            if (left := end - time.monotonic()) <= 0:
+                return
+            self._ended.wait(min(GLANCE, left))
 
     def _version(self) -> int:
         if self._connection is None:
-            self._connection = sqlite3.connect(f"file:{self._path}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
+            self._connection = sqlite3.connect(f"file:{quote(self._path)}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
         (version,) = self._connection.execute("PRAGMA data_version").fetchone()
         return int(version)
 

@@ -6,6 +6,7 @@ transport buffers. Whoever takes nothing for STALLED seconds is let go of, and c
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
 
@@ -41,29 +42,38 @@ class EventStream(Response):
         # Its end is told by the transport, not by its length.
         del self.headers["content-length"]
         self._blocks, self._admitted = blocks, admitted
+        self._sending: float | None = None
+        """Since when a block waits for its reader."""
+        self._stalled = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send what comes until there is no more, the reader is gone, or the admission ends."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        stalled = False
         async with anyio.create_task_group() as group, self._admitted(group.cancel_scope.cancel):
             group.start_soon(_until_gone, receive, group.cancel_scope)
-            stalled = not await self._sent(send)
+            group.start_soon(self._until_stalled, group.cancel_scope)
+            await self._sent(send)
             group.cancel_scope.cancel()
-        if stalled:
+        if self._stalled:
+            # Nothing more can be sent, not even the end.
             log.info("a stream is let go of: nobody takes what it sends", path=scope["path"])
             return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _sent(self, send: Send) -> bool:
+    async def _sent(self, send: Send) -> None:
         async with aclosing(self._blocks) as blocks:
             async for block in blocks:
                 for begin in range(0, len(block), LARGEST):
-                    with anyio.move_on_after(STALLED) as limit:
-                        await send({"type": "http.response.body", "body": block[begin : begin + LARGEST], "more_body": True})
-                    if limit.cancelled_caught:
-                        return False
-        return True
+                    self._sending = time.monotonic()
+                    await send({"type": "http.response.body", "body": block[begin : begin + LARGEST], "more_body": True})
+                    self._sending = None
+
+    async def _until_stalled(self, scope: CancelScope) -> None:
+        # Now and then rather than by a timer for each block: blocks are many.
+        while self._sending is None or time.monotonic() - self._sending < STALLED:  # noqa: ASYNC110 - silence tells nobody
+            await anyio.sleep(STALLED / 4)
+        self._stalled = True
+        scope.cancel()
 
 
 async def _until_gone(receive: Receive, scope: CancelScope) -> None:
