@@ -46,7 +46,9 @@ _OVERDUE = (
 
 def standing_now(connection: Connection, now: datetime) -> StandingNow:
     """Count what is open, and what ended within a day."""
-    ended = select(JOBS.c.state, func.count()).where(JOBS.c.ended_at >= now - DAY).group_by(JOBS.c.state)
+    # Behind an offset, so that no planner walks all jobs in the order of their states.
+    lately = select(JOBS.c.state).where(JOBS.c.ended_at >= now - DAY).offset(0).subquery()
+    ended = select(lately.c.state, func.count()).group_by(lately.c.state)
     waiting = connection.execute(_WAITING).all()
     return StandingNow(
         live=tuple(_live(row) for row in connection.execute(_LIVE)),

@@ -19,6 +19,8 @@ from justenough.views import ApprovalView, ClaimView, CredentialView, JobSummary
 
 SUMMARY = tuple(JOBS.c[name] for name in JobSummary.model_fields if name != "revocation")
 REVOCATION = tuple(JOBS.c[f"revocation_{name}"] for name in RevocationView.model_fields)
+TRIGGER = "trigger:"
+"""How the name of a trigger begins, which stands for a login name."""
 UNPROVED = (RevocationState.PENDING.value, RevocationState.OVERDUE.value)
 
 _WHOSE = (JOBS.c.name.label("job_name"), JOBS.c.task, JOBS.c.requester, JOBS.c.parent)
@@ -172,6 +174,10 @@ def _called(connection: Connection, requester: str) -> Iterator[str]:
 def _matching(wanted: Select[Any], table: Table, which: JobFilter | RequestFilter | CredentialFilter) -> Select[Any]:
     # str(): a state is an enum, which drivers may take for one of theirs. NUL is in no row, and PostgreSQL refuses to look for it.
     asked = {name: str(value).replace("\0", "\ufffd") for name, value in which._asdict().items() if value is not None}
+    if "requester_id" in asked and not asked.get("requester", TRIGGER).startswith(TRIGGER):
+        # A person is called one thing, mostly: the indexes by entity find theirs, and none by login name shall be tried. An entity of
+        # triggers has many names.
+        wanted = wanted.where(table.c.requester.concat("") == asked.pop("requester"))
     return wanted.where(*(table.c[name] == value for name, value in asked.items()))
 
 
