@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, RowMapping, Select, Table, func, select, tuple_, union_all
+from sqlalchemy import Connection, RowMapping, Select, Table, case, func, select, tuple_, union_all
 
 from activities.store import oversight
 from activities.store.figures import OPEN_STATES
@@ -175,9 +175,9 @@ def _matching(wanted: Select[Any], table: Table, which: JobFilter | RequestFilte
     # str(): a state is an enum, which drivers may take for one of theirs. NUL is in no row, and PostgreSQL refuses to look for it.
     asked = {name: str(value).replace("\0", "\ufffd") for name, value in which._asdict().items() if value is not None}
     if "requester_id" in asked and not asked.get("requester", TRIGGER).startswith(TRIGGER):
-        # A person is called one thing, mostly: the indexes by entity find theirs, and none by login name shall be tried. An entity of
-        # triggers has many names.
-        wanted = wanted.where(table.c.requester.concat("") == asked.pop("requester"))
+        # A person is called one thing, mostly: the indexes by entity find theirs. Written so that none by login name is tried, and that
+        # planners take nearly every row for one that fits. An entity of triggers has many names.
+        wanted = wanted.where(case((table.c.requester == asked.pop("requester"), 1)).is_not(None))
     return wanted.where(*(table.c[name] == value for name, value in asked.items()))
 
 
