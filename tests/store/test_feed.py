@@ -34,19 +34,22 @@ def record(store: Store, job: str, begin: int, count: int, *, at_once: int = 1) 
         store.record([refused("x", job=job, about=str(one)) for one in range(number, min(number + at_once, begin + count))])
 
 
-async def heard(
-    feed: Feed, position: int | None, until: int, *, job: str | None = None, begun: asyncio.Event | None = None
-) -> list[EntryView]:
-    """Everything that a listener hears up to a position."""
+async def heard(feed: Feed, position: int | None, until: int, *, job: str | None = None) -> list[EntryView]:
+    """Everything that a listener hears up to a position; nothing but news wakes it."""
     found: list[EntryView] = []
-    async with asyncio.timeout(PATIENCE), aclosing(feed.after(position, job=job, wait=0.05)) as batches:
+    async with asyncio.timeout(PATIENCE), aclosing(feed.after(position, job=job, wait=2 * PATIENCE)) as batches:
         async for entries in batches:
-            if begun:
-                begun.set()
             found += entries
             if found and found[-1].position >= until:
                 return found
     raise AssertionError
+
+
+async def waiting(feed: Feed, count: int) -> None:
+    """Return once so many listeners wait for news; they tell nobody."""
+    async with asyncio.timeout(PATIENCE):
+        while sum(map(len, feed._waiting.values())) < count:  # noqa: ASYNC110 - as its docstring says
+            await asyncio.sleep(0.01)
 
 
 def whole(store: Store, *, job: str | None = None, after: int = 0) -> list[EntryView]:
@@ -62,14 +65,12 @@ def whole(store: Store, *, job: str | None = None, after: int = 0) -> list[Entry
 async def test_hundreds_of_listeners_hear_each_event_once_and_in_order(store: Store, feed: Feed) -> None:
     jobs = [job_id(number) for number in range(3)]
     store.record([submitted(job) for job in jobs])
-    signs = [asyncio.Event() for _ in range(300)]
     # Of each job two entries more than of the one before, and the last one of all is the last job's.
     last = 3 + 3 * 40
     ends: dict[str | None, int] = {None: last, **{job: last - 2 + number for number, job in enumerate(jobs)}}
-    kinds = [(None, *jobs)[number % 4] for number in range(len(signs))]
-    listening = [asyncio.create_task(heard(feed, None, ends[job], job=job, begun=sign)) for job, sign in zip(kinds, signs, strict=True)]
-    async with asyncio.timeout(PATIENCE):
-        await asyncio.gather(*(sign.wait() for sign in signs))
+    kinds = [(None, *jobs)[number % 4] for number in range(300)]
+    listening = [asyncio.create_task(heard(feed, None, ends[job], job=job)) for job in kinds]
+    await waiting(feed, len(kinds))
     for number in range(40):
         for name in jobs:
             await asyncio.to_thread(record, store, name, number, 1)
@@ -142,9 +143,8 @@ async def test_large_entries_are_neither_kept_nor_read_all_at_once(store: Store,
 @pytest.mark.parametrize("position", [21, 10**15])
 async def test_a_position_that_the_ledger_has_not_reached_counts_as_its_newest(store: Store, feed: Feed, position: int) -> None:
     record(store, job_id(0), 0, 20)
-    begun = asyncio.Event()
-    listening = asyncio.create_task(heard(feed, position, 21, begun=begun))
-    await begun.wait()
+    listening = asyncio.create_task(heard(feed, position, 21))
+    await waiting(feed, 1)
     record(store, job_id(0), 20, 1)
     assert [entry.position for entry in await listening] == [21]
 
@@ -171,9 +171,9 @@ async def test_nobody_misses_what_is_recorded_while_they_come(store: Store, feed
 async def test_a_connection_that_is_cut_loses_no_news(url: str) -> None:
     """Over and over, the one by which PostgreSQL tells of commits among them."""
     with closing(Store(url)) as store, closing(Store(url)) as writer:
-        feed, begun = Feed(store), asyncio.Event()
-        listening = asyncio.create_task(heard(feed, None, 300, begun=begun))
-        await begun.wait()
+        feed = Feed(store)
+        listening = asyncio.create_task(heard(feed, None, 300))
+        await waiting(feed, 1)
         cut = 0
         with psycopg.connect(url, autocommit=True) as admin:
             for number in range(0, 300, 10):
