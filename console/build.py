@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import httpx
 from anyio import to_thread
@@ -16,7 +17,9 @@ from activities.store import Store
 from activities.targets import Targets
 from console.api.context import Console
 from console.api.feed import Feed
+from console.api.forms import Forms
 from console.api.lists import Owners
+from console.api.passes import Passes
 from console.deliveries import SigningSecrets
 from console.gateway import Gateway
 from console.health import Health
@@ -59,6 +62,9 @@ async def built(settings: Settings) -> AsyncIterator[Console]:
                 sessions=Sessions(store=store, vault=vault, people=people, settings=settings),
                 throttle=Throttle(),
                 cookies=Cookies(settings),
+                # Who may what is read from files now and then, so in a thread.
+                passes=Passes(people.person, partial(to_thread.run_sync, lambda: config.current().tiers)),
+                forms=Forms(settings.installation),
             )
     finally:
         vault.close()

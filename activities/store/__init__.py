@@ -1,6 +1,7 @@
 """The SQL store: read model, ledger, claims, bundles, logs. Everything outside this package talks to `Store` alone."""
 
-from activities.store.audit import Span
+from activities.store.audit import Span, Tail
+from activities.store.changes import Changes
 from activities.store.claims import Claim
 from activities.store.errors import StoreNotMigrated, StoreTooNew, StoreUnavailable
 from activities.store.figures import Figures, LedgerHead
@@ -9,6 +10,7 @@ from activities.store.store import Store
 from activities.store.visits import PageSession
 
 __all__ = [
+    "Changes",
     "Claim",
     "Figures",
     "KeptLock",
@@ -19,4 +21,5 @@ __all__ = [
     "StoreNotMigrated",
     "StoreTooNew",
     "StoreUnavailable",
+    "Tail",
 ]

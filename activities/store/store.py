@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
@@ -13,6 +13,7 @@ from activities.store import (
     audit,
     backwards,
     belongings,
+    changes,
     claims,
     engine,
     figures,
@@ -26,7 +27,8 @@ from activities.store import (
     visits,
     writer,
 )
-from activities.store.audit import Span, Stored
+from activities.store.audit import Span, Stored, Tail
+from activities.store.changes import Changes
 from activities.store.claims import Claim
 from activities.store.commits import Commits
 from activities.store.figures import Figures, LedgerHead, Overdue
@@ -101,6 +103,18 @@ class Store:
         """Return entries after a position, oldest first; `next` is the last one's position, as text, where more follow."""
         which = audit.EntryFilter(job, tuple(kind.value for kind in types), since, until)
         return self._read(lambda connection: audit.entries(connection, which, after=after, limit=limit))
+
+    def tail(self, after: int, *, job: str | None = None, limit: int = PAGE) -> Tail:
+        """Return what the ledger has after a position, oldest first, at most so many and so much."""
+        return self._read(lambda connection: audit.tail(connection, after=after, job=job, limit=limit))
+
+    def changes(self) -> Changes:
+        """Return what tells one thread when to look at the ledger again."""
+        return changes.watch(self._engine)
+
+    def requesters(self, jobs: Collection[str]) -> Mapping[str, str]:
+        """Return the entity ids of who launched these jobs; of jobs that are not known, nothing."""
+        return self._read(lambda connection: queries.requesters(connection, jobs))
 
     def ledger_back(
         self,

@@ -276,8 +276,6 @@ class CredentialRow(Base, table=True):
         Index(None, "action", "issued_at", "id"),
         Index(None, "state", "issued_at", "id"),
         Index(None, "confirmed_at", "issued_at"),
-        # What is live is little; it is counted by this.
-        Index(None, "resource", "action", "state", sqlite_where=text("live = 1"), postgresql_where=text("live")),
     )
 
     id: str = Field(sa_type=Name, primary_key=True)

@@ -13,7 +13,9 @@ from fastapi.security import HTTPBearer
 
 from activities.deps import Deps
 from console.api.feed import Feed
+from console.api.forms import Forms
 from console.api.lists import Owners
+from console.api.passes import Passes
 from console.api.rights import Caller, Role
 from console.deliveries import SigningSecrets
 from console.gateway import Gateway
@@ -47,6 +49,8 @@ class Console:
     sessions: Sessions
     throttle: Throttle
     cookies: Cookies
+    passes: Passes
+    forms: Forms
 
 
 class AuthenticatedRoute(APIRoute):
