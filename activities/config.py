@@ -23,6 +23,7 @@ from justenough.cedar import SCHEMA
 from justenough.errors import InvalidInput, Problem
 from justenough.locks import lock_problems
 from justenough.policy import PolicySet
+from justenough.subscriptions import Subscription, tier_problems
 from justenough.triggers import TRIGGERS, Triggers, read_triggers
 
 CATALOG, TIERS, POLICIES = "catalog.yaml", "approvals.yaml", "policies"
@@ -47,6 +48,8 @@ class ConfigSet:
     """`sha256:…` over every file's name and content."""
     triggers: Mapping[str, Armed] = field(default_factory=dict)
     """By name, with the jobs that they launch."""
+    subscriptions: Mapping[str, Subscription] = field(default_factory=dict)
+    """Who is told of events, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +62,12 @@ class _Read:
     digest: str
     problems: tuple[Problem, ...]
     triggers: Mapping[str, Armed]
+    subscriptions: Mapping[str, Subscription]
 
     def whole(self) -> ConfigSet | None:
         if self.problems or self.catalog is None or self.tiers is None or self.policies is None:
             return None
-        return ConfigSet(self.catalog, self.tiers, self.policies, self.digest, self.triggers)
+        return ConfigSet(self.catalog, self.tiers, self.policies, self.digest, self.triggers, self.subscriptions)
 
     def denying(self) -> ConfigSet:
         """Return what is good of it, with policies that deny everything."""
@@ -168,10 +172,14 @@ def _read(folder: Path, env: Mapping[str, str] | None) -> _Read:
     if catalog and tiers:
         problems.extend(Problem(f"{CATALOG}:{problem.path}", problem.message) for problem in lock_problems(catalog, tiers))
     policies = _policies(texts, catalog, problems)
-    triggers = _triggers(folder, part(TRIGGERS, read_triggers), catalog, problems)
+    told = part(TRIGGERS, read_triggers)
+    triggers = _triggers(folder, told, catalog, problems)
+    subscriptions = told.subscriptions if told else {}
+    if told and tiers:
+        problems.extend(Problem(f"{TRIGGERS}:{problem.path}", problem.message) for problem in tier_problems(told.notify, tiers.tiers))
     # What a trigger launches is read with it, and is part of the set.
     jobs = {f"{TRIGGERS}/{name}": f"{one.spec_digest} {one.bundle_digest}".encode() for name, one in triggers.items()}
-    return _Read(catalog, tiers, policies, _digest({**texts, **jobs}), tuple(problems), triggers)
+    return _Read(catalog, tiers, policies, _digest({**texts, **jobs}), tuple(problems), triggers, subscriptions)
 
 
 def _triggers(folder: Path, read: Triggers | None, catalog: Catalog | None, problems: list[Problem]) -> Mapping[str, Armed]:

@@ -21,6 +21,7 @@ from console.deliveries import SigningSecrets
 from console.gateway import Gateway
 from console.health import Health
 from console.identity import IdentityKeys
+from console.outbox import Office
 from console.people import People, PeopleVault
 
 THREADS = 64
@@ -39,17 +40,19 @@ async def built(settings: Settings) -> AsyncIterator[Console]:
     targets = Targets(vault, lambda: config.current().catalog, installation=settings.installation)
     deps = Deps(settings=settings, store=store, vault=vault, config=config, targets=targets)
     gateway = await Gateway.connect(settings)
+    secrets = SigningSecrets(vault)
     try:
         async with _vault_client(settings) as client:
             yield Console(
                 deps=deps,
                 people=People(vault, settings, client),
-                signing_secrets=SigningSecrets(vault),
+                signing_secrets=secrets,
                 identity_keys=IdentityKeys(vault),
                 gateway=gateway,
                 health=Health(store=store, gateway=gateway, vault_addr=vault.address, client=client),
                 feed=Feed(store),
                 owners=Owners(store),
+                office=Office(deps, secrets),
             )
     finally:
         vault.close()

@@ -26,21 +26,23 @@ from console.api import (
     reviews,
     sizing,
     triggers,
+    webhooks,
     wellknown,
 )
 from console.api.context import BEARER, Console
 from console.api.middleware import BoundedBody, Edge
+from console.outbox import delivering
 from console.reconciler import reconciling
 
 PREFIX = "/api/v1"
 
 
 def create_app(console: Console) -> FastAPI:
-    """Return the API over a console's parts; while it serves, it also starts what was accepted but never started."""
+    """Return the API over a console's parts; while it serves, it also starts what was accepted but never started, and delivers events."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with reconciling(console.deps, console.gateway):
+        async with reconciling(console.deps, console.gateway), delivering(console.office):
             yield
         await console.feed.close()
 
@@ -48,7 +50,7 @@ def create_app(console: Console) -> FastAPI:
     app = FastAPI(title="JustEnough", version=version("justenough"), lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.console = console
     api = APIRouter(prefix=PREFIX, dependencies=[Depends(BEARER)], responses=problems.RESPONSES)
-    for part in (general, bundles, jobs, requests, claims, reviews, delegations, credentials, ledger, reports, events, sizing):
+    for part in (general, bundles, jobs, requests, claims, reviews, delegations, credentials, ledger, reports, events, sizing, webhooks):
         api.include_router(part.router)
     app.include_router(api)
     # Without a token: a delivery's signature says who sends it.

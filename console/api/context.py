@@ -19,6 +19,7 @@ from console.deliveries import SigningSecrets
 from console.gateway import Gateway
 from console.health import Health
 from console.identity import IdentityKeys
+from console.outbox import Office
 from console.people import People
 
 # Only for OpenAPI: the header itself is read before the body is, by AuthenticatedRoute.
@@ -38,6 +39,7 @@ class Console:
     health: Health
     feed: Feed
     owners: Owners
+    office: Office
 
 
 class AuthenticatedRoute(APIRoute):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import Annotated, Any
+from typing import Annotated
 
 from anyio import to_thread
 from fastapi import APIRouter, Depends, Header, Query
@@ -15,7 +15,7 @@ from console.api.context import AuthenticatedRoute, Console, Member, TheConsole
 from console.api.jobs import position
 from console.api.lists import job_for
 from console.api.rights import Caller
-from justenough.statements import rfc3339
+from justenough.cloudevents import cloud_event
 from justenough.views import EntryView
 
 CHECK_EVERY = 5.0
@@ -58,20 +58,6 @@ async def job_events(job: ReadableJob, console: TheConsole, caller: Member, sinc
     async with aclosing(_followed(console, caller, since or 0, job=job)) as followed:
         async for entry in followed:
             yield entry
-
-
-def cloud_event(entry: EntryView, installation: str) -> dict[str, Any]:
-    """Return a ledger entry as CloudEvents 1.0 JSON."""
-    return {
-        "specversion": "1.0",
-        "id": entry.id,
-        "source": f"/justenough/{installation}",
-        "type": f"dev.justenough.{entry.type}.v1",
-        "subject": entry.job,
-        "time": rfc3339(entry.at),
-        "datacontenttype": "application/json",
-        "data": entry.data,
-    }
 
 
 async def _followed(console: Console, caller: Caller, since: int | None, *, job: str | None) -> AsyncGenerator[ServerSentEvent, None]:

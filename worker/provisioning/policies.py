@@ -53,7 +53,7 @@ def person_policy() -> str:
 def console_policy(secrets: Iterable[str] = ()) -> str:
     """What the console may do: read people, by their login too, groups, their public keys, and those that verify jobs. It issues nothing.
 
-    It reads the signing secrets of triggers, which are at exactly these paths, and signs with the one key that is its own: the orders of triggers.
+    It reads the secrets that triggers.yaml names (signing secrets, notifications' URLs), at exactly these paths, and signs with the one key that is its own: the orders of triggers.
     """
     own = ("identity/lookup/entity", "update"), (f"transit/keys/{IDENTITY_KEY}", "read")
     signed = _rule("transit/sign/je-sign-{{identity.entity.id}}", "update", allowed={"input": []}, required=("input",))
