@@ -109,9 +109,16 @@ class Lane:
         return False
 
     async def _told(self, batch: Batch) -> list[tuple[EntryView, Outcome]]:
+        """Tell of each job's entries one after the other, and of several jobs at once."""
+        jobs: dict[str, list[EntryView]] = {}
+        for entry in batch.entries:
+            jobs.setdefault(entry.job, []).append(entry)
         async with asyncio.TaskGroup() as sends:
-            tasks = [(entry, sends.create_task(self._send(entry))) for entry in batch.entries]
-        return [(entry, task.result()) for entry, task in tasks]
+            tasks = [sends.create_task(self._in_order(entries)) for entries in jobs.values()]
+        return [told for task in tasks for told in task.result()]
+
+    async def _in_order(self, entries: list[EntryView]) -> list[tuple[EntryView, Outcome]]:
+        return [(entry, await self._send(entry)) for entry in entries]
 
     async def _send(self, entry: EntryView) -> Outcome:
         async with self._at_once:

@@ -52,7 +52,9 @@ def test_a_receiver_that_is_away_is_tried_for_about_a_day_and_one_that_refuses_f
 
 
 @given(st.sampled_from([Fault.AWAY, Fault.REFUSED]), st.integers(1, 20), st.floats(0, 1), st.integers(0, MOST_PATIENCE))
-def test_chance_spreads_attempts_within_bounds_and_a_wish_for_quiet_is_honoured(fault: Fault, attempts: int, chance: float, rest: int) -> None:
+def test_chance_spreads_attempts_within_bounds_and_a_wish_for_quiet_is_honoured(
+    fault: Fault, attempts: int, chance: float, rest: int
+) -> None:
     delays = DELAYS if fault is Fault.AWAY else REFUSED_DELAYS
     found = next_attempt(Outcome(fault, rest=rest), attempts=attempts, now=NOW, chance=chance)
     if attempts > len(delays):
