@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated
+from typing import Annotated, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, StringConstraints
@@ -23,6 +23,7 @@ SecretPath = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]+/data(?:/[A-
 ALL = "*"
 MOST = 50
 """Subscriptions in one configuration."""
+T = TypeVar("T")
 SUBJECTS = frozenset(kind.partition(".")[0] for kind in EventType)
 
 
@@ -40,6 +41,13 @@ def _asking(kind: str) -> str:
     return kind
 
 
+def _some(found: tuple[T, ...]) -> tuple[T, ...]:
+    if not found:
+        message = "needs at least one"
+        raise ValueError(message)
+    return found
+
+
 Pattern = Annotated[str, AfterValidator(_known)]
 Asking = Annotated[str, AfterValidator(_asking)]
 Url = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
@@ -52,7 +60,7 @@ class Webhook(Model):
     name: Name | None = None
     url: Url
     """Holds no secret: this file is no place for one."""
-    events: Annotated[tuple[Pattern, ...], Field(min_length=1)]
+    events: Annotated[tuple[Pattern, ...], AfterValidator(_some)]
     signing_secret: SecretPath
     allow_private: bool = False
     """Whether it may be in one's own network, and plain HTTP."""
@@ -78,10 +86,10 @@ class Notify(Model):
     """People who are told, by a service that Apprise knows, of what waits for them."""
 
     name: Name | None = None
-    on: Annotated[tuple[Asking, ...], Field(min_length=1)]
-    to: Annotated[tuple[SecretPath, ...], Field(min_length=1)]
+    on: Annotated[tuple[Asking, ...], AfterValidator(_some)]
+    to: Annotated[tuple[SecretPath, ...], AfterValidator(_some)]
     """Secrets in Vault, each field of which is one Apprise URL."""
-    tiers: Annotated[tuple[Tier, ...], Field(min_length=1)] = (1, 2, 3)
+    tiers: Annotated[tuple[Tier, ...], AfterValidator(_some)] = (1, 2, 3)
     """Who asks for an answer of another tier is not told to these."""
     allow_private: bool = False
 

@@ -114,9 +114,8 @@ def _sent(service: apprise.NotifyBase, notice: Notice) -> Outcome:
 def _silence() -> None:
     """Have no log of Apprise's, or of what it sends with: they name hosts, paths and sometimes tokens."""
     for name in ("apprise", "requests", "urllib3"):
-        logger = logging.getLogger(name)
-        logger.propagate = False
-        logger.handlers = [logging.NullHandler()]
+        # By level, not by handler: whoever listens, there is nothing to hear.
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
 @cache

@@ -25,7 +25,7 @@ READY_AGAIN = 10.0
 """Seconds until it is looked again whether we can send."""
 SKIPPED = 1_000
 """Entries that are nothing for it, after which that is taken down."""
-TAKEN_DOWN_EVERY = 10.0
+TAKEN_DOWN_EVERY = 5.0
 """Seconds after which fewer are."""
 
 log = structlog.get_logger()
@@ -61,7 +61,7 @@ class Lane:
         if self._rests_until is not None and now < self._rests_until:
             return False
         due = news.due.get(self.name)
-        return (due is not None and due <= now) or (news.head > self._position and not self._full)
+        return (due is not None and due <= now) or (news.head > self._position and not self._full) or self._to_take_down()
 
     async def step(self) -> bool:
         """Tell what is due, or else what is new; return whether there may be more at once. Raises LeaseLost, RetryLater."""
@@ -103,10 +103,13 @@ class Lane:
         if batch.position is None:
             return False
         self._position = batch.position
-        idle = self._position - self._kept
-        if idle >= SKIPPED or (idle and self._deps.ticks() - self._kept_at >= TAKEN_DOWN_EVERY):
+        if self._to_take_down():
             await self._settle(Settlement(subscription=self.name, at=self._deps.now(), position=self._position))
         return False
+
+    def _to_take_down(self) -> bool:
+        skipped = self._position - self._kept
+        return skipped >= SKIPPED or (skipped > 0 and self._deps.ticks() - self._kept_at >= TAKEN_DOWN_EVERY)
 
     async def _told(self, batch: Batch) -> list[tuple[EntryView, Outcome]]:
         """Tell of each job's entries one after the other, and of several jobs at once."""

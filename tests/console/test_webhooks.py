@@ -17,7 +17,7 @@ from justenough.cloudevents import cloud_event, read_event
 from justenough.delivering import DELAYS, GONE_REST, REFUSED_DELAYS
 from justenough.events import Event
 from tests.console.certificates import authority
-from tests.console.receiver import CUT, ENDLESS_BODY, ENDLESS_HEADERS, HANG, Receiver
+from tests.console.receiver import CUT, ENDLESS_BODY, ENDLESS_HEADERS, HANG, Answer, Receiver
 from tests.console.telling import CURRENT, PREVIOUS, SECRET, Town
 from tests.store.facts import ended, job_id, started, submitted
 
@@ -99,8 +99,19 @@ async def test_only_what_was_asked_for_is_sent(town: Town, receiver: Receiver) -
         assert [event["type"] for event in other.events] == ["dev.justenough.job.started.v1"]
 
 
+async def test_how_far_it_is_is_taken_down_also_where_nothing_was_for_it(town: Town, receiver: Receiver) -> None:
+    console = await delivering(town, hook(receiver, events=["job.ended"]))
+    town.happened(*jobs(3))
+    await town.told(console)
+    assert town.standing("siem").behind == 3, "not each time: that would be a write for each entry"
+    town.clock.on(lane.TAKEN_DOWN_EVERY)
+    await town.told(console)
+    assert (town.standing("siem").behind, receiver.got) == (0, [])
+
+
 async def test_a_delivery_that_fails_is_tried_again_later_with_the_same_id_and_body(town: Town, receiver: Receiver) -> None:
-    receiver.answer = [500, CUT, 429, 204].__getitem__
+    answers: list[Answer] = [500, CUT, 429, 204]
+    receiver.answer = lambda number: answers[number]
     console = await delivering(town, hook(receiver))
     town.happened(*jobs(1))
     await town.told(console)
