@@ -61,6 +61,8 @@ class Outcome:
     """Who has learned of it, also where others have not."""
     untold: tuple[Told, ...] = ()
     """Who has learned how it ended."""
+    nothing: bool = False
+    """Whether there was nobody to tell."""
 
 
 def fault_of(status: int) -> Fault | None:

@@ -77,6 +77,8 @@ class Settlement(Message):
     position: int | None = None
     delivered: tuple[int, ...] = ()
     """Positions."""
+    dropped: tuple[int, ...] = ()
+    """Positions of which there is nothing to tell any more."""
     failed: tuple[Failed, ...] = ()
     told: tuple[Told, ...] = ()
     untold: tuple[Told, ...] = ()
@@ -258,7 +260,7 @@ def _fresh(connection: Connection, kinds: Sequence[str], after: int, limit: int)
 
 def _settle(connection: Connection, settled: Settlement) -> bool:
     name = settled.subscription
-    ids = [delivery_id(name, position) for position in settled.delivered]
+    ids = [delivery_id(name, position) for position in (*settled.delivered, *settled.dropped)]
     connection.execute(delete(DELIVERIES).where(DELIVERIES.c.id.in_(ids)))
     if settled.failed:
         upsert(connection, DELIVERIES, [_row(name, settled.at, failure) for failure in settled.failed])

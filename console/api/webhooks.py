@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 
+import structlog
 from anyio import to_thread
 from fastapi import APIRouter, Path, Query
 
 from activities.store.outbox import DeliveryState, Standing, lag_of
 from console.api.context import Approver, AuthenticatedRoute, Console, Reader, TheConsole
 from console.api.lists import Cursor, Limit
+from console.api.rights import Caller
 from justenough.errors import Conflict, NotFound
 from justenough.model import Message
 from justenough.subscriptions import Subscription, Webhook
@@ -19,6 +21,8 @@ from justenough.views import DeliveryView, Page
 
 Name = Annotated[str, Path(max_length=63)]
 Id = Annotated[str, Path(max_length=64)]
+
+log = structlog.get_logger()
 
 router = APIRouter(route_class=AuthenticatedRoute, tags=["webhooks"])
 
@@ -86,9 +90,8 @@ async def list_deliveries(
 @router.post("/webhooks/{name}/deliveries/{delivery}/resend", status_code=202)
 async def resend(name: Name, delivery: Id, console: TheConsole, caller: Approver) -> Resent:
     """Have one dead letter sent again, as if it were new."""
-    del caller
     await _configured(console, name)
-    count = await _resent(console, name, [delivery])
+    count = await _resent(console, name, [delivery], by=caller)
     if not count:
         raise NotFound(f"{name} has no dead letter {delivery}")
     return Resent(subscription=name, resent=count)
@@ -97,9 +100,8 @@ async def resend(name: Name, delivery: Id, console: TheConsole, caller: Approver
 @router.post("/webhooks/{name}/resend", status_code=202)
 async def resend_all(name: Name, console: TheConsole, caller: Approver) -> Resent:
     """Have all its dead letters sent again."""
-    del caller
     await _configured(console, name)
-    return Resent(subscription=name, resent=await _resent(console, name, None))
+    return Resent(subscription=name, resent=await _resent(console, name, None, by=caller))
 
 
 @router.post("/webhooks/{name}/test")
@@ -114,8 +116,10 @@ async def test(name: Name, console: TheConsole, caller: Approver) -> Tested:
     return Tested(subscription=name, arrived=outcome.fault is None, detail=outcome.why or "it was taken")
 
 
-async def _resent(console: Console, name: str, ids: Sequence[str] | None) -> int:
-    return await to_thread.run_sync(lambda: console.deps.store.outbox.resend(name, ids, now=console.deps.now()))
+async def _resent(console: Console, name: str, ids: Sequence[str] | None, *, by: Caller) -> int:
+    count = await to_thread.run_sync(lambda: console.deps.store.outbox.resend(name, ids, now=console.deps.now()))
+    log.info("dead letters are sent again", subscription=name, count=count, by=by.person.name)
+    return count
 
 
 async def _known(console: Console, name: str) -> SubscriptionView:

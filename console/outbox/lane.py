@@ -70,13 +70,17 @@ class Lane:
             return False
         batch = await to_thread.run_sync(self._next, now)
         if not batch.entries:
-            return await self._skipped(batch)
+            await self._skipped(batch)
+            return False
         try:
             await self._sender.ready()
         except NotReady as error:
             await self._hold_back(str(error), now)
             return False
         outcomes = await self._told(batch)
+        if batch.position is not None and all(outcome.nothing for _, outcome in outcomes):
+            await self._skipped(batch)
+            return True
         await self._settle(self._settlement(batch, outcomes))
         self.rest(max(outcome.rest for _, outcome in outcomes))
         return True
@@ -99,13 +103,10 @@ class Lane:
             return Batch(entries=())
         return outbox.fresh(self.subscription.kinds, after=self._position, limit=self._sender.most)
 
-    async def _skipped(self, batch: Batch) -> bool:
-        if batch.position is None:
-            return False
-        self._position = batch.position
+    async def _skipped(self, batch: Batch) -> None:
+        self._position = self._position if batch.position is None else batch.position
         if self._to_take_down():
             await self._settle(Settlement(subscription=self.name, at=self._deps.now(), position=self._position))
-        return False
 
     def _to_take_down(self) -> bool:
         skipped = self._position - self._kept
@@ -141,7 +142,8 @@ class Lane:
             subscription=self.name,
             at=now,
             position=batch.position,
-            delivered=tuple(entry.position for entry, outcome in outcomes if outcome.fault is None),
+            delivered=tuple(entry.position for entry, outcome in outcomes if outcome.fault is None and not outcome.nothing),
+            dropped=tuple(entry.position for entry, outcome in outcomes if outcome.nothing),
             failed=failed,
             told=tuple(one for _, outcome in outcomes for one in outcome.told),
             untold=tuple(one for _, outcome in outcomes for one in outcome.untold),

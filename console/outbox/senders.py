@@ -29,6 +29,8 @@ from justenough.webhooks import message_id, signed_headers
 
 SEND_SECONDS = 25.0
 """For one service to take one message: Apprise has bounds of its own, and some of its plugins none."""
+KEPT = 30.0
+"""Seconds for which the Apprise URLs are in memory: how long a new one is unknown here."""
 SENDS = 8
 """Messages that are on their way at once."""
 TESTED = "webhook.tested"
@@ -109,28 +111,38 @@ class WebhookSender:
 class NotifySender:
     """Sends a message to each of some people's services, remembers who has it, and tells those how it ended."""
 
-    # Each sees what the one before it has settled: of two that say the same, the second says nothing.
-    most = 1
+    most = 8
 
     def __init__(self, name: str, notify: Notify, deps: Deps) -> None:
         self._name = name
         self._notify = notify
         self._deps = deps
         self._urls: Mapping[str, Secret] = {}
+        self._read_at: float | None = None
+        self._news: dict[str, tuple[Told, ...]] = {}
+        """By job, who has been told since it was last taken down: of two entries that say the same, the second says nothing."""
         self._limiter = CapacityLimiter(SENDS)
 
     async def ready(self) -> None:
-        """Read the Apprise URLs. Raises NotReady."""
+        """Begin anew with what is taken down, and read the Apprise URLs where that is not done lately. Raises NotReady."""
+        self._news.clear()
+        if self._read_at is not None and self._deps.ticks() - self._read_at < KEPT:
+            return
+        self._read_at, asked = None, self._deps.ticks()
         self._urls = {f"{path}#{field}": url for path in self._notify.to for field, url in (await self._fields(path)).items()}
         if not self._urls:
             raise NotReady(f"{', '.join(self._notify.to)}: no field holds an Apprise URL")
+        self._read_at = asked
 
     async def send(self, entry: EntryView) -> Outcome:
         """Tell of what waits, or of how what somebody was told of ended."""
-        told = await to_thread.run_sync(self._deps.store.outbox.told, self._name, entry.job)
-        if asks(entry, on=self._notify.on, tiers=self._notify.tiers):
-            return await self._ask(entry, told)
-        return await self._follow_up(entry, settled_by(entry, told))
+        told = self._news.get(entry.job)
+        if told is None:
+            told = await to_thread.run_sync(self._deps.store.outbox.told, self._name, entry.job)
+        asking = asks(entry, on=self._notify.on, tiers=self._notify.tiers)
+        outcome = await (self._ask(entry, told) if asking else self._follow_up(entry, settled_by(entry, told)))
+        self._news[entry.job] = _with(told, outcome)
+        return outcome
 
     async def test(self, now: datetime, person: str) -> Outcome:
         """Send a message that asks for nothing."""
@@ -147,13 +159,15 @@ class NotifySender:
         scene = await self._scene(entry.job, about)
         left = [target for target in self._urls if target not in known]
         if not left or not still_asks(entry, scene):
-            return Outcome()
+            return Outcome(nothing=True)
         said = notice(entry, scene)
         found = [(target, await self._sent(self._urls[target], said)) for target in left]
         reached = tuple(Told(about=about, target=target, tier=tier, job=entry.job) for target, one in found if one.fault is None)
         return replace(_worst([one for _, one in found]), told=reached)
 
     async def _follow_up(self, entry: EntryView, settled: Sequence[Told]) -> Outcome:
+        if not settled:
+            return Outcome(nothing=True)
         # Whose address is not there any more cannot be told.
         found = [(one, await self._settled(entry, one)) for one in settled]
         return replace(_worst([outcome for _, outcome in found]), untold=tuple(one for one, outcome in found if outcome.fault is None))
@@ -194,6 +208,14 @@ class NotifySender:
             top=self._deps.config.current().tiers.top,
             console=self._deps.settings.console_url,
         )
+
+
+def _with(told: Iterable[Told], outcome: Outcome) -> tuple[Told, ...]:
+    """Return who has been told after an attempt."""
+    found = {(one.about, one.target): one for one in told}
+    for one in outcome.untold:
+        found.pop((one.about, one.target), None)
+    return tuple((found | {(one.about, one.target): one for one in outcome.told}).values())
 
 
 def _worst(outcomes: Sequence[Outcome]) -> Outcome:

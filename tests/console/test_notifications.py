@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from activities.sending import services
-from console.outbox import Office, office
+from console.outbox import Office, lane, office, senders
 from justenough.events import Event, EventType, event
 from justenough.notices import Notice
 from justenough.secret import Secret
@@ -180,6 +180,18 @@ async def test_a_revocation_that_stays_overdue_is_told_once_and_its_end_too(town
     assert chat.events[1]["message"] == "Everything of it is ended, and seen to be dead. Nothing to do any more."
 
 
+async def test_what_asks_nobody_is_written_down_nowhere(town: Town, chat: Receiver) -> None:
+    await town.secret(PEOPLE, chat=apprise_url(chat))
+    console = await notifying(town, people())
+    town.happened(*(fact for number in range(1, 21) for fact in (submitted(job_id(number)), ended("failed", job_id(number)))))
+    await town.told(console)
+    assert town.standing("leads").behind == 40
+    town.clock.on(lane.TAKEN_DOWN_EVERY)
+    await town.told(console)
+    standing = town.standing("leads")
+    assert (standing.behind, standing.delivered, chat.got) == (0, 0, [])
+
+
 async def test_a_review_is_told_to_those_who_were_passed(town: Town, chat: Receiver) -> None:
     await town.secret(PEOPLE, chat=apprise_url(chat))
     console = await notifying(town, people())
@@ -196,6 +208,7 @@ async def test_one_who_is_not_there_any_more_does_not_hold_the_others_up(town: T
     town.happened(*waits())
     await town.told(console)
     await town.secret(PEOPLE, chat=apprise_url(chat))
+    town.clock.on(senders.KEPT)
     town.happened(answered("approved"))
     await town.told(console)
     assert (len(chat.got), len(mail.got)) == (2, 1)

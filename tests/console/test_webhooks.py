@@ -69,6 +69,20 @@ async def test_an_event_arrives_once_as_a_cloudevent_that_every_current_key_sign
     assert town.standing("siem").delivered == 2
 
 
+async def test_a_receiver_verifies_by_what_the_document_says(town: Town, receiver: Receiver) -> None:
+    console = await delivering(town, hook(receiver))
+    town.happened(*jobs(1))
+    await town.told(console)
+    (got,) = receiver.got
+    text = (Path(__file__).parents[2] / "docs" / "events.md").read_text()
+    told: dict[str, Any] = {}
+    exec(text.partition("```python\n")[2].partition("```")[0], told)  # noqa: S102 - our own document
+    assert [told["verify"](got.headers, got.body, secret) for secret in (CURRENT, PREVIOUS)] == [True, True]
+    assert not told["verify"](got.headers, got.body + b" ", CURRENT)
+    assert not told["verify"](got.headers, got.body, "whsec_" + "b" * 40)
+    assert not told["verify"]({**got.headers, "webhook-timestamp": "1"}, got.body, CURRENT)
+
+
 async def test_a_jobs_events_arrive_in_their_order(town: Town, receiver: Receiver) -> None:
     console = await delivering(town, hook(receiver))
     numbers = range(1, 8)
