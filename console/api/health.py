@@ -8,7 +8,7 @@ from datetime import datetime
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
-from activities.store.outbox import Standing, lag_of
+from activities.store.owed import Standing, lag_of
 from console.api.context import TheConsole
 from console.health import Check, Sweeps
 from justenough.model import Message

@@ -10,7 +10,7 @@ import structlog
 from anyio import to_thread
 from fastapi import APIRouter, Path, Query
 
-from activities.store.outbox import DeliveryState, Standing, lag_of
+from activities.store.owed import DeliveryState, Standing, lag_of
 from console.api.context import Approver, AuthenticatedRoute, Console, Reader, TheConsole
 from console.api.lists import Cursor, Limit
 from console.api.rights import Caller

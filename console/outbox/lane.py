@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
 import structlog
 from anyio import to_thread
 
 from activities.deps import Deps
-from activities.store.outbox import Batch, Failed, News, Settlement
+from activities.store.owed import Batch, Failed, News, Settlement
 from console.outbox.senders import NotReady, Sender
-from justenough.delivering import Fault, Outcome, next_attempt
+from justenough.delivering import Fault, Outcome, Told, next_attempt
 from justenough.errors import JustEnoughError, RetryLater
 from justenough.subscriptions import Subscription
 from justenough.views import EntryView
@@ -138,6 +138,7 @@ class Lane:
     def _settlement(self, batch: Batch, outcomes: list[tuple[EntryView, Outcome]]) -> Settlement:
         now = self._deps.now()
         failed = tuple(self._failed(batch, entry, outcome, now) for entry, outcome in outcomes if outcome.fault is not None)
+        told, untold = _net(outcome for _, outcome in outcomes)
         return Settlement(
             subscription=self.name,
             at=now,
@@ -145,8 +146,8 @@ class Lane:
             delivered=tuple(entry.position for entry, outcome in outcomes if outcome.fault is None and not outcome.nothing),
             dropped=tuple(entry.position for entry, outcome in outcomes if outcome.nothing),
             failed=failed,
-            told=tuple(one for _, outcome in outcomes for one in outcome.told),
-            untold=tuple(one for _, outcome in outcomes for one in outcome.untold),
+            told=told,
+            untold=untold,
         )
 
     def _failed(self, batch: Batch, entry: EntryView, outcome: Outcome, now: datetime) -> Failed:
@@ -168,3 +169,17 @@ class Lane:
         log.warning("nothing can be delivered now", subscription=self.name, why=why)
         self.rest(READY_AGAIN)
         await self._settle(Settlement(subscription=self.name, at=now, trouble=why))
+
+
+def _net(outcomes: Iterable[Outcome]) -> tuple[tuple[Told, ...], tuple[Told, ...]]:
+    """Return who is told of something once all is done, and who is no longer: within a batch somebody may be told, released and told again."""
+    told: dict[tuple[str, str], Told] = {}
+    untold: dict[tuple[str, str], Told] = {}
+    for outcome in outcomes:
+        for one in outcome.untold:
+            told.pop((one.about, one.target), None)
+            untold[one.about, one.target] = one
+        for one in outcome.told:
+            untold.pop((one.about, one.target), None)
+            told[one.about, one.target] = one
+    return tuple(told.values()), tuple(untold.values())

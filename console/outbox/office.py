@@ -13,7 +13,7 @@ import structlog
 from anyio import to_thread
 
 from activities.deps import Deps
-from activities.store.outbox import News
+from activities.store.owed import News
 from console.deliveries import SigningSecrets
 from console.outbox.lane import READY_AGAIN, Lane, LeaseLost
 from console.outbox.senders import Sender, sender_for

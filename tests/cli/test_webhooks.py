@@ -34,7 +34,13 @@ def siem(cli: Cli) -> Iterator[Answering]:
         }
         file.write_text(f"{before}\nwebhooks: [{json.dumps(hook)}]\n")
         try:
-            until(lambda: [item["state"] for item in cli.json("webhook", "list", who="auditor")["items"]] == ["ok"])
+            # An earlier one of the name may still be there, at another address.
+            until(
+                lambda: (
+                    [item["to"] for item in cli.json("webhook", "list", who="auditor")["items"] if item["state"] != "new"]
+                    == [[hook["url"]]]
+                )
+            )
             yield found
         finally:
             file.write_text(before)

@@ -16,7 +16,7 @@ from anyio import to_thread
 from activities.config import Config
 from activities.deps import Deps
 from activities.store import Store
-from activities.store.outbox import Standing
+from activities.store.owed import Standing
 from console.deliveries import SigningSecrets
 from console.outbox import Office
 from justenough.events import Event

@@ -16,7 +16,7 @@ from justenough.secret import Secret
 from tests.console.receiver import Receiver
 from tests.console.telling import OTHERS, PEOPLE, Town
 from tests.store import facts
-from tests.store.facts import JOB, NOW, answered, decided, ended, job_id, opened, part, requested, submitted
+from tests.store.facts import JOB, NOW, answered, decided, ended, job_id, later, opened, part, requested, submitted
 
 pytestmark = pytest.mark.servers
 
@@ -178,6 +178,18 @@ async def test_a_revocation_that_stays_overdue_is_told_once_and_its_end_too(town
     town.happened(facts.proved())
     await town.told(console)
     assert chat.events[1]["message"] == "Everything of it is ended, and seen to be dead. Nothing to do any more."
+
+
+async def test_who_is_told_released_and_told_again_at_once_is_released_once_more(town: Town, chat: Receiver) -> None:
+    await town.secret(PEOPLE, chat=apprise_url(chat))
+    console = await notifying(town, people())
+    town.happened(submitted(), facts.issued(), ended("failed"), facts.overdue(at=later(1)))
+    town.happened(facts.proved(at=later(2)), facts.issued(number=2, at=later(3)), facts.overdue(at=later(4), attempt=2))
+    await town.told(console)
+    town.happened(facts.proved(at=later(5), about="sweep"))
+    await town.told(console)
+    await town.told(console)
+    assert [title.split(":")[0] for title in titles(chat)] == ["Access is not revoked", "Settled"] * 2
 
 
 async def test_what_asks_nobody_is_written_down_nowhere(town: Town, chat: Receiver) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from activities.sending import posting
-from activities.store.outbox import DeliveryState
+from activities.store.owed import DeliveryState
 from console.outbox import Office, lane, office
 from justenough.cloudevents import cloud_event, read_event
 from justenough.delivering import DELAYS, GONE_REST, REFUSED_DELAYS

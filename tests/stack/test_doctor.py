@@ -12,7 +12,7 @@ import pytest
 
 from activities.settings import Settings
 from activities.store import Store
-from activities.store.outbox import Failed, Settlement
+from activities.store.owed import Failed, Settlement
 from justenough.secret import Secret
 from tests.activities.proxy import Door
 from tests.store.facts import ended, issued, job_id, later, revoking, submitted

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from activities.store import Store
-from activities.store.outbox import DeliveryState, Failed, Settlement, lag_of
+from activities.store.owed import DeliveryState, Failed, Settlement, lag_of
 from justenough.delivering import Told
 from justenough.errors import InvalidInput
 from justenough.events import EventType

@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 from activities.store import Store
-from activities.store.outbox import Standing
+from activities.store.owed import Standing
 from justenough.access import RevocationState
 from justenough.errors import JustEnoughError
 from justenough.views import JobSummary
