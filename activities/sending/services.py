@@ -56,6 +56,13 @@ FILES = re.compile(r"[?&](?:template|pgpkey|keyfile|attach)[a-z_-]*=", re.IGNORE
 """Parameters with which some services read files of this machine."""
 
 
+@cache
+def load() -> None:
+    """Have Apprise load its plugins, all of which it loads for any: that takes seconds on a busy machine, which are no service's fault."""
+    _silence()
+    apprise.Apprise.instantiate("json://localhost", asset=_asset())
+
+
 def send(url: Secret, notice: Notice, *, private: bool) -> Outcome:
     """Send it once and return what became of it."""
     try:
@@ -76,7 +83,7 @@ def _service(url: Secret, *, private: bool) -> apprise.NotifyBase:
         raise NotSpokenTo(_why_no_scheme(scheme))
     if FILES.search(url.reveal()):
         raise NotSpokenTo("the URL names a file of this machine")
-    _silence()
+    load()
     service = apprise.Apprise.instantiate(url.reveal(), asset=_asset())
     if not isinstance(service, apprise.NotifyBase):
         raise NotSpokenTo("Apprise does not understand the URL")

@@ -129,6 +129,7 @@ class NotifySender:
         if self._read_at is not None and self._deps.ticks() - self._read_at < KEPT:
             return
         self._read_at, asked = None, self._deps.ticks()
+        await to_thread.run_sync(services.load)
         self._urls = {f"{path}#{field}": url for path in self._notify.to for field, url in (await self._fields(path)).items()}
         if not self._urls:
             raise NotReady(f"{', '.join(self._notify.to)}: no field holds an Apprise URL")
