@@ -12,10 +12,13 @@ import pytest
 
 from tests.cli.answering_server import Answering, answering
 from tests.cli.conftest import Cli, spec
+from tests.people import Human
+from tests.shop import Shop
 
 pytestmark = pytest.mark.servers
 
 SECRET = "kv/data/je/triggers/ticket-created"
+WRITE = {"resource": "refunds-db", "action": "write", "ttl": "5m", "reason": "Write the refund"}
 
 
 @pytest.fixture
@@ -87,3 +90,31 @@ def test_a_test_tells_whether_it_arrived(cli: Cli, siem: Answering) -> None:
 def test_who_may_not_is_told_so_and_nobody_is_told_of_nobody(cli: Cli) -> None:
     assert cli.run("webhook", "list", who="ops").exit_code == 6
     assert cli.run("webhook", "deliveries", "nobody", who="lead").exit_code == 5
+
+
+def test_who_is_asked_is_told_with_a_link_to_the_card_and_then_how_it_ended(
+    cli: Cli, shop: Shop, lead: Human, ops: Human, tmp_path: Path
+) -> None:
+    file = cli.config / "triggers.yaml"
+    before = file.read_text()
+    people = {"name": "leads", "on": ["approval.opened"], "to": ["kv/data/je/notify/leads"], "tiers": [1], "allow_private": True}
+    with answering() as chat, shop.admin() as vault:
+        url = chat.address.replace("http://", "json://")
+        vault.post("kv/data/je/notify/leads", json={"data": {"chat": url}}).raise_for_status()
+        file.write_text(f"{before}\nnotify: [{json.dumps(people)}]\n")
+        try:
+            assert cli.run("vault", "setup").exit_code == 0
+            until(lambda: cli.run("webhook", "test", "leads", who="lead").exit_code == 0)
+            until(lambda: [item["state"] for item in cli.json("webhook", "list", who="lead")["items"] if item["name"] == "leads"] == ["ok"])
+            path = spec(tmp_path, ["true"], access=[WRITE], data_scope={"tenant": "acme"})
+            job = cli.json("job", "run", path)["id"]
+            request = ops.until(job, "awaiting_approval")["requests"][0]
+            told = until(lambda: [json.loads(heard.body) for heard in chat.heard[1:]])
+            assert told[0]["title"] == "Approval needed (tier 1): write on Refunds"
+            assert told[0]["message"].endswith(f"Look and answer: {shop.stack.console}/inbox/{request['id']}")
+            assert lead.answer(request, "deny").status_code == 200
+            until(lambda: len(chat.heard) > 2)
+            assert "lead answered: denied" in json.loads(chat.heard[2].body)["message"]
+        finally:
+            file.write_text(before)
+            assert cli.run("vault", "setup").exit_code == 0
