@@ -21,27 +21,13 @@ from justenough.secret import Secret
 
 HOSTED = frozenset(
     {
-        *("discord", "feishu", "flock", "gchat", "github", "ifttt", "incidentio", "ilert", "lark", "line", "mailersend", "nexmo"),
-        *("opsgenie", "pagerduty", "pagertree", "postmark", "pover", "prowl", "push", "pushed", "resend", "sendgrid", "signl4", "slack"),
-        *(
-            "sinch",
-            "spike",
-            "splunk",
-            "squadcast",
-            "tgram",
-            "threema",
-            "twilio",
-            "twist",
-            "victorops",
-            "vonage",
-            "webex",
-            "wxteams",
-            "zulip",
-        ),
+        *("discord", "feishu", "flock", "gchat", "github", "ifttt", "ilert", "incidentio", "lark", "line", "mailersend", "nexmo"),
+        *("opsgenie", "pagerduty", "pagertree", "postmark", "pover", "prowl", "push", "pushed", "resend", "sendgrid", "signl4", "sinch"),
+        *("slack", "spike", "splunk", "squadcast", "tgram", "threema", "twilio", "twist", "victorops", "vonage", "webex", "wxteams"),
     }
 )
 """Services at addresses of their own, over HTTPS."""
-OWN = frozenset({"forms", "gotifys", "jsons", "mailtos", "mmosts", "nctalks", "ntfys", "rockets", "workflows", "xmls"})
+OWN = frozenset({"forms", "gotifys", "jsons", "mailtos", "mmosts", "nctalks", "ntfys", "rockets", "workflows", "xmls", "zulip"})
 """Services at an address that the URL names, over TLS."""
 PLAIN = frozenset({"form", "gotify", "json", "mailto", "mmost", "nctalk", "ntfy", "rocket", "xml"})
 """The same without TLS: in one's own network only."""
@@ -102,10 +88,17 @@ def _why_no_scheme(scheme: str) -> str:
 
 def _look_at(service: Any, *, private: bool) -> None:
     """Look up where a service is. Apprise looks it up again: whoever changes the name's address in between is not caught."""
-    host = str(getattr(service, "smtp_host", "") or service.host or "")
+    host = _host_of(service)
     if not host:
         raise NotSpokenTo("the URL names no host")
     allowed(addresses(host, service.port or 443), private=private)
+
+
+def _host_of(service: Any) -> str:
+    """Return where a service is: of mail the server, not the address's domain; of Zulip the organisation's name within the host's."""
+    if isinstance(hostname := getattr(service, "hostname", None), str):
+        return f"{service.organization}.{hostname}"
+    return str(getattr(service, "smtp_host", "") or service.host or "")
 
 
 def _sent(service: apprise.NotifyBase, notice: Notice) -> Outcome:

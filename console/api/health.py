@@ -72,7 +72,9 @@ def metrics(console: TheConsole) -> Response:
     Gauge("justenough_credentials_live", "Credentials not yet shown to be dead", registry=registry).set(figures.live_credentials)
     Gauge("justenough_revocations_overdue", "Jobs whose revocation is overdue", registry=registry).set(figures.overdue_revocations)
     Gauge("justenough_reviews_open", "Tiers passed by breaking glass that nobody has reviewed", registry=registry).set(figures.open_reviews)
-    _deliveries(console.deps.store.outbox.standings(), console.deps.now(), registry)
+    configured = console.deps.config.current().subscriptions
+    told = (one for one in console.deps.store.outbox.standings() if one.name in configured)
+    _deliveries(told, console.deps.now(), registry)
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
+import socket
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -283,7 +286,12 @@ async def test_what_is_no_web_service_is_not_spoken_to(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url, why", [("json://{}", "is not encrypted"), ("jsons://{}", "private network"), ("ntfys://{}/topic", "private network")]
+    "url, why",
+    [
+        ("json://{}", "is not encrypted"),
+        ("jsons://{}", "private network"),
+        ("ntfys://{}/topic", "private network"),
+    ],
 )
 async def test_a_service_in_ones_own_network_needs_to_be_allowed(chat: Receiver, url: str, why: str) -> None:
     outcome = services.send(Secret(url.format(f"127.0.0.1:{chat.port}")), SAID, private=False)
@@ -308,3 +316,33 @@ async def test_many_requests_are_each_told(town: Town, chat: Receiver) -> None:
     await town.told(console)
     assert len(chat.got) == 5
     assert {message["message"].rpartition(" ")[2] for message in chat.events} == {part(job_id(number), "r") for number in range(1, 6)}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"zulip://bot@localhost.localdomain/{'a' * 32}",
+        "mailtos://user:password@example.com?smtp=127.0.0.1&to=a@example.com",
+        "workflows://127.0.0.1:443/workflow/signature",
+        "gotifys://127.0.0.1/token",
+        "mmosts://127.0.0.1/3ccdd113474722377935511fc85d3dd4",
+        "rockets://user:password@127.0.0.1/#channel",
+        "nctalks://user:password@127.0.0.1/room",
+        "forms://127.0.0.1",
+        "xmls://127.0.0.1",
+    ],
+)
+def test_wherever_the_url_says_where_a_service_is_that_is_looked_at(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda host, *rest, **more: real("127.0.0.1" if "localdomain" in host else host, *rest, **more)
+    )
+    outcome = services.send(Secret(url), SAID, private=False)
+    assert (outcome.fault, "private network" in outcome.why) == ("refused", True), outcome
+
+
+def test_the_document_names_the_services_that_are_spoken_to() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "events.md").read_text().partition("**Which services.**")[2].partition("Parameters")[0]
+    assert set(re.findall(r"`([a-z0-9]+)`", text)) - {"s"} == services.HOSTED | services.OWN
+    assert {f"{plain}s" for plain in services.PLAIN} <= services.OWN
+    assert not services.HOSTED & services.OWN
