@@ -24,6 +24,7 @@ from console.deliveries import SigningSecrets
 from console.gateway import Gateway
 from console.health import Health
 from console.identity import IdentityKeys
+from console.outbox import Office
 from console.pages.cookies import Cookies
 from console.pages.sessions import Sessions
 from console.pages.throttle import Throttle
@@ -46,13 +47,14 @@ async def built(settings: Settings) -> AsyncIterator[Console]:
     targets = Targets(vault, lambda: config.current().catalog, installation=settings.installation)
     deps = Deps(settings=settings, store=store, vault=vault, config=config, targets=targets)
     gateway = await Gateway.connect(settings)
+    secrets = SigningSecrets(vault)
     try:
         async with _vault_client(settings) as client:
             people = People(vault, settings, client)
             yield Console(
                 deps=deps,
                 people=people,
-                signing_secrets=SigningSecrets(vault),
+                signing_secrets=secrets,
                 identity_keys=IdentityKeys(vault),
                 gateway=gateway,
                 timetable=Timetable(deps, gateway),
@@ -65,6 +67,7 @@ async def built(settings: Settings) -> AsyncIterator[Console]:
                 # Who may what is read from files now and then, so in a thread.
                 passes=Passes(people.person, partial(to_thread.run_sync, lambda: config.current().tiers)),
                 forms=Forms(settings.installation),
+                office=Office(deps, secrets),
             )
     finally:
         vault.close()

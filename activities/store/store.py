@@ -33,6 +33,7 @@ from activities.store.claims import Claim
 from activities.store.commits import Commits
 from activities.store.figures import Figures, LedgerHead, Overdue
 from activities.store.locks import KeptLock
+from activities.store.outbox import Outbox
 from activities.store.paging import MOST
 from activities.store.visits import PageSession
 from justenough.access import CredentialState, JobState, RequestState, RevocationState
@@ -67,6 +68,8 @@ class Store:
         """Connects to nothing yet. Raises UnusableUrl, a GiveUp."""
         self._engine = engine.open_engine(url)
         self._commits = Commits(self._engine)
+        self.outbox = Outbox(self._engine, self._commits)
+        """Who is told of what happens."""
 
     def migrate(self) -> None:
         """Bring the database to this version's shape; safe when several processes start at once. Raises StoreTooNew."""

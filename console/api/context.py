@@ -21,6 +21,7 @@ from console.deliveries import SigningSecrets
 from console.gateway import Gateway
 from console.health import Health
 from console.identity import IdentityKeys
+from console.outbox import Office
 from console.pages.cookies import Cookies
 from console.pages.sessions import Sessions
 from console.pages.throttle import Throttle
@@ -51,6 +52,7 @@ class Console:
     cookies: Cookies
     passes: Passes
     forms: Forms
+    office: Office
 
 
 class AuthenticatedRoute(APIRoute):
