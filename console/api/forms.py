@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
-from justenough.statements import rfc3339
+from justenough.cloudevents import cloud_event
 from justenough.views import EntryView
 
 
@@ -32,17 +31,3 @@ class Forms:
             del self._made[next(iter(self._made))]
         self._made[entry.position] = made
         return made
-
-
-def cloud_event(entry: EntryView, installation: str) -> dict[str, Any]:
-    """Return a ledger entry as CloudEvents 1.0 JSON."""
-    return {
-        "specversion": "1.0",
-        "id": entry.id,
-        "source": f"/justenough/{installation}",
-        "type": f"dev.justenough.{entry.type}.v1",
-        "subject": entry.job,
-        "time": rfc3339(entry.at),
-        "datacontenttype": "application/json",
-        "data": entry.data,
-    }
