@@ -21,6 +21,7 @@ from console.deliveries import SigningSecrets
 from console.gateway import Gateway
 from console.health import Health
 from console.identity import IdentityKeys
+from console.looks import Looks
 from console.pages.sessions import Sessions
 from console.pages.throttle import Throttle
 from console.people import People, PeopleVault
@@ -51,6 +52,7 @@ async def built(settings: Settings) -> AsyncIterator[Console]:
                 identity_keys=IdentityKeys(vault),
                 gateway=gateway,
                 health=Health(store=store, gateway=gateway, vault_addr=vault.address, client=client),
+                looks=Looks(deps, gateway),
                 feed=Feed(store),
                 owners=Owners(store),
                 sessions=Sessions(store=store, vault=vault, people=people, settings=settings),

@@ -6,12 +6,14 @@ from activities.store.errors import StoreNotMigrated, StoreTooNew, StoreUnavaila
 from activities.store.figures import Figures, LedgerHead
 from activities.store.locks import KeptLock
 from activities.store.store import Store
+from activities.store.stories import Launched
 from activities.store.visits import PageSession
 
 __all__ = [
     "Claim",
     "Figures",
     "KeptLock",
+    "Launched",
     "LedgerHead",
     "PageSession",
     "Span",

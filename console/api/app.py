@@ -43,6 +43,7 @@ def create_app(console: Console) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with reconciling(console.deps, console.gateway):
             yield
+        await console.looks.close()
         await console.feed.close()
 
     # No pages of FastAPI's: they load scripts from elsewhere.

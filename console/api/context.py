@@ -19,6 +19,7 @@ from console.deliveries import SigningSecrets
 from console.gateway import Gateway
 from console.health import Health
 from console.identity import IdentityKeys
+from console.looks import Looks
 from console.pages.sessions import Sessions
 from console.pages.throttle import Throttle
 from console.people import People
@@ -38,6 +39,7 @@ class Console:
     identity_keys: IdentityKeys
     gateway: Gateway
     health: Health
+    looks: Looks
     feed: Feed
     owners: Owners
     sessions: Sessions

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, TypeVar
 
 from fastapi import Query
@@ -41,6 +41,15 @@ class Owners:
                 self._known.clear()
             self._known[job] = view.requester_id
         return self._known[job]
+
+    def learn(self, jobs: Iterable[str]) -> None:
+        """Look up at once who launched those of these jobs that are not known yet."""
+        unknown = {job for job in jobs if job not in self._known}
+        if not unknown:
+            return
+        if len(self._known) + len(unknown) > self.MAX:
+            self._known.clear()
+        self._known.update((job, found.requester_id) for job, found in self._store.launched(unknown).items())
 
     def readable(self, caller: Caller, job: str) -> bool:
         """Whether the caller may read this job; what belongs to no job is for those who read everything."""
