@@ -80,7 +80,8 @@ class Works(Generic[K, T]):
 
     def all(self) -> tuple[tuple[K, Work[T]], ...]:
         """Return everything that is remembered, the newest first."""
-        return tuple(reversed(self._works.items()))
+        # A copy first: pages read it from threads of their own.
+        return tuple(reversed(tuple(self._works.items())))
 
     async def result(self, key: K, *, by: str) -> T:
         """Return the outcome of what is being done, or is done now; raise what it raises."""

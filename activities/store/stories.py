@@ -27,7 +27,9 @@ class Launched(NamedTuple):
 
 def entry(connection: Connection, name: str) -> EntryView | None:
     """Return an entry by its id."""
-    row = connection.execute(select(LEDGER.c.position, *FIELDS).where(LEDGER.c.id == name)).first()
+    # NUL is in no row, and PostgreSQL refuses to look for it.
+    wanted = select(LEDGER.c.position, *FIELDS).where(LEDGER.c.id == name.replace("\0", "\ufffd"))
+    row = connection.execute(wanted).first()
     return view((row[0], Entry(*row[1:]))) if row else None
 
 

@@ -37,6 +37,13 @@ function tick() {
     if (time.textContent !== text) time.textContent = text;
   }
   alive();
+  again();
+}
+
+// Something long runs that the stream does not tell of: as long as the page says so, it is looked at again now and then.
+function again() {
+  const note = one("[data-again]");
+  if (note && !looking && Date.now() - last > Number(note.dataset.again) * 1000) look();
 }
 
 // Live -------------------------------------------------------------------------------------------
