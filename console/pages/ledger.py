@@ -27,7 +27,7 @@ from justenough.model import Message
 from justenough.overview import Found
 from justenough.views import EntryView, Page
 
-PAGE = 40
+PAGE = 30
 COPIED_AT_ONCE = 1000
 READERS = (Role.APPROVE, Role.READ, Role.BREAK_GLASS)
 """Who reads everything, as the API says."""
