@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import AwareDatetime
 
 from console.api.context import AuthenticatedRoute, Reader, TheConsole
+from console.api.lists import Moment
 from justenough.evidence.fold import Period
 from justenough.evidence.report import Report
 
@@ -21,8 +21,8 @@ router = APIRouter(route_class=AuthenticatedRoute, tags=["report"])
 async def report(
     console: TheConsole,
     caller: Reader,
-    since: Annotated[AwareDatetime | None, Query(description="From when on, with its zone; default: 30 days before `until`")] = None,
-    until: Annotated[AwareDatetime | None, Query(description="Before when, with its zone; default, and at the latest: now")] = None,
+    since: Annotated[Moment | None, Query(description="From when on, with its zone; default: 30 days before `until`")] = None,
+    until: Annotated[Moment | None, Query(description="Before when, with its zone; default, and at the latest: now")] = None,
 ) -> Report:
     """Fold the ledger of a period into figures with their evidence. Takes about ten seconds for a million entries."""
     del caller
