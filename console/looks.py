@@ -52,9 +52,9 @@ class Looks:
         self.reports: Works[Days, Report] = Works(self._of_days, kept=REPORTS_KEPT)
         self.proofs: Works[str, ProofReport] = Works(gateway.prove, at_once=PROOFS_AT_ONCE, kept=PROOFS_KEPT)
 
-    async def report(self, period: Period) -> Report:
-        """Return the evidence report of a period. Raises InvalidInput where that is none, or too long."""
-        installation, now = self._deps.settings.installation, self._deps.now()
+    async def report(self, period: Period, *, now: datetime) -> Report:
+        """Return the evidence report of a period, as of now. Raises InvalidInput where that is none, or too long."""
+        installation = self._deps.settings.installation
         return await self._alone(partial(reporting.report, self._deps.store, period, installation=installation, now=now))
 
     async def close(self) -> None:
@@ -66,7 +66,8 @@ class Looks:
         return await self._alone(self._deps.store.verify)
 
     async def _of_days(self, days: Days) -> Report:
-        return await self.report(days.period(now=self._deps.now()))
+        now = self._deps.now()
+        return await self.report(days.period(now=now), now=now)
 
     async def _alone(self, does: Callable[[], T]) -> T:
         return await to_thread.run_sync(does, limiter=self._turn, abandon_on_cancel=True)

@@ -28,4 +28,4 @@ async def report(
     del caller
     now: datetime = console.deps.now()
     end = min(until or now, now)
-    return await console.looks.report(Period(since or end - DEFAULT, end))
+    return await console.looks.report(Period(since or end - DEFAULT, end), now=now)

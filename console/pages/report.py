@@ -24,7 +24,7 @@ from justenough.evidence.report import Report
 
 ROWS = 30
 """Rows of a table on the page; the downloads have all that the report has."""
-EVIDENCE = 10
+EVIDENCE = 20
 """Entries behind a line on the page; as above."""
 
 FORMS: Mapping[str, tuple[str, Callable[[Report], str]]] = {
@@ -43,10 +43,11 @@ def report(
     visitor: TheVisitor,
     first: Annotated[str, Query(max_length=10)] = "",
     last: Annotated[str, Query(max_length=10)] = "",
+    section: Annotated[str, Query(max_length=40)] = "",
 ) -> Response:
-    """Show the report of some days where it was made, whether it is being made, or how to have it made."""
+    """Show the report of some days where it was made, or one part of it; whether it is being made, or how to have it made."""
     visitor.caller.require(*READERS)
-    return _page(request, console, first, last)
+    return _page(request, console, first, last, section=section)
 
 
 @router.post("/report")
@@ -81,10 +82,10 @@ def download(
     return Response(rendered(work.outcome), media_type=kind, headers=headers)
 
 
-def _page(request: Request, console: Console, first: str, last: str) -> Response:
+def _page(request: Request, console: Console, first: str, last: str, *, section: str = "") -> Response:
     days, wrong = _days(console, first, last)
     work = None if wrong else console.looks.reports.of(days)
-    error = work.error if work else None
+    error, sections = (work.error, work.outcome.sections if work.outcome else ()) if work else (None, ())
     return render(
         request,
         "report.html",
@@ -94,6 +95,8 @@ def _page(request: Request, console: Console, first: str, last: str) -> Response
         work=work,
         faults=error.problems if isinstance(error, InvalidInput) else (),
         others=[(other, made) for other, made in console.looks.reports.all() if other != days],
+        parts=[(one.key, one.title) for one in sections],
+        chosen=[one for one in sections if one.key == section],
         wording=wording,
         most=ROWS,
         seen=EVIDENCE,

@@ -69,9 +69,14 @@ async def test_a_report_is_made_when_asked_for_and_ties_figures_to_entries(recor
     assert report.status == "violation"
     assert "asked for by auditor" in shown.text
     for line in report.lines:
-        assert line.key in shown.values("id")
         assert line.title in shown.text
-    assert f"/ledger/entry?id={entry.replace('/', '%2F')}" in shown.links
+        assert any(link.endswith(f"#{line.key}") for link in shown.links)
+    links = []
+    for section in report.sections:
+        part = await seen(auditor, f"{path}&section={section.key}")
+        assert {line.key for line in section.lines} <= set(part.values("id"))
+        links += part.links
+    assert f"/ledger/entry?id={entry.replace('/', '%2F')}" in links
     await seen(auditor, f"/ledger/entry?id={entry}")
 
 
@@ -163,4 +168,5 @@ async def test_what_strangers_wrote_is_text(records: Desk) -> None:
     records.store.record(facts)
     lead = await records.login()
     path, _ = await made(records, lead)
-    assert "<script>alert(1)</script>\\u202e" in (await seen(lead, path)).text
+    shown = [await seen(lead, f"{path}&section={part}") for part in ("standing", "lifetimes", "approvals", "grants", "")]
+    assert any("<script>alert(1)</script>\\u202e" in part.text for part in shown)
