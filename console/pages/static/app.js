@@ -248,8 +248,9 @@ one("[data-help]")?.removeAttribute("hidden");
 one("[data-help]")?.addEventListener("click", () => one("#help").showModal());
 const log = one("[data-log]");
 if (log) log.scrollTop = log.scrollHeight;
-// On a narrow screen the places scroll; where one is must be among those that show.
-const here = one(".places [aria-current]");
-if (here) here.parentElement.scrollLeft = here.offsetLeft - here.parentElement.offsetLeft - 40;
+// On a narrow screen places and choices scroll; where one is must be among those that show.
+for (const here of all(".places [aria-current], .choice [aria-current]")) {
+  here.parentElement.scrollLeft = here.offsetLeft - here.parentElement.offsetLeft - 40;
+}
 tick();
 setInterval(tick, 1000);
