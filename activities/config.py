@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import structlog
 
-from activities.triggering import Armed, armed, files_of
+from activities.triggering import Armed, Timed, armed, files_of, timed
 from justenough.approval import Tiers, read_tiers
 from justenough.catalog import Catalog, read_catalog, with_settings
 from justenough.cedar import SCHEMA
@@ -47,6 +47,7 @@ class ConfigSet:
     """`sha256:…` over every file's name and content."""
     triggers: Mapping[str, Armed] = field(default_factory=dict)
     """By name, with the jobs that they launch."""
+    schedules: Mapping[str, Timed] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +60,12 @@ class _Read:
     digest: str
     problems: tuple[Problem, ...]
     triggers: Mapping[str, Armed]
+    schedules: Mapping[str, Timed]
 
     def whole(self) -> ConfigSet | None:
         if self.problems or self.catalog is None or self.tiers is None or self.policies is None:
             return None
-        return ConfigSet(self.catalog, self.tiers, self.policies, self.digest, self.triggers)
+        return ConfigSet(self.catalog, self.tiers, self.policies, self.digest, self.triggers, self.schedules)
 
     def denying(self) -> ConfigSet:
         """Return what is good of it, with policies that deny everything."""
@@ -168,17 +170,16 @@ def _read(folder: Path, env: Mapping[str, str] | None) -> _Read:
     if catalog and tiers:
         problems.extend(Problem(f"{CATALOG}:{problem.path}", problem.message) for problem in lock_problems(catalog, tiers))
     policies = _policies(texts, catalog, problems)
-    triggers = _triggers(folder, part(TRIGGERS, read_triggers), catalog, problems)
-    # What a trigger launches is read with it, and is part of the set.
-    jobs = {f"{TRIGGERS}/{name}": f"{one.spec_digest} {one.bundle_digest}".encode() for name, one in triggers.items()}
-    return _Read(catalog, tiers, policies, _digest({**texts, **jobs}), tuple(problems), triggers)
-
-
-def _triggers(folder: Path, read: Triggers | None, catalog: Catalog | None, problems: list[Problem]) -> Mapping[str, Armed]:
-    found: list[Problem] = []
-    triggers = armed(folder, read, catalog, found) if read else {}
-    problems.extend(Problem(f"{TRIGGERS}:{problem.path}", problem.message) for problem in found)
-    return triggers
+    launching = part(TRIGGERS, read_triggers) or Triggers()
+    wrong: list[Problem] = []
+    triggers, schedules = armed(folder, launching, catalog, wrong), timed(folder, launching, catalog, wrong)
+    problems.extend(Problem(f"{TRIGGERS}:{problem.path}", problem.message) for problem in wrong)
+    # What they launch is read with them, and is part of the set.
+    named = {f"{TRIGGERS}/{name}": one for name, one in triggers.items()} | {
+        f"{TRIGGERS}/schedules/{name}": one for name, one in schedules.items()
+    }
+    jobs = {name: f"{one.spec_digest} {one.bundle_digest}".encode() for name, one in named.items()}
+    return _Read(catalog, tiers, policies, _digest({**texts, **jobs}), tuple(problems), triggers, schedules)
 
 
 def _filled(catalog: Catalog, env: Mapping[str, str] | None) -> Catalog:

@@ -22,9 +22,11 @@ from console.gateway import Gateway
 from console.health import Health
 from console.identity import IdentityKeys
 from console.looks import Looks
+from console.pages.cookies import Cookies
 from console.pages.sessions import Sessions
 from console.pages.throttle import Throttle
 from console.people import People, PeopleVault
+from console.timetable import Timetable
 
 THREADS = 64
 """Calls that wait for store or Vault at once."""
@@ -51,12 +53,14 @@ async def built(settings: Settings) -> AsyncIterator[Console]:
                 signing_secrets=SigningSecrets(vault),
                 identity_keys=IdentityKeys(vault),
                 gateway=gateway,
+                timetable=Timetable(deps, gateway),
                 health=Health(store=store, gateway=gateway, vault_addr=vault.address, client=client),
                 looks=Looks(deps, gateway),
                 feed=Feed(store),
                 owners=Owners(store),
                 sessions=Sessions(store=store, vault=vault, people=people, settings=settings),
                 throttle=Throttle(),
+                cookies=Cookies(settings),
             )
     finally:
         vault.close()

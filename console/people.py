@@ -65,8 +65,8 @@ class Identity:
 
 
 class PeopleVault(Vault):
-    """Vault as the console uses it: to read people and their public keys, asked again only after FRESH seconds, to sign what triggers order, and
-    to keep visitors' tokens as ciphertext.
+    """Vault as the console uses it: to read people and their public keys, asked again only after FRESH seconds, to sign what triggers and schedules
+    order, and to keep visitors' tokens as ciphertext.
 
     The worker always reads anew.
     """

@@ -1,4 +1,4 @@
-"""triggers.yaml: which events launch which job of the configuration's own, and how its params come from an event. No I/O.
+"""triggers.yaml: which events, and which times, launch which job of the configuration's own; how its params come from an event. No I/O.
 
 What a trigger's template could have made of some event is also what a worker accepts of the console.
 """
@@ -16,17 +16,16 @@ from justenough.cloudevents import WHAT, CloudEvent
 from justenough.documents import read_yaml, validated
 from justenough.errors import InvalidInput, Problem
 from justenough.model import Model
-from justenough.spec import Name, ParamName
+from justenough.schedules import MOST, Schedule
+from justenough.spec import JobFile, Name, ParamName
 
 TRIGGERS = "triggers.yaml"
-JOBS = "jobs"
 CONSOLE = "je-console"
-"""The name of the console's own entity in Vault: it signs the orders of triggers, and nothing else."""
+"""The name of the console's own entity in Vault: it signs the orders of triggers and schedules, and nothing else."""
 
 EventType = Annotated[str, StringConstraints(pattern=r"^[^\s]{1,256}$")]
 SecretPath = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]+/data(?:/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+$", max_length=256)]
 """In a kv store of version 2."""
-JobFile = Annotated[str, StringConstraints(pattern=rf"^{JOBS}(?:/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*\.ya?ml$", max_length=256)]
 Template = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
@@ -59,6 +58,7 @@ class Triggers(Model):
     """triggers.yaml."""
 
     triggers: Mapping[Name, Trigger] = Field(default_factory=dict)
+    schedules: Annotated[Mapping[Name, Schedule], Field(max_length=MOST)] = Field(default_factory=dict)
 
     @property
     def secrets(self) -> tuple[str, ...]:

@@ -225,6 +225,21 @@ class JobView(JobSummary):
     credentials: tuple[CredentialView, ...] = ()
 
 
+class Launched(Message):
+    """What became of one job that the configuration launched."""
+
+    id: str
+    state: JobState
+    created_at: datetime
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    exit_code: int | None = None
+    reason: str | None = None
+    """How it ended, in one sentence."""
+    order_reason: str = ""
+    """What it was launched for."""
+
+
 class EntryView(Message):
     """One ledger entry."""
 

@@ -15,7 +15,18 @@ from activities.store.tables import APPROVALS, CREDENTIALS, JOBS, ORDERS, REQUES
 from justenough.access import RevocationState
 from justenough.evidence.standing import Live
 from justenough.statements import Signed
-from justenough.views import ApprovalView, ClaimView, CredentialView, JobSummary, JobView, LockView, Page, RequestView, RevocationView
+from justenough.views import (
+    ApprovalView,
+    ClaimView,
+    CredentialView,
+    JobSummary,
+    JobView,
+    Launched,
+    LockView,
+    Page,
+    RequestView,
+    RevocationView,
+)
 
 SUMMARY = tuple(JOBS.c[name] for name in JobSummary.model_fields if name != "revocation")
 REVOCATION = tuple(JOBS.c[f"revocation_{name}"] for name in RevocationView.model_fields)
@@ -36,6 +47,8 @@ _STANDING = (
     .outerjoin(JOBS, JOBS.c.id == CREDENTIALS.c.job_id)
     .where(CREDENTIALS.c.live)
 )
+
+_LAUNCHED = tuple(JOBS.c[name] for name in Launched.model_fields)
 
 Order = tuple[dict[str, Any], dict[str, str], str | None, Signed]
 """Raw spec, params, bundle digest, and the statement with its signature."""
@@ -141,6 +154,13 @@ def open_jobs(connection: Connection, older_than: datetime) -> tuple[str, ...]:
     running = select(JOBS.c.id).where(JOBS.c.state.in_(OPEN_STATES), JOBS.c.created_at < older_than)
     unproved = select(JOBS.c.id).where(JOBS.c.revocation_state.in_(UNPROVED), JOBS.c.created_at < older_than)
     return tuple(sorted(set(connection.execute(union_all(running, unproved)).scalars())))
+
+
+def launched(connection: Connection, requester: str, *, by: str | None, limit: int) -> tuple[Launched, ...]:
+    """Return the newest jobs of a requester by name, newest first; `by`: only those of this entity's."""
+    wanted = select(*_LAUNCHED).where(JOBS.c.requester == requester).order_by(JOBS.c.id.desc()).limit(limit)
+    wanted = wanted.where(JOBS.c.requester_id == by) if by is not None else wanted
+    return tuple(Launched(**row) for row in connection.execute(wanted).mappings())
 
 
 def order(connection: Connection, job_id: str) -> Order | None:

@@ -48,6 +48,7 @@ from justenough.views import (
     EntryView,
     JobSummary,
     JobView,
+    Launched,
     LogChunk,
     Page,
     RequestView,
@@ -266,6 +267,10 @@ class Store:
         """Return the jobs submitted before `older_than` that have not ended, or whose revocation is pending or overdue."""
         return self._read(lambda connection: queries.open_jobs(connection, older_than))
 
+    def launched(self, requester: str, *, by: str | None = None, limit: int = PAGE) -> tuple[Launched, ...]:
+        """Return the newest jobs of a requester by the name that is shown, newest first; `by`: only those of this entity's."""
+        return self._read(lambda connection: queries.launched(connection, requester, by=by, limit=limit))
+
     def order(self, job: str) -> queries.Order | None:
         """Return the order as it was signed: raw spec, params, bundle digest, statement with signature."""
         return self._read(lambda connection: queries.order(connection, job))
@@ -391,6 +396,10 @@ class Store:
         found = self._commits.run(lambda connection: belongings.remember(connection, person=person, key=key, job=job, digest=digest))
         return belongings.same(found, digest)
 
+    def remembered(self, person: str, key: str) -> str | None:
+        """Return the job id under a person's idempotency key; None where it was never used."""
+        return self._read(lambda connection: belongings.remembered(connection, person=person, key=key))
+
     # Who is logged in to the pages.
 
     def add_page_session(self, session: PageSession, *, forget_before: datetime) -> None:
@@ -418,9 +427,9 @@ class Store:
         """Say when a session's person last showed who they are."""
         self._commits.run(lambda connection: visits.freshened(connection, key, at=at))
 
-    def end_page_sessions(self, person: str, at: datetime, *, key: str | None = None) -> int:
-        """End one of a person's sessions, or all, and forget their tokens; return how many had not ended. Again is fine."""
-        return self._commits.run(lambda connection: visits.end(connection, person, key=key, at=at))
+    def end_page_sessions(self, person: str, at: datetime, *, why: str, key: str | None = None) -> int:
+        """End one of a person's sessions, or all, and forget their tokens; return how many had not ended. The first end stands."""
+        return self._commits.run(lambda connection: visits.end(connection, person, key=key, at=at, why=why))
 
     def _read(self, question: Callable[[Connection], T]) -> T:
         """Answer from one moment of the database."""

@@ -110,6 +110,7 @@ class JobRow(Base, table=True):
         Index(None, "name", "environment", "id"),
         Index(None, "name", "environment", "state", "id"),
         Index(None, "ended_at", "state", sqlite_where=text("ended_at IS NOT NULL"), postgresql_where=text("ended_at IS NOT NULL")),
+        Index(None, "requester", "id"),
     )
 
     id: str = Field(sa_type=Name, primary_key=True)
@@ -372,8 +373,9 @@ class PageSessionRow(Base, table=True):
     ciphertext: str = Field(sa_type=Text)
     created_at: datetime = Field(sa_type=Moment, index=True)
     seen_at: datetime = Field(sa_type=Moment)
-    fresh_at: datetime = Field(sa_type=Moment)
+    fresh_at: datetime | None = Field(default=None, sa_type=Moment)
     ended_at: datetime | None = Field(default=None, sa_type=Moment)
+    ended_why: str | None = Field(default=None, sa_type=Text)
 
 
 METADATA = Base.metadata

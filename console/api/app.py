@@ -24,15 +24,17 @@ from console.api import (
     reports,
     requests,
     reviews,
+    schedules,
     sizing,
     triggers,
     wellknown,
 )
 from console.api.context import BEARER, Console
 from console.api.document import document
+from console.api.firing import fire
 from console.api.middleware import BoundedBody, Edge
 from console.pages.app import include
-from console.reconciler import reconciling
+from console.reconciler import meanwhile, reconciling
 
 PREFIX = "/api/v1"
 ANYWHERE = problems.answers(401, 403, 422, 500, 503)
@@ -40,11 +42,15 @@ ANYWHERE = problems.answers(401, 403, 422, 500, 503)
 
 
 def create_app(console: Console) -> FastAPI:
-    """Return the API over a console's parts; while it serves, it also starts what was accepted but never started."""
+    """Return the API over a console's parts; while it serves, it also starts what was accepted but never started, and what is due."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with reconciling(console.deps, console.gateway):
+        async with (
+            reconciling(console.deps, console.gateway),
+            meanwhile(console.timetable.keep()),
+            meanwhile(fire(console)),
+        ):
             yield
         await console.looks.close()
         await console.feed.close()
@@ -62,7 +68,7 @@ def create_app(console: Console) -> FastAPI:
     )
     app.state.console = console
     api = APIRouter(prefix=PREFIX, dependencies=[Depends(BEARER)], responses=ANYWHERE)
-    for part in (general, bundles, jobs, requests, claims, reviews, delegations, credentials, ledger, reports, events, sizing):
+    for part in (general, bundles, jobs, requests, claims, reviews, delegations, credentials, ledger, reports, events, sizing, schedules):
         api.include_router(part.router)
     app.include_router(api)
     # Without a token: a delivery's signature says who sends it.

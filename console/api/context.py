@@ -20,9 +20,11 @@ from console.gateway import Gateway
 from console.health import Health
 from console.identity import IdentityKeys
 from console.looks import Looks
+from console.pages.cookies import Cookies
 from console.pages.sessions import Sessions
 from console.pages.throttle import Throttle
 from console.people import People
+from console.timetable import Timetable
 from justenough.errors import InvalidInput, Problem
 
 # Only for OpenAPI: the header itself is read before the body is, by AuthenticatedRoute.
@@ -34,17 +36,19 @@ class Console:
     """The console's parts, made once at start."""
 
     deps: Deps
-    """Store, configuration, settings, and a Vault that the console may only read people and public keys from, and sign triggers' orders in."""
+    """Store, configuration, settings, and a Vault that the console may only read people and public keys from, and sign its own orders in."""
     people: People
     signing_secrets: SigningSecrets
     identity_keys: IdentityKeys
     gateway: Gateway
+    timetable: Timetable
     health: Health
     looks: Looks
     feed: Feed
     owners: Owners
     sessions: Sessions
     throttle: Throttle
+    cookies: Cookies
 
 
 class AuthenticatedRoute(APIRoute):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from console.pages import catalog, credentials, explain, ledger, live, login, own, report, static, verification
+from console.pages import catalog, credentials, explain, ledger, live, login, oidc, own, report, static, verification
 
 ROUTERS = (
     login.router,
     login.pages,
+    oidc.router,
     own.router,
     static.router,
     live.router,

@@ -129,10 +129,12 @@ def test_without_people_it_makes_none_and_leaves_a_foreign_issuer_alone(shop: Sh
 
 def test_a_new_password_is_set_and_the_old_one_refused(shop: Shop) -> None:
     try:
-        assert changes(shop.setup(people={**PEOPLE, "ops": PersonSeed(Secret("another-password"), ("ops",))})) == ["auth/people/users/ops"]
+        written = changes(shop.setup(people={**PEOPLE, "ops": PersonSeed(Secret("another-password"), ("ops",))}))
+        assert written == ["auth/people/users/ops", "auth/pages/users/ops"]
         anyone = Session(shop.admin.address)
-        assert anyone.write("auth/people/login/ops", password="another-password").status_code == 200
-        assert anyone.write("auth/people/login/ops", password="ops-password").status_code != 200
+        for mount in ("people", "pages"):
+            assert anyone.write(f"auth/{mount}/login/ops", password="another-password").status_code == 200
+            assert anyone.write(f"auth/{mount}/login/ops", password="ops-password").status_code != 200
     finally:
         shop.setup()
 

@@ -8,6 +8,7 @@ import shutil
 from contextlib import closing
 from pathlib import Path
 
+import httpx
 import pytest
 
 from activities.settings import Settings
@@ -217,3 +218,16 @@ def test_only_a_catalog_with_locks_asks_for_them(servers: Stack, tmp_path: Path)
     assert (locks_actions(SHOP), locks_actions(tmp_path)) == (True, False)
     assert by_name(tuple(vault_findings(servers.vault or "", locks=True)))["vault control groups"].level == "ok"
     assert "vault control groups" not in by_name(tuple(vault_findings(servers.vault or "")))
+
+
+@pytest.mark.servers
+def test_a_login_for_the_pages_is_seen_without_a_token(servers: Stack) -> None:
+    admin = {"X-Vault-Token": servers.admin_token_file.read_text(encoding="utf-8").strip()}
+    made = httpx.post(f"{servers.vault}/v1/sys/auth/browsers", json={"type": "userpass"}, headers=admin, trust_env=False)
+    assert made.status_code == 204, made.text
+    there, missing = (
+        by_name(tuple(vault_findings(servers.vault or "", pages_mount=mount)))["pages login"] for mount in ("browsers", "nowhere")
+    )
+    assert (there.level, there.found) == ("ok", "at browsers/")
+    assert (missing.level, missing.found) == ("warning", "nobody can log in to the pages: Vault has no login at nowhere/")
+    assert "JUSTENOUGH_PAGES_MOUNT" in missing.remedy
