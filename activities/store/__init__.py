@@ -6,14 +6,13 @@ from activities.store.errors import StoreNotMigrated, StoreTooNew, StoreUnavaila
 from activities.store.figures import Figures, LedgerHead
 from activities.store.locks import KeptLock
 from activities.store.store import Store
-from activities.store.stories import Launched
+from activities.store.stories import Whose
 from activities.store.visits import PageSession
 
 __all__ = [
     "Claim",
     "Figures",
     "KeptLock",
-    "Launched",
     "LedgerHead",
     "PageSession",
     "Span",
@@ -21,4 +20,5 @@ __all__ = [
     "StoreNotMigrated",
     "StoreTooNew",
     "StoreUnavailable",
+    "Whose",
 ]

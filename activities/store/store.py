@@ -33,7 +33,7 @@ from activities.store.commits import Commits
 from activities.store.figures import Figures, LedgerHead, Overdue
 from activities.store.locks import KeptLock
 from activities.store.paging import MOST
-from activities.store.stories import Launched
+from activities.store.stories import Whose
 from activities.store.visits import PageSession
 from justenough.access import CredentialState, JobState, RequestState, RevocationState
 from justenough.events import Event, EventType
@@ -133,9 +133,9 @@ class Store:
         """Return a job's entries of these types about one thing, as a credential is, in their order."""
         return self._read(lambda connection: stories.story(connection, job, [kind.value for kind in types], about))
 
-    def launched(self, jobs: Collection[str]) -> Mapping[str, Launched]:
+    def whose(self, jobs: Collection[str]) -> Mapping[str, Whose]:
         """Return name and requester of these jobs by id; of those that there are."""
-        return self._read(lambda connection: stories.launched(connection, jobs))
+        return self._read(lambda connection: stories.whose(connection, jobs))
 
     def span(self, since: datetime, until: datetime) -> Span | None:
         """Return between which positions the entries of a period are; None where there are none."""

@@ -16,7 +16,7 @@ MOST = 200
 """Entries of one type that a story holds at most."""
 
 
-class Launched(NamedTuple):
+class Whose(NamedTuple):
     """What lists say of a job beside its id."""
 
     name: str
@@ -44,9 +44,9 @@ def story(connection: Connection, job: str, types: Iterable[str], about: str) ->
     return tuple(view((row[0], Entry(*row[1:]))) for row in sorted(rows, key=lambda row: row.seq))
 
 
-def launched(connection: Connection, jobs: Collection[str]) -> Mapping[str, Launched]:
+def whose(connection: Connection, jobs: Collection[str]) -> Mapping[str, Whose]:
     """Return name and requester of these jobs by id; of those that there are."""
     if not jobs:
         return {}
     wanted = select(JOBS.c.id, JOBS.c.name, JOBS.c.requester, JOBS.c.requester_id).where(JOBS.c.id.in_(jobs))
-    return {row[0]: Launched(*row[1:]) for row in connection.execute(wanted)}
+    return {row[0]: Whose(*row[1:]) for row in connection.execute(wanted)}

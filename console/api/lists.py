@@ -69,7 +69,7 @@ class Owners:
             return
         if len(self._known) + len(unknown) > self.MAX:
             self._known.clear()
-        self._known.update((job, found.requester_id) for job, found in self._store.launched(unknown).items())
+        self._known.update((job, found.requester_id) for job, found in self._store.whose(unknown).items())
 
     def readable(self, caller: Caller, job: str) -> bool:
         """Whether the caller may read this job; what belongs to no job is for those who read everything."""

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from pydantic import Field
 
-from activities.store import Launched
+from activities.store import Whose
 from console.api.context import Console, TheConsole
 from console.api.credentials import DEAD, Wanted, ended, listed, shown
 from console.api.rights import Role, groups_of, needs
@@ -77,7 +77,7 @@ def credentials(request: Request, console: TheConsole, visitor: TheVisitor, filt
         request,
         "credentials.html",
         page=page,
-        jobs=console.deps.store.launched({view.job_id for view in page.items}),
+        jobs=console.deps.store.whose({view.job_id for view in page.items}),
         which=which,
         filtered=any(which[1:]),
         resources=_names(console, filters.resource),
@@ -103,7 +103,7 @@ def credential(request: Request, credential: str, console: TheConsole, visitor: 
         "credential.html",
         view=view,
         story=story,
-        job=_job(console.deps.store.launched({view.job_id}), view),
+        job=_job(console.deps.store.whose({view.job_id}), view),
         asked=asked,
         dead=view.state in DEAD,
         may_stop=bool(visitor.caller.roles & set(STOPPERS)),
@@ -156,5 +156,5 @@ def _asked(view: CredentialView, story: Sequence[EntryView]) -> EntryView | None
     return asked[-1] if asked and view.state not in DEAD else None
 
 
-def _job(known: Mapping[str, Launched], view: CredentialView) -> Launched | None:
+def _job(known: Mapping[str, Whose], view: CredentialView) -> Whose | None:
     return known.get(view.job_id)

@@ -25,8 +25,7 @@ from justenough.explaining import explained, must_be_there
 from justenough.facts import Clock, JobFacts, Phase
 from justenough.model import Message, duration_text
 from justenough.rehearsal import Rules
-from justenough.spec import checked_spec, read_spec
-from justenough.triggers import JOBS
+from justenough.spec import JOBS, checked_spec, read_spec
 from justenough.variations import PHASES
 
 WHAT = "job spec"

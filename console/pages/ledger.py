@@ -111,7 +111,7 @@ def ledger(request: Request, console: TheConsole, visitor: TheVisitor, filters: 
         "ledger.html",
         status=422 if wrong else 200,
         page=page,
-        jobs=console.deps.store.launched({entry.job for entry in page.items}),
+        jobs=console.deps.store.whose({entry.job for entry in page.items}),
         q=filters.q,
         found=found,
         place_of=place_of,
@@ -134,7 +134,7 @@ def entry(request: Request, console: TheConsole, visitor: TheVisitor, name: Anno
         raise NotFound(f"there is no ledger entry {name}")
     before = console.deps.store.ledger_back(job=found.job, before=found.position, limit=1).items
     after = console.deps.store.ledger(job=found.job, after=found.position, limit=1).items
-    known = console.deps.store.launched({found.job})
+    known = console.deps.store.whose({found.job})
     return render(request, "entry.html", entry=found, job=known.get(found.job), before=before, after=after)
 
 
