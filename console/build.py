@@ -24,6 +24,7 @@ from console.deliveries import SigningSecrets
 from console.gateway import Gateway
 from console.health import Health
 from console.identity import IdentityKeys
+from console.looks import Looks
 from console.outbox import Office
 from console.pages.cookies import Cookies
 from console.pages.sessions import Sessions
@@ -59,6 +60,7 @@ async def built(settings: Settings) -> AsyncIterator[Console]:
                 gateway=gateway,
                 timetable=Timetable(deps, gateway),
                 health=Health(store=store, gateway=gateway, vault_addr=vault.address, client=client),
+                looks=Looks(deps, gateway),
                 feed=Feed(store),
                 owners=Owners(store),
                 sessions=Sessions(store=store, vault=vault, people=people, settings=settings),

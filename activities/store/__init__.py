@@ -7,6 +7,7 @@ from activities.store.errors import StoreNotMigrated, StoreTooNew, StoreUnavaila
 from activities.store.figures import Figures, LedgerHead
 from activities.store.locks import KeptLock
 from activities.store.store import Store
+from activities.store.stories import Whose
 from activities.store.visits import PageSession
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "StoreTooNew",
     "StoreUnavailable",
     "Tail",
+    "Whose",
 ]

@@ -23,6 +23,7 @@ from activities.store import (
     oversight,
     overview,
     queries,
+    stories,
     usage,
     visits,
     writer,
@@ -35,6 +36,7 @@ from activities.store.figures import Figures, LedgerHead, Overdue
 from activities.store.locks import KeptLock
 from activities.store.outbox import Outbox
 from activities.store.paging import MOST
+from activities.store.stories import Whose
 from activities.store.visits import PageSession
 from justenough.access import CredentialState, JobState, RequestState, RevocationState
 from justenough.events import Event, EventType
@@ -139,6 +141,18 @@ class Store:
     def find(self, text: str, *, installation: str = "dev") -> tuple[Found, ...]:
         """Return what a text names: a job, request or credential by its id or how that begins, an entry by its id or position."""
         return self._read(lambda connection: finding.find(connection, text, installation=installation))
+
+    def entry(self, name: str) -> EntryView | None:
+        """Return an entry by its id."""
+        return self._read(lambda connection: stories.entry(connection, name))
+
+    def story(self, job: str, types: Iterable[EventType], about: str) -> tuple[EntryView, ...]:
+        """Return a job's entries of these types about one thing, as a credential is, in their order."""
+        return self._read(lambda connection: stories.story(connection, job, [kind.value for kind in types], about))
+
+    def whose(self, jobs: Collection[str]) -> Mapping[str, Whose]:
+        """Return name and requester of these jobs by id; of those that there are."""
+        return self._read(lambda connection: stories.whose(connection, jobs))
 
     def span(self, since: datetime, until: datetime) -> Span | None:
         """Return between which positions the entries of a period are; None where there are none."""

@@ -57,6 +57,7 @@ def create_app(console: Console) -> FastAPI:
             delivering(console.office),
         ):
             yield
+        await console.looks.close()
         await console.feed.close()
 
     app = FastAPI(

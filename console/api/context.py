@@ -21,6 +21,7 @@ from console.deliveries import SigningSecrets
 from console.gateway import Gateway
 from console.health import Health
 from console.identity import IdentityKeys
+from console.looks import Looks
 from console.outbox import Office
 from console.pages.cookies import Cookies
 from console.pages.sessions import Sessions
@@ -45,6 +46,7 @@ class Console:
     gateway: Gateway
     timetable: Timetable
     health: Health
+    looks: Looks
     feed: Feed
     owners: Owners
     sessions: Sessions

@@ -66,6 +66,12 @@ class Owners:
             self._keep({job: view.requester_id})
         return self._known[job]
 
+    def learn(self, jobs: Iterable[str]) -> None:
+        """Look up at once who launched those of these jobs that are not known yet. Blocking."""
+        unknown = frozenset(job for job in jobs if job not in self._known)
+        if unknown:
+            self._keep(self._store.requesters(unknown))
+
     def _keep(self, found: Mapping[str, str]) -> None:
         if len(self._known) + len(found) > self.MAX:
             self._known = {}

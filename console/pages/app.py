@@ -4,9 +4,22 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from console.pages import live, login, oidc, own, static
+from console.pages import catalog, credentials, explain, ledger, live, login, oidc, own, report, static, verification
 
-ROUTERS = (login.router, login.pages, oidc.router, own.router, static.router, live.router)
+ROUTERS = (
+    login.router,
+    login.pages,
+    oidc.router,
+    own.router,
+    static.router,
+    live.router,
+    credentials.router,
+    ledger.router,
+    verification.router,
+    catalog.router,
+    explain.router,
+    report.router,
+)
 
 
 def include(app: FastAPI) -> None:

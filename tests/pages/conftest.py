@@ -29,7 +29,15 @@ from worker.stack.places import Places
 from worker.stack.private import read_json
 from worker.stack.state import Stack
 
-NAMES = {"ops": ("ops",), "lead": ("support-leads",), "chief": ("chiefs",), "gone": ("ops",), "mallory": ("ops",), "guessed": ()}
+NAMES = {
+    "ops": ("ops",),
+    "lead": ("support-leads",),
+    "chief": ("chiefs",),
+    "gone": ("ops",),
+    "mallory": ("ops",),
+    "guessed": (),
+    "auditor": ("auditors",),
+}
 
 LogIn = Callable[..., Awaitable[Browser]]
 
