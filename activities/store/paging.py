@@ -41,6 +41,14 @@ def paged(
     return Page(items=items, next=_written([rows[size - 1][column.name] for column in by]) if more else None)
 
 
+def merged(pages: Sequence[Page[V]], *, by: Callable[[V], tuple[Any, ...]], limit: int) -> Page[V]:
+    """Return one page out of those of several lists, each newest first by the same key. A cursor of it is one of each list."""
+    items = sorted((item for page in pages for item in page.items), key=by, reverse=True)
+    size = min(max(limit, 1), MOST)
+    more = len(items) > size or any(page.next for page in pages)
+    return Page(items=tuple(items[:size]), next=_written(by(items[:size][-1])) if more else None)
+
+
 def _written(key: Sequence[Any]) -> str:
     text = json.dumps([part.isoformat() if isinstance(part, datetime) else part for part in key])
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")

@@ -13,7 +13,7 @@ from activities.ancestry import chain
 from console.api.bodies import DryRun, NewJob, Stopping
 from console.api.context import AuthenticatedRoute, Console, Launcher, Member, TheConsole
 from console.api.launching import Taken, rehearsed, taken
-from console.api.lists import After, Cursor, Limit, job_for, narrowed
+from console.api.lists import After, Cursor, Limit, job_for
 from console.gateway import TemporalUnavailable, WorkflowGone
 from justenough.access import JobState, RevocationState
 from justenough.approval import Person
@@ -63,23 +63,22 @@ def list_jobs(
     state: JobState | None = None,
     environment: Annotated[str | None, Query(max_length=63)] = None,
     requester: Annotated[str | None, Query(max_length=200, description="Login name")] = None,
+    name: Annotated[str | None, Query(max_length=63, description="Job name")] = None,
     parent: Annotated[str | None, Query(max_length=64, description="Only those that this job launched")] = None,
     revocation: Annotated[Unproved | None, Query(description="Only those whose revocation is not confirmed yet")] = None,
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Page[JobSummary]:
     """List jobs, newest first; a launcher sees their own."""
-    return narrowed(
-        lambda after: console.deps.store.jobs(
-            state=state,
-            environment=environment,
-            requester_id=caller.only,
-            revocation=RevocationState(revocation) if revocation else None,
-            parent=parent,
-            limit=limit,
-            cursor=after,
-        ),
-        lambda job: requester in {None, job.requester},
+    return console.deps.store.jobs(
+        state=state,
+        environment=environment,
+        requester_id=caller.only,
+        requester=requester,
+        name=name,
+        revocation=RevocationState(revocation) if revocation else None,
+        parent=parent,
+        limit=limit,
         cursor=cursor,
     )
 
