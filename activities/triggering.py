@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from activities.packing import bundled
+from activities.packing import bundle_of
 from justenough import bundle
 from justenough.catalog import Catalog, problems_of
 from justenough.errors import InvalidInput, Problem
-from justenough.spec import JobSpec, checked_spec, read_spec
+from justenough.spec import checked_spec, read_spec
 from justenough.statements import digest_of
 from justenough.triggers import JOBS, Trigger, Triggers
 
@@ -66,8 +66,4 @@ def _armed(folder: Path, trigger: Trigger, catalog: Catalog | None) -> Armed:
     spec = checked_spec(raw)
     if catalog is not None and (wrong := problems_of(spec, catalog)):
         raise InvalidInput(trigger.job, wrong)
-    return Armed(trigger, raw, digest_of(raw), _bundle(file, spec))
-
-
-def _bundle(file: Path, spec: JobSpec) -> bytes | None:
-    return bundled(file.parent, spec.run.workdir) if spec.run.workdir is not None else None
+    return Armed(trigger, raw, digest_of(raw), bundle_of(file, spec.run.workdir))

@@ -21,6 +21,7 @@ from console.deliveries import SigningSecrets
 from console.gateway import Gateway
 from console.health import Health
 from console.identity import IdentityKeys
+from console.overviews import Overviews
 from console.pages.sessions import Sessions
 from console.pages.throttle import Throttle
 from console.people import People, PeopleVault
@@ -53,6 +54,7 @@ async def built(settings: Settings) -> AsyncIterator[Console]:
                 health=Health(store=store, gateway=gateway, vault_addr=vault.address, client=client),
                 feed=Feed(store),
                 owners=Owners(store),
+                overviews=Overviews(store),
                 sessions=Sessions(store=store, vault=vault, people=people, settings=settings),
                 throttle=Throttle(),
             )

@@ -19,6 +19,7 @@ from console.deliveries import SigningSecrets
 from console.gateway import Gateway
 from console.health import Health
 from console.identity import IdentityKeys
+from console.overviews import Overviews
 from console.pages.sessions import Sessions
 from console.pages.throttle import Throttle
 from console.people import People
@@ -40,6 +41,7 @@ class Console:
     health: Health
     feed: Feed
     owners: Owners
+    overviews: Overviews
     sessions: Sessions
     throttle: Throttle
 

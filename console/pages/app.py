@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from console.pages import live, login, own, static
+from console.pages import job, jobs, launch, live, login, now, own, static, stopping
 
-ROUTERS = (login.router, login.pages, own.router, static.router, live.router)
+ROUTERS = (
+    login.router,
+    login.pages,
+    own.router,
+    static.router,
+    live.router,
+    now.router,
+    jobs.router,
+    launch.router,
+    job.router,
+    stopping.router,
+)
 
 
 def include(app: FastAPI) -> None:

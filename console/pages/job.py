@@ -1,0 +1,154 @@
+"""GET /jobs/{id}: one job whole, what a person needs first; its output as text. Stopping and proving: console/pages/stopping.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import StreamingResponse
+
+from activities.ancestry import chain
+from console.api.context import Console, TheConsole
+from console.api.lists import job_for
+from console.api.rights import Role
+from console.api.stopping import stoppable
+from console.pages import live, wording
+from console.pages.doing import DEAD, doing, tier_name
+from console.pages.rendering import render
+from console.pages.routing import PageRoute
+from console.pages.timeline import drawn
+from console.pages.visitors import TheVisitor, Visitor
+from console.words.picture import TAKEN, pictured
+from justenough.cedar import Rule
+from justenough.events import EventType
+from justenough.views import JobView, LogChunk
+
+LOG_CHUNKS = 64
+"""Of the newest output, as many are read."""
+LOG_SHOWN = 24_000
+"""Characters of output that a page begins with, its last ones."""
+LOG_PAGE = 1000
+DRAWN_ENTRIES = 1000
+"""Entries that a timeline is drawn from, the first ones of its kinds."""
+ENTRIES = 15
+"""Of the ledger, the newest ones."""
+CHILDREN = 10
+DONE = {
+    "launched": "Launched. Its order carries your signature.",
+    "again": "This form was sent before: this is the job that it launched. Nothing was launched twice.",
+    "cancel": "It is asked to end: its process first, then its access.",
+    "kill": "It is asked to be killed: its access is cut first, then its process.",
+    "gone": "Its workflow could not be told. Its right to be issued more is ended; its session obeys that within seconds, and sweeps revoke what it holds.",
+}
+"""What somebody has just done, by the word in the address."""
+KINDS = (*(kind for kind in EventType if kind.value in TAKEN), EventType.REVOCATION_STARTED)
+
+router = APIRouter(route_class=PageRoute, include_in_schema=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """The last part of what a job wrote."""
+
+    text: str
+    seq: int
+    """The last chunk that is in it; -1 for none."""
+    whole: bool
+
+
+@router.get("/jobs/{job}")
+def show(request: Request, job: str, console: TheConsole, visitor: TheVisitor, done: Annotated[str, Query(max_length=20)] = "") -> Response:
+    """Show a job."""
+    visitor.caller.require(*Role)
+    store, now = console.deps.store, datetime.now(UTC)
+    seen = last_output(store.last_logs(job, LOG_CHUNKS))
+    following = live.stream(console, job=job, log=seen.seq)
+    # After the place in the stream: what happens to the job from here on reaches the page.
+    view = job_for(store, visitor.caller, job)
+    entries = store.ledger(job=job, types=KINDS, limit=DRAWN_ENTRIES)
+    given_back = next((one.at for one in entries.items if one.type == EventType.REVOCATION_STARTED), None)
+    picture = pictured({"type": one.type, "at": one.at.isoformat(), "data": one.data} for one in entries.items)
+    order = store.order(job)
+    return render(
+        request,
+        "job.html",
+        now=now,
+        job=view,
+        does=doing(view, visitor.caller.tiers),
+        live=[one for one in view.credentials if one.state not in DEAD],
+        drawing=drawn(picture, view, given_back=given_back, now=now),
+        partly=entries.next is not None,
+        output=seen,
+        spec=order[0] if order else {},
+        ancestors=chain(console.deps, view.parent),
+        children=store.jobs(parent=job, requester_id=visitor.caller.only, limit=CHILDREN),
+        entries=store.ledger_back(job=job, limit=ENTRIES),
+        tier_name=lambda number: tier_name(number, visitor.caller.tiers),
+        temporal=temporal_page(console, job),
+        **_policies(console, view),
+        **_may(visitor, view),
+        done=DONE.get(done, ""),
+        stream=following if not view.state.ended else live_without_output(console, job),
+    )
+
+
+@router.get("/jobs/{job}/output")
+def output(job: str, console: TheConsole, visitor: TheVisitor) -> Response:
+    """Return all that a job wrote, as a file."""
+    visitor.caller.require(*Role)
+    view = job_for(console.deps.store, visitor.caller, job)
+    headers = {"Content-Disposition": f'attachment; filename="{quote(view.id)}.txt"'}
+    return StreamingResponse(_whole(console, view.id), media_type="text/plain; charset=utf-8", headers=headers)
+
+
+def last_output(chunks: Sequence[LogChunk]) -> Output:
+    """Return the end of what these chunks hold, as it may be shown, beginning with a whole line where something is left out."""
+    text = wording.output("".join(chunk.text for chunk in chunks))
+    last = chunks[-1].seq if chunks else -1
+    if len(text) <= LOG_SHOWN:
+        return Output(text, last, whole=len(chunks) < LOG_CHUNKS)
+    kept = text[-LOG_SHOWN:]
+    return Output(kept.partition("\n")[2] or kept, last, whole=False)
+
+
+def live_without_output(console: Console, job: str) -> str:
+    """Return the stream of a job that writes nothing any more."""
+    return live.stream(console, job=job)
+
+
+def temporal_page(console: Console, job: str) -> str:
+    """Return where Temporal shows a job's workflow; empty where nobody said where its pages are."""
+    settings = console.deps.settings
+    if settings.temporal_ui_url is None:
+        return ""
+    return (
+        f"{settings.temporal_ui_url.rstrip('/')}/namespaces/{quote(settings.temporal_namespace, safe='')}/workflows/{quote(job, safe='')}"
+    )
+
+
+def _policies(console: Console, view: JobView) -> dict[str, Any]:
+    """Return the texts of the policies that decided, as far as they are in force now."""
+    policies = console.deps.config.current().policies
+    named = {name for one in view.requests for name in one.policies}
+    rules: Mapping[str, Rule] = {rule.id: rule for rule in policies.rules if rule.id in named}
+    return {"rules": rules, "policy_digest": policies.digest}
+
+
+def _may(visitor: Visitor, view: JobView) -> dict[str, Any]:
+    launches = Role.LAUNCH in visitor.caller.roles
+    return {
+        "cancels": launches and stoppable(view, kill=False),
+        "kills": launches and stoppable(view, kill=True),
+        "answers": Role.APPROVE in visitor.caller.roles,
+    }
+
+
+def _whole(console: Console, job: str) -> Iterator[str]:
+    after = -1
+    while chunks := console.deps.store.logs(job, after, LOG_PAGE):
+        yield from (chunk.text for chunk in chunks)
+        after = chunks[-1].seq
