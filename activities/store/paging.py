@@ -59,6 +59,9 @@ def _read(cursor: str, by: Sequence[Column[Any]]) -> list[Any]:
         parts = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
         if not isinstance(parts, list) or [type(part) for part in parts] != [str] * len(by):
             raise ValueError(cursor)
+        # Half a surrogate pair can be written in JSON, and cannot be encoded; a NUL is text everywhere but in PostgreSQL.
+        if b"\0" in "".join(parts).encode():
+            raise ValueError(cursor)
         return [_part(part, column) for part, column in zip(parts, by, strict=True)]
     except (ValueError, binascii.Error, RecursionError) as error:
         raise InvalidInput("cursor", (Problem("cursor", "not a cursor of this list; start again without one"),)) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable
 from itertools import product
@@ -154,7 +155,16 @@ def test_jobs_whose_revocation_is_overdue_are_found_without_looking_at_the_other
     assert "(revocation_state=?)" in plan
 
 
-@pytest.mark.parametrize("cursor", ["", "x", "☃", "bnVsbA", "W10", "WyJhIiwiYiIsImMiXQ", "WzFd", "W1tbXV1d" * 9, "\x00"])
+def cursor_of(text: str) -> str:
+    """A cursor that is well-formed up to what it says."""
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+NOT_OURS = ["", "x", "☃", "bnVsbA", "W10", "WyJhIiwiYiIsImMiXQ", "WzFd", "W1tbXV1d" * 9, "\x00"]
+NO_TEXT = [cursor_of(f'["2026-11-25T09:00:00+00:00", "{text}"]') for text in (r"\ud800", r"\u0000")]
+
+
+@pytest.mark.parametrize("cursor", [*NOT_OURS, *NO_TEXT])
 def test_a_cursor_that_is_not_ours_is_bad_input(store: Store, cursor: str) -> None:
     with pytest.raises(InvalidInput, match="cursor"):
         store.jobs(cursor=cursor)
