@@ -13,7 +13,7 @@ from console.words.picture import Lane, Part, Picture, Reach, parts, reach
 from justenough.access import RevocationState
 from justenough.views import JobSummary
 
-MOST = 30
+MOST = 20
 """Rows that are drawn; the table tells of all."""
 THINNEST = 0.5
 """Per cent: what was short can be seen too."""

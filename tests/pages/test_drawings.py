@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from html import escape
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from activities.store import Store
 from console.overviews import Kept
 from console.pages import charts, timeline, wording
 from console.pages.doing import doing
-from console.pages.job import LOG_CHUNKS, LOG_SHOWN, Output, last_output
+from console.pages.job import LOG_CHUNKS, LOG_SHOWN, Output, fitting, last_output
 from console.words.picture import Lane, Part, Picture, parts, pictured, reach
 from justenough.access import JobState, RevocationState
 from justenough.approval import Tier, Tiers
@@ -279,6 +280,13 @@ def test_of_long_output_the_last_whole_lines_are_shown() -> None:
     assert len(found.text) <= LOG_SHOWN
     assert not found.whole
     assert not last_output(chunks(*["x"] * LOG_CHUNKS)).whole
+
+
+@given(st.text(max_size=200), st.integers(0, 300))
+def test_as_much_of_a_text_is_kept_as_fits_when_it_is_written_out(text: str, size: int) -> None:
+    kept = fitting(text, size)
+    assert len(escape(text[:kept]).encode()) <= size
+    assert kept == len(text) or len(escape(text).encode()) > size
 
 
 # One reading for all.

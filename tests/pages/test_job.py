@@ -93,11 +93,29 @@ async def test_the_text_of_the_policy_that_decided_is_there_and_whether_it_is_st
     old = changed_to(decided("allowed", job, number=2), policies=[rule.id, "was-removed"])
     site.store.record([requested(job), same, requested(job, number=2), old])
     page = (await lead.open(f"/jobs/{job}")).text
-    first, second = text_of(page, f"{part(job, 'r')}-policy"), text_of(page, f"{part(job, 'r', 2)}-policy")
-    assert " ".join(rule.text.split()) in first
-    assert "have been changed since" not in first
-    assert "have been changed since" in second
-    assert "was-removed: there is no policy of that name in force now." in second
+    told = text_of(page, "policies")
+    assert " ".join(rule.text.split()) in told
+    assert told.count(rule.id) == 2, "its heading and its own text, once for both"
+    assert f"Decided by the set {'sha256:' + 'd' * 12}…" in told
+    assert "was-removed There is no policy of that name in force now." in told
+    assert "changed since" not in text_of(page, part(job, "r"))
+    assert "The policies have been changed since." in text_of(page, part(job, "r", 2))
+
+
+async def test_a_job_with_hundreds_of_requests_and_much_output_is_still_a_light_page(site: Site, logged_in: LogIn) -> None:
+    lead = await logged_in("lead")
+    job = ordered(site.store, "e-9", spec={"name": "<&>" * 20_000})
+    for number in range(1, 301):
+        site.store.record([requested(job, number=number), decided("allowed", job, number=number), issued(job, number=number, at=now())])
+    site.store.record([requested(job, number=301), decided("needs_approval", job, number=301, tier=1), opened(job, number=301)])
+    site.store.append_log(job, 1, "<&'\">" * 10_000, now())
+    page = (await lead.open(f"/jobs/{job}")).text
+    assert len(page.encode()) < 100_000
+    # What waits is told of first.
+    assert page.index(part(job, "r", 301) + "-t") < page.index(part(job, "r", 1) + "-t")
+    assert "more, in the table" in text_of(page, "timeline")
+    assert f'href="/credentials?job={job}"' in page
+    assert (await lead.open(f"/jobs/{job}/spec")).json() == {"name": "<&>" * 20_000}
 
 
 async def test_a_job_that_is_over_says_how_and_that_what_it_held_is_dead(site: Site, logged_in: LogIn) -> None:
