@@ -53,6 +53,8 @@ class Settings(BaseSettings):
     """0: any free one."""
     temporal_address: str = "127.0.0.1:7233"
     temporal_namespace: str = "default"
+    temporal_ui_url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s?#]+$")] | None = None
+    """Where Temporal's own pages are, for links to a job's history; None: there are no such links."""
     database_url: str | None = None
     """SQLAlchemy URL of the store; default: `justenough.db` in the home."""
     vault_addr: str = Field("http://127.0.0.1:8200", validation_alias=AliasChoices("VAULT_ADDR", "vault_addr"))

@@ -4,7 +4,24 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from console.pages import catalog, credentials, explain, ledger, live, login, oidc, own, report, static, verification
+from console.pages import (
+    catalog,
+    credentials,
+    explain,
+    job,
+    jobs,
+    launch,
+    ledger,
+    live,
+    login,
+    now,
+    oidc,
+    own,
+    report,
+    static,
+    stopping,
+    verification,
+)
 
 ROUTERS = (
     login.router,
@@ -13,6 +30,11 @@ ROUTERS = (
     own.router,
     static.router,
     live.router,
+    now.router,
+    jobs.router,
+    launch.router,
+    job.router,
+    stopping.router,
     credentials.router,
     ledger.router,
     verification.router,
