@@ -10,6 +10,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 import cedarpy
 from cedarpy import pst
@@ -42,6 +43,10 @@ class Rule:
     """Where it begins: `writes.cedar:7:1`."""
     position: int
     """Among all, by file name and order, from 0."""
+    text: str = ""
+    """As it is written."""
+    why: str = ""
+    """The comment right above it, on one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,12 @@ class _Statement:
     file: str
     text: str
     spans: tuple[tuple[int, int], ...]
+
+    def comment(self) -> str:
+        """Return the comment that ends on the line above the first token, as one line."""
+        above = self.text[: self.spans[0][0]].rstrip(" \t").split("\n")[-2::-1]
+        lines = (line.strip() for line in above)
+        return " ".join(reversed([line.lstrip("/ ") for line in takewhile(lambda line: line.startswith("//"), lines)]))
 
     def place(self, index: int = 0) -> str:
         return _place(self.file, self.text, self.spans[index][0])
@@ -114,7 +125,7 @@ def _rule(statement: _Statement, problems: list[Problem]) -> Rule | None:
         problems.append(Problem(place, f"needs an @id of its own, of letters, digits and . _ -; found {name!r}"))
     if names_whole_context(template):
         problems.append(Problem(place, "uses `context` as a whole; name the attribute that it is about"))
-    return Rule(name, template, place, 0)
+    return Rule(name, template, place, 0, statement.source(), statement.comment())
 
 
 def _invalid(statement: _Statement, schema: cedarpy.Schema) -> Iterator[Problem]:

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from console.pages import live, login, own, static
+from console.pages import answers, batches, delegating, inbox, live, login, own, static
 
-ROUTERS = (login.router, login.pages, own.router, static.router, live.router)
+ROUTERS = (
+    login.router,
+    login.pages,
+    own.router,
+    static.router,
+    live.router,
+    inbox.router,
+    batches.router,
+    answers.router,
+    delegating.router,
+)
 
 
 def include(app: FastAPI) -> None:
