@@ -11,13 +11,16 @@ from pathlib import Path
 
 import httpx
 import pytest
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
 
 from activities.settings import Settings
 from console.build import built
 from console.pages.sessions import Sessions
 from console.pages.throttle import Throttle
 from justenough.secret import Secret
-from tests.console.support import SHOP, serving
+from tests.console.support import SHOP, Human, Served, serving
+from tests.console.support import logged_in as human
 from tests.pages.browser import Browser, Clock, Site
 from worker.provisioning import PersonSeed, setup
 from worker.stack.control import running_stack
@@ -27,6 +30,7 @@ from worker.stack.private import read_json
 from worker.stack.state import Stack
 
 NAMES = {"ops": ("ops",), "lead": ("support-leads",), "chief": ("chiefs",), "gone": ("ops",), "mallory": ("ops",), "guessed": ()}
+NAMES |= {"security": ("security",), "chief2": ("chiefs",), "oncall": ("break-glass",), "auditor": ("auditors",)}
 
 LogIn = Callable[..., Awaitable[Browser]]
 
@@ -106,3 +110,17 @@ def logged_in(site: Site, browser: Callable[[], Browser]) -> LogIn:
         return made
 
     return log_in
+
+
+@pytest.fixture(scope="session")
+def people(stack: Stack, passwords: dict[str, str]) -> dict[str, Human]:
+    """People who launch and answer by the API."""
+    return {name: human(stack, name, passwords[name]) for name in ("ops", "lead", "security", "chief", "chief2", "oncall", "auditor")}
+
+
+@pytest.fixture
+async def served(site: Site, stack: Stack, settings: Settings, people: dict[str, Human]) -> AsyncIterator[Served]:
+    """The same console by its API, and what is behind it."""
+    temporal = await Client.connect(settings.temporal_address, data_converter=pydantic_data_converter)
+    async with httpx.AsyncClient(base_url=site.address, timeout=20, trust_env=False) as http:
+        yield Served(http=http, console=site.console, temporal=temporal, stack=stack, people=people)
