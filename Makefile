@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos check up bench host browser fmt lint types layers compose-check lock clean
+.PHONY: help setup demo test screenshots chaos check up bench host browser fmt lint types layers compose-check lock clean
 
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
@@ -24,11 +24,14 @@ help: ## List these targets
 
 setup: host $(VENV)/.ready .venv-shop/.ready ## Install everything into .venv and .venv-shop (quick when nothing changed)
 
-demo: setup ## Run the example jobs on real servers, show it live, prove every revocation
+demo: setup ## Run the example jobs on real servers, show it live, prove every revocation (DEMO_OPEN=1: leave the servers running)
 	@$(WITH) $(BIN)/justenough demo
 
 test: setup browser ## Run the whole test suite, real servers included (ARGS="-k ledger -x")
 	@$(WITH) $(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
+
+screenshots: setup browser ## Make the images of docs/images from real pages (those of the tests marked so)
+	@$(WITH) JUSTENOUGH_SCREENSHOTS=$(CURDIR)/docs/images $(BIN)/python -m pytest -q -m screenshots tests/browser $(ARGS)
 
 chaos: setup ## Kill, stop and cut everything at the worst moment; its short form is in `make test` too (LONG=1: hours of outage as well)
 	@$(WITH) $(BIN)/python -m pytest -n 3 --dist loadfile $(if $(LONG),-m "long or not long") tests/chaos $(ARGS)

@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from justenough.documents import path_of
 from justenough.errors import Conflict, Forbidden, GiveUp, InvalidInput, JustEnoughError, NotFound, RetryLater, Stale
@@ -53,6 +54,7 @@ STATUSES: dict[type[JustEnoughError], int] = {
     RetryLater: 503,
 }
 HEADERS: dict[int, dict[str, str]] = {401: {"WWW-Authenticate": 'Bearer realm="justenough"'}, 503: {"Retry-After": str(RETRY_AFTER)}}
+HEADER_SAID = {"WWW-Authenticate": "How to authenticate: by a bearer token", "Retry-After": "Seconds to wait before asking again"}
 
 
 class FaultBody(BaseModel):
@@ -73,11 +75,28 @@ class ProblemBody(BaseModel):
     errors: list[FaultBody] | None = None
 
 
-RESPONSES: dict[int | str, dict[str, Any]] = {
-    status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
-    for status in (401, 403, 404, 409, 413, 422, 500, 503)
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+SAID = {
+    401: "No valid token",
+    403: "The right that is missing, by the groups that have it",
+    404: "Unknown, or not the caller's to see",
+    408: "The body did not come in time",
+    409: "At odds with how things stand now",
+    412: "What is answered has changed: read it again",
+    413: "The body is too large",
+    415: "The body is of another type than this takes",
+    422: "Bad input; `errors` names each place and what is wrong there",
+    428: "If-Match is missing",
+    500: "A fault of ours; the console's log tells more",
+    503: "A system that is needed does not answer; come back after `Retry-After`",
 }
-"""What any route may answer beside its own, for OpenAPI."""
+"""What each status means here, for OpenAPI."""
+
+
+def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the problems that a route may answer with, for OpenAPI."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": SAID[status], "content": content, **_declared(status)} for status in statuses}
 
 
 def problem(
@@ -143,7 +162,19 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
     status = 422 if error.status_code == 400 else error.status_code
     faults = [Fault("", str(error.detail))] if status == 422 else []
     detail = f"there is no {request.url.path}" if status == 404 else str(error.detail)
-    return problem(request, status, detail, faults=faults, headers=error.headers)
+    headers = {"Allow": ", ".join(_allowed(request))} if status == 405 else error.headers
+    return problem(request, status, detail, faults=faults, headers=headers)
+
+
+def _allowed(request: Request) -> list[str]:
+    """Return every method that an address takes: each route knows only its own."""
+    routes = request.app.routes
+    return [method for method in METHODS if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)]
+
+
+def _declared(status: int) -> dict[str, Any]:
+    headers = {name: {"schema": {"type": "string"}, "description": HEADER_SAID[name]} for name in HEADERS.get(status, {})}
+    return {"headers": headers} if headers else {}
 
 
 def _place(error: BaseException) -> str:

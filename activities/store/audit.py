@@ -68,12 +68,6 @@ def entries(connection: Connection, which: EntryFilter, *, after: int, limit: in
     return Page(items=items, next=str(items[-1].position) if len(rows) > size else None)
 
 
-def newest(connection: Connection, job: str, *, limit: int) -> tuple[EntryView, ...]:
-    """Return a job's newest entries, in the order in which they happened."""
-    wanted = select(LEDGER.c.position, *FIELDS).where(LEDGER.c.job == job).order_by(LEDGER.c.seq.desc()).limit(limit)
-    return tuple(view((row[0], Entry(*row[1:]))) for row in reversed(connection.execute(wanted).all()))
-
-
 def span(connection: Connection, since: datetime, until: datetime) -> Span | None:
     """Return between which positions the entries from `since` to before `until` are; None where there are none."""
     first, last = connection.execute(spanning(since, until)).one()

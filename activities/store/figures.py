@@ -7,9 +7,11 @@ from datetime import datetime
 
 from sqlalchemy import Connection, func, select
 
-from activities.store.tables import CREDENTIALS, JOBS, LEDGER, REQUESTS, REVIEWS
-from justenough.access import CredentialState, RequestState, RevocationState
+from activities.store.tables import CREDENTIALS, ENDED_JOBS, JOBS, LEDGER, REQUESTS, REVIEWS
+from justenough.access import CredentialState, JobState, RequestState, RevocationState
 from justenough.model import Message
+
+OPEN_STATES = tuple(state.value for state in JobState if not state.ended)
 
 
 class Figures(Message):
@@ -47,8 +49,9 @@ class LedgerHead(Message):
 
 
 def figures(connection: Connection) -> Figures:
-    """Count."""
-    states = connection.execute(select(JOBS.c.state, func.count()).group_by(JOBS.c.state)).all()
+    """Count; cheap however many jobs there are."""
+    going = select(JOBS.c.state, func.count()).where(JOBS.c.state.in_(OPEN_STATES)).group_by(JOBS.c.state)
+    states = [*connection.execute(going), *connection.execute(select(ENDED_JOBS.c.state, ENDED_JOBS.c.jobs))]
     pending = select(func.count()).select_from(REQUESTS).where(REQUESTS.c.state == RequestState.PENDING.value)
     live = select(func.count()).select_from(CREDENTIALS).where(CREDENTIALS.c.live)
     overdue = select(func.count()).select_from(JOBS).where(JOBS.c.revocation_state == RevocationState.OVERDUE.value)

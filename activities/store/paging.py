@@ -41,6 +41,14 @@ def paged(
     return Page(items=items, next=_written([rows[size - 1][column.name] for column in by]) if more else None)
 
 
+def merged(pages: Sequence[Page[V]], *, by: Callable[[V], tuple[Any, ...]], limit: int) -> Page[V]:
+    """Return one page out of those of several lists, each newest first by the same key. A cursor of it is one of each list."""
+    items = sorted((item for page in pages for item in page.items), key=by, reverse=True)
+    size = min(max(limit, 1), MOST)
+    more = len(items) > size or any(page.next for page in pages)
+    return Page(items=tuple(items[:size]), next=_written(by(items[:size][-1])) if more else None)
+
+
 def _written(key: Sequence[Any]) -> str:
     text = json.dumps([part.isoformat() if isinstance(part, datetime) else part for part in key])
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
@@ -50,6 +58,9 @@ def _read(cursor: str, by: Sequence[Column[Any]]) -> list[Any]:
     try:
         parts = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
         if not isinstance(parts, list) or [type(part) for part in parts] != [str] * len(by):
+            raise ValueError(cursor)
+        # Half a surrogate pair can be written in JSON, and cannot be encoded; a NUL is text everywhere but in PostgreSQL.
+        if b"\0" in "".join(parts).encode():
             raise ValueError(cursor)
         return [_part(part, column) for part, column in zip(parts, by, strict=True)]
     except (ValueError, binascii.Error, RecursionError) as error:

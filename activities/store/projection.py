@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Update, bindparam, case, exists, or_, select,
 
 from activities.store import locks
 from activities.store.engine import insert_new
-from activities.store.tables import APPROVALS, CREDENTIALS, DELEGATIONS, JOBS, ORDERS, REQUESTS, REVIEWS, Moment
+from activities.store.tables import APPROVALS, CREDENTIALS, DELEGATIONS, ENDED_JOBS, JOBS, ORDERS, REQUESTS, REVIEWS, Moment
 from justenough.access import CredentialState, JobState, RequestState, RevocationState
 from justenough.events import EventType
 from justenough.ledger import Entry
@@ -93,6 +93,8 @@ _PROVE = _JOB.where(_NOT_PROVED_AFTER).values(
     revocation_state=RevocationState.CONFIRMED.value, revocation_failures=[], revocation_since=None
 )
 
+_ONE_MORE = update(ENDED_JOBS).where(ENDED_JOBS.c.state == bindparam("which")).values(jobs=ENDED_JOBS.c.jobs + 1)
+
 _REQUEST = update(REQUESTS).where(REQUESTS.c.id == bindparam("which"), REQUESTS.c.job_id == bindparam("theirs"))
 _PENDING = _REQUEST.where(REQUESTS.c.state == RequestState.PENDING.value)
 _OPEN = _REQUEST.where(REQUESTS.c.state.in_([state.value for state in RequestState if state.granted] + [RequestState.PENDING.value]))
@@ -142,10 +144,11 @@ def job_started(connection: Connection, fact: Fact) -> None:
 
 def job_ended(connection: Connection, fact: Fact) -> None:
     """The first ending wins. What was issued and not shown to be dead keeps the job's revocation open."""
-    ended = {"state": JobState(fact.data["state"]).value, "ended_at": fact.at}
+    state = JobState(fact.data["state"]).value
     told = {"exit_code": fact.data["exit_code"], "reason": fact.data["reason"]}
-    if _job(connection, _END, fact, {**ended, **told}):
+    if _job(connection, _END, fact, {"state": state, "ended_at": fact.at, **told}):
         _reopen(connection, fact)
+        _count_ended(connection, state)
         # Nobody can answer for it any more.
         connection.execute(_WITHDRAW_ALL, {"theirs": fact.job})
         # Whoever revoked has dropped them already, unless the store was away just then.
@@ -364,6 +367,12 @@ def concerning(failures: Sequence[str], handles: Collection[str | None]) -> Iter
 
 def _reopen(connection: Connection, fact: Fact) -> None:
     _job(connection, _REOPEN, fact, {"fact_at": fact.at})
+
+
+def _count_ended(connection: Connection, state: str) -> None:
+    # A job ends once, and stays as it ended.
+    if connection.execute(_ONE_MORE, {"which": state}).rowcount == 0:
+        insert_new(connection, ENDED_JOBS, {"state": state, "jobs": 1})
 
 
 def _job(connection: Connection, statement: Update, fact: Fact, values: Mapping[str, Any] | None = None) -> bool:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, RowMapping, Select, Table, select, tuple_, union_all
+from sqlalchemy import Connection, RowMapping, Select, Table, func, select, tuple_, union_all
 
 from activities.store import oversight
-from activities.store.paging import paged
+from activities.store.figures import OPEN_STATES
+from activities.store.paging import merged, paged
 from activities.store.tables import APPROVALS, CREDENTIALS, JOBS, ORDERS, REQUESTS
-from justenough.access import JobState, RevocationState
+from justenough.access import RevocationState
 from justenough.evidence.standing import Live
 from justenough.statements import Signed
 from justenough.views import ApprovalView, ClaimView, CredentialView, JobSummary, JobView, LockView, Page, RequestView, RevocationView
 
 SUMMARY = tuple(JOBS.c[name] for name in JobSummary.model_fields if name != "revocation")
 REVOCATION = tuple(JOBS.c[f"revocation_{name}"] for name in RevocationView.model_fields)
-OPEN_STATES = tuple(state.value for state in JobState if not state.ended)
 UNPROVED = (RevocationState.PENDING.value, RevocationState.OVERDUE.value)
 
 _WHOSE = (JOBS.c.name.label("job_name"), JOBS.c.task, JOBS.c.requester, JOBS.c.parent)
@@ -50,6 +50,18 @@ class JobFilter(NamedTuple):
     requester_id: str | None = None
     revocation_state: str | None = None
     parent: str | None = None
+    requester: str | None = None
+    """Login name."""
+    name: str | None = None
+
+
+class CredentialFilter(NamedTuple):
+    """Columns of `credentials` and what they must be; None for whatever."""
+
+    job_id: str | None = None
+    resource: str | None = None
+    action: str | None = None
+    state: str | None = None
 
 
 class RequestFilter(NamedTuple):
@@ -73,8 +85,15 @@ def job(connection: Connection, job_id: str) -> JobView | None:
 
 def jobs(connection: Connection, which: JobFilter, *, limit: int, cursor: str | None) -> Page[JobSummary]:
     """Return jobs, newest first: their ids sort by time."""
-    wanted = _matching(select(*SUMMARY, *REVOCATION), JOBS, which)
-    return paged(connection, wanted, by=(JOBS.c.id,), limit=limit, cursor=cursor, views=_summaries)
+    if which.requester is None or which.requester_id is not None:
+        return _jobs(connection, which, limit=limit, cursor=cursor)
+    # By the entity behind the login name, for whom there is an index for each combination of filters. Mostly it is one.
+    pages = [
+        _jobs(connection, which._replace(requester_id=one), limit=limit, cursor=cursor) for one in _called(connection, which.requester)
+    ]
+    if len(pages) < 2:
+        return pages[0] if pages else Page(items=())
+    return merged(pages, by=lambda job: (job.id,), limit=limit)
 
 
 def request(connection: Connection, request_id: str) -> RequestView | None:
@@ -96,10 +115,9 @@ def credential(connection: Connection, credential_id: str) -> CredentialView | N
     return next(iter(_credentials(rows)), None)
 
 
-def credentials(connection: Connection, *, live: bool, job_id: str | None, limit: int, cursor: str | None) -> Page[CredentialView]:
+def credentials(connection: Connection, which: CredentialFilter, *, live: bool, limit: int, cursor: str | None) -> Page[CredentialView]:
     """Return credentials, newest first; `live`: only those not yet shown to be dead."""
-    wanted = _live_or_all(live=live)
-    wanted = wanted.where(CREDENTIALS.c.job_id == job_id) if job_id is not None else wanted
+    wanted = _matching(_live_or_all(live=live), CREDENTIALS, which)
     by = (CREDENTIALS.c.issued_at, CREDENTIALS.c.id)
     return paged(connection, wanted, by=by, limit=limit, cursor=cursor, views=_credentials)
 
@@ -132,7 +150,21 @@ def order(connection: Connection, job_id: str) -> Order | None:
     return (row.spec, row.params, row.bundle, Signed(**row.signed)) if row else None
 
 
-def _matching(wanted: Select[Any], table: Table, which: JobFilter | RequestFilter) -> Select[Any]:
+def _jobs(connection: Connection, which: JobFilter, *, limit: int, cursor: str | None) -> Page[JobSummary]:
+    wanted = _matching(select(*SUMMARY, *REVOCATION), JOBS, which)
+    return paged(connection, wanted, by=(JOBS.c.id,), limit=limit, cursor=cursor, views=_summaries)
+
+
+def _called(connection: Connection, requester: str) -> Iterator[str]:
+    """Yield the entity ids of those who launched jobs under a login name: a user that was made anew has another one."""
+    last = ""
+    theirs = select(func.min(JOBS.c.requester_id)).where(JOBS.c.requester == requester.replace("\0", "\ufffd"))
+    while (found := connection.execute(theirs.where(JOBS.c.requester_id > last)).scalar()) is not None:
+        yield found
+        last = found
+
+
+def _matching(wanted: Select[Any], table: Table, which: JobFilter | RequestFilter | CredentialFilter) -> Select[Any]:
     # str(): a state is an enum, which drivers may take for one of theirs. NUL is in no row, and PostgreSQL refuses to look for it.
     asked = {name: str(value).replace("\0", "\ufffd") for name, value in which._asdict().items() if value is not None}
     return wanted.where(*(table.c[name] == value for name, value in asked.items()))

@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
 
 from sqlalchemy import Connection, select
 
-from activities.store import audit, belongings, claims, engine, figures, inbox, locks, migrate, oversight, queries, usage, visits, writer
+from activities.store import (
+    audit,
+    backwards,
+    belongings,
+    claims,
+    engine,
+    figures,
+    finding,
+    inbox,
+    locks,
+    migrate,
+    oversight,
+    overview,
+    queries,
+    usage,
+    visits,
+    writer,
+)
 from activities.store.audit import Span, Stored
 from activities.store.claims import Claim
 from activities.store.commits import Commits
@@ -17,10 +34,11 @@ from activities.store.figures import Figures, LedgerHead, Overdue
 from activities.store.locks import KeptLock
 from activities.store.paging import MOST
 from activities.store.visits import PageSession
-from justenough.access import JobState, RequestState, RevocationState
+from justenough.access import CredentialState, JobState, RequestState, RevocationState
 from justenough.events import Event, EventType
 from justenough.evidence.standing import Live
 from justenough.ledger import LedgerReport
+from justenough.overview import Course, Found, StandingNow
 from justenough.statements import Signed
 from justenough.usage import ActionUse
 from justenough.views import (
@@ -84,6 +102,27 @@ class Store:
         which = audit.EntryFilter(job, tuple(kind.value for kind in types), since, until)
         return self._read(lambda connection: audit.entries(connection, which, after=after, limit=limit))
 
+    def ledger_back(
+        self,
+        *,
+        job: str | None = None,
+        types: Iterable[EventType] = (),
+        since: datetime | None = None,
+        until: datetime | None = None,
+        before: int | None = None,
+        limit: int = PAGE,
+    ) -> Page[EntryView]:
+        """Return entries newest first, before the one at a position; `next` is the last one's position, as text, where more follow.
+
+        Newest by when they happened; of one job by their place in its chain.
+        """
+        which = audit.EntryFilter(job, tuple(dict.fromkeys(kind.value for kind in types)), since, until)
+        return self._read(lambda connection: backwards.entries_back(connection, which, before=before, limit=limit))
+
+    def find(self, text: str, *, installation: str = "dev") -> tuple[Found, ...]:
+        """Return what a text names: a job, request or credential by its id or how that begins, an entry by its id or position."""
+        return self._read(lambda connection: finding.find(connection, text, installation=installation))
+
     def span(self, since: datetime, until: datetime) -> Span | None:
         """Return between which positions the entries of a period are; None where there are none."""
         return self._read(lambda connection: audit.span(connection, since, until))
@@ -100,10 +139,6 @@ class Store:
             if len(rows) < audit.ROWS_AT_ONCE:
                 return
             after = rows[-1][0]
-
-    def newest(self, job: str, limit: int) -> tuple[EntryView, ...]:
-        """Return a job's newest entries, in the order in which they happened."""
-        return self._read(lambda connection: audit.newest(connection, job, limit=limit))
 
     def recorded(self, ids: Collection[str]) -> frozenset[str]:
         """Return those of these entry ids that are in the ledger."""
@@ -125,13 +160,22 @@ class Store:
         """Count the revocations that are overdue: what health shows."""
         return self._read(figures.overdue)
 
+    def standing_now(self, now: datetime | None = None) -> StandingNow:
+        """Count what is open, and what ended within a day."""
+        moment = now or datetime.now(UTC)
+        return self._read(lambda connection: overview.standing_now(connection, moment))
+
+    def course(self, since: datetime, until: datetime, buckets: int) -> Course:
+        """Return how a period went, credentials alive at the end of each of its `buckets` equal parts. `until` is about now."""
+        return self._read(lambda connection: overview.course(connection, since, until, buckets=buckets))
+
     # The read model.
 
     def job(self, job: str) -> JobView | None:
         """Return a job whole."""
         return self._read(lambda connection: queries.job(connection, job))
 
-    def jobs(
+    def jobs(  # noqa: PLR0913 - each is one filter of the list
         self,
         *,
         state: JobState | None = None,
@@ -139,11 +183,13 @@ class Store:
         requester_id: str | None = None,
         revocation: RevocationState | None = None,
         parent: str | None = None,
+        requester: str | None = None,
+        name: str | None = None,
         limit: int = PAGE,
         cursor: str | None = None,
     ) -> Page[JobSummary]:
-        """Return jobs, newest first. Raises InvalidInput on a cursor that is not ours."""
-        which = queries.JobFilter(state, environment, requester_id, revocation, parent)
+        """Return jobs, newest first; `requester` is a login name. Raises InvalidInput on a cursor that is not ours."""
+        which = queries.JobFilter(state, environment, requester_id, revocation, parent, requester, name)
         return self._read(lambda connection: queries.jobs(connection, which, limit=limit, cursor=cursor))
 
     def request(self, request: str) -> RequestView | None:
@@ -168,10 +214,19 @@ class Store:
         return self._read(lambda connection: queries.credential(connection, credential))
 
     def credentials(
-        self, *, live: bool = False, job: str | None = None, limit: int = PAGE, cursor: str | None = None
+        self,
+        *,
+        live: bool = False,
+        job: str | None = None,
+        resource: str | None = None,
+        action: str | None = None,
+        state: CredentialState | None = None,
+        limit: int = PAGE,
+        cursor: str | None = None,
     ) -> Page[CredentialView]:
-        """Return credentials, newest first; `live`: only those not yet shown to be dead."""
-        return self._read(lambda connection: queries.credentials(connection, live=live, job_id=job, limit=limit, cursor=cursor))
+        """Return credentials, newest first; `live`: only those not yet shown to be dead. Raises InvalidInput on a cursor that is not ours."""
+        which = queries.CredentialFilter(job, resource, action, state)
+        return self._read(lambda connection: queries.credentials(connection, which, live=live, limit=limit, cursor=cursor))
 
     def live_credentials(self, job: str) -> tuple[CredentialView, ...]:
         """Return the job's credentials that are not yet shown to be dead."""

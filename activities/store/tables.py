@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Index, Integer, LargeBinary, MetaData, Table, Text, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Index, Integer, LargeBinary, MetaData, Table, Text, UniqueConstraint, text
 from sqlalchemy.orm import registry
 from sqlalchemy.types import TypeDecorator, TypeEngine
 from sqlmodel import Field, SQLModel
@@ -61,7 +61,12 @@ class LedgerRow(Base, table=True):
     """Insert-only: triggers refuse anything else. Positions ascend in the order of commits, so that who tails them misses none."""
 
     __tablename__ = "ledger"
-    __table_args__ = (UniqueConstraint("job", "seq"), UniqueConstraint("id"), Index(None, "at", "position"))
+    __table_args__ = (
+        UniqueConstraint("job", "seq"),
+        UniqueConstraint("id"),
+        Index(None, "at", "position"),
+        Index(None, "type", "at", "position"),
+    )
 
     position: int = Field(sa_type=Position, primary_key=True, sa_column_kwargs={"autoincrement": False})
     job: str = Field(sa_type=Name)
@@ -100,6 +105,11 @@ class JobRow(Base, table=True):
         Index(None, "name", "id"),
         Index(None, "requester_id", "name", "id"),
         Index(None, "parent", "id"),
+        Index(None, "requester", "requester_id", "id"),
+        Index(None, "name", "state", "id"),
+        Index(None, "name", "environment", "id"),
+        Index(None, "name", "environment", "state", "id"),
+        Index(None, "ended_at", "state", sqlite_where=text("ended_at IS NOT NULL"), postgresql_where=text("ended_at IS NOT NULL")),
     )
 
     id: str = Field(sa_type=Name, primary_key=True)
@@ -128,6 +138,15 @@ class JobRow(Base, table=True):
     sandbox: str | None = Field(default=None, sa_type=Text)
     parent: str | None = Field(default=None, sa_type=Name)
     """The job that launched it."""
+
+
+class EndedJobsRow(Base, table=True):
+    """How many jobs ended in a state, counted as they end: to count a million rows for each page would take too long."""
+
+    __tablename__ = "ended_jobs"
+
+    state: str = Field(sa_type=Name, primary_key=True)
+    jobs: int
 
 
 class OrderRow(Base, table=True):
@@ -204,7 +223,7 @@ class ApprovalRow(Base, table=True):
     """What it allows; None where it was recorded before anyone could allow less."""
     on_behalf_of: str | None = Field(default=None, sa_type=Text)
     """Login name of who had named the approver their delegate."""
-    at: datetime = Field(sa_type=Moment)
+    at: datetime = Field(sa_type=Moment, index=True)
     withdrawn_at: datetime | None = Field(default=None, sa_type=Moment)
 
 
@@ -254,6 +273,12 @@ class CredentialRow(Base, table=True):
         Index(None, "issued_at", "id"),
         Index(None, "live", "issued_at", "id"),
         Index(None, "resource", "action", "issued_at"),
+        Index(None, "resource", "issued_at", "id"),
+        Index(None, "action", "issued_at", "id"),
+        Index(None, "state", "issued_at", "id"),
+        Index(None, "confirmed_at", "issued_at"),
+        # What is live is little; it is counted by this.
+        Index(None, "resource", "action", "state", sqlite_where=text("live = 1"), postgresql_where=text("live")),
     )
 
     id: str = Field(sa_type=Name, primary_key=True)
@@ -363,6 +388,7 @@ def table_of(model: type[SQLModel]) -> Table:
 
 LEDGER, HEADS = table_of(LedgerRow), table_of(HeadRow)
 JOBS, ORDERS, REQUESTS = table_of(JobRow), table_of(OrderRow), table_of(RequestRow)
+ENDED_JOBS = table_of(EndedJobsRow)
 APPROVALS, CREDENTIALS = table_of(ApprovalRow), table_of(CredentialRow)
 REVIEWS, DELEGATIONS = table_of(ReviewRow), table_of(DelegationRow)
 CLAIMS, BUNDLES, LOCKS = table_of(ClaimRow), table_of(BundleRow), table_of(LockRow)

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI
-from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 
 from console import problems
 from console.api import (
@@ -29,11 +29,14 @@ from console.api import (
     wellknown,
 )
 from console.api.context import BEARER, Console
+from console.api.document import document
 from console.api.middleware import BoundedBody, Edge
 from console.pages.app import include
 from console.reconciler import reconciling
 
 PREFIX = "/api/v1"
+ANYWHERE = problems.answers(401, 403, 422, 500, 503)
+"""What any route of the API may answer; more follows from its address and its body."""
 
 
 def create_app(console: Console) -> FastAPI:
@@ -45,30 +48,39 @@ def create_app(console: Console) -> FastAPI:
             yield
         await console.feed.close()
 
-    # No pages of FastAPI's: they load scripts from elsewhere.
-    app = FastAPI(title="JustEnough", version=version("justenough"), lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="JustEnough",
+        version=version("justenough"),
+        lifespan=lifespan,
+        # No pages of FastAPI's: they load scripts from elsewhere.
+        docs_url=None,
+        redoc_url=None,
+        # One address for one thing; a redirect would also tell a client to go where its own Host header says.
+        redirect_slashes=False,
+        generate_unique_id_function=_name,
+    )
     app.state.console = console
-    api = APIRouter(prefix=PREFIX, dependencies=[Depends(BEARER)], responses=problems.RESPONSES)
+    api = APIRouter(prefix=PREFIX, dependencies=[Depends(BEARER)], responses=ANYWHERE)
     for part in (general, bundles, jobs, requests, claims, reviews, delegations, credentials, ledger, reports, events, sizing):
         api.include_router(part.router)
     app.include_router(api)
     # Without a token: a delivery's signature says who sends it.
-    app.include_router(triggers.router, prefix=PREFIX, responses=problems.RESPONSES)
+    app.include_router(triggers.router, prefix=PREFIX, responses=problems.answers(401, 422, 500, 503))
     app.include_router(health.router)
     app.include_router(wellknown.router)
     include(app)
     problems.install(app)
     app.add_middleware(BoundedBody, unbounded=frozenset({PREFIX + bundles.PATH}))
     app.add_middleware(Edge)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+    app.openapi = lambda: _once(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return app
 
 
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    if not app.openapi_schema:
-        schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
-        definitions = problems.ProblemBody.model_json_schema(ref_template="#/components/schemas/{model}")
-        nested = definitions.pop("$defs", {})
-        schema["components"]["schemas"] |= {**nested, "Problem": definitions}
-        app.openapi_schema = schema
+def _once(app: FastAPI) -> dict[str, Any]:
+    app.openapi_schema = app.openapi_schema or document(app)
     return app.openapi_schema
+
+
+def _name(route: APIRoute) -> str:
+    """Return a route's operationId: what a generated client calls it."""
+    return route.name

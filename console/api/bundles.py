@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 
 from console.api.bodies import Bundled
 from console.api.context import AuthenticatedRoute, Launcher, TheConsole
-from console.problems import TooLarge, UnsupportedMedia
+from console.problems import TooLarge, UnsupportedMedia, answers
 from justenough.bundle import MAX_PACKED, checked, digest
 
 PATH = "/bundles"
@@ -18,7 +18,7 @@ router = APIRouter(route_class=AuthenticatedRoute, tags=["bundles"])
 @router.post(
     PATH,
     status_code=201,
-    responses={200: {"model": Bundled, "description": "It is there already"}},
+    responses={200: {"model": Bundled, "description": "It is there already"}, **answers(415)},
     openapi_extra={"requestBody": {"required": True, "content": {"application/gzip": {"schema": {"type": "string", "format": "binary"}}}}},
 )
 async def put_bundle(request: Request, response: Response, console: TheConsole, caller: Launcher) -> Bundled:

@@ -11,6 +11,7 @@ from console.api.bodies import ClaimBody
 from console.api.context import Approver, AuthenticatedRoute, TheConsole
 from console.api.deciding import answerable, why_theirs
 from console.api.rights import Caller, answering_groups, needs
+from console.problems import answers
 from justenough.access import RequestState
 from justenough.errors import Conflict, Forbidden, NotFound
 from justenough.events import EventType, event
@@ -19,7 +20,7 @@ from justenough.views import RequestView
 router = APIRouter(route_class=AuthenticatedRoute, tags=["requests"])
 
 
-@router.post("/requests/{request}/claim")
+@router.post("/requests/{request}/claim", operation_id="claim_request", responses=answers(409))
 def claim(request: str, console: TheConsole, caller: Approver, body: ClaimBody | None = None) -> RequestView:
     """Say that you look at a request, so that others need not. Again prolongs it."""
     deps, view = console.deps, _for(console.deps, caller, request)
@@ -29,7 +30,7 @@ def claim(request: str, console: TheConsole, caller: Approver, body: ClaimBody |
     return _recorded(deps, caller, view, until)
 
 
-@router.delete("/requests/{request}/claim")
+@router.delete("/requests/{request}/claim", operation_id="release_request", responses=answers(409))
 def release(request: str, console: TheConsole, caller: Approver) -> RequestView:
     """Say that you no longer look at a request."""
     view = _for(console.deps, caller, request)

@@ -22,9 +22,10 @@ from console.identity import IdentityKeys
 from console.pages.sessions import Sessions
 from console.pages.throttle import Throttle
 from console.people import People
+from justenough.errors import InvalidInput, Problem
 
 # Only for OpenAPI: the header itself is read before the body is, by AuthenticatedRoute.
-BEARER = HTTPBearer(auto_error=False, description="An identity token of audience je-console, signed by Vault")
+BEARER = HTTPBearer(auto_error=False, bearerFormat="JWT", description="An identity token of audience je-console, signed by Vault")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +58,19 @@ class AuthenticatedRoute(APIRoute):
             # In a thread: now and then it looks at files.
             tiers = (await to_thread.run_sync(console.deps.config.current)).tiers
             request.state.caller = Caller(person=identity.person, tiers=tiers, expires=identity.expires)
+            _must_be_text(request)
             return await handler(request)
 
         return authenticated
+
+
+def _must_be_text(request: Request) -> None:
+    """Raise InvalidInput where a NUL is in the address, by path: PostgreSQL holds no such text, so nothing is found by it either."""
+    said = [(f"path.{name}", text) for name, text in request.path_params.items()]
+    said += [(f"query.{name}", name + text) for name, text in request.query_params.multi_items()]
+    wrong = tuple(Problem(where.replace("\0", ""), "must hold no NUL character") for where, text in said if "\0" in text)
+    if wrong:
+        raise InvalidInput("request", wrong)
 
 
 async def _console(request: Request) -> Console:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Response
 from console.api.context import AuthenticatedRoute, Console, Member, Stopper, TheConsole
 from console.api.lists import Cursor, Limit, narrowed
 from console.gateway import WorkflowGone
-from justenough.access import CredentialState
+from justenough.access import Action, CredentialState
 from justenough.errors import NotFound
 from justenough.events import EventType, event
 from justenough.views import CredentialView, Page
@@ -27,14 +27,20 @@ router = APIRouter(route_class=AuthenticatedRoute, tags=["credentials"])
 def list_credentials(
     console: TheConsole,
     caller: Member,
+    *,
     live: Annotated[bool, Query(description="Only those not yet shown to be dead")] = False,
-    job: Annotated[str | None, Query(max_length=64)] = None,
+    job: Annotated[str | None, Query(max_length=64, description="Only this job's")] = None,
+    resource: Annotated[str | None, Query(max_length=63, description="Only those of this resource")] = None,
+    action: Annotated[Action | None, Query(description="Only those for this action")] = None,
+    state: Annotated[CredentialState | None, Query(description="Only those in this state")] = None,
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Page[CredentialView]:
     """List credentials, newest first; a launcher sees those of their own jobs."""
     return narrowed(
-        lambda after: console.deps.store.credentials(live=live, job=job, limit=limit, cursor=after),
+        lambda after: console.deps.store.credentials(
+            live=live, job=job, resource=resource, action=action, state=state, limit=limit, cursor=after
+        ),
         lambda view: console.owners.readable(caller, view.job_id),
         cursor=cursor,
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Path
 
 from activities.deps import Deps
 from console.api.bodies import PersonView, SignedBody
@@ -10,6 +12,7 @@ from console.api.context import Approver, AuthenticatedRoute, Reader, TheConsole
 from console.api.lists import Cursor, Limit
 from console.api.rights import Caller, answering_groups
 from console.api.signed import must_be_whole, own
+from console.problems import answers
 from justenough.approval import Person
 from justenough.errors import Conflict, Forbidden, InvalidInput, NotFound, Problem
 from justenough.events import UNATTRIBUTED, EventType, event
@@ -20,7 +23,7 @@ router = APIRouter(route_class=AuthenticatedRoute, tags=["delegations"])
 
 
 @router.get("/people/{name}")
-def find_person(name: str, console: TheConsole, caller: Approver) -> PersonView:
+def find_person(name: Annotated[str, Path(description="A login name")], console: TheConsole, caller: Approver) -> PersonView:
     """Find an approver by login name, on the mounts where the caller has a login."""
     found = console.deps.vault.person_named(name, like=caller.person.id, people_mounts=console.deps.settings.people_mounts)
     tier = caller.tiers.tier_of(found.groups) if found else 0
@@ -61,7 +64,7 @@ def delegate(body: SignedBody, console: TheConsole, caller: Approver) -> Delegat
     return _view(deps, name)
 
 
-@router.delete("/delegations/{delegation}")
+@router.delete("/delegations/{delegation}", operation_id="end_delegation", responses=answers(409))
 def end(delegation: str, console: TheConsole, caller: Approver) -> DelegationView:
     """Answer for yourself again."""
     view = _view(console.deps, delegation)

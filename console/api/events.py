@@ -13,7 +13,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from console.api.context import AuthenticatedRoute, Console, Member, TheConsole
 from console.api.jobs import position
-from console.api.lists import job_for
+from console.api.lists import POSITION, job_for
 from console.api.rights import Caller
 from justenough.statements import rfc3339
 from justenough.views import EntryView
@@ -25,9 +25,12 @@ router = APIRouter(route_class=AuthenticatedRoute, tags=["events"])
 
 
 async def _since(
-    last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", max_length=20, description="The last position seen")] = None,
+    last_event_id: Annotated[
+        str | None,
+        Header(alias="Last-Event-ID", max_length=20, description="The last position seen", json_schema_extra={"pattern": f"^$|{POSITION}"}),
+    ] = None,
 ) -> int | None:
-    return position(last_event_id) if last_event_id else None
+    return position(last_event_id, where="header.Last-Event-ID") if last_event_id else None
 
 
 async def _readable(job: str, console: TheConsole, caller: Member) -> str:
@@ -39,7 +42,7 @@ Since = Annotated[int | None, Depends(_since)]
 ReadableJob = Annotated[str, Depends(_readable)]
 
 
-@router.get("/events", response_class=EventSourceResponse)
+@router.get("/events", operation_id="follow_events", response_class=EventSourceResponse)
 async def all_events(
     console: TheConsole,
     caller: Member,
@@ -52,7 +55,7 @@ async def all_events(
             yield entry
 
 
-@router.get("/jobs/{job}/events", response_class=EventSourceResponse)
+@router.get("/jobs/{job}/events", operation_id="follow_job", response_class=EventSourceResponse)
 async def job_events(job: ReadableJob, console: TheConsole, caller: Member, since: Since) -> AsyncIterator[ServerSentEvent]:
     """Follow one job from its first entry, or from the last one seen. Ends when the token does."""
     async with aclosing(_followed(console, caller, since or 0, job=job)) as followed:

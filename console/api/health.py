@@ -9,9 +9,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, gen
 
 from console.api.context import TheConsole
 from console.health import Check, Sweeps
+from console.problems import answers
 from justenough.model import Message
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], responses=answers(500))
 
 
 class Live(Message):
@@ -58,7 +59,9 @@ async def readyz(response: Response, console: TheConsole) -> Ready:
     )
 
 
-@router.get("/metrics", response_class=Response)
+@router.get(
+    "/metrics", response_class=Response, responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **answers(503)}
+)
 def metrics(console: TheConsole) -> Response:
     """Return gauges in Prometheus' text form."""
     figures = console.deps.store.figures()

@@ -13,8 +13,9 @@ from activities.ancestry import chain
 from console.api.bodies import DryRun, NewJob, Stopping
 from console.api.context import AuthenticatedRoute, Console, Launcher, Member, TheConsole
 from console.api.launching import Taken, rehearsed, taken
-from console.api.lists import After, Cursor, Limit, job_for, narrowed
+from console.api.lists import After, Cursor, Limit, PositionCursor, job_for
 from console.gateway import TemporalUnavailable, WorkflowGone
+from console.problems import answers
 from justenough.access import JobState, RevocationState
 from justenough.approval import Person
 from justenough.errors import Conflict, InvalidInput, NotFound, Problem, RetryLater
@@ -34,8 +35,13 @@ router = APIRouter(route_class=AuthenticatedRoute, tags=["jobs"])
 @router.post(
     "/jobs",
     status_code=201,
+    operation_id="launch_job",
     response_model=JobView,
-    responses={200: {"model": JobView | DryRun, "description": "The same order was taken before; or what a dry run found"}},
+    responses={
+        200: {"model": JobView | DryRun, "description": "The same order was taken before; or what a dry run found"},
+        201: {"description": "Taken", "headers": {"Location": {"schema": {"type": "string"}, "description": "The job's address"}}},
+        **answers(409),
+    },
 )
 async def launch(
     body: NewJob,
@@ -60,26 +66,25 @@ def list_jobs(
     console: TheConsole,
     caller: Member,
     *,
-    state: JobState | None = None,
-    environment: Annotated[str | None, Query(max_length=63)] = None,
+    state: Annotated[JobState | None, Query(description="Only those in this state")] = None,
+    environment: Annotated[str | None, Query(max_length=63, description="Only those of this environment")] = None,
     requester: Annotated[str | None, Query(max_length=200, description="Login name")] = None,
+    name: Annotated[str | None, Query(max_length=63, description="Job name")] = None,
     parent: Annotated[str | None, Query(max_length=64, description="Only those that this job launched")] = None,
     revocation: Annotated[Unproved | None, Query(description="Only those whose revocation is not confirmed yet")] = None,
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Page[JobSummary]:
     """List jobs, newest first; a launcher sees their own."""
-    return narrowed(
-        lambda after: console.deps.store.jobs(
-            state=state,
-            environment=environment,
-            requester_id=caller.only,
-            revocation=RevocationState(revocation) if revocation else None,
-            parent=parent,
-            limit=limit,
-            cursor=after,
-        ),
-        lambda job: requester in {None, job.requester},
+    return console.deps.store.jobs(
+        state=state,
+        environment=environment,
+        requester_id=caller.only,
+        requester=requester,
+        name=name,
+        revocation=RevocationState(revocation) if revocation else None,
+        parent=parent,
+        limit=limit,
         cursor=cursor,
     )
 
@@ -91,13 +96,13 @@ def show_job(job: str, console: TheConsole, caller: Member) -> JobView:
     return found.model_copy(update={"chain": chain(console.deps, found.parent)})
 
 
-@router.post("/jobs/{job}/cancel", status_code=202)
+@router.post("/jobs/{job}/cancel", status_code=202, responses=answers(409))
 async def cancel_job(job: str, console: TheConsole, caller: Launcher) -> Stopping:
     """Ask a job to end in order: its process first, then its access."""
     return await _stop(console, job, caller.person, kill=False)
 
 
-@router.post("/jobs/{job}/kill", status_code=202)
+@router.post("/jobs/{job}/kill", status_code=202, responses=answers(409))
 async def kill_job(job: str, console: TheConsole, caller: Launcher) -> Stopping:
     """Cut a job's access, then kill its process. Works even where its workflow is gone or Temporal is down."""
     return await _stop(console, job, caller.person, kill=True)
@@ -126,17 +131,17 @@ def job_logs(
 
 @router.get("/jobs/{job}/timeline")
 def job_timeline(
-    job: str, console: TheConsole, caller: Member, after: After = 0, limit: Limit = 100, cursor: Cursor = None
+    job: str, console: TheConsole, caller: Member, after: After = 0, limit: Limit = 100, cursor: PositionCursor = None
 ) -> Page[EntryView]:
     """Return what happened to a job, from its ledger, in order."""
     job_for(console.deps.store, caller, job)
-    return console.deps.store.ledger(job=job, after=position(cursor) if cursor else after, limit=limit)
+    return console.deps.store.ledger(job=job, after=after if cursor is None else position(cursor), limit=limit)
 
 
-def position(cursor: str) -> int:
+def position(cursor: str, *, where: str = "query.cursor") -> int:
     """Return the ledger position that a cursor is; raise InvalidInput where it is none."""
     if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 17):
-        raise InvalidInput("request", (Problem("query.cursor", "is not a cursor of this list"),))
+        raise InvalidInput("request", (Problem(where, "is not a position of this list; start again without one"),))
     return int(cursor)
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import AwareDatetime
 
 from activities.store import LedgerHead
 from console.api.context import AuthenticatedRoute, Member, Reader, TheConsole
 from console.api.jobs import position
-from console.api.lists import After, Cursor, Limit, narrowed
+from console.api.lists import After, Limit, Moment, PositionCursor, narrowed
 from justenough.events import EventType
 from justenough.ledger import LedgerReport
 from justenough.views import EntryView, Page
@@ -18,37 +17,37 @@ from justenough.views import EntryView, Page
 router = APIRouter(route_class=AuthenticatedRoute, tags=["ledger"])
 
 
-@router.get("/ledger")
+@router.get("/ledger", operation_id="list_ledger")
 def list_entries(
     *,
     console: TheConsole,
     caller: Member,
-    job: Annotated[str | None, Query(max_length=64)] = None,
+    job: Annotated[str | None, Query(max_length=64, description="Only this job's")] = None,
     types: Annotated[list[EventType], Query(alias="type", max_length=len(EventType), description="Only of these types")] = [],  # noqa: B006 - FastAPI copies a default
-    since: Annotated[AwareDatetime | None, Query(description="Only what happened then or later; with its zone")] = None,
-    until: Annotated[AwareDatetime | None, Query(description="Only what happened before; with its zone")] = None,
+    since: Annotated[Moment | None, Query(description="Only what happened then or later; with its zone")] = None,
+    until: Annotated[Moment | None, Query(description="Only what happened before; with its zone")] = None,
     after: After = 0,
     limit: Limit = 100,
-    cursor: Cursor = None,
+    cursor: PositionCursor = None,
 ) -> Page[EntryView]:
     """Return entries after a position, oldest first; a launcher sees those of their own jobs. `cursor` is a position too."""
     return narrowed(
         lambda seen: console.deps.store.ledger(
-            job=job, types=types, since=since, until=until, after=position(seen) if seen else after, limit=limit
+            job=job, types=types, since=since, until=until, after=after if seen is None else position(seen), limit=limit
         ),
         lambda entry: console.owners.readable(caller, entry.job),
         cursor=cursor,
     )
 
 
-@router.get("/ledger/checkpoint")
+@router.get("/ledger/checkpoint", operation_id="show_checkpoint")
 def checkpoint(console: TheConsole, caller: Reader) -> LedgerHead:
     """Return the ledger's newest entry, to hold against a later copy."""
     del caller
     return console.deps.store.head()
 
 
-@router.post("/ledger/verify")
+@router.post("/ledger/verify", operation_id="verify_ledger")
 def verify(console: TheConsole, caller: Reader) -> LedgerReport:
     """Look at every chain. Sound where `problems` is empty; `unseen` says what such a look cannot find."""
     del caller

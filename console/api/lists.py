@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Query
+from pydantic import AwareDatetime, BeforeValidator
 
 from activities.store import Store
 from console.api.rights import Caller
@@ -14,12 +16,30 @@ from justenough.views import JobView, Page
 
 T = TypeVar("T")
 
+WRITTEN = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]")
+POSITION = "^[0-9]{1,16}$"
+"""How a position in the ledger is written. It only tells: what is wrong with one is said in words."""
 MAX_LOOKS = 20
 """Pages that one call reads through to find something of the caller's."""
 
 Limit = Annotated[int, Query(ge=1, le=1000, description="How many at most")]
 Cursor = Annotated[str | None, Query(max_length=200, description="`next` of the page before")]
+PositionCursor = Annotated[
+    str | None, Query(max_length=200, description="`next` of the page before", json_schema_extra={"pattern": POSITION})
+]
+"""Of a list in the ledger's order."""
 After = Annotated[int, Query(ge=0, le=2**53, description="The last position seen")]
+
+
+def _moment(value: Any) -> Any:
+    if isinstance(value, str) and not WRITTEN.match(value):
+        message = "must be a time as RFC 3339 writes it, with its zone: 2026-11-25T09:30:00Z"
+        raise ValueError(message)
+    return value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_moment)]
+"""A time that a caller names. A bare number is refused: seconds and milliseconds look alike."""
 
 
 class Owners:

@@ -50,6 +50,8 @@ class Edge:
             await self._app(scope, receive, sending)
         except Exception as error:
             # Whatever it is, the caller gets a problem and the log its place.
+            if status and _client_left(error):
+                return  # In the middle of a stream, which is how streams end.
             if status:
                 raise  # The answer has begun; only the connection can tell now.
             await unforeseen(Request(scope), error)(scope, receive, sending)
@@ -109,6 +111,13 @@ def _replaying(body: bytes, receive: Receive) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return replay
+
+
+def _client_left(error: BaseException) -> bool:
+    """Whether all that went wrong is that nobody takes what a stream still has to say."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_client_left, error.exceptions))
+    return isinstance(error, anyio.BrokenResourceError | anyio.ClosedResourceError)
 
 
 def _with_ours(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

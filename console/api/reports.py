@@ -8,10 +8,10 @@ from typing import Annotated
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Query
-from pydantic import AwareDatetime
 
 from activities import reporting
 from console.api.context import AuthenticatedRoute, Reader, TheConsole
+from console.api.lists import Moment
 from justenough.evidence.fold import Period
 from justenough.evidence.report import Report
 
@@ -26,8 +26,8 @@ _turn = CapacityLimiter(1)
 async def report(
     console: TheConsole,
     caller: Reader,
-    since: Annotated[AwareDatetime | None, Query(description="From when on, with its zone; default: 30 days before `until`")] = None,
-    until: Annotated[AwareDatetime | None, Query(description="Before when, with its zone; default, and at the latest: now")] = None,
+    since: Annotated[Moment | None, Query(description="From when on, with its zone; default: 30 days before `until`")] = None,
+    until: Annotated[Moment | None, Query(description="Before when, with its zone; default, and at the latest: now")] = None,
 ) -> Report:
     """Fold the ledger of a period into figures with their evidence. Takes about ten seconds for a million entries."""
     del caller

@@ -17,6 +17,7 @@ from console.api.deciding import WITHDRAW, answerable, examined, has_answered, i
 from console.api.lists import Cursor, Limit, narrowed
 from console.api.rights import Caller
 from console.gateway import WorkflowGone
+from console.problems import answers
 from justenough.access import RequestState
 from justenough.errors import Conflict, NotFound
 from justenough.views import Page, RequestView
@@ -49,9 +50,9 @@ class Wanted(StrEnum):
 def list_requests(
     console: TheConsole,
     caller: Member,
-    state: Wanted = Wanted.PENDING,
+    state: Annotated[Wanted, Query(description="Only those in this state")] = Wanted.PENDING,
     mine: Annotated[bool, Query(description="Only those that the caller can answer now")] = False,
-    job: Annotated[str | None, Query(max_length=64)] = None,
+    job: Annotated[str | None, Query(max_length=64, description="Only this job's")] = None,
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Page[RequestView]:
@@ -68,7 +69,10 @@ def list_requests(
     )
 
 
-@router.get("/requests/{request}")
+@router.get(
+    "/requests/{request}",
+    responses={200: {"headers": {"ETag": {"schema": {"type": "string"}, "description": "The digest to answer, where there is one"}}}},
+)
 def show_request(request: str, response: Response, console: TheConsole, caller: Member) -> RequestView:
     """Show a request; its ETag is the digest to answer."""
     view = console.deps.store.request(request)
@@ -83,9 +87,9 @@ def show_request(request: str, response: Response, console: TheConsole, caller: 
     "/requests/{request}/decisions",
     responses={
         202: {"model": RequestView, "description": "Delivered; the worker has not counted it yet"},
-        412: {"description": "The digest has changed"},
-        428: {"description": "If-Match is missing"},
+        **answers(409, 412, 428),
     },
+    operation_id="decide_request",
 )
 async def decide(
     request: str,

@@ -13,6 +13,7 @@ from console.api.deciding import why_theirs
 from console.api.lists import Cursor, Limit
 from console.api.rights import Caller, answering_groups, needs
 from console.api.signed import must_be_whole, own
+from console.problems import answers
 from justenough.errors import Conflict, Forbidden, NotFound, Stale
 from justenough.events import EventType, event
 from justenough.statements import ReviewStatement
@@ -34,7 +35,7 @@ def list_reviews(
     return console.deps.store.reviews(only_open=not every, limit=limit, cursor=cursor)
 
 
-@router.post("/requests/{request}/review")
+@router.post("/requests/{request}/review", operation_id="review_request", responses=answers(409, 412))
 def review(request: str, body: SignedBody, console: TheConsole, caller: Approver) -> RequestView:
     """Say, signed, whether breaking glass was justified. The first answer stands."""
     deps = console.deps

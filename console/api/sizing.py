@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
-from pydantic import AwareDatetime
+from fastapi import APIRouter, Path, Query
 
 from activities.store.usage import Past
 from console.api.context import AuthenticatedRoute, Member, Reader, TheConsole
-from console.api.lists import Cursor
+from console.api.lists import Cursor, Moment
 from justenough.errors import NotFound
 from justenough.sizing import Sizing, SizingSummary, sized, summary
 from justenough.usage import ActionUse
 from justenough.views import Page
 
-Since = Annotated[AwareDatetime | None, Query(description="Only runs of then or later; with its zone")]
+Since = Annotated[Moment | None, Query(description="Only runs of then or later; with its zone")]
 Few = Annotated[int, Query(ge=1, le=100, description="How many at most; each of them is worked out from its newest runs or requests")]
 
 router = APIRouter(route_class=AuthenticatedRoute, tags=["sizing"])
@@ -30,7 +29,7 @@ def list_sizings(console: TheConsole, caller: Member, since: Since = None, limit
 
 @router.get("/sizing/{name}")
 def show_sizing(
-    name: str,
+    name: Annotated[str, Path(description="The jobs' name")],
     console: TheConsole,
     caller: Member,
     since: Since = None,
@@ -47,7 +46,7 @@ def show_sizing(
 def catalog_usage(
     console: TheConsole,
     caller: Reader,
-    since: Annotated[AwareDatetime | None, Query(description="What was asked then or later; with its zone")] = None,
+    since: Annotated[Moment | None, Query(description="What was asked then or later; with its zone")] = None,
     limit: Few = 20,
     cursor: Cursor = None,
 ) -> Page[ActionUse]:

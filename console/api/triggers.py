@@ -13,7 +13,7 @@ from console.api.bodies import Triggered
 from console.api.context import Console, TheConsole
 from console.api.jobs import started
 from console.api.triggering import taken
-from console.problems import Unauthenticated
+from console.problems import Unauthenticated, answers
 from justenough.cloudevents import read_event
 from justenough.webhooks import ID, why_not_signed
 
@@ -28,16 +28,19 @@ router = APIRouter(tags=["triggers"])
     "/triggers/{name}",
     status_code=201,
     response_model=Triggered,
-    responses={200: {"model": Triggered, "description": "The same event launched this job before"}},
+    operation_id="deliver_event",
+    responses={200: {"model": Triggered, "description": "The same event launched this job before"}, **answers(409)},
     openapi_extra={"requestBody": {"required": True, "content": {"application/cloudevents+json": {"schema": {"type": "object"}}}}},
 )
-async def deliver(name: Annotated[str, Path(max_length=63)], request: Request, response: Response, console: TheConsole) -> Triggered:
+async def deliver(
+    name: Annotated[str, Path(description="The trigger's name in triggers.yaml")], request: Request, response: Response, console: TheConsole
+) -> Triggered:
     """Take an event (CloudEvents 1.0, structured or binary mode). The same event again is answered with the same job."""
     headers, body = {key.lower(): value for key, value in request.headers.items()}, await request.body()
     armed = (await to_thread.run_sync(console.deps.config.current)).triggers.get(name)
     why = await _why_not_believed(console, armed, headers, body)
     if armed is None or why is not None:
-        log.warning("a delivery was refused", trigger=name, why=why)
+        log.warning("a delivery was refused", trigger=name[:63], why=why)
         raise Unauthenticated(STRANGER)
     event = read_event(headers, body)
     order = await to_thread.run_sync(lambda: taken(console.deps, name, armed, event, delivery=headers[ID]))

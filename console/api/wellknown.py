@@ -15,7 +15,7 @@ KEYS_PATH = "/.well-known/jwks.json"
 CACHED = "public, max-age=60"
 """A token names its key, so whoever meets a new one looks again; a minute is what a proxy in between may keep it from them."""
 
-router = APIRouter(tags=["identity"], responses={503: problems.RESPONSES[503]})
+router = APIRouter(tags=["identity"], responses=problems.answers(500, 503))
 
 
 class PublicKey(Message):
@@ -44,7 +44,7 @@ class Discovery(Message):
     claims_supported: tuple[str, ...] = CLAIMS
 
 
-@router.get(KEYS_PATH)
+@router.get(KEYS_PATH, operation_id="list_identity_keys")
 async def keys(response: Response, console: TheConsole) -> PublicKeys:
     """Return every public key that a job's identity may be signed with."""
     found = await console.identity_keys.current()
@@ -52,7 +52,7 @@ async def keys(response: Response, console: TheConsole) -> PublicKeys:
     return PublicKeys(keys=tuple(PublicKey(**public_key(version, raw)) for version, raw in sorted(found.items())))
 
 
-@router.get("/.well-known/openid-configuration", responses={404: problems.RESPONSES[404]})
+@router.get("/.well-known/openid-configuration", operation_id="show_openid_configuration", responses=problems.answers(404))
 async def discovery(response: Response, console: TheConsole) -> Discovery:
     """Say who vouches for jobs, and where its keys are."""
     issuer = console.deps.settings.workload_issuer

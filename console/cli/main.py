@@ -60,6 +60,11 @@ def _ours() -> typer.Typer:
     return app
 
 
+Open = Annotated[
+    bool, typer.Option("--open", envvar="DEMO_OPEN", help="Leave the servers running afterwards, and print where they are and their users.")
+]
+
+
 @command
 def console() -> None:
     """Run the console's server against the Temporal, Vault and store of the settings."""
@@ -69,11 +74,14 @@ def console() -> None:
 
 
 @command
-def demo() -> None:
+def demo(stays: Open = False) -> None:
     """Run the shop's jobs on real servers, with their approvals, and prove every revocation."""
     from console.cli.demo import run  # noqa: PLC0415 - only this command needs it
 
-    raise typer.Exit(run())
+    try:
+        raise typer.Exit(run(stays=stays))
+    except KeyboardInterrupt:
+        raise typer.Exit(Exit.INTERRUPTED) from None
 
 
 def _print_version(wanted: bool) -> None:

@@ -124,7 +124,7 @@ def card_of(console: Console, caller: Caller, request: str) -> Card:
     config, (spec, bundle) = deps.config.current(), _ordered(deps, view.job_id)
     resource, policies = config.catalog.resources.get(view.resource), policies_of(deps, view)
     named = deps.store.delegations_of(caller.person.id, now=deps.now())
-    steps, tier = deps.store.newest(view.job_id, STEPS), config.tiers.tiers.get(view.current_tier)
+    steps, tier = deps.store.ledger_back(job=view.job_id, limit=STEPS).items[::-1], config.tiers.tiers.get(view.current_tier)
     return Card(
         view=view,
         job=job,

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import anyio
 import httpx
 import pytest
 import structlog
+from starlette.types import Message, Receive, Scope, Send
 
+from console.api.middleware import Edge
 from console.problems import MEDIA_TYPE
 from tests.console.support import Served
 
@@ -23,10 +28,21 @@ def is_problem(answer: httpx.Response, status: int) -> None:
 
 @pytest.mark.parametrize(
     "method, path, status",
-    [("GET", "/nowhere", 404), ("GET", "/api/v1/nowhere", 404), ("DELETE", "/api/v1/jobs", 405), ("PUT", "/livez", 405)],
+    [
+        ("GET", "/nowhere", 404),
+        ("GET", "/api/v1/nowhere", 404),
+        ("GET", "/api/v1/jobs/", 404),
+        ("DELETE", "/api/v1/jobs", 405),
+        ("PUT", "/livez", 405),
+    ],
 )
 async def test_what_is_not_there_is_a_problem_too(served: Served, method: str, path: str, status: int) -> None:
     is_problem(await served.http.request(method, path), status)
+
+
+async def test_a_method_that_an_address_does_not_take_is_told_all_that_it_takes(served: Served) -> None:
+    answer = await served.http.delete("/api/v1/jobs")
+    assert answer.headers["allow"] == "GET, POST"
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/openapi.json", "/nowhere", "/api/v1/jobs"])
@@ -158,3 +174,23 @@ async def test_openapi_says_how_errors_look_and_who_may_call(served: Served) -> 
                 assert list(operation["responses"]["422"]["content"]) == [MEDIA_TYPE]
     assert set(document["components"]["schemas"]["Problem"]["properties"]) == {"type", "title", "status", "detail", "instance", "errors"}
     assert "HTTPValidationError" not in document["components"]["schemas"]
+
+
+@pytest.mark.parametrize("leaves", [(anyio.BrokenResourceError(),), (anyio.BrokenResourceError(), anyio.ClosedResourceError())])
+async def test_a_client_that_leaves_a_stream_is_no_failure_of_ours(leaves: tuple[Exception, ...]) -> None:
+    await begun_and_broken(ExceptionGroup("a stream's tasks", leaves))
+    with pytest.raises(ExceptionGroup):
+        await begun_and_broken(ExceptionGroup("a stream's tasks", (*leaves, RuntimeError())))
+
+
+async def begun_and_broken(error: Exception) -> None:
+    """Send the beginning of an answer through our edge, and then fail."""
+
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise error
+
+    async def taken(_: Message) -> None:
+        await asyncio.sleep(0)
+
+    await Edge(app)({"type": "http", "method": "GET", "path": "/api/v1/events"}, None, taken)  # type: ignore[arg-type] # nothing is received

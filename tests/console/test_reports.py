@@ -73,8 +73,9 @@ async def test_the_last_thirty_days_are_the_period_where_none_is_given_and_none_
             "query.since",
             "must be before until (2026-01-01T00:00:00.000000Z)",
         ),
-        ({"since": "2026-01-01"}, "query.since", "timezone"),
-        ({"until": "yesterday"}, "query.until", "datetime"),
+        ({"since": "2026-01-01"}, "query.since", "with its zone"),
+        ({"since": "1764063000"}, "query.since", "with its zone"),
+        ({"until": "yesterday"}, "query.until", "RFC 3339"),
     ],
 )
 async def test_a_period_that_is_none_is_refused_by_its_place(served: Served, period: dict[str, str], path: str, message: str) -> None:

@@ -1,28 +1,109 @@
-"""The demo, whole, as `make demo` runs it: on a stack of its own that it starts and stops."""
+"""The demo, whole, as `make demo` runs it: on a stack of its own that it starts, and stops or leaves."""
 
 from __future__ import annotations
 
 import os
+import re
+import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
+from worker.stack import Places, read_stack
+from worker.stack.control import running, stop
+
 ROOT = Path(__file__).resolve().parents[2]
+DEMO = [sys.executable, "-m", "console.cli", "demo"]
+CLOSED = '@id("closed-for-today") forbid (principal, action, resource);\n'
+
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 
 
-@pytest.mark.servers
-@pytest.mark.timeout(300)
-def test_the_demo_proves_that_every_credential_is_dead_and_leaves_nothing_running(tmp_path: Path) -> None:
-    environment = {**os.environ, "JUSTENOUGH_HOME": str(tmp_path / "home")}
-    done = subprocess.run(
-        [sys.executable, "-m", "console.cli", "demo"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    """A home whose servers do not outlive the test."""
+    yield tmp_path / "home"
+    stop(Places.of(tmp_path / "home"))
+
+
+def demo(home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    said = {**os.environ, "JUSTENOUGH_HOME": str(home), **environment}
+    return subprocess.run(DEMO, cwd=ROOT, env=said, capture_output=True, text=True, check=False)
+
+
+def test_the_demo_proves_that_every_credential_is_dead_and_leaves_nothing_running(home: Path) -> None:
+    done = demo(home)
+    assert_proven(done)
+    assert "The servers run on" not in done.stdout
+    assert running(Places.of(home)) is None
+    assert not (home / "stack.json").exists()
+
+
+def test_an_open_demo_leaves_its_servers_though_it_failed_and_the_next_one_plays_on_them(home: Path, tmp_path: Path) -> None:
+    config = tmp_path / "shop"
+    shutil.copytree(ROOT / "examples" / "shop", config, ignore=shutil.ignore_patterns("__pycache__"))
+    (config / "policies" / "closed.cedar").write_text(CLOSED)
+    failed = demo(home, DEMO_OPEN="1", JUSTENOUGH_CONFIG=str(config))
+    assert failed.returncode == 1, failed.stdout + failed.stderr
+    assert "demo failed: request approve" in failed.stdout
+    assert_open(failed, home)
+
+    (config / "policies" / "closed.cedar").unlink()
+    again = demo(home, DEMO_OPEN="1", JUSTENOUGH_CONFIG=str(config))
+    assert_proven(again)
+    assert f"On the servers that run in {home} already" in again.stdout
+    assert_open(again, home)
+
+    stopped = subprocess.run(["bash", "-c", command(again, "Stop")], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert stopped.returncode == 0, stopped.stderr
+    assert running(Places.of(home)) is None
+
+
+def test_a_demo_that_is_interrupted_stops_what_it_started_also_where_it_would_stay(home: Path) -> None:
+    said = {**os.environ, "JUSTENOUGH_HOME": str(home), "DEMO_OPEN": "1"}
+    with subprocess.Popen(DEMO, cwd=ROOT, env=said, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stdout
+        played = next(line for line in process.stdout if "job run" in line)
+        # As a terminal does: to whatever runs in the foreground.
+        os.killpg(process.pid, signal.SIGINT)
+        rest = process.stdout.read()
+    assert process.returncode == 130, played + rest
+    assert "Interrupted: stopping the servers" in rest
+    assert "The servers run on" not in rest
+    assert running(Places.of(home)) is None
+
+
+def assert_proven(done: subprocess.CompletedProcess[str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "7 credentials, all proven dead" in done.stdout
     assert done.stdout.count("Its login worked while it ran. Now: FATAL:") == 7
     assert "waits in Vault (accessor " in done.stdout
     assert "Writing one: permission denied for table refunds" in done.stdout
     assert "chains are unbroken" in done.stdout
-    assert not (tmp_path / "home" / "stack.json").exists()
+
+
+def assert_open(done: subprocess.CompletedProcess[str], home: Path) -> None:
+    """Its servers answer where it says, and its users log in as it says."""
+    stack = read_stack(Places.of(home))
+    assert stack is not None
+    told = done.stdout.partition("The servers run on")[2]
+    console, vault = (re.search(rf"^{name} +(http\S+)$", told, re.MULTILINE) for name in ("console", "Vault"))
+    assert console
+    assert vault
+    assert httpx.get(f"{console[1]}/livez", trust_env=False).status_code == 200
+    users = dict(re.findall(r"^(\w+) +([0-9a-f]{32}) ", told, re.MULTILINE))
+    assert set(users) == set(stack.users)
+    for name, password in users.items():
+        answer = httpx.post(f"{vault[1]}/v1/auth/people/login/{name}", json={"password": password}, trust_env=False)
+        assert answer.status_code == 200
+
+
+def command(done: subprocess.CompletedProcess[str], what: str) -> str:
+    found = re.search(rf"^{what}: +(.+)$", done.stdout, re.MULTILINE)
+    assert found
+    return found[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable
 from itertools import product
@@ -13,8 +14,8 @@ from sqlalchemy.engine import Connection
 
 from activities.store import Store
 from activities.store.engine import open_engine, reading
-from activities.store.queries import JobFilter, RequestFilter, credentials, jobs, requests
-from justenough.access import JobState, RequestState, RevocationState
+from activities.store.queries import CredentialFilter, JobFilter, RequestFilter, credentials, jobs, requests
+from justenough.access import CredentialState, JobState, RequestState, RevocationState
 from justenough.errors import InvalidInput
 from justenough.views import Page
 from tests.store.facts import JOB, confirmed, decided, ended, issued, job_id, later, overdue, part, proved, requested, started, submitted
@@ -68,6 +69,55 @@ def test_jobs_are_filtered_by_any_combination(store: Store) -> None:
         assert [job.id for job in page.items] == expected[::-1]
 
 
+def test_jobs_are_filtered_by_login_name_and_job_name(store: Store) -> None:
+    kinds = list(
+        product(["pending", "running"], ["prod", "test"], [("e-ops", "ops"), ("e-new", "ops"), ("e-ops", "trigger:t")], ["a", "b"])
+    )
+    for number, (kind, place, (person, login), name) in enumerate(kinds):
+        facts = [submitted(job_id(number), environment=place, requester=person, requester_name=login, name=name)]
+        store.record(facts if kind == "pending" else [*facts, started(job_id(number))])
+    for wanted_state, environment, requester, called in product(
+        [None, "running"], [None, "prod"], ["ops", "trigger:t", "nobody", None], [None, "b"]
+    ):
+        expected = [
+            job_id(number)
+            for number, row in enumerate(kinds)
+            if all(
+                want in {None, has}
+                for want, has in zip((wanted_state, environment, requester, called), (row[0], row[1], row[2][1], row[3]), strict=True)
+            )
+        ]
+        wanted = {
+            "state": JobState(wanted_state) if wanted_state else None,
+            "environment": environment,
+            "requester": requester,
+            "name": called,
+        }
+        for limit in (1, 3, 100):
+            found = walked(lambda cursor, wanted=wanted, limit=limit: store.jobs(**wanted, limit=limit, cursor=cursor))  # type: ignore[misc]
+            assert found == expected[::-1]
+    assert [job.id for job in store.jobs(requester_id="e-new", requester="ops", name="a", state=JobState.RUNNING).items] == [
+        job_id(number) for number, row in reversed(list(enumerate(kinds))) if row[0] == "running" and row[2][0] == "e-new" and row[3] == "a"
+    ]
+
+
+def test_credentials_are_filtered_by_any_combination(store: Store) -> None:
+    kinds = list(product(["orders-db", "refunds-db"], ["read", "write"], ["issued", "confirmed"]))
+    store.record([submitted()])
+    for number, (resource, action, state) in enumerate(kinds, start=1):
+        store.record([issued(number=number, at=later(number), resource=resource, action=action)])
+        store.record([confirmed(number=number)] if state == "confirmed" else [])
+    for live, *wanted in product([False, True], [None, "orders-db"], [None, "write"], [None, "confirmed"]):
+        which, how, now = wanted
+        expected = [
+            part(JOB, "c", number)
+            for number, row in enumerate(kinds, start=1)
+            if all(want in {None, has} for want, has in zip(wanted, row, strict=True)) and not (live and row[2] == "confirmed")
+        ]
+        found = store.credentials(live=live, resource=which, action=how, state=CredentialState(now) if now else None)
+        assert [view.id for view in found.items] == expected[::-1]
+
+
 def test_requests_are_filtered_by_state_job_and_requester(store: Store) -> None:
     store.record([submitted(), requested(at=later(1)), requested(number=2, at=later(2)), decided("allowed", number=2)])
     store.record([submitted(job_id(2), requester="e-sam"), requested(job_id(2), at=later(3))])
@@ -105,7 +155,16 @@ def test_jobs_whose_revocation_is_overdue_are_found_without_looking_at_the_other
     assert "(revocation_state=?)" in plan
 
 
-@pytest.mark.parametrize("cursor", ["", "x", "☃", "bnVsbA", "W10", "WyJhIiwiYiIsImMiXQ", "WzFd", "W1tbXV1d" * 9, "\x00"])
+def cursor_of(text: str) -> str:
+    """A cursor that is well-formed up to what it says."""
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+NOT_OURS = ["", "x", "☃", "bnVsbA", "W10", "WyJhIiwiYiIsImMiXQ", "WzFd", "W1tbXV1d" * 9, "\x00"]
+NO_TEXT = [cursor_of(f'["2026-11-25T09:00:00+00:00", "{text}"]') for text in (r"\ud800", r"\u0000")]
+
+
+@pytest.mark.parametrize("cursor", [*NOT_OURS, *NO_TEXT])
 def test_a_cursor_that_is_not_ours_is_bad_input(store: Store, cursor: str) -> None:
     with pytest.raises(InvalidInput, match="cursor"):
         store.jobs(cursor=cursor)
@@ -150,7 +209,7 @@ def test_no_list_sorts_or_looks_at_rows_that_it_does_not_show(
     def ask(connection: Connection) -> None:
         jobs(connection, JobFilter(state, environment, requester), limit=50, cursor=None)
         requests(connection, RequestFilter(state, None, requester), limit=50, cursor=None)
-        credentials(connection, live=True, job_id=None, limit=50, cursor=None)
+        credentials(connection, CredentialFilter(), live=True, limit=50, cursor=None)
 
     found = plans(url, ask)
     assert not [plan for plan in found if "TEMP B-TREE" in plan]

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from console.cli import addresses
 from console.cli.demo.witness import Witness
 
 Json = dict[str, Any]
@@ -38,19 +40,24 @@ class Stage:
 
     @classmethod
     @contextlib.contextmanager
-    def opened(cls) -> Iterator[Stage]:
-        """Start what is not running yet, log everyone in, and stop what was started."""
+    def opened(cls, *, stays: bool) -> Iterator[Stage]:
+        """Start what is not running yet, log everyone in, and stop what was started, unless it `stays`."""
         with contextlib.ExitStack() as closing:
             # Not below a home folder, which PostgreSQL's own user may not be able to enter.
             scratch = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="justenough-demo-")))
-            home = Path(os.environ.get("JUSTENOUGH_HOME") or scratch / "home").absolute()
+            # What stays is where `justenough status`, `down` and the others look by themselves.
+            home = (addresses.home() if stays or os.environ.get("JUSTENOUGH_HOME") else scratch / "home").absolute()
             environment = {**os.environ, "JUSTENOUGH_HOME": str(home), "XDG_CONFIG_HOME": str(scratch / "people"), "NO_COLOR": "1"}
             for name in ("VAULT_TOKEN", "VAULT_ADDR", "JUSTENOUGH_CONSOLE_URL"):
                 environment.pop(name, None)
-            if _justenough(["status"], environment).returncode != 0:
+            if _justenough(["status"], environment).returncode == 0:
+                say(f"On the servers that run in {home} already; they run on afterwards.\n")
+            else:
                 say("Starting real servers: Temporal, OpenBao, PostgreSQL; then our worker and console …")
+                if (home / "people.json").exists():
+                    say(f"With what earlier runs left in {home}; `justenough down` and rm -r begin anew.")
                 began = time.monotonic()
-                closing.callback(_justenough, ["down"], environment)
+                closing.push(_Ending(environment, stays=stays))
                 _checked(_justenough(["up", "--detach"], environment), "up --detach")
                 say(f"Ready after {time.monotonic() - began:.1f} s.\n")
             stack = json.loads((home / "stack.json").read_text())
@@ -92,6 +99,29 @@ class Stage:
         program = str(beside) if beside.exists() else shutil.which("temporal") or "temporal"
         command = [program, "workflow", "terminate", "--workflow-id", job, "--address", self.stack["temporal"]]
         _checked(subprocess.run(command, capture_output=True, text=True, check=False), "temporal workflow terminate")
+
+
+class _Ending:
+    """Stops the servers at the end of a block: those that stay only where somebody interrupted it."""
+
+    def __init__(self, environment: dict[str, str], *, stays: bool) -> None:
+        self._environment = environment
+        self._stays = stays
+
+    def __enter__(self) -> None:
+        """Nothing to begin."""
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Stop them."""
+        interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
+        if self._stays and not interrupted:
+            return
+        if interrupted:
+            say("\nInterrupted: stopping the servers …")
+        # Whoever presses Ctrl-C again would leave half of it running; the command inherits what is ignored.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        _justenough(["down"], self._environment)
 
 
 def say(text: str = "") -> None:

@@ -1,6 +1,7 @@
 // What makes a page live and quick to work in. Every page works without it; nothing here decides or sends anything by itself.
 
 const EARLIEST = 400; // Milliseconds between two looks, however much happens.
+const AGAIN = 5_000; // Milliseconds until a refused stream is asked for again.
 const SILENT = 20_000; // Milliseconds without a word after which a page no longer calls itself live.
 const UNITS = [[86_400, "d"], [3_600, "h"], [60, "min"]];
 
@@ -57,17 +58,43 @@ function alive() {
   if (chip.textContent !== text) chip.textContent = text;
 }
 
+let stream = null;
+
+// A page that nobody sees listens to nothing: browsers give all tabs of a place six connections together.
 function listen() {
   const address = document.body.dataset.stream;
-  if (!address) return;
-  const stream = new EventSource(address);
+  if (!address || stream || document.hidden) return;
+  const mine = stream = new EventSource(from(address));
   const hear = () => { heard = Date.now(); alive(); };
-  stream.addEventListener("open", () => { if (heard) look(); hear(); });
-  stream.addEventListener("beat", hear);
-  stream.addEventListener("change", () => { hear(); look(); });
-  stream.addEventListener("log", (event) => { hear(); append(JSON.parse(event.data)); });
-  stream.addEventListener("over", () => { stream.close(); location.reload(); });
+  mine.addEventListener("open", () => { if (heard) look(); hear(); });
+  mine.addEventListener("beat", hear);
+  mine.addEventListener("change", () => { hear(); look(); });
+  mine.addEventListener("log", (event) => { hear(); append(JSON.parse(event.data)); });
+  mine.addEventListener("over", () => { mine.close(); location.reload(); });
+  mine.addEventListener("error", () => {
+    // Browsers come back by themselves from a broken connection, not from a refusal: the session may be over, or a server away.
+    if (mine.readyState !== EventSource.CLOSED) return;
+    hush();
+    look();
+    setTimeout(listen, AGAIN);
+  });
 }
+
+// Output that is here already is not asked for again.
+function from(address) {
+  const asked = new URL(address, location.href);
+  const log = one("[data-log]");
+  if (log && asked.searchParams.has("log")) asked.searchParams.set("log", log.dataset.log);
+  return asked.href;
+}
+
+function hush() {
+  stream?.close();
+  stream = null;
+}
+
+document.addEventListener("visibilitychange", () => { if (document.hidden) hush(); else listen(); });
+addEventListener("pagehide", hush);
 
 // One look at a time, and one more where something happened meanwhile.
 async function look() {
@@ -205,12 +232,14 @@ document.addEventListener("submit", (event) => {
   if ("sent" in event.target.dataset) { event.preventDefault(); return; }
   event.target.dataset.sent = "";
 });
-addEventListener("pageshow", () => { for (const form of all("form[data-sent]")) delete form.dataset.sent; });
+addEventListener("pageshow", () => {
+  listen();
+  for (const form of all("form[data-sent]")) delete form.dataset.sent;
+});
 
 one("[data-help]")?.removeAttribute("hidden");
 one("[data-help]")?.addEventListener("click", () => one("#help").showModal());
 const log = one("[data-log]");
 if (log) log.scrollTop = log.scrollHeight;
-listen();
 tick();
 setInterval(tick, 1000);

@@ -1,0 +1,54 @@
+"""Lists, figures and the ledger from its newest end, each by an index; and how many jobs ended as what, counted as they end."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision: str = "0012"
+down_revision: str | None = "0010"
+branch_labels: str | None = None
+depends_on: str | None = None
+
+INDEXES = {
+    "jobs": (
+        ("requester", "requester_id", "id"),
+        ("name", "state", "id"),
+        ("name", "environment", "id"),
+        ("name", "environment", "state", "id"),
+    ),
+    "credentials": (
+        ("state", "issued_at", "id"),
+        ("resource", "issued_at", "id"),
+        ("action", "issued_at", "id"),
+        ("confirmed_at", "issued_at"),
+    ),
+    "approvals": (("at",),),
+    "ledger": (("type", "at", "position"),),
+}
+
+
+def upgrade() -> None:
+    """Add indexes, and count what has ended until now."""
+    for table, all_columns in INDEXES.items():
+        for columns in all_columns:
+            op.create_index(f"ix_{table}_{'_'.join(columns)}", table, list(columns))
+    op.create_index(
+        "ix_credentials_resource_action_state",
+        "credentials",
+        ["resource", "action", "state"],
+        sqlite_where=sa.text("live = 1"),
+        postgresql_where=sa.text("live"),
+    )
+    over = sa.text("ended_at IS NOT NULL")
+    op.create_index("ix_jobs_ended_at_state", "jobs", ["ended_at", "state"], sqlite_where=over, postgresql_where=over)
+    _count()
+
+
+def _count() -> None:
+    name = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+    op.create_table(
+        "ended_jobs",
+        sa.Column("state", name, nullable=False),
+        sa.Column("jobs", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("state", name="pk_ended_jobs"),
+    )
+    op.execute("INSERT INTO ended_jobs (state, jobs) SELECT state, count(*) FROM jobs WHERE ended_at IS NOT NULL GROUP BY state")

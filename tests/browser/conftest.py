@@ -1,0 +1,106 @@
+"""Real pages in a real Chromium over the session's whole stack. Everything is asynchronous, on the session's one event loop.
+
+A test of a page reads like this (its arguments' types are in tests.browser.rig):
+
+    async def test_lead_approves(person: Open, launched: Launch, axe: Look, shot: Shot) -> None:
+        job = await launched(spec("true", access("refunds-db", "write")), "awaiting_approval")
+        page = await person("lead", dark=True, width=360)
+        await page.goto("/inbox")
+        await page.get_by_role("button", name="Approve").click()
+        await expect(page.get_by_role("status")).to_contain_text("approved")
+        await axe(page)
+        await shot(page, "inbox")
+
+Wait with `expect(...)`, never with a pause: it looks again until it holds, for up to 30 s. Whatever a page does that none of ours may (an error in its
+console, an uncaught exception, what its CSP refused, a request to another origin) fails the test at its end; `foresee(page, pattern)` says beforehand
+what is meant to be so. The stack is the one that other tests of the session use, so look for your own job by its id. For what pages cannot do there are
+the people as API clients: the fixtures `ops`, `lead`, `security`, `chief`, `chief2`, `auditor`, `oncall`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, Page
+
+from tests.browser.rig import Foresee, Launch, Look, Open, Pages, Shot, check_axe, chromium, reached, shoot
+from tests.people import ENDED, Human
+from worker.stack import Stack
+
+
+@pytest.fixture(scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    """One Chromium for all tests; fails with what to install where there is none."""
+    async with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture
+async def pages(browser: Browser, whole: Stack) -> AsyncIterator[Pages]:
+    """What opens pages; at the test's end, fails with everything that none of them may do."""
+    opened = Pages(browser, str(whole.console), {name: user.password for name, user in whole.users.items()})
+    yield opened
+    problems = await opened.close()
+    assert not problems, "pages did what none may:\n" + "\n".join(problems)
+
+
+@pytest.fixture
+def person(pages: Pages) -> Open:
+    """`await person("lead")`: a page, logged in, in its own context. Options: dark=True, width=360, javascript=False, scale=2, also=[origin]."""
+    return pages.person
+
+
+@pytest.fixture
+def visitor(pages: Pages) -> Open:
+    """`await visitor()`: a blank page of somebody who has not logged in. Options as `person` takes."""
+    return pages.visitor
+
+
+@pytest.fixture
+def foresee(pages: Pages) -> Foresee:
+    """`foresee(page, "status of 409")`: what its console says that matches is no failure."""
+    return pages.foresee
+
+
+@pytest.fixture
+def axe() -> Look:
+    """`await axe(page)`: fails where axe finds something serious or critical; names rule and element."""
+    return check_axe
+
+
+@pytest.fixture(scope="session")
+def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where screenshots go: JUSTENOUGH_SCREENSHOTS, else a folder that is thrown away."""
+    said = os.environ.get("JUSTENOUGH_SCREENSHOTS")
+    return Path(said) if said else tmp_path_factory.mktemp("shots")
+
+
+@pytest.fixture
+def shot(shots: Path) -> Shot:
+    """`await shot(page, "inbox")`: saves inbox.png; whole=True takes the page's whole length. README's are those of tests marked `screenshots`."""
+
+    async def taken(page: Page, name: str, *, whole: bool = False) -> Path:
+        return await shoot(page, shots, name, whole=whole)
+
+    return taken
+
+
+@pytest.fixture
+async def launched(ops: Human) -> AsyncIterator[Launch]:
+    """`job = await launched(spec(...), "running")`: launched by ops and waited for by its events (no state: until it is accepted). Killed at the test's end."""
+    jobs: list[str] = []
+
+    async def of(spec: dict[str, Any], *states: str, **order: Any) -> dict[str, Any]:
+        job = await asyncio.to_thread(ops.launch, spec, **order)
+        jobs.append(job)
+        return await asyncio.to_thread(reached, ops, job, *states) if states else await asyncio.to_thread(ops.job, job)
+
+    yield of
+    for job in jobs:
+        if (await asyncio.to_thread(ops.job, job))["state"] not in ENDED:
+            await asyncio.to_thread(ops.api.post, f"jobs/{job}/kill")

@@ -1,0 +1,107 @@
+"""The rig itself: it sees what it says that it sees, on a small site of its own, and opens the console."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser, expect
+
+from tests.browser.rig import Launch, Open, Pages, check_axe, program, shoot
+from tests.browser.site import PASSWORDS, served
+from tests.shop import spec
+
+pytestmark = pytest.mark.servers
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[str]:
+    with served() as address:
+        yield address
+
+
+@pytest.fixture
+async def there(browser: Browser, site: str) -> AsyncIterator[Pages]:
+    """What opens pages of the site; what is wrong with them is for the test to see."""
+    opened = Pages(browser, site, PASSWORDS)
+    yield opened
+    await opened.close()
+
+
+async def test_the_consoles_health_is_shown(visitor: Open) -> None:
+    page = await visitor()
+    await page.goto("/livez")
+    await expect(page.locator("body")).to_contain_text("ok")
+
+
+async def test_a_job_is_launched_and_waited_for(launched: Launch) -> None:
+    assert (await launched(spec("true"), "succeeded"))["exit_code"] == 0
+    assert (await launched(spec("sleep 300"), "running"))["state"] == "running"
+
+
+async def test_a_good_page_is_found_good_in_every_form(there: Pages) -> None:
+    for options in ({}, {"dark": True}, {"width": 360}, {"javascript": False}, {"scale": 2}):
+        page = await there.visitor(**options)
+        await page.goto("/good")
+        await check_axe(page)
+    assert await there.close() == []
+
+
+async def test_a_page_has_the_form_that_was_asked_for(there: Pages) -> None:
+    page = await there.visitor(dark=True, width=360)
+    await page.goto("/good")
+    assert await page.evaluate("[matchMedia('(prefers-color-scheme: dark)').matches, innerWidth]") == [True, 360]
+    await expect(page.locator("p")).to_have_text("With scripts.")
+    plain = await there.visitor(javascript=False)
+    await plain.goto("/good")
+    await expect(plain.locator("noscript")).to_have_text("without scripts")
+    await expect(plain.locator("p")).to_have_text("Nothing is wrong here.")
+
+
+async def test_a_person_is_logged_in_with_cookies_of_their_own(there: Pages) -> None:
+    page, other = await there.person("lead"), await there.visitor()
+    await expect(page.locator("p")).to_have_text("You are lead.")
+    await other.goto("/")
+    await expect(other.locator("p")).to_have_text("You are .")
+
+
+async def test_axe_names_the_rule_and_the_element(there: Pages) -> None:
+    page = await there.visitor()
+    await page.goto("/silent-image")
+    with pytest.raises(AssertionError, match=r"critical: image-alt: .*\n +img: <img src=\"/dot.gif\">"):
+        await check_axe(page)
+
+
+@pytest.mark.parametrize(
+    "path, what",
+    [
+        ("/inline-script", "Content Security Policy"),
+        ("/foreign-image", "request to a foreign origin: http://example.invalid/dot.gif"),
+        ("/missing", "status of 404"),
+        ("/broken", "uncaught: .*broken on purpose"),
+    ],
+)
+async def test_what_no_page_may_do_is_seen_and_may_be_foreseen(there: Pages, path: str, what: str) -> None:
+    page = await there.visitor()
+    await page.goto(path)
+    there.foresee(page, "something else")
+    assert await there.close() != []
+    there.watches[0].foreseen.append(".")
+    assert there.watches[0].problems == []
+    assert [line for line in there.watches[0].seen if re.search(what, line)] != []
+
+
+async def test_a_screenshot_is_kept_under_its_name(there: Pages, tmp_path: Path) -> None:
+    page = await there.visitor(scale=2)
+    await page.goto("/good")
+    file = await shoot(page, tmp_path / "images", "good")
+    assert file == tmp_path / "images" / "good.png"
+    assert file.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_without_a_chromium_the_tests_fail_and_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(pytest.fail.Exception, match=r"run deploy/setup\.sh browser"):
+        program()
