@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, expect
 
-from tests.browser.rig import Foresee, Launch, Look, Open, Shot
+from tests.browser.rig import Foresee, Launch, Look, Open, Shot, reached
 from tests.people import Human
 from tests.shop import Shop, access, spec
 
@@ -193,6 +193,20 @@ async def test_two_of_a_kind_are_answered_with_one_press(person: Open, lead: Hum
     await expect(page.get_by_role("heading", level=1)).to_have_text("2 of 2 answered")
     await axe(page)
     assert [(await seen(lead, request))["state"] for request in both] == ["approved", "approved"]
+
+
+async def test_approving_what_vault_locks_too_opens_both_locks(person: Open, launched: Launch, security: Human) -> None:
+    job = await launched(spec("true", access("payouts-db", "write", reason="Pay it out")), "awaiting_approval")
+    (request,) = job["requests"]
+    page = await person("security")
+    await page.goto(f"/inbox/{request['id']}")
+    await expect(page.locator("#status")).to_contain_text("locked in Vault too")
+    await page.get_by_label("Reason", exact=True).fill("The order is there")
+    await page.locator("#approve").click()
+    await expect(page.get_by_role("status").first).to_contain_text("Your answer counts")
+    ended = await asyncio.to_thread(reached, security, job["id"])
+    assert (ended["state"], ended["requests"][0]["state"]) == ("succeeded", "approved")
+    assert [item["action"] for item in ended["credentials"]] == ["write"]
 
 
 @pytest.mark.parametrize("dark", [False, True])

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from console.gateway import Gateway
+from console.pages.visitors import Visitor
 from justenough.events import EventType, event
 from justenough.statements import Signed, why_not_signed
 from tests.console.support import DIGEST, Served
@@ -340,6 +341,40 @@ async def test_breaking_glass_is_for_its_group_with_its_consequences_spelled_out
     assert (sent.status_code, [one["statement"]["decision"] for one in found]) == (303, ["break_glass"])
     lead = await answer(await logged_in("lead"), request, "break_glass", reason="me", confirm="refund-triage")
     assert (lead.status_code, "Needs one of the groups: break-glass" in words_of(lead)) == (403, True)
+
+
+async def test_vaults_lock_is_opened_for_nobody_who_may_not_approve(
+    site: Site, served: Served, logged_in: LogIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    async def authorize(visitor: Visitor, accessor: str) -> bool:
+        opened.append(f"{accessor} by {visitor.caller.person.name}")
+        return True
+
+    # What Vault then does is tested with the whole stack; here it matters whether it is asked at all.
+    monkeypatch.setattr(Visitor, "authorize", authorize)
+    request = await asked_at(served, 2)
+    served.store.record(
+        [
+            event(
+                EventType.LOCK_OPENED,
+                request["job_id"],
+                at=datetime.now(UTC),
+                about=request["id"],
+                request=request["id"],
+                accessor="waiting",
+                expires_at=(datetime.now(UTC) + timedelta(hours=1)).isoformat(),
+                groups=["security"],
+                approvals=1,
+            )
+        ]
+    )
+    for name, decision in (("ops", "approve"), ("lead", "approve"), ("security", "deny"), ("chief", "break_glass")):
+        await answer(await logged_in(name), request, decision, reason="x", confirm="refund-triage")
+    assert opened == []
+    await answer(await logged_in("security"), request, "approve", reason="x")
+    assert opened == ["waiting by security"]
 
 
 async def test_an_approval_can_be_taken_back(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
