@@ -35,7 +35,8 @@ TRIGGER = "trigger:"
 UNPROVED = (RevocationState.PENDING.value, RevocationState.OVERDUE.value)
 
 _WHOSE = (JOBS.c.name.label("job_name"), JOBS.c.task, JOBS.c.requester, JOBS.c.parent)
-_REQUESTS = select(REQUESTS, *_WHOSE).outerjoin(JOBS, JOBS.c.id == REQUESTS.c.job_id)
+ASKED = select(REQUESTS, *_WHOSE).outerjoin(JOBS, JOBS.c.id == REQUESTS.c.job_id)
+"""Requests with what people need to know of their jobs."""
 
 _STANDING = (
     select(
@@ -91,10 +92,10 @@ def job(connection: Connection, job_id: str) -> JobView | None:
     row = connection.execute(select(JOBS).where(JOBS.c.id == job_id)).mappings().first()
     if row is None:
         return None
-    asked = connection.execute(_REQUESTS.where(REQUESTS.c.job_id == job_id).order_by(REQUESTS.c.number, REQUESTS.c.id)).mappings().all()
+    asked = connection.execute(ASKED.where(REQUESTS.c.job_id == job_id).order_by(REQUESTS.c.number, REQUESTS.c.id)).mappings().all()
     credentials_of = select(CREDENTIALS).where(CREDENTIALS.c.job_id == job_id).order_by(CREDENTIALS.c.issued_at, CREDENTIALS.c.id)
     issued = _credentials(connection.execute(credentials_of).mappings().all())
-    return JobView(**row, revocation=_revocation(row), requests=_requests(connection, asked), credentials=issued)
+    return JobView(**row, revocation=_revocation(row), requests=request_views(connection, asked), credentials=issued)
 
 
 def jobs(connection: Connection, which: JobFilter, *, limit: int, cursor: str | None) -> Page[JobSummary]:
@@ -118,15 +119,15 @@ def requesters(connection: Connection, jobs: Collection[str]) -> dict[str, str]:
 
 def request(connection: Connection, request_id: str) -> RequestView | None:
     """Return a request with its approvals."""
-    rows = connection.execute(_REQUESTS.where(REQUESTS.c.id == request_id)).mappings().all()
-    return next(iter(_requests(connection, rows)), None)
+    rows = connection.execute(ASKED.where(REQUESTS.c.id == request_id)).mappings().all()
+    return next(iter(request_views(connection, rows)), None)
 
 
 def requests(connection: Connection, which: RequestFilter, *, limit: int, cursor: str | None) -> Page[RequestView]:
     """Return requests, newest first."""
-    wanted = _matching(_REQUESTS, REQUESTS, which)
+    wanted = _matching(ASKED, REQUESTS, which)
     by = (REQUESTS.c.created_at, REQUESTS.c.id)
-    return paged(connection, wanted, by=by, limit=limit, cursor=cursor, views=lambda rows: _requests(connection, rows))
+    return paged(connection, wanted, by=by, limit=limit, cursor=cursor, views=lambda rows: request_views(connection, rows))
 
 
 def credential(connection: Connection, credential_id: str) -> CredentialView | None:
@@ -214,7 +215,8 @@ def _revocation(row: RowMapping) -> RevocationView:
     return RevocationView(**{name: row[f"revocation_{name}"] for name in RevocationView.model_fields})
 
 
-def _requests(connection: Connection, rows: Sequence[RowMapping]) -> tuple[RequestView, ...]:
+def request_views(connection: Connection, rows: Sequence[RowMapping]) -> tuple[RequestView, ...]:
+    """Return what rows of `ASKED` stand for, with their answers."""
     answers: dict[str, list[ApprovalView]] = {row["id"]: [] for row in rows}
     if answers:
         wanted = select(APPROVALS).where(APPROVALS.c.request_id.in_(answers)).order_by(APPROVALS.c.at, APPROVALS.c.id)
