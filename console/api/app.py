@@ -56,10 +56,9 @@ def create_app(console: Console) -> FastAPI:
     app.include_router(triggers.router, prefix=PREFIX, responses=problems.RESPONSES)
     app.include_router(health.router)
     app.include_router(wellknown.router)
-    app.include_router(login.router)
-    app.include_router(login.pages)
-    app.include_router(oidc.router)
-    app.include_router(own.router)
+    if console.deps.settings.pages == "on":
+        for router in (login.router, login.pages, oidc.router, own.router):
+            app.include_router(router)
     problems.install(app)
     app.add_middleware(BoundedBody, unbounded=frozenset({PREFIX + bundles.PATH}))
     app.add_middleware(Edge)

@@ -217,6 +217,13 @@ async def test_served_by_https_the_cookies_are_the_hosts_alone(settings: Setting
     assert "Domain" not in sessions[0]
 
 
+async def test_a_console_without_pages_takes_no_logins(settings: Settings, passwords: dict[str, str]) -> None:
+    async with opened(settings.model_copy(update={"pages": "off"}), passwords) as site, AsyncExitStack() as kept:
+        browser = Browser.of(site, kept)
+        assert [(await browser.open(path)).status_code for path in ("/login", "/sessions", "/livez")] == [404, 404, 200]
+        assert (await browser.send("/login", {"name": "lead", "password": passwords["lead"]})).status_code == 404
+
+
 async def test_neither_password_nor_token_nor_cookie_is_in_logs_store_or_pages(
     site: Site, browser: Callable[[], Browser], capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -144,4 +144,6 @@ async def test_a_form_that_is_no_form_is_refused(site: Site, logged_in: LogIn) -
 
 async def test_what_was_posted_without_a_session_is_not_sent_on(browser: Callable[[], Browser]) -> None:
     answer = await browser().send("/logout", {"csrf": "x"})
-    assert (answer.status_code, answer.headers["location"]) == (303, "/login?next=%2F")
+    assert answer.status_code == 303
+    assert answer.headers["location"].startswith("/login")
+    assert "logout" not in answer.headers["location"]
