@@ -13,8 +13,8 @@ import pytest
 
 from activities.settings import Settings
 from console.pages.login import local
-from console.pages.sessions import Key, NotVisiting
 from console.pages.throttle import MOST, PER_ADDRESS, PER_NAME, PERIOD, Throttle, TooManyTries
+from console.pages.visits import Key, NotVisiting
 from tests.pages.browser import SAME, Browser, Site, hidden
 from tests.pages.conftest import LogIn, opened
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from activities.vault import VaultDenied, visitors
-from console.pages.sessions import AnotherPerson, Key
+from console.pages.visits import AnotherPerson, Key
 from console.people import FRESH, PeopleVault
 from justenough.secret import Secret
 from tests.pages.browser import SAME, Browser, Site, hidden

@@ -11,8 +11,8 @@ import pytest
 from starlette.requests import Request
 
 from console.api.app import create_app
-from console.pages.sessions import Key, NotVisiting
 from console.pages.visitors import Visitor, visitor_of
+from console.pages.visits import Key, NotVisiting
 from justenough.errors import Conflict
 from justenough.statements import DelegationStatement, why_not_signed
 from tests.pages.browser import SAME, Browser, Site, hidden
