@@ -4,11 +4,29 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from console.pages import job, jobs, launch, live, login, now, own, static, stopping
+from console.pages import (
+    catalog,
+    credentials,
+    explain,
+    job,
+    jobs,
+    launch,
+    ledger,
+    live,
+    login,
+    now,
+    oidc,
+    own,
+    report,
+    static,
+    stopping,
+    verification,
+)
 
 ROUTERS = (
     login.router,
     login.pages,
+    oidc.router,
     own.router,
     static.router,
     live.router,
@@ -17,6 +35,12 @@ ROUTERS = (
     launch.router,
     job.router,
     stopping.router,
+    credentials.router,
+    ledger.router,
+    verification.router,
+    catalog.router,
+    explain.router,
+    report.router,
 )
 
 
