@@ -16,8 +16,7 @@ from activities.packing import bundle_of
 from justenough.catalog import Catalog, problems_of
 from justenough.documents import MAX_BYTES
 from justenough.errors import InvalidInput, NotFound, Problem
-from justenough.spec import JobSpec, checked_spec, read_spec
-from justenough.triggers import JOBS
+from justenough.spec import JOBS, JobSpec, checked_spec, read_spec
 
 MOST = 200
 """Templates that are offered, by their files' names."""
