@@ -66,6 +66,8 @@ class Settings(BaseSettings):
     """Issuer of jobs' identity tokens: where others find the console's `/.well-known/`; default: `console_url`."""
     people_mounts: tuple[str, ...] = ("people",)
     """Auth mounts whose aliases make an entity a person."""
+    pages: Literal["on", "off"] = "on"
+    """off: the API alone, and nobody's Vault token ever comes to the console."""
     pages_mount: str = "pages"
     """Auth mount (userpass or ldap) at which the pages log people in; its tokens carry je-person and no more."""
     pages_oidc_mount: str | None = None

@@ -18,6 +18,7 @@ from activities.store import (
     engine,
     figures,
     finding,
+    inbox,
     locks,
     migrate,
     oversight,
@@ -317,6 +318,35 @@ class Store:
     def delegation(self, person: str, delegate: str) -> Signed | None:
         """Return what a person last signed to name this delegate, unless they have ended it."""
         return self._read(lambda connection: oversight.delegation(connection, person, delegate))
+
+    # What an approver's inbox shows.
+
+    def waiting(
+        self, which: inbox.WaitingFilter, *, after: tuple[datetime, str] | None = None, limit: int = PAGE
+    ) -> tuple[inbox.Waiting, ...]:
+        """Return what waits, whose clock ends first first, behind the request of this clock and id."""
+        return self._read(lambda connection: inbox.waiting(connection, which, after=after, limit=limit))
+
+    def answered_by(self, person: str, limit: int) -> tuple[RequestView, ...]:
+        """Return the requests that somebody answered, whose answers are the newest first."""
+        return self._read(lambda connection: inbox.answered_by(connection, person, limit=limit))
+
+    def requests_of(self, requests: Iterable[str]) -> Mapping[str, RequestView]:
+        """Return these requests by id, in this order; those that there are."""
+        wanted = tuple(requests)
+        return self._read(lambda connection: inbox.requests_of(connection, wanted))
+
+    def decided_before(self, request: RequestView, limit: int) -> tuple[RequestView, ...]:
+        """Return what people decided on the same action and resource in earlier runs of the same job name, the newest first."""
+        return self._read(lambda connection: inbox.decided_before(connection, request, limit=limit))
+
+    def approved_before(self, request: RequestView) -> RequestView | None:
+        """Return the newest request for the same resource that was approved in an earlier run of the same job name."""
+        return self._read(lambda connection: inbox.approved_before(connection, request))
+
+    def delegations_of(self, person: str, *, now: datetime, limit: int = PAGE) -> tuple[DelegationView, ...]:
+        """Return the delegations that somebody made or that name them, which hold at `now`; the newest first."""
+        return self._read(lambda connection: inbox.delegations_of(connection, person, now=now, limit=limit))
 
     # What was used of what was granted.
 

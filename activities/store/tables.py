@@ -171,6 +171,7 @@ class RequestRow(Base, table=True):
         Index(None, "requester_id", "created_at", "id"),
         Index(None, "requester_id", "state", "created_at", "id"),
         Index(None, "resource", "action", "created_at"),
+        Index(None, "state", "expires_at", "id"),
     )
 
     id: str = Field(sa_type=Name, primary_key=True)
@@ -209,6 +210,7 @@ class ApprovalRow(Base, table=True):
     """One answer that counted; its id is its event's."""
 
     __tablename__ = "approvals"
+    __table_args__ = (Index(None, "approver_id", "at"),)
 
     id: str = Field(sa_type=Name, primary_key=True)
     request_id: str = Field(sa_type=Name, index=True)
@@ -251,7 +253,7 @@ class DelegationRow(Base, table=True):
     """Who answers for whom until when, with what the absent one signed."""
 
     __tablename__ = "delegations"
-    __table_args__ = (Index(None, "made_at", "id"), Index(None, "person_id", "delegate_id"))
+    __table_args__ = (Index(None, "made_at", "id"), Index(None, "person_id", "delegate_id"), Index(None, "delegate_id", "until"))
 
     id: str = Field(sa_type=Name, primary_key=True)
     person: str = Field(sa_type=Text)

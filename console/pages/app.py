@@ -5,9 +5,13 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from console.pages import (
+    answers,
+    batches,
     catalog,
     credentials,
+    delegating,
     explain,
+    inbox,
     job,
     jobs,
     launch,
@@ -31,6 +35,10 @@ ROUTERS = (
     static.router,
     live.router,
     now.router,
+    inbox.router,
+    batches.router,
+    answers.router,
+    delegating.router,
     jobs.router,
     launch.router,
     job.router,
