@@ -87,6 +87,7 @@ def show(request: Request, job: str, console: TheConsole, visitor: TheVisitor, d
         tier_name=lambda number: tier_name(number, visitor.caller.tiers),
         temporal=temporal_page(console, job),
         MOST=MOST,
+        refresh=30,
         **_timeline(console, view, now),
         **_credentials(view),
         **_decisions(console, view),
