@@ -2,6 +2,7 @@
 
 const EARLIEST = 400; // Milliseconds between two looks, however much happens.
 const AGAIN = 5_000; // Milliseconds until a refused stream is asked for again.
+const CHUNKS = 500; // Pieces of a job's output that a page keeps; the file has all of it.
 const SILENT = 20_000; // Milliseconds without a word after which a page no longer calls itself live.
 const UNITS = [[86_400, "d"], [3_600, "h"], [60, "min"]];
 
@@ -175,6 +176,7 @@ function append(chunk) {
   const follows = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
   log.dataset.log = chunk.seq;
   log.append(chunk.text);
+  while (log.childNodes.length > CHUNKS) log.firstChild.remove();
   if (follows) log.scrollTop = log.scrollHeight;
 }
 
