@@ -39,6 +39,8 @@ class Ancestor:
     requester: str
     """Login name."""
     requester_id: str
+    asked_by: str | None
+    """Entity id of who had the console order it."""
     parent: str | None
     touched: Held
 
@@ -73,9 +75,19 @@ def why_no_parent(deps: Deps, parent: str, person: Person) -> str | None:
     return None if reads_all or nearest.requester_id == person.id else _unknown(parent)
 
 
-def forebears(deps: Deps, parent: str | None) -> frozenset[str]:
-    """Return the entity ids of who launched the jobs that a job came of. Raises NoSuchParent."""
-    return frozenset(ancestor.requester_id for ancestor in ancestors(deps, parent))
+def forebears(deps: Deps, parent: str | None, *, asked_by: str | None) -> frozenset[str]:
+    """Return the entity ids of who launched the jobs that a job came of, and of who had the console order one of them or itself.
+
+    Raises NoSuchParent.
+    """
+    people = [person for ancestor in ancestors(deps, parent) for person in (ancestor.requester_id, ancestor.asked_by)]
+    return frozenset(person for person in (*people, asked_by) if person is not None)
+
+
+def asker_of(deps: Deps, job: str) -> str | None:
+    """Return the entity id of who had the console order this job, as its order says; None where nobody had."""
+    found = deps.store.order(job)
+    return found[3].statement.get("asked_by") if found else None
 
 
 def why_no_chain(deps: Deps, parent: str) -> str | None:
@@ -123,7 +135,8 @@ def _read(deps: Deps, job: str) -> Ancestor:
         task=submitted["task"],
         requester=submitted["requester_name"],
         requester_id=submitted["requester"],
-        # As it was signed.
+        # As they were signed.
+        asked_by=submitted["order"]["statement"].get("asked_by"),
         parent=submitted["order"]["statement"].get("parent"),
         touched=touched,
     )

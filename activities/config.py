@@ -16,13 +16,14 @@ from typing import TypeVar
 
 import structlog
 
-from activities.triggering import Armed, armed, files_of
+from activities.triggering import Armed, Timed, armed, files_of, timed
 from justenough.approval import Tiers, read_tiers
 from justenough.catalog import Catalog, read_catalog, with_settings
 from justenough.cedar import SCHEMA
 from justenough.errors import InvalidInput, Problem
 from justenough.locks import lock_problems
 from justenough.policy import PolicySet
+from justenough.subscriptions import Subscription, tier_problems
 from justenough.triggers import TRIGGERS, Triggers, read_triggers
 
 CATALOG, TIERS, POLICIES = "catalog.yaml", "approvals.yaml", "policies"
@@ -47,6 +48,9 @@ class ConfigSet:
     """`sha256:…` over every file's name and content."""
     triggers: Mapping[str, Armed] = field(default_factory=dict)
     """By name, with the jobs that they launch."""
+    schedules: Mapping[str, Timed] = field(default_factory=dict)
+    subscriptions: Mapping[str, Subscription] = field(default_factory=dict)
+    """Who is told of events, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +63,13 @@ class _Read:
     digest: str
     problems: tuple[Problem, ...]
     triggers: Mapping[str, Armed]
+    schedules: Mapping[str, Timed]
+    subscriptions: Mapping[str, Subscription]
 
     def whole(self) -> ConfigSet | None:
         if self.problems or self.catalog is None or self.tiers is None or self.policies is None:
             return None
-        return ConfigSet(self.catalog, self.tiers, self.policies, self.digest, self.triggers)
+        return ConfigSet(self.catalog, self.tiers, self.policies, self.digest, self.triggers, self.schedules, self.subscriptions)
 
     def denying(self) -> ConfigSet:
         """Return what is good of it, with policies that deny everything."""
@@ -168,17 +174,18 @@ def _read(folder: Path, env: Mapping[str, str] | None) -> _Read:
     if catalog and tiers:
         problems.extend(Problem(f"{CATALOG}:{problem.path}", problem.message) for problem in lock_problems(catalog, tiers))
     policies = _policies(texts, catalog, problems)
-    triggers = _triggers(folder, part(TRIGGERS, read_triggers), catalog, problems)
-    # What a trigger launches is read with it, and is part of the set.
-    jobs = {f"{TRIGGERS}/{name}": f"{one.spec_digest} {one.bundle_digest}".encode() for name, one in triggers.items()}
-    return _Read(catalog, tiers, policies, _digest({**texts, **jobs}), tuple(problems), triggers)
-
-
-def _triggers(folder: Path, read: Triggers | None, catalog: Catalog | None, problems: list[Problem]) -> Mapping[str, Armed]:
-    found: list[Problem] = []
-    triggers = armed(folder, read, catalog, found) if read else {}
-    problems.extend(Problem(f"{TRIGGERS}:{problem.path}", problem.message) for problem in found)
-    return triggers
+    launching = part(TRIGGERS, read_triggers) or Triggers()
+    wrong: list[Problem] = []
+    triggers, schedules = armed(folder, launching, catalog, wrong), timed(folder, launching, catalog, wrong)
+    problems.extend(Problem(f"{TRIGGERS}:{problem.path}", problem.message) for problem in wrong)
+    # What they launch is read with them, and is part of the set.
+    named = {f"{TRIGGERS}/{name}": one for name, one in triggers.items()} | {
+        f"{TRIGGERS}/schedules/{name}": one for name, one in schedules.items()
+    }
+    jobs = {name: f"{one.spec_digest} {one.bundle_digest}".encode() for name, one in named.items()}
+    if tiers:
+        problems.extend(Problem(f"{TRIGGERS}:{problem.path}", problem.message) for problem in tier_problems(launching.notify, tiers.tiers))
+    return _Read(catalog, tiers, policies, _digest({**texts, **jobs}), tuple(problems), triggers, schedules, launching.subscriptions)
 
 
 def _filled(catalog: Catalog, env: Mapping[str, str] | None) -> Catalog:

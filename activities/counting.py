@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from activities.ancestry import forebears
+from activities.ancestry import asker_of, forebears
 from activities.authorizing import whole_table
 from activities.deps import Deps
 from activities.entries import counted_event, decided_event, rejected, review_opened, taken_back
@@ -61,7 +61,10 @@ class Counting:
             return recorded
         # Who took an answer back, and who launched what the job came of, is remembered by the ledger, whatever a workflow says.
         gone = frozenset(item.approver_id for item in recorded.approvals if item.withdrawn_at)
-        known = {"taken_back": before.ladder.taken_back | gone, "forebears": forebears(self._deps, recorded.parent)}
+        known = {
+            "taken_back": before.ladder.taken_back | gone,
+            "forebears": forebears(self._deps, recorded.parent, asked_by=asker_of(self._deps, self._job)),
+        }
         ladder = before.ladder.model_copy(update=known)
         after = replace(before, ladder=ladder).sent(whole_table(self._deps, now=self._deps.now()), self._job, signed)
         told = after if isinstance(after, Refused) else self._told(after)

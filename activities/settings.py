@@ -66,6 +66,12 @@ class Settings(BaseSettings):
     """Auth mounts whose aliases make an entity a person."""
     pages_mount: str = "pages"
     """Auth mount (userpass or ldap) at which the pages log people in; its tokens carry je-person and no more."""
+    pages_oidc_mount: str | None = None
+    """Auth mount (oidc) at which the pages log people in by their own identity provider; None: they do not."""
+    pages_oidc_role: str = ""
+    """Its role for logging in; empty: the mount's default."""
+    pages_oidc_fresh_role: str | None = None
+    """Its role with a `max_age`, for showing anew who one is; None: who came by the identity provider cannot do what needs that."""
     pages_policies: tuple[str, ...] = ()
     """What else a login's token may carry: a console that holds it could do that too."""
     pages_idle: int = Field(30 * 60, ge=60)

@@ -12,6 +12,8 @@ from typing import Any
 
 from activities.ancestry import why_no_chain, why_no_parent
 from activities.deps import Deps
+from activities.triggering import Armed, Timed
+from justenough import schedules, triggers
 from justenough.answering import UNREADABLE, Refused, Table, first_failed, read
 from justenough.approval import Person
 from justenough.errors import InvalidInput
@@ -19,7 +21,6 @@ from justenough.ids import JOB_ID
 from justenough.messages import JobInput
 from justenough.spec import JobSpec, checked_spec
 from justenough.statements import OrderStatement, Signed, digest_of, why_not_current, why_not_signed
-from justenough.triggers import origin_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,41 +71,48 @@ def verify_order(deps: Deps, order: JobInput, *, now: datetime) -> VerifiedOrder
 
 
 def _ordered_by(deps: Deps, statement: OrderStatement, order: JobInput, *, now: datetime) -> Person | Refused:
-    """Return who ordered it, a person or the console for one of its triggers, or why they may not."""
+    """Return who ordered it, a person or the console for one of its triggers or schedules, or why they may not."""
     if statement.origin is not None:
         return _by_console(deps, statement, order)
     person = table(deps, now=now).signer(statement.person, order.order)
     if isinstance(person, Refused):
         return person
-    why = _why_not_by_them(deps, person, statement.parent)
+    why = (
+        "only the console says who asked it for an order"
+        if statement.asked_by is not None
+        else _why_not_by_them(deps, person, statement.parent)
+    )
     return Refused(why) if why else person
 
 
 def _by_console(deps: Deps, statement: OrderStatement, order: JobInput) -> Person | Refused:
-    """Return the console as the requester where its order is one that our own configuration lets a trigger make.
+    """Return the console as the requester where its order is one that our own configuration lets a trigger or a schedule make.
 
     A console that was taken over can sign what it likes. What it gets is these jobs, their files as they are in this configuration.
     """
     if not deps.vault.is_console(statement.person):
-        return Refused("only the console's own identity orders for a trigger")
-    why = why_not_signed(order.order, deps.vault.public_keys(statement.person)) or _why_no_trigger(deps, statement)
+        return Refused("only the console's own identity orders for a trigger or a schedule")
+    why = why_not_signed(order.order, deps.vault.public_keys(statement.person)) or _why_none_of_ours(deps, statement)
     if why is None and statement.parent is not None:
         why = why_no_chain(deps, statement.parent)
     # No groups: it answers nothing, and no policy takes it for a person.
     return Refused(why) if why else Person(id=statement.person, name=str(statement.origin), groups=frozenset())
 
 
-def _why_no_trigger(deps: Deps, statement: OrderStatement) -> str | None:
-    """Return why no trigger of the configuration as it is now makes such an order."""
-    name, origin = next(
-        ((name, one) for name, one in deps.config.current().triggers.items() if origin_of(name) == statement.origin), ("", None)
-    )
-    if origin is None:
-        return f"the configuration here has no {statement.origin}"
+def _why_none_of_ours(deps: Deps, statement: OrderStatement) -> str | None:
+    """Return why nothing in the configuration as it is now makes such an order."""
+    current, origin = deps.config.current(), str(statement.origin)
+    ours: dict[str, Armed | Timed] = {triggers.origin_of(name): one for name, one in current.triggers.items()}
+    ours |= {schedules.origin_of(name): one for name, one in current.schedules.items()}
+    one = ours.get(origin)
+    if one is None:
+        return f"the configuration here has no {origin}"
     checks: Mapping[str, Callable[[], bool]] = {
-        f"trigger {name} launches another spec in the configuration here": lambda: origin.spec_digest == statement.spec_digest,
-        f"trigger {name} launches another bundle in the configuration here": lambda: origin.bundle_digest == statement.bundle,
-        f"trigger {name} makes no such params": lambda: origin.trigger.could_have_made(statement.params),
+        f"{origin} launches another spec in the configuration here": lambda: one.spec_digest == statement.spec_digest,
+        f"{origin} launches another bundle in the configuration here": lambda: one.bundle_digest == statement.bundle,
+        f"{origin} makes no such params": lambda: one.could_have_made(statement.params),
+        f"{origin} has no parent": lambda: statement.parent is None or isinstance(one, Armed),
+        f"nobody asks for {origin}": lambda: statement.asked_by is None or isinstance(one, Timed),
     }
     return first_failed(checks)
 

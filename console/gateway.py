@@ -1,4 +1,6 @@
-"""The console's one door to Temporal: starts, signals and cancels workflows, runs a sweep or a proof. Reads nothing for lists; issues and revokes nothing.
+"""The console's one door to Temporal: starts, signals and cancels workflows, runs a sweep or a proof, keeps the schedules and runs what they start.
+
+Reads nothing for lists, but how schedules stand; issues and revokes nothing.
 
 A workflow's arguments carry no secret, and the worker trusts none of them.
 """
@@ -6,15 +8,25 @@ A workflow's arguments carry no secret, and the worker trusts none of them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import structlog
+from temporalio import activity
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
-from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError
+from temporalio.client import (
+    Client,
+    ScheduleAlreadyRunningError,
+    ScheduleUpdate,
+    ScheduleUpdateInput,
+    WorkflowExecutionStatus,
+    WorkflowFailureError,
+)
 from temporalio.common import (
     SearchAttributeKey,
     SearchAttributePair,
@@ -25,12 +37,15 @@ from temporalio.common import (
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import ActivityError, ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from activities.settings import Settings
 from justenough.access import JobState
-from justenough.errors import GiveUp, RetryLater
-from justenough.messages import JobInput, ProofReport, SweepReport
+from justenough.errors import GiveUp, JustEnoughError, RetryLater
+from justenough.messages import JobInput, Occasion, ProofReport, SweepReport
+from justenough.schedules import Schedule
 from justenough.statements import Signed
+from workflows import firing
 
 JOB = "Job"
 SWEEP = "Sweep"
@@ -46,6 +61,7 @@ ACTIVITY = TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY
 REQUESTER = SearchAttributeKey.for_keyword("JustEnoughRequester")
 
 RPC_TIMEOUT = timedelta(seconds=5)
+FIRES_AT_ONCE = 4
 LOOK_TIMEOUT = timedelta(seconds=60)
 """For a sweep or a proof that someone waits for."""
 
@@ -56,6 +72,24 @@ class TemporalUnavailable(RetryLater):
 
 class WorkflowGone(GiveUp):
     """The job's workflow has closed or Temporal does not know it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a schedule stands in Temporal."""
+
+    paused: bool
+    note: str | None
+    """Who paused it and why."""
+    next: tuple[datetime, ...]
+    missed: int
+    """Occasions that Temporal came too late for."""
+
+
+Take = Callable[[Occasion], Awaitable[str]]
+"""Orders what an occasion is for; returns the job, or why there is none."""
+
+log = structlog.get_logger()
 
 
 class Gateway:
@@ -160,6 +194,82 @@ class Gateway:
                 return sweep.close_time
         return None
 
+    async def work(self, take: Take) -> None:
+        """Run what schedules start, with any other console that does, until cancelled. Raises TemporalUnavailable where it cannot begin."""
+        config = self._client.service_client.config
+        with _answering():
+            # A worker needs a client that is connected.
+            client = await Client.connect(
+                config.target_host, namespace=self._client.namespace, data_converter=self._client.data_converter, identity=config.identity
+            )
+        worker = Worker(
+            client,
+            task_queue=self._consoles,
+            workflows=[firing.Fire],
+            activities=[_taking(take)],
+            workflow_runner=UnsandboxedWorkflowRunner(),
+            max_concurrent_activities=FIRES_AT_ONCE,
+        )
+        await worker.run()
+
+    async def schedules(self) -> frozenset[str]:
+        """Return the names of the installation's schedules, as of a moment ago. Raises TemporalUnavailable."""
+        with _answering():
+            found = await self._client.list_schedules(rpc_timeout=RPC_TIMEOUT)
+            return frozenset([one.id.removeprefix(self._prefix) async for one in found if one.id.startswith(self._prefix)])
+
+    async def put_schedule(self, name: str, wanted: Schedule) -> bool:
+        """Make or change a schedule; whether anything was to do. One that is there stays paused, or not, as it is. Raises TemporalUnavailable."""
+        schedule = firing.schedule_of(name, wanted, prefix=self._prefix, queue=self._consoles)
+        handle = self._client.get_schedule_handle(f"{self._prefix}{name}")
+        try:
+            with _answering():
+                # Not changed without need: what was due before a change is not caught up.
+                if firing.same((await handle.describe(rpc_timeout=RPC_TIMEOUT)).schedule, schedule):
+                    return False
+
+                def changed(found: ScheduleUpdateInput) -> ScheduleUpdate:
+                    return ScheduleUpdate(replace(schedule, state=found.description.schedule.state))
+
+                await handle.update(changed, rpc_timeout=RPC_TIMEOUT)
+        except WorkflowGone:
+            # Another console may be faster, with the same.
+            with suppress(ScheduleAlreadyRunningError), _answering():
+                await self._client.create_schedule(handle.id, schedule, rpc_timeout=RPC_TIMEOUT)
+        return True
+
+    async def delete_schedule(self, name: str) -> None:
+        """Delete a schedule of the installation; again is fine. Raises TemporalUnavailable."""
+        with suppress(WorkflowGone), _answering():
+            await self._client.get_schedule_handle(f"{self._prefix}{name}").delete(rpc_timeout=RPC_TIMEOUT)
+
+    async def standing(self, name: str) -> Standing | None:
+        """Return how a schedule stands; None where Temporal does not know it. Raises TemporalUnavailable."""
+        with suppress(WorkflowGone), _answering():
+            found = await self._client.get_schedule_handle(f"{self._prefix}{name}").describe(rpc_timeout=RPC_TIMEOUT)
+            state, info = found.schedule.state, found.info
+            return Standing(state.paused, state.note, tuple(info.next_action_times), info.num_actions_missed_catchup_window)
+        return None
+
+    async def pause(self, name: str, note: str) -> None:
+        """Have a schedule launch nothing from now on. Raises WorkflowGone where Temporal does not know it, TemporalUnavailable."""
+        with _answering():
+            await self._client.get_schedule_handle(f"{self._prefix}{name}").pause(note=note, rpc_timeout=RPC_TIMEOUT)
+
+    async def unpause(self, name: str, note: str) -> None:
+        """Have a schedule go on with its next occasion. Raises WorkflowGone where Temporal does not know it, TemporalUnavailable."""
+        with _answering():
+            await self._client.get_schedule_handle(f"{self._prefix}{name}").unpause(note=note, rpc_timeout=RPC_TIMEOUT)
+
+    @property
+    def _prefix(self) -> str:
+        return f"je-{self._installation}-schedule-"
+
+    @property
+    def _consoles(self) -> str:
+        """The task queue that consoles poll."""
+        return f"{self._task_queue}-console"
+
     async def _last_poll(self, queue: str, kind: TaskQueueType.ValueType) -> datetime | None:
         asked = DescribeTaskQueueRequest(namespace=self._client.namespace, task_queue=TaskQueue(name=queue), task_queue_type=kind)
         with _answering():
@@ -189,6 +299,22 @@ class Gateway:
     async def _signal(self, job: str, name: str, *args: Any) -> None:
         with _answering():
             await self._client.get_workflow_handle(job).signal(name, args=args, rpc_timeout=RPC_TIMEOUT)
+
+
+def _taking(take: Take) -> Callable[[Occasion], Awaitable[str]]:
+    """Return what takes occasions as an activity. Only sentences of our own cross into a history."""
+
+    @activity.defn(name=firing.TAKE)
+    async def take_occasion(occasion: Occasion) -> str:
+        try:
+            return await take(occasion)
+        except JustEnoughError as error:
+            raise ApplicationError(str(error), type=type(error).__name__, non_retryable=isinstance(error, GiveUp)) from None
+        except Exception as error:
+            log.exception("an occasion of a schedule could not be taken", schedule=occasion.schedule)
+            raise ApplicationError("unexpected error; the console's log has it", type=type(error).__name__) from None
+
+    return take_occasion
 
 
 def _why(error: WorkflowFailureError) -> str:

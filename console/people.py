@@ -65,8 +65,8 @@ class Identity:
 
 
 class PeopleVault(Vault):
-    """Vault as the console uses it: to read people and their public keys, asked again only after FRESH seconds, to sign what triggers order, and
-    to keep visitors' tokens as ciphertext.
+    """Vault as the console uses it: to read people and their public keys, asked again only after FRESH seconds, to sign what triggers and schedules
+    order, and to keep visitors' tokens as ciphertext.
 
     The worker always reads anew.
     """
@@ -119,6 +119,10 @@ class PeopleVault(Vault):
     def unseal(self, ciphertext: str, context: bytes) -> Secret:
         """Return a visitor's token. Raises visitors.Unreadable where the context is another's."""
         return self._asking(lambda: visitors.unseal(self, ciphertext, context), what=f"or use the key {PAGES}")
+
+    def notify_urls(self, path: str) -> Mapping[str, Secret]:
+        """Return the fields of a secret that says where notifications go."""
+        return self._asking(lambda: self.creds(path), what=path).fields
 
     def known(self, entity_id: str) -> Person | None:
         """Return the person where the last look is fresh enough; None does not say that there is none."""

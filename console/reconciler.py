@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from datetime import timedelta
 
 import structlog
@@ -41,7 +41,14 @@ async def started_again(deps: Deps, gateway: Gateway, *, older_than: timedelta =
 @contextlib.asynccontextmanager
 async def reconciling(deps: Deps, gateway: Gateway) -> AsyncIterator[None]:
     """Look now and then, for as long as the console serves."""
-    task = asyncio.create_task(_forever(deps, gateway))
+    async with meanwhile(_forever(deps, gateway)):
+        yield
+
+
+@contextlib.asynccontextmanager
+async def meanwhile(forever: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Do something that never ends beside a block, and stop it there."""
+    task = asyncio.create_task(forever)
     try:
         yield
     finally:

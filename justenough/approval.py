@@ -128,7 +128,7 @@ class Ladder(Message):
     requester: str
     """Entity id of who launched the job; never counts."""
     forebears: frozenset[str] = frozenset()
-    """Entity ids of who launched the jobs that this one came of; they never count either."""
+    """Entity ids of who launched the jobs that this one came of, or had the console launch them or it; they never count either."""
     needed: int
     current: int
     respond_by: datetime

@@ -51,6 +51,9 @@ class EventType(StrEnum):
     REVOCATION_STARTED = "revocation.started"
     REVOCATION_OVERDUE = "revocation.overdue"
     REVOCATION_CONFIRMED = "revocation.confirmed"
+    SCHEDULE_SKIPPED = "schedule.skipped"
+    SCHEDULE_PAUSED = "schedule.paused"
+    SCHEDULE_UNPAUSED = "schedule.unpaused"
     SWEEP_REPORTED = "sweep.reported"
     LEDGER_CHECKPOINTED = "ledger.checkpointed"
 
@@ -67,8 +70,8 @@ FIELDS: dict[EventType, dict[str, str]] = {
         "params": "params given with the order",
         "bundle": "content digest of the workdir, or null",
         "reason": "why it was launched",
-        "requester": "entity id of the person, or of the console for a trigger",
-        "requester_name": "their login name, or `trigger:<name>`",
+        "requester": "entity id of the person, or of the console for a trigger or a schedule",
+        "requester_name": "their login name, or `trigger:<name>` or `schedule:<name>`",
         "parent": "the job that launched it, or null",
         "order": "the signed order {statement, signature}",
     },
@@ -218,6 +221,17 @@ FIELDS: dict[EventType, dict[str, str]] = {
     EventType.REVOCATION_STARTED: {"by": "session | compensation | guard | sweep | person | stranger", "why": "why"},
     EventType.REVOCATION_OVERDUE: {"by": "who tried", "failures": "each step that failed, as text", "attempt": "which attempt"},
     EventType.REVOCATION_CONFIRMED: {"by": "who confirmed", "proof": "what was looked at: prefix, leases, accessors, targets"},
+    EventType.SCHEDULE_SKIPPED: {
+        "schedule": "its name",
+        "occasion": "when its job would have been launched; this job, which it launched last, had not ended",
+    },
+    EventType.SCHEDULE_PAUSED: {
+        "schedule": "its name",
+        "person": "entity id of who paused it",
+        "name": "their login name",
+        "reason": "their reason",
+    },
+    EventType.SCHEDULE_UNPAUSED: {"schedule": "its name", "person": "entity id of who let it go on", "name": "their login name"},
     EventType.SWEEP_REPORTED: {
         "unknown": "id that something alive in Vault or in a target carries, of no known job; one entry for each, once"
     },

@@ -11,11 +11,13 @@ from dataclasses import replace
 
 from justenough.access import Decision, Held
 from justenough.approval import Tiers
-from justenough.catalog import problems_of
-from justenough.facts import Clock, JobFacts
+from justenough.catalog import Catalog, problems_of
+from justenough.errors import InvalidInput
+from justenough.facts import Clock, JobFacts, Phase
 from justenough.model import Message
 from justenough.policy import DEFAULT_DENY, DOUBLE_LOCK, NO_POLICIES, PolicySet
 from justenough.rehearsal import Rules, Step, rehearsed
+from justenough.spec import JobSpec
 from justenough.variations import Varied, compared, counted, switched, touching, varied
 from justenough.weighing import Weighed
 
@@ -88,9 +90,16 @@ class Explained(Message):
     requests: tuple[RequestExplained, ...]
 
 
-def explained(rules: Rules, tiers: Tiers, job: JobFacts, *, clock: Clock, break_glass: bool = False) -> Explained:
+def must_be_there(what: str, spec: JobSpec, catalog: Catalog) -> None:
+    """Raise InvalidInput, with all that the catalog has against a spec, where it asks for what is not there at all."""
+    resources = catalog.resources
+    if any(one.resource not in resources or one.action not in resources[one.resource].actions for one in spec.access):
+        raise InvalidInput(what, problems_of(spec, catalog))
+
+
+def explained(rules: Rules, tiers: Tiers, job: JobFacts, *, clock: Clock, break_glass: bool = False, phase: Phase = "start") -> Explained:
     """Return why each request of a job's spec is decided as it is. Each resource and action must be in the catalog."""
-    steps = tuple(rehearsed(rules, job, clock=clock, break_glass=break_glass))
+    steps = tuple(rehearsed(rules, job, clock=clock, phase=phase, break_glass=break_glass))
     return Explained(
         name=job.spec.name,
         environment=job.spec.environment,

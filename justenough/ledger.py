@@ -168,6 +168,14 @@ def chain_ends(entries: Iterable[Entry]) -> Iterator[ChainProblem | Head]:
         yield Head(job, last_seq, last_hash)
 
 
+def faults(entry: Entry, before: Head) -> tuple[ChainProblem, ...]:
+    """Return what is wrong with one entry where its chain has come as far as `before`."""
+    found = () if entry.hash == hash_of(*entry[:-1]) else (_edited(entry.job, entry.seq),)
+    if entry.seq != before.seq + 1:
+        return (*found, _misplaced(entry.job, entry.seq, before.seq))
+    return found if entry.prev == before.hash else (*found, _unlinked(entry.job, entry.seq))
+
+
 def compared(ends: Iterable[ChainProblem | Head], heads: Iterable[Head]) -> Iterator[ChainProblem | Head]:
     """Yield the same, and where chains end elsewhere than the writer's heads say. Both come by job."""
     known = iter(heads)

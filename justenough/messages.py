@@ -37,6 +37,13 @@ class JobInput(Message):
         return cls(job=job, spec=spec, params=dict(params), bundle=bundle, order=order, parent=parent if isinstance(parent, str) else None)
 
 
+class Occasion(Message):
+    """One time at which a schedule launches its job, as Temporal says."""
+
+    schedule: str
+    at: datetime
+
+
 class DecidedRequest(Message):
     """One start request and what policy said of it."""
 

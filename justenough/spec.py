@@ -28,6 +28,9 @@ ParamName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_]{0,31}$")
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
 Sentence = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 Argument = Annotated[str, StringConstraints(max_length=8192)]
+JOBS = "jobs"
+JobFile = Annotated[str, StringConstraints(pattern=rf"^{JOBS}(?:/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*\.ya?ml$", max_length=256)]
+"""A spec's file in the configuration folder."""
 
 PARAM_VALUE = re.compile(r"(?!-(?![0-9.]+\Z))[A-Za-z0-9._@:+= -]{1,256}\Z")
 PLACEHOLDER = re.compile(r"\{([a-z_][a-z0-9_]*)\}")

@@ -68,7 +68,9 @@ class OrderStatement(Model):
     parent: Unsaid = None
     """The job that launches this one."""
     origin: Unsaid = None
-    """What of the configuration ordered it (`trigger:<name>`): only the console's own orders say so, and they all do."""
+    """What of the configuration ordered it (`trigger:<name>`, `schedule:<name>`): only the console's own orders say so, and they all do."""
+    asked_by: Unsaid = None
+    """Entity id of who had a schedule run now: the console says so in its order, and that person answers none of the job's requests."""
     issued_at: Moment
     expires_at: Moment
 

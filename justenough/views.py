@@ -225,6 +225,21 @@ class JobView(JobSummary):
     credentials: tuple[CredentialView, ...] = ()
 
 
+class Launched(Message):
+    """What became of one job that the configuration launched."""
+
+    id: str
+    state: JobState
+    created_at: datetime
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    exit_code: int | None = None
+    reason: str | None = None
+    """How it ended, in one sentence."""
+    order_reason: str = ""
+    """What it was launched for."""
+
+
 class EntryView(Message):
     """One ledger entry."""
 
@@ -245,3 +260,23 @@ class LogChunk(Message):
     seq: int
     at: datetime
     text: str
+
+
+class DeliveryView(Message):
+    """An event that somebody was to be told of, and that could not be delivered until now."""
+
+    id: str
+    subscription: str
+    event: str
+    """The ledger entry's id."""
+    type: str
+    job: str
+    at: datetime
+    """When it happened."""
+    state: str
+    """pending | dead"""
+    attempts: int
+    next_at: datetime | None
+    last_at: datetime
+    why: str
+    """Of the last attempt."""

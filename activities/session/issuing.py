@@ -176,7 +176,7 @@ class Issuer:
             digest=digest,
             action=access.action,
             requester=self._verified.person.id,
-            forebears=forebears(self._deps, self._verified.statement.parent),
+            forebears=forebears(self._deps, self._verified.statement.parent, asked_by=self._verified.statement.asked_by),
             needed=decision.tier,
             # A request that climbed is no longer for the lower tier, whoever brings its approval now.
             current=max(decision.tier, self._past.tiers.get(request, 0)),

@@ -56,6 +56,12 @@ def remember(connection: Connection, *, person: str, key: str, job: str, digest:
     return row.job, row.digest
 
 
+def remembered(connection: Connection, *, person: str, key: str) -> str | None:
+    """Return the job id that stands under a person's key; None where there is none."""
+    theirs = (IDEMPOTENCY.c.person == person) & (IDEMPOTENCY.c.key == key)
+    return connection.execute(select(IDEMPOTENCY.c.job).where(theirs)).scalar()
+
+
 def same(found: tuple[str, str], digest: str) -> str:
     """Return the job id found under a key. Raises Conflict where it was used for something else."""
     if found[1] != digest:

@@ -13,6 +13,7 @@ from activities.store import (
     audit,
     backwards,
     belongings,
+    changes,
     claims,
     engine,
     figures,
@@ -23,16 +24,20 @@ from activities.store import (
     oversight,
     overview,
     queries,
+    stories,
     usage,
     visits,
     writer,
 )
-from activities.store.audit import Span, Stored
+from activities.store.audit import Span, Stored, Tail
+from activities.store.changes import Changes
 from activities.store.claims import Claim
 from activities.store.commits import Commits
 from activities.store.figures import Figures, LedgerHead, Overdue
 from activities.store.locks import KeptLock
+from activities.store.outbox import Outbox
 from activities.store.paging import MOST
+from activities.store.stories import Whose
 from activities.store.visits import PageSession
 from justenough.access import CredentialState, JobState, RequestState, RevocationState
 from justenough.events import Event, EventType
@@ -47,6 +52,7 @@ from justenough.views import (
     EntryView,
     JobSummary,
     JobView,
+    Launched,
     LogChunk,
     Page,
     RequestView,
@@ -65,6 +71,8 @@ class Store:
         """Connects to nothing yet. Raises UnusableUrl, a GiveUp."""
         self._engine = engine.open_engine(url)
         self._commits = Commits(self._engine)
+        self.outbox = Outbox(self._engine, self._commits)
+        """Who is told of what happens."""
 
     def migrate(self) -> None:
         """Bring the database to this version's shape; safe when several processes start at once. Raises StoreTooNew."""
@@ -102,6 +110,18 @@ class Store:
         which = audit.EntryFilter(job, tuple(kind.value for kind in types), since, until)
         return self._read(lambda connection: audit.entries(connection, which, after=after, limit=limit))
 
+    def tail(self, after: int, *, job: str | None = None, limit: int = PAGE) -> Tail:
+        """Return what the ledger has after a position, oldest first, at most so many and so much."""
+        return self._read(lambda connection: audit.tail(connection, after=after, job=job, limit=limit))
+
+    def changes(self) -> Changes:
+        """Return what tells one thread when to look at the ledger again."""
+        return changes.watch(self._engine)
+
+    def requesters(self, jobs: Collection[str]) -> Mapping[str, str]:
+        """Return the entity ids of who launched these jobs; of jobs that are not known, nothing."""
+        return self._read(lambda connection: queries.requesters(connection, jobs))
+
     def ledger_back(
         self,
         *,
@@ -122,6 +142,18 @@ class Store:
     def find(self, text: str, *, installation: str = "dev") -> tuple[Found, ...]:
         """Return what a text names: a job, request or credential by its id or how that begins, an entry by its id or position."""
         return self._read(lambda connection: finding.find(connection, text, installation=installation))
+
+    def entry(self, name: str) -> EntryView | None:
+        """Return an entry by its id."""
+        return self._read(lambda connection: stories.entry(connection, name))
+
+    def story(self, job: str, types: Iterable[EventType], about: str) -> tuple[EntryView, ...]:
+        """Return a job's entries of these types about one thing, as a credential is, in their order."""
+        return self._read(lambda connection: stories.story(connection, job, [kind.value for kind in types], about))
+
+    def whose(self, jobs: Collection[str]) -> Mapping[str, Whose]:
+        """Return name and requester of these jobs by id; of those that there are."""
+        return self._read(lambda connection: stories.whose(connection, jobs))
 
     def span(self, since: datetime, until: datetime) -> Span | None:
         """Return between which positions the entries of a period are; None where there are none."""
@@ -252,6 +284,10 @@ class Store:
     def open_jobs(self, older_than: datetime) -> tuple[str, ...]:
         """Return the jobs submitted before `older_than` that have not ended, or whose revocation is pending or overdue."""
         return self._read(lambda connection: queries.open_jobs(connection, older_than))
+
+    def launched(self, requester: str, *, by: str | None = None, limit: int = PAGE) -> tuple[Launched, ...]:
+        """Return the newest jobs of a requester by the name that is shown, newest first; `by`: only those of this entity's."""
+        return self._read(lambda connection: queries.launched(connection, requester, by=by, limit=limit))
 
     def order(self, job: str) -> queries.Order | None:
         """Return the order as it was signed: raw spec, params, bundle digest, statement with signature."""
@@ -407,6 +443,10 @@ class Store:
         found = self._commits.run(lambda connection: belongings.remember(connection, person=person, key=key, job=job, digest=digest))
         return belongings.same(found, digest)
 
+    def remembered(self, person: str, key: str) -> str | None:
+        """Return the job id under a person's idempotency key; None where it was never used."""
+        return self._read(lambda connection: belongings.remembered(connection, person=person, key=key))
+
     # Who is logged in to the pages.
 
     def add_page_session(self, session: PageSession, *, forget_before: datetime) -> None:
@@ -434,9 +474,9 @@ class Store:
         """Say when a session's person last showed who they are."""
         self._commits.run(lambda connection: visits.freshened(connection, key, at=at))
 
-    def end_page_sessions(self, person: str, at: datetime, *, key: str | None = None) -> int:
-        """End one of a person's sessions, or all, and forget their tokens; return how many had not ended. Again is fine."""
-        return self._commits.run(lambda connection: visits.end(connection, person, key=key, at=at))
+    def end_page_sessions(self, person: str, at: datetime, *, why: str, key: str | None = None) -> int:
+        """End one of a person's sessions, or all, and forget their tokens; return how many had not ended. The first end stands."""
+        return self._commits.run(lambda connection: visits.end(connection, person, key=key, at=at, why=why))
 
     def _read(self, question: Callable[[Connection], T]) -> T:
         """Answer from one moment of the database."""

@@ -110,6 +110,7 @@ class JobRow(Base, table=True):
         Index(None, "name", "environment", "id"),
         Index(None, "name", "environment", "state", "id"),
         Index(None, "ended_at", "state", sqlite_where=text("ended_at IS NOT NULL"), postgresql_where=text("ended_at IS NOT NULL")),
+        Index(None, "requester", "id"),
     )
 
     id: str = Field(sa_type=Name, primary_key=True)
@@ -277,8 +278,6 @@ class CredentialRow(Base, table=True):
         Index(None, "action", "issued_at", "id"),
         Index(None, "state", "issued_at", "id"),
         Index(None, "confirmed_at", "issued_at"),
-        # What is live is little; it is counted by this.
-        Index(None, "resource", "action", "state", sqlite_where=text("live = 1"), postgresql_where=text("live")),
     )
 
     id: str = Field(sa_type=Name, primary_key=True)
@@ -374,8 +373,78 @@ class PageSessionRow(Base, table=True):
     ciphertext: str = Field(sa_type=Text)
     created_at: datetime = Field(sa_type=Moment, index=True)
     seen_at: datetime = Field(sa_type=Moment)
-    fresh_at: datetime = Field(sa_type=Moment)
+    fresh_at: datetime | None = Field(default=None, sa_type=Moment)
     ended_at: datetime | None = Field(default=None, sa_type=Moment)
+    ended_why: str | None = Field(default=None, sa_type=Text)
+
+
+class SubscriptionRow(Base, table=True):
+    """How far one subscription is told: everything up to its position was delivered, waits as a delivery, or is nothing for it."""
+
+    __tablename__ = "subscriptions"
+
+    name: str = Field(sa_type=Name, primary_key=True)
+    kind: str = Field(sa_type=Name)
+    position: int = Field(sa_type=BigInteger)
+    created_at: datetime = Field(sa_type=Moment)
+    seen_at: datetime = Field(sa_type=Moment)
+    """When the configuration last had it."""
+    delivered: int = Field(sa_type=BigInteger)
+    """How many deliveries it has taken."""
+    delivered_at: datetime | None = Field(default=None, sa_type=Moment)
+    failed_at: datetime | None = Field(default=None, sa_type=Moment)
+    why: str | None = Field(default=None, sa_type=Text)
+    """Of the last attempt that failed; None since one went well."""
+
+
+class DeliveryRow(Base, table=True):
+    """What could not be delivered at once: it waits for its next attempt, or is dead. Gone once it is delivered."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        UniqueConstraint("subscription", "position"),
+        Index(None, "subscription", "state", "next_at"),
+        Index(None, "subscription", "state", "at", "id"),
+    )
+
+    id: str = Field(sa_type=Name, primary_key=True)
+    subscription: str = Field(sa_type=Name)
+    position: int = Field(sa_type=BigInteger)
+    """Of the ledger's entry: what is sent is made of it anew."""
+    event: str = Field(sa_type=Name)
+    type: str = Field(sa_type=Name)
+    job: str = Field(sa_type=Name)
+    at: datetime = Field(sa_type=Moment)
+    """When it happened."""
+    state: str = Field(sa_type=Name)
+    attempts: int
+    next_at: datetime | None = Field(default=None, sa_type=Moment)
+    last_at: datetime = Field(sa_type=Moment)
+    why: str = Field(sa_type=Text)
+
+
+class ToldRow(Base, table=True):
+    """Who was told of what is not settled yet; they are told how it ends."""
+
+    __tablename__ = "told"
+    __table_args__ = (Index(None, "subscription", "job"),)
+
+    subscription: str = Field(sa_type=Name, primary_key=True)
+    about: str = Field(sa_type=Name, primary_key=True)
+    target: str = Field(sa_type=Name, primary_key=True)
+    """Where an Apprise URL is in Vault; never the URL."""
+    tier: int
+    job: str = Field(sa_type=Name)
+
+
+class LeaseRow(Base, table=True):
+    """Which process does what only one may do at a time, and until when nobody else takes it over."""
+
+    __tablename__ = "leases"
+
+    name: str = Field(sa_type=Name, primary_key=True)
+    holder: str = Field(sa_type=Name)
+    until: datetime = Field(sa_type=Moment)
 
 
 METADATA = Base.metadata
@@ -394,3 +463,4 @@ REVIEWS, DELEGATIONS = table_of(ReviewRow), table_of(DelegationRow)
 CLAIMS, BUNDLES, LOCKS = table_of(ClaimRow), table_of(BundleRow), table_of(LockRow)
 LOGS, LOG_SIZES, IDEMPOTENCY = table_of(LogRow), table_of(LogSizeRow), table_of(IdempotencyRow)
 PAGE_SESSIONS = table_of(PageSessionRow)
+SUBSCRIPTIONS, DELIVERIES, TOLD, LEASES = table_of(SubscriptionRow), table_of(DeliveryRow), table_of(ToldRow), table_of(LeaseRow)

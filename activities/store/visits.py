@@ -25,9 +25,11 @@ class PageSession(Message):
     """Of the login's Vault token; empty where it was ended from elsewhere."""
     created_at: datetime
     seen_at: datetime
-    fresh_at: datetime
-    """When the person last showed who they are."""
+    fresh_at: datetime | None
+    """When the person last showed who they are; None where only their identity provider said so, which may have asked nothing."""
     ended_at: datetime | None = None
+    ended_why: str | None = None
+    """A sentence for the person, without its full stop."""
 
 
 def add(connection: Connection, session: PageSession) -> None:
@@ -58,11 +60,11 @@ def freshened(connection: Connection, key: str, *, at: datetime) -> None:
     connection.execute(update(PAGE_SESSIONS).where(PAGE_SESSIONS.c.key == key).values(fresh_at=at, seen_at=at))
 
 
-def end(connection: Connection, person: str, *, key: str | None, at: datetime) -> int:
-    """End a person's session under a key, or all of theirs, and forget the tokens; return how many had not ended. Again is fine."""
+def end(connection: Connection, person: str, *, key: str | None, at: datetime, why: str) -> int:
+    """End a person's session under a key, or all of theirs, and forget the tokens; return how many had not ended. The first end stands."""
     theirs = (PAGE_SESSIONS.c.person == person) & PAGE_SESSIONS.c.ended_at.is_(None)
     which = theirs if key is None else theirs & (PAGE_SESSIONS.c.key == key)
-    return connection.execute(update(PAGE_SESSIONS).where(which).values(ended_at=at, ciphertext="")).rowcount
+    return connection.execute(update(PAGE_SESSIONS).where(which).values(ended_at=at, ended_why=why, ciphertext="")).rowcount
 
 
 def prune(connection: Connection, *, before: datetime) -> int:

@@ -27,6 +27,14 @@ class LoginRefused(GiveUp):
     """The name and password do not hold, or the name is locked for now; Vault does not tell strangers which."""
 
 
+class ProviderRefused(GiveUp):
+    """Vault did not accept what an identity provider answered; the message has Vault's words."""
+
+
+class NoSuchLogin(GiveUp):
+    """Vault has no such way to log in, or not for this address; the message says what to do."""
+
+
 class SecondFactorWanted(GiveUp):
     """Vault wants a second factor for this login, which the pages cannot ask for."""
 
@@ -57,6 +65,31 @@ def log_in(vault: Connection, name: str, password: Secret, *, mount: str) -> Ent
     except (VaultRefused, VaultDenied) as error:
         message = "Vault did not accept the login"
         raise LoginRefused(message) from error
+    return _entry(answer)
+
+
+def begin_oidc(vault: Connection, mount: str, *, role: str, redirect: str, nonce: str) -> str:
+    """Return where a browser logs in at the mount's identity provider, to come back to `redirect`. Raises NoSuchLogin, RetryLater."""
+    where = f"auth/{safe_path(mount.strip('/'))}"
+    body = {"role": role, "redirect_uri": redirect, "client_nonce": nonce}
+    try:
+        url = ((vault.call(vault.adapter(None), "post", f"{where}/oidc/auth_url", body) or {}).get("data") or {}).get("auth_url")
+    except (VaultRefused, VaultDenied) as error:
+        message = f"Vault has no OIDC login at {mount}/, or no such role there"
+        raise NoSuchLogin(message) from error
+    if not url:
+        message = f"Vault does not let this login come back to {redirect}: its role needs that in allowed_redirect_uris"
+        raise NoSuchLogin(message)
+    return str(url)
+
+
+def finish_oidc(vault: Connection, mount: str, *, state: str, code: str, nonce: str) -> Entry:
+    """Log a person in by what their identity provider's redirect brought, once. Raises ProviderRefused, SecondFactorWanted, RetryLater."""
+    params = {"state": state, "code": code, "client_nonce": nonce}
+    try:
+        answer = vault.call(vault.adapter(None), "get", f"auth/{safe_path(mount.strip('/'))}/oidc/callback", params=params)
+    except (VaultRefused, VaultDenied) as error:
+        raise ProviderRefused(str(error)) from error
     return _entry(answer)
 
 

@@ -14,6 +14,9 @@ Everything is under `/api/v1`, wants `Authorization: Bearer <identity token>` (b
     POST /jobs {spec, bundle?, params?, reason?, dry_run: true}
                                           → 200 {valid: true, requests: [{resource, action, ttl, outcome, tier, policies, policy_digest, errors}]};
                                             nothing is stored; id, statement and signature may be left out
+    GET /schedules · /schedules/{name}                                     → how each stands, when it is due next, what it launched
+    POST /schedules/{name}/pause {reason} · /schedules/{name}/unpause      → how it stands now
+    POST /schedules/{name}/run {reason?}                                   → 201 {id, state}; 200 when the same Idempotency-Key launched its job before
     POST /triggers/{name}  (a CloudEvent, signed as Standard Webhooks says; no token)   → 201 {id, state}; 200 when the event launched its job before
     GET  /jobs?state=&environment=&requester=&limit=&cursor=   → 200 page of JobSummary (requester: login name; a launcher sees their own)
     GET  /jobs/{id}                       → 200 JobView

@@ -24,15 +24,19 @@ from console.api import (
     reports,
     requests,
     reviews,
+    schedules,
     sizing,
     triggers,
+    webhooks,
     wellknown,
 )
 from console.api.context import BEARER, Console
 from console.api.document import document
+from console.api.firing import fire
 from console.api.middleware import BoundedBody, Edge
+from console.outbox import delivering
 from console.pages.app import include
-from console.reconciler import reconciling
+from console.reconciler import meanwhile, reconciling
 
 PREFIX = "/api/v1"
 ANYWHERE = problems.answers(401, 403, 422, 500, 503)
@@ -40,12 +44,20 @@ ANYWHERE = problems.answers(401, 403, 422, 500, 503)
 
 
 def create_app(console: Console) -> FastAPI:
-    """Return the API over a console's parts; while it serves, it also starts what was accepted but never started."""
+    """Return the API over a console's parts; while it serves, it also starts what was accepted but never started and what is
+    due, and tells others of events.
+    """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with reconciling(console.deps, console.gateway):
+        async with (
+            reconciling(console.deps, console.gateway),
+            meanwhile(console.timetable.keep()),
+            meanwhile(fire(console)),
+            delivering(console.office),
+        ):
             yield
+        await console.looks.close()
         await console.feed.close()
 
     app = FastAPI(
@@ -61,7 +73,22 @@ def create_app(console: Console) -> FastAPI:
     )
     app.state.console = console
     api = APIRouter(prefix=PREFIX, dependencies=[Depends(BEARER)], responses=ANYWHERE)
-    for part in (general, bundles, jobs, requests, claims, reviews, delegations, credentials, ledger, reports, events, sizing):
+    for part in (
+        general,
+        bundles,
+        jobs,
+        requests,
+        claims,
+        reviews,
+        delegations,
+        credentials,
+        ledger,
+        reports,
+        events,
+        sizing,
+        schedules,
+        webhooks,
+    ):
         api.include_router(part.router)
     app.include_router(api)
     # Without a token: a delivery's signature says who sends it.

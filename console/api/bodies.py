@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
@@ -11,6 +13,7 @@ from justenough.access import JobState
 from justenough.documents import check_json
 from justenough.model import Message, Model
 from justenough.statements import Digest, Signed
+from justenough.views import Launched
 
 EXAMPLE_REHEARSAL: JsonDict = {
     "spec": {
@@ -133,8 +136,46 @@ class Bundled(Message):
     """Bytes, as sent."""
 
 
+class PauseBody(Body):
+    """Why a schedule is to launch nothing."""
+
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=1000)]
+
+
+class RunBody(Body):
+    """Why a schedule's job is launched now."""
+
+    reason: Annotated[str, StringConstraints(max_length=500)] = ""
+
+
+class ScheduleView(Message):
+    """A schedule as triggers.yaml has it, how it stands in Temporal, and what it launched."""
+
+    name: str
+    cron: str
+    timezone: str
+    job: str
+    """The spec's file in the configuration folder."""
+    params: Mapping[str, str]
+    overlap: str
+    paused: bool | None
+    """None, as the next three are empty, where Temporal does not say."""
+    note: str | None
+    """Who paused it, and why."""
+    next: tuple[datetime, ...]
+    """When it is due; a paused one launches nothing then."""
+    missed: int | None
+    """Occasions that Temporal came too late for, since the schedule is there."""
+    jobs: tuple[Launched, ...]
+    """The newest first."""
+    skipped: tuple[str, ...]
+    """Occasions at which nothing was launched because the newest job had not ended."""
+    problem: str | None
+    """Why Temporal does not say, or is not as triggers.yaml wants it."""
+
+
 class Triggered(Message):
-    """The job that an event launched: all that its sender learns of it."""
+    """The job that an event, or somebody who ran a schedule, launched: all that its sender learns of it."""
 
     id: str
     state: JobState

@@ -13,15 +13,21 @@ from fastapi.security import HTTPBearer
 
 from activities.deps import Deps
 from console.api.feed import Feed
+from console.api.forms import Forms
 from console.api.lists import Owners
+from console.api.passes import Passes
 from console.api.rights import Caller, Role
 from console.deliveries import SigningSecrets
 from console.gateway import Gateway
 from console.health import Health
 from console.identity import IdentityKeys
+from console.looks import Looks
+from console.outbox import Office
+from console.pages.cookies import Cookies
 from console.pages.sessions import Sessions
 from console.pages.throttle import Throttle
 from console.people import People
+from console.timetable import Timetable
 from justenough.errors import InvalidInput, Problem
 
 # Only for OpenAPI: the header itself is read before the body is, by AuthenticatedRoute.
@@ -33,16 +39,22 @@ class Console:
     """The console's parts, made once at start."""
 
     deps: Deps
-    """Store, configuration, settings, and a Vault that the console may only read people and public keys from, and sign triggers' orders in."""
+    """Store, configuration, settings, and a Vault that the console may only read people and public keys from, and sign its own orders in."""
     people: People
     signing_secrets: SigningSecrets
     identity_keys: IdentityKeys
     gateway: Gateway
+    timetable: Timetable
     health: Health
+    looks: Looks
     feed: Feed
     owners: Owners
     sessions: Sessions
     throttle: Throttle
+    cookies: Cookies
+    passes: Passes
+    forms: Forms
+    office: Office
 
 
 class AuthenticatedRoute(APIRoute):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from anyio import fail_after, sleep, to_thread
 from fastapi import APIRouter, Query, Response
 
 from console.api.context import AuthenticatedRoute, Console, Member, Stopper, TheConsole
 from console.api.lists import Cursor, Limit, narrowed
+from console.api.rights import Caller
 from console.gateway import WorkflowGone
 from justenough.access import Action, CredentialState
 from justenough.errors import NotFound
@@ -19,6 +20,18 @@ CONFIRMED_WITHIN = 20.0
 """Seconds to wait for a revocation to be confirmed, or shown as overdue: Vault takes up to 10 for a target that hangs, and so does the look."""
 LOOK_EVERY = 0.02
 DEAD = {CredentialState.CONFIRMED, CredentialState.EXPIRED}
+
+
+class Wanted(NamedTuple):
+    """Which credentials are wanted; None for whatever."""
+
+    live: bool = False
+    """Only those not yet shown to be dead."""
+    job: str | None = None
+    resource: str | None = None
+    action: Action | None = None
+    state: CredentialState | None = None
+
 
 router = APIRouter(route_class=AuthenticatedRoute, tags=["credentials"])
 
@@ -37,22 +50,14 @@ def list_credentials(
     cursor: Cursor = None,
 ) -> Page[CredentialView]:
     """List credentials, newest first; a launcher sees those of their own jobs."""
-    return narrowed(
-        lambda after: console.deps.store.credentials(
-            live=live, job=job, resource=resource, action=action, state=state, limit=limit, cursor=after
-        ),
-        lambda view: console.owners.readable(caller, view.job_id),
-        cursor=cursor,
-    )
+    which = Wanted(live=live, job=job, resource=resource, action=action, state=state)
+    return listed(console, caller, which, limit=limit, cursor=cursor)
 
 
 @router.get("/credentials/{credential}")
 def show_credential(credential: str, console: TheConsole, caller: Member) -> CredentialView:
     """Show a credential's handle; the secret is nowhere to be shown."""
-    view = console.deps.store.credential(credential)
-    if view is None or not console.owners.readable(caller, view.job_id):
-        raise NotFound(f"there is no credential {credential}")
-    return view
+    return shown(console, caller, credential)
 
 
 @router.post(
@@ -61,6 +66,35 @@ def show_credential(credential: str, console: TheConsole, caller: Member) -> Cre
 )
 async def revoke_credential(credential: str, response: Response, console: TheConsole, caller: Stopper) -> CredentialView:
     """End one credential now; its job goes on. Ended already: answered as it is."""
+    view = await ended(console, caller, credential)
+    if view.state not in DEAD:
+        view = await _confirmed(console, view)
+    response.status_code = 200 if view.state in DEAD else 202
+    return view
+
+
+def listed(console: Console, caller: Caller, which: Wanted, *, limit: int, cursor: str | None) -> Page[CredentialView]:
+    """Return a page of the credentials that the caller may see, newest first. Blocking, for a thread."""
+
+    def read(after: str | None) -> Page[CredentialView]:
+        page = console.deps.store.credentials(**which._asdict(), limit=limit, cursor=after)
+        if not caller.reads_all:
+            console.owners.learn(view.job_id for view in page.items)
+        return page
+
+    return narrowed(read, lambda view: console.owners.readable(caller, view.job_id), cursor=cursor)
+
+
+def shown(console: Console, caller: Caller, credential: str) -> CredentialView:
+    """Return a credential that the caller may see. Blocking, for a thread. Raises NotFound for others."""
+    view = console.deps.store.credential(credential)
+    if view is None or not console.owners.readable(caller, view.job_id):
+        raise NotFound(f"there is no credential {credential}")
+    return view
+
+
+async def ended(console: Console, caller: Caller, credential: str) -> CredentialView:
+    """Ask for a credential to be ended, and record who asked; return it as it was. One that is dead already is left as it is."""
     view = await to_thread.run_sync(console.deps.store.credential, credential)
     if view is None:
         raise NotFound(f"there is no credential {credential}")
@@ -76,8 +110,6 @@ async def revoke_credential(credential: str, response: Response, console: TheCon
             name=caller.person.name,
         )
         await to_thread.run_sync(console.deps.store.record, [asked])
-        view = await _confirmed(console, view)
-    response.status_code = 200 if view.state in DEAD else 202
     return view
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from activities.ancestry import forebears
+from activities.ancestry import asker_of, forebears
 from activities.deps import Deps
 from activities.entries import rejected
 from activities.judging import as_granted, why_not_as_granted
@@ -81,7 +81,7 @@ def ladder_of(deps: Deps, view: RequestView, *, requester_id: str) -> Ladder:
         digest=view.digest,
         action=Action(view.action),
         requester=requester_id,
-        forebears=forebears(deps, view.parent),
+        forebears=forebears(deps, view.parent, asked_by=asker_of(deps, view.job_id)),
         needed=view.tier,
         current=max(view.current_tier, 1),
         respond_by=view.expires_at or deps.now(),

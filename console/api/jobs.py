@@ -112,7 +112,7 @@ async def kill_job(job: str, console: TheConsole, caller: Launcher) -> Stopping:
 async def prove_job(job: str, console: TheConsole, caller: Member) -> ProofReport:
     """Look anew, in Vault and the targets, whether anything of a job is alive; changes nothing."""
     await to_thread.run_sync(job_for, console.deps.store, caller, job)
-    return await console.gateway.prove(job)
+    return await console.looks.proofs.result(job, by=caller.person.name)
 
 
 @router.get("/jobs/{job}/logs")

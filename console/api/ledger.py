@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 
 from activities.store import LedgerHead
 from console.api.context import AuthenticatedRoute, Member, Reader, TheConsole
 from console.api.jobs import position
 from console.api.lists import After, Limit, Moment, PositionCursor, narrowed
+from console.looks import WHOLE
 from justenough.events import EventType
 from justenough.ledger import LedgerReport
 from justenough.views import EntryView, Page
@@ -22,6 +23,7 @@ def list_entries(
     *,
     console: TheConsole,
     caller: Member,
+    response: Response,
     job: Annotated[str | None, Query(max_length=64, description="Only this job's")] = None,
     types: Annotated[list[EventType], Query(alias="type", max_length=len(EventType), description="Only of these types")] = [],  # noqa: B006 - FastAPI copies a default
     since: Annotated[Moment | None, Query(description="Only what happened then or later; with its zone")] = None,
@@ -30,14 +32,22 @@ def list_entries(
     limit: Limit = 100,
     cursor: PositionCursor = None,
 ) -> Page[EntryView]:
-    """Return entries after a position, oldest first; a launcher sees those of their own jobs. `cursor` is a position too."""
-    return narrowed(
+    """Return entries after a position, oldest first; a launcher sees those of their own jobs. `cursor` is a position too.
+
+    `Last-Event-ID` tells up to which position they are all, where no more follow: from there an event stream goes on, and so does `after`.
+    """
+    newest = console.deps.store.head().position
+    page = narrowed(
         lambda seen: console.deps.store.ledger(
             job=job, types=types, since=since, until=until, after=after if seen is None else position(seen), limit=limit
         ),
         lambda entry: console.owners.readable(caller, entry.job),
         cursor=cursor,
     )
+    if page.next is None:
+        # What came since then may be among the entries already.
+        response.headers["Last-Event-ID"] = str(max([newest, *(entry.position for entry in page.items)]))
+    return page
 
 
 @router.get("/ledger/checkpoint", operation_id="show_checkpoint")
@@ -48,7 +58,6 @@ def checkpoint(console: TheConsole, caller: Reader) -> LedgerHead:
 
 
 @router.post("/ledger/verify", operation_id="verify_ledger")
-def verify(console: TheConsole, caller: Reader) -> LedgerReport:
-    """Look at every chain. Sound where `problems` is empty; `unseen` says what such a look cannot find."""
-    del caller
-    return console.deps.store.verify()
+async def verify(console: TheConsole, caller: Reader) -> LedgerReport:
+    """Look at every chain; who asks meanwhile is told the same. Sound where `problems` is empty; `unseen` says what such a look cannot find."""
+    return await console.looks.verification.result(WHOLE, by=caller.person.name)

@@ -1,30 +1,16 @@
-"""Makes the order of an event and records it, once per event. Blocking, for a thread. Starts nothing; that is the gateway's.
-
-Whose event it is was seen before. What the console signs here counts only where the worker's own configuration names the same job.
-"""
+"""What an event has the console order, once per event. Blocking, for a thread. Whose event it is was seen before."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from datetime import timedelta
-
 from activities.deps import Deps
-from activities.entries import submitted
 from activities.triggering import Armed
-from activities.verification import verify_order
 from console.api.launching import Taken
-from justenough.answering import Refused
-from justenough.catalog import problems_of
+from console.api.ordering import Wish, earlier, ordered
 from justenough.cloudevents import WHAT, CloudEvent
-from justenough.errors import Conflict, InvalidInput, Problem
+from justenough.errors import InvalidInput, Problem
 from justenough.ids import new_job_id
-from justenough.messages import JobInput
-from justenough.spec import checked_spec
-from justenough.statements import OrderStatement, Signed, canonical, digest_of, signable
+from justenough.statements import digest_of
 from justenough.triggers import filled, origin_of
-
-LIFE = timedelta(hours=24)
-"""How long an order waits for its approvals, at most: as one that a person signs."""
 
 
 def taken(deps: Deps, name: str, armed: Armed, event: CloudEvent, *, delivery: str) -> Taken:
@@ -39,7 +25,7 @@ def taken(deps: Deps, name: str, armed: Armed, event: CloudEvent, *, delivery: s
     key = _key(name, event)
     job = deps.store.remember(entity, key, new, key)
     # What was good once is answered as it was, though trigger, job or catalog have changed since.
-    return _earlier(deps, job) or _recorded(deps, _order(deps, name, armed, event, job=job, entity=entity))
+    return earlier(deps, job) or ordered(deps, _wish(name, armed, event), job=job, entity=entity)
 
 
 def _key(name: str, event: CloudEvent) -> str:
@@ -47,40 +33,6 @@ def _key(name: str, event: CloudEvent) -> str:
     return digest_of({"trigger": name, "id": event.id, "source": event.source if event.structured else None})
 
 
-def _order(deps: Deps, name: str, armed: Armed, event: CloudEvent, *, job: str, entity: str) -> JobInput:
-    params, now = filled(armed.trigger, event), deps.now().replace(microsecond=0)
-    if problems := problems_of(checked_spec(armed.spec, params), deps.config.current().catalog):
-        raise InvalidInput("job spec", problems)
-    if armed.bundle is not None:
-        deps.store.put_bundle(str(armed.bundle_digest), armed.bundle)
-    statement = OrderStatement(
-        job=job,
-        spec_digest=armed.spec_digest,
-        bundle=armed.bundle_digest,
-        params=params,
-        reason=f"event {event.id} of {event.source}",
-        person=entity,
-        parent=event.parent,
-        origin=origin_of(name),
-        issued_at=now,
-        expires_at=now + LIFE,
-    )
-    raw = signable(statement)
-    signed = Signed(statement=raw, signature=deps.vault.sign_own(entity, canonical(raw)))
-    return JobInput.of(job, armed.spec, params, armed.bundle_digest, signed)
-
-
-def _recorded(deps: Deps, order: JobInput) -> Taken:
-    verified = verify_order(deps, order, now=deps.now())
-    if isinstance(verified, Refused):
-        raise Conflict(f"the order of this event does not hold: {verified.why}")
-    # Nothing is new where the same event is taken by somebody else at the same time.
-    new = bool(deps.store.record([submitted(order, verified, at=deps.now())]))
-    kept = _earlier(deps, order.job)
-    assert kept is not None, "what is recorded is there"
-    return replace(kept, new=new)
-
-
-def _earlier(deps: Deps, job: str) -> Taken | None:
-    found, view = deps.store.order(job), deps.store.job(job)
-    return Taken(job=view, order=JobInput.of(job, *found), new=False) if found and view else None
+def _wish(name: str, armed: Armed, event: CloudEvent) -> Wish:
+    reason = f"event {event.id} of {event.source}"
+    return Wish(origin_of(name), armed, filled(armed.trigger, event), reason, parent=event.parent)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -61,22 +60,41 @@ def export(
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write there instead of stdout.", show_default=False)] = None,
 ) -> None:
     """Copy every entry, as one JSON object per line, oldest first."""
+    from justenough.copies import line  # noqa: PLC0415 - loads pydantic's models
+
     api, count = connected(), 0
     with written(out) as file:
         for entry in _entries(api, job):
-            file.write(json.dumps(entry, ensure_ascii=False, separators=(",", ":")) + "\n")
+            file.write(line(entry))
             count += 1
     note(f"{count:,} entries{f' in {out}' if out else ''}.")
 
 
 @app.command("verify")
 @command
-def verify() -> None:
+def verify(
+    offline: Annotated[
+        Path | None,
+        typer.Option("--offline", metavar="FILE", help="Look at a copy instead; - for stdin. Asks no server.", show_default=False),
+    ] = None,
+) -> None:
     """Have every chain looked at; says what such a look cannot see. Exit 1 where something is wrong."""
-    _, found = connected().post("/ledger/verify", again=True)
+    found = _verified(offline) if offline else connected().post("/ledger/verify", again=True)[1]
     emit(found, table=_report, names=lambda report: (problem["job"] for problem in report["problems"]))
     if found["problems"]:
         raise typer.Exit(Exit.FAILURE)
+
+
+def _verified(copy: Path) -> Json:
+    from justenough.copies import verified  # noqa: PLC0415 - loads pydantic's models
+
+    try:
+        with sys.stdin if str(copy) == "-" else copy.open(encoding="utf-8") as file:
+            told: Json = verified(file).model_dump(mode="json")
+            return told
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise Failure(f"{copy} cannot be read: {why}", code=Exit.USAGE) from error
 
 
 def _entries(api: Api, job: str | None) -> Iterator[Json]:

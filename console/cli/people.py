@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from console.cli import session, terminal
+from console.cli import oidc, session, terminal
 from console.cli.client import Json, connected
 from console.cli.failures import Exit, Failure
 from console.cli.options import command, current
@@ -29,18 +30,43 @@ def register(app: typer.Typer) -> None:
     app.command("whoami")(whoami)
 
 
+class Method(StrEnum):
+    """How one logs in."""
+
+    PASSWORD = "password"  # noqa: S105 - a way to log in, not a password
+    OIDC = "oidc"
+
+
+MOUNTS = {Method.PASSWORD: "people", Method.OIDC: "oidc"}
+"""Where, unless --mount says so."""
+
+
 @command
 def login(
     user: Annotated[str | None, typer.Option(help="Your login name.", show_default=False)] = None,
     password_stdin: Annotated[bool, typer.Option("--password-stdin", help="Read the password from stdin.")] = False,
-    mount: Annotated[str, typer.Option(help="Vault's auth mount: userpass or ldap.")] = "people",
+    method: Annotated[Method, typer.Option(help="By password, or by your identity provider in a browser.")] = Method.PASSWORD,
+    mount: Annotated[
+        str | None,
+        typer.Option(help="Vault's auth mount: userpass or ldap (default: people), or oidc (default: oidc).", show_default=False),
+    ] = None,
+    role: Annotated[str, typer.Option(help="The role of an oidc mount; its default one unless said.", show_default=False)] = "",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Where the browser comes back to, on this machine's loopback.")] = oidc.PORT,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Open no browser; only print the address.")] = False,
 ) -> None:
     """Log in to Vault. Your Vault token stays in a file of yours (0600) and never goes to the console."""
-    name, password = _asked(user, from_stdin=password_stdin)
+    if method is Method.OIDC and (user is not None or password_stdin):
+        raise Failure("--user and --password-stdin are for --method password: your identity provider asks you itself", code=Exit.USAGE)
+    asked = _asked(user, from_stdin=password_stdin) if method is Method.PASSWORD else None
     profile = session.profile_of(current())
     used, pinned = session.addresses_for_login(current(), profile)
     vault = PersonsVault(used)
-    entry = vault.log_in(name, password, mount=mount)
+    if asked:
+        name, password = asked
+        entry = vault.log_in(name, password, mount=mount or MOUNTS[method])
+    else:
+        entry = oidc.log_in(vault, mount=mount or MOUNTS[method], role=role, port=port, opens=not no_browser)
+        name = vault.identity(entry.token).name
     vault.make_key(entry.token, entry.entity)
     kept = session.keep(profile, entry, name=name, used=used, pinned=pinned)
     found = {

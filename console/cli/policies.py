@@ -68,7 +68,7 @@ def explain(
     config: Config = None,
 ) -> None:
     """Say of each request of a spec what policy decides, by which policies, and what would change it. Asks no server."""
-    from justenough.explaining import explained  # noqa: PLC0415 - loads the policy engine
+    from justenough.explaining import explained, must_be_there  # noqa: PLC0415 - loads the policy engine
     from justenough.facts import Clock, JobFacts  # noqa: PLC0415 - the same
     from justenough.spec import checked_spec, read_spec  # noqa: PLC0415 - the same
 
@@ -77,7 +77,7 @@ def explain(
         asked = checked_spec(read_spec(content(spec)), pairs_of(param or ()))
     except InvalidInput as error:
         raise InvalidInput(f"{spec}: {error.what}", error.problems) from error
-    _must_be_there(spec, asked, found)
+    must_be_there(f"{spec}: job spec", asked, found.catalog)
     groups = frozenset(found.tiers.roles.launch if group_ is None else group_)
     job = JobFacts("explain", asked, requester, groups)
     clock = Clock.at(time_of("--at", at) if at else datetime.now(UTC))
@@ -145,15 +145,6 @@ def _rules(found: ConfigSet) -> Rules:
 def _json(value: Any) -> Json:
     told: Json = value.model_dump(mode="json")
     return told
-
-
-def _must_be_there(file: str, spec: Any, found: ConfigSet) -> None:
-    """Raise InvalidInput, with all that the catalog has against a spec, where it asks for what is not there at all."""
-    from justenough.catalog import problems_of  # noqa: PLC0415 - loads pydantic's models
-
-    resources = found.catalog.resources
-    if any(one.resource not in resources or one.action not in resources[one.resource].actions for one in spec.access):
-        raise InvalidInput(f"{file}: job spec", problems_of(spec, found.catalog))
 
 
 def _results(folder: Path, rules: Rules, launch: Launch) -> list[CaseResult]:

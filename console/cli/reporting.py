@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 
 from console.cli import terminal
 from console.cli.output import Json, coloured, fields, joined, rows
+from console.words import policy
 from console.words.telling import duration
 from console.words.text import moment, plain
-
-WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
 def check(found: Json) -> None:
@@ -23,24 +21,25 @@ def check(found: Json) -> None:
 
 def explained(told: Json) -> None:
     """Tell why each request is decided as it is."""
-    groups = joined(told["requester_groups"]) or "no group"
-    when = f"at {told['hour']} h UTC on a {WEEKDAYS[told['weekday'] - 1]}"
-    _say(0, f"{told['name']} in {told['environment']}, launched {when} by a member of: {groups}")
+    _say(0, policy.circumstances(told))
     for problem in told["problems"]:
         _say(0, f"It would be refused: {problem}")
     for request in told["requests"]:
         terminal.line("")
-        _say(0, f"{request['number']}. {request['action']} on {request['resource']} for {duration(request['ttl'])}: {_outcome(request)}")
-        for policy in request["policies"]:
-            _say(1, f"{policy['effect']} {policy['id']}{'  ' + policy['place'] if policy['place'] else ''}")
+        _say(
+            0,
+            f"{request['number']}. {request['action']} on {request['resource']} for {duration(request['ttl'])}: {policy.outcome(request)}",
+        )
+        for one in request["policies"]:
+            _say(1, f"{one['effect']} {one['id']}{'  ' + one['place'] if one['place'] else ''}")
         for error in request["errors"]:
             _say(1, f"error: {error}")
-        for line in _tiers(request):
+        for line in policy.tiers(request):
             _say(1, line)
         if request["changes"]:
             _say(1, "It would be otherwise:")
         for change in request["changes"]:
-            _say(2, f"{_changed(change)}: {_outcome(change)} ({joined(change['policies'])})")
+            _say(2, f"{policy.changed(change)}: {policy.outcome(change)} ({joined(change['policies'])})")
 
 
 def tested(told: Json) -> None:
@@ -60,14 +59,14 @@ def replayed(told: Json) -> None:
     alike: Counter[tuple[str, ...]] = Counter()
     first: dict[tuple[str, ...], Json] = {}
     for one in told["items"]:
-        now = _outcome(one["now"]) if one["now"] else "unknown"
+        now = policy.outcome(one["now"]) if one["now"] else "unknown"
         by = joined(one["now"]["policies"]) if one["now"] else ""
         key = (
             one["verdict"],
             one["job_name"],
             f"{one['resource']}:{one['action']}",
             one["phase"],
-            _outcome(one["then"]),
+            policy.outcome(one["then"]),
             now,
             by,
             _why(one),
@@ -89,35 +88,8 @@ def _why(one: Json) -> str:
     return joined([*(f"no {name} recorded" for name in one["lacks"]), *(f"the catalog's {name} is another" for name in one["moved"])])
 
 
-def _outcome(one: Json) -> str:
-    return f"tier {one['tier']}" if one["outcome"] == "needs_approval" else str(one["outcome"])
-
-
 def _said(one: Json) -> str:
     return one["outcome"] if one["by"] is None else f"{one['outcome']} by {joined(one['by']) or 'nobody'}"
-
-
-def _tiers(request: Json) -> Iterator[str]:
-    """Yield who is enough; where tiers contradict, what each says."""
-    tiers, allowing = request["tiers"], [tier for tier in request["tiers"] if tier["allows"]]
-    needed = next((tier for tier in tiers if request["outcome"] == "needs_approval" and tier["tier"] == request["tier"]), None)
-    if needed:
-        yield f"{_who(needed)} is enough"
-    if allowing and tiers[len(tiers) - len(allowing) :] != allowing:
-        for tier in tiers:
-            yield f"{_who(tier)}, looked at alone: {'allows' if tier['allows'] else 'does not'} ({joined(tier['policies']) or 'no policy'})"
-    elif request["outcome"] == "denied" and tiers:
-        yield "no tier is enough"
-
-
-def _who(tier: Json) -> str:
-    if not tier["tier"]:
-        return "nobody's approval"
-    return f"tier {tier['tier']}, {tier['name']} ({tier['quorum']} of {joined(tier['approvers'])})"
-
-
-def _changed(change: Json) -> str:
-    return change["value"] if change["fact"] in {"policy", "order"} else f"{change['fact']} {change['value']}"
 
 
 def _say(depth: int, text: str) -> None:

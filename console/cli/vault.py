@@ -6,6 +6,7 @@ import base64
 import json
 import ssl
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -70,6 +71,33 @@ class PersonsVault:
             raise Failure(
                 f"Vault at {self.address} has no login at {mount}/", hint="Choose another with --mount, or run justenough vault setup"
             )
+        return self._entry(answer, began)
+
+    def oidc_url(self, mount: str, *, role: str, redirect: str, nonce: str) -> str:
+        """Return where a browser logs in at the mount's identity provider, to come back to `redirect`."""
+        body = {"role": role, "redirect_uri": redirect, "client_nonce": nonce}
+        answer = self._send("POST", f"auth/{quote(mount.strip('/'))}/oidc/auth_url", body)
+        # To a stranger, Vault denies what it does not have.
+        if answer.status_code in {400, 403, 404}:
+            raise Failure(
+                f"Vault at {self.address} has no OIDC login at {mount}/" + (f" with a role {role}" if role else " with a default role"),
+                hint="Choose another with --mount and --role",
+            )
+        url = str((self._checked(answer).get("data") or {}).get("auth_url") or "")
+        if not url:
+            raise Failure(f"Vault does not let this login come back to {redirect}", hint="Its role needs that in allowed_redirect_uris")
+        return url
+
+    def oidc_entry(self, mount: str, *, state: str, code: str, nonce: str) -> Entry:
+        """Log in by what the identity provider's redirect brought. Raises NotLoggedIn."""
+        began = time.time()
+        params = {"state": state, "code": code, "client_nonce": nonce}
+        answer = self._send("GET", f"auth/{quote(mount.strip('/'))}/oidc/callback", params=params)
+        if answer.status_code in {400, 401, 403}:
+            raise NotLoggedIn(f"Vault at {self.address} did not accept what your identity provider answered", hint="")
+        return self._entry(answer, began)
+
+    def _entry(self, answer: httpx.Response, began: float) -> Entry:
         auth = self._checked(answer).get("auth") or {}
         if not auth.get("entity_id"):
             raise NotLoggedIn(
@@ -108,10 +136,12 @@ class PersonsVault:
         if answer.status_code not in {400, 403}:
             self._checked(answer)
 
-    def _send(self, method: str, path: str, body: object = None, token: Secret | None = None) -> httpx.Response:
+    def _send(
+        self, method: str, path: str, body: object = None, token: Secret | None = None, *, params: Mapping[str, str] | None = None
+    ) -> httpx.Response:
         headers = {"X-Vault-Token": token.reveal()} if token else {}
         try:
-            return self._http.request(method, path, json=body, headers=headers)
+            return self._http.request(method, path, json=body, headers=headers, params=params)
         except httpx.TransportError as error:
             raise Unreachable(f"Vault at {self.address} does not answer ({why(error)})", hint=START) from error
 

@@ -29,7 +29,7 @@ from console.pages.cards import card_of
 from console.pages.drafts import Draft
 from console.pages.inbox import Told, card_page
 from console.pages.routing import PageRoute
-from console.pages.visitors import NotVisiting, TheForm, TheVisitor, Visitor, is_secure
+from console.pages.visitors import NotVisiting, TheForm, TheVisitor, Visitor
 from justenough import stating
 from justenough.access import Action
 from justenough.answering import needs_reason
@@ -86,7 +86,7 @@ async def answer(request: Request, console: TheConsole, visitor: TheVisitor, for
     except JustEnoughError as error:
         told = Told(status=problems.status_of(error), errors=errors_of(error), problem=_told(error))
         return again(await to_thread.run_sync(card_of, console, visitor.caller, name), told=told)
-    return _back(name, "taken" if said.decision == WITHDRAW else "sent")
+    return _back(console, name, "taken" if said.decision == WITHDRAW else "sent")
 
 
 @router.post("/inbox/{name}/claim")
@@ -95,9 +95,9 @@ async def claim(console: TheConsole, visitor: TheVisitor, form: TheForm, name: s
     visitor.caller.require(Role.APPROVE)
     if form.get("release"):
         await to_thread.run_sync(claims.release, name, console, visitor.caller)
-        return _back(name, "released")
+        return _back(console, name, "released")
     await to_thread.run_sync(claims.claim, name, console, visitor.caller)
-    return _back(name, "claimed")
+    return _back(console, name, "claimed")
 
 
 @router.post("/inbox/{name}/review")
@@ -122,7 +122,7 @@ async def review(request: Request, console: TheConsole, visitor: TheVisitor, for
     except (Forbidden, Conflict, Stale, InvalidInput, RetryLater) as error:
         told = Told(status=problems.status_of(error), problem=_told(error))
         return again(await to_thread.run_sync(card_of, console, visitor.caller, name), told=told)
-    return _back(name, "reviewed")
+    return _back(console, name, "reviewed")
 
 
 async def given(console: Console, visitor: Visitor, view: RequestView, said: Said) -> tuple[RequestView, bool]:
@@ -220,13 +220,13 @@ def _action(text: str, view: RequestView, errors: dict[str, str]) -> Action | No
 
 def _to_fresh_login(console: Console, visitor: Visitor, draft: Draft, name: str) -> Response:
     to_login = RedirectResponse(f"/login/fresh?{urlencode({'next': f'/inbox/{name}'})}", status_code=303)
-    drafts.keep(to_login, draft, visitor, name, secure=is_secure(console))
+    drafts.keep(console.cookies, to_login, draft, visitor, name)
     return to_login
 
 
-def _back(name: str, done: str) -> Response:
+def _back(console: Console, name: str, done: str) -> Response:
     response = RedirectResponse(f"/inbox/{name}?done={done}", status_code=303)
-    drafts.forget(response, name)
+    console.cookies.drop(response, console.cookies.draft)
     return response
 
 

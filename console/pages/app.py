@@ -4,14 +4,37 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from console.pages import answers, batches, delegating, inbox, live, login, own, static
+from console.pages import (
+    answers,
+    batches,
+    catalog,
+    credentials,
+    delegating,
+    explain,
+    inbox,
+    ledger,
+    live,
+    login,
+    oidc,
+    own,
+    report,
+    static,
+    verification,
+)
 
 ROUTERS = (
     login.router,
     login.pages,
+    oidc.router,
     own.router,
     static.router,
     live.router,
+    credentials.router,
+    ledger.router,
+    verification.router,
+    catalog.router,
+    explain.router,
+    report.router,
     inbox.router,
     batches.router,
     answers.router,

@@ -1,6 +1,6 @@
 """What somebody was writing when they had to log in once more: kept in their own browser, sealed to their session, sent by nobody but them.
 
-A cookie of its own path, readable by no script; one that this session did not seal is no draft.
+A cookie that no script reads; one that this session did not seal for this request is no draft.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import NamedTuple
 from fastapi import Request, Response
 from starlette.datastructures import FormData
 
+from console.pages.cookies import Cookies
 from console.pages.visitors import Visitor
 
 LIFE = 900
@@ -42,28 +43,23 @@ def typed(form: FormData) -> Draft:
     return Draft(**{name: str(form.get(name, "")).replace("\r\n", "\n").strip() for name in Draft._fields})
 
 
-def keep(response: Response, draft: Draft, visitor: Visitor, request: str, *, secure: bool) -> None:
-    """Keep a draft with the browser."""
+def keep(cookies: Cookies, response: Response, draft: Draft, visitor: Visitor, request: str) -> None:
+    """Keep a draft with the browser; of several, the newest."""
     value = _sealed(draft, visitor, request)
     if len(value) > LONGEST:
         value = _sealed(draft._replace(reason=""), visitor, request)
-    response.set_cookie("draft", value, max_age=LIFE, path=_path(request), httponly=True, samesite="strict", secure=secure)
+    cookies.set(response, cookies.draft, value, life=LIFE)
 
 
-def kept(incoming: Request, visitor: Visitor, request: str) -> Draft | None:
+def kept(cookies: Cookies, incoming: Request, visitor: Visitor, request: str) -> Draft | None:
     """Return what was being written, where this session kept it for this request."""
-    seal, _, content = incoming.cookies.get("draft", "").partition(".")
+    seal, _, content = incoming.cookies.get(cookies.draft, "").partition(".")
     if not hmac.compare_digest(seal.encode(), _seal(content, visitor, request).encode()):
         return None
     try:
         return Draft(*json.loads(zlib.decompress(base64.urlsafe_b64decode(content))))
     except (ValueError, TypeError, binascii.Error, zlib.error):
         return None
-
-
-def forget(response: Response, request: str) -> None:
-    """Keep a draft no longer."""
-    response.delete_cookie("draft", path=_path(request))
 
 
 def _sealed(draft: Draft, visitor: Visitor, request: str) -> str:
@@ -73,7 +69,3 @@ def _sealed(draft: Draft, visitor: Visitor, request: str) -> str:
 
 def _seal(content: str, visitor: Visitor, request: str) -> str:
     return hmac.new(visitor.csrf.encode(), f"draft/{request}/{content}".encode(), hashlib.sha256).hexdigest()
-
-
-def _path(request: str) -> str:
-    return f"/inbox/{request}"

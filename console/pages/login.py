@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
 import structlog
@@ -17,13 +17,13 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
 from activities.vault import visitors
-from activities.vault.visitors import Entry, LoginRefused, SecondFactorWanted
+from activities.vault.visitors import Entry, LoginRefused, ProviderRefused, SecondFactorWanted
 from console.api.context import Console, TheConsole
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
-from console.pages.sessions import Key, NoPerson, NotVisiting, TooLittle, TooMuch, Visit
+from console.pages.sessions import How, Key, NoPerson, NotVisiting, TooLittle, TooMuch, Visit
 from console.pages.throttle import TooManyTries
-from console.pages.visitors import BadForm, TheForm, TheVisitor, comes_from_us, cookie_name, form_with, is_secure
+from console.pages.visitors import BadForm, TheForm, TheVisitor, Visitor, comes_from_us, form_with
 from justenough.errors import GiveUp, RetryLater
 from justenough.secret import Secret
 
@@ -40,6 +40,7 @@ SECOND_FACTOR = (
     "Vault wants a second factor for this login, which these pages cannot ask for: use `bao login`, set VAULT_TOKEN and work with the "
     "command line."
 )
+PROVIDER = "Vault did not accept what your identity provider answered, or it came too late or twice. Try once more; the console's log has Vault's words."
 NOBODY = (
     "Your password is right, but this login belongs to nobody whom JustEnough knows, or to somebody disabled. An administrator of Vault can "
     "give your identity an alias at this login."
@@ -48,6 +49,7 @@ AWAY = "Vault or the store does not answer now (Vault may be sealed); nothing is
 ERRORS: dict[type[Exception], tuple[int, str]] = {
     LoginRefused: (401, REFUSED),
     SecondFactorWanted: (403, SECOND_FACTOR),
+    ProviderRefused: (403, PROVIDER),
     NoPerson: (403, NOBODY),
     RetryLater: (503, AWAY),
     BadForm: (403, "This form was too old, or not made for your browser; here is a new one."),
@@ -65,12 +67,12 @@ async def login_form(
 ) -> Response:
     """Show the form; who is logged in goes on at once."""
     try:
-        await console.sessions.visit(request.cookies.get(cookie_name(console)))
+        await console.sessions.visit(request.cookies.get(console.cookies.session))
         return RedirectResponse(local(onward), status_code=303)
     except RetryLater as error:
         return refused(request, console, error, name="", onward=onward)
     except NotVisiting as error:
-        said = "" if request.cookies.get(cookie_name(console)) is None else sentence(str(error))
+        said = "" if request.cookies.get(console.cookies.session) is None else sentence(str(error))
     hop = "" if again or said else arriving(request, onward)
     if hop and request.headers.get("sec-fetch-site"):
         return render(request, "arriving.html", hop=hop)
@@ -83,19 +85,18 @@ async def log_in(request: Request, console: TheConsole) -> Response:
     name = onward = ""
     try:
         posted = await form_with(request, _pre_csrf(request, console))
-        name, onward = str(posted.get("name", "")).strip()[:LONGEST_NAME], str(posted.get("next", ""))[:LONGEST_PATH]
+        name, onward = str(posted.get("name", "")).strip()[:LONGEST_NAME], str(posted.get("next", ""))
         entry = await checked(request, console, name, str(posted.get("password", "")))
-        key = await console.sessions.begin(entry, name=name, how="password")
+        key = await console.sessions.begin(entry, how=How.PASSWORD, name=name)
     except (GiveUp, RetryLater) as error:
         return refused(request, console, error, name=name, onward=onward)
-    log.info("login", name=name, how="password")
     return welcome(console, key, onward)
 
 
 @pages.get("/login/fresh")
 async def fresh_form(request: Request, visitor: TheVisitor, onward: Annotated[str, Query(alias="next")] = HOME) -> Response:
     """Ask the person to show once more who they are."""
-    return render(request, "fresh.html", csrf=visitor.csrf, onward=local(onward), error="")
+    return _anew(request, visitor, onward=local(onward))
 
 
 @pages.post("/login/fresh")
@@ -108,11 +109,10 @@ async def log_in_anew(request: Request, console: TheConsole, visitor: TheVisitor
         await console.sessions.freshen(visit, entry)
     except (GiveUp, RetryLater) as error:
         status, told = told_of(error)
-        log.info("login refused", name=visit.row.name, why=type(error).__name__, fresh=True)
-        answer = render(request, "fresh.html", csrf=visitor.csrf, onward=onward, error=told)
+        note_refusal(visit.row.name, error)
+        answer = _anew(request, visitor, onward=onward, error=told)
         answer.status_code = status
         return answer
-    log.info("login", name=visit.row.name, how="password", fresh=True)
     return RedirectResponse(onward, status_code=303)
 
 
@@ -127,7 +127,7 @@ async def log_out(request: Request, console: TheConsole, posted: TheForm) -> Res
 def logged_out(console: Console) -> Response:
     """Return the way to the login, without the session's cookie."""
     answer = RedirectResponse("/login?again=1", status_code=303)
-    _forget(answer, cookie_name(console), secure=is_secure(console))
+    console.cookies.drop(answer, console.cookies.session)
     return answer
 
 
@@ -151,10 +151,16 @@ async def checked(request: Request, console: Console, name: str, password: str) 
 def refused(request: Request, console: Console, error: GiveUp | RetryLater, *, name: str, onward: str) -> Response:
     """Return the form with what went wrong, as a sentence."""
     status, told = told_of(error)
-    log.info("login refused", name=name, why=type(error).__name__)
+    note_refusal(name, error)
     answer = form(request, console, onward=onward, name=name, error=told)
     answer.status_code = status
     return answer
+
+
+def note_refusal(name: str, error: GiveUp | RetryLater) -> None:
+    """Log that a login was refused, and why."""
+    words = {"vault": str(error)} if isinstance(error, ProviderRefused) else {}
+    log.info("login refused", name=name, why=type(error).__name__, **words)
 
 
 def told_of(error: GiveUp | RetryLater) -> tuple[int, str]:
@@ -170,18 +176,18 @@ def told_of(error: GiveUp | RetryLater) -> tuple[int, str]:
 
 def form(request: Request, console: Console, *, onward: str, name: str = "", error: str = "", said: str = "", hop: str = "") -> Response:
     """Return the login form, made for this browser."""
-    made = request.cookies.get(_form_cookie(console)) or secrets.token_urlsafe(32)
-    answer = render(request, "login.html", csrf=_csrf_of(made), onward=local(onward), user=name, error=error, said=said, hop=hop)
-    answer.set_cookie(_form_cookie(console), made, max_age=FORM_LIFE, path="/", secure=is_secure(console), httponly=True, samesite="strict")
+    made = request.cookies.get(console.cookies.form) or secrets.token_urlsafe(32)
+    told: dict[str, Any] = {"csrf": _csrf_of(made), "onward": local(onward), "user": name, "error": error, "said": said, "hop": hop}
+    answer = render(request, "login.html", **told, oidc=console.deps.settings.pages_oidc_mount is not None)
+    console.cookies.set(answer, console.cookies.form, made, life=FORM_LIFE)
     return answer
 
 
 def welcome(console: Console, key: Key, onward: str) -> Response:
     """Return the way on, with the session's cookie."""
     answer = RedirectResponse(local(onward), status_code=303)
-    secure = is_secure(console)
-    answer.set_cookie(cookie_name(console), key.secret.reveal(), path="/", secure=secure, httponly=True, samesite="strict")
-    _forget(answer, _form_cookie(console), secure=secure)
+    console.cookies.set(answer, console.cookies.session, key.secret.reveal())
+    console.cookies.drop(answer, console.cookies.form)
     return answer
 
 
@@ -203,8 +209,13 @@ def sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
+def _anew(request: Request, visitor: Visitor, *, onward: str, error: str = "") -> Response:
+    visit: Visit = request.state.visit
+    return render(request, "fresh.html", csrf=visitor.csrf, onward=onward, error=error, oidc=visit.row.how == How.OIDC)
+
+
 def _pre_csrf(request: Request, console: Console) -> str:
-    made = request.cookies.get(_form_cookie(console))
+    made = request.cookies.get(console.cookies.form)
     if not made or not comes_from_us(request):
         raise BadForm("no form of ours")
     return _csrf_of(made)
@@ -212,11 +223,3 @@ def _pre_csrf(request: Request, console: Console) -> str:
 
 def _csrf_of(made: str) -> str:
     return hmac.digest(made.encode(), b"justenough login form", "sha256").hex()
-
-
-def _form_cookie(console: Console) -> str:
-    return f"{cookie_name(console)}-form"
-
-
-def _forget(answer: Response, name: str, *, secure: bool) -> None:
-    answer.delete_cookie(name, path="/", secure=secure, httponly=True, samesite="strict")

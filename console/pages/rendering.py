@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -59,10 +59,16 @@ def environment() -> Environment:
         "number": "{:,}".format,
         "ago": _ago,
         "left": _left,
+        "pairs": lambda values: [(str(value), plain(value)) for value in values],
         "told": lambda entry: plain(sentence(entry.type, entry.data)),
     }
-    made.globals |= {"mark": mark, "static": address, "with_query": _with_query}
+    made.globals |= {"mark": mark, "static": address, "with_query": _with_query, "words_of": _words_of}
     return made
+
+
+def _words_of(kind: str, states: Iterable[object]) -> list[tuple[str, str]]:
+    """Return states with their words, to choose from."""
+    return [(str(getattr(state, "value", state)), mark(kind, state).word) for state in states]
 
 
 @pass_context

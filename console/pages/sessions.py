@@ -14,6 +14,8 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import NoReturn
 
 import structlog
 from anyio import to_thread
@@ -36,12 +38,25 @@ KEPT = timedelta(days=7)
 """How long the rows of sessions that are over are kept beyond their longest time."""
 ORDINARY = frozenset({"default", "je-person"})
 SIZE = 32
+NOBODY = "your login is not known here any more, or is disabled"
+EVERYWHERE = "you logged out everywhere"
 
 log = structlog.get_logger()
 
 
+class How(StrEnum):
+    """How people log in to the pages."""
+
+    PASSWORD = "password"  # noqa: S105 - a way to log in, not a password
+    OIDC = "oidc"
+
+
 class NotVisiting(Unauthenticated):
     """There is no session, or none any more; the message says why."""
+
+
+class AnotherPerson(GiveUp):
+    """A login that was to show anew who somebody is was somebody else's."""
 
 
 class NoPerson(GiveUp):
@@ -129,16 +144,18 @@ class Sessions:
         self._longest = timedelta(seconds=settings.pages_longest)
         self._allowed = ORDINARY | frozenset(settings.pages_policies)
         self._now = now
-        self._looks: Recent[frozenset[str] | None] = Recent()
+        self._looks: Recent[frozenset[str] | None] = Recent(clock=lambda: now().timestamp())
 
-    async def begin(self, entry: Entry, *, name: str, how: str) -> Key:
-        """Begin a session for what a login by this name brought, and return its cookie's key. Raises NoPerson, TooMuch, TooLittle, RetryLater; the token is then ended."""
+    async def begin(self, entry: Entry, *, how: How, name: str | None = None) -> Key:
+        """Begin a session for what a login (by this name) brought, and return its cookie's key. Raises NoPerson, TooMuch, TooLittle, RetryLater; the token is then ended."""
         try:
-            await self.person_of(entry)
-            return await to_thread.run_sync(self._begin, entry, name, how)
+            person = await self.person_of(entry)
+            key = await to_thread.run_sync(self._begin, entry, name or person.name, how)
         except (GiveUp, RetryLater):
             await self.drop(entry.token)
             raise
+        log.info("login", name=name or person.name, how=how.value)
+        return key
 
     async def person_of(self, entry: Entry) -> Person:
         """Return the person that a login stands for. Raises NoPerson, TooMuch."""
@@ -163,40 +180,43 @@ class Sessions:
         if row is None:
             raise NotVisiting("you are not logged in")
         if row.ended_at is not None:
-            raise NotVisiting("this login was ended")
+            raise NotVisiting(row.ended_why or "this login was ended")
         if over := self._over(row):
             await self._end(key, row, over)
             raise NotVisiting(over)
         person = await self._people.person(row.person)
         if person is None:
-            await self._end(key, row, "your login is not known here any more, or is disabled")
-            raise NotVisiting("your login is not known here any more, or is disabled")
+            await self._end(key, row, NOBODY)
+            raise NotVisiting(NOBODY)
         await to_thread.run_sync(self._checked, key, row)
-        return Visit(key, row, person, self._now() - row.fresh_at < FRESH, row.created_at + self._longest)
+        fresh = row.fresh_at is not None and self._now() - row.fresh_at < FRESH
+        return Visit(key, row, person, fresh, row.created_at + self._longest)
 
     async def freshen(self, visit: Visit, entry: Entry) -> None:
-        """Take a second login for the same person's sign that they are there. Raises NotVisiting where it is another's."""
+        """Take a second login for the same person's sign that they are there. Raises AnotherPerson."""
         await self.drop(entry.token)
         if entry.entity != visit.person.id:
-            raise NotVisiting("this login is another person's: log out first to go on as them")
+            raise AnotherPerson("this login is another person's; log out first to go on as them")
         await to_thread.run_sync(self._store.page_session_fresh, visit.row.key, self._now())
+        log.info("login", name=visit.row.name, how=visit.row.how, fresh=True)
 
     async def end(self, visit: Visit) -> None:
         """End a session, in the store and in Vault."""
-        await self._end(visit.key, visit.row, "logged out")
+        await self._end(visit.key, visit.row, "you logged out")
 
     async def end_everywhere(self, visit: Visit) -> None:
         """End every session of the person's. The tokens of the others are forgotten: without their browsers nothing opens them any more."""
-        await to_thread.run_sync(self._store.end_page_sessions, visit.person.id, self._now())
-        await self._end(visit.key, visit.row, "logged out everywhere")
+        await to_thread.run_sync(lambda: self._store.end_page_sessions(visit.person.id, self._now(), why=EVERYWHERE))
+        await self._end(visit.key, visit.row, EVERYWHERE)
 
     async def end_one(self, visit: Visit, key: str) -> None:
         """End one of the person's sessions by its key; somebody else's stays."""
         if key == visit.row.key:
             await self.end(visit)
             return
-        if await to_thread.run_sync(lambda: self._store.end_page_sessions(visit.person.id, self._now(), key=key)):
-            log.info("logout", name=visit.person.name, why="ended from another session")
+        why = "you ended this login from another one"
+        if await to_thread.run_sync(lambda: self._store.end_page_sessions(visit.person.id, self._now(), key=key, why=why)):
+            log.info("logout", name=visit.row.name, why=why)
 
     async def all_of(self, visit: Visit) -> tuple[PageSession, ...]:
         """Return the person's sessions that are not over."""
@@ -207,7 +227,7 @@ class Sessions:
         """Return the session's Vault token, for the one call that needs it."""
         return await to_thread.run_sync(self._vault.unseal, visit.row.ciphertext, visit.key.context)
 
-    def _begin(self, entry: Entry, name: str, how: str) -> Key:
+    def _begin(self, entry: Entry, name: str, how: How) -> Key:
         try:
             visitors.make_key(self._vault, entry.token, entry.entity)
         except (VaultDenied, VaultRefused) as error:
@@ -217,11 +237,12 @@ class Sessions:
             key=key.hash,
             person=entry.entity,
             name=name,
-            how=how,
+            how=how.value,
             ciphertext=self._vault.seal(entry.token, key.context),
             created_at=now,
             seen_at=now,
-            fresh_at=now,
+            # An identity provider may have asked nothing: it knew the browser.
+            fresh_at=now if how is How.PASSWORD else None,
         )
         self._store.add_page_session(row, forget_before=now - self._longest - KEPT)
         return key
@@ -238,13 +259,17 @@ class Sessions:
         """See that the token lives and carries no more than it may; once a minute, note the use and let it live on."""
         carried = self._looks.get(row.key, lambda: self._look(key, row))
         if carried is None:
-            self._store.end_page_sessions(row.person, self._now(), key=row.key)
-            raise NotVisiting("this login was ended in Vault")
-        if more := carried - self._allowed:
-            self._store.end_page_sessions(row.person, self._now(), key=row.key)
-            raise NotVisiting(f"this login carries more than the pages may hold: {', '.join(sorted(more))}")
+            self._stop(row, "this login was ended in Vault")
+        elif more := carried - self._allowed:
+            # Its token stays out of our hands from here on, and ends by its time.
+            self._stop(row, f"this login carries more than the pages may hold: {', '.join(sorted(more))}")
         if self._now() - row.seen_at >= NOTED:
             self._renew(key, row)
+
+    def _stop(self, row: PageSession, why: str) -> NoReturn:
+        self._store.end_page_sessions(row.person, self._now(), key=row.key, why=why)
+        log.info("logout", name=row.name, why=why)
+        raise NotVisiting(why)
 
     def _look(self, key: Key, row: PageSession) -> frozenset[str] | None:
         try:
@@ -262,7 +287,7 @@ class Sessions:
 
     async def _end(self, key: Key, row: PageSession, why: str) -> None:
         # The row first: whatever Vault says, the cookie is worth nothing from here on.
-        await to_thread.run_sync(lambda: self._store.end_page_sessions(row.person, self._now(), key=row.key))
+        await to_thread.run_sync(lambda: self._store.end_page_sessions(row.person, self._now(), key=row.key, why=why))
         log.info("logout", name=row.name, why=why)
         try:
             token = await to_thread.run_sync(self._vault.unseal, row.ciphertext, key.context)

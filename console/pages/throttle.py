@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -28,13 +29,17 @@ class Throttle:
         self._clock = clock
         self._tries: OrderedDict[str, deque[float]] = OrderedDict()
 
+    def __len__(self) -> int:
+        """How many names and addresses are counted."""
+        return len(self._tries)
+
     def begin(self, name: str, address: str) -> None:
         """Count a try. Raises TooManyTries, and then counts nothing."""
         keys = _keys(name, address)
         for key, most in keys.items():
             recent = self._recent(key)
             if len(recent) >= most:
-                minutes = int((recent[0] + PERIOD - self._clock()) // 60) + 1
+                minutes = math.ceil((recent[0] + PERIOD - self._clock()) / 60)
                 raise TooManyTries(f"there were too many tries to log in; try again in {minutes} min")
         for key in keys:
             self._tries.setdefault(key, deque()).append(self._clock())

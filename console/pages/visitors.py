@@ -24,7 +24,7 @@ from justenough.errors import Forbidden
 from justenough.secret import Secret
 from justenough.statements import Statement, canonical, signable
 
-__all__ = ["BadForm", "NotVisiting", "TheForm", "TheVisitor", "Visitor", "checked_form", "cookie_name", "is_secure", "visitor_of"]
+__all__ = ["BadForm", "NotVisiting", "TheForm", "TheVisitor", "Visitor", "checked_form", "visitor_of"]
 
 CSRF = "csrf"
 """The hidden field of every form."""
@@ -72,7 +72,7 @@ class Visitor:
 async def visitor_of(request: Request) -> Visitor:
     """Return whose session a request carries. Raises NotVisiting saying why there is none, RetryLater where Vault or the store is away."""
     console: Console = request.app.state.console
-    visit = await console.sessions.visit(request.cookies.get(cookie_name(console)))
+    visit = await console.sessions.visit(request.cookies.get(console.cookies.session))
     # In a thread: now and then it looks at files.
     tiers = (await to_thread.run_sync(console.deps.config.current)).tiers
     request.state.visit = visit
@@ -112,16 +112,6 @@ def comes_from_us(request: Request) -> bool:
     console: Console = request.app.state.console
     ours = {request.headers.get("host", ""), urlsplit(console.deps.settings.console_url or "").netloc}
     return urlsplit(origin).netloc in ours - {""}
-
-
-def is_secure(console: Console) -> bool:
-    """Whether people reach this console by https."""
-    return (console.deps.settings.console_url or "").startswith("https:")
-
-
-def cookie_name(console: Console) -> str:
-    """Return the session cookie's name; browsers take a __Host- one by https only, and from nobody else."""
-    return "__Host-je" if is_secure(console) else "je"
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,9 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
     "revocation.started": lambda d: f"by {d['by']}{_because(d['why'])}",
     "revocation.overdue": lambda d: f"could not be completed (attempt {d['attempt']}): {_listed(d['failures'])}",
     "revocation.confirmed": lambda d: f"nothing of it is alive (seen by {d['by']})",
+    "schedule.skipped": lambda d: f"kept {d['schedule']} from launching another at {moment(d['occasion'])}",
+    "schedule.paused": lambda d: f"{d['name']} pauses the schedule {d['schedule']}{_because(d['reason'])}",
+    "schedule.unpaused": lambda d: f"{d['name']} lets the schedule {d['schedule']} go on",
     "sweep.reported": lambda d: f"alive in Vault or a target, of no known job: {_listed(d['unknown'])}",
 }
 

@@ -94,9 +94,10 @@ class Watch:
             self.seen.append(f"request to a foreign origin: {request.url[:200]}")
 
     def _said(self, message: ConsoleMessage) -> None:
-        # What a CSP refuses is an error in the console, too.
-        if message.type == "error":
-            self.seen.append(f"console: {message.text} ({message.location.get('url', '')})")
+        # What a CSP refuses is an error in the console, too. A favicon is Chromium's own wish, where a page names no icon.
+        at = message.location.get("url", "")
+        if message.type == "error" and not at.endswith("/favicon.ico"):
+            self.seen.append(f"console: {message.text} ({at})")
 
 
 @dataclass
@@ -160,26 +161,34 @@ async def log_in(page: Page, name: str, password: str) -> None:
 
 async def check_axe(page: Page) -> None:
     """Fail where axe finds something serious or critical in a page; each finding with its rule and its elements."""
-    async with _scripting(page):
+    async with _scripting(page) as seen:
         # Evaluated from outside, which a page's CSP does not hinder, as it would a script element.
-        found = (await Axe().run(page, options=AXE)).response["violations"]
+        found = (await Axe().run(seen, options=AXE)).response["violations"]
     told = [_finding(violation) for violation in found if violation["impact"] in SERIOUS]
     assert not told, f"axe on {page.url}:\n" + "\n".join(told)
 
 
 @asynccontextmanager
-async def _scripting(page: Page) -> AsyncIterator[None]:
-    """Let axe's own scripts run in a page that runs none, for the length of a block; the page's have had their chance."""
+async def _scripting(page: Page) -> AsyncIterator[Page]:
+    """Give a page that axe's scripts can run in: the page itself, or of one without scripts a copy as it stands, whose own scripts do not run."""
     if not await page.evaluate("matchMedia('(scripting: none)').matches"):
-        yield
+        yield page
         return
-    chromes = await page.context.new_cdp_session(page)
-    await chromes.send("Emulation.setScriptExecutionDisabled", {"value": False})
+    dark = await page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
+    # Scripting would hide what is for those who have none.
+    shown = re.sub("(</?)noscript", r"\1div", await page.content())
+    assert page.context.browser
+    context = await page.context.browser.new_context(
+        storage_state=await page.context.storage_state(), color_scheme="dark" if dark else "light", viewport=page.viewport_size
+    )
     try:
-        yield
+        copy = await context.new_page()
+        unscripted = {"Content-Type": "text/html; charset=utf-8", "Content-Security-Policy": "script-src 'none'"}
+        await copy.route(lambda url: url == page.url, lambda route: route.fulfill(body=shown, headers=unscripted))
+        await copy.goto(page.url)
+        yield copy
     finally:
-        await chromes.send("Emulation.setScriptExecutionDisabled", {"value": True})
-        await chromes.detach()
+        await context.close()
 
 
 def _finding(violation: dict[str, Any]) -> str:

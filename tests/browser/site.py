@@ -11,12 +11,13 @@ from urllib.parse import parse_qs
 CSP = "default-src 'self'"
 PAGE = '<!doctype html><html lang="en"><head><title>A page</title></head><body><main><h1>A page</h1>{}</main></body></html>'
 PAGES = {
-    "/good": PAGE.format("<noscript>without scripts</noscript><p>Nothing is wrong here.</p><script src='/app.js'></script>"),
+    "/good": PAGE.format("<noscript><b>without scripts</b></noscript><p>Nothing is wrong here.</p><script src='/app.js'></script>"),
     "/login": PAGE.format(
         '<form method="post"><label>Name <input name="name"></label><label>Password <input name="password" type="password"></label>'
         "<button>Log in</button></form>"
     ),
-    "/silent-image": PAGE.format('<img src="/dot.gif"><p id="pale" style-free>Pale</p>'),
+    "/silent-image": PAGE.format('<img src="/dot.gif">'),
+    "/plainly-silent": PAGE.format('<noscript><img src="/dot.gif"></noscript>'),
     "/inline-script": PAGE.format("<script>document.title = 'taken over'</script>"),
     "/foreign-image": PAGE.format('<img alt="a dot" src="http://example.invalid/dot.gif">'),
     "/missing": PAGE.format('<img alt="a dot" src="/nowhere.gif">'),

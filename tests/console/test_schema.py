@@ -100,6 +100,9 @@ def signed(schema: BaseSchema, ops: Human, lead: Human, security: Human, oncall:
     triggered = [held("POST /api/v1/triggers/{name}", helpdesk.send(sent), status) for status in (201, 200)]
     for job in (jobs[0], triggered[0]):
         ops.api.post(f"jobs/{job['id']}/kill")
+    # Random ids may never hit a job that still runs.
+    for how in ("cancel", "kill"):
+        held(f"POST /api/v1/jobs/{{job}}/{how}", ops.api.post(f"jobs/{ops.launch(spec('sleep 300'))}/{how}"), 202)
     return reached
 
 

@@ -44,6 +44,7 @@ def test_the_demo_proves_that_every_credential_is_dead_and_leaves_nothing_runnin
     assert not (home / "stack.json").exists()
 
 
+@pytest.mark.timeout(600)
 def test_an_open_demo_leaves_its_servers_though_it_failed_and_the_next_one_plays_on_them(home: Path, tmp_path: Path) -> None:
     config = tmp_path / "shop"
     shutil.copytree(ROOT / "examples" / "shop", config, ignore=shutil.ignore_patterns("__pycache__"))

@@ -9,14 +9,17 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 
 from temporalio.client import WorkflowHistory
+from temporalio.common import SearchAttributePair, TypedSearchAttributes
 
 from justenough.approval import Tier, Tiers
 from tests.workflows import sessions
 from tests.workflows.known import Need
 from tests.workflows.recording import FOLDER, normalised
-from tests.workflows.servers import Bench, Started, real
+from tests.workflows.servers import QUEUE, Bench, Started, real
+from workflows.firing import OCCASION
 
 QUICK = Tiers(
     tiers={
@@ -172,6 +175,7 @@ SCENES: tuple[Scene, ...] = (
     terminated,
     worker_lost,
 )
+FIRE = "fire"
 GUARDED = (approved, climbed_and_approved, terminated)
 
 
@@ -180,6 +184,16 @@ async def main() -> None:
     wanted = [scene for scene in SCENES if not sys.argv[1:] or _name(scene) in sys.argv[1:]]
     async with real(QUICK) as bench, bench.worker():
         await asyncio.gather(*(_record(bench, scene) for scene in wanted))
+        if FIRE in sys.argv[1:] or not sys.argv[1:]:
+            await _record_fire(bench)
+
+
+async def _record_fire(bench: Bench) -> None:
+    """An occasion of a schedule, which is taken at the second attempt."""
+    attributes = TypedSearchAttributes([SearchAttributePair(OCCASION, datetime(2026, 1, 31, 2, tzinfo=UTC))])
+    handle = await bench.client.start_workflow("Fire", "nightly", id=FIRE, task_queue=QUEUE, search_attributes=attributes)
+    await handle.result()
+    _keep(FIRE, await handle.fetch_history())
 
 
 async def _record(bench: Bench, scene: Scene) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 from collections.abc import Iterator
@@ -300,3 +301,96 @@ def test_a_job_that_the_catalog_refuses_is_a_problem_of_its_trigger(armed_folder
     (found,) = check(armed_folder, ENV)
     assert found.path == "triggers.yaml:triggers.one.job"
     assert "jobs/refund-triage.yaml: access[1].resource" in found.message
+
+
+# Schedules.
+
+SCHEDULE = """schedules:
+  nightly:
+    cron: "0 2 * * *"
+    timezone: Europe/Berlin
+    job: jobs/long-running.yaml
+    params: {seconds: "5"}
+"""
+
+
+@pytest.fixture
+def timed_folder(armed_folder: Path) -> Path:
+    (armed_folder / "triggers.yaml").write_text(SCHEDULE)
+    return armed_folder
+
+
+def test_schedules_come_with_their_jobs_and_their_clocks(timed_folder: Path) -> None:
+    found = Config(timed_folder, ENV).current().schedules["nightly"]
+    assert (found.spec["name"], str(found.zone), bool(found.bundle_digest)) == ("long-running", "Europe/Berlin", True)
+    assert found.could_have_made({"seconds": "5"})
+    assert not any(found.could_have_made(params) for params in ({}, {"seconds": "6"}, {"seconds": "5", "witness": "x"}))
+
+
+@pytest.mark.parametrize(
+    "file, old, new",
+    [
+        ("triggers.yaml", "0 2", "0 3"),
+        ("jobs/long-running.yaml", "15m", "14m"),
+        ("jobs/programs/patient.py", "import", "import os\nimport"),
+    ],
+)
+def test_whatever_a_schedule_launches_is_read_again_when_it_changes(
+    timed_folder: Path, clock: Clock, file: str, old: str, new: str
+) -> None:
+    config = Config(timed_folder, ENV, clock=clock)
+    before, text = config.current(), (timed_folder / file).read_text()
+    assert old in text
+    (timed_folder / file).write_text(text.replace(old, new, 1))
+    clock.on()
+    after = config.current()
+    assert after.digest != before.digest
+    assert after.schedules["nightly"] != before.schedules["nightly"]
+
+
+@pytest.mark.parametrize(
+    "old, new, place, message",
+    [
+        ("long-running", "none", "triggers.yaml:schedules.nightly.job", "cannot be read"),
+        ("Europe/Berlin", "Mars/Olympus", "triggers.yaml:schedules.nightly.timezone", "no time zone that this machine knows"),
+        ("Europe/Berlin", "Europe", "triggers.yaml:schedules.nightly.timezone", "no time zone that this machine knows"),
+        ('seconds: "5"', 'second: "5"', "triggers.yaml:schedules.nightly.params.second", "declares no such parameter"),
+        ('seconds: "5"', 'seconds: "5; rm"', "triggers.yaml:schedules.nightly.params", "seconds"),
+        ("0 2 * * *", "0 25 * * *", "triggers.yaml:schedules.nightly.cron", "hour: 25"),
+    ],
+)
+def test_a_broken_schedule_is_told_by_its_place(timed_folder: Path, old: str, new: str, place: str, message: str) -> None:
+    file = timed_folder / "triggers.yaml"
+    file.write_text(file.read_text().replace(old, new))
+    (found,) = check(timed_folder, ENV)
+    assert (found.path, message in found.message) == (place, True), found
+
+
+# Who is told.
+
+TOLD = {
+    "webhooks": [{"name": "siem", "url": "https://siem.example.com/", "events": ["*"], "signing_secret": "kv/data/siem"}],
+    "notify": [{"name": "leads", "on": ["approval.opened"], "to": ["kv/data/leads"], "tiers": [1]}],
+}
+
+
+def test_who_is_told_of_events_is_part_of_the_set_and_read_again(armed_folder: Path, clock: Clock) -> None:
+    config = Config(armed_folder, ENV, clock=clock)
+    assert config.current().subscriptions == {}
+    (armed_folder / "triggers.yaml").write_text(json.dumps(TOLD))
+    clock.on()
+    assert list(config.current().subscriptions) == ["siem", "leads"]
+    (armed_folder / "triggers.yaml").write_text(json.dumps(TOLD).replace("https", "gopher"))
+    clock.on()
+    assert list(config.current().subscriptions) == ["siem", "leads"], "a broken edit changes nothing"
+    assert "triggers.yaml:webhooks[0].url" in (config.alarm or "")
+
+
+def test_all_that_is_wrong_with_who_is_told_is_told_at_once(armed_folder: Path) -> None:
+    tiers = armed_folder / "approvals.yaml"
+    tiers.write_text(tiers.read_text().partition("  3:")[0])
+    told = json.dumps(TOLD).replace("[1]", "[1, 3]")
+    (armed_folder / "triggers.yaml").write_text(told)
+    assert {(one.path, one.message) for one in check(armed_folder, ENV) if "notify" in one.path} == {
+        ("triggers.yaml:notify[0].tiers", "approvals.yaml has no tier 3")
+    }

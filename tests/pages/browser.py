@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from html import unescape
@@ -39,9 +40,23 @@ class Browser:
     seen: str = field(default="", repr=False)
     """Every page that was shown."""
 
+    @classmethod
+    def of(cls, site: Site, opened: AsyncExitStack) -> Browser:
+        """A new one, closed at the end."""
+        client = httpx.AsyncClient(base_url=site.address, timeout=20, trust_env=False)
+        opened.push_async_callback(client.aclose)
+        return cls(client)
+
     async def open(self, path: str, headers: dict[str, str] | None = None, **options: Any) -> httpx.Response:
         """Open a page; redirects are not followed."""
         answer = await self.http.get(path, headers=SAME if headers is None else headers, **options)
+        self.seen += answer.text
+        return answer
+
+    async def arrive(self, path: str) -> httpx.Response:
+        """Come by a link from elsewhere: no cookie of ours is sent along (they are SameSite=Strict)."""
+        async with httpx.AsyncClient(base_url=self.http.base_url, trust_env=False) as bare:
+            answer = await bare.get(path, headers={"Sec-Fetch-Site": "cross-site"})
         self.seen += answer.text
         return answer
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,13 +15,16 @@ from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
 from activities.settings import Settings
+from console.api.context import Console
 from console.build import built
 from console.pages.sessions import Sessions
 from console.pages.throttle import Throttle
+from console.people import PeopleVault
 from justenough.secret import Secret
 from tests.console.support import SHOP, Human, Served, serving
 from tests.console.support import logged_in as human
 from tests.pages.browser import Browser, Clock, Site
+from tests.pages.provider import MOUNT, Provider
 from worker.provisioning import PersonSeed, setup
 from worker.stack.control import running_stack
 from worker.stack.fill import shop_environment
@@ -29,8 +32,18 @@ from worker.stack.places import Places
 from worker.stack.private import read_json
 from worker.stack.state import Stack
 
-NAMES = {"ops": ("ops",), "lead": ("support-leads",), "chief": ("chiefs",), "gone": ("ops",), "mallory": ("ops",), "guessed": ()}
-NAMES |= {"security": ("security",), "chief2": ("chiefs",), "oncall": ("break-glass",), "auditor": ("auditors",)}
+NAMES = {
+    "ops": ("ops",),
+    "lead": ("support-leads",),
+    "chief": ("chiefs",),
+    "gone": ("ops",),
+    "mallory": ("ops",),
+    "guessed": (),
+    "auditor": ("auditors",),
+    "security": ("security",),
+    "chief2": ("chiefs",),
+    "oncall": ("break-glass",),
+}
 
 LogIn = Callable[..., Awaitable[Browser]]
 
@@ -66,37 +79,51 @@ def passwords(stack: Stack, settings: Settings) -> dict[str, str]:
     return made
 
 
-@pytest.fixture
-def admin(stack: Stack) -> Iterator[httpx.Client]:
+@pytest.fixture(scope="session")
+async def admin(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
     """Vault, as its administrator."""
     token = stack.admin_token_file.read_text().strip()
-    with httpx.Client(base_url=f"{stack.vault}/v1/", headers={"X-Vault-Token": token}, timeout=15, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=f"{stack.vault}/v1/", headers={"X-Vault-Token": token}, timeout=15, trust_env=False) as client:
         yield client
 
 
-@pytest.fixture
-async def site(settings: Settings, passwords: dict[str, str]) -> AsyncIterator[Site]:
-    """A console of this test's own, so that its clock is, too."""
-    clock = Clock()
+@pytest.fixture(scope="session")
+async def console(settings: Settings) -> AsyncIterator[Console]:
+    """The parts of a console; what sessions and tries it keeps is each test's own."""
     async with built(settings) as made:
-        vault = made.deps.vault
-        sessions = Sessions(store=made.deps.store, vault=vault, people=made.people, settings=settings, now=clock)  # type: ignore[arg-type] # Deps names the general kind
-        console = replace(made, sessions=sessions, throttle=Throttle())
-        async with serving(console) as http:
-            yield Site(console, clock, str(http.base_url), passwords)
+        yield made
+
+
+@pytest.fixture
+async def site(console: Console, passwords: dict[str, str]) -> AsyncIterator[Site]:
+    """A console of this test's own, so that its clock is, too."""
+    async with served(console, passwords) as made:
+        yield made
+
+
+@asynccontextmanager
+async def opened(settings: Settings, passwords: dict[str, str]) -> AsyncIterator[Site]:
+    """A console with these settings."""
+    async with built(settings) as made, served(made, passwords) as site:
+        yield site
+
+
+@asynccontextmanager
+async def served(made: Console, passwords: dict[str, str]) -> AsyncIterator[Site]:
+    """These parts with a clock, served."""
+    clock, deps = Clock(), made.deps
+    assert isinstance(deps.vault, PeopleVault)
+    sessions = Sessions(store=deps.store, vault=deps.vault, people=made.people, settings=deps.settings, now=clock)
+    console = replace(made, sessions=sessions, throttle=Throttle())
+    async with serving(console) as http:
+        yield Site(console, clock, str(http.base_url), passwords)
 
 
 @pytest.fixture
 async def browser(site: Site) -> AsyncIterator[Callable[[], Browser]]:
     """Makes browsers that know nothing of each other."""
     async with AsyncExitStack() as opened:
-
-        def fresh() -> Browser:
-            client = httpx.AsyncClient(base_url=site.address, timeout=20, trust_env=False)
-            opened.push_async_callback(client.aclose)
-            return Browser(client)
-
-        yield fresh
+        yield lambda: Browser.of(site, opened)
 
 
 @pytest.fixture
@@ -118,9 +145,17 @@ def people(stack: Stack, passwords: dict[str, str]) -> dict[str, Human]:
     return {name: human(stack, name, passwords[name]) for name in ("ops", "lead", "security", "chief", "chief2", "oncall", "auditor")}
 
 
-@pytest.fixture
-async def served(site: Site, stack: Stack, settings: Settings, people: dict[str, Human]) -> AsyncIterator[Served]:
+@pytest.fixture(name="served")
+async def by_api(site: Site, stack: Stack, settings: Settings, people: dict[str, Human]) -> AsyncIterator[Served]:
     """The same console by its API, and what is behind it."""
     temporal = await Client.connect(settings.temporal_address, data_converter=pydantic_data_converter)
     async with httpx.AsyncClient(base_url=site.address, timeout=20, trust_env=False) as http:
         yield Served(http=http, console=site.console, temporal=temporal, stack=stack, people=people)
+
+
+@pytest.fixture(scope="session")
+async def oidc_site(settings: Settings, passwords: dict[str, str], admin: httpx.AsyncClient) -> AsyncIterator[tuple[Site, Provider]]:
+    """A console that also logs people in by an identity provider: OpenBao's own."""
+    changed = settings.model_copy(update={"pages_oidc_mount": MOUNT, "pages_oidc_role": "pages", "pages_oidc_fresh_role": "pages-fresh"})
+    async with opened(changed, passwords) as made:
+        yield made, await Provider.provisioned(admin, [f"{made.address}/login/oidc/callback"], passwords)

@@ -46,6 +46,7 @@ def worker(shop: Shop) -> Session:
     return shop.approle(shop.settings.worker_approle_file)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def console(shop: Shop) -> Session:
+    """Logged in anew for each test: one of them has the console's identity made again, which ends its logins."""
     return shop.approle(shop.settings.console_approle_file)

@@ -8,10 +8,12 @@ import shutil
 from contextlib import closing
 from pathlib import Path
 
+import httpx
 import pytest
 
 from activities.settings import Settings
 from activities.store import Store
+from activities.store.owed import Failed, Settlement
 from justenough.secret import Secret
 from tests.activities.proxy import Door
 from tests.store.facts import ended, issued, job_id, later, revoking, submitted
@@ -116,6 +118,20 @@ def store_with(folder: Path, *overdue: str) -> str:
     return url
 
 
+def test_who_has_dead_letters_is_named_with_what_to_do(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    with closing(Store(url)) as store:
+        store.migrate()
+        store.outbox.hold("us", now=later(0), until=later(15))
+        store.outbox.keep({"siem": "webhook", "leads": "notify"}, holder="us", now=later(0))
+        (entry,) = store.record([submitted(job_id(1))])
+        dead = Failed(entry=entry, attempts=8, next_at=None, why="410 Gone")
+        store.outbox.settle(Settlement(subscription="siem", at=later(1), position=1, failed=(dead,)), holder="us")
+    (found,) = overdue_findings(url)
+    assert (found.what, found.level, found.found) == ("dead letters", "warning", "1 event(s) were not delivered to siem; last: 410 Gone")
+    assert "justenough webhook deliveries siem --dead" in found.remedy
+
+
 def test_overdue_jobs_are_named_with_since_when_and_why_where_their_store_can_be_read(tmp_path: Path) -> None:
     url = store_with(tmp_path, job_id(1), job_id(2))
     found = list(overdue_findings(url))
@@ -217,3 +233,16 @@ def test_only_a_catalog_with_locks_asks_for_them(servers: Stack, tmp_path: Path)
     assert (locks_actions(SHOP), locks_actions(tmp_path)) == (True, False)
     assert by_name(tuple(vault_findings(servers.vault or "", locks=True)))["vault control groups"].level == "ok"
     assert "vault control groups" not in by_name(tuple(vault_findings(servers.vault or "")))
+
+
+@pytest.mark.servers
+def test_a_login_for_the_pages_is_seen_without_a_token(servers: Stack) -> None:
+    admin = {"X-Vault-Token": servers.admin_token_file.read_text(encoding="utf-8").strip()}
+    made = httpx.post(f"{servers.vault}/v1/sys/auth/browsers", json={"type": "userpass"}, headers=admin, trust_env=False)
+    assert made.status_code == 204, made.text
+    there, missing = (
+        by_name(tuple(vault_findings(servers.vault or "", pages_mount=mount)))["pages login"] for mount in ("browsers", "nowhere")
+    )
+    assert (there.level, there.found) == ("ok", "at browsers/")
+    assert (missing.level, missing.found) == ("warning", "nobody can log in to the pages: Vault has no login at nowhere/")
+    assert "JUSTENOUGH_PAGES_MOUNT" in missing.remedy

@@ -29,6 +29,7 @@ from justenough.messages import (
     JobInput,
     LocksInput,
     LocksOpened,
+    Occasion,
     ProofReport,
     RevokeCredentialInput,
     RevokeInput,
@@ -86,7 +87,17 @@ class Fakes:
             self.revoke_credential,
             self.prove_job,
             self.sweep,
+            self.take_occasion,
         ]
+
+    @activity.defn
+    async def take_occasion(self, occasion: Occasion) -> str:
+        """Fail at first, as a console without its store does; of a schedule that nobody knows, for good."""
+        if occasion.schedule == "unknown":
+            raise ApplicationError("there is no such schedule", non_retryable=True)
+        if activity.info().attempt == 1:
+            raise ApplicationError("the store is away")
+        return f"{occasion.schedule} at {occasion.at.isoformat()}"
 
     @activity.defn
     async def decide_requests(self, order: JobInput) -> Decided:

@@ -26,11 +26,12 @@ from justenough.messages import Closed, JobInput
 from justenough.statements import Signed
 from tests.workflows.fakes import TIERS, Fakes
 from tests.workflows.known import Known
+from workflows.firing import Fire
 from workflows.guard import Guard
 from workflows.job import Job
 from workflows.sweep import Prove, Sweep
 
-WORKFLOWS = (Job, Guard, Sweep, Prove)
+WORKFLOWS = (Job, Guard, Sweep, Prove, Fire)
 QUEUE = "justenough-test"
 HEARTBEATS = timedelta(milliseconds=50)
 ATTRIBUTES = tuple(SearchAttributeKey.for_keyword(f"JustEnough{name}") for name in ("State", "Environment", "Requester"))

@@ -13,6 +13,7 @@ from temporalio.workflow import NondeterminismError
 from tests.workflows.changed import ClosesPatiently, GoesUnguarded, WaitsFirst
 from tests.workflows.recording import FOLDER, recorded, texts_in
 from tests.workflows.servers import WORKFLOWS
+from workflows.firing import Fire
 from workflows.guard import Guard
 from workflows.job import Job
 
@@ -46,9 +47,9 @@ async def test_a_careless_change_is_found_out_by_what_it_changes_alone() -> None
     await replayer(GoesUnguarded, Guard).replay_workflow(HISTORIES["auto-approved"])
 
 
-def test_what_is_kept_covers_both_workflows_and_every_way_to_end() -> None:
+def test_what_is_kept_covers_the_workflows_and_every_way_to_end() -> None:
     kept = " ".join(file.read_text() for file in FOLDER.glob("*.json"))
-    assert {f'"name": "{kind.__name__}"' in kept for kind in (Job, Guard)} == {True}
+    assert {f'"name": "{kind.__name__}"' in kept for kind in (Job, Guard, Fire)} == {True}
     assert len(HISTORIES) >= 14
 
 

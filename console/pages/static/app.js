@@ -38,6 +38,13 @@ function tick() {
     if (time.textContent !== text) time.textContent = text;
   }
   alive();
+  again();
+}
+
+// Something long runs that the stream does not tell of: as long as the page says so, it is looked at again now and then.
+function again() {
+  const note = one("[data-again]");
+  if (note && !looking && !document.hidden && Date.now() - last > Number(note.dataset.again) * 1000) look();
 }
 
 // Live -------------------------------------------------------------------------------------------
@@ -241,5 +248,9 @@ one("[data-help]")?.removeAttribute("hidden");
 one("[data-help]")?.addEventListener("click", () => one("#help").showModal());
 const log = one("[data-log]");
 if (log) log.scrollTop = log.scrollHeight;
+// On a narrow screen places and choices scroll; where one is must be among those that show.
+for (const here of all(".places [aria-current], .choice [aria-current]")) {
+  here.parentElement.scrollLeft = here.offsetLeft - here.parentElement.offsetLeft - 40;
+}
 tick();
 setInterval(tick, 1000);

@@ -26,9 +26,15 @@ MORE = "Set VAULT_TOKEN to a token that may read sys/audit and sys/config/state/
 
 
 def vault_findings(
-    address: str, *, token: Secret | None = None, namespace: str | None = None, cacert: Path | None = None, locks: bool = False
+    address: str,
+    *,
+    token: Secret | None = None,
+    namespace: str | None = None,
+    cacert: Path | None = None,
+    locks: bool = False,
+    pages_mount: str | None = None,
 ) -> Iterator[Finding]:
-    """Look at the Vault at this address; `locks`: whether the catalog locks actions there."""
+    """Look at the Vault at this address; `locks`: whether the catalog locks actions there; `pages_mount`: where the pages log people in."""
     headers = {"X-Vault-Namespace": namespace} if namespace else {}
     try:
         verify = ssl.create_default_context(cafile=cacert) if cacert else True
@@ -37,6 +43,8 @@ def vault_findings(
         ) as vault:
             health = vault.get("sys/health", params={"standbyok": "true"})
             yield _health(address, health)
+            if pages_mount and health.status_code == 200:
+                yield _login(vault, pages_mount)
             if locks:
                 yield lock_finding(str(health.json().get("version", "")))
             yield from _configuration(vault, token)
@@ -52,6 +60,16 @@ def _health(address: str, answer: httpx.Response) -> Finding:
     if answer.status_code == 503:
         return Finding("vault seal", "missing", f"{address} is sealed", "bao operator unseal")
     return Finding("vault seal", "ok", f"{address} is unsealed")
+
+
+def _login(vault: httpx.Client, mount: str) -> Finding:
+    """Whether there is a login for the pages. Asked without a password, so that it is nobody's failed try."""
+    answer = vault.post(f"auth/{mount.strip('/')}/login/justenough-doctor", json={})
+    # To strangers Vault denies what it does not have; a login that is there finds fault with the question instead.
+    if answer.status_code in {403, 404}:
+        remedy = f"Enable userpass or ldap at {mount}/ (docs/pages.md), or name another mount: JUSTENOUGH_PAGES_MOUNT."
+        return Finding("pages login", "warning", f"nobody can log in to the pages: Vault has no login at {mount}/", remedy)
+    return Finding("pages login", "ok", f"at {mount}/")
 
 
 def lock_finding(version: str) -> Finding:

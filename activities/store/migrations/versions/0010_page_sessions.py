@@ -21,8 +21,9 @@ def upgrade() -> None:
         sa.Column("ciphertext", sa.Text(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("seen_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("fresh_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("fresh_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("ended_why", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("key", name="pk_page_sessions"),
     )
     op.create_index("ix_page_sessions_person", "page_sessions", ["person"])

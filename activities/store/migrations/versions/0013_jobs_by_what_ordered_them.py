@@ -1,0 +1,13 @@
+"""The newest jobs of a schedule are found without reading those of others."""
+
+from alembic import op
+
+revision: str = "0013"
+down_revision: str | None = "0012"
+branch_labels: str | None = None
+depends_on: str | None = None
+
+
+def upgrade() -> None:
+    """Add the index."""
+    op.create_index("ix_jobs_requester_id", "jobs", ["requester", "id"])

@@ -1,0 +1,128 @@
+"""/report: the evidence of some days, made once for all who ask at the same time, with its downloads. What it holds is `justenough.evidence`'s."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import date, timedelta
+from typing import Annotated, Literal
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import RedirectResponse
+
+from console.api.context import Console, TheConsole
+from console.api.reports import DEFAULT
+from console.evidence import markdown, page, wording
+from console.looks import Days
+from console.pages.ledger import READERS
+from console.pages.rendering import render
+from console.pages.routing import PageRoute
+from console.pages.visitors import TheForm, TheVisitor
+from justenough.errors import InvalidInput, NotFound
+from justenough.evidence.report import Report
+
+ROWS = 30
+"""Rows of a table on the page; the downloads have all that the report has."""
+EVIDENCE = 20
+"""Entries behind a line on the page; as above."""
+
+FORMS: Mapping[str, tuple[str, Callable[[Report], str]]] = {
+    "html": ("text/html; charset=utf-8", page.rendered),
+    "md": ("text/markdown; charset=utf-8", markdown.rendered),
+    "json": ("application/json", lambda report: json.dumps(report.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"),
+}
+
+router = APIRouter(route_class=PageRoute, include_in_schema=False)
+
+
+@router.get("/report")
+def report(
+    request: Request,
+    console: TheConsole,
+    visitor: TheVisitor,
+    first: Annotated[str, Query(max_length=10)] = "",
+    last: Annotated[str, Query(max_length=10)] = "",
+    section: Annotated[str, Query(max_length=40)] = "",
+) -> Response:
+    """Show the report of some days where it was made, or one part of it; whether it is being made, or how to have it made."""
+    visitor.caller.require(*READERS)
+    return _page(request, console, first, last, section=section)
+
+
+@router.post("/report")
+async def make(request: Request, console: TheConsole, visitor: TheVisitor, form: TheForm) -> Response:
+    """Have the report of some days made, or join who waits for it."""
+    visitor.caller.require(*READERS)
+    first, last = str(form.get("first", "")), str(form.get("last", ""))
+    days, wrong = _days(console, first, last)
+    if wrong:
+        return _page(request, console, first, last)
+    console.looks.reports.ask(days, by=visitor.caller.person.name)
+    return RedirectResponse(f"/report?{urlencode({'first': days.first, 'last': days.last})}", status_code=303)
+
+
+@router.get("/report/download")
+def download(
+    console: TheConsole,
+    visitor: TheVisitor,
+    first: Annotated[str, Query(max_length=10)],
+    last: Annotated[str, Query(max_length=10)],
+    form: Literal["html", "md", "json"],
+) -> Response:
+    """Give a report that was made, as a file that needs nothing else."""
+    visitor.caller.require(*READERS)
+    days, wrong = _days(console, first, last)
+    work = None if wrong else console.looks.reports.of(days)
+    if work is None or work.outcome is None:
+        raise NotFound("no report of these days has been made; make it on the report's page first")
+    kind, rendered = FORMS[form]
+    name = f"evidence-{work.outcome.installation}-{days.first}-{days.last}.{form}"
+    headers = {"Content-Disposition": f'attachment; filename="{name}"', "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+    return Response(rendered(work.outcome), media_type=kind, headers=headers)
+
+
+def _page(request: Request, console: Console, first: str, last: str, *, section: str = "") -> Response:
+    days, wrong = _days(console, first, last)
+    work = None if wrong else console.looks.reports.of(days)
+    error, sections = (work.error, work.outcome.sections if work.outcome else ()) if work else (None, ())
+    return render(
+        request,
+        "report.html",
+        status=422 if wrong else 200,
+        typed={"first": first or str(days.first), "last": last or str(days.last)},
+        wrong=wrong,
+        work=work,
+        faults=error.problems if isinstance(error, InvalidInput) else (),
+        others=[(other, made) for other, made in console.looks.reports.all() if other != days],
+        parts=[(one.key, one.title) for one in sections],
+        chosen=[one for one in sections if one.key == section],
+        wording=wording,
+        most=ROWS,
+        seen=EVIDENCE,
+        refresh=2 if work and work.runs else 0,
+    )
+
+
+def _days(console: Console, first: str, last: str) -> tuple[Days, dict[str, str]]:
+    """Return the days that were asked for, by default the last thirty; and what is wrong with what was typed, by field."""
+    today, wrong = console.deps.now().date(), dict[str, str]()
+    end = _day(last, today, "last", wrong)
+    begin = _day(first, end - DEFAULT, "first", wrong)
+    if not wrong and begin > end:
+        wrong["first"] = "must not be after the last day"
+    if not wrong and begin > today:
+        wrong["first"] = "is still to come"
+    return Days(begin, end), wrong
+
+
+def _day(text: str, default: date, name: str, wrong: dict[str, str]) -> date:
+    if not text:
+        return default
+    try:
+        found = date.fromisoformat(text)
+        found + timedelta(days=1)  # The last day of all has no midnight after it.
+    except (ValueError, OverflowError):
+        wrong[name] = "is not a day like 2026-01-31"
+        return default
+    return found

@@ -1,0 +1,303 @@
+"""Logging in by the form: what is refused and how it is said, where one goes on to, and what is nowhere to be found afterwards."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from html import unescape
+from pathlib import Path
+
+import httpx
+import pytest
+
+from activities.settings import Settings
+from console.pages.login import local
+from console.pages.sessions import Key, NotVisiting
+from console.pages.throttle import MOST, PER_ADDRESS, PER_NAME, PERIOD, Throttle, TooManyTries
+from tests.pages.browser import SAME, Browser, Site, hidden
+from tests.pages.conftest import LogIn, opened
+
+pytestmark = pytest.mark.servers
+
+ELSEWHERE = [
+    "https://evil.example",
+    "//evil.example",
+    "/\\evil.example",
+    "/\t/evil.example",
+    "/\n/evil.example",
+    "javascript:alert(1)",
+    "evil.example",
+    "/a\r\nSet-Cookie: x=y",
+    "/é",
+    "/" + "a" * 5000,
+]
+REFUSED = "Vault did not accept this name and password."
+
+
+@pytest.fixture
+async def away(settings: Settings, passwords: dict[str, str]) -> AsyncIterator[Browser]:
+    """A browser at a console whose Vault does not answer."""
+    gone = settings.model_copy(update={"vault_addr": "http://127.0.0.1:1"})
+    async with opened(gone, passwords) as site, AsyncExitStack() as kept:
+        yield Browser.of(site, kept)
+
+
+async def test_a_wrong_password_an_unknown_name_and_a_locked_one_are_told_alike(site: Site, browser: Callable[[], Browser]) -> None:
+    said = set()
+    for name, password in [
+        ("lead", "wrong"),
+        ("nobody-of-that-name", "wrong"),
+        ("..", "wrong"),
+        ("a/b?c", "wrong"),
+        ("", "x"),
+        ("lead", ""),
+    ]:
+        answer = await browser().log_in(name, password)
+        assert answer.status_code == 401
+        assert REFUSED in unescape(answer.text)
+        said.add(re.sub(r'value="[^"]*"| autofocus', "", answer.text))
+    assert len(said) == 1
+    # Vault locks a name after five wrong passwords; the console's own count, which comes first, is begun anew here.
+    async with httpx.AsyncClient(base_url=site.console.deps.vault.address, trust_env=False) as vault:
+        for _ in range(5):
+            await vault.post("/v1/auth/pages/login/guessed", json={"password": "wrong"})
+    answer = await browser().log_in("guessed", site.passwords["guessed"])
+    assert answer.status_code == 401
+    assert "not even the right one" in answer.text
+
+
+async def test_what_was_typed_but_the_password_is_there_again(browser: Callable[[], Browser]) -> None:
+    answer = await browser().log_in('"><script>alert(1)</script>', "my-password", onward="/jobs")
+    assert "<script>" not in answer.text
+    assert 'value="&#34;&gt;&lt;script&gt;' in answer.text
+    assert "my-password" not in answer.text
+    assert hidden(answer.text)["next"] == "/jobs"
+
+
+async def test_guessing_is_stopped_for_the_name_and_not_for_others(site: Site, browser: Callable[[], Browser]) -> None:
+    for _ in range(PER_NAME):
+        assert (await browser().log_in("no-such", "wrong")).status_code == 401
+    for name in ("no-such", "NO-SUCH"):
+        answer = await browser().log_in(name, "wrong")
+        assert answer.status_code == 429
+        assert "There were too many tries to log in; try again in 15 min." in answer.text
+    assert (await browser().log_in("ops", site.passwords["ops"])).status_code == 303
+
+
+async def test_who_logs_in_but_is_nobody_here_is_told_so_and_leaves_no_token(
+    site: Site, browser: Callable[[], Browser], admin: httpx.AsyncClient
+) -> None:
+    user = {"password": "stranger-password", "token_policies": ["je-person"], "token_no_default_policy": True}
+    (await admin.post("auth/pages/users/stranger", json=user)).raise_for_status()
+    answer = await browser().log_in("stranger", "stranger-password")
+    assert answer.status_code == 403
+    assert "Your password is right, but this login belongs to nobody whom JustEnough knows" in answer.text
+    assert "je=" not in str(answer.headers)
+    assert await logins_of(admin, "stranger") == 0
+    await browser().log_in("ops", site.passwords["ops"])
+    assert await logins_of(admin, "ops") > 0
+
+
+async def logins_of(admin: httpx.AsyncClient, name: str) -> int:
+    """How many tokens of a name's logins to the pages live."""
+    listed = (await admin.request("LIST", "auth/token/accessors")).raise_for_status().json()["data"]["keys"]
+    looks = [await admin.post("auth/token/lookup-accessor", json={"accessor": accessor}) for accessor in listed]
+    return sum(look.is_success and look.json()["data"]["display_name"] == f"pages-{name}" for look in looks)
+
+
+async def test_a_second_factor_is_said_to_be_impossible_here(browser: Callable[[], Browser], admin: httpx.AsyncClient) -> None:
+    user = {"password": "second-password", "token_policies": ["je-person"]}
+    (await admin.post("auth/pages/users/second", json=user)).raise_for_status()
+    made = await admin.post("identity/mfa/method/totp", json={"issuer": "tests", "generate": False})
+    method = made.raise_for_status().json()["data"]["method_id"]
+    accessor = (await admin.get("sys/auth")).json()["data"]["pages/"]["accessor"]
+    entity = (await admin.post("identity/entity", json={"name": "second"})).json()["data"]["id"]
+    alias = {"name": "second", "canonical_id": entity, "mount_accessor": accessor}
+    (await admin.post("identity/entity-alias", json=alias)).raise_for_status()
+    enforced = {"mfa_method_ids": [method], "identity_entity_ids": [entity]}
+    (await admin.post("identity/mfa/login-enforcement/tests", json=enforced)).raise_for_status()
+    try:
+        answer = await browser().log_in("second", "second-password")
+    finally:
+        await admin.delete("identity/mfa/login-enforcement/tests")
+    assert answer.status_code == 403
+    assert "Vault wants a second factor for this login" in answer.text
+
+
+async def test_a_token_that_cannot_sign_is_of_no_use(browser: Callable[[], Browser], admin: httpx.AsyncClient) -> None:
+    user = {"password": "weak-password", "token_policies": ["default"]}
+    (await admin.post("auth/pages/users/weak", json=user)).raise_for_status()
+    accessor = (await admin.get("sys/auth")).json()["data"]
+    entity = (await admin.post("identity/entity", json={"name": "weak"})).json()["data"]["id"]
+    for mount in ("people", "pages"):
+        alias = {"name": "weak", "canonical_id": entity, "mount_accessor": accessor[f"{mount}/"]["accessor"]}
+        (await admin.post("identity/entity-alias", json=alias)).raise_for_status()
+    answer = await browser().log_in("weak", "weak-password")
+    assert answer.status_code == 403
+    assert "This login may not sign: its token lacks the policy je-person" in answer.text
+
+
+async def test_while_vault_is_away_nobody_is_blamed(away: Browser) -> None:
+    for _ in range(PER_NAME + 1):
+        answer = await away.log_in("lead", "right-or-wrong")
+        assert answer.status_code == 503
+        assert "nothing is wrong with your login" in answer.text
+
+
+async def test_a_login_form_counts_only_in_the_browser_that_it_was_made_for(site: Site, browser: Callable[[], Browser]) -> None:
+    mallory, lead = browser(), browser()
+    theirs = hidden((await mallory.open("/login")).text)
+    await lead.open("/login")
+    planted = {**theirs, "name": "mallory", "password": site.passwords["mallory"]}
+    for fields in (planted, {**planted, "csrf": ""}):
+        answer = await lead.send("/login", fields)
+        assert answer.status_code == 403
+        assert "here is a new one" in answer.text
+    no_cookie = await browser().send("/login", planted)
+    assert no_cookie.status_code == 403
+    from_elsewhere = await mallory.send("/login", planted, {"Sec-Fetch-Site": "cross-site"})
+    assert from_elsewhere.status_code == 403
+    assert lead.cookie == mallory.cookie == ""
+    assert (await mallory.send("/login", planted)).status_code == 303
+
+
+async def test_nobody_is_sent_elsewhere_after_a_login(site: Site, browser: Callable[[], Browser]) -> None:
+    ops = browser()
+    form = hidden((await ops.open("/login")).text)
+    for path in ELSEWHERE:
+        assert hidden((await ops.open("/login", params={"next": path})).text)["next"] == "/now"
+        answer = await ops.send("/login", {**form, "next": path, "name": "ops", "password": site.passwords["ops"]})
+        assert (answer.status_code, answer.headers["location"]) == (303, "/now")
+        assert (await ops.open("/login", params={"next": path})).headers["location"] == "/now"
+        answer = await ops.submit("/login/fresh", "/login/fresh", next=path, password=site.passwords["ops"])
+        assert (answer.status_code, answer.headers["location"]) == (303, "/now")
+        ops.http.cookies.delete("je", domain="127.0.0.1", path="/")
+        form = hidden((await ops.open("/login")).text)
+
+
+def test_a_path_of_ours_stays_as_it_is() -> None:
+    for path in ("/now", "/jobs?state=running&cursor=a%2Fb", "/requests/r-dev-1#card"):
+        assert local(path) == path
+
+
+async def test_who_comes_by_a_link_from_elsewhere_gets_to_the_page_without_logging_in_again(logged_in: LogIn) -> None:
+    lead = await logged_in()
+    async with httpx.AsyncClient(base_url=lead.http.base_url, trust_env=False, follow_redirects=True) as bare:
+        arrived = await bare.get("/sessions?x=1", headers={"Sec-Fetch-Site": "cross-site"})
+    hop = re.search(r'http-equiv="refresh" content="0; url=([^"]+)"', arrived.text)
+    assert hop
+    assert "<form" not in arrived.text
+    assert f'<a href="{hop[1]}">' in arrived.text
+    onward = await lead.open(unescape(hop[1]))
+    assert (onward.status_code, onward.headers["location"]) == (303, "/sessions?x=1")
+
+
+async def test_a_browser_that_does_not_say_where_it_comes_from_is_sent_on_once(browser: Callable[[], Browser]) -> None:
+    stranger = browser()
+    arrived = await stranger.open("/login?next=/sessions", {})
+    hop = re.search(r'http-equiv="refresh" content="0; url=([^"]+)"', arrived.text)
+    assert hop
+    shown = await stranger.open(unescape(hop[1]), {})
+    assert "refresh" not in shown.text
+    assert hidden(shown.text)["next"] == "/sessions"
+
+
+async def test_served_by_https_the_cookies_are_the_hosts_alone(settings: Settings, passwords: dict[str, str]) -> None:
+    secure = settings.model_copy(update={"console_url": "https://je.example"})
+    async with opened(secure, passwords) as site, httpx.AsyncClient(base_url=site.address, trust_env=False) as http:
+        shown = await http.get("/login", headers=SAME)
+        cookie = shown.headers["set-cookie"].partition(";")[0]
+        assert cookie.startswith("__Host-je-form=")
+        fields = {**hidden(shown.text), "name": "lead", "password": passwords["lead"]}
+        answer = await http.post("/login", data=fields, headers={"Origin": "https://je.example", "Cookie": cookie})
+    sessions = [value for name, value in answer.headers.multi_items() if name == "set-cookie" and value.startswith("__Host-je=")]
+    assert len(sessions) == 1
+    assert {"Secure", "HttpOnly", "Path=/", "SameSite=strict"} <= {part.strip() for part in sessions[0].split(";")}
+    assert "Domain" not in sessions[0]
+
+
+async def test_neither_password_nor_token_nor_cookie_is_in_logs_store_or_pages(
+    site: Site, browser: Callable[[], Browser], capfd: pytest.CaptureFixture[str]
+) -> None:
+    lead, password = browser(), site.passwords["lead"]
+    await lead.log_in("lead", "wrong-canary-password")
+    await lead.log_in("lead", password)
+    cookie, token = lead.cookie, await site.token_of(lead)
+    await lead.open("/sessions")
+    await lead.submit("/login/fresh", "/login/fresh", password=password)
+    site.clock.forward(minutes=2)
+    await lead.open("/sessions")
+    await lead.submit("/sessions", "/logout")
+    logged = "".join(capfd.readouterr())
+    for event in ("login", "login refused", "logout"):
+        assert event in logged
+    kept = b"".join(file.read_bytes() for file in database(site))
+    assert Key.read(cookie).hash.encode() in kept
+    for secret in (password, token, cookie, "wrong-canary-password"):
+        assert secret not in logged
+        assert secret.encode() not in kept
+        assert secret not in lead.seen
+
+
+def database(site: Site) -> list[Path]:
+    """The store's files."""
+    return sorted(site.console.deps.settings.home.glob("justenough.db*"))
+
+
+class Ticks:
+    """A clock by hand."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_tries_are_counted_before_they_are_answered_and_come_back_by_time() -> None:
+    clock = Ticks()
+    throttle = Throttle(clock=clock)
+    for _ in range(PER_NAME):
+        throttle.begin("lead", "10.0.0.1")
+    with pytest.raises(TooManyTries, match="try again in 15 min"):
+        throttle.begin("Lead", "10.0.0.2")
+    clock.now = PERIOD - 60
+    with pytest.raises(TooManyTries, match="try again in 1 min"):
+        throttle.begin("lead", "10.0.0.1")
+    clock.now = PERIOD
+    throttle.begin("lead", "10.0.0.1")
+
+
+def test_an_address_has_more_tries_than_a_name_and_an_end_too() -> None:
+    throttle = Throttle(clock=Ticks())
+    for number in range(PER_ADDRESS):
+        throttle.begin(f"name{number}", "10.0.0.1")
+    with pytest.raises(TooManyTries):
+        throttle.begin("another", "10.0.0.1")
+    throttle.begin("another", "10.0.0.2")
+
+
+def test_a_right_password_and_an_unanswered_try_count_no_more() -> None:
+    throttle = Throttle(clock=Ticks())
+    for _ in range(3 * PER_ADDRESS):
+        throttle.begin("lead", "10.0.0.1")
+        throttle.succeeded("lead", "10.0.0.1")
+        throttle.begin("lead", "10.0.0.1")
+        throttle.unanswered("lead", "10.0.0.1")
+
+
+def test_what_is_counted_is_bounded() -> None:
+    throttle = Throttle(clock=Ticks())
+    for number in range(MOST):
+        throttle.begin(f"name{number}", f"10.0.{number >> 8}.{number & 255}")
+    assert len(throttle) <= MOST
+
+
+def test_a_cookie_of_another_form_is_none() -> None:
+    for cookie in ("", "\xff" * 43, "a" * 42, "a" * 44, "=" * 43, "a" * 42 + "!"):
+        with pytest.raises(NotVisiting):
+            Key.read(cookie)
+    key = Key.new()
+    assert Key.read(key.secret.reveal()) == key
+    assert repr(Key.new()) == "Key(secret=Secret(…))"

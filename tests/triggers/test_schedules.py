@@ -1,0 +1,148 @@
+"""Schedules on the whole stack: the job that the worker runs because its own configuration names it, and those that it refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+
+from activities.triggering import Timed, timed
+from justenough.triggers import read_triggers
+from tests.people import Human
+from tests.shop import Shop
+from tests.triggers.taken_over import TakenOver
+
+pytestmark = pytest.mark.servers
+
+NIGHTLY = "schedules/nightly-reconcile"
+PAY = """
+  pay: {cron: "0 2 * * *", job: jobs/refund-triage.yaml, params: {ticket: "4719"}, paused: true}
+"""
+
+
+def named(shop: Shop, name: str = "nightly-reconcile") -> Timed:
+    """A schedule as the configuration has it."""
+    return timed(shop.config, read_triggers((shop.config / "triggers.yaml").read_bytes()), None, [])[name]
+
+
+@contextmanager
+def edited(shop: Shop, auditor: Human, file: str, old: str, new: str, *, shows: tuple[str, str]) -> Iterator[None]:
+    """Edit a file of the configuration for the length of a block; wait until the console has read it."""
+    path, there = shop.config / file, (shop.config / file).read_text()
+    assert old in there
+    path.write_text(there.replace(old, new))
+    where, what = shows
+    end = time.monotonic() + 30
+    while what not in (seen := auditor.api.get(where).text):
+        assert time.monotonic() < end, seen
+        time.sleep(0.05)
+    try:
+        yield
+    finally:
+        path.write_text(there)
+
+
+def test_the_shops_schedule_is_shown_with_when_it_is_due(auditor: Human) -> None:
+    found = auditor.api.get(NIGHTLY).raise_for_status().json()
+    assert (found["cron"], found["timezone"], found["job"], found["paused"]) == ("0 2 * * *", "UTC", "jobs/reconcile.yaml", False)
+    assert {moment[11:] for moment in found["next"]} == {"02:00:00Z"}
+    assert found["problem"] is None
+
+
+def test_a_schedules_job_runs_in_its_name_without_people_and_ends_clean(ops: Human, auditor: Human, shop: Shop) -> None:
+    answer = ops.api.post(f"{NIGHTLY}/run", json={"reason": "to see it"})
+    assert answer.status_code == 201, answer.text
+    done = auditor.until(answer.json()["id"])
+    assert (done["state"], done["requester"], done["name"]) == ("succeeded", "schedule:nightly-reconcile", "reconcile"), done["reason"]
+    assert {request["state"] for request in done["requests"]} == {"allowed"}
+    submitted = auditor.ledger(done["id"])[0]["data"]
+    signed = submitted["order"]["statement"]
+    assert (signed["origin"], signed["asked_by"], submitted["reason"]) == (
+        "schedule:nightly-reconcile",
+        ops.id,
+        "run now by ops: to see it",
+    )
+    shop.assert_dead(done)
+    (job, *_) = auditor.api.get(NIGHTLY).json()["jobs"]
+    assert (job["id"], job["state"], job["exit_code"]) == (done["id"], "succeeded", 0)
+
+
+def test_a_console_that_was_taken_over_orders_for_a_schedule_only_what_the_workers_own_configuration_names(
+    shop: Shop, auditor: Human
+) -> None:
+    console, nightly = TakenOver(shop), named(shop)
+    whole: dict[str, Any] = {"origin": "schedule:nightly-reconcile", "bundle": nightly.bundle_digest}
+    attempts: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+        "launches another spec": ({**nightly.spec, "access": nightly.spec["access"][1:]}, whole),
+        "launches another bundle": (nightly.spec, {**whole, "bundle": None}),
+        "has no schedule:weekly": (nightly.spec, {**whole, "origin": "schedule:weekly"}),
+        "has no trigger:nightly-reconcile": (nightly.spec, {**whole, "origin": "trigger:nightly-reconcile"}),
+        "has no parent": (nightly.spec, {**whole, "parent": f"j-dev-{'0' * 26}"}),
+        "no person here": (nightly.spec, {**whole, "origin": None}),
+    }
+    for why, (ordered, changes) in attempts.items():
+        assert_refused(shop, auditor, why, console.ordered(ordered, **changes))
+    with edited(shop, auditor, "triggers.yaml", "\nschedules:\n", f"\nschedules:{PAY}", shows=("schedules", '"pay"')):
+        pay = named(shop, "pay")
+        other = {"origin": "schedule:pay", "bundle": pay.bundle_digest, "params": {"ticket": "4711"}}
+        assert_refused(shop, auditor, "makes no such params", console.ordered(pay.spec, **other))
+
+
+def assert_refused(shop: Shop, auditor: Human, why: str, seen: dict[str, Any]) -> None:
+    """Fail unless a job's order was refused for this, and nothing was issued."""
+    assert (seen["closed"].state, why in str(seen["closed"].reason)) == ("failed", True), (why, seen["closed"].reason)
+    told = [one["type"] for one in auditor.api.get("ledger", params={"job": seen["job"]}).json()["items"]]
+    assert (told[0], {"job.submitted", "access.requested", "credential.issued"} & set(told)) == ("job.refused", set())
+    assert shop.tokens_of(seen["job"]) == []
+
+
+def test_nobody_but_the_console_orders_in_a_schedules_name_or_says_who_asked_it(ops: Human, lead: Human, shop: Shop) -> None:
+    spec = {**named(shop).spec, "run": {"command": ["true"]}}
+    for changes, why in (
+        ({"origin": "schedule:nightly-reconcile"}, "only the console's own identity"),
+        ({"asked_by": lead.id}, "only the console says who asked it"),
+    ):
+        refused = ops.api.post("jobs", json=ops.order(spec, **changes))
+        assert (refused.status_code, why in refused.json()["detail"]) == (403, True), refused.text
+
+
+def test_whoever_has_a_schedule_run_answers_none_of_its_requests(
+    shop: Shop, lead: Human, security: Human, ops: Human, auditor: Human
+) -> None:
+    # lead both launches and approves here.
+    more = edited(shop, auditor, "triggers.yaml", "\nschedules:\n", f"\nschedules:{PAY}", shows=("schedules", '"pay"'))
+    with edited(shop, lead, "approvals.yaml", "launch: [ops]", "launch: [ops, support-leads]", shows=("whoami", "launch")), more:
+        job = lead.api.post("schedules/pay/run", json={}).raise_for_status().json()["id"]
+        seen = auditor.until(job, "awaiting_approval")
+        request = next(one for one in seen["requests"] if one["state"] == "pending" and one["tier"] == 1)
+        refused = lead.answer(request)
+        assert (refused.status_code, "no one answers for a job" in refused.json()["detail"]) == (403, True)
+        # Past the console, straight to the job.
+        asyncio.run(_signal(shop, job, lead.decision(request)))
+        told = _until_rejected(auditor, job)
+        assert "no one answers for a job that came of one that they launched" in told
+        assert auditor.job(job)["state"] == "awaiting_approval"
+        ops.api.post(f"jobs/{job}/kill").raise_for_status()
+        assert auditor.until(job)["state"] == "killed"
+
+
+async def _signal(shop: Shop, job: str, signed: dict[str, Any]) -> None:
+    client = await Client.connect(str(shop.stack.temporal), data_converter=pydantic_data_converter)
+    await client.get_workflow_handle(job).signal("decide", signed)
+
+
+def _until_rejected(auditor: Human, job: str) -> str:
+    """Return why the worker did not count what came past the console."""
+    end = time.monotonic() + 30
+    while True:
+        found = [one["data"]["why"] for one in auditor.ledger(job) if one["type"] == "approval.rejected" and "/signal-" in one["id"]]
+        if found:
+            return str(found[0])
+        assert time.monotonic() < end
+        time.sleep(0.05)

@@ -1,0 +1,32 @@
+"""Fire: an occasion is asked of the console until it takes it, or says that there is nothing to take."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from temporalio.client import WorkflowFailureError
+from temporalio.common import SearchAttributePair, TypedSearchAttributes
+
+from tests.workflows.servers import QUEUE, Bench
+from workflows.firing import OCCASION
+
+AT = datetime(2026, 1, 31, 2, tzinfo=UTC)
+STARTED = TypedSearchAttributes([SearchAttributePair(OCCASION, AT)])
+
+
+async def fired(server: Bench, schedule: str, attributes: TypedSearchAttributes = STARTED) -> Any:
+    """Return what becomes of an occasion."""
+    options: dict[str, Any] = {"id": f"fire-{schedule}-{len(list(attributes))}", "task_queue": QUEUE, "search_attributes": attributes}
+    return await server.client.execute_workflow("Fire", schedule, **options)
+
+
+async def test_a_console_that_cannot_take_it_now_is_asked_again(server: Bench) -> None:
+    assert await fired(server, "nightly") == f"nightly at {AT.isoformat()}"
+
+
+@pytest.mark.parametrize("schedule, attributes", [("unknown", STARTED), ("nightly", TypedSearchAttributes.empty)])
+async def test_what_is_refused_for_good_is_asked_once(server: Bench, schedule: str, attributes: TypedSearchAttributes) -> None:
+    with pytest.raises(WorkflowFailureError):
+        await fired(server, schedule, attributes)
