@@ -26,6 +26,7 @@ from console.health import Health
 from console.identity import IdentityKeys
 from console.looks import Looks
 from console.outbox import Office
+from console.overviews import Overviews
 from console.pages.cookies import Cookies
 from console.pages.sessions import Sessions
 from console.pages.throttle import Throttle
@@ -63,6 +64,7 @@ async def built(settings: Settings) -> AsyncIterator[Console]:
                 looks=Looks(deps, gateway),
                 feed=Feed(store),
                 owners=Owners(store),
+                overviews=Overviews(store),
                 sessions=Sessions(store=store, vault=vault, people=people, settings=settings),
                 throttle=Throttle(),
                 cookies=Cookies(settings),

@@ -438,6 +438,10 @@ class Store:
         """Return chunks after a sequence number, in order."""
         return self._read(lambda connection: belongings.logs(connection, job, after_seq=after_seq, limit=limit))
 
+    def last_logs(self, job: str, limit: int = 100) -> tuple[LogChunk, ...]:
+        """Return the last chunks of a job's output, in order."""
+        return self._read(lambda connection: belongings.last_logs(connection, job, limit=limit))
+
     def remember(self, person: str, key: str, job: str, digest: str) -> str:
         """Return the job id under a person's idempotency key, `job` where it is new. Raises Conflict where the digest differs."""
         found = self._commits.run(lambda connection: belongings.remember(connection, person=person, key=key, job=job, digest=digest))

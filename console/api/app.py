@@ -95,7 +95,8 @@ def create_app(console: Console) -> FastAPI:
     app.include_router(triggers.router, prefix=PREFIX, responses=problems.answers(401, 422, 500, 503))
     app.include_router(health.router)
     app.include_router(wellknown.router)
-    include(app)
+    if console.deps.settings.pages == "on":
+        include(app)
     problems.install(app)
     app.add_middleware(BoundedBody, unbounded=frozenset({PREFIX + bundles.PATH}))
     app.add_middleware(Edge)

@@ -23,6 +23,7 @@ from console.health import Health
 from console.identity import IdentityKeys
 from console.looks import Looks
 from console.outbox import Office
+from console.overviews import Overviews
 from console.pages.cookies import Cookies
 from console.pages.sessions import Sessions
 from console.pages.throttle import Throttle
@@ -49,6 +50,7 @@ class Console:
     looks: Looks
     feed: Feed
     owners: Owners
+    overviews: Overviews
     sessions: Sessions
     throttle: Throttle
     cookies: Cookies

@@ -220,13 +220,13 @@ def _action(text: str, view: RequestView, errors: dict[str, str]) -> Action | No
 
 def _to_fresh_login(console: Console, visitor: Visitor, draft: Draft, name: str) -> Response:
     to_login = RedirectResponse(f"/login/fresh?{urlencode({'next': f'/inbox/{name}'})}", status_code=303)
-    drafts.keep(console.cookies, to_login, draft, visitor, name)
+    drafts.keep(to_login, console.cookies, draft, visitor, name)
     return to_login
 
 
 def _back(console: Console, name: str, done: str) -> Response:
     response = RedirectResponse(f"/inbox/{name}?done={done}", status_code=303)
-    console.cookies.drop(response, console.cookies.draft)
+    drafts.forget(response, console.cookies, name)
     return response
 
 

@@ -1,6 +1,6 @@
 """What somebody was writing when they had to log in once more: kept in their own browser, sealed to their session, sent by nobody but them.
 
-A cookie that no script reads; one that this session did not seal for this request is no draft.
+A cookie of its own path, readable by no script; one that this session did not seal is no draft.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ def typed(form: FormData) -> Draft:
     return Draft(**{name: str(form.get(name, "")).replace("\r\n", "\n").strip() for name in Draft._fields})
 
 
-def keep(cookies: Cookies, response: Response, draft: Draft, visitor: Visitor, request: str) -> None:
-    """Keep a draft with the browser; of several, the newest."""
+def keep(response: Response, cookies: Cookies, draft: Draft, visitor: Visitor, request: str) -> None:
+    """Keep a draft with the browser."""
     value = _sealed(draft, visitor, request)
     if len(value) > LONGEST:
         value = _sealed(draft._replace(reason=""), visitor, request)
-    cookies.set(response, cookies.draft, value, life=LIFE)
+    cookies.set(response, cookies.draft, value, life=LIFE, path=_path(request))
 
 
-def kept(cookies: Cookies, incoming: Request, visitor: Visitor, request: str) -> Draft | None:
+def kept(incoming: Request, cookies: Cookies, visitor: Visitor, request: str) -> Draft | None:
     """Return what was being written, where this session kept it for this request."""
     seal, _, content = incoming.cookies.get(cookies.draft, "").partition(".")
     if not hmac.compare_digest(seal.encode(), _seal(content, visitor, request).encode()):
@@ -62,6 +62,11 @@ def kept(cookies: Cookies, incoming: Request, visitor: Visitor, request: str) ->
         return None
 
 
+def forget(response: Response, cookies: Cookies, request: str) -> None:
+    """Keep a draft no longer."""
+    cookies.drop(response, cookies.draft, path=_path(request))
+
+
 def _sealed(draft: Draft, visitor: Visitor, request: str) -> str:
     content = base64.urlsafe_b64encode(zlib.compress(json.dumps(draft).encode())).decode()
     return f"{_seal(content, visitor, request)}.{content}"
@@ -69,3 +74,7 @@ def _sealed(draft: Draft, visitor: Visitor, request: str) -> str:
 
 def _seal(content: str, visitor: Visitor, request: str) -> str:
     return hmac.new(visitor.csrf.encode(), f"draft/{request}/{content}".encode(), hashlib.sha256).hexdigest()
+
+
+def _path(request: str) -> str:
+    return f"/inbox/{request}"

@@ -144,7 +144,7 @@ def one(
     # Before the store is read, so that nothing is missed between.
     stream = live.stream(console)
     card, told = card_of(console, visitor.caller, name), Told(done=done if done in DONE else "")
-    return card_page(request, console, visitor, card, told=told, draft=drafts.kept(console.cookies, request, visitor, name), stream=stream)
+    return card_page(request, console, visitor, card, told=told, draft=drafts.kept(request, console.cookies, visitor, name), stream=stream)
 
 
 def card_page(

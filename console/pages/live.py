@@ -16,6 +16,7 @@ from console.api.context import Console, TheConsole
 from console.api.lists import job_for
 from console.pages.routing import PageRoute
 from console.pages.visitors import NotVisiting, TheVisitor, Visitor, visitor_of
+from console.pages.wording import output
 from justenough.errors import RetryLater
 from justenough.views import EntryView
 
@@ -72,7 +73,7 @@ async def _told(
             said = [*await _changed(console, visitor, entries, topics)]
             if log is not None and job is not None:
                 chunks = await to_thread.run_sync(console.deps.store.logs, job, log)
-                said += [ServerSentEvent(event="log", data={"seq": chunk.seq, "text": chunk.text}) for chunk in chunks]
+                said += [ServerSentEvent(event="log", data={"seq": chunk.seq, "text": output(chunk.text)}) for chunk in chunks]
                 log = chunks[-1].seq if chunks else log
             if not said and now - told >= BEAT:
                 said = [ServerSentEvent(event="beat", data="")]

@@ -19,7 +19,7 @@ from activities.vault import VaultDenied, VaultRefused, visitors
 from console.api.bodies import SignedBody
 from console.api.context import Console
 from console.api.rights import Caller
-from console.pages.sessions import NotVisiting, Visit
+from console.pages.visits import NotVisiting, Visit
 from justenough.errors import Forbidden
 from justenough.secret import Secret
 from justenough.statements import Statement, canonical, signable

@@ -97,19 +97,19 @@ async def console(settings: Settings) -> AsyncIterator[Console]:
 @pytest.fixture
 async def site(console: Console, passwords: dict[str, str]) -> AsyncIterator[Site]:
     """A console of this test's own, so that its clock is, too."""
-    async with served(console, passwords) as made:
+    async with site_of(console, passwords) as made:
         yield made
 
 
 @asynccontextmanager
 async def opened(settings: Settings, passwords: dict[str, str]) -> AsyncIterator[Site]:
     """A console with these settings."""
-    async with built(settings) as made, served(made, passwords) as site:
+    async with built(settings) as made, site_of(made, passwords) as site:
         yield site
 
 
 @asynccontextmanager
-async def served(made: Console, passwords: dict[str, str]) -> AsyncIterator[Site]:
+async def site_of(made: Console, passwords: dict[str, str]) -> AsyncIterator[Site]:
     """These parts with a clock, served."""
     clock, deps = Clock(), made.deps
     assert isinstance(deps.vault, PeopleVault)
@@ -140,22 +140,22 @@ def logged_in(site: Site, browser: Callable[[], Browser]) -> LogIn:
 
 
 @pytest.fixture(scope="session")
-def people(stack: Stack, passwords: dict[str, str]) -> dict[str, Human]:
-    """People who launch and answer by the API."""
-    return {name: human(stack, name, passwords[name]) for name in ("ops", "lead", "security", "chief", "chief2", "oncall", "auditor")}
-
-
-@pytest.fixture(name="served")
-async def by_api(site: Site, stack: Stack, settings: Settings, people: dict[str, Human]) -> AsyncIterator[Served]:
-    """The same console by its API, and what is behind it."""
-    temporal = await Client.connect(settings.temporal_address, data_converter=pydantic_data_converter)
-    async with httpx.AsyncClient(base_url=site.address, timeout=20, trust_env=False) as http:
-        yield Served(http=http, console=site.console, temporal=temporal, stack=stack, people=people)
-
-
-@pytest.fixture(scope="session")
 async def oidc_site(settings: Settings, passwords: dict[str, str], admin: httpx.AsyncClient) -> AsyncIterator[tuple[Site, Provider]]:
     """A console that also logs people in by an identity provider: OpenBao's own."""
     changed = settings.model_copy(update={"pages_oidc_mount": MOUNT, "pages_oidc_role": "pages", "pages_oidc_fresh_role": "pages-fresh"})
     async with opened(changed, passwords) as made:
         yield made, await Provider.provisioned(admin, [f"{made.address}/login/oidc/callback"], passwords)
+
+
+@pytest.fixture(scope="session")
+def people(stack: Stack, passwords: dict[str, str]) -> dict[str, Human]:
+    """People who launch and answer by the API."""
+    return {name: human(stack, name, passwords[name]) for name in ("ops", "lead", "security", "chief", "chief2", "oncall", "auditor")}
+
+
+@pytest.fixture
+async def served(site: Site, stack: Stack, settings: Settings, people: dict[str, Human]) -> AsyncIterator[Served]:
+    """The same console by its API, and what is behind it."""
+    temporal = await Client.connect(settings.temporal_address, data_converter=pydantic_data_converter)
+    async with httpx.AsyncClient(base_url=site.address, timeout=20, trust_env=False) as http:
+        yield Served(http=http, console=site.console, temporal=temporal, stack=stack, people=people)
