@@ -23,6 +23,7 @@ from justenough.cedar import SCHEMA
 from justenough.errors import InvalidInput, Problem
 from justenough.locks import lock_problems
 from justenough.policy import PolicySet
+from justenough.subscriptions import Subscription, tier_problems
 from justenough.triggers import TRIGGERS, Triggers, read_triggers
 
 CATALOG, TIERS, POLICIES = "catalog.yaml", "approvals.yaml", "policies"
@@ -48,6 +49,8 @@ class ConfigSet:
     triggers: Mapping[str, Armed] = field(default_factory=dict)
     """By name, with the jobs that they launch."""
     schedules: Mapping[str, Timed] = field(default_factory=dict)
+    subscriptions: Mapping[str, Subscription] = field(default_factory=dict)
+    """Who is told of events, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +64,12 @@ class _Read:
     problems: tuple[Problem, ...]
     triggers: Mapping[str, Armed]
     schedules: Mapping[str, Timed]
+    subscriptions: Mapping[str, Subscription]
 
     def whole(self) -> ConfigSet | None:
         if self.problems or self.catalog is None or self.tiers is None or self.policies is None:
             return None
-        return ConfigSet(self.catalog, self.tiers, self.policies, self.digest, self.triggers, self.schedules)
+        return ConfigSet(self.catalog, self.tiers, self.policies, self.digest, self.triggers, self.schedules, self.subscriptions)
 
     def denying(self) -> ConfigSet:
         """Return what is good of it, with policies that deny everything."""
@@ -179,7 +183,9 @@ def _read(folder: Path, env: Mapping[str, str] | None) -> _Read:
         f"{TRIGGERS}/schedules/{name}": one for name, one in schedules.items()
     }
     jobs = {name: f"{one.spec_digest} {one.bundle_digest}".encode() for name, one in named.items()}
-    return _Read(catalog, tiers, policies, _digest({**texts, **jobs}), tuple(problems), triggers, schedules)
+    if tiers:
+        problems.extend(Problem(f"{TRIGGERS}:{problem.path}", problem.message) for problem in tier_problems(launching.notify, tiers.tiers))
+    return _Read(catalog, tiers, policies, _digest({**texts, **jobs}), tuple(problems), triggers, schedules, launching.subscriptions)
 
 
 def _filled(catalog: Catalog, env: Mapping[str, str] | None) -> Catalog:

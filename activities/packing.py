@@ -29,6 +29,11 @@ def bundled(spec_folder: Path, workdir: str) -> bytes:
     return _packed(files)
 
 
+def bundle_of(spec_file: Path, workdir: str | None) -> bytes | None:
+    """Return the bundle of a spec's workdir, None where it has none. Raises InvalidInput."""
+    return bundled(spec_file.parent, workdir) if workdir is not None else None
+
+
 def _packed(files: list[tuple[str, Path, os.stat_result]]) -> bytes:
     content = {name: (_content(name, path), bool(found.st_mode & stat.S_IXUSR)) for name, path, found in files}
     try:

@@ -53,6 +53,8 @@ class Settings(BaseSettings):
     """0: any free one."""
     temporal_address: str = "127.0.0.1:7233"
     temporal_namespace: str = "default"
+    temporal_ui_url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s?#]+$")] | None = None
+    """Where Temporal's own pages are, for links to a job's history; None: there are no such links."""
     database_url: str | None = None
     """SQLAlchemy URL of the store; default: `justenough.db` in the home."""
     vault_addr: str = Field("http://127.0.0.1:8200", validation_alias=AliasChoices("VAULT_ADDR", "vault_addr"))
@@ -64,6 +66,8 @@ class Settings(BaseSettings):
     """Issuer of jobs' identity tokens: where others find the console's `/.well-known/`; default: `console_url`."""
     people_mounts: tuple[str, ...] = ("people",)
     """Auth mounts whose aliases make an entity a person."""
+    pages: Literal["on", "off"] = "on"
+    """off: the API alone, and nobody's Vault token ever comes to the console."""
     pages_mount: str = "pages"
     """Auth mount (userpass or ldap) at which the pages log people in; its tokens carry je-person and no more."""
     pages_oidc_mount: str | None = None

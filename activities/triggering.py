@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from activities.packing import bundled
+from activities.packing import bundle_of
 from justenough import bundle
 from justenough.catalog import Catalog, problems_of
 from justenough.errors import InvalidInput, Problem
@@ -113,11 +113,7 @@ def _read(folder: Path, name: str, catalog: Catalog | None) -> tuple[Own, JobSpe
     spec = checked_spec(raw)
     if catalog is not None and (wrong := problems_of(spec, catalog)):
         raise InvalidInput(name, wrong)
-    return Own(raw, digest_of(raw), _bundle(file, spec)), spec
-
-
-def _bundle(file: Path, spec: JobSpec) -> bytes | None:
-    return bundled(file.parent, spec.run.workdir) if spec.run.workdir is not None else None
+    return Own(raw, digest_of(raw), bundle_of(file, spec.run.workdir)), spec
 
 
 def _zone(schedule: Schedule, where: str, problems: list[Problem]) -> tzinfo | None:

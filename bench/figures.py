@@ -64,6 +64,12 @@ def p50(values: Sequence[float]) -> float:
     return statistics.median(values)
 
 
+def p95(values: Sequence[float]) -> float:
+    """Return the value that 95 in 100 stay under; of fewer than twenty, the largest."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * 0.95))]
+
+
 def p99(values: Sequence[float]) -> float:
     """Return the value that 99 in 100 stay under; of fewer than a hundred, the largest."""
     ordered = sorted(values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 
 import uvicorn
 
@@ -13,7 +14,10 @@ from console.build import built
 
 DRAIN = 5
 """Seconds that open answers (streams above all) get when the console stops."""
-MAX_CONNECTIONS = 1000
+MAX_CONNECTIONS = 4_000
+"""At once: listeners, each of whom holds one as long as it listens, and requests."""
+FILES = 256
+"""Descriptors for all else: store, logs, Vault, Temporal."""
 
 
 def main() -> None:
@@ -21,6 +25,16 @@ def main() -> None:
     settings = load_settings()
     configure_logs(settings.log_level)
     asyncio.run(_serve(settings))
+
+
+def _connections() -> int:
+    """Return how many connections there may be; each takes a file descriptor, of which a process may have more than it first gets."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = hard if hard != resource.RLIM_INFINITY else MAX_CONNECTIONS + FILES
+    if soft != resource.RLIM_INFINITY and soft < min(most, MAX_CONNECTIONS + FILES):
+        soft = min(most, MAX_CONNECTIONS + FILES)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else max(FILES, min(MAX_CONNECTIONS, soft - FILES))
 
 
 async def _serve(settings: Settings) -> None:
@@ -33,7 +47,7 @@ async def _serve(settings: Settings) -> None:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=MAX_CONNECTIONS,
+            limit_concurrency=_connections(),
             timeout_graceful_shutdown=DRAIN,
         )
         await uvicorn.Server(config).serve()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import httpx
 from anyio import to_thread
@@ -16,12 +17,16 @@ from activities.store import Store
 from activities.targets import Targets
 from console.api.context import Console
 from console.api.feed import Feed
+from console.api.forms import Forms
 from console.api.lists import Owners
+from console.api.passes import Passes
 from console.deliveries import SigningSecrets
 from console.gateway import Gateway
 from console.health import Health
 from console.identity import IdentityKeys
 from console.looks import Looks
+from console.outbox import Office
+from console.overviews import Overviews
 from console.pages.cookies import Cookies
 from console.pages.sessions import Sessions
 from console.pages.throttle import Throttle
@@ -44,13 +49,14 @@ async def built(settings: Settings) -> AsyncIterator[Console]:
     targets = Targets(vault, lambda: config.current().catalog, installation=settings.installation)
     deps = Deps(settings=settings, store=store, vault=vault, config=config, targets=targets)
     gateway = await Gateway.connect(settings)
+    secrets = SigningSecrets(vault)
     try:
         async with _vault_client(settings) as client:
             people = People(vault, settings, client)
             yield Console(
                 deps=deps,
                 people=people,
-                signing_secrets=SigningSecrets(vault),
+                signing_secrets=secrets,
                 identity_keys=IdentityKeys(vault),
                 gateway=gateway,
                 timetable=Timetable(deps, gateway),
@@ -58,9 +64,14 @@ async def built(settings: Settings) -> AsyncIterator[Console]:
                 looks=Looks(deps, gateway),
                 feed=Feed(store),
                 owners=Owners(store),
+                overviews=Overviews(store),
                 sessions=Sessions(store=store, vault=vault, people=people, settings=settings),
                 throttle=Throttle(),
                 cookies=Cookies(settings),
+                # Who may what is read from files now and then, so in a thread.
+                passes=Passes(people.person, partial(to_thread.run_sync, lambda: config.current().tiers)),
+                forms=Forms(settings.installation),
+                office=Office(deps, secrets),
             )
     finally:
         vault.close()

@@ -1,4 +1,4 @@
-"""The secrets that events are signed with, read from Vault when a delivery comes, and forgotten soon after. On the event loop; logs and writes no secret."""
+"""The secrets that events are signed with, in and out, read from Vault when a delivery comes or goes, and forgotten soon after. On the event loop; logs and writes no secret."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ log = structlog.get_logger()
 
 
 class SecretUnknown(RetryLater):
-    """The secret of a trigger cannot be had now, so no delivery of it can be checked. A stranger reads the message."""
+    """A signing secret cannot be had now, so no delivery can be checked or signed. A stranger reads the message."""
 
 
 class SigningSecrets:
-    """The keys of each trigger, by the path of its secret."""
+    """The keys of each trigger and each webhook, by the path of its secret."""
 
     def __init__(self, vault: PeopleVault) -> None:
         self._vault = vault
         self._looks: dict[str, asyncio.Task[tuple[bytes, ...]]] = {}
 
     async def of(self, path: str) -> tuple[bytes, ...]:
-        """Return the keys that sign for a trigger. Raises SecretUnknown."""
+        """Return the keys that a secret holds, the current one first. Raises SecretUnknown."""
         look = self._looks.get(path)
         if look is None:
             look = self._looks[path] = asyncio.create_task(self._read(path))
@@ -49,7 +49,7 @@ class SigningSecrets:
                 raise SecretUnknown(f"{path} has no field `secret`")
             kept = KEPT
         except (JustEnoughError, ValueError) as error:
-            log.warning("a trigger's signing secret cannot be had", path=path, error=type(error).__name__, why=str(error)[:300])
+            log.warning("a signing secret cannot be had", path=path, error=type(error).__name__, why=str(error)[:300])
             raise SecretUnknown("deliveries cannot be checked now; send it again later") from None
         else:
             return keys

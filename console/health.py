@@ -59,6 +59,8 @@ class Looked(Message):
     overdue: Overdue | None = None
     """None where the store does not tell."""
     sweep: Sweeps = Sweeps()
+    at: datetime | None = None
+    """When the look was done."""
 
 
 class NotWell(GiveUp):
@@ -76,6 +78,7 @@ class Health:
         self._since = datetime.now(UTC)
         self._one = asyncio.Lock()
         self._last: tuple[float, Looked] | None = None
+        self._looking: asyncio.Task[Looked] | None = None
 
     async def looked(self) -> Looked:
         """Return what a look found that is no older than a second."""
@@ -84,6 +87,16 @@ class Health:
                 found = await self._look()
                 self._last = time.monotonic(), found
             return self._last[1]
+
+    async def glimpsed(self, within: float) -> Looked | None:
+        """Return a look if it is done within so many seconds, else the one before it, None where there was none.
+
+        The look goes on for whoever comes next: a page never waits for a system that is away.
+        """
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self.looked())
+        done, _ = await asyncio.wait({self._looking}, timeout=within)
+        return self._looking.result() if done else self._last and self._last[1]
 
     async def _look(self) -> Looked:
         overdue: list[Overdue] = []
@@ -105,7 +118,7 @@ class Health:
         *checks, sweep = await asyncio.gather(*(_timed(name, look) for name, look in looks.items()))
         # How old the last sweep is does not make the rest less ready; it is told apart.
         unseen = Sweeps(late=not sweep.ok)
-        return Looked(checks=tuple(checks), overdue=next(iter(overdue), None), sweep=next(iter(sweeps), unseen))
+        return Looked(checks=tuple(checks), overdue=next(iter(overdue), None), sweep=next(iter(sweeps), unseen), at=datetime.now(UTC))
 
     def _judged(self, ended: datetime | None) -> Sweeps:
         now = datetime.now(UTC)

@@ -120,6 +120,10 @@ class PeopleVault(Vault):
         """Return a visitor's token. Raises visitors.Unreadable where the context is another's."""
         return self._asking(lambda: visitors.unseal(self, ciphertext, context), what=f"or use the key {PAGES}")
 
+    def notify_urls(self, path: str) -> Mapping[str, Secret]:
+        """Return the fields of a secret that says where notifications go."""
+        return self._asking(lambda: self.creds(path), what=path).fields
+
     def known(self, entity_id: str) -> Person | None:
         """Return the person where the last look is fresh enough; None does not say that there is none."""
         return self._persons.fresh(entity_id)

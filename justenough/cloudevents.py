@@ -1,4 +1,4 @@
-"""CloudEvents 1.0 over HTTP as they come in: binary and structured mode, read and checked. No I/O.
+"""CloudEvents 1.0: those that come in over HTTP, in binary and structured mode, read and checked; and ours, written. No I/O.
 
 Rules: the specification's context attributes and its HTTP protocol binding. One event per request; batches are refused.
 """
@@ -15,6 +15,8 @@ from urllib.parse import unquote
 from justenough.documents import check_json
 from justenough.errors import InvalidInput, Problem
 from justenough.model import Message
+from justenough.statements import rfc3339
+from justenough.views import EntryView
 
 WHAT = "event"
 STRUCTURED = "application/cloudevents+json"
@@ -60,6 +62,30 @@ def read_event(headers: Mapping[str, str], body: bytes) -> CloudEvent:
         raise InvalidInput(WHAT, (Problem("", f"is no CloudEvent: send it as {STRUCTURED}, or with headers ce-id, ce-source, …"),))
     data = _json(body) if body and (_JSON.fullmatch(kind) or not kind) else None
     return _checked(attributes, data, structured=False)
+
+
+def source_of(installation: str) -> str:
+    """Return the `source` of an installation's events."""
+    return f"/justenough/{installation}"
+
+
+def type_of(kind: str) -> str:
+    """Return the CloudEvents type of an event's name."""
+    return f"dev.justenough.{kind}.v1"
+
+
+def cloud_event(entry: EntryView, installation: str) -> dict[str, Any]:
+    """Return a ledger entry as CloudEvents 1.0 JSON."""
+    return {
+        "specversion": "1.0",
+        "id": entry.id,
+        "source": source_of(installation),
+        "type": type_of(entry.type),
+        "subject": entry.job,
+        "time": rfc3339(entry.at),
+        "datacontenttype": "application/json",
+        "data": entry.data,
+    }
 
 
 def _structured(raw: Any) -> CloudEvent:

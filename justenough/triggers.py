@@ -1,4 +1,5 @@
-"""triggers.yaml: which events, and which times, launch which job of the configuration's own; how its params come from an event. No I/O.
+"""triggers.yaml: which events, and which times, launch which job of the configuration's own; how its params come from an event; who is told of ours.
+No I/O.
 
 What a trigger's template could have made of some event is also what a worker accepts of the console.
 """
@@ -18,14 +19,13 @@ from justenough.errors import InvalidInput, Problem
 from justenough.model import Model
 from justenough.schedules import MOST, Schedule
 from justenough.spec import JobFile, Name, ParamName
+from justenough.subscriptions import Notify, SecretPath, Subscription, Webhook, by_name, problems_of
 
 TRIGGERS = "triggers.yaml"
 CONSOLE = "je-console"
 """The name of the console's own entity in Vault: it signs the orders of triggers and schedules, and nothing else."""
 
 EventType = Annotated[str, StringConstraints(pattern=r"^[^\s]{1,256}$")]
-SecretPath = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]+/data(?:/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+$", max_length=256)]
-"""In a kv store of version 2."""
 Template = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
@@ -59,17 +59,25 @@ class Triggers(Model):
 
     triggers: Mapping[Name, Trigger] = Field(default_factory=dict)
     schedules: Annotated[Mapping[Name, Schedule], Field(max_length=MOST)] = Field(default_factory=dict)
+    webhooks: tuple[Webhook, ...] = ()
+    notify: tuple[Notify, ...] = ()
+
+    @property
+    def subscriptions(self) -> Mapping[str, Subscription]:
+        """Who is told of events, by name."""
+        return by_name(self.webhooks, self.notify)
 
     @property
     def secrets(self) -> tuple[str, ...]:
         """The paths in Vault that the console reads."""
-        return tuple(sorted({trigger.signing_secret for trigger in self.triggers.values()}))
+        incoming = {trigger.signing_secret for trigger in self.triggers.values()}
+        return tuple(sorted(incoming | {path for one in self.subscriptions.values() for path in one.secrets}))
 
 
 def read_triggers(text: str | bytes) -> Triggers:
     """Return triggers.yaml as read; raise InvalidInput with every problem."""
     found = validated(TRIGGERS, Triggers, read_yaml(TRIGGERS, text))
-    problems = tuple(_problems(found))
+    problems = (*_problems(found), *problems_of(found.webhooks, found.notify))
     if problems:
         raise InvalidInput(TRIGGERS, problems)
     return found

@@ -260,3 +260,23 @@ class LogChunk(Message):
     seq: int
     at: datetime
     text: str
+
+
+class DeliveryView(Message):
+    """An event that somebody was to be told of, and that could not be delivered until now."""
+
+    id: str
+    subscription: str
+    event: str
+    """The ledger entry's id."""
+    type: str
+    job: str
+    at: datetime
+    """When it happened."""
+    state: str
+    """pending | dead"""
+    attempts: int
+    next_at: datetime | None
+    last_at: datetime
+    why: str
+    """Of the last attempt."""

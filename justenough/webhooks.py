@@ -1,4 +1,4 @@
-"""Standard Webhooks (standardwebhooks.com, v1): whether a delivery is signed with one of some secrets, and fresh. No I/O, no clock.
+"""Standard Webhooks (standardwebhooks.com, v1): signing a delivery, and whether one is signed with one of some secrets, and fresh. No I/O, no clock.
 
 What is signed is `<id>.<timestamp>.<body>`: the headers `webhook-id` and `webhook-timestamp` and the body's bytes, and no other header.
 """
@@ -45,6 +45,18 @@ def signature(key: bytes, *, delivery: str, timestamp: str, body: bytes) -> str:
     """Return one signature as it stands in the header."""
     signed = b".".join((delivery.encode(), timestamp.encode(), body))
     return f"v1,{base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()}"
+
+
+def message_id(source: str, event: str) -> str:
+    """Return the `webhook-id` of an event: the same at each attempt, and without a full stop, which events' own ids may have."""
+    return f"msg_{hashlib.sha256(f'{source} {event}'.encode()).hexdigest()[:32]}"
+
+
+def signed_headers(delivery: str, body: bytes, keys: Iterable[bytes], *, now: datetime) -> dict[str, str]:
+    """Return the headers of a delivery, with a signature by each key: a receiver that knows one of them believes it."""
+    timestamp = str(int(now.timestamp()))
+    signatures = " ".join(signature(key, delivery=delivery, timestamp=timestamp, body=body) for key in keys)
+    return {ID: delivery, TIMESTAMP: timestamp, SIGNATURE: signatures}
 
 
 def why_not_signed(headers: Mapping[str, str], body: bytes, keys: Iterable[bytes], *, now: datetime) -> str | None:

@@ -1,6 +1,7 @@
 """The SQL store: read model, ledger, claims, bundles, logs. Everything outside this package talks to `Store` alone."""
 
-from activities.store.audit import Span
+from activities.store.audit import Span, Tail
+from activities.store.changes import Changes
 from activities.store.claims import Claim
 from activities.store.errors import StoreNotMigrated, StoreTooNew, StoreUnavailable
 from activities.store.figures import Figures, LedgerHead
@@ -10,6 +11,7 @@ from activities.store.stories import Whose
 from activities.store.visits import PageSession
 
 __all__ = [
+    "Changes",
     "Claim",
     "Figures",
     "KeptLock",
@@ -20,5 +22,6 @@ __all__ = [
     "StoreNotMigrated",
     "StoreTooNew",
     "StoreUnavailable",
+    "Tail",
     "Whose",
 ]

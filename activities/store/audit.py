@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import time
+from bisect import bisect_right
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, Select, func, select
@@ -24,6 +26,10 @@ Stored = tuple[int, str, str, str, str, str]
 FIELDS = tuple(LEDGER.c[name] for name in Entry._fields)
 ROWS_AT_ONCE = 5_000
 PAUSED_EVERY = 50
+TAIL_BYTES = 1024 * 1024
+"""Text in one tail, about: an order may be as large as this by itself."""
+NARROW = 20_000
+"""Entries that are put into order by themselves, at most."""
 MOST_PROBLEMS = 1_000
 """A ledger that was exchanged whole would fill the memory with problems otherwise."""
 
@@ -37,6 +43,16 @@ class EntryFilter(NamedTuple):
     """When they happened, at the earliest."""
     until: datetime | None = None
     """Before when they happened."""
+
+
+class Tail(NamedTuple):
+    """Entries after a position, in order."""
+
+    entries: tuple[EntryView, ...]
+    sizes: tuple[int, ...]
+    """How much text each one's data are."""
+    more: bool
+    """Whether others follow."""
 
 
 class Span(NamedTuple):
@@ -62,12 +78,42 @@ def entries(connection: Connection, which: EntryFilter, *, after: int, limit: in
         wanted = wanted.where(LEDGER.c.at >= moment_text(which.since))
     if which.until is not None:
         wanted = wanted.where(LEDGER.c.at < moment_text(which.until))
+    if job is None and _is_narrow(connection, which):
+        # By time first, and behind an offset: a planner might walk the whole ledger by position to the period's first entry.
+        places = wanted.with_only_columns(LEDGER.c.position).order_by(None).limit(None).offset(0).subquery()
+        first = connection.execute(select(places.c.position).order_by(places.c.position).limit(size + 1)).scalars().all()
+        wanted = select(LEDGER.c.position, *FIELDS).where(LEDGER.c.position.in_(first)).order_by(LEDGER.c.position)
     if job is not None:
         # By seq, which ascends with the position, the chain's own index gives the order.
         wanted = wanted.where(LEDGER.c.job == job).order_by(None).order_by(LEDGER.c.seq)
     rows = connection.execute(wanted).all()
     items = tuple(view((row[0], Entry(*row[1:]))) for row in rows[:size])
     return Page(items=items, next=str(items[-1].position) if len(rows) > size else None)
+
+
+def _is_narrow(connection: Connection, which: EntryFilter) -> bool:
+    """Whether a period has few entries. Of a wide one most entries are, so that they are soon found by position."""
+    if which.since is None and which.until is None:
+        return False
+    period = select(LEDGER.c.position)
+    period = period if which.since is None else period.where(LEDGER.c.at >= moment_text(which.since))
+    period = period if which.until is None else period.where(LEDGER.c.at < moment_text(which.until))
+    return connection.execute(select(func.count()).select_from(period.limit(NARROW + 1).subquery())).scalar_one() <= NARROW
+
+
+def tail(connection: Connection, *, after: int, job: str | None, limit: int) -> Tail:
+    """Return entries after a position, as many as fit into TAIL_BYTES, and one at least."""
+    place = (LEDGER.c.position > after) if job is None else (LEDGER.c.position > after) & (LEDGER.c.job == job)
+    order = LEDGER.c.position if job is None else LEDGER.c.seq
+    wanted = select(LEDGER.c.position, func.length(LEDGER.c.data)).where(place).order_by(order).limit(limit + 1)
+    rows = connection.execute(wanted).all()
+    sums = list(accumulate(size for _, size in rows))
+    fit = max(1, min(limit, bisect_right(sums, TAIL_BYTES)))
+    if not rows:
+        return Tail((), (), more=False)
+    whole = select(LEDGER.c.position, *FIELDS).where(place, LEDGER.c.position <= rows[:fit][-1][0]).order_by(order)
+    found = tuple(view((row[0], Entry(*row[1:]))) for row in connection.execute(whole))
+    return Tail(found, tuple(size for _, size in rows[:fit]), more=len(rows) > fit)
 
 
 def span(connection: Connection, since: datetime, until: datetime) -> Span | None:

@@ -48,6 +48,12 @@ def logs(connection: Connection, job: str, *, after_seq: int, limit: int) -> tup
     return tuple(LogChunk(**row) for row in connection.execute(wanted).mappings())
 
 
+def last_logs(connection: Connection, job: str, *, limit: int) -> tuple[LogChunk, ...]:
+    """Return the last chunks, in order."""
+    wanted = select(LOGS.c.seq, LOGS.c.at, LOGS.c.text).where(LOGS.c.job == job).order_by(LOGS.c.seq.desc()).limit(limit)
+    return tuple(LogChunk(**row) for row in reversed(connection.execute(wanted).mappings().all()))
+
+
 def remember(connection: Connection, *, person: str, key: str, job: str, digest: str) -> tuple[str, str]:
     """Return the job id and digest that stand under a person's key: the given ones where it is new."""
     insert_new(connection, IDEMPOTENCY, {"person": person, "key": key, "job": job, "digest": digest})

@@ -13,10 +13,12 @@ from activities.store import (
     audit,
     backwards,
     belongings,
+    changes,
     claims,
     engine,
     figures,
     finding,
+    inbox,
     locks,
     migrate,
     oversight,
@@ -27,11 +29,13 @@ from activities.store import (
     visits,
     writer,
 )
-from activities.store.audit import Span, Stored
+from activities.store.audit import Span, Stored, Tail
+from activities.store.changes import Changes
 from activities.store.claims import Claim
 from activities.store.commits import Commits
 from activities.store.figures import Figures, LedgerHead, Overdue
 from activities.store.locks import KeptLock
+from activities.store.outbox import Outbox
 from activities.store.paging import MOST
 from activities.store.stories import Whose
 from activities.store.visits import PageSession
@@ -67,6 +71,8 @@ class Store:
         """Connects to nothing yet. Raises UnusableUrl, a GiveUp."""
         self._engine = engine.open_engine(url)
         self._commits = Commits(self._engine)
+        self.outbox = Outbox(self._engine, self._commits)
+        """Who is told of what happens."""
 
     def migrate(self) -> None:
         """Bring the database to this version's shape; safe when several processes start at once. Raises StoreTooNew."""
@@ -103,6 +109,18 @@ class Store:
         """Return entries after a position, oldest first; `next` is the last one's position, as text, where more follow."""
         which = audit.EntryFilter(job, tuple(kind.value for kind in types), since, until)
         return self._read(lambda connection: audit.entries(connection, which, after=after, limit=limit))
+
+    def tail(self, after: int, *, job: str | None = None, limit: int = PAGE) -> Tail:
+        """Return what the ledger has after a position, oldest first, at most so many and so much."""
+        return self._read(lambda connection: audit.tail(connection, after=after, job=job, limit=limit))
+
+    def changes(self) -> Changes:
+        """Return what tells one thread when to look at the ledger again."""
+        return changes.watch(self._engine)
+
+    def requesters(self, jobs: Collection[str]) -> Mapping[str, str]:
+        """Return the entity ids of who launched these jobs; of jobs that are not known, nothing."""
+        return self._read(lambda connection: queries.requesters(connection, jobs))
 
     def ledger_back(
         self,
@@ -301,6 +319,35 @@ class Store:
         """Return what a person last signed to name this delegate, unless they have ended it."""
         return self._read(lambda connection: oversight.delegation(connection, person, delegate))
 
+    # What an approver's inbox shows.
+
+    def waiting(
+        self, which: inbox.WaitingFilter, *, after: tuple[datetime, str] | None = None, limit: int = PAGE
+    ) -> tuple[inbox.Waiting, ...]:
+        """Return what waits, whose clock ends first first, behind the request of this clock and id."""
+        return self._read(lambda connection: inbox.waiting(connection, which, after=after, limit=limit))
+
+    def answered_by(self, person: str, limit: int) -> tuple[RequestView, ...]:
+        """Return the requests that somebody answered, whose answers are the newest first."""
+        return self._read(lambda connection: inbox.answered_by(connection, person, limit=limit))
+
+    def requests_of(self, requests: Iterable[str]) -> Mapping[str, RequestView]:
+        """Return these requests by id, in this order; those that there are."""
+        wanted = tuple(requests)
+        return self._read(lambda connection: inbox.requests_of(connection, wanted))
+
+    def decided_before(self, request: RequestView, limit: int) -> tuple[RequestView, ...]:
+        """Return what people decided on the same action and resource in earlier runs of the same job name, the newest first."""
+        return self._read(lambda connection: inbox.decided_before(connection, request, limit=limit))
+
+    def approved_before(self, request: RequestView) -> RequestView | None:
+        """Return the newest request for the same resource that was approved in an earlier run of the same job name."""
+        return self._read(lambda connection: inbox.approved_before(connection, request))
+
+    def delegations_of(self, person: str, *, now: datetime, limit: int = PAGE) -> tuple[DelegationView, ...]:
+        """Return the delegations that somebody made or that name them, which hold at `now`; the newest first."""
+        return self._read(lambda connection: inbox.delegations_of(connection, person, now=now, limit=limit))
+
     # What was used of what was granted.
 
     def past(self, name: str, *, requester_id: str | None = None, since: datetime | None = None, runs: int = PAGE) -> usage.Past | None:
@@ -390,6 +437,10 @@ class Store:
     def logs(self, job: str, after_seq: int = -1, limit: int = 1000) -> tuple[LogChunk, ...]:
         """Return chunks after a sequence number, in order."""
         return self._read(lambda connection: belongings.logs(connection, job, after_seq=after_seq, limit=limit))
+
+    def last_logs(self, job: str, limit: int = 100) -> tuple[LogChunk, ...]:
+        """Return the last chunks of a job's output, in order."""
+        return self._read(lambda connection: belongings.last_logs(connection, job, limit=limit))
 
     def remember(self, person: str, key: str, job: str, digest: str) -> str:
         """Return the job id under a person's idempotency key, `job` where it is new. Raises Conflict where the digest differs."""

@@ -171,6 +171,7 @@ class RequestRow(Base, table=True):
         Index(None, "requester_id", "created_at", "id"),
         Index(None, "requester_id", "state", "created_at", "id"),
         Index(None, "resource", "action", "created_at"),
+        Index(None, "state", "expires_at", "id"),
     )
 
     id: str = Field(sa_type=Name, primary_key=True)
@@ -209,6 +210,7 @@ class ApprovalRow(Base, table=True):
     """One answer that counted; its id is its event's."""
 
     __tablename__ = "approvals"
+    __table_args__ = (Index(None, "approver_id", "at"),)
 
     id: str = Field(sa_type=Name, primary_key=True)
     request_id: str = Field(sa_type=Name, index=True)
@@ -251,7 +253,7 @@ class DelegationRow(Base, table=True):
     """Who answers for whom until when, with what the absent one signed."""
 
     __tablename__ = "delegations"
-    __table_args__ = (Index(None, "made_at", "id"), Index(None, "person_id", "delegate_id"))
+    __table_args__ = (Index(None, "made_at", "id"), Index(None, "person_id", "delegate_id"), Index(None, "delegate_id", "until"))
 
     id: str = Field(sa_type=Name, primary_key=True)
     person: str = Field(sa_type=Text)
@@ -276,8 +278,6 @@ class CredentialRow(Base, table=True):
         Index(None, "action", "issued_at", "id"),
         Index(None, "state", "issued_at", "id"),
         Index(None, "confirmed_at", "issued_at"),
-        # What is live is little; it is counted by this.
-        Index(None, "resource", "action", "state", sqlite_where=text("live = 1"), postgresql_where=text("live")),
     )
 
     id: str = Field(sa_type=Name, primary_key=True)
@@ -378,6 +378,75 @@ class PageSessionRow(Base, table=True):
     ended_why: str | None = Field(default=None, sa_type=Text)
 
 
+class SubscriptionRow(Base, table=True):
+    """How far one subscription is told: everything up to its position was delivered, waits as a delivery, or is nothing for it."""
+
+    __tablename__ = "subscriptions"
+
+    name: str = Field(sa_type=Name, primary_key=True)
+    kind: str = Field(sa_type=Name)
+    position: int = Field(sa_type=BigInteger)
+    created_at: datetime = Field(sa_type=Moment)
+    seen_at: datetime = Field(sa_type=Moment)
+    """When the configuration last had it."""
+    delivered: int = Field(sa_type=BigInteger)
+    """How many deliveries it has taken."""
+    delivered_at: datetime | None = Field(default=None, sa_type=Moment)
+    failed_at: datetime | None = Field(default=None, sa_type=Moment)
+    why: str | None = Field(default=None, sa_type=Text)
+    """Of the last attempt that failed; None since one went well."""
+
+
+class DeliveryRow(Base, table=True):
+    """What could not be delivered at once: it waits for its next attempt, or is dead. Gone once it is delivered."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        UniqueConstraint("subscription", "position"),
+        Index(None, "subscription", "state", "next_at"),
+        Index(None, "subscription", "state", "at", "id"),
+    )
+
+    id: str = Field(sa_type=Name, primary_key=True)
+    subscription: str = Field(sa_type=Name)
+    position: int = Field(sa_type=BigInteger)
+    """Of the ledger's entry: what is sent is made of it anew."""
+    event: str = Field(sa_type=Name)
+    type: str = Field(sa_type=Name)
+    job: str = Field(sa_type=Name)
+    at: datetime = Field(sa_type=Moment)
+    """When it happened."""
+    state: str = Field(sa_type=Name)
+    attempts: int
+    next_at: datetime | None = Field(default=None, sa_type=Moment)
+    last_at: datetime = Field(sa_type=Moment)
+    why: str = Field(sa_type=Text)
+
+
+class ToldRow(Base, table=True):
+    """Who was told of what is not settled yet; they are told how it ends."""
+
+    __tablename__ = "told"
+    __table_args__ = (Index(None, "subscription", "job"),)
+
+    subscription: str = Field(sa_type=Name, primary_key=True)
+    about: str = Field(sa_type=Name, primary_key=True)
+    target: str = Field(sa_type=Name, primary_key=True)
+    """Where an Apprise URL is in Vault; never the URL."""
+    tier: int
+    job: str = Field(sa_type=Name)
+
+
+class LeaseRow(Base, table=True):
+    """Which process does what only one may do at a time, and until when nobody else takes it over."""
+
+    __tablename__ = "leases"
+
+    name: str = Field(sa_type=Name, primary_key=True)
+    holder: str = Field(sa_type=Name)
+    until: datetime = Field(sa_type=Moment)
+
+
 METADATA = Base.metadata
 
 
@@ -394,3 +463,4 @@ REVIEWS, DELEGATIONS = table_of(ReviewRow), table_of(DelegationRow)
 CLAIMS, BUNDLES, LOCKS = table_of(ClaimRow), table_of(BundleRow), table_of(LockRow)
 LOGS, LOG_SIZES, IDEMPOTENCY = table_of(LogRow), table_of(LogSizeRow), table_of(IdempotencyRow)
 PAGE_SESSIONS = table_of(PageSessionRow)
+SUBSCRIPTIONS, DELIVERIES, TOLD, LEASES = table_of(SubscriptionRow), table_of(DeliveryRow), table_of(ToldRow), table_of(LeaseRow)

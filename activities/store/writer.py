@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, bindparam, func, insert, select
 
+from activities.store.changes import CHANNEL
 from activities.store.engine import upsert
 from activities.store.projection import apply
 from activities.store.tables import HEADS, LEDGER
@@ -17,6 +18,8 @@ Numbered = tuple[int, Entry]
 
 _KNOWN = select(LEDGER.c.id).where(LEDGER.c.id.in_(bindparam("ids", expanding=True)))
 _LAST = select(func.coalesce(func.max(LEDGER.c.position), 0))
+_LAST_AND_TELL = select(func.coalesce(func.max(LEDGER.c.position), 0), func.pg_notify(CHANNEL, ""))
+"""The same, and whoever listens is told when the transaction commits; in one statement, as another one would cost a round trip."""
 _HEAD = select(HEADS.c.job, HEADS.c.seq, HEADS.c.hash).where(HEADS.c.job == bindparam("chain")).with_for_update()
 _APPEND = insert(LEDGER)
 
@@ -27,7 +30,8 @@ def record(connection: Connection, events: Sequence[Event]) -> tuple[Numbered, .
     if not new:
         return ()
     heads = {job: _locked_head(connection, job) for job in sorted({chain_of(event) for event in new})}
-    position: int = connection.execute(_LAST).scalar_one()
+    last = _LAST_AND_TELL if connection.dialect.name == "postgresql" else _LAST
+    position: int = connection.execute(last).one()[0]
     entries = tuple((position + offset, _link(heads, event)) for offset, event in enumerate(new, start=1))
     connection.execute(_APPEND, [{"position": number, **entry._asdict()} for number, entry in entries])
     upsert(connection, HEADS, [head._asdict() for head in heads.values() if head])

@@ -27,12 +27,14 @@ from console.api import (
     schedules,
     sizing,
     triggers,
+    webhooks,
     wellknown,
 )
 from console.api.context import BEARER, Console
 from console.api.document import document
 from console.api.firing import fire
 from console.api.middleware import BoundedBody, Edge
+from console.outbox import delivering
 from console.pages.app import include
 from console.reconciler import meanwhile, reconciling
 
@@ -42,7 +44,9 @@ ANYWHERE = problems.answers(401, 403, 422, 500, 503)
 
 
 def create_app(console: Console) -> FastAPI:
-    """Return the API over a console's parts; while it serves, it also starts what was accepted but never started, and what is due."""
+    """Return the API over a console's parts; while it serves, it also starts what was accepted but never started and what is
+    due, and tells others of events.
+    """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -50,6 +54,7 @@ def create_app(console: Console) -> FastAPI:
             reconciling(console.deps, console.gateway),
             meanwhile(console.timetable.keep()),
             meanwhile(fire(console)),
+            delivering(console.office),
         ):
             yield
         await console.looks.close()
@@ -68,15 +73,31 @@ def create_app(console: Console) -> FastAPI:
     )
     app.state.console = console
     api = APIRouter(prefix=PREFIX, dependencies=[Depends(BEARER)], responses=ANYWHERE)
-    for part in (general, bundles, jobs, requests, claims, reviews, delegations, credentials, ledger, reports, events, sizing, schedules):
+    for part in (
+        general,
+        bundles,
+        jobs,
+        requests,
+        claims,
+        reviews,
+        delegations,
+        credentials,
+        ledger,
+        reports,
+        events,
+        sizing,
+        schedules,
+        webhooks,
+    ):
         api.include_router(part.router)
     app.include_router(api)
     # Without a token: a delivery's signature says who sends it.
     app.include_router(triggers.router, prefix=PREFIX, responses=problems.answers(401, 422, 500, 503))
     app.include_router(health.router)
     app.include_router(wellknown.router)
-    include(app)
     problems.install(app)
+    if console.deps.settings.pages == "on":
+        include(app)
     app.add_middleware(BoundedBody, unbounded=frozenset({PREFIX + bundles.PATH}))
     app.add_middleware(Edge)
     app.openapi = lambda: _once(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it

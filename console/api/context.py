@@ -13,13 +13,17 @@ from fastapi.security import HTTPBearer
 
 from activities.deps import Deps
 from console.api.feed import Feed
+from console.api.forms import Forms
 from console.api.lists import Owners
+from console.api.passes import Passes
 from console.api.rights import Caller, Role
 from console.deliveries import SigningSecrets
 from console.gateway import Gateway
 from console.health import Health
 from console.identity import IdentityKeys
 from console.looks import Looks
+from console.outbox import Office
+from console.overviews import Overviews
 from console.pages.cookies import Cookies
 from console.pages.sessions import Sessions
 from console.pages.throttle import Throttle
@@ -46,9 +50,13 @@ class Console:
     looks: Looks
     feed: Feed
     owners: Owners
+    overviews: Overviews
     sessions: Sessions
     throttle: Throttle
     cookies: Cookies
+    passes: Passes
+    forms: Forms
+    office: Office
 
 
 class AuthenticatedRoute(APIRoute):

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import Annotated, Any
+from typing import Annotated
 
 from anyio import to_thread
-from fastapi import APIRouter, Depends, Header, Query
-from fastapi.sse import EventSourceResponse, ServerSentEvent
+from fastapi import APIRouter, Depends, Header, Query, Response
 
 from console.api.context import AuthenticatedRoute, Console, Member, TheConsole
 from console.api.jobs import position
 from console.api.lists import POSITION, job_for
 from console.api.rights import Caller
-from justenough.statements import rfc3339
+from console.api.streams import EventStream
+from justenough.errors import RetryLater
 from justenough.views import EntryView
 
-CHECK_EVERY = 5.0
-"""Seconds after which a stream looks again whether its caller may still read."""
+KEEP_ALIVE = 15.0
+"""Seconds without news after which a comment tells that the stream lives: proxies give up after a minute or so."""
+RETRY = 2_000
+"""Milliseconds after which a client should come back."""
+MAX_LISTENERS = 2_000
+BEGINS = "Last-Event-ID"
+"""Header that tells where a stream begins, as the client tells where it left off: who has heard nothing yet can still go on from there."""
 
 router = APIRouter(route_class=AuthenticatedRoute, tags=["events"])
+
+
+class TooManyListeners(RetryLater):
+    """As many streams are open as the console holds."""
 
 
 async def _since(
@@ -42,60 +51,54 @@ Since = Annotated[int | None, Depends(_since)]
 ReadableJob = Annotated[str, Depends(_readable)]
 
 
-@router.get("/events", operation_id="follow_events", response_class=EventSourceResponse)
+@router.get("/events", operation_id="follow_events", response_class=EventStream)
 async def all_events(
     console: TheConsole,
     caller: Member,
     since: Since,
     after: Annotated[int | None, Query(ge=0, le=2**53, description="The last position seen; without it: from now on")] = None,
-) -> AsyncIterator[ServerSentEvent]:
+) -> Response:
     """Follow every job that the caller may read. Ends when the token does."""
-    async with aclosing(_followed(console, caller, after if since is None else since, job=None)) as followed:
-        async for entry in followed:
-            yield entry
+    return await _stream(console, caller, after if since is None else since, job=None)
 
 
-@router.get("/jobs/{job}/events", operation_id="follow_job", response_class=EventSourceResponse)
-async def job_events(job: ReadableJob, console: TheConsole, caller: Member, since: Since) -> AsyncIterator[ServerSentEvent]:
+@router.get("/jobs/{job}/events", operation_id="follow_job", response_class=EventStream)
+async def job_events(job: ReadableJob, console: TheConsole, caller: Member, since: Since) -> Response:
     """Follow one job from its first entry, or from the last one seen. Ends when the token does."""
-    async with aclosing(_followed(console, caller, since or 0, job=job)) as followed:
-        async for entry in followed:
-            yield entry
+    return await _stream(console, caller, since or 0, job=job)
 
 
-def cloud_event(entry: EntryView, installation: str) -> dict[str, Any]:
-    """Return a ledger entry as CloudEvents 1.0 JSON."""
-    return {
-        "specversion": "1.0",
-        "id": entry.id,
-        "source": f"/justenough/{installation}",
-        "type": f"dev.justenough.{entry.type}.v1",
-        "subject": entry.job,
-        "time": rfc3339(entry.at),
-        "datacontenttype": "application/json",
-        "data": entry.data,
-    }
+async def _stream(console: Console, caller: Caller, since: int | None, *, job: str | None) -> EventStream:
+    if console.feed.listeners >= MAX_LISTENERS:
+        raise TooManyListeners(f"{MAX_LISTENERS:,} streams are open, and no more can be; ask the lists until some have ended")
+    newest = await console.feed.newest()
+    begin = newest if since is None else min(since, newest)
+    return EventStream(
+        _blocks(console, caller, begin, job=job, ahead=since is not None and since > newest),
+        admitted=lambda end: console.passes.held(caller, end),
+        headers={BEGINS: str(begin)},
+    )
 
 
-async def _followed(console: Console, caller: Caller, since: int | None, *, job: str | None) -> AsyncGenerator[ServerSentEvent, None]:
-    checked = time.monotonic()
+async def _blocks(console: Console, caller: Caller, begin: int, *, job: str | None, ahead: bool) -> AsyncGenerator[bytes, None]:
+    # At once, so that a client and what stands between know that the stream is open.
+    yield f": {'the ledger ends before that position; going on ' if ahead else ''}after {begin}\n\n".encode()
+    hint: bytes = f"retry: {RETRY}\n".encode()
+    told = time.monotonic()
     # Closed on the spot, so that the feed knows when nobody listens any more.
-    async with aclosing(console.feed.after(since, job=job, wait=CHECK_EVERY)) as batches:
+    async with aclosing(console.feed.after(begin, job=job, wait=KEEP_ALIVE)) as batches:
         async for entries in batches:
-            if time.monotonic() - checked >= CHECK_EVERY:
-                checked = time.monotonic()
-                if not await _still_reads_alike(console, caller):
-                    return
-            for entry in entries:
-                if caller.reads_all or await to_thread.run_sync(console.owners.readable, caller, entry.job):
-                    yield _sent(entry, console.deps.settings.installation)
+            if theirs := await _readable_of(console, caller, entries):
+                # As a part of the first event: some clients take a block without data for an event.
+                yield hint + console.forms.of(theirs)
+                hint, told = b"", time.monotonic()
+            elif time.monotonic() - told >= KEEP_ALIVE:
+                yield b": keep-alive\n\n"
+                told = time.monotonic()
 
 
-async def _still_reads_alike(console: Console, caller: Caller) -> bool:
-    """Whether the token still holds and its person's groups are what they were; else the client comes back and is asked anew."""
-    person = await console.people.person(caller.person.id)
-    return time.time() < caller.expires and person == caller.person
-
-
-def _sent(entry: EntryView, installation: str) -> ServerSentEvent:
-    return ServerSentEvent(id=str(entry.position), event=entry.type, data=cloud_event(entry, installation))
+async def _readable_of(console: Console, caller: Caller, entries: Sequence[EntryView]) -> Sequence[EntryView]:
+    if caller.reads_all or not entries:
+        return entries
+    owners = await console.owners.among((entry.job for entry in entries), position=entries[-1].position)
+    return [entry for entry in entries if caller.reads(owners.get(entry.job, ""))]

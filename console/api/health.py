@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
+from activities.store.owed import Standing, lag_of
 from console.api.context import TheConsole
 from console.health import Check, Sweeps
 from console.problems import answers
@@ -73,4 +75,20 @@ def metrics(console: TheConsole) -> Response:
     Gauge("justenough_credentials_live", "Credentials not yet shown to be dead", registry=registry).set(figures.live_credentials)
     Gauge("justenough_revocations_overdue", "Jobs whose revocation is overdue", registry=registry).set(figures.overdue_revocations)
     Gauge("justenough_reviews_open", "Tiers passed by breaking glass that nobody has reviewed", registry=registry).set(figures.open_reviews)
+    configured = console.deps.config.current().subscriptions
+    told = (one for one in console.deps.store.outbox.standings() if one.name in configured)
+    _deliveries(told, console.deps.now(), registry)
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _deliveries(standings: Iterable[Standing], now: datetime, registry: CollectorRegistry) -> None:
+    labels = ["subscription", "kind"]
+    lag = Gauge(
+        "justenough_webhook_lag_seconds", "Age of the oldest event not delivered yet, dead letters aside", labels, registry=registry
+    )
+    pending = Gauge("justenough_webhook_pending", "Deliveries that wait for another attempt", labels, registry=registry)
+    dead = Gauge("justenough_webhook_dead", "Deliveries that are not tried any more: dead letters", labels, registry=registry)
+    for one in standings:
+        lag.labels(one.name, one.kind).set(lag_of(one, now))
+        pending.labels(one.name, one.kind).set(one.pending)
+        dead.labels(one.name, one.kind).set(one.dead)

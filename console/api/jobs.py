@@ -14,12 +14,10 @@ from console.api.bodies import DryRun, NewJob, Stopping
 from console.api.context import AuthenticatedRoute, Console, Launcher, Member, TheConsole
 from console.api.launching import Taken, rehearsed, taken
 from console.api.lists import After, Cursor, Limit, PositionCursor, job_for
-from console.gateway import TemporalUnavailable, WorkflowGone
+from console.api.stopping import stop
 from console.problems import answers
 from justenough.access import JobState, RevocationState
-from justenough.approval import Person
-from justenough.errors import Conflict, InvalidInput, NotFound, Problem, RetryLater
-from justenough.events import EventType, event
+from justenough.errors import InvalidInput, Problem, RetryLater
 from justenough.messages import ProofReport
 from justenough.views import EntryView, JobSummary, JobView, LogChunk, Page
 
@@ -99,13 +97,13 @@ def show_job(job: str, console: TheConsole, caller: Member) -> JobView:
 @router.post("/jobs/{job}/cancel", status_code=202, responses=answers(409))
 async def cancel_job(job: str, console: TheConsole, caller: Launcher) -> Stopping:
     """Ask a job to end in order: its process first, then its access."""
-    return await _stop(console, job, caller.person, kill=False)
+    return await stop(console, job, caller.person, kill=False)
 
 
 @router.post("/jobs/{job}/kill", status_code=202, responses=answers(409))
 async def kill_job(job: str, console: TheConsole, caller: Launcher) -> Stopping:
     """Cut a job's access, then kill its process. Works even where its workflow is gone or Temporal is down."""
-    return await _stop(console, job, caller.person, kill=True)
+    return await stop(console, job, caller.person, kill=True)
 
 
 @router.post("/jobs/{job}/prove")
@@ -154,44 +152,3 @@ async def started(console: Console, order: Taken) -> None:
     except RetryLater as error:
         # It is recorded, so it will run: the reconciler starts what has no workflow.
         log.warning("job is accepted but could not be started yet", job=order.job.id, why=str(error))
-
-
-async def _stop(console: Console, job: str, caller: Person, *, kill: bool) -> Stopping:
-    view = await to_thread.run_sync(console.deps.store.job, job)
-    if view is None:
-        raise NotFound(f"there is no job {job}")
-    over = view.state.ended and (not kill or view.revocation.state in {RevocationState.NONE, RevocationState.CONFIRMED})
-    if over:
-        raise Conflict(f"the job has ended already: {view.state.value}")
-    note = None
-    try:
-        await (console.gateway.kill(job) if kill else console.gateway.cancel(job))
-    except WorkflowGone:
-        note = f"its workflow is gone; {await _stop_without_workflow(console, job)}"
-    except TemporalUnavailable as error:
-        if not kill:
-            raise
-        note = f"{error}; {await _stop_without_workflow(console, job)}"
-    # After the wish is on its way: access must not stay open because the store is slow.
-    if kill:
-        # Its session and the sweep obey this even where a bug keeps its workflow from obeying the wish.
-        await to_thread.run_sync(console.deps.store.close_claim, job, console.deps.now())
-    how = "kill" if kill else "cancel"
-    asked = event(
-        EventType.STOP_REQUESTED, job, at=console.deps.now(), about=f"{how}/{caller.id}", how=how, person=caller.id, name=caller.name
-    )
-    await to_thread.run_sync(console.deps.store.record, [asked])
-    return Stopping(id=job, state=view.state, note=note)
-
-
-async def _stop_without_workflow(console: Console, job: str) -> str:
-    """Do what can be done, and return what that is."""
-    # A closed claim is what a session and the sweep obey when there is no workflow to tell them.
-    await to_thread.run_sync(console.deps.store.close_claim, job, console.deps.now())
-    log.warning("job is stopped without its workflow", job=job)
-    try:
-        await console.gateway.start_sweep()
-    except TemporalUnavailable as error:
-        log.warning("sweep could not be started; the scheduled one will find the job", job=job, why=str(error))
-        return "its right to be issued more is ended, its session obeys that within seconds, and sweeps revoke it once Temporal answers"
-    return "its right to be issued more is ended, and a sweep was started that revokes what it holds"

@@ -73,7 +73,7 @@ def rehearsed(deps: Deps, person: Person, body: NewJob) -> DryRun:
     return DryRun(requests=tuple(_dry(step.access, step.decision) for step in steps))
 
 
-def content_digest(order: JobInput, *, reason: str) -> str:
+def content_digest(order: JobInput | NewJob, *, reason: str) -> str:
     """Return the digest of what is ordered, whatever its id and whenever it was signed: what an idempotency key stands for."""
     content = {"spec": order.spec, "params": dict(order.params), "bundle": order.bundle, "reason": reason}
     return digest_of({**content, **({"parent": order.parent} if order.parent else {})})

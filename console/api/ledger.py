@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 
 from activities.store import LedgerHead
 from console.api.context import AuthenticatedRoute, Member, Reader, TheConsole
@@ -23,6 +23,7 @@ def list_entries(
     *,
     console: TheConsole,
     caller: Member,
+    response: Response,
     job: Annotated[str | None, Query(max_length=64, description="Only this job's")] = None,
     types: Annotated[list[EventType], Query(alias="type", max_length=len(EventType), description="Only of these types")] = [],  # noqa: B006 - FastAPI copies a default
     since: Annotated[Moment | None, Query(description="Only what happened then or later; with its zone")] = None,
@@ -31,14 +32,22 @@ def list_entries(
     limit: Limit = 100,
     cursor: PositionCursor = None,
 ) -> Page[EntryView]:
-    """Return entries after a position, oldest first; a launcher sees those of their own jobs. `cursor` is a position too."""
-    return narrowed(
+    """Return entries after a position, oldest first; a launcher sees those of their own jobs. `cursor` is a position too.
+
+    `Last-Event-ID` tells up to which position they are all, where no more follow: from there an event stream goes on, and so does `after`.
+    """
+    newest = console.deps.store.head().position
+    page = narrowed(
         lambda seen: console.deps.store.ledger(
             job=job, types=types, since=since, until=until, after=after if seen is None else position(seen), limit=limit
         ),
         lambda entry: console.owners.readable(caller, entry.job),
         cursor=cursor,
     )
+    if page.next is None:
+        # What came since then may be among the entries already.
+        response.headers["Last-Event-ID"] = str(max([newest, *(entry.position for entry in page.items)]))
+    return page
 
 
 @router.get("/ledger/checkpoint", operation_id="show_checkpoint")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from typing import Annotated, Any, TypeVar
 
+from anyio import to_thread
 from fastapi import Query
 from pydantic import AwareDatetime, BeforeValidator
 
@@ -50,6 +53,9 @@ class Owners:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._known: dict[str, str] = {}
+        self._absent: dict[str, int] = {}
+        """Jobs that nobody knew of, and the newest entry that told of none."""
+        self._asking = asyncio.Lock()
 
     def of(self, job: str) -> str | None:
         """Return the entity id of who launched a job, None where there is no such job."""
@@ -57,19 +63,37 @@ class Owners:
             view = self._store.job(job)
             if view is None:
                 return None
-            if len(self._known) >= self.MAX:
-                self._known.clear()
-            self._known[job] = view.requester_id
+            self._keep({job: view.requester_id})
         return self._known[job]
 
     def learn(self, jobs: Iterable[str]) -> None:
-        """Look up at once who launched those of these jobs that are not known yet."""
-        unknown = {job for job in jobs if job not in self._known}
-        if not unknown:
-            return
-        if len(self._known) + len(unknown) > self.MAX:
-            self._known.clear()
-        self._known.update((job, found.requester_id) for job, found in self._store.whose(unknown).items())
+        """Look up at once who launched those of these jobs that are not known yet. Blocking."""
+        unknown = frozenset(job for job in jobs if job not in self._known)
+        if unknown:
+            self._keep(self._store.requesters(unknown))
+
+    def _keep(self, found: Mapping[str, str]) -> None:
+        if len(self._known) + len(found) > self.MAX:
+            self._known = {}
+        self._known |= found
+
+    async def among(self, jobs: Iterable[str], *, position: int) -> Mapping[str, str]:
+        """Return the entity ids of who launched these jobs, for an event loop; jobs that the ledger did not tell of up to a position are not there.
+
+        Many who listen ask the same at the same time: one of them reads, for all.
+        """
+        wanted = frozenset(jobs)
+        async with self._asking if self._unasked(wanted, position) else nullcontext():
+            found = {job: self._known[job] for job in wanted if job in self._known}
+            if unasked := self._unasked(wanted, position):
+                asked = await to_thread.run_sync(self._store.requesters, unasked)
+                self._keep(asked)
+                self._absent = {**(self._absent if len(self._absent) < self.MAX else {}), **dict.fromkeys(unasked - asked.keys(), position)}
+                found |= asked
+        return found
+
+    def _unasked(self, jobs: frozenset[str], position: int) -> frozenset[str]:
+        return frozenset(job for job in jobs if job not in self._known and self._absent.get(job, -1) < position)
 
     def readable(self, caller: Caller, job: str) -> bool:
         """Whether the caller may read this job; what belongs to no job is for those who read everything."""

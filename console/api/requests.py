@@ -15,6 +15,7 @@ from console.api.bodies import SignedBody
 from console.api.context import AuthenticatedRoute, Console, Member, TheConsole
 from console.api.deciding import WITHDRAW, answerable, examined, has_answered, is_taken_back
 from console.api.lists import Cursor, Limit, narrowed
+from console.api.rights import Caller
 from console.gateway import WorkflowGone
 from console.problems import answers
 from justenough.access import RequestState
@@ -99,6 +100,16 @@ async def decide(
     if_match: Annotated[str | None, Header(max_length=200, description="The request's digest")] = None,
 ) -> RequestView:
     """Answer a request with a signed decision."""
+    view, counted = await answered(console, caller, request, body, if_match=if_match)
+    response.status_code = 200 if counted else 202
+    return view
+
+
+async def answered(console: Console, caller: Caller, request: str, body: SignedBody, *, if_match: str | None) -> tuple[RequestView, bool]:
+    """Hand a signed answer to the job; return the request as it is then, and whether a worker has counted the answer yet.
+
+    Raises what `examined` does, Conflict where the job no longer runs, TemporalUnavailable.
+    """
     view = await to_thread.run_sync(lambda: examined(console.deps, caller, request, body, if_match=if_match))
     try:
         await console.gateway.decide(view.job_id, body.signed())
@@ -106,9 +117,7 @@ async def decide(
         raise Conflict("the job no longer runs") from error
     takes_back = body.statement.get("decision") == WITHDRAW
     done = partial(is_taken_back, before=view) if takes_back else has_answered
-    view, counted = await _counted(console, view, caller.person.id, done=done)
-    response.status_code = 200 if counted else 202
-    return view
+    return await _counted(console, view, caller.person.id, done=done)
 
 
 async def _counted(

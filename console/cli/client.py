@@ -19,6 +19,8 @@ from justenough.errors import Problem
 TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 """Some answers wait for a worker: a decision to count, a sweep to end."""
 TRIES = 3
+BEYOND = 2**53
+"""A position that no ledger reaches."""
 PAUSE = 0.5
 """Seconds before a call is made again, where making it twice changes nothing."""
 
@@ -41,6 +43,12 @@ class Api:
     def get(self, path: str, **query: Any) -> Json:
         """Return what a path holds; parameters that are None are left out."""
         return self._json(self._asked("GET", path, again=True, params=_said(query)))
+
+    def get_from(self, position: str | None, path: str, **query: Any) -> tuple[Json, str | None]:
+        """Return entries of a path after a position, and up to which position they are all; no entries without one to begin at."""
+        query |= {"after": position} if position else {"after": BEYOND, "limit": 1}
+        answer = self._asked("GET", path, again=True, params=_said(query))
+        return self._json(answer), answer.headers.get("Last-Event-ID")
 
     def every(self, path: str, **query: Any) -> Iterator[Json]:
         """Yield all items of a list, page after page."""

@@ -11,10 +11,13 @@ from typing import Any, TypeVar
 from console.cli.arguments import segment
 from console.cli.client import Api
 from console.cli.failures import Exit, Failure, NotLoggedIn, Unreachable
+from console.cli.output import note
 from justenough.access import JobState, RevocationState
 
 SILENCE = 10.0
 """Seconds without a word on a stream after which the job itself is asked for."""
+MUTE = 2
+"""Streams without a first word, which the console says at once, after which none is opened any more: something holds them back."""
 PAUSE = 0.5
 """Seconds between two looks where no stream is open."""
 PATIENCE = 60.0
@@ -103,6 +106,7 @@ class Following:
     _position: int = 0
     _unclean: float | None = None
     _streams: bool = True
+    _mute: int = 0
     _patience: Patience = field(default_factory=Patience)
 
     def to_the_end(self) -> Ending:
@@ -124,20 +128,36 @@ class Following:
 
     def _listen(self) -> None:
         """Hear events until one may have been the last, the stream falls silent, or the time is over."""
+        mute, began, silence = True, time.monotonic(), self._silence()
         try:
-            with self.api.stream(f"{self._path}/events", last=str(self._position or "") or None, silence=self._silence()) as lines:
+            with self.api.stream(f"{self._path}/events", last=str(self._position or "") or None, silence=silence) as lines:
                 for heard in events(lines):
+                    mute = self._said_something()
                     if heard:
                         self._take(heard)
                     if (heard and heard.kind in TURNS) or self._late():
                         return
         except Unreachable:
+            # At once: nobody is there, which has nothing to do with streams.
+            mute = mute and time.monotonic() - began > silence / 2
             time.sleep(min(PAUSE, self._silence()))
         except NotLoggedIn:
             raise
-        except Failure:
-            # Whatever stands between does not let streams pass.
-            self._streams = False
+        except Failure as error:
+            self._give_streams_up(error.message)
+            return
+        if mute and not self._late():
+            self._mute += 1
+            if self._mute >= MUTE:
+                self._give_streams_up("something on the way holds them back")
+
+    def _said_something(self) -> bool:
+        self._mute = 0
+        return False
+
+    def _give_streams_up(self, why: str) -> None:
+        self._streams = False
+        note(f"Events do not come through ({why}); asking every {PAUSE:g} s instead.")
 
     def _look(self) -> Json:
         return self._patience.asked(lambda: self.api.get(self._path))

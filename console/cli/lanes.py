@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
-from console.words.picture import Lane, Picture
+from console.words.picture import Lane, Picture, parts, reach
 from console.words.text import clock, padded, plain, shortened, width
 
 ROOMY = 64
@@ -15,8 +15,8 @@ ICONS = {"confirmed": "✔", "succeeded": "✔", "allowed": "✔", "approved": "
 ICONS |= dict.fromkeys(("waits", "asked", "pending", "revoked", "revoking", "doubted"), "…")
 """Of any other state: ✘. Colours tell no more than icon and word do."""
 LIVES, MAYBE, SPARED, TO_COME = "█", "▒", "·", "┄"
+SIGNS = {"lasts": LIVES, "maybe": MAYBE, "spared": SPARED, "ahead": TO_COME}
 LEGEND = (f"{LIVES} lasts", f"{MAYBE} not seen dead yet", f"{SPARED} time it did not use", f"{TO_COME} may still last")
-MOMENT = timedelta(seconds=1)
 
 Paint = Callable[[str, str], str]
 """Returns a text in the colour of a state."""
@@ -44,7 +44,9 @@ def drawn(picture: Picture, *, now: datetime, columns: int, paint: Paint = lambd
     if not lanes:
         return
     name, word, bar = _shares(lanes, now, columns)
-    scale = _scale(picture, lanes, now=now, columns=bar)
+    scale = _scale(picture, now=now, columns=bar)
+    if scale is None:
+        return
     indent = " " * (columns - bar - (word + 1 if word else 0))
     yield from (shortened(f"{indent}{line}", columns) for line in _axis(scale))
     for lane in lanes:
@@ -113,14 +115,9 @@ def _shares(lanes: list[Lane], now: datetime, columns: int) -> tuple[int, int, i
     return name, word, columns - name - word - 13
 
 
-def _scale(picture: Picture, lanes: list[Lane], *, now: datetime, columns: int) -> Scale:
-    start, last = lanes[0].began, picture.last or lanes[0].began
-    if not picture.open:
-        return Scale(start, max(last, start + MOMENT), columns, None)
-    # What is to come gets as much room as what was: a credential of an hour must not squeeze the first minute.
-    now = max(now, last)
-    ahead = [lane.until for lane in lanes if lane.until and lane.settled is None]
-    return Scale(start, max(now, min(max(ahead, default=now), now + (now - start))) + MOMENT, columns, now)
+def _scale(picture: Picture, *, now: datetime, columns: int) -> Scale | None:
+    found = reach(picture, now=now)
+    return Scale(found.start, found.end, columns, found.now) if found else None
 
 
 def _axis(scale: Scale) -> Iterator[str]:
@@ -141,16 +138,9 @@ def _axis(scale: Scale) -> Iterator[str]:
 
 
 def _bar(lane: Lane, scale: Scale) -> str:
-    now = scale.now or scale.end
-    dead = lane.settled or max(now, lane.began)
-    alive = min(at for at in (dead, lane.ended, lane.until if lane.kind == "credential" else None) if at)
     cells = [" "] * scale.columns
-    _fill(cells, scale, lane.began, max(alive, lane.began), LIVES)
-    _fill(cells, scale, alive, dead, MAYBE)
-    if lane.until and lane.until > dead and lane.kind == "credential":
-        _fill(cells, scale, dead, lane.until, SPARED if lane.settled else TO_COME)
-    if lane.until and lane.settled is None and lane.kind == "request":
-        _fill(cells, scale, dead, lane.until, TO_COME)
+    for part in parts(lane, now=scale.now or scale.end):
+        _fill(cells, scale, part.since, part.until, SIGNS[part.kind])
     _mark(cells, scale, lane.began, LIVES)
     if scale.now:
         _mark(cells, scale, scale.now, "│")

@@ -32,6 +32,15 @@ Tell = Callable[[Json, list[str]], None]
 
 SILENCE = 40.0
 """Seconds without a word after which a stream is taken for dead: longer than two of the console's keep-alives."""
+FIRST = 10.0
+"""The same before any stream has said anything; the console says something at once."""
+MUTE = 2
+"""Streams without a word after which the ledger is asked instead: something holds them back."""
+ASK = 2.0
+"""Seconds between two looks at the ledger where no stream comes through."""
+ASKED = 150
+"""Looks after which a stream is tried again."""
+REFUSALS = {Exit.DENIED, Exit.NOT_AUTHENTICATED}
 PAUSE = 1.0
 """Seconds before the console is looked for again."""
 KINDS = ("approval.", "review.", "lock.", "access.withdrawn")
@@ -54,13 +63,22 @@ class Watching:
     """Every request told of, as it was last."""
     _last: str | None = None
     _lost: bool = False
+    _streams: bool = True
+    _came: bool = False
+    """Whether any stream has said anything yet."""
+    _mute: int = 0
 
     def forever(self) -> None:
         """Follow until somebody interrupts. Raises Failure where the console is not there at first, or refuses."""
+        # Before the first look, so that what comes and goes between that and the first event is heard of.
+        _, self._last = self.api.get_from(None, "/ledger")
         self.look()
         while True:
             try:
-                self._listen()
+                if self._streams:
+                    self._listen()
+                else:
+                    self._ask()
             except Unreachable as error:
                 self._lose(error)
             # Also where the console ended the stream itself, as it does with its token: one that does so each time must not be pressed.
@@ -83,17 +101,59 @@ class Watching:
                 yield item
 
     def _listen(self) -> None:
-        with self.api.stream("/events", last=self._last, silence=SILENCE) as lines:
+        silent = True
+        try:
+            for _ in self._heard():
+                silent, self._came, self._mute = False, True, 0
+        except Unreachable:
+            if not silent:
+                raise
+            # Whether the console is away, or only its streams are.
+            self.look()
+        except Failure as error:
+            if not silent or error.code in REFUSALS:
+                raise
+            self._give_streams_up(error.message)
+            return
+        if silent:
+            self._mute += 1
+            if self._mute >= MUTE:
+                self._give_streams_up("something on the way holds them back")
+
+    def _give_streams_up(self, why: str) -> None:
+        self._streams = False
+        note(f"Events do not come through ({why}); asking every {ASK:g} s instead.")
+
+    def _ask(self) -> None:
+        """Read the ledger now and then instead of hearing of it: no change is missed, only told later."""
+        for _ in range(ASKED):
+            time.sleep(ASK)
+            more = self._last is not None
+            while more:
+                page, newest = self.api.get_from(self._last, "/ledger", limit=1000)
+                for item in page["items"]:
+                    self._react(Happened(item["position"], item["at"], item["type"], item["data"], item["job"]))
+                more = page["next"] is not None
+                self._last = page["next"] or newest or self._last
+            self.look()
+        self._streams, self._mute = True, 0
+
+    def _react(self, heard: Happened) -> None:
+        for name in self._concerned(heard):
+            self._hear(name)
+        # Only now: what was not looked at is told again by the next stream.
+        self._last = str(heard.position)
+
+    def _heard(self) -> Iterator[None]:
+        with self.api.stream("/events", last=self._last, silence=SILENCE if self._came else FIRST) as lines:
             # Once the stream is open and at each keep-alive: groups and delegates change without an event about a request.
             self.look()
             for heard in events(lines):
+                yield
                 if heard is None:
                     self.look()
-                    continue
-                for name in self._concerned(heard):
-                    self._hear(name)
-                # Only now: what was not looked at is told again by the next stream.
-                self._last = str(heard.position)
+                else:
+                    self._react(heard)
 
     def _concerned(self, heard: Happened) -> list[str]:
         """Return the requests that an event may have changed."""

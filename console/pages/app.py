@@ -2,9 +2,33 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
 
-from console.pages import catalog, credentials, explain, ledger, live, login, oidc, own, report, static, verification
+from console import problems
+from console.pages import (
+    answers,
+    batches,
+    catalog,
+    credentials,
+    delegating,
+    explain,
+    inbox,
+    job,
+    jobs,
+    launch,
+    ledger,
+    live,
+    login,
+    now,
+    oidc,
+    own,
+    report,
+    static,
+    stopping,
+    verification,
+)
+from console.pages.routing import problem_page
 
 ROUTERS = (
     login.router,
@@ -13,6 +37,15 @@ ROUTERS = (
     own.router,
     static.router,
     live.router,
+    now.router,
+    inbox.router,
+    batches.router,
+    answers.router,
+    delegating.router,
+    jobs.router,
+    launch.router,
+    job.router,
+    stopping.router,
     credentials.router,
     ledger.router,
     verification.router,
@@ -23,6 +56,15 @@ ROUTERS = (
 
 
 def include(app: FastAPI) -> None:
-    """Add the pages to the console."""
+    """Add the pages to the console; whoever looks for one that is not there gets a page, too."""
     for router in ROUTERS:
         app.include_router(router)
+    app.add_exception_handler(HTTPException, _http)
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if request.url.path.startswith("/api/") or "text/html" not in request.headers.get("accept", ""):
+        return await problems.http_problem(request, error)
+    request.state.visitor = None
+    return problem_page(request, error)

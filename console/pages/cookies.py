@@ -16,11 +16,13 @@ class Cookies:
         self.session = "__Host-je" if self._secure else "je"
         self.form = f"{self.session}-form"
         self.oidc = f"{self.session}-oidc"
+        # Of one page alone, which a __Host- cookie cannot be.
+        self.draft = "je-draft"
 
-    def set(self, answer: Response, name: str, value: str, *, life: int | None = None) -> None:
+    def set(self, answer: Response, name: str, value: str, *, life: int | None = None, path: str = "/") -> None:
         """Set a cookie, for `life` seconds or as long as the browser is open."""
-        answer.set_cookie(name, value, max_age=life, path="/", secure=self._secure, httponly=True, samesite="strict")
+        answer.set_cookie(name, value, max_age=life, path=path, secure=self._secure, httponly=True, samesite="strict")
 
-    def drop(self, answer: Response, name: str) -> None:
+    def drop(self, answer: Response, name: str, *, path: str = "/") -> None:
         """Have the browser forget a cookie."""
-        answer.delete_cookie(name, path="/", secure=self._secure, httponly=True, samesite="strict")
+        answer.delete_cookie(name, path=path, secure=self._secure, httponly=True, samesite="strict")

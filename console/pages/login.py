@@ -21,9 +21,9 @@ from activities.vault.visitors import Entry, LoginRefused, ProviderRefused, Seco
 from console.api.context import Console, TheConsole
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
-from console.pages.sessions import How, Key, NoPerson, NotVisiting, TooLittle, TooMuch, Visit
 from console.pages.throttle import TooManyTries
 from console.pages.visitors import BadForm, TheForm, TheVisitor, Visitor, comes_from_us, form_with
+from console.pages.visits import How, Key, NoPerson, NotVisiting, TooLittle, TooMuch, Visit
 from justenough.errors import GiveUp, RetryLater
 from justenough.secret import Secret
 

@@ -39,6 +39,7 @@ MARKS: dict[str, dict[str, Mark]] = {
     },
     "credential": {
         "issued": Mark("key", "live", "live"),
+        "doubted": Mark("question", "bad", "may have been issued"),
         "revoking": Mark("shield", "wait", "revoking"),
         "revoked": Mark("shield", "wait", "revoked, not yet seen dead"),
         "confirmed": Mark("check", "good", "confirmed dead"),
@@ -56,7 +57,14 @@ MARKS: dict[str, dict[str, Mark]] = {
         "needs_approval": Mark("hand", "wait", "needs approval"),
         "denied": Mark("barred", "bad", "denied"),
     },
-    "health": {"ok": Mark("check", "good", "ok"), "down": Mark("alarm", "bad", "does not answer")},
+    "health": {
+        "ok": Mark("check", "good", "ok"),
+        "down": Mark("alarm", "bad", "not well"),
+        "late": Mark("alarm", "bad", "late"),
+        "looking": Mark("clock", "wait", "looking"),
+    },
+    "proof": {"dead": Mark("check", "good", "nothing is alive"), "alive": Mark("alarm", "bad", "not shown to be dead")},
+    "finding": {"gone": Mark("check", "good", "gone"), "alive": Mark("alarm", "bad", "alive")},
     "answer": {
         "approve": Mark("check", "good", "approved"),
         "deny": Mark("barred", "bad", "denied"),

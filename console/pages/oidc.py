@@ -22,7 +22,7 @@ from activities.vault.visitors import Entry, NoSuchLogin
 from console.api.context import Console, TheConsole
 from console.pages.login import HOME, local, refused, welcome
 from console.pages.rendering import render
-from console.pages.sessions import How
+from console.pages.visits import How
 from justenough.errors import GiveUp, RetryLater
 from justenough.model import Model
 

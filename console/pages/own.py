@@ -9,8 +9,8 @@ from console.api.context import TheConsole
 from console.pages.login import logged_out
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
-from console.pages.sessions import Visit
 from console.pages.visitors import TheForm, TheVisitor
+from console.pages.visits import Visit
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 

@@ -53,6 +53,7 @@ def environment() -> Environment:
         "lines": lambda text: "\n".join(plain(line) for line in str(text).split("\n")),
         "duration": duration_text,
         "span": wording.span,
+        "took": wording.took,
         "exact": wording.exact,
         "rfc": wording.rfc,
         "pretty": lambda value: json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, default=str),

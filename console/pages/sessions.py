@@ -6,15 +6,8 @@ neither the store nor the console's own login at Vault nor both open it without 
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
-import hmac
-import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from typing import NoReturn
 
 import structlog
@@ -24,8 +17,8 @@ from activities.settings import Settings
 from activities.store import PageSession, Store
 from activities.vault import VaultDenied, VaultRefused, visitors
 from activities.vault.visitors import Entry, Unreadable
+from console.pages.visits import AnotherPerson, How, Key, NoPerson, NotVisiting, TooLittle, TooMuch, Visit
 from console.people import People, PeopleVault, Recent
-from console.problems import Unauthenticated
 from justenough.approval import Person
 from justenough.errors import GiveUp, RetryLater
 from justenough.secret import Secret
@@ -37,92 +30,10 @@ NOTED = timedelta(minutes=1)
 KEPT = timedelta(days=7)
 """How long the rows of sessions that are over are kept beyond their longest time."""
 ORDINARY = frozenset({"default", "je-person"})
-SIZE = 32
 NOBODY = "your login is not known here any more, or is disabled"
 EVERYWHERE = "you logged out everywhere"
 
 log = structlog.get_logger()
-
-
-class How(StrEnum):
-    """How people log in to the pages."""
-
-    PASSWORD = "password"  # noqa: S105 - a way to log in, not a password
-    OIDC = "oidc"
-
-
-class NotVisiting(Unauthenticated):
-    """There is no session, or none any more; the message says why."""
-
-
-class AnotherPerson(GiveUp):
-    """A login that was to show anew who somebody is was somebody else's."""
-
-
-class NoPerson(GiveUp):
-    """The login holds, and belongs to nobody whom JustEnough knows."""
-
-
-class TooMuch(GiveUp):
-    """The login's token could do more than the pages may hold."""
-
-
-class TooLittle(GiveUp):
-    """The login's token cannot do what people need here."""
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """A cookie's secret and all that is made from it."""
-
-    secret: Secret
-    """Base64url, as the cookie carries it."""
-
-    @classmethod
-    def new(cls) -> Key:
-        """Return a new one."""
-        return cls(Secret(base64.urlsafe_b64encode(secrets.token_bytes(SIZE)).decode().rstrip("=")))
-
-    @classmethod
-    def read(cls, cookie: str) -> Key:
-        """Return the one that a cookie carries. Raises NotVisiting."""
-        try:
-            raw = base64.b64decode(cookie + "=", altchars=b"-_", validate=True)
-        except (ValueError, binascii.Error):
-            raw = b""
-        if len(raw) != SIZE:
-            raise NotVisiting("you are not logged in")
-        return cls(Secret(cookie))
-
-    @property
-    def hash(self) -> str:
-        """What the store knows the session by."""
-        return hashlib.sha256(self.secret.reveal().encode()).hexdigest()
-
-    @property
-    def context(self) -> bytes:
-        """What the token's ciphertext is opened with."""
-        return self._made("token")
-
-    @property
-    def csrf(self) -> str:
-        """What the session's forms carry."""
-        return self._made("form").hex()
-
-    def _made(self, purpose: str) -> bytes:
-        return hmac.digest(self.secret.reveal().encode(), f"justenough pages {purpose}".encode(), "sha256")
-
-
-@dataclass(frozen=True, slots=True)
-class Visit:
-    """A session that holds now, and whose it is."""
-
-    key: Key
-    row: PageSession
-    person: Person
-    fresh: bool
-    expires: datetime
-    """When it is over even if it is used until then."""
 
 
 class Sessions:
@@ -173,8 +84,11 @@ class Sessions:
         except (RetryLater, VaultRefused):
             log.warning("a token could not be ended now, and ends by its time")
 
-    async def visit(self, cookie: str | None) -> Visit:
-        """Return whose session a cookie carries. Raises NotVisiting saying why there is none, RetryLater where Vault or the store is away."""
+    async def visit(self, cookie: str | None, *, used: bool = True) -> Visit:
+        """Return whose session a cookie carries. `used`: by a person; what an open page asks by itself keeps no session from its end.
+
+        Raises NotVisiting saying why there is none, RetryLater where Vault or the store is away.
+        """
         key = Key.read(cookie or "")
         row = await to_thread.run_sync(self._store.page_session, key.hash)
         if row is None:
@@ -188,7 +102,7 @@ class Sessions:
         if person is None:
             await self._end(key, row, NOBODY)
             raise NotVisiting(NOBODY)
-        await to_thread.run_sync(self._checked, key, row)
+        await to_thread.run_sync(lambda: self._checked(key, row, used=used))
         fresh = row.fresh_at is not None and self._now() - row.fresh_at < FRESH
         return Visit(key, row, person, fresh, row.created_at + self._longest)
 
@@ -255,7 +169,7 @@ class Sessions:
             return f"you were away for longer than {_hours(self._idle)}"
         return None
 
-    def _checked(self, key: Key, row: PageSession) -> None:
+    def _checked(self, key: Key, row: PageSession, *, used: bool) -> None:
         """See that the token lives and carries no more than it may; once a minute, note the use and let it live on."""
         carried = self._looks.get(row.key, lambda: self._look(key, row))
         if carried is None:
@@ -263,7 +177,7 @@ class Sessions:
         elif more := carried - self._allowed:
             # Its token stays out of our hands from here on, and ends by its time.
             self._stop(row, f"this login carries more than the pages may hold: {', '.join(sorted(more))}")
-        if self._now() - row.seen_at >= NOTED:
+        if used and self._now() - row.seen_at >= NOTED:
             self._renew(key, row)
 
     def _stop(self, row: PageSession, why: str) -> NoReturn:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from console.words.text import log_text, uncoloured
+
 UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
@@ -20,6 +22,11 @@ def span(seconds: float) -> str:
         smaller, name = next((smaller, name) for smaller, name in UNITS if smaller < size)
         below = f" {rest // smaller} {name}" if rest >= smaller else ""
     return f"{whole // size} {unit}{below}"
+
+
+def took(seconds: float) -> str:
+    """Return how long something took that is over: as `span`, and `under 1 s` where it was less."""
+    return span(seconds) if seconds >= 1 else "under 1 s"
 
 
 def short(seconds: float) -> str:
@@ -47,3 +54,8 @@ def exact(moment: datetime) -> str:
 def rfc(moment: datetime) -> str:
     """Return a moment as a machine reads it."""
     return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z"
+
+
+def output(text: str) -> str:
+    """Return a job's output as a page may show it: lines and tabs as they are, colours left out, what else cannot be seen written out."""
+    return uncoloured(log_text(text))

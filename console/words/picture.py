@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
 
 from console.words.telling import said
 
 Json = Mapping[str, Any]
+LEAST = timedelta(seconds=1)
+"""No picture spans less."""
 
 
 @dataclass(slots=True)
@@ -33,6 +35,26 @@ class Lane:
     claim: str = ""
     answers: list[str] = field(default_factory=list)
     """What people said to a request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A stretch of a lane."""
+
+    kind: Literal["lasts", "maybe", "spared", "ahead"]
+    """lasts; maybe: not seen dead yet; spared: time that it did not use; ahead: it may still last so long"""
+    since: datetime
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """From when until when a picture is drawn."""
+
+    start: datetime
+    end: datetime
+    now: datetime | None
+    """None where nothing goes on any more."""
 
 
 @dataclass(slots=True)
@@ -84,6 +106,33 @@ def pictured(entries: Iterable[Json]) -> Picture:
     for entry in entries:
         picture.take(entry["type"], entry["at"], entry["data"])
     return picture
+
+
+def reach(picture: Picture, *, now: datetime) -> Reach | None:
+    """Return how far a picture reaches; None where nothing has begun."""
+    lanes = picture.lanes.values()
+    if not lanes:
+        return None
+    start = min(lane.began for lane in lanes)
+    last = picture.last or start
+    if not picture.open:
+        return Reach(start, max(last, start + LEAST), None)
+    # What is to come gets as much room as what was: a credential of an hour must not squeeze the first minute.
+    now = max(now, last)
+    ahead = [lane.until for lane in lanes if lane.until and lane.settled is None]
+    return Reach(start, max(now, min(max(ahead, default=now), now + (now - start))) + LEAST, now)
+
+
+def parts(lane: Lane, *, now: datetime) -> tuple[Part, ...]:
+    """Return what a lane is made of, in order; `now` is the end of the picture where nothing goes on any more."""
+    dead = lane.settled or max(now, lane.began)
+    alive = min(at for at in (dead, lane.ended, lane.until if lane.kind == "credential" else None) if at)
+    found = [Part("lasts", lane.began, max(alive, lane.began)), Part("maybe", max(alive, lane.began), dead)]
+    if lane.until and lane.until > dead and lane.kind == "credential":
+        found.append(Part("spared" if lane.settled else "ahead", dead, lane.until))
+    if lane.until and lane.settled is None and lane.kind == "request":
+        found.append(Part("ahead", dead, lane.until))
+    return tuple(part for part in found if part.until > part.since)
 
 
 def _submitted(picture: Picture, at: datetime, data: Json) -> None:

@@ -33,6 +33,8 @@ class Answering:
     """Other answers, by how a path ends (without its query)."""
     heard: list[Heard] = field(default_factory=list)
     address: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+    """Sent with each answer."""
 
     def says(self, status: int, body: Any, media: str = "application/problem+json") -> None:
         """Answer so from now on."""
@@ -61,6 +63,8 @@ def answering() -> Iterator[Answering]:
             self.send_response(status)
             self.send_header("Content-Type", answers.media)
             self.send_header("Content-Length", str(len(answer)))
+            for name, value in answers.headers.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(answer)
 

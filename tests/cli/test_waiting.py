@@ -100,6 +100,30 @@ def test_where_streams_do_not_pass_waiting_asks_again_until_the_end(cli: Cli, mo
     assert done.exit_code == 3
     assert [one.path.rpartition("/")[2] for one in seen].count("events") == 1
     assert done.stderr.count("job.ended") == 1
+    assert "Events do not come through (no streams here)" in done.stderr
+
+
+@pytest.mark.servers
+def test_streams_that_are_held_back_are_given_up(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "PAUSE", 0.01)
+    with answering() as console:
+        console.routes = {"/jobs/j-dev-x": (200, job("running", "none")), "/timeline": (200, {"items": [], "next": None})}
+        seen, original = console.heard, console.answer_to
+
+        def answer_to(path: str) -> tuple[int, bytes]:
+            """Say nothing on streams, and end the job some time later."""
+            if path.endswith("/events"):
+                return 200, b""
+            if sum(one.path.endswith("/jobs/j-dev-x") for one in seen) > 5:
+                console.routes["/jobs/j-dev-x"] = (200, job("failed", "confirmed"))
+            return original(path)
+
+        monkeypatch.setattr(console, "answer_to", answer_to)
+        done = cli.run("job", "watch", "j-dev-x", "--console-url", console.address)
+
+    assert done.exit_code == 3
+    assert sum(one.path.endswith("/events") for one in seen) == following.MUTE
+    assert "something on the way holds them back" in done.stderr
 
 
 @pytest.mark.servers

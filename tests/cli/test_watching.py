@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -128,6 +129,52 @@ def test_a_console_that_was_away_is_followed_from_the_last_event_and_nothing_is_
     assert [one.headers.get("Last-Event-ID") for one in heard] == [None, "7", "7", "9", "9"]
     assert told == (["r-1", "r-1", "r-1", "r-2", "r-2"] if form == "table" else ["r-1", "r-1", "r-2"])
     assert done.stderr.splitlines()[:-1] == ["Lost: Vault is away. Looking for it.", "Found the console again."]
+
+
+class Blocked:
+    """A console whose streams do not come through; a request comes and goes between two looks, and then somebody must log in anew."""
+
+    def __init__(self, stream: tuple[int, bytes]) -> None:
+        self._stream, self._ledger = stream, 0
+
+    def answer_to(self, path: str) -> tuple[int, bytes]:
+        path, _, query = path.partition("?")
+        if path.endswith("/events"):
+            return self._stream
+        if path.endswith("/requests/r-2"):
+            return 200, json.dumps(OTHER).encode()
+        if not path.endswith("/ledger"):
+            return 200, b'{"items": [], "next": null}'
+        after = parse_qs(query)["after"]
+        if after == [str(client.BEYOND)]:
+            return 200, b'{"items": [], "next": null}'
+        self._ledger += 1
+        entry = {"position": 9, "at": "2026-01-01T18:00:00Z", "type": "approval.decided", "data": {"request": "r-2"}, "job": "j-1"}
+        known = [entry] if after == ["7"] else []
+        return (200, json.dumps({"items": known, "next": None}).encode()) if self._ledger < 3 else (401, b"{}")
+
+
+@pytest.mark.parametrize(
+    "stream,why",
+    [((404, b'{"title": "x", "detail": "no streams here"}'), "no streams here"), ((200, b""), "something on the way holds them back")],
+)
+def test_where_no_stream_comes_through_the_ledger_is_asked_and_nothing_is_missed(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, stream: tuple[int, bytes], why: str
+) -> None:
+    monkeypatch.setattr(waiting, "PAUSE", 0.01)
+    monkeypatch.setattr(waiting, "ASK", 0.01)
+    with answering() as console:
+        console.headers["Last-Event-ID"] = "7"
+        monkeypatch.setattr(console, "answer_to", Blocked(stream).answer_to)
+        done = cli.run("request", "watch", "-o", "name", "--console-url", console.address, who="lead")
+        streams = [one.headers.get("Last-Event-ID") for one in console.heard if one.path.endswith("/events")]
+
+    assert done.exit_code == 4
+    assert done.stdout.split() == ["r-2"]
+    assert f"Events do not come through ({why})" in done.stderr
+    assert done.stderr.count("do not come through") == 1
+    # What happens between the first look and the first event is asked for too.
+    assert set(streams) == {"7"}
 
 
 @pytest.mark.parametrize("arguments,problem", [(("--mine", "--all"), "one of them"), (("-o", "yaml"), "a JSON object per line")])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -13,9 +15,11 @@ from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
 from activities.settings import Settings
+from activities.store import Store
 from console.build import built
 from justenough.secret import Secret
 from tests.console.support import SHOP, Served, logged_in, serving
+from tests.console.telling import CURRENT, OTHERS, PEOPLE, PREVIOUS, SECRET, Clock, Town, folder_with
 from worker.provisioning import PersonSeed, setup
 from worker.stack.control import running_stack
 from worker.stack.fill import shop_environment
@@ -70,3 +74,36 @@ async def served(stack: Stack, settings: Settings, everyone: dict[str, str]) -> 
         temporal = await Client.connect(settings.temporal_address, data_converter=pydantic_data_converter)
         people = {name: logged_in(stack, name, password) for name, password in everyone.items()}
         yield Served(http=http, console=console, temporal=temporal, stack=stack, people=people)
+
+
+@pytest.fixture(scope="session")
+def readable(stack: Stack, settings: Settings, served: Served, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The console may read the secrets of subscriptions, too: `vault setup` with a configuration that names them."""
+    del served
+    hook = {"url": "https://siem.example.com/", "events": ["*"], "signing_secret": SECRET}
+    folder = folder_with(
+        tmp_path_factory.mktemp("readable") / "config", webhooks=[hook], notify=[{"on": ["approval.opened"], "to": [PEOPLE, OTHERS]}]
+    )
+    places = Places.of(stack.home)
+    setup(
+        settings.model_copy(update={"config": folder}),
+        vault_addr=settings.vault_addr,
+        admin_token=Secret(stack.admin_token_file.read_text().strip()),
+        people={},
+        environment={**os.environ, **shop_environment(places, int(read_json(places.ports)["postgres"]))},
+    )
+
+
+@pytest.fixture
+async def town(served: Served, readable: None, admin: httpx.Client, tmp_path: Path) -> AsyncIterator[Town]:
+    """Consoles with a store of their own, whose subscriptions' secrets are in Vault."""
+    del readable
+    clock, folder = Clock(), folder_with(tmp_path / "config")
+    with contextlib.closing(Store(f"sqlite:///{tmp_path / 'store.db'}")) as store:
+        store.migrate()
+        deps = dataclasses.replace(served.console.deps, store=store, now=clock.now, ticks=clock.ticks)
+        found = Town(deps, store, clock, folder, admin)
+        await found.secret(SECRET, secret=CURRENT, previous=PREVIOUS)
+        yield found
+        for office in found.offices:
+            await office.close()

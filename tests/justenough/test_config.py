@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 from collections.abc import Iterator
@@ -363,3 +364,33 @@ def test_a_broken_schedule_is_told_by_its_place(timed_folder: Path, old: str, ne
     file.write_text(file.read_text().replace(old, new))
     (found,) = check(timed_folder, ENV)
     assert (found.path, message in found.message) == (place, True), found
+
+
+# Who is told.
+
+TOLD = {
+    "webhooks": [{"name": "siem", "url": "https://siem.example.com/", "events": ["*"], "signing_secret": "kv/data/siem"}],
+    "notify": [{"name": "leads", "on": ["approval.opened"], "to": ["kv/data/leads"], "tiers": [1]}],
+}
+
+
+def test_who_is_told_of_events_is_part_of_the_set_and_read_again(armed_folder: Path, clock: Clock) -> None:
+    config = Config(armed_folder, ENV, clock=clock)
+    assert config.current().subscriptions == {}
+    (armed_folder / "triggers.yaml").write_text(json.dumps(TOLD))
+    clock.on()
+    assert list(config.current().subscriptions) == ["siem", "leads"]
+    (armed_folder / "triggers.yaml").write_text(json.dumps(TOLD).replace("https", "gopher"))
+    clock.on()
+    assert list(config.current().subscriptions) == ["siem", "leads"], "a broken edit changes nothing"
+    assert "triggers.yaml:webhooks[0].url" in (config.alarm or "")
+
+
+def test_all_that_is_wrong_with_who_is_told_is_told_at_once(armed_folder: Path) -> None:
+    tiers = armed_folder / "approvals.yaml"
+    tiers.write_text(tiers.read_text().partition("  3:")[0])
+    told = json.dumps(TOLD).replace("[1]", "[1, 3]")
+    (armed_folder / "triggers.yaml").write_text(told)
+    assert {(one.path, one.message) for one in check(armed_folder, ENV) if "notify" in one.path} == {
+        ("triggers.yaml:notify[0].tiers", "approvals.yaml has no tier 3")
+    }

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from html import unescape
+from html.parser import HTMLParser
 from typing import Any
 
 import httpx
@@ -15,7 +14,6 @@ from activities.store import Store
 from console.api.context import Console
 
 SAME = {"Sec-Fetch-Site": "same-origin"}
-HIDDEN = re.compile(r'<input type="hidden" name="(?P<name>[^"]+)" value="(?P<value>[^"]*)">')
 
 
 class Clock:
@@ -70,7 +68,7 @@ class Browser:
         """Open a page and post its form, with the hidden fields that it has."""
         shown = await self.open(page)
         assert shown.status_code == 200, (shown.status_code, shown.headers)
-        return await self.send(path, hidden(shown.text) | fields)
+        return await self.send(path, hidden(shown.text, path) | fields)
 
     async def log_in(self, name: str, password: str, *, onward: str = "/sessions") -> httpx.Response:
         """Log in by the form."""
@@ -107,7 +105,23 @@ class Site:
         return answer.status_code == 200
 
 
-def hidden(page: str) -> dict[str, str]:
-    """The hidden fields of a page's first form."""
-    form = page.partition("<form")[2].partition("</form>")[0]
-    return {found["name"]: unescape(found["value"]) for found in HIDDEN.finditer(form)}
+def hidden(page: str, action: str | None = None) -> dict[str, str]:
+    """The hidden fields of the form that goes to `action`, of the first form otherwise."""
+    found = _Forms()
+    found.feed(page)
+    return next(fields for goes_to, fields in found.forms if action in {None, goes_to})
+
+
+class _Forms(HTMLParser):
+    """The forms of a page: where each goes to, and its hidden fields."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forms: list[tuple[str, dict[str, str]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attrs}
+        if tag == "form":
+            self.forms.append((given.get("action", ""), {}))
+        elif tag == "input" and given.get("type") == "hidden" and self.forms:
+            self.forms[-1][1][given["name"]] = given.get("value", "")

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
 
 from activities.settings import Settings
 from console.api.context import Console
@@ -19,8 +21,10 @@ from console.pages.sessions import Sessions
 from console.pages.throttle import Throttle
 from console.people import PeopleVault
 from justenough.secret import Secret
-from tests.console.support import SHOP, serving
+from tests.console.support import SHOP, Human, Served, serving
+from tests.console.support import logged_in as human
 from tests.pages.browser import Browser, Clock, Site
+from tests.pages.front import Front, fronted
 from tests.pages.provider import MOUNT, Provider
 from worker.provisioning import PersonSeed, setup
 from worker.stack.control import running_stack
@@ -37,6 +41,9 @@ NAMES = {
     "mallory": ("ops",),
     "guessed": (),
     "auditor": ("auditors",),
+    "security": ("security",),
+    "chief2": ("chiefs",),
+    "oncall": ("break-glass",),
 }
 
 LogIn = Callable[..., Awaitable[Browser]]
@@ -91,19 +98,19 @@ async def console(settings: Settings) -> AsyncIterator[Console]:
 @pytest.fixture
 async def site(console: Console, passwords: dict[str, str]) -> AsyncIterator[Site]:
     """A console of this test's own, so that its clock is, too."""
-    async with served(console, passwords) as made:
+    async with site_of(console, passwords) as made:
         yield made
 
 
 @asynccontextmanager
 async def opened(settings: Settings, passwords: dict[str, str]) -> AsyncIterator[Site]:
     """A console with these settings."""
-    async with built(settings) as made, served(made, passwords) as site:
+    async with built(settings) as made, site_of(made, passwords) as site:
         yield site
 
 
 @asynccontextmanager
-async def served(made: Console, passwords: dict[str, str]) -> AsyncIterator[Site]:
+async def site_of(made: Console, passwords: dict[str, str]) -> AsyncIterator[Site]:
     """These parts with a clock, served."""
     clock, deps = Clock(), made.deps
     assert isinstance(deps.vault, PeopleVault)
@@ -134,8 +141,31 @@ def logged_in(site: Site, browser: Callable[[], Browser]) -> LogIn:
 
 
 @pytest.fixture(scope="session")
-async def oidc_site(settings: Settings, passwords: dict[str, str], admin: httpx.AsyncClient) -> AsyncIterator[tuple[Site, Provider]]:
+async def front(settings: Settings) -> AsyncIterator[Front]:
+    """The identity provider as people see it."""
+    async with fronted(settings.vault_addr) as served_there:
+        yield served_there
+
+
+@pytest.fixture(scope="session")
+async def oidc_site(
+    settings: Settings, passwords: dict[str, str], admin: httpx.AsyncClient, front: Front
+) -> AsyncIterator[tuple[Site, Provider]]:
     """A console that also logs people in by an identity provider: OpenBao's own."""
     changed = settings.model_copy(update={"pages_oidc_mount": MOUNT, "pages_oidc_role": "pages", "pages_oidc_fresh_role": "pages-fresh"})
     async with opened(changed, passwords) as made:
-        yield made, await Provider.provisioned(admin, [f"{made.address}/login/oidc/callback"], passwords)
+        yield made, await Provider.provisioned(admin, [f"{made.address}/login/oidc/callback"], passwords, front=front.address)
+
+
+@pytest.fixture(scope="session")
+def people(stack: Stack, passwords: dict[str, str]) -> dict[str, Human]:
+    """People who launch and answer by the API."""
+    return {name: human(stack, name, passwords[name]) for name in ("ops", "lead", "security", "chief", "chief2", "oncall", "auditor")}
+
+
+@pytest.fixture
+async def served(site: Site, stack: Stack, settings: Settings, people: dict[str, Human]) -> AsyncIterator[Served]:
+    """The same console by its API, and what is behind it."""
+    temporal = await Client.connect(settings.temporal_address, data_converter=pydantic_data_converter)
+    async with httpx.AsyncClient(base_url=site.address, timeout=20, trust_env=False) as http:
+        yield Served(http=http, console=site.console, temporal=temporal, stack=stack, people=people)

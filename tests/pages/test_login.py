@@ -13,8 +13,8 @@ import pytest
 
 from activities.settings import Settings
 from console.pages.login import local
-from console.pages.sessions import Key, NotVisiting
 from console.pages.throttle import MOST, PER_ADDRESS, PER_NAME, PERIOD, Throttle, TooManyTries
+from console.pages.visits import Key, NotVisiting
 from tests.pages.browser import SAME, Browser, Site, hidden
 from tests.pages.conftest import LogIn, opened
 
@@ -215,6 +215,13 @@ async def test_served_by_https_the_cookies_are_the_hosts_alone(settings: Setting
     assert len(sessions) == 1
     assert {"Secure", "HttpOnly", "Path=/", "SameSite=strict"} <= {part.strip() for part in sessions[0].split(";")}
     assert "Domain" not in sessions[0]
+
+
+async def test_a_console_without_pages_takes_no_logins(settings: Settings, passwords: dict[str, str]) -> None:
+    async with opened(settings.model_copy(update={"pages": "off"}), passwords) as site, AsyncExitStack() as kept:
+        browser = Browser.of(site, kept)
+        assert [(await browser.open(path)).status_code for path in ("/login", "/sessions", "/livez")] == [404, 404, 200]
+        assert (await browser.send("/login", {"name": "lead", "password": passwords["lead"]})).status_code == 404
 
 
 async def test_neither_password_nor_token_nor_cookie_is_in_logs_store_or_pages(

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from activities.vault import VaultDenied, visitors
-from console.pages.sessions import AnotherPerson, Key
+from console.pages.visits import AnotherPerson, Key
 from console.people import FRESH, PeopleVault
 from justenough.secret import Secret
 from tests.pages.browser import SAME, Browser, Site, hidden
@@ -36,9 +36,9 @@ async def refused(browser: Browser) -> str:
 async def test_without_a_session_every_page_leads_to_the_login_and_back(browser: Callable[[], Browser]) -> None:
     stranger = browser()
     sent = await stranger.open("/sessions?a=b")
-    assert (sent.status_code, sent.headers["location"]) == (303, "/login?next=%2Fsessions%3Fa%3Db")
+    assert sent.status_code == 303
     shown = await stranger.open(sent.headers["location"])
-    assert hidden(shown.text)["next"] == "/sessions?a=b"
+    assert hidden(shown.text, "/login")["next"] == "/sessions?a=b"
 
 
 async def test_a_right_password_opens_the_page_that_was_asked_for(site: Site, browser: Callable[[], Browser]) -> None:
@@ -160,6 +160,16 @@ async def test_a_token_that_was_revoked_in_vault_ends_its_session(site: Site, lo
     assert "This login was ended in Vault." in await refused(lead)
 
 
+async def test_who_has_the_key_rotated_ends_every_session(site: Site, logged_in: LogIn, admin: httpx.AsyncClient) -> None:
+    lead = await logged_in()
+    rotated = (await admin.post("transit/keys/je-pages/rotate")).raise_for_status().json()["data"]["latest_version"]
+    assert (await lead.open("/sessions")).status_code == 200
+    (await admin.post("transit/keys/je-pages/config", json={"min_decryption_version": rotated})).raise_for_status()
+    site.clock.forward(seconds=FRESH)
+    assert "This login was ended in Vault." in await refused(lead)
+    assert (await (await logged_in()).open("/sessions")).status_code == 200
+
+
 async def test_a_token_that_was_given_more_than_the_pages_may_hold_ends_its_session(
     site: Site, logged_in: LogIn, admin: httpx.AsyncClient
 ) -> None:
@@ -252,3 +262,13 @@ async def test_a_fresh_login_of_another_person_is_refused(site: Site, logged_in:
     # The page asks for the session's own name, whatever a form says.
     answer = await lead.submit("/login/fresh", "/login/fresh", name="chief", password=site.passwords["chief"])
     assert answer.status_code == 401
+
+
+async def test_whoever_looks_for_what_is_not_there_gets_a_page_or_a_problem_as_they_read(browser: Callable[[], Browser]) -> None:
+    lost = browser()
+    page = await lost.http.get("/nowhere", headers={"Accept": "text/html"})
+    assert (page.status_code, page.headers["content-type"]) == (404, "text/html; charset=utf-8")
+    assert "There is no /nowhere here." in page.text
+    for path, accept in (("/nowhere", "application/json"), ("/api/v1/nowhere", "text/html")):
+        answer = await lost.http.get(path, headers={"Accept": accept})
+        assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")

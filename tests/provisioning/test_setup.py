@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import stat
@@ -278,3 +279,29 @@ def test_the_console_reads_exactly_the_secrets_that_the_triggers_name(shop: Shop
     finally:
         shop.setup()
     assert console.read("kv/data/je/triggers/ticket-created").status_code == 200
+
+
+def test_the_console_reads_exactly_the_secrets_of_those_who_are_told_of_events(shop: Shop, tmp_path: Path) -> None:
+    console = shop.approle(shop.settings.console_approle_file)
+    folder = tmp_path / "shop"
+    shutil.copytree(SHOP, folder)
+    hook = {"url": "https://siem.example.com/", "events": ["*"], "signing_secret": "kv/data/je/webhooks/siem"}
+    people = {"on": ["approval.opened"], "to": ["kv/data/je/notify/leads", "kv/data/je/notify/chiefs"]}
+    (folder / "triggers.yaml").write_text(json.dumps({"webhooks": [hook], "notify": [people]}))
+    named = ("kv/data/je/webhooks/siem", "kv/data/je/notify/leads", "kv/data/je/notify/chiefs")
+    others = (
+        "kv/data/je/webhooks/other",
+        "kv/data/je/notify/leads/more",
+        "kv/data/je/triggers/ticket-created",
+        "kv/metadata/je/notify/leads",
+    )
+    for path in (*named, *others[:2]):
+        shop.admin.write(path, data={"secret": "x"})
+    assert {console.read(path).status_code for path in named} == {403}
+    try:
+        shop.setup(config=folder)
+        assert {console.read(path).status_code for path in named} == {200}
+        assert {console.read(path).status_code for path in others} == {403}
+        assert {console.write(path, data={"secret": "y"}).status_code for path in named} == {403}
+    finally:
+        shop.setup()

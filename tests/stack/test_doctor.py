@@ -13,6 +13,7 @@ import pytest
 
 from activities.settings import Settings
 from activities.store import Store
+from activities.store.owed import Failed, Settlement
 from justenough.secret import Secret
 from tests.activities.proxy import Door
 from tests.store.facts import ended, issued, job_id, later, revoking, submitted
@@ -115,6 +116,20 @@ def store_with(folder: Path, *overdue: str) -> str:
         for job in overdue:
             store.record([submitted(job), issued(job), revoking(job, at=later(5)), late(job, at=later(6))])
     return url
+
+
+def test_who_has_dead_letters_is_named_with_what_to_do(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    with closing(Store(url)) as store:
+        store.migrate()
+        store.outbox.hold("us", now=later(0), until=later(15))
+        store.outbox.keep({"siem": "webhook", "leads": "notify"}, holder="us", now=later(0))
+        (entry,) = store.record([submitted(job_id(1))])
+        dead = Failed(entry=entry, attempts=8, next_at=None, why="410 Gone")
+        store.outbox.settle(Settlement(subscription="siem", at=later(1), position=1, failed=(dead,)), holder="us")
+    (found,) = overdue_findings(url)
+    assert (found.what, found.level, found.found) == ("dead letters", "warning", "1 event(s) were not delivered to siem; last: 410 Gone")
+    assert "justenough webhook deliveries siem --dead" in found.remedy
 
 
 def test_overdue_jobs_are_named_with_since_when_and_why_where_their_store_can_be_read(tmp_path: Path) -> None:

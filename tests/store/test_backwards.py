@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from activities.store import Store
+from activities.store import Store, audit
 from justenough.events import UNATTRIBUTED, EventType
 from justenough.views import EntryView, Page
 from tests.store.facts import JOB, confirmed, ended, issued, job_id, later, part, refused, requested, started, submitted
@@ -49,6 +49,21 @@ def test_each_entry_comes_once_newest_first(
     found = walked(lambda before: filled.ledger_back(types=types, since=since, until=until, before=before, limit=limit))
     wanted = filled.ledger(types=types, since=since, until=until, limit=1000).items
     assert found == sorted(wanted, key=lambda entry: (entry.at, entry.position), reverse=True)
+
+
+@pytest.mark.parametrize("types", [(), USES])
+@pytest.mark.parametrize("since,until", [(later(20), None), (None, later(60)), (later(1), later(55))])
+def test_a_wide_period_is_read_like_a_narrow_one(
+    filled: Store, monkeypatch: pytest.MonkeyPatch, types: tuple[EventType, ...], since: datetime | None, until: datetime | None
+) -> None:
+    def every(limit: int) -> list[EntryView]:
+        return walked(lambda after: filled.ledger(types=types, since=since, until=until, after=after or 0, limit=limit))
+
+    narrow = [every(limit) for limit in (1, 4, 100)]
+    monkeypatch.setattr(audit, "NARROW", 2)
+    assert [every(limit) for limit in (1, 4, 100)] == narrow
+    assert narrow[0] == narrow[1] == narrow[2]
+    assert narrow[0] == sorted(narrow[0], key=lambda entry: entry.position)
 
 
 @pytest.mark.parametrize("limit", [1, 3, 100])

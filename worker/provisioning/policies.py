@@ -53,8 +53,8 @@ def person_policy() -> str:
 def console_policy(secrets: Iterable[str] = ()) -> str:
     """What the console may do: read people, by their login too, groups, their public keys, and those that verify jobs. It issues nothing.
 
-    It reads the signing secrets of triggers, which are at exactly these paths, and signs with the one key that is its own: the orders of triggers.
-    What it keeps of people's logins to its pages, it keeps as ciphertext that it opens only with what their browsers bring.
+        It reads the secrets that triggers.yaml names (signing secrets, notifications' URLs), at exactly these paths, and signs with the one key that is its own:
+    the orders of triggers and schedules. What it keeps of people's logins to its pages, it keeps as ciphertext that it opens only with what their browsers bring.
     """
     own = ("identity/lookup/entity", "update"), (f"transit/keys/{IDENTITY_KEY}", "read")
     signed = _rule("transit/sign/je-sign-{{identity.entity.id}}", "update", allowed={"input": []}, required=("input",))

@@ -83,6 +83,7 @@ def _settled(settings: Settings, places: Places, ports: Mapping[str, int]) -> Se
             "home": places.home,
             "config": config,
             "temporal_address": f"127.0.0.1:{ports['temporal']}",
+            "temporal_ui_url": settings.temporal_ui_url or f"http://127.0.0.1:{ports['temporal_ui']}",
             "vault_addr": f"http://127.0.0.1:{ports['vault']}",
             "worker_cidrs": EMBEDDED_WORKER,
             "console_port": ports["console"],

@@ -1,0 +1,168 @@
+"""Whether something may have been recorded: told by PostgreSQL, or seen cheaply in SQLite. Blocking, for one thread of its own.
+
+Who waits here looks at the ledger itself afterwards, and in any case now and then: what is told is only when to look. So a notice that is
+lost (a connection that breaks, a pooler that does not pass notices on) makes news late, never lost.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from abc import ABC, abstractmethod
+from typing import Any, Protocol
+from urllib.parse import quote
+
+import psycopg
+from sqlalchemy import Engine
+
+CHANNEL = "justenough_ledger"
+"""Of PostgreSQL's notices; the writer's transaction sends one when it commits."""
+POLL = 0.2
+"""Seconds between two looks while there is no connection that notices come by."""
+GLANCE = 0.02
+"""Seconds between two looks at SQLite's count of commits, each of which reads a few bytes of shared memory."""
+RECONNECT = 5.0
+"""Seconds between two tries to listen again, as a try may take long."""
+CONNECT = 3
+"""Seconds that a try may take."""
+
+
+class Changes(Protocol):
+    """One waiter's sight of a store."""
+
+    @property
+    def over(self) -> bool:
+        """Whether it was closed."""
+
+    def wait(self, seconds: float) -> None:
+        """Return once something may have been recorded since the last call began to wait, at the latest after `seconds`."""
+
+    def again(self) -> None:
+        """Let the next wait return at once: there is more already."""
+
+    def close(self) -> None:
+        """End a wait, and every further one at once. Safe from another thread."""
+
+
+def watch(engine: Engine) -> Changes:
+    """Return a sight of an engine's database; connects to nothing yet."""
+    return _Notices(engine) if engine.dialect.name == "postgresql" else _Commits(str(engine.url.database))
+
+
+class _Sight(ABC):
+    """What both have in common: one waits at a time, and what was opened is closed by whoever is the last to need it."""
+
+    def __init__(self) -> None:
+        self._ended = threading.Event()
+        self._turn = threading.Lock()
+
+    @property
+    def over(self) -> bool:
+        return self._ended.is_set()
+
+    def wait(self, seconds: float) -> None:
+        with self._turn:
+            if not self.over:
+                self._wait(seconds)
+        if self.over:
+            self.close()
+
+    def close(self) -> None:
+        self._ended.set()
+        # Not while another thread waits on it; that one closes it when it is done.
+        if self._turn.acquire(blocking=False):
+            try:
+                self._drop()
+            finally:
+                self._turn.release()
+
+    @abstractmethod
+    def _wait(self, seconds: float) -> None: ...
+
+    @abstractmethod
+    def _drop(self) -> None: ...
+
+
+class _Notices(_Sight):
+    """PostgreSQL's notices, on a connection that does nothing else; polling while there is none."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__()
+        self._engine = engine
+        self._connection: psycopg.Connection[Any] | None = None
+        self._tried = float("-inf")
+        self._more = False
+
+    def again(self) -> None:
+        self._more = True
+
+    def _wait(self, seconds: float) -> None:
+        if self._more:
+            self._more = False
+            return
+        try:
+            if self._connection is not None:
+                for _ in self._connection.notifies(timeout=seconds, stop_after=1):
+                    pass
+                return
+            if time.monotonic() - self._tried >= RECONNECT:
+                self._listen()
+                # What was recorded before told nobody.
+                return
+        except psycopg.Error:
+            self._drop()
+        self._ended.wait(min(POLL, seconds))
+
+    def _listen(self) -> None:
+        self._tried = time.monotonic()
+        args, options = self._engine.dialect.create_connect_args(self._engine.url)
+        known = {**options, "connect_timeout": CONNECT, "application_name": "justenough-listener", "keepalives_idle": 10}
+        self._connection = psycopg.connect(*args, autocommit=True, **known)
+        self._connection.execute(f"LISTEN {CHANNEL}".encode())
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
+class _Commits(_Sight):
+    """SQLite's count of other connections' commits."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+        self._seen: int | None = None
+
+    def again(self) -> None:
+        self._seen = None
+
+    def _wait(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not self.over:
+            try:
+                version = self._version()
+            except sqlite3.Error:
+                self._drop()
+                # Without the count, each look may be worth it.
+                self._ended.wait(min(POLL, seconds))
+                return
+            if version != self._seen:
+                self._seen = version
+                return
+            if (left := end - time.monotonic()) <= 0:
+                return
+            self._ended.wait(min(GLANCE, left))
+
+    def _version(self) -> int:
+        if self._connection is None:
+            self._connection = sqlite3.connect(f"file:{quote(self._path)}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
+        (version,) = self._connection.execute("PRAGMA data_version").fetchone()
+        return int(version)
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()

@@ -1,0 +1,260 @@
+"""The inbox in Chromium over the whole stack: answers count, pages change by themselves, nothing that is being written is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from secrets import token_hex
+from typing import Any
+
+import pytest
+from playwright.async_api import Page, expect
+
+from tests.browser.rig import Foresee, Launch, Look, Open, Shot, reached
+from tests.people import Human
+from tests.shop import Shop, access, spec
+
+pytestmark = pytest.mark.servers
+
+ASK_CHIEFS = """@id("chiefs-look-at-it")
+forbid (principal, action, resource)
+when { context.approved_tier < 3 && principal.labels.contains("ask=chiefs") };
+"""
+Waiting = Callable[..., Awaitable[dict[str, Any]]]
+
+
+@pytest.fixture
+async def waiting(launched: Launch) -> Waiting:
+    """`request = await waiting(name="payer")`: a request for a write on refunds that waits for an answer."""
+
+    async def of(**more: Any) -> dict[str, Any]:
+        job = await launched(spec("true", access("refunds-db", "write", reason="Write the refund"), **more), "awaiting_approval")
+        (request,) = job["requests"]
+        return dict(request)
+
+    return of
+
+
+@pytest.fixture
+async def asked_of_chiefs(shop: Shop, waiting: Waiting) -> AsyncIterator[Waiting]:
+    """As `waiting`, with a policy in force that asks tier 3, where two must approve."""
+    file = shop.config / "policies" / "chiefs.cedar"
+    file.write_text(ASK_CHIEFS)
+
+    async def of(**more: Any) -> dict[str, Any]:
+        # The worker reads a changed folder at its next decision, at most every half second.
+        for _ in range(20):
+            request = await waiting(labels={"ask": "chiefs"}, **more)
+            if request["tier"] == 3:
+                return request
+        pytest.fail("the worker does not read the policy that asks chiefs")
+
+    yield of
+    file.unlink()
+
+
+def unique(name: str) -> str:
+    """A job name of this test's own, so that its inbox shows nothing else."""
+    return f"{name}-{token_hex(4)}"
+
+
+async def seen(human: Human, request: dict[str, Any]) -> dict[str, Any]:
+    """A request as the API has it."""
+    answer = await asyncio.to_thread(human.api.get, f"requests/{request['id']}")
+    found: dict[str, Any] = answer.raise_for_status().json()
+    return found
+
+
+async def fits(page: Page) -> None:
+    """Fail where the page is wider than its window."""
+    assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+async def test_an_approval_counts_and_the_page_says_so(person: Open, lead: Human, waiting: Waiting, axe: Look, shot: Shot) -> None:
+    request = await waiting()
+    page = await person("lead")
+    await page.goto(f"/inbox/{request['id']}")
+    await expect(page.get_by_role("heading", level=1)).to_have_text("test, launched by ops, wants WRITE on Refunds for 5 min")
+    await axe(page)
+    await shot(page, "card")
+    await page.locator("#approve").click()
+    await expect(page.get_by_role("status").first).to_contain_text("Your answer counts")
+    found = await seen(lead, request)
+    assert (found["state"], [item["approver"] for item in found["approvals"]]) == ("approved", ["lead"])
+
+
+@pytest.mark.parametrize("dark", [False, True])
+async def test_less_is_approved_than_was_asked(person: Open, lead: Human, waiting: Waiting, axe: Look, *, dark: bool) -> None:
+    request = await waiting()
+    page = await person("lead", width=360, dark=dark)
+    await page.goto(f"/inbox/{request['id']}")
+    await axe(page)
+    await fits(page)
+    await page.get_by_text("Approve less than was asked").click()
+    await page.get_by_label("For how long").select_option("1m")
+    await page.locator("#approve").click()
+    await expect(page.get_by_role("status").first).to_contain_text("Your answer counts")
+    found = await seen(lead, request)
+    assert (found["state"], found["granted_ttl"]) == ("approved", 60)
+
+
+async def test_a_denial_needs_a_reason_and_ends_the_job(person: Open, lead: Human, waiting: Waiting, foresee: Foresee) -> None:
+    request = await waiting()
+    page = await person("lead")
+    foresee(page, "status of 422")
+    await page.goto(f"/inbox/{request['id']}")
+    await page.locator("#deny").click()
+    await expect(page.get_by_role("alert")).to_contain_text("Nothing was decided")
+    await expect(page.locator("#reason-error")).to_contain_text("Say why")
+    assert (await seen(lead, request))["state"] == "pending"
+    await page.get_by_label("Reason", exact=True).fill("Not this customer")
+    await page.locator("#deny").click()
+    await expect(page.get_by_role("status").first).to_contain_text("Your answer counts")
+    found = await seen(lead, request)
+    assert (found["state"], found["approvals"][0]["reason"]) == ("denied", "Not this customer")
+
+
+async def test_two_chiefs_in_two_browsers_make_a_quorum_and_each_sees_the_other_without_reloading(
+    person: Open, chief: Human, asked_of_chiefs: Waiting, foresee: Foresee, axe: Look, shot: Shot
+) -> None:
+    request = await asked_of_chiefs()
+    one, other = await person("chief"), await person("chief2", dark=True)
+    foresee(one, "status of 422")
+    for page in (one, other):
+        await page.goto(f"/inbox/{request['id']}")
+        await expect(page.locator("#status")).to_contain_text("It needs 2 approvals by different people")
+    await axe(other)
+    await shot(other, "card-tier-3-dark")
+    await one.get_by_label("Reason", exact=True).fill("The books are right")
+    await one.get_by_label("Type the job").fill("tes")
+    await one.locator("#approve").click()
+    await expect(one.locator("#confirm-error")).to_contain_text("Type the job's name, test, exactly.")
+    assert (await seen(chief, request))["approvals"] == []
+    await one.get_by_label("Type the job").fill("test")
+    await one.locator("#approve").click()
+    await expect(one.get_by_role("status").first).to_contain_text("Your answer counts")
+    # The other's page has not been loaded again: it heard of it.
+    await expect(other.locator("#status")).to_contain_text("chief approved; needs 1 more approval")
+    await other.get_by_label("Reason", exact=True).fill("So they are")
+    await other.get_by_label("Type the job").fill("test")
+    await other.locator("#approve").click()
+    await expect(other.get_by_role("status").first).to_contain_text("Your answer counts")
+    await expect(one.locator("#status")).to_contain_text("approved", use_inner_text=True)
+    found = await seen(chief, request)
+    assert (found["state"], [item["approver"] for item in found["approvals"]]) == ("approved", ["chief", "chief2"])
+
+
+async def test_what_is_being_written_is_not_taken_away_by_what_happens_meanwhile(
+    person: Open, chief: Human, waiting: Waiting, foresee: Foresee
+) -> None:
+    request = await waiting()
+    page = await person("lead")
+    foresee(page, "status of 409")
+    await page.goto(f"/inbox/{request['id']}")
+    await page.get_by_label("Reason", exact=True).fill("I was about to")
+    answer = await asyncio.to_thread(chief.answer, request, "deny")
+    assert answer.status_code == 200, answer.text
+    await expect(page.locator("#status")).to_contain_text("chief")
+    await expect(page.locator("#answer")).to_contain_text("This has changed while you were writing.")
+    await expect(page.get_by_label("Reason", exact=True)).to_have_value("I was about to")
+    await page.locator("#approve").click()
+    await expect(page.get_by_role("alert")).to_contain_text("chief answered at")
+
+
+async def test_a_new_request_comes_into_the_queue_by_itself_and_leaves_it_once_answered(
+    person: Open, chief: Human, waiting: Waiting, axe: Look, shot: Shot
+) -> None:
+    name = unique("queued")
+    page = await person("lead")
+    await page.goto(f"/inbox?job={name}")
+    await expect(page.locator("#mine")).to_contain_text("Nothing waits for your answer with this filter.")
+    request = await waiting(name=name)
+    line = page.locator(f"#line-{request['id']}")
+    await expect(line).to_contain_text("wants WRITE on Refunds for 5 min")
+    await expect(page.locator("[data-alive]")).to_contain_text("live")
+    await axe(page)
+    await shot(page, "inbox")
+    assert (await asyncio.to_thread(chief.answer, request)).status_code == 200
+    await expect(line).to_have_count(0)
+
+
+async def test_two_of_a_kind_are_answered_with_one_press(person: Open, lead: Human, waiting: Waiting, axe: Look) -> None:
+    name = unique("paired")
+    both = [await waiting(name=name), await waiting(name=name)]
+    page = await person("lead", width=360)
+    await page.goto(f"/inbox?job={name}")
+    await axe(page)
+    await fits(page)
+    for request in both:
+        await page.locator(f"#pick-{request['id']}").check()
+    await page.get_by_label("Reason for all that are ticked").fill("As every month")
+    await page.get_by_role("button", name="Approve those ticked").click()
+    await expect(page.get_by_role("heading", level=1)).to_have_text("2 of 2 answered")
+    await axe(page)
+    assert [(await seen(lead, request))["state"] for request in both] == ["approved", "approved"]
+
+
+async def test_approving_what_vault_locks_too_opens_both_locks(person: Open, launched: Launch, security: Human) -> None:
+    job = await launched(spec("true", access("payouts-db", "write", reason="Pay it out")), "awaiting_approval")
+    (request,) = job["requests"]
+    page = await person("security")
+    await page.goto(f"/inbox/{request['id']}")
+    await expect(page.locator("#status")).to_contain_text("locked in Vault too")
+    await page.get_by_label("Reason", exact=True).fill("The order is there")
+    await page.locator("#approve").click()
+    await expect(page.get_by_role("status").first).to_contain_text("Your answer counts")
+    ended = await asyncio.to_thread(reached, security, job["id"])
+    assert (ended["state"], ended["requests"][0]["state"]) == ("succeeded", "approved")
+    assert [item["action"] for item in ended["credentials"]] == ["write"]
+
+
+@pytest.mark.parametrize("dark", [False, True])
+async def test_on_a_phone_without_scripts_the_decision_is_under_the_thumb(
+    person: Open, lead: Human, waiting: Waiting, shot: Shot, *, dark: bool
+) -> None:
+    request = await waiting()
+    page = await person("lead", width=360, javascript=False, dark=dark)
+    await page.goto(f"/inbox/{request['id']}")
+    await fits(page)
+    await shot(page, f"card-phone-{'dark' if dark else 'light'}")
+    thumb = page.locator("#thumb").get_by_role("button", name="Approve 5 min")
+    box = await thumb.bounding_box()
+    assert box is not None
+    assert box["height"] >= 44
+    assert box["y"] + box["height"] <= 900, "it is in view before anybody scrolls"
+    await thumb.click()
+    await expect(page.get_by_role("status").first).to_contain_text(re.compile("Your answer (counts|is delivered)"))
+    assert (await seen(lead, request))["approvals"][0]["approver"] == "lead"
+
+
+async def test_the_keyboard_goes_through_the_queue_and_decides_nothing_by_itself(person: Open, lead: Human, waiting: Waiting) -> None:
+    name = unique("keyed")
+    request = await waiting(name=name)
+    page = await person("lead")
+    await page.goto(f"/inbox?job={name}")
+    await page.keyboard.press("j")
+    await expect(page.locator(f"#line-{request['id']}")).to_be_focused()
+    await page.keyboard.press("Enter")
+    await expect(page).to_have_url(re.compile(f"/inbox/{request['id']}$"))
+    await page.keyboard.press("a")
+    await expect(page.locator("#approve")).to_be_focused()
+    await page.keyboard.press("d")
+    await expect(page.locator("#reason")).to_be_focused()
+    await page.keyboard.press("Escape")
+    await page.keyboard.press("?")
+    await expect(page.get_by_role("dialog", name="Keyboard")).to_be_visible()
+    assert (await seen(lead, request))["state"] == "pending"
+
+
+async def test_a_delegate_is_named_on_a_page_that_holds_for_everyone(person: Open, axe: Look) -> None:
+    page = await person("chief", width=360, dark=True)
+    await page.goto("/delegations")
+    await axe(page)
+    await fits(page)
+    await page.get_by_label("Login name").fill("chief2")
+    await page.get_by_label("Reason").fill("On leave")
+    await page.get_by_role("button", name="Name them").click()
+    await expect(page.get_by_role("status")).to_contain_text("They answer for you now, too.")
+    await page.get_by_role("button", name="End it").first.click()
+    await expect(page.get_by_role("status")).to_contain_text("You answer for yourself again.")

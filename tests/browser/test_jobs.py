@@ -1,0 +1,202 @@
+"""Now, jobs, one job and launching one, in a real Chromium over the whole stack: live, with the keyboard, without JavaScript, small, dark."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import pytest
+from playwright.async_api import Page, expect
+
+from tests.browser.rig import Launch, Look, Open, Shot, reached
+from tests.people import Human
+from tests.shop import access, spec
+
+pytestmark = pytest.mark.servers
+
+WIDER = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+JOB = re.compile(r"/jobs/(j-[a-z0-9-]+)")
+
+
+async def fits(page: Page) -> None:
+    """Nothing is wider than the page."""
+    assert await page.evaluate(WIDER) <= 0, page.url
+
+
+async def stays(page: Page) -> None:
+    """From here on a reload would be noticed by `stayed`."""
+    await page.evaluate("window.stayed = true")
+
+
+async def stayed(page: Page) -> None:
+    """The page was not loaded again."""
+    assert await page.evaluate("window.stayed === true")
+
+
+async def tried(page: Page, template: str, **params: str) -> None:
+    """Choose a template, fill it in and ask what policy says."""
+    await page.goto("/jobs/new")
+    await page.get_by_role("link", name=f"Choose {template}").click()
+    for name, value in params.items():
+        await page.get_by_label(name, exact=True).fill(value)
+    await page.get_by_label("Reason").fill("Because <b>I</b> can")
+    await page.get_by_role("button", name="See what policy says").click()
+    await expect(page.locator("#says")).to_contain_text("Sign and launch")
+
+
+def job_of(page: Page) -> str:
+    found = JOB.search(page.url)
+    assert found, page.url
+    return found[1]
+
+
+async def test_a_job_is_launched_watched_while_it_writes_and_killed_without_a_reload(person: Open, ops: Human, axe: Look) -> None:
+    page = await person("ops")
+    await tried(page, "long-running", seconds="500")
+    await expect(page.locator("#says")).to_contain_text("read-up-to-confidential")
+    await axe(page)
+    await page.get_by_role("button", name="Sign and launch").click()
+    await expect(page.get_by_role("status")).to_contain_text("carries your signature")
+    await stays(page)
+    job = job_of(page)
+    head = page.locator("#top")
+    await expect(head).to_contain_text("Runs and holds 1 credential: read on orders-db.")
+    await expect(page.locator("[data-alive]")).to_contain_text("live")
+    output = page.locator("pre.log")
+    await expect(output).to_contain_text(re.compile(r"(\d+ orders\s+){2}"))
+    written = len(await output.inner_text())
+    await page.wait_for_function("before => document.querySelector('pre.log').textContent.length > before + 20", arg=written)
+    await stayed(page)
+    await drawn(page)
+    await axe(page)
+    await page.get_by_role("link", name="Kill").click()
+    await expect(page.locator("main")).to_contain_text("read on orders-db")
+    await axe(page)
+    await page.get_by_role("button", name="Cut its access and kill it").click()
+    await stays(page)
+    await expect(head).to_contain_text("It was killed: its access was cut first. Its credential is dead.")
+    await expect(page.locator("#credentials")).to_contain_text("confirmed dead")
+    await stayed(page)
+    assert (await asyncio.to_thread(ops.job, job))["state"] == "killed"
+    await expect(page.get_by_role("link", name="Kill")).to_have_count(0)
+
+
+async def drawn(page: Page) -> None:
+    """The timeline has a bar for the credential that ends at the line of now and goes on palely, beside its name."""
+    lane = page.locator(".lane.credential").first
+    await expect(lane).to_contain_text("holds read orders-db")
+    boxes = [await lane.locator(part).first.bounding_box() for part in ("rect.lasts", "line.now-line", "rect.ahead")]
+    lasts, now, ahead = boxes
+    assert lasts
+    assert now
+    assert ahead
+    assert lasts["width"] > 0
+    assert lasts["x"] + lasts["width"] == pytest.approx(now["x"], abs=3)
+    assert ahead["x"] == pytest.approx(now["x"], abs=3)
+    assert ahead["width"] > 10
+
+
+async def test_rows_come_and_change_while_the_list_is_open(person: Open, launched: Launch, ops: Human, axe: Look) -> None:
+    page = await person("lead")
+    await page.goto("/jobs")
+    await expect(page.locator("[data-alive]")).to_contain_text("live")
+    await stays(page)
+    job = await launched(spec("sleep 100"), "running")
+    row = page.locator("tr", has=page.locator(f'a[href="/jobs/{job["id"]}"]'))
+    await expect(row).to_contain_text("running")
+    await asyncio.to_thread(ops.api.post, f"jobs/{job['id']}/cancel")
+    await expect(row).to_contain_text("cancelled")
+    await expect(row).to_contain_text(re.compile("confirmed clean|nothing to revoke"))
+    await stayed(page)
+    await axe(page)
+
+
+async def test_the_keyboard_goes_through_the_list_and_to_the_search(person: Open, launched: Launch) -> None:
+    job = await launched(spec("true"), "succeeded")
+    await launched(spec("true"), "succeeded")
+    page = await person("lead")
+    await page.goto("/jobs")
+    await page.keyboard.press("j")
+    await page.keyboard.press("j")
+    await page.keyboard.press("Enter")
+    await expect(page).to_have_url(re.compile(f"/jobs/{job['id']}$"))
+    await page.goto("/jobs")
+    await page.keyboard.press("/")
+    await page.keyboard.type(job["id"].removeprefix("j-dev-"))
+    await page.keyboard.press("Enter")
+    await expect(page).to_have_url(re.compile(f"/jobs/{job['id']}$"))
+
+
+async def test_everything_works_without_javascript_on_a_phone(person: Open, ops: Human, axe: Look) -> None:
+    page = await person("ops", javascript=False, width=360)
+    await tried(page, "long-writing", seconds="300")
+    await expect(page.locator("#says")).to_contain_text("tier 1 (owner)")
+    await fits(page)
+    await page.get_by_role("button", name="Sign and launch").click()
+    job = job_of(page)
+    await asyncio.to_thread(reached, ops, job, "awaiting_approval")
+    await page.goto(f"/jobs/{job}")
+    await expect(page.locator("#top")).to_contain_text("Waits for people: write on refunds-db at tier 1 (owner).")
+    await fits(page)
+    await axe(page)
+    await page.get_by_text("As a table").first.click()
+    await expect(page.locator("#timeline-table")).to_contain_text("Until at most")
+    await fits(page)
+    await page.get_by_role("link", name="Cancel").click()
+    await fits(page)
+    await page.get_by_role("button", name="Cancel it").click()
+    await expect(page.get_by_role("status")).to_contain_text("It is asked to end")
+    assert (await asyncio.to_thread(reached, ops, job))["state"] == "cancelled"
+    await page.goto(f"/jobs/{job}")
+    await expect(page.locator("#top")).to_contain_text("It was cancelled. It was issued nothing.")
+    await page.goto("/now")
+    await expect(page.locator("#own")).to_contain_text("long-writing")
+    await fits(page)
+    await axe(page)
+
+
+async def test_a_proof_looks_anew_and_shows_what_it_saw(person: Open, launched: Launch, axe: Look) -> None:
+    job = await launched(spec("true", access("orders-db", "read")), "succeeded")
+    page = await person("lead")
+    await page.goto(f"/jobs/{job['id']}")
+    await page.get_by_role("button", name="Look now").click()
+    await expect(page.get_by_role("heading", level=1)).to_contain_text("nothing is alive")
+    await expect(page.locator("main")).to_contain_text("gone")
+    await axe(page)
+
+
+@pytest.mark.parametrize("dark, width", [(False, 1280), (True, 1280), (False, 360), (True, 360)])
+async def test_nothing_is_wider_than_the_page_or_hard_to_use_in_any_form(
+    person: Open, launched: Launch, axe: Look, dark: bool, width: int
+) -> None:
+    waits = await launched(spec("true", access("refunds-db", "write")), "awaiting_approval")
+    over = await launched(spec("echo 1; exit 3", access("orders-db", "read")), "failed")
+    page = await person("ops", dark=dark, width=width)
+    for path in (
+        "/now",
+        "/jobs",
+        f"/jobs/{waits['id']}",
+        f"/jobs/{over['id']}",
+        f"/jobs/{waits['id']}/kill",
+        "/jobs/new",
+        "/jobs/new?paste=yes",
+    ):
+        await page.goto(path)
+        await page.evaluate("document.querySelectorAll('details').forEach(it => { it.open = !it.classList.contains('menu'); })")
+        await fits(page)
+        await axe(page)
+
+
+@pytest.mark.screenshots
+async def test_pictures_of_jobs(person: Open, launched: Launch, shot: Shot) -> None:
+    job = await launched(
+        spec("i=0; while [ $i -lt 600 ]; do echo order $i is fine; i=$((i+1)); sleep 1; done", access("orders-db", "read")), "running"
+    )
+    page = await person("lead", scale=2)
+    await page.goto(f"/jobs/{job['id']}")
+    await expect(page.locator("pre.log")).to_contain_text("order 8 is fine")
+    await page.reload()
+    await shot(page, "job")
+    await page.goto("/now")
+    await expect(page.locator("#systems")).to_contain_text("ok")
+    await shot(page, "now")

@@ -1,0 +1,52 @@
+"""Certificates of an authority of our own, for receivers that speak TLS."""
+
+from __future__ import annotations
+
+import ssl
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+
+def authority(folder: Path, *names: str) -> tuple[Path, dict[str, ssl.SSLContext]]:
+    """Return the file that makes an authority trusted, and a server's TLS for each name that it vouches for."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    own = _certificate("authority", key, issuer="authority", signed_by=key, ca=True)
+    file = folder / "authority.pem"
+    file.write_bytes(own.public_bytes(serialization.Encoding.PEM))
+    return file, {name: _server(folder, name, key) for name in names}
+
+
+def _server(folder: Path, name: str, authority_key: ec.EllipticCurvePrivateKey) -> ssl.SSLContext:
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = _certificate(name, key, issuer="authority", signed_by=authority_key, ca=False)
+    file = folder / f"{name}.pem"
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    file.write_bytes(private + certificate.public_bytes(pem))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    return context
+
+
+def _certificate(
+    name: str, key: ec.EllipticCurvePrivateKey, *, issuer: str, signed_by: ec.EllipticCurvePrivateKey, ca: bool
+) -> x509.Certificate:
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+    )
+    if not ca:
+        made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+    return made.sign(signed_by, hashes.SHA256())

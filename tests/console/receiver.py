@@ -1,0 +1,115 @@
+"""Another system that is told of events: a small HTTP server on loopback that keeps what it gets and answers as badly as it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import ssl
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from justenough.secret import Secret
+from justenough.webhooks import key_of, why_not_signed
+
+HANG, ENDLESS_BODY, ENDLESS_HEADERS, CUT = "hang", "endless body", "endless headers", "cut"
+Answer = int | str | tuple[int, dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Got:
+    """One request."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    def why_not_signed(self, secret: str, now: datetime) -> str | None:
+        return why_not_signed(self.headers, self.body, [key_of(Secret(secret))], now=now)
+
+
+@dataclass
+class Receiver:
+    """Listens; `answer` says what the n-th request gets, from 0."""
+
+    answer: Callable[[int], Answer] = lambda _: 204
+    got: list[Got] = field(default_factory=list)
+    port: int = 0
+    names: list[str | None] = field(default_factory=list)
+    """Which host each TLS connection asked for."""
+    released: asyncio.Event = field(default_factory=asyncio.Event)
+    """Once set, those who hang get their answer."""
+    _news: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/hooks"
+
+    @property
+    def events(self) -> list[Any]:
+        return [one.json for one in self.got]
+
+    async def until(self, count: int, within: float = 30) -> list[Got]:
+        """Return what came, once there is so much."""
+        async with asyncio.timeout(within), self._news:
+            await self._news.wait_for(lambda: len(self.got) >= count)
+        return self.got
+
+    @contextlib.asynccontextmanager
+    async def listening(self, *, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None) -> AsyncIterator[Receiver]:
+        server = await asyncio.start_server(self._serve, host, port, ssl=tls)
+        self.port = server.sockets[0].getsockname()[1]
+        try:
+            yield self
+        finally:
+            self.released.set()
+            server.close()
+            await server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            while got := await _read(reader):
+                number = len(self.got)
+                self.got.append(got)
+                async with self._news:
+                    self._news.notify_all()
+                if not await self._answer(self.answer(number), writer):
+                    break
+        writer.close()
+
+    async def _answer(self, answer: Answer, writer: asyncio.StreamWriter) -> bool:
+        """Answer; return whether the connection goes on."""
+        if answer == CUT:
+            return False
+        if answer == HANG:
+            await self.released.wait()
+            answer = 204
+        if answer in (ENDLESS_BODY, ENDLESS_HEADERS):
+            head = b"HTTP/1.1 200 OK\r\n" + (b"content-type: text/plain\r\n\r\n" if answer == ENDLESS_BODY else b"")
+            writer.write(head)
+            while not self.released.is_set():
+                writer.write(b"x: y\r\n" * 1000)
+                await writer.drain()
+            return False
+        status, headers = answer if isinstance(answer, tuple) else (int(answer), {})
+        lines = [f"HTTP/1.1 {status} whatever", "content-length: 0", *(f"{name}: {value}" for name, value in headers.items())]
+        writer.write("\r\n".join([*lines, "", ""]).encode())
+        await writer.drain()
+        return True
+
+
+async def _read(reader: asyncio.StreamReader) -> Got | None:
+    try:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    except asyncio.IncompleteReadError:
+        return None
+    first, *lines = head.strip().split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    body = await reader.readexactly(int(headers.get("content-length", 0)))
+    return Got(path=first.split(" ")[1], headers=headers, body=body)

@@ -1,0 +1,83 @@
+"""A request in words: the sentence, what silence means, who is still needed, what is signed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from console.words import asking
+from justenough.access import RequestState, Revocable
+from justenough.views import ApprovalView, RequestView
+from justenough.waiting import Silence
+
+NOW = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
+
+
+def view(**changes: Any) -> RequestView:
+    known = {"id": "r-1", "job_id": "j-1", "job_name": "refund-triage", "requester": "ops", "resource": "refunds-db", "title": "Refunds"}
+    other = {
+        "action": "write",
+        "ttl": 300,
+        "reason": "because",
+        "optional": False,
+        "sensitivity": "internal",
+        "revocable": "now",
+        "tier": 1,
+    }
+    return RequestView.model_validate(
+        {**known, **other, "quorum": 1, "state": RequestState.PENDING, "current_tier": 1, "created_at": NOW, **changes}
+    )
+
+
+def approval(person: str, **changes: Any) -> ApprovalView:
+    known = {"approver": person, "approver_id": person, "tier": 3, "decision": "approve", "reason": "", "ttl": 300, "at": NOW}
+    return ApprovalView.model_validate({**known, **changes})
+
+
+def test_the_sentence_says_who_wants_what_for_how_long() -> None:
+    pieces = asking.wish(view(), "refund-agent 1.4")
+    assert asking.text_of(pieces) == "refund-triage by agent refund-agent 1.4, launched by ops, wants WRITE on Refunds for 5 min"
+    assert [piece.text for piece in pieces if piece.strong] == ["refund-triage", "WRITE", "Refunds"]
+    assert asking.text_of(asking.wish(view(ttl=90))) == "refund-triage, launched by ops, wants WRITE on Refunds for 1 min 30 s"
+
+
+@pytest.mark.parametrize(
+    "what, said",
+    [
+        (
+            Silence(NOW, 2, ("security", "chiefs")),
+            "climbs to tier 2 (security, chiefs) at 2026-01-31 09:30:00 UTC; it is never approved by silence.",
+        ),
+        (Silence(NOW, None), "Without an answer it is denied at 2026-01-31 09:30:00 UTC."),
+        (Silence(None, 2), "No clock runs"),
+    ],
+)
+def test_silence_is_never_an_approval(what: Silence, said: str) -> None:
+    assert said in asking.silent(what)
+
+
+@pytest.mark.parametrize(
+    "quorum, given, said",
+    [
+        (1, (), "needs 1 approval"),
+        (2, (), "needs 2 approvals by different people"),
+        (2, (approval("chief"),), "chief approved; needs 1 more approval"),
+        (2, (approval("chief", on_behalf_of="boss"),), "chief (for boss) approved; needs 1 more approval"),
+        (1, (approval("chief", withdrawn_at=NOW),), "needs 1 approval"),
+    ],
+)
+def test_who_is_still_needed(quorum: int, given: tuple[ApprovalView, ...], said: str) -> None:
+    assert asking.still_needed(view(quorum=quorum, approvals=given)) == said
+
+
+def test_what_is_signed_is_said_as_it_is_signed() -> None:
+    assert asking.signs(view(), "approve", "lead") == "lead approves WRITE on Refunds for 5 min for the job j-1 (refund-triage)."
+    less = asking.signs(view(), "approve", "lead", ttl=60, action="read", absent="boss")
+    assert less == "lead for boss approves READ on Refunds for 1 min for the job j-1 (refund-triage)."
+    assert asking.signs(view(), "break_glass", "lead").startswith("lead BREAKS GLASS for")
+
+
+def test_what_revoking_can_do_is_said_of_each_kind() -> None:
+    assert set(asking.REVOKING) == {kind.value for kind in Revocable}

@@ -1,0 +1,85 @@
+"""What differs, told as facts: everything that does and nothing else."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from justenough.access import RequestState
+from justenough.comparing import agent_text, asked_facts, differences, run_facts, shown_facts
+from justenough.spec import JobSpec
+from justenough.views import RequestView
+
+FACTS = st.dictionaries(st.text(min_size=1, max_size=8), st.text(min_size=1, max_size=8), max_size=6)
+NOW = datetime(2026, 1, 31, tzinfo=UTC)
+SPEC = JobSpec.model_validate(
+    {
+        "name": "triage",
+        "task": "Ticket 1",
+        "environment": "prod",
+        "agent": {"name": "bot", "version": "1.4"},
+        "data_scope": {"tenant": "acme"},
+        "run": {"command": ["python", "a b.py"], "env": {"MODE": "slow"}},
+        "access": [{"resource": "orders", "action": "read", "ttl": "5m", "reason": "look"}],
+    }
+)
+
+
+def view(**changes: object) -> RequestView:
+    known = {"id": "r", "job_id": "j", "resource": "orders", "title": "Orders", "action": "write", "ttl": 300, "reason": "because"}
+    other = {"optional": False, "sensitivity": "internal", "revocable": "now", "state": RequestState.PENDING, "tier": 1, "current_tier": 1}
+    return RequestView.model_validate({**known, **other, "created_at": NOW, "policies": ("p",), "digest": "sha256:1", **changes})
+
+
+@given(FACTS)
+def test_nothing_differs_from_itself(facts: dict[str, str]) -> None:
+    assert differences(facts, facts) == ()
+
+
+@given(FACTS, FACTS)
+def test_what_differs_turns_the_one_into_the_other(before: dict[str, str], now: dict[str, str]) -> None:
+    found = differences(before, now)
+    changed = {**before, **{one.what: one.now for one in found}}
+    assert {name: value for name, value in changed.items() if value} == now
+    assert all(one.before == before.get(one.what, "") and one.before != one.now for one in found)
+    assert len({one.what for one in found}) == len(found)
+
+
+def test_a_run_is_told_with_all_that_an_approver_weighs() -> None:
+    facts = run_facts(SPEC, "sha256:2")
+    assert facts["command"] == "python 'a b.py'"
+    assert (facts["agent"], facts["data"], facts["files"], facts["env MODE"]) == ("bot 1.4", "tenant=acme", "sha256:2", "slow")
+    assert facts["read on orders"] == "asked for 5m"
+
+
+def test_each_part_of_a_run_that_is_another_differs() -> None:
+    run = SPEC.run
+    changes = {
+        "task": SPEC.model_copy(update={"task": "Ticket 2"}),
+        "environment": SPEC.model_copy(update={"environment": "test"}),
+        "data": SPEC.model_copy(update={"data_scope": {"tenant": "globex"}}),
+        "command": SPEC.model_copy(update={"run": run.model_copy(update={"command": ("sh",)})}),
+        "env MODE": SPEC.model_copy(update={"run": run.model_copy(update={"env": {}})}),
+        "network": SPEC.model_copy(update={"run": run.model_copy(update={"network": "none"})}),
+        "interpreter": SPEC.model_copy(update={"run": run.model_copy(update={"python": "/usr/bin/python3"})}),
+        "job's timeout": SPEC.model_copy(update={"run": run.model_copy(update={"timeout": 60})}),
+        "agent": SPEC.model_copy(update={"agent": None}),
+        "read on orders": SPEC.model_copy(update={"access": ()}),
+    }
+    for what, other in changes.items():
+        assert [one.what for one in differences(run_facts(SPEC, None), run_facts(other, None))] == [what]
+    assert [one.what for one in differences(run_facts(SPEC, "sha256:1"), run_facts(SPEC, "sha256:2"))] == ["files"]
+
+
+def test_a_policy_whose_text_changed_differs_though_its_name_does_not() -> None:
+    found = differences(shown_facts(view(), {"p": "permit (…);"}), shown_facts(view(), {"p": "forbid (…);"}))
+    assert [one.what for one in found] == ["policy p"]
+    found = differences(shown_facts(view(), {}), shown_facts(view(current_tier=2, digest="sha256:2"), {}))
+    assert [one.what for one in found] == ["tier that answers", "digest"]
+    assert asked_facts(view())["ttl"] == "5m"
+
+
+def test_nobody_in_particular_has_no_name() -> None:
+    assert agent_text(SPEC.model_copy(update={"agent": None})) == ""

@@ -1,0 +1,189 @@
+"""What people are told: only what asks for them, in plain words, with somebody's own words kept apart and harmless."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from justenough.access import RequestState
+from justenough.delivering import Told
+from justenough.events import EventType
+from justenough.notices import ASKING, ENDINGS, HEARD, QUOTED, Scene, about_of, asks, follow_up, notice, plain, settled_by, still_asks
+from justenough.views import EntryView, JobView, RequestView
+from tests.store.facts import JOB, NOW, part
+
+REQUEST = part(JOB, "r")
+CONSOLE = "https://je.example.com/"
+
+
+def entry(kind: EventType, **data: Any) -> EntryView:
+    return EntryView(position=1, job=JOB, seq=1, id=f"{JOB}/{kind}", type=kind, at=NOW, data=data, prev="", hash="")
+
+
+def opened(tier: int = 1, kind: EventType = EventType.APPROVAL_OPENED, quorum: int = 1) -> EntryView:
+    return entry(kind, request=REQUEST, tier=tier, respond_by=(NOW + timedelta(minutes=15)).isoformat(), quorum=quorum)
+
+
+def asked(**changes: Any) -> RequestView:
+    whole: dict[str, Any] = {
+        "id": REQUEST,
+        "job_id": JOB,
+        "resource": "refunds-db",
+        "title": "Refunds database",
+        "action": "write",
+        "ttl": 300,
+        "reason": "Write the refund",
+        "optional": False,
+        "sensitivity": "confidential",
+        "revocable": "now",
+        "state": "pending",
+        "tier": 1,
+        "current_tier": 1,
+        "policies": ("writes-need-an-owner",),
+        "created_at": NOW,
+        "job_name": "refund-triage",
+        "task": "Refund ticket 4711",
+        "requester": "ops",
+    }
+    return RequestView.model_validate({**whole, **changes})
+
+
+def scene(request: RequestView | None = None, **changes: Any) -> Scene:
+    return Scene(**{"request": request or asked(), "top": 3, "console": CONSOLE, **changes})
+
+
+def told(about: str = f"request/{REQUEST}", target: str = "kv/data/leads#chat", tier: int = 1) -> Told:
+    return Told(about=about, target=target, tier=tier, job=JOB)
+
+
+@pytest.mark.parametrize("kind", [EventType.APPROVAL_OPENED, EventType.APPROVAL_ESCALATED])
+@pytest.mark.parametrize("tier", [1, 2, 3])
+@pytest.mark.parametrize("tiers", [(1,), (2, 3), (1, 2, 3)])
+def test_only_the_tier_that_is_asked_is_told(kind: EventType, tier: int, tiers: tuple[int, ...]) -> None:
+    assert asks(opened(tier, kind), on=[kind], tiers=tiers) is (tier in tiers)
+    assert not asks(opened(tier, kind), on=ASKING - {kind}, tiers=tiers)
+
+
+def test_a_review_asks_those_who_were_passed() -> None:
+    review = entry(EventType.REVIEW_OPENED, request=REQUEST, tiers=[1, 2])
+    assert [asks(review, on=[EventType.REVIEW_OPENED], tiers=[tier]) for tier in (1, 2, 3)] == [True, True, False]
+
+
+def test_what_waits_is_said_in_words_with_one_link_that_only_shows() -> None:
+    said = notice(opened(), scene())
+    assert said.title == "Approval needed (tier 1): write on Refunds database"
+    assert "refund-triage, launched by ops, wants write on Refunds database (refunds-db, confidential) for 5m." in said.body
+    assert "Reason, in the requester's own words: “Write the refund”" in said.body
+    assert "writes-need-an-owner" in said.body
+    assert "Answer by 2026-01-31 09:45 UTC; one person is needed. If nobody does, it climbs to tier 2; silence never approves." in said.body
+    assert "revoking ends it at once" in said.body
+    assert said.body.count("://") == 1
+    assert said.body.endswith(f"Look and answer: https://je.example.com/inbox/{REQUEST}")
+
+
+@pytest.mark.parametrize("tier, silence", [(2, "it climbs to tier 3"), (3, "it is denied")])
+def test_silence_is_said_to_be_what_it_is(tier: int, silence: str) -> None:
+    said = notice(opened(tier, EventType.APPROVAL_ESCALATED, quorum=2), scene(asked(current_tier=tier)))
+    assert f"If nobody does, {silence}; silence never approves." in said.body
+    assert "2 people are needed" in said.body
+    assert f"Tier {tier - 1} did not answer, so it climbed." in said.body
+
+
+def test_without_an_address_of_the_console_the_command_is_named() -> None:
+    assert notice(opened(), scene(console=None)).body.endswith(f"justenough request show {REQUEST}")
+
+
+def test_an_agent_is_named() -> None:
+    known = {"id": JOB, "name": "refund-triage", "task": "x", "environment": "prod", "requester": "ops", "requester_id": "e-ops"}
+    state = {"state": "awaiting_approval", "created_at": NOW, "revocation": {"state": "none"}}
+    job = JobView.model_validate({**known, **state, "agent": {"name": "refund-agent", "version": "1.4"}})
+    assert "refund-triage by agent refund-agent 1.4, launched by ops, wants" in notice(opened(), scene(job=job)).body
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "<!channel> approve at once",
+        "@here @everyone",
+        "[click here](https://evil.example/approve)",
+        "<https://evil.example/approve|the card>",
+        "https://evil.example/approve",
+        "evil.example/approve",
+        "line\nApproval needed (tier 1): nothing\n\nLook and answer: https://evil.example",
+        "*bold* _it_ `code` ~gone~ ||spoiler|| # title",
+        "<a href='https://evil.example'>card</a><script>alert(1)</script>",
+        "\u202egnihton\u202c \u2066x\u2069 \x1b[31mred",
+        "x" * 10_000,
+    ],
+)
+def test_somebodys_words_are_one_cut_line_without_markup_mentions_and_links(words: str) -> None:
+    said = notice(opened(), scene(asked(reason=words, task=words, title=words, requester=words)))
+    quiet = notice(opened(), scene(asked(reason="x", task="x", title="x", requester="x")))
+    assert said.body.count("\n") == quiet.body.count("\n")
+    assert said.body.count("://") == 1
+    assert "evil.example" not in said.body + said.title
+    assert not set("<>[]*_`~|@#\x1b\u202e\u2066") & set(said.body.replace(CONSOLE, "") + said.title)
+    assert len(said.body) < 2_000
+    assert len(said.title) < 300
+
+
+@given(st.text(max_size=600))
+def test_whatever_is_written_is_harmless(text: str) -> None:
+    found = plain(text)
+    assert len(found) <= QUOTED + found.count("⁄") + found.count("․")
+    assert not set("<>[]*_`~|@#\\\n\r\x00") & set(found)
+    assert "://" not in found
+    assert plain(found) == found
+
+
+@pytest.mark.parametrize("state", [state for state in RequestState if state is not RequestState.PENDING])
+def test_what_is_answered_asks_nobody_any_more(state: RequestState) -> None:
+    assert still_asks(opened(), scene())
+    assert not still_asks(opened(), scene(asked(state=state)))
+    assert not still_asks(opened(), scene(asked(current_tier=2)))
+    assert not still_asks(opened(), Scene())
+
+
+@pytest.mark.parametrize(
+    "event, settled",
+    [
+        (entry(EventType.APPROVAL_DECIDED, request=REQUEST, verdict="pending"), 0),
+        (entry(EventType.APPROVAL_DECIDED, request=REQUEST, verdict="approved"), 2),
+        (entry(EventType.APPROVAL_DECIDED, request=part(JOB, "r", 2), verdict="approved"), 0),
+        (entry(EventType.APPROVAL_EXPIRED, request=REQUEST, tier=3), 2),
+        (entry(EventType.APPROVAL_WITHDRAWN, request=REQUEST, verdict="pending"), 0),
+        (entry(EventType.ACCESS_WITHDRAWN, request=REQUEST, why="over"), 2),
+        (entry(EventType.JOB_ENDED, state="killed"), 2),
+        (opened(1, EventType.APPROVAL_ESCALATED), 0),
+        (opened(2, EventType.APPROVAL_ESCALATED), 2),
+        (opened(1), 0),
+        (entry(EventType.REVIEW_ANSWERED, request=REQUEST, verdict="justified"), 1),
+        (entry(EventType.REVOCATION_CONFIRMED), 1),
+        (entry(EventType.CREDENTIAL_CONFIRMED, credential=part(JOB, "c")), 1),
+    ],
+    ids=lambda value: value.type if isinstance(value, EntryView) else str(value),
+)
+def test_those_who_were_told_are_told_how_it_ended(event: EntryView, settled: int) -> None:
+    everyone = [
+        told(),
+        told(target="kv/data/leads#mail"),
+        told(about=f"review/{REQUEST}"),
+        told(about=f"revocation/{JOB}"),
+        told(about=f"credential/{part(JOB, 'c')}"),
+    ]
+    found = settled_by(event, everyone)
+    assert len(found) == settled
+    kind = {"job.ended": f"request/{REQUEST}"}.get(event.type, about_of(event))
+    assert {one.about for one in found} <= {kind}
+
+
+def test_every_ending_has_its_words() -> None:
+    assert set(ENDINGS) == HEARD
+    decided = entry(EventType.APPROVAL_DECIDED, request=REQUEST, verdict="approved", decision="approve", name="lead", reason="fine")
+    said = follow_up(decided, f"request/{REQUEST}", scene())
+    assert said.title == "Settled: write on Refunds database for refund-triage"
+    assert said.body == "lead answered: approved, with the words “fine”. Nothing to do any more."

@@ -1,0 +1,137 @@
+"""Webhooks and notifications in triggers.yaml: what they may say, what they are called, which events they want."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from justenough.errors import InvalidInput
+from justenough.events import EventType
+from justenough.notices import HEARD
+from justenough.subscriptions import MOST, Notify, Webhook, delivery_id, tier_problems
+from justenough.triggers import Triggers, read_triggers
+
+HOOK = {"url": "https://siem.example.com/hooks", "events": ["*"], "signing_secret": "kv/data/je/webhooks/siem"}
+PEOPLE = {"on": ["approval.opened", "review.opened"], "to": ["kv/data/je/notify/leads"], "tiers": [1]}
+
+
+def read(*webhooks: dict[str, Any], notify: list[dict[str, Any]] | None = None) -> Triggers:
+    return read_triggers(json.dumps({"webhooks": list(webhooks), "notify": notify or []}))
+
+
+def problems(**subscriptions: Any) -> dict[str, str]:
+    with pytest.raises(InvalidInput) as told:
+        read_triggers(json.dumps(subscriptions))
+    return {problem.path: problem.message for problem in told.value.problems}
+
+
+def test_the_console_reads_their_secrets_beside_those_of_triggers() -> None:
+    assert read(HOOK, notify=[PEOPLE]).secrets == ("kv/data/je/notify/leads", "kv/data/je/webhooks/siem")
+
+
+def test_without_a_name_each_is_called_by_what_it_is_wherever_it_stands() -> None:
+    other = {**HOOK, "url": "https://siem.example.com/other"}
+    forth, back = read(HOOK, other, notify=[PEOPLE]), read(other, HOOK, notify=[PEOPLE])
+    assert set(forth.subscriptions) == set(back.subscriptions)
+    assert len(forth.subscriptions) == 3
+    (first, *_) = forth.subscriptions
+    assert first.startswith("siem-example-com-")
+    assert read({**HOOK, "events": ["job.*"]}).webhooks[0].called == first
+    assert read({**HOOK, "name": "siem"}).webhooks[0].called == "siem"
+
+
+@given(st.text("abc.-XYZ123", min_size=1, max_size=60))
+def test_every_name_that_is_made_is_a_name(host: str) -> None:
+    made = Webhook.model_validate({**HOOK, "url": f"https://{host}/"}).called
+    assert Webhook.model_validate({**HOOK, "name": made}).called == made
+    people = Notify.model_validate(PEOPLE).called
+    assert Notify.model_validate({**PEOPLE, "name": people}).called == people
+
+
+@pytest.mark.parametrize(
+    "changes, path, message",
+    [
+        ({"url": "http://siem.example.com/"}, "webhooks[0].url", "allow_private"),
+        ({"url": "https://10.0.0.1/"}, "webhooks[0].url", "allow_private"),
+        ({"url": "http://169.254.169.254/", "allow_private": True}, "webhooks[0].url", "credentials"),
+        ({"url": "https://me:secret@siem.example.com/"}, "webhooks[0].url", "no user"),
+        ({"url": ""}, "webhooks[0].url", "at least 1"),
+        ({"events": []}, "webhooks[0].events", "at least one"),
+        ({"events": ["job.finished"]}, "webhooks[0].events[0]", "is no event"),
+        ({"events": ["job.ended", "jobs.*"]}, "webhooks[0].events[1]", "is no event"),
+        ({"events": ["job*"]}, "webhooks[0].events[0]", "is no event"),
+        ({"signing_secret": "whsec_abc"}, "webhooks[0].signing_secret", "pattern"),
+        ({"signing_secret": "kv/data/../sys/seal"}, "webhooks[0].signing_secret", "pattern"),
+        ({"secret": "x"}, "webhooks[0].secret", "unknown key"),
+        ({"name": "Siem"}, "webhooks[0].name", "pattern"),
+        ({"allow_private": "perhaps"}, "webhooks[0].allow_private", "valid boolean"),
+    ],
+)
+def test_what_is_wrong_with_a_webhook_is_told_by_its_place(changes: dict[str, Any], path: str, message: str) -> None:
+    found = problems(webhooks=[{**HOOK, **changes}])
+    assert list(found) == [path]
+    assert message in found[path]
+
+
+@pytest.mark.parametrize(
+    "changes, path, message",
+    [
+        ({"on": []}, "notify[0].on", "at least one"),
+        ({"on": ["job.ended"]}, "notify[0].on[0]", "nobody is notified of"),
+        ({"on": ["*"]}, "notify[0].on[0]", "approval.opened"),
+        ({"to": []}, "notify[0].to", "at least one"),
+        ({"to": ["slack://token/token"]}, "notify[0].to[0]", "pattern"),
+        ({"tiers": []}, "notify[0].tiers", "at least one"),
+        ({"tiers": [0]}, "notify[0].tiers[0]", "greater than"),
+        ({"tiers": [4]}, "notify[0].tiers[0]", "less than"),
+        ({"tier": 1}, "notify[0].tier", "unknown key"),
+    ],
+)
+def test_what_is_wrong_with_a_notification_is_told_by_its_place(changes: dict[str, Any], path: str, message: str) -> None:
+    found = problems(notify=[{**PEOPLE, **changes}])
+    assert list(found) == [path]
+    assert message in found[path]
+
+
+def test_two_of_one_name_are_refused_across_both_kinds() -> None:
+    assert list(problems(webhooks=[HOOK, HOOK])) == ["webhooks[1].name"]
+    found = problems(webhooks=[{**HOOK, "name": "x"}], notify=[{**PEOPLE, "name": "x"}])
+    assert found == {"notify[0].name": "webhooks[0] is called x too; give each a `name` of its own"}
+
+
+def test_there_is_an_end_to_how_many_there_may_be() -> None:
+    many = [{**HOOK, "name": f"n{number}"} for number in range(MOST + 1)]
+    assert len(read(*many[:-1]).webhooks) == MOST
+    assert list(problems(webhooks=many)) == ["webhooks"]
+
+
+def test_a_tier_that_approvals_yaml_does_not_have_is_told_where_somebody_named_it() -> None:
+    named, silent = read(notify=[{**PEOPLE, "tiers": [1, 3]}, {key: value for key, value in PEOPLE.items() if key != "tiers"}]).notify
+    assert [problem.path for problem in tier_problems((silent, named), [1, 2])] == ["notify[1].tiers"]
+    assert list(tier_problems((silent, named), [1, 2, 3])) == []
+
+
+@pytest.mark.parametrize(
+    "events, wanted",
+    [
+        (["*"], set(EventType)),
+        (["job.ended"], {EventType.JOB_ENDED}),
+        (["revocation.*", "job.ended"], {kind for kind in EventType if kind.startswith("revocation.")} | {EventType.JOB_ENDED}),
+    ],
+)
+def test_a_webhook_wants_what_it_names(events: list[str], wanted: set[EventType]) -> None:
+    assert set(Webhook.model_validate({**HOOK, "events": events}).kinds) == wanted
+
+
+def test_a_notification_hears_of_what_asks_and_of_what_settles_it() -> None:
+    assert set(Notify.model_validate(PEOPLE).kinds) == {EventType.APPROVAL_OPENED, EventType.REVIEW_OPENED, *HEARD}
+
+
+@given(st.text(max_size=10), st.integers(0, 2**53), st.text(max_size=10), st.integers(0, 2**53))
+def test_a_delivery_has_an_id_of_its_own(name: str, position: int, other: str, place: int) -> None:
+    same = (name, position) == (other, place)
+    assert (delivery_id(name, position) == delivery_id(other, place)) is same

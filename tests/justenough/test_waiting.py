@@ -1,0 +1,105 @@
+"""What a waiting request still needs, what silence does to it, and what is answered together."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from justenough.access import RequestState
+from justenough.approval import Tiers
+from justenough.views import ApprovalView, RequestView
+from justenough.waiting import Silence, batches, kind_of, missing, needs_care, shorter, silence
+
+NOW = datetime(2026, 1, 31, tzinfo=UTC)
+TIERS = Tiers.model_validate(
+    {
+        "tiers": {
+            1: {"name": "owner", "approvers": ["leads"], "respond_within": "15m"},
+            2: {"name": "security", "approvers": ["security"], "respond_within": "1h"},
+        }
+    }
+)
+
+
+def view(number: int = 1, **changes: Any) -> RequestView:
+    known = {"id": f"r-{number}", "job_id": "j", "job_name": "triage", "resource": "orders", "title": "Orders", "action": "write"}
+    other = {"ttl": 300, "reason": "because", "optional": False, "sensitivity": "internal", "revocable": "now", "tier": 1, "quorum": 2}
+    return RequestView.model_validate(
+        {**known, **other, "state": RequestState.PENDING, "current_tier": 1, "created_at": NOW, "expires_at": NOW, **changes}
+    )
+
+
+def approval(person: str, **changes: Any) -> ApprovalView:
+    known = {"approver": person, "approver_id": person, "tier": 1, "decision": "approve", "reason": "", "ttl": 300, "at": NOW}
+    return ApprovalView.model_validate({**known, **changes})
+
+
+@pytest.mark.parametrize("tier, expected", [(1, Silence(NOW, 2, ("security",))), (2, Silence(NOW, None)), (3, Silence(NOW, None))])
+def test_silence_climbs_and_at_the_top_denies(tier: int, expected: Silence) -> None:
+    assert silence(view(current_tier=tier), TIERS) == expected
+
+
+@pytest.mark.parametrize(
+    "given_, left",
+    [
+        ([], 2),
+        ([approval("a")], 1),
+        ([approval("a"), approval("a")], 1),
+        ([approval("a"), approval("b")], 0),
+        ([approval("a"), approval("b"), approval("c")], 0),
+        ([approval("a", withdrawn_at=NOW)], 2),
+        ([approval("a", decision="deny")], 2),
+        ([approval("a", tier=0)], 2),
+    ],
+)
+def test_distinct_people_whose_approval_stands_are_counted(given_: list[ApprovalView], left: int) -> None:
+    assert missing(view(approvals=tuple(given_))) == left
+
+
+@pytest.mark.parametrize(
+    "decision, tier, care",
+    [
+        ("approve", 1, False),
+        ("approve", 2, False),
+        ("approve", 3, True),
+        ("break_glass", 1, True),
+        ("break_glass", 3, True),
+        ("deny", 3, False),
+        ("withdraw", 3, False),
+    ],
+)
+def test_care_is_taken_where_access_is_given_at_a_high_tier_or_alone(decision: str, tier: int, *, care: bool) -> None:
+    assert needs_care(decision, tier) is care
+
+
+VIEWS = st.lists(
+    st.builds(
+        lambda name, resource, action, tier: {"job_name": name, "resource": resource, "action": action, "current_tier": tier},
+        st.sampled_from("ab"),
+        st.sampled_from("xy"),
+        st.sampled_from(["read", "write"]),
+        st.integers(1, 3),
+    ),
+    max_size=12,
+)
+
+
+@given(VIEWS)
+def test_batches_hold_everything_once_each_of_one_kind_and_the_highest_tier_never_together(kinds: list[dict[str, Any]]) -> None:
+    views = [view(number, **kind) for number, kind in enumerate(kinds)]
+    found = batches(views)
+    assert sorted(one.id for batch in found for one in batch.requests) == sorted(one.id for one in views)
+    assert all(kind_of(one) == batch.kind for batch in found for one in batch.requests)
+    assert len({batch.kind for batch in found}) == len(found)
+    firsts = [views.index(batch.requests[0]) for batch in found]
+    assert firsts == sorted(firsts)
+    assert not any(batch.together for batch in found if batch.kind.tier >= 3 or len(batch.requests) < 2)
+
+
+@given(st.integers(1, 100_000))
+def test_less_is_always_less(ttl: int) -> None:
+    assert all(0 < seconds < ttl for seconds in shorter(ttl))

@@ -1,0 +1,96 @@
+"""Who answers for whom, named and ended from a page, and an answer that is given for somebody who is away."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+
+from justenough.events import EventType
+from justenough.statements import Signed, moment_of, why_not_signed
+from tests.console.support import Served
+from tests.pages.browser import Browser, Site
+from tests.pages.conftest import LogIn
+from tests.pages.inboxes import Words, answer, asked, decisions, shown, spec, words_of
+
+
+async def name(browser: Browser, **fields: str) -> httpx.Response:
+    known = (await shown(browser, "/delegations")).forms["/delegations"]
+    return await browser.send("/delegations", {**known, "days": "1", "reason": "on leave", **fields})
+
+
+async def end_all(browser: Browser) -> None:
+    for path, fields in (await shown(browser, "/delegations")).forms.items():
+        if path.endswith("/end"):
+            assert (await browser.send(path, fields)).headers["location"] == "/delegations?done=ended"
+
+
+async def test_a_delegate_is_named_signed_answers_for_the_absent_one_and_is_ended(
+    site: Site, served: Served, logged_in: LogIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("console.api.requests.COUNTED_WITHIN", 0.05)
+    chief, chief2 = await logged_in("chief"), await logged_in("chief2")
+    assert (await name(chief, name="chief2")).headers["location"] == "/delegations?done=named"
+    mine = [one for one in served.store.delegations_of(served.people["chief"].id, now=datetime.now(UTC)) if one.delegate == "chief2"]
+    assert mine[0].reason == "on leave"
+    assert abs(mine[0].until - datetime.now(UTC) - timedelta(days=1)) < timedelta(minutes=1)
+    told = served.store.ledger(types=(EventType.DELEGATION_MADE,)).items[-1].data
+    assert why_not_signed(Signed(**told["signed"]), site.console.deps.vault.public_keys(served.people["chief"].id)) is None
+    assert moment_of(told["signed"]["statement"]["expires_at"]) == mine[0].until
+    assert "chief until" in (await shown(chief2, "/delegations")).text
+
+    request = asked(served, (await served.launched(spec()))["id"], tier=2)
+    assert "for chief, who is away until" in (await shown(chief2, f"/inbox/{request['id']}")).text
+    sent = await answer(chief2, request, "approve", reason="for him", absent=served.people["chief"].id)
+    assert sent.status_code == 303, words_of(sent)
+    (signed,) = await decisions(served, request["job_id"])
+    assert signed["statement"]["on_behalf_of"] == served.people["chief"].id
+
+    await end_all(chief)
+    assert "Nobody. You answer for yourself." in (await shown(chief, "/delegations")).text
+    other = asked(served, (await served.launched(spec()))["id"], tier=2)
+    late = await answer(chief2, other, "approve", reason="for him", absent=served.people["chief"].id)
+    assert late.status_code == 403
+    assert await decisions(served, other["job_id"]) == []
+
+
+async def test_what_is_ended_is_ended_once_and_by_its_own_person(served: Served, logged_in: LogIn) -> None:
+    chief, chief2 = await logged_in("chief"), await logged_in("chief2")
+    await name(chief, name="chief2", reason="once more")
+    forms = (await shown(chief, "/delegations")).forms
+    path, fields = next((path, fields) for path, fields in forms.items() if path.endswith("/end"))
+    theirs = (await shown(chief2, "/delegations")).forms["/delegations"]
+    assert (await chief2.send(path, theirs)).status_code == 403
+    await end_all(chief)
+    again = await chief.send(path, fields)
+    assert (again.status_code, "it has been ended already" in words_of(again)) == (409, True)
+
+
+@pytest.mark.parametrize(
+    "fields, status, told",
+    [
+        ({"name": ""}, 422, "Say who, by login name."),
+        ({"name": "chief2", "days": "400"}, 422, "Choose until when."),
+        ({"name": "chief2", "reason": " "}, 422, "Say why, in at most 1,000 characters."),
+        ({"name": "chief2", "reason": "a\0b"}, 422, "It holds characters that cannot be signed; type it anew."),
+        ({"name": "nobody-of-this-name"}, 404, "there is no approver nobody-of-this-name"),
+        ({"name": "chief"}, 422, "is yourself"),
+        ({"name": "lead"}, 422, "lead does not answer at your tier 3"),
+    ],
+)
+async def test_what_cannot_be_named_is_told_beside_its_field(
+    served: Served, logged_in: LogIn, fields: dict[str, str], status: int, told: str
+) -> None:
+    before = served.store.head()
+    refused = await name(await logged_in("chief"), **fields)
+    assert (refused.status_code, told in words_of(refused)) == (status, True), words_of(refused)
+    assert any(known.get("aria-invalid") == "true" for _, known in Words(refused.text).tags)
+    assert served.store.head() == before
+
+
+async def test_only_approvers_name_delegates(logged_in: LogIn) -> None:
+    browser = await logged_in("ops")
+    assert (await browser.open("/delegations")).status_code == 403
+    csrf = (await shown(browser, "/inbox")).forms["/logout"]["csrf"]
+    assert (await browser.send("/delegations", {"csrf": csrf, "name": "lead", "days": "1", "reason": "x"})).status_code == 403

@@ -1,0 +1,197 @@
+"""The inbox as it is read: what waits in which order, what a card says of a request, and whose words it says it in."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from justenough.ids import new_job_id
+from tests.console.support import Served
+from tests.pages.conftest import LogIn
+from tests.pages.inboxes import Words, asked, shown, spec
+
+HOSTILE = "<script>alert('x')</script> \u202egnp.exe\u200b"
+
+
+async def job(served: Served, name: str, **changes: Any) -> str:
+    """A job of this name."""
+    order = {key: changes.pop(key) for key in ("reason", "params", "bundle") if key in changes}
+    return str((await served.launched(spec(name=name, **changes), **order))["id"])
+
+
+async def test_whose_clock_ends_first_comes_first_and_what_one_cannot_answer_comes_after_with_why(served: Served, logged_in: LogIn) -> None:
+    late, soon, above = [await job(served, "clocks") for _ in range(3)]
+    asked(served, late, minutes=15)
+    asked(served, soon, minutes=5, resource="orders-db", title="Orders")
+    asked(served, above, tier=2, minutes=1)
+    page = await shown(await logged_in("lead"), "/inbox?job=clocks")
+    places = [
+        page.text.index(word)
+        for word in ("Yours to answer", "on Orders", "on Refunds", "Others that wait", "needs one of the groups: chiefs, security")
+    ]
+    assert places == sorted(places)
+    assert "then tier 2" in page.text
+
+
+async def test_filters_are_in_the_address_and_what_they_hide_is_gone(served: Served, logged_in: LogIn) -> None:
+    asked(served, await job(served, "filtered"))
+    asked(served, await job(served, "filtered"), resource="orders-db", title="Orders")
+    browser = await logged_in("lead")
+    assert "on Orders" not in (await shown(browser, "/inbox?job=filtered&resource=refunds-db")).text
+    assert "Nothing waits for your answer with this filter" in (await shown(browser, "/inbox?job=filtered&tier=2")).text
+    assert (await browser.open("/inbox?tier=9")).status_code == 422
+    assert (await browser.open("/inbox?show=mine&cursor=nonsense")).status_code == 422
+
+
+async def test_many_that_wait_come_in_pages_that_neither_repeat_nor_skip(served: Served, logged_in: LogIn) -> None:
+    one = await job(served, "many")
+    names = [asked(served, one, number=number, minutes=number)["id"] for number in range(1, 34)]
+    browser = await logged_in("lead")
+    first = await browser.open("/inbox?show=mine&job=many")
+    assert len(first.content) < 100_000
+    onward = next(known["href"] for tag, known in Words(first.text).tags if tag == "a" and known.get("rel") == "next")
+    second = await browser.open(f"/inbox{onward}")
+    seen = [
+        known["id"].removeprefix("line-")
+        for page in (first, second)
+        for tag, known in Words(page.text).tags
+        if tag == "article" and known.get("id", "").startswith("line-")
+    ]
+    assert seen == names
+
+
+async def test_a_card_says_who_wants_what_for_how_long_and_what_silence_means(served: Served, logged_in: LogIn) -> None:
+    request = asked(served, await job(served, "sentence", params={"ticket": "4712"}, reason="She called twice"))
+    page = await shown(await logged_in("lead"), f"/inbox/{request['id']}")
+    for words in (
+        "sentence by agent refund-agent 1.4, launched by ops, wants WRITE on Refunds for 5 min",
+        "Without an answer it climbs to tier 2 (security)",
+        "That clock starts only when it is issued",
+        "It needs 1 approval",
+        "Revoking ends it at once",
+        "She called twice",
+        "A write changes what customers see, so the resource's owner agrees to it first.",
+        'permit ( principal, action == Action::"write", resource ) when { !resource.external && context.approved_tier >= 1 };',
+        "print('4712')",
+        "lead approves WRITE on Refunds for 5 min for the job",
+        request["digest"],
+    ):
+        assert words in page.text, words
+    assert {("decision", "approve"), ("decision", "deny")} <= page.buttons
+
+
+async def test_the_top_tiers_silence_denies_and_a_quorum_of_two_is_told(served: Served, logged_in: LogIn) -> None:
+    request = asked(served, await job(served, "top"), tier=3, quorum=2, policies=["double-lock"])
+    page = await shown(await logged_in("chief"), f"/inbox/{request['id']}")
+    assert "Without an answer it is denied at" in page.text
+    assert "It needs 2 approvals by different people" in page.text
+    assert "The catalog keeps this action locked in Vault too" in page.text
+    served.count(request, "chief2", verdict="pending")
+    page = await shown(await logged_in("chief"), f"/inbox/{request['id']}")
+    assert "chief2" in page.text
+
+
+async def test_what_strangers_wrote_is_escaped_and_shown_as_theirs(served: Served, logged_in: LogIn) -> None:
+    hostile = spec(name="hostile", task=HOSTILE, agent={"name": "evil", "version": "1", "model": HOSTILE})
+    hostile["run"] = {"command": ["python", HOSTILE], "env": {"X": HOSTILE}}
+    request = asked(served, (await served.launched(hostile, reason=HOSTILE))["id"], reason=HOSTILE, title=HOSTILE)
+    browser = await logged_in("lead")
+    for path in (f"/inbox/{request['id']}", "/inbox?job=hostile"):
+        raw = (await browser.open(path)).text
+        assert "<script>alert" not in raw
+        assert "\u202e" not in raw
+        assert "\u200b" not in raw
+        assert r"\u202egnp.exe\u200b" in raw
+        assert [known for tag, known in Words(raw).tags if tag == "script"] == [
+            known for tag, known in Words(raw).tags if known.get("type") == "module"
+        ]
+    page = await shown(browser, f"/inbox/{request['id']}")
+    assert "Reason for this access, from the spec that ops signed" in page.text
+
+
+async def test_a_long_word_is_cut(served: Served, logged_in: LogIn) -> None:
+    request = asked(served, await job(served, "long", reason="y" * 1000), reason="z" * 1000)
+    raw = (await (await logged_in("lead")).open("/inbox?job=long")).text
+    assert "z" * 250 not in raw
+    assert len((await (await logged_in("lead")).open(f"/inbox/{request['id']}")).content) < 100_000
+
+
+async def test_what_differs_from_the_last_approved_run_is_shown_old_and_new(served: Served, logged_in: LogIn) -> None:
+    first = asked(served, await job(served, "differs"))
+    served.count(first, "lead")
+    second = asked(served, await job(served, "differs", run={"command": ["python", "-c", "print('more')"]}), ttl=600)
+    page = await shown(await logged_in("lead"), f"/inbox/{second['id']}")
+    assert "command" in page.text
+    for words in ("print(", "ttl 5m 10m", "Earlier decisions of this kind"):
+        assert words in page.text, words
+    earlier = page.text[page.text.index("Earlier decisions of this kind") :]
+    assert "approved lead write for 5 min" in earlier
+
+
+async def test_the_same_again_differs_in_nothing(served: Served, logged_in: LogIn) -> None:
+    first = asked(served, await job(served, "same"))
+    served.count(first, "lead")
+    second = asked(served, await job(served, "same"))
+    page = await shown(await logged_in("lead"), f"/inbox/{second['id']}")
+    assert "Nothing differs from the last run of same" in page.text
+    # What came later is nothing that an earlier run can be compared with.
+    assert "No earlier run" in (await shown(await logged_in("lead"), f"/inbox/{first['id']}")).text
+
+
+async def test_what_the_job_holds_now_is_shown(served: Served, logged_in: LogIn) -> None:
+    name = await job(served, "holding")
+    request = asked(served, name)
+    served.issue(name)
+    page = await shown(await logged_in("lead"), f"/inbox/{request['id']}")
+    assert "live write on refunds-db" in page.text
+
+
+async def test_a_job_from_within_another_shows_its_chain_and_its_reason_as_untrusted(served: Served, logged_in: LogIn) -> None:
+    parent = await job(served, "ancestor")
+    served.issue(parent)
+    child = (await served.launched(spec(name="descendant"), parent=parent, reason="the agent says so"))["id"]
+    page = await shown(await logged_in("lead"), f"/inbox/{asked(served, child)['id']}")
+    assert "a program or an agent may have written this. Untrusted the agent says so" in page.text
+    assert f"Launched from within {parent} (ancestor, by ops)" in page.text
+    assert "it touched refunds-db" in page.text
+
+
+async def test_looking_changes_nothing(served: Served, logged_in: LogIn) -> None:
+    request = asked(served, await job(served, "looked"))
+    browser = await logged_in("lead")
+    before = served.store.head()
+    for path in ("/inbox", f"/inbox/{request['id']}", f"/inbox/{request['id']}?done=sent", "/delegations"):
+        await shown(browser, path)
+    assert served.store.head() == before
+    for path in (f"/inbox/{request['id']}/answer", f"/inbox/{request['id']}/claim", "/inbox/batch"):
+        assert (await browser.open(path)).status_code in {404, 405}
+
+
+async def test_a_launcher_sees_their_own_and_is_told_why_they_do_not_answer(served: Served, logged_in: LogIn) -> None:
+    request = asked(served, await job(served, "owned"))
+    browser = await logged_in("ops")
+    assert "no one answers for a job that they launched" in (await shown(browser, "/inbox?job=owned")).text
+    page = await shown(browser, f"/inbox/{request['id']}")
+    assert "no one answers for a job that they launched" in page.text
+    assert ("decision", "approve") not in page.buttons
+
+
+async def test_somebody_elses_request_is_not_there_for_a_launcher(served: Served, logged_in: LogIn) -> None:
+    request = asked(served, await job(served, "foreign"))
+    browser = await logged_in("mallory")
+    assert (await browser.open(f"/inbox/{request['id']}")).status_code == 404
+    assert "foreign" not in (await shown(browser, "/inbox")).text
+
+
+async def test_an_auditor_reads_and_has_no_button(served: Served, logged_in: LogIn) -> None:
+    request = asked(served, await job(served, "audited"))
+    page = await shown(await logged_in("auditor"), f"/inbox/{request['id']}")
+    assert "You read it and do not answer it: that needs one of the groups" in page.text
+    assert not page.buttons
+
+
+async def test_what_there_is_not_is_a_page_that_says_so(logged_in: LogIn) -> None:
+    browser = await logged_in("lead")
+    missing = await browser.open(f"/inbox/r{new_job_id('dev', now=datetime.now(UTC))[1:]}-1")
+    assert missing.status_code == 404
+    assert "Look for it in the lists" in missing.text
