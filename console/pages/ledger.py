@@ -28,6 +28,8 @@ from justenough.overview import Found
 from justenough.views import EntryView, Page
 
 PAGE = 30
+LOOKS = 6
+"""Pages that are read through to find something of a launcher's: a page waits no longer than that."""
 COPIED_AT_ONCE = 1000
 READERS = (Role.APPROVE, Role.READ, Role.BREAK_GLASS)
 """Who reads everything, as the API says."""
@@ -164,7 +166,7 @@ def _entries(console: Console, visitor: Visitor, which: Asked, *, cursor: str | 
             console.owners.learn(entry.job for entry in page.items)
         return page
 
-    return narrowed(read, lambda entry: console.owners.readable(visitor.caller, entry.job), cursor=cursor)
+    return narrowed(read, lambda entry: console.owners.readable(visitor.caller, entry.job), cursor=cursor, looks=LOOKS)
 
 
 def _found(console: Console, visitor: Visitor, text: str) -> Sequence[Found]:
