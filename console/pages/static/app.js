@@ -78,7 +78,6 @@ function listen() {
   mine.addEventListener("beat", hear);
   mine.addEventListener("change", () => { hear(); look(); });
   mine.addEventListener("log", (event) => { hear(); append(JSON.parse(event.data)); });
-  mine.addEventListener("over", () => { mine.close(); location.reload(); });
   mine.addEventListener("error", () => {
     // Browsers come back by themselves from a broken connection, not from a refusal: the session may be over, or a server away.
     if (mine.readyState !== EventSource.CLOSED) return;
@@ -114,7 +113,7 @@ async function look() {
     wanted = false;
     last = Date.now();
     try {
-      const answer = await fetch(location.href, { headers: { Accept: "text/html" }, credentials: "same-origin", redirect: "manual" });
+      const answer = await fetch(location.href, { headers: { Accept: "text/html", "X-Look-Again": "1" }, credentials: "same-origin", redirect: "manual" });
       if (answer.type === "opaqueredirect") { location.reload(); return; }
       if (answer.ok) renew(new DOMParser().parseFromString(await answer.text(), "text/html"));
     } catch { /* The chip tells that the page is not live. */ }
