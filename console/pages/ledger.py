@@ -155,7 +155,7 @@ def export(console: TheConsole, visitor: TheVisitor, filters: Annotated[Filters,
 
 def place_of(found: Found) -> str:
     """Return the address of what an id names."""
-    where = {"job": "/jobs/", "request": "/requests/", "credential": "/credentials/"}
+    where = {"job": "/jobs/", "request": "/inbox/", "credential": "/credentials/"}
     return f"{where[found.kind]}{quote(found.id, safe='')}" if found.kind in where else f"/ledger/entry?{urlencode({'id': found.id})}"
 
 
