@@ -120,7 +120,7 @@ def install(app: FastAPI) -> None:
     """Make an app answer every error as a problem."""
     app.add_exception_handler(JustEnoughError, _ours)
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(HTTPException, http_problem)
 
 
 def status_of(error: JustEnoughError) -> int:
@@ -156,7 +156,8 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     return problem(request, 422, "; ".join(map(str, faults)) or "the request is not valid", faults=faults)
 
 
-async def _http(request: Request, error: Exception) -> JSONResponse:
+async def http_problem(request: Request, error: Exception) -> JSONResponse:
+    """Return the answer for what no route took."""
     assert isinstance(error, HTTPException)
     # A body that is no JSON is a bad body like any other.
     status = 422 if error.status_code == 400 else error.status_code

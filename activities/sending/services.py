@@ -53,6 +53,8 @@ def send(url: Secret, notice: Notice, *, private: bool) -> Outcome:
     """Send it once and return what became of it."""
     try:
         service = _service(url, private=private)
+        if not private:
+            service.verify_certificate = True
         return _sent(service, notice)
     except (NotReached, NotSpokenTo) as error:
         return Outcome(Fault.REFUSED, str(error))
@@ -102,7 +104,9 @@ def _host_of(service: Any) -> str:
 
 
 def _sent(service: apprise.NotifyBase, notice: Notice) -> Outcome:
-    service.redirects = False
+    # Whatever its URL says of these: when to try again, and what counts as taken, is ours to know.
+    service.redirects = service.optional = False
+    service.retry = 0
     service.socket_read_timeout, service.socket_connect_timeout = READ_SECONDS, CONNECT_SECONDS
     one = apprise.Apprise(asset=_asset())
     one.add(service)

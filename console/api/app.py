@@ -95,9 +95,9 @@ def create_app(console: Console) -> FastAPI:
     app.include_router(triggers.router, prefix=PREFIX, responses=problems.answers(401, 422, 500, 503))
     app.include_router(health.router)
     app.include_router(wellknown.router)
+    problems.install(app)
     if console.deps.settings.pages == "on":
         include(app)
-    problems.install(app)
     app.add_middleware(BoundedBody, unbounded=frozenset({PREFIX + bundles.PATH}))
     app.add_middleware(Edge)
     app.openapi = lambda: _once(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
 
+from console import problems
 from console.pages import (
     answers,
     batches,
@@ -26,6 +28,7 @@ from console.pages import (
     stopping,
     verification,
 )
+from console.pages.routing import problem_page
 
 ROUTERS = (
     login.router,
@@ -53,6 +56,15 @@ ROUTERS = (
 
 
 def include(app: FastAPI) -> None:
-    """Add the pages to the console."""
+    """Add the pages to the console; whoever looks for one that is not there gets a page, too."""
     for router in ROUTERS:
         app.include_router(router)
+    app.add_exception_handler(HTTPException, _http)
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if request.url.path.startswith("/api/") or "text/html" not in request.headers.get("accept", ""):
+        return await problems.http_problem(request, error)
+    request.state.visitor = None
+    return problem_page(request, error)

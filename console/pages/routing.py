@@ -90,7 +90,7 @@ def _told(request: Request, error: Exception) -> tuple[int, str, tuple[Problem, 
     if isinstance(error, RequestValidationError):
         return 422, "The address or the form holds something that this page does not take.", problems.faults_of(error)
     if isinstance(error, HTTPException):
-        return error.status_code, str(error.detail), ()
+        return error.status_code, f"There is no {request.url.path} here." if error.status_code == 404 else str(error.detail), ()
     status = problems.status_of(error) if isinstance(error, JustEnoughError) else 500
     if status == 500:
         problems.unforeseen(request, error)

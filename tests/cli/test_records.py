@@ -107,6 +107,22 @@ def test_a_ledger_with_problems_ends_with_1(cli: Cli) -> None:
     assert "edited" in done.stdout
 
 
+def test_a_copy_is_verified_offline_by_whoever_has_it(cli: Cli, alone: Cli, tmp_path: Path) -> None:
+    job = ended(cli, tmp_path)["id"]
+    out = tmp_path / "ledger.jsonl"
+    assert cli.run("ledger", "export", "--job", job, "--out", out, who="auditor").exit_code == 0
+
+    sound = alone.run("ledger", "verify", "--offline", out)
+    out.write_text(out.read_text().replace("bubblewrap", "off"))
+    altered = alone.run("ledger", "verify", "--offline", out)
+
+    assert (sound.exit_code, sound.stdout.startswith("sound: ")) == (0, True)
+    assert "cannot see: " in sound.stdout
+    assert (altered.exit_code, "edited" in altered.stdout) == (1, True)
+    assert "cannot be read" in alone.run("ledger", "verify", "--offline", tmp_path / "gone").stderr
+    assert alone.run("ledger", "verify", "--offline", tmp_path / "gone").exit_code == 2
+
+
 def test_who_may_not_read_everything_may_not_verify(cli: Cli) -> None:
     assert cli.run("ledger", "verify").exit_code == 6
 

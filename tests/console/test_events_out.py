@@ -170,6 +170,8 @@ async def console(settings: Settings, town: Town, folder: Path) -> AsyncIterator
         await process.wait()
 
 
+# Two consoles start and a lease runs out in it; as the last one here it is charged with ending the servers too.
+@pytest.mark.timeout(300)
 async def test_a_console_that_is_killed_between_commit_and_delivery_loses_nothing(
     settings: Settings, town: Town, receiver: Receiver, tmp_path: Path
 ) -> None:

@@ -114,7 +114,7 @@ async def test_an_id_leads_to_what_it_names(records: Desk) -> None:
     for text, place in (
         (job, f"/jobs/{job}"),
         (part(job, "c"), f"/credentials/{part(job, 'c')}"),
-        (part(job, "r"), f"/requests/{part(job, 'r')}"),
+        (part(job, "r"), f"/inbox/{part(job, 'r')}"),
         (str(entry.position), f"/ledger/entry?id={entry.id.replace('/', '%2F')}"),
         (entry.id, f"/ledger/entry?id={entry.id.replace('/', '%2F')}"),
     ):

@@ -262,3 +262,13 @@ async def test_a_fresh_login_of_another_person_is_refused(site: Site, logged_in:
     # The page asks for the session's own name, whatever a form says.
     answer = await lead.submit("/login/fresh", "/login/fresh", name="chief", password=site.passwords["chief"])
     assert answer.status_code == 401
+
+
+async def test_whoever_looks_for_what_is_not_there_gets_a_page_or_a_problem_as_they_read(browser: Callable[[], Browser]) -> None:
+    lost = browser()
+    page = await lost.http.get("/nowhere", headers={"Accept": "text/html"})
+    assert (page.status_code, page.headers["content-type"]) == (404, "text/html; charset=utf-8")
+    assert "There is no /nowhere here." in page.text
+    for path, accept in (("/nowhere", "application/json"), ("/api/v1/nowhere", "text/html")):
+        answer = await lost.http.get(path, headers={"Accept": accept})
+        assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")

@@ -1,0 +1,87 @@
+"""Long work is done once for all who ask at the same time, in turns, and its outcome is kept: seen on work that waits to be told."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from console.works import Works
+from justenough.errors import GiveUp
+
+
+class Bench:
+    """Work that goes on when it is told to."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.entered: asyncio.Queue[str] = asyncio.Queue()
+        self.most = self.now = 0
+        self.go_on = asyncio.Event()
+
+    async def does(self, key: str) -> str:
+        self.begun.append(key)
+        self.entered.put_nowait(key)
+        self.now += 1
+        self.most = max(self.most, self.now)
+        await self.go_on.wait()
+        self.now -= 1
+        if key == "bad":
+            message = "it cannot be done"
+            raise GiveUp(message)
+        if key == "broken":
+            raise RuntimeError(key)
+        return key.upper()
+
+
+async def test_those_who_ask_at_once_share_one_piece_of_work() -> None:
+    bench = Bench()
+    works = Works(bench.does)
+    waiting = [asyncio.create_task(works.result("a", by=who)) for who in ("lead", "chief")]
+    await bench.entered.get()
+    work = works.of("a")
+    assert work is not None
+    assert (work.runs, work.by) == (True, "lead")
+    bench.go_on.set()
+    assert await asyncio.gather(*waiting) == ["A", "A"]
+    assert bench.begun == ["a"]
+    done = works.of("a")
+    assert done is not None
+    assert (done.runs, done.outcome) == (False, "A")
+    assert await works.result("a", by="lead") == "A"
+    assert bench.begun == ["a", "a"]
+
+
+async def test_no_more_run_at_once_than_there_are_turns_and_old_outcomes_are_forgotten() -> None:
+    bench = Bench()
+    works = Works(bench.does, at_once=2, kept=3)
+    waiting = [asyncio.create_task(works.result(key, by="lead")) for key in "abcdef"]
+    assert [await bench.entered.get(), await bench.entered.get()] == ["a", "b"]
+    assert len(works.all()) == 6
+    bench.go_on.set()
+    assert await asyncio.gather(*waiting) == list("ABCDEF")
+    assert bench.most == 2
+    await works.result("g", by="lead")
+    assert [key for key, _ in works.all()] == ["g", "f", "e"]
+
+
+async def test_who_stops_waiting_takes_the_work_from_nobody() -> None:
+    bench = Bench()
+    works = Works(bench.does)
+    gone, stays = (asyncio.create_task(works.result("a", by=who)) for who in ("lead", "chief"))
+    await bench.entered.get()
+    gone.cancel()
+    bench.go_on.set()
+    assert await stays == "A"
+
+
+async def test_what_cannot_be_done_is_told_to_each_and_is_asked_for_again() -> None:
+    bench = Bench()
+    bench.go_on.set()
+    works = Works(bench.does, kept=2)
+    with pytest.raises(GiveUp, match="it cannot be done"):
+        await works.result("bad", by="lead")
+    with pytest.raises(Exception, match="the console's log tells more"):
+        await works.result("broken", by="lead")
+    assert [str(work.error) for _, work in works.all()] == ["something went wrong here; the console's log tells more", "it cannot be done"]
+    await works.close()
