@@ -24,7 +24,7 @@ from justenough.messages import ProofReport
 WHOLE = "ledger"
 """What a verification is about: there is one ledger."""
 REPORTS_KEPT = 6
-PROOFS_AT_ONCE, PROOFS_KEPT = 8, 200
+PROOFS_AT_ONCE, PROOFS_KEPT, PROOFS_EACH = 8, 200, 20
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ class Looks:
         self._turn = CapacityLimiter(1)
         self.verification: Works[str, LedgerReport] = Works(self._verified)
         self.reports: Works[Days, Report] = Works(self._of_days, kept=REPORTS_KEPT)
-        self.proofs: Works[str, ProofReport] = Works(gateway.prove, at_once=PROOFS_AT_ONCE, kept=PROOFS_KEPT)
+        self.proofs: Works[str, ProofReport] = Works(gateway.prove, at_once=PROOFS_AT_ONCE, kept=PROOFS_KEPT, each=PROOFS_EACH)
 
     async def report(self, period: Period, *, now: datetime) -> Report:
         """Return the evidence report of a period, as of now. Raises InvalidInput where that is none, or too long."""
