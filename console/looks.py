@@ -30,7 +30,7 @@ USED_WITHIN = timedelta(days=90)
 USES = 200
 """Actions whose use is counted, at most."""
 REPORTS_KEPT = 6
-PROOFS_AT_ONCE, PROOFS_KEPT = 8, 200
+PROOFS_AT_ONCE, PROOFS_KEPT, PROOFS_EACH = 8, 200, 20
 
 T = TypeVar("T")
 
@@ -57,7 +57,7 @@ class Looks:
         self.verification: Works[str, LedgerReport] = Works(self._verified)
         self.reports: Works[Days, Report] = Works(self._of_days, kept=REPORTS_KEPT)
         self.uses: Works[str, Mapping[Key, ActionUse]] = Works(self._uses)
-        self.proofs: Works[str, ProofReport] = Works(gateway.prove, at_once=PROOFS_AT_ONCE, kept=PROOFS_KEPT)
+        self.proofs: Works[str, ProofReport] = Works(gateway.prove, at_once=PROOFS_AT_ONCE, kept=PROOFS_KEPT, each=PROOFS_EACH)
 
     async def report(self, period: Period, *, now: datetime) -> Report:
         """Return the evidence report of a period, as of now. Raises InvalidInput where that is none, or too long."""

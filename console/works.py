@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 import structlog
 
-from justenough.errors import JustEnoughError
+from justenough.errors import JustEnoughError, RetryLater
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
@@ -22,6 +22,10 @@ T = TypeVar("T")
 FAILED = "something went wrong here; the console's log tells more"
 
 log = structlog.get_logger()
+
+
+class Busy(RetryLater):
+    """Somebody asked for more at once than they may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +60,23 @@ class Works(Generic[K, T]):
         *,
         at_once: int = 1,
         kept: int = 1,
+        each: int = 4,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """`at_once`: how many run at the same time, the others wait; `kept`: how many outcomes are remembered, the newest ones."""
-        self._does, self._kept, self._now = does, kept, now
+        """`at_once`: how many run at the same time, the others wait; `kept`: how many outcomes are remembered, the newest ones.
+
+        `each`: how many that are not done yet one person may have asked for: nobody has all the others wait for what is theirs.
+        """
+        self._does, self._kept, self._each, self._now = does, kept, each, now
         self._turns = asyncio.Semaphore(at_once)
         self._works: OrderedDict[K, Work[T]] = OrderedDict()
         self._tasks: dict[K, asyncio.Task[Work[T]]] = {}
 
     def ask(self, key: K, *, by: str) -> Work[T]:
-        """Have it done, unless it is being done already; return how it stands."""
+        """Have it done, unless it is being done already; return how it stands. Raises Busy."""
         if key not in self._tasks:
+            if sum(self._works[other].by == by for other in self._tasks) >= self._each:
+                raise Busy(f"{self._each} that you asked for are not done yet; ask again when one of them is")
             begun = self._works[key] = Work(self._now(), by)
             self._works.move_to_end(key)
             self._tasks[key] = asyncio.create_task(self._done(key, begun))

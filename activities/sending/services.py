@@ -12,6 +12,7 @@ from typing import Any
 
 import apprise
 from apprise.common import PersistentStoreMode
+from apprise.utils.parse import parse_qsd
 
 from activities.sending.resolving import NotReached, UnknownHost, addresses, allowed
 from justenough.delivering import Fault, Outcome
@@ -38,8 +39,8 @@ class NotSpokenTo(GiveUp):
     """A URL that nothing is sent to; the message says why, and holds nothing of it but its scheme."""
 
 
-FILES = re.compile(r"[?&](?:template|pgpkey|keyfile|attach)[a-z_-]*=", re.IGNORECASE)
-"""Parameters with which some services read files of this machine."""
+FILES = ("template", "pgp", "wkd", "keyfile", "attach")
+"""How parameters begin with which some services read a file of this machine, or fetch one from an address that nobody has looked at."""
 
 
 @cache
@@ -69,8 +70,8 @@ def _service(url: Secret, *, private: bool) -> apprise.NotifyBase:
     scheme = url.reveal().partition("://")[0].strip().lower()
     if scheme not in HOSTED | OWN | (PLAIN if private else frozenset()):
         raise NotSpokenTo(_why_no_scheme(scheme))
-    if FILES.search(url.reveal()):
-        raise NotSpokenTo("the URL names a file of this machine")
+    if _names_file(url.reveal()):
+        raise NotSpokenTo("the URL names a file of this machine, or one to be fetched")
     load()
     service = apprise.Apprise.instantiate(url.reveal(), asset=_asset())
     if not isinstance(service, apprise.NotifyBase):
@@ -78,6 +79,13 @@ def _service(url: Secret, *, private: bool) -> apprise.NotifyBase:
     if scheme not in HOSTED:
         _look_at(service, private=private)
     return service
+
+
+def _names_file(url: str) -> bool:
+    """Whether a URL has a parameter that names a file. Read as Apprise reads it: parts end at & and at ;, and names may be written in escapes."""
+    _, *queries = url.split("?")
+    names = [name.strip(" +-:").lower() for query in queries for name in parse_qsd(query, simple=True)["qsd"]]  # type: ignore[no-untyped-call]
+    return any(name.startswith(FILES) for name in names)
 
 
 def _why_no_scheme(scheme: str) -> str:

@@ -77,15 +77,18 @@ def requests_of(connection: Connection, requests: Iterable[str]) -> Mapping[str,
     return {name: found[name] for name in wanted if name in found}
 
 
-def decided_before(connection: Connection, request: RequestView, *, limit: int) -> tuple[RequestView, ...]:
-    """Return what became of the same action on the same resource in earlier runs of the same job name, the newest first."""
-    wanted = _earlier(request).where(REQUESTS.c.action == request.action, REQUESTS.c.state.in_(SETTLED), REQUESTS.c.tier > 0)
+def decided_before(connection: Connection, request: RequestView, *, only: str | None, limit: int) -> tuple[RequestView, ...]:
+    """Return what became of the same action on the same resource in earlier runs of the same job name, the newest first.
+
+    `only`: of the runs that this person launched; None for everyone's. The same below.
+    """
+    wanted = _earlier(request, only).where(REQUESTS.c.action == request.action, REQUESTS.c.state.in_(SETTLED), REQUESTS.c.tier > 0)
     return request_views(connection, connection.execute(wanted.limit(limit)).mappings().all())
 
 
-def approved_before(connection: Connection, request: RequestView) -> RequestView | None:
+def approved_before(connection: Connection, request: RequestView, *, only: str | None) -> RequestView | None:
     """Return the newest request for the same resource that people approved in an earlier run of the same job name."""
-    wanted = _earlier(request).where(REQUESTS.c.state == RequestState.APPROVED.value).limit(1)
+    wanted = _earlier(request, only).where(REQUESTS.c.state == RequestState.APPROVED.value).limit(1)
     return next(iter(request_views(connection, connection.execute(wanted).mappings().all())), None)
 
 
@@ -118,7 +121,9 @@ def _asked(which: WaitingFilter) -> list[ColumnElement[bool]]:
     return [*found, REQUESTS.c.current_tier == which.tier_now] if which.tier_now is not None else found
 
 
-def _earlier(request: RequestView) -> Any:
+def _earlier(request: RequestView, only: str | None) -> Any:
     runs = select(JOBS.c.id).where(JOBS.c.name == request.job_name, JOBS.c.id < request.job_id).order_by(JOBS.c.id.desc()).limit(RUNS)
     wanted = ASKED.where(REQUESTS.c.job_id.in_(runs.scalar_subquery()), REQUESTS.c.resource == request.resource)
+    # A name belongs to nobody: whoever reads their own jobs alone must not read others' by giving one of theirs the same name.
+    wanted = wanted if only is None else wanted.where(REQUESTS.c.requester_id == only)
     return wanted.order_by(REQUESTS.c.job_id.desc(), REQUESTS.c.number)

@@ -336,13 +336,13 @@ class Store:
         wanted = tuple(requests)
         return self._read(lambda connection: inbox.requests_of(connection, wanted))
 
-    def decided_before(self, request: RequestView, limit: int) -> tuple[RequestView, ...]:
+    def decided_before(self, request: RequestView, limit: int, *, only: str | None = None) -> tuple[RequestView, ...]:
         """Return what people decided on the same action and resource in earlier runs of the same job name, the newest first."""
-        return self._read(lambda connection: inbox.decided_before(connection, request, limit=limit))
+        return self._read(lambda connection: inbox.decided_before(connection, request, only=only, limit=limit))
 
-    def approved_before(self, request: RequestView) -> RequestView | None:
+    def approved_before(self, request: RequestView, *, only: str | None = None) -> RequestView | None:
         """Return the newest request for the same resource that was approved in an earlier run of the same job name."""
-        return self._read(lambda connection: inbox.approved_before(connection, request))
+        return self._read(lambda connection: inbox.approved_before(connection, request, only=only))
 
     def delegations_of(self, person: str, *, now: datetime, limit: int = PAGE) -> tuple[DelegationView, ...]:
         """Return the delegations that somebody made or that name them, which hold at `now`; the newest first."""

@@ -52,6 +52,17 @@ class Entry:
     """Vault entity id; empty where the login has none."""
     policies: frozenset[str]
     """What the token carries, by its mount and by its person's groups."""
+    role: str = ""
+    """The mount's role that it was by, as Vault says; empty where the mount has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What a token is worth now."""
+
+    entity: str
+    """Vault entity id; empty where it is nobody's."""
+    policies: frozenset[str]
 
 
 def log_in(vault: Connection, name: str, password: Secret, *, mount: str) -> Entry:
@@ -93,13 +104,14 @@ def finish_oidc(vault: Connection, mount: str, *, state: str, code: str, nonce: 
     return _entry(answer)
 
 
-def policies_of(vault: Connection, token: Secret) -> frozenset[str] | None:
-    """Return what a token carries now; None where it is not alive any more."""
+def carried_by(vault: Connection, token: Secret) -> Carried | None:
+    """Return whose a token is and what it carries now; None where it is not alive any more."""
     try:
         data = (vault.call(vault.adapter(token), "get", "auth/token/lookup-self") or {}).get("data") or {}
     except VaultDenied:
         return None
-    return frozenset((*(data.get("policies") or ()), *(data.get("identity_policies") or ())))
+    policies = frozenset((*(data.get("policies") or ()), *(data.get("identity_policies") or ())))
+    return Carried(str(data.get("entity_id") or ""), policies)
 
 
 def renew(vault: Connection, token: Secret) -> None:
@@ -166,7 +178,8 @@ def _entry(answer: Answer | None) -> Entry:
     if not auth.get("client_token"):
         message = "Vault gave no token"
         raise LoginRefused(message)
-    return Entry(Secret(str(auth["client_token"])), str(auth.get("entity_id") or ""), frozenset(auth.get("policies") or ()))
+    role = str((auth.get("metadata") or {}).get("role") or "")
+    return Entry(Secret(str(auth["client_token"])), str(auth.get("entity_id") or ""), frozenset(auth.get("policies") or ()), role)
 
 
 def _data(answer: Answer | None, name: str) -> Any:

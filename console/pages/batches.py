@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import anyio
@@ -42,7 +42,7 @@ class Outcome(NamedTuple):
 async def batch(request: Request, console: TheConsole, visitor: TheVisitor, form: TheForm) -> HTMLResponse:
     """Answer what is ticked. Nothing at all is answered where the requests are not of one kind."""
     digests = {name: digest for name, _, digest in (str(pick).partition(" ") for pick in form.getlist("pick"))}
-    views = await to_thread.run_sync(console.deps.store.requests_of, digests)
+    views = await to_thread.run_sync(_readable, console, visitor, digests)
     _must_be_one_kind(views, digests)
     draft = drafts.typed(form)
     if draft.decision not in {"approve", "deny"}:
@@ -53,6 +53,12 @@ async def batch(request: Request, console: TheConsole, visitor: TheVisitor, form
         raise InvalidInput("form", tuple(Problem(name, why) for name, why in errors.items()))
     outcomes = await _all(console, visitor, said, views, digests)
     return render(request, "batch.html", outcomes=outcomes, said=said, kind=kind_of(first), asking=asking)
+
+
+def _readable(console: Console, visitor: Visitor, names: Iterable[str]) -> Mapping[str, RequestView]:
+    """Return those of these requests that the visitor may read, so that nobody learns of others by ticking them."""
+    found = console.deps.store.requests_of(names)
+    return {name: view for name, view in found.items() if console.owners.readable(visitor.caller, view.job_id)}
 
 
 async def _all(

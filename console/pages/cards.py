@@ -133,8 +133,8 @@ def card_of(console: Console, caller: Caller, request: str) -> Card:
         policies=policies,
         issue=_issue(resource, view),
         lesser=_lesser(resource, view),
-        before=_before(deps, view, run_facts(spec, bundle) if spec else {}),
-        earlier=deps.store.decided_before(view, EARLIER),
+        before=_before(deps, view, run_facts(spec, bundle) if spec else {}, only=caller.only),
+        earlier=deps.store.decided_before(view, EARLIER, only=caller.only),
         steps=steps,
         silence=silence(view, config.tiers),
         passed=tier.approvers if tier else (),
@@ -226,8 +226,8 @@ def _lesser(resource: Resource | None, view: RequestView) -> tuple[str, ...]:
     return tuple(name.value for name in resource.actions if name.rank < Action(view.action).rank) if resource else ()
 
 
-def _before(deps: Deps, view: RequestView, now: Mapping[str, str]) -> Before | None:
-    earlier = deps.store.approved_before(view)
+def _before(deps: Deps, view: RequestView, now: Mapping[str, str], *, only: str | None) -> Before | None:
+    earlier = deps.store.approved_before(view, only=only)
     if earlier is None:
         return None
     spec, bundle = _ordered(deps, earlier.job_id)

@@ -45,8 +45,12 @@ class NotLoggedInThere(GiveUp):
     """The identity provider did not log the person in."""
 
 
+class NotAsked(GiveUp):
+    """A login that was to be a fresh one came by a role under which the identity provider may have asked nothing."""
+
+
 class Flow(Model):
-    """A login that is under way at the provider."""
+    """A login that is under way at the provider. Whoever sits at the browser can write it anew: it decides nothing."""
 
     state: str
     nonce: str
@@ -133,12 +137,20 @@ async def _welcomed(request: Request, console: Console, flow: Flow, entry: Entry
         key = await console.sessions.begin(entry, how=How.OIDC)
         return welcome(console, key, flow.onward)
     try:
+        _must_be_asked(console, entry)
         visit = await console.sessions.visit(request.cookies.get(console.cookies.session))
     except (GiveUp, RetryLater):
         await console.sessions.drop(entry.token)
         raise
     await console.sessions.freshen(visit, entry)
     return RedirectResponse(local(flow.onward), status_code=303)
+
+
+def _must_be_asked(console: Console, entry: Entry) -> None:
+    """Raise NotAsked unless Vault says that it was the role whose max_age it checks; what the cookie says of that is its browser's word."""
+    role = console.deps.settings.pages_oidc_fresh_role
+    if not role or entry.role != role:
+        raise NotAsked("your identity provider may have asked you nothing for this login, so it shows nothing anew; begin again")
 
 
 def _missing(*, fresh: bool) -> str:

@@ -16,7 +16,7 @@ from anyio import to_thread
 from activities.settings import Settings
 from activities.store import PageSession, Store
 from activities.vault import VaultDenied, VaultRefused, visitors
-from activities.vault.visitors import Entry, Unreadable
+from activities.vault.visitors import Carried, Entry, Unreadable
 from console.pages.visits import AnotherPerson, How, Key, NoPerson, NotVisiting, TooLittle, TooMuch, Visit
 from console.people import People, PeopleVault, Recent
 from justenough.approval import Person
@@ -32,6 +32,7 @@ KEPT = timedelta(days=7)
 ORDINARY = frozenset({"default", "je-person"})
 NOBODY = "your login is not known here any more, or is disabled"
 EVERYWHERE = "you logged out everywhere"
+NOT_THEIRS = "this login is not the person's that it was kept for"
 
 log = structlog.get_logger()
 
@@ -55,7 +56,7 @@ class Sessions:
         self._longest = timedelta(seconds=settings.pages_longest)
         self._allowed = ORDINARY | frozenset(settings.pages_policies)
         self._now = now
-        self._looks: Recent[frozenset[str] | None] = Recent(clock=lambda: now().timestamp())
+        self._looks: Recent[Carried | None] = Recent(clock=lambda: now().timestamp())
 
     async def begin(self, entry: Entry, *, how: How, name: str | None = None) -> Key:
         """Begin a session for what a login (by this name) brought, and return its cookie's key. Raises NoPerson, TooMuch, TooLittle, RetryLater; the token is then ended."""
@@ -170,11 +171,14 @@ class Sessions:
         return None
 
     def _checked(self, key: Key, row: PageSession, *, used: bool) -> None:
-        """See that the token lives and carries no more than it may; once a minute, note the use and let it live on."""
+        """See that the token lives, is the person's, and carries no more than it may; once a minute, note the use and let it live on."""
         carried = self._looks.get(row.key, lambda: self._look(key, row))
         if carried is None:
             self._stop(row, "this login was ended in Vault")
-        elif more := carried - self._allowed:
+        elif carried.entity != row.person:
+            # A row says whose session it is, and whoever can write to the store can say so. Only Vault knows whose the token is.
+            self._stop(row, NOT_THEIRS)
+        elif more := carried.policies - self._allowed:
             # Its token stays out of our hands from here on, and ends by its time.
             self._stop(row, f"this login carries more than the pages may hold: {', '.join(sorted(more))}")
         if used and self._now() - row.seen_at >= NOTED:
@@ -185,9 +189,9 @@ class Sessions:
         log.info("logout", name=row.name, why=why)
         raise NotVisiting(why)
 
-    def _look(self, key: Key, row: PageSession) -> frozenset[str] | None:
+    def _look(self, key: Key, row: PageSession) -> Carried | None:
         try:
-            return visitors.policies_of(self._vault, self._vault.unseal(row.ciphertext, key.context))
+            return visitors.carried_by(self._vault, self._vault.unseal(row.ciphertext, key.context))
         except Unreadable:
             return None
 

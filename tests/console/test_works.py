@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from console.works import Works
+from console.works import Busy, Works
 from justenough.errors import GiveUp
 
 
@@ -55,7 +55,7 @@ async def test_those_who_ask_at_once_share_one_piece_of_work() -> None:
 async def test_no_more_run_at_once_than_there_are_turns_and_old_outcomes_are_forgotten() -> None:
     bench = Bench()
     works = Works(bench.does, at_once=2, kept=3)
-    waiting = [asyncio.create_task(works.result(key, by="lead")) for key in "abcdef"]
+    waiting = [asyncio.create_task(works.result(key, by=f"{key}-person")) for key in "abcdef"]
     assert [await bench.entered.get(), await bench.entered.get()] == ["a", "b"]
     assert len(works.all()) == 6
     bench.go_on.set()
@@ -84,4 +84,20 @@ async def test_what_cannot_be_done_is_told_to_each_and_is_asked_for_again() -> N
     with pytest.raises(Exception, match="the console's log tells more"):
         await works.result("broken", by="lead")
     assert [str(work.error) for _, work in works.all()] == ["something went wrong here; the console's log tells more", "it cannot be done"]
+    await works.close()
+
+
+async def test_nobody_has_others_wait_behind_all_that_they_ask_for() -> None:
+    bench = Bench()
+    works = Works(bench.does, each=2)
+    for key in "ab":
+        works.ask(key, by="greedy")
+    with pytest.raises(Busy, match="2 that you asked for are not done yet"):
+        works.ask("c", by="greedy")
+    assert works.ask("a", by="greedy").runs, "what is being done is joined"
+    waiting = asyncio.create_task(works.result("d", by="lead"))
+    bench.go_on.set()
+    assert await waiting == "D"
+    assert bench.begun == ["a", "b", "d"]
+    assert works.ask("c", by="greedy").runs
     await works.close()

@@ -7,8 +7,10 @@ from typing import Any
 
 from justenough.ids import new_job_id
 from tests.console.support import Served
+from tests.pages.browser import Site
 from tests.pages.conftest import LogIn
 from tests.pages.inboxes import Words, asked, shown, spec
+from tests.pages.stories import ordered
 
 HOSTILE = "<script>alert('x')</script> \u202egnp.exe\u200b"
 
@@ -136,6 +138,22 @@ async def test_the_same_again_differs_in_nothing(served: Served, logged_in: LogI
     assert "Nothing differs from the last run of same" in page.text
     # What came later is nothing that an earlier run can be compared with.
     assert "No earlier run" in (await shown(await logged_in("lead"), f"/inbox/{first['id']}")).text
+
+
+async def test_who_reads_their_own_jobs_alone_learns_of_no_others_by_giving_theirs_the_same_name(
+    site: Site, served: Served, logged_in: LogIn
+) -> None:
+    first = asked(served, await job(served, "borrowed", run={"command": ["python", "-c", "print('not for mallory')"]}))
+    served.count(first, "lead")
+    mallory = await logged_in("mallory")
+    me = (await site.console.sessions.visit(mallory.cookie)).person.id
+    own = asked(served, ordered(site.store, me, name="borrowed", spec=spec(name="borrowed")))
+    page = await shown(mallory, f"/inbox/{own['id']}")
+    assert "No earlier run of a job with the name borrowed" in page.text
+    assert "None: nobody has decided" in page.text
+    for secret in ("not for mallory", first["id"]):
+        assert secret not in page.text
+    assert "not for mallory" in (await shown(await logged_in("lead"), f"/inbox/{own['id']}")).text
 
 
 async def test_what_the_job_holds_now_is_shown(served: Served, logged_in: LogIn) -> None:

@@ -111,3 +111,12 @@ async def test_nobody_answers_for_their_own_by_ticking_it(served: Served, logged
     assert "0 of 2 answered" in page
     assert "no one answers for a job that they launched" in page
     assert await sent_of(served, both) == [0, 0]
+
+
+async def test_ticking_what_one_may_not_read_tells_nothing_of_it(served: Served, logged_in: LogIn) -> None:
+    requests = await several(served, "unseen-name", 1)
+    page = words_of(await press(await logged_in("mallory"), requests, "approve"))
+    assert f"there is no request {requests[0]['id']}" in page
+    for secret in ("unseen-name", requests[0]["task"]):
+        assert secret not in page
+    assert await sent_of(served, requests) == [0]

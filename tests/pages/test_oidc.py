@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from activities.settings import Settings
+from console.pages.oidc import Flow
 from tests.pages.browser import Browser, Site
 from tests.pages.conftest import opened
 from tests.pages.provider import MAX_AGE, Provider
@@ -91,6 +92,20 @@ async def test_who_leaves_out_that_the_provider_is_to_ask_is_refused_by_vault(oi
     back, _ = await provider.redirect(stripped, old)
     answer = await come_back(lead, back)
     assert answer.status_code == 403
+    assert not (await site.console.sessions.visit(lead.cookie)).fresh
+
+
+async def test_an_ordinary_login_that_its_browser_calls_a_fresh_one_is_none(oidc_site: tuple[Site, Provider], lead: Browser) -> None:
+    site, provider = oidc_site
+    at_provider = await provider.log_in("lead")
+    await by_provider(lead, provider, at_provider)
+    back, _ = await provider.redirect(await started(lead), at_provider)
+    flow = Flow.read(lead.http.cookies["je-oidc"])
+    lead.http.cookies.delete("je-oidc")
+    lead.http.cookies.set("je-oidc", flow.model_copy(update={"fresh": True}).written(), domain="127.0.0.1", path="/")
+    answer = await come_back(lead, back)
+    assert answer.status_code == 403
+    assert "may have asked you nothing" in answer.text
     assert not (await site.console.sessions.visit(lead.cookie)).fresh
 
 

@@ -9,7 +9,10 @@ from datetime import datetime
 
 import httpx
 import pytest
+from sqlalchemy import update
 
+from activities.store.engine import open_engine
+from activities.store.tables import PAGE_SESSIONS
 from activities.vault import VaultDenied, visitors
 from console.pages.visits import AnotherPerson, Key
 from console.people import FRESH, PeopleVault
@@ -272,3 +275,13 @@ async def test_whoever_looks_for_what_is_not_there_gets_a_page_or_a_problem_as_t
     for path, accept in (("/nowhere", "application/json"), ("/api/v1/nowhere", "text/html")):
         answer = await lost.http.get(path, headers={"Accept": accept})
         assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
+
+
+async def test_a_session_that_the_store_gives_to_somebody_else_is_nobodys(site: Site, logged_in: LogIn) -> None:
+    ops, chief = await logged_in("ops"), await logged_in("chief")
+    row = (await site.console.sessions.visit(ops.cookie)).row
+    other = (await site.console.sessions.visit(chief.cookie)).person
+    with open_engine(site.console.deps.settings.store_url).begin() as connection:
+        connection.execute(update(PAGE_SESSIONS).where(PAGE_SESSIONS.c.key == row.key).values(person=other.id))
+    assert "not the person" in await refused(ops)
+    assert (await chief.open("/sessions")).status_code == 200

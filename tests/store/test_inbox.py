@@ -137,8 +137,8 @@ def test_no_question_of_the_inbox_scans_a_table(ready_file: object) -> None:
         waiting(connection, MINE, after=(NOW, "r"), limit=5)
         waiting(connection, MINE._replace(mine=False), after=None, limit=5)
         answered_by(connection, "e-lead", limit=5)
-        decided_before(connection, request, limit=5)
-        approved_before(connection, request)
+        decided_before(connection, request, only=None, limit=5)
+        approved_before(connection, request, only=None)
         delegations_of(connection, "e-lead", now=NOW, limit=5)
 
     found = plans(f"sqlite:///{ready_file}", ask)
