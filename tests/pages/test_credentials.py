@@ -79,7 +79,7 @@ async def test_pages_of_the_list_follow_each_other_and_keep_the_filter(records: 
     while path:
         page = await seen(lead, path)
         found += [link.removeprefix("/credentials/") for link in page.links if link.startswith("/credentials/")]
-        (path,) = [f"/credentials{link}" for link in page.links if "cursor=" in link] or [""]
+        (path,) = [f"/credentials{link}" for link in page.links if "cursor=" in link and f"/credentials{link}" != path] or [""]
         assert not path or f"job={job}" in path
     assert found == wanted[::-1]
 
