@@ -20,6 +20,7 @@ from console.api.streams import EventStream
 from console.pages.routing import PageRoute
 from console.pages.visitors import TheVisitor, Visitor
 from console.pages.visits import NotVisiting
+from console.pages.wording import output
 from justenough.errors import RetryLater
 from justenough.views import EntryView
 
@@ -76,7 +77,7 @@ class _Page:
                 said = await self._changed(entries)
                 if log is not None and self._job is not None:
                     chunks = await to_thread.run_sync(self._console.deps.store.logs, self._job, log)
-                    said += b"".join(_block("log", {"seq": chunk.seq, "text": chunk.text}) for chunk in chunks)
+                    said += b"".join(_block("log", {"seq": chunk.seq, "text": output(chunk.text)}) for chunk in chunks)
                     log = chunks[-1].seq if chunks else log
                 if said or time.monotonic() - told >= BEAT:
                     yield said or _block("beat", {})

@@ -84,10 +84,14 @@ async def test_output_is_told_as_it_comes_and_once(site: Site, served: Served, l
     job = (await served.launched())["id"]
     site.store.append_log(job, 0, "before\n", site.clock())
     async with open_page(ops, address(site, job=job, log=0)) as events:
-        site.store.append_log(job, 1, "<b>now</b>\n", site.clock())
+        # A right-to-left override, and a control that would clear a terminal.
+        site.store.append_log(job, 1, "<b>now</b> \u202edead\x1b[2J\n", site.clock())
         async for name, data in events:
             if name == "log":
-                assert data == {"seq": 1, "text": "<b>now</b>\n"}
+                assert data["seq"] == 1
+                assert not {"\u202e", "\x1b"} & set(data["text"]), "what cannot be seen is written out"
+                assert data["text"].startswith("<b>now</b> ")
+                assert data["text"].endswith("\n")
                 break
 
 
