@@ -139,11 +139,15 @@ class Bundled(Message):
 class PauseBody(Body):
     """Why a schedule is to launch nothing."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "the database is being moved tonight"}]})
+
     reason: Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 
 
 class RunBody(Body):
     """Why a schedule's job is launched now."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "last night's occasion was missed"}]})
 
     reason: Annotated[str, StringConstraints(max_length=500)] = ""
 

@@ -43,9 +43,22 @@ PATH = {
     "request": ("A request's id", "r-dev-01jd2r6v4n7q8s9t0v1w2x3y4z-1"),
     "credential": ("A credential's id", "c-dev-01jd2r6v4n7q8s9t0v1w2x3y4z-1"),
     "delegation": ("A delegation's id", "d-0123456789abcdef01234567"),
+    "delivery": ("A delivery's id, as its list has it", "0123456789abcdef"),
 }
 """What stands for a part of an address, and one of it, unless the route says so itself."""
 WITH_BODY = (408, 413)
+STREAM = "text/event-stream"
+EVENT: Json = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {
+        "data": {"type": "string", "contentMediaType": "application/json"},
+        "event": {"type": "string"},
+        "id": {"type": "string"},
+        "retry": {"type": "integer", "minimum": 0},
+    },
+}
+"""What a stream is a sequence of; FastAPI knows it of its own streams alone."""
 
 
 def document(app: FastAPI) -> Json:
@@ -70,6 +83,9 @@ def _complete(operation: Json, *, has_id: bool) -> None:
     also = (*((404,) if has_id else ()), *(WITH_BODY if "requestBody" in operation else ()))
     answered = {**{str(status): found for status, found in answers(*also).items()}, **operation["responses"]}
     operation["responses"] = dict(sorted(answered.items()))
+    for found in operation["responses"].values():
+        if STREAM in found.get("content", {}):
+            found["content"][STREAM] = {"itemSchema": EVENT}
 
 
 def _said(schema: Json) -> Json:

@@ -14,6 +14,7 @@ from console.api.context import AuthenticatedRoute, Console, Launcher, Member, T
 from console.api.jobs import KEY, started
 from console.api.scheduling import known, run_now
 from console.gateway import Standing, TemporalUnavailable
+from console.problems import answers
 from justenough.approval import Person
 from justenough.errors import RetryLater
 from justenough.events import UNATTRIBUTED, EventType, event
@@ -26,7 +27,7 @@ NEXT = 5
 """Occasions to come that are shown."""
 NOT_YET = "Temporal does not know it yet"
 
-ScheduleName = Annotated[str, Path(max_length=63)]
+ScheduleName = Annotated[str, Path(max_length=63, description="A schedule's name in triggers.yaml")]
 
 router = APIRouter(route_class=AuthenticatedRoute, tags=["schedules"])
 
@@ -47,7 +48,7 @@ async def show_schedule(name: ScheduleName, console: TheConsole, caller: Member)
     return await _shown(console, name)
 
 
-@router.post("/schedules/{name}/pause")
+@router.post("/schedules/{name}/pause", operation_id="pause_schedule")
 async def pause(name: ScheduleName, body: PauseBody, console: TheConsole, caller: Launcher) -> ScheduleView:
     """Have a schedule launch nothing until somebody lets it go on. What it launched before goes on."""
     if not (await _standing(console, name)).paused:
@@ -56,7 +57,7 @@ async def pause(name: ScheduleName, body: PauseBody, console: TheConsole, caller
     return await _shown(console, name)
 
 
-@router.post("/schedules/{name}/unpause")
+@router.post("/schedules/{name}/unpause", operation_id="unpause_schedule")
 async def unpause(name: ScheduleName, console: TheConsole, caller: Launcher) -> ScheduleView:
     """Let a schedule go on with its next occasion; those that it was paused for are not caught up."""
     if (await _standing(console, name)).paused:
@@ -67,9 +68,10 @@ async def unpause(name: ScheduleName, console: TheConsole, caller: Launcher) -> 
 
 @router.post(
     "/schedules/{name}/run",
+    operation_id="run_schedule",
     status_code=201,
     response_model=Triggered,
-    responses={200: {"model": Triggered, "description": "The same key, or somebody at the same time, launched this job"}},
+    responses={**answers(409), 200: {"model": Triggered, "description": "The same key, or somebody at the same time, launched this job"}},
 )
 async def run(
     name: ScheduleName,

@@ -14,12 +14,13 @@ from activities.store.owed import DeliveryState, Standing, lag_of
 from console.api.context import Approver, AuthenticatedRoute, Console, Reader, TheConsole
 from console.api.lists import Cursor, Limit
 from console.api.rights import Caller
+from console.problems import answers
 from justenough.errors import Conflict, NotFound
 from justenough.model import Message
 from justenough.subscriptions import Subscription, Webhook
 from justenough.views import DeliveryView, Page
 
-Name = Annotated[str, Path(max_length=63)]
+Name = Annotated[str, Path(max_length=63, description="A webhook's or a notification's name")]
 Id = Annotated[str, Path(max_length=64)]
 
 log = structlog.get_logger()
@@ -87,7 +88,7 @@ async def list_deliveries(
     return await to_thread.run_sync(lambda: console.deps.store.outbox.deliveries(name, state=state, limit=limit, cursor=cursor))
 
 
-@router.post("/webhooks/{name}/deliveries/{delivery}/resend", status_code=202)
+@router.post("/webhooks/{name}/deliveries/{delivery}/resend", operation_id="resend_delivery", status_code=202, responses=answers(409))
 async def resend(name: Name, delivery: Id, console: TheConsole, caller: Approver) -> Resent:
     """Have one dead letter sent again, as if it were new."""
     await _configured(console, name)
@@ -97,14 +98,14 @@ async def resend(name: Name, delivery: Id, console: TheConsole, caller: Approver
     return Resent(subscription=name, resent=count)
 
 
-@router.post("/webhooks/{name}/resend", status_code=202)
+@router.post("/webhooks/{name}/resend", operation_id="resend_dead_letters", status_code=202, responses=answers(409))
 async def resend_all(name: Name, console: TheConsole, caller: Approver) -> Resent:
     """Have all its dead letters sent again."""
     await _configured(console, name)
     return Resent(subscription=name, resent=await _resent(console, name, None, by=caller))
 
 
-@router.post("/webhooks/{name}/test")
+@router.post("/webhooks/{name}/test", operation_id="test_webhook", responses=answers(409))
 async def test(name: Name, console: TheConsole, caller: Approver) -> Tested:
     """Send something that means nothing, now and once, and tell what became of it."""
     sender = console.office.sender(name, await _configured(console, name))

@@ -3,58 +3,27 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.cli.answering_server import Answering, answering
 from tests.cli.conftest import Cli, spec
+from tests.hooks import deaf, until
 from tests.people import Human
 from tests.shop import Shop
 
 pytestmark = pytest.mark.servers
 
-SECRET = "kv/data/je/triggers/ticket-created"
 WRITE = {"resource": "refunds-db", "action": "write", "ttl": "5m", "reason": "Write the refund"}
 
 
 @pytest.fixture
-def siem(cli: Cli) -> Iterator[Answering]:
+def siem(cli: Cli, auditor: Human) -> Iterator[Answering]:
     """A receiver that wants nothing any more, and that the stack's console tells of jobs."""
-    file = cli.config / "triggers.yaml"
-    before = file.read_text()
-    with answering() as found:
-        found.says(410, {})
-        hook = {
-            "name": "siem",
-            "url": f"{found.address}/hooks",
-            "events": ["job.submitted"],
-            "signing_secret": SECRET,
-            "allow_private": True,
-        }
-        file.write_text(f"{before}\nwebhooks: [{json.dumps(hook)}]\n")
-        try:
-            # An earlier one of the name may still be there, at another address.
-            until(
-                lambda: (
-                    [item["to"] for item in cli.json("webhook", "list", who="auditor")["items"] if item["state"] != "new"]
-                    == [[hook["url"]]]
-                )
-            )
-            yield found
-        finally:
-            file.write_text(before)
-
-
-def until(done: Callable[[], Any]) -> Any:
-    end = time.monotonic() + 30
-    while not (found := done()):
-        assert time.monotonic() < end
-        time.sleep(0.2)  # Polling the console, which tells of deliveries in no other way.
-    return found
+    with deaf(cli.config, auditor) as found:
+        yield found
 
 
 def test_what_was_not_delivered_is_listed_sent_again_and_gone(cli: Cli, siem: Answering, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from activities.settings import Settings
 from console.build import built
 from tests.console.described import Run, bundle, run, schema_of
 from tests.console.support import serving
+from tests.hooks import NAME, deaf, until
 from tests.people import Human
 from tests.shop import Shop, access, spec
 from tests.store.facts import JOB, ended, issued, part, requested, submitted
@@ -26,6 +27,9 @@ from worker.stack import Stack
 
 PUBLIC = {"GET /livez", "GET /readyz", "GET /metrics", "GET /.well-known/jwks.json", "GET /.well-known/openid-configuration"}
 """For whoever watches, and for whoever verifies. Beside these only /openapi.json, which is no operation of its own."""
+
+Held = Callable[..., dict[str, Any]]
+"""Holds an answer against the document, by its operation and status; gives its body."""
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 
@@ -66,7 +70,9 @@ def asked(whole: Stack, ids: dict[str, list[str]], ops: Human, lead: Human, audi
 
 
 @pytest.fixture(scope="module")
-def signed(schema: BaseSchema, ops: Human, lead: Human, security: Human, oncall: Human, helpdesk: Sender) -> set[str]:
+def signed(
+    schema: BaseSchema, whole: Stack, ops: Human, lead: Human, security: Human, oncall: Human, auditor: Human, helpdesk: Sender
+) -> set[str]:
     """What only a signature reaches, asked for as clients do; each answer held against the document. The operations that succeeded."""
     reached: set[str] = set()
 
@@ -103,7 +109,33 @@ def signed(schema: BaseSchema, ops: Human, lead: Human, security: Human, oncall:
     # Random ids may never hit a job that still runs.
     for how in ("cancel", "kill"):
         held(f"POST /api/v1/jobs/{{job}}/{how}", ops.api.post(f"jobs/{ops.launch(spec('sleep 300'))}/{how}"), 202)
+
+    scheduled(held, ops)
+    told(held, whole, ops=ops, lead=lead, auditor=auditor)
     return reached
+
+
+def scheduled(held: Held, ops: Human) -> None:
+    """Ask for everything of the shop's schedule."""
+    nightly, key = "schedules/nightly-reconcile", {"Idempotency-Key": uuid.uuid4().hex}
+    held("GET /api/v1/schedules/{name}", ops.api.get(nightly), 200)
+    for how in ("pause", "unpause"):
+        held(f"POST /api/v1/schedules/{{name}}/{how}", ops.api.post(f"{nightly}/{how}", json={"reason": "a test"}), 200)
+    ran = [held("POST /api/v1/schedules/{name}/run", ops.api.post(f"{nightly}/run", json={}, headers=key), status) for status in (201, 200)]
+    ops.api.post(f"jobs/{ran[0]['id']}/kill")
+
+
+def told(held: Held, whole: Stack, *, ops: Human, lead: Human, auditor: Human) -> None:
+    """Ask for everything of a webhook whose receiver wants nothing any more."""
+    with deaf(whole.config, auditor):
+        ops.launch(spec("true"))
+        path = f"webhooks/{NAME}"
+        dead = until(lambda: auditor.api.get(f"{path}/deliveries", params={"state": "dead"}).json()["items"])
+        held("GET /api/v1/webhooks/{name}/deliveries", auditor.api.get(f"{path}/deliveries"), 200)
+        one = "POST /api/v1/webhooks/{name}/deliveries/{delivery}/resend"
+        held(one, lead.api.post(f"{path}/deliveries/{dead[0]['id']}/resend"), 202)
+        held("POST /api/v1/webhooks/{name}/resend", lead.api.post(f"{path}/resend"), 202)
+        held("POST /api/v1/webhooks/{name}/test", lead.api.post(f"{path}/test"), 200)
 
 
 @pytest.fixture(scope="module")

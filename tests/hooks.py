@@ -1,0 +1,48 @@
+"""A receiver that wants nothing any more, and that the stack's console tells of jobs: whatever it is sent is a dead letter at once."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.cli.answering_server import Answering, answering
+from tests.people import Human
+
+SECRET = "kv/data/je/triggers/ticket-created"
+NAME = "siem"
+
+
+@contextmanager
+def deaf(config: Path, auditor: Human) -> Iterator[Answering]:
+    """Have the console tell it, by a webhook called NAME, for the length of a block."""
+    file = config / "triggers.yaml"
+    before = file.read_text()
+    with answering() as found:
+        found.says(410, {})
+        url = f"{found.address}/hooks"
+        hook = {"name": NAME, "url": url, "events": ["job.submitted"], "signing_secret": SECRET, "allow_private": True}
+        file.write_text(f"{before}\nwebhooks: [{json.dumps(hook)}]\n")
+        try:
+            # An earlier one of the name may still be there, at another address.
+            until(lambda: [item["to"] for item in _listed(auditor) if item["state"] != "new"] == [[url]])
+            yield found
+        finally:
+            file.write_text(before)
+
+
+def until(done: Callable[[], Any]) -> Any:
+    """Return what comes of asking, once it is something."""
+    end = time.monotonic() + 30
+    while not (found := done()):
+        assert time.monotonic() < end
+        time.sleep(0.2)  # Polling the console, which tells of deliveries in no other way.
+    return found
+
+
+def _listed(auditor: Human) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = auditor.api.get("webhooks").raise_for_status().json()["items"]
+    return items
