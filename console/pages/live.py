@@ -13,6 +13,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from console.api.context import Console, TheConsole
+from console.api.events import MAX_LISTENERS, TooManyListeners
 from console.api.lists import job_for
 from console.pages.routing import PageRoute
 from console.pages.visitors import NotVisiting, TheVisitor, Visitor, visitor_of
@@ -33,11 +34,16 @@ def stream(console: Console, **query: object) -> str:
     return f"/live?{urlencode({'after': console.deps.store.head().position, **query})}"
 
 
+async def _room(console: TheConsole) -> None:
+    if console.feed.listeners >= MAX_LISTENERS:
+        raise TooManyListeners(f"{MAX_LISTENERS:,} streams are open, and no more can be; this page is not live until some have ended")
+
+
 async def _readable(console: TheConsole, visitor: TheVisitor, job: Annotated[str | None, Query(max_length=64)] = None) -> str | None:
     return (await to_thread.run_sync(job_for, console.deps.store, visitor.caller, job)).id if job else None
 
 
-@router.get("/live", response_class=EventSourceResponse)
+@router.get("/live", response_class=EventSourceResponse, dependencies=[Depends(_room)])
 async def live(
     request: Request,
     console: TheConsole,

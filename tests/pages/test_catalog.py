@@ -176,6 +176,7 @@ async def test_the_phase_is_asked_about(records: Desk) -> None:
         ({"how": "fields", "access": "orders-db:read", "agent": "NO NAME"}, "e-agent", "pattern"),
         ({"how": "fields", "access": "orders-db:read", "scope": "acme"}, "e-scope", "'acme' is not name=value"),
         ({"how": "fields", "access": "orders-db:read", "at": "soon"}, "fields-at-wrong", "is not a date or time"),
+        ({"how": "fields", "access": "orders-db:read", "at": "0001-01-01T00:00+14:00"}, "fields-at-wrong", "is not a date or time"),
         ({"how": "template", "template": "../../../etc/passwd"}, "e-template", "choose a job of the configuration folder"),
         ({"how": "template", "template": "jobs/hello.yaml", "params": "x=1"}, "e-t-params", "declares no such parameter"),
     ],

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -92,6 +93,8 @@ async def test_a_filter_that_does_not_hold_is_said_beside_its_field(records: Des
     page = await seen(lead, "/ledger?since=yesterday&until=2026-13-01&type=gone", status=422)
     assert page.text.count("is not a date or time like 2026-01-31") == 2
     assert "there is no type 'gone'" in page.text
+    beyond = urlencode({"since": "0001-01-01T00:00+14:00", "until": "9999-12-31T23:59-14:00"})
+    assert (await seen(lead, f"/ledger?{beyond}", status=422)).text.count("is not a date or time like 2026-01-31") == 2
     assert {"e-since", "e-until"} <= set(page.values("aria-describedby"))
     assert "cursor" in (await seen(lead, "/ledger?cursor=zzz", status=422)).text
 
