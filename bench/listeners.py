@@ -85,7 +85,8 @@ class Listener(asyncio.Protocol):
         self._heard.open -= self.begun.done() and not self.begun.exception()
 
 
-async def _opened(console: str, token: str, count: int, heard: Heard) -> list[Listener]:
+async def opened(console: str, token: str, count: int, heard: Heard) -> list[Listener]:
+    """Return so many open streams of everything, each of which has been told that it is open."""
     where = urlsplit(console)
     request = f"GET /api/v1/events HTTP/1.1\r\nHost: {where.netloc}\r\nAuthorization: Bearer {token}\r\nAccept: text/event-stream\r\n\r\n".encode()
     loop, listeners = asyncio.get_running_loop(), []
@@ -132,7 +133,7 @@ async def measured(stack: Stack, *, count: int, rate: float, seconds: float, rec
         before = resident(pids["console"])
         async with _asking(human, 0.1) as alone:
             await asyncio.sleep(IDLE / 2)
-        listeners = await _opened(str(stack.console), token, count, heard)
+        listeners = await opened(str(stack.console), token, count, heard)
         _tell(f"{heard.open} listen")
         grown = resident(pids["console"]) - before
         idle = used(pids)

@@ -5,7 +5,7 @@ They change nothing. What keeps a processor busy takes turns, in a thread, so th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from functools import partial
 from typing import NamedTuple, TypeVar
@@ -20,9 +20,15 @@ from justenough.evidence.fold import Period
 from justenough.evidence.report import Report
 from justenough.ledger import LedgerReport
 from justenough.messages import ProofReport
+from justenough.usage import ActionUse, Key
 
 WHOLE = "ledger"
 """What a verification is about: there is one ledger."""
+USED = "catalog"
+"""What counting use is about: there is one catalog."""
+USED_WITHIN = timedelta(days=90)
+USES = 200
+"""Actions whose use is counted, at most."""
 REPORTS_KEPT = 6
 PROOFS_AT_ONCE, PROOFS_KEPT, PROOFS_EACH = 8, 200, 20
 
@@ -50,6 +56,7 @@ class Looks:
         self._turn = CapacityLimiter(1)
         self.verification: Works[str, LedgerReport] = Works(self._verified)
         self.reports: Works[Days, Report] = Works(self._of_days, kept=REPORTS_KEPT)
+        self.uses: Works[str, Mapping[Key, ActionUse]] = Works(self._uses)
         self.proofs: Works[str, ProofReport] = Works(gateway.prove, at_once=PROOFS_AT_ONCE, kept=PROOFS_KEPT, each=PROOFS_EACH)
 
     async def report(self, period: Period, *, now: datetime) -> Report:
@@ -59,11 +66,16 @@ class Looks:
 
     async def close(self) -> None:
         """Wait for nothing any more."""
-        for works in (self.verification, self.reports, self.proofs):
+        for works in (self.verification, self.reports, self.uses, self.proofs):
             await works.close()
 
     async def _verified(self, _: str) -> LedgerReport:
         return await self._alone(self._deps.store.verify)
+
+    async def _uses(self, _: str) -> Mapping[Key, ActionUse]:
+        since = self._deps.now() - USED_WITHIN
+        found = await self._alone(partial(self._deps.store.action_uses, since=since, limit=USES))
+        return {Key(use.resource, use.action): use for use in found.items}
 
     async def _of_days(self, days: Days) -> Report:
         now = self._deps.now()

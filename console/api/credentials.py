@@ -8,7 +8,7 @@ from anyio import fail_after, sleep, to_thread
 from fastapi import APIRouter, Query, Response
 
 from console.api.context import AuthenticatedRoute, Console, Member, Stopper, TheConsole
-from console.api.lists import Cursor, Limit, narrowed
+from console.api.lists import MAX_LOOKS, Cursor, Limit, narrowed
 from console.api.rights import Caller
 from console.gateway import WorkflowGone
 from justenough.access import Action, CredentialState
@@ -73,7 +73,9 @@ async def revoke_credential(credential: str, response: Response, console: TheCon
     return view
 
 
-def listed(console: Console, caller: Caller, which: Wanted, *, limit: int, cursor: str | None) -> Page[CredentialView]:
+def listed(
+    console: Console, caller: Caller, which: Wanted, *, limit: int, cursor: str | None, looks: int = MAX_LOOKS
+) -> Page[CredentialView]:
     """Return a page of the credentials that the caller may see, newest first. Blocking, for a thread."""
 
     def read(after: str | None) -> Page[CredentialView]:
@@ -82,7 +84,7 @@ def listed(console: Console, caller: Caller, which: Wanted, *, limit: int, curso
             console.owners.learn(view.job_id for view in page.items)
         return page
 
-    return narrowed(read, lambda view: console.owners.readable(caller, view.job_id), cursor=cursor)
+    return narrowed(read, lambda view: console.owners.readable(caller, view.job_id), cursor=cursor, looks=looks)
 
 
 def shown(console: Console, caller: Caller, credential: str) -> CredentialView:

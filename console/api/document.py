@@ -33,6 +33,8 @@ TAGS = {
     "events": "The ledger as server-sent events; each is a CloudEvent.",
     "sizing": "What was granted beside what was used.",
     "triggers": "Signed events of other systems launch jobs.",
+    "schedules": "Jobs that the clock launches: when, what came of it, and pausing.",
+    "webhooks": "Who else is told of events, what could not be delivered, and sending it again.",
     "health": "For whoever watches the console. No token.",
     "identity": "For whoever verifies a job's identity. No token.",
 }

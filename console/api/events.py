@@ -51,7 +51,7 @@ Since = Annotated[int | None, Depends(_since)]
 ReadableJob = Annotated[str, Depends(_readable)]
 
 
-@router.get("/events", operation_id="follow_events", response_class=EventStream)
+@router.get("/events", operation_id="follow_events", response_class=EventStream, status_code=200)
 async def all_events(
     console: TheConsole,
     caller: Member,
@@ -62,7 +62,7 @@ async def all_events(
     return await _stream(console, caller, after if since is None else since, job=None)
 
 
-@router.get("/jobs/{job}/events", operation_id="follow_job", response_class=EventStream)
+@router.get("/jobs/{job}/events", operation_id="follow_job", response_class=EventStream, status_code=200)
 async def job_events(job: ReadableJob, console: TheConsole, caller: Member, since: Since) -> Response:
     """Follow one job from its first entry, or from the last one seen. Ends when the token does."""
     return await _stream(console, caller, since or 0, job=job)

@@ -108,9 +108,9 @@ def job_for(store: Store, caller: Caller, job: str) -> JobView:
     return view
 
 
-def narrowed(read: Callable[[str | None], Page[T]], keep: Callable[[T], bool], *, cursor: str | None) -> Page[T]:
+def narrowed(read: Callable[[str | None], Page[T]], keep: Callable[[T], bool], *, cursor: str | None, looks: int = MAX_LOOKS) -> Page[T]:
     """Return the first page that has something to keep. It may be shorter than asked for; `next` goes on after it."""
-    for _ in range(MAX_LOOKS):
+    for _ in range(looks):
         page = read(cursor)
         kept = tuple(item for item in page.items if keep(item))
         cursor = page.next

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from itertools import groupby
 from pathlib import Path
-from typing import Literal
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
 
 from activities.config import ConfigSet
-from console.api.context import Console, TheConsole
+from console.api.context import TheConsole
 from console.api.rights import Role
+from console.looks import USED
+from console.pages.ledger import READERS
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
-from console.pages.visitors import TheVisitor
+from console.pages.visitors import TheForm, TheVisitor
 from console.words.policy import depends_on
 from justenough.access import Action, Decision
 from justenough.errors import InvalidInput
@@ -27,8 +29,6 @@ from justenough.spec import Access, JobSpec, Run
 from justenough.tables import CaseResult, Launch, Table, read_table, run_cases, table_problems
 from justenough.usage import ActionUse, Key
 
-USED_WITHIN = timedelta(days=90)
-USES = 100
 TABLES = "policies/tests"
 LARGEST = 256 * 1024
 """Bytes of a table of tests that is shown."""
@@ -66,12 +66,18 @@ class Tested:
         return sum(not one.passed for one in self.results)
 
 
+# What comes of a table changes with its file and with what is in force alone.
+KNOWN = 64
+_known: dict[tuple[str, Path, int, int], Tested] = {}
+
+
 @router.get("/catalog")
-def catalog(request: Request, console: TheConsole, visitor: TheVisitor, used: Literal["", "yes"] = "") -> Response:
+def catalog(request: Request, console: TheConsole, visitor: TheVisitor) -> Response:
     """Show what can be asked for; to those who read everything, what of it was used."""
     visitor.caller.require(*Role)
     now, current = console.deps.now(), console.deps.config.current()
-    uses = _uses(console) if used and visitor.caller.reads_all else None
+    use = console.looks.uses.of(USED) if visitor.caller.reads_all else None
+    uses = use.outcome if use else None
     rules, clock = Rules(current.policies, current.catalog, current.tiers.top), Clock.at(now)
     offered = {
         name: [
@@ -86,10 +92,20 @@ def catalog(request: Request, console: TheConsole, visitor: TheVisitor, used: Li
         current=current,
         offered=offered,
         uses=uses,
-        since=now - USED_WITHIN,
+        use=use,
+        refresh=2 if use and use.runs else 0,
         alarm=console.deps.config.alarm if visitor.caller.reads_all else bool(console.deps.config.alarm),
         reads_all=visitor.caller.reads_all,
     )
+
+
+@router.post("/catalog/use")
+async def count_use(console: TheConsole, visitor: TheVisitor, form: TheForm) -> Response:
+    """Have it counted what was asked of each action, or join who waits for it."""
+    del form
+    visitor.caller.require(*READERS)
+    console.looks.uses.ask(USED, by=visitor.caller.person.name)
+    return RedirectResponse("/catalog", status_code=303)
 
 
 @router.get("/catalog/policies")
@@ -132,24 +148,30 @@ def _plainly(rules: Rules, groups: frozenset[str], name: str, resource: Resource
     return rules.decided(JobFacts("plain", spec, "", groups), access, AccessContext("start", longest, "-", clock))
 
 
-def _uses(console: Console) -> Mapping[Key, ActionUse]:
-    found = console.deps.store.action_uses(since=console.deps.now() - USED_WITHIN, limit=USES)
-    return {Key(use.resource, use.action): use for use in found.items}
-
-
 def _tests(folder: Path, current: ConfigSet) -> Iterator[Tested]:
-    rules, launch = Rules(current.policies, current.catalog, current.tiers.top), Launch(frozenset(current.tiers.roles.launch))
     for path in sorted((folder / TABLES).glob("*.yaml")):
-        name = f"{TABLES}/{path.name}"
         try:
-            with path.open("rb") as file:
-                table = read_table(name, file.read(LARGEST))
-        except OSError as error:
-            yield Tested(name, None, (), (f"cannot be read: {error.strerror or error}",))
+            found = path.stat()
+        except OSError:
             continue
-        except InvalidInput as error:
-            yield Tested(name, None, (), tuple(map(str, error.problems)))
-            continue
-        unknown = tuple(map(str, table_problems(table, rules)))
-        few = table.model_copy(update={"cases": table.cases[:MOST_CASES]})
-        yield Tested(name, table, () if unknown else tuple(run_cases(name, few, rules, launch)), unknown)
+        key = (current.digest, path, found.st_mtime_ns, found.st_size)
+        if key not in _known:
+            if len(_known) >= KNOWN:
+                _known.clear()
+            _known[key] = _tested(path, current)
+        yield _known[key]
+
+
+def _tested(path: Path, current: ConfigSet) -> Tested:
+    name = f"{TABLES}/{path.name}"
+    rules, launch = Rules(current.policies, current.catalog, current.tiers.top), Launch(frozenset(current.tiers.roles.launch))
+    try:
+        with path.open("rb") as file:
+            table = read_table(name, file.read(LARGEST))
+    except OSError as error:
+        return Tested(name, None, (), (f"cannot be read: {error.strerror or error}",))
+    except InvalidInput as error:
+        return Tested(name, None, (), tuple(map(str, error.problems)))
+    unknown = tuple(map(str, table_problems(table, rules)))
+    few = table.model_copy(update={"cases": table.cases[:MOST_CASES]})
+    return Tested(name, table, () if unknown else tuple(run_cases(name, few, rules, launch)), unknown)

@@ -24,6 +24,8 @@ from justenough.model import Message
 from justenough.views import CredentialView, EntryView
 
 PAGE = 50
+LOOKS = 6
+"""Pages that are read through to find something of a launcher's: a page waits no longer than that."""
 STOPPERS = (Role.LAUNCH, Role.APPROVE)
 """Who may take a credential away, as the API says."""
 OWN = (
@@ -72,7 +74,7 @@ def credentials(request: Request, console: TheConsole, visitor: TheVisitor, filt
     visitor.caller.require(*Role)
     stream = live.stream(console, topics="credential,revocation")
     which = filters.wanted()
-    page = listed(console, visitor.caller, which, limit=PAGE, cursor=filters.cursor)
+    page = listed(console, visitor.caller, which, limit=PAGE, cursor=filters.cursor, looks=LOOKS)
     return render(
         request,
         "credentials.html",

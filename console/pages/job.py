@@ -72,38 +72,29 @@ class Output:
 def show(request: Request, job: str, console: TheConsole, visitor: TheVisitor, done: Annotated[str, Query(max_length=20)] = "") -> Response:
     """Show a job."""
     visitor.caller.require(*Role)
-    store, now = console.deps.store, datetime.now(UTC)
-    seen = last_output(store.last_logs(job, LOG_CHUNKS))
-    following = live.stream(console, job=job, log=seen.seq)
-    # After the place in the stream: what happens to the job from here on reaches the page.
-    view = job_for(store, visitor.caller, job)
-    entries = store.ledger(job=job, types=KINDS, limit=DRAWN_ENTRIES)
-    given_back = next((one.at for one in entries.items if one.type == EventType.REVOCATION_STARTED), None)
-    picture = pictured({"type": one.type, "at": one.at.isoformat(), "data": one.data} for one in entries.items)
-    order = store.order(job)
+    # First of all: what happens to the job from here on reaches the page.
+    following = live.stream(console, job=job)
+    view = job_for(console.deps.store, visitor.caller, job)
+    now, seen = datetime.now(UTC), last_output(console.deps.store.last_logs(job, LOG_CHUNKS))
     return render(
         request,
         "job.html",
         now=now,
         job=view,
         does=doing(view, visitor.caller.tiers),
-        live=[one for one in view.credentials if one.state not in DEAD],
-        # What may be alive first, then the newest.
-        credentials=sorted(view.credentials, key=lambda one: (one.state in DEAD, -one.issued_at.timestamp())),
-        MOST=MOST,
-        drawing=drawn(picture, view, given_back=given_back, now=now),
-        partly=entries.next is not None,
         output=seen,
-        spec=_spec(order[0] if order else {}),
-        ancestors=chain(console.deps, view.parent),
-        children=store.jobs(parent=job, requester_id=visitor.caller.only, limit=CHILDREN),
-        entries=store.ledger_back(job=job, limit=ENTRIES),
+        done=DONE.get(done, ""),
         tier_name=lambda number: tier_name(number, visitor.caller.tiers),
         temporal=temporal_page(console, job),
+        MOST=MOST,
+        refresh=30,
+        **_timeline(console, view, now),
+        **_credentials(view),
         **_decisions(console, view),
+        **_surroundings(console, visitor, view),
         **_may(visitor, view),
-        done=DONE.get(done, ""),
-        stream=following if not view.state.ended else live_without_output(console, job),
+        # All that a job wrote is there before it has ended.
+        stream=following if view.state.ended else f"{following}&log={seen.seq}",
     )
 
 
@@ -146,11 +137,6 @@ def fitting(text: str, size: int) -> int:
     return kept
 
 
-def live_without_output(console: Console, job: str) -> str:
-    """Return the stream of a job that writes nothing any more."""
-    return live.stream(console, job=job)
-
-
 def temporal_page(console: Console, job: str) -> str:
     """Return where Temporal shows a job's workflow; empty where nobody said where its pages are."""
     settings = console.deps.settings
@@ -159,6 +145,31 @@ def temporal_page(console: Console, job: str) -> str:
     return (
         f"{settings.temporal_ui_url.rstrip('/')}/namespaces/{quote(settings.temporal_namespace, safe='')}/workflows/{quote(job, safe='')}"
     )
+
+
+def _timeline(console: Console, view: JobView, now: datetime) -> dict[str, Any]:
+    entries = console.deps.store.ledger(job=view.id, types=KINDS, limit=DRAWN_ENTRIES)
+    picture = pictured({"type": one.type, "at": one.at.isoformat(), "data": one.data} for one in entries.items)
+    given_back = next((one.at for one in entries.items if one.type == EventType.REVOCATION_STARTED), None)
+    return {"drawing": drawn(picture, view, given_back=given_back, now=now), "partly": entries.next is not None}
+
+
+def _credentials(view: JobView) -> dict[str, Any]:
+    """Return what is alive; and all of them, what may be alive first, then the newest."""
+    whole = sorted(view.credentials, key=lambda one: (one.state in DEAD, -one.issued_at.timestamp()))
+    return {"live": [one for one in whole if one.state not in DEAD], "credentials": whole}
+
+
+def _surroundings(console: Console, visitor: Visitor, view: JobView) -> dict[str, Any]:
+    """Return its order, its relatives and the end of its ledger."""
+    store = console.deps.store
+    order = store.order(view.id)
+    return {
+        "spec": _spec(order[0] if order else {}),
+        "ancestors": chain(console.deps, view.parent),
+        "children": store.jobs(parent=view.id, requester_id=visitor.caller.only, limit=CHILDREN),
+        "entries": store.ledger_back(job=view.id, limit=ENTRIES),
+    }
 
 
 def _decisions(console: Console, view: JobView) -> dict[str, Any]:

@@ -28,6 +28,8 @@ from justenough.overview import Found
 from justenough.views import EntryView, Page
 
 PAGE = 30
+LOOKS = 6
+"""Pages that are read through to find something of a launcher's: a page waits no longer than that."""
 COPIED_AT_ONCE = 1000
 READERS = (Role.APPROVE, Role.READ, Role.BREAK_GLASS)
 """Who reads everything, as the API says."""
@@ -153,7 +155,7 @@ def export(console: TheConsole, visitor: TheVisitor, filters: Annotated[Filters,
 
 def place_of(found: Found) -> str:
     """Return the address of what an id names."""
-    where = {"job": "/jobs/", "request": "/requests/", "credential": "/credentials/"}
+    where = {"job": "/jobs/", "request": "/inbox/", "credential": "/credentials/"}
     return f"{where[found.kind]}{quote(found.id, safe='')}" if found.kind in where else f"/ledger/entry?{urlencode({'id': found.id})}"
 
 
@@ -164,7 +166,7 @@ def _entries(console: Console, visitor: Visitor, which: Asked, *, cursor: str | 
             console.owners.learn(entry.job for entry in page.items)
         return page
 
-    return narrowed(read, lambda entry: console.owners.readable(visitor.caller, entry.job), cursor=cursor)
+    return narrowed(read, lambda entry: console.owners.readable(visitor.caller, entry.job), cursor=cursor, looks=LOOKS)
 
 
 def _found(console: Console, visitor: Visitor, text: str) -> Sequence[Found]:

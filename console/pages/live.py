@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing
-from typing import Annotated
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
+import anyio
 from anyio import to_thread
 from fastapi import APIRouter, Depends, Header, Query, Request
-from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from console.api.context import Console, TheConsole
 from console.api.events import MAX_LISTENERS, TooManyListeners
 from console.api.lists import job_for
+from console.api.streams import EventStream
 from console.pages.routing import PageRoute
-from console.pages.visitors import NotVisiting, TheVisitor, Visitor, visitor_of
-from console.pages.wording import output
+from console.pages.visitors import TheVisitor, Visitor
+from console.pages.visits import NotVisiting
 from justenough.errors import RetryLater
 from justenough.views import EntryView
 
 BEAT = 5.0
-"""Seconds without news after which a page hears that it is still alive, and its session is looked at again."""
+"""Seconds without news after which a page hears that it is still alive, and between two looks at its session."""
 LOGS_EVERY = 0.5
 """Seconds between two looks at a job's output."""
 
@@ -34,16 +36,11 @@ def stream(console: Console, **query: object) -> str:
     return f"/live?{urlencode({'after': console.deps.store.head().position, **query})}"
 
 
-async def _room(console: TheConsole) -> None:
-    if console.feed.listeners >= MAX_LISTENERS:
-        raise TooManyListeners(f"{MAX_LISTENERS:,} streams are open, and no more can be; this page is not live until some have ended")
-
-
 async def _readable(console: TheConsole, visitor: TheVisitor, job: Annotated[str | None, Query(max_length=64)] = None) -> str | None:
     return (await to_thread.run_sync(job_for, console.deps.store, visitor.caller, job)).id if job else None
 
 
-@router.get("/live", response_class=EventSourceResponse, dependencies=[Depends(_room)])
+@router.get("/live", response_class=EventStream)
 async def live(
     request: Request,
     console: TheConsole,
@@ -53,56 +50,69 @@ async def live(
     topics: Annotated[str, Query(max_length=200, description="First words of types, by commas; none for all")] = "",
     log: Annotated[int | None, Query(ge=-1, le=2**53, description="The last chunk of output that the page has")] = None,
     last_event_id: Annotated[str, Header(alias="Last-Event-ID", pattern="^[0-9]{0,16}$")] = "",
-) -> AsyncIterator[ServerSentEvent]:
-    """Tell a page what it should look at again. Ends with `over` when its session does."""
-    wanted = frozenset(filter(None, topics.split(",")))
-    since = int(last_event_id or after)
-    async with aclosing(_told(request, console, visitor, since, job=job, topics=wanted, log=log)) as told:
-        async for each in told:
-            yield each
+) -> EventStream:
+    """Tell a page what it should look at again. Ends when its session does; the page then finds the login."""
+    if console.feed.listeners >= MAX_LISTENERS:
+        raise TooManyListeners(
+            f"{MAX_LISTENERS:,} streams are open, and no more can be; this page shows how things stood when it was opened"
+        )
+    page = _Page(console, visitor, job, frozenset(filter(None, topics.split(","))))
+    cookie = request.cookies.get(console.cookies.session)
+    return EventStream(page.blocks(int(last_event_id or after), log), admitted=lambda end: _admitted(console, visitor, cookie, end))
 
 
-async def _told(
-    request: Request, console: Console, visitor: Visitor, since: int, *, job: str | None, topics: frozenset[str], log: int | None
-) -> AsyncGenerator[ServerSentEvent, None]:
-    checked = told = time.monotonic()
-    yield ServerSentEvent(event="beat", data="")
-    wait = BEAT if log is None else LOGS_EVERY
-    async with aclosing(console.feed.after(since, job=job, wait=wait)) as batches:
-        async for entries in batches:
-            now = time.monotonic()
-            if now - checked >= BEAT:
-                checked = now
-                if not await _still(request, visitor):
-                    yield ServerSentEvent(event="over", data="")
-                    return
-            said = [*await _changed(console, visitor, entries, topics)]
-            if log is not None and job is not None:
-                chunks = await to_thread.run_sync(console.deps.store.logs, job, log)
-                said += [ServerSentEvent(event="log", data={"seq": chunk.seq, "text": output(chunk.text)}) for chunk in chunks]
-                log = chunks[-1].seq if chunks else log
-            if not said and now - told >= BEAT:
-                said = [ServerSentEvent(event="beat", data="")]
-            for each in said:
-                told = now
-                yield each
+class _Page:
+    """What one open page is about."""
+
+    def __init__(self, console: Console, visitor: Visitor, job: str | None, topics: frozenset[str]) -> None:
+        self._console, self._visitor, self._job, self._topics = console, visitor, job, topics
+
+    async def blocks(self, since: int, log: int | None) -> AsyncGenerator[bytes, None]:
+        """Yield what the page hears, for ever."""
+        yield _block("beat", {})
+        told = time.monotonic()
+        async with aclosing(self._console.feed.after(since, job=self._job, wait=BEAT if log is None else LOGS_EVERY)) as batches:
+            async for entries in batches:
+                said = await self._changed(entries)
+                if log is not None and self._job is not None:
+                    chunks = await to_thread.run_sync(self._console.deps.store.logs, self._job, log)
+                    said += b"".join(_block("log", {"seq": chunk.seq, "text": chunk.text}) for chunk in chunks)
+                    log = chunks[-1].seq if chunks else log
+                if said or time.monotonic() - told >= BEAT:
+                    yield said or _block("beat", {})
+                    told = time.monotonic()
+
+    async def _changed(self, entries: Sequence[EntryView]) -> bytes:
+        """Return one event for all that concerns the page: it looks at everything of its own again anyway."""
+        mine = [entry for entry in entries if not self._topics or entry.type.partition(".")[0] in self._topics]
+        if mine and not self._visitor.caller.reads_all:
+            owners = await self._console.owners.among((entry.job for entry in mine), position=mine[-1].position)
+            mine = [entry for entry in mine if self._visitor.caller.reads(owners.get(entry.job, ""))]
+        return _block("change", {"type": mine[-1].type, "job": mine[-1].job}, position=mine[-1].position) if mine else b""
 
 
-async def _changed(console: Console, visitor: Visitor, entries: Sequence[EntryView], topics: frozenset[str]) -> Sequence[ServerSentEvent]:
-    """Return one event for all that concerns the page: it looks at everything of its own again anyway."""
-    mine = [entry for entry in entries if not topics or entry.type.partition(".")[0] in topics]
-    for entry in reversed(mine):
-        if visitor.caller.reads_all or await to_thread.run_sync(console.owners.readable, visitor.caller, entry.job):
-            return (ServerSentEvent(event="change", id=str(entry.position), data={"type": entry.type, "job": entry.job}),)
-    return ()
+@asynccontextmanager
+async def _admitted(console: Console, visitor: Visitor, cookie: str | None, end: Callable[[], None]) -> AsyncIterator[None]:
+    """Call `end` once the session is over, or its person may no longer do what they could when they came."""
+    async with console.passes.held(visitor.caller, end), anyio.create_task_group() as group:
+        group.start_soon(_until_over, console, cookie, end)
+        yield
+        group.cancel_scope.cancel()
 
 
-async def _still(request: Request, visitor: Visitor) -> bool:
-    try:
-        again = await visitor_of(request)
-    except NotVisiting:
-        return False
-    except RetryLater:
-        # Vault or the store is away for a moment: nothing says that the session has ended.
-        return True
-    return again.caller.person == visitor.caller.person
+async def _until_over(console: Console, cookie: str | None, end: Callable[[], None]) -> None:
+    while True:
+        await anyio.sleep(BEAT)
+        try:
+            await console.sessions.visit(cookie, used=False)
+        except NotVisiting:
+            end()
+            return
+        except RetryLater:
+            # Vault or the store is away for a moment: nothing says that the session has ended.
+            continue
+
+
+def _block(event: str, data: dict[str, Any], *, position: int | None = None) -> bytes:
+    where = f"id: {position}\n" if position is not None else ""
+    return f"{where}event: {event}\ndata: {json.dumps(data)}\n\n".encode()

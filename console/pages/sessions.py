@@ -85,8 +85,11 @@ class Sessions:
         except (RetryLater, VaultRefused):
             log.warning("a token could not be ended now, and ends by its time")
 
-    async def visit(self, cookie: str | None) -> Visit:
-        """Return whose session a cookie carries. Raises NotVisiting saying why there is none, RetryLater where Vault or the store is away."""
+    async def visit(self, cookie: str | None, *, used: bool = True) -> Visit:
+        """Return whose session a cookie carries. `used`: by a person; what an open page asks by itself keeps no session from its end.
+
+        Raises NotVisiting saying why there is none, RetryLater where Vault or the store is away.
+        """
         key = Key.read(cookie or "")
         row = await to_thread.run_sync(self._store.page_session, key.hash)
         if row is None:
@@ -100,7 +103,7 @@ class Sessions:
         if person is None:
             await self._end(key, row, NOBODY)
             raise NotVisiting(NOBODY)
-        await to_thread.run_sync(self._checked, key, row)
+        await to_thread.run_sync(lambda: self._checked(key, row, used=used))
         fresh = row.fresh_at is not None and self._now() - row.fresh_at < FRESH
         return Visit(key, row, person, fresh, row.created_at + self._longest)
 
@@ -167,7 +170,7 @@ class Sessions:
             return f"you were away for longer than {_hours(self._idle)}"
         return None
 
-    def _checked(self, key: Key, row: PageSession) -> None:
+    def _checked(self, key: Key, row: PageSession, *, used: bool) -> None:
         """See that the token lives, is the person's, and carries no more than it may; once a minute, note the use and let it live on."""
         carried = self._looks.get(row.key, lambda: self._look(key, row))
         if carried is None:
@@ -178,7 +181,7 @@ class Sessions:
         elif more := carried.policies - self._allowed:
             # Its token stays out of our hands from here on, and ends by its time.
             self._stop(row, f"this login carries more than the pages may hold: {', '.join(sorted(more))}")
-        if self._now() - row.seen_at >= NOTED:
+        if used and self._now() - row.seen_at >= NOTED:
             self._renew(key, row)
 
     def _stop(self, row: PageSession, why: str) -> NoReturn:

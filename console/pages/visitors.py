@@ -26,6 +26,8 @@ from justenough.statements import Statement, canonical, signable
 
 __all__ = ["BadForm", "NotVisiting", "TheForm", "TheVisitor", "Visitor", "checked_form", "visitor_of"]
 
+BY_ITSELF = "X-Look-Again"
+"""Header of what an open page asks without its person's doing."""
 CSRF = "csrf"
 """The hidden field of every form."""
 MAX_FIELDS = 200
@@ -72,7 +74,7 @@ class Visitor:
 async def visitor_of(request: Request) -> Visitor:
     """Return whose session a request carries. Raises NotVisiting saying why there is none, RetryLater where Vault or the store is away."""
     console: Console = request.app.state.console
-    visit = await console.sessions.visit(request.cookies.get(console.cookies.session))
+    visit = await console.sessions.visit(request.cookies.get(console.cookies.session), used=BY_ITSELF not in request.headers)
     # In a thread: now and then it looks at files.
     tiers = (await to_thread.run_sync(console.deps.config.current)).tiers
     request.state.visit = visit

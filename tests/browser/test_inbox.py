@@ -156,6 +156,7 @@ async def test_what_is_being_written_is_not_taken_away_by_what_happens_meanwhile
     answer = await asyncio.to_thread(chief.answer, request, "deny")
     assert answer.status_code == 200, answer.text
     await expect(page.locator("#status")).to_contain_text("chief")
+    await expect(page.locator("#thumb")).to_be_empty()
     await expect(page.locator("#answer")).to_contain_text("This has changed while you were writing.")
     await expect(page.get_by_label("Reason", exact=True)).to_have_value("I was about to")
     await page.locator("#approve").click()
@@ -163,7 +164,7 @@ async def test_what_is_being_written_is_not_taken_away_by_what_happens_meanwhile
 
 
 async def test_a_new_request_comes_into_the_queue_by_itself_and_leaves_it_once_answered(
-    person: Open, chief: Human, waiting: Waiting, axe: Look, shot: Shot
+    person: Open, lead: Human, chief: Human, waiting: Waiting, axe: Look, shot: Shot
 ) -> None:
     name = unique("queued")
     page = await person("lead")
@@ -177,6 +178,10 @@ async def test_a_new_request_comes_into_the_queue_by_itself_and_leaves_it_once_a
     await shot(page, "inbox")
     assert (await asyncio.to_thread(chief.answer, request)).status_code == 200
     await expect(line).to_have_count(0)
+    # A part of the queue that was empty fills by itself, too.
+    above = await waiting(name=name)
+    assert (await asyncio.to_thread(lead.answer, above)).status_code == 200
+    await expect(page.locator("#answers")).to_contain_text(f"{name}: write on refunds-db")
 
 
 async def test_two_of_a_kind_are_answered_with_one_press(person: Open, lead: Human, waiting: Waiting, axe: Look) -> None:

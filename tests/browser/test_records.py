@@ -17,7 +17,7 @@ from tests.shop import access, spec
 
 pytestmark = pytest.mark.servers
 
-PAGES = ("/credentials?show=all", "/ledger", "/ledger/verify", "/catalog?used=yes", "/catalog/policies", "/catalog/explain", "/report")
+PAGES = ("/credentials?show=all", "/ledger", "/ledger/verify", "/catalog", "/catalog/policies", "/catalog/explain", "/report")
 EXPLAINED = "/catalog/explain?how=template&template=jobs/export-customers.yaml"
 
 

@@ -26,6 +26,8 @@ CONTRACT = {
     *("review list", "review answer", *(f"delegation {name}" for name in ("list", "create", "end"))),
     *(f"credential {name}" for name in ("list", "revoke", "prove")),
     *(f"ledger {name}" for name in ("list", "export", "verify")),
+    *(f"schedule {name}" for name in ("list", "show", "pause", "unpause", "run")),
+    *(f"webhook {name}" for name in ("list", "deliveries", "resend", "test")),
     *(f"policy {name}" for name in ("check", "explain", "test", "replay")),
     *("catalog check", "catalog list", "catalog review"),
 }

@@ -24,6 +24,7 @@ from justenough.secret import Secret
 from tests.console.support import SHOP, Human, Served, serving
 from tests.console.support import logged_in as human
 from tests.pages.browser import Browser, Clock, Site
+from tests.pages.front import Front, fronted
 from tests.pages.provider import MOUNT, Provider
 from worker.provisioning import PersonSeed, setup
 from worker.stack.control import running_stack
@@ -39,6 +40,7 @@ NAMES = {
     "gone": ("ops",),
     "mallory": ("ops",),
     "guessed": (),
+    "outsider": (),
     "auditor": ("auditors",),
     "security": ("security",),
     "chief2": ("chiefs",),
@@ -140,11 +142,20 @@ def logged_in(site: Site, browser: Callable[[], Browser]) -> LogIn:
 
 
 @pytest.fixture(scope="session")
-async def oidc_site(settings: Settings, passwords: dict[str, str], admin: httpx.AsyncClient) -> AsyncIterator[tuple[Site, Provider]]:
+async def front(settings: Settings) -> AsyncIterator[Front]:
+    """The identity provider as people see it."""
+    async with fronted(settings.vault_addr) as served_there:
+        yield served_there
+
+
+@pytest.fixture(scope="session")
+async def oidc_site(
+    settings: Settings, passwords: dict[str, str], admin: httpx.AsyncClient, front: Front
+) -> AsyncIterator[tuple[Site, Provider]]:
     """A console that also logs people in by an identity provider: OpenBao's own."""
     changed = settings.model_copy(update={"pages_oidc_mount": MOUNT, "pages_oidc_role": "pages", "pages_oidc_fresh_role": "pages-fresh"})
     async with opened(changed, passwords) as made:
-        yield made, await Provider.provisioned(admin, [f"{made.address}/login/oidc/callback"], passwords)
+        yield made, await Provider.provisioned(admin, [f"{made.address}/login/oidc/callback"], passwords, front=front.address)
 
 
 @pytest.fixture(scope="session")

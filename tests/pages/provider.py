@@ -31,20 +31,24 @@ class Provider:
     passwords: dict[str, str]
 
     @classmethod
-    async def provisioned(cls, admin: httpx.AsyncClient, redirects: list[str], passwords: dict[str, str]) -> Provider:
-        """Provider, client, auth mount and roles for logins that come back to these addresses. Again is fine."""
+    async def provisioned(cls, admin: httpx.AsyncClient, redirects: list[str], passwords: dict[str, str], *, front: str = "") -> Provider:
+        """Provider, client, auth mount and roles for logins that come back to these addresses. Again is fine.
+
+        `front`: where people and Vault reach the provider, if not at Vault itself.
+        """
         address = str(admin.base_url).removesuffix("/v1/")
+        issuer = front or address
         await write(admin, "identity/oidc/key/provider", algorithm="RS256", allowed_client_ids=["*"])
         await write(admin, "identity/oidc/client/pages", key="provider", redirect_uris=redirects, assignments=["allow_all"])
         client = (await admin.get("identity/oidc/client/pages")).raise_for_status().json()["data"]
         await write(admin, "identity/oidc/scope/user", template='{"username": {{identity.entity.name}}}')
         await write(
-            admin, "identity/oidc/provider/tests", issuer=address, allowed_client_ids=[client["client_id"]], scopes_supported=["user"]
+            admin, "identity/oidc/provider/tests", issuer=issuer, allowed_client_ids=[client["client_id"]], scopes_supported=["user"]
         )
         for mount, kind in ((MOUNT, "oidc"), (USERS, "userpass")):
             if f"{mount}/" not in (await admin.get("sys/auth")).raise_for_status().json()["data"]:
                 await write(admin, f"sys/auth/{mount}", type=kind)
-        where = f"{address}/v1/identity/oidc/provider/tests"
+        where = f"{issuer}/v1/identity/oidc/provider/tests"
         secret = client["client_secret"]
         await write(admin, f"auth/{MOUNT}/config", oidc_discovery_url=where, oidc_client_id=client["client_id"], oidc_client_secret=secret)
         role = {"role_type": "oidc", "user_claim": "username", "oidc_scopes": ["user"], "allowed_redirect_uris": redirects, **TOKEN}

@@ -5,8 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
+
 from activities.store import Store
 from justenough.ids import new_job_id
+from tests.pages.browser import Browser, hidden
 from tests.store.facts import submitted
 
 EVIL = '<script>alert("task")</script>\u202eevil'
@@ -28,3 +31,9 @@ def ordered(store: Store, person: str, *, name: str = "refund-triage", **changed
     job = new_job_id("dev", now=now())
     store.record([submitted(job, at=changed.pop("at", now()), requester=person, name=name, **changed)])
     return job
+
+
+async def posted(who: Browser, path: str, **fields: str) -> httpx.Response:
+    """Send what no form of theirs offers, with their session's own mark."""
+    mark = hidden((await who.open("/sessions")).text)["csrf"]
+    return await who.send(path, {"csrf": mark, **fields})

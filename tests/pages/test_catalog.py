@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from activities.settings import Settings
 from console.cli.main import program
+from console.looks import USED
 from console.words import policy
 from tests.console.support import SHOP
 from tests.pages.records import HOSTILE, Desk, Seen, desk, posted, seen
@@ -88,13 +89,16 @@ async def test_each_action_says_whom_policy_would_ask(records: Desk) -> None:
 async def test_what_was_used_is_for_those_who_read_everything(records: Desk) -> None:
     job, at = records.job(data_scope={"tenant": "acme"}), datetime.now(UTC)
     records.store.record([requested(job, at=at), decided("allowed", job, at=at), issued(job, at=at), confirmed(job, at=at)])
-    page = await seen(await records.login(), "/catalog?used=yes")
+    lead, launcher = await records.login(), await records.login("ops")
+    assert (await posted(launcher, "/ledger", "/catalog/use")).status_code == 403
+    assert "granted" not in (await seen(lead, "/catalog")).text
+    assert (await posted(lead, "/catalog", "/catalog/use")).headers["location"] == "/catalog"
+    await records.console.looks.uses.result(USED, by="lead")
+    page = await seen(lead, "/catalog")
     assert "1 of 1 granted" in page.text
     assert "nobody asked" in page.text
-    launcher = await records.login("ops")
-    for path in ("/catalog", "/catalog?used=yes"):
-        assert "granted" not in (await seen(launcher, path)).text
-    assert (await (await records.login("guessed")).open("/catalog")).status_code == 403
+    assert "granted" not in (await seen(launcher, "/catalog")).text
+    assert (await (await records.login("outsider")).open("/catalog")).status_code == 403
 
 
 async def test_every_policy_is_there_under_its_id_with_its_text_and_why(records: Desk) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-import pytest
-
 from justenough.ids import new_job_id
 from tests.console.support import Served
 from tests.pages.browser import Site
@@ -177,13 +175,6 @@ async def test_a_character_that_no_database_holds_is_refused_wherever_it_is_in_a
     for path in ("/jobs/j-dev-%00", "/jobs?name=a%00b", "/inbox/r-%00", "/credentials/c%00", "/ledger?job=%00"):
         answer = await browser.open(path)
         assert (answer.status_code, "must hold no NUL character" in answer.text) == (422, True), path
-
-
-async def test_no_more_pages_listen_than_the_console_holds(served: Served, logged_in: LogIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    browser = await logged_in("lead")
-    monkeypatch.setattr("console.pages.live.MAX_LISTENERS", 0)
-    refused = await browser.open(f"/live?after={served.store.head().position}")
-    assert (refused.status_code, "this page is not live until some have ended" in refused.text) == (503, True)
 
 
 async def test_what_the_job_holds_now_is_shown(served: Served, logged_in: LogIn) -> None:

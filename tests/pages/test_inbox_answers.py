@@ -316,10 +316,12 @@ async def test_a_draft_that_this_session_did_not_keep_is_none(site: Site, served
     chief, chief2 = await logged_in("chief"), await logged_in("chief2")
     site.clock.forward(minutes=6)
     await answer(chief, request, "approve", reason="planted", confirm="refund-triage")
-    for value in (chief.http.cookies["draft"], "0.x", "."):
-        chief2.http.cookies.set("draft", value, path=f"/inbox/{request['id']}", domain=httpx.URL(site.address).host)
-        assert "planted" not in (await shown(chief2, f"/inbox/{request['id']}")).text
-        chief2.http.cookies.delete("draft", path=f"/inbox/{request['id']}", domain=httpx.URL(site.address).host)
+    path, draft, host = f"/inbox/{request['id']}", site.console.cookies.draft, httpx.URL(site.address).host
+    for value in (chief.http.cookies[draft], "0.x", "."):
+        chief2.http.cookies.set(draft, value, path=path, domain=host)
+        assert f"{draft}={value}" in chief2.http.build_request("GET", path).headers["cookie"]
+        assert "planted" not in (await shown(chief2, path)).text
+        chief2.http.cookies.delete(draft, path=path, domain=host)
 
 
 async def test_breaking_glass_is_for_its_group_with_its_consequences_spelled_out(site: Site, served: Served, logged_in: LogIn) -> None:

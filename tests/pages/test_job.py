@@ -11,7 +11,7 @@ from justenough.events import EventType
 from tests.pages.browser import Browser, Site
 from tests.pages.conftest import LogIn
 from tests.pages.reading import tags_of, text_of
-from tests.pages.stories import EVIL, SHOWN, ago, now, ordered
+from tests.pages.stories import EVIL, SHOWN, ago, now, ordered, posted
 from tests.store.facts import (
     answered,
     changed_to,
@@ -151,7 +151,7 @@ async def test_nobody_sees_a_job_that_is_not_theirs_to_read(site: Site, logged_i
         # One is told no more of what there is than of what there is not.
         assert answers[0].text.replace(job, "").partition("<h1>")[2] == answers[1].text.replace(UNKNOWN, "").partition("<h1>")[2]
     for path in ("cancel", "kill", "prove"):
-        answer = await mallory.submit("/sessions", f"/jobs/{job}/{path}")
+        answer = await posted(mallory, f"/jobs/{job}/{path}")
         assert answer.status_code == 404, path
     assert stops(site, job) == []
     assert (await ops.open(f"/jobs/{job}")).status_code == 200
@@ -271,7 +271,7 @@ async def test_what_has_ended_cannot_be_stopped_and_is_shown_as_it_ended(site: S
     form = await ops.open(f"/jobs/{job}/cancel")
     site.store.record([confirmed(job, at=now()), proved(job, at=now()), ended("failed", job, at=now(), exit_code=3)])
     for how in ("cancel", "kill"):
-        answer = await ops.submit("/sessions", f"/jobs/{job}/{how}")
+        answer = await posted(ops, f"/jobs/{job}/{how}")
         assert answer.status_code == 409
         told = text_of(answer.text, "main")
         assert "It has ended already" in told
@@ -293,7 +293,7 @@ async def test_who_may_not_stop_is_offered_nothing_and_refused(site: Site, logge
     assert f"/jobs/{job}/kill" not in page
     for how in ("cancel", "kill"):
         assert (await lead.open(f"/jobs/{job}/{how}")).status_code == 403
-        answer = await lead.submit("/sessions", f"/jobs/{job}/{how}")
+        answer = await posted(lead, f"/jobs/{job}/{how}")
         assert answer.status_code == 403
         assert "needs one of the groups: ops" in text_of(answer.text)
     assert stops(site, job) == []
@@ -306,7 +306,7 @@ async def test_a_form_without_its_sessions_mark_stops_nothing(site: Site, logged
     for how in ("cancel", "kill", "prove"):
         answer = await ops.send(f"/jobs/{job}/{how}", {"csrf": "somebody else's"})
         assert answer.status_code == 403
-        elsewhere = await ops.submit("/sessions", f"/jobs/{job}/{how}", csrf="")
+        elsewhere = await posted(ops, f"/jobs/{job}/{how}", csrf="")
         assert elsewhere.status_code == 403
     assert stops(site, job) == []
     assert await happened(handle, "workflow_execution_signaled_event_attributes") == []

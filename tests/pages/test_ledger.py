@@ -117,7 +117,7 @@ async def test_an_id_leads_to_what_it_names(records: Desk) -> None:
     for text, place in (
         (job, f"/jobs/{job}"),
         (part(job, "c"), f"/credentials/{part(job, 'c')}"),
-        (part(job, "r"), f"/requests/{part(job, 'r')}"),
+        (part(job, "r"), f"/inbox/{part(job, 'r')}"),
         (str(entry.position), f"/ledger/entry?id={entry.id.replace('/', '%2F')}"),
         (entry.id, f"/ledger/entry?id={entry.id.replace('/', '%2F')}"),
     ):
@@ -157,7 +157,7 @@ async def test_a_launcher_sees_entries_of_their_own_jobs_only_and_no_more(record
     answer = await posted(ops, "/ledger", "/ledger/verify")
     assert answer.status_code == 403
     assert records.console.looks.verification.of(WHOLE) is None
-    assert (await (await records.login("guessed")).open("/ledger")).status_code == 403
+    assert (await (await records.login("outsider")).open("/ledger")).status_code == 403
 
 
 async def test_a_copy_verifies_offline_and_one_that_was_altered_does_not(records: Desk, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ async def test_a_wrong_password_an_unknown_name_and_a_locked_one_are_told_alike(
         answer = await browser().log_in(name, password)
         assert answer.status_code == 401
         assert REFUSED in unescape(answer.text)
-        said.add(re.sub(r'value="[^"]*"| autofocus', "", answer.text))
+        said.add(re.sub(r'(?:value|data-now)="[^"]*"| autofocus', "", answer.text))
     assert len(said) == 1
     # Vault locks a name after five wrong passwords; the console's own count, which comes first, is begun anew here.
     async with httpx.AsyncClient(base_url=site.console.deps.vault.address, trust_env=False) as vault:
@@ -187,7 +187,7 @@ async def test_who_comes_by_a_link_from_elsewhere_gets_to_the_page_without_loggi
         arrived = await bare.get("/sessions?x=1", headers={"Sec-Fetch-Site": "cross-site"})
     hop = re.search(r'http-equiv="refresh" content="0; url=([^"]+)"', arrived.text)
     assert hop
-    assert "<form" not in arrived.text
+    assert 'method="post"' not in arrived.text
     assert f'<a href="{hop[1]}">' in arrived.text
     onward = await lead.open(unescape(hop[1]))
     assert (onward.status_code, onward.headers["location"]) == (303, "/sessions?x=1")

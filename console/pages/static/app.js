@@ -2,6 +2,7 @@
 
 const EARLIEST = 400; // Milliseconds between two looks, however much happens.
 const AGAIN = 5_000; // Milliseconds until a refused stream is asked for again.
+const CHUNKS = 500; // Pieces of a job's output that a page keeps; the file has all of it.
 const SILENT = 20_000; // Milliseconds without a word after which a page no longer calls itself live.
 const UNITS = [[86_400, "d"], [3_600, "h"], [60, "min"]];
 
@@ -77,7 +78,6 @@ function listen() {
   mine.addEventListener("beat", hear);
   mine.addEventListener("change", () => { hear(); look(); });
   mine.addEventListener("log", (event) => { hear(); append(JSON.parse(event.data)); });
-  mine.addEventListener("over", () => { mine.close(); location.reload(); });
   mine.addEventListener("error", () => {
     // Browsers come back by themselves from a broken connection, not from a refusal: the session may be over, or a server away.
     if (mine.readyState !== EventSource.CLOSED) return;
@@ -113,7 +113,7 @@ async function look() {
     wanted = false;
     last = Date.now();
     try {
-      const answer = await fetch(location.href, { headers: { Accept: "text/html" }, credentials: "same-origin", redirect: "manual" });
+      const answer = await fetch(location.href, { headers: { Accept: "text/html", "X-Look-Again": "1" }, credentials: "same-origin", redirect: "manual" });
       if (answer.type === "opaqueredirect") { location.reload(); return; }
       if (answer.ok) renew(new DOMParser().parseFromString(await answer.text(), "text/html"));
     } catch { /* The chip tells that the page is not live. */ }
@@ -175,6 +175,7 @@ function append(chunk) {
   const follows = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
   log.dataset.log = chunk.seq;
   log.append(chunk.text);
+  while (log.childNodes.length > CHUNKS) log.firstChild.remove();
   if (follows) log.scrollTop = log.scrollHeight;
 }
 
