@@ -40,6 +40,8 @@ def why_not_reached(address: str, *, private: bool) -> str | None:
         found = ip_address(address.partition("%")[0])
     except ValueError:
         return f"{address} is no address"
+    if any(hidden in METADATA or hidden.is_link_local for hidden in _hidden_locally(found)):
+        return f"{address} may lead to where a machine is told its own credentials, and is never sent to"
     for meant in _meant(found):
         if why := _why_never(meant):
             return f"{address} {why}"
@@ -95,6 +97,17 @@ def _stands_for(address: IPv6Address) -> Iterator[IPv4Address]:
         yield address.sixtofour
     if address.teredo is not None:
         yield from address.teredo
+
+
+def _hidden_locally(address: Address) -> Iterator[IPv4Address]:
+    """Yield where a network's own translation may lead to: how long its prefix is, nobody tells (RFC 8215, 6052)."""
+    if isinstance(address, IPv6Address) and address in _TRANSLATED_LOCALLY:
+        number = int(address)
+        # Bits 64 to 71 are left out where the prefix is shorter than 96 bits.
+        yield IPv4Address(number & _LOW)
+        yield IPv4Address((number >> 64 & 0xFFFF) << 16 | number >> 40 & 0xFFFF)
+        yield IPv4Address((number >> 64 & 0xFF) << 24 | number >> 32 & 0xFFFFFF)
+        yield IPv4Address(number >> 24 & _LOW)
 
 
 def _why_never(address: Address) -> str | None:

@@ -15,7 +15,9 @@ Facts = Mapping[str, str]
 
 
 LONGEST = 600
-"""Characters of a policy's text that are remembered of what was shown."""
+"""Characters of a policy's text that are remembered of what was shown, and of a fact that is shown beside another."""
+AROUND = 60
+"""Characters that are shown before the first that differs."""
 
 
 class Difference(NamedTuple):
@@ -31,6 +33,14 @@ def differences(before: Facts, now: Facts) -> tuple[Difference, ...]:
     names = (*now, *(name for name in before if name not in now))
     found = (Difference(name, before.get(name, ""), now.get(name, "")) for name in names)
     return tuple(one for one in found if one.before != one.now)
+
+
+def telling(one: Difference, most: int = LONGEST) -> Difference:
+    """Return a difference with what is long cut to so many characters, beginning a little before the first that differs: no likeness hides it."""
+    begin = 0
+    if max(len(one.before), len(one.now)) > most:
+        begin = max(0, _alike(one.before, one.now) - AROUND)
+    return one._replace(before=_part(one.before, begin, most), now=_part(one.now, begin, most))
 
 
 def run_facts(spec: JobSpec, bundle: str | None) -> Facts:
@@ -83,6 +93,17 @@ def _access(spec: JobSpec) -> Iterator[tuple[str, str]]:
     """Yield the other things that a run asks for: what it could do with all of them together is what an approver weighs."""
     for item in spec.access:
         yield f"{item.action.value} on {item.resource}", f"asked for {duration_text(item.ttl)}{', optional' if item.optional else ''}"
+
+
+def _alike(one: str, other: str) -> int:
+    """Return how many characters two texts begin with together."""
+    # Where one ends first, that is the first difference.
+    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def _part(text: str, begin: int, most: int) -> str:
+    left = len(text) - begin - most
+    return ("… " if begin else "") + text[begin : begin + most] + (f" … and {left:,} more characters" if left > 0 else "")
 
 
 def _pairs(values: Mapping[str, str]) -> str:

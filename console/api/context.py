@@ -72,13 +72,13 @@ class AuthenticatedRoute(APIRoute):
             # In a thread: now and then it looks at files.
             tiers = (await to_thread.run_sync(console.deps.config.current)).tiers
             request.state.caller = Caller(person=identity.person, tiers=tiers, expires=identity.expires)
-            _must_be_text(request)
+            must_be_text(request)
             return await handler(request)
 
         return authenticated
 
 
-def _must_be_text(request: Request) -> None:
+def must_be_text(request: Request) -> None:
     """Raise InvalidInput where a NUL is in the address, by path: PostgreSQL holds no such text, so nothing is found by it either."""
     said = [(f"path.{name}", text) for name, text in request.path_params.items()]
     said += [(f"query.{name}", name + text) for name, text in request.query_params.multi_items()]

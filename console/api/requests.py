@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from functools import partial
 from typing import Annotated
@@ -105,12 +105,23 @@ async def decide(
     return view
 
 
-async def answered(console: Console, caller: Caller, request: str, body: SignedBody, *, if_match: str | None) -> tuple[RequestView, bool]:
+async def answered(
+    console: Console,
+    caller: Caller,
+    request: str,
+    body: SignedBody,
+    *,
+    if_match: str | None,
+    opening: Callable[[], Awaitable[object]] | None = None,
+) -> tuple[RequestView, bool]:
     """Hand a signed answer to the job; return the request as it is then, and whether a worker has counted the answer yet.
 
-    Raises what `examined` does, Conflict where the job no longer runs, TemporalUnavailable.
+    `opening`: what must be done first once the answer is found good. Raises what `examined` and `opening` do, Conflict where the job no longer
+    runs, TemporalUnavailable.
     """
     view = await to_thread.run_sync(lambda: examined(console.deps, caller, request, body, if_match=if_match))
+    if opening is not None:
+        await opening()
     try:
         await console.gateway.decide(view.job_id, body.signed())
     except WorkflowGone as error:

@@ -23,6 +23,8 @@ from justenough.errors import Conflict, Forbidden, InvalidInput, NotFound
 DAYS = (1, 2, 3, 7, 14, 30, 90)
 """What the form offers; a delegation lives no longer."""
 LONGEST_NAME = 128
+AGAIN = timedelta(minutes=1)
+"""Within so long the same form is the same delegation."""
 MOST_REASON = 1000
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
@@ -54,6 +56,8 @@ async def name_somebody(request: Request, console: TheConsole, visitor: TheVisit
         other = await to_thread.run_sync(delegations.find_person, typed.name, console, visitor.caller)
         now = datetime.now(UTC).replace(microsecond=0)
         until = now + timedelta(days=int(typed.days))
+        if await to_thread.run_sync(lambda: _stands(console, visitor, other.id, typed.reason, until)):
+            return RedirectResponse("/delegations?done=named", status_code=303)
         statement = stating.delegation(other.id, until=until, reason=typed.reason, person=visitor.caller.person.id, now=now)
         body = await visitor.signed(statement)
         await to_thread.run_sync(delegations.delegate, body, console, visitor.caller)
@@ -75,6 +79,13 @@ async def end(request: Request, console: TheConsole, visitor: TheVisitor, form: 
         why = str(error)
         return await to_thread.run_sync(lambda: _page(request, console, visitor, problem=why, status=409))
     return RedirectResponse("/delegations?done=ended", status_code=303)
+
+
+def _stands(console: Console, visitor: Visitor, delegate: str, reason: str, until: datetime) -> bool:
+    """Whether this form was sent before, a moment ago: made twice, one would go on where the other is ended."""
+    found = console.deps.store.delegations_of(visitor.caller.person.id, now=console.deps.now())
+    same = (one for one in found if (one.person_id, one.delegate_id, one.reason) == (visitor.caller.person.id, delegate, reason))
+    return any(abs(one.until - until) < AGAIN for one in same)
 
 
 def _page(

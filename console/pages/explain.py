@@ -214,10 +214,10 @@ def _clock(console: Console, typed: Typed, wrong: Wrong) -> Clock:
         return Clock.at(console.deps.now())
     try:
         found = datetime.fromisoformat(typed.at.strip())
-    except ValueError:
+        return Clock.at(found if found.tzinfo else found.replace(tzinfo=UTC))
+    except (ValueError, OverflowError):
         wrong.say("at", "is not a date or time like 2026-01-31 or 2026-01-31T18:30")
         return Clock.at(console.deps.now())
-    return Clock.at(found if found.tzinfo else found.replace(tzinfo=UTC))
 
 
 def _pairs(text: str, name: str, wrong: Wrong) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Literal, NamedTuple
 
 from fastapi import APIRouter, Query, Request
@@ -218,8 +218,9 @@ def _after(cursor: str) -> tuple[datetime, str] | None:
     moment, _, name = cursor.partition("~")
     try:
         found = datetime.fromisoformat(moment)
-    except ValueError:
-        found = None
-    if found is None or found.tzinfo is None or not name or "\0" in name:
+        at = found.astimezone(UTC) if found.tzinfo else None
+    except (ValueError, OverflowError):
+        at = None
+    if at is None or not name or "\0" in name:
         raise InvalidInput("address", (Problem("cursor", "not a cursor of this list; start again without one"),))
-    return found, name
+    return at, name

@@ -193,10 +193,10 @@ def _moment(name: str, text: str, problems: list[Problem]) -> datetime | None:
         return None
     try:
         found = datetime.fromisoformat(text.strip())
-    except ValueError:
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         problems.append(Problem(name, "is not a date or time like 2026-01-31 or 2026-01-31T18:30"))
         return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _grouped() -> Sequence[tuple[str, str, Sequence[str]]]:

@@ -20,6 +20,7 @@ from console.pages.marks import mark
 from console.pages.static import address
 from console.words.telling import sentence
 from console.words.text import plain
+from justenough.comparing import telling
 from justenough.model import duration_text
 
 POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
@@ -61,6 +62,7 @@ def environment() -> Environment:
         "ago": _ago,
         "left": _left,
         "pairs": lambda values: [(str(value), plain(value)) for value in values],
+        "telling": telling,
         "told": lambda entry: plain(sentence(entry.type, entry.data)),
     }
     made.globals |= {"mark": mark, "static": address, "with_query": _with_query, "words_of": _words_of}

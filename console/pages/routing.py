@@ -14,6 +14,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from console import problems
+from console.api.context import must_be_text
 from console.pages.rendering import render
 from console.pages.visitors import NotVisiting, visitor_of
 from justenough.errors import InvalidInput, JustEnoughError, Problem
@@ -42,6 +43,7 @@ class PageRoute(APIRoute):
             request.state.visitor = None
             try:
                 request.state.visitor = await visitor_of(request)
+                must_be_text(request)
                 return await handler(request)
             except NotVisiting:
                 return to_login(request)

@@ -6,12 +6,15 @@ import math
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from ipaddress import IPv6Address, ip_address, ip_network
 
 from justenough.errors import GiveUp
 
 PERIOD = 15 * 60.0
 """Seconds after which a failed try counts no more: as long as OpenBao locks a name after five wrong passwords."""
 PER_NAME = 5
+OF_ONE = 64
+"""Bits of an IPv6 address that tell a network: of the others whoever is in it takes as many as they like."""
 PER_ADDRESS = 50
 """More people than one may sit behind one address."""
 MOST = 20_000
@@ -70,4 +73,15 @@ class Throttle:
 
 
 def _keys(name: str, address: str) -> dict[str, int]:
-    return {f"name {name.casefold()}": PER_NAME, f"address {address}": PER_ADDRESS}
+    return {f"name {name.casefold()}": PER_NAME, f"address {_network(address)}": PER_ADDRESS}
+
+
+def _network(address: str) -> str:
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return address
+    if not isinstance(found, IPv6Address):
+        return address
+    # IPv4 as a socket for both shows it: a network of its own would be all of IPv4.
+    return str(found.ipv4_mapped or ip_network((int(found), OF_ONE), strict=False))

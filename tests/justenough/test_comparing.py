@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from justenough.access import RequestState
-from justenough.comparing import agent_text, asked_facts, differences, run_facts, shown_facts
+from justenough.comparing import Difference, agent_text, asked_facts, differences, run_facts, shown_facts, telling
 from justenough.spec import JobSpec
 from justenough.views import RequestView
 
@@ -83,3 +83,19 @@ def test_a_policy_whose_text_changed_differs_though_its_name_does_not() -> None:
 
 def test_nobody_in_particular_has_no_name() -> None:
     assert agent_text(SPEC.model_copy(update={"agent": None})) == ""
+
+
+def test_what_is_long_is_cut_around_what_differs_and_says_that_it_is() -> None:
+    same = "x" * 5000
+    found = telling(Difference("command", f"{same} good", f"{same} evil {'y' * 900}"))
+    assert found.before == f"… {'x' * 59} good"
+    assert found.now.startswith(f"… {'x' * 59} evil yyy")
+    assert found.now.endswith(" … and 365 more characters")
+    short = Difference("ttl", "5m", "10m")
+    assert telling(short) == short
+
+
+@given(st.text(max_size=40), st.text(max_size=40), st.text(max_size=40))
+def test_two_that_differ_are_told_apart_however_alike_they_begin(same: str, one: str, other: str) -> None:
+    found = telling(Difference("x", same + one, same + other), most=70)
+    assert (found.before == found.now) == (one == other)

@@ -40,6 +40,7 @@ NAMES = {
     "gone": ("ops",),
     "mallory": ("ops",),
     "guessed": (),
+    "outsider": (),
     "auditor": ("auditors",),
     "security": ("security",),
     "chief2": ("chiefs",),

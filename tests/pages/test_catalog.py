@@ -98,7 +98,7 @@ async def test_what_was_used_is_for_those_who_read_everything(records: Desk) -> 
     assert "1 of 1 granted" in page.text
     assert "nobody asked" in page.text
     assert "granted" not in (await seen(launcher, "/catalog")).text
-    assert (await (await records.login("guessed")).open("/catalog")).status_code == 403
+    assert (await (await records.login("outsider")).open("/catalog")).status_code == 403
 
 
 async def test_every_policy_is_there_under_its_id_with_its_text_and_why(records: Desk) -> None:
@@ -180,6 +180,7 @@ async def test_the_phase_is_asked_about(records: Desk) -> None:
         ({"how": "fields", "access": "orders-db:read", "agent": "NO NAME"}, "e-agent", "pattern"),
         ({"how": "fields", "access": "orders-db:read", "scope": "acme"}, "e-scope", "'acme' is not name=value"),
         ({"how": "fields", "access": "orders-db:read", "at": "soon"}, "fields-at-wrong", "is not a date or time"),
+        ({"how": "fields", "access": "orders-db:read", "at": "0001-01-01T00:00+14:00"}, "fields-at-wrong", "is not a date or time"),
         ({"how": "template", "template": "../../../etc/passwd"}, "e-template", "choose a job of the configuration folder"),
         ({"how": "template", "template": "jobs/hello.yaml", "params": "x=1"}, "e-t-params", "declares no such parameter"),
     ],

@@ -91,7 +91,7 @@ async def test_a_filter_that_there_is_not_is_told(records: Desk) -> None:
 
 
 async def test_a_launcher_sees_credentials_of_their_own_jobs_only(records: Desk) -> None:
-    ops, mallory, nobody = await records.login("ops"), await records.login("mallory"), await records.login("guessed")
+    ops, mallory, nobody = await records.login("ops"), await records.login("mallory"), await records.login("outsider")
     own = issue(records, records.job(requester=await records.id_of(ops)))
     for _ in range(3):
         issue(records, records.job())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -94,3 +95,19 @@ async def test_only_approvers_name_delegates(logged_in: LogIn) -> None:
     assert (await browser.open("/delegations")).status_code == 403
     csrf = (await shown(browser, "/inbox")).forms["/logout"]["csrf"]
     assert (await browser.send("/delegations", {"csrf": csrf, "name": "lead", "days": "1", "reason": "x"})).status_code == 403
+
+
+async def test_a_form_that_is_sent_twice_names_once(served: Served, logged_in: LogIn) -> None:
+    chief = await logged_in("chief")
+    await end_all(chief)
+    page = await shown(chief, "/delegations")
+    fields = {**page.forms["/delegations"], "name": "chief2", "days": "1", "reason": "pressed twice"}
+    assert (await chief.send("/delegations", fields)).status_code == 303
+    head, signed_at = served.store.head(), datetime.now(UTC)
+    # A statement's times are whole seconds: in the next one it would be another statement.
+    while datetime.now(UTC) - signed_at < timedelta(seconds=1):  # noqa: ASYNC110 - time itself tells nobody
+        await asyncio.sleep(0.05)
+    again = await chief.send("/delegations", fields)
+    assert (again.status_code, again.headers["location"]) == (303, "/delegations?done=named")
+    assert served.store.head() == head
+    await end_all(chief)

@@ -42,7 +42,8 @@ async def test_filters_are_in_the_address_and_what_they_hide_is_gone(served: Ser
     assert "on Orders" not in (await shown(browser, "/inbox?job=filtered&resource=refunds-db")).text
     assert "Nothing waits for your answer with this filter" in (await shown(browser, "/inbox?job=filtered&tier=2")).text
     assert (await browser.open("/inbox?tier=9")).status_code == 422
-    assert (await browser.open("/inbox?show=mine&cursor=nonsense")).status_code == 422
+    for cursor in ("nonsense", "0001-01-01T00:00%2B14:00~r-dev-x-1"):
+        assert (await browser.open(f"/inbox?show=mine&cursor={cursor}")).status_code == 422
 
 
 async def test_many_that_wait_come_in_pages_that_neither_repeat_nor_skip(served: Served, logged_in: LogIn) -> None:
@@ -130,6 +131,19 @@ async def test_what_differs_from_the_last_approved_run_is_shown_old_and_new(serv
     assert "approved lead write for 5 min" in earlier
 
 
+async def test_what_is_too_long_to_be_shown_whole_says_so_and_hides_no_difference(served: Served, logged_in: LogIn) -> None:
+    script = "pass  # nothing to see\n" * 200
+    first = asked(served, await job(served, "endless", run={"command": ["python", "-c", script]}))
+    served.count(first, "lead")
+    run = {"command": ["python", "-c", f"{script}steal()"], "env": {"LONG": "z" * 400}}
+    second = asked(served, await job(served, "endless", run=run))
+    page = await shown(await logged_in("lead"), f"/inbox/{second['id']}")
+    assert "2,807 more characters are not shown here" in page.text
+    assert "100 more characters are not shown here" in page.text
+    assert page.text.count("steal()") == 1, "what differs is shown though it comes last"
+    assert any(known.get("href") == f"/jobs/{second['job_id']}/spec" for tag, known in page.tags if tag == "a")
+
+
 async def test_the_same_again_differs_in_nothing(served: Served, logged_in: LogIn) -> None:
     first = asked(served, await job(served, "same"))
     served.count(first, "lead")
@@ -154,6 +168,13 @@ async def test_who_reads_their_own_jobs_alone_learns_of_no_others_by_giving_thei
     for secret in ("not for mallory", first["id"]):
         assert secret not in page.text
     assert "not for mallory" in (await shown(await logged_in("lead"), f"/inbox/{own['id']}")).text
+
+
+async def test_a_character_that_no_database_holds_is_refused_wherever_it_is_in_an_address(logged_in: LogIn) -> None:
+    browser = await logged_in("lead")
+    for path in ("/jobs/j-dev-%00", "/jobs?name=a%00b", "/inbox/r-%00", "/credentials/c%00", "/ledger?job=%00"):
+        answer = await browser.open(path)
+        assert (answer.status_code, "must hold no NUL character" in answer.text) == (422, True), path
 
 
 async def test_what_the_job_holds_now_is_shown(served: Served, logged_in: LogIn) -> None:

@@ -374,7 +374,9 @@ async def test_vaults_lock_is_opened_for_nobody_who_may_not_approve(
     )
     for name, decision in (("ops", "approve"), ("lead", "approve"), ("security", "deny"), ("chief", "break_glass")):
         await answer(await logged_in(name), request, decision, reason="x", confirm="refund-triage")
-    assert opened == []
+    # Entitled, but for somebody who named nobody: it would not count.
+    refused = await answer(await logged_in("security"), request, "approve", reason="x", absent=served.people["chief"].id)
+    assert (refused.status_code, opened) == (403, []), words_of(refused)
     await answer(await logged_in("security"), request, "approve", reason="x")
     assert opened == ["waiting by security"]
 

@@ -122,4 +122,4 @@ async def test_every_state_can_be_chosen_and_rows_are_live(logged_in: LogIn) -> 
 
 
 async def test_who_has_no_role_sees_no_list(logged_in: LogIn) -> None:
-    assert (await (await logged_in("guessed")).open("/jobs")).status_code == 403
+    assert (await (await logged_in("outsider")).open("/jobs")).status_code == 403

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -92,6 +93,8 @@ async def test_a_filter_that_does_not_hold_is_said_beside_its_field(records: Des
     page = await seen(lead, "/ledger?since=yesterday&until=2026-13-01&type=gone", status=422)
     assert page.text.count("is not a date or time like 2026-01-31") == 2
     assert "there is no type 'gone'" in page.text
+    beyond = urlencode({"since": "0001-01-01T00:00+14:00", "until": "9999-12-31T23:59-14:00"})
+    assert (await seen(lead, f"/ledger?{beyond}", status=422)).text.count("is not a date or time like 2026-01-31") == 2
     assert {"e-since", "e-until"} <= set(page.values("aria-describedby"))
     assert "cursor" in (await seen(lead, "/ledger?cursor=zzz", status=422)).text
 
@@ -154,7 +157,7 @@ async def test_a_launcher_sees_entries_of_their_own_jobs_only_and_no_more(record
     answer = await posted(ops, "/ledger", "/ledger/verify")
     assert answer.status_code == 403
     assert records.console.looks.verification.of(WHOLE) is None
-    assert (await (await records.login("guessed")).open("/ledger")).status_code == 403
+    assert (await (await records.login("outsider")).open("/ledger")).status_code == 403
 
 
 async def test_a_copy_verifies_offline_and_one_that_was_altered_does_not(records: Desk, tmp_path: Path) -> None:

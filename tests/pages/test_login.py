@@ -285,6 +285,18 @@ def test_an_address_has_more_tries_than_a_name_and_an_end_too() -> None:
     throttle.begin("another", "10.0.0.2")
 
 
+def test_who_has_a_whole_network_of_ipv6_has_no_more_tries_than_one_address() -> None:
+    throttle = Throttle(clock=Ticks())
+    for number in range(PER_ADDRESS):
+        throttle.begin(f"name{number}", f"2001:db8::{number:x}")
+    with pytest.raises(TooManyTries):
+        throttle.begin("another", "2001:db8::ffff:1:1")
+    throttle.begin("another", "2001:db8:0:1::1")
+    for number in range(PER_ADDRESS):
+        throttle.begin(f"more{number}", "::ffff:10.0.0.1")
+    throttle.begin("another", "::ffff:10.0.0.2")
+
+
 def test_a_right_password_and_an_unanswered_try_count_no_more() -> None:
     throttle = Throttle(clock=Ticks())
     for _ in range(3 * PER_ADDRESS):

@@ -44,7 +44,7 @@ async def test_the_root_leads_to_the_first_page(logged_in: LogIn) -> None:
 
 
 async def test_who_has_no_role_is_told_which_groups_have_one(logged_in: LogIn) -> None:
-    answer = await (await logged_in("guessed")).open("/now")
+    answer = await (await logged_in("outsider")).open("/now")
     assert answer.status_code == 403
     assert "needs one of the groups: auditors, break-glass, chiefs, ops, security, support-leads" in text_of(answer.text)
 
