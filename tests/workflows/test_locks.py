@@ -12,8 +12,8 @@ from tests.workflows.servers import Bench
 LOCKED = (Need(), Need(2, locked=True))
 
 
-async def test_what_is_locked_waits_before_its_approver_is_asked_and_is_issued_by_the_session(bench: Bench) -> None:
-    job = await bench.start(needs=LOCKED)
+async def test_what_is_locked_waits_before_its_approver_is_asked_and_is_issued_by_the_session(fresh: Bench) -> None:
+    job = await fresh.start(needs=LOCKED)
     await job.waits()
     assert job.known.ledger == ["allowed 1", "needs_approval 2", "locks opened 2"]
     await job.answers("security", number=2)
@@ -41,8 +41,8 @@ async def test_locks_that_cannot_be_opened_fail_the_job_and_what_was_opened_is_e
     assert "revoked by compensation" in job.known.ledger
 
 
-async def test_an_approval_taken_back_ends_its_credential_and_not_the_job(bench: Bench) -> None:
-    job = await bench.start(needs=(Need(1),), session=sessions.stays)
+async def test_an_approval_taken_back_ends_its_credential_and_not_the_job(server: Bench) -> None:
+    job = await server.start(needs=(Need(1),), session=sessions.stays)
     await job.answers("lead")
     await job.holds()
     await job.answers("lead", decision="withdraw")
