@@ -13,18 +13,17 @@ from tests.cli.answering_server import Answering, answering
 from tests.people import Human
 
 SECRET = "kv/data/je/triggers/ticket-created"
-NAME = "siem"
 
 
 @contextmanager
-def deaf(config: Path, auditor: Human) -> Iterator[Answering]:
-    """Have the console tell it, by a webhook called NAME, for the length of a block."""
+def deaf(config: Path, auditor: Human, name: str) -> Iterator[Answering]:
+    """Have the console tell it, by a webhook of that name, for the length of a block. Dead letters outlive it: each who counts them has a name of their own."""
     file = config / "triggers.yaml"
     before = file.read_text()
     with answering() as found:
         found.says(410, {})
         url = f"{found.address}/hooks"
-        hook = {"name": NAME, "url": url, "events": ["job.submitted"], "signing_secret": SECRET, "allow_private": True}
+        hook = {"name": name, "url": url, "events": ["job.submitted"], "signing_secret": SECRET, "allow_private": True}
         file.write_text(f"{before}\nwebhooks: [{json.dumps(hook)}]\n")
         try:
             # An earlier one of the name may still be there, at another address.

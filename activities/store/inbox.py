@@ -36,8 +36,8 @@ class WaitingFilter(NamedTuple):
     person: str
     tier: int
     """The highest that they answer for."""
-    mine: bool
-    """What they can answer, as far as tier, requester and their own answers tell; else what they cannot."""
+    mine: bool | None
+    """What they can answer, as far as tier, requester and their own answers tell; False for what they cannot, None for both."""
     resource: str | None = None
     action: str | None = None
     tier_now: int | None = None
@@ -49,11 +49,11 @@ class WaitingFilter(NamedTuple):
 def waiting(connection: Connection, which: WaitingFilter, *, after: tuple[datetime, str] | None, limit: int) -> tuple[Waiting, ...]:
     """Return what waits, whose clock ends first first, behind the request of this clock and id."""
     by = (REQUESTS.c.expires_at, REQUESTS.c.id)
-    theirs = _theirs(which)
     wanted = ASKED.add_columns(JOBS.c.agent).where(
         REQUESTS.c.state == RequestState.PENDING.value, REQUESTS.c.expires_at.is_not(None), *_asked(which)
     )
-    wanted = wanted.where(theirs if which.mine else not_(theirs))
+    if which.mine is not None:
+        wanted = wanted.where(_theirs(which) if which.mine else not_(_theirs(which)))
     if after is not None:
         wanted = wanted.where(tuple_(*by) > tuple_(*after, types=[column.type for column in by]))
     rows = connection.execute(wanted.order_by(*by).limit(limit)).mappings().all()

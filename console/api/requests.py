@@ -97,7 +97,9 @@ async def decide(
     response: Response,
     console: TheConsole,
     caller: Member,
-    if_match: Annotated[str | None, Header(max_length=200, description="The request's digest")] = None,
+    if_match: Annotated[
+        str | None, Header(max_length=200, description="The request's digest", json_schema_extra={"pattern": r"\S"})
+    ] = None,
 ) -> RequestView:
     """Answer a request with a signed decision."""
     view, counted = await answered(console, caller, request, body, if_match=if_match)

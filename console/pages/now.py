@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
+from activities.store.inbox import WaitingFilter
 from console.api.context import Console, TheConsole
 from console.api.rights import Caller, Role
 from console.health import Looked
@@ -17,7 +17,7 @@ from console.pages import charts, live
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.pages.visitors import TheVisitor
-from justenough.access import JobState, RequestState, RevocationState
+from justenough.access import JobState, RevocationState
 from justenough.overview import Course, OverdueJob, StandingNow
 from justenough.views import JobSummary, RequestView, ReviewView
 
@@ -25,8 +25,6 @@ WAITS = 0.25
 """Seconds that the page waits for a look at the systems; a look that takes longer is there at the next one."""
 FEW = 5
 """Of what waits and of one's own jobs, as many are named."""
-SOONEST_OF = 100
-"""Open requests among which those with the least time left are looked for: the newest."""
 MOST_OVERDUE = 20
 SYSTEMS = {"store": "Store", "temporal": "Temporal", "vault": "Vault", "workers": "Workers"}
 OPEN = tuple(state for state in JobState if not state.ended)
@@ -44,6 +42,7 @@ class Told:
     overdue: tuple[OverdueJob, ...]
     """Those that the caller may read."""
     waiting: tuple[RequestView, ...]
+    """Those whose clocks end first, of what the caller may read."""
     reviews: tuple[ReviewView, ...]
     own: tuple[JobSummary, ...]
     """The newest jobs of somebody who may read no others."""
@@ -70,12 +69,12 @@ def _told(console: Console, caller: Caller) -> Told:
     # Before anything is read: the page hears of all that comes after it.
     stream = live.stream(console)
     store, standing = console.deps.store, console.overviews.standing()
-    requests = store.requests(state=RequestState.PENDING, requester_id=caller.only, limit=SOONEST_OF) if standing.open_requests else None
+    everyones = WaitingFilter(caller.person.id, caller.tier, mine=None, only=caller.only)
     return Told(
         standing=standing,
         course=console.overviews.course(),
         overdue=_overdue(console, caller, standing),
-        waiting=soonest(requests.items if requests else ()),
+        waiting=tuple(one.request for one in store.waiting(everyones, limit=FEW)) if standing.open_requests else (),
         reviews=store.reviews(limit=FEW).items if caller.reads_all and standing.open_reviews else (),
         own=() if caller.reads_all else store.jobs(requester_id=caller.only, limit=FEW).items,
         alarm=console.deps.config.alarm,
@@ -93,12 +92,6 @@ def _overdue(console: Console, caller: Caller, standing: StandingNow) -> tuple[O
 def _late(job: JobSummary) -> OverdueJob:
     since = job.revocation.since or job.ended_at or job.created_at
     return OverdueJob(id=job.id, name=job.name, state=job.state, since=since, failures=job.revocation.failures)
-
-
-def soonest(requests: Iterable[RequestView]) -> tuple[RequestView, ...]:
-    """Return the requests that people must answer first."""
-    latest = datetime.max.replace(tzinfo=UTC)
-    return tuple(sorted((one for one in requests if one.quorum), key=lambda one: one.expires_at or latest)[:FEW])
 
 
 def _page(request: Request, caller: Caller, told: Told, looked: Looked | None) -> Response:

@@ -123,8 +123,9 @@ def test_jobs_that_flood_their_log_cost_no_memory_and_nobodys_time(
     seen = ops.until(finite)
     assert (seen["state"], seen["exit_code"], seen["revocation"]["state"]) == ("succeeded", 0, "confirmed")
     assert peak(worker.process.pid) - before < 64 * MEGABYTE
-    for job in (finite, endless):
-        assert MOST // 2 < kept(ops, job) < MOST + MEGABYTE
+    assert MOST <= kept(ops, finite) < MOST + MEGABYTE
+    # How far it came depends on the machine.
+    assert kept(ops, endless) < MOST + MEGABYTE
 
 
 def kept(ops: Human, job: str) -> int:

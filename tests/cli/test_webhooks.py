@@ -22,7 +22,7 @@ WRITE = {"resource": "refunds-db", "action": "write", "ttl": "5m", "reason": "Wr
 @pytest.fixture
 def siem(cli: Cli, auditor: Human) -> Iterator[Answering]:
     """A receiver that wants nothing any more, and that the stack's console tells of jobs."""
-    with deaf(cli.config, auditor) as found:
+    with deaf(cli.config, auditor, "siem") as found:
         yield found
 
 

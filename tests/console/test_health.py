@@ -127,7 +127,9 @@ async def test_what_is_overdue_is_counted_for_anyone_and_named_for_those_who_may
         now = datetime.now(UTC)
         dead = event(EventType.CREDENTIAL_CONFIRMED, job, at=now, about=credential, credential=credential, how="it is gone")
         served.store.record([dead, event(EventType.REVOCATION_CONFIRMED, job, at=now, about="1", by="session", proof={})])
-    assert (await served.http.get("/readyz")).json()["overdue_revocations"] == 0
+    # Null where a busy machine does not answer in time.
+    while (count := (await served.http.get("/readyz")).json()["overdue_revocations"]) != 0:
+        assert count is None
 
 
 @contextlib.contextmanager

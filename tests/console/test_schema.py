@@ -18,7 +18,7 @@ from activities.settings import Settings
 from console.build import built
 from tests.console.described import Run, bundle, run, schema_of
 from tests.console.support import serving
-from tests.hooks import NAME, deaf, until
+from tests.hooks import deaf, until
 from tests.people import Human
 from tests.shop import Shop, access, spec
 from tests.store.facts import JOB, ended, issued, part, requested, submitted
@@ -127,9 +127,9 @@ def scheduled(held: Held, ops: Human) -> None:
 
 def told(held: Held, whole: Stack, *, ops: Human, lead: Human, auditor: Human) -> None:
     """Ask for everything of a webhook whose receiver wants nothing any more."""
-    with deaf(whole.config, auditor):
+    with deaf(whole.config, auditor, "described"):
         ops.launch(spec("true"))
-        path = f"webhooks/{NAME}"
+        path = "webhooks/described"
         dead = until(lambda: auditor.api.get(f"{path}/deliveries", params={"state": "dead"}).json()["items"])
         held("GET /api/v1/webhooks/{name}/deliveries", auditor.api.get(f"{path}/deliveries"), 200)
         one = "POST /api/v1/webhooks/{name}/deliveries/{delivery}/resend"

@@ -16,7 +16,6 @@ import pytest
 
 from activities.config import Config
 from console.health import TIMEOUT, Health
-from console.pages.now import soonest
 from justenough.events import EventType, event
 from tests.console.support import SHOP, serving
 from tests.pages.browser import Browser, Site
@@ -141,14 +140,14 @@ async def test_charts_have_tables_beside_them(logged_in: LogIn) -> None:
     assert "style=" not in page
 
 
-async def test_of_what_waits_those_with_the_least_time_left_come_first(site: Site) -> None:
-    late, soon, policy = [ordered(site.store, "e-5", name=name) for name in ("late", "soon", "policy")]
-    site.store.record([requested(late), decided("needs_approval", late, tier=1), opened(late)])
-    site.store.record([requested(soon), decided("needs_approval", soon, tier=1), opened(soon, at=later(-60))])
-    # Asked, and nobody is asked to answer it yet.
+async def test_of_what_waits_those_with_the_least_time_left_come_first(site: Site, logged_in: LogIn) -> None:
+    late, soon, policy = [ordered(site.store, "e-5", name=name) for name in ("ends-late", "ends-soon", "asks-nobody-yet")]
+    site.store.record([requested(late), decided("needs_approval", late, tier=1), opened(late, at=later(-9_000))])
+    site.store.record([requested(soon), decided("needs_approval", soon, tier=1), opened(soon, at=later(-9_060))])
     site.store.record([requested(policy)])
-    waiting = site.store.requests(limit=10).items
-    assert [one.job_id for one in soonest(waiting) if one.job_id in {late, soon, policy}] == [soon, late]
+    page = (await (await logged_in("lead")).open("/now")).text
+    assert page.index("ends-soon") < page.index("ends-late")
+    assert "asks-nobody-yet" not in page
 
 
 @contextmanager

@@ -68,6 +68,7 @@ def test_mine_is_what_tier_requester_and_my_own_answers_leave(store: Store) -> N
     assert sorted(ids(store.waiting(MINE._replace(mine=False)))) == sorted([above, own, done])
     assert over not in ids(store.waiting(MINE._replace(mine=False)))
     assert ids(store.waiting(MINE._replace(tier=2))) == [plain_, above]
+    assert sorted(ids(store.waiting(MINE._replace(mine=None)))) == sorted([plain_, above, own, done])
 
 
 def test_what_waits_says_whose_it_is_and_who_acts(store: Store) -> None:
