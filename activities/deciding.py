@@ -17,7 +17,7 @@ from activities.entries import decided_event, is_well_formed, opened_event, orde
 from activities.judging import digest_for, in_turn
 from activities.past import past_of
 from activities.verification import VerifiedOrder, verify_order
-from justenough.access import Decision, RequestState
+from justenough.access import Action, Decision, RequestState
 from justenough.answering import Refused
 from justenough.approval import Ladder
 from justenough.catalog import problems_of
@@ -35,6 +35,8 @@ from justenough.messages import (
     Decided,
     DecidedRequest,
     JobInput,
+    Opened,
+    OpenInput,
     WithdrawInput,
 )
 from justenough.spec import Access
@@ -118,6 +120,30 @@ class Deciding:
         return ClimbResult(ladder=after)
 
     @activity.defn
+    def open_request(self, asked: OpenInput) -> Opened:
+        """Open the approval of a request that the job made while it runs; what it is, its session has recorded and will check again."""
+        deps, job, now = self._deps, asked.job, self._deps.now()
+        theirs(deps, job)
+        view, order = deps.store.request(asked.request), deps.store.order(job)
+        if view is None or order is None or view.job_id != job or view.state is not RequestState.PENDING or not view.tier:
+            return Opened()
+        _, _, _, signed = order
+        tiers = deps.config.current().tiers
+        ladder = Ladder(
+            request=view.id,
+            digest=view.digest,
+            action=Action(view.action),
+            requester=str(signed.statement.get("person")),
+            needed=view.tier,
+            current=max(view.tier, view.current_tier),
+            # Opened already where the answer to an earlier attempt got lost.
+            respond_by=view.expires_at or tiers.respond_by(view.tier, now=now),
+            ttl=view.ttl,
+        )
+        deps.store.record([opened_event(job, ladder, tiers, at=now)])
+        return Opened(ladder=ladder)
+
+    @activity.defn
     def withdraw(self, asked: WithdrawInput) -> None:
         """Record that requests are no longer wanted."""
         theirs(self._deps, asked.job)
@@ -150,7 +176,7 @@ class Deciding:
         return Closed(state=job.state, exit_code=job.exit_code, reason=job.reason)
 
     def _decided(self, order: JobInput, verified: VerifiedOrder) -> Iterator[tuple[DecidedRequest, Facts]]:
-        for number, (access, _, (decision, facts)) in enumerate(in_turn(self._deps, order.job, verified), start=1):
+        for number, access, _, (decision, facts) in in_turn(self._deps, order.job, verified):
             request = DecidedRequest(
                 id=request_id(order.job, number),
                 number=number,

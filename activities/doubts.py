@@ -23,12 +23,15 @@ ANSWERED = frozenset({EventType.CREDENTIAL_ISSUED, EventType.CREDENTIAL_REFUSED,
 
 def doubted(deps: Deps, job: str) -> tuple[Credential, ...]:
     """Return what may live, unknown to everybody and findable nowhere: with neither lease nor accessor, until its latest end."""
-    requests: dict[str, Mapping[str, Any]] = {}
+    requests: dict[str, dict[str, Any]] = {}
     asked: dict[str, datetime] = {}
     for entry in entries_of(deps.store, job).items:
         kind, data = EventType(entry.type), entry.data
         if kind is EventType.ACCESS_REQUESTED:
-            requests[data["request"]] = data
+            requests[data["request"]] = {**data, "issued": 0}
+        elif kind is EventType.CREDENTIAL_ISSUED and data["request"] in requests:
+            requests[data["request"]]["issued"] += 1
+            asked.pop(data["request"], None)
         elif kind is EventType.ACCESS_DECIDED and data["phase"] == "issue" and data["outcome"] != "denied":
             asked[data["request"]] = entry.at
         elif kind in ANSWERED:
@@ -63,7 +66,7 @@ def _in_doubt(deps: Deps, job: str, asked: Iterable[tuple[Mapping[str, Any], dat
         # It can have landed after its token had died; then it lives as long as the engine gives, not as long as was asked for.
         longest = max(definition.max_ttl if definition else 0, request["ttl"])
         yield Credential(
-            id=credential_id(job, request["number"]),
+            id=credential_id(job, request["number"], request["issued"] + 1),
             request_id=request["request"],
             resource=request["resource"],
             action=Action(request["action"]),

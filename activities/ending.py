@@ -15,7 +15,7 @@ from activities.asking import why_not_theirs
 from activities.deps import Deps
 from justenough.access import RevocationState
 from justenough.errors import GiveUp, RetryLater
-from justenough.ids import installation_of
+from justenough.ids import REQUEST_ID, installation_of
 from justenough.messages import ProofReport, RevokeCredentialInput, RevokeInput, RevokeResult
 
 PATIENCE = 540.0
@@ -66,10 +66,23 @@ class Ending:
 
     @activity.defn(no_thread_cancel_exception=True)
     def revoke_credential(self, wanted: RevokeCredentialInput) -> RevokeResult:
-        """End one credential of a job now; the job goes on."""
+        """End one credential of a job now, or what was issued for one of its requests; the job goes on."""
         self._check(wanted.job)
-        result = revocation.revoke_one(self._deps, wanted.job, wanted.credential, by=_by(wanted.job, "person"), why="it was taken away")
-        return RevokeResult(confirmed=result.confirmed, failures=result.failures, unrecorded=result.events)
+        ended = [
+            revocation.revoke_one(self._deps, wanted.job, credential, by=_by(wanted.job, "person"), why="it was taken away")
+            for credential in self._meant(wanted)
+        ]
+        return RevokeResult(
+            confirmed=all(one.confirmed for one in ended),
+            failures=tuple(failure for one in ended for failure in one.failures),
+            unrecorded=tuple(event for one in ended for event in one.events),
+        )
+
+    def _meant(self, wanted: RevokeCredentialInput) -> tuple[str, ...]:
+        if not REQUEST_ID.fullmatch(wanted.credential):
+            return (wanted.credential,)
+        view = self._deps.store.job(wanted.job)
+        return revocation.alive_of(view, wanted.credential) if view else ()
 
     def _check(self, job: str) -> None:
         """Raise NotOurs for what is no job of this installation: anyone may ask to revoke, and nobody may litter."""

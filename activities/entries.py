@@ -20,33 +20,38 @@ from justenough.events import FIELDS, Event, EventType, event
 from justenough.facts import Facts
 from justenough.ids import REQUEST_ID, request_id
 from justenough.messages import JobInput
+from justenough.spec import Access, at_start
 from justenough.statements import digest_of
 
 ENTITY_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def ordered(deps: Deps, order: JobInput, verified: VerifiedOrder) -> Iterator[Event]:
-    """Yield the events of an order that was taken and of each access that it asks for."""
-    now, catalog = deps.now(), deps.config.current().catalog
-    yield submitted(order, verified, at=now)
-    for number, access in enumerate(verified.spec.access, start=1):
-        resource = catalog.resources[access.resource]
-        yield event(
-            EventType.ACCESS_REQUESTED,
-            order.job,
-            at=now,
-            about=(request := request_id(order.job, number)),
-            request=request,
-            number=number,
-            resource=access.resource,
-            action=access.action.value,
-            ttl=access.ttl,
-            reason=access.reason,
-            optional=access.optional,
-            title=resource.title,
-            sensitivity=resource.sensitivity.name.lower(),
-            revocable=resource.actions[access.action].revocable.value,
-        )
+    """Yield the events of an order that was taken and of each access that it asks for at its start."""
+    yield submitted(order, verified, at=deps.now())
+    for number, access in at_start(verified.spec):
+        yield requested(deps, order.job, number, access)
+
+
+def requested(deps: Deps, job: str, number: int, access: Access) -> Event:
+    """Return the event of one access that a job asks for; the catalog must have it."""
+    resource = deps.config.current().catalog.resources[access.resource]
+    return event(
+        EventType.ACCESS_REQUESTED,
+        job,
+        at=deps.now(),
+        about=(request := request_id(job, number)),
+        request=request,
+        number=number,
+        resource=access.resource,
+        action=access.action.value,
+        ttl=access.ttl,
+        reason=access.reason,
+        optional=access.optional,
+        title=resource.title,
+        sensitivity=resource.sensitivity.name.lower(),
+        revocable=resource.actions[access.action].revocable.value,
+    )
 
 
 def submitted(order: JobInput, verified: VerifiedOrder, *, at: Any) -> Event:

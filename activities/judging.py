@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
 
 from activities.ancestry import inherited
 from activities.deps import Deps
 from activities.verification import VerifiedOrder, verify_order
-from justenough.access import Decision, Held
+from justenough.access import Action, Decision, Held
 from justenough.answering import Refused
 from justenough.approval import Grant
 from justenough.catalog import problems_of, resolved_issue
+from justenough.events import EventType
 from justenough.facts import AccessContext, Clock, Facts, JobFacts, Phase
+from justenough.ids import request_id
 from justenough.messages import JobInput
 from justenough.model import duration_text
-from justenough.spec import Access
+from justenough.spec import Access, at_start
 from justenough.statements import request_digest
+from justenough.views import RequestView
 
 Judged = tuple[Decision, Facts]
+DECISIONS = 10_000
+"""Entries of decisions of one job that are read, at most."""
 
 
 def answered(
@@ -50,24 +54,48 @@ def as_granted(deps: Deps, job: str, number: int, grant: Grant) -> Judged | Refu
     verified = verify_order(deps, JobInput.of(job, *kept), now=deps.now())
     if isinstance(verified, Refused):
         return verified
-    asked, held, _ = next(islice(in_turn(deps, job, verified), number - 1, None))
+    found = _at_its_start(deps, job, verified, number) or _while_it_runs(deps, job, number)
+    if found is None:
+        return Refused("no such request of this job has been recorded")
+    asked, held, phase = found
     access = narrowed(asked, grant)
     if why := why_not_possible(deps, verified, access):
         return Refused(why)
-    return answered(deps, job, verified, access, held=held, phase="start", break_glass=grant.break_glass)
+    return answered(deps, job, verified, access, held=held, phase=phase, break_glass=grant.break_glass)
 
 
-def in_turn(deps: Deps, job: str, verified: VerifiedOrder) -> Iterator[tuple[Access, Held, Judged]]:
-    """Yield each request of a job at its start: what it is decided with, and what policy says.
+def in_turn(deps: Deps, job: str, verified: VerifiedOrder) -> Iterator[tuple[int, Access, Held, Judged]]:
+    """Yield each request of a job at its start: its number, what it is decided with, and what policy says.
 
-    What comes later in the spec is decided as if what comes before had been issued: chaining rules hold in any order.
+    What comes later in the spec is decided as if what comes before had been issued: chaining rules hold in any order. What is marked
+    `at: request` is none yet.
     """
     held = Held()
-    for access in verified.spec.access:
+    for number, access in at_start(verified.spec):
         judged = answered(deps, job, verified, access, held=held, phase="start")
-        yield access, held, judged
+        yield number, access, held, judged
         if judged[0].outcome != "denied":
             held = held.issued(access.resource, access.action, deps.config.current().catalog.resources[access.resource].sensitivity)
+
+
+def asked_access(view: RequestView) -> Access:
+    """Return what a request that a running job made asks for, as it was recorded."""
+    return Access(resource=view.resource, action=Action(view.action), ttl=view.ttl, reason=view.reason, at="request")
+
+
+def _at_its_start(deps: Deps, job: str, verified: VerifiedOrder, number: int) -> tuple[Access, Held, Phase] | None:
+    return next(((access, held, "start") for at, access, held, _ in in_turn(deps, job, verified) if at == number), None)
+
+
+def _while_it_runs(deps: Deps, job: str, number: int) -> tuple[Access, Held, Phase] | None:
+    """Return what a running job asked for, with what it held then, as the ledger has it."""
+    request = request_id(job, number)
+    view = deps.store.request(request)
+    decided = deps.store.ledger(job=job, types=(EventType.ACCESS_DECIDED,), after=0, limit=DECISIONS)
+    facts = next((entry.data["facts"] for entry in decided.items if entry.data["request"] == request), None)
+    if view is None or facts is None:
+        return None
+    return asked_access(view), Facts.model_validate(facts).context(view.reason).held, "runtime"
 
 
 def narrowed(access: Access, grant: Grant) -> Access:

@@ -14,6 +14,15 @@ ENTRIES_AT_ONCE = 1000
 MOST_ENTRIES = 20_000
 """A job that has not run has a handful; who floods its chain keeps it from running, and hides nothing."""
 RAN = frozenset({EventType.JOB_STARTED, EventType.JOB_ENDED, EventType.CREDENTIAL_ISSUED})
+ANSWERING = (
+    EventType.APPROVAL_OPENED,
+    EventType.APPROVAL_ESCALATED,
+    EventType.APPROVAL_DECIDED,
+    EventType.APPROVAL_WITHDRAWN,
+    EventType.APPROVAL_EXPIRED,
+    EventType.ACCESS_WITHDRAWN,
+)
+"""All that tells what became of requests that people were asked about."""
 SETTLED = {EventType.APPROVAL_EXPIRED: "expired", EventType.ACCESS_WITHDRAWN: "withdrawn"}
 
 
@@ -45,14 +54,19 @@ def past_of(ledger: Readable, job: str) -> Past:
     return Past(why_over="too much has been recorded of this job") if known.next else read_past(known.items)
 
 
-def entries_of(ledger: Readable, job: str) -> Page[EntryView]:
-    """Return a job's entries, oldest first; `next` is set where there are more than anyone reads."""
-    page = ledger.ledger(job=job, after=0, limit=ENTRIES_AT_ONCE)
+def entries_of(ledger: Readable, job: str, *, types: Iterable[EventType] = ()) -> Page[EntryView]:
+    """Return a job's entries (of these types; none: of all), oldest first; `next` is set where there are more than anyone reads."""
+    page = ledger.ledger(job=job, types=types, after=0, limit=ENTRIES_AT_ONCE)
     entries = list(page.items)
     while page.next and len(entries) < MOST_ENTRIES:
-        page = ledger.ledger(job=job, after=int(page.next), limit=ENTRIES_AT_ONCE)
+        page = ledger.ledger(job=job, types=types, after=int(page.next), limit=ENTRIES_AT_ONCE)
         entries += page.items
     return Page(items=tuple(entries), next=page.next)
+
+
+def counts(entry: EntryView, request: str) -> bool:
+    """Whether an entry is an answer to this request that counted when it came."""
+    return entry.type == EventType.APPROVAL_DECIDED.value and entry.data["request"] == request
 
 
 def taken_back_by(ledger: Readable, request: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ It never sleeps: where an issue may still be in flight, it says when a second lo
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -26,9 +26,9 @@ from justenough.errors import JustEnoughError, NotFound
 from justenough.events import Event, EventType, event
 from justenough.lateness import revocation_overdue, worth_recording
 from justenough.model import Message
-from justenough.views import CredentialView
+from justenough.views import CredentialView, JobView
 
-__all__ = ["RevocationResult", "prove", "record_lapsed", "revoke", "revoke_one"]
+__all__ = ["RevocationResult", "alive_of", "end_one", "prove", "record_lapsed", "revoke", "revoke_one"]
 
 STORE_SECONDS = 2.0
 """What the store may take from a revocation before it goes on without."""
@@ -115,19 +115,31 @@ def revoke(
     return RevocationResult(confirmed=clean and wait is None, second_look_in=wait, failures=failures, events=_unrecorded(deps, facts))
 
 
-def revoke_one(deps: Deps, job: str, credential: str, *, by: str, why: str, before: tuple[Event, ...] = ()) -> RevocationResult:
-    """End one credential while its job goes on. Raises NotFound, or RetryLater where the store cannot be read.
+def alive_of(view: JobView, request: str) -> tuple[str, ...]:
+    """Return the ids of what was issued for one request of a job and is not known to be dead."""
+    return tuple(item.id for item in view.credentials if item.request_id == request and item.state not in DEAD)
 
-    Its token stays until the job ends: only the session ever had it, and nothing is issued with it again.
-    """
+
+def revoke_one(deps: Deps, job: str, credential: str, *, by: str, why: str, before: tuple[Event, ...] = ()) -> RevocationResult:
+    """End one credential while its job goes on. Raises NotFound, or RetryLater where the store cannot be read."""
     view = deps.store.job(job)
     recorded = {item.id: item for item in view.credentials} if view else {}
     if credential not in recorded:
         message = f"no credential {credential} in job {job}"
         raise NotFound(message)
-    handle, now, began = credential_of(recorded[credential]), deps.now(), deps.ticks()
     others = tuple(credential_of(item) for item in recorded.values() if item.id != credential and item.state not in DEAD)
-    failures, how = _ended_alone(deps, job, handle, others)
+    return end_one(deps, job, credential_of(recorded[credential]), others, by=by, why=why, before=before)
+
+
+def end_one(
+    deps: Deps, job: str, handle: Credential, others: Iterable[Credential], *, by: str, why: str, before: tuple[Event, ...] = ()
+) -> RevocationResult:
+    """End one credential whose handle is known, while its job goes on; `others` are those that its job holds beside it.
+
+    Its token stays until the job ends: only the session ever had it.
+    """
+    now, began, credential = deps.now(), deps.ticks(), handle.id
+    failures, how = _ended_alone(deps, job, handle, tuple(others))
     if failures:
         took = timedelta(seconds=deps.ticks() - began)
         late = list(before) + list(_late(deps, job, credential, by=by, took=took, failures=failures))

@@ -24,6 +24,7 @@ class EventType(StrEnum):
     ACCESS_REQUESTED = "access.requested"
     ACCESS_DECIDED = "access.decided"
     ACCESS_WITHDRAWN = "access.withdrawn"
+    ACCESS_REFUSED = "access.refused"
     LOCK_OPENED = "lock.opened"
     APPROVAL_OPENED = "approval.opened"
     APPROVAL_ESCALATED = "approval.escalated"
@@ -102,6 +103,10 @@ FIELDS: dict[EventType, dict[str, str]] = {
         "facts": "what was asked of policy, beside the order: see below",
     },
     EventType.ACCESS_WITHDRAWN: {"request": "request id", "why": "why it was withdrawn"},
+    EventType.ACCESS_REFUSED: {
+        "asked": "what the running job asked for: a resource and an action, or a tool",
+        "why": "why it was no request",
+    },
     EventType.LOCK_OPENED: {
         "request": "request id",
         "accessor": "accessor of what waits in Vault; people authorize by it, and it opens nothing",

@@ -1,7 +1,8 @@
 """How the ids of jobs, requests and credentials are made and read. No I/O, no clock.
 
 A job is `j-<installation>-<ulid, lower case>`; its n-th request is `r-<installation>-<ulid>-<n>` and the credential issued
-for it `c-<installation>-<ulid>-<n>`, so that each tells its job, and a retry makes the same id again.
+for it `c-<installation>-<ulid>-<n>`, further ones under the same grant `…-<n>.2`, `…-<n>.3` and so on, so that each tells its job, and a
+retry makes the same id again.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from ulid import ULID
 INSTALLATION = r"[a-z0-9]{1,8}"
 JOB_ID = re.compile(rf"j-(?P<installation>{INSTALLATION})-[0-9a-hjkmnp-tv-z]{{26}}")
 REQUEST_ID = re.compile(rf"r-{INSTALLATION}-[0-9a-hjkmnp-tv-z]{{26}}-[1-9][0-9]{{0,5}}")
-CREDENTIAL_ID = re.compile(rf"c-{INSTALLATION}-[0-9a-hjkmnp-tv-z]{{26}}-[1-9][0-9]{{0,5}}")
+CREDENTIAL_ID = re.compile(rf"c-{INSTALLATION}-[0-9a-hjkmnp-tv-z]{{26}}-[1-9][0-9]{{0,5}}(\.[1-9][0-9]{{0,6}})?")
 
 
 def new_job_id(installation: str, *, now: datetime) -> str:
@@ -36,14 +37,14 @@ def request_id(job: str, number: int) -> str:
     return f"r{job[1:]}-{number}"
 
 
-def credential_id(job: str, number: int) -> str:
-    """Return the id of the credential issued as the job's `number`-th, counted from 1."""
-    return f"c{job[1:]}-{number}"
+def credential_id(job: str, number: int, nth: int = 1) -> str:
+    """Return the id of the `nth` credential issued for the job's `number`-th request, both counted from 1."""
+    return f"c{job[1:]}-{number}" if nth == 1 else f"c{job[1:]}-{number}.{nth}"
 
 
 def number_of(part: str) -> int:
-    """Return the number that a request's or credential's id ends with, from 1."""
-    return int(part.rpartition("-")[2])
+    """Return the number of the request that a request's or credential's id names, from 1."""
+    return int(part.rpartition("-")[2].partition(".")[0])
 
 
 def job_of(part: str) -> str:

@@ -118,6 +118,19 @@ class ClimbResult(Message):
     ladder: Ladder | None
 
 
+class OpenInput(Message):
+    """A request that a running job's session has recorded, and that people must answer."""
+
+    job: str
+    request: str
+
+
+class Opened(Message):
+    """Where its approval stands when it opens; None where it is no request that waits."""
+
+    ladder: Ladder | None = None
+
+
 class WithdrawInput(Message):
     job: str
     requests: tuple[str, ...]
@@ -166,6 +179,8 @@ class RevokeResult(Message):
 
 
 class RevokeCredentialInput(Message):
+    """One credential to end, or all that were issued for one request: then `credential` is that request's id."""
+
     job: str
     credential: str
 

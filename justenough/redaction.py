@@ -12,6 +12,7 @@ import json
 import re
 import shlex
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Iterable, Iterator
 from urllib.parse import quote, quote_plus
 
@@ -20,6 +21,8 @@ SHORTEST = 4
 """Bytes of the shortest secret that is looked for."""
 HEAD = 8
 """Bytes that are compared first, to be quick."""
+LEARNT = 100
+"""Secrets that one stream remembers of those it learnt while it ran: older ones are dead by then, or the job asks for very many at once."""
 LONG_LINE = 16
 """Bytes from which one line of a secret is a secret of its own."""
 
@@ -30,22 +33,35 @@ class Redactor:
     """A stream's state. Cut the input as you like: what comes out is the same."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        self._forms = tuple(sorted({form for secret in secrets for form in forms_of(secret)}))
-        self._longest = max(map(len, self._forms), default=0)
-        self._heads = frozenset(form[:length] for form in self._forms for length in range(1, HEAD + 1))
-        self._pattern = _pattern(self._forms) if self._forms else None
+        self._secrets = tuple(secrets)
+        self._later: deque[str] = deque(maxlen=LEARNT)
+        self._prepare()
         self._held = b""
         self._covered = 0
         # How many bytes at the start of `_held` belong to a find whose mark is already out.
 
+    def learn(self, secrets: Iterable[str]) -> None:
+        """Look for these too, from the next bytes on; of all that was learnt later than the stream began, the newest are remembered."""
+        self._later.extend(secrets)
+        self._prepared = False
+
     def feed(self, chunk: bytes) -> bytes:
         """Return what is decided by now. What may be the start of a secret is held back until more comes."""
+        if not self._prepared:
+            self._prepare()
         held = self._held + chunk
         return self._decided(held, self._open_end(held))
 
     def flush(self) -> bytes:
         """Return what was held back: the stream has ended."""
         return self._decided(self._held, len(self._held))
+
+    def _prepare(self) -> None:
+        self._forms = tuple(sorted({form for secret in (*self._secrets, *self._later) for form in forms_of(secret)}))
+        self._longest = max(map(len, self._forms), default=0)
+        self._heads = frozenset(form[:length] for form in self._forms for length in range(1, HEAD + 1))
+        self._pattern = _pattern(self._forms) if self._forms else None
+        self._prepared = True
 
     def _decided(self, text: bytes, end: int) -> bytes:
         """Return the redacted form of `text[:end]` and hold the rest back. Finds that overlap become one mark."""

@@ -6,7 +6,7 @@ The raw mapping (as parsed from YAML or JSON) is what is signed; `JobSpec` is it
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
@@ -99,16 +99,16 @@ class Access(Model):
     reason: Sentence
     deliver: Delivery = Delivery()
     at: Literal["start", "request"] = "start"
+    """`request`: decided, approved and issued only once the running job asks its broker."""
     optional: bool = False
     """Whether the job runs without it where it is denied or expires."""
 
-    @field_validator("at")
-    @classmethod
-    def _broker_is_there(cls, at: str) -> str:
-        if at == "request":
-            message = "`at: request` comes with the broker, which this version does not have; use `at: start`"
+    @model_validator(mode="after")
+    def _delivered_at_the_start(self) -> Self:
+        if self.at == "request" and (self.deliver.env or self.deliver.file):
+            message = "`deliver` goes with `at: start`; what is asked for while the job runs comes through the broker"
             raise ValueError(message)
-        return at
+        return self
 
 
 class JobSpec(Model):
@@ -150,6 +150,11 @@ class JobSpec(Model):
             message = f"delivered more than once: {', '.join(twice)}"
             raise ValueError(message)
         return self
+
+
+def at_start(spec: JobSpec) -> Iterator[tuple[int, Access]]:
+    """Yield what a job asks for at its start, each with its number in the spec, from 1."""
+    return ((number, access) for number, access in enumerate(spec.access, start=1) if access.at == "start")
 
 
 def read_spec(text: str | bytes) -> dict[str, Any]:

@@ -55,6 +55,7 @@ async def polling(client: Client, deps: Deps, sandbox: Sandbox) -> AsyncIterator
         deciding.decide_requests,
         locking.open_locks,
         deciding.take_answers,
+        deciding.open_request,
         deciding.climb,
         deciding.withdraw,
         deciding.close,

@@ -47,9 +47,18 @@ class Escalation:
     async def until_settled(self, *, enough: Callable[[], bool]) -> None:
         """Return when each request is answered or has run out of tiers, or enough is known; silence never approves."""
         while self.pending and not enough():
-            await _woken_or_due(lambda: bool(self._inbox), due=min(self.ladders[request].respond_by for request in self.pending))
-            await self.examine()
-            await self._climb()
+            await self.woken(lambda: False)
+            await self.move()
+
+    async def woken(self, also: Callable[[], bool]) -> None:
+        """Return once an answer has come, a tier's time is over, or something else is so."""
+        due = min((self.ladders[request].respond_by for request in self.pending), default=None)
+        await _woken_or_due(lambda: bool(self._inbox) or also(), due=due)
+
+    async def move(self) -> None:
+        """Examine what has come, and have climb what nobody answered in time."""
+        await self.examine()
+        await self._climb()
 
     async def examine(self) -> None:
         """Examine every signal that has come, those for settled requests too: each is recorded."""
@@ -103,7 +112,10 @@ class Escalation:
                     self.ladders[request] = result.ladder
 
 
-async def _woken_or_due(woken: Callable[[], bool], *, due: datetime) -> None:
+async def _woken_or_due(woken: Callable[[], bool], *, due: datetime | None) -> None:
+    if due is None:
+        await workflow.wait_condition(woken)
+        return
     left = due - workflow.now()
     if left > timedelta(0):
         try:

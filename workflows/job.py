@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from temporalio import workflow
@@ -12,10 +12,11 @@ from temporalio.exceptions import ActivityError, FailureError, TimeoutType, Work
 from temporalio.exceptions import TimeoutError as ActivityTimeout
 
 from workflows import options
+from workflows.asks import Asks
 from workflows.escalation import Escalation
 from workflows.guard import Guard
 from workflows.inbox import Inbox, carried
-from workflows.steps import insisted, lived, revoked, step, type_of, unless
+from workflows.steps import insisted, lived, revoked, step, told_to_end, type_of, unless
 from workflows.wishes import Wishes
 
 with workflow.unsafe.imports_passed_through():
@@ -32,6 +33,7 @@ with workflow.unsafe.imports_passed_through():
         GuardInput,
         JobInput,
         LocksInput,
+        OpenInput,
         RevokeInput,
         SessionInput,
         SessionResult,
@@ -63,12 +65,14 @@ class Job:
     def __init__(self, order: JobInput) -> None:
         self._order = order
         self._inbox = Inbox()
+        self._asks = Asks(order.job)
         self._wishes = Wishes(order.job)
         self._escalation = Escalation(order.job, self._inbox, on_taken_back=self._wishes.end_what_came_of)
         self._attending: tuple[asyncio.Task[None], ...] = ()
         self._unrecorded: tuple[Event, ...] = ()
         self._stop: JobState | None = None
         self._was_cut = False
+        self._guarded = False
         self._locks = False
         self._state = JobState.PENDING
 
@@ -81,12 +85,15 @@ class Job:
     def receive(self, name: str, args: Sequence[RawValue]) -> None:
         """Take any signal: a typed handler would fail the workflow's task, for ever, on one argument too few or too many.
 
-        `decide` (a signed answer; what does not verify changes nothing), `kill`, `revoke_credential` (its id). Others are ignored.
+        `decide` (a signed answer; what does not verify changes nothing), `kill`, `ask` (the id of a request that the running job made),
+        `revoke_credential` (its id). Others are ignored.
         """
         if name == "decide":
             self._inbox.put(args)
         elif name == "kill":
             self._stop = JobState.KILLED
+        elif name == "ask":
+            self._asks.put(carried(args))
         elif name == "revoke_credential":
             self._wishes.put(carried(args))
 
@@ -123,10 +130,10 @@ class Job:
             return replace(permitted, clean=not self._locks)
         if permitted is not None and self._stop is None:
             granted = self._granted(permitted)
-            if guarded := any(item.answers for item in granted):
-                await self._start_guard(permitted)
+            if any(item.answers for item in granted):
+                await self._start_guard(permitted.timeout)
             if self._stop is None:
-                return await self._session(SessionInput(order=order, granted=granted), seconds=permitted.timeout, guarded=guarded)
+                return await self._session(SessionInput(order=order, granted=granted), seconds=permitted.timeout)
         # Stopped before anything was issued.
         return Outcome(self._stop or JobState.CANCELLED, clean=not self._locks)
 
@@ -170,11 +177,12 @@ class Job:
             if request.decision.outcome == "allowed" or self._escalation.states.get(request.id) is RequestState.APPROVED
         )
 
-    async def _start_guard(self, decided: Decided) -> None:
+    async def _start_guard(self, seconds: int) -> None:
+        self._guarded = True
         try:
             _ = await workflow.start_child_workflow(
                 Guard.run,
-                GuardInput(job=self._order.job, deadline=options.guard_seconds(decided.timeout)),
+                GuardInput(job=self._order.job, deadline=options.guard_seconds(seconds)),
                 id=f"{self._order.job}-guard",
                 parent_close_policy=workflow.ParentClosePolicy.REQUEST_CANCEL,
             )
@@ -182,10 +190,10 @@ class Job:
             # After a reset the first run's guard still stands; the session will refuse the second claim anyway.
             workflow.logger.warning("a guard stands already")
 
-    async def _session(self, order: SessionInput, *, seconds: int, guarded: bool) -> Outcome:
+    async def _session(self, order: SessionInput, *, seconds: int) -> Outcome:
         self._show(JobState.RUNNING)
-        session = workflow.start_activity_method(Sessions.run_session, order, **options.session(seconds, guarded=guarded))
-        self._attend(session)
+        session = workflow.start_activity_method(Sessions.run_session, order, **options.session(seconds, guarded=self._guarded))
+        self._attend(session, seconds=seconds)
         await workflow.wait_condition(lambda: session.done() or self._stopped())
         if self._stop is JobState.CANCELLED:
             session.cancel()
@@ -205,18 +213,36 @@ class Job:
             # Our own wish to stop overtook a result that came in the same moment: that proof is lost, so there is none.
             return Outcome(self._stop or JobState.FAILED)
 
-    def _attend(self, session: workflow.ActivityHandle[SessionResult]) -> None:
-        """See to answers and wishes while the session runs, each on its own: neither keeps the job from being stopped or compensated."""
+    def _attend(self, session: workflow.ActivityHandle[SessionResult], *, seconds: int) -> None:
+        """See to people and wishes while the session runs, each on its own: neither keeps the job from being stopped or compensated."""
 
-        async def attend(wanted: Callable[[], bool], see_to_it: Callable[[], Awaitable[None]]) -> None:
+        async def people() -> None:
             while not session.done():
-                await workflow.wait_condition(lambda: session.done() or wanted())
-                await see_to_it()
+                await self._escalation.woken(lambda: session.done() or bool(self._asks))
+                while self._asks and not session.done():
+                    await self._open(self._asks.take(), seconds=seconds)
+                await self._escalation.move()
 
-        self._attending = (
-            asyncio.create_task(attend(lambda: bool(self._inbox), self._escalation.examine)),
-            asyncio.create_task(attend(lambda: bool(self._wishes), self._wishes.obey)),
-        )
+        async def wishes() -> None:
+            while not session.done():
+                await workflow.wait_condition(lambda: session.done() or bool(self._wishes))
+                await self._wishes.obey()
+
+        self._attending = (asyncio.create_task(people()), asyncio.create_task(wishes()))
+
+    async def _open(self, request: str, *, seconds: int) -> None:
+        """Ask people for what the running job asks for. The guard stands before anybody can answer."""
+        if not self._guarded:
+            await self._start_guard(seconds)
+        try:
+            opened = await step(Deciding.open_request, OpenInput(job=self._order.job, request=request))
+        except FailureError as error:
+            if told_to_end():
+                raise
+            workflow.logger.warning("a request could not be opened", extra={"request": request, "cause": type_of(error)})
+            return
+        if opened.ladder:
+            self._escalation.open({request: opened.ladder})
 
     def _outcome(self, result: SessionResult) -> Outcome:
         self._unrecorded += result.unrecorded

@@ -12,7 +12,7 @@ from workflows import options
 with workflow.unsafe.imports_passed_through():
     from activities.ending import Ending
     from justenough.events import Event
-    from justenough.ids import CREDENTIAL_ID, credential_id, job_of, number_of
+    from justenough.ids import CREDENTIAL_ID, job_of
     from justenough.messages import RevokeCredentialInput, RevokeInput
 
 
@@ -31,13 +31,12 @@ class Wishes:
 
     def put(self, credential: object) -> None:
         """Take the wish to end one credential of this job; ignore anything else, and all past what a job obeys."""
-        if isinstance(credential, str) and self._is_ours(credential) and self._taken < options.REVOCATIONS_WANTED:
-            self._taken += 1
-            self._waiting.append(credential)
+        if isinstance(credential, str) and self._is_ours(credential):
+            self._take(credential)
 
     def end_what_came_of(self, request: str) -> None:
-        """Take the wish to end what was issued for one request of this job."""
-        self.put(credential_id(self._job, number_of(request)))
+        """Take the wish to end all that was issued for one request of this job."""
+        self._take(request)
 
     async def obey(self) -> None:
         """End each credential that is to end."""
@@ -59,6 +58,11 @@ class Wishes:
             self.unrecorded += result.unrecorded
         except ActivityError:
             workflow.logger.warning("access could not be cut yet; the compensation will")
+
+    def _take(self, wanted: str) -> None:
+        if self._taken < options.REVOCATIONS_WANTED:
+            self._taken += 1
+            self._waiting.append(wanted)
 
     def _is_ours(self, credential: str) -> bool:
         return CREDENTIAL_ID.fullmatch(credential) is not None and job_of(credential) == self._job

@@ -25,25 +25,30 @@ _held: dict[str, int] = {}
 
 def furnish(launch: Launch) -> Room:
     """Make a private folder with the job's places and return them. Its files, secrets too, are in memory where the system offers that."""
-    root = _locked_folder(launch.job)
-    room = Room(*(str(root / name) for name in ("job", "home", "files", "tmp")))
+    root = locked_folder(launch.job)
+    at = {name: str(root / name) for name in ("job", "home", "files", "tmp")}
+    room = Room(at["job"], at["home"], at["files"], at["tmp"], broker=str(launch.broker or ""))
     if launch.workdir:
         shutil.copytree(launch.workdir, room.workdir)
     for folder in (room.workdir, room.home, room.files, room.scratch):
         Path(folder).mkdir(exist_ok=True, mode=0o700)
     for path, content in launch.files.items():
         (Path(room.files) / path).write_text(content.reveal(), "utf-8")
-    _hand_over(root, launch.uid)
+    hand_over(root, launch.uid)
     return room
 
 
 def clear(room: Room) -> None:
     """Remove what `furnish` made, and nothing else. Blocks."""
     if room != Room():
-        root = Path(room.home).parent
-        shutil.rmtree(root, ignore_errors=True)
-        if (lock := _held.pop(str(root), None)) is not None:
-            os.close(lock)
+        clear_folder(Path(room.home).parent)
+
+
+def clear_folder(root: Path) -> None:
+    """Remove a folder that `locked_folder` made. Blocks."""
+    shutil.rmtree(root, ignore_errors=True)
+    if (lock := _held.pop(str(root), None)) is not None:
+        os.close(lock)
 
 
 def clear_leftovers() -> tuple[str, ...]:
@@ -65,7 +70,7 @@ def _folder() -> Path:
     return MEMORY if MEMORY.is_dir() else Path(tempfile.gettempdir())
 
 
-def _locked_folder(job: str) -> Path:
+def locked_folder(job: str) -> Path:
     """Make a private folder that is locked before it has the name by which leftovers are found."""
     made = Path(tempfile.mkdtemp(prefix=f".{NAME}-", dir=_folder()))
     root = made.with_name(f"{NAME}.{job}.{made.name.rpartition('-')[2]}")
@@ -107,7 +112,8 @@ def _end_all(belongs: members.Belongs) -> None:
         time.sleep(0.01)
 
 
-def _hand_over(root: Path, uid: int) -> None:
+def hand_over(root: Path, uid: int) -> None:
+    """Make a folder, and all that is in it, a job's own."""
     if os.geteuid() == 0:
         for path in (root, *root.rglob("*")):
             os.chown(path, uid, uid, follow_symlinks=False)

@@ -1,13 +1,15 @@
 """Where a session decides and issues: everything is verified again here, right before each issue, whatever the workflow said.
 
-One lock per job; `held` is this session's own record. Blocking: runs in threads.
+One lock per job; `held` is this session's own record. What a running job asks for beyond its start is a request of its own: allowed by policy it
+is a grant at once, else it waits for people, whom the workflow asks. Blocking: runs in threads.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import structlog
@@ -16,24 +18,26 @@ from activities import revocation
 from activities.ancestry import forebears
 from activities.authorizing import whole_table
 from activities.deps import Deps
-from activities.entries import counted_event, decided_event, rejected, review_opened
+from activities.entries import counted_event, decided_event, rejected, requested, review_opened
 from activities.judging import answered, digest_for, narrowed, why_not_as_granted, why_not_possible
-from activities.past import Past
+from activities.past import ANSWERING, Past, counts, entries_of, read_past
 from activities.session.renewing import Basis, NoLonger, Renewals
 from activities.session.unlocking import unlocked
 from activities.vault import Issued, Token, VaultDenied, VaultRefused
 from activities.verification import VerifiedOrder
 from justenough.access import Credential, Decision, Held, RequestState
 from justenough.approval import Answer, Ladder
-from justenough.catalog import ActionDef, resolved_issue, scope_alias
-from justenough.errors import GiveUp
+from justenough.catalog import ActionDef, problems_of, resolved_issue, scope_alias
+from justenough.errors import GiveUp, InvalidInput
 from justenough.events import Event, EventType, event
-from justenough.facts import Facts
-from justenough.ids import credential_id, request_id
+from justenough.facts import Facts, Phase
+from justenough.ids import credential_id, number_of, request_id
 from justenough.messages import Granted, JobInput
 from justenough.secret import Secret
 from justenough.spec import Access
 
+REQUESTS = 1_000
+"""Requests of one job; access under a grant that it has is none."""
 ANSWERS_EXAMINED = 20
 """Answers that one request may come with; nobody has more approvers than that."""
 HARD_END_MARGIN = 60
@@ -51,6 +55,43 @@ class NotPermitted(NotIssued):
 
 class Closed(GiveUp):
     """The job's claim is closed: nothing is issued any more."""
+
+
+class Denied(NotPermitted):
+    """What a running job asked for: policy says no, or people did."""
+
+    def __init__(self, why: str, *, request: str, outcome: str, policies: tuple[str, ...] = ()) -> None:
+        self.request = request
+        self.outcome = outcome
+        self.policies = policies
+        super().__init__(why)
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """A request of a running job that people must answer first."""
+
+    request: str
+    tier: int
+
+
+@dataclass(slots=True)
+class Grant:
+    """A request of this job that may be used: what it allows, on what, until when, and what was issued under it so far."""
+
+    number: int
+    access: Access
+    """As granted, which may be less than was asked for."""
+    basis: Basis
+    ends: float | None = None
+    """When it is over, in ticks; it begins with its first issue."""
+    issued: int = 0
+    token: Token | None = None
+    """The job's token for it: its policy allows this one action, and it lives as long as the grant."""
+
+    def left(self, *, ticks: float) -> float:
+        """Return the seconds that it still has."""
+        return float(self.access.ttl) if self.ends is None else self.ends - ticks
 
 
 @dataclass(frozen=True)
@@ -83,32 +124,60 @@ class Issuer:
         self._held = Held()
         self._bases: dict[str, Basis] = {}
         self._renewals = Renewals(deps, order, verified)
-        self.issued: tuple[Credential, ...] = ()
-        """Every credential that Vault gave, recorded or not."""
-        self._open = False
+        self._alive: dict[str, Credential] = {}
+        self._grants: list[Grant] = []
+        self._waiting: dict[str, Access] = {}
+        """What people are asked for, by request."""
+        self._numbers = len(verified.spec.access)
+        self._unasked = {number: access for number, access in enumerate(verified.spec.access, start=1) if access.at == "request"}
+        """What the order says that the job may ask for, and it has not."""
+        self._longest = 0
         self.settled = True
         """Whether every issue that was asked for has been answered: then nothing can land after the revocation."""
+
+    @property
+    def held(self) -> Held:
+        """What the job holds and has touched."""
+        return self._held
+
+    @property
+    def issued(self) -> tuple[Credential, ...]:
+        """Every credential that Vault gave, recorded or not, and that is not known to be dead."""
+        return tuple(self._alive.values())
 
     def issue(self, granted: Granted) -> Issuance:
         """Verify, decide, record, issue, record. Raises NotIssued, Closed, or RetryLater; then nothing usable has left this function."""
         asked = self._verified.spec.access[granted.number - 1]
         with self._lock:
-            try:
-                access, basis = self._permitted(granted, asked)
-                issuance = self._issued(granted.number, access)
-                if granted.answers:
-                    self._must_still_stand(issuance)
-                self._bases[issuance.credential.id] = basis
-            except (NotIssued, Closed) as error:
-                # A decision to issue that nothing follows would have to be taken for a credential that nobody learned of.
-                self._deps.store.record([self._refusal(granted, str(error))])
-                raise
-            return issuance
+            return self._first(granted, asked, phase="start", past=self._past)
 
-    def ended(self, access: Access) -> None:
-        """Forget a credential that was ended while the job goes on; what it touched stays touched."""
+    def access(self, wanted: Access) -> Issuance | Waits:
+        """Issue what a running job asks for, under a grant that it has or by a request of its own; or say which request waits for people.
+
+        Raises Denied, NotIssued, Closed, or RetryLater; then nothing usable has left this function.
+        """
         with self._lock:
-            self._held = self._held.returned(access.resource, access.action)
+            for grant in self._grants:
+                if self._covers(grant, wanted) and (issuance := self._once_more(grant, wanted)):
+                    return issuance
+            for request, access in self._waiting.items():
+                if (access.resource, access.action) == (wanted.resource, wanted.action):
+                    return self._answered(request, access)
+            return self._asked(wanted)
+
+    def ended(self, credential: Credential) -> None:
+        """Forget a credential that was shown to be dead while the job goes on; what it touched stays touched."""
+        with self._lock:
+            self._forget(credential)
+
+    def over(self) -> bool:
+        """Whether the claim of this session is closed: nothing is issued any more."""
+        claim = self._deps.store.claim_of(self._order.job)
+        return claim is None or not claim.held_by(self._owner)
+
+    def others(self, credential: Credential) -> tuple[Credential, ...]:
+        """Return what the job holds beside this one."""
+        return tuple(one for one in self.issued if one.id != credential.id)
 
     def no_longer(self, item: Issuance) -> NoLonger | None:
         """Return why a credential may not be held on, asked before each renewal; None where it may. Raises RetryLater where a server is away."""
@@ -117,45 +186,159 @@ class Issuer:
         # Not under the lock: it adds nothing to what is held, and a server that hangs must not keep the job from what it asks for meanwhile.
         return self._renewals.no_longer(item.credential, item.access, basis, held=held)
 
-    def _refusal(self, granted: Granted, why: str) -> Event:
-        job = self._order.job
-        request = request_id(job, granted.number)
-        return event(EventType.CREDENTIAL_REFUSED, job, at=self._deps.now(), about=request, request=request, why=why)
+    def _covers(self, grant: Grant, wanted: Access) -> bool:
+        """Whether a grant is for what is wanted, has time left, and can be used more than once."""
+        same = (grant.access.resource, grant.access.action) == (wanted.resource, wanted.action)
+        # What Vault locks it issues once: people authorized one.
+        return same and grant.left(ticks=self._deps.ticks()) >= 1 and not self._action(grant.access).locked
 
-    def _permitted(self, granted: Granted, access: Access) -> tuple[Access, Basis]:
+    def _once_more(self, grant: Grant, wanted: Access) -> Issuance | None:
+        """Issue under a grant, if policy still allows it at its tier and nobody took it back; None where it takes a new request.
+
+        What is decided as it was when the grant was made needs no entry of its own: its decision is in the ledger.
+        """
+        job, request = self._order.job, request_id(self._order.job, grant.number)
+        access = grant.access.model_copy(update={"ttl": min(wanted.ttl, int(grant.left(ticks=self._deps.ticks())))})
+        decision, asked = answered(
+            self._deps, job, self._verified, access, held=self._held, phase="runtime", break_glass=grant.basis.broke_glass
+        )
+        if decision.outcome == "denied":
+            raise self._denial(request, access, decision, asked, about=f"runtime-{grant.issued + 1}")
+        if decision.tier > grant.basis.tier:
+            return None
+        with self._refusing(request, grant.issued + 1):
+            if self._unlearnable(access):
+                about = f"issue-{grant.issued + 1}"
+                digest = grant.basis.digest
+                fact = decided_event(job, request, decision, digest, facts=asked, phase="issue", at=self._deps.now(), about=about)
+                self._deps.store.record([fact])
+            return self._issued(grant, access)
+
+    def _unlearnable(self, access: Access) -> bool:
+        """Whether nobody could tell that something was issued if this process died with the answer: then its intent is recorded first."""
+        return not self._deps.targets.searchable(access.resource, access.action)
+
+    def _asked(self, wanted: Access) -> Issuance | Waits:
+        """Make a request of what a running job wants, and decide it; the decision is in the ledger before anything else happens."""
+        job, (number, access) = self._order.job, self._numbered(wanted)
+        request = request_id(job, number)
+        self._must_be_possible(access)
+        decision, asked = answered(self._deps, job, self._verified, access, held=self._held, phase="runtime")
+        digest = digest_for(self._deps, self._verified, access, bundle=self._order.bundle, tier=decision.tier)
+        now, new = self._deps.now(), requested(self._deps, job, number, access)
+        self._took(number)
+        self._deps.store.record([new, decided_event(job, request, decision, digest, facts=asked, phase="runtime", at=now)])
+        if decision.outcome == "denied":
+            raise Denied(
+                f"policy denies {access.action} on {access.resource}", request=request, outcome="denied", policies=decision.policies
+            )
+        if decision.outcome == "needs_approval":
+            self._waiting[request] = access
+            return Waits(request, decision.tier)
+        return self._first(Granted(id=request, number=number), access, phase="runtime", past=Past())
+
+    def _must_be_possible(self, access: Access) -> None:
+        """Raise InvalidInput where the catalog does not have it like this, NotPermitted where it cannot be asked for now, or any more."""
+        problems = problems_of(self._verified.spec.model_copy(update={"access": (access,)}), self._deps.config.current().catalog)
+        if problems:
+            raise InvalidInput("access", tuple(replace(one, path=one.path.removeprefix("access[0].")) for one in problems))
+        if self._action(access).locked:
+            raise NotPermitted(f"Vault itself wants people to authorize {access.action} on {access.resource}: ask for it at the start")
+        if self._numbers >= REQUESTS:
+            raise NotPermitted(f"a job makes at most {REQUESTS:,} requests")
+
+    def _numbered(self, wanted: Access) -> tuple[int, Access]:
+        """Return a new request's number, and what it asks for: as the order says it, where that says that the job may ask for this."""
+        for number, said in self._unasked.items():
+            if (said.resource, said.action) == (wanted.resource, wanted.action) and wanted.ttl <= said.ttl:
+                return number, wanted
+        return self._numbers + 1, wanted
+
+    def _took(self, number: int) -> None:
+        if self._unasked.pop(number, None) is None:
+            self._numbers = number
+
+    def _answered(self, request: str, access: Access) -> Issuance | Waits:
+        """Issue what people were asked for, if they have approved it by now."""
+        view = self._deps.store.request(request)
+        if view is None or view.state is RequestState.PENDING:
+            return Waits(request, view.current_tier if view else 0)
+        if view.state is not RequestState.APPROVED:
+            del self._waiting[request]
+            raise Denied(f"{access.action} on {access.resource}: the request is {view.state}", request=request, outcome=view.state.value)
+        told = entries_of(self._deps.store, self._order.job, types=ANSWERING).items
+        answers = tuple(Answer.model_validate(data) for data in (entry.data | {"at": entry.at} for entry in told if counts(entry, request)))
+        granted = Granted(id=request, number=number_of(request), answers=answers)
+        try:
+            issuance = self._first(granted, access, phase="runtime", past=read_past(told))
+        except NotIssued:
+            del self._waiting[request]
+            raise
+        # Where a server was away instead, what was approved still waits to be issued.
+        del self._waiting[request]
+        return issuance
+
+    def _first(self, granted: Granted, asked: Access, *, phase: Phase, past: Past) -> Issuance:
+        """Issue the first credential of a request that has been granted."""
+        with self._refusing(request_id(self._order.job, granted.number), 1):
+            access, basis = self._permitted(granted, asked, phase=phase, past=past)
+            grant = Grant(granted.number, access, basis)
+            issuance = self._issued(grant, access)
+            self._grants = [one for one in self._grants if one.left(ticks=self._deps.ticks()) > 0] + [grant]
+            return issuance
+
+    @contextmanager
+    def _refusing(self, request: str, nth: int) -> Iterator[None]:
+        """Record a refusal: a decision to issue that nothing follows would have to be taken for a credential that nobody learned of."""
+        try:
+            yield
+        except (NotIssued, Closed) as error:
+            about = request if nth == 1 else f"{request}/{nth}"
+            now, job = self._deps.now(), self._order.job
+            self._deps.store.record([event(EventType.CREDENTIAL_REFUSED, job, at=now, about=about, request=request, why=str(error))])
+            raise
+
+    def _denial(self, request: str, access: Access, decision: Decision, asked: Facts, *, about: str) -> Denied:
+        """Record that policy says no to what a grant allowed, and return that."""
+        job, now = self._order.job, self._deps.now()
+        self._deps.store.record([decided_event(job, request, decision, "", facts=asked, phase="renewal", at=now, about=about)])
+        why = f"policy denies {access.action} on {access.resource} now"
+        return Denied(why, request=request, outcome="denied", policies=decision.policies)
+
+    def _permitted(self, granted: Granted, access: Access, *, phase: Phase, past: Past) -> tuple[Access, Basis]:
         """Return what this request may be issued as now, and on what; the decision is in the ledger before this returns."""
         job, now = self._order.job, self._deps.now()
         request = request_id(job, granted.number)
-        decision, asked = answered(self._deps, job, self._verified, access, held=self._held, phase="start")
+        decision, asked = answered(self._deps, job, self._verified, access, held=self._held, phase=phase)
         digest = digest_for(self._deps, self._verified, access, bundle=self._order.bundle, tier=decision.tier)
         # It is there already, unless somebody reached this session past the workflow that decides.
-        facts = [decided_event(job, request, decision, digest, facts=asked, phase="start", at=now)]
+        facts = [decided_event(job, request, decision, digest, facts=asked, phase=phase, at=now)]
         why, ladder = "", None
         if decision.outcome == "denied":
             why = f"policy denies it now ({', '.join(decision.policies)})"
         elif decision.outcome == "needs_approval":
-            ladder, attempts = self._answers(granted.answers, self._ladder(request, access, decision, digest))
+            ladder, attempts = self._answers(granted.answers, self._ladder(request, access, decision, digest, past=past))
             facts += attempts
-            why = self._why_not_approved(ladder)
+            why = self._why_not_approved(ladder, past=past)
             if not why:
                 # They are there already too. Nothing is issued before enough valid approvals are in the ledger.
                 facts += self._counted(ladder)
                 access = narrowed(access, ladder.grant)
-                decision, asked, why = self._as_granted(access, ladder, decision, asked)
+                decision, asked, why = self._as_granted(access, ladder, decision, asked, phase=phase)
         facts.append(decided_event(job, request, decision, digest, facts=asked, phase="issue", at=now))
         self._deps.store.record(facts)
         if why:
             raise NotPermitted(f"{access.action} on {access.resource}: {why}")
         return access, Basis(decision, digest, now, ladder)
 
-    def _as_granted(self, access: Access, ladder: Ladder, decision: Decision, asked: Facts) -> tuple[Decision, Facts, str]:
+    def _as_granted(self, access: Access, ladder: Ladder, decision: Decision, asked: Facts, *, phase: Phase) -> tuple[Decision, Facts, str]:
         """Return what policy says of what the answers left of a request, and why that may not be issued."""
         if not (ladder.is_narrowed or ladder.broke_glass):
             return decision, asked, ""
         if why := why_not_possible(self._deps, self._verified, access):
             return decision, asked, why
         again, asked = answered(
-            self._deps, self._order.job, self._verified, access, held=self._held, phase="start", break_glass=ladder.broke_glass
+            self._deps, self._order.job, self._verified, access, held=self._held, phase=phase, break_glass=ladder.broke_glass
         )
         return again, asked, why_not_as_granted(ladder.grant, again, tier=ladder.current) or ""
 
@@ -166,11 +349,18 @@ class Issuer:
         """
         request = self._deps.store.request(issuance.credential.request_id)
         if request is not None and request.state is RequestState.WITHDRAWN:
-            self._held = self._held.returned(issuance.access.resource, issuance.access.action)
-            revocation.revoke_one(self._deps, self._order.job, issuance.credential.id, by="session", why="its approval was taken back")
+            credential, job, why = issuance.credential, self._order.job, "its approval was taken back"
+            if revocation.end_one(self._deps, job, credential, self.others(credential), by="session", why=why).confirmed:
+                self._forget(credential)
             raise NotPermitted(f"{issuance.access.action} on {issuance.access.resource}: the request is withdrawn")
 
-    def _ladder(self, request: str, access: Access, decision: Decision, digest: str) -> Ladder:
+    def _forget(self, credential: Credential) -> None:
+        self._alive.pop(credential.id, None)
+        self._bases.pop(credential.id, None)
+        if not any((one.resource, one.action) == (credential.resource, credential.action) for one in self._alive.values()):
+            self._held = self._held.returned(credential.resource, credential.action)
+
+    def _ladder(self, request: str, access: Access, decision: Decision, digest: str, *, past: Past) -> Ladder:
         return Ladder(
             request=request,
             digest=digest,
@@ -179,10 +369,10 @@ class Issuer:
             forebears=forebears(self._deps, self._verified.statement.parent, asked_by=self._verified.statement.asked_by),
             needed=decision.tier,
             # A request that climbed is no longer for the lower tier, whoever brings its approval now.
-            current=max(decision.tier, self._past.tiers.get(request, 0)),
+            current=max(decision.tier, past.tiers.get(request, 0)),
             respond_by=self._deps.now(),
             ttl=access.ttl,
-            taken_back=self._past.taken_back.get(request, frozenset()),
+            taken_back=past.taken_back.get(request, frozenset()),
         )
 
     def _answers(self, given: Iterable[Answer], ladder: Ladder) -> tuple[Ladder, list[Event]]:
@@ -195,10 +385,10 @@ class Issuer:
         raw, about = answer.signed.model_dump(mode="json"), f"{request}/issue-{number}"
         return rejected(self._order.job, why, at=self._deps.now(), about=about, raw=raw, request=request, person=answer.person)
 
-    def _why_not_approved(self, ladder: Ladder) -> str:
+    def _why_not_approved(self, ladder: Ladder, *, past: Past) -> str:
         if ladder.verdict(self._deps.config.current().tiers) != "approved":
             return f"it needs tier {ladder.current} and its valid approvals make no quorum"
-        settled = self._past.settled.get(ladder.request)
+        settled = past.settled.get(ladder.request)
         return f"the request is {settled}" if settled else ""
 
     def _counted(self, ladder: Ladder) -> list[Event]:
@@ -207,17 +397,20 @@ class Issuer:
         tiers = self._deps.config.current().tiers
         return facts + [review_opened(job, ladder, each, tiers, at=now) for each in ladder.answers if each.decision == "break_glass"]
 
-    def _issued(self, number: int, access: Access) -> Issuance:
-        self._open_prefix()
+    def _issued(self, grant: Grant, access: Access) -> Issuance:
+        """Issue one credential under a grant. Its time begins with the first."""
+        self._open_prefix(access.ttl)
         job, deps, ttl, action = self._order.job, self._deps, access.ttl, self._action(access)
         try:
-            accessor, issued = self._from_vault(request_id(job, number), action, ttl)
+            accessor, issued = self._from_vault(grant, action, ttl)
         except (VaultDenied, VaultRefused) as error:
             raise NotIssued(f"{access.action} on {access.resource}: {error}") from error
         now, ends = deps.now(), deps.ticks() + ttl
+        grant.ends = ends if grant.ends is None else grant.ends
+        grant.issued += 1
         credential = Credential(
-            id=credential_id(job, number),
-            request_id=request_id(job, number),
+            id=credential_id(job, grant.number, grant.issued),
+            request_id=request_id(job, grant.number),
             resource=access.resource,
             action=access.action,
             lease_id=issued.lease_id,
@@ -226,21 +419,28 @@ class Issuer:
             expires_at=now + timedelta(seconds=ttl),
             revocable=action.revocable,
         )
-        self.issued = (*self.issued, credential)
+        self._alive[credential.id] = credential
+        self._bases[credential.id] = grant.basis
         # How to revoke it is recorded before anyone can use it.
         deps.store.record([issued_event(job, credential)])
         lease_seconds = self._within_grant(issued, ttl)
         resource = deps.config.current().catalog.resources[access.resource]
         self._held = self._held.issued(access.resource, access.action, resource.sensitivity)
-        return Issuance(access=access, credential=credential, fields=issued.fields, ends=ends, lease_seconds=lease_seconds)
+        issuance = Issuance(access=access, credential=credential, fields=issued.fields, ends=ends, lease_seconds=lease_seconds)
+        if grant.basis.ladder:
+            self._must_still_stand(issuance)
+        return issuance
 
-    def _from_vault(self, request: str, action: ActionDef, ttl: int) -> tuple[str, Issued]:
+    def _from_vault(self, grant: Grant, action: ActionDef, ttl: int) -> tuple[str, Issued]:
         """Return what Vault issues, and the accessor of the job's token that it was issued to. Raises VaultDenied, VaultRefused, NotIssued."""
         scope = self._verified.spec.data_scope
         what = resolved_issue(action, scope)
-        token = None if action.locked else self._token(action.policy, scope_alias(action, scope), ttl)
+        if not action.locked and grant.token is None:
+            grant.token = self._token(action.policy, scope_alias(action, scope), ttl)
         try:
-            return unlocked(self._deps, request, what) if token is None else (token.accessor, self._deps.vault.issue(token, what))
+            if grant.token is None:
+                return unlocked(self._deps, request_id(self._order.job, grant.number), what)
+            return grant.token.accessor, self._deps.vault.issue(grant.token, what)
         except (VaultDenied, VaultRefused):
             raise
         except BaseException:
@@ -251,18 +451,19 @@ class Issuer:
     def _action(self, access: Access) -> ActionDef:
         return self._deps.config.current().catalog.resources[access.resource].actions[access.action]
 
-    def _open_prefix(self) -> None:
-        """Write the job's token role once, and then make sure that the claim still stands: one that slept through its closing stops here."""
-        if not self._open:
-            longest = max(access.ttl for access in self._verified.spec.access)
+    def _open_prefix(self, ttl: int) -> None:
+        """Write the job's token role where it does not reach as far as this, and then make sure that the claim still stands: one that slept
+        through its closing stops here.
+        """
+        if ttl > self._longest:
+            longest = max([ttl, *(access.ttl for access in self._verified.spec.access)])
             try:
                 self._deps.vault.open_prefix(self._order.job, longest + HARD_END_MARGIN)
             except BaseException:
                 self.settled = False
                 raise
-            self._open = True
-        claim = self._deps.store.claim_of(self._order.job)
-        if claim is None or not claim.open or claim.owner != self._owner:
+            self._longest = longest
+        if self.over():
             raise Closed("the job's access has been closed")
 
     def _within_grant(self, issued: Issued, ttl: int) -> int | None:

@@ -18,7 +18,7 @@ from activities.deps import Deps
 from activities.session.issuing import Issuance, Issuer
 from activities.session.renewing import NoLonger
 from activities.vault import UnknownHandle, VaultRefused
-from justenough.errors import JustEnoughError, RetryLater
+from justenough.errors import JustEnoughError, NotFound, RetryLater
 from justenough.events import Event, EventType, event
 
 RENEW_AFTER = 0.5
@@ -32,16 +32,54 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 
-@contextlib.asynccontextmanager
-async def kept(deps: Deps, job: str, issuer: Issuer, issued: Iterable[Issuance]) -> AsyncIterator[None]:
-    """Keep each credential until the block ends; what ends it then is the session's own revocation."""
-    keepers = [asyncio.create_task(_keep(deps, job, issuer, item)) for item in issued]
-    try:
-        yield
-    finally:
+class Keepers:
+    """Keeps each credential of one job, those that were there at its start and those that came later."""
+
+    def __init__(self, deps: Deps, job: str, issuer: Issuer) -> None:
+        self._deps = deps
+        self._job = job
+        self._issuer = issuer
+        self._kept: dict[str, tuple[Issuance, asyncio.Task[None]]] = {}
+
+    def keep(self, item: Issuance) -> None:
+        """Keep a credential from now on, until it ends or `close`."""
+        task = asyncio.create_task(_keep(self._deps, self._job, self._issuer, item))
+        self._kept[item.credential.id] = item, task
+        task.add_done_callback(lambda _: self._kept.pop(item.credential.id, None))
+
+    async def give_back(self, credential: str, why: str, *, before: tuple[Event, ...] = ()) -> None:
+        """End one credential now, until it is confirmed and recorded. Raises NotFound where the job does not hold it."""
+        found = self._kept.get(credential)
+        if found is None:
+            message = f"the job holds no credential {credential}"
+            raise NotFound(message)
+        item, task = found
+        task.cancel()
+        # A renewal that is on its way must not overtake it.
+        await asyncio.wait({task}, timeout=SETTLES + 1)
+        ending = asyncio.create_task(_ended(self._deps, self._job, self._issuer, item, NoLonger(why, before)))
+        self._kept[credential] = item, ending
+        ending.add_done_callback(lambda _: self._kept.pop(credential, None))
+        await asyncio.shield(ending)
+
+    async def close(self) -> None:
+        """Keep nothing any more: what ends them now is the session's own revocation."""
+        keepers = [task for _, task in self._kept.values()]
         for keeper in keepers:
             keeper.cancel()
         await asyncio.gather(*keepers, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def kept(deps: Deps, job: str, issuer: Issuer, issued: Iterable[Issuance]) -> AsyncIterator[Keepers]:
+    """Keep each credential until the block ends; what ends it then is the session's own revocation."""
+    keepers = Keepers(deps, job, issuer)
+    for item in issued:
+        keepers.keep(item)
+    try:
+        yield keepers
+    finally:
+        await keepers.close()
 
 
 async def _keep(deps: Deps, job: str, issuer: Issuer, item: Issuance) -> None:
@@ -113,15 +151,16 @@ def _renewal(deps: Deps, job: str, item: Issuance) -> Event:
 async def _ended(deps: Deps, job: str, issuer: Issuer, item: Issuance, ending: NoLonger) -> None:
     """Revoke one credential while its job goes on, until it is confirmed and recorded: what is over is over."""
     log.info("credential ends before its job", job=job, credential=item.credential.id, why=ending.why)
-    revoke = partial(revocation.revoke_one, deps, job, item.credential.id, by="session", why=ending.why, before=ending.events)
     while True:
+        others = issuer.others(item.credential)
+        revoke = partial(revocation.end_one, deps, job, item.credential, others, by="session", why=ending.why, before=ending.events)
         try:
             result = await asyncio.to_thread(revoke)
         except Exception as error:  # noqa: BLE001 - its time is over, whatever is in the way: this goes on until it is dead
             log.warning("credential not revoked yet", job=job, credential=item.credential.id, error=type(error).__name__)
         else:
             if result.confirmed:
-                issuer.ended(item.access)
+                issuer.ended(item.credential)
             if result.confirmed and not result.events:
                 return
         await asyncio.sleep(TRY_AGAIN)

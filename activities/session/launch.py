@@ -45,6 +45,8 @@ class Launch:
     """The spec's and the delivered variables."""
     files: Mapping[str, Secret] = field(default_factory=dict, repr=False)
     """Delivered files, by their paths in the room's `files`."""
+    broker: Path | None = None
+    """The socket of the job's broker, on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ class Room:
     home: str = "/home/job"
     files: str = "/run/justenough"
     scratch: str = "/tmp"  # noqa: S108 - private, inside the sandbox
+    broker: str = "/run/justenough/broker.sock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,7 @@ def variables(launch: Launch, room: Room) -> Secret:
         "PWD": room.workdir,
         "JUSTENOUGH_JOB_ID": launch.job,
         "JUSTENOUGH_FILES": room.files,
+        **({"JUSTENOUGH_BROKER": room.broker} if launch.broker else {}),
     }
     # What a Python prints is in the log when it is printed, not when the process ends well.
     whole = {"LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1", **given, **own}

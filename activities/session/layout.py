@@ -47,6 +47,8 @@ def layout(launch: Launch, files: Mapping[str, int], *, sized: bool, hidden: tup
     yield from ("--ro-bind", str(launch.workdir), ROOM.workdir) if launch.workdir else ("--dir", ROOM.workdir)
     for name, handle in files.items():
         yield from ("--perms", "0444", "--file", str(handle), name)
+    if launch.broker:
+        yield from ("--bind", str(launch.broker), ROOM.broker)
     yield from ("--remount-ro", "/", "--chdir", ROOM.workdir)
 
 

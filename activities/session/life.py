@@ -16,12 +16,14 @@ import structlog
 from activities import revocation
 from activities.deps import Deps
 from activities.past import Past
+from activities.session.broker import Door, listening
+from activities.session.broker.door import Tell
 from activities.session.bundles import unpacked
 from activities.session.delivery import Delivered, delivered, secrets_of, texts_of, told_of_access
 from activities.session.issuing import Closed, Issuance, Issuer, NotIssued, NotPermitted, issued_event
 from activities.session.keeping import kept
 from activities.session.process import JobProcess
-from activities.session.running import running
+from activities.session.running import Task, running
 from activities.session.sandbox import Sandbox
 from activities.verification import VerifiedOrder
 from justenough.access import JobState
@@ -67,14 +69,19 @@ class Life:
     """Acquires and releases on one screen: whatever `_work` does, `_end` follows."""
 
     def __init__(
-        self, deps: Deps, sandbox: Sandbox, order: SessionInput, verified: VerifiedOrder, past: Past, *, owner: str, run: str
+        self, deps: Deps, sandbox: Sandbox, order: SessionInput, verified: VerifiedOrder, past: Past, *, owner: str, run: str, tell: Tell
     ) -> None:
+        """`tell` has the job's workflow ask people for a request."""
         self._deps = deps
         self._sandbox = sandbox
         self._order = order
         self._job = order.order.job
+        self._verified = verified
         self._spec = verified.spec
+        self._owner = owner
         self._run = run
+        self._tell = tell
+        self._door: Door | None = None
         self._issuer = Issuer(deps, order.order, verified, past, owner=owner)
         self._issued: list[Issuance] = []
         self._stop: Stop | None = None
@@ -85,6 +92,9 @@ class Life:
         """Ask the session to end. Access that was cut already outweighs any other reason."""
         if self._stop is None or why is Stop.CUT:
             self._stop = why
+        # A process that is asked to end may still need what it holds; it gets nothing new.
+        if self._door:
+            self._door.close()
         self._told.set()
 
     async def live(self) -> SessionResult:
@@ -109,20 +119,19 @@ class Life:
         if not await asyncio.to_thread(self._begun):
             self.stop(Stop.CUT)
         self._go_on()
-        async with (
-            running(
+        redactor = Redactor(texts_of(value for item in self._issued for value in secrets_of(item.fields)))
+        async with kept(self._deps, self._job, self._issuer, self._issued) as keepers:
+            self._door = door = Door(self._deps, self._verified, self._issuer, keepers, redactor, owner=self._owner, tell=self._tell)
+            self._go_on()
+            async with running(
                 self._deps.settings,
                 self._sandbox,
-                job=self._job,
-                spec=self._spec,
-                workdir=workdir,
-                given=given,
-                redactor=Redactor(texts_of(value for item in self._issued for value in secrets_of(item.fields))),
+                Task(self._job, self._spec, workdir, given),
+                redactor=redactor,
                 sink=self._log,
-            ) as process,
-            kept(self._deps, self._job, self._issuer, self._issued),
-        ):
-            return await self._until_ended(process)
+                serve=lambda uid: listening(door, job=self._job, uid=uid, loopback=self._spec.run.network == "host"),
+            ) as process:
+                return await self._until_ended(process)
 
     async def _issue_all(self) -> Delivered:
         given = Delivered()
@@ -159,6 +168,8 @@ class Life:
             await asyncio.wait({ended, told}, timeout=self._spec.run.timeout, return_when=asyncio.FIRST_COMPLETED)
         finally:
             told.cancel()
+            if self._door:
+                self._door.close()
         if ended.done():
             code = ended.result()
             outcome = JobState.FAILED if code else JobState.SUCCEEDED

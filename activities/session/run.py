@@ -18,6 +18,7 @@ from activities.asking import read, refused, why_not_theirs
 from activities.deps import Deps
 from activities.entries import ordered
 from activities.past import past_of
+from activities.session.broker.door import Tell
 from activities.session.life import Life, Stop
 from activities.session.sandbox import Sandbox
 from activities.verification import VerifiedOrder, verify_order
@@ -25,7 +26,7 @@ from justenough.access import JobState
 from justenough.answering import Refused
 from justenough.catalog import problems_of
 from justenough.messages import SessionInput, SessionResult
-from justenough.spec import JobSpec
+from justenough.spec import JobSpec, at_start
 
 HEARTBEAT_EVERY = 1.0
 RENEW_EVERY = 10.0
@@ -64,7 +65,7 @@ class Sessions:
         if not past.submitted:
             # A session may be reached past the console and the workflow; what it does is recorded all the same.
             await asyncio.to_thread(self._deps.store.record, ordered(self._deps, order.order, verified))
-        life = Life(self._deps, self._sandbox, order, verified, past, owner=owner, run=run)
+        life = Life(self._deps, self._sandbox, order, verified, past, owner=owner, run=run, tell=_workflow_of(order.order.job, run))
         async with self._kept_alive(life, order.order.job, owner):
             return await _to_its_end(life)
 
@@ -123,12 +124,22 @@ class Sessions:
 
 def _why_not_these(numbers: list[int], spec: JobSpec) -> str:
     """Return what is wrong with the requests that are said to be granted: without one that is not optional a job does not run."""
-    known = range(1, len(spec.access) + 1)
+    known = dict(at_start(spec))
     if len(set(numbers)) != len(numbers) or not set(numbers) <= set(known):
-        return "it names requests that the order does not have"
-    if not {number for number in known if not spec.access[number - 1].optional} <= set(numbers):
+        return "it names requests that the order does not have at its start"
+    if not {number for number, access in known.items() if not access.optional} <= set(numbers):
         return "it leaves out requests without which the job does not run"
     return ""
+
+
+def _workflow_of(job: str, run: str) -> Tell:
+    """Return what has the job's own run of its workflow ask people for a request."""
+    handle = activity.client().get_workflow_handle(job, run_id=run)
+
+    async def tell(request: str) -> None:
+        await handle.signal("ask", request)
+
+    return tell
 
 
 async def _to_its_end(life: Life) -> SessionResult:

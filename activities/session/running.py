@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+from activities.session.broker import Place
 from activities.session.delivery import Delivered
 from activities.session.interpreters import interpreter
 from activities.session.launch import Launch
@@ -19,29 +21,51 @@ from justenough.redaction import Redactor
 from justenough.secret import Secret
 from justenough.spec import JobSpec
 
+Serve = Callable[[int], AbstractAsyncContextManager[Place]]
+"""Has the job's broker listen for its user id, for the length of a block."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is run for one job."""
+
+    job: str
+    spec: JobSpec
+    workdir: Path | None
+    given: Delivered
+
 
 @asynccontextmanager
 async def running(
-    settings: Settings, sandbox: Sandbox, *, job: str, spec: JobSpec, workdir: Path | None, given: Delivered, redactor: Redactor, sink: Sink
+    settings: Settings, sandbox: Sandbox, task: Task, *, redactor: Redactor, sink: Sink, serve: Serve
 ) -> AsyncIterator[JobProcess]:
-    """Run a job's command. When the block ends, however it does, no process of the job is left and its log is in the sink.
+    """Run a job's command beside its broker. When the block ends, however it does, no process of the job is left and its log is in the sink.
 
     Raises InterpreterRefused, NoFreeUid, StartFailed before anything runs; afterwards what the sink raised.
     """
+    spec, given = task.spec, task.given
     python = interpreter(settings, spec.run.python)
     with lent_uid(settings) as uid:
-        env: dict[str, str | Secret] = {**spec.run.env, **given.env}
-        launch = Launch(job, spec.run.command, uid, python, workdir, spec.run.network, env, given.files)
-        process = await JobProcess.start(sandbox, launch)
-        try:
-            capture = await LogCapture.start(process.output, redactor, sink)
-            try:
+        async with serve(uid) as broker:
+            env: dict[str, str | Secret] = {**spec.run.env, **given.env, **broker.env}
+            redactor.learn(value.reveal() for value in broker.env.values() if isinstance(value, Secret))
+            launch = Launch(task.job, spec.run.command, uid, python, task.workdir, spec.run.network, env, given.files, broker.path)
+            async with _started(sandbox, launch, redactor, sink) as process:
                 yield process
-            finally:
-                await surely(_over(process, capture))
+
+
+@asynccontextmanager
+async def _started(sandbox: Sandbox, launch: Launch, redactor: Redactor, sink: Sink) -> AsyncIterator[JobProcess]:
+    process = await JobProcess.start(sandbox, launch)
+    try:
+        capture = await LogCapture.start(process.output, redactor, sink)
+        try:
+            yield process
         finally:
-            # The user id may be lent again only after the last process is gone, so not even a cancel cuts this short.
-            await surely(process.kill())
+            await surely(_over(process, capture))
+    finally:
+        # The user id may be lent again only after the last process is gone, so not even a cancel cuts this short.
+        await surely(process.kill())
 
 
 async def _over(process: JobProcess, capture: LogCapture) -> None:

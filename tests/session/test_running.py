@@ -1,16 +1,19 @@
 """While the block is open the job may run; when it is left, in whatever way, nothing of it does and its log is complete."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
+from activities.session.broker import Place
 from activities.session.delivery import Delivered
 from activities.session.interpreters import InterpreterRefused
 from activities.session.process import JobProcess
-from activities.session.running import running
+from activities.session.running import Task, running
 from activities.session.sandbox import Sandbox
 from activities.session.surely import surely
 from activities.settings import Settings
@@ -24,6 +27,7 @@ from tests.session.support import alive, until
 class Jobs:
     settings: Settings
     sandbox: Sandbox
+    broker: Path
     texts: list[str] = field(default_factory=list)
 
     @property
@@ -40,19 +44,19 @@ class Jobs:
         async with running(
             self.settings,
             self.sandbox,
-            job="j-dev-test",
-            spec=spec,
-            workdir=None,
-            given=given,
+            Task("j-dev-test", spec, None, given),
             redactor=Redactor(["hunter22"]),
             sink=self.sink,
+            serve=lambda _: nullcontext(Place(self.broker)),
         ) as process:
             yield process
 
 
 @pytest.fixture
-def jobs(settings: Settings, sandbox: Sandbox) -> Jobs:
-    return Jobs(settings, sandbox)
+def jobs(settings: Settings, sandbox: Sandbox, tmp_path: Path) -> Iterator[Jobs]:
+    with closing(socket.socket(socket.AF_UNIX)) as broker:
+        broker.bind(str(tmp_path / "broker.sock"))
+        yield Jobs(settings, sandbox, tmp_path / "broker.sock")
 
 
 async def test_a_job_runs_with_its_variables_and_its_log_is_there_after_it(jobs: Jobs) -> None:

@@ -10,7 +10,7 @@ from workflows.job import Job, Outcome
 
 with workflow.unsafe.imports_passed_through():
     from activities.deciding import Deciding
-    from justenough.messages import Closed, CloseInput, Decided, JobInput
+    from justenough.messages import Closed, CloseInput, JobInput
 
 
 @workflow.defn(name="Job")
@@ -44,5 +44,5 @@ class GoesUnguarded(Job):
     async def run(self, order: JobInput) -> Closed:
         return await super().run(order)
 
-    async def _start_guard(self, decided: Decided) -> None:
+    async def _start_guard(self, seconds: int) -> None:
         return

@@ -1,0 +1,281 @@
+"""What a running job may have, one door per session: access, its state, giving it back, identity, the catalog. Knows no HTTP.
+
+Access is decided and issued by the session's issuer, under its lock; what people must answer is told to the workflow. Once the door is closed
+nothing passes any more, and `settled` returns when what was on its way has arrived: it is revoked with the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any, TypeVar
+
+import structlog
+
+from activities.deps import Deps
+from activities.judging import answered
+from activities.session.broker.errors import AskedTooOften
+from activities.session.delivery import PUBLIC_FIELDS
+from activities.session.identity import draw_identity
+from activities.session.issuing import Closed, Denied, Issuance, Issuer, Waits
+from activities.session.keeping import Keepers
+from activities.verification import VerifiedOrder
+from justenough.access import Action, RequestState
+from justenough.errors import GiveUp, InvalidInput, NotFound
+from justenough.events import EventType, event
+from justenough.identity import LIFE
+from justenough.ids import REQUEST_ID, job_of
+from justenough.limits import Allowance
+from justenough.redaction import Redactor
+from justenough.secret import Secret
+from justenough.spec import Access
+from justenough.views import RequestView
+
+CALLS_AT_ONCE, CALLS_A_SECOND = 400, 200
+"""What one job may ask of its broker."""
+REFUSALS_RECORDED = 100
+"""Of one job: what was no request at all. The ledger is no place for a flood."""
+LOOK_SOON, LOOK_LATER, SOON = 0.05, 0.5, 10.0
+"""Seconds between two looks whether people have answered: at first, and after so many seconds."""
+TELL_AGAIN = 10.0
+"""Seconds after which the workflow is told once more of a request that it has not opened."""
+DEFAULT_TTL = 300
+log = structlog.get_logger()
+
+T = TypeVar("T")
+Tell = Callable[[str], Awaitable[None]]
+"""Tells the job's workflow of a request that people must answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """One credential as the job gets it. Cannot print its secrets."""
+
+    credential_id: str
+    request_id: str
+    expires_at: datetime
+    data: Mapping[str, Secret]
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A request that people must answer, as it stands."""
+
+    request_id: str
+    state: RequestState
+    tier: int
+    respond_by: datetime | None = None
+
+
+class Door:
+    """One job's. Built for the length of its session; every method raises Closed once it is shut."""
+
+    def __init__(
+        self, deps: Deps, verified: VerifiedOrder, issuer: Issuer, keepers: Keepers, redactor: Redactor, *, owner: str, tell: Tell
+    ) -> None:
+        self._deps = deps
+        self._verified = verified
+        self._job = verified.statement.job
+        self._issuer = issuer
+        self._keepers = keepers
+        self._redactor = redactor
+        self._owner = owner
+        self._tell = tell
+        self._allowance = Allowance.full(most=CALLS_AT_ONCE, per_second=CALLS_A_SECOND, now=deps.ticks())
+        self._turn = asyncio.Lock()
+        self._busy: set[asyncio.Task[Any]] = set()
+        self._telling: dict[str, asyncio.Task[None]] = {}
+        self._refusals = 0
+        self._shut = asyncio.Event()
+
+    def close(self) -> None:
+        """Let nothing pass any more."""
+        self._shut.set()
+        for task in self._telling.values():
+            task.cancel()
+
+    async def settled(self) -> None:
+        """Return once everything that was on its way when the door was closed has arrived."""
+        while self._busy:
+            await asyncio.wait(self._busy)
+
+    async def access(self, wanted: Access, *, wait: float = 0.0) -> Given | Pending:
+        """Return a credential, or the request that people must answer where they have not within `wait` seconds.
+
+        Raises Denied, NotIssued, InvalidInput, NotFound, Closed, AskedTooOften, or RetryLater.
+        """
+        end = self._deps.ticks() + wait
+        while True:
+            self._take_allowance()
+            async with self._turn:
+                found = await self._recorded(wanted, self._through(partial(self._issuer.access, wanted)))
+            if isinstance(found, Issuance):
+                return self._given(found)
+            self._have_opened(found)
+            view = await self._settled_request(found.request, until=end)
+            if view is None or view.state is RequestState.PENDING:
+                return _pending(found.request, view, tier=found.tier)
+
+    async def request(self, name: str, *, wait: float = 0.0) -> Pending:
+        """Return how a request of this job stands, once it is answered or `wait` seconds are over. Raises NotFound, Closed."""
+        self._take_allowance()
+        view = await self._settled_request(name, until=self._deps.ticks() + wait) if _is_of(self._job, name) else None
+        if view is None:
+            message = f"this job has no request {name[:64]}"
+            raise NotFound(message)
+        return _pending(name, view, tier=view.current_tier)
+
+    async def release(self, credential: str) -> None:
+        """End one credential now; returns once it is seen dead. Raises NotFound, Closed."""
+        self._take_allowance()
+        used = event(
+            EventType.CREDENTIAL_USED, self._job, at=self._deps.now(), about=credential, credential=credential, what="the job gave it back"
+        )
+        await self._through_async(self._keepers.give_back(credential, "the job gave it back", before=(used,)))
+
+    async def identity(self, audience: str) -> tuple[Secret, datetime]:
+        """Return a short token of this job for one audience, and until when it holds. Raises InvalidInput, NoIssuer, Closed."""
+        self._take_allowance()
+        now = self._deps.now()
+        token = await self._through(partial(draw_identity, self._deps, self._verified, audience, owner=self._owner))
+        self._redactor.learn([token.reveal()])
+        return token, now + LIFE
+
+    def usual_ttl(self, resource: str, action: Action) -> int:
+        """Return the seconds that access lasts where nobody says: what the order says, else five minutes; never more than the catalog allows."""
+        said = [one.ttl for one in self._verified.spec.access if (one.resource, one.action) == (resource, action)]
+        definition = self._deps.config.current().catalog.action(resource, action)
+        return min(max(said, default=DEFAULT_TTL), definition.max_ttl if definition else DEFAULT_TTL)
+
+    async def catalog(self) -> list[dict[str, Any]]:
+        """Return what this job may ask for: each action on each resource of its environment, and what policy would say now."""
+        self._take_allowance()
+        return await self._through(self._offers)
+
+    def _offers(self) -> list[dict[str, Any]]:
+        current, spec = self._deps.config.current(), self._verified.spec
+        return [
+            self._offer(name, action)
+            for name, resource in current.catalog.resources.items()
+            if resource.environment == spec.environment
+            for action in resource.actions
+        ]
+
+    def _offer(self, name: str, action: Action) -> dict[str, Any]:
+        resource = self._deps.config.current().catalog.resources[name]
+        definition = resource.actions[action]
+        asked = Access(resource=name, action=action, ttl=min(DEFAULT_TTL, definition.max_ttl), reason="-", at="request")
+        decision, _ = answered(self._deps, self._job, self._verified, asked, held=self._issuer.held, phase="runtime")
+        return {
+            "resource": name,
+            "title": resource.title,
+            "action": action.value,
+            "sensitivity": resource.sensitivity.name.lower(),
+            "external": resource.external,
+            "max_ttl": definition.max_ttl,
+            "revocable": definition.revocable.value,
+            "outcome": decision.outcome,
+            "tier": decision.tier if decision.outcome == "needs_approval" else 0,
+            "policies": list(decision.policies),
+        }
+
+    def _given(self, item: Issuance) -> Given:
+        """Keep a credential that was issued, and return what the job gets; nothing where the door was closed meanwhile."""
+        self._must_be_open()
+        self._redactor.learn([value.reveal() for name, value in item.fields.items() if name not in PUBLIC_FIELDS])
+        self._keepers.keep(item)
+        connect = self._deps.config.current().catalog.resources[item.access.resource].connect
+        data = {**{name: Secret(str(value)) for name, value in connect.items()}, **item.fields}
+        return Given(item.credential.id, item.credential.request_id, item.credential.expires_at, data)
+
+    async def _recorded(self, wanted: Access, issuing: Awaitable[T]) -> T:
+        """Return what comes of asking; what was no request at all is in the ledger too."""
+        try:
+            return await issuing
+        except (InvalidInput, NotFound) as error:
+            self._refusals += 1
+            if self._refusals <= REFUSALS_RECORDED:
+                about, asked = str(self._refusals), f"{wanted.action} on {wanted.resource}"
+                refusal = event(EventType.ACCESS_REFUSED, self._job, at=self._deps.now(), about=about, asked=asked, why=str(error)[:500])
+                await asyncio.to_thread(self._deps.store.record, [refusal])
+            raise
+
+    def _have_opened(self, waits: Waits) -> None:
+        """Have the workflow ask people, however often it takes."""
+        if waits.request not in self._telling:
+            self._telling[waits.request] = asyncio.create_task(self._tell_of(waits.request))
+
+    async def _tell_of(self, request: str) -> None:
+        while True:
+            try:
+                await self._tell(request)
+                await asyncio.sleep(TELL_AGAIN)
+                view = await asyncio.to_thread(self._deps.store.request, request)
+                if view is not None and (view.expires_at or view.state is not RequestState.PENDING):
+                    return
+            except Exception as error:  # noqa: BLE001 - Temporal or the store is away: the job waits, and so does this
+                log.warning("the workflow was not told of a request", job=self._job, request=request, error=type(error).__name__)
+                await asyncio.sleep(LOOK_LATER)
+
+    async def _settled_request(self, name: str, *, until: float) -> RequestView | None:
+        """Return a request once it does not wait any more, or the time is over, or the door is closed."""
+        began = self._deps.ticks()
+        while True:
+            self._must_be_open()
+            view = await asyncio.to_thread(self._deps.store.request, name)
+            now = self._deps.ticks()
+            if view is None or view.state is not RequestState.PENDING or now >= until:
+                return view
+            pause = min(LOOK_SOON if now - began < SOON else LOOK_LATER, until - now)
+            try:
+                async with asyncio.timeout(pause):
+                    await self._shut.wait()
+            except TimeoutError:
+                continue
+
+    async def _through(self, call: Callable[[], T]) -> T:
+        """Call in a thread. Whoever asked may go away meanwhile; the door's end waits for it all the same."""
+        return await self._through_async(asyncio.to_thread(call))
+
+    async def _through_async(self, doing: Awaitable[T]) -> T:
+        async def done() -> T:
+            return await doing
+
+        self._must_be_open()
+        task = asyncio.create_task(done())
+        self._busy.add(task)
+        task.add_done_callback(self._busy.discard)
+        result = await asyncio.shield(task)
+        self._must_be_open()
+        return result
+
+    def _take_allowance(self) -> None:
+        self._must_be_open()
+        now = self._deps.ticks()
+        left = self._allowance.taken(now=now)
+        if left is None:
+            raise AskedTooOften(self._allowance.wait(now=now))
+        self._allowance = left
+
+    def _must_be_open(self) -> None:
+        if self._shut.is_set():
+            message = "the job's access has been closed"
+            raise Closed(message)
+
+
+def why_denied(error: GiveUp) -> dict[str, Any]:
+    """Return what a denial tells beside its sentence: outcome, the policies that said no, the request."""
+    return {"outcome": error.outcome, "policies": list(error.policies), "request_id": error.request} if isinstance(error, Denied) else {}
+
+
+def _pending(name: str, view: RequestView | None, *, tier: int) -> Pending:
+    return Pending(
+        name, view.state if view else RequestState.PENDING, view.current_tier if view else tier, view.expires_at if view else None
+    )
+
+
+def _is_of(job: str, name: str) -> bool:
+    return REQUEST_ID.fullmatch(name) is not None and job_of(name) == job

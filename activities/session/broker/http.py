@@ -1,0 +1,188 @@
+"""The broker's wire: HTTP and JSON as CONTRACT.md names them, problems as RFC 9457 writes them. Decides nothing.
+
+    POST /v1/access {resource, action, reason, ttl?, wait?}  → 200 {credential_id, request_id, expires_at, data}; 202 {request_id, state, tier, respond_by}
+    GET  /v1/requests/{id}?wait=…                            → 200 {request_id, state, tier, respond_by}
+    POST /v1/access/{credential_id}/release                  → 200 {credential_id, state}
+    GET  /v1/identity?audience=…                             → 200 {token, expires_at}
+    GET  /v1/catalog                                         → 200 {items: [{resource, action, outcome, tier, …}]}
+
+401 no token, 403 denied {outcome, policies, request_id}, 404 unknown, 409 not issued, 410 the job's access is closed, 413, 422 with `errors`, 429, 503.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
+
+import structlog
+from pydantic import Field, StringConstraints
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from activities.session.broker.door import Door, Given, Pending, why_denied
+from activities.session.broker.errors import AskedTooOften, TooLarge, Unauthenticated
+from activities.session.issuing import Closed, NotIssued, NotPermitted
+from justenough.access import Action
+from justenough.documents import validated
+from justenough.errors import InvalidInput, JustEnoughError, NotFound, Problem, RetryLater
+from justenough.model import Duration, Model
+from justenough.secret import Secret
+from justenough.spec import MAX_TTL, Access, Name, Sentence
+
+MOST_BYTES = 64 * 1024
+LONGEST_WAIT = 60.0
+"""Seconds that one call waits for people, at most; who wants to wait longer calls again."""
+STATUSES: dict[type[JustEnoughError], int] = {
+    Unauthenticated: 401,
+    NotPermitted: 403,
+    NotFound: 404,
+    NotIssued: 409,
+    Closed: 410,
+    TooLarge: 413,
+    InvalidInput: 422,
+    AskedTooOften: 429,
+    RetryLater: 503,
+}
+TITLES = {
+    401: "Unauthorized",
+    403: "Denied",
+    404: "Not Found",
+    409: "Not Issued",
+    410: "Gone",
+    413: "Content Too Large",
+    422: "Unprocessable Content",
+    429: "Too Many Requests",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
+log = structlog.get_logger()
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class Wanted(Model):
+    """The body of a wish for access."""
+
+    resource: Name
+    action: Action
+    reason: Sentence
+    ttl: Annotated[Duration, Field(le=MAX_TTL)] | None = None
+    """Seconds; what the catalog allows at most, and no more than five minutes, where it is not said."""
+    wait: Annotated[float, Field(ge=0, le=LONGEST_WAIT)] = 0.0
+    """Seconds to wait for people."""
+
+
+class Asked(Model):
+    wait: Annotated[float, Field(ge=0, le=LONGEST_WAIT)] = 0.0
+
+
+class Audience(Model):
+    audience: Annotated[str, StringConstraints(max_length=256)]
+
+
+def app_of(door: Door, token: Secret | None) -> Starlette:
+    """Return the application of one job. `token`: what whoever comes by TCP must bear; a Unix socket tells who comes by itself."""
+
+    async def access(request: Request) -> Response:
+        wanted = validated("access", Wanted, await _body(request))
+        ttl = wanted.ttl or door.usual_ttl(wanted.resource, wanted.action)
+        asked = Access(resource=wanted.resource, action=wanted.action, ttl=ttl, reason=wanted.reason, at="request")
+        found = await door.access(asked, wait=wanted.wait)
+        return _given(found) if isinstance(found, Given) else _pending(found, status=202)
+
+    async def state(request: Request) -> Response:
+        asked = validated("request", Asked, dict(request.query_params))
+        return _pending(await door.request(request.path_params["request"], wait=asked.wait))
+
+    async def release(request: Request) -> Response:
+        credential = request.path_params["credential"]
+        await door.release(credential)
+        return JSONResponse({"credential_id": credential, "state": "confirmed"})
+
+    async def identity(request: Request) -> Response:
+        found, expires = await door.identity(validated("identity", Audience, dict(request.query_params)).audience)
+        return JSONResponse({"token": found.reveal(), "expires_at": expires.isoformat()})
+
+    async def catalog(request: Request) -> Response:
+        del request
+        return JSONResponse({"items": await door.catalog()})
+
+    routes = [
+        Route("/v1/access", _answering(access, token), methods=["POST"]),
+        Route("/v1/access/{credential}/release", _answering(release, token), methods=["POST"]),
+        Route("/v1/requests/{request}", _answering(state, token), methods=["GET"]),
+        Route("/v1/identity", _answering(identity, token), methods=["GET"]),
+        Route("/v1/catalog", _answering(catalog, token), methods=["GET"]),
+    ]
+    return Starlette(routes=routes)
+
+
+def _answering(endpoint: Endpoint, token: Secret | None) -> Endpoint:
+    async def answer(request: Request) -> Response:
+        try:
+            _must_be_of_the_job(request, token)
+            return await endpoint(request)
+        except JustEnoughError as error:
+            return problem_of(error)
+        except Exception:
+            log.exception("the broker failed unexpectedly", path=request.url.path)
+            return _problem(500, "unexpected error; the worker's log has it")
+
+    return answer
+
+
+def _must_be_of_the_job(request: Request, token: Secret | None) -> None:
+    # A Unix socket was checked when it was connected: uvicorn knows no client address there.
+    if request.client is None:
+        return
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    if token is None or scheme.lower() != "bearer" or not hmac.compare_digest(given.encode(), token.reveal().encode()):
+        message = "send `Authorization: Bearer $JUSTENOUGH_BROKER_TOKEN`"
+        raise Unauthenticated(message)
+
+
+async def _body(request: Request) -> Any:
+    content = b""
+    async for chunk in request.stream():
+        content += chunk
+        if len(content) > MOST_BYTES:
+            message = f"a body has at most {MOST_BYTES:,} bytes"
+            raise TooLarge(message)
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise InvalidInput("access", (Problem("", "the body is not JSON"),)) from error
+
+
+def _given(found: Given) -> Response:
+    data = {name: value.reveal() for name, value in found.data.items()}
+    told = {"credential_id": found.credential_id, "request_id": found.request_id, "expires_at": found.expires_at.isoformat(), "data": data}
+    return JSONResponse(told, headers={"Cache-Control": "no-store"})
+
+
+def _pending(found: Pending, *, status: int = 200) -> Response:
+    until = found.respond_by.isoformat() if found.respond_by else None
+    told = {"request_id": found.request_id, "state": found.state.value, "tier": found.tier, "respond_by": until}
+    return JSONResponse(told, status_code=status, headers={"Location": f"/v1/requests/{found.request_id}"} if status == 202 else None)
+
+
+def problem_of(error: JustEnoughError) -> Response:
+    """Return an error as the job is told of it."""
+    status = next((code for kind, code in STATUSES.items() if isinstance(error, kind)), 500)
+    more: dict[str, Any] = why_denied(error) if isinstance(error, NotPermitted) else {}
+    if isinstance(error, NotPermitted):
+        more = {"outcome": "denied", "policies": []} | more
+    if isinstance(error, InvalidInput):
+        status = 404 if {one.path for one in error.problems} & {"resource"} else status
+        more = {"errors": [{"path": one.path, "message": one.message} for one in error.problems]}
+    headers = {"Retry-After": str(max(1, round(error.wait)))} if isinstance(error, AskedTooOften) else None
+    return _problem(status, str(error), more, headers)
+
+
+def _problem(status: int, detail: str, more: dict[str, Any] | None = None, headers: dict[str, str] | None = None) -> Response:
+    told = {"type": "about:blank", "title": TITLES[status], "status": status, "detail": detail, **(more or {})}
+    return JSONResponse(told, status_code=status, headers=headers, media_type="application/problem+json")

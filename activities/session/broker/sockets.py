@@ -1,0 +1,133 @@
+"""Where a job's broker listens: a Unix socket that the job's user alone can use and, where the job has the host's network, a port on loopback.
+
+uvicorn's protocol speaks HTTP on our own sockets, without its server: that one is for whole processes, with signals and a beat of a tenth of a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+import struct
+from collections.abc import AsyncIterator, Mapping
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+
+from activities.session import bare
+from activities.session.broker.door import Door
+from activities.session.broker.http import app_of
+from justenough.secret import Secret
+
+AT_ONCE = 64
+"""Connections of one job; a new one above that is answered 503."""
+IDLE = 30
+"""Seconds that a connection may be silent between two requests."""
+SOCKET = "broker.sock"
+PEER = struct.Struct("3i")
+"""Of SO_PEERCRED: pid, uid, gid."""
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a job finds its broker. The token never prints."""
+
+    path: Path
+    env: Mapping[str, str | Secret] = field(default_factory=dict, repr=False)
+
+
+@asynccontextmanager
+async def listening(door: Door, *, job: str, uid: int, loopback: bool) -> AsyncIterator[Place]:
+    """Listen for one job, whose processes run as `uid`, until the block ends; then nothing is on its way any more."""
+    folder = await asyncio.to_thread(bare.locked_folder, job)
+    token = Secret(secrets.token_urlsafe(32))
+    try:
+        with ExitStack() as opened:
+            unix = opened.enter_context(_unix(folder, uid))
+            tcp = opened.enter_context(_tcp()) if loopback else None
+            async with _serving(door, token if loopback else None, uid, [unix, *([tcp] if tcp else [])]):
+                yield Place(folder / SOCKET, _told(tcp, token) if tcp else {})
+    finally:
+        await asyncio.to_thread(bare.clear_folder, folder)
+
+
+def _told(tcp: socket.socket, token: Secret) -> Mapping[str, str | Secret]:
+    return {"JUSTENOUGH_BROKER_URL": f"http://127.0.0.1:{tcp.getsockname()[1]}", "JUSTENOUGH_BROKER_TOKEN": token}
+
+
+@asynccontextmanager
+async def _serving(door: Door, token: Secret | None, uid: int, sockets: list[socket.socket]) -> AsyncIterator[None]:
+    config = uvicorn.Config(
+        app_of(door, token),
+        lifespan="off",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+        limit_concurrency=AT_ONCE,
+        timeout_keep_alive=IDLE,
+    )
+    config.load()
+    state, loop = ServerState(), asyncio.get_running_loop()
+
+    def protocol() -> asyncio.Protocol:
+        return OfOneUser(config, state, uid)
+
+    servers = [await loop.create_server(protocol, sock=each) for each in sockets]
+    try:
+        yield
+    finally:
+        door.close()
+        for server in servers:
+            server.close()
+        await door.settled()
+        for connection in list(state.connections):
+            connection.transport.abort()
+
+
+class OfOneUser(H11Protocol):
+    """HTTP for one user's processes: on a Unix socket the kernel says whose they are, and anybody else is hung up on."""
+
+    def __init__(self, config: uvicorn.Config, state: ServerState, uid: int) -> None:
+        super().__init__(config=config, server_state=state, app_state={})
+        self._uid = uid
+
+    def connection_made(self, transport: Any) -> None:
+        """Serve, or hang up."""
+        found = _user_of(transport.get_extra_info("socket"))
+        super().connection_made(transport)
+        if found not in {None, self._uid}:
+            log.warning("another user came to a job's broker", uid=found)
+            transport.abort()
+
+
+def _user_of(connected: socket.socket) -> int | None:
+    """Return whose process is at the other end; None where the kernel does not say: by TCP a token must."""
+    if connected.family != socket.AF_UNIX or not hasattr(socket, "SO_PEERCRED"):
+        return None
+    _, uid, _ = PEER.unpack(connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size))
+    return int(uid)
+
+
+def _unix(folder: Path, uid: int) -> socket.socket:
+    found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    path = folder / SOCKET
+    found.bind(str(path))
+    path.chmod(0o600)
+    bare.hand_over(folder, uid)
+    return found
+
+
+def _tcp() -> socket.socket:
+    found = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    found.bind(("127.0.0.1", 0))
+    return found
