@@ -109,7 +109,7 @@ def opened(person: Human, request: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "says"),
+    "body, status, says",
     [
         ({"resource": "ordersdb", "action": "read", "reason": "x"}, 404, "unknown resource"),
         ({"resource": "orders-db", "action": "own", "reason": "x"}, 422, "action"),

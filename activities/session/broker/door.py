@@ -7,7 +7,8 @@ nothing passes any more, and `settled` returns when what was on its way has arri
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -107,13 +108,33 @@ class Door:
 
         Raises Denied, NotIssued, InvalidInput, NotFound, Closed, AskedTooOften, or RetryLater.
         """
+        found = await self._obtained(wanted, wait=wait)
+        return self._given(found) if isinstance(found, Issuance) else found
+
+    @asynccontextmanager
+    async def lent(self, wanted: Access, *, used: str, wait: float = 0.0) -> AsyncIterator[Issuance | Pending]:
+        """Yield a credential that a gateway uses for the job, which never sees it; it is dead when the block ends. Or the request that waits.
+
+        `used` says in the ledger what it was used for. Raises as `access` does.
+        """
+        found = await self._obtained(wanted, wait=wait)
+        if not isinstance(found, Issuance):
+            yield found
+            return
+        self._keepers.keep(found)
+        try:
+            yield found
+        finally:
+            await self._back(found.credential.id, used)
+
+    async def _obtained(self, wanted: Access, *, wait: float) -> Issuance | Pending:
         end = self._deps.ticks() + wait
         while True:
             self._take_allowance()
             async with self._turn:
-                found = await self._recorded(wanted, self._through(partial(self._issuer.access, wanted)))
+                found = await self._recorded(wanted, self._called(partial(self._issuer.access, wanted)))
             if isinstance(found, Issuance):
-                return self._given(found)
+                return found
             self._have_opened(found)
             view = await self._settled_request(found.request, until=end)
             if view is None or view.state is RequestState.PENDING:
@@ -131,16 +152,19 @@ class Door:
     async def release(self, credential: str) -> None:
         """End one credential now; returns once it is seen dead. Raises NotFound, Closed."""
         self._take_allowance()
-        used = event(
-            EventType.CREDENTIAL_USED, self._job, at=self._deps.now(), about=credential, credential=credential, what="the job gave it back"
-        )
-        await self._through_async(self._keepers.give_back(credential, "the job gave it back", before=(used,)))
+        await self._back(credential, "the job gave it back")
+
+    async def _back(self, credential: str, what: str) -> None:
+        """End a credential until it is seen dead; once the door is closed the session's own revocation does."""
+        if not self._shut.is_set():
+            used = event(EventType.CREDENTIAL_USED, self._job, at=self._deps.now(), about=credential, credential=credential, what=what)
+            await self._through(self._keepers.give_back(credential, what, before=(used,)))
 
     async def identity(self, audience: str) -> tuple[Secret, datetime]:
         """Return a short token of this job for one audience, and until when it holds. Raises InvalidInput, NoIssuer, Closed."""
         self._take_allowance()
         now = self._deps.now()
-        token = await self._through(partial(draw_identity, self._deps, self._verified, audience, owner=self._owner))
+        token = await self._called(partial(draw_identity, self._deps, self._verified, audience, owner=self._owner))
         self._redactor.learn([token.reveal()])
         return token, now + LIFE
 
@@ -153,7 +177,7 @@ class Door:
     async def catalog(self) -> list[dict[str, Any]]:
         """Return what this job may ask for: each action on each resource of its environment, and what policy would say now."""
         self._take_allowance()
-        return await self._through(self._offers)
+        return await self._called(self._offers)
 
     def _offers(self) -> list[dict[str, Any]]:
         current, spec = self._deps.config.current(), self._verified.spec
@@ -236,11 +260,13 @@ class Door:
             except TimeoutError:
                 continue
 
-    async def _through(self, call: Callable[[], T]) -> T:
-        """Call in a thread. Whoever asked may go away meanwhile; the door's end waits for it all the same."""
-        return await self._through_async(asyncio.to_thread(call))
+    async def _called(self, call: Callable[[], T]) -> T:
+        """Call in a thread."""
+        return await self._through(asyncio.to_thread(call))
 
-    async def _through_async(self, doing: Awaitable[T]) -> T:
+    async def _through(self, doing: Awaitable[T]) -> T:
+        """Return what comes of something. Whoever asked may go away meanwhile; the door's end waits for it all the same."""
+
         async def done() -> T:
             return await doing
 
