@@ -22,7 +22,7 @@ UV_LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-ha
 help: ## List these targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-setup: host $(VENV)/.ready .venv-shop/.ready ## Install everything into .venv and .venv-shop (quick when nothing changed)
+setup: host $(VENV)/.ready .venv-shop/.ready .venv-shop/.sdk ## Install everything into .venv and .venv-shop (quick when nothing changed)
 
 demo: setup ## Run the example jobs on real servers, show it live, prove every revocation (DEMO_OPEN=1: leave the servers running)
 	@$(WITH) $(BIN)/justenough demo
@@ -53,6 +53,9 @@ $(VENV)/.ready: requirements-dev.lock pyproject.toml deploy/setup.sh
 .venv-shop/.ready: examples/shop/requirements.txt deploy/setup.sh $(VENV)/.ready
 	@deploy/setup.sh shop
 
+.venv-shop/.sdk: $(wildcard sdk/justenough_job/*.py) sdk/pyproject.toml sdk/README.md .venv-shop/.ready
+	@deploy/setup.sh sdk
+
 fmt: setup ## Format and mend what can be mended
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
@@ -63,6 +66,7 @@ lint: setup ## Check formatting and lint rules
 
 types: setup ## Check types (mypy strict, tests too)
 	@$(BIN)/mypy
+	@cd sdk && $(BIN)/mypy
 
 layers: setup ## Check who may import whom
 	@$(BIN)/lint-imports

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# What `make setup` does, one step per word: host | main | shop | browser. Each step may be run again; none starts anything.
+# What `make setup` does, one step per word: host | main | shop | sdk | browser. Each step may be run again; none starts anything.
 #   host  what the system must bring: bubblewrap, setpriv (by apt-get when root on Debian, else says so)
 #   browser  Chromium, which the tests of the console's pages drive (the same)
 #   main  .venv: every package of requirements-dev.lock by hash, this project, PostgreSQL's programs in its bin
 #   shop  .venv-shop: the interpreter of the example jobs, which never share the worker's packages
+#   sdk   the job SDK of this checkout, into .venv-shop
 set -euo pipefail
 umask 022
 cd "$(dirname "$0")/.."
@@ -96,9 +97,20 @@ shop() {
     touch "$shop/.ready"
 }
 
+# From this checkout, so no lock file has to name it; it needs nothing beside Python, so nothing is fetched.
+sdk() {
+    local into
+    into=$(mktemp -d)
+    (cd sdk && "../$venv/bin/python" -m hatchling build -t wheel -d "$into" >/dev/null 2>&1) || fail "the job SDK cannot be built: cd sdk && ../$venv/bin/python -m hatchling build"
+    "$venv/bin/python" -m pip --python "$shop/bin/python" install -q --disable-pip-version-check --no-index --no-deps --force-reinstall "$into"/*.whl
+    rm -r "$into"
+    [ -x "$shop/bin/justenough-access" ] || fail "$shop/bin/justenough-access is not there after the installation"
+    touch "$shop/.sdk"
+}
+
 for step in "$@"; do
     case "$step" in
-        host | main | shop | browser) "$step" ;;
-        *) fail "unknown step '$step': host, main, shop or browser" ;;
+        host | main | shop | sdk | browser) "$step" ;;
+        *) fail "unknown step '$step': host, main, shop, sdk or browser" ;;
     esac
 done

@@ -1,0 +1,44 @@
+"""For a job that runs under JustEnough: access when it is needed, given back when it is not.
+
+    from justenough_job import access
+
+    with access("orders-db", "read", reason="Look up order 7") as credential:
+        with psycopg.connect(credential.dsn()) as orders:
+            ...
+
+The broker of the job decides, people approve where policy says so, and the credential is dead when the block has ended.
+"""
+
+from justenough_job.access import access, ask, catalog, identity
+from justenough_job.credential import Credential
+from justenough_job.errors import (
+    Closed,
+    Denied,
+    Invalid,
+    JobError,
+    NotIssued,
+    NotReleased,
+    OutsideJob,
+    Pending,
+    Unavailable,
+)
+from justenough_job.values import Identity, Offer
+
+__all__ = [
+    "Closed",
+    "Credential",
+    "Denied",
+    "Identity",
+    "Invalid",
+    "JobError",
+    "NotIssued",
+    "NotReleased",
+    "Offer",
+    "OutsideJob",
+    "Pending",
+    "Unavailable",
+    "access",
+    "ask",
+    "catalog",
+    "identity",
+]

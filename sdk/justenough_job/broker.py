@@ -1,0 +1,108 @@
+"""The wire to the job's broker: HTTP over its Unix socket, else on loopback with the job's token. Knows no meaning."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from justenough_job.errors import OutsideJob, Unavailable, refusal_of
+
+PATIENCE = 15.0
+"""Seconds for which a server that is away, or a broker that asks for quiet, is asked again."""
+PAUSE = 0.5
+ANSWER_WITHIN = 45.0
+"""Seconds that an answer may take beside the wait for people: Vault may take 10 s, and whatever is given back is looked after."""
+
+
+@dataclass(frozen=True)
+class Broker:
+    """Where this job's broker listens. The token never prints."""
+
+    socket: str = ""
+    host: str = ""
+    port: int = 0
+    token: str = field(default="", repr=False)
+
+    @classmethod
+    def found(cls, environment: Mapping[str, str] | None = None) -> Broker:
+        """Return the broker that the environment names; raise OutsideJob."""
+        told = os.environ if environment is None else environment
+        if told.get("JUSTENOUGH_BROKER"):
+            return cls(socket=told["JUSTENOUGH_BROKER"])
+        if told.get("JUSTENOUGH_BROKER_URL"):
+            at = urlsplit(told["JUSTENOUGH_BROKER_URL"])
+            return cls(host=at.hostname or "", port=at.port or 80, token=told.get("JUSTENOUGH_BROKER_TOKEN", ""))
+        message = (
+            "this program does not run as a JustEnough job: neither JUSTENOUGH_BROKER nor JUSTENOUGH_BROKER_URL is set. "
+            "Launch it with `justenough job run`, and pass the job's variables on to programs that it starts"
+        )
+        raise OutsideJob(message)
+
+    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None, *, wait: float = 0.0) -> tuple[int, dict[str, Any]]:
+        """Return status and body of an answer that is well; raise what another stands for. `wait`: seconds that the broker was asked to wait."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            status, told, pause = self._once(method, path, body, wait=wait)
+            if status < 400:
+                return status, told
+            # Both say that nothing was done: asking again is safe.
+            if status not in {429, 503} or time.monotonic() + pause > end:
+                raise refusal_of(status, told)
+            time.sleep(pause)
+
+    def _once(self, method: str, path: str, body: Mapping[str, Any] | None, *, wait: float) -> tuple[int, dict[str, Any], float]:
+        connection = self._connection(wait + ANSWER_WITHIN)
+        headers = {"Accept": "application/json", **({"Authorization": f"Bearer {self.token}"} if self.token else {})}
+        content = None
+        if body is not None:
+            content, headers["Content-Type"] = json.dumps(body).encode(), "application/json"
+        try:
+            connection.request(method, path, content, headers)
+            answer = connection.getresponse()
+            return answer.status, _read(answer.read()), _pause(answer.getheader("Retry-After"))
+        except (OSError, http.client.HTTPException) as error:
+            message = f"the job's broker does not answer at {self._place}: {str(error) or type(error).__name__}"
+            raise Unavailable(message) from error
+        finally:
+            connection.close()
+
+    def _connection(self, timeout: float) -> http.client.HTTPConnection:
+        if self.socket:
+            return _UnixConnection(self.socket, timeout)
+        return http.client.HTTPConnection(self.host, self.port, timeout=timeout)
+
+    @property
+    def _place(self) -> str:
+        return self.socket or f"{self.host}:{self.port}"
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("broker", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        """Connect to the socket, not to a host."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def _read(content: bytes) -> dict[str, Any]:
+    """Return a JSON object; whatever else came is its detail."""
+    try:
+        told = json.loads(content or b"{}")
+    except ValueError:
+        told = None
+    return told if isinstance(told, dict) else {"detail": content[:200].decode("utf-8", "replace")}
+
+
+def _pause(asked: str | None) -> float:
+    return float(asked) if asked and asked.isdigit() else PAUSE
