@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, StringConstraints, field_validator, model_serializer, model_validator
 
 from justenough.access import Action
 from justenough.documents import check_json, read_yaml, validated
@@ -28,6 +28,10 @@ ParamName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_]{0,31}$")
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
 Sentence = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 Argument = Annotated[str, StringConstraints(max_length=8192)]
+PGPASSFILE = "PGPASSFILE"
+"""The variable in which libpq looks for its password file."""
+BROKER_SOCKET = "broker.sock"
+"""Beside the files that are delivered."""
 JOBS = "jobs"
 JobFile = Annotated[str, StringConstraints(pattern=rf"^{JOBS}(?:/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*\.ya?ml$", max_length=256)]
 """A spec's file in the configuration folder."""
@@ -71,22 +75,38 @@ class Run(Model):
 
 
 class FileDelivery(Model):
-    """The credential as one JSON file in a private folder of the job's, `/run/justenough/<path>`."""
+    """The credential as one file in a private folder of the job's, `/run/justenough/<path>`."""
 
     path: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$")]
 
+    @field_validator("path")
+    @classmethod
+    def _not_the_broker_s(cls, path: str) -> str:
+        if path == BROKER_SOCKET:
+            message = f"{path} is the broker's; take another name"
+            raise ValueError(message)
+        return path
+
 
 class Delivery(Model):
-    """How the job's process gets the credential: variables from its fields (`{PGUSER: username}`), or a file."""
+    """How the job's process gets the credential: variables from its fields (`{PGUSER: username}`), a JSON file, a password file of libpq's."""
 
     env: Mapping[EnvName, Label] = Field(default_factory=dict)
     file: FileDelivery | None = None
+    pgpass: FileDelivery | None = None
+    """A line of a password file that PGPASSFILE names; the items of one job share one."""
 
     @field_validator("env")
     @classmethod
     def _nothing_reserved(cls, env: Mapping[str, str]) -> Mapping[str, str]:
         _refuse_reserved(env)
         return env
+
+    @model_serializer(mode="wrap")
+    def _as_signed(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out a way that nobody asks for and that older digests do not know."""
+        told: dict[str, Any] = write(self)
+        return {name: value for name, value in told.items() if name != "pgpass" or value is not None}
 
 
 class Access(Model):
@@ -105,7 +125,7 @@ class Access(Model):
 
     @model_validator(mode="after")
     def _delivered_at_the_start(self) -> Self:
-        if self.at == "request" and (self.deliver.env or self.deliver.file):
+        if self.at == "request" and self.deliver != Delivery():
             message = "`deliver` goes with `at: start`; what is asked for while the job runs comes through the broker"
             raise ValueError(message)
         return self
@@ -145,7 +165,10 @@ class JobSpec(Model):
         names = [name for item in self.access for name in item.deliver.env] + list(self.run.env)
         twice = sorted({name for name in names if names.count(name) > 1})
         files = [item.deliver.file.path for item in self.access if item.deliver.file]
+        passwords = {item.deliver.pgpass.path for item in self.access if item.deliver.pgpass}
+        files += passwords
         twice += sorted({path for path in files if files.count(path) > 1})
+        twice += [PGPASSFILE] if len(passwords) + (PGPASSFILE in names and bool(passwords)) > 1 else []
         if twice:
             message = f"delivered more than once: {', '.join(twice)}"
             raise ValueError(message)

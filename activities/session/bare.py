@@ -32,8 +32,6 @@ def furnish(launch: Launch) -> Room:
         shutil.copytree(launch.workdir, room.workdir)
     for folder in (room.workdir, room.home, room.files, room.scratch):
         Path(folder).mkdir(exist_ok=True, mode=0o700)
-    for path, content in launch.files.items():
-        (Path(room.files) / path).write_text(content.reveal(), "utf-8")
     hand_over(root, launch.uid)
     return room
 

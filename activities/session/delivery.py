@@ -1,4 +1,4 @@
-"""How an issued credential reaches the job's process: variables and one file. Secrets pass through and are kept nowhere."""
+"""How an issued credential reaches the job's process: variables and files. Secrets pass through and are kept nowhere."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from justenough.access import Credential
 from justenough.errors import GiveUp
 from justenough.ids import number_of
 from justenough.secret import Secret
-from justenough.spec import Access, JobSpec
+from justenough.spec import PGPASSFILE, Access, JobSpec
 
 PUBLIC_FIELDS = frozenset({"username"})
 """Fields of a credential that are no secret; logs may show them."""
+PGPASS = ("host", "port", "dbname", "username", "password")
+"""The fields of a line of libpq's password file, in its order."""
 MAX_VARIABLE = 100_000
 """Bytes; the kernel takes 128 KiB for one variable, its name included."""
 
@@ -24,14 +26,16 @@ class UndeliverableField(GiveUp):
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """What a job's process gets beside its own environment: variables, and files under /run/justenough."""
+    """What a job's process gets beside its own environment: variables, files under /run/justenough, and variables that name such files."""
 
     env: Mapping[str, Secret] = field(default_factory=dict)
     files: Mapping[str, Secret] = field(default_factory=dict)
+    paths: Mapping[str, str] = field(default_factory=dict)
 
     def joined(self, other: Delivered) -> Delivered:
-        """Return both together; a spec never delivers one variable or file twice."""
-        return Delivered({**self.env, **other.env}, {**self.files, **other.files})
+        """Return both together; a spec never delivers one variable or file twice, but a password file may have several lines."""
+        shared = {path: Secret(self.files[path].reveal() + other.files[path].reveal()) for path in self.files.keys() & other.files.keys()}
+        return Delivered({**self.env, **other.env}, {**self.files, **other.files, **shared}, {**self.paths, **other.paths})
 
 
 def delivered(access: Access, fields: Mapping[str, Secret], connect: Mapping[str, str]) -> Delivered:
@@ -40,14 +44,19 @@ def delivered(access: Access, fields: Mapping[str, Secret], connect: Mapping[str
     Raises UndeliverableField.
     """
     known = {**{name: Secret(str(value)) for name, value in connect.items()}, **fields}
-    missing = sorted(set(access.deliver.env.values()) - known.keys())
+    wanted = (*access.deliver.env.values(), *(PGPASS if access.deliver.pgpass else ()))
+    missing = sorted(set(wanted) - known.keys())
     if missing:
         what = f"{access.resource}:{access.action} has no field {', '.join(missing)}"
         raise UndeliverableField(f"{what}; it has {', '.join(sorted(known)) or 'none'}")
     env = {variable: known[name] for variable, name in access.deliver.env.items()}
     for variable, value in env.items():
         _check_variable(variable, value)
-    return Delivered(env, {access.deliver.file.path: _document(known)} if access.deliver.file else {})
+    files = {access.deliver.file.path: _document(known)} if access.deliver.file else {}
+    if access.deliver.pgpass is None:
+        return Delivered(env, files)
+    path = access.deliver.pgpass.path
+    return Delivered(env, {**files, path: _password_line(known)}, {PGPASSFILE: path})
 
 
 def told_of_access(spec: JobSpec, issued: Iterable[Credential]) -> Delivered:
@@ -84,6 +93,15 @@ def texts_of(secrets: Iterable[Secret]) -> tuple[str, ...]:
 
 def _document(known: Mapping[str, Secret]) -> Secret:
     return Secret(json.dumps({name: value.reveal() for name, value in sorted(known.items())}, ensure_ascii=False, indent=2) + "\n")
+
+
+def _password_line(known: Mapping[str, Secret]) -> Secret:
+    """Return a line of libpq's password file (PostgreSQL's documentation, "The Password File")."""
+    values = [known[name].reveal() for name in PGPASS]
+    if any("\n" in value or "\r" in value or "\0" in value for value in values):
+        message = "a value of more than one line cannot stand in a password file; deliver it as a file"
+        raise UndeliverableField(message)
+    return Secret(":".join(value.replace("\\", "\\\\").replace(":", "\\:") for value in values) + "\n")
 
 
 def _check_variable(variable: str, value: Secret) -> None:

@@ -22,6 +22,8 @@ from justenough.secret import Secret
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 PLAIN: Mapping[str, str] = {"PATH": SYSTEM_PATH, "LANG": "C.UTF-8"}
 """All that the programs which still have rights get to see as their environment."""
+NOT_STARTED = 126
+"""The exit code of a job whose files could not be written, as a shell's."""
 OPEN_FILES = 4096
 PROCESSES = 1024
 """Per job; only where it has a user id of its own, for the kernel counts by user."""
@@ -45,6 +47,8 @@ class Launch:
     """The spec's and the delivered variables."""
     files: Mapping[str, Secret] = field(default_factory=dict, repr=False)
     """Delivered files, by their paths in the room's `files`."""
+    paths: Mapping[str, str] = field(default_factory=dict)
+    """Variables that name delivered files."""
     broker: Path | None = None
     """The socket of the job's broker, on this machine."""
 
@@ -77,7 +81,7 @@ def started(launch: Launch) -> tuple[str, ...]:
 
 
 def variables(launch: Launch, room: Room) -> Secret:
-    """Return the job's whole environment as shell statements. What the room sets wins over what a spec sets."""
+    """Return the job's files and its whole environment as shell statements. What the room sets wins over what a spec sets."""
     given = {name: value.reveal() if isinstance(value, Secret) else value for name, value in launch.env.items()}
     own = {
         "PATH": f"{launch.interpreter.path.parent}:{SYSTEM_PATH}",
@@ -88,11 +92,19 @@ def variables(launch: Launch, room: Room) -> Secret:
         "PWD": room.workdir,
         "JUSTENOUGH_JOB_ID": launch.job,
         "JUSTENOUGH_FILES": room.files,
+        **{name: f"{room.files}/{path}" for name, path in launch.paths.items()},
         **({"JUSTENOUGH_BROKER": room.broker} if launch.broker else {}),
     }
     # What a Python prints is in the log when it is printed, not when the process ends well.
     whole = {"LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1", **given, **own}
-    return Secret("".join(f"export {name}={shlex.quote(value)}\n" for name, value in whole.items()))
+    # Written by the job's own user, so that they are its own, and nobody else's to read: libpq takes no other password file.
+    files = [_written(f"{room.files}/{path}", content) for path, content in launch.files.items()]
+    return Secret("".join((*files, *(f"export {name}={shlex.quote(value)}\n" for name, value in whole.items()))))
+
+
+def _written(path: str, content: Secret) -> str:
+    """Return the shell statement that writes a private file; where it cannot be written, no job starts."""
+    return f"(umask 077; printf %s {shlex.quote(content.reveal())} >{shlex.quote(path)}) || exit {NOT_STARTED}\n"
 
 
 def limits(*, own_user: bool) -> tuple[str, ...]:

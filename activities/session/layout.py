@@ -16,7 +16,7 @@ ETC = (
 )
 """What name look-ups, TLS, time zones and the dynamic linker need of /etc, where the host has it."""
 ROOM = Room()
-SCRATCH = {ROOM.scratch: 2**30, ROOM.home: 2**28, "/dev/shm": 2**28}  # noqa: S108 - private, inside the sandbox
+SCRATCH = {ROOM.scratch: 2**30, ROOM.home: 2**28, "/dev/shm": 2**28, ROOM.files: 2**26}  # noqa: S108 - private, inside the sandbox
 """Writable folders, in memory, and their sizes in bytes."""
 
 
@@ -36,7 +36,7 @@ def layout(launch: Launch, files: Mapping[str, int], *, sized: bool, hidden: tup
         yield from ("--perms", "1777", *(("--size", str(size)) if sized else ()), "--tmpfs", scratch)
     etc = [path for path in (Path("/etc", name) for name in ETC) if path.exists()]
     # Folders that bubblewrap makes on the way to a mount are its own user's alone: make them first, for all.
-    for folder in _parents((*etc, *launch.interpreter.prefixes, Path("/var/tmp"), Path(ROOM.files, "any"))):  # noqa: S108 - inside the sandbox
+    for folder in _parents((*etc, *launch.interpreter.prefixes, Path("/var/tmp"))):  # noqa: S108 - inside the sandbox
         yield from ("--dir", str(folder))
     yield from ("--symlink", ROOM.scratch, "/var/tmp")  # noqa: S108 - inside the sandbox
     for path in etc:

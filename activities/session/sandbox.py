@@ -84,7 +84,6 @@ class Sandbox:
                 yield Prepared(bare.bare_command(launch), stdin, cwd=room.workdir)
                 return
             contents = {path: Secret(text) for path, text in accounts(launch.uid).items()}
-            contents |= {f"{room.files}/{path}": content for path, content in launch.files.items()}
             files = {path: stack.enter_context(inherited(content)) for path, content in contents.items()}
             told = () if status is None else (status,)
             yield Prepared(self.command(launch, files, status=status), stdin, (*files.values(), *told))

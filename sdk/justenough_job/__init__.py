@@ -9,7 +9,7 @@
 The broker of the job decides, people approve where policy says so, and the credential is dead when the block has ended.
 """
 
-from justenough_job.access import access, ask, catalog, identity
+from justenough_job.asking import access, ask, catalog, identity
 from justenough_job.credential import Credential
 from justenough_job.errors import (
     Closed,

@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 
-from justenough_job.access import UNSAID, Wish
+from justenough_job.asking import UNSAID, Wish
 from justenough_job.credential import Credential
 from justenough_job.errors import Denied, Invalid, JobError, Pending
 from justenough_job.values import seconds_of

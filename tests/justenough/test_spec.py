@@ -91,10 +91,11 @@ def test_a_small_spec_has_the_documented_defaults() -> None:
         ({"access": [access(ttl="0s")]}, "access[0].ttl"),
         ({"access": [access(reason="")]}, "access[0].reason"),
         ({"access": [access(resource="orders_db")]}, "access[0].resource"),
-        ({"access": [access(at="request")]}, "access[0].at"),
         ({"access": [access(deliver={"file": {"path": "../x"}})]}, "access[0].deliver.file.path"),
         ({"access": [access(deliver={"file": {"path": ".."}})]}, "access[0].deliver.file.path"),
         ({"access": [access(deliver={"env": {"LD_LIBRARY_PATH": "x"}})]}, "access[0].deliver.env"),
+        ({"access": [access(deliver={"file": {"path": "broker.sock"}})]}, "access[0].deliver.file.path"),
+        ({"access": [access(at="request", deliver={"pgpass": {"path": "pgpass"}})]}, "access[0]"),
         ({"access": [access()] * 33}, "access"),
         ({"access": {"resource": "x"}}, "access"),
         ({"data_scope": {"tenant": "a/b"}}, "data_scope.tenant"),
@@ -114,9 +115,9 @@ def test_every_error_is_listed_at_once() -> None:
     assert paths(raw) == ["name", "run.network", "access[0].ttl", "access[1].action", "extra"]
 
 
-def test_at_request_says_with_what_it_comes() -> None:
-    with pytest.raises(InvalidInput, match="comes with the broker"):
-        spec(access=[access(at="request")])
+def test_what_is_asked_for_while_the_job_runs_is_delivered_by_the_broker_alone() -> None:
+    with pytest.raises(InvalidInput, match="comes through the broker"):
+        spec(access=[access(at="request", deliver={"env": {"A": "username"}})])
 
 
 @pytest.mark.parametrize("raw", [None, [], "text", 7, {}, {"run": None}])
@@ -212,3 +213,28 @@ def test_no_value_raises_anything_but_invalid_input(value: Any, key: str) -> Non
 def test_a_spec_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         spec().name = "other"  # type: ignore[misc] # the point of the test
+
+
+@pytest.mark.parametrize(
+    "ways, env, twice",
+    [
+        (({"pgpass": {"path": "a"}}, {"pgpass": {"path": "a"}}), {}, ""),
+        (({"pgpass": {"path": "a"}}, {"pgpass": {"path": "b"}}), {}, "PGPASSFILE"),
+        (({"pgpass": {"path": "a"}}, {"file": {"path": "a"}}), {}, "a"),
+        (({"pgpass": {"path": "a"}},), {"PGPASSFILE": "mine"}, "PGPASSFILE"),
+        (({"file": {"path": "a"}},), {"PGPASSFILE": "/run/justenough/a"}, ""),
+    ],
+)
+def test_the_items_of_a_job_share_one_password_file(ways: tuple[dict[str, Any], ...], env: dict[str, str], twice: str) -> None:
+    raw = raw_spec(access=[access(deliver=way) for way in ways], run={"command": ["true"], "env": env})
+    if not twice:
+        checked_spec(raw)
+        return
+    with pytest.raises(InvalidInput, match=f"delivered more than once: {twice}"):
+        checked_spec(raw)
+
+
+def test_a_way_of_delivery_that_nobody_asks_for_is_in_no_digest() -> None:
+    plain, other = (spec(access=[access(deliver=way)]).access[0].deliver for way in ({}, {"pgpass": {"path": "a"}}))
+    assert plain.model_dump(mode="json") == {"env": {}, "file": None}
+    assert other.model_dump(mode="json") == {"env": {}, "file": None, "pgpass": {"path": "a"}}

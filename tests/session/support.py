@@ -72,7 +72,15 @@ class Runner:
         return await JobProcess.start(
             self.sandbox,
             Launch(
-                "j-dev-test", argv, uid, interpreter(self.settings, python), workdir, network, {**(env or {}), **given.env}, given.files
+                "j-dev-test",
+                argv,
+                uid,
+                interpreter(self.settings, python),
+                workdir,
+                network,
+                {**(env or {}), **given.env},
+                given.files,
+                given.paths,
             ),
         )
 

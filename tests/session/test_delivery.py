@@ -37,6 +37,31 @@ def test_a_file_holds_the_whole_credential() -> None:
     }
 
 
+WHOLE = {**FIELDS, "dbname": Secret("shop")}
+
+
+def test_a_password_file_has_a_line_as_libpq_reads_it_and_a_variable_names_it() -> None:
+    odd = {**WHOLE, "password": Secret("a:b\\c")}
+    given = delivered(access(pgpass=FileDelivery(path="pgpass")), odd, CONNECT)
+    assert given.files["pgpass"].reveal() == "127.0.0.1:5432:shop:v-token-orders:a\\:b\\\\c\n"
+    assert given.paths == {"PGPASSFILE": "pgpass"}
+    assert not given.env
+
+
+def test_two_credentials_share_a_password_file() -> None:
+    first, second = (delivered(access(pgpass=FileDelivery(path="pgpass")), {**WHOLE, "username": Secret(name)}, CONNECT) for name in "ab")
+    lines = first.joined(second).files["pgpass"].reveal().splitlines()
+    assert lines == ["127.0.0.1:5432:shop:a:hunter22", "127.0.0.1:5432:shop:b:hunter22"]
+
+
+def test_a_credential_of_no_database_and_a_value_of_two_lines_make_no_password_file() -> None:
+    with pytest.raises(UndeliverableField, match="orders-db:read has no field dbname; it has host, password, port, username"):
+        delivered(access(pgpass=FileDelivery(path="pgpass")), FIELDS, CONNECT)
+    with pytest.raises(UndeliverableField, match="deliver it as a file") as refused:
+        delivered(access(pgpass=FileDelivery(path="pgpass")), {**WHOLE, "password": Secret("one\ntwo")}, CONNECT)
+    assert "one" not in str(refused.value).replace("more than one line", "")
+
+
 def test_nothing_is_delivered_unasked() -> None:
     assert delivered(access(), FIELDS, CONNECT) == Delivered()
 

@@ -171,13 +171,35 @@ async def test_secrets_reach_the_job_and_no_command_line_or_foreign_environment(
         with os.fdopen(process.output, "rb") as output:
             assert output.readline() == b'{"password": "canary-file-4711"}canary-env-4711\n'
             await until(lambda: any(line.startswith(b"sleep\x004711.5") for line in cmdlines()))
-            assert not any(b"canary" in line for line in cmdlines())
+            assert not any(word in line for line in cmdlines() for word in (b"canary-env", b"canary-file"))
             # The planted control: the script itself is in one.
             assert any(b"JUSTENOUGH_FILES/db.json" in line for line in cmdlines())
             assert holders_of(b"canary-env-4711") == [b"sleep\x004711.5\x00"]
             assert b"canary" not in own_environment()
     finally:
         await process.kill()
+
+
+async def test_delivered_files_are_whole_private_and_the_job_s_own(run: Runner) -> None:
+    odd = "Ü'\"$(id)`\\ and\ntwo lines, \x01 and a tail without an end"
+    given = Delivered({}, {"a.json": Secret(odd), "b": Secret("")}, {"WHERE": "a.json"})
+    code = """
+import json, os
+files = {name: os.stat(os.path.join(os.environ['JUSTENOUGH_FILES'], name)) for name in os.listdir(os.environ['JUSTENOUGH_FILES'])}
+told = {name: [oct(seen.st_mode & 0o777), seen.st_uid == os.getuid()] for name, seen in files.items()}
+print(json.dumps([told, open(os.environ['WHERE'], encoding='utf-8').read()]))
+"""
+    told, content = (await run.python(code, given=given)).told
+    assert told == {"a.json": ["0o600", True], "b": ["0o600", True]}
+    assert content == odd
+
+
+async def test_a_file_that_cannot_be_written_starts_no_job(run: Runner) -> None:
+    given = Delivered({}, {"gone/a.json": Secret("x")})
+    ran = await run("sh", "-c", "echo started", given=given)
+    assert ran.code == 126
+    assert "started" not in ran.log
+    assert "gone/a.json" in ran.log
 
 
 CONNECT = "import socket, sys; socket.create_connection(('127.0.0.1', int(sys.argv[1])), 5); print('connected')"

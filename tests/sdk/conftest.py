@@ -1,0 +1,17 @@
+"""One job for all tests that leave nothing behind in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.people import Human
+from tests.sdk.remote import Remote, remote
+
+
+@pytest.fixture(scope="module")
+def job(ops: Human) -> Iterator[Remote]:
+    with remote(ops) as running:
+        running.runs("import json, os, signal, subprocess, sys, warnings, justenough_job as je")
+        yield running

@@ -1,0 +1,211 @@
+"""The SDK inside real jobs: what it gives works, what it has given back is dead, and what is refused says who refused and why."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.people import Human
+from tests.sdk.remote import Remote, remote
+from tests.shop import Login, Shop
+
+pytestmark = pytest.mark.servers
+TESTED = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
+QUERY = """
+import psycopg
+with je.access("orders-db", "read", reason="Count the orders", ttl="2m") as credential:
+    with psycopg.connect(credential.dsn()) as orders:
+        (count,) = orders.execute("SELECT count(*) FROM orders").fetchone()
+    held = credential
+result = [count, held["username"], held["password"], held.id, repr(held)]
+"""
+
+
+def pythons() -> list[Path]:
+    """One interpreter of each version that this machine has and the SDK is for, the tests' own among them."""
+    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    found = {version: path for version in TESTED for path in sorted(root.glob(f"versions/{version}.*/bin/python"))}
+    own = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
+    return [*found.values()] or [own]
+
+
+def opened(person: Human, request: str) -> dict[str, Any]:
+    """The request once it waits for people."""
+    while True:
+        found: dict[str, Any] = person.api.get(f"requests/{request}").raise_for_status().json()
+        if found["expires_at"]:
+            return found
+
+
+def asked_of(ops: Human, job: str) -> str:
+    """The request that a running job makes, once it has."""
+    while True:
+        requests = [one for one in ops.job(job)["requests"] if one["state"] == "pending"]
+        if requests:
+            return str(requests[0]["id"])
+
+
+def test_a_credential_works_inside_its_block_and_is_dead_after_it(ops: Human, job: Remote, shop: Shop) -> None:
+    count, user, password, credential, shown = job.runs(QUERY)
+    assert count > 0
+    assert "read on orders-db" in shown
+    assert password not in shown
+    assert not shop.opens_for(Login(user, password))
+    (seen,) = [one for one in ops.job(job.job)["credentials"] if one["id"] == credential]
+    assert seen["state"] == "confirmed"
+    used = [entry["data"] for entry in ops.ledger(job.job) if entry["type"] == "credential.used"]
+    assert {"credential": credential, "what": "the job gave it back"} in used
+
+
+def test_it_lives_while_the_block_lasts_and_dies_when_the_block_raises(job: Remote, shop: Shop) -> None:
+    login = Login(
+        *job.runs("held = je.access('orders-db', 'read'); found = held.__enter__(); result = [found['username'], found['password']]")
+    )
+    assert shop.opens_for(login)
+    raised = job.raises("held.__exit__(ValueError, ValueError('the block failed'), None); raise ValueError('the block failed')")
+    assert raised.kind == "ValueError"
+    assert not shop.opens_for(login)
+
+
+def test_what_is_asked_for_without_a_block_lives_until_it_is_released_and_twice_is_fine(job: Remote, shop: Shop) -> None:
+    login = Login(*job.runs("found = je.ask('orders-db', 'read'); result = [found['username'], found['password']]"))
+    assert shop.opens_for(login)
+    job.runs("found.release(); found.release()")
+    assert not shop.opens_for(login)
+
+
+def test_people_approve_while_the_job_waits(ops: Human, lead: Human, shop: Shop) -> None:
+    with remote(ops) as job:
+        job.starts(
+            "import justenough_job as je; c = je.ask('refunds-db', 'write', reason='Refund order 7'); result = [c['username'], c['password']]"
+        )
+        request = opened(lead, asked_of(ops, job.job))
+        assert request["reason"] == "Refund order 7"
+        assert lead.answer(request).status_code in {200, 202}
+        login = Login(*job.ends()["result"])
+        assert shop.opens_for(login)
+    shop.assert_dead(ops.job(job.job), login)
+
+
+def test_a_denial_by_people_ends_the_wait_and_one_by_policy_names_its_policies(ops: Human, lead: Human, security: Human) -> None:
+    with remote(ops) as job:
+        job.starts("import justenough_job as je; je.ask('refunds-db', 'write')")
+        request = asked_of(ops, job.job)
+        assert lead.answer(opened(lead, request), "deny").status_code in {200, 202}
+        denied = job.ends()
+        assert (denied["error"], denied["outcome"], denied["policies"], denied["request_id"]) == ("Denied", "denied", [], request)
+        job.starts("je.ask('customers-db', 'read')")
+        assert security.answer(opened(security, asked_of(ops, job.job))).status_code in {200, 202}
+        assert "error" not in job.ends()
+        refused = job.raises("je.ask('export-api', 'write')")
+        assert (refused.kind, refused.more["policies"]) == ("Denied", ["no-export-after-restricted"])
+        assert "no-export-after-restricted" in refused.says
+
+
+def test_a_wait_that_is_over_leaves_the_request_standing(ops: Human, lead: Human) -> None:
+    with remote(ops) as job:
+        job.runs("import justenough_job as je")
+        pending = job.raises("je.ask('refunds-db', 'write', wait=0)")
+        assert (pending.kind, pending.more["tier"]) == ("Pending", 1)
+        request = pending.more["request_id"]
+        assert lead.answer(opened(lead, request)).status_code in {200, 202}
+        assert job.runs("result = je.ask('refunds-db', 'write', wait='30s').request_id") == request
+
+
+def test_a_job_whose_access_was_cut_is_told_so(ops: Human) -> None:
+    """The door closes for a cancel while the process may still end in its own time."""
+    with remote(ops) as polite:
+        polite.runs(
+            "import signal, justenough_job as je; signal.signal(signal.SIGTERM, lambda *_: None); held = je.ask('orders-db', 'read')"
+        )
+        ops.api.post(f"jobs/{polite.job}/cancel").raise_for_status()
+        while (told := polite._told("je.catalog()")).get("error") is None:
+            pass
+        assert told["error"] in {"Closed", "Unavailable"}
+        polite.runs("held.release_or_warn()")
+    assert ops.job(polite.job)["credentials"][0]["state"] == "confirmed"
+
+
+@pytest.mark.parametrize(
+    "code, kind, says",
+    [
+        ("je.ask('ordersdb', 'read')", "Invalid", "unknown resource"),
+        ("je.ask('orders-db', 'own')", "Invalid", "action"),
+        ("je.ask('refunds-db', 'read', ttl='3h')", "Invalid", "longer than"),
+        ("je.ask('orders-db', 'read', ttl='soon')", "Invalid", "ttl"),
+        ("je.ask('orders-db', 'read', wait='soon')", "ValueError", "'soon' is no duration: write 30s, 5m, 2h"),
+        ("je.ask('payouts-db', 'write')", "Denied", "ask for it at the start"),
+        ("je.identity('')", "Invalid", "audience"),
+    ],
+)
+def test_what_cannot_be_asked_for_says_what_and_why(job: Remote, code: str, kind: str, says: str) -> None:
+    raised = job.raises(code)
+    assert raised.kind == kind
+    assert says in raised.says
+
+
+def test_the_catalog_and_an_identity_can_be_had(job: Remote) -> None:
+    offers = dict(job.runs("result = [[f'{one.resource}:{one.action}', [one.outcome, one.tier]] for one in je.catalog()]"))
+    assert offers["orders-db:read"] == ["allowed", 0]
+    assert offers["refunds-db:write"] == ["needs_approval", 1]
+    shown, dots = job.runs("found = je.identity('https://other.example'); result = [repr(found), found.token.count('.')]")
+    assert dots == 2
+    assert "eyJ" not in shown
+
+
+def test_without_a_socket_the_token_opens_the_same_door_on_loopback(job: Remote, shop: Shop) -> None:
+    by_address = "{n: v for n, v in os.environ.items() if n != 'JUSTENOUGH_BROKER'}"
+    code = "import justenough_job as je; c = je.ask('orders-db', 'read'); print(c['username'], c['password'])"
+    said = job.runs(
+        f"result = subprocess.run([sys.executable, '-c', {code!r}], env={by_address}, capture_output=True, text=True, check=True).stdout"
+    )
+    assert shop.opens_for(Login(*said.split()))
+
+
+def test_a_wrong_token_and_a_broker_that_is_not_there_are_unavailable(job: Remote) -> None:
+    wrong = job.raises(
+        "from justenough_job.broker import Broker; Broker.found({'JUSTENOUGH_BROKER_URL': os.environ['JUSTENOUGH_BROKER_URL']}).call('GET', '/v1/catalog')"
+    )
+    assert wrong.kind == "Unavailable"
+    assert "JUSTENOUGH_BROKER_TOKEN" in wrong.says
+    gone = job.raises("Broker(socket='/run/justenough/gone.sock').call('GET', '/v1/catalog')")
+    assert gone.kind == "Unavailable"
+    assert "does not answer at /run/justenough/gone.sock" in gone.says
+
+
+def test_a_job_without_network_has_it_by_its_socket(ops: Human) -> None:
+    """Such a job tells by its exit code alone."""
+    code = "import justenough_job as je\nwith je.access('orders-db', 'read') as c: assert c['password']\nassert je.catalog()"
+    spec = {"name": "alone", "task": "Ask without network", "environment": "prod", "data_scope": {"tenant": "acme"}}
+    job = ops.launch({**spec, "run": {"command": ["python3", "-c", code], "network": "none"}})
+    assert ops.until(job)["state"] == "succeeded"
+
+
+@pytest.mark.parametrize("python", pythons(), ids=lambda path: path.resolve().name)
+def test_each_python_that_is_here_can_use_it(ops: Human, shop: Shop, python: Path) -> None:
+    code = """
+    import subprocess, sys, justenough_job as je
+    with je.access("orders-db", "read") as credential:
+        inside = [credential["username"], credential["password"], credential.dsn()]
+    command = [sys.executable, "-m", "justenough_job.command", "orders-db", "read", "--format", "dsn"]
+    done = subprocess.run([*command, "--", "sh", "-c", 'test -n "$DATABASE_URL"; exit 5'])
+    result = [inside, done.returncode, je.catalog()[0].resource, list(sys.version_info[:2])]
+    """
+    with remote(ops, python=python) as job:
+        (user, password, dsn), code_of_command, resource, version = job.runs(code)
+        assert f"python{version[0]}.{version[1]}" == python.resolve().name
+        assert (code_of_command, bool(resource)) == (5, True)
+        assert dsn.startswith(f"postgresql://{user}:")
+        assert not shop.opens_for(Login(user, password))
+
+
+def test_outside_a_job_it_says_so() -> None:
+    code = "import justenough_job; justenough_job.ask('orders-db', 'read')"
+    path = Path(__file__).parents[2] / "sdk"
+    ran = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(path)}, capture_output=True, text=True, check=False)
+    assert "OutsideJob: this program does not run as a JustEnough job" in ran.stderr
