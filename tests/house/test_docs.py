@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md"), *(ROOT / "sdk").glob("*.md")])
 DECISIONS = sorted((ROOT / "docs/decisions").glob("[0-9]*.md"))
 MAKEFILE = (ROOT / "Makefile").read_text()
 TARGETS = dict(re.findall(r"^([a-z-]+):[^=\n]*?(?:## (.+))?$", MAKEFILE, re.MULTILINE))
@@ -74,5 +74,6 @@ def test_every_settings_name_in_the_documents_is_a_setting() -> None:
     known = {f"JUSTENOUGH_{field.upper()}" for field in Settings.model_fields}
     named = {found for document in DOCUMENTS for found in re.findall(r"\bJUSTENOUGH_[A-Z_]+", document.read_text())}
 
-    # What a job sees of its broker is no setting of ours.
-    assert {one for one in named - known if not one.startswith(("JUSTENOUGH_BROKER", "JUSTENOUGH_JOB_ID", "JUSTENOUGH_ACCESS"))} == set()
+    # What a job sees of its broker, and what the SDK hands over, is no setting of ours.
+    jobs = ("JUSTENOUGH_BROKER", "JUSTENOUGH_JOB_ID", "JUSTENOUGH_ACCESS", "JUSTENOUGH_CREDENTIAL_", "JUSTENOUGH_FILES")
+    assert {one for one in named - known if not one.startswith(jobs)} == set()

@@ -209,3 +209,44 @@ def test_outside_a_job_it_says_so() -> None:
     path = Path(__file__).parents[2] / "sdk"
     ran = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(path)}, capture_output=True, text=True, check=False)
     assert "OutsideJob: this program does not run as a JustEnough job" in ran.stderr
+
+
+def test_what_cannot_be_given_back_is_a_warning_and_ends_with_the_job(ops: Human, shop: Shop) -> None:
+    code = """
+    import warnings, justenough_job as je
+    from justenough_job.broker import Broker
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with je.access("orders-db", "read") as credential:
+            credential._broker = Broker(socket="/run/justenough/gone.sock")
+            done = "the work is done"
+    result = [done, credential["username"], credential["password"], *[[one.category.__name__, str(one.message)] for one in said]]
+    """
+    with remote(ops) as job:
+        done, user, password, (kind, message) = job.runs(code)
+        assert (done, kind) == ("the work is done", "NotReleased")
+        assert "or the job's end" in message
+        assert password not in message
+        assert shop.opens_for(Login(user, password))
+    shop.assert_dead(ops.job(job.job), Login(user, password))
+
+
+def test_a_broker_that_is_busy_is_asked_again_and_not_for_ever(ops: Human) -> None:
+    crowd = """
+    import os, socket, threading, justenough_job as je
+    from justenough_job import broker
+    crowd = [socket.socket(socket.AF_UNIX) for _ in range(64)]
+    for one in crowd:
+        one.connect(os.environ["JUSTENOUGH_BROKER"])
+    result = broker.Broker.found()._once("GET", "/v1/catalog", None, wait=0)[0]
+    """
+    leave = """
+    broker.PATIENCE = 15
+    threading.Timer(1, lambda: [one.close() for one in crowd]).start()
+    result = len(je.catalog())
+    """
+    with remote(ops) as job:
+        assert job.runs(crowd) == 503
+        refused = job.raises("broker.PATIENCE = 0.6; je.catalog()")
+        assert (refused.kind, refused.says) == ("Unavailable", "Service Unavailable (503)")
+        assert job.runs(leave) > 0

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from activities.session.delivery import Delivered
 from activities.session.process import JobProcess
 from activities.session.sandbox import Sandbox, SandboxMissing
+from justenough.secret import Secret
 from tests.session.support import Runner, alive, is_root, until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -169,6 +171,14 @@ async def test_without_a_sandbox_a_job_runs_and_says_so(bare: Runner) -> None:
     assert core == [0, 0]
     assert uid == (bare.settings.job_uid_base if is_root() else os.geteuid())
     assert not Path(cwd).parent.exists()
+
+
+async def test_without_a_sandbox_delivered_files_are_private_too_and_gone(bare: Runner) -> None:
+    given = Delivered({}, {"pgpass": Secret("hunter22")}, {"PGPASSFILE": "pgpass"})
+    look = "import json, os; p = os.environ['PGPASSFILE']; s = os.stat(p); print(json.dumps([p, oct(s.st_mode & 0o777), s.st_uid == os.getuid(), open(p).read()]))"
+    path, *seen = (await bare.python(look, given=given)).told
+    assert seen == ["0o600", True, "hunter22"]
+    assert not Path(path).parent.exists()
 
 
 async def test_without_a_sandbox_what_a_job_leaves_is_ended_too(bare: Runner) -> None:

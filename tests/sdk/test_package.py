@@ -1,0 +1,128 @@
+"""The SDK as a distribution: nothing beside the standard library, every file in its wheel, readable for the oldest Python that it is for."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from justenough_job.credential import Credential
+from justenough_job.errors import Denied, Invalid, Unavailable, refusal_of
+from justenough_job.values import moment_of, offer_of, seconds_of
+
+SDK = Path(__file__).parents[2] / "sdk"
+PROJECT = tomllib.loads((SDK / "pyproject.toml").read_text())["project"]
+FILES = sorted((SDK / "justenough_job").glob("*.py"))
+
+
+def test_it_depends_on_nothing() -> None:
+    assert PROJECT["dependencies"] == []
+    assert PROJECT["requires-python"] == ">=3.9"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_it_imports_the_standard_library_and_itself_and_is_python_3_9(path: Path) -> None:
+    nodes = list(ast.walk(ast.parse(path.read_text(), feature_version=(3, 9))))
+    names = {alias.name.partition(".")[0] for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {(node.module or "").partition(".")[0] for node in nodes if isinstance(node, ast.ImportFrom)}
+    assert names - set(sys.stdlib_module_names) - {"justenough_job"} == set()
+
+
+def test_its_wheel_holds_each_file_and_its_command(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path], cwd=SDK, check=True, capture_output=True)
+    (built,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(built) as wheel:
+        names = {name for name in wheel.namelist() if ".dist-info/" not in name}
+        (scripts,) = [wheel.read(name).decode() for name in wheel.namelist() if name.endswith("entry_points.txt")]
+    assert names == {f"justenough_job/{path.name}" for path in FILES} | {"justenough_job/py.typed"}
+    assert "justenough-access = justenough_job.command:main" in scripts
+
+
+@pytest.mark.parametrize(
+    "text, seconds", [("30", 30), ("30s", 30), ("5m", 300), ("1.5h", 5400), ("1d", 86400), (7, 7), (0.5, 0.5), (" 5m ", 300)]
+)
+def test_durations_are_read(text: str | float, seconds: float) -> None:
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-5m", "5 m", "5w", "1e3"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="write 30s, 5m, 2h"):
+        seconds_of(text)
+
+
+def test_times_are_read_with_either_mark_of_utc() -> None:
+    assert moment_of("2026-01-31T09:30:00Z") == moment_of("2026-01-31T09:30:00+00:00")
+
+
+def test_a_newer_broker_s_words_do_no_harm() -> None:
+    offer = offer_of({"resource": "a", "action": "read", "policies": ["p"], "colour": "blue"})
+    assert (offer.resource, offer.policies) == ("a", ("p",))
+    assert isinstance(refusal_of(418, {}), Unavailable)
+
+
+def credential(**fields: str) -> Credential:
+    until = moment_of("2026-01-31T09:30:00Z")
+    return Credential(None, fields, resource="orders-db", action="read", id="c-1", request_id="r-1", expires_at=until)  # type: ignore[arg-type] # nothing here speaks to a broker
+
+
+ODD = {
+    "host": "::1",
+    "port": "5432",
+    "dbname": "a/b",
+    "username": "u@x",
+    "password": "p:/?#%&'",
+    "sslmode": "verify-full",
+    "extra-field": "e",
+}
+
+
+def test_a_url_holds_odd_values_whole() -> None:
+    from psycopg.conninfo import conninfo_to_dict
+
+    found = conninfo_to_dict(credential(**ODD).dsn())
+    assert {"user": found["user"], **{name: found[name] for name in ("host", "port", "dbname", "password", "sslmode")}} == {
+        "user": "u@x",
+        **{name: ODD[name] for name in ("host", "port", "dbname", "password", "sslmode")},
+    }
+
+
+def test_variables_have_libpq_s_names_and_what_it_does_not_know_has_ours() -> None:
+    found = credential(**ODD).env()
+    assert (found["PGUSER"], found["PGSSLMODE"], found["JUSTENOUGH_CREDENTIAL_EXTRA_FIELD"]) == ("u@x", "verify-full", "e")
+    assert credential(username="u", password="p").env() == {"JUSTENOUGH_CREDENTIAL_USERNAME": "u", "JUSTENOUGH_CREDENTIAL_PASSWORD": "p"}
+
+
+def test_it_prints_and_keeps_no_value() -> None:
+    import pickle
+
+    held = credential(**ODD)
+    for shown in (repr(held), str(held), f"{held}", f"{[held]}"):
+        assert ODD["password"] not in shown
+        assert "password" in shown
+    with pytest.raises(TypeError, match="not pickled"):
+        pickle.dumps(held)
+    with pytest.raises(KeyError, match="read on orders-db has host"):
+        held["token"]
+
+
+def test_a_field_or_a_url_that_is_not_there_is_said_without_a_value() -> None:
+    held = credential(token="t0ken")
+    for asked in (held.dsn, lambda: held.env({"A": "password"})):
+        with pytest.raises(Invalid, match="password") as refused:
+            asked()
+        assert "t0ken" not in str(refused.value)
+
+
+def test_a_denial_says_its_policies_and_a_refusal_each_problem() -> None:
+    denied = refusal_of(403, {"detail": "policy denies it", "outcome": "denied", "policies": ["a", "b"], "request_id": "r-1"})
+    assert isinstance(denied, Denied)
+    assert (str(denied), denied.policies, denied.request_id) == ("policy denies it (a, b)", ("a", "b"), "r-1")
+    invalid = refusal_of(422, {"detail": "bad", "errors": [{"path": "ttl", "message": "too long"}, {"path": "", "message": "no"}]})
+    assert isinstance(invalid, Invalid)
+    assert invalid.problems == ("ttl: too long", "no")
