@@ -1,8 +1,9 @@
 """Takes secrets out of a stream of bytes: their exact values and the forms in which programs print them. No I/O.
 
 Known forms: as is; URL-encoded; base64, standard and URL-safe, also inside a longer text; hex; escaped as in JSON, in Python's
-repr and in a shell's word; each long line of a secret of several lines. Secrets shorter than four bytes are ignored: taking them
-out would leave no log, and hide nothing. What a job transforms in its own way is not found: redaction guards against accidents.
+repr, in a shell's word and in libpq's password file; each long line of a secret of several lines. Secrets shorter than four bytes are
+ignored: taking them out would leave no log, and hide nothing. What a job transforms in its own way is not found: redaction guards against
+accidents.
 """
 
 from __future__ import annotations
@@ -134,6 +135,8 @@ def _escaped(secret: str) -> Iterator[str]:
     yield repr(secret.encode("utf-8", "surrogateescape"))[2:-1]
     yield secret.replace("'", "'\\''")
     yield shlex.quote(secret).strip("'")
+    # As a line of libpq's password file has it.
+    yield secret.replace("\\", "\\\\").replace(":", "\\:")
 
 
 def _base64(raw: bytes) -> Iterator[bytes]:

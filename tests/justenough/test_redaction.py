@@ -42,10 +42,11 @@ def encodings(secret: str) -> list[bytes]:
         json.dumps(secret)[1:-1].encode(),
         json.dumps(secret, ensure_ascii=False)[1:-1].encode(),
         repr(secret)[1:-1].encode(),
+        secret.replace("\\", "\\\\").replace(":", "\\:").encode(),
     ]
 
 
-@given(before=texts, secret=secrets, after=texts, form=st.integers(0, 9), places=st.lists(st.integers(0, 500), max_size=12))
+@given(before=texts, secret=secrets, after=texts, form=st.integers(0, 10), places=st.lists(st.integers(0, 500), max_size=12))
 def test_no_form_of_a_secret_comes_out_however_the_stream_is_cut(
     before: str, secret: str, after: str, form: int, places: list[int]
 ) -> None:
