@@ -87,7 +87,8 @@ class Wish:
         status, told = self.broker.call("POST", "/v1/access", self.body)
         if status == 202:
             return Waiting(told["request_id"], told["tier"], told["respond_by"])
-        resource, action, until = self.body["resource"], self.body["action"], moment_of(told["expires_at"])
+        # Approvers may have allowed less than was asked for.
+        resource, action, until = self.body["resource"], told["action"], moment_of(told["expires_at"])
         names = {"id": told["credential_id"], "request_id": told["request_id"]}
         return Credential(self.broker, told["data"], resource=resource, action=action, expires_at=until, **names)
 

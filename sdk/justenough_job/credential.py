@@ -29,7 +29,10 @@ PREFIX = "JUSTENOUGH_CREDENTIAL_"
 
 
 class Credential(Mapping[str, str]):
-    """A credential of this job, until `release()`, its ttl or the job's end. Its fields are strings, the catalog's `connect` among them."""
+    """A credential of this job, until `release()`, its ttl or the job's end. Its fields are strings, the catalog's `connect` among them.
+
+    `action` is as granted: approvers may have allowed less than was asked for, and for a shorter time (`expires_at`).
+    """
 
     __slots__ = ("_broker", "_fields", "_live", "action", "expires_at", "id", "request_id", "resource")
 

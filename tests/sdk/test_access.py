@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from tests.people import Human
@@ -90,6 +91,18 @@ def test_people_approve_while_the_job_waits(ops: Human, lead: Human, shop: Shop)
         login = Login(*job.ends()["result"])
         assert shop.opens_for(login)
     shop.assert_dead(ops.job(job.job), login)
+
+
+def test_a_job_is_told_where_people_allow_less_than_it_asked_for(ops: Human, lead: Human, shop: Shop) -> None:
+    with remote(ops) as job:
+        job.starts(
+            "import justenough_job as je; c = je.ask('refunds-db', 'write'); result = [c.action, c.resource, c['username'], c['password']]"
+        )
+        assert lead.answer(opened(lead, asked_of(ops, job.job)), action="read", ttl=60).status_code in {200, 202}
+        action, resource, *login = job.ends()["result"]
+        assert (action, resource) == ("read", "refunds-db")
+        with shop.connect(Login(*login)) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("DELETE FROM refunds")
 
 
 def test_a_denial_by_people_ends_the_wait_and_one_by_policy_names_its_policies(ops: Human, lead: Human, security: Human) -> None:

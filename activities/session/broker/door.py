@@ -59,6 +59,8 @@ class Given:
     request_id: str
     expires_at: datetime
     data: Mapping[str, Secret]
+    action: Action
+    """As granted, which may be less than was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +215,7 @@ class Door:
         self._keepers.keep(item)
         connect = self._deps.config.current().catalog.resources[item.access.resource].connect
         data = {**{name: Secret(str(value)) for name, value in connect.items()}, **item.fields}
-        return Given(item.credential.id, item.credential.request_id, item.credential.expires_at, data)
+        return Given(item.credential.id, item.credential.request_id, item.credential.expires_at, data, item.credential.action)
 
     async def _recorded(self, wanted: Access, issuing: Awaitable[T]) -> T:
         """Return what comes of asking; what was no request at all is in the ledger too."""

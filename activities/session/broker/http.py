@@ -1,6 +1,6 @@
 """The broker's wire: HTTP and JSON as CONTRACT.md names them, problems as RFC 9457 writes them. Decides nothing.
 
-    POST /v1/access {resource, action, reason, ttl?, wait?}  → 200 {credential_id, request_id, expires_at, data}; 202 {request_id, state, tier, respond_by}
+    POST /v1/access {resource, action, reason, ttl?, wait?}  → 200 {credential_id, request_id, action, expires_at, data}; 202 {request_id, state, tier, respond_by}
     GET  /v1/requests/{id}?wait=…                            → 200 {request_id, state, tier, respond_by}
     POST /v1/access/{credential_id}/release                  → 200 {credential_id, state}
     GET  /v1/identity?audience=…                             → 200 {token, expires_at}
@@ -160,8 +160,8 @@ async def _body(request: Request) -> Any:
 
 def _given(found: Given) -> Response:
     data = {name: value.reveal() for name, value in found.data.items()}
-    told = {"credential_id": found.credential_id, "request_id": found.request_id, "expires_at": found.expires_at.isoformat(), "data": data}
-    return JSONResponse(told, headers={"Cache-Control": "no-store"})
+    names = {"credential_id": found.credential_id, "request_id": found.request_id, "action": found.action.value}
+    return JSONResponse({**names, "expires_at": found.expires_at.isoformat(), "data": data}, headers={"Cache-Control": "no-store"})
 
 
 def _pending(found: Pending, *, status: int = 200) -> Response:
