@@ -40,6 +40,7 @@ REQUESTS = 1_000
 """Requests of one job; access under a grant that it has is none."""
 ANSWERS_EXAMINED = 20
 """Answers that one request may come with; nobody has more approvers than that."""
+CLOSED = "the job's access has been closed"
 HARD_END_MARGIN = 60
 """Seconds that Vault's own hard end of a job's tokens lies behind the longest grant."""
 log = structlog.get_logger()
@@ -414,6 +415,9 @@ class Issuer:
         try:
             accessor, issued = self._from_vault(grant, action, ttl)
         except (VaultDenied, VaultRefused) as error:
+            if self.over():
+                # Its token was ended meanwhile: nothing is wrong with what was asked.
+                raise Closed(CLOSED) from error
             raise NotIssued(f"{access.action} on {access.resource}: {error}") from error
         now, ends = deps.now(), deps.ticks() + ttl
         grant.ends = ends if grant.ends is None else grant.ends
@@ -474,7 +478,7 @@ class Issuer:
                 raise
             self._longest = longest
         if self.over():
-            raise Closed("the job's access has been closed")
+            raise Closed(CLOSED)
 
     def _within_grant(self, issued: Issued, ttl: int) -> int | None:
         """Have a lease that its engine made longer than the grant end with the grant; return the seconds that it lives.
@@ -498,6 +502,8 @@ class Issuer:
         try:
             return self._deps.vault.create_token(self._order.job, policy=policy, alias=alias, ttl=ttl)
         except (VaultDenied, VaultRefused) as error:
+            if self.over():
+                raise Closed(CLOSED) from error
             raise NotIssued(f"Vault gives no token under {policy}: {error}") from error
         except BaseException:
             self.settled = False
