@@ -25,8 +25,11 @@ class Willing:
     def no_longer(self, item: Issuance) -> None:
         return
 
-    def ended(self, access: Access) -> None:
+    def ended(self, credential: Credential) -> None:
         return
+
+    def others(self, credential: Credential) -> tuple[Credential, ...]:
+        return ()
 
 
 WILLING = cast("Issuer", Willing())
