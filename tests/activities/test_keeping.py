@@ -10,6 +10,7 @@ import pytest
 
 from activities.session import keeping
 from activities.session.issuing import Issuance, Issuer
+from justenough.access import Credential
 from justenough.spec import Access
 from tests.activities.holding import kept_until
 from tests.activities.shop import Desk, Held, Shop
