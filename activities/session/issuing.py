@@ -25,7 +25,7 @@ from activities.session.renewing import Basis, NoLonger, Renewals
 from activities.session.unlocking import unlocked
 from activities.vault import Issued, Token, VaultDenied, VaultRefused
 from activities.verification import VerifiedOrder
-from justenough.access import Credential, Decision, Held, RequestState
+from justenough.access import Credential, Decision, Held, RequestState, Revocable
 from justenough.approval import Answer, Ladder
 from justenough.catalog import ActionDef, problems_of, resolved_issue, scope_alias
 from justenough.errors import GiveUp, InvalidInput
@@ -228,7 +228,8 @@ class Issuer:
 
     def _unlearnable(self, access: Access) -> bool:
         """Whether nobody could tell that something was issued if this process died with the answer: then its intent is recorded first."""
-        return not self._deps.targets.searchable(access.resource, access.action)
+        ends = self._action(access).revocable is not Revocable.NEVER
+        return ends and not self._deps.targets.searchable(access.resource, access.action)
 
     def _asked(self, wanted: Access) -> Issuance | Waits:
         """Make a request of what a running job wants, and decide it; the decision is in the ledger before anything else happens."""
