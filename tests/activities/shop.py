@@ -80,6 +80,12 @@ class Shop:
         assert answer.is_success, (path, answer.text)
         return answer.json() if answer.content else {}
 
+    def anybody(self, method: str, path: str) -> Any:
+        """Call Vault with no token; fails unless it says yes."""
+        answer = self._call(method, path, None)
+        assert answer.is_success, (path, answer.text)
+        return answer.json()
+
     def status(self, method: str, path: str, *, token: str, body: Any = None) -> int:
         return self._call(method, path, body, token=token).status_code
 

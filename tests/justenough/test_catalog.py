@@ -112,10 +112,14 @@ def test_the_shops_catalog_is_what_the_contract_says() -> None:
         "customers-db": ("RESTRICTED", False, "r"),
         "helpdesk-api": ("INTERNAL", False, "rw"),
         "export-api": ("INTERNAL", True, "w"),
+        "warehouse-api": ("INTERNAL", False, "r"),
+        "web-servers": ("INTERNAL", False, "w"),
     }
     actions = [action for one in catalog.resources.values() for action in one.actions.values()]
     assert all(action.max_ttl >= 300 for action in actions)
     assert all(action.revocable is Revocable.NEVER for action in catalog.resources["helpdesk-api"].actions.values())
+    assert catalog.resources["web-servers"].actions[Action.WRITE].revocable is Revocable.ON_EXPIRY
+    assert catalog.resources["warehouse-api"].actions[Action.READ].crl == "pki"
     assert {one.environment for one in catalog.resources.values()} == {"prod"}
 
 
