@@ -1,9 +1,8 @@
-"""What the tests of certificates stand on: one credential issued as sessions issue, and servers that look certificates up as the shop's would."""
+"""What the tests of certificates stand on: one credential issued as sessions issue, and OpenSSH's own word on SSH certificates."""
 
 from __future__ import annotations
 
 import secrets
-import ssl
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,20 +10,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
-
 from activities.entries import ordered
 from activities.past import past_of
 from activities.revocation import RevocationResult, revoke
 from activities.session.issuing import Issuance, Issuer
-from activities.vault import Issued
 from activities.verification import VerifiedOrder, verify_order
 from justenough.approval import Answer
 from justenough.ids import new_job_id, request_id
 from justenough.messages import Granted
-from tests.activities.shop import SPEC, Desk, Shop
+from tests.activities.shop import SPEC, Desk
 from tests.activities.test_renewing import approved
-from tests.console.certificates import authority
 
 WAREHOUSE = {"resource": "warehouse-api", "action": "read", "ttl": "5m", "reason": "Look the stock up"}
 WEB = {"resource": "web-servers", "action": "write", "ttl": "5m", "reason": "Roll the release out"}
@@ -73,44 +68,6 @@ def session(at: Desk, access: Mapping[str, Any], *, tier: int = 0) -> Session:
     return Session(at, job, issuer, Granted(id=request_id(job, 1), number=1, answers=answers))
 
 
-@dataclass(frozen=True)
-class Warehouse:
-    """A server that asks for client certificates of the shop's CA and looks each up in the CRL that Vault serves."""
-
-    shop: Shop
-    folder: Path
-
-    def crl(self) -> str:
-        """What Vault serves to anybody, now."""
-        answer = self.shop.anybody("GET", "pki/cert/crl")
-        return str(answer["data"]["certificate"])
-
-    def lists(self, held: Issuance | Issued) -> bool:
-        """Whether the CRL has a certificate."""
-        serial = int(held.fields["serial_number"].reveal().replace(":", ""), 16)
-        return x509.load_pem_x509_crl(self.crl().encode()).get_revoked_certificate_by_serial_number(serial) is not None
-
-    def lets_in(self, held: Issuance | Issued) -> bool:
-        """Whether a TLS handshake with this certificate and key succeeds."""
-        try:
-            _handshake(self._server(held), _client(self.folder, held))
-        except ssl.SSLCertVerificationError as error:
-            if "revoked" not in error.verify_message:
-                raise
-            return False
-        return True
-
-    def _server(self, held: Issuance | Issued) -> ssl.SSLContext:
-        _, contexts = authority(self.folder, "warehouse")
-        trusted = self.folder / "trusted.pem"
-        trusted.write_text(held.fields["issuing_ca"].reveal() + "\n" + self.crl())
-        server = contexts["warehouse"]
-        server.load_verify_locations(trusted)
-        server.verify_mode = ssl.CERT_REQUIRED
-        server.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
-        return server
-
-
 def signed_by(held: Issuance, folder: Path, *, ca: str) -> Path:
     """Sign a text with a job's SSH key and certificate, as OpenSSH does; return the folder with all of it."""
     key = folder / "id"
@@ -135,25 +92,3 @@ def openssh_accepts(folder: Path, at: datetime) -> bool:
         done = subprocess.run(command, cwd=folder, stdin=text, capture_output=True, text=True, check=False)
     assert done.returncode == 0 or "expired" in done.stdout + done.stderr, done
     return done.returncode == 0
-
-
-def _client(folder: Path, held: Issuance | Issued) -> ssl.SSLContext:
-    pem = folder / "client.pem"
-    pem.write_text(held.fields["private_key"].reveal() + "\n" + held.fields["certificate"].reveal())
-    client = ssl.create_default_context(cafile=folder / "authority.pem")
-    client.load_cert_chain(pem)
-    return client
-
-
-def _handshake(server: ssl.SSLContext, client: ssl.SSLContext) -> None:
-    """Have two ends shake hands in memory. Raises SSLCertVerificationError where the server does not take the client's certificate."""
-    up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
-    ends = [server.wrap_bio(up, down, server_side=True), client.wrap_bio(down, up, server_hostname="warehouse")]
-    waiting = [*ends]
-    while waiting:
-        for end in [*reversed(waiting)]:
-            try:
-                end.do_handshake()
-                waiting.remove(end)
-            except ssl.SSLWantReadError:
-                continue

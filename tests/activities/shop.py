@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -73,18 +73,14 @@ class Shop:
     superuser: str
     door: Door
     passwords: Mapping[str, str]
+    provision: Callable[[Path], None]
+    """Sets Vault up for another configuration folder, as `justenough vault setup` does."""
 
     def admin(self, method: str, path: str, body: Any = None) -> Any:
         """Call Vault as its administrator; fails unless it says yes."""
         answer = self._call(method, path, body, token=self.admin_token)
         assert answer.is_success, (path, answer.text)
         return answer.json() if answer.content else {}
-
-    def anybody(self, method: str, path: str) -> Any:
-        """Call Vault with no token; fails unless it says yes."""
-        answer = self._call(method, path, None)
-        assert answer.is_success, (path, answer.text)
-        return answer.json()
 
     def status(self, method: str, path: str, *, token: str, body: Any = None) -> int:
         return self._call(method, path, body, token=token).status_code

@@ -18,10 +18,11 @@ from activities.proof import prove
 from activities.revocation import record_lapsed, revoke_one
 from activities.session.issuing import NotIssued
 from justenough.events import EventType
-from tests.activities.certified import WAREHOUSE, WEB, Warehouse, openssh_accepts, session, signed_by
+from tests.activities.certified import WAREHOUSE, WEB, openssh_accepts, session, signed_by
 from tests.activities.conftest import EXAMPLE
 from tests.activities.revoking import from_outside
 from tests.activities.shop import Desk, Shop, desk
+from tests.warehouse import Warehouse
 
 pytestmark = pytest.mark.servers
 GRANT = timedelta(minutes=5)
@@ -29,7 +30,7 @@ GRANT = timedelta(minutes=5)
 
 @pytest.fixture
 def warehouse(shop: Shop, tmp_path: Path) -> Warehouse:
-    return Warehouse(shop, tmp_path)
+    return Warehouse(shop.settings.vault_addr, tmp_path)
 
 
 @pytest.fixture
@@ -64,14 +65,14 @@ def elsewhere(shop: Shop, tmp_path: Path) -> Iterator[Callable[..., Desk]]:
 def test_a_certificate_opens_the_warehouse_before_and_not_after_and_is_confirmed_by_the_crl(at: Desk, warehouse: Warehouse) -> None:
     one = session(at, WAREHOUSE)
     held, other = one.issue(), session(at, WAREHOUSE).issue()
-    assert warehouse.lets_in(held)
-    assert not warehouse.lists(held)
+    assert warehouse.lets_in(held.fields)
+    assert not warehouse.lists(held.fields)
 
     result = one.end()
 
     assert result.confirmed, result
-    assert warehouse.lists(held)
-    assert [warehouse.lets_in(each) for each in (held, other)] == [False, True]
+    assert warehouse.lists(held.fields)
+    assert [warehouse.lets_in(each.fields) for each in (held, other)] == [False, True]
     assert one.types() == ["credential.issued", "revocation.started", "credential.revoked", "credential.confirmed", "revocation.confirmed"]
     (confirmed,) = at.deps.store.ledger(job=one.job, types=[EventType.CREDENTIAL_CONFIRMED]).items
     assert confirmed.data["how"].endswith(f"its certificate {held.credential.certificate} is in the CRL that Vault serves")
@@ -96,14 +97,14 @@ def test_what_is_revoked_and_in_no_crl_yet_is_not_confirmed(at: Desk, warehouse:
 
     assert held.credential.lease_id
     assert not at.deps.vault.lease_alive(held.credential.lease_id)
-    assert warehouse.lets_in(held)
+    assert warehouse.lets_in(held.fields)
     assert not first.confirmed
     assert [why for why in first.failures if str(held.credential.certificate) in why and "not in the CRL" in why]
     assert "credential.confirmed" not in one.types()
 
     late_crl()
     assert one.end().confirmed
-    assert not warehouse.lets_in(held)
+    assert not warehouse.lets_in(held.fields)
     assert one.state() == "confirmed"
 
 
@@ -120,7 +121,7 @@ def test_one_is_taken_away_while_its_job_goes_on(at: Desk, warehouse: Warehouse)
     one = session(at, WAREHOUSE)
     held = one.issue()
     assert revoke_one(at.deps, one.job, held.credential.id, by="person", why="asked for").confirmed
-    assert not warehouse.lets_in(held)
+    assert not warehouse.lets_in(held.fields)
     assert one.state() == "confirmed"
 
 
@@ -138,7 +139,7 @@ def test_what_a_dead_worker_had_issued_is_revoked_by_what_the_store_knows(at: De
     one = session(at, WAREHOUSE)
     held = one.issue()
     assert from_outside(at, one.job).second_look_needed
-    assert not warehouse.lets_in(held)
+    assert not warehouse.lets_in(held.fields)
     at.clock.ahead = SECOND_LOOK + timedelta(seconds=2)
     assert from_outside(at, one.job).confirmed
     assert one.state() == "confirmed"
