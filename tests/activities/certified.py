@@ -6,7 +6,7 @@ import secrets
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +92,12 @@ def openssh_accepts(folder: Path, at: datetime) -> bool:
         done = subprocess.run(command, cwd=folder, stdin=text, capture_output=True, text=True, check=False)
     assert done.returncode == 0 or "expired" in done.stdout + done.stderr, done
     return done.returncode == 0
+
+
+def made_by_openssh(folder: Path, lives: timedelta | None) -> str:
+    """Return a certificate that OpenSSH itself signs for this long, or without an end."""
+    for name in ("ca", "key"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
+    until = ["-V", f"+{int(lives.total_seconds())}s"] if lives else []
+    subprocess.run(["ssh-keygen", "-q", "-s", folder / "ca", "-I", "a-job", "-n", "deploy", *until, folder / "key.pub"], check=True)
+    return (folder / "key-cert.pub").read_text()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import SSHCertificate, load_ssh_public_identity
 
@@ -17,11 +16,16 @@ from activities.looks import SECOND_LOOK
 from activities.proof import prove
 from activities.revocation import record_lapsed, revoke_one
 from activities.session.issuing import NotIssued
+from activities.vault import Issued, certificates
+from justenough.access import Action
+from justenough.catalog import read_catalog
 from justenough.events import EventType
-from tests.activities.certified import WAREHOUSE, WEB, openssh_accepts, session, signed_by
+from justenough.secret import Secret
+from tests.activities.catalogs import desk_with
+from tests.activities.certified import WAREHOUSE, WEB, made_by_openssh, openssh_accepts, session, signed_by
 from tests.activities.conftest import EXAMPLE
 from tests.activities.revoking import from_outside
-from tests.activities.shop import Desk, Shop, desk
+from tests.activities.shop import Desk, Shop
 from tests.warehouse import Warehouse
 
 pytestmark = pytest.mark.servers
@@ -39,27 +43,6 @@ def late_crl(shop: Shop) -> Iterator[Callable[[], Any]]:
     shop.admin("POST", "pki/config/crl", {"auto_rebuild": True})
     yield lambda: shop.admin("GET", "pki/crl/rotate")
     shop.admin("POST", "pki/config/crl", {"auto_rebuild": False})
-
-
-@pytest.fixture
-def elsewhere(shop: Shop, tmp_path: Path) -> Iterator[Callable[..., Desk]]:
-    """Return what makes a desk with another catalog: `change` is given the action's definition."""
-    made: list[Desk] = []
-
-    def with_catalog(resource: str, action: str, change: Callable[[dict[str, Any]], object]) -> Desk:
-        folder = tmp_path / "config"
-        shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__", "data"))
-        catalog = yaml.safe_load((folder / "catalog.yaml").read_text())
-        change(catalog["resources"][resource]["actions"][action])
-        (folder / "catalog.yaml").write_text(yaml.safe_dump(catalog))
-        made.append(desk(shop, f"sqlite:///{tmp_path / 'store.db'}", folder=folder))
-        return made[-1]
-
-    yield with_catalog
-    for one in made:
-        one.deps.targets.close()
-        one.deps.vault.close()
-        one.deps.store.close()
 
 
 def test_a_certificate_opens_the_warehouse_before_and_not_after_and_is_confirmed_by_the_crl(at: Desk, warehouse: Warehouse) -> None:
@@ -177,30 +160,25 @@ def test_a_certificate_that_vault_does_not_know_is_shown_to_nobody_as_dead(at: D
     ids=["no lease", "no crl", "a certificate of 14 minutes", "an ssh certificate of 9 minutes", "an ssh certificate said to be revocable"],
 )
 def test_what_is_not_what_the_catalog_promises_reaches_no_job(
-    elsewhere: Callable[..., Desk], shop: Shop, resource: str, tier: int, role: dict[str, Any], change: dict[str, Any], why: str, ends: bool
+    shop: Shop, tmp_path: Path, resource: str, tier: int, role: dict[str, Any], change: dict[str, Any], why: str, ends: bool
 ) -> None:
-    def changed(definition: dict[str, Any]) -> None:
+    access, action = (WAREHOUSE, "read") if resource == "warehouse-api" else (WEB, "write")
+
+    def changed(catalog: dict[str, Any]) -> None:
+        definition = catalog["resources"][resource]["actions"][action]
         for key, value in change.items():
             (definition["issue"]["data"] if key == "ttl" else definition).update({key: value})
 
-    access, action = (WAREHOUSE, "read") if resource == "warehouse-api" else (WEB, "write")
-    desk_of = elsewhere(resource, action, changed)
     before = shop.admin("GET", "pki/roles/warehouse-read")["data"]
-    policy = f"sys/policies/acl/je-grant-{resource}-{action}"
-    rule = shop.admin("GET", policy)["data"]["policy"]
     shop.admin("POST", "pki/roles/warehouse-read", {**before, **role})
-    if "ttl" in change:
-        shop.admin("POST", policy, {"policy": rule.replace('"ttl" = []', f'"ttl" = ["{change["ttl"]}"]')})
-    one = session(desk_of, access, tier=tier)
-    try:
-        with pytest.raises(NotIssued, match="(?s)" + why):
+    with desk_with(shop, tmp_path, changed) as at:
+        one = session(at, access, tier=tier)
+        with pytest.raises(NotIssued, match=re.escape(why)):
             one.issue()
-    finally:
         shop.admin("POST", "pki/roles/warehouse-read", before)
-        shop.admin("POST", policy, {"policy": rule})
-    # What Vault gave all the same is known. What the catalog says is `now`, and nothing can end, is in the way of a proof until its time is over.
-    assert one.types() == ["credential.issued", "credential.refused"]
-    assert one.end().confirmed is ends
+        # Vault gave it all the same, so it is known. What is said to end `now`, and has nothing to end it by, is in the way of a proof until its time.
+        assert one.types() == ["credential.issued", "credential.refused"]
+        assert one.end().confirmed is ends
 
 
 def test_an_ssh_certificate_works_until_its_time_is_over_and_is_never_confirmed(at: Desk, shop: Shop, tmp_path: Path) -> None:
@@ -225,3 +203,26 @@ def test_an_ssh_certificate_works_until_its_time_is_over_and_is_never_confirmed(
     assert record_lapsed(at.deps) == ()
     assert one.state() == "expired"
     assert one.types()[-1] == "credential.expired"
+
+
+@pytest.mark.parametrize(
+    "signed, ends",
+    [
+        ("for five minutes", GRANT),
+        ("for ever", None),
+        ("ssh-ed25519-cert-v01@openssh.com AAAA", None),
+        ("no certificate at all", None),
+    ],
+)
+def test_the_end_of_an_ssh_certificate_is_what_it_says_and_without_one_it_never_ends(
+    tmp_path: Path, signed: str, ends: timedelta | None
+) -> None:
+    if signed.startswith("for "):
+        signed = made_by_openssh(tmp_path, ends)
+    action = read_catalog((EXAMPLE / "catalog.yaml").read_bytes()).resources["web-servers"].actions[Action.WRITE]
+    now = datetime.now(UTC)
+    issued = Issued(lease_id=None, ttl=None, fields={"signed_key": Secret(signed)})
+    found = certificates.ends_at(action, issued)
+    assert found is not None
+    assert abs(found - (now + ends)) < timedelta(minutes=1) if ends else found == certificates.NEVER
+    assert (certificates.why_unfit(action, issued, grant_ends=now + GRANT + timedelta(minutes=1)) is None) is (ends is not None)

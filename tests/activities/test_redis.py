@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from activities.session.issuing import Issuance
 from justenough.events import EventType
+from tests.activities.catalogs import desk_with
 from tests.activities.certified import session
-from tests.activities.conftest import EXAMPLE
-from tests.activities.shop import Desk, Shop, desk
+from tests.activities.shop import Desk, Shop
 
 pytestmark = pytest.mark.servers
 CACHE = {"resource": "baskets", "action": "read", "ttl": "5m", "reason": "Look a basket up"}
@@ -91,24 +90,18 @@ def _until_up(server: Redis, process: subprocess.Popen[bytes]) -> None:
 @pytest.fixture
 def at(shop: Shop, redis: Redis, tmp_path: Path) -> Iterator[Desk]:
     """A desk whose catalog has the baskets, in a Vault that was set up for it."""
-    folder = tmp_path / "config"
-    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__", "data"))
-    catalog = yaml.safe_load((folder / "catalog.yaml").read_text())
-    catalog["resources"]["baskets"] = RESOURCE
     login = {"username": "default", "password": redis.password, "allowed_roles": ["baskets-read"]}
     config = {"plugin_name": "valkey-database-plugin", "host": "127.0.0.1", "port": redis.port, **login}
-    catalog["provision"] += [
-        {"path": "database/config/baskets", "data": config},
-        {"path": "database/roles/baskets-read", "data": ROLE},
-    ]
-    (folder / "catalog.yaml").write_text(yaml.safe_dump(catalog))
-    shop.provision(folder)
-    made = desk(shop, f"sqlite:///{tmp_path / 'store.db'}", folder=folder)
-    yield made
-    made.deps.targets.close()
-    made.deps.vault.close()
-    made.deps.store.close()
-    shop.provision(EXAMPLE)
+
+    def change(catalog: dict[str, Any]) -> None:
+        catalog["resources"]["baskets"] = RESOURCE
+        catalog["provision"] += [
+            {"path": "database/config/baskets", "data": config},
+            {"path": "database/roles/baskets-read", "data": ROLE},
+        ]
+
+    with desk_with(shop, tmp_path, change, provision=True) as made:
+        yield made
 
 
 def test_a_redis_user_works_while_it_is_held_and_its_open_connection_is_cut_when_it_is_revoked(at: Desk, redis: Redis) -> None:
