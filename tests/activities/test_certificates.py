@@ -24,6 +24,7 @@ from justenough.secret import Secret
 from tests.activities.catalogs import desk_with
 from tests.activities.certified import WAREHOUSE, WEB, made_by_openssh, openssh_accepts, session, signed_by
 from tests.activities.conftest import EXAMPLE
+from tests.activities.holding import kept_until
 from tests.activities.revoking import from_outside
 from tests.activities.shop import Desk, Shop
 from tests.warehouse import Warehouse
@@ -226,3 +227,18 @@ def test_the_end_of_an_ssh_certificate_is_what_it_says_and_without_one_it_never_
     assert found is not None
     assert abs(found - (now + ends)) < timedelta(minutes=1) if ends else found == certificates.NEVER
     assert (certificates.why_unfit(action, issued, grant_ends=now + GRANT + timedelta(minutes=1)) is None) is (ends is not None)
+
+
+@pytest.mark.parametrize(
+    "access, tier, ends_as", [(WAREHOUSE, 0, "credential.confirmed"), (WEB, 1, "credential.expired")], ids=["pki", "ssh"]
+)
+async def test_a_certificate_whose_grant_is_over_is_recorded_so_while_its_job_goes_on(
+    at: Desk, access: dict[str, str], tier: int, ends_as: str
+) -> None:
+    one = session(at, {**access, "ttl": "4s"}, tier=tier)
+    held = one.issue()
+    # The sweep records what came to its end a moment after its session had looked.
+    await kept_until(at, one.job, one.issuer, held, lambda: record_lapsed(at.deps) == () and ends_as in one.types())
+    assert at.deps.now() >= held.credential.expires_at
+    assert "credential.renewed" not in one.types()
+    assert one.state() == ends_as.removeprefix("credential.")
