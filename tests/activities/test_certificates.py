@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import SSHCertificate, load_ss
 
 from activities.looks import SECOND_LOOK
 from activities.proof import prove
-from activities.revocation import record_lapsed, revoke_one
+from activities.revocation import record_lapsed, revoke, revoke_one
 from activities.session.issuing import NotIssued
 from activities.vault import Issued, certificates
 from justenough.access import Action
@@ -143,8 +143,7 @@ def test_a_certificate_that_vault_does_not_know_is_shown_to_nobody_as_dead(at: D
     one = session(at, WAREHOUSE)
     held = one.issue()
     lost = held.credential.model_copy(update={"certificate": "pki/cert/00:11:22"})
-    one.issuer.issued = (lost,)
-    result = one.end()
+    result = revoke(at.deps, one.job, by="session", settled=True, why="it ended", known=(lost,))
     assert not result.confirmed
     assert any("pki/cert/00:11:22: Vault knows no such certificate" in why for why in result.failures)
 
