@@ -30,9 +30,13 @@ def ends_at(action: ActionDef, issued: Issued) -> datetime | None:
     fields = issued.fields
     if action.revocable is Revocable.NEVER:
         return None
-    if {"certificate", "expiration"} <= fields.keys():
-        return datetime.fromtimestamp(int(fields["expiration"].reveal()), UTC)
-    return _ssh_end(fields["signed_key"]) if "signed_key" in fields else None
+    try:
+        if {"certificate", "expiration"} <= fields.keys():
+            return datetime.fromtimestamp(int(fields["expiration"].reveal()), UTC)
+        return _ssh_end(fields["signed_key"]) if "signed_key" in fields else None
+    except (ValueError, OverflowError, UnsupportedAlgorithm):
+        # What cannot be read, and what is to hold for ever, never ends as far as anybody can say.
+        return NEVER
 
 
 def place_of(action: ActionDef, issued: Issued) -> str | None:
@@ -87,9 +91,5 @@ def _why_not_revocable(action: ActionDef, issued: Issued) -> str | None:
 
 
 def _ssh_end(signed: Secret) -> datetime:
-    """Return the end of an SSH certificate; one that cannot be read, or that has none, never ends as far as anybody can say."""
-    try:
-        found = load_ssh_public_identity(signed.reveal().strip().encode())
-        return datetime.fromtimestamp(found.valid_before, UTC) if isinstance(found, SSHCertificate) else NEVER
-    except (ValueError, OverflowError, UnsupportedAlgorithm):
-        return NEVER
+    found = load_ssh_public_identity(signed.reveal().strip().encode())
+    return datetime.fromtimestamp(found.valid_before, UTC) if isinstance(found, SSHCertificate) else NEVER

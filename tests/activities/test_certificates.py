@@ -241,3 +241,10 @@ async def test_a_certificate_whose_grant_is_over_is_recorded_so_while_its_job_go
     assert at.deps.now() >= held.credential.expires_at
     assert "credential.renewed" not in one.types()
     assert one.state() == ends_as.removeprefix("credential.")
+
+
+@pytest.mark.parametrize("expiration", ["soon", "1e400", str(10**30)])
+def test_a_certificate_whose_end_cannot_be_read_never_ends(expiration: str) -> None:
+    action = read_catalog((EXAMPLE / "catalog.yaml").read_bytes()).resources["warehouse-api"].actions[Action.READ]
+    fields = {"certificate": Secret("PEM"), "expiration": Secret(expiration)}
+    assert certificates.ends_at(action, Issued(lease_id="l", ttl=60, fields=fields)) == certificates.NEVER
