@@ -16,7 +16,7 @@ from justenough.access import Action
 from justenough.documents import read_yaml, validated
 from justenough.errors import InvalidInput, Problem
 from justenough.model import duration_text
-from justenough.placeholders import SCOPE_PLACEHOLDER, SETTING, did_you_mean, filled, mapped, scoped
+from justenough.placeholders import GIVEN, SCOPE_PLACEHOLDER, SETTING, did_you_mean, filled, mapped, scoped
 from justenough.resources import ActionDef, Catalog, Issue, ResolvedIssue, Resource, Review, Target, VaultWrite
 from justenough.spec import Access, JobSpec
 
@@ -65,7 +65,8 @@ def resolved_issue(action_def: ActionDef, data_scope: Mapping[str, str], *, give
     `given`: what only its session knows (GIVEN); without, those placeholders stay, as in what approvers sign.
     """
     _require_scope(action_def, data_scope)
-    issue, values = action_def.issue, {**data_scope, **(given or {})}
+    # A job may name keys of its data scope as it likes; none of them stands in for these.
+    issue, values = action_def.issue, {key: value for key, value in data_scope.items() if key not in GIVEN} | dict(given or {})
     data = {key: scoped(value, values) if isinstance(value, str) else value for key, value in issue.data.items()}
     return ResolvedIssue(path=scoped(issue.path, data_scope), method=issue.method, data=data)
 

@@ -151,8 +151,9 @@ class ActionDef(Model):
         if taken := GIVEN & set(self.data_scope):
             message = f"data_scope: {{{min(taken)}}} is filled in from the job itself; name the key otherwise"
             raise ValueError(message)
-        if self.locked and any("{ttl}" in str(value) for value in self.issue.data.values()):
-            message = "issue.data: with `lock: control_group` Vault is asked before approvers say how long; it cannot have {ttl}"
+        sent = {name for value in self.issue.data.values() for name in SCOPE_PLACEHOLDER.findall(str(value))}
+        if self.locked and sent & GIVEN:
+            message = f"issue.data: with `lock: control_group` Vault is asked before it is issued; it cannot have {{{min(sent & GIVEN)}}}"
             raise ValueError(message)
         return self
 

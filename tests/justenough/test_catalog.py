@@ -123,7 +123,7 @@ def test_the_shops_catalog_is_what_the_contract_says() -> None:
     assert {one.environment for one in catalog.resources.values()} == {"prod"}
 
 
-CERTIFIED = {"issue": {"path": "pki/issue/x", "method": "update", "data": {"ttl": "{ttl}s"}}, "max_ttl": "5m", "crl": "pki"}
+CERTIFIED: dict[str, Any] = {"issue": {"path": "pki/issue/x", "method": "update", "data": {"ttl": "{ttl}s"}}, "max_ttl": "5m", "crl": "pki"}
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,8 @@ CERTIFIED = {"issue": {"path": "pki/issue/x", "method": "update", "data": {"ttl"
         ("resources/orders-db/actions/admin", {**CERTIFIED, "revocable": "on_expiry"}, "crl shows what was revoked; it goes with `revocable: now` only"),
         ("resources/orders-db/actions/admin", {**CERTIFIED, "data_scope": ["ttl"]}, "data_scope: {ttl} is filled in from the job itself"),
         ("resources/orders-db/actions/admin", {**CERTIFIED, "issue": {"path": "pki/issue/{job}"}}, "issue.path: {job} is not in data_scope"),
-        ("resources/orders-db/actions/admin", {**CERTIFIED, "lock": "control_group"}, "with `lock: control_group` Vault is asked before approvers say how long"),
+        ("resources/orders-db/actions/admin", {**CERTIFIED, "lock": "control_group"}, "with `lock: control_group` Vault is asked before it is issued; it cannot have {ttl}"),
+        ("resources/orders-db/actions/admin", {**CERTIFIED, "lock": "control_group", "issue": {**CERTIFIED["issue"], "data": {"name": "{job}"}}}, "it cannot have {job}"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_refused_by_its_path(path: str, value: Any, problem: str) -> None:
@@ -336,5 +337,7 @@ def test_what_only_a_session_knows_is_filled_in_at_issue_and_stays_open_in_what_
     warehouse = with_settings(read_catalog(SHOP.read_bytes()), SETTINGS).resources["warehouse-api"].actions[Action.READ]
     name = "{job}.acme.jobs.shop.internal"
     assert resolved_issue(warehouse, {"tenant": "acme"}).data == {"common_name": name, "ttl": "{ttl}s"}
-    issued = resolved_issue(warehouse, {"tenant": "acme"}, given={"job": "j-dev-1", "ttl": "300"})
+    # Whatever a job calls the keys of its data scope.
+    assert resolved_issue(warehouse, {"tenant": "acme", "job": "another", "ttl": "999"}).data["common_name"] == name
+    issued = resolved_issue(warehouse, {"tenant": "acme", "job": "another"}, given={"job": "j-dev-1", "ttl": "300"})
     assert issued.data == {"common_name": name.replace("{job}", "j-dev-1"), "ttl": "300s"}
