@@ -23,7 +23,7 @@ from activities.judging import answered, digest_for, narrowed, why_not_as_grante
 from activities.past import ANSWERING, Past, counts, entries_of, read_past
 from activities.session.renewing import Basis, NoLonger, Renewals
 from activities.session.unlocking import unlocked
-from activities.vault import Issued, Token, VaultDenied, VaultRefused
+from activities.vault import Issued, Token, VaultDenied, VaultRefused, certificates
 from activities.verification import VerifiedOrder
 from justenough.access import Credential, Decision, Held, RequestState, Revocable
 from justenough.approval import Answer, Ladder
@@ -105,7 +105,7 @@ class Issuance:
     ends: float
     """When the grant is over, in ticks."""
     lease_seconds: int | None
-    """How long the lease lives before it must be renewed; None where there is none."""
+    """How long the lease lives before it must be renewed; None where there is none, or nothing to renew."""
 
     def left(self, *, now: datetime, ticks: float) -> float:
         """Return the seconds that the grant still has, by whichever clock says less: one that was set back must not prolong it."""
@@ -431,14 +431,18 @@ class Issuer:
             lease_id=issued.lease_id,
             accessor=accessor,
             issued_at=now,
-            expires_at=now + timedelta(seconds=ttl),
+            expires_at=certificates.ends_at(action, issued) or now + timedelta(seconds=ttl),
             revocable=action.revocable,
+            certificate=certificates.place_of(action, issued),
         )
         self._alive[credential.id] = credential
         self._bases[credential.id] = grant.basis
         # How to revoke it is recorded before anyone can use it.
         deps.store.record([issued_event(job, credential)])
-        lease_seconds = self._within_grant(issued, ttl)
+        if why := certificates.why_unfit(action, issued, grant_ends=now + timedelta(seconds=ttl)):
+            raise NotIssued(f"{access.action} on {access.resource}: {why}")
+        # A certificate's end stands in itself: nothing can renew it.
+        lease_seconds = None if certificates.ends_at(action, issued) else self._within_grant(issued, ttl)
         resource = deps.config.current().catalog.resources[access.resource]
         self._held = self._held.issued(access.resource, access.action, resource.sensitivity)
         issuance = Issuance(access=access, credential=credential, fields=issued.fields, ends=ends, lease_seconds=lease_seconds)
@@ -449,7 +453,7 @@ class Issuer:
     def _from_vault(self, grant: Grant, action: ActionDef, ttl: int) -> tuple[str, Issued]:
         """Return what Vault issues, and the accessor of the job's token that it was issued to. Raises VaultDenied, VaultRefused, NotIssued."""
         scope = self._verified.spec.data_scope
-        what = resolved_issue(action, scope)
+        what = resolved_issue(action, scope, given={"job": self._order.job, "ttl": str(ttl)})
         if not action.locked and grant.token is None:
             grant.token = self._token(action.policy, scope_alias(action, scope), ttl)
         try:
@@ -527,4 +531,5 @@ def issued_event(job: str, credential: Credential) -> Event:
         issued_at=credential.issued_at.isoformat(),
         expires_at=credential.expires_at.isoformat(),
         revocable=credential.revocable.value,
+        certificate=credential.certificate,
     )
