@@ -31,7 +31,7 @@ async def running(
     python = interpreter(settings, spec.run.python)
     with lent_uid(settings) as uid:
         env: dict[str, str | Secret] = {**spec.run.env, **given.env}
-        launch = Launch(job, spec.run.command, uid, python, workdir, spec.run.network, env, given.files)
+        launch = Launch(job, spec.run.command, uid, python, workdir, spec.run.network, env, given.files, spec.run.limits)
         process = await JobProcess.start(sandbox, launch)
         try:
             capture = await LogCapture.start(process.output, redactor, sink)

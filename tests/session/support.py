@@ -19,7 +19,9 @@ from activities.session.sandbox import Sandbox
 from activities.session.uids import lent_uid
 from activities.settings import Settings
 from justenough.redaction import Redactor
+from justenough.spec import Limits
 
+DEFAULTS = Limits()
 SECRETS = ("stack.json", "seal.key", "worker.approle.json", "console.approle.json", "vault-admin.token", "justenough.db")
 """Files of the worker's home that no job may read."""
 
@@ -28,6 +30,7 @@ SECRETS = ("stack.json", "seal.key", "worker.approle.json", "console.approle.jso
 class Ran:
     code: int
     log: str
+    over: str | None = None
 
     @property
     def told(self) -> Any:
@@ -53,7 +56,7 @@ class Runner:
             capture = await LogCapture.start(process.output, Redactor(secrets), sink)
             code = await process.wait()
             await capture.finished()
-        return Ran(code, "".join(texts))
+        return Ran(code, "".join(texts), process.over)
 
     async def python(self, code: str, *argv: str, **more: Any) -> Ran:
         return await self("python", "-c", code, *argv, **more)
@@ -67,12 +70,21 @@ class Runner:
         env: Mapping[str, str] | None = None,
         given: Delivered | None = None,
         python: str | None = None,
+        limits: Limits = DEFAULTS,
     ) -> JobProcess:
         given = given or Delivered()
         return await JobProcess.start(
             self.sandbox,
             Launch(
-                "j-dev-test", argv, uid, interpreter(self.settings, python), workdir, network, {**(env or {}), **given.env}, given.files
+                "j-dev-test",
+                argv,
+                uid,
+                interpreter(self.settings, python),
+                workdir,
+                network,
+                {**(env or {}), **given.env},
+                given.files,
+                limits,
             ),
         )
 
