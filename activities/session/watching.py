@@ -48,7 +48,7 @@ def used_by(first: int, limits: Limits, *, sandboxed: bool) -> Used:
 def _added_up(pids: Sequence[int], *, folders: int, limits: Limits) -> Used:
     stats = [fields for fields in map(members.stat, pids) if len(fields) > _RESIDENT]
     ticks = sum(int(time) for fields in stats for time in fields[_TIMES])
-    most = folders + PAGE * sum(int(fields[_RESIDENT]) for fields in stats)
+    most = folders + sum(map(_resident, stats))
     # Pages that processes share count for each of them: whose sum is within the limit needs no closer look, which costs more.
     memory = most if most <= limits.memory else _shared_once(pids, folders=folders)
     return Used(ticks / TICK, memory, sum(int(fields[_THREADS]) for fields in stats))
@@ -58,9 +58,15 @@ def _shared_once(pids: Iterable[int], *, folders: int) -> int:
     """Return bytes, with each page that processes share counted once, and files in memory that are mapped as well."""
     whole = shared = 0
     for pid in pids:
-        for is_shared, size in _SHARE.findall(members.read(pid, "smaps_rollup")):
-            whole, shared = (whole, shared + int(size)) if is_shared else (whole + int(size), shared)
-    return 1024 * (whole - shared) + max(1024 * shared, folders)
+        found = {bool(kind): 1024 * int(size) for kind, size in _SHARE.findall(members.read(pid, "smaps_rollup"))}
+        # Nobody may look closer (a worker without SYS_PTRACE, which doctor tells) or it has just ended, and is not there any more.
+        whole += found[False] if found else _resident(members.stat(pid))
+        shared += found.get(True, 0)
+    return whole - shared + max(shared, folders)
+
+
+def _resident(fields: Sequence[str]) -> int:
+    return PAGE * int(fields[_RESIDENT]) if len(fields) > _RESIDENT else 0
 
 
 def _filled(init: int) -> int:
