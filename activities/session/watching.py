@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 from activities.session import members
 from activities.session.layout import SCRATCH
@@ -24,9 +25,23 @@ LOOKERS = ThreadPoolExecutor(1, thread_name_prefix="limits")
 """A thread of its own: those that all others share may all be waiting for Vault."""
 TICK = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
-# Of /proc/<pid>/stat, counted from the state: utime, stime and those of children that were waited for; threads; resident pages.
-_TIMES, _THREADS, _RESIDENT = slice(11, 15), 17, 21
-_SHARE = re.compile(rb"^Pss(_Shmem)?:\s+(\d+) kB", re.MULTILINE)
+# Of /proc/<pid>/stat, counted from the state: parent; utime, stime and those of children that were waited for; threads; resident pages.
+_PARENT, _TIMES, _THREADS, _RESIDENT = 1, slice(11, 15), 17, 21
+# A mapped file's pages are not held: the kernel takes them back when it needs them.
+_HELD = re.compile(rb"^Pss_(Anon|Shmem):\s+(\d+) kB", re.MULTILINE)
+
+
+class Seen(NamedTuple):
+    """One process at one look."""
+
+    pid: int
+    """Of a thread of it that lives: a first thread that has ended shows nothing of what the others hold."""
+    parent: int
+    ticks: int
+    """Of processor time, with that of children that it waited for."""
+    threads: int
+    resident: int
+    """Bytes; pages that it shares with others count whole."""
 
 
 async def went_over(look: Callable[[], Used], limits: Limits) -> str:
@@ -45,28 +60,44 @@ def used_by(first: int, limits: Limits, *, sandboxed: bool) -> Used:
     return used._replace(processes=used.processes - 1) if sandboxed else used
 
 
-def _added_up(pids: Sequence[int], *, folders: int, limits: Limits) -> Used:
-    stats = [fields for fields in map(members.stat, pids) if len(fields) > _RESIDENT]
-    ticks = sum(int(time) for fields in stats for time in fields[_TIMES])
-    most = folders + sum(map(_resident, stats))
+def _added_up(pids: Iterable[int], *, folders: int, limits: Limits) -> Used:
+    # Parents come before their children: whoever ends meanwhile is missed, or counted once, never twice.
+    processes = [seen for seen in map(_seen, pids) if seen]
+    most = folders + sum(seen.resident for seen in processes)
     # Pages that processes share count for each of them: whose sum is within the limit needs no closer look, which costs more.
-    memory = most if most <= limits.memory else _shared_once(pids, folders=folders)
-    return Used(ticks / TICK, memory, sum(int(fields[_THREADS]) for fields in stats))
+    memory = most if most <= limits.memory else _held(processes, folders=folders)
+    return Used(sum(seen.ticks for seen in processes) / TICK, memory, sum(seen.threads for seen in processes))
 
 
-def _shared_once(pids: Iterable[int], *, folders: int) -> int:
-    """Return bytes, with each page that processes share counted once, and files in memory that are mapped as well."""
-    whole = shared = 0
-    for pid in pids:
-        found = {bool(kind): 1024 * int(size) for kind, size in _SHARE.findall(members.read(pid, "smaps_rollup"))}
+def _seen(pid: int) -> Seen | None:
+    fields = members.stat(pid)
+    if len(fields) <= _RESIDENT:
+        return None
+    threads, ticks = int(fields[_THREADS]), sum(map(int, fields[_TIMES]))
+    if fields[0] == "Z" and threads > 1:
+        pid = max(members.threads(pid), default=pid)
+        fields = members.stat(pid) or fields
+    return Seen(pid, int(fields[_PARENT]), ticks, threads, int(fields[_RESIDENT]) * PAGE)
+
+
+def _held(processes: Sequence[Seen], *, folders: int) -> int:
+    """Return bytes, with each page that processes share counted once, and mapped files of the folders too."""
+    own = shared = 0
+    known = {seen.pid for seen in processes}
+    for seen in processes:
+        # A child that is just being made by vfork runs in its parent's memory, so long as it has none of its own.
+        if seen.parent in known and members.same_memory(seen.pid, seen.parent):
+            continue
+        found = {kind: 1024 * int(size) for kind, size in _HELD.findall(members.read(seen.pid, "smaps_rollup"))}
         # Nobody may look closer (a worker without SYS_PTRACE, which doctor tells) or it has just ended, and is not there any more.
-        whole += found[False] if found else _resident(members.stat(pid))
-        shared += found.get(True, 0)
-    return whole - shared + max(shared, folders)
+        own += found[b"Anon"] if found else _still_resident(seen.pid)
+        shared += found.get(b"Shmem", 0)
+    return own + max(shared, folders)
 
 
-def _resident(fields: Sequence[str]) -> int:
-    return PAGE * int(fields[_RESIDENT]) if len(fields) > _RESIDENT else 0
+def _still_resident(pid: int) -> int:
+    seen = _seen(pid)
+    return seen.resident if seen else 0
 
 
 def _filled(init: int) -> int:

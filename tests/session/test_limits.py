@@ -49,6 +49,22 @@ for pid in children:
     os.waitpid(pid, 0)
 print('shared')
 """
+HIDE = """
+import ctypes, threading, time
+def hold():
+    held = b'x' * (80 * 2**20)
+    time.sleep(60)
+threading.Thread(target=hold).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+SPAWN = """
+import subprocess, sys, time
+held = b'x' * (45 * 2**20)
+end = time.monotonic() + float(sys.argv[1])
+while time.monotonic() < end:
+    subprocess.run(['true'])
+print('spawned')
+"""
 FILL = """
 import json, sys
 def fill(folder):
@@ -149,6 +165,18 @@ async def test_memory_that_processes_share_counts_once(run: Runner) -> None:
     # Seven processes that each see 40 MiB, which are the same ones.
     ran = await run.python(SHARE, str(6 * EVERY), limits=SMALL.model_copy(update={"memory": 128 * MEBI}))
     assert (ran.code, ran.log, ran.over) == (0, "shared\n", None)
+
+
+async def test_memory_behind_a_first_thread_that_has_ended_counts(run: Runner) -> None:
+    ran = await run.python(HIDE, limits=SMALL)
+    assert ran.code == 137
+    assert str(ran.over).startswith("limits.memory: ")
+
+
+async def test_a_child_that_is_being_made_in_its_parents_memory_counts_once(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("activities.session.watching.EVERY", 0.002)
+    ran = await run.python(SPAWN, "3", limits=SMALL)
+    assert (ran.code, ran.log, ran.over) == (0, "spawned\n", None)
 
 
 async def test_each_folder_in_memory_is_bounded_and_what_lies_in_it_counts_as_memory(run: Runner) -> None:
