@@ -25,6 +25,7 @@ from justenough.errors import RetryLater
 LAST_RESORT = 10.0
 """Seconds in which what was killed must be gone; what the kernel itself holds up (a dead disk) may not be."""
 LOOK_AGAIN = 0.01
+KILLED = 128 + signal.SIGKILL
 CANNOT_EXECUTE = 126
 """The exit code, as a shell's, of a job whose sandbox could not be made; its log says why."""
 
@@ -244,6 +245,7 @@ class JobProcess:
         if code < 0:
             return 128 - code
         sandboxed = self.sandbox.isolation is not Isolation.OFF
-        if sandboxed and not self._killed and b"exit-code" not in await self._reports[0].read():
-            return CANNOT_EXECUTE
+        if sandboxed and b"exit-code" not in await self._reports[0].read():
+            # bubblewrap may see its sandbox die before it is killed itself, and then ends with a code of its own.
+            return KILLED if self._killed else CANNOT_EXECUTE
         return code

@@ -16,7 +16,7 @@ from activities.session.launch import Launch
 from activities.session.logs import LogCapture
 from activities.session.process import JobProcess
 from activities.session.sandbox import Sandbox
-from activities.session.uids import lent_uid
+from activities.session.uids import SLOTS, lent_uid
 from activities.settings import Settings
 from justenough.redaction import Redactor
 from justenough.spec import Limits
@@ -127,6 +127,11 @@ async def until(condition: Callable[[], bool], *, seconds: float = 10) -> None:
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - /proc tells nobody
             await asyncio.sleep(0.01)
+
+
+def lent_by(settings: Settings, uid: int) -> bool:
+    """Whether a user id is one that jobs get: which of them, others that run tests decide too."""
+    return settings.job_uid_base <= uid < settings.job_uid_base + SLOTS if is_root() else uid == os.geteuid()
 
 
 def is_root() -> bool:

@@ -13,11 +13,10 @@ from activities.session.bundles import unpacked
 from activities.session.delivery import Delivered
 from activities.session.interpreters import interpreter
 from activities.session.launch import Launch, Room, variables
-from activities.session.sandbox import Isolation
 from activities.settings import Settings
 from justenough import bundle
 from justenough.secret import Secret
-from tests.session.support import SECRETS, Runner, cmdlines, holders_of, is_root, own_environment, until
+from tests.session.support import SECRETS, Runner, cmdlines, holders_of, is_root, lent_by, own_environment, until
 
 READ_EACH = """
 import json, pathlib, sys
@@ -110,8 +109,8 @@ async def test_the_job_has_no_rights_and_leaves_no_core(run: Runner) -> None:
     assert look["core"] == [0, 0]
     assert look["files"][1] <= 4096
     assert look["groups"] in ([], look["uid"][:1], [os.getegid()])
-    lent = run.settings.job_uid_base if run.sandbox.isolation is Isolation.BUBBLEWRAP else os.geteuid()
-    assert look["uid"] == [lent, lent]
+    assert look["uid"] == [look["uid"][0]] * 2
+    assert lent_by(run.settings, look["uid"][0])
 
 
 async def test_the_job_inherits_no_handle_and_an_environment_made_from_nothing(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
