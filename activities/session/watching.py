@@ -21,6 +21,8 @@ from justenough.spec import Limits
 
 EVERY = 0.25
 """Seconds between two looks at one job: in this time it may go past its limits."""
+SURE = 0.05
+"""Seconds until the second look at a job that seemed to take too much."""
 LOOKERS = ThreadPoolExecutor(1, thread_name_prefix="limits")
 """A thread of its own: those that all others share may all be waiting for Vault."""
 TICK = os.sysconf("SC_CLK_TCK")
@@ -49,8 +51,11 @@ async def went_over(look: Callable[[], Used], limits: Limits) -> str:
     loop = asyncio.get_running_loop()
     while True:
         await asyncio.sleep(EVERY)
-        if why := why_exceeded(await loop.run_in_executor(LOOKERS, look), limits):
-            return why
+        if why_exceeded(await loop.run_in_executor(LOOKERS, look), limits):
+            # A look is no snapshot: processes start and end during it. What is so twice is so.
+            await asyncio.sleep(SURE)
+            if why := why_exceeded(await loop.run_in_executor(LOOKERS, look), limits):
+                return why
 
 
 def used_by(first: int, limits: Limits, *, sandboxed: bool) -> Used:
