@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from justenough.access import Action
 from justenough.errors import InvalidInput
-from justenough.spec import at_start, checked_spec, read_spec
+from justenough.spec import Limits, at_start, checked_spec, read_spec
 from tests.justenough.building import access, raw_spec, spec
 
 CONTRACT_EXAMPLE = """
@@ -81,6 +81,20 @@ def test_a_small_spec_has_the_documented_defaults() -> None:
         ({"run": {"timeout": -1}}, "run.timeout"),
         ({"run": {"timeout": True}}, "run.timeout"),
         ({"run": {"network": "bridge"}}, "run.network"),
+        ({"run": {"limits": {"cpu": "29d"}}}, "run.limits.cpu"),
+        ({"run": {"limits": {"cpu": "10 min"}}}, "run.limits.cpu"),
+        ({"run": {"limits": {"memory": "1GB"}}}, "run.limits.memory"),
+        ({"run": {"limits": {"memory": "1MiB"}}}, "run.limits.memory"),
+        ({"run": {"limits": {"memory": "65GiB"}}}, "run.limits.memory"),
+        ({"run": {"limits": {"processes": 0}}}, "run.limits.processes"),
+        ({"run": {"limits": {"processes": "256"}}}, "run.limits.processes"),
+        ({"run": {"limits": {"processes": True}}}, "run.limits.processes"),
+        ({"run": {"limits": {"processes": 4097}}}, "run.limits.processes"),
+        ({"run": {"limits": {"file_size": "65GiB"}}}, "run.limits.file_size"),
+        ({"run": {"limits": {"open_files": 15}}}, "run.limits.open_files"),
+        ({"run": {"limits": {"open_files": 65_537}}}, "run.limits.open_files"),
+        ({"run": {"limits": {"ram": "1GiB"}}}, "run.limits.ram"),
+        ({"run": {"limits": None}}, "run.limits"),
         ({"run": {"python": "python3"}}, "run.python"),
         ({"run": {"env": {"A-B": "x"}}}, "run.env.A-B"),
         ({"run": {"env": {"LD_PRELOAD": "/x.so"}}}, "run.env"),
@@ -108,6 +122,30 @@ def test_a_small_spec_has_the_documented_defaults() -> None:
 )
 def test_what_is_wrong_is_refused_by_its_path(changes: dict[str, Any], path: str) -> None:
     assert paths(raw_spec(**changes)) == [path]
+
+
+def test_limits_have_the_documented_defaults_and_are_given_one_by_one() -> None:
+    assert spec().run.limits == Limits(cpu=600, memory=2**30, processes=256, file_size=2**30, open_files=4096)
+    given = spec(run={"limits": {"cpu": "2h", "memory": "512MiB"}}).run.limits
+    assert given == Limits(cpu=7200, memory=2**29)
+
+
+@pytest.mark.parametrize(
+    "limits, said",
+    [
+        ({"cpu": "29d"}, "1s to 28d is accepted"),
+        ({"cpu": "fast"}, "a duration is written like 30s, 10m, 1h or 2d"),
+        ({"memory": "1KiB"}, "16MiB to 64GiB is accepted"),
+        ({"memory": "1GB"}, "a size is written like 64KiB, 512MiB or 1GiB"),
+        ({"processes": 5000}, "1 to 4096 is accepted"),
+        ({"file_size": "65GiB"}, "1B to 64GiB is accepted"),
+        ({"open_files": 1}, "16 to 65536 is accepted"),
+    ],
+)
+def test_a_wrong_limit_is_refused_with_what_is_accepted(limits: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        spec(run={"limits": limits})
+    assert [problem.message for problem in caught.value.problems] == [said]
 
 
 def test_every_error_is_listed_at_once() -> None:
