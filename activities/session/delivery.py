@@ -12,8 +12,8 @@ from justenough.ids import number_of
 from justenough.secret import Secret
 from justenough.spec import PGPASSFILE, Access, JobSpec
 
-PUBLIC_FIELDS = frozenset({"username"})
-"""Fields of a credential that are no secret; logs may show them."""
+PUBLIC_FIELDS = frozenset({"username", "private_key_type"})
+"""Fields of a credential that are no secret; logs may show them, and what kind a key is stands in too much else to be taken out."""
 PGPASS = ("host", "port", "dbname", "username", "password")
 """The fields of a line of libpq's password file, in its order."""
 MAX_VARIABLE = 100_000

@@ -50,7 +50,17 @@ async def running(
             env: dict[str, str | Secret] = {**spec.run.env, **given.env, **broker.env}
             redactor.learn(value.reveal() for value in broker.env.values() if isinstance(value, Secret))
             launch = Launch(
-                task.job, spec.run.command, uid, python, task.workdir, spec.run.network, env, given.files, given.paths, broker.path
+                task.job,
+                spec.run.command,
+                uid,
+                python,
+                task.workdir,
+                spec.run.network,
+                env,
+                given.files,
+                given.paths,
+                broker.path,
+                spec.run.limits,
             )
             async with _started(sandbox, launch, redactor, sink) as process:
                 yield process
