@@ -36,6 +36,8 @@ from justenough.messages import Granted, JobInput
 from justenough.secret import Secret
 from justenough.spec import Access
 
+LIVE = 100
+"""Credentials that one job holds at once."""
 REQUESTS = 1_000
 """Requests of one job; access under a grant that it has is none."""
 ANSWERS_EXAMINED = 20
@@ -158,6 +160,8 @@ class Issuer:
         Raises Denied, NotIssued, Closed, or RetryLater; then nothing usable has left this function.
         """
         with self._lock:
+            if len(self._alive) >= LIVE:
+                raise NotIssued(f"the job holds {LIVE} credentials: give some back first")
             self._grants = [grant for grant in self._grants if self._stands(grant)]
             for grant in self._grants:
                 if self._covers(grant, wanted) and (issuance := self._once_more(grant, wanted)):

@@ -26,7 +26,7 @@ from activities.session.broker.http import app_of
 from justenough.secret import Secret
 
 AT_ONCE = 64
-"""Connections of one job; a new one above that is answered 503."""
+"""Connections of one job, silent ones too; who comes beyond that is hung up on, so that a job cannot use up the worker's open files."""
 IDLE = 30
 """Seconds that a connection may be silent between two requests."""
 SOCKET = "broker.sock"
@@ -73,7 +73,6 @@ async def _serving(door: Door, token: Secret | None, uid: int, sockets: list[soc
         proxy_headers=False,
         server_header=False,
         date_header=False,
-        limit_concurrency=AT_ONCE,
         timeout_keep_alive=IDLE,
     )
     config.load()
@@ -107,6 +106,8 @@ class OfOneUser(H11Protocol):
         super().connection_made(transport)
         if found not in {None, self._uid}:
             log.warning("another user came to a job's broker", uid=found)
+            transport.abort()
+        elif len(self.connections) > AT_ONCE:
             transport.abort()
 
 
