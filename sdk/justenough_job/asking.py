@@ -17,6 +17,8 @@ from justenough_job.values import Identity, Offer, moment_of, offer_of, seconds_
 UNSAID = "the job gives no reason"
 LONGEST_WAIT = 50.0
 """Seconds of one call that waits for people; the broker takes up to a minute."""
+AT_LEAST = 1.0
+"""Seconds between two such calls."""
 
 
 @contextmanager
@@ -98,6 +100,7 @@ class Wish:
         what = f"{self.body['action']} on {self.body['resource']}"
         while True:
             left = LONGEST_WAIT if end is None else min(LONGEST_WAIT, max(0.0, end - time.monotonic()))
+            began = time.monotonic()
             _, told = self.broker.call("GET", f"{where}?wait={left:.3f}", wait=left)
             state = told["state"]
             if state == "approved":
@@ -107,3 +110,5 @@ class Wish:
             if end is not None and time.monotonic() >= end:
                 message = f"{what} waits for people of tier {told['tier']} ({request.request_id})"
                 raise Pending(message, request_id=request.request_id, tier=told["tier"], respond_by=told["respond_by"])
+            # Where very many of a job's calls wait, the broker answers the others at once.
+            time.sleep(max(0.0, min(AT_LEAST, left) - (time.monotonic() - began)))

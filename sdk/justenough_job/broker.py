@@ -49,7 +49,14 @@ class Broker:
         """Return status and body of an answer that is well; raise what another stands for. `wait`: seconds that the broker was asked to wait."""
         end = time.monotonic() + PATIENCE
         while True:
-            status, told, pause = self._once(method, path, body, wait=wait)
+            try:
+                status, told, pause = self._once(method, path, body, wait=wait)
+            except Unavailable:
+                # A job with very many connections is hung up on. What only looks may look again; what asks might have been given something.
+                if method != "GET" or time.monotonic() + PAUSE > end:
+                    raise
+                time.sleep(PAUSE)
+                continue
             if status < 400:
                 return status, told
             # Both say that nothing was done: asking again is safe.

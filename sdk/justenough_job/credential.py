@@ -57,7 +57,7 @@ class Credential(Mapping[str, str]):
         self.expires_at = expires_at
 
     def release(self) -> None:
-        """Give it back; it is seen dead when this returns. Twice is fine, and so is one that the job's end has ended already.
+        """Give it back; when this returns it is seen dead, if revoking can achieve that (`Offer.revocable`). Twice is fine, and after its end.
 
         Raises Unavailable where its end could not be confirmed.
         """
