@@ -129,6 +129,8 @@ class Issuer:
         self._renewals = Renewals(deps, order, verified)
         self._alive: dict[str, Credential] = {}
         self._grants: list[Grant] = []
+        self._granted: set[str] = set()
+        """Requests that became a grant, each once: when that is over, it is over."""
         self._waiting: dict[str, Access] = {}
         """What people are asked for, by request."""
         self._numbers = len(verified.spec.access)
@@ -154,8 +156,10 @@ class Issuer:
         with self._lock:
             return self._first(granted, asked, phase="start", past=self._past)
 
-    def access(self, wanted: Access) -> Issuance | Waits:
+    def access(self, wanted: Access, *, waited_for: str = "") -> Issuance | Waits:
         """Issue what a running job asks for, under a grant that it has or by a request of its own; or say which request waits for people.
+
+        `waited_for`: the request that whoever asks has waited for. Several may have; each gets its answer, and none makes a new one of it.
 
         Raises Denied, NotIssued, Closed, or RetryLater; then nothing usable has left this function.
         """
@@ -169,6 +173,8 @@ class Issuer:
             for request, access in self._waiting.items():
                 if (access.resource, access.action) == (wanted.resource, wanted.action):
                     return self._answered(request, access)
+            if waited_for and waited_for not in self._granted:
+                return self._answered(waited_for, wanted)
             return self._asked(wanted)
 
     def ended(self, credential: Credential) -> None:
@@ -281,7 +287,7 @@ class Issuer:
         if view is None or view.state is RequestState.PENDING:
             return Waits(request, view.current_tier if view else 0)
         if view.state is not RequestState.APPROVED:
-            del self._waiting[request]
+            self._waiting.pop(request, None)
             raise Denied(f"{access.action} on {access.resource}: the request is {view.state}", request=request, outcome=view.state.value)
         told = entries_of(self._deps.store, self._order.job, types=ANSWERING).items
         answers = tuple(Answer.model_validate(data) for data in (entry.data | {"at": entry.at} for entry in told if counts(entry, request)))
@@ -289,10 +295,10 @@ class Issuer:
         try:
             issuance = self._first(granted, access, phase="runtime", past=read_past(told))
         except NotIssued:
-            del self._waiting[request]
+            self._waiting.pop(request, None)
             raise
         # Where a server was away instead, what was approved still waits to be issued.
-        del self._waiting[request]
+        self._waiting.pop(request, None)
         return issuance
 
     def _first(self, granted: Granted, asked: Access, *, phase: Phase, past: Past) -> Issuance:
@@ -302,6 +308,7 @@ class Issuer:
             grant = Grant(granted.number, access, basis)
             issuance = self._issued(grant, access)
             self._grants.append(grant)
+            self._granted.add(granted.id)
             return issuance
 
     @contextmanager

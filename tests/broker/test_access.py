@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.broker.puppet import Answer, Puppet, puppet
@@ -98,6 +100,19 @@ def test_what_policy_denies_is_refused_with_the_policies_that_did(ops: Human, se
         assert denied.status == 403, denied.body
         assert (denied.json["outcome"], denied.json["policies"]) == ("denied", ["no-export-after-restricted"])
         assert [one["outcome"] for one in entries(ops, job.job, "access.decided") if one["facts"]["resource"] == "export-api"] == ["denied"]
+
+
+def test_of_several_that_wait_for_one_request_each_hears_the_denial_and_none_asks_again(ops: Human, lead: Human) -> None:
+    with puppet(ops) as job, ThreadPoolExecutor(3) as pool, httpx.Client(trust_env=False, timeout=60) as http:
+        url, token = job.env["JUSTENOUGH_BROKER_URL"], job.env["JUSTENOUGH_BROKER_TOKEN"]
+        http.headers["Authorization"] = f"Bearer {token}"
+        request = job.access("refunds-db", "write").json["request_id"]
+        wanted = {"resource": "refunds-db", "action": "write", "reason": "wait", "wait": 30}
+        asking = [pool.submit(http.post, f"{url}/v1/access", json=wanted) for _ in range(3)]
+        assert lead.answer(opened(lead, request), "deny").status_code in {200, 202}
+        told = [one.result() for one in asking]
+        assert [(one.status_code, one.json()["request_id"]) for one in told] == [(403, request)] * 3
+        assert len(entries(ops, job.job, "access.requested")) == 1
 
 
 def opened(person: Human, request: str) -> dict[str, Any]:

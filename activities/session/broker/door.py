@@ -136,13 +136,14 @@ class Door:
             await self._back(found.credential.id, used)
 
     async def _obtained(self, wanted: Access, *, wait: float) -> Issuance | Pending:
-        end = self._deps.ticks() + wait
+        end, waited_for = self._deps.ticks() + wait, ""
         while True:
             self._take_allowance()
             async with self._turn:
-                found = await self._recorded(wanted, self._called(partial(self._issuer.access, wanted)))
+                found = await self._recorded(wanted, self._called(partial(self._issuer.access, wanted, waited_for=waited_for)))
             if isinstance(found, Issuance):
                 return found
+            waited_for = found.request
             self._have_opened(found)
             view = await self._settled_request(found.request, until=end)
             if view is None or view.state is RequestState.PENDING:
