@@ -19,6 +19,8 @@ from justenough.model import Duration, Model
 MAX_ACCESS = 32
 MAX_TTL = 24 * 3600
 MAX_TIMEOUT = 7 * 24 * 3600
+MOST_REQUESTS, MOST_TOKENS = 1_000_000, 1_000_000_000
+"""Of a model, for one job, whatever the catalog says."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,63}$")]
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
@@ -111,6 +113,16 @@ class Access(Model):
         return self
 
 
+class ModelUse(Model):
+    """A model that the job reaches through its broker, and how much of it at most."""
+
+    name: Name
+    """As the catalog's `models` names it."""
+    requests: Annotated[int, Field(ge=1, le=MOST_REQUESTS)]
+    tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)]
+    """Of questions and answers together."""
+
+
 class JobSpec(Model):
     """One AI task: what runs, as whom, where, on whose data, and which access it needs."""
 
@@ -123,6 +135,7 @@ class JobSpec(Model):
     params: Mapping[ParamName, str] = Field(default_factory=dict)
     run: Run
     access: Annotated[tuple[Access, ...], Field(max_length=MAX_ACCESS)] = ()
+    model: ModelUse | None = None
 
     @field_validator("data_scope")
     @classmethod
