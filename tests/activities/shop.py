@@ -229,7 +229,8 @@ def desk(shop: Shop, store_url: str, *, folder: Path | None = None) -> Desk:
     store, clock, vault = Store(store_url), Clock(), shop.worker_vault()
     store.migrate()
     config = Config(
-        folder or shop.settings.config, {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": str(shop.door.port), "MODEL_URL": "http://127.0.0.1:9/v1"}
+        folder or shop.settings.config,
+        {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": str(shop.door.port), "MODEL_URL": "http://127.0.0.1:65535/v1"},
     )
     targets = Targets(vault, lambda: config.current().catalog, installation=shop.settings.installation)
     deps = Deps(settings=shop.settings, store=store, vault=vault, config=config, targets=targets, now=clock.now, ticks=clock.ticks)

@@ -43,6 +43,7 @@ def holding(*issued: str) -> Held:
         ("helpdesk-api", "read", "allowed", 0, "read-up-to-confidential"),
         ("helpdesk-api", "write", "needs_approval", 1, "write-at-tier-1"),
         ("export-api", "write", "needs_approval", 2, "export-at-tier-2"),
+        ("model-api", "read", "allowed", 0, "read-up-to-confidential"),
     ],
 )
 def test_each_access_of_the_shop_needs_its_tier(name: str, action: str, outcome: str, tier: int, policy: str) -> None:

@@ -257,7 +257,7 @@ def test_vault_setup_names_a_vault_that_does_not_answer(monkeypatch: pytest.Monk
     given = {
         "SHOP_HOST": "127.0.0.1",
         "SHOP_PORT": "9",
-        "MODEL_URL": "http://127.0.0.1:9/v1",
+        "MODEL_URL": "http://127.0.0.1:65535/v1",
         "SHOP_VAULT_PASSWORD": "x",
         "VAULT_ADDR": "http://127.0.0.1:9",
         "VAULT_TOKEN": "x",

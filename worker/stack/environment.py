@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SHOP_PYTHON = Path(sys.prefix).parent / ".venv-shop" / "bin"
 """Where `make setup` puts the Python of the shop's jobs."""
 MODEL_URL = "MODEL_URL"
-DISCARD = 9
-"""The port where nobody answers."""
+NOWHERE = 65_535
+"""A port at which nobody is expected to answer."""
 NEVER = ("VAULT_TOKEN", "BAO_TOKEN", "VAULT_ADDR", "VAULT_NAMESPACE", "VAULT_CACERT")
 
 
@@ -25,7 +25,7 @@ def server_environment(places: Places) -> dict[str, str]:
     return {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(places.home), "LANG": "C", "LC_ALL": "C", "TZ": "UTC"}
 
 
-def own_environment(settings: Settings, *, shop_port: int | None, model_port: int = DISCARD) -> dict[str, str]:
+def own_environment(settings: Settings, *, shop_port: int | None, model_port: int = NOWHERE) -> dict[str, str]:
     """For worker and console: where everything is, as settings that override every other source."""
     inherited = {name: value for name, value in os.environ.items() if name not in NEVER and not name.startswith("JUSTENOUGH_")}
     return inherited | _exported(settings) | shop_settings(shop_port, model_port) | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}

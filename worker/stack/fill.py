@@ -8,7 +8,7 @@ from activities.settings import Settings
 from justenough.errors import GiveUp
 from justenough.secret import Secret
 from worker.provisioning import Applied, PersonSeed, setup
-from worker.stack.environment import DISCARD, shop_settings
+from worker.stack.environment import NOWHERE, shop_settings
 from worker.stack.lock import supervisor_of
 from worker.stack.places import Places
 from worker.stack.plan import EMBEDDED_WORKER, FOREIGN_VAULT, Plan
@@ -36,7 +36,7 @@ def fill(plan: Plan, *, provision: bool, report: Report) -> None:
 def shop_environment(places: Places, port: int) -> dict[str, str]:
     """What `${SHOP_…}` in the shop's catalog stand for while Vault is being set up; Vault's login to PostgreSQL is among them."""
     password = database_passwords(places)[VAULT_LOGIN]
-    model_port = int(read_json(places.ports).get("model", DISCARD))
+    model_port = int(read_json(places.ports).get("model", NOWHERE))
     return {**shop_settings(port, model_port), "SHOP_VAULT_USER": VAULT_LOGIN, "SHOP_VAULT_PASSWORD": password}
 
 
