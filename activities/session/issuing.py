@@ -40,6 +40,7 @@ REQUESTS = 1_000
 """Requests of one job; access under a grant that it has is none."""
 ANSWERS_EXAMINED = 20
 """Answers that one request may come with; nobody has more approvers than that."""
+CLOSED = "the job's access has been closed"
 HARD_END_MARGIN = 60
 """Seconds that Vault's own hard end of a job's tokens lies behind the longest grant."""
 log = structlog.get_logger()
@@ -157,6 +158,7 @@ class Issuer:
         Raises Denied, NotIssued, Closed, or RetryLater; then nothing usable has left this function.
         """
         with self._lock:
+            self._grants = [grant for grant in self._grants if self._stands(grant)]
             for grant in self._grants:
                 if self._covers(grant, wanted) and (issuance := self._once_more(grant, wanted)):
                     return issuance
@@ -186,11 +188,21 @@ class Issuer:
         # Not under the lock: it adds nothing to what is held, and a server that hangs must not keep the job from what it asks for meanwhile.
         return self._renewals.no_longer(item.credential, item.access, basis, held=held)
 
+    def _stands(self, grant: Grant) -> bool:
+        """Whether a grant has time left, and nobody took back that they approved it."""
+        if grant.left(ticks=self._deps.ticks()) < 1:
+            return False
+        return grant.basis.ladder is None or not self._is_withdrawn(grant.basis.ladder.request)
+
+    def _is_withdrawn(self, request: str) -> bool:
+        view = self._deps.store.request(request)
+        return view is not None and view.state is RequestState.WITHDRAWN
+
     def _covers(self, grant: Grant, wanted: Access) -> bool:
-        """Whether a grant is for what is wanted, has time left, and can be used more than once."""
+        """Whether a grant is for what is wanted, and can be used more than once."""
         same = (grant.access.resource, grant.access.action) == (wanted.resource, wanted.action)
         # What Vault locks it issues once: people authorized one.
-        return same and grant.left(ticks=self._deps.ticks()) >= 1 and not self._action(grant.access).locked
+        return same and not self._action(grant.access).locked
 
     def _once_more(self, grant: Grant, wanted: Access) -> Issuance | None:
         """Issue under a grant, if policy still allows it at its tier and nobody took it back; None where it takes a new request.
@@ -286,7 +298,7 @@ class Issuer:
             access, basis = self._permitted(granted, asked, phase=phase, past=past)
             grant = Grant(granted.number, access, basis)
             issuance = self._issued(grant, access)
-            self._grants = [one for one in self._grants if one.left(ticks=self._deps.ticks()) > 0] + [grant]
+            self._grants.append(grant)
             return issuance
 
     @contextmanager
@@ -349,8 +361,7 @@ class Issuer:
 
         Whoever takes it back records that first and looks for credentials then; here it is the other way round, so one of the two finds the other.
         """
-        request = self._deps.store.request(issuance.credential.request_id)
-        if request is not None and request.state is RequestState.WITHDRAWN:
+        if self._is_withdrawn(issuance.credential.request_id):
             credential, job, why = issuance.credential, self._order.job, "its approval was taken back"
             if revocation.end_one(self._deps, job, credential, self.others(credential), by="session", why=why).confirmed:
                 self._forget(credential)
@@ -406,6 +417,9 @@ class Issuer:
         try:
             accessor, issued = self._from_vault(grant, action, ttl)
         except (VaultDenied, VaultRefused) as error:
+            if self.over():
+                # Its token was ended meanwhile: nothing is wrong with what was asked.
+                raise Closed(CLOSED) from error
             raise NotIssued(f"{access.action} on {access.resource}: {error}") from error
         now, ends = deps.now(), deps.ticks() + ttl
         grant.ends = ends if grant.ends is None else grant.ends
@@ -466,7 +480,7 @@ class Issuer:
                 raise
             self._longest = longest
         if self.over():
-            raise Closed("the job's access has been closed")
+            raise Closed(CLOSED)
 
     def _within_grant(self, issued: Issued, ttl: int) -> int | None:
         """Have a lease that its engine made longer than the grant end with the grant; return the seconds that it lives.
@@ -490,6 +504,8 @@ class Issuer:
         try:
             return self._deps.vault.create_token(self._order.job, policy=policy, alias=alias, ttl=ttl)
         except (VaultDenied, VaultRefused) as error:
+            if self.over():
+                raise Closed(CLOSED) from error
             raise NotIssued(f"Vault gives no token under {policy}: {error}") from error
         except BaseException:
             self.settled = False

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from justenough.access import Action
 from justenough.errors import InvalidInput
-from justenough.spec import checked_spec, read_spec
+from justenough.spec import at_start, checked_spec, read_spec
 from tests.justenough.building import access, raw_spec, spec
 
 CONTRACT_EXAMPLE = """
@@ -91,7 +91,8 @@ def test_a_small_spec_has_the_documented_defaults() -> None:
         ({"access": [access(ttl="0s")]}, "access[0].ttl"),
         ({"access": [access(reason="")]}, "access[0].reason"),
         ({"access": [access(resource="orders_db")]}, "access[0].resource"),
-        ({"access": [access(at="request")]}, "access[0].at"),
+        ({"access": [access(at="later")]}, "access[0].at"),
+        ({"access": [access(at="request", deliver={"env": {"A": "a"}})]}, "access[0]"),
         ({"access": [access(deliver={"file": {"path": "../x"}})]}, "access[0].deliver.file.path"),
         ({"access": [access(deliver={"file": {"path": ".."}})]}, "access[0].deliver.file.path"),
         ({"access": [access(deliver={"env": {"LD_LIBRARY_PATH": "x"}})]}, "access[0].deliver.env"),
@@ -114,9 +115,15 @@ def test_every_error_is_listed_at_once() -> None:
     assert paths(raw) == ["name", "run.network", "access[0].ttl", "access[1].action", "extra"]
 
 
-def test_at_request_says_with_what_it_comes() -> None:
-    with pytest.raises(InvalidInput, match="comes with the broker"):
-        spec(access=[access(at="request")])
+def test_what_a_job_asks_for_while_it_runs_is_not_delivered_at_its_start() -> None:
+    assert spec(access=[access(at="request")]).access[0].at == "request"
+    with pytest.raises(InvalidInput, match="comes through the broker"):
+        spec(access=[access(at="request", deliver={"file": {"path": "db.json"}})])
+
+
+def test_what_is_asked_for_at_the_start_keeps_its_number_in_the_spec() -> None:
+    found = spec(access=[access(at="request"), access(), access(at="request"), access()])
+    assert [number for number, _ in at_start(found)] == [2, 4]
 
 
 @pytest.mark.parametrize("raw", [None, [], "text", 7, {}, {"run": None}])
