@@ -53,7 +53,7 @@ def test_each_access_of_the_shop_needs_its_tier(name: str, action: str, outcome:
 
 def test_the_table_above_covers_the_catalog() -> None:
     offered = {f"{name}:{action}" for name, resource in CATALOG.resources.items() for action in resource.actions}
-    assert len(offered) == 10
+    assert len(offered) == 11
 
 
 def test_what_vault_locks_needs_its_lock_tier_whatever_policy_says() -> None:

@@ -5,6 +5,7 @@
     POST /v1/access/{credential_id}/release                  → 200 {credential_id, state}
     GET  /v1/identity?audience=…                             → 200 {token, expires_at}
     GET  /v1/catalog                                         → 200 {items: [{resource, action, outcome, tier, …}]}
+    /openai/v1/…                                             → the model gateway (openai.py)
 
 401 no token, 403 denied {outcome, policies, request_id}, 404 unknown, 409 not issued, 410 the job's access is closed, 413, 422 with `errors`, 429, 503.
 """
@@ -87,7 +88,7 @@ class Audience(Model):
     audience: Annotated[str, StringConstraints(max_length=256)]
 
 
-def app_of(door: Door, token: Secret | None, models: Models | None = None) -> Starlette:
+def app_of(door: Door, token: Secret | None, *, models: Models | None = None) -> Starlette:
     """Return the application of one job. `token`: what whoever comes by TCP must bear; a Unix socket tells who comes by itself.
 
     `models`: its model gateway, where its spec asks for a model.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -274,6 +274,17 @@ class Models:
             call.end(NoAnswer(CLOSED, status=410, code="closed", outcome=call.outcome, again=False))
         self._budget = self._budget.counting(call.usage)
         self._used.note(call.question.model, call.outcome, call.usage)
+
+
+@asynccontextmanager
+async def thinking(models: Models | None, door: Door) -> AsyncIterator[None]:
+    """Have a job's model at hand for the length of a block; then no call is on its way any more."""
+    try:
+        yield
+    finally:
+        door.close()
+        if models:
+            await models.settled()
 
 
 def _redactor(item: Issuance) -> Redactor:

@@ -17,14 +17,14 @@ from typing import Any
 
 import structlog
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from activities.session import bare
 from activities.session.broker.door import Door
 from activities.session.broker.http import app_of
-from activities.session.broker.models import Models
+from activities.session.broker.models import Models, thinking
 from justenough.secret import Secret
 
 AT_ONCE = 64
@@ -54,8 +54,8 @@ async def listening(door: Door, *, job: str, uid: int, loopback: bool, models: M
         with ExitStack() as opened:
             unix = opened.enter_context(_unix(folder, uid))
             tcp = opened.enter_context(_tcp()) if loopback else None
-            app = app_of(door, token if loopback else None, models)
-            async with _serving(door, app, models, uid, [unix, *([tcp] if tcp else [])]):
+            app = app_of(door, token if loopback else None, models=models)
+            async with _serving(door, app, uid, [unix, *([tcp] if tcp else [])]), thinking(models, door):
                 yield Place(folder / SOCKET, _told(tcp, token, model=models is not None) if tcp else {})
     finally:
         await asyncio.to_thread(bare.clear_folder, folder)
@@ -69,7 +69,7 @@ def _told(tcp: socket.socket, token: Secret, *, model: bool) -> Mapping[str, str
 
 
 @asynccontextmanager
-async def _serving(door: Door, app: Starlette, models: Models | None, uid: int, sockets: list[socket.socket]) -> AsyncIterator[None]:
+async def _serving(door: Door, app: ASGIApp, uid: int, sockets: list[socket.socket]) -> AsyncIterator[None]:
     config = uvicorn.Config(
         app,
         lifespan="off",
@@ -95,8 +95,6 @@ async def _serving(door: Door, app: Starlette, models: Models | None, uid: int, 
         door.close()
         for server in servers:
             server.close()
-        if models:
-            await models.settled()
         await door.settled()
         for connection in list(state.connections):
             connection.transport.abort()
