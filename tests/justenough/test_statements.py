@@ -118,6 +118,7 @@ def changed(**changes: Any) -> dict[str, Any]:
         changed(run={"env": {**SPEC["run"]["env"], "MODE": "wet"}}),
         changed(run={"network": "none"}),
         changed(run={"python": "/opt/python3"}),
+        changed(model={"name": "default", "requests": 5, "tokens": 1_000}),
         changed(access={"resource": "orders-db"}),
         changed(access={"action": "read"}),
         changed(access={"ttl": "6m"}),
