@@ -125,6 +125,13 @@ def endless(handler: Handler, asked: dict[str, Any]) -> None:
         handler.model.reached.set()
 
 
+def holds(handler: Handler, asked: dict[str, Any]) -> None:
+    """Begin a stream and send no more of it, until the other end is gone."""
+    handler.begin()
+    handler.send(piece("wait"))
+    silent(handler, asked)
+
+
 def silent(handler: Handler, asked: dict[str, Any]) -> None:
     """Take the question and say nothing, until the other end is gone."""
     del asked

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import httpx
 import pytest
 
-from tests.broker.model_server import Handler, ModelServer, endless, fails, piece, says, silent, streams
+from activities.session.broker.models import AT_ONCE
+from tests.broker.model_server import Handler, ModelServer, endless, fails, holds, piece, says, silent, streams
 from tests.broker.puppet import Answer, Puppet, puppet
 from tests.people import Human
 from tests.shop import Shop
@@ -287,6 +289,32 @@ def test_a_kill_ends_a_stream_at_once_and_the_grant_with_it(ops: Human, shop: Sh
         seen = ops.until(job.job)
     assert_over(seen, shop)
     assert used(ops, job.job)["cut"][0] == 1
+
+
+def test_a_job_has_so_many_calls_at_once_and_no_more(thinking: Puppet, model: ModelServer) -> None:
+    model.will(holds)
+    asked = {"model": "scripted", "messages": [], "stream": True}
+    shown = {"Authorization": f"Bearer {thinking.env['OPENAI_API_KEY']}"}
+    with httpx.Client(base_url=thinking.env["OPENAI_BASE_URL"], headers=shown, timeout=20, trust_env=False) as http, ExitStack() as held:
+        for _ in range(AT_ONCE):
+            answer = held.enter_context(http.stream("POST", "/chat/completions", json=asked))
+            assert answer.status_code == 200
+        one_more = http.post("/chat/completions", json=asked)
+        assert (one_more.status_code, one_more.json()["error"]["code"], one_more.headers["retry-after"]) == (429, "asked_too_often", "1")
+        held.close()
+        assert model.left.wait(20)
+        model.will(says("Hello"))
+        while ask(thinking).status == 429:
+            continue
+
+
+def test_nobody_but_the_job_reaches_its_model(thinking: Puppet, model: ModelServer) -> None:
+    model.will(says("Hello"))
+    with httpx.Client(base_url=thinking.env["OPENAI_BASE_URL"], timeout=20, trust_env=False) as http:
+        for shown in ({}, {"Authorization": "Bearer sk-guessed"}):
+            answer = http.post("/chat/completions", json={"model": "gpt-4o", "messages": []}, headers=shown)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
+    assert model.asked == []
 
 
 def test_many_calls_are_few_entries(ops: Human, model: ModelServer) -> None:

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from functools import partial
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar
 
 import httpx
@@ -18,6 +17,7 @@ import structlog
 from activities.deps import Deps
 from activities.session.broker.calls import Call, Question
 from activities.session.broker.door import Door, Pending
+from activities.session.broker.errors import AskedTooOften
 from activities.session.broker.upstream import (
     MOST_STREAMED,
     UNREACHABLE,
@@ -45,6 +45,8 @@ WAITS = 50.0
 """Seconds that a call waits for people, where the key needs their approval."""
 LOOK_AGAIN = 10.0
 """Seconds after which it is asked again whether the key may be used on."""
+AT_ONCE = 16
+"""Calls of one job that are on their way: each may hold a whole document of its own and one of the model's."""
 MOST_HELD = 1024 * 1024
 """Bytes of one event of a stream."""
 EVENTS, JSON = "text/event-stream", "application/json"
@@ -71,16 +73,28 @@ class Models:
         self._looked = 0.0
         self._taken = ""
         """Why no key is asked for again: somebody took it away."""
+        self._reading = 0
         self._calls: set[asyncio.Task[Any]] = set()
         self._ending: asyncio.Task[None] | None = None
+
+    @contextmanager
+    def room(self) -> Iterator[None]:
+        """Have room for one more question, which is read in the block. Raises AskedTooOften, Closed."""
+        self._door.admit()
+        if max(self._reading, len(self._calls)) >= AT_ONCE:
+            raise AskedTooOften(1.0)
+        self._reading += 1
+        try:
+            yield
+        finally:
+            self._reading -= 1
 
     async def chat(self, asked: dict[str, Any]) -> tuple[str, AsyncIterator[bytes]]:
         """Return a call's media type and its answer's pieces as they come, once there is an answer.
 
         Raises NoAnswer, Denied, NotIssued, Closed, AskedTooOften, or RetryLater.
         """
-        self._door.admit()
-        question = Question.of(asked)
+        question = await asyncio.to_thread(Question.of, asked)
         try:
             model = self._allowing(question.model)
             self._must_have_budget()
@@ -93,8 +107,8 @@ class Models:
             raise
         self._budget = self._budget.asking()
         call = Call(question)
-        asking = partial(self._upstream.asking, "POST", f"{model.url.rstrip('/')}/chat/completions", headers=headers, body=question.body)
-        making = self._started(self._make(call, asking(), item, seconds=self._seconds(model, item)))
+        asking = self._upstream.asking("POST", f"{model.url.rstrip('/')}/chat/completions", headers=headers, body=question.body)
+        making = self._started(self._make(call, asking, item, seconds=self._seconds(model, item)))
         making.add_done_callback(lambda _: self._over(call, making))
         return await call.head, call.pieces(making)
 
@@ -210,7 +224,7 @@ class Models:
             async with asyncio.timeout(self._seconds(model, item)), self._upstream.asking("GET", url, headers=headers) as answer:
                 if answer.status_code != httpx.codes.OK:
                     raise await refusal(answer, redactor)
-                found = _object(redactor.feed(await whole(answer)) + redactor.flush())
+                found = await asyncio.to_thread(_object, redactor.feed(await whole(answer)) + redactor.flush())
         except TimeoutError:
             raise _too_slow() from None
         listed = found.get("data")
@@ -242,10 +256,11 @@ class Models:
             await self._streamed(call, answer, redactor)
             return
         content = await whole(answer)
-        call.usage = whole_usage(_object(content), prompt=call.question.prompt)
+        # In a thread: a long answer takes a while to be read, and this one serves every job of the worker.
+        call.usage, scrubbed = await asyncio.to_thread(_read, content, redactor, prompt=call.question.prompt)
         call.outcome = "answered"
         call.begin(JSON)
-        await call.pass_on(redactor.feed(content) + redactor.flush())
+        await call.pass_on(scrubbed)
 
     async def _streamed(self, call: Call, answer: httpx.Response, redactor: Redactor) -> None:
         metered, size = Metered(prompt=call.question.prompt, told=call.question.told), 0
@@ -294,11 +309,16 @@ def _redactor(item: Issuance) -> Redactor:
 def _object(content: bytes) -> dict[str, Any]:
     try:
         found = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise no_json() from None
     if not isinstance(found, dict):
         raise no_json()
     return found
+
+
+def _read(content: bytes, redactor: Redactor, *, prompt: int) -> tuple[Usage, bytes]:
+    """Return what a whole answer took, and the answer without the key. Raises NoAnswer."""
+    return whole_usage(_object(content), prompt=prompt), redactor.feed(content) + redactor.flush()
 
 
 def _too_slow() -> NoAnswer:

@@ -6,6 +6,7 @@ GET  /openai/v1/models             those that this job may use
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -67,7 +68,8 @@ def model_routes(models: Models | None, check: Check) -> list[Route]:
 
 
 async def _chat(models: Models, request: Request) -> Response:
-    media_type, pieces = await models.chat(_question(await _body(request)))
+    with models.room():
+        media_type, pieces = await models.chat(await _question(request))
     if media_type == JSON:
         return Response(b"".join([piece async for piece in pieces]), media_type=media_type, headers={"Cache-Control": "no-store"})
     return StreamingResponse(pieces, media_type=media_type, headers={"Cache-Control": "no-store"})
@@ -78,21 +80,23 @@ async def _models(models: Models, request: Request) -> Response:
     return JSONResponse({"object": "list", "data": await models.models()})
 
 
-async def _body(request: Request) -> Any:
+async def _question(request: Request) -> dict[str, Any]:
     content = bytearray()
     async for chunk in request.stream():
         content += chunk
         if len(content) > MOST_BYTES:
             message = f"a question has at most {MOST_BYTES:,} bytes"
             raise TooLarge(message)
+    # In a thread: a long question takes a while to be read, and this one serves every job of the worker.
+    return await asyncio.to_thread(_checked, bytes(content))
+
+
+def _checked(content: bytes) -> dict[str, Any]:
     try:
-        return json.loads(content)
-    except ValueError as error:
+        asked = json.loads(content)
+    except (ValueError, RecursionError) as error:
         message = "the body is not JSON"
         raise Wrong(message) from error
-
-
-def _question(asked: Any) -> dict[str, Any]:
     if not isinstance(asked, dict):
         message = "the body must be a JSON object"
         raise Wrong(message)
