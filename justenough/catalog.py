@@ -16,6 +16,8 @@ from justenough.access import Action
 from justenough.documents import read_yaml, validated
 from justenough.errors import InvalidInput, Problem
 from justenough.model import duration_text
+from justenough.model_problems import access_of, model_problems, use_problems, why_for_gateways_only
+from justenough.models import ModelDef, Uses
 from justenough.placeholders import GIVEN, SCOPE_PLACEHOLDER, SETTING, did_you_mean, filled, mapped, scoped
 from justenough.resources import ActionDef, Catalog, Issue, ResolvedIssue, Resource, Review, Target, VaultWrite
 from justenough.spec import Access, JobSpec
@@ -37,7 +39,7 @@ def read_catalog(text: str | bytes) -> Catalog:
     if not isinstance(raw, dict):
         raise InvalidInput(CATALOG, (Problem("", "must be a mapping with `resources`"),))
     catalog = _checked(_with_default_policies(raw))
-    problems = (*_scope_problems(catalog), *_action_problems(catalog), *_write_problems(catalog))
+    problems = (*_scope_problems(catalog), *_action_problems(catalog), *_write_problems(catalog), *model_problems(catalog))
     if problems:
         raise InvalidInput(CATALOG, problems)
     return catalog
@@ -85,6 +87,7 @@ def alias_of(scope: Mapping[str, str]) -> str:
 def problems_of(spec: JobSpec, catalog: Catalog) -> tuple[Problem, ...]:
     """Return everything that the catalog has against a spec, by YAML path."""
     problems = [problem for index, item in enumerate(spec.access) for problem in _access_problems(spec, catalog, index, item)]
+    problems += _model_problems(spec, catalog)
     return tuple(dict.fromkeys(problems))
 
 
@@ -92,7 +95,8 @@ def problems_of_draft(raw: object, catalog: Catalog) -> tuple[Problem, ...]:
     """Return what the catalog has against those parts of a spec that can be read, where others cannot: so that everything is told at once."""
     if not isinstance(raw, dict):
         return ()
-    read = {name: raw[name] for name in ("environment", "data_scope") if name in raw and _reads(JobSpec, {**DRAFT, name: raw[name]})}
+    parts = ("environment", "data_scope", "model")
+    read = {name: raw[name] for name in parts if name in raw and _reads(JobSpec, {**DRAFT, name: raw[name]})}
     about = set(read) | ({"data_scope"} - set(raw))
     spec = JobSpec.model_validate({**DRAFT, **read})
     listed = raw.get("access")
@@ -101,6 +105,7 @@ def problems_of_draft(raw: object, catalog: Catalog) -> tuple[Problem, ...]:
         for index, item in enumerate(listed if isinstance(listed, list) else ())
         for problem in _draft_problems(spec, catalog, index, item, about)
     ]
+    found += [problem for problem in _model_problems(spec, catalog) if problem.path.partition(".")[0] in about]
     return tuple(dict.fromkeys(found))
 
 
@@ -139,12 +144,23 @@ def _access_problems(spec: JobSpec, catalog: Catalog, index: int, item: Access) 
     if action_def is None:
         yield Problem(f"{where}.action", f"{item.resource} does not offer {item.action}; it offers {', '.join(sorted(resource.actions))}")
         return
+    if item.at == "start" and (why := why_for_gateways_only(item, catalog)):
+        yield Problem(f"{where}.resource", f"{why}; say `model:` for a model, or `at: request` for what a tool is to use")
     if item.ttl > action_def.max_ttl:
         longest = duration_text(action_def.max_ttl)
         yield Problem(
             f"{where}.ttl", f"{duration_text(item.ttl)} is longer than {longest}, the most that {item.resource} {item.action} allows"
         )
     yield from _data_scope_problems(spec, catalog, action_def, f"{item.resource} {item.action}")
+
+
+def _model_problems(spec: JobSpec, catalog: Catalog) -> Iterator[Problem]:
+    yield from use_problems(spec, catalog)
+    behind = access_of(spec.model, catalog) if spec.model else None
+    for problem in _access_problems(spec, catalog, 0, behind) if behind else ():
+        # The access itself is the catalog's: what a spec can put right is where the job runs and on whose data.
+        if not problem.path.startswith("access["):
+            yield problem
 
 
 def _data_scope_problems(spec: JobSpec, catalog: Catalog, action_def: ActionDef, what: str) -> Iterator[Problem]:
@@ -189,7 +205,9 @@ def _checked(raw: dict[str, Any]) -> Catalog:
 def _hinted(problem: Problem) -> Problem:
     if problem.message != "unknown key":
         return problem
-    known = {name for model in (Catalog, Resource, ActionDef, Issue, Review, Target, VaultWrite) for name in model.model_fields}
+    known = {
+        name for model in (Catalog, Resource, ActionDef, Issue, Review, Target, VaultWrite, ModelDef, Uses) for name in model.model_fields
+    }
     return Problem(problem.path, problem.message + did_you_mean(problem.path.rpartition(".")[2], known))
 
 

@@ -48,6 +48,7 @@ class EventType(StrEnum):
     CREDENTIAL_EXPIRED = "credential.expired"
     CREDENTIAL_OVERDUE = "credential.overdue"
     IDENTITY_ISSUED = "identity.issued"
+    MODEL_USED = "model.used"
     REVOCATION_REQUESTED = "revocation.requested"
     REVOCATION_STARTED = "revocation.started"
     REVOCATION_OVERDUE = "revocation.overdue"
@@ -222,6 +223,16 @@ FIELDS: dict[EventType, dict[str, str]] = {
         "audience": "whom the token is for",
         "expires_at": "until when it holds",
         "jti": "its id, which its receiver sees too; the token itself is kept nowhere",
+    },
+    EventType.MODEL_USED: {
+        "name": "the model as the catalog names it",
+        "model": "which of its models the job named, or `-` for what is no name",
+        "credential": "id of the credential whose key was used last, or null where none was",
+        "calls": "how many calls this entry stands for",
+        "prompt_tokens": "tokens of their questions",
+        "completion_tokens": "tokens of their answers",
+        "estimated": "of how many calls the tokens were counted by the length of the text, because the upstream did not tell",
+        "outcome": "answered | refused | failed | cut | not_allowed | over_budget | denied",
     },
     EventType.REVOCATION_REQUESTED: {"credential": "credential id", "person": "entity id of who asked", "name": "their login name"},
     EventType.REVOCATION_STARTED: {"by": "session | compensation | guard | sweep | person | stranger", "why": "why"},

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, St
 from justenough.access import Action, Revocable, Sensitivity
 from justenough.approval import TOP
 from justenough.model import Duration, Model
+from justenough.models import ModelDef
 from justenough.placeholders import GIVEN, SCOPE_PLACEHOLDER, SETTING, did_you_mean
 from justenough.spec import MAX_TTL, Label, LabelKey, Name, ScopeKey, Sentence
 
@@ -194,6 +195,8 @@ class Resource(Model):
     """Whether data written here leaves the organisation."""
     owner: Name
     """A group."""
+    used_by: Literal["job", "gateway"] = "job"
+    """`gateway`: no job ever gets a credential of it; the broker's gateways use it for the job."""
     connect: Mapping[LabelKey, Annotated[str, StringConstraints(max_length=1024)]] = Field(default_factory=dict)
     """No secrets; deliverable beside the credential's own fields."""
     actions: Annotated[Mapping[Action, ActionDef], Field(min_length=1)]
@@ -235,6 +238,8 @@ class Catalog(Model):
     """The data scopes that have an identity in Vault."""
     texts: Mapping[LabelKey, Annotated[str, StringConstraints(max_length=16384)]] = Field(default_factory=dict)
     """Longer texts that the provisioning writes use as `${NAME}`."""
+    models: Mapping[Name, ModelDef] = Field(default_factory=dict)
+    """Servers of models that jobs reach through their broker."""
     provision: tuple[VaultWrite, ...] = ()
 
     def action(self, resource: str, action: Action) -> ActionDef | None:

@@ -28,6 +28,8 @@ from justenough.model import Duration, Model, Size, duration_text, size_text
 MAX_ACCESS = 32
 MAX_TTL = 24 * 3600
 MAX_TIMEOUT = 7 * 24 * 3600
+MOST_REQUESTS, MOST_TOKENS = 1_000_000, 1_000_000_000
+"""Of a model, for one job, whatever the catalog says."""
 
 CPU, MAX_CPU = 600, 28 * 24 * 3600
 """Seconds of processor time."""
@@ -176,6 +178,16 @@ class Access(Model):
         return self
 
 
+class ModelUse(Model):
+    """A model that the job reaches through its broker, and how much of it at most."""
+
+    name: Name
+    """As the catalog's `models` names it."""
+    requests: Annotated[int, Field(ge=1, le=MOST_REQUESTS)]
+    tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)]
+    """Of questions and answers together."""
+
+
 class JobSpec(Model):
     """One AI task: what runs, as whom, where, on whose data, and which access it needs."""
 
@@ -188,6 +200,7 @@ class JobSpec(Model):
     params: Mapping[ParamName, str] = Field(default_factory=dict)
     run: Run
     access: Annotated[tuple[Access, ...], Field(max_length=MAX_ACCESS)] = ()
+    model: ModelUse | None = None
 
     @field_validator("data_scope")
     @classmethod

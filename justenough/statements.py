@@ -169,6 +169,8 @@ def request_digest(spec: JobSpec, access: Access, *, bundle: str | None, issue_p
             "data_scope": dict(spec.data_scope),
             "ttl": access.ttl,
             "tier": tier,
+            # Only where there is one, so that the digests of all other requests stay what they were.
+            **({"model": spec.model.model_dump(mode="json")} if spec.model else {}),
         }
     )
 

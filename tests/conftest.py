@@ -21,6 +21,8 @@ from worker.stack import Stack, running_stack
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
+HASTY = '  hasty: {uses: {resource: model-api}, url: "${MODEL_URL}", allow: ["gpt-*"], timeout: 2s, max_requests: 5}\n'
+"""The shop's model once more, for tests that do not want to wait as long as jobs may."""
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "shop"
 
 
@@ -35,6 +37,8 @@ def whole() -> Iterator[Stack]:
     with tempfile.TemporaryDirectory(prefix="je-tests-") as folder:
         config = Path(folder) / "shop"
         shutil.copytree(EXAMPLE, config, ignore=shutil.ignore_patterns("__pycache__"))
+        catalog = config / "catalog.yaml"
+        catalog.write_text(catalog.read_text().replace("\nmodels:\n", f"\nmodels:\n{HASTY}", 1))
         with running_stack(Path(folder) / "home", config, drain=2) as stack:
             yield stack
 

@@ -262,7 +262,9 @@ class Issuer:
 
     def _must_be_possible(self, access: Access) -> None:
         """Raise InvalidInput where the catalog does not have it like this, NotPermitted where it cannot be asked for now, or any more."""
-        problems = problems_of(self._verified.spec.model_copy(update={"access": (access,)}), self._deps.config.current().catalog)
+        problems = problems_of(
+            self._verified.spec.model_copy(update={"access": (access,), "model": None}), self._deps.config.current().catalog
+        )
         if problems:
             raise InvalidInput("access", tuple(replace(one, path=one.path.removeprefix("access[0].")) for one in problems))
         if self._action(access).locked:

@@ -16,7 +16,7 @@ import structlog
 from activities import revocation
 from activities.deps import Deps
 from activities.past import Past
-from activities.session.broker import Door, listening
+from activities.session.broker import Door, Models, listening
 from activities.session.broker.door import Tell
 from activities.session.bundles import unpacked
 from activities.session.delivery import Delivered, delivered, secrets_of, texts_of, told_of_access
@@ -82,6 +82,7 @@ class Life:
         self._run = run
         self._tell = tell
         self._door: Door | None = None
+        self._models: Models | None = None
         self._issuer = Issuer(deps, order.order, verified, past, owner=owner)
         self._issued: list[Issuance] = []
         self._stop: Stop | None = None
@@ -122,6 +123,7 @@ class Life:
         redactor = Redactor(texts_of(value for item in self._issued for value in secrets_of(item.fields)))
         async with kept(self._deps, self._job, self._issuer, self._issued) as keepers:
             self._door = door = Door(self._deps, self._verified, self._issuer, keepers, redactor, owner=self._owner, tell=self._tell)
+            self._models = models = Models(self._deps, self._verified, door, self._spec.model) if self._spec.model else None
             self._go_on()
             async with running(
                 self._deps.settings,
@@ -129,7 +131,7 @@ class Life:
                 Task(self._job, self._spec, workdir, given),
                 redactor=redactor,
                 sink=self._log,
-                serve=lambda uid: listening(door, job=self._job, uid=uid, loopback=self._spec.run.network == "host"),
+                serve=lambda uid: listening(door, job=self._job, uid=uid, loopback=self._spec.run.network == "host", models=models),
             ) as process:
                 return await self._until_ended(process)
 
@@ -220,7 +222,10 @@ class Life:
             settled=self._issuer.settled,
             known=self._issuer.issued,
             # Recorded at their issue already, unless the ledger failed just then: what was issued must not be missing from it.
-            before=tuple(issued_event(self._job, credential) for credential in self._issuer.issued),
+            before=(
+                *(issued_event(self._job, credential) for credential in self._issuer.issued),
+                *(self._models.unrecorded() if self._models else ()),
+            ),
         )
         return SessionResult(
             outcome=ending.outcome,

@@ -230,7 +230,10 @@ def desk(shop: Shop, store_url: str, *, folder: Path | None = None) -> Desk:
     """Return a worker's desk; `folder`: another configuration than the shop's own."""
     store, clock, vault = Store(store_url), Clock(), shop.worker_vault()
     store.migrate()
-    config = Config(folder or shop.settings.config, {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": str(shop.door.port)})
+    config = Config(
+        folder or shop.settings.config,
+        {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": str(shop.door.port), "MODEL_URL": "http://127.0.0.1:65535/v1"},
+    )
     targets = Targets(vault, lambda: config.current().catalog, installation=shop.settings.installation)
     deps = Deps(settings=shop.settings, store=store, vault=vault, config=config, targets=targets, now=clock.now, ticks=clock.ticks)
     return Desk(shop, deps, clock)

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
 
+from tests.broker.model_server import ModelServer, model_server
 from tests.broker.puppet import Puppet, puppet
 from tests.people import Human
+from worker.stack import Places, Stack
 
 
 @pytest.fixture(scope="module")
 def talking(ops: Human) -> Iterator[Puppet]:
     with puppet(ops) as job:
+        yield job
+
+
+@pytest.fixture(scope="module")
+def model(whole: Stack) -> Iterator[ModelServer]:
+    """A model's server where the stack's catalog says that there is one."""
+    port = json.loads(Places.of(whole.home).ports.read_text())["model"]
+    with model_server(port) as serving:
+        yield serving
+
+
+@pytest.fixture(scope="module")
+def thinking(ops: Human, model: ModelServer) -> Iterator[Puppet]:
+    """One job with a model, for all tests that only look."""
+    del model
+    with puppet(ops, model={"name": "default", "requests": 1_000, "tokens": 1_000_000}) as job:
         yield job

@@ -22,13 +22,15 @@ class Unix(http.client.HTTPConnection):
 
 told = socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=110)
 lines = told.makefile("rw")
-print(json.dumps({name: value for name, value in os.environ.items() if name.startswith("JUSTENOUGH")}), file=lines, flush=True)
+print(json.dumps({name: value for name, value in os.environ.items() if name.startswith(("JUSTENOUGH", "OPENAI"))}), file=lines, flush=True)
 for line in lines:
     asked = json.loads(line)
     try:
         broker = Unix("broker")
         broker.request(asked["method"], asked["path"], asked["body"], asked["headers"])
         answer = broker.getresponse()
+        while asked.get("streams") and (piece := answer.readline()):
+            print(json.dumps({"line": piece.decode().rstrip()}), file=lines, flush=True)
         found = {"status": answer.status, "headers": dict(answer.getheaders()), "body": answer.read().decode()}
         broker.close()
     except Exception as error:
@@ -64,11 +66,23 @@ class Puppet:
     def asks(self, method: str, path: str, body: Any = None, *, raw: str | None = None, prints: bool = False, **headers: str) -> Answer:
         """Call the broker from within the job."""
         sent = raw if raw is not None else json.dumps(body) if body is not None else None
-        wish = {"method": method, "path": path, "body": sent, "headers": headers, "print": prints}
-        print(json.dumps(wish), file=self._lines, flush=True)
+        self._wishes({"method": method, "path": path, "body": sent, "headers": headers, "print": prints})
         line = self._lines.readline()
         assert line, "the job is gone"
         return Answer(**json.loads(line))
+
+    def begins(self, method: str, path: str, body: Any) -> None:
+        """Call the broker from within the job, and wait for no answer: nothing else can be asked of this job any more."""
+        self._wishes({"method": method, "path": path, "body": json.dumps(body), "headers": {}})
+
+    def streams(self, method: str, path: str, body: Any) -> Iterator[str]:
+        """Call the broker from within the job, and yield each line of the answer when the job has it."""
+        self._wishes({"method": method, "path": path, "body": json.dumps(body), "headers": {}, "streams": True})
+        while "line" in (found := json.loads(self._lines.readline())):
+            yield found["line"]
+
+    def _wishes(self, wish: dict[str, Any]) -> None:
+        print(json.dumps(wish), file=self._lines, flush=True)
 
     def access(self, resource: str, action: str = "read", **more: Any) -> Answer:
         """Ask for access."""

@@ -68,7 +68,7 @@ def deps(whole: Stack) -> Iterator[Deps]:
     settings = Settings(
         home=whole.home, config=whole.config, vault_addr=whole.vault, console_url=whole.console, database_url=whole.database_url
     )
-    with worker_deps(settings, {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": "1"}) as opened:
+    with worker_deps(settings, {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": "1", "MODEL_URL": "http://127.0.0.1:65535/v1"}) as opened:
         yield opened
 
 

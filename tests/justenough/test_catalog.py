@@ -28,7 +28,7 @@ from justenough.prefixes import HARD_ENDS, hard_end
 from justenough.spec import checked_spec
 
 SHOP = Path(__file__).parents[2] / "examples" / "shop" / "catalog.yaml"
-SETTINGS = {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": "5432"}
+SETTINGS = {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": "5432", "MODEL_URL": "http://127.0.0.1:65535/v1"}
 PLAIN: dict[str, Any] = {
     "resources": {
         "orders-db": {
@@ -114,6 +114,7 @@ def test_the_shops_catalog_is_what_the_contract_says() -> None:
         "export-api": ("INTERNAL", True, "w"),
         "warehouse-api": ("INTERNAL", False, "r"),
         "web-servers": ("INTERNAL", False, "w"),
+        "model-api": ("INTERNAL", False, "r"),
     }
     actions = [action for one in catalog.resources.values() for action in one.actions.values()]
     assert all(action.max_ttl >= 300 for action in actions)

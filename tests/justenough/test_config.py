@@ -16,7 +16,7 @@ from activities.config import LOOK_EVERY, Config, check
 from justenough.access import Action
 from tests.justenough.building import SHOP, asking, job, resource
 
-ENV = {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": "5432"}
+ENV = {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": "5432", "MODEL_URL": "http://127.0.0.1:65535/v1"}
 
 
 class Clock:

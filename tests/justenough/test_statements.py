@@ -123,6 +123,7 @@ def changed(**changes: Any) -> dict[str, Any]:
         changed(run={"limits": {"processes": 255}}),
         changed(run={"limits": {"file_size": "1B"}}),
         changed(run={"limits": {"open_files": 4097}}),
+        changed(model={"name": "default", "requests": 5, "tokens": 1_000}),
         changed(access={"resource": "orders-db"}),
         changed(access={"action": "read"}),
         changed(access={"ttl": "6m"}),

@@ -254,7 +254,14 @@ def test_a_network_of_workers_that_is_none_is_a_usage_error_that_names_it_and_it
 
 
 def test_vault_setup_names_a_vault_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": "9", "SHOP_VAULT_PASSWORD": "x", "VAULT_ADDR": "http://127.0.0.1:9", "VAULT_TOKEN": "x"}
+    given = {
+        "SHOP_HOST": "127.0.0.1",
+        "SHOP_PORT": "9",
+        "MODEL_URL": "http://127.0.0.1:65535/v1",
+        "SHOP_VAULT_PASSWORD": "x",
+        "VAULT_ADDR": "http://127.0.0.1:9",
+        "VAULT_TOKEN": "x",
+    }
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("JUSTENOUGH_CONFIG", str(SHOP))

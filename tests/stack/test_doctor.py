@@ -178,7 +178,7 @@ def test_a_target_that_takes_no_connection_or_hangs_is_named(servers: Stack) -> 
     door = Door(int(read_json(Places.of(servers.home).ports)["postgres"]))
 
     def look() -> Finding:
-        (found,) = target_findings(SHOP, {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": str(door.port)})
+        (found,) = target_findings(SHOP, {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": str(door.port), "MODEL_URL": "http://127.0.0.1:65535/v1"})
         return found
 
     assert (look().what, look().level) == (f"target 127.0.0.1:{door.port}/shop", "ok")

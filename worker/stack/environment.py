@@ -14,6 +14,9 @@ ROOT = Path(__file__).resolve().parents[2]
 """Where our packages are: the children run the very code that the supervisor runs."""
 SHOP_PYTHON = Path(sys.prefix).parent / ".venv-shop" / "bin"
 """Where `make setup` puts the Python of the shop's jobs."""
+MODEL_URL = "MODEL_URL"
+NOWHERE = 65_535
+"""A port at which nobody is expected to answer."""
 NEVER = ("VAULT_TOKEN", "BAO_TOKEN", "VAULT_ADDR", "VAULT_NAMESPACE", "VAULT_CACERT")
 
 
@@ -22,10 +25,10 @@ def server_environment(places: Places) -> dict[str, str]:
     return {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(places.home), "LANG": "C", "LC_ALL": "C", "TZ": "UTC"}
 
 
-def own_environment(settings: Settings, *, shop_port: int | None) -> dict[str, str]:
+def own_environment(settings: Settings, *, shop_port: int | None, model_port: int = NOWHERE) -> dict[str, str]:
     """For worker and console: where everything is, as settings that override every other source."""
     inherited = {name: value for name, value in os.environ.items() if name not in NEVER and not name.startswith("JUSTENOUGH_")}
-    return inherited | _exported(settings) | _shop(shop_port) | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    return inherited | _exported(settings) | shop_settings(shop_port, model_port) | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
 
 
 def supervisor_environment(settings: Settings) -> dict[str, str]:
@@ -46,6 +49,8 @@ def _text(value: object) -> str:
     return json.dumps(value) if isinstance(value, list) else str(value)
 
 
-def _shop(port: int | None) -> dict[str, str]:
-    """What `${SHOP_HOST}` and `${SHOP_PORT}` in the catalog stand for."""
-    return {} if port is None else {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": str(port)}
+def shop_settings(port: int | None, model_port: int) -> dict[str, str]:
+    """What `${SHOP_HOST}`, `${SHOP_PORT}` and `${MODEL_URL}` in the catalog stand for; a model of one's own is told by our environment."""
+    if port is None:
+        return {}
+    return {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": str(port), MODEL_URL: os.environ.get(MODEL_URL) or f"http://127.0.0.1:{model_port}/v1"}

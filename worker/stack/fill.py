@@ -8,6 +8,7 @@ from activities.settings import Settings
 from justenough.errors import GiveUp
 from justenough.secret import Secret
 from worker.provisioning import Applied, PersonSeed, setup
+from worker.stack.environment import NOWHERE, shop_settings
 from worker.stack.lock import supervisor_of
 from worker.stack.places import Places
 from worker.stack.plan import EMBEDDED_WORKER, FOREIGN_VAULT, Plan
@@ -35,7 +36,8 @@ def fill(plan: Plan, *, provision: bool, report: Report) -> None:
 def shop_environment(places: Places, port: int) -> dict[str, str]:
     """What `${SHOP_…}` in the shop's catalog stand for while Vault is being set up; Vault's login to PostgreSQL is among them."""
     password = database_passwords(places)[VAULT_LOGIN]
-    return {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": str(port), "SHOP_VAULT_USER": VAULT_LOGIN, "SHOP_VAULT_PASSWORD": password}
+    model_port = int(read_json(places.ports).get("model", NOWHERE))
+    return {**shop_settings(port, model_port), "SHOP_VAULT_USER": VAULT_LOGIN, "SHOP_VAULT_PASSWORD": password}
 
 
 def set_vault_up(settings: Settings, *, token: Secret | None) -> tuple[Applied, ...]:

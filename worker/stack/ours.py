@@ -22,7 +22,7 @@ def worker_child(places: Places, settings: Settings, ports: Mapping[str, int]) -
     return Child(
         name="worker",
         argv=(*PYTHON, "worker"),
-        env=own_environment(settings, shop_port=ports["postgres"]),
+        env=own_environment(settings, shop_port=ports["postgres"], model_port=ports["model"]),
         cwd=None,
         # A sign of life of the process before this one says nothing about this one.
         prepare=lambda: places.worker_alive.unlink(missing_ok=True),
@@ -36,7 +36,7 @@ def console_child(settings: Settings, ports: Mapping[str, int]) -> Child:
     return Child(
         name="console",
         argv=(*PYTHON, "console"),
-        env=own_environment(settings, shop_port=ports["postgres"]),
+        env=own_environment(settings, shop_port=ports["postgres"], model_port=ports["model"]),
         cwd=None,
         healthy=lambda: http_ok(ports["console"], "/livez"),
     )

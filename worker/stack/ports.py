@@ -11,7 +11,7 @@ from justenough.errors import RetryLater
 from worker.stack.places import Places
 from worker.stack.private import read_json, write_private
 
-NAMES = ("temporal", "temporal_ui", "temporal_http", "vault", "vault_cluster", "postgres", "console")
+NAMES = ("temporal", "temporal_ui", "temporal_http", "vault", "vault_cluster", "postgres", "console", "model")
 # Below the range from which systems take ports for outgoing connections: one of those could sit on our port while a server restarts.
 LOWEST, HIGHEST = 20_000, 32_000
 

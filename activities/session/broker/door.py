@@ -21,15 +21,17 @@ from activities.judging import answered
 from activities.session.broker.errors import AskedTooOften
 from activities.session.delivery import PUBLIC_FIELDS
 from activities.session.identity import draw_identity
-from activities.session.issuing import Closed, Denied, Issuance, Issuer, Waits
+from activities.session.issuing import Closed, Denied, Issuance, Issuer, NotPermitted, Waits
 from activities.session.keeping import Keepers
+from activities.session.renewing import NoLonger
 from activities.verification import VerifiedOrder
-from justenough.access import Action, RequestState
+from justenough.access import Action, CredentialState, RequestState
 from justenough.errors import GiveUp, InvalidInput, NotFound
 from justenough.events import EventType, event
 from justenough.identity import LIFE
 from justenough.ids import REQUEST_ID, job_of
 from justenough.limits import Allowance
+from justenough.model_problems import why_for_gateways_only
 from justenough.redaction import Redactor
 from justenough.secret import Secret
 from justenough.spec import Access
@@ -53,6 +55,10 @@ log = structlog.get_logger()
 T = TypeVar("T")
 Tell = Callable[[str], Awaitable[None]]
 """Tells the job's workflow of a request that people must answer."""
+
+
+class ForGatewaysOnly(NotPermitted):
+    """A job asks for a credential that only the broker's gateways use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +122,7 @@ class Door:
 
         Raises Denied, NotIssued, InvalidInput, NotFound, Closed, AskedTooOften, or RetryLater.
         """
-        found = await self._obtained(wanted, wait=wait)
+        found = await self._obtained(wanted, wait=wait, by_itself=True)
         return self._given(found) if isinstance(found, Issuance) else found
 
     @asynccontextmanager
@@ -135,12 +141,34 @@ class Door:
         finally:
             await self._back(found.credential.id, used)
 
-    async def _obtained(self, wanted: Access, *, wait: float) -> Issuance | Pending:
+    def admit(self) -> None:
+        """Let one call of a gateway in. Raises Closed, AskedTooOften."""
+        self._take_allowance()
+
+    async def closing(self) -> None:
+        """Return once the door is closed."""
+        await self._shut.wait()
+
+    async def taken(self, item: Issuance) -> bool:
+        """Whether somebody ended a credential that a gateway keeps, past this session. Raises Closed, RetryLater."""
+        seen = await self._called(partial(self._deps.store.credential, item.credential.id))
+        return seen is None or seen.state is not CredentialState.ISSUED
+
+    async def stands(self, item: Issuance) -> bool:
+        """Whether a credential that a gateway keeps may be used on, decided again; where not, it is ended. Raises Closed, RetryLater."""
+        ending: NoLonger | None = await self._called(partial(self._issuer.no_longer, item))
+        if ending:
+            await self._keepers.give_back(item.credential.id, ending.why, before=ending.events)
+        return ending is None
+
+    async def _obtained(self, wanted: Access, *, wait: float, by_itself: bool = False) -> Issuance | Pending:
+        """`by_itself`: the job itself is to get it, and no gateway."""
         end, waited_for = self._deps.ticks() + wait, ""
         while True:
             self._take_allowance()
             async with self._turn:
-                found = await self._recorded(wanted, self._called(partial(self._issuer.access, wanted, waited_for=waited_for)))
+                asking = partial(self._issuer.access, wanted, waited_for=waited_for)
+                found = await self._recorded(wanted, self._called(partial(self._for_the_job, wanted, asking) if by_itself else asking))
             if isinstance(found, Issuance):
                 return found
             waited_for = found.request
@@ -233,13 +261,18 @@ class Door:
         """Return what comes of asking; what was no request at all is in the ledger too."""
         try:
             return await issuing
-        except (InvalidInput, NotFound) as error:
+        except (InvalidInput, NotFound, ForGatewaysOnly) as error:
             self._refusals += 1
             if self._refusals <= REFUSALS_RECORDED:
                 about, asked = str(self._refusals), f"{wanted.action} on {wanted.resource}"
                 refusal = event(EventType.ACCESS_REFUSED, self._job, at=self._deps.now(), about=about, asked=asked, why=str(error)[:500])
                 await asyncio.to_thread(self._deps.store.record, [refusal])
             raise
+
+    def _for_the_job(self, wanted: Access, asking: Callable[[], T]) -> T:
+        if why := why_for_gateways_only(wanted, self._deps.config.current().catalog):
+            raise ForGatewaysOnly(why)
+        return asking()
 
     def _have_opened(self, waits: Waits) -> None:
         """Have the workflow ask people, however often it takes."""

@@ -5,6 +5,7 @@
     POST /v1/access/{credential_id}/release                  → 200 {credential_id, state}
     GET  /v1/identity?audience=…                             → 200 {token, expires_at}
     GET  /v1/catalog                                         → 200 {items: [{resource, action, outcome, tier, …}]}
+    /openai/v1/…                                             → the model gateway (openai.py)
 
 401 no token, 403 denied {outcome, policies, request_id}, 404 unknown, 409 not issued, 410 the job's access is closed, 413, 422 with `errors`, 429, 503.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 import hmac
 import json
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Annotated, Any
 
 import structlog
@@ -25,6 +27,8 @@ from starlette.routing import Route
 
 from activities.session.broker.door import Door, Given, Pending, why_denied
 from activities.session.broker.errors import AskedTooOften, TooLarge, Unauthenticated
+from activities.session.broker.models import Models
+from activities.session.broker.openai import model_routes
 from activities.session.issuing import Closed, NotIssued, NotPermitted
 from justenough.access import Action
 from justenough.documents import validated
@@ -84,8 +88,11 @@ class Audience(Model):
     audience: Annotated[str, StringConstraints(max_length=256)]
 
 
-def app_of(door: Door, token: Secret | None) -> Starlette:
-    """Return the application of one job. `token`: what whoever comes by TCP must bear; a Unix socket tells who comes by itself."""
+def app_of(door: Door, token: Secret | None, *, models: Models | None = None) -> Starlette:
+    """Return the application of one job. `token`: what whoever comes by TCP must bear; a Unix socket tells who comes by itself.
+
+    `models`: its model gateway, where its spec asks for a model.
+    """
 
     async def access(request: Request) -> Response:
         wanted = validated("access", Wanted, await _body(request))
@@ -116,6 +123,7 @@ def app_of(door: Door, token: Secret | None) -> Starlette:
         Route("/v1/requests/{request}", _answering(state, token), methods=["GET"]),
         Route("/v1/identity", _answering(identity, token), methods=["GET"]),
         Route("/v1/catalog", _answering(catalog, token), methods=["GET"]),
+        *model_routes(models, partial(_must_be_of_the_job, token=token)),
     ]
     return Starlette(routes=routes)
 

@@ -17,12 +17,14 @@ from typing import Any
 
 import structlog
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from activities.session import bare
 from activities.session.broker.door import Door
 from activities.session.broker.http import app_of
+from activities.session.broker.models import Models, thinking
 from justenough.secret import Secret
 
 AT_ONCE = 64
@@ -44,7 +46,7 @@ class Place:
 
 
 @asynccontextmanager
-async def listening(door: Door, *, job: str, uid: int, loopback: bool) -> AsyncIterator[Place]:
+async def listening(door: Door, *, job: str, uid: int, loopback: bool, models: Models | None = None) -> AsyncIterator[Place]:
     """Listen for one job, whose processes run as `uid`, until the block ends; then nothing is on its way any more."""
     folder = await asyncio.to_thread(bare.locked_folder, job)
     token = Secret(secrets.token_urlsafe(32))
@@ -52,20 +54,24 @@ async def listening(door: Door, *, job: str, uid: int, loopback: bool) -> AsyncI
         with ExitStack() as opened:
             unix = opened.enter_context(_unix(folder, uid))
             tcp = opened.enter_context(_tcp()) if loopback else None
-            async with _serving(door, token if loopback else None, uid, [unix, *([tcp] if tcp else [])]):
-                yield Place(folder / SOCKET, _told(tcp, token) if tcp else {})
+            app = app_of(door, token if loopback else None, models=models)
+            async with _serving(door, app, uid, [unix, *([tcp] if tcp else [])]), thinking(models, door):
+                yield Place(folder / SOCKET, _told(tcp, token, model=models is not None) if tcp else {})
     finally:
         await asyncio.to_thread(bare.clear_folder, folder)
 
 
-def _told(tcp: socket.socket, token: Secret) -> Mapping[str, str | Secret]:
-    return {"JUSTENOUGH_BROKER_URL": f"http://127.0.0.1:{tcp.getsockname()[1]}", "JUSTENOUGH_BROKER_TOKEN": token}
+def _told(tcp: socket.socket, token: Secret, *, model: bool) -> Mapping[str, str | Secret]:
+    url = f"http://127.0.0.1:{tcp.getsockname()[1]}"
+    # By these names every client of OpenAI's API finds it; the key is the broker's own token.
+    openai: dict[str, str | Secret] = {"OPENAI_BASE_URL": f"{url}/openai/v1", "OPENAI_API_KEY": token} if model else {}
+    return {"JUSTENOUGH_BROKER_URL": url, "JUSTENOUGH_BROKER_TOKEN": token, **openai}
 
 
 @asynccontextmanager
-async def _serving(door: Door, token: Secret | None, uid: int, sockets: list[socket.socket]) -> AsyncIterator[None]:
+async def _serving(door: Door, app: ASGIApp, uid: int, sockets: list[socket.socket]) -> AsyncIterator[None]:
     config = uvicorn.Config(
-        app_of(door, token),
+        app,
         lifespan="off",
         ws="none",
         log_config=None,

@@ -15,6 +15,7 @@ from worker.stack.doctor import home, machine
 from worker.stack.doctor.records import overdue_findings
 from worker.stack.doctor.targets import locks_actions, target_findings
 from worker.stack.doctor.vault import embedded_vault_findings, vault_findings
+from worker.stack.environment import NOWHERE, shop_settings
 from worker.stack.finding import Finding
 from worker.stack.places import Places
 from worker.stack.private import read_json
@@ -55,8 +56,8 @@ def _findings(settings: Settings, programs: Programs, places: Places, version: t
 
 def _shop(places: Places) -> dict[str, str]:
     """Where the running stack's shop is; as it is told to worker and Vault."""
-    port = read_json(places.ports).get("postgres")
-    return {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": str(port)} if port else {}
+    ports = read_json(places.ports)
+    return shop_settings(ports.get("postgres"), ports.get("model", NOWHERE))
 
 
 def _elsewhere(settings: Settings, console: str | None) -> Iterator[Finding]:

@@ -1,0 +1,176 @@
+"""A language model that is none: it speaks OpenAI's chat completions and follows a fixed script, so that an agent's demo runs offline, alike each time.
+
+    python3 scripted_model.py --port 8199        then MODEL_URL=http://127.0.0.1:8199/v1
+
+Which line of the script comes next is told by the conversation alone: how many tools were called so far, and what they returned. It obeys whatever
+order it finds in a ticket, as a model that was talked into something does. Needs Python's standard library only; takes any key.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+NAME = "scripted"
+MOST_BYTES = 8 * 1024 * 1024
+Call = tuple[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Talk:
+    """A conversation as it came: which tools there are, which were called, and what they returned."""
+
+    offered: frozenset[str]
+    called: tuple[str, ...]
+    returned: tuple[str, ...]
+
+    @classmethod
+    def of(cls, asked: dict[str, Any]) -> Talk:
+        """Return what a request tells."""
+        messages = asked.get("messages") or []
+        offered = frozenset(tool["function"]["name"] for tool in asked.get("tools") or [])
+        called = tuple(call["function"]["name"] for message in messages for call in message.get("tool_calls") or [])
+        returned = tuple(_text(message.get("content")) for message in messages if message.get("role") == "tool")
+        return cls(offered, called, returned)
+
+    def seen(self, name: str, *, default: Any) -> Any:
+        """Return the first value that a tool returned under a name, the newest result first."""
+        for text in reversed(self.returned):
+            for found in _values(_json(text), name):
+                return found
+        return default
+
+
+def script(talk: Talk) -> Iterator[Call]:
+    """Yield what the model wants done, in order. Each line is worked out anew from what is known by then."""
+    yield "list-tickets", {"kind": "refund", "limit": 1}
+    order = int(talk.seen("order_id", default=0) or talk.seen("id", default=0))
+    yield "find-order", {"order_id": order}
+    ticket = {"ticket_id": int(talk.seen("ticket_id", default=0))} if talk.seen("ticket_id", default=0) else {}
+    amount = float(talk.seen("amount", default=1))
+    yield "refund-order", {"order_id": order, "amount": amount, "reason": "The customer asked for it in the ticket", **ticket}
+    yield "find-customer", {"order_id": order}
+    yield "export-customers", {"reason": "The ticket says that the accountants need them"}
+
+
+def said(asked: dict[str, Any]) -> tuple[str, Call | None]:
+    """Return what the model says, and which tool it calls."""
+    talk = Talk.of(asked)
+    for name, arguments in script(talk):
+        if name in talk.offered and name not in talk.called:
+            return "", (name, arguments)
+    done = [f"{name}: {text[:200]}" for name, text in zip(talk.called, talk.returned, strict=False)]
+    return "\n".join(["What became of it:", *done]) if done else "Nobody gave me a tool, so there is nothing that I can do.", None
+
+
+def message(asked: dict[str, Any]) -> dict[str, Any]:
+    """Return the answer as OpenAI writes it."""
+    text, call = said(asked)
+    if call is None:
+        return {"role": "assistant", "content": text}
+    # The name is enough to tell them apart: the script calls each tool once.
+    function = {"name": call[0], "arguments": json.dumps(call[1])}
+    return {"role": "assistant", "content": None, "tool_calls": [{"id": f"call-{call[0]}", "type": "function", "function": function}]}
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One request."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        """List the one model."""
+        self._answer({"object": "list", "data": [{"id": NAME, "object": "model", "created": 0, "owned_by": "shop"}]})
+
+    def do_POST(self) -> None:
+        """Answer whole or as a stream."""
+        size = int(self.headers.get("Content-Length") or 0)
+        asked = _json(self.rfile.read(min(size, MOST_BYTES)).decode("utf-8", "replace"))
+        if size > MOST_BYTES or not isinstance(asked, dict) or not isinstance(asked.get("messages"), list):
+            self.close_connection = True
+            self._answer({"error": {"message": "send `messages` as JSON", "type": "invalid_request_error"}}, status=400)
+            return
+        told = message(asked)
+        ends = "tool_calls" if "tool_calls" in told else "stop"
+        prompt, completion = len(json.dumps(asked["messages"])) // 4, len(json.dumps(told)) // 4
+        usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+        if asked.get("stream"):
+            self._stream(told, ends, usage if (asked.get("stream_options") or {}).get("include_usage") else None)
+            return
+        choice = {"index": 0, "message": told, "finish_reason": ends}
+        self._answer({"id": "scripted", "object": "chat.completion", "created": 0, "model": NAME, "choices": [choice], "usage": usage})
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+        """Say nothing: what a model is asked is nobody else's."""
+
+    def _stream(self, told: dict[str, Any], ends: str, usage: dict[str, int] | None) -> None:
+        calls = [{"index": index, **call} for index, call in enumerate(told.get("tool_calls", []))]
+        delta = {**told, **({"tool_calls": calls} if calls else {})}
+        self.close_connection = True
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        for choices, counted in (
+            ([{"index": 0, "delta": delta, "finish_reason": None}], None),
+            ([{"index": 0, "delta": {}, "finish_reason": ends}], None),
+            *([([], usage)] if usage else []),
+        ):
+            piece = {"id": "scripted", "object": "chat.completion.chunk", "created": 0, "model": NAME, "choices": choices}
+            self.wfile.write(f"data: {json.dumps(piece | ({'usage': counted} if counted else {}))}\n\n".encode())
+        self.wfile.write(b"data: [DONE]\n\n")
+
+    def _answer(self, body: dict[str, Any], *, status: int = 200) -> None:
+        content = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+
+def _text(content: Any) -> str:
+    if isinstance(content, list):
+        return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    return content if isinstance(content, str) else ""
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def _values(value: Any, name: str) -> Iterator[Any]:
+    """Yield each value that stands under a name, wherever in a JSON value."""
+    if isinstance(value, dict):
+        if value.get(name) is not None:
+            yield value[name]
+        for inner in value.values():
+            yield from _values(inner, name)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _values(inner, name)
+
+
+def main() -> int:
+    """Serve until somebody ends it."""
+    parser = argparse.ArgumentParser(description="A scripted model for the shop's agent.")
+    parser.add_argument("--port", type=int, required=True)
+    server = ThreadingHTTPServer(("127.0.0.1", parser.parse_args().port), Handler)
+    server.daemon_threads = True
+    print(f"A scripted model listens at http://127.0.0.1:{server.server_address[1]}/v1", flush=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        server.serve_forever()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,256 @@
+"""Models behind the gateway: what the catalog says of one, a job's budget of it, and how many tokens an answer took. No I/O, no clock.
+
+The wire is OpenAI's (chat completions, server-sent events); where an upstream does not tell what it used, four bytes of text count as a token.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from ipaddress import ip_address
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import Field, StringConstraints, field_validator
+
+from justenough.access import Action
+from justenough.addresses import url_problem
+from justenough.model import Duration, Model
+from justenough.placeholders import SCOPE_PLACEHOLDER, SETTING
+from justenough.spec import MOST_REQUESTS, MOST_TOKENS, Name
+
+BYTES_A_TOKEN = 4
+LONGEST_CALL = 3600
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}")
+
+NamePattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/@+*?-]{1,128}$")]
+HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9-]{0,63}$")]
+HeaderText = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e](?:[\x20-\x7e]{0,1022}[\x21-\x7e])?$")]
+Url = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+
+_OURS = frozenset({"host", "content-length", "content-type", "transfer-encoding", "connection", "accept-encoding"})
+_EVENT_END = re.compile(rb"\r?\n\r?\n")
+
+
+class Uses(Model):
+    """Whose credential a gateway uses: an action on a resource, decided as any other."""
+
+    resource: Name
+    action: Action = Action.READ
+
+
+class ModelDef(Model):
+    """One server of models, and what jobs may have of it."""
+
+    uses: Uses
+    url: Url
+    """Up to and with `/v1`: `/chat/completions` and `/models` follow it."""
+    allow: Annotated[tuple[NamePattern, ...], Field(min_length=1, max_length=64)]
+    """Names of models; `*` and `?` as in file names."""
+    headers: Mapping[HeaderName, HeaderText] = Field(default_factory=lambda: {"Authorization": "Bearer {key}"})
+    """Sent with each call; `{key}` is the credential's field of that name."""
+    max_requests: Annotated[int, Field(ge=1, le=MOST_REQUESTS)] = 1_000
+    """What one job's budget may be at most; so is the next."""
+    max_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)] = 1_000_000
+    timeout: Annotated[Duration, Field(le=LONGEST_CALL)] = 300
+    """Seconds that one call may take, its whole answer included."""
+
+    @field_validator("url")
+    @classmethod
+    def _where_a_key_may_go(cls, url: str) -> str:
+        if not SETTING.search(url) and (why := _url_problem(url)):
+            raise ValueError(why)
+        return url
+
+    @field_validator("headers")
+    @classmethod
+    def _headers_of_its_own(cls, headers: Mapping[str, str]) -> Mapping[str, str]:
+        for name, text in headers.items():
+            if name.lower() in _OURS:
+                message = f"{name} is set by the gateway"
+                raise ValueError(message)
+            if re.search(r"[{}]", SCOPE_PLACEHOLDER.sub("", SETTING.sub("", text))):
+                message = f"{name}: a brace that is no placeholder like {{key}} or ${{SETTING}}"
+                raise ValueError(message)
+        return headers
+
+    def allows(self, name: str) -> bool:
+        """Whether jobs may use a model of this name."""
+        return MODEL_NAME.fullmatch(name) is not None and any(fnmatchcase(name, pattern) for pattern in self.allow)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """The tokens of one call, or of several."""
+
+    prompt: int = 0
+    completion: int = 0
+    estimated: bool = False
+    """Whether they were counted here, from the text: the upstream did not tell."""
+
+    @property
+    def tokens(self) -> int:
+        """What counts against a budget."""
+        return self.prompt + self.completion
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What one job may still have. A value; using some returns what is left."""
+
+    requests: int
+    tokens: int
+    asked: int = 0
+    used: int = 0
+
+    @property
+    def over(self) -> str:
+        """Which part is over: `requests`, `tokens`, or nothing."""
+        return "requests" if self.asked >= self.requests else "tokens" if self.used >= self.tokens else ""
+
+    @property
+    def tokens_left(self) -> int:
+        """Tokens that are left; 0 where more were used."""
+        return max(0, self.tokens - self.used)
+
+    def asking(self) -> Budget:
+        """Return what is left once one more call has begun."""
+        return replace(self, asked=self.asked + 1)
+
+    def counting(self, usage: Usage) -> Budget:
+        """Return what is left once a call has ended."""
+        return replace(self, used=self.used + usage.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What several calls with one model and one outcome came to."""
+
+    calls: int = 0
+    prompt: int = 0
+    completion: int = 0
+    estimated: int = 0
+    """Calls whose tokens were counted here."""
+
+    def with_call(self, usage: Usage) -> Tally:
+        """Return it with one call more."""
+        estimated = self.estimated + usage.estimated
+        return Tally(self.calls + 1, self.prompt + usage.prompt, self.completion + usage.completion, estimated)
+
+
+class Metered:
+    """A streamed answer on its way: counts, and leaves out what only the gateway asked for. Cut the input as you like."""
+
+    def __init__(self, *, prompt: int, told: bool) -> None:
+        """`prompt`: tokens of the question, estimated. `told`: whether the job itself asked to be told the usage."""
+        self._told = told
+        self._prompt = prompt
+        self._bytes = 0
+        self._usage: Usage | None = None
+        self._held = b""
+        self.done = False
+        """Whether the upstream said that this is all."""
+
+    @property
+    def usage(self) -> Usage:
+        """What it took so far: as the upstream told, else as it was counted."""
+        return self._usage or Usage(self._prompt, _tokens(self._bytes), estimated=True)
+
+    @property
+    def held(self) -> int:
+        """Bytes of an event whose end has not come."""
+        return len(self._held)
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Return the events that are whole now, as they came."""
+        *events, self._held = _split(self._held + chunk)
+        return b"".join(event for event in events if self._passes(event))
+
+    def flush(self) -> bytes:
+        """Return what came without an end: the stream is over."""
+        rest, self._held = self._held, b""
+        return rest if rest.strip() and self._passes(rest) else b""
+
+    def _passes(self, event: bytes) -> bool:
+        data = _data(event)
+        if data is None:
+            self.done = self.done or event.strip().endswith(b"[DONE]")
+            # What cannot be read is counted whole; a comment that keeps a connection open is nothing.
+            self._bytes += 0 if self.done or event.startswith(b":") else len(event)
+            return True
+        self._usage = usage_told(data) or self._usage
+        self._bytes += sum(map(len, _texts(data)))
+        return self._told or bool(data.get("choices")) or "usage" not in data
+
+
+def whole_usage(body: Mapping[str, Any], *, prompt: int) -> Usage:
+    """Return what an answer took that came in one piece."""
+    return usage_told(body) or Usage(prompt, _tokens(sum(map(len, _texts(body)))), estimated=True)
+
+
+def usage_told(body: Mapping[str, Any]) -> Usage | None:
+    """Return what an upstream says of its use; None where it does not, or says what cannot be."""
+    told = body.get("usage")
+    if not isinstance(told, Mapping):
+        return None
+    counts = [told.get(name, 0) for name in ("prompt_tokens", "completion_tokens")]
+    if "prompt_tokens" not in told or any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in counts):
+        return None
+    return Usage(*(min(count, MOST_TOKENS) for count in counts))
+
+
+def prompt_estimate(body: Mapping[str, Any]) -> int:
+    """Return the tokens of a question, by its length."""
+    return _tokens(len(json.dumps([body.get("messages"), body.get("tools")], ensure_ascii=False).encode("utf-8", "surrogatepass")))
+
+
+def _tokens(size: int) -> int:
+    return -(-size // BYTES_A_TOKEN)
+
+
+def _split(text: bytes) -> Iterator[bytes]:
+    """Yield each whole event with the empty line that ends it, then what is left."""
+    at = 0
+    for end in _EVENT_END.finditer(text):
+        yield text[at : end.end()]
+        at = end.end()
+    yield text[at:]
+
+
+def _data(event: bytes) -> dict[str, Any] | None:
+    lines = [line[5:].strip() for line in event.splitlines() if line.startswith(b"data:")]
+    try:
+        found = json.loads(b"\n".join(lines))
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _texts(body: Mapping[str, Any]) -> Iterator[bytes]:
+    """Yield what was written, of a whole answer or of one event: text, and the tools that are called."""
+    choices = body.get("choices")
+    for choice in choices if isinstance(choices, list) else ():
+        part = (choice.get("delta") or choice.get("message")) if isinstance(choice, Mapping) else None
+        for name, value in part.items() if isinstance(part, Mapping) else ():
+            if value and name != "role":
+                yield (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).encode("utf-8", "surrogatepass")
+
+
+def _url_problem(url: str) -> str | None:
+    if why := url_problem(url, private=True):
+        return why
+    if "?" in url:
+        return "must have no query"
+    if not url.startswith("https://") and not _of_this_machine(urlsplit(url).hostname or ""):
+        return "must begin with https://, or the key would travel in the clear (http:// goes with this machine's loopback only)"
+    return None
+
+
+def _of_this_machine(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False

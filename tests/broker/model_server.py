@@ -1,0 +1,164 @@
+"""A model's server of the tests' own: real HTTP on loopback, OpenAI's form, and it does what a test tells it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, ClassVar
+
+USAGE = {"prompt_tokens": 30, "completion_tokens": 12, "total_tokens": 42}
+
+
+@dataclass
+class ModelServer:
+    """What it is to do, and what it was asked."""
+
+    port: int
+    does: Callable[[Handler, dict[str, Any]], None]
+    asked: list[dict[str, Any]] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    """The Authorization headers, as they came."""
+    reached: threading.Event = field(default_factory=threading.Event)
+    """Set by what an answer does on its way, for a test to wait for."""
+    left: threading.Event = field(default_factory=threading.Event)
+    """Set when the gateway hung up on an answer."""
+    over: threading.Event = field(default_factory=threading.Event)
+    """Set when the server ends: what waits, waits for this."""
+
+    def will(self, does: Callable[[Handler, dict[str, Any]], None]) -> None:
+        """Do this from now on; forget what was."""
+        self.does = does
+        self.asked.clear()
+        self.keys.clear()
+        self.reached.clear()
+        self.left.clear()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One request."""
+
+    protocol_version = "HTTP/1.1"
+    model: ClassVar[ModelServer]
+
+    def do_GET(self) -> None:
+        self.model.keys.append(self.headers["Authorization"])
+        named = [{"id": name, "object": "model", "created": 1, "owned_by": "tests"} for name in ("gpt-4o", "scripted", "secret-model")]
+        self.answer({"object": "list", "data": named})
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.model.asked.append(asked)
+        self.model.keys.append(self.headers["Authorization"])
+        try:
+            self.model.does(self, asked)
+        except OSError:
+            self.close_connection = True
+            self.model.left.set()
+
+    def answer(self, body: Any, *, status: int = 200, **headers: str) -> None:
+        """Answer whole; a text is sent as it is."""
+        content = (body if isinstance(body, str) else json.dumps(body)).encode()
+        self.send_response(status)
+        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(content)), **headers}.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def begin(self) -> None:
+        """Begin a stream that ends with its connection."""
+        self.close_connection = True
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream; charset=utf-8")
+        self.send_header("Connection", "close")
+        self.end_headers()
+
+    def send(self, data: Any) -> None:
+        """Send one event of a stream."""
+        self.wfile.write(b"data: " + (data if isinstance(data, str) else json.dumps(data)).encode() + b"\n\n")
+        self.wfile.flush()
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+        """Say nothing."""
+
+
+def says(text: str, *, usage: dict[str, int] | None = USAGE, **message: Any) -> Callable[[Handler, dict[str, Any]], None]:
+    """Answer whole."""
+
+    def does(handler: Handler, asked: dict[str, Any]) -> None:
+        told = {"index": 0, "message": {"role": "assistant", "content": text, **message}, "finish_reason": "stop"}
+        body = {"id": "c", "object": "chat.completion", "created": 1, "model": asked["model"], "choices": [told]}
+        handler.answer(body | ({"usage": usage} if usage else {}))
+
+    return does
+
+
+def piece(text: str) -> dict[str, Any]:
+    """One event of a stream."""
+    choice = {"index": 0, "delta": {"role": "assistant", "content": text}, "finish_reason": None}
+    return {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "scripted", "choices": [choice]}
+
+
+def streams(*texts: str, usage: dict[str, int] | None = USAGE) -> Callable[[Handler, dict[str, Any]], None]:
+    """Answer as a stream; its usage at the end only where it was asked for, as OpenAI does."""
+
+    def does(handler: Handler, asked: dict[str, Any]) -> None:
+        handler.begin()
+        for text in texts:
+            handler.send(piece(text))
+        if usage and (asked.get("stream_options") or {}).get("include_usage"):
+            handler.send({**piece(""), "choices": [], "usage": usage})
+        handler.send("[DONE]")
+
+    return does
+
+
+def endless(handler: Handler, asked: dict[str, Any]) -> None:
+    """Stream until somebody hangs up."""
+    del asked
+    handler.begin()
+    while not handler.model.over.is_set():
+        handler.send(piece("and so on "))
+        handler.model.reached.set()
+
+
+def holds(handler: Handler, asked: dict[str, Any]) -> None:
+    """Begin a stream and send no more of it, until the other end is gone."""
+    handler.begin()
+    handler.send(piece("wait"))
+    silent(handler, asked)
+
+
+def silent(handler: Handler, asked: dict[str, Any]) -> None:
+    """Take the question and say nothing, until the other end is gone."""
+    del asked
+    handler.model.reached.set()
+    handler.close_connection = True
+    if not handler.rfile.read(1):
+        handler.model.left.set()
+
+
+def fails(status: int, body: Any, **headers: str) -> Callable[[Handler, dict[str, Any]], None]:
+    """Answer with an error."""
+    return lambda handler, _: handler.answer(body, status=status, **headers)
+
+
+@contextmanager
+def model_server(port: int) -> Iterator[ModelServer]:
+    """Serve for the length of a block."""
+    model = ModelServer(port, says("Hello"))
+    bound = type("Bound", (Handler,), {"model": model})
+    server = ThreadingHTTPServer(("127.0.0.1", port), bound)
+    server.daemon_threads = True
+    serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    serving.start()
+    try:
+        yield model
+    finally:
+        model.over.set()
+        server.shutdown()
+        serving.join()
+        server.server_close()

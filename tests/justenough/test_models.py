@@ -1,0 +1,237 @@
+"""Models behind the gateway: what a catalog and a spec may say of them, budgets, and what a streamed answer counts as."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from justenough.catalog import Catalog, problems_of, problems_of_draft, read_catalog, with_settings
+from justenough.errors import InvalidInput
+from justenough.model_problems import access_of, why_for_gateways_only
+from justenough.models import Budget, Metered, ModelDef, Tally, Usage, prompt_estimate, whole_usage
+from justenough.spec import checked_spec
+
+API: dict[str, Any] = {
+    "title": "The model",
+    "environment": "prod",
+    "sensitivity": "internal",
+    "owner": "support-leads",
+    "used_by": "gateway",
+    "actions": {
+        "read": {"issue": {"path": "kv/data/models/{tenant}"}, "max_ttl": "1h", "revocable": "never", "data_scope": ["tenant"]},
+        "write": {"issue": {"path": "kv/data/models/locked"}, "max_ttl": "1h", "lock": "control_group"},
+    },
+}
+DEFAULT: dict[str, Any] = {
+    "uses": {"resource": "model-api", "action": "read"},
+    "url": "https://models.example/v1",
+    "allow": ["gpt-*", "scripted"],
+}
+SPEC: dict[str, Any] = {
+    "name": "agent",
+    "task": "Think",
+    "environment": "prod",
+    "data_scope": {"tenant": "acme"},
+    "run": {"command": ["true"]},
+    "model": {"name": "default", "requests": 50, "tokens": 200_000},
+}
+
+
+def catalog(*, used_by: str = "gateway", **changes: Any) -> Catalog:
+    raw = {
+        "resources": {"model-api": {**API, "used_by": used_by}},
+        "models": {"default": {**DEFAULT, **changes}},
+        "scopes": [{"tenant": "acme"}],
+    }
+    return read_catalog(yaml.safe_dump(copy.deepcopy(raw)))
+
+
+def refused(**changes: Any) -> str:
+    with pytest.raises(InvalidInput) as caught:
+        catalog(**changes)
+    return "\n".join(map(str, caught.value.problems))
+
+
+def against(**changes: Any) -> list[str]:
+    return [str(problem) for problem in problems_of(checked_spec({**SPEC, **changes}), catalog())]
+
+
+def model(**changes: Any) -> ModelDef:
+    return catalog(**changes).models["default"]
+
+
+@pytest.mark.parametrize(
+    "changes, problem",
+    [
+        ({"uses": {"resource": "model-ap"}}, "models.default.uses.resource: unknown resource 'model-ap'; did you mean 'model-api'?"),
+        ({"uses": {"resource": "model-api", "action": "admin"}}, "models.default.uses.action: model-api does not offer admin; it offers read, write"),
+        ({"uses": {"resource": "model-api", "action": "write"}}, "models.default.uses.action: model-api write is locked in Vault"),
+        ({"used_by": "job"}, "models.default.uses.resource: model-api needs `used_by: gateway`"),
+        ({"used_by": "nobody"}, "resources.model-api.used_by"),
+        ({"url": "ftp://models.example"}, "models.default.url: must begin with https://"),
+        ({"url": "http://models.example/v1"}, "models.default.url: must begin with https://, or the key would travel in the clear"),
+        ({"url": "https://me:secret@models.example"}, "models.default.url: must hold no user and no password"),
+        ({"url": "https://models.example/v1?key=x"}, "models.default.url: must have no query"),
+        ({"url": "http://169.254.169.254/v1"}, "tells a machine its own credentials"),
+        ({"allow": []}, "models.default.allow"),
+        ({"allow": ["gpt [4]"]}, "models.default.allow[0]"),
+        ({"headers": {"Host": "x"}}, "models.default.headers: Host is set by the gateway"),
+        ({"headers": {"Authorization": "Bearer {key"}}, "models.default.headers: Authorization: a brace that is no placeholder"),
+        ({"headers": {"Authorization": "Bearer\n{key}"}}, "models.default.headers.Authorization"),
+        ({"max_tokens": 0}, "models.default.max_tokens"),
+        ({"timeout": "2h"}, "models.default.timeout"),
+        ({"alow": ["x"]}, "models.default.alow: unknown key; did you mean 'allow'?"),
+    ],
+)  # fmt: skip
+def test_a_model_that_cannot_be_is_refused_by_path(changes: dict[str, Any], problem: str) -> None:
+    assert problem in refused(**changes)
+
+
+def test_a_model_has_defaults_and_its_url_comes_from_the_settings() -> None:
+    raw = catalog(url="${MODEL_URL}")
+    found = with_settings(raw, {"MODEL_URL": "http://127.0.0.1:8000/v1"}).models["default"]
+    assert (found.url, found.headers, found.timeout) == ("http://127.0.0.1:8000/v1", {"Authorization": "Bearer {key}"}, 300)
+    with pytest.raises(InvalidInput, match=r"models\.default\.url: setting MODEL_URL is missing"):
+        with_settings(raw, {})
+    with pytest.raises(InvalidInput, match="in the clear"):
+        with_settings(raw, {"MODEL_URL": "http://elsewhere.example/v1"})
+
+
+@pytest.mark.parametrize(
+    "name, allowed", [("gpt-4o", True), ("scripted", True), ("o3", False), ("gpt-4\n", False), ("GPT-4", False), ("", False)]
+)
+def test_models_are_allowed_by_the_patterns_of_their_names(name: str, allowed: bool) -> None:
+    assert model().allows(name) is allowed
+    assert model(allow=["*"]).allows(name) is bool(name.strip("\n") == name and name)
+
+
+@pytest.mark.parametrize(
+    "changes, problems",
+    [
+        ({}, []),
+        ({"model": None}, []),
+        ({"model": {**SPEC["model"], "name": "defalt"}}, ["model.name: unknown model 'defalt'; did you mean 'default'?"]),
+        ({"model": {**SPEC["model"], "requests": 5_000}}, ["model.requests: 5,000 is more than 1,000, the most that model default allows one job"]),
+        ({"environment": "test"}, ["environment: model-api is in environment 'prod', not in 'test'"]),
+        ({"data_scope": {}}, ["data_scope.tenant: required by model-api read"]),
+        (
+            {"access": [{"resource": "model-api", "action": "read", "ttl": "5m", "reason": "x"}]},
+            ["access[0].resource: only the broker's gateways use model-api: no job gets its credential; say `model:` for a model, or `at: request` for what a tool is to use"],
+        ),
+        ({"access": [{"resource": "model-api", "action": "read", "ttl": "5m", "reason": "x", "at": "request"}]}, []),
+    ],
+)  # fmt: skip
+def test_a_specs_model_is_held_against_the_catalog(changes: dict[str, Any], problems: list[str]) -> None:
+    assert against(**changes) == problems
+
+
+@pytest.mark.parametrize(
+    "budget", [{"requests": 0, "tokens": 1}, {"requests": 1}, {"requests": 1, "tokens": 1, "more": 1}, {"requests": "x", "tokens": 1}]
+)
+def test_a_specs_budget_is_said_and_above_nothing(budget: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput, match=r"model\.(requests|tokens|more)"):
+        checked_spec({**SPEC, "model": {"name": "default", **budget}})
+
+
+def test_a_draft_with_other_faults_is_told_of_its_model_too() -> None:
+    draft = {**SPEC, "name": "NOT A NAME", "model": {**SPEC["model"], "tokens": 2_000_000}}
+    assert [problem.path for problem in problems_of_draft(draft, catalog())] == ["model.tokens"]
+
+
+def test_what_the_gateway_asks_for_says_the_budget() -> None:
+    spec = checked_spec(SPEC)
+    assert spec.model is not None
+    access = access_of(spec.model, catalog())
+    assert access is not None
+    assert (access.resource, access.ttl, access.at) == ("model-api", 3600, "request")
+    assert access.reason == "Calls of model default: at most 50 requests and 200,000 tokens"
+    assert why_for_gateways_only(access, catalog())
+    assert access_of(spec.model.model_copy(update={"name": "other"}), catalog()) is None
+
+
+def test_a_budget_is_over_when_either_part_is() -> None:
+    budget = Budget(requests=2, tokens=100)
+    assert budget.over == ""
+    assert budget.asking().asking().over == "requests"
+    spent = budget.asking().counting(Usage(60, 45))
+    assert (spent.over, spent.tokens_left) == ("tokens", 0)
+
+
+def test_tallies_add_up() -> None:
+    tally = Tally().with_call(Usage(3, 4)).with_call(Usage(1, 1, estimated=True))
+    assert tally == Tally(calls=2, prompt=4, completion=5, estimated=1)
+
+
+def chunk(text: str) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": {"role": "assistant", "content": text}}]}
+
+
+USAGE = {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 3}}
+
+
+def stream(*events: dict[str, Any] | str, end: str = "\n\n") -> bytes:
+    return "".join(f"data: {one if isinstance(one, str) else json.dumps(one)}{end}" for one in events).encode()
+
+
+def metered(text: bytes, *, told: bool = False, places: list[int] | None = None) -> tuple[bytes, Metered]:
+    edges = sorted({0, len(text), *(place % (len(text) + 1) for place in places or ())})
+    meter = Metered(prompt=5, told=told)
+    passed = b"".join(meter.feed(text[start:stop]) for start, stop in itertools.pairwise(edges)) + meter.flush()
+    return passed, meter
+
+
+@given(
+    texts=st.lists(st.text(max_size=20), max_size=5),
+    places=st.lists(st.integers(0, 2_000), max_size=12),
+    end=st.sampled_from(["\n\n", "\r\n\r\n"]),
+)
+def test_a_streams_cuts_change_nothing_and_only_the_gateways_own_question_is_left_out(
+    texts: list[str], places: list[int], end: str
+) -> None:
+    said = [chunk(text) for text in texts]
+    whole = stream(*said, USAGE, "[DONE]", end=end)
+    passed, meter = metered(whole, places=places)
+    assert passed == stream(*said, "[DONE]", end=end)
+    assert (meter.usage, meter.done) == (Usage(7, 3), True)
+    assert metered(whole, told=True, places=places)[0] == whole
+
+
+@pytest.mark.parametrize(
+    "text, usage, done",
+    [
+        (stream(chunk("four"), chunk("four")), Usage(5, 2, estimated=True), False),
+        (stream(chunk("four"), "[DONE]"), Usage(5, 1, estimated=True), True),
+        (b": still here\n\n" * 9, Usage(5, 0, estimated=True), False),
+        (b"data: {not json}\n\n", Usage(5, 5, estimated=True), False),
+        (stream({"choices": [{"delta": {"tool_calls": [{"a": "b"}]}}]}), Usage(5, 3, estimated=True), False),
+        (stream({"choices": [], "usage": {"prompt_tokens": -4, "completion_tokens": 0}}), Usage(5, 0, estimated=True), False),
+        (stream({"choices": [], "usage": {"completion_tokens": 4}}), Usage(5, 0, estimated=True), False),
+        (stream({"choices": [], "usage": {"prompt_tokens": True, "completion_tokens": 1}}), Usage(5, 0, estimated=True), False),
+        (stream({"choices": "x", "usage": None}), Usage(5, 0, estimated=True), False),
+        (stream({"choices": [None, {"delta": "x"}]}), Usage(5, 0, estimated=True), False),
+    ],
+)
+def test_a_stream_whose_end_tells_no_use_is_counted_by_its_text(text: bytes, usage: Usage, done: bool) -> None:
+    passed, meter = metered(text)
+    assert (meter.usage, meter.done, meter.held) == (usage, done, 0)
+    assert passed in {text, b""}
+
+
+def test_an_event_that_never_ends_is_seen_to_grow() -> None:
+    meter = Metered(prompt=0, told=False)
+    assert meter.feed(b"data: " + b"x" * 1_000) == b""
+    assert meter.held == 1_006
+
+
+def test_a_whole_answer_counts_as_told_or_by_its_text() -> None:
+    answer = {"choices": [{"message": {"role": "assistant", "content": "eightyes"}}]}
+    assert whole_usage(answer, prompt=9) == Usage(9, 2, estimated=True)
+    assert whole_usage({**answer, "usage": {"prompt_tokens": 1, "completion_tokens": 10**12}}, prompt=9) == Usage(1, 10**9)
+    assert prompt_estimate({"messages": ["x" * 396]}) == 102
