@@ -19,9 +19,10 @@ from justenough.model import duration_text
 from justenough.placeholders import SCOPE_PLACEHOLDER, SETTING, did_you_mean, filled, mapped, scoped
 from justenough.resources import ActionDef, Catalog, Issue, ResolvedIssue, Resource, Review, Target, VaultWrite
 from justenough.spec import Access, JobSpec
+from justenough.tools import TOOL_MODELS, Offer, Offers, Tool, problems_of_tools
 
 __all__ = [
-    "CATALOG", "SCOPE_PLACEHOLDER", "SETTING", "Action", "ActionDef", "Catalog", "Issue", "ResolvedIssue", "Resource", "Target", "VaultWrite",
+    "CATALOG", "SCOPE_PLACEHOLDER", "SETTING", "Action", "ActionDef", "Catalog", "Issue", "ResolvedIssue", "Resource", "Target", "Tool", "VaultWrite",
     "alias_of", "did_you_mean", "issue_paths", "problems_of", "problems_of_draft", "provision_writes", "read_catalog", "resolved_issue", "scope_alias", "scoped", "target_paths", "with_settings",
 ]  # fmt: skip
 
@@ -37,7 +38,12 @@ def read_catalog(text: str | bytes) -> Catalog:
     if not isinstance(raw, dict):
         raise InvalidInput(CATALOG, (Problem("", "must be a mapping with `resources`"),))
     catalog = _checked(_with_default_policies(raw))
-    problems = (*_scope_problems(catalog), *_action_problems(catalog), *_write_problems(catalog))
+    problems = (
+        *_scope_problems(catalog),
+        *_action_problems(catalog),
+        *_write_problems(catalog),
+        *problems_of_tools(catalog.tools, _offers(catalog)),
+    )
     if problems:
         raise InvalidInput(CATALOG, problems)
     return catalog
@@ -48,7 +54,7 @@ def with_settings(catalog: Catalog, env: Mapping[str, str]) -> Catalog:
 
     Its provisioning writes stay as they are: only `vault setup` has their secrets.
     """
-    raw = catalog.model_dump(mode="json", exclude={"provision", "texts"})
+    raw = catalog.model_dump(mode="json", exclude={"provision", "texts"}, by_alias=True)
     return _checked(filled(raw, env, what=CATALOG)).model_copy(update={"provision": catalog.provision, "texts": catalog.texts})
 
 
@@ -168,24 +174,24 @@ def _require_scope(action_def: ActionDef, data_scope: Mapping[str, str]) -> None
 
 
 def _checked(raw: dict[str, Any]) -> Catalog:
-    problems = []
-    if "tools" in raw:
-        problems.append(Problem("tools", "tools come with the tool gateway, which this version does not have"))
-        raw = {key: value for key, value in raw.items() if key != "tools"}
     try:
-        catalog = validated(CATALOG, Catalog, raw)
+        return validated(CATALOG, Catalog, raw)
     except InvalidInput as error:
-        problems += [_hinted(problem) for problem in error.problems]
-        raise InvalidInput(CATALOG, tuple(problems)) from error
-    if problems:
-        raise InvalidInput(CATALOG, tuple(problems))
-    return catalog
+        raise InvalidInput(CATALOG, tuple(_hinted(problem) for problem in error.problems)) from error
+
+
+def _offers(catalog: Catalog) -> Offers:
+    return {
+        name: {action: Offer(one.locked, one.data_scope) for action, one in resource.actions.items()}
+        for name, resource in catalog.resources.items()
+    }
 
 
 def _hinted(problem: Problem) -> Problem:
     if problem.message != "unknown key":
         return problem
-    known = {name for model in (Catalog, Resource, ActionDef, Issue, Review, Target, VaultWrite) for name in model.model_fields}
+    models = TOOL_MODELS if problem.path.startswith("tools.") else (Catalog, Resource, ActionDef, Issue, Review, Target, VaultWrite)
+    known = {field.alias or name for model in models for name, field in model.model_fields.items()}
     return Problem(problem.path, problem.message + did_you_mean(problem.path.rpartition(".")[2], known))
 
 

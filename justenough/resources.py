@@ -17,6 +17,7 @@ from justenough.approval import TOP
 from justenough.model import Duration, Model
 from justenough.placeholders import SCOPE_PLACEHOLDER, SETTING, did_you_mean
 from justenough.spec import MAX_TTL, Label, LabelKey, Name, ScopeKey, Sentence
+from justenough.tools import Tool
 
 # No globs, no empty or dotted segments, no commas, no query: what is written here ends up in Vault policies.
 PATH = re.compile(r"[A-Za-z0-9_${}-][A-Za-z0-9_.${}-]*(?:/[A-Za-z0-9_${}-][A-Za-z0-9_.${}-]*)+")
@@ -200,6 +201,8 @@ class Catalog(Model):
     texts: Mapping[LabelKey, Annotated[str, StringConstraints(max_length=16384)]] = Field(default_factory=dict)
     """Longer texts that the provisioning writes use as `${NAME}`."""
     provision: tuple[VaultWrite, ...] = ()
+    tools: Mapping[Name, Tool] = Field(default_factory=dict)
+    """What a running job may have done for it (justenough/tools.py)."""
 
     def action(self, resource: str, action: Action) -> ActionDef | None:
         """Return the definition of an action, None where it is not offered."""

@@ -16,7 +16,7 @@ import structlog
 from activities import revocation
 from activities.deps import Deps
 from activities.past import Past
-from activities.session.broker import Door, listening
+from activities.session.broker import Door, Tools, listening
 from activities.session.broker.door import Tell
 from activities.session.bundles import unpacked
 from activities.session.delivery import Delivered, delivered, secrets_of, texts_of, told_of_access
@@ -122,6 +122,7 @@ class Life:
         redactor = Redactor(texts_of(value for item in self._issued for value in secrets_of(item.fields)))
         async with kept(self._deps, self._job, self._issuer, self._issued) as keepers:
             self._door = door = Door(self._deps, self._verified, self._issuer, keepers, redactor, owner=self._owner, tell=self._tell)
+            tools = Tools(self._deps, self._verified, self._issuer, door)
             self._go_on()
             async with running(
                 self._deps.settings,
@@ -129,7 +130,7 @@ class Life:
                 Task(self._job, self._spec, workdir, given),
                 redactor=redactor,
                 sink=self._log,
-                serve=lambda uid: listening(door, job=self._job, uid=uid, loopback=self._spec.run.network == "host"),
+                serve=lambda uid: listening(door, tools, job=self._job, uid=uid, loopback=self._spec.run.network == "host"),
             ) as process:
                 return await self._until_ended(process)
 

@@ -5,6 +5,7 @@
     POST /v1/access/{credential_id}/release                  → 200 {credential_id, state}
     GET  /v1/identity?audience=…                             → 200 {token, expires_at}
     GET  /v1/catalog                                         → 200 {items: [{resource, action, outcome, tier, …}]}
+    /mcp                                                     → the tool gateway (tools/mcp.py)
 
 401 no token, 403 denied {outcome, policies, request_id}, 404 unknown, 409 not issued, 410 the job's access is closed, 413, 422 with `errors`, 429, 503.
 """
@@ -22,6 +23,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from activities.session.broker.door import Door, Given, Pending, why_denied
 from activities.session.broker.errors import AskedTooOften, TooLarge, Unauthenticated
@@ -84,8 +86,11 @@ class Audience(Model):
     audience: Annotated[str, StringConstraints(max_length=256)]
 
 
-def app_of(door: Door, token: Secret | None) -> Starlette:
-    """Return the application of one job. `token`: what whoever comes by TCP must bear; a Unix socket tells who comes by itself."""
+def app_of(door: Door, token: Secret | None, *, tools: ASGIApp) -> Starlette:
+    """Return the application of one job. `token`: what whoever comes by TCP must bear; a Unix socket tells who comes by itself.
+
+    `tools` answers at /mcp.
+    """
 
     async def access(request: Request) -> Response:
         wanted = validated("access", Wanted, await _body(request))
@@ -117,8 +122,25 @@ def app_of(door: Door, token: Secret | None) -> Starlette:
         Route("/v1/requests/{request}", _answering(state, token), methods=["GET"]),
         Route("/v1/identity", _answering(identity, token), methods=["GET"]),
         Route("/v1/catalog", _answering(catalog, token), methods=["GET"]),
+        Route("/mcp", _OfTheJob(tools, token)),
     ]
     return Starlette(routes=routes)
+
+
+class _OfTheJob:
+    """Lets nobody but the job through to an application of another kind."""
+
+    def __init__(self, app: ASGIApp, token: Secret | None) -> None:
+        self._app = app
+        self._token = token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        try:
+            _must_be_of_the_job(Request(scope), self._token)
+            await self._app(scope, receive, send)
+        except (Unauthenticated, Closed) as error:
+            await problem_of(error)(scope, receive, send)
 
 
 def _answering(endpoint: Endpoint, token: Secret | None) -> Endpoint:

@@ -17,12 +17,14 @@ from typing import Any
 
 import structlog
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from activities.session import bare
 from activities.session.broker.door import Door
 from activities.session.broker.http import app_of
+from activities.session.broker.tools import Tools, serving
 from justenough.secret import Secret
 
 AT_ONCE = 64
@@ -44,7 +46,7 @@ class Place:
 
 
 @asynccontextmanager
-async def listening(door: Door, *, job: str, uid: int, loopback: bool) -> AsyncIterator[Place]:
+async def listening(door: Door, tools: Tools, *, job: str, uid: int, loopback: bool) -> AsyncIterator[Place]:
     """Listen for one job, whose processes run as `uid`, until the block ends; then nothing is on its way any more."""
     folder = await asyncio.to_thread(bare.locked_folder, job)
     token = Secret(secrets.token_urlsafe(32))
@@ -52,7 +54,8 @@ async def listening(door: Door, *, job: str, uid: int, loopback: bool) -> AsyncI
         with ExitStack() as opened:
             unix = opened.enter_context(_unix(folder, uid))
             tcp = opened.enter_context(_tcp()) if loopback else None
-            async with _serving(door, token if loopback else None, uid, [unix, *([tcp] if tcp else [])]):
+            sockets = [unix, *([tcp] if tcp else [])]
+            async with serving(tools, door) as gate, _serving(door, app_of(door, token if loopback else None, tools=gate), uid, sockets):
                 yield Place(folder / SOCKET, _told(tcp, token) if tcp else {})
     finally:
         await asyncio.to_thread(bare.clear_folder, folder)
@@ -63,9 +66,9 @@ def _told(tcp: socket.socket, token: Secret) -> Mapping[str, str | Secret]:
 
 
 @asynccontextmanager
-async def _serving(door: Door, token: Secret | None, uid: int, sockets: list[socket.socket]) -> AsyncIterator[None]:
+async def _serving(door: Door, app: ASGIApp, uid: int, sockets: list[socket.socket]) -> AsyncIterator[None]:
     config = uvicorn.Config(
-        app_of(door, token),
+        app,
         lifespan="off",
         ws="none",
         log_config=None,
