@@ -54,8 +54,8 @@ def test_the_sdks_client_lists_calls_and_reads(talking: Puppet, shop: Shop) -> N
 def test_the_sdks_client_hears_of_progress_while_people_look(ops: Human, lead: Human, shop: Shop) -> None:
     order, heard = an_order(shop), []
 
-    async def progress(done: float, total: float | None, message: str | None) -> None:
-        heard.append((done, total, message))
+    async def progress(progress: float, total: float | None, message: str | None) -> None:
+        heard.append((progress, total, message))
 
     async def use(job: Puppet) -> Any:
         async with client(job) as mcp:

@@ -16,7 +16,7 @@ from tests.people import Human
 from tests.shop import Shop
 
 pytestmark = pytest.mark.servers
-HEADERS = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+HEADERS: dict[str, Any] = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
 
 
 def asked(job: Puppet, method: str, params: dict[str, Any] | None = None) -> list[dict[str, Any]]:
