@@ -8,18 +8,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
+from pydantic import Field
 
 from justenough.access import Action
+from justenough.bounds import Bounds
 from justenough.documents import check_json, path_of
-from justenough.errors import InvalidInput, Problem
+from justenough.errors import GiveUp, InvalidInput, Problem
 from justenough.model import Model
 from justenough.placeholders import SCOPE_PLACEHOLDER, did_you_mean
-from justenough.spec import Access, Name
+from justenough.spec import Access, JobSpec, Name
 from justenough.statements import canonical, digest_of
 from justenough.tools import Http, Sql, Tool, Uses
 
@@ -29,11 +31,17 @@ MOST_PROBLEMS = 20
 DOTS = re.compile(r"\.+")
 
 
+class OutOfBounds(GiveUp):
+    """A call that the order does not let through; the message says which bound, and no argument."""
+
+
 class Call(Model):
     """A tool, and exactly these arguments."""
 
     tool: Name
     arguments: Mapping[str, Any]
+    within: Annotated[Bounds | None, Field(exclude_if=lambda value: value is None)] = None
+    """What the order says that it must stay within."""
 
     @property
     def digest(self) -> str:
@@ -87,6 +95,24 @@ def checked_call(name: str, tool: Tool, arguments: Any) -> Call:
     if problems:
         raise InvalidInput(what, problems)
     return Call(tool=name, arguments=arguments)
+
+
+def bounded(spec: JobSpec, resource: str, action: Action) -> tuple[Access, ...]:
+    """Return what an order says of an action that is had through tools alone; nothing where it may be had in any way."""
+    items = tuple(item for item in spec.access if (item.resource, item.action) == (resource, action))
+    return items if items and all(item.tools is not None for item in items) else ()
+
+
+def within(call: Call, items: tuple[Access, ...], *, made: int) -> Call:
+    """Return a call with the bounds that it stays within, as one of these items says them. Raises OutOfBounds where none lets it through."""
+    if not items:
+        return call
+    found = [item.tools[call.tool] for item in items if item.tools and call.tool in item.tools]
+    why = [tuple(bounds.problems(call.arguments, made=made)) for bounds in found]
+    fitting = next((bounds for bounds, problems in zip(found, why, strict=True) if not problems), None)
+    if fitting is None:
+        raise OutOfBounds(f"{call.tool}: {'; '.join(why[0])}" if why else f"the order does not name {call.tool}")
+    return call.model_copy(update={"within": fitting})
 
 
 def action_of(uses: Uses, name: str) -> Action | None:

@@ -146,7 +146,23 @@ def _access_problems(spec: JobSpec, catalog: Catalog, index: int, item: Access) 
         yield Problem(
             f"{where}.ttl", f"{duration_text(item.ttl)} is longer than {longest}, the most that {item.resource} {item.action} allows"
         )
+    yield from _tool_problems(catalog, item, where)
     yield from _data_scope_problems(spec, catalog, action_def, f"{item.resource} {item.action}")
+
+
+def _tool_problems(catalog: Catalog, item: Access, where: str) -> Iterator[Problem]:
+    fitting = {
+        name: tool for name, tool in catalog.tools.items() if tool.uses.resource == item.resource and item.action in tool.uses.actions
+    }
+    for name, bounds in (item.tools or {}).items():
+        if name not in fitting:
+            yield Problem(
+                f"{where}.tools.{name}", f"no tool of this name uses {item.action} on {item.resource}{did_you_mean(name, fitting)}"
+            )
+            continue
+        for argument in sorted(bounds.arguments.keys() - fitting[name].inputs):
+            hint = did_you_mean(argument, fitting[name].inputs)
+            yield Problem(f"{where}.tools.{name}.arguments.{argument}", f"{name} takes no such argument{hint}")
 
 
 def _data_scope_problems(spec: JobSpec, catalog: Catalog, action_def: ActionDef, what: str) -> Iterator[Problem]:

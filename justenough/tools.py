@@ -225,6 +225,8 @@ def problems_of_tools(tools: Mapping[str, Tool], offers: Offers) -> Iterator[Pro
         where = f"tools.{name}"
         yield from _use_problems(tool.uses, offers, where)
         yield from _schema_problems(tool.input, f"{where}.input")
+        if tool.mcp:
+            yield Problem(f"{where}.mcp", "the tools of an upstream MCP server are not passed on by this version; use sql or http")
         scope = scope_of(tool.uses, offers)
         for key in sorted(scope & tool.inputs):
             yield Problem(f"{where}.input.properties.{key}", "is the job's data scope, which no call may say")

@@ -27,7 +27,7 @@ from activities.vault import Issued, Token, VaultDenied, VaultRefused
 from activities.verification import VerifiedOrder
 from justenough.access import Credential, Decision, Held, RequestState
 from justenough.approval import Answer, Ladder
-from justenough.calls import call_of, for_call
+from justenough.calls import bounded, call_of, for_call
 from justenough.catalog import ActionDef, problems_of, resolved_issue, scope_alias
 from justenough.errors import GiveUp, InvalidInput
 from justenough.events import Event, EventType, event
@@ -159,6 +159,8 @@ class Issuer:
 
         Raises Denied, NotIssued, Closed, or RetryLater; then nothing usable has left this function.
         """
+        if call_of(wanted) is None and bounded(self._verified.spec, wanted.resource, wanted.action):
+            raise NotPermitted(f"the order allows {wanted.action} on {wanted.resource} through its tools only, and no credential for it")
         with self._lock:
             for grant in self._grants:
                 if self._covers(grant, wanted) and (issuance := self._once_more(grant, wanted)):

@@ -239,7 +239,11 @@ def _is_less(answer: Json, item: Json) -> bool:
 
 def _call(item: Json) -> str:
     call = item["call"]
-    return f"{call['tool']}, once, with exactly {compact(call['arguments'])}" if call else ""
+    return f"{call['tool']}, once, with exactly {compact(call['arguments'])}{_within(call)}" if call else ""
+
+
+def _within(call: Json) -> str:
+    return f", within {compact(call['within'])}" if call.get("within") else ""
 
 
 def _granted(item: Json) -> str:

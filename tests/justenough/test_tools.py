@@ -129,6 +129,7 @@ def test_the_shop_has_its_tools() -> None:
         ("file/http/headers", {"X Y": "a"}, "tools.file.http: headers.X Y: a header's name has letters"),
         ("file/http/headers", {"X": "a\r\nb"}, "headers.X: must be printable ASCII"),
         ("Find It", FIND, "tools.Find It"),
+        ("hub", {"uses": {"resource": "orders-db", "action": {"*": "read"}}, "mcp": {"url": "https://hub.example/mcp"}}, "tools.hub.mcp: the tools of an upstream MCP server are not passed on"),
     ],
 )  # fmt: skip
 def test_a_wrong_tool_is_refused_by_its_path(path: str, value: Any, problem: str) -> None:

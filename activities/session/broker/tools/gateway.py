@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,7 @@ from activities.session.delivery import PUBLIC_FIELDS
 from activities.session.issuing import Closed, Denied, Issuance, Issuer, NotIssued, NotPermitted
 from activities.verification import VerifiedOrder
 from justenough.access import Action, Decision, RequestState
-from justenough.calls import Call, CallAccess, action_of, checked_call, http_request, sql_values
+from justenough.calls import Call, CallAccess, OutOfBounds, action_of, bounded, checked_call, http_request, sql_values, within
 from justenough.catalog import problems_of
 from justenough.errors import InvalidInput, JustEnoughError, Problem, RetryLater
 from justenough.events import EventType, event
@@ -83,6 +84,8 @@ class Tools:
         self._issuer = issuer
         self._door = door
         self._calls = 0
+        self._made: Counter[str] = Counter()
+        """Calls by tool that were made, or are on their way: bounds count them."""
 
     async def offered(self) -> list[Offered]:
         """Return the tools that this job may ever use: those that policy does not deny at every tier."""
@@ -113,10 +116,19 @@ class Tools:
             return Answer(str(error), failed=True)
         self._calls += 1
         number, told = self._calls, _Told(call, f"{tool.uses.resource}:{action}", self._deps.ticks())
+        self._made[name] += 1
         try:
+            call = within(call, bounded(self._verified.spec, tool.uses.resource, action), made=self._made[name] - 1)
             told.answer = await self._tried(tool, call, action, told, waiting=waiting)
             return told.answer
+        except OutOfBounds as error:
+            told.outcome = "denied"
+            instead = await asyncio.to_thread(self._instead, name)
+            told.answer = Answer(f"Denied: {error}. {instead}", failed=True)
+            return told.answer
         finally:
+            if told.credential is None:
+                self._made[name] -= 1
             # Also where the door closes just now: what was done is in the ledger.
             await asyncio.shield(asyncio.to_thread(self._record, number, told))
 
@@ -204,10 +216,15 @@ class Tools:
 
     def _possible(self, name: str, tool: Tool) -> bool:
         action = action_of(tool.uses, name)
-        if action is None:
+        if action is None or not self._named(name, tool, action):
             return False
         spec = self._verified.spec.model_copy(update={"access": (self._wanted(tool, Call(tool=name, arguments={}), action),)})
         return not problems_of(spec, self._deps.config.current().catalog)
+
+    def _named(self, name: str, tool: Tool, action: Action) -> bool:
+        """Whether the order lets this tool through at all."""
+        items = bounded(self._verified.spec, tool.uses.resource, action)
+        return not items or any(name in (item.tools or {}) for item in items)
 
     def _offered(self) -> list[Offered]:
         found = [self._offer(name, tool) for name, tool in self._tools().items()]
