@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test screenshots chaos check up bench host browser fmt lint types layers compose-check lock clean
+.PHONY: help setup demo test screenshots chaos check up bench host browser targets fmt lint types layers compose-check lock clean
 
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
@@ -27,7 +27,7 @@ setup: host $(VENV)/.ready .venv-shop/.ready ## Install everything into .venv an
 demo: setup ## Run the example jobs on real servers, show it live, prove every revocation (DEMO_OPEN=1: leave the servers running)
 	@$(WITH) $(BIN)/justenough demo
 
-test: setup browser ## Run the whole test suite, real servers included (ARGS="-k ledger -x")
+test: setup browser targets ## Run the whole test suite, real servers included (ARGS="-k ledger -x")
 	@$(WITH) $(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
 
 screenshots: setup browser ## Make the images of docs/images from real pages (those of the tests marked so)
@@ -44,7 +44,7 @@ up: setup ## Run the embedded stack, worker and console in the foreground
 bench: setup ## Measure against the hand-written floor, in the same run
 	@$(WITH) $(BIN)/python -m bench
 
-host browser:
+host browser targets:
 	@deploy/setup.sh $@
 
 $(VENV)/.ready: requirements-dev.lock pyproject.toml deploy/setup.sh

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from activities.deps import Deps
 from activities.targets import Asked, FoundUser
+from activities.vault import certificates
 from justenough.access import Credential, Revocable
 from justenough.errors import JustEnoughError, NotFound
 from justenough.messages import Finding, ProofReport
@@ -19,6 +20,7 @@ from justenough.views import CredentialView, JobView
 
 T = TypeVar("T")
 
+OVER = "its time is over"
 STAYS = "what was read stays valid until its owner changes it"
 
 
@@ -29,7 +31,7 @@ class Looked:
     findings: tuple[Finding, ...]
     failures: tuple[str, ...]
     dead: frozenset[str]
-    """Lease ids and accessors that Vault says it does not know."""
+    """Lease ids and accessors that Vault says it does not know, certificates that are in the CRL or over."""
     users: tuple[FoundUser, ...]
     targets: tuple[str, ...]
     """Targets that were looked at."""
@@ -54,6 +56,7 @@ def look(deps: Deps, job: str, credentials: tuple[Credential, ...], asked: Asked
             notes.handle(credential.id, f"lease {credential.lease_id}", credential.lease_id, deps.vault.lease_alive)
         if credential.accessor is not None:
             notes.handle(credential.id, f"token {credential.accessor}", credential.accessor, deps.vault.accessor_alive)
+        notes.certificate(deps, credential)
     seen = deps.targets.look(job, asked)
     for target in seen.looked:
         names = [user.name for user in seen.found if user.target == target]
@@ -94,6 +97,14 @@ def unprovable(deps: Deps, credentials: tuple[Credential, ...], *, now: datetime
             yield f"{item.id}: its lease is not known and its target cannot be searched; it ends at {item.expires_at.isoformat()}"
 
 
+def certificate_stands(deps: Deps, credential: Credential) -> bool:
+    """Whether a credential's certificate may still be taken for valid; False for what is none. Raises RetryLater, GiveUp where nobody can tell."""
+    # One that would outlive this is refused at its issue; and what has ended may have been tidied away in Vault.
+    if credential.certificate is None or deps.now() >= credential.expires_at:
+        return False
+    return certificates.stands(deps.vault, credential.certificate)
+
+
 def asked_by(job: JobView) -> Asked:
     """Return resource and action of each of a job's requests and credentials."""
     requested = {(item.resource, item.action) for item in job.requests}
@@ -127,6 +138,18 @@ class _Notes:
             self.found(what, alive=lives, detail="alive" if lives else "unknown to Vault", credential=credential)
         if lives is False:
             self.dead.add(handle)
+
+    def certificate(self, deps: Deps, credential: Credential) -> None:
+        place = credential.certificate
+        if place is None:
+            return
+        what, over = f"certificate {place}", deps.now() >= credential.expires_at
+        stands = self._seen(what, lambda: certificate_stands(deps, credential))
+        if stands is not None:
+            listed = "not in the CRL that Vault serves" if stands else OVER if over else "in the CRL that Vault serves"
+            self.found(what, alive=stands, detail=listed, credential=credential.id)
+        if stands is False:
+            self.dead.add(place)
 
     def _seen(self, what: str, call: Callable[[], T]) -> T | None:
         try:

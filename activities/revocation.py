@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from activities.deps import Deps
 from activities.doubts import doubted, doubted_event
-from activities.proof import STAYS, Looked, asked_by, credential_of, look, prove, unprovable
+from activities.proof import STAYS, Looked, asked_by, certificate_stands, credential_of, look, prove, unprovable
 from activities.slowness import told_if_slow
 from activities.store import KeptLock, StoreUnavailable
 from activities.targets import Asked
@@ -161,13 +161,15 @@ def _ended_alone(deps: Deps, job: str, handle: Credential, others: tuple[Credent
     _end_leases(deps, steps, (handle,))
     if steps.attempt("its lease", lambda: deps.vault.lease_alive(lease), otherwise=True):
         return tuple(steps.failures) or ("its lease is still alive",), ""
+    if steps.attempt("its certificate", lambda: certificate_stands(deps, handle), otherwise=True):
+        return tuple(steps.failures) or ("its lease is gone, and its certificate is not in the CRL that Vault serves",), ""
     # A lease that was forced is unknown to Vault while its user lives on.
     looked = deps.targets.look(job, {(handle.resource, handle.action.value)})
     explained = sum(deps.targets.same(handle, other) for other in others)
     if looked.failures or len(looked.found) > explained:
         return looked.failures or (f"its lease is gone, and a user of the job is left in {', '.join(looked.looked)}",), ""
     seen = f"; no user is left in {', '.join(looked.looked)} that another credential does not explain" if looked.looked else ""
-    return (), f"its lease is unknown to Vault{seen}"
+    return (), f"its lease is unknown to Vault{_certificate_seen(handle, at=deps.now())}{seen}"
 
 
 def _late(deps: Deps, job: str, credential: str, *, by: str, took: timedelta, failures: tuple[str, ...]) -> Iterator[Event]:
@@ -277,7 +279,15 @@ def _credential_facts(
         return
     handles = "its token is unknown to Vault" if credential.lease_id is None else "its lease and token are unknown to Vault"
     seen = f"; no user of the job in {', '.join(looked.targets)}" if searchable and looked.targets else ""
-    yield from _end_of(credential, job, at=at, how=handles + seen, searchable=searchable)
+    how = handles + _certificate_seen(credential, at=at) + seen
+    yield from _end_of(credential, job, at=at, how=how, searchable=searchable)
+
+
+def _certificate_seen(credential: Credential, *, at: datetime) -> str:
+    if credential.certificate is None:
+        return ""
+    over = at >= credential.expires_at
+    return f"; its certificate {credential.certificate} {'has ended by its time' if over else 'is in the CRL that Vault serves'}"
 
 
 def _end_of(credential: Credential, job: str, *, at: datetime, how: str, searchable: bool) -> Iterator[Event]:

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# What `make setup` does, one step per word: host | main | shop | browser. Each step may be run again; none starts anything.
+# What `make setup` does, one step per word: host | main | shop | browser | targets. Each step may be run again; none starts anything.
 #   host  what the system must bring: bubblewrap, setpriv (by apt-get when root on Debian, else says so)
 #   browser  Chromium, which the tests of the console's pages drive (the same)
+#   targets  Redis and OpenSSH's ssh-keygen, which the tests of Vault's engines use (the same; no server is started or enabled)
 #   main  .venv: every package of requirements-dev.lock by hash, this project, PostgreSQL's programs in its bin
 #   shop  .venv-shop: the interpreter of the example jobs, which never share the worker's packages
 set -euo pipefail
@@ -44,6 +45,12 @@ host() {
 
 browser() {
     command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || need chromium chromium "the tests of the console's pages drive it"
+}
+
+targets() {
+    # Not redis-server: that package starts one for the whole machine. Its program is the one in redis-tools, by another name.
+    need redis-check-rdb redis-tools "the tests of Redis credentials start it"
+    need ssh-keygen openssh-client "the tests of SSH certificates check them with it"
 }
 
 find_python() {
@@ -98,7 +105,7 @@ shop() {
 
 for step in "$@"; do
     case "$step" in
-        host | main | shop | browser) "$step" ;;
-        *) fail "unknown step '$step': host, main, shop or browser" ;;
+        host | main | shop | browser | targets) "$step" ;;
+        *) fail "unknown step '$step': host, main, shop, browser or targets" ;;
     esac
 done

@@ -151,8 +151,10 @@ class Credential(Message):
     issued_at: datetime
     expires_at: datetime
     revocable: Revocable
+    certificate: str | None = None
+    """Where in Vault a certificate is (`pki/cert/<serial>`) whose revocation is looked at; None for all else."""
 
     @property
     def handles(self) -> frozenset[str]:
         """What Vault knows it by, as far as anyone learned it."""
-        return frozenset(handle for handle in (self.lease_id, self.accessor) if handle is not None)
+        return frozenset(handle for handle in (self.lease_id, self.accessor, self.certificate) if handle is not None)

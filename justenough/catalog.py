@@ -1,7 +1,7 @@
 """The catalog: which resources there are, what may be asked of them, and how Vault issues it. Pure: no I/O, no Vault.
 
 Fields: CONTRACT.md, "Catalog". Two kinds of placeholders, filled at different times: `${SHOP_HOST}` once, from the settings
-(`with_settings`, `provision_writes`), and `{tenant}` per request, from the job's data scope (`resolved_issue`).
+(`with_settings`, `provision_writes`), and `{tenant}` per request, from the job's data scope, with `{job}` and `{ttl}` in issue.data at each issue (`resolved_issue`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from justenough.access import Action
 from justenough.documents import read_yaml, validated
 from justenough.errors import InvalidInput, Problem
 from justenough.model import duration_text
-from justenough.placeholders import SCOPE_PLACEHOLDER, SETTING, did_you_mean, filled, mapped, scoped
+from justenough.placeholders import GIVEN, SCOPE_PLACEHOLDER, SETTING, did_you_mean, filled, mapped, scoped
 from justenough.resources import ActionDef, Catalog, Issue, ResolvedIssue, Resource, Review, Target, VaultWrite
 from justenough.spec import Access, JobSpec
 from justenough.tools import TOOL_MODELS, Offer, Offers, Tool, problems_of_tools
@@ -65,11 +65,15 @@ def provision_writes(catalog: Catalog, env: Mapping[str, str]) -> tuple[VaultWri
     return tuple(one for raw in writes for one in _per_scope(validated(CATALOG, VaultWrite, raw), catalog))
 
 
-def resolved_issue(action_def: ActionDef, data_scope: Mapping[str, str]) -> ResolvedIssue:
-    """Return what Vault is asked for a job with this data scope; raise InvalidInput where a key is missing."""
+def resolved_issue(action_def: ActionDef, data_scope: Mapping[str, str], *, given: Mapping[str, str] | None = None) -> ResolvedIssue:
+    """Return what Vault is asked for a job with this data scope; raise InvalidInput where a key is missing.
+
+    `given`: what only its session knows (GIVEN); without, those placeholders stay, as in what approvers sign.
+    """
     _require_scope(action_def, data_scope)
-    issue = action_def.issue
-    data = {key: scoped(value, data_scope) if isinstance(value, str) else value for key, value in issue.data.items()}
+    # A job may name keys of its data scope as it likes; none of them stands in for these.
+    issue, values = action_def.issue, {key: value for key, value in data_scope.items() if key not in GIVEN} | dict(given or {})
+    data = {key: scoped(value, values) if isinstance(value, str) else value for key, value in issue.data.items()}
     return ResolvedIssue(path=scoped(issue.path, data_scope), method=issue.method, data=data)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from justenough.model import duration_text
-from justenough.spec import JobSpec
+from justenough.spec import JobSpec, Limits
 from justenough.views import RequestView
 
 Facts = Mapping[str, str]
@@ -58,8 +58,14 @@ def run_facts(spec: JobSpec, bundle: str | None) -> Facts:
         "network": run.network,
         **({"interpreter": run.python} if run.python else {}),
         "job's timeout": duration_text(run.timeout),
+        **limit_facts(run.limits),
         **dict(_access(spec)),
     }
+
+
+def limit_facts(limits: Limits) -> Facts:
+    """Return what a job may take of its machine."""
+    return {f"limit of {name.replace('_', ' ')}": str(value) for name, value in limits.model_dump(mode="json").items()}
 
 
 def asked_facts(view: RequestView) -> Facts:

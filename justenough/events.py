@@ -193,6 +193,7 @@ FIELDS: dict[EventType, dict[str, str]] = {
         "issued_at": "when",
         "expires_at": "hard end",
         "revocable": "now | on_expiry | never",
+        "certificate": "where in Vault its certificate is, whose revocation is looked at; null for all else",
     },
     EventType.CREDENTIAL_REFUSED: {"request": "request id", "why": "which rule, signature or server stood against its issue"},
     EventType.CREDENTIAL_DOUBTED: {

@@ -13,6 +13,9 @@ SETTING = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 # A single brace on each side, so that Vault's own `{{name}}` is left alone.
 SCOPE_PLACEHOLDER = re.compile(r"(?<![{$])\{([a-z][a-z0-9_]{0,31})\}(?!\})")
 
+GIVEN = frozenset({"job", "ttl"})
+"""Filled in at each issue, in issue.data: the job's id, and the seconds that the grant lasts."""
+
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` where something known is close, else nothing."""

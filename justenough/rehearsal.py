@@ -51,10 +51,14 @@ class Step:
 def rehearsed(
     rules: Rules, job: JobFacts, *, clock: Clock, phase: Phase = "start", break_glass: bool = False, held: Held | None = None
 ) -> Iterator[Step]:
-    """Yield the decision of each request in the order of the spec, which was checked against the catalog. `held`: what it begins with."""
+    """Yield the decision of each request in the order of the spec, which was checked against the catalog. `held`: what it begins with.
+
+    What the job may ask for while it runs is decided as if it asked then, holding all that comes before it.
+    """
     held = held or Held()
     for number, access in enumerate(job.spec.access, start=1):
-        context = AccessContext(phase, access.ttl, access.reason, clock, held, break_glass)
+        at = phase if access.at == "start" else "runtime"
+        context = AccessContext(at, access.ttl, access.reason, clock, held, break_glass)
         decision = rules.decided(job, access, context)
         yield Step(number, access, context, decision)
         if decision.outcome != "denied":

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, St
 from justenough.access import Action, Revocable, Sensitivity
 from justenough.approval import TOP
 from justenough.model import Duration, Model
-from justenough.placeholders import SCOPE_PLACEHOLDER, SETTING, did_you_mean
+from justenough.placeholders import GIVEN, SCOPE_PLACEHOLDER, SETTING, did_you_mean
 from justenough.spec import MAX_TTL, Label, LabelKey, Name, ScopeKey, Sentence
 from justenough.tools import Tool
 
@@ -36,6 +36,7 @@ def _vault_path(path: str) -> str:
 
 
 VaultPath = Annotated[str, StringConstraints(max_length=256), AfterValidator(_vault_path)]
+Mount = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*$", max_length=128)]
 DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 GrantPolicy = Annotated[str, StringConstraints(pattern=r"^je-grant-[a-z0-9-]{1,128}$")]
 Scope = Annotated[Mapping[ScopeKey, Label], Field(min_length=1, max_length=4)]
@@ -72,7 +73,7 @@ class Issue(Model):
     path: VaultPath
     method: Literal["read", "update"] = "read"
     data: Mapping[str, str | int | bool] = Field(default_factory=dict)
-    """Sent along with `update`."""
+    """Sent along with `update`; `{job}` and `{ttl}` (seconds of the grant) are filled in at each issue."""
 
     @model_validator(mode="after")
     def _data_is_sent(self) -> Self:
@@ -121,6 +122,8 @@ class ActionDef(Model):
     data_scope: ScopeKeys = ()
     """Keys that a request must bind."""
     target: Target | None = None
+    crl: Mount | None = None
+    """The pki mount that issues it: a certificate counts as dead once the CRL of this mount has it, or its time is over."""
     lock: Literal["none", "control_group"] = "none"
     """`control_group`: Vault itself also wants people's authorization (justenough/locks.py)."""
     lock_tier: Annotated[int, Field(ge=1, le=TOP)] | None = None
@@ -145,10 +148,34 @@ class ActionDef(Model):
         return self
 
     @model_validator(mode="after")
+    def _what_is_given_is_given_once(self) -> Self:
+        if taken := GIVEN & set(self.data_scope):
+            message = f"data_scope: {{{min(taken)}}} is filled in from the job itself; name the key otherwise"
+            raise ValueError(message)
+        sent = {name for value in self.issue.data.values() for name in SCOPE_PLACEHOLDER.findall(str(value))}
+        if self.locked and sent & GIVEN:
+            message = f"issue.data: with `lock: control_group` Vault is asked before it is issued; it cannot have {{{min(sent & GIVEN)}}}"
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _only_certificates_have_a_crl(self) -> Self:
+        if self.crl is None:
+            return self
+        if self.revocable is not Revocable.NOW:
+            message = "crl shows what was revoked; it goes with `revocable: now` only"
+            raise ValueError(message)
+        if not self.issue.path.startswith(f"{self.crl}/"):
+            message = f"crl: names the pki mount that issues it, and issue.path is not under {self.crl}/"
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
     def _placeholders_are_bound(self) -> Self:
         texts = {"issue.path": self.issue.path, **{f"issue.data.{key}": value for key, value in self.issue.data.items()}}
         for where, text in texts.items():
-            unbound = sorted(set(SCOPE_PLACEHOLDER.findall(str(text))) - set(self.data_scope))
+            given = GIVEN if where != "issue.path" else frozenset()
+            unbound = sorted(set(SCOPE_PLACEHOLDER.findall(str(text))) - set(self.data_scope) - given)
             if unbound:
                 message = f"{where}: {{{unbound[0]}}} is not in data_scope{did_you_mean(unbound[0], self.data_scope)}"
                 raise ValueError(message)
@@ -190,6 +217,15 @@ class VaultWrite(Model):
     """Repeated for each scope with exactly these keys, `{key}` filled in."""
     once: bool = False
     """Written only where nothing is; `${random}` in it is a new random value."""
+    unless: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)+$", max_length=512)] | None = None
+    """Another path: written only where nothing is listed below it. For what cannot be read back where it is written, as a CA's key."""
+
+    @model_validator(mode="after")
+    def _one_reason_to_write(self) -> Self:
+        if self.once and self.unless is not None:
+            message = "once and unless both say when to write; choose one"
+            raise ValueError(message)
+        return self
 
 
 class Catalog(Model):

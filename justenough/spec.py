@@ -6,20 +6,28 @@ The raw mapping (as parsed from YAML or JSON) is what is signed; `JobSpec` is it
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, Field, Strict, StringConstraints, field_validator, model_validator
 
 from justenough.access import Action
 from justenough.bounds import Bounds
 from justenough.documents import check_json, read_yaml, validated
 from justenough.errors import InvalidInput, Problem
-from justenough.model import Duration, Model
+from justenough.model import Duration, Model, Size, duration_text, size_text
 
 MAX_ACCESS = 32
 MAX_TTL = 24 * 3600
 MAX_TIMEOUT = 7 * 24 * 3600
+
+CPU, MAX_CPU = 600, 28 * 24 * 3600
+"""Seconds of processor time."""
+MEMORY, LEAST_MEMORY, MAX_MEMORY = 2**30, 2**24, 2**36
+"""Bytes; no Python starts in less than the least."""
+PROCESSES, MAX_PROCESSES = 256, 2**12
+FILE_SIZE, MAX_FILE_SIZE = 2**30, 2**36
+OPEN_FILES, LEAST_OPEN_FILES, MAX_OPEN_FILES = 4096, 16, 2**16
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,63}$")]
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
@@ -51,6 +59,33 @@ class Agent(Model):
     owner: Annotated[str, StringConstraints(max_length=64)] = ""
 
 
+def _between(least: int, most: int, spelled: Callable[[int], str] = str) -> AfterValidator:
+    """Accept what lies between two bounds, and say in people's own spelling which they are."""
+
+    def check(value: int) -> int:
+        if not least <= value <= most:
+            message = f"{spelled(least)} to {spelled(most)} is accepted"
+            raise ValueError(message)
+        return value
+
+    return AfterValidator(check)
+
+
+class Limits(Model):
+    """What a job may take of the machine that it runs on: all of its processes together, where it does not say each."""
+
+    cpu: Annotated[Duration, _between(1, MAX_CPU, duration_text)] = CPU
+    """Seconds of processor time."""
+    memory: Annotated[Size, _between(LEAST_MEMORY, MAX_MEMORY, size_text)] = MEMORY
+    """Bytes; what lies in its folders in memory counts."""
+    processes: Annotated[int, Strict(), _between(1, MAX_PROCESSES)] = PROCESSES
+    """Processes and threads."""
+    file_size: Annotated[Size, _between(1, MAX_FILE_SIZE, size_text)] = FILE_SIZE
+    """Bytes; each file that it writes."""
+    open_files: Annotated[int, Strict(), _between(LEAST_OPEN_FILES, MAX_OPEN_FILES)] = OPEN_FILES
+    """Each process."""
+
+
 class Run(Model):
     """What is executed."""
 
@@ -61,6 +96,7 @@ class Run(Model):
     """Seconds."""
     env: Mapping[EnvName, Argument] = Field(default_factory=dict)
     network: Literal["host", "none"] = "host"
+    limits: Limits = Limits()
     python: Annotated[str, StringConstraints(pattern=r"^/[^\x00]{1,511}$")] | None = None
     """An absolute path of an interpreter that stands for `python` and `python3`."""
 

@@ -21,7 +21,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, StringConstraints
 
 from justenough.access import Action
 from justenough.model import Message, Model
-from justenough.spec import Access, JobSpec
+from justenough.spec import Access, JobSpec, Limits
 
 MAX_LIFE = timedelta(days=7)
 MAX_ABSENCE = timedelta(days=90)
@@ -170,6 +170,8 @@ def request_digest(
             "params": dict(spec.params),
             "env": dict(spec.run.env),
             "network": spec.run.network,
+            # Only what differs from the defaults: whatever was asked before there were limits keeps its digest.
+            **({"limits": limits} if (limits := _limits(spec)) else {}),
             "python": spec.run.python,
             "timeout": spec.run.timeout,
             "environment": spec.environment,
@@ -182,6 +184,10 @@ def request_digest(
             "tier": tier,
         }
     )
+
+
+def _limits(spec: JobSpec) -> dict[str, int]:
+    return {name: value for name, value in spec.run.limits if value != getattr(Limits(), name)}
 
 
 def why_not_signed(signed: Signed, keys: Mapping[int, bytes]) -> str | None:

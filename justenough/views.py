@@ -178,6 +178,8 @@ class CredentialView(Message):
     why: str | None = None
     """Why it is not confirmed dead, where that was tried."""
     revocable: str
+    certificate: str | None = None
+    """Where in Vault its certificate is, whose revocation is looked at."""
 
 
 class RevocationView(Message):

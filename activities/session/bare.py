@@ -1,4 +1,4 @@
-"""Running a job without a sandbox, where the settings say so: a private folder, no core dumps, another user where we are root. No more."""
+"""Running a job without a sandbox, where the settings say so: a private folder, limits, another user where we are root. No more."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from activities.session import members
-from activities.session.launch import Launch, Room, ends_with_parent, started, without_rights
+from activities.session.launch import Launch, Room, ends_with_parent, limited, started, without_rights
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - mkdtemp makes a private folder in it
 NAME = "justenough-room"
@@ -63,7 +63,8 @@ def bare_command(launch: Launch) -> tuple[str, ...]:
     """Return the whole command line."""
     if sys.platform != "linux":
         return started(launch)
-    return (*(without_rights(launch.uid) if os.geteuid() == 0 else ()), *ends_with_parent(), *started(launch))
+    root = os.geteuid() == 0
+    return (*limited(launch.limits, own_user=root), *(without_rights(launch.uid) if root else ()), *ends_with_parent(), *started(launch))
 
 
 def _folder() -> Path:

@@ -12,8 +12,8 @@ from justenough.ids import number_of
 from justenough.secret import Secret
 from justenough.spec import Access, JobSpec
 
-PUBLIC_FIELDS = frozenset({"username"})
-"""Fields of a credential that are no secret; logs may show them."""
+PUBLIC_FIELDS = frozenset({"username", "private_key_type"})
+"""Fields of a credential that are no secret; logs may show them, and what kind a key is stands in too much else to be taken out."""
 MAX_VARIABLE = 100_000
 """Bytes; the kernel takes 128 KiB for one variable, its name included."""
 

@@ -23,9 +23,9 @@ from activities.judging import answered, digest_for, narrowed, why_not_as_grante
 from activities.past import ANSWERING, Past, counts, entries_of, read_past
 from activities.session.renewing import Basis, NoLonger, Renewals
 from activities.session.unlocking import unlocked
-from activities.vault import Issued, Token, VaultDenied, VaultRefused
+from activities.vault import Issued, Token, VaultDenied, VaultRefused, certificates
 from activities.verification import VerifiedOrder
-from justenough.access import Credential, Decision, Held, RequestState
+from justenough.access import Credential, Decision, Held, RequestState, Revocable
 from justenough.approval import Answer, Ladder
 from justenough.calls import bounded, call_of, for_call
 from justenough.catalog import ActionDef, problems_of, resolved_issue, scope_alias
@@ -43,6 +43,7 @@ WAITING = 20
 """Requests of one job that wait for people at once: each call of a tool may be one, and people read them all."""
 ANSWERS_EXAMINED = 20
 """Answers that one request may come with; nobody has more approvers than that."""
+CLOSED = "the job's access has been closed"
 HARD_END_MARGIN = 60
 """Seconds that Vault's own hard end of a job's tokens lies behind the longest grant."""
 log = structlog.get_logger()
@@ -107,7 +108,7 @@ class Issuance:
     ends: float
     """When the grant is over, in ticks."""
     lease_seconds: int | None
-    """How long the lease lives before it must be renewed; None where there is none."""
+    """How long the lease lives before it must be renewed; None where there is none, or nothing to renew."""
 
     def left(self, *, now: datetime, ticks: float) -> float:
         """Return the seconds that the grant still has, by whichever clock says less: one that was set back must not prolong it."""
@@ -162,6 +163,7 @@ class Issuer:
         if call_of(wanted) is None and bounded(self._verified.spec, wanted.resource, wanted.action):
             raise NotPermitted(f"the order allows {wanted.action} on {wanted.resource} through its tools only, and no credential for it")
         with self._lock:
+            self._grants = [grant for grant in self._grants if self._stands(grant)]
             for grant in self._grants:
                 if self._covers(grant, wanted) and (issuance := self._once_more(grant, wanted)):
                     return issuance
@@ -191,14 +193,24 @@ class Issuer:
         # Not under the lock: it adds nothing to what is held, and a server that hangs must not keep the job from what it asks for meanwhile.
         return self._renewals.no_longer(item.credential, item.access, basis, held=held)
 
+    def _stands(self, grant: Grant) -> bool:
+        """Whether a grant has time left, and nobody took back that they approved it."""
+        if grant.left(ticks=self._deps.ticks()) < 1:
+            return False
+        return grant.basis.ladder is None or not self._is_withdrawn(grant.basis.ladder.request)
+
+    def _is_withdrawn(self, request: str) -> bool:
+        view = self._deps.store.request(request)
+        return view is not None and view.state is RequestState.WITHDRAWN
+
     def _covers(self, grant: Grant, wanted: Access) -> bool:
-        """Whether a grant is for what is wanted, has time left, and can be used more than once."""
+        """Whether a grant is for what is wanted, and can be used more than once."""
         if call_of(grant.access) and grant.basis.ladder:
             # People approved one call of a tool, with its arguments: it was made, and nothing else was approved.
             return False
         same = (grant.access.resource, grant.access.action) == (wanted.resource, wanted.action)
         # What Vault locks it issues once: people authorized one.
-        return same and grant.left(ticks=self._deps.ticks()) >= 1 and not self._action(grant.access).locked
+        return same and not self._action(grant.access).locked
 
     def _once_more(self, grant: Grant, wanted: Access) -> Issuance | None:
         """Issue under a grant, if policy still allows it at its tier and nobody took it back; None where it takes a new request.
@@ -225,7 +237,8 @@ class Issuer:
 
     def _unlearnable(self, access: Access) -> bool:
         """Whether nobody could tell that something was issued if this process died with the answer: then its intent is recorded first."""
-        return not self._deps.targets.searchable(access.resource, access.action)
+        ends = self._action(access).revocable is not Revocable.NEVER
+        return ends and not self._deps.targets.searchable(access.resource, access.action)
 
     def _asked(self, wanted: Access) -> Issuance | Waits:
         """Make a request of what a running job wants, and decide it; the decision is in the ledger before anything else happens."""
@@ -296,7 +309,7 @@ class Issuer:
             access, basis = self._permitted(granted, asked, phase=phase, past=past)
             grant = Grant(granted.number, access, basis)
             issuance = self._issued(grant, access)
-            self._grants = [one for one in self._grants if one.left(ticks=self._deps.ticks()) > 0] + [grant]
+            self._grants.append(grant)
             return issuance
 
     @contextmanager
@@ -359,8 +372,7 @@ class Issuer:
 
         Whoever takes it back records that first and looks for credentials then; here it is the other way round, so one of the two finds the other.
         """
-        request = self._deps.store.request(issuance.credential.request_id)
-        if request is not None and request.state is RequestState.WITHDRAWN:
+        if self._is_withdrawn(issuance.credential.request_id):
             credential, job, why = issuance.credential, self._order.job, "its approval was taken back"
             if revocation.end_one(self._deps, job, credential, self.others(credential), by="session", why=why).confirmed:
                 self._forget(credential)
@@ -416,6 +428,9 @@ class Issuer:
         try:
             accessor, issued = self._from_vault(grant, action, ttl)
         except (VaultDenied, VaultRefused) as error:
+            if self.over():
+                # Its token was ended meanwhile: nothing is wrong with what was asked.
+                raise Closed(CLOSED) from error
             raise NotIssued(f"{access.action} on {access.resource}: {error}") from error
         now, ends = deps.now(), deps.ticks() + ttl
         grant.ends = ends if grant.ends is None else grant.ends
@@ -428,14 +443,18 @@ class Issuer:
             lease_id=issued.lease_id,
             accessor=accessor,
             issued_at=now,
-            expires_at=now + timedelta(seconds=ttl),
+            expires_at=certificates.ends_at(action, issued) or now + timedelta(seconds=ttl),
             revocable=action.revocable,
+            certificate=certificates.place_of(action, issued),
         )
         self._alive[credential.id] = credential
         self._bases[credential.id] = grant.basis
         # How to revoke it is recorded before anyone can use it.
         deps.store.record([issued_event(job, credential)])
-        lease_seconds = self._within_grant(issued, ttl)
+        if why := certificates.why_unfit(action, issued, grant_ends=now + timedelta(seconds=ttl)):
+            raise NotIssued(f"{access.action} on {access.resource}: {why}")
+        # A certificate's end stands in itself: nothing can renew it.
+        lease_seconds = None if certificates.ends_at(action, issued) else self._within_grant(issued, ttl)
         resource = deps.config.current().catalog.resources[access.resource]
         self._held = self._held.issued(access.resource, access.action, resource.sensitivity)
         issuance = Issuance(access=access, credential=credential, fields=issued.fields, ends=ends, lease_seconds=lease_seconds)
@@ -446,7 +465,7 @@ class Issuer:
     def _from_vault(self, grant: Grant, action: ActionDef, ttl: int) -> tuple[str, Issued]:
         """Return what Vault issues, and the accessor of the job's token that it was issued to. Raises VaultDenied, VaultRefused, NotIssued."""
         scope = self._verified.spec.data_scope
-        what = resolved_issue(action, scope)
+        what = resolved_issue(action, scope, given={"job": self._order.job, "ttl": str(ttl)})
         if not action.locked and grant.token is None:
             grant.token = self._token(action.policy, scope_alias(action, scope), ttl)
         try:
@@ -476,7 +495,7 @@ class Issuer:
                 raise
             self._longest = longest
         if self.over():
-            raise Closed("the job's access has been closed")
+            raise Closed(CLOSED)
 
     def _within_grant(self, issued: Issued, ttl: int) -> int | None:
         """Have a lease that its engine made longer than the grant end with the grant; return the seconds that it lives.
@@ -500,6 +519,8 @@ class Issuer:
         try:
             return self._deps.vault.create_token(self._order.job, policy=policy, alias=alias, ttl=ttl)
         except (VaultDenied, VaultRefused) as error:
+            if self.over():
+                raise Closed(CLOSED) from error
             raise NotIssued(f"Vault gives no token under {policy}: {error}") from error
         except BaseException:
             self.settled = False
@@ -526,4 +547,5 @@ def issued_event(job: str, credential: Credential) -> Event:
         issued_at=credential.issued_at.isoformat(),
         expires_at=credential.expires_at.isoformat(),
         revocable=credential.revocable.value,
+        certificate=credential.certificate,
     )

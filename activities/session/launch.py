@@ -18,13 +18,20 @@ from typing import Literal
 
 from activities.session.interpreters import NAMES, Interpreter
 from justenough.secret import Secret
+from justenough.spec import Limits
 
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 PLAIN: Mapping[str, str] = {"PATH": SYSTEM_PATH, "LANG": "C.UTF-8"}
 """All that the programs which still have rights get to see as their environment."""
-OPEN_FILES = 4096
-PROCESSES = 1024
-"""Per job; only where it has a user id of its own, for the kernel counts by user."""
+MAPPED = 2
+"""How many times its `memory` each process may map for itself: much of that is never used (threads' stacks), and only the kernel's own bound
+holds at once."""
+LATER = 2
+"""Seconds of processor time that one process gets beyond `cpu`: whoever adds up the whole job comes first, and knows why it ends."""
+MERCY = 2
+"""Seconds of processor time between SIGXCPU and SIGKILL."""
+FIRST_TO_GO = 1000
+"""How readily the kernel ends these processes when the machine has no memory left: before the worker and the servers."""
 
 # The variables come in by the standard input, which is then closed to the job.
 _START = 'ulimit -c 0; . /dev/stdin && exec "$@" </dev/null'
@@ -47,6 +54,7 @@ class Launch:
     """Delivered files, by their paths in the room's `files`."""
     broker: Path | None = None
     """The socket of the job's broker, on this machine."""
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +103,22 @@ def variables(launch: Launch, room: Room) -> Secret:
     return Secret("".join(f"export {name}={shlex.quote(value)}\n" for name, value in whole.items()))
 
 
-def limits(*, own_user: bool) -> tuple[str, ...]:
-    """Return the command that limits what follows it: no core dumps, so many open files and, under a user of its own, processes."""
-    files = min(OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
-    processes = (f"--nproc={PROCESSES}",) if own_user else ()
-    return ("/usr/bin/prlimit", "--core=0:0", f"--nofile={files}", *processes, "--")
+def limited(limits: Limits, *, own_user: bool) -> tuple[str, ...]:
+    """Return the command that has the kernel limit each process that follows it, and takes those first when memory runs out."""
+    seconds = limits.cpu + LATER
+    bounds = {
+        "core": (resource.RLIMIT_CORE, 0),
+        "cpu": (resource.RLIMIT_CPU, seconds + MERCY),
+        "data": (resource.RLIMIT_DATA, limits.memory * MAPPED),
+        "fsize": (resource.RLIMIT_FSIZE, limits.file_size),
+        "nofile": (resource.RLIMIT_NOFILE, limits.open_files),
+        # Counted by user: the worker's own processes would count with a job's that runs as the same one.
+        **({"nproc": (resource.RLIMIT_NPROC, limits.processes)} if own_user else {}),
+    }
+    hard = {name: _at_most(which, value) for name, (which, value) in bounds.items()}
+    soft = {**hard, "cpu": min(seconds, hard["cpu"])}
+    flags = (f"--{name}={soft[name]}:{hard[name]}" for name in bounds)
+    return ("/usr/bin/choom", "-n", str(FIRST_TO_GO), "--", "/usr/bin/prlimit", *flags, "--")
 
 
 def without_rights(uid: int) -> tuple[str, ...]:
@@ -114,13 +133,19 @@ def ends_with_parent() -> tuple[str, ...]:
 
 
 @contextmanager
-def inherited(content: Secret) -> Iterator[int]:
+def inherited(content: Secret | bytes) -> Iterator[int]:
     """Hold open an unnamed file in memory with this content, at its start, for a child to inherit."""
-    handle = _in_memory(content.reveal().encode())
+    handle = _in_memory(content if isinstance(content, bytes) else content.reveal().encode())
     try:
         yield handle
     finally:
         os.close(handle)
+
+
+def _at_most(which: int, value: int) -> int:
+    """Return the value, or the worker's own hard limit where that is less: nobody gets more than that."""
+    own = resource.getrlimit(which)[1]
+    return value if own == resource.RLIM_INFINITY else min(value, own)
 
 
 def _in_memory(content: bytes) -> int:

@@ -16,8 +16,8 @@ ETC = (
 )
 """What name look-ups, TLS, time zones and the dynamic linker need of /etc, where the host has it."""
 ROOM = Room()
-SCRATCH = {ROOM.scratch: 2**30, ROOM.home: 2**28, "/dev/shm": 2**28}  # noqa: S108 - private, inside the sandbox
-"""Writable folders, in memory, and their sizes in bytes."""
+SCRATCH = {ROOM.scratch: 2, ROOM.home: 4, "/dev/shm": 4}  # noqa: S108 - private, inside the sandbox
+"""The writable folders, which are in memory, and which part of the job's memory each may fill: the half, a quarter, a quarter."""
 
 
 def accounts(uid: int) -> dict[str, str]:
@@ -31,9 +31,9 @@ def accounts(uid: int) -> dict[str, str]:
 def layout(launch: Launch, files: Mapping[str, int], *, sized: bool, hidden: tuple[Path, ...]) -> Iterator[str]:
     """Yield bubblewrap's arguments. `files` are written from open handles; `hidden` are folders that no job may see inside the rest."""
     yield from ("--ro-bind", "/usr", "/usr", *_links(), "--proc", "/proc", "--dev", "/dev")
-    for scratch, size in SCRATCH.items():
+    for scratch, part in SCRATCH.items():
         # Its one user is the job's, whom root's bubblewrap cannot make the owner.
-        yield from ("--perms", "1777", *(("--size", str(size)) if sized else ()), "--tmpfs", scratch)
+        yield from ("--perms", "1777", *(("--size", str(launch.limits.memory // part)) if sized else ()), "--tmpfs", scratch)
     etc = [path for path in (Path("/etc", name) for name in ETC) if path.exists()]
     # Folders that bubblewrap makes on the way to a mount are its own user's alone: make them first, for all.
     for folder in _parents((*etc, *launch.interpreter.prefixes, Path("/var/tmp"), Path(ROOM.files, "any"))):  # noqa: S108 - inside the sandbox
@@ -44,6 +44,8 @@ def layout(launch: Launch, files: Mapping[str, int], *, sized: bool, hidden: tup
     for prefix in launch.interpreter.prefixes:
         yield from ("--ro-bind", str(prefix), str(prefix))
     yield from _hide(hidden, (SYSTEM, *launch.interpreter.prefixes))
+    # In a user namespace it is the job's own, and a folder in memory without a bound.
+    yield from ("--remount-ro", "/dev")
     yield from ("--ro-bind", str(launch.workdir), ROOM.workdir) if launch.workdir else ("--dir", ROOM.workdir)
     for name, handle in files.items():
         yield from ("--perms", "0444", "--file", str(handle), name)
@@ -70,4 +72,4 @@ def _parents(paths: tuple[Path, ...]) -> tuple[Path, ...]:
 def _hide(hidden: tuple[Path, ...], visible: tuple[Path, ...]) -> Iterator[str]:
     for path in dict.fromkeys(hidden):
         if path.is_dir() and any(path.is_relative_to(tree.resolve()) for tree in visible):
-            yield from ("--tmpfs", str(path))
+            yield from ("--tmpfs", str(path), "--remount-ro", str(path))

@@ -174,7 +174,7 @@ class Life:
         if ended.done():
             code = ended.result()
             outcome = JobState.FAILED if code else JobState.SUCCEEDED
-            return Ending(outcome, exit_code=code, reason=f"exit code {code}" if code else None)
+            return Ending(outcome, exit_code=code, reason=(process.over or f"exit code {code}") if code else None)
         if self._stop is None:
             code = await process.finish(GRACE)
             return Ending(JobState.TIMED_OUT, exit_code=code, reason=f"it ran longer than {self._spec.run.timeout} s")

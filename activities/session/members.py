@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import platform
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 PROC = Path("/proc")
+KCMP = {"x86_64": 312, "aarch64": 272}
+"""The number of the call that compares two processes, by kind of processor."""
+KCMP_VM = 1
+_libc = ctypes.CDLL(None)
 
 Belongs = Callable[[int], bool]
 """Says whether a process, given by its number, belongs to a job and is alive."""
@@ -26,7 +33,7 @@ def of_namespace(inode: int) -> Belongs:
 
 def of_session(leader: int, mark: str) -> Belongs:
     """Those of a session, and those whose environment still carries the mark (`NAME=value`)."""
-    return lambda pid: (_stat(pid)[3:4] == [str(leader)] or mark.encode() in _environment(pid)) and _alive(pid)
+    return lambda pid: (stat(pid)[3:4] == [str(leader)] or mark.encode() in _environment(pid)) and _alive(pid)
 
 
 def of_mark(mark: str, *, uid: int) -> Belongs:
@@ -40,6 +47,36 @@ def find(belongs: Belongs) -> list[int]:
     if not PROC.is_dir():
         return []
     return [pid for pid in (int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit()) if belongs(pid)]
+
+
+def below(ancestor: int, *, most: int) -> list[int]:
+    """Return a process's descendants, dead ones that nobody has waited for included, and hardly more than `most` of them."""
+    found: list[int] = []
+    parents = [ancestor]
+    while parents and len(found) <= most:
+        children = _children(parents.pop())
+        found += children
+        parents += children
+    return found
+
+
+def threads(pid: int) -> list[int]:
+    """Return the numbers of a process's threads."""
+    try:
+        return [int(thread.name) for thread in (PROC / str(pid) / "task").iterdir()]
+    except OSError:
+        return []
+
+
+def same_memory(pid: int, other: int) -> bool:
+    """Say whether two processes run in the very same memory. Where nobody can tell: no."""
+    number = KCMP.get(platform.machine())
+    return number is not None and _libc.syscall(number, pid, other, KCMP_VM, 0, 0) == 0
+
+
+def shows_children() -> bool:
+    """Say whether this kernel lists a process's children."""
+    return (PROC / "self" / "task" / str(threading.get_native_id()) / "children").exists()
 
 
 def signal_all(belongs: Belongs, number: signal.Signals) -> list[int]:
@@ -65,7 +102,7 @@ def handle_of(pid: int) -> Iterator[int]:
 
 def is_dead(pid: int) -> bool:
     """Say whether the process of this number has ended and nobody has waited for it yet. Where that cannot be seen: no."""
-    return _stat(pid)[:1] in (["Z"], ["X"])
+    return stat(pid)[:1] in (["Z"], ["X"])
 
 
 def anyone_runs_as(uid: int) -> bool:
@@ -81,26 +118,31 @@ def anyone_runs_as(uid: int) -> bool:
 
 def parent_of(pid: int) -> int | None:
     """Return a process's parent, or None where there is no such process."""
-    fields = _stat(pid)
+    fields = stat(pid)
     return int(fields[1]) if fields else None
 
 
 def _alive(pid: int) -> bool:
-    return _stat(pid)[:1] not in ([], ["Z"], ["X"])
+    return stat(pid)[:1] not in ([], ["Z"], ["X"])
 
 
-def _stat(pid: int) -> list[str]:
+def _children(pid: int) -> list[int]:
+    # Each thread has those that it started.
+    return [int(child) for thread in threads(pid) for child in read(pid, f"task/{thread}/children").split()]
+
+
+def stat(pid: int) -> list[str]:
     """Return the fields of /proc/<pid>/stat from the state on (state, parent, group, session …); none for one that is gone."""
-    return _read(pid, "stat").decode("utf-8", "replace").rpartition(")")[2].split()
+    return read(pid, "stat").decode("utf-8", "replace").rpartition(")")[2].split()
 
 
 def _status(pid: int) -> dict[str, str]:
-    lines = _read(pid, "status").decode("utf-8", "replace").splitlines()
+    lines = read(pid, "status").decode("utf-8", "replace").splitlines()
     return {name: value for name, _, value in (line.partition(":") for line in lines)}
 
 
 def _environment(pid: int) -> list[bytes]:
-    return _read(pid, "environ").split(b"\0")
+    return read(pid, "environ").split(b"\0")
 
 
 def _namespace(pid: int) -> int | None:
@@ -110,7 +152,8 @@ def _namespace(pid: int) -> int | None:
         return None
 
 
-def _read(pid: int, name: str) -> bytes:
+def read(pid: int, name: str) -> bytes:
+    """Return one of a process's files in /proc; nothing where it is gone or may not be read."""
     try:
         return (PROC / str(pid) / name).read_bytes()
     except OSError:

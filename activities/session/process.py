@@ -8,11 +8,12 @@ import json
 import os
 import signal
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Self
 
 import structlog
 
-from activities.session import bare, members
+from activities.session import bare, members, watching
 from activities.session.launch import PLAIN, Launch, Room
 from activities.session.layout import ROOM
 from activities.session.members import Belongs
@@ -24,6 +25,7 @@ from justenough.errors import RetryLater
 LAST_RESORT = 10.0
 """Seconds in which what was killed must be gone; what the kernel itself holds up (a dead disk) may not be."""
 LOOK_AGAIN = 0.01
+KILLED = 128 + signal.SIGKILL
 CANNOT_EXECUTE = 126
 """The exit code, as a shell's, of a job whose sandbox could not be made; its log says why."""
 
@@ -57,9 +59,14 @@ class JobProcess:
     _killed: bool = False
     left: tuple[int, ...] = ()
     """Processes that were killed and did not go in time."""
+    over: str | None = None
+    """Which of its limits it was killed for, with what was seen."""
+    _first: int | None = None
+    """The number of the first process in the job's pid namespace."""
     _reports: tuple[asyncio.StreamReader, asyncio.ReadTransport] = field(init=False)
     """Where bubblewrap says what it started and how that ended."""
     _ended: asyncio.Task[int] = field(init=False)
+    _watched: asyncio.Task[None] = field(init=False)
 
     @classmethod
     async def start(cls, sandbox: Sandbox, launch: Launch) -> Self:
@@ -94,12 +101,7 @@ class JobProcess:
 
     async def kill(self) -> int:
         """Kill the whole tree (SIGKILL) and return the exit code once none is left."""
-        self._killed = True
-        if self._init is not None:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._init, signal.SIGKILL)
-        with contextlib.suppress(ProcessLookupError):
-            self._outer.kill()
+        self._cut()
         return await self.wait()
 
     async def finish(self, grace: float) -> int:
@@ -148,8 +150,10 @@ class JobProcess:
                 self._outer.kill()
             os.close(self.output)
             raise
-        self._init = self._handle_of(told.get("child-pid"))
+        self._first = told.get("child-pid")
+        self._init = self._handle_of(self._first)
         self._belongs = self._membership(told.get("pid-namespace"))
+        self._watched = asyncio.create_task(self._watch(), name=f"limits of {self.launch.job}")
         self._ended = asyncio.create_task(self._end(), name=f"end of {self.launch.job}")
 
     def _handle_of(self, pid: int | None) -> int | None:
@@ -174,8 +178,26 @@ class JobProcess:
             return members.of_session(self._outer.pid, f"JUSTENOUGH_JOB_ID={self.launch.job}")
         return members.of_namespace(namespace) if namespace is not None else _nobody
 
+    def _cut(self) -> None:
+        self._killed = True
+        if self._init is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._init, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            self._outer.kill()
+
+    async def _watch(self) -> None:
+        """Kill the whole tree once it takes more than its limits allow."""
+        first, limits = self._first or self._outer.pid, self.launch.limits
+        why = await watching.went_over(partial(watching.used_by, first, limits, sandboxed=self._first is not None), limits)
+        # Its number is nobody else's for as long as nobody has waited for it.
+        if self._outer.returncode is None:
+            self.over = why
+            self._cut()
+
     async def _end(self) -> int:
         code = await self._outer.wait()
+        self._watched.cancel()
         try:
             await self._clear()
             code = await self._judged(code)
@@ -223,6 +245,7 @@ class JobProcess:
         if code < 0:
             return 128 - code
         sandboxed = self.sandbox.isolation is not Isolation.OFF
-        if sandboxed and not self._killed and b"exit-code" not in await self._reports[0].read():
-            return CANNOT_EXECUTE
+        if sandboxed and b"exit-code" not in await self._reports[0].read():
+            # bubblewrap may see its sandbox die before it is killed itself, and then ends with a code of its own.
+            return KILLED if self._killed else CANNOT_EXECUTE
         return code

@@ -49,7 +49,9 @@ async def running(
         async with serve(uid) as broker:
             env: dict[str, str | Secret] = {**spec.run.env, **given.env, **broker.env}
             redactor.learn(value.reveal() for value in broker.env.values() if isinstance(value, Secret))
-            launch = Launch(task.job, spec.run.command, uid, python, task.workdir, spec.run.network, env, given.files, broker.path)
+            launch = Launch(
+                task.job, spec.run.command, uid, python, task.workdir, spec.run.network, env, given.files, broker.path, spec.run.limits
+            )
             async with _started(sandbox, launch, redactor, sink) as process:
                 yield process
 

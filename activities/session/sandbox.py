@@ -6,6 +6,7 @@ As root, bubblewrap prepares the room and hands over to a user id of the job's o
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -16,8 +17,9 @@ from shutil import which
 from typing import Self
 
 from activities.session import bare
+from activities.session.calls import refusing
 from activities.session.interpreters import Interpreter
-from activities.session.launch import PLAIN, Launch, Prepared, Room, inherited, limits, started, variables, without_rights
+from activities.session.launch import PLAIN, Launch, Prepared, Room, inherited, limited, started, variables, without_rights
 from activities.session.layout import ROOM, accounts, layout
 from activities.settings import Settings
 from justenough.errors import GiveUp
@@ -87,10 +89,16 @@ class Sandbox:
             contents |= {f"{room.files}/{path}": content for path, content in launch.files.items()}
             files = {path: stack.enter_context(inherited(content)) for path, content in contents.items()}
             told = () if status is None else (status,)
-            yield Prepared(self.command(launch, files, status=status), stdin, (*files.values(), *told))
+            rules = tuple(stack.enter_context(inherited(filtered)) for filtered in refusing(platform.machine()))
+            yield Prepared(self.command(launch, files, status=status, rules=rules), stdin, (*files.values(), *told, *rules))
 
-    def command(self, launch: Launch, files: Mapping[str, int], *, status: int | None = None) -> tuple[str, ...]:
-        """Return the whole command line of a sandboxed job; `files` gives the open handle of each file to write. Holds no secret."""
+    def command(
+        self, launch: Launch, files: Mapping[str, int], *, status: int | None = None, rules: tuple[int, ...] = ()
+    ) -> tuple[str, ...]:
+        """Return the whole command line of a sandboxed job. Holds no secret.
+
+        `files` gives the open handle of each file to write, `rules` those of what it may not ask the kernel for.
+        """
         own_user = self.isolation is Isolation.BUBBLEWRAP
         return (
             self.program,
@@ -99,9 +107,10 @@ class Sandbox:
             *(() if own_user else ("--unshare-user",)),
             *(("--unshare-net",) if launch.network == "none" else ()),
             *(() if status is None else ("--json-status-fd", str(status))),
+            *(part for handle in rules for part in ("--add-seccomp-fd", str(handle))),
             *layout(launch, files, sized=self.sized, hidden=self.hidden),
             "--",
-            *limits(own_user=own_user),
+            *limited(launch.limits, own_user=own_user),
             *(without_rights(launch.uid) if own_user else ()),
             *started(launch),
         )

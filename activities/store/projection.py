@@ -23,7 +23,7 @@ from justenough.ledger import Entry
 
 FIRST_DECISION = ("start", "runtime")
 """Phases that settle a request; at issue and renewal policy only looks again."""
-OF_ONE = re.compile(r"(lease|token) \S|c-\S+: ")
+OF_ONE = re.compile(r"(lease|token|certificate) \S|c-\S+: ")
 """How a failure begins that concerns one credential alone."""
 
 
@@ -121,7 +121,7 @@ _TELL = _CREDENTIAL.where(CREDENTIALS.c.revoked_at.is_(None)).values(
 )
 _ALL = update(CREDENTIALS).where(CREDENTIALS.c.job_id == bindparam("theirs"))
 _REVOKE_ALL = _ALL.where(CREDENTIALS.c.state == CredentialState.ISSUED.value).values(state=CredentialState.REVOKING.value)
-_ALL_ALIVE = select(CREDENTIALS.c.id, CREDENTIALS.c.lease_id, CREDENTIALS.c.accessor).where(
+_ALL_ALIVE = select(CREDENTIALS.c.id, CREDENTIALS.c.lease_id, CREDENTIALS.c.accessor, CREDENTIALS.c.certificate).where(
     CREDENTIALS.c.job_id == bindparam("theirs"), CREDENTIALS.c.live
 )
 
@@ -260,11 +260,14 @@ def credential_issued(connection: Connection, fact: Fact) -> None:
     """Keep the handle. A job that has ended, or was shown to be clean before this issue, is not clean."""
     data = fact.data
     same = {name: data[name] for name in ("resource", "action", "lease_id", "accessor", "revocable")}
+    # Entries of before there were certificates do not name any.
+    same["certificate"] = data.get("certificate")
     ids = {"id": data["credential"], "job_id": fact.job, "request_id": data["request"]}
     times = {"issued_at": moment(data["issued_at"]), "expires_at": moment(data["expires_at"])}
     if not insert_new(connection, CREDENTIALS, {**ids, **same, **times, "state": CredentialState.ISSUED.value, "live": True}):
         # It had been doubted meanwhile; now there are handles to end it by.
-        _credential(connection, _LEARN, fact, {"lease_id": data["lease_id"], "accessor": data["accessor"], **times})
+        handles = {name: same[name] for name in ("lease_id", "accessor", "certificate")}
+        _credential(connection, _LEARN, fact, {**handles, **times})
     _reopen(connection, fact)
 
 

@@ -303,6 +303,8 @@ class CredentialRow(Base, table=True):
     why: str | None = Field(default=None, sa_type=Text)
     """Why it is not confirmed dead, where that was tried."""
     revocable: str = Field(sa_type=Text)
+    certificate: str | None = Field(default=None, sa_type=Text)
+    """Where in Vault its certificate is, whose revocation is looked at."""
 
 
 class ClaimRow(Base, table=True):

@@ -110,10 +110,12 @@ class PersonView(Message):
 
 
 class DryRequest(Message):
-    """What policy would say of one start request now."""
+    """What policy would say of one request now."""
 
     resource: str
     action: str
+    at: str = "start"
+    """start | request: once the running job asks."""
     ttl: int
     """Seconds."""
     outcome: str

@@ -201,6 +201,7 @@ def _dry(access: Access, decision: Decision) -> DryRequest:
     return DryRequest(
         resource=access.resource,
         action=access.action.value,
+        at=access.at,
         ttl=access.ttl,
         outcome=decision.outcome,
         tier=decision.tier,

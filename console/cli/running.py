@@ -68,7 +68,7 @@ def rehearse(job: Given) -> None:
     _, found = connected().post("/jobs", body, again=True)
     emit(found, table=_decisions, names=lambda answer: (f"{item['resource']}:{item['action']}" for item in answer["requests"]))
     needed = zip(job.spec.access, found["requests"], strict=True)
-    if any(item["outcome"] == "denied" and not access.optional for access, item in needed):
+    if any(item["outcome"] == "denied" and not access.optional and access.at == "start" for access, item in needed):
         raise typer.Exit(Exit.DENIED)
 
 
@@ -185,14 +185,14 @@ def _decisions(found: Json) -> None:
     if not found["requests"]:
         note("The spec is valid and asks for no access.")
         return
-    header = ("RESOURCE", "ACTION", "TTL", "OUTCOME", "TIER", "POLICIES", "ERRORS")
+    header = ("RESOURCE", "ACTION", "AT", "TTL", "OUTCOME", "TIER", "POLICIES", "ERRORS")
     rows(header, [_decision(item) for item in found["requests"]])
 
 
 def _decision(item: Json) -> tuple[object, ...]:
     tier = "" if item["outcome"] == "denied" else item["tier"]
     parts = duration_text(item["ttl"]), item["outcome"], tier, joined(item["policies"]) or "no policy allows it", joined(item["errors"])
-    return item["resource"], item["action"], *parts
+    return item["resource"], item["action"], item["at"], *parts
 
 
 def _ended(job: Json) -> None:

@@ -163,7 +163,9 @@ def _weighed(deps: Deps, visitor: Visitor, draft: Draft, *, wants: bool) -> Read
     except InvalidInput as error:
         return Shown(problems=error.problems, status=422)
     access = checked_spec(ready.body.spec, ready.body.params).access
-    blocked = any(said.outcome == "denied" and not one.optional for one, said in zip(access, found.requests, strict=True))
+    blocked = any(
+        said.outcome == "denied" and not one.optional and one.at == "start" for one, said in zip(access, found.requests, strict=True)
+    )
     return Shown(found=found, seen=ready.digest, blocked=blocked, changed=wants)
 
 

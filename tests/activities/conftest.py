@@ -34,15 +34,19 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
         door = Door(port)
         settings = Settings(home=home, config=EXAMPLE, vault_addr=stack.vault)
         admin_token = places.admin_token.read_text(encoding="utf-8").strip()
-        # Vault reaches PostgreSQL through the door too, so that a test can take the target away from everybody.
-        setup(
-            settings,
-            vault_addr=stack.vault,
-            admin_token=Secret(admin_token),
-            people={name: PersonSeed(Secret(name), groups) for name, groups in PEOPLE.items()},
-            environment={**os.environ, **shop_environment(places, port), "SHOP_PORT": str(door.port)},
-        )
-        yield Shop(settings, admin_token, dsn(places, port), door, {name: name for name in PEOPLE})
+
+        def provision(config: Path) -> None:
+            # Vault reaches PostgreSQL through the door too, so that a test can take the target away from everybody.
+            setup(
+                settings.model_copy(update={"config": config}),
+                vault_addr=settings.vault_addr,
+                admin_token=Secret(admin_token),
+                people={name: PersonSeed(Secret(name), groups) for name, groups in PEOPLE.items()},
+                environment={**os.environ, **shop_environment(places, port), "SHOP_PORT": str(door.port)},
+            )
+
+        provision(EXAMPLE)
+        yield Shop(settings, admin_token, dsn(places, port), door, {name: name for name in PEOPLE}, provision)
         door.close()
 
 

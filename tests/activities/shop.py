@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -73,6 +73,8 @@ class Shop:
     superuser: str
     door: Door
     passwords: Mapping[str, str]
+    provision: Callable[[Path], None]
+    """Sets Vault up for another configuration folder, as `justenough vault setup` does."""
 
     def admin(self, method: str, path: str, body: Any = None) -> Any:
         """Call Vault as its administrator; fails unless it says yes."""

@@ -10,6 +10,7 @@ import pytest
 
 from activities.session import keeping
 from activities.session.issuing import Issuance, Issuer
+from justenough.access import Credential
 from justenough.spec import Access
 from tests.activities.holding import kept_until
 from tests.activities.shop import Desk, Held, Shop
@@ -25,8 +26,11 @@ class Willing:
     def no_longer(self, item: Issuance) -> None:
         return
 
-    def ended(self, access: Access) -> None:
+    def ended(self, credential: Credential) -> None:
         return
+
+    def others(self, credential: Credential) -> tuple[Credential, ...]:
+        return ()
 
 
 WILLING = cast("Issuer", Willing())

@@ -215,7 +215,14 @@ async def test_what_a_parent_touches_while_its_child_runs_counts_at_the_childs_n
     at.deps.store.record(ordered(at.deps, order, verified))
     job = running(at, parent=parent, by=launcher)
     handles = {"lease_id": None, "accessor": "a", "issued_at": at.deps.now().isoformat(), "expires_at": at.deps.now().isoformat()}
-    read = {"request": request_id(parent, 1), "resource": "customers-db", "action": "read", "revocable": "now", **handles}
+    read = {
+        "request": request_id(parent, 1),
+        "resource": "customers-db",
+        "action": "read",
+        "revocable": "now",
+        "certificate": None,
+        **handles,
+    }
     at.deps.store.record(
         [event(EventType.CREDENTIAL_ISSUED, parent, at=at.deps.now(), about="c", credential=credential_id(parent, 1), **read)]
     )

@@ -244,6 +244,7 @@ class Served:
                     issued_at=now.isoformat(),
                     expires_at=(now + timedelta(minutes=5)).isoformat(),
                     revocable="now",
+                    certificate=None,
                 )
             ]
         )

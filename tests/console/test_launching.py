@@ -125,7 +125,7 @@ BAD_SPECS = [
     (spec(params={"ticket": "a/b"}), "params", "ticket"),
     (spec(name="Refund Triage"), "name", ""),
     (spec(oops=1), "oops", "unknown key"),
-    (access(at="request"), "access[0].at", "comes with the broker"),
+    (access(at="later"), "access[0].at", "'start' or 'request'"),
     (spec(task="x" * 300_000), "", "bytes"),
     ("name: refund", "spec", "mapping"),
     ([], "spec", "mapping"),

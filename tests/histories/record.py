@@ -143,6 +143,19 @@ async def taken_back(bench: Bench) -> Started:
     return job
 
 
+async def asked(bench: Bench) -> Started:
+    """A running job asks for two more; one is approved, for the other nobody answers before it ends."""
+    job = await bench.start(session=sessions.stays, asked={2: 1, 3: 3})
+    await job.holds()
+    for number in (2, 3):
+        await job.handle.signal("ask", job.known.request(number))
+    await job.known.until(lambda known: "opened 3" in known.ledger)
+    await job.answers("lead", number=2)
+    await job.known.until(lambda known: "approve by lead" in known.ledger)
+    await job.handle.cancel()
+    return job
+
+
 async def terminated(bench: Bench) -> Started:
     """Its workflow is terminated; what is kept of it is its guard's."""
     job = await bench.start(needs=(Need(1),), session=sessions.stays)
@@ -172,6 +185,7 @@ SCENES: tuple[Scene, ...] = (
     patient,
     locked,
     taken_back,
+    asked,
     terminated,
     worker_lost,
 )

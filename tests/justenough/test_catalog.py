@@ -112,11 +112,18 @@ def test_the_shops_catalog_is_what_the_contract_says() -> None:
         "customers-db": ("RESTRICTED", False, "r"),
         "helpdesk-api": ("INTERNAL", False, "rw"),
         "export-api": ("INTERNAL", True, "w"),
+        "warehouse-api": ("INTERNAL", False, "r"),
+        "web-servers": ("INTERNAL", False, "w"),
     }
     actions = [action for one in catalog.resources.values() for action in one.actions.values()]
     assert all(action.max_ttl >= 300 for action in actions)
     assert all(action.revocable is Revocable.NEVER for action in catalog.resources["helpdesk-api"].actions.values())
+    assert catalog.resources["web-servers"].actions[Action.WRITE].revocable is Revocable.ON_EXPIRY
+    assert catalog.resources["warehouse-api"].actions[Action.READ].crl == "pki"
     assert {one.environment for one in catalog.resources.values()} == {"prod"}
+
+
+CERTIFIED: dict[str, Any] = {"issue": {"path": "pki/issue/x", "method": "update", "data": {"ttl": "{ttl}s"}}, "max_ttl": "5m", "crl": "pki"}
 
 
 @pytest.mark.parametrize(
@@ -148,6 +155,15 @@ def test_the_shops_catalog_is_what_the_contract_says() -> None:
         ("provision", [{"path": "kv/x", "data": {"a": "${random}"}}], "provision[0].data: ${random} needs `once: true`"),
         ("provision", [{"path": "kv/x", "per_scope": ["region"]}], "provision[0].per_scope: no entry of `scopes`"),
         ("provision", [{"path": "/sys/x"}], "provision[0].path"),
+        ("provision", [{"path": "ssh/config/ca", "once": True, "unless": "ssh/issuers"}], "provision[0]: once and unless both say when to write"),
+        ("provision", [{"path": "ssh/config/ca", "unless": "ssh"}], "provision[0].unless"),
+        ("resources/orders-db/actions/admin/crl", "pki", "crl: names the pki mount that issues it, and issue.path is not under pki/"),
+        ("resources/orders-db/actions/admin/crl", "database/../pki", "resources.orders-db.actions.admin.crl"),
+        ("resources/orders-db/actions/admin", {**CERTIFIED, "revocable": "on_expiry"}, "crl shows what was revoked; it goes with `revocable: now` only"),
+        ("resources/orders-db/actions/admin", {**CERTIFIED, "data_scope": ["ttl"]}, "data_scope: {ttl} is filled in from the job itself"),
+        ("resources/orders-db/actions/admin", {**CERTIFIED, "issue": {"path": "pki/issue/{job}"}}, "issue.path: {job} is not in data_scope"),
+        ("resources/orders-db/actions/admin", {**CERTIFIED, "lock": "control_group"}, "with `lock: control_group` Vault is asked before it is issued; it cannot have {ttl}"),
+        ("resources/orders-db/actions/admin", {**CERTIFIED, "lock": "control_group", "issue": {**CERTIFIED["issue"], "data": {"name": "{job}"}}}, "it cannot have {job}"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_refused_by_its_path(path: str, value: Any, problem: str) -> None:
@@ -318,3 +334,13 @@ def test_of_a_spec_that_is_wrong_itself_the_catalog_judges_what_can_be_read(chan
 )
 def test_no_draft_is_so_odd_that_it_cannot_be_looked_at(raw: Any) -> None:
     problems_of_draft(raw, catalog_with())
+
+
+def test_what_only_a_session_knows_is_filled_in_at_issue_and_stays_open_in_what_approvers_sign() -> None:
+    warehouse = with_settings(read_catalog(SHOP.read_bytes()), SETTINGS).resources["warehouse-api"].actions[Action.READ]
+    name = "{job}.acme.jobs.shop.internal"
+    assert resolved_issue(warehouse, {"tenant": "acme"}).data == {"common_name": name, "ttl": "{ttl}s"}
+    # Whatever a job calls the keys of its data scope.
+    assert resolved_issue(warehouse, {"tenant": "acme", "job": "another", "ttl": "999"}).data["common_name"] == name
+    issued = resolved_issue(warehouse, {"tenant": "acme", "job": "another"}, given={"job": "j-dev-1", "ttl": "300"})
+    assert issued.data == {"common_name": name.replace("{job}", "j-dev-1"), "ttl": "300s"}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from justenough.access import RequestState
 from justenough.comparing import Difference, agent_text, asked_facts, differences, run_facts, shown_facts, telling
-from justenough.spec import JobSpec
+from justenough.spec import JobSpec, Limits
 from justenough.views import RequestView
 
 FACTS = st.dictionaries(st.text(min_size=1, max_size=8), st.text(min_size=1, max_size=8), max_size=6)
@@ -52,6 +52,7 @@ def test_a_run_is_told_with_all_that_an_approver_weighs() -> None:
     assert facts["command"] == "python 'a b.py'"
     assert (facts["agent"], facts["data"], facts["files"], facts["env MODE"]) == ("bot 1.4", "tenant=acme", "sha256:2", "slow")
     assert facts["read on orders"] == "asked for 5m"
+    assert (facts["limit of cpu"], facts["limit of memory"], facts["limit of processes"]) == ("10m", "1GiB", "256")
 
 
 def test_each_part_of_a_run_that_is_another_differs() -> None:
@@ -64,6 +65,8 @@ def test_each_part_of_a_run_that_is_another_differs() -> None:
         "env MODE": SPEC.model_copy(update={"run": run.model_copy(update={"env": {}})}),
         "network": SPEC.model_copy(update={"run": run.model_copy(update={"network": "none"})}),
         "interpreter": SPEC.model_copy(update={"run": run.model_copy(update={"python": "/usr/bin/python3"})}),
+        "limit of memory": SPEC.model_copy(update={"run": run.model_copy(update={"limits": Limits(memory=2**24)})}),
+        "limit of open files": SPEC.model_copy(update={"run": run.model_copy(update={"limits": Limits(open_files=16)})}),
         "job's timeout": SPEC.model_copy(update={"run": run.model_copy(update={"timeout": 60})}),
         "agent": SPEC.model_copy(update={"agent": None}),
         "read on orders": SPEC.model_copy(update={"access": ()}),

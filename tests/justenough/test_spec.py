@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from justenough.access import Action
 from justenough.errors import InvalidInput
-from justenough.spec import checked_spec, read_spec
+from justenough.spec import Limits, at_start, checked_spec, read_spec
 from tests.justenough.building import access, raw_spec, spec
 
 CONTRACT_EXAMPLE = """
@@ -81,6 +81,20 @@ def test_a_small_spec_has_the_documented_defaults() -> None:
         ({"run": {"timeout": -1}}, "run.timeout"),
         ({"run": {"timeout": True}}, "run.timeout"),
         ({"run": {"network": "bridge"}}, "run.network"),
+        ({"run": {"limits": {"cpu": "29d"}}}, "run.limits.cpu"),
+        ({"run": {"limits": {"cpu": "10 min"}}}, "run.limits.cpu"),
+        ({"run": {"limits": {"memory": "1GB"}}}, "run.limits.memory"),
+        ({"run": {"limits": {"memory": "1MiB"}}}, "run.limits.memory"),
+        ({"run": {"limits": {"memory": "65GiB"}}}, "run.limits.memory"),
+        ({"run": {"limits": {"processes": 0}}}, "run.limits.processes"),
+        ({"run": {"limits": {"processes": "256"}}}, "run.limits.processes"),
+        ({"run": {"limits": {"processes": True}}}, "run.limits.processes"),
+        ({"run": {"limits": {"processes": 4097}}}, "run.limits.processes"),
+        ({"run": {"limits": {"file_size": "65GiB"}}}, "run.limits.file_size"),
+        ({"run": {"limits": {"open_files": 15}}}, "run.limits.open_files"),
+        ({"run": {"limits": {"open_files": 65_537}}}, "run.limits.open_files"),
+        ({"run": {"limits": {"ram": "1GiB"}}}, "run.limits.ram"),
+        ({"run": {"limits": None}}, "run.limits"),
         ({"run": {"python": "python3"}}, "run.python"),
         ({"run": {"env": {"A-B": "x"}}}, "run.env.A-B"),
         ({"run": {"env": {"LD_PRELOAD": "/x.so"}}}, "run.env"),
@@ -91,7 +105,8 @@ def test_a_small_spec_has_the_documented_defaults() -> None:
         ({"access": [access(ttl="0s")]}, "access[0].ttl"),
         ({"access": [access(reason="")]}, "access[0].reason"),
         ({"access": [access(resource="orders_db")]}, "access[0].resource"),
-        ({"access": [access(at="request")]}, "access[0].at"),
+        ({"access": [access(at="later")]}, "access[0].at"),
+        ({"access": [access(at="request", deliver={"env": {"A": "a"}})]}, "access[0]"),
         ({"access": [access(deliver={"file": {"path": "../x"}})]}, "access[0].deliver.file.path"),
         ({"access": [access(deliver={"file": {"path": ".."}})]}, "access[0].deliver.file.path"),
         ({"access": [access(deliver={"env": {"LD_LIBRARY_PATH": "x"}})]}, "access[0].deliver.env"),
@@ -109,14 +124,44 @@ def test_what_is_wrong_is_refused_by_its_path(changes: dict[str, Any], path: str
     assert paths(raw_spec(**changes)) == [path]
 
 
+def test_limits_have_the_documented_defaults_and_are_given_one_by_one() -> None:
+    assert spec().run.limits == Limits(cpu=600, memory=2**30, processes=256, file_size=2**30, open_files=4096)
+    given = spec(run={"limits": {"cpu": "2h", "memory": "512MiB"}}).run.limits
+    assert given == Limits(cpu=7200, memory=2**29)
+
+
+@pytest.mark.parametrize(
+    "limits, said",
+    [
+        ({"cpu": "29d"}, "1s to 28d is accepted"),
+        ({"cpu": "fast"}, "a duration is written like 30s, 10m, 1h or 2d"),
+        ({"memory": "1KiB"}, "16MiB to 64GiB is accepted"),
+        ({"memory": "1GB"}, "a size is written like 64KiB, 512MiB or 1GiB"),
+        ({"processes": 5000}, "1 to 4096 is accepted"),
+        ({"file_size": "65GiB"}, "1B to 64GiB is accepted"),
+        ({"open_files": 1}, "16 to 65536 is accepted"),
+    ],
+)
+def test_a_wrong_limit_is_refused_with_what_is_accepted(limits: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        spec(run={"limits": limits})
+    assert [problem.message for problem in caught.value.problems] == [said]
+
+
 def test_every_error_is_listed_at_once() -> None:
     raw = raw_spec(name="X", extra=1, access=[access(ttl="x"), access(action="y")], run={"network": "z"})
     assert paths(raw) == ["name", "run.network", "access[0].ttl", "access[1].action", "extra"]
 
 
-def test_at_request_says_with_what_it_comes() -> None:
-    with pytest.raises(InvalidInput, match="comes with the broker"):
-        spec(access=[access(at="request")])
+def test_what_a_job_asks_for_while_it_runs_is_not_delivered_at_its_start() -> None:
+    assert spec(access=[access(at="request")]).access[0].at == "request"
+    with pytest.raises(InvalidInput, match="comes through the broker"):
+        spec(access=[access(at="request", deliver={"file": {"path": "db.json"}})])
+
+
+def test_what_is_asked_for_at_the_start_keeps_its_number_in_the_spec() -> None:
+    found = spec(access=[access(at="request"), access(), access(at="request"), access()])
+    assert [number for number, _ in at_start(found)] == [2, 4]
 
 
 @pytest.mark.parametrize("raw", [None, [], "text", 7, {}, {"run": None}])

@@ -118,6 +118,11 @@ def changed(**changes: Any) -> dict[str, Any]:
         changed(run={"env": {**SPEC["run"]["env"], "MODE": "wet"}}),
         changed(run={"network": "none"}),
         changed(run={"python": "/opt/python3"}),
+        changed(run={"limits": {"cpu": "11m"}}),
+        changed(run={"limits": {"memory": "2GiB"}}),
+        changed(run={"limits": {"processes": 255}}),
+        changed(run={"limits": {"file_size": "1B"}}),
+        changed(run={"limits": {"open_files": 4097}}),
         changed(access={"resource": "orders-db"}),
         changed(access={"action": "read"}),
         changed(access={"ttl": "6m"}),
@@ -127,6 +132,10 @@ def changed(**changes: Any) -> dict[str, Any]:
 )
 def test_whatever_decides_what_runs_changes_the_request_digest(raw: dict[str, Any]) -> None:
     assert digest(raw) != digest()
+
+
+def test_limits_that_are_the_defaults_leave_the_request_digest_as_it_was_before_there_were_any() -> None:
+    assert digest(changed(run={"limits": {"cpu": "10m", "memory": "1GiB"}})) == digest()
 
 
 @pytest.mark.parametrize(

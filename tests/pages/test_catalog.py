@@ -77,7 +77,9 @@ async def test_each_action_says_whom_policy_would_ask(records: Desk) -> None:
     for name, resource in catalog.resources.items():
         assert name in page.values("id")
         assert resource.title in page.text
-        assert {"now": "revocable at once", "never": "never revocable"}[next(iter(resource.actions.values())).revocable.value] in page.text
+        assert {"now": "revocable at once", "on_expiry": "ends by its ttl only", "never": "never revocable"}[
+            next(iter(resource.actions.values())).revocable.value
+        ] in page.text
     assert "tier 2, security: 1 of security" in page.text
     assert "Vault's own lock" in page.text
     assert "leaves the organisation" in page.text

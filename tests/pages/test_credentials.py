@@ -210,10 +210,19 @@ async def test_a_look_at_what_is_alive_runs_and_its_outcome_is_shown(records: De
     assert page.values("data-again") == []
 
 
+async def test_a_certificate_is_shown_by_its_place_in_vault(records: Desk) -> None:
+    lead, job = await records.login(), records.job()
+    plain, certified = issue(records, job), issue(records, records.job(), certificate="pki/cert/0a:1b")
+    assert "Certificate in Vault" not in (await seen(lead, f"/credentials/{plain}")).text
+    page = await seen(lead, f"/credentials/{certified}")
+    assert "Certificate in Vault" in page.text
+    assert "pki/cert/0a:1b" in page.text
+
+
 async def test_what_strangers_wrote_is_text(records: Desk) -> None:
     lead = await records.login()
     job = records.job(name=HOSTILE, requester_name=HOSTILE, task=HOSTILE)
-    name = issue(records, job, resource=HOSTILE, lease_id=HOSTILE, accessor=HOSTILE)
+    name = issue(records, job, resource=HOSTILE, lease_id=HOSTILE, accessor=HOSTILE, certificate=HOSTILE)
     at = datetime.now(UTC)
     records.store.record(
         [

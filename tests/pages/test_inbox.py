@@ -76,6 +76,7 @@ async def test_a_card_says_who_wants_what_for_how_long_and_what_silence_means(se
         "A write changes what customers see, so the resource's owner agrees to it first.",
         'permit ( principal, action == Action::"write", resource ) when { !resource.external && context.approved_tier >= 1 };',
         "print('4712')",
+        "cpu 10m, memory 1GiB, processes 256, file size 1GiB, open files 4096",
         "lead approves WRITE on Refunds for 5 min for the job",
         request["digest"],
     ):

@@ -198,3 +198,40 @@ def test_no_password_is_in_postgresqls_catalog_as_vault_sent_it(shop: Shop, work
     assert stored.startswith("SCRAM-SHA-256$")
     log = (shop.settings.home / "logs" / "postgres.log").read_text()
     assert credential["data"]["password"] not in log
+
+
+def test_a_client_certificate_is_its_tenants_and_asks_for_nothing_else(worker: Session, job: str) -> None:
+    token, path = job_token(worker, job, "je-grant-warehouse-api-read"), "pki/issue/warehouse-read"
+    name = f"{job}.acme.jobs.shop.internal"
+    given = token.write(path, common_name=name, ttl="60s")
+    assert given.status_code == 200, given.text
+    assert given.json()["lease_id"].startswith(f"{path}/")
+    assert token.write(path, common_name=name.replace("acme", "globex"), ttl="60s").status_code == 400
+    assert token.write(path, common_name=name, ttl="60s", alt_names="other.acme.jobs.shop.internal").status_code == 403
+    assert token.write("pki/sign/warehouse-read", common_name=name, ttl="60s").status_code == 403
+    assert revoke(worker, given.json()["lease_id"]) == 204
+
+
+def test_an_ssh_certificate_is_for_one_user_and_has_no_lease(worker: Session, job: str) -> None:
+    token, path = job_token(worker, job, "je-grant-web-servers-write", tenant=None), "ssh/issue/deploy"
+    asked = {"valid_principals": "deploy", "key_type": "ed25519", "ttl": "60s"}
+    given = token.write(path, **asked)
+    assert given.status_code == 200, given.text
+    assert given.json()["lease_id"] == ""
+    assert token.write(path, **{**asked, "valid_principals": "root"}).status_code == 403
+    assert token.write(path, **asked, extensions={"permit-port-forwarding": ""}).status_code == 403
+    assert token.write("ssh/sign/deploy", public_key=given.json()["data"]["signed_key"]).status_code == 403
+
+
+def test_anybody_may_look_whether_a_certificate_is_revoked_so_the_worker_needs_no_right_for_it(
+    shop: Shop, worker: Session, job: str
+) -> None:
+    token = job_token(worker, job, "je-grant-warehouse-api-read")
+    given = token.write("pki/issue/warehouse-read", common_name=f"{job}.acme.jobs.shop.internal", ttl="60s").json()
+    nobody, place = Session(shop.admin.address), f"pki/cert/{given['data']['serial_number']}"
+    assert nobody.got(place)["revocation_time"] == 0
+    assert revoke(worker, given["lease_id"]) == 204
+    assert nobody.got(place)["revocation_time"]
+    assert "X509 CRL" in str(nobody.got(f"pki/issuer/{nobody.got(place)['issuer_id']}/crl")["crl"])
+    policy = str(shop.admin.got("sys/policies/acl/je-worker")["policy"])
+    assert [line for line in policy.splitlines() if "pki/" in line and "pki/issue/warehouse-read/*" not in line] == []

@@ -350,6 +350,8 @@ def test_the_console_reads_the_key_that_verifies_jobs_identities_and_cannot_sign
             "auth/token/tidy",
         ),
         *("database/roles/orders-read-acme", "database/config/shop", "database/rotate-root/shop", "database/reset/shop"),
+        *("pki/issue/warehouse-read", "pki/sign/warehouse-read", "pki/revoke", "pki/roles/warehouse-read", "pki/config/crl", "pki/tidy"),
+        *("ssh/issue/deploy", "ssh/sign/deploy", "ssh/roles/deploy", "ssh/config/ca"),
         *(
             "kv/data/tenants/acme/helpdesk",
             "identity/oidc/role/je-console",
@@ -387,7 +389,16 @@ def test_nothing_is_read_in_its_own_name(worker: Session, path: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["identity/entity/id", "identity/group/id", "auth/token/accessors", "kv/metadata/tenants", "sys/policies/acl", "sys/leases/lookup"],
+    [
+        "pki/certs",
+        "pki/certs/revoked",
+        "identity/entity/id",
+        "identity/group/id",
+        "auth/token/accessors",
+        "kv/metadata/tenants",
+        "sys/policies/acl",
+        "sys/leases/lookup",
+    ],
 )
 def test_nothing_else_is_listed(worker: Session, path: str) -> None:
     assert worker.list(path).status_code == REFUSED

@@ -16,10 +16,12 @@ from activities.session.launch import Launch
 from activities.session.logs import LogCapture
 from activities.session.process import JobProcess
 from activities.session.sandbox import Sandbox
-from activities.session.uids import lent_uid
+from activities.session.uids import SLOTS, lent_uid
 from activities.settings import Settings
 from justenough.redaction import Redactor
+from justenough.spec import Limits
 
+DEFAULTS = Limits()
 SECRETS = ("stack.json", "seal.key", "worker.approle.json", "console.approle.json", "vault-admin.token", "justenough.db")
 """Files of the worker's home that no job may read."""
 
@@ -28,6 +30,7 @@ SECRETS = ("stack.json", "seal.key", "worker.approle.json", "console.approle.jso
 class Ran:
     code: int
     log: str
+    over: str | None = None
 
     @property
     def told(self) -> Any:
@@ -53,7 +56,7 @@ class Runner:
             capture = await LogCapture.start(process.output, Redactor(secrets), sink)
             code = await process.wait()
             await capture.finished()
-        return Ran(code, "".join(texts))
+        return Ran(code, "".join(texts), process.over)
 
     async def python(self, code: str, *argv: str, **more: Any) -> Ran:
         return await self("python", "-c", code, *argv, **more)
@@ -67,12 +70,21 @@ class Runner:
         env: Mapping[str, str] | None = None,
         given: Delivered | None = None,
         python: str | None = None,
+        limits: Limits = DEFAULTS,
     ) -> JobProcess:
         given = given or Delivered()
         return await JobProcess.start(
             self.sandbox,
             Launch(
-                "j-dev-test", argv, uid, interpreter(self.settings, python), workdir, network, {**(env or {}), **given.env}, given.files
+                "j-dev-test",
+                argv,
+                uid,
+                interpreter(self.settings, python),
+                workdir,
+                network,
+                {**(env or {}), **given.env},
+                given.files,
+                limits=limits,
             ),
         )
 
@@ -115,6 +127,11 @@ async def until(condition: Callable[[], bool], *, seconds: float = 10) -> None:
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - /proc tells nobody
             await asyncio.sleep(0.01)
+
+
+def lent_by(settings: Settings, uid: int) -> bool:
+    """Whether a user id is one that jobs get: which of them, others that run tests decide too."""
+    return settings.job_uid_base <= uid < settings.job_uid_base + SLOTS if is_root() else uid == os.geteuid()
 
 
 def is_root() -> bool:

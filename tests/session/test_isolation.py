@@ -2,7 +2,8 @@
 
 import os
 import socket
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +13,10 @@ from activities.session.bundles import unpacked
 from activities.session.delivery import Delivered
 from activities.session.interpreters import interpreter
 from activities.session.launch import Launch, Room, variables
-from activities.session.sandbox import Isolation
 from activities.settings import Settings
 from justenough import bundle
 from justenough.secret import Secret
-from tests.session.support import SECRETS, Runner, cmdlines, holders_of, is_root, own_environment, until
+from tests.session.support import SECRETS, Runner, cmdlines, holders_of, is_root, lent_by, own_environment, until
 
 READ_EACH = """
 import json, pathlib, sys
@@ -109,8 +109,8 @@ async def test_the_job_has_no_rights_and_leaves_no_core(run: Runner) -> None:
     assert look["core"] == [0, 0]
     assert look["files"][1] <= 4096
     assert look["groups"] in ([], look["uid"][:1], [os.getegid()])
-    lent = run.settings.job_uid_base if run.sandbox.isolation is Isolation.BUBBLEWRAP else os.geteuid()
-    assert look["uid"] == [lent, lent]
+    assert look["uid"] == [look["uid"][0]] * 2
+    assert lent_by(run.settings, look["uid"][0])
 
 
 async def test_the_job_inherits_no_handle_and_an_environment_made_from_nothing(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +181,6 @@ async def test_secrets_reach_the_job_and_no_command_line_or_foreign_environment(
 
 
 CONNECT = "import socket, sys; socket.create_connection(('127.0.0.1', int(sys.argv[1])), 5); print('connected')"
-CONNECT_ABSTRACT = "import socket, sys; socket.socket(socket.AF_UNIX).connect('\\0' + sys.argv[1]); print('connected')"
 
 
 async def test_with_network_host_a_job_reaches_the_host(run: Runner, listener: int) -> None:
@@ -193,11 +192,88 @@ async def test_with_network_none_nothing_is_reached(run: Runner, listener: int) 
     assert ran.code == 1
     assert "ConnectionRefusedError" in ran.log
     assert (await run.python("print(open('/proc/net/route').read().count('\\n'))", network="none")).log == "1\n"
-    with closing(socket.socket(socket.AF_UNIX)) as server:
-        name = f"justenough-test-{os.getpid()}"
-        server.bind(f"\0{name}")
+    assert (await run.python("import socket; print([name for _, name in socket.if_nameindex()])", network="none")).log == "['lo']\n"
+
+
+Doors = list[tuple[socket.socket, str]]
+"""Sockets of the host that listen, each with the arguments of REACH."""
+
+
+@pytest.fixture
+def doors(home: Path) -> Iterator[Doors]:
+    """One of each kind, on each address that the host has: TCP and UDP, both kinds of abstract Unix sockets, and one with a path."""
+    with ExitStack() as stack:
+        yield [(stack.enter_context(server), arguments) for server, arguments in _doors(home)]
+
+
+def _doors(home: Path) -> Iterator[tuple[socket.socket, str]]:
+    for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"), *((socket.AF_INET, one) for one in outward())):
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+            server = socket.socket(family, kind)
+            server.bind((address, 0))
+            yield listening(server), f"{int(family)} {int(kind)} {address} {server.getsockname()[1]}"
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        for path in (f"\0justenough-test-{os.getpid()}-{int(kind)}", str(home / f"socket-{int(kind)}")):
+            server = socket.socket(socket.AF_UNIX, kind)
+            server.bind(path)
+            if not path.startswith("\0"):
+                # Whoever finds it may use it.
+                home.chmod(0o755)
+                Path(path).chmod(0o777)
+            yield listening(server), f"{int(socket.AF_UNIX)} {int(kind)} {path.replace(chr(0), '@')} 0"
+
+
+def listening(server: socket.socket) -> socket.socket:
+    server.setblocking(False)
+    if server.type == socket.SOCK_STREAM:
         server.listen()
-        assert (await run.python(CONNECT_ABSTRACT, name, network="none")).code == 1
+    return server
+
+
+def outward() -> list[str]:
+    """The address by which the host reaches others, where it does."""
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as looking:
+        try:
+            looking.connect(("192.0.2.1", 9))
+        except OSError:
+            return []
+        return [looking.getsockname()[0]]
+
+
+REACH = """
+import socket, sys
+for line in sys.argv[1:]:
+    family, kind, address, port = line.split()
+    there = address.replace('@', chr(0)) if int(family) == socket.AF_UNIX else (address, int(port))
+    with socket.socket(int(family), int(kind)) as out:
+        out.settimeout(5)
+        try:
+            out.connect(there)
+            out.send(b'x')
+        except OSError:
+            pass
+"""
+
+
+def was_reached(server: socket.socket) -> bool:
+    """Whether anything came in: what goes over the host's own interfaces has arrived by the time that its sender has ended."""
+    try:
+        if server.type == socket.SOCK_STREAM:
+            server.accept()[0].close()
+        else:
+            server.recv(1)
+    except BlockingIOError:
+        return False
+    return True
+
+
+async def test_with_network_none_no_socket_of_the_host_is_reached_and_with_host_each_is(run: Runner, doors: Doors) -> None:
+    arguments = [argument for _, argument in doors]
+    assert (await run.python(REACH, *arguments, network="none")).code == 0
+    assert [argument for server, argument in doors if was_reached(server)] == []
+    assert (await run.python(REACH, *arguments, network="host")).code == 0
+    # A path of the host's is none in the sandbox, whatever its network.
+    assert [argument for server, argument in doors if not was_reached(server)] == [one for one in arguments if "/socket-" in one]
 
 
 async def test_what_a_variable_names_is_never_loaded_with_rights(run: Runner) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from activities.session import members
 from activities.settings import Settings
 from activities.store import Store
 from activities.store.owed import Failed, Settlement
@@ -74,6 +75,28 @@ def test_not_being_root_is_said_with_what_it_means(tmp_path: Path) -> None:
     assert found["user"].level == "warning"
     assert "kept apart by namespaces only" in found["user"].found
     assert "setpriv" not in found
+
+
+def test_how_jobs_are_limited_is_tried_and_said(tmp_path: Path) -> None:
+    found = by_name(tuple(machine.sandbox_findings(Programs(), root=os.geteuid() == 0)))["limits"]
+    assert (found.level, found.found) == (
+        "ok",
+        "each process by the kernel (rlimits), all of a job's together as the worker adds them up; no cgroups",
+    )
+    programs = fake(tmp_path / "bin", "prlimit", "echo 'prlimit: failed to set the NPROC resource limit' >&2; exit 1")
+    found = by_name(tuple(machine.sandbox_findings(programs, root=False)))["limits"]
+    assert found.level == "missing"
+    assert "failed to set the NPROC" in found.found
+
+
+def test_a_worker_that_may_not_look_into_its_jobs_is_told_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = Finding("limits", "ok", "prlimit works")
+    monkeypatch.setattr(machine, "SYS_PTRACE", 63)
+    found = machine.limits_finding(tried, root=True)
+    assert (found.level, found.remedy) == ("warning", "Give the worker the capability SYS_PTRACE.")
+    assert machine.limits_finding(tried, root=False).level == "ok"
+    monkeypatch.setattr(members, "PROC", Path("/nonexistent"))
+    assert "CONFIG_PROC_CHILDREN" in machine.limits_finding(tried, root=False).remedy
 
 
 def test_a_missing_browser_is_only_a_warning() -> None:

@@ -124,6 +124,7 @@ def issued(job: str = JOB, *, number: int = 1, at: datetime = NOW, **changed: An
         "issued_at": at,
         "expires_at": at + timedelta(minutes=10),
         "revocable": "now",
+        "certificate": None,
     }
     return event(EventType.CREDENTIAL_ISSUED, job, at=at, about=part(job, "c", number), **{**data, **changed})
 

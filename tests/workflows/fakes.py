@@ -17,6 +17,7 @@ from temporalio.exceptions import ApplicationError
 from justenough.access import Action, Decision, JobState
 from justenough.approval import Answer, Ladder, Tier, Tiers
 from justenough.events import Event, EventType, event
+from justenough.ids import number_of
 from justenough.messages import (
     AnswersInput,
     AnswersResult,
@@ -30,6 +31,8 @@ from justenough.messages import (
     LocksInput,
     LocksOpened,
     Occasion,
+    Opened,
+    OpenInput,
     ProofReport,
     RevokeCredentialInput,
     RevokeInput,
@@ -79,6 +82,7 @@ class Fakes:
             self.decide_requests,
             self.open_locks,
             self.take_answers,
+            self.open_request,
             self.climb,
             self.withdraw,
             self.close,
@@ -114,18 +118,7 @@ class Fakes:
         outcome: Literal["allowed", "needs_approval", "denied"] = (
             "needs_approval" if need.tier else "denied" if need.tier is None else "allowed"
         )
-        digest, ladder = f"sha256:{number:064}", None
-        if need.tier:
-            respond_by = self._tiers.respond_by(need.tier, now=await self._now())
-            ladder = Ladder(
-                request=known.request(number),
-                digest=digest,
-                requester="requester",
-                needed=need.tier,
-                current=need.tier,
-                respond_by=respond_by,
-                ttl=300,
-            )
+        ladder = await self._ladder(known, number, need.tier) if need.tier else None
         return DecidedRequest(
             id=known.request(number),
             number=number,
@@ -134,9 +127,21 @@ class Fakes:
             ttl=300,
             optional=need.optional,
             decision=Decision(outcome=outcome, tier=need.tier or 0),
-            digest=digest,
+            digest=_digest(number),
             ladder=ladder,
             locked=need.locked,
+        )
+
+    async def _ladder(self, known: Known, number: int, tier: int) -> Ladder:
+        now = await self._now()
+        return Ladder(
+            request=known.request(number),
+            digest=_digest(number),
+            requester="requester",
+            needed=tier,
+            current=tier,
+            respond_by=now if known.late else self._tiers.respond_by(tier, now=now),
+            ttl=300,
         )
 
     @activity.defn
@@ -146,6 +151,16 @@ class Fakes:
         numbers = ", ".join(request.rpartition("-")[2] for request in asked.ladders)
         await known.note(f"locks not opened: {known.unopened}" if known.unopened else f"locks opened {numbers}")
         return LocksOpened(refused=known.unopened)
+
+    @activity.defn
+    async def open_request(self, asked: OpenInput) -> Opened:
+        known = self.of(asked.job)
+        await known.meets("open_request")
+        number = number_of(asked.request)
+        if number not in known.asked:
+            return Opened()
+        await known.note(f"opened {number}")
+        return Opened(ladder=await self._ladder(known, number, known.asked[number]))
 
     @activity.defn
     async def take_answers(self, received: AnswersInput) -> AnswersResult:
@@ -259,3 +274,7 @@ class Fakes:
     @activity.defn
     async def sweep(self) -> SweepReport:
         return SweepReport(looked_at=len(self._known))
+
+
+def _digest(number: int) -> str:
+    return f"sha256:{number:064}"

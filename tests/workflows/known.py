@@ -32,6 +32,10 @@ class Known:
     needs: tuple[Need, ...] = (Need(),)
     session: Callable[[Known], Awaitable[SessionResult]] | None = None
     """How its session goes; None: it works."""
+    asked: dict[int, int] = field(default_factory=dict)
+    """What its session has recorded that the running job asks for, by number: the tier it needs."""
+    late: bool = False
+    """Whether the time of whoever is asked is over at once."""
     refused: str | None = None
     unopened: str | None = None
     """Why its locks cannot be opened."""

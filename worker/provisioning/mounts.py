@@ -48,8 +48,17 @@ def catalog_writes(vault: AdminVault, writes: tuple[VaultWrite, ...]) -> Iterato
             yield _mounted(vault, where, name, write.data)
         elif write.once and vault.read(write.path) is not None:
             yield Applied(write.path, Outcome.UNCHANGED)
+        elif write.unless is not None:
+            yield _made_once(vault, write, write.unless)
         else:
             yield vault.ensure(write.path, _with_random(write.data) if write.once else write.data)
+
+
+def _made_once(vault: AdminVault, write: VaultWrite, unless: str) -> Applied:
+    if vault.list(unless):
+        return Applied(write.path, Outcome.UNCHANGED)
+    vault.write(write.path, write.data)
+    return Applied(write.path, Outcome.CREATED)
 
 
 def _mounted(vault: AdminVault, where: str, name: str, data: Mapping[str, Any]) -> Applied:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from activities.session import members
 from justenough.errors import JustEnoughError
 from worker.stack.accounts import stage
 from worker.stack.finding import Finding
@@ -19,6 +21,8 @@ LEAST_FREE = 1 << 30
 """Bytes; Vault's audit device blocks every request, revocation too, once the disk is full."""
 WITHOUT_SANDBOX = "or set JUSTENOUGH_SANDBOX=off and accept what SECURITY.md says of it"
 BWRAP_PROBE = ("--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "--unshare-pid", "--die-with-parent", "true")
+LIMITS_PROBE = ("--cpu=60", "--data=1073741824", "--fsize=1073741824", "--nofile=64", "--nproc=256", "choom", "-n", "1000", "--", "true")
+SYS_PTRACE = 19
 SETPRIV_PROBE = ("--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs", "--bounding-set=-all", "true")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -51,6 +55,20 @@ def sandbox_findings(programs: Programs, *, root: bool) -> Iterator[Finding]:
     yield _tried("bubblewrap", programs.optional("bwrap"), BWRAP_PROBE, install="apt install bubblewrap")
     if root:
         yield _tried("setpriv", programs.optional("setpriv"), SETPRIV_PROBE, install="apt install util-linux")
+    yield limits_finding(_tried("limits", programs.optional("prlimit"), LIMITS_PROBE, install="apt install util-linux"), root=root)
+
+
+def limits_finding(tried: Finding, *, root: bool) -> Finding:
+    """How jobs are kept to their limits; `tried` is whether the kernel's own for each process can be set."""
+    if tried.level != "ok":
+        return tried
+    if not members.shows_children():
+        lacks = "each process is limited, all of a job's together are not: this kernel does not list a process's children"
+        return Finding("limits", "warning", lacks, "Use a kernel that is built with CONFIG_PROC_CHILDREN, as distributions' are.")
+    if root and not _has_capability(SYS_PTRACE):
+        lacks = "memory that a job's processes share counts for each of them, and files in its folders in memory do not count"
+        return Finding("limits", "warning", lacks, "Give the worker the capability SYS_PTRACE.")
+    return Finding("limits", "ok", "each process by the kernel (rlimits), all of a job's together as the worker adds them up; no cgroups")
 
 
 def postgres_findings(programs: Programs, places: Places) -> Iterator[Finding]:
@@ -90,6 +108,11 @@ def disk_findings(places: Places) -> Iterator[Finding]:
 def nearest(path: Path) -> Path:
     """The path itself or the nearest folder above it that exists."""
     return next(step for step in (path, *path.parents) if step.is_dir())
+
+
+def _has_capability(number: int) -> bool:
+    effective = re.search(r"^CapEff:\s+([0-9a-f]+)", Path("/proc/self/status").read_text(encoding="ascii", errors="replace"), re.MULTILINE)
+    return effective is not None and bool(int(effective[1], 16) >> number & 1)
 
 
 def _tried(what: str, program: Path | None, arguments: tuple[str, ...], *, install: str) -> Finding:

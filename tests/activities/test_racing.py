@@ -1,0 +1,88 @@
+"""A job is issued credentials while somebody kills it, five hundred times at ever other moments: whatever came out of it, nothing works afterwards."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from activities import revocation
+from activities.entries import ordered
+from activities.past import past_of
+from activities.session.issuing import Closed, Issuance, Issuer
+from activities.verification import VerifiedOrder, verify_order
+from justenough.access import Action
+from justenough.ids import new_job_id
+from justenough.spec import Access
+from tests.activities.shop import ACME, Desk, Shop, Someone, desk
+
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
+
+RACES = 500
+AT_ONCE = 4
+LONGEST = 0.1
+"""Seconds after which the kill comes, at the latest: about as long as two issues take."""
+SPEC: dict[str, Any] = {
+    "name": "racer",
+    "task": "Race",
+    "environment": "prod",
+    "data_scope": ACME,
+    "params": {"ticket": "4711"},
+    "run": {"command": ["true"]},
+    "access": [],
+}
+WANTED = Access(resource="orders-db", action=Action.READ, ttl=300, reason="a race", at="request")
+
+
+@pytest.fixture
+def at(shop: Shop, tmp_path: Path) -> Iterator[Desk]:
+    made = desk(shop, f"sqlite:///{tmp_path / 'store.db'}")
+    yield made
+    made.deps.targets.close()
+    made.deps.vault.close()
+    made.deps.store.close()
+
+
+def raced(at: Desk, launcher: Someone, number: int) -> tuple[str, int]:
+    """Race once: a session issues until it is told that its access is closed; a kill, from elsewhere, comes in between."""
+    deps, dice = at.deps, random.Random(number)  # noqa: S311 - moments like any others
+    job = new_job_id("dev", now=deps.now())
+    order = launcher.order(job, now=deps.now(), spec=SPEC)
+    verified = verify_order(deps, order, now=deps.now())
+    assert isinstance(verified, VerifiedOrder), verified
+    deps.store.record(ordered(deps, order, verified))
+    assert deps.store.claim(job, run="run", owner="owner", now=deps.now())
+    issuer = Issuer(deps, order, verified, past_of(deps.store, job), owner="owner")
+    kill = threading.Timer(dice.uniform(0, LONGEST), lambda: revocation.revoke(deps, job, by="person", settled=False, why="killed"))
+    kill.start()
+    came = 0
+    try:
+        while isinstance(issuer.access(WANTED), Issuance):
+            came += 1
+    except Closed:
+        pass
+    kill.join()
+    ended = revocation.revoke(deps, job, by="session", settled=issuer.settled, known=issuer.issued, why="killed")
+    assert ended.confirmed, ended
+    return job, came
+
+
+def test_a_kill_that_races_an_issue_leaves_nothing_alive_however_they_meet(at: Desk, shop: Shop) -> None:
+    launcher = shop.newcomer("racer", "ops")
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        raced_jobs = list(pool.map(lambda number: raced(at, launcher, number), range(RACES)))
+    jobs = {job for job, _ in raced_jobs}
+    with psycopg.connect(shop.superuser) as connection:
+        users = [name for (name,) in connection.execute("SELECT rolname FROM pg_roles").fetchall()]
+    assert [name for name in users for job in jobs if job in name] == []
+    assert [job for job in jobs if at.deps.vault.prefix_accessors(job)] == []
+    assert {item.state for item in at.deps.store.credentials(live=True).items} == set()
+    # The kill came before the first issue, and after one or several: the moments were what they were meant to be.
+    assert len(Counter(came for _, came in raced_jobs)) >= 2

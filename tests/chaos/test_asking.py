@@ -1,0 +1,62 @@
+"""What a running job got from its broker ends as surely as what it began with, and a server that is away costs it a wait and no more."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from tests.broker.puppet import Answer, puppet
+from tests.broker.test_access import login_of, opened
+from tests.chaos.rig import Rig
+from tests.people import Human
+from tests.shop import Shop
+
+pytestmark = pytest.mark.servers
+
+
+def test_what_was_issued_while_a_job_ran_dies_with_its_worker(rig: Rig, ops: Human, lead: Human, shop: Shop) -> None:
+    worker = rig.worker()
+    with puppet(ops) as job:
+        request = job.access("refunds-db", "write").json["request_id"]
+        assert lead.answer(opened(lead, request)).status_code in {200, 202}
+        logins = [login_of(job.access("refunds-db", "write", wait=30)), *(login_of(job.access("orders-db")) for _ in range(3))]
+        assert all(map(shop.opens_for, logins))
+        worker.kill()
+        rig.worker()
+        seen = ops.until(job.job, within=90)
+    assert (seen["state"], seen["reason"], seen["revocation"]["state"]) == ("failed", "worker_lost", "confirmed")
+    assert len(seen["credentials"]) == 4
+    shop.assert_dead(seen, *logins)
+
+
+def test_a_job_that_asks_while_temporal_is_away_is_answered_once_it_is_back(rig: Rig, ops: Human, lead: Human, shop: Shop) -> None:
+    rig.worker()
+    with puppet(ops) as job:
+        rig.temporal.close()
+        try:
+            pending = job.access("refunds-db", "write")
+            assert pending.status == 202
+            # What policy allows needs no Temporal.
+            given = job.access("orders-db")
+            assert given.status == 200
+        finally:
+            rig.temporal.open()
+        assert lead.answer(opened(lead, pending.json["request_id"])).status_code in {200, 202}
+        assert job.access("refunds-db", "write", wait=60).status == 200
+    shop.assert_dead(ops.job(job.job), login_of(given))
+
+
+def test_a_job_that_asks_while_vault_is_away_is_told_so_and_gets_it_later(rig: Rig, ops: Human, shop: Shop) -> None:
+    rig.worker()
+    with puppet(ops) as job:
+        assert job.access("orders-db").status == 200
+        answers: list[Answer] = []
+        with rig.frozen("vault"):
+            asking = threading.Thread(target=lambda: answers.append(job.access("orders-db")))
+            asking.start()
+            asking.join(60)
+        assert [answer.status for answer in answers] == [503], answers
+        again = job.access("orders-db")
+        assert again.status == 200
+    shop.assert_dead(ops.job(job.job), login_of(again))

