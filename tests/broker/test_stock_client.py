@@ -17,7 +17,7 @@ from mcp.client.streamable_http import streamable_http_client
 
 from tests.broker.puppet import Puppet, puppet
 from tests.broker.test_access import opened
-from tests.broker.test_tools import HEADERS, an_order, request_of
+from tests.broker.test_tools import HEADERS, an_order, called, request_of
 from tests.people import Human
 from tests.shop import Shop
 
@@ -82,3 +82,44 @@ def test_nobody_gets_in_without_the_jobs_token(talking: Puppet, given: dict[str,
 
 def test_a_body_that_is_too_large_is_refused(talking: Puppet) -> None:
     assert talking.asks("POST", "/mcp", raw="x" * 200_000, **HEADERS).status == 413
+
+
+def test_a_call_that_waits_for_people_is_not_made_for_a_client_that_has_gone_but_for_the_next_that_asks_the_same(
+    ops: Human, lead: Human, shop: Shop
+) -> None:
+    given = {"order_id": an_order(shop), "amount": 4, "reason": "asked, and gone"}
+    with puppet(ops) as job:
+        asyncio.run(_given_up(job, given))
+        waiting = opened(lead, request_of(ops, job))
+        pending = [entry["data"]["outcome"] for entry in _called(ops, job, 1)]
+        assert pending == ["pending"]
+        assert lead.answer(waiting).status_code in {200, 202}
+        while ops.job(job.job)["requests"][-1]["state"] != "approved":
+            pass
+        assert ops.job(job.job)["credentials"] == []
+        text, failed = called(job, "refund-order", **given)
+        assert not failed, text
+        assert [entry["data"]["request"] for entry in _called(ops, job, 2)] == [waiting["id"]] * 2
+        assert len(ops.job(job.job)["requests"]) == 1
+
+
+async def _given_up(job: Puppet, given: dict[str, Any]) -> None:
+    """Call, and go away as soon as there is something to wait for."""
+    heard = asyncio.Event()
+
+    async def progress(progress: float, total: float | None, message: str | None) -> None:
+        heard.set()
+
+    async with client(job) as mcp:
+        calling = asyncio.create_task(mcp.call_tool("refund-order", given, progress_callback=progress))
+        await heard.wait()
+        calling.cancel()
+        await asyncio.gather(calling, return_exceptions=True)
+
+
+def _called(ops: Human, job: Puppet, least: int) -> list[dict[str, Any]]:
+    """The calls that the ledger has, once there are so many."""
+    while True:
+        found = [entry for entry in ops.ledger(job.job) if entry["type"] == "tool.called"]
+        if len(found) >= least:
+            return found
