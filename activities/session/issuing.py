@@ -37,6 +37,8 @@ from justenough.messages import Granted, JobInput
 from justenough.secret import Secret
 from justenough.spec import Access
 
+LIVE = 100
+"""Credentials that one job holds at once."""
 REQUESTS = 1_000
 """Requests of one job; access under a grant that it has is none."""
 WAITING = 20
@@ -163,6 +165,8 @@ class Issuer:
         if call_of(wanted) is None and bounded(self._verified.spec, wanted.resource, wanted.action):
             raise NotPermitted(f"the order allows {wanted.action} on {wanted.resource} through its tools only, and no credential for it")
         with self._lock:
+            if len(self._alive) >= LIVE:
+                raise NotIssued(f"the job holds {LIVE} credentials: give some back first")
             self._grants = [grant for grant in self._grants if self._stands(grant)]
             for grant in self._grants:
                 if self._covers(grant, wanted) and (issuance := self._once_more(grant, wanted)):

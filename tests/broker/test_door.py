@@ -12,6 +12,7 @@ from temporalio.client import Client
 
 from activities.session.bare import MEMORY, NAME
 from activities.session.broker.door import CALLS_AT_ONCE
+from activities.session.issuing import LIVE
 from tests.broker.puppet import Answer, Puppet, puppet
 from tests.broker.test_access import login_of, opened
 from tests.people import Human
@@ -151,3 +152,36 @@ def until_dead(shop: Shop, given: Answer) -> None:
     login = login_of(given)
     while shop.opens_for(login):
         pass
+
+
+def test_a_job_cannot_use_up_its_workers_open_files(ops: Human) -> None:
+    opens = (
+        "import os, socket\n"
+        "kept = []\n"
+        "for _ in range(300):\n"
+        "    each = socket.socket(socket.AF_UNIX)\n"
+        "    each.connect(os.environ['JUSTENOUGH_BROKER'])\n"
+        "    kept.append(each)\n"
+        "for each in kept[100:]:\n"
+        "    each.settimeout(20)\n"
+        "    try:\n"
+        "        assert each.recv(1) == b''\n"
+        "    except ConnectionResetError:\n"
+        "        pass\n"
+        "del kept, each\n"
+    )
+    with puppet(ops, before=opens) as job:
+        assert job.asks("GET", "/v1/catalog").status == 200
+
+
+def test_a_job_holds_so_much_at_once_and_no_more(ops: Human, shop: Shop) -> None:
+    with puppet(ops) as job:
+        given = [job.access("helpdesk-api") for _ in range(LIVE)]
+        assert {one.status for one in given} == {200}
+        refused = job.access("helpdesk-api")
+        assert (refused.status, "give some back first" in refused.body) == (409, True)
+        released = job.asks("POST", f"/v1/access/{given[0].json['credential_id']}/release")
+        # What is in kv stays valid: nobody may be told that it is dead.
+        assert (released.status, released.json["state"]) == (200, "expired")
+        assert job.access("helpdesk-api").status == 200
+    assert shop.tokens_of(job.job) == []

@@ -39,7 +39,11 @@ CALLS_AT_ONCE, CALLS_A_SECOND = 400, 200
 """What one job may ask of its broker."""
 REFUSALS_RECORDED = 100
 """Of one job: what was no request at all. The ledger is no place for a flood."""
-LOOK_SOON, LOOK_LATER, SOON = 0.05, 0.5, 10.0
+THREADS = 2
+"""That one job's calls may hold at once, of those that all sessions share: one that hangs in a slow server must leave the rest to others."""
+WAITERS = 8
+"""Calls of one job that wait for people at once; more are answered at once."""
+LOOK_SOON, LOOK_LATER, SOON = 0.1, 0.5, 10.0
 """Seconds between two looks whether people have answered: at first, and after so many seconds."""
 TELL_AGAIN = 10.0
 """Seconds after which the workflow is told once more of a request that it has not opened."""
@@ -89,6 +93,8 @@ class Door:
         self._tell = tell
         self._allowance = Allowance.full(most=CALLS_AT_ONCE, per_second=CALLS_A_SECOND, now=deps.ticks())
         self._turn = asyncio.Lock()
+        self._threads = asyncio.Semaphore(THREADS)
+        self._waiters = 0
         self._busy: set[asyncio.Task[Any]] = set()
         self._telling: dict[str, asyncio.Task[None]] = {}
         self._refusals = 0
@@ -186,16 +192,21 @@ class Door:
             raise NotFound(message)
         return _pending(name, view, tier=view.current_tier)
 
-    async def release(self, credential: str) -> None:
-        """End one credential now; returns once it is seen dead. Raises NotFound, Closed."""
+    async def release(self, credential: str) -> str:
+        """End one credential now; return what it is then: `confirmed` once it is seen dead, and the truth of what no revocation can end.
+
+        Raises NotFound, Closed.
+        """
         self._take_allowance()
         await self._back(credential, "the job gave it back")
+        view = await self._called(partial(self._deps.store.credential, credential))
+        return view.state.value if view else ""
 
     async def _back(self, credential: str, what: str) -> None:
-        """End a credential until it is seen dead; once the door is closed the session's own revocation does."""
+        """End a credential until it is seen dead; once the door is closed the session's own revocation does, which waits for none of these."""
         if not self._shut.is_set():
             used = event(EventType.CREDENTIAL_USED, self._job, at=self._deps.now(), about=credential, credential=credential, what=what)
-            await self._through(self._keepers.give_back(credential, what, before=(used,)))
+            await self._keepers.give_back(credential, what, before=(used,))
 
     async def identity(self, audience: str) -> tuple[Secret, datetime]:
         """Return a short token of this job for one audience, and until when it holds. Raises InvalidInput, NoIssuer, Closed."""
@@ -278,11 +289,17 @@ class Door:
                 await asyncio.sleep(LOOK_LATER)
 
     async def _settled_request(self, name: str, *, until: float) -> RequestView | None:
-        """Return a request once it does not wait any more, or the time is over, or the door is closed."""
+        """Return a request once it does not wait any more, or the time is over."""
+        self._waiters += 1
+        try:
+            return await self._looked_at(name, until=until if self._waiters <= WAITERS else 0)
+        finally:
+            self._waiters -= 1
+
+    async def _looked_at(self, name: str, *, until: float) -> RequestView | None:
         began = self._deps.ticks()
         while True:
-            self._must_be_open()
-            view = await asyncio.to_thread(self._deps.store.request, name)
+            view = await self._called(partial(self._deps.store.request, name))
             now = self._deps.ticks()
             if view is None or view.state is not RequestState.PENDING or now >= until:
                 return view
@@ -293,9 +310,14 @@ class Door:
             except TimeoutError:
                 continue
 
+    async def called(self, call: Callable[[], T]) -> T:
+        """Call something of a gateway's in a thread, of which one job holds few at once. Raises Closed."""
+        return await self._called(call)
+
     async def _called(self, call: Callable[[], T]) -> T:
         """Call in a thread."""
-        return await self._through(asyncio.to_thread(call))
+        async with self._threads:
+            return await self._through(asyncio.to_thread(call))
 
     async def _through(self, doing: Awaitable[T]) -> T:
         """Return what comes of something. Whoever asked may go away meanwhile; the door's end waits for it all the same."""

@@ -105,8 +105,7 @@ def app_of(door: Door, token: Secret | None, *, tools: ASGIApp) -> Starlette:
 
     async def release(request: Request) -> Response:
         credential = request.path_params["credential"]
-        await door.release(credential)
-        return JSONResponse({"credential_id": credential, "state": "confirmed"})
+        return JSONResponse({"credential_id": credential, "state": await door.release(credential)})
 
     async def identity(request: Request) -> Response:
         found, expires = await door.identity(validated("identity", Audience, dict(request.query_params)).audience)

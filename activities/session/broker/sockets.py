@@ -28,7 +28,7 @@ from activities.session.broker.tools import Tools, serving
 from justenough.secret import Secret
 
 AT_ONCE = 64
-"""Connections of one job; a new one above that is answered 503."""
+"""Connections of one job, silent ones too; who comes beyond that is hung up on, so that a job cannot use up the worker's open files."""
 IDLE = 30
 """Seconds that a connection may be silent between two requests."""
 SOCKET = "broker.sock"
@@ -76,7 +76,6 @@ async def _serving(door: Door, app: ASGIApp, uid: int, sockets: list[socket.sock
         proxy_headers=False,
         server_header=False,
         date_header=False,
-        limit_concurrency=AT_ONCE,
         timeout_keep_alive=IDLE,
     )
     config.load()
@@ -110,6 +109,8 @@ class OfOneUser(H11Protocol):
         super().connection_made(transport)
         if found not in {None, self._uid}:
             log.warning("another user came to a job's broker", uid=found)
+            transport.abort()
+        elif len(self.connections) > AT_ONCE:
             transport.abort()
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from activities.deps import Deps
@@ -26,7 +28,7 @@ from justenough.redaction import Redactor
 from justenough.statements import canonical
 from justenough.tools import Tool
 
-LOOK, TELL = 1.0, 5.0
+LOOK, TELL = 0.5, 5.0
 """Seconds between two looks whether people have answered and whether anybody still waits for it; and between two words of progress."""
 MOST_REASON = 1_000
 
@@ -89,7 +91,7 @@ class Tools:
 
     async def offered(self) -> list[Offered]:
         """Return the tools that this job may ever use: those that policy does not deny at every tier."""
-        return await self._door.carried(asyncio.to_thread(self._offered))
+        return await self._door.called(self._offered)
 
     async def call(self, name: str, arguments: Any, *, waiting: Waiting, patience: float) -> Answer:
         """Call a tool and return what it answered, or why it was not done: a model reads that, so it is an answer too.
@@ -123,7 +125,7 @@ class Tools:
             return told.answer
         except OutOfBounds as error:
             told.outcome = "denied"
-            instead = await asyncio.to_thread(self._instead, name)
+            instead = await self._door.called(partial(self._instead, name))
             told.answer = Answer(f"Denied: {error}. {instead}", failed=True)
             return told.answer
         finally:
@@ -153,7 +155,7 @@ class Tools:
             told.outcome = "denied"
             told.request = error.request if isinstance(error, Denied) else None
             by = f" (by {', '.join(error.policies)})" if isinstance(error, Denied) and error.policies else ""
-            instead = await asyncio.to_thread(self._instead, call.tool)
+            instead = await self._door.called(partial(self._instead, call.tool))
             return Answer(f"Denied: {error}{by}. Do not try it again with other words. {instead}", failed=True)
         except RetryLater as error:
             return Answer(f"Not done now: {error}. It may be tried again in a while.", failed=True)
@@ -184,7 +186,10 @@ class Tools:
             if seconds >= told:
                 await waiting.tell(pending, seconds)
                 told = seconds + TELL
-            pending = await self._door.request(pending.request_id, wait=min(LOOK, waiting.seconds - seconds))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK):
+                    await waiting.gone.wait()
+            pending = await self._door.request(pending.request_id)
         return pending
 
     async def _used(self, tool: Tool, call: Call, lent: Issuance, told: _Told) -> Answer:
