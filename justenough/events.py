@@ -272,13 +272,18 @@ class Event(Message):
     data: dict[str, Any]
 
 
+def always(kind: EventType) -> frozenset[str]:
+    """Return the fields that every event of a type has."""
+    return frozenset(FIELDS[kind]) - UNSAID.get(kind, frozenset())
+
+
 def event(kind: EventType, job: str, *, at: datetime, about: str = "", **data: Any) -> Event:
     """Return an event whose id is `<job>/<type>` or `<job>/<type>/<about>`; raise ValueError on fields that FIELDS does not name.
 
     `about` tells apart what may happen more than once in a job: a request id, a credential id, an attempt.
     """
     unknown = data.keys() - FIELDS[kind].keys()
-    missing = FIELDS[kind].keys() - data.keys() - UNSAID.get(kind, frozenset())
+    missing = always(kind) - data.keys()
     if unknown or missing:
         message = f"{kind}: unknown fields {sorted(unknown)}, missing fields {sorted(missing)}"
         raise ValueError(message)
