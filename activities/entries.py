@@ -16,6 +16,7 @@ from activities.verification import VerifiedOrder
 from justenough.access import Decision
 from justenough.answering import Withdrawal
 from justenough.approval import Answer, Ladder, Tiers
+from justenough.calls import call_of
 from justenough.events import FIELDS, Event, EventType, event
 from justenough.facts import Facts
 from justenough.ids import REQUEST_ID, request_id
@@ -36,6 +37,7 @@ def ordered(deps: Deps, order: JobInput, verified: VerifiedOrder) -> Iterator[Ev
 def requested(deps: Deps, job: str, number: int, access: Access) -> Event:
     """Return the event of one access that a job asks for; the catalog must have it."""
     resource = deps.config.current().catalog.resources[access.resource]
+    call = call_of(access)
     return event(
         EventType.ACCESS_REQUESTED,
         job,
@@ -51,6 +53,7 @@ def requested(deps: Deps, job: str, number: int, access: Access) -> Event:
         title=resource.title,
         sensitivity=resource.sensitivity.name.lower(),
         revocable=resource.actions[access.action].revocable.value,
+        **({"call": call.model_dump(mode="json")} if call else {}),
     )
 
 

@@ -10,6 +10,7 @@ from activities.verification import VerifiedOrder, verify_order
 from justenough.access import Action, Decision, Held
 from justenough.answering import Refused
 from justenough.approval import Grant
+from justenough.calls import Call, call_of, for_call
 from justenough.catalog import problems_of, resolved_issue
 from justenough.events import EventType
 from justenough.facts import AccessContext, Clock, Facts, JobFacts, Phase
@@ -33,7 +34,16 @@ def answered(
     held = inherited(deps, verified.statement.parent, held)
     facts = JobFacts(id=job, spec=verified.spec, requester=verified.person.id, requester_groups=verified.person.groups)
     clock = Clock.at(deps.now())
-    context = AccessContext(phase=phase, ttl_seconds=access.ttl, reason=access.reason, clock=clock, held=held, break_glass=break_glass)
+    context = AccessContext(
+        phase=phase,
+        ttl_seconds=access.ttl,
+        reason=access.reason,
+        clock=clock,
+        held=held,
+        break_glass=break_glass,
+        tool=call.tool if (call := call_of(access)) else "",
+        arguments=call.pairs if call else frozenset(),
+    )
     resource = current.catalog.resources[access.resource]
     decision = current.policies.decide(facts, access.resource, resource, access.action, context=context, top=current.tiers.top)
     return decision, Facts.of(facts, access.resource, resource, access.action, context)
@@ -43,7 +53,9 @@ def digest_for(deps: Deps, verified: VerifiedOrder, access: Access, *, bundle: s
     """Return the digest of exactly what will run and be issued for one request."""
     action = deps.config.current().catalog.resources[access.resource].actions[access.action]
     issue = resolved_issue(action, verified.spec.data_scope)
-    return request_digest(verified.spec, access, bundle=bundle, issue_path=issue.path, issue_data=issue.data, tier=tier)
+    call = call_of(access)
+    told = call.model_dump(mode="json") if call else None
+    return request_digest(verified.spec, access, bundle=bundle, issue_path=issue.path, issue_data=issue.data, tier=tier, call=told)
 
 
 def as_granted(deps: Deps, job: str, number: int, grant: Grant) -> Judged | Refused:
@@ -80,7 +92,8 @@ def in_turn(deps: Deps, job: str, verified: VerifiedOrder) -> Iterator[tuple[int
 
 def asked_access(view: RequestView) -> Access:
     """Return what a request that a running job made asks for, as it was recorded."""
-    return Access(resource=view.resource, action=Action(view.action), ttl=view.ttl, reason=view.reason, at="request")
+    access = Access(resource=view.resource, action=Action(view.action), ttl=view.ttl, reason=view.reason, at="request")
+    return for_call(access, Call.model_validate(view.call)) if view.call else access
 
 
 def _at_its_start(deps: Deps, job: str, verified: VerifiedOrder, number: int) -> tuple[Access, Held, Phase] | None:

@@ -12,7 +12,7 @@ from typing import Any
 from activities.reporting import report
 from activities.store import Store
 from bench.figures import Figure
-from justenough.events import FIELDS, Event, EventType, event
+from justenough.events import Event, EventType, always, event
 from justenough.evidence.fold import Period
 
 MOMENT = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
@@ -92,4 +92,4 @@ def _job(job: str) -> Iterator[Event]:
         "respond_by": (MOMENT + timedelta(minutes=15)).isoformat(),
     }
     for kind in ORDER:
-        yield event(kind, job, at=MOMENT, **{name: known.get(name, FILLED) for name in FIELDS[kind]})
+        yield event(kind, job, at=MOMENT, **{name: known.get(name, FILLED) for name in always(kind)})

@@ -21,9 +21,10 @@ from justenough.models import ModelDef, Uses
 from justenough.placeholders import GIVEN, SCOPE_PLACEHOLDER, SETTING, did_you_mean, filled, mapped, scoped
 from justenough.resources import ActionDef, Catalog, Issue, ResolvedIssue, Resource, Review, Target, VaultWrite
 from justenough.spec import Access, JobSpec
+from justenough.tools import TOOL_MODELS, Offer, Offers, Tool, problems_of_tools
 
 __all__ = [
-    "CATALOG", "SCOPE_PLACEHOLDER", "SETTING", "Action", "ActionDef", "Catalog", "Issue", "ResolvedIssue", "Resource", "Target", "VaultWrite",
+    "CATALOG", "SCOPE_PLACEHOLDER", "SETTING", "Action", "ActionDef", "Catalog", "Issue", "ResolvedIssue", "Resource", "Target", "Tool", "VaultWrite",
     "alias_of", "did_you_mean", "issue_paths", "problems_of", "problems_of_draft", "provision_writes", "read_catalog", "resolved_issue", "scope_alias", "scoped", "target_paths", "with_settings",
 ]  # fmt: skip
 
@@ -39,7 +40,13 @@ def read_catalog(text: str | bytes) -> Catalog:
     if not isinstance(raw, dict):
         raise InvalidInput(CATALOG, (Problem("", "must be a mapping with `resources`"),))
     catalog = _checked(_with_default_policies(raw))
-    problems = (*_scope_problems(catalog), *_action_problems(catalog), *_write_problems(catalog), *model_problems(catalog))
+    problems = (
+        *_scope_problems(catalog),
+        *_action_problems(catalog),
+        *_write_problems(catalog),
+        *model_problems(catalog),
+        *problems_of_tools(catalog.tools, _offers(catalog)),
+    )
     if problems:
         raise InvalidInput(CATALOG, problems)
     return catalog
@@ -50,7 +57,7 @@ def with_settings(catalog: Catalog, env: Mapping[str, str]) -> Catalog:
 
     Its provisioning writes stay as they are: only `vault setup` has their secrets.
     """
-    raw = catalog.model_dump(mode="json", exclude={"provision", "texts"})
+    raw = catalog.model_dump(mode="json", exclude={"provision", "texts"}, by_alias=True)
     return _checked(filled(raw, env, what=CATALOG)).model_copy(update={"provision": catalog.provision, "texts": catalog.texts})
 
 
@@ -151,6 +158,7 @@ def _access_problems(spec: JobSpec, catalog: Catalog, index: int, item: Access) 
         yield Problem(
             f"{where}.ttl", f"{duration_text(item.ttl)} is longer than {longest}, the most that {item.resource} {item.action} allows"
         )
+    yield from _tool_problems(catalog, item, where)
     yield from _data_scope_problems(spec, catalog, action_def, f"{item.resource} {item.action}")
 
 
@@ -161,6 +169,21 @@ def _model_problems(spec: JobSpec, catalog: Catalog) -> Iterator[Problem]:
         # The access itself is the catalog's: what a spec can put right is where the job runs and on whose data.
         if not problem.path.startswith("access["):
             yield problem
+
+
+def _tool_problems(catalog: Catalog, item: Access, where: str) -> Iterator[Problem]:
+    fitting = {
+        name: tool for name, tool in catalog.tools.items() if tool.uses.resource == item.resource and item.action in tool.uses.actions
+    }
+    for name, bounds in (item.tools or {}).items():
+        if name not in fitting:
+            yield Problem(
+                f"{where}.tools.{name}", f"no tool of this name uses {item.action} on {item.resource}{did_you_mean(name, fitting)}"
+            )
+            continue
+        for argument in sorted(bounds.arguments.keys() - fitting[name].inputs):
+            hint = did_you_mean(argument, fitting[name].inputs)
+            yield Problem(f"{where}.tools.{name}.arguments.{argument}", f"{name} takes no such argument{hint}")
 
 
 def _data_scope_problems(spec: JobSpec, catalog: Catalog, action_def: ActionDef, what: str) -> Iterator[Problem]:
@@ -188,26 +211,28 @@ def _require_scope(action_def: ActionDef, data_scope: Mapping[str, str]) -> None
 
 
 def _checked(raw: dict[str, Any]) -> Catalog:
-    problems = []
-    if "tools" in raw:
-        problems.append(Problem("tools", "tools come with the tool gateway, which this version does not have"))
-        raw = {key: value for key, value in raw.items() if key != "tools"}
     try:
-        catalog = validated(CATALOG, Catalog, raw)
+        return validated(CATALOG, Catalog, raw)
     except InvalidInput as error:
-        problems += [_hinted(problem) for problem in error.problems]
-        raise InvalidInput(CATALOG, tuple(problems)) from error
-    if problems:
-        raise InvalidInput(CATALOG, tuple(problems))
-    return catalog
+        raise InvalidInput(CATALOG, tuple(_hinted(problem) for problem in error.problems)) from error
+
+
+def _offers(catalog: Catalog) -> Offers:
+    return {
+        name: {action: Offer(one.locked, one.data_scope) for action, one in resource.actions.items()}
+        for name, resource in catalog.resources.items()
+    }
 
 
 def _hinted(problem: Problem) -> Problem:
     if problem.message != "unknown key":
         return problem
-    known = {
-        name for model in (Catalog, Resource, ActionDef, Issue, Review, Target, VaultWrite, ModelDef, Uses) for name in model.model_fields
-    }
+    models = (
+        TOOL_MODELS
+        if problem.path.startswith("tools.")
+        else (Catalog, Resource, ActionDef, Issue, Review, Target, VaultWrite, ModelDef, Uses)
+    )
+    known = {field.alias or name for model in models for name, field in model.model_fields.items()}
     return Problem(problem.path, problem.message + did_you_mean(problem.path.rpartition(".")[2], known))
 
 

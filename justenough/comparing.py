@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -78,6 +79,14 @@ def asked_facts(view: RequestView) -> Facts:
         "revocable": view.revocable,
         "policies": ", ".join(view.policies),
     }
+
+
+def call_facts(view: RequestView) -> Facts:
+    """Return the call that a request is for: the tool, and each argument as JSON; nothing where it is for none."""
+    if view.call is None:
+        return {}
+    given = view.call.get("arguments", {})
+    return {"tool": str(view.call.get("tool", "")), **{f"argument {name}": json.dumps(given[name], ensure_ascii=False) for name in given}}
 
 
 def shown_facts(view: RequestView, policy_texts: Mapping[str, str]) -> Facts:

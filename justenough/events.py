@@ -43,6 +43,7 @@ class EventType(StrEnum):
     CREDENTIAL_DOUBTED = "credential.doubted"
     CREDENTIAL_RENEWED = "credential.renewed"
     CREDENTIAL_USED = "credential.used"
+    TOOL_CALLED = "tool.called"
     CREDENTIAL_REVOKED = "credential.revoked"
     CREDENTIAL_CONFIRMED = "credential.confirmed"
     CREDENTIAL_EXPIRED = "credential.expired"
@@ -91,6 +92,7 @@ FIELDS: dict[EventType, dict[str, str]] = {
         "title": "the resource's title",
         "sensitivity": "public | internal | confidential | restricted",
         "revocable": "now | on_expiry | never",
+        "call": "{tool, arguments}: the call of a tool that it is for; not there where it is for none",
     },
     EventType.ACCESS_DECIDED: {
         "request": "request id",
@@ -206,6 +208,16 @@ FIELDS: dict[EventType, dict[str, str]] = {
     },
     EventType.CREDENTIAL_RENEWED: {"credential": "credential id", "expires_at": "new end"},
     EventType.CREDENTIAL_USED: {"credential": "credential id", "what": "what was seen of its use"},
+    EventType.TOOL_CALLED: {
+        "tool": "the tool's name",
+        "arguments": "digest of the arguments; what people approve is whole in access.requested",
+        "action": "resource:action that it needed",
+        "outcome": "done | failed | denied | pending",
+        "request": "request id, or null where there is none",
+        "credential": "credential id it was done with, which is ended; or null",
+        "duration_ms": "milliseconds from the call to its answer",
+        "answer_bytes": "bytes of the answer that the job got",
+    },
     EventType.CREDENTIAL_REVOKED: {
         "credential": "credential id",
         "by": "session | compensation | guard | sweep | person | stranger",
@@ -257,6 +269,10 @@ FIELDS: dict[EventType, dict[str, str]] = {
 """What each type's data holds. Tested against docs/ledger.md and against every event that tests record."""
 
 
+UNSAID: dict[EventType, frozenset[str]] = {EventType.ACCESS_REQUESTED: frozenset({"call"})}
+"""Fields that are left out where there is nothing to say."""
+
+
 class Event(Message):
     """One fact. `id` is unique and made from what happened; `data` is plain JSON with the fields of FIELDS[type]."""
 
@@ -267,13 +283,18 @@ class Event(Message):
     data: dict[str, Any]
 
 
+def always(kind: EventType) -> frozenset[str]:
+    """Return the fields that every event of a type has."""
+    return frozenset(FIELDS[kind]) - UNSAID.get(kind, frozenset())
+
+
 def event(kind: EventType, job: str, *, at: datetime, about: str = "", **data: Any) -> Event:
     """Return an event whose id is `<job>/<type>` or `<job>/<type>/<about>`; raise ValueError on fields that FIELDS does not name.
 
     `about` tells apart what may happen more than once in a job: a request id, a credential id, an attempt.
     """
     unknown = data.keys() - FIELDS[kind].keys()
-    missing = FIELDS[kind].keys() - data.keys()
+    missing = always(kind) - data.keys()
     if unknown or missing:
         message = f"{kind}: unknown fields {sorted(unknown)}, missing fields {sorted(missing)}"
         raise ValueError(message)

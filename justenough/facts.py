@@ -10,9 +10,10 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import cedarpy
+from pydantic import Field
 
 from justenough.access import Action, Held, Sensitivity
 from justenough.catalog import Resource
@@ -20,7 +21,7 @@ from justenough.errors import Problem
 from justenough.model import Message
 from justenough.spec import JobSpec, Run
 
-OPTIONAL_CONTEXT = ("touched_external", "held_actions", "issued_count", "hour", "weekday")
+OPTIONAL_CONTEXT = ("touched_external", "held_actions", "issued_count", "hour", "weekday", "tool", "arguments")
 """Ours beyond CONTRACT.md: a schema may leave them out."""
 AGENT = ("name", "version", "model", "owner")
 
@@ -69,6 +70,10 @@ class AccessContext:
     clock: Clock
     held: Held = field(default_factory=Held)
     break_glass: bool = False
+    tool: str = ""
+    """The tool whose call needs it; empty where the job wants the credential itself."""
+    arguments: frozenset[str] = frozenset()
+    """The call's arguments that are plain values: `order_id=7`."""
 
 
 class Facts(Message):
@@ -93,6 +98,9 @@ class Facts(Message):
     """UTC, as is the next."""
     weekday: int
     break_glass: bool = False
+    tool: Annotated[str, Field(exclude_if=lambda value: not value)] = ""
+    """Not there, as is the next, where it was for no call of a tool."""
+    arguments: Annotated[tuple[str, ...], Field(exclude_if=lambda value: not value)] = ()
 
     @classmethod
     def of(cls, job: JobFacts, name: str, resource: Resource, action: Action, context: AccessContext) -> Self:
@@ -114,6 +122,8 @@ class Facts(Message):
             hour=context.clock.hour,
             weekday=context.clock.weekday,
             break_glass=context.break_glass,
+            tool=context.tool,
+            arguments=tuple(sorted(context.arguments)),
         )
 
     def context(self, reason: str) -> AccessContext:
@@ -124,7 +134,8 @@ class Facts(Message):
             touched_resources=frozenset(self.touched_resources),
             issued_count=self.issued_count,
         )
-        return AccessContext(self.phase, self.ttl, reason, Clock(self.hour, self.weekday), held, self.break_glass)
+        clock = Clock(self.hour, self.weekday)
+        return AccessContext(self.phase, self.ttl, reason, clock, held, self.break_glass, self.tool, frozenset(self.arguments))
 
 
 def job_attributes(job: JobFacts) -> Attributes:
@@ -170,6 +181,8 @@ def context_attributes(context: AccessContext, external: frozenset[str], *, tier
         "hour": context.clock.hour,
         "weekday": context.clock.weekday,
         "break_glass": context.break_glass,
+        "tool": context.tool,
+        "arguments": sorted(context.arguments),
     }
 
 
@@ -210,7 +223,8 @@ def _sample() -> tuple[JobFacts, Resource, AccessContext]:
     spec = JobSpec(name="a", task="a", environment="a", run=Run(command=("a",)), labels={"a": "b"}, data_scope={"a": "b"})
     resource = Resource.model_construct(title="a", environment="a", sensitivity=Sensitivity.PUBLIC, external=False, owner="a", actions={})
     held = Held(held=frozenset({"a:read"}), touched_resources=frozenset({"a"}))
-    return JobFacts("a", spec, "a", frozenset({"a"})), resource, AccessContext("start", 1, "a", ORDINARY, held)
+    context = AccessContext("start", 1, "a", ORDINARY, held, arguments=frozenset({"a=b"}))
+    return JobFacts("a", spec, "a", frozenset({"a"})), resource, context
 
 
 def _declares(schema: str, name: str) -> bool:

@@ -18,6 +18,7 @@ from justenough.model import Duration, Model
 from justenough.models import ModelDef
 from justenough.placeholders import GIVEN, SCOPE_PLACEHOLDER, SETTING, did_you_mean
 from justenough.spec import MAX_TTL, Label, LabelKey, Name, ScopeKey, Sentence
+from justenough.tools import Tool
 
 # No globs, no empty or dotted segments, no commas, no query: what is written here ends up in Vault policies.
 PATH = re.compile(r"[A-Za-z0-9_${}-][A-Za-z0-9_.${}-]*(?:/[A-Za-z0-9_${}-][A-Za-z0-9_.${}-]*)+")
@@ -241,6 +242,8 @@ class Catalog(Model):
     models: Mapping[Name, ModelDef] = Field(default_factory=dict)
     """Servers of models that jobs reach through their broker."""
     provision: tuple[VaultWrite, ...] = ()
+    tools: Mapping[Name, Tool] = Field(default_factory=dict)
+    """What a running job may have done for it (justenough/tools.py)."""
 
     def action(self, resource: str, action: Action) -> ActionDef | None:
         """Return the definition of an action, None where it is not offered."""

@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from justenough.access import Action
+from justenough.bounds import Bounds
 from justenough.documents import check_json, read_yaml, validated
 from justenough.errors import InvalidInput, Problem
 from justenough.model import Duration, Model, Size, duration_text, size_text
@@ -169,6 +170,15 @@ class Access(Model):
     """`request`: decided, approved and issued only once the running job asks its broker."""
     optional: bool = False
     """Whether the job runs without it where it is denied or expires."""
+    tools: Annotated[Mapping[Name, Bounds] | None, Field(min_length=1, exclude_if=lambda value: value is None)] = None
+    """The tools that it is for, each within bounds: then it is had through them alone, and never as a credential."""
+
+    @model_validator(mode="after")
+    def _tools_ask_while_it_runs(self) -> Self:
+        if self.tools is not None and self.at != "request":
+            message = "`tools` goes with `at: request`: what is issued at the start is a credential, which no bounds bind"
+            raise ValueError(message)
+        return self
 
     @model_validator(mode="after")
     def _delivered_at_the_start(self) -> Self:

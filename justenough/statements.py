@@ -147,10 +147,23 @@ def signable(statement: Statement) -> dict[str, Any]:
     return statement.model_dump(mode="json")
 
 
-def request_digest(spec: JobSpec, access: Access, *, bundle: str | None, issue_path: str, issue_data: Mapping[str, Any], tier: int) -> str:
-    """Return the digest of exactly what will run and be issued. `spec` has its params filled in; `tier` is the needed one."""
+def request_digest(
+    spec: JobSpec,
+    access: Access,
+    *,
+    bundle: str | None,
+    issue_path: str,
+    issue_data: Mapping[str, Any],
+    tier: int,
+    call: Mapping[str, Any] | None = None,
+) -> str:
+    """Return the digest of exactly what will run and be issued. `spec` has its params filled in; `tier` is the needed one.
+
+    `call`: the one call of a tool, `{tool, arguments}`, that it is for; where it is for none, nothing of it is in the digest.
+    """
     return digest_of(
         {
+            **({"call": dict(call)} if call else {}),
             "agent": spec.agent.model_dump(mode="json") if spec.agent else None,
             "bundle": bundle,
             "argv": list(spec.run.command),

@@ -139,6 +139,8 @@ class RequestView(Message):
     claim: ClaimView | None = None
     review: ReviewView | None = None
     """Where somebody broke glass."""
+    call: dict[str, Any] | None = None
+    """{tool, arguments}: the one call that it is for, where it is for one."""
     lock: LockView | None = None
     """Of an action that Vault itself also locks."""
     job_name: str = ""

@@ -27,6 +27,7 @@ from activities.vault import Issued, Token, VaultDenied, VaultRefused, certifica
 from activities.verification import VerifiedOrder
 from justenough.access import Credential, Decision, Held, RequestState, Revocable
 from justenough.approval import Answer, Ladder
+from justenough.calls import bounded, call_of, for_call
 from justenough.catalog import ActionDef, problems_of, resolved_issue, scope_alias
 from justenough.errors import GiveUp, InvalidInput
 from justenough.events import Event, EventType, event
@@ -40,6 +41,8 @@ LIVE = 100
 """Credentials that one job holds at once."""
 REQUESTS = 1_000
 """Requests of one job; access under a grant that it has is none."""
+WAITING = 20
+"""Requests of one job that wait for people at once: each call of a tool may be one, and people read them all."""
 ANSWERS_EXAMINED = 20
 """Answers that one request may come with; nobody has more approvers than that."""
 CLOSED = "the job's access has been closed"
@@ -163,6 +166,8 @@ class Issuer:
 
         Raises Denied, NotIssued, Closed, or RetryLater; then nothing usable has left this function.
         """
+        if call_of(wanted) is None and bounded(self._verified.spec, wanted.resource, wanted.action):
+            raise NotPermitted(f"the order allows {wanted.action} on {wanted.resource} through its tools only, and no credential for it")
         with self._lock:
             if len(self._alive) >= LIVE:
                 raise NotIssued(f"the job holds {LIVE} credentials: give some back first")
@@ -171,7 +176,7 @@ class Issuer:
                 if self._covers(grant, wanted) and (issuance := self._once_more(grant, wanted)):
                     return issuance
             for request, access in self._waiting.items():
-                if (access.resource, access.action) == (wanted.resource, wanted.action):
+                if _asks_the_same(access, wanted):
                     return self._answered(request, access)
             if waited_for and waited_for not in self._granted:
                 return self._answered(waited_for, wanted)
@@ -210,6 +215,9 @@ class Issuer:
 
     def _covers(self, grant: Grant, wanted: Access) -> bool:
         """Whether a grant is for what is wanted, and can be used more than once."""
+        if call_of(grant.access) and grant.basis.ladder:
+            # People approved one call of a tool, with its arguments: it was made, and nothing else was approved.
+            return False
         same = (grant.access.resource, grant.access.action) == (wanted.resource, wanted.action)
         # What Vault locks it issues once: people authorized one.
         return same and not self._action(grant.access).locked
@@ -220,7 +228,8 @@ class Issuer:
         What is decided as it was when the grant was made needs no entry of its own: its decision is in the ledger.
         """
         job, request = self._order.job, request_id(self._order.job, grant.number)
-        access = grant.access.model_copy(update={"ttl": min(wanted.ttl, int(grant.left(ticks=self._deps.ticks())))})
+        ttl = min(wanted.ttl, int(grant.left(ticks=self._deps.ticks())))
+        access = for_call(grant.access, call_of(wanted)).model_copy(update={"ttl": ttl})
         decision, asked = answered(
             self._deps, job, self._verified, access, held=self._held, phase="runtime", break_glass=grant.basis.broke_glass
         )
@@ -271,11 +280,14 @@ class Issuer:
             raise NotPermitted(f"Vault itself wants people to authorize {access.action} on {access.resource}: ask for it at the start")
         if self._numbers >= REQUESTS:
             raise NotPermitted(f"a job makes at most {REQUESTS:,} requests")
+        if len(self._waiting) >= WAITING:
+            raise NotPermitted(f"{WAITING} requests of this job wait for people already: wait for their answers first")
 
     def _numbered(self, wanted: Access) -> tuple[int, Access]:
         """Return a new request's number, and what it asks for: as the order says it, where that says that the job may ask for this."""
         for number, said in self._unasked.items():
-            if (said.resource, said.action) == (wanted.resource, wanted.action) and wanted.ttl <= said.ttl:
+            # What the order says that the job may ask for is the credential, not a call that people approve by its arguments.
+            if call_of(wanted) is None and (said.resource, said.action) == (wanted.resource, wanted.action) and wanted.ttl <= said.ttl:
                 return number, wanted
         return self._numbers + 1, wanted
 
@@ -526,6 +538,10 @@ class Issuer:
         except BaseException:
             self.settled = False
             raise
+
+
+def _asks_the_same(one: Access, other: Access) -> bool:
+    return (one.resource, one.action, call_of(one)) == (other.resource, other.action, call_of(other))
 
 
 def issued_event(job: str, credential: Credential) -> Event:

@@ -16,7 +16,7 @@ import structlog
 from activities import revocation
 from activities.deps import Deps
 from activities.past import Past
-from activities.session.broker import Door, Models, listening
+from activities.session.broker import Door, Models, Tools, listening
 from activities.session.broker.door import Tell
 from activities.session.bundles import unpacked
 from activities.session.delivery import Delivered, delivered, secrets_of, texts_of, told_of_access
@@ -124,6 +124,7 @@ class Life:
         async with kept(self._deps, self._job, self._issuer, self._issued) as keepers:
             self._door = door = Door(self._deps, self._verified, self._issuer, keepers, redactor, owner=self._owner, tell=self._tell)
             self._models = models = Models(self._deps, self._verified, door, self._spec.model) if self._spec.model else None
+            tools = Tools(self._deps, self._verified, self._issuer, door)
             self._go_on()
             async with running(
                 self._deps.settings,
@@ -131,7 +132,7 @@ class Life:
                 Task(self._job, self._spec, workdir, given),
                 redactor=redactor,
                 sink=self._log,
-                serve=lambda uid: listening(door, job=self._job, uid=uid, loopback=self._spec.run.network == "host", models=models),
+                serve=lambda uid: listening(door, tools, job=self._job, uid=uid, loopback=self._spec.run.network == "host", models=models),
             ) as process:
                 return await self._until_ended(process)
 

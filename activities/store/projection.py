@@ -163,7 +163,7 @@ def access_requested(connection: Connection, fact: Fact) -> None:
     open_ = {"state": RequestState.PENDING.value, "created_at": fact.at, "tier": 0, "current_tier": 0, "quorum": 0}
     undecided = {"policies": [], "policy_digest": "", "digest": ""}
     ids = {"id": data["request"], "job_id": fact.job, "requester_id": requester}
-    insert_new(connection, REQUESTS, {**ids, **same, **open_, **undecided})
+    insert_new(connection, REQUESTS, {**ids, **same, **open_, **undecided, "call": data.get("call")})
 
 
 def access_decided(connection: Connection, fact: Fact) -> None:

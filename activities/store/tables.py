@@ -195,6 +195,8 @@ class RequestRow(Base, table=True):
     policies: list[str] = Field(sa_type=JSON)
     policy_digest: str = Field(sa_type=Text)
     digest: str = Field(sa_type=Text)
+    call: dict[str, Any] | None = Field(default=None, sa_type=JSON)
+    """{tool, arguments} of the one call that it is for."""
     created_at: datetime = Field(sa_type=Moment)
     expires_at: datetime | None = Field(default=None, sa_type=Moment)
     claimed_by: str | None = Field(default=None, sa_type=Text)

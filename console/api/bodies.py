@@ -227,6 +227,17 @@ class ResourceView(Message):
     actions: tuple[ActionView, ...]
 
 
+class ToolView(Message):
+    name: str
+    description: str
+    resource: str
+    actions: tuple[str, ...]
+    """What its calls need."""
+    kind: str
+    """sql | http | mcp"""
+
+
 class CatalogView(Message):
     scopes: tuple[dict[str, str], ...]
     resources: tuple[ResourceView, ...]
+    tools: tuple[ToolView, ...] = ()

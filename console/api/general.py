@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from console.api.bodies import ActionView, CatalogView, ResourceView, Whoami
+from console.api.bodies import ActionView, CatalogView, ResourceView, ToolView, Whoami
 from console.api.context import Anyone, AuthenticatedRoute, Member, TheConsole
 from justenough.catalog import Resource
 from justenough.messages import SweepReport
+from justenough.tools import Tool
 
 router = APIRouter(route_class=AuthenticatedRoute, tags=["general"])
 
@@ -33,6 +34,7 @@ def catalog(console: TheConsole, caller: Member) -> CatalogView:
     return CatalogView(
         scopes=tuple(dict(scope) for scope in found.scopes),
         resources=tuple(_resource(name, resource) for name, resource in found.resources.items()),
+        tools=tuple(_tool(name, tool) for name, tool in found.tools.items()),
     )
 
 
@@ -63,3 +65,8 @@ def _resource(name: str, resource: Resource) -> ResourceView:
         owner=resource.owner,
         actions=actions,
     )
+
+
+def _tool(name: str, tool: Tool) -> ToolView:
+    actions = tuple(sorted(action.value for action in tool.uses.actions))
+    return ToolView(name=name, description=tool.description, resource=tool.uses.resource, actions=actions, kind=tool.kind)

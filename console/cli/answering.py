@@ -17,6 +17,7 @@ from console.cli.failures import Exit, Failure, NotLoggedIn, Unreachable, as_fai
 from console.cli.options import current, show
 from console.cli.output import emit, note, pairs, rows
 from console.words.telling import ancestry
+from console.words.text import compact
 from justenough import stating
 from justenough.access import Action
 from justenough.answering import needs_reason
@@ -128,7 +129,10 @@ def _describe(api: Api, view: Json, saying: Saying) -> None:
         f"{DOING[saying.decision]}: {view['requester']} asks for {view['action']} on {view['resource']} "
         f"({view['title']}, {view['sensitivity']}, revocable: {view['revocable']}){less} for {time}, for {view['job_name']}: {view['task']}"
     )
-    note(f"  reason:  {view['reason']}")
+    if call := view["call"]:
+        note(f"  call:    {call['tool']}, once, with exactly {compact(call['arguments'])}")
+    else:
+        note(f"  reason:  {view['reason']}")
     for name, value in (*order_of(api, view["job_id"]), *ancestry(view)):
         note(f"  {name.lower() + ':':<8} {value}")
     note(f"  digest:  {view['digest']}")

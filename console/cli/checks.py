@@ -44,6 +44,7 @@ def check_catalog(folder: Folder = None) -> None:
         "digest": found.digest,
         "resources": len(found.catalog.resources),
         "actions": sum(len(resource.actions) for resource in found.catalog.resources.values()),
+        "tools": len(found.catalog.tools),
         "scopes": len(found.catalog.scopes),
         "tiers": len(found.tiers.tiers),
         "warnings": [{"where": one.path, "message": one.message} for one in warnings],
@@ -131,3 +132,9 @@ def _catalog(found: Json) -> None:
             for action in resource["actions"]
         ],
     )
+    if found.get("tools"):
+        terminal.line("")
+        rows(
+            ("TOOL", "NEEDS", "HOW", "DESCRIPTION"),
+            [(one["name"], f"{one['resource']}:{','.join(one['actions'])}", one["kind"], one["description"]) for one in found["tools"]],
+        )

@@ -15,7 +15,7 @@ from console.cli.failures import Exit, Failure
 from console.cli.options import command, group
 from console.cli.output import emit, emit_page, fields, note, rows
 from console.words.telling import ancestry, duration, said
-from console.words.text import moment
+from console.words.text import compact, moment
 
 RequestIds = Annotated[list[str], typer.Argument(metavar="ID…", help="Ids of requests.", show_default=False)]
 Reason = Annotated[str | None, typer.Option(help="Why; it is part of what you sign.", show_default=False)]
@@ -209,6 +209,7 @@ def _whole(api: Api, item: Json) -> None:
             ("Asks for", f"{item['action']} on {item['resource']} ({item['title']}, {item['sensitivity']})"),
             ("For", duration(item["ttl"])),
             ("Granted", _granted(item)),
+            ("Call", _call(item)),
             ("Reason", item["reason"]),
             ("Optional", "yes" if item["optional"] else "no"),
             ("Revocable", item["revocable"]),
@@ -234,6 +235,15 @@ def _whole(api: Api, item: Json) -> None:
 
 def _is_less(answer: Json, item: Json) -> bool:
     return answer["ttl"] < item["ttl"] or answer["action"] not in {None, item["action"]}
+
+
+def _call(item: Json) -> str:
+    call = item["call"]
+    return f"{call['tool']}, once, with exactly {compact(call['arguments'])}{_within(call)}" if call else ""
+
+
+def _within(call: Json) -> str:
+    return f", within {compact(call['within'])}" if call.get("within") else ""
 
 
 def _granted(item: Json) -> str:

@@ -14,11 +14,12 @@ from console.api.rights import Caller, Role, answering_groups, needs
 from console.words.asking import SOURCES
 from justenough.access import Action, CredentialState, RequestState
 from justenough.approval import Tiers
-from justenough.comparing import Difference, agent_text, asked_facts, differences, run_facts, shown_facts
+from justenough.comparing import Difference, agent_text, asked_facts, call_facts, differences, run_facts, shown_facts
 from justenough.errors import InvalidInput, NotFound
 from justenough.events import EventType
 from justenough.resources import Resource
 from justenough.spec import JobSpec, checked_spec
+from justenough.tools import Tool
 from justenough.views import CredentialView, DelegationView, EntryView, JobView, RequestView
 from justenough.waiting import Silence, missing, needs_care, shorter, silence
 
@@ -83,6 +84,8 @@ class Card:
     absent: tuple[DelegationView, ...]
     """Of those who named this person their delegate."""
     rights: Rights
+    tool: Tool | None
+    """The tool whose call it is for, as the catalog has it now."""
     mine: str
     """Why this person's last answer did not count, where the job's newest entries tell of one."""
 
@@ -140,6 +143,7 @@ def card_of(console: Console, caller: Caller, request: str) -> Card:
         passed=tier.approvers if tier else (),
         absent=tuple(one for one in named if one.delegate_id == caller.person.id),
         rights=rights_of(deps, caller, view, job),
+        tool=config.catalog.tools.get(str(view.call["tool"])) if view.call else None,
         mine=_not_counted(steps, caller.person.id),
     )
 
@@ -236,11 +240,12 @@ def _before(deps: Deps, view: RequestView, now: Mapping[str, str], *, only: str 
 
 
 def _compared(view: RequestView) -> Mapping[str, str]:
-    return {
+    told = {
         name: value
         for name, value in asked_facts(view).items()
         if name in {"action", "ttl", "tier", "policies", "revocable", "sensitivity"}
     }
+    return {**told, **call_facts(view)}
 
 
 def _not_counted(steps: tuple[EntryView, ...], person: str) -> str:

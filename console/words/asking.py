@@ -46,7 +46,7 @@ def wish(view: RequestView, agent: str = "") -> tuple[Piece, ...]:
         Piece(view.action.upper(), strong=True),
         Piece(" on "),
         Piece(view.title, strong=True),
-        Piece(f" for {span(view.ttl)}"),
+        *((Piece(" for one call of "), Piece(str(view.call["tool"]), strong=True)) if view.call else (Piece(f" for {span(view.ttl)}"),)),
     )
 
 

@@ -40,6 +40,8 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
     "credential.refused": lambda d: f"not issued for {d['request']}: {d['why']}",
     "credential.doubted": lambda d: f"{d['credential']} may have been issued ({d['action']} on {d['resource']}); nobody has its handles",
     "credential.renewed": lambda d: f"{d['credential']} until {moment(d['expires_at'])}",
+    "access.refused": lambda d: f"asked for {d['asked']}, which is no request: {d['why']}",
+    "tool.called": lambda d: f"called {d['tool']}: {d['outcome']}, {d['duration_ms']} ms",
     "credential.used": lambda d: f"{d['credential']}: {d['what']}",
     "credential.revoked": lambda d: f"{d['credential']} by {d['by']}{_because(d['why'])}",
     "credential.confirmed": lambda d: f"{d['credential']} is dead: {d['how']}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from datetime import UTC, datetime
@@ -95,3 +96,8 @@ def _columns(character: str) -> int:
     if unicodedata.combining(character):
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def compact(value: object) -> str:
+    """Return a JSON value on one line of ASCII: nothing in it is obeyed by a terminal."""
+    return json.dumps(value, sort_keys=True)

@@ -150,7 +150,8 @@ CERTIFIED: dict[str, Any] = {"issue": {"path": "pki/issue/x", "method": "update"
         ("scopes", [{"tenant": ".."}], "scopes[0].tenant: '..' is not a name"),
         ("scopes", [{"tenant": "a/b"}], "scopes[0].tenant"),
         ("scopes", [], "resources.orders-db.actions.read.data_scope: no entry of `scopes` binds exactly tenant"),
-        ("tools", {"find-order": {}}, "tools: tools come with the tool gateway"),
+        ("tools", {"find-order": {}}, "tools.find-order.uses: required"),
+        ("tools", [], "tools: "),
         ("provision", [{"path": "kv/{tenant}", "data": {}}], "provision[0].path: {tenant} is not in per_scope"),
         ("provision", [{"path": "kv/x", "data": {"a": "${random}"}}], "provision[0].data: ${random} needs `once: true`"),
         ("provision", [{"path": "kv/x", "per_scope": ["region"]}], "provision[0].per_scope: no entry of `scopes`"),
@@ -182,12 +183,14 @@ def test_everything_wrong_is_said_at_once() -> None:
     raw = copy.deepcopy(PLAIN)
     raw["resources"]["orders-db"] |= {"sensitivity": "secret", "colour": "red"}
     raw["resources"]["orders-db"]["actions"]["read"]["max_ttl"] = "never"
-    raw["tools"] = {}
+    raw["tools"] = {"find": {"uses": {"resource": "orders-db"}}}
     with pytest.raises(InvalidInput) as caught:
         read_catalog(yaml.safe_dump(raw))
     paths = [problem.path for problem in caught.value.problems]
     orders = "resources.orders-db"
-    assert sorted(paths) == sorted(["tools", f"{orders}.sensitivity", f"{orders}.colour", f"{orders}.actions.read.max_ttl"])
+    assert sorted(paths) == sorted(
+        ["tools.find.uses.action", f"{orders}.sensitivity", f"{orders}.colour", f"{orders}.actions.read.max_ttl"]
+    )
 
 
 @pytest.mark.parametrize("text", ["", "[]", "resources: &a {b: *a}", "a: 1\na: 2", "\x00", "resources: {"])

@@ -148,10 +148,19 @@ def test_limits_that_are_the_defaults_leave_the_request_digest_as_it_was_before_
         {"issue_path": "database/creds/refunds-admin"},
         {"issue_data": {"ttl": "1h"}},
         {"tier": 2},
+        {"call": {"tool": "refund-order", "arguments": {}}},
+        {"call": {"tool": "refund-order", "arguments": {"amount": 1}}},
     ],
 )
 def test_whatever_decides_what_is_issued_changes_the_request_digest(changes: dict[str, Any]) -> None:
     assert digest(**changes) != digest()
+
+
+def test_a_call_with_another_argument_or_other_bounds_is_another_digest_and_none_is_that_of_before() -> None:
+    call = {"tool": "refund-order", "arguments": {"amount": 1}}
+    others = [{**call, "arguments": {"amount": 2}}, {**call, "tool": "other"}, {**call, "within": {"calls": 1}}]
+    assert len({digest(call=one) for one in (call, *others)}) == 4
+    assert digest(call=None) == digest() == BLOCKS["Bound, digest"]
 
 
 @pytest.mark.parametrize(

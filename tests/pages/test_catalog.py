@@ -88,6 +88,14 @@ async def test_each_action_says_whom_policy_would_ask(records: Desk) -> None:
     assert {link.partition("#")[2] for link in page.links if link.startswith("/catalog/policies#")} <= set(ids)
 
 
+async def test_each_tool_says_what_it_does_and_what_it_needs(records: Desk) -> None:
+    page = await seen(await records.login("ops"), "/catalog")
+    for name, tool in records.console.deps.config.current().catalog.tools.items():
+        assert f"{name} {tool.description}" in page.text
+        assert f"#{tool.uses.resource}" in page.links
+    assert "write on refunds-db sql" in page.text
+
+
 async def test_what_was_used_is_for_those_who_read_everything(records: Desk) -> None:
     job, at = records.job(data_scope={"tenant": "acme"}), datetime.now(UTC)
     records.store.record([requested(job, at=at), decided("allowed", job, at=at), issued(job, at=at), confirmed(job, at=at)])

@@ -113,6 +113,33 @@ async def test_what_strangers_wrote_is_escaped_and_shown_as_theirs(served: Serve
     assert "Reason for this access, from the spec that ops signed" in page.text
 
 
+async def test_a_request_for_a_call_shows_the_tool_and_every_argument_as_a_strangers_words(served: Served, logged_in: LogIn) -> None:
+    call = {"tool": "refund-order", "arguments": {"order_id": 7, "amount": 12.5, "reason": f"{HOSTILE} {'y' * 3000} the end"}}
+    request = asked(served, await job(served, "calls"), call=call)
+    browser = await logged_in("lead")
+    raw = (await browser.open(f"/inbox/{request['id']}")).text
+    assert "<script>alert" not in raw
+    assert "\u202e" not in raw
+    page = await shown(browser, f"/inbox/{request['id']}")
+    for words in (
+        "wants WRITE on Refunds for one call of refund-order",
+        '"amount": 12.5',
+        '"order_id": 7',
+        "y the end",
+        "once, with exactly these arguments",
+    ):
+        assert words in page.text, words
+    assert "from the spec that ops signed" not in page.text.partition("Task")[0]
+
+
+async def test_a_call_with_another_argument_than_the_last_approved_one_shows_the_difference(served: Served, logged_in: LogIn) -> None:
+    first = asked(served, await job(served, "amounts"), call={"tool": "refund-order", "arguments": {"amount": 12}})
+    served.count(first, "lead")
+    second = asked(served, await job(served, "amounts"), call={"tool": "refund-order", "arguments": {"amount": 5000}})
+    page = await shown(await logged_in("lead"), f"/inbox/{second['id']}")
+    assert "argument amount 12 5000" in page.text
+
+
 async def test_a_long_word_is_cut(served: Served, logged_in: LogIn) -> None:
     request = asked(served, await job(served, "long", reason="y" * 1000), reason="z" * 1000)
     raw = (await (await logged_in("lead")).open("/inbox?job=long")).text

@@ -42,6 +42,8 @@ WITHOUT_EFFECT = {
     EventType.APPROVAL_REJECTED,
     EventType.CREDENTIAL_REFUSED,
     EventType.CREDENTIAL_USED,
+    EventType.TOOL_CALLED,
+    EventType.ACCESS_REFUSED,
     EventType.IDENTITY_ISSUED,
     EventType.MODEL_USED,
     EventType.SCHEDULE_SKIPPED,

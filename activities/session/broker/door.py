@@ -7,8 +7,8 @@ nothing passes any more, and `settled` returns when what was on its way has arri
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -49,6 +49,8 @@ LOOK_SOON, LOOK_LATER, SOON = 0.1, 0.5, 10.0
 """Seconds between two looks whether people have answered: at first, and after so many seconds."""
 TELL_AGAIN = 10.0
 """Seconds after which the workflow is told once more of a request that it has not opened."""
+BACK_WITHIN = 10.0
+"""Seconds that an answer waits for the end of the credential that it was had with."""
 DEFAULT_TTL = 300
 log = structlog.get_logger()
 
@@ -139,7 +141,42 @@ class Door:
         try:
             yield found
         finally:
-            await self._back(found.credential.id, used)
+            # What cannot be ended now goes on being ended; the answer need not wait for that.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(BACK_WITHIN):
+                    await self._back(found.credential.id, used)
+
+    async def carried(self, doing: Coroutine[Any, Any, T]) -> T:
+        """Return what comes of something that is done for the job with a credential; it is cut off where the door closes meanwhile.
+
+        Whoever asked for it may go away: it is done to its end all the same. Raises Closed.
+        """
+        return await self._through(self._until_shut(doing))
+
+    async def _until_shut(self, doing: Coroutine[Any, Any, T]) -> T:
+        task, shut = asyncio.create_task(doing), asyncio.create_task(self._shut.wait())
+        try:
+            await asyncio.wait({task, shut}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            shut.cancel()
+            if not task.done():
+                task.cancel()
+        await asyncio.wait({task})
+        self._must_be_open()
+        return task.result()
+
+    async def refused(self, asked: str, why: str) -> None:
+        """Record what was no request at all; of one job no more than so many."""
+        self._refusals += 1
+        if self._refusals <= REFUSALS_RECORDED:
+            about, now = str(self._refusals), self._deps.now()
+            refusal = event(EventType.ACCESS_REFUSED, self._job, at=now, about=about, asked=asked, why=why[:500])
+            await asyncio.to_thread(self._deps.store.record, [refusal])
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing passes any more."""
+        return self._shut.is_set()
 
     def admit(self) -> None:
         """Let one call of a gateway in. Raises Closed, AskedTooOften."""
@@ -262,11 +299,7 @@ class Door:
         try:
             return await issuing
         except (InvalidInput, NotFound, ForGatewaysOnly) as error:
-            self._refusals += 1
-            if self._refusals <= REFUSALS_RECORDED:
-                about, asked = str(self._refusals), f"{wanted.action} on {wanted.resource}"
-                refusal = event(EventType.ACCESS_REFUSED, self._job, at=self._deps.now(), about=about, asked=asked, why=str(error)[:500])
-                await asyncio.to_thread(self._deps.store.record, [refusal])
+            await self.refused(f"{wanted.action} on {wanted.resource}", str(error))
             raise
 
     def _for_the_job(self, wanted: Access, asking: Callable[[], T]) -> T:
@@ -312,6 +345,10 @@ class Door:
                     await self._shut.wait()
             except TimeoutError:
                 continue
+
+    async def called(self, call: Callable[[], T]) -> T:
+        """Call something of a gateway's in a thread, of which one job holds few at once. Raises Closed."""
+        return await self._called(call)
 
     async def _called(self, call: Callable[[], T]) -> T:
         """Call in a thread."""

@@ -6,6 +6,7 @@
     GET  /v1/identity?audience=…                             → 200 {token, expires_at}
     GET  /v1/catalog                                         → 200 {items: [{resource, action, outcome, tier, …}]}
     /openai/v1/…                                             → the model gateway (openai.py)
+    /mcp                                                     → the tool gateway (tools/mcp.py)
 
 401 no token, 403 denied {outcome, policies, request_id}, 404 unknown, 409 not issued, 410 the job's access is closed, 413, 422 with `errors`, 429, 503.
 """
@@ -24,6 +25,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from activities.session.broker.door import Door, Given, Pending, why_denied
 from activities.session.broker.errors import AskedTooOften, TooLarge, Unauthenticated
@@ -88,10 +90,10 @@ class Audience(Model):
     audience: Annotated[str, StringConstraints(max_length=256)]
 
 
-def app_of(door: Door, token: Secret | None, *, models: Models | None = None) -> Starlette:
+def app_of(door: Door, token: Secret | None, *, tools: ASGIApp, models: Models | None = None) -> Starlette:
     """Return the application of one job. `token`: what whoever comes by TCP must bear; a Unix socket tells who comes by itself.
 
-    `models`: its model gateway, where its spec asks for a model.
+    `tools` answers at /mcp; `models`: its model gateway, where its spec asks for a model.
     """
 
     async def access(request: Request) -> Response:
@@ -124,8 +126,25 @@ def app_of(door: Door, token: Secret | None, *, models: Models | None = None) ->
         Route("/v1/identity", _answering(identity, token), methods=["GET"]),
         Route("/v1/catalog", _answering(catalog, token), methods=["GET"]),
         *model_routes(models, partial(_must_be_of_the_job, token=token)),
+        Route("/mcp", _OfTheJob(tools, token)),
     ]
     return Starlette(routes=routes)
+
+
+class _OfTheJob:
+    """Lets nobody but the job through to an application of another kind."""
+
+    def __init__(self, app: ASGIApp, token: Secret | None) -> None:
+        self._app = app
+        self._token = token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        try:
+            _must_be_of_the_job(Request(scope), self._token)
+            await self._app(scope, receive, send)
+        except (Unauthenticated, Closed) as error:
+            await problem_of(error)(scope, receive, send)
 
 
 def _answering(endpoint: Endpoint, token: Secret | None) -> Endpoint:

@@ -25,6 +25,7 @@ from activities.session import bare
 from activities.session.broker.door import Door
 from activities.session.broker.http import app_of
 from activities.session.broker.models import Models, thinking
+from activities.session.broker.tools import Tools, serving
 from justenough.secret import Secret
 
 AT_ONCE = 64
@@ -46,7 +47,7 @@ class Place:
 
 
 @asynccontextmanager
-async def listening(door: Door, *, job: str, uid: int, loopback: bool, models: Models | None = None) -> AsyncIterator[Place]:
+async def listening(door: Door, tools: Tools, *, job: str, uid: int, loopback: bool, models: Models | None = None) -> AsyncIterator[Place]:
     """Listen for one job, whose processes run as `uid`, until the block ends; then nothing is on its way any more."""
     folder = await asyncio.to_thread(bare.locked_folder, job)
     token = Secret(secrets.token_urlsafe(32))
@@ -54,9 +55,11 @@ async def listening(door: Door, *, job: str, uid: int, loopback: bool, models: M
         with ExitStack() as opened:
             unix = opened.enter_context(_unix(folder, uid))
             tcp = opened.enter_context(_tcp()) if loopback else None
-            app = app_of(door, token if loopback else None, models=models)
-            async with _serving(door, app, uid, [unix, *([tcp] if tcp else [])]), thinking(models, door):
-                yield Place(folder / SOCKET, _told(tcp, token, model=models is not None) if tcp else {})
+            sockets = [unix, *([tcp] if tcp else [])]
+            async with serving(tools, door) as gate:
+                app = app_of(door, token if loopback else None, tools=gate, models=models)
+                async with _serving(door, app, uid, sockets), thinking(models, door):
+                    yield Place(folder / SOCKET, _told(tcp, token, model=models is not None) if tcp else {})
     finally:
         await asyncio.to_thread(bare.clear_folder, folder)
 

@@ -1,0 +1,282 @@
+"""What tools a job may use, and each call of one: checked, decided, done with a credential of its own, scrubbed, recorded. Knows no MCP."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from activities.deps import Deps
+from activities.judging import answered
+from activities.session.broker.door import Door, Pending
+from activities.session.broker.tools import http, sql
+from activities.session.broker.tools.result import Result, failure
+from activities.session.delivery import PUBLIC_FIELDS
+from activities.session.issuing import Closed, Denied, Issuance, Issuer, NotIssued, NotPermitted
+from activities.verification import VerifiedOrder
+from justenough.access import Action, Decision, RequestState
+from justenough.calls import Call, CallAccess, OutOfBounds, action_of, bounded, checked_call, http_request, sql_values, within
+from justenough.catalog import problems_of
+from justenough.errors import InvalidInput, JustEnoughError, Problem, RetryLater
+from justenough.events import EventType, event
+from justenough.placeholders import did_you_mean
+from justenough.redaction import Redactor
+from justenough.statements import canonical
+from justenough.tools import Tool
+
+LOOK, TELL = 0.5, 5.0
+"""Seconds between two looks whether people have answered and whether anybody still waits for it; and between two words of progress."""
+MOST_REASON = 1_000
+
+Waiting = Callable[[Pending, float], Awaitable[None]]
+"""Told every few seconds that a call waits for people, and for how many seconds it has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """A tool that this job may use, and what policy would say of a call now."""
+
+    name: str
+    tool: Tool
+    action: Action
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the job gets: text without the secret, and whether it is an error."""
+
+    text: str
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Patience:
+    """Who waits for a call: how they are told, for how many seconds, and whether they have gone."""
+
+    tell: Waiting
+    seconds: float
+    gone: asyncio.Event
+
+
+@dataclass(slots=True)
+class _Told:
+    """What the ledger is told of one call, as far as it has come."""
+
+    call: Call
+    action: str
+    began: float
+    outcome: str = "failed"
+    request: str | None = None
+    credential: str | None = None
+    answer: Answer = field(default=Answer("the job's access was closed meanwhile", failed=True))
+
+
+class Tools:
+    """One job's. Every method raises Closed once its door is shut."""
+
+    def __init__(self, deps: Deps, verified: VerifiedOrder, issuer: Issuer, door: Door) -> None:
+        self._deps = deps
+        self._verified = verified
+        self._job = verified.statement.job
+        self._issuer = issuer
+        self._door = door
+        self._calls = 0
+        self._made: Counter[str] = Counter()
+        """Calls by tool that were made, or are on their way: bounds count them."""
+
+    async def offered(self) -> list[Offered]:
+        """Return the tools that this job may ever use: those that policy does not deny at every tier."""
+        return await self._door.called(self._offered)
+
+    async def call(self, name: str, arguments: Any, *, waiting: Waiting, patience: float) -> Answer:
+        """Call a tool and return what it answered, or why it was not done: a model reads that, so it is an answer too.
+
+        `patience`: seconds to wait for people. Whoever asked may go away: what is being done is done to its end, what waits is not done
+        then, and waits for the next call of the same. Raises Closed.
+        """
+        gone = asyncio.Event()
+        try:
+            return await self._door.carried(self._called(name, arguments, waiting=_Patience(waiting, patience, gone)))
+        except asyncio.CancelledError:
+            gone.set()
+            raise
+
+    async def catalog(self) -> list[dict[str, Any]]:
+        """Return what this job may ask for (Door.catalog)."""
+        return await self._door.catalog()
+
+    async def _called(self, name: str, arguments: Any, *, waiting: _Patience) -> Answer:
+        try:
+            tool, call, action = self._checked(name, arguments)
+        except InvalidInput as error:
+            await self._door.refused(f"tool {name[:64]}", str(error))
+            return Answer(str(error), failed=True)
+        self._calls += 1
+        number, told = self._calls, _Told(call, f"{tool.uses.resource}:{action}", self._deps.ticks())
+        self._made[name] += 1
+        try:
+            call = within(call, bounded(self._verified.spec, tool.uses.resource, action), made=self._made[name] - 1)
+            told.answer = await self._tried(tool, call, action, told, waiting=waiting)
+            return told.answer
+        except OutOfBounds as error:
+            told.outcome = "denied"
+            instead = await self._door.called(partial(self._instead, name))
+            told.answer = Answer(f"Denied: {error}. {instead}", failed=True)
+            return told.answer
+        finally:
+            if told.credential is None:
+                self._made[name] -= 1
+            # Also where the door closes just now: what was done is in the ledger.
+            await asyncio.shield(asyncio.to_thread(self._record, number, told))
+
+    def _checked(self, name: str, arguments: Any) -> tuple[Tool, Call, Action]:
+        """Return the tool, the call and the action that it needs. Raises InvalidInput."""
+        tools = self._tools()
+        tool = tools.get(name)
+        if tool is None:
+            raise InvalidInput("tool", (Problem("", f"there is no tool {name[:64]!r} for this job{did_you_mean(name, tools)}"),))
+        action = action_of(tool.uses, name)
+        if action is None:
+            raise InvalidInput("tool", (Problem("", f"{name}: the catalog says no action for it"),))
+        return tool, checked_call(name, tool, arguments), action
+
+    async def _tried(self, tool: Tool, call: Call, action: Action, told: _Told, *, waiting: _Patience) -> Answer:
+        """Do it, or say in words for a model why it was not done."""
+        try:
+            return await self._done(tool, call, action, told, waiting=waiting)
+        except Closed:
+            raise
+        except NotPermitted as error:
+            told.outcome = "denied"
+            told.request = error.request if isinstance(error, Denied) else None
+            by = f" (by {', '.join(error.policies)})" if isinstance(error, Denied) and error.policies else ""
+            instead = await self._door.called(partial(self._instead, call.tool))
+            return Answer(f"Denied: {error}{by}. Do not try it again with other words. {instead}", failed=True)
+        except RetryLater as error:
+            return Answer(f"Not done now: {error}. It may be tried again in a while.", failed=True)
+        except (NotIssued, InvalidInput) as error:
+            return Answer(f"Not done: {error}", failed=True)
+        except JustEnoughError as error:
+            return Answer(f"Not done: {type(error).__name__}", failed=True)
+
+    async def _done(self, tool: Tool, call: Call, action: Action, told: _Told, *, waiting: _Patience) -> Answer:
+        wanted, began = self._wanted(tool, call, action), self._deps.ticks()
+        while True:
+            async with self._door.lent(wanted, used=f"tool {call.tool}") as lent:
+                if isinstance(lent, Issuance):
+                    told.request, told.credential = lent.credential.request_id, lent.credential.id
+                    return await self._used(tool, call, lent, told)
+            told.request, told.outcome = lent.request_id, "pending"
+            lent = await self._answered(lent, began, waiting)
+            if lent.state is RequestState.PENDING or waiting.gone.is_set():
+                return Answer(_waits(lent), failed=True)
+
+    async def _answered(self, pending: Pending, began: float, waiting: _Patience) -> Pending:
+        """Return how a request stands once people have answered it, or nobody waits for it any more."""
+        told = 0.0
+        while pending.state is RequestState.PENDING and not waiting.gone.is_set():
+            seconds = self._deps.ticks() - began
+            if seconds >= waiting.seconds:
+                break
+            if seconds >= told:
+                await waiting.tell(pending, seconds)
+                told = seconds + TELL
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK):
+                    await waiting.gone.wait()
+            pending = await self._door.request(pending.request_id)
+        return pending
+
+    async def _used(self, tool: Tool, call: Call, lent: Issuance, told: _Told) -> Answer:
+        told.outcome = "failed"
+        fields = {name: value.reveal() for name, value in lent.fields.items()}
+        result = await self._executed(tool, call, lent.access.action, fields)
+        text = _scrubbed(result, fields)
+        told.outcome = "failed" if result.failed else "done"
+        return Answer(text + ("\n… there is more; ask for less" if result.cut else ""), failed=result.failed)
+
+    async def _executed(self, tool: Tool, call: Call, action: Action, fields: Mapping[str, str]) -> Result:
+        scope = {key: value for key, value in self._verified.spec.data_scope.items() if key not in tool.inputs}
+        if tool.sql:
+            return await sql.run(tool.sql, sql_values(tool.sql, call, scope), fields, writes=action is not Action.READ)
+        if tool.http:
+            return await http.run(tool.http, http_request(tool.http, call, {**scope, **fields}, inputs=tool.inputs))
+        return failure("the tools of an upstream MCP server cannot be called")
+
+    def _wanted(self, tool: Tool, call: Call, action: Action) -> CallAccess:
+        ttl = self._door.usual_ttl(tool.uses.resource, action)
+        reason = f"{call.tool} with {canonical(dict(call.arguments)).decode()}"
+        short = reason if len(reason) <= MOST_REASON else reason[: MOST_REASON - 1] + "…"
+        return CallAccess(resource=tool.uses.resource, action=action, ttl=ttl, reason=short, at="request", call=call)
+
+    def _tools(self) -> dict[str, Tool]:
+        """Return the tools whose action the catalog lets this job ask for at all: its environment, its data scope."""
+        current = self._deps.config.current().catalog
+        return {name: tool for name, tool in current.tools.items() if self._possible(name, tool)}
+
+    def _possible(self, name: str, tool: Tool) -> bool:
+        action = action_of(tool.uses, name)
+        if action is None or not self._named(name, tool, action):
+            return False
+        spec = self._verified.spec.model_copy(update={"access": (self._wanted(tool, Call(tool=name, arguments={}), action),)})
+        return not problems_of(spec, self._deps.config.current().catalog)
+
+    def _named(self, name: str, tool: Tool, action: Action) -> bool:
+        """Whether the order lets this tool through at all."""
+        items = bounded(self._verified.spec, tool.uses.resource, action)
+        return not items or any(name in (item.tools or {}) for item in items)
+
+    def _offered(self) -> list[Offered]:
+        found = [self._offer(name, tool) for name, tool in self._tools().items()]
+        return [one for one in found if one.decision.outcome != "denied"]
+
+    def _offer(self, name: str, tool: Tool) -> Offered:
+        action = action_of(tool.uses, name) or Action.ADMIN
+        access = self._wanted(tool, Call(tool=name, arguments={}), action)
+        decision, _ = answered(self._deps, self._job, self._verified, access, held=self._issuer.held, phase="runtime")
+        return Offered(name, tool, action, decision)
+
+    def _instead(self, name: str) -> str:
+        """Return, in words, what the job may do instead."""
+        offered = [one for one in self._offered() if one.name != name]
+        free = [one.name for one in offered if one.decision.outcome == "allowed"]
+        asked = [one.name for one in offered if one.decision.outcome != "allowed"]
+        told = [f"You may use without asking: {', '.join(free)}."] if free else []
+        told += [f"With people's approval: {', '.join(asked)}."] if asked else []
+        return " ".join(told) or "There is no other tool for this job: go on without, or say what could not be done."
+
+    def _record(self, number: int, told: _Told) -> None:
+        taken = round((self._deps.ticks() - told.began) * 1000)
+        fact = event(
+            EventType.TOOL_CALLED,
+            self._job,
+            at=self._deps.now(),
+            about=str(number),
+            tool=told.call.tool,
+            arguments=told.call.digest,
+            action=told.action,
+            outcome=told.outcome,
+            request=told.request,
+            credential=told.credential,
+            duration_ms=taken,
+            answer_bytes=len(told.answer.text.encode("utf-8", "replace")),
+        )
+        self._deps.store.record([fact])
+
+
+def _waits(lent: Pending) -> str:
+    until = f" They have until {lent.respond_by.isoformat(timespec='seconds')}." if lent.respond_by else ""
+    what = f"This waits for people's approval (request {lent.request_id}, tier {lent.tier}); nothing was done."
+    return f"{what}{until} Go on with other work, and call again with exactly the same arguments to have it done once they approved."
+
+
+def _scrubbed(result: Result, fields: Mapping[str, str]) -> str:
+    """Return the answer without the credential in any form in which programs print it; where it was cut, without its beginning at the end too."""
+    redactor = Redactor([value for name, value in fields.items() if name not in PUBLIC_FIELDS])
+    shown = redactor.feed(result.content)
+    return (shown if result.cut else shown + redactor.flush()).decode("utf-8", "replace")

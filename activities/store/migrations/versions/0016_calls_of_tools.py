@@ -1,0 +1,14 @@
+"""Which call of a tool a request is for."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision: str = "0016"
+down_revision: str | None = "0015"
+branch_labels: str | None = None
+depends_on: str | None = None
+
+
+def upgrade() -> None:
+    """Add it; requests of before are for none."""
+    op.add_column("requests", sa.Column("call", sa.JSON(none_as_null=True), nullable=True))

@@ -1,0 +1,214 @@
+"""Tools whose upstream is huge, endless, slow, gone, or hands out what it was sent: bounded, scrubbed, and the login that was used is dead."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from justenough.catalog import read_catalog
+from tests.broker.puppet import Answer as PuppetAnswer
+from tests.broker.puppet import Puppet, puppet
+from tests.broker.test_access import entries
+from tests.broker.test_tools import HEADERS, an_order, asked, called, messages, result, rows
+from tests.broker.upstream import Upstream, upstream
+from tests.people import Human
+from tests.shop import Login, Shop
+
+pytestmark = pytest.mark.servers
+READ = {"resource": "orders-db", "action": "read"}
+NOTE: dict[str, Any] = {"type": "object", "properties": {"note": {"type": "string"}}}
+
+
+def tools_at(url: str) -> dict[str, Any]:
+    """Tools that use this upstream with a database login as their credential, and some that use the database itself."""
+    headers = {"Authorization": "Login {username} {password}"}
+
+    def http(path: str, **more: Any) -> dict[str, Any]:
+        kept = {"url": f"{url}/{path}", "headers": headers, "allow_private": True, "timeout": "2s", "answer": 2048}
+        return {"description": path, "uses": READ, "http": {**kept, **more}}
+
+    def sql(statement: str, **more: Any) -> dict[str, Any]:
+        dsn = "host=${SHOP_HOST} port=${SHOP_PORT} dbname=shop"
+        return {"description": "-a query-", "uses": READ, "sql": {"dsn": dsn, "statement": statement, "timeout": "2s", **more}}
+
+    paths = {path: http(path) for path in ("broken", "away", "hangup", "slow", "endless")}
+    return {
+        **paths,
+        "echo": {**http("echo/{tenant}", method="POST", json={"note": "{note}"}), "input": NOTE},
+        "patient": http("slow", timeout="50s"),
+        "elsewhere": http("echo", url="https://127.0.0.1:65000/echo", allow_private=True),
+        "inside": {**http("x", url="https://localhost/x"), "http": {"url": "https://localhost/x", "headers": headers}},
+        "say": {**sql("SELECT %(note)s::text AS said, current_user AS me"), "input": NOTE},
+        "sleepy": sql("SELECT pg_sleep(60)"),
+        "many": sql("SELECT generate_series(1, 100000000) AS n", rows=7),
+        "wide": sql("SELECT repeat('x', 5000) AS x FROM generate_series(1, 1000)", answer=20_000),
+        "sly": sql("UPDATE orders SET status = 'cancelled' RETURNING id"),
+    }
+
+
+@pytest.fixture(scope="module")
+def bad() -> Iterator[Upstream]:
+    with upstream() as listening:
+        yield listening
+
+
+@pytest.fixture(scope="module")
+def agent(ops: Human, shop: Shop, bad: Upstream) -> Iterator[Puppet]:
+    """A job that may use them; the catalog is put back afterwards."""
+    catalog = shop.config / "catalog.yaml"
+    was = catalog.read_text()
+    more = tools_at(bad.url)
+    told = "".join(f"  {name}: {json.dumps(tool)}\n" for name, tool in more.items())
+    with_more = was.replace("\ntools:\n", f"\ntools:\n{told}")
+    read_catalog(with_more)
+    catalog.write_text(with_more)
+    try:
+        with puppet(ops) as job:
+            while not set(more) <= {tool["name"] for tool in result(job, "tools/list")["tools"]}:
+                time.sleep(0.2)
+            yield job
+    finally:
+        catalog.write_text(was)
+
+
+def login_sent(bad: Upstream) -> Login:
+    _, user, password = bad.authorization.split()
+    return Login(user, password)
+
+
+def test_what_the_upstream_hands_out_of_the_credential_does_not_come_back(agent: Puppet, bad: Upstream, shop: Shop) -> None:
+    text, failed = called(agent, "echo", note="hello {password}")
+    assert not failed, text
+    sent, login = bad.seen[-1], login_sent(bad)
+    assert (sent["path"], json.loads(sent["body"])) == ("/echo/acme", {"note": "hello {password}"})
+    assert agent.job in login.user
+    assert login.password not in text
+    assert "[redacted]" in text
+    assert not shop.opens_for(login)
+    kept = stored(shop)
+    assert agent.job in kept
+    assert login.password not in kept
+
+
+def stored(shop: Shop) -> str:
+    """Everything in the store's files, as text."""
+    files = [path for path in shop.stack.home.rglob("*") if path.is_file() and path.name.startswith(Path(shop.stack.database_url).name)]
+    return "".join(path.read_bytes().decode("latin-1") for path in files)
+
+
+@pytest.mark.parametrize(
+    "name, says",
+    [
+        ("broken", "HTTP 500"),
+        ("away", "answers with a redirect (HTTP 302), which is not followed"),
+        ("hangup", "the upstream does not answer (RemoteProtocolError)"),
+        ("slow", "the upstream took longer than 2 s"),
+    ],
+)
+def test_an_upstream_that_fails_is_an_error_in_words_and_its_login_is_dead(
+    agent: Puppet, bad: Upstream, shop: Shop, name: str, says: str
+) -> None:
+    before = len(bad.seen)
+    text, failed = called(agent, name)
+    assert failed
+    assert says in text
+    assert len(bad.seen) == before + 1
+    assert login_sent(bad).password not in text
+    assert not shop.opens_for(login_sent(bad))
+
+
+def test_an_endless_answer_is_cut_and_no_part_of_the_credential_is_left_at_the_cut(agent: Puppet, bad: Upstream, shop: Shop) -> None:
+    text, failed = called(agent, "endless")
+    login = login_sent(bad)
+    assert not failed
+    assert len(text) < 2_200
+    assert "there is more" in text
+    assert all(login.password[:length] not in text for length in range(6, len(login.password) + 1))
+    assert not shop.opens_for(login)
+
+
+def test_nothing_is_sent_to_where_nobody_answers_or_to_this_machine_unless_the_tool_says_so(agent: Puppet) -> None:
+    assert "the upstream does not answer" in called(agent, "elsewhere")[0]
+    text, failed = called(agent, "inside")
+    assert failed
+    assert "is of a private network" in text
+
+
+@pytest.mark.parametrize("note", ["x'; DROP TABLE refunds; --", "%(tenant)s", "' OR 1=1 --", "\\'; SELECT 1", "Ω\u202e", "$$;$$"])
+def test_what_a_model_says_stays_a_value(agent: Puppet, shop: Shop, note: str) -> None:
+    text, failed = called(agent, "say", note=note)
+    assert not failed, text
+    assert json.loads(text)["rows"][0]["said"] == note
+    assert rows(shop, "SELECT to_regclass('refunds')::text")[0][0] == "refunds"
+
+
+@pytest.mark.parametrize(
+    "name, says, is_error",
+    [("sleepy", "took longer than 2 s", True), ("many", "there is more", False), ("wide", "there is more", False), ("sly", "read-only", True)],
+)  # fmt: skip
+def test_a_statement_that_never_ends_gives_too_much_or_writes_is_bounded(
+    agent: Puppet, ops: Human, shop: Shop, name: str, says: str, is_error: object
+) -> None:
+    cancelled = rows(shop, "SELECT count(*) FROM orders WHERE status = 'cancelled'")
+    text, failed = called(agent, name)
+    assert (says in text, failed) == (True, is_error), text[:300]
+    assert len(text) < 30_000
+    assert shop.users_of(agent.job) == []
+    assert rows(shop, "SELECT count(*) FROM orders WHERE status = 'cancelled'") == cancelled
+    assert entries(ops, agent.job, "tool.called")[-1]["outcome"] == ("failed" if is_error else "done")
+
+
+def test_calls_at_once_each_have_their_own_login_under_one_request_and_all_are_dead(agent: Puppet, ops: Human, shop: Shop) -> None:
+    with puppet(ops) as other, ThreadPoolExecutor(5) as pool:
+        texts = [text for text, _ in pool.map(lambda number: said(other, str(number)), range(10))]
+        assert {json.loads(text)["rows"][0]["said"] for text in texts} == {str(number) for number in range(10)}
+        assert len({json.loads(text)["rows"][0]["me"] for text in texts}) == 10
+        assert len(ops.job(other.job)["requests"]) == 1
+        assert shop.users_of(other.job) == []
+    assert agent.job != other.job
+
+
+def said(job: Puppet, note: str) -> tuple[str, bool]:
+    """Call by TCP, as several of a job's threads do at once."""
+    headers = {**HEADERS, "Authorization": f"Bearer {job.env['JUSTENOUGH_BROKER_TOKEN']}"}
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "say", "arguments": {"note": note}}}
+    answer = httpx.post(f"{job.env['JUSTENOUGH_BROKER_URL']}/mcp", json=body, headers=headers, timeout=60, trust_env=False)
+    content = messages(PuppetAnswer(answer.status_code, dict(answer.headers), answer.text))[-1]["result"]["content"]
+    return content[0]["text"], answer.is_success
+
+
+def test_a_job_that_is_killed_while_a_call_is_on_its_way_has_nothing_left_at_once(
+    agent: Puppet, ops: Human, bad: Upstream, shop: Shop
+) -> None:
+    order = an_order(shop)
+    with puppet(ops) as job:
+        assert not called(job, "find-order", order_id=order)[1]
+        bad.reached.clear()
+        calling = threading.Thread(target=_until_it_dies, args=(job,))
+        calling.start()
+        assert bad.reached.wait(30)
+        login = login_sent(bad)
+        assert shop.opens_for(login)
+        began = time.monotonic()
+        assert ops.api.post(f"jobs/{job.job}/kill").status_code in {200, 202}
+        seen = ops.until(job.job, "killed")
+        assert time.monotonic() - began < 20
+        calling.join(30)
+    assert agent.job != job.job
+    shop.assert_dead(seen, login)
+    assert [one["outcome"] for one in entries(ops, job.job, "tool.called")] == ["done", "failed"]
+
+
+def _until_it_dies(job: Puppet) -> None:
+    try:
+        asked(job, "tools/call", {"name": "patient", "arguments": {}})
+    except (AssertionError, OSError, ValueError):
+        return

@@ -1,0 +1,102 @@
+"""An upstream as bad as they come: it tells what it was sent, sends too much, never ends, is slow, sends elsewhere, hangs up."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass
+class Upstream:
+    """One that listens on loopback, and what it has been sent."""
+
+    url: str
+    seen: list[dict[str, Any]] = field(default_factory=list)
+    reached: threading.Event = field(default_factory=threading.Event)
+    over: threading.Event = field(default_factory=threading.Event)
+    """Ends what is slow on purpose."""
+
+    @property
+    def authorization(self) -> str:
+        """What the newest request was allowed by."""
+        return str(self.seen[-1]["headers"]["authorization"])
+
+
+@contextmanager
+def upstream() -> Iterator[Upstream]:
+    """Listen for the length of a block."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
+        server.daemon_threads = True
+        found = Upstream(f"http://127.0.0.1:{server.server_port}")
+        server.upstream = found  # type: ignore[attr-defined] # how a handler finds it
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield found
+        found.over.set()
+        server.shutdown()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def do_POST(self) -> None:
+        self._answer()
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+    def _answer(self) -> None:
+        upstream: Upstream = self.server.upstream  # type: ignore[attr-defined] # set above
+        body = self.rfile.read(int(self.headers.get("content-length", 0))).decode()
+        told = {"path": self.path, "headers": {name.lower(): value for name, value in self.headers.items()}, "body": body}
+        upstream.seen.append(told)
+        upstream.reached.set()
+        with suppress(BrokenPipeError, ConnectionResetError):
+            getattr(self, "_" + self.path.partition("?")[0].split("/")[1])(upstream, told)
+
+    def _echo(self, upstream: Upstream, told: dict[str, Any]) -> None:
+        del upstream
+        self._whole(200, json.dumps(told).encode())
+
+    def _broken(self, upstream: Upstream, told: dict[str, Any]) -> None:
+        del upstream
+        self._whole(500, json.dumps(told).encode())
+
+    def _away(self, upstream: Upstream, told: dict[str, Any]) -> None:
+        del told
+        self.send_response(302)
+        self.send_header("Location", f"{upstream.url}/echo")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def _hangup(self, upstream: Upstream, told: dict[str, Any]) -> None:
+        del upstream, told
+        self.close_connection = True
+
+    def _slow(self, upstream: Upstream, told: dict[str, Any]) -> None:
+        upstream.over.wait(60)
+        self._whole(200, json.dumps(told).encode())
+
+    def _endless(self, upstream: Upstream, told: dict[str, Any]) -> None:
+        """Without end, and the credential in it where it will be cut."""
+        del upstream
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain")
+        self.end_headers()
+        secret = told["headers"]["authorization"].encode()
+        while True:
+            self.wfile.write(secret + b" ")
+
+    def _whole(self, status: int, content: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
