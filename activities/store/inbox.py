@@ -82,14 +82,16 @@ def decided_before(connection: Connection, request: RequestView, *, only: str | 
 
     `only`: of the runs that this person launched; None for everyone's. The same below.
     """
-    wanted = _earlier(request, only).where(REQUESTS.c.action == request.action, REQUESTS.c.state.in_(SETTLED), REQUESTS.c.tier > 0)
-    return request_views(connection, connection.execute(wanted.limit(limit)).mappings().all())
+    found = [
+        one.id for one in _earlier(connection, request, only) if one.action == request.action and one.state in SETTLED and one.tier > 0
+    ]
+    return tuple(requests_of(connection, found[:limit]).values())
 
 
 def approved_before(connection: Connection, request: RequestView, *, only: str | None) -> RequestView | None:
     """Return the newest request for the same resource that people approved in an earlier run of the same job name."""
-    wanted = _earlier(request, only).where(REQUESTS.c.state == RequestState.APPROVED.value).limit(1)
-    return next(iter(request_views(connection, connection.execute(wanted).mappings().all())), None)
+    found = [one.id for one in _earlier(connection, request, only) if one.state == RequestState.APPROVED.value]
+    return next(iter(requests_of(connection, found[:1]).values()), None)
 
 
 def delegations_of(connection: Connection, person: str, *, now: datetime, limit: int) -> tuple[DelegationView, ...]:
@@ -121,9 +123,14 @@ def _asked(which: WaitingFilter) -> list[ColumnElement[bool]]:
     return [*found, REQUESTS.c.current_tier == which.tier_now] if which.tier_now is not None else found
 
 
-def _earlier(request: RequestView, only: str | None) -> Any:
+def _earlier(connection: Connection, request: RequestView, only: str | None) -> list[Any]:
+    """Return the requests for the same resource in earlier runs of the same job name, the newest first.
+
+    Narrowed here and not in the question: a database without statistics would rather walk through all that there ever was of a resource.
+    """
+    name, number = REQUESTS.c.job_id, REQUESTS.c.number
     runs = select(JOBS.c.id).where(JOBS.c.name == request.job_name, JOBS.c.id < request.job_id).order_by(JOBS.c.id.desc()).limit(RUNS)
-    wanted = ASKED.where(REQUESTS.c.job_id.in_(runs.scalar_subquery()), REQUESTS.c.resource == request.resource)
+    wanted = select(REQUESTS.c.id, REQUESTS.c.resource, REQUESTS.c.action, REQUESTS.c.state, REQUESTS.c.tier, REQUESTS.c.requester_id)
+    rows = connection.execute(wanted.where(name.in_(runs.scalar_subquery())).order_by(name.desc(), number)).all()
     # A name belongs to nobody: whoever reads their own jobs alone must not read others' by giving one of theirs the same name.
-    wanted = wanted if only is None else wanted.where(REQUESTS.c.requester_id == only)
-    return wanted.order_by(REQUESTS.c.job_id.desc(), REQUESTS.c.number)
+    return [row for row in rows if row.resource == request.resource and only in {None, row.requester_id}]

@@ -28,9 +28,9 @@ from justenough.model import Message
 from justenough.views import RequestView, ReviewView
 from justenough.waiting import Batch, Silence, batches, missing, silence
 
-CARDS = 30
+CARDS = 25
 """Requests on one page, of those that the visitor can answer."""
-OTHERS = 10
+OTHERS = 6
 """Of everything else, beside these."""
 TOPICS = "approval,access,review,delegation,job,lock"
 DONE = frozenset({"sent", "taken", "claimed", "released", "reviewed"})
