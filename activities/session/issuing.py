@@ -443,7 +443,7 @@ class Issuer:
         except (VaultDenied, VaultRefused) as error:
             if self.over():
                 # Its token was ended meanwhile: nothing is wrong with what was asked.
-                raise Closed(CLOSED) from error
+                raise Closed(f"{CLOSED} ({error})") from error
             raise NotIssued(f"{access.action} on {access.resource}: {error}") from error
         now, ends = deps.now(), deps.ticks() + ttl
         grant.ends = ends if grant.ends is None else grant.ends
@@ -533,7 +533,7 @@ class Issuer:
             return self._deps.vault.create_token(self._order.job, policy=policy, alias=alias, ttl=ttl)
         except (VaultDenied, VaultRefused) as error:
             if self.over():
-                raise Closed(CLOSED) from error
+                raise Closed(f"{CLOSED} ({error})") from error
             raise NotIssued(f"Vault gives no token under {policy}: {error}") from error
         except BaseException:
             self.settled = False

@@ -49,7 +49,7 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
     "credential.overdue": lambda d: f"{d['credential']} could not be ended (attempt {d['attempt']}): {_listed(d['failures'])}",
     "identity.issued": lambda d: f"vouched for to {d['audience']} until {moment(d['expires_at'])}",
     "model.used": lambda d: (
-        f"{d['calls']:,} calls of {d['model']} ({d['name']}) {d['outcome']}: {d['prompt_tokens'] + d['completion_tokens']:,} tokens"
+        f"{d['calls']} calls of {d['model']} ({d['name']}) {d['outcome']}: {d['prompt_tokens']} tokens of prompts, {d['completion_tokens']} of answers"
     ),
     "revocation.requested": lambda d: f"{d['name']} takes {d['credential']} away",
     "revocation.started": lambda d: f"by {d['by']}{_because(d['why'])}",

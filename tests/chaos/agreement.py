@@ -7,14 +7,15 @@ from typing import Any
 from temporalio.client import WorkflowExecutionStatus
 
 from tests.chaos.administrator import Administrator
+from tests.chaos.rig import until
 from tests.people import Human
 from tests.shop import Login, Shop
 
 
 def assert_one_outcome(ops: Human, shop: Shop, job: str, *logins: Login) -> dict[str, Any]:
     """Return a job that has ended; fail unless everyone tells exactly one ending of it, and nothing of it is alive."""
+    until(lambda: ops.job(job)["revocation"]["state"] in {"confirmed", "none"}, f"{job} is proven clean")
     seen = ops.job(job)
-    assert seen["revocation"]["state"] in {"confirmed", "none"}, seen["revocation"]
     with Administrator.of(shop.stack) as administrator:
         assert_one_story(seen, ops, administrator)
     shop.assert_dead(seen, *logins)
@@ -29,7 +30,11 @@ def endings(ops: Human, job: str) -> list[dict[str, Any]]:
 def assert_one_story(seen: dict[str, Any], ops: Human, administrator: Administrator) -> None:
     """Fail unless store, ledger and Temporal agree on how a job ended."""
     assert endings(ops, seen["id"]) == [{name: seen[name] for name in ("state", "exit_code", "reason")}]
+    # It closes right after it has recorded the end.
+    until(
+        lambda: administrator.status(seen["id"]) is not WorkflowExecutionStatus.RUNNING,
+        f"the workflow of a job that is {seen['state']} closes",
+    )
     status = administrator.status(seen["id"])
-    assert status is not WorkflowExecutionStatus.RUNNING, f"the job is {seen['state']}, and its workflow still runs"
     if status is WorkflowExecutionStatus.COMPLETED:
         assert administrator.result(seen["id"])["state"] == seen["state"]

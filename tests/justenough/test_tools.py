@@ -86,7 +86,9 @@ def test_a_tool_says_what_it_needs_and_how_it_is_done() -> None:
 
 
 def test_the_shop_has_its_tools() -> None:
-    tools = with_settings(read_catalog(SHOP.read_bytes()), {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": "5432"}).tools
+    tools = with_settings(
+        read_catalog(SHOP.read_bytes()), {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": "5432", "MODEL_URL": "http://127.0.0.1:8080/v1"}
+    ).tools
     assert {name: (tool.uses.resource, tool.uses.action) for name, tool in tools.items()} == {
         "find-order": ("orders-db", Action.READ),
         "list-tickets": ("orders-db", Action.READ),

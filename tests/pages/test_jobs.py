@@ -38,21 +38,21 @@ async def test_newest_first_and_a_launcher_sees_their_own(site: Site, logged_in:
 
 async def test_filters_are_in_the_address_and_narrow_together(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in("lead")
-    runs = ordered(site.store, "e-1", name="filtered", requester_name="zoe", environment="dev")
-    over = ordered(site.store, "e-1", name="filtered", requester_name="zoe", environment="prod", parent=runs)
+    runs = ordered(site.store, "e-1", name="narrowed", requester_name="zelda", environment="dev")
+    over = ordered(site.store, "e-1", name="narrowed", requester_name="zelda", environment="prod", parent=runs)
     site.store.record([started(runs), ended("failed", over, at=now())])
     for query, left in (
-        ("name=filtered", [over, runs]),
-        ("requester=zoe&state=running", [runs]),
-        ("requester=zoe&environment=prod", [over]),
+        ("name=narrowed", [over, runs]),
+        ("requester=zelda&state=running", [runs]),
+        ("requester=zelda&environment=prod", [over]),
         (f"parent={runs}", [over]),
-        ("name=filtered&state=denied", []),
+        ("name=narrowed&state=denied", []),
         # As a form sends it whose other fields are empty.
-        ("name=filtered&state=failed&environment=&requester=&parent=&revocation=", [over]),
+        ("name=narrowed&state=failed&environment=&requester=&parent=&revocation=", [over]),
     ):
         answer = await lead.open(f"/jobs?{query}")
         assert (answer.status_code, jobs_on(answer.text)) == (200, left), query
-    nothing = text_of((await lead.open("/jobs?name=filtered&state=denied")).text, "rows")
+    nothing = text_of((await lead.open("/jobs?name=narrowed&state=denied")).text, "rows")
     assert nothing.startswith("No job fits these filters.")
 
 
@@ -74,8 +74,8 @@ async def test_a_filter_that_is_none_says_so_on_a_page(logged_in: LogIn, query: 
 
 async def test_pages_go_on_where_the_last_one_ended(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in("lead")
-    wanted = [ordered(site.store, "e-3", name="many") for _ in range(ROWS + 3)]
-    first = (await lead.open("/jobs?name=many")).text
+    wanted = [ordered(site.store, "e-3", name="paged") for _ in range(ROWS + 3)]
+    first = (await lead.open("/jobs?name=paged")).text
     onward = re.search(r'rel="next" href="(\?[^"]+)"', first)
     assert onward
     second = (await lead.open("/jobs" + onward[1].replace("&amp;", "&"))).text
