@@ -27,7 +27,7 @@ def deaf(config: Path, auditor: Human, name: str) -> Iterator[Answering]:
         file.write_text(f"{before}\nwebhooks: [{json.dumps(hook)}]\n")
         try:
             # An earlier one of the name may still be there, at another address.
-            until(lambda: [item["to"] for item in _listed(auditor) if item["state"] != "new"] == [[url]])
+            until(lambda: [item["to"] for item in _listed(auditor) if item["name"] == name and item["state"] != "new"] == [[url]])
             yield found
         finally:
             file.write_text(before)
