@@ -151,11 +151,11 @@ def test_what_people_really_approved_is_recorded_before_it_is_issued(
     job = ops.launch(spec(witness.hand_over, WRITE))
     request = ops.until(job, "awaiting_approval")["requests"][0]
     order = job_input_of(auditor, job)
-    intruder.terminates(job)
     call = Call("run_session", {"order": order, "granted": [granted(job, 1, answer(lead.decision(request, ttl=60)))]})
+    # It takes the place of the job's own run in one step: the sweep would end a job whose workflow is seen to be gone.
     (answered,) = intruder.runs("Job", job, call)
+    assert answered["outcome"] == "succeeded", answered
     login = witness.login()
-    assert answered["outcome"] == "succeeded"
     steps = [entry["type"] for entry in ledger(auditor, job)]
     assert steps.index("approval.decided") < steps.index("credential.issued")
     shop.assert_dead(auditor.job(job), login)
