@@ -13,7 +13,7 @@ from temporalio import activity
 from activities import revocation
 from activities.asking import why_not_theirs
 from activities.deps import Deps
-from justenough.access import RevocationState
+from activities.proof import proven
 from justenough.errors import GiveUp, RetryLater
 from justenough.ids import REQUEST_ID, installation_of
 from justenough.messages import ProofReport, RevokeCredentialInput, RevokeInput, RevokeResult
@@ -49,9 +49,8 @@ class Ending:
     def _until_dead(self, wanted: RevokeInput) -> RevokeResult:
         started, attempt, pause = time.monotonic(), 0, PAUSE
         while True:
-            # Before each attempt of a guard's, and of a workflow's that is gone: where whoever took the job over has its proof, trying again
-            # would make it doubtful anew.
-            if (wanted.by == "guard" or activity.is_cancelled()) and self._proven(wanted.job):
+            # Before each attempt: where the session, or whoever revokes beside this, has its proof, trying again would make the job doubtful anew.
+            if proven(self._deps, wanted.job):
                 return RevokeResult(confirmed=True)
             attempt += 1
             # Only a session knows that nothing is in flight; an argument that says so may be a stranger's.
@@ -89,16 +88,6 @@ class Ending:
         if installation_of(job) != self._deps.settings.installation:
             message = "that is no job of this installation"
             raise NotOurs(message)
-
-    def _proven(self, job: str) -> bool:
-        """Whether the session, or whoever revoked after it, has left its proof, and Vault agrees: the ordinary ending of a guarded job."""
-        try:
-            known = self._deps.store.job(job)
-            proven = known is not None and known.revocation.state is RevocationState.CONFIRMED
-            return proven and not self._deps.vault.prefix_accessors(job)
-        except RetryLater:
-            # What cannot be read is no proof, and revoking does not wait for it.
-            return False
 
     @activity.defn
     def prove_job(self, job: str) -> ProofReport:

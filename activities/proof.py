@@ -13,8 +13,8 @@ from typing import TypeVar
 from activities.deps import Deps
 from activities.targets import Asked, FoundUser
 from activities.vault import certificates
-from justenough.access import Credential, Revocable
-from justenough.errors import JustEnoughError, NotFound
+from justenough.access import Credential, Revocable, RevocationState
+from justenough.errors import JustEnoughError, NotFound, RetryLater
 from justenough.messages import Finding, ProofReport
 from justenough.views import CredentialView, JobView
 
@@ -69,6 +69,16 @@ def look(deps: Deps, job: str, credentials: tuple[Credential, ...], asked: Asked
         targets=seen.looked,
         target_failures=seen.failures,
     )
+
+
+def proven(deps: Deps, job: str) -> bool:
+    """Whether the session, or whoever revoked after it, has left its proof, and Vault agrees: the ordinary ending of a guarded job."""
+    try:
+        known = deps.store.job(job)
+        return known is not None and known.revocation.state is RevocationState.CONFIRMED and not deps.vault.prefix_accessors(job)
+    except RetryLater:
+        # What cannot be read is no proof, and revoking does not wait for it.
+        return False
 
 
 def prove(deps: Deps, job: str) -> ProofReport:

@@ -73,11 +73,13 @@ class _Memory:
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
-    """One call of `revoke`: of which course of attempts, whose, when it was over, how long it took."""
+    """One call of `revoke`: of which course of attempts, whose, when it was over, since when it looked, how long it took."""
 
     course: str
     by: str
     at: datetime
+    seen_from: datetime
+    """When it began to look: a proof that is newer than this is not in doubt by what it saw."""
     took: timedelta
 
 
@@ -100,6 +102,7 @@ def revoke(
         _end_leases(deps, steps, memory.credentials)
         steps.attempt("the job's tokens", lambda: _done(deps.vault.revoke_prefix, job), otherwise=False)
         _end_locks(deps, steps, memory.locks)
+        seen_from = deps.now()
         looked = _ended_in_targets(deps, job, memory, steps)
 
     at, settled = deps.now(), settled or memory.unclaimed
@@ -110,7 +113,7 @@ def revoke(
     facts += [doubted_event(job, credential, at=at) for credential in memory.doubts]
     for credential in memory.credentials:
         facts += _credential_facts(deps, job, credential, looked, by=by, at=at, landed=clean and wait is None)
-    attempt = _Attempt(course, by, at, took=timedelta(seconds=deps.ticks() - began))
+    attempt = _Attempt(course, by, at, seen_from, took=timedelta(seconds=deps.ticks() - began))
     facts += _verdict(deps, job, attempt, looked=looked, failures=failures, confirmed=clean and wait is None)
     return RevocationResult(confirmed=clean and wait is None, second_look_in=wait, failures=failures, events=_unrecorded(deps, facts))
 
@@ -318,7 +321,8 @@ def _verdict(deps: Deps, job: str, attempt: _Attempt, *, looked: Looked, failure
         failed = deps.looks.unclean(job, now=at)
         if revocation_overdue(failed=failed, took=attempt.took) and worth_recording(failed=failed):
             about = f"{attempt.course}-{failed}"
-            yield event(EventType.REVOCATION_OVERDUE, job, at=at, about=about, by=by, failures=list(failures), attempt=failed)
+            told = {"by": by, "failures": list(failures), "attempt": failed, "seen_from": attempt.seen_from.isoformat()}
+            yield event(EventType.REVOCATION_OVERDUE, job, at=at, about=about, **told)
 
 
 def _unrecorded(deps: Deps, facts: list[Event]) -> tuple[Event, ...]:

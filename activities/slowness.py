@@ -27,9 +27,9 @@ def told_if_slow(deps: Deps, job: str, facts: Sequence[Event], failures: Sequenc
 
     def tell() -> None:
         # As of when it became slow: whatever the block saw at its end is newer, also where this is recorded late.
-        about = f"{begun[-1].id.rpartition('/')[2]}-slow"
-        told = {"by": by, "failures": [*failures, so_far], "attempt": deps.looks.attempt(job, now=started)}
-        late = event(EventType.REVOCATION_OVERDUE, job, at=started + GRACE, about=about, **told)
+        about, slow = f"{begun[-1].id.rpartition('/')[2]}-slow", started + GRACE
+        told = {"by": by, "failures": [*failures, so_far], "attempt": deps.looks.attempt(job, now=started), "seen_from": slow.isoformat()}
+        late = event(EventType.REVOCATION_OVERDUE, job, at=slow, about=about, **told)
         try:
             deps.store.record([*begun, late])
         except JustEnoughError as error:

@@ -248,7 +248,12 @@ FIELDS: dict[EventType, dict[str, str]] = {
     },
     EventType.REVOCATION_REQUESTED: {"credential": "credential id", "person": "entity id of who asked", "name": "their login name"},
     EventType.REVOCATION_STARTED: {"by": "session | compensation | guard | sweep | person | stranger", "why": "why"},
-    EventType.REVOCATION_OVERDUE: {"by": "who tried", "failures": "each step that failed, as text", "attempt": "which attempt"},
+    EventType.REVOCATION_OVERDUE: {
+        "by": "who tried",
+        "failures": "each step that failed, as text",
+        "attempt": "which attempt",
+        "seen_from": "since when it looked; a proof that is newer stands",
+    },
     EventType.REVOCATION_CONFIRMED: {"by": "who confirmed", "proof": "what was looked at: prefix, leases, accessors, targets"},
     EventType.SCHEDULE_SKIPPED: {
         "schedule": "its name",

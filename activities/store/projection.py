@@ -315,9 +315,11 @@ def revocation_started(connection: Connection, fact: Fact) -> None:
 
 
 def revocation_overdue(connection: Connection, fact: Fact) -> None:
-    """It was tried and failed; shown until proof."""
+    """It was tried and failed; shown until proof. One that hung past a proof saw nothing newer than that."""
     failures = fact.data["failures"]
-    if _job(connection, _FAIL, fact, {"fact_at": fact.at, "revocation_failures": failures}):
+    # Entries of before do not say since when they looked.
+    seen_from = moment(fact.data["seen_from"]) if "seen_from" in fact.data else fact.at
+    if _job(connection, _FAIL, fact, {"fact_at": seen_from, "revocation_failures": failures}):
         for name, *handles in connection.execute(_ALL_ALIVE, {"theirs": fact.job}).all():
             why = "; ".join(concerning(failures, {name, *handles}))
             connection.execute(_ALIVE, {"which": name, "theirs": fact.job, "state": CredentialState.OVERDUE.value, "why": why or None})

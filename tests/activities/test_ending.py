@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,9 +15,11 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.ending import PAUSE, Ending, NotConfirmed, NotOurs
 from activities.revocation import revoke
-from activities.sweeping import Sweeping
+from activities.sweeping import AT_ONCE, REVOKERS, Sweeping
 from activities.targets import Asked, Look, Targets
+from justenough.events import EventType, event
 from justenough.messages import RevokeInput
+from tests.activities.revoking import by_session, revocation_of
 from tests.activities.shop import Desk
 
 pytestmark = pytest.mark.servers
@@ -91,6 +94,23 @@ def test_a_worker_that_stops_leaves_a_revocation_to_another_at_once(at: Desk) ->
         environment.worker_shutdown()
         with pytest.raises(NotConfirmed, match="second look"):
             revoking.result(5)
+
+
+async def test_a_sweep_that_waited_behind_others_leaves_a_job_that_was_proven_meanwhile_as_it_is(at: Desk) -> None:
+    job, held_up = at.job(), threading.Event()
+    held = at.issue(job)
+    at.deps.store.record([event(EventType.JOB_ENDED, job, at=at.deps.now(), state="succeeded", exit_code=0, reason=None)])
+    stuck = [REVOKERS.submit(held_up.wait, 60) for _ in range(AT_ONCE)]
+    sweep = asyncio.create_task(ActivityEnvironment().run(Sweeping(at.deps, cast("Client", None)).sweep))
+    while not REVOKERS._work_queue.qsize():  # noqa: ASYNC110 - nothing else tells that the sweep has judged
+        await asyncio.sleep(0.01)
+    assert by_session(at, job, held).confirmed
+    before = at.types(job)
+    held_up.set()
+    assert job in (await sweep).revoked
+    assert at.types(job) == before
+    assert revocation_of(at, job) == "confirmed"
+    assert all(one.result(5) for one in stuck)
 
 
 async def test_a_sweep_heartbeats_so_that_one_whose_worker_died_keeps_no_other_from_starting(at: Desk) -> None:

@@ -108,7 +108,8 @@ async def test_what_is_overdue_is_counted_for_anyone_and_named_for_those_who_may
     credential, began = served.issue(job), datetime.now(UTC)
     started = event(EventType.REVOCATION_STARTED, job, at=began, about="1", by="session", why="it ended")
     failures = ["target shop: away"]
-    failed = event(EventType.REVOCATION_OVERDUE, job, at=datetime.now(UTC), about="1-2", by="session", failures=failures, attempt=2)
+    told = {"by": "session", "failures": failures, "attempt": 2, "seen_from": datetime.now(UTC).isoformat()}
+    failed = event(EventType.REVOCATION_OVERDUE, job, at=datetime.now(UTC), about="1-2", **told)
     served.store.record([started, failed])
     try:
         ready = await served.http.get("/readyz")

@@ -53,7 +53,8 @@ async def test_an_overdue_revocation_is_at_the_top_with_since_when_why_and_what_
     job = ordered(site.store, await person_of(site, ops), name="late-one")
     site.store.record([started(job), issued(job), revoking(job, at=ago(minutes=7))])
     failures = ["leases: <script>alert(1)</script> does not answer"]
-    site.store.record([event(EventType.REVOCATION_OVERDUE, job, at=now(), about="1", by="compensation", failures=failures, attempt=1)])
+    tried = {"by": "compensation", "failures": failures, "attempt": 1, "seen_from": now().isoformat()}
+    site.store.record([event(EventType.REVOCATION_OVERDUE, job, at=now(), about="1", **tried)])
     for who in (lead, ops):
         page = (await who.open("/now")).text
         told = text_of(page, "alarms")

@@ -151,9 +151,10 @@ def revoking(job: str = JOB, *, at: datetime = NOW, about: str = "session") -> E
     return event(EventType.REVOCATION_STARTED, job, at=at, about=about, by="session", why="the process ended")
 
 
-def overdue(job: str = JOB, *, at: datetime = NOW, attempt: int = 1) -> Event:
-    failures = ["leases: the target does not answer"]
-    return event(EventType.REVOCATION_OVERDUE, job, at=at, about=str(attempt), by="compensation", failures=failures, attempt=attempt)
+def overdue(job: str = JOB, *, at: datetime = NOW, attempt: int = 1, seen_from: datetime | None = None) -> Event:
+    """`seen_from`: when the attempt began to look; just before it was over, where none is said."""
+    told = {"by": "compensation", "failures": ["leases: the target does not answer"], "attempt": attempt}
+    return event(EventType.REVOCATION_OVERDUE, job, at=at, about=str(attempt), **told, seen_from=(seen_from or at).isoformat())
 
 
 def proved(job: str = JOB, *, at: datetime = NOW, about: str = "session") -> Event:

@@ -278,7 +278,8 @@ def test_a_revocation_is_open_since_it_began_whatever_is_tried_meanwhile(store: 
 def test_each_credential_shows_those_failures_that_concern_it(store: Store) -> None:
     first, second = issued(number=1, lease_id="lease/1"), issued(number=2, lease_id="lease/2", accessor="acc-2")
     failures = ["lease lease/1: the target is down", "target shop: away", f"token {second.data['accessor']}: no answer"]
-    told = event(EventType.REVOCATION_OVERDUE, JOB, at=later(2), about="1", by="sweep", failures=failures, attempt=2)
+    tried = {"by": "sweep", "failures": failures, "attempt": 2, "seen_from": later(2).isoformat()}
+    told = event(EventType.REVOCATION_OVERDUE, JOB, at=later(2), about="1", **tried)
     view = job_after(store, first, second, told)
     assert [item.why for item in view.credentials] == ["; ".join(failures[:2]), "; ".join(failures[1:])]
 
@@ -315,6 +316,15 @@ def test_what_was_issued_before_the_proof_but_recorded_after_it_does_not(store: 
 @pytest.mark.parametrize("late", [revoking(at=later(1)), overdue(at=later(1))], ids=lambda fact: str(fact.type))
 def test_a_late_attempt_does_not_undo_a_newer_proof(store: Store, late: Event) -> None:
     assert job_after(store, issued(), proved(at=later(3)), late).revocation.state == "confirmed"
+
+
+def test_an_attempt_that_hung_past_a_newer_proof_does_not_undo_it_and_one_that_looked_after_it_does(store: Store) -> None:
+    hung = overdue(at=later(5), seen_from=later(1))
+    assert job_after(store, issued(), proved(at=later(3)), ended(), hung).revocation.state == "confirmed"
+    store.record([overdue(at=later(6), attempt=2, seen_from=later(4))])
+    seen = store.job(JOB)
+    assert seen is not None
+    assert seen.revocation.state == "overdue"
 
 
 def test_a_new_attempt_after_a_proof_is_open_until_its_own(store: Store) -> None:
