@@ -16,6 +16,7 @@ from hypothesis import settings
 from tests.people import Human, logged_in
 from tests.shop import Shop
 from worker.stack import Stack, running_stack
+from worker.stack.state import OURS, SERVERS
 
 # How long one example takes says more about what else the machine does than about us.
 settings.register_profile("untimed", deadline=None)
@@ -33,13 +34,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def whole() -> Iterator[Stack]:
-    """The stack, with a copy of the shop's configuration that tests may edit and put back."""
+    """The stack, with a copy of the shop's configuration that tests may edit and put back. Models are the tests' own."""
     with tempfile.TemporaryDirectory(prefix="je-tests-") as folder:
         config = Path(folder) / "shop"
         shutil.copytree(EXAMPLE, config, ignore=shutil.ignore_patterns("__pycache__"))
         catalog = config / "catalog.yaml"
         catalog.write_text(catalog.read_text().replace("\nmodels:\n", f"\nmodels:\n{HASTY}", 1))
-        with running_stack(Path(folder) / "home", config, drain=2) as stack:
+        with running_stack(Path(folder) / "home", config, only=(*SERVERS, *OURS), drain=2) as stack:
             yield stack
 
 

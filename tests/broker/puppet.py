@@ -20,11 +20,30 @@ class Unix(http.client.HTTPConnection):
         self.sock.settimeout(90)
         self.sock.connect(os.environ["JUSTENOUGH_BROKER"])
 
+def readable():
+    yield "/proc/self/environ"
+    for folder, inner, names in os.walk("/"):
+        inner[:] = [name for name in inner if os.path.join(folder, name) not in {"/proc", "/sys", "/usr", "/lib", "/lib64", "/bin", "/sbin"}]
+        yield from (os.path.join(folder, name) for name in names)
+
+def found_in(path, needles):
+    try:
+        # Others are the machine's, or wait for somebody.
+        if path.startswith("/proc") or (os.path.isfile(path) and os.path.getsize(path) < 10_000_000):
+            content = open(path, "rb").read()
+            return any(needle.encode() in content for needle in needles)
+    except OSError:
+        pass
+    return False
+
 told = socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=110)
 lines = told.makefile("rw")
 print(json.dumps({name: value for name, value in os.environ.items() if name.startswith(("JUSTENOUGH", "OPENAI"))}), file=lines, flush=True)
 for line in lines:
     asked = json.loads(line)
+    if "finds" in asked:
+        print(json.dumps({"found": [path for path in readable() if found_in(path, asked["finds"])]}), file=lines, flush=True)
+        continue
     try:
         broker = Unix("broker")
         broker.request(asked["method"], asked["path"], asked["body"], asked["headers"])
@@ -80,6 +99,12 @@ class Puppet:
         self._wishes({"method": method, "path": path, "body": json.dumps(body), "headers": {}, "streams": True})
         while "line" in (found := json.loads(self._lines.readline())):
             yield found["line"]
+
+    def finds(self, *needles: str) -> list[str]:
+        """Return the paths of files that the job can read and that hold one of these texts, its environment among them."""
+        self._wishes({"finds": needles})
+        found: list[str] = json.loads(self._lines.readline())["found"]
+        return found
 
     def _wishes(self, wish: dict[str, Any]) -> None:
         print(json.dumps(wish), file=self._lines, flush=True)

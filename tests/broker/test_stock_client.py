@@ -45,7 +45,7 @@ def test_the_sdks_client_lists_calls_and_reads(talking: Puppet, shop: Shop) -> N
             return names, called, await mcp.read_resource("justenough://catalog")
 
     names, called, read = asyncio.run(use())
-    assert names == {"find-order", "list-tickets", "refund-order"}
+    assert names == {"find-order", "list-tickets", "refund-order", "find-customer", "export-customers"}
     assert not called.is_error
     assert json.loads(called.content[0].text)["rows"][0]["id"] == order
     assert "refund-order" in read.contents[0].text

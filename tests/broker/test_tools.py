@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,6 +44,12 @@ def called(job: Puppet, name: str, **arguments: Any) -> tuple[str, bool]:
     return found["content"][0]["text"], bool(found.get("isError"))
 
 
+def until_offered(job: Puppet, *names: str) -> None:
+    """Return once a job may use these: the catalog is read anew now and then."""
+    while not set(names) <= {tool["name"] for tool in result(job, "tools/list")["tools"]}:
+        time.sleep(0.2)
+
+
 def rows(shop: Shop, statement: str, *values: Any) -> list[Any]:
     with psycopg.connect(shop.dsn) as connection:
         return connection.execute(statement.encode(), values).fetchall()
@@ -62,7 +69,7 @@ def agent(ops: Human) -> Iterator[Puppet]:
 
 def test_a_job_is_offered_the_tools_that_it_may_ever_use(agent: Puppet) -> None:
     tools = {tool["name"]: tool for tool in result(agent, "tools/list")["tools"]}
-    assert set(tools) == {"find-order", "list-tickets", "refund-order"}
+    assert set(tools) == {"find-order", "list-tickets", "refund-order", "find-customer", "export-customers"}
     assert tools["find-order"]["annotations"]["readOnlyHint"] is True
     assert tools["find-order"]["inputSchema"]["additionalProperties"] is False
     assert "Needs people's approval (tier 1)" in tools["refund-order"]["description"]

@@ -13,11 +13,11 @@ from typing import Any
 import httpx
 import pytest
 
-from justenough.catalog import read_catalog
+from tests.broker.offering import offering
 from tests.broker.puppet import Answer as PuppetAnswer
 from tests.broker.puppet import Puppet, puppet
 from tests.broker.test_access import entries
-from tests.broker.test_tools import HEADERS, an_order, asked, called, messages, result, rows
+from tests.broker.test_tools import HEADERS, an_order, asked, called, messages, rows, until_offered
 from tests.broker.upstream import Upstream, upstream
 from tests.people import Human
 from tests.shop import Login, Shop
@@ -63,20 +63,10 @@ def bad() -> Iterator[Upstream]:
 @pytest.fixture(scope="module")
 def agent(ops: Human, shop: Shop, bad: Upstream) -> Iterator[Puppet]:
     """A job that may use them; the catalog is put back afterwards."""
-    catalog = shop.config / "catalog.yaml"
-    was = catalog.read_text()
     more = tools_at(bad.url)
-    told = "".join(f"  {name}: {json.dumps(tool)}\n" for name, tool in more.items())
-    with_more = was.replace("\ntools:\n", f"\ntools:\n{told}")
-    read_catalog(with_more)
-    catalog.write_text(with_more)
-    try:
-        with puppet(ops) as job:
-            while not set(more) <= {tool["name"] for tool in result(job, "tools/list")["tools"]}:
-                time.sleep(0.2)
-            yield job
-    finally:
-        catalog.write_text(was)
+    with offering(shop, more), puppet(ops) as job:
+        until_offered(job, *more)
+        yield job
 
 
 def login_sent(bad: Upstream) -> Login:

@@ -81,7 +81,11 @@ def test_a_demo_that_is_interrupted_stops_what_it_started_also_where_it_would_st
 
 def assert_proven(done: subprocess.CompletedProcess[str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "7 credentials, all proven dead" in done.stdout
+    assert "11 credentials, all proven dead" in done.stdout
+    assert re.search(r"^export-customers +export-api:write +denied +no-export-after-restricted ", done.stdout, re.MULTILINE)
+    assert 'once, with exactly {"amount": ' in done.stdout
+    assert "Users of it that the database knows: none" in done.stdout
+    assert "No job ever saw model-api:read" in done.stdout
     assert done.stdout.count("Its login worked while it ran. Now: FATAL:") == 7
     assert "waits in Vault (accessor " in done.stdout
     assert "Writing one: permission denied for table refunds" in done.stdout

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from activities.settings import Settings
 from worker.stack.child import Child
+from worker.stack.model import model_child
 from worker.stack.ours import console_child, worker_child
 from worker.stack.places import Places
 from worker.stack.ports import choose_ports
@@ -32,16 +33,18 @@ class Plan:
     only: frozenset[str]
 
     def children(self) -> tuple[Child, ...]:
-        """The children asked for, in the order in which they are started. Raises ProgramMissing, CannotEnter."""
+        """The children asked for that there are, in the order in which they are started. Raises ProgramMissing, CannotEnter."""
         programs = Programs()
-        makers: Mapping[str, Callable[[], Child]] = {
+        makers: Mapping[str, Callable[[], Child | None]] = {
             "temporal": lambda: temporal_child(self.places, programs, self.ports, namespace=self.settings.temporal_namespace),
             "vault": lambda: vault_child(self.places, programs, self.ports),
             "postgres": lambda: postgres_child(self.places, programs, self.ports),
+            "model": lambda: model_child(self.places, self.settings.config, self.ports),
             "worker": lambda: worker_child(self.places, self.settings, self.ports),
             "console": lambda: console_child(self.settings, self.ports),
         }
-        return tuple(make() for name, make in makers.items() if name in self.only)
+        made = (make() for name, make in makers.items() if name in self.only)
+        return tuple(child for child in made if child is not None)
 
     def stack(self, *, supervisor: int, pids: Mapping[str, int]) -> Stack:
         """What to publish once everything is ready."""

@@ -21,8 +21,10 @@ GROUPS = {
 }
 """The embedded stack's users and their groups."""
 SERVERS = ("temporal", "vault", "postgres")
+BESIDE = ("model",)
+"""What a configuration may ship for its jobs."""
 OURS = ("worker", "console")
-CHILDREN = (*SERVERS, *OURS)
+CHILDREN = (*SERVERS, *BESIDE, *OURS)
 
 
 class StackUnreadable(GiveUp):

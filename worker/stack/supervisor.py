@@ -26,7 +26,7 @@ from worker.stack.places import Places
 from worker.stack.plan import Plan, make_plan
 from worker.stack.private import private_folder
 from worker.stack.reports import Report
-from worker.stack.state import CHILDREN, OURS, SERVERS
+from worker.stack.state import BESIDE, CHILDREN, OURS, SERVERS
 
 log = structlog.get_logger(__name__)
 
@@ -95,7 +95,7 @@ class Supervisor:
             await self._stop_all()
 
     async def _start(self) -> None:
-        await self._start_group(SERVERS)
+        await self._start_group((*SERVERS, *BESIDE))
         await asyncio.to_thread(partial(fill, self._plan, provision=self._provision, report=self._report))
         await self._start_group(OURS)
 
@@ -140,6 +140,6 @@ class Supervisor:
         for task in self._keeping:
             task.cancel()
         await asyncio.gather(*self._keeping, return_exceptions=True)
-        for group in (("worker",), ("console",), SERVERS):
+        for group in (("worker",), ("console",), (*SERVERS, *BESIDE)):
             await asyncio.gather(*(self._keepers[name].stop() for name in group if name in self._keepers))
         self._plan.places.stack.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from worker.stack import readiness
 from worker.stack.lock import supervisor_of
 from worker.stack.marks import born
+from worker.stack.model import ASKED
 from worker.stack.places import Places
 from worker.stack.private import read_json
 from worker.stack.probes import http_ok, postgres_ok, touched_lately
@@ -76,22 +77,24 @@ def _said(console: str) -> dict[str, Any] | None:
 
 def _child(name: str, stack: Stack, places: Places) -> ChildStatus:
     pid = stack.pids[name]
-    health: Health = "down" if born(pid) is None else "healthy" if _probes(stack, places)[name]() else "unhealthy"
-    return ChildStatus(name=name, pid=pid, address=_addresses(stack)[name] or "", health=health)
-
-
-def _probes(stack: Stack, places: Places) -> Mapping[str, Callable[[], bool]]:
     ports = read_json(places.ports)
+    health: Health = "down" if born(pid) is None else "healthy" if _probes(stack, places, ports)[name]() else "unhealthy"
+    return ChildStatus(name=name, pid=pid, address=_addresses(stack, ports)[name] or "", health=health)
+
+
+def _probes(stack: Stack, places: Places, ports: Mapping[str, int]) -> Mapping[str, Callable[[], bool]]:
     return {
         "temporal": lambda: http_ok(ports["temporal_http"], "/api/v1/system-info"),
         "vault": lambda: http_ok(ports["vault"], HEALTH),
         "postgres": lambda: postgres_ok(stack.shop_dsn or ""),
+        "model": lambda: http_ok(ports["model"], ASKED),
         "worker": lambda: touched_lately(places.worker_alive),
         "console": lambda: http_ok(ports["console"], "/livez"),
     }
 
 
-def _addresses(stack: Stack) -> Mapping[str, str | None]:
+def _addresses(stack: Stack, ports: Mapping[str, int]) -> Mapping[str, str | None]:
     # Everything of the DSN but its password.
     shop = stack.shop_dsn.rpartition("@")[2] if stack.shop_dsn else None
-    return {"temporal": stack.temporal, "vault": stack.vault, "postgres": shop, "worker": None, "console": stack.console}
+    known = {"temporal": stack.temporal, "vault": stack.vault, "postgres": shop, "console": stack.console}
+    return known | {"model": f"127.0.0.1:{ports['model']}", "worker": None}

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,8 @@ class Stage:
             # What stays is where `justenough status`, `down` and the others look by themselves.
             home = (addresses.home() if stays or os.environ.get("JUSTENOUGH_HOME") else scratch / "home").absolute()
             environment = {**os.environ, "JUSTENOUGH_HOME": str(home), "XDG_CONFIG_HOME": str(scratch / "people"), "NO_COLOR": "1"}
-            for name in ("VAULT_TOKEN", "VAULT_ADDR", "JUSTENOUGH_CONSOLE_URL"):
+            # A model of one's own would tell another story.
+            for name in ("VAULT_TOKEN", "VAULT_ADDR", "JUSTENOUGH_CONSOLE_URL", "MODEL_URL"):
                 environment.pop(name, None)
             if _justenough(["status"], environment).returncode == 0:
                 say(f"On the servers that run in {home} already; they run on afterwards.\n")
@@ -77,20 +78,35 @@ class Stage:
         found: Json = json.loads(done.stdout) if done.stdout.strip() else {}
         return found
 
-    def launch(self, file: str, *params: str) -> str:
-        """Launch one of the shop's jobs as ops, with the witness as a parameter; return its id."""
-        given = [word for pair in (*params, f"witness={self.witness.address}") for word in ("--param", pair)]
+    def launch(self, file: str, *params: str, hands_over: bool = True) -> str:
+        """Launch one of the shop's jobs as ops; return its id. `hands_over`: it gets logins, and tells them the witness."""
+        told = (f"witness={self.witness.address}",) if hands_over else ()
+        given = [word for pair in (*params, *told) for word in ("--param", pair)]
         return str(self.act("ops", "job", "run", str(JOBS / f"{file}.yaml"), *given, "--reason", "the demo")["id"])
 
     def until(self, job: str, *states: str) -> Json:
         """Return the job once it is in one of these states."""
+        return self._until(job, lambda seen: seen["state"] in states, " or ".join(states))
+
+    def asked(self, job: str, resource: str) -> Json:
+        """Return the request of a running job that waits for people to let it at a resource."""
+
+        def waiting(seen: Json) -> Json | None:
+            return next((item for item in seen["requests"] if (item["resource"], item["state"]) == (resource, "pending")), None)
+
+        seen = self._until(job, lambda seen: waiting(seen) or seen["ended_at"], f"waiting for {resource}")
+        if found := waiting(seen):
+            return found
+        raise DemoFailed(f"{job} ended {seen['state']} ({seen['reason']}) and never asked for {resource}")
+
+    def _until(self, job: str, so: Callable[[Json], object], what: str) -> Json:
         end = time.monotonic() + PATIENCE
         while True:
             seen = self.act("auditor", "job", "show", job, quiet=True)
-            if seen["state"] in states:
+            if so(seen):
                 return seen
             if time.monotonic() > end:
-                raise DemoFailed(f"{job} is {seen['state']}, not {' or '.join(states)}, after {PATIENCE:.0f} s: {seen['reason']}")
+                raise DemoFailed(f"{job} is {seen['state']}, not {what}, after {PATIENCE:.0f} s: {seen['reason']}")
 
     def terminate(self, job: str) -> None:
         """End a job's workflow behind our back, as an administrator of Temporal can."""

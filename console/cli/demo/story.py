@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,19 +21,27 @@ class Line:
 
     job: Json
     credential: Json
-    refused: str | None
-    """The database's words when its login was tried after the end; None where it was never handed to the witness."""
+    tried: str
+    """What became of its login after the end, in a word or two."""
+    dead: bool
+    """Whether the witness saw for itself that it is."""
 
     @property
     def proven(self) -> bool:
-        """Whether it was confirmed dead by looking and, where its login is known, by trying it."""
-        return self.credential["state"] == "confirmed" and (self.refused or "").startswith("FATAL")
+        """Whether it was confirmed dead by looking, ours and the witness's own."""
+        return self.credential["state"] == "confirmed" and self.dead
+
+    @property
+    def stays(self) -> bool:
+        """Whether nothing can end it but its owner: a key that is read, and not made for its job."""
+        return bool(self.credential["revocable"] == "never")
 
 
 def tell(stage: Stage) -> int:
     """Play every act; return 0 only if all of it was proven."""
     began = time.monotonic()
-    lines = [*approvals(stage), *failure(stage), *kill(stage), *terminated(stage), *narrowed(stage), *locked(stage)]
+    acts = (approvals, failure, kill, terminated, narrowed, locked, agent)
+    lines = [line for act in acts for line in act(stage)]
     say(f"\n{BOLD}Every credential of this demo, and how it was shown to be dead{PLAIN}")
     rows(
         ("JOB", "ENDED", "CREDENTIAL", "LIFE", "CONFIRMED AT", "LOGIN", "BY LOOKING"),
@@ -43,8 +52,8 @@ def tell(stage: Stage) -> int:
                 _what(line),
                 _life(line),
                 moment(line.credential["confirmed_at"]),
-                "refused" if line.refused else "not tried",
-                line.credential["confirmed_how"],
+                line.tried,
+                line.credential["confirmed_how"] or line.credential["why"],
             )
             for line in lines
         ],
@@ -55,9 +64,11 @@ def tell(stage: Stage) -> int:
         if not ledger["problems"]
         else str(ledger["problems"])
     )
-    proven = bool(lines) and all(line.proven for line in lines) and not ledger["problems"]
+    mortal, keys = [line for line in lines if not line.stays], {_what(line) for line in lines if line.stays}
+    proven = bool(mortal) and all(line.proven for line in mortal) and not ledger["problems"]
     say(
-        f"\n{GREEN if proven else RED}{len(lines)} credentials, {'all proven dead' if proven else 'NOT all proven dead'}{PLAIN}, in {_took(began)}."
+        f"\n{GREEN if proven else RED}{len(mortal)} credentials, {'all proven dead' if proven else 'NOT all proven dead'}{PLAIN}, in {_took(began)}. "
+        f"No job ever saw {', '.join(sorted(keys))}: only the gateway used it."
     )
     return 0 if proven else 1
 
@@ -138,6 +149,34 @@ def locked(stage: Stage) -> list[Line]:
     return _tried(stage, _ended(stage, job, "succeeded"), [login])
 
 
+def agent(stage: Stage) -> list[Line]:
+    """An agent that never holds a secret: each call of a tool is decided on its own, made by the gateway, and its credential dead right after."""
+    title("An AI agent works a ticket by tools alone: reads freely, asks for a refund and for a customer, and is denied an export")
+    job = stage.launch("support-agent", hands_over=False)
+    for who, resource, reason in (
+        ("lead", "refunds-db", "the ticket is right, and so is the amount"),
+        ("security", "customers-db", "this one customer, for this ticket"),
+    ):
+        request = stage.asked(job, resource)
+        call: Json = stage.act(who, "request", "show", request["id"])["call"]
+        say(f"  It wants to call {call['tool']}, once, with exactly {json.dumps(call['arguments'])}")
+        stage.act(who, "request", "approve", request["id"], "--reason", reason)
+    seen = _ended(stage, job, "succeeded")
+    entries = stage.act("auditor", "job", "timeline", job)["items"]
+    calls = [entry["data"] for entry in entries if entry["type"] == "tool.called"]
+    why = {entry["data"]["request"]: entry["data"]["policies"] for entry in entries if entry["type"] == "access.decided"}
+    rows(("TOOL", "ACTION", "OUTCOME", "BY", "MS"), [_call(call, why) for call in calls])
+    if [call["tool"] for call in calls if call["outcome"] == "denied"] != ["export-customers"]:
+        raise DemoFailed("the agent was to be denied the export, and nothing else")
+    left = stage.witness.users_of(job)
+    say(
+        f"  Its logins never left the gateway. Users of it that the database knows: {GREEN}none{PLAIN}"
+        if not left
+        else f"  {RED}{left}{PLAIN}"
+    )
+    return [Line(seen, item, "never told", dead=not left) for item in seen["credentials"]]
+
+
 def title(text: str) -> None:
     """Open an act."""
     say(f"\n{BOLD}── {text}{PLAIN}")
@@ -161,7 +200,15 @@ def _tried(stage: Stage, seen: Json, logins: list[Login]) -> list[Line]:
         refused = stage.witness.tried(login.user, login.password)
         say(f"  Its login worked while it ran. Now: {GREEN}{refused}{PLAIN}" if refused else f"  {RED}{login.user} STILL WORKS{PLAIN}")
         by_user[login.user] = refused
-    return [Line(seen, credential, _refusal(credential, by_user)) for credential in seen["credentials"]]
+    return [_line(seen, credential, _refusal(credential, by_user)) for credential in seen["credentials"]]
+
+
+def _line(job: Json, credential: Json, refused: str | None) -> Line:
+    return Line(job, credential, "refused" if refused else "not tried", dead=(refused or "").startswith("FATAL"))
+
+
+def _call(call: Json, why: dict[str, list[str]]) -> tuple[str, ...]:
+    return call["tool"], call["action"], call["outcome"], ", ".join(why.get(call["request"], [])), str(call["duration_ms"])
 
 
 def _refusal(credential: Json, by_user: dict[str, str | None]) -> str | None:
@@ -184,6 +231,8 @@ def _what(line: Line) -> str:
 
 
 def _life(line: Line) -> str:
+    if not line.credential["confirmed_at"]:
+        return "-"
     issued, confirmed = (datetime.fromisoformat(line.credential[name]) for name in ("issued_at", "confirmed_at"))
     return f"{(confirmed - issued).total_seconds():.2f} s"
 

@@ -60,6 +60,11 @@ class Witness:
             return str(refused).strip().splitlines()[-1].rpartition("failed: ")[2]
         return None
 
+    def users_of(self, job: str) -> list[str]:
+        """Return the database's users that carry a job's id, as the database's owner sees them."""
+        with psycopg.connect(make_conninfo("", **self._shop)) as connection:
+            return [name for (name,) in connection.execute("SELECT rolname FROM pg_roles WHERE strpos(rolname, %s) > 0", (job,))]
+
     def refuses_to_write(self, login: Login) -> str | None:
         """Return the database's own words where a login may not write a refund; None where it may."""
         at = {"host": self._shop["host"], "port": self._shop["port"], "dbname": self._shop["dbname"]}

@@ -1,0 +1,26 @@
+"""More tools in the shop's catalog, for as long as a test needs them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from justenough.catalog import read_catalog
+from tests.shop import Shop
+
+
+@contextmanager
+def offering(shop: Shop, tools: Mapping[str, Any]) -> Iterator[None]:
+    """Have the catalog offer these too for the length of a block; a worker sees it a moment later."""
+    catalog = shop.config / "catalog.yaml"
+    was = catalog.read_text()
+    told = "".join(f"  {name}: {json.dumps(tool)}\n" for name, tool in tools.items())
+    more = was.replace("\ntools:\n", f"\ntools:\n{told}")
+    read_catalog(more)
+    catalog.write_text(more)
+    try:
+        yield
+    finally:
+        catalog.write_text(was)
