@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from worker.stack import readiness
+from worker.stack.environment import NOWHERE
 from worker.stack.lock import supervisor_of
 from worker.stack.marks import born
 from worker.stack.model import ASKED
@@ -87,7 +88,7 @@ def _probes(stack: Stack, places: Places, ports: Mapping[str, int]) -> Mapping[s
         "temporal": lambda: http_ok(ports["temporal_http"], "/api/v1/system-info"),
         "vault": lambda: http_ok(ports["vault"], HEALTH),
         "postgres": lambda: postgres_ok(stack.shop_dsn or ""),
-        "model": lambda: http_ok(ports["model"], ASKED),
+        "model": lambda: http_ok(ports.get("model", NOWHERE), ASKED),
         "worker": lambda: touched_lately(places.worker_alive),
         "console": lambda: http_ok(ports["console"], "/livez"),
     }
@@ -97,4 +98,4 @@ def _addresses(stack: Stack, ports: Mapping[str, int]) -> Mapping[str, str | Non
     # Everything of the DSN but its password.
     shop = stack.shop_dsn.rpartition("@")[2] if stack.shop_dsn else None
     known = {"temporal": stack.temporal, "vault": stack.vault, "postgres": shop, "console": stack.console}
-    return known | {"model": f"127.0.0.1:{ports['model']}", "worker": None}
+    return known | {"model": f"127.0.0.1:{ports.get('model', NOWHERE)}", "worker": None}
