@@ -1,0 +1,126 @@
+"""What the gateways use for a job is nowhere but at the upstreams: not in MCP or model traffic, not in the job's files or output, not in what we keep."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.attacks.intruder import Intruder
+from tests.attacks.scanning import Scanned, everything, scan
+from tests.attacks.test_canary import OWN, api_key, log_of
+from tests.broker.model_server import Handler, model_server, says, streams
+from tests.broker.offering import offering
+from tests.broker.puppet import Answer, puppet
+from tests.broker.test_tools import HEADERS, until_offered
+from tests.broker.upstream import upstream
+from tests.people import Human
+from tests.shop import Shop, access
+from worker.stack import Places, Stack
+
+pytestmark = pytest.mark.servers
+
+CONTROL = f"control-{uuid.uuid4().hex}"
+TOOLS_KEY, MODELS_KEY = f"canary/{uuid.uuid4().hex}+='&\"?", f"canary-{uuid.uuid4().hex}"
+CHAT = "/openai/v1/chat/completions"
+JSON: dict[str, Any] = {"Content-Type": "application/json"}
+IN_A_FILE = {"file": {"path": "db.json"}}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What upstreams were sent, what files of the job held, and what one scan of everything found."""
+
+    sent: dict[str, str]
+    files: dict[str, list[str]]
+    log: str
+    scanned: Scanned
+
+
+def tells_its_key(handler: Handler, asked: dict[str, Any]) -> None:
+    """Answer with the question and the key that came with it, as a server does that was turned."""
+    text = f"You asked {asked['messages'][-1]['content']} with {handler.headers['Authorization']}"
+    (streams(text) if asked.get("stream") else says(text))(handler, asked)
+
+
+@contextmanager
+def models_key(shop: Shop, value: str) -> Iterator[None]:
+    """Let the model's key be this one for the length of a block."""
+    with shop.admin() as vault:
+        before = vault.get("kv/data/models/default").raise_for_status().json()["data"]["data"]
+        vault.post("kv/data/models/default", json={"data": {"key": value}}).raise_for_status()
+        try:
+            yield
+        finally:
+            vault.post("kv/data/models/default", json={"data": before}).raise_for_status()
+
+
+@pytest.fixture(scope="module")
+def seen(whole: Stack, shop: Shop, intruder: Intruder, ops: Human, auditor: Human) -> Seen:
+    """A job has a tool called and a model asked, whose upstreams hand their keys out; it prints all it gets, then everything is scanned."""
+    port = json.loads(Places.of(whole.home).ports.read_text())["model"]
+    asked = {"model": "gpt-4o", "messages": [{"role": "user", "content": CONTROL}]}
+    with upstream() as tools, model_server(port) as model, api_key(shop, TOOLS_KEY), models_key(shop, MODELS_KEY):
+        model.will(tells_its_key)
+        helpdesk = {
+            "description": "Tell the helpdesk",
+            "uses": {"resource": "helpdesk-api", "action": "read"},
+            "input": {"type": "object", "properties": {"note": {"type": "string"}}},
+            "http": {
+                "method": "POST",
+                "url": f"{tools.url}/echo",
+                "headers": {"Authorization": "Bearer {token}"},
+                "json": {"note": "{note}"},
+                "allow_private": True,
+            },
+        }
+        budget = {"name": "default", "requests": 10, "tokens": 10_000}
+        with (
+            offering(shop, {"tell-helpdesk": helpdesk}),
+            puppet(ops, access(deliver=IN_A_FILE), model=budget) as job,
+        ):
+            until_offered(job, "tell-helpdesk")
+            call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "tell-helpdesk", "arguments": {"note": CONTROL}}}
+            answers = {
+                "mcp": job.asks("POST", "/mcp", call, prints=True, **HEADERS),
+                "model": job.asks("POST", CHAT, asked, prints=True, **JSON),
+                "streamed": job.asks("POST", CHAT, {**asked, "stream": True}, **JSON),
+            }
+            assert all(answer.status == 200 for answer in answers.values()), answers
+            # Its own login's file is the control of this one.
+            files = {"own": job.finds('"password"'), "keys": job.finds(TOOLS_KEY, MODELS_KEY, json.dumps(TOOLS_KEY)[1:-1])}
+        sent = {"tool": tools.authorization, "model": model.keys[-1]}
+    traffic = [(f"traffic {name}", _bytes(answer)) for name, answer in answers.items()]
+    traffic.append(("traffic to the model", json.dumps(model.asked).encode()))
+    wanted = {"tool's key": TOOLS_KEY, "model's key": MODELS_KEY, "control": CONTROL}
+    places = (*traffic, *everything(whole, intruder, auditor, [job.job]))
+    return Seen(sent, files, log_of(auditor, job.job), scan(places, wanted))
+
+
+def _bytes(answer: Answer) -> bytes:
+    return (json.dumps(answer.headers) + answer.body).encode()
+
+
+def test_the_upstreams_were_sent_the_keys(seen: Seen) -> None:
+    assert seen.sent == {"tool": f"Bearer {TOOLS_KEY}", "model": f"Bearer {MODELS_KEY}"}
+
+
+def test_no_key_is_anywhere_else_and_the_control_is(seen: Seen) -> None:
+    assert {(name, place) for name, place in seen.scanned.found if name != "control" and place not in OWN} == set()
+    where = seen.scanned.where("control")
+    assert {"traffic mcp", "traffic model", "traffic streamed", "traffic to the model", "table ledger", "api logs", "api timeline"} <= where
+
+
+def test_no_file_that_the_job_can_read_holds_one(seen: Seen) -> None:
+    assert any(path.endswith("/db.json") for path in seen.files["own"])
+    assert seen.files["keys"] == []
+
+
+def test_the_jobs_output_has_marks_where_they_were(seen: Seen) -> None:
+    assert seen.log.count("[redacted]") >= 2
+    assert CONTROL in seen.log
