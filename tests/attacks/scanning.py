@@ -54,9 +54,9 @@ def scan(places: Iterable[Place], wanted: Mapping[str, str]) -> Scanned:
 
 
 def forms_of(text: str) -> set[bytes]:
-    """Return a text as is, URL-encoded, as JSON, in hex, and in base64 wherever in a longer text it begins."""
-    raw = text.encode()
-    plain = {raw, quote(text, safe="").encode(), json.dumps(text)[1:-1].encode(), raw.hex().encode()}
+    """Return a text as is, URL-encoded, as JSON (in a JSON text too), in hex, and in base64 wherever in a longer text it begins."""
+    raw, once = text.encode(), json.dumps(text)[1:-1]
+    plain = {raw, quote(text, safe="").encode(), once.encode(), json.dumps(once)[1:-1].encode(), raw.hex().encode()}
     return plain | {form for shift in range(3) for form in _base64(raw, shift)}
 
 
