@@ -21,7 +21,7 @@ from bench.report import table
 from worker.stack import Stack, running_stack
 
 SCOPE = {"tenant": "acme"}
-PROGRAM = """
+BROKER = """
 import http.client, json, os, socket, sys, time
 
 class Broker(http.client.HTTPConnection):
@@ -35,7 +35,11 @@ class Broker(http.client.HTTPConnection):
         found = json.loads(answer.read())
         assert answer.status == 200, found
         return found
-
+"""
+"""What a measured program begins with: its broker, over the Unix socket."""
+PROGRAM = (
+    BROKER
+    + """
 resource, times = sys.argv[1], int(sys.argv[2])
 broker, took, freed = Broker("broker"), [], []
 wanted = {"resource": resource, "action": "read", "reason": "a measurement"}
@@ -49,6 +53,7 @@ for _ in range(times):
     freed.append(time.perf_counter() - began)
 print(json.dumps({"took": took, "freed": freed}))
 """
+)
 PATHS = {"orders-db": "database/creds/orders-read-acme", "helpdesk-api": "kv/data/tenants/acme/helpdesk"}
 """What Vault itself is asked."""
 
@@ -60,8 +65,8 @@ async def measured(stack: Stack, *, times: int, jobs: int) -> list[Figure]:
         for resource, path in PATHS.items():
             tell(f"{resource}, {times} times")
             floor = await asyncio.to_thread(_vaults_own, stack, path, times)
-            (told,) = await _ran(ops, resource, times, jobs=1)
-            whole, own = p50([one * 1e3 for one in told["took"]]), p50(floor)
+            (seen,) = await _ran(ops, resource, times, jobs=1)
+            whole, own = p50([one * 1e3 for one in seen["took"]]), p50(floor)
             note = f"{whole:.1f} ms, of which Vault's own {own:.1f} ms"
             figures.append(
                 Figure(
@@ -73,7 +78,7 @@ async def measured(stack: Stack, *, times: int, jobs: int) -> list[Figure]:
                     note=note,
                 )
             )
-            freed = p50([one * 1e3 for one in told["freed"]])
+            freed = p50([one * 1e3 for one in seen["freed"]])
             figures.append(Figure("access_released", f"giving it back, p50, {resource}", freed, "ms"))
         tell(f"{jobs} jobs at once")
         began = time.monotonic()
@@ -110,11 +115,17 @@ def _vaults_own(stack: Stack, path: str, times: int) -> list[float]:
 async def _ran(ops: Human, resource: str, times: int, *, jobs: int) -> list[dict[str, Any]]:
     command = ["python3", "-c", PROGRAM, resource, str(times)]
     spec = {"name": "accesses", "task": "Measure", "environment": "prod", "data_scope": SCOPE, "run": {"command": command}, "access": []}
-    names = [(await ops.api.post("jobs", json=await ops.order(spec))).raise_for_status().json()["id"] for _ in range(jobs)]
-    return [await _told(ops, name) for name in names]
+    names = [await launched(ops, spec) for _ in range(jobs)]
+    return [await told(ops, name) for name in names]
 
 
-async def _told(ops: Human, job: str) -> dict[str, Any]:
+async def launched(ops: Human, spec: dict[str, Any]) -> str:
+    """Launch a job; return its id."""
+    return str((await ops.api.post("jobs", json=await ops.order(spec))).raise_for_status().json()["id"])
+
+
+async def told(ops: Human, job: str) -> dict[str, Any]:
+    """Return what a job printed, as JSON, once it has succeeded."""
     while not (seen := (await ops.api.get(f"jobs/{job}")).json())["ended_at"]:  # noqa: ASYNC110 - the end is all that is waited for
         await asyncio.sleep(0.1)
     lines = "".join(item["text"] for item in (await ops.api.get(f"jobs/{job}/logs")).json()["items"])
