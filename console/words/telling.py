@@ -41,7 +41,7 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
     "credential.doubted": lambda d: f"{d['credential']} may have been issued ({d['action']} on {d['resource']}); nobody has its handles",
     "credential.renewed": lambda d: f"{d['credential']} until {moment(d['expires_at'])}",
     "access.refused": lambda d: f"asked for {d['asked']}, which is no request: {d['why']}",
-    "tool.called": lambda d: f"called {d['tool']}: {d['outcome']}, {d['duration_ms']} ms",
+    "tool.called": lambda d: f"called {d['tool']} ({d['action']}): {d['outcome']}, {d['duration_ms']} ms",
     "credential.used": lambda d: f"{d['credential']}: {d['what']}",
     "credential.revoked": lambda d: f"{d['credential']} by {d['by']}{_because(d['why'])}",
     "credential.confirmed": lambda d: f"{d['credential']} is dead: {d['how']}",
@@ -49,7 +49,8 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
     "credential.overdue": lambda d: f"{d['credential']} could not be ended (attempt {d['attempt']}): {_listed(d['failures'])}",
     "identity.issued": lambda d: f"vouched for to {d['audience']} until {moment(d['expires_at'])}",
     "model.used": lambda d: (
-        f"{d['calls']} calls of {d['model']} ({d['name']}) {d['outcome']}: {d['prompt_tokens']} tokens of prompts, {d['completion_tokens']} of answers"
+        f"{d['calls']} call{'s' if d['calls'] != 1 else ''} of {d['model']} ({d['name']}) {d['outcome']}: "
+        f"{d['prompt_tokens']} tokens of prompts, {d['completion_tokens']} of answers"
     ),
     "revocation.requested": lambda d: f"{d['name']} takes {d['credential']} away",
     "revocation.started": lambda d: f"by {d['by']}{_because(d['why'])}",
