@@ -82,7 +82,10 @@ def proven(deps: Deps, job: str) -> bool:
 
 
 def prove(deps: Deps, job: str) -> ProofReport:
-    """Return a fresh look at everything that a job ever held. Raises NotFound, or RetryLater where the store cannot be read."""
+    """Return a fresh look at what a job held, and in the targets at whatever carries its name.
+
+    Of very many credentials that were seen dead the newest are looked at again. Raises NotFound, or RetryLater where the store cannot be read.
+    """
     known = deps.store.job(job)
     if known is None:
         message = f"no job {job}"
@@ -93,7 +96,7 @@ def prove(deps: Deps, job: str) -> ProofReport:
     return ProofReport(
         job=job,
         dead=not looked.alive and not failures,
-        findings=(*looked.findings, *_what_stays(credentials)),
+        findings=(*looked.findings, *_what_stays(credentials), *_older(known)),
         failures=failures,
         at=deps.now(),
     )
@@ -169,6 +172,12 @@ class _Notes:
         except Exception as error:  # noqa: BLE001 - whatever keeps us from looking is a failure to look, and the next look goes on
             self.failures.append(f"{what}: {type(error).__name__}")
         return None
+
+
+def _older(job: JobView) -> Iterator[Finding]:
+    if job.older_credentials:
+        seen = "each was seen dead, or over, when it ended; they are not looked at again one by one"
+        yield Finding(what=f"{job.older_credentials:,} older credentials", alive=False, detail=seen)
 
 
 def _what_stays(credentials: tuple[Credential, ...]) -> Iterator[Finding]:

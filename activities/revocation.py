@@ -125,13 +125,12 @@ def alive_of(view: JobView, request: str) -> tuple[str, ...]:
 
 def revoke_one(deps: Deps, job: str, credential: str, *, by: str, why: str, before: tuple[Event, ...] = ()) -> RevocationResult:
     """End one credential while its job goes on. Raises NotFound, or RetryLater where the store cannot be read."""
-    view = deps.store.job(job)
-    recorded = {item.id: item for item in view.credentials} if view else {}
-    if credential not in recorded:
+    view = deps.store.credential(credential)
+    if view is None or view.job_id != job:
         message = f"no credential {credential} in job {job}"
         raise NotFound(message)
-    others = tuple(credential_of(item) for item in recorded.values() if item.id != credential and item.state not in DEAD)
-    return end_one(deps, job, credential_of(recorded[credential]), others, by=by, why=why, before=before)
+    others = tuple(credential_of(item) for item in deps.store.live_credentials(job) if item.id != credential)
+    return end_one(deps, job, credential_of(view), others, by=by, why=why, before=before)
 
 
 def end_one(

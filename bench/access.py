@@ -124,10 +124,10 @@ async def launched(ops: Human, spec: dict[str, Any]) -> str:
     return str((await ops.api.post("jobs", json=await ops.order(spec))).raise_for_status().json()["id"])
 
 
-async def told(ops: Human, job: str) -> dict[str, Any]:
-    """Return what a job printed, as JSON, once it has succeeded."""
+async def told(ops: Human, job: str, *, every: float = 0.1) -> dict[str, Any]:
+    """Return what a job printed, as JSON, once it has succeeded; it is looked at `every` so many seconds."""
     while not (seen := (await ops.api.get(f"jobs/{job}")).json())["ended_at"]:  # noqa: ASYNC110 - the end is all that is waited for
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(every)
     lines = "".join(item["text"] for item in (await ops.api.get(f"jobs/{job}/logs")).json()["items"])
     assert seen["state"] == "succeeded", (seen["reason"], lines)
     found: dict[str, Any] = json.loads(lines)

@@ -57,7 +57,7 @@ async def measured(stack: Stack, *, times: int) -> list[Figure]:
         job = await launched(ops, {**spec, "run": {"command": command, "timeout": "55m"}})
         ended = asyncio.Event()
         watching = asyncio.create_task(_memory(stack.pids["worker"], ended))
-        found = await told(ops, job)
+        found = await told(ops, job, every=2)
         ended.set()
         memory = [size for at, size in await watching if at >= found["warm"]]
     took = [one * 1e3 for one in found["took"]]

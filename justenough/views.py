@@ -227,6 +227,9 @@ class JobView(JobSummary):
     """Its parent, that one's parent and so on."""
     requests: tuple[RequestView, ...] = ()
     credentials: tuple[CredentialView, ...] = ()
+    """All that may be alive, and the newest of the others."""
+    older_credentials: int = 0
+    """How many more it was issued, which are dead."""
 
 
 class Launched(Message):

@@ -32,6 +32,8 @@ SUMMARY = tuple(JOBS.c[name] for name in JobSummary.model_fields if name != "rev
 REVOCATION = tuple(JOBS.c[f"revocation_{name}"] for name in RevocationView.model_fields)
 TRIGGER = "trigger:"
 """How the name of a trigger begins, which stands for a login name."""
+NEWEST = 1_000
+"""Of what a job was issued, that a whole view of it has: an agent that calls tools all day is issued very many, each dead right after."""
 UNPROVED = (RevocationState.PENDING.value, RevocationState.OVERDUE.value)
 
 _WHOSE = (JOBS.c.name.label("job_name"), JOBS.c.task, JOBS.c.requester, JOBS.c.parent)
@@ -88,14 +90,14 @@ class RequestFilter(NamedTuple):
 
 
 def job(connection: Connection, job_id: str) -> JobView | None:
-    """Return a job whole."""
+    """Return a job whole, but for what it was issued long ago and is dead where that was very much."""
     row = connection.execute(select(JOBS).where(JOBS.c.id == job_id)).mappings().first()
     if row is None:
         return None
     asked = connection.execute(ASKED.where(REQUESTS.c.job_id == job_id).order_by(REQUESTS.c.number, REQUESTS.c.id)).mappings().all()
-    credentials_of = select(CREDENTIALS).where(CREDENTIALS.c.job_id == job_id).order_by(CREDENTIALS.c.issued_at, CREDENTIALS.c.id)
-    issued = _credentials(connection.execute(credentials_of).mappings().all())
-    return JobView(**row, revocation=_revocation(row), requests=request_views(connection, asked), credentials=issued)
+    issued, older = _issued(connection, job_id)
+    requests = request_views(connection, asked)
+    return JobView(**row, revocation=_revocation(row), requests=requests, credentials=issued, older_credentials=older)
 
 
 def jobs(connection: Connection, which: JobFilter, *, limit: int, cursor: str | None) -> Page[JobSummary]:
@@ -245,6 +247,18 @@ def _known(row: RowMapping) -> dict[str, Any]:
     """Return a request's fields; its job may not be recorded yet."""
     lock = LockView(accessor=row["lock_accessor"], expires_at=row["lock_expires_at"]) if row["lock_accessor"] else None
     return {**row, **{name: row[name] or "" for name in ("job_name", "task", "requester")}, "lock": lock}
+
+
+def _issued(connection: Connection, job_id: str) -> tuple[tuple[CredentialView, ...], int]:
+    """Return what a job was issued, oldest first: all that is alive and the newest of the rest; and how many more there were."""
+    theirs, newest = CREDENTIALS.c.job_id == job_id, (CREDENTIALS.c.issued_at.desc(), CREDENTIALS.c.id.desc())
+    found = connection.execute(select(CREDENTIALS).where(theirs).order_by(*newest).limit(NEWEST + 1)).mappings().all()
+    if len(found) <= NEWEST:
+        return _credentials(found[::-1]), 0
+    alive = {one.id: one for one in live_credentials(connection, job_id)}
+    kept = tuple(alive.values()) + tuple(one for one in _credentials(found[NEWEST - 1 :: -1]) if one.id not in alive)
+    count = connection.execute(select(func.count()).select_from(CREDENTIALS).where(theirs)).scalar_one()
+    return tuple(sorted(kept, key=lambda one: (one.issued_at, one.id))), count - len(kept)
 
 
 def _credentials(rows: Sequence[RowMapping]) -> tuple[CredentialView, ...]:

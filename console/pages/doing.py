@@ -34,7 +34,7 @@ def doing(job: JobView, tiers: Tiers) -> str:
         case JobState.RUNNING:
             return " ".join(filter(None, (f"Runs and holds {_held(live)}.", _waits(job.requests, tiers))))
         case JobState.REVOKING:
-            return f"Its process is over. {_given_back(job.credentials, live)}"
+            return f"Its process is over. {_given_back(job, live)}"
         case ended:
             return f"{ENDED.get(ended, '')} {_after(job, live)}".strip()
 
@@ -60,10 +60,10 @@ def _held(live: list[CredentialView]) -> str:
     return f"{_count(len(live), 'credential')}: {named}{_more(len(live))}"
 
 
-def _given_back(credentials: tuple[CredentialView, ...], live: list[CredentialView]) -> str:
+def _given_back(job: JobView, live: list[CredentialView]) -> str:
     if not live:
         return "All that it held is shown to be dead; the proof is being recorded."
-    return f"{len(live)} of {_count(len(credentials), 'credential')} {'is' if len(live) == 1 else 'are'} not yet shown to be dead."
+    return f"{len(live)} of {_count(len(job.credentials) + job.older_credentials, 'credential')} {'is' if len(live) == 1 else 'are'} not yet shown to be dead."
 
 
 def _after(job: JobView, live: list[CredentialView]) -> str:
@@ -71,12 +71,8 @@ def _after(job: JobView, live: list[CredentialView]) -> str:
         case RevocationState.OVERDUE:
             return "Its access could not be ended in time: it is tried again and again, and may be alive."
         case RevocationState.PENDING:
-            return (
-                f"Its access is being ended. {_given_back(job.credentials, live)}"
-                if live
-                else "That nothing of it is alive is not confirmed yet."
-            )
-    held = len(job.credentials)
+            return f"Its access is being ended. {_given_back(job, live)}" if live else "That nothing of it is alive is not confirmed yet."
+    held = len(job.credentials) + job.older_credentials
     if not held:
         return "It was issued nothing."
     return "Its credential is dead." if held == 1 else f"All {held} of its credentials are dead."

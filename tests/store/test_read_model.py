@@ -10,6 +10,7 @@ import pytest
 from activities.store import Store
 from activities.store.figures import Overdue
 from activities.store.projection import EFFECTS
+from activities.store.queries import NEWEST
 from justenough.events import Event, EventType, event
 from justenough.views import CredentialView, JobView, RequestView
 from tests.store.facts import (
@@ -192,6 +193,18 @@ def test_an_issued_credential_shows_its_handle(store: Store) -> None:
     assert (view.lease_id, view.accessor, view.expires_at) == ("database/creds/orders-write/abc", "acc-1", later(600))
     assert store.credential(view.id) == view
     assert store.credential("c-dev-unknown-1") is None
+
+
+def test_of_very_many_credentials_a_job_shows_all_that_may_be_alive_and_the_newest_of_the_rest(store: Store) -> None:
+    # One that lives is among the first.
+    facts = [issued(number=number, at=later(number)) for number in range(1, NEWEST + 12)]
+    facts += [confirmed(number=number, at=later(2000)) for number in range(1, NEWEST + 12) if number != 3]
+    store.record([submitted(), *facts])
+    view = store.job(JOB)
+    assert view is not None
+    numbers = [int(one.id.rpartition("-")[2]) for one in view.credentials]
+    assert numbers == [3, *range(12, NEWEST + 12)]
+    assert view.older_credentials == 10
 
 
 def test_a_renewed_credential_ends_later(store: Store) -> None:
