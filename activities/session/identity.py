@@ -8,7 +8,7 @@ from __future__ import annotations
 import uuid
 
 from activities.deps import Deps
-from activities.session.issuing import Closed
+from activities.session.issuance import Closed
 from activities.settings import NO_ISSUER
 from activities.verification import VerifiedOrder
 from justenough.errors import GiveUp

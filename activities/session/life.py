@@ -20,7 +20,8 @@ from activities.session.broker import Door, Models, Tools, listening
 from activities.session.broker.door import Tell
 from activities.session.bundles import unpacked
 from activities.session.delivery import Delivered, delivered, secrets_of, texts_of, told_of_access
-from activities.session.issuing import Closed, Issuance, Issuer, NotIssued, NotPermitted, issued_event
+from activities.session.issuance import Closed, Issuance, NotIssued, NotPermitted, issued_event
+from activities.session.issuing import Issuer
 from activities.session.keeping import kept
 from activities.session.process import JobProcess
 from activities.session.running import Task, running

@@ -16,7 +16,8 @@ from activities.entries import ordered
 from activities.judging import digest_for
 from activities.past import past_of
 from activities.session import keeping, renewing
-from activities.session.issuing import Issuance, Issuer, NotPermitted
+from activities.session.issuance import Issuance, NotPermitted
+from activities.session.issuing import Issuer
 from activities.store.errors import StoreUnavailable
 from activities.vault import Issued, VaultUnavailable, remembered
 from activities.verification import VerifiedOrder, table, verify_order

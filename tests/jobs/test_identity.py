@@ -16,7 +16,7 @@ from joserfc.errors import BadSignatureError, ExpiredTokenError, InvalidClaimErr
 
 from activities.deps import Deps, worker_deps
 from activities.session.identity import NoIssuer, draw_identity
-from activities.session.issuing import Closed
+from activities.session.issuance import Closed
 from activities.settings import Settings
 from activities.store.claims import Claim
 from activities.store.errors import StoreUnavailable

@@ -21,7 +21,8 @@ from activities.judging import answered
 from activities.session.broker.errors import AskedTooOften
 from activities.session.delivery import PUBLIC_FIELDS
 from activities.session.identity import draw_identity
-from activities.session.issuing import Closed, Denied, Issuance, Issuer, NotPermitted, Waits
+from activities.session.issuance import Closed, Denied, Issuance, NotPermitted, Waits
+from activities.session.issuing import Issuer
 from activities.session.keeping import Keepers
 from activities.session.renewing import NoLonger
 from activities.verification import VerifiedOrder

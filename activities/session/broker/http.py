@@ -31,7 +31,7 @@ from activities.session.broker.door import Door, Given, Pending, why_denied
 from activities.session.broker.errors import AskedTooOften, TooLarge, Unauthenticated
 from activities.session.broker.models import Models
 from activities.session.broker.openai import model_routes
-from activities.session.issuing import Closed, NotIssued, NotPermitted
+from activities.session.issuance import Closed, NotIssued, NotPermitted
 from justenough.access import Action
 from justenough.documents import validated
 from justenough.errors import InvalidInput, JustEnoughError, NotFound, Problem, RetryLater

@@ -16,7 +16,8 @@ from activities.session.broker.door import Door, Pending
 from activities.session.broker.tools import http, sql
 from activities.session.broker.tools.result import Result, failure
 from activities.session.delivery import PUBLIC_FIELDS
-from activities.session.issuing import Closed, Denied, Issuance, Issuer, NotIssued, NotPermitted
+from activities.session.issuance import Closed, Denied, Issuance, NotIssued, NotPermitted
+from activities.session.issuing import Issuer
 from activities.verification import VerifiedOrder
 from justenough.access import Action, Decision, RequestState
 from justenough.calls import Call, CallAccess, OutOfBounds, action_of, bounded, checked_call, http_request, sql_values, within
