@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from activities.deps import Deps
 from activities.session.renewing import Basis
@@ -25,8 +26,15 @@ class Grant:
     ends: float | None = None
     """When it is over, in ticks; it begins with its first issue."""
     issued: int = 0
+    made: Counter[str] = field(default_factory=Counter)
+    """Calls of each tool that something was issued for."""
     token: Token | None = None
     """The job's token for it: its policy allows this one action, and it lives as long as the grant."""
+
+    @property
+    def through_tools(self) -> bool:
+        """Whether it is for all calls of some tools, within bounds."""
+        return self.access.tools is not None and call_of(self.access) is None
 
     def left(self, *, ticks: float) -> float:
         """Return the seconds that it still has."""
@@ -52,6 +60,11 @@ class Grants:
         """Whether a request became a grant, whatever became of that."""
         return request in self._had
 
+    def through_tools(self, wanted: Access) -> Grant | None:
+        """Return the grant that stands for this access through tools; None where there is none."""
+        standing = (grant for grant in self._grants if grant.through_tools and self._stands(grant))
+        return next((grant for grant in standing if _same(grant.access, wanted)), None)
+
     def covering(self, wanted: Access) -> Iterator[Grant]:
         """Yield the grants that stand and are for what is wanted."""
         self._grants = [grant for grant in self._grants if self._stands(grant)]
@@ -68,10 +81,21 @@ class Grants:
         if call_of(grant.access) and grant.basis.ladder:
             # People approved one call of a tool, with its arguments: it was made, and nothing else was approved.
             return False
-        same = (grant.access.resource, grant.access.action) == (wanted.resource, wanted.action)
+        if grant.through_tools and not _lets(grant, wanted):
+            return False
         action = self._deps.config.current().catalog.action(wanted.resource, wanted.action)
         # What Vault locks it issues once: people authorized one.
-        return same and not (action and action.locked)
+        return _same(grant.access, wanted) and not (action and action.locked)
+
+
+def _same(one: Access, other: Access) -> bool:
+    return (one.resource, one.action) == (other.resource, other.action)
+
+
+def _lets(grant: Grant, wanted: Access) -> bool:
+    """Whether a grant for tools lets this very call through."""
+    call, tools = call_of(wanted), grant.access.tools or {}
+    return call is not None and call.tool in tools and not any(tools[call.tool].problems(call.arguments, made=grant.made[call.tool]))
 
 
 def is_withdrawn(deps: Deps, request: str) -> bool:

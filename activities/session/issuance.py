@@ -43,6 +43,15 @@ class Waits:
     tier: int
 
 
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """Access through tools that was granted: nothing is issued before a tool is called."""
+
+    request: str
+    access: Access
+    """As granted: its tools within what its approvers left of them."""
+
+
 @dataclass(frozen=True)
 class Issuance:
     """One credential as it was issued, with what the job is to be given. Cannot print its secrets."""

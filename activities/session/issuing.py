@@ -16,9 +16,10 @@ from activities.deps import Deps
 from activities.entries import decided_event, requested
 from activities.judging import answered, digest_for
 from activities.past import ANSWERING, Past, counts, entries_of, read_past
+from activities.session.bindings import Bindings
 from activities.session.grants import Grant, Grants, is_withdrawn
 from activities.session.holdings import Holdings
-from activities.session.issuance import Closed, Denied, Issuance, NotIssued, NotPermitted, Waits, issued_event
+from activities.session.issuance import Allowed, Closed, Denied, Issuance, NotIssued, NotPermitted, Waits, issued_event
 from activities.session.minting import Mint, credential_of
 from activities.session.permitting import Permits
 from activities.session.renewing import NoLonger, Renewals
@@ -27,7 +28,7 @@ from activities.vault import certificates
 from activities.verification import VerifiedOrder
 from justenough.access import Credential, Decision, Held, RequestState, Revocable
 from justenough.approval import Answer
-from justenough.calls import bounded, call_of, for_call
+from justenough.calls import call_of, for_call
 from justenough.catalog import ActionDef
 from justenough.events import EventType, event
 from justenough.facts import Facts, Phase
@@ -54,6 +55,8 @@ class Issuer:
         self._mint = Mint(deps, order.job, verified, owner=owner)
         self._requests = Requests(deps, verified)
         self._grants = Grants(deps, order.job)
+        self.bindings = Bindings(deps, verified)
+        """What binds the calls of tools."""
 
     @property
     def held(self) -> Held:
@@ -72,9 +75,21 @@ class Issuer:
 
     def issue(self, granted: Granted) -> Issuance:
         """Verify, decide, record, issue, record. Raises NotIssued, Closed, or RetryLater; then nothing usable has left this function."""
-        asked = self._verified.spec.access[granted.number - 1]
-        with self._lock:
-            return self._first(granted, asked, phase="start", past=self._past)
+        found = self._at_the_start(granted)
+        assert isinstance(found, Issuance), "what is no access through tools is issued"
+        return found
+
+    def allow(self, granted: Granted) -> Allowed:
+        """Verify, decide and record access through tools; nothing is issued before the first call. Raises as `issue` does."""
+        found = self._at_the_start(granted)
+        assert isinstance(found, Allowed), "nothing is issued for access through tools"
+        return found
+
+    def through_tools(self, wanted: Access, *, waited_for: str = "") -> Allowed | Waits:
+        """Return what a running job may call tools within, or which request waits for people; `wanted` names the tools. Raises as `access` does."""
+        found = self._had(wanted, waited_for)
+        assert not isinstance(found, Issuance), "nothing is issued for access through tools"
+        return found
 
     def access(self, wanted: Access, *, waited_for: str = "") -> Issuance | Waits:
         """Issue what a running job asks for, under a grant that it has or by a request of its own; or say which request waits for people.
@@ -83,11 +98,23 @@ class Issuer:
 
         Raises Denied, NotIssued, Closed, or RetryLater; then nothing usable has left this function.
         """
-        if call_of(wanted) is None and bounded(self._verified.spec, wanted.resource, wanted.action):
+        found = self._had(wanted, waited_for)
+        assert not isinstance(found, Allowed), "what is no access through tools is issued"
+        return found
+
+    def _at_the_start(self, granted: Granted) -> Issuance | Allowed:
+        asked = self._verified.spec.access[granted.number - 1]
+        with self._lock:
+            return self._first(granted, asked, phase="start", past=self._past)
+
+    def _had(self, wanted: Access, waited_for: str) -> Issuance | Allowed | Waits:
+        if call_of(wanted) is None and wanted.tools is None and self.bindings.own(wanted.resource, wanted.action):
             raise NotPermitted(f"the order allows {wanted.action} on {wanted.resource} through its tools only, and no credential for it")
         with self._lock:
             if len(self._holdings.alive) >= LIVE:
                 raise NotIssued(f"the job holds {LIVE} credentials: give some back first")
+            if wanted.tools is not None and (had := self._grants.through_tools(wanted)):
+                return Allowed(request_id(self._order.job, had.number), had.access)
             for grant in self._grants.covering(wanted):
                 if issuance := self._once_more(grant, wanted):
                     return issuance
@@ -146,7 +173,7 @@ class Issuer:
         ends = self._action(access).revocable is not Revocable.NEVER
         return ends and not self._deps.targets.searchable(access.resource, access.action)
 
-    def _asked(self, wanted: Access) -> Issuance | Waits:
+    def _asked(self, wanted: Access) -> Issuance | Allowed | Waits:
         """Make a request of what a running job wants, and decide it; the decision is in the ledger before anything else happens."""
         job, (number, access) = self._order.job, self._requests.numbered(wanted)
         request = request_id(job, number)
@@ -165,7 +192,7 @@ class Issuer:
             return Waits(request, decision.tier)
         return self._first(Granted(id=request, number=number), access, phase="runtime", past=Past())
 
-    def _answered(self, request: str, access: Access) -> Issuance | Waits:
+    def _answered(self, request: str, access: Access) -> Issuance | Allowed | Waits:
         """Issue what people were asked for, if they have approved it by now."""
         view = self._deps.store.request(request)
         if view is None or view.state is RequestState.PENDING:
@@ -185,11 +212,15 @@ class Issuer:
         self._requests.waiting.pop(request, None)
         return issuance
 
-    def _first(self, granted: Granted, asked: Access, *, phase: Phase, past: Past) -> Issuance:
-        """Issue the first credential of a request that has been granted."""
+    def _first(self, granted: Granted, asked: Access, *, phase: Phase, past: Past) -> Issuance | Allowed:
+        """Issue the first credential of a request that has been granted; what is had through tools is issued at their calls."""
         with self._refusing(request_id(self._order.job, granted.number), 1):
             access, basis = self._permits.permitted(granted, asked, held=self.held, phase=phase, past=past)
             grant = Grant(granted.number, access, basis)
+            if access.tools is not None and call_of(access) is None:
+                self._grants.add(grant)
+                self.bindings.narrow(asked, access.tools)
+                return Allowed(granted.id, access)
             issuance = self._issued(grant, access)
             self._grants.add(grant)
             return issuance
@@ -231,6 +262,7 @@ class Issuer:
         now, ends = deps.now(), deps.ticks() + ttl
         grant.ends = ends if grant.ends is None else grant.ends
         grant.issued += 1
+        grant.made.update([call.tool] if (call := call_of(access)) else [])
         credential = credential_of(job, grant, access, action, issued, accessor=accessor, now=now)
         self._holdings.take(credential, grant.basis)
         # How to revoke it is recorded before anyone can use it.
@@ -251,4 +283,4 @@ class Issuer:
 
 
 def _asks_the_same(one: Access, other: Access) -> bool:
-    return (one.resource, one.action, call_of(one)) == (other.resource, other.action, call_of(other))
+    return (one.resource, one.action, call_of(one), one.tools) == (other.resource, other.action, call_of(other), other.tools)

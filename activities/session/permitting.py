@@ -15,6 +15,7 @@ from activities.session.renewing import Basis
 from activities.verification import VerifiedOrder
 from justenough.access import Decision, Held
 from justenough.approval import Answer, Ladder
+from justenough.calls import call_of
 from justenough.events import Event
 from justenough.facts import Facts, Phase
 from justenough.ids import request_id
@@ -53,7 +54,9 @@ class Permits:
                 facts += self._counted(ladder)
                 access = narrowed(access, ladder.grant)
                 decision, asked, why = self._as_granted(access, ladder, decision, asked, held=held, phase=phase)
-        facts.append(decided_event(job, request, decision, digest, facts=asked, phase="issue", at=now))
+        # Where nothing is issued yet, nobody is to look for what may have been.
+        last = "granted" if access.tools is not None and call_of(access) is None else "issue"
+        facts.append(decided_event(job, request, decision, digest, facts=asked, phase=last, at=now))
         self._deps.store.record(facts)
         if why:
             raise NotPermitted(f"{access.action} on {access.resource}: {why}")
@@ -82,6 +85,7 @@ class Permits:
             current=max(decision.tier, past.tiers.get(request, 0)),
             respond_by=self._deps.now(),
             ttl=access.ttl,
+            tools=None if call_of(access) else access.tools,
             taken_back=past.taken_back.get(request, frozenset()),
         )
 

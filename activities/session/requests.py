@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from activities.deps import Deps
+from activities.inheriting import why_beyond
 from activities.session.issuance import NotPermitted
 from activities.verification import VerifiedOrder
 from justenough.calls import call_of
@@ -36,6 +37,8 @@ class Requests:
         problems = problems_of(self._verified.spec.model_copy(update={"access": (access,), "model": None}), catalog)
         if problems:
             raise InvalidInput("access", tuple(replace(one, path=one.path.removeprefix("access[0].")) for one in problems))
+        if why := why_beyond(self._deps, access, self._verified.statement):
+            raise NotPermitted(f"{access.action} on {access.resource}: {why}")
         if catalog.resources[access.resource].actions[access.action].locked:
             raise NotPermitted(f"Vault itself wants people to authorize {access.action} on {access.resource}: ask for it at the start")
         if self._numbers >= REQUESTS:
@@ -47,7 +50,8 @@ class Requests:
         """Return a new request's number, and what it asks for: as the order says it, where that says that the job may ask for this."""
         for number, said in self._unasked.items():
             # What the order says that the job may ask for is the credential, not a call that people approve by its arguments.
-            if call_of(wanted) is None and (said.resource, said.action) == (wanted.resource, wanted.action) and wanted.ttl <= said.ttl:
+            same = (said.resource, said.action, said.tools) == (wanted.resource, wanted.action, wanted.tools)
+            if call_of(wanted) is None and same and wanted.ttl <= said.ttl:
                 return number, wanted
         return self._numbers + 1, wanted
 

@@ -46,8 +46,16 @@ def wish(view: RequestView, agent: str = "") -> tuple[Piece, ...]:
         Piece(view.action.upper(), strong=True),
         Piece(" on "),
         Piece(view.title, strong=True),
-        *((Piece(" for one call of "), Piece(str(view.call["tool"]), strong=True)) if view.call else (Piece(f" for {span(view.ttl)}"),)),
+        *(
+            (Piece(" for one call of "), Piece(str(view.call["tool"]), strong=True))
+            if view.call
+            else (Piece(f"{_through(view)} for {span(view.ttl)}"),)
+        ),
     )
+
+
+def _through(view: RequestView) -> str:
+    return f" through {', '.join(view.tools)}" if view.tools else ""
 
 
 def text_of(pieces: Sequence[Piece]) -> str:

@@ -102,9 +102,11 @@ def test_bounds_on_what_the_catalog_does_not_have_are_refused_by_their_path(tool
     assert [str(one) for one in problems_of(spec(tools), catalog_with())] == [problem]
 
 
-def test_bounds_go_with_what_is_asked_for_while_the_job_runs() -> None:
-    with pytest.raises(InvalidInput, match=r"access\[0\]: `tools` goes with `at: request`"):
-        spec({"find": {}}, at="start")
+def test_what_is_had_through_tools_is_never_handed_over() -> None:
+    assert spec({"find": {}}, at="start").access[0].tools == {"find": Bounds()}
+    item = {"resource": "orders-db", "action": "read", "ttl": "5m", "reason": "see", "tools": {"find": {}}}
+    with pytest.raises(InvalidInput, match=r"access\[0\]: `deliver` hands a credential over, which no bounds bind"):
+        checked_spec({**SPEC, "access": [{**item, "deliver": {"env": {"PGUSER": "username"}}}]})
 
 
 SAMPLES: tuple[Any, ...] = (
