@@ -13,7 +13,7 @@ from activities.ancestry import DEEPEST
 from activities.deps import Deps
 from justenough.access import Action, RequestState
 from justenough.answering import UNREADABLE, Refused, read
-from justenough.bounds import Tools
+from justenough.bounds import all_of
 from justenough.calls import bounded
 from justenough.errors import InvalidInput, Problem
 from justenough.ids import request_id
@@ -105,12 +105,12 @@ def _left(deps: Deps, job: str, spec: JobSpec) -> Iterator[Access]:
         if view is None:
             yield item
         elif view.state not in LOST:
-            yield item.model_copy(update=_granted(view, item.tools))
+            yield _granted(item, view)
 
 
-def _granted(view: RequestView, tools: Tools | None) -> dict[str, object]:
-    return {
-        "ttl": view.ttl if view.granted_ttl is None else view.granted_ttl,
-        "action": Action(view.granted_action or view.action),
-        "tools": tools if view.granted_tools is None else view.granted_tools,
-    }
+def _granted(item: Access, view: RequestView) -> Access:
+    """Return an item as far as it was granted; no more than its order says, whatever is kept of that."""
+    ttl = item.ttl if view.granted_ttl is None else min(item.ttl, view.granted_ttl)
+    action = min(item.action, Action(view.granted_action or item.action), key=lambda each: each.rank)
+    tools = all_of(item.tools, view.granted_tools) if item.tools is not None and view.granted_tools is not None else item.tools
+    return item.model_copy(update={"ttl": ttl, "action": action, "tools": tools})

@@ -43,6 +43,7 @@ def answered(
         break_glass=break_glass,
         tool=call.tool if (call := call_of(access)) else "",
         arguments=call.pairs if call else frozenset(),
+        numbers=call.numbers if call else frozenset(),
     )
     resource = current.catalog.resources[access.resource]
     decision = current.policies.decide(facts, access.resource, resource, access.action, context=context, top=current.tiers.top)

@@ -49,6 +49,14 @@ class Call(Model):
         return digest_of(dict(self.arguments))
 
     @property
+    def numbers(self) -> frozenset[str]:
+        """The arguments that are numbers, each as policies see it: `amount=12.5`."""
+        numbers = (
+            (name, value) for name, value in self.arguments.items() if isinstance(value, int | float) and not isinstance(value, bool)
+        )
+        return frozenset(f"{name}={_text(value)}" for name, value in numbers)
+
+    @property
     def pairs(self) -> frozenset[str]:
         """The arguments that are plain values, each as policies see it: `order_id=7`."""
         return frozenset(f"{name}={_text(value)}" for name, value in self.arguments.items() if isinstance(value, str | int | float))

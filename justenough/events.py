@@ -108,7 +108,7 @@ FIELDS: dict[EventType, dict[str, str]] = {
     },
     EventType.ACCESS_WITHDRAWN: {"request": "request id", "why": "why it was withdrawn"},
     EventType.ACCESS_REFUSED: {
-        "asked": "what the running job asked for: a resource and an action, or a tool",
+        "asked": "what the running job asked for: a resource and an action, a tool, or its identity",
         "why": "why it was no request",
     },
     EventType.LOCK_OPENED: {

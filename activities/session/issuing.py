@@ -158,7 +158,7 @@ class Issuer:
         )
         if decision.outcome == "denied":
             raise self._denial(request, access, decision, asked, about=f"runtime-{grant.issued + 1}")
-        if decision.tier > grant.basis.tier:
+        if decision.tier > grant.basis.tier or (decision.tier and self._renewals.why_not_approved(grant.basis)):
             return None
         with self._refusing(request, grant.issued + 1):
             if self._unlearnable(access):

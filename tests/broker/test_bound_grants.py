@@ -162,3 +162,25 @@ def test_one_call_is_approved_with_exactly_its_arguments_and_never_bound(ops: Hu
         assert "one call is approved with exactly its arguments" in refused.json()["errors"][0]["message"]
         assert lead.answer(waiting).status_code in {200, 202}
         calling.join(60)
+
+
+def test_what_a_running_child_asks_for_is_within_what_the_job_that_launched_it_has(ops: Human, lead: Human, shop: Shop) -> None:
+    order = an_order(shop)
+    reads = {"resource": "orders-db", "action": "read", "ttl": "5m", "reason": "a test", "at": "request"}
+    with puppet(ops, reads, item("refunds-db", "write", ASKED)) as parent, puppet(ops, parent=parent.job) as child:
+        assert child.access("orders-db").status == 200
+        longer = child.access("orders-db", ttl="6m")
+        assert (longer.status, "longer than 5m, for which the job that launches it has it" in longer.body) == (403, True)
+        other = child.access("customers-db")
+        assert (other.status, "the job that launches it has no access to customers-db" in other.body) == (403, True)
+        around = child.access("refunds-db", "write")
+        assert (around.status, "through tools only: refund-order" in around.body) == (403, True)
+        text, failed = refund(child, order, 101)
+        assert failed
+        assert "amount: must be a number of at most 100" in text
+        calling = threading.Thread(target=lambda: refund(child, order, 100))
+        calling.start()
+        waiting = opened(lead, request_of(ops, child))
+        assert waiting["call"]["within"] == ASKED["refund-order"]
+        assert lead.answer(waiting, "deny").status_code in {200, 202}
+        calling.join(60)

@@ -20,7 +20,7 @@ from activities.deps import Deps
 from activities.judging import answered
 from activities.session.broker.errors import AskedTooOften
 from activities.session.delivery import PUBLIC_FIELDS
-from activities.session.identity import draw_identity
+from activities.session.identity import NotVouchedFor, draw_identity
 from activities.session.issuance import Allowed, Closed, Denied, Issuance, NotPermitted, Waits
 from activities.session.issuing import Issuer
 from activities.session.keeping import Keepers
@@ -254,10 +254,14 @@ class Door:
             await self._keepers.give_back(credential, what, before=(used,))
 
     async def identity(self, audience: str) -> tuple[Secret, datetime]:
-        """Return a short token of this job for one audience, and until when it holds. Raises InvalidInput, NoIssuer, Closed."""
+        """Return a short token of this job for one audience, and until when it holds. Raises InvalidInput, NotVouchedFor, NoIssuer, Closed."""
         self._take_allowance()
         now = self._deps.now()
-        token = await self._called(partial(draw_identity, self._deps, self._verified, audience, owner=self._owner))
+        try:
+            token = await self._called(partial(draw_identity, self._deps, self._verified, audience, owner=self._owner))
+        except NotVouchedFor as error:
+            await self.refused("its identity for an audience", str(error))
+            raise
         self._redactor.learn([token.reveal()])
         return token, now + LIFE
 
