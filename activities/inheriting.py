@@ -46,10 +46,20 @@ def why_beyond(deps: Deps, wanted: Access, statement: OrderStatement) -> str | N
     return None
 
 
+def may_use(deps: Deps, tool: str, resource: str, action: Action, statement: OrderStatement) -> bool:
+    """Whether every job that this one came of may use a tool, with some arguments at least."""
+    return all(not isinstance(launching, Refused) and _has(launching, tool, resource, action) for launching in _launching(deps, statement))
+
+
 def bounds_above(deps: Deps, resource: str, action: Action, statement: OrderStatement) -> tuple[tuple[Access, ...], ...]:
     """Return, for each job that this one came of, its items on an action that it has through tools alone."""
     specs = (launching for launching in _launching(deps, statement) if isinstance(launching, JobSpec))
     return tuple(items for spec in specs if (items := bounded(spec, resource, action)))
+
+
+def _has(spec: JobSpec, tool: str, resource: str, action: Action) -> bool:
+    items = (item for item in spec.access if (item.resource, item.action) == (resource, action))
+    return any(item.tools is None or tool in item.tools for item in items)
 
 
 def _said(launching: JobSpec | Refused, spec: JobSpec) -> Iterator[Problem]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
+from activities.deps import Deps
 from justenough.access import Credential
 from justenough.errors import GiveUp
 from justenough.events import Event, EventType, event
@@ -87,3 +89,14 @@ def issued_event(job: str, credential: Credential) -> Event:
         revocable=credential.revocable.value,
         certificate=credential.certificate,
     )
+
+
+@contextmanager
+def refusing(deps: Deps, job: str, request: str, nth: int) -> Iterator[None]:
+    """Record a refusal: a decision to issue that nothing follows would have to be taken for a credential that nobody learned of."""
+    try:
+        yield
+    except (NotIssued, Closed) as error:
+        about = request if nth == 1 else f"{request}/{nth}"
+        deps.store.record([event(EventType.CREDENTIAL_REFUSED, job, at=deps.now(), about=about, request=request, why=str(error))])
+        raise

@@ -7,31 +7,29 @@ is a grant at once, else it waits for people, whom the workflow asks. Blocking: 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 
 from activities import revocation
 from activities.deps import Deps
 from activities.entries import decided_event, requested
+from activities.inheriting import why_beyond
 from activities.judging import answered, digest_for
 from activities.past import ANSWERING, Past, counts, entries_of, read_past
 from activities.session.bindings import Bindings
 from activities.session.grants import Grant, Grants, is_withdrawn
 from activities.session.holdings import Holdings
-from activities.session.issuance import Allowed, Closed, Denied, Issuance, NotIssued, NotPermitted, Waits, issued_event
+from activities.session.issuance import Allowed, Denied, Issuance, NotIssued, NotPermitted, Waits, issued_event, refusing
 from activities.session.minting import Mint, credential_of
 from activities.session.permitting import Permits
 from activities.session.renewing import NoLonger, Renewals
 from activities.session.requests import Requests
 from activities.vault import certificates
 from activities.verification import VerifiedOrder
-from justenough.access import Credential, Decision, Held, RequestState, Revocable
+from justenough.access import Credential, Held, RequestState, Revocable
 from justenough.approval import Answer
 from justenough.calls import call_of, for_call
 from justenough.catalog import ActionDef
-from justenough.events import EventType, event
-from justenough.facts import Facts, Phase
+from justenough.facts import Phase
 from justenough.ids import number_of, request_id
 from justenough.messages import Granted, JobInput
 from justenough.spec import Access
@@ -153,14 +151,22 @@ class Issuer:
         job, request = self._order.job, request_id(self._order.job, grant.number)
         ttl = min(wanted.ttl, int(grant.left(ticks=self._deps.ticks())))
         access = for_call(grant.access, call_of(wanted)).model_copy(update={"ttl": ttl})
+        if why_beyond(self._deps, access, self._verified.statement):
+            # What a job that it came of has lost is lost; why is said where it is asked for anew.
+            return None
         decision, asked = answered(
             self._deps, job, self._verified, access, held=self.held, phase="runtime", break_glass=grant.basis.broke_glass
         )
         if decision.outcome == "denied":
-            raise self._denial(request, access, decision, asked, about=f"runtime-{grant.issued + 1}")
+            about = f"runtime-{grant.issued + 1}"
+            self._deps.store.record(
+                [decided_event(job, request, decision, "", facts=asked, phase="renewal", at=self._deps.now(), about=about)]
+            )
+            why = f"policy denies {access.action} on {access.resource} now"
+            raise Denied(why, request=request, outcome="denied", policies=decision.policies)
         if decision.tier > grant.basis.tier or (decision.tier and self._renewals.why_not_approved(grant.basis)):
             return None
-        with self._refusing(request, grant.issued + 1):
+        with refusing(self._deps, self._order.job, request, grant.issued + 1):
             if self._unlearnable(access):
                 about = f"issue-{grant.issued + 1}"
                 digest = grant.basis.digest
@@ -214,7 +220,7 @@ class Issuer:
 
     def _first(self, granted: Granted, asked: Access, *, phase: Phase, past: Past) -> Issuance | Allowed:
         """Issue the first credential of a request that has been granted; what is had through tools is issued at their calls."""
-        with self._refusing(request_id(self._order.job, granted.number), 1):
+        with refusing(self._deps, self._order.job, request_id(self._order.job, granted.number), 1):
             access, basis = self._permits.permitted(granted, asked, held=self.held, phase=phase, past=past)
             grant = Grant(granted.number, access, basis)
             if access.tools is not None and call_of(access) is None:
@@ -224,24 +230,6 @@ class Issuer:
             issuance = self._issued(grant, access)
             self._grants.add(grant)
             return issuance
-
-    @contextmanager
-    def _refusing(self, request: str, nth: int) -> Iterator[None]:
-        """Record a refusal: a decision to issue that nothing follows would have to be taken for a credential that nobody learned of."""
-        try:
-            yield
-        except (NotIssued, Closed) as error:
-            about = request if nth == 1 else f"{request}/{nth}"
-            now, job = self._deps.now(), self._order.job
-            self._deps.store.record([event(EventType.CREDENTIAL_REFUSED, job, at=now, about=about, request=request, why=str(error))])
-            raise
-
-    def _denial(self, request: str, access: Access, decision: Decision, asked: Facts, *, about: str) -> Denied:
-        """Record that policy says no to what a grant allowed, and return that."""
-        job, now = self._order.job, self._deps.now()
-        self._deps.store.record([decided_event(job, request, decision, "", facts=asked, phase="renewal", at=now, about=about)])
-        why = f"policy denies {access.action} on {access.resource} now"
-        return Denied(why, request=request, outcome="denied", policies=decision.policies)
 
     def _must_still_stand(self, issuance: Issuance) -> None:
         """Raise NotPermitted, its credential ended, where the approval was taken back while it was being issued.

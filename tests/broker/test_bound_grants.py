@@ -13,7 +13,7 @@ from justenough.bounds import Bounds
 from tests.broker.puppet import Puppet, puppet
 from tests.broker.test_access import entries, opened
 from tests.broker.test_bounds import item
-from tests.broker.test_tools import an_order, called, request_of, rows
+from tests.broker.test_tools import an_order, called, request_of, result, rows
 from tests.hooks import until
 from tests.people import Human
 from tests.shop import Shop
@@ -168,9 +168,13 @@ def test_what_a_running_child_asks_for_is_within_what_the_job_that_launched_it_h
     order = an_order(shop)
     reads = {"resource": "orders-db", "action": "read", "ttl": "5m", "reason": "a test", "at": "request"}
     with puppet(ops, reads, item("refunds-db", "write", ASKED)) as parent, puppet(ops, parent=parent.job) as child:
-        assert child.access("orders-db").status == 200
         longer = child.access("orders-db", ttl="6m")
         assert (longer.status, "longer than 5m, for which the job that launches it has it" in longer.body) == (403, True)
+        assert child.access("orders-db").status == 200
+        offered = {(one["resource"], one["action"]): one["outcome"] for one in child.asks("GET", "/v1/catalog").json["items"]}
+        assert (offered["orders-db", "read"], offered["customers-db", "read"]) == ("allowed", "denied")
+        names = {one["name"] for one in result(child, "tools/list")["tools"]}
+        assert {"find-order", "refund-order"} <= names
         other = child.access("customers-db")
         assert (other.status, "the job that launches it has no access to customers-db" in other.body) == (403, True)
         around = child.access("refunds-db", "write")

@@ -129,8 +129,8 @@ def test_a_job_has_no_more_than_the_one_that_launched_it_and_every_excess_is_tol
     child = spec(
         "true",
         access(ttl="5m"),
-        access("orders-db", "write"),
-        access("customers-db"),
+        access("orders-db", "write", deliver={}),
+        access("customers-db", deliver={}),
         {**bound, "tools": wider},
         access("refunds-db", "write", at="request", deliver={}),
         data_scope={"tenant": "globex"},

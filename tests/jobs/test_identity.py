@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -22,7 +23,7 @@ from activities.store.claims import Claim
 from activities.store.errors import StoreUnavailable
 from activities.verification import VerifiedOrder, verify_order
 from justenough.errors import InvalidInput
-from justenough.identity import LIFE
+from justenough.identity import LIFE, Audience, Audiences
 from justenough.messages import JobInput
 from justenough.statements import Signed
 from tests.people import Human
@@ -212,7 +213,11 @@ def test_however_long_the_making_takes_a_token_ends_five_minutes_after_the_job_w
 
 
 def test_a_jobs_identity_is_no_persons(acme: Session, whole: Stack) -> None:
-    token = acme.draw("je-console")
+    # No catalog should name it. Where one did, the console would still take no job for a person.
+    current = acme.deps.config.current()
+    named = Audiences(audiences={"je-console": Audience(environment="prod")})
+    there = replace(current, catalog=current.catalog.model_copy(update={"identity": named}))
+    token = acme.draw("je-console", config=SimpleNamespace(current=lambda: there))
     answer = httpx.get(f"{whole.console}/api/v1/whoami", headers={"Authorization": f"Bearer {token}"}, trust_env=False)
     assert answer.status_code == 401
     assert "not signed by this installation's Vault" in answer.json()["detail"]

@@ -158,7 +158,7 @@ def test_whatever_decides_what_is_issued_changes_the_request_digest(changes: dic
 
 
 def test_access_through_tools_has_another_digest_for_each_tool_and_bound() -> None:
-    asked = [
+    asked: list[dict[str, Any] | None] = [
         None,
         {"a": {}},
         {"b": {}},

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import structlog
 
 from activities.deps import Deps
+from activities.inheriting import why_beyond
 from activities.judging import answered
 from activities.session.broker.errors import AskedTooOften
 from activities.session.delivery import PUBLIC_FIELDS
@@ -26,7 +27,7 @@ from activities.session.issuing import Issuer
 from activities.session.keeping import Keepers
 from activities.session.renewing import NoLonger
 from activities.verification import VerifiedOrder
-from justenough.access import Action, CredentialState, RequestState
+from justenough.access import Action, CredentialState, Decision, RequestState
 from justenough.bounds import written
 from justenough.errors import GiveUp, InvalidInput, NotFound, Problem
 from justenough.events import EventType, event
@@ -290,6 +291,11 @@ class Door:
         definition = resource.actions[action]
         asked = Access(resource=name, action=action, ttl=min(DEFAULT_TTL, definition.max_ttl), reason="-", at="request")
         decision, _ = answered(self._deps, self._job, self._verified, asked, held=self._issuer.held, phase="runtime")
+        bound = self._issuer.bindings.own(name, action)
+        # What the jobs that it came of do not have at all is not there to be asked for, however policy would decide it.
+        least = asked.model_copy(update={"ttl": 1, "tools": bound[0].tools if bound else None})
+        if why_beyond(self._deps, least, self._verified.statement):
+            decision = Decision(outcome="denied")
         return {
             "resource": name,
             "title": resource.title,
@@ -301,7 +307,7 @@ class Door:
             "outcome": decision.outcome,
             "tier": decision.tier if decision.outcome == "needs_approval" else 0,
             "policies": list(decision.policies),
-            "tools": written(bound[0].tools) if (bound := self._issuer.bindings.own(name, action)) else None,
+            "tools": written(bound[0].tools) if bound else None,
         }
 
     def _given(self, item: Issuance) -> Given:

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from activities.deps import Deps
+from activities.inheriting import may_use
 from activities.judging import answered
 from activities.session.broker.door import Door, Pending
 from activities.session.broker.tools import http, sql
@@ -229,8 +230,12 @@ class Tools:
         return not problems_of(spec, self._deps.config.current().catalog)
 
     def _offered(self) -> list[Offered]:
-        found = [self._offer(name, tool) for name, tool in self._tools().items()]
+        found = [self._offer(name, tool) for name, tool in self._tools().items() if self._inherited(name, tool)]
         return [one for one in found if one.decision.outcome != "denied"]
+
+    def _inherited(self, name: str, tool: Tool) -> bool:
+        action = action_of(tool.uses, name) or Action.ADMIN
+        return may_use(self._deps, name, tool.uses.resource, action, self._verified.statement)
 
     def _offer(self, name: str, tool: Tool) -> Offered:
         action = action_of(tool.uses, name) or Action.ADMIN
