@@ -92,7 +92,9 @@ def signs(
     """Return in one sentence what somebody signs."""
     time, what = span(view.ttl if ttl is None else ttl), (action or view.action).upper()
     behalf = f" for {absent}" if absent else ""
-    return f"{person}{behalf} {DOES[decision]} {what} on {view.title} for {time} for the job {view.job_id} ({view.job_name})."
+    return (
+        f"{person}{behalf} {DOES[decision]} {what} on {view.title}{_through(view)} for {time} for the job {view.job_id} ({view.job_name})."
+    )
 
 
 def reason_wanted(decision: str, tier: int) -> str:

@@ -92,7 +92,12 @@ async def test_access_through_tools_can_be_approved_for_fewer_calls(served: Serv
     request = asked(served, (await served.launched(spec(access=access)))["id"], tools=BOUND)
     browser = await logged_in("lead")
     page = await shown(browser, f"/inbox/{request['id']}")
-    for words in ("Every call of these tools", "refund-order:calls=3", "refund-order:amount<=100", "through refund-order for 5 min"):
+    for words in (
+        "Every call of these tools",
+        "refund-order:calls=3",
+        "refund-order:amount<=100",
+        "WRITE on Refunds through refund-order for 5 min",
+    ):
         assert words in page.text, words
     wrong = await answer(browser, request, "approve", tools="drop-order")
     assert (wrong.status_code, "was not asked for; it is for refund-order" in words_of(wrong)) == (422, True)
