@@ -113,7 +113,8 @@ class Issuer:
                 raise NotIssued(f"the job holds {LIVE} credentials: give some back first")
             if wanted.tools is not None and (had := self._grants.through_tools(wanted)):
                 return Allowed(request_id(self._order.job, had.number), had.access)
-            for grant in self._grants.covering(wanted):
+            # No grant of another kind stands for tools: nothing is issued where they are asked for.
+            for grant in self._grants.covering(wanted) if wanted.tools is None else ():
                 if issuance := self._once_more(grant, wanted):
                     return issuance
             for request, access in self._requests.waiting.items():

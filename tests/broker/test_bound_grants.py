@@ -87,6 +87,21 @@ def test_calls_within_what_was_approved_at_the_start_are_made_unasked_and_none_b
     assert ops.until(job.job)["revocation"]["state"] == "confirmed"
 
 
+def test_what_policy_allows_through_tools_is_had_at_once_and_nothing_is_issued_for_asking(ops: Human, shop: Shop) -> None:
+    order = an_order(shop)
+    with puppet(ops, item("orders-db", "read", {"find-order": {"calls": 2}})) as job:
+        assert not called(job, "find-order", order_id=order)[1]
+        granted = [job.access("orders-db", through="tools") for _ in range(2)]
+        assert [(one.status, one.json["tools"]) for one in granted] == [(200, {"find-order": {"calls": 2, "arguments": {}}})] * 2
+        assert len(ops.job(job.job)["credentials"]) == 1
+        offered = {(one["resource"], one["action"]): one["tools"] for one in job.asks("GET", "/v1/catalog").json["items"]}
+        assert (offered["orders-db", "read"], offered["refunds-db", "write"]) == ({"find-order": {"calls": 2, "arguments": {}}}, None)
+        assert not called(job, "find-order", order_id=order)[1]
+        assert "the order allows 2 calls of it, which were made" in called(job, "find-order", order_id=order)[0]
+    seen = ops.job(job.job)
+    assert (len(seen["credentials"]), {one["state"] for one in seen["requests"]}) == (2, {"allowed"})
+
+
 def around_is_closed(job: Puppet) -> bool:
     """Whether the credential itself is refused, which no bound would bind."""
     around = job.access("refunds-db", "write")
