@@ -139,6 +139,7 @@ class Deciding:
             # Opened already where the answer to an earlier attempt got lost.
             respond_by=view.expires_at or tiers.respond_by(view.tier, now=now),
             ttl=view.ttl,
+            tools=view.tools,
         )
         deps.store.record([opened_event(job, ladder, tiers, at=now)])
         return Opened(ladder=ladder)
@@ -207,6 +208,7 @@ class Deciding:
             current=decision.tier,
             respond_by=self._deps.config.current().tiers.respond_by(decision.tier, now=self._deps.now()),
             ttl=access.ttl,
+            tools=access.tools,
         )
 
     def _facts(self, order: JobInput, verified: VerifiedOrder, decided: tuple[tuple[DecidedRequest, Facts], ...]) -> Iterator[Event]:

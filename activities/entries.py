@@ -16,6 +16,7 @@ from activities.verification import VerifiedOrder
 from justenough.access import Decision
 from justenough.answering import Withdrawal
 from justenough.approval import Answer, Ladder, Tiers
+from justenough.bounds import written
 from justenough.calls import call_of
 from justenough.events import FIELDS, Event, EventType, event
 from justenough.facts import Facts
@@ -53,7 +54,7 @@ def requested(deps: Deps, job: str, number: int, access: Access) -> Event:
         title=resource.title,
         sensitivity=resource.sensitivity.name.lower(),
         revocable=resource.actions[access.action].revocable.value,
-        **({"call": call.model_dump(mode="json")} if call else {}),
+        **({"call": call.model_dump(mode="json")} if call else {"tools": written(access.tools)} if access.tools is not None else {}),
     )
 
 
@@ -138,6 +139,8 @@ def counted_event(job: str, ladder: Ladder, answer: Answer, *, verdict: str, at:
         verdict=verdict,
         granted_ttl=granted.ttl if granted else None,
         granted_action=granted.action.value if granted else None,
+        **({"tools": written(answer.tools)} if answer.tools is not None else {}),
+        **({"granted_tools": written(granted.tools)} if granted and granted.tools is not None else {}),
     )
 
 

@@ -43,6 +43,7 @@ def answered(
         break_glass=break_glass,
         tool=call.tool if (call := call_of(access)) else "",
         arguments=call.pairs if call else frozenset(),
+        numbers=call.numbers if call else frozenset(),
     )
     resource = current.catalog.resources[access.resource]
     decision = current.policies.decide(facts, access.resource, resource, access.action, context=context, top=current.tiers.top)
@@ -92,7 +93,7 @@ def in_turn(deps: Deps, job: str, verified: VerifiedOrder) -> Iterator[tuple[int
 
 def asked_access(view: RequestView) -> Access:
     """Return what a request that a running job made asks for, as it was recorded."""
-    access = Access(resource=view.resource, action=Action(view.action), ttl=view.ttl, reason=view.reason, at="request")
+    access = Access(resource=view.resource, action=Action(view.action), ttl=view.ttl, reason=view.reason, at="request", tools=view.tools)
     return for_call(access, Call.model_validate(view.call)) if view.call else access
 
 
@@ -113,11 +114,13 @@ def _while_it_runs(deps: Deps, job: str, number: int) -> tuple[Access, Held, Pha
 
 def narrowed(access: Access, grant: Grant) -> Access:
     """Return what is left of a request."""
-    return access.model_copy(update={"action": grant.action, "ttl": grant.ttl})
+    return access.model_copy(update={"action": grant.action, "ttl": grant.ttl, "tools": access.tools and grant.tools})
 
 
 def why_not_possible(deps: Deps, verified: VerifiedOrder, access: Access) -> str | None:
-    """Return what the catalog has against a request that was narrowed; None where it has nothing."""
+    """Return what stands against a request that was narrowed, whatever policy says; None where nothing does."""
+    if access.tools is not None and not access.tools:
+        return "no call is left that all who answered allow"
     found = problems_of(verified.spec.model_copy(update={"access": (access,)}), deps.config.current().catalog)
     return f"{access.action} on {access.resource} cannot be had instead: {found[0].message}" if found else None
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from activities.ancestry import why_no_chain, why_no_parent
 from activities.deps import Deps
+from activities.inheriting import problems_beyond
 from activities.triggering import Armed, Timed
 from justenough import schedules, triggers
 from justenough.answering import UNREADABLE, Refused, Table, first_failed, read
@@ -67,7 +68,11 @@ def verify_order(deps: Deps, order: JobInput, *, now: datetime) -> VerifiedOrder
     if why:
         return Refused(why)
     person = _ordered_by(deps, statement, order, now=now)
-    return person if isinstance(person, Refused) else VerifiedOrder(person=person, spec=spec, statement=statement, at=now)
+    if isinstance(person, Refused):
+        return person
+    if more := problems_beyond(deps, spec, statement):
+        return Refused(f"it asks for more than the job that launches it has: {'; '.join(map(str, more))}")
+    return VerifiedOrder(person=person, spec=spec, statement=statement, at=now)
 
 
 def _ordered_by(deps: Deps, statement: OrderStatement, order: JobInput, *, now: datetime) -> Person | Refused:

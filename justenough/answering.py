@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from justenough.access import Action
 from justenough.approval import Answer, Ladder, Person, Tiers
+from justenough.bounds import Tools, both
 from justenough.model import Message
 from justenough.statements import (
     DecisionStatement,
@@ -77,6 +78,8 @@ class Asked(Protocol):
     @property
     def action(self) -> Action | None: ...
     @property
+    def tools(self) -> Tools | None: ...
+    @property
     def current(self) -> int: ...
     def why_theirs(self, person: str) -> str | None: ...
 
@@ -119,6 +122,7 @@ class Table:
             decision=statement.decision,
             ttl=statement.ttl,
             action=statement.action,
+            tools=statement.tools,
             on_behalf_of=absent.id if absent else None,
             on_behalf_of_name=absent.name if absent else None,
             reason=statement.reason,
@@ -274,8 +278,26 @@ def _why_not_this(statement: DecisionStatement, job: str, asked: Asked) -> str |
         f"the decision's ttl is not between 1 and {asked.ttl} seconds": lambda: 0 < statement.ttl <= asked.ttl,
         "the decision gives no reason": lambda: bool(statement.reason.strip()) or not needs_reason(statement.decision, asked.current),
     }
+    bound = why_not_bound(statement, asked.tools)
     # Giving up what was approved for one's own job is nobody's to forbid.
-    return first_failed(checks) or (None if statement.decision == "withdraw" else asked.why_theirs(statement.person))
+    return first_failed(checks) or bound or (None if statement.decision == "withdraw" else asked.why_theirs(statement.person))
+
+
+def why_not_bound(statement: DecisionStatement, tools: Tools | None) -> str | None:
+    """Return why a decision cannot bind tools as it does; None where it can, or binds none. `tools`: as they were requested."""
+    if statement.tools is None:
+        return None
+    if statement.decision not in {"approve", "break_glass"}:
+        return "only what is allowed is bound: a decision of this kind names no tools"
+    if tools is None:
+        return "it is not for access through tools, so there is nothing to bind: one call is approved with exactly its arguments"
+    if unknown := sorted(statement.tools.keys() - tools.keys()):
+        return (
+            f"it binds {', '.join(unknown)}, which was not requested; there {'are' if len(tools) > 1 else 'is'} {', '.join(sorted(tools))}"
+        )
+    if nothing := sorted(statement.tools.keys() - both(tools, statement.tools).keys()):
+        return f"no call of {', '.join(nothing)} would be left within what was requested"
+    return None
 
 
 def _is_within(statement: DecisionStatement, asked: Asked) -> bool:

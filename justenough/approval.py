@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator
 
 from justenough.access import Action
+from justenough.bounds import Bounds, Tools, all_of
 from justenough.documents import read_yaml, validated
 from justenough.errors import InvalidInput, Problem
 from justenough.model import Duration, Message, Model
@@ -97,6 +98,8 @@ class Answer(Message):
     """Seconds; at most what was requested."""
     action: Action | None = None
     """At most what was requested; None where it was recorded before anyone could allow less."""
+    tools: Mapping[str, Bounds] | None = None
+    """What they bind tools to; None where they bind nothing beyond what was requested."""
     on_behalf_of: str | None = None
     """Entity id of who named this person their delegate, where they answer for them."""
     on_behalf_of_name: str | None = None
@@ -117,6 +120,8 @@ class Grant(Message):
     ttl: int
     """Seconds."""
     break_glass: bool = False
+    tools: Mapping[str, Bounds] | None = None
+    """The tools that it is had through, each within all that anybody bound it to; None where it is had as a credential, or for one call."""
 
 
 class Ladder(Message):
@@ -133,6 +138,8 @@ class Ladder(Message):
     current: int
     respond_by: datetime
     ttl: int
+    tools: Mapping[str, Bounds] | None = None
+    """As requested, where it is for access through tools."""
     answers: tuple[Answer, ...] = ()
     taken_back: frozenset[str] = frozenset()
     """Who took an answer back. They do not answer this request again: what they signed once could be sent once more."""
@@ -191,12 +198,19 @@ class Ladder(Message):
             action=min(actions, key=lambda each: each.rank, default=Action.ADMIN),
             ttl=min((self.ttl, *(answer.ttl for answer in allowed))),
             break_glass=self.broke_glass,
+            tools=self._tools(allowed),
         )
 
     @property
     def is_narrowed(self) -> bool:
         """Whether the answers so far allow less than was asked for."""
-        return self.grant.ttl < self.ttl or (self.action is not None and self.grant.action is not self.action)
+        grant = self.grant
+        return grant.ttl < self.ttl or grant.tools != self.tools or (self.action is not None and grant.action is not self.action)
+
+    def _tools(self, allowed: Iterable[Answer]) -> Tools | None:
+        bound = [answer.tools for answer in allowed if answer.tools is not None]
+        # As it was requested where nobody bound it: what is the same is not to look narrower.
+        return all_of(self.tools, *bound) if self.tools is not None and bound else self.tools
 
 
 def has_quorum(answers: tuple[Answer, ...], *, tiers: Tiers, tier: int) -> bool:

@@ -1,8 +1,13 @@
-"""What an order says that a tool's calls must stay within: so many calls, and what their arguments may be. Can only narrow. No I/O, no clock."""
+"""What a tool's calls must stay within: so many calls, and what their arguments may be. Can only narrow. No I/O, no clock.
+
+An order says it, whoever approves may say it, and what a job's own jobs may have is measured by it. `both` is what is within two of them,
+`is_within` whether nothing is within one that is not within the other.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import reduce
 from typing import Annotated, Any, Self
 
 from pydantic import Field, StringConstraints, model_validator
@@ -11,6 +16,8 @@ from justenough.model import Model
 
 Value = bool | int | float | Annotated[str, StringConstraints(max_length=1000)]
 MOST_VALUES = 1_000
+ORDER, APPROVAL = "the order", "the approval"
+"""Whose bounds they are, in words."""
 
 
 class Bound(Model):
@@ -31,18 +38,64 @@ class Bound(Model):
             raise ValueError(message)
         return self
 
-    def problem(self, value: Any) -> str | None:
-        """Return why a value is not within it; None where it is."""
+    def problem(self, value: Any, *, by: str = ORDER) -> str | None:
+        """Return why a value is not within it; None where it is. `by`: who says so."""
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if self.minimum is not None and not (number and value >= self.minimum):
             return f"must be a number of at least {self.minimum:g}"
         if self.maximum is not None and not (number and value <= self.maximum):
             return f"must be a number of at most {self.maximum:g}"
         if self.one_of is not None and not any(_same(value, one) for one in self.one_of):
-            return f"must be one of the {len(self.one_of)} values that the order lists"
+            return f"must be one of the {len(self.one_of)} values that {by} lists"
         if self.prefix is not None and not (isinstance(value, str) and value.startswith(self.prefix) and ".." not in value.split("/")):
             return f"must begin with {self.prefix!r}, and have no part `..`"
         return None
+
+    def both(self, other: Bound) -> Bound | None:
+        """Return what is within this one and the other; None where nothing is."""
+        prefixes = [one for one in (self.prefix, other.prefix) if one is not None]
+        longest = max(prefixes, key=len, default=None)
+        if longest is not None and not all(longest.startswith(one) for one in prefixes):
+            return None
+        said = {
+            "minimum": max((one for one in (self.minimum, other.minimum) if one is not None), default=None),
+            "maximum": min((one for one in (self.maximum, other.maximum) if one is not None), default=None),
+            "prefix": longest,
+            "one_of": _common(self, other),
+        }
+        if said["one_of"] == ():
+            return None
+        found = Bound.model_validate(said)
+        return None if found.is_empty else found
+
+    def is_within(self, other: Bound) -> bool:
+        """Whether every value that is within this one is within the other."""
+        if self.is_empty:
+            return True
+        if self._values is not None:
+            return all(other.problem(value) is None for value in self._values if self.problem(value) is None)
+        return (
+            other.one_of is None
+            and (other.minimum is None or (self.minimum is not None and self.minimum >= other.minimum))
+            and (other.maximum is None or (self.maximum is not None and self.maximum <= other.maximum))
+            and (other.prefix is None or (self.prefix is not None and self.prefix.startswith(other.prefix)))
+        )
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no value is within it."""
+        if self._values is not None:
+            return all(self.problem(value) for value in self._values)
+        numeric = self.minimum is not None or self.maximum is not None
+        crossed = self.minimum is not None and self.maximum is not None and self.minimum > self.maximum
+        return crossed or (self.prefix is not None and (numeric or ".." in self.prefix.split("/")[:-1]))
+
+    @property
+    def _values(self) -> tuple[Value, ...] | None:
+        """The only values that can be within it; None where there is no end of them."""
+        if self.one_of is not None:
+            return self.one_of
+        return (self.minimum,) if self.minimum is not None and self.minimum == self.maximum else None
 
 
 class Bounds(Model):
@@ -53,15 +106,69 @@ class Bounds(Model):
     arguments: Annotated[Mapping[str, Bound], Field(max_length=32)] = Field(default_factory=dict)
     """By name. What is bound must be given: what is left out would be the tool's own choice."""
 
-    def problems(self, arguments: Mapping[str, Any], *, made: int) -> Iterator[str]:
-        """Yield why a call is not within them. `made`: calls that were made already, or are being made."""
+    def problems(self, arguments: Mapping[str, Any], *, made: int, by: str = ORDER) -> Iterator[str]:
+        """Yield why a call is not within them. `made`: calls that were made already, or are being made; `by`: who says so."""
         if self.calls is not None and made >= self.calls:
-            yield f"the order allows {self.calls} call{'s' if self.calls != 1 else ''} of it, which {'were' if self.calls != 1 else 'was'} made"
+            yield f"{by} allows {self.calls} call{'s' if self.calls != 1 else ''} of it, which {'were' if self.calls != 1 else 'was'} made"
         for name, bound in self.arguments.items():
             if name not in arguments:
-                yield f"{name}: must be given, for the order binds it"
-            elif why := bound.problem(arguments[name]):
+                yield f"{name}: must be given, for {by} binds it"
+            elif why := bound.problem(arguments[name], by=by):
                 yield f"{name}: {why}"
+
+    def both(self, other: Bounds) -> Bounds | None:
+        """Return what is within these and the others; None where no call is."""
+        calls = min((one for one in (self.calls, other.calls) if one is not None), default=None)
+        arguments: dict[str, Bound] = {}
+        for name in sorted(self.arguments.keys() | other.arguments.keys()):
+            said = [bounds.arguments[name] for bounds in (self, other) if name in bounds.arguments]
+            found = said[0].both(said[-1])
+            if found is None:
+                return None
+            arguments[name] = found
+        return Bounds(calls=calls, arguments=arguments)
+
+    def is_within(self, other: Bounds) -> bool:
+        """Whether every call that is within these is within the others."""
+        return not any(True for _ in self.beyond(other))
+
+    def beyond(self, other: Bounds) -> Iterator[tuple[str, str]]:
+        """Yield where these let more through than the others: the path within them, and why."""
+        if other.calls is not None and (self.calls is None or self.calls > other.calls):
+            yield "calls", f"at most {other.calls}"
+        for name, bound in other.arguments.items():
+            if name not in self.arguments:
+                yield f"arguments.{name}", "must be bound"
+            elif not self.arguments[name].is_within(bound):
+                yield f"arguments.{name}", "lets more through"
+
+
+Tools = Mapping[str, Bounds]
+"""What some access is for: these tools alone, each within its bounds."""
+
+
+def both(one: Tools, other: Tools) -> dict[str, Bounds]:
+    """Return the tools of both, each within the bounds of both; without those of which no call is left."""
+    found = {name: one[name].both(other[name]) for name in sorted(one.keys() & other.keys())}
+    return {name: bounds for name, bounds in found.items() if bounds is not None}
+
+
+def all_of(first: Tools, *others: Tools) -> dict[str, Bounds]:
+    """Return what is within all of some."""
+    return reduce(both, others, dict(first))
+
+
+def written(tools: Tools | None) -> dict[str, Any] | None:
+    """Return tools as JSON, as they are signed and recorded."""
+    return None if tools is None else {name: bounds.model_dump(mode="json") for name, bounds in tools.items()}
+
+
+def _common(one: Bound, other: Bound) -> tuple[Value, ...] | None:
+    """Return the listed values that both let through; None where neither lists any."""
+    if one.one_of is None and other.one_of is None:
+        return None
+    listed = one.one_of if one.one_of is not None else other.one_of or ()
+    return tuple(value for value in listed if one.problem(value) is None and other.problem(value) is None)
 
 
 def _same(one: Any, other: Any) -> bool:

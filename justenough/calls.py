@@ -16,7 +16,7 @@ from jsonschema.exceptions import ValidationError
 from pydantic import Field
 
 from justenough.access import Action
-from justenough.bounds import Bounds
+from justenough.bounds import ORDER, Bounds
 from justenough.documents import check_json, path_of
 from justenough.errors import GiveUp, InvalidInput, Problem
 from justenough.model import Model
@@ -32,7 +32,7 @@ DOTS = re.compile(r"\.+")
 
 
 class OutOfBounds(GiveUp):
-    """A call that the order does not let through; the message says which bound, and no argument."""
+    """A call that bounds do not let through; the message says which and whose, and no argument."""
 
 
 class Call(Model):
@@ -47,6 +47,14 @@ class Call(Model):
     def digest(self) -> str:
         """`sha256:…` of the arguments' canonical form."""
         return digest_of(dict(self.arguments))
+
+    @property
+    def numbers(self) -> frozenset[str]:
+        """The arguments that are numbers, each as policies see it: `amount=12.5`."""
+        numbers = (
+            (name, value) for name, value in self.arguments.items() if isinstance(value, int | float) and not isinstance(value, bool)
+        )
+        return frozenset(f"{name}={_text(value)}" for name, value in numbers)
 
     @property
     def pairs(self) -> frozenset[str]:
@@ -103,15 +111,18 @@ def bounded(spec: JobSpec, resource: str, action: Action) -> tuple[Access, ...]:
     return items if items and all(item.tools is not None for item in items) else ()
 
 
-def within(call: Call, items: tuple[Access, ...], *, made: int) -> Call:
-    """Return a call with the bounds that it stays within, as one of these items says them. Raises OutOfBounds where none lets it through."""
+def within(call: Call, items: tuple[Access, ...], *, made: int, by: str = ORDER) -> Call:
+    """Return a call with the bounds that it stays within, as one of these items says them. Raises OutOfBounds where none lets it through.
+
+    `by`: whose items they are.
+    """
     if not items:
         return call
     found = [item.tools[call.tool] for item in items if item.tools and call.tool in item.tools]
-    why = [tuple(bounds.problems(call.arguments, made=made)) for bounds in found]
+    why = [tuple(bounds.problems(call.arguments, made=made, by=by)) for bounds in found]
     fitting = next((bounds for bounds, problems in zip(found, why, strict=True) if not problems), None)
     if fitting is None:
-        raise OutOfBounds(f"{call.tool}: {'; '.join(why[0])}" if why else f"the order does not name {call.tool}")
+        raise OutOfBounds(f"{call.tool}: {'; '.join(why[0])}" if why else f"{by} does not name {call.tool}")
     return call.model_copy(update={"within": fitting})
 
 

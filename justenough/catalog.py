@@ -151,7 +151,7 @@ def _access_problems(spec: JobSpec, catalog: Catalog, index: int, item: Access) 
     if action_def is None:
         yield Problem(f"{where}.action", f"{item.resource} does not offer {item.action}; it offers {', '.join(sorted(resource.actions))}")
         return
-    if item.at == "start" and (why := why_for_gateways_only(item, catalog)):
+    if item.at == "start" and item.tools is None and (why := why_for_gateways_only(item, catalog)):
         yield Problem(f"{where}.resource", f"{why}; say `model:` for a model, or `at: request` for what a tool is to use")
     if item.ttl > action_def.max_ttl:
         longest = duration_text(action_def.max_ttl)

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from justenough.binding import lines_of
 from justenough.model import duration_text
 from justenough.spec import JobSpec, Limits
 from justenough.views import RequestView
@@ -74,6 +75,7 @@ def asked_facts(view: RequestView) -> Facts:
         "action": view.action,
         "resource": view.resource,
         "ttl": duration_text(view.ttl),
+        **({"tools": ", ".join(lines_of(view.tools))} if view.tools else {}),
         "tier": str(view.tier),
         "sensitivity": view.sensitivity,
         "revocable": view.revocable,

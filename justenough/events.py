@@ -93,10 +93,11 @@ FIELDS: dict[EventType, dict[str, str]] = {
         "sensitivity": "public | internal | confidential | restricted",
         "revocable": "now | on_expiry | never",
         "call": "{tool, arguments}: the call of a tool that it is for; not there where it is for none",
+        "tools": "tool → bounds: what it is had through, where it is for all calls of these; not there otherwise",
     },
     EventType.ACCESS_DECIDED: {
         "request": "request id",
-        "phase": "start | narrowed | issue | runtime | renewal",
+        "phase": "start | narrowed | issue | granted | runtime | renewal",
         "outcome": "allowed | needs_approval | denied",
         "tier": "needed tier, 0 for none",
         "policies": "ids of the policies that decided",
@@ -107,7 +108,7 @@ FIELDS: dict[EventType, dict[str, str]] = {
     },
     EventType.ACCESS_WITHDRAWN: {"request": "request id", "why": "why it was withdrawn"},
     EventType.ACCESS_REFUSED: {
-        "asked": "what the running job asked for: a resource and an action, or a tool",
+        "asked": "what the running job asked for: a resource and an action, a tool, or its identity",
         "why": "why it was no request",
     },
     EventType.LOCK_OPENED: {
@@ -134,6 +135,8 @@ FIELDS: dict[EventType, dict[str, str]] = {
         "verdict": "what the request stands at now: pending | approved | denied",
         "granted_ttl": "seconds granted, where approved",
         "granted_action": "read | write | admin: what was granted, where approved",
+        "tools": "tool → bounds that they allow no more than; not there where they bind nothing",
+        "granted_tools": "tool → bounds that were granted, where approved for access through tools; not there otherwise",
     },
     EventType.APPROVAL_REJECTED: {
         "request": "request id it names, or null",
@@ -274,7 +277,10 @@ FIELDS: dict[EventType, dict[str, str]] = {
 """What each type's data holds. Tested against docs/ledger.md and against every event that tests record."""
 
 
-UNSAID: dict[EventType, frozenset[str]] = {EventType.ACCESS_REQUESTED: frozenset({"call"})}
+UNSAID: dict[EventType, frozenset[str]] = {
+    EventType.ACCESS_REQUESTED: frozenset({"call", "tools"}),
+    EventType.APPROVAL_DECIDED: frozenset({"tools", "granted_tools"}),
+}
 """Fields that are left out where there is nothing to say."""
 
 

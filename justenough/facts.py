@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import ROUND_CEILING, Decimal
 from typing import Annotated, Any, Literal, Self
 
 import cedarpy
@@ -21,8 +22,11 @@ from justenough.errors import Problem
 from justenough.model import Message
 from justenough.spec import JobSpec, Run
 
-OPTIONAL_CONTEXT = ("touched_external", "held_actions", "issued_count", "hour", "weekday", "tool", "arguments")
+OPTIONAL_CONTEXT = ("touched_external", "held_actions", "issued_count", "hour", "weekday", "tool", "arguments", "call")
 """Ours beyond CONTRACT.md: a schema may leave them out."""
+CALL = "Call"
+"""The type of the entity that a tool's call is."""
+LARGEST, PLACES = Decimal("922337203685477.5807"), Decimal("0.0001")
 AGENT = ("name", "version", "model", "owner")
 
 Attributes = Mapping[str, Any]
@@ -74,6 +78,8 @@ class AccessContext:
     """The tool whose call needs it; empty where the job wants the credential itself."""
     arguments: frozenset[str] = frozenset()
     """The call's arguments that are plain values: `order_id=7`."""
+    numbers: frozenset[str] = frozenset()
+    """Those that are numbers: `amount=12.5`."""
 
 
 class Facts(Message):
@@ -101,6 +107,8 @@ class Facts(Message):
     tool: Annotated[str, Field(exclude_if=lambda value: not value)] = ""
     """Not there, as is the next, where it was for no call of a tool."""
     arguments: Annotated[tuple[str, ...], Field(exclude_if=lambda value: not value)] = ()
+    numbers: Annotated[tuple[str, ...], Field(exclude_if=lambda value: not value)] = ()
+    """Those of the arguments that were numbers; not there where none was."""
 
     @classmethod
     def of(cls, job: JobFacts, name: str, resource: Resource, action: Action, context: AccessContext) -> Self:
@@ -124,6 +132,7 @@ class Facts(Message):
             break_glass=context.break_glass,
             tool=context.tool,
             arguments=tuple(sorted(context.arguments)),
+            numbers=tuple(sorted(context.numbers)),
         )
 
     def context(self, reason: str) -> AccessContext:
@@ -135,7 +144,8 @@ class Facts(Message):
             issued_count=self.issued_count,
         )
         clock = Clock(self.hour, self.weekday)
-        return AccessContext(self.phase, self.ttl, reason, clock, held, self.break_glass, self.tool, frozenset(self.arguments))
+        arguments, numbers = frozenset(self.arguments), frozenset(self.numbers)
+        return AccessContext(self.phase, self.ttl, reason, clock, held, self.break_glass, self.tool, arguments, numbers)
 
 
 def job_attributes(job: JobFacts) -> Attributes:
@@ -183,7 +193,24 @@ def context_attributes(context: AccessContext, external: frozenset[str], *, tier
         "break_glass": context.break_glass,
         "tool": context.tool,
         "arguments": sorted(context.arguments),
+        "call": {"__entity": {"type": CALL, "id": context.tool}},
     }
+
+
+def call_entity_json(context: AccessContext) -> str:
+    """Return the call as an entity in Cedar's JSON form: its tags are the arguments that are numbers."""
+    pairs = (pair.rpartition("=") for pair in sorted(context.numbers))
+    tags = {name: {"__extn": {"fn": "decimal", "arg": decimal_text(value)}} for name, _, value in pairs}
+    return json.dumps({"uid": {"type": CALL, "id": context.tool}, "attrs": {}, "parents": [], "tags": tags})
+
+
+def decimal_text(value: str) -> str:
+    """Return a number as a decimal of Cedar's, which has four places and an end.
+
+    What lies between two is the greater, and what is beyond the ends is the end: so whatever is more than a decimal stays more than it.
+    """
+    number = max(-LARGEST, min(LARGEST, Decimal(value)))
+    return f"{number.quantize(PLACES, rounding=ROUND_CEILING):f}"
 
 
 def entity_json(kind: str, name: str, attributes: Attributes) -> str:
@@ -209,6 +236,8 @@ def shape_problems(schema: cedarpy.Schema, text: str, *, file: str) -> Iterator[
             cedarpy.Entities.from_json_str(f"[{entity_json(kind, 'a', attributes)}]", schema)
         except ValueError:
             yield Problem(file, f"entity {kind} must have exactly the attributes of docs/policies.md: {', '.join(attributes)}")
+    if _declares(text, "call"):
+        yield from _call_problems(schema, context, file)
     left_out = {name for name in OPTIONAL_CONTEXT if not _declares(text, name)}
     told = {name: value for name, value in context_attributes(context, frozenset()).items() if name not in left_out}
     nothing = cedarpy.PolicySet.from_str("")
@@ -218,12 +247,19 @@ def shape_problems(schema: cedarpy.Schema, text: str, *, file: str) -> Iterator[
             yield Problem(file, f"action {action.value} must take a Job, a Resource and the context of docs/policies.md: {error}")
 
 
+def _call_problems(schema: cedarpy.Schema, context: AccessContext, file: str) -> Iterator[Problem]:
+    try:
+        cedarpy.Entities.from_json_str(f"[{call_entity_json(context)}]", schema)
+    except ValueError:
+        yield Problem(file, f"entity {CALL} must have no attributes, and tags of type decimal: `entity {CALL} tags decimal;`")
+
+
 def _sample() -> tuple[JobFacts, Resource, AccessContext]:
     """Return a request in which no set is empty, so that the types of their elements are looked at too."""
     spec = JobSpec(name="a", task="a", environment="a", run=Run(command=("a",)), labels={"a": "b"}, data_scope={"a": "b"})
     resource = Resource.model_construct(title="a", environment="a", sensitivity=Sensitivity.PUBLIC, external=False, owner="a", actions={})
     held = Held(held=frozenset({"a:read"}), touched_resources=frozenset({"a"}))
-    context = AccessContext("start", 1, "a", ORDINARY, held, arguments=frozenset({"a=b"}))
+    context = AccessContext("start", 1, "a", ORDINARY, held, tool="a", arguments=frozenset({"a=b"}), numbers=frozenset({"a=1"}))
     return JobFacts("a", spec, "a", frozenset({"a"})), resource, context
 
 

@@ -1,4 +1,5 @@
-"""A job's identity to others: what its token claims, the token's form (JWS, RFC 7515), the keys that verify it (RFC 8037). No I/O, no clock.
+"""A job's identity to others: what its token claims, the token's form (JWS, RFC 7515), the keys that verify it (RFC 8037); and to whom a
+catalog lets jobs show theirs. No I/O, no clock.
 
 Vault signs; this only writes down what is signed. docs/identity.md says what each claim means and what to bind.
 """
@@ -9,11 +10,14 @@ import base64
 import json
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
 
 from justenough.errors import InvalidInput, Problem
+from justenough.model import Model
 from justenough.secret import Secret
-from justenough.spec import JobSpec
+from justenough.spec import JobSpec, Name
 from justenough.statements import OrderStatement
 
 KEY = "je-jobs"
@@ -22,10 +26,43 @@ ALGORITHM = "EdDSA"
 LIFE = timedelta(minutes=5)
 """A token cannot be taken back, so this is how long one that is out outlives its job at most."""
 MAX_AUDIENCE = 255
+MOST_AUDIENCES = 1_000
 REGISTERED = ("iss", "sub", "aud", "iat", "nbf", "exp", "jti")
 OURS = ("job", "name", "agent", "bundle", "task", "environment", "data_scope")
 CLAIMS = (*REGISTERED, *OURS)
 """Every claim that a token may carry."""
+
+
+def _audience(name: str) -> str:
+    try:
+        return checked_audience(name)
+    except InvalidInput as error:
+        raise ValueError(error.problems[0].message) from error
+
+
+class Audience(Model):
+    """A system that jobs may show their identity to."""
+
+    environment: Name
+    """Whose jobs may: as with resources, none of another environment."""
+
+
+class Audiences(Model):
+    """To whom jobs are vouched for: to nobody, where nobody is named."""
+
+    audiences: Annotated[Mapping[Annotated[str, AfterValidator(_audience)], Audience], Field(max_length=MOST_AUDIENCES)] = Field(
+        default_factory=dict
+    )
+    """By the name that a token says."""
+
+    def why_not(self, audience: str, *, environment: str) -> str | None:
+        """Return why a job of this environment is not vouched for to an audience; None where it is."""
+        found = self.audiences.get(audience)
+        if found is None:
+            return f"the catalog's identity.audiences does not name {audience!r}"
+        if found.environment != environment:
+            return f"{audience!r} is for jobs in {found.environment!r}, and this one is in {environment!r}"
+        return None
 
 
 def checked_audience(audience: str) -> str:

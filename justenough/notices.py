@@ -227,7 +227,8 @@ def _what(about: str, scene: Scene) -> str:
 
 
 def _wish(asked: RequestView) -> str:
-    return f"{asked.granted_action or asked.action} on {plain(asked.title, NAMED)}"
+    through = f" through {plain(', '.join(asked.granted_tools or asked.tools), NAMED)}" if asked.tools else ""
+    return f"{asked.granted_action or asked.action} on {plain(asked.title, NAMED)}{through}"
 
 
 def _who(asked: RequestView, job: JobView | None) -> str:

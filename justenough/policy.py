@@ -27,6 +27,7 @@ from justenough.facts import (
     JobFacts,
     Phase,
     asked,
+    call_entity_json,
     context_attributes,
     entity_json,
     job_attributes,
@@ -126,9 +127,14 @@ class PolicySet:
     def told(self, job: JobFacts, name: str, resource: Resource, action: Action, *, context: AccessContext) -> tuple[str, str, str]:
         """Return what Cedar is told of job, resource and context, as text: no more than can matter. The same is answered alike."""
         prepared = self._prepare(name, resource, action)
+        target = entity_json("Resource", name, prepared.told("resource", resource_attributes(resource)))
+        # A call is one more entity beside the resource: numbers have names of the tools' own, which only tags can have.
+        call = (
+            f",{call_entity_json(context)}" if ("context", "call") in prepared.mentioned or ("context", ANY) in prepared.mentioned else ""
+        )
         return (
             entity_json("Job", job.id, prepared.told("principal", job_attributes(job))),
-            entity_json("Resource", name, prepared.told("resource", resource_attributes(resource))),
+            target + call,
             json.dumps(prepared.told("context", context_attributes(context, self.external))),
         )
 

@@ -37,7 +37,7 @@ READS = (
 OPENING = frozenset({EventType.JOB_SUBMITTED, EventType.ACCESS_REQUESTED, EventType.CREDENTIAL_ISSUED})
 """Only these begin what is kept of a job; what follows its end keeps nothing."""
 MAX_ANSWERS = 20_000
-PHASES: Mapping[str, Phase] = {"start": "start", "issue": "start", "runtime": "runtime", "renewal": "renewal"}
+PHASES: Mapping[str, Phase] = {"start": "start", "issue": "start", "granted": "start", "runtime": "runtime", "renewal": "renewal"}
 """What policy was told of each recorded phase."""
 
 Entry = Mapping[str, Any]

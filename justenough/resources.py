@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, St
 
 from justenough.access import Action, Revocable, Sensitivity
 from justenough.approval import TOP
+from justenough.identity import Audiences
 from justenough.model import Duration, Model
 from justenough.models import ModelDef
 from justenough.placeholders import GIVEN, SCOPE_PLACEHOLDER, SETTING, did_you_mean
@@ -244,6 +245,8 @@ class Catalog(Model):
     provision: tuple[VaultWrite, ...] = ()
     tools: Mapping[Name, Tool] = Field(default_factory=dict)
     """What a running job may have done for it (justenough/tools.py)."""
+    identity: Audiences = Audiences()
+    """To whom a running job may show which job it is."""
 
     def action(self, resource: str, action: Action) -> ActionDef | None:
         """Return the definition of an action, None where it is not offered."""

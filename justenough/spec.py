@@ -171,12 +171,14 @@ class Access(Model):
     optional: bool = False
     """Whether the job runs without it where it is denied or expires."""
     tools: Annotated[Mapping[Name, Bounds] | None, Field(min_length=1, exclude_if=lambda value: value is None)] = None
-    """The tools that it is for, each within bounds: then it is had through them alone, and never as a credential."""
+    """The tools that it is for, each within bounds: then it is had through them alone, and never as a credential.
+
+    At the start it is decided, and approved, for all of their calls; nothing is issued before the first."""
 
     @model_validator(mode="after")
-    def _tools_ask_while_it_runs(self) -> Self:
-        if self.tools is not None and self.at != "request":
-            message = "`tools` goes with `at: request`: what is issued at the start is a credential, which no bounds bind"
+    def _nothing_delivered_through_tools(self) -> Self:
+        if self.tools is not None and self.deliver != Delivery():
+            message = "`deliver` hands a credential over, which no bounds bind; what is had through `tools` is not delivered"
             raise ValueError(message)
         return self
 

@@ -20,8 +20,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import BeforeValidator, Field, PlainSerializer, StringConstraints
 
 from justenough.access import Action
+from justenough.bounds import Bounds, written
 from justenough.model import Message, Model
-from justenough.spec import Access, JobSpec, Limits
+from justenough.spec import Access, JobSpec, Limits, Name
 
 MAX_LIFE = timedelta(days=7)
 MAX_ABSENCE = timedelta(days=90)
@@ -92,6 +93,8 @@ class DecisionStatement(Model):
     person: str
     on_behalf_of: Unsaid = None
     """Entity id of who named this person their delegate."""
+    tools: Annotated[Mapping[Name, Bounds] | None, Field(min_length=1, exclude_if=lambda value: value is None)] = None
+    """The tools that are allowed, each within what was requested and within these; not said where they are as requested."""
     issued_at: Moment
     expires_at: Moment
 
@@ -160,10 +163,12 @@ def request_digest(
     """Return the digest of exactly what will run and be issued. `spec` has its params filled in; `tier` is the needed one.
 
     `call`: the one call of a tool, `{tool, arguments}`, that it is for; where it is for none, nothing of it is in the digest.
+    The tools that access is had through are in it where it is for all of their calls.
     """
     return digest_of(
         {
             **({"call": dict(call)} if call else {}),
+            **({"tools": written(access.tools)} if access.tools is not None and not call else {}),
             "agent": spec.agent.model_dump(mode="json") if spec.agent else None,
             "bundle": bundle,
             "argv": list(spec.run.command),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from justenough.access import Action
+from justenough.bounds import Tools
 from justenough.statements import DecisionStatement, DelegationStatement, OrderStatement, ReviewStatement, digest_of
 
 LIFE = timedelta(hours=24)
@@ -14,6 +15,18 @@ LIFE = timedelta(hours=24)
 
 Decision = Literal["approve", "deny", "withdraw", "break_glass"]
 Json = dict[str, Any]
+
+
+class Less(NamedTuple):
+    """What is allowed instead of what was asked for; None each for what was asked."""
+
+    ttl: int | None = None
+    """Seconds."""
+    action: Action | None = None
+    tools: Tools | None = None
+
+
+AS_ASKED = Less()
 
 
 def order(
@@ -46,25 +59,25 @@ def answer(
     request: Json,
     decision: Decision,
     *,
-    ttl: int | None = None,
-    action: Action | None = None,
+    less: Less = AS_ASKED,
     reason: str,
     person: str,
     absent: str | None = None,
     now: datetime,
 ) -> DecisionStatement:
-    """Return the answer to a request as the API shows it. `ttl` (seconds), `action`: None for what was asked; `absent`: for whom."""
+    """Return the answer to a request as the API shows it. `absent`: entity id of whom it is given for."""
     now = now.replace(microsecond=0)
     return DecisionStatement(
         job=request["job_id"],
         request=request["id"],
         digest=request["digest"],
         decision=decision,
-        ttl=request["ttl"] if ttl is None else ttl,
-        action=action or Action(request["action"]),
+        ttl=request["ttl"] if less.ttl is None else less.ttl,
+        action=less.action or Action(request["action"]),
         reason=reason,
         person=person,
         on_behalf_of=absent,
+        tools=less.tools,
         issued_at=now,
         expires_at=now + LIFE,
     )

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 from justenough.access import Action, Decision, Held
 from justenough.approval import TOP
+from justenough.calls import Call
 from justenough.catalog import problems_of
 from justenough.documents import check_json, read_yaml, validated
 from justenough.errors import InvalidInput, Problem
@@ -79,6 +80,8 @@ class Case(Model):
     weekday: Weekday = ORDINARY.weekday
     """1 Monday to 7 Sunday, UTC."""
     break_glass: bool = False
+    call: Call | None = None
+    """{tool, arguments}: the call of a tool that it is asked for; left out: for none."""
 
 
 class SpecCase(Model):
@@ -211,7 +214,8 @@ def _decided(case: Case, rules: Rules, launch: Launch) -> Decision:
     )
     job = JobFacts("test", spec, case.requester, launch.groups if case.groups is None else frozenset(case.groups))
     access = Access(resource=resource, action=action, ttl=case.ttl, reason=case.reason)
-    context = AccessContext(case.phase, case.ttl, case.reason, Clock(case.hour, case.weekday), held, case.break_glass)
+    call = (case.call.tool, case.call.pairs, case.call.numbers) if case.call else ()
+    context = AccessContext(case.phase, case.ttl, case.reason, Clock(case.hour, case.weekday), held, case.break_glass, *call)
     return rules.decided(job, access, context)
 
 

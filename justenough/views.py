@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from pydantic import Field
 
 from justenough.access import CredentialState, JobState, RequestState, RevocationState
+from justenough.bounds import Bounds
 from justenough.model import Message
 
 T = TypeVar("T")
@@ -31,6 +33,8 @@ class ApprovalView(Message):
     """Seconds that they allow, at most what was requested."""
     action: str | None = None
     """What they allow, at most what was requested; None in what was recorded before anyone could allow less."""
+    tools: Mapping[str, Bounds] | None = None
+    """What they bind tools to; None where they bind nothing beyond what was requested."""
     on_behalf_of: str | None = None
     """Login name of who had named the approver their delegate."""
     at: datetime
@@ -119,6 +123,10 @@ class RequestView(Message):
     """Seconds: as approved, where someone approved less."""
     granted_action: str | None = None
     """As approved, where someone approved less."""
+    tools: Mapping[str, Bounds] | None = None
+    """As requested: the tools that it is had through, each within its bounds; None for a credential, or for one call."""
+    granted_tools: Mapping[str, Bounds] | None = None
+    """As approved."""
     reason: str
     optional: bool
     sensitivity: str

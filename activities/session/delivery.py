@@ -6,7 +6,9 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from activities.session.issuance import Allowed
 from justenough.access import Credential
+from justenough.bounds import written
 from justenough.errors import GiveUp
 from justenough.ids import number_of
 from justenough.secret import Secret
@@ -59,25 +61,26 @@ def delivered(access: Access, fields: Mapping[str, Secret], connect: Mapping[str
     return Delivered(env, {**files, path: _password_line(known)}, {PGPASSFILE: path})
 
 
-def told_of_access(spec: JobSpec, issued: Iterable[Credential]) -> Delivered:
+def told_of_access(spec: JobSpec, issued: Iterable[Credential], allowed: Iterable[Allowed] = ()) -> Delivered:
     """Return what a job is told of its access: each item as its spec asks for it, and what it got, which may be less, or null.
 
     A variable JUSTENOUGH_ACCESS with a JSON list; no secrets.
     """
-    got = {number_of(credential.id): credential for credential in issued}
+    got = {number_of(credential.id): _granted(credential) for credential in issued}
+    got |= {number_of(one.request): {"action": one.access.action.value, "tools": written(one.access.tools)} for one in allowed}
     told = [
         {
             "resource": access.resource,
             "action": access.action.value,
             "ttl": access.ttl,
-            "granted": _granted(got[number]) if number in got else None,
+            "granted": got.get(number),
         }
         for number, access in enumerate(spec.access, start=1)
     ]
     return Delivered({"JUSTENOUGH_ACCESS": Secret(json.dumps(told))}) if told else Delivered()
 
 
-def _granted(credential: Credential) -> dict[str, str]:
+def _granted(credential: Credential) -> dict[str, object]:
     return {"credential": credential.id, "action": credential.action.value, "expires_at": credential.expires_at.isoformat()}
 
 

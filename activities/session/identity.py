@@ -8,7 +8,7 @@ from __future__ import annotations
 import uuid
 
 from activities.deps import Deps
-from activities.session.issuing import Closed
+from activities.session.issuance import Closed, NotPermitted
 from activities.settings import NO_ISSUER
 from activities.verification import VerifiedOrder
 from justenough.errors import GiveUp
@@ -21,12 +21,18 @@ class NoIssuer(GiveUp):
     """The settings do not say in whose name jobs are vouched for."""
 
 
+class NotVouchedFor(NotPermitted):
+    """The catalog does not let this job show its identity there; the message names the audience."""
+
+
 def draw_identity(deps: Deps, verified: VerifiedOrder, audience: str, *, owner: str) -> Secret:
     """Return a token of the job for one audience, having recorded that it was vouched for. `owner` is the session that asks.
 
-    Raises InvalidInput for an audience that is none, NoIssuer, Closed where the job has ended, and what Vault and the store raise.
+    Raises InvalidInput for an audience that is none, NotVouchedFor for one that the catalog does not name for it, NoIssuer, Closed where the job has ended, and what Vault and the store raise.
     """
     job, wanted, issuer = verified.statement.job, checked_audience(audience), deps.settings.workload_issuer
+    if why := deps.config.current().catalog.identity.why_not(wanted, environment=verified.spec.environment):
+        raise NotVouchedFor(why)
     if issuer is None:
         raise NoIssuer(NO_ISSUER)
     # The clock is read before the claim is: so no token, however long its making takes, outlives the claim by more than its life.

@@ -15,7 +15,8 @@ import structlog
 
 from activities import revocation
 from activities.deps import Deps
-from activities.session.issuing import Issuance, Issuer
+from activities.session.issuance import Issuance
+from activities.session.issuing import Issuer
 from activities.session.renewing import NoLonger
 from activities.vault import UnknownHandle, VaultRefused
 from justenough.errors import JustEnoughError, NotFound, RetryLater

@@ -20,7 +20,8 @@ from activities.session.broker import Door, Models, Tools, listening
 from activities.session.broker.door import Tell
 from activities.session.bundles import unpacked
 from activities.session.delivery import Delivered, delivered, secrets_of, texts_of, told_of_access
-from activities.session.issuing import Closed, Issuance, Issuer, NotIssued, NotPermitted, issued_event
+from activities.session.issuance import Allowed, Closed, Issuance, NotIssued, NotPermitted, issued_event
+from activities.session.issuing import Issuer
 from activities.session.keeping import kept
 from activities.session.process import JobProcess
 from activities.session.running import Task, running
@@ -137,11 +138,14 @@ class Life:
                 return await self._until_ended(process)
 
     async def _issue_all(self) -> Delivered:
-        given = Delivered()
+        given, allowed = Delivered(), list[Allowed]()
         for granted in self._order.granted:
             self._go_on()
             access = self._spec.access[granted.number - 1]
             try:
+                if access.tools is not None:
+                    allowed.append(await asyncio.to_thread(self._issuer.allow, granted))
+                    continue
                 issuance = await asyncio.to_thread(self._issuer.issue, granted)
             except NotPermitted:
                 if not access.optional:
@@ -153,7 +157,7 @@ class Life:
             self._issued.append(issuance)
             connect = self._deps.config.current().catalog.resources[access.resource].connect
             given = given.joined(delivered(access, issuance.fields, connect))
-        return given.joined(told_of_access(self._spec, [item.credential for item in self._issued]))
+        return given.joined(told_of_access(self._spec, [item.credential for item in self._issued], allowed))
 
     def _workdir(self) -> Path | None:
         digest = self._order.order.bundle

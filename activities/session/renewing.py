@@ -80,6 +80,10 @@ class Renewals:
             self._recorded[credential.id] = self._count(credential) + 1, decision
         return None
 
+    def why_not_approved(self, basis: Basis) -> str:
+        """Return why the approvals of a grant make no quorum any more; empty where they do, or where nobody had to agree."""
+        return self._why_not_approved(basis.ladder, basis.at) if basis.ladder else ""
+
     def _change(self, credential: Credential, basis: Basis, decision: Decision, facts: Facts) -> tuple[Event, ...]:
         """Return the event of a decision that is another than the last one recorded; what is the same again is not worth an entry a minute."""
         _, last = self._recorded.get(credential.id, (0, basis.decision))
@@ -106,7 +110,6 @@ class Renewals:
         return self._why_not_approved(basis.ladder, basis.at) if decision.tier else ""
 
     def _why_not_approved(self, ladder: Ladder, at: datetime) -> str:
-        """Return why the approvals that a credential was issued on make no quorum any more; empty where they do."""
         asked, given = ladder.model_copy(update={"answers": ()}), [answer.signed for answer in ladder.answers]
         left, refused = table(self._deps, now=at).recounted(self._order.job, asked, given)
         if left.verdict(self._deps.config.current().tiers) == "approved":

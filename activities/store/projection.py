@@ -22,6 +22,8 @@ from justenough.events import EventType
 from justenough.ledger import Entry
 
 FIRST_DECISION = ("start", "runtime")
+SETTLING = ("issue", "granted")
+"""Phases in which a denial ends what was granted."""
 """Phases that settle a request; at issue and renewal policy only looks again."""
 OF_ONE = re.compile(r"(lease|token|certificate) \S|c-\S+: ")
 """How a failure begins that concerns one credential alone."""
@@ -163,7 +165,7 @@ def access_requested(connection: Connection, fact: Fact) -> None:
     open_ = {"state": RequestState.PENDING.value, "created_at": fact.at, "tier": 0, "current_tier": 0, "quorum": 0}
     undecided = {"policies": [], "policy_digest": "", "digest": ""}
     ids = {"id": data["request"], "job_id": fact.job, "requester_id": requester}
-    insert_new(connection, REQUESTS, {**ids, **same, **open_, **undecided, "call": data.get("call")})
+    insert_new(connection, REQUESTS, {**ids, **same, **open_, **undecided, "call": data.get("call"), "tools": data.get("tools")})
 
 
 def access_decided(connection: Connection, fact: Fact) -> None:
@@ -173,7 +175,7 @@ def access_decided(connection: Connection, fact: Fact) -> None:
     if data["phase"] in FIRST_DECISION:
         why = {name: data[name] for name in ("tier", "policies", "policy_digest", "digest")}
         _request(connection, _DECIDE, fact, {"state": state.value, "needed": data["tier"], **why})
-    elif data["phase"] == "issue" and state is RequestState.DENIED:
+    elif data["phase"] in SETTLING and state is RequestState.DENIED:
         _request(connection, _OPEN, fact, {"state": state.value, "policies": data["policies"]})
 
 
@@ -201,10 +203,11 @@ def approval_decided(connection: Connection, fact: Fact) -> None:
     answer = {"approver": data["name"], "approver_id": data["person"], "at": fact.at}
     same = {name: data[name] for name in ("tier", "decision", "reason", "ttl")}
     # Entries that were written before anyone could allow less, or answer for another, do not say so.
-    later = {"action": data.get("action"), "on_behalf_of": data.get("on_behalf_of_name")}
+    later = {"action": data.get("action"), "on_behalf_of": data.get("on_behalf_of_name"), "tools": data.get("tools")}
     insert_new(connection, APPROVALS, {"id": fact.id, "request_id": data["request"], **answer, **same, **later})
     if data["verdict"] == "approved":
         granted = {"granted_ttl": data["granted_ttl"], "granted_action": data.get("granted_action")}
+        granted["granted_tools"] = data.get("granted_tools")
         _request(connection, _PENDING, fact, {"state": RequestState.APPROVED.value, **granted})
     elif data["verdict"] == "denied":
         _request(connection, _PENDING, fact, {"state": RequestState.DENIED.value})

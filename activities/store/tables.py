@@ -197,6 +197,9 @@ class RequestRow(Base, table=True):
     digest: str = Field(sa_type=Text)
     call: dict[str, Any] | None = Field(default=None, sa_type=JSON)
     """{tool, arguments} of the one call that it is for."""
+    tools: dict[str, Any] | None = Field(default=None, sa_type=JSON)
+    """tool → bounds, where it is for access through these."""
+    granted_tools: dict[str, Any] | None = Field(default=None, sa_type=JSON)
     created_at: datetime = Field(sa_type=Moment)
     expires_at: datetime | None = Field(default=None, sa_type=Moment)
     claimed_by: str | None = Field(default=None, sa_type=Text)
@@ -224,6 +227,8 @@ class ApprovalRow(Base, table=True):
     ttl: int
     action: str | None = Field(default=None, sa_type=Text)
     """What it allows; None where it was recorded before anyone could allow less."""
+    tools: dict[str, Any] | None = Field(default=None, sa_type=JSON)
+    """tool → bounds that it allows no more than."""
     on_behalf_of: str | None = Field(default=None, sa_type=Text)
     """Login name of who had named the approver their delegate."""
     at: datetime = Field(sa_type=Moment, index=True)

@@ -14,8 +14,9 @@ from console.api.rights import Caller, Role, answering_groups, groups_of, needs
 from console.api.signed import own, refuse_wrong
 from console.problems import PreconditionRequired
 from justenough.access import Action, RequestState
-from justenough.answering import Refused, needs_reason
+from justenough.answering import Refused, needs_reason, why_not_bound
 from justenough.approval import Grant, Ladder
+from justenough.bounds import Tools, all_of
 from justenough.errors import Conflict, Forbidden, InvalidInput, NotFound, Problem, Stale
 from justenough.ids import number_of
 from justenough.statements import DecisionStatement, why_not_current
@@ -86,6 +87,7 @@ def ladder_of(deps: Deps, view: RequestView, *, requester_id: str) -> Ladder:
         current=max(view.current_tier, 1),
         respond_by=view.expires_at or deps.now(),
         ttl=view.ttl,
+        tools=view.tools,
     )
 
 
@@ -157,6 +159,7 @@ def _must_fit(view: RequestView, statement: DecisionStatement) -> None:
         "request": (statement.request != view.id, "is another request's"),
         "action": (wider or other, f"the request is for {view.action}; an approval can allow less, never more"),
         "ttl": (not 0 < statement.ttl <= view.ttl, f"must be between 1 and {view.ttl} seconds: an approval can allow less, never more"),
+        "tools": ((why := why_not_bound(statement, view.tools)) is not None, why or ""),
         "reason": (silent, "a reason is required"),
     }
     refuse_wrong("decision", wrong)
@@ -165,7 +168,7 @@ def _must_fit(view: RequestView, statement: DecisionStatement) -> None:
 def _must_be_allowed(deps: Deps, view: RequestView, asked: Ladder, statement: DecisionStatement) -> None:
     """Raise Forbidden where policy does not allow what this answer and those before it leave of the request."""
     grant = _grant(view, statement)
-    if statement.decision not in {"approve", BREAK_GLASS} or grant == Grant(action=Action(view.action), ttl=view.ttl):
+    if statement.decision not in {"approve", BREAK_GLASS} or grant == Grant(action=Action(view.action), ttl=view.ttl, tools=view.tools):
         return
     again = as_granted(deps, view.job_id, number_of(view.id), grant)
     why = again.why if isinstance(again, Refused) else why_not_as_granted(grant, again[0], tier=asked.current)
@@ -179,4 +182,10 @@ def _grant(view: RequestView, statement: DecisionStatement) -> Grant:
         action=min(actions, key=lambda each: each.rank),
         ttl=min((statement.ttl, *(item.ttl for item in view.standing))),
         break_glass=statement.decision == BREAK_GLASS,
+        tools=_tools(view, statement),
     )
+
+
+def _tools(view: RequestView, statement: DecisionStatement) -> Tools | None:
+    bound = [one for one in (statement.tools, *(item.tools for item in view.standing)) if one is not None]
+    return all_of(view.tools, *bound) if view.tools is not None and bound else view.tools

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from activities.ancestry import inherited, why_no_parent
 from activities.deps import Deps
 from activities.entries import submitted
+from activities.inheriting import problems_above, problems_beyond
 from activities.verification import verify_order
 from console.api.bodies import DryRequest, DryRun, NewJob
 from console.api.signed import statement_problems
@@ -63,6 +64,8 @@ def rehearsed(deps: Deps, person: Person, body: NewJob) -> DryRun:
     """Return what policy would say of each request now; nothing is recorded. Raises InvalidInput with every problem."""
     spec = _checked(deps, body)
     problems = _parents(deps, person, body.parent, "parent")
+    if not problems and body.parent is not None:
+        problems = list(problems_above(deps, spec, body.parent))
     if problems:
         raise InvalidInput("order", tuple(problems))
     current = deps.config.current()
@@ -155,7 +158,8 @@ def _must_be_whole(deps: Deps, person: Person, order: JobInput, body: NewJob) ->
     expired = why_not_current(statement, now=deps.now())
     if expired:
         problems.append(Problem("statement.expires_at", expired))
-    problems += _parents(deps, person, statement.parent, "statement.parent")
+    unknown = _parents(deps, person, statement.parent, "statement.parent")
+    problems += unknown or problems_beyond(deps, checked_spec(order.spec, order.params), statement)
     if order.bundle and deps.store.bundle(order.bundle) is None:
         problems.append(Problem("bundle", "no such bundle was sent; POST it to /api/v1/bundles first"))
     if order.bundle is None and order.spec["run"].get("workdir") is not None:

@@ -16,11 +16,13 @@ from console.cli.client import Api
 from console.cli.failures import Exit, Failure, NotLoggedIn, Unreachable, as_failure, worst
 from console.cli.options import current, show
 from console.cli.output import emit, note, pairs, rows
-from console.words.telling import ancestry
+from console.words.telling import ancestry, tools_text
 from console.words.text import compact
 from justenough import stating
 from justenough.access import Action
 from justenough.answering import needs_reason
+from justenough.binding import allowed
+from justenough.bounds import Bounds, Tools, written
 from justenough.errors import InvalidInput, JustEnoughError
 from justenough.model import duration_text, seconds_of
 from justenough.spec import checked_spec
@@ -42,6 +44,8 @@ class Saying:
     """None for what was asked."""
     on_behalf_of: str | None = None
     """Login name."""
+    tools: tuple[str, ...] = ()
+    """Lines of justenough/binding.py; empty for what was asked."""
 
 
 def seconds(ttl: str | None, *, option: str = "--ttl") -> int | None:
@@ -91,7 +95,8 @@ def _answer(api: Api, request: str, saying: Saying, *, absent: str | None) -> Js
     view = api.get(path)
     if not view["digest"]:
         raise Failure(f"the request is {view['state']}, not pending", code=Exit.CONFLICT)
-    _describe(api, view, saying)
+    tools = _tools(view, saying.tools)
+    _describe(api, view, saying, tools)
     if not saying.reason.strip() and needs_reason(saying.decision, view["current_tier"]):
         saying = replace(saying, reason=reason(None))
     _confirm(saying.decision)
@@ -101,8 +106,7 @@ def _answer(api: Api, request: str, saying: Saying, *, absent: str | None) -> Js
     statement = stating.answer(
         view,
         saying.decision,
-        ttl=saying.ttl,
-        action=saying.action,
+        less=stating.Less(saying.ttl, saying.action, tools),
         reason=saying.reason,
         person=person,
         absent=absent,
@@ -121,7 +125,18 @@ def _authorize(api: Api, view: Json) -> None:
     note("  vault:   " + ("authorized there too; its lock is open" if opened else "authorized there too, if you are one of those it asks"))
 
 
-def _describe(api: Api, view: Json, saying: Saying) -> None:
+def _tools(view: Json, lines: tuple[str, ...]) -> Tools | None:
+    """Return what is allowed of a request's tools, None for what was asked. Raises Failure."""
+    if not lines:
+        return None
+    asked = None if view["tools"] is None else {name: Bounds.model_validate(bounds) for name, bounds in view["tools"].items()}
+    try:
+        return allowed(lines, asked)
+    except InvalidInput as error:
+        raise Failure("--tool: " + "; ".join(map(str, error.problems)), code=Exit.USAGE) from error
+
+
+def _describe(api: Api, view: Json, saying: Saying, tools: Tools | None) -> None:
     """Tell on stderr exactly what is answered."""
     time = duration_text(view["ttl"] if saying.ttl is None else min(saying.ttl, view["ttl"]))
     less = f", ALLOWED ONLY AS {saying.action}" if saying.action and saying.action.value != view["action"] else ""
@@ -133,6 +148,10 @@ def _describe(api: Api, view: Json, saying: Saying) -> None:
         note(f"  call:    {call['tool']}, once, with exactly {compact(call['arguments'])}")
     else:
         note(f"  reason:  {view['reason']}")
+    if view["tools"]:
+        note(f"  through: {tools_text(view['tools'])}; no credential is handed over")
+    if tools is not None:
+        note(f"  ALLOWED: only {tools_text(written(tools))}")
     for name, value in (*order_of(api, view["job_id"]), *ancestry(view)):
         note(f"  {name.lower() + ':':<8} {value}")
     note(f"  digest:  {view['digest']}")

@@ -16,7 +16,7 @@ from console.cli.options import Output, command, current, group
 from console.cli.output import emit, emit_page, fields, joined, note, pairs, rows
 from console.cli.tightening import tighten
 from console.cli.timeline import timeline
-from console.words.telling import ancestry, beyond, duration
+from console.words.telling import ancestry, beyond, duration, tools_text
 from console.words.text import log_text, moment
 
 PAUSE = 0.5
@@ -219,13 +219,19 @@ def _request(item: Json) -> tuple[object, ...]:
     return (
         item["id"],
         item["resource"],
-        item["action"],
+        f"{item['action']}{_through(item)}",
         duration(item["ttl"]),
         item["tier"],
         item["state"],
         joined(item["policies"]),
         answers,
     )
+
+
+def _through(item: Json) -> str:
+    """Return the tools that a request is for, as granted where it was."""
+    tools = item["granted_tools"] or item["tools"]
+    return f" through {tools_text(tools)}" if tools else ""
 
 
 def _print_logs(api: Api, job: str) -> None:

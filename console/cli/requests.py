@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -14,7 +14,7 @@ from console.cli.client import Api, Json, connected
 from console.cli.failures import Exit, Failure
 from console.cli.options import command, group
 from console.cli.output import emit, emit_page, fields, note, rows
-from console.words.telling import ancestry, duration, said
+from console.words.telling import ancestry, duration, said, tools_text
 from console.words.text import compact, moment
 
 RequestIds = Annotated[list[str], typer.Argument(metavar="ID…", help="Ids of requests.", show_default=False)]
@@ -92,12 +92,21 @@ def approve(
     action: Annotated[
         Less | None, typer.Option(help="Allow less than was asked for: `read` instead of `write`.", show_default=False)
     ] = None,
+    tool: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TOOL[:BOUND]",
+            help="Allow only this tool of those that were asked for, within this bound; repeat for more. "
+            "Bounds: `calls=3`, `amount<=100`, `amount>=1`, `order_id=4711,4712`, `path^=/in/`.",
+            show_default=False,
+        ),
+    ] = None,
     on_behalf_of: Annotated[
         str | None, typer.Option(metavar="LOGIN", help="Answer for who is away and named you their delegate.", show_default=False)
     ] = None,
 ) -> None:
     """Approve requests, or less of them: sign exactly what is shown, with your own key. A reason is needed from tier 2 on."""
-    _answer(requests, "approve", reason=reason or "", ttl=ttl, action=action, on_behalf_of=on_behalf_of)
+    _answer(requests, "approve", reason=reason or "", ttl=ttl, action=action, on_behalf_of=on_behalf_of, tools=tool or ())
 
 
 @app.command("deny")
@@ -181,6 +190,7 @@ def _answer(
     ttl: str | None = None,
     action: Less | None = None,
     on_behalf_of: str | None = None,
+    tools: Sequence[str] = (),
 ) -> None:
     from console.cli import answering  # noqa: PLC0415 - only answers are signed
     from justenough.access import Action  # noqa: PLC0415
@@ -191,6 +201,7 @@ def _answer(
         ttl=answering.seconds(ttl),
         action=Action(action.value) if action else None,
         on_behalf_of=on_behalf_of,
+        tools=tuple(tools),
     )
     answering.answer_all(connected(), requests, saying)
 
@@ -208,6 +219,7 @@ def _whole(api: Api, item: Json) -> None:
             *ancestry(item),
             ("Asks for", f"{item['action']} on {item['resource']} ({item['title']}, {item['sensitivity']})"),
             ("For", duration(item["ttl"])),
+            ("Through", _through(item)),
             ("Granted", _granted(item)),
             ("Call", _call(item)),
             ("Reason", item["reason"]),
@@ -224,7 +236,11 @@ def _whole(api: Api, item: Json) -> None:
     )
     for answer in item["approvals"]:
         verb = said(answer["decision"])
-        less = f" {answer['action']} for {duration(answer['ttl'])}" if answer["decision"] != "deny" and _is_less(answer, item) else ""
+        less = (
+            f" {answer['action']} for {duration(answer['ttl'])}{_only(answer['tools'])}"
+            if answer["decision"] != "deny" and _is_less(answer, item)
+            else ""
+        )
         absent = f" for {answer['on_behalf_of']}" if answer["on_behalf_of"] else ""
         back = f" (taken back {moment(answer['withdrawn_at'])})" if answer["withdrawn_at"] else ""
         line = f"{moment(answer['at'])}  {answer['approver']}{absent} (tier {answer['tier']}) {verb}{less}: {answer['reason'] or '-'}{back}"
@@ -234,7 +250,15 @@ def _whole(api: Api, item: Json) -> None:
 
 
 def _is_less(answer: Json, item: Json) -> bool:
-    return answer["ttl"] < item["ttl"] or answer["action"] not in {None, item["action"]}
+    return answer["ttl"] < item["ttl"] or answer["action"] not in {None, item["action"]} or bool(answer["tools"])
+
+
+def _through(item: Json) -> str:
+    return f"{tools_text(item['tools'])}; no credential is handed over" if item["tools"] else ""
+
+
+def _only(tools: Json | None) -> str:
+    return f", only through {tools_text(tools)}" if tools else ""
 
 
 def _call(item: Json) -> str:
@@ -249,7 +273,7 @@ def _within(call: Json) -> str:
 def _granted(item: Json) -> str:
     if item["granted_ttl"] is None:
         return ""
-    return f"{item['granted_action'] or item['action']} for {duration(item['granted_ttl'])}"
+    return f"{item['granted_action'] or item['action']} for {duration(item['granted_ttl'])}{_only(item['granted_tools'])}"
 
 
 def _review(review: Json) -> str:

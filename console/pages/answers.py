@@ -33,6 +33,8 @@ from console.pages.visitors import NotVisiting, TheForm, TheVisitor, Visitor
 from justenough import stating
 from justenough.access import Action
 from justenough.answering import needs_reason
+from justenough.binding import allowed
+from justenough.bounds import Tools
 from justenough.comparing import differences
 from justenough.documents import check_json
 from justenough.errors import Conflict, Forbidden, InvalidInput, JustEnoughError, NotFound, Problem, RetryLater, Stale
@@ -46,7 +48,7 @@ VERDICTS = frozenset({"justified", "unjustified"})
 MOST_REASON = 1000
 STALE = "It is not what you were shown any more."
 MISSING = "Something is missing, or cannot be."
-FIELDS = {"statement.ttl": "ttl", "statement.action": "action", "statement.reason": "reason"}
+FIELDS = {"statement.ttl": "ttl", "statement.action": "action", "statement.tools": "tools", "statement.reason": "reason"}
 """Which field of the form a part of a statement comes from."""
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
@@ -64,6 +66,8 @@ class Said:
     """None for what was asked."""
     absent: str | None
     """Entity id of whom it is given for."""
+    tools: Tools | None = None
+    """None for what was asked."""
 
 
 @router.post("/inbox/{name}/answer")
@@ -130,8 +134,7 @@ async def given(console: Console, visitor: Visitor, view: RequestView, said: Sai
     statement = stating.answer(
         _json(view),
         said.decision,
-        ttl=said.ttl,
-        action=said.action,
+        less=stating.Less(said.ttl, said.action, said.tools),
         reason=said.reason,
         person=visitor.caller.person.id,
         absent=said.absent,
@@ -151,9 +154,10 @@ def meant(draft: Draft, view: RequestView) -> tuple[Said | None, dict[str, str]]
     errors = _reason_errors(draft.reason, required=needs_reason(decision, view.current_tier))
     ttl = _ttl(draft.ttl, view, errors) if gives else None
     action = _action(draft.action, view, errors) if gives else None
+    tools = _tools(draft.tools, view, errors) if gives else None
     if needs_care(decision, view.current_tier) and draft.confirm != view.job_name:
         errors["confirm"] = f"Type the job's name, {view.job_name}, exactly."
-    return Said(decision, draft.reason, ttl, action, draft.absent or None), errors
+    return Said(decision, draft.reason, ttl, action, draft.absent or None, tools), errors
 
 
 def shown(form: FormData) -> Mapping[str, str]:
@@ -208,6 +212,17 @@ def _action(text: str, view: RequestView, errors: dict[str, str]) -> Action | No
         errors["action"] = f"It must be {view.action}, or less."
         return None
     return Action(text)
+
+
+def _tools(text: str, view: RequestView, errors: dict[str, str]) -> Tools | None:
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not lines:
+        return None
+    try:
+        return allowed(lines, view.tools)
+    except InvalidInput as error:
+        errors["tools"] = "; ".join(map(str, error.problems)) + "."
+        return None
 
 
 def _to_fresh_login(console: Console, visitor: Visitor, draft: Draft, name: str) -> Response:

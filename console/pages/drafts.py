@@ -36,6 +36,8 @@ class Draft(NamedTuple):
     """Entity id of whom it is given for; empty for oneself."""
     confirm: str = ""
     verdict: str = ""
+    tools: str = ""
+    """Lines of justenough/binding.py."""
 
 
 def typed(form: FormData) -> Draft:

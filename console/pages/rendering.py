@@ -20,6 +20,7 @@ from console.pages.marks import mark
 from console.pages.static import address
 from console.words.telling import sentence
 from console.words.text import plain
+from justenough.binding import lines_of
 from justenough.comparing import telling
 from justenough.model import duration_text
 
@@ -62,6 +63,7 @@ def environment() -> Environment:
         "ago": _ago,
         "left": _left,
         "pairs": lambda values: [(str(value), plain(value)) for value in values],
+        "bounds": lines_of,
         "telling": telling,
         "told": lambda entry: plain(sentence(entry.type, entry.data)),
     }

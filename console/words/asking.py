@@ -46,8 +46,16 @@ def wish(view: RequestView, agent: str = "") -> tuple[Piece, ...]:
         Piece(view.action.upper(), strong=True),
         Piece(" on "),
         Piece(view.title, strong=True),
-        *((Piece(" for one call of "), Piece(str(view.call["tool"]), strong=True)) if view.call else (Piece(f" for {span(view.ttl)}"),)),
+        *(
+            (Piece(" for one call of "), Piece(str(view.call["tool"]), strong=True))
+            if view.call
+            else (Piece(f"{_through(view)} for {span(view.ttl)}"),)
+        ),
     )
+
+
+def _through(view: RequestView) -> str:
+    return f" through {', '.join(view.tools)}" if view.tools else ""
 
 
 def text_of(pieces: Sequence[Piece]) -> str:
@@ -84,7 +92,9 @@ def signs(
     """Return in one sentence what somebody signs."""
     time, what = span(view.ttl if ttl is None else ttl), (action or view.action).upper()
     behalf = f" for {absent}" if absent else ""
-    return f"{person}{behalf} {DOES[decision]} {what} on {view.title} for {time} for the job {view.job_id} ({view.job_name})."
+    return (
+        f"{person}{behalf} {DOES[decision]} {what} on {view.title}{_through(view)} for {time} for the job {view.job_id} ({view.job_name})."
+    )
 
 
 def reason_wanted(decision: str, tier: int) -> str:

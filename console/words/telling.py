@@ -14,13 +14,16 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
     "job.refused": lambda d: f"its order does not hold: {d['why']}",
     "job.started": lambda d: f"runs on {d['worker']} (sandbox: {d['sandbox']})",
     "job.ended": lambda d: f"{d['state']}{_exit(d['exit_code'])}{_because(beyond(d['exit_code'], d['reason']))}",
-    "access.requested": lambda d: f"asks for {d['action']} on {d['resource']} for {duration(d['ttl'])}{_because(d['reason'])}",
+    "access.requested": lambda d: (
+        f"asks for {d['action']} on {d['resource']} for {duration(d['ttl'])}{_through(d.get('tools'))}{_because(d['reason'])}"
+    ),
     "access.decided": lambda d: f"{_outcome(d)} ({', '.join(d['policies']) or 'no policy allows it'}){_errors(d['errors'])}",
     "access.withdrawn": lambda d: f"{d['request']} withdrawn: {d['why']}",
     "approval.opened": lambda d: f"waits for tier {d['tier']} ({d['quorum']} needed) until {moment(d['respond_by'])}: {d['request']}",
     "approval.escalated": lambda d: f"climbed to tier {d['tier']} ({d['quorum']} needed), until {moment(d['respond_by'])}: {d['request']}",
     "approval.decided": lambda d: (
-        f"{d['name']}{_for(d)} {said(d['decision'])}{_because(d['reason'])}; the request is {d['verdict']}: {d['request']}"
+        f"{d['name']}{_for(d)} {said(d['decision'])}{_through(d.get('tools'))}{_because(d['reason'])}; "
+        f"the request is {d['verdict']}: {d['request']}"
     ),
     "approval.rejected": lambda d: f"an answer does not count: {d['why']}",
     "lock.opened": lambda d: f"{d['request']} waits in Vault until {d['approvals']} of {_listed(d['groups'])} authorize it there",
@@ -101,6 +104,17 @@ def beyond(exit_code: object, reason: str | None) -> str | None:
 def _outcome(data: Json) -> str:
     outcome = f"needs approval at tier {data['tier']}" if data["outcome"] == "needs_approval" else data["outcome"]
     return f"{data['request']} {outcome} at {data['phase']}"
+
+
+def tools_text(tools: Mapping[str, Any] | None) -> str:
+    """Return the tools that access is had through, each with its bounds, on one line; empty for none."""
+    from justenough.binding import told  # noqa: PLC0415 - loads pydantic, which most commands do without
+
+    return told(tools) if tools else ""
+
+
+def _through(tools: Mapping[str, Any] | None) -> str:
+    return f", only through {tools_text(tools)}" if tools else ""
 
 
 def _within(parent: object) -> str:

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from justenough.evidence.measures import Fact, Found, Seen, Spread, seconds, status_above
 from justenough.evidence.report import Cell, Status, Table
@@ -24,6 +25,8 @@ class Asked:
 
     ttl: int | None = None
     action: str | None = None
+    tools: Mapping[str, Any] | None = None
+    """tool → bounds, where it is for access through tools."""
     tier: int = 0
     opened_at: datetime | None = None
 
@@ -46,7 +49,7 @@ class Approvals:
         self._people = Counter[str]()
         self._latency = Spread()
         self._waited, self._waits_began = 0.0, 0
-        self._narrowed_ttl, self._narrowed_action, self._for_others = 0, 0, 0
+        self._narrowed_ttl, self._narrowed_action, self._narrowed_tools, self._for_others = 0, 0, 0, 0
         self._all, self._settled, self._answers, self._openings = Seen(), Seen(), Seen(), Seen()
         self._narrowed, self._withdrawn = Seen(), Seen()
 
@@ -76,7 +79,12 @@ class Approvals:
             "approvals.people", {**counted}, Status.OK, self._answers, (DECIDED,), Table(columns=("person", "answers"), rows=answers)
         )
         yield self._waits(until=until)
-        figures: dict[str, Cell] = {"narrowed": self._narrowed.count, "by_ttl": self._narrowed_ttl, "by_action": self._narrowed_action}
+        figures: dict[str, Cell] = {
+            "narrowed": self._narrowed.count,
+            "by_ttl": self._narrowed_ttl,
+            "by_action": self._narrowed_action,
+            "by_tools": self._narrowed_tools,
+        }
         yield Found("approvals.narrowed", figures, Status.OK, self._narrowed, (DECIDED,))
         yield Found("approvals.withdrawn", {"withdrawn": self._withdrawn.count}, Status.OK, self._withdrawn, (WITHDRAWN,))
 
@@ -99,7 +107,7 @@ class Approvals:
 
     def _request(self, fact: Fact) -> None:
         asked = self._asked(fact)
-        asked.ttl, asked.action = fact.data["ttl"], fact.data["action"]
+        asked.ttl, asked.action, asked.tools = fact.data["ttl"], fact.data["action"], fact.data.get("tools")
 
     def _open(self, fact: Fact) -> None:
         self._all.add(fact.id)
@@ -139,7 +147,9 @@ class Approvals:
         less = bool(granted and asked.action and granted != asked.action)
         self._narrowed_ttl += shorter
         self._narrowed_action += less
-        if shorter or less:
+        bound = asked.tools is not None and fact.data.get("granted_tools") != asked.tools
+        self._narrowed_tools += bound
+        if shorter or less or bound:
             self._narrowed.add(fact.id)
 
     def _expire(self, fact: Fact) -> None:

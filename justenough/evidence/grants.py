@@ -11,7 +11,7 @@ from justenough.evidence.report import Cell, Status, Table
 DECIDED = "access.decided"
 FIRST = frozenset({"start", "runtime"})
 """Phases in which a request is settled; later ones look again."""
-SETTLING = FIRST | {"issue"}
+SETTLING = FIRST | {"issue", "granted"}
 """Phases in which a denial takes a grant back."""
 UNSEEN = "not observable"
 NOBODY = "(no policy permits it)"

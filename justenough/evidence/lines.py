@@ -125,7 +125,7 @@ LINES: Mapping[str, Told] = {
     ),
     "approvals.narrowed": Told(
         "Grants narrower than what was asked for",
-        "Requests approved in the period for less time or a lesser action than they asked for.",
+        "Requests approved in the period for less time, a lesser action, or fewer calls of tools than they asked for.",
         "always ok",
         "That approvers grant less than is asked; approving in full may be right, too.",
     ),

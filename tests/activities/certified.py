@@ -13,7 +13,8 @@ from typing import Any
 from activities.entries import ordered
 from activities.past import past_of
 from activities.revocation import RevocationResult, revoke
-from activities.session.issuing import Issuance, Issuer
+from activities.session.issuance import Issuance
+from activities.session.issuing import Issuer
 from activities.verification import VerifiedOrder, verify_order
 from justenough.approval import Answer
 from justenough.ids import new_job_id, request_id

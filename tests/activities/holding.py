@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable
 
 from activities.session import keeping
-from activities.session.issuing import Issuance, Issuer
+from activities.session.issuance import Issuance
+from activities.session.issuing import Issuer
 from tests.activities.shop import Desk
 
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import SSHCertificate, load_ss
 from activities.looks import SECOND_LOOK
 from activities.proof import prove
 from activities.revocation import record_lapsed, revoke, revoke_one
-from activities.session.issuing import NotIssued
+from activities.session.issuance import NotIssued
 from activities.vault import Issued, certificates
 from justenough.access import Action
 from justenough.catalog import read_catalog

@@ -9,7 +9,8 @@ import psycopg
 import pytest
 
 from activities.session import keeping
-from activities.session.issuing import Issuance, Issuer
+from activities.session.issuance import Issuance
+from activities.session.issuing import Issuer
 from justenough.access import Credential
 from justenough.spec import Access
 from tests.activities.holding import kept_until

@@ -16,7 +16,8 @@ import pytest
 from activities import revocation
 from activities.entries import ordered
 from activities.past import past_of
-from activities.session.issuing import Closed, Issuance, Issuer
+from activities.session.issuance import Closed, Issuance
+from activities.session.issuing import Issuer
 from activities.verification import VerifiedOrder, verify_order
 from justenough.access import Action
 from justenough.ids import new_job_id

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from activities.session.issuing import Issuance
+from activities.session.issuance import Issuance
 from justenough.events import EventType
 from tests.activities.catalogs import desk_with
 from tests.activities.certified import session

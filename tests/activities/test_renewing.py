@@ -16,11 +16,15 @@ from activities.entries import ordered
 from activities.judging import digest_for
 from activities.past import past_of
 from activities.session import keeping, renewing
-from activities.session.issuing import Issuance, Issuer, NotPermitted
+from activities.session.issuance import Denied, Issuance, NotPermitted, Waits
+from activities.session.issuing import Issuer
 from activities.store.errors import StoreUnavailable
 from activities.vault import Issued, VaultUnavailable, remembered
 from activities.verification import VerifiedOrder, table, verify_order
+from justenough.access import Action
 from justenough.approval import Answer, Ladder
+from justenough.bounds import Bounds, Tools
+from justenough.calls import Call, CallAccess
 from justenough.events import EventType, event
 from justenough.ids import credential_id, new_job_id, request_id
 from justenough.messages import Granted
@@ -124,14 +128,14 @@ def running(
     return held
 
 
-def approved(at: Desk, job: str, verified: VerifiedOrder, approver: Someone, *, tier: int) -> Answer:
+def approved(at: Desk, job: str, verified: VerifiedOrder, approver: Someone, *, tier: int, tools: Tools | None = None) -> Answer:
     """Return a person's approval of a job's one request, verified."""
     access, now = verified.spec.access[0], at.deps.now()
     digest = digest_for(at.deps, verified, access, bundle=None, tier=tier)
     about: dict[str, Any] = {"request": request_id(job, 1), "digest": digest, "ttl": access.ttl, "action": access.action}
     times: dict[str, Any] = {"issued_at": now, "expires_at": now + SIGNED_FOR}
-    statement = DecisionStatement(job=job, decision="approve", reason="it is needed", person=approver.id, **about, **times)
-    ladder = Ladder(**about, requester=verified.person.id, needed=tier, current=tier, respond_by=now)
+    statement = DecisionStatement(job=job, decision="approve", reason="it is needed", person=approver.id, tools=tools, **about, **times)
+    ladder = Ladder(**about, tools=access.tools, requester=verified.person.id, needed=tier, current=tier, respond_by=now)
     answer = table(at.deps, now=now).answer(job, ladder, approver.sign(signable(statement)))
     assert isinstance(answer, Answer)
     return answer
@@ -279,7 +283,68 @@ def test_a_decision_costs_three_calls_of_vault_for_each_person_and_none_for_thos
 def test_nothing_is_issued_on_an_approval_of_who_launched_what_the_job_came_of(at: Desk) -> None:
     owner = at.shop.newcomer("forebear", "ops", "support-leads")
     robot = at.shop.newcomer("forebears-robot", "ops", "security")
-    parent = running(at, by=owner).job
+    writes = {**WRITE["access"][0], "at": "request"}
+    parent = running(at, {**READ, "access": [*READ["access"], writes]}, by=owner).job
     with pytest.raises(NotPermitted, match="its valid approvals make no quorum"):
         running(at, WRITE, tier=1, parent=parent, by=robot, approver=owner)
     assert running(at, WRITE, tier=1, parent=parent, by=robot).works
+
+
+BOUND: dict[str, Any] = {
+    **SPEC,
+    "access": [{"resource": "refunds-db", "action": "write", "ttl": "10m", "reason": "Pay back", "tools": {"refund-order": {}}}],
+}
+
+
+def refunds(at: Desk) -> tuple[Issuer, Someone]:
+    """Return an issuer with a grant for refunds of at most 100 by their tool, and who approved it."""
+    deps, mark = at.deps, secrets.token_hex(4)
+    launcher, approver = at.shop.newcomer(f"launcher-{mark}", "ops"), at.shop.newcomer(f"approver-{mark}", "support-leads")
+    job = new_job_id("dev", now=deps.now())
+    order = launcher.order(job, now=deps.now(), spec=BOUND)
+    verified = verify_order(deps, order, now=deps.now())
+    assert isinstance(verified, VerifiedOrder)
+    deps.store.record(ordered(deps, order, verified))
+    assert deps.store.claim(job, run="run", owner="owner", now=deps.now())
+    issuer = Issuer(deps, order, verified, past_of(deps.store, job), owner="owner")
+    tools = {"refund-order": Bounds.model_validate({"arguments": {"amount": {"maximum": 100}}})}
+    answer = approved(at, job, verified, approver, tier=1, tools=tools)
+    allowed = issuer.allow(Granted(id=request_id(job, 1), number=1, answers=(answer,)))
+    assert (allowed.access.tools, issuer.issued) == (tools, ())
+    return issuer, approver
+
+
+def refund(amount: float) -> CallAccess:
+    """What a call of the tool needs."""
+    call = Call(tool="refund-order", arguments={"order_id": 1, "amount": amount, "reason": "it broke"})
+    return CallAccess(resource="refunds-db", action=Action.WRITE, ttl=60, reason="a call", at="request", call=call)
+
+
+def test_a_call_under_a_live_grant_is_refused_once_policy_no_longer_allows_its_arguments(at: Desk, folder: Path) -> None:
+    issuer, _ = refunds(at)
+    assert isinstance(issuer.access(refund(50)), Issuance)
+    with (folder / "policies" / "writes.cedar").open("a") as file:
+        file.write(
+            '\n// Since yesterday.\n@id("small-refunds") forbid (principal, action, resource) when {'
+            ' context.call.hasTag("amount") && context.call.getTag("amount").greaterThan(decimal("10.0")) };\n'
+        )
+    while "small-refunds" not in at.deps.config.current().policies.ids:
+        pass
+    with pytest.raises(Denied) as refused:
+        issuer.access(refund(50))
+    assert refused.value.policies == ("small-refunds",)
+    assert isinstance(issuer.access(refund(10)), Issuance)
+    assert len(issuer.issued) == 2
+
+
+def test_a_call_beyond_what_was_approved_has_no_part_in_the_grant_and_waits_for_people(at: Desk) -> None:
+    issuer, _ = refunds(at)
+    assert isinstance(issuer.access(refund(100)), Issuance)
+    assert isinstance(issuer.access(refund(100.5)), Waits)
+
+
+def test_a_grant_for_tools_is_over_with_the_quorum_that_made_it(at: Desk) -> None:
+    issuer, approver = refunds(at)
+    assert isinstance(issuer.access(refund(1)), Issuance)
+    at.shop.leave(approver, "support-leads")
+    assert isinstance(issuer.access(refund(1)), Waits)

@@ -67,6 +67,16 @@ def test_a_parent_that_is_left_out_invented_or_exchanged_gets_nothing(ops: Human
     assert_refused(auditor, shop, order["id"], answered, f"there is no job {unknown}")
 
 
+def test_a_child_that_asks_for_more_than_its_parent_has_gets_nothing_past_the_console_either(
+    ops: Human, auditor: Human, shop: Shop, intruder: Intruder
+) -> None:
+    parent = ops.launch(spec("true", READ))
+    for wanted, path in ((WRITE, "access[0].action"), (access(ttl="10m"), "access[0].ttl"), (access("customers-db"), "access[0].resource")):
+        order = ops.order(spec("true", wanted), parent=parent)
+        (answered,) = intruder.runs("Job", order["id"], session(order, granted(order["id"], 1)))
+        assert_refused(auditor, shop, order["id"], answered, f"it asks for more than the job that launches it has: {path}")
+
+
 @dataclass(frozen=True)
 class Desk:
     """Who could sign, a request that waits for them, and another that does too."""

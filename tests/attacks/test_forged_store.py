@@ -111,3 +111,17 @@ def test_a_denial_wiped_from_the_store_still_stands(
     assert told(auditor, job, "credential.issued") == []
     assert told(auditor, job, "job.refused")
     assert shop.users_of(job) == []
+
+
+def test_a_launching_jobs_order_that_was_widened_in_the_store_gives_its_children_nothing(
+    ops: Human, auditor: Human, shop: Shop, intruder: Intruder
+) -> None:
+    parent = ops.launch(spec("true", access()))
+    wider = json.dumps(spec("true", access(), WRITE))
+    assert intruder.writes("UPDATE orders SET spec = ? WHERE job = ?", wider, parent) == 1
+    order = ops.order(spec("true", WRITE), parent=parent)
+    job = order["id"]
+    (answered,) = intruder.runs("Job", job, session(order, granted(job, 1)))
+    assert (answered["outcome"], f"what is kept of {parent} is not what was ordered" in answered["reason"]) == ("failed", True)
+    assert told(auditor, job, "credential.issued") == []
+    assert (shop.users_of(job), shop.tokens_of(job)) == ([], [])

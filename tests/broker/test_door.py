@@ -14,7 +14,7 @@ from activities.session.bare import MEMORY, NAME
 from activities.session.broker.door import CALLS_AT_ONCE
 from activities.session.issuing import LIVE
 from tests.broker.puppet import Answer, Puppet, puppet
-from tests.broker.test_access import login_of, opened
+from tests.broker.test_access import entries, login_of, opened
 from tests.people import Human
 from tests.shop import Shop
 
@@ -146,6 +146,14 @@ def test_an_identity_is_for_one_audience(talking: Puppet) -> None:
     answer = talking.asks("GET", "/v1/identity?audience=https://helpdesk.example")
     assert (answer.status, answer.json["token"].count(".")) == (200, 2)
     assert talking.asks("GET", "/v1/identity").status == 422
+
+
+def test_a_job_is_vouched_for_to_nobody_whom_the_catalog_does_not_name_for_it(talking: Puppet, ops: Human) -> None:
+    why = "the catalog's identity.audiences does not name 'https://stranger.example'"
+    answer = talking.asks("GET", "/v1/identity?audience=https://stranger.example")
+    assert (answer.status, answer.json["detail"], answer.json["outcome"], answer.json["policies"]) == (403, why, "denied", [])
+    refused = entries(ops, talking.job, "access.refused")[-1]
+    assert refused == {"asked": "its identity for an audience", "why": why}
 
 
 def until_dead(shop: Shop, given: Answer) -> None:

@@ -114,6 +114,30 @@ def test_less_is_approved_and_taken_back_in_one_command_each(cli: Cli, ops: Huma
     cli.run("job", "kill", job, "--yes")
 
 
+def test_access_through_tools_is_approved_for_fewer_calls_than_were_asked_for(cli: Cli, ops: Human, tmp_path: Path) -> None:
+    tools = {"refund-order": {"calls": 3, "arguments": {"amount": {"maximum": 100}}}}
+    access = [{"resource": "refunds-db", "action": "write", "ttl": "5m", "reason": "Pay back", "tools": tools}]
+    job = cli.json("job", "run", spec(tmp_path, ["sleep", "300"], access=access, data_scope={"tenant": "acme"}))["id"]
+    request = ops.until(job, "awaiting_approval")["requests"][0]["id"]
+    asked, less = "refund-order:calls=3, refund-order:amount<=100", "refund-order:calls=2, refund-order:amount<=50"
+    assert f"Through:   {asked}; no credential is handed over" in cli.run("request", "show", request, who="lead").stdout
+    for wrong, why in (("find-order", "was not asked for; it is for refund-order"), ("refund-order:amount<=much", "<= takes a number")):
+        refused = cli.run("request", "approve", request, "--tool", wrong, who="lead")
+        assert (refused.exit_code, why in refused.stderr) == (2, True), refused.stderr
+
+    bounds = ("--tool", "refund-order:amount<=50", "--tool", "refund-order:calls=2")
+    done = cli.run("request", "approve", request, *bounds, "-o", "json", who="lead")
+    assert f"ALLOWED: only {less}" in done.stderr
+    ops.until(job, "running")
+    shown = cli.run("request", "show", request, who="lead").stdout
+
+    assert f"Granted:   write for 5m, only through {less}" in shown
+    assert f"(tier 1) approved write for 5m, only through {less}: -" in shown
+    assert f"through {less}" in " ".join(cli.run("job", "show", job).stdout.split())
+    assert f"lead approved, only through {less}; the request is approved" in cli.run("job", "timeline", job).stdout
+    cli.run("job", "kill", job, "--yes")
+
+
 def test_broken_glass_is_told_to_everyone_until_it_is_reviewed(cli: Cli, ops: Human, waiting: Waiting) -> None:
     request = waiting.requests[0]
     assert cli.run("request", "break-glass", request, "--reason", "x", who="lead").exit_code == 6

@@ -136,10 +136,15 @@ def run(schema: BaseSchema) -> Run:
 
 
 def _is_finding(_context: object, failure: Failure, case: schemathesis.Case[Any], response: schemathesis.Response) -> bool:
-    """Whether a failure is one: a 422 is a right answer to well-formed input where all that it names is what no schema can describe."""
-    if failure.title != "Schema-valid request rejected" or response.status_code != 422:
-        return True
+    """Whether a failure is one: a 422 is a right answer to well-formed input where all that it names is what no schema can describe.
+
+    So is a 412 to a digest in If-Match that is another than the request's.
+    """
     signed = case.operation.definition.raw["operationId"] in SIGNED
+    if failure.title != "Schema-valid request rejected" or response.status_code not in {412, 422}:
+        return True
+    if response.status_code == 412:
+        return not signed
     return not all(_is_beyond(error, signed=signed) for error in response.json()["errors"])
 
 

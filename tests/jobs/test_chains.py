@@ -11,6 +11,7 @@ import pytest
 
 from justenough.replay import Replay, replayed
 from tests.attacks.intruder import in_group
+from tests.hooks import until
 from tests.justenough.deciding import shop_rules
 from tests.people import Human, logged_in
 from tests.shop import Shop, access, spec
@@ -20,12 +21,17 @@ pytestmark = pytest.mark.servers
 
 SECRET = access("customers-db")
 EXPORT = access("export-api", "write", deliver={})
+FOR_CHILDREN = tuple(
+    access(resource, action, at="request", deliver={})
+    for resource, action in (("orders-db", "read"), ("refunds-db", "write"), ("export-api", "write"))
+)
+"""What a job never asks for itself, and its children may: no job has more than the one that launched it."""
 
 
 @pytest.fixture(scope="module")
 def reader(ops: Human, security: Human) -> str:
     """A job that read restricted data, and is over."""
-    job = ops.launch(spec("true", SECRET, name="reader"))
+    job = ops.launch(spec("true", SECRET, *FOR_CHILDREN, name="reader"))
     (request,) = ops.until(job, "awaiting_approval")["requests"]
     security.answer(request).raise_for_status()
     assert ops.until(job)["state"] == "succeeded"
@@ -61,7 +67,7 @@ def test_a_child_of_a_job_that_read_restricted_data_gets_no_way_out_though_it_re
 def test_a_grandchild_inherits_from_the_whole_chain_and_its_approver_sees_all_of_it(
     ops: Human, lead: Human, auditor: Human, reader: str
 ) -> None:
-    between = ops.launch(spec("true", name="between"), parent=reader)
+    between = ops.launch(spec("true", access(), *FOR_CHILDREN, name="between"), parent=reader)
     assert ops.until(between)["state"] == "succeeded"
     grandchild = ops.launch(spec("true", EXPORT), parent=between)
     assert denied(ops, auditor, grandchild)["touched_resources"] == ["customers-db", "orders-db"]
@@ -87,7 +93,7 @@ def test_nobody_answers_for_a_job_that_one_of_theirs_launched_under_another_logi
         newcomer(whole, shop, "owner", "ops", "support-leads", "break-glass") as owner,
         newcomer(whole, shop, "robot", "ops", "security") as robot,
     ):
-        parent = owner.launch(spec("true", name="theirs"))
+        parent = owner.launch(spec("true", *FOR_CHILDREN, name="theirs"))
         child = robot.launch(spec("true", access("refunds-db", "write")), parent=parent)
         (request,) = robot.until(child, "awaiting_approval")["requests"]
         why = "no one answers for a job that came of one that they launched"
@@ -112,3 +118,60 @@ def newcomer(stack: Stack, shop: Shop, name: str, *groups: str) -> Iterator[Huma
         for group in groups:
             member.enter_context(in_group(shop, group, add=[human.id]))
         yield human
+
+
+def test_a_job_has_no_more_than_the_one_that_launched_it_and_every_excess_is_told_by_its_path(ops: Human) -> None:
+    tools = {"refund-order": {"calls": 3, "arguments": {"amount": {"maximum": 100}}}}
+    bound = access("refunds-db", "write", at="request", deliver={}, tools=tools)
+    parent = ops.launch(spec("true", access(ttl="4m"), bound, name="narrow", timeout="1m"))
+    assert ops.until(parent)["state"] == "succeeded"
+    wider = {"refund-order": {"calls": 4, "arguments": {"amount": {"maximum": 100.5}}}}
+    child = spec(
+        "true",
+        access(ttl="5m"),
+        access("orders-db", "write", deliver={}),
+        access("customers-db", deliver={}),
+        {**bound, "tools": wider},
+        access("refunds-db", "write", at="request", deliver={}),
+        data_scope={"tenant": "globex"},
+    )
+    order = ops.order(child, parent=parent)
+    answer = ops.api.post("jobs", json=order)
+    assert answer.status_code == 422
+    why = "the job that launches it"
+    expected = {
+        "data_scope.tenant": f"{why} is bound to 'acme'",
+        "run.timeout": f"longer than 1m, which {why} has",
+        "access[0].ttl": f"longer than 4m, for which {why} has it",
+        "access[1].action": f"{why} has read on orders-db, and not write",
+        "access[2].resource": f"{why} has no access to customers-db",
+        "access[3].tools.refund-order.calls": f"at most 3: {why} is bound there",
+        "access[3].tools.refund-order.arguments.amount": f"lets more through: {why} is bound there",
+        "access[4].tools": f"{why} has it through tools only: refund-order",
+    }
+    assert {one["path"]: one["message"] for one in answer.json()["errors"]} == expected
+    dry = ops.api.post("jobs", json={"spec": child, "dry_run": True, "parent": parent})
+    assert {one["path"] for one in dry.json()["errors"]} == set(expected)
+    same = spec("true", access(ttl="4m"), {**bound, "tools": {"refund-order": {**tools["refund-order"], "calls": 1}}}, timeout="1m")
+    assert ops.until(ops.launch(same, parent=parent))["state"] == "succeeded"
+
+
+def test_what_approvers_left_of_a_jobs_access_is_all_that_its_children_may_have(ops: Human, lead: Human) -> None:
+    parent = ops.launch(spec("sleep 60", access("orders-db", "write")))
+    (request,) = ops.until(parent, "awaiting_approval")["requests"]
+    assert lead.answer(request, ttl=120, action="read").status_code == 200
+    ops.until(parent, "running")
+    assert errors(ops, spec("true", access("orders-db", "write", ttl="2m")), parent) == ["access[0].action"]
+    assert errors(ops, spec("true", access("orders-db", ttl="3m")), parent) == ["access[0].ttl"]
+    assert ops.until(ops.launch(spec("true", access(ttl="2m")), parent=parent))["state"] == "succeeded"
+    assert lead.answer(request, "withdraw").status_code == 200
+    until(lambda: ops.job(parent)["requests"][0]["state"] == "withdrawn")
+    assert errors(ops, spec("true", access(ttl="2m")), parent) == ["access[0].resource"]
+    assert ops.api.post(f"jobs/{parent}/kill").status_code == 202
+
+
+def errors(ops: Human, wanted: dict[str, Any], parent: str) -> list[str]:
+    """The paths of what is refused where this is launched from within a job."""
+    answer = ops.api.post("jobs", json=ops.order(wanted, parent=parent))
+    assert answer.status_code == 422, answer.text
+    return [one["path"] for one in answer.json()["errors"]]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -15,14 +16,14 @@ import pytest
 from joserfc.errors import BadSignatureError, ExpiredTokenError, InvalidClaimError
 
 from activities.deps import Deps, worker_deps
-from activities.session.identity import NoIssuer, draw_identity
-from activities.session.issuing import Closed
+from activities.session.identity import NoIssuer, NotVouchedFor, draw_identity
+from activities.session.issuance import Closed
 from activities.settings import Settings
 from activities.store.claims import Claim
 from activities.store.errors import StoreUnavailable
 from activities.verification import VerifiedOrder, verify_order
 from justenough.errors import InvalidInput
-from justenough.identity import LIFE
+from justenough.identity import LIFE, Audience, Audiences
 from justenough.messages import JobInput
 from justenough.statements import Signed
 from tests.people import Human
@@ -153,19 +154,29 @@ def test_a_stock_library_takes_a_token_and_refuses_it_elsewhere_later_or_altered
     with pytest.raises(InvalidClaimError, match="in the future"):
         holds(token, published, later=timedelta(minutes=-1))
     with pytest.raises(InvalidClaimError, match="aud"):
-        holds(token, published, audience="https://other.example")
+        holds(token, published, audience="https://helpdesk.example")
     with pytest.raises(BadSignatureError):
         holds(altered(token, "acme", "evil"), published)
 
 
 def test_the_ledger_tells_to_whom_a_job_was_vouched_for_and_no_token(acme: Session, published: dict[str, Any]) -> None:
     before = len(acme.told())
-    token = acme.draw("https://other.example")
-    said = holds(token, published, audience="https://other.example")
+    token = acme.draw("https://helpdesk.example")
+    said = holds(token, published, audience="https://helpdesk.example")
     (entry,) = acme.told()[before:]
-    assert (entry["audience"], entry["jti"]) == ("https://other.example", said["jti"])
+    assert (entry["audience"], entry["jti"]) == ("https://helpdesk.example", said["jti"])
     assert abs(datetime.fromisoformat(entry["expires_at"]).timestamp() - said["exp"]) < 1
     assert token.rpartition(".")[2] not in str(entry)
+
+
+def test_a_job_is_vouched_for_only_where_the_catalog_names_the_audience_for_its_environment(deps: Deps, ops: Human, acme: Session) -> None:
+    before = acme.told()
+    with pytest.raises(NotVouchedFor, match=r"does not name 'https://stranger\.example'"):
+        acme.draw("https://stranger.example")
+    assert acme.told() == before
+    staging = session(deps, ops, environment="staging", access=[])
+    with pytest.raises(NotVouchedFor, match=r"is for jobs in 'prod', and this one is in 'staging'"):
+        staging.draw()
 
 
 def test_nothing_is_vouched_for_where_it_cannot_be_recorded_or_is_for_nobody(acme: Session, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,7 +213,11 @@ def test_however_long_the_making_takes_a_token_ends_five_minutes_after_the_job_w
 
 
 def test_a_jobs_identity_is_no_persons(acme: Session, whole: Stack) -> None:
-    token = acme.draw("je-console")
+    # No catalog should name it. Where one did, the console would still take no job for a person.
+    current = acme.deps.config.current()
+    named = Audiences(audiences={"je-console": Audience(environment="prod")})
+    there = replace(current, catalog=current.catalog.model_copy(update={"identity": named}))
+    token = acme.draw("je-console", config=SimpleNamespace(current=lambda: there))
     answer = httpx.get(f"{whole.console}/api/v1/whoami", headers={"Authorization": f"Bearer {token}"}, trust_env=False)
     assert answer.status_code == 401
     assert "not signed by this installation's Vault" in answer.json()["detail"]
@@ -230,7 +245,7 @@ def test_openbaos_own_jwt_login_takes_one_tenants_jobs_and_refuses_anothers(
         assert taken.json()["auth"]["metadata"]["job"] == acme.job
         refused = {
             "another tenant's": globex.draw(),
-            "for another audience": acme.draw("https://other.example"),
+            "for another audience": acme.draw("https://helpdesk.example"),
             "altered": altered(globex.draw(), "globex", "acme"),
             "expired": stale,
         }

@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from justenough.approval import Answer, Ladder, Tier, Tiers, has_quorum, read_tiers
+from justenough.bounds import Bounds
 from justenough.errors import InvalidInput
 from justenough.statements import Signed
 from tests.justenough.building import NOW, SHOP
+from tests.justenough.test_bounds import CALLS, TOOLS, through
 
 TIERS = read_tiers((SHOP / "approvals.yaml").read_bytes())
 REQUESTER = "ops"
@@ -36,6 +38,20 @@ def moved(before: Ladder, one: Answer) -> Ladder:
     after = before.answered(one)
     assert isinstance(after, Ladder), after
     return after
+
+
+@given(TOOLS, st.lists(st.none() | TOOLS, min_size=1, max_size=3))
+def test_of_several_who_bind_tools_what_all_of_them_allow_holds(asked: dict[str, Bounds], said: list[dict[str, Bounds] | None]) -> None:
+    answers = tuple(answer(f"person-{number}", 3).model_copy(update={"tools": one}) for number, one in enumerate(said))
+    made = ladder(3).model_copy(update={"tools": asked, "answers": answers})
+    bound = [one for one in said if one is not None]
+    for name in ("find", "file"):
+        for arguments in CALLS:
+            expected = all(through(one, name, arguments, 0) for one in (asked, *bound))
+            assert made.grant.tools is not None
+            assert through(made.grant.tools, name, arguments, 0) == expected
+    assert made.is_narrowed == (made.grant.tools != asked)
+    assert bound or not made.is_narrowed
 
 
 def test_the_shops_tiers_are_read() -> None:

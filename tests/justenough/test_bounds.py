@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from justenough.access import Action
-from justenough.bounds import Bound, Bounds
+from justenough.bounds import Bound, Bounds, all_of
 from justenough.calls import Call, OutOfBounds, bounded, within
 from justenough.catalog import problems_of
 from justenough.errors import InvalidInput
@@ -101,6 +102,101 @@ def test_bounds_on_what_the_catalog_does_not_have_are_refused_by_their_path(tool
     assert [str(one) for one in problems_of(spec(tools), catalog_with())] == [problem]
 
 
-def test_bounds_go_with_what_is_asked_for_while_the_job_runs() -> None:
-    with pytest.raises(InvalidInput, match=r"access\[0\]: `tools` goes with `at: request`"):
-        spec({"find": {}}, at="start")
+def test_what_is_had_through_tools_is_never_handed_over() -> None:
+    assert spec({"find": {}}, at="start").access[0].tools == {"find": Bounds()}
+    item = {"resource": "orders-db", "action": "read", "ttl": "5m", "reason": "see", "tools": {"find": {}}}
+    with pytest.raises(InvalidInput, match=r"access\[0\]: `deliver` hands a credential over, which no bounds bind"):
+        checked_spec({**SPEC, "access": [{**item, "deliver": {"env": {"PGUSER": "username"}}}]})
+
+
+SAMPLES: tuple[Any, ...] = (
+    *(-1, 0, 1, 1.0, 1.5, 2, 3, 99, 100, 100.5, True, False, None, [], {}),
+    *("", "a", "a/", "a/b", "a/b/c", "a/..", "a/../b", "a/..b", "b", "..", "1"),
+)
+TEXTS = st.sampled_from(("a", "a/", "a/b", "a/..", "a/../b", "b", ".."))
+NUMBERS = st.sampled_from((0.0, 1.0, 1.5, 2.0, 100.0))
+VALUES = st.sampled_from((0, 1, 1.5, 2, True, "a", "a/b", "b", "1"))
+BOUND = (
+    st.fixed_dictionaries(
+        {},
+        optional={"minimum": NUMBERS, "maximum": NUMBERS, "prefix": TEXTS, "one_of": st.lists(VALUES, min_size=1, max_size=4).map(tuple)},
+    )
+    .filter(bool)
+    .map(Bound.model_validate)
+)
+BOUNDS = st.builds(
+    Bounds,
+    calls=st.none() | st.integers(1, 4),
+    arguments=st.dictionaries(st.sampled_from(("amount", "path")), BOUND, max_size=2),
+)
+TOOLS = st.dictionaries(st.sampled_from(("find", "file")), BOUNDS, max_size=2)
+CALLS = [{"amount": one, "path": other} for one in SAMPLES[:10] for other in SAMPLES[15:]] + [{"amount": 1}, {"path": "a"}, {}]
+
+
+def lets(bound: Bound | None, value: Any) -> bool:
+    return bound is not None and bound.problem(value) is None
+
+
+def through(tools: Mapping[str, Bounds], name: str, arguments: dict[str, Any], made: int) -> bool:
+    return name in tools and not list(tools[name].problems(arguments, made=made))
+
+
+@given(BOUND, BOUND)
+def test_what_is_within_both_bounds_is_exactly_what_each_lets_through(one: Bound, other: Bound) -> None:
+    both_ = one.both(other)
+    for value in SAMPLES:
+        assert lets(both_, value) == (lets(one, value) and lets(other, value)), value
+    assert both_ is None or (both_.is_within(one) and both_.is_within(other))
+    assert one.both(one) is None if one.is_empty else one.both(one) is not None
+
+
+@given(BOUND, BOUND, BOUND)
+def test_one_bound_is_within_another_only_where_it_lets_nothing_more_through(one: Bound, other: Bound, third: Bound) -> None:
+    assert one.is_within(one)
+    if one.is_within(other):
+        assert [value for value in SAMPLES if lets(one, value) and not lets(other, value)] == []
+        if other.is_within(third):
+            assert one.is_within(third)
+    if one.is_empty:
+        assert [value for value in SAMPLES if lets(one, value)] == []
+
+
+@given(TOOLS, TOOLS)
+def test_what_several_let_through_together_is_what_each_does(one: dict[str, Bounds], other: dict[str, Bounds]) -> None:
+    left = all_of(one, other)
+    for name in ("find", "file"):
+        for arguments in CALLS:
+            for made in (0, 2):
+                want = through(one, name, arguments, made) and through(other, name, arguments, made)
+                assert through(left, name, arguments, made) == want
+        if name in left:
+            assert left[name].is_within(one[name])
+            assert left[name].is_within(other[name])
+
+
+@given(BOUNDS, BOUNDS, BOUNDS)
+def test_no_call_is_within_narrower_bounds_and_beyond_the_wider_ones(one: Bounds, other: Bounds, third: Bounds) -> None:
+    assert one.is_within(one)
+    if one.is_within(other):
+        for arguments in CALLS:
+            for made in (0, 1, 3):
+                assert list(one.problems(arguments, made=made)) or not list(other.problems(arguments, made=made))
+        if other.is_within(third):
+            assert one.is_within(third)
+
+
+@pytest.mark.parametrize(
+    "narrow, wide, holds",
+    [
+        ({"maximum": 50}, {"maximum": 100}, True),
+        ({"maximum": 100.5}, {"maximum": 100}, False),
+        ({"one_of": [1, 2]}, {"maximum": 2}, True),
+        ({"one_of": [1, 3]}, {"one_of": [1, 2]}, False),
+        ({"minimum": 5, "maximum": 5}, {"one_of": [5]}, True),
+        ({"prefix": "/in/2026/"}, {"prefix": "/in/"}, True),
+        ({"prefix": "/in"}, {"prefix": "/in/"}, False),
+        ({"maximum": 5}, {"minimum": 0, "maximum": 5}, False),
+    ],
+)
+def test_which_of_two_bounds_is_the_narrower(narrow: dict[str, Any], wide: dict[str, Any], *, holds: bool) -> None:
+    assert Bound.model_validate(narrow).is_within(Bound.model_validate(wide)) == holds

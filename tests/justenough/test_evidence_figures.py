@@ -43,6 +43,7 @@ from tests.store.facts import (
 )
 
 ASKED = [requested(), decided("needs_approval", tier=1), opened()]
+THROUGH = [changed_to(requested(), tools={"a": {"arguments": {}}}), *ASKED[1:]]
 
 CASES: dict[str, tuple[list[Any], str, dict[str, Any], str]] = {
     "a life is from issue to the moment it was seen dead": (
@@ -162,6 +163,21 @@ CASES: dict[str, tuple[list[Any], str, dict[str, Any], str]] = {
         [*ASKED, changed_to(answered("approved"), granted_ttl=600, granted_action="read")],
         "approvals.narrowed",
         {"narrowed": 1, "by_ttl": 0, "by_action": 1},
+        "ok",
+    ),
+    "fewer calls of tools are narrower": (
+        [
+            *THROUGH,
+            changed_to(answered("approved"), granted_ttl=600, granted_action="write", granted_tools={"a": {"calls": 1, "arguments": {}}}),
+        ],
+        "approvals.narrowed",
+        {"narrowed": 1, "by_ttl": 0, "by_action": 0, "by_tools": 1},
+        "ok",
+    ),
+    "all calls that were asked for are not narrower": (
+        [*THROUGH, changed_to(answered("approved"), granted_ttl=600, granted_action="write", granted_tools={"a": {"arguments": {}}})],
+        "approvals.narrowed",
+        {"narrowed": 0},
         "ok",
     ),
     "all that was asked for is not narrower": (

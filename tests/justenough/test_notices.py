@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from justenough.access import RequestState
+from justenough.bounds import Bounds
 from justenough.delivering import Told
 from justenough.events import EventType
 from justenough.notices import ASKING, ENDINGS, HEARD, QUOTED, Scene, about_of, asks, follow_up, notice, plain, settled_by, still_asks
@@ -58,6 +59,11 @@ def scene(request: RequestView | None = None, **changes: Any) -> Scene:
 
 def told(about: str = f"request/{REQUEST}", target: str = "kv/data/leads#chat", tier: int = 1) -> Told:
     return Told(about=about, target=target, tier=tier, job=JOB)
+
+
+def test_access_through_tools_is_told_as_that() -> None:
+    bound = asked().model_copy(update={"tools": {"refund-order": Bounds(calls=3)}})
+    assert notice(opened(), scene(bound)).title == "Approval needed (tier 1): write on Refunds database through refund-order"
 
 
 @pytest.mark.parametrize("kind", [EventType.APPROVAL_OPENED, EventType.APPROVAL_ESCALATED])

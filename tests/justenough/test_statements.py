@@ -39,7 +39,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "statements.md"
 BLOCKS = dict(re.findall(r"^\*\*(.+?)\*\*\n\n```\w+\n(.*?)\n```", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL))
 KEY = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(BLOCKS["Private key (the ed25519 seed, hex)"]))
 PUBLIC = KEY.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-SPEC, ORDER, BOUND, DECISION = (json.loads(BLOCKS[name]) for name in ("Spec", "Order", "Bound", "Decision"))
+SPEC, ORDER, BOUND, DECISION, NARROWED = (json.loads(BLOCKS[name]) for name in ("Spec", "Order", "Bound", "Decision", "Narrowed"))
 
 
 def signature(statement: Mapping[str, Any], key: Ed25519PrivateKey = KEY, version: int = 1) -> str:
@@ -54,7 +54,7 @@ def test_the_documented_public_key_belongs_to_the_private_one() -> None:
     assert base64.b64encode(PUBLIC).decode() == BLOCKS["Public key (base64, as Vault shows it)"]
 
 
-@pytest.mark.parametrize("name, statement", [("Order", ORDER), ("Decision", DECISION)])
+@pytest.mark.parametrize("name, statement", [("Order", ORDER), ("Decision", DECISION), ("Narrowed", NARROWED)])
 def test_the_documented_statements_have_their_canonical_form_and_signature(name: str, statement: dict[str, Any]) -> None:
     assert canonical(statement).decode() == BLOCKS[f"{name}, canonical"]
     assert signature(statement) == BLOCKS[f"{name}, signature"]
@@ -64,6 +64,7 @@ def test_the_documented_statements_have_their_canonical_form_and_signature(name:
 def test_the_documented_statements_are_read_and_written_the_same() -> None:
     assert signable(OrderStatement.model_validate(ORDER)) == ORDER
     assert signable(DecisionStatement.model_validate(DECISION)) == DECISION
+    assert signable(DecisionStatement.model_validate(NARROWED)) == NARROWED
 
 
 def test_an_order_from_within_another_job_says_so_and_any_other_is_signed_as_before() -> None:
@@ -154,6 +155,20 @@ def test_limits_that_are_the_defaults_leave_the_request_digest_as_it_was_before_
 )
 def test_whatever_decides_what_is_issued_changes_the_request_digest(changes: dict[str, Any]) -> None:
     assert digest(**changes) != digest()
+
+
+def test_access_through_tools_has_another_digest_for_each_tool_and_bound() -> None:
+    asked: list[dict[str, Any] | None] = [
+        None,
+        {"a": {}},
+        {"b": {}},
+        {"a": {}, "b": {}},
+        {"a": {"calls": 1}},
+        {"a": {"calls": 2}},
+        {"a": {"arguments": {"x": {"maximum": 1}}}},
+    ]
+    items = [changed(access={"deliver": {}, **({"tools": tools} if tools else {})}) for tools in asked]
+    assert len({digest(item) for item in items}) == len(items)
 
 
 def test_a_call_with_another_argument_or_other_bounds_is_another_digest_and_none_is_that_of_before() -> None:

@@ -29,7 +29,7 @@ def test_an_order_says_which_job_with_which_content_why_and_until_when() -> None
 
 
 def test_an_answer_says_to_exactly_what_for_how_long_and_why() -> None:
-    said = signable(stating.answer(REQUEST, "approve", ttl=None, reason="why", person="me", now=NOW))
+    said = signable(stating.answer(REQUEST, "approve", reason="why", person="me", now=NOW))
 
     assert said == {
         "type": "decision",
@@ -44,4 +44,4 @@ def test_an_answer_says_to_exactly_what_for_how_long_and_why() -> None:
         "issued_at": "2026-01-31T09:30:00Z",
         "expires_at": "2026-02-01T09:30:00Z",
     }
-    assert stating.answer(REQUEST, "deny", ttl=60, reason="no", person="me", now=NOW).ttl == 60
+    assert stating.answer(REQUEST, "deny", less=stating.Less(ttl=60), reason="no", person="me", now=NOW).ttl == 60

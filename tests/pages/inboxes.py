@@ -128,7 +128,7 @@ def asked(
         "title": "Refunds",
         "sensitivity": "confidential",
         "revocable": "now",
-        **{name: other[name] for name in ("resource", "action", "ttl", "title", "call") if name in other},
+        **{name: other[name] for name in ("resource", "action", "ttl", "title", "call", "tools") if name in other},
     }
     served.store.record(
         [

@@ -84,6 +84,29 @@ async def test_an_approval_can_be_for_less(served: Served, logged_in: LogIn) -> 
     assert (signed["statement"]["ttl"], signed["statement"]["action"]) == (120, "write")
 
 
+BOUND = {"refund-order": {"calls": 3, "arguments": {"amount": {"maximum": 100}}}}
+
+
+async def test_access_through_tools_can_be_approved_for_fewer_calls(served: Served, logged_in: LogIn) -> None:
+    access = [{"resource": "refunds-db", "action": "write", "ttl": "5m", "reason": "Pay back", "tools": BOUND}]
+    request = asked(served, (await served.launched(spec(access=access)))["id"], tools=BOUND)
+    browser = await logged_in("lead")
+    page = await shown(browser, f"/inbox/{request['id']}")
+    for words in (
+        "Every call of these tools",
+        "refund-order:calls=3",
+        "refund-order:amount<=100",
+        "WRITE on Refunds through refund-order for 5 min",
+    ):
+        assert words in page.text, words
+    wrong = await answer(browser, request, "approve", tools="drop-order")
+    assert (wrong.status_code, "was not asked for; it is for refund-order" in words_of(wrong)) == (422, True)
+    sent = await answer(browser, request, "approve", tools="refund-order:amount<=50\r\nrefund-order:calls=2\r\n")
+    assert sent.status_code == 303, words_of(sent)
+    (signed,) = await decisions(served, request["job_id"])
+    assert signed["statement"]["tools"] == {"refund-order": {"calls": 2, "arguments": {"amount": {"maximum": 50}}}}
+
+
 async def test_a_denial_says_why(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
     sent = await answer(await logged_in("lead"), request_, "deny", reason="not this one", ttl="1m")
     assert sent.status_code == 303

@@ -166,7 +166,7 @@ def test_the_catalog_and_an_identity_can_be_had(job: Remote) -> None:
     offers = dict(job.runs("result = [[f'{one.resource}:{one.action}', [one.outcome, one.tier]] for one in je.catalog()]"))
     assert offers["orders-db:read"] == ["allowed", 0]
     assert offers["refunds-db:write"] == ["needs_approval", 1]
-    shown, dots = job.runs("found = je.identity('https://other.example'); result = [repr(found), found.token.count('.')]")
+    shown, dots = job.runs("found = je.identity('https://helpdesk.example'); result = [repr(found), found.token.count('.')]")
     assert dots == 2
     assert "eyJ" not in shown
 

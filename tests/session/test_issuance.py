@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from activities.session.issuing import Issuance
+from activities.session.issuance import Issuance
 from justenough.access import Action, Credential, Revocable
 from justenough.spec import Access
 

@@ -17,16 +17,19 @@ from typing import Any, TypeVar
 import structlog
 
 from activities.deps import Deps
+from activities.inheriting import why_beyond
 from activities.judging import answered
 from activities.session.broker.errors import AskedTooOften
 from activities.session.delivery import PUBLIC_FIELDS
-from activities.session.identity import draw_identity
-from activities.session.issuing import Closed, Denied, Issuance, Issuer, NotPermitted, Waits
+from activities.session.identity import NotVouchedFor, draw_identity
+from activities.session.issuance import Allowed, Closed, Denied, Issuance, NotPermitted, Waits
+from activities.session.issuing import Issuer
 from activities.session.keeping import Keepers
 from activities.session.renewing import NoLonger
 from activities.verification import VerifiedOrder
-from justenough.access import Action, CredentialState, RequestState
-from justenough.errors import GiveUp, InvalidInput, NotFound
+from justenough.access import Action, CredentialState, Decision, RequestState
+from justenough.bounds import written
+from justenough.errors import GiveUp, InvalidInput, NotFound, Problem
 from justenough.events import EventType, event
 from justenough.identity import LIFE
 from justenough.ids import REQUEST_ID, job_of
@@ -124,8 +127,21 @@ class Door:
 
         Raises Denied, NotIssued, InvalidInput, NotFound, Closed, AskedTooOften, or RetryLater.
         """
-        found = await self._obtained(wanted, wait=wait, by_itself=True)
+        found = await self._obtained(wanted, partial(self._for_the_job, wanted), wait=wait)
         return self._given(found) if isinstance(found, Issuance) else found
+
+    async def through_tools(self, wanted: Access, *, wait: float = 0.0) -> Allowed | Pending:
+        """Return the bounds within which the job may call tools, as far as its order names any for what it wants; or the request that waits.
+
+        Nothing is issued before a call. Raises as `access` does.
+        """
+        items = self._issuer.bindings.own(wanted.resource, wanted.action)
+        if not items:
+            why = f"the order names no tools for {wanted.action} on {wanted.resource}"
+            await self.refused(f"{wanted.action} on {wanted.resource} through tools", why)
+            raise InvalidInput("access", (Problem("through", why),))
+        named = wanted.model_copy(update={"tools": items[0].tools})
+        return await self._obtained(named, partial(self._issuer.through_tools, named), wait=wait)
 
     @asynccontextmanager
     async def lent(self, wanted: Access, *, used: str, wait: float = 0.0) -> AsyncIterator[Issuance | Pending]:
@@ -133,7 +149,7 @@ class Door:
 
         `used` says in the ledger what it was used for. Raises as `access` does.
         """
-        found = await self._obtained(wanted, wait=wait)
+        found = await self._obtained(wanted, partial(self._issuer.access, wanted), wait=wait)
         if not isinstance(found, Issuance):
             yield found
             return
@@ -198,15 +214,14 @@ class Door:
             await self._keepers.give_back(item.credential.id, ending.why, before=ending.events)
         return ending is None
 
-    async def _obtained(self, wanted: Access, *, wait: float, by_itself: bool = False) -> Issuance | Pending:
-        """`by_itself`: the job itself is to get it, and no gateway."""
+    async def _obtained(self, wanted: Access, ask: Callable[..., T | Waits], *, wait: float) -> T | Pending:
+        """Return what asking comes to; `ask` takes the request that was waited for."""
         end, waited_for = self._deps.ticks() + wait, ""
         while True:
             self._take_allowance()
             async with self._turn:
-                asking = partial(self._issuer.access, wanted, waited_for=waited_for)
-                found = await self._recorded(wanted, self._called(partial(self._for_the_job, wanted, asking) if by_itself else asking))
-            if isinstance(found, Issuance):
+                found = await self._recorded(wanted, self._called(partial(ask, waited_for=waited_for)))
+            if not isinstance(found, Waits):
                 return found
             waited_for = found.request
             self._have_opened(found)
@@ -240,10 +255,14 @@ class Door:
             await self._keepers.give_back(credential, what, before=(used,))
 
     async def identity(self, audience: str) -> tuple[Secret, datetime]:
-        """Return a short token of this job for one audience, and until when it holds. Raises InvalidInput, NoIssuer, Closed."""
+        """Return a short token of this job for one audience, and until when it holds. Raises InvalidInput, NotVouchedFor, NoIssuer, Closed."""
         self._take_allowance()
         now = self._deps.now()
-        token = await self._called(partial(draw_identity, self._deps, self._verified, audience, owner=self._owner))
+        try:
+            token = await self._called(partial(draw_identity, self._deps, self._verified, audience, owner=self._owner))
+        except NotVouchedFor as error:
+            await self.refused("its identity for an audience", str(error))
+            raise
         self._redactor.learn([token.reveal()])
         return token, now + LIFE
 
@@ -272,6 +291,11 @@ class Door:
         definition = resource.actions[action]
         asked = Access(resource=name, action=action, ttl=min(DEFAULT_TTL, definition.max_ttl), reason="-", at="request")
         decision, _ = answered(self._deps, self._job, self._verified, asked, held=self._issuer.held, phase="runtime")
+        bound = self._issuer.bindings.own(name, action)
+        # What the jobs that it came of do not have at all is not there to be asked for, however policy would decide it.
+        least = asked.model_copy(update={"ttl": 1, "tools": bound[0].tools if bound else None})
+        if why_beyond(self._deps, least, self._verified.statement):
+            decision = Decision(outcome="denied")
         return {
             "resource": name,
             "title": resource.title,
@@ -283,6 +307,7 @@ class Door:
             "outcome": decision.outcome,
             "tier": decision.tier if decision.outcome == "needs_approval" else 0,
             "policies": list(decision.policies),
+            "tools": written(bound[0].tools) if bound else None,
         }
 
     def _given(self, item: Issuance) -> Given:
@@ -302,10 +327,11 @@ class Door:
             await self.refused(f"{wanted.action} on {wanted.resource}", str(error))
             raise
 
-    def _for_the_job(self, wanted: Access, asking: Callable[[], T]) -> T:
+    def _for_the_job(self, wanted: Access, *, waited_for: str) -> Issuance | Waits:
+        """Ask for what the job itself is to get, and no gateway."""
         if why := why_for_gateways_only(wanted, self._deps.config.current().catalog):
             raise ForGatewaysOnly(why)
-        return asking()
+        return self._issuer.access(wanted, waited_for=waited_for)
 
     def _have_opened(self, waits: Waits) -> None:
         """Have the workflow ask people, however often it takes."""

@@ -1,6 +1,7 @@
 """The broker's wire: HTTP and JSON as CONTRACT.md names them, problems as RFC 9457 writes them. Decides nothing.
 
     POST /v1/access {resource, action, reason, ttl?, wait?}  → 200 {credential_id, request_id, action, expires_at, data}; 202 {request_id, state, tier, respond_by}
+    POST /v1/access {…, through: tools}                      → 200 {request_id, action, ttl, tools}; 202 as above
     GET  /v1/requests/{id}?wait=…                            → 200 {request_id, state, tier, respond_by}
     POST /v1/access/{credential_id}/release                  → 200 {credential_id, state}
     GET  /v1/identity?audience=…                             → 200 {token, expires_at}
@@ -17,7 +18,7 @@ import hmac
 import json
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import structlog
 from pydantic import Field, StringConstraints
@@ -31,8 +32,9 @@ from activities.session.broker.door import Door, Given, Pending, why_denied
 from activities.session.broker.errors import AskedTooOften, TooLarge, Unauthenticated
 from activities.session.broker.models import Models
 from activities.session.broker.openai import model_routes
-from activities.session.issuing import Closed, NotIssued, NotPermitted
+from activities.session.issuance import Allowed, Closed, NotIssued, NotPermitted
 from justenough.access import Action
+from justenough.bounds import written
 from justenough.documents import validated
 from justenough.errors import InvalidInput, JustEnoughError, NotFound, Problem, RetryLater
 from justenough.model import Duration, Model
@@ -80,6 +82,8 @@ class Wanted(Model):
     """Seconds; what the catalog allows at most, and no more than five minutes, where it is not said."""
     wait: Annotated[float, Field(ge=0, le=LONGEST_WAIT)] = 0.0
     """Seconds to wait for people."""
+    through: Literal["tools"] | None = None
+    """`tools`: no credential, but the tools that the order names for it, within their bounds."""
 
 
 class Asked(Model):
@@ -100,6 +104,9 @@ def app_of(door: Door, token: Secret | None, *, tools: ASGIApp, models: Models |
         wanted = validated("access", Wanted, await _body(request))
         ttl = wanted.ttl or door.usual_ttl(wanted.resource, wanted.action)
         asked = Access(resource=wanted.resource, action=wanted.action, ttl=ttl, reason=wanted.reason, at="request")
+        if wanted.through:
+            allowed = await door.through_tools(asked, wait=wanted.wait)
+            return _allowed(allowed) if isinstance(allowed, Allowed) else _pending(allowed, status=202)
         found = await door.access(asked, wait=wanted.wait)
         return _given(found) if isinstance(found, Given) else _pending(found, status=202)
 
@@ -188,6 +195,11 @@ def _given(found: Given) -> Response:
     data = {name: value.reveal() for name, value in found.data.items()}
     names = {"credential_id": found.credential_id, "request_id": found.request_id, "action": found.action.value}
     return JSONResponse({**names, "expires_at": found.expires_at.isoformat(), "data": data}, headers={"Cache-Control": "no-store"})
+
+
+def _allowed(found: Allowed) -> Response:
+    said = {"action": found.access.action.value, "ttl": found.access.ttl, "tools": written(found.access.tools)}
+    return JSONResponse({"request_id": found.request, **said})
 
 
 def _pending(found: Pending, *, status: int = 200) -> Response:

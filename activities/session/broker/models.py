@@ -32,7 +32,7 @@ from activities.session.broker.upstream import (
 )
 from activities.session.broker.used import Used
 from activities.session.delivery import secrets_of, texts_of
-from activities.session.issuing import Closed, Issuance, NotIssued
+from activities.session.issuance import Closed, Issuance, NotIssued
 from activities.verification import VerifiedOrder
 from justenough.errors import NotFound
 from justenough.events import Event

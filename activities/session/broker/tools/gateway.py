@@ -11,15 +11,17 @@ from functools import partial
 from typing import Any
 
 from activities.deps import Deps
+from activities.inheriting import may_use
 from activities.judging import answered
 from activities.session.broker.door import Door, Pending
 from activities.session.broker.tools import http, sql
 from activities.session.broker.tools.result import Result, failure
 from activities.session.delivery import PUBLIC_FIELDS
-from activities.session.issuing import Closed, Denied, Issuance, Issuer, NotIssued, NotPermitted
+from activities.session.issuance import Closed, Denied, Issuance, NotIssued, NotPermitted
+from activities.session.issuing import Issuer
 from activities.verification import VerifiedOrder
 from justenough.access import Action, Decision, RequestState
-from justenough.calls import Call, CallAccess, OutOfBounds, action_of, bounded, checked_call, http_request, sql_values, within
+from justenough.calls import Call, CallAccess, OutOfBounds, action_of, checked_call, http_request, sql_values
 from justenough.catalog import problems_of
 from justenough.errors import InvalidInput, JustEnoughError, Problem, RetryLater
 from justenough.events import EventType, event
@@ -120,7 +122,8 @@ class Tools:
         number, told = self._calls, _Told(call, f"{tool.uses.resource}:{action}", self._deps.ticks())
         self._made[name] += 1
         try:
-            call = within(call, bounded(self._verified.spec, tool.uses.resource, action), made=self._made[name] - 1)
+            binding = partial(self._issuer.bindings.within, call, tool.uses.resource, action, made=self._made[name] - 1)
+            call = await self._door.called(binding)
             told.answer = await self._tried(tool, call, action, told, waiting=waiting)
             return told.answer
         except OutOfBounds as error:
@@ -221,19 +224,18 @@ class Tools:
 
     def _possible(self, name: str, tool: Tool) -> bool:
         action = action_of(tool.uses, name)
-        if action is None or not self._named(name, tool, action):
+        if action is None or not self._issuer.bindings.names(name, tool.uses.resource, action):
             return False
         spec = self._verified.spec.model_copy(update={"access": (self._wanted(tool, Call(tool=name, arguments={}), action),)})
         return not problems_of(spec, self._deps.config.current().catalog)
 
-    def _named(self, name: str, tool: Tool, action: Action) -> bool:
-        """Whether the order lets this tool through at all."""
-        items = bounded(self._verified.spec, tool.uses.resource, action)
-        return not items or any(name in (item.tools or {}) for item in items)
-
     def _offered(self) -> list[Offered]:
-        found = [self._offer(name, tool) for name, tool in self._tools().items()]
+        found = [self._offer(name, tool) for name, tool in self._tools().items() if self._inherited(name, tool)]
         return [one for one in found if one.decision.outcome != "denied"]
+
+    def _inherited(self, name: str, tool: Tool) -> bool:
+        action = action_of(tool.uses, name) or Action.ADMIN
+        return may_use(self._deps, name, tool.uses.resource, action, self._verified.statement)
 
     def _offer(self, name: str, tool: Tool) -> Offered:
         action = action_of(tool.uses, name) or Action.ADMIN

@@ -21,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 from activities.session.broker.door import Door, Pending
 from activities.session.broker.tools.gateway import Offered, Tools
-from activities.session.issuing import Closed
+from activities.session.issuance import Closed
 from justenough.access import Action
 from justenough.errors import RetryLater
 

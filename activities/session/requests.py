@@ -1,0 +1,60 @@
+"""The requests that a running job makes: their numbers, how many, and which of them wait for people. Decides nothing, issues nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from activities.deps import Deps
+from activities.inheriting import why_beyond
+from activities.session.issuance import NotPermitted
+from activities.verification import VerifiedOrder
+from justenough.calls import call_of
+from justenough.catalog import problems_of
+from justenough.errors import InvalidInput
+from justenough.spec import Access
+
+REQUESTS = 1_000
+"""Requests of one job; access under a grant that it has is none."""
+WAITING = 20
+"""Requests of one job that wait for people at once: each call of a tool may be one, and people read them all."""
+
+
+class Requests:
+    """One job's, beyond those that it had at its start."""
+
+    def __init__(self, deps: Deps, verified: VerifiedOrder) -> None:
+        self._deps = deps
+        self._verified = verified
+        self.waiting: dict[str, Access] = {}
+        """What people are asked for, by request."""
+        self._numbers = len(verified.spec.access)
+        self._unasked = {number: access for number, access in enumerate(verified.spec.access, start=1) if access.at == "request"}
+        """What the order says that the job may ask for, and it has not."""
+
+    def must_be_possible(self, access: Access) -> None:
+        """Raise InvalidInput where the catalog does not have it like this, NotPermitted where it cannot be asked for now, or any more."""
+        catalog = self._deps.config.current().catalog
+        problems = problems_of(self._verified.spec.model_copy(update={"access": (access,), "model": None}), catalog)
+        if problems:
+            raise InvalidInput("access", tuple(replace(one, path=one.path.removeprefix("access[0].")) for one in problems))
+        if why := why_beyond(self._deps, access, self._verified.statement):
+            raise NotPermitted(f"{access.action} on {access.resource}: {why}")
+        if catalog.resources[access.resource].actions[access.action].locked:
+            raise NotPermitted(f"Vault itself wants people to authorize {access.action} on {access.resource}: ask for it at the start")
+        if self._numbers >= REQUESTS:
+            raise NotPermitted(f"a job makes at most {REQUESTS:,} requests")
+        if len(self.waiting) >= WAITING:
+            raise NotPermitted(f"{WAITING} requests of this job wait for people already: wait for their answers first")
+
+    def numbered(self, wanted: Access) -> tuple[int, Access]:
+        """Return a new request's number, and what it asks for: as the order says it, where that says that the job may ask for this."""
+        for number, said in self._unasked.items():
+            # What the order says that the job may ask for is the credential, not a call that people approve by its arguments.
+            same = (said.resource, said.action, said.tools) == (wanted.resource, wanted.action, wanted.tools)
+            if call_of(wanted) is None and same and wanted.ttl <= said.ttl:
+                return number, wanted
+        return self._numbers + 1, wanted
+
+    def took(self, number: int) -> None:
+        if self._unasked.pop(number, None) is None:
+            self._numbers = number
