@@ -48,15 +48,15 @@ class Audience(Model):
 
 
 class Audiences(Model):
-    """To whom jobs are vouched for: to nobody, where nobody is named."""
+    """To whom jobs are vouched for."""
 
-    audiences: Annotated[Mapping[Annotated[str, AfterValidator(_audience)], Audience], Field(max_length=MOST_AUDIENCES)] = Field(
-        default_factory=dict
-    )
-    """By the name that a token says."""
+    audiences: Annotated[Mapping[Annotated[str, AfterValidator(_audience)], Audience] | None, Field(max_length=MOST_AUDIENCES)] = None
+    """By the name that a token says: to nobody else. None: to whomever a job names, who decides by the token's claims."""
 
     def why_not(self, audience: str, *, environment: str) -> str | None:
         """Return why a job of this environment is not vouched for to an audience; None where it is."""
+        if self.audiences is None:
+            return None
         found = self.audiences.get(audience)
         if found is None:
             return f"the catalog's identity.audiences does not name {audience!r}"

@@ -13,6 +13,7 @@ from temporalio.client import Client
 from activities.session.bare import MEMORY, NAME
 from activities.session.broker.door import CALLS_AT_ONCE
 from activities.session.issuing import LIVE
+from tests.broker.offering import also_in
 from tests.broker.puppet import Answer, Puppet, puppet
 from tests.broker.test_access import entries, login_of, opened
 from tests.people import Human
@@ -148,9 +149,12 @@ def test_an_identity_is_for_one_audience(talking: Puppet) -> None:
     assert talking.asks("GET", "/v1/identity").status == 422
 
 
-def test_a_job_is_vouched_for_to_nobody_whom_the_catalog_does_not_name_for_it(talking: Puppet, ops: Human) -> None:
+def test_a_job_is_vouched_for_to_nobody_else_where_the_catalog_names_audiences(talking: Puppet, ops: Human, shop: Shop) -> None:
     why = "the catalog's identity.audiences does not name 'https://stranger.example'"
-    answer = talking.asks("GET", "/v1/identity?audience=https://stranger.example")
+    with also_in(shop, "identity: {audiences: {https://helpdesk.example: {environment: prod}}}\n"):
+        while (answer := talking.asks("GET", "/v1/identity?audience=https://stranger.example")).status == 200:
+            pass  # The catalog is read anew now and then.
+        assert talking.asks("GET", "/v1/identity?audience=https://helpdesk.example").status == 200
     assert (answer.status, answer.json["detail"], answer.json["outcome"], answer.json["policies"]) == (403, why, "denied", [])
     refused = entries(ops, talking.job, "access.refused")[-1]
     assert refused == {"asked": "its identity for an audience", "why": why}

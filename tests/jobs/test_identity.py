@@ -103,6 +103,14 @@ def published(whole: Stack) -> dict[str, Any]:
         return found | anyone.get(found["jwks_uri"]).raise_for_status().json()  # type: ignore[no-any-return] # JSON
 
 
+def naming(deps: Deps, audience: str) -> Any:
+    """Return a configuration whose catalog names this audience alone."""
+    current = deps.config.current()
+    named = Audiences(audiences={audience: Audience(environment="prod")})
+    there = replace(current, catalog=current.catalog.model_copy(update={"identity": named}))
+    return SimpleNamespace(current=lambda: there)
+
+
 def holds(token: str, published: dict[str, Any], *, audience: str = AUDIENCE, later: timedelta = timedelta()) -> dict[str, Any]:
     return verified(token, published, issuer=published["issuer"], audience=audience, now=datetime.now(UTC) + later)
 
@@ -170,13 +178,15 @@ def test_the_ledger_tells_to_whom_a_job_was_vouched_for_and_no_token(acme: Sessi
 
 
 def test_a_job_is_vouched_for_only_where_the_catalog_names_the_audience_for_its_environment(deps: Deps, ops: Human, acme: Session) -> None:
+    named = naming(acme.deps, AUDIENCE)
+    assert acme.draw(config=named)
     before = acme.told()
     with pytest.raises(NotVouchedFor, match=r"does not name 'https://stranger\.example'"):
-        acme.draw("https://stranger.example")
+        acme.draw("https://stranger.example", config=named)
     assert acme.told() == before
     staging = session(deps, ops, environment="staging", access=[])
     with pytest.raises(NotVouchedFor, match=r"is for jobs in 'prod', and this one is in 'staging'"):
-        staging.draw()
+        staging.draw(config=named)
 
 
 def test_nothing_is_vouched_for_where_it_cannot_be_recorded_or_is_for_nobody(acme: Session, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,11 +223,8 @@ def test_however_long_the_making_takes_a_token_ends_five_minutes_after_the_job_w
 
 
 def test_a_jobs_identity_is_no_persons(acme: Session, whole: Stack) -> None:
-    # No catalog should name it. Where one did, the console would still take no job for a person.
-    current = acme.deps.config.current()
-    named = Audiences(audiences={"je-console": Audience(environment="prod")})
-    there = replace(current, catalog=current.catalog.model_copy(update={"identity": named}))
-    token = acme.draw("je-console", config=SimpleNamespace(current=lambda: there))
+    # No catalog should name it. Where one does, the console still takes no job for a person.
+    token = acme.draw("je-console", config=naming(acme.deps, "je-console"))
     answer = httpx.get(f"{whole.console}/api/v1/whoami", headers={"Authorization": f"Bearer {token}"}, trust_env=False)
     assert answer.status_code == 401
     assert "not signed by this installation's Vault" in answer.json()["detail"]
