@@ -178,7 +178,7 @@ class Sweeping:
         return seen | set(self._deps.vault.job_prefixes(self._deps.settings.installation)), failures
 
     def _traces(self, job: str) -> bool:
-        return bool(self._deps.vault.prefix_accessors(job)) or bool(self._deps.targets.users_of(job))
+        return bool(self._deps.vault.prefix_accessors(job)) or bool(self._deps.targets.traces_of(job))
 
     def _report(self, unknown: Iterable[str]) -> None:
         # Each once, by its own name: as a set they would be reported again whenever one of them comes or goes.

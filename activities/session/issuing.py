@@ -131,6 +131,7 @@ class Issuer:
         self._bases: dict[str, Basis] = {}
         self._renewals = Renewals(deps, order, verified)
         self._alive: dict[str, Credential] = {}
+        self._spaces: set[tuple[str, str]] = set()
         self._grants: list[Grant] = []
         self._granted: set[str] = set()
         """Requests that became a grant, each once: when that is over, it is over."""
@@ -152,6 +153,11 @@ class Issuer:
     def issued(self) -> tuple[Credential, ...]:
         """Every credential that Vault gave, recorded or not, and that is not known to be dead."""
         return tuple(self._alive.values())
+
+    @property
+    def spaces(self) -> frozenset[tuple[str, str]]:
+        """Resource and action of all that was to give the job a space, also where nothing came of it: a space outlives what gave it."""
+        return frozenset(self._spaces)
 
     def issue(self, granted: Granted) -> Issuance:
         """Verify, decide, record, issue, record. Raises NotIssued, Closed, or RetryLater; then nothing usable has left this function."""
@@ -438,6 +444,8 @@ class Issuer:
         """Issue one credential under a grant. Its time begins with the first."""
         self._open_prefix(access.ttl)
         job, deps, ttl, action = self._order.job, self._deps, access.ttl, self._action(access)
+        if action.space:
+            self._spaces.add((access.resource, access.action.value))
         try:
             accessor, issued = self._from_vault(grant, action, ttl)
         except (VaultDenied, VaultRefused) as error:
