@@ -179,7 +179,8 @@ def _ended_alone(deps: Deps, job: str, handle: Credential, others: tuple[Credent
     if looked.failures or len(looked.users) > explained:
         return looked.failures or (f"its lease is gone, and a user of the job is left in {', '.join(looked.looked)}",), ""
     seen = f"; no user is left in {', '.join(looked.looked)} that another credential does not explain" if looked.looked else ""
-    return (), f"its lease is unknown to Vault{_certificate_seen(handle, at=deps.now())}{seen}"
+    space = "; the job's space is there until the job ends" if deps.targets.gives_space(handle.resource, handle.action) else ""
+    return (), f"its lease is unknown to Vault{_certificate_seen(handle, at=deps.now())}{seen}{space}"
 
 
 def _late(deps: Deps, job: str, credential: str, *, by: str, took: timedelta, failures: tuple[str, ...]) -> Iterator[Event]:
