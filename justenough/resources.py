@@ -210,7 +210,7 @@ class Resource(Model):
     """A group."""
     used_by: Literal["job", "gateway"] = "job"
     """`gateway`: no job ever gets a credential of it; the broker's gateways use it for the job."""
-    connect: Mapping[LabelKey, Annotated[str, StringConstraints(max_length=1024)]] = Field(default_factory=dict)
+    connect: Mapping[LabelKey, Annotated[str, StringConstraints(max_length=8192)]] = Field(default_factory=dict)
     """No secrets; deliverable beside the credential's own fields."""
     actions: Annotated[Mapping[Action, ActionDef], Field(min_length=1)]
 
