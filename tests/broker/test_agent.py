@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,8 +17,9 @@ from mcp.server import MCPServer
 
 from justenough import bundle
 from justenough.spec import read_spec
+from tests.broker.scripted import scripted_model
 from tests.people import Human
-from worker.stack import Places, Stack
+from worker.stack import Stack
 
 pytestmark = pytest.mark.servers
 
@@ -32,16 +30,8 @@ PROGRAMS = JOBS / "programs"
 @pytest.fixture(scope="module")
 def scripted(whole: Stack) -> Iterator[str]:
     """The example's own model where the stack's catalog says that there is one."""
-    port = json.loads(Places.of(whole.home).ports.read_text())["model"]
-    command = [sys.executable, "-I", str(PROGRAMS / "scripted_model.py"), "--port", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={"PATH": os.defpath}) as serving:
-        assert serving.stdout is not None
-        try:
-            said = serving.stdout.readline()
-            assert said == f"A scripted model listens at http://127.0.0.1:{port}/v1\n"
-            yield f"http://127.0.0.1:{port}/v1"
-        finally:
-            serving.terminate()
+    with scripted_model(whole) as url:
+        yield url
 
 
 @contextmanager
