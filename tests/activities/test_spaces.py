@@ -135,6 +135,30 @@ def test_a_space_is_found_although_the_job_asked_for_none(at: Desk) -> None:
     assert at.deps.targets.look(job, asked).found == ()
 
 
+@contextmanager
+def without_ending(at: Desk) -> Iterator[None]:
+    """Have a target that gives no spaces, and does not know how to end one."""
+    with psycopg.connect(at.shop.superuser, autocommit=True) as connection:
+        connection.execute("ALTER FUNCTION je_end_space(text) RENAME TO je_end_nothing")
+        try:
+            yield
+        finally:
+            connection.execute("ALTER FUNCTION je_end_nothing(text) RENAME TO je_end_space")
+
+
+def test_a_target_that_gives_no_spaces_need_not_know_how_to_end_one(at: Desk) -> None:
+    job, roomy = at.job(), at.job()
+    held, spacious = at.issue(job), at.issue(roomy, SPACE)
+    with without_ending(at):
+        ended = at.deps.targets.end_all_of(job)
+        assert (len(ended.users), ended.spaces, ended.failures) == (1, (), ())
+        assert by_session(at, job, held).confirmed
+        refused = by_session(at, roomy, spacious)
+        assert not refused.confirmed
+        assert any("UndefinedFunction" in why for why in refused.failures)
+    assert by_session(at, roomy, spacious).confirmed
+
+
 def test_a_space_that_could_not_be_looked_for_is_not_confirmed(at: Desk) -> None:
     job = at.job()
     held = at.issue(job, SPACE)

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from tests.stack.conftest import SHOP
 from tests.stack.logins import Login
 from worker.stack import Stack
 
@@ -142,6 +143,29 @@ def test_a_space_is_no_way_out(job: Job, other: Job, enter: Enter, statement: st
     user.execute("CREATE TABLE own (id int)")
     with pytest.raises((psycopg.errors.InsufficientPrivilege, psycopg.errors.InvalidSchemaName)):
         user.execute(statement.format(job=job, other=other).encode())
+
+
+def test_bounds_are_there_from_the_login_on_and_only_statement_timeout_is_the_jobs_to_lift(job: Job, enter: Enter) -> None:
+    user = enter(job)
+    show = "SELECT current_setting('temp_file_limit'), current_setting('statement_timeout'), current_user, session_user"
+    name = user.info.user
+    assert user.execute(show).fetchall() == [("1GB", "5min", f"space-{job}", name)]
+    user.execute("SET statement_timeout = 0")
+    assert user.execute(show).fetchall() == [("1GB", "0", f"space-{job}", name)]
+    user.execute("SET ROLE NONE")
+    user.execute("ALTER ROLE CURRENT_USER RESET ALL")
+    with psycopg.connect(user.info.dsn, password=user.info.password) as again:
+        assert again.execute("SELECT current_setting('temp_file_limit')").fetchall() == [("1GB",)]
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        user.execute("ALTER ROLE CURRENT_USER SET temp_file_limit = -1")
+
+
+def test_the_shops_access_may_be_brought_up_to_date_while_jobs_have_spaces(job: Job, enter: Enter, admin: psycopg.Connection[Any]) -> None:
+    user = enter(job)
+    user.execute("CREATE TABLE found (id int)")
+    with admin.transaction():
+        admin.execute((SHOP / "data" / "access.sql").read_bytes())
+    assert enter(job).execute("SELECT count(*) FROM found").fetchall() == [(0,)]
 
 
 def test_a_job_cannot_open_its_space_to_others(job: Job, other: Job, enter: Enter, servers: Stack) -> None:
