@@ -76,10 +76,10 @@ def reaped(login: Login, job: Job) -> tuple[list[str], list[str]]:
     return [name for (name,) in users], [name for (name,) in spaces]
 
 
-def fill(user: psycopg.Connection[Any]) -> None:
-    """Make tables, with all that hangs on tables, until that is refused."""
-    for number in range(1000):
-        user.execute(f"CREATE TABLE t{number} (id serial PRIMARY KEY, a text UNIQUE DEFAULT 'x', b int NOT NULL CHECK (b > 0))".encode())
+def fill(user: psycopg.Connection[Any], statement: str) -> None:
+    """Do one thing again and again, with a number of its own each time, until that is refused."""
+    for number in range(4000):
+        user.execute(statement.format(number=number).encode())
 
 
 def test_what_one_user_made_is_the_next_ones_too_and_outlives_it(job: Job, enter: Enter, vault_login: psycopg.Connection[Any]) -> None:
@@ -231,13 +231,26 @@ def test_a_space_that_somebody_locks_stays_and_is_dropped_by_the_next_call(
     assert reaped(login, job) == ([], [f"space-{job}"])
 
 
-def test_a_full_space_can_be_dropped_and_no_space_gets_fuller(job: Job, enter: Enter, login: Login, admin: psycopg.Connection[Any]) -> None:
+REFERENCES = ", ".join(["ADD FOREIGN KEY (id) REFERENCES hub"] * 40)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TABLE t{number} (id serial PRIMARY KEY, a text UNIQUE DEFAULT 'x', b int NOT NULL CHECK (b > 0))",
+        f"ALTER TABLE spoke {REFERENCES}",
+        "CREATE TYPE t{number} AS (a int)",
+        "CREATE VIEW v{number} AS SELECT id AS a{number} FROM hub",
+    ],
+    ids=["tables", "references", "types", "views"],
+)
+def test_a_full_space_can_be_dropped_and_no_space_gets_fuller(
+    job: Job, enter: Enter, login: Login, admin: psycopg.Connection[Any], statement: str
+) -> None:
     user = enter(job)
-    with pytest.raises(psycopg.errors.ProgramLimitExceeded, match="at most 2000"):
-        fill(user)
-    made = user.execute("SELECT count(*) FROM pg_tables WHERE schemaname = current_schema").fetchone()
-    assert made is not None
-    assert made[0] > 50
+    user.execute("CREATE TABLE hub (id int PRIMARY KEY); CREATE TABLE spoke (id int)")
+    with pytest.raises(psycopg.errors.ProgramLimitExceeded, match="at most 4000 parts"):
+        fill(user, statement)
     assert reaped(login, job)[1] == [f"space-{job}"]
     assert left_of(admin, job) == set()
 
