@@ -1,4 +1,4 @@
-"""Looks at whether anything of a job is alive: its prefix, leases and tokens in Vault, its users in the targets. Changes nothing.
+"""Looks at whether anything of a job is alive: its prefix, leases and tokens in Vault, its users and spaces in the targets. Changes nothing.
 
 Only what was looked at and found dead counts; what could not be looked at is a failure, never a silence.
 """
@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from activities.deps import Deps
-from activities.targets import Asked, FoundUser
+from activities.targets import Asked, Found
 from activities.vault import certificates
 from justenough.access import Credential, Revocable, RevocationState
 from justenough.errors import JustEnoughError, NotFound, RetryLater
@@ -21,6 +21,7 @@ from justenough.views import CredentialView, JobView
 T = TypeVar("T")
 
 OVER = "its time is over"
+NONE = "none carries the job's id"
 STAYS = "what was read stays valid until its owner changes it"
 
 
@@ -32,7 +33,8 @@ class Looked:
     failures: tuple[str, ...]
     dead: frozenset[str]
     """Lease ids and accessors that Vault says it does not know, certificates that are in the CRL or over."""
-    users: tuple[FoundUser, ...]
+    users: tuple[Found, ...]
+    spaces: tuple[Found, ...]
     targets: tuple[str, ...]
     """Targets that were looked at."""
     target_failures: tuple[str, ...]
@@ -60,12 +62,16 @@ def look(deps: Deps, job: str, credentials: tuple[Credential, ...], asked: Asked
     seen = deps.targets.look(job, asked)
     for target in seen.looked:
         names = [user.name for user in seen.found if user.target == target]
-        notes.found(f"users in {target}", alive=bool(names), detail=", ".join(names) or "none carries the job's id")
+        notes.found(f"users in {target}", alive=bool(names), detail=", ".join(names) or NONE)
+        left = [space.name for space in seen.spaces if space.target == target]
+        if left or target in seen.roomy:
+            notes.found(f"space in {target}", alive=bool(left), detail=", ".join(left) or NONE)
     return Looked(
         findings=tuple(notes.findings),
         failures=(*notes.failures, *seen.failures),
         dead=frozenset(notes.dead),
-        users=seen.found,
+        users=seen.users,
+        spaces=seen.spaces,
         targets=seen.looked,
         target_failures=seen.failures,
     )

@@ -57,7 +57,7 @@ class RevocationResult(Message):
 
 @dataclass(frozen=True, slots=True)
 class _Memory:
-    """What is known of a job: its credentials, and which targets it may have users in (None: any)."""
+    """What is known of a job: its credentials, and which targets it may have users or a space in (None: any)."""
 
     credentials: tuple[Credential, ...] = ()
     doubts: tuple[Credential, ...] = ()
@@ -84,20 +84,30 @@ class _Attempt:
 
 
 def revoke(
-    deps: Deps, job: str, *, by: str, settled: bool, why: str, known: tuple[Credential, ...] | None = None, before: tuple[Event, ...] = ()
+    deps: Deps,
+    job: str,
+    *,
+    by: str,
+    settled: bool,
+    why: str,
+    known: tuple[Credential, ...] | None = None,
+    spaces: Asked = frozenset(),
+    before: tuple[Event, ...] = (),
 ) -> RevocationResult:
     """End everything of a job and look whether it is dead. Raises nothing: what failed is in the result.
 
     `settled`: nothing can be in flight (the session's own exit, after every issue was answered). `known`: all that the caller knows was
-    issued; a settled caller's word spares reading the store, and it is what is left where the store cannot be read. `before`: events to
-    record ahead of its own, in the same step.
+    issued and is not dead; a settled caller's word spares reading the store, and it is what is left where the store cannot be read.
+    `spaces`: what of that, dead or alive, gave the job a space, which outlives it. `before`: events to record ahead of its own, in the same step.
     """
     started, began, steps = deps.now(), deps.ticks(), _Steps()
     # One revocation is one course of attempts: trying again records nothing twice, a later one has entries of its own.
     course = f"{by}-{deps.looks.began(job, now=started):%Y%m%dT%H%M%S%f}"
     facts = [*before, event(EventType.REVOCATION_STARTED, job, at=started, about=course, by=by, why=why)]
     with told_if_slow(deps, job, facts, steps.failures, by=by, started=started):
-        memory = steps.attempt("the store", lambda: _remembered(deps, job, known, settled=settled, now=started), _Memory(known or ()))
+        memory = steps.attempt(
+            "the store", lambda: _remembered(deps, job, known, spaces, settled=settled, now=started), _Memory(known or ())
+        )
         role_gone = steps.attempt("the job's token role", lambda: _done(deps.vault.close_prefix, job), otherwise=False)
         _end_leases(deps, steps, memory.credentials)
         steps.attempt("the job's tokens", lambda: _done(deps.vault.revoke_prefix, job), otherwise=False)
@@ -165,13 +175,14 @@ def _ended_alone(deps: Deps, job: str, handle: Credential, others: tuple[Credent
         return tuple(steps.failures) or ("its lease is still alive",), ""
     if steps.attempt("its certificate", lambda: certificate_stands(deps, handle), otherwise=True):
         return tuple(steps.failures) or ("its lease is gone, and its certificate is not in the CRL that Vault serves",), ""
-    # A lease that was forced is unknown to Vault while its user lives on.
+    # A lease that was forced is unknown to Vault while its user lives on. Its job's space is to live on.
     looked = deps.targets.look(job, {(handle.resource, handle.action.value)})
     explained = sum(deps.targets.same(handle, other) for other in others)
-    if looked.failures or len(looked.found) > explained:
+    if looked.failures or len(looked.users) > explained:
         return looked.failures or (f"its lease is gone, and a user of the job is left in {', '.join(looked.looked)}",), ""
     seen = f"; no user is left in {', '.join(looked.looked)} that another credential does not explain" if looked.looked else ""
-    return (), f"its lease is unknown to Vault{_certificate_seen(handle, at=deps.now())}{seen}"
+    space = "; the job's space is there until the job ends" if deps.targets.gives_space(handle.resource, handle.action) else ""
+    return (), f"its lease is unknown to Vault{_certificate_seen(handle, at=deps.now())}{seen}{space}"
 
 
 def _late(deps: Deps, job: str, credential: str, *, by: str, took: timedelta, failures: tuple[str, ...]) -> Iterator[Event]:
@@ -219,14 +230,15 @@ class _Steps:
         return otherwise
 
 
-def _remembered(deps: Deps, job: str, known: tuple[Credential, ...] | None, *, settled: bool, now: datetime) -> _Memory:
+def _remembered(deps: Deps, job: str, known: tuple[Credential, ...] | None, spaces: Asked, *, settled: bool, now: datetime) -> _Memory:
     """Close the claim, then return what is known of the job."""
 
     def ask() -> _Memory:
         # Before the token role goes: a session writes the role, reads its claim, and only then asks for a token.
         waiting = deps.store.end_issuing(job, now)
         if settled and known is not None:
-            return _Memory(known, asked=frozenset((item.resource, item.action.value) for item in known), closed=True, locks=waiting)
+            asked = spaces | {(item.resource, item.action.value) for item in known}
+            return _Memory(known, asked=asked, closed=True, locks=waiting)
         claim, view = deps.store.claim_of(job), deps.store.job(job)
         unclaimed = claim is not None and claim.owner is None
         if view is None:
@@ -260,11 +272,11 @@ def _end_locks(deps: Deps, steps: _Steps, locks: tuple[KeptLock, ...]) -> None:
 
 
 def _ended_in_targets(deps: Deps, job: str, memory: _Memory, steps: _Steps) -> Looked:
-    """Look; where users of the job are left in a target, end them there and look again."""
+    """Look; where users or spaces of the job are left in a target, end them there and look again."""
     looked = look(deps, job, memory.credentials, memory.asked)
-    if not looked.users:
+    if not (looked.users or looked.spaces):
         return looked
-    steps.failures += deps.targets.end_users_of(job, memory.asked).failures
+    steps.failures += deps.targets.end_all_of(job, memory.asked).failures
     return look(deps, job, memory.credentials, memory.asked)
 
 
@@ -277,10 +289,14 @@ def _credential_facts(
     if credential.handles:
         yield event(EventType.CREDENTIAL_REVOKED, job, at=at, about=credential.id, credential=credential.id, by=by, why=None)
     searchable = deps.targets.searchable(credential.resource, credential.action)
+    roomy = deps.targets.gives_space(credential.resource, credential.action)
+    if roomy and looked.spaces:
+        return
     if searchable and (looked.users or looked.target_failures or (credential.lease_id is None and not landed)):
         return
     handles = "its token is unknown to Vault" if credential.lease_id is None else "its lease and token are unknown to Vault"
-    seen = f"; no user of the job in {', '.join(looked.targets)}" if searchable and looked.targets else ""
+    nothing = "no user and no space" if roomy else "no user"
+    seen = f"; {nothing} of the job in {', '.join(looked.targets)}" if searchable and looked.targets else ""
     how = handles + _certificate_seen(credential, at=at) + seen
     yield from _end_of(credential, job, at=at, how=how, searchable=searchable)
 

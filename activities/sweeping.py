@@ -145,7 +145,7 @@ class Sweeping:
     def _attempt(self, job: str, why: str) -> revocation.RevocationResult:
         # Judged a while ago, where others that hang held the threads: whoever revokes beside this may have its proof by now, and trying again
         # would make the job doubtful anew.
-        if proven(self._deps, job) and not self._deps.targets.users_of(job):
+        if proven(self._deps, job) and not self._deps.targets.traces_of(job):
             return revocation.RevocationResult(confirmed=True)
         return revocation.revoke(self._deps, job, by="sweep", why=why, settled=False)
 
@@ -185,7 +185,7 @@ class Sweeping:
         return seen | set(self._deps.vault.job_prefixes(self._deps.settings.installation)), failures
 
     def _traces(self, job: str) -> bool:
-        return bool(self._deps.vault.prefix_accessors(job)) or bool(self._deps.targets.users_of(job))
+        return bool(self._deps.vault.prefix_accessors(job)) or bool(self._deps.targets.traces_of(job))
 
     def _report(self, unknown: Iterable[str]) -> None:
         # Each once, by its own name: as a set they would be reported again whenever one of them comes or goes.

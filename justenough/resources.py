@@ -124,6 +124,8 @@ class ActionDef(Model):
     data_scope: ScopeKeys = ()
     """Keys that a request must bind."""
     target: Target | None = None
+    space: bool = False
+    """Whether issuing it gives its job a space in the target, which lives as long as the job and is dropped at its end."""
     crl: Mount | None = None
     """The pki mount that issues it: a certificate counts as dead once the CRL of this mount has it, or its time is over."""
     lock: Literal["none", "control_group"] = "none"
@@ -157,6 +159,16 @@ class ActionDef(Model):
         sent = {name for value in self.issue.data.values() for name in SCOPE_PLACEHOLDER.findall(str(value))}
         if self.locked and sent & GIVEN:
             message = f"issue.data: with `lock: control_group` Vault is asked before it is issued; it cannot have {{{min(sent & GIVEN)}}}"
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _a_space_can_be_looked_for(self) -> Self:
+        if self.space and self.target is None:
+            message = "space: what is to be dropped at the end must be seen to be gone; it goes with a `target` only"
+            raise ValueError(message)
+        if self.space and self.revocable is not Revocable.NOW:
+            message = "space: it is dropped when access ends; it goes with `revocable: now` only"
             raise ValueError(message)
         return self
 
@@ -199,7 +211,7 @@ class Resource(Model):
     """A group."""
     used_by: Literal["job", "gateway"] = "job"
     """`gateway`: no job ever gets a credential of it; the broker's gateways use it for the job."""
-    connect: Mapping[LabelKey, Annotated[str, StringConstraints(max_length=1024)]] = Field(default_factory=dict)
+    connect: Mapping[LabelKey, Annotated[str, StringConstraints(max_length=8192)]] = Field(default_factory=dict)
     """No secrets; deliverable beside the credential's own fields."""
     actions: Annotated[Mapping[Action, ActionDef], Field(min_length=1)]
 

@@ -50,6 +50,8 @@ Sentence = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 Argument = Annotated[str, StringConstraints(max_length=8192)]
 PGPASSFILE = "PGPASSFILE"
 """The variable in which libpq looks for its password file."""
+KUBECONFIG = "KUBECONFIG"
+"""The variable in which Kubernetes' clients look for their configuration: one file or, with colons between, several."""
 BROKER_SOCKET = "broker.sock"
 """Beside the files that are delivered."""
 JOBS = "jobs"
@@ -136,13 +138,27 @@ class FileDelivery(Model):
         return path
 
 
+class KubeconfigDelivery(FileDelivery):
+    """The credential as a configuration of Kubernetes' clients: which of its fields, or of the catalog's `connect`, says what."""
+
+    server: Label = "server"
+    token: Label = "token"  # noqa: S105 - the field's name
+    ca: Label | None = None
+    """PEM certificates of the server's CA; without, the machine's own are trusted."""
+    namespace: Label | None = None
+
+
 class Delivery(Model):
-    """How the job's process gets the credential: variables from its fields (`{PGUSER: username}`), a JSON file, a password file of libpq's."""
+    """How the job's process gets the credential: variables from its fields (`{PGUSER: username}`), a JSON file, a password file of libpq's, a
+    configuration for Kubernetes.
+    """
 
     env: Mapping[EnvName, Label] = Field(default_factory=dict)
     file: FileDelivery | None = None
     pgpass: FileDelivery | None = None
     """A line of a password file that PGPASSFILE names; the items of one job share one."""
+    kubeconfig: KubeconfigDelivery | None = None
+    """A file that KUBECONFIG names; each item of a job has its own."""
 
     @field_validator("env")
     @classmethod
@@ -154,7 +170,7 @@ class Delivery(Model):
     def _as_signed(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out a way that nobody asks for and that older digests do not know."""
         told: dict[str, Any] = write(self)
-        return {name: value for name, value in told.items() if name != "pgpass" or value is not None}
+        return {name: value for name, value in told.items() if name not in {"pgpass", "kubeconfig"} or value is not None}
 
 
 class Access(Model):
@@ -236,9 +252,11 @@ class JobSpec(Model):
         twice = sorted({name for name in names if names.count(name) > 1})
         files = [item.deliver.file.path for item in self.access if item.deliver.file]
         passwords = {item.deliver.pgpass.path for item in self.access if item.deliver.pgpass}
-        files += passwords
+        configs = [item.deliver.kubeconfig.path for item in self.access if item.deliver.kubeconfig]
+        files += [*passwords, *configs]
         twice += sorted({path for path in files if files.count(path) > 1})
         twice += [PGPASSFILE] if len(passwords) + (PGPASSFILE in names and bool(passwords)) > 1 else []
+        twice += [KUBECONFIG] if configs and KUBECONFIG in names else []
         if twice:
             message = f"delivered more than once: {', '.join(twice)}"
             raise ValueError(message)

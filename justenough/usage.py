@@ -110,4 +110,4 @@ def key_of(item: Mapping[str, Any]) -> Key:
 def hands_over(item: Mapping[str, Any]) -> bool:
     """Whether the process is handed the credential of a raw access item."""
     deliver = item.get("deliver") or {}
-    return any(deliver.get(way) for way in ("env", "file", "pgpass"))
+    return any(deliver.get(way) for way in ("env", "file", "pgpass", "kubeconfig"))

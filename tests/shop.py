@@ -49,6 +49,11 @@ class Shop:
         with psycopg.connect(self.dsn) as connection:
             return [name for (name,) in connection.execute("SELECT rolname FROM pg_roles WHERE strpos(rolname, %s) > 0", (job,))]
 
+    def spaces_of(self, job: str) -> list[str]:
+        """Return the database's schemas that carry a job's id."""
+        with psycopg.connect(self.dsn) as connection:
+            return [name for (name,) in connection.execute("SELECT nspname FROM pg_namespace WHERE strpos(nspname, %s) > 0", (job,))]
+
     def connect(self, login: Login) -> psycopg.Connection[Any]:
         """Log in as a job's user. Raises psycopg.OperationalError where that fails."""
         at = conninfo_to_dict(self.dsn)
@@ -85,6 +90,7 @@ class Shop:
         job = seen["id"]
         assert [login.user for login in logins if self.opens_for(login)] == []
         assert self.users_of(job) == []
+        assert self.spaces_of(job) == []
         assert self.tokens_of(job) == []
         assert self.leases_alive(seen) == []
         assert {item["state"] for item in seen["credentials"]} <= {"confirmed"}

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from activities.session.issuance import Allowed
+from activities.session.templates import PGPASS, UndeliverableField, kubeconfig, password_line
 from justenough.access import Credential
 from justenough.bounds import written
-from justenough.errors import GiveUp
 from justenough.ids import number_of
 from justenough.secret import Secret
-from justenough.spec import PGPASSFILE, Access, JobSpec
+from justenough.spec import KUBECONFIG, PGPASSFILE, Access, Delivery, JobSpec
 
 PUBLIC_FIELDS = frozenset({"username", "private_key_type"})
 """Fields of a credential that are no secret; logs may show them, and what kind a key is stands in too much else to be taken out."""
-PGPASS = ("host", "port", "dbname", "username", "password")
-"""The fields of a line of libpq's password file, in its order."""
 MAX_VARIABLE = 100_000
 """Bytes; the kernel takes 128 KiB for one variable, its name included."""
-
-
-class UndeliverableField(GiveUp):
-    """A spec asks for a field that the credential does not have, or that cannot be a variable. Names fields, never values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +26,15 @@ class Delivered:
 
     env: Mapping[str, Secret] = field(default_factory=dict)
     files: Mapping[str, Secret] = field(default_factory=dict)
-    paths: Mapping[str, str] = field(default_factory=dict)
+    paths: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def joined(self, other: Delivered) -> Delivered:
-        """Return both together; a spec never delivers one variable or file twice, but a password file may have several lines."""
+        """Return both together. A spec never delivers one variable or file twice, but a password file may have several lines, and a variable may
+        name several files.
+        """
         shared = {path: Secret(self.files[path].reveal() + other.files[path].reveal()) for path in self.files.keys() & other.files.keys()}
-        return Delivered({**self.env, **other.env}, {**self.files, **other.files, **shared}, {**self.paths, **other.paths})
+        paths = {name: tuple(dict.fromkeys((*self.paths.get(name, ()), *named))) for name, named in other.paths.items()}
+        return Delivered({**self.env, **other.env}, {**self.files, **other.files, **shared}, {**self.paths, **paths})
 
 
 def delivered(access: Access, fields: Mapping[str, Secret], connect: Mapping[str, str]) -> Delivered:
@@ -46,19 +43,37 @@ def delivered(access: Access, fields: Mapping[str, Secret], connect: Mapping[str
     Raises UndeliverableField.
     """
     known = {**{name: Secret(str(value)) for name, value in connect.items()}, **fields}
-    wanted = (*access.deliver.env.values(), *(PGPASS if access.deliver.pgpass else ()))
-    missing = sorted(set(wanted) - known.keys())
+    missing = sorted({f"{name} ({where})" for where, name in _wanted(access.deliver) if name not in known})
     if missing:
         what = f"{access.resource}:{access.action} has no field {', '.join(missing)}"
         raise UndeliverableField(f"{what}; it has {', '.join(sorted(known)) or 'none'}")
     env = {variable: known[name] for variable, name in access.deliver.env.items()}
     for variable, value in env.items():
         _check_variable(variable, value)
-    files = {access.deliver.file.path: _document(known)} if access.deliver.file else {}
-    if access.deliver.pgpass is None:
-        return Delivered(env, files)
-    path = access.deliver.pgpass.path
-    return Delivered(env, {**files, path: _password_line(known)}, {PGPASSFILE: path})
+    return Delivered(env).joined(_as_files(access, known))
+
+
+def _wanted(deliver: Delivery) -> Iterator[tuple[str, str]]:
+    """Yield where in a spec each field is asked for, and its name."""
+    yield from ((f"deliver.env.{variable}", name) for variable, name in deliver.env.items())
+    if deliver.pgpass:
+        yield from (("deliver.pgpass", name) for name in PGPASS)
+    if deliver.kubeconfig:
+        said = deliver.kubeconfig.model_dump(exclude={"path"}, exclude_none=True)
+        yield from ((f"deliver.kubeconfig.{what}", name) for what, name in said.items())
+
+
+def _as_files(access: Access, known: Mapping[str, Secret]) -> Delivered:
+    deliver, files, paths = access.deliver, dict[str, Secret](), dict[str, tuple[str, ...]]()
+    if deliver.file:
+        files[deliver.file.path] = _document(known)
+    if deliver.pgpass:
+        files[deliver.pgpass.path] = password_line(known)
+        paths[PGPASSFILE] = (deliver.pgpass.path,)
+    if deliver.kubeconfig:
+        files[deliver.kubeconfig.path] = kubeconfig(deliver.kubeconfig, known, name=f"{access.resource}-{access.action}")
+        paths[KUBECONFIG] = (deliver.kubeconfig.path,)
+    return Delivered({}, files, paths)
 
 
 def told_of_access(spec: JobSpec, issued: Iterable[Credential], allowed: Iterable[Allowed] = ()) -> Delivered:
@@ -96,15 +111,6 @@ def texts_of(secrets: Iterable[Secret]) -> tuple[str, ...]:
 
 def _document(known: Mapping[str, Secret]) -> Secret:
     return Secret(json.dumps({name: value.reveal() for name, value in sorted(known.items())}, ensure_ascii=False, indent=2) + "\n")
-
-
-def _password_line(known: Mapping[str, Secret]) -> Secret:
-    """Return a line of libpq's password file (PostgreSQL's documentation, "The Password File")."""
-    values = [known[name].reveal() for name in PGPASS]
-    if any("\n" in value or "\r" in value or "\0" in value for value in values):
-        message = "a value of more than one line cannot stand in a password file; deliver it as a file"
-        raise UndeliverableField(message)
-    return Secret(":".join(value.replace("\\", "\\\\").replace(":", "\\:") for value in values) + "\n")
 
 
 def _check_variable(variable: str, value: Secret) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from activities.session.renewing import Basis
 from justenough.access import Credential, Held, Sensitivity
+from justenough.spec import Access
 
 
 class Holdings:
@@ -14,6 +15,12 @@ class Holdings:
         """What the job holds and has touched."""
         self._alive: dict[str, Credential] = {}
         self._bases: dict[str, Basis] = {}
+        self._spaces: set[tuple[str, str]] = set()
+
+    @property
+    def spaces(self) -> frozenset[tuple[str, str]]:
+        """Resource and action of all that was to give the job a space, also where nothing came of it: a space outlives what gave it."""
+        return frozenset(self._spaces)
 
     @property
     def alive(self) -> tuple[Credential, ...]:
@@ -23,6 +30,10 @@ class Holdings:
     def basis(self, credential: Credential) -> Basis:
         """Return what a credential that is alive was issued on."""
         return self._bases[credential.id]
+
+    def opening_space(self, access: Access) -> None:
+        """Remember that something is about to give the job a space, whatever comes of it."""
+        self._spaces.add((access.resource, access.action.value))
 
     def take(self, credential: Credential, basis: Basis) -> None:
         """Remember a credential that Vault gave, whatever comes of it."""

@@ -71,6 +71,11 @@ class Issuer:
         """Whether every issue that was asked for has been answered: then nothing can land after the revocation."""
         return self._mint.settled
 
+    @property
+    def spaces(self) -> frozenset[tuple[str, str]]:
+        """Resource and action of all that was to give the job a space, also where nothing came of it: a space outlives what gave it."""
+        return self._holdings.spaces
+
     def issue(self, granted: Granted) -> Issuance:
         """Verify, decide, record, issue, record. Raises NotIssued, Closed, or RetryLater; then nothing usable has left this function."""
         found = self._at_the_start(granted)
@@ -247,6 +252,8 @@ class Issuer:
         """Issue one credential under a grant. Its time begins with the first."""
         self._mint.open_prefix(access.ttl)
         job, deps, ttl, action = self._order.job, self._deps, access.ttl, self._action(access)
+        if action.space:
+            self._holdings.opening_space(access)
         accessor, issued = self._mint.drawn(grant, access, action)
         now, ends = deps.now(), deps.ticks() + ttl
         grant.ends = ends if grant.ends is None else grant.ends

@@ -54,7 +54,7 @@ class Launch:
     """The spec's and the delivered variables."""
     files: Mapping[str, Secret] = field(default_factory=dict, repr=False)
     """Delivered files, by their paths in the room's `files`."""
-    paths: Mapping[str, str] = field(default_factory=dict)
+    paths: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Variables that name delivered files."""
     broker: Path | None = None
     """The socket of the job's broker, on this machine."""
@@ -100,7 +100,7 @@ def variables(launch: Launch, room: Room) -> Secret:
         "PWD": room.workdir,
         "JUSTENOUGH_JOB_ID": launch.job,
         "JUSTENOUGH_FILES": room.files,
-        **{name: f"{room.files}/{path}" for name, path in launch.paths.items()},
+        **{name: ":".join(f"{room.files}/{path}" for path in paths) for name, paths in launch.paths.items()},
         **({"JUSTENOUGH_BROKER": room.broker} if launch.broker else {}),
     }
     # What a Python prints is in the log when it is printed, not when the process ends well.

@@ -226,6 +226,7 @@ class Life:
             why=ending.reason or ending.outcome.value,
             settled=self._issuer.settled,
             known=self._issuer.issued,
+            spaces=self._issuer.spaces,
             # Recorded at their issue already, unless the ledger failed just then: what was issued must not be missing from it.
             before=(
                 *(issued_event(self._job, credential) for credential in self._issuer.issued),

@@ -6,7 +6,7 @@ Everything is under `/api/v1`, wants `Authorization: Bearer <identity token>` (b
 
     GET  /whoami                          → 200 {id, name, groups: [...], roles: ["launch"|"approve"|"read"...], tier: 0–3, installation}
     GET  /catalog                         → 200 {scopes: [{tenant: acme}...], resources: [{name, title, environment, sensitivity, external, owner,
-                                              actions: [{action, max_ttl (seconds), revocable, data_scope: [key...], lock}]}]}
+                                              actions: [{action, max_ttl (seconds), revocable, data_scope: [key...], lock, space}]}]}
     POST /bundles   (application/gzip)    → 201 {digest, size}; 200 when it is there already
     POST /jobs {id, spec, bundle?, params?, reason?, statement, signature}   (header Idempotency-Key optional)
                                           → 201 JobView, header Location; 200 JobView when the same was accepted before

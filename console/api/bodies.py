@@ -215,6 +215,8 @@ class ActionView(Message):
     revocable: str
     data_scope: tuple[str, ...]
     lock: str
+    space: bool
+    """Whether its job gets a space of its own, which is dropped when the job's access ends."""
 
 
 class ResourceView(Message):

@@ -53,6 +53,7 @@ def _resource(name: str, resource: Resource) -> ResourceView:
             revocable=found.revocable.value,
             data_scope=found.data_scope,
             lock=found.lock,
+            space=found.space,
         )
         for action, found in resource.actions.items()
     )

@@ -223,7 +223,7 @@ class Desk:
         return [entry.type for entry in self.deps.store.ledger(job=job).items if entry.type not in own]
 
 
-REQUESTS = (("orders-db", "read"), ("refunds-db", "write"), ("helpdesk-api", "read"))
+REQUESTS = (("orders-db", "read"), ("refunds-db", "write"), ("helpdesk-api", "read"), ("scratch", "write"))
 
 
 def desk(shop: Shop, store_url: str, *, folder: Path | None = None) -> Desk:

@@ -16,11 +16,11 @@ pytestmark = pytest.mark.servers
 def test_only_users_of_the_job_are_found_and_ended(at: Desk) -> None:
     job, other = at.job(), at.job()
     held, bystander = at.issue(job), at.issue(other)
-    assert [user.name for user in at.deps.targets.users_of(job)] == at.shop.users_of(job)
+    assert [user.name for user in at.deps.targets.traces_of(job)] == at.shop.users_of(job)
 
-    assert at.deps.targets.end_users_of(job).failures == ()
+    assert at.deps.targets.end_all_of(job).failures == ()
 
-    assert at.deps.targets.users_of(job) == ()
+    assert at.deps.targets.traces_of(job) == ()
     assert not at.shop.works(held)
     assert at.shop.works(bystander)
 
@@ -29,7 +29,7 @@ def test_a_users_open_session_is_cut_when_it_is_ended(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
     with at.shop.login(held) as connection:
-        at.deps.targets.end_users_of(job)
+        at.deps.targets.end_all_of(job)
         with pytest.raises(psycopg.OperationalError):
             connection.execute("SELECT 1")
 
@@ -76,7 +76,7 @@ def test_many_look_at_once(at: Desk) -> None:
     job = at.job()
     at.issue(job)
     found: list[int] = []
-    threads = [threading.Thread(target=lambda: found.append(len(at.deps.targets.users_of(job)))) for _ in range(16)]
+    threads = [threading.Thread(target=lambda: found.append(len(at.deps.targets.traces_of(job)))) for _ in range(16)]
     for thread in threads:
         thread.start()
     for thread in threads:

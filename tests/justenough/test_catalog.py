@@ -115,15 +115,19 @@ def test_the_shops_catalog_is_what_the_contract_says() -> None:
         "warehouse-api": ("INTERNAL", False, "r"),
         "web-servers": ("INTERNAL", False, "w"),
         "model-api": ("INTERNAL", False, "r"),
+        "scratch": ("INTERNAL", False, "w"),
     }
     actions = [action for one in catalog.resources.values() for action in one.actions.values()]
     assert all(action.max_ttl >= 300 for action in actions)
     assert all(action.revocable is Revocable.NEVER for action in catalog.resources["helpdesk-api"].actions.values())
     assert catalog.resources["web-servers"].actions[Action.WRITE].revocable is Revocable.ON_EXPIRY
     assert catalog.resources["warehouse-api"].actions[Action.READ].crl == "pki"
+    assert [name for name, one in catalog.resources.items() for action in one.actions.values() if action.space] == ["scratch"]
     assert {one.environment for one in catalog.resources.values()} == {"prod"}
 
 
+TARGET = {"postgres": "host=db dbname=shop", "observe": "database/creds/je-observer", "end": "database/creds/je-reaper"}
+SPACIOUS: dict[str, Any] = {"issue": {"path": "database/creds/x"}, "max_ttl": "5m", "space": True}
 CERTIFIED: dict[str, Any] = {"issue": {"path": "pki/issue/x", "method": "update", "data": {"ttl": "{ttl}s"}}, "max_ttl": "5m", "crl": "pki"}
 
 
@@ -164,6 +168,9 @@ CERTIFIED: dict[str, Any] = {"issue": {"path": "pki/issue/x", "method": "update"
         ("resources/orders-db/actions/admin/crl", "pki", "crl: names the pki mount that issues it, and issue.path is not under pki/"),
         ("resources/orders-db/actions/admin/crl", "database/../pki", "resources.orders-db.actions.admin.crl"),
         ("resources/orders-db/actions/admin", {**CERTIFIED, "revocable": "on_expiry"}, "crl shows what was revoked; it goes with `revocable: now` only"),
+        ("resources/orders-db/actions/admin", SPACIOUS, "resources.orders-db.actions.admin: space: what is to be dropped at the end must be seen to be gone; it goes with a `target` only"),
+        ("resources/orders-db/actions/admin", {**SPACIOUS, "target": TARGET, "revocable": "on_expiry"}, "space: it is dropped when access ends; it goes with `revocable: now` only"),
+        ("resources/orders-db/actions/admin", {**SPACIOUS, "target": TARGET, "space": "schema"}, "resources.orders-db.actions.admin.space"),
         ("resources/orders-db/actions/admin", {**CERTIFIED, "data_scope": ["ttl"]}, "data_scope: {ttl} is filled in from the job itself"),
         ("resources/orders-db/actions/admin", {**CERTIFIED, "issue": {"path": "pki/issue/{job}"}}, "issue.path: {job} is not in data_scope"),
         ("resources/orders-db/actions/admin", {**CERTIFIED, "lock": "control_group"}, "with `lock: control_group` Vault is asked before it is issued; it cannot have {ttl}"),

@@ -46,6 +46,7 @@ def holding(*issued: str) -> Held:
         ("warehouse-api", "read", "allowed", 0, "read-up-to-confidential"),
         ("web-servers", "write", "needs_approval", 1, "write-at-tier-1"),
         ("model-api", "read", "allowed", 0, "read-up-to-confidential"),
+        ("scratch", "write", "allowed", 0, "write-own-space"),
     ],
 )
 def test_each_access_of_the_shop_needs_its_tier(name: str, action: str, outcome: str, tier: int, policy: str) -> None:
@@ -55,7 +56,7 @@ def test_each_access_of_the_shop_needs_its_tier(name: str, action: str, outcome:
 
 def test_the_table_above_covers_the_catalog() -> None:
     offered = {f"{name}:{action}" for name, resource in CATALOG.resources.items() for action in resource.actions}
-    assert len(offered) == 13
+    assert len(offered) == 14
 
 
 def test_what_vault_locks_needs_its_lock_tier_whatever_policy_says() -> None:

@@ -269,15 +269,39 @@ def test_a_spec_cannot_be_changed() -> None:
         (({"pgpass": {"path": "a"}}, {"file": {"path": "a"}}), {}, "a"),
         (({"pgpass": {"path": "a"}},), {"PGPASSFILE": "mine"}, "PGPASSFILE"),
         (({"file": {"path": "a"}},), {"PGPASSFILE": "/run/justenough/a"}, ""),
+        (({"kubeconfig": {"path": "a"}}, {"kubeconfig": {"path": "b"}}), {}, ""),
+        (({"kubeconfig": {"path": "a"}}, {"kubeconfig": {"path": "a"}}), {}, "a"),
+        (({"kubeconfig": {"path": "a"}}, {"pgpass": {"path": "a"}}), {}, "a"),
+        (({"kubeconfig": {"path": "a"}},), {"KUBECONFIG": "mine"}, "KUBECONFIG"),
+        (({"kubeconfig": {"path": "a"}}, {"env": {"KUBECONFIG": "token"}}), {}, "KUBECONFIG"),
     ],
 )
-def test_the_items_of_a_job_share_one_password_file(ways: tuple[dict[str, Any], ...], env: dict[str, str], twice: str) -> None:
+def test_what_is_delivered_for_libpq_and_kubernetes_has_one_source(
+    ways: tuple[dict[str, Any], ...], env: dict[str, str], twice: str
+) -> None:
     raw = raw_spec(access=[access(deliver=way) for way in ways], run={"command": ["true"], "env": env})
     if not twice:
         checked_spec(raw)
         return
     with pytest.raises(InvalidInput, match=f"delivered more than once: {twice}"):
         checked_spec(raw)
+
+
+@pytest.mark.parametrize(
+    "said, problem",
+    [
+        ({"path": "k", "tokn": "token"}, "access[0].deliver.kubeconfig.tokn: unknown key"),
+        ({"token": "token"}, "access[0].deliver.kubeconfig.path: required"),
+        ({"path": "k", "server": "https://k8s.example"}, "access[0].deliver.kubeconfig.server"),
+        ({"path": "k", "ca": ["a"]}, "access[0].deliver.kubeconfig.ca"),
+        ({"path": "../k"}, "access[0].deliver.kubeconfig.path"),
+        ({"path": "broker.sock"}, "access[0].deliver.kubeconfig.path: broker.sock is the broker's"),
+    ],
+)
+def test_a_wrong_kubeconfig_is_refused_by_its_path(said: dict[str, Any], problem: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        checked_spec(raw_spec(access=[access(deliver={"kubeconfig": said})]))
+    assert problem in str(refused.value)
 
 
 def test_a_way_of_delivery_that_nobody_asks_for_is_in_no_digest() -> None:

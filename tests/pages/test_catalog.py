@@ -82,6 +82,7 @@ async def test_each_action_says_whom_policy_would_ask(records: Desk) -> None:
         ] in page.text
     assert "tier 2, security: 1 of security" in page.text
     assert "Vault's own lock" in page.text
+    assert page.text.count("its job gets a space of its own there, which is dropped with everything in it") == 1
     assert "leaves the organisation" in page.text
     assert "May differ by its environment, how sensitive the data is that it has touched" in page.text
     ids = records.console.deps.config.current().policies.ids

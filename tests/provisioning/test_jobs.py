@@ -1,22 +1,36 @@
-"""The shop's example jobs: each spec fits the catalog, and each program runs with exactly the credentials that its spec asks for."""
+"""The shop's example jobs: each spec fits the catalog, and each program runs with exactly what its spec asks for.
+
+Those that need nothing but credentials run by themselves here, those that talk to their broker in sessions of a whole stack.
+"""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from activities.packing import bundled
 from justenough.catalog import problems_of, read_catalog, resolved_issue, scope_alias, with_settings
 from justenough.spec import JobSpec, checked_spec, read_spec
+from tests.broker.scripted import scripted_model
+from tests.people import ENDED, Human
 from tests.provisioning.support import SHOP, Session, Shop, new_job, opened
+from worker.stack import Stack
 
 JOBS = sorted((SHOP / "jobs").glob("*.yaml"))
-ALONE = [file for file in JOBS if checked_spec(read_spec(file.read_bytes())).model is None]
-"""Those whose programs need no broker."""
 ENDS = {"failing": 3}
+SAY = {
+    "answer-ticket": "Ticket 4711 (refund) is about order",
+    "count-orders": " orders; nobody is logged in now.",
+    "support-agent": "What became of it:",
+}
+"""What those say that talk to their broker."""
+ALONE = [file for file in JOBS if file.stem not in SAY]
 
 
 def spec_of(file: Path, **params: str) -> JobSpec:
@@ -65,8 +79,50 @@ def test_each_spec_fits_the_catalog_and_its_bundle_is_there(file: Path) -> None:
     assert problems_of(spec, read_catalog((SHOP / "catalog.yaml").read_bytes())) == ()
     assert spec.name == file.stem
     if spec.run.workdir:
-        script = next(part for part in spec.run.command if part.endswith(".py"))
+        script = next(part for part in spec.run.command if part.endswith((".py", ".sh")))
         assert (file.parent / spec.run.workdir / script).is_file()
+
+
+def test_those_that_ask_their_broker_are_the_ones_that_run_beside_one() -> None:
+    specs = {file.stem: checked_spec(read_spec(file.read_bytes())) for file in JOBS}
+    asking = {name for name, spec in specs.items() if spec.model or any(access.at == "request" for access in spec.access)}
+    assert asking == set(SAY)
+
+
+@pytest.fixture(scope="module")
+def model(whole: Stack) -> Iterator[str]:
+    with scripted_model(whole) as url:
+        yield url
+
+
+def until_ended(ops: Human, lead: Human, job: str) -> dict[str, Any]:
+    """Approve what a job waits for, until it has ended."""
+    while (seen := ops.until(job, "running", *ENDED, within=100))["state"] == "running":
+        for request in (one for one in seen["requests"] if one["state"] == "pending"):
+            assert lead.answer(request).status_code in {200, 409}
+    return seen
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("name", SAY)
+def test_each_job_that_asks_for_access_while_it_runs_gets_it_and_gives_it_back(ops: Human, lead: Human, model: str, name: str) -> None:
+    del model
+    file = SHOP / "jobs" / f"{name}.yaml"
+    raw = read_spec(file.read_bytes())
+    content = bundled(file.parent, raw["run"]["workdir"])
+    sent = ops.api.post("bundles", content=content, headers={"Content-Type": "application/gzip"}).raise_for_status()
+    job = ops.launch(raw, bundle=sent.json()["digest"])
+    ops.until(job, "running", "revoking", *ENDED)
+    seen = until_ended(ops, lead, job)
+    said = "".join(item["text"] for item in ops.api.get(f"jobs/{job}/logs").raise_for_status().json()["items"])
+    assert (seen["state"], seen["revocation"]["state"]) == ("succeeded", "confirmed"), said
+    assert SAY[name] in said
+    ends = [item for item in seen["credentials"] if item["revocable"] == "now"]
+    assert len(ends) >= 2
+    assert {item["state"] for item in ends} == {"confirmed"}
+    ended = next(entry["position"] for entry in ops.ledger(job) if entry["type"] == "revocation.started")
+    alone = [entry for entry in ops.ledger(job) if entry["type"] == "credential.confirmed" and entry["position"] < ended]
+    assert len(alone) == len(ends), "each was dead before the job was over"
 
 
 @pytest.mark.servers

@@ -1,10 +1,13 @@
 """A credential becomes exactly the variables and the file that its request names."""
 
+import base64
 import json
 
 import pytest
+import yaml
 
-from activities.session.delivery import Delivered, UndeliverableField, delivered, secrets_of
+from activities.session.delivery import Delivered, delivered, secrets_of
+from activities.session.templates import UndeliverableField
 from justenough.access import Action
 from justenough.secret import Secret
 from justenough.spec import Access, Delivery, FileDelivery
@@ -44,7 +47,7 @@ def test_a_password_file_has_a_line_as_libpq_reads_it_and_a_variable_names_it() 
     odd = {**WHOLE, "password": Secret("a:b\\c")}
     given = delivered(access(pgpass=FileDelivery(path="pgpass")), odd, CONNECT)
     assert given.files["pgpass"].reveal() == "127.0.0.1:5432:shop:v-token-orders:a\\:b\\\\c\n"
-    assert given.paths == {"PGPASSFILE": "pgpass"}
+    assert given.paths == {"PGPASSFILE": ("pgpass",)}
     assert not given.env
 
 
@@ -55,11 +58,65 @@ def test_two_credentials_share_a_password_file() -> None:
 
 
 def test_a_credential_of_no_database_and_a_value_of_two_lines_make_no_password_file() -> None:
-    with pytest.raises(UndeliverableField, match="orders-db:read has no field dbname; it has host, password, port, username"):
+    with pytest.raises(
+        UndeliverableField, match=r"orders-db:read has no field dbname \(deliver.pgpass\); it has host, password, port, username"
+    ):
         delivered(access(pgpass=FileDelivery(path="pgpass")), FIELDS, CONNECT)
     with pytest.raises(UndeliverableField, match="deliver it as a file") as refused:
         delivered(access(pgpass=FileDelivery(path="pgpass")), {**WHOLE, "password": Secret("one\ntwo")}, CONNECT)
     assert "one" not in str(refused.value).replace("more than one line", "")
+
+
+CA = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+CLUSTER = {"server": "https://k8s.example:6443", "ca": CA}
+ACCOUNT = {"service_account_token": Secret("ey.J.0"), "service_account_namespace": Secret("on")}
+SAID = {"path": "kubeconfig", "token": "service_account_token", "ca": "ca", "namespace": "service_account_namespace"}
+
+
+def test_a_kubeconfig_has_one_context_that_is_whole_and_a_variable_names_it() -> None:
+    given = delivered(access(kubeconfig=SAID), ACCOUNT, CLUSTER)
+    config = yaml.safe_load(given.files["kubeconfig"].reveal())
+    name = config["current-context"]
+    assert (config["apiVersion"], config["kind"], name) == ("v1", "Config", "orders-db-read")
+    assert config["contexts"] == [{"name": name, "context": {"cluster": name, "user": name, "namespace": "on"}}]
+    assert config["users"] == [{"name": name, "user": {"token": "ey.J.0"}}]
+    assert config["clusters"][0]["name"] == name
+    cluster = config["clusters"][0]["cluster"]
+    assert (cluster["server"], base64.b64decode(cluster["certificate-authority-data"]).decode()) == (CLUSTER["server"], CA)
+    assert given.paths == {"KUBECONFIG": ("kubeconfig",)}
+    assert not given.env
+
+
+def test_a_kubeconfig_without_a_ca_trusts_the_machines_own_and_never_nobodys() -> None:
+    given = delivered(access(kubeconfig={"path": "k"}), {"token": Secret("t0ken")}, {"server": CLUSTER["server"]})
+    assert yaml.safe_load(given.files["k"].reveal())["clusters"][0]["cluster"] == {"server": CLUSTER["server"]}
+
+
+def test_two_kubeconfigs_are_two_files_that_one_variable_names() -> None:
+    first, second = (delivered(access(kubeconfig={**SAID, "path": path}), ACCOUNT, CLUSTER) for path in ("one", "two"))
+    both = first.joined(second)
+    assert (set(both.files), both.paths) == ({"one", "two"}, {"KUBECONFIG": ("one", "two")})
+
+
+@pytest.mark.parametrize(
+    "said, connect, problem",
+    [
+        (
+            {"token": "tokn"},
+            {},
+            "orders-db:read has no field tokn (deliver.kubeconfig.token); it has ca, server, service_account_namespace,",
+        ),
+        ({"server": "url"}, {}, "has no field url (deliver.kubeconfig.server)"),
+        ({"namespace": "ns", "ca": "ka"}, {}, "has no field ka (deliver.kubeconfig.ca), ns (deliver.kubeconfig.namespace)"),
+        ({}, {"server": "http://k8s.example"}, "deliver.kubeconfig.server: server is no https:// address"),
+        ({}, {"ca": "MIIB"}, "deliver.kubeconfig.ca: ca is no certificate in PEM"),
+    ],
+)
+def test_what_makes_no_kubeconfig_is_refused_by_its_place_in_the_spec(said: dict[str, str], connect: dict[str, str], problem: str) -> None:
+    with pytest.raises(UndeliverableField) as refused:
+        delivered(access(kubeconfig={**SAID, **said}), ACCOUNT, {**CLUSTER, **connect})
+    assert problem in str(refused.value)
+    assert "ey.J.0" not in str(refused.value)
 
 
 def test_nothing_is_delivered_unasked() -> None:
@@ -69,7 +126,10 @@ def test_nothing_is_delivered_unasked() -> None:
 def test_a_field_that_is_not_there_is_named_with_those_that_are_and_no_value() -> None:
     with pytest.raises(UndeliverableField) as refused:
         delivered(access(env={"A": "token", "B": "passwort"}), FIELDS, CONNECT)
-    assert str(refused.value) == "orders-db:read has no field passwort, token; it has host, password, port, username"
+    assert (
+        str(refused.value)
+        == "orders-db:read has no field passwort (deliver.env.B), token (deliver.env.A); it has host, password, port, username"
+    )
 
 
 @pytest.mark.parametrize("value", ["nul\0inside", "x" * 100_001])

@@ -182,7 +182,7 @@ async def test_secrets_reach_the_job_and_no_command_line_or_foreign_environment(
 
 async def test_delivered_files_are_whole_private_and_the_job_s_own(run: Runner) -> None:
     odd = "Ü'\"$(id)`\\ and\ntwo lines, \x01 and a tail without an end"
-    given = Delivered({}, {"a.json": Secret(odd), "b": Secret("")}, {"WHERE": "a.json"})
+    given = Delivered({}, {"a.json": Secret(odd), "b": Secret("")}, {"WHERE": ("a.json",)})
     code = """
 import json, os
 files = {name: os.stat(os.path.join(os.environ['JUSTENOUGH_FILES'], name)) for name in os.listdir(os.environ['JUSTENOUGH_FILES'])}

@@ -174,7 +174,7 @@ async def test_without_a_sandbox_a_job_runs_and_says_so(bare: Runner) -> None:
 
 
 async def test_without_a_sandbox_delivered_files_are_private_too_and_gone(bare: Runner) -> None:
-    given = Delivered({}, {"pgpass": Secret("hunter22")}, {"PGPASSFILE": "pgpass"})
+    given = Delivered({}, {"pgpass": Secret("hunter22")}, {"PGPASSFILE": ("pgpass",)})
     look = "import json, os; p = os.environ['PGPASSFILE']; s = os.stat(p); print(json.dumps([p, oct(s.st_mode & 0o777), s.st_uid == os.getuid(), open(p).read()]))"
     path, *seen = (await bare.python(look, given=given)).told
     assert seen == ["0o600", True, "hunter22"]

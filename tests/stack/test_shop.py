@@ -2,58 +2,19 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg import sql
 
-from worker.stack import Places, Stack
+from tests.stack.logins import Login
+from worker.stack import Stack
 from worker.stack.marks import wait_until
-from worker.stack.postgres import VAULT_LOGIN, database_passwords
 from worker.stack.shop_data import shop_data
 
 JOB, OTHER_JOB = "j-dev-01jd0000000000000000000000", "j-dev-01jd0000000000000000000001"
-Login = Callable[..., "psycopg.Connection[Any]"]
 pytestmark = pytest.mark.servers
-
-
-@pytest.fixture
-def admin(servers: Stack) -> Iterator[psycopg.Connection[Any]]:
-    with psycopg.connect(servers.shop_dsn or "", autocommit=True) as connection:
-        yield connection
-
-
-@pytest.fixture
-def vault_login(servers: Stack) -> Iterator[psycopg.Connection[Any]]:
-    password = database_passwords(Places.of(servers.home))[VAULT_LOGIN]
-    with psycopg.connect(servers.shop_dsn or "", user=VAULT_LOGIN, password=password, autocommit=True) as connection:
-        yield connection
-
-
-@pytest.fixture
-def login(servers: Stack, vault_login: psycopg.Connection[Any], admin: psycopg.Connection[Any]) -> Iterator[Login]:
-    """Makes a user in a group the way Vault does, and logs it in."""
-    made: list[str] = []
-    opened: list[psycopg.Connection[Any]] = []
-
-    def make(group: str, *, name: str | None = None) -> psycopg.Connection[Any]:
-        user, password = name or f"test-{secrets.token_hex(4)}", secrets.token_hex(8)
-        create = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {} IN ROLE {}")
-        vault_login.execute(create.format(sql.Identifier(user), sql.Literal(password), sql.Identifier(group)))
-        made.append(user)
-        opened.append(psycopg.connect(servers.shop_dsn or "", user=user, password=password, autocommit=True))
-        return opened[-1]
-
-    yield make
-    for connection in opened:
-        connection.close()
-    for user in made:
-        if admin.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (user,)).fetchone():
-            admin.execute(sql.SQL("DROP OWNED BY {0} CASCADE").format(sql.Identifier(user)))
-            admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(user)))
 
 
 def one(connection: psycopg.Connection[Any], query: str, *values: object) -> Any:

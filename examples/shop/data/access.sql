@@ -5,7 +5,10 @@
 --   shop_orders_write_<tenant>    status of its orders, tickets   shop_refunds_write_<tenant>   new refunds for its orders
 --   shop_customers_read_<tenant>  its customers                   shop_payouts_write_<tenant>   new payouts for its orders
 --   shop_orders_admin             all orders and tickets, helper tables
---   shop_observer  sees every role and session                    shop_reaper  may only end one job's users: je_end_users(job)
+--   shop_scratch                  nothing but to connect: what its users may do is in their job's own space (je_open_space)
+--   shop_observer  sees every role and session                    shop_reaper  may only end one job's users and space: je_end_users(job),
+--                                                                              je_end_space(job)
+--   shop_spaces    owns the schemas that are spaces; nobody is in it
 --   je_vault       the login with which Vault makes users; shop_leftovers gets what a user owned when it is ended
 
 CREATE OR REPLACE FUNCTION pg_temp.group_role(name text) RETURNS void LANGUAGE plpgsql AS $$
@@ -38,6 +41,9 @@ BEGIN
     END IF;
     IF to_regrole('shop_leftovers') IS NULL THEN
         CREATE ROLE shop_leftovers NOLOGIN;
+    END IF;
+    IF to_regrole('shop_spaces') IS NULL THEN
+        CREATE ROLE shop_spaces NOLOGIN;
     END IF;
 END $$;
 -- Vault's login has the rights of the users it made (so it can end their sessions and what they own), and of nobody else.
@@ -124,6 +130,9 @@ BEGIN
     PERFORM pg_temp.row_policy(r, 'orders', 'ALL', r, 'true');
     PERFORM pg_temp.row_policy(r, 'tickets', 'ALL', r, 'true');
 
+    PERFORM pg_temp.group_role('shop_scratch');
+    GRANT CONNECT ON DATABASE shop TO shop_scratch;
+
     PERFORM pg_temp.group_role('shop_observer');
     GRANT CONNECT ON DATABASE shop TO shop_observer;
     GRANT pg_monitor TO shop_observer;
@@ -186,3 +195,105 @@ BEGIN
 END $$;
 REVOKE ALL ON FUNCTION je_end_users(text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION je_end_users(text) TO shop_reaper;
+
+-- Gives a user that Vault just made its job's space: a schema that every user of the job reaches and nobody else. The first one of a job makes
+-- it, together with a role that owns what is made in it; users work as that role from their login on, so that what one of them made outlives it
+-- and is the next one's too. By itself a user may nothing, so it owns nothing. The schema is not the role's: it can neither be renamed, which would
+-- hide it from those who look for it, nor opened to others. What bounds its size is said here too.
+CREATE OR REPLACE FUNCTION je_make_space(login text) RETURNS text
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s' AS $$
+DECLARE
+    space text := 'space-' || substring(login FROM '-token-(j-[a-z0-9]{1,8}-[0-9a-z]{26})-');
+BEGIN
+    IF space IS NULL OR NOT EXISTS (SELECT FROM pg_roles WHERE rolname = login AND rolcanlogin AND NOT rolsuper AND NOT rolcreaterole) THEN
+        RAISE EXCEPTION 'je_make_space: not a user of a job' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    -- Of two at once one makes it; the other waits for that here, and finds it made.
+    BEGIN
+        EXECUTE format('CREATE ROLE %I NOLOGIN', space);
+        EXECUTE format('CREATE SCHEMA %I AUTHORIZATION shop_spaces', space);
+        EXECUTE format('GRANT USAGE, CREATE ON SCHEMA %I TO %I', space, space);
+    EXCEPTION WHEN duplicate_object OR unique_violation THEN
+        NULL;
+    END;
+    EXECUTE format('GRANT %I TO %I WITH ADMIN FALSE, INHERIT FALSE, SET TRUE', space, login);
+    EXECUTE format('ALTER ROLE %I SET search_path = %I', login, space);
+    EXECUTE format('ALTER ROLE %I SET temp_file_limit = ''1GB''', login);
+    EXECUTE format('ALTER ROLE %I SET statement_timeout = ''5min''', login);
+    RETURN space;
+END $$;
+REVOKE ALL ON FUNCTION je_make_space(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION je_make_space(text) TO je_vault;
+
+-- What Vault's creation statements call. As whoever calls it: PostgreSQL lets nothing that runs as its owner say as which role a user works.
+CREATE OR REPLACE FUNCTION je_open_space(login text) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    EXECUTE format('ALTER ROLE %I SET role = %L', login, public.je_make_space(login));
+END $$;
+REVOKE ALL ON FUNCTION je_open_space(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION je_open_space(text) TO je_vault;
+
+-- Drops a job's space with everything in it, and the role that owned that; returns its name once it is gone. Only after the last user of the
+-- job: one that lives could still be at work in it. Where that, or somebody's lock, is in the way, it is a warning and the space stays, to be
+-- seen in pg_namespace and to be dropped by the next call.
+CREATE OR REPLACE FUNCTION je_end_space(job text) RETURNS SETOF text
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s' AS $$
+DECLARE
+    space text := 'space-' || job;
+BEGIN
+    IF job IS NULL OR job !~ '^j-[a-z0-9]{1,8}-[0-9a-z]{26}$' THEN
+        RAISE EXCEPTION 'je_end_space: not a job id' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF to_regnamespace(quote_ident(space)) IS NULL AND to_regrole(quote_ident(space)) IS NULL THEN
+        RETURN;
+    END IF;
+    IF EXISTS (
+        SELECT FROM pg_roles r WHERE position('-token-' || job || '-' IN r.rolname) > 0 AND NOT r.rolsuper AND NOT r.rolcreaterole
+    ) THEN
+        RAISE WARNING 'je_end_space: % stays while users of its job are left', space;
+        RETURN;
+    END IF;
+    BEGIN
+        EXECUTE format('DROP SCHEMA IF EXISTS %I CASCADE', space);
+        IF to_regrole(quote_ident(space)) IS NOT NULL THEN
+            EXECUTE format('DROP OWNED BY %I CASCADE', space);
+            EXECUTE format('DROP ROLE %I', space);
+        END IF;
+        RETURN NEXT space;
+    EXCEPTION WHEN OTHERS THEN
+        RAISE WARNING 'je_end_space: % is not gone: %', space, SQLERRM;
+    END;
+END $$;
+REVOKE ALL ON FUNCTION je_end_space(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION je_end_space(text) TO shop_reaper;
+
+-- A space holds no more than one transaction can drop. PostgreSQL takes a lock for each part (table, index, constraint, trigger, default, type and
+-- so on), has room for 6,400 of them (max_locks_per_transaction, for a hundred connections), and takes longer than whoever waits for it where
+-- there are many more. What is counted is what DROP SCHEMA … CASCADE would find.
+CREATE OR REPLACE FUNCTION je_space_quota() RETURNS event_trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    space oid := to_regnamespace(quote_ident(current_user));
+    parts bigint;
+BEGIN
+    IF space IS NULL OR current_user !~ '^space-j-' THEN
+        RETURN;
+    END IF;
+    WITH RECURSIVE part(classid, objid) AS (
+        SELECT classid, objid FROM pg_depend WHERE refclassid = 'pg_namespace'::regclass AND refobjid = space
+        UNION
+        SELECT d.classid, d.objid FROM part p JOIN pg_depend d ON d.refclassid = p.classid AND d.refobjid = p.objid
+    )
+    SELECT count(*) INTO parts FROM part;
+    IF parts > 4000 THEN
+        RAISE EXCEPTION 'a space holds at most 4000 parts: tables, indexes, constraints, defaults, types and the like'
+            USING ERRCODE = 'program_limit_exceeded';
+    END IF;
+END $$;
+DROP EVENT TRIGGER IF EXISTS je_space_quota;
+CREATE EVENT TRIGGER je_space_quota ON ddl_command_end EXECUTE FUNCTION je_space_quota();
+
+-- Large objects lie in no schema and count as nothing there: only those make some who may make things outside of spaces too.
+REVOKE EXECUTE ON FUNCTION lo_creat(integer), lo_create(oid), lo_from_bytea(oid, bytea) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION lo_creat(integer), lo_create(oid), lo_from_bytea(oid, bytea) TO shop_orders_admin;

@@ -1,0 +1,42 @@
+"""PostgreSQL away while a job that has a space ends, and its worker killed meanwhile: the space stands, nothing is confirmed, and both mend by themselves."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import pytest
+
+from activities.store import Store
+from justenough.access import RevocationState
+from tests.chaos.rig import Rig, until
+from tests.people import Human
+from tests.shop import LOGIN, Shop, Witness, access, spec
+
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
+
+
+def test_a_space_that_nobody_could_reach_is_dropped_after_the_outage(rig: Rig, ops: Human, shop: Shop, witness: Witness) -> None:
+    rig.worker()
+    job = ops.launch(spec(f"{witness.hand_over}; sleep 300", access("scratch", "write", deliver=LOGIN)))
+    login = witness.login()
+    with shop.connect(login) as connection:
+        connection.execute("CREATE TABLE found AS SELECT generate_series(1, 10000) AS id")
+    rig.postgres.close()
+    assert ops.api.post(f"jobs/{job}/kill").status_code == 202
+    with closing(Store(rig.stack.database_url)) as store:
+
+        def in_doubt() -> bool:
+            seen = store.job(job)
+            assert seen is not None
+            assert seen.revocation.state is not RevocationState.CONFIRMED
+            return seen.revocation.state in {RevocationState.PENDING, RevocationState.OVERDUE}
+
+        until(in_doubt, "a job whose space cannot be reached is in doubt")
+        rig.only()
+        until(lambda: ops.job(job)["revocation"]["state"] == "overdue", "its next worker finds no way either")
+        assert in_doubt()
+    assert (shop.opens_for(login), shop.spaces_of(job)) == (True, [f"space-{job}"])
+    rig.postgres.open()
+    seen = ops.until(job, within=120)
+    assert (seen["state"], seen["revocation"]["state"]) == ("killed", "confirmed")
+    shop.assert_dead(seen, login)

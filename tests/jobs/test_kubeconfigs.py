@@ -1,0 +1,60 @@
+"""A configuration for Kubernetes' clients: private to the job's user, named by KUBECONFIG, in memory, and gone with the job."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.people import Human
+from tests.shop import spec
+
+pytestmark = pytest.mark.servers
+LOOK = """
+import json, os, socket, stat, sys
+told = {}
+for where in os.environ["KUBECONFIG"].split(":"):
+    found = os.stat(where)
+    kind = next(line.split()[2] for line in open("/proc/mounts") if line.split()[1] == os.path.dirname(where))
+    told[where] = {"mode": oct(stat.S_IMODE(found.st_mode)), "own": found.st_uid == os.getuid(), "kind": kind, "text": open(where).read()}
+print(told)
+with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as test:
+    test.sendall(json.dumps(told).encode())
+"""
+
+
+def helpdesk(**said: str) -> dict[str, object]:
+    """An access item whose credential has a token, beside an address in the catalog."""
+    deliver = {"kubeconfig": {"server": "url", **said}}
+    return {"resource": "helpdesk-api", "action": "read", "ttl": "5m", "reason": "a test needs it", "deliver": deliver}
+
+
+def test_a_job_reads_its_kubeconfigs_and_nobody_else_does(ops: Human) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(60)
+        run = {"command": ["python3", "-c", LOOK, str(server.getsockname()[1])]}
+        job = ops.launch(spec("", helpdesk(path="one"), helpdesk(path="two.yaml"), run=run))
+        connection, _ = server.accept()
+        with connection, connection.makefile() as told:
+            seen = json.load(told)
+    assert list(seen) == ["/run/justenough/one", "/run/justenough/two.yaml"]
+    assert [(file["mode"], file["own"], file["kind"]) for file in seen.values()] == [("0o600", True, "tmpfs")] * 2
+    configs = [yaml.safe_load(file["text"]) for file in seen.values()]
+    assert [config["current-context"] for config in configs] == ["helpdesk-api-read"] * 2
+    assert [config["clusters"][0]["cluster"] for config in configs] == [{"server": "https://helpdesk.shop.example"}] * 2
+    tokens = [config["users"][0]["user"]["token"] for config in configs]
+    assert [len(token) for token in tokens] == [44, 44]
+    assert ops.until(job)["state"] == "succeeded"
+    logs = "".join(item["text"] for item in ops.api.get(f"jobs/{job}/logs").json()["items"])
+    assert ("helpdesk.shop.example" in logs, any(token in logs for token in tokens)) == (True, False)
+    assert not Path("/run/justenough/one").exists()
+
+
+def test_a_field_that_the_credential_does_not_have_starts_no_job_and_is_named_by_its_path(ops: Human) -> None:
+    seen = ops.until(ops.launch(spec("true", helpdesk(path="one", token="key"))))
+    assert seen["state"] == "failed"
+    assert "helpdesk-api:read has no field key (deliver.kubeconfig.token); it has token, url" in seen["reason"]
+    assert {item["state"] for item in seen["credentials"]} <= {"expired"}

@@ -1,0 +1,106 @@
+"""However a job ends that made itself at home in a space, the space is gone with everything in it, and the login that made it is dead."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import psycopg
+import pytest
+
+from tests.broker.puppet import puppet
+from tests.people import Human
+from tests.shop import LOGIN, Login, Shop, Witness, access, spec
+
+pytestmark = pytest.mark.servers
+SCRATCH = access("scratch", "write", deliver=LOGIN)
+WHOLE = {"env": {"PGHOST": "host", "PGPORT": "port", "PGDATABASE": "dbname", **LOGIN["env"]}}
+WORK = """
+import psycopg
+with psycopg.connect(autocommit=True) as space:
+    space.execute("CREATE TABLE found AS SELECT generate_series(1, 20) AS id")
+    try:
+        space.execute("CREATE TABLE public.found AS SELECT 1 AS id")
+    except psycopg.errors.InsufficientPrivilege:
+        print(*space.execute("SELECT count(*) FROM found").fetchone(), "rows in", *space.execute("SELECT current_schema").fetchone(), end=", none in public")
+"""
+
+
+def at_work(ops: Human, shop: Shop, witness: Witness) -> tuple[str, Login]:
+    """Launch a job that has a space and stays; return it once there is something in the space."""
+    job = ops.launch(spec(f"{witness.hand_over}; sleep 300", SCRATCH))
+    login = witness.login()
+    with shop.connect(login) as connection:
+        connection.execute("CREATE TABLE found AS SELECT generate_series(1, 10000) AS id")
+        connection.execute("CREATE VIEW again AS SELECT * FROM found")
+    assert shop.spaces_of(job) == [f"space-{job}"]
+    return job, login
+
+
+def test_a_job_works_in_its_space_which_is_gone_at_its_end_and_the_proof_tells(
+    ops: Human, auditor: Human, shop: Shop, witness: Witness
+) -> None:
+    job = ops.launch(spec(f"python3 -c '{WORK}' && {witness.hand_over}", access("scratch", "write", deliver=WHOLE)))
+    login = witness.login()
+    seen = ops.until(job)
+    assert (seen["state"], seen["revocation"]["state"]) == ("succeeded", "confirmed")
+    assert f"20 rows in space-{job}, none in public" in "".join(item["text"] for item in ops.api.get(f"jobs/{job}/logs").json()["items"])
+    shop.assert_dead(seen, login)
+    proof = auditor.api.post(f"jobs/{job}/prove").json()
+    assert proof["dead"] is True
+    assert [item["alive"] for item in proof["findings"] if item["what"].startswith("space in ")] == [False]
+    how = [entry["data"]["how"] for entry in ops.ledger(job) if entry["type"] == "credential.confirmed"]
+    assert ["no user and no space of the job in" in text for text in how] == [True]
+
+
+def test_a_space_is_gone_when_its_job_is_killed_in_the_middle_of_a_transaction(ops: Human, shop: Shop, witness: Witness) -> None:
+    job, login = at_work(ops, shop, witness)
+    connection = shop.connect(login)
+    connection.execute("UPDATE found SET id = -id")
+    assert ops.api.post(f"jobs/{job}/kill").status_code == 202
+    seen = ops.until(job)
+    assert (seen["state"], seen["revocation"]["state"]) == ("killed", "confirmed")
+    with connection, pytest.raises(psycopg.OperationalError):
+        connection.execute("SELECT 1")
+    shop.assert_dead(seen, login)
+
+
+def test_a_space_is_gone_when_its_jobs_worker_was_killed(ops: Human, shop: Shop, witness: Witness) -> None:
+    job, login = at_work(ops, shop, witness)
+    worker = shop.pid_of("worker")
+    os.kill(worker, signal.SIGKILL)
+    shop.until_restarted("worker", was=worker)
+    seen = ops.until(job, within=90)
+    assert (seen["state"], seen["reason"]) == ("failed", "worker_lost")
+    shop.assert_dead(seen, login)
+
+
+def test_a_space_outlives_the_credential_that_made_it_and_not_the_job(ops: Human, shop: Shop) -> None:
+    with puppet(ops) as job:
+        first = job.access("scratch", "write").json
+        with shop.connect(Login(first["data"]["username"], first["data"]["password"])) as connection:
+            connection.execute("CREATE TABLE found AS SELECT 7 AS id")
+        assert job.asks("POST", f"/v1/access/{first['credential_id']}/release").status == 200
+        second = job.access("scratch", "write").json
+        login = Login(second["data"]["username"], second["data"]["password"])
+        with shop.connect(login) as connection:
+            assert connection.execute("SELECT id FROM found").fetchall() == [(7,)]
+        assert job.asks("POST", f"/v1/access/{second['credential_id']}/release").status == 200
+        assert shop.spaces_of(job.job) == [f"space-{job.job}"]
+    seen = ops.until(job.job)
+    assert seen["revocation"]["state"] == "confirmed"
+    shop.assert_dead(seen, login)
+
+
+def test_a_job_is_not_clean_while_its_space_stands(ops: Human, shop: Shop, witness: Witness) -> None:
+    job, login = at_work(ops, shop, witness)
+    with psycopg.connect(shop.dsn) as backup:
+        backup.execute(f'SELECT count(*) FROM "space-{job}".found'.encode())
+        assert ops.api.post(f"jobs/{job}/kill").status_code == 202
+        while (seen := ops.job(job))["revocation"]["state"] != "overdue":
+            assert seen["revocation"]["state"] in {"none", "pending"}
+        assert not shop.opens_for(login)
+        assert shop.spaces_of(job) == [f"space-{job}"]
+    seen = ops.until(job, within=90)
+    assert (seen["state"], seen["revocation"]["state"]) == ("killed", "confirmed")
+    shop.assert_dead(seen, login)
