@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 from pydantic import Field
+from referencing.exceptions import Unresolvable
 
 from justenough.access import Action
 from justenough.bounds import Bounds
@@ -21,7 +21,7 @@ from justenough.documents import check_json, path_of
 from justenough.errors import GiveUp, InvalidInput, Problem
 from justenough.model import Model
 from justenough.placeholders import SCOPE_PLACEHOLDER, did_you_mean
-from justenough.spec import Access, JobSpec, Name
+from justenough.spec import Access, JobSpec, ToolName
 from justenough.statements import canonical, digest_of
 from justenough.tools import Http, Sql, Tool, Uses
 
@@ -38,7 +38,7 @@ class OutOfBounds(GiveUp):
 class Call(Model):
     """A tool, and exactly these arguments."""
 
-    tool: Name
+    tool: ToolName
     arguments: Mapping[str, Any]
     within: Annotated[Bounds | None, Field(exclude_if=lambda value: value is None)] = None
     """What the order says that it must stay within."""
@@ -155,7 +155,10 @@ def headers_of(headers: Mapping[str, str], fields: Mapping[str, str]) -> dict[st
 
 
 def _errors(tool: Tool, arguments: dict[str, Any]) -> list[ValidationError]:
-    found = Draft202012Validator(tool.schema_of_input).iter_errors(arguments)
+    try:
+        found = list(tool.validator.iter_errors(arguments))
+    except Unresolvable as error:
+        raise InvalidInput("tool", (Problem("", f"its input's schema refers to what is not there: {error.ref[:64]}"),)) from error
     return sorted(found, key=lambda error: error.json_path)[:MOST_PROBLEMS]
 
 

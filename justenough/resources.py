@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping
 from datetime import date
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, StringConstraints, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PrivateAttr, StringConstraints, model_validator
 
 from justenough.access import Action, Revocable, Sensitivity
 from justenough.approval import TOP
+from justenough.listings import ToolList
 from justenough.model import Duration, Model
 from justenough.models import ModelDef
 from justenough.placeholders import GIVEN, SCOPE_PLACEHOLDER, SETTING, did_you_mean
@@ -244,6 +245,30 @@ class Catalog(Model):
     provision: tuple[VaultWrite, ...] = ()
     tools: Mapping[Name, Tool] = Field(default_factory=dict)
     """What a running job may have done for it (justenough/tools.py)."""
+    _passing: Mapping[str, Tool] | None = PrivateAttr(default=None)
+    _withheld: Mapping[str, str] = PrivateAttr(default_factory=dict)
+    _reviewed: Mapping[str, ToolList] = PrivateAttr(default_factory=dict)
+
+    @property
+    def callable(self) -> Mapping[str, Tool]:
+        """Every tool that jobs can call, by name: those that stand here, and those of upstream MCP servers that are passed on."""
+        return {name: tool for name, tool in self.tools.items() if not tool.mcp} if self._passing is None else self._passing
+
+    @property
+    def withheld(self) -> Mapping[str, str]:
+        """The upstream MCP servers of which nothing is passed on, and why."""
+        return self._withheld
+
+    @property
+    def reviewed(self) -> Mapping[str, ToolList]:
+        """What was reviewed of upstream MCP servers, by name, where it is there."""
+        return self._reviewed
+
+    def passing_on(self, tools: Mapping[str, Tool], *, withheld: Mapping[str, str], reviewed: Mapping[str, ToolList]) -> Self:
+        """Return the same catalog with these tools to call (upstreams.py)."""
+        found = self.model_copy()
+        found._passing, found._withheld, found._reviewed = dict(tools), dict(withheld), dict(reviewed)  # noqa: SLF001 - its own
+        return found
 
     def action(self, resource: str, action: Action) -> ActionDef | None:
         """Return the definition of an action, None where it is not offered."""
