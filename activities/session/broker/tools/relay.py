@@ -33,18 +33,20 @@ async def run(tool: PassedOn, upstream: Upstream, call: Call, fields: Mapping[st
 
     `holds` takes note of what the server shows, and says whether it is what was reviewed.
     """
-    headers = headers_of(upstream.headers, fields)
+    headers, called = headers_of(upstream.headers, fields), False
 
     async def done(conversation: Conversation) -> Result | Changed:
         shown = await conversation.tools()
         if not holds(tool, shown):
             return Changed(tool, shown)
+        nonlocal called
+        called = True
         return _result(await conversation.call(tool.own_name, call.arguments), upstream.answer)
 
     try:
         return await asked(upstream, headers, done)
     except (Unanswered, InvalidInput) as error:
-        return failure(f"{error}; whether it did anything is not known" if isinstance(error, Unanswered) else str(error))
+        return failure(f"{error}; whether the call had any effect is not known" if called else str(error))
 
 
 def _result(answer: types.CallToolResult, most: int) -> Result:
