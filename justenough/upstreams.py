@@ -27,6 +27,7 @@ from justenough.tools import Tool, Uses, foreign_references
 
 TOOL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 """Of a tool that is passed on, by MCP's own words; its prefix counts."""
+HEADER = "x-mcp-header"
 COMPOSED = frozenset(
     {"$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "if", "patternProperties", "dependentSchemas", "unevaluatedProperties"}
 )
@@ -51,7 +52,8 @@ class PassedOn(Tool):
     def schema_of_input(self) -> dict[str, Any]:
         """What its input must be; a schema that lists its properties in one place takes no others, unless it says so."""
         closed = {} if COMPOSED & self.input.keys() else {"additionalProperties": False}
-        return {**closed, **self.input}
+        told: dict[str, Any] = _without_headers({**closed, **self.input})
+        return told
 
     @property
     def validator(self) -> Validator:
@@ -139,6 +141,13 @@ def doubts(one: Listed, action: Action | None) -> Iterator[str]:
         yield "some clients refuse such a name"
     if any(not char.isprintable() and char not in "\n\t" for char in one.description + one.title):
         yield "its description has characters that do not print"
+
+
+def _without_headers(schema: Any) -> Any:
+    """Return a schema without its wishes for HTTP headers: those are between its server and whoever calls that, which is us."""
+    if isinstance(schema, Mapping):
+        return {key: _without_headers(inner) for key, inner in schema.items() if key != HEADER or not isinstance(inner, str)}
+    return [_without_headers(inner) for inner in schema] if isinstance(schema, list | tuple) else schema
 
 
 def _collision(exposed: str, name: str, other: Tool) -> str:

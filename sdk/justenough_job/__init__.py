@@ -9,7 +9,7 @@
 The broker of the job decides, people approve where policy says so, and the credential is dead when the block has ended.
 """
 
-from justenough_job.asking import access, ask, catalog, identity
+from justenough_job.asking import access, ask, catalog, identity, tools
 from justenough_job.credential import Credential
 from justenough_job.errors import (
     Closed,
@@ -22,7 +22,7 @@ from justenough_job.errors import (
     Pending,
     Unavailable,
 )
-from justenough_job.values import Identity, Offer
+from justenough_job.values import Identity, Offer, ToolOffer
 
 __all__ = [
     "Closed",
@@ -36,9 +36,11 @@ __all__ = [
     "Offer",
     "OutsideJob",
     "Pending",
+    "ToolOffer",
     "Unavailable",
     "access",
     "ask",
     "catalog",
     "identity",
+    "tools",
 ]

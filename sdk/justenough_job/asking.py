@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 from justenough_job.broker import Broker
 from justenough_job.credential import Credential
 from justenough_job.errors import Denied, Pending
-from justenough_job.values import Identity, Offer, moment_of, offer_of, seconds_of
+from justenough_job.values import Identity, Offer, ToolOffer, moment_of, offer_of, seconds_of, tool_of
 
 UNSAID = "the job gives no reason"
 LONGEST_WAIT = 50.0
@@ -60,6 +60,12 @@ def catalog() -> tuple[Offer, ...]:
     """Return what this job may ask for, and what policy would say now. Raises Closed, Unavailable, OutsideJob."""
     _, told = Broker.found().call("GET", "/v1/catalog")
     return tuple(map(offer_of, told["items"]))
+
+
+def tools() -> tuple[ToolOffer, ...]:
+    """Return the tools that this job may have used for it, and what policy would say of a call now. Raises Closed, Unavailable, OutsideJob."""
+    _, told = Broker.found().call("GET", "/v1/catalog")
+    return tuple(map(tool_of, told.get("tools", ())))
 
 
 @dataclass(frozen=True)

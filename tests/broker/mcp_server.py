@@ -22,12 +22,13 @@ from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 NUMBER: dict[str, Any] = {"type": "object", "properties": {"number": {"type": "integer"}}}
+IN_A_HEADER: dict[str, Any] = {"type": "object", "properties": {"number": {"type": "integer", "x-mcp-header": "Number"}}}
 TEXT: dict[str, Any] = {"type": "object", "properties": {"note": {"type": "string"}}, "required": ["note"]}
 TOOLS: tuple[dict[str, Any], ...] = (
     {"name": "get_issue", "description": "Reads an issue", "inputSchema": NUMBER, "annotations": {"readOnlyHint": True}},
     {"name": "get_echo", "description": "Tells what it was sent", "inputSchema": NUMBER},
     {"name": "get_long", "description": "Answers at length", "inputSchema": NUMBER},
-    {"name": "get_picture", "description": "Draws", "inputSchema": NUMBER},
+    {"name": "get_picture", "description": "Draws", "inputSchema": IN_A_HEADER},
     {"name": "get_broken", "description": "Fails", "inputSchema": NUMBER},
     {"name": "get_slow", "description": "Takes its time", "inputSchema": NUMBER},
     {"name": "create_issue", "description": "Opens an issue", "inputSchema": TEXT},

@@ -135,6 +135,8 @@ def test_its_tools_are_offered_under_their_own_names_with_what_was_reviewed(agen
     assert tools["get_issue"]["annotations"]["readOnlyHint"] is True
     assert tools["create_issue"]["annotations"]["readOnlyHint"] is False
     assert "Needs people's approval (tier 1)" in tools["create_issue"]["description"]
+    # How its server wants to be called is no business of the job's.
+    assert tools["get_picture"]["inputSchema"]["properties"] == {"number": {"type": "integer"}}
 
 
 def test_a_call_is_passed_on_and_its_login_is_dead_right_after(agent: Puppet, hub: McpServer, ops: Human, shop: Shop) -> None:
@@ -156,7 +158,7 @@ def test_what_it_tells_of_the_credential_does_not_come_back(agent: Puppet, hub: 
 
 
 def test_a_picture_is_told_of_and_not_passed_on(agent: Puppet) -> None:
-    text, failed = called(agent, "get_picture")
+    text, failed = called(agent, "get_picture", number=3)
     assert not failed
     assert text.endswith("\n[image image/png is not passed on]")
 

@@ -33,7 +33,7 @@ def test_it_imports_the_standard_library_and_itself_and_is_python_3_9(path: Path
     assert names - set(sys.stdlib_module_names) - {"justenough_job"} == set()
 
 
-def test_its_wheel_holds_each_file_and_its_command(tmp_path: Path) -> None:
+def test_its_wheel_holds_each_file_and_its_commands(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path], cwd=SDK, check=True, capture_output=True)
     (built,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(built) as wheel:
@@ -41,6 +41,7 @@ def test_its_wheel_holds_each_file_and_its_command(tmp_path: Path) -> None:
         (scripts,) = [wheel.read(name).decode() for name in wheel.namelist() if name.endswith("entry_points.txt")]
     assert names == {f"justenough_job/{path.name}" for path in FILES} | {"justenough_job/py.typed"}
     assert "justenough-access = justenough_job.command:main" in scripts
+    assert "justenough-mcp = justenough_job.bridge:main" in scripts
 
 
 @pytest.mark.parametrize(
