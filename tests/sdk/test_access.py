@@ -162,6 +162,14 @@ def test_what_cannot_be_asked_for_says_what_and_why(job: Remote, code: str, kind
     assert says in raised.says
 
 
+def test_tools_are_told_with_what_they_take_and_how_they_are_called(job: Remote) -> None:
+    found = dict(job.runs("result = [[one.name, [one.outcome, one.tier, one.how, sorted(one.input['properties'])]] for one in je.tools()]"))
+    assert found["find-order"] == ["allowed", 0, "tools/call find-order at /mcp", ["order_id"]]
+    assert found["refund-order"] == ["needs_approval", 1, "tools/call refund-order at /mcp", ["amount", "order_id", "reason", "ticket_id"]]
+    ways = dict(job.runs("result = [[f'{one.resource}:{one.action}', list(one.how)] for one in je.catalog()]"))
+    assert ways["refunds-db:write"] == ["POST /v1/access", "tools/call refund-order at /mcp"]
+
+
 def test_the_catalog_and_an_identity_can_be_had(job: Remote) -> None:
     offers = dict(job.runs("result = [[f'{one.resource}:{one.action}', [one.outcome, one.tier]] for one in je.catalog()]"))
     assert offers["orders-db:read"] == ["allowed", 0]

@@ -13,7 +13,7 @@ import pytest
 
 from justenough_job.credential import Credential
 from justenough_job.errors import Denied, Invalid, Unavailable, refusal_of
-from justenough_job.values import moment_of, offer_of, seconds_of
+from justenough_job.values import ToolOffer, moment_of, offer_of, seconds_of, tool_of
 
 SDK = Path(__file__).parents[2] / "sdk"
 PROJECT = tomllib.loads((SDK / "pyproject.toml").read_text())["project"]
@@ -63,7 +63,8 @@ def test_times_are_read_with_either_mark_of_utc() -> None:
 
 def test_a_newer_broker_s_words_do_no_harm() -> None:
     offer = offer_of({"resource": "a", "action": "read", "policies": ["p"], "colour": "blue"})
-    assert (offer.resource, offer.policies) == ("a", ("p",))
+    assert (offer.resource, offer.policies, offer.how) == ("a", ("p",), ())
+    assert tool_of({"name": "find", "colour": "blue"}) == ToolOffer("find")
     assert isinstance(refusal_of(418, {}), Unavailable)
 
 
