@@ -13,7 +13,6 @@ from urllib.parse import quote
 
 from jsonschema.exceptions import ValidationError
 from pydantic import Field
-from referencing.exceptions import Unresolvable
 
 from justenough.access import Action
 from justenough.bounds import Bounds
@@ -157,8 +156,9 @@ def headers_of(headers: Mapping[str, str], fields: Mapping[str, str]) -> dict[st
 def _errors(tool: Tool, arguments: dict[str, Any]) -> list[ValidationError]:
     try:
         found = list(tool.validator.iter_errors(arguments))
-    except Unresolvable as error:
-        raise InvalidInput("tool", (Problem("", f"its input's schema refers to what is not there: {error.ref[:64]}"),)) from error
+    except Exception as error:
+        # Of an upstream's schema: one that refers to what is not there, or to itself for ever. Its errors have no name that is ours to use.
+        raise InvalidInput("tool", (Problem("", f"its input's schema cannot be followed ({type(error).__name__})"),)) from error
     return sorted(found, key=lambda error: error.json_path)[:MOST_PROBLEMS]
 
 

@@ -15,7 +15,6 @@ from jsonschema.exceptions import SchemaError
 from jsonschema.protocols import Validator
 from jsonschema.validators import validator_for
 from pydantic import Field
-from referencing import Registry
 
 from justenough.access import Action
 from justenough.calls import action_of
@@ -57,9 +56,9 @@ class PassedOn(Tool):
 
     @property
     def validator(self) -> Validator:
-        """What checks its input, by the draft that the schema names; no reference leads out of it."""
+        """What checks its input, by the draft that the schema names. No reference leads out of it (why_left_out)."""
         schema = self.schema_of_input
-        found: Validator = validator_for(schema, default=Draft202012Validator)(schema, registry=Registry())
+        found: Validator = validator_for(schema, default=Draft202012Validator)(schema)
         return found
 
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import suppress
+from contextvars import ContextVar
 from functools import cache
 from typing import Any, TypeVar
 
 import anyio
 import httpx
-import httpx2
 from mcp import Client, types
-from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 from pydantic import ValidationError
 
+from activities.sending.posting import Pinned
 from activities.sending.resolving import NotReached, UnknownHost
-from activities.upstreams.wire import MOST_RECEIVED, SESSION, Refused, Wire
+from activities.upstreams.wire import Refused, Wire
 from justenough.errors import GiveUp, InvalidInput, Problem
 from justenough.listings import MOST_TOOLS, ToolList, tool_list
 from justenough.tools import Upstream
@@ -26,6 +27,7 @@ GOODBYE = 2.0
 """Seconds for telling a server that its session is over."""
 LONGEST_MESSAGE = 2_000
 T = TypeVar("T")
+_talking: ContextVar[bool] = ContextVar("talking", default=False)
 
 
 class Unanswered(GiveUp):
@@ -58,53 +60,57 @@ class Conversation:
 async def asked(upstream: Upstream, headers: Mapping[str, str], doing: Callable[[Conversation], Awaitable[T]]) -> T:
     """Return what comes of a conversation. `headers`: with the credential in them. Raises Unanswered, InvalidInput (Conversation.tools)."""
     _silence()
-    wire = Wire(private=upstream.allow_private)
+    talking = _talking.set(True)
+    sent = {"user-agent": "JustEnough", "accept-encoding": "identity", **headers}
     done: list[T] = []
     try:
-        # Not asyncio's: what is cancelled here stays cancelled, whatever the client still tries to say on its way out.
-        with anyio.fail_after(upstream.timeout):
-            await _talk(upstream, headers, wire, doing, done)
-    except Exception as error:  # noqa: BLE001 - a client for whatever servers say has many errors, and groups of them
-        # What was had is had, however badly the conversation ended. Nothing is kept as a cause: it may hold the request's headers.
-        if not done:
-            raise _what(error, wire, upstream) from None
+        # Not asyncio's limit: what is cancelled here stays cancelled, whatever the client still tries to say on its way out.
+        with anyio.move_on_after(upstream.timeout):
+            async with httpx.AsyncClient(
+                transport=Pinned(private=upstream.allow_private),
+                headers=sent,
+                timeout=upstream.timeout,
+                trust_env=False,
+                follow_redirects=False,
+            ) as http:
+                await _talk(Wire(http, upstream.url), doing, done)
+    finally:
+        _talking.reset(talking)
+    if not done:
+        raise Unanswered(f"the upstream took longer than {upstream.timeout} s")
     return done[0]
 
 
-async def _talk(
-    upstream: Upstream, headers: Mapping[str, str], wire: Wire, doing: Callable[[Conversation], Awaitable[T]], done: list[T]
-) -> None:
-    sent = {"user-agent": "JustEnough", "accept-encoding": "identity", **headers}
-    async with httpx2.AsyncClient(transport=wire, headers=sent, timeout=upstream.timeout, trust_env=False, follow_redirects=False) as web:
-        # Ending the server's session is ours to do, within bounds: the client would wait for it as long as it takes.
-        carried = streamable_http_client(upstream.url, http_client=web, terminate_on_close=False, max_sse_event_size=MOST_RECEIVED)
-        async with Client(carried, cache=None) as client:
+async def _talk(wire: Wire, doing: Callable[[Conversation], Awaitable[T]], done: list[T]) -> None:
+    try:
+        async with Client(wire.opened(), cache=None) as client:
             done.append(await doing(Conversation(client)))
-        if wire.session:
-            with anyio.move_on_after(GOODBYE):
-                await web.delete(upstream.url, headers={SESSION: wire.session})
+    except Exception as error:  # noqa: BLE001 - a client for whatever servers say has many errors, and groups of them
+        # What was had is had, however badly the conversation ended. Nothing is kept as a cause: it may hold the request's headers.
+        if not done:
+            raise _what(error, wire) from None
+    with anyio.move_on_after(GOODBYE), suppress(httpx.HTTPError, OSError):
+        await wire.bye()
 
 
-def _what(error: Exception, wire: Wire, upstream: Upstream) -> GiveUp:
+def _what(error: Exception, wire: Wire) -> GiveUp:
     """Return what is told of an error: the innermost that means something, and of those of the network their kind alone."""
-    if wire.refused:
-        return Unanswered(str(wire.refused))
     for one in _leaves(error):
         if isinstance(one, InvalidInput | Unanswered):
             return one
-        if why := _why(one, wire, upstream):
+        if why := _why(one, wire):
             return Unanswered(why)
     return Unanswered(f"the upstream does not answer ({type(next(_leaves(error))).__name__})")
 
 
-def _why(error: BaseException, wire: Wire, upstream: Upstream) -> str:
+def _why(error: BaseException, wire: Wire) -> str:
     match error:
         case NotReached() | Refused():
             return str(error)
         case UnknownHost():
             return "the upstream's host is not known now"
-        case TimeoutError() | httpx.TimeoutException() | httpx2.TimeoutException():
-            return f"the upstream took longer than {upstream.timeout} s"
+        case httpx.TimeoutException():
+            return "the upstream takes too long"
         case MCPError():
             said = f"HTTP {wire.status}" if wire.status >= 400 else error.error.message[:LONGEST_MESSAGE]
             return f"the upstream answers with an error: {said}"
@@ -121,8 +127,20 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
+class _Unheard(logging.Filter):
+    """Lets nothing through that is said while a conversation is on."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record is logged."""
+        del record
+        return not _talking.get()
+
+
 @cache
 def _silence() -> None:
     """Have no log of the client's: what it cannot read it would log, and servers may send back what they were sent."""
     for name in ("mcp.client", "client"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    # Our own gateway's server logs by these too, and is to be heard.
+    for name in ("mcp.shared.jsonrpc_dispatcher", "mcp.shared.dispatcher"):
+        logging.getLogger(name).addFilter(_Unheard())

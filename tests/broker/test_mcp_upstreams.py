@@ -201,8 +201,8 @@ MODES = {
     "endless": "the upstream",
     "huge": "the upstream sent more than 4,194,304 bytes",
     "packed": "the upstream packs its answers",
-    "garbage": "Failed to parse JSON response",
-    "garbled": "the upstream",
+    "garbage": "it is no message of MCP",
+    "garbled": "it is no message of MCP",
 }
 METHODS = ("server/discover", "tools/list", "tools/call")
 OLDER = {(mode, "server/discover") for mode in ("500", "garbage", "garbled")}

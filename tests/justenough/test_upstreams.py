@@ -134,11 +134,11 @@ def test_what_a_schema_lets_through_goes_through() -> None:
     assert checked_call("get.file", tools["get.file"], {"path": "a", "ref": "b"}).tool == "get.file"
 
 
-@pytest.mark.parametrize("reference", ["#/definitions/none", "#none"])
-def test_a_schema_that_refers_to_what_is_not_there_is_no_crash(reference: str) -> None:
-    shown = tool_list("tools", [{"name": "get", "inputSchema": {**ANY, "properties": {"a": {"$ref": reference}}}}])
+@pytest.mark.parametrize("properties", [{"a": {"$ref": "#/definitions/none"}}, {"a": {"$ref": "#none"}}, {"a": {"$ref": "#/properties/a"}}])
+def test_a_schema_that_refers_to_what_is_not_there_or_to_itself_for_ever_is_no_crash(properties: dict[str, Any]) -> None:
+    shown = tool_list("tools", [{"name": "get", "inputSchema": {**ANY, "properties": properties}}])
     tools = catalog(reviewed=shown, digest=shown.digest).callable
-    with pytest.raises(InvalidInput, match="refers to what is not there"):
+    with pytest.raises(InvalidInput, match="its input's schema cannot be followed"):
         checked_call("get", tools["get"], {"a": 1})
 
 
