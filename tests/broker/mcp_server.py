@@ -135,8 +135,12 @@ class _Endpoint:
         await _answered(send, 200, json.dumps({"jsonrpc": "1.0", "told": request.headers["authorization"]}).encode(), JSON)
 
     async def _garbled(self, send: Send, receive: Receive, request: Request) -> None:
-        line = f"event: message\ndata: {{{request.headers['authorization']}\n\n"
-        await _answered(send, 200, line.encode(), (b"content-type", b"text/event-stream"))
+        """What no client can read, with a credential in it: a notification, a request, an answer."""
+        sent = request.headers["authorization"]
+        note = {"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": 1, "progress": sent}}
+        asks = {"jsonrpc": "2.0", "id": 9, "method": "sampling/createMessage", "params": {"messages": sent}}
+        told = "".join(f"event: message\ndata: {json.dumps(one)}\n\n" for one in (note, asks))
+        await _answered(send, 200, f"{told}data: {{{sent}\n\n".encode(), (b"content-type", b"text/event-stream"))
 
     async def _hang(self, send: Send, receive: Receive, request: Request) -> None:
         await asyncio.to_thread(self._state.over.wait, 60)
