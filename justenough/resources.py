@@ -248,6 +248,7 @@ class Catalog(Model):
     _passing: Mapping[str, Tool] | None = PrivateAttr(default=None)
     _withheld: Mapping[str, str] = PrivateAttr(default_factory=dict)
     _reviewed: Mapping[str, ToolList] = PrivateAttr(default_factory=dict)
+    _listings: Mapping[str, Tool] = PrivateAttr(default_factory=dict)
 
     @property
     def callable(self) -> Mapping[str, Tool]:
@@ -264,10 +265,23 @@ class Catalog(Model):
         """What was reviewed of upstream MCP servers, by name, where it is there."""
         return self._reviewed
 
-    def passing_on(self, tools: Mapping[str, Tool], *, withheld: Mapping[str, str], reviewed: Mapping[str, ToolList]) -> Self:
+    @property
+    def listings(self) -> Mapping[str, Tool]:
+        """The tools that list those of upstream MCP servers, for jobs whose order names them."""
+        return self._listings
+
+    def passing_on(
+        self,
+        tools: Mapping[str, Tool],
+        *,
+        withheld: Mapping[str, str],
+        reviewed: Mapping[str, ToolList],
+        listings: Mapping[str, Tool],
+    ) -> Self:
         """Return the same catalog with these tools to call (upstreams.py)."""
         found = self.model_copy()
-        found._passing, found._withheld, found._reviewed = dict(tools), dict(withheld), dict(reviewed)  # noqa: SLF001 - its own
+        found._passing, found._withheld = dict(tools), dict(withheld)  # noqa: SLF001 - its own
+        found._reviewed, found._listings = dict(reviewed), dict(listings)  # noqa: SLF001 - the same
         return found
 
     def action(self, resource: str, action: Action) -> ActionDef | None:

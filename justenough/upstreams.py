@@ -62,21 +62,44 @@ class PassedOn(Tool):
         return found
 
 
+class Listing(Tool):
+    """What an upstream server shows now, for people to review: only for a job whose order names it, for no model is to read that by chance."""
+
+    @property
+    def schema_of_input(self) -> dict[str, Any]:
+        """It takes nothing."""
+        return {"type": "object", "properties": {}, "additionalProperties": False}
+
+
+def listings_of(catalog: Catalog) -> dict[str, Tool]:
+    """Return the tools that list other tools: `github.tools`, under the least of the server's actions."""
+    return {
+        f"{name}.{TOOLS}": Listing(
+            description=f"Lists the tools that {name} shows now, whether they were reviewed or not",
+            uses=Uses(resource=tool.uses.resource, action=min(tool.uses.actions, key=list(Action).index)),
+            mcp=tool.mcp,
+        )
+        for name, tool in catalog.tools.items()
+        if tool.mcp
+    }
+
+
 def with_reviewed(catalog: Catalog, lists: Mapping[str, ToolList]) -> Catalog:
     """Return the catalog with what its upstream servers pass on. `lists`: what was reviewed, by upstream. Raises InvalidInput where names collide."""
     upstreams = {name: tool for name, tool in catalog.tools.items() if tool.mcp}
     withheld = {name: why for name, tool in upstreams.items() if (why := why_withheld(name, tool, lists.get(name)))}
     passed: dict[str, Tool] = {name: tool for name, tool in catalog.tools.items() if not tool.mcp}
+    listings = listings_of(catalog)
     problems: list[Problem] = []
     for name, tool in upstreams.items():
         for one in () if name in withheld else passed_on(name, tool, lists[name]):
             exposed = exposed_name(tool, one.own_name)
-            if exposed in passed:
-                problems.append(Problem(f"tools.{name}.mcp", _collision(exposed, name, passed[exposed])))
+            if other := passed.get(exposed) or listings.get(exposed):
+                problems.append(Problem(f"tools.{name}.mcp", _collision(exposed, name, other)))
             passed.setdefault(exposed, one)
     if problems:
         raise InvalidInput("catalog.yaml", tuple(sorted(problems)))
-    return catalog.passing_on(passed, withheld=withheld, reviewed=lists)
+    return catalog.passing_on(passed, withheld=withheld, reviewed=lists, listings=listings)
 
 
 def why_withheld(name: str, tool: Tool, found: ToolList | None) -> str:

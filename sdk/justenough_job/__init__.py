@@ -9,11 +9,12 @@
 The broker of the job decides, people approve where policy says so, and the credential is dead when the block has ended.
 """
 
-from justenough_job.asking import access, ask, catalog, identity, tools
+from justenough_job.asking import access, ask, catalog, identity, tools, use
 from justenough_job.credential import Credential
 from justenough_job.errors import (
     Closed,
     Denied,
+    Failed,
     Invalid,
     JobError,
     NotIssued,
@@ -28,6 +29,7 @@ __all__ = [
     "Closed",
     "Credential",
     "Denied",
+    "Failed",
     "Identity",
     "Invalid",
     "JobError",
@@ -43,4 +45,5 @@ __all__ = [
     "catalog",
     "identity",
     "tools",
+    "use",
 ]

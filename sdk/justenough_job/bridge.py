@@ -16,15 +16,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from justenough_job.broker import Broker
+from justenough_job.broker import SILENCE, Broker
 from justenough_job.errors import OutsideJob
 from justenough_job.messages import Call, events, key_of
 
 FAILED, INTERRUPTED = 1, 130
 AT_ONCE = 32
 """Calls that are on their way at once; the broker hangs up on a job that has very many connections."""
-SILENCE = 180.0
-"""Seconds without a word from the broker: a call is done within less, and while people are waited for it says something every few seconds."""
 LONGEST = 1024 * 1024
 """Bytes of a line from the client; the broker takes less."""
 PARSE_ERROR, INVALID_REQUEST, INTERNAL_ERROR = -32700, -32600, -32603

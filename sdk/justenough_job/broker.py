@@ -14,10 +14,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from justenough_job.errors import OutsideJob, Unavailable, refusal_of
+from justenough_job.messages import events
 
 PATIENCE = 15.0
 """Seconds for which a server that is away, or a broker that asks for quiet, is asked again."""
 PAUSE = 0.5
+SILENCE = 180.0
+"""Seconds without a word while a tool is used: while people are waited for the broker says something every few seconds."""
 USUAL = "/run/justenough/broker.sock"
 """Where the socket is in the sandbox."""
 ANSWER_WITHIN = 45.0
@@ -69,6 +72,24 @@ class Broker:
             if status not in {429, 503} or time.monotonic() + pause > end:
                 raise refusal_of(status, told)
             time.sleep(pause)
+
+    def posted(self, path: str, message: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the answer to one message of MCP, however long it takes; raise what a status stands for."""
+        connection = self.connection(SILENCE)
+        headers = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json", **self.authorization}
+        try:
+            connection.request("POST", path, json.dumps(message).encode(), headers)
+            answer = connection.getresponse()
+            if answer.status >= 400:
+                raise refusal_of(answer.status, _read(answer.read()))
+            streams = (answer.getheader("Content-Type") or "").startswith("text/event-stream")
+            told = (_read(text) for text in (events(answer) if streams else (answer.read(),)) if text.strip())
+            return next((one for one in told if "id" in one), {"error": {"message": "the job's broker ended its answer early"}})
+        except (OSError, http.client.HTTPException) as error:
+            message_ = f"the job's broker does not answer at {self._place}: {str(error) or type(error).__name__}"
+            raise Unavailable(message_) from error
+        finally:
+            connection.close()
 
     def _once(self, method: str, path: str, body: Mapping[str, Any] | None, *, wait: float) -> tuple[int, dict[str, Any], float]:
         connection = self.connection(wait + ANSWER_WITHIN)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from activities.upstreams import asked
-from justenough.listings import ToolList
+from justenough.listings import ToolList, read_tool_list
 from justenough.tools import Upstream
 from tests.broker.mcp_server import TOOLS, McpServer, mcp_server
 from tests.broker.puppet import Puppet, puppet
@@ -323,6 +323,32 @@ def test_what_nobody_has_pinned_is_not_offered_and_it_is_said_why(
     refused = entries(ops, own.job, "upstream.refused")
     assert [(one["upstream"], one["shown"], one["changes"]) for one in refused] == [("hub", None, [])]
     assert names(own) == {"find-order", "list-tickets", "refund-order"}
+
+
+def test_a_job_whose_order_names_it_lists_what_a_server_shows_and_nobody_holds_the_credential(
+    ops: Human, hub: McpServer, shop: Shop, review: Review
+) -> None:
+    item = {"resource": "orders-db", "action": "read", "ttl": "5m", "at": "request", "reason": "Review", "tools": {"hub.tools": {}}}
+    while not (told := [one for one in ops.api.get("catalog").json()["tools"] if one["name"] == "get_issue"]):
+        time.sleep(0.2)
+    assert (told[0]["kind"], told[0]["upstream"], told[0]["actions"]) == ("mcp", "hub", ["read"])
+    with hub.being(tools=CHANGED[1][0]), puppet(ops, item) as job:
+        # Whether anything of it was reviewed makes no difference.
+        review.pin(hub, None)
+        while names(job) != {"hub.tools", "refund-order"}:
+            time.sleep(0.2)
+        assert ops.api.get("catalog").json()["withheld"][0]["upstream"] == "hub"
+        text, failed = called(job, "hub.tools")
+        assert not failed, text
+        assert read_tool_list("shown", text).digest == shown(hub).digest
+        assert not shop.opens_for(login_of(next(sent for _, sent in reversed(hub.seen) if sent)))
+        assert [one["outcome"] for one in entries(ops, job.job, "tool.called")] == ["done"]
+        assert "through its tools only" in job.access("orders-db").body
+    with puppet(ops) as job:
+        review.pin(hub, shown(hub))
+        until_called(job)
+        assert "hub.tools" not in names(job)
+        assert "there is no tool 'hub.tools' for this job" in called(job, "hub.tools")[0]
 
 
 def test_what_writes_waits_for_people_who_see_its_arguments_and_is_called_once(

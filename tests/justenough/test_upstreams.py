@@ -142,6 +142,15 @@ def test_a_schema_that_refers_to_what_is_not_there_or_to_itself_for_ever_is_no_c
         checked_call("get", tools["get"], {"a": 1})
 
 
+def test_what_lists_a_servers_tools_is_under_its_least_action_and_no_tool_may_have_its_name() -> None:
+    found = catalog(reviewed=None, digest=None)
+    assert {name: tool.uses.action for name, tool in found.listings.items()} == {"github.tools": Action.READ}
+    assert "github.tools" not in catalog().callable
+    shown = tool_list("tools", [{"name": "getlab.tools", "inputSchema": ANY}])
+    with pytest.raises(InvalidInput, match=r"getlab\.tools of github is a tool of the catalog too"):
+        catalog(reviewed=shown, digest=shown.digest, getlab={**GITLAB, "mcp": MCP})
+
+
 def test_an_order_may_bind_a_tool_that_is_passed_on() -> None:
     bounds = {"get_issue": {"arguments": {"number": {"maximum": 5}}}, "get_isue": {}, "get.file": {"arguments": {"pth": {"prefix": "/"}}}}
     item = {"resource": "github", "action": "read", "ttl": "5m", "reason": "-", "at": "request", "tools": bounds}

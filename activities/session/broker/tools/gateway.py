@@ -31,7 +31,7 @@ from justenough.placeholders import did_you_mean
 from justenough.redaction import Redactor
 from justenough.statements import canonical
 from justenough.tools import Tool
-from justenough.upstreams import PassedOn
+from justenough.upstreams import Listing, PassedOn
 
 LOOK, TELL = 0.5, 5.0
 """Seconds between two looks whether people have answered and whether anybody still waits for it; and between two words of progress."""
@@ -216,6 +216,8 @@ class Tools:
             return await sql.run(tool.sql, sql_values(tool.sql, call, scope), fields, writes=action is not Action.READ)
         if tool.http:
             return await http.run(tool.http, http_request(tool.http, call, {**scope, **fields}, inputs=tool.inputs))
+        if isinstance(tool, Listing) and tool.mcp:
+            return await relay.listed(tool.mcp, {**scope, **fields})
         if isinstance(tool, PassedOn) and tool.mcp:
             return await relay.run(tool, tool.mcp, call, {**scope, **fields}, holds=self._reviews.holds)
         return failure("the catalog says no way to do it")
@@ -229,7 +231,7 @@ class Tools:
     def _tools(self) -> dict[str, Tool]:
         """Return the tools whose action the catalog lets this job ask for at all: its environment, its data scope."""
         current = self._deps.config.current().catalog
-        return {name: tool for name, tool in current.callable.items() if self._possible(name, tool)}
+        return {name: tool for name, tool in {**current.callable, **current.listings}.items() if self._possible(name, tool)}
 
     def _possible(self, name: str, tool: Tool) -> bool:
         action = action_of(tool.uses, name)
@@ -241,7 +243,7 @@ class Tools:
     def _named(self, name: str, tool: Tool, action: Action) -> bool:
         """Whether the order lets this tool through at all."""
         items = bounded(self._verified.spec, tool.uses.resource, action)
-        return not items or any(name in (item.tools or {}) for item in items)
+        return not (items or isinstance(tool, Listing)) or any(name in (item.tools or {}) for item in items)
 
     def _offered(self) -> list[Offered]:
         self._reviews.record()

@@ -49,6 +49,15 @@ async def run(tool: PassedOn, upstream: Upstream, call: Call, fields: Mapping[st
         return failure(f"{error}; whether the call had any effect is not known" if called else str(error))
 
 
+async def listed(upstream: Upstream, fields: Mapping[str, str]) -> Result:
+    """Return what an upstream shows now, as a reviewer is shown it. Raises InvalidInput where a field is missing."""
+    headers = headers_of(upstream.headers, fields)
+    try:
+        return Result((await asked(upstream, headers, lambda conversation: conversation.tools())).text.encode("utf-8", "replace"))
+    except (Unanswered, InvalidInput) as error:
+        return failure(str(error))
+
+
 def _result(answer: types.CallToolResult, most: int) -> Result:
     """Return a result as text: what was written for a model, else what was written for programs."""
     parts = [_text(block) for block in answer.content]
