@@ -187,3 +187,31 @@ def test_its_address_may_stand_in_a_setting(alone: Cli, hub: McpServer) -> None:
     done = alone.run("catalog", "tools", "hub")
     assert (done.exit_code, "set the environment variable HUB_URL" in done.stderr) == (2, True)
     assert alone.json("catalog", "tools", "hub", env={"HUB_URL": hub.url})["digest"] == tool_list("tools", TOOLS).digest
+
+
+@pytest.mark.servers
+def test_a_job_lists_what_it_shows_and_the_reviewer_pins_that_without_any_credential(cli: Cli, hub: McpServer, tmp_path: Path) -> None:
+    catalog = cli.config / "catalog.yaml"
+    was = catalog.read_text()
+    tool = {
+        "uses": {"resource": "orders-db", "action": {"get_*": "read"}},
+        "mcp": {"url": hub.url, "headers": {"Authorization": "Login {username} {password}"}, "allow_private": True},
+    }
+    item = {"resource": "orders-db", "action": "read", "ttl": "5m", "at": "request", "reason": "Review", "tools": {"hub.tools": {}}}
+    program = "import justenough_job; print(justenough_job.use('hub.tools'))"
+    spec = {"name": "review-hub", "task": "Show hub's tools", "environment": "prod", "data_scope": {"tenant": "acme"}, "access": [item]}
+    path = tmp_path / "review.yaml"
+    path.write_text(json.dumps({**spec, "run": {"command": ["python3", "-c", program]}}))
+    try:
+        catalog.write_text(was.replace("\ntools:\n", f"\ntools:\n  hub: {json.dumps(tool)}\n", 1))
+        while "hub" not in [one["upstream"] for one in cli.json("catalog", "list")["withheld"]]:
+            pass
+        job = cli.json("job", "run", path, "--wait")["id"]
+        done = cli.run("catalog", "tools", "hub", "--shown", "-", "--pin", stdin=cli.run("job", "logs", job).stdout)
+        assert done.exit_code == 0, done.stderr
+        while "get_issue" not in [one["name"] for one in cli.json("catalog", "list")["tools"]]:
+            pass
+        assert "warning" not in cli.run("catalog", "list").stdout
+    finally:
+        catalog.write_text(was)
+        shutil.rmtree(cli.config / "tools", ignore_errors=True)
