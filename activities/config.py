@@ -1,4 +1,4 @@
-"""The configuration folder: catalog.yaml, approvals.yaml, policies/ and (optional) triggers.yaml, loaded as one set and loaded again when a file changes.
+"""The configuration folder: catalog.yaml, approvals.yaml, policies/ and (optional) tools/ and triggers.yaml, loaded as one set and loaded again when a file changes.
 
 A broken edit keeps the last good set and raises an alarm. A start without a good set denies everything, also with an alarm. What
 the files mean is decided in justenough/; nothing here knows of Vault.
@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,10 +22,12 @@ from justenough.approval import Tiers, read_tiers
 from justenough.catalog import Catalog, read_catalog, with_settings
 from justenough.cedar import SCHEMA
 from justenough.errors import InvalidInput, Problem
+from justenough.listings import TOOLS, ToolList, read_tool_list
 from justenough.locks import lock_problems
 from justenough.policy import PolicySet
 from justenough.subscriptions import Subscription, tier_problems
 from justenough.triggers import TRIGGERS, Triggers, read_triggers
+from justenough.upstreams import with_reviewed
 
 CATALOG, TIERS, POLICIES = "catalog.yaml", "approvals.yaml", "policies"
 LOOK_EVERY = 0.5
@@ -170,6 +173,7 @@ def _read(folder: Path, env: Mapping[str, str] | None) -> _Read:
             return None
 
     catalog = part(CATALOG, lambda text: _filled(read_catalog(text), env))
+    catalog = _reviewed(texts, catalog, part, problems) if catalog else None
     tiers = part(TIERS, read_tiers)
     if catalog and tiers:
         problems.extend(Problem(f"{CATALOG}:{problem.path}", problem.message) for problem in lock_problems(catalog, tiers))
@@ -190,6 +194,22 @@ def _read(folder: Path, env: Mapping[str, str] | None) -> _Read:
 
 def _filled(catalog: Catalog, env: Mapping[str, str] | None) -> Catalog:
     return catalog if env is None else with_settings(catalog, env)
+
+
+def _reviewed(
+    texts: Mapping[str, bytes],
+    catalog: Catalog,
+    part: Callable[[str, Callable[[bytes], ToolList]], ToolList | None],
+    problems: list[Problem],
+) -> Catalog | None:
+    """Return the catalog with what was reviewed of its upstream MCP servers."""
+    files = {name: f"{TOOLS}/{name}.json" for name, tool in catalog.tools.items() if tool.mcp}
+    lists = {name: part(file, partial(read_tool_list, file)) for name, file in files.items() if file in texts}
+    try:
+        return with_reviewed(catalog, {name: found for name, found in lists.items() if found})
+    except InvalidInput as error:
+        problems.extend(Problem(f"{CATALOG}:{problem.path}", problem.message) for problem in error.problems)
+        return None
 
 
 def _policies(texts: Mapping[str, bytes], catalog: Catalog | None, problems: list[Problem]) -> PolicySet | None:
@@ -230,7 +250,8 @@ def _texts(folder: Path, problems: list[Problem]) -> Iterator[tuple[str, bytes]]
 def _names(folder: Path) -> list[str]:
     policies = sorted(path.name for path in (folder / POLICIES).glob("*.cedar"))
     triggers = [TRIGGERS] if (folder / TRIGGERS).exists() else []
-    return [CATALOG, TIERS, f"{POLICIES}/{SCHEMA}", *(f"{POLICIES}/{name}" for name in policies), *triggers]
+    reviewed = sorted(f"{TOOLS}/{path.name}" for path in (folder / TOOLS).glob("*.json"))
+    return [CATALOG, TIERS, f"{POLICIES}/{SCHEMA}", *(f"{POLICIES}/{name}" for name in policies), *reviewed, *triggers]
 
 
 def _signature(folder: Path) -> Signature:

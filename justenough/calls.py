@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 from pydantic import Field
 
@@ -21,7 +20,7 @@ from justenough.documents import check_json, path_of
 from justenough.errors import GiveUp, InvalidInput, Problem
 from justenough.model import Model
 from justenough.placeholders import SCOPE_PLACEHOLDER, did_you_mean
-from justenough.spec import Access, JobSpec, Name
+from justenough.spec import Access, JobSpec, ToolName
 from justenough.statements import canonical, digest_of
 from justenough.tools import Http, Sql, Tool, Uses
 
@@ -38,7 +37,7 @@ class OutOfBounds(GiveUp):
 class Call(Model):
     """A tool, and exactly these arguments."""
 
-    tool: Name
+    tool: ToolName
     arguments: Mapping[str, Any]
     within: Annotated[Bounds | None, Field(exclude_if=lambda value: value is None)] = None
     """What the order says that it must stay within."""
@@ -166,7 +165,11 @@ def headers_of(headers: Mapping[str, str], fields: Mapping[str, str]) -> dict[st
 
 
 def _errors(tool: Tool, arguments: dict[str, Any]) -> list[ValidationError]:
-    found = Draft202012Validator(tool.schema_of_input).iter_errors(arguments)
+    try:
+        found = list(tool.validator.iter_errors(arguments))
+    except Exception as error:
+        # Of an upstream's schema: one that refers to what is not there, or to itself for ever. Its errors have no name that is ours to use.
+        raise InvalidInput("tool", (Problem("", f"its input's schema cannot be followed ({type(error).__name__})"),)) from error
     return sorted(found, key=lambda error: error.json_path)[:MOST_PROBLEMS]
 
 

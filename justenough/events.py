@@ -44,6 +44,7 @@ class EventType(StrEnum):
     CREDENTIAL_RENEWED = "credential.renewed"
     CREDENTIAL_USED = "credential.used"
     TOOL_CALLED = "tool.called"
+    UPSTREAM_REFUSED = "upstream.refused"
     CREDENTIAL_REVOKED = "credential.revoked"
     CREDENTIAL_CONFIRMED = "credential.confirmed"
     CREDENTIAL_EXPIRED = "credential.expired"
@@ -215,11 +216,18 @@ FIELDS: dict[EventType, dict[str, str]] = {
         "tool": "the tool's name",
         "arguments": "digest of the arguments; what people approve is whole in access.requested",
         "action": "resource:action that it needed",
-        "outcome": "done | failed | denied | pending",
+        "outcome": "done | failed | denied | pending | refused (an upstream shows other tools than those that were reviewed)",
         "request": "request id, or null where there is none",
         "credential": "credential id it was done with, which is ended; or null",
         "duration_ms": "milliseconds from the call to its answer",
         "answer_bytes": "bytes of the answer that the job got",
+    },
+    EventType.UPSTREAM_REFUSED: {
+        "upstream": "the MCP server, as the catalog's tools name it",
+        "reviewed": "digest of its tools in the catalog, or null where there is none",
+        "shown": "digest of the tools that it showed, or null where it was not asked",
+        "why": "why nothing of it is passed on",
+        "changes": "tool by tool, how what it showed differs from what was reviewed: at most 20",
     },
     EventType.CREDENTIAL_REVOKED: {
         "credential": "credential id",

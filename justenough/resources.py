@@ -10,11 +10,12 @@ from collections.abc import Iterable, Mapping
 from datetime import date
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, StringConstraints, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PrivateAttr, StringConstraints, model_validator
 
 from justenough.access import Action, Revocable, Sensitivity
 from justenough.approval import TOP
 from justenough.identity import Audiences
+from justenough.listings import ToolList
 from justenough.model import Duration, Model
 from justenough.models import ModelDef
 from justenough.placeholders import GIVEN, SCOPE_PLACEHOLDER, SETTING, did_you_mean
@@ -259,6 +260,44 @@ class Catalog(Model):
     """What a running job may have done for it (justenough/tools.py)."""
     identity: Audiences = Audiences()
     """To whom a running job may show which job it is."""
+    _passing: Mapping[str, Tool] | None = PrivateAttr(default=None)
+    _withheld: Mapping[str, str] = PrivateAttr(default_factory=dict)
+    _reviewed: Mapping[str, ToolList] = PrivateAttr(default_factory=dict)
+    _listings: Mapping[str, Tool] = PrivateAttr(default_factory=dict)
+
+    @property
+    def callable(self) -> Mapping[str, Tool]:
+        """Every tool that jobs can call, by name: those that stand here, and those of upstream MCP servers that are passed on."""
+        return {name: tool for name, tool in self.tools.items() if not tool.mcp} if self._passing is None else self._passing
+
+    @property
+    def withheld(self) -> Mapping[str, str]:
+        """The upstream MCP servers of which nothing is passed on, and why."""
+        return self._withheld
+
+    @property
+    def reviewed(self) -> Mapping[str, ToolList]:
+        """What was reviewed of upstream MCP servers, by name, where it is there."""
+        return self._reviewed
+
+    @property
+    def listings(self) -> Mapping[str, Tool]:
+        """The tools that list those of upstream MCP servers, for jobs whose order names them."""
+        return self._listings
+
+    def passing_on(
+        self,
+        tools: Mapping[str, Tool],
+        *,
+        withheld: Mapping[str, str],
+        reviewed: Mapping[str, ToolList],
+        listings: Mapping[str, Tool],
+    ) -> Self:
+        """Return the same catalog with these tools to call (upstreams.py)."""
+        found = self.model_copy()
+        found._passing, found._withheld = dict(tools), dict(withheld)  # noqa: SLF001 - its own
+        found._reviewed, found._listings = dict(reviewed), dict(listings)  # noqa: SLF001 - the same
+        return found
 
     def action(self, resource: str, action: Action) -> ActionDef | None:
         """Return the definition of an action, None where it is not offered."""

@@ -41,6 +41,8 @@ FILE_SIZE, MAX_FILE_SIZE = 2**30, 2**36
 OPEN_FILES, LEAST_OPEN_FILES, MAX_OPEN_FILES = 4096, 16, 2**16
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,63}$")]
+ToolName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
+"""Of what jobs call: a name of the catalog's, or one of an upstream MCP server's."""
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}$")]
 ScopeKey = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
@@ -186,7 +188,7 @@ class Access(Model):
     """`request`: decided, approved and issued only once the running job asks its broker."""
     optional: bool = False
     """Whether the job runs without it where it is denied or expires."""
-    tools: Annotated[Mapping[Name, Bounds] | None, Field(min_length=1, exclude_if=lambda value: value is None)] = None
+    tools: Annotated[Mapping[ToolName, Bounds] | None, Field(min_length=1, exclude_if=lambda value: value is None)] = None
     """The tools that it is for, each within bounds: then it is had through them alone, and never as a credential.
 
     At the start it is decided, and approved, for all of their calls; nothing is issued before the first."""

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
+from jsonschema.protocols import Validator
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
 from justenough.access import Action
@@ -155,12 +156,14 @@ class Http(Limits):
 
 
 class Upstream(Limits):
-    """An MCP server whose tools are passed on."""
+    """An MCP server whose tools are passed on (upstreams.py)."""
 
     url: Annotated[str, StringConstraints(min_length=1, max_length=2048)]
     headers: Mapping[str, Annotated[str, StringConstraints(max_length=4096)]] = Field(default_factory=dict)
     tools: Digest | None = None
-    """Of its tools as they were reviewed: while they are others, none may be called."""
+    """Of its tools as they were reviewed (listings.py): without it, and while the server shows others, none may be called."""
+    prefix: Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,31}$")] | None = None
+    """Put before each tool's own name, where others have the same."""
     allow_private: bool = False
 
     @model_validator(mode="after")
@@ -197,6 +200,11 @@ class Tool(Model):
         return {"additionalProperties": False, **self.input}
 
     @property
+    def validator(self) -> Validator:
+        """What checks its input."""
+        return Draft202012Validator(self.schema_of_input)
+
+    @property
     def kind(self) -> str:
         """How it is done: sql | http | mcp."""
         return next(name for name in ("sql", "http", "mcp") if getattr(self, name) is not None)
@@ -225,8 +233,6 @@ def problems_of_tools(tools: Mapping[str, Tool], offers: Offers) -> Iterator[Pro
         where = f"tools.{name}"
         yield from _use_problems(tool.uses, offers, where)
         yield from _schema_problems(tool.input, f"{where}.input")
-        if tool.mcp:
-            yield Problem(f"{where}.mcp", "the tools of an upstream MCP server are not passed on by this version; use sql or http")
         scope = scope_of(tool.uses, offers)
         for key in sorted(scope & tool.inputs):
             yield Problem(f"{where}.input.properties.{key}", "is the job's data scope, which no call may say")
@@ -267,7 +273,7 @@ def _schema_problems(schema: Mapping[str, Any], where: str) -> Iterator[Problem]
     for name in properties:
         if not INPUT.fullmatch(name):
             yield Problem(f"{where}.properties.{name}", "a name begins with a letter a to z and has letters, digits and _ (at most 32)")
-    for path in _foreign_references(schema, where):
+    for path in foreign_references(schema, where):
         yield Problem(path, "refers to another document; only #/… within this schema is followed")
     try:
         Draft202012Validator.check_schema(dict(schema))
@@ -275,15 +281,16 @@ def _schema_problems(schema: Mapping[str, Any], where: str) -> Iterator[Problem]
         yield Problem(".".join((where, path_of(error.absolute_path))).rstrip("."), f"is no JSON Schema: {error.message}")
 
 
-def _foreign_references(value: Any, path: str) -> Iterator[str]:
+def foreign_references(value: Any, path: str) -> Iterator[str]:
+    """Yield where a JSON Schema refers to another document."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             if key in {"$ref", "$dynamicRef", "$schema"} and isinstance(inner, str) and key != "$schema" and not inner.startswith("#"):
                 yield f"{path}.{key}"
-            yield from _foreign_references(inner, f"{path}.{key}")
+            yield from foreign_references(inner, f"{path}.{key}")
     elif isinstance(value, Sequence) and not isinstance(value, str):
         for index, inner in enumerate(value):
-            yield from _foreign_references(inner, f"{path}[{index}]")
+            yield from foreign_references(inner, f"{path}[{index}]")
 
 
 def _http_problems(tool: Tool, http: Http, scope: frozenset[str], where: str) -> Iterator[Problem]:

@@ -237,9 +237,19 @@ class ToolView(Message):
     """What its calls need."""
     kind: str
     """sql | http | mcp"""
+    upstream: str | None = None
+    """The MCP server that it is passed on from, as the catalog names it."""
+
+
+class WithheldView(Message):
+    upstream: str
+    """An MCP server of the catalog."""
+    why: str
+    """Why none of its tools is passed on."""
 
 
 class CatalogView(Message):
     scopes: tuple[dict[str, str], ...]
     resources: tuple[ResourceView, ...]
     tools: tuple[ToolView, ...] = ()
+    withheld: tuple[WithheldView, ...] = ()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from console.api.bodies import ActionView, CatalogView, ResourceView, ToolView, Whoami
+from console.api.bodies import ActionView, CatalogView, ResourceView, ToolView, Whoami, WithheldView
 from console.api.context import Anyone, AuthenticatedRoute, Member, TheConsole
 from justenough.catalog import Resource
 from justenough.messages import SweepReport
 from justenough.tools import Tool
+from justenough.upstreams import PassedOn
 
 router = APIRouter(route_class=AuthenticatedRoute, tags=["general"])
 
@@ -34,7 +35,8 @@ def catalog(console: TheConsole, caller: Member) -> CatalogView:
     return CatalogView(
         scopes=tuple(dict(scope) for scope in found.scopes),
         resources=tuple(_resource(name, resource) for name, resource in found.resources.items()),
-        tools=tuple(_tool(name, tool) for name, tool in found.tools.items()),
+        tools=tuple(_tool(name, tool) for name, tool in found.callable.items()),
+        withheld=tuple(WithheldView(upstream=name, why=why) for name, why in found.withheld.items()),
     )
 
 
@@ -70,4 +72,7 @@ def _resource(name: str, resource: Resource) -> ResourceView:
 
 def _tool(name: str, tool: Tool) -> ToolView:
     actions = tuple(sorted(action.value for action in tool.uses.actions))
-    return ToolView(name=name, description=tool.description, resource=tool.uses.resource, actions=actions, kind=tool.kind)
+    upstream = tool.upstream if isinstance(tool, PassedOn) else None
+    return ToolView(
+        name=name, description=tool.description, resource=tool.uses.resource, actions=actions, kind=tool.kind, upstream=upstream
+    )

@@ -33,7 +33,7 @@ catalog = group("What can be asked for.")
 @catalog.command("check")
 @command
 def check_catalog(folder: Folder = None) -> None:
-    """Check the configuration folder: every problem of catalog, tiers and policies (exit 2); warn of actions without a review date."""
+    """Check the configuration folder: every problem of catalog, tiers and policies (exit 2); warn of actions without a review date and of unreviewed tools."""
     from justenough.reviewing import undated  # noqa: PLC0415 - loads pydantic's models
 
     where = folder or config_folder()
@@ -44,10 +44,13 @@ def check_catalog(folder: Folder = None) -> None:
         "digest": found.digest,
         "resources": len(found.catalog.resources),
         "actions": sum(len(resource.actions) for resource in found.catalog.resources.values()),
-        "tools": len(found.catalog.tools),
+        "tools": len(found.catalog.callable),
         "scopes": len(found.catalog.scopes),
         "tiers": len(found.tiers.tiers),
-        "warnings": [{"where": one.path, "message": one.message} for one in warnings],
+        "warnings": [
+            *({"where": one.path, "message": one.message} for one in warnings),
+            *({"where": f"tools.{name}.mcp", "message": why} for name, why in found.catalog.withheld.items()),
+        ],
     }
     emit(summary, table=_summary, names=lambda _: found.catalog.resources)
 
@@ -136,5 +139,11 @@ def _catalog(found: Json) -> None:
         terminal.line("")
         rows(
             ("TOOL", "NEEDS", "HOW", "DESCRIPTION"),
-            [(one["name"], f"{one['resource']}:{','.join(one['actions'])}", one["kind"], one["description"]) for one in found["tools"]],
+            [(one["name"], f"{one['resource']}:{','.join(one['actions'])}", _how(one), one["description"]) for one in found["tools"]],
         )
+    for one in found.get("withheld", ()):
+        terminal.line(plain(f"warning: {one['why']}"))
+
+
+def _how(tool: Json) -> str:
+    return f"{tool['kind']} ({tool['upstream']})" if tool.get("upstream") else str(tool["kind"])

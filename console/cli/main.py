@@ -10,7 +10,19 @@ from typing import Annotated
 
 import typer
 
-from console.cli import checks, credentials, jobs, ledger, oversight, people, policies, requests, schedules, terminal, webhooks
+from console.cli import (
+    credentials,
+    jobs,
+    ledger,
+    oversight,
+    people,
+    policies,
+    requests,
+    schedules,
+    terminal,
+    upstreams,
+    webhooks,
+)
 from console.cli.failures import Exit
 from console.cli.options import Output, command, current, group, taking_options
 from console.cli.report import report
@@ -53,7 +65,7 @@ def _ours() -> typer.Typer:
     app.add_typer(schedules.app, name="schedule")
     app.add_typer(ledger.app, name="ledger")
     app.add_typer(webhooks.app, name="webhook")
-    app.add_typer(checks.catalog, name="catalog")
+    app.add_typer(upstreams.catalog, name="catalog")
     app.add_typer(policies.app, name="policy")
     app.command("report")(report)
     app.command("sweep")(sweep)

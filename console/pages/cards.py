@@ -143,7 +143,7 @@ def card_of(console: Console, caller: Caller, request: str) -> Card:
         passed=tier.approvers if tier else (),
         absent=tuple(one for one in named if one.delegate_id == caller.person.id),
         rights=rights_of(deps, caller, view, job),
-        tool=config.catalog.tools.get(str(view.call["tool"])) if view.call else None,
+        tool={**config.catalog.callable, **config.catalog.listings}.get(str(view.call["tool"])) if view.call else None,
         mine=_not_counted(steps, caller.person.id),
     )
 

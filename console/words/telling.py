@@ -45,6 +45,7 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
     "credential.renewed": lambda d: f"{d['credential']} until {moment(d['expires_at'])}",
     "access.refused": lambda d: f"asked for {d['asked']}, which is no request: {d['why']}",
     "tool.called": lambda d: f"called {d['tool']} ({d['action']}): {d['outcome']}, {d['duration_ms']} ms",
+    "upstream.refused": lambda d: f"nothing of {d['upstream']} is passed on: {d['why']}{_changed(d['changes'])}",
     "credential.used": lambda d: f"{d['credential']}: {d['what']}",
     "credential.revoked": lambda d: f"{d['credential']} by {d['by']}{_because(d['why'])}",
     "credential.confirmed": lambda d: f"{d['credential']} is dead: {d['how']}",
@@ -131,6 +132,10 @@ def _exit(code: object) -> str:
 
 def _errors(errors: object) -> str:
     return f"; errors: {_listed(errors)}" if errors else ""
+
+
+def _changed(changes: object) -> str:
+    return f" ({_listed(changes)})" if changes else ""
 
 
 def _for(data: Json) -> str:

@@ -9,11 +9,12 @@
 The broker of the job decides, people approve where policy says so, and the credential is dead when the block has ended.
 """
 
-from justenough_job.asking import access, ask, catalog, identity
+from justenough_job.asking import access, ask, catalog, identity, tools, use
 from justenough_job.credential import Credential
 from justenough_job.errors import (
     Closed,
     Denied,
+    Failed,
     Invalid,
     JobError,
     NotIssued,
@@ -22,12 +23,13 @@ from justenough_job.errors import (
     Pending,
     Unavailable,
 )
-from justenough_job.values import Identity, Offer
+from justenough_job.values import Identity, Offer, ToolOffer
 
 __all__ = [
     "Closed",
     "Credential",
     "Denied",
+    "Failed",
     "Identity",
     "Invalid",
     "JobError",
@@ -36,9 +38,12 @@ __all__ = [
     "Offer",
     "OutsideJob",
     "Pending",
+    "ToolOffer",
     "Unavailable",
     "access",
     "ask",
     "catalog",
     "identity",
+    "tools",
+    "use",
 ]

@@ -11,8 +11,8 @@ from urllib.parse import quote, urlencode
 
 from justenough_job.broker import Broker
 from justenough_job.credential import Credential
-from justenough_job.errors import Denied, Pending
-from justenough_job.values import Identity, Offer, moment_of, offer_of, seconds_of
+from justenough_job.errors import Denied, Failed, Pending
+from justenough_job.values import Identity, Offer, ToolOffer, moment_of, offer_of, seconds_of, tool_of
 
 UNSAID = "the job gives no reason"
 LONGEST_WAIT = 50.0
@@ -60,6 +60,28 @@ def catalog() -> tuple[Offer, ...]:
     """Return what this job may ask for, and what policy would say now. Raises Closed, Unavailable, OutsideJob."""
     _, told = Broker.found().call("GET", "/v1/catalog")
     return tuple(map(offer_of, told["items"]))
+
+
+def tools() -> tuple[ToolOffer, ...]:
+    """Return the tools that this job may have used for it, and what policy would say of a call now. Raises Closed, Unavailable, OutsideJob."""
+    _, told = Broker.found().call("GET", "/v1/catalog")
+    return tuple(map(tool_of, told.get("tools", ())))
+
+
+def use(tool: str, **arguments: Any) -> str:
+    """Have a tool used, and return what it answers; blocks while people are asked, for up to ten minutes.
+
+    Raises Failed with what is told instead (a denial, a wrong argument, an error of the tool's), Closed, Unavailable, OutsideJob.
+    """
+    meta = {"progressToken": tool}
+    asked = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool, "arguments": arguments, "_meta": meta}}
+    told = Broker.found().posted("/mcp", asked)
+    if "error" in told:
+        raise Failed(str(told["error"].get("message", "")))
+    text = "\n".join(str(one.get("text", "")) for one in told["result"].get("content", ()))
+    if told["result"].get("isError"):
+        raise Failed(text)
+    return text
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,20 @@ import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from justenough_job.errors import OutsideJob, Unavailable, refusal_of
+from justenough_job.messages import events
 
 PATIENCE = 15.0
 """Seconds for which a server that is away, or a broker that asks for quiet, is asked again."""
 PAUSE = 0.5
+SILENCE = 180.0
+"""Seconds without a word while a tool is used: while people are waited for the broker says something every few seconds."""
+USUAL = "/run/justenough/broker.sock"
+"""Where the socket is in the sandbox."""
 ANSWER_WITHIN = 45.0
 """Seconds that an answer may take beside the wait for people: Vault may take 10 s, and whatever is given back is looked after."""
 
@@ -39,6 +45,9 @@ class Broker:
         if told.get("JUSTENOUGH_BROKER_URL"):
             at = urlsplit(told["JUSTENOUGH_BROKER_URL"])
             return cls(host=at.hostname or "", port=at.port or 80, token=told.get("JUSTENOUGH_BROKER_TOKEN", ""))
+        # Programs that start others with few variables, as MCP clients do their servers, take these away.
+        if environment is None and Path(USUAL).is_socket():
+            return cls(socket=USUAL)
         message = (
             "this program does not run as a JustEnough job: neither JUSTENOUGH_BROKER nor JUSTENOUGH_BROKER_URL is set. "
             "Launch it with `justenough job run`, and pass the job's variables on to programs that it starts"
@@ -64,9 +73,27 @@ class Broker:
                 raise refusal_of(status, told)
             time.sleep(pause)
 
+    def posted(self, path: str, message: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the answer to one message of MCP, however long it takes; raise what a status stands for."""
+        connection = self.connection(SILENCE)
+        headers = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json", **self.authorization}
+        try:
+            connection.request("POST", path, json.dumps(message).encode(), headers)
+            answer = connection.getresponse()
+            if answer.status >= 400:
+                raise refusal_of(answer.status, _read(answer.read()))
+            streams = (answer.getheader("Content-Type") or "").startswith("text/event-stream")
+            told = (_read(text) for text in (events(answer) if streams else (answer.read(),)) if text.strip())
+            return next((one for one in told if "id" in one), {"error": {"message": "the job's broker ended its answer early"}})
+        except (OSError, http.client.HTTPException) as error:
+            message_ = f"the job's broker does not answer at {self._place}: {str(error) or type(error).__name__}"
+            raise Unavailable(message_) from error
+        finally:
+            connection.close()
+
     def _once(self, method: str, path: str, body: Mapping[str, Any] | None, *, wait: float) -> tuple[int, dict[str, Any], float]:
-        connection = self._connection(wait + ANSWER_WITHIN)
-        headers = {"Accept": "application/json", **({"Authorization": f"Bearer {self.token}"} if self.token else {})}
+        connection = self.connection(wait + ANSWER_WITHIN)
+        headers = {"Accept": "application/json", **self.authorization}
         content = None
         if body is not None:
             content, headers["Content-Type"] = json.dumps(body).encode(), "application/json"
@@ -80,7 +107,13 @@ class Broker:
         finally:
             connection.close()
 
-    def _connection(self, timeout: float) -> http.client.HTTPConnection:
+    @property
+    def authorization(self) -> dict[str, str]:
+        """The header that a call by TCP needs."""
+        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
+
+    def connection(self, timeout: float) -> http.client.HTTPConnection:
+        """Return a connection that has not been made yet. `timeout`: seconds of silence."""
         if self.socket:
             return _UnixConnection(self.socket, timeout)
         return http.client.HTTPConnection(self.host, self.port, timeout=timeout)

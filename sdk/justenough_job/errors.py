@@ -55,6 +55,10 @@ class NotIssued(JobError):
     """It was allowed, and could not be issued all the same: a signature, a rule of the worker's, or the resource stood against it."""
 
 
+class Failed(JobError):
+    """A tool was not used, or its use failed; the message says why, and what may be done instead."""
+
+
 class Closed(JobError):
     """The job's access has been cut off: by a kill, by its own end, by its time. Nothing is issued any more; stop."""
 

@@ -38,12 +38,38 @@ class Offer:
     revocable: str = ""
     """What revoking can achieve: `now`, `on_expiry` or `never`."""
     policies: tuple[str, ...] = ()
+    how: tuple[str, ...] = ()
+    """The ways in which it is had: the broker's path, the tools that use it. None where policy denies it."""
+
+
+@dataclass(frozen=True)
+class ToolOffer:
+    """A tool that this job may have used for it at the broker's /mcp, and what policy would say of a call now."""
+
+    name: str
+    description: str = ""
+    resource: str = ""
+    action: str = ""
+    outcome: str = ""
+    """`allowed` or `needs_approval`."""
+    tier: int = 0
+    """The tier of people who would be asked; 0 where nobody is."""
+    input: Mapping[str, Any] = field(default_factory=dict)
+    """JSON Schema of its arguments."""
+    how: str = ""
+
+
+def tool_of(told: Mapping[str, Any]) -> ToolOffer:
+    """Return a tool as it was told; what a newer broker tells beside is left out."""
+    known = {one.name for one in fields(ToolOffer)}
+    return ToolOffer(**{name: value for name, value in told.items() if name in known})
 
 
 def offer_of(told: Mapping[str, Any]) -> Offer:
     """Return an offer as it was told; what a newer broker tells beside is left out."""
     known = {one.name for one in fields(Offer)}
-    return Offer(**{**{name: value for name, value in told.items() if name in known}, "policies": tuple(told.get("policies", ()))})
+    lists = {name: tuple(told.get(name, ())) for name in ("policies", "how")}
+    return Offer(**{**{name: value for name, value in told.items() if name in known}, **lists})
 
 
 def moment_of(text: str) -> datetime:

@@ -70,7 +70,12 @@ def agent(ops: Human, shop: Shop, bad: Upstream) -> Iterator[Puppet]:
 
 
 def login_sent(bad: Upstream) -> Login:
-    _, user, password = bad.authorization.split()
+    return login_of(bad.authorization)
+
+
+def login_of(authorization: str) -> Login:
+    """The login that a request was made with."""
+    _, user, password = authorization.split()
     return Login(user, password)
 
 

@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from activities.config import LOOK_EVERY, Config, check
 from justenough.access import Action
+from justenough.listings import tool_list
 from tests.justenough.building import SHOP, asking, job, resource
 
 ENV = {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": "5432", "MODEL_URL": "http://127.0.0.1:65535/v1"}
@@ -394,3 +395,64 @@ def test_all_that_is_wrong_with_who_is_told_is_told_at_once(armed_folder: Path) 
     assert {(one.path, one.message) for one in check(armed_folder, ENV) if "notify" in one.path} == {
         ("triggers.yaml:notify[0].tiers", "approvals.yaml has no tier 3")
     }
+
+
+LISTED = tool_list(
+    "tools", [{"name": name, "description": "Reads", "inputSchema": {"type": "object"}} for name in ("get_issue", "delete_issue")]
+)
+
+
+def upstream(folder: Path, digest: str | None, text: str | None) -> None:
+    """Put an MCP server into the catalog, and what was reviewed of it beside it."""
+    mcp = {"url": "https://hub.example/mcp", **({"tools": digest} if digest else {})}
+    tool = {"uses": {"resource": "orders-db", "action": {"get_*": "read"}}, "mcp": mcp}
+    edit(folder / "catalog.yaml", "\ntools:\n", f"\ntools:\n  hub: {json.dumps(tool)}\n")
+    if text is not None:
+        (folder / "tools").mkdir()
+        (folder / "tools" / "hub.json").write_text(text)
+
+
+def test_what_was_reviewed_of_an_mcp_server_is_read_with_the_catalog_and_again_when_it_changes(
+    folder: Path, config: Config, clock: Clock
+) -> None:
+    upstream(folder, LISTED.digest, None)
+    clock.on()
+    assert "get_issue" not in config.catalog.callable
+    assert "tools/hub.json beside the catalog" in config.catalog.withheld["hub"]
+    was = config.current().digest
+    (folder / "tools").mkdir()
+    (folder / "tools" / "hub.json").write_text(LISTED.text)
+    clock.on()
+    assert config.catalog.callable["get_issue"].uses.action is Action.READ
+    assert "delete_issue" not in config.catalog.callable
+    assert config.current().digest != was
+    (folder / "tools" / "hub.json").write_text(LISTED.text.replace("Reads", "Reads. Tell me all"))
+    clock.on()
+    assert "get_issue" not in config.catalog.callable
+    assert "holds other tools of hub than the catalog's digest pins" in config.catalog.withheld["hub"]
+    assert config.alarm is None
+
+
+def test_a_reviewed_list_that_cannot_be_read_keeps_the_last_good_set(folder: Path, config: Config, clock: Clock) -> None:
+    upstream(folder, LISTED.digest, LISTED.text)
+    clock.on()
+    assert "get_issue" in config.catalog.callable
+    (folder / "tools" / "hub.json").write_text(LISTED.text[:-20])
+    clock.on()
+    assert "get_issue" in config.catalog.callable
+    assert config.alarm is not None
+    assert "tools/hub.json: is no JSON that is read here" in config.alarm
+    assert [problem.path for problem in check(folder)] == ["tools/hub.json"]
+
+
+def test_two_tools_of_one_name_are_a_problem_of_the_catalog(folder: Path) -> None:
+    shown = tool_list("tools", [{"name": "get_issue", "inputSchema": {"type": "object"}}])
+    upstream(folder, shown.digest, shown.text)
+    edit(folder / "catalog.yaml", "\n  hub:", "\n  gate:")
+    (folder / "tools" / "hub.json").rename(folder / "tools" / "gate.json")
+    upstream_again = {"uses": {"resource": "orders-db", "action": "read"}, "mcp": {"url": "https://b.example/", "tools": shown.digest}}
+    edit(folder / "catalog.yaml", "\ntools:\n", f"\ntools:\n  hub: {json.dumps(upstream_again)}\n")
+    (folder / "tools" / "hub.json").write_text(shown.text)
+    (problem,) = check(folder)
+    assert problem.path == "catalog.yaml:tools.gate.mcp"
+    assert "get_issue of gate is a tool of hub too" in problem.message

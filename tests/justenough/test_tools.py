@@ -96,6 +96,9 @@ def test_the_shop_has_its_tools() -> None:
     }
 
 
+HUB: dict[str, Any] = {"uses": {"resource": "orders-db", "action": {"*": "read"}}, "mcp": {"url": "https://hub.example/mcp"}}
+
+
 @pytest.mark.parametrize(
     "path, value, problem",
     [
@@ -131,7 +134,10 @@ def test_the_shop_has_its_tools() -> None:
         ("file/http/headers", {"X Y": "a"}, "tools.file.http: headers.X Y: a header's name has letters"),
         ("file/http/headers", {"X": "a\r\nb"}, "headers.X: must be printable ASCII"),
         ("Find It", FIND, "tools.Find It"),
-        ("hub", {"uses": {"resource": "orders-db", "action": {"*": "read"}}, "mcp": {"url": "https://hub.example/mcp"}}, "tools.hub.mcp: the tools of an upstream MCP server are not passed on"),
+        ("hub", {**HUB, "mcp": {"url": "https://hub.example/{tenant}"}}, "tools.hub.mcp: url: has no placeholders"),
+        ("hub", {**HUB, "mcp": {"url": "https://hub.example/", "prefix": "hub."}}, "tools.hub.mcp.prefix"),
+        ("hub", {**HUB, "mcp": {"url": "https://hub.example/", "tools": "sha256:1"}}, "tools.hub.mcp.tools"),
+        ("hub", {**HUB, "uses": {"resource": "orders-db", "action": {"*": "write"}}}, "tools.hub.uses.action: orders-db does not offer write"),
     ],
 )  # fmt: skip
 def test_a_wrong_tool_is_refused_by_its_path(path: str, value: Any, problem: str) -> None:

@@ -17,6 +17,7 @@ from activities.settings import Settings
 from console.cli.main import program
 from console.looks import USED
 from console.words import policy
+from justenough.listings import tool_list
 from tests.console.support import SHOP
 from tests.pages.records import HOSTILE, Desk, Seen, desk, posted, seen
 from tests.store.facts import confirmed, decided, issued, requested
@@ -232,3 +233,16 @@ async def test_what_strangers_wrote_is_text(records: Desk) -> None:
     answer = await posted(ops, "/catalog/explain", "/catalog/explain", spec=f"a: '{HOSTILE}'")
     Seen(answer.text)
     assert "<script>alert" not in answer.text
+
+
+async def test_tools_of_mcp_servers_are_shown_with_their_server_and_what_is_withheld_with_why(records: Desk) -> None:
+    listed = tool_list("tools", [{"name": "get_issue", "description": HOSTILE, "inputSchema": {"type": "object"}}])
+    hub: dict[str, Any] = {"uses": {"resource": "orders-db", "action": "read"}, "mcp": {"url": "https://hub.example/mcp"}}
+    gate = {**hub, "mcp": {**hub["mcp"], "tools": listed.digest}}
+    (folder(records) / "tools").mkdir()
+    (folder(records) / "tools" / "gate.json").write_text(listed.text)
+    changed(records, "catalog.yaml", "\ntools:\n", f"\ntools:\n  hub: {json.dumps(hub)}\n  gate: {json.dumps(gate)}\n")
+    page = await seen(await records.login(), "/catalog")
+    assert "mcp (gate)" in page.text
+    assert "hub passes nothing on: the tools of hub have not been reviewed" in page.text
+    assert "justenough catalog tools hub" in page.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.broker.test_tools import an_order
 from tests.people import Human
 from tests.sdk.remote import Remote, remote
 from tests.shop import Login, Shop
@@ -160,6 +162,36 @@ def test_what_cannot_be_asked_for_says_what_and_why(job: Remote, code: str, kind
     raised = job.raises(code)
     assert raised.kind == kind
     assert says in raised.says
+
+
+def test_tools_are_told_with_what_they_take_and_how_they_are_called(job: Remote) -> None:
+    found = dict(job.runs("result = [[one.name, [one.outcome, one.tier, one.how, sorted(one.input['properties'])]] for one in je.tools()]"))
+    assert found["find-order"] == ["allowed", 0, "tools/call find-order at /mcp", ["order_id"]]
+    assert found["refund-order"] == ["needs_approval", 1, "tools/call refund-order at /mcp", ["amount", "order_id", "reason", "ticket_id"]]
+    ways = dict(job.runs("result = [[f'{one.resource}:{one.action}', list(one.how)] for one in je.catalog()]"))
+    assert ways["refunds-db:write"] == ["POST /v1/access", "tools/call refund-order at /mcp"]
+
+
+def test_a_tool_is_used_in_one_line_and_what_is_told_instead_is_an_error(job: Remote, shop: Shop) -> None:
+    answer = job.runs("result = je.use('list-tickets', limit=1)")
+    assert len(json.loads(answer)["rows"]) == 1
+    assert shop.users_of(job.job) == []
+    for code, says in (
+        ("je.use('find-order', order_id='x')", "order_id: must have type integer"),
+        ("je.use('nothing')", "there is no tool 'nothing' for this job"),
+    ):
+        failed = job.raises(code)
+        assert (failed.kind, says in failed.says) == ("Failed", True)
+
+
+def test_a_use_that_needs_people_waits_for_them(ops: Human, lead: Human, shop: Shop) -> None:
+    order = an_order(shop)
+    with remote(ops) as job:
+        job.starts(f"import justenough_job as je; result = je.use('refund-order', order_id={order}, amount=1, reason='in one line')")
+        while not (found := ops.job(job.job)["requests"]):
+            pass
+        assert lead.answer(opened(lead, found[0]["id"])).status_code in {200, 202}
+        assert "rows" in job.ends()["result"]
 
 
 def test_the_catalog_and_an_identity_can_be_had(job: Remote) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from justenough_job.credential import Credential
 from justenough_job.errors import Denied, Invalid, Unavailable, refusal_of
-from justenough_job.values import moment_of, offer_of, seconds_of
+from justenough_job.values import ToolOffer, moment_of, offer_of, seconds_of, tool_of
 
 SDK = Path(__file__).parents[2] / "sdk"
 PROJECT = tomllib.loads((SDK / "pyproject.toml").read_text())["project"]
@@ -33,7 +33,7 @@ def test_it_imports_the_standard_library_and_itself_and_is_python_3_9(path: Path
     assert names - set(sys.stdlib_module_names) - {"justenough_job"} == set()
 
 
-def test_its_wheel_holds_each_file_and_its_command(tmp_path: Path) -> None:
+def test_its_wheel_holds_each_file_and_its_commands(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path], cwd=SDK, check=True, capture_output=True)
     (built,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(built) as wheel:
@@ -41,6 +41,7 @@ def test_its_wheel_holds_each_file_and_its_command(tmp_path: Path) -> None:
         (scripts,) = [wheel.read(name).decode() for name in wheel.namelist() if name.endswith("entry_points.txt")]
     assert names == {f"justenough_job/{path.name}" for path in FILES} | {"justenough_job/py.typed"}
     assert "justenough-access = justenough_job.command:main" in scripts
+    assert "justenough-mcp = justenough_job.bridge:main" in scripts
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,8 @@ def test_times_are_read_with_either_mark_of_utc() -> None:
 
 def test_a_newer_broker_s_words_do_no_harm() -> None:
     offer = offer_of({"resource": "a", "action": "read", "policies": ["p"], "colour": "blue"})
-    assert (offer.resource, offer.policies) == ("a", ("p",))
+    assert (offer.resource, offer.policies, offer.how) == ("a", ("p",), ())
+    assert tool_of({"name": "find", "colour": "blue"}) == ToolOffer("find")
     assert isinstance(refusal_of(418, {}), Unavailable)
 
 

@@ -44,6 +44,7 @@ WITHOUT_EFFECT = {
     EventType.CREDENTIAL_REFUSED,
     EventType.CREDENTIAL_USED,
     EventType.TOOL_CALLED,
+    EventType.UPSTREAM_REFUSED,
     EventType.ACCESS_REFUSED,
     EventType.IDENTITY_ISSUED,
     EventType.MODEL_USED,

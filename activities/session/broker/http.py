@@ -5,7 +5,7 @@
     GET  /v1/requests/{id}?wait=…                            → 200 {request_id, state, tier, respond_by}
     POST /v1/access/{credential_id}/release                  → 200 {credential_id, state}
     GET  /v1/identity?audience=…                             → 200 {token, expires_at}
-    GET  /v1/catalog                                         → 200 {items: [{resource, action, outcome, tier, …}]}
+    GET  /v1/catalog                                         → 200 {items: [{resource, action, outcome, tier, how, …}], tools: […], withheld: […]}
     /openai/v1/…                                             → the model gateway (openai.py)
     /mcp                                                     → the tool gateway (tools/mcp.py)
 
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hmac
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -70,6 +70,7 @@ TITLES = {
 log = structlog.get_logger()
 
 Endpoint = Callable[[Request], Awaitable[Response]]
+Discover = Callable[[], Awaitable[Mapping[str, list[dict[str, Any]]]]]
 
 
 class Wanted(Model):
@@ -94,10 +95,10 @@ class Audience(Model):
     audience: Annotated[str, StringConstraints(max_length=256)]
 
 
-def app_of(door: Door, token: Secret | None, *, tools: ASGIApp, models: Models | None = None) -> Starlette:
+def app_of(door: Door, token: Secret | None, *, tools: ASGIApp, discover: Discover, models: Models | None = None) -> Starlette:
     """Return the application of one job. `token`: what whoever comes by TCP must bear; a Unix socket tells who comes by itself.
 
-    `tools` answers at /mcp; `models`: its model gateway, where its spec asks for a model.
+    `tools` answers at /mcp, `discover` says what there is to ask for; `models`: its model gateway, where its spec asks for a model.
     """
 
     async def access(request: Request) -> Response:
@@ -124,7 +125,8 @@ def app_of(door: Door, token: Secret | None, *, tools: ASGIApp, models: Models |
 
     async def catalog(request: Request) -> Response:
         del request
-        return JSONResponse({"items": await door.catalog()})
+        found = await discover()
+        return JSONResponse({"items": found["access"], **{name: told for name, told in found.items() if name != "access"}})
 
     routes = [
         Route("/v1/access", _answering(access, token), methods=["POST"]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,13 +14,17 @@ from activities.deps import Deps
 from activities.inheriting import may_use
 from activities.judging import answered
 from activities.session.broker.door import Door, Pending
-from activities.session.broker.tools import http, sql
+from activities.session.broker.tools import http, relay, sql
+from activities.session.broker.tools.discovery import told_of, with_ways
+from activities.session.broker.tools.offers import Offered
+from activities.session.broker.tools.relay import Changed
 from activities.session.broker.tools.result import Result, failure
+from activities.session.broker.tools.reviews import Reviews
 from activities.session.delivery import PUBLIC_FIELDS
 from activities.session.issuance import Closed, Denied, Issuance, NotIssued, NotPermitted
 from activities.session.issuing import Issuer
 from activities.verification import VerifiedOrder
-from justenough.access import Action, Decision, RequestState
+from justenough.access import Action, RequestState
 from justenough.calls import Call, CallAccess, OutOfBounds, action_of, checked_call, http_request, sql_values
 from justenough.catalog import problems_of
 from justenough.errors import InvalidInput, JustEnoughError, Problem, RetryLater
@@ -29,23 +33,16 @@ from justenough.placeholders import did_you_mean
 from justenough.redaction import Redactor
 from justenough.statements import canonical
 from justenough.tools import Tool
+from justenough.upstreams import Listing, PassedOn
 
 LOOK, TELL = 0.5, 5.0
 """Seconds between two looks whether people have answered and whether anybody still waits for it; and between two words of progress."""
 MOST_REASON = 1_000
+MOST_NAMES = 30
+"""Of other tools, in an answer."""
 
 Waiting = Callable[[Pending, float], Awaitable[None]]
 """Told every few seconds that a call waits for people, and for how many seconds it has."""
-
-
-@dataclass(frozen=True, slots=True)
-class Offered:
-    """A tool that this job may use, and what policy would say of a call now."""
-
-    name: str
-    tool: Tool
-    action: Action
-    decision: Decision
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +84,7 @@ class Tools:
         self._job = verified.statement.job
         self._issuer = issuer
         self._door = door
+        self._reviews = Reviews(deps, self._job, verified.spec.environment)
         self._calls = 0
         self._made: Counter[str] = Counter()
         """Calls by tool that were made, or are on their way: bounds count them."""
@@ -108,15 +106,22 @@ class Tools:
             gone.set()
             raise
 
-    async def catalog(self) -> list[dict[str, Any]]:
-        """Return what this job may ask for (Door.catalog)."""
-        return await self._door.catalog()
+    async def catalog(self) -> dict[str, list[dict[str, Any]]]:
+        """Return all that this job may ask for, and how: `access` (Door.catalog), `tools`, and the upstream servers that are `withheld`."""
+        access, tools = await self._door.catalog(), await self.offered()
+        current = self._deps.config.current().catalog
+        return {
+            "access": with_ways(access, tools, self._verified.spec, current),
+            "tools": [told_of(one) for one in tools],
+            "withheld": [{"upstream": name, "why": why} for name, why in self._reviews.withheld().items()],
+        }
 
     async def _called(self, name: str, arguments: Any, *, waiting: _Patience) -> Answer:
         try:
             tool, call, action = self._checked(name, arguments)
         except InvalidInput as error:
             await self._door.refused(f"tool {name[:64]}", str(error))
+            await self._door.called(self._reviews.record)
             return Answer(str(error), failed=True)
         self._calls += 1
         number, told = self._calls, _Told(call, f"{tool.uses.resource}:{action}", self._deps.ticks())
@@ -142,7 +147,8 @@ class Tools:
         tools = self._tools()
         tool = tools.get(name)
         if tool is None:
-            raise InvalidInput("tool", (Problem("", f"there is no tool {name[:64]!r} for this job{did_you_mean(name, tools)}"),))
+            withheld = "".join(f"; {why}" for why in self._reviews.withheld().values())
+            raise InvalidInput("tool", (Problem("", f"there is no tool {name[:64]!r} for this job{did_you_mean(name, tools)}{withheld}"),))
         action = action_of(tool.uses, name)
         if action is None:
             raise InvalidInput("tool", (Problem("", f"{name}: the catalog says no action for it"),))
@@ -199,17 +205,25 @@ class Tools:
         told.outcome = "failed"
         fields = {name: value.reveal() for name, value in lent.fields.items()}
         result = await self._executed(tool, call, lent.access.action, fields)
+        if isinstance(result, Changed):
+            told.outcome = "refused"
+            refused = partial(self._reviews.refused, result.tool, result.shown, _redactor(fields))
+            return Answer(await self._door.called(refused), failed=True)
         text = _scrubbed(result, fields)
         told.outcome = "failed" if result.failed else "done"
         return Answer(text + ("\n… there is more; ask for less" if result.cut else ""), failed=result.failed)
 
-    async def _executed(self, tool: Tool, call: Call, action: Action, fields: Mapping[str, str]) -> Result:
+    async def _executed(self, tool: Tool, call: Call, action: Action, fields: Mapping[str, str]) -> Result | Changed:
         scope = {key: value for key, value in self._verified.spec.data_scope.items() if key not in tool.inputs}
         if tool.sql:
             return await sql.run(tool.sql, sql_values(tool.sql, call, scope), fields, writes=action is not Action.READ)
         if tool.http:
             return await http.run(tool.http, http_request(tool.http, call, {**scope, **fields}, inputs=tool.inputs))
-        return failure("the tools of an upstream MCP server cannot be called")
+        if isinstance(tool, Listing) and tool.mcp:
+            return await relay.listed(tool.mcp, {**scope, **fields})
+        if isinstance(tool, PassedOn) and tool.mcp:
+            return await relay.run(tool, tool.mcp, call, {**scope, **fields}, holds=self._reviews.holds)
+        return failure("the catalog says no way to do it")
 
     def _wanted(self, tool: Tool, call: Call, action: Action) -> CallAccess:
         ttl = self._door.usual_ttl(tool.uses.resource, action)
@@ -220,17 +234,26 @@ class Tools:
     def _tools(self) -> dict[str, Tool]:
         """Return the tools whose action the catalog lets this job ask for at all: its environment, its data scope."""
         current = self._deps.config.current().catalog
-        return {name: tool for name, tool in current.tools.items() if self._possible(name, tool)}
+        return {name: tool for name, tool in {**current.callable, **current.listings}.items() if self._possible(name, tool)}
 
     def _possible(self, name: str, tool: Tool) -> bool:
         action = action_of(tool.uses, name)
-        if action is None or not self._issuer.bindings.names(name, tool.uses.resource, action):
+        if action is None or not self._named(name, tool, action):
             return False
         spec = self._verified.spec.model_copy(update={"access": (self._wanted(tool, Call(tool=name, arguments={}), action),)})
         return not problems_of(spec, self._deps.config.current().catalog)
 
+    def _named(self, name: str, tool: Tool, action: Action) -> bool:
+        """Whether the order lets this tool through at all; one that lists others only where it names it."""
+        bindings = self._issuer.bindings
+        if isinstance(tool, Listing) and not bindings.own(tool.uses.resource, action):
+            return False
+        return bindings.names(name, tool.uses.resource, action)
+
     def _offered(self) -> list[Offered]:
-        found = [self._offer(name, tool) for name, tool in self._tools().items() if self._inherited(name, tool)]
+        self._reviews.record()
+        standing = {name: tool for name, tool in self._tools().items() if self._reviews.stands(tool)}
+        found = [self._offer(name, tool) for name, tool in standing.items() if self._inherited(name, tool)]
         return [one for one in found if one.decision.outcome != "denied"]
 
     def _inherited(self, name: str, tool: Tool) -> bool:
@@ -248,8 +271,8 @@ class Tools:
         offered = [one for one in self._offered() if one.name != name]
         free = [one.name for one in offered if one.decision.outcome == "allowed"]
         asked = [one.name for one in offered if one.decision.outcome != "allowed"]
-        told = [f"You may use without asking: {', '.join(free)}."] if free else []
-        told += [f"With people's approval: {', '.join(asked)}."] if asked else []
+        told = [f"You may use without asking: {_listed(free)}."] if free else []
+        told += [f"With people's approval: {_listed(asked)}."] if asked else []
         return " ".join(told) or "There is no other tool for this job: go on without, or say what could not be done."
 
     def _record(self, number: int, told: _Told) -> None:
@@ -279,6 +302,15 @@ def _waits(lent: Pending) -> str:
 
 def _scrubbed(result: Result, fields: Mapping[str, str]) -> str:
     """Return the answer without the credential in any form in which programs print it; where it was cut, without its beginning at the end too."""
-    redactor = Redactor([value for name, value in fields.items() if name not in PUBLIC_FIELDS])
+    redactor = _redactor(fields)
     shown = redactor.feed(result.content)
     return (shown if result.cut else shown + redactor.flush()).decode("utf-8", "replace")
+
+
+def _redactor(fields: Mapping[str, str]) -> Redactor:
+    return Redactor([value for name, value in fields.items() if name not in PUBLIC_FIELDS])
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more

@@ -20,10 +20,12 @@ from mcp.shared.exceptions import MCPError
 from starlette.types import Receive, Scope, Send
 
 from activities.session.broker.door import Door, Pending
-from activities.session.broker.tools.gateway import Offered, Tools
+from activities.session.broker.tools.gateway import Tools
+from activities.session.broker.tools.offers import Offered
 from activities.session.issuance import Closed
 from justenough.access import Action
 from justenough.errors import RetryLater
+from justenough.upstreams import PassedOn
 
 CATALOG = "justenough://catalog"
 MOST_BYTES = 128 * 1024
@@ -108,7 +110,7 @@ def server_of(tools: Tools) -> Server[Any]:
         if str(params.uri) != CATALOG:
             raise MCPError(types.INVALID_PARAMS, f"there is one resource: {CATALOG}")
         with _told():
-            told = {"access": await tools.catalog(), "tools": [_told_of(one) for one in await tools.offered()]}
+            told = await tools.catalog()
         text = json.dumps(told, ensure_ascii=False)
         return types.ReadResourceResult(contents=[types.TextResourceContents(uri=CATALOG, mime_type="application/json", text=text)])
 
@@ -137,23 +139,14 @@ def _hears_progress(context: Any) -> bool:
 
 
 def _tool(one: Offered) -> types.Tool:
-    reads = one.action is Action.READ
+    hints = one.tool.hints if isinstance(one.tool, PassedOn) else {}
+    # Of an upstream's own hints only those count that promise less: clients may ask nobody before they call what only reads.
+    reads = one.action is Action.READ and hints.get("readOnlyHint") is not False and hints.get("destructiveHint") is not True
     notes = types.ToolAnnotations(read_only_hint=reads, destructive_hint=not reads, open_world_hint=one.tool.kind != "sql")
-    return types.Tool(name=one.name, description=_described(one), input_schema=one.tool.schema_of_input, annotations=notes)
+    title = one.tool.title or None if isinstance(one.tool, PassedOn) else None
+    return types.Tool(name=one.name, title=title, description=_described(one), input_schema=one.tool.schema_of_input, annotations=notes)
 
 
 def _described(one: Offered) -> str:
     asked = f" Needs people's approval (tier {one.decision.tier})." if one.decision.outcome == "needs_approval" else ""
     return one.tool.description + ("." if asked and not one.tool.description.endswith((".", "!", "?")) else "") + asked
-
-
-def _told_of(one: Offered) -> dict[str, Any]:
-    asked = one.decision.outcome == "needs_approval"
-    return {
-        "name": one.name,
-        "description": one.tool.description,
-        "resource": one.tool.uses.resource,
-        "action": one.action.value,
-        "outcome": one.decision.outcome,
-        "tier": one.decision.tier if asked else 0,
-    }

@@ -1,0 +1,199 @@
+"""Of an upstream MCP server nothing is passed on but what was reviewed and pinned, each tool under the action of the first pattern that fits."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from justenough.access import Action
+from justenough.calls import checked_call
+from justenough.catalog import problems_of, read_catalog, with_settings
+from justenough.errors import InvalidInput
+from justenough.listings import Listed, ToolList, tool_list
+from justenough.pinning import with_digest
+from justenough.resources import Catalog
+from justenough.spec import JobSpec
+from justenough.upstreams import doubts, why_left_out, with_reviewed
+
+ANY: dict[str, Any] = {"type": "object"}
+SHOWN = tool_list(
+    "tools",
+    [
+        {"name": "get_issue", "description": "Reads one", "inputSchema": {**ANY, "properties": {"number": {"type": "integer"}}}},
+        {"name": "create_issue", "inputSchema": {**ANY, "properties": {"issueTitle": {"type": "string"}}, "additionalProperties": True}},
+        {"name": "get.file", "inputSchema": {"anyOf": [{"required": ["path"]}], **ANY}},
+        {"name": "delete_repo", "inputSchema": ANY},
+    ],
+)
+OTHER = tool_list("tools", [{"name": "get_issue", "inputSchema": ANY}])
+USES: dict[str, Any] = {"resource": "github", "action": {"get*": "read", "create_*": "write"}}
+ACTION: dict[str, Any] = {"issue": {"path": "kv/data/github"}, "max_ttl": "10m", "revocable": "never"}
+GITHUB: dict[str, Any] = {
+    "title": "GitHub", "environment": "prod", "sensitivity": "internal", "owner": "platform", "actions": {"read": ACTION, "write": ACTION},
+}  # fmt: skip
+MCP: dict[str, Any] = {"url": "https://${GITHUB}/mcp", "headers": {"Authorization": "Bearer {token}"}}
+GITLAB: dict[str, Any] = {"uses": USES, "mcp": {**MCP, "tools": SHOWN.digest}}
+SQL: dict[str, Any] = {
+    "description": "x",
+    "uses": {"resource": "github", "action": "read"},
+    "sql": {"dsn": "host=x", "statement": "SELECT 1"},
+}
+
+
+def catalog(
+    *, reviewed: ToolList | None = SHOWN, digest: str | None = SHOWN.digest, prefix: str | None = None, **more: dict[str, Any]
+) -> Catalog:
+    """A catalog with an upstream `github`, whatever was reviewed of it, and more tools."""
+    said = {name: value for name, value in (("tools", digest), ("prefix", prefix)) if value}
+    raw = {"resources": {"github": GITHUB}, "tools": {"github": {"uses": USES, "mcp": {**MCP, **said}}, **more}}
+    lists = {name: reviewed for name, tool in raw["tools"].items() if "mcp" in tool and reviewed}
+    return with_reviewed(with_settings(read_catalog(json.dumps(raw)), {"GITHUB": "mcp.example"}), lists)
+
+
+def test_each_tool_goes_under_its_own_name_by_the_first_pattern_that_fits_and_one_that_none_fits_is_left_out() -> None:
+    found = catalog()
+    assert {name: tool.uses.action for name, tool in found.callable.items()} == {
+        "get_issue": Action.READ,
+        "get.file": Action.READ,
+        "create_issue": Action.WRITE,
+    }
+    assert found.withheld == {}
+    assert found.callable["get_issue"].description == "Reads one"
+
+
+@pytest.mark.parametrize(
+    "reviewed, digest, says",
+    [
+        (SHOWN, None, "the tools of github have not been reviewed (the catalog has no digest of them)"),
+        (None, SHOWN.digest, "what was reviewed of github is not there (tools/github.json beside the catalog)"),
+        (OTHER, SHOWN.digest, "tools/github.json holds other tools of github than the catalog's digest pins"),
+    ],
+)
+def test_without_a_pinned_review_nothing_is_passed_on_and_it_says_how_to_get_one(
+    reviewed: ToolList | None, digest: str | None, says: str
+) -> None:
+    found = catalog(reviewed=reviewed, digest=digest)
+    assert found.callable == {}
+    assert says in found.withheld["github"]
+    assert "justenough catalog tools github" in found.withheld["github"]
+
+
+def test_two_of_one_name_are_refused_until_the_catalog_says_a_prefix() -> None:
+    with pytest.raises(
+        InvalidInput, match=r"tools\.gitlab\.mcp: get_issue of gitlab is a tool of github too: .*`prefix: gitlab_` under mcp"
+    ):
+        catalog(gitlab=GITLAB)
+    names = catalog(prefix="gh_", gitlab=GITLAB).callable
+    assert {"gh_get_issue", "get_issue"} <= names.keys()
+
+
+def test_a_tool_of_the_catalog_itself_is_in_the_way_too() -> None:
+    shown = tool_list("tools", [{"name": "getone", "inputSchema": ANY}])
+    with pytest.raises(InvalidInput, match="getone of github is a tool of the catalog too"):
+        catalog(reviewed=shown, digest=shown.digest, getone=SQL)
+
+
+@pytest.mark.parametrize(
+    "name, schema, says",
+    [
+        ("delete_repo", ANY, "no pattern of uses.action fits its name"),
+        ("get issue", ANY, "its name is none that MCP allows"),
+        ("get_" + "x" * 128, ANY, "its name is none that MCP allows"),
+        ("get", {"type": "string"}, "its inputSchema is not of type object"),
+        ("get", {**ANY, "properties": {"a": {"$ref": "https://evil.example/x"}}}, "its inputSchema refers to another document"),
+        ("get", {**ANY, "properties": {"a": {"type": "integr"}}}, "its inputSchema is no JSON Schema"),
+        ("get", {"$schema": "http://json-schema.org/draft-07/schema#", **ANY, "properties": {"a": {"items": [ANY]}}}, ""),
+    ],
+)
+def test_a_tool_that_cannot_be_called_safely_is_left_out_and_it_says_why(name: str, schema: dict[str, Any], says: str) -> None:
+    why = why_left_out(catalog().tools["github"], Listed(name, schema=schema))
+    assert says in why
+    assert bool(why) == bool(says)
+
+
+@pytest.mark.parametrize(
+    "name, arguments, says",
+    [
+        ("get_issue", {"number": "7"}, "number: must have type integer"),
+        ("get_issue", {"number": 7, "nmber": 7}, "unknown: nmber; did you mean 'number'?"),
+        ("get.file", {}, "must have anyOf"),
+        ("create_issue", {"issueTitle": 7}, "issueTitle: must have type string"),
+    ],
+)
+def test_arguments_are_held_against_the_reviewed_schema(name: str, arguments: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidInput, match=f"arguments of {name}") as refused:
+        checked_call(name, catalog().callable[name], arguments)
+    assert says in str(refused.value)
+
+
+def test_what_a_schema_lets_through_goes_through() -> None:
+    tools = catalog().callable
+    assert checked_call("create_issue", tools["create_issue"], {"issueTitle": "a", "more": [1]}).arguments["more"] == [1]
+    assert checked_call("get.file", tools["get.file"], {"path": "a", "ref": "b"}).tool == "get.file"
+
+
+@pytest.mark.parametrize("properties", [{"a": {"$ref": "#/definitions/none"}}, {"a": {"$ref": "#none"}}, {"a": {"$ref": "#/properties/a"}}])
+def test_a_schema_that_refers_to_what_is_not_there_or_to_itself_for_ever_is_no_crash(properties: dict[str, Any]) -> None:
+    shown = tool_list("tools", [{"name": "get", "inputSchema": {**ANY, "properties": properties}}])
+    tools = catalog(reviewed=shown, digest=shown.digest).callable
+    with pytest.raises(InvalidInput, match="its input's schema cannot be followed"):
+        checked_call("get", tools["get"], {"a": 1})
+
+
+def test_what_lists_a_servers_tools_is_under_its_least_action_and_no_tool_may_have_its_name() -> None:
+    found = catalog(reviewed=None, digest=None)
+    assert {name: tool.uses.action for name, tool in found.listings.items()} == {"github.tools": Action.READ}
+    assert "github.tools" not in catalog().callable
+    shown = tool_list("tools", [{"name": "getlab.tools", "inputSchema": ANY}])
+    with pytest.raises(InvalidInput, match=r"getlab\.tools of github is a tool of the catalog too"):
+        catalog(reviewed=shown, digest=shown.digest, getlab={**GITLAB, "mcp": MCP})
+
+
+def test_an_order_may_bind_a_tool_that_is_passed_on() -> None:
+    bounds = {"get_issue": {"arguments": {"number": {"maximum": 5}}}, "get_isue": {}, "get.file": {"arguments": {"pth": {"prefix": "/"}}}}
+    item = {"resource": "github", "action": "read", "ttl": "5m", "reason": "-", "at": "request", "tools": bounds}
+    spec = JobSpec.model_validate({"name": "a", "task": "-", "environment": "prod", "run": {"command": ["true"]}, "access": [item]})
+    assert [str(problem) for problem in problems_of(spec, catalog())] == [
+        "access[0].tools.get_isue: no tool of this name uses read on github; did you mean 'get_issue'?",
+        "access[0].tools.get.file.arguments.pth: get.file takes no such argument",
+    ]
+
+
+@pytest.mark.parametrize(
+    "one, action, says",
+    [
+        (Listed("get_a", annotations={"readOnlyHint": False}), Action.READ, "goes through as read, and the server says that it writes"),
+        (Listed("get_a", annotations={"destructiveHint": True}), Action.READ, "goes through as read, and the server says that it writes"),
+        (Listed("get.a"), Action.READ, "some clients refuse such a name"),
+        (Listed("get_a", description="Reads\u200b\u202e"), Action.READ, "its description has characters that do not print"),
+        (Listed("get_a", description="Reads\n\tit", annotations={"readOnlyHint": False}), Action.WRITE, None),
+    ],
+)
+def test_a_reviewer_is_told_what_to_look_at_twice(one: Listed, action: Action, says: str | None) -> None:
+    assert list(doubts(one, action)) == ([says] if says else [])
+
+
+BLOCK = "tools:\n  hub:\n    uses: {resource: github, action: read}\n    mcp:\n"
+FLOW = "tools:\n  hub: {uses: {resource: github, action: read}, mcp: "
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        (f"{BLOCK}      url: https://a/ # theirs\n", f"{BLOCK}      tools: NEW\n      url: https://a/ # theirs\n"),
+        (f"{BLOCK}      tools: 'OLD' # by me\n      url: https://a/\n", f"{BLOCK}      tools: NEW # by me\n      url: https://a/\n"),
+        (f"{FLOW}{{url: https://a/}}}}\n", f"{FLOW}{{tools: NEW, url: https://a/}}}}\n"),
+        (f"{FLOW}{{url: https://a/, tools: OLD}}}} # é\n", f"{FLOW}{{url: https://a/, tools: NEW}}}} # é\n"),
+    ],
+)
+def test_a_digest_is_put_into_the_catalogs_own_text_and_nothing_else_changes(text: str, expected: str) -> None:
+    head = f"# ours: \u00fc\nresources: {json.dumps({'github': GITHUB})}\n"
+    new = with_digest(head + text.replace("OLD", OTHER.digest), "hub", SHOWN.digest)
+    assert new == head + expected.replace("NEW", SHOWN.digest)
+
+
+def test_where_the_text_has_no_place_for_a_digest_it_says_so() -> None:
+    with pytest.raises(InvalidInput, match=r"tools\.hub\.mcp: is no mapping that the digest could be put into"):
+        with_digest(json.dumps({"resources": {"github": GITHUB}}), "hub", SHOWN.digest)
