@@ -91,12 +91,13 @@ def _asked(name: str, upstream: Upstream, credential: Path | None) -> ToolList:
         raise Failure(f"{name} is asked with {', '.join(needed)} of a credential", code=Exit.USAGE, hint=WAYS)
     raw = filled(upstream.model_dump(mode="json"), os.environ, what="catalog.yaml", path=f"tools.{name}.mcp")
     there = Model.model_validate(raw)
-    headers = headers_of(there.headers, _fields(credential) if credential else {})
+    given = _fields(credential) if credential else {}
+    headers = headers_of(there.headers, given)
     try:
         found = asyncio.run(asked(there, headers, lambda conversation: conversation.tools()))
     except Unanswered as error:
-        raise Failure(f"{name}: {_without(str(error), headers)}") from None
-    if _without(found.text, headers) != found.text:
+        raise Failure(f"{name}: {_without(str(error), given)}") from None
+    if _without(found.text, given) != found.text:
         raise Failure(f"{name} puts the credential that it is sent into its list: it is neither shown nor pinned")
     return found
 
@@ -108,11 +109,11 @@ def _fields(path: Path) -> Mapping[str, str]:
     return found
 
 
-def _without(text: str, headers: Mapping[str, str]) -> str:
+def _without(text: str, sent: Mapping[str, str]) -> str:
     """Return a text without what was sent: a server may send it back."""
     from justenough.redaction import Redactor  # noqa: PLC0415 - as the others
 
-    redactor = Redactor([word for value in headers.values() for word in value.split()])
+    redactor = Redactor(sent.values())
     return (redactor.feed(text.encode()) + redactor.flush()).decode("utf-8", "replace")
 
 

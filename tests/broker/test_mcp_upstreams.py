@@ -298,13 +298,15 @@ def test_a_name_that_holds_what_it_was_sent_is_not_in_the_ledger(own: Puppet, hu
         """Shows a tool that is called by the password it was asked with."""
 
         def __iter__(self) -> Iterator[dict[str, Any]]:
-            yield from [{"name": hub.authorization.split()[-1], "inputSchema": {"type": "object"}}]
+            # So long that what is told of it is cut within the password.
+            yield from [{"name": "x" * 190 + hub.authorization.split()[-1], "inputSchema": {"type": "object"}}]
 
     with hub.being(tools=Telling()):
         text, failed = called(own, "get_issue", number=7)
     assert failed
     assert login(hub).password not in text
-    assert "new: [redacted]" in entries(ops, own.job, "upstream.refused")[-1]["changes"]
+    (told,) = [one for one in entries(ops, own.job, "upstream.refused")[-1]["changes"] if one.startswith("new: ")]
+    assert told == f"new: {'x' * 190}[redacted]"[:200]
     assert login(hub).password not in stored(shop)
 
 
@@ -337,7 +339,9 @@ def test_a_job_whose_order_names_it_lists_what_a_server_shows_and_nobody_holds_t
         review.pin(hub, None)
         while names(job) != {"hub.tools", "refund-order"}:
             time.sleep(0.2)
-        assert ops.api.get("catalog").json()["withheld"][0]["upstream"] == "hub"
+        # The console looks at the folder by its own clock.
+        while [one["upstream"] for one in ops.api.get("catalog").json()["withheld"]] != ["hub"]:
+            time.sleep(0.2)
         text, failed = called(job, "hub.tools")
         assert not failed, text
         assert read_tool_list("shown", text).digest == shown(hub).digest

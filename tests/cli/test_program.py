@@ -29,7 +29,7 @@ CONTRACT = {
     *(f"schedule {name}" for name in ("list", "show", "pause", "unpause", "run")),
     *(f"webhook {name}" for name in ("list", "deliveries", "resend", "test")),
     *(f"policy {name}" for name in ("check", "explain", "test", "replay")),
-    *("catalog check", "catalog list", "catalog review"),
+    *("catalog check", "catalog list", "catalog review", "catalog tools"),
 }
 
 

@@ -88,7 +88,9 @@ def test_what_has_changed_since_is_shown_line_by_line_and_pinned_anew(alone: Cli
 def test_a_credential_comes_from_a_private_file_or_stdin_and_goes_to_the_server_alone(alone: Cli, hub: McpServer, tmp_path: Path) -> None:
     upstream(alone, hub.url, headers=HEADERS)
     for given, stdin in ((secret(tmp_path / "token.json", {"token": TOKEN}), ""), ("-", json.dumps({"token": TOKEN}))):
-        done = alone.run("catalog", "tools", "hub", "--credential", given, "--pin", stdin=stdin)
+        # What a header says beside the credential is no secret, and may stand in a description.
+        with hub.being(tools=[{**TOOLS[0], "description": "Takes a Bearer token"}]):
+            done = alone.run("catalog", "tools", "hub", "--credential", given, "--pin", stdin=stdin)
         assert done.exit_code == 0, done.stderr
         assert hub.authorization == f"Bearer {TOKEN}"
         assert TOKEN not in done.stdout + done.stderr

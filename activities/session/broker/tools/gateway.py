@@ -144,9 +144,10 @@ class Tools:
 
     def _checked(self, name: str, arguments: Any) -> tuple[Tool, Call, Action]:
         """Return the tool, the call and the action that it needs. Raises InvalidInput."""
-        tools = self._tools()
-        tool = tools.get(name)
-        if tool is None:
+        # Not each of a server's hundreds: what is asked of one call is asked on the loop that serves every job.
+        tool = self._known().get(name)
+        if tool is None or not self._possible(name, tool):
+            tools = self._tools()
             withheld = "".join(f"; {why}" for why in self._reviews.withheld().values())
             raise InvalidInput("tool", (Problem("", f"there is no tool {name[:64]!r} for this job{did_you_mean(name, tools)}{withheld}"),))
         action = action_of(tool.uses, name)
@@ -233,8 +234,11 @@ class Tools:
 
     def _tools(self) -> dict[str, Tool]:
         """Return the tools whose action the catalog lets this job ask for at all: its environment, its data scope."""
+        return {name: tool for name, tool in self._known().items() if self._possible(name, tool)}
+
+    def _known(self) -> dict[str, Tool]:
         current = self._deps.config.current().catalog
-        return {name: tool for name, tool in {**current.callable, **current.listings}.items() if self._possible(name, tool)}
+        return {**current.callable, **current.listings}
 
     def _possible(self, name: str, tool: Tool) -> bool:
         action = action_of(tool.uses, name)

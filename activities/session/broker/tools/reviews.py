@@ -64,8 +64,8 @@ class Reviews:
 
     def refused(self, tool: PassedOn, shown: ToolList, redactor: Redactor) -> str:
         """Record what a server shows instead, and return what the job is told: nothing of what nobody has reviewed."""
-        told = "\n".join(one[:LONGEST_CHANGE].replace("\n", " ") for one in self._changes(tool, shown)[:MOST_CHANGES])
-        # A server may call a tool by what it was sent.
+        told = "\n".join(one.replace("\n", " ") for one in self._changes(tool, shown)[:MOST_CHANGES])
+        # A server may call a tool by what it was sent. Only then is it cut: half a secret would not be found.
         scrubbed = (redactor.feed(told.encode("utf-8", "replace")) + redactor.flush()).decode("utf-8", "replace")
         fact = event(
             EventType.UPSTREAM_REFUSED,
@@ -76,7 +76,7 @@ class Reviews:
             reviewed=tool.reviewed,
             shown=shown.digest,
             why=why_changed(tool.upstream),
-            changes=scrubbed.splitlines(),
+            changes=[one[:LONGEST_CHANGE] for one in scrubbed.split("\n") if one],
         )
         self._put([fact])
         return f"Not done: {why_changed(tool.upstream)}"
