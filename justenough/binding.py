@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from justenough.bounds import Bound, Bounds, Tools, all_of
 from justenough.errors import InvalidInput, Problem
 
-LINE = re.compile(r"(?P<tool>[a-z0-9-]{1,63})(?::(?P<name>[^<>=^\s]{1,128}?)(?P<how><=|>=|\^=|=)(?P<value>.+))?", re.DOTALL)
+LINE = re.compile(r"(?P<tool>[A-Za-z0-9_.-]{1,128})(?::(?P<name>[^<>=^\s]{1,128}?)(?P<how><=|>=|\^=|=)(?P<value>.+))?", re.DOTALL)
 WRITTEN = "write TOOL, TOOL:calls=3, TOOL:ARGUMENT<=100, TOOL:ARGUMENT>=1, TOOL:ARGUMENT=this,or-that or TOOL:ARGUMENT^=prefix"
 ARGUMENT = "arguments."
 SIGNS = {"minimum": ">=", "maximum": "<=", "prefix": "^="}

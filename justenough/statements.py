@@ -22,7 +22,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, StringConstraints
 from justenough.access import Action
 from justenough.bounds import Bounds, written
 from justenough.model import Message, Model
-from justenough.spec import Access, JobSpec, Limits, Name
+from justenough.spec import Access, JobSpec, Limits, ToolName
 
 MAX_LIFE = timedelta(days=7)
 MAX_ABSENCE = timedelta(days=90)
@@ -93,7 +93,7 @@ class DecisionStatement(Model):
     person: str
     on_behalf_of: Unsaid = None
     """Entity id of who named this person their delegate."""
-    tools: Annotated[Mapping[Name, Bounds] | None, Field(min_length=1, exclude_if=lambda value: value is None)] = None
+    tools: Annotated[Mapping[ToolName, Bounds] | None, Field(min_length=1, exclude_if=lambda value: value is None)] = None
     """The tools that are allowed, each within what was requested and within these; not said where they are as requested."""
     issued_at: Moment
     expires_at: Moment

@@ -17,6 +17,8 @@ from tests.people import Human
 from tests.shop import Shop
 
 pytestmark = pytest.mark.servers
+SHOPS = {"find-order", "list-tickets", "refund-order", "find-customer", "export-customers"}
+"""The shop's tools."""
 HEADERS: dict[str, Any] = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
 
 
@@ -69,7 +71,7 @@ def agent(ops: Human) -> Iterator[Puppet]:
 
 def test_a_job_is_offered_the_tools_that_it_may_ever_use(agent: Puppet) -> None:
     tools = {tool["name"]: tool for tool in result(agent, "tools/list")["tools"]}
-    assert set(tools) == {"find-order", "list-tickets", "refund-order", "find-customer", "export-customers"}
+    assert set(tools) == SHOPS
     assert tools["find-order"]["annotations"]["readOnlyHint"] is True
     assert tools["find-order"]["inputSchema"]["additionalProperties"] is False
     assert "Needs people's approval (tier 1)" in tools["refund-order"]["description"]

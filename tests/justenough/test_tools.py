@@ -93,6 +93,8 @@ def test_the_shop_has_its_tools() -> None:
         "find-order": ("orders-db", Action.READ),
         "list-tickets": ("orders-db", Action.READ),
         "refund-order": ("refunds-db", Action.WRITE),
+        "find-customer": ("customers-db", Action.READ),
+        "export-customers": ("export-api", Action.WRITE),
     }
 
 
