@@ -243,10 +243,13 @@ class Issuer:
         Whoever takes it back records that first and looks for credentials then; here it is the other way round, so one of the two finds the other.
         """
         if is_withdrawn(self._deps, issuance.credential.request_id):
-            credential, job, why = issuance.credential, self._order.job, "its approval was taken back"
-            if revocation.end_one(self._deps, job, credential, self.others(credential), by="session", why=why).confirmed:
-                self._holdings.forget(credential)
+            self._end_at_once(issuance.credential, "its approval was taken back")
             raise NotPermitted(f"{issuance.access.action} on {issuance.access.resource}: the request is withdrawn")
+
+    def _end_at_once(self, credential: Credential, why: str) -> None:
+        """End what must reach nobody; what cannot be ended now ends with the job."""
+        if revocation.end_one(self._deps, self._order.job, credential, self.others(credential), by="session", why=why).confirmed:
+            self._holdings.forget(credential)
 
     def _issued(self, grant: Grant, access: Access) -> Issuance:
         """Issue one credential under a grant. Its time begins with the first."""
@@ -264,6 +267,8 @@ class Issuer:
         # How to revoke it is recorded before anyone can use it.
         deps.store.record([issued_event(job, credential)])
         if why := certificates.why_unfit(action, issued, grant_ends=now + timedelta(seconds=ttl)):
+            if credential.lease_id is not None:
+                self._end_at_once(credential, "it is not what the catalog promises")
             raise NotIssued(f"{access.action} on {access.resource}: {why}")
         # A certificate's end stands in itself: nothing can renew it.
         lease_seconds = None if certificates.ends_at(action, issued) else self._mint.within_grant(issued, ttl)

@@ -16,6 +16,8 @@ ETC = (
 )
 """What name look-ups, TLS, time zones and the dynamic linker need of /etc, where the host has it."""
 ROOM = Room()
+VAR_TMP = Path("/var/tmp")  # noqa: S108 - inside the sandbox
+"""Another name of the scratch folder, where no interpreter stands below it."""
 SCRATCH = {ROOM.scratch: 2, ROOM.home: 4, "/dev/shm": 4, ROOM.files: 16}  # noqa: S108 - private, inside the sandbox
 """The writable folders, which are in memory, and which part of the job's memory each may fill: the half, a quarter, a quarter, a sixteenth."""
 
@@ -36,9 +38,10 @@ def layout(launch: Launch, files: Mapping[str, int], *, sized: bool, hidden: tup
         yield from ("--perms", "1777", *(("--size", str(launch.limits.memory // part)) if sized else ()), "--tmpfs", scratch)
     etc = [path for path in (Path("/etc", name) for name in ETC) if path.exists()]
     # Folders that bubblewrap makes on the way to a mount are its own user's alone: make them first, for all.
-    for folder in _parents((*etc, *launch.interpreter.prefixes, Path("/var/tmp"))):  # noqa: S108 - inside the sandbox
+    for folder in _parents((*etc, *launch.interpreter.prefixes, VAR_TMP)):
         yield from ("--dir", str(folder))
-    yield from ("--symlink", ROOM.scratch, "/var/tmp")  # noqa: S108 - inside the sandbox
+    if not any(prefix.is_relative_to(VAR_TMP) for prefix in launch.interpreter.prefixes):
+        yield from ("--symlink", ROOM.scratch, str(VAR_TMP))
     for path in etc:
         yield from ("--ro-bind", str(path), str(path))
     for prefix in launch.interpreter.prefixes:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, bindparam, select, update
 
 from activities.store.engine import insert_new
 from activities.store.tables import CLAIMS
 from justenough.model import Message
+
+# Built once: it is read before each issue.
+_CLAIM = select(CLAIMS).where(CLAIMS.c.job == bindparam("which"))
 
 
 class Claim(Message):
@@ -47,5 +50,5 @@ def close_claim(connection: Connection, job: str, *, now: datetime) -> None:
 
 def claim_of(connection: Connection, job: str) -> Claim | None:
     """Return the job's claim."""
-    row = connection.execute(select(CLAIMS).where(CLAIMS.c.job == job)).mappings().first()
+    row = connection.execute(_CLAIM, {"which": job}).mappings().first()
     return Claim(open=row["closed_at"] is None, **row) if row else None

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,14 @@ def venv(tmp_path: Path) -> Path:
     """An environment of its own under a folder that nobody but its owner may enter."""
     private = tmp_path / "private"
     private.mkdir(mode=0o700)
-    subprocess.run(["/usr/bin/python3", "-m", "venv", "--without-pip", str(private / "venv")], check=True, env={"PATH": "/usr/bin:/bin"})
-    site = next((private / "venv").glob("lib/python3*/site-packages"))
+    return made_venv(private / "venv")
+
+
+def made_venv(folder: Path) -> Path:
+    subprocess.run(["/usr/bin/python3", "-m", "venv", "--without-pip", str(folder)], check=True, env={"PATH": "/usr/bin:/bin"})
+    site = next(folder.glob("lib/python3*/site-packages"))
     (site / "its_own.py").write_text("WORD = 'its own package'\n")
-    return private / "venv"
+    return folder
 
 
 @pytest.mark.parametrize("name", ["python", "python3"])
@@ -36,6 +41,14 @@ async def test_python_is_else_the_first_in_the_job_path(run: Runner, venv: Path,
     assert (await with_path.python("import its_own; print(its_own.WORD)")).log == "its own package\n"
     # Scripts that ask for it by name get the same one.
     assert (await with_path("sh", "-c", "python3 -c 'import its_own; print(its_own.WORD)'")).log == "its own package\n"
+
+
+@pytest.mark.parametrize("scratch", ["/tmp", "/var/tmp"])
+async def test_a_python_below_a_folder_that_jobs_have_one_of_their_own_of_is_there(run: Runner, scratch: str) -> None:
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        venv = made_venv(Path(folder) / "venv")
+        ran = await run("python", "-c", "import its_own; print(its_own.WORD)", python=str(venv / "bin" / "python"))
+    assert (ran.code, ran.log) == (0, "its own package\n")
 
 
 async def test_python_is_else_the_systems(run: Runner, settings: Settings) -> None:

@@ -22,10 +22,9 @@ from typing import Annotated, Any, Literal
 
 import structlog
 from pydantic import Field, StringConstraints
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from activities.session.broker.door import Door, Given, Pending, why_denied
@@ -95,7 +94,7 @@ class Audience(Model):
     audience: Annotated[str, StringConstraints(max_length=256)]
 
 
-def app_of(door: Door, token: Secret | None, *, tools: ASGIApp, discover: Discover, models: Models | None = None) -> Starlette:
+def app_of(door: Door, token: Secret | None, *, tools: ASGIApp, discover: Discover, models: Models | None = None) -> Router:
     """Return the application of one job. `token`: what whoever comes by TCP must bear; a Unix socket tells who comes by itself.
 
     `tools` answers at /mcp, `discover` says what there is to ask for; `models`: its model gateway, where its spec asks for a model.
@@ -137,7 +136,8 @@ def app_of(door: Door, token: Secret | None, *, tools: ASGIApp, discover: Discov
         *model_routes(models, partial(_must_be_of_the_job, token=token)),
         Route("/mcp", _OfTheJob(tools, token)),
     ]
-    return Starlette(routes=routes)
+    # Each route answers for its own errors, so nothing need stand around them.
+    return Router(routes=routes, redirect_slashes=False)
 
 
 class _OfTheJob:

@@ -210,7 +210,8 @@ class Tools:
             told.outcome = "refused"
             refused = partial(self._reviews.refused, result.tool, result.shown, _redactor(fields))
             return Answer(await self._door.called(refused), failed=True)
-        text = _scrubbed(result, fields)
+        # In a thread: a long answer takes a while to be looked through, and this loop serves every job of the worker.
+        text = await asyncio.to_thread(_scrubbed, result, fields)
         told.outcome = "failed" if result.failed else "done"
         return Answer(text + ("\n… there is more; ask for less" if result.cut else ""), failed=result.failed)
 
