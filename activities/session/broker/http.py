@@ -128,11 +128,11 @@ def app_of(door: Door, token: Secret | None, *, tools: ASGIApp, discover: Discov
         return JSONResponse({"items": found["access"], **{name: told for name, told in found.items() if name != "access"}})
 
     routes = [
-        Route("/v1/access", _answering(access, token), methods=["POST"]),
-        Route("/v1/access/{credential}/release", _answering(release, token), methods=["POST"]),
-        Route("/v1/requests/{request}", _answering(state, token), methods=["GET"]),
-        Route("/v1/identity", _answering(identity, token), methods=["GET"]),
-        Route("/v1/catalog", _answering(catalog, token), methods=["GET"]),
+        Route("/v1/access", _Answering(access, token), methods=["POST"]),
+        Route("/v1/access/{credential}/release", _Answering(release, token), methods=["POST"]),
+        Route("/v1/requests/{request}", _Answering(state, token), methods=["GET"]),
+        Route("/v1/identity", _Answering(identity, token), methods=["GET"]),
+        Route("/v1/catalog", _Answering(catalog, token), methods=["GET"]),
         *model_routes(models, partial(_must_be_of_the_job, token=token)),
         Route("/mcp", _OfTheJob(tools, token)),
     ]
@@ -156,18 +156,27 @@ class _OfTheJob:
             await problem_of(error)(scope, receive, send)
 
 
-def _answering(endpoint: Endpoint, token: Secret | None) -> Endpoint:
-    async def answer(request: Request) -> Response:
+class _Answering:
+    """Answers the job at one route, and tells each error as a problem. An application by itself: functions are wrapped twice more."""
+
+    def __init__(self, endpoint: Endpoint, token: Secret | None) -> None:
+        self._endpoint = endpoint
+        self._token = token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        response = await self._answer(Request(scope, receive))
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
         try:
-            _must_be_of_the_job(request, token)
-            return await endpoint(request)
+            _must_be_of_the_job(request, self._token)
+            return await self._endpoint(request)
         except JustEnoughError as error:
             return problem_of(error)
         except Exception:
             log.exception("the broker failed unexpectedly", path=request.url.path)
             return _problem(500, "unexpected error; the worker's log has it")
-
-    return answer
 
 
 def _must_be_of_the_job(request: Request, token: Secret | None) -> None:

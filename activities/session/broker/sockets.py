@@ -18,7 +18,7 @@ from typing import Any
 import structlog
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from activities.session import bare
@@ -102,7 +102,7 @@ async def _serving(door: Door, app: ASGIApp, uid: int, sockets: list[socket.sock
             connection.transport.abort()
 
 
-class OfOneUser(H11Protocol):
+class OfOneUser(HttpToolsProtocol):
     """HTTP for one user's processes: on a Unix socket the kernel says whose they are, and anybody else is hung up on."""
 
     def __init__(self, config: uvicorn.Config, state: ServerState, uid: int) -> None:
