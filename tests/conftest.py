@@ -22,14 +22,15 @@ from worker.stack.state import OURS, SERVERS
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
+LONGEST = {"chaos", "demo", "browser", "test_small_worker.py", "test_racing.py", "test_interleavings.py"}
 HASTY = '  hasty: {uses: {resource: model-api}, url: "${MODEL_URL}", allow: ["gpt-*"], timeout: 2s, max_requests: 5}\n'
 """The shop's model once more, for tests that do not want to wait as long as jobs may."""
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "shop"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what waits longest for servers, so that no process is left with it alone at the end."""
-    items.sort(key=lambda item: "chaos" not in item.path.parts)
+    """Begin with what takes longest, so that no process is left with it alone at the end."""
+    items.sort(key=lambda item: not LONGEST & set(item.path.parts))
 
 
 @pytest.fixture(scope="session")

@@ -36,4 +36,4 @@ def test_the_catalogs_tools_are_listed_and_counted(cli: Cli) -> None:
     listed = cli.run("catalog", "list").stdout
     assert "refund-order" in listed
     assert "refunds-db:write" in listed
-    assert cli.json("catalog", "check", str(cli.config))["tools"] == 3
+    assert cli.json("catalog", "check", str(cli.config))["tools"] == 5

@@ -173,6 +173,7 @@ LISTS = {"policies", "errors", "failures", "unknown"}
 @pytest.mark.parametrize("kind", [kind for kind in EventType if kind is not EventType.LEDGER_CHECKPOINTED], ids=str)
 def test_each_kind_of_entry_has_a_sentence_made_of_its_own_fields(kind: EventType) -> None:
     data: dict[str, Any] = {name: [f"<{name}>"] if name in LISTS else f"<{name}>" for name in FIELDS[kind]}
+    data |= {name: {"<tool>": {"calls": 3}} for name in ("tools", "granted_tools") if name in FIELDS[kind]}
 
     told = sentence(kind, data)
 

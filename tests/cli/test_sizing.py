@@ -96,7 +96,7 @@ def folder(tmp_path: Path) -> Path:
     shutil.copytree(SHOP, tmp_path / "config")
     path = tmp_path / "config" / "catalog.yaml"
     text = path.read_text()
-    spare = text[text.index("  customers-db:\n") : text.index("  # Two that no revocation can end")].replace("customers-db", "spare-db")
+    spare = text[text.index("  customers-db:\n") : text.index("  # A space of the job's own")].replace("customers-db", "spare-db")
     text = text.replace("  customers-db:\n", spare.replace("2030-01-31", "2020-01-31") + "  customers-db:\n", 1)
     path.write_text(text.replace("        review: {by: 2030-01-31}\n", "        review: {owner: chiefs}\n", 1))
     return tmp_path / "config"
