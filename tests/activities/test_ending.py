@@ -83,6 +83,15 @@ def test_a_revocation_whose_workflow_is_gone_adds_nothing_to_another_ones_proof(
     assert at.types(job) == before
 
 
+def test_a_person_cuts_the_access_of_a_job_whatever_is_said_of_it_already(at: Desk) -> None:
+    job, now = at.job(), at.deps.now()
+    at.deps.store.record([event(EventType.REVOCATION_CONFIRMED, job, at=now, about="forged", by="session", proof={})])
+    ActivityEnvironment().run(Ending(at.deps).revoke_job, RevokeInput(job=job, by="person", why="killed", attempts=1))
+    claim = at.deps.store.claim_of(job)
+    assert claim is not None
+    assert not claim.open
+
+
 def test_a_worker_that_stops_leaves_a_revocation_to_another_at_once(at: Desk) -> None:
     job = at.job()
     at.issue(job)

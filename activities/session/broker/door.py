@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
+from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -106,7 +107,7 @@ class Door:
         self._turn = asyncio.Lock()
         self._threads = asyncio.Semaphore(THREADS)
         self._waiters = 0
-        self._busy: set[asyncio.Task[Any]] = set()
+        self._busy: set[asyncio.Future[Any]] = set()
         self._telling: dict[str, asyncio.Task[None]] = {}
         self._refusals = 0
         self._shut = asyncio.Event()
@@ -167,7 +168,8 @@ class Door:
 
         Whoever asked for it may go away: it is done to its end all the same. Raises Closed.
         """
-        return await self._through(self._until_shut(doing))
+        self._must_be_open()
+        return await self._through(asyncio.create_task(self._until_shut(doing)))
 
     async def _until_shut(self, doing: Coroutine[Any, Any, T]) -> T:
         task, shut = asyncio.create_task(doing), asyncio.create_task(self._shut.wait())
@@ -379,19 +381,15 @@ class Door:
     async def _called(self, call: Callable[[], T]) -> T:
         """Call in a thread."""
         async with self._threads:
-            return await self._through(asyncio.to_thread(call))
+            self._must_be_open()
+            # Not by to_thread in a task of its own: that is twice round the loop more, in each access.
+            return await self._through(asyncio.get_running_loop().run_in_executor(None, copy_context().run, call))
 
-    async def _through(self, doing: Awaitable[T]) -> T:
-        """Return what comes of something. Whoever asked may go away meanwhile; the door's end waits for it all the same."""
-
-        async def done() -> T:
-            return await doing
-
-        self._must_be_open()
-        task = asyncio.create_task(done())
-        self._busy.add(task)
-        task.add_done_callback(self._busy.discard)
-        result = await asyncio.shield(task)
+    async def _through(self, doing: asyncio.Future[T]) -> T:
+        """Return what comes of something that is on its way. Whoever asked may go away meanwhile; the door's end waits for it all the same."""
+        self._busy.add(doing)
+        doing.add_done_callback(self._busy.discard)
+        result = await asyncio.shield(doing)
         self._must_be_open()
         return result
 
