@@ -7,6 +7,7 @@ import pytest
 from tests.cli.answering_server import answering
 from tests.cli.conftest import Cli
 from tests.people import Human
+from tests.shop import Shop
 
 pytestmark = pytest.mark.servers
 
@@ -36,7 +37,8 @@ def test_a_pause_is_told_with_who_and_why_and_ends_when_somebody_says_so(cli: Cl
     assert f"ops lets the schedule {NAME} go on" in told
 
 
-def test_it_is_run_now_once_per_key_and_its_jobs_are_shown(cli: Cli, auditor: Human) -> None:
+def test_it_is_run_now_once_per_key_and_its_jobs_are_shown(cli: Cli, auditor: Human, shop: Shop) -> None:
+    shop.forget_refunds()
     job = cli.run("schedule", "run", NAME, "--reason", "to see it", "--idempotency-key", "cli-1", "-o", "name").stdout.strip()
     assert cli.json("schedule", "run", NAME, "--reason", "to see it", "--idempotency-key", "cli-1")["id"] == job
     assert auditor.until(job)["state"] == "succeeded"

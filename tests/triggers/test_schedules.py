@@ -56,6 +56,7 @@ def test_the_shops_schedule_is_shown_with_when_it_is_due(auditor: Human) -> None
 
 
 def test_a_schedules_job_runs_in_its_name_without_people_and_ends_clean(ops: Human, auditor: Human, shop: Shop) -> None:
+    shop.forget_refunds()
     answer = ops.api.post(f"{NIGHTLY}/run", json={"reason": "to see it"})
     assert answer.status_code == 201, answer.text
     done = auditor.until(answer.json()["id"])
