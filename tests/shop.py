@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -113,6 +115,12 @@ class Shop:
             return not sealed and httpx.get(f"{self.stack.console}/livez", timeout=5, trust_env=False).status_code == 200
         except httpx.HTTPError:
             return False
+
+    def kill_worker(self) -> None:
+        """Kill the worker with whatever it runs; return once its supervisor has started another."""
+        worker = self.pid_of("worker")
+        os.kill(worker, signal.SIGKILL)
+        self.until_restarted("worker", was=worker)
 
     def until_restarted(self, child: str, *, was: int, within: float = 40) -> None:
         """Wait until the supervisor has started a child again."""

@@ -15,6 +15,7 @@ import psycopg
 
 from activities.config import Config
 from activities.deps import Deps
+from activities.session.issuance import issued_event
 from activities.settings import Settings
 from activities.store import Store
 from activities.targets import Targets
@@ -286,19 +287,6 @@ def to_be_issued(job: str, number: int, now: datetime) -> Any:
     request = request_id(job, number)
     allowed = {"outcome": "allowed", "tier": 0, "policies": ["a-test"], "policy_digest": "", "digest": "", "errors": [], "facts": {}}
     return event(EventType.ACCESS_DECIDED, job, at=now, about=f"{request}/issue", request=request, phase="issue", **allowed)
-
-
-def issued_event(job: str, credential: Credential) -> Any:
-    data = credential.model_dump(mode="json", exclude={"id", "request_id"})
-    return event(
-        EventType.CREDENTIAL_ISSUED,
-        job,
-        at=credential.issued_at,
-        about=credential.id,
-        credential=credential.id,
-        request=credential.request_id,
-        **data,
-    )
 
 
 def secret_values(held: Held) -> list[str]:

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from activities.revocation import RevocationResult, prove, record_lapsed, revoke, revoke_one
+from activities.session.issuance import issued_event
 from activities.store import Store
 from activities.vault import Vault
 from justenough.access import CredentialState, Revocable, RevocationState
@@ -17,7 +18,7 @@ from justenough.errors import NotFound
 from justenough.events import EventType
 from justenough.secret import Secret
 from tests.activities.revoking import by_session
-from tests.activities.shop import Desk, issued_event, secret_values
+from tests.activities.shop import Desk, secret_values
 
 pytestmark = pytest.mark.servers
 

@@ -13,12 +13,13 @@ import pytest
 
 from activities.looks import SECOND_LOOK
 from activities.revocation import prove
+from activities.session.issuance import issued_event
 from justenough.access import CredentialState, Revocable
 from justenough.catalog import ResolvedIssue
 from justenough.events import EventType, event
 from justenough.ids import request_id
 from tests.activities.revoking import by_session, from_outside
-from tests.activities.shop import Desk, Held, Shop, issued_event, to_be_issued
+from tests.activities.shop import Desk, Held, Shop, to_be_issued
 
 pytestmark = pytest.mark.servers
 

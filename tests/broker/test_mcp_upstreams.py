@@ -14,6 +14,7 @@ import pytest
 from activities.upstreams import asked
 from justenough.listings import ToolList, read_tool_list
 from justenough.tools import Upstream
+from tests.broker.killing import killed_in_a_call
 from tests.broker.mcp_server import TOOLS, McpServer, mcp_server
 from tests.broker.puppet import Puppet, puppet
 from tests.broker.test_access import entries, opened
@@ -21,6 +22,7 @@ from tests.broker.test_tools import SHOPS, called, result
 from tests.broker.test_upstreams import login_of, stored
 from tests.people import Human
 from tests.shop import Login, Shop
+from tests.waiting import until
 
 pytestmark = pytest.mark.servers
 PATTERNS: dict[str, str] = {"get_*": "read", "create_*": "write"}
@@ -86,14 +88,12 @@ def names(job: Puppet) -> set[str]:
 
 
 def until_offered(job: Puppet, *, offered: bool = True) -> None:
-    while ("get_issue" in names(job)) != offered:
-        time.sleep(0.2)
+    until(lambda: ("get_issue" in names(job)) == offered, "the worker's catalog is the one that was written last")
 
 
 def until_called(job: Puppet) -> None:
     """Return once the catalog that the worker has is the one that was written last."""
-    while called(job, "get_issue", number=0) != ('get_issue {"number": 0}', False):
-        time.sleep(0.2)
+    until(lambda: called(job, "get_issue", number=0) == ('get_issue {"number": 0}', False), "the tool can be called")
 
 
 @pytest.fixture(scope="module")
@@ -331,17 +331,15 @@ def test_a_job_whose_order_names_it_lists_what_a_server_shows_and_nobody_holds_t
     ops: Human, hub: McpServer, shop: Shop, review: Review
 ) -> None:
     item = {"resource": "orders-db", "action": "read", "ttl": "5m", "at": "request", "reason": "Review", "tools": {"hub.tools": {}}}
-    while not (told := [one for one in ops.api.get("catalog").json()["tools"] if one["name"] == "get_issue"]):
-        time.sleep(0.2)
+    until(lambda: [one for one in ops.api.get("catalog").json()["tools"] if one["name"] == "get_issue"], "the console knows the tool")
+    told = [one for one in ops.api.get("catalog").json()["tools"] if one["name"] == "get_issue"]
     assert (told[0]["kind"], told[0]["upstream"], told[0]["actions"]) == ("mcp", "hub", ["read"])
     with hub.being(tools=CHANGED[1][0]), puppet(ops, item) as job:
         # Whether anything of it was reviewed makes no difference.
         review.pin(hub, None)
-        while names(job) != SHOPS - {"find-order", "list-tickets"} | {"hub.tools"}:
-            time.sleep(0.2)
+        until(lambda: names(job) == SHOPS - {"find-order", "list-tickets"} | {"hub.tools"}, "the job may list the server's tools")
         # The console looks at the folder by its own clock.
-        while [one["upstream"] for one in ops.api.get("catalog").json()["withheld"]] != ["hub"]:
-            time.sleep(0.2)
+        until(lambda: [one["upstream"] for one in ops.api.get("catalog").json()["withheld"]] == ["hub"], "the console withholds it")
         text, failed = called(job, "hub.tools")
         assert not failed, text
         assert read_tool_list("shown", text).digest == shown(hub).digest
@@ -376,24 +374,6 @@ def test_what_writes_waits_for_people_who_see_its_arguments_and_is_called_once(
 def test_a_job_that_is_killed_while_a_call_is_on_its_way_has_nothing_left(ops: Human, hub: McpServer, shop: Shop, review: Review) -> None:
     review.pin(hub, shown(hub), timeout="50s", prefix="slow_")
     with puppet(ops) as job:
-        while called(job, "slow_get_issue", number=1) != ('get_issue {"number": 1}', False):
-            time.sleep(0.2)
-        hub.reached.clear()
-        calling = threading.Thread(target=_until_it_dies, args=(job,))
-        calling.start()
-        assert hub.reached.wait(30)
-        held = login(hub)
-        assert shop.opens_for(held)
-        began = time.monotonic()
-        assert ops.api.post(f"jobs/{job.job}/kill").status_code in {200, 202}
-        seen = ops.until(job.job, "killed")
-        assert time.monotonic() - began < 20
-        calling.join(30)
+        until(lambda: called(job, "slow_get_issue", number=1) == ('get_issue {"number": 1}', False), "the tool can be called")
+        seen, held = killed_in_a_call(ops, shop, job, "slow_get_slow", reached=hub.reached, login=lambda: login(hub))
     shop.assert_dead(seen, held)
-
-
-def _until_it_dies(job: Puppet) -> None:
-    try:
-        called(job, "slow_get_slow")
-    except (AssertionError, OSError, ValueError):
-        return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +14,7 @@ from tests.broker.puppet import Answer, Puppet, puppet
 from tests.broker.test_access import entries, opened
 from tests.people import Human
 from tests.shop import Shop
+from tests.waiting import until
 
 pytestmark = pytest.mark.servers
 SHOPS = {"find-order", "list-tickets", "refund-order", "find-customer", "export-customers"}
@@ -48,8 +48,7 @@ def called(job: Puppet, name: str, **arguments: Any) -> tuple[str, bool]:
 
 def until_offered(job: Puppet, *names: str) -> None:
     """Return once a job may use these: the catalog is read anew now and then."""
-    while not set(names) <= {tool["name"] for tool in result(job, "tools/list")["tools"]}:
-        time.sleep(0.2)
+    until(lambda: set(names) <= {tool["name"] for tool in result(job, "tools/list")["tools"]}, f"{', '.join(names)} can be called")
 
 
 def rows(shop: Shop, statement: str, *values: Any) -> list[Any]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,11 +11,12 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.broker.killing import killed_in_a_call
 from tests.broker.offering import offering
 from tests.broker.puppet import Answer as PuppetAnswer
 from tests.broker.puppet import Puppet, puppet
 from tests.broker.test_access import entries
-from tests.broker.test_tools import HEADERS, an_order, asked, called, messages, rows, until_offered
+from tests.broker.test_tools import HEADERS, an_order, called, messages, rows, until_offered
 from tests.broker.upstream import Upstream, upstream
 from tests.people import Human
 from tests.shop import Login, Shop
@@ -186,24 +185,7 @@ def test_a_job_that_is_killed_while_a_call_is_on_its_way_has_nothing_left_at_onc
     order = an_order(shop)
     with puppet(ops) as job:
         assert not called(job, "find-order", order_id=order)[1]
-        bad.reached.clear()
-        calling = threading.Thread(target=_until_it_dies, args=(job,))
-        calling.start()
-        assert bad.reached.wait(30)
-        login = login_sent(bad)
-        assert shop.opens_for(login)
-        began = time.monotonic()
-        assert ops.api.post(f"jobs/{job.job}/kill").status_code in {200, 202}
-        seen = ops.until(job.job, "killed")
-        assert time.monotonic() - began < 20
-        calling.join(30)
+        seen, login = killed_in_a_call(ops, shop, job, "patient", reached=bad.reached, login=lambda: login_sent(bad))
     assert agent.job != job.job
     shop.assert_dead(seen, login)
     assert [one["outcome"] for one in entries(ops, job.job, "tool.called")] == ["done", "failed"]
-
-
-def _until_it_dies(job: Puppet) -> None:
-    try:
-        asked(job, "tools/call", {"name": "patient", "arguments": {}})
-    except (AssertionError, OSError, ValueError):
-        return

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from tests.activities.proxy import Door
 from tests.chaos.gate import Gate
 from tests.chaos.worker import NETS_OFF, OWN
 from tests.shop import Shop
+from tests.waiting import until
 from worker.provisioning import setup
 from worker.stack import Places, Stack, running_stack
 from worker.stack.environment import own_environment
@@ -28,14 +29,6 @@ from worker.stack.lock import supervisor_of
 from worker.stack.private import read_json
 
 BESIDE = ("temporal", "vault", "postgres", "console")
-
-
-def until(happened: Callable[[], bool], what: str, *, within: float = 60) -> None:
-    """Look until something has happened; fail, saying what did not, where it takes longer than `within` seconds."""
-    end = time.monotonic() + within
-    while not happened():
-        assert time.monotonic() < end, f"not in {within:.0f} s: {what}"
-        time.sleep(0.05)
 
 
 @dataclass(eq=False)

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from tests.chaos.administrator import Administrator
-from tests.chaos.rig import Rig, until
+from tests.chaos.rig import Rig
 from tests.people import Human
 from tests.shop import Shop, access, spec
+from tests.waiting import until
 
 pytestmark = pytest.mark.servers
 

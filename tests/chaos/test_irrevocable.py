@@ -10,9 +10,10 @@ import structlog
 
 from tests.chaos.agreement import assert_one_outcome
 from tests.chaos.latch import latch
-from tests.chaos.rig import Rig, until
+from tests.chaos.rig import Rig
 from tests.people import Human
 from tests.shop import Login, Shop, Witness, spec
+from tests.waiting import until
 
 pytestmark = [pytest.mark.servers, pytest.mark.long, pytest.mark.timeout(3600)]
 log = structlog.get_logger()

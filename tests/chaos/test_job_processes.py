@@ -14,10 +14,11 @@ from psycopg.conninfo import conninfo_to_dict
 
 from activities.session.bare import MEMORY, NAME
 from activities.session.logs import MOST
-from tests.chaos.rig import Rig, until
+from tests.chaos.rig import Rig
 from tests.people import Human
 from tests.session.support import alive
 from tests.shop import LOGIN, Login, Shop, Witness, access, spec
+from tests.waiting import until
 
 pytestmark = pytest.mark.servers
 

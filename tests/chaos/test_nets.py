@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from tests.chaos.exposure import SWITCHED, Case, Lab, Struck, struck_together
-from tests.chaos.rig import Rig, Worker, until
+from tests.chaos.rig import Rig, Worker
 from tests.chaos.worker import LABEL
 from tests.people import Human
 from tests.shop import Shop, access, spec
+from tests.waiting import until
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(240)]
 

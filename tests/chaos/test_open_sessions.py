@@ -15,9 +15,10 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from tests.chaos.rig import Rig, until
+from tests.chaos.rig import Rig
 from tests.people import Human
 from tests.shop import Login, Shop, Witness, access, spec
+from tests.waiting import until
 
 pytestmark = pytest.mark.servers
 

@@ -19,9 +19,10 @@ import pytest
 from temporalio.client import Client
 
 from tests.activities.proxy import Door
-from tests.chaos.rig import Rig, until
+from tests.chaos.rig import Rig
 from tests.people import Human
 from tests.shop import Shop, Witness, spec
+from tests.waiting import until
 from worker.stack.environment import own_environment
 
 pytestmark = pytest.mark.servers

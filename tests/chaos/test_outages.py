@@ -20,10 +20,11 @@ from activities.store import Store
 from justenough.access import RevocationState
 from tests.chaos.agreement import assert_one_outcome
 from tests.chaos.latch import Latch, latch
-from tests.chaos.rig import Rig, until
+from tests.chaos.rig import Rig
 from tests.cli.conftest import Cli
 from tests.people import Human
 from tests.shop import Login, Shop, Witness, spec
+from tests.waiting import until
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 log = structlog.get_logger()

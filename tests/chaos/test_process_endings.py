@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from tests.chaos.gate import Hold
-from tests.chaos.rig import Rig, Worker, until
+from tests.chaos.rig import Rig, Worker
 from tests.people import Human
 from tests.session.support import alive
 from tests.shop import Login, Shop, Witness, spec
+from tests.waiting import until
 
 pytestmark = pytest.mark.servers
 

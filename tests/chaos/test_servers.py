@@ -16,9 +16,10 @@ import pytest
 
 from tests.chaos.agreement import assert_one_outcome
 from tests.chaos.latch import Latch, latch
-from tests.chaos.rig import Rig, Worker, until
+from tests.chaos.rig import Rig, Worker
 from tests.people import Human
 from tests.shop import Login, Shop, Witness, access, spec
+from tests.waiting import until
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 

@@ -8,9 +8,10 @@ import pytest
 
 from activities.store import Store
 from justenough.access import RevocationState
-from tests.chaos.rig import Rig, until
+from tests.chaos.rig import Rig
 from tests.people import Human
 from tests.shop import LOGIN, Shop, Witness, access, spec
+from tests.waiting import until
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 

@@ -15,9 +15,10 @@ from activities.store import Store
 from tests.chaos.administrator import Administrator
 from tests.chaos.agreement import assert_one_outcome
 from tests.chaos.latch import Latch, latch
-from tests.chaos.rig import Rig, Worker, until
+from tests.chaos.rig import Rig, Worker
 from tests.people import Human
 from tests.shop import Shop, Witness, spec
+from tests.waiting import until
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 log = structlog.get_logger()

@@ -19,10 +19,11 @@ from activities.store import Store
 from justenough.ids import new_job_id
 from tests.chaos.agreement import assert_one_outcome
 from tests.chaos.exposure import ALL, ENDINGS, Case, Lab
-from tests.chaos.rig import Rig, until
+from tests.chaos.rig import Rig
 from tests.chaos.worker import LABEL
 from tests.people import Human
 from tests.shop import Login, Shop, access, spec
+from tests.waiting import until
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
 

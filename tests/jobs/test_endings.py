@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -141,9 +139,7 @@ def test_a_killed_job_loses_its_access_and_cannot_object(ops: Human, shop: Shop,
 
 def test_a_job_whose_worker_is_killed_fails_and_leaves_nothing_alive(ops: Human, shop: Shop, witness: Witness) -> None:
     job, login = running(ops, witness, shop)
-    worker = shop.pid_of("worker")
-    os.kill(worker, signal.SIGKILL)
-    shop.until_restarted("worker", was=worker)
+    shop.kill_worker()
     seen = ops.until(job, within=90)
     assert (seen["state"], seen["reason"]) == ("failed", "worker_lost")
     shop.assert_dead(seen, login)

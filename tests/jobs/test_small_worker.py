@@ -20,6 +20,7 @@ from activities.store import Store
 from tests.conftest import EXAMPLE
 from tests.people import Human, logged_in
 from tests.shop import Shop, Witness, access, spec
+from tests.waiting import until
 from worker.stack import Stack, running_stack
 
 pytestmark = pytest.mark.servers
@@ -49,21 +50,12 @@ def someone(small: Stack) -> Iterator[Human]:
         yield human
 
 
-def until(what: str, holds: object, within: float = 30) -> None:
-    """Return once something holds."""
-    assert callable(holds)
-    end = time.monotonic() + within
-    while not holds():
-        assert time.monotonic() < end, f"not in time: {what}"
-        time.sleep(0.05)
-
-
 def test_a_job_can_be_killed_while_others_fill_every_place(someone: Human, store: Shop, witness: Witness) -> None:
     job = someone.launch(spec(f"{witness.hand_over}; sleep 300"))
     login = witness.login()
     waiting = someone.launch(spec("true"))
     assert someone.api.post(f"jobs/{job}/kill").status_code == 202
-    until("the killed job's login is refused", lambda: not store.opens_for(login), within=10)
+    until(lambda: not store.opens_for(login), "the killed job's login is refused", within=10)
     seen = someone.until(job)
     assert seen["state"] == "killed"
     store.assert_dead(seen, login)
@@ -74,10 +66,10 @@ def test_a_lease_is_renewed_within_the_grant_and_never_past_it(someone: Human, s
     job = someone.launch(spec(f"{witness.hand_over}; sleep 300", access(ttl="14s")))
     login = witness.login()
     issued = datetime.fromisoformat(someone.job(job)["credentials"][0]["issued_at"])
-    until("eight seconds have passed", lambda: (datetime.now(UTC) - issued).total_seconds() > 8)
+    until(lambda: (datetime.now(UTC) - issued).total_seconds() > 8, "eight seconds have passed")
     assert store.opens_for(login)
     assert "credential.renewed" in {entry["type"] for entry in someone.ledger(job)}
-    until("the grant's end", lambda: someone.job(job)["credentials"][0]["state"] == "confirmed")
+    until(lambda: someone.job(job)["credentials"][0]["state"] == "confirmed", "the grant's end")
     lived = datetime.fromisoformat(someone.job(job)["credentials"][0]["confirmed_at"]) - issued
     assert 13 < lived.total_seconds() < 20
     assert not store.opens_for(login)
@@ -104,7 +96,7 @@ def test_a_store_that_hangs_ends_no_healthy_job(someone: Human, store: Shop, wit
     with sqlite3.connect(file, isolation_level=None) as connection:
         connection.execute("BEGIN IMMEDIATE")
         held = time.monotonic()
-        until("the store has hung for longer than a heartbeat may be missing", lambda: time.monotonic() - held > 17)
+        until(lambda: time.monotonic() - held > 17, "the store has hung for longer than a heartbeat may be missing")
         connection.execute("ROLLBACK")
     connection.close()
     seen = someone.until(job, within=60)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-
 import psycopg
 import pytest
 
@@ -67,9 +64,7 @@ def test_a_space_is_gone_when_its_job_is_killed_in_the_middle_of_a_transaction(o
 
 def test_a_space_is_gone_when_its_jobs_worker_was_killed(ops: Human, shop: Shop, witness: Witness) -> None:
     job, login = at_work(ops, shop, witness)
-    worker = shop.pid_of("worker")
-    os.kill(worker, signal.SIGKILL)
-    shop.until_restarted("worker", was=worker)
+    shop.kill_worker()
     seen = ops.until(job, within=90)
     assert (seen["state"], seen["reason"]) == ("failed", "worker_lost")
     shop.assert_dead(seen, login)
