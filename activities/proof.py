@@ -78,13 +78,16 @@ def look(deps: Deps, job: str, credentials: tuple[Credential, ...], asked: Asked
 
 
 def proven(deps: Deps, job: str) -> bool:
-    """Whether the session, or whoever revoked after it, has left its proof, and Vault agrees: the ordinary ending of a guarded job."""
+    """Whether the session, or whoever revoked after it, has left its proof, and Vault agrees: the ordinary ending of a guarded job.
+
+    Raises RetryLater where there is a proof and Vault cannot be asked: an outage puts no proof in doubt.
+    """
     try:
         known = deps.store.job(job)
-        return known is not None and known.revocation.state is RevocationState.CONFIRMED and not deps.vault.prefix_accessors(job)
     except RetryLater:
         # What cannot be read is no proof, and revoking does not wait for it.
         return False
+    return known is not None and known.revocation.state is RevocationState.CONFIRMED and not deps.vault.prefix_accessors(job)
 
 
 def prove(deps: Deps, job: str) -> ProofReport:

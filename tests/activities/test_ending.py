@@ -17,8 +17,10 @@ from activities.ending import PAUSE, Ending, NotConfirmed, NotOurs
 from activities.revocation import revoke
 from activities.sweeping import AT_ONCE, REVOKERS, Sweeping
 from activities.targets import Asked, Look, Targets
+from activities.vault import Vault, VaultUnavailable
 from justenough.events import EventType, event
 from justenough.messages import RevokeInput
+from justenough.secret import Secret
 from tests.activities.revoking import by_session, revocation_of
 from tests.activities.shop import Desk
 
@@ -80,6 +82,19 @@ def test_a_revocation_whose_workflow_is_gone_adds_nothing_to_another_ones_proof(
     environment, before = ActivityEnvironment(), at.types(job)
     environment.cancel()
     assert environment.run(Ending(at.deps).revoke_job, RevokeInput(job=job, by="compensation", why="its worker died")).confirmed
+    assert at.types(job) == before
+
+
+def test_a_proof_is_not_in_doubt_because_vault_is_away_as_the_guard_looks(at: Desk) -> None:
+    job = at.job()
+    assert by_session(at, job, at.issue(job)).confirmed
+    before, wanted = at.types(job), RevokeInput(job=job, by="guard", why="its workflow closed")
+    away = replace(at.deps, vault=Vault("http://127.0.0.1:1"))
+    away.vault.login_token(Secret("s.anything"))
+    with pytest.raises(VaultUnavailable):
+        ActivityEnvironment().run(Ending(away).revoke_job, wanted)
+    assert revocation_of(at, job) == "confirmed"
+    assert ActivityEnvironment().run(Ending(at.deps).revoke_job, wanted).confirmed
     assert at.types(job) == before
 
 

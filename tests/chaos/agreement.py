@@ -7,19 +7,24 @@ from typing import Any
 from temporalio.client import WorkflowExecutionStatus
 
 from tests.chaos.administrator import Administrator
-from tests.chaos.rig import until
 from tests.people import Human
 from tests.shop import Login, Shop
+from tests.waiting import until
 
 
 def assert_one_outcome(ops: Human, shop: Shop, job: str, *logins: Login) -> dict[str, Any]:
     """Return a job that has ended; fail unless everyone tells exactly one ending of it, and nothing of it is alive."""
     seen = ops.job(job)
-    assert seen["revocation"]["state"] in {"confirmed", "none"}, seen["revocation"]
+    assert seen["revocation"]["state"] in {"confirmed", "none"}, (seen["revocation"], course(ops, job))
     with Administrator.of(shop.stack) as administrator:
         assert_one_story(seen, ops, administrator)
     shop.assert_dead(seen, *logins)
     return seen
+
+
+def course(ops: Human, job: str) -> list[tuple[str, str, str]]:
+    """Return when, what and by whom of a job's ledger, for whoever reads why a test failed."""
+    return [(entry["at"], entry["type"], entry["data"].get("by", "")) for entry in ops.ledger(job)]
 
 
 def endings(ops: Human, job: str) -> list[dict[str, Any]]:

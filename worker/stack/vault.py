@@ -91,7 +91,7 @@ def _initialise(places: Places, port: int) -> None:
     try:
         status, _ = http_status(port, HEALTH)
         if status != NOT_INITIALISED:
-            _require_admin_token(places, status)
+            _require_admin_token(places)
             return
         _, made = http_status(
             port, "/v1/sys/init", method="PUT", body={"recovery_shares": 1, "recovery_threshold": 1}, patience=FIRST_ELECTION
@@ -103,7 +103,7 @@ def _initialise(places: Places, port: int) -> None:
         write_private(places.vault / "recovery.json", json.dumps({"recovery_keys": made["recovery_keys_base64"]}))
 
 
-def _require_admin_token(places: Places, status: int) -> None:
-    if status == 200 and not places.admin_token.exists():
+def _require_admin_token(places: Places) -> None:
+    if not places.admin_token.exists():
         message = f"Vault is initialised but {places.admin_token} is missing. Put it back, or remove {places.home} to start anew."
         raise AdminTokenLost(message)
