@@ -21,7 +21,7 @@ from justenough.access import Action, Decision, RequestState
 from justenough.answering import Refused
 from justenough.approval import Ladder
 from justenough.catalog import problems_of
-from justenough.errors import NotFound
+from justenough.errors import NotFound, RetryLater
 from justenough.events import Event, EventType, event
 from justenough.facts import Facts
 from justenough.ids import job_of, request_id
@@ -47,6 +47,10 @@ PROOFS = frozenset(
     {EventType.CREDENTIAL_ISSUED, EventType.REVOCATION_CONFIRMED, EventType.CREDENTIAL_CONFIRMED, EventType.CREDENTIAL_EXPIRED}
 )
 """What a revocation may have had to leave unrecorded: that it was tried, and what was issued and seen to have worked."""
+
+
+class NotLookedAt(RetryLater):
+    """What would have to answer for a proof to be believed is away."""
 
 
 class Deciding:
@@ -157,7 +161,10 @@ class Deciding:
 
     @activity.defn
     def close(self, closing: CloseInput) -> Closed:
-        """Record how a job ended, with what the ledger could not take before. The first ending recorded stands and is returned."""
+        """Record how a job ended, with what the ledger could not take before. The first ending recorded stands and is returned.
+
+        Raises NotLookedAt where such a proof cannot be looked at anew: a job that has ended shows its proof.
+        """
         store = self._deps.store
         theirs(self._deps, closing.job, guard=True)
         self._end_claim(closing.job)
@@ -233,9 +240,13 @@ class Deciding:
 
     def _is_dead(self, job: str) -> bool:
         try:
-            return revocation.prove(self._deps, job).dead
+            report = revocation.prove(self._deps, job)
         except NotFound:
             return False
+        if report.failures and not any(finding.alive for finding in report.findings):
+            message = f"the proof that the job's access has ended cannot be looked at now: {'; '.join(report.failures)}"
+            raise NotLookedAt(message)
+        return report.dead
 
     def _has_climbed(self, ladder: Ladder) -> bool:
         """Whether this very step was recorded before: its answer got lost, and it is asked again."""

@@ -1,0 +1,65 @@
+"""Closing a job with a proof that its ledger could not take: it is looked at anew, and a job whose proof nobody can look at stays open."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from temporalio.testing import ActivityEnvironment
+
+from activities.deciding import Deciding, NotLookedAt
+from activities.revocation import revoke
+from activities.store import Store
+from justenough.access import JobState, RevocationState
+from justenough.events import Event
+from justenough.messages import Closed, CloseInput
+from tests.activities.revoking import revocation_of
+from tests.activities.shop import Desk, Held
+
+pytestmark = pytest.mark.servers
+
+
+def carried_proof(at: Desk, job: str, held: Held) -> tuple[Event, ...]:
+    """Revoke while the store is away; return what the ledger could not take."""
+    without = replace(at.deps, store=Store("postgresql://nobody:nothing@127.0.0.1:1/none"))
+    result = revoke(without, job, by="session", settled=True, why="it ended", known=(held.credential,))
+    assert result.confirmed
+    return result.events
+
+
+def closes(at: Desk, job: str, unrecorded: tuple[Event, ...]) -> Closed:
+    environment = ActivityEnvironment()
+    environment.info = replace(ActivityEnvironment.default_info(), workflow_type="Job", workflow_id=job)
+    closing = CloseInput(job=job, state=JobState.SUCCEEDED, exit_code=0, unrecorded=unrecorded)
+    return environment.run(Deciding(at.deps).close, closing)
+
+
+def test_a_proof_that_was_carried_is_recorded_with_the_end(at: Desk) -> None:
+    job = at.job()
+    assert closes(at, job, carried_proof(at, job, at.issue(job))).state is JobState.SUCCEEDED
+    assert at.types(job)[-2:] == ["revocation.confirmed", "job.ended"]
+    assert revocation_of(at, job) is RevocationState.CONFIRMED
+
+
+def test_a_job_stays_open_while_the_target_of_its_carried_proof_is_away(at: Desk) -> None:
+    job = at.job()
+    events = carried_proof(at, job, at.issue(job))
+    before = at.types(job)
+    at.shop.door.close()
+    with pytest.raises(NotLookedAt, match="cannot be looked at now"):
+        closes(at, job, events)
+    assert at.types(job) == before
+    at.shop.door.open()
+    closes(at, job, events)
+    assert revocation_of(at, job) is RevocationState.CONFIRMED
+
+
+def test_a_carried_proof_of_what_is_alive_is_not_believed(at: Desk) -> None:
+    job, other = at.job(), at.job()
+    proof = carried_proof(at, other, at.issue(other))
+    held = at.issue(job)
+    forged = tuple(item.model_copy(update={"job_id": job, "id": item.id.replace(other, job)}) for item in proof)
+    assert closes(at, job, forged).state is JobState.SUCCEEDED
+    assert at.shop.works(held)
+    assert "revocation.confirmed" not in at.types(job)
+    assert revocation_of(at, job) is not RevocationState.CONFIRMED
