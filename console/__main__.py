@@ -7,6 +7,7 @@ import resource
 
 import uvicorn
 
+from activities import heap
 from activities.logs import configure_logs
 from activities.settings import Settings, load_settings
 from console.api.app import create_app
@@ -50,6 +51,7 @@ async def _serve(settings: Settings) -> None:
             limit_concurrency=_connections(),
             timeout_graceful_shutdown=DRAIN,
         )
+        heap.begun()
         await uvicorn.Server(config).serve()
 
 

@@ -36,7 +36,8 @@ class Redactor:
     def __init__(self, secrets: Iterable[str]) -> None:
         self._secrets = tuple(secrets)
         self._later: deque[str] = deque(maxlen=LEARNT)
-        self._prepare()
+        # At the first bytes: before them more is often learnt, and many streams have none.
+        self._prepared = False
         self._held = b""
         self._covered = 0
         # How many bytes at the start of `_held` belong to a find whose mark is already out.
@@ -55,7 +56,7 @@ class Redactor:
 
     def flush(self) -> bytes:
         """Return what was held back: the stream has ended."""
-        return self._decided(self._held, len(self._held))
+        return self._decided(self._held, len(self._held)) if self._held else b""
 
     def _prepare(self) -> None:
         self._forms = tuple(sorted({form for secret in (*self._secrets, *self._later) for form in forms_of(secret)}))

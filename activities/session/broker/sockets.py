@@ -9,9 +9,10 @@ import asyncio
 import secrets
 import socket
 import struct
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,10 @@ async def listening(door: Door, tools: Tools, *, job: str, uid: int, loopback: b
             tcp = opened.enter_context(_tcp()) if loopback else None
             sockets = [unix, *([tcp] if tcp else [])]
             async with serving(tools, door) as gate:
-                app = app_of(door, token if loopback else None, tools=gate, discover=tools.catalog, models=models)
+
+                def app() -> ASGIApp:
+                    return app_of(door, token if loopback else None, tools=gate, discover=tools.catalog, models=models)
+
                 async with _serving(door, app, uid, sockets), thinking(models, door):
                     yield Place(folder / SOCKET, _told(tcp, token, model=models is not None) if tcp else {})
     finally:
@@ -72,7 +76,30 @@ def _told(tcp: socket.socket, token: Secret, *, model: bool) -> Mapping[str, str
 
 
 @asynccontextmanager
-async def _serving(door: Door, app: ASGIApp, uid: int, sockets: list[socket.socket]) -> AsyncIterator[None]:
+async def _serving(door: Door, app: Callable[[], ASGIApp], uid: int, sockets: list[socket.socket]) -> AsyncIterator[None]:
+    state, loop = ServerState(), asyncio.get_running_loop()
+
+    @cache
+    def config() -> uvicorn.Config:
+        """Made by the first connection: most jobs ask for nothing while they run."""
+        return _config(app())
+
+    def protocol() -> asyncio.Protocol:
+        return OfOneUser(config(), state, uid)
+
+    servers = [await loop.create_server(protocol, sock=each) for each in sockets]
+    try:
+        yield
+    finally:
+        door.close()
+        for server in servers:
+            server.close()
+        await door.settled()
+        for connection in list(state.connections):
+            connection.transport.abort()
+
+
+def _config(app: ASGIApp) -> uvicorn.Config:
     config = uvicorn.Config(
         app,
         lifespan="off",
@@ -85,21 +112,7 @@ async def _serving(door: Door, app: ASGIApp, uid: int, sockets: list[socket.sock
         timeout_keep_alive=IDLE,
     )
     config.load()
-    state, loop = ServerState(), asyncio.get_running_loop()
-
-    def protocol() -> asyncio.Protocol:
-        return OfOneUser(config, state, uid)
-
-    servers = [await loop.create_server(protocol, sock=each) for each in sockets]
-    try:
-        yield
-    finally:
-        door.close()
-        for server in servers:
-            server.close()
-        await door.settled()
-        for connection in list(state.connections):
-            connection.transport.abort()
+    return config
 
 
 class OfOneUser(HttpToolsProtocol):

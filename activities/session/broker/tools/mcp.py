@@ -41,42 +41,54 @@ log = structlog.get_logger()
 
 
 class Gate:
-    """The ASGI application at /mcp of one job."""
+    """The ASGI application at /mcp of one job. The SDK's server begins with the first request: most jobs call no tool."""
 
-    def __init__(self, manager: StreamableHTTPSessionManager, door: Door) -> None:
-        self._manager = manager
+    def __init__(self, tools: Tools, door: Door) -> None:
+        self._tools = tools
         self._door = door
+        self._manager: StreamableHTTPSessionManager | None = None
+        self._hosting: asyncio.Task[None] | None = None
+        self._ready, self._over = asyncio.Event(), asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. Raises Closed once the job's access is cut."""
         if self._door.closed:
             message = "the job's access has been closed"
             raise Closed(message)
-        await self._manager.handle_request(scope, receive, send)
+        await (await self._begun()).handle_request(scope, receive, send)
+
+    async def end(self) -> None:
+        """End the server, if it ever began."""
+        self._over.set()
+        if self._hosting is None:
+            return
+        (failure,) = await asyncio.gather(self._hosting, return_exceptions=True)
+        if isinstance(failure, Exception):
+            log.error("the tool gateway's server failed", error=type(failure).__name__)
+
+    async def _begun(self) -> StreamableHTTPSessionManager:
+        if self._manager is None:
+            self._manager = StreamableHTTPSessionManager(server_of(self._tools), stateless=True, max_request_body_size=MOST_BYTES)
+            # In a task of its own: what the SDK's tasks raise must not reach the session, which has a job to end and access to revoke.
+            self._hosting = asyncio.create_task(self._host(self._manager))
+            self._hosting.add_done_callback(lambda _: self._ready.set())
+        await self._ready.wait()
+        return self._manager
+
+    async def _host(self, manager: StreamableHTTPSessionManager) -> None:
+        async with manager.run():
+            self._ready.set()
+            await self._over.wait()
 
 
 @contextlib.asynccontextmanager
 async def serving(tools: Tools, door: Door) -> AsyncIterator[Gate]:
     """Serve a job's tools until the block ends."""
-    manager = StreamableHTTPSessionManager(server_of(tools), stateless=True, max_request_body_size=MOST_BYTES)
-    ready, over = asyncio.Event(), asyncio.Event()
-
-    async def host() -> None:
-        async with manager.run():
-            ready.set()
-            await over.wait()
-
-    # In a task of its own: what the SDK's tasks raise must not reach the session, which has a job to end and access to revoke.
-    hosting = asyncio.create_task(host())
-    hosting.add_done_callback(lambda _: ready.set())
-    await ready.wait()
+    gate = Gate(tools, door)
     try:
-        yield Gate(manager, door)
+        yield gate
     finally:
-        over.set()
-        (failure,) = await asyncio.gather(hosting, return_exceptions=True)
-        if isinstance(failure, Exception):
-            log.error("the tool gateway's server failed", error=type(failure).__name__)
+        await gate.end()
 
 
 def server_of(tools: Tools) -> Server[Any]:
