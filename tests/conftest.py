@@ -22,15 +22,21 @@ from worker.stack.state import OURS, SERVERS
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
-LONGEST = {"chaos", "demo", "browser", "test_small_worker.py", "test_racing.py", "test_interleavings.py"}
+TOGETHER = {"activities", "browser", "chaos", "console", "pages", "store"}
+"""Folders with servers of their own: of several processes one runs such a folder, so that its servers are started once."""
+LONGEST = {*TOGETHER, "demo", "test_small_worker.py"}
 HASTY = '  hasty: {uses: {resource: model-api}, url: "${MODEL_URL}", allow: ["gpt-*"], timeout: 2s, max_requests: 5}\n'
 """The shop's model once more, for tests that do not want to wait as long as jobs may."""
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "shop"
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest, so that no process is left with it alone at the end."""
+    """Begin with what takes longest, so that no process is left with it alone at the end; say which process runs what (`--dist loadgroup`)."""
     items.sort(key=lambda item: not LONGEST & set(item.path.parts))
+    for item in items:
+        folder = item.path.parent.name
+        item.add_marker(pytest.mark.xdist_group(folder if folder in TOGETHER else f"{folder}/{item.path.name}"))
 
 
 @pytest.fixture(scope="session")
