@@ -1,7 +1,7 @@
 """What a tool's calls must stay within: so many calls, and what their arguments may be. Can only narrow. No I/O, no clock.
 
 An order says it, whoever approves may say it, and what a job's own jobs may have is measured by it. `both` is what is within two of them,
-`is_within` whether nothing is within one that is not within the other.
+`beyond` where one lets more through than the other.
 """
 
 from __future__ import annotations
@@ -127,10 +127,6 @@ class Bounds(Model):
                 return None
             arguments[name] = found
         return Bounds(calls=calls, arguments=arguments)
-
-    def is_within(self, other: Bounds) -> bool:
-        """Whether every call that is within these is within the others."""
-        return not any(True for _ in self.beyond(other))
 
     def beyond(self, other: Bounds) -> Iterator[tuple[str, str]]:
         """Yield where these let more through than the others: the path within them, and why."""
