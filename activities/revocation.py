@@ -49,11 +49,6 @@ class RevocationResult(Message):
     events: tuple[Event, ...] = ()
     """What the ledger could not take; whoever called carries it until it is written."""
 
-    @property
-    def second_look_needed(self) -> bool:
-        """Whether only a second look is missing."""
-        return self.second_look_in is not None
-
 
 @dataclass(frozen=True, slots=True)
 class _Memory:

@@ -122,7 +122,7 @@ def test_one_that_is_taken_away_and_in_no_crl_yet_is_overdue(at: Desk, late_crl:
 def test_what_a_dead_worker_had_issued_is_revoked_by_what_the_store_knows(at: Desk, warehouse: Warehouse) -> None:
     one = session(at, WAREHOUSE)
     held = one.issue()
-    assert from_outside(at, one.job).second_look_needed
+    assert from_outside(at, one.job).second_look_in is not None
     assert not warehouse.lets_in(held.fields)
     at.clock.ahead = SECOND_LOOK + timedelta(seconds=2)
     assert from_outside(at, one.job).confirmed

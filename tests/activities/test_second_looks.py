@@ -46,10 +46,10 @@ def test_a_look_that_found_something_alive_makes_the_next_clean_look_a_first_one
     job = at.job()
     held = at.issue(job)
     at.shop.door.close()
-    assert not from_outside(at, job).second_look_needed
+    assert from_outside(at, job).second_look_in is None
     at.shop.door.open()
     at.clock.ahead = 2 * SECOND_LOOK
-    assert from_outside(at, job).second_look_needed
+    assert from_outside(at, job).second_look_in is not None
     assert not at.shop.works(held)
 
 
@@ -74,7 +74,7 @@ def test_an_issue_in_flight_during_the_revocation_is_dead_after_the_second_look(
     _until(lambda: shop_is_asleep(shop))
 
     first = from_outside(at, job)
-    assert first.second_look_needed
+    assert first.second_look_in is not None
     assert not first.confirmed
 
     in_flight.join()
@@ -86,7 +86,7 @@ def test_an_issue_in_flight_during_the_revocation_is_dead_after_the_second_look(
 
 def test_a_user_that_landed_between_two_looks_is_found_by_its_name_and_ended(at: Desk) -> None:
     job, name = at.job(), "Ab3dEf9h-token-{job}-orders-read-acme"
-    assert from_outside(at, job).second_look_needed
+    assert from_outside(at, job).second_look_in is not None
     with psycopg.connect(at.shop.superuser, autocommit=True) as connection:
         connection.execute(f"CREATE ROLE \"{name.format(job=job)}\" LOGIN PASSWORD 'landed' IN ROLE shop_orders_read_acme")
     landed = psycopg.connect(at.shop.superuser, user=name.format(job=job), password="landed", autocommit=True)
@@ -124,11 +124,11 @@ def test_a_credential_whose_lease_was_never_learned_is_confirmed_by_its_target(a
 def test_setting_the_clock_brings_no_second_look_nearer(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
-    assert from_outside(at, job).second_look_needed
+    assert from_outside(at, job).second_look_in is not None
     at.clock.stepped = timedelta(hours=3)
-    assert from_outside(at, job).second_look_needed
+    assert from_outside(at, job).second_look_in is not None
     at.clock.stepped = timedelta(hours=-3)
-    assert from_outside(at, job).second_look_needed
+    assert from_outside(at, job).second_look_in is not None
     at.clock.ahead = SECOND_LOOK + timedelta(seconds=1)
     assert from_outside(at, job).confirmed
     assert not at.shop.works(held)
@@ -149,7 +149,7 @@ def test_an_issue_that_nobody_told_of_where_nobody_can_look_is_doubted_until_it_
     assert not prove(blind.deps, job).dead
     # The catalog allows 30 minutes; it may have landed until the second look.
     blind.clock.ahead = timedelta(minutes=30) + SECOND_LOOK + timedelta(seconds=1)
-    assert from_outside(blind, job).second_look_needed
+    assert from_outside(blind, job).second_look_in is not None
     blind.clock.ahead += SECOND_LOOK
     assert from_outside(blind, job).confirmed
     assert not blind.shop.works(held)
@@ -162,7 +162,7 @@ def test_an_issue_that_was_refused_leaves_no_doubt(blind: Desk) -> None:
     request = request_id(job, 1)
     refusal = event(EventType.CREDENTIAL_REFUSED, job, at=now, about=request, request=request, why="Vault says no")
     blind.deps.store.record([to_be_issued(job, 1, now), refusal])
-    assert from_outside(blind, job).second_look_needed
+    assert from_outside(blind, job).second_look_in is not None
     blind.clock.ahead = SECOND_LOOK + timedelta(seconds=1)
     assert from_outside(blind, job).confirmed
 
@@ -171,7 +171,7 @@ def test_where_the_target_can_be_searched_there_is_nothing_to_doubt(at: Desk) ->
     job = at.job()
     at.deps.store.record([to_be_issued(job, 1, at.clock.now())])
     held = at.issue(job, record=False)
-    assert from_outside(at, job).second_look_needed
+    assert from_outside(at, job).second_look_in is not None
     at.clock.ahead = SECOND_LOOK + timedelta(seconds=1)
     assert from_outside(at, job).confirmed
     assert not at.shop.works(held)

@@ -108,7 +108,7 @@ def test_a_space_is_dropped_by_whoever_finds_it_without_knowing_what_was_issued(
     job = at.job()
     held = at.issue(job, SPACE, record=False)
     made_in(at, held)
-    assert from_outside(at, job).second_look_needed
+    assert from_outside(at, job).second_look_in is not None
     assert spaces_of(at, job) == []
     at.clock.ahead = SECOND_LOOK
     assert from_outside(at, job).confirmed
@@ -121,7 +121,7 @@ def test_a_space_without_users_still_tells_the_sweep_whose_it_is(at: Desk) -> No
     jobs, failures = at.deps.targets.jobs()
     assert (job in jobs, failures) == (True, ())
     assert [found.name for found in at.deps.targets.traces_of(job)] == [f"space-{job}"]
-    assert from_outside(at, job).second_look_needed
+    assert from_outside(at, job).second_look_in is not None
     assert at.deps.targets.traces_of(job) == ()
 
 
