@@ -285,7 +285,7 @@ def foreign_references(value: Any, path: str) -> Iterator[str]:
     """Yield where a JSON Schema refers to another document."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            if key in {"$ref", "$dynamicRef", "$schema"} and isinstance(inner, str) and key != "$schema" and not inner.startswith("#"):
+            if key in {"$ref", "$dynamicRef"} and isinstance(inner, str) and not inner.startswith("#"):
                 yield f"{path}.{key}"
             yield from foreign_references(inner, f"{path}.{key}")
     elif isinstance(value, Sequence) and not isinstance(value, str):

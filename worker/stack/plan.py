@@ -14,7 +14,7 @@ from worker.stack.places import Places
 from worker.stack.ports import choose_ports
 from worker.stack.postgres import dsn, postgres_child
 from worker.stack.programs import Programs
-from worker.stack.state import SERVERS, Stack, stack_users
+from worker.stack.state import Stack, stack_users
 from worker.stack.temporal import temporal_child
 from worker.stack.vault import vault_child
 
@@ -63,11 +63,6 @@ class Plan:
             users=stack_users(self.places),
             pids=dict(pids),
         )
-
-    @property
-    def servers(self) -> frozenset[str]:
-        """The embedded servers asked for."""
-        return self.only & frozenset(SERVERS)
 
 
 def make_plan(settings: Settings, only: frozenset[str]) -> Plan:

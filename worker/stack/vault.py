@@ -20,7 +20,7 @@ NOT_INITIALISED = 501
 FIRST_ELECTION = 20
 """Seconds that the first start may take until it has elected itself."""
 LONGEST_REQUEST = 10
-"""Seconds; an issue that is in flight at revocation can land no later than this."""
+"""Seconds; an issue that is in flight at revocation lands no later than this, and so before the second look (activities/looks.py)."""
 
 # One node elects itself; waiting long for others (the default multiplier, 5) only makes the first start slow. Audit devices can be
 # declared only here, not over the API, and in HCL only: the JSON form of this block is refused.

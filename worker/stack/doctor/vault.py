@@ -16,9 +16,8 @@ import httpx
 from justenough.secret import Secret
 from worker.provisioning.control_groups import HAVE
 from worker.stack.finding import Finding, Level
+from worker.stack.vault import LONGEST_REQUEST
 
-LONGEST_REQUEST = 10
-"""Seconds: the second look after a worker's death comes 15 s later, so an issue in flight must land before."""
 PATIENCE = 5.0
 BOUND = f'Put default_max_request_duration = "{LONGEST_REQUEST}s" into its configuration: an issue in flight lands no later than that.'
 AUDIT = "Declare an audit device; without one nobody sees what was done with Vault."
