@@ -187,22 +187,22 @@ class Issuer:
 
     def _asked(self, wanted: Access) -> Issuance | Allowed | Waits:
         """Make a request of what a running job wants, and decide it; the decision is in the ledger before anything else happens."""
-        job, (number, access) = self._order.job, self._requests.numbered(wanted)
+        job, number = self._order.job, self._requests.number(wanted)
         request = request_id(job, number)
-        self._requests.must_be_possible(access)
-        decision, asked = answered(self._deps, job, self._verified, access, held=self.held, phase="runtime")
-        digest = digest_for(self._deps, self._verified, access, bundle=self._order.bundle, tier=decision.tier)
-        now, new = self._deps.now(), requested(self._deps, job, number, access)
+        self._requests.must_be_possible(wanted)
+        decision, asked = answered(self._deps, job, self._verified, wanted, held=self.held, phase="runtime")
+        digest = digest_for(self._deps, self._verified, wanted, bundle=self._order.bundle, tier=decision.tier)
+        now, new = self._deps.now(), requested(self._deps, job, number, wanted)
         self._requests.took(number)
         self._deps.store.record([new, decided_event(job, request, decision, digest, facts=asked, phase="runtime", at=now)])
         if decision.outcome == "denied":
             raise Denied(
-                f"policy denies {access.action} on {access.resource}", request=request, outcome="denied", policies=decision.policies
+                f"policy denies {wanted.action} on {wanted.resource}", request=request, outcome="denied", policies=decision.policies
             )
         if decision.outcome == "needs_approval":
-            self._requests.waiting[request] = access
+            self._requests.waiting[request] = wanted
             return Waits(request, decision.tier)
-        return self._first(Granted(id=request, number=number), access, phase="runtime", past=Past())
+        return self._first(Granted(id=request, number=number), wanted, phase="runtime", past=Past())
 
     def _answered(self, request: str, access: Access) -> Issuance | Allowed | Waits:
         """Issue what people were asked for, if they have approved it by now."""

@@ -46,15 +46,16 @@ class Requests:
         if len(self.waiting) >= WAITING:
             raise NotPermitted(f"{WAITING} requests of this job wait for people already: wait for their answers first")
 
-    def numbered(self, wanted: Access) -> tuple[int, Access]:
-        """Return a new request's number, and what it asks for: as the order says it, where that says that the job may ask for this."""
+    def number(self, wanted: Access) -> int:
+        """Return a new request's number: the order's own, where that says that the job may ask for this."""
         for number, said in self._unasked.items():
             # What the order says that the job may ask for is the credential, not a call that people approve by its arguments.
             same = (said.resource, said.action, said.tools) == (wanted.resource, wanted.action, wanted.tools)
             if call_of(wanted) is None and same and wanted.ttl <= said.ttl:
-                return number, wanted
-        return self._numbers + 1, wanted
+                return number
+        return self._numbers + 1
 
     def took(self, number: int) -> None:
+        """Count a request as made: its number is no other's from now on."""
         if self._unasked.pop(number, None) is None:
             self._numbers = number
