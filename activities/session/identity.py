@@ -8,7 +8,7 @@ from __future__ import annotations
 import uuid
 
 from activities.deps import Deps
-from activities.session.issuance import Closed, NotPermitted
+from activities.session.issuance import CLOSED, Closed, NotPermitted
 from activities.settings import NO_ISSUER
 from activities.verification import VerifiedOrder
 from justenough.errors import GiveUp
@@ -39,7 +39,7 @@ def draw_identity(deps: Deps, verified: VerifiedOrder, audience: str, *, owner: 
     now, token_id = deps.now(), uuid.uuid4().hex
     claim = deps.store.claim_of(job)
     if claim is None or not claim.held_by(owner):
-        raise Closed("the job's access has been closed: it gets no identity any more")
+        raise Closed(f"{CLOSED}: it gets no identity any more")
     claims = claims_of(verified.spec, verified.statement, issuer=issuer, audience=wanted, token_id=token_id, now=now)
     signed, signature = deps.vault.sign_identity(lambda version: to_be_signed(claims, version=version))
     expires = (now + LIFE).isoformat()

@@ -14,6 +14,8 @@ from justenough.events import Event, EventType, event
 from justenough.secret import Secret
 from justenough.spec import Access
 
+CLOSED = "the job's access has been closed"
+
 
 class NotIssued(GiveUp):
     """A request was not issued; the message says which rule, signature or server stood against it."""

@@ -11,7 +11,7 @@ import structlog
 
 from activities.deps import Deps
 from activities.session.grants import Grant
-from activities.session.issuance import Closed, NotIssued
+from activities.session.issuance import CLOSED, Closed, NotIssued
 from activities.session.unlocking import unlocked
 from activities.vault import Issued, Token, VaultDenied, VaultRefused, certificates
 from activities.verification import VerifiedOrder
@@ -21,7 +21,6 @@ from justenough.errors import GiveUp
 from justenough.ids import credential_id, request_id
 from justenough.spec import Access
 
-CLOSED = "the job's access has been closed"
 HARD_END_MARGIN = 60
 """Seconds that Vault's own hard end of a job's tokens lies behind the longest grant."""
 log = structlog.get_logger()

@@ -23,7 +23,7 @@ from activities.judging import answered
 from activities.session.broker.errors import AskedTooOften
 from activities.session.delivery import PUBLIC_FIELDS
 from activities.session.identity import NotVouchedFor, draw_identity
-from activities.session.issuance import Allowed, Closed, Denied, Issuance, NotPermitted, Waits
+from activities.session.issuance import CLOSED, Allowed, Closed, Denied, Issuance, NotPermitted, Waits
 from activities.session.issuing import Issuer
 from activities.session.keeping import Keepers
 from activities.session.renewing import NoLonger
@@ -403,8 +403,7 @@ class Door:
 
     def _must_be_open(self) -> None:
         if self._shut.is_set():
-            message = "the job's access has been closed"
-            raise Closed(message)
+            raise Closed(CLOSED)
 
 
 def why_denied(error: GiveUp) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from activities.session.broker.upstream import (
 )
 from activities.session.broker.used import Used
 from activities.session.delivery import secrets_of, texts_of
-from activities.session.issuance import Closed, Issuance, NotIssued
+from activities.session.issuance import CLOSED, Closed, Issuance, NotIssued
 from activities.verification import VerifiedOrder
 from justenough.errors import NotFound
 from justenough.events import Event
@@ -50,7 +50,6 @@ AT_ONCE = 16
 MOST_HELD = 1024 * 1024
 """Bytes of one event of a stream."""
 EVENTS, JSON = "text/event-stream", "application/json"
-CLOSED = "the job's access has been closed"
 log = structlog.get_logger()
 
 T = TypeVar("T")

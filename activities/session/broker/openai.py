@@ -19,9 +19,9 @@ from starlette.routing import Route
 from activities.session.broker.calls import told
 from activities.session.broker.door import why_denied
 from activities.session.broker.errors import AskedTooOften, TooLarge, Unauthenticated
-from activities.session.broker.models import CLOSED, JSON, Models
+from activities.session.broker.models import JSON, Models
 from activities.session.broker.upstream import NoAnswer
-from activities.session.issuance import Closed, NotIssued
+from activities.session.issuance import CLOSED, Closed, NotIssued
 from justenough.errors import JustEnoughError, RetryLater
 
 MOST_BYTES = 4 * 1024 * 1024

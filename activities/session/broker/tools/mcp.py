@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 from activities.session.broker.door import Door, Pending
 from activities.session.broker.tools.gateway import Tools
 from activities.session.broker.tools.offers import Offered
-from activities.session.issuance import Closed
+from activities.session.issuance import CLOSED, Closed
 from justenough.access import Action
 from justenough.errors import RetryLater
 from justenough.upstreams import PassedOn
@@ -53,8 +53,7 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. Raises Closed once the job's access is cut."""
         if self._door.closed:
-            message = "the job's access has been closed"
-            raise Closed(message)
+            raise Closed(CLOSED)
         await (await self._begun()).handle_request(scope, receive, send)
 
     async def end(self) -> None:
