@@ -1,8 +1,11 @@
-"""How often somebody may ask: an allowance that fills up with time. No I/O, no clock."""
+"""How often somebody may ask: an allowance that fills up with time, and how often a job has people asked. No I/O, no clock."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+
+ASKED = 100
+"""Requests that one running job may have people answer. Its workflow opens no more; its session refuses what would be one too many."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,9 @@ from collections import deque
 
 from temporalio import workflow
 
-from workflows import options
-
 with workflow.unsafe.imports_passed_through():
     from justenough.ids import REQUEST_ID, job_of
+    from justenough.limits import ASKED
 
 
 class Asks:
@@ -25,7 +24,7 @@ class Asks:
 
     def put(self, request: object) -> None:
         """Take one request of this job; ignore anything else, what came before, and all past what a job may ask people for."""
-        if isinstance(request, str) and self._is_ours(request) and request not in self._seen and len(self._seen) < options.ASKED:
+        if isinstance(request, str) and self._is_ours(request) and request not in self._seen and len(self._seen) < ASKED:
             self._seen.add(request)
             self._waiting.append(request)
 

@@ -24,8 +24,6 @@ ANSWERS_RECORDED = 500
 ANSWERS_AT_ONCE = 50
 ANSWER_BYTES = 16 * 1024
 """Of one answer: several times the longest valid one, and ANSWERS_AT_ONCE of them fit a payload (2 MB)."""
-ASKED = 100
-"""Requests that one running job may have people answer."""
 REVOCATIONS_WANTED = 100
 """Wishes to end single credentials that one job obeys."""
 PAUSE = 10 * SECOND

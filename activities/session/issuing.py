@@ -191,6 +191,8 @@ class Issuer:
         request = request_id(job, number)
         self._requests.must_be_possible(wanted)
         decision, asked = answered(self._deps, job, self._verified, wanted, held=self.held, phase="runtime")
+        if decision.outcome == "needs_approval":
+            self._requests.must_have_room()
         digest = digest_for(self._deps, self._verified, wanted, bundle=self._order.bundle, tier=decision.tier)
         now, new = self._deps.now(), requested(self._deps, job, number, wanted)
         self._requests.took(number)
@@ -200,7 +202,7 @@ class Issuer:
                 f"policy denies {wanted.action} on {wanted.resource}", request=request, outcome="denied", policies=decision.policies
             )
         if decision.outcome == "needs_approval":
-            self._requests.waiting[request] = wanted
+            self._requests.waits(request, wanted)
             return Waits(request, decision.tier)
         return self._first(Granted(id=request, number=number), wanted, phase="runtime", past=Past())
 

@@ -11,6 +11,7 @@ from activities.verification import VerifiedOrder
 from justenough.calls import call_of
 from justenough.catalog import problems_of
 from justenough.errors import InvalidInput
+from justenough.limits import ASKED
 from justenough.spec import Access
 
 REQUESTS = 1_000
@@ -27,6 +28,7 @@ class Requests:
         self._verified = verified
         self.waiting: dict[str, Access] = {}
         """What people are asked for, by request."""
+        self._asked = 0
         self._numbers = len(verified.spec.access)
         self._unasked = {number: access for number, access in enumerate(verified.spec.access, start=1) if access.at == "request"}
         """What the order says that the job may ask for, and it has not."""
@@ -43,8 +45,15 @@ class Requests:
             raise NotPermitted(f"Vault itself wants people to authorize {access.action} on {access.resource}: ask for it at the start")
         if self._numbers >= REQUESTS:
             raise NotPermitted(f"a job makes at most {REQUESTS:,} requests")
+
+    def must_have_room(self) -> None:
+        """Raise NotPermitted where people are asked, or were asked, as much by this job as they may be."""
         if len(self.waiting) >= WAITING:
             raise NotPermitted(f"{WAITING} requests of this job wait for people already: wait for their answers first")
+        if self._asked >= ASKED:
+            raise NotPermitted(
+                f"people were asked for {ASKED} requests of this job, and are for no more: go on with what policy allows by itself"
+            )
 
     def number(self, wanted: Access) -> int:
         """Return a new request's number: the order's own, where that says that the job may ask for this."""
@@ -59,3 +68,8 @@ class Requests:
         """Count a request as made: its number is no other's from now on."""
         if self._unasked.pop(number, None) is None:
             self._numbers = number
+
+    def waits(self, request: str, access: Access) -> None:
+        """Count a request that people must answer."""
+        self.waiting[request] = access
+        self._asked += 1

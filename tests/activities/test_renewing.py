@@ -18,6 +18,7 @@ from activities.past import past_of
 from activities.session import keeping, renewing
 from activities.session.issuance import Denied, Issuance, NotPermitted, Waits
 from activities.session.issuing import Issuer
+from activities.session.requests import WAITING
 from activities.store.errors import StoreUnavailable
 from activities.vault import Issued, VaultUnavailable, remembered
 from activities.verification import VerifiedOrder, table, verify_order
@@ -28,6 +29,7 @@ from justenough.calls import Call, CallAccess
 from justenough.events import EventType, event
 from justenough.ids import credential_id, new_job_id, request_id
 from justenough.messages import Granted
+from justenough.spec import Access
 from justenough.statements import DecisionStatement, rfc3339, signable
 from tests.activities.conftest import EXAMPLE
 from tests.activities.holding import kept_until
@@ -37,6 +39,8 @@ READ = SPEC
 WRITE: dict[str, Any] = {**SPEC, "access": [{"resource": "orders-db", "action": "write", "ttl": "10m", "reason": "Mend the order"}]}
 LEASE = 4
 """Seconds; a quarter of it passes before each renewal, so that a busy machine does not lose it."""
+ORDERS = Access(resource="orders-db", action=Action.READ, ttl=60, reason="look", at="request")
+"""What policy allows without asking anybody."""
 SIGNED_FOR = timedelta(seconds=30)
 
 
@@ -348,3 +352,24 @@ def test_a_grant_for_tools_is_over_with_the_quorum_that_made_it(at: Desk) -> Non
     assert isinstance(issuer.access(refund(1)), Issuance)
     at.shop.leave(approver, "support-leads")
     assert isinstance(issuer.access(refund(1)), Waits)
+
+
+def test_a_job_has_so_many_requests_wait_at_once_and_gets_what_policy_allows_all_the_same(at: Desk) -> None:
+    issuer, _ = refunds(at)
+    for number in range(WAITING):
+        assert isinstance(issuer.access(refund(101 + number)), Waits)
+    with pytest.raises(NotPermitted, match=f"{WAITING} requests of this job wait for people already: wait for their answers first"):
+        issuer.access(refund(1000))
+    # The same thing asked again is no further request.
+    assert isinstance(issuer.access(refund(101)), Waits)
+    assert isinstance(issuer.access(ORDERS), Issuance)
+
+
+def test_a_job_has_people_asked_so_often_and_then_is_told_so(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("activities.session.requests.ASKED", 2)
+    issuer, _ = refunds(at)
+    for amount in (101, 102):
+        assert isinstance(issuer.access(refund(amount)), Waits)
+    with pytest.raises(NotPermitted, match="people were asked for 2 requests of this job, and are for no more"):
+        issuer.access(refund(103))
+    assert isinstance(issuer.access(ORDERS), Issuance)

@@ -8,9 +8,9 @@ import pytest
 
 from justenough.access import JobState
 from justenough.ids import request_id
+from justenough.limits import ASKED
 from tests.workflows import sessions
 from tests.workflows.servers import Bench, Started
-from workflows import options
 
 
 async def running(server: Bench, **setup: Any) -> Started:
@@ -79,7 +79,7 @@ async def test_what_is_no_request_of_the_job_changes_nothing(server: Bench, ask:
 
 
 async def test_the_same_ask_opens_once_and_one_job_asks_people_so_many_things_at_most(server: Bench) -> None:
-    last = options.ASKED + 1
+    last = ASKED + 1
     job = await running(server, asked=dict.fromkeys(range(2, last + 20), 1))
     for number in (*range(2, last + 1), *range(2, last + 19)):
         await job.handle.signal("ask", job.known.request(number))
