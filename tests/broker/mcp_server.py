@@ -21,6 +21,8 @@ from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
+from tests.waiting import until
+
 NUMBER: dict[str, Any] = {"type": "object", "properties": {"number": {"type": "integer"}}}
 IN_A_HEADER: dict[str, Any] = {"type": "object", "properties": {"number": {"type": "integer", "x-mcp-header": "Number"}}}
 TEXT: dict[str, Any] = {"type": "object", "properties": {"note": {"type": "string"}}, "required": ["note"]}
@@ -80,8 +82,7 @@ def mcp_server() -> Iterator[McpServer]:
     server = uvicorn.Server(uvicorn.Config(_app(found), log_config=None, lifespan="on", timeout_graceful_shutdown=1))
     running = threading.Thread(target=server.run, args=([listening],), daemon=True)
     running.start()
-    while not server.started:
-        pass
+    until(lambda: server.started, "the server listens")
     try:
         yield found
     finally:

@@ -12,6 +12,7 @@ import pytest
 from tests.broker.puppet import Answer, Puppet, puppet
 from tests.people import Human
 from tests.shop import Login, Shop
+from tests.waiting import until
 
 pytestmark = pytest.mark.servers
 
@@ -117,10 +118,12 @@ def test_of_several_that_wait_for_one_request_each_hears_the_denial_and_none_ask
 
 def opened(person: Human, request: str) -> dict[str, Any]:
     """The request once it waits for people."""
-    while True:
+
+    def asked() -> dict[str, Any]:
         found: dict[str, Any] = person.api.get(f"requests/{request}").raise_for_status().json()
-        if found["expires_at"]:
-            return found
+        return found if found["expires_at"] else {}
+
+    return until(asked, f"{request} waits for people")
 
 
 @pytest.mark.parametrize(

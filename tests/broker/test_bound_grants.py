@@ -14,9 +14,9 @@ from tests.broker.puppet import Puppet, puppet
 from tests.broker.test_access import entries, opened
 from tests.broker.test_bounds import item
 from tests.broker.test_tools import an_order, called, request_of, result, rows
-from tests.hooks import until
 from tests.people import Human
 from tests.shop import Shop
+from tests.waiting import until
 
 pytestmark = pytest.mark.servers
 
@@ -34,7 +34,7 @@ def started(ops: Human, lead: Human, **said: Any) -> Iterator[tuple[Puppet, dict
     before = {one["id"] for one in bound_requests(ops)}
 
     def approves() -> None:
-        (new,) = until(lambda: [one for one in bound_requests(ops) if one["id"] not in before])
+        (new,) = until(lambda: [one for one in bound_requests(ops) if one["id"] not in before], "the job asks people")
         shown.append(opened(lead, new["id"]))
         assert lead.answer(shown[0], **said).status_code in {200, 202}
 
@@ -135,7 +135,7 @@ def test_a_call_after_the_approval_was_taken_back_waits_for_people_again(ops: Hu
         text, failed = refund(job, order, 1)
         assert not failed, text
         assert lead.answer(shown, "withdraw").status_code in {200, 202}
-        until(lambda: ops.job(job.job)["requests"][0]["state"] == "withdrawn")
+        until(lambda: ops.job(job.job)["requests"][0]["state"] == "withdrawn", "the approval is taken back")
         given = {"order_id": order, "amount": 2, "reason": "bound grants, again"}
         calling = threading.Thread(target=lambda: called(job, "refund-order", **given))
         calling.start()

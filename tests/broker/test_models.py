@@ -14,8 +14,10 @@ import pytest
 from activities.session.broker.models import AT_ONCE
 from tests.broker.model_server import Handler, ModelServer, endless, fails, holds, piece, says, silent, streams
 from tests.broker.puppet import Answer, Puppet, puppet
+from tests.broker.test_access import entries, opened
 from tests.people import Human
 from tests.shop import Shop
+from tests.waiting import until
 
 pytestmark = pytest.mark.servers
 
@@ -26,10 +28,6 @@ MODEL = {"name": "default", "requests": 50, "tokens": 100_000}
 def ask(job: Puppet, *, model: str = "gpt-4o", prints: bool = False, **more: Any) -> Answer:
     question = {"model": model, "messages": [{"role": "user", "content": "What is in ticket 4711?"}], **more}
     return job.asks("POST", CHAT, question, prints=prints)
-
-
-def entries(ops: Human, job: str, kind: str) -> list[dict[str, Any]]:
-    return [entry["data"] for entry in ops.ledger(job) if entry["type"] == kind]
 
 
 def used(ops: Human, job: str) -> dict[str, tuple[int, int, int]]:
@@ -83,7 +81,8 @@ def test_a_job_gets_its_models_answer_and_the_server_gets_the_key_that_the_job_n
         assert key not in json.dumps(job.env)
         assert job.env["OPENAI_BASE_URL"] == job.env["JUSTENOUGH_BROKER_URL"] + "/openai/v1"
         assert job.env["OPENAI_API_KEY"] == job.env["JUSTENOUGH_BROKER_TOKEN"]
-        (first,) = entries(ops, job.job, "model.used")
+        # It is recorded beside the answer, not before it.
+        (first,) = until(lambda: entries(ops, job.job, "model.used"), "the first call is recorded")
         assert (first["model"], first["calls"], first["prompt_tokens"], first["outcome"]) == ("gpt-4o", 1, 30, "answered")
     seen = ops.job(job.job)
     assert used(ops, job.job) == {"answered": (2, 60, 24)}
@@ -304,8 +303,7 @@ def test_a_job_has_so_many_calls_at_once_and_no_more(thinking: Puppet, model: Mo
         held.close()
         assert model.left.wait(20)
         model.will(says("Hello"))
-        while ask(thinking).status == 429:
-            continue
+        until(lambda: ask(thinking).status == 200, "there is room again")
 
 
 def test_nobody_but_the_job_reaches_its_model(thinking: Puppet, model: ModelServer) -> None:
@@ -340,10 +338,11 @@ def policy(shop: Shop, job: Puppet, text: str, *, outcome: str) -> Iterator[None
 
 
 def until_offered(job: Puppet, outcome: str) -> None:
-    while True:
+    def offered() -> list[str]:
         items = job.asks("GET", "/v1/catalog").json["items"]
-        if [item["outcome"] for item in items if item["resource"] == "model-api"] == [outcome]:
-            return
+        return [item["outcome"] for item in items if item["resource"] == "model-api"]
+
+    until(lambda: offered() == [outcome], f"the model is {outcome}")
 
 
 FORBIDDEN = '@id("no-model-today") forbid (principal, action, resource == Resource::"model-api");'
@@ -366,9 +365,13 @@ def test_a_key_in_use_is_not_used_on_once_policy_denies_it(ops: Human, shop: Sho
 
 
 def until_refused(job: Puppet) -> Answer:
-    while (answer := ask(job)).status == 200:
-        pass
-    return answer
+    def refused() -> Answer | None:
+        answer = ask(job)
+        return answer if answer.status != 200 else None
+
+    found = until(refused, "the key is not used on")
+    assert found
+    return found
 
 
 def test_a_key_that_a_person_takes_away_is_not_asked_for_again(ops: Human, shop: Shop, model: ModelServer) -> None:
@@ -389,21 +392,13 @@ def test_a_key_that_needs_people_waits_for_them(ops: Human, lead: Human, shop: S
         answers: list[Answer] = []
         asking = threading.Thread(target=lambda: answers.append(ask(job)))
         asking.start()
-        request = opened(ops, lead, job.job)
+        (asked,) = until(lambda: ops.job(job.job)["requests"], "the job asks for the key")
+        request = opened(lead, asked["id"])
         assert request["reason"] == "Calls of model default: at most 50 requests and 100,000 tokens"
         assert model.asked == []
         assert lead.answer(request).status_code in {200, 202}
         asking.join(40)
         assert [answer.status for answer in answers] == [200]
-
-
-def opened(ops: Human, person: Human, job: str) -> dict[str, Any]:
-    """The job's request once it waits for people."""
-    while True:
-        for request in ops.job(job)["requests"]:
-            found: dict[str, Any] = person.api.get(f"requests/{request['id']}").raise_for_status().json()
-            if found["expires_at"]:
-                return found
 
 
 CLIENT = """

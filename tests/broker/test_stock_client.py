@@ -20,6 +20,7 @@ from tests.broker.test_access import opened
 from tests.broker.test_tools import HEADERS, SHOPS, an_order, called, request_of
 from tests.people import Human
 from tests.shop import Shop
+from tests.waiting import until
 
 pytestmark = pytest.mark.servers
 
@@ -94,8 +95,7 @@ def test_a_call_that_waits_for_people_is_not_made_for_a_client_that_has_gone_but
         pending = [entry["data"]["outcome"] for entry in _called(ops, job, 1)]
         assert pending == ["pending"]
         assert lead.answer(waiting).status_code in {200, 202}
-        while ops.job(job.job)["requests"][-1]["state"] != "approved":
-            pass
+        until(lambda: ops.job(job.job)["requests"][-1]["state"] == "approved", "the request is approved")
         assert ops.job(job.job)["credentials"] == []
         text, failed = called(job, "refund-order", **given)
         assert not failed, text
@@ -119,7 +119,9 @@ async def _given_up(job: Puppet, given: dict[str, Any]) -> None:
 
 def _called(ops: Human, job: Puppet, least: int) -> list[dict[str, Any]]:
     """The calls that the ledger has, once there are so many."""
-    while True:
-        found = [entry for entry in ops.ledger(job.job) if entry["type"] == "tool.called"]
-        if len(found) >= least:
-            return found
+
+    def found() -> list[dict[str, Any]]:
+        return [entry for entry in ops.ledger(job.job) if entry["type"] == "tool.called"]
+
+    until(lambda: len(found()) >= least, f"{least} calls are recorded")
+    return found()

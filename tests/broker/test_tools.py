@@ -172,7 +172,8 @@ def test_a_refund_waits_for_people_who_see_its_arguments_is_made_once_and_only_a
 
 def request_of(ops: Human, job: Puppet, *, after: int = 0) -> str:
     """The newest request of a job for refunds, once there are more than so many."""
-    while True:
-        found = [one["id"] for one in ops.job(job.job)["requests"] if one["resource"] == "refunds-db"]
-        if len(found) > after:
-            return str(found[-1])
+
+    def newer() -> list[str]:
+        return [one["id"] for one in ops.job(job.job)["requests"] if one["resource"] == "refunds-db"][after:]
+
+    return until(newer, "the job asks for refunds")[-1]

@@ -12,10 +12,12 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.broker.test_access import opened
 from tests.broker.test_tools import an_order
 from tests.people import Human
 from tests.sdk.remote import Remote, remote
 from tests.shop import Login, Shop
+from tests.waiting import until
 
 pytestmark = pytest.mark.servers
 TESTED = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
@@ -37,20 +39,10 @@ def pythons() -> list[Path]:
     return [*found.values()] or [own]
 
 
-def opened(person: Human, request: str) -> dict[str, Any]:
-    """The request once it waits for people."""
-    while True:
-        found: dict[str, Any] = person.api.get(f"requests/{request}").raise_for_status().json()
-        if found["expires_at"]:
-            return found
-
-
 def asked_of(ops: Human, job: str) -> str:
     """The request that a running job makes, once it has."""
-    while True:
-        requests = [one for one in ops.job(job)["requests"] if one["state"] == "pending"]
-        if requests:
-            return str(requests[0]["id"])
+    waiting = until(lambda: [one for one in ops.job(job)["requests"] if one["state"] == "pending"], "the job asks people")
+    return str(waiting[0]["id"])
 
 
 def test_a_credential_works_inside_its_block_and_is_dead_after_it(ops: Human, job: Remote, shop: Shop) -> None:
@@ -132,6 +124,12 @@ def test_a_wait_that_is_over_leaves_the_request_standing(ops: Human, lead: Human
         assert job.runs("result = je.ask('refunds-db', 'write', wait='30s').request_id") == request
 
 
+def cut_off(job: Remote) -> dict[str, Any]:
+    """What a job is told of its access that was cut; nothing while it is not."""
+    told = job._told("je.catalog()")
+    return told if "error" in told else {}
+
+
 def test_a_job_whose_access_was_cut_is_told_so(ops: Human) -> None:
     """The door closes for a cancel while the process may still end in its own time."""
     with remote(ops) as polite:
@@ -139,8 +137,7 @@ def test_a_job_whose_access_was_cut_is_told_so(ops: Human) -> None:
             "import signal, justenough_job as je; signal.signal(signal.SIGTERM, lambda *_: None); held = je.ask('orders-db', 'read')"
         )
         ops.api.post(f"jobs/{polite.job}/cancel").raise_for_status()
-        while (told := polite._told("je.catalog()")).get("error") is None:
-            pass
+        told = until(lambda: cut_off(polite), "the job is told that its access is cut")
         assert told["error"] in {"Closed", "Unavailable"}
         polite.runs("held.release_or_warn()")
     assert ops.job(polite.job)["credentials"][0]["state"] == "confirmed"
@@ -188,9 +185,7 @@ def test_a_use_that_needs_people_waits_for_them(ops: Human, lead: Human, shop: S
     order = an_order(shop)
     with remote(ops) as job:
         job.starts(f"import justenough_job as je; result = je.use('refund-order', order_id={order}, amount=1, reason='in one line')")
-        while not (found := ops.job(job.job)["requests"]):
-            pass
-        assert lead.answer(opened(lead, found[0]["id"])).status_code in {200, 202}
+        assert lead.answer(opened(lead, asked_of(ops, job.job))).status_code in {200, 202}
         assert "rows" in job.ends()["result"]
 
 

@@ -10,6 +10,7 @@ import pytest
 from tests.people import Human
 from tests.sdk.remote import Remote, remote
 from tests.shop import Login, Shop
+from tests.waiting import until
 
 pytestmark = pytest.mark.servers
 TELL = "import os, json; print(json.dumps(dict(os.environ)), flush=True)"
@@ -106,8 +107,7 @@ def test_a_signal_while_people_are_asked_ends_the_wait_and_runs_nothing(ops: Hum
     with remote(ops) as job:
         job.runs("import os, signal, subprocess, time")
         job.runs("p = subprocess.Popen(['justenough-access', 'refunds-db', 'write', '--', 'touch', '/tmp/ran'])")
-        while not ops.job(job.job)["requests"]:
-            pass
+        until(lambda: ops.job(job.job)["requests"], "people are asked")
         assert job.runs("p.send_signal(signal.SIGTERM); result = [p.wait(), os.path.exists('/tmp/ran')]") == [143, False]
         assert ops.job(job.job)["credentials"] == []
 
