@@ -10,7 +10,10 @@ from typing import Any
 
 import httpx
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
+from activities.session.broker.tools import sql as database
+from justenough.tools import Sql
 from tests.broker.killing import killed_in_a_call
 from tests.broker.offering import offering
 from tests.broker.puppet import Answer as PuppetAnswer
@@ -160,32 +163,51 @@ def test_a_statement_that_never_ends_gives_too_much_or_writes_is_bounded(
     assert entries(ops, agent.job, "tool.called")[-1]["outcome"] == ("failed" if is_error else "done")
 
 
-def test_calls_at_once_each_have_their_own_login_under_one_request_and_all_are_dead(agent: Puppet, ops: Human, shop: Shop) -> None:
+RAISES = "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '40P01', MESSAGE = 'deadlock detected'; END $$"
+GOES_AWAY = "SELECT pg_terminate_backend(pg_backend_pid())"
+
+
+@pytest.mark.parametrize(
+    "statement, writes, says",
+    [
+        (GOES_AWAY, True, "the database does not answer (57P01); whether anything was changed is not known"),
+        (GOES_AWAY, False, "the database does not answer (57P01)"),
+        (RAISES, True, "the database refuses it: deadlock detected (40P01)"),
+    ],
+)
+async def test_only_a_database_that_goes_away_in_the_middle_leaves_open_whether_anything_was_written(
+    shop: Shop, *, statement: str, writes: bool, says: str
+) -> None:
+    at = conninfo_to_dict(shop.dsn)
+    one = Sql(dsn=f"host={at['host']} port={at['port']} dbname=shop", statement=statement)
+    result = await database.run(one, {}, {"username": str(at["user"]), "password": str(at["password"])}, writes=writes)
+    assert (result.failed, result.content.decode()) == (True, says)
+
+
+@pytest.mark.usefixtures("agent")  # While it runs these tools are in the catalog.
+def test_calls_at_once_each_have_their_own_login_under_one_request_and_all_are_dead(ops: Human, shop: Shop) -> None:
     with puppet(ops) as other, ThreadPoolExecutor(5) as pool:
-        texts = [text for text, _ in pool.map(lambda number: said(other, str(number)), range(10))]
+        texts = [*pool.map(lambda number: said(other, str(number)), range(10))]
         assert {json.loads(text)["rows"][0]["said"] for text in texts} == {str(number) for number in range(10)}
         assert len({json.loads(text)["rows"][0]["me"] for text in texts}) == 10
         assert len(ops.job(other.job)["requests"]) == 1
         assert shop.users_of(other.job) == []
-    assert agent.job != other.job
 
 
-def said(job: Puppet, note: str) -> tuple[str, bool]:
-    """Call by TCP, as several of a job's threads do at once."""
+def said(job: Puppet, note: str) -> str:
+    """Call by TCP, as several of a job's threads do at once; return the text that comes back."""
     headers = {**HEADERS, "Authorization": f"Bearer {job.env['JUSTENOUGH_BROKER_TOKEN']}"}
     body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "say", "arguments": {"note": note}}}
     answer = httpx.post(f"{job.env['JUSTENOUGH_BROKER_URL']}/mcp", json=body, headers=headers, timeout=60, trust_env=False)
     content = messages(PuppetAnswer(answer.status_code, dict(answer.headers), answer.text))[-1]["result"]["content"]
-    return content[0]["text"], answer.is_success
+    return str(content[0]["text"])
 
 
-def test_a_job_that_is_killed_while_a_call_is_on_its_way_has_nothing_left_at_once(
-    agent: Puppet, ops: Human, bad: Upstream, shop: Shop
-) -> None:
+@pytest.mark.usefixtures("agent")
+def test_a_job_that_is_killed_while_a_call_is_on_its_way_has_nothing_left_at_once(ops: Human, bad: Upstream, shop: Shop) -> None:
     order = an_order(shop)
     with puppet(ops) as job:
         assert not called(job, "find-order", order_id=order)[1]
         seen, login = killed_in_a_call(ops, shop, job, "patient", reached=bad.reached, login=lambda: login_sent(bad))
-    assert agent.job != job.job
     shop.assert_dead(seen, login)
     assert [one["outcome"] for one in entries(ops, job.job, "tool.called")] == ["done", "failed"]

@@ -17,7 +17,11 @@ from activities.session.broker.tools.result import Result, failure
 from justenough.tools import Sql
 
 CONNECT_SECONDS = 5
+UNDONE = "40"
+"""PostgreSQL's class of errors that say that a transaction was rolled back."""
+UNKNOWN = "whether anything was changed is not known"
 
+Connection = psycopg.AsyncConnection[dict[str, Any]]
 Rows = psycopg.AsyncCursor[dict[str, Any]]
 
 
@@ -32,28 +36,42 @@ async def run(sql: Sql, values: Mapping[str, Any], fields: Mapping[str, str], *,
     """
     if not {"username", "password"} <= fields.keys():
         return failure("the credential is no database login: it has no username and password")
+    # Whether something may have been: what is cut off while it is committed may be there, or not. What the database itself cancels is undone.
+    written = False
     try:
-        async with asyncio.timeout(sql.timeout + CONNECT_SECONDS):
-            return await _run(sql, values, fields, writes=writes)
-    except (TimeoutError, psycopg.errors.QueryCanceled):
-        return failure(f"the database took longer than {sql.timeout} s; nothing was changed")
+        async with asyncio.timeout(sql.timeout + CONNECT_SECONDS), await _connected(sql, fields) as connection:
+            written = writes
+            return await _run(connection, sql, values, writes=writes)
+    except (TimeoutError, psycopg.errors.QueryCanceled) as error:
+        known = isinstance(error, psycopg.errors.QueryCanceled) or not written
+        return failure(f"the database took longer than {sql.timeout} s; {'nothing was changed' if known else UNKNOWN}")
     except _TooMuch:
         return failure(f"it returned more than {sql.rows} rows or {sql.answer:,} bytes, and was undone")
-    except psycopg.OperationalError as error:
-        # Its text names host and user.
-        return failure(f"the database does not answer ({error.sqlstate or 'no connection'})")
     except psycopg.Error as error:
-        return failure(f"the database refuses it: {error.diag.message_primary or type(error).__name__} ({error.sqlstate or '-'})")
+        return failure(_told(error, written=written))
 
 
-async def _run(sql: Sql, values: Mapping[str, Any], fields: Mapping[str, str], *, writes: bool) -> Result:
+def _told(error: psycopg.Error, *, written: bool) -> str:
+    """Return what is told of an error of the database's, or of the way to it."""
+    # A deadlock, say, is an answer: it is undone, and its text names nobody.
+    undone = (error.sqlstate or "").startswith(UNDONE)
+    if isinstance(error, psycopg.OperationalError) and not undone:
+        # Its text names host and user.
+        return f"the database does not answer ({error.sqlstate or 'no connection'})" + (f"; {UNKNOWN}" if written else "")
+    return f"the database refuses it: {error.diag.message_primary or type(error).__name__} ({error.sqlstate or '-'})"
+
+
+async def _connected(sql: Sql, fields: Mapping[str, str]) -> Connection:
     options = f"-c statement_timeout={sql.timeout * 1000} -c idle_in_transaction_session_timeout={(sql.timeout + CONNECT_SECONDS) * 1000}"
     login = {"user": fields["username"], "password": fields["password"]}
     where = make_conninfo(sql.dsn, **login, connect_timeout=CONNECT_SECONDS, options=options, application_name="justenough-tool")
+    return await psycopg.AsyncConnection.connect(where, row_factory=dict_row)
+
+
+async def _run(connection: Connection, sql: Sql, values: Mapping[str, Any], *, writes: bool) -> Result:
     bound = {name: Jsonb(value) if isinstance(value, Mapping) else value for name, value in values.items()}
-    async with await psycopg.AsyncConnection.connect(where, row_factory=dict_row) as connection:
-        await connection.set_read_only(not writes)
-        return await (_written if writes else _read)(connection.cursor(), sql, bound)
+    await connection.set_read_only(not writes)
+    return await (_written if writes else _read)(connection.cursor(), sql, bound)
 
 
 async def _read(cursor: Rows, sql: Sql, values: Mapping[str, Any]) -> Result:
