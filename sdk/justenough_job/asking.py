@@ -51,7 +51,9 @@ def ask(resource: str, action: str, *, reason: str = UNSAID, ttl: str | int | No
 
 
 def identity(audience: str) -> Identity:
-    """Return a token that proves to one audience which job this is. Raises Invalid, Closed, Unavailable, OutsideJob."""
+    """Return a token that proves to one audience which job this is. Raises Denied for an audience that the catalog does not name for it, Invalid
+    for one that is none, Closed, Unavailable, OutsideJob.
+    """
     _, told = Broker.found().call("GET", f"/v1/identity?{urlencode({'audience': audience})}")
     return Identity(told["token"], moment_of(told["expires_at"]))
 

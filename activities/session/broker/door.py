@@ -90,7 +90,7 @@ class Pending:
 
 
 class Door:
-    """One job's. Built for the length of its session; every method raises Closed once it is shut."""
+    """One job's. Built for the length of its session; whatever asks for something raises Closed once it is shut."""
 
     def __init__(
         self, deps: Deps, verified: VerifiedOrder, issuer: Issuer, keepers: Keepers, redactor: Redactor, *, owner: str, tell: Tell

@@ -9,7 +9,7 @@
     /openai/v1/…                                             → the model gateway (openai.py)
     /mcp                                                     → the tool gateway (tools/mcp.py)
 
-401 no token, 403 denied {outcome, policies, request_id}, 404 unknown, 409 not issued, 410 the job's access is closed, 413, 422 with `errors`, 429, 503.
+401 no token, 403 denied {outcome, policies, request_id}, 404 unknown, 409 not issued, 410 the job's access is closed, 413, 422 with `errors`, 429, 500, 503.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Wanted(Model):
     action: Action
     reason: Sentence
     ttl: Annotated[Duration, Field(le=MAX_TTL)] | None = None
-    """Seconds; what the catalog allows at most, and no more than five minutes, where it is not said."""
+    """Seconds; where it is not said, what the order says of the same access, else five minutes, and never more than the catalog allows."""
     wait: Annotated[float, Field(ge=0, le=LONGEST_WAIT)] = 0.0
     """Seconds to wait for people."""
     through: Literal["tools"] | None = None
