@@ -12,7 +12,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from justenough.access import Action
 from justenough.documents import read_yaml, validated
 from justenough.errors import InvalidInput, Problem
 from justenough.model import duration_text
@@ -21,11 +20,11 @@ from justenough.models import ModelDef, Uses
 from justenough.placeholders import GIVEN, SCOPE_PLACEHOLDER, SETTING, did_you_mean, filled, mapped, scoped
 from justenough.resources import ActionDef, Catalog, Issue, ResolvedIssue, Resource, Review, Target, VaultWrite
 from justenough.spec import Access, JobSpec
-from justenough.tools import TOOL_MODELS, Offer, Offers, Tool, problems_of_tools
+from justenough.tools import TOOL_MODELS, Offer, Offers, problems_of_tools
 
 __all__ = [
-    "CATALOG", "SCOPE_PLACEHOLDER", "SETTING", "Action", "ActionDef", "Catalog", "Issue", "ResolvedIssue", "Resource", "Target", "Tool", "VaultWrite",
-    "alias_of", "did_you_mean", "issue_paths", "problems_of", "problems_of_draft", "provision_writes", "read_catalog", "resolved_issue", "scope_alias", "scoped", "target_paths", "with_settings",
+    "CATALOG", "SCOPE_PLACEHOLDER", "SETTING", "ActionDef", "Catalog", "ResolvedIssue", "Resource", "Target", "VaultWrite",
+    "alias_of", "issue_paths", "problems_of", "problems_of_draft", "provision_writes", "read_catalog", "resolved_issue", "scope_alias", "target_paths", "with_settings",
 ]  # fmt: skip
 
 CATALOG = "catalog.yaml"
