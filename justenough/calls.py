@@ -40,7 +40,7 @@ class Call(Model):
     tool: ToolName
     arguments: Mapping[str, Any]
     within: Annotated[Bounds | None, Field(exclude_if=lambda value: value is None)] = None
-    """What the order says that it must stay within."""
+    """What it must stay within, as its order, its approvers and the jobs that it came of say."""
 
     @property
     def digest(self) -> str:

@@ -32,7 +32,7 @@ result = [count, held["username"], held["password"], held.id, repr(held)]
 
 
 def pythons() -> list[Path]:
-    """One interpreter of each version that this machine has and the SDK is for, the tests' own among them."""
+    """One interpreter of each version that pyenv has here and the SDK is for; the tests' own where it has none."""
     root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     found = {version: path for version in TESTED for path in sorted(root.glob(f"versions/{version}.*/bin/python"))}
     own = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
