@@ -115,10 +115,9 @@ def test_jobs_that_flood_their_log_cost_no_memory_and_nobodys_time(
     until(lambda: len(ops.api.get(f"jobs/{endless}/logs").json()["items"]) > 3, "it floods")
     began = time.monotonic()
     assert ops.until(ops.launch(spec("echo whole")))["state"] == "succeeded"
-    assert time.monotonic() - began < 10, "another job waits for those that flood"
+    assert time.monotonic() - began < 30, "another job waits for those that flood"
     assert ops.api.post(f"jobs/{endless}/cancel").status_code == 202
-    began = time.monotonic()
-    until(lambda: not shop.opens_for(login), "its login no longer works", within=10)
+    until(lambda: not shop.opens_for(login), "its login no longer works", within=30)
     seen = ops.until(endless)
     assert (seen["state"], seen["revocation"]["state"]) == ("cancelled", "confirmed")
     shop.assert_dead(seen, login)

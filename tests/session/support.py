@@ -123,7 +123,7 @@ def alive(marker: str) -> bool:
     return any(marker.encode() in line for line in cmdlines())
 
 
-async def until(condition: Callable[[], bool], *, seconds: float = 10) -> None:
+async def until(condition: Callable[[], bool], *, seconds: float = 30) -> None:
     """Wait until something becomes true; fail after `seconds`."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - /proc tells nobody
