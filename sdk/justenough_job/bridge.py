@@ -194,17 +194,18 @@ class Bridge:
             self._fails(call, "the job's broker ended its answer before it had said anything")
 
     def _refused(self, call: Call, answer: http.client.HTTPResponse) -> None:
-        """Pass an error on: JSON-RPC's as it is, a problem of HTTP by its words."""
+        """Pass an error on: JSON-RPC's as it is, a problem of HTTP by its words, plain text with its status."""
         content = answer.read()
         try:
             told = json.loads(content)
         except ValueError:
             told = None
+        words = "" if isinstance(told, dict) else content[:200].decode("utf-8", "replace").strip()
         told = told if isinstance(told, dict) else {}
         if isinstance(told.get("error"), dict) and call.is_request and not call.gone:
             self._says({"jsonrpc": "2.0", "id": call.id, "error": told["error"]})
         else:
-            self._fails(call, str(told.get("detail") or f"the job's broker answered {answer.status}"))
+            self._fails(call, str(told.get("detail") or f"the job's broker answered {answer.status}{words and f': {words}'}"))
 
     def _is_gone(self) -> bool:
         """Whether nothing listens any more where the broker was: it never comes back."""
