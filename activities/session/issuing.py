@@ -134,10 +134,6 @@ class Issuer:
         with self._lock:
             self._holdings.forget(credential)
 
-    def over(self) -> bool:
-        """Whether the claim of this session is closed: nothing is issued any more."""
-        return self._mint.over()
-
     def others(self, credential: Credential) -> tuple[Credential, ...]:
         """Return what the job holds beside this one."""
         return tuple(one for one in self.issued if one.id != credential.id)

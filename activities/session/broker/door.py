@@ -197,8 +197,20 @@ class Door:
         return self._shut.is_set()
 
     def admit(self) -> None:
-        """Let one call of a gateway in. Raises Closed, AskedTooOften."""
-        self._take_allowance()
+        """Let one call in. Raises Closed, AskedTooOften."""
+        self._must_be_open()
+        now = self._deps.ticks()
+        left = self._allowance.taken(now=now)
+        if left is None:
+            raise AskedTooOften(self._allowance.wait(now=now))
+        self._allowance = left
+
+    async def called(self, call: Callable[[], T]) -> T:
+        """Call in a thread, of which one job holds few at once. Raises Closed."""
+        async with self._threads:
+            self._must_be_open()
+            # Not by to_thread in a task of its own: that is twice round the loop more, in each access.
+            return await self._through(asyncio.get_running_loop().run_in_executor(None, copy_context().run, call))
 
     async def closing(self) -> None:
         """Return once the door is closed."""
@@ -206,12 +218,12 @@ class Door:
 
     async def taken(self, item: Issuance) -> bool:
         """Whether somebody ended a credential that a gateway keeps, past this session. Raises Closed, RetryLater."""
-        seen = await self._called(partial(self._deps.store.credential, item.credential.id))
+        seen = await self.called(partial(self._deps.store.credential, item.credential.id))
         return seen is None or seen.state is not CredentialState.ISSUED
 
     async def stands(self, item: Issuance) -> bool:
         """Whether a credential that a gateway keeps may be used on, decided again; where not, it is ended. Raises Closed, RetryLater."""
-        ending: NoLonger | None = await self._called(partial(self._issuer.no_longer, item))
+        ending: NoLonger | None = await self.called(partial(self._issuer.no_longer, item))
         if ending:
             await self._keepers.give_back(item.credential.id, ending.why, before=ending.events)
         return ending is None
@@ -220,9 +232,9 @@ class Door:
         """Return what asking comes to; `ask` takes the request that was waited for."""
         end, waited_for = self._deps.ticks() + wait, ""
         while True:
-            self._take_allowance()
+            self.admit()
             async with self._turn:
-                found = await self._recorded(wanted, self._called(partial(ask, waited_for=waited_for)))
+                found = await self._recorded(wanted, self.called(partial(ask, waited_for=waited_for)))
             if not isinstance(found, Waits):
                 return found
             waited_for = found.request
@@ -233,7 +245,7 @@ class Door:
 
     async def request(self, name: str, *, wait: float = 0.0) -> Pending:
         """Return how a request of this job stands, once it is answered or `wait` seconds are over. Raises NotFound, Closed."""
-        self._take_allowance()
+        self.admit()
         view = await self._settled_request(name, until=self._deps.ticks() + wait) if _is_of(self._job, name) else None
         if view is None:
             message = f"this job has no request {name[:64]}"
@@ -245,9 +257,9 @@ class Door:
 
         Raises NotFound, Closed.
         """
-        self._take_allowance()
+        self.admit()
         await self._back(credential, "the job gave it back")
-        view = await self._called(partial(self._deps.store.credential, credential))
+        view = await self.called(partial(self._deps.store.credential, credential))
         return view.state.value if view else ""
 
     async def _back(self, credential: str, what: str) -> None:
@@ -258,10 +270,10 @@ class Door:
 
     async def identity(self, audience: str) -> tuple[Secret, datetime]:
         """Return a short token of this job for one audience, and until when it holds. Raises InvalidInput, NotVouchedFor, NoIssuer, Closed."""
-        self._take_allowance()
+        self.admit()
         now = self._deps.now()
         try:
-            token = await self._called(partial(draw_identity, self._deps, self._verified, audience, owner=self._owner))
+            token = await self.called(partial(draw_identity, self._deps, self._verified, audience, owner=self._owner))
         except NotVouchedFor as error:
             await self.refused("its identity for an audience", str(error))
             raise
@@ -276,8 +288,8 @@ class Door:
 
     async def catalog(self) -> list[dict[str, Any]]:
         """Return what this job may ask for: each action on each resource of its environment, and what policy would say now."""
-        self._take_allowance()
-        return await self._called(self._offers)
+        self.admit()
+        return await self.called(self._offers)
 
     def _offers(self) -> list[dict[str, Any]]:
         current, spec = self._deps.config.current(), self._verified.spec
@@ -363,7 +375,7 @@ class Door:
     async def _looked_at(self, name: str, *, until: float) -> RequestView | None:
         began = self._deps.ticks()
         while True:
-            view = await self._called(partial(self._deps.store.request, name))
+            view = await self.called(partial(self._deps.store.request, name))
             now = self._deps.ticks()
             if view is None or view.state is not RequestState.PENDING or now >= until:
                 return view
@@ -374,17 +386,6 @@ class Door:
             except TimeoutError:
                 continue
 
-    async def called(self, call: Callable[[], T]) -> T:
-        """Call something of a gateway's in a thread, of which one job holds few at once. Raises Closed."""
-        return await self._called(call)
-
-    async def _called(self, call: Callable[[], T]) -> T:
-        """Call in a thread."""
-        async with self._threads:
-            self._must_be_open()
-            # Not by to_thread in a task of its own: that is twice round the loop more, in each access.
-            return await self._through(asyncio.get_running_loop().run_in_executor(None, copy_context().run, call))
-
     async def _through(self, doing: asyncio.Future[T]) -> T:
         """Return what comes of something that is on its way. Whoever asked may go away meanwhile; the door's end waits for it all the same."""
         self._busy.add(doing)
@@ -392,14 +393,6 @@ class Door:
         result = await asyncio.shield(doing)
         self._must_be_open()
         return result
-
-    def _take_allowance(self) -> None:
-        self._must_be_open()
-        now = self._deps.ticks()
-        left = self._allowance.taken(now=now)
-        if left is None:
-            raise AskedTooOften(self._allowance.wait(now=now))
-        self._allowance = left
 
     def _must_be_open(self) -> None:
         if self._shut.is_set():
