@@ -33,7 +33,7 @@ def interpreter(settings: Settings, python: str | None) -> Interpreter:
     """Return the Python at `python`, else the first in settings.job_path, else the system's; raise InterpreterRefused."""
     path = Path(python) if python else _first(settings.job_path)
     if not (path.is_absolute() and path.is_file() and os.access(path, os.X_OK)):
-        raise InterpreterRefused(f"{path}: no Python is there")
+        raise InterpreterRefused(f"{path}: no Python is there; let run.python name one that the worker's machine has, or leave it out")
     prefixes = tuple(dict.fromkeys(_prefixes(path)))
     for prefix in prefixes:
         _refuse_foreign(path, prefix, settings)
@@ -72,7 +72,7 @@ def _home_of(venv: Path) -> Path:
     lines = (venv / "pyvenv.cfg").read_text("utf-8", "replace").splitlines()
     pairs = {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in lines)}
     if not pairs.get("home", "").startswith("/"):
-        raise InterpreterRefused(f"{venv}: its pyvenv.cfg names no home")
+        raise InterpreterRefused(f"{venv}: its pyvenv.cfg names no home; make it anew (python3 -m venv)")
     return Path(pairs["home"])
 
 

@@ -165,7 +165,7 @@ class Life:
             return None
         content = self._deps.store.bundle(digest)
         if content is None:
-            message = f"bundle {digest} is not in the store"
+            message = f"bundle {digest} is not in the store: launch the job anew, so that its files are sent again"
             raise NotIssued(message)
         return unpacked(self._deps.settings.home, digest, content)
 

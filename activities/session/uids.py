@@ -63,7 +63,7 @@ def _locks(settings: Settings) -> Path:
             continue
         if folder.stat().st_uid == 0:
             return folder
-    raise NoFreeUid(f"neither {LOCKS} nor the home can hold the locks of user ids")
+    raise NoFreeUid(f"neither {LOCKS} nor the home can hold the locks of user ids: let root own one of them")
 
 
 def _locked(folder: Path, base: int) -> tuple[int, int]:
@@ -75,7 +75,7 @@ def _locked(folder: Path, base: int) -> tuple[int, int]:
             return lock, uid
         # Someone else's id: not ours to lend.
         os.close(lock)
-    raise NoFreeUid(f"all {SLOTS} user ids from {base} on are taken")
+    raise NoFreeUid(f"all {SLOTS} user ids from {base} on are taken; JUSTENOUGH_JOB_UID_BASE names others")
 
 
 def _lock(folder: Path, uid: int) -> int | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from activities.session import members
-from activities.session.uids import end_leftovers, lent_uid
+from activities.session.uids import NoFreeUid, end_leftovers, lent_uid
 from activities.settings import Settings
 from tests.session.support import alive, is_root, until
 
@@ -30,6 +30,20 @@ def test_ids_that_are_lent_at_the_same_time_differ_and_come_back(settings: Setti
         assert (first == os.geteuid()) is not is_root()
     with lent_uid(settings) as third:
         assert third == first
+
+
+def test_where_every_id_is_taken_it_is_said_how_to_have_others(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("activities.session.uids.SLOTS", 1)
+    mine = settings.model_copy(update={"job_uid_base": 715_000})
+    with lent_uid(mine) as first:
+        if not is_root():
+            assert first == os.geteuid(), "only root lends ids"
+            return
+        with (
+            pytest.raises(NoFreeUid, match="all 1 user ids from 715000 on are taken; JUSTENOUGH_JOB_UID_BASE names others"),
+            lent_uid(mine),
+        ):
+            pass
 
 
 def test_another_workers_id_is_not_lent_again(settings: Settings, home: Path) -> None:
