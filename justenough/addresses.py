@@ -1,4 +1,4 @@
-"""Where the console may send what it sends: which addresses never, which only where the configuration allows private ones, and which URLs. No I/O.
+"""Where console and tools may send what they send: which addresses never, which only where the configuration allows private ones, and which URLs. No I/O.
 
 A name is judged by every address that it stands for, when it is used; who resolves it is activities' part.
 """
