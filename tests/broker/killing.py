@@ -13,7 +13,7 @@ from tests.broker.test_tools import called
 from tests.people import Human
 from tests.shop import Login, Shop
 
-AT_ONCE = 20
+AT_ONCE = 40
 """Seconds; the tool would be at work for longer."""
 
 
