@@ -9,9 +9,11 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.people import Human, logged_in
 from tests.shop import Shop
@@ -30,13 +32,23 @@ HASTY = '  hasty: {uses: {resource: model-api}, url: "${MODEL_URL}", allow: ["gp
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "shop"
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest, so that no process is left with it alone at the end; say which process runs what (`--dist loadgroup`)."""
+    """Begin with what takes longest, so that no process is left with it alone at the end."""
     items.sort(key=lambda item: not LONGEST & set(item.path.parts))
-    for item in items:
-        folder = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group(folder if folder in TOGETHER else f"{folder}/{item.path.name}"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
+    """Say which process runs what, where `--dist loadscope` asks for it."""
+    return ByFolder(config, log) if config.getvalue("dist") == "loadscope" else None
+
+
+class ByFolder(LoadScopeScheduling):  # type: ignore[misc] # it ships no types
+    """Gives a process a whole file, or a whole folder that has servers of its own."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = Path(nodeid.partition("::")[0])
+        return file.parent.name if file.parent.name in TOGETHER else str(file)
 
 
 @pytest.fixture(scope="session")

@@ -88,6 +88,8 @@ _REVOKE = _JOB.where(_NOT_PROVED_AFTER).values(
     revocation_confirmed_at=None,
     revocation_since=_SINCE,
 )
+_CUT = _REVOKE.where(JOBS.c.revocation_state != RevocationState.CONFIRMED.value)
+"""Who cuts a job's access because they want it to end has seen nothing alive: what is proven stays so."""
 _FAIL = _JOB.where(_NOT_PROVED_AFTER).values(
     revocation_state=RevocationState.OVERDUE.value, revocation_confirmed_at=None, revocation_since=_SINCE
 )
@@ -312,8 +314,9 @@ def credential_overdue(connection: Connection, fact: Fact) -> None:
 
 
 def revocation_started(connection: Connection, fact: Fact) -> None:
-    """Revoking goes on until its own proof; overdue stays overdue until then."""
-    if _job(connection, _REVOKE, fact, {"fact_at": fact.at}):
+    """Revoking goes on until its own proof; overdue stays overdue until then. Our nets begin only where there is no proof, or something lives."""
+    statement = _CUT if fact.data["by"] in {"person", "stranger"} else _REVOKE
+    if _job(connection, statement, fact, {"fact_at": fact.at}):
         connection.execute(_REVOKE_ALL, {"theirs": fact.job})
 
 

@@ -62,9 +62,12 @@ def _listening(port: int, state: str) -> Iterator[queue.Queue[Answer]]:
             parts = urlsplit(self.path)
             found = {name: values[0][:LONGEST] for name, values in parse_qs(parts.query).items()}
             ours = parts.path == PATH and hmac.compare_digest(found.get("state", "").encode(), state.encode())
-            if ours:
-                answers.put(found)
-            self._say(200 if ours else 404, "That is it." if ours else "This answers no login that waits here.")
+            try:
+                self._say(200 if ours else 404, "That is it." if ours else "This answers no login that waits here.")
+            finally:
+                # Last: whoever waits for it ends this process. Also where the browser has gone.
+                if ours:
+                    answers.put(found)
 
         def _say(self, status: int, said: str) -> None:
             body = PAGE.format(said=said).encode()

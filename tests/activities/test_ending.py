@@ -107,6 +107,14 @@ def test_a_person_cuts_the_access_of_a_job_whatever_is_said_of_it_already(at: De
     assert not claim.open
 
 
+def test_a_kill_that_comes_as_the_job_ends_by_itself_leaves_its_proof_as_it_is(at: Desk) -> None:
+    job = at.job()
+    held = at.issue(job)
+    assert by_session(at, job, held).confirmed
+    ActivityEnvironment().run(Ending(at.deps).revoke_job, RevokeInput(job=job, by="person", why="killed", attempts=1))
+    assert revocation_of(at, job) == "confirmed"
+
+
 def test_a_worker_that_stops_leaves_a_revocation_to_another_at_once(at: Desk) -> None:
     job = at.job()
     at.issue(job)
