@@ -8,6 +8,7 @@ from activities.ancestry import forebears
 from activities.authorizing import whole_table
 from activities.deps import Deps
 from activities.entries import counted_event, decided_event, rejected, review_opened
+from activities.inheriting import why_beyond
 from activities.judging import answered, digest_for, narrowed, why_not_as_granted, why_not_possible
 from activities.past import Past
 from activities.session.issuance import NotPermitted
@@ -42,8 +43,11 @@ class Permits:
         digest = digest_for(self._deps, self._verified, access, bundle=self._order.bundle, tier=decision.tier)
         # It is there already, unless somebody reached this session past the workflow that decides.
         facts = [decided_event(job, request, decision, digest, facts=asked, phase=phase, at=now)]
-        why, ladder = "", None
-        if decision.outcome == "denied":
+        # People may have been asked for an hour, and what a job that it came of has lost meanwhile is lost.
+        why, ladder = why_beyond(self._deps, access, self._verified.statement) or "", None
+        if why:
+            pass
+        elif decision.outcome == "denied":
             why = f"policy denies it now ({', '.join(decision.policies)})"
         elif decision.outcome == "needs_approval":
             ladder, attempts = self._answers(granted.answers, self._ladder(request, access, decision, digest, past=past))
