@@ -43,11 +43,8 @@ class Permits:
         digest = digest_for(self._deps, self._verified, access, bundle=self._order.bundle, tier=decision.tier)
         # It is there already, unless somebody reached this session past the workflow that decides.
         facts = [decided_event(job, request, decision, digest, facts=asked, phase=phase, at=now)]
-        # People may have been asked for an hour, and what a job that it came of has lost meanwhile is lost.
-        why, ladder = why_beyond(self._deps, access, self._verified.statement) or "", None
-        if why:
-            pass
-        elif decision.outcome == "denied":
+        why, ladder = "", None
+        if decision.outcome == "denied":
             why = f"policy denies it now ({', '.join(decision.policies)})"
         elif decision.outcome == "needs_approval":
             ladder, attempts = self._answers(granted.answers, self._ladder(request, access, decision, digest, past=past))
@@ -58,6 +55,8 @@ class Permits:
                 facts += self._counted(ladder)
                 access = narrowed(access, ladder.grant)
                 decision, asked, why = self._as_granted(access, ladder, decision, asked, held=held, phase=phase)
+        # People may have been asked for an hour, and what a job that it came of has lost meanwhile is lost.
+        why = why or why_beyond(self._deps, access, self._verified.statement) or ""
         # Where nothing is issued yet, nobody is to look for what may have been.
         last = "granted" if access.tools is not None and call_of(access) is None else "issue"
         facts.append(decided_event(job, request, decision, digest, facts=asked, phase=last, at=now))
