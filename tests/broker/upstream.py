@@ -79,6 +79,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
+    def _utf16(self, upstream: Upstream, told: dict[str, Any]) -> None:
+        del upstream
+        self._whole(200, json.dumps(told).encode("utf-16"))
+
     def _away(self, upstream: Upstream, told: dict[str, Any]) -> None:
         del told
         self.send_response(302)

@@ -42,6 +42,9 @@ async def _run(http: Http, sent: Sent) -> Result:
         if answer.headers.get("content-encoding", "").lower() not in PLAIN:
             return failure("the upstream packs its answers, though it was told not to")
         content, cut = await _beginning(answer, http.answer)
+    if b"\0" in content:
+        # UTF-16 and its like, or none: the credential that an upstream hands back would not be found in it.
+        return failure("the upstream answers with what is no text in UTF-8, which is not passed on")
     if answer.is_success:
         return Result(content, cut=cut)
     return Result(f"HTTP {answer.status_code}\n".encode() + content, failed=True, cut=cut)
