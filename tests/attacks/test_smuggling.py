@@ -15,19 +15,20 @@ from tests.broker.test_access import entries, opened
 from tests.broker.test_tools import called, request_of, until_offered
 from tests.broker.upstream import Upstream, upstream
 from tests.people import Human
-from tests.shop import Shop
+from tests.shop import Login, Shop
 from tests.waiting import until
 
 pytestmark = pytest.mark.servers
-ASKS_AND_GOES = """
+ASKS = """
 import json, os, socket, threading
 gone = socket.socket(socket.AF_UNIX)
 gone.connect(os.environ["JUSTENOUGH_BROKER"])
-body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "set-flag", "arguments": {"flag": 1}}})
+body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": CALL})
 head = "POST /mcp HTTP/1.1\\r\\nHost: broker\\r\\nAccept: application/json, text/event-stream\\r\\nContent-Type: application/json\\r\\n"
 gone.sendall((head + "Content-Length: " + str(len(body)) + "\\r\\n\\r\\n" + body).encode())
-threading.Timer(5, gone.close).start()
 """
+"""Makes a call, and waits for no answer."""
+ASKS_AND_GOES = ASKS.replace("CALL", '{"name": "set-flag", "arguments": {"flag": 1}}') + "threading.Timer(5, gone.close).start()\n"
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +75,20 @@ def test_calls_that_come_to_nothing_do_not_fill_the_ledger(ops: Human) -> None:
         assert len(entries(ops, job.job, "tool.called")) == UNDONE_RECORDED
         assert not called(job, "find-order", order_id=1)[1]
         assert entries(ops, job.job, "tool.called")[-1]["outcome"] == "done"
+
+
+def test_a_job_cannot_give_back_what_a_tool_uses_for_it(ops: Human, shop: Shop, target: Upstream) -> None:
+    http = {"url": f"{target.url}/slow", "headers": {"X-Login": "{username} {password}"}, "allow_private": True, "timeout": "50s"}
+    slow = {"slow": {"description": "Wait", "uses": {"resource": "orders-db", "action": "read"}, "http": http}}
+    target.reached.clear()
+    with offering(shop, slow):
+        with puppet(ops) as watching:
+            until_offered(watching, "slow")
+        with puppet(ops, before=ASKS.replace("CALL", '{"name": "slow"}')) as job:
+            assert target.reached.wait(60)
+            login = Login(*target.seen[-1]["headers"]["x-login"].split())
+            (used,) = ops.job(job.job)["credentials"]
+            refused = job.asks("POST", f"/v1/access/{used['id']}/release")
+            assert (refused.status, "a gateway uses it for the job" in refused.body) == (404, True)
+            assert shop.opens_for(login)
+    assert not shop.opens_for(login)
