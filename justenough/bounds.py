@@ -6,9 +6,11 @@ An order says it, whoever approves may say it, and what a job's own jobs may hav
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from functools import reduce
 from typing import Annotated, Any, Self
+from urllib.parse import unquote
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -16,6 +18,8 @@ from justenough.model import Model
 
 Value = bool | int | float | Annotated[str, StringConstraints(max_length=1000)]
 MOST_VALUES = 1_000
+MOST_WRITINGS = 5
+"""Times that a text may be percent-encoded; nobody who means well does it twice."""
 ORDER, APPROVAL = "the order", "the approval"
 """Whose bounds they are, in words."""
 
@@ -29,7 +33,7 @@ class Bound(Model):
     prefix: Annotated[
         Annotated[str, StringConstraints(min_length=1, max_length=1000)] | None, Field(exclude_if=lambda value: value is None)
     ] = None
-    """Text that it begins with; no part of what follows may be `..`."""
+    """Text that it begins with; no part of what follows may be `..`, in any writing of it (`climbs`)."""
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
@@ -47,7 +51,7 @@ class Bound(Model):
             return f"must be a number of at most {self.maximum:g}"
         if self.one_of is not None and not any(_same(value, one) for one in self.one_of):
             return f"must be one of the {len(self.one_of)} values that {by} lists"
-        if self.prefix is not None and not (isinstance(value, str) and value.startswith(self.prefix) and ".." not in value.split("/")):
+        if self.prefix is not None and not (isinstance(value, str) and value.startswith(self.prefix) and not climbs(value)):
             return f"must begin with {self.prefix!r}, and have no part `..`"
         return None
 
@@ -88,7 +92,8 @@ class Bound(Model):
             return all(self.problem(value) for value in self._values)
         numeric = self.minimum is not None or self.maximum is not None
         crossed = self.minimum is not None and self.maximum is not None and self.minimum > self.maximum
-        return crossed or (self.prefix is not None and (numeric or ".." in self.prefix.split("/")[:-1]))
+        # Of its last part more may follow, as of `..` in `..b`.
+        return crossed or (self.prefix is not None and (numeric or climbs(re.sub(r"[^/\\]*$", "", self.prefix))))
 
     @property
     def _values(self) -> tuple[Value, ...] | None:
@@ -115,6 +120,14 @@ class Bounds(Model):
                 yield f"{name}: must be given, for {by} binds it"
             elif why := bound.problem(arguments[name], by=by):
                 yield f"{name}: {why}"
+        # Servers that read JSON without regard to case would take it for the one that is bound, and take the last of the two.
+        bound_names = {name.casefold() for name in self.arguments}
+        yield from (
+            f"{name}: differs by case alone from what {by} binds" for name in self._others(arguments) if name.casefold() in bound_names
+        )
+
+    def _others(self, arguments: Mapping[str, Any]) -> Iterator[str]:
+        return (name for name in arguments if name not in self.arguments)
 
     def both(self, other: Bounds) -> Bounds | None:
         """Return what is within these and the others; None where no call is."""
@@ -157,6 +170,17 @@ def all_of(first: Tools, *others: Tools) -> dict[str, Bounds]:
 def written(tools: Tools | None) -> dict[str, Any] | None:
     """Return tools as JSON, as they are signed and recorded."""
     return None if tools is None else {name: bounds.model_dump(mode="json") for name, bounds in tools.items()}
+
+
+def climbs(text: str) -> bool:
+    """Whether some server could take a part of a text for `..`: behind a slash of either kind, before `;`, percent-encoded, however often."""
+    for _ in range(MOST_WRITINGS):
+        if any(part.partition(";")[0].strip() == ".." for part in re.split(r"[/\\]", text)):
+            return True
+        text, before = unquote(text), text
+        if text == before:
+            return False
+    return True
 
 
 def _common(one: Bound, other: Bound) -> tuple[Value, ...] | None:

@@ -5,6 +5,7 @@ Arguments come from a model, and a model may be told anything by what it reads: 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from jsonschema.exceptions import ValidationError
 from pydantic import Field
 
 from justenough.access import Action
-from justenough.bounds import ORDER, Bounds
+from justenough.bounds import ORDER, Bounds, climbs
 from justenough.documents import check_json, path_of
 from justenough.errors import GiveUp, InvalidInput, Problem
 from justenough.model import Model
@@ -101,7 +102,8 @@ def checked_call(name: str, tool: Tool, arguments: Any) -> Call:
     problems = tuple(_problem(error, tool) for error in _errors(tool, arguments))
     if problems:
         raise InvalidInput(what, problems)
-    return Call(tool=name, arguments=arguments)
+    # What is signed and recorded is what is sent: 7.0 is 7 in both.
+    return Call(tool=name, arguments=json.loads(canonical(arguments)))
 
 
 def bounded(spec: JobSpec, resource: str, action: Action) -> tuple[Access, ...]:
@@ -146,7 +148,7 @@ def sql_values(sql: Sql, call: Call, scope: Mapping[str, str]) -> dict[str, Any]
 def http_request(http: Http, call: Call, fields: Mapping[str, str], *, inputs: frozenset[str]) -> Sent:
     """Return the request of a call. `fields`: the credential's, and the job's data scope. Raises InvalidInput for what cannot stand where the tool puts it.
 
-    Each value that goes into the address is encoded whole; one of dots only would be another place, and is refused.
+    Each value that goes into the address is encoded whole; one of dots only, or in the path with a slash, could be another place, and is refused.
     """
     texts = {name: _text(call.arguments.get(name)) for name in inputs} | {
         name: value for name, value in fields.items() if name not in inputs
@@ -199,12 +201,26 @@ def _must_be_sendable(http: Http, call: Call, texts: Mapping[str, str], inputs: 
         if not texts[name] or DOTS.fullmatch(texts[name])
     ]
     problems += [
+        Problem(name, f"cannot stand in an address: {why}")
+        for name in sorted(http.in_path & inputs)
+        if (why := _why_elsewhere(http, name, texts[name]))
+    ]
+    problems += [
         Problem(name, "must be printable ASCII: it is sent in a header")
         for name in sorted(in_headers & inputs)
         if not (texts[name].isprintable() and texts[name].isascii())
     ]
     if problems:
         raise InvalidInput(f"arguments of {call.tool}", tuple(problems))
+
+
+def _why_elsewhere(http: Http, name: str, text: str) -> str:
+    """Return why a value in an address's path could be another place, encoded or not: many servers decode first and look at the parts then."""
+    if climbs(text):
+        return "it has a part `..`"
+    if name not in http.slashes and re.search(r"[/\\]", text):
+        return "it has a slash, and the tool's http.slashes does not name it"
+    return ""
 
 
 def _body(value: Any, call: Call, texts: Mapping[str, str], inputs: frozenset[str]) -> Any:

@@ -203,8 +203,9 @@ def usage_told(body: Mapping[str, Any]) -> Usage | None:
 
 
 def prompt_estimate(body: Mapping[str, Any]) -> int:
-    """Return the tokens of a question, by its length."""
-    return _tokens(len(json.dumps([body.get("messages"), body.get("tools")], ensure_ascii=False).encode("utf-8", "surrogatepass")))
+    """Return the tokens of a question, by the length of all that it says: a model reads functions and schemas, too."""
+    said = [value for name, value in body.items() if name != "model" and isinstance(value, str | list | dict)]
+    return _tokens(len(json.dumps(said, ensure_ascii=False).encode("utf-8", "surrogatepass")))
 
 
 def _tokens(size: int) -> int:

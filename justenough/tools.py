@@ -21,6 +21,7 @@ from justenough.documents import path_of
 from justenough.errors import Problem
 from justenough.model import Duration, Model
 from justenough.placeholders import SCOPE_PLACEHOLDER, SETTING, did_you_mean, mapped
+from justenough.schemas import validator_of
 from justenough.spec import Name, Sentence
 
 BOUND = re.compile(r"%\((?P<name>[A-Za-z_][A-Za-z0-9_]*)\)s")
@@ -121,6 +122,8 @@ class Http(Limits):
     """A JSON value. A text that is one placeholder and nothing else keeps the input's type."""
     allow_private: bool = False
     """Whether the address may be one of a private network; metadata and link-local addresses never are."""
+    slashes: tuple[str, ...] = ()
+    """Inputs in the URL's path whose values may have slashes. They are encoded, but many servers decode them before they look where a path leads."""
 
     @model_validator(mode="after")
     def _goes_where_the_catalog_says(self) -> Self:
@@ -146,6 +149,11 @@ class Http(Limits):
     def in_url(self) -> frozenset[str]:
         """The placeholders of its URL."""
         return frozenset(SCOPE_PLACEHOLDER.findall(self.url))
+
+    @property
+    def in_path(self) -> frozenset[str]:
+        """The placeholders of its URL before the query."""
+        return frozenset(SCOPE_PLACEHOLDER.findall(self.url.partition("?")[0]))
 
     def placeholders(self) -> Iterator[tuple[str, str]]:
         """Yield each placeholder: where it stands, and its name."""
@@ -202,7 +210,7 @@ class Tool(Model):
     @property
     def validator(self) -> Validator:
         """What checks its input."""
-        return Draft202012Validator(self.schema_of_input)
+        return validator_of(self.schema_of_input)
 
     @property
     def kind(self) -> str:
@@ -298,6 +306,8 @@ def _http_problems(tool: Tool, http: Http, scope: frozenset[str], where: str) ->
     for place, name in http.placeholders():
         if name not in tool.inputs | scope and (hint := did_you_mean(name, tool.inputs)):
             yield Problem(f"{where}.{place}", f"{{{name}}} is no property of `input`{hint} (a credential's field must be named unlike one)")
+    for name in sorted(set(http.slashes) - (http.in_path & tool.inputs)):
+        yield Problem(f"{where}.slashes", f"{name} is no input in the url's path")
     for name in sorted(http.in_url & tool.inputs - required):
         yield Problem(f"{where}.url", f"{{{name}}} must be in `input.required`: an address has no holes")
 

@@ -21,6 +21,7 @@ from justenough.calls import action_of
 from justenough.errors import InvalidInput, Problem
 from justenough.listings import TOOLS, Listed, ToolList
 from justenough.resources import Catalog
+from justenough.schemas import validator_of
 from justenough.spec import Name
 from justenough.tools import Tool, Uses, foreign_references
 
@@ -57,9 +58,7 @@ class PassedOn(Tool):
     @property
     def validator(self) -> Validator:
         """What checks its input, by the draft that the schema names. No reference leads out of it (why_left_out)."""
-        schema = self.schema_of_input
-        found: Validator = validator_for(schema, default=Draft202012Validator)(schema)
-        return found
+        return validator_of(self.schema_of_input)
 
 
 class Listing(Tool):

@@ -27,7 +27,7 @@ from activities.vault import certificates
 from activities.verification import VerifiedOrder
 from justenough.access import Credential, Held, RequestState, Revocable
 from justenough.approval import Answer
-from justenough.calls import call_of, for_call
+from justenough.calls import Call, call_of, for_call
 from justenough.catalog import ActionDef
 from justenough.facts import Phase
 from justenough.ids import number_of, request_id
@@ -282,4 +282,11 @@ class Issuer:
 
 
 def _asks_the_same(one: Access, other: Access) -> bool:
-    return (one.resource, one.action, call_of(one), one.tools) == (other.resource, other.action, call_of(other), other.tools)
+    return (one.resource, one.action, one.tools) == (other.resource, other.action, other.tools) and _is_same(call_of(one), call_of(other))
+
+
+def _is_same(one: Call | None, other: Call | None) -> bool:
+    """Whether two calls are the same, as people were shown them: to Python, true is 1."""
+    if one is None or other is None:
+        return one is other
+    return (one.tool, one.digest, one.within) == (other.tool, other.digest, other.within)

@@ -41,6 +41,7 @@ class Keepers:
         self._job = job
         self._issuer = issuer
         self._kept: dict[str, tuple[Issuance, asyncio.Task[None]]] = {}
+        self._ending: dict[str, asyncio.Task[None]] = {}
 
     def keep(self, item: Issuance) -> None:
         """Keep a credential from now on, until it ends or `close`."""
@@ -49,23 +50,29 @@ class Keepers:
         task.add_done_callback(lambda _: self._kept.pop(item.credential.id, None))
 
     async def give_back(self, credential: str, why: str, *, before: tuple[Event, ...] = ()) -> None:
-        """End one credential now, until it is confirmed and recorded. Raises NotFound where the job does not hold it."""
-        found = self._kept.get(credential)
-        if found is None:
-            message = f"the job holds no credential {credential}"
-            raise NotFound(message)
-        item, task = found
-        task.cancel()
+        """End one credential now, until it is confirmed and recorded. Raises NotFound where the job does not hold it.
+
+        Who gives it back while it is ended waits for that end: each attempt takes a thread, and a job may ask very often.
+        """
+        if credential not in self._ending:
+            found = self._kept.pop(credential, None)
+            if found is None:
+                message = f"the job holds no credential {credential}"
+                raise NotFound(message)
+            ending = asyncio.create_task(self._taken_over(*found, NoLonger(why, before)))
+            self._ending[credential] = ending
+            ending.add_done_callback(lambda _: self._ending.pop(credential, None))
+        await asyncio.shield(self._ending[credential])
+
+    async def _taken_over(self, item: Issuance, keeper: asyncio.Task[None], ending: NoLonger) -> None:
+        keeper.cancel()
         # A renewal that is on its way must not overtake it.
-        await asyncio.wait({task}, timeout=SETTLES + 1)
-        ending = asyncio.create_task(_ended(self._deps, self._job, self._issuer, item, NoLonger(why, before)))
-        self._kept[credential] = item, ending
-        ending.add_done_callback(lambda _: self._kept.pop(credential, None))
-        await asyncio.shield(ending)
+        await asyncio.wait({keeper}, timeout=SETTLES + 1)
+        await _ended(self._deps, self._job, self._issuer, item, ending)
 
     async def close(self) -> None:
         """Keep nothing any more: what ends them now is the session's own revocation."""
-        keepers = [task for _, task in self._kept.values()]
+        keepers = [*(task for _, task in self._kept.values()), *self._ending.values()]
         for keeper in keepers:
             keeper.cancel()
         await asyncio.gather(*keepers, return_exceptions=True)

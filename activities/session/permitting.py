@@ -8,6 +8,7 @@ from activities.ancestry import forebears
 from activities.authorizing import whole_table
 from activities.deps import Deps
 from activities.entries import counted_event, decided_event, rejected, review_opened
+from activities.inheriting import why_beyond
 from activities.judging import answered, digest_for, narrowed, why_not_as_granted, why_not_possible
 from activities.past import Past
 from activities.session.issuance import NotPermitted
@@ -54,6 +55,8 @@ class Permits:
                 facts += self._counted(ladder)
                 access = narrowed(access, ladder.grant)
                 decision, asked, why = self._as_granted(access, ladder, decision, asked, held=held, phase=phase)
+        # People may have been asked for an hour, and what a job that it came of has lost meanwhile is lost.
+        why = why or why_beyond(self._deps, access, self._verified.statement) or ""
         # Where nothing is issued yet, nobody is to look for what may have been.
         last = "granted" if access.tools is not None and call_of(access) is None else "issue"
         facts.append(decided_event(job, request, decision, digest, facts=asked, phase=last, at=now))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
-from typing import cast
+from typing import Any, cast
 
 import psycopg
 import pytest
 
+from activities import revocation
 from activities.session import keeping
 from activities.session.issuance import Issuance
 from activities.session.issuing import Issuer
 from justenough.access import Credential
+from justenough.errors import NotFound
 from justenough.spec import Access
 from tests.activities.holding import kept_until
 from tests.activities.shop import Desk, Held, Shop
@@ -103,4 +106,23 @@ async def test_a_lease_that_cannot_be_renewed_ends_with_itself(at: Desk, monkeyp
     at.deps.vault.revoke_lease(held.credential.lease_id)
     await kept_until(at, job, WILLING, item, lambda: "credential.confirmed" in at.types(job))
     assert renewed(at, job) == 0
+    assert not at.shop.works(held)
+
+
+async def test_however_often_a_credential_is_given_back_it_is_ended_once(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, ended, real = at.job(), 0, revocation.end_one
+    held = at.issue(job)
+    item = issuance(at, held, ttl=60, lease=60)
+
+    def counted(*given: Any, **more: Any) -> Any:
+        nonlocal ended
+        ended += 1
+        return real(*given, **more)
+
+    monkeypatch.setattr(revocation, "end_one", counted)
+    async with keeping.kept(at.deps, job, WILLING, [item]) as keepers, asyncio.timeout(30):
+        await asyncio.gather(*(keepers.give_back(item.credential.id, f"wish {number}") for number in range(50)))
+        with pytest.raises(NotFound):
+            await keepers.give_back(item.credential.id, "once more")
+    assert ended == 1
     assert not at.shop.works(held)

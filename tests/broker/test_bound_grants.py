@@ -203,3 +203,16 @@ def test_what_a_running_child_asks_for_is_within_what_the_job_that_launched_it_h
         assert waiting["call"]["within"] == ASKED["refund-order"]
         assert lead.answer(waiting, "deny").status_code in {200, 202}
         calling.join(60)
+
+
+def test_what_a_parent_lost_while_people_were_asked_is_not_issued_to_its_child(ops: Human, lead: Human) -> None:
+    writes = {"resource": "refunds-db", "action": "write", "ttl": "5m", "reason": "a test", "at": "request"}
+    with puppet(ops, writes) as parent, puppet(ops, parent=parent.job) as child:
+        given = opened(lead, parent.access("refunds-db", "write", ttl="5m").json["request_id"])
+        assert lead.answer(given).status_code in {200, 202}
+        waiting = opened(lead, child.access("refunds-db", "write", ttl="5m").json["request_id"])
+        assert lead.answer(given, "withdraw").status_code in {200, 202}
+        assert lead.answer(waiting).status_code in {200, 202}
+        refused = child.access("refunds-db", "write", ttl="5m", wait=30)
+        assert (refused.status, "the job that launches it has no access to refunds-db" in refused.body) == (403, True)
+        assert ops.job(child.job)["credentials"] == []

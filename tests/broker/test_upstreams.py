@@ -41,7 +41,7 @@ def tools_at(url: str) -> dict[str, Any]:
         dsn = "host=${SHOP_HOST} port=${SHOP_PORT} dbname=shop"
         return {"description": "-a query-", "uses": READ, "sql": {"dsn": dsn, "statement": statement, "timeout": "2s", **more}}
 
-    paths = {path: http(path) for path in ("broken", "away", "hangup", "slow", "endless")}
+    paths = {path: http(path) for path in ("broken", "away", "packed", "utf16", "hangup", "slow", "endless")}
     return {
         **paths,
         "echo": {**http("echo/{tenant}", method="POST", json={"note": "{note}"}), "input": NOTE},
@@ -106,6 +106,8 @@ def stored(shop: Shop) -> str:
     [
         ("broken", "HTTP 500"),
         ("away", "answers with a redirect (HTTP 302), which is not followed"),
+        ("utf16", "the upstream answers with what is no text in UTF-8"),
+        ("packed", "the upstream packs its answers, though it was told not to"),
         ("hangup", "the upstream does not answer (RemoteProtocolError)"),
         ("slow", "the upstream took longer than 2 s"),
     ],

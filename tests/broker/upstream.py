@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
 from collections.abc import Iterator
@@ -68,6 +69,19 @@ class _Handler(BaseHTTPRequestHandler):
     def _broken(self, upstream: Upstream, told: dict[str, Any]) -> None:
         del upstream
         self._whole(500, json.dumps(told).encode())
+
+    def _packed(self, upstream: Upstream, told: dict[str, Any]) -> None:
+        del upstream
+        content = gzip.compress(json.dumps(told).encode(), compresslevel=0)
+        self.send_response(200)
+        self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def _utf16(self, upstream: Upstream, told: dict[str, Any]) -> None:
+        del upstream
+        self._whole(200, json.dumps(told).encode("utf-16"))
 
     def _away(self, upstream: Upstream, told: dict[str, Any]) -> None:
         del told

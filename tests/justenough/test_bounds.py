@@ -46,6 +46,22 @@ def spec(*tools: dict[str, Any] | None, at: str = "request") -> JobSpec:
         ({"one_of": [1, "a"]}, True, "must be one of the 2 values that the order lists"),
         ({"prefix": "/in/"}, "/in/x", None),
         ({"prefix": "/in/"}, "/in/../out", "must begin with '/in/', and have no part `..`"),
+        *(
+            ({"prefix": "/in/"}, f"/in/{way}", "must begin with '/in/', and have no part `..`")
+            for way in (
+                "x\\..\\out",
+                "..\\out",
+                "%2e%2e/out",
+                "%2E.%2fout",
+                "..%2Fout",
+                "%252e%252e/out",
+                "..;/out",
+                "..;v=1/out",
+                ".. /out",
+            )
+        ),
+        ({"prefix": "/in/"}, "/in/a..b/...;/50%", None),
+        ({"prefix": "/other"}, "/in/", "must begin with '/other', and have no part `..`"),
         ({"prefix": "/in/"}, "/other", "must begin with '/in/', and have no part `..`"),
         ({"prefix": "/in/"}, 7, "must begin with '/in/', and have no part `..`"),
         ({"minimum": 1, "maximum": 2}, 3, "must be a number of at most 2"),
@@ -58,6 +74,11 @@ def test_an_argument_is_held_against_its_bound(bound: dict[str, Any], value: Any
 def test_what_is_bound_must_be_given() -> None:
     bounds = Bounds.model_validate({"arguments": {"amount": {"maximum": 1}}})
     assert list(bounds.problems({}, made=0)) == ["amount: must be given, for the order binds it"]
+
+
+def test_another_writing_of_a_bound_name_is_no_way_around_it() -> None:
+    bounds = Bounds.model_validate({"arguments": {"amount": {"maximum": 1}}})
+    assert list(bounds.problems({"amount": 1, "Amount": 5}, made=0)) == ["Amount: differs by case alone from what the order binds"]
 
 
 @pytest.mark.parametrize("made, problems", [(0, []), (2, []), (3, ["the order allows 3 calls of it, which were made"])])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -92,6 +93,35 @@ def test_what_was_not_given_is_left_out_of_the_body() -> None:
 def test_what_would_be_another_place_is_refused_in_an_address(note: str) -> None:
     with pytest.raises(InvalidInput, match="note: cannot stand in an address"):
         sent(ticket=7, note=note)
+
+
+@pytest.mark.parametrize(
+    "ticket, why",
+    [
+        ("7/close", "it has a slash"),
+        ("7\\close", "it has a slash"),
+        ("x/../../admin", "it has a part `..`"),
+        ("%2e%2e", "it has a part `..`"),
+        ("..;v=1", "it has a part `..`"),
+    ],
+)
+def test_what_a_server_could_take_for_another_path_is_refused_in_an_address(ticket: str, why: str) -> None:
+    with pytest.raises(InvalidInput, match=f"ticket: cannot stand in an address: {why}"):
+        sent(ticket=ticket, note="x")
+
+
+def test_slashes_stand_in_a_path_where_the_tool_says_so_and_anywhere_behind_it() -> None:
+    http = HTTP.model_copy(update={"slashes": ("ticket",)})
+    found = http_request(http, Call(tool="file", arguments={"ticket": "a/b", "note": "c/../d"}), FIELDS, inputs=INPUTS)
+    assert found.url == "https://helpdesk.example/acme/tickets/a%2Fb?q=c%2F..%2Fd"
+    with pytest.raises(InvalidInput, match="ticket: cannot stand in an address: it has a part"):
+        http_request(http, Call(tool="file", arguments={"ticket": "a/../b", "note": "x"}), FIELDS, inputs=INPUTS)
+
+
+@pytest.mark.parametrize("number", [7, 7.0])
+def test_what_is_sent_is_what_the_digest_is_of(number: float) -> None:
+    call = checked_call("refund", TOOL, {"order_id": number})
+    assert json.dumps(dict(call.arguments)) == '{"order_id": 7}'
 
 
 @pytest.mark.parametrize("note", ["a\r\nX-Admin: yes", "é", "a\x00"])

@@ -234,4 +234,9 @@ def test_a_whole_answer_counts_as_told_or_by_its_text() -> None:
     answer = {"choices": [{"message": {"role": "assistant", "content": "eightyes"}}]}
     assert whole_usage(answer, prompt=9) == Usage(9, 2, estimated=True)
     assert whole_usage({**answer, "usage": {"prompt_tokens": 1, "completion_tokens": 10**12}}, prompt=9) == Usage(1, 10**9)
-    assert prompt_estimate({"messages": ["x" * 396]}) == 102
+    assert prompt_estimate({"model": "gpt-4o", "messages": ["x" * 396], "stream": True}) == 101
+
+
+@pytest.mark.parametrize("place", ["functions", "tools", "response_format", "prediction", "whatever_comes_next"])
+def test_a_question_is_as_long_as_all_that_it_says(place: str) -> None:
+    assert prompt_estimate({"model": "gpt-4o", "messages": [], place: {"x": "y" * 4_000}}) >= 1_000

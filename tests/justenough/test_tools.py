@@ -132,6 +132,7 @@ HUB: dict[str, Any] = {"uses": {"resource": "orders-db", "action": {"*": "read"}
         ("file/http/url", "https://10.0.0.1/x", "is of a private network; `allow_private: true` allows it"),
         ("file/http/url", "https://helpdesk.example/{title}", "tools.file.http.url: {title} must be in `input.required`"),
         ("file/http/json", {"title": "{titel}"}, "tools.file.http.json: {titel} is no property of `input`; did you mean 'title'?"),
+        ("file/http/slashes", ["title"], "tools.file.http.slashes: title is no input in the url's path"),
         ("file/http/method", "GET", "tools.file.http: json: a GET has no body"),
         ("file/http/headers", {"X Y": "a"}, "tools.file.http: headers.X Y: a header's name has letters"),
         ("file/http/headers", {"X": "a\r\nb"}, "headers.X: must be printable ASCII"),

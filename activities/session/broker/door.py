@@ -107,6 +107,8 @@ class Door:
         self._turn = asyncio.Lock()
         self._threads = asyncio.Semaphore(THREADS)
         self._waiters = 0
+        self._lent: set[str] = set()
+        """Credentials that gateways use now."""
         self._busy: set[asyncio.Future[Any]] = set()
         self._telling: dict[str, asyncio.Task[None]] = {}
         self._refusals = 0
@@ -155,9 +157,11 @@ class Door:
             yield found
             return
         self._keepers.keep(found)
+        self._lent.add(found.credential.id)
         try:
             yield found
         finally:
+            self._lent.discard(found.credential.id)
             # What cannot be ended now goes on being ended; the answer need not wait for that.
             with suppress(TimeoutError):
                 async with asyncio.timeout(BACK_WITHIN):
@@ -258,6 +262,9 @@ class Door:
         Raises NotFound, Closed.
         """
         self.admit()
+        if credential in self._lent:
+            message = f"the job holds no credential {credential}: a gateway uses it for the job, and gives it back itself"
+            raise NotFound(message)
         await self._back(credential, "the job gave it back")
         view = await self.called(partial(self._deps.store.credential, credential))
         return view.state.value if view else ""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar
 
@@ -47,6 +47,8 @@ LOOK_AGAIN = 10.0
 """Seconds after which it is asked again whether the key may be used on."""
 AT_ONCE = 16
 """Calls of one job that are on their way: each may hold a whole document of its own and one of the model's."""
+READ_AT_ONCE = 2
+"""Questions of one job that are values at a time, and not bytes: of what is all brackets, values take thirty times as much."""
 MOST_HELD = 1024 * 1024
 """Bytes of one event of a stream."""
 EVENTS, JSON = "text/event-stream", "application/json"
@@ -67,6 +69,7 @@ class Models:
         self._used = Used(deps, verified.statement.job, use.name)
         self._upstream = Upstream()
         self._turn = asyncio.Lock()
+        self._readers = asyncio.Semaphore(READ_AT_ONCE)
         self._lending = AsyncExitStack()
         self._lent: Issuance | None = None
         self._looked = 0.0
@@ -78,7 +81,7 @@ class Models:
 
     @contextmanager
     def room(self) -> Iterator[None]:
-        """Have room for one more question, which is read in the block. Raises AskedTooOften, Closed."""
+        """Have room for one more question, which is asked in the block. Raises AskedTooOften, Closed."""
         self._door.admit()
         if max(self._reading, len(self._calls)) >= AT_ONCE:
             raise AskedTooOften(1.0)
@@ -88,12 +91,14 @@ class Models:
         finally:
             self._reading -= 1
 
-    async def chat(self, asked: dict[str, Any]) -> tuple[str, AsyncIterator[bytes]]:
-        """Return a call's media type and its answer's pieces as they come, once there is an answer.
+    async def chat(self, read: Callable[[], dict[str, Any]]) -> tuple[str, AsyncIterator[bytes]]:
+        """Return a call's media type and its answer's pieces as they come, once there is an answer. `read` returns the checked question.
 
-        Raises NoAnswer, Denied, NotIssued, Closed, AskedTooOften, or RetryLater.
+        Raises what `read` raises, NoAnswer, Denied, NotIssued, Closed, AskedTooOften, or RetryLater.
         """
-        question = await asyncio.to_thread(Question.of, asked)
+        async with self._readers:
+            # In a thread: a long question takes a while to be read, and this loop serves every job of the worker.
+            question = await asyncio.to_thread(lambda: Question.of(read()))
         try:
             model = self._allowing(question.model)
             self._must_have_budget()
@@ -113,7 +118,6 @@ class Models:
 
     async def models(self) -> list[dict[str, Any]]:
         """Return those of the upstream's models that this job may use, as OpenAI lists them. Raises as `chat` does."""
-        self._door.admit()
         model = self._definition()
         listing = self._started(self._listed(model, await self._key(model)))
         await asyncio.wait({listing})
@@ -307,7 +311,8 @@ def _redactor(item: Issuance) -> Redactor:
 
 def _object(content: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(content)
+        # Of text in UTF-8 alone: in another encoding nobody would find the key.
+        found = json.loads(content.decode())
     except (ValueError, RecursionError):
         raise no_json() from None
     if not isinstance(found, dict):

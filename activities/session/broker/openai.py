@@ -6,7 +6,6 @@ GET  /openai/v1/models             those that this job may use
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -26,6 +25,13 @@ from justenough.errors import JustEnoughError, RetryLater
 
 MOST_BYTES = 4 * 1024 * 1024
 """Of a question: long ones carry whole documents, and pictures."""
+ELSEWHERE = frozenset(
+    {
+        *("models", "route", "fallbacks", "context_window_fallbacks", "content_policy_fallbacks", "model_list", "provider", "plugins"),
+        *("api_base", "base_url", "api_key", "api_type", "api_version", "custom_llm_provider", "user_config", "router_settings_override"),
+    }
+)
+"""By which routers in front of models (OpenRouter, LiteLLM) are told of other models, or servers, than `model` names."""
 NO_MODEL = "this job's spec asks for no model: say `model: {name: …, requests: …, tokens: …}`"
 log = structlog.get_logger()
 
@@ -69,7 +75,8 @@ def model_routes(models: Models | None, check: Check) -> list[Route]:
 
 async def _chat(models: Models, request: Request) -> Response:
     with models.room():
-        media_type, pieces = await models.chat(await _question(request))
+        content = await _content(request)
+        media_type, pieces = await models.chat(lambda: _checked(content))
     if media_type == JSON:
         return Response(b"".join([piece async for piece in pieces]), media_type=media_type, headers={"Cache-Control": "no-store"})
     return StreamingResponse(pieces, media_type=media_type, headers={"Cache-Control": "no-store"})
@@ -77,18 +84,18 @@ async def _chat(models: Models, request: Request) -> Response:
 
 async def _models(models: Models, request: Request) -> Response:
     del request
-    return JSONResponse({"object": "list", "data": await models.models()})
+    with models.room():
+        return JSONResponse({"object": "list", "data": await models.models()})
 
 
-async def _question(request: Request) -> dict[str, Any]:
+async def _content(request: Request) -> bytes:
     content = bytearray()
     async for chunk in request.stream():
         content += chunk
         if len(content) > MOST_BYTES:
             message = f"a question has at most {MOST_BYTES:,} bytes"
             raise TooLarge(message)
-    # In a thread: a long question takes a while to be read, and this one serves every job of the worker.
-    return await asyncio.to_thread(_checked, bytes(content))
+    return bytes(content)
 
 
 def _checked(content: bytes) -> dict[str, Any]:
@@ -110,6 +117,9 @@ def _checked(content: bytes) -> dict[str, Any]:
         if not right:
             message = f"{param} {must}"
             raise Wrong(message, param)
+    for param in sorted(ELSEWHERE & asked.keys()):
+        message = f"{param} is not passed on: which model answers is what `model` says, and the catalog allows"
+        raise Wrong(message, param)
     return asked
 
 

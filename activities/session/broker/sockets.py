@@ -12,7 +12,7 @@ import struct
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from uvicorn.server import ServerState
 
 from activities.session import bare
 from activities.session.broker.door import Door
+from activities.session.broker.errors import TooLarge
 from activities.session.broker.http import app_of
 from activities.session.broker.models import Models, thinking
 from activities.session.broker.tools import Tools, serving
@@ -33,6 +34,12 @@ AT_ONCE = 64
 """Connections of one job, silent ones too; who comes beyond that is hung up on, so that a job cannot use up the worker's open files."""
 IDLE = 30
 """Seconds that a connection may be silent between two requests."""
+UNDER_WAY = 2 * AT_ONCE
+"""Requests of one job that are being answered on one socket, of callers that have gone too: they cost what others cost. Beyond that: 503."""
+MOST_HEAD = 64 * 1024
+"""Bytes that may come without being any request's body, or the end of its head: uvicorn's parser keeps them all, and copies them at each piece."""
+QUEUED = 16
+"""Requests that one connection may send before the one before them is answered."""
 SOCKET = "broker.sock"
 PEER = struct.Struct("3i")
 """Of SO_PEERCRED: pid, uid, gid."""
@@ -77,17 +84,18 @@ def _told(tcp: socket.socket, token: Secret, *, model: bool) -> Mapping[str, str
 
 @asynccontextmanager
 async def _serving(door: Door, app: Callable[[], ASGIApp], uid: int, sockets: list[socket.socket]) -> AsyncIterator[None]:
-    state, loop = ServerState(), asyncio.get_running_loop()
+    # One for each socket: anybody on the machine can come by TCP, and must not take the job's own places.
+    states, loop = [ServerState() for _ in sockets], asyncio.get_running_loop()
 
     @cache
     def config() -> uvicorn.Config:
         """Made by the first connection: most jobs ask for nothing while they run."""
         return _config(app())
 
-    def protocol() -> asyncio.Protocol:
+    def protocol(state: ServerState) -> asyncio.Protocol:
         return OfOneUser(config(), state, uid)
 
-    servers = [await loop.create_server(protocol, sock=each) for each in sockets]
+    servers = [await loop.create_server(partial(protocol, state), sock=each) for state, each in zip(states, sockets, strict=True)]
     try:
         yield
     finally:
@@ -95,7 +103,7 @@ async def _serving(door: Door, app: Callable[[], ASGIApp], uid: int, sockets: li
         for server in servers:
             server.close()
         await door.settled()
-        for connection in list(state.connections):
+        for connection in [each for state in states for each in state.connections]:
             connection.transport.abort()
 
 
@@ -110,6 +118,7 @@ def _config(app: ASGIApp) -> uvicorn.Config:
         server_header=False,
         date_header=False,
         timeout_keep_alive=IDLE,
+        limit_concurrency=UNDER_WAY,
     )
     config.load()
     return config
@@ -121,6 +130,8 @@ class OfOneUser(HttpToolsProtocol):
     def __init__(self, config: uvicorn.Config, state: ServerState, uid: int) -> None:
         super().__init__(config=config, server_state=state, app_state={})
         self._uid = uid
+        self._pointless = 0
+        """Bytes since the last that were of use."""
 
     def connection_made(self, transport: Any) -> None:
         """Serve, or hang up."""
@@ -131,6 +142,26 @@ class OfOneUser(HttpToolsProtocol):
             transport.abort()
         elif len(self.connections) > AT_ONCE:
             transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, and hang up on who sends on and on without coming to a request."""
+        self._pointless += len(data)
+        super().data_received(data)
+        if self._pointless > MOST_HEAD:
+            self.transport.abort()
+
+    def on_headers_complete(self) -> None:
+        """Begin a request, unless too many wait already: the parser then says 400, and closes."""
+        self._pointless = 0
+        if len(self.pipeline) >= QUEUED:
+            message = f"more than {QUEUED} requests wait for the one before them"
+            raise TooLarge(message)
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of a body; whoever reads it bounds it."""
+        self._pointless = 0
+        super().on_body(body)
 
 
 def _user_of(connected: socket.socket) -> int | None:

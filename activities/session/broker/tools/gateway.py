@@ -14,6 +14,7 @@ from activities.deps import Deps
 from activities.inheriting import may_use
 from activities.judging import answered
 from activities.session.broker.door import Door, Pending
+from activities.session.broker.errors import AskedTooOften
 from activities.session.broker.tools import http, relay, sql
 from activities.session.broker.tools.discovery import told_of, with_ways
 from activities.session.broker.tools.offers import Offered
@@ -37,6 +38,10 @@ from justenough.upstreams import Listing, PassedOn
 
 LOOK, TELL = 0.5, 5.0
 """Seconds between two looks whether people have answered and whether anybody still waits for it; and between two words of progress."""
+AT_ONCE = 64
+"""Calls of one job that are being made, or wait for people, whether or not anybody still waits for them."""
+UNDONE_RECORDED = 200
+"""Calls of one job that came to nothing, each with an entry of its own: the ledger is no place for a flood."""
 MOST_REASON = 1_000
 MOST_NAMES = 30
 """Of other tools, in an answer."""
@@ -85,20 +90,24 @@ class Tools:
         self._issuer = issuer
         self._door = door
         self._reviews = Reviews(deps, self._job, verified.spec.environment)
-        self._calls = 0
+        self._calls = self._under_way = self._undone = 0
         self._made: Counter[str] = Counter()
         """Calls by tool that were made, or are on their way: bounds count them."""
 
     async def offered(self) -> list[Offered]:
-        """Return the tools that this job may ever use: those that policy does not deny at every tier."""
+        """Return the tools that this job may ever use: those that policy does not deny at every tier. Raises AskedTooOften too."""
+        self._door.admit()
         return await self._door.called(self._offered)
 
     async def call(self, name: str, arguments: Any, *, waiting: Waiting, patience: float) -> Answer:
         """Call a tool and return what it answered, or why it was not done: a model reads that, so it is an answer too.
 
         `patience`: seconds to wait for people. Whoever asked may go away: what is being done is done to its end, what waits is not done
-        then, and waits for the next call of the same. Raises Closed.
+        then, and waits for the next call of the same. Raises Closed, AskedTooOften.
         """
+        self._door.admit()
+        if self._under_way >= AT_ONCE:
+            raise AskedTooOften(1.0)
         gone = asyncio.Event()
         try:
             return await self._door.carried(self._called(name, arguments, waiting=_Patience(waiting, patience, gone)))
@@ -117,8 +126,16 @@ class Tools:
         }
 
     async def _called(self, name: str, arguments: Any, *, waiting: _Patience) -> Answer:
+        self._under_way += 1
         try:
-            tool, call, action = self._checked(name, arguments)
+            return await self._counted(name, arguments, waiting=waiting)
+        finally:
+            self._under_way -= 1
+
+    async def _counted(self, name: str, arguments: Any, *, waiting: _Patience) -> Answer:
+        try:
+            # In a thread: what a stranger's schema makes of a long argument must not keep the loop that serves every job.
+            tool, call, action = await self._door.called(partial(self._checked, name, arguments))
         except InvalidInput as error:
             await self._door.refused(f"tool {name[:64]}", str(error))
             await self._door.called(self._reviews.record)
@@ -139,12 +156,14 @@ class Tools:
         finally:
             if told.credential is None:
                 self._made[name] -= 1
+                self._undone += 1
             # Also where the door closes just now: what was done is in the ledger.
-            await asyncio.shield(asyncio.to_thread(self._record, number, told))
+            if told.credential is not None or self._undone <= UNDONE_RECORDED:
+                await asyncio.shield(asyncio.to_thread(self._record, number, told))
 
     def _checked(self, name: str, arguments: Any) -> tuple[Tool, Call, Action]:
         """Return the tool, the call and the action that it needs. Raises InvalidInput."""
-        # Not each of a server's hundreds: what is asked of one call is asked on the loop that serves every job.
+        # Not each of a server's hundreds.
         tool = self._known().get(name)
         if tool is None or not self._possible(name, tool):
             tools = self._tools()

@@ -9,6 +9,7 @@ import httpx
 from activities.sending.posting import Pinned
 from activities.sending.resolving import NotReached, UnknownHost
 from activities.session.broker.tools.result import Result, failure
+from activities.upstreams.wire import PLAIN
 from justenough.calls import Sent
 from justenough.tools import Http
 
@@ -38,14 +39,19 @@ async def _run(http: Http, sent: Sent) -> Result:
     ):
         if answer.is_redirect:
             return failure(f"the upstream answers with a redirect (HTTP {answer.status_code}), which is not followed")
+        if answer.headers.get("content-encoding", "").lower() not in PLAIN:
+            return failure("the upstream packs its answers, though it was told not to")
         content, cut = await _beginning(answer, http.answer)
+    if b"\0" in content:
+        # UTF-16 and its like, or none: the credential that an upstream hands back would not be found in it.
+        return failure("the upstream answers with what is no text in UTF-8, which is not passed on")
     if answer.is_success:
         return Result(content, cut=cut)
     return Result(f"HTTP {answer.status_code}\n".encode() + content, failed=True, cut=cut)
 
 
 async def _beginning(answer: httpx.Response, most: int) -> tuple[bytes, bool]:
-    """Return the body, or its beginning and that there is more. As it came: what claims to be packed stays packed."""
+    """Return the body, or its beginning and that there is more."""
     found = b""
     async for chunk in answer.aiter_raw():
         found += chunk

@@ -1,0 +1,102 @@
+"""A job that asks for more at once than any needs to is told to wait, before anything is looked at, and takes no more than its share."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from activities.session.broker.door import CALLS_AT_ONCE, Door, Pending
+from activities.session.broker.errors import AskedTooOften
+from activities.session.broker.models import READ_AT_ONCE, Models
+from activities.session.broker.openai import Wrong
+from activities.session.broker.tools.gateway import AT_ONCE, Tools
+from justenough.spec import ModelUse
+
+
+class Knocked:
+    """A door in front of calls that never end."""
+
+    def __init__(self) -> None:
+        self.made = 0
+        self.admits: Any = lambda: None
+
+    def admit(self) -> None:
+        self.admits()
+
+    async def called(self, call: Any) -> None:
+        del call
+        self.made += 1
+        await asyncio.Event().wait()
+
+    async def carried(self, doing: Any) -> Any:
+        return await doing
+
+
+def tools_behind(door: Any) -> Tools:
+    told: Any = SimpleNamespace(statement=SimpleNamespace(job="j-test"), spec=SimpleNamespace(environment="test"))
+    return Tools(cast("Any", None), told, cast("Any", None), cast("Door", door))
+
+
+async def hears(pending: Pending, seconds: float) -> None:
+    """Hear of progress."""
+
+
+async def test_so_many_calls_are_under_way_and_no_more() -> None:
+    door = Knocked()
+    tools = tools_behind(door)
+    under_way = [asyncio.create_task(tools.call("find", {}, waiting=hears, patience=1)) for _ in range(AT_ONCE)]
+    while door.made < AT_ONCE:  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(0)
+    with pytest.raises(AskedTooOften):
+        await tools.call("find", {}, waiting=hears, patience=1)
+    under_way[0].cancel()
+    await asyncio.wait(under_way[:1])
+    again = asyncio.create_task(tools.call("find", {}, waiting=hears, patience=1))
+    while door.made <= AT_ONCE:  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(0)
+    for task in (*under_way, again):
+        task.cancel()
+    await asyncio.wait({*under_way, again})
+
+
+async def test_calls_and_lists_of_tools_count_like_all_that_a_job_asks() -> None:
+    door, deps = Knocked(), SimpleNamespace(ticks=lambda: 0.0)
+    told: Any = SimpleNamespace(statement=SimpleNamespace(job="j-test"), spec=None)
+    nobody = cast("Any", None)
+    counting = Door(cast("Any", deps), told, nobody, nobody, nobody, owner="", tell=nobody)
+    for _ in range(CALLS_AT_ONCE):
+        counting.admit()
+    door.admits = counting.admit
+    tools = tools_behind(door)
+    with pytest.raises(AskedTooOften):
+        await tools.call("find", {}, waiting=hears, patience=1)
+    with pytest.raises(AskedTooOften):
+        await tools.offered()
+    assert door.made == 0
+
+
+async def test_few_questions_of_one_job_are_values_at_a_time() -> None:
+    told: Any = SimpleNamespace(statement=SimpleNamespace(job="j-test"), spec=SimpleNamespace(run=SimpleNamespace(timeout=1)))
+    deps: Any = SimpleNamespace(ticks=lambda: 0.0)
+    models = Models(deps, told, cast("Door", Knocked()), ModelUse(name="default", requests=1, tokens=1))
+    lock, most, now = threading.Lock(), 0, 0
+
+    def read() -> dict[str, Any]:
+        nonlocal most, now
+        with lock:
+            now += 1
+            most = max(most, now)
+        # Until the others would be here too, were they let in.
+        together.wait(0.2)
+        with lock:
+            now -= 1
+        raise Wrong("it is none")
+
+    together = threading.Event()
+    found = await asyncio.gather(*(models.chat(read) for _ in range(8)), return_exceptions=True)
+    assert {type(one) for one in found} == {Wrong}
+    assert most == READ_AT_ONCE

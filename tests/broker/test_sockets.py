@@ -1,0 +1,143 @@
+"""What a job sends its broker costs the worker no more than one request may: whoever floods it is hung up on, and others are answered."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import pytest
+
+from activities.session.broker.door import Door
+from activities.session.broker.sockets import AT_ONCE, MOST_HEAD, QUEUED, UNDER_WAY, Place, listening
+from activities.session.broker.tools import Tools
+from justenough.secret import Secret
+
+Talk = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+ASKS = b"GET /v1/catalog HTTP/1.1\r\nHost: broker\r\n\r\n"
+CHUNK = b"a" * 16_384
+
+
+class Unhurried:
+    """A door and its tools, as far as the sockets know them: what is asked of them is answered when the test says so."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.answers = asyncio.Event()
+
+    def close(self) -> None:
+        """Be closed."""
+
+    async def settled(self) -> None:
+        """Have nothing on the way."""
+
+    async def closing(self) -> None:
+        """Never close by itself."""
+        await asyncio.Event().wait()
+
+    async def catalog(self) -> dict[str, list[dict[str, Any]]]:
+        """Answer late."""
+        self.asked += 1
+        await self.answers.wait()
+        return {"access": []}
+
+
+@asynccontextmanager
+async def served(*, loopback: bool = False) -> AsyncIterator[tuple[Unhurried, Place]]:
+    asked = Unhurried()
+    door, tools, job = cast("Door", asked), cast("Tools", asked), f"j-test-{os.getpid()}"
+    async with asyncio.timeout(60), listening(door, tools, job=job, uid=os.getuid(), loopback=loopback) as place:
+        yield asked, place
+
+
+@asynccontextmanager
+async def talk(place: Place) -> AsyncIterator[Talk]:
+    """Talk to the broker on its socket; end it without a word."""
+    reading, writing = await asyncio.open_unix_connection(place.path)
+    try:
+        yield reading, writing
+    finally:
+        writing.transport.abort()
+
+
+async def hung_up(to: Talk, text: bytes = CHUNK, *, most: int) -> int:
+    """Send the same again and again; return the bytes that were taken before the broker hung up."""
+    sent = 0
+    try:
+        while sent < most:
+            to[1].write(text)
+            sent += len(text)
+            # Both: a peer that is gone is learned of by writing, by reading, or by neither at once.
+            await asyncio.wait_for(to[1].drain(), 10)
+            await asyncio.sleep(0)
+    except OSError:
+        return sent
+    return most
+
+
+@pytest.mark.parametrize(
+    "begins",
+    [
+        b"GET / HTTP/1.1\r\nX: ",
+        b"GET /",
+        b"GET / HTTP/1.1\r\nY",
+        b"POST /nowhere HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: ",
+    ],
+    ids=["header", "address", "name", "trailer"],
+)
+async def test_a_head_without_end_is_not_kept(begins: bytes) -> None:
+    async with served() as (_, place), talk(place) as to:
+        to[1].write(begins)
+        # What the kernel holds on both sides is not the broker's.
+        assert await hung_up(to, most=100 * MOST_HEAD) < 50 * MOST_HEAD
+
+
+async def test_many_headers_are_not_kept() -> None:
+    async with served() as (_, place), talk(place) as to:
+        to[1].write(b"GET / HTTP/1.1\r\n")
+        assert await hung_up(to, b"X: y\r\n" * 1000, most=100 * MOST_HEAD) < 50 * MOST_HEAD
+
+
+async def test_requests_that_do_not_wait_for_their_turn_are_not_kept() -> None:
+    async with served() as (asked, place), talk(place) as (reading, writing):
+        writing.write(ASKS * (QUEUED + 2))
+        assert (await reading.read()).startswith(b"HTTP/1.1 400")
+        assert asked.asked == 1
+
+
+async def test_a_few_requests_at_a_time_are_answered_in_their_order() -> None:
+    async with served() as (asked, place), talk(place) as (reading, writing):
+        asked.answers.set()
+        writing.write(ASKS * QUEUED)
+        for _ in range(QUEUED):
+            assert (await reading.readuntil(b"]}")).startswith(b"HTTP/1.1 200")
+
+
+async def test_callers_that_went_away_count_as_long_as_they_are_answered() -> None:
+    async with served() as (asked, place):
+        for number in range(UNDER_WAY):
+            async with talk(place) as (_, writing):
+                writing.write(ASKS)
+                while asked.asked <= number:  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(0)
+        async with talk(place) as (reading, writing):
+            writing.write(ASKS)
+            assert (await reading.readline()).startswith(b"HTTP/1.1 503")
+        assert asked.asked == UNDER_WAY
+        asked.answers.set()
+
+
+async def test_strangers_on_loopback_take_nothing_from_the_job_itself() -> None:
+    async with served(loopback=True) as (asked, place):
+        asked.answers.set()
+        url = place.env["JUSTENOUGH_BROKER_URL"]
+        assert not isinstance(url, Secret)
+        held = [await asyncio.open_connection("127.0.0.1", urlsplit(url).port) for _ in range(2 * AT_ONCE)]
+        async with talk(place) as (reading, writing):
+            writing.write(ASKS)
+            assert (await reading.readline()).startswith(b"HTTP/1.1 200")
+        for _, each in held:
+            each.transport.abort()

@@ -1,0 +1,82 @@
+"""Values are held against JSON Schemas as the drafts say it, in a time that nobody who writes a value can draw out."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft7Validator, Draft202012Validator
+
+from justenough.schemas import validator_of
+
+DRAFT_7 = "http://json-schema.org/draft-07/schema#"
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from([0.0, 1.0, 1.5]) | st.text("ab", max_size=2),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["a", "b"]), inner, max_size=2),
+    max_leaves=8,
+)
+
+
+def quick(schema: dict[str, Any], value: Any) -> bool:
+    """Whether a value fits, said soon."""
+    began = time.monotonic()
+    fits: bool = validator_of(schema).is_valid(value)
+    assert time.monotonic() - began < 60
+    return fits
+
+
+def test_many_elements_of_many_kinds_are_found_to_be_unique_or_not_at_once() -> None:
+    # One with the other they would be compared 1.8 billion times.
+    many = [each for number in range(30_000) for each in (number, str(number))]
+    assert quick({"uniqueItems": True}, many)
+    assert not quick({"uniqueItems": True}, [*many, 7])
+
+
+@pytest.mark.parametrize(
+    "schema, value",
+    [
+        ({"pattern": r"^(\w+\s?)*$"}, "a" * 5_000 + "!"),
+        ({"type": "object", "patternProperties": {"^(a+)+$": {}}, "additionalProperties": False}, {"a" * 5_000 + "!": 1}),
+        (
+            {"$schema": DRAFT_7, "properties": {"x": {"$ref": "#/definitions/x"}}, "definitions": {"x": {"pattern": "^(a|a)*$"}}},
+            {"x": "a" * 5_000 + "!"},
+        ),
+        ({"$schema": DRAFT_7, "properties": {"in": {"$ref": "#"}, "x": {"pattern": "^(a|a)*$"}}}, {"in": {"x": "a" * 5_000 + "!"}}),
+    ],
+    ids=["pattern", "names", "reference", "whole"],
+)
+def test_no_text_keeps_a_pattern_searching(schema: dict[str, Any], value: Any) -> None:
+    assert not quick(schema, value)
+
+
+@pytest.mark.parametrize(
+    "pattern, text, fits",
+    [
+        ("b", "abc", True),
+        ("^b", "abc", False),
+        (r"^\d+$", "12", True),
+        (r"^\d+$", "12\n", False),
+        ("^(?!a)", "b", True),
+        ("^(?!a)", "a", False),
+    ],
+)
+def test_a_pattern_is_found_anywhere_in_a_text_also_by_looking_around(pattern: str, text: str, fits: bool) -> None:
+    assert validator_of({"pattern": pattern}).is_valid(text) is fits
+
+
+@settings(deadline=None)
+@given(st.lists(JSON, max_size=6))
+def test_what_is_unique_is_what_jsonschema_calls_so(values: list[Any]) -> None:
+    schema = {"uniqueItems": True}
+    assert validator_of(schema).is_valid(values) is Draft202012Validator(schema).is_valid(values)
+
+
+@settings(deadline=None)
+@given(JSON, st.sampled_from([True, False, {"type": "integer"}]), st.sampled_from([DRAFT_7, None]))
+def test_properties_are_let_through_as_jsonschema_lets_them(value: Any, more: Any, draft: str | None) -> None:
+    schema = {"properties": {"a": {"type": "string"}}, "patternProperties": {"^c": {}}, "additionalProperties": more}
+    stock = Draft7Validator if draft else Draft202012Validator
+    assert validator_of({**schema, **({"$schema": draft} if draft else {})}).is_valid(value) is stock(schema).is_valid(value)
