@@ -24,9 +24,9 @@ from worker.stack.state import OURS, SERVERS
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
-TOGETHER = {"activities", "browser", "chaos", "console", "pages", "store"}
+TOGETHER = {"activities", "browser", "chaos", "console", "store"}
 """Folders with servers of their own: of several processes one runs such a folder, so that its servers are started once."""
-LONGEST = {*TOGETHER, "demo", "test_small_worker.py"}
+LONGEST = {*TOGETHER, "demo", "pages", "test_small_worker.py"}
 HASTY = '  hasty: {uses: {resource: model-api}, url: "${MODEL_URL}", allow: ["gpt-*"], timeout: 2s, max_requests: 5}\n'
 """The shop's model once more, for tests that do not want to wait as long as jobs may."""
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "shop"

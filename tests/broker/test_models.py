@@ -71,6 +71,9 @@ def test_a_job_gets_its_models_answer_and_the_server_gets_the_key_that_the_job_n
         assert answer.status == 200, answer.body
         assert answer.json["choices"][0]["message"] == {"role": "assistant", "content": "It asks for a refund.", "tool_calls": tools}
         assert answer.json["usage"]["total_tokens"] == 42
+        # It is recorded beside the answer, not before it.
+        (first,) = until(lambda: entries(ops, job.job, "model.used"), "the first call is recorded")
+        assert (first["model"], first["calls"], first["prompt_tokens"], first["outcome"]) == ("gpt-4o", 1, 30, "answered")
         assert ask(job).status == 200
         assert model.keys == [f"Bearer {key}"] * 2
         assert model.asked[0] == {
@@ -81,9 +84,6 @@ def test_a_job_gets_its_models_answer_and_the_server_gets_the_key_that_the_job_n
         assert key not in json.dumps(job.env)
         assert job.env["OPENAI_BASE_URL"] == job.env["JUSTENOUGH_BROKER_URL"] + "/openai/v1"
         assert job.env["OPENAI_API_KEY"] == job.env["JUSTENOUGH_BROKER_TOKEN"]
-        # It is recorded beside the answer, not before it.
-        (first,) = until(lambda: entries(ops, job.job, "model.used"), "the first call is recorded")
-        assert (first["model"], first["calls"], first["prompt_tokens"], first["outcome"]) == ("gpt-4o", 1, 30, "answered")
     seen = ops.job(job.job)
     assert used(ops, job.job) == {"answered": (2, 60, 24)}
     (credential,) = seen["credentials"]

@@ -37,17 +37,16 @@ class Used:
         self._entries = 0
         self._pending: tuple[Event, ...] = ()
         self._told = deps.ticks()
+        self._due = False
         self._writing: asyncio.Task[None] | None = None
 
     def note(self, model: str, outcome: str, usage: Usage) -> None:
         """Count one call that has ended."""
         kind = self._named(model), outcome
         self._tallies[kind] = self._tallies.get(kind, Tally()).with_call(usage)
-        due = kind not in self._kinds or self._tallies[kind].calls >= EACH or self._deps.ticks() - self._told >= LATEST
+        self._due |= kind not in self._kinds or self._tallies[kind].calls >= EACH or self._deps.ticks() - self._told >= LATEST
         self._kinds.add(kind)
-        if due and not self._pending:
-            self._put(self._counted())
-            self._told = self._deps.ticks()
+        self._put_due()
 
     def uses(self, credential: str) -> None:
         """Record that a credential's key is in use from now on."""
@@ -92,6 +91,12 @@ class Used:
             outcome=outcome,
         )
 
+    def _put_due(self) -> None:
+        """Put what is due, unless something is on its way: that takes it along when it is written."""
+        if self._due and not self._pending:
+            self._due, self._told = False, self._deps.ticks()
+            self._put(self._counted())
+
     def _put(self, events: tuple[Event, ...]) -> None:
         self._pending += events
         if self._writing is None or self._writing.done():
@@ -105,3 +110,4 @@ class Used:
                 log.warning("use of a model not recorded yet", job=self._job, error=type(error).__name__)
                 return
             self._pending = self._pending[len(batch) :]
+            self._put_due()
