@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tests.cli.answering_server import Answering, answering
 from tests.people import Human
+from tests.waiting import until
 
 SECRET = "kv/data/je/triggers/ticket-created"
 
@@ -27,19 +27,14 @@ def deaf(config: Path, auditor: Human, name: str) -> Iterator[Answering]:
         file.write_text(f"{before}\nwebhooks: [{json.dumps(hook)}]\n")
         try:
             # An earlier one of the name may still be there, at another address.
-            until(lambda: [item["to"] for item in _listed(auditor) if item["name"] == name and item["state"] != "new"] == [[url]])
+            told = [[url]]
+            until(
+                lambda: [item["to"] for item in _listed(auditor) if item["name"] == name and item["state"] != "new"] == told,
+                f"{name} is told",
+            )
             yield found
         finally:
             file.write_text(before)
-
-
-def until(done: Callable[[], Any]) -> Any:
-    """Return what comes of asking, once it is something."""
-    end = time.monotonic() + 30
-    while not (found := done()):
-        assert time.monotonic() < end
-        time.sleep(0.2)  # Polling the console, which tells of deliveries in no other way.
-    return found
 
 
 def _listed(auditor: Human) -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import socket
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import httpx
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from tests.waiting import until
 from worker.stack import Stack
 from worker.stack.places import Places
 from worker.stack.state import read_stack
@@ -124,10 +124,7 @@ class Shop:
 
     def until_restarted(self, child: str, *, was: int, within: float = 40) -> None:
         """Wait until the supervisor has started a child again."""
-        end = time.monotonic() + within
-        while self.pid_of(child) == was:
-            assert time.monotonic() < end, f"{child} was not restarted"
-            time.sleep(0.1)
+        until(lambda: self.pid_of(child) != was, f"{child} is restarted", within=within)
 
     @property
     def config(self) -> Path:

@@ -19,6 +19,7 @@ from justenough import lateness
 from justenough.access import CredentialState, RevocationState
 from tests.activities.revoking import by_session, revocation_of
 from tests.activities.shop import Desk
+from tests.waiting import until
 
 pytestmark = pytest.mark.servers
 
@@ -111,9 +112,7 @@ def test_a_revocation_that_hangs_is_shown_as_overdue_while_it_hangs(at: Desk, mo
     vault.login_approle_file(at.shop.settings.worker_approle_file)
     with closing(vault), ThreadPoolExecutor(1) as pool:
         revoking = pool.submit(by_session, replace(at, deps=replace(at.deps, vault=vault)), job, held)
-        end = time.monotonic() + 10
-        while not overdue():
-            assert time.monotonic() < end
+        until(overdue, "it is told of while it hangs")
         go_on.set()
         assert revoking.result().confirmed
     assert not overdue()

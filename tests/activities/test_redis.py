@@ -5,9 +5,8 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from justenough.events import EventType
 from tests.activities.catalogs import desk_with
 from tests.activities.certified import session
 from tests.activities.shop import Desk, Shop
+from tests.waiting import until
 
 pytestmark = pytest.mark.servers
 CACHE = {"resource": "baskets", "action": "read", "ttl": "5m", "reason": "Look a basket up"}
@@ -76,15 +76,14 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
 
 
 def _until_up(server: Redis, process: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + 20
-    while True:
-        try:
+    def answers() -> bool:
+        assert process.poll() is None, "Redis did not start"
+        with suppress(ConnectionRefusedError):
             assert server.asked(f"AUTH {server.password}", "SET basket:1 milk") == ["+OK", "+OK"]
-        except ConnectionRefusedError:
-            assert time.monotonic() < end, f"Redis does not start ({process.poll()})"
-            time.sleep(0.05)
-        else:
-            return
+            return True
+        return False
+
+    until(answers, "Redis answers", within=20)
 
 
 @pytest.fixture

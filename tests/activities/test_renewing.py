@@ -34,6 +34,7 @@ from justenough.statements import DecisionStatement, rfc3339, signable
 from tests.activities.conftest import EXAMPLE
 from tests.activities.holding import kept_until
 from tests.activities.shop import SPEC, Desk, Held, Shop, Someone, desk
+from tests.waiting import until
 
 READ = SPEC
 WRITE: dict[str, Any] = {**SPEC, "access": [{"resource": "orders-db", "action": "write", "ttl": "10m", "reason": "Mend the order"}]}
@@ -332,8 +333,7 @@ def test_a_call_under_a_live_grant_is_refused_once_policy_no_longer_allows_its_a
             '\n// Since yesterday.\n@id("small-refunds") forbid (principal, action, resource) when {'
             ' context.call.hasTag("amount") && context.call.getTag("amount").greaterThan(decimal("10.0")) };\n'
         )
-    while "small-refunds" not in at.deps.config.current().policies.ids:
-        pass
+    until(lambda: "small-refunds" in at.deps.config.current().policies.ids, "the policy is read")
     with pytest.raises(Denied) as refused:
         issuer.access(refund(50))
     assert refused.value.policies == ("small-refunds",)

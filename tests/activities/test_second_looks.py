@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
@@ -20,6 +18,7 @@ from justenough.events import EventType, event
 from justenough.ids import request_id
 from tests.activities.revoking import by_session, from_outside
 from tests.activities.shop import Desk, Held, Shop, to_be_issued
+from tests.waiting import until
 
 pytestmark = pytest.mark.servers
 
@@ -71,7 +70,7 @@ def test_an_issue_in_flight_during_the_revocation_is_dead_after_the_second_look(
 
     in_flight = threading.Thread(target=issue)
     in_flight.start()
-    _until(lambda: shop_is_asleep(shop))
+    until(lambda: shop_is_asleep(shop), "it sleeps")
 
     first = from_outside(at, job)
     assert first.second_look_in is not None
@@ -193,10 +192,3 @@ def shop_is_asleep(shop: Shop) -> bool:
     asleep = "SELECT 1 FROM pg_stat_activity WHERE query LIKE '%pg_sleep(1.5)%' AND pid <> pg_backend_pid() AND wait_event = 'PgSleep'"
     with psycopg.connect(shop.superuser, autocommit=True) as connection:
         return connection.execute(asleep).fetchone() is not None
-
-
-def _until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not holds():
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.02)

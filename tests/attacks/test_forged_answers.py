@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,6 +13,7 @@ from temporalio.api.common.v1 import Payload
 from tests.attacks.intruder import Intruder, ledger, plain, raw, told
 from tests.people import Human
 from tests.shop import Shop, access, spec
+from tests.waiting import until
 
 pytestmark = pytest.mark.servers
 
@@ -50,11 +50,12 @@ def scene(ops: Human, lead: Human, security: Human, auditor: Human) -> Scene:
 
 def rejections(scene: Scene, *, count: int, job: str | None = None) -> list[dict[str, Any]]:
     """Return the job's rejected answers once there are as many."""
-    end = time.monotonic() + 20
-    while len(found := told(scene.auditor, job or scene.job, "approval.rejected")) < count:
-        assert time.monotonic() < end, f"{len(found)} of {count} attempts are in the ledger"
-        time.sleep(0.02)
-    return found
+
+    def found() -> list[dict[str, Any]]:
+        seen = told(scene.auditor, job or scene.job, "approval.rejected")
+        return seen if len(seen) >= count else []
+
+    return until(found, f"{count} attempts are in the ledger")
 
 
 def assert_untouched(scene: Scene, shop: Shop) -> None:

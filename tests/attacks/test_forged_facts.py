@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 from tests.attacks.intruder import Call, Intruder, answer, in_group, ledger, told
 from tests.people import Human
 from tests.shop import Shop, Witness, access, spec
+from tests.waiting import until
 
 pytestmark = pytest.mark.servers
 
@@ -142,10 +142,7 @@ def test_a_false_close_cannot_say_that_what_is_alive_is_dead(
         fact(job, "revocation.confirmed", "sweep-1", by="sweep", proof={"trust": "me"}),
     )
     intruder.runs("Job", job, closing(job, *proof))
-    end = time.monotonic() + 30
-    while auditor.job(job)["revocation"]["state"] != "confirmed":
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    until(lambda: auditor.job(job)["revocation"]["state"] == "confirmed", "it is proven")
     assert "trust" not in json.dumps(ledger(auditor, job))
     shop.assert_dead(auditor.job(job), login)
 

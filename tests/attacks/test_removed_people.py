@@ -13,6 +13,7 @@ import pytest
 from tests.attacks.intruder import Intruder, answer, granted, in_group, ledger, plain, session, told
 from tests.people import Human
 from tests.shop import Shop, access, spec
+from tests.waiting import until
 
 pytestmark = pytest.mark.servers
 
@@ -104,10 +105,7 @@ def test_one_persons_approval_given_twice_is_one(
         assert lead.answer(request).status_code == 200
         for signed in (lead.decision(request), lead.decision(request, reason="again")):
             intruder.signals(job, "decide", plain(signed))
-        end = time.monotonic() + 20
-        while len(told(auditor, job, "approval.rejected")) < 2:
-            assert time.monotonic() < end, "the attempts are not in the ledger"
-            time.sleep(0.02)
+        until(lambda: len(told(auditor, job, "approval.rejected")) == 2, "both attempts are in the ledger")
         assert ops.job(job)["state"] == "awaiting_approval"
         assert_nothing(auditor, shop, job)
         assert {entry["why"] for entry in told(auditor, job, "approval.rejected")} == {"this person has answered already"}
@@ -124,10 +122,7 @@ def test_an_approval_of_a_tier_that_was_climbed_past_does_not_carry(
         job = ops.api.post("jobs", json=order).raise_for_status().json()["id"]
         request = ops.until(job, "awaiting_approval")["requests"][0]
         signed = lead.decision(request)
-        end = time.monotonic() + 20
-        while ops.job(job)["requests"][0]["current_tier"] < 2:
-            assert time.monotonic() < end
-            time.sleep(0.02)
+        until(lambda: ops.job(job)["requests"][0]["current_tier"] >= 2, "it has climbed")
     (answered,) = intruder.runs("Job", job, session(order, granted(job, 1, answer(signed))))
     assert "needs tier 2" in answered["reason"]
     assert_nothing(auditor, shop, job)

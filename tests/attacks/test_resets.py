@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from tests.attacks.intruder import Intruder, told
 from tests.people import Human
 from tests.shop import Login, Shop, Witness, access, spec
+from tests.waiting import until
 
 pytestmark = pytest.mark.servers
 
@@ -18,11 +18,7 @@ EARLY, LATE = 0, -1
 
 def refusals(auditor: Human, job: str) -> list[str]:
     """Return why a second run of a job was refused, once it was."""
-    end = time.monotonic() + 20
-    while not (found := [entry["why"] for entry in told(auditor, job, "job.refused")]):
-        assert time.monotonic() < end, "the attempt is not in the ledger"
-        time.sleep(0.02)
-    return found
+    return until(lambda: [entry["why"] for entry in told(auditor, job, "job.refused")], "the attempt is in the ledger")
 
 
 def assert_once(auditor: Human, shop: Shop, job: str, *logins: Login, count: int = 1) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pytest
 from justenough.listings import tool_list
 from tests.broker.mcp_server import TOOLS, McpServer, mcp_server
 from tests.cli.conftest import ROOT, Cli
+from tests.waiting import until
 
 HEADERS = {"Authorization": "Bearer {token}"}
 TOKEN = "a-token-of-the-reviewer"
@@ -206,13 +207,11 @@ def test_a_job_lists_what_it_shows_and_the_reviewer_pins_that_without_any_creden
     path.write_text(json.dumps({**spec, "run": {"command": ["python3", "-c", program]}}))
     try:
         catalog.write_text(was.replace("\ntools:\n", f"\ntools:\n  hub: {json.dumps(tool)}\n", 1))
-        while "hub" not in [one["upstream"] for one in cli.json("catalog", "list")["withheld"]]:
-            pass
+        until(lambda: "hub" in [one["upstream"] for one in cli.json("catalog", "list")["withheld"]], "it is withheld")
         job = cli.json("job", "run", path, "--wait")["id"]
         done = cli.run("catalog", "tools", "hub", "--shown", "-", "--pin", stdin=cli.run("job", "logs", job).stdout)
         assert done.exit_code == 0, done.stderr
-        while "get_issue" not in [one["name"] for one in cli.json("catalog", "list")["tools"]]:
-            pass
+        until(lambda: "get_issue" in [one["name"] for one in cli.json("catalog", "list")["tools"]], "its tools are offered")
         assert "warning" not in cli.run("catalog", "list").stdout
     finally:
         catalog.write_text(was)

@@ -10,9 +10,10 @@ import pytest
 
 from tests.cli.answering_server import Answering, answering
 from tests.cli.conftest import Cli, spec
-from tests.hooks import deaf, until
+from tests.hooks import deaf
 from tests.people import Human
 from tests.shop import Shop
+from tests.waiting import until
 
 pytestmark = pytest.mark.servers
 
@@ -28,7 +29,7 @@ def siem(cli: Cli, auditor: Human) -> Iterator[Answering]:
 
 def test_what_was_not_delivered_is_listed_sent_again_and_gone(cli: Cli, siem: Answering, tmp_path: Path) -> None:
     job = cli.json("job", "run", spec(tmp_path, ["true"]), "--wait")["id"]
-    (dead,) = until(lambda: cli.json("webhook", "deliveries", "siem", "--dead", who="lead")["items"])
+    (dead,) = until(lambda: cli.json("webhook", "deliveries", "siem", "--dead", who="lead")["items"], "there is a dead letter")
     assert (dead["job"], dead["type"], dead["why"]) == (job, "job.submitted", "410 Gone")
     table = cli.run("webhook", "list", who="lead").stdout
     assert "siem" in table
@@ -40,7 +41,7 @@ def test_what_was_not_delivered_is_listed_sent_again_and_gone(cli: Cli, siem: An
     assert cli.run("webhook", "resend", "siem", "--all", who="auditor").exit_code == 6
     siem.says(200, {})
     assert cli.run("webhook", "resend", "siem", dead["id"], who="lead").stdout == "1 on their way again\n"
-    until(lambda: not cli.json("webhook", "deliveries", "siem", who="lead")["items"])
+    until(lambda: not cli.json("webhook", "deliveries", "siem", who="lead")["items"], "all are delivered or dropped")
     assert "Everything is delivered." in cli.run("webhook", "deliveries", "siem", who="lead").stderr
     assert cli.json("webhook", "resend", "siem", "--all", who="lead") == {"subscription": "siem", "resent": 0}
     sent = [json.loads(heard.body) for heard in siem.heard]
@@ -73,16 +74,19 @@ def test_who_is_asked_is_told_with_a_link_to_the_card_and_then_how_it_ended(
         file.write_text(f"{before}\nnotify: [{json.dumps(people)}]\n")
         try:
             assert cli.run("vault", "setup").exit_code == 0
-            until(lambda: cli.run("webhook", "test", "leads", who="lead").exit_code == 0)
-            until(lambda: [item["state"] for item in cli.json("webhook", "list", who="lead")["items"] if item["name"] == "leads"] == ["ok"])
+            until(lambda: cli.run("webhook", "test", "leads", who="lead").exit_code == 0, "it takes a test")
+            until(
+                lambda: [item["state"] for item in cli.json("webhook", "list", who="lead")["items"] if item["name"] == "leads"] == ["ok"],
+                "it is well",
+            )
             path = spec(tmp_path, ["true"], access=[WRITE], data_scope={"tenant": "acme"})
             job = cli.json("job", "run", path)["id"]
             request = ops.until(job, "awaiting_approval")["requests"][0]
-            told = until(lambda: [json.loads(heard.body) for heard in chat.heard[1:]])
+            told = until(lambda: [json.loads(heard.body) for heard in chat.heard[1:]], "they are told of the request")
             assert told[0]["title"] == "Approval needed (tier 1): write on Refunds"
             assert told[0]["message"].endswith(f"Look and answer: {shop.stack.console}/inbox/{request['id']}")
             assert lead.answer(request, "deny").status_code == 200
-            until(lambda: len(chat.heard) > 2)
+            until(lambda: len(chat.heard) > 2, "they are told of its answer")
             assert "lead answered: denied" in json.loads(chat.heard[2].body)["message"]
         finally:
             file.write_text(before)

@@ -18,11 +18,12 @@ from activities.settings import Settings
 from console.build import built
 from tests.console.described import Run, bundle, run, schema_of
 from tests.console.support import serving
-from tests.hooks import deaf, until
+from tests.hooks import deaf
 from tests.people import Human
 from tests.shop import Shop, access, spec
 from tests.store.facts import JOB, ended, issued, part, requested, submitted
 from tests.triggers.delivering import Sender, event
+from tests.waiting import until
 from worker.stack import Stack
 
 PUBLIC = {"GET /livez", "GET /readyz", "GET /metrics", "GET /.well-known/jwks.json", "GET /.well-known/openid-configuration"}
@@ -130,7 +131,7 @@ def told(held: Held, whole: Stack, *, ops: Human, lead: Human, auditor: Human) -
     with deaf(whole.config, auditor, "described"):
         ops.launch(spec("true"))
         path = "webhooks/described"
-        dead = until(lambda: auditor.api.get(f"{path}/deliveries", params={"state": "dead"}).json()["items"])
+        dead = until(lambda: auditor.api.get(f"{path}/deliveries", params={"state": "dead"}).json()["items"], "there is a dead letter")
         held("GET /api/v1/webhooks/{name}/deliveries", auditor.api.get(f"{path}/deliveries"), 200)
         one = "POST /api/v1/webhooks/{name}/deliveries/{delivery}/resend"
         held(one, lead.api.post(f"{path}/deliveries/{dead[0]['id']}/resend"), 202)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -11,6 +10,7 @@ import pytest
 
 from tests.people import Human
 from tests.shop import Shop, Witness, access, spec
+from tests.waiting import until
 
 pytestmark = pytest.mark.servers
 
@@ -25,13 +25,6 @@ def waiting(ops: Human, script: str = "true", *items: dict[str, Any]) -> dict[st
     return found
 
 
-def until(look: Callable[[], dict[str, Any]], holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """Look until something holds; the test's own timeout is the limit."""
-    while not holds(found := look()):
-        pass
-    return found
-
-
 def request_of(human: Human, request: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = human.api.get(f"requests/{request['id']}").raise_for_status().json()
     return found
@@ -43,9 +36,12 @@ def detail(answer: Any) -> tuple[int, str]:
 
 def logged(human: Human, job: str, part: str) -> str:
     """Return a job's log once it has this part."""
-    while part not in (log := "".join(chunk["text"] for chunk in human.api.get(f"jobs/{job}/logs").raise_for_status().json()["items"])):
-        pass
-    return log
+
+    def log() -> str:
+        text = "".join(chunk["text"] for chunk in human.api.get(f"jobs/{job}/logs").raise_for_status().json()["items"])
+        return text if part in text else ""
+
+    return until(log, f"its log has {part!r}")
 
 
 def told(human: Human, job: str, kind: str) -> list[dict[str, Any]]:
@@ -75,7 +71,7 @@ def test_a_narrowed_write_only_reads_and_taken_back_it_is_dead_while_its_job_goe
 
     back = lead.answer(request_of(lead, request), "withdraw", reason="the ticket was a fake")
     assert (back.status_code, back.json()["state"]) == (200, "withdrawn")
-    until(lambda: ops.job(job)["credentials"][0], lambda found: found["state"] == "confirmed")
+    until(lambda: ops.job(job)["credentials"][0]["state"] == "confirmed", "the credential is dead")
     assert not shop.opens_for(login)
     assert ops.job(job)["state"] == "running"
     (withdrawn,) = told(ops, job, "approval.withdrawn")

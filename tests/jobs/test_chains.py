@@ -11,10 +11,10 @@ import pytest
 
 from justenough.replay import Replay, replayed
 from tests.attacks.intruder import in_group
-from tests.hooks import until
 from tests.justenough.deciding import shop_rules
 from tests.people import Human, logged_in
 from tests.shop import Shop, access, spec
+from tests.waiting import until
 from worker.stack import Stack
 
 pytestmark = pytest.mark.servers
@@ -165,7 +165,7 @@ def test_what_approvers_left_of_a_jobs_access_is_all_that_its_children_may_have(
     assert errors(ops, spec("true", access("orders-db", ttl="3m")), parent) == ["access[0].ttl"]
     assert ops.until(ops.launch(spec("true", access(ttl="2m")), parent=parent))["state"] == "succeeded"
     assert lead.answer(request, "withdraw").status_code == 200
-    until(lambda: ops.job(parent)["requests"][0]["state"] == "withdrawn")
+    until(lambda: ops.job(parent)["requests"][0]["state"] == "withdrawn", "its approval is taken back")
     assert errors(ops, spec("true", access(ttl="2m")), parent) == ["access[0].resource"]
     assert ops.api.post(f"jobs/{parent}/kill").status_code == 202
 

@@ -13,6 +13,7 @@ import pytest
 
 from tests.people import Human
 from tests.shop import Login, Shop, Witness, access, spec
+from tests.waiting import until
 
 pytestmark = pytest.mark.servers
 
@@ -161,8 +162,7 @@ def test_a_grant_ends_at_its_ttl_while_the_job_goes_on(ops: Human, shop: Shop, w
     job = ops.launch(short)
     login = witness.login()
     assert shop.opens_for(login)
-    while ops.api.get(f"jobs/{job}").json()["credentials"][0]["state"] != "confirmed":
-        assert ops.api.get(f"jobs/{job}").json()["state"] == "running"
+    until(lambda: ops.job(job)["credentials"][0]["state"] == "confirmed", "the grant's end")
     assert not shop.opens_for(login)
     assert ops.job(job)["state"] == "running"
     assert ops.api.post(f"jobs/{job}/cancel").status_code == 202

@@ -8,6 +8,7 @@ import pytest
 from tests.broker.puppet import puppet
 from tests.people import Human
 from tests.shop import LOGIN, Login, Shop, Witness, access, spec
+from tests.waiting import until
 
 pytestmark = pytest.mark.servers
 SCRATCH = access("scratch", "write", deliver=LOGIN)
@@ -92,8 +93,8 @@ def test_a_job_is_not_clean_while_its_space_stands(ops: Human, shop: Shop, witne
     with psycopg.connect(shop.dsn) as backup:
         backup.execute(f'SELECT count(*) FROM "space-{job}".found'.encode())
         assert ops.api.post(f"jobs/{job}/kill").status_code == 202
-        while (seen := ops.job(job))["revocation"]["state"] != "overdue":
-            assert seen["revocation"]["state"] in {"none", "pending"}
+        until(lambda: ops.job(job)["revocation"]["state"] not in {"none", "pending"}, "somebody says how its revocation goes")
+        assert ops.job(job)["revocation"]["state"] == "overdue"
         assert not shop.opens_for(login)
         assert shop.spaces_of(job) == [f"space-{job}"]
     seen = ops.until(job, within=90)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +16,7 @@ from justenough.triggers import read_triggers
 from tests.people import Human
 from tests.shop import Shop
 from tests.triggers.taken_over import TakenOver
+from tests.waiting import until
 
 pytestmark = pytest.mark.servers
 
@@ -38,10 +38,7 @@ def edited(shop: Shop, auditor: Human, file: str, old: str, new: str, *, shows: 
     assert old in there
     path.write_text(there.replace(old, new))
     where, what = shows
-    end = time.monotonic() + 30
-    while what not in (seen := auditor.api.get(where).text):
-        assert time.monotonic() < end, seen
-        time.sleep(0.05)
+    until(lambda: what in auditor.api.get(where).text, f"{where} tells of {what}")
     try:
         yield
     finally:
@@ -143,10 +140,8 @@ async def _signal(shop: Shop, job: str, signed: dict[str, Any]) -> None:
 
 def _until_rejected(auditor: Human, job: str) -> str:
     """Return why the worker did not count what came past the console."""
-    end = time.monotonic() + 30
-    while True:
-        found = [one["data"]["why"] for one in auditor.ledger(job) if one["type"] == "approval.rejected" and "/signal-" in one["id"]]
-        if found:
-            return str(found[0])
-        assert time.monotonic() < end
-        time.sleep(0.05)
+
+    def found() -> list[str]:
+        return [one["data"]["why"] for one in auditor.ledger(job) if one["type"] == "approval.rejected" and "/signal-" in one["id"]]
+
+    return until(found, "it is rejected")[0]
