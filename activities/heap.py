@@ -8,7 +8,7 @@ YOUNG = 10_000
 """Objects between two collections of the youngest. The usual 700 are made and dropped by every single request."""
 
 
-def begun() -> None:
+def freeze() -> None:
     """Leave out of all later collections what is loaded by now: a worker spent one twentieth of its time looking at that, in vain."""
     gc.collect()
     gc.freeze()

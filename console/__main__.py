@@ -51,7 +51,7 @@ async def _serve(settings: Settings) -> None:
             limit_concurrency=_connections(),
             timeout_graceful_shutdown=DRAIN,
         )
-        heap.begun()
+        heap.freeze()
         await uvicorn.Server(config).serve()
 
 

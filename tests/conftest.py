@@ -25,7 +25,9 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 TOGETHER = {"activities", "browser", "chaos", "console", "store"}
-"""Folders with servers of their own: of several processes one runs such a folder, so that its servers are started once."""
+"""Folders with servers of their own: of several processes one runs such a folder, so that its servers are started once. Not `pages`: what
+waits for people in one file would push what another looks for off the front page.
+"""
 LONGEST = {*TOGETHER, "demo", "pages", "test_small_worker.py"}
 HASTY = '  hasty: {uses: {resource: model-api}, url: "${MODEL_URL}", allow: ["gpt-*"], timeout: 2s, max_requests: 5}\n'
 """The shop's model once more, for tests that do not want to wait as long as jobs may."""

@@ -96,7 +96,7 @@ async def run(settings: Settings) -> None:
         await schedule_sweep(client, settings)
         # To the end of its draining: a supervisor would kill one that shows no sign of life.
         async with shown_alive(settings.home / "run" / "worker.alive"), polling(client, deps, sandbox):
-            heap.begun()
+            heap.freeze()
             log.info("worker ready", task_queue=settings.task_queue, sandbox=sandbox.isolation.value)
             await stop.wait()
             log.info("worker stops", drain=settings.drain)

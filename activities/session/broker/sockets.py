@@ -65,10 +65,7 @@ async def listening(door: Door, tools: Tools, *, job: str, uid: int, loopback: b
             tcp = opened.enter_context(_tcp()) if loopback else None
             sockets = [unix, *([tcp] if tcp else [])]
             async with serving(tools, door) as gate:
-
-                def app() -> ASGIApp:
-                    return app_of(door, token if loopback else None, tools=gate, discover=tools.catalog, models=models)
-
+                app = partial(app_of, door, token if loopback else None, tools=gate, discover=tools.catalog, models=models)
                 async with _serving(door, app, uid, sockets), thinking(models, door):
                     yield Place(folder / SOCKET, _told(tcp, token, model=models is not None) if tcp else {})
     finally:

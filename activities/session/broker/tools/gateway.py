@@ -108,9 +108,11 @@ class Tools:
         self._door.admit()
         if self._under_way >= AT_ONCE:
             raise AskedTooOften(1.0)
+        # Before anything is awaited: others come in the same moment.
+        self._under_way += 1
         gone = asyncio.Event()
         try:
-            return await self._door.carried(self._called(name, arguments, waiting=_Patience(waiting, patience, gone)))
+            return await self._door.carried(self._counted(name, arguments, waiting=_Patience(waiting, patience, gone)))
         except asyncio.CancelledError:
             gone.set()
             raise
@@ -125,14 +127,14 @@ class Tools:
             "withheld": [{"upstream": name, "why": why} for name, why in self._reviews.withheld().items()],
         }
 
-    async def _called(self, name: str, arguments: Any, *, waiting: _Patience) -> Answer:
-        self._under_way += 1
+    async def _counted(self, name: str, arguments: Any, *, waiting: _Patience) -> Answer:
+        """Call; it is under way until it is done, also where whoever asked has gone."""
         try:
-            return await self._counted(name, arguments, waiting=waiting)
+            return await self._called(name, arguments, waiting=waiting)
         finally:
             self._under_way -= 1
 
-    async def _counted(self, name: str, arguments: Any, *, waiting: _Patience) -> Answer:
+    async def _called(self, name: str, arguments: Any, *, waiting: _Patience) -> Answer:
         try:
             # In a thread: what a stranger's schema makes of a long argument must not keep the loop that serves every job.
             tool, call, action = await self._door.called(partial(self._checked, name, arguments))
