@@ -88,14 +88,16 @@ _REVOKE = _JOB.where(_NOT_PROVED_AFTER).values(
     revocation_confirmed_at=None,
     revocation_since=_SINCE,
 )
-_CUT = _REVOKE.where(JOBS.c.revocation_state != RevocationState.CONFIRMED.value)
-"""Who cuts a job's access because they want it to end has seen nothing alive: what is proven stays so."""
 _FAIL = _JOB.where(_NOT_PROVED_AFTER).values(
     revocation_state=RevocationState.OVERDUE.value, revocation_confirmed_at=None, revocation_since=_SINCE
 )
 _PROVE = _JOB.where(_NOT_PROVED_AFTER).values(
     revocation_state=RevocationState.CONFIRMED.value, revocation_failures=[], revocation_since=None
 )
+_UNPROVEN = JOBS.c.revocation_state != RevocationState.CONFIRMED.value
+_CUT, _CUT_FAILS = _REVOKE.where(_UNPROVEN), _FAIL.where(_UNPROVEN)
+"""What `_REVOKE` and `_FAIL` say, by who cuts a job's access because they want it to end. They did not begin because anything lives: what is proven stays so."""
+CUTTERS = frozenset({"person", "stranger"})
 
 _ONE_MORE = update(ENDED_JOBS).where(ENDED_JOBS.c.state == bindparam("which")).values(jobs=ENDED_JOBS.c.jobs + 1)
 
@@ -315,8 +317,7 @@ def credential_overdue(connection: Connection, fact: Fact) -> None:
 
 def revocation_started(connection: Connection, fact: Fact) -> None:
     """Revoking goes on until its own proof; overdue stays overdue until then. Our nets begin only where there is no proof, or something lives."""
-    statement = _CUT if fact.data["by"] in {"person", "stranger"} else _REVOKE
-    if _job(connection, statement, fact, {"fact_at": fact.at}):
+    if _job(connection, _CUT if fact.data["by"] in CUTTERS else _REVOKE, fact, {"fact_at": fact.at}):
         connection.execute(_REVOKE_ALL, {"theirs": fact.job})
 
 
@@ -325,7 +326,8 @@ def revocation_overdue(connection: Connection, fact: Fact) -> None:
     failures = fact.data["failures"]
     # Entries of before do not say since when they looked.
     seen_from = moment(fact.data["seen_from"]) if "seen_from" in fact.data else fact.at
-    if _job(connection, _FAIL, fact, {"fact_at": seen_from, "revocation_failures": failures}):
+    fails = _CUT_FAILS if fact.data["by"] in CUTTERS else _FAIL
+    if _job(connection, fails, fact, {"fact_at": seen_from, "revocation_failures": failures}):
         for name, *handles in connection.execute(_ALL_ALIVE, {"theirs": fact.job}).all():
             why = "; ".join(concerning(failures, {name, *handles}))
             connection.execute(_ALIVE, {"which": name, "theirs": fact.job, "state": CredentialState.OVERDUE.value, "why": why or None})

@@ -147,13 +147,13 @@ def ended(state: str = "succeeded", job: str = JOB, *, at: datetime = NOW, about
     return event(EventType.JOB_ENDED, job, at=at, about=about, state=state, exit_code=exit_code, reason=None)
 
 
-def revoking(job: str = JOB, *, at: datetime = NOW, about: str = "session") -> Event:
-    return event(EventType.REVOCATION_STARTED, job, at=at, about=about, by="session", why="the process ended")
+def revoking(job: str = JOB, *, at: datetime = NOW, about: str = "session", by: str = "session") -> Event:
+    return event(EventType.REVOCATION_STARTED, job, at=at, about=about, by=by, why="the process ended")
 
 
-def overdue(job: str = JOB, *, at: datetime = NOW, attempt: int = 1, seen_from: datetime | None = None) -> Event:
+def overdue(job: str = JOB, *, at: datetime = NOW, attempt: int = 1, seen_from: datetime | None = None, by: str = "compensation") -> Event:
     """`seen_from`: when the attempt began to look; just before it was over, where none is said."""
-    told = {"by": "compensation", "failures": ["leases: the target does not answer"], "attempt": attempt}
+    told = {"by": by, "failures": ["leases: the target does not answer"], "attempt": attempt}
     return event(EventType.REVOCATION_OVERDUE, job, at=at, about=str(attempt), **told, seen_from=(seen_from or at).isoformat())
 
 

@@ -23,6 +23,7 @@ from tests.store.facts import (
     decided,
     ended,
     issued,
+    job_id,
     later,
     opened,
     overdue,
@@ -344,6 +345,18 @@ def test_an_attempt_that_hung_past_a_newer_proof_does_not_undo_it_and_one_that_l
 def test_a_new_attempt_after_a_proof_is_open_until_its_own(store: Store) -> None:
     view = job_after(store, issued(), proved(at=later(3)), ended(), revoking(at=later(4), about="sweep"))
     assert (view.revocation.state, view.revocation.confirmed_at) == ("pending", None)
+
+
+@pytest.mark.parametrize("by", ["person", "stranger"])
+def test_who_cuts_the_access_of_a_job_that_is_proven_puts_nothing_in_doubt_and_of_another_they_do(store: Store, by: str) -> None:
+    cut = [revoking(at=later(4), about="cut", by=by), overdue(at=later(5), by=by)]
+    view = job_after(store, issued(), proved(at=later(3)), ended(), *cut)
+    assert (view.revocation.state, view.credentials[0].state) == ("confirmed", "issued")
+    other = job_id(7)
+    store.record([submitted(other), issued(other), revoking(other, at=later(4), by=by)])
+    assert [seen.revocation.state for seen in [store.job(other)] if seen] == ["pending"]
+    store.record([overdue(other, at=later(5), by=by)])
+    assert [seen.revocation.state for seen in [store.job(other)] if seen] == ["overdue"]
 
 
 def test_an_event_of_an_unknown_job_is_kept_and_changes_nothing(store: Store) -> None:
