@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import contextvars
-import threading
+import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 
 from temporalio import activity
 
 from activities import revocation
 from activities.asking import why_not_theirs
+from activities.beating import beating
 from activities.deps import Deps
 from activities.proof import proven
+from activities.surely import to_its_end
 from justenough.errors import GiveUp, RetryLater
 from justenough.ids import REQUEST_ID, installation_of
 from justenough.messages import ProofReport, RevokeCredentialInput, RevokeInput, RevokeResult
@@ -22,6 +22,9 @@ PATIENCE = 540.0
 """Seconds that one attempt of the activity goes on trying; then the workflow's retry takes over, on whichever worker is there."""
 PAUSE = 1.0
 LONGEST_PAUSE = 10.0
+REVOKING = 16
+REVOKERS = ThreadPoolExecutor(REVOKING, thread_name_prefix="revoking")
+"""Threads for attempts alone: what waits for its next one holds none, so the many jobs of a dead worker do not wait for each other."""
 
 
 class NotConfirmed(RetryLater):
@@ -38,32 +41,36 @@ class Ending:
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
 
-    # No cancel reaches into a step: one that breaks off between two of them would end nothing sooner.
-    @activity.defn(no_thread_cancel_exception=True)
-    def revoke_job(self, wanted: RevokeInput) -> RevokeResult:
+    @activity.defn
+    async def revoke_job(self, wanted: RevokeInput) -> RevokeResult:
         """Revoke everything of a job until it is seen dead, or for as many attempts as were asked for."""
         self._check(wanted.job)
-        with _beating():
-            return self._until_dead(wanted)
+        async with beating():
+            # A workflow that is gone hurries nothing on.
+            return await to_its_end(self._until_dead(wanted), cancelled=lambda: None)
 
-    def _until_dead(self, wanted: RevokeInput) -> RevokeResult:
-        started, attempt, pause = time.monotonic(), 0, PAUSE
+    async def _until_dead(self, wanted: RevokeInput) -> RevokeResult:
+        started, attempt, pause, by = time.monotonic(), 0, PAUSE, _by(wanted.job, wanted.by)
         while True:
-            # Before each attempt: where the session, or whoever revokes beside this, has its proof, trying again would make the job doubtful anew.
-            # Not where a person cuts the access of a job that runs: whatever is said of it, it is issued nothing more.
-            if wanted.by != "person" and proven(self._deps, wanted.job):
-                return RevokeResult(confirmed=True)
             attempt += 1
-            # Only a session knows that nothing is in flight; an argument that says so may be a stranger's.
-            result = revocation.revoke(self._deps, wanted.job, by=_by(wanted.job, wanted.by), why=wanted.why, settled=False)
+            result = await asyncio.get_running_loop().run_in_executor(REVOKERS, self._attempt, wanted, by)
             if result.confirmed or attempt == wanted.attempts:
                 return RevokeResult(confirmed=result.confirmed, failures=result.failures, unrecorded=result.events)
-            # A workflow that is gone hurries nothing on; a worker that stops leaves the rest to another.
-            activity.wait_for_worker_shutdown_sync(timeout=pause)
-            if activity.is_worker_shutdown() or time.monotonic() - started > PATIENCE:
+            due = result.second_look_in
+            # A worker that stops leaves the rest to another.
+            if await _stops_within(pause if due is None else min(pause, due.total_seconds())) or time.monotonic() - started > PATIENCE:
                 raise NotConfirmed("; ".join(result.failures) or "the second look is still to come")
-            pause = min(2 * pause, LONGEST_PAUSE) if result.failures else PAUSE
+            pause = min(2 * pause, LONGEST_PAUSE)
 
+    def _attempt(self, wanted: RevokeInput, by: str) -> revocation.RevocationResult:
+        # Where the session, or whoever revokes beside this, has its proof, trying again would make the job doubtful anew.
+        # Not where a person cuts the access of a job that runs: whatever is said of it, it is issued nothing more.
+        if wanted.by != "person" and proven(self._deps, wanted.job):
+            return revocation.RevocationResult(confirmed=True)
+        # Only a session knows that nothing is in flight; an argument that says so may be a stranger's.
+        return revocation.revoke(self._deps, wanted.job, by=by, why=wanted.why, settled=False)
+
+    # No cancel reaches into a step: one that breaks off between two of them would end nothing sooner.
     @activity.defn(no_thread_cancel_exception=True)
     def revoke_credential(self, wanted: RevokeCredentialInput) -> RevokeResult:
         """End one credential of a job now, or what was issued for one of its requests; the job goes on."""
@@ -101,18 +108,10 @@ def _by(job: str, said: str) -> str:
     return said if why_not_theirs(job, guard=True) is None else "stranger"
 
 
-@contextmanager
-def _beating() -> Iterator[None]:
-    """Tell Temporal each second that this worker lives, also while Vault or a target makes one step hang."""
-    done, context = threading.Event(), contextvars.copy_context()
-
-    def beat() -> None:
-        while not done.wait(PAUSE):
-            activity.heartbeat()
-
-    beating = threading.Thread(target=context.run, args=(beat,), name="revocation-heartbeat", daemon=True)
-    beating.start()
+async def _stops_within(seconds: float) -> bool:
+    """Wait; return whether this worker is to stop, as soon as it is."""
     try:
-        yield
-    finally:
-        done.set()
+        await asyncio.wait_for(activity.wait_for_worker_shutdown(), seconds)
+    except TimeoutError:
+        return False
+    return True

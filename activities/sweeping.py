@@ -23,6 +23,7 @@ from temporalio.client import Client, WorkflowExecutionDescription, WorkflowExec
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities import revocation
+from activities.beating import beating
 from activities.deps import Deps
 from activities.proof import proven
 from activities.store import Claim
@@ -37,7 +38,6 @@ LEASE = timedelta(seconds=60)
 """A session whose lease was not renewed for this long is gone."""
 UNSTARTED = timedelta(minutes=5)
 """A job that Temporal does not know and that was never decided was accepted and never started; its console may still start it."""
-BEAT = 1.0
 AT_ONCE = 8
 TAKES = 35.0
 """Seconds in which a sweep begins with jobs; with PER_JOB it ends within its activity's minute."""
@@ -62,11 +62,8 @@ class Sweeping:
     @activity.defn
     async def sweep(self) -> SweepReport:
         """Return what one sweep saw and did. Heartbeats: while one is thought to run there is no other, so a dead one must be known soon."""
-        beating = asyncio.create_task(_beat())
-        try:
+        async with beating():
             return await self._sweep()
-        finally:
-            beating.cancel()
 
     async def _sweep(self) -> SweepReport:
         # What is alive is listed before the jobs are looked up, so that a job which starts meanwhile is never taken for a leftover.
@@ -195,12 +192,6 @@ class Sweeping:
     def _ordered(self, jobs: set[str]) -> list[str]:
         """Return the jobs as they are looked at: some that are stuck never keep a sweep from all others."""
         return [*_rotated(jobs - self._stuck), *_rotated(jobs & self._stuck)]
-
-
-async def _beat() -> None:
-    while True:
-        activity.heartbeat()
-        await asyncio.sleep(BEAT)
 
 
 def _sees_to_it(pending: PendingActivityInfo) -> bool:

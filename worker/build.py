@@ -35,10 +35,11 @@ from workflows.sweep import Prove, Sweep
 WORKFLOWS = (Job, Guard, Sweep, Prove)
 HEARTBEATS = timedelta(seconds=1)
 """How soon a session hears that its workflow is gone: terminated, deleted, cancelled."""
-
-
-ENDINGS_AT_ONCE = 16
+ENDINGS_AT_ONCE = 256
+"""A place for each job of several workers that died together: most revocations only wait for their second look, without a thread."""
 LOCALS_AT_ONCE = 32
+STICKY = timedelta(seconds=2)
+"""What a workflow's next step waits for the worker that knows it, before any other may take it: for a job whose worker died, this much longer."""
 POLLS = 2
 """Activities that one worker asks for at once, per queue. Each is one that a worker which hangs takes along, until its heartbeat is missed."""
 
@@ -89,6 +90,7 @@ async def polling(client: Client, deps: Deps, sandbox: Sandbox) -> AsyncIterator
         max_concurrent_activity_task_polls=POLLS,
         max_concurrent_local_activities=LOCALS_AT_ONCE,
         max_concurrent_workflow_tasks=32,
+        sticky_queue_schedule_to_start_timeout=STICKY,
         max_heartbeat_throttle_interval=HEARTBEATS,
         default_heartbeat_throttle_interval=HEARTBEATS,
         graceful_shutdown_timeout=timedelta(seconds=settings.drain),

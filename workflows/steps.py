@@ -53,7 +53,7 @@ async def revoked(wanted: RevokeInput) -> RevokeResult:
     """Return once everything of a job is confirmed dead, with what the ledger could not take meanwhile."""
     unrecorded: tuple[Event, ...] = ()
     while True:
-        result = await insisted(
+        result: RevokeResult = await insisted(
             lambda: workflow.execute_activity_method(Ending.revoke_job, wanted, task_queue=options.endings_queue(), **options.REVOKE)
         )
         unrecorded += result.unrecorded

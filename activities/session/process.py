@@ -19,7 +19,7 @@ from activities.session.layout import ROOM
 from activities.session.members import Belongs
 from activities.session.pipes import readable, reading
 from activities.session.sandbox import Isolation, Sandbox
-from activities.session.surely import surely
+from activities.surely import surely
 from justenough.errors import RetryLater
 
 LAST_RESORT = 10.0

@@ -15,12 +15,14 @@ from temporalio import activity
 from temporalio.common import RawValue
 
 from activities.asking import read, refused, why_not_theirs
+from activities.beating import beating
 from activities.deps import Deps
 from activities.entries import ordered
 from activities.past import past_of
 from activities.session.broker.door import Tell
 from activities.session.life import Life, Stop
 from activities.session.sandbox import Sandbox
+from activities.surely import to_its_end
 from activities.verification import VerifiedOrder, verify_order
 from justenough.access import JobState
 from justenough.answering import Refused
@@ -28,7 +30,6 @@ from justenough.catalog import problems_of
 from justenough.messages import SessionInput, SessionResult
 from justenough.spec import JobSpec, at_start
 
-HEARTBEAT_EVERY = 1.0
 RENEW_EVERY = 10.0
 """Seconds between two renewals of the claim's lease; the sweep takes a session for gone after 60."""
 log = structlog.get_logger()
@@ -67,7 +68,8 @@ class Sessions:
             await asyncio.to_thread(self._deps.store.record, ordered(self._deps, order.order, verified))
         life = Life(self._deps, self._sandbox, order, verified, past, owner=owner, run=run, tell=_workflow_of(order.order.job, run))
         async with self._kept_alive(life, order.order.job, owner):
-            return await _to_its_end(life)
+            # A cancel is a wish that the life obeys in its own order, however often it comes.
+            return await to_its_end(life.live(), cancelled=lambda: life.stop(_why_stopped()))
 
     def _verified(self, order: SessionInput) -> VerifiedOrder | Refused:
         why = why_not_theirs(order.order.job)
@@ -93,11 +95,6 @@ class Sessions:
     async def _kept_alive(self, life: Life, job: str, owner: str) -> AsyncIterator[None]:
         """Tell Temporal each second and the store every ten that this session lives; stop it where its claim was closed."""
 
-        async def beat() -> None:
-            while True:
-                activity.heartbeat()
-                await asyncio.sleep(HEARTBEAT_EVERY)
-
         async def renew() -> None:
             # The claim, which was made a moment ago, is the first renewal.
             while True:
@@ -105,12 +102,12 @@ class Sessions:
                 await self._renew(life, job, owner)
 
         # Each on its own: a store that hangs must not silence the heartbeat, for its silence is a death.
-        telling = (asyncio.create_task(beat()), asyncio.create_task(renew()))
-        try:
-            yield
-        finally:
-            for task in telling:
-                task.cancel()
+        async with beating():
+            renewing = asyncio.create_task(renew())
+            try:
+                yield
+            finally:
+                renewing.cancel()
 
     async def _renew(self, life: Life, job: str, owner: str) -> None:
         try:
@@ -140,18 +137,6 @@ def _workflow_of(job: str, run: str) -> Tell:
         await handle.signal("ask", request)
 
     return tell
-
-
-async def _to_its_end(life: Life) -> SessionResult:
-    """Return the session's result; a cancel is a wish that the life obeys in its own order, however often it comes."""
-    living = asyncio.create_task(life.live())
-    while True:
-        try:
-            return await asyncio.shield(living)
-        except asyncio.CancelledError:
-            if living.cancelled():
-                raise
-            life.stop(_why_stopped())
 
 
 def _why_stopped() -> Stop:

@@ -14,9 +14,9 @@ from activities.session.launch import Launch
 from activities.session.logs import LogCapture, Sink
 from activities.session.process import JobProcess
 from activities.session.sandbox import Sandbox
-from activities.session.surely import surely
 from activities.session.uids import lent_uid
 from activities.settings import Settings
+from activities.surely import surely
 from justenough.redaction import Redactor
 from justenough.secret import Secret
 from justenough.spec import JobSpec

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import cast
 
@@ -13,7 +12,8 @@ import pytest
 from temporalio.client import Client
 from temporalio.testing import ActivityEnvironment
 
-from activities.ending import PAUSE, Ending, NotConfirmed, NotOurs
+from activities.ending import PAUSE, REVOKING, Ending, NotConfirmed, NotOurs
+from activities.looks import SECOND_LOOK
 from activities.revocation import revoke
 from activities.sweeping import AT_ONCE, REVOKERS, Sweeping
 from activities.targets import Asked, Look, Targets
@@ -23,6 +23,7 @@ from justenough.messages import RevokeInput
 from justenough.secret import Secret
 from tests.activities.revoking import by_session, revocation_of
 from tests.activities.shop import Desk
+from tests.waiting import until
 
 pytestmark = pytest.mark.servers
 
@@ -39,7 +40,7 @@ class Slow(Targets):
         return super().look(job, asked)
 
 
-def test_a_revocation_heartbeats_also_while_one_of_its_steps_hangs(at: Desk) -> None:
+async def test_a_revocation_heartbeats_also_while_one_of_its_steps_hangs(at: Desk) -> None:
     job = at.job()
     at.issue(job)
     environment, beats, go = ActivityEnvironment(), list[object](), threading.Event()
@@ -52,80 +53,84 @@ def test_a_revocation_heartbeats_also_while_one_of_its_steps_hangs(at: Desk) -> 
     environment.on_heartbeat = beat
     targets = Slow(at, go)
     wanted = RevokeInput(job=job, by="compensation", why="its worker died", attempts=1)
-    environment.run(Ending(replace(at.deps, targets=targets)).revoke_job, wanted)
+    await environment.run(Ending(replace(at.deps, targets=targets)).revoke_job, wanted)
     assert at.shop.users_of(job) == []
     targets.close()
 
 
-def test_what_is_no_job_of_this_installation_is_not_revoked(at: Desk) -> None:
+async def test_what_is_no_job_of_this_installation_is_not_revoked(at: Desk) -> None:
     wanted = RevokeInput(job="j-other-01m8722504qjpy8t9ny5kcdg6s", by="compensation", why="because", attempts=1)
     with pytest.raises(NotOurs, match="no job of this installation"):
-        ActivityEnvironment().run(Ending(at.deps).revoke_job, wanted)
+        await ActivityEnvironment().run(Ending(at.deps).revoke_job, wanted)
 
 
-def test_a_revocation_whose_workflow_is_gone_goes_on_at_its_own_pace(at: Desk) -> None:
+async def test_a_revocation_whose_workflow_is_gone_goes_on_at_its_own_pace(at: Desk) -> None:
     job = at.job()
     at.issue(job)
     environment, tries, began = ActivityEnvironment(), 3, time.monotonic()
+    environment.on_heartbeat = lambda *_: environment.cancel()
     at.shop.door.close()
-    environment.cancel()
     wanted = RevokeInput(job=job, by="compensation", why="its worker died", attempts=tries)
-    assert not environment.run(Ending(at.deps).revoke_job, wanted).confirmed
+    assert not (await environment.run(Ending(at.deps).revoke_job, wanted)).confirmed
     assert time.monotonic() - began >= (tries - 1) * PAUSE
     at.shop.door.open()
 
 
-def test_a_revocation_whose_workflow_is_gone_adds_nothing_to_another_ones_proof(at: Desk) -> None:
+async def test_a_revocation_whose_workflow_is_gone_adds_nothing_to_another_ones_proof(at: Desk) -> None:
     job = at.job()
     at.issue(job)
     assert revoke(at.deps, job, by="compensation", settled=True, why="a reset took the job over").confirmed
     environment, before = ActivityEnvironment(), at.types(job)
-    environment.cancel()
-    assert environment.run(Ending(at.deps).revoke_job, RevokeInput(job=job, by="compensation", why="its worker died")).confirmed
+    environment.on_heartbeat = lambda *_: environment.cancel()
+    ended = await environment.run(Ending(at.deps).revoke_job, RevokeInput(job=job, by="compensation", why="its worker died"))
+    assert ended.confirmed
     assert at.types(job) == before
 
 
-def test_a_proof_is_not_in_doubt_because_vault_is_away_as_the_guard_looks(at: Desk) -> None:
+async def test_a_proof_is_not_in_doubt_because_vault_is_away_as_the_guard_looks(at: Desk) -> None:
     job = at.job()
     assert by_session(at, job, at.issue(job)).confirmed
     before, wanted = at.types(job), RevokeInput(job=job, by="guard", why="its workflow closed")
     away = replace(at.deps, vault=Vault("http://127.0.0.1:1"))
     away.vault.login_token(Secret("s.anything"))
     with pytest.raises(VaultUnavailable):
-        ActivityEnvironment().run(Ending(away).revoke_job, wanted)
+        await ActivityEnvironment().run(Ending(away).revoke_job, wanted)
     assert revocation_of(at, job) == "confirmed"
-    assert ActivityEnvironment().run(Ending(at.deps).revoke_job, wanted).confirmed
+    assert (await ActivityEnvironment().run(Ending(at.deps).revoke_job, wanted)).confirmed
     assert at.types(job) == before
 
 
-def test_a_person_cuts_the_access_of_a_job_whatever_is_said_of_it_already(at: Desk) -> None:
+async def test_a_person_cuts_the_access_of_a_job_whatever_is_said_of_it_already(at: Desk) -> None:
     job, now = at.job(), at.deps.now()
     at.deps.store.record([event(EventType.REVOCATION_CONFIRMED, job, at=now, about="forged", by="session", proof={})])
-    ActivityEnvironment().run(Ending(at.deps).revoke_job, RevokeInput(job=job, by="person", why="killed", attempts=1))
+    await ActivityEnvironment().run(Ending(at.deps).revoke_job, RevokeInput(job=job, by="person", why="killed", attempts=1))
     claim = at.deps.store.claim_of(job)
     assert claim is not None
     assert not claim.open
 
 
-def test_a_kill_that_comes_as_the_job_ends_by_itself_leaves_its_proof_as_it_is(at: Desk) -> None:
+async def test_a_kill_that_comes_as_the_job_ends_by_itself_leaves_its_proof_as_it_is(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
     assert by_session(at, job, held).confirmed
-    ActivityEnvironment().run(Ending(at.deps).revoke_job, RevokeInput(job=job, by="person", why="killed", attempts=1))
+    await ActivityEnvironment().run(Ending(at.deps).revoke_job, RevokeInput(job=job, by="person", why="killed", attempts=1))
     assert revocation_of(at, job) == "confirmed"
 
 
-def test_a_worker_that_stops_leaves_a_revocation_to_another_at_once(at: Desk) -> None:
-    job = at.job()
-    at.issue(job)
-    environment, wanted = ActivityEnvironment(), RevokeInput(job=job, by="compensation", why="its worker died")
-    with ThreadPoolExecutor(1) as pool:
-        revoking = pool.submit(environment.run, Ending(at.deps).revoke_job, wanted)
-        while at.shop.users_of(job):
-            assert not revoking.done()
-        environment.worker_shutdown()
-        with pytest.raises(NotConfirmed, match="second look"):
-            revoking.result(5)
+async def test_a_worker_that_stops_leaves_its_revocations_to_another_at_once(at: Desk) -> None:
+    jobs = [at.job() for _ in range(REVOKING + 4)]
+    for job in jobs:
+        at.issue(job)
+    environment, ending = ActivityEnvironment(), Ending(at.deps)
+    wanted = [RevokeInput(job=job, by="compensation", why="its worker died") for job in jobs]
+    revoking = [asyncio.create_task(environment.run(ending.revoke_job, one)) for one in wanted]
+    # Those that wait for their second look hold nobody up: all have had their first before any is done.
+    await asyncio.to_thread(until, lambda: not any(map(at.shop.users_of, jobs)), "all access ended", within=SECOND_LOOK.total_seconds())
+    assert not any(one.done() for one in revoking)
+    environment.worker_shutdown()
+    for result in await asyncio.wait_for(asyncio.gather(*revoking, return_exceptions=True), 5):
+        assert isinstance(result, NotConfirmed)
+        assert "second look" in str(result)
 
 
 async def test_a_sweep_that_waited_behind_others_leaves_a_job_that_was_proven_meanwhile_as_it_is(at: Desk) -> None:

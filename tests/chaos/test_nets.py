@@ -48,6 +48,8 @@ IN_TIME = [
 ]
 """Endings by a time that soon is over, held apart so that launching others does not use it up."""
 WITH_WORKER = both("compensation", WORKER)
+CROWD = 2 * [*WITH_WORKER, *8 * [Case("compensation", WORKER, "write")]]
+"""Jobs of one worker, more than another revokes at once: each has a guard too, which does the same beside the job."""
 WITHOUT_SERVERS = both("target", VAULT_GONE, ttl=SHORT)
 CASES = [*AT_ONCE, *IN_TIME, *WITH_WORKER, *WITHOUT_SERVERS]
 
@@ -72,7 +74,7 @@ class Ended:
 
 
 @pytest.fixture(scope="module")
-def ended(rig: Rig, shop: Shop, ops: Human, lead: Human) -> Iterator[dict[Case, Ended]]:
+def ended(rig: Rig, shop: Shop, ops: Human, lead: Human) -> Iterator[list[Ended]]:
     """Strike many jobs, each with its one net; then mend everything and have each told."""
     with Lab.opened(rig, shop, ops, lead, pause=0.1) as lab:
         struck = strike_all(lab)
@@ -81,7 +83,7 @@ def ended(rig: Rig, shop: Shop, ops: Human, lead: Human) -> Iterator[dict[Case, 
             ops.until(item.job, within=120)
             # A sweep and a guard may both be at it: who comes second looks twice again.
             until(partial(is_confirmed, ops, item.job), f"{item.case} is confirmed")
-        yield {item.case: Ended(item, ops.job(item.job)) for item in struck}
+        yield [Ended(item, ops.job(item.job)) for item in struck]
 
 
 def is_confirmed(ops: Human, job: str) -> bool:
@@ -90,7 +92,7 @@ def is_confirmed(ops: Human, job: str) -> bool:
 
 def strike_all(lab: Lab) -> list[Struck]:
     first = lab.rig.only(labelled=True)
-    with_worker = lab.hold(WITH_WORKER)
+    with_worker = lab.hold(CROWD)
     second = lab.rig.start(labelled=True)
     struck_together(lab, with_worker, first.kill)
     struck = lab.hold(AT_ONCE)
@@ -112,8 +114,8 @@ def strike_all(lab: Lab) -> list[Struck]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_one_net_alone_ends_the_login_and_the_job_is_told_truly(case: Case, ended: dict[Case, Ended], ops: Human, shop: Shop) -> None:
-    struck, seen = ended[case].struck, ended[case].seen
+def test_one_net_alone_ends_the_login_and_the_job_is_told_truly(case: Case, ended: list[Ended], ops: Human, shop: Shop) -> None:
+    struck, seen = next((one.struck, one.seen) for one in ended if one.struck.case == case)
     assert struck.exposure < BOUNDS[case.net]
     shop.assert_dead(seen, struck.login)
     assert seen["revocation"]["state"] == "confirmed"
@@ -123,6 +125,12 @@ def test_one_net_alone_ends_the_login_and_the_job_is_told_truly(case: Case, ende
     if case.net in SWITCHED and case.ending != "grant over":
         # It was this net, and no other that was not really off.
         assert next(entry["data"]["by"] for entry in entries if entry["type"] == "revocation.started") == case.net
+
+
+def test_the_many_jobs_of_a_worker_that_died_do_not_wait_for_each_other(ended: list[Ended]) -> None:
+    exposures = [one.struck.exposure for one in ended if one.struck.case in WITH_WORKER]
+    assert len(exposures) == len(CROWD)
+    assert max(exposures) < BOUNDS["compensation"]
 
 
 def test_what_is_denied_was_never_issued_and_needs_no_net(ops: Human, lead: Human, shop: Shop, worker: Worker) -> None:

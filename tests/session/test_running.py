@@ -15,8 +15,8 @@ from activities.session.interpreters import InterpreterRefused
 from activities.session.process import JobProcess
 from activities.session.running import Task, running
 from activities.session.sandbox import Sandbox
-from activities.session.surely import surely
 from activities.settings import Settings
+from activities.surely import surely
 from justenough.redaction import Redactor
 from justenough.secret import Secret
 from justenough.spec import JobSpec, Run
