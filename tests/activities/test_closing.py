@@ -55,11 +55,19 @@ def test_a_job_stays_open_while_the_target_of_its_carried_proof_is_away(at: Desk
 
 
 def test_a_carried_proof_of_what_is_alive_is_not_believed(at: Desk) -> None:
-    job, other = at.job(), at.job()
-    proof = carried_proof(at, other, at.issue(other))
+    job = at.job()
+    proof = carried_proof(at, job, at.issue(job))
     held = at.issue(job)
-    forged = tuple(item.model_copy(update={"job_id": job, "id": item.id.replace(other, job)}) for item in proof)
-    assert closes(at, job, forged).state is JobState.SUCCEEDED
+    assert closes(at, job, proof).state is JobState.SUCCEEDED
     assert at.shop.works(held)
     assert "revocation.confirmed" not in at.types(job)
     assert revocation_of(at, job) is not RevocationState.CONFIRMED
+
+
+def test_a_carried_proof_of_another_job_is_not_believed(at: Desk) -> None:
+    job, other = at.job(), at.job()
+    proof = carried_proof(at, other, at.issue(other))
+    forged = tuple(item.model_copy(update={"job": job}) for item in proof)
+    closes(at, job, (*proof, *forged))
+    assert at.types(job).count("revocation.confirmed") == 0
+    assert "revocation.confirmed" not in at.types(other)

@@ -1,0 +1,45 @@
+"""What a job used its model for reaches the ledger, however slow that is."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from dataclasses import replace
+
+import pytest
+
+from activities.session.broker.used import Used
+from activities.store import Store
+from justenough.events import Event
+from justenough.models import Usage
+from justenough.views import EntryView
+from tests.activities.shop import Desk
+
+pytestmark = pytest.mark.servers
+
+
+class Slow(Store):
+    """A store whose first write waits until a test says so."""
+
+    def __init__(self, at: Desk, go: threading.Event) -> None:
+        super().__init__(at.deps.settings.store_url)
+        self._go = go
+        self.migrate()
+
+    def record(self, events: Iterable[Event]) -> tuple[EntryView, ...]:
+        assert self._go.wait(30)
+        return super().record(events)
+
+
+async def test_what_came_due_while_another_entry_was_written_is_recorded_next_and_waits_for_no_further_call(at: Desk) -> None:
+    job, go = at.job(), threading.Event()
+    store = Slow(at, go)
+    used = Used(replace(at.deps, store=store), job, "default")
+    used.uses(f"{job.replace('j-', 'c-', 1)}-1")
+    used.note("small", "done", Usage(1, 2, estimated=False))
+    assert "model.used" not in at.types(job)
+    go.set()
+    await used.settled()
+    assert at.types(job)[-2:] == ["credential.used", "model.used"]
+    assert used.unrecorded() == ()
+    store.close()
