@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -21,8 +22,8 @@ pytestmark = pytest.mark.servers
 class Slow(Store):
     """A store whose first write waits until a test says so."""
 
-    def __init__(self, at: Desk, go: threading.Event) -> None:
-        super().__init__(at.deps.settings.store_url)
+    def __init__(self, url: str, go: threading.Event) -> None:
+        super().__init__(url)
         self._go = go
         self.migrate()
 
@@ -31,9 +32,11 @@ class Slow(Store):
         return super().record(events)
 
 
-async def test_what_came_due_while_another_entry_was_written_is_recorded_next_and_waits_for_no_further_call(at: Desk) -> None:
+async def test_what_came_due_while_another_entry_was_written_is_recorded_next_and_waits_for_no_further_call(
+    at: Desk, tmp_path: Path
+) -> None:
     job, go = at.job(), threading.Event()
-    store = Slow(at, go)
+    store = Slow(f"sqlite:///{tmp_path / 'store.db'}", go)
     used = Used(replace(at.deps, store=store), job, "default")
     used.uses(f"{job.replace('j-', 'c-', 1)}-1")
     used.note("small", "done", Usage(1, 2, estimated=False))
