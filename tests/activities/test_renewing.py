@@ -365,6 +365,18 @@ def test_a_job_has_so_many_requests_wait_at_once_and_gets_what_policy_allows_all
     assert isinstance(issuer.access(ORDERS), Issuance)
 
 
+def test_people_are_asked_for_a_call_that_only_python_takes_for_the_one_they_were_shown(at: Desk) -> None:
+    issuer, _ = refunds(at)
+    asked = []
+    for reason in (1, True, 1):
+        access = refund(101)
+        call = access.call.model_copy(update={"arguments": {**access.call.arguments, "reason": reason}})
+        waits = issuer.access(access.model_copy(update={"call": call}))
+        assert isinstance(waits, Waits)
+        asked.append(waits.request)
+    assert asked[0] == asked[2] != asked[1]
+
+
 def test_a_job_has_people_asked_so_often_and_then_is_told_so(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("activities.session.requests.ASKED", 2)
     issuer, _ = refunds(at)

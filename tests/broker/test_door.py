@@ -19,6 +19,7 @@ from activities.session.issuing import LIVE
 from tests.broker.offering import also_in
 from tests.broker.puppet import Answer, Puppet, puppet
 from tests.broker.test_access import entries, login_of, opened
+from tests.broker.test_tools import HEADERS
 from tests.people import Human
 from tests.shop import Shop
 from tests.waiting import until
@@ -96,6 +97,7 @@ def test_after_the_wish_to_stop_nothing_new_passes(ops: Human, shop: Shop) -> No
         until(lambda: job.asks("GET", "/v1/catalog").status == 410, "the job's door is closed")
         answer = job.access("orders-db")
         assert (answer.status, "closed" in answer.body) == (410, True)
+        assert job.asks("POST", "/mcp", {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}, **HEADERS).status == 410
     seen = ops.job(job.job)
     shop.assert_dead(seen, login)
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from justenough.redaction import MARK, Redactor, forms_of
+from justenough.redaction import LEARNT, MARK, Redactor, forms_of
 
 SECRET = "p/ä\"+s w\\%d'-9_~é"
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
@@ -101,6 +101,20 @@ def test_of_two_secrets_that_start_alike_the_longer_one_goes_whole() -> None:
 
 def test_a_complete_line_is_not_held_back() -> None:
     assert Redactor(["hunter22"]).feed(b"step one done\n") == b"step one done\n"
+
+
+def test_what_is_learnt_while_a_stream_runs_is_found_in_all_that_comes_after() -> None:
+    redactor = Redactor(["hunter22"])
+    assert redactor.feed(b"not yet: swordfish\n") == b"not yet: swordfish\n"
+    redactor.learn(["swordfish"])
+    assert redactor.feed(b"swordfish, hunter22\n") + redactor.flush() == MARK + b", " + MARK + b"\n"
+
+
+def test_of_what_is_learnt_while_a_stream_runs_the_newest_is_remembered_and_what_it_began_with_always() -> None:
+    redactor, learnt = Redactor(["hunter22"]), [f"swordfish-{number:06}" for number in range(LEARNT + 1)]
+    redactor.learn(learnt)
+    seen = redactor.feed(" ".join(["hunter22", learnt[0], learnt[1], learnt[-1]]).encode()) + redactor.flush()
+    assert seen == b" ".join([MARK, learnt[0].encode(), MARK, MARK])
 
 
 def test_only_what_may_be_the_start_of_a_secret_waits_for_more() -> None:
