@@ -85,7 +85,8 @@ async def polling(client: Client, deps: Deps, sandbox: Sandbox) -> AsyncIterator
         workflow_runner=UnsandboxedWorkflowRunner(),
         # The quick ones run here inside workflow tasks; what asks for them on this queue otherwise is a stranger, and gets its answer.
         activities=[*quick, sessions.receive],
-        activity_executor=ThreadPoolExecutor(LOCALS_AT_ONCE, thread_name_prefix="activity"),
+        # Made as they are needed, and sessions need none; fewer than there are places, and the SDK warns.
+        activity_executor=ThreadPoolExecutor(max(LOCALS_AT_ONCE, settings.max_sessions), thread_name_prefix="activity"),
         max_concurrent_activities=settings.max_sessions,
         max_concurrent_activity_task_polls=POLLS,
         max_concurrent_local_activities=LOCALS_AT_ONCE,

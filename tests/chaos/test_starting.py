@@ -1,4 +1,4 @@
-"""A worker that is started while something is away says so in one sentence and ends; whoever keeps it starts it again."""
+"""A worker that is started while something is away says so in one sentence and ends; whoever keeps it starts it again. Else it only logs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ pytestmark = pytest.mark.servers
 def said(worker: Worker) -> list[str]:
     """Return what a worker that cannot start said besides its log."""
     assert worker.process.wait(60) == 1
+    return beside_its_log(worker)
+
+
+def beside_its_log(worker: Worker) -> list[str]:
     return [line for line in worker.log.read_text().splitlines() if not line.startswith("{")]
+
+
+def test_a_worker_that_starts_says_nothing_besides_its_log(worker: Worker) -> None:
+    assert worker.alive
+    assert beside_its_log(worker) == []
 
 
 def test_a_worker_without_temporal_says_where_it_looked(rig: Rig) -> None:
