@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import ROOT, Cli, on_a_terminal, shown_on, spec
+from tests.interrupting import heeding
 from tests.people import Human
 
 pytestmark = pytest.mark.servers
@@ -110,11 +111,8 @@ def test_waiting_too_long_ends_with_7_and_the_job_goes_on(cli: Cli, ops: Human, 
 
 
 def test_ctrl_c_ends_the_waiting_with_130_and_not_the_job(cli: Cli, ops: Human, tmp_path: Path) -> None:
-    # Whoever runs these tests in the background has Ctrl-C ignored, and so would this program have.
-    heeding = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
     program = [sys.executable, "-m", "console.cli", "--profile", "ops", "job", "run", str(spec(tmp_path, SLEEP)), "--watch"]
-    command = [sys.executable, "-c", heeding, *program]
-    with subprocess.Popen(command, cwd=ROOT, env=cli.env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(heeding(program), cwd=ROOT, env=cli.env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         started = next(line for line in process.stderr if "job.started" in line)
         process.send_signal(signal.SIGINT)

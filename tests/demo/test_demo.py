@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.interrupting import heeding
 from worker.stack import Places, read_stack
 from worker.stack.control import running, stop
 
@@ -67,7 +68,7 @@ def test_an_open_demo_leaves_its_servers_though_it_failed_and_the_next_one_plays
 
 def test_a_demo_that_is_interrupted_stops_what_it_started_also_where_it_would_stay(home: Path) -> None:
     said = {**os.environ, "JUSTENOUGH_HOME": str(home), "DEMO_OPEN": "1"}
-    with subprocess.Popen(DEMO, cwd=ROOT, env=said, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+    with subprocess.Popen(heeding(DEMO), cwd=ROOT, env=said, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stdout
         played = next(line for line in process.stdout if "job run" in line)
         # As a terminal does: to whatever runs in the foreground.
