@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from temporalio import activity
 
@@ -24,7 +26,9 @@ PAUSE = 1.0
 LONGEST_PAUSE = 10.0
 REVOKING = 16
 REVOKERS = ThreadPoolExecutor(REVOKING, thread_name_prefix="revoking")
-"""Threads for attempts alone: what waits for its next one holds none, so the many jobs of a dead worker do not wait for each other."""
+"""Threads for what asks Vault and targets: what waits for its next attempt holds none, so a dead worker's many jobs do not wait for each other."""
+
+T = TypeVar("T")
 
 
 class NotConfirmed(RetryLater):
@@ -45,15 +49,13 @@ class Ending:
     async def revoke_job(self, wanted: RevokeInput) -> RevokeResult:
         """Revoke everything of a job until it is seen dead, or for as many attempts as were asked for."""
         self._check(wanted.job)
-        async with beating():
-            # A workflow that is gone hurries nothing on.
-            return await to_its_end(self._until_dead(wanted), cancelled=lambda: None)
+        return await _to_its_end(self._until_dead(wanted))
 
     async def _until_dead(self, wanted: RevokeInput) -> RevokeResult:
         started, attempt, pause, by = time.monotonic(), 0, PAUSE, _by(wanted.job, wanted.by)
         while True:
             attempt += 1
-            result = await asyncio.get_running_loop().run_in_executor(REVOKERS, self._attempt, wanted, by)
+            result = await _in_turn(self._attempt, wanted, by)
             if result.confirmed or attempt == wanted.attempts:
                 return RevokeResult(confirmed=result.confirmed, failures=result.failures, unrecorded=result.events)
             due = result.second_look_in
@@ -70,14 +72,15 @@ class Ending:
         # Only a session knows that nothing is in flight; an argument that says so may be a stranger's.
         return revocation.revoke(self._deps, wanted.job, by=by, why=wanted.why, settled=False)
 
-    # No cancel reaches into a step: one that breaks off between two of them would end nothing sooner.
-    @activity.defn(no_thread_cancel_exception=True)
-    def revoke_credential(self, wanted: RevokeCredentialInput) -> RevokeResult:
+    @activity.defn
+    async def revoke_credential(self, wanted: RevokeCredentialInput) -> RevokeResult:
         """End one credential of a job now, or what was issued for one of its requests; the job goes on."""
         self._check(wanted.job)
+        return await _to_its_end(_in_turn(self._taken_away, wanted, _by(wanted.job, "person")))
+
+    def _taken_away(self, wanted: RevokeCredentialInput, by: str) -> RevokeResult:
         ended = [
-            revocation.revoke_one(self._deps, wanted.job, credential, by=_by(wanted.job, "person"), why="it was taken away")
-            for credential in self._meant(wanted)
+            revocation.revoke_one(self._deps, wanted.job, credential, by=by, why="it was taken away") for credential in self._meant(wanted)
         ]
         return RevokeResult(
             confirmed=all(one.confirmed for one in ended),
@@ -98,14 +101,25 @@ class Ending:
             raise NotOurs(message)
 
     @activity.defn
-    def prove_job(self, job: str) -> ProofReport:
+    async def prove_job(self, job: str) -> ProofReport:
         """Look at everything that the job held, and at what carries its name; change nothing."""
-        return revocation.prove(self._deps, job)
+        return await _in_turn(revocation.prove, self._deps, job)
 
 
 def _by(job: str, said: str) -> str:
     """Return who revokes: as the job's own workflows say, or the stranger who asks; ending access needs no right, but the record is true."""
     return said if why_not_theirs(job, guard=True) is None else "stranger"
+
+
+async def _to_its_end(work: Awaitable[T]) -> T:
+    """Return what it comes to. A workflow that is gone hurries nothing on: what breaks off between two steps would end nothing sooner."""
+    async with beating():
+        return await to_its_end(work, cancelled=lambda: None)
+
+
+async def _in_turn(act: Callable[..., T], *arguments: Any) -> T:
+    """Act in one of REVOKERS' threads."""
+    return await asyncio.get_running_loop().run_in_executor(REVOKERS, act, *arguments)
 
 
 async def _stops_within(seconds: float) -> bool:

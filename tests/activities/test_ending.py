@@ -19,7 +19,7 @@ from activities.sweeping import AT_ONCE, REVOKERS, Sweeping
 from activities.targets import Asked, Look, Targets
 from activities.vault import Vault, VaultUnavailable
 from justenough.events import EventType, event
-from justenough.messages import RevokeInput
+from justenough.messages import RevokeCredentialInput, RevokeInput
 from justenough.secret import Secret
 from tests.activities.revoking import by_session, revocation_of
 from tests.activities.shop import Desk
@@ -40,9 +40,10 @@ class Slow(Targets):
         return super().look(job, asked)
 
 
-async def test_a_revocation_heartbeats_also_while_one_of_its_steps_hangs(at: Desk) -> None:
+@pytest.mark.parametrize("whole", [True, False], ids=["of a job", "of one credential"])
+async def test_a_revocation_heartbeats_also_while_one_of_its_steps_hangs(at: Desk, *, whole: bool) -> None:
     job = at.job()
-    at.issue(job)
+    held = at.issue(job)
     environment, beats, go = ActivityEnvironment(), list[object](), threading.Event()
 
     def beat(*details: object) -> None:
@@ -52,8 +53,11 @@ async def test_a_revocation_heartbeats_also_while_one_of_its_steps_hangs(at: Des
 
     environment.on_heartbeat = beat
     targets = Slow(at, go)
-    wanted = RevokeInput(job=job, by="compensation", why="its worker died", attempts=1)
-    await environment.run(Ending(replace(at.deps, targets=targets)).revoke_job, wanted)
+    ending = Ending(replace(at.deps, targets=targets))
+    if whole:
+        await environment.run(ending.revoke_job, RevokeInput(job=job, by="compensation", why="its worker died", attempts=1))
+    else:
+        await environment.run(ending.revoke_credential, RevokeCredentialInput(job=job, credential=held.credential.id))
     assert at.shop.users_of(job) == []
     targets.close()
 
