@@ -101,7 +101,7 @@ def marks(start: datetime, end: datetime) -> Iterator[tuple[datetime, str]]:
     """Yield round moments between two, at most TICKS, each with its text in UTC."""
     span = (end - start).total_seconds()
     step = next((step for step in STEPS if span / step <= TICKS), None) or -(-span // (TICKS * 86_400)) * 86_400
-    form = "%H:%M:%S" if step < 60 else "%H:%M" if step < 86_400 else "%m-%d"
+    form = "%H:%M:%S" if step < 60 else "%H:%M" if span <= 86_400 else "%m-%d %H:%M" if step < 86_400 else "%m-%d"
     at = -(-start.timestamp() // step) * step
     while at < end.timestamp():
         moment = datetime.fromtimestamp(at, UTC)

@@ -17,7 +17,7 @@ from mcp.client.streamable_http import streamable_http_client
 
 from tests.broker.puppet import Puppet, puppet
 from tests.broker.test_access import opened
-from tests.broker.test_tools import HEADERS, SHOPS, an_order, called, request_of
+from tests.broker.test_tools import HEADERS, SHOPS, an_order, called, request_of, until_only
 from tests.people import Human
 from tests.shop import Shop
 from tests.waiting import until
@@ -38,6 +38,7 @@ async def client(job: Puppet) -> AsyncIterator[Client]:
 
 def test_the_sdks_client_lists_calls_and_reads(talking: Puppet, shop: Shop) -> None:
     order = an_order(shop)
+    until_only(talking, SHOPS)
 
     async def use() -> tuple[set[str], Any, Any]:
         async with client(talking) as mcp:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from activities.store import Store
@@ -125,6 +125,7 @@ def test_whatever_happened_when_nothing_is_drawn_outside_the_frame(spans: list[t
 
 
 @given(st.floats(0.5, 10**8), st.integers(0, 10**6))
+@example(86_401.0, 9_000)
 def test_marks_of_the_time_are_few_round_and_within(span: float, begin: int) -> None:
     start = later(begin)
     end = start + timedelta(seconds=span)
