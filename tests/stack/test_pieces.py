@@ -7,6 +7,7 @@ import signal
 import socket
 import stat
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from worker.stack import Places
 from worker.stack.accounts import Account, CannotEnter, stage
 from worker.stack.environment import own_environment, server_environment
 from worker.stack.marks import Mark, born, kept_mark, mark_of
-from worker.stack.ports import NAMES, PortTaken, choose_ports
+from worker.stack.ports import NAMES, PortTaken, claimed_ports
 from worker.stack.private import passwords, read_json, write_private
 from worker.stack.programs import ProgramMissing, Programs
 from worker.stack.state import StackUnreadable, read_stack
@@ -29,6 +30,11 @@ def places(tmp_path: Path) -> Places:
     return Places.of(tmp_path)
 
 
+def made(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
 def executable(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("#!/bin/sh\n", encoding="utf-8")
@@ -36,31 +42,60 @@ def executable(path: Path) -> Path:
     return path
 
 
+def ports_of(places: Places, **fixed: int) -> dict[str, int]:
+    """The ports of a stack that has stopped already."""
+    with claimed_ports(places, fixed=fixed) as ports:
+        return ports
+
+
 def test_ports_differ_are_free_and_are_the_same_next_time(places: Places) -> None:
-    first = choose_ports(places)
+    first = ports_of(places)
     assert set(first) == set(NAMES)
     assert len(set(first.values())) == len(NAMES)
-    assert choose_ports(places) == first
+    assert ports_of(places) == first
+
+
+def test_stacks_that_start_at_once_have_no_port_in_common_though_nobody_listens_yet(tmp_path: Path) -> None:
+    with ExitStack() as started:
+        stacks = [started.enter_context(claimed_ports(Places.of(made(tmp_path / str(number))))) for number in range(60)]
+    ports = [port for stack in stacks for port in stack.values()]
+    assert len(set(ports)) == len(ports)
+
+
+def test_a_stack_whose_ports_another_has_taken_meanwhile_has_others(places: Places, tmp_path: Path) -> None:
+    first, other = ports_of(places), Places.of(made(tmp_path / "other"))
+    other.ports.write_bytes(places.ports.read_bytes())
+    with claimed_ports(other) as taken:
+        assert taken == first
+        assert not set(ports_of(places).values()) & set(taken.values())
 
 
 def test_a_remembered_port_that_is_taken_meanwhile_is_replaced_and_the_others_stay(places: Places) -> None:
-    first = choose_ports(places)
+    first = ports_of(places)
     with socket.create_server(("127.0.0.1", first["vault"])):
-        second = choose_ports(places)
+        second = ports_of(places)
     assert {name for name in NAMES if first[name] != second[name]} == {"vault"}
 
 
-def test_a_demanded_port_is_taken_or_refused_by_name(places: Places) -> None:
+def test_a_demanded_port_is_taken_and_kept_or_refused_by_name(places: Places) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(PortTaken, match=f"port {port}, which the settings ask for as console's, is in use by another program"):
-            choose_ports(places, fixed={"console": port})
-    assert choose_ports(places, fixed={"console": port})["console"] == port
+            ports_of(places, console=port)
+    assert ports_of(places, console=port)["console"] == port
+    assert ports_of(places)["console"] == port
+
+
+def test_a_demanded_port_that_another_server_had_is_that_servers_no_more(places: Places) -> None:
+    first = ports_of(places)
+    second = ports_of(places, console=first["vault"])
+    assert {name for name in NAMES if first[name] != second[name]} == {"console", "vault"}
+    assert len(set(second.values())) == len(NAMES)
 
 
 def test_ports_that_cannot_be_read_are_chosen_anew(places: Places) -> None:
     places.ports.write_text("{broken", encoding="utf-8")
-    assert set(choose_ports(places)) == set(NAMES)
+    assert set(ports_of(places)) == set(NAMES)
 
 
 def test_a_private_file_is_private_and_replaced_whole(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from worker.stack.child import Child
 from worker.stack.model import model_child
 from worker.stack.ours import console_child, worker_child
 from worker.stack.places import Places
-from worker.stack.ports import choose_ports
+from worker.stack.ports import claimed_ports
 from worker.stack.postgres import dsn, postgres_child
 from worker.stack.programs import Programs
 from worker.stack.state import Stack, stack_users
@@ -65,12 +66,13 @@ class Plan:
         )
 
 
-def make_plan(settings: Settings, only: frozenset[str]) -> Plan:
-    """Choose ports and settle the settings. Raises PortTaken."""
+@contextmanager
+def made_plan(settings: Settings, only: frozenset[str]) -> Iterator[Plan]:
+    """Choose ports, which are this stack's until the block ends, and settle the settings. Raises PortTaken."""
     places = Places.of(settings.home)
     fixed = {"console": settings.console_port} if settings.console_port else {}
-    ports = choose_ports(places, fixed=fixed)
-    return Plan(places=places, ports=ports, settings=_settled(settings, places, ports), only=only)
+    with claimed_ports(places, fixed=fixed) as ports:
+        yield Plan(places=places, ports=ports, settings=_settled(settings, places, ports), only=only)
 
 
 def _settled(settings: Settings, places: Places, ports: Mapping[str, int]) -> Settings:

@@ -23,7 +23,7 @@ from worker.stack.fill import fill
 from worker.stack.lock import sole_supervisor
 from worker.stack.marks import drop_mark, kept_mark
 from worker.stack.places import Places
-from worker.stack.plan import Plan, make_plan
+from worker.stack.plan import Plan, made_plan
 from worker.stack.private import private_folder
 from worker.stack.reports import Report
 from worker.stack.state import BESIDE, CHILDREN, OURS, SERVERS
@@ -44,8 +44,8 @@ def supervise(settings: Settings, *, only: Iterable[str] = CHILDREN, provision: 
     with sole_supervisor(places):
         places.stack.unlink(missing_ok=True)
         end_orphans(places)
-        plan = make_plan(settings, frozenset(only))
-        asyncio.run(Supervisor(plan, provision=provision, report=report).run())
+        with made_plan(settings, frozenset(only)) as plan:
+            asyncio.run(Supervisor(plan, provision=provision, report=report).run())
 
 
 def make_home(places: Places) -> None:
