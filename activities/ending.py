@@ -49,7 +49,7 @@ class Ending:
     async def revoke_job(self, wanted: RevokeInput) -> RevokeResult:
         """Revoke everything of a job until it is seen dead, or for as many attempts as were asked for."""
         self._check(wanted.job)
-        return await _to_its_end(self._until_dead(wanted))
+        return await _uninterrupted(self._until_dead(wanted))
 
     async def _until_dead(self, wanted: RevokeInput) -> RevokeResult:
         started, attempt, pause, by = time.monotonic(), 0, PAUSE, _by(wanted.job, wanted.by)
@@ -76,7 +76,7 @@ class Ending:
     async def revoke_credential(self, wanted: RevokeCredentialInput) -> RevokeResult:
         """End one credential of a job now, or what was issued for one of its requests; the job goes on."""
         self._check(wanted.job)
-        return await _to_its_end(_in_turn(self._taken_away, wanted, _by(wanted.job, "person")))
+        return await _uninterrupted(_in_turn(self._taken_away, wanted, _by(wanted.job, "person")))
 
     def _taken_away(self, wanted: RevokeCredentialInput, by: str) -> RevokeResult:
         ended = [
@@ -111,7 +111,7 @@ def _by(job: str, said: str) -> str:
     return said if why_not_theirs(job, guard=True) is None else "stranger"
 
 
-async def _to_its_end(work: Awaitable[T]) -> T:
+async def _uninterrupted(work: Awaitable[T]) -> T:
     """Return what it comes to. A workflow that is gone hurries nothing on: what breaks off between two steps would end nothing sooner."""
     async with beating():
         return await to_its_end(work, cancelled=lambda: None)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -29,6 +30,7 @@ from temporalio.client import (
 from temporalio.contrib.pydantic import pydantic_data_converter
 
 from activities import heap
+from activities.beating import repeating
 from activities.deps import worker_deps
 from activities.logs import configure_logs
 from activities.session import bare, uids
@@ -149,17 +151,10 @@ async def schedule_sweep(client: Client, settings: Settings) -> None:
 async def shown_alive(file: Path) -> AsyncIterator[None]:
     """Touch a file while this process's event loop turns, for whoever watches it."""
     await asyncio.to_thread(file.parent.mkdir, parents=True, exist_ok=True, mode=0o700)
-
-    async def touch() -> None:
-        while True:
-            _touch(file)
-            await asyncio.sleep(ALIVE_EVERY)
-
-    touching = asyncio.create_task(touch())
     try:
-        yield
+        async with repeating(partial(_touch, file), ALIVE_EVERY):
+            yield
     finally:
-        touching.cancel()
         await asyncio.to_thread(file.unlink, missing_ok=True)
 
 

@@ -10,7 +10,7 @@ from tests.broker.puppet import Answer, puppet
 from tests.broker.test_access import login_of, opened
 from tests.chaos.rig import Rig
 from tests.people import Human
-from tests.shop import Shop
+from tests.shop import Shop, access, spec
 
 pytestmark = pytest.mark.servers
 
@@ -28,6 +28,17 @@ def test_what_was_issued_while_a_job_ran_dies_with_its_worker(rig: Rig, ops: Hum
     assert (seen["state"], seen["reason"], seen["revocation"]["state"]) == ("failed", "worker_lost", "confirmed")
     assert len(seen["credentials"]) == 4
     shop.assert_dead(seen, *logins)
+
+
+def test_an_answer_that_comes_as_a_worker_died_is_taken_by_another_soon(rig: Rig, ops: Human, lead: Human) -> None:
+    worker = rig.worker()
+    job = ops.launch(spec("true", access(action="write")))
+    request = ops.until(job, "awaiting_approval")["requests"][0]
+    rig.start()
+    worker.kill()
+    assert lead.answer(request).status_code == 200
+    # By itself Temporal keeps the job's next step ten seconds for the worker that knew it.
+    assert ops.until(job, within=8)["state"] == "succeeded"
 
 
 def test_a_job_that_asks_while_temporal_is_away_is_answered_once_it_is_back(rig: Rig, ops: Human, lead: Human, shop: Shop) -> None:
