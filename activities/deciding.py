@@ -59,7 +59,7 @@ class Deciding:
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
 
-    @activity.defn
+    @activity.defn(name="decide_requests")
     def decide_requests(self, order: JobInput) -> Decided:
         """Verify the order and decide each of its start requests; nothing is issued here."""
         deps, now = self._deps, self._deps.now()
@@ -83,7 +83,7 @@ class Deciding:
             requests=tuple(request for request, _ in decided),
         )
 
-    @activity.defn
+    @activity.defn(name="take_answers")
     def take_answers(self, received: AnswersInput) -> AnswersResult:
         """Examine signals in order; each is one ledger entry, whether it counts or not."""
         theirs(self._deps, received.job)
@@ -93,7 +93,7 @@ class Deciding:
         self._deps.store.record(counting.events)
         return counting.result()
 
-    @activity.defn
+    @activity.defn(name="climb")
     def climb(self, asked: ClimbInput) -> ClimbResult:
         """Move an unanswered request to the next tier; past the top it has expired."""
         now, tiers = self._deps.now(), self._deps.config.current().tiers
@@ -123,7 +123,7 @@ class Deciding:
         self._deps.store.record([fact])
         return ClimbResult(ladder=after)
 
-    @activity.defn
+    @activity.defn(name="open_request")
     def open_request(self, asked: OpenInput) -> Opened:
         """Open the approval of a request that the job made while it runs; what it is, its session has recorded and will check again."""
         deps, job, now = self._deps, asked.job, self._deps.now()
@@ -148,7 +148,7 @@ class Deciding:
         deps.store.record([opened_event(job, ladder, tiers, at=now)])
         return Opened(ladder=ladder)
 
-    @activity.defn
+    @activity.defn(name="withdraw")
     def withdraw(self, asked: WithdrawInput) -> None:
         """Record that requests are no longer wanted."""
         theirs(self._deps, asked.job)
@@ -159,7 +159,7 @@ class Deciding:
             if job_of(request) == asked.job
         )
 
-    @activity.defn
+    @activity.defn(name="close")
     def close(self, closing: CloseInput) -> Closed:
         """Record how a job ended, with what the ledger could not take before. The first ending recorded stands and is returned.
 

@@ -45,7 +45,7 @@ class Ending:
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
 
-    @activity.defn
+    @activity.defn(name="revoke_job")
     async def revoke_job(self, wanted: RevokeInput) -> RevokeResult:
         """Revoke everything of a job until it is seen dead, or for as many attempts as were asked for."""
         self._check(wanted.job)
@@ -72,7 +72,7 @@ class Ending:
         # Only a session knows that nothing is in flight; an argument that says so may be a stranger's.
         return revocation.revoke(self._deps, wanted.job, by=by, why=wanted.why, settled=False)
 
-    @activity.defn
+    @activity.defn(name="revoke_credential")
     async def revoke_credential(self, wanted: RevokeCredentialInput) -> RevokeResult:
         """End one credential of a job now, or what was issued for one of its requests; the job goes on."""
         self._check(wanted.job)
@@ -100,7 +100,7 @@ class Ending:
             message = "that is no job of this installation"
             raise NotOurs(message)
 
-    @activity.defn
+    @activity.defn(name="prove_job")
     async def prove_job(self, job: str) -> ProofReport:
         """Look at everything that the job held, and at what carries its name; change nothing."""
         return await _in_turn(revocation.prove, self._deps, job)

@@ -35,7 +35,7 @@ class Locking:
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
 
-    @activity.defn
+    @activity.defn(name="open_locks")
     def open_locks(self, asked: LocksInput) -> LocksOpened:
         """Have each locked request wait in Vault, and only then open its approval."""
         job = asked.order.job

@@ -59,7 +59,7 @@ class Sweeping:
         self._stuck: frozenset[str] = frozenset()
         """Jobs that could not be revoked last time; they come after all others."""
 
-    @activity.defn
+    @activity.defn(name="sweep")
     async def sweep(self) -> SweepReport:
         """Return what one sweep saw and did. Heartbeats: while one is thought to run there is no other, so a dead one must be known soon."""
         async with beating():

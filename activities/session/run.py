@@ -50,7 +50,7 @@ class Sessions:
             return await self._refused(str(activity.info().workflow_id), "what was sent is not an order")
         return await self.run_session(order)
 
-    @activity.defn
+    @activity.defn(name="run_session")
     async def run_session(self, order: SessionInput) -> SessionResult:
         """Verify, claim, issue, run, revoke, confirm. Once: any other run or attempt is refused and issues nothing."""
         owner, run = uuid.uuid4().hex, str(activity.info().workflow_run_id)

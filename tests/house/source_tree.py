@@ -1,0 +1,519 @@
+"""Measures how the product's source is named and built: `python -m tests.house.source_tree --help` shows how to list what is in the way.
+
+The house tests hold these figures. Everything is read from the syntax trees; nothing of the product is imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import gc
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("justenough", "workflows", "activities", "worker", "console", "sdk/justenough_job")
+NOT_OURS_TO_NAME = {"migrations"}
+"""Alembic names these files, and their functions `upgrade` and `downgrade`."""
+LONG = 400
+"""Lines; a longer file says why it is long."""
+LONG_BECAUSE = re.compile(rf"^Over {LONG} lines: \S.{{20,}}", re.MULTILINE)
+"""A line of this form in a long module's docstring gives the reason."""
+
+
+def words(text: str) -> frozenset[str]:
+    """Return the words of a text."""
+    return frozenset(text.split())
+
+
+IRREGULAR_PARTICIPLES = words(
+    "told seen shown held kept given taken made done gone sent said written found known had left lost put owed "
+    "begun born bought broken brought built caught chosen drawn driven fallen foreseen forgotten frozen grown heard hidden laid lent meant "
+    "met overtaken paid proven resent sold spent spoken stood stuck swept thrown torn withheld woken"
+)
+NO_PARTICIPLES = words(
+    # They only end like one.
+    "bed bleed breed bring during embed evening exceed feed hundred indeed king morning need ping proceed red ring seed shed sibling "
+    "sing speed sting string succeed swing thing nothing something anything everything weed wing "
+    # Things that have no other name.
+    "ceiling heading setting warning"
+)
+PARTICLES = words(
+    "about above after again ago alike alone already also and anew apart as aside at away back before below beside between beyond both by "
+    "down due early else elsewhere enough ever first for from here if in into it last late lately later less longer more most never no none not "
+    "now of off often on once only or otherwise out over past since so still than that them then there through till to together too twice "
+    "under until up upon well when where whether while why with within without yet"
+)
+"""Words that make no noun of a participle before them: `taken_back` is as bare as `taken`, while `granted_tools` names tools."""
+
+GERUNDS_OF_THE_FIELD = {
+    "caching": "the general word for keeping answers for a time",
+    "metering": "what LLM gateways and billing call counting usage",
+    "paging": "what databases and APIs call reading in pages",
+    "provisioning": "what Vault's and Terraform's users call making mounts, roles and policies",
+    "rendering": "what template engines do",
+    "rightsizing": "what cloud providers call fitting a grant or machine to its use",
+    "routing": "what web frameworks call finding the handler of a path",
+}
+"""Module names that end in -ing and are the field's own nouns, each with its reason."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """One thing in a file."""
+
+    path: str
+    line: int
+    name: str
+
+    def __str__(self) -> str:
+        """Return it as editors open it."""
+        return f"{self.path}:{self.line} {self.name}"
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function or method, and the class and function that it stands in."""
+
+    node: ast.FunctionDef | ast.AsyncFunctionDef
+    class_name: str | None
+    is_nested: bool
+
+    @property
+    def is_private(self) -> bool:
+        """Whether its name begins with one underscore."""
+        return self.node.name.startswith("_") and not self.node.name.startswith("__")
+
+    @property
+    def is_boolean_property(self) -> bool:
+        """Whether it is a property that answers yes or no, which a participle names well."""
+        decorators = {
+            decorator.attr if isinstance(decorator, ast.Attribute) else getattr(decorator, "id", "")
+            for decorator in self.node.decorator_list
+        }
+        returns = self.node.returns
+        return bool(decorators & {"property", "cached_property"}) and isinstance(returns, ast.Name) and returns.id == "bool"
+
+
+@dataclass(frozen=True)
+class Use:
+    """Where a private name is read."""
+
+    name: str
+    through_self: str | None
+    """The class whose `self` or `cls` it is read from; None for a bare name and for any other receiver."""
+    is_attribute: bool
+    within: frozenset[int]
+    """The functions around it, by id of their nodes."""
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import of a module by another."""
+
+    importer: str
+    imported: str
+    place: Place
+
+
+@dataclass
+class Module:
+    """One source file, read once."""
+
+    path: str
+    text: str = field(repr=False)
+    tree: ast.Module = field(init=False, repr=False)
+    classes: list[ast.ClassDef] = field(init=False, repr=False, default_factory=list)
+    functions: list[Function] = field(init=False, repr=False, default_factory=list)
+    uses: list[Use] = field(init=False, repr=False, default_factory=list)
+    imports: list[ast.Import | ast.ImportFrom] = field(init=False, repr=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Parse it and collect what the checks ask for."""
+        self.tree = ast.parse(self.text, self.path)
+        self._collect(self.tree, class_name=None, functions=())
+
+    @property
+    def name(self) -> str:
+        """Its dotted name; a package's own module ends in `.__init__`."""
+        path = PurePosixPath(self.path).relative_to("sdk") if self.path.startswith("sdk/") else PurePosixPath(self.path)
+        return ".".join(path.with_suffix("").parts)
+
+    @property
+    def lines(self) -> int:
+        """How many lines it has."""
+        return self.text.count("\n")
+
+    def _collect(self, node: ast.AST, *, class_name: str | None, functions: tuple[ast.AST, ...]) -> None:
+        for child in ast.iter_child_nodes(node):
+            match child:
+                case ast.ClassDef():
+                    self.classes.append(child)
+                    self._collect(child, class_name=child.name, functions=functions)
+                    continue
+                case ast.FunctionDef() | ast.AsyncFunctionDef():
+                    self.functions.append(
+                        Function(child, class_name if isinstance(node, ast.ClassDef) else None, is_nested=bool(functions))
+                    )
+                    self._collect(child, class_name=class_name, functions=(*functions, child))
+                    continue
+                case ast.Name(id=name, ctx=ast.Load()) if name.startswith("_"):
+                    self.uses.append(Use(name, None, is_attribute=False, within=frozenset(map(id, functions))))
+                case ast.Attribute(attr=name, value=receiver) if name.startswith("_"):
+                    through = class_name if isinstance(receiver, ast.Name) and receiver.id in {"self", "cls", class_name} else None
+                    self.uses.append(Use(name, through, is_attribute=True, within=frozenset(map(id, functions))))
+                case ast.Import() | ast.ImportFrom():
+                    self.imports.append(child)
+                case _:
+                    pass
+            self._collect(child, class_name=class_name, functions=functions)
+
+
+@dataclass(frozen=True)
+class SourceTree:
+    """The source files of the product, or a part of them."""
+
+    modules: tuple[Module, ...] = field(repr=False)
+
+    @classmethod
+    def of(cls, files: Mapping[str, str]) -> SourceTree:
+        """Return the tree of these texts by path."""
+        return cls(tuple(Module(path, text) for path, text in sorted(files.items())))
+
+    @classmethod
+    def read(cls, root: Path = ROOT) -> SourceTree:
+        """Return the product's tree as it is on disk."""
+        paths = [path for package in PACKAGES for path in (root / package).rglob("*.py") if not NOT_OURS_TO_NAME & set(path.parts)]
+        # Some 400,000 nodes that all stay: looking for garbage among them costs twice as much as making them.
+        gc.disable()
+        try:
+            return cls.of({path.relative_to(root).as_posix(): path.read_text() for path in paths})
+        finally:
+            gc.enable()
+
+    # Classes
+
+    @cached_property
+    def shared_class_names(self) -> dict[str, list[Place]]:
+        """Class names that stand for more than one class, most frequent first, each with its places."""
+        places = defaultdict(list)
+        for module in self.modules:
+            for node in module.classes:
+                places[node.name].append(Place(module.path, node.lineno, node.name))
+        return {name: found for name, found in sorted(places.items(), key=lambda item: (-len(item[1]), item[0])) if len(found) > 1}
+
+    # Modules
+
+    @cached_property
+    def participle_modules(self) -> list[Place]:
+        """Modules and packages whose whole name is a gerund or participle that is no noun of the field."""
+        paths = {module.path for module in self.modules}
+        folders = {parent.as_posix() for path in paths for parent in PurePosixPath(path).parents}
+        named = [(path, PurePosixPath(path).stem.strip("_")) for path in sorted(paths | folders)]
+        return [Place(path, 1, name) for path, name in named if is_participle(name) and name not in GERUNDS_OF_THE_FIELD]
+
+    @cached_property
+    def long_modules(self) -> list[Place]:
+        """Modules of more than LONG lines, the longest first."""
+        found = sorted((module for module in self.modules if module.lines > LONG), key=lambda module: -module.lines)
+        return [Place(module.path, module.lines, "is explained" if is_explained(module) else "UNEXPLAINED") for module in found]
+
+    @property
+    def unexplained_modules(self) -> list[Place]:
+        """Long modules whose docstring does not say why."""
+        return [place for place in self.long_modules if place.name == "UNEXPLAINED"]
+
+    # Functions
+
+    @cached_property
+    def functions(self) -> list[tuple[Module, Function]]:
+        """Every function, method and nested function."""
+        return [(module, function) for module in self.modules for function in module.functions]
+
+    @cached_property
+    def participle_functions(self) -> list[Place]:
+        """Functions named by a participle, yes-or-no properties excepted."""
+        return [
+            Place(module.path, function.node.lineno, function.node.name)
+            for module, function in self.functions
+            if is_named_by_participle(function.node.name) and not function.is_boolean_property
+        ]
+
+    @cached_property
+    def single_use_helpers(self) -> list[Place]:
+        """Private functions and methods that are used in exactly one place outside themselves."""
+        return [
+            Place(module.path, function.node.lineno, _qualified(function))
+            for module, function in self.functions
+            if function.is_private and not function.is_nested and len(self._uses_of(module, function)) == 1
+        ]
+
+    def percent(self, found: list[Place]) -> float:
+        """Return how many of all functions these are, in percent with one decimal."""
+        return round(100 * len(found) / max(1, len(self.functions)), 1)
+
+    def _uses_of(self, module: Module, function: Function) -> list[Use]:
+        name, own = function.node.name, id(function.node)
+        uses = [use for use in self._uses_by_name[name] if own not in use[1].within]
+        if function.class_name is None:
+            imports = [Use(name, None, is_attribute=False, within=frozenset())] * self._imported_privates[f"{module.name}.{name}"]
+            return [use for where, use in uses if where is module and not use.is_attribute] + imports
+        return [use for where, use in uses if use.is_attribute and self._may_reach(where, use, module, function)]
+
+    def _may_reach(self, where: Module, use: Use, module: Module, function: Function) -> bool:
+        """Whether an attribute of this name may be this method: where it is read from `self`, the class must have it by itself or by a base."""
+        if use.through_self is None:
+            return where is module or function.node.name not in self._private_names[where.path]
+        return self._owner(where, use.through_self, function.node.name) == (module.path, function.class_name)
+
+    def _owner(self, module: Module, class_name: str, name: str) -> tuple[str, str] | None:
+        """Return the class that a method of this name comes from, as its file and name, if it stands in the tree."""
+        seen, waiting = set(), [(module.path, class_name)]
+        while waiting:
+            path, current = waiting.pop(0)
+            candidates = self._class_nodes.get((path, current)) or [
+                node for (_, other), nodes in self._class_nodes.items() if other == current for node in nodes
+            ]
+            for where, node in candidates:
+                if (where, current) in seen:
+                    continue
+                seen.add((where, current))
+                if any(isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef) and item.name == name for item in node.body):
+                    return where, current
+                waiting += [(where, base) for base in map(_last_name, node.bases) if base]
+        return None
+
+    @cached_property
+    def _class_nodes(self) -> dict[tuple[str, str], list[tuple[str, ast.ClassDef]]]:
+        nodes = defaultdict(list)
+        for module in self.modules:
+            for node in module.classes:
+                nodes[module.path, node.name].append((module.path, node))
+        return dict(nodes)
+
+    @cached_property
+    def _uses_by_name(self) -> dict[str, list[tuple[Module, Use]]]:
+        uses = defaultdict(list)
+        for module in self.modules:
+            for use in module.uses:
+                uses[use.name].append((module, use))
+        return uses
+
+    @cached_property
+    def _private_names(self) -> dict[str, set[str]]:
+        return {module.path: {function.node.name for function in module.functions if function.is_private} for module in self.modules}
+
+    @cached_property
+    def _imported_privates(self) -> Counter[str]:
+        return Counter(
+            f"{node.module}.{alias.name}"
+            for module in self.modules
+            for node in module.imports
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+        )
+
+    # Imports
+
+    @cached_property
+    def imports(self) -> list[Import]:
+        """Every import of a module of this tree by another, those inside functions and for types too."""
+        names = {module.name for module in self.modules}
+        return [
+            Import(module.name, imported, Place(module.path, node.lineno, imported))
+            for module in self.modules
+            for node in module.imports
+            for target in _targets(node)
+            if (imported := _resolved(target, names)) is not None and imported != module.name
+        ]
+
+    @cached_property
+    def cycles(self) -> dict[str, list[frozenset[str]]]:
+        """The import cycles among the children of each package, subpackages and modules alike, by package; "" is the top."""
+        graphs: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+        for found in self.imports:
+            parent, importer, imported = _parting(found.importer, found.imported)
+            graphs[parent][importer].add(imported)
+        cycles = {parent: [knot for knot in knots(graph) if len(knot) > 1] for parent, graph in sorted(graphs.items())}
+        return {parent: found for parent, found in cycles.items() if found}
+
+    @property
+    def tangled(self) -> list[str]:
+        """Every package and module that takes part in a cycle among its siblings."""
+        return sorted(f"{parent}.{child}".lstrip(".") for parent, found in self.cycles.items() for knot in found for child in knot)
+
+    def imports_within(self, parent: str, knot: frozenset[str]) -> Iterator[tuple[str, str, Place]]:
+        """Return the imports that make a knot: from which child, to which, and where."""
+        for found in self.imports:
+            where, importer, imported = _parting(found.importer, found.imported)
+            if where == parent and {importer, imported} <= knot:
+                yield importer, imported, found.place
+
+
+def is_participle(word: str) -> bool:
+    """Whether one lower-case word is a gerund or a participle."""
+    if word in NO_PARTICIPLES:
+        return False
+    return word.removeprefix("un") in IRREGULAR_PARTICIPLES or re.fullmatch(r"[a-z]{2,}(?:ed|ing)", word) is not None
+
+
+def is_named_by_participle(name: str) -> bool:
+    """Whether a function's name is a participle, alone or with a particle after it."""
+    first, *others = [word for word in name.lower().split("_") if word] or [""]
+    return is_participle(first) and PARTICLES.issuperset(others[:1])
+
+
+def is_explained(module: Module) -> bool:
+    """Whether a module's docstring says why the module is long."""
+    return LONG_BECAUSE.search(ast.get_docstring(module.tree) or "") is not None
+
+
+def knots(graph: Mapping[str, Iterable[str]]) -> list[frozenset[str]]:
+    """Return the strongly connected parts of a graph (Tarjan), single nodes too."""
+    order: dict[str, int] = {}
+    lowest: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[frozenset[str]] = []
+
+    def visit(node: str) -> None:
+        order[node] = lowest[node] = len(order)
+        stack.append(node)
+        for target in sorted(graph.get(node, ())):
+            if target not in order:
+                visit(target)
+                lowest[node] = min(lowest[node], lowest[target])
+            elif target in stack:
+                lowest[node] = min(lowest[node], order[target])
+        if lowest[node] == order[node]:
+            place = stack.index(node)
+            found.append(frozenset(stack[place:]))
+            del stack[place:]
+
+    for node in sorted(graph):
+        if node not in order:
+            visit(node)
+    return found
+
+
+def _targets(node: ast.Import | ast.ImportFrom) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [f"{node.module}.{alias.name}" for alias in node.names]
+
+
+def _resolved(target: str, names: set[str]) -> str | None:
+    """Return the module of the tree that a dotted name stands for or stands in."""
+    for candidate in (target, target.rpartition(".")[0]):
+        if candidate in names:
+            return candidate
+        if f"{candidate}.__init__" in names:
+            return f"{candidate}.__init__"
+    return None
+
+
+def _parting(importer: str, imported: str) -> tuple[str, str, str]:
+    """Return the package that holds both modules, and the child of it that each belongs to."""
+    left, right = importer.split("."), imported.split(".")
+    depth = next(place for place, (one, other) in enumerate(zip(left, right, strict=False)) if one != other)
+    return ".".join(left[:depth]), left[depth], right[depth]
+
+
+def _qualified(function: Function) -> str:
+    return f"{function.class_name}.{function.node.name}" if function.class_name else function.node.name
+
+
+def _last_name(node: ast.expr) -> str | None:
+    match node:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name
+        case ast.Subscript(value=value):
+            return _last_name(value)
+        case _:
+            return None
+
+
+# The command
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print today's figures, or list what is asked for."""
+    options = _parser().parse_args(arguments)
+    tree = SourceTree.read()
+
+    def below(places: Iterable[Place]) -> list[Place]:
+        return [place for place in places if place.path.startswith(tuple(options.prefix) or "")]
+
+    lists: dict[str, Callable[[], Iterable[object]]] = {
+        "classes": lambda: _classes(tree, below),
+        "modules": lambda: below(tree.participle_modules),
+        "participles": lambda: below(tree.participle_functions),
+        "helpers": lambda: below(tree.single_use_helpers),
+        "long": lambda: below(tree.long_modules),
+        "cycles": lambda: _cycles(tree, below),
+    }
+    chosen = [lines for name, lines in lists.items() if getattr(options, name)] or [lambda: _figures(tree, below, options.top)]
+    for lines in chosen:
+        print(*lines(), sep="\n")  # noqa: T201 - this is what the command is for
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.house.source_tree", description="Without an option: figures, and the folders that are worst."
+    )
+    parser.add_argument("prefix", nargs="*", help="only what lies below these paths, e.g. console/api justenough/policy")
+    parser.add_argument("--classes", action="store_true", help="class names that several classes share, with their places")
+    parser.add_argument("--modules", action="store_true", help="modules and packages named by a bare gerund or participle")
+    parser.add_argument("--participles", action="store_true", help="functions named by a participle")
+    parser.add_argument("--helpers", action="store_true", help="private functions and methods with exactly one use")
+    parser.add_argument("--long", action="store_true", help=f"files over {LONG} lines, and whether their docstring says why")
+    parser.add_argument(
+        "--cycles", action="store_true", help="import cycles among the children of a package, with the imports that make them"
+    )
+    parser.add_argument("--top", type=int, default=10, help="how many folders the summary names for each figure (10)")
+    return parser
+
+
+def _classes(tree: SourceTree, below: Callable[[Iterable[Place]], list[Place]]) -> Iterator[str]:
+    for name, places in tree.shared_class_names.items():
+        if below(places):
+            yield f"{name} x{len(places)}: " + ", ".join(f"{place.path}:{place.line}" for place in places)
+
+
+def _cycles(tree: SourceTree, below: Callable[[Iterable[Place]], list[Place]]) -> Iterator[str]:
+    for parent, found in tree.cycles.items():
+        for knot in found:
+            edges = defaultdict(list)
+            for importer, imported, place in tree.imports_within(parent, knot):
+                edges[importer, imported].append(place)
+            if below(place for places in edges.values() for place in places):
+                yield f"{parent or 'top'}: {', '.join(sorted(knot))}"
+                yield from (
+                    f"  {importer} -> {imported}: {len(places)}, e.g. {places[0]}" for (importer, imported), places in sorted(edges.items())
+                )
+
+
+def _figures(tree: SourceTree, below: Callable[[Iterable[Place]], list[Place]], top: int) -> Iterator[str]:
+    shared = below(place for places in tree.shared_class_names.values() for place in places)
+    total = len(below(Place(module.path, function.node.lineno, function.node.name) for module, function in tree.functions))
+    yield f"modules {len(below(Place(module.path, 1, module.name) for module in tree.modules))}, functions {total}"
+    for title, places, percents in (
+        ("classes that share their name", shared, False),
+        ("modules named by a gerund or participle", below(tree.participle_modules), False),
+        ("functions named by a participle", below(tree.participle_functions), True),
+        ("private helpers with one use", below(tree.single_use_helpers), True),
+        (f"files over {LONG} lines that do not say why", below(tree.unexplained_modules), False),
+    ):
+        share = f" = {100 * len(places) / max(1, total):.1f} % of functions" if percents else ""
+        worst = Counter(PurePosixPath(place.path).parent.as_posix() for place in places).most_common(top)
+        yield f"{title}: {len(places)}{share}"
+        yield from (f"    {count:4} {folder}" for folder, count in worst)
+    yield f"packages and modules in an import cycle: {len(tree.tangled)}"
+    yield from (f"    {parent or 'top'}: {', '.join(sorted(knot))}" for parent, found in tree.cycles.items() for knot in found)
+
+
+if __name__ == "__main__":
+    main()
