@@ -1,4 +1,7 @@
-"""The store's one door. Blocking and thread-safe: call it from threads, never on an event loop. Holds no rule of its own."""
+"""The store's one door. Blocking and thread-safe: call it from threads, never on an event loop. Holds no rule of its own.
+
+Over 400 lines: it passes every query and command of the store's modules through.
+"""
 
 from __future__ import annotations
 

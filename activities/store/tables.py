@@ -1,6 +1,8 @@
 """The tables, as SQLModel classes. Statements are written against them in Core: rows are values, nothing loads lazily. No queries here.
 
 Only `ledger` is the record; jobs, requests, approvals and credentials are projected from it. Changing a class needs a migration beside it.
+
+Over 400 lines: every table of the store is here, so that columns and keys are compared in one place.
 """
 
 from __future__ import annotations

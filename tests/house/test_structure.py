@@ -1,0 +1,231 @@
+"""How the source is named and built gets no worse: class, module and function names, helpers with one use, import cycles, long files.
+
+`python -m tests.house.source_tree --help` lists what is in the way of each target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+
+import pytest
+
+from tests.house.source_tree import SourceTree, is_named_by_participle, is_participle, words
+
+LIMITS: dict[str, float] = {
+    # As measured; lower a limit whenever its figure has fallen.
+    "classes that share their name": 165,  # target 0
+    "modules named by a gerund or participle": 76,  # target 0
+    "percent of functions named by a participle": 19.1,  # target 3
+    "percent of functions that are private and used once": 29.0,  # target 12
+    "packages and modules in an import cycle": 4,  # target 0
+    "long files that do not say why": 0,  # target 0
+}
+SHARED_CLASS_NAMES = words(
+    """
+    Access Ancestor Answer Asked Audience Batch Call Change Closed Credential Denied Draft Ending Entry Fact Failed Fault Filters
+    Finding Found Given Grant Grants Identity Key Kind Lane Launch Less Limits Line Live Login Looked Looks Mark NotIssued Offer
+    Offered Outcome Output Past Pending People Place Question Ready Recent Refused Run Said Seen Sessions Spread Stage Standing
+    Table Tally Tested Told TooLarge Typed Unauthenticated Upstream Used Uses Waiting Wanted Wish Wrong
+    """
+)
+"""Names that stand for several classes. Take a name out when only one class has it; put none in."""
+
+MEASURES: dict[str, Callable[[SourceTree], tuple[float, Collection[object]]]] = {
+    "classes that share their name": lambda tree: (sum(map(len, tree.shared_class_names.values())), tree.shared_class_names),
+    "modules named by a gerund or participle": lambda tree: (len(tree.participle_modules), tree.participle_modules),
+    "percent of functions named by a participle": lambda tree: (tree.percent(tree.participle_functions), tree.participle_functions),
+    "percent of functions that are private and used once": lambda tree: (tree.percent(tree.single_use_helpers), tree.single_use_helpers),
+    "packages and modules in an import cycle": lambda tree: (len(tree.tangled), tree.tangled),
+    "long files that do not say why": lambda tree: (len(tree.unexplained_modules), tree.unexplained_modules),
+}
+
+
+def exceeded(tree: SourceTree, limits: Mapping[str, float] = LIMITS) -> set[str]:
+    """Return the figures of a tree that are worse than their limits."""
+    return {name for name, limit in limits.items() if MEASURES[name](tree)[0] > limit}
+
+
+def test_every_figure_has_a_limit() -> None:
+    assert set(LIMITS) == set(MEASURES)
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_no_figure_is_worse_than_its_limit(source: SourceTree, name: str) -> None:
+    figure, offenders = MEASURES[name](source)
+
+    assert figure <= LIMITS[name], "\n".join(map(str, offenders))
+
+
+def unlisted(tree: SourceTree, names: Collection[str] = SHARED_CLASS_NAMES) -> dict[str, list[str]]:
+    """Return the shared class names that the list does not hold, each with its places."""
+    return {name: list(map(str, places)) for name, places in tree.shared_class_names.items() if name not in names}
+
+
+def outdated(tree: SourceTree, names: Collection[str] = SHARED_CLASS_NAMES) -> set[str]:
+    """Return the names in the list that classes no longer share."""
+    return set(names) - set(tree.shared_class_names)
+
+
+def test_no_class_takes_a_name_that_another_has(source: SourceTree) -> None:
+    assert unlisted(source) == {}
+
+
+def test_the_list_of_shared_class_names_holds_no_name_that_only_one_class_has(source: SourceTree) -> None:
+    assert outdated(source) == set()
+
+
+# Each check fails on a tree that is broken on purpose, and that break is seen by no other.
+
+CLEAN = {
+    "justenough/__init__.py": "",
+    "justenough/vault/__init__.py": "",
+    "justenough/vault/client.py": "class Client:\n    def read(self): ...\n",
+    "justenough/store/__init__.py": "",
+    "justenough/store/jobs.py": "from justenough.vault.client import Client\n\ndef open_jobs(): return Client()\n",
+}
+BREAKS = {
+    "classes that share their name": {"console/app.py": "class Client: ...\n"},
+    "modules named by a gerund or participle": {"console/judging.py": ""},
+    "percent of functions named by a participle": {"console/app.py": "def told_of(): ...\n"},
+    "percent of functions that are private and used once": {"console/app.py": "def _text(): ...\n\ndef text(): return _text()\n"},
+    "packages and modules in an import cycle": {"justenough/vault/client.py": "import justenough.store.jobs\n\nclass Client: ...\n"},
+    "long files that do not say why": {"console/app.py": "\n" * 401},
+}
+
+
+def test_a_clean_tree_keeps_every_target() -> None:
+    assert exceeded(SourceTree.of(CLEAN), dict.fromkeys(LIMITS, 0)) == set()
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_a_break_is_seen_by_its_check_and_by_no_other(name: str) -> None:
+    assert exceeded(SourceTree.of(CLEAN | BREAKS[name]), dict.fromkeys(LIMITS, 0)) == {name}
+
+
+def test_the_list_of_shared_class_names_must_be_exact() -> None:
+    tree = SourceTree.of(CLEAN | BREAKS["classes that share their name"])
+
+    assert unlisted(tree, {"Client"}) == {}
+    assert unlisted(tree, {"Other"}) == {"Client": ["console/app.py:1 Client", "justenough/vault/client.py:1 Client"]}
+    assert outdated(tree, {"Client"}) == set()
+    assert outdated(tree, {"Client", "Other"}) == {"Other"}
+
+
+# The rules, by tables.
+
+
+@pytest.mark.parametrize("word", ["judging", "owed", "told", "kept", "unseen", "used", "dying", "beating", "replayed"])
+def test_a_gerund_or_participle_is_known(word: str) -> None:
+    assert is_participle(word)
+
+
+@pytest.mark.parametrize("word", ["settings", "feed", "embed", "string", "ceiling", "warning", "ledger", "red", "need", "put_bundle"])
+def test_what_only_looks_like_one_is_none(word: str) -> None:
+    assert not is_participle(word)
+
+
+@pytest.mark.parametrize(
+    "path", ["console/judging.py", "console/owed.py", "console/telling/now.py", "console/telling/__init__.py", "console/_told.py"]
+)
+def test_a_module_or_folder_named_by_a_participle_is_found(path: str) -> None:
+    assert SourceTree.of({path: ""}).participle_modules != []
+
+
+@pytest.mark.parametrize(
+    "path", ["console/settings.py", "console/streaming_call.py", "worker/provisioning/mounts.py", "console/api/feed.py"]
+)
+def test_a_module_named_by_a_noun_is_not_found(path: str) -> None:
+    assert SourceTree.of({path: ""}).participle_modules == []
+
+
+@pytest.mark.parametrize("name", ["answered", "_told", "taken_back", "told_if_slow", "decided_before", "_woken_or_due", "__sealed"])
+def test_a_function_named_by_a_participle_is_found(name: str) -> None:
+    assert is_named_by_participle(name)
+
+
+@pytest.mark.parametrize("name", ["revoke_lease", "is_closed", "granted_tools", "signing_secrets", "put_bundle", "__init__", "_", "find"])
+def test_a_function_named_by_a_verb_a_noun_or_a_question_is_not_found(name: str) -> None:
+    assert not is_named_by_participle(name)
+
+
+@pytest.mark.parametrize(
+    "lines,count",
+    [
+        ("@property\ndef closed(self) -> bool: ...", 0),
+        ("@functools.cached_property\ndef closed(self) -> bool: ...", 0),
+        ("@property\ndef closed(self) -> str: ...", 1),
+        ("def closed(self) -> bool: ...", 1),
+        ("async def closed(): ...", 1),
+        ("def outer():\n    def closed(): ...", 1),
+    ],
+)
+def test_only_a_property_that_answers_yes_or_no_may_be_a_participle(lines: str, count: int) -> None:
+    assert len(SourceTree.of({"console/app.py": lines}).participle_functions) == count
+
+
+@pytest.mark.parametrize(
+    "lines,names",
+    [
+        ("def _a(): ...", []),
+        ("def _a(): ...\n_a()", ["_a"]),
+        ("def _a(): ...\n_a()\n_a()", []),
+        ("def _a(): _a()\n_a()", ["_a"]),
+        ("def a(): ...\na()", []),
+        ("def __getattr__(name): ...\n__getattr__('a')", []),
+        ("def outer():\n    def _a(): ...\n    _a()", []),
+        ("class A:\n    def _a(self): ...\n    def b(self): self._a()", ["A._a"]),
+        ("class A:\n    def _a(self): ...\n    def b(self): self._a() or self._a()", []),
+        # Two classes with a helper of the same name, each used once: both are found.
+        (
+            "class A:\n    def _a(self): ...\n    def b(self): self._a()\nclass B:\n    def _a(self): ...\n    def b(self): self._a()",
+            ["A._a", "B._a"],
+        ),
+        # A use in a subclass counts for the base that has the method.
+        ("class A:\n    def _a(self): ...\n    def b(self): self._a()\nclass B(A):\n    def c(self): self._a()", []),
+        ("class A:\n    def _a(self): ...\nclass B(A):\n    def c(self): self._a()", ["A._a"]),
+        ("class A:\n    def _a(self): ...\ndef b(a): a._a()", ["A._a"]),
+        ("class A:\n    class B: ...\n    def _a(self): ...\n    def b(self): self._a()", ["A._a"]),
+        ("class A:\n    @staticmethod\n    def _a(): ...\n    def b(self): A._a()", ["A._a"]),
+    ],
+)
+def test_a_private_function_with_one_use_outside_itself_is_found(lines: str, names: list[str]) -> None:
+    assert [place.name for place in SourceTree.of({"console/app.py": lines}).single_use_helpers] == names
+
+
+def test_a_use_in_another_module_counts() -> None:
+    files = {"console/app.py": "def _a(): ...\n_a()", "console/main.py": "from console.app import _a\n"}
+
+    assert SourceTree.of(files).single_use_helpers == []
+
+
+@pytest.mark.parametrize(
+    "files,tangled",
+    [
+        ({"console/a/x.py": "import console.b.y", "console/b/y.py": ""}, []),
+        ({"console/a/x.py": "import console.b.y", "console/b/y.py": "from console.a import x"}, ["console.a", "console.b"]),
+        # Of packages, not only of modules: a.x -> b.y and b.z -> a.w make no cycle of modules.
+        (
+            {"console/a/x.py": "import console.b.y", "console/b/y.py": "", "console/b/z.py": "import console.a.w", "console/a/w.py": ""},
+            ["console.a", "console.b"],
+        ),
+        ({"console/a.py": "def f():\n    import console.b", "console/b.py": "import console.a"}, ["console.a", "console.b"]),
+        ({"console/__init__.py": "import console.a", "console/a.py": "from console import X"}, ["console.__init__", "console.a"]),
+        ({"console/a.py": "import worker.b", "worker/b.py": "import console.c", "console/c.py": ""}, ["console", "worker"]),
+        (
+            {"console/a.py": "import console.b", "console/b.py": "import console.c", "console/c.py": "import console.a"},
+            ["console.a", "console.b", "console.c"],
+        ),
+        ({"console/a.py": "import json"}, []),
+    ],
+)
+def test_an_import_cycle_among_siblings_is_found(files: dict[str, str], tangled: list[str]) -> None:
+    assert SourceTree.of(files).tangled == tangled
+
+
+def test_a_long_file_may_say_why() -> None:
+    long = '"""Holds tables.\n\nOver 400 lines: every table is here, so that its foreign keys are seen together.\n"""\n' + "\n" * 400
+
+    assert SourceTree.of({"console/app.py": long}).unexplained_modules == []
+    assert SourceTree.of(
+        {"console/app.py": long.replace("every table is here, so that its foreign keys are seen together", "long")}
+    ).unexplained_modules
