@@ -39,8 +39,8 @@ NO_PARTICIPLES = words(
     # They only end like one.
     "bed bleed breed bring during embed evening exceed feed hundred indeed king morning need ping proceed red ring seed shed sibling "
     "sing speed sting string succeed swing thing nothing something anything everything weed wing "
-    # Things that have no other name.
-    "ceiling heading setting warning"
+    # Things and states that have no other name.
+    "ceiling finding heading pending setting warning"
 )
 PARTICLES = words(
     "about above after again ago alike alone already also and anew apart as aside at away back before below beside between beyond both by "
@@ -52,6 +52,7 @@ PARTICLES = words(
 
 GERUNDS_OF_THE_FIELD = {
     "caching": "the general word for keeping answers for a time",
+    "issuing": "what certificate authorities call handing out credentials",
     "metering": "what LLM gateways and billing call counting usage",
     "paging": "what databases and APIs call reading in pages",
     "provisioning": "what Vault's and Terraform's users call making mounts, roles and policies",

@@ -14,8 +14,8 @@ from tests.house.source_tree import SourceTree, is_named_by_participle, is_parti
 LIMITS: dict[str, float] = {
     # As measured; lower a limit whenever its figure has fallen.
     "classes that share their name": 165,  # target 0
-    "modules named by a gerund or participle": 76,  # target 0
-    "percent of functions named by a participle": 19.1,  # target 3
+    "modules named by a gerund or participle": 73,  # target 0
+    "percent of functions named by a participle": 19.0,  # target 3
     "percent of functions that are private and used once": 29.0,  # target 12
     "packages and modules in an import cycle": 4,  # target 0
     "long files that do not say why": 0,  # target 0
@@ -119,7 +119,9 @@ def test_a_gerund_or_participle_is_known(word: str) -> None:
     assert is_participle(word)
 
 
-@pytest.mark.parametrize("word", ["settings", "feed", "embed", "string", "ceiling", "warning", "ledger", "red", "need", "put_bundle"])
+@pytest.mark.parametrize(
+    "word", ["settings", "feed", "embed", "string", "ceiling", "warning", "pending", "ledger", "red", "need", "put_bundle"]
+)
 def test_what_only_looks_like_one_is_none(word: str) -> None:
     assert not is_participle(word)
 

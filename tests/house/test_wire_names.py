@@ -44,7 +44,7 @@ KINDS = {
 
 def wire_names(tree: SourceTree) -> dict[str, set[str]]:
     """Return the names under which the tree's handlers are registered, by kind. Raises ValueError for a decorator that does not write its name out."""
-    found = defaultdict(set)
+    found: dict[str, set[str]] = defaultdict(set)
     for module in tree.modules:
         for node, decorator, kind in _handlers(module):
             found[kind] |= _names(tree, module, node, decorator)
