@@ -14,7 +14,7 @@ from justenough.evidence.standing import LedgerState, Standing
 from justenough.ledger import moment_text
 
 MOST = 6_000_000
-"""Entries that one report reads; docs/evidence.md says how long that takes."""
+"""Entries that one report reads; docs/reference/evidence.md says how long that takes."""
 VERIFIED_AT_MOST = 2_000_000
 """Entries of a ledger that is verified whole for a report; of a larger one, the report says that it was not."""
 ASKED_AT_ONCE = 500

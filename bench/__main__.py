@@ -36,7 +36,7 @@ def main() -> None:
         print(json.dumps(told, indent=1))
         return
     print(table(figures))
-    print(f"\n{os.cpu_count()} cores, {time.monotonic() - began:.0f} s in all. docs/benchmarks.md says what each figure means.")
+    print(f"\n{os.cpu_count()} cores, {time.monotonic() - began:.0f} s in all. docs/explanation/benchmarks.md says what each figure means.")
 
 
 def _arguments() -> argparse.Namespace:

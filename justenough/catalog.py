@@ -1,6 +1,6 @@
 """The catalog: which resources there are, what may be asked of them, and how Vault issues it. Pure: no I/O, no Vault.
 
-Fields: CONTRACT.md, "Catalog". Two kinds of placeholders, filled at different times: `${SHOP_HOST}` once, from the settings
+Fields: docs/reference/catalog.md. Two kinds of placeholders, filled at different times: `${SHOP_HOST}` once, from the settings
 (`with_settings`, `provision_writes`), and `{tenant}` per request, from the job's data scope, with `{job}` and `{ttl}` in issue.data at each issue (`resolved_issue`).
 """
 

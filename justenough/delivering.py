@@ -1,6 +1,6 @@
 """When what could not be delivered is tried again, and when no more. Pure: no I/O, no clock, no chance; they are arguments.
 
-docs/events.md tables these numbers and is tested against them.
+docs/reference/events.md tables these numbers and is tested against them.
 """
 
 from __future__ import annotations

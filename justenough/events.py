@@ -1,6 +1,6 @@
 """What happens to a job, as events: the one form in which facts are recorded, shown and sent out. No I/O, no clock.
 
-Each has a deterministic id, so that recording it again changes nothing. docs/ledger.md tables every type and its fields.
+Each has a deterministic id, so that recording it again changes nothing. docs/reference/ledger.md tables every type and its fields.
 Names are CloudEvents types without prefix and version: `credential.issued` is `dev.justenough.credential.issued.v1`.
 """
 
@@ -282,7 +282,7 @@ FIELDS: dict[EventType, dict[str, str]] = {
     },
     EventType.LEDGER_CHECKPOINTED: {"entries": "how many", "root": "Merkle root"},
 }
-"""What each type's data holds. Tested against docs/ledger.md and against every event that tests record."""
+"""What each type's data holds. Tested against docs/reference/ledger.md and against every event that tests record."""
 
 
 UNSAID: dict[EventType, frozenset[str]] = {

@@ -1,4 +1,4 @@
-"""How a request looks to Cedar: the job, the resource and the context as entities and attributes (docs/policies.md). No I/O, no clock.
+"""How a request looks to Cedar: the job, the resource and the context as entities and attributes (docs/how-to/policies.md). No I/O, no clock.
 
 The folder's schema must declare exactly this shape; `shape_problems` says where it does not.
 """
@@ -23,7 +23,7 @@ from justenough.model import Message
 from justenough.spec import JobSpec, Run
 
 OPTIONAL_CONTEXT = ("touched_external", "held_actions", "issued_count", "hour", "weekday", "tool", "arguments", "call")
-"""Ours beyond CONTRACT.md: a schema may leave them out."""
+"""A schema may leave these out: older ones do."""
 CALL = "Call"
 """The type of the entity that a tool's call is."""
 LARGEST, PLACES = Decimal("922337203685477.5807"), Decimal("0.0001")
@@ -235,7 +235,7 @@ def shape_problems(schema: cedarpy.Schema, text: str, *, file: str) -> Iterator[
         try:
             cedarpy.Entities.from_json_str(f"[{entity_json(kind, 'a', attributes)}]", schema)
         except ValueError:
-            yield Problem(file, f"entity {kind} must have exactly the attributes of docs/policies.md: {', '.join(attributes)}")
+            yield Problem(file, f"entity {kind} must have exactly the attributes of docs/how-to/policies.md: {', '.join(attributes)}")
     if _declares(text, "call"):
         yield from _call_problems(schema, context, file)
     left_out = {name for name in OPTIONAL_CONTEXT if not _declares(text, name)}
@@ -244,7 +244,7 @@ def shape_problems(schema: cedarpy.Schema, text: str, *, file: str) -> Iterator[
     for action in Action:
         answer = cedarpy.is_authorized(asked("a", "a", action, json.dumps(told)), nothing, [], schema)
         for error in answer.diagnostics.errors:
-            yield Problem(file, f"action {action.value} must take a Job, a Resource and the context of docs/policies.md: {error}")
+            yield Problem(file, f"action {action.value} must take a Job, a Resource and the context of docs/how-to/policies.md: {error}")
 
 
 def _call_problems(schema: cedarpy.Schema, context: AccessContext, file: str) -> Iterator[Problem]:

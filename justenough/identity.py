@@ -1,7 +1,7 @@
 """A job's identity to others: what its token claims, the token's form (JWS, RFC 7515), the keys that verify it (RFC 8037); and to whom a
 catalog lets jobs show theirs. No I/O, no clock.
 
-Vault signs; this only writes down what is signed. docs/identity.md says what each claim means and what to bind.
+Vault signs; this only writes down what is signed. docs/how-to/identity.md says what each claim means and what to bind.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 An entry's hash is the SHA-256 of eight lines: the format's name, the hash of the job's entry before it, job, seq, id, type, at,
 and the data as RFC 8785 JSON. None of them can hold a line break, so the lines say unambiguously what is hashed; `data` and
-`at` are kept as exactly the text that was hashed, so verifying needs no parsing. docs/ledger.md describes the format.
+`at` are kept as exactly the text that was hashed, so verifying needs no parsing. docs/reference/ledger.md describes the format.
 """
 
 from __future__ import annotations

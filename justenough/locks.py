@@ -1,7 +1,7 @@
 """The double lock: which groups Vault itself asks before it issues a locked action, how many of them, and for how long. Pure.
 
 A locked action (`lock: control_group`) has a control group in its grant policy: what a token under it asks for is issued only once people of
-these groups have authorized it in Vault, with tokens of their own (docs/double-lock.md).
+these groups have authorized it in Vault, with tokens of their own (docs/how-to/double-lock.md).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The needed tier is the least N such that N and every tier above allow; none, or any evaluation error, is a denial. Policies are
 folded (justenough/folding.py) once per action and resource; then one question to Cedar tells which policies hold at which tier.
-Reading files and finding errors in them: justenough/cedar.py. What Cedar sees of a request: justenough/facts.py, docs/policies.md.
+Reading files and finding errors in them: justenough/cedar.py. What Cedar sees of a request: justenough/facts.py, docs/how-to/policies.md.
 """
 
 from __future__ import annotations

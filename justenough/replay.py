@@ -1,7 +1,7 @@
 """Replay: each decision of the ledger made again, from what was recorded with it, by other policies. No I/O, no clock.
 
 Every decision stands alone: one that would now come out otherwise does not change what a later one is told to be held. Entries of
-before `facts` were recorded (docs/ledger.md) are filled in from the entries before them; what stands nowhere is said.
+before `facts` were recorded (docs/reference/ledger.md) are filled in from the entries before them; what stands nowhere is said.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The models of the catalog: resources, actions, targets, scopes, provisioning writes. Frozen values; reading them is catalog.py's. No I/O.
 
-Fields: CONTRACT.md, "Catalog".
+Fields: docs/reference/catalog.md.
 """
 
 from __future__ import annotations

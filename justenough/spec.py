@@ -1,6 +1,6 @@
 """The job spec: what a person asks to be run and which access it needs. No I/O.
 
-The raw mapping (as parsed from YAML or JSON) is what is signed; `JobSpec` is its checked reading. Fields: CONTRACT.md, "Job spec".
+The raw mapping (as parsed from YAML or JSON) is what is signed; `JobSpec` is its checked reading. Fields: docs/reference/job-spec.md.
 """
 
 from __future__ import annotations

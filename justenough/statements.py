@@ -1,7 +1,7 @@
 """What people sign: canonical statements, request digests, and the check of a signature. No I/O, no clock.
 
 Canonical form: RFC 8785 (JCS). Signature: ed25519 by the person's own Vault transit key, in Vault's form `vault:v<version>:<base64>`.
-docs/statements.md carries test vectors.
+docs/reference/statements.md carries test vectors.
 """
 
 from __future__ import annotations

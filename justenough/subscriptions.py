@@ -29,7 +29,7 @@ SUBJECTS = frozenset(kind.partition(".")[0] for kind in EventType)
 
 def _known(pattern: str) -> str:
     if pattern != ALL and pattern not in set(EventType) and pattern not in {f"{subject}.*" for subject in SUBJECTS}:
-        message = f"{pattern[:64]!r} is no event; there are *, credential.* and the names in docs/ledger.md, such as job.ended"
+        message = f"{pattern[:64]!r} is no event; there are *, credential.* and the names in docs/reference/ledger.md, such as job.ended"
         raise ValueError(message)
     return pattern
 

@@ -1,6 +1,6 @@
 """Tests of policies, as YAML tables: what is asked, and what policy must say. No I/O, no clock.
 
-Each case is one question; each spec is a whole one, its requests decided as at its start. docs/policies.md describes the format.
+Each case is one question; each spec is a whole one, its requests decided as at its start. docs/how-to/policies.md describes the format.
 """
 
 from __future__ import annotations

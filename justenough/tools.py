@@ -1,6 +1,6 @@
 """The catalog's tools: what an agent may have done for it, under which action, and what exactly is done. Frozen values; no I/O.
 
-Fields: CONTRACT.md, "Catalog". What a tool does with a call's arguments is calls.py's.
+Fields: docs/reference/catalog.md. What a tool does with a call's arguments is calls.py's.
 """
 
 from __future__ import annotations

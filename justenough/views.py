@@ -1,4 +1,4 @@
-"""The read model's shapes, as API and CLI show them. CONTRACT.md names their fields. No I/O."""
+"""The read model's shapes, as API and CLI show them. docs/reference/rest-api.md lists their fields. No I/O."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def _why_no_scheme(scheme: str) -> str:
         return f"{scheme}:// is not encrypted: use {scheme}s://, or `allow_private: true`"
     # What is no scheme may be the secret itself.
     named = f"{scheme}://" if re.fullmatch("[a-z0-9]{1,12}", scheme) else "the URL's scheme"
-    return f"{named} is not among the services that are spoken to (docs/events.md)"
+    return f"{named} is not among the services that are spoken to (docs/reference/events.md)"
 
 
 def _look_at(service: Any, *, private: bool) -> None:

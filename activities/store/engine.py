@@ -1,6 +1,6 @@
 """Connections and transactions of both databases, and their errors translated. Knows no table.
 
-SQLite: WAL, synchronous=FULL, writers begin IMMEDIATE (deferred ones forked the chain: FACTS.md). PostgreSQL: READ COMMITTED, and one
+SQLite: WAL, synchronous=FULL, writers begin IMMEDIATE (deferred writers forked the chain when we tried). PostgreSQL: READ COMMITTED, and one
 advisory lock that lets one writer's transaction at a time assign ledger positions, so that they ascend in the order of commits.
 """
 

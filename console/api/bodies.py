@@ -42,7 +42,7 @@ EXAMPLE_DECISION: JsonDict = {
     },
     "signature": "vault:v1:R6s5B6+9S4upBoFRsnSNp98ltcLYF5ytqPiawQyVnB0YsKmuADYTxsL6PD5GqZqwnkekofeCv1+zIRu/rIu2Dg==",
 }
-"""As in docs/statements.md."""
+"""As in docs/reference/statements.md."""
 
 
 class Body(Model):

@@ -16,7 +16,7 @@ Just-enough access for AI jobs: launch jobs, answer their requests, see and end 
 
 Every call but those tagged `health`, `identity` and `triggers` wants `Authorization: Bearer <identity token>`: a JWT of audience `je-console` that Vault
 signs for its caller (`identity/oidc/token/je-console`), at most 15 minutes old. What changes something for others carries a statement that its
-caller signed with their own Vault key; docs/statements.md says how.
+caller signed with their own Vault key; docs/reference/statements.md says how.
 
 Errors are RFC 9457 problems (`application/problem+json`); a 422 lists every place that is wrong. Lists are `{items, next}`: give `next` back as `cursor` for the page
 after, until it is null. Times are RFC 3339 with their zone."""

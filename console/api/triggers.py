@@ -17,7 +17,9 @@ from console.problems import Unauthenticated, answers
 from justenough.cloudevents import read_event
 from justenough.webhooks import ID, why_not_signed
 
-STRANGER = "no trigger takes this delivery: its address, its Standard Webhooks signature or its timestamp does not hold (docs/triggers.md)"
+STRANGER = (
+    "no trigger takes this delivery: its address, its Standard Webhooks signature or its timestamp does not hold (docs/how-to/triggers.md)"
+)
 
 log = structlog.get_logger()
 

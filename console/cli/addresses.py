@@ -1,4 +1,4 @@
-"""Where console and Vault are, and the folders: flag, environment, justenough.toml, profile, the running stack. In this order (CONTRACT.md)."""
+"""Where console and Vault are, and the folders: flag, environment, justenough.toml, profile, the running stack. In this order (docs/reference/cli.md)."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ Json = dict[str, Any]
 DEAD = {"confirmed", "expired"}
 PROVEN = {"none", "confirmed"}
 ENDED = {"succeeded", "failed", "denied", "cancelled", "timed_out", "killed", "lost"}
-RUNBOOK = "docs/runbook.md"
+RUNBOOK = "docs/how-to/runbook.md"
 HEADER = ("CREDENTIAL", "RESOURCE", "ACTION", "STATE", "AT", "HOW OR WHY")
 
 

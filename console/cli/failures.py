@@ -1,4 +1,4 @@
-"""What a command can fail with, and its exit code (CONTRACT.md, "CLI"). Pure."""
+"""What a command can fail with, and its exit code (docs/reference/exit-codes.md). Pure."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ def _results(folder: Path, rules: Rules, launch: Launch) -> list[CaseResult]:
     if problems:
         raise InvalidInput(str(folder), tuple(problems))
     if not tables:
-        raise Failure(f"{folder / TABLES} has no tables", hint="Write one: docs/policies.md says how", code=Exit.USAGE)
+        raise Failure(f"{folder / TABLES} has no tables", hint="Write one: docs/how-to/policies.md says how", code=Exit.USAGE)
     results: list[CaseResult] = []
     for name, table in tables.items():
         results += run_cases(name, table, rules, launch)

@@ -83,7 +83,7 @@ def test(name: Subscription) -> None:
     _, found = connected().post(f"/webhooks/{segment(name)}/test")
     emit(found, table=_tested, names=lambda item: (item["subscription"],))
     if not found["arrived"]:
-        note(f"What to look at: docs/events.md; what waits for it: justenough webhook deliveries {name}")
+        note(f"What to look at: docs/reference/events.md; what waits for it: justenough webhook deliveries {name}")
         raise typer.Exit(Exit.FAILURE)
 
 

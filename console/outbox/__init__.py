@@ -1,4 +1,4 @@
-"""Events out: what happened, told to other systems and to people, from the ledger. One console does it at a time; docs/events.md tells how."""
+"""Events out: what happened, told to other systems and to people, from the ledger. One console does it at a time; docs/reference/events.md tells how."""
 
 from console.outbox.office import Office, delivering
 

@@ -157,7 +157,7 @@ def _requested(picture: Picture, at: datetime, data: Json) -> None:
 
 def _weighed(picture: Picture, at: datetime, data: Json) -> None:
     lane, outcome, phase = picture.lane("request", data["request"]), data["outcome"], data["phase"]
-    # As the ledger is folded (docs/ledger.md): asked again before an issue only a denial changes a request, and at a renewal nothing does.
+    # As the ledger is folded (docs/reference/ledger.md): asked again before an issue only a denial changes a request, and at a renewal nothing does.
     if phase in {"start", "runtime"} or (phase in {"issue", "granted"} and outcome == "denied"):
         lane.state, lane.settled = ("waits", None) if outcome == "needs_approval" else (str(outcome), at)
 

@@ -1,4 +1,4 @@
-"""What happened, in a sentence: the ledger's entries as people read them. Pure; the entries' names and fields are docs/ledger.md's."""
+"""What happened, in a sentence: the ledger's entries as people read them. Pure; the entries' names and fields are docs/reference/ledger.md's."""
 
 from __future__ import annotations
 

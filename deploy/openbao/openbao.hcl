@@ -12,7 +12,7 @@ default_max_request_duration = "10s"
 
 listener "tcp" {
   address = "0.0.0.0:8200"
-  # Plain HTTP stays inside the compose network and on the host's loopback; see docs/deployment.md before you publish it.
+  # Plain HTTP stays inside the compose network and on the host's loopback; see docs/how-to/deployment.md before you publish it.
   tls_disable = true
 }
 

@@ -1,6 +1,6 @@
 """What each line of the report means: its question, definition, rule of status, and what it does not show. Data only.
 
-docs/evidence.md says the same for readers, and is tested against it.
+docs/reference/evidence.md says the same for readers, and is tested against it.
 """
 
 from __future__ import annotations
@@ -73,13 +73,13 @@ LINES: Mapping[str, Told] = {
         "From the start of revoking to proof",
         "Of revocations begun and confirmed in the period: a job's first attempt to revoke to the proof that all it held is dead.",
         "attention where p95 is above 60 s",
-        "How fast the ending is once somebody notices; the time until a silent end is noticed is not in the ledger (docs/reliability.md measures it).",
+        "How fast the ending is once somebody notices; the time until a silent end is noticed is not in the ledger (docs/explanation/reliability.md measures it).",
     ),
     "revocation.overdue_now": Told(
         "Revocations that are overdue now",
         "Jobs whose revocation failed or hung and is not confirmed now, and for how long the oldest has been open.",
         "violation above 0",
-        "What could not be ended yet; it is tried without limit, and docs/runbook.md says what to do by hand.",
+        "What could not be ended yet; it is tried without limit, and docs/how-to/runbook.md says what to do by hand.",
     ),
     "revocation.overdue": Told(
         "Revocations that were overdue in the period",

@@ -72,7 +72,7 @@ class NotReleased(UserWarning):
 
 
 def refusal_of(status: int, body: Mapping[str, Any]) -> JobError:
-    """Return the error that an answer of the broker stands for (RFC 9457; docs/broker.md lists the statuses)."""
+    """Return the error that an answer of the broker stands for (RFC 9457; docs/reference/broker.md lists the statuses)."""
     said = str(body.get("detail") or body.get("title") or f"the broker answered {status}")
     if status == 403:
         request = body.get("request_id")

@@ -36,7 +36,7 @@ OWN = {
     "file worker.approle.json": "how the worker logs in",
     "file console.approle.json": "how the console logs in",
     "file people.json": "the embedded people's passwords",
-    "file stack.json": "CONTRACT.md: it tells them",
+    "file stack.json": "it tells them to whoever runs the stack (docs/tutorial/first-job.md)",
 }
 """Files that hold a secret of the embedded stack's on purpose, all 0600."""
 

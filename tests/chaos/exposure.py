@@ -1,6 +1,6 @@
 """How long a login that a job was given works on after the job's ending, with all nets but one switched off.
 
-`python -m tests.chaos.exposure` strikes each case alone, a few times, and prints the table of docs/reliability.md.
+`python -m tests.chaos.exposure` strikes each case alone, a few times, and prints the table of docs/explanation/reliability.md.
 """
 
 from __future__ import annotations
@@ -310,7 +310,7 @@ def _one_by_one() -> Iterator[Case]:
 
 
 def main() -> None:
-    """Measure and print the table of docs/reliability.md."""
+    """Measure and print the table of docs/explanation/reliability.md."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.exposure", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="how often each quick ending is struck; the worst is shown")
     with laboratory(pause=0.01) as lab:

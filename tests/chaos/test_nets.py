@@ -54,7 +54,7 @@ WITHOUT_SERVERS = both("target", VAULT_GONE, ttl=SHORT)
 CASES = [*AT_ONCE, *IN_TIME, *WITH_WORKER, *WITHOUT_SERVERS]
 
 BOUNDS = {"session": 15, "compensation": 20, "guard": 15, "sweep": 30, "vault": 8, "target": 8 + BUFFER}
-"""Seconds that each net may take at most on a busy machine. docs/reliability.md tells what it takes on one that is not."""
+"""Seconds that each net may take at most on a busy machine. docs/explanation/reliability.md tells what it takes on one that is not."""
 STATES = {
     ("session", "success"): "succeeded",
     ("session", "grant over"): "succeeded",

@@ -80,11 +80,11 @@ def test_what_to_do_next_depends_on_what_is_alive() -> None:
     assert "does a worker poll? justenough doctor" in next_of(job("running", "none", credential("issued")))
     assert "tried without limit" in next_of(job("killed", "overdue", credential("overdue")))
     assert f"justenough credential prove {JOB}" in next_of(job("killed", "overdue", credential("overdue")))
-    assert "docs/runbook.md#overdue" in next_of(job("killed", "overdue", credential("overdue")))
+    assert "docs/how-to/runbook.md#overdue" in next_of(job("killed", "overdue", credential("overdue")))
     assert "has not ended yet" in next_of(job("revoking", "confirmed", credential("confirmed")))
     kept = credential("expired", resource="helpdesk-api", revocable="never")
     assert next_of(job("killed", "confirmed", kept)) == (
-        "What was read of helpdesk-api stays valid until its owner changes it: docs/runbook.md#expired"
+        "What was read of helpdesk-api stays valid until its owner changes it: docs/how-to/runbook.md#expired"
     )
 
 
@@ -178,5 +178,5 @@ def test_a_sweep_says_what_it_did_per_job_and_credential(cli: Cli) -> None:
     assert "its lease is gone" in table.stdout
     assert "a second look is to come" in table.stdout
     assert "j-dev-z  left alone" in table.stdout
-    assert "docs/runbook.md#of-no-known-job" in table.stderr
+    assert "docs/how-to/runbook.md#of-no-known-job" in table.stderr
     assert '"did": "failed"' in whole.stdout

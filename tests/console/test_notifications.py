@@ -351,7 +351,12 @@ def test_wherever_the_url_says_where_a_service_is_that_is_looked_at(url: str, mo
 
 
 def test_the_document_names_the_services_that_are_spoken_to() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "events.md").read_text().partition("**Which services.**")[2].partition("Parameters")[0]
+    text = (
+        (Path(__file__).parents[2] / "docs" / "reference" / "events.md")
+        .read_text()
+        .partition("**Which services.**")[2]
+        .partition("Parameters")[0]
+    )
     assert set(re.findall(r"`([a-z0-9]+)`", text)) - {"s"} == services.HOSTED | services.OWN
     assert {f"{plain}s" for plain in services.PLAIN} <= services.OWN
     assert not services.HOSTED & services.OWN

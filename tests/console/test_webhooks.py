@@ -74,7 +74,7 @@ async def test_a_receiver_verifies_by_what_the_document_says(town: Town, receive
     town.happened(*jobs(1))
     await town.told(console)
     (got,) = receiver.got
-    text = (Path(__file__).parents[2] / "docs" / "events.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "reference" / "events.md").read_text()
     told: dict[str, Any] = {}
     exec(text.partition("```python\n")[2].partition("```")[0], told)  # noqa: S102 - our own document
     assert [told["verify"](got.headers, got.body, secret) for secret in (CURRENT, PREVIOUS)] == [True, True]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,13 +21,71 @@ def name(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
+@cache
+def tracked_texts() -> tuple[Path, ...]:
+    """Return the files that git tracks and people read: no recorded histories, locks or pictures."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
+    texts = (ROOT / path for path in listed if path and not path.startswith("tests/histories/"))
+
+    return tuple(path for path in texts if path.is_file() and path.suffix not in {".png", ".lock", ".gz", ".ico", ".woff2"})
+
+
+@cache
+def anchors(document: Path) -> frozenset[str]:
+    """Return the anchors of a document's headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```$", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+    found: list[str] = []
+    for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE):
+        slug = re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+        found.append(f"{slug}-{found.count(slug)}" if slug in found else slug)
+
+    return frozenset(found)
+
+
+def resolves(link: str, document: Path) -> bool:
+    path, _, anchor = link.partition("#")
+    target = (document.parent / path).resolve() if path else document
+
+    return target.exists() and (not anchor or anchor in anchors(target))
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name)
-def test_every_relative_link_leads_to_a_file(document: Path) -> None:
-    links = re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text())
+def test_every_relative_link_leads_to_a_file_and_a_heading(document: Path) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"", document.read_text())
+    relative = [link for pair in links for link in pair if link and "://" not in link]
 
-    dead = [link for link in links if "://" not in link and not (document.parent / link).exists()]
+    assert [link for link in relative if not resolves(link, document)] == []
 
-    assert dead == []
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_the_index_lists_every_page_of_its_folders(document: Path) -> None:
+    index = (ROOT / "docs/README.md").read_text()
+    page = document.relative_to(ROOT).parts
+
+    assert page[0] != "docs" or page[1] in {"README.md", "decisions"} or f"({'/'.join(page[1:])})" in index
+
+
+def test_no_file_cites_a_document_that_is_not_here() -> None:
+    known = {name(document) for document in DOCUMENTS}
+    basenames = {document.name for document in DOCUMENTS}
+    missing = {}
+    for file in tracked_texts():
+        for cited, anchor in re.findall(r"(?<![\w/*.:-])((?:\.{0,2}/?[\w-]+/)*[\w-]+\.md)\b(#[\w-]+)?", file.read_text()):
+            beside = os.path.normpath(file.parent.relative_to(ROOT) / cited)
+            found = next((path for path in (cited, beside) if path in known), None)
+            if found is None and cited not in basenames:
+                missing[f"{name(file)}: {cited}"] = "no such document"
+            elif found and anchor and anchor[1:] not in anchors(ROOT / found):
+                missing[f"{name(file)}: {cited}{anchor}"] = "no such heading"
+
+    assert missing == {}
+
+
+def test_no_file_cites_a_decision_that_is_not_here() -> None:
+    numbers = {path.name[:4] for path in DECISIONS}
+    cited = {(name(file), number) for file in tracked_texts() for number in re.findall(r"docs/decisions/(\d{4})", file.read_text())}
+
+    assert {pair for pair in cited if pair[1] not in numbers} == set()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name)

@@ -34,7 +34,7 @@ from worker.stack import Stack
 from worker.stack.fill import set_vault_up
 
 pytestmark = pytest.mark.servers
-HOW_TO = (Path(__file__).resolve().parents[2] / "docs" / "identity.md").read_text(encoding="utf-8")
+HOW_TO = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "identity.md").read_text(encoding="utf-8")
 ROLE: dict[str, Any] = json.loads(HOW_TO.partition("<<'END'\n")[2].partition("END\n")[0])
 """The role that the how-to tells others to write."""
 (AUDIENCE,) = ROLE["bound_audiences"]

@@ -26,7 +26,7 @@ from justenough.model import duration_text
 
 NOW = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
 DAY = 24 * 3600
-EVENTS = Path(__file__).parents[2] / "docs" / "events.md"
+EVENTS = Path(__file__).parents[2] / "docs" / "reference" / "events.md"
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ from tests.store.facts import (
     submitted,
 )
 
-DOCS = Path(__file__).parents[2] / "docs" / "evidence.md"
+DOCS = Path(__file__).parents[2] / "docs" / "reference" / "evidence.md"
 # As the frameworks' own tables of contents have them.
 FRAMEWORKS = """
 NHI1 NHI2 NHI3 NHI4 NHI5 NHI6 NHI7 NHI8 NHI9 NHI10 ASI01 ASI02 ASI03 ASI04 ASI05 ASI06 ASI07 ASI08 ASI09 ASI10

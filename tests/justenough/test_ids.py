@@ -63,6 +63,6 @@ def test_what_is_no_job_id_names_no_installation(text: str) -> None:
 
 
 def test_a_database_user_of_the_longest_role_still_carries_the_whole_job_id() -> None:
-    # FACTS: `<rand8>-token-<job id>-<role>`, cut at 63; the id must not be.
+    # Vault's database engine names users `<rand8>-token-<job id>-<role>`, cut at 63; the id must not be.
     job = new_job_id("a" * 8, now=NOW)
     assert job in f"{'x' * 8}-token-{job}-{'r' * 63}"[:63]

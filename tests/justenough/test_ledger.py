@@ -1,4 +1,4 @@
-"""Chains of entries: what is hashed, and what a look at them finds. docs/ledger.md says the same as the code."""
+"""Chains of entries: what is hashed, and what a look at them finds. docs/reference/ledger.md says the same as the code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from justenough.ledger import GENESIS, ChainProblem, Entry, Fault, Head, LedgerR
 from justenough.secret import Secret
 
 NOW = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
-DOCS = Path(__file__).resolve().parents[2] / "docs" / "ledger.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "reference" / "ledger.md"
 BUSY = settings(deadline=None, max_examples=80)
 """A busy machine is slow, not wrong."""
 JSON = st.recursive(
@@ -48,7 +48,7 @@ def head_of(entries: list[Entry]) -> Head:
 
 
 def test_the_hash_is_that_of_eight_lines() -> None:
-    """The format that docs/ledger.md describes, spelled out once more by hand."""
+    """The format that docs/reference/ledger.md describes, spelled out once more by hand."""
     entry = chained(fact(what="ü", credential="c-1"), None)
     lines = [
         "justenough.ledger.v1",
@@ -195,7 +195,7 @@ def test_a_report_is_sound_without_problems_and_always_says_what_it_cannot_see()
 
 
 def documented() -> dict[str, list[str]]:
-    """Each event's fields in the order in which docs/ledger.md lists them."""
+    """Each event's fields in the order in which docs/reference/ledger.md lists them."""
     rows = re.findall(r"^\| (?:`([a-z.]+)`)? \| `([a-z_]+)` \|", DOCS.read_text(encoding="utf-8"), flags=re.MULTILINE)
     named: list[tuple[str, str]] = []
     for kind, field in rows:

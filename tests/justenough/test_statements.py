@@ -35,7 +35,7 @@ from justenough.statements import (
 )
 from tests.justenough.building import NOW
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "statements.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "statements.md"
 BLOCKS = dict(re.findall(r"^\*\*(.+?)\*\*\n\n```\w+\n(.*?)\n```", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL))
 KEY = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(BLOCKS["Private key (the ed25519 seed, hex)"]))
 PUBLIC = KEY.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)

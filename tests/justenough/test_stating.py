@@ -1,4 +1,4 @@
-"""What the command line signs is what CONTRACT.md says a statement is."""
+"""What the command line signs is what docs/reference/statements.md says a statement is."""
 
 from __future__ import annotations
 

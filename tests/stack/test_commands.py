@@ -118,11 +118,15 @@ LATE = {"sweep": {"last_ended_at": "2026-01-31T09:30:00Z", "age_seconds": 75, "l
         (
             READY | {"overdue_revocations": 2} | SINCE,
             "overdue revocations: 2 job(s) since 2026-01-31T09:30:00Z; 3 credential(s) may be alive",
-            "justenough job list --revocation overdue; then docs/runbook.md#overdue",
+            "justenough job list --revocation overdue; then docs/how-to/runbook.md#overdue",
         ),
         (READY | {"overdue_credentials": 1}, "overdue revocations: 1 credential(s) of jobs that go on", "credential list --live"),
         (READY | LATE, "sweep: late: the last one ended 75 s ago", "justenough sweep"),
-        (READY | {"sweep": {"age_seconds": None, "late": True}}, "sweep: late: none has ended yet", "docs/runbook.md#the-sweep-is-late"),
+        (
+            READY | {"sweep": {"age_seconds": None, "late": True}},
+            "sweep: late: none has ended yet",
+            "docs/how-to/runbook.md#the-sweep-is-late",
+        ),
         (
             READY | {"checks": [{"name": "vault", "ok": False, "ms": 1, "detail": "is sealed"}]},
             "installation's vault: is sealed",

@@ -160,7 +160,7 @@ def test_overdue_jobs_are_named_with_since_when_and_why_where_their_store_can_be
     found = list(overdue_findings(url))
     assert [finding.level for finding in found] == ["missing", "missing"]
     assert found[0].found == f"{job_id(2)} (revoking) since 2026-01-31T09:30:05Z: leases: the target does not answer"
-    assert found[0].remedy == f"justenough job show {job_id(2)}; docs/runbook.md#overdue"
+    assert found[0].remedy == f"justenough job show {job_id(2)}; docs/how-to/runbook.md#overdue"
 
 
 def test_a_store_that_is_not_there_is_not_made_and_one_that_cannot_be_read_is_said_to_be_so(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_a_target_that_takes_no_connection_or_hangs_is_named(servers: Stack) -> 
     door.open()
     door.close()
     assert look().level == "missing"
-    assert "docs/runbook.md#overdue" in look().remedy
+    assert "docs/how-to/runbook.md#overdue" in look().remedy
 
 
 def test_where_targets_are_is_not_guessed(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from worker.stack.finding import Finding
 
 PATIENCE = 6.0
 """Seconds: the console gives each of its own looks two."""
-RUNBOOK = "docs/runbook.md"
+RUNBOOK = "docs/how-to/runbook.md"
 LIST_OVERDUE = "justenough job list --revocation overdue"
 REMEDIES = {
     "store": "Look at JUSTENOUGH_DATABASE_URL and at that database.",

@@ -1,4 +1,4 @@
-"""What a running stack tells others: the model of stack.json. Names are CONTRACT's; the file is 0600, it holds passwords."""
+"""What a running stack tells others: the model of stack.json. The file is 0600, it holds passwords."""
 
 from __future__ import annotations
 

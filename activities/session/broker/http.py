@@ -1,4 +1,4 @@
-"""The broker's wire: HTTP and JSON as CONTRACT.md names them, problems as RFC 9457 writes them. Decides nothing.
+"""The broker's wire: HTTP and JSON as docs/reference/broker.md names them, problems as RFC 9457 writes them. Decides nothing.
 
     POST /v1/access {resource, action, reason, ttl?, wait?}  → 200 {credential_id, request_id, action, expires_at, data}; 202 {request_id, state, tier, respond_by}
     POST /v1/access {…, through: tools}                      → 200 {request_id, action, ttl, tools}; 202 as above

@@ -66,7 +66,7 @@ def _login(vault: httpx.Client, mount: str) -> Finding:
     answer = vault.post(f"auth/{mount.strip('/')}/login/justenough-doctor", json={})
     # To strangers Vault denies what it does not have; a login that is there finds fault with the question instead.
     if answer.status_code in {403, 404}:
-        remedy = f"Enable userpass or ldap at {mount}/ (docs/pages.md), or name another mount: JUSTENOUGH_PAGES_MOUNT."
+        remedy = f"Enable userpass or ldap at {mount}/ (docs/how-to/pages.md), or name another mount: JUSTENOUGH_PAGES_MOUNT."
         return Finding("pages login", "warning", f"nobody can log in to the pages: Vault has no login at {mount}/", remedy)
     return Finding("pages login", "ok", f"at {mount}/")
 
