@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test screenshots chaos check up bench host browser targets fmt lint types layers compose-check lock clean
+.PHONY: help setup demo test screenshots docs chaos check up bench host browser targets fmt lint types layers compose-check lock clean
 
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
@@ -32,6 +32,9 @@ test: setup browser targets ## Run the whole test suite, real servers included (
 
 screenshots: setup browser ## Make the images of docs/images from real pages (those of the tests marked so)
 	@$(WITH) JUSTENOUGH_SCREENSHOTS=$(CURDIR)/docs/images $(BIN)/python -m pytest -q -m screenshots tests/browser $(ARGS)
+
+docs: setup ## Write the generated parts of the docs anew: reference tables from the code, pictures from their text
+	@$(BIN)/python docs/generate.py
 
 chaos: setup ## Kill, stop and cut everything at the worst moment; its short form is in `make test` too (LONG=1: hours of outage as well)
 	@$(WITH) $(BIN)/python -m pytest -n 3 --dist loadfile $(if $(LONG),-m "long or not long") tests/chaos $(ARGS)

@@ -1,0 +1,453 @@
+"""Write the generated parts of the reference pages: tables of keys, routes, commands, metrics, states and exit codes, read from the code.
+
+    python docs/generate.py           rewrite what stands between `<!-- generated: NAME -->` and `<!-- end -->` in docs/reference
+    python docs/generate.py --check   change nothing; exit 1 and name the pages that are out of date
+
+Sentences come from docs/reference/meanings.toml and, for routes and commands, from the code's own descriptions. tests/house/test_docs.py runs the check.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import sys
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import Enum
+from functools import reduce
+from operator import or_
+from pathlib import Path
+from types import NoneType, SimpleNamespace, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import typer
+from annotated_types import Ge, Le, MaxLen
+from pydantic import BaseModel, BeforeValidator, StringConstraints
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+# Every import of ours stands here, so that a move of a module changes this file in one place.
+from activities.session.interpreters import Interpreter
+from activities.session.launch import Launch, Room, variables
+from activities.settings import Settings
+from console.api.app import create_app
+from console.cli.failures import Exit
+from console.cli.main import program
+from justenough.access import CredentialState, JobState, RequestState, RevocationState
+from justenough.approval import Tiers
+from justenough.ids import CREDENTIAL_ID, JOB_ID, REQUEST_ID
+from justenough.model import duration_text, size_text
+from justenough.resources import Catalog
+from justenough.spec import KUBECONFIG, PGPASSFILE, JobSpec
+from justenough.triggers import Triggers
+
+ROOT = Path(__file__).parents[1]
+PAGES = ROOT / "docs/reference"
+PRODUCT = ("justenough", "workflows", "activities", "worker", "console")
+MEANINGS: dict[str, dict[str, str]] = tomllib.loads((ROOT / "docs/reference/meanings.toml").read_text())
+MARKED = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n)(?:.*?)(<!-- end -->)", re.DOTALL)
+READ_BY = {
+    "seconds_of": "duration",
+    "bytes_of": "size",
+    "_day": "day, `2030-01-31`",
+    "_sensitivity": "`public`, `internal`, `confidential`, `restricted`",
+    "networks_of": "networks, separated by commas",
+}
+"""How a value is written, by the name of the function that reads it."""
+DEFAULTS = {"resources.*.actions.*.policy": "`je-grant-<resource>-<action>`"}
+"""What a reader of the file fills in before the model sees it."""
+METRICS = {"Gauge", "Counter", "Histogram", "Summary"}
+GLOBAL_OPTIONS = {"--output", "--quiet", "--yes", "--profile", "--console-url"}
+DELIVERED = {
+    "JUSTENOUGH_ACCESS",
+    "JUSTENOUGH_BROKER_URL",
+    "JUSTENOUGH_BROKER_TOKEN",
+    "OPENAI_BASE_URL",
+    "OPENAI_API_KEY",
+    PGPASSFILE,
+    KUBECONFIG,
+}
+"""Variables of a job that depend on its spec."""
+
+
+class OutOfDate(Exception):
+    """A key without a meaning, a meaning without a key, or a page that is not what the code says."""
+
+
+def table(head: Sequence[str], rows: Iterator[Sequence[str]] | Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(map(_row, lines))
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |\n"
+
+
+def with_meanings(section: str, keys: Sequence[str]) -> dict[str, str]:
+    """Return the meaning of each key; raise OutOfDate unless there is one for each key and no other."""
+    meanings = MEANINGS[section]
+    missing, extra = [key for key in keys if key not in meanings], [key for key in meanings if key not in keys]
+    if missing or extra:
+        message = f"docs/reference/meanings.toml [{section}]: no meaning for {missing or 'none'}; no such key: {extra or 'none'}"
+        raise OutOfDate(message)
+    return {key: meanings[key] for key in keys}
+
+
+# Keys of files and settings.
+
+
+def parts_of(annotation: Any, metadata: Sequence[Any] = ()) -> tuple[Any, list[Any]]:
+    """Return a type without Annotated and null, and everything that was said about it."""
+    said = list(metadata)
+    while True:
+        options = get_args(annotation)
+        if get_origin(annotation) is Annotated:
+            annotation, said = options[0], [*said, *options[1:]]
+        elif get_origin(annotation) in {Union, UnionType} and NoneType in options:
+            annotation = reduce(or_, (one for one in options if one is not NoneType))
+        else:
+            return annotation, [inner for one in said for inner in (one.metadata if isinstance(one, FieldInfo) else [one])]
+
+
+def type_text(annotation: Any, metadata: Sequence[Any] = ()) -> str:
+    """Return how a value is written, in a few words."""
+    kind, said = parts_of(annotation, metadata)
+    reader = next((READ_BY[one.func.__name__] for one in said if isinstance(one, BeforeValidator) and one.func.__name__ in READ_BY), None)
+    if reader:
+        most = next((int(str(one.le)) for one in said if isinstance(one, Le)), None)
+        return f"{reader}, at most {duration_text(most)}" if most is not None and reader == "duration" else reader
+    return _composed_text(kind) or (_string_text(said) if kind is str else _plain_text(kind, said))
+
+
+def _composed_text(kind: Any) -> str:
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return ", ".join(f"`{one}`" for one in inner)
+    if origin in {tuple, list}:
+        return f"list of {type_text(inner[0])}"
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return f"map to {type_text(inner[1])}"
+    return " or ".join(dict.fromkeys(map(type_text, inner))) if origin in {Union, UnionType} else ""
+
+
+def _plain_text(kind: Any, said: Sequence[Any]) -> str:
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return "object"
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return ", ".join(f"`{one.value}`" for one in kind)
+    name = {int: "integer", float: "number", bool: "boolean", Path: "path", Any: "any value"}[kind]
+    least = next((one.ge for one in said if isinstance(one, Ge)), None)
+    most = next((one.le for one in said if isinstance(one, Le)), None)
+    if least is not None and most is not None:
+        return f"{name}, {least:,} to {most:,}"
+    return f"{name}, at least {least:,}" if least is not None else name
+
+
+def _string_text(said: Sequence[Any]) -> str:
+    limits = [one for one in said if isinstance(one, StringConstraints)]
+    pattern = next((str(one.pattern) for one in limits if one.pattern), None)
+    longest = next((one.max_length for one in limits if one.max_length), None) or next(
+        (one.max_length for one in said if isinstance(one, MaxLen)), None
+    )
+    if pattern:
+        return f"string matching `{pattern}`"
+    return f"string, at most {longest:,} characters" if longest else "string"
+
+
+def default_text(field: FieldInfo) -> str:
+    """Return a field's default as it is written in a file."""
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    _, said = parts_of(field.annotation, field.metadata)
+    readers = {one.func.__name__ for one in said if isinstance(one, BeforeValidator)}
+    if value is None or value is PydanticUndefined or isinstance(value, BaseModel) or value in ((), {}, ""):
+        return ""
+    if "seconds_of" in readers:
+        value = duration_text(value)
+    elif "bytes_of" in readers:
+        value = size_text(value)
+    elif isinstance(value, bool):
+        value = str(value).lower()
+    elif isinstance(value, Enum):
+        value = value.value
+    elif isinstance(value, Mapping):
+        value = json.dumps(value)
+    elif isinstance(value, tuple):
+        value = "[" + ", ".join(map(str, value)) + "]"
+    return f"`{value}`"
+
+
+def fields_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Yield every key of a model and of the models inside it, by its path."""
+    for name, field in model.model_fields.items():
+        path = f"{prefix}{field.alias or name}"
+        yield path, field
+        inner, below = _inside(field.annotation, path)
+        if inner is not None:
+            yield from fields_of(inner, f"{below}.")
+
+
+def _inside(annotation: Any, path: str) -> tuple[type[BaseModel] | None, str]:
+    kind, _ = parts_of(annotation)
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is tuple:
+        return _inside(inner[0], f"{path}[]")
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return _inside(inner[1], f"{path}.*")
+    return (kind, path) if isinstance(kind, type) and issubclass(kind, BaseModel) else (None, path)
+
+
+def keys_of(section: str, model: type[BaseModel]) -> str:
+    """Return the table of a file's keys."""
+    fields = dict(fields_of(model))
+    meanings = with_meanings(section, list(fields))
+    rows = [
+        (f"`{path}`", type_text(field.annotation, field.metadata), DEFAULTS.get(path, default_text(field)), meanings[path])
+        for path, field in fields.items()
+    ]
+    return table(("key", "type", "default", "meaning"), rows)
+
+
+def settings() -> str:
+    """Return the table of the settings."""
+    meanings = with_meanings("settings", list(Settings.model_fields))
+    rows = []
+    for name, field in Settings.model_fields.items():
+        alias = field.validation_alias
+        variable = (
+            alias.choices[0]
+            if alias is not None and not isinstance(alias, str) and hasattr(alias, "choices")
+            else f"JUSTENOUGH_{name.upper()}"
+        )
+        rows.append((f"`{variable}`", f"`{name}`", type_text(field.annotation, field.metadata), default_text(field), meanings[name]))
+    return table(("variable", "in justenough.toml", "type", "default", "meaning"), rows)
+
+
+# What the console serves.
+
+
+def openapi() -> Mapping[str, Any]:
+    """Return the OpenAPI document of an app that serves nothing."""
+    settings_of_api = SimpleNamespace(pages="off")
+    document: Mapping[str, Any] = create_app(SimpleNamespace(deps=SimpleNamespace(settings=settings_of_api))).openapi()  # type: ignore[arg-type]
+    return document
+
+
+def routes() -> str:
+    """Return the tables of the API's routes, one for each tag."""
+    found = openapi()
+    text = ""
+    for tag in found["tags"]:
+        rows = [
+            (
+                f"`{method.upper()} {path}`",
+                _parameters(found, operation),
+                _answer(operation),
+                operation.get("description", "").split("\n\n")[0],
+            )
+            for path, operations in found["paths"].items()
+            for method, operation in operations.items()
+            if tag["name"] in operation["tags"]
+        ]
+        text += f"### {tag['name'].capitalize()}\n\n{tag['description']}\n\n{table(('route', 'takes', 'answers', 'what it does'), rows)}\n"
+    return text
+
+
+def _parameters(found: Mapping[str, Any], operation: Mapping[str, Any]) -> str:
+    named = [f"`{one['name']}`" for one in operation.get("parameters", ()) if one["in"] != "path"]
+    bodies = operation.get("requestBody", {}).get("content", {})
+    for kind, body in bodies.items():
+        name = body.get("schema", {}).get("$ref", "").rpartition("/")[2]
+        properties = found["components"]["schemas"].get(name, {}).get("properties", {})
+        named.append("body {" + ", ".join(f"`{one}`" for one in properties) + "}" if properties else f"body {kind}")
+    return ", ".join(named)
+
+
+def _answer(operation: Mapping[str, Any]) -> str:
+    said = []
+    for status, answer in operation["responses"].items():
+        if status.startswith("2"):
+            schemas = [one.get("schema", {}) for one in answer.get("content", {}).values()]
+            names = [schema["$ref"].rpartition("/")[2] for schema in schemas if "$ref" in schema]
+            kinds = [kind for kind in answer.get("content", {}) if not names and kind != "application/json"]
+            said.append(" ".join((status, *(_object_link(name) for name in names), *kinds)))
+    return ", ".join(said)
+
+
+def _object_link(name: str) -> str:
+    return f"[{name}](#{re.sub(r'[^a-z0-9_-]', '', name.lower())})"
+
+
+def objects() -> str:
+    """Return what each object of the API's answers holds."""
+    found = openapi()
+    schemas = found["components"]["schemas"]
+    answers = [
+        answer
+        for operations in found["paths"].values()
+        for operation in operations.values()
+        for status, answer in operation["responses"].items()
+        if status.startswith("2")
+    ]
+    wanted: set[str] = set()
+    left = _references(answers)
+    while left:
+        wanted |= left
+        left = _references([schemas[name] for name in left]) - wanted
+    text = ""
+    for name in sorted(wanted):
+        fields = ", ".join(f"`{one}`" for one in schemas[name].get("properties", schemas[name].get("enum", ())))
+        if fields:
+            text += f"#### {name}\n\n{'One of ' if 'enum' in schemas[name] else ''}{fields}\n\n"
+    return text
+
+
+def _references(value: Any) -> set[str]:
+    inner = list(value.values()) if isinstance(value, Mapping) else value if isinstance(value, list) else []
+    own = {value["$ref"].rpartition("/")[2]} if isinstance(value, Mapping) and isinstance(value.get("$ref"), str) else set()
+    return own.union(*map(_references, inner))
+
+
+def metrics() -> str:
+    """Return the table of Prometheus metrics, found wherever our code makes one."""
+    rows = []
+    for path in sorted(file for folder in PRODUCT for file in (ROOT / folder).rglob("*.py")):
+        if not any(kind in path.read_text() for kind in METRICS):
+            continue
+        tree = ast.parse(path.read_text())
+        lists = {
+            target.id: node.value
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Assign)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in METRICS and len(node.args) > 1:
+                name, text, *rest = node.args
+                labels = lists.get(rest[0].id, rest[0]) if rest and isinstance(rest[0], ast.Name) else rest[0] if rest else None
+                named = ast.literal_eval(labels) if labels is not None else []
+                rows.append(
+                    (f"`{ast.literal_eval(name)}`", node.func.id.lower(), ", ".join(f"`{one}`" for one in named), ast.literal_eval(text))
+                )
+    return table(("metric", "type", "labels", "meaning"), sorted(rows))
+
+
+# The program.
+
+
+def commands() -> str:
+    """Return the table of the program's commands."""
+    root = typer.main.get_command(program(["every-command"]))
+    rows = [
+        (f"`{' '.join((path, *_arguments(one)))}`", " ".join(_options(one)), (one.help or "").split("\n\n")[0])
+        for path, one in _leaves(root, "")
+    ]
+    return table(("command", "options", "what it does"), rows)
+
+
+def _leaves(group: Any, path: str) -> Iterator[tuple[str, Any]]:
+    for name, one in sorted(group.commands.items()):
+        where = f"{path} {name}".strip()
+        if getattr(one, "commands", None):
+            yield from _leaves(one, where)
+        elif not one.hidden:
+            yield where, one
+
+
+def _arguments(one: Any) -> Iterator[str]:
+    for parameter in one.params:
+        if parameter.param_type_name == "argument":
+            name = (parameter.metavar or parameter.name or "").upper().strip("[]")
+            shown = f"{name}…" if parameter.nargs == -1 else name
+            yield shown if parameter.required else f"[{shown}]"
+
+
+def _options(one: Any) -> Iterator[str]:
+    for parameter in one.params:
+        if parameter.param_type_name == "option" and not parameter.hidden:
+            longest = max(parameter.opts, key=len)
+            if longest not in GLOBAL_OPTIONS and longest != "--help":
+                yield f"`{longest}`"
+
+
+def exit_codes() -> str:
+    """Return the table of exit codes."""
+    meanings = with_meanings("exit-codes", [one.name for one in Exit])
+    return table(("code", "meaning"), [(str(one.value), meanings[one.name]) for one in Exit])
+
+
+def states(section: str, values: type[Enum]) -> str:
+    """Return the table of what something can be."""
+    meanings = with_meanings(section, [one.value for one in values])
+    return table(("state", "meaning"), [(f"`{one.value}`", meanings[one.value]) for one in values])
+
+
+def ids() -> str:
+    """Return the table of ids."""
+    rows = [("job, also its Temporal workflow id", JOB_ID), ("request", REQUEST_ID), ("credential", CREDENTIAL_ID)]
+    return table(("id of a", "pattern"), [(what, f"`{_unnamed(pattern.pattern)}`") for what, pattern in rows])
+
+
+def _unnamed(pattern: str) -> str:
+    return re.sub(r"\?P<[a-z]+>", "", pattern)
+
+
+def job_environment() -> str:
+    """Return the table of a job's environment variables."""
+    launch = Launch(job="j", argv=("true",), uid=0, interpreter=Interpreter(Path("/usr/bin/python3"), ()), broker=Path("/broker.sock"))
+    always = set(re.findall(r"^export ([A-Z_]+)=", variables(launch, Room()).reveal(), re.MULTILINE))
+    known = MEANINGS["job-environment"]
+    meanings = with_meanings("job-environment", sorted(always | DELIVERED, key=lambda name: [*known, name].index(name)))
+    return table(("variable", "meaning"), [(f"`{name}`", text) for name, text in meanings.items()])
+
+
+PARTS: Mapping[str, Callable[[], str]] = {
+    "settings": settings,
+    "job-spec": lambda: keys_of("job-spec", JobSpec),
+    "catalog": lambda: keys_of("catalog", Catalog),
+    "approvals": lambda: keys_of("approvals", Tiers),
+    "triggers": lambda: keys_of("triggers", Triggers),
+    "routes": routes,
+    "objects": objects,
+    "metrics": metrics,
+    "commands": commands,
+    "exit-codes": exit_codes,
+    "ids": ids,
+    "job-states": lambda: states("job-states", JobState),
+    "request-states": lambda: states("request-states", RequestState),
+    "credential-states": lambda: states("credential-states", CredentialState),
+    "revocation-states": lambda: states("revocation-states", RevocationState),
+    "job-environment": job_environment,
+}
+
+
+def generated(text: str) -> str:
+    """Return a page with each generated part made anew."""
+    return MARKED.sub(lambda found: f"{found[1]}\n{PARTS[found['name']]().rstrip()}\n\n{found[3]}", text)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Rewrite the pages, or check them; return the exit code."""
+    stale, used = [], set()
+    for page in sorted(PAGES.glob("*.md")):
+        text = page.read_text()
+        used |= {found["name"] for found in MARKED.finditer(text)}
+        new = generated(text)
+        if new != text:
+            stale.append(page.relative_to(ROOT))
+            if "--check" not in arguments:
+                page.write_text(new)
+    if unused := set(PARTS) - used:
+        message = f"no page of docs/reference has {', '.join(sorted(unused))}"
+        raise OutOfDate(message)
+    for page in stale:
+        sys.stderr.write(f"{page}: {'out of date; run `make docs`' if '--check' in arguments else 'rewritten'}\n")
+    return 1 if stale and "--check" in arguments else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
