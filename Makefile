@@ -35,6 +35,7 @@ screenshots: setup browser ## Make the images of docs/images from real pages (th
 
 docs: setup ## Write the generated parts of the docs anew: reference tables from the code, pictures from their text
 	@$(BIN)/python docs/generate.py
+	@$(BIN)/python docs/draw.py
 
 chaos: setup ## Kill, stop and cut everything at the worst moment; its short form is in `make test` too (LONG=1: hours of outage as well)
 	@$(WITH) $(BIN)/python -m pytest -n 3 --dist loadfile $(if $(LONG),-m "long or not long") tests/chaos $(ARGS)

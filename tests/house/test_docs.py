@@ -47,6 +47,15 @@ def anchors(document: Path) -> frozenset[str]:
     return frozenset(found)
 
 
+def long_lines(text: str) -> list[str]:
+    """Return the lines of prose that are too long. Tables, code, images, and what is generated or cannot break may be."""
+    prose = re.sub(r"^```.*?^```$|^<!-- generated.*?^<!-- end -->$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+    return [
+        line for line in prose.splitlines() if len(line) > 120 and not line.startswith(("|", "    ", "#", "![")) and " " in line.strip()[4:]
+    ]
+
+
 def resolves(link: str, document: Path) -> bool:
     path, _, anchor = link.partition("#")
     target = (document.parent / path).resolve() if path else document
@@ -93,10 +102,16 @@ def test_no_file_cites_a_decision_that_is_not_here() -> None:
     assert {pair for pair in cited if pair[1] not in numbers} == set()
 
 
-def test_the_generated_parts_of_the_reference_are_what_the_code_says() -> None:
-    checked = subprocess.run([sys.executable, ROOT / "docs/generate.py", "--check"], cwd=ROOT, check=False, capture_output=True, text=True)
+@pytest.mark.parametrize("script", ["generate", "draw"])
+def test_what_is_generated_in_the_docs_is_up_to_date(script: str) -> None:
+    checked = subprocess.run([sys.executable, ROOT / f"docs/{script}.py", "--check"], cwd=ROOT, check=False, capture_output=True, text=True)
 
     assert checked.returncode == 0, f"{checked.stderr}run `make docs`, and give each new key its meaning in docs/reference/meanings.toml"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_prose_wraps_at_120_characters(document: Path) -> None:
+    assert long_lines(document.read_text()) == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name)
