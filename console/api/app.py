@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute
 
 from console import problems
 from console.api import (
@@ -35,9 +37,10 @@ from console.api.document import document
 from console.api.firing import fire
 from console.api.middleware import BoundedBody, Edge
 from console.outbox import delivering
-from console.pages.app import include
+from console.pages.app import ROUTERS, show_problems
 from console.reconciler import meanwhile, reconciling
 
+TITLE = "JustEnough"
 PREFIX = "/api/v1"
 ANYWHERE = problems.answers(401, 403, 422, 500, 503)
 """What any route of the API may answer; more follows from its address and its body."""
@@ -60,19 +63,32 @@ def create_app(console: Console) -> FastAPI:
         await console.looks.close()
         await console.feed.close()
 
+    pages = console.deps.settings.pages == "on"
     app = FastAPI(
-        title="JustEnough",
+        title=TITLE,
         version=version("justenough"),
+        routes=list(build_routes(pages=pages)),
         lifespan=lifespan,
         # No pages of FastAPI's: they load scripts from elsewhere.
         docs_url=None,
         redoc_url=None,
         # One address for one thing; a redirect would also tell a client to go where its own Host header says.
         redirect_slashes=False,
-        generate_unique_id_function=_name,
     )
     app.state.console = console
-    api = APIRouter(prefix=PREFIX, dependencies=[Depends(BEARER)], responses=ANYWHERE)
+    problems.install(app)
+    if pages:
+        show_problems(app)
+    app.add_middleware(BoundedBody, unbounded=frozenset({PREFIX + bundles.PATH}))
+    app.add_middleware(Edge)
+    app.openapi = partial(build_document, pages=pages)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+    return app
+
+
+@cache
+def build_routes(*, pages: bool) -> tuple[BaseRoute, ...]:
+    """Return every route, built once per process. No route holds a console: each reads it from the app of its request."""
+    api = APIRouter(dependencies=[Depends(BEARER)], responses=ANYWHERE)
     for part in (
         general,
         bundles,
@@ -90,23 +106,20 @@ def create_app(console: Console) -> FastAPI:
         webhooks,
     ):
         api.include_router(part.router)
-    app.include_router(api)
+    root = APIRouter(generate_unique_id_function=_name)
+    # With the prefix given here: FastAPI would otherwise build each route once more, only to look for empty paths.
+    root.include_router(api, prefix=PREFIX)
     # Without a token: a delivery's signature says who sends it.
-    app.include_router(triggers.router, prefix=PREFIX, responses=problems.answers(401, 422, 500, 503))
-    app.include_router(health.router)
-    app.include_router(wellknown.router)
-    problems.install(app)
-    if console.deps.settings.pages == "on":
-        include(app)
-    app.add_middleware(BoundedBody, unbounded=frozenset({PREFIX + bundles.PATH}))
-    app.add_middleware(Edge)
-    app.openapi = lambda: _once(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
-    return app
+    root.include_router(triggers.router, prefix=PREFIX, responses=problems.answers(401, 422, 500, 503))
+    for router in (health.router, wellknown.router, *(ROUTERS if pages else ())):
+        root.include_router(router)
+    return tuple(root.routes)
 
 
-def _once(app: FastAPI) -> dict[str, Any]:
-    app.openapi_schema = app.openapi_schema or document(app)
-    return app.openapi_schema
+@cache
+def build_document(*, pages: bool) -> dict[str, Any]:
+    """Return the OpenAPI document of the routes, built once per process."""
+    return document(title=TITLE, version=version("justenough"), routes=build_routes(pages=pages))
 
 
 def _name(route: APIRoute) -> str:

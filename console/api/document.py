@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from starlette.routing import BaseRoute
 
 from console.problems import ProblemBody, answers
 
@@ -61,10 +62,10 @@ EVENT: Json = {
 """What a stream is a sequence of; FastAPI knows it of its own streams alone."""
 
 
-def document(app: FastAPI) -> Json:
-    """Return the app's OpenAPI document."""
+def document(*, title: str, version: str, routes: Sequence[BaseRoute]) -> Json:
+    """Return the OpenAPI document of these routes."""
     tags = [{"name": name, "description": text} for name, text in TAGS.items()]
-    made = get_openapi(title=app.title, version=app.version, routes=app.routes, description=ABOUT, tags=tags)
+    made = get_openapi(title=title, version=version, routes=routes, description=ABOUT, tags=tags)
     for path, operations in made["paths"].items():
         for operation in operations.values():
             _complete(operation, has_id="{" in path)

@@ -1,4 +1,4 @@
-"""Which pages there are, and how they join the console. Makes none of them."""
+"""Which pages there are, and how a browser sees an address that does not exist. Makes no page."""
 
 from __future__ import annotations
 
@@ -55,10 +55,8 @@ ROUTERS = (
 )
 
 
-def include(app: FastAPI) -> None:
-    """Add the pages to the console; whoever looks for one that is not there gets a page, too."""
-    for router in ROUTERS:
-        app.include_router(router)
+def show_problems(app: FastAPI) -> None:
+    """Answer with a page if a browser asks for an address that does not exist."""
     app.add_exception_handler(HTTPException, _http)
 
 
