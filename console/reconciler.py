@@ -29,7 +29,7 @@ async def started_again(deps: Deps, gateway: Gateway, *, older_than: timedelta =
     A claim says that a run had the job in hand: such a job is never started a second time.
     """
     found = []
-    for job in await to_thread.run_sync(deps.store.open_jobs, deps.now() - older_than):
+    for job in await to_thread.run_sync(deps.store.unstarted_jobs, deps.now() - older_than):
         try:
             if await _started_again(deps, gateway, job):
                 found.append(job)
@@ -67,18 +67,18 @@ async def _forever(deps: Deps, gateway: Gateway) -> None:
 
 
 async def _started_again(deps: Deps, gateway: Gateway, job: str) -> bool:
-    order = await to_thread.run_sync(_never_started, deps, job)
-    if order is None or await gateway.exists(job):
+    if await gateway.exists(job):
         return False
-    view = await to_thread.run_sync(deps.store.job, job)
-    assert view is not None
-    await gateway.start(order, environment=view.environment, requester=view.requester)
+    order, view = await to_thread.run_sync(deps.store.order, job), await to_thread.run_sync(deps.store.job, job)
+    # The list is older than Temporal's answer: a run may have had the job since, ended it and been deleted.
+    if (
+        order is None
+        or view is None
+        or view.state is not JobState.PENDING
+        or view.requests
+        or await to_thread.run_sync(deps.store.claim_of, job)
+    ):
+        return False
+    await gateway.start(JobInput.of(job, *order), environment=view.environment, requester=view.requester)
     log.warning("job is started again", job=job)
     return True
-
-
-def _never_started(deps: Deps, job: str) -> JobInput | None:
-    view, order = deps.store.job(job), deps.store.order(job)
-    if view is None or order is None or view.state is not JobState.PENDING or view.requests or deps.store.claim_of(job):
-        return None
-    return JobInput.of(job, *order)

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, RowMapping, Select, Table, case, func, select
 from activities.store import oversight
 from activities.store.figures import OPEN_STATES
 from activities.store.paging import merged, paged
-from activities.store.tables import APPROVALS, CREDENTIALS, JOBS, ORDERS, REQUESTS
+from activities.store.tables import APPROVALS, CLAIMS, CREDENTIALS, JOBS, ORDERS, REQUESTS
 from justenough.access import JobState, RevocationState
 from justenough.evidence.standing import Live
 from justenough.statements import Signed
@@ -165,6 +165,14 @@ def open_jobs(connection: Connection, older_than: datetime) -> tuple[str, ...]:
     running = select(JOBS.c.id).where(JOBS.c.state.in_(OPEN_STATES), JOBS.c.created_at < older_than)
     unproved = select(JOBS.c.id).where(JOBS.c.revocation_state.in_(UNPROVED), JOBS.c.created_at < older_than)
     return tuple(sorted(set(connection.execute(union_all(running, unproved)).scalars())))
+
+
+def unstarted_jobs(connection: Connection, older_than: datetime) -> tuple[str, ...]:
+    """Return pending jobs submitted before a moment that were never claimed and have asked for nothing, oldest first."""
+    asked = select(REQUESTS.c.id).where(REQUESTS.c.job_id == JOBS.c.id).exists()
+    claimed = select(CLAIMS.c.job).where(CLAIMS.c.job == JOBS.c.id).exists()
+    pending = select(JOBS.c.id).where(JOBS.c.state == JobState.PENDING.value, JOBS.c.created_at < older_than)
+    return tuple(connection.execute(pending.where(~asked, ~claimed).order_by(JOBS.c.id)).scalars())
 
 
 def launched(connection: Connection, requester: str, *, by: str | None, limit: int) -> tuple[Launched, ...]:

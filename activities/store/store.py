@@ -288,6 +288,10 @@ class Store:
         """Return the jobs submitted before `older_than` that have not ended, or whose revocation is pending or overdue."""
         return self._read(lambda connection: queries.open_jobs(connection, older_than))
 
+    def unstarted_jobs(self, older_than: datetime) -> tuple[str, ...]:
+        """Return the pending jobs submitted before `older_than` that were never claimed and have asked for nothing."""
+        return self._read(lambda connection: queries.unstarted_jobs(connection, older_than))
+
     def launched(self, requester: str, *, by: str | None = None, limit: int = PAGE) -> tuple[Launched, ...]:
         """Return the newest jobs of a requester by the name that is shown, newest first; `by`: only those of this entity's."""
         return self._read(lambda connection: queries.launched(connection, requester, by=by, limit=limit))

@@ -144,6 +144,15 @@ def test_open_jobs_are_those_that_run_or_are_not_proved_clean(store: Store) -> N
     assert store.open_jobs(later(200)) == (running, unproved, late, young)
 
 
+def test_unstarted_jobs_are_those_that_nobody_ever_had_in_hand(store: Store) -> None:
+    fresh, claimed, asking, over, young = (job_id(number) for number in range(5))
+    store.record([submitted(job, at=later(100 if job == young else 0)) for job in (fresh, claimed, asking, over, young)])
+    store.claim(claimed, run="run", owner="a worker", now=later(1))
+    store.record([requested(asking), ended(job=over)])
+    assert store.unstarted_jobs(later(50)) == (fresh,)
+    assert store.unstarted_jobs(later(200)) == (fresh, young)
+
+
 def test_jobs_whose_revocation_is_overdue_are_found_without_looking_at_the_others(store: Store, ready_file: object) -> None:
     late, clean = job_id(1), job_id(2)
     for job in (late, clean):
