@@ -24,6 +24,7 @@ from justenough.statements import (
     digest_of,
     signable,
 )
+from tests.plain_http import NO_TLS
 from worker.stack import Stack
 
 ENDED = tuple(state.value for state in JobState if state.ended)
@@ -163,8 +164,8 @@ class Human:
 def logged_in(stack: Stack, name: str, password: str | None = None) -> Iterator[Human]:
     """Log a person in for the length of a block, and make sure that they have a key to sign with."""
     with (
-        httpx.Client(base_url=f"{stack.vault}/v1/", timeout=15, trust_env=False) as vault,
-        httpx.Client(base_url=f"{stack.console}/api/v1/", auth=FreshToken(vault), timeout=30, trust_env=False) as api,
+        httpx.Client(base_url=f"{stack.vault}/v1/", timeout=15, trust_env=False, verify=NO_TLS) as vault,
+        httpx.Client(base_url=f"{stack.console}/api/v1/", auth=FreshToken(vault), timeout=30, trust_env=False, verify=NO_TLS) as api,
     ):
         body = {"password": password or stack.users[name].password}
         login = vault.post(f"auth/people/login/{name}", json=body).raise_for_status().json()["auth"]

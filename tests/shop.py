@@ -15,6 +15,7 @@ import httpx
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from tests.plain_http import NO_TLS
 from tests.waiting import until
 from worker.stack import Stack
 from worker.stack.places import Places
@@ -90,7 +91,9 @@ class Shop:
     def admin(self) -> httpx.Client:
         """Vault, as its administrator."""
         token = self.stack.admin_token_file.read_text().strip()
-        return httpx.Client(base_url=f"{self.stack.vault}/v1/", headers={"X-Vault-Token": token}, timeout=15, trust_env=False)
+        return httpx.Client(
+            base_url=f"{self.stack.vault}/v1/", headers={"X-Vault-Token": token}, timeout=15, trust_env=False, verify=NO_TLS
+        )
 
     def assert_dead(self, seen: dict[str, Any], *logins: Login) -> None:
         """Fail unless nothing of a job is alive: by login, by the database's own list, by Vault's own list, and by what we say."""
@@ -111,8 +114,8 @@ class Shop:
     def healthy(self) -> bool:
         """Whether Vault and the console answer."""
         try:
-            sealed = httpx.get(f"{self.stack.vault}/v1/sys/health", timeout=2, trust_env=False).status_code != 200
-            return not sealed and httpx.get(f"{self.stack.console}/livez", timeout=5, trust_env=False).status_code == 200
+            sealed = httpx.get(f"{self.stack.vault}/v1/sys/health", timeout=2, trust_env=False, verify=NO_TLS).status_code != 200
+            return not sealed and httpx.get(f"{self.stack.console}/livez", timeout=5, trust_env=False, verify=NO_TLS).status_code == 200
         except httpx.HTTPError:
             return False
 

@@ -20,6 +20,7 @@ from console.build import built
 from justenough.secret import Secret
 from tests.console.support import SHOP, Served, logged_in, serving
 from tests.console.telling import CURRENT, OTHERS, PEOPLE, PREVIOUS, SECRET, Clock, Town, folder_with
+from tests.plain_http import NO_TLS
 from worker.provisioning import PersonSeed, setup
 from worker.stack.control import running_stack
 from worker.stack.fill import shop_environment
@@ -64,7 +65,9 @@ def everyone(stack: Stack, settings: Settings) -> dict[str, str]:
 def admin(stack: Stack) -> Iterator[httpx.Client]:
     """Vault, as its administrator."""
     token = stack.admin_token_file.read_text().strip()
-    with httpx.Client(base_url=f"{stack.vault}/v1/", headers={"X-Vault-Token": token}, timeout=15, trust_env=False) as client:
+    with httpx.Client(
+        base_url=f"{stack.vault}/v1/", headers={"X-Vault-Token": token}, timeout=15, trust_env=False, verify=NO_TLS
+    ) as client:
         yield client
 
 

@@ -17,6 +17,8 @@ from schemathesis.engine import Status, events, from_schema
 from schemathesis.engine.recorder import ScenarioRecorder
 from schemathesis.schemas import BaseSchema
 
+from tests.plain_http import NO_TLS
+
 SEED = 20_260_501
 EXAMPLES = 4
 """Random requests per operation and kind, beside those that the schema itself makes (bounds, wrong types, missing and unknown keys)."""
@@ -112,7 +114,9 @@ def schema_of(
             "operations": [{"include-tag": "events", "request-timeout": STREAM}, *reads],
         }
     )
-    schema = schemathesis.openapi.from_dict(httpx.get(f"{address}/openapi.json", timeout=60, trust_env=False).json(), config=config)
+    schema = schemathesis.openapi.from_dict(
+        httpx.get(f"{address}/openapi.json", timeout=60, trust_env=False, verify=NO_TLS).json(), config=config
+    )
     schema.hook("filter_failure")(_is_finding)
     schema.hook("map_case")(_streams_from_the_first)
     return schema

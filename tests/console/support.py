@@ -23,6 +23,7 @@ from justenough.access import Action
 from justenough.events import EventType, event
 from justenough.ids import new_job_id, request_id
 from justenough.statements import DecisionStatement, OrderStatement, canonical, digest_of, signable
+from tests.plain_http import NO_TLS
 from worker.stack.state import Stack
 
 SHOP = Path(__file__).resolve().parents[2] / "examples" / "shop"
@@ -49,7 +50,7 @@ class Human:
 
     def _vault(self, method: str, path: str, body: object = None) -> dict[str, Any]:
         answer = httpx.request(
-            method, f"{self.vault}/v1/{path}", json=body, headers={"X-Vault-Token": self.token}, timeout=15, trust_env=False
+            method, f"{self.vault}/v1/{path}", json=body, headers={"X-Vault-Token": self.token}, timeout=15, trust_env=False, verify=NO_TLS
         )
         answer.raise_for_status()
         found: dict[str, Any] = answer.json() if answer.content else {}
@@ -110,7 +111,7 @@ class Human:
 def logged_in(stack: Stack, name: str, password: str) -> Human:
     """Log a person in, and see that they have a key to sign with."""
     assert stack.vault
-    answer = httpx.post(f"{stack.vault}/v1/auth/people/login/{name}", json={"password": password}, trust_env=False)
+    answer = httpx.post(f"{stack.vault}/v1/auth/people/login/{name}", json={"password": password}, trust_env=False, verify=NO_TLS)
     answer.raise_for_status()
     auth = answer.json()["auth"]
     human = Human(name=name, id=auth["entity_id"], vault=stack.vault, token=auth["client_token"])
@@ -275,7 +276,7 @@ async def serving(console: Console) -> AsyncIterator[httpx.AsyncClient]:
         await asyncio.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20, trust_env=False) as http:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20, trust_env=False, verify=NO_TLS) as http:
             yield http
     finally:
         server.should_exit = True

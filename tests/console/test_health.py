@@ -21,6 +21,7 @@ from console.health import Health
 from justenough.events import EventType, event
 from tests.cli.answering_server import Answering, answering
 from tests.console.support import Served
+from tests.plain_http import NO_TLS
 
 QUEUE = "justenough-polled"
 ENDINGS = f"{QUEUE}-endings"
@@ -46,7 +47,7 @@ def gateway(served: Served) -> Gateway:
 @pytest.fixture
 async def looking(served: Served, gateway: Gateway) -> AsyncIterator[Health]:
     assert served.stack.vault
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as client:
         yield Health(store=served.store, gateway=gateway, vault_addr=served.stack.vault, client=client)
 
 

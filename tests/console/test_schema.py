@@ -20,6 +20,7 @@ from tests.console.described import Run, bundle, run, schema_of
 from tests.console.support import serving
 from tests.hooks import deaf
 from tests.people import Human
+from tests.plain_http import NO_TLS
 from tests.shop import Shop, access, spec
 from tests.store.facts import JOB, ended, issued, part, requested, submitted
 from tests.triggers.delivering import Sender, event
@@ -245,7 +246,7 @@ def test_a_nul_in_an_address_is_bad_input_by_its_place(auditor: Human) -> None:
 
 
 def test_the_document_is_one_to_write_a_client_by(whole: Stack) -> None:
-    document = httpx.get(f"{whole.console}/openapi.json", trust_env=False).json()
+    document = httpx.get(f"{whole.console}/openapi.json", trust_env=False, verify=NO_TLS).json()
     operations = [operation for found in document["paths"].values() for operation in found.values()]
     names = [operation["operationId"] for operation in operations]
     assert len(set(names)) == len(names)

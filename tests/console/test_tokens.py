@@ -18,6 +18,7 @@ from activities.settings import Settings
 from console.people import _REGISTRY, Identity, People, PeopleVault
 from console.problems import Unauthenticated
 from tests.console.support import Human, Served, serving
+from tests.plain_http import NO_TLS
 from worker.stack.programs import Programs
 
 
@@ -45,7 +46,9 @@ def drawn(admin: httpx.Client, human: Human, role: str, **options: Any) -> str:
         f"sys/policies/acl/{role}", json={"policy": f'path "identity/oidc/token/{role}" {{ capabilities = ["read"] }}'}
     ).raise_for_status()
     admin.post(f"identity/entity/id/{human.id}", json={"policies": [role]}).raise_for_status()
-    answer = httpx.get(f"{human.vault}/v1/identity/oidc/token/{role}", headers={"X-Vault-Token": human.token}, trust_env=False)
+    answer = httpx.get(
+        f"{human.vault}/v1/identity/oidc/token/{role}", headers={"X-Vault-Token": human.token}, trust_env=False, verify=NO_TLS
+    )
     answer.raise_for_status()
     return str(answer.json()["data"]["token"])
 
@@ -55,7 +58,7 @@ def disable(admin: httpx.Client, human: Human, *, disabled: bool) -> None:
 
 
 async def people_of(settings: Settings, bearer: dict[str, str], **options: Any) -> Identity:
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as client:
         vault = PeopleVault(settings)
         try:
             return await People(vault, settings, client, **options).verified(bearer["Authorization"])
@@ -195,7 +198,7 @@ async def test_without_vault_nobody_is_let_in_and_nothing_breaks(served: Served,
 
 
 async def _published(settings: Settings) -> list[dict[str, Any]]:
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as client:
         answer = await client.get(f"{settings.vault_addr}/v1/identity/oidc/.well-known/keys")
         keys = [key for key in answer.json()["keys"] if key["kty"] == "OKP"]
         assert KeySet.import_key_set({"keys": keys})
@@ -232,7 +235,9 @@ def foreign_vault() -> Iterator[httpx.Client]:
     ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}/v1/", headers={"X-Vault-Token": "root"}, trust_env=False) as client:
+        with httpx.Client(
+            base_url=f"http://127.0.0.1:{port}/v1/", headers={"X-Vault-Token": "root"}, trust_env=False, verify=NO_TLS
+        ) as client:
             deadline = time.monotonic() + 20
             while time.monotonic() < deadline:
                 with contextlib.suppress(httpx.TransportError):

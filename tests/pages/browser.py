@@ -12,6 +12,7 @@ import httpx
 
 from activities.store import Store
 from console.api.context import Console
+from tests.plain_http import NO_TLS
 
 SAME = {"Sec-Fetch-Site": "same-origin"}
 
@@ -41,7 +42,7 @@ class Browser:
     @classmethod
     def of(cls, site: Site, opened: AsyncExitStack) -> Browser:
         """A new one, closed at the end."""
-        client = httpx.AsyncClient(base_url=site.address, timeout=20, trust_env=False)
+        client = httpx.AsyncClient(base_url=site.address, timeout=20, trust_env=False, verify=NO_TLS)
         opened.push_async_callback(client.aclose)
         return cls(client)
 
@@ -53,7 +54,7 @@ class Browser:
 
     async def arrive(self, path: str) -> httpx.Response:
         """Come by a link from elsewhere: no cookie of ours is sent along (they are SameSite=Strict)."""
-        async with httpx.AsyncClient(base_url=self.http.base_url, trust_env=False) as bare:
+        async with httpx.AsyncClient(base_url=self.http.base_url, trust_env=False, verify=NO_TLS) as bare:
             answer = await bare.get(path, headers={"Sec-Fetch-Site": "cross-site"})
         self.seen += answer.text
         return answer
@@ -99,7 +100,7 @@ class Site:
 
     async def alive(self, token: str) -> bool:
         """Whether Vault says that a token lives."""
-        async with httpx.AsyncClient(base_url=self.console.deps.vault.address, trust_env=False) as vault:
+        async with httpx.AsyncClient(base_url=self.console.deps.vault.address, trust_env=False, verify=NO_TLS) as vault:
             answer = await vault.get("/v1/auth/token/lookup-self", headers={"X-Vault-Token": token})
         assert answer.status_code in {200, 403}, answer.text
         return answer.status_code == 200

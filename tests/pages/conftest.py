@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import httpx
@@ -25,7 +26,9 @@ from tests.console.support import SHOP, Human, Served, serving
 from tests.console.support import logged_in as human
 from tests.pages.browser import Browser, Clock, Site
 from tests.pages.front import Front, fronted
+from tests.pages.passwords import HASHES, PASSWORDS
 from tests.pages.provider import MOUNT, Provider
+from tests.plain_http import NO_TLS
 from worker.provisioning import PersonSeed, setup
 from worker.stack.control import running_stack
 from worker.stack.fill import shop_environment
@@ -69,23 +72,30 @@ def settings(stack: Stack) -> Settings:
 @pytest.fixture(scope="session")
 def passwords(stack: Stack, settings: Settings) -> dict[str, str]:
     """Everyone's password."""
-    made = {name: stack.users[name].password if name in stack.users else f"{name}-pass-word" for name in NAMES}
+    assert set(NAMES) == set(PASSWORDS)
+    token = stack.admin_token_file.read_text().strip()
     places = Places.of(stack.home)
     setup(
         settings,
         vault_addr=settings.vault_addr,
-        admin_token=Secret(stack.admin_token_file.read_text().strip()),
-        people={name: PersonSeed(password=Secret(made[name]), groups=groups) for name, groups in NAMES.items()},
+        admin_token=Secret(token),
+        people={name: PersonSeed(password=Secret(PASSWORDS[name]), groups=groups) for name, groups in NAMES.items()},
         environment={**os.environ, **shop_environment(places, int(read_json(places.ports)["postgres"]))},
     )
-    return made
+    headers = {"X-Vault-Token": token}
+    with httpx.Client(base_url=f"{stack.vault}/v1/", headers=headers, timeout=15, trust_env=False, verify=NO_TLS) as vault:
+        for mount, (name, hashed) in product((*settings.people_mounts, settings.pages_mount), HASHES.items()):
+            vault.post(f"auth/{mount}/users/{name}/password", json={"password_hash": hashed}).raise_for_status()
+    return PASSWORDS
 
 
 @pytest.fixture(scope="session")
 async def admin(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
     """Vault, as its administrator."""
     token = stack.admin_token_file.read_text().strip()
-    async with httpx.AsyncClient(base_url=f"{stack.vault}/v1/", headers={"X-Vault-Token": token}, timeout=15, trust_env=False) as client:
+    async with httpx.AsyncClient(
+        base_url=f"{stack.vault}/v1/", headers={"X-Vault-Token": token}, timeout=15, trust_env=False, verify=NO_TLS
+    ) as client:
         yield client
 
 
@@ -168,5 +178,5 @@ def people(stack: Stack, passwords: dict[str, str]) -> dict[str, Human]:
 async def served(site: Site, stack: Stack, settings: Settings, people: dict[str, Human]) -> AsyncIterator[Served]:
     """The same console by its API, and what is behind it."""
     temporal = await Client.connect(settings.temporal_address, data_converter=pydantic_data_converter)
-    async with httpx.AsyncClient(base_url=site.address, timeout=20, trust_env=False) as http:
+    async with httpx.AsyncClient(base_url=site.address, timeout=20, trust_env=False, verify=NO_TLS) as http:
         yield Served(http=http, console=site.console, temporal=temporal, stack=stack, people=people)

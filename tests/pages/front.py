@@ -15,6 +15,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
+from tests.plain_http import NO_TLS
+
 PASSED_ON = ("authorization", "content-type")
 
 
@@ -46,7 +48,7 @@ class Front:
 @asynccontextmanager
 async def fronted(vault: str) -> AsyncIterator[Front]:
     """Serve it for the length of a block."""
-    async with httpx.AsyncClient(base_url=vault, timeout=15, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=vault, timeout=15, trust_env=False, verify=NO_TLS) as client:
         front = Front(client)
         routes = [Route("/ui/{rest:path}", front.page), Route("/v1/{rest:path}", front.passed_on, methods=["GET", "POST"])]
         server = uvicorn.Server(

@@ -9,6 +9,8 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import httpx
 
+from tests.plain_http import NO_TLS
+
 MOUNT = "pages-oidc"
 USERS = "provider-users"
 """Where people log in at the provider; at a real one that is none of Vault's business."""
@@ -67,13 +69,13 @@ class Provider:
 
     async def log_in(self, name: str) -> str:
         """Log somebody in at the provider; their token there."""
-        async with httpx.AsyncClient(base_url=self.address, trust_env=False) as vault:
+        async with httpx.AsyncClient(base_url=self.address, trust_env=False, verify=NO_TLS) as vault:
             answer = await vault.post(f"/v1/auth/{USERS}/login/{name}", json={"password": self.passwords.get(name, self.passwords["lead"])})
             return str(answer.raise_for_status().json()["auth"]["client_token"])
 
     async def until_older_than(self, token: str, seconds: int) -> None:
         """Wait until Vault itself says that a login is older."""
-        async with httpx.AsyncClient(base_url=self.address, trust_env=False) as vault:
+        async with httpx.AsyncClient(base_url=self.address, trust_env=False, verify=NO_TLS) as vault:
             while True:
                 answer = await vault.get("/v1/auth/token/lookup-self", headers={"X-Vault-Token": token})
                 data = answer.raise_for_status().json()["data"]
@@ -86,7 +88,7 @@ class Provider:
         parts = urlsplit(url)
         asked = {name: values[0] for name, values in parse_qs(parts.query).items()}
         path = parts.path.replace("/ui/vault/", "/v1/")
-        async with httpx.AsyncClient(base_url=self.address, trust_env=False) as vault:
+        async with httpx.AsyncClient(base_url=self.address, trust_env=False, verify=NO_TLS) as vault:
             answer = await vault.get(path, params=asked, headers={"X-Vault-Token": token})
         said: dict[str, Any] = answer.json()
         if answer.status_code == 200:

@@ -20,6 +20,7 @@ from justenough.events import Event
 from justenough.ids import new_job_id
 from tests.console.support import serving
 from tests.pages.browser import SAME, Browser, hidden
+from tests.plain_http import NO_TLS
 from tests.store.facts import submitted
 
 VOID = frozenset({"meta", "link", "input", "br", "use", "path", "circle", "rect"})
@@ -43,7 +44,7 @@ class Desk:
 
     async def login(self, name: str = "lead") -> Browser:
         """A browser in which somebody is logged in."""
-        client = httpx.AsyncClient(base_url=self.address, timeout=30, trust_env=False)
+        client = httpx.AsyncClient(base_url=self.address, timeout=30, trust_env=False, verify=NO_TLS)
         self.opened.append(client)
         browser = Browser(client)
         answer = await browser.log_in(name, self.passwords[name])

@@ -17,6 +17,7 @@ from console.pages.throttle import MOST, PER_ADDRESS, PER_NAME, PERIOD, Throttle
 from console.pages.visits import Key, NotVisiting
 from tests.pages.browser import SAME, Browser, Site, hidden
 from tests.pages.conftest import LogIn, opened
+from tests.plain_http import NO_TLS
 
 pytestmark = pytest.mark.servers
 
@@ -59,7 +60,7 @@ async def test_a_wrong_password_an_unknown_name_and_a_locked_one_are_told_alike(
         said.add(re.sub(r'(?:value|data-now)="[^"]*"| autofocus', "", answer.text))
     assert len(said) == 1
     # Vault locks a name after five wrong passwords; the console's own count, which comes first, is begun anew here.
-    async with httpx.AsyncClient(base_url=site.console.deps.vault.address, trust_env=False) as vault:
+    async with httpx.AsyncClient(base_url=site.console.deps.vault.address, trust_env=False, verify=NO_TLS) as vault:
         for _ in range(5):
             await vault.post("/v1/auth/pages/login/guessed", json={"password": "wrong"})
     answer = await browser().log_in("guessed", site.passwords["guessed"])
@@ -183,7 +184,7 @@ def test_a_path_of_ours_stays_as_it_is() -> None:
 
 async def test_who_comes_by_a_link_from_elsewhere_gets_to_the_page_without_logging_in_again(logged_in: LogIn) -> None:
     lead = await logged_in()
-    async with httpx.AsyncClient(base_url=lead.http.base_url, trust_env=False, follow_redirects=True) as bare:
+    async with httpx.AsyncClient(base_url=lead.http.base_url, trust_env=False, verify=NO_TLS, follow_redirects=True) as bare:
         arrived = await bare.get("/sessions?x=1", headers={"Sec-Fetch-Site": "cross-site"})
     hop = re.search(r'http-equiv="refresh" content="0; url=([^"]+)"', arrived.text)
     assert hop
@@ -205,7 +206,7 @@ async def test_a_browser_that_does_not_say_where_it_comes_from_is_sent_on_once(b
 
 async def test_served_by_https_the_cookies_are_the_hosts_alone(settings: Settings, passwords: dict[str, str]) -> None:
     secure = settings.model_copy(update={"console_url": "https://je.example"})
-    async with opened(secure, passwords) as site, httpx.AsyncClient(base_url=site.address, trust_env=False) as http:
+    async with opened(secure, passwords) as site, httpx.AsyncClient(base_url=site.address, trust_env=False, verify=NO_TLS) as http:
         shown = await http.get("/login", headers=SAME)
         cookie = shown.headers["set-cookie"].partition(";")[0]
         assert cookie.startswith("__Host-je-form=")

@@ -22,6 +22,7 @@ from tests.pages.browser import Browser, Site
 from tests.pages.conftest import LogIn
 from tests.pages.reading import text_of
 from tests.pages.stories import EVIL, ago, now, ordered
+from tests.plain_http import NO_TLS
 from tests.store.facts import decided, ended, issued, later, opened, part, requested, revoking, started
 
 pytestmark = pytest.mark.servers
@@ -163,7 +164,7 @@ async def served_with(site: Site, browser: Callable[[], Browser], **changed: obj
     """Somebody logged in at a console some of whose parts are others."""
     console = replace(site.console, **changed)  # type: ignore[arg-type] # whatever parts a test changes
     async with serving(console) as http:
-        made = Browser(httpx.AsyncClient(base_url=str(http.base_url), timeout=20, trust_env=False))
+        made = Browser(httpx.AsyncClient(base_url=str(http.base_url), timeout=20, trust_env=False, verify=NO_TLS))
         try:
             assert (await made.log_in("lead", site.passwords["lead"])).status_code == 303
             yield made
@@ -173,7 +174,7 @@ async def served_with(site: Site, browser: Callable[[], Browser], **changed: obj
 
 async def test_the_page_does_not_wait_for_a_system_that_does_not_answer(site: Site, browser: Callable[[], Browser]) -> None:
     with silent() as nobody:
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as client:
             health = Health(store=site.store, gateway=site.console.gateway, vault_addr=nobody, client=client)
             async with served_with(site, browser, health=health) as lead:
                 began = time.monotonic()
