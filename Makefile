@@ -13,6 +13,9 @@ WITH := PATH="$(BIN):$$PATH"
 JUSTENOUGH_JOB_PATH ?= $(CURDIR)/.venv-shop/bin:/usr/bin:/bin
 export JUSTENOUGH_JOB_PATH
 
+# Python keeps what it compiles, whatever the caller's environment says: the tests start hundreds of interpreters.
+export PYTHONDONTWRITEBYTECODE :=
+
 # More for pytest: make test ARGS="-k ledger -x"
 ARGS ?=
 # More for uv: make lock LOCK_ARGS=--upgrade
