@@ -69,15 +69,10 @@ async def _forever(deps: Deps, gateway: Gateway) -> None:
 async def _started_again(deps: Deps, gateway: Gateway, job: str) -> bool:
     if await gateway.exists(job):
         return False
+    # Read after Temporal's answer, which is younger than the list: a run may have claimed the job since, ended it and been deleted.
     order, view = await to_thread.run_sync(deps.store.order, job), await to_thread.run_sync(deps.store.job, job)
-    # The list is older than Temporal's answer: a run may have had the job since, ended it and been deleted.
-    if (
-        order is None
-        or view is None
-        or view.state is not JobState.PENDING
-        or view.requests
-        or await to_thread.run_sync(deps.store.claim_of, job)
-    ):
+    claim = await to_thread.run_sync(deps.store.claim_of, job)
+    if order is None or view is None or claim or view.state is not JobState.PENDING or view.requests:
         return False
     await gateway.start(JobInput.of(job, *order), environment=view.environment, requester=view.requester)
     log.warning("job is started again", job=job)
