@@ -21,6 +21,10 @@ class Output(StrEnum):
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="How to print: table, json, yaml or name.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no hints.")]
 
+LifelineOption = Annotated[
+    int | None,
+    typer.Option("--lifeline", metavar="FD", hidden=True, help="With --detach: stop when the other end of this inherited pipe is closed."),
+]
 ConsoleOption = Annotated[
     str | None, typer.Option("--console-url", metavar="URL", help="Ask this installation's console too.", show_default=False)
 ]
@@ -40,13 +44,14 @@ def register(app: typer.Typer) -> None:
 
 def up(
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once everything is ready.")] = False,
+    lifeline: LifelineOption = None,
     output: OutputOption = Output.TABLE,
     quiet: QuietOption = False,
 ) -> None:
     """Start Temporal, Vault, PostgreSQL, worker and console here, for evaluation; data stays in JUSTENOUGH_HOME."""
     from worker import doing  # noqa: PLC0415 - loads the servers' keepers
 
-    doing.up(detach=detach, form=output.value, quiet=quiet)
+    doing.up(detach=detach, lifeline=lifeline, form=output.value, quiet=quiet)
 
 
 def down(output: OutputOption = Output.TABLE, quiet: QuietOption = False) -> None:

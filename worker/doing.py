@@ -31,7 +31,7 @@ out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
-def up(*, detach: bool, form: Form, quiet: bool) -> None:
+def up(*, detach: bool, lifeline: int | None, form: Form, quiet: bool) -> None:
     """Start the stack, or say where it runs already."""
     settings = _settings()
     try:
@@ -39,7 +39,8 @@ def up(*, detach: bool, form: Form, quiet: bool) -> None:
             _note(f"The stack is already running in {stack.home}.", quiet=quiet)
             _print_addresses(stack, form)
         elif detach:
-            _print_addresses(start_detached(settings, tell=lambda text: _note(text, quiet=quiet)), form)
+            started = start_detached(settings, lifeline=lifeline, tell=lambda text: _note(text, quiet=quiet))
+            _print_addresses(started, form)
         else:
             supervise(settings, report=_tell(settings, form, quiet=quiet))
     except JustEnoughError as error:

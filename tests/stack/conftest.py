@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ from worker.stack.postgres import VAULT_LOGIN, database_passwords
 from worker.stack.state import SERVERS
 
 SHOP = Path(__file__).parents[2] / "examples" / "shop"
+LIFELINE, _HELD = os.pipe()
+"""Stacks that are started with it end with this process, however it ends."""
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ import typer
 import yaml
 from typer.testing import CliRunner, Result
 
+from tests.stack.conftest import LIFELINE
 from worker.commands import register
 from worker.stack import Places, Stack, read_stack, stop
 from worker.stack.marks import born, wait_until
@@ -335,8 +336,10 @@ def test_status_shows_each_child(servers: Stack, monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 def foreground(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    command = (sys.executable, "-m", "worker.stack", "--only", "temporal", "--no-provision")
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=Path(__file__).parents[2]) as process:
+    command = (sys.executable, "-m", "worker.stack", "--only", "temporal", "--no-provision", "--lifeline", str(LIFELINE))
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=Path(__file__).parents[2], pass_fds=(LIFELINE,)
+    ) as process:
         yield process
         process.kill()
     stop(Places.of(tmp_path / "home"))

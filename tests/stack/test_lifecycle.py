@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import secrets
@@ -19,8 +20,12 @@ import pytest
 from temporalio.client import Client
 
 from activities.settings import Settings
+from tests.stack.conftest import LIFELINE
+from tests.stopping import stopped_with_us
 from worker.stack import Places, Stack, StackNotStarted, read_stack, running, start_detached, stop
-from worker.stack.marks import Mark, born, keep_mark, mark_of, wait_until
+from worker.stack.lifeline import Lifeline
+from worker.stack.lock import supervisor_of
+from worker.stack.marks import Mark, born, keep_mark, kept_mark, mark_of, wait_until
 from worker.stack.state import SERVERS
 from worker.stack.survey import survey
 
@@ -29,7 +34,7 @@ pytestmark = pytest.mark.servers
 
 
 def start(home: Path, *only: str) -> Stack:
-    return start_detached(Settings(home=home, config=SHOP), only=only or SERVERS, provision=False)
+    return start_detached(Settings(home=home, config=SHOP), only=only or SERVERS, provision=False, lifeline=LIFELINE)
 
 
 def again(stack: Stack) -> Stack:
@@ -234,7 +239,61 @@ def test_two_starts_at_once_make_one_stack(home: Path) -> None:
     command = ("import sys, pathlib; from activities.settings import Settings; from worker.stack import start_detached; "
                "print(start_detached(Settings(home=pathlib.Path(sys.argv[1])), only=('temporal',), provision=False).supervisor)")  # fmt: skip
     with contextlib.ExitStack() as stack:
+        stack.enter_context(stopped_with_us(home))
         arguments = (sys.executable, "-c", command, str(home))
         both = [stack.enter_context(subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, cwd=SHOP.parents[1])) for _ in range(2)]
         said = [process.communicate(timeout=60)[0] for process in both]
-    assert said[0] == said[1] != ""
+        assert said[0] == said[1] != ""
+        # Whoever starts it so leaves it running.
+        assert survey(Places.of(home)).well
+
+
+STARTER = """
+import pathlib, sys
+from worker.stack import running_stack
+with running_stack(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), only=sys.argv[3:], provision=False) as stack:
+    print(stack.model_dump_json(), flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def starter(home: Path, *only: str) -> Iterator[subprocess.Popen[str]]:
+    """Another process that runs a stack for the length of a block of its own."""
+    command = (sys.executable, "-c", STARTER, str(home), str(SHOP), *only)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=SHOP.parents[1]) as process:
+        yield process
+        process.kill()
+
+
+def test_a_stack_ends_with_whoever_started_it_though_that_is_killed(home: Path) -> None:
+    with starter(home, *SERVERS) as process:
+        assert process.stdout
+        stack = Stack.model_validate_json(process.stdout.readline())
+        pids = {"supervisor": stack.supervisor, **stack.pids}
+        assert {name for name, pid in pids.items() if born(pid)} == {"supervisor", *SERVERS}
+        process.kill()
+    assert wait_until(lambda: not any(born(pid) for pid in pids.values()), within=60), survey(Places.of(home))
+    assert not Places.of(home).stack.exists()
+
+
+def test_a_stack_whose_starter_is_killed_before_it_is_ready_ends_too(home: Path) -> None:
+    places = Places.of(home)
+    with starter(home, *SERVERS) as process:
+        assert wait_until(lambda: kept_mark(places.run, "vault") is not None, within=60)
+        marks = [mark for name in ("supervisor", *SERVERS) if (mark := kept_mark(places.run, name))]
+        process.kill()
+    assert wait_until(lambda: not any(mark.lives() for mark in marks) and supervisor_of(places) is None, within=60)
+    assert not any(kept_mark(places.run, name) for name in SERVERS)
+    assert not places.stack.exists()
+
+
+async def test_a_starter_may_let_its_stack_outlive_it() -> None:
+    reading, writing = os.pipe()
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    Lifeline(reading).watch(loop, ended.set)
+    os.write(writing, b"stay")
+    os.close(writing)
+    assert await asyncio.to_thread(wait_until, lambda: not loop.remove_reader(reading), within=10)
+    assert not ended.is_set()
+    os.close(reading)

@@ -10,6 +10,7 @@ import structlog
 
 from activities.settings import load_settings
 from justenough.errors import JustEnoughError
+from worker.stack.lifeline import Lifeline
 from worker.stack.lock import AlreadyRunning
 from worker.stack.reports import PipeReport, Report, Step
 from worker.stack.state import CHILDREN
@@ -19,11 +20,12 @@ log = structlog.get_logger("worker.stack")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the stack until a signal ends it; 0 when it was stopped, 1 when it could not start."""
+    """Run the stack until a signal or the end of its lifeline stops it; 0 when it was stopped, 1 when it could not start."""
     chosen = _parser().parse_args(arguments)
     report: Report = _log_report if chosen.report_to is None else PipeReport(chosen.report_to)
     try:
-        supervise(load_settings(), only=chosen.only.split(","), provision=chosen.provision, report=report)
+        lifeline = None if chosen.lifeline is None else Lifeline(chosen.lifeline)
+        supervise(load_settings(), only=chosen.only.split(","), provision=chosen.provision, lifeline=lifeline, report=report)
     except AlreadyRunning as error:
         report("busy", str(error))
         return 1
@@ -41,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m worker.stack", description=__doc__)
     parser.add_argument("--only", default=",".join(CHILDREN), help="children to start, separated by commas")
     parser.add_argument("--no-provision", dest="provision", action="store_false", help="leave Vault empty")
+    parser.add_argument("--lifeline", type=int, help="a pipe's file descriptor; the stack stops when its other end is closed")
     parser.add_argument("--report-to", type=int, help="a file descriptor for progress")
     return parser
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from activities.settings import Settings
 from justenough.errors import RetryLater
 from worker.stack.environment import supervisor_environment
+from worker.stack.lifeline import held_lifeline
 from worker.stack.lock import AlreadyRunning, supervisor_of
 from worker.stack.marks import kept_mark, wait_until
 from worker.stack.places import Places
@@ -38,9 +39,17 @@ def running(places: Places) -> Stack | None:
     return read_stack(places) if supervisor_of(places) else None
 
 
-def start_detached(settings: Settings, *, only: Iterable[str] = CHILDREN, provision: bool = True, tell: Tell = lambda _: None) -> Stack:
+def start_detached(
+    settings: Settings,
+    *,
+    only: Iterable[str] = CHILDREN,
+    provision: bool = True,
+    lifeline: int | None = None,
+    tell: Tell = lambda _: None,
+) -> Stack:
     """Start a supervisor in a session of its own and return once the stack is ready; the running one's, if there is one.
 
+    `lifeline` is the reading end of a pipe: the stack stops when the writing end is closed. Without it the stack outlives us.
     Raises StackNotStarted; then nothing of it runs.
     """
     places = Places.of(settings.home)
@@ -48,7 +57,7 @@ def start_detached(settings: Settings, *, only: Iterable[str] = CHILDREN, provis
         return _wait_for_other(places)
     make_home(places)
     try:
-        _start(settings, places, only=only, provision=provision, tell=tell)
+        _start(settings, places, only=only, provision=provision, lifeline=lifeline, tell=tell)
     except AlreadyRunning:
         return _wait_for_other(places)
     stack = read_stack(places)
@@ -63,6 +72,8 @@ def stop(places: Places) -> tuple[str, ...]:
     supervisor, names = supervisor_of(places), _alive(places)
     if supervisor is not None:
         supervisor.send(signal.SIGTERM)
+        # One that was stopped (SIGSTOP) must go on in order to end.
+        supervisor.send(signal.SIGCONT)
         if not wait_until(lambda: not supervisor.lives(), within=STOPPING):
             supervisor.send(signal.SIGKILL)
             wait_until(lambda: not supervisor.lives(), within=10)
@@ -73,15 +84,19 @@ def stop(places: Places) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def running_stack(home: Path, config: Path, *, only: Iterable[str] = CHILDREN, provision: bool = True, drain: int = 30) -> Iterator[Stack]:
-    """A stack for the length of a block: started, or the one that already runs there; stopped only if it was started here."""
+    """A stack for the length of a block: started, or the one that already runs there; stopped only if it was started here.
+
+    It stops, too, if this process is killed.
+    """
     settings = Settings(home=home, config=config, drain=drain)
     ours = running(Places.of(home)) is None
-    stack = start_detached(settings, only=only, provision=provision)
-    try:
-        yield stack
-    finally:
-        if ours:
-            stop(Places.of(home))
+    with held_lifeline() as lifeline:
+        stack = start_detached(settings, only=only, provision=provision, lifeline=lifeline)
+        try:
+            yield stack
+        finally:
+            if ours:
+                stop(Places.of(home))
 
 
 def _alive(places: Places) -> tuple[str, ...]:
@@ -89,11 +104,11 @@ def _alive(places: Places) -> tuple[str, ...]:
     return tuple(name for name, mark in marks.items() if mark is not None and mark.lives())
 
 
-def _start(settings: Settings, places: Places, *, only: Iterable[str], provision: bool, tell: Tell) -> None:
+def _start(settings: Settings, places: Places, *, only: Iterable[str], provision: bool, lifeline: int | None, tell: Tell) -> None:
     """Start a supervisor and return once it is ready. Raises StackNotStarted, AlreadyRunning."""
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb") as reports:
-        process = _spawn(settings, places, only=only, provision=provision, report_to=writing)
+        process = _spawn(settings, places, only=only, provision=provision, lifeline=lifeline, report_to=writing)
         try:
             _follow(reports, places, tell)
         except BaseException:
@@ -113,17 +128,23 @@ def _wait_for_other(places: Places) -> Stack:
     return stack
 
 
-def _spawn(settings: Settings, places: Places, *, only: Iterable[str], provision: bool, report_to: int) -> subprocess.Popen[bytes]:
+def _spawn(
+    settings: Settings, places: Places, *, only: Iterable[str], provision: bool, lifeline: int | None, report_to: int
+) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-P", "-m", "worker.stack", "--only", ",".join(only), "--report-to", str(report_to)]
+    if not provision:
+        command.append("--no-provision")
+    if lifeline is not None:
+        command += ["--lifeline", str(lifeline)]
     output = os.open(places.log("supervisor"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         return subprocess.Popen(
-            command if provision else [*command, "--no-provision"],
+            command,
             env=supervisor_environment(settings),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            pass_fds=(report_to,),
+            pass_fds=(report_to,) if lifeline is None else (report_to, lifeline),
             start_new_session=True,
         )
     finally:

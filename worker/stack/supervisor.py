@@ -20,6 +20,7 @@ import structlog
 from activities.settings import Settings
 from worker.stack.child import Keeper
 from worker.stack.fill import fill
+from worker.stack.lifeline import Lifeline
 from worker.stack.lock import sole_supervisor
 from worker.stack.marks import drop_mark, kept_mark
 from worker.stack.places import Places
@@ -34,8 +35,13 @@ STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 ORPHAN_PATIENCE = 5
 
 
-def supervise(settings: Settings, *, only: Iterable[str] = CHILDREN, provision: bool = True, report: Report) -> None:
-    """Run the stack until a signal ends it. Raises AlreadyRunning, ProgramMissing, CannotEnter, PortTaken, ChildFailed and the like."""
+def supervise(
+    settings: Settings, *, only: Iterable[str] = CHILDREN, provision: bool = True, lifeline: Lifeline | None = None, report: Report
+) -> None:
+    """Run the stack until a signal or the end of its lifeline stops it.
+
+    Raises AlreadyRunning, ProgramMissing, CannotEnter, PortTaken, ChildFailed and the like.
+    """
     places = Places.of(settings.home)
     # Nothing that this process or a child makes is for others to read, and no child leaves its memory on disk.
     os.umask(0o077)
@@ -45,7 +51,7 @@ def supervise(settings: Settings, *, only: Iterable[str] = CHILDREN, provision: 
         places.stack.unlink(missing_ok=True)
         end_orphans(places)
         with made_plan(settings, frozenset(only)) as plan:
-            asyncio.run(Supervisor(plan, provision=provision, report=report).run())
+            asyncio.run(Supervisor(plan, provision=provision, lifeline=lifeline, report=report).run())
 
 
 def make_home(places: Places) -> None:
@@ -71,9 +77,10 @@ def end_orphans(places: Places) -> tuple[str, ...]:
 class Supervisor:
     """One run of the stack, from its start to its stop."""
 
-    def __init__(self, plan: Plan, *, provision: bool, report: Report) -> None:
+    def __init__(self, plan: Plan, *, provision: bool, lifeline: Lifeline | None, report: Report) -> None:
         self._plan = plan
         self._provision = provision
+        self._lifeline = lifeline
         self._report = report
         self._keepers = {child.name: Keeper(child, plan.places, changed=self._publish) for child in plan.children()}
         self._keeping: list[asyncio.Task[None]] = []
@@ -81,10 +88,12 @@ class Supervisor:
         self._ready = False
 
     async def run(self) -> None:
-        """Start, keep until a stopping signal, stop. Whatever happens, nothing of it runs afterwards."""
+        """Start, keep until a stopping signal or the lifeline's end, stop. Whatever happens, nothing of it runs afterwards."""
         loop = asyncio.get_running_loop()
         for number in STOPPING:
             loop.add_signal_handler(number, self._stop.set)
+        if self._lifeline is not None:
+            self._lifeline.watch(loop, self._stop.set)
         try:
             if await self._unless_stopped(self._start()):
                 self._ready = True

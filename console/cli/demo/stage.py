@@ -58,8 +58,15 @@ class Stage:
                 if (home / "people.json").exists():
                     say(f"With what earlier runs left in {home}; `justenough down` and rm -r begin anew.")
                 began = time.monotonic()
-                closing.push(_Ending(environment, stays=stays))
-                _checked(_justenough(["up", "--detach"], environment), "up --detach")
+                # The stack stops when this pipe's writing end is closed: by us at the end, or by the system if we are killed.
+                reading, writing = os.pipe()
+                closing.callback(os.close, writing)
+                closing.push(_Ending(environment, stays=stays, lifeline=writing))
+                try:
+                    started = _justenough(["up", "--detach", "--lifeline", str(reading)], environment, pass_fds=(reading,))
+                finally:
+                    os.close(reading)
+                _checked(started, "up --detach")
                 say(f"Ready after {time.monotonic() - began:.1f} s.\n")
             stack = json.loads((home / "stack.json").read_text())
             stage = cls(home, stack, environment, closing.enter_context(Witness.listening(stack["shop_dsn"])))
@@ -120,9 +127,10 @@ class Stage:
 class _Ending:
     """Stops the servers at the end of a block: those that stay only where somebody interrupted it."""
 
-    def __init__(self, environment: dict[str, str], *, stays: bool) -> None:
+    def __init__(self, environment: dict[str, str], *, stays: bool, lifeline: int) -> None:
         self._environment = environment
         self._stays = stays
+        self._lifeline = lifeline
 
     def __enter__(self) -> None:
         """Nothing to begin."""
@@ -131,6 +139,9 @@ class _Ending:
         """Stop them."""
         interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
         if self._stays and not interrupted:
+            # Any word means that the stack may outlive us. Nobody reads it if the stack did not start.
+            with contextlib.suppress(BrokenPipeError):
+                os.write(self._lifeline, b"stay")
             return
         if interrupted:
             say("\nInterrupted: stopping the servers …")
@@ -152,9 +163,11 @@ def _shown(word: str) -> str:
     return f'"{word}"' if " " in word else word
 
 
-def _justenough(arguments: list[str], environment: dict[str, str], *, stdin: str = "") -> subprocess.CompletedProcess[str]:
+def _justenough(
+    arguments: list[str], environment: dict[str, str], *, stdin: str = "", pass_fds: tuple[int, ...] = ()
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-P", "-m", "console.cli", *arguments]
-    return subprocess.run(command, env=environment, input=stdin, capture_output=True, text=True, check=False)
+    return subprocess.run(command, env=environment, input=stdin, capture_output=True, text=True, check=False, pass_fds=pass_fds)
 
 
 def _checked(done: subprocess.CompletedProcess[str], what: str) -> None:
