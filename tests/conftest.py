@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
-from xdist.scheduler import LoadScopeScheduling
 
 from tests.people import Human, logged_in
+from tests.scheduling import ByServers, rank
 from tests.shop import Shop
 from worker.stack import Stack, running_stack
 from worker.stack.state import OURS, SERVERS
@@ -24,33 +24,20 @@ from worker.stack.state import OURS, SERVERS
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
-TOGETHER = {"activities", "browser", "chaos", "console", "store"}
-"""Folders with servers of their own: of several processes one runs such a folder, so that its servers are started once. Not `pages`: what
-waits for people in one file would push what another looks for off the front page.
-"""
-LONGEST = {*TOGETHER, "demo", "pages", "test_small_worker.py"}
 HASTY = '  hasty: {uses: {resource: model-api}, url: "${MODEL_URL}", allow: ["gpt-*"], timeout: 2s, max_requests: 5}\n'
 """The shop's model once more, for tests that do not want to wait as long as jobs may."""
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "shop"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest, so that no process is left with it alone at the end."""
-    items.sort(key=lambda item: not LONGEST & set(item.path.parts))
+    """Begin with what takes longest; what shares servers follows one another."""
+    items.sort(key=lambda item: rank(str(item.path)))
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByServers | None:
     """Say which process runs what, where `--dist loadscope` asks for it."""
-    return ByFolder(config, log) if config.getvalue("dist") == "loadscope" else None
-
-
-class ByFolder(LoadScopeScheduling):  # type: ignore[misc] # it ships no types
-    """Gives a process a whole file, or a whole folder that has servers of its own."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        file = Path(nodeid.partition("::")[0])
-        return file.parent.name if file.parent.name in TOGETHER else str(file)
+    return ByServers(config, log) if config.getvalue("dist") == "loadscope" else None
 
 
 @pytest.fixture(scope="session")
