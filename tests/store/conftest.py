@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
@@ -22,6 +22,9 @@ from activities.store import Store
 
 NOBODY = 65534
 NUMBERS = count(1)
+MEMORY = Path("/dev/shm")
+ROOM = 2 * 1024**3
+"""Bytes that must be free in memory before the server's files go there."""
 
 
 def programs() -> Path:
@@ -40,8 +43,8 @@ def as_another(*command: str) -> list[str]:
 
 @pytest.fixture(scope="session")
 def postgres_port() -> Iterator[int]:
-    # Under /tmp itself: pytest's own folders are closed to the account that PostgreSQL runs as.
-    folder = Path(tempfile.mkdtemp(prefix="je-store-", dir="/tmp"))
+    # Making a database costs the kernel seven times as much on a disk. Not in pytest's own folders: they are closed to PostgreSQL's account.
+    folder = Path(tempfile.mkdtemp(prefix="je-store-", dir=MEMORY if has_room(MEMORY) else "/tmp"))
     if os.geteuid() == 0:
         os.chown(folder, NOBODY, NOBODY)
     data = str(folder / "data")
@@ -69,6 +72,10 @@ def postgres_port() -> Iterator[int]:
         shutil.rmtree(folder)
 
 
+def has_room(folder: Path) -> bool:
+    return folder.is_dir() and shutil.disk_usage(folder).free > ROOM
+
+
 def await_answer(server: subprocess.Popen[bytes], port: int) -> None:
     end = time.monotonic() + 30
     while True:
@@ -84,9 +91,22 @@ def await_answer(server: subprocess.Popen[bytes], port: int) -> None:
 
 def new_database(port: int, *, like: str = "template1") -> str:
     name = f"store_{os.getpid()}_{next(NUMBERS)}"
-    with psycopg.connect(f"host=127.0.0.1 port={port} user=postgres dbname=postgres", autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {like}".encode())
+    # Its files are copied: the default writes them to the log as well.
+    administer(port, f"CREATE DATABASE {name} TEMPLATE {like} STRATEGY FILE_COPY")
     return f"postgresql://postgres@127.0.0.1:{port}/{name}"
+
+
+@contextmanager
+def database(port: int, *, like: str = "template1") -> Iterator[str]:
+    """A new database for the length of a block: its URL."""
+    url = new_database(port, like=like)
+    yield url
+    administer(port, f"DROP DATABASE {url.rpartition('/')[2]} WITH (FORCE)")
+
+
+def administer(port: int, statement: str) -> None:
+    with psycopg.connect(f"host=127.0.0.1 port={port} user=postgres dbname=postgres", autocommit=True) as connection:
+        connection.execute(statement.encode())
 
 
 def migrated(url: str) -> str:
@@ -113,20 +133,24 @@ BOTH = ["sqlite", pytest.param("postgresql", marks=pytest.mark.servers)]
 
 
 @pytest.fixture(params=BOTH)
-def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """An empty database of each kind."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'store.db'}"
-    return new_database(request.getfixturevalue("postgres_port"))
+        yield f"sqlite:///{tmp_path / 'store.db'}"
+    else:
+        with database(request.getfixturevalue("postgres_port")) as url:
+            yield url
 
 
 @pytest.fixture(params=BOTH)
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A migrated database of each kind."""
     if request.param == "sqlite":
         shutil.copy(request.getfixturevalue("ready_file"), tmp_path / "store.db")
-        return f"sqlite:///{tmp_path / 'store.db'}"
-    return new_database(request.getfixturevalue("postgres_port"), like=request.getfixturevalue("ready_database"))
+        yield f"sqlite:///{tmp_path / 'store.db'}"
+    else:
+        with database(request.getfixturevalue("postgres_port"), like=request.getfixturevalue("ready_database")) as url:
+            yield url
 
 
 @pytest.fixture
