@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ def next_scope(waiting: Sequence[str], *, mine: Iterable[str], others: Iterable[
     """
     held, theirs = {servers for servers in mine if servers not in FREE}, set(others)
     left = Counter(map(servers_of, waiting))
-    choices = (
+    choices: tuple[Callable[[str], bool], ...] = (
         lambda servers: servers in held,
         lambda servers: servers not in theirs | FREE,
         lambda servers: servers in FREE or left[servers] >= WORTH_STARTING,

@@ -16,8 +16,11 @@ import pytest
 
 from tests.interrupting import heeding
 from tests.stopping import stopped_with_us
+from tests.waiting import until
 from worker.stack import Places, read_stack
 from worker.stack.control import running
+from worker.stack.marks import kept_mark
+from worker.stack.state import CHILDREN
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = [sys.executable, "-m", "console.cli", "demo"]
@@ -86,6 +89,20 @@ def test_a_demo_that_is_interrupted_stops_what_it_started_also_where_it_would_st
     assert "Interrupted: stopping the servers" in rest
     assert "The servers run on" not in rest
     assert running(Places.of(home)) is None
+
+
+@pytest.mark.timeout(900)
+def test_a_demo_that_is_killed_takes_its_servers_along_also_where_they_would_stay(home: Path) -> None:
+    said, places = {**os.environ, "JUSTENOUGH_HOME": str(home), "DEMO_OPEN": "1"}, Places.of(home)
+    with subprocess.Popen(DEMO, cwd=ROOT, env=said, stdout=subprocess.DEVNULL) as process:
+        try:
+            until(lambda: kept_mark(places.run, "vault"), "Vault is being started", within=300)
+            marks = [mark for name in ("supervisor", *CHILDREN) if (mark := kept_mark(places.run, name))]
+        finally:
+            process.kill()
+    until(lambda: not any(mark.lives() for mark in marks), "supervisor and servers are gone", within=300)
+    assert running(places) is None
+    assert not any(kept_mark(places.run, name) for name in CHILDREN)
 
 
 def assert_proven(done: subprocess.CompletedProcess[str]) -> None:

@@ -266,6 +266,7 @@ def starter(home: Path, *only: str) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
+@pytest.mark.timeout(900)
 def test_a_stack_ends_with_whoever_started_it_though_that_is_killed(home: Path) -> None:
     with starter(home, *SERVERS) as process:
         assert process.stdout
@@ -273,17 +274,18 @@ def test_a_stack_ends_with_whoever_started_it_though_that_is_killed(home: Path) 
         pids = {"supervisor": stack.supervisor, **stack.pids}
         assert {name for name, pid in pids.items() if born(pid)} == {"supervisor", *SERVERS}
         process.kill()
-    assert wait_until(lambda: not any(born(pid) for pid in pids.values()), within=60), survey(Places.of(home))
+    assert wait_until(lambda: not any(born(pid) for pid in pids.values()), within=300), survey(Places.of(home))
     assert not Places.of(home).stack.exists()
 
 
+@pytest.mark.timeout(900)
 def test_a_stack_whose_starter_is_killed_before_it_is_ready_ends_too(home: Path) -> None:
     places = Places.of(home)
     with starter(home, *SERVERS) as process:
-        assert wait_until(lambda: kept_mark(places.run, "vault") is not None, within=60)
+        assert wait_until(lambda: kept_mark(places.run, "vault") is not None, within=300)
         marks = [mark for name in ("supervisor", *SERVERS) if (mark := kept_mark(places.run, name))]
         process.kill()
-    assert wait_until(lambda: not any(mark.lives() for mark in marks) and supervisor_of(places) is None, within=60)
+    assert wait_until(lambda: not any(mark.lives() for mark in marks) and supervisor_of(places) is None, within=300)
     assert not any(kept_mark(places.run, name) for name in SERVERS)
     assert not places.stack.exists()
 
