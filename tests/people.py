@@ -25,9 +25,12 @@ from justenough.statements import (
     signable,
 )
 from tests.plain_http import NO_TLS
+from tests.waiting import pause, until
 from worker.stack import Stack
 
 ENDED = tuple(state.value for state in JobState if state.ended)
+TAKEN = {200, 202}
+"""How the console takes a decision: it counts, or the worker has not said so yet. Whoever tests what came of it waits for that."""
 
 
 class FreshToken(httpx.Auth):
@@ -90,16 +93,16 @@ class Human:
         found: dict[str, Any] = self.api.get(f"jobs/{job}").raise_for_status().json()
         return found
 
-    def until(self, job: str, *states: str, within: float = 60) -> dict[str, Any]:
+    def until(self, job: str, *states: str, within: float = 180) -> dict[str, Any]:
         """Return the job once it is in one of these states (default: ended); fails where it is not in time."""
-        end, wanted = time.monotonic() + within, states or ENDED
+        began, wanted = time.monotonic(), states or ENDED
         while True:
             seen: dict[str, Any] = self.api.get(f"jobs/{job}").raise_for_status().json()
             if seen["state"] in wanted:
                 return seen
             assert seen["state"] not in ENDED, f"{job} ended {seen['state']} ({seen['reason']}), not {wanted}"
-            assert time.monotonic() < end, f"{job} is {seen['state']}, not {wanted}: {seen['revocation']}"
-            time.sleep(0.02)
+            assert time.monotonic() < began + within, f"{job} is {seen['state']}, not {wanted}: {seen['revocation']}"
+            pause(since=began)
 
     def ledger(self, job: str) -> list[dict[str, Any]]:
         """Return the job's ledger entries in order."""
@@ -138,6 +141,16 @@ class Human:
         signed = self.decision(request, decision, **changes)
         return self.api.post(f"requests/{request['id']}/decisions", json=signed, headers={"If-Match": request["digest"]})
 
+    def decide(self, request: dict[str, Any], decision: str = "approve", **changes: Any) -> None:
+        """Answer a request, and return once that counts."""
+
+        def counted() -> int:
+            return [entry["type"] for entry in self.ledger(request["job_id"])].count("approval.decided")
+
+        before = counted()
+        assert self.answer(request, decision, **changes).status_code in TAKEN
+        until(lambda: counted() > before, f"the answer of {self.name} counts")
+
     def review(self, request: dict[str, Any], verdict: str = "justified", **changes: Any) -> httpx.Response:
         """Say what one thinks of a tier that was passed by breaking glass."""
         return self.api.post(f"requests/{request['id']}/review", json=self.reviewed(request, verdict, **changes))
@@ -164,8 +177,8 @@ class Human:
 def logged_in(stack: Stack, name: str, password: str | None = None) -> Iterator[Human]:
     """Log a person in for the length of a block, and make sure that they have a key to sign with."""
     with (
-        httpx.Client(base_url=f"{stack.vault}/v1/", timeout=15, trust_env=False, verify=NO_TLS) as vault,
-        httpx.Client(base_url=f"{stack.console}/api/v1/", auth=FreshToken(vault), timeout=30, trust_env=False, verify=NO_TLS) as api,
+        httpx.Client(base_url=f"{stack.vault}/v1/", timeout=60, trust_env=False, verify=NO_TLS) as vault,
+        httpx.Client(base_url=f"{stack.console}/api/v1/", auth=FreshToken(vault), timeout=60, trust_env=False, verify=NO_TLS) as api,
     ):
         body = {"password": password or stack.users[name].password}
         login = vault.post(f"auth/people/login/{name}", json=body).raise_for_status().json()["auth"]

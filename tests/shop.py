@@ -61,7 +61,7 @@ class Shop:
         """Log in as a job's user. Raises psycopg.OperationalError where that fails."""
         at = conninfo_to_dict(self.dsn)
         wanted = make_conninfo(host=at["host"], port=at["port"], dbname=at["dbname"], user=login.user, password=login.password)
-        return psycopg.connect(wanted, connect_timeout=5)
+        return psycopg.connect(wanted, connect_timeout=30)
 
     def opens_for(self, login: Login) -> bool:
         """Whether a login works now."""
@@ -92,7 +92,7 @@ class Shop:
         """Vault, as its administrator."""
         token = self.stack.admin_token_file.read_text().strip()
         return httpx.Client(
-            base_url=f"{self.stack.vault}/v1/", headers={"X-Vault-Token": token}, timeout=15, trust_env=False, verify=NO_TLS
+            base_url=f"{self.stack.vault}/v1/", headers={"X-Vault-Token": token}, timeout=60, trust_env=False, verify=NO_TLS
         )
 
     def assert_dead(self, seen: dict[str, Any], *logins: Login) -> None:
@@ -114,8 +114,8 @@ class Shop:
     def healthy(self) -> bool:
         """Whether Vault and the console answer."""
         try:
-            sealed = httpx.get(f"{self.stack.vault}/v1/sys/health", timeout=2, trust_env=False, verify=NO_TLS).status_code != 200
-            return not sealed and httpx.get(f"{self.stack.console}/livez", timeout=5, trust_env=False, verify=NO_TLS).status_code == 200
+            sealed = httpx.get(f"{self.stack.vault}/v1/sys/health", timeout=10, trust_env=False, verify=NO_TLS).status_code != 200
+            return not sealed and httpx.get(f"{self.stack.console}/livez", timeout=10, trust_env=False, verify=NO_TLS).status_code == 200
         except httpx.HTTPError:
             return False
 
@@ -125,7 +125,7 @@ class Shop:
         os.kill(worker, signal.SIGKILL)
         self.until_restarted("worker", was=worker)
 
-    def until_restarted(self, child: str, *, was: int, within: float = 40) -> None:
+    def until_restarted(self, child: str, *, was: int, within: float = 120) -> None:
         """Wait until the supervisor has started a child again."""
         until(lambda: self.pid_of(child) != was, f"{child} is restarted", within=within)
 
@@ -140,7 +140,7 @@ class Witness:
 
     def __init__(self) -> None:
         self._socket = socket.create_server(("127.0.0.1", 0))
-        self._socket.settimeout(60)
+        self._socket.settimeout(180)
 
     @property
     def hand_over(self) -> str:

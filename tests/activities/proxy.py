@@ -5,7 +5,8 @@ from __future__ import annotations
 import selectors
 import socket
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 
 class Door:
@@ -36,17 +37,39 @@ class Door:
     def open(self) -> None:
         """Forward again."""
         self._moving.set()
-        if self._listener.fileno() < 0:
-            self._listener = self._listen(self.port)
+        self._listen_again()
 
     def hang(self) -> None:
         """Keep every connection, and accept new ones, and move nothing."""
         self._moving.clear()
+        self._listen_again()
+
+    @contextmanager
+    def closed(self) -> Iterator[None]:
+        """Be closed for the length of a block."""
+        self.close()
+        try:
+            yield
+        finally:
+            self.open()
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Hang for the length of a block."""
+        self.hang()
+        try:
+            yield
+        finally:
+            self.open()
 
     def is_quiet(self) -> bool:
         """Whether all that came through has been forwarded to its end."""
         with self._lock:
             return all(end.fileno() < 0 for pair in self._pairs for end in pair)
+
+    def _listen_again(self) -> None:
+        if self._listener.fileno() < 0:
+            self._listener = self._listen(self.port)
 
     def _listen(self, port: int) -> socket.socket:
         listener = socket.create_server(("127.0.0.1", port), backlog=64)

@@ -45,11 +45,10 @@ def test_a_job_stays_open_while_the_target_of_its_carried_proof_is_away(at: Desk
     job = at.job()
     events = carried_proof(at, job, at.issue(job))
     before = at.types(job)
-    at.shop.door.close()
-    with pytest.raises(NotLookedAt, match="cannot be looked at now"):
-        closes(at, job, events)
-    assert at.types(job) == before
-    at.shop.door.open()
+    with at.shop.door.closed():
+        with pytest.raises(NotLookedAt, match="cannot be looked at now"):
+            closes(at, job, events)
+        assert at.types(job) == before
     closes(at, job, events)
     assert revocation_of(at, job) is RevocationState.CONFIRMED
 

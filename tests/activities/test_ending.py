@@ -6,14 +6,15 @@ import asyncio
 import threading
 import time
 from dataclasses import replace
+from datetime import timedelta
 from typing import cast
 
 import pytest
 from temporalio.client import Client
 from temporalio.testing import ActivityEnvironment
 
+from activities import looks
 from activities.ending import LONGEST_PAUSE, PAUSE, REVOKING, Ending, NotConfirmed, NotOurs
-from activities.looks import SECOND_LOOK
 from activities.revocation import revoke
 from activities.sweeping import AT_ONCE, REVOKERS, Sweeping
 from activities.targets import Asked, Look, Targets
@@ -36,7 +37,7 @@ class Slow(Targets):
         self._go = go
 
     def look(self, job: str, asked: Asked | None = None) -> Look:
-        assert self._go.wait(30), "no heartbeat came while it hung"
+        assert self._go.wait(180), "no heartbeat came while it hung"
         return super().look(job, asked)
 
 
@@ -68,16 +69,19 @@ async def test_what_is_no_job_of_this_installation_is_not_revoked(at: Desk) -> N
         await ActivityEnvironment().run(Ending(at.deps).revoke_job, wanted)
 
 
+SLOW = 60
+"""Seconds that a busy machine may take for the rest."""
+
+
 async def test_a_revocation_whose_workflow_is_gone_goes_on_at_its_own_pace(at: Desk) -> None:
     job = at.job()
     at.issue(job)
     environment, tries, began = ActivityEnvironment(), 3, time.monotonic()
     environment.on_heartbeat = lambda *_: environment.cancel()
-    at.shop.door.close()
-    wanted = RevokeInput(job=job, by="compensation", why="its worker died", attempts=tries)
-    assert not (await environment.run(Ending(at.deps).revoke_job, wanted)).confirmed
-    assert (tries - 1) * PAUSE <= time.monotonic() - began < LONGEST_PAUSE
-    at.shop.door.open()
+    with at.shop.door.closed():
+        wanted = RevokeInput(job=job, by="compensation", why="its worker died", attempts=tries)
+        assert not (await environment.run(Ending(at.deps).revoke_job, wanted)).confirmed
+        assert (tries - 1) * PAUSE <= time.monotonic() - began < LONGEST_PAUSE + SLOW
 
 
 async def test_a_revocation_whose_workflow_is_gone_adds_nothing_to_another_ones_proof(at: Desk) -> None:
@@ -121,7 +125,9 @@ async def test_a_kill_that_comes_as_the_job_ends_by_itself_leaves_its_proof_as_i
     assert revocation_of(at, job) == "confirmed"
 
 
-async def test_a_worker_that_stops_leaves_its_revocations_to_another_at_once(at: Desk) -> None:
+async def test_a_worker_that_stops_leaves_its_revocations_to_another_at_once(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    # No second look is due before the test is over.
+    monkeypatch.setattr(looks, "SECOND_LOOK", timedelta(minutes=30))
     jobs = [at.job() for _ in range(REVOKING + 4)]
     for job in jobs:
         at.issue(job)
@@ -129,10 +135,10 @@ async def test_a_worker_that_stops_leaves_its_revocations_to_another_at_once(at:
     wanted = [RevokeInput(job=job, by="compensation", why="its worker died") for job in jobs]
     revoking = [asyncio.create_task(environment.run(ending.revoke_job, one)) for one in wanted]
     # Those that wait for their second look hold nobody up: all have had their first before any is done.
-    await asyncio.to_thread(until, lambda: not any(map(at.shop.users_of, jobs)), "all access ended", within=SECOND_LOOK.total_seconds())
+    await asyncio.to_thread(until, lambda: not any(map(at.shop.users_of, jobs)), "all access ended")
     assert not any(one.done() for one in revoking)
     environment.worker_shutdown()
-    for result in await asyncio.wait_for(asyncio.gather(*revoking, return_exceptions=True), 5):
+    for result in await asyncio.wait_for(asyncio.gather(*revoking, return_exceptions=True), 180):
         assert isinstance(result, NotConfirmed)
         assert "second look" in str(result)
 
@@ -141,7 +147,7 @@ async def test_a_sweep_that_waited_behind_others_leaves_a_job_that_was_proven_me
     job, held_up = at.job(), threading.Event()
     held = at.issue(job)
     at.deps.store.record([event(EventType.JOB_ENDED, job, at=at.deps.now(), state="succeeded", exit_code=0, reason=None)])
-    stuck = [REVOKERS.submit(held_up.wait, 60) for _ in range(AT_ONCE)]
+    stuck = [REVOKERS.submit(held_up.wait, 600) for _ in range(AT_ONCE)]
     sweep = asyncio.create_task(ActivityEnvironment().run(Sweeping(at.deps, cast("Client", None)).sweep))
     while not REVOKERS._work_queue.qsize():  # noqa: ASYNC110 - nothing else tells that the sweep has judged
         await asyncio.sleep(0.01)
@@ -151,7 +157,7 @@ async def test_a_sweep_that_waited_behind_others_leaves_a_job_that_was_proven_me
     assert job in (await sweep).revoked
     assert at.types(job) == before
     assert revocation_of(at, job) == "confirmed"
-    assert all(one.result(5) for one in stuck)
+    assert all(one.result(180) for one in stuck)
 
 
 async def test_a_sweep_heartbeats_so_that_one_whose_worker_died_keeps_no_other_from_starting(at: Desk) -> None:

@@ -89,12 +89,12 @@ async def test_a_target_that_comes_back_within_the_lease_costs_nobody_their_acce
         return real(lease, seconds)
 
     monkeypatch.setattr(at.deps.vault, "renew_lease", counted)
-    at.shop.door.close()
-    await kept_until(at, job, WILLING, item, lambda: renewed(at, job) > 0)
-    assert tries >= 2
-    assert valid_for(at.shop, job) > BUFFER + 2 * SECOND
-    assert at.shop.works(held)
-    assert "credential.revoked" not in at.types(job)
+    with at.shop.door.closed():
+        await kept_until(at, job, WILLING, item, lambda: renewed(at, job) > 0)
+        assert tries >= 2
+        assert valid_for(at.shop, job) > BUFFER + 2 * SECOND
+        assert at.shop.works(held)
+        assert "credential.revoked" not in at.types(job)
 
 
 async def test_a_lease_that_cannot_be_renewed_ends_with_itself(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

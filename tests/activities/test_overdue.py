@@ -27,18 +27,16 @@ pytestmark = pytest.mark.servers
 def test_a_target_that_is_down_is_named_overdue_and_confirmed_once_it_is_back(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
-    at.shop.door.close()
+    with at.shop.door.closed():
+        failed = by_session(at, job, held)
 
-    failed = by_session(at, job, held)
-
-    assert not failed.confirmed
-    assert any(f"127.0.0.1:{at.shop.door.port}/shop" in why for why in failed.failures)
-    assert any(str(held.credential.lease_id) in why for why in failed.failures)
-    assert revocation_of(at, job) is RevocationState.PENDING, "a first failure that came at once may be a blip"
-    assert at.deps.vault.prefix_accessors(job) == (), "the tokens end although the target is away"
-    by_session(at, job, held)
-    assert revocation_of(at, job) is RevocationState.OVERDUE
-    at.shop.door.open()
+        assert not failed.confirmed
+        assert any(f"127.0.0.1:{at.shop.door.port}/shop" in why for why in failed.failures)
+        assert any(str(held.credential.lease_id) in why for why in failed.failures)
+        assert revocation_of(at, job) is RevocationState.PENDING, "a first failure that came at once may be a blip"
+        assert at.deps.vault.prefix_accessors(job) == (), "the tokens end although the target is away"
+        by_session(at, job, held)
+        assert revocation_of(at, job) is RevocationState.OVERDUE
     assert by_session(at, job, held).confirmed
     assert not at.shop.works(held)
     assert at.shop.users_of(job) == []
@@ -47,18 +45,16 @@ def test_a_target_that_is_down_is_named_overdue_and_confirmed_once_it_is_back(at
 def test_one_credential_that_cannot_be_ended_is_overdue_with_the_reason_until_it_is(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
-    at.shop.door.close()
+    with at.shop.door.closed():
+        assert not revoke_one(at.deps, job, held.credential.id, by="session", why="a test").confirmed
+        assert at.types(job) == [], "the session tries again in a moment"
+        assert not revoke_one(at.deps, job, held.credential.id, by="person", why="a test").confirmed
 
-    assert not revoke_one(at.deps, job, held.credential.id, by="session", why="a test").confirmed
-    assert at.types(job) == [], "the session tries again in a moment"
-    assert not revoke_one(at.deps, job, held.credential.id, by="person", why="a test").confirmed
-
-    view = at.deps.store.credential(held.credential.id)
-    assert view is not None
-    assert view.state is CredentialState.OVERDUE
-    assert str(held.credential.lease_id) in str(view.why)
-    assert revocation_of(at, job) is RevocationState.NONE, "its job goes on"
-    at.shop.door.open()
+        view = at.deps.store.credential(held.credential.id)
+        assert view is not None
+        assert view.state is CredentialState.OVERDUE
+        assert str(held.credential.lease_id) in str(view.why)
+        assert revocation_of(at, job) is RevocationState.NONE, "its job goes on"
     assert revoke_one(at.deps, job, held.credential.id, by="person", why="a test").confirmed
     assert not at.shop.works(held)
     assert at.types(job) == ["credential.overdue", "credential.revoked", "credential.confirmed"]
@@ -76,10 +72,9 @@ def test_one_attempt_that_takes_longer_than_the_grace_is_overdue_by_itself(at: D
     targets = Slow(at.deps.vault, lambda: at.deps.config.current().catalog, installation=at.deps.settings.installation)
     slow, job = replace(at, deps=replace(at.deps, targets=targets)), at.job()
     held = at.issue(job)
-    at.shop.door.close()
-    assert not by_session(slow, job, held).confirmed
-    assert revocation_of(at, job) is RevocationState.OVERDUE
-    at.shop.door.open()
+    with at.shop.door.closed():
+        assert not by_session(slow, job, held).confirmed
+        assert revocation_of(at, job) is RevocationState.OVERDUE
     assert by_session(slow, job, held).confirmed
     targets.close()
 
@@ -87,17 +82,17 @@ def test_one_attempt_that_takes_longer_than_the_grace_is_overdue_by_itself(at: D
 def test_a_target_that_hangs_holds_nobody_for_long(at: Desk) -> None:
     job = at.job()
     at.deps.targets.look(job)
-    at.shop.door.hang()
-    started = time.monotonic()
-    look = at.deps.targets.look(job)
-    assert look.failures
-    assert time.monotonic() - started < 8
+    with at.shop.door.hanging():
+        started = time.monotonic()
+        look = at.deps.targets.look(job)
+        assert look.failures
+        assert time.monotonic() - started < 60
 
 
 def test_a_revocation_that_hangs_is_shown_as_overdue_while_it_hangs(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     class Hanging(Vault):
         def revoke_prefix(self, job: str) -> None:
-            assert go_on.wait(30)
+            assert go_on.wait(180)
             super().revoke_prefix(job)
 
     def overdue() -> bool:
@@ -122,9 +117,8 @@ def test_a_revocation_that_hangs_is_shown_as_overdue_while_it_hangs(at: Desk, mo
 def test_many_failing_attempts_do_not_flood_the_ledger(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
-    at.shop.door.close()
-    for _ in range(5):
-        by_session(at, job, held)
-    assert at.types(job).count("revocation.overdue") == 2, "the second and the fourth"
-    at.shop.door.open()
+    with at.shop.door.closed():
+        for _ in range(5):
+            by_session(at, job, held)
+        assert at.types(job).count("revocation.overdue") == 2, "the second and the fourth"
     assert by_session(at, job, held).confirmed

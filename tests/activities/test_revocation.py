@@ -165,10 +165,9 @@ def test_one_credential_ends_while_its_job_goes_on(at: Desk) -> None:
 def test_a_lease_that_was_forced_ends_nothing_and_is_not_taken_for_a_proof(at: Desk) -> None:
     job = at.job()
     forced, other = at.issue(job, 1), at.issue(job, 2)
-    at.shop.door.close()
-    # What an administrator does to be rid of a lease: Vault forgets it, whatever the target says.
-    at.shop.admin("POST", "sys/leases/revoke-force/database/creds/orders-read-acme")
-    at.shop.door.open()
+    with at.shop.door.closed():
+        # What an administrator does to be rid of a lease: Vault forgets it, whatever the target says.
+        at.shop.admin("POST", "sys/leases/revoke-force/database/creds/orders-read-acme")
     result = revoke_one(at.deps, job, forced.credential.id, by="person", why="a test")
     assert (result.confirmed, at.shop.works(forced)) == (False, True)
     assert any("a user of the job is left in" in why for why in result.failures)
@@ -192,18 +191,17 @@ def test_a_proof_with_the_target_away_says_that_it_could_not_look(at: Desk) -> N
     job = at.job()
     held = at.issue(job)
     by_session(at, job, held)
-    at.shop.door.close()
-    report = prove(at.deps, job)
-    assert not report.dead
-    assert report.failures
+    with at.shop.door.closed():
+        report = prove(at.deps, job)
+        assert not report.dead
+        assert report.failures
 
 
 def test_neither_events_nor_failures_carry_a_secret(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
-    at.shop.door.close()
-    failed = by_session(at, job, held)
-    at.shop.door.open()
+    with at.shop.door.closed():
+        failed = by_session(at, job, held)
     by_session(at, job, held)
     text = repr(failed) + repr(at.deps.store.ledger(job=job))
     assert str(held.credential.lease_id) in text, "the control: what may be there is found"

@@ -44,9 +44,8 @@ def test_from_outside_it_finds_by_the_store_what_a_dead_worker_had_issued_and_wa
 def test_a_look_that_found_something_alive_makes_the_next_clean_look_a_first_one(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
-    at.shop.door.close()
-    assert from_outside(at, job).second_look_in is None
-    at.shop.door.open()
+    with at.shop.door.closed():
+        assert from_outside(at, job).second_look_in is None
     at.clock.ahead = 2 * SECOND_LOOK
     assert from_outside(at, job).second_look_in is not None
     assert not at.shop.works(held)

@@ -163,9 +163,8 @@ def test_a_space_that_could_not_be_looked_for_is_not_confirmed(at: Desk) -> None
     job = at.job()
     held = at.issue(job, SPACE)
     made_in(at, held)
-    at.shop.door.close()
-    assert not by_session(at, job, held).confirmed
-    assert spaces_of(at, job) == [f"space-{job}"]
-    at.shop.door.open()
+    with at.shop.door.closed():
+        assert not by_session(at, job, held).confirmed
+        assert spaces_of(at, job) == [f"space-{job}"]
     assert by_session(at, job, held).confirmed
     assert spaces_of(at, job) == []

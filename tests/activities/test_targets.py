@@ -53,12 +53,11 @@ def test_targets_that_no_request_could_have_reached_are_not_looked_at(at: Desk) 
 def test_a_target_that_is_away_is_a_failure_that_names_it_and_it_is_looked_at_again_when_it_is_back(at: Desk) -> None:
     job = at.job()
     at.issue(job)
-    at.shop.door.close()
-    away = at.deps.targets.look(job)
-    assert away.found == ()
-    assert len(away.failures) == 1
-    assert f"127.0.0.1:{at.shop.door.port}/shop" in away.failures[0]
-    at.shop.door.open()
+    with at.shop.door.closed():
+        away = at.deps.targets.look(job)
+        assert away.found == ()
+        assert len(away.failures) == 1
+        assert f"127.0.0.1:{at.shop.door.port}/shop" in away.failures[0]
     assert at.deps.targets.look(job).found
 
 

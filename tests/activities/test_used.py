@@ -28,7 +28,7 @@ class Slow(Store):
         self.migrate()
 
     def record(self, events: Iterable[Event]) -> tuple[EntryView, ...]:
-        assert self._go.wait(30)
+        assert self._go.wait(180)
         return super().record(events)
 
 

@@ -200,13 +200,13 @@ class Intruder:
     def writes(self, statement: str, *values: Any) -> int:
         """Write to the store, past everything; return how many rows changed."""
         file = Path(self._stack.database_url.removeprefix("sqlite:///"))
-        with closing(sqlite3.connect(file, timeout=10)) as connection, connection:
+        with closing(sqlite3.connect(file, timeout=60)) as connection, connection:
             return connection.execute(statement, values).rowcount
 
     def reads(self, question: str, *values: Any) -> list[tuple[Any, ...]]:
         """Read the store, past everything."""
         file = Path(self._stack.database_url.removeprefix("sqlite:///"))
-        with closing(sqlite3.connect(file, timeout=10)) as connection:
+        with closing(sqlite3.connect(file, timeout=60)) as connection:
             return connection.execute(question, values).fetchall()
 
 

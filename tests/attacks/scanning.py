@@ -77,7 +77,7 @@ def histories(intruder: Intruder) -> Iterator[Place]:
 def tables(stack: Stack) -> Iterator[Place]:
     """Yield each table of the store, every column of every row."""
     file = stack.database_url.removeprefix("sqlite:///")
-    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=10)) as connection:
+    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=60)) as connection:
         for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
             rows = connection.execute(f'SELECT * FROM "{table}"')
             yield f"table {table}", b"\n".join(_bytes(value) for row in rows for value in row)

@@ -38,7 +38,7 @@ class Taken:
 
     def call(self, token: str, method: str, path: str, body: object = None) -> httpx.Response:
         headers = {"X-Vault-Token": token} if token else {}
-        return httpx.request(method, self.address + path, json=body, headers=headers, timeout=15, trust_env=False)
+        return httpx.request(method, self.address + path, json=body, headers=headers, timeout=180, trust_env=False)
 
     def does(self, method: str, path: str, body: object = None) -> httpx.Response:
         return self.call(self.token, method, path, body)
@@ -62,7 +62,7 @@ class Taken:
 
     def asks(self, token: str, **headers: str) -> Wrapped:
         """Ask for what is locked; return what waits."""
-        answer = httpx.get(self.address + PAYOUT.path, headers={"X-Vault-Token": token, **headers}, timeout=15, trust_env=False).json()
+        answer = httpx.get(self.address + PAYOUT.path, headers={"X-Vault-Token": token, **headers}, timeout=180, trust_env=False).json()
         assert answer["data"] is None
         wrapped: Wrapped = answer["wrap_info"]
         return wrapped

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.attacks.intruder import Intruder, answer, granted, in_group, ledger, plain, session, told
-from tests.people import Human
+from tests.people import TAKEN, Human
 from tests.shop import Shop, access, spec
 from tests.waiting import until
 
@@ -42,7 +42,7 @@ def tier_one(shop: Shop, ops: Human, change: tuple[str, str]) -> Iterator[None]:
 
 def until_in_force(ops: Human, *, ordinary: bool) -> None:
     """Return once the worker opens requests as the shop's own tier 1 says, or once it does otherwise."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 180
     while True:
         (request,) = waiting(ops, WRITE)
         assert ops.api.post(f"jobs/{request['job_id']}/cancel").status_code == 202
@@ -69,10 +69,10 @@ def test_who_left_the_group_after_approving_no_longer_counts(ops: Human, lead: H
     # The first approval stands while the second request of the job still waits; meanwhile its giver leaves the group.
     first, second = waiting(ops, WRITE, REFUND)
     job = first["job_id"]
-    assert lead.answer(first).status_code == 200
+    lead.decide(first)
     assert ops.job(job)["requests"][0]["state"] == "approved"
     with in_group(shop, "support-leads", remove=[lead.id]):
-        assert security.answer(second).status_code == 200
+        assert security.answer(second).status_code in TAKEN
         seen = ops.until(job)
     assert (seen["state"], seen["credentials"]) == ("denied", [])
     assert "valid approvals make no quorum" in seen["reason"]
@@ -86,10 +86,10 @@ def test_half_a_quorum_that_left_no_longer_counts(ops: Human, lead: Human, secur
     with tier_one(shop, ops, TWO):
         (request,) = waiting(ops, WRITE)
         job = request["job_id"]
-        assert lead.answer(request).status_code == 200
+        lead.decide(request)
         assert ops.job(job)["requests"][0]["state"] == "pending"
         with in_group(shop, "support-leads", remove=[lead.id]):
-            assert security.answer(request).status_code == 200
+            assert security.answer(request).status_code in TAKEN
             seen = ops.until(job)
     assert (seen["state"], seen["credentials"]) == ("denied", [])
     assert_nothing(auditor, shop, job)
@@ -102,14 +102,14 @@ def test_one_persons_approval_given_twice_is_one(
     with tier_one(shop, ops, TWO):
         (request,) = waiting(ops, WRITE)
         job = request["job_id"]
-        assert lead.answer(request).status_code == 200
+        lead.decide(request)
         for signed in (lead.decision(request), lead.decision(request, reason="again")):
             intruder.signals(job, "decide", plain(signed))
         until(lambda: len(told(auditor, job, "approval.rejected")) == 2, "both attempts are in the ledger")
         assert ops.job(job)["state"] == "awaiting_approval"
         assert_nothing(auditor, shop, job)
         assert {entry["why"] for entry in told(auditor, job, "approval.rejected")} == {"this person has answered already"}
-        assert security.answer(request).status_code == 200
+        assert security.answer(request).status_code in TAKEN
         assert ops.until(job)["state"] == "succeeded"
     assert len(told(auditor, job, "credential.issued")) == 1
 

@@ -13,8 +13,8 @@ from tests.broker.test_tools import called
 from tests.people import Human
 from tests.shop import Login, Shop
 
-AT_ONCE = 40
-"""Seconds; the tool would be at work for longer."""
+AT_ONCE = 300
+"""Seconds on a busy machine; the tool would be at work for longer."""
 
 
 def killed_in_a_call(
@@ -30,12 +30,12 @@ def killed_in_a_call(
     reached.clear()
     calling = threading.Thread(target=until_it_dies)
     calling.start()
-    assert reached.wait(30)
+    assert reached.wait(180)
     held = login()
     assert shop.opens_for(held)
     began = time.monotonic()
     assert ops.api.post(f"jobs/{job.job}/kill").status_code in {200, 202}
     seen = ops.until(job.job, "killed")
     assert time.monotonic() - began < AT_ONCE
-    calling.join(30)
+    calling.join(180)
     return seen, held

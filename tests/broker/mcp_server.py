@@ -88,7 +88,7 @@ def mcp_server() -> Iterator[McpServer]:
     finally:
         found.over.set()
         server.should_exit = True
-        running.join(20)
+        running.join(180)
         listening.close()
 
 
@@ -144,7 +144,7 @@ class _Endpoint:
         await _answered(send, 200, f"{told}data: {{{sent}\n\n".encode(), (b"content-type", b"text/event-stream"))
 
     async def _hang(self, send: Send, receive: Receive, request: Request) -> None:
-        await asyncio.to_thread(self._state.over.wait, 60)
+        await asyncio.to_thread(self._state.over.wait, 600)
 
     async def _huge(self, send: Send, receive: Receive, request: Request) -> None:
         await _begun(send, b"application/json")
@@ -219,5 +219,5 @@ def _said(state: McpServer, name: str, arguments: dict[str, Any]) -> tuple[str, 
         case "get_broken":
             return f"no such issue for {sent}", True
         case "get_slow":
-            state.over.wait(60)
+            state.over.wait(600)
     return f"{name} {json.dumps(arguments, sort_keys=True)}", False

@@ -70,7 +70,7 @@ def tool_server(done: list[str]) -> Iterator[str]:
 def launched(ops: Human, *arguments: str) -> dict[str, Any]:
     """Run the example's job to its end, with more arguments; return it with its output."""
     job = launched_agent(ops, *arguments)
-    seen = ops.until(job, within=100)
+    seen = ops.until(job)
     items = ops.api.get(f"jobs/{job}/logs").raise_for_status().json()["items"]
     return {**seen, "output": "".join(item["text"] for item in items)}
 
@@ -98,7 +98,7 @@ def test_the_agent_works_its_script_through_and_takes_a_denial_for_an_answer(ops
 def test_the_scripted_model_says_the_same_thing_each_time_whole_or_as_a_stream(scripted: str) -> None:
     tools = [{"type": "function", "function": {"name": name}} for name in ("list-tickets", "find-order")]
     asked: dict[str, Any] = {"model": "scripted", "messages": [{"role": "user", "content": "Go"}], "tools": tools}
-    with httpx.Client(base_url=scripted, timeout=10, trust_env=False) as model:
+    with httpx.Client(base_url=scripted, timeout=180, trust_env=False) as model:
         first, second = (model.post("/chat/completions", json=asked).json() for _ in range(2))
         assert first == second
         call = first["choices"][0]["message"]["tool_calls"][0]

@@ -20,7 +20,7 @@ from tests.broker.offering import also_in
 from tests.broker.puppet import Answer, Puppet, puppet
 from tests.broker.test_access import entries, login_of, opened
 from tests.broker.test_tools import HEADERS
-from tests.people import Human
+from tests.people import TAKEN, Human
 from tests.shop import Shop
 from tests.waiting import until
 
@@ -48,7 +48,7 @@ def test_another_users_process_is_hung_up_on(talking: Puppet) -> None:
 
 def test_by_tcp_only_the_jobs_own_token_passes(ops: Human, talking: Puppet) -> None:
     url = f"{talking.env['JUSTENOUGH_BROKER_URL']}/v1/catalog"
-    with puppet(ops) as other, httpx.Client(trust_env=False, timeout=10) as http:
+    with puppet(ops) as other, httpx.Client(trust_env=False, timeout=180) as http:
         own, others = (job.env["JUSTENOUGH_BROKER_TOKEN"] for job in (talking, other))
         for shown, status in ((f"Bearer {own}", 200), (f"Bearer {others}", 401), (f"Basic {own}", 401), ("Bearer", 401)):
             assert http.get(url, headers={"Authorization": shown}).status_code == status
@@ -69,7 +69,7 @@ def test_a_job_that_asks_too_often_is_told_when_to_ask_again(ops: Human) -> None
         said = told.get(timeout=100)
         over.set()
         for each in asking:
-            each.join(60)
+            each.join(180)
         waits = next(line for line in said.lower().splitlines() if line.startswith(b"retry-after:"))
         assert int(waits.split()[1]) >= 1
 
@@ -105,7 +105,7 @@ def test_after_the_wish_to_stop_nothing_new_passes(ops: Human, shop: Shop) -> No
 def test_a_person_ends_what_a_job_was_issued_while_it_runs(ops: Human, lead: Human, shop: Shop) -> None:
     with puppet(ops) as job:
         given = job.access("orders-db")
-        assert lead.api.post(f"credentials/{given.json['credential_id']}/revoke").status_code == 200
+        assert lead.api.post(f"credentials/{given.json['credential_id']}/revoke").status_code in TAKEN
         until_dead(shop, given)
         assert ops.job(job.job)["state"] == "running"
 
@@ -114,10 +114,10 @@ def test_an_approval_taken_back_ends_all_that_was_issued_for_it_and_the_next_acc
     with puppet(ops) as job:
         request = job.access("refunds-db", "write").json["request_id"]
         waiting = opened(lead, request)
-        assert lead.answer(waiting).status_code in {200, 202}
+        assert lead.answer(waiting).status_code in TAKEN
         given = [job.access("refunds-db", "write", wait=30), job.access("refunds-db", "write")]
         assert [one.status for one in given] == [200, 200]
-        assert lead.answer(waiting, "withdraw").status_code in {200, 202}
+        assert lead.answer(waiting, "withdraw").status_code in TAKEN
         for one in given:
             until_dead(shop, one)
         again = job.access("refunds-db", "write")

@@ -20,7 +20,7 @@ from tests.broker.puppet import Puppet, puppet
 from tests.broker.test_access import entries, opened
 from tests.broker.test_tools import SHOPS, called, result
 from tests.broker.test_upstreams import login_of, stored
-from tests.people import Human
+from tests.people import TAKEN, Human
 from tests.shop import Login, Shop
 from tests.waiting import until
 
@@ -221,7 +221,7 @@ def test_whatever_it_does_is_bounded_an_error_in_words_and_its_login_is_dead(
     assert MODES[mode] in text
     assert ("whether the call had any effect is not known" in text) == (at == "tools/call")
     assert len(hub.seen) > before
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 300
     assert login(hub).password not in text
     assert not shop.opens_for(login(hub))
     assert login(hub).password not in logged(shop)
@@ -369,8 +369,8 @@ def test_what_writes_waits_for_people_who_see_its_arguments_and_is_called_once(
     waiting = opened(lead, found[-1]["id"])
     assert waiting["call"] == {"tool": "create_issue", "arguments": {"note": "It broke"}}
     assert len(hub.called) == calls
-    assert lead.answer(waiting).status_code in {200, 202}
-    calling.join(60)
+    assert lead.answer(waiting).status_code in TAKEN
+    calling.join(180)
     assert answers == [('create_issue {"note": "It broke"}', False)]
     assert hub.called[calls:] == [("create_issue", {"note": "It broke"})]
     assert not shop.opens_for(login(hub))

@@ -200,7 +200,7 @@ def said(job: Puppet, note: str) -> str:
     """Call by TCP, as several of a job's threads do at once; return the text that comes back."""
     headers = {**HEADERS, "Authorization": f"Bearer {job.env['JUSTENOUGH_BROKER_TOKEN']}"}
     body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "say", "arguments": {"note": note}}}
-    answer = httpx.post(f"{job.env['JUSTENOUGH_BROKER_URL']}/mcp", json=body, headers=headers, timeout=60, trust_env=False)
+    answer = httpx.post(f"{job.env['JUSTENOUGH_BROKER_URL']}/mcp", json=body, headers=headers, timeout=180, trust_env=False)
     content = messages(PuppetAnswer(answer.status_code, dict(answer.headers), answer.text))[-1]["result"]["content"]
     return str(content[0]["text"])
 

@@ -95,7 +95,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def _slow(self, upstream: Upstream, told: dict[str, Any]) -> None:
-        upstream.over.wait(60)
+        upstream.over.wait(600)
         self._whole(200, json.dumps(told).encode())
 
     def _endless(self, upstream: Upstream, told: dict[str, Any]) -> None:

@@ -86,11 +86,11 @@ def test_an_issue_that_lands_after_its_worker_died_is_found_by_its_name_or_waite
     proof = ops.api.post(f"jobs/{nameless}/prove")
     assert proof.json()["dead"] is False, proof.text
 
-    found = ops.until(named, within=90)
+    found = ops.until(named)
     assert (found["state"], found["reason"]) == ("failed", "worker_lost")
     assert_landed_and_dead(rig, shop, found)
 
-    ended = ops.until(nameless, within=90)
+    ended = ops.until(nameless)
     assert [item["state"] for item in ended["credentials"]] == ["expired"]
     (login,) = rig.gate.logins(nameless)
     assert not shop.opens_for(login)

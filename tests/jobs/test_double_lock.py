@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from tests.attacks.intruder import Intruder, told
-from tests.people import Human
+from tests.people import TAKEN, Human
 from tests.shop import Shop, Witness, access, spec
 
 pytestmark = pytest.mark.servers
@@ -82,7 +82,7 @@ def test_whom_vault_does_not_ask_cannot_open_it(
     # A chief whose authorization Vault took answers for every tier.
     assert chief.authorize(request).json()["data"] == {"approved": True}
     assert lead.only_answer(request).status_code == 403
-    assert chief.only_answer(request, "deny").status_code == 200
+    assert chief.only_answer(request, "deny").status_code in TAKEN
     seen = ops.until(request["job_id"])
     assert (seen["state"], seen["credentials"], seen["revocation"]["state"]) == ("denied", [], "confirmed")
     nothing_waits(shop, intruder, request)
@@ -131,7 +131,7 @@ def test_a_job_that_ends_while_it_waits_leaves_nothing_behind(
     # Even opened in Vault already.
     assert security.authorize(request).json()["data"] == {"approved": True}
     state = end(ops, intruder, request["job_id"])
-    seen = ops.until(request["job_id"], within=90)
+    seen = ops.until(request["job_id"])
     assert (seen["state"], seen["credentials"], seen["revocation"]["state"]) == (state, [], "confirmed")
     nothing_waits(shop, intruder, request)
 
@@ -140,7 +140,7 @@ def test_a_locked_request_that_is_optional_and_denied_is_gone_with_its_job(
     ops: Human, security: Human, shop: Shop, witness: Witness, intruder: Intruder
 ) -> None:
     request = waiting(ops, witness.hand_over, access(), access("payouts-db", "write", optional=True, deliver={"env": {"PAY": "username"}}))
-    assert security.answer(request, "deny").status_code == 200
+    assert security.answer(request, "deny").status_code in TAKEN
     login = witness.login()
     seen = ops.until(request["job_id"])
     assert (seen["state"], [item["resource"] for item in seen["credentials"]]) == ("succeeded", ["orders-db"])

@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.people import Human
+from tests.people import TAKEN, Human
 from tests.shop import Login, Shop, Witness, access, spec
 from tests.waiting import until
 
@@ -78,7 +78,7 @@ def test_a_denied_job_never_gets_anything(ops: Human, lead: Human, shop: Shop) -
     job = ops.launch(spec("true", access(action="write")))
     seen = ops.until(job, "awaiting_approval")
     assert shop.users_of(job) == []
-    assert lead.answer(seen["requests"][0], "deny").status_code == 200
+    assert lead.answer(seen["requests"][0], "deny").status_code in TAKEN
     seen = ops.until(job)
     assert (seen["state"], seen["requests"][0]["state"], seen["credentials"]) == ("denied", "denied", [])
     shop.assert_dead(seen)
@@ -141,7 +141,7 @@ def test_a_killed_job_loses_its_access_and_cannot_object(ops: Human, shop: Shop,
 def test_a_job_whose_worker_is_killed_fails_and_leaves_nothing_alive(ops: Human, shop: Shop, witness: Witness) -> None:
     job, login = running(ops, witness, shop)
     shop.kill_worker()
-    seen = ops.until(job, within=90)
+    seen = ops.until(job)
     assert (seen["state"], seen["reason"]) == ("failed", "worker_lost")
     shop.assert_dead(seen, login)
 
@@ -149,7 +149,7 @@ def test_a_job_whose_worker_is_killed_fails_and_leaves_nothing_alive(ops: Human,
 def test_an_approved_job_gets_what_was_approved_and_its_guard_adds_nothing(ops: Human, lead: Human, shop: Shop, witness: Witness) -> None:
     job = ops.launch(spec(witness.hand_over, access(action="write")))
     seen = ops.until(job, "awaiting_approval")
-    assert lead.answer(seen["requests"][0], ttl=60).status_code == 200
+    assert lead.answer(seen["requests"][0], ttl=60).status_code in TAKEN
     login = witness.login()
     seen = ops.until(job)
     assert (seen["state"], seen["revocation"]["state"]) == ("succeeded", "confirmed")
@@ -172,8 +172,8 @@ def test_a_grant_ends_at_its_ttl_while_the_job_goes_on(ops: Human, shop: Shop, w
 def test_a_person_can_end_one_credential_while_the_job_goes_on(ops: Human, auditor: Human, shop: Shop, witness: Witness) -> None:
     job, login = running(ops, witness, shop)
     credential = ops.job(job)["credentials"][0]["id"]
-    assert ops.api.post(f"credentials/{credential}/revoke").status_code == 200
-    assert not shop.opens_for(login)
+    assert ops.api.post(f"credentials/{credential}/revoke").status_code in TAKEN
+    until(lambda: not shop.opens_for(login), "its login no longer works")
     assert ops.job(job)["state"] == "running"
     assert ops.api.post(f"jobs/{job}/cancel").status_code == 202
     shop.assert_dead(ops.until(job), login)

@@ -97,7 +97,7 @@ def globex(deps: Deps, ops: Human) -> Session:
 @pytest.fixture(scope="module")
 def published(whole: Stack) -> dict[str, Any]:
     """Everything that a relying party learns: discovery, and the keys that it names."""
-    with httpx.Client(trust_env=False, timeout=10) as anyone:
+    with httpx.Client(trust_env=False, timeout=180) as anyone:
         found: dict[str, Any] = anyone.get(f"{whole.console}/.well-known/openid-configuration").raise_for_status().json()
         assert found["issuer"] == whole.console
         return found | anyone.get(found["jwks_uri"]).raise_for_status().json()  # type: ignore[no-any-return] # JSON

@@ -34,7 +34,7 @@ def helpdesk(**said: str) -> dict[str, object]:
 
 def test_a_job_reads_its_kubeconfigs_and_nobody_else_does(ops: Human) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(60)
+        server.settimeout(180)
         run = {"command": ["python3", "-c", LOOK, str(server.getsockname()[1])]}
         job = ops.launch(spec("", helpdesk(path="one"), helpdesk(path="two.yaml"), run=run))
         connection, _ = server.accept()

@@ -17,7 +17,7 @@ import json, os, psycopg, socket, stat, sys
 where = os.environ["PGPASSFILE"]
 found = os.stat(where)
 lines = open(where).read().splitlines()
-logins = [psycopg.connect(user=user, connect_timeout=10).execute("SELECT current_user").fetchone()[0] for user in (os.environ["ONE"], os.environ["TWO"])]
+logins = [psycopg.connect(user=user, connect_timeout=60).execute("SELECT current_user").fetchone()[0] for user in (os.environ["ONE"], os.environ["TWO"])]
 told = {"where": where, "mode": oct(stat.S_IMODE(found.st_mode)), "own": found.st_uid == os.getuid(), "lines": lines, "logins": logins}
 told["password"] = "PGPASSWORD" in os.environ
 with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as test:
@@ -27,7 +27,7 @@ with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as test:
 
 def test_libpq_takes_the_password_file_of_two_credentials_by_itself(ops: Human, shop: Shop) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(60)
+        server.settimeout(180)
         items = [
             access(deliver={"env": {**CONNECT, "ONE": "username"}, "pgpass": {"path": "pgpass"}}),
             access("refunds-db", deliver={"env": {"TWO": "username"}, "pgpass": {"path": "pgpass"}}),

@@ -66,7 +66,7 @@ def test_a_space_is_gone_when_its_job_is_killed_in_the_middle_of_a_transaction(o
 def test_a_space_is_gone_when_its_jobs_worker_was_killed(ops: Human, shop: Shop, witness: Witness) -> None:
     job, login = at_work(ops, shop, witness)
     shop.kill_worker()
-    seen = ops.until(job, within=90)
+    seen = ops.until(job)
     assert (seen["state"], seen["reason"]) == ("failed", "worker_lost")
     shop.assert_dead(seen, login)
 
@@ -97,6 +97,6 @@ def test_a_job_is_not_clean_while_its_space_stands(ops: Human, shop: Shop, witne
         assert ops.job(job)["revocation"]["state"] == "overdue"
         assert not shop.opens_for(login)
         assert shop.spaces_of(job) == [f"space-{job}"]
-    seen = ops.until(job, within=90)
+    seen = ops.until(job)
     assert (seen["state"], seen["revocation"]["state"]) == ("killed", "confirmed")
     shop.assert_dead(seen, login)

@@ -27,7 +27,7 @@ PEOPLE = {
 @cache
 def _client() -> httpx.Client:
     """One for all: making one takes longer than most calls."""
-    return httpx.Client(timeout=15, trust_env=False)
+    return httpx.Client(timeout=180, trust_env=False)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from activities.packing import bundled
 from justenough.catalog import problems_of, read_catalog, resolved_issue, scope_alias, with_settings
 from justenough.spec import JobSpec, checked_spec, read_spec
 from tests.broker.scripted import scripted_model
-from tests.people import ENDED, Human
+from tests.people import ENDED, TAKEN, Human
 from tests.provisioning.support import SHOP, Session, Shop, new_job, opened
 from worker.stack import Stack
 
@@ -70,7 +70,7 @@ def unlocked(token: Session, path: str) -> dict[str, object]:
 def run(spec: JobSpec, given: dict[str, str]) -> subprocess.CompletedProcess[str]:
     command = [sys.executable if part == "python" else part for part in spec.run.command]
     folder = SHOP / "jobs" / (spec.run.workdir or ".")
-    return subprocess.run(command, cwd=folder, env={"PATH": os.defpath, **given}, capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run(command, cwd=folder, env={"PATH": os.defpath, **given}, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.mark.parametrize("file", JOBS, ids=lambda file: file.stem)
@@ -97,9 +97,9 @@ def model(whole: Stack) -> Iterator[str]:
 
 def until_ended(ops: Human, approvers: tuple[Human, Human], job: str) -> dict[str, Any]:
     """Have tier 1 and tier 2 approve what a job waits for, until it has ended."""
-    while (seen := ops.until(job, "running", *ENDED, within=100))["state"] == "running":
+    while (seen := ops.until(job, "running", *ENDED))["state"] == "running":
         for request in (one for one in seen["requests"] if one["state"] == "pending" and one["tier"]):
-            assert approvers[request["tier"] - 1].answer(request).status_code in {200, 409}
+            assert approvers[request["tier"] - 1].answer(request).status_code in TAKEN | {409}
     return seen
 
 

@@ -79,7 +79,7 @@ class Remote:
 def remote(ops: Human, *items: dict[str, Any], python: Path | None = None, network: str = "host") -> Iterator[Remote]:
     """Launch one, with these access items; kill it at the block's end. `python`: an interpreter that has no SDK: it gets this checkout's."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(60)
+        server.settimeout(180)
         command = ["python3", "-c", PROGRAM, str(server.getsockname()[1])]
         run = {"command": command, "timeout": "5m", "network": network, **({"python": str(python), "workdir": "."} if python else {})}
         spec = {"name": "remote", "task": "Run what a test says", "environment": "prod", "data_scope": {"tenant": "acme"}}

@@ -123,6 +123,6 @@ async def test_a_pipe_that_somebody_else_holds_is_let_go() -> None:
     pipe.write(b"said, then hunt")
     started = time.monotonic()
     await capture.finished(within=0.7)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60
     assert "".join(pipe.texts) == "said, then hunt"
     pipe.close()

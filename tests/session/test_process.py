@@ -75,7 +75,7 @@ async def test_a_daemon_that_ignores_everything_ends_with_the_first_process(run:
     started_at = time.monotonic()
     assert (await run.python(DAEMON + "print('left')", "31415.25")).log == "left\n"
     assert not alive("sleep\x0031415.25")
-    assert time.monotonic() - started_at < 10
+    assert time.monotonic() - started_at < 120
 
 
 async def test_a_child_that_keeps_the_output_open_holds_nothing_up(run: Runner) -> None:

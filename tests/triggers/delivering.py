@@ -39,7 +39,7 @@ class Sender:
 
     def post(self, body: bytes, headers: dict[str, str], *, trigger: str = "ticket-created") -> httpx.Response:
         """Send it."""
-        return httpx.post(f"{self.address}/api/v1/triggers/{trigger}", content=body, headers=headers, timeout=30, trust_env=False)
+        return httpx.post(f"{self.address}/api/v1/triggers/{trigger}", content=body, headers=headers, timeout=180, trust_env=False)
 
     def send(self, sent: Any, *, trigger: str = "ticket-created", at: int | None = None) -> httpx.Response:
         """Send an event in structured mode."""

@@ -31,7 +31,7 @@ class TakenOver:
     def vault(self, method: str, path: str, body: Any = None) -> httpx.Response:
         """Ask Vault with the console's token."""
         headers = {"X-Vault-Token": self._token}
-        return httpx.request(method, f"{self._shop.stack.vault}/v1/{path}", json=body, headers=headers, timeout=15, trust_env=False)
+        return httpx.request(method, f"{self._shop.stack.vault}/v1/{path}", json=body, headers=headers, timeout=180, trust_env=False)
 
     def ordered(self, spec: dict[str, Any], **changes: Any) -> dict[str, Any]:
         """Sign an order and start its workflow, past the API; return how it ended."""
