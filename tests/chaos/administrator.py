@@ -92,6 +92,14 @@ class Administrator:
         events = self._temporal.does(self._temporal.client.get_workflow_handle(job).fetch_history()).events
         return any(event.HasField("activity_task_timed_out_event_attributes") for event in events)
 
+    def longest_kept(self, job: str) -> float:
+        """Return how many seconds Temporal has kept a workflow's step at most for a worker that did not take it."""
+        events = self._temporal.does(self._temporal.client.get_workflow_handle(job).fetch_history()).events
+        scheduled = {event.event_id: event.event_time.ToDatetime() for event in events}
+        over = [(event, event.workflow_task_timed_out_event_attributes) for event in events]
+        kept = [event.event_time.ToDatetime() - scheduled[timed.scheduled_event_id] for event, timed in over if timed.scheduled_event_id]
+        return max((each.total_seconds() for each in kept), default=0.0)
+
     def until_stumbled(self, job: str) -> None:
         """Wait until a task of a workflow has failed."""
         handle = self._temporal.client.get_workflow_handle(job)

@@ -121,7 +121,7 @@ def strike_all(stage: Stage, administrator: Administrator) -> Struck:
     # By the time that those which run have heard of it, those that are held have too.
     running = {jobs[name] for name, case in STEPS.items() if not case.held}
     exposed = exposures(stage.shop, stage.logins_of(running), since=struck_at)
-    stage.rig.mend()
+    stage.rig.reconnect()
     exposed |= exposures(stage.shop, stage.logins_of(set(stage.logins) - set(exposed)), since=struck_at)
     return Struck(jobs, stage.logins, exposed)
 

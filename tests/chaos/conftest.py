@@ -48,7 +48,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
 
 @pytest.fixture(autouse=True)
 def _whole_again(rig: Rig) -> Iterator[None]:
-    """Leave nothing closed or held behind."""
+    """Leave nothing broken behind."""
     yield
     rig.mend()
 

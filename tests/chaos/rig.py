@@ -8,15 +8,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from activities.settings import Settings
 from justenough.secret import Secret
 from tests.activities.proxy import Door
+from tests.chaos.forked import Forked
 from tests.chaos.gate import Gate
 from tests.chaos.worker import NETS_OFF, OWN
 from tests.shop import Shop
@@ -29,13 +32,15 @@ from worker.stack.lock import supervisor_of
 from worker.stack.private import read_json
 
 BESIDE = ("temporal", "vault", "postgres", "console")
+MENDED_WITHIN = 180.0
+"""Seconds that the servers may take to answer again, on a machine that has much else to do."""
 
 
 @dataclass(eq=False)
 class Worker:
     """One worker process that nobody restarts."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Forked
     log: Path
     plain: bool
     """Whether it is as users run it: no net switched off, nothing else changed."""
@@ -49,7 +54,7 @@ class Worker:
     def kill(self) -> None:
         """End it as a crash would."""
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(60)
 
     def stop(self) -> None:
         """Have it sleep (SIGSTOP), as on a machine that hangs."""
@@ -80,27 +85,21 @@ class Rig:
     workers: list[Worker] = field(default_factory=list)
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
-    def start(self, *, off: tuple[str, ...] = (), labelled: bool = False, ready: bool = True, **env: str) -> Worker:
+    def start(self, *, off: tuple[str, ...] = (), labelled: bool = False, ready: bool = True, forked: bool = True, **env: str) -> Worker:
         """Start one more worker; return it once it polls.
 
-        `off`: nets that it does not have; `labelled`: each job's own label may say which it does not have; `env`: further settings.
+        `off`: nets that it does not have; `labelled`: each job's own label may say which it does not have; `forked`: as a copy of a process that
+        has imported everything, or all by itself, as users start it; `env`: further settings.
         """
         log = self.stack.home / "logs" / f"own-worker-{next(self._numbers)}.log"
-        changed = off or labelled or any(name.startswith(OWN) for name in env)
-        module = "tests.chaos.worker" if changed else "worker"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-m", module],
-                env={**own_environment(self.settings, shop_port=self.postgres.port), NETS_OFF: ",".join(off), **env},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
+        changed = bool(off) or labelled or any(name.startswith(OWN) for name in env)
+        environment = {**own_environment(self.settings, shop_port=self.postgres.port), NETS_OFF: ",".join(off), **env}
+        log.touch()
+        process = Forked(environment, log, changed=changed) if forked or changed else _started(environment, log)
         worker = Worker(process, log, plain=not (off or labelled or env))
         self.workers.append(worker)
         if ready:
-            until(lambda: b"worker ready" in log.read_bytes() or process.poll() is not None, "a worker is ready", within=40)
+            until(lambda: b"worker ready" in log.read_bytes() or process.poll() is not None, "a worker is ready", within=180)
             assert process.poll() is None, log.read_text()
         return worker
 
@@ -126,24 +125,88 @@ class Rig:
     @contextmanager
     def frozen(self, *children: str) -> Iterator[None]:
         """Have servers hang for the length of a block, with nobody who restarts them; return once they answer again."""
-        shop, places = Shop(self.stack, str(self.stack.shop_dsn)), Places.of(self.stack.home)
-        supervisor = supervisor_of(places)
+        supervisor = supervisor_of(Places.of(self.stack.home))
         assert supervisor
-        pids = [supervisor.pid, *map(shop.pid_of, children)]
-        for pid in pids:
+        for pid in (supervisor.pid, *map(self._shop.pid_of, children)):
             os.kill(pid, signal.SIGSTOP)
         try:
             yield
         finally:
-            for pid in reversed(pids):
-                os.kill(pid, signal.SIGCONT)
-            until(shop.healthy, "the servers answer again")
+            self.thaw()
+            self._until_healthy()
 
-    def mend(self) -> None:
+    @contextmanager
+    def sealed(self) -> Iterator[None]:
+        """Seal Vault for the length of a block, with nobody who restarts it; return once it was restarted, which unseals it."""
+        was = self._shop.pid_of("vault")
+        os.kill(self.stack.supervisor, signal.SIGSTOP)
+        try:
+            with self._shop.admin() as vault:
+                vault.put("sys/seal").raise_for_status()
+            yield
+        finally:
+            os.kill(self.stack.supervisor, signal.SIGCONT)
+            if self._is_sealed():
+                self._shop.until_restarted("vault", was=was, within=MENDED_WITHIN)
+            self._until_healthy()
+
+    @contextmanager
+    def unaudited(self) -> Iterator[None]:
+        """Have Vault's one audit device fail for the length of a block: its file cannot be opened any more."""
+        file, kept = self._audit_log()
+        file.rename(kept)
+        file.mkdir()
+        try:
+            os.kill(self._shop.pid_of("vault"), signal.SIGHUP)
+            with self._shop.admin() as vault:
+                until(lambda: vault.get("auth/token/lookup-self").status_code == 500, "no request passes Vault's audit device")
+            yield
+        finally:
+            self._restore_audit_log()
+
+    def reconnect(self) -> None:
         """Open every door and gate again."""
         self.gate.release_all()
         self.postgres.open()
         self.temporal.open()
+
+    def mend(self) -> None:
+        """Restore everything that a test can break but its workers; return once the servers answer again."""
+        self.reconnect()
+        self.thaw()
+        self._restore_audit_log()
+        self._until_healthy()
+
+    def thaw(self) -> None:
+        """Wake up every server that sleeps, and last the supervisor, which would take one that sleeps for one that hangs."""
+        for pid in (*(self._shop.pid_of(child) for child in BESIDE), self.stack.supervisor):
+            # A server that was killed is started again by the supervisor.
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+    def _until_healthy(self) -> None:
+        until(self._shop.healthy, "the servers answer again", within=MENDED_WITHIN)
+
+    def _is_sealed(self) -> bool:
+        """Whether Vault says that it is sealed; one that hangs or is away says nothing."""
+        with suppress(httpx.HTTPError):
+            return bool(httpx.get(f"{self.stack.vault}/v1/sys/seal-status", timeout=180, trust_env=False).json()["sealed"])
+        return True
+
+    def _audit_log(self) -> tuple[Path, Path]:
+        """Return Vault's audit log, and where it lies while its device fails."""
+        file = self.stack.home / "vault" / "audit.log"
+        return file, file.with_suffix(".kept")
+
+    def _restore_audit_log(self) -> None:
+        file, kept = self._audit_log()
+        if kept.exists():
+            file.rmdir()
+            kept.rename(file)
+
+    @property
+    def _shop(self) -> Shop:
+        return Shop(self.stack, str(self.stack.shop_dsn))
 
     def kill(self, child: str) -> None:
         """Kill one of the servers, or the console, with SIGKILL; return once its supervisor has started it again."""
@@ -153,8 +216,7 @@ class Rig:
     @contextmanager
     def killed(self, child: str, *, away: float = 0) -> Iterator[None]:
         """Kill a child with SIGKILL, then run the block while it is away, for so many seconds at least; return once it was started again."""
-        shop = Shop(self.stack, str(self.stack.shop_dsn))
-        was, back = shop.pid_of(child), time.monotonic() + away
+        was, back = self._shop.pid_of(child), time.monotonic() + away
         # Whoever would start it again at once is held as well.
         os.kill(self.stack.supervisor, signal.SIGSTOP)
         try:
@@ -163,10 +225,23 @@ class Rig:
             time.sleep(max(0.0, back - time.monotonic()))
         finally:
             os.kill(self.stack.supervisor, signal.SIGCONT)
-        shop.until_restarted(child, was=was)
+        self._shop.until_restarted(child, was=was, within=MENDED_WITHIN)
 
     def _bury(self) -> None:
         self.workers = [worker for worker in self.workers if worker.process.poll() is None]
+
+
+def _started(environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """Start a worker as users do."""
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "worker"],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
 
 
 @contextmanager
@@ -200,7 +275,8 @@ def rigged(home: Path, config: Path) -> Iterator[Rig]:
         try:
             yield rig
         finally:
-            rig.mend()
+            rig.reconnect()
+            rig.thaw()
             for worker in rig.workers:
                 worker.kill()
             gate.close()

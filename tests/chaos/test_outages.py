@@ -5,8 +5,6 @@ Nothing is said to be dead meanwhile, and everything is confirmed once they are 
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -17,24 +15,26 @@ import pytest
 import structlog
 
 from activities.store import Store
+from console import people
 from justenough.access import RevocationState
-from tests import people
+from tests.chaos.administrator import Administrator
 from tests.chaos.agreement import assert_one_outcome
 from tests.chaos.latch import Latch, latch
 from tests.chaos.rig import Rig
 from tests.cli.conftest import Cli
+from tests.newcomers import newcomer
 from tests.people import Human
 from tests.shop import Login, Shop, Witness, spec
 from tests.waiting import until
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(900)]
 log = structlog.get_logger()
 
 NOT_CONFIRMED = 9
 """The exit code of `credential prove` where something may be alive."""
 NAMES = ("sealed", "killed", "unaudited", "stays", "refused", "hanging")
-PROMISED = 60
-"""Seconds until an outage is shown, and after its end until everything is confirmed."""
+PROMISED = 180
+"""Seconds on a busy machine until an outage is shown, and after its end until everything is confirmed. The log has what it took."""
 
 
 @dataclass
@@ -56,6 +56,7 @@ class Course:
 
     rig: Rig
     ops: Human
+    administrator: Administrator
     shop: Shop
     cli: Cli
     store: Store
@@ -106,11 +107,11 @@ class Course:
 
 
 @pytest.fixture(scope="module")
-def course(rig: Rig, ops: Human, shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Course]:
+def course(rig: Rig, ops: Human, administrator: Administrator, shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Course]:
     """Vault is sealed, then cannot write its audit log; the database is closed, then hangs."""
     rig.worker()
     with closing(Store(rig.stack.database_url)) as store, closing(Witness()) as witness, ExitStack() as latches:
-        course = Course(rig, ops, shop, logged_in(rig, tmp_path_factory), store)
+        course = Course(rig, ops, administrator, shop, logged_in(rig, tmp_path_factory), store)
         for name in NAMES:
             held = latches.enter_context(latch())
             job = ops.launch(spec(f"{witness.hand_over}; {held.wait}"))
@@ -133,23 +134,30 @@ def logged_in(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Cli:
 
 def vault_sealed(course: Course) -> None:
     """Seal Vault while a job ends and another is killed; its supervisor starts it again, and it unseals itself."""
-    was = course.shop.pid_of("vault")
-    with course.shop.admin() as vault, people.logged_in(course.rig.stack, "ops") as ops:
-        # The console asks Vault who somebody is, and then not for ten seconds: of a new login it has just done so.
-        ops.api.get("jobs").raise_for_status()
-        vault.put("sys/seal").raise_for_status()
-        with course.timed("sealed until dead"):
+    with newcomer(course.rig.stack, course.shop, "sealer", "ops") as someone, course.timed("sealed until dead"):
+        asked = time.monotonic()
+        # The console asks Vault who somebody is, and then believes it for a while: of a newcomer it does so now.
+        someone.api.get("jobs").raise_for_status()
+        with course.rig.sealed():
             course.jobs["sealed"].ends()
-            assert ops.api.post(f"jobs/{course.jobs['killed'].job}/kill").status_code == 202
+            kill(course, someone, believed_until=asked + people.FRESH)
             for name in ("sealed", "killed"):
                 course.until_in_doubt(name)
-            course.shop.until_restarted("vault", was=was)
-            course.until_dead("sealed", "killed")
+        course.until_dead("sealed", "killed")
+
+
+def kill(course: Course, someone: Human, *, believed_until: float) -> None:
+    """Kill a job while Vault is sealed: the console takes it from whom it believes; on a slow machine it may have to ask again, and says so."""
+    job = course.jobs["killed"].job
+    answer = someone.api.post(f"jobs/{job}/kill")
+    if answer.status_code != 202:
+        assert (answer.status_code, time.monotonic() > believed_until) == (503, True), answer.text
+        course.administrator.kill(job)
 
 
 def vault_unaudited(course: Course) -> None:
     """Have Vault refuse everything while a job ends, because it cannot write its audit log."""
-    with failing_audit(course.rig, course.shop):
+    with course.rig.unaudited():
         course.jobs["unaudited"].ends()
         course.until_in_doubt("unaudited")
         until(lambda: overdue(course.rig) > 0, "a revocation is shown as overdue", within=PROMISED)
@@ -160,43 +168,26 @@ def vault_unaudited(course: Course) -> None:
 
 def database_away(course: Course) -> None:
     """Close the database while one job ends, let it hang while another does, and open it again."""
-    with course.timed("refused until overdue"):
-        course.rig.postgres.close()
-        course.jobs["refused"].ends()
-        course.until_overdue("refused")
-    course.assert_not_proven("refused")
-    course.rig.postgres.open()
-    with course.timed("hanging until overdue"):
+    with course.rig.postgres.closed():
+        with course.timed("refused until overdue"):
+            course.jobs["refused"].ends()
+            course.until_overdue("refused")
+        course.assert_not_proven("refused")
+        # It is not open in between, so nobody can have been revoked there.
         course.rig.postgres.hang()
-        course.jobs["hanging"].ends()
-        course.until_overdue("hanging")
-    course.assert_not_proven("hanging")
-    assert course.opens_for("refused", "hanging") == [True, True]
-    course.rig.postgres.open()
+        with course.timed("hanging until overdue"):
+            course.jobs["hanging"].ends()
+            course.until_overdue("hanging")
+        course.assert_not_proven("hanging")
+        assert course.opens_for("refused", "hanging") == [True, True]
     course.back = time.monotonic()
     with course.timed("opened until dead"):
         course.until_dead("refused", "hanging")
 
 
-@contextmanager
-def failing_audit(rig: Rig, shop: Shop) -> Iterator[None]:
-    """Have Vault's one audit device fail for the length of a block: its file cannot be opened any more."""
-    file = rig.stack.home / "vault" / "audit.log"
-    kept = file.rename(file.with_suffix(".kept"))
-    file.mkdir()
-    try:
-        os.kill(shop.pid_of("vault"), signal.SIGHUP)
-        with shop.admin() as vault:
-            until(lambda: vault.get("auth/token/lookup-self").status_code == 500, "no request passes Vault's audit device")
-        yield
-    finally:
-        file.rmdir()
-        kept.rename(file)
-
-
 def overdue(rig: Rig) -> int:
     """Return how many overdue revocations the console tells whoever asks for its health."""
-    return int(httpx.get(f"{rig.stack.console}/readyz", timeout=15, trust_env=False).json()["overdue_revocations"])
+    return int(httpx.get(f"{rig.stack.console}/readyz", timeout=180, trust_env=False).json()["overdue_revocations"])
 
 
 def test_everything_is_confirmed_soon_after_the_last_outage(course: Course, ops: Human) -> None:

@@ -29,8 +29,10 @@ HUNG = ("opening", "wanting", *KILLED)
 TREE = "(setsid sleep {0}.25 &); (trap '' TERM HUP; sleep {0}.5 >&- 2>&- <&-) & exec sleep {0}.75"
 """Processes that leave the session, ignore signals, close their pipes."""
 OF_KILLED, OF_HUNG = "51413", "51414"
-REFUSED_WITHIN = 60.0
-"""Seconds from a worker's hanging until no login of it works: its silence (10 s), tasks that went to it and were never answered."""
+REFUSED_WITHIN = 180.0
+"""Seconds on a busy machine from a worker's hanging until no login of it works: its silence (10 s), tasks that went to it and were never
+answered.
+"""
 
 
 @dataclass(frozen=True)
@@ -85,13 +87,15 @@ def strike(rig: Rig, ops: Human, shop: Shop) -> Iterator[Strike]:
     killed = at_each_step(rig, ops, shop, rig.worker(), marker=OF_KILLED)
     killed.worker.kill()
     # What was asked for lands now, after its session has died.
-    rig.mend()
+    rig.reconnect()
     hung = at_each_step(rig, ops, shop, rig.worker(), marker=OF_HUNG)
     hung.worker.stop()
     rig.start()
-    yield Strike(killed, hung)
-    hung.worker.kill()
-    rig.mend()
+    try:
+        yield Strike(killed, hung)
+    finally:
+        hung.worker.kill()
+        rig.mend()
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +105,7 @@ def _whole_again() -> None:
 
 def assert_lost(job: str, ops: Human, shop: Shop, *logins: Login) -> dict[str, Any]:
     """Fail unless a job has ended once, by its worker's loss, and nothing of it is alive."""
-    seen = ops.until(job, within=120)
+    seen = ops.until(job)
     assert (seen["state"], seen["reason"], seen["revocation"]["state"]) == ("failed", "worker_lost", "confirmed")
     shop.assert_dead(seen, *logins)
     assert [entry["type"] for entry in ops.ledger(job)].count("job.ended") == 1
@@ -110,7 +114,7 @@ def assert_lost(job: str, ops: Human, shop: Shop, *logins: Login) -> dict[str, A
 
 def test_a_killed_workers_jobs_die_with_all_their_processes(strike: Strike) -> None:
     assert strike.killed.worker.process.returncode == -9
-    until(lambda: not alive(f"sleep\0{OF_KILLED}"), "no process of the killed worker's job runs", within=10)
+    until(lambda: not alive(f"sleep\0{OF_KILLED}"), "no process of the killed worker's job runs")
 
 
 def test_no_login_works_soon_after_its_worker_hangs_though_its_processes_live(strike: Strike, shop: Shop) -> None:
@@ -131,7 +135,7 @@ def test_another_worker_ends_what_a_hanging_one_holds(strike: Strike, step: str,
 @pytest.fixture(scope="module")
 def before(strike: Strike, rig: Rig, ops: Human) -> dict[str, dict[str, Any]]:
     """How the hanging worker's jobs had ended when it was woken up, with the answers to all that it had asked."""
-    before = {step: ops.until(job, within=120) for step, job in strike.hung.jobs.items()}
+    before = {step: ops.until(job) for step, job in strike.hung.jobs.items()}
     for hold in strike.hung.holds.values():
         hold.release()
         hold.passed()
@@ -141,7 +145,7 @@ def before(strike: Strike, rig: Rig, ops: Human) -> dict[str, dict[str, Any]]:
 
 def test_a_worker_that_wakes_up_ends_its_processes(strike: Strike, before: dict[str, dict[str, Any]]) -> None:
     assert before
-    until(lambda: not alive(f"sleep\0{OF_HUNG}"), "no process of the woken worker's job runs", within=10)
+    until(lambda: not alive(f"sleep\0{OF_HUNG}"), "no process of the woken worker's job runs")
 
 
 @pytest.mark.parametrize("step", HUNG)
@@ -156,8 +160,8 @@ def test_a_worker_that_slept_through_its_own_closing_issues_nothing_and_changes_
     def woke() -> bool:
         return any(entry["type"] == "revocation.started" and entry["data"]["by"] == "session" for entry in ops.ledger(job))
 
-    until(woke, "its session has ended itself", within=30)
-    until(lambda: ops.job(job)["revocation"]["state"] == "confirmed", "it is proven again that nothing of it lives", within=60)
+    until(woke, "its session has ended itself")
+    until(lambda: ops.job(job)["revocation"]["state"] == "confirmed", "it is proven again that nothing of it lives")
     seen = assert_lost(job, ops, shop, *strike.hung.logins.values())
     assert {name: seen[name] for name in ("exit_code", "ended_at", "started_at")} == {
         name: was[name] for name in ("exit_code", "ended_at", "started_at")

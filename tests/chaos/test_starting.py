@@ -11,7 +11,7 @@ pytestmark = pytest.mark.servers
 
 def said(worker: Worker) -> list[str]:
     """Return what a worker that cannot start said besides its log."""
-    assert worker.process.wait(60) == 1
+    assert worker.process.wait(180) == 1
     return beside_its_log(worker)
 
 
@@ -19,17 +19,20 @@ def beside_its_log(worker: Worker) -> list[str]:
     return [line for line in worker.log.read_text().splitlines() if not line.startswith("{")]
 
 
-def test_a_worker_that_starts_says_nothing_besides_its_log(worker: Worker) -> None:
+def test_a_worker_that_starts_says_nothing_besides_its_log(rig: Rig) -> None:
+    worker = rig.start(forked=False)
     assert worker.alive
     assert beside_its_log(worker) == []
 
 
 def test_a_worker_without_temporal_says_where_it_looked(rig: Rig) -> None:
-    rig.temporal.close()
-    assert said(rig.start(ready=False)) == [f"worker cannot start: Temporal at 127.0.0.1:{rig.temporal.port} does not answer"]
+    with rig.temporal.closed():
+        assert said(rig.start(ready=False, forked=False)) == [
+            f"worker cannot start: Temporal at 127.0.0.1:{rig.temporal.port} does not answer"
+        ]
 
 
 def test_a_worker_without_vault_says_where_it_looked(rig: Rig) -> None:
-    (sentence,) = said(rig.start(ready=False, VAULT_ADDR="http://127.0.0.1:9"))
+    (sentence,) = said(rig.start(ready=False, forked=False, VAULT_ADDR="http://127.0.0.1:9"))
     assert sentence.startswith("worker cannot start: ")
     assert "http://127.0.0.1:9" in sentence

@@ -91,7 +91,8 @@ def _names(variable: str) -> frozenset[str]:
     return frozenset(os.environ.get(variable, "").split(",")) - {""}
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """Run a worker as its environment says."""
     switch_off(_names(NETS_OFF))
     for bug in _names(BUGS):
         if bug == "receive":
@@ -101,3 +102,7 @@ if __name__ == "__main__":
     if LEASE in os.environ:
         sweeping.LEASE = timedelta(seconds=float(os.environ[LEASE]))
     main()
+
+
+if __name__ == "__main__":
+    run()
