@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import base64
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +69,12 @@ class Held:
     issued: Issued
 
 
+@cache
+def _client() -> httpx.Client:
+    """One for all: making one takes longer than most calls."""
+    return httpx.Client(timeout=180, trust_env=False)
+
+
 @dataclass(frozen=True)
 class Shop:
     """The servers, with a door in front of PostgreSQL."""
@@ -96,7 +106,7 @@ class Shop:
         """Log in to PostgreSQL as the job would."""
         fields = held.issued.fields
         return psycopg.connect(
-            self.superuser, user=fields["username"].reveal(), password=fields["password"].reveal(), autocommit=True, connect_timeout=5
+            self.superuser, user=fields["username"].reveal(), password=fields["password"].reveal(), autocommit=True, connect_timeout=60
         )
 
     def works(self, held: Held) -> bool:
@@ -141,7 +151,7 @@ class Shop:
 
     def _call(self, method: str, path: str, body: Any = None, *, token: str = "") -> httpx.Response:
         headers = {"X-Vault-Token": token} if token else {}
-        return httpx.request(method, f"{self.settings.vault_addr}/v1/{path}", json=body, headers=headers, timeout=15, trust_env=False)
+        return _client().request(method, f"{self.settings.vault_addr}/v1/{path}", json=body, headers=headers)
 
 
 @dataclass(frozen=True)
@@ -227,14 +237,33 @@ class Desk:
 REQUESTS = (("orders-db", "read"), ("refunds-db", "write"), ("helpdesk-api", "read"), ("scratch", "write"))
 
 
+@cache
+def empty_store() -> Path:
+    """Return a store's file as migration leaves it, made once for all who copy it."""
+    file = Path(tempfile.mkdtemp(prefix="je-store-")) / "store.db"
+    atexit.register(shutil.rmtree, file.parent)
+    store = Store(f"sqlite:///{file}")
+    store.migrate()
+    store.close()
+    return file
+
+
+@cache
+def shops_config(folder: Path, port: int) -> Config:
+    """Return the shop's own configuration, which nobody edits, read once for all."""
+    return read_config(folder, port)
+
+
+def read_config(folder: Path, port: int) -> Config:
+    """Return a configuration folder as a worker reads it."""
+    return Config(folder, {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": str(port), "MODEL_URL": "http://127.0.0.1:65535/v1"})
+
+
 def desk(shop: Shop, store_url: str, *, folder: Path | None = None) -> Desk:
     """Return a worker's desk; `folder`: another configuration than the shop's own."""
+    shutil.copyfile(empty_store(), store_url.removeprefix("sqlite:///"))
     store, clock, vault = Store(store_url), Clock(), shop.worker_vault()
-    store.migrate()
-    config = Config(
-        folder or shop.settings.config,
-        {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": str(shop.door.port), "MODEL_URL": "http://127.0.0.1:65535/v1"},
-    )
+    config = read_config(folder, shop.door.port) if folder else shops_config(shop.settings.config, shop.door.port)
     targets = Targets(vault, lambda: config.current().catalog, installation=shop.settings.installation)
     deps = Deps(settings=shop.settings, store=store, vault=vault, config=config, targets=targets, now=clock.now, ticks=clock.ticks)
     return Desk(shop, deps, clock)

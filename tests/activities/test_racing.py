@@ -1,8 +1,7 @@
-"""A job is issued credentials while somebody kills it, five hundred times at ever other moments: whatever came out of it, nothing works afterwards."""
+"""A job is issued credentials while somebody kills it, many times, each at another moment: whatever came out of it, nothing works afterwards."""
 
 from __future__ import annotations
 
-import random
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -26,12 +25,13 @@ from justenough.spec import Access
 from tests.activities.shop import ACME, Desk, Shop, Someone, desk
 from tests.waiting import until
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(900)]
 
-RACES = 500
 AT_ONCE = 4
 LONGEST = 0.1
-"""Seconds after which the kill comes, at the latest: about as long as two issues take."""
+"""Seconds after which the kill comes, at the latest: about as long as two issues take. The moments of all races divide them evenly, less than a
+millisecond apart.
+"""
 SPEC: dict[str, Any] = {
     "name": "racer",
     "task": "Race",
@@ -53,9 +53,9 @@ def at(shop: Shop, tmp_path: Path) -> Iterator[Desk]:
     made.deps.store.close()
 
 
-def raced(at: Desk, launcher: Someone, number: int) -> tuple[str, int]:
+def raced(at: Desk, launcher: Someone, moment: float) -> tuple[str, int]:
     """Race once: a session issues until it is told that its access is closed; a kill, from elsewhere, comes in between."""
-    deps, dice = at.deps, random.Random(number)  # noqa: S311 - moments like any others
+    deps = at.deps
     job = new_job_id("dev", now=deps.now())
     order = launcher.order(job, now=deps.now(), spec=SPEC)
     verified = verify_order(deps, order, now=deps.now())
@@ -63,7 +63,7 @@ def raced(at: Desk, launcher: Someone, number: int) -> tuple[str, int]:
     deps.store.record(ordered(deps, order, verified))
     assert deps.store.claim(job, run="run", owner="owner", now=deps.now())
     issuer = Issuer(deps, order, verified, past_of(deps.store, job), owner="owner")
-    kill = threading.Timer(dice.uniform(0, LONGEST), lambda: revocation.revoke(deps, job, by="person", settled=False, why="killed"))
+    kill = threading.Timer(moment, lambda: revocation.revoke(deps, job, by="person", settled=False, why="killed"))
     kill.start()
     came = 0
     try:
@@ -74,14 +74,15 @@ def raced(at: Desk, launcher: Someone, number: int) -> tuple[str, int]:
     kill.join()
     ends = partial(revocation.revoke, deps, job, by="session", settled=issuer.settled, known=issuer.issued, why="killed")
     # Vault itself ends the leases of a token that was revoked, a moment later, and knows one for a few milliseconds after it has ended it (seen).
-    until(lambda: ends().confirmed, f"{job} is confirmed", within=10)
+    until(lambda: ends().confirmed, f"{job} is confirmed")
     return job, came
 
 
-def test_a_kill_that_races_an_issue_leaves_nothing_alive_however_they_meet(at: Desk, shop: Shop) -> None:
-    launcher = shop.newcomer("racer", "ops")
+@pytest.mark.parametrize("races", [150, pytest.param(500, marks=pytest.mark.long)])
+def test_a_kill_that_races_an_issue_leaves_nothing_alive_however_they_meet(at: Desk, shop: Shop, races: int) -> None:
+    launcher = shop.newcomer(f"racer-{races}", "ops")
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        raced_jobs = list(pool.map(lambda number: raced(at, launcher, number), range(RACES)))
+        raced_jobs = list(pool.map(lambda number: raced(at, launcher, LONGEST * number / races), range(races)))
     jobs = {job for job, _ in raced_jobs}
     with psycopg.connect(shop.superuser) as connection:
         users = [name for (name,) in connection.execute("SELECT rolname FROM pg_roles").fetchall()]

@@ -8,7 +8,6 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -83,11 +82,11 @@ def _until_up(server: Redis, process: subprocess.Popen[bytes]) -> None:
             return True
         return False
 
-    until(answers, "Redis answers", within=20)
+    until(answers, "Redis answers")
 
 
-@pytest.fixture
-def at(shop: Shop, redis: Redis, tmp_path: Path) -> Iterator[Desk]:
+@pytest.fixture(scope="module")
+def at(shop: Shop, redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     """A desk whose catalog has the baskets, in a Vault that was set up for it."""
     login = {"username": "default", "password": redis.password, "allowed_roles": ["baskets-read"]}
     config = {"plugin_name": "valkey-database-plugin", "host": "127.0.0.1", "port": redis.port, **login}
@@ -99,7 +98,7 @@ def at(shop: Shop, redis: Redis, tmp_path: Path) -> Iterator[Desk]:
             {"path": "database/roles/baskets-read", "data": ROLE},
         ]
 
-    with desk_with(shop, tmp_path, change, provision=True) as made:
+    with desk_with(shop, tmp_path_factory.mktemp("baskets"), change, provision=True) as made:
         yield made
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,8 +20,8 @@ SIGN = {"resource": "notices", "action": "read", "ttl": "5m", "reason": "Put the
 ISSUE: dict[str, Any] = {"path": "transit/sign/notices", "method": "update", "data": {"input": TEXT}}
 
 
-@pytest.fixture
-def at(shop: Shop, tmp_path: Path) -> Iterator[Desk]:
+@pytest.fixture(scope="module")
+def at(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     def change(catalog: dict[str, Any]) -> None:
         catalog["resources"]["notices"] = {
             "title": "The shop's signature",
@@ -33,7 +32,7 @@ def at(shop: Shop, tmp_path: Path) -> Iterator[Desk]:
         }
         catalog["provision"].append({"path": "transit/keys/notices", "data": {"type": "ed25519"}})
 
-    with desk_with(shop, tmp_path, change, provision=True) as made:
+    with desk_with(shop, tmp_path_factory.mktemp("transit"), change, provision=True) as made:
         yield made
 
 
