@@ -13,6 +13,6 @@ from tests.activities.shop import Desk
 
 async def kept_until(at: Desk, job: str, issuer: Issuer, item: Issuance, happened: Callable[[], bool]) -> None:
     """Keep a credential as a session does until something has happened; fail where it does not in time."""
-    async with keeping.kept(at.deps, job, issuer, [item]), asyncio.timeout(15):
+    async with keeping.kept(at.deps, job, issuer, [item]), asyncio.timeout(180):
         while not await asyncio.to_thread(happened):  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.05)

@@ -120,7 +120,7 @@ async def test_however_often_a_credential_is_given_back_it_is_ended_once(at: Des
         return real(*given, **more)
 
     monkeypatch.setattr(revocation, "end_one", counted)
-    async with keeping.kept(at.deps, job, WILLING, [item]) as keepers, asyncio.timeout(30):
+    async with keeping.kept(at.deps, job, WILLING, [item]) as keepers, asyncio.timeout(180):
         await asyncio.gather(*(keepers.give_back(item.credential.id, f"wish {number}") for number in range(50)))
         with pytest.raises(NotFound):
             await keepers.give_back(item.credential.id, "once more")

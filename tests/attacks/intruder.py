@@ -32,7 +32,7 @@ QUEUE = "intruder"
 OURS = "justenough-dev"
 ONCE = RetryPolicy(maximum_attempts=1)
 LONG = timedelta(seconds=40)
-PATIENCE = 60.0
+PATIENCE = 300.0
 
 T = TypeVar("T")
 

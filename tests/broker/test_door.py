@@ -66,7 +66,7 @@ def test_a_job_that_asks_too_often_is_told_when_to_ask_again(ops: Human) -> None
         asking = [threading.Thread(target=asks_on, args=(line, call.encode(), told, over)) for line in lines]
         for each in asking:
             each.start()
-        said = told.get(timeout=100)
+        said = told.get(timeout=300)
         over.set()
         for each in asking:
             each.join(180)

@@ -49,7 +49,7 @@ class Unhurried:
 async def served(*, loopback: bool = False) -> AsyncIterator[tuple[Unhurried, Place]]:
     asked = Unhurried()
     door, tools, job = cast("Door", asked), cast("Tools", asked), f"j-test-{os.getpid()}"
-    async with asyncio.timeout(60), listening(door, tools, job=job, uid=os.getuid(), loopback=loopback) as place:
+    async with asyncio.timeout(300), listening(door, tools, job=job, uid=os.getuid(), loopback=loopback) as place:
         yield asked, place
 
 
@@ -71,7 +71,7 @@ async def hung_up(to: Talk, text: bytes = CHUNK, *, most: int) -> int:
             to[1].write(text)
             sent += len(text)
             # Both: a peer that is gone is learned of by writing, by reading, or by neither at once.
-            await asyncio.wait_for(to[1].drain(), 10)
+            await asyncio.wait_for(to[1].drain(), 60)
             await asyncio.sleep(0)
     except OSError:
         return sent

@@ -123,11 +123,11 @@ def alive(marker: str) -> bool:
     return any(marker.encode() in line for line in cmdlines())
 
 
-async def until(condition: Callable[[], bool], *, seconds: float = 30) -> None:
+async def until(condition: Callable[[], bool], *, seconds: float = 180) -> None:
     """Wait until something becomes true; fail after `seconds`."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - /proc tells nobody
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
 
 
 def lent_by(settings: Settings, uid: int) -> bool:

@@ -157,7 +157,7 @@ asyncio.run(main())
 async def test_a_worker_killed_with_9_takes_its_jobs_along(run: Runner, uid: int, home: Path) -> None:
     argv = [sys.executable, "-c", OUTLIVED, str(home), str(uid + 1 if is_root() else uid)]
     with subprocess.Popen(argv, cwd=REPOSITORY) as worker:  # noqa: ASYNC220 - it takes a millisecond
-        await until(lambda: alive("sleep\x0031421.25") and alive("sleep\x0031421.5"), seconds=30)
+        await until(lambda: alive("sleep\x0031421.25") and alive("sleep\x0031421.5"))
         worker.send_signal(signal.SIGKILL)
     await until(lambda: not alive("sleep\x0031421"))
 
