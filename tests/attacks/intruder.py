@@ -9,7 +9,7 @@ import threading
 from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -170,12 +170,13 @@ class Intruder:
 
         self.does(run())
 
-    def histories(self) -> list[tuple[str, list[bytes]]]:
-        """Return every workflow's events, each as it travels and as Temporal exports it."""
+    def histories(self, *, since: datetime | None = None) -> list[tuple[str, list[bytes]]]:
+        """Return every workflow's events, each as it travels and as Temporal exports it; `since`: only of those that were open then, or opened later."""
+        query = f"ExecutionStatus = 'Running' OR CloseTime >= '{since.isoformat()}'" if since else None
 
         async def run() -> list[tuple[str, list[bytes]]]:
             found = []
-            async for each in self.client.list_workflows():
+            async for each in self.client.list_workflows(query):
                 history = await self.client.get_workflow_handle(each.id, run_id=each.run_id).fetch_history()
                 raw = [event.SerializeToString() for event in history.events]
                 found.append((f"{each.workflow_type} {each.id}", [history.to_json().encode(), *raw]))

@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import datetime
 from urllib.parse import quote
 
 import httpx
@@ -60,17 +61,17 @@ def forms_of(text: str) -> set[bytes]:
     return plain | {form for shift in range(3) for form in _base64(raw, shift)}
 
 
-def everything(stack: Stack, intruder: Intruder, auditor: Human, jobs: Iterable[str]) -> Iterator[Place]:
-    """Yield every place with what is in it now."""
-    yield from histories(intruder)
+def everything(stack: Stack, intruder: Intruder, auditor: Human, jobs: Iterable[str], *, since: datetime | None = None) -> Iterator[Place]:
+    """Yield every place with what is in it now; `since`: without the histories that ended before what is looked for was there."""
+    yield from histories(intruder, since=since)
     yield from tables(stack)
     yield from files(stack)
     yield from shown(stack, auditor, jobs)
 
 
-def histories(intruder: Intruder) -> Iterator[Place]:
+def histories(intruder: Intruder, *, since: datetime | None) -> Iterator[Place]:
     """Yield each workflow's history as Temporal exports it, and each of its events as it travels."""
-    for workflow, events in intruder.histories():
+    for workflow, events in intruder.histories(since=since):
         yield f"history of {workflow}", b"\n".join(events)
 
 

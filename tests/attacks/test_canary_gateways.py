@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -63,6 +64,7 @@ def models_key(shop: Shop, value: str) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def seen(whole: Stack, shop: Shop, intruder: Intruder, ops: Human, auditor: Human) -> Seen:
     """A job has a tool called and a model asked, whose upstreams hand their keys out; it prints all it gets, then everything is scanned."""
+    began = datetime.now(UTC)
     port = json.loads(Places.of(whole.home).ports.read_text())["model"]
     asked = {"model": "gpt-4o", "messages": [{"role": "user", "content": CONTROL}]}
     with upstream() as tools, model_server(port) as model, api_key(shop, TOOLS_KEY), models_key(shop, MODELS_KEY):
@@ -98,7 +100,7 @@ def seen(whole: Stack, shop: Shop, intruder: Intruder, ops: Human, auditor: Huma
     traffic = [(f"traffic {name}", _bytes(answer)) for name, answer in answers.items()]
     traffic.append(("traffic to the model", json.dumps(model.asked).encode()))
     wanted = {"tool's key": TOOLS_KEY, "model's key": MODELS_KEY, "control": CONTROL}
-    places = (*traffic, *everything(whole, intruder, auditor, [job.job]))
+    places = (*traffic, *everything(whole, intruder, auditor, [job.job], since=began))
     return Seen(sent, files, log_of(auditor, job.job), scan(places, wanted))
 
 

@@ -19,6 +19,13 @@ def beside_its_log(worker: Worker) -> list[str]:
     return [line for line in worker.log.read_text().splitlines() if not line.startswith("{")]
 
 
+@pytest.fixture(scope="module")
+def without_vault(rig: Rig) -> Worker:
+    """A worker that looks for Vault where there is none: it gives up while others start."""
+    return rig.start(ready=False, forked=False, VAULT_ADDR="http://127.0.0.1:9")
+
+
+@pytest.mark.usefixtures("without_vault")
 def test_a_worker_that_starts_says_nothing_besides_its_log(rig: Rig) -> None:
     worker = rig.start(forked=False)
     assert worker.alive
@@ -32,7 +39,7 @@ def test_a_worker_without_temporal_says_where_it_looked(rig: Rig) -> None:
         ]
 
 
-def test_a_worker_without_vault_says_where_it_looked(rig: Rig) -> None:
-    (sentence,) = said(rig.start(ready=False, forked=False, VAULT_ADDR="http://127.0.0.1:9"))
+def test_a_worker_without_vault_says_where_it_looked(without_vault: Worker) -> None:
+    (sentence,) = said(without_vault)
     assert sentence.startswith("worker cannot start: ")
     assert "http://127.0.0.1:9" in sentence
