@@ -63,7 +63,7 @@ def free_port() -> int:
 
 def answers(url: str) -> bool:
     with suppress(httpx.HTTPError):
-        return httpx.get(url, trust_env=False, timeout=5).status_code == 200
+        return httpx.get(url, trust_env=False, timeout=60).status_code == 200
     return False
 
 
