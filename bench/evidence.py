@@ -9,11 +9,11 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from activities.reporting import report
-from activities.store import Store
 from bench.figures import Figure
-from justenough.events import Event, EventType, always, event
-from justenough.evidence.fold import Period
+from justenough.adapters.store import Store
+from justenough.domain.evidence.aggregator import Period
+from justenough.domain.ledger.events import Event, EventType, always, event
+from justenough.services.evidence_report import report
 
 MOMENT = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
 FILLED = "as long as what stands there usually is, a reason or a digest of sixty-four characters"

@@ -21,15 +21,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from activities.store import Store
 from bench.figures import Figure, p50, p95
 from bench.lives import life, look
 from bench.people import Human, logged_in
 from bench.processes import resident, since, used
 from bench.pure import SHOP
 from bench.report import table
-from justenough.events import Event, EventType, event
-from justenough.ids import new_job_id
+from justenough.adapters.store import Store
+from justenough.domain.core.ids import new_job_id
+from justenough.domain.ledger.events import Event, EventType, event
 from worker.stack import Stack, running_stack
 
 ID = re.compile(rb"\nid: (\d+)\n|retry: \d+\nid: (\d+)\n")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from justenough.events import Event, EventType, always, event
+from justenough.domain.ledger.events import Event, EventType, always, event
 
 BEGAN = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
 """When each pattern begins. A copy of one begins elsewhere."""

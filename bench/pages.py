@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
-from activities.store import Store
 from bench.figures import Figure, p50, p95
 from bench.report import table
-from justenough.access import CredentialState, JobState, RequestState
-from justenough.events import EventType
-from justenough.views import JobSummary
+from justenough.adapters.store import Store
+from justenough.domain.jobs.states import CredentialState, JobState, RequestState
+from justenough.domain.ledger.events import EventType
+from justenough.domain.readmodel.views import JobSummary
 
 LIST, GLANCE = 50, 30
 """Milliseconds: what a list may take, and what stands above every page."""

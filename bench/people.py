@@ -13,8 +13,9 @@ from typing import Any
 
 import httpx
 
-from justenough.ids import new_job_id
-from justenough.statements import DecisionStatement, OrderStatement, canonical, digest_of, signable
+from justenough.domain.approvals.statements import DecisionStatement, OrderStatement, signable
+from justenough.domain.core.canonical_json import canonical, digest_of
+from justenough.domain.core.ids import new_job_id
 from worker.stack import Stack
 
 # The console lets go of idle connections after 5 s; a request must not meet that moment.

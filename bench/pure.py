@@ -11,17 +11,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from activities.entries import decided_event
-from activities.store import Store
 from bench.figures import Figure, p50
-from justenough.access import Action, Sensitivity
-from justenough.catalog import Catalog, Resource
-from justenough.events import Event, EventType, event
-from justenough.facts import Clock, Facts
-from justenough.ids import request_id
-from justenough.policy import AccessContext, JobFacts, PolicySet
-from justenough.replay import READS, Replay, replayed
-from justenough.spec import checked_spec
+from justenough.adapters.store import Store
+from justenough.domain.catalog.loader import Catalog, Resource
+from justenough.domain.core.ids import request_id
+from justenough.domain.jobs.spec import checked_spec
+from justenough.domain.jobs.states import Action, Sensitivity
+from justenough.domain.ledger.events import Event, EventType, event
+from justenough.domain.policy.cedar_request import Clock, Facts
+from justenough.domain.policy.engine import AccessContext, JobFacts, PolicySet
+from justenough.domain.policy.replay import READS, Replay, replayed
+from justenough.services.ledger_events import decided_event
 
 SHOP = Path(__file__).resolve().parent.parent / "examples" / "shop"
 RESOURCES = 40

@@ -21,15 +21,15 @@ from pathlib import Path
 import httpx
 from playwright.async_api import Browser, async_playwright
 
-from activities.store import Store
 from bench.figures import Figure, p50, p95
 from bench.listeners import Heard, opened
 from bench.lives import life, look
 from bench.people import logged_in
 from bench.pure import SHOP
 from bench.report import table
-from justenough.access import JobState, RequestState
-from justenough.ids import new_job_id
+from justenough.adapters.store import Store
+from justenough.domain.core.ids import new_job_id
+from justenough.domain.jobs.states import JobState, RequestState
 from worker.stack import Stack, running_stack
 
 SERVERS = ("temporal", "vault", "postgres", "console")

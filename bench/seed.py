@@ -20,10 +20,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from activities.store import Store
 from bench.bulk import Loader, opened
 from bench.lives import BEGAN, OPEN, OVER, life, look
-from justenough.ledger import GENESIS, hash_of
+from justenough.adapters.store import Store
+from justenough.domain.ledger.hash_chain import GENESIS, hash_of
 
 PATTERNS = 3_000
 """Of jobs that are over; those that are not are OPEN_PATTERNS."""

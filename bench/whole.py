@@ -13,7 +13,7 @@ from typing import Any
 from bench import floor, processes
 from bench.figures import Figure, p50, p99
 from bench.loads import Crew, Run, at_once, spec
-from justenough.ids import request_id
+from justenough.domain.core.ids import request_id
 
 Tell = Callable[[str], None]
 REST = 0.15

@@ -7,11 +7,11 @@ import resource
 
 import uvicorn
 
-from activities import heap
-from activities.logs import configure_logs
-from activities.settings import Settings, load_settings
-from console.api.app import create_app
-from console.build import built
+from console.app import create_app
+from console.startup import built
+from justenough.adapters.configuration.settings import Settings, load_settings
+from justenough.adapters.runtime import gc_tuning
+from justenough.adapters.runtime.logging_setup import configure_logs
 
 DRAIN = 5
 """Seconds that open answers (streams above all) get when the console stops."""
@@ -51,7 +51,7 @@ async def _serve(settings: Settings) -> None:
             limit_concurrency=_connections(),
             timeout_graceful_shutdown=DRAIN,
         )
-        heap.freeze()
+        gc_tuning.freeze()
         await uvicorn.Server(config).serve()
 
 

@@ -28,19 +28,19 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 # Every import of ours stands here, so that a move of a module changes this file in one place.
-from activities.session.interpreters import Interpreter
-from activities.session.launch import Launch, Room, variables
-from activities.settings import Settings
-from console.api.app import create_app
-from console.cli.failures import Exit
+from activities.process.interpreters import Interpreter
+from activities.process.launcher import Launch, Room, variables
+from console.app import create_app
+from console.cli.errors import Exit
 from console.cli.main import program
-from justenough.access import CredentialState, JobState, RequestState, RevocationState
-from justenough.approval import Tiers
-from justenough.ids import CREDENTIAL_ID, JOB_ID, REQUEST_ID
-from justenough.model import duration_text, size_text
-from justenough.resources import Catalog
-from justenough.spec import KUBECONFIG, PGPASSFILE, JobSpec
-from justenough.triggers import Triggers
+from justenough.adapters.configuration.settings import Settings
+from justenough.domain.approvals.tiers import Tiers
+from justenough.domain.catalog.models import Catalog
+from justenough.domain.core.ids import CREDENTIAL_ID, JOB_ID, REQUEST_ID
+from justenough.domain.core.units import duration_text, size_text
+from justenough.domain.integrations.triggers import Triggers
+from justenough.domain.jobs.spec import KUBECONFIG, PGPASSFILE, JobSpec
+from justenough.domain.jobs.states import CredentialState, JobState, RequestState, RevocationState
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs/reference"

@@ -18,7 +18,7 @@ from tests.people import Human, logged_in
 from tests.scheduling import ByServers, rank
 from tests.shop import Shop
 from worker.stack import Stack, running_stack
-from worker.stack.state import OURS, SERVERS
+from worker.stack.stack_file import OURS, SERVERS
 
 # How long one example takes says more about what else the machine does than about us.
 settings.register_profile("untimed", deadline=None)

@@ -12,18 +12,17 @@ from typing import Any
 
 import httpx
 
-from justenough.access import JobState
-from justenough.ids import new_job_id
-from justenough.statements import (
+from justenough.domain.approvals.statements import (
     DecisionStatement,
     DelegationStatement,
     OrderStatement,
     ReviewStatement,
     Statement,
-    canonical,
-    digest_of,
     signable,
 )
+from justenough.domain.core.canonical_json import canonical, digest_of
+from justenough.domain.core.ids import new_job_id
+from justenough.domain.jobs.states import JobState
 from tests.plain_http import NO_TLS
 from tests.waiting import pause, until
 from worker.stack import Stack

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 from cryptography import x509
 
-from justenough.secret import Secret
+from justenough.domain.core.secret import Secret
 from tests.console.certificates import authority
 from tests.plain_http import NO_TLS
 

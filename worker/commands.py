@@ -1,6 +1,6 @@
 """The worker's commands of `justenough`: up, down, status, doctor, worker, vault setup; their names and options.
 
-Imports nothing that takes long: every `justenough --help` loads this. What a command does is in worker.doing.
+Imports nothing that takes long: every `justenough --help` loads this. What a command does is in worker.command_actions.
 """
 
 from __future__ import annotations
@@ -49,30 +49,30 @@ def up(
     quiet: QuietOption = False,
 ) -> None:
     """Start Temporal, Vault, PostgreSQL, worker and console here, for evaluation; data stays in JUSTENOUGH_HOME."""
-    from worker import doing  # noqa: PLC0415 - loads the servers' keepers
+    from worker import command_actions  # noqa: PLC0415 - loads the servers' keepers
 
-    doing.up(detach=detach, lifeline=lifeline, form=output.value, quiet=quiet)
+    command_actions.up(detach=detach, lifeline=lifeline, form=output.value, quiet=quiet)
 
 
 def down(output: OutputOption = Output.TABLE, quiet: QuietOption = False) -> None:
     """Stop what `up` started; data stays."""
-    from worker import doing  # noqa: PLC0415 - loads the servers' keepers
+    from worker import command_actions  # noqa: PLC0415 - loads the servers' keepers
 
-    doing.down(form=output.value, quiet=quiet)
+    command_actions.down(form=output.value, quiet=quiet)
 
 
 def status(output: OutputOption = Output.TABLE) -> None:
     """Show each child of the stack: pid, address, health. Exit 1 where one does not answer or nothing runs."""
-    from worker import doing  # noqa: PLC0415 - loads the servers' keepers
+    from worker import command_actions  # noqa: PLC0415 - loads the servers' keepers
 
-    doing.status(form=output.value)
+    command_actions.status(form=output.value)
 
 
 def doctor(output: OutputOption = Output.TABLE, console_url: ConsoleOption = None) -> None:
     """Say what this machine, home, configuration and servers lack, what is overdue, and the remedy. Exit 1 where something needed is missing."""
-    from worker import doing  # noqa: PLC0415 - loads the servers' keepers
+    from worker import command_actions  # noqa: PLC0415 - loads the servers' keepers
 
-    doing.doctor(form=output.value, console_url=console_url)
+    command_actions.doctor(form=output.value, console_url=console_url)
 
 
 def worker() -> None:
@@ -84,6 +84,6 @@ def worker() -> None:
 
 def vault_setup(output: OutputOption = Output.TABLE) -> None:
     """Bring the Vault at VAULT_ADDR to what the catalog needs, with the administrator's VAULT_TOKEN; the running stack's without them."""
-    from worker import doing  # noqa: PLC0415 - loads the servers' keepers
+    from worker import command_actions  # noqa: PLC0415 - loads the servers' keepers
 
-    doing.vault_setup(form=output.value)
+    command_actions.vault_setup(form=output.value)

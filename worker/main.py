@@ -29,15 +29,15 @@ from temporalio.client import (
 )
 from temporalio.contrib.pydantic import pydantic_data_converter
 
-from activities import heap
-from activities.beating import repeating
-from activities.deps import worker_deps
-from activities.logs import configure_logs
-from activities.session import bare, uids
-from activities.session.sandbox import Sandbox
-from activities.settings import Settings, load_settings
-from justenough.errors import GiveUp, JustEnoughError, RetryLater
-from worker.build import polling
+from activities.process import no_sandbox, uid_pool
+from activities.process.sandbox import Sandbox
+from activities.support.async_tools import repeating
+from justenough.adapters.configuration.settings import Settings, load_settings
+from justenough.adapters.runtime import gc_tuning
+from justenough.adapters.runtime.logging_setup import configure_logs
+from justenough.domain.core.errors import GiveUp, JustEnoughError, RetryLater
+from justenough.services.dependencies import worker_deps
+from worker.temporal_worker import polling
 from workflows import options
 from workflows.sweep import Sweep
 
@@ -98,7 +98,7 @@ async def run(settings: Settings) -> None:
         await schedule_sweep(client, settings)
         # To the end of its draining: a supervisor would kill one that shows no sign of life.
         async with shown_alive(settings.home / "run" / "worker.alive"), polling(client, deps, sandbox):
-            heap.freeze()
+            gc_tuning.freeze()
             log.info("worker ready", task_queue=settings.task_queue, sandbox=sandbox.isolation.value)
             await stop.wait()
             log.info("worker stops", drain=settings.drain)
@@ -110,9 +110,9 @@ async def run(settings: Settings) -> None:
 
 def _end_leftovers(settings: Settings) -> None:
     """End what jobs of workers that died on this machine still run, or left behind. Their access is long cut, from wherever a worker was."""
-    for uid in uids.end_leftovers(settings):
+    for uid in uid_pool.end_leftovers(settings):
         log.warning("ended what a dead worker's job still ran", uid=uid)
-    for job in bare.clear_leftovers():
+    for job in no_sandbox.clear_leftovers():
         log.warning("removed what a dead worker's job left behind", job=job)
 
 

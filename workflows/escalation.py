@@ -1,4 +1,4 @@
-"""The climb of a job's requests through the tiers of approval. Deterministic, no I/O; arithmetic is justenough.approval's."""
+"""The climb of a job's requests through the tiers of approval. Deterministic, no I/O; arithmetic is justenough.domain.approvals.tiers's."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 from temporalio import workflow
 from temporalio.exceptions import FailureError
 
-from workflows.inbox import Inbox
-from workflows.steps import step, told_to_end, type_of
+from workflows.activity_calls import step, told_to_end, type_of
+from workflows.signals import Inbox
 
 with workflow.unsafe.imports_passed_through():
-    from activities.deciding import Deciding
-    from justenough.access import RequestState
-    from justenough.approval import Answer, Ladder
-    from justenough.messages import AnswersInput, ClimbInput, WithdrawInput
+    from activities.job_activities import Deciding
+    from justenough.domain.approvals.ladder import Answer, Ladder
+    from justenough.domain.contracts.workflow_messages import AnswersInput, ClimbInput, WithdrawInput
+    from justenough.domain.jobs.states import RequestState
 
 
 class Escalation:

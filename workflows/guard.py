@@ -8,13 +8,13 @@ from datetime import timedelta
 from temporalio import workflow
 
 from workflows import options
-from workflows.steps import insisted, lived, revoked, step
+from workflows.activity_calls import insisted, lived, revoked, step
 
 with workflow.unsafe.imports_passed_through():
-    from activities.deciding import Deciding
-    from justenough.access import JobState
-    from justenough.events import Event
-    from justenough.messages import CloseInput, GuardInput, RevokeInput
+    from activities.job_activities import Deciding
+    from justenough.domain.contracts.workflow_messages import CloseInput, GuardInput, RevokeInput
+    from justenough.domain.jobs.states import JobState
+    from justenough.domain.ledger.events import Event
 
 
 @workflow.defn(name="Guard")

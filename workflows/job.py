@@ -12,20 +12,16 @@ from temporalio.exceptions import ActivityError, FailureError, TimeoutType, Work
 from temporalio.exceptions import TimeoutError as ActivityTimeout
 
 from workflows import options
-from workflows.asks import Asks
+from workflows.activity_calls import insisted, lived, revoked, step, told_to_end, type_of, unless
 from workflows.escalation import Escalation
 from workflows.guard import Guard
-from workflows.inbox import Inbox, carried
-from workflows.steps import insisted, lived, revoked, step, told_to_end, type_of, unless
-from workflows.wishes import Wishes
+from workflows.signals import Asks, Inbox, Wishes, carried
 
 with workflow.unsafe.imports_passed_through():
-    from activities.deciding import Deciding
-    from activities.locking import Locking
-    from activities.session.run import Sessions
-    from justenough.access import JobState, RequestState
-    from justenough.events import Event
-    from justenough.messages import (
+    from activities.control_group_activities import Locking
+    from activities.job_activities import Deciding
+    from activities.session_activity import Sessions
+    from justenough.domain.contracts.workflow_messages import (
         Closed,
         CloseInput,
         Decided,
@@ -38,6 +34,8 @@ with workflow.unsafe.imports_passed_through():
         SessionInput,
         SessionResult,
     )
+    from justenough.domain.jobs.states import JobState, RequestState
+    from justenough.domain.ledger.events import Event
 
 ENDED_BY = {
     RequestState.DENIED: "an approver",

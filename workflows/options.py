@@ -86,12 +86,6 @@ CUT: dict[str, Any] = {
 LOOK: dict[str, Any] = {"start_to_close_timeout": SWEEP_LIMIT, "retry_policy": RetryPolicy(maximum_attempts=1)}
 """One look; whoever wants another asks again."""
 
-TAKE: dict[str, Any] = {
-    "start_to_close_timeout": 30 * SECOND,
-    "retry_policy": RetryPolicy(initial_interval=SECOND, maximum_interval=10 * SECOND),
-}
-"""An occasion of a schedule: asked of any console until its workflow's own time is over."""
-
 SWEEP: dict[str, Any] = {**LOOK, "heartbeat_timeout": HEARTBEAT}
 """A sweep whose worker died would keep the next one from starting for as long as it is thought to run."""
 

@@ -7,9 +7,9 @@ from temporalio import workflow
 from workflows import options
 
 with workflow.unsafe.imports_passed_through():
-    from activities.ending import Ending
-    from activities.sweeping import Sweeping
-    from justenough.messages import ProofReport, SweepReport
+    from activities.revocation_activities import Ending
+    from activities.sweep_activity import Sweeping
+    from justenough.domain.contracts.workflow_messages import ProofReport, SweepReport
 
 
 @workflow.defn(name="Sweep")

@@ -2,7 +2,7 @@
 
 Everything is under `/api/v1`, wants `Authorization: Bearer <identity token>` (but for triggers, whose deliveries are signed) and answers JSON; errors are `application/problem+json`
 (`{type, title, status, detail, instance, errors?: [{path, message}]}`). Lists are `{"items": [...], "next": cursor|null}` and take
-`limit` (1–1000, default 100) and `cursor`. Views are those of `justenough.views`. The exact contract is `/openapi.json`.
+`limit` (1–1000, default 100) and `cursor`. Views are those of `justenough.domain.readmodel.views`. The exact contract is `/openapi.json`.
 
     GET  /whoami                          → 200 {id, name, groups: [...], roles: ["launch"|"approve"|"read"...], tier: 0–3, installation}
     GET  /catalog                         → 200 {scopes: [{tenant: acme}...], resources: [{name, title, environment, sensitivity, external, owner,
@@ -52,7 +52,7 @@ Everything is under `/api/v1`, wants `Authorization: Bearer <identity token>` (b
                                               100 runs were granted and used (a launcher: by their own runs)
     GET  /sizing/{name}?since=&runs=      → 200 Sizing: what the newest `runs` (default 100) past runs of a job would have needed
     GET  /catalog/usage?since=&limit=&cursor= → 200 page of ActionUse: what was asked of each action of each resource, over all jobs
-    GET  /report?since=&until=            → 200 Report (justenough.evidence.report): figures of a period with their evidence
+    GET  /report?since=&until=            → 200 Report (justenough.domain.evidence.report): figures of a period with their evidence
     POST /sweep                           → 200 SweepReport (runs one now)
 At the root, without a token: GET /livez /readyz /metrics /openapi.json.
 

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import typer
 
-from console.cli.failures import Exit, Failure
+from console.cli.errors import Exit, Failure
 
 JobId = Annotated[str, typer.Argument(metavar="ID", help="A job's id.")]
 OfJob = Annotated[str | None, typer.Option("--job", metavar="ID", help="Only those of this job.", show_default=False)]

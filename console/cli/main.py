@@ -10,23 +10,12 @@ from typing import Annotated
 
 import typer
 
-from console.cli import (
-    credentials,
-    jobs,
-    ledger,
-    oversight,
-    people,
-    policies,
-    requests,
-    schedules,
-    terminal,
-    upstreams,
-    webhooks,
-)
-from console.cli.failures import Exit
+from console.cli import terminal
+from console.cli.commands import catalog_tools, credential, delegation, job, ledger, login, policy, request, review, schedule, webhook
+from console.cli.commands.report import report
+from console.cli.commands.sweep import sweep
+from console.cli.errors import Exit
 from console.cli.options import Output, command, current, group, taking_options
-from console.cli.report import report
-from console.cli.sweeping import sweep
 
 GROUP = "justenough.commands"
 """Entry points of this group are functions `register(app)` that add commands."""
@@ -56,17 +45,17 @@ def _ours() -> typer.Typer:
     app = group(
         "Just-enough access for AI jobs.", _root, first=True, add_completion=True, context_settings={"help_option_names": ["--help", "-h"]}
     )
-    people.register(app)
-    app.add_typer(jobs.app, name="job")
-    app.add_typer(requests.app, name="request")
-    app.add_typer(oversight.reviews, name="review")
-    app.add_typer(oversight.delegations, name="delegation")
-    app.add_typer(credentials.app, name="credential")
-    app.add_typer(schedules.app, name="schedule")
+    login.register(app)
+    app.add_typer(job.app, name="job")
+    app.add_typer(request.app, name="request")
+    app.add_typer(review.reviews, name="review")
+    app.add_typer(delegation.delegations, name="delegation")
+    app.add_typer(credential.app, name="credential")
+    app.add_typer(schedule.app, name="schedule")
     app.add_typer(ledger.app, name="ledger")
-    app.add_typer(webhooks.app, name="webhook")
-    app.add_typer(upstreams.catalog, name="catalog")
-    app.add_typer(policies.app, name="policy")
+    app.add_typer(webhook.app, name="webhook")
+    app.add_typer(catalog_tools.catalog, name="catalog")
+    app.add_typer(policy.app, name="policy")
     app.command("report")(report)
     app.command("sweep")(sweep)
     app.command("console")(console)

@@ -14,8 +14,8 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from console.cli import terminal
-from console.cli.failures import Failure, as_failure
-from justenough.errors import JustEnoughError
+from console.cli.errors import Failure, as_failure
+from justenough.domain.core.errors import JustEnoughError
 
 T = TypeVar("T")
 

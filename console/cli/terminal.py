@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 
-from console.words.text import painted, plain
+from console.presentation.terminal_text import painted, plain
 
 DEFAULT_COLUMNS = 80
 

@@ -1,5 +1,5 @@
 """Events out: what happened, told to other systems and to people, from the ledger. One console does it at a time; docs/reference/events.md tells how."""
 
-from console.outbox.office import Office, delivering
+from console.outbox.dispatcher import Office, delivering
 
 __all__ = ["Office", "delivering"]

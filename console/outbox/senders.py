@@ -11,21 +11,21 @@ from typing import Any, Protocol
 
 from anyio import CapacityLimiter, to_thread
 
-from activities.deps import Deps
-from activities.sending import services
-from activities.sending.posting import Receiver
-from console.deliveries import SecretUnknown, SigningSecrets
-from console.people import PeopleVault
-from justenough.cloudevents import STRUCTURED, cloud_event, source_of, type_of
-from justenough.delivering import Fault, Outcome, Told
-from justenough.errors import JustEnoughError, RetryLater
-from justenough.ids import job_of
-from justenough.notices import Notice, Scene, about_of, asks, follow_up, notice, settled_by, still_asks, tier_of
-from justenough.secret import Secret
-from justenough.statements import rfc3339
-from justenough.subscriptions import Notify, Subscription, Webhook
-from justenough.views import EntryView
-from justenough.webhooks import message_id, signed_headers
+from console.auth.vault_directory import PeopleVault
+from console.outbox.signing_secrets import SecretUnknown, SigningSecrets
+from justenough.adapters.outbound import apprise_sender
+from justenough.adapters.outbound.webhook_client import Receiver
+from justenough.domain.core.errors import JustEnoughError, RetryLater
+from justenough.domain.core.ids import job_of
+from justenough.domain.core.rfc3339 import rfc3339
+from justenough.domain.core.secret import Secret
+from justenough.domain.integrations.cloudevents import STRUCTURED, cloud_event, source_of, type_of
+from justenough.domain.integrations.notifications import Notice, Scene, about_of, asks, follow_up, notice, settled_by, still_asks, tier_of
+from justenough.domain.integrations.retry_policy import Fault, Outcome, Told
+from justenough.domain.integrations.subscriptions import Notify, Subscription, Webhook
+from justenough.domain.integrations.webhook_signature import message_id, signed_headers
+from justenough.domain.readmodel.views import EntryView
+from justenough.services.dependencies import Deps
 
 SEND_SECONDS = 25.0
 """For one service to take one message: Apprise has bounds of its own, and some of its plugins none."""
@@ -129,7 +129,7 @@ class NotifySender:
         if self._read_at is not None and self._deps.ticks() - self._read_at < KEPT:
             return
         self._read_at, asked = None, self._deps.ticks()
-        await to_thread.run_sync(services.load)
+        await to_thread.run_sync(apprise_sender.load)
         self._urls = {f"{path}#{field}": url for path in self._notify.to for field, url in (await self._fields(path)).items()}
         if not self._urls:
             raise NotReady(f"{', '.join(self._notify.to)}: no field holds an Apprise URL")
@@ -183,7 +183,9 @@ class NotifySender:
         try:
             async with asyncio.timeout(SEND_SECONDS):
                 return await to_thread.run_sync(
-                    lambda: services.send(url, said, private=self._notify.allow_private), abandon_on_cancel=True, limiter=self._limiter
+                    lambda: apprise_sender.send(url, said, private=self._notify.allow_private),
+                    abandon_on_cancel=True,
+                    limiter=self._limiter,
                 )
         except TimeoutError:
             return Outcome(Fault.AWAY, f"no answer in {SEND_SECONDS:g} s")

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from justenough.model import duration_text
-from justenough.overview import BOUNDS, Spread
+from justenough.domain.core.units import duration_text
+from justenough.domain.readmodel.dashboard import BOUNDS, Spread
 
 WIDTH, HEIGHT = 320, 80
 BAR_HEIGHT = 64

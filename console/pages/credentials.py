@@ -10,18 +10,19 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from pydantic import Field
 
-from activities.store import Whose
-from console.api.context import Console, TheConsole
-from console.api.credentials import DEAD, Wanted, ended, listed, shown
-from console.api.rights import Role, groups_of, needs
-from console.pages import live
+from console.auth.authorization import Role, groups_of, needs
+from console.http.dependencies import TheConsole
+from console.pages import live_stream
+from console.pages.page_user import TheForm, TheVisitor, Visitor
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
-from console.pages.visitors import TheForm, TheVisitor, Visitor
-from justenough.access import Action, CredentialState
-from justenough.events import EventType
-from justenough.model import Message
-from justenough.views import CredentialView, EntryView
+from console.services.console import Console
+from console.services.credentials import DEAD, Wanted, ended, listed, shown
+from justenough.adapters.store import Whose
+from justenough.domain.core.base_model import Message
+from justenough.domain.jobs.states import Action, CredentialState
+from justenough.domain.ledger.events import EventType
+from justenough.domain.readmodel.views import CredentialView, EntryView
 
 PAGE = 50
 LOOKS = 6
@@ -72,7 +73,7 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 def credentials(request: Request, console: TheConsole, visitor: TheVisitor, filters: Annotated[Filters, Query()]) -> Response:
     """List credentials, those that are alive unless all are wanted."""
     visitor.caller.require(*Role)
-    stream = live.stream(console, topics="credential,revocation")
+    stream = live_stream.stream(console, topics="credential,revocation")
     which = filters.wanted()
     page = listed(console, visitor.caller, which, limit=PAGE, cursor=filters.cursor, looks=LOOKS)
     return render(
@@ -95,7 +96,7 @@ def credentials(request: Request, console: TheConsole, visitor: TheVisitor, filt
 def credential(request: Request, credential: str, console: TheConsole, visitor: TheVisitor) -> Response:
     """Show one credential: its handle, how it can be ended, what happened to it."""
     visitor.caller.require(*Role)
-    stream = live.stream(console, topics="credential,revocation")
+    stream = live_stream.stream(console, topics="credential,revocation")
     view = shown(console, visitor.caller, credential)
     story = _story(console, view)
     asked = _asked(view, story)

@@ -15,14 +15,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
 from markupsafe import Markup
 
-from console.pages import wording
-from console.pages.marks import mark
 from console.pages.static import address
-from console.words.telling import sentence
-from console.words.text import plain
-from justenough.binding import lines_of
-from justenough.comparing import telling
-from justenough.model import duration_text
+from console.presentation import time_text
+from console.presentation.event_text import sentence
+from console.presentation.status_badges import mark
+from console.presentation.terminal_text import plain
+from justenough.domain.core.units import duration_text
+from justenough.domain.inbox.diff import telling
+from justenough.domain.jobs.tool_bounds_syntax import lines_of
 
 POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
 """Content-Security-Policy of every page: nothing inline, nothing from elsewhere."""
@@ -54,10 +54,10 @@ def environment() -> Environment:
         "plain": plain,
         "lines": lambda text: "\n".join(plain(line) for line in str(text).split("\n")),
         "duration": duration_text,
-        "span": wording.span,
-        "took": wording.took,
-        "exact": wording.exact,
-        "rfc": wording.rfc,
+        "span": time_text.span,
+        "took": time_text.took,
+        "exact": time_text.exact,
+        "rfc": time_text.rfc,
         "pretty": lambda value: json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, default=str),
         "number": "{:,}".format,
         "ago": _ago,
@@ -79,20 +79,22 @@ def _words_of(kind: str, states: Iterable[object]) -> list[tuple[str, str]]:
 @pass_context
 def _ago(context: Context, moment: datetime | None) -> Markup:
     """A moment as time since now, which app.js keeps true."""
-    return _time(moment, "ago", wording.ago(moment, now=context["now"]) if moment else "")
+    return _time(moment, "ago", time_text.ago(moment, now=context["now"]) if moment else "")
 
 
 @pass_context
 def _left(context: Context, moment: datetime | None) -> Markup:
     """A moment as the time that is left until it."""
-    return _time(moment, "left", wording.left(moment, now=context["now"]) if moment else "")
+    return _time(moment, "left", time_text.left(moment, now=context["now"]) if moment else "")
 
 
 def _time(moment: datetime | None, kind: str, text: str) -> Markup:
     if moment is None:
         return Markup("–")
     # Markup.format escapes its arguments.
-    return Markup('<time datetime="{}" title="{}" data-tick="{}">{}</time>').format(wording.rfc(moment), wording.exact(moment), kind, text)
+    return Markup('<time datetime="{}" title="{}" data-tick="{}">{}</time>').format(
+        time_text.rfc(moment), time_text.exact(moment), kind, text
+    )
 
 
 @pass_context

@@ -1,4 +1,4 @@
-"""/report: the evidence of some days, made once for all who ask at the same time, with its downloads. What it holds is `justenough.evidence`'s."""
+"""/report: the evidence of some days, made once for all who ask at the same time, with its downloads. What it holds is `justenough.domain.evidence`'s."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from console.api.context import Console, TheConsole
-from console.api.reports import DEFAULT
-from console.evidence import markdown, page, wording
-from console.looks import Days
-from console.pages.ledger import READERS
+from console.http.dependencies import TheConsole
+from console.pages.ledger.ledger import READERS
+from console.pages.page_user import TheForm, TheVisitor
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
-from console.pages.visitors import TheForm, TheVisitor
-from justenough.errors import InvalidInput, NotFound
-from justenough.evidence.report import Report
+from console.presentation.report import figures, html, markdown
+from console.services.background_reads import DEFAULT, Days
+from console.services.console import Console
+from justenough.domain.core.errors import InvalidInput, NotFound
+from justenough.domain.evidence.report import Report
 
 ROWS = 30
 """Rows of a table on the page; the downloads have all that the report has."""
@@ -28,7 +28,7 @@ EVIDENCE = 20
 """Entries behind a line on the page; as above."""
 
 FORMS: Mapping[str, tuple[str, Callable[[Report], str]]] = {
-    "html": ("text/html; charset=utf-8", page.rendered),
+    "html": ("text/html; charset=utf-8", html.rendered),
     "md": ("text/markdown; charset=utf-8", markdown.rendered),
     "json": ("application/json", lambda report: json.dumps(report.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"),
 }
@@ -97,7 +97,7 @@ def _page(request: Request, console: Console, first: str, last: str, *, section:
         others=[(other, made) for other, made in console.looks.reports.all() if other != days],
         parts=[(one.key, one.title) for one in sections],
         chosen=[one for one in sections if one.key == section],
-        wording=wording,
+        wording=figures,
         most=ROWS,
         seen=EVIDENCE,
         refresh=2 if work and work.runs else 0,

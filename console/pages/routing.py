@@ -13,11 +13,11 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
-from console import problems
-from console.api.context import must_be_text
+from console.http import problems
+from console.http.dependencies import must_be_text
+from console.pages.page_user import NotVisiting, visitor_of
 from console.pages.rendering import render
-from console.pages.visitors import NotVisiting, visitor_of
-from justenough.errors import InvalidInput, JustEnoughError, Problem
+from justenough.domain.core.errors import InvalidInput, JustEnoughError, Problem
 
 ADVICE = {
     401: "Log in again, then open the page once more.",

@@ -9,7 +9,7 @@ from importlib.resources import files
 
 from fastapi import APIRouter, Response
 
-from justenough.errors import NotFound
+from justenough.domain.core.errors import NotFound
 
 TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
 FOR_EVER = "public, max-age=31536000, immutable"

@@ -9,7 +9,7 @@
 The broker of the job decides, people approve where policy says so, and the credential is dead when the block has ended.
 """
 
-from justenough_job.asking import access, ask, catalog, identity, tools, use
+from justenough_job.api import access, ask, catalog, identity, tools, use
 from justenough_job.credential import Credential
 from justenough_job.errors import (
     Closed,
@@ -23,7 +23,7 @@ from justenough_job.errors import (
     Pending,
     Unavailable,
 )
-from justenough_job.values import Identity, Offer, ToolOffer
+from justenough_job.types import Identity, Offer, ToolOffer
 
 __all__ = [
     "Closed",

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from justenough_job.errors import OutsideJob, Unavailable, refusal_of
-from justenough_job.messages import events
+from justenough_job.jsonrpc import events
 
 PATIENCE = 15.0
 """Seconds for which a server that is away, or a broker that asks for quiet, is asked again."""

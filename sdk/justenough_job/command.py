@@ -16,10 +16,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 
-from justenough_job.asking import UNSAID, Wish
+from justenough_job.api import UNSAID, Wish
 from justenough_job.credential import Credential
 from justenough_job.errors import Denied, Invalid, JobError, Pending
-from justenough_job.values import seconds_of
+from justenough_job.types import seconds_of
 
 FAILED, USAGE, DENIED, WAITED = 1, 2, 6, 7
 """As those of `justenough`."""

@@ -10,15 +10,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from activities.entries import ordered
-from activities.past import past_of
-from activities.revocation import RevocationResult, revoke
-from activities.session.issuance import Issuance
-from activities.session.issuing import Issuer
-from activities.verification import VerifiedOrder, verify_order
-from justenough.approval import Answer
-from justenough.ids import new_job_id, request_id
-from justenough.messages import Granted
+from activities.issuing.issuer import Issuer
+from activities.issuing.results import Issuance
+from activities.revocation.revoke import RevocationResult, revoke
+from justenough.domain.approvals.ladder import Answer
+from justenough.domain.contracts.workflow_messages import Granted
+from justenough.domain.core.ids import new_job_id, request_id
+from justenough.services.job_history import past_of
+from justenough.services.ledger_events import ordered
+from justenough.services.verify_order import VerifiedOrder, verify_order
 from tests.activities.shop import SPEC, Desk
 from tests.activities.test_renewing import approved
 

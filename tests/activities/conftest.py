@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from activities.settings import Settings
-from justenough.secret import Secret
+from justenough.adapters.configuration.settings import Settings
+from justenough.domain.core.secret import Secret
 from tests.activities.proxy import Door
 from tests.activities.shop import Desk, Shop, desk
 from worker.provisioning import PersonSeed, setup
 from worker.stack import Places, running_stack
-from worker.stack.fill import shop_environment
 from worker.stack.postgres import dsn
-from worker.stack.private import read_json
+from worker.stack.private_files import read_json
+from worker.stack.seed import shop_environment
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "shop"
 PEOPLE = {"ops": ("ops",), "lead": ("support-leads",), "security": ("security",), "chief": ("chiefs",)}

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from activities.session import keeping
-from activities.session.issuance import Issuance
-from activities.session.issuing import Issuer
+from activities.issuing import lease_keeper
+from activities.issuing.issuer import Issuer
+from activities.issuing.results import Issuance
 from tests.activities.shop import Desk
 
 
 async def kept_until(at: Desk, job: str, issuer: Issuer, item: Issuance, happened: Callable[[], bool]) -> None:
     """Keep a credential as a session does until something has happened; fail where it does not in time."""
-    async with keeping.kept(at.deps, job, issuer, [item]), asyncio.timeout(180):
+    async with lease_keeper.kept(at.deps, job, issuer, [item]), asyncio.timeout(180):
         while not await asyncio.to_thread(happened):  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.05)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from activities.revocation import RevocationResult, revoke
-from justenough.access import RevocationState
+from activities.revocation.revoke import RevocationResult, revoke
+from justenough.domain.jobs.states import RevocationState
 from tests.activities.shop import Desk, Held
 
 

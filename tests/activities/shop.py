@@ -17,20 +17,22 @@ from typing import Any
 import httpx
 import psycopg
 
-from activities.config import Config
-from activities.deps import Deps
-from activities.session.issuance import issued_event
-from activities.settings import Settings
-from activities.store import Store
-from activities.targets import Targets
-from activities.vault import Issued, Token, Vault
-from justenough.access import Action, Credential
-from justenough.catalog import resolved_issue, scope_alias
-from justenough.events import EventType, event
-from justenough.ids import credential_id, new_job_id, request_id
-from justenough.messages import JobInput
-from justenough.secret import Secret
-from justenough.statements import OrderStatement, Signed, canonical, digest_of, signable
+from activities.issuing.results import issued_event
+from justenough.adapters.configuration.folder import Config
+from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.store import Store
+from justenough.adapters.targets.postgres import Targets
+from justenough.adapters.vault import Issued, Token, Vault
+from justenough.domain.approvals.statements import OrderStatement, Signed, signable
+from justenough.domain.catalog.loader import resolved_issue, scope_alias
+from justenough.domain.contracts.workflow_messages import JobInput
+from justenough.domain.core.canonical_json import canonical, digest_of
+from justenough.domain.core.ids import credential_id, new_job_id, request_id
+from justenough.domain.core.secret import Secret
+from justenough.domain.jobs.credentials import Credential
+from justenough.domain.jobs.states import Action
+from justenough.domain.ledger.events import EventType, event
+from justenough.services.dependencies import Deps
 from tests.activities.proxy import Door
 
 ACME = {"tenant": "acme"}

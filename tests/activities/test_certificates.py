@@ -12,15 +12,15 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import SSHCertificate, load_ssh_public_identity
 
-from activities.looks import SECOND_LOOK
-from activities.proof import prove
-from activities.revocation import record_lapsed, revoke, revoke_one
-from activities.session.issuance import NotIssued
-from activities.vault import Issued, certificates
-from justenough.access import Action
-from justenough.catalog import read_catalog
-from justenough.events import EventType
-from justenough.secret import Secret
+from activities.issuing.results import NotIssued
+from activities.revocation.proof import prove
+from activities.revocation.revoke import record_lapsed, revoke, revoke_one
+from justenough.adapters.vault import Issued, pki
+from justenough.domain.catalog.loader import read_catalog
+from justenough.domain.core.secret import Secret
+from justenough.domain.jobs.states import Action
+from justenough.domain.ledger.events import EventType
+from justenough.services.revocation_attempts import SECOND_LOOK
 from tests.activities.catalogs import desk_with
 from tests.activities.certified import WAREHOUSE, WEB, made_by_openssh, openssh_accepts, session, signed_by
 from tests.activities.conftest import EXAMPLE
@@ -223,10 +223,10 @@ def test_the_end_of_an_ssh_certificate_is_what_it_says_and_without_one_it_never_
     action = read_catalog((EXAMPLE / "catalog.yaml").read_bytes()).resources["web-servers"].actions[Action.WRITE]
     now = datetime.now(UTC)
     issued = Issued(lease_id=None, ttl=None, fields={"signed_key": Secret(signed)})
-    found = certificates.ends_at(action, issued)
+    found = pki.ends_at(action, issued)
     assert found is not None
-    assert abs(found - (now + ends)) < timedelta(minutes=1) if ends else found == certificates.NEVER
-    assert (certificates.why_unfit(action, issued, grant_ends=now + GRANT + timedelta(minutes=1)) is None) is (ends is not None)
+    assert abs(found - (now + ends)) < timedelta(minutes=1) if ends else found == pki.NEVER
+    assert (pki.why_unfit(action, issued, grant_ends=now + GRANT + timedelta(minutes=1)) is None) is (ends is not None)
 
 
 @pytest.mark.parametrize(
@@ -248,4 +248,4 @@ async def test_a_certificate_whose_grant_is_over_is_recorded_so_while_its_job_go
 def test_a_certificate_whose_end_cannot_be_read_never_ends(expiration: str) -> None:
     action = read_catalog((EXAMPLE / "catalog.yaml").read_bytes()).resources["warehouse-api"].actions[Action.READ]
     fields = {"certificate": Secret("PEM"), "expiration": Secret(expiration)}
-    assert certificates.ends_at(action, Issued(lease_id="l", ttl=60, fields=fields)) == certificates.NEVER
+    assert pki.ends_at(action, Issued(lease_id="l", ttl=60, fields=fields)) == pki.NEVER

@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 from temporalio.testing import ActivityEnvironment
 
-from activities.deciding import Deciding, NotLookedAt
-from activities.revocation import revoke
-from activities.store import Store
-from justenough.access import JobState, RevocationState
-from justenough.events import Event
-from justenough.messages import Closed, CloseInput
+from activities.job_activities import Deciding, NotLookedAt
+from activities.revocation.revoke import revoke
+from justenough.adapters.store import Store
+from justenough.domain.contracts.workflow_messages import Closed, CloseInput
+from justenough.domain.jobs.states import JobState, RevocationState
+from justenough.domain.ledger.events import Event
 from tests.activities.revoking import revocation_of
 from tests.activities.shop import Desk, Held
 

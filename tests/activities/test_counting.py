@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 from temporalio.testing import ActivityEnvironment
 
-from activities.counting import Counting
-from activities.deciding import Deciding
-from activities.past import past_of, taken_back_by
-from activities.vault import remembered
-from justenough.access import RequestState
-from justenough.approval import Ladder
-from justenough.events import EventType, event
-from justenough.ids import new_job_id, request_id
-from justenough.messages import AnswersInput, AnswersResult
-from justenough.statements import DecisionStatement, signable
+from activities.job_activities import Deciding
+from justenough.adapters.vault import ttl_cache
+from justenough.domain.approvals.ladder import Ladder
+from justenough.domain.approvals.statements import DecisionStatement, signable
+from justenough.domain.contracts.workflow_messages import AnswersInput, AnswersResult
+from justenough.domain.core.ids import new_job_id, request_id
+from justenough.domain.jobs.states import RequestState
+from justenough.domain.ledger.events import EventType, event
+from justenough.services.count_answers import Counting
+from justenough.services.job_history import past_of, taken_back_by
 from tests.activities.conftest import EXAMPLE
 from tests.activities.shop import SPEC, Desk, Shop, Someone, desk
 
@@ -33,7 +33,7 @@ WRITE: dict[str, Any] = {**SPEC, "access": [{"resource": "orders-db", "action": 
 @pytest.fixture
 def at(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     """A desk where each tier wants two people."""
-    monkeypatch.setattr(remembered, "REMEMBERED_SECONDS", 0)
+    monkeypatch.setattr(ttl_cache, "REMEMBERED_SECONDS", 0)
     folder = tmp_path / "config"
     shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__", "data"))
     approvals = folder / "approvals.yaml"

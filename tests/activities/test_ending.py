@@ -13,15 +13,15 @@ import pytest
 from temporalio.client import Client
 from temporalio.testing import ActivityEnvironment
 
-from activities import looks
-from activities.ending import LONGEST_PAUSE, PAUSE, REVOKING, Ending, NotConfirmed, NotOurs
-from activities.revocation import revoke
-from activities.sweeping import AT_ONCE, REVOKERS, Sweeping
-from activities.targets import Asked, Look, Targets
-from activities.vault import Vault, VaultUnavailable
-from justenough.events import EventType, event
-from justenough.messages import RevokeCredentialInput, RevokeInput
-from justenough.secret import Secret
+from activities.revocation.revoke import revoke
+from activities.revocation_activities import LONGEST_PAUSE, PAUSE, REVOKING, Ending, NotConfirmed, NotOurs
+from activities.sweep_activity import AT_ONCE, REVOKERS, Sweeping
+from justenough.adapters.targets.postgres import Asked, Look, Targets
+from justenough.adapters.vault import Vault, VaultUnavailable
+from justenough.domain.contracts.workflow_messages import RevokeCredentialInput, RevokeInput
+from justenough.domain.core.secret import Secret
+from justenough.domain.ledger.events import EventType, event
+from justenough.services import revocation_attempts
 from tests.activities.revoking import by_session, revocation_of
 from tests.activities.shop import Desk
 from tests.waiting import until
@@ -127,7 +127,7 @@ async def test_a_kill_that_comes_as_the_job_ends_by_itself_leaves_its_proof_as_i
 
 async def test_a_worker_that_stops_leaves_its_revocations_to_another_at_once(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     # No second look is due before the test is over.
-    monkeypatch.setattr(looks, "SECOND_LOOK", timedelta(minutes=30))
+    monkeypatch.setattr(revocation_attempts, "SECOND_LOOK", timedelta(minutes=30))
     jobs = [at.job() for _ in range(REVOKING + 4)]
     for job in jobs:
         at.issue(job)

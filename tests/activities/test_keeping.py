@@ -9,13 +9,13 @@ from typing import Any, cast
 import psycopg
 import pytest
 
-from activities import revocation
-from activities.session import keeping
-from activities.session.issuance import Issuance
-from activities.session.issuing import Issuer
-from justenough.access import Credential
-from justenough.errors import NotFound
-from justenough.spec import Access
+from activities.issuing import lease_keeper
+from activities.issuing.issuer import Issuer
+from activities.issuing.results import Issuance
+from activities.revocation import revoke
+from justenough.domain.core.errors import NotFound
+from justenough.domain.jobs.credentials import Credential
+from justenough.domain.jobs.spec import Access
 from tests.activities.holding import kept_until
 from tests.activities.shop import Desk, Held, Shop
 
@@ -75,7 +75,7 @@ async def test_a_renewal_moves_the_targets_own_expiry_and_asks_no_more_than_the_
 
 
 async def test_a_target_that_comes_back_within_the_lease_costs_nobody_their_access(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeping, "TRY_AGAIN", 0.2)
+    monkeypatch.setattr(lease_keeper, "TRY_AGAIN", 0.2)
     job, tries = at.job(), 0
     held = at.issue(job)
     item = issuance(at, held, ttl=60, lease=4)
@@ -98,7 +98,7 @@ async def test_a_target_that_comes_back_within_the_lease_costs_nobody_their_acce
 
 
 async def test_a_lease_that_cannot_be_renewed_ends_with_itself(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeping, "TRY_AGAIN", 0.2)
+    monkeypatch.setattr(lease_keeper, "TRY_AGAIN", 0.2)
     job = at.job()
     held = at.issue(job)
     item = issuance(at, held, ttl=60, lease=2)
@@ -110,7 +110,7 @@ async def test_a_lease_that_cannot_be_renewed_ends_with_itself(at: Desk, monkeyp
 
 
 async def test_however_often_a_credential_is_given_back_it_is_ended_once(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    job, ended, real = at.job(), 0, revocation.end_one
+    job, ended, real = at.job(), 0, revoke.end_one
     held = at.issue(job)
     item = issuance(at, held, ttl=60, lease=60)
 
@@ -119,8 +119,8 @@ async def test_however_often_a_credential_is_given_back_it_is_ended_once(at: Des
         ended += 1
         return real(*given, **more)
 
-    monkeypatch.setattr(revocation, "end_one", counted)
-    async with keeping.kept(at.deps, job, WILLING, [item]) as keepers, asyncio.timeout(180):
+    monkeypatch.setattr(revoke, "end_one", counted)
+    async with lease_keeper.kept(at.deps, job, WILLING, [item]) as keepers, asyncio.timeout(180):
         await asyncio.gather(*(keepers.give_back(item.credential.id, f"wish {number}") for number in range(50)))
         with pytest.raises(NotFound):
             await keepers.give_back(item.credential.id, "once more")

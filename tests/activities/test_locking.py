@@ -10,16 +10,17 @@ from typing import Any
 import pytest
 from temporalio.testing import ActivityEnvironment
 
-from activities.deciding import Deciding
-from activities.deps import Deps
-from activities.locking import Locking
-from activities.store import KeptLock, Store, StoreUnavailable
-from activities.vault import VaultRefused, locks
-from justenough.approval import Ladder
-from justenough.catalog import ResolvedIssue
-from justenough.ids import new_job_id, request_id
-from justenough.messages import JobInput, LocksInput, LocksOpened
-from justenough.statements import OrderStatement, digest_of, signable
+from activities.control_group_activities import Locking
+from activities.job_activities import Deciding
+from justenough.adapters.store import KeptLock, Store, StoreUnavailable
+from justenough.adapters.vault import VaultRefused, control_groups
+from justenough.domain.approvals.ladder import Ladder
+from justenough.domain.approvals.statements import OrderStatement, signable
+from justenough.domain.catalog.loader import ResolvedIssue
+from justenough.domain.contracts.workflow_messages import JobInput, LocksInput, LocksOpened
+from justenough.domain.core.canonical_json import digest_of
+from justenough.domain.core.ids import new_job_id, request_id
+from justenough.services.dependencies import Deps
 from tests.activities.revoking import from_outside
 from tests.activities.shop import SPEC, Desk
 
@@ -87,7 +88,7 @@ def test_what_an_attempt_left_that_died_in_between_opens_nothing_and_ends_with_t
     kept = at.deps.store.kept_lock(waiting.request)
     assert kept is not None
     at.shop.sign_in("security").call("POST", "sys/control-group/authorize", {"accessor": kept.accessor})
-    wrapping = locks.decrypted(at.deps.vault, kept.ciphertext, about=waiting.request)
+    wrapping = control_groups.decrypted(at.deps.vault, kept.ciphertext, about=waiting.request)
 
     # One look is enough: no session ever had the right to issue.
     assert from_outside(at, waiting.job).confirmed
@@ -95,7 +96,7 @@ def test_what_an_attempt_left_that_died_in_between_opens_nothing_and_ends_with_t
     assert at.deps.vault.prefix_accessors(waiting.job) == ()
     assert at.deps.store.kept_lock(waiting.request) is None
     with pytest.raises(VaultRefused):
-        locks.unwrap(at.deps.vault, wrapping, WHAT)
+        control_groups.unwrap(at.deps.vault, wrapping, WHAT)
     assert at.shop.users_of(waiting.job) == []
 
 

@@ -11,12 +11,12 @@ from datetime import timedelta
 
 import pytest
 
-from activities import slowness
-from activities.revocation import revoke_one
-from activities.targets import Asked, Look, Targets
-from activities.vault import Vault
-from justenough import lateness
-from justenough.access import CredentialState, RevocationState
+from activities.revocation import revoke
+from activities.revocation.revoke import revoke_one
+from justenough.adapters.targets.postgres import Asked, Look, Targets
+from justenough.adapters.vault import Vault
+from justenough.domain.jobs.states import CredentialState, RevocationState
+from justenough.domain.ledger import overdue as lateness
 from tests.activities.revoking import by_session, revocation_of
 from tests.activities.shop import Desk
 from tests.waiting import until
@@ -100,7 +100,7 @@ def test_a_revocation_that_hangs_is_shown_as_overdue_while_it_hangs(at: Desk, mo
         assert view is not None
         return view.revocation.state is RevocationState.OVERDUE
 
-    monkeypatch.setattr(slowness, "GRACE", timedelta(seconds=0.2))
+    monkeypatch.setattr(revoke, "GRACE", timedelta(seconds=0.2))
     go_on, job = threading.Event(), at.job()
     held = at.issue(job)
     vault = Hanging(at.shop.settings.vault_addr)

@@ -8,7 +8,7 @@ import sys
 
 SCRIPT = """
 import structlog
-from activities.logs import configure_logs
+from justenough.adapters.runtime.logging_setup import configure_logs
 
 configure_logs("info")
 for _ in range(3):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from activities.packing import SKIPPED, bundled
-from justenough import bundle
-from justenough.errors import InvalidInput
+from justenough.adapters.configuration.bundle_packer import SKIPPED, bundled
+from justenough.domain.core.errors import InvalidInput
+from justenough.domain.jobs import bundle
 
 
 def write(folder: Path, name: str, content: bytes = b"x", *, mode: int = 0o644) -> Path:

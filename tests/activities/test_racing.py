@@ -13,15 +13,15 @@ from typing import Any
 import psycopg
 import pytest
 
-from activities import revocation
-from activities.entries import ordered
-from activities.past import past_of
-from activities.session.issuance import Closed, Issuance
-from activities.session.issuing import Issuer
-from activities.verification import VerifiedOrder, verify_order
-from justenough.access import Action
-from justenough.ids import new_job_id
-from justenough.spec import Access
+from activities.issuing.issuer import Issuer
+from activities.issuing.results import Closed, Issuance
+from activities.revocation import revoke
+from justenough.domain.core.ids import new_job_id
+from justenough.domain.jobs.spec import Access
+from justenough.domain.jobs.states import Action
+from justenough.services.job_history import past_of
+from justenough.services.ledger_events import ordered
+from justenough.services.verify_order import VerifiedOrder, verify_order
 from tests.activities.shop import ACME, Desk, Shop, Someone, desk
 from tests.waiting import until
 
@@ -63,7 +63,7 @@ def raced(at: Desk, launcher: Someone, moment: float) -> tuple[str, int]:
     deps.store.record(ordered(deps, order, verified))
     assert deps.store.claim(job, run="run", owner="owner", now=deps.now())
     issuer = Issuer(deps, order, verified, past_of(deps.store, job), owner="owner")
-    kill = threading.Timer(moment, lambda: revocation.revoke(deps, job, by="person", settled=False, why="killed"))
+    kill = threading.Timer(moment, lambda: revoke.revoke(deps, job, by="person", settled=False, why="killed"))
     kill.start()
     came = 0
     try:
@@ -72,7 +72,7 @@ def raced(at: Desk, launcher: Someone, moment: float) -> tuple[str, int]:
     except Closed:
         pass
     kill.join()
-    ends = partial(revocation.revoke, deps, job, by="session", settled=issuer.settled, known=issuer.issued, why="killed")
+    ends = partial(revoke.revoke, deps, job, by="session", settled=issuer.settled, known=issuer.issued, why="killed")
     # Vault itself ends the leases of a token that was revoked, a moment later, and knows one for a few milliseconds after it has ended it (seen).
     until(lambda: ends().confirmed, f"{job} is confirmed")
     return job, came

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from activities.session.issuance import Issuance
-from justenough.events import EventType
+from activities.issuing.results import Issuance
+from justenough.domain.ledger.events import EventType
 from tests.activities.catalogs import desk_with
 from tests.activities.certified import session
 from tests.activities.shop import Desk, Shop

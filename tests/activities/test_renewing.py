@@ -12,25 +12,26 @@ from typing import Any
 
 import pytest
 
-from activities.entries import ordered
-from activities.judging import digest_for
-from activities.past import past_of
-from activities.session import keeping, renewing
-from activities.session.issuance import Denied, Issuance, NotPermitted, Waits
-from activities.session.issuing import Issuer
-from activities.session.requests import WAITING
-from activities.store.errors import StoreUnavailable
-from activities.vault import Issued, VaultUnavailable, remembered
-from activities.verification import VerifiedOrder, table, verify_order
-from justenough.access import Action
-from justenough.approval import Answer, Ladder
-from justenough.bounds import Bounds, Tools
-from justenough.calls import Call, CallAccess
-from justenough.events import EventType, event
-from justenough.ids import credential_id, new_job_id, request_id
-from justenough.messages import Granted
-from justenough.spec import Access
-from justenough.statements import DecisionStatement, rfc3339, signable
+from activities.issuing import lease_keeper, renewal_check
+from activities.issuing.issuer import Issuer
+from activities.issuing.results import Denied, Issuance, NotPermitted, Waits
+from activities.issuing.runtime_requests import WAITING
+from justenough.adapters.store.errors import StoreUnavailable
+from justenough.adapters.vault import Issued, VaultUnavailable, ttl_cache
+from justenough.domain.approvals.ladder import Answer, Ladder
+from justenough.domain.approvals.statements import DecisionStatement, signable
+from justenough.domain.contracts.workflow_messages import Granted
+from justenough.domain.core.ids import credential_id, new_job_id, request_id
+from justenough.domain.core.rfc3339 import rfc3339
+from justenough.domain.jobs.spec import Access
+from justenough.domain.jobs.states import Action
+from justenough.domain.jobs.tool_bounds import Bounds, Tools
+from justenough.domain.ledger.events import EventType, event
+from justenough.domain.tools.call import Call, CallAccess
+from justenough.services.evaluate_request import digest_for
+from justenough.services.job_history import past_of
+from justenough.services.ledger_events import ordered
+from justenough.services.verify_order import VerifiedOrder, table, verify_order
 from tests.activities.conftest import EXAMPLE
 from tests.activities.holding import kept_until
 from tests.activities.shop import SPEC, Desk, Held, Shop, Someone, desk
@@ -93,9 +94,9 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def at(shop: Shop, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     # Otherwise groups and keys are remembered for ten seconds.
-    monkeypatch.setattr(remembered, "REMEMBERED_SECONDS", 0)
-    monkeypatch.setattr(keeping, "TRY_AGAIN", 0.2)
-    monkeypatch.setattr(keeping, "RENEW_AFTER", 0.25)
+    monkeypatch.setattr(ttl_cache, "REMEMBERED_SECONDS", 0)
+    monkeypatch.setattr(lease_keeper, "TRY_AGAIN", 0.2)
+    monkeypatch.setattr(lease_keeper, "RENEW_AFTER", 0.25)
     made = desk(shop, f"sqlite:///{tmp_path / 'store.db'}", folder=folder)
     yield made
     made.deps.targets.close()
@@ -245,7 +246,7 @@ async def test_a_server_that_does_not_answer_is_no_denial(at: Desk, monkeypatch:
     where: Any
     where, method, error = {
         "vault": (at.deps.vault, "person", VaultUnavailable("nobody answers")),
-        "store": (renewing, "taken_back_by", StoreUnavailable("nobody answers")),
+        "store": (renewal_check, "taken_back_by", StoreUnavailable("nobody answers")),
     }[away]
     real, tries = getattr(where, method), 0
 
@@ -277,7 +278,7 @@ def test_a_decision_costs_three_calls_of_vault_for_each_person_and_none_for_thos
     assert job.issuer.no_longer(job.item) is None
     # Entity, group and key of the launcher and of the approver.
     assert calls == 6
-    monkeypatch.setattr(remembered, "REMEMBERED_SECONDS", 10.0)
+    monkeypatch.setattr(ttl_cache, "REMEMBERED_SECONDS", 10.0)
     job.issuer.no_longer(job.item)
     calls = 0
     assert job.issuer.no_longer(job.item) is None
@@ -378,7 +379,7 @@ def test_people_are_asked_for_a_call_that_only_python_takes_for_the_one_they_wer
 
 
 def test_a_job_has_people_asked_so_often_and_then_is_told_so(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("activities.session.requests.ASKED", 2)
+    monkeypatch.setattr("activities.issuing.runtime_requests.ASKED", 2)
     issuer, _ = refunds(at)
     for amount in (101, 102):
         assert isinstance(issuer.access(refund(amount)), Waits)

@@ -9,14 +9,14 @@ from datetime import timedelta
 import psycopg
 import pytest
 
-from activities.revocation import RevocationResult, prove, record_lapsed, revoke, revoke_one
-from activities.session.issuance import issued_event
-from activities.store import Store
-from activities.vault import Vault
-from justenough.access import CredentialState, Revocable, RevocationState
-from justenough.errors import NotFound
-from justenough.events import EventType
-from justenough.secret import Secret
+from activities.issuing.results import issued_event
+from activities.revocation.revoke import RevocationResult, prove, record_lapsed, revoke, revoke_one
+from justenough.adapters.store import Store
+from justenough.adapters.vault import Vault
+from justenough.domain.core.errors import NotFound
+from justenough.domain.core.secret import Secret
+from justenough.domain.jobs.states import CredentialState, Revocable, RevocationState
+from justenough.domain.ledger.events import EventType
 from tests.activities.revoking import by_session
 from tests.activities.shop import Desk, secret_values
 

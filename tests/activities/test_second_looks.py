@@ -9,13 +9,13 @@ from datetime import timedelta
 import psycopg
 import pytest
 
-from activities.looks import SECOND_LOOK
-from activities.revocation import prove
-from activities.session.issuance import issued_event
-from justenough.access import CredentialState, Revocable
-from justenough.catalog import ResolvedIssue
-from justenough.events import EventType, event
-from justenough.ids import request_id
+from activities.issuing.results import issued_event
+from activities.revocation.revoke import prove
+from justenough.domain.catalog.loader import ResolvedIssue
+from justenough.domain.core.ids import request_id
+from justenough.domain.jobs.states import CredentialState, Revocable
+from justenough.domain.ledger.events import EventType, event
+from justenough.services.revocation_attempts import SECOND_LOOK
 from tests.activities.revoking import by_session, from_outside
 from tests.activities.shop import Desk, Held, Shop, to_be_issued
 from tests.waiting import until

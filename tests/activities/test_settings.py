@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from activities.settings import Settings
+from justenough.adapters.configuration.settings import Settings
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 
-from activities.looks import SECOND_LOOK
-from activities.revocation import prove, revoke, revoke_one
-from justenough.access import CredentialState, RevocationState
+from activities.revocation.revoke import prove, revoke, revoke_one
+from justenough.domain.jobs.states import CredentialState, RevocationState
+from justenough.services.revocation_attempts import SECOND_LOOK
 from tests.activities.revoking import by_session, from_outside, revocation_of
 from tests.activities.shop import Desk, Held
 

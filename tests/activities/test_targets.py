@@ -7,7 +7,7 @@ import threading
 import psycopg
 import pytest
 
-from activities.targets import escaped
+from justenough.adapters.targets.postgres import escaped
 from tests.activities.shop import Desk
 
 pytestmark = pytest.mark.servers

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from activities.proof import STAYS, prove
-from justenough.events import EventType
+from activities.revocation.proof import STAYS, prove
+from justenough.domain.ledger.events import EventType
 from tests.activities.catalogs import desk_with
 from tests.activities.certified import session
 from tests.activities.shop import Desk, Shop

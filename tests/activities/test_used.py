@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from activities.session.broker.used import Used
-from activities.store import Store
-from justenough.events import Event
-from justenough.models import Usage
-from justenough.views import EntryView
+from activities.broker.llm.usage_recorder import Used
+from justenough.adapters.store import Store
+from justenough.domain.ledger.events import Event
+from justenough.domain.llm.metering import Usage
+from justenough.domain.readmodel.views import EntryView
 from tests.activities.shop import Desk
 
 pytestmark = pytest.mark.servers

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from activities.vault import Vault, VaultDenied, VaultRefused, VaultSealed, VaultUnavailable, connection
-from activities.vault.errors import refusal
-from justenough.catalog import ResolvedIssue
-from justenough.secret import Secret
+from justenough.adapters.vault import Vault, VaultDenied, VaultRefused, VaultSealed, VaultUnavailable, connection
+from justenough.adapters.vault.errors import refusal
+from justenough.domain.catalog.loader import ResolvedIssue
+from justenough.domain.core.secret import Secret
 from tests.activities.shop import Desk, Shop, admin_vault, secret_values
 
 pytestmark = pytest.mark.servers
@@ -280,7 +280,7 @@ def test_each_answer_becomes_the_error_that_says_what_to_do(status: int, body: s
 
 def test_a_403_that_only_says_that_the_handle_is_unknown_means_gone() -> None:
     # HashiCorp's Vault answers so, OpenBao with 400.
-    from activities.vault.errors import UnknownHandle
+    from justenough.adapters.vault.errors import UnknownHandle
 
     assert isinstance(refusal(403, "POST auth/token/lookup-accessor", {"errors": ["1 error occurred: * invalid accessor"]}), UnknownHandle)
 

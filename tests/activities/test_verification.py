@@ -13,15 +13,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from activities.deps import Deps
-from activities.vault import VaultUnavailable
-from activities.verification import VerifiedOrder, table, verify_order
-from justenough.access import Action
-from justenough.answering import Refused
-from justenough.approval import Answer, Ladder
-from justenough.ids import new_job_id, request_id
-from justenough.messages import JobInput
-from justenough.statements import DecisionStatement, Signed, rfc3339, signable
+from justenough.adapters.vault import VaultUnavailable
+from justenough.domain.approvals.ladder import Answer, Ladder
+from justenough.domain.approvals.statements import DecisionStatement, Signed, signable
+from justenough.domain.approvals.verification import Refused
+from justenough.domain.contracts.workflow_messages import JobInput
+from justenough.domain.core.ids import new_job_id, request_id
+from justenough.domain.core.rfc3339 import rfc3339
+from justenough.domain.jobs.states import Action
+from justenough.services.dependencies import Deps
+from justenough.services.verify_order import VerifiedOrder, table, verify_order
 from tests.activities.shop import SPEC, Desk, Someone, admin_vault
 
 pytestmark = pytest.mark.servers
@@ -299,7 +300,7 @@ def test_where_vault_is_away_there_is_no_verdict_at_all(at: Desk) -> None:
 
 
 def _token() -> Any:
-    from justenough.secret import Secret
+    from justenough.domain.core.secret import Secret
 
     return Secret("none")
 

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from justenough import bundle
+from justenough.domain.jobs import bundle
 from tests.attacks import scanning
 from tests.attacks.intruder import Intruder
 from tests.attacks.scanning import IDENTITY_TOKEN, VAULT_TOKEN, Scanned, everything

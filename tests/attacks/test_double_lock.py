@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
-from activities.vault import Token, Vault, VaultRefused, locks
-from justenough.catalog import ResolvedIssue
-from justenough.ids import new_job_id
-from justenough.prefixes import job_role
+from justenough.adapters.vault import Token, Vault, VaultRefused, control_groups
+from justenough.domain.catalog.loader import ResolvedIssue
+from justenough.domain.core.ids import new_job_id
+from justenough.domain.core.vault_names import job_role
 from tests.people import Human
 from tests.shop import Shop
 from worker.stack import Stack
@@ -122,25 +122,25 @@ def test_what_opens_a_lock_works_once_and_only_for_its_own_request(taken: Taken,
     vault.login_approle_file(whole.home / "worker.approle.json")
     vault.open_prefix(taken.job, 3600)
     token: Token = vault.create_token(taken.job, policy=GRANT, alias="je-scope-tenant-acme", ttl=600)
-    wrapped = locks.ask(vault, token, PAYOUT)
-    ciphertext = locks.encrypted(vault, wrapped.secret, about="r-1")
+    wrapped = control_groups.ask(vault, token, PAYOUT)
+    ciphertext = control_groups.encrypted(vault, wrapped.secret, about="r-1")
     assert wrapped.secret.reveal() not in ciphertext
     with pytest.raises(VaultRefused):
-        locks.decrypted(vault, ciphertext, about="r-2")
+        control_groups.decrypted(vault, ciphertext, about="r-2")
     with pytest.raises(VaultRefused):
-        locks.unwrap(vault, wrapped.secret, PAYOUT)
+        control_groups.unwrap(vault, wrapped.secret, PAYOUT)
     assert security.vault.post("sys/control-group/authorize", json={"accessor": wrapped.accessor}).json()["data"] == {"approved": True}
-    state = locks.state(vault, wrapped.accessor)
+    state = control_groups.state(vault, wrapped.accessor)
     assert state is not None
     assert (state.approved, state.authorized, state.is_for(PAYOUT)) == (True, frozenset({security.id}), True)
     with pytest.raises(VaultRefused, match="opens something else"):
-        locks.unwrap(vault, wrapped.secret, PAYOUT.model_copy(update={"path": "database/creds/payouts-write-globex"}))
-    issued = locks.unwrap(vault, locks.decrypted(vault, ciphertext, about="r-1"), PAYOUT)
+        control_groups.unwrap(vault, wrapped.secret, PAYOUT.model_copy(update={"path": "database/creds/payouts-write-globex"}))
+    issued = control_groups.unwrap(vault, control_groups.decrypted(vault, ciphertext, about="r-1"), PAYOUT)
     assert issued.lease_id
-    locks.end_token(vault, wrapped.secret)
+    control_groups.end_token(vault, wrapped.secret)
     with pytest.raises(VaultRefused):
-        locks.unwrap(vault, wrapped.secret, PAYOUT)
-    assert locks.state(vault, wrapped.accessor) is None
+        control_groups.unwrap(vault, wrapped.secret, PAYOUT)
+    assert control_groups.state(vault, wrapped.accessor) is None
     # What it gave lives on until its job ends, and carries the job's name.
     assert len(shop.users_of(taken.job)) == 1
     vault.revoke_lease(issued.lease_id)

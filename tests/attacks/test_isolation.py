@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from justenough import bundle
+from justenough.domain.jobs import bundle
 from tests.people import Human
 from tests.shop import Shop, Witness, access, spec
 from worker.stack import Stack

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from activities.past import ENTRIES_AT_ONCE, MOST_ENTRIES, past_of, read_past
-from justenough.events import EventType
-from justenough.views import EntryView, Page
+from justenough.domain.ledger.events import EventType
+from justenough.domain.readmodel.views import EntryView, Page
+from justenough.services.job_history import ENTRIES_AT_ONCE, MOST_ENTRIES, past_of, read_past
 
 REQUEST = "r-dev-01arz3ndektsv4rrffq69g5fav-1"
 

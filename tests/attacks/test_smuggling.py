@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from activities.session.broker.tools.gateway import UNDONE_RECORDED
+from activities.broker.tools.gateway import UNDONE_RECORDED
 from tests.broker.offering import offering
 from tests.broker.puppet import Puppet, puppet
 from tests.broker.test_access import entries, opened

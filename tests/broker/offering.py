@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from justenough.catalog import read_catalog
+from justenough.domain.catalog.loader import read_catalog
 from tests.shop import Shop
 
 

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from justenough import bundle
-from justenough.spec import read_spec
+from justenough.domain.jobs import bundle
+from justenough.domain.jobs.spec import read_spec
 from tests.people import Human
 from worker.stack import Places, Stack
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from justenough.bounds import Bounds
+from justenough.domain.jobs.tool_bounds import Bounds
 from tests.broker.puppet import Puppet, puppet
 from tests.broker.test_access import entries, opened
 from tests.broker.test_bounds import item

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from activities.session.broker.tools.discovery import with_ways
-from justenough.catalog import read_catalog
-from justenough.spec import JobSpec
+from activities.broker.tools.discovery import with_ways
+from justenough.domain.catalog.loader import read_catalog
+from justenough.domain.jobs.spec import JobSpec
 from tests.broker.puppet import Puppet, puppet
 from tests.broker.test_tools import called, result
 from tests.people import Human

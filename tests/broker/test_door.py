@@ -13,9 +13,9 @@ import httpx
 import pytest
 from temporalio.client import Client
 
-from activities.session.bare import MEMORY, NAME
-from activities.session.broker.sockets import QUEUED
-from activities.session.issuing import LIVE
+from activities.broker.server.listener import QUEUED
+from activities.issuing.issuer import LIVE
+from activities.process.no_sandbox import MEMORY, NAME
 from tests.broker.offering import also_in
 from tests.broker.puppet import Answer, Puppet, puppet
 from tests.broker.test_access import entries, login_of, opened

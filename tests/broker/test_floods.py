@@ -9,12 +9,12 @@ from typing import Any, cast
 
 import pytest
 
-from activities.session.broker.door import CALLS_AT_ONCE, Door, Pending
-from activities.session.broker.errors import AskedTooOften
-from activities.session.broker.models import READ_AT_ONCE, Models
-from activities.session.broker.openai import Wrong
-from activities.session.broker.tools.gateway import AT_ONCE, Tools
-from justenough.spec import ModelUse
+from activities.broker.broker import CALLS_AT_ONCE, Door, Pending
+from activities.broker.errors import AskedTooOften
+from activities.broker.llm.gateway import READ_AT_ONCE, Models
+from activities.broker.llm.openai_api import Wrong
+from activities.broker.tools.gateway import AT_ONCE, Tools
+from justenough.domain.jobs.spec import ModelUse
 
 
 class Knocked:

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from activities.upstreams import asked
-from justenough.listings import ToolList, read_tool_list
-from justenough.tools import Upstream
+from justenough.adapters.mcp_client import asked
+from justenough.domain.catalog.mcp_tool_list import ToolList, read_tool_list
+from justenough.domain.tools.definitions import Upstream
 from tests.broker.killing import killed_in_a_call
 from tests.broker.mcp_server import TOOLS, McpServer, mcp_server
 from tests.broker.puppet import Puppet, puppet

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from activities.session.broker.models import AT_ONCE
+from activities.broker.llm.gateway import AT_ONCE
 from tests.broker.model_server import Handler, ModelServer, endless, fails, holds, piece, says, silent, streams
 from tests.broker.puppet import Answer, Puppet, puppet
 from tests.broker.test_access import entries, opened

@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from activities.session.broker.door import Door
-from activities.session.broker.sockets import AT_ONCE, MOST_HEAD, QUEUED, UNDER_WAY, Place, listening
-from activities.session.broker.tools import Tools
-from justenough.secret import Secret
+from activities.broker.broker import Door
+from activities.broker.server.listener import AT_ONCE, MOST_HEAD, QUEUED, UNDER_WAY, Place, listening
+from activities.broker.tools import Tools
+from justenough.domain.core.secret import Secret
 
 Talk = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 ASKS = b"GET /v1/catalog HTTP/1.1\r\nHost: broker\r\n\r\n"

@@ -12,8 +12,8 @@ import httpx
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from activities.session.broker.tools import sql as database
-from justenough.tools import Sql
+from activities.broker.tools import sql_executor as database
+from justenough.domain.tools.definitions import Sql
 from tests.broker.killing import killed_in_a_call
 from tests.broker.offering import offering
 from tests.broker.puppet import Answer as PuppetAnswer

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from playwright.async_api import expect
 
-from activities.packing import bundled
+from justenough.adapters.configuration.bundle_packer import bundled
 from tests.browser.rig import Foresee, Look, Open, Shot, reached
 from tests.console.support import SHOP
 from tests.people import Human

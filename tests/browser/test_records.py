@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import pytest
 from playwright.async_api import Page, expect
 
-from justenough.copies import verified
+from justenough.domain.ledger.export import verified
 from tests.browser.rig import Launch, Look, Pages, Shot, log_in
 from tests.people import Human
 from tests.shop import access, spec

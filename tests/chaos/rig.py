@@ -16,8 +16,8 @@ from typing import Any
 
 import httpx
 
-from activities.settings import Settings
-from justenough.secret import Secret
+from justenough.adapters.configuration.settings import Settings
+from justenough.domain.core.secret import Secret
 from tests.activities.proxy import Door
 from tests.chaos.forked import Forked
 from tests.chaos.gate import Gate
@@ -27,9 +27,9 @@ from tests.waiting import until
 from worker.provisioning import setup
 from worker.stack import Places, Stack, running_stack
 from worker.stack.environment import own_environment
-from worker.stack.fill import shop_environment
 from worker.stack.lock import supervisor_of
-from worker.stack.private import read_json
+from worker.stack.private_files import read_json
+from worker.stack.seed import shop_environment
 
 BESIDE = ("temporal", "vault", "postgres", "console")
 MENDED_WITHIN = 180.0

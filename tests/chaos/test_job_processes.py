@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from activities.session.bare import MEMORY, NAME
-from activities.session.logs import MOST
+from activities.process.log_capture import MOST
+from activities.process.no_sandbox import MEMORY, NAME
 from tests.chaos.rig import Rig
 from tests.people import Human
 from tests.session.support import alive

@@ -14,9 +14,9 @@ import httpx
 import pytest
 import structlog
 
-from activities.store import Store
-from console import people
-from justenough.access import RevocationState
+from console.auth import vault_directory
+from justenough.adapters.store import Store
+from justenough.domain.jobs.states import RevocationState
 from tests.chaos.administrator import Administrator
 from tests.chaos.agreement import assert_one_outcome
 from tests.chaos.latch import Latch, latch
@@ -140,7 +140,7 @@ def vault_sealed(course: Course) -> None:
         someone.api.get("jobs").raise_for_status()
         with course.rig.sealed():
             course.jobs["sealed"].ends()
-            kill(course, someone, believed_until=asked + people.FRESH)
+            kill(course, someone, believed_until=asked + vault_directory.FRESH)
             for name in ("sealed", "killed"):
                 course.until_in_doubt(name)
         course.until_dead("sealed", "killed")

@@ -6,8 +6,8 @@ from contextlib import closing
 
 import pytest
 
-from activities.store import Store
-from justenough.access import RevocationState
+from justenough.adapters.store import Store
+from justenough.domain.jobs.states import RevocationState
 from tests.chaos.rig import Rig
 from tests.people import Human
 from tests.shop import LOGIN, Shop, Witness, access, spec

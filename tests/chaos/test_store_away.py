@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 import pytest
 import structlog
 
-from activities.store import Store
+from justenough.adapters.store import Store
 from tests.chaos.administrator import Administrator
 from tests.chaos.agreement import assert_one_outcome
 from tests.chaos.latch import Latch, latch

@@ -15,8 +15,8 @@ import pytest
 import yaml
 from temporalio.client import Client, WorkflowExecutionStatus
 
-from activities.store import Store
-from justenough.ids import new_job_id
+from justenough.adapters.store import Store
+from justenough.domain.core.ids import new_job_id
 from tests.chaos.agreement import assert_one_outcome
 from tests.chaos.exposure import ALL, ENDINGS, Case, Lab
 from tests.chaos.rig import Rig

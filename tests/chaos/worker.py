@@ -7,11 +7,12 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
-from activities import revocation, sweeping
-from activities.deps import Deps
-from justenough.errors import RetryLater
+from activities import sweep_activity
+from activities.revocation import revoke as revocation
+from justenough.domain.core.errors import RetryLater
+from justenough.services.dependencies import Deps
 from worker.main import main
-from workflows import inbox, job
+from workflows import job, signals
 from workflows.job import Job
 
 OWN = "JUSTENOUGH_TEST_"
@@ -75,7 +76,7 @@ def break_method(name: str) -> None:
 
 def break_receiving() -> None:
     """Put a bug into what workflow Job does with a wish that carries STUCK."""
-    real = inbox.carried
+    real = signals.carried
 
     def carried(args: Any) -> Any:
         if args[0].payload.data == STUCK.encode():
@@ -100,7 +101,7 @@ def run() -> None:
         else:
             break_method(bug)
     if LEASE in os.environ:
-        sweeping.LEASE = timedelta(seconds=float(os.environ[LEASE]))
+        sweep_activity.LEASE = timedelta(seconds=float(os.environ[LEASE]))
     main()
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from console.cli import aftermath
-from justenough.access import CredentialState, JobState, RevocationState
+from console.cli.render import revocation as aftermath
+from justenough.domain.jobs.states import CredentialState, JobState, RevocationState
 from tests.cli.answering_server import Answering, answering
 from tests.cli.conftest import Cli
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from console.cli.board import changes, table
-from console.words.text import width
+from console.cli.render.request_table import changes, table
+from console.presentation.terminal_text import width
 
 NOW = datetime(2026, 1, 1, 18, tzinfo=UTC)
 LATER = (NOW + timedelta(seconds=245)).isoformat()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from console.cli import client
-from console.cli.failures import Exit, worst
+from console.cli.client import api
+from console.cli.errors import Exit, worst
 from tests.cli.answering_server import answering
 from tests.cli.conftest import Cli
 from worker.stack import Stack
@@ -40,7 +40,7 @@ def free_port() -> int:
     [(401, 4), (403, 6), (404, 5), (409, 8), (412, 8), (413, 2), (422, 2), (428, 1), (500, 1), (503, 1)],
 )
 def test_each_status_of_the_api_has_its_exit_code(cli: Cli, monkeypatch: pytest.MonkeyPatch, status: int, code: int) -> None:
-    monkeypatch.setattr(client, "PAUSE", 0.01)
+    monkeypatch.setattr(api, "PAUSE", 0.01)
     with answering() as console:
         console.says(status, {"type": "about:blank", "title": "T", "status": status, "detail": "why it is so"})
         done = cli.run("job", "list", "--console-url", console.address)
@@ -77,8 +77,8 @@ def test_a_server_that_is_no_console_is_told_from_one(cli: Cli, status: int, bod
 def test_a_console_that_does_not_answer_is_named_with_how_to_start_it(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
 ) -> None:
-    monkeypatch.setattr("console.cli.following.PATIENCE", 0.0)
-    monkeypatch.setattr("console.cli.following.PAUSE", 0.01)
+    monkeypatch.setattr("console.cli.watch.job.PATIENCE", 0.0)
+    monkeypatch.setattr("console.cli.watch.job.PAUSE", 0.01)
     address = f"http://127.0.0.1:{free_port()}"
 
     done = cli.run(*arguments, env={"JUSTENOUGH_CONSOLE_URL": address})

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from console.cli.lanes import drawn
-from console.cli.standing import standing
-from console.words.picture import pictured
-from console.words.text import clock, uncoloured, width
-from justenough.events import FIELDS, EventType
+from console.cli.render.gantt import drawn
+from console.cli.render.job_status import standing
+from console.presentation.terminal_text import clock, uncoloured, width
+from console.presentation.timeline_model import pictured
+from justenough.domain.ledger.events import FIELDS, EventType
 
 START = datetime(2026, 1, 1, 18, tzinfo=UTC)
 

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
-from console.cli import options, output, terminal
+from console.cli import options, terminal
 from console.cli.options import Options, Output
-from console.words.telling import SENTENCES, duration, sentence
-from console.words.text import log_text, moment, plain, shortened, width
-from justenough.events import FIELDS, EventType
+from console.cli.render import output
+from console.presentation.event_text import SENTENCES, duration, sentence
+from console.presentation.terminal_text import log_text, moment, plain, shortened, width
+from justenough.domain.ledger.events import FIELDS, EventType
 
 ITEM = {"id": "j-dev-1", "task": "Rückzahlung 金 \x1b[2J", "n": 1}
 

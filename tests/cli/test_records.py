@@ -67,7 +67,7 @@ def test_the_whole_ledger_is_exported_one_entry_a_line(cli: Cli, auditor: Human,
 
 
 def test_an_export_goes_past_one_page(cli: Cli, auditor: Human, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from console.cli import ledger
+    from console.cli.commands import ledger
 
     job = ended(cli, tmp_path)["id"]
     monkeypatch.setattr(ledger, "PAGE", 2)

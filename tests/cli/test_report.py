@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from justenough.evidence.fold import Fold, Period
-from justenough.evidence.lines import LINES
+from justenough.domain.evidence.aggregator import Fold, Period
+from justenough.domain.evidence.metric_definitions import LINES
 from tests.cli.answering_server import answering
 from tests.cli.conftest import Cli
 from tests.people import ENDED, Human

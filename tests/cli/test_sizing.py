@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from justenough.spec import read_spec
+from justenough.domain.jobs.spec import read_spec
 from tests.cli.conftest import ROOT, Cli, spec
 from tests.people import Human
 

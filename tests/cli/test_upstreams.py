@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from justenough.listings import tool_list
+from justenough.domain.catalog.mcp_tool_list import tool_list
 from tests.broker.mcp_server import TOOLS, McpServer, mcp_server
 from tests.cli.conftest import ROOT, Cli
 from tests.waiting import until

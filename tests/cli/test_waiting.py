@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from console.cli import following
-from console.cli.failures import Unreachable
-from console.cli.following import Happened, Patience, code_of, events
+from console.cli.errors import Unreachable
+from console.cli.watch import job as following
+from console.cli.watch.job import Happened, Patience, code_of, events
 from tests.cli.answering_server import answering
 from tests.cli.conftest import Cli
 

@@ -14,19 +14,19 @@ import pytest
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
-from activities.settings import Settings
-from activities.store import Store
-from console.build import built
-from justenough.secret import Secret
+from console.startup import built
+from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.store import Store
+from justenough.domain.core.secret import Secret
 from tests.console.support import SHOP, Served, logged_in, serving
 from tests.console.telling import CURRENT, OTHERS, PEOPLE, PREVIOUS, SECRET, Clock, Town, folder_with
 from tests.plain_http import NO_TLS
 from worker.provisioning import PersonSeed, setup
 from worker.stack.control import running_stack
-from worker.stack.fill import shop_environment
-from worker.stack.places import Places
-from worker.stack.private import read_json
-from worker.stack.state import Stack
+from worker.stack.paths import Places
+from worker.stack.private_files import read_json
+from worker.stack.seed import shop_environment
+from worker.stack.stack_file import Stack
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from justenough.secret import Secret
-from justenough.webhooks import key_of, why_not_signed
+from justenough.domain.core.secret import Secret
+from justenough.domain.integrations.webhook_signature import key_of, why_not_signed
 
 HANG, ENDLESS_BODY, ENDLESS_HEADERS, CUT = "hang", "endless body", "endless headers", "cut"
 Answer = int | str | tuple[int, dict[str, str]]

@@ -16,15 +16,16 @@ import httpx
 import uvicorn
 from temporalio.client import Client
 
-from activities.store import Store
-from console.api.app import create_app
-from console.api.context import Console
-from justenough.access import Action
-from justenough.events import EventType, event
-from justenough.ids import new_job_id, request_id
-from justenough.statements import DecisionStatement, OrderStatement, canonical, digest_of, signable
+from console.app import create_app
+from console.services.console import Console
+from justenough.adapters.store import Store
+from justenough.domain.approvals.statements import DecisionStatement, OrderStatement, signable
+from justenough.domain.core.canonical_json import canonical, digest_of
+from justenough.domain.core.ids import new_job_id, request_id
+from justenough.domain.jobs.states import Action
+from justenough.domain.ledger.events import EventType, event
 from tests.plain_http import NO_TLS
-from worker.stack.state import Stack
+from worker.stack.stack_file import Stack
 
 SHOP = Path(__file__).resolve().parents[2] / "examples" / "shop"
 DIGEST = "sha256:" + "d" * 64

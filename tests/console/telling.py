@@ -13,13 +13,13 @@ from typing import Any
 import httpx
 from anyio import to_thread
 
-from activities.config import Config
-from activities.deps import Deps
-from activities.store import Store
-from activities.store.owed import Standing
-from console.deliveries import SigningSecrets
 from console.outbox import Office
-from justenough.events import Event
+from console.outbox.signing_secrets import SigningSecrets
+from justenough.adapters.configuration.folder import Config
+from justenough.adapters.store import Store
+from justenough.adapters.store.outbox_queries import Standing
+from justenough.domain.ledger.events import Event
+from justenough.services.dependencies import Deps
 from tests.console.support import SHOP
 
 SECRET, PREVIOUS = "kv/data/je/webhooks/siem", "whsec_" + "cHJldmlvdXMtc2VjcmV0LW9mLXRoZS1zaWVt"

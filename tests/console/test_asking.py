@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from console.words import asking
-from justenough.access import RequestState, Revocable
-from justenough.views import ApprovalView, RequestView
-from justenough.waiting import Silence
+from console.presentation import request_text
+from justenough.domain.inbox.pending import Silence
+from justenough.domain.jobs.states import RequestState, Revocable
+from justenough.domain.readmodel.views import ApprovalView, RequestView
 
 NOW = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
 
@@ -37,10 +37,10 @@ def approval(person: str, **changes: Any) -> ApprovalView:
 
 
 def test_the_sentence_says_who_wants_what_for_how_long() -> None:
-    pieces = asking.wish(view(), "refund-agent 1.4")
-    assert asking.text_of(pieces) == "refund-triage by agent refund-agent 1.4, launched by ops, wants WRITE on Refunds for 5 min"
+    pieces = request_text.wish(view(), "refund-agent 1.4")
+    assert request_text.text_of(pieces) == "refund-triage by agent refund-agent 1.4, launched by ops, wants WRITE on Refunds for 5 min"
     assert [piece.text for piece in pieces if piece.strong] == ["refund-triage", "WRITE", "Refunds"]
-    assert asking.text_of(asking.wish(view(ttl=90))) == "refund-triage, launched by ops, wants WRITE on Refunds for 1 min 30 s"
+    assert request_text.text_of(request_text.wish(view(ttl=90))) == "refund-triage, launched by ops, wants WRITE on Refunds for 1 min 30 s"
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_the_sentence_says_who_wants_what_for_how_long() -> None:
     ],
 )
 def test_silence_is_never_an_approval(what: Silence, said: str) -> None:
-    assert said in asking.silent(what)
+    assert said in request_text.silent(what)
 
 
 @pytest.mark.parametrize(
@@ -69,15 +69,15 @@ def test_silence_is_never_an_approval(what: Silence, said: str) -> None:
     ],
 )
 def test_who_is_still_needed(quorum: int, given: tuple[ApprovalView, ...], said: str) -> None:
-    assert asking.still_needed(view(quorum=quorum, approvals=given)) == said
+    assert request_text.still_needed(view(quorum=quorum, approvals=given)) == said
 
 
 def test_what_is_signed_is_said_as_it_is_signed() -> None:
-    assert asking.signs(view(), "approve", "lead") == "lead approves WRITE on Refunds for 5 min for the job j-1 (refund-triage)."
-    less = asking.signs(view(), "approve", "lead", ttl=60, action="read", absent="boss")
+    assert request_text.signs(view(), "approve", "lead") == "lead approves WRITE on Refunds for 5 min for the job j-1 (refund-triage)."
+    less = request_text.signs(view(), "approve", "lead", ttl=60, action="read", absent="boss")
     assert less == "lead for boss approves READ on Refunds for 1 min for the job j-1 (refund-triage)."
-    assert asking.signs(view(), "break_glass", "lead").startswith("lead BREAKS GLASS for")
+    assert request_text.signs(view(), "break_glass", "lead").startswith("lead BREAKS GLASS for")
 
 
 def test_what_revoking_can_do_is_said_of_each_kind() -> None:
-    assert set(asking.REVOKING) == {kind.value for kind in Revocable}
+    assert set(request_text.REVOKING) == {kind.value for kind in Revocable}

@@ -10,8 +10,8 @@ import pytest
 import structlog
 from starlette.types import Message, Receive, Scope, Send
 
-from console.api.middleware import Edge
-from console.problems import MEDIA_TYPE
+from console.http.middleware import Edge
+from console.http.problems import MEDIA_TYPE
 from tests.console.support import Served
 
 

@@ -13,12 +13,12 @@ from typing import Any
 import httpx
 import pytest
 
-from activities.config import Config
-from console.api.lists import Owners
-from console.api.passes import Passes
-from console.api.rights import Caller
-from justenough.approval import Person, Tiers
-from justenough.errors import RetryLater
+from console.auth.authorization import Caller
+from console.events.stream_authorization import Passes
+from console.services.visibility import Owners
+from justenough.adapters.configuration.folder import Config
+from justenough.domain.approvals.tiers import Person, Tiers
+from justenough.domain.core.errors import RetryLater
 from tests.console.support import SHOP, Served
 from tests.store.facts import refused
 
@@ -85,15 +85,15 @@ async def test_the_stream_of_everything_begins_now(served: Served) -> None:
 
 
 async def test_a_stream_ends_when_its_token_does(served: Served, monkeypatch: Any) -> None:
-    monkeypatch.setattr("console.api.passes.CHECK_EVERY", 0.1)
+    monkeypatch.setattr("console.events.stream_authorization.CHECK_EVERY", 0.1)
     monkeypatch.setattr(served.console.passes, "_now", lambda: time.time() + 16 * 60)
     async with aclosing(followed(served, "/events", "auditor")) as stream, asyncio.timeout(10):
         assert [entry async for entry in stream] == []
 
 
 async def test_a_stream_ends_when_its_person_loses_their_group(served: Served, admin: httpx.Client, monkeypatch: Any) -> None:
-    monkeypatch.setattr("console.api.passes.CHECK_EVERY", 0.1)
-    monkeypatch.setattr("console.people.FRESH", 0.1)
+    monkeypatch.setattr("console.events.stream_authorization.CHECK_EVERY", 0.1)
+    monkeypatch.setattr("console.auth.vault_directory.FRESH", 0.1)
     group, person = "identity/group/name/auditors", served.people["auditor"].id
     members = (await asyncio.to_thread(admin.get, group)).json()["data"]["member_entity_ids"]
 
@@ -141,7 +141,7 @@ async def test_a_stream_says_at_once_where_it_begins_and_asks_proxies_to_pass_it
 
 
 async def test_a_stream_without_news_is_kept_alive(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("console.api.events.KEEP_ALIVE", 0.05)
+    monkeypatch.setattr("console.api.routes.events.KEEP_ALIVE", 0.05)
     async with served.http.stream("GET", "/api/v1/events", headers=served.people["auditor"].bearer) as answer, asyncio.timeout(10):
         lines = answer.aiter_lines()
         while await anext(lines) != ": keep-alive":
@@ -175,14 +175,14 @@ async def test_the_first_event_tells_when_to_come_back(served: Served) -> None:
 
 
 async def test_more_listeners_than_the_console_holds_are_told_so(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("console.api.events.MAX_LISTENERS", 0)
+    monkeypatch.setattr("console.api.routes.events.MAX_LISTENERS", 0)
     answer = await served.get("/events", "auditor")
     assert answer.status_code == 503
     assert "streams are open" in answer.json()["detail"]
 
 
 async def test_who_takes_nothing_is_let_go_of_and_others_hear_all_meanwhile(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("console.api.streams.STALLED", 1.0)
+    monkeypatch.setattr("console.events.sse_response.STALLED", 1.0)
     job = (await served.launched())["id"]
     # Whoever listened in a test before may not be gone yet.
     await until(lambda: served.console.feed.listeners == 0)
@@ -206,7 +206,7 @@ async def test_who_takes_nothing_is_let_go_of_and_others_hear_all_meanwhile(serv
 
 
 async def test_a_person_is_looked_at_once_however_many_streams_they_have(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("console.api.passes.CHECK_EVERY", 0.02)
+    monkeypatch.setattr("console.events.stream_authorization.CHECK_EVERY", 0.02)
     tiers = Config(SHOP).current().tiers
     person = Person(id="e-auditor", name="auditor", groups=frozenset({"auditors"}))
     looks, ended = 0, []
@@ -236,8 +236,8 @@ async def test_a_person_is_looked_at_once_however_many_streams_they_have(monkeyp
 
 
 async def test_what_was_known_of_a_person_holds_for_a_while_when_nobody_can_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("console.api.passes.CHECK_EVERY", 0.02)
-    monkeypatch.setattr("console.api.passes.TRUSTED", 0.5)
+    monkeypatch.setattr("console.events.stream_authorization.CHECK_EVERY", 0.02)
+    monkeypatch.setattr("console.events.stream_authorization.TRUSTED", 0.5)
     tiers = Config(SHOP).current().tiers
     caller = Caller(person=Person(id="e-a", name="a", groups=frozenset({"auditors"})), tiers=tiers, expires=time.time() + 900)
     over = asyncio.Event()

@@ -16,11 +16,11 @@ from typing import Any
 import httpx
 import pytest
 
-from activities.config import Config
-from activities.deps import utc_now
-from activities.settings import Settings
-from console.deliveries import SigningSecrets
 from console.outbox import Office
+from console.outbox.signing_secrets import SigningSecrets
+from justenough.adapters.configuration.folder import Config
+from justenough.adapters.configuration.settings import Settings
+from justenough.services.dependencies import utc_now
 from tests.console.receiver import HANG, Receiver
 from tests.console.support import Human, Served, serving
 from tests.console.telling import CURRENT, PEOPLE, SECRET, Town, folder_with

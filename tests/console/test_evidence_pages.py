@@ -12,10 +12,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.markdown import Markdown
 
-from console.evidence import markdown, page
-from console.evidence.wording import span
-from console.words.text import plain
-from justenough.evidence.report import Report
+from console.presentation.report import html, markdown
+from console.presentation.report.figures import span
+from console.presentation.terminal_text import plain
+from justenough.domain.evidence.report import Report
 from tests.justenough.ledgers import line, live, rejected, reported, review
 from tests.store.facts import answered, changed_to, confirmed, issued, later
 
@@ -78,7 +78,7 @@ def tokens(text: str) -> Iterator[Any]:
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_on_the_page_a_strangers_text_is_text(text: str) -> None:
-    harmless, found = Page(page.rendered(hostile("harmless"))), Page(page.rendered(hostile(text)))
+    harmless, found = Page(html.rendered(hostile("harmless"))), Page(html.rendered(hostile(text)))
     assert found.tags == harmless.tags
     assert not [tag for tag, _ in found.tags if tag in {"script", "img", "iframe", "link", "object", "form"}]
 
@@ -115,16 +115,16 @@ def test_an_address_in_a_text_makes_no_link_where_bare_ones_do() -> None:
 
 
 def test_the_page_needs_nothing_else() -> None:
-    found = Page(page.rendered(hostile("x")))
+    found = Page(html.rendered(hostile("x")))
     assert {value for value in found.values("href") if not value.startswith("#")} == set()
     assert found.values("src") == []
     assert not [name for _, attributes in found.tags for name in attributes if name.startswith("on")]
     assert "default-src 'none'; style-src 'unsafe-inline'" in found.values("content")
-    assert "url(" not in page.rendered(hostile("x"))
+    assert "url(" not in html.rendered(hostile("x"))
 
 
 def test_the_page_is_one_that_everyone_can_read() -> None:
-    found = Page(page.rendered(hostile("x")))
+    found = Page(html.rendered(hostile("x")))
     names = [tag for tag, _ in found.tags]
     assert found.tags[0] == ("html", {"lang": "en"})
     assert names.count("table") == names.count("caption") > 3
@@ -134,7 +134,7 @@ def test_the_page_is_one_that_everyone_can_read() -> None:
     assert {attributes.get("scope") for tag, attributes in found.tags if tag == "th"} == {"col", "row"}
 
 
-@pytest.mark.parametrize("render", [markdown.rendered, page.rendered])
+@pytest.mark.parametrize("render", [markdown.rendered, html.rendered])
 def test_every_line_is_told_with_all_that_it_has(render: Any) -> None:
     report = reported(*(rejected("x", number) for number in range(30)))
     text = render(report)

@@ -15,10 +15,10 @@ import pytest
 from temporalio import activity, workflow
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-from console import health
-from console.gateway import Gateway, TemporalUnavailable
-from console.health import Health
-from justenough.events import EventType, event
+from console.services import health
+from console.services.health import Health
+from console.temporal.client import Gateway, TemporalUnavailable
+from justenough.domain.ledger.events import EventType, event
 from tests.cli.answering_server import Answering, answering
 from tests.console.support import Served
 from tests.plain_http import NO_TLS

@@ -15,13 +15,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from activities.deps import Deps
-from activities.store import Store
-from console.outbox.lane import Lane
-from justenough.delivering import GONE_REST, Fault, Outcome
-from justenough.errors import RetryLater
-from justenough.subscriptions import Webhook
-from justenough.views import EntryView
+from console.outbox.subscription_worker import Lane
+from justenough.adapters.store import Store
+from justenough.domain.core.errors import RetryLater
+from justenough.domain.integrations.retry_policy import GONE_REST, Fault, Outcome
+from justenough.domain.integrations.subscriptions import Webhook
+from justenough.domain.readmodel.views import EntryView
+from justenough.services.dependencies import Deps
 from tests.console.telling import Clock
 from tests.store.facts import job_id, submitted
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from activities.sending import services
-from console.outbox import Office, lane, office, senders
-from justenough.events import Event, EventType, event
-from justenough.notices import Notice
-from justenough.secret import Secret
+from console.outbox import Office, dispatcher, senders, subscription_worker
+from justenough.adapters.outbound import apprise_sender
+from justenough.domain.core.secret import Secret
+from justenough.domain.integrations.notifications import Notice
+from justenough.domain.ledger.events import Event, EventType, event
 from tests.console.receiver import Receiver
 from tests.console.telling import OTHERS, PEOPLE, Town
 from tests.store import facts
@@ -163,7 +163,7 @@ async def test_another_console_or_a_restart_tells_nobody_twice(town: Town, chat:
     town.happened(*waits())
     await town.told(first)
     second = town.office()
-    town.clock.on(office.LEASE + 1)
+    town.clock.on(dispatcher.LEASE + 1)
     await town.told(second)
     await town.told(first)
     town.happened(answered("approved"))
@@ -201,7 +201,7 @@ async def test_what_asks_nobody_is_written_down_nowhere(town: Town, chat: Receiv
     town.happened(*(fact for number in range(1, 21) for fact in (submitted(job_id(number)), ended("failed", job_id(number)))))
     await town.told(console)
     assert town.standing("leads").behind == 40
-    town.clock.on(lane.TAKEN_DOWN_EVERY)
+    town.clock.on(subscription_worker.TAKEN_DOWN_EVERY)
     await town.told(console)
     standing = town.standing("leads")
     assert (standing.behind, standing.delivered, chat.got) == (0, 0, [])
@@ -287,7 +287,7 @@ async def test_the_urls_are_nowhere_but_in_vault(
     ],
 )
 async def test_what_is_no_web_service_is_not_spoken_to(url: str) -> None:
-    outcome = services.send(Secret(url), SAID, private=True)
+    outcome = apprise_sender.send(Secret(url), SAID, private=True)
     assert outcome.fault == "refused", outcome
     assert "canary" not in outcome.why
 
@@ -301,9 +301,9 @@ async def test_what_is_no_web_service_is_not_spoken_to(url: str) -> None:
     ],
 )
 async def test_a_service_in_ones_own_network_needs_to_be_allowed(chat: Receiver, url: str, why: str) -> None:
-    outcome = services.send(Secret(url.format(f"127.0.0.1:{chat.port}")), SAID, private=False)
+    outcome = apprise_sender.send(Secret(url.format(f"127.0.0.1:{chat.port}")), SAID, private=False)
     assert (outcome.fault, why in outcome.why, chat.got) == ("refused", True, [])
-    assert services.send(Secret("json://169.254.169.254/x"), SAID, private=True).fault == "refused"
+    assert apprise_sender.send(Secret("json://169.254.169.254/x"), SAID, private=True).fault == "refused"
 
 
 async def test_a_redirect_of_a_service_is_not_followed_and_counts_as_not_taken_whatever_its_url_says(
@@ -346,7 +346,7 @@ def test_wherever_the_url_says_where_a_service_is_that_is_looked_at(url: str, mo
     monkeypatch.setattr(
         socket, "getaddrinfo", lambda host, *rest, **more: real("127.0.0.1" if "localdomain" in host else host, *rest, **more)
     )
-    outcome = services.send(Secret(url), SAID, private=False)
+    outcome = apprise_sender.send(Secret(url), SAID, private=False)
     assert (outcome.fault, "private network" in outcome.why) == ("refused", True), outcome
 
 
@@ -357,6 +357,6 @@ def test_the_document_names_the_services_that_are_spoken_to() -> None:
         .partition("**Which services.**")[2]
         .partition("Parameters")[0]
     )
-    assert set(re.findall(r"`([a-z0-9]+)`", text)) - {"s"} == services.HOSTED | services.OWN
-    assert {f"{plain}s" for plain in services.PLAIN} <= services.OWN
-    assert not services.HOSTED & services.OWN
+    assert set(re.findall(r"`([a-z0-9]+)`", text)) - {"s"} == apprise_sender.HOSTED | apprise_sender.OWN
+    assert {f"{plain}s" for plain in apprise_sender.PLAIN} <= apprise_sender.OWN
+    assert not apprise_sender.HOSTED & apprise_sender.OWN

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from datetime import UTC, datetime, timedelta
 
-from activities.entries import submitted
-from activities.settings import Settings
-from activities.verification import VerifiedOrder, verify_order
-from console.gateway import Gateway
-from console.reconciler import started_again
-from justenough.messages import JobInput
-from justenough.statements import Signed
+from console.services.reconciler import started_again
+from console.temporal.client import Gateway
+from justenough.adapters.configuration.settings import Settings
+from justenough.domain.approvals.statements import Signed
+from justenough.domain.contracts.workflow_messages import JobInput
+from justenough.services.ledger_events import submitted
+from justenough.services.verify_order import VerifiedOrder, verify_order
 from tests.console.support import Served, serving
 
 NONE = timedelta(seconds=-1)

@@ -33,20 +33,21 @@ from temporalio.common import SearchAttributePair, TypedSearchAttributes
 from temporalio.exceptions import ActivityError, ApplicationError
 from temporalio.service import RPCError
 
-from activities.settings import Settings
-from console.api import firing, scheduling
-from console.api.context import Console
-from console.api.launching import Taken
-from console.api.ordering import Wish, ordered
-from console.build import built
-from console.gateway import TemporalUnavailable
-from justenough.errors import Conflict
-from justenough.events import EventType, event
-from justenough.ids import new_job_id
-from justenough.messages import Occasion
-from justenough.statements import rfc3339
+from console import schedule_runner
+from console.services import schedule_orders
+from console.services.console import Console
+from console.services.console_orders import Wish, ordered
+from console.services.submit_job import Taken
+from console.startup import built
+from console.temporal.client import TemporalUnavailable
+from console.temporal.fire_workflow import OCCASION
+from justenough.adapters.configuration.settings import Settings
+from justenough.domain.contracts.workflow_messages import Occasion
+from justenough.domain.core.errors import Conflict
+from justenough.domain.core.ids import new_job_id
+from justenough.domain.core.rfc3339 import rfc3339
+from justenough.domain.ledger.events import EventType, event
 from tests.console.support import SHOP, Served, serving
-from workflows.firing import OCCASION
 
 MINUTELY = "{cron: '* * * * *', job: jobs/hello.yaml, paused: true}"
 """Paused, so that tests do not depend on the clock: what they fire, they fire by a backfill, which is what Temporal does to catch up."""
@@ -131,7 +132,7 @@ async def until(found: Callable[[], Any]) -> Any:
 @asynccontextmanager
 async def fired(*consoles: Console) -> AsyncIterator[None]:
     """Consoles that take occasions."""
-    tasks = [asyncio.create_task(firing.fire(console)) for console in consoles]
+    tasks = [asyncio.create_task(schedule_runner.fire(console)) for console in consoles]
     try:
         yield
     finally:
@@ -308,7 +309,7 @@ async def until_known(describe: Callable[[], Any]) -> None:
 
 async def test_a_live_schedule_fires_by_itself_at_its_time(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every second instead of each minute, in Temporal and for what the console takes for an occasion: nobody waits for minutes."""
-    monkeypatch.setattr(scheduling, "why_no_occasion", lambda *_, **__: None)
+    monkeypatch.setattr(schedule_orders, "why_no_occasion", lambda *_, **__: None)
     await town.kept(lively="{cron: '* * * * *', job: jobs/hello.yaml}")
 
     seconds = ScheduleSpec(intervals=[ScheduleIntervalSpec(every=timedelta(seconds=1))])
@@ -338,11 +339,11 @@ async def test_many_who_take_occasions_at_the_same_time_launch_no_more_than_may_
     occasions = [Occasion(schedule="minutely", at=at) for at in past(4)]
     deps = town.console.deps
     found = await asyncio.gather(
-        *(asyncio.to_thread(scheduling.taken, deps, occasion) for occasion in itertools.chain(occasions, occasions, occasions))
+        *(asyncio.to_thread(schedule_orders.taken, deps, occasion) for occasion in itertools.chain(occasions, occasions, occasions))
     )
     launched = {one.job.id for one in found if isinstance(one, Taken)}
     assert (set(town.jobs("minutely")), len(launched)) == (launched, most)
-    again = [await asyncio.to_thread(scheduling.taken, deps, occasion) for occasion in occasions]
+    again = [await asyncio.to_thread(schedule_orders.taken, deps, occasion) for occasion in occasions]
     assert {one.job.id for one in again if isinstance(one, Taken)} == launched
 
 
@@ -353,12 +354,12 @@ async def test_a_console_that_died_between_its_steps_leaves_nothing_that_another
     earlier, last = past(2)
     occasion, deps = Occasion(schedule="minutely", at=last), town.console.deps
     with monkeypatch.context() as patched:
-        patched.setattr(scheduling, "ordered", lambda *_, **__: 1 / 0)
+        patched.setattr(schedule_orders, "ordered", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            await asyncio.to_thread(scheduling.taken, deps, occasion)
+            await asyncio.to_thread(schedule_orders.taken, deps, occasion)
     assert town.jobs("minutely") == []
-    first = await asyncio.to_thread(scheduling.taken, deps, Occasion(schedule="minutely", at=earlier))
-    second = await asyncio.to_thread(scheduling.taken, deps, occasion)
+    first = await asyncio.to_thread(schedule_orders.taken, deps, Occasion(schedule="minutely", at=earlier))
+    second = await asyncio.to_thread(schedule_orders.taken, deps, occasion)
     assert isinstance(first, Taken)
     assert isinstance(second, Taken)
     assert town.jobs("minutely") == [first.job.id] == [second.job.id]
@@ -427,7 +428,7 @@ async def test_only_our_own_sentences_are_in_what_temporal_keeps(town: Town, mon
     await town.kept(minutely=MINUTELY)
     (at,) = past(1)
     with monkeypatch.context() as patched:
-        patched.setattr(firing, "taken", fails)
+        patched.setattr(schedule_runner, "taken", fails)
         async with fired(town.console):
             await town.fires("minutely", at)
             await asyncio.wait_for(failed.wait(), WITHIN)
@@ -544,7 +545,7 @@ async def test_without_temporal_the_list_answers_soon_and_says_so_and_runs_are_a
 
 async def test_an_order_whose_schedule_is_gone_is_a_conflict_and_nothing_is_recorded(town: Town) -> None:
     town.says(minutely=MINUTELY)
-    timed = scheduling.known(town.console.deps, "minutely")
+    timed = schedule_orders.known(town.console.deps, "minutely")
     town.says()
     wish = Wish("schedule:minutely", timed, {}, "gone")
     entity = town.console.deps.vault.own_entity()

@@ -14,8 +14,8 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from schemathesis.schemas import BaseSchema
 
-from activities.settings import Settings
-from console.build import built
+from console.startup import built
+from justenough.adapters.configuration.settings import Settings
 from tests.console.described import Run, bundle, run, schema_of
 from tests.console.support import serving
 from tests.hooks import deaf

@@ -9,7 +9,7 @@ import pytest
 from temporalio.client import WorkflowExecutionStatus
 from temporalio.service import RPCError
 
-from justenough.events import EventType, event
+from justenough.domain.ledger.events import EventType, event
 from tests.console.support import Served
 
 UNKNOWN = "j-dev-01arz3ndektsv4rrffq69g5fav"
@@ -85,7 +85,7 @@ async def test_a_credential_is_revoked_through_its_job(served: Served) -> None:
 
 
 async def test_a_revocation_that_is_not_confirmed_yet_is_on_its_way(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("console.api.credentials.CONFIRMED_WITHIN", 0.05)
+    monkeypatch.setattr("console.api.routes.credentials.CONFIRMED_WITHIN", 0.05)
     credential = served.issue((await served.launched())["id"])
     answer = await served.post(f"/credentials/{credential}/revoke", "lead")
     assert (answer.status_code, answer.json()["state"]) == (202, "issued")
@@ -114,7 +114,7 @@ async def test_who_only_reads_cannot_revoke(served: Served) -> None:
 
 async def test_a_sweep_and_a_proof_run_as_workflows(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     # No worker runs here: that nobody answers is told, not hung on.
-    monkeypatch.setattr("console.gateway.LOOK_TIMEOUT", timedelta(seconds=1))
+    monkeypatch.setattr("console.temporal.client.LOOK_TIMEOUT", timedelta(seconds=1))
     job = (await served.launched())["id"]
     for path, workflow in (("/sweep", "je-dev-sweep-now"), (f"/jobs/{job}/prove", f"je-dev-prove-{job}-now")):
         answer = await served.post(path, "auditor")

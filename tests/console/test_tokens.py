@@ -14,12 +14,13 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import KeySet, OctKey, OKPKey
 
-from activities.settings import Settings
-from console.people import _REGISTRY, Identity, People, PeopleVault
-from console.problems import Unauthenticated
+from console.auth.tokens import _REGISTRY, Identity, People
+from console.auth.vault_directory import PeopleVault
+from justenough.adapters.configuration.settings import Settings
+from justenough.domain.core.errors import Unauthenticated
 from tests.console.support import Human, Served, serving
 from tests.plain_http import NO_TLS
-from worker.stack.programs import Programs
+from worker.stack.binaries import Programs
 
 
 def claims(human: Human, issuer: str, **changes: Any) -> dict[str, Any]:
@@ -180,7 +181,7 @@ async def test_without_vault_nobody_is_let_in_and_nothing_breaks(served: Served,
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         gone = settings.model_copy(update={"vault_addr": f"http://127.0.0.1:{silent.getsockname()[1]}"})
-        from console.build import built
+        from console.startup import built
 
         async with built(gone) as console, serving(console) as http:
             answer = await http.get("/api/v1/whoami", headers=bearer)

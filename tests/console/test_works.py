@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from console.works import Busy, Works
-from justenough.errors import GiveUp
+from console.services.single_flight import Busy, Works
+from justenough.domain.core.errors import GiveUp
 
 
 class Bench:

@@ -19,8 +19,8 @@ from tests.stopping import stopped_with_us
 from tests.waiting import until
 from worker.stack import Places, read_stack
 from worker.stack.control import running
-from worker.stack.marks import kept_mark
-from worker.stack.state import CHILDREN
+from worker.stack.pidfile import kept_mark
+from worker.stack.stack_file import CHILDREN
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = [sys.executable, "-m", "console.cli", "demo"]

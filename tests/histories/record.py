@@ -14,12 +14,12 @@ from datetime import UTC, datetime
 from temporalio.client import WorkflowHistory
 from temporalio.common import SearchAttributePair, TypedSearchAttributes
 
-from justenough.approval import Tier, Tiers
+from console.temporal.fire_workflow import OCCASION
+from justenough.domain.approvals.tiers import Tier, Tiers
 from tests.workflows import sessions
 from tests.workflows.known import Need
 from tests.workflows.recording import FOLDER, normalised
 from tests.workflows.servers import QUEUE, Bench, Started, real
-from workflows.firing import OCCASION
 
 QUICK = Tiers(
     tiers={

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from activities.settings import Settings
-from worker.stack.places import Places
+from justenough.adapters.configuration.settings import Settings
+from worker.stack.paths import Places
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text()

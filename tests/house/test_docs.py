@@ -156,7 +156,7 @@ def test_the_changelog_has_a_place_for_what_is_coming() -> None:
 
 
 def test_every_settings_name_in_the_documents_is_a_setting() -> None:
-    from activities.settings import Settings
+    from justenough.adapters.configuration.settings import Settings
 
     known = {f"JUSTENOUGH_{field.upper()}" for field in Settings.model_fields}
     named = {found for document in DOCUMENTS for found in re.findall(r"\bJUSTENOUGH_[A-Z_]+", document.read_text())}

@@ -14,10 +14,10 @@ from tests.house.source_tree import SourceTree, is_named_by_participle, is_parti
 LIMITS: dict[str, float] = {
     # As measured; lower a limit whenever its figure has fallen.
     "classes that share their name": 165,  # target 0
-    "modules named by a gerund or participle": 73,  # target 0
+    "modules named by a gerund or participle": 0,
     "percent of functions named by a participle": 19.0,  # target 3
     "percent of functions that are private and used once": 29.0,  # target 12
-    "packages and modules in an import cycle": 4,  # target 0
+    "packages and modules in an import cycle": 0,
     "long files that do not say why": 0,  # target 0
 }
 SHARED_CLASS_NAMES = words(
@@ -134,7 +134,7 @@ def test_a_module_or_folder_named_by_a_participle_is_found(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["console/settings.py", "console/streaming_call.py", "worker/provisioning/mounts.py", "console/api/feed.py"]
+    "path", ["console/settings.py", "console/streaming_call.py", "worker/provisioning/mounts.py", "console/events/live_feed.py"]
 )
 def test_a_module_named_by_a_noun_is_not_found(path: str) -> None:
     assert SourceTree.of({path: ""}).participle_modules == []

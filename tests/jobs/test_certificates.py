@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from justenough.secret import Secret
+from justenough.domain.core.secret import Secret
 from tests.people import Human
 from tests.shop import Shop, access, spec
 from tests.warehouse import Fields, Warehouse

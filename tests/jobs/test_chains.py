@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from justenough.replay import Replay, replayed
+from justenough.domain.policy.replay import Replay, replayed
 from tests.justenough.deciding import shop_rules
 from tests.newcomers import newcomer
 from tests.people import TAKEN, Human

@@ -15,23 +15,24 @@ import httpx
 import pytest
 from joserfc.errors import BadSignatureError, ExpiredTokenError, InvalidClaimError
 
-from activities.deps import Deps, worker_deps
-from activities.session.identity import NoIssuer, NotVouchedFor, draw_identity
-from activities.session.issuance import Closed
-from activities.settings import Settings
-from activities.store.claims import Claim
-from activities.store.errors import StoreUnavailable
-from activities.verification import VerifiedOrder, verify_order
-from justenough.errors import InvalidInput
-from justenough.identity import LIFE, Audience, Audiences
-from justenough.messages import JobInput
-from justenough.statements import Signed
+from activities.delivery.identity_token import NoIssuer, NotVouchedFor, draw_identity
+from activities.issuing.results import Closed
+from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.store.errors import StoreUnavailable
+from justenough.adapters.store.session_claims import Claim
+from justenough.domain.approvals.statements import Signed
+from justenough.domain.catalog.audiences import Audience, Audiences
+from justenough.domain.contracts.workflow_messages import JobInput
+from justenough.domain.core.errors import InvalidInput
+from justenough.domain.integrations.job_identity import LIFE
+from justenough.services.dependencies import Deps, worker_deps
+from justenough.services.verify_order import VerifiedOrder, verify_order
 from tests.people import Human
 from tests.shop import Shop, spec
 from tests.verifying import altered, verified
 from worker.provisioning import Outcome
 from worker.stack import Stack
-from worker.stack.fill import set_vault_up
+from worker.stack.seed import set_vault_up
 
 pytestmark = pytest.mark.servers
 HOW_TO = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "identity.md").read_text(encoding="utf-8")

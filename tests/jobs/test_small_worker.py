@@ -16,7 +16,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from activities.store import Store
+from justenough.adapters.store import Store
 from tests.chaos.latch import latch
 from tests.conftest import EXAMPLE
 from tests.people import Human, logged_in

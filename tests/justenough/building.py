@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from justenough.access import Action, Sensitivity
-from justenough.catalog import Resource
-from justenough.facts import ORDINARY
-from justenough.policy import AccessContext, JobFacts, PolicySet
-from justenough.spec import JobSpec, checked_spec
+from justenough.domain.catalog.loader import Resource
+from justenough.domain.jobs.spec import JobSpec, checked_spec
+from justenough.domain.jobs.states import Action, Sensitivity
+from justenough.domain.policy.cedar_request import ORDINARY
+from justenough.domain.policy.engine import AccessContext, JobFacts, PolicySet
 
 SHOP = Path(__file__).parents[2] / "examples" / "shop"
 SCHEMA = (SHOP / "policies" / "schema.cedarschema").read_text()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from justenough.approval import Tiers, read_tiers
-from justenough.catalog import Catalog, read_catalog
-from justenough.facts import JobFacts
-from justenough.policy import TOP, PolicySet
-from justenough.rehearsal import Rules
+from justenough.domain.approvals.tiers import Tiers, read_tiers
+from justenough.domain.catalog.loader import Catalog, read_catalog
+from justenough.domain.policy.cedar_request import JobFacts
+from justenough.domain.policy.dry_run import Rules
+from justenough.domain.policy.engine import TOP, PolicySet
 from tests.justenough.building import JOB, SCHEMA, SHOP, access, spec
 
 CATALOG: Catalog = read_catalog((SHOP / "catalog.yaml").read_bytes())

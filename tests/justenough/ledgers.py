@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
-from justenough.events import Event, EventType, event
-from justenough.evidence.fold import Fold, Period
-from justenough.evidence.report import Line, Report
-from justenough.evidence.standing import LedgerState, Live, Standing
-from justenough.ledger import LedgerReport, chained, moment_text
+from justenough.domain.evidence.aggregator import Fold, Period
+from justenough.domain.evidence.current_state import LedgerState, Live, Standing
+from justenough.domain.evidence.report import Line, Report
+from justenough.domain.ledger.events import Event, EventType, event
+from justenough.domain.ledger.hash_chain import LedgerReport, chained, moment_text
 from tests.store.facts import JOB, NOW, credential, later, part
 
 DAY = timedelta(days=1)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from justenough.addresses import METADATA, url_problem, why_not_reached
+from justenough.domain.core.url_policy import METADATA, url_problem, why_not_reached
 
 NEVER = {
     "169.254.169.254": "credentials",

@@ -8,9 +8,10 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from justenough.answering import Table
-from justenough.approval import Person, Tier, Tiers
-from justenough.statements import DelegationStatement, Signed, canonical, signable
+from justenough.domain.approvals.statements import DelegationStatement, Signed, signable
+from justenough.domain.approvals.tiers import Person, Tier, Tiers
+from justenough.domain.approvals.verification import Table
+from justenough.domain.core.canonical_json import canonical
 from tests.justenough.building import NOW
 from tests.justenough.keys import public_key, vault_signature
 

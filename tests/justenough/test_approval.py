@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from justenough.approval import Answer, Ladder, Tier, Tiers, has_quorum, read_tiers
-from justenough.bounds import Bounds
-from justenough.errors import InvalidInput
-from justenough.statements import Signed
+from justenough.domain.approvals.ladder import Answer, Ladder, has_quorum
+from justenough.domain.approvals.statements import Signed
+from justenough.domain.approvals.tiers import Tier, Tiers, read_tiers
+from justenough.domain.core.errors import InvalidInput
+from justenough.domain.jobs.tool_bounds import Bounds
 from tests.justenough.building import NOW, SHOP
 from tests.justenough.test_bounds import CALLS, TOOLS, through
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from justenough.binding import allowed, lines_of
-from justenough.bounds import Bounds
-from justenough.errors import InvalidInput
+from justenough.domain.core.errors import InvalidInput
+from justenough.domain.jobs.tool_bounds import Bounds
+from justenough.domain.jobs.tool_bounds_syntax import allowed, lines_of
 from tests.justenough.test_bounds import TOOLS
 
 ASKED = {

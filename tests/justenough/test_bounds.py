@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from justenough.access import Action
-from justenough.bounds import Bound, Bounds, all_of
-from justenough.calls import Call, OutOfBounds, bounded, within
-from justenough.catalog import problems_of
-from justenough.errors import InvalidInput
-from justenough.spec import JobSpec, checked_spec
+from justenough.domain.catalog.loader import problems_of
+from justenough.domain.core.errors import InvalidInput
+from justenough.domain.jobs.spec import JobSpec, checked_spec
+from justenough.domain.jobs.states import Action
+from justenough.domain.jobs.tool_bounds import Bound, Bounds, all_of
+from justenough.domain.tools.call import Call, OutOfBounds, bounded, within
 from tests.justenough.test_tools import catalog_with
 
 SPEC: dict[str, Any] = {

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from justenough import bundle
-from justenough.errors import InvalidInput
+from justenough.domain.core.errors import InvalidInput
+from justenough.domain.jobs import bundle
 
 names = st.lists(st.text("abcé-_. ", min_size=1, max_size=8).filter(lambda part: part.strip(".")), min_size=1, max_size=3).map("/".join)
 files = st.dictionaries(names, st.tuples(st.binary(max_size=100), st.booleans()), max_size=6)

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from justenough.access import Action
-from justenough.calls import Call, CallAccess, action_of, call_of, checked_call, fits, headers_of, http_request, sql_values
-from justenough.errors import InvalidInput
-from justenough.spec import Access
-from justenough.tools import Http, Tool, Uses
+from justenough.domain.core.errors import InvalidInput
+from justenough.domain.jobs.spec import Access
+from justenough.domain.jobs.states import Action
+from justenough.domain.tools.call import Call, CallAccess, action_of, call_of, checked_call, fits, headers_of, http_request, sql_values
+from justenough.domain.tools.definitions import Http, Tool, Uses
 
 TOOL = Tool.model_validate(
     {

@@ -11,8 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from justenough.access import Action, Revocable, Sensitivity
-from justenough.catalog import (
+from justenough.domain.catalog.loader import (
     Catalog,
     alias_of,
     problems_of,
@@ -23,9 +22,10 @@ from justenough.catalog import (
     scope_alias,
     with_settings,
 )
-from justenough.errors import InvalidInput
-from justenough.prefixes import HARD_ENDS, hard_end
-from justenough.spec import checked_spec
+from justenough.domain.core.errors import InvalidInput
+from justenough.domain.core.vault_names import HARD_ENDS, hard_end
+from justenough.domain.jobs.spec import checked_spec
+from justenough.domain.jobs.states import Action, Revocable, Sensitivity
 
 SHOP = Path(__file__).parents[2] / "examples" / "shop" / "catalog.yaml"
 SETTINGS = {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": "5432", "MODEL_URL": "http://127.0.0.1:65535/v1"}

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from justenough.cloudevents import LONGEST, CloudEvent, read_event
-from justenough.errors import InvalidInput
+from justenough.domain.core.errors import InvalidInput
+from justenough.domain.integrations.cloudevents import LONGEST, CloudEvent, read_event
 
 WHOLE = {"specversion": "1.0", "id": "A234-1234", "source": "/helpdesk/1", "type": "com.example.ticket.created"}
 STRUCTURED = {"content-type": "application/cloudevents+json; charset=utf-8"}

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from justenough.access import RequestState
-from justenough.comparing import Difference, agent_text, asked_facts, differences, run_facts, shown_facts, telling
-from justenough.spec import JobSpec, Limits
-from justenough.views import RequestView
+from justenough.domain.inbox.diff import Difference, agent_text, asked_facts, differences, run_facts, shown_facts, telling
+from justenough.domain.jobs.spec import JobSpec, Limits
+from justenough.domain.jobs.states import RequestState
+from justenough.domain.readmodel.views import RequestView
 
 FACTS = st.dictionaries(st.text(min_size=1, max_size=8), st.text(min_size=1, max_size=8), max_size=6)
 NOW = datetime(2026, 1, 31, tzinfo=UTC)

@@ -12,9 +12,9 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from activities.config import LOOK_EVERY, Config, check
-from justenough.access import Action
-from justenough.listings import tool_list
+from justenough.adapters.configuration.folder import LOOK_EVERY, Config, check
+from justenough.domain.catalog.mcp_tool_list import tool_list
+from justenough.domain.jobs.states import Action
 from tests.justenough.building import SHOP, asking, job, resource
 
 ENV = {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": "5432", "MODEL_URL": "http://127.0.0.1:65535/v1"}

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from justenough.copies import line, verified
-from justenough.errors import InvalidInput
-from justenough.events import EventType, event
-from justenough.ledger import Entry, chained
-from justenough.views import EntryView
+from justenough.domain.core.errors import InvalidInput
+from justenough.domain.ledger.events import EventType, event
+from justenough.domain.ledger.export import line, verified
+from justenough.domain.ledger.hash_chain import Entry, chained
+from justenough.domain.readmodel.views import EntryView
 from tests.store.facts import later
 
 TEXT = st.text(max_size=20)

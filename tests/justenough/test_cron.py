@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from justenough.cron import BOUNDS, NAMES, ranges, read_cron
+from justenough.domain.integrations.cron import BOUNDS, NAMES, ranges, read_cron
 
 MONDAY = datetime(2026, 11, 23)  # noqa: DTZ001 - as clocks show it: a cron knows no zones
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from justenough.delivering import (
+from justenough.domain.core.units import duration_text
+from justenough.domain.integrations.retry_policy import (
     DELAYS,
     GONE_REST,
     MOST_PATIENCE,
@@ -22,7 +23,6 @@ from justenough.delivering import (
     fault_of,
     next_attempt,
 )
-from justenough.model import duration_text
 
 NOW = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
 DAY = 24 * 3600

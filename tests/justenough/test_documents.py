@@ -11,9 +11,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from justenough.documents import MAX_BYTES, SAFE_INTEGER, check_json, path_of, read_yaml
-from justenough.errors import InvalidInput
-from justenough.statements import canonical
+from justenough.domain.core.canonical_json import canonical
+from justenough.domain.core.errors import InvalidInput
+from justenough.domain.core.untrusted_yaml import MAX_BYTES, SAFE_INTEGER, check_json, path_of, read_yaml
 
 QUICK = 5.0
 """Seconds: what is refused must not be looked at for long. Generous, as test machines are slow and shared."""

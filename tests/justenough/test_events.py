@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from justenough.events import FIELDS, Event, EventType, event
+from justenough.domain.ledger.events import FIELDS, Event, EventType, event
 from tests.justenough.building import JOB, NOW
 
 

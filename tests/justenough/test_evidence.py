@@ -12,16 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from justenough.events import Event, EventType, event
-from justenough.evidence.attempts import KINDS, kind_of
-from justenough.evidence.fold import worst
-from justenough.evidence.frameworks import ITEMS, MAPPING
-from justenough.evidence.lines import LINES, SECTIONS
-from justenough.evidence.measures import SHOWN, nearest_rank
-from justenough.evidence.report import Status
-from justenough.evidence.standing import LedgerState, Live, Standing
-from justenough.ledger import ChainProblem, Fault, LedgerReport
-from justenough.views import ReviewView
+from justenough.domain.evidence.aggregator import worst
+from justenough.domain.evidence.current_state import LedgerState, Live, Standing
+from justenough.domain.evidence.frameworks import ITEMS, MAPPING
+from justenough.domain.evidence.metric_definitions import LINES, SECTIONS
+from justenough.domain.evidence.rejected_attempts import KINDS, kind_of
+from justenough.domain.evidence.report import Status
+from justenough.domain.evidence.statistics import SHOWN, nearest_rank
+from justenough.domain.ledger.events import Event, EventType, event
+from justenough.domain.ledger.hash_chain import ChainProblem, Fault, LedgerReport
+from justenough.domain.readmodel.views import ReviewView
 from tests.justenough.ledgers import (
     DAY,
     SOUND,

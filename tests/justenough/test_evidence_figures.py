@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from justenough.events import EventType, event
-from justenough.evidence.lines import LINES
+from justenough.domain.evidence.metric_definitions import LINES
+from justenough.domain.ledger.events import EventType, event
 from tests.justenough.ledgers import (
     expired,
     gave_up,

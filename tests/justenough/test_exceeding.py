@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from justenough.exceeding import Used, why_exceeded
-from justenough.spec import Limits
+from justenough.domain.jobs.resource_limits import Used, why_exceeded
+from justenough.domain.jobs.spec import Limits
 
 LIMITS = Limits(cpu=60, memory=2**30, processes=10)
 AT = Used(cpu=60.0, memory=2**30, processes=10)

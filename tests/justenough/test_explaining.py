@@ -8,11 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from justenough.access import Held
-from justenough.explaining import Change, RequestExplained, explained
-from justenough.facts import ORDINARY, AccessContext
-from justenough.policy import PolicySet
-from justenough.rehearsal import Rules, rehearsed
+from justenough.domain.jobs.credentials import Held
+from justenough.domain.policy.cedar_request import ORDINARY, AccessContext
+from justenough.domain.policy.dry_run import Rules, rehearsed
+from justenough.domain.policy.engine import PolicySet
+from justenough.domain.policy.explain import Change, RequestExplained, explained
 from tests.justenough.building import SCHEMA
 from tests.justenough.deciding import CATALOG, TIERS, asking_for, rules, shop_rules
 from tests.justenough.test_policy_properties import texts

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from joserfc.errors import BadSignatureError, InvalidKeyIdError
 
-from justenough.errors import InvalidInput
-from justenough.identity import CLAIMS, LIFE, checked_audience, claims_of, public_key, to_be_signed, token_of
-from justenough.statements import OrderStatement
+from justenough.domain.approvals.statements import OrderStatement
+from justenough.domain.catalog.audiences import checked_audience
+from justenough.domain.core.errors import InvalidInput
+from justenough.domain.integrations.job_identity import CLAIMS, LIFE, claims_of, public_key, to_be_signed, token_of
 from tests.justenough.building import JOB, NOW, spec
 from tests.verifying import altered, verified
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from justenough.ids import CREDENTIAL_ID, JOB_ID, REQUEST_ID, credential_id, installation_of, job_of, new_job_id, request_id
+from justenough.domain.core.ids import CREDENTIAL_ID, JOB_ID, REQUEST_ID, credential_id, installation_of, job_of, new_job_id, request_id
 from tests.justenough.building import NOW
 
 installations = st.from_regex(r"[a-z0-9]{1,8}", fullmatch=True)

@@ -18,11 +18,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from justenough import answering, statements
-from justenough.access import Action
-from justenough.answering import Refused, Standing, Table
-from justenough.approval import Ladder, Person, Roles, Tier, Tiers
-from justenough.statements import DecisionStatement, DelegationStatement, Signed, canonical, signable
+from justenough.domain.approvals import statements, verification
+from justenough.domain.approvals.ladder import Ladder
+from justenough.domain.approvals.statements import DecisionStatement, DelegationStatement, Signed, signable
+from justenough.domain.approvals.tiers import Person, Roles, Tier, Tiers
+from justenough.domain.approvals.verification import Refused, Standing, Table
+from justenough.domain.core.canonical_json import canonical
+from justenough.domain.jobs.states import Action
 from tests.justenough.building import JOB, NOW
 from tests.justenough.keys import public_key, vault_signature
 
@@ -312,8 +314,8 @@ def check(world: World, request: Request, brought: Iterable[Act]) -> None:
 
 def test_no_course_of_answers_grants_without_a_quorum_of_distinct_people(monkeypatch: pytest.MonkeyPatch) -> None:
     # Reading and checking one statement says the same each time, and takes most of the time: each once.
-    monkeypatch.setattr(answering, "read", once(answering.read, key=lambda model, signed: (model, id(signed))))
-    monkeypatch.setattr(answering, "why_not_signed", once(statements.why_not_signed, key=lambda signed, keys: (id(signed), keys[1])))
+    monkeypatch.setattr(verification, "read", once(verification.read, key=lambda model, signed: (model, id(signed))))
+    monkeypatch.setattr(verification, "why_not_signed", once(statements.why_not_signed, key=lambda signed, keys: (id(signed), keys[1])))
     SEEN.clear()
     interleaved()
     # A course in which nothing is ever granted proves nothing.

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from justenough.lateness import GRACE, POLL_LASTS, SWEEP_LATE, revocation_overdue, sweep_late, unpolled, worth_recording
+from justenough.domain.ledger.overdue import GRACE, POLL_LASTS, SWEEP_LATE, revocation_overdue, sweep_late, unpolled, worth_recording
 from tests.justenough.building import NOW
 
 MOMENT = timedelta(microseconds=1)

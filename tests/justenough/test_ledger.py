@@ -13,9 +13,20 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from justenough.events import FIELDS, Event, EventType, event
-from justenough.ledger import GENESIS, ChainProblem, Entry, Fault, Head, LedgerReport, chained, hash_of, moment_text, verify_chain
-from justenough.secret import Secret
+from justenough.domain.core.secret import Secret
+from justenough.domain.ledger.events import FIELDS, Event, EventType, event
+from justenough.domain.ledger.hash_chain import (
+    GENESIS,
+    ChainProblem,
+    Entry,
+    Fault,
+    Head,
+    LedgerReport,
+    chained,
+    hash_of,
+    moment_text,
+    verify_chain,
+)
 
 NOW = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "reference" / "ledger.md"

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from justenough.bounds import Bounds
-from justenough.calls import Call, for_call
-from justenough.lineage import access_beyond, beyond
-from justenough.spec import Access, JobSpec, checked_spec
+from justenough.domain.jobs.spec import Access, JobSpec, checked_spec
+from justenough.domain.jobs.tool_bounds import Bounds
+from justenough.domain.policy.attenuation import access_beyond, beyond
+from justenough.domain.tools.call import Call, for_call
 from tests.justenough.test_bounds import CALLS, TOOLS, through
 
 BASE: dict[str, Any] = {

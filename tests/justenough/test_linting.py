@@ -6,9 +6,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from justenough.access import Action, Held, Sensitivity
-from justenough.linting import Finding, Kind, findings
-from justenough.rehearsal import Rules
+from justenough.domain.jobs.credentials import Held
+from justenough.domain.jobs.states import Action, Sensitivity
+from justenough.domain.policy.dry_run import Rules
+from justenough.domain.policy.lint import Finding, Kind, findings
 from tests.justenough.building import asking, job, resource
 from tests.justenough.deciding import CATALOG, rules, shop_rules
 from tests.justenough.test_policy_properties import texts

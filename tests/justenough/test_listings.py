@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from justenough.errors import InvalidInput
-from justenough.listings import MOST_TOOLS, ToolList, changes, read_tool_list, tool_list
+from justenough.domain.catalog.mcp_tool_list import MOST_TOOLS, ToolList, changes, read_tool_list, tool_list
+from justenough.domain.core.errors import InvalidInput
 
 SCHEMA: dict[str, Any] = {"type": "object", "properties": {"number": {"type": "integer"}}, "required": ["number"]}
 GET: dict[str, Any] = {"name": "get_issue", "description": "Reads an issue", "inputSchema": SCHEMA, "annotations": {"readOnlyHint": True}}

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import yaml
 
-from justenough.access import Action
-from justenough.approval import Tier, Tiers
-from justenough.catalog import Catalog, read_catalog
-from justenough.errors import InvalidInput
-from justenough.locks import LONGEST, MARGIN, lock_of, lock_problems
-from justenough.policy import DOUBLE_LOCK
-from justenough.weighing import Weighed
+from justenough.domain.approvals.tiers import Tier, Tiers
+from justenough.domain.catalog.control_groups import LONGEST, MARGIN, lock_of, lock_problems
+from justenough.domain.catalog.loader import Catalog, read_catalog
+from justenough.domain.core.errors import InvalidInput
+from justenough.domain.jobs.states import Action
+from justenough.domain.policy.engine import DOUBLE_LOCK
+from justenough.domain.policy.tier_result import Weighed
 
 DAY = 24 * 3600
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from justenough.model import Duration, Message, Model, Size, bytes_of, duration_text, seconds_of, size_text
+from justenough.domain.core.base_model import Message, Model
+from justenough.domain.core.units import Duration, Size, bytes_of, duration_text, seconds_of, size_text
 
 
 class Timed(Model):

@@ -12,11 +12,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from justenough.catalog import Catalog, problems_of, problems_of_draft, read_catalog, with_settings
-from justenough.errors import InvalidInput
-from justenough.model_problems import access_of, why_for_gateways_only
-from justenough.models import Budget, Metered, ModelDef, Tally, Usage, prompt_estimate, whole_usage
-from justenough.spec import checked_spec
+from justenough.domain.catalog.llm_validation import access_of, why_for_gateways_only
+from justenough.domain.catalog.loader import Catalog, problems_of, problems_of_draft, read_catalog, with_settings
+from justenough.domain.core.errors import InvalidInput
+from justenough.domain.jobs.spec import checked_spec
+from justenough.domain.llm.definition import ModelDef
+from justenough.domain.llm.metering import Budget, Metered, Tally, Usage, prompt_estimate, whole_usage
 
 API: dict[str, Any] = {
     "title": "The model",

@@ -9,12 +9,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from justenough.access import RequestState
-from justenough.bounds import Bounds
-from justenough.delivering import Told
-from justenough.events import EventType
-from justenough.notices import ASKING, ENDINGS, HEARD, QUOTED, Scene, about_of, asks, follow_up, notice, plain, settled_by, still_asks
-from justenough.views import EntryView, JobView, RequestView
+from justenough.domain.integrations.notifications import (
+    ASKING,
+    ENDINGS,
+    HEARD,
+    QUOTED,
+    Scene,
+    about_of,
+    asks,
+    follow_up,
+    notice,
+    plain,
+    settled_by,
+    still_asks,
+)
+from justenough.domain.integrations.retry_policy import Told
+from justenough.domain.jobs.states import RequestState
+from justenough.domain.jobs.tool_bounds import Bounds
+from justenough.domain.ledger.events import EventType
+from justenough.domain.readmodel.views import EntryView, JobView, RequestView
 from tests.store.facts import JOB, NOW, part
 
 REQUEST = part(JOB, "r")

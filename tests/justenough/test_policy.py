@@ -6,9 +6,10 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from justenough.access import Action, Decision, Held, Sensitivity
-from justenough.facts import Clock
-from justenough.policy import PolicySet
+from justenough.domain.jobs.credentials import Decision, Held
+from justenough.domain.jobs.states import Action, Sensitivity
+from justenough.domain.policy.cedar_request import Clock
+from justenough.domain.policy.engine import PolicySet
 from tests.justenough.building import SCHEMA, asking, job, policies, resource
 
 ALWAYS = '@id("always") permit(principal, action, resource);'

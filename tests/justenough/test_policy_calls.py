@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from justenough.access import Action
-from justenough.calls import Call
-from justenough.errors import InvalidInput
-from justenough.facts import Facts, decimal_text
-from justenough.policy import PolicySet
+from justenough.domain.core.errors import InvalidInput
+from justenough.domain.jobs.states import Action
+from justenough.domain.policy.cedar_request import Facts, decimal_text
+from justenough.domain.policy.engine import PolicySet
+from justenough.domain.tools.call import Call
 from tests.justenough.building import SCHEMA, asking, job, policies, resource
 
 SMALL = """

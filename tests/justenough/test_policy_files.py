@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from justenough.errors import InvalidInput, Problem
-from justenough.facts import OPTIONAL_CONTEXT
-from justenough.policy import PolicySet
+from justenough.domain.core.errors import InvalidInput, Problem
+from justenough.domain.policy.cedar_request import OPTIONAL_CONTEXT
+from justenough.domain.policy.engine import PolicySet
 from tests.justenough.building import SCHEMA, SHOP
 
 GOOD = '@id("good") permit(principal, action, resource);\n'

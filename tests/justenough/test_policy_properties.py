@@ -8,9 +8,10 @@ import cedarpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from justenough.access import Action, Held, Sensitivity
-from justenough.facts import ORDINARY
-from justenough.policy import PolicySet
+from justenough.domain.jobs.credentials import Held
+from justenough.domain.jobs.states import Action, Sensitivity
+from justenough.domain.policy.cedar_request import ORDINARY
+from justenough.domain.policy.engine import PolicySet
 from tests.justenough.building import JOB, SCHEMA, asking, job, resource
 
 ATOMS = [

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from justenough.redaction import LEARNT, MARK, Redactor, forms_of
+from justenough.domain.core.redaction import LEARNT, MARK, Redactor, forms_of
 
 SECRET = "p/ä\"+s w\\%d'-9_~é"
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)

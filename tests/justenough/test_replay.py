@@ -9,12 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from justenough.events import FIELDS, Event, EventType, event
-from justenough.facts import ORDINARY, Facts
-from justenough.ids import request_id
-from justenough.rehearsal import Rules, rehearsed
-from justenough.replay import READS, Replay, replayed
-from justenough.replayed import Replayed, ReplayReport
+from justenough.domain.core.ids import request_id
+from justenough.domain.ledger.events import FIELDS, Event, EventType, event
+from justenough.domain.policy.cedar_request import ORDINARY, Facts
+from justenough.domain.policy.dry_run import Rules, rehearsed
+from justenough.domain.policy.replay import READS, Replay, Replayed, ReplayReport, replayed
 from tests.justenough.building import JOB, NOW
 from tests.justenough.deciding import CATALOG, asking_for, rules, shop_rules
 from tests.justenough.test_policy_properties import texts

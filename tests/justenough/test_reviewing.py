@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from justenough.catalog import read_catalog
-from justenough.documents import check_json
-from justenough.errors import InvalidInput
-from justenough.resources import Catalog
-from justenough.reviewing import Kind, reviewed, undated
-from justenough.usage import ActionUse, Key
+from justenough.domain.catalog.access_review import Kind, reviewed, undated
+from justenough.domain.catalog.loader import read_catalog
+from justenough.domain.catalog.models import Catalog
+from justenough.domain.core.errors import InvalidInput
+from justenough.domain.core.untrusted_yaml import check_json
+from justenough.domain.rightsizing.usage import ActionUse, Key
 from tests.justenough.building import SHOP
 from tests.justenough.test_catalog import PLAIN, catalog_with
 

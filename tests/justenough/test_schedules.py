@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from justenough.cron import read_cron
-from justenough.errors import InvalidInput
-from justenough.schedules import MOST, WINDOW, why_no_occasion
-from justenough.triggers import read_triggers
+from justenough.domain.core.errors import InvalidInput
+from justenough.domain.integrations.cron import read_cron
+from justenough.domain.integrations.schedules import MOST, WINDOW, why_no_occasion
+from justenough.domain.integrations.triggers import read_triggers
 
 YAML = (
     "schedules: {nightly: {cron: '0 2 * * *', timezone: Europe/Berlin, job: jobs/one.yaml, params: {a: '1'}, overlap: skip, paused: false}}"

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator, Draft202012Validator
 
-from justenough.schemas import validator_of
+from justenough.domain.core.json_schema import validator_of
 
 DRAFT_7 = "http://json-schema.org/draft-07/schema#"
 JSON = st.recursive(

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from rich.pretty import pretty_repr
 
-from justenough.secret import Secret
+from justenough.domain.core.secret import Secret
 
 VALUE = "canary-7f3a"
 

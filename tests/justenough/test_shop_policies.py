@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from justenough.access import Action, Decision, Held, Sensitivity
-from justenough.catalog import read_catalog
-from justenough.policy import JobFacts, PolicySet
+from justenough.domain.catalog.loader import read_catalog
+from justenough.domain.jobs.credentials import Decision, Held
+from justenough.domain.jobs.states import Action, Sensitivity
+from justenough.domain.policy.engine import JobFacts, PolicySet
 from tests.justenough.building import SHOP, asking, job
 
 CATALOG = read_catalog((SHOP / "catalog.yaml").read_bytes())

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from justenough.model import seconds_of
-from justenough.sizing import BREADTH, READABLE, Sized, Sizing, What, readable, sized, spoken, summary
-from justenough.spec import checked_spec, read_spec
-from justenough.tightening import tightened, written
-from justenough.usage import Ask, Key, Run, Use, delivered, offered
+from justenough.domain.core.units import seconds_of
+from justenough.domain.jobs.spec import checked_spec, read_spec
+from justenough.domain.rightsizing.analysis import BREADTH, READABLE, Sized, Sizing, What, readable, sized, spoken, summary
+from justenough.domain.rightsizing.rewrite_spec import tightened, written
+from justenough.domain.rightsizing.usage import Ask, Key, Run, Use, delivered, offered
 from tests.justenough.building import access, raw_spec
 
 NOW = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)

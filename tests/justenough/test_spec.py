@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from justenough.access import Action
-from justenough.errors import InvalidInput
-from justenough.spec import Limits, at_start, checked_spec, read_spec
+from justenough.domain.core.errors import InvalidInput
+from justenough.domain.jobs.spec import Limits, at_start, checked_spec, read_spec
+from justenough.domain.jobs.states import Action
 from tests.justenough.building import access, raw_spec, spec
 
 CONTRACT_EXAMPLE = """

@@ -17,22 +17,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from justenough.spec import checked_spec
-from justenough.statements import (
+from justenough.domain.approvals.statements import (
     MAX_LIFE,
     MAX_SKEW,
     DecisionStatement,
     OrderStatement,
     Signed,
-    canonical,
-    digest_of,
-    moment_of,
     request_digest,
-    rfc3339,
     signable,
     why_not_current,
     why_not_signed,
 )
+from justenough.domain.core.canonical_json import canonical, digest_of
+from justenough.domain.core.rfc3339 import moment_of, rfc3339
+from justenough.domain.jobs.spec import checked_spec
 from tests.justenough.building import NOW
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "statements.md"

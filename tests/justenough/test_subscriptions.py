@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from justenough.errors import InvalidInput
-from justenough.events import EventType
-from justenough.notices import HEARD
-from justenough.subscriptions import MOST, Notify, Webhook, delivery_id, tier_problems
-from justenough.triggers import Triggers, read_triggers
+from justenough.domain.core.errors import InvalidInput
+from justenough.domain.integrations.notifications import HEARD
+from justenough.domain.integrations.subscriptions import MOST, Notify, Webhook, delivery_id, tier_problems
+from justenough.domain.integrations.triggers import Triggers, read_triggers
+from justenough.domain.ledger.events import EventType
 
 HOOK = {"url": "https://siem.example.com/hooks", "events": ["*"], "signing_secret": "kv/data/je/webhooks/siem"}
 PEOPLE = {"on": ["approval.opened", "review.opened"], "to": ["kv/data/je/notify/leads"], "tiers": [1]}

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from justenough.access import Action
-from justenough.errors import InvalidInput, Problem
-from justenough.spec import read_spec
-from justenough.tables import CaseResult, Launch, Table, read_table, run_cases, run_spec, spec_problems, table_problems
+from justenough.domain.core.errors import InvalidInput, Problem
+from justenough.domain.jobs.spec import read_spec
+from justenough.domain.jobs.states import Action
+from justenough.domain.policy.test_cases import CaseResult, Launch, Table, read_table, run_cases, run_spec, spec_problems, table_problems
 from tests.justenough.building import SHOP
 from tests.justenough.deciding import CATALOG, rules, shop_rules
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from justenough.access import Action
-from justenough.catalog import read_catalog, with_settings
-from justenough.errors import InvalidInput
-from justenough.resources import Catalog
+from justenough.domain.catalog.loader import read_catalog, with_settings
+from justenough.domain.catalog.models import Catalog
+from justenough.domain.core.errors import InvalidInput
+from justenough.domain.jobs.states import Action
 
 SHOP = Path(__file__).parents[2] / "examples" / "shop" / "catalog.yaml"
 SCHEMA: dict[str, Any] = {

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from justenough.cloudevents import CloudEvent
-from justenough.errors import InvalidInput
-from justenough.triggers import Trigger, filled, read_triggers
+from justenough.domain.core.errors import InvalidInput
+from justenough.domain.integrations.cloudevents import CloudEvent
+from justenough.domain.integrations.triggers import Trigger, filled, read_triggers
 
 EVENT = CloudEvent(
     id="e1",

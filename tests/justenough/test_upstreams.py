@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from justenough.access import Action
-from justenough.calls import checked_call
-from justenough.catalog import problems_of, read_catalog, with_settings
-from justenough.errors import InvalidInput
-from justenough.listings import Listed, ToolList, tool_list
-from justenough.pinning import with_digest
-from justenough.resources import Catalog
-from justenough.spec import JobSpec
-from justenough.upstreams import doubts, why_left_out, with_reviewed
+from justenough.domain.catalog.loader import problems_of, read_catalog, with_settings
+from justenough.domain.catalog.mcp_tool_list import Listed, ToolList, tool_list
+from justenough.domain.catalog.mcp_upstreams import doubts, why_left_out, with_reviewed
+from justenough.domain.catalog.models import Catalog
+from justenough.domain.catalog.pin_digest import with_digest
+from justenough.domain.core.errors import InvalidInput
+from justenough.domain.jobs.spec import JobSpec
+from justenough.domain.jobs.states import Action
+from justenough.domain.tools.call import checked_call
 
 ANY: dict[str, Any] = {"type": "object"}
 SHOWN = tool_list(

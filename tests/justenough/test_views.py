@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from justenough.access import RequestState
-from justenough.views import ApprovalView, RequestView
+from justenough.domain.jobs.states import RequestState
+from justenough.domain.readmodel.views import ApprovalView, RequestView
 from tests.justenough.building import NOW
 
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from justenough.access import RequestState
-from justenough.approval import Tiers
-from justenough.views import ApprovalView, RequestView
-from justenough.waiting import Silence, batches, kind_of, missing, needs_care, shorter, silence
+from justenough.domain.approvals.tiers import Tiers
+from justenough.domain.inbox.pending import Silence, batches, kind_of, missing, needs_care, shorter, silence
+from justenough.domain.jobs.states import RequestState
+from justenough.domain.readmodel.views import ApprovalView, RequestView
 
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
 TIERS = Tiers.model_validate(

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from justenough.secret import Secret
-from justenough.webhooks import TOLERANCE, key_of, signature, why_not_signed
+from justenough.domain.core.secret import Secret
+from justenough.domain.integrations.webhook_signature import TOLERANCE, key_of, signature, why_not_signed
 
 SECRET = Secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
 ID, AT, BODY = "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}'

@@ -10,8 +10,8 @@ from typing import Any
 
 import httpx
 
-from activities.store import Store
-from console.api.context import Console
+from console.services.console import Console
+from justenough.adapters.store import Store
 from tests.plain_http import NO_TLS
 
 SAME = {"Sec-Fetch-Site": "same-origin"}

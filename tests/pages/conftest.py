@@ -15,13 +15,13 @@ import pytest
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
-from activities.settings import Settings
-from console.api.context import Console
-from console.build import built
-from console.pages.sessions import Sessions
-from console.pages.throttle import Throttle
-from console.people import PeopleVault
-from justenough.secret import Secret
+from console.auth.login_throttle import Throttle
+from console.auth.page_sessions import Sessions
+from console.auth.vault_directory import PeopleVault
+from console.services.console import Console
+from console.startup import built
+from justenough.adapters.configuration.settings import Settings
+from justenough.domain.core.secret import Secret
 from tests.console.support import SHOP, Human, Served, serving
 from tests.console.support import logged_in as human
 from tests.pages.browser import Browser, Clock, Site
@@ -31,10 +31,10 @@ from tests.pages.provider import MOUNT, Provider
 from tests.plain_http import NO_TLS
 from worker.provisioning import PersonSeed, setup
 from worker.stack.control import running_stack
-from worker.stack.fill import shop_environment
-from worker.stack.places import Places
-from worker.stack.private import read_json
-from worker.stack.state import Stack
+from worker.stack.paths import Places
+from worker.stack.private_files import read_json
+from worker.stack.seed import shop_environment
+from worker.stack.stack_file import Stack
 
 NAMES = {
     "ops": ("ops",),

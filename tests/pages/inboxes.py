@@ -10,9 +10,9 @@ from typing import Any
 
 import httpx
 
-from justenough.events import EventType, event
-from justenough.ids import request_id
-from justenough.views import RequestView
+from justenough.domain.core.ids import request_id
+from justenough.domain.ledger.events import EventType, event
+from justenough.domain.readmodel.views import RequestView
 from tests.console.support import DIGEST, SPEC, Served
 from tests.pages.browser import Browser
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import httpx
 
-from activities.settings import Settings
-from activities.store import Store
-from console.api.context import Console
-from console.build import built
-from justenough.events import Event
-from justenough.ids import new_job_id
+from console.services.console import Console
+from console.startup import built
+from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.store import Store
+from justenough.domain.core.ids import new_job_id
+from justenough.domain.ledger.events import Event
 from tests.console.support import serving
 from tests.pages.browser import SAME, Browser, hidden
 from tests.plain_http import NO_TLS

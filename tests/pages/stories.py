@@ -7,8 +7,8 @@ from typing import Any
 
 import httpx
 
-from activities.store import Store
-from justenough.ids import new_job_id
+from justenough.adapters.store import Store
+from justenough.domain.core.ids import new_job_id
 from tests.pages.browser import Browser, hidden
 from tests.store.facts import submitted
 

@@ -13,11 +13,11 @@ from urllib.parse import urlencode
 import pytest
 from typer.testing import CliRunner
 
-from activities.settings import Settings
 from console.cli.main import program
-from console.looks import USED
-from console.words import policy
-from justenough.listings import tool_list
+from console.presentation import policy_text
+from console.services.background_reads import USED
+from justenough.adapters.configuration.settings import Settings
+from justenough.domain.catalog.mcp_tool_list import tool_list
 from tests.console.support import SHOP
 from tests.pages.records import HOSTILE, Desk, Seen, desk, posted, seen
 from tests.store.facts import confirmed, decided, issued, requested
@@ -61,12 +61,12 @@ def says_the_same(page: Seen, told: dict[str, Any]) -> None:
     """Fail unless a page says all that the command line says, in its order."""
     text = page.text.partition("It would say")[2]
     place = 0
-    parts = [policy.circumstances(told), *told["problems"]]
+    parts = [policy_text.circumstances(told), *told["problems"]]
     for one in told["requests"]:
         parts += [f"{one['number']}. {one['action']} on {one['resource']}", one["outcome"].replace("_", " ")]
-        parts += [each["id"] for each in one["policies"]] + list(policy.tiers(one))
+        parts += [each["id"] for each in one["policies"]] + list(policy_text.tiers(one))
         for change in one["changes"]:
-            parts += [policy.changed(change), change["outcome"].replace("_", " "), ", ".join(change["policies"])]
+            parts += [policy_text.changed(change), change["outcome"].replace("_", " "), ", ".join(change["policies"])]
     for part in [*parts, told["policy_digest"]]:
         assert part in text[place:], part
         place = text.index(part, place) + len(part)

@@ -10,8 +10,8 @@ import pytest
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
-from activities.settings import Settings
-from justenough.events import EventType
+from justenough.adapters.configuration.settings import Settings
+from justenough.domain.ledger.events import EventType
 from tests.pages.records import HOSTILE, Desk, desk, posted, seen
 from tests.store.facts import confirmed, credential, issued, overdue, part, proved, revoking
 
@@ -194,7 +194,7 @@ async def test_nothing_is_taken_away_by_a_link_or_by_a_form_of_another_session(r
 
 async def test_a_look_at_what_is_alive_runs_and_its_outcome_is_shown(records: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     # No worker runs here: that none answers is the outcome.
-    monkeypatch.setattr("console.gateway.LOOK_TIMEOUT", timedelta(seconds=1))
+    monkeypatch.setattr("console.temporal.client.LOOK_TIMEOUT", timedelta(seconds=1))
     lead, job = await records.login(), records.job()
     name = issue(records, job)
     answer = await posted(lead, f"/credentials/{name}", f"/credentials/{name}/prove")

@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
-from justenough.events import EventType
-from justenough.statements import Signed, moment_of, why_not_signed
+from justenough.domain.approvals.statements import Signed, why_not_signed
+from justenough.domain.core.rfc3339 import moment_of
+from justenough.domain.ledger.events import EventType
 from tests.console.support import Served
 from tests.pages.browser import Browser, Site
 from tests.pages.conftest import LogIn
@@ -30,7 +31,7 @@ async def end_all(browser: Browser) -> None:
 async def test_a_delegate_is_named_signed_answers_for_the_absent_one_and_is_ended(
     site: Site, served: Served, logged_in: LogIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("console.api.requests.COUNTED_WITHIN", 0.05)
+    monkeypatch.setattr("console.services.decide_request.COUNTED_WITHIN", 0.05)
     chief, chief2 = await logged_in("chief"), await logged_in("chief2")
     assert (await name(chief, name="chief2")).headers["location"] == "/delegations?done=named"
     mine = [one for one in served.store.delegations_of(served.people["chief"].id, now=datetime.now(UTC)) if one.delegate == "chief2"]

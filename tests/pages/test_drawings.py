@@ -14,17 +14,19 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from activities.store import Store
-from console.overviews import Kept
-from console.pages import charts, timeline, wording
-from console.pages.doing import doing
-from console.pages.job import LOG_CHUNKS, LOG_SHOWN, Output, fitting, last_output
-from console.words.picture import Lane, Part, Picture, parts, pictured, reach
-from justenough.access import JobState, RevocationState
-from justenough.approval import Tier, Tiers
-from justenough.events import Event, EventType
-from justenough.overview import spread
-from justenough.views import JobSummary, JobView, LogChunk, RevocationView
+from console.pages import charts
+from console.pages.jobs import timeline
+from console.pages.jobs.detail import LOG_CHUNKS, LOG_SHOWN, Output, fitting, last_output
+from console.presentation import time_text
+from console.presentation.job_status import doing
+from console.presentation.timeline_model import Lane, Part, Picture, parts, pictured, reach
+from console.services.dashboard import Kept
+from justenough.adapters.store import Store
+from justenough.domain.approvals.tiers import Tier, Tiers
+from justenough.domain.jobs.states import JobState, RevocationState
+from justenough.domain.ledger.events import Event, EventType
+from justenough.domain.readmodel.dashboard import spread
+from justenough.domain.readmodel.views import JobSummary, JobView, LogChunk, RevocationView
 from tests.store.facts import (
     JOB,
     NOW,
@@ -258,7 +260,7 @@ def test_every_state_has_a_sentence(state: JobState) -> None:
 
 
 def test_what_is_over_in_less_than_a_second_took_something() -> None:
-    assert [wording.took(seconds) for seconds in (0.02, 1, 61)] == ["under 1 s", "1 s", "1 min 1 s"]
+    assert [time_text.took(seconds) for seconds in (0.02, 1, 61)] == ["under 1 s", "1 s", "1 min 1 s"]
 
 
 # Output.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from justenough.ids import new_job_id
+from justenough.domain.core.ids import new_job_id
 from tests.console.support import Served
 from tests.pages.browser import Site
 from tests.pages.conftest import LogIn

@@ -11,10 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
-from console.gateway import Gateway
-from console.pages.visitors import Visitor
-from justenough.events import EventType, event
-from justenough.statements import Signed, why_not_signed
+from console.pages.page_user import Visitor
+from console.temporal.client import Gateway
+from justenough.domain.approvals.statements import Signed, why_not_signed
+from justenough.domain.ledger.events import EventType, event
 from tests.console.support import DIGEST, Served
 from tests.pages.browser import Browser, Site
 from tests.pages.conftest import LogIn
@@ -24,7 +24,7 @@ from tests.pages.inboxes import OTHER_DIGEST, Words, answer, asked, decisions, r
 @pytest.fixture(autouse=True)
 def no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody counts answers here, so that waiting for it is in vain."""
-    monkeypatch.setattr("console.api.requests.COUNTED_WITHIN", 0.05)
+    monkeypatch.setattr("console.services.decide_request.COUNTED_WITHIN", 0.05)
 
 
 @pytest.fixture
@@ -260,7 +260,7 @@ async def test_without_temporal_nothing_is_lost_and_it_can_be_sent_again(
     browser = await logged_in("lead")
     with closed_port() as port, monkeypatch.context() as patched:
         away = await Gateway.connect(site.console.deps.settings.model_copy(update={"temporal_address": f"127.0.0.1:{port}"}))
-        patched.setattr("console.api.context.Console.gateway", away)
+        patched.setattr("console.api.dependencies.Console.gateway", away)
         sent = await answer(browser, request_, "approve", reason="hold on")
     assert sent.status_code == 503
     assert "hold on" in sent.text

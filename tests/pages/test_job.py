@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from temporalio.client import Client, WorkflowHandle
 
-from justenough.events import EventType
+from justenough.domain.ledger.events import EventType
 from tests.pages.browser import Browser, Site
 from tests.pages.conftest import LogIn
 from tests.pages.reading import tags_of, text_of

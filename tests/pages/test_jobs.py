@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from console.pages.jobs import ROWS
-from justenough.access import JobState
+from console.pages.jobs.job_list import ROWS
+from justenough.domain.jobs.states import JobState
 from tests.pages.browser import Browser, Site
 from tests.pages.conftest import LogIn
 from tests.pages.reading import tags_of, text_of

@@ -15,13 +15,13 @@ from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
 
-from activities.templates import files_of, template, templates
-from activities.verification import verify_order
-from justenough import bundle
-from justenough.answering import Refused
-from justenough.errors import NotFound
-from justenough.ids import new_job_id
-from justenough.messages import JobInput
+from justenough.adapters.configuration.job_templates import files_of, template, templates
+from justenough.domain.approvals.verification import Refused
+from justenough.domain.contracts.workflow_messages import JobInput
+from justenough.domain.core.errors import NotFound
+from justenough.domain.core.ids import new_job_id
+from justenough.domain.jobs import bundle
+from justenough.services.verify_order import verify_order
 from tests.console.support import SHOP, SPEC
 from tests.pages.browser import Browser, Site, hidden
 from tests.pages.conftest import LogIn

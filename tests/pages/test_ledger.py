@@ -12,11 +12,11 @@ from urllib.parse import urlencode
 import pytest
 from typer.testing import CliRunner, Result
 
-from activities.settings import Settings
 from console.cli.main import program
-from console.looks import WHOLE
-from justenough.events import EventType
-from justenough.ledger import LedgerReport
+from console.services.background_reads import WHOLE
+from justenough.adapters.configuration.settings import Settings
+from justenough.domain.ledger.events import EventType
+from justenough.domain.ledger.hash_chain import LedgerReport
 from tests.pages.browser import Browser
 from tests.pages.records import HOSTILE, Desk, desk, posted, seen
 from tests.store.facts import changed_to, confirmed, decided, issued, part, proved, refused, requested, revoking, started, submitted
@@ -100,7 +100,7 @@ async def test_a_filter_that_does_not_hold_is_said_beside_its_field(records: Des
 
 
 async def test_older_entries_are_on_the_next_page(records: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("console.pages.ledger.PAGE", 3)
+    monkeypatch.setattr("console.pages.ledger.ledger.PAGE", 3)
     lead, job = await records.login(), life(records)
     found: list[str] = []
     path = f"/ledger?job={job}"
@@ -193,7 +193,7 @@ def one_fault(done: Result, fault: str) -> bool:
 
 
 async def test_a_copy_respects_the_filters_and_goes_past_one_page(records: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("console.pages.ledger.COPIED_AT_ONCE", 3)
+    monkeypatch.setattr("console.pages.ledger.ledger.COPIED_AT_ONCE", 3)
     auditor, job = await records.login("auditor"), life(records)
     life(records)
     whole = (await auditor.open("/ledger/export")).text.splitlines()

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from console.pages.visitors import BY_ITSELF
+from console.pages.page_user import BY_ITSELF
 from tests.console.support import Served
 from tests.pages.browser import SAME, Browser, Site
 from tests.pages.conftest import LogIn

@@ -11,10 +11,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from activities.settings import Settings
-from console.pages.login import local
-from console.pages.throttle import MOST, PER_ADDRESS, PER_NAME, PERIOD, Throttle, TooManyTries
-from console.pages.visits import Key, NotVisiting
+from console.auth.login_throttle import MOST, PER_ADDRESS, PER_NAME, PERIOD, Throttle, TooManyTries
+from console.auth.page_sessions import Key, NotVisiting
+from console.pages.login.login import local
+from justenough.adapters.configuration.settings import Settings
 from tests.pages.browser import SAME, Browser, Site, hidden
 from tests.pages.conftest import LogIn, opened
 from tests.plain_http import NO_TLS

@@ -14,9 +14,9 @@ from shutil import copytree
 import httpx
 import pytest
 
-from activities.config import Config
-from console.health import TIMEOUT, Health
-from justenough.events import EventType, event
+from console.services.health import TIMEOUT, Health
+from justenough.adapters.configuration.folder import Config
+from justenough.domain.ledger.events import EventType, event
 from tests.console.support import SHOP, serving
 from tests.pages.browser import Browser, Site
 from tests.pages.conftest import LogIn

@@ -11,8 +11,8 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import httpx
 import pytest
 
-from activities.settings import Settings
-from console.pages.oidc import Flow
+from console.pages.login.oidc import Flow
+from justenough.adapters.configuration.settings import Settings
 from tests.pages.browser import Browser, Site
 from tests.pages.conftest import opened
 from tests.pages.provider import MAX_AGE, Provider

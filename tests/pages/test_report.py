@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from activities import reporting
-from activities.settings import Settings
-from console.evidence import markdown, page
-from console.looks import Days
-from justenough.evidence.fold import Period
-from justenough.evidence.report import Report
+from console.presentation.report import html, markdown
+from console.services.background_reads import Days
+from justenough.adapters.configuration.settings import Settings
+from justenough.domain.evidence.aggregator import Period
+from justenough.domain.evidence.report import Report
+from justenough.services import evidence_report
 from tests.pages.browser import Browser
 from tests.pages.records import HOSTILE, Desk, desk, posted, seen
 from tests.store.facts import answered, changed_to, decided, ended, issued, opened, requested, started
@@ -84,7 +84,7 @@ async def test_downloads_are_what_the_renderers_make_of_the_same_report(records:
     auditor = await records.login("auditor")
     left_over(records)
     path, report = await made(records, auditor)
-    for form, text in (("html", page.rendered(report)), ("md", markdown.rendered(report))):
+    for form, text in (("html", html.rendered(report)), ("md", markdown.rendered(report))):
         answer = await auditor.open(path.replace("/report?", "/report/download?") + f"&form={form}")
         assert answer.status_code == 200
         assert answer.text == text
@@ -127,7 +127,7 @@ async def test_days_that_are_none_are_said_beside_their_field(records: Desk, fir
 
 
 async def test_a_period_that_holds_too_much_says_so(records: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reporting, "MOST", 2)
+    monkeypatch.setattr(evidence_report, "MOST", 2)
     lead = await records.login()
     left_over(records)
     today = datetime.now(UTC).date()
@@ -139,14 +139,14 @@ async def test_a_period_that_holds_too_much_says_so(records: Desk, monkeypatch: 
 
 
 async def test_those_who_ask_at_once_share_one_report_and_see_that_it_is_being_made(records: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, loop, go_on, begun = reporting.report, asyncio.get_running_loop(), asyncio.Event(), []
+    real, loop, go_on, begun = evidence_report.report, asyncio.get_running_loop(), asyncio.Event(), []
 
     def held(store: Any, period: Period, **more: Any) -> Report:
         begun.append(period)
         asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result(timeout=30)
         return real(store, period, **more)
 
-    monkeypatch.setattr(reporting, "report", held)
+    monkeypatch.setattr(evidence_report, "report", held)
     lead, auditor = await records.login(), await records.login("auditor")
     days = Days(date(2026, 1, 1), date(2026, 1, 31))
     for who in (lead, auditor):

@@ -11,12 +11,12 @@ import httpx
 import pytest
 from sqlalchemy import update
 
-from activities.store.engine import open_engine
-from activities.store.tables import PAGE_SESSIONS
-from activities.vault import VaultDenied, visitors
-from console.pages.visits import AnotherPerson, Key
-from console.people import FRESH, PeopleVault
-from justenough.secret import Secret
+from console.auth.page_sessions import AnotherPerson, Key
+from console.auth.vault_directory import FRESH, PeopleVault
+from justenough.adapters.store.engine import open_engine
+from justenough.adapters.store.tables import PAGE_SESSIONS
+from justenough.adapters.vault import VaultDenied, user_login
+from justenough.domain.core.secret import Secret
 from tests.pages.browser import SAME, Browser, Site, hidden
 from tests.pages.conftest import LogIn
 
@@ -99,11 +99,11 @@ async def test_the_store_and_the_consoles_login_do_not_open_a_token_without_the_
     row = site.store.page_session(key.hash)
     assert row
     vault = vault_of(site)
-    assert visitors.unseal(vault, row.ciphertext, key.context).reveal() == await site.token_of(lead)
+    assert user_login.unseal(vault, row.ciphertext, key.context).reveal() == await site.token_of(lead)
     known = (row.key, row.person, row.name, row.ciphertext, row.created_at.isoformat(), "", key.csrf)
     for context in (*(value.encode() for value in known), bytes.fromhex(row.key), Key.new().context):
-        with pytest.raises(visitors.Unreadable):
-            visitors.unseal(vault, row.ciphertext, context)
+        with pytest.raises(user_login.Unreadable):
+            user_login.unseal(vault, row.ciphertext, context)
     with pytest.raises(VaultDenied):
         vault.own("post", "transit/decrypt/je-pages", {"ciphertext": row.ciphertext})
     with pytest.raises(VaultDenied):
@@ -256,7 +256,7 @@ async def test_a_fresh_login_of_another_person_is_refused(site: Site, logged_in:
     lead, chief = await logged_in("lead"), await logged_in("chief")
     site.clock.forward(minutes=6)
     visit, other = await site.console.sessions.visit(lead.cookie), await site.console.sessions.visit(chief.cookie)
-    entry = visitors.log_in(vault_of(site), "chief", Secret(site.passwords["chief"]), mount="pages")
+    entry = user_login.log_in(vault_of(site), "chief", Secret(site.passwords["chief"]), mount="pages")
     assert entry.entity == other.person.id
     with pytest.raises(AnotherPerson):
         await site.console.sessions.freshen(visit, entry)

@@ -10,11 +10,11 @@ import httpx
 import pytest
 from starlette.requests import Request
 
-from console.api.app import create_app
-from console.pages.visitors import Visitor, visitor_of
-from console.pages.visits import Key, NotVisiting
-from justenough.errors import Conflict
-from justenough.statements import DelegationStatement, why_not_signed
+from console.app import create_app
+from console.auth.page_sessions import Key, NotVisiting
+from console.pages.page_user import Visitor, visitor_of
+from justenough.domain.approvals.statements import DelegationStatement, why_not_signed
+from justenough.domain.core.errors import Conflict
 from tests.pages.browser import SAME, Browser, Site, hidden
 from tests.pages.conftest import LogIn
 

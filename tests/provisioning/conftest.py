@@ -7,14 +7,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from activities.settings import Settings
+from justenough.adapters.configuration.settings import Settings
 from tests.provisioning.support import SHOP, Session, Shop
 from worker.provisioning import Applied
 from worker.stack.control import running_stack
-from worker.stack.fill import shop_environment
-from worker.stack.places import Places
+from worker.stack.paths import Places
 from worker.stack.postgres import dsn
-from worker.stack.private import read_json
+from worker.stack.private_files import read_json
+from worker.stack.seed import shop_environment
 
 
 @pytest.fixture(scope="session")

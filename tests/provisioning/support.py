@@ -10,12 +10,12 @@ from pathlib import Path
 import httpx
 import psycopg
 
-from activities.settings import Settings
-from justenough.ids import new_job_id
-from justenough.prefixes import job_role
-from justenough.secret import Secret
+from justenough.adapters.configuration.settings import Settings
+from justenough.domain.core.ids import new_job_id
+from justenough.domain.core.secret import Secret
+from justenough.domain.core.vault_names import job_role
 from worker.provisioning import Applied, PersonSeed, setup
-from worker.stack.private import read_json
+from worker.stack.private_files import read_json
 
 SHOP = Path(__file__).resolve().parents[2] / "examples" / "shop"
 PEOPLE = {

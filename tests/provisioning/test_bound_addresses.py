@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from activities.vault import Vault, VaultDenied
-from justenough.prefixes import job_role
+from justenough.adapters.vault import Vault, VaultDenied
+from justenough.domain.core.vault_names import job_role
 from tests.provisioning.support import Session, Shop, job_role_body, new_job
 
 pytestmark = pytest.mark.servers

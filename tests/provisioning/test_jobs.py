@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from activities.packing import bundled
-from justenough.catalog import problems_of, read_catalog, resolved_issue, scope_alias, with_settings
-from justenough.spec import JobSpec, checked_spec, read_spec
+from justenough.adapters.configuration.bundle_packer import bundled
+from justenough.domain.catalog.loader import problems_of, read_catalog, resolved_issue, scope_alias, with_settings
+from justenough.domain.jobs.spec import JobSpec, checked_spec, read_spec
 from tests.broker.scripted import scripted_model
 from tests.people import ENDED, TAKEN, Human
 from tests.provisioning.support import SHOP, Session, Shop, new_job, opened

@@ -12,11 +12,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from justenough.errors import InvalidInput
-from justenough.secret import Secret
+from justenough.domain.core.errors import InvalidInput
+from justenough.domain.core.secret import Secret
 from tests.provisioning.support import PEOPLE, SHOP, Session, Shop
 from worker.provisioning import Applied, Outcome, PersonSeed, SetupFailed, VaultNotReady, setup
-from worker.stack.private import read_json
+from worker.stack.private_files import read_json
 
 pytestmark = pytest.mark.servers
 

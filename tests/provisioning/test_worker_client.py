@@ -1,4 +1,4 @@
-"""The worker's client (activities.vault) under the worker's policy: everything that it does for a job is allowed, from login to proof."""
+"""The worker's client (justenough.adapters.vault) under the worker's policy: everything that it does for a job is allowed, from login to proof."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from activities.vault import Vault
-from justenough.access import Action
-from justenough.catalog import read_catalog, resolved_issue, scope_alias, with_settings
+from justenough.adapters.vault import Vault
+from justenough.domain.catalog.loader import read_catalog, resolved_issue, scope_alias, with_settings
+from justenough.domain.jobs.states import Action
 from tests.provisioning.support import SHOP, Session, Shop, new_job
 
 pytestmark = pytest.mark.servers

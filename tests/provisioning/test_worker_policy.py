@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from justenough.prefixes import HARD_ENDS, hard_end, job_role
+from justenough.domain.core.vault_names import HARD_ENDS, hard_end, job_role
 from tests.provisioning.support import Session, Shop, job_role_body, job_token, new_job, opened
 
 pytestmark = pytest.mark.servers

@@ -11,7 +11,7 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any, TextIO
 
-from justenough.bundle import digest, pack
+from justenough.domain.jobs.bundle import digest, pack
 from tests.people import Human
 
 SDK = Path(__file__).parents[2] / "sdk" / "justenough_job"

@@ -185,7 +185,7 @@ def test_each_python_that_is_here_can_run_it(ops: Human, shop: Shop, python: Pat
     order = an_order(shop)
     with remote(ops, python=python) as job:
         job.runs("import sys")
-        bridged(job, "[sys.executable, '-m', 'justenough_job.bridge']")
+        bridged(job, "[sys.executable, '-m', 'justenough_job.mcp_stdio']")
         rest, code, said = job.runs(f"says({call(1, 'find-order', order_id=order)!r}); result = ends()")
         assert json.loads(text_of(rest[0]))["rows"][0]["id"] == order
         assert (code, said) == (0, "")
@@ -235,7 +235,7 @@ def answered(handler: BaseHTTPRequestHandler, status: int, told: Any, kind: str 
 def alone(path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The bridge at such a broker, here."""
     env = {"PYTHONPATH": str(SDK.parent), "JUSTENOUGH_BROKER": str(path)}
-    command = [sys.executable, "-m", "justenough_job.bridge"]
+    command = [sys.executable, "-m", "justenough_job.mcp_stdio"]
     with subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
         yield running
         running.kill()
@@ -385,7 +385,7 @@ def test_it_ends_where_nobody_reads_what_it_says(tmp_path: Path) -> None:
 
 def test_outside_a_job_it_says_so() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "justenough_job.bridge"], env={"PYTHONPATH": str(SDK.parent)}, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "justenough_job.mcp_stdio"], env={"PYTHONPATH": str(SDK.parent)}, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("justenough-mcp: this program does not run as a JustEnough job")

@@ -13,7 +13,7 @@ import pytest
 
 from justenough_job.credential import Credential
 from justenough_job.errors import Denied, Invalid, Unavailable, refusal_of
-from justenough_job.values import ToolOffer, moment_of, offer_of, seconds_of, tool_of
+from justenough_job.types import ToolOffer, moment_of, offer_of, seconds_of, tool_of
 
 SDK = Path(__file__).parents[2] / "sdk"
 PROJECT = tomllib.loads((SDK / "pyproject.toml").read_text())["project"]
@@ -41,7 +41,7 @@ def test_its_wheel_holds_each_file_and_its_commands(tmp_path: Path) -> None:
         (scripts,) = [wheel.read(name).decode() for name in wheel.namelist() if name.endswith("entry_points.txt")]
     assert names == {f"justenough_job/{path.name}" for path in FILES} | {"justenough_job/py.typed"}
     assert "justenough-access = justenough_job.command:main" in scripts
-    assert "justenough-mcp = justenough_job.bridge:main" in scripts
+    assert "justenough-mcp = justenough_job.mcp_stdio:main" in scripts
 
 
 @pytest.mark.parametrize(

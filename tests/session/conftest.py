@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from activities.session.sandbox import Sandbox
-from activities.settings import Settings
+from activities.process.sandbox import Sandbox
+from justenough.adapters.configuration.settings import Settings
 from tests.session.support import SECRETS, Runner
 
 

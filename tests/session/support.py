@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from activities.session.delivery import Delivered
-from activities.session.interpreters import interpreter
-from activities.session.launch import Launch
-from activities.session.logs import LogCapture
-from activities.session.process import JobProcess
-from activities.session.sandbox import Sandbox
-from activities.session.uids import SLOTS, lent_uid
-from activities.settings import Settings
-from justenough.redaction import Redactor
-from justenough.spec import Limits
+from activities.delivery.delivery import Delivered
+from activities.process.interpreters import interpreter
+from activities.process.launcher import Launch
+from activities.process.log_capture import LogCapture
+from activities.process.process import JobProcess
+from activities.process.sandbox import Sandbox
+from activities.process.uid_pool import SLOTS, lent_uid
+from justenough.adapters.configuration.settings import Settings
+from justenough.domain.core.redaction import Redactor
+from justenough.domain.jobs.spec import Limits
 
 DEFAULTS = Limits()
 SECRETS = ("stack.json", "seal.key", "worker.approle.json", "console.approle.json", "vault-admin.token", "justenough.db")

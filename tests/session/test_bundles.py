@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from activities.session.bundles import unpacked
-from justenough import bundle
-from justenough.errors import InvalidInput
+from activities.process.bundles import unpacked
+from justenough.domain.core.errors import InvalidInput
+from justenough.domain.jobs import bundle
 
 CONTENT = bundle.pack({"job.py": (b"print(1)", False), "bin/run": (b"#!/bin/sh\n", True), "a/b/c.txt": (b"", False)})
 DIGEST = bundle.digest(CONTENT)

@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from activities.session.calls import CLONE_NEWUSER, MACHINES, Machine, refusing
+from activities.process.seccomp import CLONE_NEWUSER, MACHINES, Machine, refusing
 
 ALLOWED, REFUSED = 0x7FFF0000, 0x00050000
 READ, PLAIN_THREAD = 0x3F, 0x003D0F00

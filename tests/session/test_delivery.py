@@ -6,11 +6,11 @@ import json
 import pytest
 import yaml
 
-from activities.session.delivery import Delivered, delivered, secrets_of
-from activities.session.templates import UndeliverableField
-from justenough.access import Action
-from justenough.secret import Secret
-from justenough.spec import Access, Delivery, FileDelivery
+from activities.delivery.delivery import Delivered, delivered, secrets_of
+from activities.delivery.file_formats import UndeliverableField
+from justenough.domain.core.secret import Secret
+from justenough.domain.jobs.spec import Access, Delivery, FileDelivery
+from justenough.domain.jobs.states import Action
 
 FIELDS = {"username": Secret("v-token-orders"), "password": Secret("hunter22")}
 CONNECT = {"host": "127.0.0.1", "port": "5432"}

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from activities.session.interpreters import InterpreterRefused, interpreter
-from activities.settings import Settings
+from activities.process.interpreters import InterpreterRefused, interpreter
+from justenough.adapters.configuration.settings import Settings
 from tests.session.support import Runner
 
 TELL = "import json, sys; print(json.dumps([sys.prefix, sys.base_prefix, sys.executable]))"

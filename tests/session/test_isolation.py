@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from activities.session.bundles import unpacked
-from activities.session.delivery import Delivered
-from activities.session.interpreters import interpreter
-from activities.session.launch import Launch, Room, variables
-from activities.settings import Settings
-from justenough import bundle
-from justenough.secret import Secret
+from activities.delivery.delivery import Delivered
+from activities.process.bundles import unpacked
+from activities.process.interpreters import interpreter
+from activities.process.launcher import Launch, Room, variables
+from justenough.adapters.configuration.settings import Settings
+from justenough.domain.core.secret import Secret
+from justenough.domain.jobs import bundle
 from tests.session.support import SECRETS, Runner, cmdlines, holders_of, is_root, lent_by, own_environment, until
 
 READ_EACH = """

@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from activities.session.issuance import Issuance
-from justenough.access import Action, Credential, Revocable
-from justenough.spec import Access
+from activities.issuing.results import Issuance
+from justenough.domain.jobs.credentials import Credential
+from justenough.domain.jobs.spec import Access
+from justenough.domain.jobs.states import Action, Revocable
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 GRANT = timedelta(minutes=5)

@@ -6,9 +6,9 @@ import resource
 
 import pytest
 
-from activities.session.watching import EVERY, used_by
-from activities.settings import Settings
-from justenough.spec import Limits
+from activities.process.resource_monitor import EVERY, used_by
+from justenough.adapters.configuration.settings import Settings
+from justenough.domain.jobs.spec import Limits
 from tests.session.support import Runner, alive, is_root, until
 
 MEBI = 2**20
@@ -180,7 +180,7 @@ async def test_memory_behind_a_first_thread_that_has_ended_counts(run: Runner) -
 
 
 async def test_a_child_that_is_being_made_in_its_parents_memory_counts_once(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("activities.session.watching.EVERY", 0.002)
+    monkeypatch.setattr("activities.process.resource_monitor.EVERY", 0.002)
     ran = await run.python(SPAWN, "3", limits=SMALL)
     assert (ran.code, ran.log, ran.over) == (0, "spawned\n", None)
 
@@ -226,7 +226,7 @@ async def test_processor_time_counts_over_processes_that_have_ended(run: Runner)
 
 
 async def test_one_process_that_burns_is_ended_by_the_kernel_where_nobody_looks(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("activities.session.watching.EVERY", 600)
+    monkeypatch.setattr("activities.process.resource_monitor.EVERY", 600)
     ran = await run("sh", "-c", "while :; do :; done", limits=Limits(cpu=1))
     assert (ran.code, ran.over) == (128 + 24, None)
 

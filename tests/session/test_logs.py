@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from activities.session.logs import LogCapture
-from justenough.redaction import Redactor
+from activities.process.log_capture import LogCapture
+from justenough.domain.core.redaction import Redactor
 from tests.session.support import Runner, is_root
 
 

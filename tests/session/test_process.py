@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from activities.session.delivery import Delivered
-from activities.session.process import JobProcess
-from activities.session.sandbox import Sandbox, SandboxMissing
-from justenough.secret import Secret
+from activities.delivery.delivery import Delivered
+from activities.process.process import JobProcess
+from activities.process.sandbox import Sandbox, SandboxMissing
+from justenough.domain.core.secret import Secret
 from tests.session.support import Runner, alive, is_root, lent_by, until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -143,8 +143,8 @@ async def test_cancelling_the_wait_ends_nothing(run: Runner, uid: int) -> None:
 OUTLIVED = """
 import asyncio, sys
 from pathlib import Path
-from activities.session.sandbox import Sandbox
-from activities.settings import Settings
+from activities.process.sandbox import Sandbox
+from justenough.adapters.configuration.settings import Settings
 from tests.session.support import Runner
 settings = Settings(home=Path(sys.argv[1]), job_uid_base=711_000)
 async def main():

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from activities.session.broker import Place
-from activities.session.delivery import Delivered
-from activities.session.interpreters import InterpreterRefused
-from activities.session.process import JobProcess
-from activities.session.running import Task, running
-from activities.session.sandbox import Sandbox
-from activities.settings import Settings
-from activities.surely import surely
-from justenough.redaction import Redactor
-from justenough.secret import Secret
-from justenough.spec import JobSpec, Run
+from activities.broker import Place
+from activities.delivery.delivery import Delivered
+from activities.process.interpreters import InterpreterRefused
+from activities.process.process import JobProcess
+from activities.process.sandbox import Sandbox
+from activities.session.job_runner import Task, running
+from activities.support.async_tools import surely
+from justenough.adapters.configuration.settings import Settings
+from justenough.domain.core.redaction import Redactor
+from justenough.domain.core.secret import Secret
+from justenough.domain.jobs.spec import JobSpec, Run
 from tests.session.support import alive, until
 
 

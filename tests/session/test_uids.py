@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from activities.session import members
-from activities.session.uids import NoFreeUid, end_leftovers, lent_uid
-from activities.settings import Settings
+from activities.process import process_tree
+from activities.process.uid_pool import NoFreeUid, end_leftovers, lent_uid
+from justenough.adapters.configuration.settings import Settings
 from tests.session.support import alive, is_root, until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ELSEWHERE = """
 import sys
 from pathlib import Path
-from activities.session.uids import lent_uid
-from activities.settings import Settings
+from activities.process.uid_pool import lent_uid
+from justenough.adapters.configuration.settings import Settings
 with lent_uid(Settings(home=Path(sys.argv[1]), job_uid_base=int(sys.argv[2]))) as uid:
     print(uid, flush=True)
     sys.stdin.read()
@@ -33,7 +33,7 @@ def test_ids_that_are_lent_at_the_same_time_differ_and_come_back(settings: Setti
 
 
 def test_where_every_id_is_taken_it_is_said_how_to_have_others(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("activities.session.uids.SLOTS", 1)
+    monkeypatch.setattr("activities.process.uid_pool.SLOTS", 1)
     mine = settings.model_copy(update={"job_uid_base": 715_000})
     with lent_uid(mine) as first:
         if not is_root():
@@ -63,7 +63,7 @@ async def test_an_id_that_somebody_runs_as_is_not_lent(settings: Settings) -> No
     base = 713_000
     drop = ["setpriv", "--reuid", str(base), "--regid", str(base), "--clear-groups"] if is_root() else []
     with subprocess.Popen([*drop, "sleep", "100"]) as left_behind:  # noqa: ASYNC220 - it takes a millisecond
-        await until(lambda: members.anyone_runs_as(base if is_root() else os.geteuid()))
+        await until(lambda: process_tree.anyone_runs_as(base if is_root() else os.geteuid()))
         with lent_uid(settings.model_copy(update={"job_uid_base": base})) as uid:
             assert uid == (base + 1 if is_root() else os.geteuid())
         left_behind.kill()
@@ -72,8 +72,8 @@ async def test_an_id_that_somebody_runs_as_is_not_lent(settings: Settings) -> No
 LEFT = """
 import os, subprocess, sys
 from pathlib import Path
-from activities.session.uids import lent_uid
-from activities.settings import Settings
+from activities.process.uid_pool import lent_uid
+from justenough.adapters.configuration.settings import Settings
 with lent_uid(Settings(home=Path(sys.argv[1]), job_uid_base=int(sys.argv[2]))) as uid:
     drop = ["setpriv", "--reuid", str(uid), "--regid", str(uid), "--clear-groups", "env", "-i"]
     print(subprocess.Popen([*drop, "setsid", "sleep", "27185.25"]).pid, flush=True)

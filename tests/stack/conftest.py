@@ -15,7 +15,7 @@ from psycopg import sql
 from tests.stack.logins import Login
 from worker.stack import Places, Stack, running_stack
 from worker.stack.postgres import VAULT_LOGIN, database_passwords
-from worker.stack.state import SERVERS
+from worker.stack.stack_file import SERVERS
 
 SHOP = Path(__file__).parents[2] / "examples" / "shop"
 LIFELINE, _HELD = os.pipe()

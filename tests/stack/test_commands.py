@@ -23,9 +23,9 @@ from typer.testing import CliRunner, Result
 from tests.stack.conftest import LIFELINE
 from worker.commands import register
 from worker.stack import Places, Stack, read_stack, stop
-from worker.stack.marks import born, wait_until
-from worker.stack.private import write_private
-from worker.stack.readiness import NoConsole, alarms, asked
+from worker.stack.pidfile import born, wait_until
+from worker.stack.private_files import write_private
+from worker.stack.readyz import NoConsole, alarms, asked
 
 SHOP = Path(__file__).parents[2] / "examples" / "shop"
 app = typer.Typer()
@@ -72,7 +72,7 @@ def test_down_prints_in_every_form_what_it_stopped(tmp_path: Path, form: str, st
 
 
 def test_what_the_commands_are_called_is_known_without_loading_what_they_do() -> None:
-    heavy = "{'psycopg', 'pydantic', 'rich', 'structlog', 'worker.doing', 'worker.stack', 'activities'}"
+    heavy = "{'psycopg', 'pydantic', 'rich', 'structlog', 'worker.command_actions', 'worker.stack', 'activities'}"
     code = f"import sys; import worker.commands; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

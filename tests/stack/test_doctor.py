@@ -11,23 +11,23 @@ from pathlib import Path
 import httpx
 import pytest
 
-from activities.session import members
-from activities.settings import Settings
-from activities.store import Store
-from activities.store.owed import Failed, Settlement
-from justenough.secret import Secret
+from activities.process import process_tree
+from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.store import Store
+from justenough.adapters.store.outbox_queries import Failed, Settlement
+from justenough.domain.core.secret import Secret
 from tests.activities.proxy import Door
 from tests.store.facts import ended, issued, job_id, later, revoking, submitted
 from tests.store.facts import overdue as late
 from worker.stack import Places, Stack
+from worker.stack.binaries import Programs
 from worker.stack.doctor import Finding, examine, machine
 from worker.stack.doctor.home import mode_findings
-from worker.stack.doctor.records import overdue_findings
+from worker.stack.doctor.overdue import overdue_findings
 from worker.stack.doctor.targets import locks_actions, target_findings
 from worker.stack.doctor.vault import embedded_vault_findings, lock_finding, vault_findings
-from worker.stack.private import read_json
-from worker.stack.programs import Programs
-from worker.stack.readiness import RUNBOOK
+from worker.stack.private_files import read_json
+from worker.stack.readyz import RUNBOOK
 
 SHOP = Path(__file__).parents[2] / "examples" / "shop"
 NOTHING = Programs(beside=Path("/nonexistent"), path="/nonexistent", wheels=False)
@@ -95,7 +95,7 @@ def test_a_worker_that_may_not_look_into_its_jobs_is_told_what_it_lacks(monkeypa
     found = machine.limits_finding(tried, root=True)
     assert (found.level, found.remedy) == ("warning", "Give the worker the capability SYS_PTRACE.")
     assert machine.limits_finding(tried, root=False).level == "ok"
-    monkeypatch.setattr(members, "PROC", Path("/nonexistent"))
+    monkeypatch.setattr(process_tree, "PROC", Path("/nonexistent"))
     assert "CONFIG_PROC_CHILDREN" in machine.limits_finding(tried, root=False).remedy
 
 

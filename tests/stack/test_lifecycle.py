@@ -19,15 +19,15 @@ import psycopg
 import pytest
 from temporalio.client import Client
 
-from activities.settings import Settings
+from justenough.adapters.configuration.settings import Settings
 from tests.stack.conftest import LIFELINE
 from tests.stopping import stopped_with_us
 from worker.stack import Places, Stack, StackNotStarted, read_stack, running, start_detached, stop
 from worker.stack.lifeline import Lifeline
 from worker.stack.lock import supervisor_of
-from worker.stack.marks import Mark, born, keep_mark, kept_mark, mark_of, wait_until
-from worker.stack.state import SERVERS
-from worker.stack.survey import survey
+from worker.stack.pidfile import Mark, born, keep_mark, kept_mark, mark_of, wait_until
+from worker.stack.stack_file import SERVERS
+from worker.stack.status import survey
 
 SHOP = Path(__file__).parents[2] / "examples" / "shop"
 pytestmark = pytest.mark.servers
@@ -236,7 +236,7 @@ def test_a_child_that_cannot_start_fails_the_start_with_the_end_of_its_log(home:
 
 
 def test_two_starts_at_once_make_one_stack(home: Path) -> None:
-    command = ("import sys, pathlib; from activities.settings import Settings; from worker.stack import start_detached; "
+    command = ("import sys, pathlib; from justenough.adapters.configuration.settings import Settings; from worker.stack import start_detached; "
                "print(start_detached(Settings(home=pathlib.Path(sys.argv[1])), only=('temporal',), provision=False).supervisor)")  # fmt: skip
     with contextlib.ExitStack() as stack:
         stack.enter_context(stopped_with_us(home))

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from activities.settings import Settings
+from justenough.adapters.configuration.settings import Settings
 from worker.stack import Places
-from worker.stack.accounts import Account, CannotEnter, stage
+from worker.stack.binaries import ProgramMissing, Programs
 from worker.stack.environment import own_environment, server_environment
-from worker.stack.marks import Mark, born, kept_mark, mark_of
+from worker.stack.pidfile import Mark, born, kept_mark, mark_of
 from worker.stack.ports import NAMES, PortTaken, claimed_ports
-from worker.stack.private import passwords, read_json, write_private
-from worker.stack.programs import ProgramMissing, Programs
-from worker.stack.state import StackUnreadable, read_stack
+from worker.stack.postgres_account import Account, CannotEnter, stage
+from worker.stack.private_files import passwords, read_json, write_private
+from worker.stack.stack_file import StackUnreadable, read_stack
 
 AS_ROOT = os.geteuid() == 0
 

@@ -10,7 +10,7 @@ from psycopg import sql
 
 from tests.stack.logins import Login
 from worker.stack import Stack
-from worker.stack.marks import wait_until
+from worker.stack.pidfile import wait_until
 from worker.stack.shop_data import shop_data
 
 JOB, OTHER_JOB = "j-dev-01jd0000000000000000000000", "j-dev-01jd0000000000000000000001"

@@ -18,7 +18,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from activities.store import Store
+from justenough.adapters.store import Store
 
 NOBODY = 65534
 NUMBERS = count(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from justenough.events import Event, EventType, event
+from justenough.domain.ledger.events import Event, EventType, event
 
 NOW = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
 JOB = "j-dev-01kg9w5yz0000000000000000a"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import closing
 
-from activities.store import Store
+from justenough.adapters.store import Store
 from tests.store.facts import issued, job_id, refused, started, submitted
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from activities.store import Store, audit
-from justenough.events import UNATTRIBUTED, EventType
-from justenough.views import EntryView, Page
+from justenough.adapters.store import Store, ledger_reader
+from justenough.domain.ledger.events import UNATTRIBUTED, EventType
+from justenough.domain.readmodel.views import EntryView, Page
 from tests.store.facts import JOB, confirmed, ended, issued, job_id, later, part, refused, requested, started, submitted
 
 USES = (EventType.CREDENTIAL_ISSUED, EventType.CREDENTIAL_CONFIRMED)
@@ -60,7 +60,7 @@ def test_a_wide_period_is_read_like_a_narrow_one(
         return walked(lambda after: filled.ledger(types=types, since=since, until=until, after=after or 0, limit=limit))
 
     narrow = [every(limit) for limit in (1, 4, 100)]
-    monkeypatch.setattr(audit, "NARROW", 2)
+    monkeypatch.setattr(ledger_reader, "NARROW", 2)
     assert [every(limit) for limit in (1, 4, 100)] == narrow
     assert narrow[0] == narrow[1] == narrow[2]
     assert narrow[0] == sorted(narrow[0], key=lambda entry: entry.position)

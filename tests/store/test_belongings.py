@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from activities.store import Store
-from activities.store.belongings import LOG_CAP
-from justenough.errors import Conflict
+from justenough.adapters.store import Store
+from justenough.adapters.store.job_logs import LOG_CAP
+from justenough.domain.core.errors import Conflict
 from tests.store.facts import JOB, NOW, later
 
 DIGEST = "sha256:" + "a" * 64

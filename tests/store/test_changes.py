@@ -10,7 +10,7 @@ from contextlib import closing
 import psycopg
 import pytest
 
-from activities.store import Changes, Store
+from justenough.adapters.store import Changes, Store
 from tests.store.facts import job_id, submitted
 
 LONG = 30.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from activities.store import Claim, Store
+from justenough.adapters.store import Claim, Store
 from tests.store.facts import JOB, NOW, later
 
 

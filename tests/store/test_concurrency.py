@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from activities.store import Store
-from justenough.views import EntryView
+from justenough.adapters.store import Store
+from justenough.domain.readmodel.views import EntryView
 from tests.store.facts import JOB, NOW, job_id, later, refused, submitted
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, text
 
-from activities.store import Store, StoreNotMigrated, StoreUnavailable
-from activities.store.commits import Commits
-from activities.store.engine import UnusableUrl, open_engine, reading
-from justenough.errors import GiveUp, RetryLater
+from justenough.adapters.store import Store, StoreNotMigrated, StoreUnavailable
+from justenough.adapters.store.engine import UnusableUrl, open_engine, reading
+from justenough.adapters.store.group_commit import Commits
+from justenough.domain.core.errors import GiveUp, RetryLater
 from tests.store.facts import submitted
 
 

@@ -11,10 +11,10 @@ from itertools import pairwise
 import psycopg
 import pytest
 
-from activities.store import Store
-from console.api import feed as feeds
-from console.api.feed import Feed
-from justenough.views import EntryView
+from console.events import live_feed as feeds
+from console.events.live_feed import Feed
+from justenough.adapters.store import Store
+from justenough.domain.readmodel.views import EntryView
 from tests.store.facts import job_id, refused, submitted
 
 PATIENCE = 60
@@ -130,7 +130,7 @@ async def test_one_who_does_not_read_keeps_nothing_and_misses_nothing(store: Sto
 
 
 async def test_large_entries_are_neither_kept_nor_read_all_at_once(store: Store, feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("activities.store.audit.TAIL_BYTES", 10_000)
+    monkeypatch.setattr("justenough.adapters.store.ledger_reader.TAIL_BYTES", 10_000)
     monkeypatch.setattr(feeds, "RECENT_BYTES", 30_000)
     store.record([refused("x" * 6_000, about=str(number)) for number in range(20)])
     assert [len(store.tail(after, limit=100).entries) for after in (0, 19, 20)] == [1, 1, 0]

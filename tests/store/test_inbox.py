@@ -8,10 +8,18 @@ from typing import Any
 import pytest
 from sqlalchemy.engine import Connection
 
-from activities.store import Store
-from activities.store.inbox import Waiting, WaitingFilter, answered_by, approved_before, decided_before, delegations_of, waiting
-from justenough.access import RequestState
-from justenough.views import RequestView
+from justenough.adapters.store import Store
+from justenough.adapters.store.inbox_queries import (
+    Waiting,
+    WaitingFilter,
+    answered_by,
+    approved_before,
+    decided_before,
+    delegations_of,
+    waiting,
+)
+from justenough.domain.jobs.states import RequestState
+from justenough.domain.readmodel.views import RequestView
 from tests.store.facts import NOW, answered, changed_to, decided, job_id, later, opened, part, requested, submitted
 from tests.store.test_lists import plans
 

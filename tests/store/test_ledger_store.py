@@ -12,10 +12,10 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from activities.store import Store
-from activities.store.engine import open_engine
-from justenough.events import Event, EventType
-from justenough.ledger import GENESIS
+from justenough.adapters.store import Store
+from justenough.adapters.store.engine import open_engine
+from justenough.domain.ledger.events import Event, EventType
+from justenough.domain.ledger.hash_chain import GENESIS
 from tests.store.conftest import new_database
 from tests.store.facts import JOB, confirmed, ended, issued, job_id, later, part, refused, started, submitted
 

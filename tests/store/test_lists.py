@@ -12,12 +12,12 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Connection
 
-from activities.store import Store
-from activities.store.engine import open_engine, reading
-from activities.store.queries import CredentialFilter, JobFilter, RequestFilter, credentials, jobs, requests
-from justenough.access import CredentialState, JobState, RequestState, RevocationState
-from justenough.errors import InvalidInput
-from justenough.views import Page
+from justenough.adapters.store import Store
+from justenough.adapters.store.engine import open_engine, reading
+from justenough.adapters.store.queries import CredentialFilter, JobFilter, RequestFilter, credentials, jobs, requests
+from justenough.domain.core.errors import InvalidInput
+from justenough.domain.jobs.states import CredentialState, JobState, RequestState, RevocationState
+from justenough.domain.readmodel.views import Page
 from tests.store.facts import JOB, confirmed, decided, ended, issued, job_id, later, overdue, part, proved, requested, started, submitted
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from activities.store import KeptLock, Store
-from justenough.events import Event, EventType, event
-from justenough.ids import request_id
+from justenough.adapters.store import KeptLock, Store
+from justenough.domain.core.ids import request_id
+from justenough.domain.ledger.events import Event, EventType, event
 from tests.store.facts import JOB, ended, later, requested, submitted
 
 REQUEST = request_id(JOB, 1)

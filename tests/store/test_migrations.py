@@ -12,11 +12,11 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import MetaData, Table, inspect, text
 
-from activities.store import Store, StoreTooNew
-from activities.store.engine import open_engine
-from activities.store.migrate import configuration
-from activities.store.tables import METADATA
-from justenough.errors import GiveUp
+from justenough.adapters.store import Store, StoreTooNew
+from justenough.adapters.store.engine import open_engine
+from justenough.adapters.store.migrate import configuration
+from justenough.adapters.store.tables import METADATA
+from justenough.domain.core.errors import GiveUp
 from tests.store.facts import JOB, NOW, later, submitted
 
 

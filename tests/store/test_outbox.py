@@ -7,12 +7,12 @@ from datetime import timedelta
 
 import pytest
 
-from activities.store import Store
-from activities.store.owed import DeliveryState, Failed, Settlement, lag_of
-from justenough.delivering import Told
-from justenough.errors import InvalidInput
-from justenough.events import EventType
-from justenough.views import EntryView
+from justenough.adapters.store import Store
+from justenough.adapters.store.outbox_queries import DeliveryState, Failed, Settlement, lag_of
+from justenough.domain.core.errors import InvalidInput
+from justenough.domain.integrations.retry_policy import Told
+from justenough.domain.ledger.events import EventType
+from justenough.domain.readmodel.views import EntryView
 from tests.store.facts import JOB, NOW, ended, job_id, later, started, submitted
 
 ALL = tuple(EventType)

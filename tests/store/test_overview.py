@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from activities.store import Store, overview
-from justenough.access import JobState
-from justenough.events import EventType
-from justenough.overview import BOUNDS, spread, walked_back
+from justenough.adapters.store import Store, dashboard
+from justenough.domain.jobs.states import JobState
+from justenough.domain.ledger.events import EventType
+from justenough.domain.readmodel.dashboard import BOUNDS, spread, walked_back
 from tests.store.facts import (
     NOW,
     answered,
@@ -73,14 +73,14 @@ def test_requests_count_at_the_tier_that_answers_now(store: Store) -> None:
 
 
 def test_overdue_revocations_are_shown_oldest_first_and_only_so_many(store: Store) -> None:
-    count = overview.MOST_OVERDUE + 3
+    count = dashboard.MOST_OVERDUE + 3
     for number in range(count):
         job = job_id(number)
         store.record([submitted(job, at=later(number)), issued(job), ended(job=job, at=later(50)), overdue(job, at=later(100 + number))])
     store.record([confirmed(job_id(0)), proved(job_id(0), at=later(500))])
     found = store.standing_now(NOW)
     assert found.overdue_jobs == count - 1
-    assert [job.id for job in found.overdue] == [job_id(number) for number in range(1, overview.MOST_OVERDUE + 1)]
+    assert [job.id for job in found.overdue] == [job_id(number) for number in range(1, dashboard.MOST_OVERDUE + 1)]
     assert found.overdue[0].since == later(50)
     assert found.overdue[0].failures == ("leases: the target does not answer",)
 
@@ -117,7 +117,7 @@ def test_a_course_tells_how_long_answers_took(store: Store) -> None:
 
 
 def test_a_busy_period_is_drawn_from_its_newest_part_and_says_so(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(overview, "NEWEST", 3)
+    monkeypatch.setattr(dashboard, "NEWEST", 3)
     store.record([submitted(), *(issued(number=number, at=later(600 * number)) for number in range(1, 7))])
     store.record([confirmed(number=number, at=later(600 * number + 60)) for number in range(1, 7)])
     found = store.course(NOW, later(4000), 5)

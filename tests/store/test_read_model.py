@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from activities.store import Store
-from activities.store.figures import Overdue
-from activities.store.projection import EFFECTS
-from activities.store.queries import NEWEST
-from justenough.events import Event, EventType, event
-from justenough.views import CredentialView, JobView, RequestView
+from justenough.adapters.store import Store
+from justenough.adapters.store.metrics import Overdue
+from justenough.adapters.store.projection import EFFECTS
+from justenough.adapters.store.queries import NEWEST
+from justenough.domain.ledger.events import Event, EventType, event
+from justenough.domain.readmodel.views import CredentialView, JobView, RequestView
 from tests.store.facts import (
     JOB,
     NOW,

@@ -9,14 +9,14 @@ from datetime import datetime, timedelta
 import pytest
 from sqlalchemy import text
 
-from activities import reporting
-from activities.reporting import report
-from activities.store import Store, audit
-from activities.store.engine import open_engine
-from justenough.errors import InvalidInput
-from justenough.events import Event
-from justenough.evidence.fold import Period
-from justenough.evidence.report import Report, Status
+from justenough.adapters.store import Store, ledger_reader
+from justenough.adapters.store.engine import open_engine
+from justenough.domain.core.errors import InvalidInput
+from justenough.domain.evidence.aggregator import Period
+from justenough.domain.evidence.report import Report, Status
+from justenough.domain.ledger.events import Event
+from justenough.services import evidence_report
+from justenough.services.evidence_report import report
 from tests.justenough.ledgers import line
 from tests.store.facts import (
     JOB,
@@ -129,15 +129,15 @@ def test_a_period_of_which_nothing_is_recorded_is_reported(store: Store) -> None
 def test_a_report_read_in_small_steps_is_the_same(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     recorded(store, *(whole(job_id(number)) for number in range(4)), [submitted(), issued(), issued(number=2), issued(number=3)])
     at_once = told(store)
-    monkeypatch.setattr(audit, "ROWS_AT_ONCE", 2)
-    monkeypatch.setattr(reporting, "ASKED_AT_ONCE", 1)
+    monkeypatch.setattr(ledger_reader, "ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(evidence_report, "ASKED_AT_ONCE", 1)
     assert told(store) == at_once
     assert line(at_once, "standing.live").figures["credentials"] == 3
 
 
 def test_a_period_with_more_entries_than_one_report_reads_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     recorded(store, whole(JOB))
-    monkeypatch.setattr(reporting, "MOST", 10)
+    monkeypatch.setattr(evidence_report, "MOST", 10)
     with pytest.raises(
         InvalidInput, match=r"query\.since: the period holds up to 11 ledger entries, .* at most 10: ask for shorter periods"
     ):
@@ -174,7 +174,7 @@ def test_where_a_period_begins_is_found_by_the_index(store: Store, url: str) -> 
     with closing(engine.connect()) as connection:
         connection.execute(text("ANALYZE"))
         connection.execute(text(begin))
-        asked = str(audit.spanning(later(98), later(300)).compile(engine, compile_kwargs={"literal_binds": True}))
+        asked = str(ledger_reader.spanning(later(98), later(300)).compile(engine, compile_kwargs={"literal_binds": True}))
         # SQLite knows no offset without a limit, and -1 is none.
         rows = connection.exec_driver_sql(f"{explain} {asked.replace('LIMIT ?', 'LIMIT -1')}")
         plan = "\n".join(str(row[-1]) for row in rows)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from activities.store import Store
 from bench import seed as seeding
-from justenough.events import Event, EventType
+from justenough.adapters.store import Store
+from justenough.domain.ledger.events import Event, EventType
 from tests.store.facts import submitted
 
 UNTIL = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)

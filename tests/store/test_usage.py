@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from sqlalchemy.engine import Connection
 
-from activities.store import Store
-from activities.store.usage import RunFilter, action_uses, past, pasts
-from justenough.events import Event, EventType
-from justenough.usage import Key
+from justenough.adapters.store import Store
+from justenough.adapters.store.usage import RunFilter, action_uses, past, pasts
+from justenough.domain.ledger.events import Event, EventType
+from justenough.domain.rightsizing.usage import Key
 from tests.store.facts import (
     JOB,
     NOW,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from activities.store import PageSession, Store
+from justenough.adapters.store import PageSession, Store
 from tests.store.facts import NOW, later
 
 

@@ -12,9 +12,10 @@ import httpx
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
-from justenough.ids import new_job_id
-from justenough.messages import Closed, JobInput
-from justenough.statements import OrderStatement, Signed, canonical, digest_of, signable
+from justenough.domain.approvals.statements import OrderStatement, Signed, signable
+from justenough.domain.contracts.workflow_messages import Closed, JobInput
+from justenough.domain.core.canonical_json import canonical, digest_of
+from justenough.domain.core.ids import new_job_id
 from tests.shop import Shop
 
 

@@ -11,8 +11,8 @@ import pytest
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
-from activities.triggering import Timed, timed
-from justenough.triggers import read_triggers
+from justenough.adapters.configuration.configured_jobs import Timed, timed
+from justenough.domain.integrations.triggers import read_triggers
 from tests.people import Human
 from tests.shop import Shop
 from tests.triggers.taken_over import TakenOver

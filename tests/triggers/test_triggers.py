@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from activities.triggering import armed
-from justenough.ids import new_job_id
-from justenough.triggers import read_triggers
+from justenough.adapters.configuration.configured_jobs import armed
+from justenough.domain.core.ids import new_job_id
+from justenough.domain.integrations.triggers import read_triggers
 from tests.people import TAKEN, Human
 from tests.shop import Shop
 from tests.triggers.delivering import Sender, event

@@ -9,8 +9,8 @@ from temporalio import workflow
 from workflows.job import Job, Outcome
 
 with workflow.unsafe.imports_passed_through():
-    from activities.deciding import Deciding
-    from justenough.messages import Closed, CloseInput, JobInput
+    from activities.job_activities import Deciding
+    from justenough.domain.contracts.workflow_messages import Closed, CloseInput, JobInput
 
 
 @workflow.defn(name="Job")

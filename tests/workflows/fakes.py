@@ -14,11 +14,10 @@ from pydantic import ValidationError
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from justenough.access import Action, Decision, JobState
-from justenough.approval import Answer, Ladder, Tier, Tiers
-from justenough.events import Event, EventType, event
-from justenough.ids import number_of
-from justenough.messages import (
+from justenough.domain.approvals.ladder import Answer, Ladder
+from justenough.domain.approvals.statements import Signed
+from justenough.domain.approvals.tiers import Tier, Tiers
+from justenough.domain.contracts.workflow_messages import (
     AnswersInput,
     AnswersResult,
     ClimbInput,
@@ -42,7 +41,10 @@ from justenough.messages import (
     SweepReport,
     WithdrawInput,
 )
-from justenough.statements import Signed
+from justenough.domain.core.ids import number_of
+from justenough.domain.jobs.credentials import Decision
+from justenough.domain.jobs.states import Action, JobState
+from justenough.domain.ledger.events import Event, EventType, event
 from tests.workflows.known import Known, Need
 from tests.workflows.sessions import works
 

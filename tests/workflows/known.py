@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from temporalio.exceptions import ApplicationError
 
-from justenough.ids import request_id
-from justenough.messages import Closed, SessionResult
+from justenough.domain.contracts.workflow_messages import Closed, SessionResult
+from justenough.domain.core.ids import request_id
 
 
 @dataclass(frozen=True)

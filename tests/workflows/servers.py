@@ -19,14 +19,14 @@ from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
-from justenough.access import JobState
-from justenough.approval import Tiers
-from justenough.ids import new_job_id
-from justenough.messages import Closed, JobInput
-from justenough.statements import Signed
+from console.temporal.fire_workflow import Fire
+from justenough.domain.approvals.statements import Signed
+from justenough.domain.approvals.tiers import Tiers
+from justenough.domain.contracts.workflow_messages import Closed, JobInput
+from justenough.domain.core.ids import new_job_id
+from justenough.domain.jobs.states import JobState
 from tests.workflows.fakes import TIERS, Fakes
 from tests.workflows.known import Known
-from workflows.firing import Fire
 from workflows.guard import Guard
 from workflows.job import Job
 from workflows.sweep import Prove, Sweep

@@ -6,9 +6,9 @@ import asyncio
 
 from temporalio import activity
 
-from justenough.access import JobState
-from justenough.ids import credential_id
-from justenough.messages import SessionResult
+from justenough.domain.contracts.workflow_messages import SessionResult
+from justenough.domain.core.ids import credential_id
+from justenough.domain.jobs.states import JobState
 from tests.workflows.known import Known
 
 BEAT = 0.02

@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from justenough.access import JobState
-from justenough.messages import Closed
+from justenough.domain.contracts.workflow_messages import Closed
+from justenough.domain.jobs.states import JobState
 from tests.workflows.known import Need
 from tests.workflows.servers import Bench
 

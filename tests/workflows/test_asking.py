@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from justenough.access import JobState
-from justenough.ids import request_id
-from justenough.limits import ASKED
+from justenough.domain.core.ids import request_id
+from justenough.domain.jobs.resource_limits import ASKED
+from justenough.domain.jobs.states import JobState
 from tests.workflows import sessions
 from tests.workflows.servers import Bench, Started
 

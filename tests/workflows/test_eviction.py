@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from justenough.access import JobState
+from justenough.domain.jobs.states import JobState
 from tests.workflows import sessions
 from tests.workflows.known import Need
 from tests.workflows.servers import Bench, Started

@@ -9,8 +9,8 @@ import pytest
 from temporalio.client import WorkflowFailureError
 from temporalio.common import SearchAttributePair, TypedSearchAttributes
 
+from console.temporal.fire_workflow import OCCASION
 from tests.workflows.servers import QUEUE, Bench
-from workflows.firing import OCCASION
 
 AT = datetime(2026, 1, 31, 2, tzinfo=UTC)
 STARTED = TypedSearchAttributes([SearchAttributePair(OCCASION, AT)])

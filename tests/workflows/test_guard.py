@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from temporalio.client import WorkflowHandle
 
-from justenough.access import JobState
-from justenough.ids import new_job_id
-from justenough.messages import GuardInput
+from justenough.domain.contracts.workflow_messages import GuardInput
+from justenough.domain.core.ids import new_job_id
+from justenough.domain.jobs.states import JobState
 from tests.workflows import sessions
 from tests.workflows.known import Known, Need
 from tests.workflows.servers import QUEUE, Bench, Started

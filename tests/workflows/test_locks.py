@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from justenough.access import JobState
+from justenough.domain.jobs.states import JobState
 from tests.workflows import sessions
 from tests.workflows.known import Need
 from tests.workflows.servers import Bench

@@ -10,10 +10,10 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Replayer
 from temporalio.workflow import NondeterminismError
 
+from console.temporal.fire_workflow import Fire
 from tests.workflows.changed import ClosesPatiently, GoesUnguarded, WaitsFirst
 from tests.workflows.recording import FOLDER, recorded, texts_in
 from tests.workflows.servers import WORKFLOWS
-from workflows.firing import Fire
 from workflows.guard import Guard
 from workflows.job import Job
 

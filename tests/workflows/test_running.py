@@ -8,8 +8,8 @@ from contextlib import suppress
 import pytest
 from temporalio.client import WorkflowFailureError
 
-from justenough.access import JobState
-from justenough.messages import Closed
+from justenough.domain.contracts.workflow_messages import Closed
+from justenough.domain.jobs.states import JobState
 from tests.workflows import sessions
 from tests.workflows.known import Need
 from tests.workflows.servers import Bench, Lost

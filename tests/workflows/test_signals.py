@@ -11,7 +11,7 @@ import pytest
 from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue
 
-from justenough.access import JobState
+from justenough.domain.jobs.states import JobState
 from tests.workflows.known import Need
 from tests.workflows.servers import Bench, Started
 from workflows import options

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from justenough.access import JobState
-from justenough.messages import Closed
+from justenough.domain.contracts.workflow_messages import Closed
+from justenough.domain.jobs.states import JobState
 from tests.workflows import sessions
 from tests.workflows.known import Need
 from tests.workflows.servers import Bench, Started

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from justenough.catalog import Catalog, issue_paths
-from worker.provisioning.admin import AdminVault, SetupFailed
+from justenough.domain.catalog.loader import Catalog, issue_paths
+from worker.provisioning.admin_client import AdminVault, SetupFailed
 
 REQUEST = "sys/control-group/request"
 HAVE = "Use OpenBao 2.7 or later, or Vault Enterprise; or take `lock: control_group` out of the catalog."

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from activities.settings import Settings
-from justenough.catalog import Catalog, alias_of
-from justenough.secret import Secret
-from justenough.triggers import CONSOLE
-from worker.provisioning.admin import AdminVault, Applied, Outcome, SetupFailed
+from justenough.adapters.configuration.settings import Settings
+from justenough.domain.catalog.loader import Catalog, alias_of
+from justenough.domain.core.secret import Secret
+from justenough.domain.integrations.triggers import CONSOLE
+from worker.provisioning.admin_client import AdminVault, Applied, Outcome, SetupFailed
 from worker.provisioning.mounts import accessor, auth_method
 
 PERSON_TOKEN = {

@@ -8,9 +8,9 @@ import string
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from justenough.catalog import VaultWrite
-from justenough.prefixes import HOURS
-from worker.provisioning.admin import AdminVault, Applied, Outcome, SetupFailed
+from justenough.domain.catalog.loader import VaultWrite
+from justenough.domain.core.vault_names import HOURS
+from worker.provisioning.admin_client import AdminVault, Applied, Outcome, SetupFailed
 from worker.provisioning.compare import same
 
 

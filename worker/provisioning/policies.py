@@ -12,12 +12,12 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from justenough.access import Revocable
-from justenough.catalog import SCOPE_PLACEHOLDER, ActionDef, Catalog, alias_of, issue_paths, target_paths
-from justenough.identity import KEY as IDENTITY_KEY
-from justenough.ids import INSTALLATION
-from justenough.locks import Lock
-from justenough.prefixes import HARD_ENDS, JOB_ROLE, PAGES, PAYLOADS
+from justenough.domain.catalog.control_groups import Lock
+from justenough.domain.catalog.loader import SCOPE_PLACEHOLDER, ActionDef, Catalog, alias_of, issue_paths, target_paths
+from justenough.domain.core.ids import INSTALLATION
+from justenough.domain.core.vault_names import HARD_ENDS, JOB_ROLE, PAGES, PAYLOADS
+from justenough.domain.integrations.job_identity import KEY as IDENTITY_KEY
+from justenough.domain.jobs.states import Revocable
 
 SELF = ("auth/token/lookup-self", "read"), ("auth/token/renew-self", "update"), ("auth/token/revoke-self", "update")
 PEOPLE = ("identity/entity/id/+", "read"), ("identity/group/id/+", "read"), ("transit/keys/je-sign-*", "read")

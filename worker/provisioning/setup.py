@@ -8,17 +8,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from activities.settings import Settings
-from justenough.approval import APPROVALS, Tiers, read_tiers
-from justenough.catalog import CATALOG, SETTING, Catalog, provision_writes, read_catalog, with_settings
-from justenough.errors import InvalidInput, Problem
-from justenough.identity import KEY as IDENTITY_KEY
-from justenough.locks import lock_of, lock_problems
-from justenough.prefixes import PAGES, PAYLOADS
-from justenough.secret import Secret
-from justenough.triggers import TRIGGERS, Triggers, read_triggers
-from worker.provisioning.access import console_access, identity_tokens, worker_access
-from worker.provisioning.admin import AdminVault, Applied, Outcome, SetupFailed
+from justenough.adapters.configuration.settings import Settings
+from justenough.domain.approvals.tiers import APPROVALS, Tiers, read_tiers
+from justenough.domain.catalog.control_groups import lock_of, lock_problems
+from justenough.domain.catalog.loader import CATALOG, SETTING, Catalog, provision_writes, read_catalog, with_settings
+from justenough.domain.core.errors import InvalidInput, Problem
+from justenough.domain.core.secret import Secret
+from justenough.domain.core.vault_names import PAGES, PAYLOADS
+from justenough.domain.integrations.job_identity import KEY as IDENTITY_KEY
+from justenough.domain.integrations.triggers import TRIGGERS, Triggers, read_triggers
+from worker.provisioning.admin_client import AdminVault, Applied, Outcome, SetupFailed
+from worker.provisioning.approles import console_access, identity_tokens, worker_access
 from worker.provisioning.control_groups import refuse_way_around, require_control_groups
 from worker.provisioning.identities import page_logins, people_logins, scope_identities
 from worker.provisioning.mounts import auth_method, catalog_writes, engine, token_life

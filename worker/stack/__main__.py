@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 import structlog
 
-from activities.settings import load_settings
-from justenough.errors import JustEnoughError
+from justenough.adapters.configuration.settings import load_settings
+from justenough.domain.core.errors import JustEnoughError
 from worker.stack.lifeline import Lifeline
 from worker.stack.lock import AlreadyRunning
-from worker.stack.reports import PipeReport, Report, Step
-from worker.stack.state import CHILDREN
+from worker.stack.stack_file import CHILDREN
+from worker.stack.start_progress import PipeReport, Report, Step
 from worker.stack.supervisor import supervise
 
 log = structlog.get_logger("worker.stack")

@@ -11,15 +11,15 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from activities.settings import Settings
-from justenough.errors import RetryLater
+from justenough.adapters.configuration.settings import Settings
+from justenough.domain.core.errors import RetryLater
 from worker.stack.environment import supervisor_environment
 from worker.stack.lifeline import held_lifeline
 from worker.stack.lock import AlreadyRunning, supervisor_of
-from worker.stack.marks import kept_mark, wait_until
-from worker.stack.places import Places
-from worker.stack.reports import parse_report
-from worker.stack.state import CHILDREN, Stack, read_stack
+from worker.stack.paths import Places
+from worker.stack.pidfile import kept_mark, wait_until
+from worker.stack.stack_file import CHILDREN, Stack, read_stack
+from worker.stack.start_progress import parse_report
 from worker.stack.supervisor import end_orphans, make_home
 
 STARTING = 180.0

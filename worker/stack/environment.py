@@ -7,8 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-from activities.settings import Settings
-from worker.stack.places import Places
+from justenough.adapters.configuration.settings import Settings
+from worker.stack.paths import Places
 
 ROOT = Path(__file__).resolve().parents[2]
 """Where our packages are: the children run the very code that the supervisor runs."""

@@ -7,9 +7,9 @@ import fcntl
 import os
 from collections.abc import Iterator
 
-from justenough.errors import Conflict
-from worker.stack.marks import Mark, drop_mark, keep_mark, kept_mark, mark_of
-from worker.stack.places import Places
+from justenough.domain.core.errors import Conflict
+from worker.stack.paths import Places
+from worker.stack.pidfile import Mark, drop_mark, keep_mark, kept_mark, mark_of
 
 NAME = "supervisor"
 

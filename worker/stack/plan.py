@@ -7,15 +7,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from activities.settings import Settings
-from worker.stack.child import Child
-from worker.stack.model import model_child
-from worker.stack.ours import console_child, worker_child
-from worker.stack.places import Places
+from justenough.adapters.configuration.settings import Settings
+from worker.stack.apps import console_child, worker_child
+from worker.stack.binaries import Programs
+from worker.stack.managed_process import Child
+from worker.stack.paths import Places
 from worker.stack.ports import claimed_ports
 from worker.stack.postgres import dsn, postgres_child
-from worker.stack.programs import Programs
-from worker.stack.state import Stack, stack_users
+from worker.stack.scripted_model import model_child
+from worker.stack.stack_file import Stack, stack_users
 from worker.stack.temporal import temporal_child
 from worker.stack.vault import vault_child
 

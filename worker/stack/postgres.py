@@ -9,15 +9,15 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from justenough.errors import GiveUp
-from worker.stack.accounts import Stage, postgres_account, stage
-from worker.stack.child import Child
+from justenough.domain.core.errors import GiveUp
+from worker.stack.binaries import Programs
 from worker.stack.environment import server_environment
-from worker.stack.marks import Mark, mark_of
-from worker.stack.places import Places
-from worker.stack.private import passwords, private_folder
+from worker.stack.managed_process import Child
+from worker.stack.paths import Places
+from worker.stack.pidfile import Mark, mark_of
+from worker.stack.postgres_account import Stage, postgres_account, stage
+from worker.stack.private_files import passwords, private_folder
 from worker.stack.probes import postgres_ok
-from worker.stack.programs import Programs
 
 SUPERUSER = "postgres"
 VAULT_LOGIN = "je_vault"

@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from worker.stack.places import Places
+from worker.stack.paths import Places
 from worker.stack.postgres import VAULT_LOGIN, database_passwords, dsn
 from worker.stack.shop_data import COLUMNS, shop_data
 

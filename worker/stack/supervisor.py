@@ -17,17 +17,17 @@ from typing import Any
 
 import structlog
 
-from activities.settings import Settings
-from worker.stack.child import Keeper
-from worker.stack.fill import fill
+from justenough.adapters.configuration.settings import Settings
 from worker.stack.lifeline import Lifeline
 from worker.stack.lock import sole_supervisor
-from worker.stack.marks import drop_mark, kept_mark
-from worker.stack.places import Places
+from worker.stack.managed_process import Keeper
+from worker.stack.paths import Places
+from worker.stack.pidfile import drop_mark, kept_mark
 from worker.stack.plan import Plan, made_plan
-from worker.stack.private import private_folder
-from worker.stack.reports import Report
-from worker.stack.state import BESIDE, CHILDREN, OURS, SERVERS
+from worker.stack.private_files import private_folder
+from worker.stack.seed import fill
+from worker.stack.stack_file import BESIDE, CHILDREN, OURS, SERVERS
+from worker.stack.start_progress import Report
 
 log = structlog.get_logger(__name__)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from worker.stack.child import Child
+from worker.stack.binaries import Programs
 from worker.stack.environment import server_environment
-from worker.stack.places import Places
-from worker.stack.private import private_folder
+from worker.stack.managed_process import Child
+from worker.stack.paths import Places
+from worker.stack.private_files import private_folder
 from worker.stack.probes import http_ok
-from worker.stack.programs import Programs
 
 SEARCH_ATTRIBUTES = ("JustEnoughState", "JustEnoughEnvironment", "JustEnoughRequester")
 # 2.4 times the throughput of the default pragmas; a kill of the process loses nothing (only a power cut could lose the last moments).

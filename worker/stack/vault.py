@@ -7,20 +7,20 @@ import secrets
 from collections.abc import Mapping
 from string import Template
 
-from justenough.errors import GiveUp
-from worker.stack.child import Child
+from justenough.domain.core.errors import GiveUp
+from worker.stack.binaries import Programs
 from worker.stack.environment import server_environment
-from worker.stack.places import Places
-from worker.stack.private import private_folder, write_private
+from worker.stack.managed_process import Child
+from worker.stack.paths import Places
+from worker.stack.private_files import private_folder, write_private
 from worker.stack.probes import http_ok, http_status
-from worker.stack.programs import Programs
 
 HEALTH = "/v1/sys/health"
 NOT_INITIALISED = 501
 FIRST_ELECTION = 20
 """Seconds that the first start may take until it has elected itself."""
 LONGEST_REQUEST = 10
-"""Seconds; an issue that is in flight at revocation lands no later than this, and so before the second look (activities/looks.py)."""
+"""Seconds; an issue that is in flight at revocation lands no later than this, and so before the second look (justenough/services/revocation_attempts.py)."""
 
 # One node elects itself; waiting long for others (the default multiplier, 5) only makes the first start slow. Audit devices can be
 # declared only here, not over the API, and in HCL only: the JSON form of this block is refused.

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import queue
+import shlex
 import signal
+import sys
+from pathlib import Path
 
-from console.cli.addresses import home
-from console.cli.demo.leaving import tell_what_runs
-from console.cli.demo.stage import DemoFailed, Stage, say
-from console.cli.demo.story import tell
+from console.cli.client.config import home
+from console.cli.demo.environment import BOLD, PLAIN, DemoFailed, Json, Stage, say
+from console.cli.demo.scenario import tell
+from console.cli.render.output import rows
 
 __all__ = ["run"]
 
@@ -30,3 +34,24 @@ def run(*, stays: bool = False) -> int:
     if stays:
         tell_what_runs(home().absolute())
     return code
+
+
+def tell_what_runs(home: Path) -> None:
+    """Print where the stack of a home is and who its users are, with the passwords of this evaluation; nothing where none runs."""
+    file = home / "stack.json"
+    if not file.exists():
+        return
+    stack: Json = json.loads(file.read_text())
+    say(f"\n{BOLD}The servers run on.{PLAIN} Their data is in {home}; they are for evaluation, and answer on this machine only.")
+    rows(("WHAT", "ADDRESS"), [("console", stack["console"]), ("Temporal", stack["temporal_ui"]), ("Vault", stack["vault"])])
+    say()
+    rows(("USER", "PASSWORD", "GROUPS"), [(name, user["password"], ", ".join(user["groups"])) for name, user in stack["users"].items()])
+    say(f"\nLog in: {_command(home)} login --user lead")
+    say(f"Stop:   {_command(home)} down")
+
+
+def _command(home: Path) -> str:
+    """Return how to call this program for a home, to be copied."""
+    program = Path(sys.executable).with_name("justenough")
+    here = program.relative_to(Path.cwd()) if program.is_relative_to(Path.cwd()) else program
+    return f"JUSTENOUGH_HOME={shlex.quote(str(home))} {shlex.quote(str(here if program.exists() else 'justenough'))}"

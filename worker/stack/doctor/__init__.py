@@ -7,20 +7,20 @@ import sys
 from collections.abc import Iterator
 from itertools import islice
 
-from activities.settings import Settings
-from justenough.secret import Secret
-from worker.stack import readiness
+from justenough.adapters.configuration.settings import Settings
+from justenough.domain.core.secret import Secret
+from worker.stack import readyz
+from worker.stack.binaries import Programs
 from worker.stack.control import running
 from worker.stack.doctor import home, machine
-from worker.stack.doctor.records import overdue_findings
+from worker.stack.doctor.overdue import overdue_findings
 from worker.stack.doctor.targets import locks_actions, target_findings
 from worker.stack.doctor.vault import embedded_vault_findings, vault_findings
 from worker.stack.environment import NOWHERE, shop_settings
 from worker.stack.finding import Finding
-from worker.stack.places import Places
-from worker.stack.private import read_json
-from worker.stack.programs import Programs
-from worker.stack.state import Stack, StackUnreadable
+from worker.stack.paths import Places
+from worker.stack.private_files import read_json
+from worker.stack.stack_file import Stack, StackUnreadable
 
 __all__ = ["Finding", "examine"]
 
@@ -66,12 +66,12 @@ def _elsewhere(settings: Settings, console: str | None) -> Iterator[Finding]:
     if console is None or (stack is not None and console.rstrip("/") == stack.console):
         return
     try:
-        said = readiness.asked(console)
-    except readiness.NoConsole as error:
+        said = readyz.asked(console)
+    except readyz.NoConsole as error:
         yield Finding("console", "missing", str(error), "Start it, or mend --console-url, JUSTENOUGH_CONSOLE_URL.")
         return
     yield Finding("console", "ok", console)
-    yield from readiness.findings(said)
+    yield from readyz.findings(said)
 
 
 def _vault(settings: Settings, places: Places) -> Iterator[Finding]:

@@ -6,13 +6,13 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from activities.config import check
-from worker.stack import readiness
+from justenough.adapters.configuration.folder import check
+from worker.stack import readyz
 from worker.stack.finding import Finding
 from worker.stack.lock import supervisor_of
-from worker.stack.places import Places
-from worker.stack.state import StackUnreadable
-from worker.stack.survey import ChildStatus, survey
+from worker.stack.paths import Places
+from worker.stack.stack_file import StackUnreadable
+from worker.stack.status import ChildStatus, survey
 
 RESTART = "justenough down, then justenough up --detach"
 
@@ -42,7 +42,7 @@ def stack_findings(places: Places) -> Iterator[Finding]:
         yield Finding("stack", "missing", f"its supervisor is gone; nobody restarts what dies in {places.home}", "justenough up --detach")
     yield from (_child(child, places) for child in seen.children)
     if seen.said:
-        yield from readiness.findings(seen.said)
+        yield from readyz.findings(seen.said)
 
 
 def configuration_findings(folder: Path) -> Iterator[Finding]:

@@ -9,12 +9,12 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from activities.session import members
-from justenough.errors import JustEnoughError
-from worker.stack.accounts import stage
+from activities.process import process_tree
+from justenough.domain.core.errors import JustEnoughError
+from worker.stack.binaries import ProgramMissing, Programs
 from worker.stack.finding import Finding
-from worker.stack.places import Places
-from worker.stack.programs import ProgramMissing, Programs
+from worker.stack.paths import Places
+from worker.stack.postgres_account import stage
 
 OLDEST_PYTHON = (3, 11)
 LEAST_FREE = 1 << 30
@@ -62,7 +62,7 @@ def limits_finding(tried: Finding, *, root: bool) -> Finding:
     """How jobs are kept to their limits; `tried` is whether the kernel's own for each process can be set."""
     if tried.level != "ok":
         return tried
-    if not members.shows_children():
+    if not process_tree.shows_children():
         lacks = "each process is limited, all of a job's together are not: this kernel does not list a process's children"
         return Finding("limits", "warning", lacks, "Use a kernel that is built with CONFIG_PROC_CHILDREN, as distributions' are.")
     if root and not _has_capability(SYS_PTRACE):

@@ -9,12 +9,12 @@ from pathlib import Path
 from psycopg import Error
 from psycopg.conninfo import conninfo_to_dict
 
-from activities.config import CATALOG
-from justenough.catalog import read_catalog, with_settings
-from justenough.errors import InvalidInput
+from justenough.adapters.configuration.folder import CATALOG
+from justenough.domain.catalog.loader import read_catalog, with_settings
+from justenough.domain.core.errors import InvalidInput
 from worker.stack.finding import Finding
 from worker.stack.probes import PATIENCE, postgres_answers
-from worker.stack.readiness import RUNBOOK
+from worker.stack.readyz import RUNBOOK
 
 
 def target_findings(folder: Path, env: Mapping[str, str]) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from justenough.secret import Secret
+from justenough.domain.core.secret import Secret
 from worker.provisioning.control_groups import HAVE
 from worker.stack.finding import Finding, Level
 from worker.stack.vault import LONGEST_REQUEST

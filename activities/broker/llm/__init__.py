@@ -1,0 +1,1 @@
+"""The language-model gateway of a job's broker."""

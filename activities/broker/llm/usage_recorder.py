@@ -1,0 +1,114 @@
+"""What a job used its model for, on its way to the ledger: the first call of each kind at once, then one entry for many. Never what was said."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from justenough.domain.ledger.events import Event, EventType, event
+from justenough.domain.llm.definition import MODEL_NAME
+from justenough.domain.llm.metering import Tally, Usage
+from justenough.services.dependencies import Deps
+
+EACH = 100
+"""Calls of a kind that one entry stands for, at most."""
+LATEST = 30.0
+"""Seconds after which the next call has what was counted recorded."""
+NAMES = 50
+"""Names that are told apart: a job may make up as many as it likes."""
+WRITES = 2.0
+"""Seconds that a session's end waits for an entry that is on its way; what is not recorded then goes with the revocation."""
+OTHER = "-"
+log = structlog.get_logger()
+
+
+class Used:
+    """One job's."""
+
+    def __init__(self, deps: Deps, job: str, name: str) -> None:
+        """`name`: the model as the catalog has it."""
+        self._deps = deps
+        self._job = job
+        self._name = name
+        self._tallies: dict[tuple[str, str], Tally] = {}
+        self._names: set[str] = set()
+        self._kinds: set[tuple[str, str]] = set()
+        self._credential: str | None = None
+        self._entries = 0
+        self._pending: tuple[Event, ...] = ()
+        self._told = deps.ticks()
+        self._due = False
+        self._writing: asyncio.Task[None] | None = None
+
+    def note(self, model: str, outcome: str, usage: Usage) -> None:
+        """Count one call that has ended."""
+        kind = self._named(model), outcome
+        self._tallies[kind] = self._tallies.get(kind, Tally()).with_call(usage)
+        self._due |= kind not in self._kinds or self._tallies[kind].calls >= EACH or self._deps.ticks() - self._told >= LATEST
+        self._kinds.add(kind)
+        self._put_due()
+
+    def uses(self, credential: str) -> None:
+        """Record that a credential's key is in use from now on."""
+        self._credential, what = credential, f"the model gateway: {self._name}"
+        self._put((event(EventType.CREDENTIAL_USED, self._job, at=self._deps.now(), about=credential, credential=credential, what=what),))
+
+    async def settled(self) -> None:
+        """Return once nothing is on its way to the ledger, or it takes too long."""
+        if self._writing:
+            await asyncio.wait({self._writing}, timeout=WRITES)
+
+    def unrecorded(self) -> tuple[Event, ...]:
+        """Return what the ledger has not got yet. Recording an entry twice changes nothing."""
+        self._pending += self._counted()
+        return self._pending
+
+    def _named(self, model: str) -> str:
+        # What a job calls a model is its own text: it is kept where it is a name, and there are not too many.
+        if MODEL_NAME.fullmatch(model) and (model in self._names or len(self._names) < NAMES):
+            self._names.add(model)
+            return model
+        return OTHER
+
+    def _counted(self) -> tuple[Event, ...]:
+        tallies, self._tallies = self._tallies, {}
+        return tuple(self._event(model, outcome, tally) for (model, outcome), tally in tallies.items())
+
+    def _event(self, model: str, outcome: str, tally: Tally) -> Event:
+        self._entries += 1
+        return event(
+            EventType.MODEL_USED,
+            self._job,
+            at=self._deps.now(),
+            about=str(self._entries),
+            name=self._name,
+            model=model,
+            credential=self._credential,
+            calls=tally.calls,
+            prompt_tokens=tally.prompt,
+            completion_tokens=tally.completion,
+            estimated=tally.estimated,
+            outcome=outcome,
+        )
+
+    def _put_due(self) -> None:
+        """Put what is due, unless something is on its way: that takes it along when it is written."""
+        if self._due and not self._pending:
+            self._due, self._told = False, self._deps.ticks()
+            self._put(self._counted())
+
+    def _put(self, events: tuple[Event, ...]) -> None:
+        self._pending += events
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write())
+
+    async def _write(self) -> None:
+        while batch := self._pending:
+            try:
+                await asyncio.to_thread(self._deps.store.record, list(batch))
+            except Exception as error:  # noqa: BLE001 - a store that is away must not keep a job from its model; the session's end has it too
+                log.warning("use of a model not recorded yet", job=self._job, error=type(error).__name__)
+                return
+            self._pending = self._pending[len(batch) :]
+            self._put_due()

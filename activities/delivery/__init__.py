@@ -1,0 +1,1 @@
+"""How a job is handed its credentials: environment, files, identity tokens."""

@@ -1,0 +1,48 @@
+"""Draws a job's identity: a short token, signed by Vault, that tells one audience which job its bearer is. The broker's to call.
+
+Blocking: runs in threads. Whatever it raises, no token has left it.
+"""
+
+from __future__ import annotations
+
+import uuid
+
+from activities.issuing.results import CLOSED, Closed, NotPermitted
+from justenough.adapters.configuration.settings import NO_ISSUER
+from justenough.domain.catalog.audiences import checked_audience
+from justenough.domain.core.errors import GiveUp
+from justenough.domain.core.secret import Secret
+from justenough.domain.integrations.job_identity import LIFE, claims_of, to_be_signed, token_of
+from justenough.domain.ledger.events import EventType, event
+from justenough.services.dependencies import Deps
+from justenough.services.verify_order import VerifiedOrder
+
+
+class NoIssuer(GiveUp):
+    """The settings do not say in whose name jobs are vouched for."""
+
+
+class NotVouchedFor(NotPermitted):
+    """The catalog does not let this job show its identity there; the message names the audience."""
+
+
+def draw_identity(deps: Deps, verified: VerifiedOrder, audience: str, *, owner: str) -> Secret:
+    """Return a token of the job for one audience, having recorded that it was vouched for. `owner` is the session that asks.
+
+    Raises InvalidInput for an audience that is none, NotVouchedFor for one that the catalog does not name for it, NoIssuer, Closed where the job has ended, and what Vault and the store raise.
+    """
+    job, wanted, issuer = verified.statement.job, checked_audience(audience), deps.settings.workload_issuer
+    if why := deps.config.current().catalog.identity.why_not(wanted, environment=verified.spec.environment):
+        raise NotVouchedFor(why)
+    if issuer is None:
+        raise NoIssuer(NO_ISSUER)
+    # The clock is read before the claim is: so no token, however long its making takes, outlives the claim by more than its life.
+    now, token_id = deps.now(), uuid.uuid4().hex
+    claim = deps.store.claim_of(job)
+    if claim is None or not claim.held_by(owner):
+        raise Closed(f"{CLOSED}: it gets no identity any more")
+    claims = claims_of(verified.spec, verified.statement, issuer=issuer, audience=wanted, token_id=token_id, now=now)
+    signed, signature = deps.vault.sign_identity(lambda version: to_be_signed(claims, version=version))
+    expires = (now + LIFE).isoformat()
+    deps.store.record([event(EventType.IDENTITY_ISSUED, job, at=now, about=token_id, audience=wanted, expires_at=expires, jti=token_id)])
+    return token_of(signed, signature)

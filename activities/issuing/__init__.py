@@ -1,0 +1,1 @@
+"""Authorizes, issues, renews and ends a job's credentials."""

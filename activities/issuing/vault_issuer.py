@@ -1,0 +1,157 @@
+"""What a session asks Vault for, to issue under a grant: the job's prefix, a token, a credential, a lease that ends with it. Decides and records nothing.
+
+Blocking: runs in threads, under the lock of its issuer.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import structlog
+
+from activities.issuing.grants import Grant
+from activities.issuing.results import CLOSED, Closed, NotIssued
+from justenough.adapters.vault import Issued, Token, VaultDenied, VaultRefused, control_groups, pki
+from justenough.domain.catalog.loader import ActionDef, ResolvedIssue, resolved_issue, scope_alias
+from justenough.domain.core.errors import GiveUp, JustEnoughError
+from justenough.domain.core.ids import credential_id, request_id
+from justenough.domain.jobs.credentials import Credential
+from justenough.domain.jobs.spec import Access
+from justenough.services.dependencies import Deps
+from justenough.services.verify_order import VerifiedOrder
+
+HARD_END_MARGIN = 60
+"""Seconds that Vault's own hard end of a job's tokens lies behind the longest grant."""
+
+
+log = structlog.get_logger()
+
+
+class Mint:
+    """Draws one job's credentials from Vault."""
+
+    def __init__(self, deps: Deps, job: str, verified: VerifiedOrder, *, owner: str) -> None:
+        self._deps = deps
+        self._job = job
+        self._verified = verified
+        self._owner = owner
+        self._longest = 0
+        self.settled = True
+        """Whether every issue that was asked for has been answered: then nothing can land after the revocation."""
+
+    def over(self) -> bool:
+        """Whether the claim of this session is closed: nothing is issued any more."""
+        claim = self._deps.store.claim_of(self._job)
+        return claim is None or not claim.held_by(self._owner)
+
+    def open_prefix(self, ttl: int) -> None:
+        """Write the job's token role where it does not reach as far as this, and then make sure that the claim still stands: one that slept
+        through its closing stops here.
+        """
+        if ttl > self._longest:
+            longest = max([ttl, *(access.ttl for access in self._verified.spec.access)])
+            try:
+                self._deps.vault.open_prefix(self._job, longest + HARD_END_MARGIN)
+            except BaseException:
+                self.settled = False
+                raise
+            self._longest = longest
+        if self.over():
+            raise Closed(CLOSED)
+
+    def drawn(self, grant: Grant, access: Access, action: ActionDef) -> tuple[str, Issued]:
+        """Return what Vault issues under a grant, and the accessor of the job's token that it was issued to. Raises NotIssued, Closed, RetryLater."""
+        try:
+            return self._from_vault(grant, action, access.ttl)
+        except (VaultDenied, VaultRefused) as error:
+            if self.over():
+                # Its token was ended meanwhile: nothing is wrong with what was asked.
+                raise Closed(f"{CLOSED} ({error})") from error
+            raise NotIssued(f"{access.action} on {access.resource}: {error}") from error
+
+    def within_grant(self, issued: Issued, ttl: int) -> int | None:
+        """Have a lease that its engine made longer than the grant end with the grant; return the seconds that it lives.
+
+        Vault does not do it: a lease outlives its token's ttl in the target, and there it ends by the target's own clock alone where
+        Vault is dead.
+        """
+        if issued.lease_id is None or issued.ttl is None or issued.ttl <= ttl:
+            return issued.ttl
+        try:
+            return self._deps.vault.renew_lease(issued.lease_id, ttl)
+        except GiveUp as error:
+            # An engine's leases may not be renewable. Whoever wrote its role chose how long they live.
+            log.warning("lease outlives its grant", job=self._job, lease_seconds=issued.ttl, error=str(error))
+            return issued.ttl
+        except BaseException:
+            self.settled = False
+            raise
+
+    def _from_vault(self, grant: Grant, action: ActionDef, ttl: int) -> tuple[str, Issued]:
+        """Raises VaultDenied, VaultRefused beside what `drawn` raises."""
+        scope = self._verified.spec.data_scope
+        what = resolved_issue(action, scope, given={"job": self._job, "ttl": str(ttl)})
+        if not action.locked and grant.token is None:
+            grant.token = self._token(action.policy, scope_alias(action, scope), ttl)
+        try:
+            if grant.token is None:
+                return unlocked(self._deps, request_id(self._job, grant.number), what)
+            return grant.token.accessor, self._deps.vault.issue(grant.token, what)
+        except (VaultDenied, VaultRefused):
+            raise
+        except BaseException:
+            # Vault may still answer a call that we no longer wait for: only a later look can tell.
+            self.settled = False
+            raise
+
+    def _token(self, policy: str, alias: str | None, ttl: int) -> Token:
+        try:
+            return self._deps.vault.create_token(self._job, policy=policy, alias=alias, ttl=ttl)
+        except (VaultDenied, VaultRefused) as error:
+            if self.over():
+                raise Closed(f"{CLOSED} ({error})") from error
+            raise NotIssued(f"Vault gives no token under {policy}: {error}") from error
+        except BaseException:
+            self.settled = False
+            raise
+
+
+def credential_of(job: str, grant: Grant, access: Access, action: ActionDef, issued: Issued, *, accessor: str, now: datetime) -> Credential:
+    """Return the handle of what Vault issued as a grant's latest."""
+    return Credential(
+        id=credential_id(job, grant.number, grant.issued),
+        request_id=request_id(job, grant.number),
+        resource=access.resource,
+        action=access.action,
+        lease_id=issued.lease_id,
+        accessor=accessor,
+        issued_at=now,
+        expires_at=pki.ends_at(action, issued) or now + timedelta(seconds=access.ttl),
+        revocable=action.revocable,
+        certificate=pki.place_of(action, issued),
+    )
+
+
+def unlocked(deps: Deps, request: str, what: ResolvedIssue) -> tuple[str, Issued]:
+    """Return the accessor of the token that asked, and what Vault issues. Raises VaultRefused where its lock is not open, or was used."""
+    kept = deps.store.kept_lock(request)
+    state = control_groups.state(deps.vault, kept.accessor) if kept else None
+    if state is None:
+        raise VaultRefused(f"{what.path}: nothing waits in Vault for this request (any more)")
+    if not state.is_for(what):
+        raise VaultRefused(f"{what.path}: what waits in Vault for this request is something else")
+    if not state.approved:
+        raise VaultRefused(f"{what.path}: Vault wants more people's authorization than it has ({len(state.authorized)})")
+    # Unwrapping twice issues twice: whoever takes it has deleted it, and of several one gets it.
+    taken = deps.store.take_lock(request)
+    if taken is None:
+        raise VaultRefused(f"{what.path}: what opens it was used already")
+    wrapping = control_groups.decrypted(deps.vault, taken.ciphertext, about=request)
+    issued = control_groups.unwrap(deps.vault, wrapping, what)
+    try:
+        # So that Vault itself unwraps it no second time.
+        control_groups.end_token(deps.vault, wrapping)
+    except JustEnoughError as error:
+        # What was issued counts; without the job's token, which the job's end ends, this one opens nothing.
+        log.warning("a used lock is not ended", job=taken.job, request=request, error=str(error))
+    return taken.token_accessor, issued

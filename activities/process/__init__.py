@@ -1,0 +1,1 @@
+"""The job's process: sandbox, user, limits, output."""

@@ -1,0 +1,87 @@
+"""Unpacks bundles into a content-addressed folder of the worker's, read-only for jobs. What an archive may hold: justenough.domain.jobs.bundle."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from justenough.domain.core.errors import InvalidInput, Problem
+from justenough.domain.jobs import bundle
+
+
+def unpacked(home: Path, digest: str, content: bytes) -> Path:
+    """Return the folder `<home>/run/bundles/<hex>` that holds exactly this archive's files, unpacking them where it does not.
+
+    Blocks (files of up to 64 MB). Raises InvalidInput where the content is not what the digest names, `bundle.entries` refuses it.
+    """
+    if bundle.digest(content) != digest:
+        raise InvalidInput("bundle", (Problem("", f"its content is not {digest}"),))
+    folder = home.absolute() / "run" / "bundles" / digest.removeprefix("sha256:")
+    if not _holds(folder, content):
+        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with _alone(folder.parent):
+            # Somebody may have been quicker; theirs is as good, and a job may be running from it.
+            if not _holds(folder, content):
+                _replace(folder, content)
+    return folder
+
+
+def unpack(content: bytes, into: Path) -> None:
+    """Write an archive's files into an empty folder: 0644 or 0755, owned by the worker. Raises InvalidInput, leaving a part."""
+    into.chmod(0o755)
+    for path, data, executable in bundle.entries(content):
+        target = into / path
+        _make_folders(target if data is None else target.parent, into)
+        if data is not None:
+            target.write_bytes(data)
+            target.chmod(0o755 if executable else 0o644)
+
+
+def _make_folders(folder: Path, within: Path) -> None:
+    if folder != within and not folder.exists():
+        _make_folders(folder.parent, within)
+        folder.mkdir()
+        # Whatever the worker's umask: the job's user has to read it.
+        folder.chmod(0o755)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep every other session on this machine from changing the folder."""
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _replace(folder: Path, content: bytes) -> None:
+    """Put the whole folder in place at once; whatever is there instead of it goes."""
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name[:8]}-", dir=folder.parent))
+    try:
+        fresh = aside / "fresh"
+        fresh.mkdir()
+        unpack(content, fresh)
+        with contextlib.suppress(FileNotFoundError):
+            folder.rename(aside / "stale")
+        fresh.rename(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _holds(folder: Path, content: bytes) -> bool:
+    """Look whether a folder is exactly what an archive holds: each file's bytes and mode, and nothing more."""
+    expected: set[Path] = set()
+    for path, data, executable in bundle.entries(content):
+        target = folder / path
+        if target.is_symlink() or (target.is_dir() if data is None else _is_file(target, data, executable=executable)) is False:
+            return False
+        expected |= {target, *(folder / parent for parent in path.parents)}
+    return folder.is_dir() and {folder, *folder.rglob("*")} == expected | {folder}
+
+
+def _is_file(target: Path, data: bytes, *, executable: bool) -> bool:
+    mode = 0o100755 if executable else 0o100644
+    return target.is_file() and target.stat().st_mode == mode and target.read_bytes() == data

@@ -1,0 +1,78 @@
+"""The file system that a job sees under bubblewrap, as an allow-list: whatever is not named here is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+
+from activities.process.interpreters import SYSTEM
+from activities.process.launcher import Launch, Room
+
+ETC = (
+    *("alternatives", "ca-certificates", "crypto-policies", "gai.conf", "host.conf", "hosts", "ld.so.cache", "ld.so.conf", "ld.so.conf.d"),
+    *("localtime", "mime.types", "nsswitch.conf", "pki/ca-trust/extracted", "pki/tls/certs", "protocols", "resolv.conf", "services"),
+    *("ssl/certs", "ssl/openssl.cnf", "timezone"),
+)
+"""What name look-ups, TLS, time zones and the dynamic linker need of /etc, where the host has it."""
+ROOM = Room()
+VAR_TMP = Path("/var/tmp")  # noqa: S108 - inside the sandbox
+"""Another name of the scratch folder, where no interpreter stands below it."""
+SCRATCH = {ROOM.scratch: 2, ROOM.home: 4, "/dev/shm": 4, ROOM.files: 16}  # noqa: S108 - private, inside the sandbox
+"""The writable folders, which are in memory, and which part of the job's memory each may fill: the half, a quarter, a quarter, a sixteenth."""
+
+
+def accounts(uid: int) -> dict[str, str]:
+    """Return the files that give the job's user a name: libraries look it up."""
+    return {
+        "/etc/passwd": f"root:x:0:0:root:/:/usr/sbin/nologin\njob:x:{uid}:{uid}:job:{ROOM.home}:/bin/sh\n",
+        "/etc/group": f"root:x:0:\njob:x:{uid}:\n",
+    }
+
+
+def layout(launch: Launch, files: Mapping[str, int], *, sized: bool, hidden: tuple[Path, ...]) -> Iterator[str]:
+    """Yield bubblewrap's arguments. `files` are written from open handles; `hidden` are folders that no job may see inside the rest."""
+    yield from ("--ro-bind", "/usr", "/usr", *_links(), "--proc", "/proc", "--dev", "/dev")
+    for scratch, part in SCRATCH.items():
+        # Its one user is the job's, whom root's bubblewrap cannot make the owner.
+        yield from ("--perms", "1777", *(("--size", str(launch.limits.memory // part)) if sized else ()), "--tmpfs", scratch)
+    etc = [path for path in (Path("/etc", name) for name in ETC) if path.exists()]
+    # Folders that bubblewrap makes on the way to a mount are its own user's alone: make them first, for all.
+    for folder in _parents((*etc, *launch.interpreter.prefixes, VAR_TMP)):
+        yield from ("--dir", str(folder))
+    if not any(prefix.is_relative_to(VAR_TMP) for prefix in launch.interpreter.prefixes):
+        yield from ("--symlink", ROOM.scratch, str(VAR_TMP))
+    for path in etc:
+        yield from ("--ro-bind", str(path), str(path))
+    for prefix in launch.interpreter.prefixes:
+        yield from ("--ro-bind", str(prefix), str(prefix))
+    yield from _hide(hidden, (SYSTEM, *launch.interpreter.prefixes))
+    # In a user namespace it is the job's own, and a folder in memory without a bound.
+    yield from ("--remount-ro", "/dev")
+    yield from ("--ro-bind", str(launch.workdir), ROOM.workdir) if launch.workdir else ("--dir", ROOM.workdir)
+    for name, handle in files.items():
+        yield from ("--perms", "0444", "--file", str(handle), name)
+    if launch.broker:
+        yield from ("--bind", str(launch.broker), ROOM.broker)
+    yield from ("--remount-ro", "/", "--chdir", ROOM.workdir)
+
+
+def _links() -> Iterator[str]:
+    """Yield /bin and its like as the host has them: links into /usr, or folders of their own."""
+    for path in map(Path, ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")):
+        if path.is_symlink():
+            yield from ("--symlink", str(path.readlink()), str(path))
+        elif path.is_dir():
+            yield from ("--ro-bind", str(path), str(path))
+
+
+@lru_cache(maxsize=64)
+def _parents(paths: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Return the folders above these, each once, the outer ones first; without the root."""
+    return tuple(dict.fromkeys(folder for path in paths for folder in reversed(path.parents) if folder != Path("/")))
+
+
+def _hide(hidden: tuple[Path, ...], visible: tuple[Path, ...]) -> Iterator[str]:
+    for path in dict.fromkeys(hidden):
+        if path.is_dir() and any(path.is_relative_to(tree.resolve()) for tree in visible):
+            yield from ("--tmpfs", str(path), "--remount-ro", str(path))

@@ -1,0 +1,92 @@
+"""Finds the Python that a job runs with, and the folders it needs, by reading alone: nothing of a job's choice runs outside its sandbox."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from justenough.adapters.configuration.settings import Settings
+from justenough.domain.core.errors import GiveUp
+
+SYSTEM = Path("/usr")
+"""Every sandbox has it."""
+NAMES = ("python3", "python")
+
+
+class InterpreterRefused(GiveUp):
+    """There is no such Python, or it is none that a job may have; the message says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interpreter:
+    """A Python for jobs: what `python` and `python3` stand for."""
+
+    path: Path
+    prefixes: tuple[Path, ...]
+    """Folders outside /usr that it needs, each readable at its own path."""
+
+
+def interpreter(settings: Settings, python: str | None) -> Interpreter:
+    """Return the Python at `python`, else the first in settings.job_path, else the system's; raise InterpreterRefused."""
+    path = Path(python) if python else _first(settings.job_path)
+    if not (path.is_absolute() and path.is_file() and os.access(path, os.X_OK)):
+        raise InterpreterRefused(f"{path}: no Python is there; let run.python name one that the worker's machine has, or leave it out")
+    prefixes = tuple(dict.fromkeys(_prefixes(path)))
+    for prefix in prefixes:
+        _refuse_foreign(path, prefix, settings)
+    venv = _is_venv(path.parent.parent)
+    return Interpreter(path if venv else path.resolve(), tuple(prefix for prefix in prefixes if not prefix.is_relative_to(SYSTEM)))
+
+
+def _first(job_path: str) -> Path:
+    folders = [*filter(None, job_path.split(os.pathsep)), "/usr/bin", "/usr/local/bin"]
+    for folder in folders:
+        for name in NAMES:
+            path = Path(folder).absolute() / name
+            if path.is_file() and os.access(path, os.X_OK):
+                return path
+    raise InterpreterRefused(f"no python3 in {', '.join(folders)}; set JUSTENOUGH_JOB_PATH to a folder that has one")
+
+
+def _prefixes(path: Path) -> Iterator[Path]:
+    """Yield the environment, the installation it was made from, and each other name under which links reach that installation."""
+    if _is_venv(path.parent.parent):
+        yield path.parent.parent
+        home = _home_of(path.parent.parent)
+        yield home.parent
+        yield home.resolve().parent
+    while path.is_symlink():
+        path = path.parent / path.readlink()
+        yield Path(os.path.normpath(path.parent.parent))
+    yield path.resolve().parent.parent
+
+
+def _is_venv(prefix: Path) -> bool:
+    return (prefix / "pyvenv.cfg").is_file()
+
+
+def _home_of(venv: Path) -> Path:
+    lines = (venv / "pyvenv.cfg").read_text("utf-8", "replace").splitlines()
+    pairs = {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in lines)}
+    if not pairs.get("home", "").startswith("/"):
+        raise InterpreterRefused(f"{venv}: its pyvenv.cfg names no home; make it anew (python3 -m venv)")
+    return Path(pairs["home"])
+
+
+def _refuse_foreign(path: Path, prefix: Path, settings: Settings) -> None:
+    """Refuse what would let a job read more than a Python, or share the worker's own packages."""
+    if not _is_venv(prefix) and not any(prefix.glob("lib*/python3*/os.py")):
+        raise InterpreterRefused(f"{path}: {prefix} is not the folder of a Python")
+    if settings.home.resolve().is_relative_to(prefix.resolve()) and prefix != SYSTEM:
+        raise InterpreterRefused(f"{path}: {prefix} holds the worker's own data")
+    if prefix.resolve() == Path(sys.prefix).resolve() and _same_packages(prefix, path):
+        raise InterpreterRefused(f"{path}: a job never runs in the worker's environment; give it its own (JUSTENOUGH_JOB_PATH, run.python)")
+
+
+def _same_packages(prefix: Path, path: Path) -> bool:
+    """Say whether a Python in the worker's own prefix reads the worker's packages: a venv's do, a system's by version."""
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    return _is_venv(prefix) or (prefix == path.parent.parent and path.resolve().name == version)

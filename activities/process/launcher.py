@@ -1,0 +1,182 @@
+"""What is started for a job, and the last steps of starting it: limits, dropping rights, taking its variables in, closing the door.
+
+The job's environment never reaches a program that still has rights (glibc loads code that variables name), nor any command line:
+a shell that has already lost them reads it from an unnamed file in memory.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shlex
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from activities.process.interpreters import NAMES, Interpreter
+from justenough.domain.core.secret import Secret
+from justenough.domain.jobs.spec import Limits
+
+SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
+PLAIN: Mapping[str, str] = {"PATH": SYSTEM_PATH, "LANG": "C.UTF-8"}
+"""All that the programs which still have rights get to see as their environment."""
+NOT_STARTED = 126
+"""The exit code of a job whose files could not be written, as a shell's."""
+MAPPED = 2
+"""How many times its `memory` each process may map for itself: much of that is never used (threads' stacks), and only the kernel's own bound
+holds at once."""
+LATER = 2
+"""Seconds of processor time that one process gets beyond `cpu`: whoever adds up the whole job comes first, and knows why it ends."""
+MERCY = 2
+"""Seconds of processor time between SIGXCPU and SIGKILL."""
+FIRST_TO_GO = 1000
+"""How readily the kernel ends these processes when the machine has no memory left: before the worker and the servers."""
+
+# The variables come in by the standard input, which is then closed to the job.
+_START = 'ulimit -c 0; . /dev/stdin && exec "$@" </dev/null'
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What is started. Secrets in it never print."""
+
+    job: str
+    argv: tuple[str, ...]
+    uid: int
+    interpreter: Interpreter
+    workdir: Path | None = None
+    """An unpacked bundle; None for an empty folder."""
+    network: Literal["host", "none"] = "host"
+    env: Mapping[str, str | Secret] = field(default_factory=dict, repr=False)
+    """The spec's and the delivered variables."""
+    files: Mapping[str, Secret] = field(default_factory=dict, repr=False)
+    """Delivered files, by their paths in the room's `files`."""
+    paths: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Variables that name delivered files."""
+    broker: Path | None = None
+    """The socket of the job's broker, on this machine."""
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Where a job finds its places, as it sees them."""
+
+    workdir: str = "/job"
+    home: str = "/home/job"
+    files: str = "/run/justenough"
+    scratch: str = "/tmp"  # noqa: S108 - private, inside the sandbox
+    broker: str = "/run/justenough/broker.sock"
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """How to start it: a command line and open files that go along. Holds no secret itself."""
+
+    argv: tuple[str, ...]
+    stdin: int
+    pass_fds: tuple[int, ...] = ()
+    cwd: str = "/"
+
+
+def started(launch: Launch) -> tuple[str, ...]:
+    """Return the end of every command line: the shell that takes the variables in, and the job's own command."""
+    first, *rest = launch.argv
+    return ("/bin/sh", "-c", _START, "sh", str(launch.interpreter.path) if first in NAMES else first, *rest)
+
+
+def variables(launch: Launch, room: Room) -> Secret:
+    """Return the job's files and its whole environment as shell statements. What the room sets wins over what a spec sets."""
+    given = {name: value.reveal() if isinstance(value, Secret) else value for name, value in launch.env.items()}
+    own = {
+        "PATH": f"{launch.interpreter.path.parent}:{SYSTEM_PATH}",
+        "HOME": room.home,
+        "USER": "job",
+        "LOGNAME": "job",
+        "TMPDIR": room.scratch,
+        "PWD": room.workdir,
+        "JUSTENOUGH_JOB_ID": launch.job,
+        "JUSTENOUGH_FILES": room.files,
+        **{name: ":".join(f"{room.files}/{path}" for path in paths) for name, paths in launch.paths.items()},
+        **({"JUSTENOUGH_BROKER": room.broker} if launch.broker else {}),
+    }
+    # What a Python prints is in the log when it is printed, not when the process ends well.
+    whole = {"LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1", **given, **own}
+    # Written by the job's own user, so that they are its own, and nobody else's to read: libpq takes no other password file.
+    files = [_written(f"{room.files}/{path}", content) for path, content in launch.files.items()]
+    return Secret("".join((*files, *(f"export {name}={shlex.quote(value)}\n" for name, value in whole.items()))))
+
+
+def _written(path: str, content: Secret) -> str:
+    """Return the shell statement that writes a private file; where it cannot be written, no job starts."""
+    return f"(umask 077; printf %s {shlex.quote(content.reveal())} >{shlex.quote(path)}) || exit {NOT_STARTED}\n"
+
+
+def limited(limits: Limits, *, own_user: bool) -> tuple[str, ...]:
+    """Return the command that has the kernel limit each process that follows it, and takes those first when memory runs out."""
+    seconds = limits.cpu + LATER
+    bounds = {
+        "core": (resource.RLIMIT_CORE, 0),
+        "cpu": (resource.RLIMIT_CPU, seconds + MERCY),
+        "data": (resource.RLIMIT_DATA, limits.memory * MAPPED),
+        "fsize": (resource.RLIMIT_FSIZE, limits.file_size),
+        "nofile": (resource.RLIMIT_NOFILE, limits.open_files),
+        # Counted by user: the worker's own processes would count with a job's that runs as the same one.
+        **({"nproc": (resource.RLIMIT_NPROC, limits.processes)} if own_user else {}),
+    }
+    hard = {name: _at_most(which, value) for name, (which, value) in bounds.items()}
+    soft = {**hard, "cpu": min(seconds, hard["cpu"])}
+    flags = (f"--{name}={soft[name]}:{hard[name]}" for name in bounds)
+    return ("/usr/bin/choom", "-n", str(FIRST_TO_GO), "--", "/usr/bin/prlimit", *flags, "--")
+
+
+def without_rights(uid: int) -> tuple[str, ...]:
+    """Return the command that turns root into a user without any right for what follows it."""
+    user = ("--reuid", str(uid), "--regid", str(uid), "--clear-groups")
+    return ("/usr/bin/setpriv", *user, "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all", "--")
+
+
+def ends_with_parent() -> tuple[str, ...]:
+    """Return the command that has what follows it killed when the worker dies. After rights were dropped: that would undo it."""
+    return ("/usr/bin/setpriv", "--pdeathsig", "KILL", "--")
+
+
+@contextmanager
+def inherited(content: Secret | bytes) -> Iterator[int]:
+    """Hold open an unnamed file in memory with this content, at its start, for a child to inherit."""
+    handle = _in_memory(content if isinstance(content, bytes) else content.reveal().encode())
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _at_most(which: int, value: int) -> int:
+    """Return the value, or the worker's own hard limit where that is less: nobody gets more than that."""
+    own = resource.getrlimit(which)[1]
+    return value if own == resource.RLIM_INFINITY else min(value, own)
+
+
+def _in_memory(content: bytes) -> int:
+    if not hasattr(os, "memfd_create"):
+        return _piped(content)
+    handle = os.memfd_create("justenough")
+    with os.fdopen(os.dup(handle), "wb") as file:
+        file.write(content)
+    os.lseek(handle, 0, os.SEEK_SET)
+    return handle
+
+
+def _piped(content: bytes) -> int:
+    """Without memfd (macOS) a pipe does, fed beside us: it may hold less than the content."""
+    end, start = os.pipe()
+
+    def feed() -> None:
+        with os.fdopen(start, "wb") as file:
+            file.write(content)
+
+    threading.Thread(target=feed, daemon=True).start()
+    return end

@@ -1,0 +1,128 @@
+"""Takes a job's output from its pipe to a sink: secrets out, in batches, bounded. Keeps reading whatever happens, so that no job blocks."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import contextlib
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Self
+
+from justenough.domain.core.redaction import Redactor
+
+BATCH = 64 * 1024
+"""Bytes that go to the sink at once, at most."""
+
+
+INTERVAL = 0.5
+"""Seconds after which a line is in the sink, at the latest."""
+
+
+MOST = 10 * 1024 * 1024
+"""Bytes that are kept of one job's output."""
+
+
+LINGER = 2.0
+"""Seconds for which the output of a job that has ended is waited for, should somebody else hold its pipe."""
+
+
+Sink = Callable[[str], Awaitable[None]]
+
+
+@dataclass(slots=True, eq=False)
+class LogCapture:
+    """One job's output on its way. The sink is called with one text after another, never at the same time."""
+
+    redactor: Redactor
+    sink: Sink
+    most: int = MOST
+    seen: int = 0
+    """Bytes that the job printed, kept or not."""
+    _reader: asyncio.StreamReader = field(init=False)
+    _transport: asyncio.ReadTransport = field(init=False)
+    _task: asyncio.Task[None] = field(init=False)
+    _decoder: codecs.IncrementalDecoder = field(init=False)
+
+    @classmethod
+    async def start(cls, output: int, redactor: Redactor, sink: Sink, *, most: int = MOST) -> Self:
+        """Begin to read a pipe's end, which is closed when it is read to its end."""
+        capture = cls(redactor, sink, most)
+        capture._reader, capture._transport = await reading(output)
+        capture._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        capture._task = asyncio.create_task(capture._run())
+        return capture
+
+    async def finished(self, *, within: float = LINGER) -> None:
+        """Wait until everything is in the sink, cutting off after `within` seconds. Raises what the sink raised."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                await asyncio.shield(self._task)
+        self._transport.close()
+        await self._task
+
+    async def _run(self) -> None:
+        failed: Exception | None = None
+        while batch := await self._batch():
+            text = self._kept(batch)
+            try:
+                if text and failed is None:
+                    await self.sink(text)
+            except Exception as error:  # noqa: BLE001 - whatever the sink has, the job must not block; raised below
+                failed = error
+        self._transport.close()
+        if failed is not None:
+            raise failed
+        rest = "" if self.seen > self.most else self._text(self.redactor.flush(), final=True)
+        if rest:
+            await self.sink(rest)
+
+    async def _batch(self) -> bytes:
+        """Return what came within INTERVAL of its first byte, or nothing at the end."""
+        parts = [await self._reader.read(BATCH)]
+        size = len(parts[0])
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(INTERVAL):
+                while parts[-1] and size < BATCH:
+                    parts.append(await self._reader.read(BATCH - size))
+                    size += len(parts[-1])
+        return b"".join(parts)
+
+    def _kept(self, batch: bytes) -> str:
+        left = self.most - self.seen
+        self.seen += len(batch)
+        if left < 0:
+            return ""
+        text = self._text(self.redactor.feed(batch[:left]))
+        if self.seen <= self.most:
+            return text
+        # What is held back now may be a secret's first half: it is dropped, not flushed.
+        return f"{text}\n[more than {self.most:,} bytes of output: the rest is not kept]\n"
+
+    def _text(self, redacted: bytes, *, final: bool = False) -> str:
+        # PostgreSQL's text knows no NUL.
+        return self._decoder.decode(redacted, final).replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+LIMIT = 64 * 1024
+
+
+async def reading(end: int) -> tuple[asyncio.StreamReader, asyncio.ReadTransport]:
+    """Return a reader of a pipe's end, and what to close: closing it ends the reader's text."""
+    reader = asyncio.StreamReader(limit=LIMIT)
+    protocol = asyncio.StreamReaderProtocol(reader)
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, os.fdopen(end, "rb", 0))
+    return reader, transport
+
+
+@asynccontextmanager
+async def readable(handle: int) -> AsyncIterator[asyncio.Event]:
+    """Give an event that is set once a handle becomes readable (a pidfd does when its process is gone)."""
+    loop, event = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(handle, event.set)
+    try:
+        yield event
+    finally:
+        loop.remove_reader(handle)

@@ -1,0 +1,251 @@
+"""A job's processes, from the start until none is left. Knows no credential; what they print goes into a pipe that logs.py reads."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Self
+
+import structlog
+
+from activities.process import no_sandbox, process_tree, resource_monitor
+from activities.process.bwrap_mounts import ROOM
+from activities.process.launcher import PLAIN, Launch, Room
+from activities.process.log_capture import readable, reading
+from activities.process.process_tree import Belongs
+from activities.process.sandbox import Isolation, Sandbox
+from activities.support.async_tools import surely
+from justenough.domain.core.errors import RetryLater
+
+LAST_RESORT = 10.0
+"""Seconds in which what was killed must be gone; what the kernel itself holds up (a dead disk) may not be."""
+LOOK_AGAIN = 0.01
+KILLED = 128 + signal.SIGKILL
+CANNOT_EXECUTE = 126
+"""The exit code, as a shell's, of a job whose sandbox could not be made; its log says why."""
+
+log = structlog.get_logger(__name__)
+
+
+def _nobody(_: int) -> bool:
+    return False
+
+
+class StartFailed(RetryLater):
+    """The process could not be started: no memory, process or file handle left on this machine."""
+
+
+@dataclass(slots=True, eq=False)
+class JobProcess:
+    """One job's process tree. When its first process ends, what that left behind is killed: `wait` returns after the last one."""
+
+    sandbox: Sandbox
+    launch: Launch
+    output: int
+    """Where stdout and stderr can be read, in the order they were written. Whoever reads closes it."""
+    _outer: asyncio.subprocess.Process
+    """bubblewrap, or the job's first process where there is no sandbox."""
+    _room: Room
+    _init: int | None = None
+    """pidfd of the first process in the job's pid namespace: once it is gone, so are all others in there."""
+    _empty: bool = False
+    """Whether that first process was seen gone before it could be held: then so are all others in there."""
+    _belongs: Belongs = _nobody
+    _killed: bool = False
+    left: tuple[int, ...] = ()
+    """Processes that were killed and did not go in time."""
+    over: str | None = None
+    """Which of its limits it was killed for, with what was seen."""
+    _first: int | None = None
+    """The number of the first process in the job's pid namespace."""
+    _reports: tuple[asyncio.StreamReader, asyncio.ReadTransport] = field(init=False)
+    """Where bubblewrap says what it started and how that ended."""
+    _ended: asyncio.Task[int] = field(init=False)
+    _watched: asyncio.Task[None] = field(init=False)
+
+    @classmethod
+    async def start(cls, sandbox: Sandbox, launch: Launch) -> Self:
+        """Start a job; raise StartFailed. Call it on the loop of the worker's main thread: sandboxes end with the thread that made them."""
+        room = await asyncio.to_thread(no_sandbox.furnish, launch) if sandbox.isolation is Isolation.OFF else ROOM
+        starting = asyncio.create_task(cls._started(sandbox, launch, room))
+        try:
+            # Until bubblewrap has made its sandbox, killing bubblewrap leaves an orphan that goes on to run the job (seen): a cancel waits
+            # until it is known what there is to kill.
+            return await surely(starting)
+        except OSError as error:
+            no_sandbox.clear(room)
+            raise StartFailed(f"the process could not be started: {error.strerror}") from error
+        except asyncio.CancelledError:
+            process = starting.result()
+            await surely(process.kill())
+            os.close(process.output)
+            raise
+        except BaseException:
+            no_sandbox.clear(room)
+            raise
+
+    async def wait(self) -> int:
+        """Return the exit code (128 + n for signal n) once no process of the job is left. Cancelling the wait ends nothing."""
+        return await asyncio.shield(self._ended)
+
+    async def terminate(self) -> None:
+        """Ask every process of the job to end (SIGTERM)."""
+        await asyncio.to_thread(process_tree.signal_all, self._belongs, signal.SIGTERM)
+        if not process_tree.PROC.is_dir():
+            self._signal_group(signal.SIGTERM)
+
+    async def kill(self) -> int:
+        """Kill the whole tree (SIGKILL) and return the exit code once none is left."""
+        self._cut()
+        return await self.wait()
+
+    async def finish(self, grace: float) -> int:
+        """Ask to end, wait `grace` seconds, kill; return the exit code."""
+        await self.terminate()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                return await self.wait()
+        return await self.kill()
+
+    @classmethod
+    async def _started(cls, sandbox: Sandbox, launch: Launch, room: Room) -> Self:
+        (output, into), (status, report) = os.pipe(), os.pipe()
+        try:
+            with sandbox.prepared(launch, room, status=report) as ready:
+                outer = await asyncio.create_subprocess_exec(
+                    *ready.argv,
+                    stdin=ready.stdin,
+                    stdout=into,
+                    stderr=into,
+                    pass_fds=ready.pass_fds,
+                    env=PLAIN,
+                    cwd=ready.cwd,
+                    start_new_session=True,
+                )
+        except BaseException:
+            os.close(output)
+            os.close(status)
+            raise
+        finally:
+            # Only the job's side keeps these open: their end is its end.
+            os.close(into)
+            os.close(report)
+        process = cls(sandbox, launch, output, outer, room)
+        await process._meet(status)
+        return process
+
+    async def _meet(self, status: int) -> None:
+        """Learn which processes will be the job's."""
+        try:
+            self._reports = await reading(status)
+            told = json.loads(await self._reports[0].readline() or "{}")
+        except BaseException:
+            # Nobody will wait for it: end it here. bubblewrap's death is the sandbox's.
+            with contextlib.suppress(ProcessLookupError):
+                self._outer.kill()
+            os.close(self.output)
+            raise
+        self._first = told.get("child-pid")
+        self._init = self._handle_of(self._first)
+        self._belongs = self._membership(told.get("pid-namespace"))
+        self._watched = asyncio.create_task(self._watch(), name=f"limits of {self.launch.job}")
+        self._ended = asyncio.create_task(self._end(), name=f"end of {self.launch.job}")
+
+    def _handle_of(self, pid: int | None) -> int | None:
+        if pid is None:
+            return None
+        try:
+            handle = os.pidfd_open(pid)
+        except ProcessLookupError:
+            self._empty = True
+            return None
+        if process_tree.parent_of(pid) == self._outer.pid:
+            return handle
+        # Its parent has ended, so it is ending too, or its number is another's already. A dead one has no namespace, whosever it was.
+        os.close(handle)
+        self._empty = process_tree.is_dead(pid)
+        return None
+
+    def _membership(self, namespace: int | None) -> Belongs:
+        if self.sandbox.isolation is not Isolation.NAMESPACES and os.geteuid() == 0:
+            return process_tree.of_uid(self.launch.uid)
+        if self.sandbox.isolation is Isolation.OFF:
+            return process_tree.of_session(self._outer.pid, f"JUSTENOUGH_JOB_ID={self.launch.job}")
+        return process_tree.of_namespace(namespace) if namespace is not None else _nobody
+
+    def _cut(self) -> None:
+        self._killed = True
+        if self._init is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._init, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            self._outer.kill()
+
+    async def _watch(self) -> None:
+        """Kill the whole tree once it takes more than its limits allow."""
+        first, limits = self._first or self._outer.pid, self.launch.limits
+        why = await resource_monitor.went_over(partial(resource_monitor.used_by, first, limits, sandboxed=self._first is not None), limits)
+        # Its number is nobody else's for as long as nobody has waited for it.
+        if self._outer.returncode is None:
+            self.over = why
+            self._cut()
+
+    async def _end(self) -> int:
+        code = await self._outer.wait()
+        self._watched.cancel()
+        try:
+            await self._clear()
+            code = await self._judged(code)
+        finally:
+            self._reports[1].close()
+            if self._init is not None:
+                os.close(self._init)
+                self._init = None
+            # The threads are Vault's, and may all be waiting for it: no sandboxed job ends later for that.
+            if self._room is not ROOM:
+                await asyncio.to_thread(no_sandbox.clear, self._room)
+        return code
+
+    async def _clear(self) -> None:
+        """Kill whatever the first process left behind, until none is left."""
+        try:
+            async with asyncio.timeout(LAST_RESORT):
+                if self._init is not None:
+                    await self._clear_namespace(self._init)
+                elif not self._empty:
+                    await self._clear_one_by_one()
+        except TimeoutError:
+            self.left = tuple(process_tree.find(self._belongs))
+            log.error("processes of a job cannot be killed", job=self.launch.job, pids=self.left)  # noqa: TRY400 - the timeout says nothing
+
+    async def _clear_namespace(self, init: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(init, signal.SIGKILL)
+        # The kernel lets the first process of a namespace go only after every other one in it.
+        async with readable(init) as gone:
+            await gone.wait()
+
+    async def _clear_one_by_one(self) -> None:
+        if not process_tree.PROC.is_dir():
+            self._signal_group(signal.SIGKILL)
+        while await asyncio.to_thread(process_tree.signal_all, self._belongs, signal.SIGKILL):  # noqa: ASYNC110 - nobody tells of their end
+            await asyncio.sleep(LOOK_AGAIN)
+
+    def _signal_group(self, number: signal.Signals) -> None:
+        """Signal the first process's group, which is all that can be found without /proc."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._outer.pid, number)
+
+    async def _judged(self, code: int) -> int:
+        if code < 0:
+            return 128 - code
+        sandboxed = self.sandbox.isolation is not Isolation.OFF
+        if sandboxed and b"exit-code" not in await self._reports[0].read():
+            # bubblewrap may see its sandbox die before it is killed itself, and then ends with a code of its own.
+            return KILLED if self._killed else CANNOT_EXECUTE
+        return code

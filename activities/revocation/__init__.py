@@ -1,0 +1,1 @@
+"""Revoking, and proving that nothing of a job is alive."""

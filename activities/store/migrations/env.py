@@ -1,9 +1,0 @@
-"""Run by alembic for each command: takes the connection that `activities.store.migrate` hands over, within its transaction."""
-
-from alembic import context
-
-from activities.store.tables import METADATA
-
-context.configure(connection=context.config.attributes["connection"], target_metadata=METADATA)
-with context.begin_transaction():
-    context.run_migrations()

@@ -1,0 +1,1 @@
+"""What several activities need: checks of the caller, heartbeats, asyncio tools."""

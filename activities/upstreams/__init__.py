@@ -1,8 +1,0 @@
-"""Upstream MCP servers as we ask them: by the official SDK's client, over a connection that is checked and bounded. Decides nothing.
-
-wire.py carries, asking.py asks.
-"""
-
-from activities.upstreams.asking import Conversation, Unanswered, asked
-
-__all__ = ["Conversation", "Unanswered", "asked"]

@@ -1,0 +1,26 @@
+"""Marking a request as being looked at. It bars nobody from answering; it only tells the others."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from console.api.dependencies import Approver, AuthenticatedRoute
+from console.http.dependencies import TheConsole
+from console.http.problems import answers
+from console.services import claims
+from console.services.inputs import ClaimBody
+from justenough.domain.readmodel.views import RequestView
+
+router = APIRouter(route_class=AuthenticatedRoute, tags=["requests"])
+
+
+@router.post("/requests/{request}/claim", operation_id="claim_request", responses=answers(409))
+def claim(request: str, console: TheConsole, caller: Approver, body: ClaimBody | None = None) -> RequestView:
+    """Say that you look at a request, so that others need not. Again prolongs it."""
+    return claims.claim_request(console.deps, caller, request, seconds=(body or ClaimBody()).seconds)
+
+
+@router.delete("/requests/{request}/claim", operation_id="release_request", responses=answers(409))
+def release(request: str, console: TheConsole, caller: Approver) -> RequestView:
+    """Say that you no longer look at a request."""
+    return claims.release_claim(console.deps, caller, request)

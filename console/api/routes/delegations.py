@@ -1,0 +1,42 @@
+"""Who answers for whom until when."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+
+from console.api.dependencies import Approver, AuthenticatedRoute, Reader
+from console.http.dependencies import TheConsole
+from console.http.pagination import Cursor, Limit
+from console.http.problems import answers
+from console.services.delegations import PersonView, create_delegation, end_delegation, find_approver
+from console.services.inputs import SignedBody
+from justenough.domain.readmodel.views import DelegationView, Page
+
+router = APIRouter(route_class=AuthenticatedRoute, tags=["delegations"])
+
+
+@router.get("/people/{name}")
+def find_person(name: Annotated[str, Path(description="A login name")], console: TheConsole, caller: Approver) -> PersonView:
+    """Find an approver by login name, on the mounts where the caller has a login."""
+    return find_approver(console.deps, caller, name)
+
+
+@router.get("/delegations")
+def list_delegations(console: TheConsole, caller: Reader, limit: Limit = 100, cursor: Cursor = None) -> Page[DelegationView]:
+    """List delegations, newest first."""
+    del caller
+    return console.deps.store.delegations(limit=limit, cursor=cursor)
+
+
+@router.post("/delegations")
+def delegate(body: SignedBody, console: TheConsole, caller: Approver) -> DelegationView:
+    """Name, signed, who answers for you until the statement expires. The same again is the same delegation."""
+    return create_delegation(console.deps, caller, body)
+
+
+@router.delete("/delegations/{delegation}", operation_id="end_delegation", responses=answers(409))
+def end(delegation: str, console: TheConsole, caller: Approver) -> DelegationView:
+    """Answer for yourself again."""
+    return end_delegation(console.deps, caller, delegation)

@@ -1,0 +1,138 @@
+"""Jobs: launch, list, show, stop, prove, their logs and their timeline."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import structlog
+from anyio import to_thread
+from fastapi import APIRouter, Header, Query, Response
+from fastapi.responses import JSONResponse
+
+from console.api.dependencies import AuthenticatedRoute, Launcher, Member
+from console.http.dependencies import TheConsole
+from console.http.pagination import After, Cursor, Limit, PositionCursor
+from console.http.problems import answers
+from console.services.background_reads import Unproved
+from console.services.inputs import DryRun, NewJob, Stopping
+from console.services.stop_job import stop
+from console.services.submit_job import rehearsed, started, taken
+from console.services.visibility import job_for, position
+from justenough.domain.contracts.workflow_messages import ProofReport
+from justenough.domain.jobs.states import JobState, RevocationState
+from justenough.domain.readmodel.views import EntryView, JobSummary, JobView, LogChunk, Page
+from justenough.services.parent_chain import chain
+
+KEY = r"^[\x21-\x7e]{1,200}$"
+
+
+log = structlog.get_logger()
+
+
+router = APIRouter(route_class=AuthenticatedRoute, tags=["jobs"])
+
+
+@router.post(
+    "/jobs",
+    status_code=201,
+    operation_id="launch_job",
+    response_model=JobView,
+    responses={
+        200: {"model": JobView | DryRun, "description": "The same order was taken before; or what a dry run found"},
+        201: {"description": "Taken", "headers": {"Location": {"schema": {"type": "string"}, "description": "The job's address"}}},
+        **answers(409),
+    },
+)
+async def launch(
+    body: NewJob,
+    response: Response,
+    console: TheConsole,
+    caller: Launcher,
+    idempotency_key: Annotated[str | None, Header(pattern=KEY, description="The same key stands for the same order")] = None,
+) -> JobView | Response:
+    """Launch a job from a signed order. The same order again is answered with the same job."""
+    if body.dry_run:
+        found = await to_thread.run_sync(rehearsed, console.deps, caller.person, body)
+        return JSONResponse(found.model_dump(mode="json"))
+    order = await to_thread.run_sync(lambda: taken(console.deps, caller.person, body, key=idempotency_key))
+    await started(console, order)
+    response.status_code = 201 if order.new else 200
+    response.headers["Location"] = f"/api/v1/jobs/{order.job.id}"
+    return order.job
+
+
+@router.get("/jobs")
+def list_jobs(
+    console: TheConsole,
+    caller: Member,
+    *,
+    state: Annotated[JobState | None, Query(description="Only those in this state")] = None,
+    environment: Annotated[str | None, Query(max_length=63, description="Only those of this environment")] = None,
+    requester: Annotated[str | None, Query(max_length=200, description="Login name")] = None,
+    name: Annotated[str | None, Query(max_length=63, description="Job name")] = None,
+    parent: Annotated[str | None, Query(max_length=64, description="Only those that this job launched")] = None,
+    revocation: Annotated[Unproved | None, Query(description="Only those whose revocation is not confirmed yet")] = None,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> Page[JobSummary]:
+    """List jobs, newest first; a launcher sees their own."""
+    return console.deps.store.jobs(
+        state=state,
+        environment=environment,
+        requester_id=caller.only,
+        requester=requester,
+        name=name,
+        revocation=RevocationState(revocation) if revocation else None,
+        parent=parent,
+        limit=limit,
+        cursor=cursor,
+    )
+
+
+@router.get("/jobs/{job}")
+def show_job(job: str, console: TheConsole, caller: Member) -> JobView:
+    """Show a job whole."""
+    found = job_for(console.deps.store, caller, job)
+    return found.model_copy(update={"chain": chain(console.deps, found.parent)})
+
+
+@router.post("/jobs/{job}/cancel", status_code=202, responses=answers(409))
+async def cancel_job(job: str, console: TheConsole, caller: Launcher) -> Stopping:
+    """Ask a job to end in order: its process first, then its access."""
+    return await stop(console, job, caller.person, kill=False)
+
+
+@router.post("/jobs/{job}/kill", status_code=202, responses=answers(409))
+async def kill_job(job: str, console: TheConsole, caller: Launcher) -> Stopping:
+    """Cut a job's access, then kill its process. Works even where its workflow is gone or Temporal is down."""
+    return await stop(console, job, caller.person, kill=True)
+
+
+@router.post("/jobs/{job}/prove")
+async def prove_job(job: str, console: TheConsole, caller: Member) -> ProofReport:
+    """Look anew, in Vault and the targets, whether anything of a job is alive; changes nothing."""
+    await to_thread.run_sync(job_for, console.deps.store, caller, job)
+    return await console.looks.proofs.result(job, by=caller.person.name)
+
+
+@router.get("/jobs/{job}/logs")
+def job_logs(
+    job: str,
+    console: TheConsole,
+    caller: Member,
+    after: Annotated[int, Query(ge=-1, le=2**53, description="The last chunk seen; -1 for none")] = -1,
+    limit: Limit = 1000,
+) -> Page[LogChunk]:
+    """Return what the job wrote, in order. `next` is where to go on, null when there is no more now."""
+    job_for(console.deps.store, caller, job)
+    chunks = console.deps.store.logs(job, after, limit)
+    return Page(items=chunks, next=str(chunks[-1].seq) if len(chunks) == limit else None)
+
+
+@router.get("/jobs/{job}/timeline")
+def job_timeline(
+    job: str, console: TheConsole, caller: Member, after: After = 0, limit: Limit = 100, cursor: PositionCursor = None
+) -> Page[EntryView]:
+    """Return what happened to a job, from its ledger, in order."""
+    job_for(console.deps.store, caller, job)
+    return console.deps.store.ledger(job=job, after=after if cursor is None else position(cursor), limit=limit)

@@ -1,0 +1,98 @@
+"""Requests for access, and the answers of approvers."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Response
+
+from console.api.dependencies import AuthenticatedRoute, Member
+from console.http.dependencies import TheConsole
+from console.http.pagination import Cursor, Limit
+from console.http.problems import answers
+from console.services.decide_request import answerable, answered
+from console.services.inputs import SignedBody
+from console.services.visibility import narrowed
+from justenough.domain.core.errors import NotFound
+from justenough.domain.jobs.states import RequestState
+from justenough.domain.readmodel.views import Page, RequestView
+from justenough.services.parent_chain import chain
+
+router = APIRouter(route_class=AuthenticatedRoute, tags=["requests"])
+
+
+class Wanted(StrEnum):
+    PENDING = "pending"
+    ALLOWED = "allowed"
+    APPROVED = "approved"
+    DENIED = "denied"
+    EXPIRED = "expired"
+    WITHDRAWN = "withdrawn"
+    ALL = "all"
+
+    @property
+    def state(self) -> RequestState | None:
+        """The state to look for; None for any."""
+        return None if self is Wanted.ALL else RequestState(self.value)
+
+
+@router.get("/requests")
+def list_requests(
+    console: TheConsole,
+    caller: Member,
+    state: Annotated[Wanted, Query(description="Only those in this state")] = Wanted.PENDING,
+    mine: Annotated[bool, Query(description="Only those that the caller can answer now")] = False,
+    job: Annotated[str | None, Query(max_length=64, description="Only this job's")] = None,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> Page[RequestView]:
+    """List requests, newest first; a launcher sees those of their own jobs."""
+    store, owners = console.deps.store, console.owners
+
+    def wanted(view: RequestView) -> bool:
+        return not mine or answerable(console.deps, caller, view, requester_id=owners.of(view.job_id) or "")
+
+    return narrowed(
+        lambda after: store.requests(state=state.state, job=job, requester_id=caller.only, limit=limit, cursor=after),
+        wanted,
+        cursor=cursor,
+    )
+
+
+@router.get(
+    "/requests/{request}",
+    responses={200: {"headers": {"ETag": {"schema": {"type": "string"}, "description": "The digest to answer, where there is one"}}}},
+)
+def show_request(request: str, response: Response, console: TheConsole, caller: Member) -> RequestView:
+    """Show a request; its ETag is the digest to answer."""
+    view = console.deps.store.request(request)
+    if view is None or not console.owners.readable(caller, view.job_id):
+        raise NotFound(f"there is no request {request}")
+    if view.digest:
+        response.headers["ETag"] = f'"{view.digest}"'
+    return view.model_copy(update={"chain": chain(console.deps, view.parent)})
+
+
+@router.post(
+    "/requests/{request}/decisions",
+    responses={
+        202: {"model": RequestView, "description": "Delivered; the worker has not counted it yet"},
+        **answers(409, 412, 428),
+    },
+    operation_id="decide_request",
+)
+async def decide(
+    request: str,
+    body: SignedBody,
+    response: Response,
+    console: TheConsole,
+    caller: Member,
+    if_match: Annotated[
+        str | None, Header(max_length=200, description="The request's digest", json_schema_extra={"pattern": r"\S"})
+    ] = None,
+) -> RequestView:
+    """Answer a request with a signed decision."""
+    view, counted = await answered(console, caller, request, body, if_match=if_match)
+    response.status_code = 200 if counted else 202
+    return view

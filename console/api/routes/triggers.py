@@ -1,0 +1,60 @@
+"""Events in: one signed CloudEvent per request launches the job that its trigger names. Asks for no token, and tells a stranger nothing."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import structlog
+from anyio import to_thread
+from fastapi import APIRouter, Path, Request, Response
+
+from console.api.schemas import Triggered
+from console.http.dependencies import TheConsole
+from console.http.problems import answers
+from console.services.console import Console
+from console.services.submit_job import started
+from console.services.trigger_orders import taken
+from justenough.adapters.configuration.configured_jobs import Armed
+from justenough.domain.core.errors import Unauthenticated
+from justenough.domain.integrations.cloudevents import read_event
+from justenough.domain.integrations.webhook_signature import ID, why_not_signed
+
+STRANGER = (
+    "no trigger takes this delivery: its address, its Standard Webhooks signature or its timestamp does not hold (docs/how-to/triggers.md)"
+)
+
+log = structlog.get_logger()
+
+router = APIRouter(tags=["triggers"])
+
+
+@router.post(
+    "/triggers/{name}",
+    status_code=201,
+    response_model=Triggered,
+    operation_id="deliver_event",
+    responses={200: {"model": Triggered, "description": "The same event launched this job before"}, **answers(409)},
+    openapi_extra={"requestBody": {"required": True, "content": {"application/cloudevents+json": {"schema": {"type": "object"}}}}},
+)
+async def deliver(
+    name: Annotated[str, Path(description="The trigger's name in triggers.yaml")], request: Request, response: Response, console: TheConsole
+) -> Triggered:
+    """Take an event (CloudEvents 1.0, structured or binary mode). The same event again is answered with the same job."""
+    headers, body = {key.lower(): value for key, value in request.headers.items()}, await request.body()
+    armed = (await to_thread.run_sync(console.deps.config.current)).triggers.get(name)
+    why = await _why_not_believed(console, armed, headers, body)
+    if armed is None or why is not None:
+        log.warning("a delivery was refused", trigger=name[:63], why=why)
+        raise Unauthenticated(STRANGER)
+    event = read_event(headers, body)
+    order = await to_thread.run_sync(lambda: taken(console.deps, name, armed, event, delivery=headers[ID]))
+    await started(console, order)
+    response.status_code = 201 if order.new else 200
+    return Triggered(id=order.job.id, state=order.job.state)
+
+
+async def _why_not_believed(console: Console, armed: Armed | None, headers: dict[str, str], body: bytes) -> str | None:
+    if armed is None:
+        return "there is no such trigger"
+    keys = await console.signing_secrets.of(armed.trigger.signing_secret)
+    return why_not_signed(headers, body, keys, now=console.deps.now())

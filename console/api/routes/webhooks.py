@@ -1,0 +1,171 @@
+"""Events out, as people see them: how each webhook and each notification stands, what could not be delivered, having it sent again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated
+
+import structlog
+from anyio import to_thread
+from fastapi import APIRouter, Path, Query
+
+from console.api.dependencies import Approver, AuthenticatedRoute, Reader
+from console.auth.authorization import Caller
+from console.http.dependencies import TheConsole
+from console.http.pagination import Cursor, Limit
+from console.http.problems import answers
+from console.services.console import Console
+from justenough.adapters.store.outbox_queries import DeliveryState, Standing, lag_of
+from justenough.domain.core.base_model import Message
+from justenough.domain.core.errors import Conflict, NotFound
+from justenough.domain.integrations.subscriptions import Subscription, Webhook
+from justenough.domain.readmodel.views import DeliveryView, Page
+
+Name = Annotated[str, Path(max_length=63, description="A webhook's or a notification's name")]
+Id = Annotated[str, Path(max_length=64)]
+
+log = structlog.get_logger()
+
+router = APIRouter(route_class=AuthenticatedRoute, tags=["webhooks"])
+
+
+class SubscriptionView(Message):
+    """Who is told of what, and how that goes."""
+
+    name: str
+    kind: str
+    """webhook | notify"""
+    to: tuple[str, ...]
+    """A webhook's URL; of a notification, where its receivers are in Vault."""
+    events: tuple[str, ...]
+    tiers: tuple[int, ...] = ()
+    state: str
+    """ok | failing | new (no console has taken it up yet) | removed (no longer configured)"""
+    why: str | None = None
+    """Why the last attempt failed, where it did."""
+    lag_seconds: int = 0
+    """Age of the oldest event that is not delivered yet, dead letters aside."""
+    pending: int = 0
+    dead: int = 0
+    delivered: int = 0
+    delivered_at: datetime | None = None
+    failed_at: datetime | None = None
+
+
+class Resent(Message):
+    """How many dead letters are on their way again."""
+
+    subscription: str
+    resent: int
+
+
+class Tested(Message):
+    """What became of a test."""
+
+    subscription: str
+    arrived: bool
+    detail: str
+
+
+@router.get("/webhooks")
+async def list_webhooks(console: TheConsole, caller: Reader) -> Page[SubscriptionView]:
+    """List who is told of events, by name: webhooks and notifications."""
+    del caller
+    return Page(items=tuple((await _views(console)).values()))
+
+
+@router.get("/webhooks/{name}/deliveries")
+async def list_deliveries(
+    name: Name,
+    console: TheConsole,
+    caller: Reader,
+    state: Annotated[DeliveryState | None, Query(description="Only those that wait, or only dead letters")] = None,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> Page[DeliveryView]:
+    """List what could not be delivered until now, the newest event first. What is delivered is not kept."""
+    del caller
+    await _known(console, name)
+    return await to_thread.run_sync(lambda: console.deps.store.outbox.deliveries(name, state=state, limit=limit, cursor=cursor))
+
+
+@router.post("/webhooks/{name}/deliveries/{delivery}/resend", operation_id="resend_delivery", status_code=202, responses=answers(409))
+async def resend(name: Name, delivery: Id, console: TheConsole, caller: Approver) -> Resent:
+    """Have one dead letter sent again, as if it were new."""
+    await _configured(console, name)
+    count = await _resent(console, name, [delivery], by=caller)
+    if not count:
+        raise NotFound(f"{name} has no dead letter {delivery}")
+    return Resent(subscription=name, resent=count)
+
+
+@router.post("/webhooks/{name}/resend", operation_id="resend_dead_letters", status_code=202, responses=answers(409))
+async def resend_all(name: Name, console: TheConsole, caller: Approver) -> Resent:
+    """Have all its dead letters sent again."""
+    await _configured(console, name)
+    return Resent(subscription=name, resent=await _resent(console, name, None, by=caller))
+
+
+@router.post("/webhooks/{name}/test", operation_id="test_webhook", responses=answers(409))
+async def test(name: Name, console: TheConsole, caller: Approver) -> Tested:
+    """Send something that means nothing, now and once, and tell what became of it."""
+    sender = console.office.sender(name, await _configured(console, name))
+    try:
+        await sender.ready()
+        outcome = await sender.test(console.deps.now(), caller.person.name)
+    finally:
+        await sender.close()
+    return Tested(subscription=name, arrived=outcome.fault is None, detail=outcome.why or "it was taken")
+
+
+async def _resent(console: Console, name: str, ids: Sequence[str] | None, *, by: Caller) -> int:
+    count = await to_thread.run_sync(lambda: console.deps.store.outbox.resend(name, ids, now=console.deps.now()))
+    log.info("dead letters are sent again", subscription=name, count=count, by=by.person.name)
+    return count
+
+
+async def _known(console: Console, name: str) -> SubscriptionView:
+    found = (await _views(console)).get(name)
+    if found is None:
+        raise NotFound(f"there is no webhook or notification {name}")
+    return found
+
+
+async def _configured(console: Console, name: str) -> Subscription:
+    await _known(console, name)
+    found = (await to_thread.run_sync(console.deps.config.current)).subscriptions.get(name)
+    if found is None:
+        raise Conflict(f"{name} is no longer in triggers.yaml, so nothing is sent to it")
+    return found
+
+
+async def _views(console: Console) -> dict[str, SubscriptionView]:
+    configured = (await to_thread.run_sync(console.deps.config.current)).subscriptions
+    standings = {one.name: one for one in await to_thread.run_sync(console.deps.store.outbox.standings)}
+    now = console.deps.now()
+    return {name: _view(name, configured.get(name), standings.get(name), now) for name in sorted({*configured, *standings})}
+
+
+def _view(name: str, configured: Subscription | None, standing: Standing | None, now: datetime) -> SubscriptionView:
+    figures = standing.model_dump(include={"why", "pending", "dead", "delivered", "delivered_at", "failed_at"}) if standing else {}
+    hook = configured if isinstance(configured, Webhook) else None
+    people = None if configured is None or isinstance(configured, Webhook) else configured
+    return SubscriptionView(
+        name=name,
+        kind=standing.kind if standing else "webhook" if hook else "notify",
+        to=(hook.url,) if hook else people.to if people else (),
+        events=hook.events if hook else people.on if people else (),
+        tiers=people.tiers if people else (),
+        state=_state(configured, standing),
+        lag_seconds=round(lag_of(standing, now)) if standing and configured else 0,
+        **figures,
+    )
+
+
+def _state(configured: Subscription | None, standing: Standing | None) -> str:
+    if configured is None:
+        return "removed"
+    if standing is None:
+        return "new"
+    return "ok" if standing.why is None else "failing"

@@ -1,0 +1,62 @@
+"""What others need in order to verify a job's identity: OIDC discovery and the public keys. No token needed; nothing about any job."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from console.http import problems
+from console.http.dependencies import TheConsole
+from justenough.adapters.configuration.settings import NO_ISSUER
+from justenough.domain.core.base_model import Message
+from justenough.domain.core.errors import NotFound
+from justenough.domain.integrations.job_identity import ALGORITHM, CLAIMS, public_key
+
+KEYS_PATH = "/.well-known/jwks.json"
+CACHED = "public, max-age=60"
+"""A token names its key, so whoever meets a new one looks again; a minute is what a proxy in between may keep it from them."""
+
+router = APIRouter(tags=["identity"], responses=problems.answers(500, 503))
+
+
+class PublicKey(Message):
+    """An Ed25519 key as RFC 8037 writes it."""
+
+    kty: str
+    crv: str
+    x: str
+    kid: str
+    use: str
+    alg: str
+
+
+class PublicKeys(Message):
+    keys: tuple[PublicKey, ...]
+
+
+class Discovery(Message):
+    """OpenID Connect discovery, as far as it concerns whoever verifies a token."""
+
+    issuer: str
+    jwks_uri: str
+    response_types_supported: tuple[str, ...] = ("id_token",)
+    subject_types_supported: tuple[str, ...] = ("public",)
+    id_token_signing_alg_values_supported: tuple[str, ...] = (ALGORITHM,)
+    claims_supported: tuple[str, ...] = CLAIMS
+
+
+@router.get(KEYS_PATH, operation_id="list_identity_keys")
+async def keys(response: Response, console: TheConsole) -> PublicKeys:
+    """Return every public key that a job's identity may be signed with."""
+    found = await console.identity_keys.current()
+    response.headers["Cache-Control"] = CACHED
+    return PublicKeys(keys=tuple(PublicKey(**public_key(version, raw)) for version, raw in sorted(found.items())))
+
+
+@router.get("/.well-known/openid-configuration", operation_id="show_openid_configuration", responses=problems.answers(404))
+async def discovery(response: Response, console: TheConsole) -> Discovery:
+    """Say who vouches for jobs, and where its keys are."""
+    issuer = console.deps.settings.workload_issuer
+    if issuer is None:
+        raise NotFound(NO_ISSUER)
+    response.headers["Cache-Control"] = CACHED
+    return Discovery(issuer=issuer, jwks_uri=issuer + KEYS_PATH)

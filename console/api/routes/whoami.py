@@ -1,0 +1,24 @@
+"""Who the caller is."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from console.api.dependencies import Anyone, AuthenticatedRoute
+from console.api.schemas import Whoami
+from console.http.dependencies import TheConsole
+
+router = APIRouter(route_class=AuthenticatedRoute, tags=["general"])
+
+
+@router.get("/whoami")
+def whoami(console: TheConsole, caller: Anyone) -> Whoami:
+    """Tell the caller who they are here."""
+    return Whoami(
+        id=caller.person.id,
+        name=caller.person.name,
+        groups=tuple(sorted(caller.person.groups)),
+        roles=tuple(sorted(caller.roles)),
+        tier=caller.tier,
+        installation=console.deps.settings.installation,
+    )

@@ -1,0 +1,80 @@
+"""Who may what, by group. Pure: a caller, the tiers and a job's requester in; nothing or Forbidden, which names the missing group, out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from justenough.domain.approvals.tiers import Person, Tiers
+from justenough.domain.core.errors import Forbidden
+
+
+class Role(StrEnum):
+    LAUNCH = "launch"
+    APPROVE = "approve"
+    READ = "read"
+    BREAK_GLASS = "break_glass"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A verified person, what their groups allow here, and until when their token holds."""
+
+    person: Person
+    tiers: Tiers
+    expires: float
+    """Seconds since the epoch."""
+
+    @property
+    def tier(self) -> int:
+        """The highest tier they may answer for; 0 for none."""
+        return self.tiers.tier_of(self.person.groups)
+
+    @property
+    def roles(self) -> frozenset[Role]:
+        """What their groups make them."""
+        return frozenset(role for role in Role if self.person.groups & groups_of(role, self.tiers))
+
+    @property
+    def reads_all(self) -> bool:
+        """Whether every job is theirs to read."""
+        return bool(self.roles & {Role.APPROVE, Role.READ, Role.BREAK_GLASS})
+
+    @property
+    def only(self) -> str | None:
+        """The requester to whose jobs their view is narrowed; None for everyone's."""
+        return None if self.reads_all else self.person.id
+
+    def reads(self, requester_id: str) -> bool:
+        """Whether they may read this person's jobs."""
+        return self.reads_all or (Role.LAUNCH in self.roles and requester_id == self.person.id)
+
+    def require(self, *roles: Role) -> None:
+        """Raise Forbidden, naming the groups, where they have none of these roles."""
+        if not self.roles & set(roles):
+            raise Forbidden(needs(group for role in roles for group in groups_of(role, self.tiers)))
+
+
+def groups_of(role: Role, tiers: Tiers) -> frozenset[str]:
+    """Return the groups whose members have a role."""
+    match role:
+        case Role.LAUNCH:
+            return frozenset(tiers.roles.launch)
+        case Role.READ:
+            return frozenset(tiers.roles.read)
+        case Role.APPROVE:
+            return tiers.approver_groups
+        case Role.BREAK_GLASS:
+            return frozenset(tiers.roles.break_glass)
+
+
+def answering_groups(tier: int, tiers: Tiers) -> frozenset[str]:
+    """Return the groups that answer at a tier: its own and those of the tiers above."""
+    return frozenset(group for number, found in tiers.tiers.items() if number >= tier for group in found.approvers)
+
+
+def needs(groups: Iterable[str]) -> str:
+    """Return the sentence that names the groups of which one is needed."""
+    named = ", ".join(sorted(set(groups)))
+    return f"needs one of the groups: {named}" if named else "no group has this right (approvals.yaml)"

@@ -1,0 +1,185 @@
+"""Who is calling: verifies identity tokens against Vault's keys and re-reads the person. Logs and keeps no bearer token."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import anyio.to_thread
+import httpx
+import structlog
+from joserfc import jws, jwt
+from joserfc.errors import JoseError, UnsupportedAlgorithmError
+from joserfc.jwa import JWSAlgModel
+from joserfc.jwk import KeySet
+
+from console.auth.vault_directory import PeopleVault
+from justenough.adapters.configuration.settings import Settings
+from justenough.domain.approvals.tiers import Person
+from justenough.domain.core.errors import RetryLater, Unauthenticated
+
+AUDIENCE = "je-console"
+
+
+ALGORITHMS = frozenset({"EdDSA", "Ed25519", "RS256"})
+
+
+MAX_TOKEN_LIFE = 15 * 60
+"""Seconds."""
+
+
+LEEWAY = 10
+"""Seconds that clocks may differ."""
+
+
+MAX_TOKEN_BYTES = 8192
+
+
+KEYS_FRESH = 300.0
+"""Seconds for which Vault's public keys are believed."""
+
+
+KEYS_PAUSE = 3.0
+"""Seconds between two looks for a key that is not known: a foreign token must not make us ask Vault each time."""
+
+
+KEYS_TIMEOUT = 5.0
+
+
+log = structlog.get_logger()
+
+
+class KeysUnavailable(RetryLater):
+    """Vault's public keys cannot be read now, so no token can be verified."""
+
+
+class Identity:
+    """A verified caller: the person, and until when their token holds (seconds since the epoch)."""
+
+    __slots__ = ("expires", "person")
+
+    def __init__(self, person: Person, expires: float) -> None:
+        self.person = person
+        self.expires = expires
+
+
+class People:
+    """Verifies bearer tokens. One per console, on its event loop."""
+
+    def __init__(self, vault: PeopleVault, settings: Settings, client: httpx.AsyncClient, *, now: Callable[[], float] = time.time) -> None:
+        self._vault = vault
+        self._mounts = settings.people_mounts
+        self._keys = VaultKeys(f"{vault.address}/v1/identity/oidc/.well-known/keys", client)
+        # iat is checked too, so that a token cannot claim to be short-lived by hiding when it began.
+        self._claims = jwt.JWTClaimsRegistry(
+            now=lambda: int(now()),
+            leeway=LEEWAY,
+            iss={"essential": True, "value": settings.issuer},
+            aud={"essential": True, "value": AUDIENCE},
+            sub={"essential": True},
+            exp={"essential": True},
+            iat={"essential": True},
+        )
+
+    async def verified(self, authorization: str | None) -> Identity:
+        """Return who an Authorization header stands for; raise Unauthenticated saying why not, RetryLater where Vault does not answer."""
+        claims = await self._checked(_token(authorization))
+        person = await self.person(claims["sub"])
+        if person is None:
+            raise Unauthenticated("the token's person is unknown or disabled")
+        return Identity(person, float(claims["exp"]) + LEEWAY)
+
+    async def person(self, entity: str) -> Person | None:
+        """Return the person as of at most FRESH seconds ago."""
+        return self._vault.known(entity) or await anyio.to_thread.run_sync(self._vault.person, entity, self._mounts)
+
+    async def _checked(self, token: str) -> dict[str, Any]:
+        keys = await self._keys.holding(_kid(token))
+        try:
+            claims = jwt.decode(token, keys, registry=_REGISTRY).claims
+            self._claims.validate(claims)
+        except (JoseError, ValueError) as error:
+            raise Unauthenticated(_why(error)) from None  # The cause may carry parts of the token.
+        if claims["exp"] - claims["iat"] > MAX_TOKEN_LIFE + LEEWAY:
+            raise Unauthenticated(f"the token lives longer than {MAX_TOKEN_LIFE // 60} minutes")
+        return claims
+
+
+class VaultKeys:
+    """Vault's public keys (JWKS): kept, read again when old or when a key id is not among them."""
+
+    def __init__(self, url: str, client: httpx.AsyncClient) -> None:
+        self._url = url
+        self._client = client
+        self._keys: dict[str, Any] = {}
+        self._read_at = self._tried_at = float("-inf")
+        self._lock = asyncio.Lock()
+
+    async def holding(self, kid: str) -> KeySet:
+        """Return the set of the one key with this id; raise Unauthenticated where Vault has none, KeysUnavailable where it cannot be asked."""
+        if kid not in self._keys or _age(self._read_at) > KEYS_FRESH:
+            async with self._lock:
+                if _age(self._tried_at) > KEYS_PAUSE:
+                    await self._read()
+        if _age(self._read_at) > KEYS_FRESH:
+            raise KeysUnavailable(f"Vault does not tell its keys at {self._url}")
+        if kid not in self._keys:
+            raise Unauthenticated("the token is not signed by this installation's Vault")
+        return KeySet.import_key_set({"keys": [self._keys[kid]]})
+
+    async def _read(self) -> None:
+        self._tried_at = time.monotonic()
+        try:
+            answer = await self._client.get(self._url, timeout=KEYS_TIMEOUT)
+            answer.raise_for_status()
+            self._keys = {key["kid"]: key for key in answer.json()["keys"]}
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            # What is known holds until it is old; only a new key cannot be learned now.
+            log.warning("vault's keys could not be read", url=self._url, error=type(error).__name__)
+            return
+        self._read_at = self._tried_at
+
+
+class _Vaults(jws.JWSRegistry):
+    """The algorithms that Vault signs with. Its `EdDSA` is the old name of Ed25519, which joserfc would warn of at each token."""
+
+    def get_alg(self, name: str) -> JWSAlgModel:
+        if name not in ALGORITHMS:
+            raise UnsupportedAlgorithmError(f"{name} is not one of Vault's algorithms")
+        return self.algorithms[name]
+
+
+_REGISTRY = _Vaults()
+
+
+def _age(moment: float) -> float:
+    return time.monotonic() - moment
+
+
+def _token(authorization: str | None) -> str:
+    scheme, _, token = (authorization or "").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise Unauthenticated("an identity token is needed: Authorization: Bearer …")
+    if len(token) > MAX_TOKEN_BYTES:
+        raise Unauthenticated("the token is too long to be one")
+    return token.strip()
+
+
+def _kid(token: str) -> str:
+    try:
+        kid = jws.extract_compact(token.encode()).headers().get("kid")
+    except (JoseError, ValueError, json.JSONDecodeError):
+        kid = None
+    if not isinstance(kid, str):
+        raise Unauthenticated("the token is not readable")
+    return kid
+
+
+def _why(error: Exception) -> str:
+    known = {"expired_token": "the token has expired", "bad_signature": "the token's signature does not hold"}
+    code = getattr(error, "error", "")
+    claim = getattr(error, "claim", None)
+    return known.get(code) or (f"the token's `{claim}` is not the one expected" if claim else "the token does not hold")

@@ -1,0 +1,1 @@
+"""How the command line reaches console and Vault: profiles, tokens, addresses."""

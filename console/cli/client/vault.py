@@ -1,0 +1,204 @@
+"""Vault as a person uses it: log in, make and use one's own signing key, draw identity tokens. Knows no console; prints no token."""
+
+from __future__ import annotations
+
+import base64
+import json
+import ssl
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import httpx
+
+from console.cli.client.config import START, Addresses
+from console.cli.errors import Exit, Failure, NotLoggedIn, Unreachable
+from console.cli.options import until_the_end
+from justenough.domain.core.secret import Secret
+
+ROLE = "je-console"
+"""The OIDC role of identity tokens for the API."""
+TIMEOUT = httpx.Timeout(15.0, connect=5.0)
+LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a login brought."""
+
+    token: Secret
+    entity: str
+    expires: float
+    """Seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A short-lived token that says who its bearer is, and nothing else; for the console."""
+
+    token: Secret
+    entity: str
+    name: str
+    expires: float
+
+
+class PersonsVault:
+    """One Vault, for one person."""
+
+    def __init__(self, addresses: Addresses) -> None:
+        if addresses.vault is None:
+            raise Failure("Vault's address is not known", hint=f"{START}; or set VAULT_ADDR")
+        self.address = addresses.vault
+        headers = {"X-Vault-Request": "true"} | ({"X-Vault-Namespace": addresses.namespace} if addresses.namespace else {})
+        client = httpx.Client(
+            base_url=f"{self.address}/v1/",
+            headers=headers,
+            timeout=TIMEOUT,
+            verify=self.address.startswith("https:") and _trust(addresses.cacert),
+            trust_env=not is_loopback(self.address),
+        )
+        self._http = until_the_end(client)
+
+    def log_in(self, user: str, password: Secret, *, mount: str) -> Entry:
+        """Log in by name and password (userpass and ldap alike). Raises NotLoggedIn where they do not hold."""
+        began = time.time()
+        answer = self._send("POST", f"auth/{quote(mount.strip('/'))}/login/{quote(user, safe='')}", {"password": password.reveal()})
+        if answer.status_code in {400, 401, 403}:
+            raise NotLoggedIn(f"Vault at {self.address} did not accept this name and password", hint="")
+        if answer.status_code == 404:
+            raise Failure(
+                f"Vault at {self.address} has no login at {mount}/", hint="Choose another with --mount, or run justenough vault setup"
+            )
+        return self._entry(answer, began)
+
+    def oidc_url(self, mount: str, *, role: str, redirect: str, nonce: str) -> str:
+        """Return where a browser logs in at the mount's identity provider, to come back to `redirect`."""
+        body = {"role": role, "redirect_uri": redirect, "client_nonce": nonce}
+        answer = self._send("POST", f"auth/{quote(mount.strip('/'))}/oidc/auth_url", body)
+        # To a stranger, Vault denies what it does not have.
+        if answer.status_code in {400, 403, 404}:
+            raise Failure(
+                f"Vault at {self.address} has no OIDC login at {mount}/" + (f" with a role {role}" if role else " with a default role"),
+                hint="Choose another with --mount and --role",
+            )
+        url = str((self._checked(answer).get("data") or {}).get("auth_url") or "")
+        if not url:
+            raise Failure(f"Vault does not let this login come back to {redirect}", hint="Its role needs that in allowed_redirect_uris")
+        return url
+
+    def oidc_entry(self, mount: str, *, state: str, code: str, nonce: str) -> Entry:
+        """Log in by what the identity provider's redirect brought. Raises NotLoggedIn."""
+        began = time.time()
+        params = {"state": state, "code": code, "client_nonce": nonce}
+        answer = self._send("GET", f"auth/{quote(mount.strip('/'))}/oidc/callback", params=params)
+        if answer.status_code in {400, 401, 403}:
+            raise NotLoggedIn(f"Vault at {self.address} did not accept what your identity provider answered", hint="")
+        return self._entry(answer, began)
+
+    def _entry(self, answer: httpx.Response, began: float) -> Entry:
+        auth = self._checked(answer).get("auth") or {}
+        if not auth.get("entity_id"):
+            raise NotLoggedIn(
+                "Vault gave this login no identity (multi-factor logins: log in with `bao login` and set VAULT_TOKEN)", hint=""
+            )
+        return Entry(Secret(auth["client_token"]), auth["entity_id"], began + float(auth.get("lease_duration") or 0))
+
+    def make_key(self, token: Secret, entity: str) -> None:
+        """Make the person's signing key; one that is there stays as it is."""
+        self._checked(self._send("POST", f"transit/keys/je-sign-{entity}", {"type": "ed25519"}, token))
+
+    def sign(self, token: Secret, entity: str, content: bytes) -> str:
+        """Return the person's signature over some bytes, in Vault's form."""
+        body = {"input": base64.b64encode(content).decode()}
+        return str(self._checked(self._send("POST", f"transit/sign/je-sign-{entity}", body, token))["data"]["signature"])
+
+    def authorize(self, token: Secret, accessor: str) -> bool:
+        """Authorize what waits in Vault under an accessor, once; return whether Vault now has all the authorizations that it wants."""
+        answer = self._send("POST", "sys/control-group/authorize", {"accessor": accessor}, token)
+        if "already authorized" in answer.text:
+            return False
+        if answer.status_code == 400:
+            raise Failure(
+                "nothing waits in Vault for your authorization any more: its time is over, or its job has ended", code=Exit.CONFLICT
+            )
+        return bool((self._checked(answer).get("data") or {}).get("approved"))
+
+    def identity(self, token: Secret) -> Identity:
+        """Draw an identity token."""
+        drawn = Secret(self._checked(self._send("GET", f"identity/oidc/token/{ROLE}", None, token))["data"]["token"])
+        return read_identity(drawn)
+
+    def revoke(self, token: Secret) -> None:
+        """End a token; one that has ended already is fine."""
+        answer = self._send("POST", "auth/token/revoke-self", None, token)
+        if answer.status_code not in {400, 403}:
+            self._checked(answer)
+
+    def _send(
+        self, method: str, path: str, body: object = None, token: Secret | None = None, *, params: Mapping[str, str] | None = None
+    ) -> httpx.Response:
+        headers = {"X-Vault-Token": token.reveal()} if token else {}
+        try:
+            return self._http.request(method, path, json=body, headers=headers, params=params)
+        except httpx.TransportError as error:
+            raise Unreachable(f"Vault at {self.address} does not answer ({why(error)})", hint=START) from error
+
+    def _checked(self, answer: httpx.Response) -> dict[str, Any]:
+        if answer.status_code in {401, 403}:
+            raise NotLoggedIn("the login does not hold any more, or does not carry the policy je-person")
+        if answer.status_code == 503:
+            raise Unreachable(f"Vault at {self.address} is sealed or not ready")
+        if not answer.is_success:
+            raise _refused(self.address, answer)
+        try:
+            found = answer.json() if answer.content else {}
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise Failure(f"{self.address} does not answer like a Vault")
+        return found
+
+
+def read_identity(token: Secret) -> Identity:
+    """Return what an identity token says. Not verified: it comes from Vault itself, and the console verifies it."""
+    try:
+        part = token.reveal().split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+        return Identity(token, str(claims["sub"]), str(claims.get("name", "")), float(claims["exp"]))
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        raise Failure("Vault's identity token is not readable") from error
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an address is this machine's; no proxy leads there."""
+    return urlsplit(address).hostname in LOOPBACK
+
+
+def why(error: Exception) -> str:
+    """Return why there was no answer, in a few words and without what was sent."""
+    if isinstance(error, httpx.TimeoutException):
+        return "no answer in time"
+    text = str(error)
+    refused = isinstance(error, httpx.ConnectError) and "refused" in text
+    return "connection refused" if refused else text[:200] or type(error).__name__
+
+
+def _trust(cacert: str | None) -> ssl.SSLContext | bool:
+    if cacert is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=cacert)
+    except (OSError, ssl.SSLError) as error:
+        raise Failure(f"VAULT_CACERT: {cacert} is not readable as certificates", code=Exit.USAGE) from error
+
+
+def _refused(address: str, answer: httpx.Response) -> Failure:
+    try:
+        errors = [str(error) for error in answer.json()["errors"]]
+    except (ValueError, KeyError, TypeError):
+        errors = []
+    if any("no entity" in error for error in errors):
+        return NotLoggedIn("the token in use belongs to no person")
+    return Failure(f"Vault at {address} answered {answer.status_code}: {'; '.join(errors) or 'no reason given'}")

@@ -1,0 +1,1 @@
+"""The commands of `justenough`, one module per group."""

@@ -1,0 +1,67 @@
+"""`justenough delegation`: who decides for you while you are away."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+
+from console.cli.arguments import Cursor, Limit, segment
+from console.cli.client.api import Json, connected
+from console.cli.commands.review import Reason
+from console.cli.options import command, group
+from console.cli.render.output import emit, emit_page, fields
+from console.presentation.terminal_text import moment
+
+delegations = group("Name who answers for you while you are away.")
+
+
+@delegations.command("list")
+@command
+def list_delegations(limit: Limit = None, cursor: Cursor = None) -> None:
+    """List delegations, newest first."""
+    emit_page(
+        connected().get("/delegations", limit=limit, cursor=cursor),
+        header=("ID", "AWAY", "DELEGATE", "FROM", "UNTIL", "ENDED", "REASON"),
+        row=lambda item: (
+            *(item["id"], item["person"], item["delegate"], moment(item["made_at"]), moment(item["until"])),
+            *(moment(item["ended_at"]), item["reason"]),
+        ),
+        empty="No delegations.",
+    )
+
+
+@delegations.command("create")
+@command
+def create(
+    delegate: Annotated[str, typer.Option("--to", metavar="LOGIN", help="Who answers for you: someone who answers at your tier.")],
+    time: Annotated[str, typer.Option("--for", metavar="DURATION", help="How long, at most 90d.")],
+    reason: Reason = None,
+) -> None:
+    """Name a delegate, signed with your own key."""
+    from console.cli.client import answer_requests, profile  # noqa: PLC0415 - only answers are signed
+    from justenough.domain.approvals import statement_factory  # noqa: PLC0415
+
+    why, seconds, api = answer_requests.reason(reason), answer_requests.seconds(time, option="--for"), connected()
+    now = datetime.now(UTC)
+    statement = statement_factory.delegation(
+        answer_requests.person_named(api, delegate)["id"],
+        until=now.replace(microsecond=0) + timedelta(seconds=seconds or 0),
+        reason=why,
+        person=api.session.identity().entity,
+        now=now,
+    )
+    _shown(api.post("/delegations", profile.signed(api.session, statement))[1])
+
+
+@delegations.command("end")
+@command
+def end(delegation: Annotated[str, typer.Argument(metavar="ID", help="A delegation's id.")]) -> None:
+    """Answer for yourself again."""
+    _shown(connected().delete(f"/delegations/{segment(delegation)}"))
+
+
+def _shown(item: Json) -> None:
+    told = (("Id", item["id"]), ("Away", item["person"]), ("Delegate", item["delegate"]), ("Until", moment(item["until"])))
+    emit(item, table=lambda _: fields((*told, ("Ended", moment(item["ended_at"])))), names=lambda _: (item["id"],))

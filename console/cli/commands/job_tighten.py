@@ -1,0 +1,85 @@
+"""`justenough job tighten`: the spec that a job's past runs would have needed. The console gives the figures; the YAML is written here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from console.cli import terminal
+from console.cli.arguments import segment
+from console.cli.client.api import connected
+from console.cli.options import command
+from console.cli.render.output import emit, joined, note
+from console.cli.time_arguments import moment_text
+from console.presentation.event_text import duration
+
+if TYPE_CHECKING:
+    from justenough.domain.rightsizing.analysis import Sized, Sizing
+
+
+@command
+def tighten(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A job's name, as `job list` shows it.")],
+    since: Annotated[
+        str | None,
+        typer.Option(
+            "--since", metavar="TIME", help="Only runs of then or later: how long ago (90d), or a date or time.", show_default=False
+        ),
+    ] = None,
+    runs: Annotated[int, typer.Option("--runs", min=1, max=1000, help="Look at its newest so many runs.")] = 100,
+) -> None:
+    """Print the spec that a job's past runs would have needed, with why on each changed line; how it was used, on stderr."""
+    from justenough.domain.rightsizing.analysis import Sizing  # noqa: PLC0415 - loads pydantic's models
+    from justenough.domain.rightsizing.rewrite_spec import written  # noqa: PLC0415 - the same
+
+    begin = moment_text("--since", since, now=datetime.now(UTC))
+    found = connected().get(f"/sizing/{segment(name)}", since=begin, runs=runs)
+    sizing = Sizing.model_validate(found)
+    emit(
+        found,
+        table=lambda _: terminal.write(written(sizing)),
+        names=lambda told: (f"{item['resource']}:{item['action']}" for item in told["access"]),
+    )
+    for line in _summary(sizing):
+        note(line)
+
+
+def _summary(sizing: Sizing) -> Iterator[str]:
+    """Yield what people should know before they use the spec."""
+    yield f"{sizing.name}: {sizing.runs} past runs looked at, {sizing.ran} of them started their process; the newest run is {sizing.newest}."
+    for item in sizing.access:
+        yield f"  {item.resource}:{item.action}  {_figures(item)}"
+    if not sizing.enough:
+        yield "Fewer than 3 past runs: the figures say little. Run it more often, or look further back."
+    if not any(item.changes for item in sizing.access):
+        yield "Nothing to take away."
+    folder = sizing.spec["run"].get("workdir")
+    if folder:
+        yield f"The job's files are in the folder {folder!r} beside its spec: save this one there too."
+
+
+def _figures(item: Sized) -> str:
+    used = "use not observable" if item.used is None else f"{item.used} used"
+    counts = f"{item.asked} requests in {item.runs} runs: {item.granted} granted, {item.issued} issued, {used}"
+    return f"{counts}; ttl {joined(_ttls(item))}; {_proposed(item)}"
+
+
+def _ttls(item: Sized) -> Iterator[str]:
+    from justenough.domain.rightsizing.analysis import spoken  # noqa: PLC0415 - loads pydantic's models
+
+    yield f"asked {duration(item.asked_ttl)}"
+    if item.granted_ttl is not None:
+        yield f"granted {duration(item.granted_ttl)} at most"
+    if item.used_max is not None and item.used_p50 is not None:
+        yield f"used {spoken(item.used_p50)} (p50), {spoken(item.used_max)} at the longest"
+
+
+def _proposed(item: Sized) -> str:
+    from justenough.domain.rightsizing.analysis import What  # noqa: PLC0415 - loads pydantic's models
+
+    if item.change(What.DROP):
+        return "not needed"
+    return f"enough: {joined(f'{change.what} {change.to}' for change in item.changes)}" if item.changes else "as it is"

@@ -1,0 +1,85 @@
+"""What a command can fail with, and its exit code (docs/reference/exit-codes.md). Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+
+from justenough.domain.core.errors import Conflict, Forbidden, GiveUp, InvalidInput, JustEnoughError, NotFound, Problem, Stale
+
+
+class Exit(IntEnum):
+    """Exit codes."""
+
+    OK = 0
+    FAILURE = 1
+    USAGE = 2
+    JOB_FAILED = 3
+    NOT_AUTHENTICATED = 4
+    NOT_FOUND = 5
+    DENIED = 6
+    TIMED_OUT = 7
+    CONFLICT = 8
+    NOT_CONFIRMED = 9
+    INTERRUPTED = 130
+
+
+BY_STATUS = {
+    401: Exit.NOT_AUTHENTICATED,
+    403: Exit.DENIED,
+    404: Exit.NOT_FOUND,
+    409: Exit.CONFLICT,
+    412: Exit.CONFLICT,
+    413: Exit.USAGE,
+    422: Exit.USAGE,
+}
+"""What the API's statuses come to; any other is a failure."""
+BY_KIND: dict[type[JustEnoughError], Exit] = {
+    InvalidInput: Exit.USAGE,
+    Forbidden: Exit.DENIED,
+    NotFound: Exit.NOT_FOUND,
+    Conflict: Exit.CONFLICT,
+    Stale: Exit.CONFLICT,
+}
+
+
+class Failure(GiveUp):
+    """A command that ends here: one line, each problem by its path, a hint at what to do, and an exit code."""
+
+    def __init__(self, message: str, *, code: Exit = Exit.FAILURE, problems: Sequence[Problem] = (), hint: str = "") -> None:
+        self.message = message
+        self.code = code
+        self.problems = tuple(problems)
+        self.hint = hint
+        super().__init__(message)
+
+
+class Unreachable(Failure):
+    """A server did not answer; asking again may help."""
+
+
+class NotLoggedIn(Failure):
+    """Nobody is logged in here, or the login does not hold any more."""
+
+    def __init__(self, message: str, *, hint: str = "Log in: justenough login") -> None:
+        super().__init__(message, code=Exit.NOT_AUTHENTICATED, hint=hint)
+
+
+def as_failure(error: JustEnoughError) -> Failure:
+    """Return any error of ours as what a command fails with."""
+    if isinstance(error, Failure):
+        return error
+    code = next((BY_KIND[kind] for kind in type(error).__mro__ if kind in BY_KIND), Exit.FAILURE)
+    if isinstance(error, InvalidInput):
+        return Failure(counted(error.what, error.problems), code=code, problems=error.problems)
+    return Failure(str(error), code=code)
+
+
+def counted(what: str, problems: Sequence[Problem]) -> str:
+    """Return the line above a list of problems: `job spec: 2 problems`."""
+    return f"{what}: {len(problems)} problem{'' if len(problems) == 1 else 's'}"
+
+
+def worst(codes: Sequence[int]) -> int:
+    """Return the exit code that stands for several."""
+    return max(codes, default=Exit.OK)

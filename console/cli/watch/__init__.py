@@ -1,0 +1,1 @@
+"""Commands that follow something until it ends."""

@@ -1,0 +1,47 @@
+"""The last lines of a job's output, read beside whatever else waits for it."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from types import TracebackType
+
+from console.cli.arguments import segment
+from console.cli.client.api import Api
+from console.cli.errors import Failure
+from console.presentation.terminal_text import log_text, plain, uncoloured
+
+PAUSE = 1.0
+"""Seconds between two looks."""
+KEPT = 8_000
+"""Characters that are kept."""
+
+
+class LogTail:
+    """Reads a job's output for the length of a block. Where it cannot be read nothing is shown: who waits is told by other means."""
+
+    def __init__(self, api: Api, job: str) -> None:
+        self._api, self._path = api, f"/jobs/{segment(job)}/logs"
+        self._text = ""
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._over.set()
+        self._thread.join(PAUSE)
+
+    def lines(self, count: int) -> list[str]:
+        """Return the last lines, in nobody's colours."""
+        return [f"  │ {plain(uncoloured(line))}" for line in log_text(self._text).split("\n") if line.strip()][-count:]
+
+    def _read(self) -> None:
+        after = -1
+        while not self._over.is_set():
+            with contextlib.suppress(Failure):
+                page = self._api.get(self._path, after=after, limit=1000)
+                self._text = (self._text + "".join(item["text"] for item in page["items"]))[-KEPT:]
+                after = page["items"][-1]["seq"] if page["items"] else after
+            self._over.wait(PAUSE)

@@ -1,0 +1,1 @@
+"""Live events: the feed, server-sent events, and the checks of open streams."""

@@ -1,1 +1,0 @@
-"""The evidence report as people read it: one HTML page, or Markdown. What it holds is `justenough.evidence`'s."""

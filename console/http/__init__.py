@@ -1,0 +1,1 @@
+"""HTTP that the API and the pages share: errors, middleware."""

@@ -1,0 +1,203 @@
+"""Errors as RFC 9457 problems: which status an error has, and how it is written. Shows no internals, no input values, no tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.routing import Match
+
+from justenough.domain.core.errors import (
+    Conflict,
+    Forbidden,
+    InvalidInput,
+    JustEnoughError,
+    NotFound,
+    PreconditionRequired,
+    RetryLater,
+    Stale,
+    TooLarge,
+    Unauthenticated,
+    UnsupportedMedia,
+)
+from justenough.domain.core.errors import Problem as Fault
+from justenough.domain.core.untrusted_yaml import path_of
+
+MEDIA_TYPE = "application/problem+json"
+
+
+RETRY_AFTER = 2
+"""Seconds after which a client may ask again where a system did not answer."""
+
+
+log = structlog.get_logger()
+
+
+STATUSES: dict[type[JustEnoughError], int] = {
+    Unauthenticated: 401,
+    Forbidden: 403,
+    NotFound: 404,
+    Conflict: 409,
+    Stale: 412,
+    TooLarge: 413,
+    UnsupportedMedia: 415,
+    InvalidInput: 422,
+    PreconditionRequired: 428,
+    RetryLater: 503,
+}
+
+
+HEADERS: dict[int, dict[str, str]] = {401: {"WWW-Authenticate": 'Bearer realm="justenough"'}, 503: {"Retry-After": str(RETRY_AFTER)}}
+
+
+HEADER_SAID = {"WWW-Authenticate": "How to authenticate: by a bearer token", "Retry-After": "Seconds to wait before asking again"}
+
+
+class FaultBody(BaseModel):
+    """One thing wrong in one place of the input."""
+
+    path: str
+    message: str
+
+
+class ProblemBody(BaseModel):
+    """An RFC 9457 problem."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    errors: list[FaultBody] | None = None
+
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+
+
+SAID = {
+    401: "No valid token",
+    403: "The right that is missing, by the groups that have it",
+    404: "Unknown, or not the caller's to see",
+    408: "The body did not come in time",
+    409: "At odds with how things stand now",
+    412: "What is answered has changed: read it again",
+    413: "The body is too large",
+    415: "The body is of another type than this takes",
+    422: "Bad input; `errors` names each place and what is wrong there",
+    428: "If-Match is missing",
+    500: "A fault of ours; the console's log tells more",
+    503: "A system that is needed does not answer; come back after `Retry-After`",
+}
+"""What each status means here, for OpenAPI."""
+
+
+def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the problems that a route may answer with, for OpenAPI."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": SAID[status], "content": content, **_declared(status)} for status in statuses}
+
+
+def problem(
+    request: Request, status: int, detail: str, *, faults: Sequence[Fault] = (), headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """Return the answer for one problem."""
+    phrase = HTTPStatus(status).phrase
+    body: dict[str, Any] = {
+        "type": f"urn:justenough:problem:{phrase.lower().replace(' ', '-')}",
+        "title": phrase,
+        "status": status,
+        "detail": detail,
+        "instance": request.url.path,
+    }
+    if status == 422:
+        body["errors"] = [{"path": fault.path, "message": fault.message} for fault in faults]
+    return JSONResponse(body, status_code=status, headers={**HEADERS.get(status, {}), **(headers or {})}, media_type=MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Make an app answer every error as a problem."""
+    app.add_exception_handler(JustEnoughError, _ours)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, http_problem)
+
+
+def status_of(error: JustEnoughError) -> int:
+    """Return the status of the nearest kind that has one; 500 for what has none."""
+    return next((STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES), 500)
+
+
+def faults_of(error: RequestValidationError) -> tuple[Fault, ...]:
+    """Return what is wrong with a request, by place."""
+    return tuple(_fault(item) for item in error.errors())
+
+
+def unforeseen(request: Request, error: Exception) -> JSONResponse:
+    """Log where our own code failed, and return the answer that says nothing of it."""
+    # The error's text may hold what a caller sent; its kind and place do not.
+    log.error("request failed", method=request.method, path=request.url.path, error=type(error).__name__, place=_place(error))
+    return problem(request, 500, "something went wrong here; the console's log tells more")
+
+
+async def _ours(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, JustEnoughError)
+    status = status_of(error)
+    if status == 500:
+        return unforeseen(request, error)
+    if isinstance(error, InvalidInput):
+        return problem(request, status, _summary(error), faults=error.problems)
+    return problem(request, status, str(error))
+
+
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    faults = faults_of(error)
+    return problem(request, 422, "; ".join(map(str, faults)) or "the request is not valid", faults=faults)
+
+
+async def http_problem(request: Request, error: Exception) -> JSONResponse:
+    """Return the answer for what no route took."""
+    assert isinstance(error, HTTPException)
+    # A body that is no JSON is a bad body like any other.
+    status = 422 if error.status_code == 400 else error.status_code
+    faults = [Fault("", str(error.detail))] if status == 422 else []
+    detail = f"there is no {request.url.path}" if status == 404 else str(error.detail)
+    headers = {"Allow": ", ".join(_allowed(request))} if status == 405 else error.headers
+    return problem(request, status, detail, faults=faults, headers=headers)
+
+
+def _allowed(request: Request) -> list[str]:
+    """Return every method that an address takes: each route knows only its own."""
+    routes = request.app.routes
+    return [method for method in METHODS if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)]
+
+
+def _declared(status: int) -> dict[str, Any]:
+    headers = {name: {"schema": {"type": "string"}, "description": HEADER_SAID[name]} for name in HEADERS.get(status, {})}
+    return {"headers": headers} if headers else {}
+
+
+def _place(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else "?"
+
+
+def _summary(error: InvalidInput) -> str:
+    count = len(error.problems)
+    return str(error) if count <= 3 else f"{error.what}: {count} problems, the first: {error.problems[0]}"
+
+
+def _fault(item: Mapping[str, Any]) -> Fault:
+    where, *rest = item["loc"]
+    known = {"extra_forbidden": "unknown key", "missing": "required", "json_invalid": "not readable as JSON"}
+    message = known.get(item["type"]) or str(item["msg"]).removeprefix("Value error, ")
+    location = [] if item["type"] == "json_invalid" else rest if where == "body" else [where, *rest]
+    return Fault(path_of(part for part in location if part != "[key]"), message)

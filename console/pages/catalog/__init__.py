@@ -1,0 +1,1 @@
+"""Pages: the catalog, and why policy decides as it does."""

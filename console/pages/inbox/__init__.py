@@ -1,0 +1,1 @@
+"""Pages: the approver's inbox and its decisions."""

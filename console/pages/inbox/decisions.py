@@ -1,0 +1,245 @@
+"""What people post from the inbox: answers, claims, reviews. Each goes through the very functions that the API calls; no rule is here twice.
+
+Where an answer does not hold, its card is shown again with what is wrong and what was typed, and nothing is decided.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Literal, cast
+from urllib.parse import urlencode
+
+from anyio import to_thread
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
+from starlette.datastructures import FormData
+
+from console.auth.authorization import Role
+from console.http import problems
+from console.http.dependencies import TheConsole
+from console.pages.inbox import drafts
+from console.pages.inbox.drafts import Draft
+from console.pages.inbox.inbox import Told, card_page
+from console.pages.inbox.request_detail import card_of
+from console.pages.page_user import NotVisiting, TheForm, TheVisitor, Visitor
+from console.pages.routing import PageRoute
+from console.services.claims import claim_request, release_claim
+from console.services.console import Console
+from console.services.decide_request import BREAK_GLASS, WITHDRAW, answered
+from console.services.inputs import ClaimBody
+from console.services.reviews import submit_review
+from justenough.domain.approvals import statement_factory
+from justenough.domain.approvals.statement_factory import Decision
+from justenough.domain.approvals.verification import needs_reason
+from justenough.domain.core.errors import Conflict, Forbidden, InvalidInput, JustEnoughError, NotFound, Problem, RetryLater, Stale
+from justenough.domain.core.units import seconds_of
+from justenough.domain.core.untrusted_yaml import check_json
+from justenough.domain.inbox.diff import differences
+from justenough.domain.inbox.pending import needs_care
+from justenough.domain.jobs.states import Action
+from justenough.domain.jobs.tool_bounds import Tools
+from justenough.domain.jobs.tool_bounds_syntax import allowed
+from justenough.domain.readmodel.views import RequestView
+
+DECISIONS = frozenset({"approve", "deny", WITHDRAW, BREAK_GLASS})
+VERDICTS = frozenset({"justified", "unjustified"})
+MOST_REASON = 1000
+STALE = "It is not what you were shown any more."
+MISSING = "Something is missing, or cannot be."
+FIELDS = {"statement.ttl": "ttl", "statement.action": "action", "statement.tools": "tools", "statement.reason": "reason"}
+"""Which field of the form a part of a statement comes from."""
+
+router = APIRouter(route_class=PageRoute, include_in_schema=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """An answer as it was meant."""
+
+    decision: Decision
+    reason: str
+    ttl: int | None
+    """Seconds; None for what was asked."""
+    action: Action | None
+    """None for what was asked."""
+    absent: str | None
+    """Entity id of whom it is given for."""
+    tools: Tools | None = None
+    """None for what was asked."""
+
+
+@router.post("/inbox/{name}/answer")
+async def answer(request: Request, console: TheConsole, visitor: TheVisitor, form: TheForm, name: str) -> Response:
+    """Answer a request."""
+    draft = drafts.typed(form)
+    card = await to_thread.run_sync(card_of, console, visitor.caller, name)
+    again = partial(card_page, request, console, visitor, draft=draft)
+    if form.get("digest") != card.view.digest:
+        return again(card, told=Told(status=412, changed=differences(shown(form), card.facts), problem=STALE))
+    said, errors = meant(draft, card.view)
+    if said is None or errors:
+        return again(card, told=Told(status=422, errors=errors, problem=MISSING))
+    if needs_care(said.decision, card.view.current_tier) and not visitor.fresh:
+        return _to_fresh_login(console, visitor, draft, name)
+    try:
+        await given(console, visitor, card.view, said)
+    except (NotVisiting, NotFound):
+        raise
+    except JustEnoughError as error:
+        told = Told(status=problems.status_of(error), errors=errors_of(error), problem=_told(error))
+        return again(await to_thread.run_sync(card_of, console, visitor.caller, name), told=told)
+    return _back(console, name, "taken" if said.decision == WITHDRAW else "sent")
+
+
+@router.post("/inbox/{name}/claim")
+async def claim(console: TheConsole, visitor: TheVisitor, form: TheForm, name: str) -> Response:
+    """Say that one looks at a request, or no longer."""
+    visitor.caller.require(Role.APPROVE)
+    if form.get("release"):
+        await to_thread.run_sync(release_claim, console.deps, visitor.caller, name)
+        return _back(console, name, "released")
+    await to_thread.run_sync(partial(claim_request, console.deps, visitor.caller, name, seconds=ClaimBody().seconds))
+    return _back(console, name, "claimed")
+
+
+@router.post("/inbox/{name}/review")
+async def review(request: Request, console: TheConsole, visitor: TheVisitor, form: TheForm, name: str) -> Response:
+    """Say whether breaking glass was justified."""
+    visitor.caller.require(Role.APPROVE)
+    draft = drafts.typed(form)
+    card = await to_thread.run_sync(card_of, console, visitor.caller, name)
+    again = partial(card_page, request, console, visitor, draft=draft)
+    if form.get("digest") != card.view.digest:
+        return again(card, told=Told(status=412, changed=differences(shown(form), card.facts), problem=STALE))
+    errors = {**_reason_errors(draft.reason, required=True, field="review-reason")}
+    if draft.verdict not in VERDICTS:
+        errors["verdict"] = "Say whether it was justified."
+    if errors:
+        return again(card, told=Told(status=422, errors=errors, problem=MISSING))
+    verdict = cast("Literal['justified', 'unjustified']", draft.verdict)
+    statement = statement_factory.review(
+        _json(card.view), verdict, reason=draft.reason, person=visitor.caller.person.id, now=datetime.now(UTC)
+    )
+    body = await visitor.signed(statement)
+    try:
+        await to_thread.run_sync(submit_review, console.deps, visitor.caller, name, body)
+    except (Forbidden, Conflict, Stale, InvalidInput, RetryLater) as error:
+        told = Told(status=problems.status_of(error), problem=_told(error))
+        return again(await to_thread.run_sync(card_of, console, visitor.caller, name), told=told)
+    return _back(console, name, "reviewed")
+
+
+async def given(console: Console, visitor: Visitor, view: RequestView, said: Said) -> tuple[RequestView, bool]:
+    """Sign an answer and hand it to the job; return what `answered` does. Vault's own lock, where there is one, is opened in between."""
+    statement = statement_factory.answer(
+        _json(view),
+        said.decision,
+        less=statement_factory.Less(said.ttl, said.action, said.tools),
+        reason=said.reason,
+        person=visitor.caller.person.id,
+        absent=said.absent,
+        now=datetime.now(UTC),
+    )
+    # The worker counts no approval without it; and nobody opens it for an answer that would not count.
+    opening = partial(visitor.authorize, view.lock.accessor) if view.lock and said.decision in {"approve", BREAK_GLASS} else None
+    signed = await visitor.signed(statement)
+    return await answered(console, visitor.caller, view.id, signed, if_match=view.digest, opening=opening)
+
+
+def meant(draft: Draft, view: RequestView) -> tuple[Said | None, dict[str, str]]:
+    """Return what somebody meant to answer, or what is wrong with it by field."""
+    if draft.decision not in DECISIONS:
+        raise InvalidInput("form", (Problem("decision", "must be approve, deny, withdraw or break_glass"),))
+    decision, gives = cast("Decision", draft.decision), draft.decision in {"approve", BREAK_GLASS}
+    errors = _reason_errors(draft.reason, required=needs_reason(decision, view.current_tier))
+    ttl = _ttl(draft.ttl, view, errors) if gives else None
+    action = _action(draft.action, view, errors) if gives else None
+    tools = _tools(draft.tools, view, errors) if gives else None
+    if needs_care(decision, view.current_tier) and draft.confirm != view.job_name:
+        errors["confirm"] = f"Type the job's name, {view.job_name}, exactly."
+    return Said(decision, draft.reason, ttl, action, draft.absent or None, tools), errors
+
+
+def shown(form: FormData) -> Mapping[str, str]:
+    """Return what the form says that the person was shown; nothing where it says nothing readable. It only serves to show what changed."""
+    try:
+        found: Any = json.loads(str(form.get("shown", "")))
+    except (ValueError, RecursionError):
+        return {}
+    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+
+
+def errors_of(error: JustEnoughError) -> dict[str, str]:
+    """Return what an error says of single fields."""
+    found = error.problems if isinstance(error, InvalidInput) else ()
+    return {FIELDS[one.path]: one.message for one in found if one.path in FIELDS}
+
+
+def _told(error: JustEnoughError) -> str:
+    text = "; ".join(map(str, error.problems)) if isinstance(error, InvalidInput) else str(error)
+    return text[:1].upper() + text[1:]
+
+
+def _reason_errors(reason: str, *, required: bool, field: str = "reason") -> dict[str, str]:
+    if required and not reason:
+        return {field: "Say why; whoever reads the ledger later has only this."}
+    if len(reason) > MOST_REASON:
+        return {field: f"At most {MOST_REASON:,} characters; these are {len(reason):,}."}
+    try:
+        check_json("form", {"reason": reason})
+    except InvalidInput:
+        return {field: "It holds characters that cannot be signed; type it anew."}
+    return {}
+
+
+def _ttl(text: str, view: RequestView, errors: dict[str, str]) -> int | None:
+    if not text:
+        return None
+    try:
+        seconds = seconds_of(text)
+    except ValueError as error:
+        errors["ttl"] = f"{error}."
+        return None
+    if seconds > view.ttl:
+        errors["ttl"] = "You can allow less than was asked for, never more."
+    return seconds
+
+
+def _action(text: str, view: RequestView, errors: dict[str, str]) -> Action | None:
+    if not text:
+        return None
+    if text not in set(Action) or Action(text).rank > Action(view.action).rank:
+        errors["action"] = f"It must be {view.action}, or less."
+        return None
+    return Action(text)
+
+
+def _tools(text: str, view: RequestView, errors: dict[str, str]) -> Tools | None:
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not lines:
+        return None
+    try:
+        return allowed(lines, view.tools)
+    except InvalidInput as error:
+        errors["tools"] = "; ".join(map(str, error.problems)) + "."
+        return None
+
+
+def _to_fresh_login(console: Console, visitor: Visitor, draft: Draft, name: str) -> Response:
+    to_login = RedirectResponse(f"/login/fresh?{urlencode({'next': f'/inbox/{name}'})}", status_code=303)
+    drafts.keep(to_login, console.cookies, draft, visitor, name)
+    return to_login
+
+
+def _back(console: Console, name: str, done: str) -> Response:
+    response = RedirectResponse(f"/inbox/{name}?done={done}", status_code=303)
+    drafts.forget(response, console.cookies, name)
+    return response
+
+
+def _json(view: RequestView) -> dict[str, Any]:
+    return view.model_dump(mode="json")

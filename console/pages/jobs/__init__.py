@@ -1,0 +1,1 @@
+"""Pages: jobs, their timeline, launching and stopping them."""

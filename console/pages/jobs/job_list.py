@@ -1,0 +1,102 @@
+"""GET /jobs: the list with its filters in the address, and the way to a job by what its id begins with. Shows nobody what is not theirs to read."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import RedirectResponse
+from pydantic import BeforeValidator
+
+from console.auth.authorization import Caller, Role
+from console.http.dependencies import TheConsole
+from console.http.pagination import Cursor
+from console.pages import live_stream
+from console.pages.page_user import TheVisitor
+from console.pages.rendering import render
+from console.pages.routing import PageRoute
+from console.presentation.status_badges import mark
+from console.services.background_reads import Unproved
+from console.services.console import Console
+from justenough.domain.jobs.states import JobState, RevocationState
+from justenough.domain.readmodel.dashboard import Found
+from justenough.domain.readmodel.views import JobSummary, Page
+
+ROWS = 50
+LONGEST = 200
+FILTERS = ("state", "revocation", "name", "requester", "environment", "parent")
+
+router = APIRouter(route_class=PageRoute, include_in_schema=False)
+
+# A form sends its empty fields too.
+State = Annotated[JobState | None, BeforeValidator(lambda text: text or None)]
+Proof = Annotated[Unproved | None, BeforeValidator(lambda text: text or None)]
+Text = Annotated[str, Query(max_length=LONGEST)]
+
+
+@router.get("/jobs")
+def jobs(  # noqa: PLR0913 - each is one filter of the list
+    request: Request,
+    console: TheConsole,
+    visitor: TheVisitor,
+    *,
+    state: State = None,
+    revocation: Proof = None,
+    name: Text = "",
+    requester: Text = "",
+    environment: Text = "",
+    parent: Text = "",
+    wanted: Annotated[str, Query(alias="id", max_length=LONGEST)] = "",
+    cursor: Cursor = None,
+) -> Response:
+    """Show the jobs that the filters leave, newest first; `id` goes to a job."""
+    visitor.caller.require(*Role)
+    found = _named(console, visitor.caller, wanted)
+    if len(found) == 1:
+        return RedirectResponse(place(found[0]), status_code=303)
+    stream = live_stream.stream(console, topics="job,approval,revocation")
+    page: Page[JobSummary] = console.deps.store.jobs(
+        state=state,
+        revocation=RevocationState(revocation) if revocation else None,
+        name=name.strip() or None,
+        requester=requester.strip() or None,
+        environment=environment.strip() or None,
+        parent=parent.strip() or None,
+        requester_id=visitor.caller.only,
+        limit=ROWS,
+        cursor=cursor or None,
+    )
+    current = console.deps.config.current()
+    return render(
+        request,
+        "jobs.html",
+        page=page,
+        found=found,
+        wanted=wanted,
+        place=place,
+        states=(("", "Any state"), *((one.value, mark("job", one).word) for one in JobState)),
+        environments=sorted({resource.environment for resource in current.catalog.resources.values()} | ({environment} - {""})),
+        filters={one: request.query_params[one] for one in FILTERS if request.query_params.get(one, "").strip()},
+        launches=Role.LAUNCH in visitor.caller.roles,
+        stream=stream,
+        refresh=30,
+    )
+
+
+def place(found: Found) -> str:
+    """Return where what a text names is shown."""
+    match found.kind:
+        case "job":
+            return f"/jobs/{found.job}"
+        case "request" | "credential":
+            return f"/jobs/{found.job}#{found.id}"
+        case _:
+            return f"/ledger?job={found.job}"
+
+
+def _named(console: Console, caller: Caller, text: str) -> tuple[Found, ...]:
+    """Return what a text names of what the caller may read; entries are the ledger's to find."""
+    if not text.strip():
+        return ()
+    found = console.deps.store.find(text, installation=console.deps.settings.installation)
+    return tuple(one for one in found if one.kind != "entry" and console.owners.readable(caller, one.job))

@@ -1,0 +1,90 @@
+"""Cancel, kill and prove: each begins with a page that says what it does, and does nothing before its form is sent."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from anyio import to_thread
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
+
+from console.auth.authorization import Role
+from console.http.dependencies import TheConsole
+from console.pages.page_user import TheForm, TheVisitor, Visitor
+from console.pages.rendering import render
+from console.pages.routing import PageRoute
+from console.presentation.job_status import DEAD, doing
+from console.services.console import Console
+from console.services.stop_job import stop, stoppable
+from console.services.visibility import job_for
+from justenough.domain.core.errors import Conflict
+from justenough.domain.readmodel.views import JobView
+
+How = Literal["cancel", "kill"]
+
+router = APIRouter(route_class=PageRoute, include_in_schema=False)
+
+
+@router.get("/jobs/{job}/cancel")
+def ask_to_cancel(request: Request, job: str, console: TheConsole, visitor: TheVisitor) -> Response:
+    """Say what cancelling this job does, and ask."""
+    return _ask(request, job, console, visitor, "cancel")
+
+
+@router.get("/jobs/{job}/kill")
+def ask_to_kill(request: Request, job: str, console: TheConsole, visitor: TheVisitor) -> Response:
+    """Say what killing this job cuts, and ask."""
+    return _ask(request, job, console, visitor, "kill")
+
+
+@router.post("/jobs/{job}/cancel")
+async def cancel(request: Request, job: str, console: TheConsole, visitor: TheVisitor, form: TheForm) -> Response:
+    """Cancel a job."""
+    del form
+    return await _do(request, job, console, visitor, "cancel")
+
+
+@router.post("/jobs/{job}/kill")
+async def kill(request: Request, job: str, console: TheConsole, visitor: TheVisitor, form: TheForm) -> Response:
+    """Kill a job."""
+    del form
+    return await _do(request, job, console, visitor, "kill")
+
+
+@router.post("/jobs/{job}/prove")
+async def prove(request: Request, job: str, console: TheConsole, visitor: TheVisitor, form: TheForm) -> Response:
+    """Look anew whether anything of a job is alive, and show what was seen. Changes nothing."""
+    del form
+    visitor.caller.require(*Role)
+    view = await to_thread.run_sync(job_for, console.deps.store, visitor.caller, job)
+    report = await console.gateway.prove(view.id)
+    return await to_thread.run_sync(lambda: render(request, "proof.html", job=view, report=report))
+
+
+def _ask(request: Request, job: str, console: Console, visitor: Visitor, how: How) -> Response:
+    visitor.caller.require(Role.LAUNCH)
+    return _asked(request, visitor, job_for(console.deps.store, visitor.caller, job), how)
+
+
+async def _do(request: Request, job: str, console: Console, visitor: Visitor, how: How) -> Response:
+    visitor.caller.require(Role.LAUNCH)
+    view = await to_thread.run_sync(job_for, console.deps.store, visitor.caller, job)
+    try:
+        done = await stop(console, view.id, visitor.caller.person, kill=how == "kill")
+    except Conflict:
+        view = await to_thread.run_sync(job_for, console.deps.store, visitor.caller, job)
+        return await to_thread.run_sync(lambda: _asked(request, visitor, view, how, status=409))
+    return RedirectResponse(f"/jobs/{view.id}?done={'gone' if done.note else how}", status_code=303)
+
+
+def _asked(request: Request, visitor: Visitor, view: JobView, how: How, *, status: int = 200) -> Response:
+    return render(
+        request,
+        "stop.html",
+        status=status,
+        job=view,
+        how=how,
+        does=doing(view, visitor.caller.tiers),
+        live=[one for one in view.credentials if one.state not in DEAD],
+        possible=stoppable(view, kill=how == "kill"),
+    )

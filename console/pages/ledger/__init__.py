@@ -1,0 +1,1 @@
+"""Pages: the ledger and its verification."""

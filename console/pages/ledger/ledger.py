@@ -1,0 +1,212 @@
+"""GET /ledger and one entry: what happened, the newest first, in words with the raw entry behind them; what an id names; a copy to take along."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Annotated, NamedTuple
+from urllib.parse import quote, urlencode
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import RedirectResponse, StreamingResponse
+from pydantic import Field
+
+from console.auth.authorization import Role
+from console.http.dependencies import TheConsole
+from console.pages import live_stream
+from console.pages.page_user import TheVisitor, Visitor
+from console.pages.rendering import render
+from console.pages.routing import PageRoute
+from console.services.background_reads import WHOLE
+from console.services.console import Console
+from console.services.visibility import narrowed, position
+from justenough.domain.core.base_model import Message
+from justenough.domain.core.errors import InvalidInput, NotFound, Problem
+from justenough.domain.ledger.events import EventType
+from justenough.domain.ledger.export import line
+from justenough.domain.readmodel.dashboard import Found
+from justenough.domain.readmodel.views import EntryView, Page
+
+PAGE = 30
+LOOKS = 6
+"""Pages that are read through to find something of a launcher's: a page waits no longer than that."""
+COPIED_AT_ONCE = 1000
+READERS = (Role.APPROVE, Role.READ, Role.BREAK_GLASS)
+"""Who reads everything, as the API says."""
+GROUPS: Mapping[str, str] = {
+    "job": "Jobs",
+    "access": "Requests",
+    "approval": "Approvals",
+    "credential": "Credentials",
+    "revocation": "Revocations",
+    "stop": "Stops",
+    "review": "Reviews of broken glass",
+    "delegation": "Delegations",
+    "lock": "Locks in Vault",
+    "identity": "Jobs' identities",
+    "sweep": "Sweeps",
+    "ledger": "The ledger itself",
+}
+"""First words of types, in the order in which they are offered; one that is not here comes last."""
+
+router = APIRouter(route_class=PageRoute, include_in_schema=False)
+
+
+class Asked(NamedTuple):
+    """Which entries somebody asked for, as the store takes it."""
+
+    job: str | None
+    types: tuple[EventType, ...]
+    since: datetime | None
+    until: datetime | None
+
+
+class Filters(Message):
+    """What the address asks for, as it was typed; empty for whatever."""
+
+    q: str = Field("", max_length=400)
+    job: str = Field("", max_length=64)
+    type: str = Field("", max_length=64)
+    """A type, or the first word of several."""
+    since: str = Field("", max_length=32)
+    until: str = Field("", max_length=32)
+    cursor: str | None = Field(None, max_length=200)
+
+    @property
+    def typed(self) -> dict[str, str]:
+        """What narrows the list."""
+        return {name: getattr(self, name) for name in ("job", "type", "since", "until")}
+
+    def asked(self) -> Asked:
+        """Return it as the store takes it. Raises InvalidInput naming each that is wrong."""
+        problems: list[Problem] = []
+        types = tuple(one for one in EventType if self.type in {one.value, one.value.partition(".")[0]})
+        if self.type and not types:
+            problems.append(Problem("type", f"there is no type {self.type!r}"))
+        since, until = _moment("since", self.since, problems), _moment("until", self.until, problems)
+        if problems:
+            raise InvalidInput("filter", tuple(problems))
+        return Asked(self.job.strip() or None, types, since, until)
+
+
+NOTHING = Asked(None, (), None, None)
+
+
+@router.get("/ledger")
+def ledger(request: Request, console: TheConsole, visitor: TheVisitor, filters: Annotated[Filters, Query()]) -> Response:
+    """Show entries, the newest first, or what an id names."""
+    visitor.caller.require(*Role)
+    wrong: dict[str, str] = {}
+    which = NOTHING
+    try:
+        which = filters.asked()
+    except InvalidInput as error:
+        wrong = {problem.path: problem.message for problem in error.problems}
+    found = _found(console, visitor, filters.q)
+    if len(found) == 1:
+        return RedirectResponse(place_of(found[0]), status_code=303)
+    stream = live_stream.stream(console)
+    page = Page[EntryView](items=()) if wrong else _entries(console, visitor, which, cursor=filters.cursor)
+    reads_all = visitor.caller.reads_all
+    return render(
+        request,
+        "ledger.html",
+        status=422 if wrong else 200,
+        page=page,
+        jobs=console.deps.store.whose({entry.job for entry in page.items}),
+        q=filters.q,
+        found=found,
+        place_of=place_of,
+        typed=filters.typed,
+        wrong=wrong,
+        groups=_grouped(),
+        copies=_copies(filters) if reads_all and not wrong else "",
+        head=console.deps.store.head() if reads_all else None,
+        verification=console.looks.verification.of(WHOLE) if reads_all else None,
+        stream="" if filters.cursor or filters.q else stream,
+    )
+
+
+@router.get("/ledger/entry")
+def entry(request: Request, console: TheConsole, visitor: TheVisitor, name: Annotated[str, Query(alias="id", max_length=400)]) -> Response:
+    """Show one entry whole, with its neighbours in its job's chain."""
+    visitor.caller.require(*Role)
+    found = console.deps.store.entry(name)
+    if found is None or not console.owners.readable(visitor.caller, found.job):
+        raise NotFound(f"there is no ledger entry {name}")
+    before = console.deps.store.ledger_back(job=found.job, before=found.position, limit=1).items
+    after = console.deps.store.ledger(job=found.job, after=found.position, limit=1).items
+    known = console.deps.store.whose({found.job})
+    return render(request, "entry.html", entry=found, job=known.get(found.job), before=before, after=after)
+
+
+@router.get("/ledger/export")
+def export(console: TheConsole, visitor: TheVisitor, filters: Annotated[Filters, Query()]) -> Response:
+    """Give a copy, oldest first, one JSON object per line: as `justenough ledger export` writes it. It goes up to the newest entry of now."""
+    visitor.caller.require(*READERS)
+    which, last = filters.asked(), console.deps.store.head().position
+    name = f"ledger-{console.deps.settings.installation}-{console.deps.now().astimezone(UTC):%Y%m%dT%H%M%SZ}.jsonl"
+    return StreamingResponse(
+        _lines(console, which, last),
+        media_type="application/x-ndjson",
+        headers={"Content-Disposition": f'attachment; filename="{name}"', "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"},
+    )
+
+
+def place_of(found: Found) -> str:
+    """Return the address of what an id names."""
+    where = {"job": "/jobs/", "request": "/inbox/", "credential": "/credentials/"}
+    return f"{where[found.kind]}{quote(found.id, safe='')}" if found.kind in where else f"/ledger/entry?{urlencode({'id': found.id})}"
+
+
+def _entries(console: Console, visitor: Visitor, which: Asked, *, cursor: str | None) -> Page[EntryView]:
+    def read(after: str | None) -> Page[EntryView]:
+        page = console.deps.store.ledger_back(**which._asdict(), before=position(after) if after else None, limit=PAGE)
+        if not visitor.caller.reads_all:
+            console.owners.learn(entry.job for entry in page.items)
+        return page
+
+    return narrowed(read, lambda entry: console.owners.readable(visitor.caller, entry.job), cursor=cursor, looks=LOOKS)
+
+
+def _found(console: Console, visitor: Visitor, text: str) -> Sequence[Found]:
+    if not text.strip():
+        return ()
+    found = console.deps.store.find(text, installation=console.deps.settings.installation)
+    console.owners.learn(one.job for one in found)
+    return [one for one in found if console.owners.readable(visitor.caller, one.job)]
+
+
+def _lines(console: Console, which: Asked, last: int) -> Iterator[str]:
+    """Yield lines, a page at a time; each page is a transaction of its own, as entries never change."""
+    after = 0
+    while True:
+        page = console.deps.store.ledger(**which._asdict(), after=after, limit=COPIED_AT_ONCE)
+        yield "".join(line(entry.model_dump(mode="json")) for entry in page.items if entry.position <= last)
+        if page.next is None or int(page.next) >= last:
+            return
+        after = int(page.next)
+
+
+def _moment(name: str, text: str, problems: list[Problem]) -> datetime | None:
+    if not text.strip():
+        return None
+    try:
+        found = datetime.fromisoformat(text.strip())
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        problems.append(Problem(name, "is not a date or time like 2026-01-31 or 2026-01-31T18:30"))
+        return None
+
+
+def _grouped() -> Sequence[tuple[str, str, Sequence[str]]]:
+    """Return each group of types: its first word, what people call it, its types."""
+    types: dict[str, list[str]] = {group: [] for group in GROUPS}
+    for one in EventType:
+        types.setdefault(one.value.partition(".")[0], []).append(one.value)
+    return [(group, GROUPS.get(group, group), found) for group, found in types.items() if found]
+
+
+def _copies(filters: Filters) -> str:
+    query = urlencode({name: value for name, value in filters.typed.items() if value})
+    return f"/ledger/export?{query}" if query else "/ledger/export"

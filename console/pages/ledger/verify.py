@@ -1,0 +1,37 @@
+"""GET and POST /ledger/verify: a look at every chain, one at a time for everybody, and what it found."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
+
+from console.http.dependencies import TheConsole
+from console.pages.ledger.ledger import READERS
+from console.pages.page_user import TheForm, TheVisitor
+from console.pages.rendering import render
+from console.pages.routing import PageRoute
+from console.services.background_reads import WHOLE
+
+SHOWN = 100
+"""Problems on the page; `justenough ledger verify` lists up to a thousand."""
+
+router = APIRouter(route_class=PageRoute, include_in_schema=False)
+
+
+@router.get("/ledger/verify")
+def verification(request: Request, console: TheConsole, visitor: TheVisitor) -> Response:
+    """Show the look that runs, or what the last one found."""
+    visitor.caller.require(*READERS)
+    work = console.looks.verification.of(WHOLE)
+    return render(
+        request, "verification.html", work=work, head=console.deps.store.head(), most=SHOWN, refresh=2 if work and work.runs else 0
+    )
+
+
+@router.post("/ledger/verify")
+async def verify(console: TheConsole, visitor: TheVisitor, form: TheForm) -> Response:
+    """Look at every chain, or join the look that runs."""
+    del form
+    visitor.caller.require(*READERS)
+    console.looks.verification.ask(WHOLE, by=visitor.caller.person.name)
+    return RedirectResponse("/ledger/verify", status_code=303)

@@ -1,0 +1,120 @@
+"""The one stream of an open page: that something changed, what a job wrote, and that the page is alive. Tells no content beside the output."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+import anyio
+from anyio import to_thread
+from fastapi import APIRouter, Depends, Header, Query, Request
+
+from console.auth.page_sessions import NotVisiting
+from console.events.live_feed import MAX_LISTENERS, TooManyListeners
+from console.events.sse_response import EventStream
+from console.http.dependencies import TheConsole
+from console.pages.page_user import TheVisitor, Visitor
+from console.pages.routing import PageRoute
+from console.presentation.time_text import output
+from console.services.console import Console
+from console.services.visibility import job_for
+from justenough.domain.core.errors import RetryLater
+from justenough.domain.readmodel.views import EntryView
+
+BEAT = 5.0
+"""Seconds without news after which a page hears that it is still alive, and between two looks at its session."""
+LOGS_EVERY = 0.5
+"""Seconds between two looks at a job's output."""
+
+router = APIRouter(route_class=PageRoute, include_in_schema=False)
+
+
+def stream(console: Console, **query: object) -> str:
+    """Return the address of a page's stream. Ask for it before the page reads anything: it tells what comes after that moment."""
+    return f"/live?{urlencode({'after': console.deps.store.head().position, **query})}"
+
+
+async def _readable(console: TheConsole, visitor: TheVisitor, job: Annotated[str | None, Query(max_length=64)] = None) -> str | None:
+    return (await to_thread.run_sync(job_for, console.deps.store, visitor.caller, job)).id if job else None
+
+
+@router.get("/live", response_class=EventStream)
+async def live(
+    request: Request,
+    console: TheConsole,
+    visitor: TheVisitor,
+    job: Annotated[str | None, Depends(_readable)],
+    after: Annotated[int, Query(ge=0, le=2**53, description="The position that the page was made at")],
+    topics: Annotated[str, Query(max_length=200, description="First words of types, by commas; none for all")] = "",
+    log: Annotated[int | None, Query(ge=-1, le=2**53, description="The last chunk of output that the page has")] = None,
+    last_event_id: Annotated[str, Header(alias="Last-Event-ID", pattern="^[0-9]{0,16}$")] = "",
+) -> EventStream:
+    """Tell a page what it should look at again. Ends when its session does; the page then finds the login."""
+    if console.feed.listeners >= MAX_LISTENERS:
+        raise TooManyListeners(
+            f"{MAX_LISTENERS:,} streams are open, and no more can be; this page shows how things stood when it was opened"
+        )
+    page = _Page(console, visitor, job, frozenset(filter(None, topics.split(","))))
+    cookie = request.cookies.get(console.cookies.session)
+    return EventStream(page.blocks(int(last_event_id or after), log), admitted=lambda end: _admitted(console, visitor, cookie, end))
+
+
+class _Page:
+    """What one open page is about."""
+
+    def __init__(self, console: Console, visitor: Visitor, job: str | None, topics: frozenset[str]) -> None:
+        self._console, self._visitor, self._job, self._topics = console, visitor, job, topics
+
+    async def blocks(self, since: int, log: int | None) -> AsyncGenerator[bytes, None]:
+        """Yield what the page hears, for ever."""
+        yield _block("beat", {})
+        told = time.monotonic()
+        async with aclosing(self._console.feed.after(since, job=self._job, wait=BEAT if log is None else LOGS_EVERY)) as batches:
+            async for entries in batches:
+                said = await self._changed(entries)
+                if log is not None and self._job is not None:
+                    chunks = await to_thread.run_sync(self._console.deps.store.logs, self._job, log)
+                    said += b"".join(_block("log", {"seq": chunk.seq, "text": output(chunk.text)}) for chunk in chunks)
+                    log = chunks[-1].seq if chunks else log
+                if said or time.monotonic() - told >= BEAT:
+                    yield said or _block("beat", {})
+                    told = time.monotonic()
+
+    async def _changed(self, entries: Sequence[EntryView]) -> bytes:
+        """Return one event for all that concerns the page: it looks at everything of its own again anyway."""
+        mine = [entry for entry in entries if not self._topics or entry.type.partition(".")[0] in self._topics]
+        if mine and not self._visitor.caller.reads_all:
+            owners = await self._console.owners.among((entry.job for entry in mine), position=mine[-1].position)
+            mine = [entry for entry in mine if self._visitor.caller.reads(owners.get(entry.job, ""))]
+        return _block("change", {"type": mine[-1].type, "job": mine[-1].job}, position=mine[-1].position) if mine else b""
+
+
+@asynccontextmanager
+async def _admitted(console: Console, visitor: Visitor, cookie: str | None, end: Callable[[], None]) -> AsyncIterator[None]:
+    """Call `end` once the session is over, or its person may no longer do what they could when they came."""
+    async with console.passes.held(visitor.caller, end), anyio.create_task_group() as group:
+        group.start_soon(_until_over, console, cookie, end)
+        yield
+        group.cancel_scope.cancel()
+
+
+async def _until_over(console: Console, cookie: str | None, end: Callable[[], None]) -> None:
+    while True:
+        await anyio.sleep(BEAT)
+        try:
+            await console.sessions.visit(cookie, used=False)
+        except NotVisiting:
+            end()
+            return
+        except RetryLater:
+            # Vault or the store is away for a moment: nothing says that the session has ended.
+            continue
+
+
+def _block(event: str, data: dict[str, Any], *, position: int | None = None) -> bytes:
+    where = f"id: {position}\n" if position is not None else ""
+    return f"{where}event: {event}\ndata: {json.dumps(data)}\n\n".encode()

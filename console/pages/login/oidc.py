@@ -1,0 +1,160 @@
+"""Logging in by one's own identity provider, through Vault's OIDC method: GET /login/oidc and /login/oidc/callback.
+
+What Vault needs to know the browser again (state and nonce) is in a cookie of ten minutes. The provider's redirect comes from elsewhere, so the
+browser does not show that cookie at once; it is sent on from a page of ours, as after any other link from elsewhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import re
+import secrets
+from typing import Annotated
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+from anyio import to_thread
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import RedirectResponse, Response
+
+from console.auth.page_sessions import How
+from console.http.dependencies import TheConsole
+from console.pages.login.login import HOME, local, refused, welcome
+from console.pages.rendering import render
+from console.services.console import Console
+from justenough.adapters.vault import user_login
+from justenough.adapters.vault.user_login import Entry, NoSuchLogin
+from justenough.domain.core.base_model import Model
+from justenough.domain.core.errors import GiveUp, RetryLater
+
+FLOW_LIFE = 600
+"""Seconds in which a login at the provider must be through."""
+LONGEST = 4096
+"""Characters of what a provider sends back, at most."""
+ERROR = re.compile(r"[a-z_]{1,64}")
+PROMPT = {"prompt": "login"}
+"""Asks the provider to ask the person; that it did is what Vault checks, by the role's max_age."""
+
+router = APIRouter(include_in_schema=False)
+
+
+class NotFromHere(GiveUp):
+    """A provider's redirect that answers no login of this browser's."""
+
+
+class NotLoggedInThere(GiveUp):
+    """The identity provider did not log the person in."""
+
+
+class NotAsked(GiveUp):
+    """A login that was to be a fresh one came by a role under which the identity provider may have asked nothing."""
+
+
+class Flow(Model):
+    """A login that is under way at the provider. Whoever sits at the browser can write it anew: it decides nothing."""
+
+    state: str
+    nonce: str
+    onward: str
+    fresh: bool
+
+    @classmethod
+    def read(cls, cookie: str | None) -> Flow:
+        """Return what a cookie holds. Raises NotFromHere."""
+        try:
+            return cls.model_validate_json(base64.urlsafe_b64decode(cookie or ""))
+        except ValueError as error:
+            raise NotFromHere("this login did not begin in this browser, or took longer than ten minutes; begin again") from error
+
+    def written(self) -> str:
+        """Return it as the cookie holds it."""
+        return base64.urlsafe_b64encode(self.model_dump_json().encode()).decode()
+
+
+@router.get("/login/oidc")
+async def begin(
+    request: Request, console: TheConsole, onward: Annotated[str, Query(alias="next")] = HOME, fresh: Annotated[str, Query()] = ""
+) -> Response:
+    """Send the browser to the identity provider; with `fresh`, have the person asked there who they are."""
+    try:
+        url, flow = await _begun(request, console, onward=local(onward), fresh=bool(fresh))
+    except (GiveUp, RetryLater) as error:
+        return refused(request, console, error, name="", onward=onward)
+    answer = RedirectResponse(url, status_code=303)
+    console.cookies.set(answer, console.cookies.oidc, flow.written(), life=FLOW_LIFE)
+    return answer
+
+
+@router.get("/login/oidc/callback")
+async def callback(
+    request: Request,
+    console: TheConsole,
+    code: Annotated[str, Query()] = "",
+    state: Annotated[str, Query()] = "",
+    error: Annotated[str, Query()] = "",
+    landed: Annotated[str, Query()] = "",
+) -> Response:
+    """Finish a login at the identity provider."""
+    cookie, onward = request.cookies.get(console.cookies.oidc), HOME
+    if cookie is None and not landed:
+        come = {name: value[:LONGEST] for name, value in (("code", code), ("state", state), ("error", error)) if value}
+        return render(request, "arriving.html", hop=f"/login/oidc/callback?{urlencode({**come, 'landed': '1'})}")
+    try:
+        flow = Flow.read(cookie)
+        onward = flow.onward
+        entry = await _finished(console, flow, code=code[:LONGEST], state=state[:LONGEST], error=error)
+        answer = await _welcomed(request, console, flow, entry)
+    except (GiveUp, RetryLater) as failure:
+        answer = refused(request, console, failure, name="", onward=onward)
+    console.cookies.drop(answer, console.cookies.oidc)
+    return answer
+
+
+async def _begun(request: Request, console: Console, *, onward: str, fresh: bool) -> tuple[str, Flow]:
+    settings = console.deps.settings
+    role = settings.pages_oidc_fresh_role if fresh else settings.pages_oidc_role
+    if settings.pages_oidc_mount is None or role is None:
+        raise NoSuchLogin(_missing(fresh=fresh))
+    nonce = secrets.token_urlsafe(32)
+    redirect = f"{(settings.console_url or str(request.base_url)).rstrip('/')}/login/oidc/callback"
+    mount = settings.pages_oidc_mount
+    url = await to_thread.run_sync(lambda: user_login.begin_oidc(console.deps.vault, mount, role=role, redirect=redirect, nonce=nonce))
+    state = parse_qs(urlsplit(url).query).get("state", [""])[0]
+    return (f"{url}&{urlencode(PROMPT)}" if fresh else url), Flow(state=state, nonce=nonce, onward=onward, fresh=fresh)
+
+
+async def _finished(console: Console, flow: Flow, *, code: str, state: str, error: str) -> Entry:
+    if not flow.state or not hmac.compare_digest(flow.state.encode(), state.encode()):
+        raise NotFromHere("this answer is to another login than the one that began in this browser; begin again")
+    if error:
+        said = error if ERROR.fullmatch(error) else "no reason that can be shown"
+        raise NotLoggedInThere(f"your identity provider did not log you in ({said})")
+    mount = str(console.deps.settings.pages_oidc_mount)
+    return await to_thread.run_sync(lambda: user_login.finish_oidc(console.deps.vault, mount, state=state, code=code, nonce=flow.nonce))
+
+
+async def _welcomed(request: Request, console: Console, flow: Flow, entry: Entry) -> Response:
+    if not flow.fresh:
+        key = await console.sessions.begin(entry, how=How.OIDC)
+        return welcome(console, key, flow.onward)
+    try:
+        _must_be_asked(console, entry)
+        visit = await console.sessions.visit(request.cookies.get(console.cookies.session))
+    except (GiveUp, RetryLater):
+        await console.sessions.drop(entry.token)
+        raise
+    await console.sessions.freshen(visit, entry)
+    return RedirectResponse(local(flow.onward), status_code=303)
+
+
+def _must_be_asked(console: Console, entry: Entry) -> None:
+    """Raise NotAsked unless Vault says that it was the role whose max_age it checks; what the cookie says of that is its browser's word."""
+    role = console.deps.settings.pages_oidc_fresh_role
+    if not role or entry.role != role:
+        raise NotAsked("your identity provider may have asked you nothing for this login, so it shows nothing anew; begin again")
+
+
+def _missing(*, fresh: bool) -> str:
+    if fresh:
+        return "nothing is set up here to have your identity provider ask you anew (JUSTENOUGH_PAGES_OIDC_FRESH_ROLE)"
+    return "nobody logs in by an identity provider here (JUSTENOUGH_PAGES_OIDC_MOUNT)"

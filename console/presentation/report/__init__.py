@@ -1,0 +1,1 @@
+"""The evidence report as people read it: one HTML page, or Markdown. What it holds is `justenough.domain.evidence`'s."""

@@ -1,0 +1,66 @@
+"""Figures as people read them, alike in every rendering: names without their units, seconds as time, `not measured` for nothing. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from justenough.domain.evidence.report import Cell, Line, Table
+
+NOTHING = "not measured"
+
+
+def figures(line: Line) -> Iterator[tuple[str, str]]:
+    """Yield a line's figures, by what they are called."""
+    for name, value in line.figures.items():
+        yield (
+            name.removesuffix("_seconds").replace("_", " "),
+            shown(value, seconds=name.endswith("_seconds"), share=name.endswith("_share")),
+        )
+
+
+def cells(table: Table) -> Iterator[list[str]]:
+    """Yield a table's rows; a column whose name ends in (s) holds seconds."""
+    for row in table.rows:
+        yield [shown(value, seconds=column.endswith("(s)"), nothing="–") for column, value in zip(table.columns, row, strict=True)]
+
+
+def columns(table: Table) -> list[str]:
+    """Return a table's column names, without the unit that its cells say."""
+    return [name.removesuffix(" (s)") for name in table.columns]
+
+
+def is_number(value: Cell) -> bool:
+    """Whether it is to be set flush right."""
+    return isinstance(value, int | float)
+
+
+def shown(value: Cell, *, seconds: bool = False, share: bool = False, nothing: str = NOTHING) -> str:
+    """Return one value."""
+    match value:
+        case None:
+            return nothing
+        case str():
+            return value
+        case _ if seconds:
+            return span(value)
+        case _ if share:
+            return f"{value:.1%}"
+        case int():
+            return f"{value:,}"
+        case _:
+            return f"{value:,.2f}"
+
+
+def span(seconds: float) -> str:
+    """Return seconds in the unit that suits them: `340 ms`, `12.5 s`, `4 min 10 s`, `3 h 5 min`, `12 d 4 h`."""
+    size = abs(seconds)
+    sign = "-" if seconds < 0 else ""
+    if size < 1:
+        return f"{sign}{size * 1000:.0f} ms"
+    if size < 60:
+        return f"{sign}{size:.1f} s"
+    for unit, least, below, lesser in (("min", 60, 1, "s"), ("h", 3600, 60, "min"), ("d", 86400, 3600, "h")):
+        if size < least * (24 if unit == "h" else 60) or unit == "d":
+            whole, rest = divmod(size, least)
+            return f"{sign}{whole:.0f} {unit}" + (f" {rest // below:.0f} {lesser}" if rest >= below else "")
+    raise AssertionError

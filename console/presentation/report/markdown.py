@@ -1,0 +1,75 @@
+"""The report as Markdown. Whatever a job or person wrote is text there: it makes no link, no code, no table cell of its own. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from console.presentation.report.figures import cells, columns, figures, is_number
+from console.presentation.terminal_text import moment, plain
+from justenough.domain.evidence.report import Line, Report, Table
+
+# Everything that Markdown, or HTML in it, could take for more than itself; numbers and words stay as they are.
+SPECIAL = re.compile(r"([\\`*_\[\]<>|~#!&$@])")
+ADDRESS = re.compile(r"(https?|ftp|mailto|www)([:.])", re.IGNORECASE)
+
+
+def rendered(report: Report) -> str:
+    """Return the whole."""
+    return "\n".join([*_head(report), *(text for section in report.sections for text in _section(section.title, section.lines))]) + "\n"
+
+
+def escaped(text: object) -> str:
+    """Return text on one line in which nothing means more than itself."""
+    # An address is broken up, because renderers make links of bare ones.
+    return ADDRESS.sub("\\1\u200b\\2", SPECIAL.sub(r"\\\1", plain(text)))
+
+
+def _head(report: Report) -> Iterator[str]:
+    yield f"# Evidence report: {escaped(report.installation)}"
+    yield ""
+    yield f"{moment(report.since.isoformat())} to {moment(report.until.isoformat())}, made {moment(report.generated_at.isoformat())}"
+    yield f"from {report.entries:,} ledger entries. Status: **{report.status.value}**."
+    yield ""
+    yield "| line | status | figures |"
+    yield "| --- | --- | --- |"
+    for line in report.lines:
+        yield f"| {escaped(line.title)} | {_status(line)} | {'; '.join(f'{escaped(name)} {escaped(value)}' for name, value in figures(line))} |"
+
+
+def _section(title: str, lines: tuple[Line, ...]) -> Iterator[str]:
+    yield from ("", f"## {escaped(title)}")
+    for line in lines:
+        yield from ("", f"### {escaped(line.title)}: {line.status.value}", "")
+        yield from (f"- {escaped(name)}: {escaped(value)}" for name, value in figures(line))
+        if line.table is not None and line.table.rows:
+            yield from ("", *_table(line.table))
+        yield ""
+        yield f"{escaped(line.definition)} Rule: {escaped(line.rule)}. Shows: {escaped(line.shows)}"
+        yield ""
+        yield f"Bears on: {'; '.join(f'{escaped(item.id)} ({escaped(item.name)})' for item in line.items)}."
+        yield from _evidence(line)
+
+
+def _table(table: Table) -> Iterator[str]:
+    yield f"| {' | '.join(map(escaped, columns(table)))} |"
+    yield f"| {' | '.join('---:' if is_number(value) else '---' for value in table.rows[0])} |"
+    for row in cells(table):
+        yield f"| {' | '.join(map(escaped, row))} |"
+    if table.left_out:
+        yield from ("", f"and {table.left_out:,} more.")
+
+
+def _evidence(line: Line) -> Iterator[str]:
+    evidence = line.evidence
+    if not evidence.count:
+        return
+    yield ""
+    rest = "" if evidence.command is None else f" (the first {len(evidence.ids)}; `{plain(evidence.command).replace('`', '')}` lists more)"
+    yield f"Evidence: {evidence.count:,} ledger {'entry' if evidence.count == 1 else 'entries'}{rest}"
+    yield ""
+    yield from (f"- {escaped(entry)}" for entry in evidence.ids)
+
+
+def _status(line: Line) -> str:
+    return line.status.value if line.status.value == "ok" else f"**{line.status.value}**"

@@ -1,0 +1,61 @@
+"""Times and numbers as pages show them. Pure: `now` is an argument. static/app.js writes the same words as time goes on."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from console.presentation.terminal_text import log_text, uncoloured
+
+UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
+
+
+def span(seconds: float) -> str:
+    """Return how long something lasts in at most two units: `12 s`, `4 min 5 s`, `3 h 20 min`, `2 d 4 h`."""
+    whole = max(0, int(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    size, unit = next((size, unit) for size, unit in UNITS if whole >= size)
+    rest = whole % size
+    if size == 60:
+        below = f" {rest} s" if rest else ""
+    else:
+        smaller, name = next((smaller, name) for smaller, name in UNITS if smaller < size)
+        below = f" {rest // smaller} {name}" if rest >= smaller else ""
+    return f"{whole // size} {unit}{below}"
+
+
+def took(seconds: float) -> str:
+    """Return how long something took that is over: as `span`, and `under 1 s` where it was less."""
+    return span(seconds) if seconds >= 1 else "under 1 s"
+
+
+def short(seconds: float) -> str:
+    """Return how long something lasts in one unit, rounded down: `12 s`, `4 min`, `3 h`, `2 d`."""
+    return " ".join(span(seconds).split()[:2])
+
+
+def ago(moment: datetime, *, now: datetime) -> str:
+    """Return when something was, seen from now: `12 s ago`; what is to come: `in 4 min`."""
+    seconds = (now - moment).total_seconds()
+    return f"{short(seconds)} ago" if seconds >= 0 else f"in {short(-seconds)}"
+
+
+def left(moment: datetime, *, now: datetime) -> str:
+    """Return how much time there is until a moment: `4 min 5 s left`, `time is up`."""
+    seconds = (moment - now).total_seconds()
+    return f"{span(seconds)} left" if seconds > 0 else "time is up"
+
+
+def exact(moment: datetime) -> str:
+    """Return a moment to the second: `2026-01-31 09:30:00 UTC`."""
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def rfc(moment: datetime) -> str:
+    """Return a moment as a machine reads it."""
+    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z"
+
+
+def output(text: str) -> str:
+    """Return a job's output as a page may show it: lines and tabs as they are, colours left out, what else cannot be seen written out."""
+    return uncoloured(log_text(text))

@@ -1,0 +1,1 @@
+"""The console's use cases, which API and pages share. No HTTP."""

@@ -1,0 +1,61 @@
+"""Claims: an approver marks a request as being looked at. A claim stops nobody else from deciding. Blocking, for a thread."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from console.auth.authorization import Caller, answering_groups, needs
+from console.services.decide_request import answerable, why_theirs
+from justenough.domain.core.errors import Conflict, Forbidden, NotFound
+from justenough.domain.jobs.states import RequestState
+from justenough.domain.ledger.events import EventType, event
+from justenough.domain.readmodel.views import RequestView
+from justenough.services.dependencies import Deps
+
+
+def claim_request(deps: Deps, caller: Caller, request: str, *, seconds: int) -> RequestView:
+    """Record that the caller looks at a pending request, and return it. Claiming again prolongs the claim. Raises Conflict while another's holds."""
+    view = _claimable(deps, caller, request)
+    until = deps.now() + timedelta(seconds=seconds)
+    if view.claim and view.claim.by_id != caller.person.id and view.claim.until > deps.now():
+        raise Conflict(f"{view.claim.by} looks at it until {view.claim.until:%Y-%m-%d %H:%M:%S} UTC; you may answer it all the same")
+    return _record_claim(deps, caller, view, until=until)
+
+
+def release_claim(deps: Deps, caller: Caller, request: str) -> RequestView:
+    """End the caller's own claim of a pending request, and return the request. Raises Conflict if it is not theirs."""
+    view = _claimable(deps, caller, request)
+    if view.claim is None or view.claim.by_id != caller.person.id:
+        raise Conflict("you do not look at it")
+    return _record_claim(deps, caller, view, until=None)
+
+
+def _claimable(deps: Deps, caller: Caller, request: str) -> RequestView:
+    view = deps.store.request(request)
+    job = deps.store.job(view.job_id) if view else None
+    if view is None or job is None:
+        raise NotFound(f"there is no request {request}")
+    if view.state is not RequestState.PENDING:
+        raise Conflict(f"the request is {view.state.value}, not pending")
+    if not answerable(deps, caller, view, requester_id=job.requester_id):
+        why = why_theirs(deps, caller, view, requester_id=job.requester_id)
+        raise Forbidden(why or needs(answering_groups(view.current_tier, caller.tiers)))
+    return view
+
+
+def _record_claim(deps: Deps, caller: Caller, view: RequestView, *, until: datetime | None) -> RequestView:
+    now, person = deps.now(), caller.person
+    claimed = event(
+        EventType.APPROVAL_CLAIMED,
+        view.job_id,
+        at=now,
+        about=f"{view.id}/{person.id}/{now.timestamp():.3f}",
+        request=view.id,
+        person=person.id,
+        name=person.name,
+        until=until.isoformat() if until else None,
+    )
+    deps.store.record([claimed])
+    found = deps.store.request(view.id)
+    assert found is not None, "a request stays"
+    return found

@@ -1,0 +1,99 @@
+"""Delegations: who decides for whom until when. A delegate decides by their own groups, so naming one widens nobody's rights. Blocking, for a thread."""
+
+from __future__ import annotations
+
+from console.auth.authorization import Caller, answering_groups
+from console.services.inputs import SignedBody
+from console.services.signed_statements import must_be_whole, own
+from justenough.domain.approvals.statements import DelegationStatement
+from justenough.domain.approvals.tiers import Person
+from justenough.domain.core.base_model import Message
+from justenough.domain.core.canonical_json import digest_of
+from justenough.domain.core.errors import Conflict, Forbidden, InvalidInput, NotFound, Problem
+from justenough.domain.core.rfc3339 import rfc3339
+from justenough.domain.ledger.events import UNATTRIBUTED, EventType, event
+from justenough.domain.readmodel.views import DelegationView
+from justenough.services.dependencies import Deps
+
+
+class PersonView(Message):
+    """A person who answers requests."""
+
+    id: str
+    """Vault entity id."""
+    name: str
+    """Login name."""
+    tier: int
+    """The highest tier that they answer for."""
+
+
+def find_approver(deps: Deps, caller: Caller, name: str) -> PersonView:
+    """Return the approver with a login name, on the mounts where the caller has a login. Raises NotFound."""
+    found = deps.vault.person_named(name, like=caller.person.id, people_mounts=deps.settings.people_mounts)
+    tier = caller.tiers.tier_of(found.groups) if found else 0
+    if found is None or not tier:
+        raise NotFound(f"there is no approver {name}")
+    return PersonView(id=found.id, name=found.name, tier=tier)
+
+
+def create_delegation(deps: Deps, caller: Caller, body: SignedBody) -> DelegationView:
+    """Record the caller's signed delegation and return it. The same statement again is the same delegation."""
+    statement = own(DelegationStatement, body, caller)
+    must_be_whole(deps, statement, body, {"delegate": (statement.delegate == caller.person.id, "is yourself")})
+    delegate = _find_delegate(deps, caller, statement)
+    name = f"d-{digest_of(body.statement).removeprefix('sha256:')[:24]}"
+    made = event(
+        EventType.DELEGATION_MADE,
+        UNATTRIBUTED,
+        at=deps.now(),
+        about=name,
+        delegation=name,
+        person=caller.person.id,
+        name=caller.person.name,
+        delegate=delegate.id,
+        delegate_name=delegate.name,
+        until=rfc3339(statement.expires_at),
+        reason=statement.reason,
+        signed=body.signed().model_dump(mode="json"),
+    )
+    deps.store.record([made])
+    return _delegation_view(deps, name)
+
+
+def end_delegation(deps: Deps, caller: Caller, delegation: str) -> DelegationView:
+    """End one of the caller's own delegations and return it. Raises NotFound, Forbidden, Conflict if it has ended."""
+    view = _delegation_view(deps, delegation)
+    if view.person_id != caller.person.id:
+        raise Forbidden("only who named a delegate ends it")
+    if view.ended_at:
+        raise Conflict("it has been ended already")
+    person = caller.person
+    ended = event(
+        EventType.DELEGATION_ENDED,
+        UNATTRIBUTED,
+        at=deps.now(),
+        about=delegation,
+        delegation=delegation,
+        person=person.id,
+        name=person.name,
+    )
+    deps.store.record([ended])
+    return _delegation_view(deps, delegation)
+
+
+def _delegation_view(deps: Deps, name: str) -> DelegationView:
+    view = deps.store.delegation_view(name)
+    if view is None:
+        raise NotFound(f"there is no delegation {name}")
+    return view
+
+
+def _find_delegate(deps: Deps, caller: Caller, statement: DelegationStatement) -> Person:
+    delegate = deps.vault.person(statement.delegate, deps.settings.people_mounts)
+    if delegate is None:
+        raise InvalidInput("delegation", (Problem("statement.delegate", "is no person here"),))
+    if caller.tiers.tier_of(delegate.groups) < caller.tier:
+        groups = ", ".join(sorted(answering_groups(caller.tier, caller.tiers)))
+        message = f"{delegate.name} does not answer at your tier {caller.tier}: a delegate is in one of the groups {groups}"
+        raise InvalidInput("delegation", (Problem("statement.delegate", message),))
+    return delegate

@@ -1,0 +1,130 @@
+"""What callers send to the use cases. Pure."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
+from pydantic.config import JsonDict
+
+from justenough.domain.approvals.statements import Signed
+from justenough.domain.core.base_model import Message, Model
+from justenough.domain.core.canonical_json import Digest
+from justenough.domain.core.untrusted_yaml import check_json
+from justenough.domain.jobs.states import JobState
+
+EXAMPLE_REHEARSAL: JsonDict = {
+    "spec": {
+        "name": "refund-triage",
+        "task": "Refund ticket 4711",
+        "environment": "prod",
+        "data_scope": {"tenant": "acme"},
+        "run": {"command": ["python", "triage.py"]},
+        "access": [{"resource": "orders-db", "action": "read", "ttl": "10m", "reason": "Look up the order behind the ticket"}],
+    },
+    "dry_run": True,
+}
+
+
+EXAMPLE_DECISION: JsonDict = {
+    "statement": {
+        "type": "decision",
+        "job": "j-dev-01kg9b4zv0e8r2m6x3c5n7p9qa",
+        "request": "r-dev-01kg9b4zv0e8r2m6x3c5n7p9qa-1",
+        "digest": "sha256:8fbdf8f4fd7408ad3d62de7ff7c98d31161b39a21666bbf6d543bd8ad606772d",
+        "decision": "approve",
+        "ttl": 300,
+        "action": "write",
+        "reason": "Refund checked against the order",
+        "person": "9b1e7c42-7f0a-4a55-8d3e-5f6a7b8c9d0e",
+        "issued_at": "2026-01-31T09:31:00Z",
+        "expires_at": "2026-01-31T09:41:00Z",
+    },
+    "signature": "vault:v1:R6s5B6+9S4upBoFRsnSNp98ltcLYF5ytqPiawQyVnB0YsKmuADYTxsL6PD5GqZqwnkekofeCv1+zIRu/rIu2Dg==",
+}
+"""As in docs/reference/statements.md."""
+
+
+class Body(Model):
+    """A body: unknown keys are refused, and nothing in it that cannot be stored or signed."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain(cls, value: Any) -> Any:
+        if isinstance(value, bytes):
+            message = "must be JSON, sent as Content-Type: application/json"
+            raise ValueError(message)  # noqa: TRY004 - pydantic makes a problem of a ValueError alone
+        # Raises InvalidInput, which pydantic lets through: each place is named.
+        check_json("body", value)
+        return value
+
+
+class NewJob(Body):
+    """An order for a job. With `dry_run` nothing is signed, stored or started."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_REHEARSAL]})
+
+    id: Annotated[str, StringConstraints(max_length=64)] | None = None
+    spec: Any
+    """The spec's raw mapping, as read from its YAML; its canonical form is what `spec_digest` is made of."""
+    bundle: Digest | None = None
+    params: dict[str, Annotated[str, StringConstraints(max_length=256)]] = Field(default={}, max_length=100)
+    reason: Annotated[str, StringConstraints(max_length=1000)] = ""
+    statement: dict[str, Any] | None = None
+    signature: Annotated[str, StringConstraints(max_length=512)] | None = None
+    parent: Annotated[str, StringConstraints(max_length=64)] | None = None
+    """The job that launches it. Signed orders say it in their statement; a dry run says it here."""
+    dry_run: bool = False
+
+
+class SignedBody(Body):
+    """What somebody signed: a decision, a review, a delegation."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_DECISION]})
+
+    statement: dict[str, Any]
+    signature: Annotated[str, StringConstraints(max_length=512)]
+
+    def signed(self) -> Signed:
+        """Return it as it travels on."""
+        return Signed(statement=self.statement, signature=self.signature)
+
+
+class ClaimBody(Body):
+    """How long somebody looks at a request."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"seconds": 900}]})
+
+    seconds: Annotated[int, Field(ge=60, le=8 * 3600)] = 15 * 60
+
+
+class DryRequest(Message):
+    """What policy would say of one request now."""
+
+    resource: str
+    action: str
+    at: str = "start"
+    """start | request: once the running job asks."""
+    ttl: int
+    """Seconds."""
+    outcome: str
+    tier: int
+    policies: tuple[str, ...]
+    policy_digest: str
+    errors: tuple[str, ...] = ()
+
+
+class DryRun(Message):
+    """The spec holds; this is what each of its requests would come to."""
+
+    valid: bool = True
+    requests: tuple[DryRequest, ...] = ()
+
+
+class Stopping(Message):
+    """A job that was asked to stop, and its state when it was."""
+
+    id: str
+    state: JobState
+    note: str | None = None
+    """What was done instead, where its workflow could not be told."""

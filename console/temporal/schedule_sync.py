@@ -1,0 +1,105 @@
+"""Keeps Temporal's schedules as triggers.yaml says, and tells how they stand. Orders nothing, and undoes no pause that a person made."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+
+import structlog
+from anyio import to_thread
+
+from console.temporal.client import Gateway, Standing, TemporalUnavailable
+from justenough.domain.core.errors import JustEnoughError
+from justenough.services.dependencies import Deps
+
+LOOK_EVERY = 2.0
+"""Seconds between two looks at the configuration."""
+AGAIN = 60.0
+"""Seconds after which Temporal is looked at though the configuration has not changed: somebody may have changed things there."""
+PAUSE = 10.0
+"""Seconds after a failure."""
+KEPT = 3.0
+"""Seconds for which it is known how a schedule stands."""
+PATIENCE = 2.0
+"""Seconds that a list waits for Temporal."""
+
+log = structlog.get_logger()
+
+
+class Timetable:
+    """The installation's schedules in Temporal. One per console, on its event loop; several consoles with the same configuration do the same."""
+
+    def __init__(self, deps: Deps, gateway: Gateway) -> None:
+        self._deps = deps
+        self._gateway = gateway
+        self._problems: dict[str, str] = {}
+        self._looks: dict[str, asyncio.Task[Standing | None]] = {}
+
+    async def reconcile(self) -> None:
+        """Make, change and delete what is to be; each schedule's trouble is its own. Raises TemporalUnavailable where nothing can be done."""
+        wanted = (await to_thread.run_sync(self._deps.config.current)).schedules
+        there = await self._gateway.schedules()
+        for name, timed in wanted.items():
+            await self._one(name, self._gateway.put_schedule(name, timed.schedule))
+        for name in sorted(there - wanted.keys()):
+            await self._one(name, self._gateway.delete_schedule(name))
+
+    async def keep(self) -> None:
+        """Reconcile at start, when the configuration changes, and now and then, for as long as the console serves."""
+        done, due = "", 0.0
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                digest = await to_thread.run_sync(self._digest)
+                if digest is not None and (digest != done or loop.time() >= due):
+                    await self.reconcile()
+                    done, due = digest, loop.time() + (PAUSE if self._problems else AGAIN)
+            except Exception as error:  # noqa: BLE001 - nobody else keeps the schedules: this goes on for as long as the console does
+                log.warning("schedules cannot be brought up to date now", error=type(error).__name__, why=str(error)[:200])
+                done, due = "", loop.time() + PAUSE
+                await asyncio.sleep(PAUSE)
+            await asyncio.sleep(LOOK_EVERY)
+
+    async def standing(self, name: str) -> Standing | None:
+        """Return how a schedule stands, as of at most KEPT seconds ago; None where Temporal does not know it (yet). Raises TemporalUnavailable."""
+        look = self._looks.get(name)
+        if look is None:
+            look = self._looks[name] = asyncio.create_task(self._look(name))
+        # Whoever stops waiting must not stop the others.
+        return await asyncio.shield(look)
+
+    def problem(self, name: str) -> str | None:
+        """Return why a schedule is not in Temporal as triggers.yaml says."""
+        return self._problems.get(name)
+
+    def forget(self, name: str) -> None:
+        """Look anew at the next question."""
+        self._looks.pop(name, None)
+
+    def _digest(self) -> str | None:
+        """Return which configuration is in force; None where the folder is broken: what it does not say then is no reason to delete anything."""
+        return None if self._deps.config.alarm else self._deps.config.current().digest
+
+    async def _look(self, name: str) -> Standing | None:
+        task = asyncio.current_task()
+        try:
+            return await asyncio.wait_for(self._gateway.standing(name), PATIENCE)
+        except TimeoutError:
+            raise TemporalUnavailable(f"Temporal does not answer within {PATIENCE:.0f} s") from None
+        finally:
+            asyncio.get_running_loop().call_later(KEPT, self._expire, name, task)
+
+    def _expire(self, name: str, task: object) -> None:
+        # Not one that was begun since.
+        if self._looks.get(name) is task:
+            del self._looks[name]
+
+    async def _one(self, name: str, step: Awaitable[bool | None]) -> None:
+        try:
+            if await step is not False:
+                log.info("a schedule is brought up to date", schedule=name)
+                self.forget(name)
+            self._problems.pop(name, None)
+        except JustEnoughError as error:
+            self._problems[name] = str(error)
+            log.warning("a schedule cannot be brought up to date", schedule=name, why=str(error))

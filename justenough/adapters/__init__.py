@@ -1,0 +1,1 @@
+"""I/O: one package per system. Decides nothing."""

@@ -1,0 +1,1 @@
+"""Settings, and the configuration folder: catalog, policies, tiers, triggers, job templates."""

@@ -1,0 +1,8 @@
+"""Upstream MCP servers as we ask them: by the official SDK's client, over a connection that is checked and bounded. Decides nothing.
+
+wire.py carries, asking.py asks.
+"""
+
+from justenough.adapters.mcp_client.client import Conversation, Unanswered, asked
+
+__all__ = ["Conversation", "Unanswered", "asked"]

@@ -1,0 +1,1 @@
+"""What each process sets up once: logging and garbage collection."""

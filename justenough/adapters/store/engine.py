@@ -1,0 +1,180 @@
+"""Connections and transactions of both databases, and their errors translated. Knows no table.
+
+SQLite: WAL, synchronous=FULL, writers begin IMMEDIATE (deferred writers forked the chain when we tried). PostgreSQL: READ COMMITTED, and one
+advisory lock that lets one writer's transaction at a time assign ledger positions, so that they ascend in the order of commits.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from psycopg.errors import UndefinedColumn, UndefinedTable
+from sqlalchemy import Connection, Engine, Executable, Table, create_engine, event, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from justenough.adapters.store.errors import StoreNotMigrated, StoreUnavailable
+from justenough.domain.core.errors import GiveUp
+
+BUSY_SECONDS = 30
+"""How long a writer waits for another's transaction."""
+IDLE_IN_TRANSACTION_MS = 30_000
+"""PostgreSQL ends a transaction whose client fell silent: it may hold the lock that all writers need."""
+CONNECT_SECONDS = 10
+POOL = 16
+PREPARED = 5
+"""Uses after which psycopg prepares a statement of the writer's; its own default."""
+WRITERS_LOCK = 0x6A656C6564676572 % 2**63
+"""Key of the advisory lock: the bytes of `jeledger`."""
+
+
+class UnusableUrl(GiveUp):
+    """The store's URL names no database that this version can use."""
+
+
+def open_engine(url: str) -> Engine:
+    """Return an engine for a store's URL; connects to nothing. Raises UnusableUrl."""
+    parsed = _parsed(url)
+    if parsed.get_backend_name() == "sqlite":
+        return _sqlite_engine(parsed)
+    options = f"-c lock_timeout={BUSY_SECONDS}s -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_MS} -c timezone=UTC"
+    connect = {"connect_timeout": CONNECT_SECONDS, "options": options, "application_name": "justenough"}
+    return create_engine(parsed, pool_size=POOL, max_overflow=POOL, pool_timeout=BUSY_SECONDS, pool_pre_ping=True, connect_args=connect)
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """Give a connection for reading, to which every statement shows the same moment. Raises StoreUnavailable."""
+    with translated(), engine.connect() as connection:
+        # An SQLite transaction always is such a snapshot.
+        if engine.dialect.name == "postgresql":
+            connection.execution_options(isolation_level="REPEATABLE READ")
+            _prepares(connection, after=None)
+        yield connection
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """Give a connection whose transaction is the only writer's; commits at the end. Raises StoreUnavailable."""
+    with translated(), engine.connect().execution_options(je_write=True) as connection, connection.begin():
+        if engine.dialect.name == "postgresql":
+            _prepares(connection, after=PREPARED)
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": WRITERS_LOCK})
+        yield connection
+
+
+def _prepares(connection: Connection, *, after: int | None) -> None:
+    """Let psycopg prepare statements after so many uses; None for never.
+
+    A prepared statement soon has one plan for all values. That saves the writer a quarter of its time, and makes a list walk all jobs for
+    a rare value.
+    """
+    driver: Any = connection.connection.driver_connection
+    driver.prepare_threshold = after
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Translate what a database that does not answer raises. The message is the driver's alone: no statement, no values."""
+    try:
+        yield
+    except PoolTimeout as error:
+        message = "the store's connections are all in use"
+        raise StoreUnavailable(message) from error
+    except DBAPIError as error:
+        if _lacks_tables(error):
+            message = f"the store is not migrated to this version: {_said(error)}"
+            raise StoreNotMigrated(message) from error
+        if isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated:
+            message = f"the store does not answer: {_said(error)}"
+            raise StoreUnavailable(message) from error
+        raise
+
+
+def insert_new(connection: Connection, table: Table, row: Mapping[str, Any]) -> bool:
+    """Insert a row where none has its key yet; return whether it is new."""
+    return connection.execute(_insert_new(connection.dialect.name, table), row).rowcount == 1
+
+
+def upsert(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows, or give those that are there their values."""
+    connection.execute(_upsert(connection.dialect.name, table), rows)
+
+
+@cache
+def _insert_new(dialect: str, table: Table) -> Executable:
+    # Of inserts, the count of rows is kept only on demand.
+    return _insert(dialect, table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
+
+
+@cache
+def _upsert(dialect: str, table: Table) -> Executable:
+    statement = _insert(dialect, table)
+    rest = {column.name: statement.excluded[column.name] for column in table.columns if not column.primary_key}
+    return statement.on_conflict_do_update(index_elements=list(table.primary_key.columns), set_=rest)
+
+
+def _insert(dialect: str, table: Table) -> postgresql.Insert | sqlite.Insert:
+    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
+
+
+def _parsed(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        message = "the database URL is not readable; write sqlite:////absolute/path or postgresql://user:password@host:port/database"
+        raise UnusableUrl(message) from error
+    if parsed.drivername in {"postgres", "postgresql"}:
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    in_memory = parsed.get_backend_name() == "sqlite" and parsed.database in {None, "", ":memory:"}
+    if parsed.get_backend_name() not in {"sqlite", "postgresql"} or in_memory:
+        message = f"{parsed.drivername} {parsed.database or ''}: the store needs an SQLite file or PostgreSQL".replace("  ", " ")
+        raise UnusableUrl(message)
+    return parsed
+
+
+def _sqlite_engine(url: URL) -> Engine:
+    connect = {"timeout": BUSY_SECONDS, "check_same_thread": False}
+    engine = create_engine(url, pool_size=POOL, max_overflow=POOL, pool_timeout=BUSY_SECONDS, connect_args=connect)
+
+    @event.listens_for(engine, "do_connect")
+    def _private_file(*_: Any) -> None:
+        _make_private(Path(str(url.database)))
+
+    @event.listens_for(engine, "connect")
+    def _pragmas(connection: Any, _record: Any) -> None:
+        # The driver must not begin transactions by itself: it would begin deferred ones.
+        connection.isolation_level = None
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-16000"):
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        immediate = connection.get_execution_options().get("je_write", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+    return engine
+
+
+def _make_private(path: Path) -> None:
+    """Make the file readable by its owner alone before anything is in it; SQLite gives its side files the same mode."""
+    if not path.exists():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+
+
+def _lacks_tables(error: DBAPIError) -> bool:
+    said = str(error.orig)
+    return isinstance(error.orig, UndefinedTable | UndefinedColumn) or said.startswith(("no such table", "no such column"))
+
+
+def _said(error: DBAPIError) -> str:
+    """The driver's first line: no statement, no values."""
+    return next(iter(str(error.orig).strip().splitlines()), type(error.orig).__name__)

@@ -1,0 +1,76 @@
+"""Pages by key: a cursor names the last row of a page, so that what comes meanwhile neither repeats nor skips a row. Knows no query."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+
+from sqlalchemy import Column, Connection, RowMapping, Select, tuple_
+
+from justenough.adapters.store.tables import Moment
+from justenough.domain.core.errors import InvalidInput, Problem
+from justenough.domain.readmodel.views import Page
+
+V = TypeVar("V")
+MOST = 1000
+"""Rows in one page."""
+
+
+def paged(
+    connection: Connection,
+    wanted: Select[Any],
+    *,
+    by: Sequence[Column[Any]],
+    limit: int,
+    cursor: str | None,
+    views: Callable[[Sequence[RowMapping]], Sequence[V]],
+) -> Page[V]:
+    """Return one page, newest first: rows in descending order of `by`, which together are unique. Raises InvalidInput on the cursor."""
+    if cursor is not None:
+        last = _read(cursor, by)
+        after = tuple_(*last, types=[column.type for column in by])
+        wanted = wanted.where(tuple_(*by) < after if len(by) > 1 else by[0] < last[0])
+    size = min(max(limit, 1), MOST)
+    rows = connection.execute(wanted.order_by(*(column.desc() for column in by)).limit(size + 1)).mappings().all()
+    more = len(rows) > size
+    items = tuple(views(rows[:size]))
+    return Page(items=items, next=_written([rows[size - 1][column.name] for column in by]) if more else None)
+
+
+def merged(pages: Sequence[Page[V]], *, by: Callable[[V], tuple[Any, ...]], limit: int) -> Page[V]:
+    """Return one page out of those of several lists, each newest first by the same key. A cursor of it is one of each list."""
+    items = sorted((item for page in pages for item in page.items), key=by, reverse=True)
+    size = min(max(limit, 1), MOST)
+    more = len(items) > size or any(page.next for page in pages)
+    return Page(items=tuple(items[:size]), next=_written(by(items[:size][-1])) if more else None)
+
+
+def _written(key: Sequence[Any]) -> str:
+    text = json.dumps([part.isoformat() if isinstance(part, datetime) else part for part in key])
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _read(cursor: str, by: Sequence[Column[Any]]) -> list[Any]:
+    try:
+        parts = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        if not isinstance(parts, list) or [type(part) for part in parts] != [str] * len(by):
+            raise ValueError(cursor)
+        # Half a surrogate pair can be written in JSON, and cannot be encoded; a NUL is text everywhere but in PostgreSQL.
+        if b"\0" in "".join(parts).encode():
+            raise ValueError(cursor)
+        return [_part(part, column) for part, column in zip(parts, by, strict=True)]
+    except (ValueError, binascii.Error, RecursionError) as error:
+        raise InvalidInput("cursor", (Problem("cursor", "not a cursor of this list; start again without one"),)) from error
+
+
+def _part(text: str, column: Column[Any]) -> Any:
+    if not isinstance(column.type, Moment):
+        return text.replace("\0", "")
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(text)
+    return moment

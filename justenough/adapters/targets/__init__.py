@@ -1,0 +1,1 @@
+"""The systems that credentials are for: finds and ends their users."""

@@ -1,0 +1,1 @@
+"""Tiers, signed statements, and how approvals are verified and counted. Pure."""

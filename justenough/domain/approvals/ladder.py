@@ -1,0 +1,150 @@
+"""The approval state of one request: answers, quorum, escalation, expiry. No I/O, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Literal, Self
+
+from justenough.domain.approvals.statements import Signed
+from justenough.domain.approvals.tiers import Tiers
+from justenough.domain.core.base_model import Message
+from justenough.domain.jobs.states import Action
+from justenough.domain.jobs.tool_bounds import Bounds, Tools, all_of
+
+OWN = "no one answers for a job that they launched"
+
+
+CAME_OF_OWN = "no one answers for a job that came of one that they launched"
+
+
+class Answer(Message):
+    """One verified answer: whose, what, and the highest tier that person may answer for."""
+
+    person: str
+    name: str
+    tier: int
+    decision: Literal["approve", "deny", "break_glass"]
+    ttl: int
+    """Seconds; at most what was requested."""
+    action: Action | None = None
+    """At most what was requested; None where it was recorded before anyone could allow less."""
+    tools: Mapping[str, Bounds] | None = None
+    """What they bind tools to; None where they bind nothing beyond what was requested."""
+    on_behalf_of: str | None = None
+    """Entity id of who named this person their delegate, where they answer for them."""
+    on_behalf_of_name: str | None = None
+    reason: str
+    at: datetime
+    signed: Signed
+
+    @property
+    def voices(self) -> frozenset[str]:
+        """Whose answer this is: one's own, and that of whoever it is given for."""
+        return frozenset({self.person, self.on_behalf_of or self.person})
+
+
+class Grant(Message):
+    """What a request's answers allow: the least of what each allows."""
+
+    action: Action
+    ttl: int
+    """Seconds."""
+    break_glass: bool = False
+    tools: Mapping[str, Bounds] | None = None
+    """The tools that it is had through, each within all that anybody bound it to; None where it is had as a credential, or for one call."""
+
+
+class Ladder(Message):
+    """Where one request stands: the tier it needs, the tier it is at, until when, and the answers that counted so far."""
+
+    request: str
+    digest: str
+    action: Action | None = None
+    requester: str
+    """Entity id of who launched the job; never counts."""
+    forebears: frozenset[str] = frozenset()
+    """Entity ids of who launched the jobs that this one came of, or had the console launch them or it; they never count either."""
+    needed: int
+    current: int
+    respond_by: datetime
+    ttl: int
+    tools: Mapping[str, Bounds] | None = None
+    """As requested, where it is for access through tools."""
+    answers: tuple[Answer, ...] = ()
+    taken_back: frozenset[str] = frozenset()
+    """Who took an answer back. They do not answer this request again: what they signed once could be sent once more."""
+
+    def answered(self, answer: Answer) -> Self | str:
+        """Return the ladder with one more answer, or why it does not count."""
+        if why := next(filter(None, map(self.why_theirs, answer.voices)), None):
+            return why
+        if answer.person in self.taken_back:
+            return "this person took their answer back"
+        if answer.decision != "break_glass" and answer.tier < self.current:
+            return f"the request is at tier {self.current}, which this person does not answer for"
+        # `without` drops them; a ladder that says who took theirs back and still has it is none that we made.
+        kept = tuple(earlier for earlier in self.answers if earlier.person not in self.taken_back)
+        if any(earlier.voices & answer.voices for earlier in kept):
+            return "this person has answered already" if answer.on_behalf_of is None else "one of the two has answered already"
+        return self.model_copy(update={"answers": (*kept, answer)})
+
+    def why_theirs(self, person: str) -> str | None:
+        """Return why the job is somebody's own, for which they do not answer; None where it is not."""
+        if person == self.requester:
+            return OWN
+        return CAME_OF_OWN if person in self.forebears else None
+
+    def without(self, person: str) -> Self:
+        """Return the ladder without what one person said, for good."""
+        kept = tuple(answer for answer in self.answers if answer.person != person)
+        return self.model_copy(update={"answers": kept, "taken_back": self.taken_back | {person}})
+
+    def climbed(self, tiers: Tiers, *, now: datetime) -> Self | None:
+        """Return the ladder at the next tier, its lower tiers' answers dropped; None past the top."""
+        if self.current >= tiers.top:
+            return None
+        tier = self.current + 1
+        kept = tuple(answer for answer in self.answers if answer.tier >= tier)
+        return self.model_copy(update={"current": tier, "respond_by": tiers.respond_by(tier, now=now), "answers": kept})
+
+    def verdict(self, tiers: Tiers) -> Literal["pending", "approved", "denied"]:
+        """Return what the answers so far amount to."""
+        if any(answer.decision == "deny" for answer in self.answers):
+            return "denied"
+        return "approved" if self.broke_glass or has_quorum(self.answers, tiers=tiers, tier=self.current) else "pending"
+
+    @property
+    def broke_glass(self) -> bool:
+        """Whether somebody passed the tier alone."""
+        return any(answer.decision == "break_glass" for answer in self.answers)
+
+    @property
+    def grant(self) -> Grant:
+        """What the answers so far allow: the least that any of them does."""
+        allowed = [answer for answer in self.answers if answer.decision != "deny"]
+        # What was recorded before anyone could allow less says no action: there every answer is for what was asked.
+        actions = [action for action in (self.action, *(answer.action for answer in allowed)) if action is not None]
+        return Grant(
+            action=min(actions, key=lambda each: each.rank, default=Action.ADMIN),
+            ttl=min((self.ttl, *(answer.ttl for answer in allowed))),
+            break_glass=self.broke_glass,
+            tools=self._tools(allowed),
+        )
+
+    @property
+    def is_narrowed(self) -> bool:
+        """Whether the answers so far allow less than was asked for."""
+        grant = self.grant
+        return grant.ttl < self.ttl or grant.tools != self.tools or (self.action is not None and grant.action is not self.action)
+
+    def _tools(self, allowed: Iterable[Answer]) -> Tools | None:
+        bound = [answer.tools for answer in allowed if answer.tools is not None]
+        # As it was requested where nobody bound it: what is the same is not to look narrower.
+        return all_of(self.tools, *bound) if self.tools is not None and bound else self.tools
+
+
+def has_quorum(answers: tuple[Answer, ...], *, tiers: Tiers, tier: int) -> bool:
+    """Whether enough distinct people of this tier or a higher one approved."""
+    approvers = {answer.person for answer in answers if answer.decision == "approve" and answer.tier >= tier}
+    return tier in tiers.tiers and len(approvers) >= tiers.tiers[tier].quorum

@@ -1,0 +1,105 @@
+"""Builds the statements that people sign: their order for a job, their answer to a request, a review, a delegation. Signs nothing; the key is Vault's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, Literal, NamedTuple
+
+from justenough.domain.approvals.statements import DecisionStatement, DelegationStatement, OrderStatement, ReviewStatement
+from justenough.domain.core.canonical_json import digest_of
+from justenough.domain.jobs.states import Action
+from justenough.domain.jobs.tool_bounds import Tools
+
+LIFE = timedelta(hours=24)
+"""Longer than the tiers take to answer: order and answers are verified again right before each issue."""
+
+Decision = Literal["approve", "deny", "withdraw", "break_glass"]
+Json = dict[str, Any]
+
+
+class Less(NamedTuple):
+    """What is allowed instead of what was asked for; None each for what was asked."""
+
+    ttl: int | None = None
+    """Seconds."""
+    action: Action | None = None
+    tools: Tools | None = None
+
+
+AS_ASKED = Less()
+
+
+def order(
+    job: str,
+    spec: Json,
+    *,
+    bundle: str | None,
+    params: Mapping[str, str],
+    reason: str,
+    person: str,
+    now: datetime,
+    parent: str | None = None,
+) -> OrderStatement:
+    """Return the order for a job."""
+    now = now.replace(microsecond=0)
+    return OrderStatement(
+        job=job,
+        spec_digest=digest_of(spec),
+        bundle=bundle,
+        params=params,
+        reason=reason,
+        person=person,
+        parent=parent,
+        issued_at=now,
+        expires_at=now + LIFE,
+    )
+
+
+def answer(
+    request: Json,
+    decision: Decision,
+    *,
+    less: Less = AS_ASKED,
+    reason: str,
+    person: str,
+    absent: str | None = None,
+    now: datetime,
+) -> DecisionStatement:
+    """Return the answer to a request as the API shows it. `absent`: entity id of whom it is given for."""
+    now = now.replace(microsecond=0)
+    return DecisionStatement(
+        job=request["job_id"],
+        request=request["id"],
+        digest=request["digest"],
+        decision=decision,
+        ttl=request["ttl"] if less.ttl is None else less.ttl,
+        action=less.action or Action(request["action"]),
+        reason=reason,
+        person=person,
+        on_behalf_of=absent,
+        tools=less.tools,
+        issued_at=now,
+        expires_at=now + LIFE,
+    )
+
+
+def review(request: Json, verdict: Literal["justified", "unjustified"], *, reason: str, person: str, now: datetime) -> ReviewStatement:
+    """Return what somebody thinks of a tier that was passed by breaking glass."""
+    now = now.replace(microsecond=0)
+    return ReviewStatement(
+        job=request["job_id"],
+        request=request["id"],
+        digest=request["digest"],
+        verdict=verdict,
+        reason=reason,
+        person=person,
+        issued_at=now,
+        expires_at=now + LIFE,
+    )
+
+
+def delegation(delegate: str, *, until: datetime, reason: str, person: str, now: datetime) -> DelegationStatement:
+    """Return who answers for a person until when."""
+    now = now.replace(microsecond=0)
+    return DelegationStatement(delegate=delegate, reason=reason, person=person, issued_at=now, expires_at=until)

@@ -1,0 +1,203 @@
+"""What people sign: canonical statements, request digests, and the check of a signature. No I/O, no clock.
+
+Canonical form: RFC 8785 (JCS). Signature: ed25519 by the person's own Vault transit key, in Vault's form `vault:v<version>:<base64>`.
+docs/reference/statements.md carries test vectors.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Literal
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from pydantic import Field, StringConstraints
+
+from justenough.domain.core.base_model import Message, Model
+from justenough.domain.core.canonical_json import Digest, canonical, digest_of
+from justenough.domain.core.rfc3339 import Moment
+from justenough.domain.jobs.spec import Access, JobSpec, Limits, ToolName
+from justenough.domain.jobs.states import Action
+from justenough.domain.jobs.tool_bounds import Bounds, written
+
+MAX_LIFE = timedelta(days=7)
+
+
+MAX_ABSENCE = timedelta(days=90)
+"""A delegation lives no longer."""
+
+
+MAX_SKEW = timedelta(minutes=2)
+
+
+Reason = Annotated[str, StringConstraints(max_length=1000)]
+
+
+Unsaid = Annotated[str | None, Field(exclude_if=lambda value: value is None)]
+"""Not in the statement at all where it is not said: whoever signs statements of an earlier form signs the same as before."""
+
+
+class OrderStatement(Model):
+    """The person launches this job with this content."""
+
+    type: Literal["order"] = "order"
+    job: str
+    spec_digest: Digest
+    """Of the spec's raw mapping, as sent."""
+    bundle: Digest | None
+    params: Mapping[str, str]
+    reason: Reason
+    person: str
+    """Vault entity id."""
+    parent: Unsaid = None
+    """The job that launches this one."""
+    origin: Unsaid = None
+    """What of the configuration ordered it (`trigger:<name>`, `schedule:<name>`): only the console's own orders say so, and they all do."""
+    asked_by: Unsaid = None
+    """Entity id of who had a schedule run now: the console says so in its order, and that person answers none of the job's requests."""
+    issued_at: Moment
+    expires_at: Moment
+
+
+class DecisionStatement(Model):
+    """The person approves exactly this request, or less of it; denies it; takes an approval back; or passes its tier alone."""
+
+    type: Literal["decision"] = "decision"
+    job: str
+    request: str
+    digest: Digest
+    """The request's digest: what will run and be issued."""
+    decision: Literal["approve", "deny", "withdraw", "break_glass"]
+    ttl: int
+    """Seconds; at most what was requested."""
+    action: Action
+    """At most what was requested."""
+    reason: Reason
+    person: str
+    on_behalf_of: Unsaid = None
+    """Entity id of who named this person their delegate."""
+    tools: Annotated[Mapping[ToolName, Bounds] | None, Field(min_length=1, exclude_if=lambda value: value is None)] = None
+    """The tools that are allowed, each within what was requested and within these; not said where they are as requested."""
+    issued_at: Moment
+    expires_at: Moment
+
+
+class DelegationStatement(Model):
+    """The person is away until this expires; the delegate, who answers at the same tier, answers for them."""
+
+    type: Literal["delegation"] = "delegation"
+    delegate: str
+    """Vault entity id."""
+    reason: Reason
+    person: str
+    issued_at: Moment
+    expires_at: Moment
+
+
+class ReviewStatement(Model):
+    """The person looked at a tier that was passed by breaking glass, and says what they think of it."""
+
+    type: Literal["review"] = "review"
+    job: str
+    request: str
+    digest: Digest
+    verdict: Literal["justified", "unjustified"]
+    reason: Reason
+    person: str
+    issued_at: Moment
+    expires_at: Moment
+
+
+Statement = OrderStatement | DecisionStatement | DelegationStatement | ReviewStatement
+
+
+class Signed(Message):
+    """A statement as it travels: the object that was signed, and its signature."""
+
+    statement: dict[str, Any]
+    signature: Annotated[str, StringConstraints(max_length=512)]
+
+
+def signable(statement: Statement) -> dict[str, Any]:
+    """Return the JSON object that stands for a statement."""
+    return statement.model_dump(mode="json")
+
+
+def request_digest(
+    spec: JobSpec,
+    access: Access,
+    *,
+    bundle: str | None,
+    issue_path: str,
+    issue_data: Mapping[str, Any],
+    tier: int,
+    call: Mapping[str, Any] | None = None,
+) -> str:
+    """Return the digest of exactly what will run and be issued. `spec` has its params filled in; `tier` is the needed one.
+
+    `call`: the one call of a tool, `{tool, arguments}`, that it is for; where it is for none, nothing of it is in the digest.
+    The tools that access is had through are in it where it is for all of their calls.
+    """
+    return digest_of(
+        {
+            **({"call": dict(call)} if call else {}),
+            **({"tools": written(access.tools)} if access.tools is not None and not call else {}),
+            "agent": spec.agent.model_dump(mode="json") if spec.agent else None,
+            "bundle": bundle,
+            "argv": list(spec.run.command),
+            "params": dict(spec.params),
+            "env": dict(spec.run.env),
+            "network": spec.run.network,
+            # Only what differs from the defaults: whatever was asked before there were limits keeps its digest.
+            **({"limits": limits} if (limits := _limits(spec)) else {}),
+            "python": spec.run.python,
+            "timeout": spec.run.timeout,
+            "environment": spec.environment,
+            "deliver": access.deliver.model_dump(mode="json"),
+            "resource": access.resource,
+            "action": access.action.value,
+            "issue": {"path": issue_path, "data": dict(issue_data)},
+            "data_scope": dict(spec.data_scope),
+            "ttl": access.ttl,
+            "tier": tier,
+            # Only where there is one, so that the digests of all other requests stay what they were.
+            **({"model": spec.model.model_dump(mode="json")} if spec.model else {}),
+        }
+    )
+
+
+def _limits(spec: JobSpec) -> dict[str, int]:
+    return {name: value for name, value in spec.run.limits if value != getattr(Limits(), name)}
+
+
+def why_not_signed(signed: Signed, keys: Mapping[int, bytes]) -> str | None:
+    """Return why a signature does not hold under any of a person's public keys (by version), or None where it holds."""
+    try:
+        prefix, version, encoded = signed.signature.split(":")
+        raw = base64.b64decode(encoded, validate=True)
+        number = int(version.removeprefix("v"))
+        message = canonical(signed.statement)
+    except (ValueError, binascii.Error, RecursionError):
+        return "the signature or the statement is not readable"
+    if prefix != "vault" or number not in keys:
+        return "the signature names a key that the person does not have"
+    try:
+        Ed25519PublicKey.from_public_bytes(keys[number]).verify(raw, message)
+    except (InvalidSignature, ValueError):
+        return "the signature does not match the statement"
+    return None
+
+
+def why_not_current(statement: Statement, *, now: datetime) -> str | None:
+    """Return why a statement's time does not hold at `now`, or None where it does."""
+    longest = MAX_ABSENCE if isinstance(statement, DelegationStatement) else MAX_LIFE
+    if statement.issued_at > now + MAX_SKEW:
+        return "the statement is from the future"
+    if statement.expires_at <= now:
+        return "the statement has expired"
+    if statement.expires_at - statement.issued_at > longest:
+        return f"the statement lives longer than {longest.days} days"
+    return None

@@ -1,0 +1,1 @@
+"""The catalog: models, loader, control groups, MCP servers, access review. Pure."""

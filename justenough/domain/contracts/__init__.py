@@ -1,0 +1,1 @@
+"""The payloads of workflows and activities. Pure."""

@@ -1,0 +1,1 @@
+"""Rules for pending requests, and what changed since the last approved run. Pure."""

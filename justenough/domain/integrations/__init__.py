@@ -1,0 +1,1 @@
+"""Schedules, triggers, CloudEvents, webhooks, notifications, job identities. Pure."""

@@ -1,0 +1,88 @@
+"""A job's identity to others: what its token claims, the token's form (JWS, RFC 7515), the keys that verify it (RFC 8037); and to whom a
+catalog lets jobs show theirs. No I/O, no clock.
+
+Vault signs; this only writes down what is signed. docs/how-to/identity.md says what each claim means and what to bind.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from justenough.domain.approvals.statements import OrderStatement
+from justenough.domain.core.secret import Secret
+from justenough.domain.jobs.spec import JobSpec
+
+KEY = "je-jobs"
+"""The transit key that vouches for jobs."""
+
+
+ALGORITHM = "EdDSA"
+
+
+LIFE = timedelta(minutes=5)
+"""A token cannot be taken back, so this is how long one that is out outlives its job at most."""
+
+
+REGISTERED = ("iss", "sub", "aud", "iat", "nbf", "exp", "jti")
+
+
+OURS = ("job", "name", "agent", "bundle", "task", "environment", "data_scope")
+
+
+CLAIMS = (*REGISTERED, *OURS)
+"""Every claim that a token may carry."""
+
+
+def claims_of(spec: JobSpec, order: OrderStatement, *, issuer: str, audience: str, token_id: str, now: datetime) -> dict[str, Any]:
+    """Return what a token says of a job whose order was verified. What the job does not have is left out; no person is named."""
+    began = int(now.timestamp())
+    said = {
+        "iss": issuer,
+        "sub": order.job,
+        "aud": audience,
+        "iat": began,
+        "nbf": began,
+        "exp": began + int(LIFE.total_seconds()),
+        "jti": token_id,
+        "job": order.job,
+        "name": spec.name,
+        "agent": spec.agent.model_dump(mode="json") if spec.agent else None,
+        "bundle": order.bundle,
+        "task": spec.task,
+        "environment": spec.environment,
+        "data_scope": dict(spec.data_scope),
+    }
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def to_be_signed(claims: Mapping[str, Any], *, version: int) -> bytes:
+    """Return the signing input of a token under one version of the key: header and claims."""
+    header = {"alg": ALGORITHM, "kid": key_id(version), "typ": "JWT"}
+    return f"{_part(header)}.{_part(claims)}".encode()
+
+
+def token_of(signed: bytes, signature: bytes) -> Secret:
+    """Return the token: what was signed, and its signature."""
+    return Secret(f"{signed.decode()}.{_text(signature)}")
+
+
+def public_key(version: int, raw: bytes) -> dict[str, str]:
+    """Return the JWK of one version of the key, from its 32 raw bytes."""
+    return {"kty": "OKP", "crv": "Ed25519", "x": _text(raw), "kid": key_id(version), "use": "sig", "alg": ALGORITHM}
+
+
+def key_id(version: int) -> str:
+    """Return the `kid` of one version of the key."""
+    return f"{KEY}-v{version}"
+
+
+def _part(value: Mapping[str, Any]) -> str:
+    return _text(json.dumps(dict(value), separators=(",", ":")).encode())
+
+
+def _text(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).rstrip(b"=").decode()

@@ -1,0 +1,255 @@
+"""What people are told, and how it is settled: which events ask for somebody, which end that, and the words. No I/O, no clock.
+
+Plain text only. What a person or an agent wrote is quoted, cut, and cannot become markup, a mention or a link: the one link is ours, and leads to a
+page that shows and never decides.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from justenough.domain.core.units import duration_text
+from justenough.domain.integrations.retry_policy import Told
+from justenough.domain.jobs.states import CredentialState, RequestState, RevocationState
+from justenough.domain.ledger.events import EventType
+from justenough.domain.readmodel.views import CredentialView, EntryView, JobView, RequestView
+
+ASKING = frozenset(
+    {
+        EventType.APPROVAL_OPENED,
+        EventType.APPROVAL_ESCALATED,
+        EventType.REVIEW_OPENED,
+        EventType.REVOCATION_OVERDUE,
+        EventType.CREDENTIAL_OVERDUE,
+    }
+)
+"""What people may be notified of: each waits for somebody to do something."""
+HEARD = frozenset(
+    {
+        EventType.APPROVAL_ESCALATED,
+        EventType.APPROVAL_DECIDED,
+        EventType.APPROVAL_EXPIRED,
+        EventType.APPROVAL_WITHDRAWN,
+        EventType.ACCESS_WITHDRAWN,
+        EventType.JOB_ENDED,
+        EventType.REVIEW_ANSWERED,
+        EventType.REVOCATION_CONFIRMED,
+        EventType.CREDENTIAL_CONFIRMED,
+        EventType.CREDENTIAL_EXPIRED,
+    }
+)
+"""By these, what somebody was told of is settled, and they are told that, too."""
+CLIMBS = frozenset({EventType.APPROVAL_OPENED, EventType.APPROVAL_ESCALATED})
+QUOTED = 300
+"""Characters of anybody's words."""
+NAMED = 100
+REVOCABLE = {
+    "now": "revoking ends it at once",
+    "on_expiry": "it ends only when it expires: it cannot be revoked sooner",
+    "never": "it can never be revoked",
+}
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
+# Marks that some service reads as markup, a mention or a link, and what stands for each.
+_MARKS = str.maketrans(
+    {"<": "‹", ">": "›", "[": "⟦", "]": "⟧", "*": "∗", "_": "＿", "`": "ˋ", "~": "∼", "|": "¦", "@": "＠", "#": "＃", "\\": "⧵"}
+)
+_LINK = re.compile(r"://|(?<=\w)\.(?=[^\W\d_]{2})")
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One message, in plain text."""
+
+    title: str
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What is known now of what an event is about; None where there is no such thing."""
+
+    job: JobView | None = None
+    request: RequestView | None = None
+    credential: CredentialView | None = None
+    top: int = 0
+    """The highest tier there is."""
+    console: str | None = None
+    """The console's address."""
+
+
+def about_of(entry: EntryView) -> str:
+    """Return what an event is about: the same for what asks and for what settles it."""
+    data = entry.data
+    match EventType(entry.type):
+        case EventType.REVIEW_OPENED | EventType.REVIEW_ANSWERED:
+            return f"review/{data['request']}"
+        case EventType.REVOCATION_OVERDUE | EventType.REVOCATION_CONFIRMED:
+            return f"revocation/{entry.job}"
+        case EventType.CREDENTIAL_OVERDUE | EventType.CREDENTIAL_CONFIRMED | EventType.CREDENTIAL_EXPIRED:
+            return f"credential/{data['credential']}"
+        case EventType.JOB_ENDED:
+            return f"request/{entry.job}"
+        case _:
+            return f"request/{data['request']}"
+
+
+def asks(entry: EntryView, *, on: Iterable[str], tiers: Iterable[int]) -> bool:
+    """Whether an event is for people of these tiers."""
+    if entry.type not in set(on):
+        return False
+    kind, wanted = EventType(entry.type), set(tiers)
+    if kind in CLIMBS:
+        return entry.data["tier"] in wanted
+    return bool(wanted & set(entry.data["tiers"])) if kind is EventType.REVIEW_OPENED else True
+
+
+def tier_of(entry: EntryView) -> int:
+    """Return the tier that an event asks; 0 where it asks none."""
+    return int(entry.data["tier"]) if EventType(entry.type) in CLIMBS else 0
+
+
+def settled_by(entry: EntryView, told: Iterable[Told]) -> tuple[Told, ...]:
+    """Return those who were told of what an event settles."""
+    kind, about = EventType(entry.type), about_of(entry)
+    if kind not in HEARD or (entry.data.get("verdict") == "pending"):
+        return ()
+    if kind is EventType.JOB_ENDED:
+        return tuple(one for one in told if one.about.startswith("request/"))
+    below = entry.data["tier"] if kind in CLIMBS else None
+    return tuple(one for one in told if one.about == about and (below is None or one.tier < below))
+
+
+def still_asks(entry: EntryView, scene: Scene) -> bool:
+    """Whether what an event asks for is still to be done: a message that comes late says nothing any more."""
+    match EventType(entry.type):
+        case EventType.REVIEW_OPENED:
+            return scene.request is not None and scene.request.review is not None and scene.request.review.open
+        case EventType.REVOCATION_OVERDUE:
+            return scene.job is not None and scene.job.revocation.state is RevocationState.OVERDUE
+        case EventType.CREDENTIAL_OVERDUE:
+            return scene.credential is not None and scene.credential.state is CredentialState.OVERDUE
+        case _:
+            asked = scene.request
+            return asked is not None and asked.state is RequestState.PENDING and asked.current_tier == entry.data["tier"]
+
+
+def notice(entry: EntryView, scene: Scene) -> Notice:
+    """Return the words for what waits."""
+    match EventType(entry.type):
+        case EventType.REVIEW_OPENED:
+            return _review(entry.data, scene)
+        case EventType.REVOCATION_OVERDUE:
+            return _overdue(entry, scene, "Access is not revoked", f"What the job {entry.job} was given could not be ended")
+        case EventType.CREDENTIAL_OVERDUE:
+            return _overdue(entry, scene, "A credential is not revoked", f"{entry.data['credential']} of {entry.job} could not be ended")
+        case _:
+            return _approval(entry.data, scene)
+
+
+def follow_up(entry: EntryView, about: str, scene: Scene) -> Notice:
+    """Return the words for how something ended that somebody was told of."""
+    return Notice(title=f"Settled: {_what(about, scene)}", body=f"{ENDINGS[EventType(entry.type)](entry.data)} Nothing to do any more.")
+
+
+def plain(text: object, most: int = QUOTED) -> str:
+    """Return somebody's words on one line, cut, with nothing in them that a service takes for markup, a mention or a link."""
+    one_line = " ".join(_CONTROL.sub(" ", str(text)).split())
+    cut = one_line if len(one_line) <= most else f"{one_line[: most - 1]}…"
+    return _LINK.sub(lambda found: ":⁄⁄" if found[0] == "://" else "․", cut.translate(_MARKS))
+
+
+def _approval(data: Mapping[str, Any], scene: Scene) -> Notice:
+    asked = scene.request
+    assert asked is not None
+    lines = (
+        f"{_who(asked, scene.job)} wants {_wish(asked)} ({asked.resource}, {asked.sensitivity}) for {duration_text(asked.ttl)}.",
+        f"Task: {plain(asked.task)}",
+        f"Reason, in the requester's own words: “{plain(asked.reason)}”",
+        f"Asked of people by: {plain(', '.join(asked.policies) or 'policy')}",
+        *([f"Tier {data['tier'] - 1} did not answer, so it climbed."] if data["tier"] > asked.tier else []),
+        f"Answer by {_moment(data['respond_by'])}; {_needed(data['quorum'])}. {_silence(data['tier'], scene.top)}",
+        f"Once given: {REVOCABLE.get(asked.revocable, plain(asked.revocable, NAMED))}.",
+        _where(scene, "inbox", asked.id, "Look and answer", f"justenough request show {asked.id}"),
+    )
+    return Notice(title=f"Approval needed (tier {data['tier']}): {_wish(asked)}", body="\n".join(lines))
+
+
+def _review(data: Mapping[str, Any], scene: Scene) -> Notice:
+    asked = scene.request
+    assert asked is not None
+    lines = (
+        f"{plain(data['name'], NAMED)} passed tier {', '.join(map(str, data['tiers']))} alone (broke glass): {_wish(asked)}.",
+        f"Job: {plain(asked.job_name, NAMED)}",
+        f"Their reason, in their own words: “{plain(data['reason'])}”",
+        "Say whether it was justified. Until somebody does, the review stays open.",
+        _where(scene, "inbox", asked.id, "Look and answer", f"justenough request show {asked.id}"),
+    )
+    return Notice(title=f"Review needed: {_wish(asked)}", body="\n".join(lines))
+
+
+def _overdue(entry: EntryView, scene: Scene, title: str, what: str) -> Notice:
+    lines = (
+        f"{what}; it may still work. It is tried again without end.",
+        f"Failed: {plain('; '.join(entry.data['failures']))}",
+        _where(scene, "jobs", entry.job, "See", f"justenough job show {entry.job}"),
+    )
+    return Notice(title=f"{title}: {entry.job}", body="\n".join(lines))
+
+
+ENDINGS: Mapping[EventType, Callable[[Mapping[str, Any]], str]] = {
+    EventType.APPROVAL_DECIDED: lambda d: f"{plain(d['name'], NAMED)} {_said(d)}, with the words “{plain(d['reason'])}”.",
+    EventType.APPROVAL_ESCALATED: lambda d: f"Nobody answered in time; it climbed to tier {d['tier']}, which was asked.",
+    EventType.APPROVAL_EXPIRED: lambda _: "Nobody answered in time, so it is denied.",
+    EventType.APPROVAL_WITHDRAWN: lambda d: f"{plain(d['name'], NAMED)} took their approval back.",
+    EventType.ACCESS_WITHDRAWN: lambda d: f"It was withdrawn: {plain(d['why'])}.",
+    EventType.JOB_ENDED: lambda d: f"Its job is over: {d['state']}.",
+    EventType.REVIEW_ANSWERED: lambda d: f"{plain(d['name'], NAMED)} finds it {d['verdict']}.",
+    EventType.REVOCATION_CONFIRMED: lambda _: "Everything of it is ended, and seen to be dead.",
+    EventType.CREDENTIAL_CONFIRMED: lambda _: "It is ended, and seen to be dead.",
+    EventType.CREDENTIAL_EXPIRED: lambda _: "It has ended at its own time.",
+}
+
+
+def _said(data: Mapping[str, Any]) -> str:
+    return "broke glass" if data["decision"] == "break_glass" else f"answered: {data['verdict']}"
+
+
+def _what(about: str, scene: Scene) -> str:
+    kind, _, which = about.partition("/")
+    if scene.request is not None and kind in {"request", "review"}:
+        return f"{_wish(scene.request)} for {plain(scene.request.job_name, NAMED)}"
+    return f"{kind} of {which}"
+
+
+def _wish(asked: RequestView) -> str:
+    through = f" through {plain(', '.join(asked.granted_tools or asked.tools), NAMED)}" if asked.tools else ""
+    return f"{asked.granted_action or asked.action} on {plain(asked.title, NAMED)}{through}"
+
+
+def _who(asked: RequestView, job: JobView | None) -> str:
+    agent = (job.agent or {}) if job else {}
+    by = f" by agent {plain(agent.get('name', ''), NAMED)} {plain(agent.get('version') or '', NAMED)}".rstrip() if agent else ""
+    return f"{plain(asked.job_name, NAMED)}{by}, launched by {plain(asked.requester, NAMED)},"
+
+
+def _needed(quorum: int) -> str:
+    return "one person is needed" if quorum == 1 else f"{quorum} people are needed"
+
+
+def _silence(tier: int, top: int) -> str:
+    if tier < top:
+        return f"If nobody does, it climbs to tier {tier + 1}; silence never approves."
+    return "If nobody does, it is denied; silence never approves."
+
+
+def _where(scene: Scene, page: str, which: str, verb: str, command: str) -> str:
+    return f"{verb}: {scene.console.rstrip('/')}/{page}/{which}" if scene.console else f"{verb}: {command}"
+
+
+def _moment(text: str) -> str:
+    return f"{datetime.fromisoformat(text).astimezone(UTC):%Y-%m-%d %H:%M} UTC"

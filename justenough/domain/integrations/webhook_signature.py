@@ -1,0 +1,73 @@
+"""Standard Webhooks (standardwebhooks.com, v1): signing a delivery, and whether one is signed with one of some secrets, and fresh. No I/O, no clock.
+
+What is signed is `<id>.<timestamp>.<body>`: the headers `webhook-id` and `webhook-timestamp` and the body's bytes, and no other header.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import re
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+from justenough.domain.core.secret import Secret
+
+ID, TIMESTAMP, SIGNATURE = "webhook-id", "webhook-timestamp", "webhook-signature"
+TOLERANCE = 300
+"""Seconds that a delivery may be old, or ahead of our clock."""
+PREFIX = "whsec_"
+SHORTEST = 24
+"""Bytes of a key, as the specification asks."""
+MOST_SIGNATURES = 20
+"""More in one header are not looked at."""
+
+_SECONDS = re.compile(r"[0-9]{1,12}")
+# A full stop parts what is signed, so an id with one could be read in two ways.
+_ID = re.compile(r"[^\s.]{1,256}")
+
+
+def key_of(secret: Secret) -> bytes:
+    """Return the key that a secret `whsec_<base64>` stands for; raise ValueError, which does not hold it, on any other."""
+    try:
+        key = base64.b64decode(secret.reveal().strip().removeprefix(PREFIX), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if len(key) < SHORTEST:
+        message = f"a signing secret is whsec_ and at least {SHORTEST} bytes in base64"
+        raise ValueError(message)
+    return key
+
+
+def signature(key: bytes, *, delivery: str, timestamp: str, body: bytes) -> str:
+    """Return one signature as it stands in the header."""
+    signed = b".".join((delivery.encode(), timestamp.encode(), body))
+    return f"v1,{base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()}"
+
+
+def message_id(source: str, event: str) -> str:
+    """Return the `webhook-id` of an event: the same at each attempt, and without a full stop, which events' own ids may have."""
+    return f"msg_{hashlib.sha256(f'{source} {event}'.encode()).hexdigest()[:32]}"
+
+
+def signed_headers(delivery: str, body: bytes, keys: Iterable[bytes], *, now: datetime) -> dict[str, str]:
+    """Return the headers of a delivery, with a signature by each key: a receiver that knows one of them believes it."""
+    timestamp = str(int(now.timestamp()))
+    signatures = " ".join(signature(key, delivery=delivery, timestamp=timestamp, body=body) for key in keys)
+    return {ID: delivery, TIMESTAMP: timestamp, SIGNATURE: signatures}
+
+
+def why_not_signed(headers: Mapping[str, str], body: bytes, keys: Iterable[bytes], *, now: datetime) -> str | None:
+    """Return why a delivery is not to be believed; None where one of its signatures is by one of the keys. `headers` by lower-case name."""
+    delivery, timestamp, signatures = (headers.get(name, "") for name in (ID, TIMESTAMP, SIGNATURE))
+    if not _ID.fullmatch(delivery) or not _SECONDS.fullmatch(timestamp) or not signatures:
+        return f"the headers {ID}, {TIMESTAMP} (seconds) and {SIGNATURE} are needed"
+    if abs(now.timestamp() - int(timestamp)) > TOLERANCE:
+        return f"its timestamp is more than {TOLERANCE} seconds from now"
+    wanted = [signature(key, delivery=delivery, timestamp=timestamp, body=body).encode() for key in keys]
+    given = [one.encode() for one in signatures.split(" ")[:MOST_SIGNATURES]]
+    # Every pair is compared, each in constant time: nothing is to be learned from how long it takes.
+    matches = [hmac.compare_digest(one, other) for one in given for other in wanted]
+    return None if any(matches) else "no signature of it is by the trigger's secret"

@@ -1,0 +1,1 @@
+"""Job specs, states, bundles, tool bounds and resource limits. Pure."""

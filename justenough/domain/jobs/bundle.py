@@ -1,0 +1,155 @@
+"""The files of a job's workdir as one content-addressed archive: packing, digest, and the check of a stranger's. No I/O.
+
+Format: a gzip-compressed tar (POSIX pax) that holds regular files and folders, nothing else. Its digest is of the bytes as sent.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import tarfile
+import unicodedata
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
+from typing import NoReturn
+
+from justenough.domain.core.errors import InvalidInput, Problem
+
+MAX_PACKED = 10 * 1024 * 1024
+MAX_INFLATED = 64 * 1024 * 1024
+MAX_ENTRIES = 5000
+MAX_NAME = 255
+"""Bytes in each part of a path: what file systems take."""
+MAX_PATH = 1024
+"""Bytes in a whole path."""
+
+# Control characters, surrogates (bytes that are no UTF-8), invisible format characters, line and paragraph separators.
+_UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+class _Inflated(io.RawIOBase):
+    """The inflated bytes as a stream that refuses after MAX_INFLATED, so that a bomb costs neither time nor memory."""
+
+    def __init__(self, content: bytes) -> None:
+        self._source = gzip.GzipFile(fileobj=io.BytesIO(content), mode="rb")
+        self._left = MAX_INFLATED
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._source.read(min(size, self._left + 1) if size >= 0 else self._left + 1)
+        self._left -= len(data)
+        if self._left < 0:
+            refuse("", f"more than {MAX_INFLATED // 1024 // 1024} MB inflated")
+        return data
+
+
+def pack(files: Mapping[str, tuple[bytes, bool]]) -> bytes:
+    """Return the archive of files, each given by its path as (content, executable): the same files, the same bytes.
+
+    Raises InvalidInput where `checked` would.
+    """
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for path, (content, executable) in sorted(files.items()):
+            entry = tarfile.TarInfo(path)
+            entry.size = len(content)
+            entry.mode = 0o755 if executable else 0o644
+            archive.addfile(entry, io.BytesIO(content))
+    packed = gzip.compress(plain.getvalue(), mtime=0)
+    checked(packed)
+    return packed
+
+
+def digest(content: bytes) -> str:
+    """Return `sha256:<hex>` of an archive's bytes as sent."""
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def checked(content: bytes) -> None:
+    """Raise InvalidInput, naming the entry, where an archive is too large, unreadable, or holds anything but files and folders."""
+    for _ in entries(content):
+        pass
+
+
+def entries(content: bytes) -> Iterator[tuple[PurePosixPath, bytes | None, bool]]:
+    """Yield each entry as (path, content or None for a folder, executable), checked as it is met; raise InvalidInput.
+
+    One file is in memory at a time. Nothing may be kept of what was yielded where it raises.
+    """
+    if len(content) > MAX_PACKED:
+        refuse("", f"{len(content):,} bytes; at most {MAX_PACKED // 1024 // 1024} MB are accepted")
+    try:
+        yield from _entries(_Inflated(content))
+    except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidInput("bundle", (Problem("", f"not a readable .tar.gz: {error}"),)) from error
+
+
+def refuse(path: str, message: str) -> NoReturn:
+    """Raise InvalidInput about one entry, or about the whole for an empty path."""
+    raise InvalidInput("bundle", (Problem(shown(path), message),))
+
+
+def shown(name: str) -> str:
+    """Return a stranger's file name as it may be printed: escaped where it is not printable, and short."""
+    escaped = name if name.isprintable() else name.encode("unicode_escape", "backslashreplace").decode("ascii")
+    return escaped if len(escaped) <= 80 else f"{escaped[:77]}…"
+
+
+def _entries(stream: _Inflated) -> Iterator[tuple[PurePosixPath, bytes | None, bool]]:
+    files: set[PurePosixPath] = set()
+    folders: set[PurePosixPath] = {PurePosixPath()}
+    with tarfile.open(fileobj=stream, mode="r|", errorlevel=2) as archive:
+        for count, entry in enumerate(archive, 1):
+            if count > MAX_ENTRIES:
+                refuse("", f"more than {MAX_ENTRIES:,} entries")
+            path = _path_of(entry)
+            _remember(path, entry, files, folders)
+            yield path, _content_of(archive, entry), bool(entry.mode & 0o100)
+    # What follows the archive counts too, and the checksum stands at its end.
+    while stream.read(64 * 1024):
+        pass
+
+
+def _path_of(entry: tarfile.TarInfo) -> PurePosixPath:
+    name = entry.name
+    if entry.type not in {tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE} or entry.issparse():
+        refuse(name, "only regular files and folders are accepted, no links, devices or sparse files")
+    if any(unicodedata.category(character) in _UNPRINTABLE for character in name):
+        refuse(name, "a name with characters that cannot be shown")
+    parts = [part for part in name.split("/") if part != "."]
+    if name.startswith("/"):
+        refuse(name, "an absolute path")
+    if ".." in parts:
+        refuse(name, "a path that leaves the folder")
+    if "" in parts or (not parts and not entry.isdir()):
+        refuse(name, "an empty name")
+    if len(name.encode()) > MAX_PATH or any(len(part.encode()) > MAX_NAME for part in parts):
+        refuse(name, f"a name longer than {MAX_NAME} bytes, or a path longer than {MAX_PATH}")
+    return PurePosixPath(*parts)
+
+
+def _remember(path: PurePosixPath, entry: tarfile.TarInfo, files: set[PurePosixPath], folders: set[PurePosixPath]) -> None:
+    parents = set(path.parents)
+    if path in files or (not entry.isdir() and path in folders):
+        refuse(entry.name, "there twice")
+    if parents & files:
+        refuse(entry.name, "inside a file")
+    folders |= parents
+    (folders if entry.isdir() else files).add(path)
+
+
+def _content_of(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes | None:
+    if entry.isdir():
+        return None
+    if entry.size > MAX_INFLATED:
+        refuse(entry.name, f"more than {MAX_INFLATED // 1024 // 1024} MB inflated")
+    source = archive.extractfile(entry)
+    assert source is not None
+    content = source.read()
+    if len(content) != entry.size:
+        refuse(entry.name, "cut short")
+    return content

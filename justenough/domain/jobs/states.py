@@ -1,0 +1,84 @@
+"""What a job may ask for and what became of it: actions, requests, decisions, grants, credentials. No I/O, no clock."""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+
+
+class Action(StrEnum):
+    """What is done to a resource. Each is a credential of its own, never a superset."""
+
+    READ = "read"
+    WRITE = "write"
+    ADMIN = "admin"
+
+    @property
+    def rank(self) -> int:
+        """How much it can do, least first: whoever approves may allow one of less rank than was asked for."""
+        return tuple(Action).index(self)
+
+
+class Sensitivity(IntEnum):
+    """How much harm a leak does; written by name in the catalog, compared by number in policies."""
+
+    PUBLIC = 0
+    INTERNAL = 1
+    CONFIDENTIAL = 2
+    RESTRICTED = 3
+
+
+class Revocable(StrEnum):
+    """What revoking a credential can achieve; approvers see it."""
+
+    NOW = "now"
+    ON_EXPIRY = "on_expiry"
+    NEVER = "never"
+
+
+class JobState(StrEnum):
+    PENDING = "pending"
+    AWAITING_APPROVAL = "awaiting_approval"
+    RUNNING = "running"
+    REVOKING = "revoking"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    DENIED = "denied"
+    CANCELLED = "cancelled"
+    TIMED_OUT = "timed_out"
+    KILLED = "killed"
+    LOST = "lost"
+
+    @property
+    def ended(self) -> bool:
+        """Whether the job is over."""
+        return self not in {JobState.PENDING, JobState.AWAITING_APPROVAL, JobState.RUNNING, JobState.REVOKING}
+
+
+class RequestState(StrEnum):
+    PENDING = "pending"
+    ALLOWED = "allowed"
+    APPROVED = "approved"
+    DENIED = "denied"
+    EXPIRED = "expired"
+    WITHDRAWN = "withdrawn"
+
+    @property
+    def granted(self) -> bool:
+        """Whether a credential may be issued under it."""
+        return self in {RequestState.ALLOWED, RequestState.APPROVED}
+
+
+class CredentialState(StrEnum):
+    ISSUED = "issued"
+    REVOKING = "revoking"
+    REVOKED = "revoked"
+    CONFIRMED = "confirmed"
+    OVERDUE = "overdue"
+    EXPIRED = "expired"
+
+
+class RevocationState(StrEnum):
+    NONE = "none"
+    PENDING = "pending"
+    CONFIRMED = "confirmed"
+    OVERDUE = "overdue"

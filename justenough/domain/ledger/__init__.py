@@ -1,0 +1,1 @@
+"""The ledger's events, their hash chain, and exports of it. Pure."""

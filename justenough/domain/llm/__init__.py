@@ -1,0 +1,1 @@
+"""Definitions of language models, and budgets for their use. Pure."""

@@ -1,0 +1,1 @@
+"""Cedar policies: requests, evaluation, explanation, lint, test cases, replay. Pure."""

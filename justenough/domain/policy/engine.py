@@ -1,0 +1,252 @@
+"""Policy: what Cedar says of one request, the tier it needs, and which policies decided. No I/O, no clock.
+
+The needed tier is the least N such that N and every tier above allow; none, or any evaluation error, is a denial. Policies are
+folded (justenough/domain/policy/partial_evaluation.py) once per action and resource; then one question to Cedar tells which policies hold at which tier.
+Reading files and finding errors in them: justenough/domain/policy/cedar_source.py. What Cedar sees of a request: justenough/domain/policy/cedar_request.py, docs/how-to/policies.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from typing import Any, Self
+
+import cedarpy
+from cedarpy import pst
+
+from justenough.domain.catalog.loader import Resource
+from justenough.domain.core.errors import InvalidInput, Problem
+from justenough.domain.jobs.credentials import Decision
+from justenough.domain.jobs.states import Action
+from justenough.domain.policy.cedar_request import (
+    AccessContext,
+    Attributes,
+    JobFacts,
+    Phase,
+    asked,
+    call_entity_json,
+    context_attributes,
+    entity_json,
+    job_attributes,
+    resource_attributes,
+    shape_problems,
+)
+from justenough.domain.policy.cedar_source import SCHEMA, WHAT, Rule, read_rules, read_schema
+from justenough.domain.policy.partial_evaluation import ANY, Question, folded_policy, mentioned
+from justenough.domain.policy.tier_result import TIERS, TOP, Remainder, Weighed
+
+__all__ = ["TOP", "AccessContext", "JobFacts", "Phase", "PolicySet"]
+
+DEFAULT_DENY = "default-deny"
+NO_POLICIES = "no-policies"
+DOUBLE_LOCK = "double-lock"
+"""What decisions name where the catalog's `lock_tier` asks for a higher tier than policy does."""
+# A catalog has some dozens of resources; the bound only keeps changing ones from piling up.
+MAX_PREPARED = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """The policies that can matter for one action on one resource, all as permits, so that Cedar's reasons are those that hold."""
+
+    handle: cedarpy.PolicySet
+    meaning: Mapping[str, Remainder]
+    """By folded policy: which rule it stands for, at which tiers."""
+    mentioned: frozenset[tuple[str, str]]
+    """The attributes that these policies look at; no others are told, which is most of the time saved."""
+
+    def told(self, variable: str, attributes: Attributes) -> Attributes:
+        if (variable, ANY) in self.mentioned:
+            return attributes
+        return {name: value for name, value in attributes.items() if (variable, name) in self.mentioned}
+
+
+@dataclass(frozen=True)
+class PolicySet:
+    """A checked set of policies."""
+
+    rules: tuple[Rule, ...]
+    digest: str
+    """`sha256:…` over file names, texts and schema."""
+    external: frozenset[str]
+    """Names of the catalog's external resources."""
+    default: str = DEFAULT_DENY
+    """What a denial names where no policy forbids."""
+    _actions: cedarpy.Entities | None = field(default=None, repr=False, compare=False)
+    """The schema's actions, where it groups them."""
+    _prepared: dict[Any, _Prepared] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def load(cls, files: Mapping[str, str], schema: str, *, external: Iterable[str] = ()) -> Self:
+        """Return the policies of these files (text by name); raise InvalidInput with every problem by file, line and column.
+
+        `external` names the resources where data leaves the organisation: what `context.touched_external` looks at.
+        """
+        parsed = read_schema(schema)
+        problems = tuple(shape_problems(parsed, schema, file=SCHEMA))
+        if problems:
+            raise InvalidInput(WHAT, problems)
+        rules = read_rules(files, parsed)
+        if not rules:
+            raise InvalidInput(WHAT, (Problem("", "there are none; without policies everything is denied"),))
+        actions = cedarpy.Entities.from_json_str("[]", parsed)
+        grouped = any(item["parents"] for item in json.loads(str(actions)))
+        return cls(rules=rules, digest=_digest(files, schema), external=frozenset(external), _actions=actions if grouped else None)
+
+    @classmethod
+    def none(cls) -> Self:
+        """Return the set that denies everything, for a start without a good one."""
+        return cls(rules=(), digest=_digest({}, ""), external=frozenset(), default=NO_POLICIES)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The `@id`s, by file name and order."""
+        return tuple(rule.id for rule in self.rules)
+
+    def decide(self, job: JobFacts, name: str, resource: Resource, action: Action, *, context: AccessContext, top: int = TOP) -> Decision:
+        """Return what policy says of one action on the resource of that name. `top` is the highest tier that has approvers."""
+        return self.decided(self.weigh(job, name, resource, action, context=context), top=top)
+
+    def weigh(self, job: JobFacts, name: str, resource: Resource, action: Action, *, context: AccessContext) -> Weighed:
+        """Return which policies hold for one action on the resource of that name, at each tier."""
+        prepared = self._prepare(name, resource, action)
+        try:
+            principal, target, told = self.told(job, name, resource, action, context=context)
+            question = asked(job.id, name, action, told)
+            entities = _entities(principal, target, self._actions)
+            diagnostics = cedarpy.is_authorized_batch([question], prepared.handle, entities)[0].diagnostics
+        except ValueError as error:
+            return Weighed(errors=(str(error),))
+        if diagnostics.errors:
+            return Weighed(erring=_erring(diagnostics.errors, prepared), errors=tuple(sorted(diagnostics.errors)))
+        weighed, least = _weighed(diagnostics.reasons, prepared), resource.least_tier(action)
+        return weighed.locked(least, DOUBLE_LOCK) if least else weighed
+
+    def told(self, job: JobFacts, name: str, resource: Resource, action: Action, *, context: AccessContext) -> tuple[str, str, str]:
+        """Return what Cedar is told of job, resource and context, as text: no more than can matter. The same is answered alike."""
+        prepared = self._prepare(name, resource, action)
+        target = entity_json("Resource", name, prepared.told("resource", resource_attributes(resource)))
+        # A call is one more entity beside the resource: numbers have names of the tools' own, which only tags can have.
+        call = (
+            f",{call_entity_json(context)}" if ("context", "call") in prepared.mentioned or ("context", ANY) in prepared.mentioned else ""
+        )
+        return (
+            entity_json("Job", job.id, prepared.told("principal", job_attributes(job))),
+            target + call,
+            json.dumps(prepared.told("context", context_attributes(context, self.external))),
+        )
+
+    @cached_property
+    def names_jobs(self) -> bool:
+        """Whether some policy is about one job by its id, so that even jobs that are alike may be decided differently."""
+        return any(uid.type.basename == "Job" for rule in self.rules for uid in pst.entity_uids(rule.template))
+
+    def decided(self, weighed: Weighed, *, top: int = TOP) -> Decision:
+        """Return the decision that follows from which policies hold."""
+        top = min(top, TOP)
+        if weighed.errors:
+            return self._denied(weighed.erring, errors=weighed.errors)
+        needed = weighed.needed(top)
+        if needed is None:
+            return self._denied(weighed.forbids[top])
+        below = tuple(dict.fromkeys(rule for tier in range(needed) for rule in weighed.forbids[tier]))
+        return Decision(
+            outcome="needs_approval" if needed else "allowed",
+            tier=needed,
+            policies=weighed.permits[needed] + below,
+            policy_digest=self.digest,
+        )
+
+    def remainders(self, name: str, resource: Resource, action: Action) -> tuple[Remainder, ...]:
+        """Return what is left of each policy that can matter for one action on the resource of that name."""
+        return tuple(self._prepare(name, resource, action).meaning.values())
+
+    def looks_at(self, name: str, resource: Resource, action: Action) -> frozenset[tuple[str, str]]:
+        """Return the attributes that can matter there, as `("principal", "requester_groups")`; `*` for all of a variable's."""
+        return self._prepare(name, resource, action).mentioned
+
+    def _denied(self, policies: tuple[str, ...], *, errors: tuple[str, ...] = ()) -> Decision:
+        return Decision(outcome="denied", policies=policies or (self.default,), policy_digest=self.digest, errors=errors)
+
+    def _prepare(self, name: str, resource: Resource, action: Action) -> _Prepared:
+        key = (name, resource.environment, resource.sensitivity, resource.external, resource.owner, action)
+        prepared = self._prepared.get(key)
+        if prepared is None:
+            if len(self._prepared) >= MAX_PREPARED:
+                self._prepared.clear()
+            prepared = self._prepared[key] = _prepared(self.rules, name, resource, action, self._actions)
+        return prepared
+
+
+def _prepared(rules: tuple[Rule, ...], name: str, resource: Resource, action: Action, actions: cedarpy.Entities | None) -> _Prepared:
+    meaning: dict[str, Remainder] = {}
+    policies: dict[str, pst.Template] = {}
+    questions = [_question(name, resource, action, tier, actions) for tier in TIERS]
+    for rule in rules:
+        for template, tiers in _by_outcome(rule.template, questions).items():
+            # This is what evaluation errors show, so it is made to be read.
+            key = rule.id if len(tiers) > TOP else f"{rule.id} (tier {', '.join(map(str, tiers))})"
+            meaning[key] = Remainder(rule, frozenset(tiers), template)
+            policies[key] = replace(template, id=key, effect="permit")
+    tree = pst.PolicySet(templates=pst.FrozenMap(), static_policies=pst.FrozenMap(policies), template_links=())
+    return _Prepared(cedarpy.PolicySet.from_pst(tree), meaning, mentioned(policies.values()))
+
+
+def _by_outcome(template: pst.Template, questions: list[Question]) -> dict[pst.Template, list[int]]:
+    """Return what is left of a policy, with the tiers at which it is that: most policies are the same at several."""
+    outcomes: dict[pst.Template, list[int]] = {}
+    for tier, question in enumerate(questions):
+        left = folded_policy(template, question)
+        if left is not None:
+            outcomes.setdefault(left, []).append(tier)
+    return outcomes
+
+
+def _question(name: str, resource: Resource, action: Action, tier: int, actions: cedarpy.Entities | None) -> Question:
+    uid = _uid("Action", action.value)
+    known_actions = json.loads(str(actions)) if actions else []
+    parents = [parent for item in known_actions if item["uid"] == {"type": "Action", "id": action.value} for parent in item["parents"]]
+    return Question(
+        action=uid,
+        groups=frozenset({uid, *(_uid(parent["type"], parent["id"]) for parent in parents)}),
+        resource=_uid("Resource", name),
+        known={
+            ("context", "approved_tier"): pst.LongLit(value=tier),
+            ("resource", "environment"): pst.StringLit(value=resource.environment),
+            ("resource", "sensitivity"): pst.LongLit(value=int(resource.sensitivity)),
+            ("resource", "external"): pst.BoolLit(value=resource.external),
+            ("resource", "owner"): pst.StringLit(value=resource.owner),
+        },
+    )
+
+
+def _weighed(reasons: Iterable[str], prepared: _Prepared) -> Weighed:
+    held = sorted((prepared.meaning[reason] for reason in reasons), key=lambda item: item.rule.position)
+
+    def at(tier: int, effect: str) -> tuple[str, ...]:
+        return tuple(item.rule.id for item in held if tier in item.tiers and item.rule.template.effect == effect)
+
+    return Weighed(permits=tuple(at(tier, "permit") for tier in TIERS), forbids=tuple(at(tier, "forbid") for tier in TIERS))
+
+
+def _erring(errors: Iterable[str], prepared: _Prepared) -> tuple[str, ...]:
+    text = "\n".join(errors)
+    return tuple(dict.fromkeys(item.rule.id for key, item in prepared.meaning.items() if f"`{key}`" in text))
+
+
+@lru_cache(maxsize=1024)
+def _entities(job: str, resource: str, actions: cedarpy.Entities | None) -> cedarpy.Entities:
+    both = f"[{job},{resource}]"
+    return actions.with_added_json_str(both) if actions else cedarpy.Entities.from_json_str(both)
+
+
+def _uid(kind: str, name: str) -> pst.EntityUid:
+    return pst.EntityUid(type=pst.EntityType(basename=kind), id=name)
+
+
+def _digest(files: Mapping[str, str], schema: str) -> str:
+    content = json.dumps([[name, files[name]] for name in sorted(files)] + [[SCHEMA, schema]], ensure_ascii=True)
+    return f"sha256:{hashlib.sha256(content.encode()).hexdigest()}"

@@ -1,0 +1,254 @@
+"""Tests of policies, as YAML tables: what is asked, and what policy must say. No I/O, no clock.
+
+Each case is one question; each spec is a whole one, its requests decided as at its start. docs/how-to/policies.md describes the format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, StringConstraints
+
+from justenough.domain.approvals.tiers import TOP
+from justenough.domain.catalog.loader import problems_of
+from justenough.domain.core.base_model import Message, Model
+from justenough.domain.core.errors import InvalidInput, Problem
+from justenough.domain.core.placeholders import did_you_mean
+from justenough.domain.core.units import Duration
+from justenough.domain.core.untrusted_yaml import check_json, read_yaml, validated
+from justenough.domain.jobs.credentials import Decision, Held
+from justenough.domain.jobs.spec import MAX_TTL, Access, Agent, JobSpec, Label, LabelKey, Name, Run, ScopeKey, Sentence, checked_spec
+from justenough.domain.jobs.states import Action
+from justenough.domain.policy.cedar_request import ORDINARY, AccessContext, Clock, JobFacts, Phase
+from justenough.domain.policy.dry_run import Rules, outcome_text, rehearsed
+from justenough.domain.tools.call import Call
+
+OUTCOMES = ("allowed", *(f"tier {number}" for number in range(1, TOP + 1)), "denied")
+MAX_CASES = 2000
+
+
+def _outcome(text: str) -> str:
+    if text not in OUTCOMES:
+        message = f"must be one of {', '.join(OUTCOMES)}{did_you_mean(text, OUTCOMES)}"
+        raise ValueError(message)
+    return text
+
+
+Outcome = Annotated[str, AfterValidator(_outcome)]
+Asked = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,63}:(read|write|admin)$")]
+"""`orders-db:read`."""
+By = tuple[Annotated[str, StringConstraints(max_length=100)], ...]
+Hour = Annotated[int, Field(ge=0, le=23)]
+Weekday = Annotated[int, Field(ge=1, le=7)]
+
+
+class Asking(Model):
+    """Who asks: the part of a spec that policies look at."""
+
+    name: Name = "job"
+    task: Sentence = "A test of policies"
+    agent: Agent | None = None
+    environment: Name | None = None
+    """Left out: that of the resource."""
+    labels: Mapping[LabelKey, Label] = Field(default_factory=dict)
+    data_scope: Mapping[ScopeKey, Label] = Field(default_factory=dict)
+
+
+class Case(Model):
+    """One question and its answer."""
+
+    ask: Asked
+    expect: Outcome
+    by: By | None = None
+    """Exactly these policies must have decided; left out: any."""
+    name: Annotated[str, StringConstraints(max_length=200)] = ""
+    job: Asking = Asking()
+    requester: Annotated[str, StringConstraints(max_length=64)] = ""
+    groups: tuple[Name, ...] | None = None
+    """The requester's; left out: those that may launch."""
+    ttl: Annotated[Duration, Field(le=MAX_TTL)] = 300
+    reason: Sentence = "A test of policies"
+    phase: Phase = "start"
+    after: tuple[Asked, ...] = ()
+    """What the job was issued before, in this order."""
+    returned: tuple[Asked, ...] = ()
+    """What of that has ended since; it stays touched."""
+    issued_count: Annotated[int, Field(ge=0)] | None = None
+    """Credentials issued before; left out: as many as `after` has."""
+    hour: Hour = ORDINARY.hour
+    """UTC."""
+    weekday: Weekday = ORDINARY.weekday
+    """1 Monday to 7 Sunday, UTC."""
+    break_glass: bool = False
+    call: Call | None = None
+    """{tool, arguments}: the call of a tool that it is asked for; left out: for none."""
+
+
+class SpecCase(Model):
+    """A job spec and what each of its requests must come to."""
+
+    spec: Annotated[str, StringConstraints(min_length=1, max_length=512)]
+    """A file, relative to the configuration folder."""
+    expect: tuple[Outcome, ...]
+    name: Annotated[str, StringConstraints(max_length=200)] = ""
+    params: Mapping[str, str] = Field(default_factory=dict)
+    requester: Annotated[str, StringConstraints(max_length=64)] = ""
+    groups: tuple[Name, ...] | None = None
+    hour: Hour = ORDINARY.hour
+    weekday: Weekday = ORDINARY.weekday
+    break_glass: bool = False
+
+
+class Table(Model):
+    """One file."""
+
+    defaults: Mapping[str, Any] = Field(default_factory=dict)
+    """What each case has that does not say it itself; of `job`, each part on its own."""
+    cases: Annotated[tuple[Case, ...], Field(max_length=MAX_CASES)] = ()
+    specs: Annotated[tuple[SpecCase, ...], Field(max_length=MAX_CASES)] = ()
+
+
+class Said(Message):
+    """An outcome as a table writes it, and who decided."""
+
+    outcome: str
+    by: tuple[str, ...] | None = None
+
+
+class CaseResult(Message):
+    """What came of one question."""
+
+    table: str
+    case: str
+    """Where it stands: `cases[3]`, `specs[0].expect[1]`."""
+    name: str
+    ask: str
+    passed: bool
+    expected: Said
+    got: Said
+    errors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Who is taken to launch where a case says nothing."""
+
+    groups: frozenset[str]
+
+
+def read_table(name: str, text: str | bytes) -> Table:
+    """Return a table checked, each case with its defaults; raise InvalidInput with every problem by path."""
+    raw = read_yaml(name, text)
+    if not isinstance(raw, dict):
+        raise InvalidInput(name, (Problem("", "must be a mapping with `cases` or `specs`"),))
+    defaults = raw.get("defaults")
+    cases = raw.get("cases")
+    if isinstance(defaults, dict) and isinstance(cases, list):
+        raw = {**raw, "cases": [_with_defaults(case, defaults) for case in cases]}
+    table = validated(name, Table, raw)
+    if not table.cases and not table.specs:
+        raise InvalidInput(name, (Problem("", "has neither `cases` nor `specs`"),))
+    return table
+
+
+def spec_problems(path: str, case: SpecCase, raw: Any, rules: Rules) -> tuple[Problem, ...]:
+    """Return what is wrong with a spec that a table names, and with what is expected of it."""
+    try:
+        check_json("job spec", raw)
+        spec = checked_spec(raw, case.params)
+    except InvalidInput as error:
+        return tuple(Problem(path, f"{case.spec}: {problem}") for problem in error.problems)
+    found = [Problem(path, f"{case.spec}: {problem}") for problem in problems_of(spec, rules.catalog)]
+    if len(case.expect) != len(spec.access):
+        found.append(Problem(f"{path}.expect", f"{case.spec} has {len(spec.access)} requests, {len(case.expect)} outcomes are expected"))
+    return tuple(found)
+
+
+def table_problems(table: Table, rules: Rules) -> tuple[Problem, ...]:
+    """Return what the catalog does not have of what a table asks."""
+    return tuple(
+        Problem(f"cases[{number}].{key}", message)
+        for number, case in enumerate(table.cases)
+        for key, asked in (("ask", (case.ask,)), ("after", case.after), ("returned", case.returned))
+        for one in asked
+        if (message := _unknown(one, rules))
+    )
+
+
+def run_cases(name: str, table: Table, rules: Rules, launch: Launch) -> Iterator[CaseResult]:
+    """Yield what comes of each case of a table without problems."""
+    for number, case in enumerate(table.cases):
+        decision = _decided(case, rules, launch)
+        yield _result(name, f"cases[{number}]", case.name or _named(case), case.ask, Said(outcome=case.expect, by=case.by), decision)
+
+
+def run_spec(name: str, number: int, case: SpecCase, raw: Any, rules: Rules, launch: Launch) -> Iterator[CaseResult]:
+    """Yield what comes of each request of a spec without problems."""
+    groups = launch.groups if case.groups is None else frozenset(case.groups)
+    job = JobFacts("test", checked_spec(raw, case.params), case.requester, groups)
+    for index, (step, expected) in enumerate(
+        zip(rehearsed(rules, job, clock=Clock(case.hour, case.weekday), break_glass=case.break_glass), case.expect, strict=True)
+    ):
+        ask = f"{step.access.resource}:{step.access.action}"
+        yield _result(name, f"specs[{number}].expect[{index}]", case.name or case.spec, ask, Said(outcome=expected), step.decision)
+
+
+def _decided(case: Case, rules: Rules, launch: Launch) -> Decision:
+    resource, action = _split(case.ask)
+    held = Held()
+    for one in case.after:
+        held = rules.after(held, *_split(one))
+    for one in case.returned:
+        held = held.returned(*_split(one))
+    if case.issued_count is not None:
+        held = held.model_copy(update={"issued_count": case.issued_count})
+    asking = case.job
+    spec = JobSpec(
+        name=asking.name,
+        task=asking.task,
+        agent=asking.agent,
+        environment=asking.environment or rules.catalog.resources[resource].environment,
+        labels=asking.labels,
+        data_scope=asking.data_scope,
+        run=Run(command=("true",)),
+    )
+    job = JobFacts("test", spec, case.requester, launch.groups if case.groups is None else frozenset(case.groups))
+    access = Access(resource=resource, action=action, ttl=case.ttl, reason=case.reason)
+    call = (case.call.tool, case.call.pairs, case.call.numbers) if case.call else ()
+    context = AccessContext(case.phase, case.ttl, case.reason, Clock(case.hour, case.weekday), held, case.break_glass, *call)
+    return rules.decided(job, access, context)
+
+
+def _result(table: str, where: str, name: str, ask: str, expected: Said, decision: Decision) -> CaseResult:
+    got = Said(outcome=outcome_text(decision.outcome, decision.tier), by=decision.policies)
+    by_whom = expected.by is None or sorted(expected.by) == sorted(decision.policies)
+    passed = got.outcome == expected.outcome and by_whom
+    return CaseResult(table=table, case=where, name=name, ask=ask, passed=passed, expected=expected, got=got, errors=decision.errors)
+
+
+def _named(case: Case) -> str:
+    return case.ask + (f" after {', '.join(case.after)}" if case.after else "")
+
+
+def _split(asked: str) -> tuple[str, Action]:
+    resource, _, action = asked.rpartition(":")
+    return resource, Action(action)
+
+
+def _unknown(asked: str, rules: Rules) -> str | None:
+    resource, action = _split(asked)
+    known = rules.catalog.resources.get(resource)
+    if known is None:
+        return f"unknown resource {resource!r}{did_you_mean(resource, rules.catalog.resources)}"
+    return None if action in known.actions else f"{resource} does not offer {action}; it offers {', '.join(sorted(known.actions))}"
+
+
+def _with_defaults(case: Any, defaults: Mapping[str, Any]) -> Any:
+    if not isinstance(case, dict):
+        return case
+    merged = {**defaults, **case}
+    if isinstance(defaults.get("job"), dict) and isinstance(case.get("job"), dict):
+        merged["job"] = {**defaults["job"], **case["job"]}
+    return merged

@@ -1,0 +1,1 @@
+"""Tool definitions and tool calls. Pure."""

@@ -1,0 +1,1 @@
+"""Use cases that the worker and the console share. No HTTP, no Temporal."""

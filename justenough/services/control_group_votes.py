@@ -1,0 +1,50 @@
+"""Whether whoever approved a locked request also authorized it in Vault: both locks are opened by the same people. Reads only."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+
+from justenough.adapters.vault import control_groups
+from justenough.domain.approvals.ladder import Answer
+from justenough.domain.approvals.verification import Table
+from justenough.domain.jobs.states import Action
+from justenough.services.dependencies import Deps
+from justenough.services.verify_order import table
+
+
+def whole_table(deps: Deps, *, now: datetime) -> Table:
+    """Return what answers are counted against: who signed what, and for what is locked who authorized it in Vault."""
+    return replace(table(deps, now=now), why_not_elsewhere=partial(why_not_authorized, deps))
+
+
+def why_not_authorized(deps: Deps, request: str, answer: Answer) -> str | None:
+    """Return why an answer does not count for want of its person's authorization in Vault; None where it is there, or none is wanted.
+
+    Raises RetryLater where Vault does not answer.
+    """
+    view, catalog = deps.store.request(request), deps.config.current().catalog
+    if view is None or answer.decision == "deny":
+        return None
+    asked, allowed = (catalog.action(view.resource, Action(action)) for action in (view.action, answer.action or view.action))
+    if not any(action is not None and action.locked for action in (asked, allowed)):
+        return None
+    if asked is not allowed:
+        return f"Vault locks {view.action} on {view.resource} or what is allowed instead: it is allowed as it was asked for, or denied"
+    return _why_not_open(deps, request, answer)
+
+
+def _why_not_open(deps: Deps, request: str, answer: Answer) -> str | None:
+    kept = deps.store.kept_lock(request)
+    state = control_groups.state(deps.vault, kept.accessor) if kept else None
+    if kept is None or state is None:
+        return "nothing waits in Vault to be authorized for it (any more)"
+    if answer.person not in state.authorized:
+        return (
+            f"Vault has no authorization of {answer.name}'s for it, or counts none: approve with `justenough request approve`, which "
+            f"authorizes too, or run `bao write sys/control-group/authorize accessor={kept.accessor}` and approve again"
+        )
+    if answer.decision == "break_glass" and not state.approved:
+        return "Vault wants more people than one for it, and breaking glass does not open its lock"
+    return None

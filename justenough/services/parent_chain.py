@@ -1,0 +1,164 @@
+"""The jobs that launched a job, as the ledger tells of them, and what they have touched until now: it counts for whatever they launched.
+
+Read anew at each decision, for those that still run may touch more. Records nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from justenough.domain.approvals.tiers import Person
+from justenough.domain.core.errors import GiveUp
+from justenough.domain.core.ids import installation_of
+from justenough.domain.jobs.credentials import Held
+from justenough.domain.jobs.states import Action, Sensitivity
+from justenough.domain.ledger.events import EventType
+from justenough.domain.readmodel import views
+from justenough.domain.readmodel.views import EntryView
+from justenough.services.dependencies import Deps
+
+DEEPEST = 10
+"""Ancestors that a job may have: who launches more than that one by the other runs in circles."""
+ENTRIES_AT_ONCE = 1000
+READS = (EventType.JOB_SUBMITTED, EventType.ACCESS_REQUESTED, EventType.CREDENTIAL_ISSUED, EventType.CREDENTIAL_DOUBTED)
+
+
+class NoSuchParent(GiveUp):
+    """A job is said to be launched by one that is not known, or at the end of a chain that is too long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ancestor:
+    """One job of a chain."""
+
+    job: str
+    name: str
+    task: str
+    requester: str
+    """Login name."""
+    requester_id: str
+    asked_by: str | None
+    """Entity id of who had the console order it."""
+    parent: str | None
+    touched: Held
+
+    def shown(self) -> views.Ancestor:
+        """Return it as people see it."""
+        resources, sensitivity = tuple(sorted(self.touched.touched_resources)), self.touched.touched.name.lower()
+        return views.Ancestor(
+            job=self.job, name=self.name, task=self.task, requester=self.requester, touched=resources, sensitivity=sensitivity
+        )
+
+
+def ancestors(deps: Deps, parent: str | None) -> tuple[Ancestor, ...]:
+    """Return a job's parent, that one's parent and so on, none for none. Raises NoSuchParent."""
+    found: list[Ancestor] = []
+    while parent is not None:
+        if len(found) >= DEEPEST:
+            raise NoSuchParent(f"more than {DEEPEST} jobs would have launched one another")
+        found.append(_read(deps, parent))
+        parent = found[-1].parent
+    return tuple(found)
+
+
+def why_no_parent(deps: Deps, parent: str, person: Person) -> str | None:
+    """Return why a person may not launch a job from within this one: it is to be known, and theirs to read."""
+    try:
+        nearest, *_ = ancestors(deps, parent)
+    except NoSuchParent as error:
+        return str(error)
+    tiers = deps.config.current().tiers
+    reads_all = person.groups & (tiers.approver_groups | set(tiers.roles.read))
+    # The same words as for one that does not exist, so that nobody learns which ids there are.
+    return None if reads_all or nearest.requester_id == person.id else _unknown(parent)
+
+
+def forebears(deps: Deps, parent: str | None, *, asked_by: str | None) -> frozenset[str]:
+    """Return the entity ids of who launched the jobs that a job came of, and of who had the console order one of them or itself.
+
+    Raises NoSuchParent.
+    """
+    people = [person for ancestor in ancestors(deps, parent) for person in (ancestor.requester_id, ancestor.asked_by)]
+    return frozenset(person for person in (*people, asked_by) if person is not None)
+
+
+def asker_of(deps: Deps, job: str) -> str | None:
+    """Return the entity id of who had the console order this job, as its order says; None where nobody had."""
+    found = deps.store.order(job)
+    return found[3].statement.get("asked_by") if found else None
+
+
+def why_no_chain(deps: Deps, parent: str) -> str | None:
+    """Return why this is no job that could have launched another, whoever asks."""
+    try:
+        ancestors(deps, parent)
+    except NoSuchParent as error:
+        return str(error)
+    return None
+
+
+def inherited(deps: Deps, parent: str | None, held: Held) -> Held:
+    """Return what a job holds, with what its ancestors have touched until now counted as touched. Raises NoSuchParent."""
+    for ancestor in ancestors(deps, parent):
+        held = held.inherits(ancestor.touched)
+    return held
+
+
+def chain(deps: Deps, parent: str | None) -> tuple[views.Ancestor, ...]:
+    """Return a job's ancestors as people see them."""
+    with suppress(NoSuchParent):
+        return tuple(ancestor.shown() for ancestor in ancestors(deps, parent))
+    return ()
+
+
+def _read(deps: Deps, job: str) -> Ancestor:
+    submitted: Mapping[str, Any] | None = None
+    asked: dict[str, Sensitivity] = {}
+    touched = Held()
+    for entry in _entries(deps, job):
+        data = entry.data
+        match EventType(entry.type):
+            case EventType.JOB_SUBMITTED:
+                submitted = data
+            case EventType.ACCESS_REQUESTED:
+                asked[data["request"]] = Sensitivity[data["sensitivity"].upper()]
+            case _:
+                sensitivity = _sensitivity(deps, data["resource"], asked.get(data["request"]))
+                touched = touched.issued(data["resource"], Action(data["action"]), sensitivity)
+    if submitted is None:
+        raise NoSuchParent(_unknown(job))
+    return Ancestor(
+        job=job,
+        name=submitted["name"],
+        task=submitted["task"],
+        requester=submitted["requester_name"],
+        requester_id=submitted["requester"],
+        # As they were signed.
+        asked_by=submitted["order"]["statement"].get("asked_by"),
+        parent=submitted["order"]["statement"].get("parent"),
+        touched=touched,
+    )
+
+
+def _entries(deps: Deps, job: str) -> Iterator[EntryView]:
+    if installation_of(job) != deps.settings.installation:
+        return
+    after: str | None = "0"
+    while after is not None:
+        page = deps.store.ledger(job=job, types=READS, after=int(after), limit=ENTRIES_AT_ONCE)
+        yield from page.items
+        after = page.next
+
+
+def _sensitivity(deps: Deps, resource: str, then: Sensitivity | None) -> Sensitivity:
+    """Return how sensitive a resource is: as was said when it was asked for, or more, if the catalog says so now."""
+    now = deps.config.current().catalog.resources.get(resource)
+    known = [found for found in (then, now.sensitivity if now else None) if found is not None]
+    return max(known, default=Sensitivity.RESTRICTED)
+
+
+def _unknown(job: str) -> str:
+    return f"there is no job {job}"

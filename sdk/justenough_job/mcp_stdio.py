@@ -1,0 +1,264 @@
+"""`justenough-mcp`: the job's tools for an MCP client that speaks over stdin and stdout. Passes messages on to the broker's /mcp; decides nothing.
+
+One JSON-RPC message on each line. Each request is one POST, in a thread of its own, so that many are on their way at once; what comes back,
+progress too, is written as it comes. What stands on stdout is MCP and nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import select
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from justenough_job.broker import SILENCE, Broker
+from justenough_job.errors import OutsideJob
+from justenough_job.jsonrpc import Call, events, key_of
+
+FAILED, INTERRUPTED = 1, 130
+AT_ONCE = 32
+"""Calls that are on their way at once; the broker hangs up on a job that has very many connections."""
+LONGEST = 1024 * 1024
+"""Bytes of a line from the client; the broker takes less."""
+PARSE_ERROR, INVALID_REQUEST, INTERNAL_ERROR = -32700, -32600, -32603
+GONE = "the job's access has been closed: its broker takes no calls any more"
+EXPLAINED = """\
+Speaks MCP on stdin and stdout, one JSON-RPC message on each line, for a client that runs in the same job:
+
+  {"mcpServers": {"justenough": {"command": "justenough-mcp"}}}
+
+It finds the job's broker as the job's other programs do (JUSTENOUGH_BROKER, or JUSTENOUGH_BROKER_URL with JUSTENOUGH_BROKER_TOKEN), and in
+the sandbox by its place where the client passes no variables on.
+
+exit codes: 0 the client has closed stdin and every answer is written, 1 the job's access has been closed, or this is no job, 2 usage.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Return the exit code."""
+    parser = argparse.ArgumentParser(
+        "justenough-mcp",
+        description="The tools of this job for an MCP client.",
+        epilog=EXPLAINED,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.parse_args(argv)
+    try:
+        return Bridge(Broker.found(), sys.stdin.fileno(), sys.stdout.fileno()).run()
+    except OutsideJob as error:
+        print(f"justenough-mcp: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+class Bridge:
+    """One client's. `source` and `sink`: where its messages come from and go to, as file descriptors.
+
+    Not Python's own streams: what a thread holds of those while the program ends would keep it from ending.
+    """
+
+    def __init__(self, broker: Broker, source: int, sink: int) -> None:
+        self._broker = broker
+        self._source = source
+        self._sink = sink
+        self._writing = threading.Lock()
+        self._known = threading.Lock()
+        self._calls: dict[str, Call] = {}
+        self._version = ""
+        self._session = ""
+        self._stopped = threading.Event()
+        self._woken, self._wake = os.pipe()
+
+    def run(self) -> int:
+        """Pass messages on until the client has closed its end and all is answered, or the job's access is closed; return the exit code."""
+        threads: list[threading.Thread] = []
+        for line in self._lines():
+            threads = [thread for thread in threads if thread.is_alive()] + self._taken(line)
+        for thread in threads:
+            thread.join()
+        return FAILED if self._stopped.is_set() else 0
+
+    def _lines(self) -> Iterator[bytes]:
+        held = b""
+        while not self._stopped.is_set():
+            ready, _, _ = select.select([self._source, self._woken], [], [])
+            if self._woken in ready:
+                return
+            chunk = os.read(self._source, 65536)
+            *lines, held = (held + chunk).split(b"\n")
+            yield from (line for line in lines if line.strip())
+            if len(held) > LONGEST:
+                self._says_error(None, INVALID_REQUEST, f"a message has at most {LONGEST:,} bytes")
+                return
+            if not chunk:
+                if held.strip():
+                    yield held
+                return
+
+    def _taken(self, line: bytes) -> list[threading.Thread]:
+        """Pass one message on; return the thread that does, where something is to come back."""
+        try:
+            message = json.loads(line)
+        except (ValueError, RecursionError):
+            self._says_error(None, PARSE_ERROR, "this line is no JSON")
+            return []
+        if not isinstance(message, dict):
+            self._says_error(None, INVALID_REQUEST, "a message is one JSON object; MCP has no batches")
+            return []
+        if message.get("method") == "notifications/cancelled":
+            # Nothing at the broker remembers a request but the connection that it came by.
+            self._hang_up(message.get("params"))
+            return []
+        call = Call(message)
+        if not call.is_request:
+            # In its turn: a client may build on it.
+            self._passed(call)
+            return []
+        if not self._enters(call):
+            return []
+        thread = threading.Thread(target=self._passed, args=(call,), daemon=True)
+        thread.start()
+        return [thread]
+
+    def _enters(self, call: Call) -> bool:
+        with self._known:
+            why = f"request {call.key} is on its way already" if call.key in self._calls else ""
+            why = why or (f"{AT_ONCE} calls are on their way already: wait for one of them" if len(self._calls) >= AT_ONCE else "")
+            if not why:
+                self._calls[call.key] = call
+        if why:
+            self._says_error(call.id, INVALID_REQUEST, why)
+        return not why
+
+    def _passed(self, call: Call) -> None:
+        try:
+            self._post(call)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            if self._is_gone():
+                self._stop(call)
+            else:
+                self._fails(call, f"the job's broker does not answer: {str(error) or type(error).__name__}")
+        finally:
+            with self._known:
+                self._calls.pop(call.key, None)
+
+    def _post(self, call: Call) -> None:
+        connection = self._broker.connection(SILENCE)
+        try:
+            connection.connect()
+            if not call.goes_by(connection):
+                return
+            connection.request("POST", "/mcp", json.dumps(call.message).encode(), self._headers(call))
+            answer = connection.getresponse()
+            if answer.status == 410:
+                self._stop(call)
+            elif answer.status >= 400:
+                self._refused(call, answer)
+            else:
+                self._session = answer.getheader("Mcp-Session-Id") or self._session
+                self._answered(call, answer)
+        finally:
+            connection.close()
+
+    def _headers(self, call: Call) -> dict[str, str]:
+        ours = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream", **self._broker.authorization}
+        version = call.version or ("" if call.method == "initialize" else self._version)
+        told = {
+            "MCP-Protocol-Version": version,
+            "Mcp-Session-Id": self._session,
+            "Mcp-Method": call.method_header,
+            "Mcp-Name": call.name_header,
+        }
+        return {**ours, **{name: value for name, value in told.items() if value}}
+
+    def _answered(self, call: Call, answer: http.client.HTTPResponse) -> None:
+        """Write what comes back, as it comes."""
+        kind = (answer.getheader("Content-Type") or "").partition(";")[0].strip().lower()
+        answered = not call.is_request
+        for text in events(answer) if kind == "text/event-stream" else (answer.read(),):
+            if not text.strip():
+                continue
+            message = json.loads(text)
+            if call.method == "initialize":
+                self._version = str((message.get("result") or {}).get("protocolVersion") or "")
+            answered = answered or ("id" in message and "method" not in message)
+            if not call.gone:
+                self._says(message)
+        if not answered:
+            self._fails(call, "the job's broker ended its answer before it had said anything")
+
+    def _refused(self, call: Call, answer: http.client.HTTPResponse) -> None:
+        """Pass an error on: JSON-RPC's as it is, a problem of HTTP by its words, plain text with its status."""
+        content = answer.read()
+        try:
+            told = json.loads(content)
+        except ValueError:
+            told = None
+        words = "" if isinstance(told, dict) else content[:200].decode("utf-8", "replace").strip()
+        told = told if isinstance(told, dict) else {}
+        if isinstance(told.get("error"), dict) and call.is_request and not call.gone:
+            self._says({"jsonrpc": "2.0", "id": call.id, "error": told["error"]})
+        else:
+            self._fails(call, str(told.get("detail") or f"the job's broker answered {answer.status}{words and f': {words}'}"))
+
+    def _is_gone(self) -> bool:
+        """Whether nothing listens any more where the broker was: it never comes back."""
+        connection = self._broker.connection(SILENCE)
+        try:
+            connection.connect()
+        except (FileNotFoundError, ConnectionRefusedError):
+            return True
+        except OSError:
+            return False
+        finally:
+            connection.close()
+        return False
+
+    def _stop(self, call: Call) -> None:
+        """Answer everything that is on its way with the same: the broker is gone for good. Once."""
+        with self._known:
+            first, others = not self._stopped.is_set(), [one for one in self._calls.values() if one is not call]
+            self._stopped.set()
+        self._fails(call, GONE)
+        if not first:
+            return
+        for one in others:
+            self._fails(one, GONE)
+            one.hang_up()
+        print(f"justenough-mcp: {GONE}", file=sys.stderr)
+        os.write(self._wake, b"x")
+
+    def _fails(self, call: Call, why: str) -> None:
+        if call.is_request and not call.gone:
+            self._says_error(call.id, INTERNAL_ERROR, why)
+
+    def _says_error(self, about: Any, code: int, why: str) -> None:
+        self._says({"jsonrpc": "2.0", "id": about, "error": {"code": code, "message": why}})
+
+    def _says(self, message: Any) -> None:
+        """Write one message; where nobody reads any more, stop."""
+        content = memoryview(json.dumps(message).encode() + b"\n")
+        with self._writing:
+            try:
+                while content:
+                    content = content[os.write(self._sink, content) :]
+            except OSError:
+                self._stopped.set()
+                os.write(self._wake, b"x")
+
+    def _hang_up(self, params: Any) -> None:
+        about = params.get("requestId") if isinstance(params, dict) else None
+        with self._known:
+            call = self._calls.get(key_of(about))
+        if call:
+            call.hang_up()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""How a workflow takes a step: quickly, patiently, insisting, or only until it is told to stop. Deterministic, no I/O."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError
+
+from workflows import options
+
+with workflow.unsafe.imports_passed_through():
+    from activities.revocation_activities import Ending
+    from activities.support.caller_check import NotTheirs
+    from justenough.domain.contracts.workflow_messages import RevokeInput, RevokeResult
+    from justenough.domain.ledger.events import Event
+
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
+
+
+async def step(activity: Callable[[Any, Argument], Result], argument: Argument) -> Result:
+    """Return what an activity says. Raises FailureError where asking again cannot change a refusal, and where the step was cancelled."""
+    try:
+        return await workflow.execute_local_activity_method(activity, argument, **options.LOCAL)
+    except FailureError as error:
+        # Not ActivityError alone: what a local activity raised comes back as it is, not as a cause.
+        if _refused(error) or told_to_end():
+            raise
+    return await workflow.execute_activity_method(activity, argument, task_queue=options.endings_queue(), **options.PATIENT)
+
+
+async def insisted(attempt: Callable[[], Awaitable[Result]]) -> Result:
+    """Return what an attempt comes to, however often it is refused: for what must happen before a job may close.
+
+    Raises FailureError where whoever asks is not this job's workflow: a stranger's may end without.
+    """
+    pause = options.PAUSE
+    while True:
+        try:
+            return await attempt()
+        except FailureError as error:
+            if told_to_end() or type_of(error) == NotTheirs.__name__:
+                raise
+            workflow.logger.warning("refused, to be asked again", extra={"cause": type_of(error)})
+        await workflow.sleep(pause)
+        pause = min(2 * pause, options.LONGEST_PAUSE)
+
+
+async def revoked(wanted: RevokeInput) -> RevokeResult:
+    """Return once everything of a job is confirmed dead, with what the ledger could not take meanwhile."""
+    unrecorded: tuple[Event, ...] = ()
+    while True:
+        result: RevokeResult = await insisted(
+            lambda: workflow.execute_activity_method(Ending.revoke_job, wanted, task_queue=options.endings_queue(), **options.REVOKE)
+        )
+        unrecorded += result.unrecorded
+        if result.confirmed:
+            return result.model_copy(update={"unrecorded": unrecorded})
+        await workflow.sleep(options.PAUSE)
+
+
+async def unless(stopped: Callable[[], bool], doing: Coroutine[Any, Any, Result]) -> Result | None:
+    """Return what is being done, or None where the wish to stop came first; then it has been cancelled and has ended."""
+    task = asyncio.create_task(doing)
+    await workflow.wait_condition(lambda: task.done() or stopped())
+    if not task.done():
+        task.cancel()
+        await workflow.wait_condition(task.done)
+    if task.cancelled() or (stopped() and isinstance(task.exception(), FailureError)):
+        return None
+    return task.result()
+
+
+async def lived(life: asyncio.Task[Result], *, cancelled: Callable[[], None]) -> Result:
+    """Return what a life comes to. A cancel of the workflow only tells it: it ends in its own order, and nothing interrupts its ending."""
+    while True:
+        try:
+            await workflow.wait_condition(life.done)
+        except asyncio.CancelledError:
+            # Eviction from the worker's cache looks the same but has no reason; it must go through.
+            if workflow.cancellation_reason() is None:
+                raise
+            cancelled()
+        if life.done():
+            return life.result()
+
+
+def type_of(error: FailureError) -> str:
+    """Return the type of what an activity failed with. Its message may hold anything."""
+    cause = _cause(error)
+    return cause.type or "ApplicationError" if isinstance(cause, ApplicationError) else type(cause).__name__
+
+
+def told_to_end() -> bool:
+    """Whether the task that asks has been told to end: by `unless`, or by eviction."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _cause(error: FailureError) -> BaseException | None:
+    return error.cause if isinstance(error, ActivityError) else error
+
+
+def _refused(error: FailureError) -> bool:
+    cause = _cause(error)
+    return isinstance(cause, ApplicationError) and cause.non_retryable
