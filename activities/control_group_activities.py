@@ -8,20 +8,20 @@ from __future__ import annotations
 
 from temporalio import activity
 
-from activities.support.caller_check import refused, theirs
-from justenough.adapters.store import KeptLock
+from activities.support.caller_check import refused_event, require_job_workflow
+from justenough.adapters.store import StoredWrappingToken
 from justenough.adapters.vault import VaultDenied, VaultRefused, control_groups
 from justenough.domain.approvals.ladder import Ladder
-from justenough.domain.approvals.verification import Refused
-from justenough.domain.catalog.control_groups import Lock, lock_of
-from justenough.domain.catalog.loader import resolved_issue, scope_alias
-from justenough.domain.contracts.workflow_messages import LocksInput, LocksOpened
+from justenough.domain.approvals.verification import Rejection
+from justenough.domain.catalog.control_groups import ControlGroupRule, control_group_of
+from justenough.domain.catalog.loader import resolve_issue, scope_alias
+from justenough.domain.contracts.workflow_messages import ControlGroupsInput, ControlGroupsResult
 from justenough.domain.core.errors import GiveUp
 from justenough.domain.core.ids import request_id
 from justenough.domain.jobs.spec import Access
-from justenough.domain.ledger.events import Event, EventType, event
+from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.services.dependencies import Deps
-from justenough.services.ledger_events import opened_event
+from justenough.services.ledger_events import approval_opened_event
 from justenough.services.verify_order import VerifiedOrder, verify_order
 
 
@@ -29,59 +29,59 @@ class NotOpened(GiveUp):
     """A lock cannot be opened; the message says what stands against it."""
 
 
-class Locking:
+class ControlGroupActivities:
     """What a job's workflow asks before it waits for the approvers of locked requests."""
 
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
 
     @activity.defn(name="open_locks")
-    def open_locks(self, asked: LocksInput) -> LocksOpened:
+    def open_locks(self, locks_input: ControlGroupsInput) -> ControlGroupsResult:
         """Have each locked request wait in Vault, and only then open its approval."""
-        job = asked.order.job
-        theirs(self._deps, job)
-        verified = verify_order(self._deps, asked.order, now=self._deps.now())
+        job = locks_input.order.job
+        require_job_workflow(self._deps, job)
+        verified = verify_order(self._deps, locks_input.order, now=self._deps.now())
         try:
-            if isinstance(verified, Refused):
+            if isinstance(verified, Rejection):
                 raise NotOpened(verified.why)
             for number, access in enumerate(verified.spec.access, start=1):
-                ladder = asked.ladders.get(request_id(job, number))
-                if ladder and not self._deps.store.kept_lock(ladder.request):
-                    self._open(job, verified, access, ladder)
+                ladder = locks_input.ladders.get(request_id(job, number))
+                if ladder and not self._deps.store.wrapping_token_of(ladder.request):
+                    self._open_lock(job, verified, access, ladder)
         except (NotOpened, VaultDenied, VaultRefused) as error:
-            self._deps.store.record([refused(job, str(error), at=self._deps.now())])
-            return LocksOpened(refused=str(error))
-        return LocksOpened()
+            self._deps.store.record([refused_event(job, str(error), at=self._deps.now())])
+            return ControlGroupsResult(refused=str(error))
+        return ControlGroupsResult()
 
-    def _open(self, job: str, verified: VerifiedOrder, access: Access, ladder: Ladder) -> None:
+    def _open_lock(self, job: str, verified: VerifiedOrder, access: Access, ladder: Ladder) -> None:
         deps, current = self._deps, self._deps.config.current()
         action = current.catalog.resources[access.resource].actions[access.action]
-        lock, scope = lock_of(action, current.tiers), verified.spec.data_scope
+        lock, scope = control_group_of(action, current.tiers), verified.spec.data_scope
         if lock is None or self._is_unknown(job, ladder):
             raise NotOpened(f"{access.action} on {access.resource}: it is not what was decided; launch the job again")
         lives = lock.token_ttl(action)
         deps.vault.open_prefix(job, lives)
         token = deps.vault.create_token(job, policy=action.policy, alias=scope_alias(action, scope), ttl=lives)
-        wrapped = control_groups.ask(deps.vault, token, resolved_issue(action, scope))
-        kept = KeptLock(
+        wrapped = control_groups.request_issue(deps.vault, token, resolve_issue(action, scope))
+        kept = StoredWrappingToken(
             request=ladder.request,
             job=job,
             accessor=wrapped.accessor,
             token_accessor=token.accessor,
-            ciphertext=control_groups.encrypted(deps.vault, wrapped.secret, about=ladder.request),
+            ciphertext=control_groups.encrypt(deps.vault, wrapped.secret, about=ladder.request),
         )
-        if not deps.store.keep_lock(kept, self._opened(job, ladder, lock, wrapped)):
+        if not deps.store.keep_wrapping_token(kept, self._opened_events(job, ladder, lock, wrapped)):
             # Another attempt was faster, or the job is over.
-            control_groups.end_token(deps.vault, token.secret)
+            control_groups.revoke_token(deps.vault, token.secret)
 
-    def _opened(self, job: str, ladder: Ladder, lock: Lock, wrapped: control_groups.Wrapped) -> tuple[Event, ...]:
+    def _opened_events(self, job: str, ladder: Ladder, lock: ControlGroupRule, wrapped: control_groups.WrappingToken) -> tuple[Event, ...]:
         now, tiers = self._deps.now(), self._deps.config.current().tiers
         told = {"accessor": wrapped.accessor, "expires_at": wrapped.expires.isoformat()}
         wanted = {"groups": list(lock.groups), "approvals": lock.approvals}
-        locked = event(EventType.LOCK_OPENED, job, at=now, about=ladder.request, request=ladder.request, **told, **wanted)
+        locked = build_event(EventType.LOCK_OPENED, job, at=now, about=ladder.request, request=ladder.request, **told, **wanted)
         latest = min(ladder.respond_by, tiers.respond_by(ladder.current, now=now))
         opened = ladder.model_copy(update={"respond_by": latest})
-        return locked, opened_event(job, opened, tiers, at=now)
+        return locked, approval_opened_event(job, opened, tiers, at=now)
 
     def _is_unknown(self, job: str, ladder: Ladder) -> bool:
         """Whether a ladder, which came by way of Temporal, is not what the ledger says of a request."""

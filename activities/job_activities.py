@@ -10,23 +10,23 @@ from collections.abc import Iterator
 from temporalio import activity
 
 from activities.revocation import revoke
-from activities.support.caller_check import NotTheirs, refused, theirs
+from activities.support.caller_check import NotTheirs, refused_event, require_job_workflow
 from justenough.domain.approvals.ladder import Ladder
-from justenough.domain.approvals.statements import MAX_SKEW
-from justenough.domain.approvals.verification import Refused
-from justenough.domain.catalog.loader import problems_of
+from justenough.domain.approvals.statements import MAX_CLOCK_SKEW
+from justenough.domain.approvals.verification import Rejection
+from justenough.domain.catalog.loader import problems_in_spec
 from justenough.domain.contracts.workflow_messages import (
     AnswersInput,
     AnswersResult,
     ClimbInput,
     ClimbResult,
-    Closed,
     CloseInput,
-    Decided,
     DecidedRequest,
     JobInput,
-    Opened,
+    JobResult,
     OpenInput,
+    OpenResult,
+    StartDecisions,
     WithdrawInput,
 )
 from justenough.domain.core.errors import NotFound, RetryLater
@@ -34,17 +34,17 @@ from justenough.domain.core.ids import job_of, request_id
 from justenough.domain.jobs.credentials import Decision
 from justenough.domain.jobs.spec import Access
 from justenough.domain.jobs.states import Action, RequestState
-from justenough.domain.ledger.events import Event, EventType, event
-from justenough.domain.policy.cedar_request import Facts
-from justenough.services.count_answers import Counting, recorded_of
+from justenough.domain.ledger.events import Event, EventType, build_event
+from justenough.domain.policy.cedar_request import DecisionFacts
+from justenough.services.count_answers import AnswerCounter, find_recorded_request
 from justenough.services.dependencies import Deps
-from justenough.services.evaluate_request import digest_for, in_turn
-from justenough.services.job_history import past_of
-from justenough.services.ledger_events import decided_event, is_well_formed, opened_event, ordered
+from justenough.services.evaluate_request import compute_request_digest, evaluate_in_order
+from justenough.services.job_history import read_job_history
+from justenough.services.ledger_events import access_decided_event, approval_opened_event, is_well_formed, order_events
 from justenough.services.verify_order import VerifiedOrder, verify_order
 
-TRIES = frozenset({EventType.REVOCATION_STARTED, EventType.REVOCATION_OVERDUE, EventType.CREDENTIAL_REVOKED})
-PROOFS = frozenset(
+ATTEMPT_EVENTS = frozenset({EventType.REVOCATION_STARTED, EventType.REVOCATION_OVERDUE, EventType.CREDENTIAL_REVOKED})
+PROOF_EVENTS = frozenset(
     {EventType.CREDENTIAL_ISSUED, EventType.REVOCATION_CONFIRMED, EventType.CREDENTIAL_CONFIRMED, EventType.CREDENTIAL_EXPIRED}
 )
 """What a revocation may have had to leave unrecorded: that it was tried, and what was issued and seen to have worked."""
@@ -54,30 +54,30 @@ class NotLookedAt(RetryLater):
     """What would have to answer for a proof to be believed is away."""
 
 
-class Deciding:
+class JobActivities:
     """What the workflow asks between two waits."""
 
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
 
     @activity.defn(name="decide_requests")
-    def decide_requests(self, order: JobInput) -> Decided:
+    def decide_requests(self, order: JobInput) -> StartDecisions:
         """Verify the order and decide each of its start requests; nothing is issued here."""
         deps, now = self._deps, self._deps.now()
-        theirs(deps, order.job)
+        require_job_workflow(deps, order.job)
         current = deps.config.current()
         verified = verify_order(deps, order, now=now)
         if isinstance(verified, VerifiedOrder):
-            past = past_of(deps.store, order.job)
-            why = past.why_over if past.ended else "; ".join(map(str, problems_of(verified.spec, current.catalog)))
+            past = read_job_history(deps.store, order.job)
+            why = past.why_over if past.ended else "; ".join(map(str, problems_in_spec(verified.spec, current.catalog)))
         else:
             why = verified.why
-        if isinstance(verified, Refused) or why:
-            deps.store.record([refused(order.job, why, at=now)])
-            return Decided(refused=why)
-        decided = tuple(self._decided(order, verified))
-        deps.store.record(self._facts(order, verified, decided))
-        return Decided(
+        if isinstance(verified, Rejection) or why:
+            deps.store.record([refused_event(order.job, why, at=now)])
+            return StartDecisions(refused=why)
+        decided = tuple(self._decide_each(order, verified))
+        deps.store.record(self._decision_events(order, verified, decided))
+        return StartDecisions(
             requester=verified.person.id,
             timeout=verified.spec.run.timeout,
             environment=verified.spec.environment,
@@ -85,33 +85,33 @@ class Deciding:
         )
 
     @activity.defn(name="take_answers")
-    def take_answers(self, received: AnswersInput) -> AnswersResult:
+    def take_answers(self, answers_input: AnswersInput) -> AnswersResult:
         """Examine signals in order; each is one ledger entry, whether it counts or not."""
-        theirs(self._deps, received.job)
-        counting = Counting(self._deps, received)
-        for offset, raw in enumerate(received.received):
-            counting.take(raw, number=received.number + offset)
+        require_job_workflow(self._deps, answers_input.job)
+        counting = AnswerCounter(self._deps, answers_input)
+        for offset, raw in enumerate(answers_input.received):
+            counting.count_signal(raw, number=answers_input.number + offset)
         self._deps.store.record(counting.events)
         return counting.result()
 
     @activity.defn(name="climb")
-    def climb(self, asked: ClimbInput) -> ClimbResult:
+    def climb(self, climb_input: ClimbInput) -> ClimbResult:
         """Move an unanswered request to the next tier; past the top it has expired."""
         now, tiers = self._deps.now(), self._deps.config.current().tiers
-        before, job = asked.ladder, asked.job
-        theirs(self._deps, job)
-        after = before.climbed(tiers, now=now)
+        before, job = climb_input.ladder, climb_input.job
+        require_job_workflow(self._deps, job)
+        after = before.to_next_tier(tiers, now=now)
         if self._has_climbed(before):
             return ClimbResult(ladder=after)
-        recorded = recorded_of(self._deps, job, before)
-        why = recorded.why if isinstance(recorded, Refused) else self._why_too_early(before)
+        recorded = find_recorded_request(self._deps, job, before)
+        why = recorded.why if isinstance(recorded, Rejection) else self._why_too_early(before)
         if why:
-            self._deps.store.record([refused(job, why, at=now)])
+            self._deps.store.record([refused_event(job, why, at=now)])
             raise NotTheirs(why)
         if after is None:
-            fact = event(EventType.APPROVAL_EXPIRED, job, at=now, about=before.request, request=before.request, tier=before.current)
+            fact = build_event(EventType.APPROVAL_EXPIRED, job, at=now, about=before.request, request=before.request, tier=before.current)
         else:
-            fact = event(
+            fact = build_event(
                 EventType.APPROVAL_ESCALATED,
                 job,
                 at=now,
@@ -125,13 +125,13 @@ class Deciding:
         return ClimbResult(ladder=after)
 
     @activity.defn(name="open_request")
-    def open_request(self, asked: OpenInput) -> Opened:
+    def open_request(self, open_input: OpenInput) -> OpenResult:
         """Open the approval of a request that the job made while it runs; what it is, its session has recorded and will check again."""
-        deps, job, now = self._deps, asked.job, self._deps.now()
-        theirs(deps, job)
-        view, order = deps.store.request(asked.request), deps.store.order(job)
+        deps, job, now = self._deps, open_input.job, self._deps.now()
+        require_job_workflow(deps, job)
+        view, order = deps.store.request(open_input.request), deps.store.order(job)
         if view is None or order is None or view.job_id != job or view.state is not RequestState.PENDING or not view.tier:
-            return Opened()
+            return OpenResult()
         _, _, _, signed = order
         tiers = deps.config.current().tiers
         ladder = Ladder(
@@ -146,46 +146,46 @@ class Deciding:
             ttl=view.ttl,
             tools=view.tools,
         )
-        deps.store.record([opened_event(job, ladder, tiers, at=now)])
-        return Opened(ladder=ladder)
+        deps.store.record([approval_opened_event(job, ladder, tiers, at=now)])
+        return OpenResult(ladder=ladder)
 
     @activity.defn(name="withdraw")
-    def withdraw(self, asked: WithdrawInput) -> None:
+    def withdraw(self, withdraw_input: WithdrawInput) -> None:
         """Record that requests are no longer wanted."""
-        theirs(self._deps, asked.job)
+        require_job_workflow(self._deps, withdraw_input.job)
         now = self._deps.now()
         self._deps.store.record(
-            event(EventType.ACCESS_WITHDRAWN, asked.job, at=now, about=request, request=request, why=asked.why)
-            for request in asked.requests
-            if job_of(request) == asked.job
+            build_event(EventType.ACCESS_WITHDRAWN, withdraw_input.job, at=now, about=request, request=request, why=withdraw_input.why)
+            for request in withdraw_input.requests
+            if job_of(request) == withdraw_input.job
         )
 
     @activity.defn(name="close")
-    def close(self, closing: CloseInput) -> Closed:
+    def close(self, close_input: CloseInput) -> JobResult:
         """Record how a job ended, with what the ledger could not take before. The first ending recorded stands and is returned.
 
         Raises NotLookedAt where such a proof cannot be looked at anew: a job that has ended shows its proof.
         """
         store = self._deps.store
-        theirs(self._deps, closing.job, guard=True)
-        self._end_claim(closing.job)
-        ended = event(
+        require_job_workflow(self._deps, close_input.job, guard=True)
+        self._end_claim(close_input.job)
+        ended = build_event(
             EventType.JOB_ENDED,
-            closing.job,
+            close_input.job,
             at=self._deps.now(),
-            state=closing.state.value,
-            exit_code=closing.exit_code,
-            reason=closing.reason,
+            state=close_input.state.value,
+            exit_code=close_input.exit_code,
+            reason=close_input.reason,
         )
-        new = store.record([*self._believed(closing), ended])
+        new = store.record([*self._believable_events(close_input), ended])
         # Only where another ending was there already is there anything to read.
-        job = None if any(entry.id == ended.id for entry in new) else store.job(closing.job)
+        job = None if any(entry.id == ended.id for entry in new) else store.job(close_input.job)
         if job is None or not job.state.ended:
-            return Closed(state=closing.state, exit_code=closing.exit_code, reason=closing.reason)
-        return Closed(state=job.state, exit_code=job.exit_code, reason=job.reason)
+            return JobResult(state=close_input.state, exit_code=close_input.exit_code, reason=close_input.reason)
+        return JobResult(state=job.state, exit_code=job.exit_code, reason=job.reason)
 
-    def _decided(self, order: JobInput, verified: VerifiedOrder) -> Iterator[tuple[DecidedRequest, Facts]]:
-        for number, access, _, (decision, facts) in in_turn(self._deps, order.job, verified):
+    def _decide_each(self, order: JobInput, verified: VerifiedOrder) -> Iterator[tuple[DecidedRequest, DecisionFacts]]:
+        for number, access, _, (decision, facts) in evaluate_in_order(self._deps, order.job, verified):
             request = DecidedRequest(
                 id=request_id(order.job, number),
                 number=number,
@@ -194,8 +194,8 @@ class Deciding:
                 ttl=access.ttl,
                 optional=access.optional,
                 decision=decision,
-                digest=(digest := digest_for(self._deps, verified, access, bundle=order.bundle, tier=decision.tier)),
-                ladder=self._ladder(order.job, number, access, decision, digest, requester=verified.person.id),
+                digest=(digest := compute_request_digest(self._deps, verified, access, bundle=order.bundle, tier=decision.tier)),
+                ladder=self._build_ladder(order.job, number, access, decision, digest, requester=verified.person.id),
                 locked=decision.outcome == "needs_approval" and self._is_locked(access),
             )
             yield request, facts
@@ -204,7 +204,7 @@ class Deciding:
         action = self._deps.config.current().catalog.action(access.resource, access.action)
         return action is not None and action.locked
 
-    def _ladder(self, job: str, number: int, access: Access, decision: Decision, digest: str, *, requester: str) -> Ladder | None:
+    def _build_ladder(self, job: str, number: int, access: Access, decision: Decision, digest: str, *, requester: str) -> Ladder | None:
         if decision.outcome != "needs_approval":
             return None
         return Ladder(
@@ -219,13 +219,15 @@ class Deciding:
             tools=access.tools,
         )
 
-    def _facts(self, order: JobInput, verified: VerifiedOrder, decided: tuple[tuple[DecidedRequest, Facts], ...]) -> Iterator[Event]:
+    def _decision_events(
+        self, order: JobInput, verified: VerifiedOrder, decided: tuple[tuple[DecidedRequest, DecisionFacts], ...]
+    ) -> Iterator[Event]:
         now, current = self._deps.now(), self._deps.config.current()
-        yield from ordered(self._deps, order, verified)
+        yield from order_events(self._deps, order, verified)
         for request, facts in decided:
-            yield decided_event(order.job, request.id, request.decision, request.digest, facts=facts, phase="start", at=now)
+            yield access_decided_event(order.job, request.id, request.decision, request.digest, facts=facts, phase="start", at=now)
             if request.ladder and not request.locked:
-                yield opened_event(order.job, request.ladder, current.tiers, at=now)
+                yield approval_opened_event(order.job, request.ladder, current.tiers, at=now)
 
     def _end_claim(self, job: str) -> None:
         """Whatever ended the job, nothing is issued under its id any more: a reset, or whoever has its order, comes too late."""
@@ -233,11 +235,13 @@ class Deciding:
         if claim is None or claim.open:
             self._deps.store.close_claim(job, self._deps.now())
 
-    def _believed(self, closing: CloseInput) -> Iterator[Event]:
+    def _believable_events(self, close_input: CloseInput) -> Iterator[Event]:
         """Yield what the ledger may take of events that came by way of Temporal: nothing but a revocation's, its proof after a fresh look."""
-        carried = [item for item in closing.unrecorded if item.type in TRIES | PROOFS and is_well_formed(item, closing.job)]
-        proven = any(item.type in PROOFS for item in carried) and self._is_dead(closing.job)
-        yield from (item for item in carried if item.type in TRIES or proven)
+        carried = [
+            item for item in close_input.unrecorded if item.type in ATTEMPT_EVENTS | PROOF_EVENTS and is_well_formed(item, close_input.job)
+        ]
+        proven = any(item.type in PROOF_EVENTS for item in carried) and self._is_dead(close_input.job)
+        yield from (item for item in carried if item.type in ATTEMPT_EVENTS or proven)
 
     def _is_dead(self, job: str) -> bool:
         try:
@@ -258,5 +262,5 @@ class Deciding:
 
     def _why_too_early(self, ladder: Ladder) -> str | None:
         recorded = self._deps.store.request(ladder.request)
-        early = recorded is None or recorded.expires_at is None or recorded.expires_at > self._deps.now() + MAX_SKEW
+        early = recorded is None or recorded.expires_at is None or recorded.expires_at > self._deps.now() + MAX_CLOCK_SKEW
         return "its tier still has time to answer" if early else None

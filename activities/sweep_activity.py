@@ -23,34 +23,34 @@ from temporalio.client import Client, WorkflowExecutionDescription, WorkflowExec
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.revocation import revoke
-from activities.revocation.proof import proven
-from activities.support.async_tools import beating
-from justenough.adapters.store import Claim
+from activities.revocation.proof import has_standing_proof
+from activities.support.async_tools import send_heartbeats
+from justenough.adapters.store import SessionClaim
 from justenough.domain.contracts.workflow_messages import SweepReport
 from justenough.domain.jobs.states import JobState, RevocationState
-from justenough.domain.ledger.events import UNATTRIBUTED, Event, EventType, event
+from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, Event, EventType, build_event
 from justenough.domain.readmodel.views import JobView
 from justenough.services.dependencies import Deps
 
-YOUNG = timedelta(seconds=10)
+MIN_JOB_AGE = timedelta(seconds=10)
 """Jobs younger than this are left to their own nets."""
-LEASE = timedelta(seconds=60)
+CLAIM_LEASE = timedelta(seconds=60)
 """A session whose lease was not renewed for this long is gone."""
-UNSTARTED = timedelta(minutes=5)
+UNSTARTED_TIMEOUT = timedelta(minutes=5)
 """A job that Temporal does not know and that was never decided was accepted and never started; its console may still start it."""
-AT_ONCE = 8
-TAKES = 35.0
+MAX_CONCURRENT_JOBS = 8
+SWEEP_BUDGET_S = 35.0
 """Seconds in which a sweep begins with jobs; with PER_JOB it ends within its activity's minute."""
-PER_JOB = 20.0
+JOB_TIMEOUT_S = 20.0
 """Seconds for one job's attempt: one stuck target never blocks the rest."""
-REVOKERS = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="sweep")
+SWEEP_POOL = ThreadPoolExecutor(MAX_CONCURRENT_JOBS, thread_name_prefix="sweep")
 """Threads of their own: an attempt that is given up holds its thread on, and sessions must not wait for it."""
 
-Judgement = tuple[str, str, str]
+SweepVerdict = tuple[str, str, str]
 """What became of a job (revoked, lost, unknown, failed, or waiting for the next sweep), its id, and why."""
 
 
-class Sweeping:
+class SweepActivities:
     """Looks, asks Temporal about each job by name, acts once per job."""
 
     def __init__(self, deps: Deps, temporal: Client) -> None:
@@ -62,15 +62,15 @@ class Sweeping:
     @activity.defn(name="sweep")
     async def sweep(self) -> SweepReport:
         """Return what one sweep saw and did. Heartbeats: while one is thought to run there is no other, so a dead one must be known soon."""
-        async with beating():
+        async with send_heartbeats():
             return await self._sweep()
 
     async def _sweep(self) -> SweepReport:
         # What is alive is listed before the jobs are looked up, so that a job which starts meanwhile is never taken for a leftover.
-        alive, failures = await asyncio.to_thread(self._alive)
-        still_open = await asyncio.to_thread(self._deps.store.open_jobs, self._deps.now() - YOUNG)
-        gate, end = asyncio.Semaphore(AT_ONCE), asyncio.get_running_loop().time() + TAKES
-        judged = await asyncio.gather(*(self._bounded(gate, job, end) for job in self._ordered(alive | set(still_open))))
+        alive, failures = await asyncio.to_thread(self._jobs_alive)
+        still_open = await asyncio.to_thread(self._deps.store.open_jobs, self._deps.now() - MIN_JOB_AGE)
+        gate, end = asyncio.Semaphore(MAX_CONCURRENT_JOBS), asyncio.get_running_loop().time() + SWEEP_BUDGET_S
+        judged = await asyncio.gather(*(self._judge_in_time(gate, job, end) for job in self._sweep_order(alive | set(still_open))))
         found = [item for item in judged if item is not None]
         self._stuck = frozenset(job for what, job, _ in found if what == "failed")
         report = SweepReport(
@@ -81,51 +81,53 @@ class Sweeping:
             failures=(*failures, *(f"{job}: {why}" for what, job, why in found if what in {"failed", "waiting"})),
             at=self._deps.now(),
         )
-        await asyncio.to_thread(self._report, report.unknown)
+        await asyncio.to_thread(self._report_unknown, report.unknown)
         # What the ledger cannot take now, the next sweep finds again.
         await asyncio.to_thread(revoke.record_lapsed, self._deps)
         return report
 
-    async def _bounded(self, gate: asyncio.Semaphore, job: str, end: float) -> Judgement | None:
+    async def _judge_in_time(self, gate: asyncio.Semaphore, job: str, end: float) -> SweepVerdict | None:
         async with gate:
             if asyncio.get_running_loop().time() > end:
                 return "waiting", job, "left to the next sweep"
             try:
-                return await asyncio.wait_for(self._judged(job), PER_JOB)
+                return await asyncio.wait_for(self._judge(job), JOB_TIMEOUT_S)
             except TimeoutError:
-                return "failed", job, f"not done in {PER_JOB:.0f} s"
+                return "failed", job, f"not done in {JOB_TIMEOUT_S:.0f} s"
             except Exception as error:  # noqa: BLE001 - one job's trouble must not keep the sweep from the others
                 return "failed", job, type(error).__name__
 
-    async def _judged(self, job: str) -> Judgement | None:
+    async def _judge(self, job: str) -> SweepVerdict | None:
         known = await asyncio.to_thread(self._deps.store.job, job)
         if known is None:
             # A workflow that runs without our store's knowledge is not ours to end, one that does not run is not ours to know.
             return "unknown", job, ""
         if known.state.ended:
-            return await self._leftover(job, known, "left over after its end")
-        described = await self._described(job)
-        if await self._closed(job, known, described):
-            return await self._lost(job, known)
-        if described is not None and await self._abandoned(job, described):
-            return await self._leftover(job, known, "its session is gone and its workflow does not revoke")
+            return await self._revoke_leftover(job, known, "left over after its end")
+        described = await self._describe_workflow(job)
+        if await self._is_closed(job, known, described):
+            return await self._close_lost(job, known)
+        if described is not None and await self._is_abandoned(job, described):
+            return await self._revoke_leftover(job, known, "its session is gone and its workflow does not revoke")
         return None
 
-    async def _leftover(self, job: str, known: JobView, why: str) -> Judgement | None:
-        if known.revocation.state in {RevocationState.NONE, RevocationState.CONFIRMED} and not await asyncio.to_thread(self._traces, job):
+    async def _revoke_leftover(self, job: str, view: JobView, why: str) -> SweepVerdict | None:
+        if view.revocation.state in {RevocationState.NONE, RevocationState.CONFIRMED} and not await asyncio.to_thread(
+            self._has_traces, job
+        ):
             return None
-        result = await self._revoked(job, why)
-        return ("revoked", job, "") if result.confirmed else _not_yet(job, result)
+        result = await self._revoke(job, why)
+        return ("revoked", job, "") if result.confirmed else _retry_verdict(job, result)
 
-    async def _lost(self, job: str, known: JobView) -> Judgement:
+    async def _close_lost(self, job: str, view: JobView) -> SweepVerdict:
         unrecorded: tuple[Event, ...] = ()
         # A session that heard of its workflow's end has left its proof already.
-        if known.revocation.state is not RevocationState.CONFIRMED or await asyncio.to_thread(self._traces, job):
-            result = await self._revoked(job, "its workflow is gone")
+        if view.revocation.state is not RevocationState.CONFIRMED or await asyncio.to_thread(self._has_traces, job):
+            result = await self._revoke(job, "its workflow is gone")
             if not result.confirmed:
-                return _not_yet(job, result)
+                return _retry_verdict(job, result)
             unrecorded = result.events
-        ended = event(
+        ended = build_event(
             EventType.JOB_ENDED,
             job,
             at=self._deps.now(),
@@ -136,17 +138,17 @@ class Sweeping:
         await asyncio.to_thread(self._deps.store.record, [*unrecorded, ended])
         return "lost", job, ""
 
-    async def _revoked(self, job: str, why: str) -> revoke.RevocationResult:
-        return await asyncio.get_running_loop().run_in_executor(REVOKERS, partial(self._attempt, job, why))
+    async def _revoke(self, job: str, why: str) -> revoke.RevocationResult:
+        return await asyncio.get_running_loop().run_in_executor(SWEEP_POOL, partial(self._attempt, job, why))
 
     def _attempt(self, job: str, why: str) -> revoke.RevocationResult:
         # Judged a while ago, where others that hang held the threads: whoever revokes beside this may have its proof by now, and trying again
         # would make the job doubtful anew.
-        if proven(self._deps, job) and not self._deps.targets.traces_of(job):
+        if has_standing_proof(self._deps, job) and not self._deps.targets.traces_of(job):
             return revoke.RevocationResult(confirmed=True)
         return revoke.revoke(self._deps, job, by="sweep", why=why, settled=False)
 
-    async def _described(self, job: str) -> WorkflowExecutionDescription | None:
+    async def _describe_workflow(self, job: str) -> WorkflowExecutionDescription | None:
         """Return what Temporal says of a job's workflow; None where it knows none."""
         try:
             return await self._temporal.get_workflow_handle(job).describe()
@@ -155,55 +157,57 @@ class Sweeping:
                 raise
             return None
 
-    async def _closed(self, job: str, known: JobView, described: WorkflowExecutionDescription | None) -> bool:
+    async def _is_closed(self, job: str, view: JobView, execution: WorkflowExecutionDescription | None) -> bool:
         """Whether there is evidence that the job's workflow will never run again."""
-        if described is None:
+        if execution is None:
             claim = await asyncio.to_thread(self._deps.store.claim_of, job)
             if claim is not None:
-                return self._over(claim)
+                return self._is_claim_over(claim)
             # What was decided had a workflow, and nobody starts it a second time.
-            return self._deps.now() - known.created_at > (LEASE if known.requests else UNSTARTED)
+            return self._deps.now() - view.created_at > (CLAIM_LEASE if view.requests else UNSTARTED_TIMEOUT)
         # Someone else's workflow under this id says nothing about the job.
-        ours = (described.workflow_type, described.task_queue) == ("Job", self._deps.settings.task_queue)
-        return not ours or described.status is not WorkflowExecutionStatus.RUNNING
+        ours = (execution.workflow_type, execution.task_queue) == ("Job", self._deps.settings.task_queue)
+        return not ours or execution.status is not WorkflowExecutionStatus.RUNNING
 
-    async def _abandoned(self, job: str, described: WorkflowExecutionDescription) -> bool:
+    async def _is_abandoned(self, job: str, execution: WorkflowExecutionDescription) -> bool:
         """Whether there is evidence that a job's access is over while nobody sees to it: no session runs, and its workflow does not revoke."""
-        if any(map(_sees_to_it, described.raw_description.pending_activities)):
+        if any(map(_ends_access, execution.raw_description.pending_activities)):
             return False
         claim = await asyncio.to_thread(self._deps.store.claim_of, job)
-        return claim is not None and self._over(claim)
+        return claim is not None and self._is_claim_over(claim)
 
-    def _over(self, claim: Claim) -> bool:
-        return not claim.open or self._deps.now() - claim.renewed_at > LEASE
+    def _is_claim_over(self, claim: SessionClaim) -> bool:
+        return not claim.open or self._deps.now() - claim.renewed_at > CLAIM_LEASE
 
-    def _alive(self) -> tuple[set[str], tuple[str, ...]]:
-        seen, failures = self._deps.targets.jobs()
+    def _jobs_alive(self) -> tuple[set[str], tuple[str, ...]]:
+        seen, failures = self._deps.targets.job_ids()
         return seen | set(self._deps.vault.job_prefixes(self._deps.settings.installation)), failures
 
-    def _traces(self, job: str) -> bool:
+    def _has_traces(self, job: str) -> bool:
         return bool(self._deps.vault.prefix_accessors(job)) or bool(self._deps.targets.traces_of(job))
 
-    def _report(self, unknown: Iterable[str]) -> None:
+    def _report_unknown(self, unknown: Iterable[str]) -> None:
         # Each once, by its own name: as a set they would be reported again whenever one of them comes or goes.
         now = self._deps.now()
-        self._deps.store.record([event(EventType.SWEEP_REPORTED, UNATTRIBUTED, at=now, about=job, unknown=[job]) for job in unknown])
+        self._deps.store.record(
+            [build_event(EventType.SWEEP_REPORTED, UNATTRIBUTED_CHAIN, at=now, about=job, unknown=[job]) for job in unknown]
+        )
 
-    def _ordered(self, jobs: set[str]) -> list[str]:
+    def _sweep_order(self, jobs: set[str]) -> list[str]:
         """Return the jobs as they are looked at: some that are stuck never keep a sweep from all others."""
-        return [*_rotated(jobs - self._stuck), *_rotated(jobs & self._stuck)]
+        return [*_rotate(jobs - self._stuck), *_rotate(jobs & self._stuck)]
 
 
-def _sees_to_it(pending: PendingActivityInfo) -> bool:
+def _ends_access(pending: PendingActivityInfo) -> bool:
     kind, waits = pending.activity_type.name, pending.state == PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED
     return kind == "revoke_job" or (kind == "run_session" and not waits)
 
 
-def _not_yet(job: str, result: revoke.RevocationResult) -> Judgement:
+def _retry_verdict(job: str, result: revoke.RevocationResult) -> SweepVerdict:
     return ("failed", job, "; ".join(result.failures)) if result.failures else ("waiting", job, "a second look is to come")
 
 
-def _rotated(jobs: AbstractSet[str]) -> list[str]:
+def _rotate(jobs: AbstractSet[str]) -> list[str]:
     """Return the jobs from another place each time, so that each comes first some time."""
     start = secrets.choice(sorted(jobs)) if jobs else ""
     return sorted(jobs, key=lambda job: (job < start, job))

@@ -11,9 +11,9 @@ from typing import Any
 
 from bench.figures import Figure
 from justenough.adapters.store import Store
-from justenough.domain.evidence.aggregator import Period
-from justenough.domain.ledger.events import Event, EventType, always, event
-from justenough.services.evidence_report import report
+from justenough.domain.evidence.aggregator import ReportPeriod
+from justenough.domain.ledger.events import Event, EventType, build_event, required_fields
+from justenough.services.evidence_report import build_evidence_report
 
 MOMENT = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
 FILLED = "as long as what stands there usually is, a reason or a digest of sixty-four characters"
@@ -38,7 +38,7 @@ ORDER = (
 def reporting(*, quick: bool) -> Figure:
     """Time the report over approved jobs of one credential each, without the ledger's own verification, which has a figure of its own."""
     jobs = 50 if quick else 4_000
-    period = Period(MOMENT - timedelta(days=1), MOMENT + timedelta(days=1))
+    period = ReportPeriod(MOMENT - timedelta(days=1), MOMENT + timedelta(days=1))
     with tempfile.TemporaryDirectory(prefix="je-bench-") as folder, closing(Store(f"sqlite:///{folder}/ledger.db")) as store:
         store.migrate()
         names = [f"j-dev-{number:026d}" for number in range(jobs)]
@@ -48,7 +48,7 @@ def reporting(*, quick: bool) -> Figure:
         took = []
         for _ in range(5):
             began = time.perf_counter()
-            found = report(store, period, installation="dev", now=period.until, verified_at_most=0)
+            found = build_evidence_report(store, period, installation="dev", now=period.until, max_verified_entries=0)
             took.append(time.perf_counter() - began)
             measured = [line.figures["measured"] for line in found.lines if line.key == "lifetimes.real"]
             assert measured == [jobs], measured
@@ -92,4 +92,4 @@ def _job(job: str) -> Iterator[Event]:
         "respond_by": (MOMENT + timedelta(minutes=15)).isoformat(),
     }
     for kind in ORDER:
-        yield event(kind, job, at=MOMENT, **{name: known.get(name, FILLED) for name in always(kind)})
+        yield build_event(kind, job, at=MOMENT, **{name: known.get(name, FILLED) for name in required_fields(kind)})

@@ -29,7 +29,7 @@ from bench.pure import SHOP
 from bench.report import table
 from justenough.adapters.store import Store
 from justenough.domain.core.ids import new_job_id
-from justenough.domain.ledger.events import Event, EventType, event
+from justenough.domain.ledger.events import Event, EventType, build_event
 from worker.stack import Stack, running_stack
 
 ID = re.compile(rb"\nid: (\d+)\n|retry: \d+\nid: (\d+)\n")
@@ -120,7 +120,7 @@ async def _asking(human: Human, every: float) -> AsyncIterator[list[float]]:
 
 
 def _happening(job: str, number: int) -> Event:
-    return event(
+    return build_event(
         EventType.CREDENTIAL_USED, job, at=datetime.now(UTC), about=str(number), credential=f"c{job[1:]}-1", what="seen by a measurement"
     )
 

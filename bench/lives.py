@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from justenough.domain.ledger.events import Event, EventType, always, event
+from justenough.domain.ledger.events import Event, EventType, build_event, required_fields
 
 BEGAN = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
 """When each pattern begins. A copy of one begins elsewhere."""
@@ -65,7 +65,7 @@ def life(kind: str, one: Look) -> Iterator[Event]:
     def then(kind: EventType, about: str = "", **data: Any) -> Event:
         at = BEGAN + timedelta(seconds=next(seconds))
         known = _known(one, request, credential, at) | data
-        return event(kind, one.job, at=at, about=about, **{name: known.get(name, "x") for name in always(kind)})
+        return build_event(kind, one.job, at=at, about=about, **{name: known.get(name, "x") for name in required_fields(kind)})
 
     yield then(EventType.JOB_SUBMITTED, name=one.name)
     if kind == "bare":

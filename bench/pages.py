@@ -34,8 +34,8 @@ def asked(store: Store, now: datetime) -> Iterator[Question]:
 
 
 def _at_a_glance(store: Store, now: datetime) -> Iterator[Question]:
-    yield "what stands open now", GLANCE, lambda: store.standing_now(now)
-    yield "the course of 24 hours in 48 parts", GLANCE, lambda: store.course(now - timedelta(hours=24), now, 48)
+    yield "what stands open now", GLANCE, lambda: store.current_counts(now)
+    yield "the course of 24 hours in 48 parts", GLANCE, lambda: store.period_trend(now - timedelta(hours=24), now, 48)
     yield "figures for /metrics", GLANCE, store.figures
     yield "what is overdue", GLANCE, store.overdue
 
@@ -81,16 +81,16 @@ def _of_access(store: Store) -> Iterator[Question]:
 
 
 def _of_the_ledger(store: Store, job: str, now: datetime) -> Iterator[Question]:
-    middle, half = store.head().position // 2, now - timedelta(days=180)
+    middle, half = store.ledger_head().position // 2, now - timedelta(days=180)
     rare, frequent = (EventType.REVIEW_OPENED,), (EventType.JOB_ENDED, EventType.CREDENTIAL_ISSUED)
-    yield "ledger backwards: all", LIST, store.ledger_back
-    yield "ledger backwards: from the middle", LIST, lambda: store.ledger_back(before=middle)
-    yield "ledger backwards: a rare type", LIST, lambda: store.ledger_back(types=rare)
-    yield "ledger backwards: two types from the middle", LIST, lambda: store.ledger_back(types=frequent, before=middle)
-    yield "ledger backwards: every type by name", LIST, lambda: store.ledger_back(types=EventType)
-    yield "ledger backwards: a day half a year ago", LIST, lambda: store.ledger_back(since=half, until=half + timedelta(days=1))
-    yield "ledger backwards: a rare type, until half a year ago", LIST, lambda: store.ledger_back(types=rare, until=half)
-    yield "ledger backwards: a job", LIST, lambda: store.ledger_back(job=job)
+    yield "ledger backwards: all", LIST, store.ledger_newest_first
+    yield "ledger backwards: from the middle", LIST, lambda: store.ledger_newest_first(before=middle)
+    yield "ledger backwards: a rare type", LIST, lambda: store.ledger_newest_first(types=rare)
+    yield "ledger backwards: two types from the middle", LIST, lambda: store.ledger_newest_first(types=frequent, before=middle)
+    yield "ledger backwards: every type by name", LIST, lambda: store.ledger_newest_first(types=EventType)
+    yield "ledger backwards: a day half a year ago", LIST, lambda: store.ledger_newest_first(since=half, until=half + timedelta(days=1))
+    yield "ledger backwards: a rare type, until half a year ago", LIST, lambda: store.ledger_newest_first(types=rare, until=half)
+    yield "ledger backwards: a job", LIST, lambda: store.ledger_newest_first(job=job)
     yield "ledger: after the middle", LIST, lambda: store.ledger(after=middle)
     yield "ledger: a day half a year ago", LIST, lambda: store.ledger(since=half, until=half + timedelta(days=1))
     yield "what listeners read: 500 entries", LIST, lambda: store.tail(middle, limit=500)

@@ -13,8 +13,8 @@ from typing import Any
 
 import httpx
 
-from justenough.domain.approvals.statements import DecisionStatement, OrderStatement, signable
-from justenough.domain.core.canonical_json import canonical, digest_of
+from justenough.domain.approvals.statements import DecisionStatement, OrderStatement, to_signable
+from justenough.domain.core.canonical_json import digest_of, to_canonical_json
 from justenough.domain.core.ids import new_job_id
 from worker.stack import Stack
 
@@ -102,8 +102,8 @@ class Human:
                     yield json.loads(line.removeprefix("data:"))
 
     async def _signed(self, statement: OrderStatement | DecisionStatement) -> dict[str, Any]:
-        raw = signable(statement)
-        content = base64.b64encode(canonical(raw)).decode()
+        raw = to_signable(statement)
+        content = base64.b64encode(to_canonical_json(raw)).decode()
         answer = await self.vault.post(f"transit/sign/je-sign-{self.id}", json={"input": content})
         return {"statement": raw, "signature": answer.raise_for_status().json()["data"]["signature"]}
 

@@ -17,11 +17,11 @@ from justenough.domain.catalog.loader import Catalog, Resource
 from justenough.domain.core.ids import request_id
 from justenough.domain.jobs.spec import checked_spec
 from justenough.domain.jobs.states import Action, Sensitivity
-from justenough.domain.ledger.events import Event, EventType, event
-from justenough.domain.policy.cedar_request import Clock, Facts
+from justenough.domain.ledger.events import Event, EventType, build_event
+from justenough.domain.policy.cedar_request import Clock, DecisionFacts
 from justenough.domain.policy.engine import AccessContext, JobFacts, PolicySet
-from justenough.domain.policy.replay import READS, Replay, replayed
-from justenough.services.ledger_events import decided_event
+from justenough.domain.policy.replay import REPLAY_EVENTS, PolicyReplay, replay_entries
+from justenough.services.ledger_events import access_decided_event
 
 SHOP = Path(__file__).resolve().parent.parent / "examples" / "shop"
 RESOURCES = 40
@@ -81,7 +81,7 @@ def replaying(*, quick: bool) -> Figure:
     for _ in range(5):
         began = time.perf_counter()
         entries = (entry for page in pages for entry in json.loads(page)["items"])
-        report = replayed(entries, Replay(policies, catalog), since="", digest=policies.digest)
+        report = replay_entries(entries, PolicyReplay(policies, catalog), since="", digest=policies.digest)
         took.append(time.perf_counter() - began)
         assert report.decisions == report.same == count, report
     what = f"replay of {count:,} recorded decisions, {len(policies.ids)} policies, best of five"
@@ -136,7 +136,7 @@ def _decided(job: str, policies: PolicySet, resource: Resource) -> Iterator[Even
         "data_scope": {},
     }
     order |= {"labels": {}, "bundle": None, "reason": "", "requester": "someone", "requester_name": "ops", "parent": None, "order": signed}
-    yield event(EventType.JOB_SUBMITTED, job, at=MOMENT, **order)
+    yield build_event(EventType.JOB_SUBMITTED, job, at=MOMENT, **order)
     for number, action in enumerate(Action, start=1):
         request = request_id(job, number)
         about: dict[str, Any] = {
@@ -148,17 +148,17 @@ def _decided(job: str, policies: PolicySet, resource: Resource) -> Iterator[Even
             "optional": False,
         }
         about |= {"title": "Somewhere", "sensitivity": "confidential", "revocable": "now"}
-        yield event(EventType.ACCESS_REQUESTED, job, at=MOMENT, about=request, request=request, **about)
+        yield build_event(EventType.ACCESS_REQUESTED, job, at=MOMENT, about=request, request=request, **about)
         context = AccessContext(phase="start", ttl_seconds=ttl, reason="It is measured", clock=Clock.at(MOMENT))
         decision = policies.decide(facts, name, resource, action, context=context)
-        asked = Facts.of(facts, name, resource, action, context)
-        yield decided_event(job, request, decision, "sha256:" + "0" * 64, facts=asked, phase="start", at=MOMENT)
+        asked = DecisionFacts.of(facts, name, resource, action, context)
+        yield access_decided_event(job, request, decision, "sha256:" + "0" * 64, facts=asked, phase="start", at=MOMENT)
 
 
 def _pages(store: Store) -> Iterator[str]:
     after: str | None = "0"
     while after:
-        page = store.ledger(types=READS, after=int(after), limit=1000)
+        page = store.ledger(types=REPLAY_EVENTS, after=int(after), limit=1000)
         yield page.model_dump_json()
         after = page.next
 
@@ -174,4 +174,4 @@ def _events(count: int) -> Iterator[Event]:
     for number in range(count):
         job = f"j-dev-{number // 10:026d}"
         what = f"statement {number}: " + "select … from orders " * 12
-        yield event(EventType.CREDENTIAL_USED, job, at=MOMENT, about=str(number), credential=f"c{job[1:]}-1", what=what)
+        yield build_event(EventType.CREDENTIAL_USED, job, at=MOMENT, about=str(number), credential=f"c{job[1:]}-1", what=what)

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from bench.bulk import Loader, opened
 from bench.lives import BEGAN, OPEN, OVER, life, look
 from justenough.adapters.store import Store
-from justenough.domain.ledger.hash_chain import GENESIS, hash_of
+from justenough.domain.ledger.hash_chain import GENESIS, entry_hash
 
 PATTERNS = 3_000
 """Of jobs that are over; those that are not are OPEN_PATTERNS."""
@@ -61,7 +61,7 @@ def seed(url: str, *, jobs: int, entries: int, open_jobs: int, until: datetime, 
     """Fill an empty store; return how many jobs and ledger entries it has. Of `entries` as many are made as the jobs' lives need, at least."""
     with closing(Store(url)) as store:
         store.migrate()
-        if store.head().entries:
+        if store.ledger_head().entries:
             message = f"the store {url.rpartition('@')[2]} is not empty: name one that is"
             raise SystemExit(message)
     dice = random.Random(5)  # noqa: S311 - figures of two runs compare only over the same rows
@@ -150,7 +150,7 @@ def _copy(loader: Loader, pattern: Pattern, at: datetime, dice: random.Random, p
     prev, entries = GENESIS, []
     for number, row in enumerate(pattern.rows["ledger"], start=1):
         _, job, seq, entry, kind, moment, data, *_ = (made(parts) for parts in row)
-        digest = hash_of(job, seq, entry, kind, moment, data, prev)
+        digest = entry_hash(job, seq, entry, kind, moment, data, prev)
         entries.append((position + number, job, seq, entry, kind, moment, data, prev, digest))
         prev = digest
     loader.add("ledger", entries)

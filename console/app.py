@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
 from console.api.dependencies import BEARER
-from console.api.openapi import document
+from console.api.openapi import openapi_document
 from console.api.routes import (
     bundles,
     catalog,
@@ -36,16 +36,16 @@ from console.api.routes import (
     whoami,
 )
 from console.http import problems
-from console.http.middleware import BoundedBody, Edge
-from console.outbox import delivering
+from console.http.middleware import BodyLimitMiddleware, EdgeMiddleware
+from console.outbox import run_dispatcher
 from console.pages.routers import ROUTERS, show_problems
-from console.schedule_runner import fire
+from console.schedule_runner import run_occasions
 from console.services.console import Console
-from console.services.reconciler import meanwhile, reconciling
+from console.services.reconciler import run_in_background, run_reconciler
 
 TITLE = "JustEnough"
-PREFIX = "/api/v1"
-ANYWHERE = problems.answers(401, 403, 422, 500, 503)
+API_PREFIX = "/api/v1"
+COMMON_PROBLEMS = problems.problem_responses(401, 403, 422, 500, 503)
 """What any route of the API may answer; more follows from its address and its body."""
 
 
@@ -57,13 +57,13 @@ def create_app(console: Console) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with (
-            reconciling(console.deps, console.gateway),
-            meanwhile(console.timetable.keep()),
-            meanwhile(fire(console)),
-            delivering(console.office),
+            run_reconciler(console.deps, console.gateway),
+            run_in_background(console.schedule_sync.run()),
+            run_in_background(run_occasions(console)),
+            run_dispatcher(console.dispatcher),
         ):
             yield
-        await console.looks.close()
+        await console.background_reads.close()
         await console.feed.close()
 
     pages = console.deps.settings.pages == "on"
@@ -79,11 +79,11 @@ def create_app(console: Console) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.console = console
-    problems.install(app)
+    problems.install_handlers(app)
     if pages:
         show_problems(app)
-    app.add_middleware(BoundedBody, unbounded=frozenset({PREFIX + bundles.PATH}))
-    app.add_middleware(Edge)
+    app.add_middleware(BodyLimitMiddleware, unbounded=frozenset({API_PREFIX + bundles.BUNDLES_PATH}))
+    app.add_middleware(EdgeMiddleware)
     app.openapi = partial(build_document, pages=pages)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return app
 
@@ -91,7 +91,7 @@ def create_app(console: Console) -> FastAPI:
 @cache
 def build_routes(*, pages: bool) -> tuple[BaseRoute, ...]:
     """Return every route, built once per process. No route holds a console: each reads it from the app of its request."""
-    api = APIRouter(dependencies=[Depends(BEARER)], responses=ANYWHERE)
+    api = APIRouter(dependencies=[Depends(BEARER)], responses=COMMON_PROBLEMS)
     for part in (
         whoami,
         catalog,
@@ -111,11 +111,11 @@ def build_routes(*, pages: bool) -> tuple[BaseRoute, ...]:
         webhooks,
     ):
         api.include_router(part.router)
-    root = APIRouter(generate_unique_id_function=_name)
+    root = APIRouter(generate_unique_id_function=_operation_id)
     # With the prefix given here: FastAPI would otherwise build each route once more, only to look for empty paths.
-    root.include_router(api, prefix=PREFIX)
+    root.include_router(api, prefix=API_PREFIX)
     # Without a token: a delivery's signature says who sends it.
-    root.include_router(triggers.router, prefix=PREFIX, responses=problems.answers(401, 422, 500, 503))
+    root.include_router(triggers.router, prefix=API_PREFIX, responses=problems.problem_responses(401, 422, 500, 503))
     for router in (health.router, wellknown.router, *(ROUTERS if pages else ())):
         root.include_router(router)
     return tuple(root.routes)
@@ -124,9 +124,9 @@ def build_routes(*, pages: bool) -> tuple[BaseRoute, ...]:
 @cache
 def build_document(*, pages: bool) -> dict[str, Any]:
     """Return the OpenAPI document of the routes, built once per process."""
-    return document(title=TITLE, version=version("justenough"), routes=build_routes(pages=pages))
+    return openapi_document(title=TITLE, version=version("justenough"), routes=build_routes(pages=pages))
 
 
-def _name(route: APIRoute) -> str:
+def _operation_id(route: APIRoute) -> str:
     """Return a route's operationId: what a generated client calls it."""
     return route.name

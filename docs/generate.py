@@ -29,9 +29,9 @@ from pydantic_core import PydanticUndefined
 
 # Every import of ours stands here, so that a move of a module changes this file in one place.
 from activities.process.interpreters import Interpreter
-from activities.process.launcher import Launch, Room, variables
+from activities.process.launcher import JobLaunch, Room, environment_script
 from console.app import create_app
-from console.cli.errors import Exit
+from console.cli.errors import ExitCode
 from console.cli.main import program
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.approvals.tiers import Tiers
@@ -48,10 +48,10 @@ PRODUCT = ("justenough", "workflows", "activities", "worker", "console")
 MEANINGS: dict[str, dict[str, str]] = tomllib.loads((ROOT / "docs/reference/meanings.toml").read_text())
 MARKED = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n)(?:.*?)(<!-- end -->)", re.DOTALL)
 READ_BY = {
-    "seconds_of": "duration",
-    "bytes_of": "size",
-    "_day": "day, `2030-01-31`",
-    "_sensitivity": "`public`, `internal`, `confidential`, `restricted`",
+    "parse_duration": "duration",
+    "parse_size": "size",
+    "_parse_day": "day, `2030-01-31`",
+    "_parse_sensitivity": "`public`, `internal`, `confidential`, `restricted`",
     "networks_of": "networks, separated by commas",
 }
 """How a value is written, by the name of the function that reads it."""
@@ -165,9 +165,9 @@ def default_text(field: FieldInfo) -> str:
     readers = {one.func.__name__ for one in said if isinstance(one, BeforeValidator)}
     if value is None or value is PydanticUndefined or isinstance(value, BaseModel) or value in ((), {}, ""):
         return ""
-    if "seconds_of" in readers:
+    if "parse_duration" in readers:
         value = duration_text(value)
-    elif "bytes_of" in readers:
+    elif "parse_size" in readers:
         value = size_text(value)
     elif isinstance(value, bool):
         value = str(value).lower()
@@ -376,8 +376,8 @@ def _options(one: Any) -> Iterator[str]:
 
 def exit_codes() -> str:
     """Return the table of exit codes."""
-    meanings = with_meanings("exit-codes", [one.name for one in Exit])
-    return table(("code", "meaning"), [(str(one.value), meanings[one.name]) for one in Exit])
+    meanings = with_meanings("exit-codes", [one.name for one in ExitCode])
+    return table(("code", "meaning"), [(str(one.value), meanings[one.name]) for one in ExitCode])
 
 
 def states(section: str, values: type[Enum]) -> str:
@@ -398,8 +398,8 @@ def _unnamed(pattern: str) -> str:
 
 def job_environment() -> str:
     """Return the table of a job's environment variables."""
-    launch = Launch(job="j", argv=("true",), uid=0, interpreter=Interpreter(Path("/usr/bin/python3"), ()), broker=Path("/broker.sock"))
-    always = set(re.findall(r"^export ([A-Z_]+)=", variables(launch, Room()).reveal(), re.MULTILINE))
+    launch = JobLaunch(job="j", argv=("true",), uid=0, interpreter=Interpreter(Path("/usr/bin/python3"), ()), broker=Path("/broker.sock"))
+    always = set(re.findall(r"^export ([A-Z_]+)=", environment_script(launch, Room()).reveal(), re.MULTILINE))
     known = MEANINGS["job-environment"]
     meanings = with_meanings("job-environment", sorted(always | DELIVERED, key=lambda name: [*known, name].index(name)))
     return table(("variable", "meaning"), [(f"`{name}`", text) for name, text in meanings.items()])

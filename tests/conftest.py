@@ -18,7 +18,7 @@ from tests.people import Human, logged_in
 from tests.scheduling import ByServers, rank
 from tests.shop import Shop
 from worker.stack import Stack, running_stack
-from worker.stack.stack_file import OURS, SERVERS
+from worker.stack.stack_file import APPS, SERVERS
 
 # How long one example takes says more about what else the machine does than about us.
 settings.register_profile("untimed", deadline=None)
@@ -48,7 +48,7 @@ def whole() -> Iterator[Stack]:
         shutil.copytree(EXAMPLE, config, ignore=shutil.ignore_patterns("__pycache__"))
         catalog = config / "catalog.yaml"
         catalog.write_text(catalog.read_text().replace("\nmodels:\n", f"\nmodels:\n{HASTY}", 1))
-        with running_stack(Path(folder) / "home", config, only=(*SERVERS, *OURS), drain=2) as stack:
+        with running_stack(Path(folder) / "home", config, only=(*SERVERS, *APPS), drain=2) as stack:
             yield stack
 
 

@@ -18,9 +18,9 @@ from justenough.domain.approvals.statements import (
     OrderStatement,
     ReviewStatement,
     Statement,
-    signable,
+    to_signable,
 )
-from justenough.domain.core.canonical_json import canonical, digest_of
+from justenough.domain.core.canonical_json import digest_of, to_canonical_json
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.jobs.states import JobState
 from tests.plain_http import NO_TLS
@@ -58,8 +58,8 @@ class Human:
 
     def signed(self, statement: Statement) -> dict[str, Any]:
         """Return {statement, signature} as it travels."""
-        raw = signable(statement)
-        content = base64.b64encode(canonical(raw)).decode()
+        raw = to_signable(statement)
+        content = base64.b64encode(to_canonical_json(raw)).decode()
         answer = self.vault.post(f"transit/sign/je-sign-{self.id}", json={"input": content}).raise_for_status().json()
         return {"statement": raw, "signature": answer["data"]["signature"]}
 

@@ -18,7 +18,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from tests.plain_http import NO_TLS
 from tests.waiting import until
 from worker.stack import Stack
-from worker.stack.paths import Places
+from worker.stack.paths import StackPaths
 from worker.stack.stack_file import read_stack
 
 HAND_OVER = 'printf "%s %s\\n" "$PGUSER" "$PGPASSWORD" >/dev/tcp/127.0.0.1/{port}'
@@ -107,7 +107,7 @@ class Shop:
 
     def pid_of(self, child: str) -> int:
         """Return a child's process id now; the supervisor rewrites it when it restarts one."""
-        stack = read_stack(Places.of(self.stack.home))
+        stack = read_stack(StackPaths.of(self.stack.home))
         assert stack is not None
         return stack.pids[child]
 

@@ -15,17 +15,17 @@ from rich.table import Table
 from justenough.adapters.configuration.settings import Settings, load_settings
 from justenough.domain.core.errors import InvalidInput, JustEnoughError
 from justenough.domain.core.secret import Secret
-from worker.stack.control import running, start_detached, stop
-from worker.stack.doctor import Finding, examine
-from worker.stack.paths import Places
+from worker.stack.control import find_running_stack, start_detached, stop_stack
+from worker.stack.doctor import DoctorFinding, examine
+from worker.stack.paths import StackPaths
 from worker.stack.stack_file import Stack
 from worker.stack.start_progress import Step
-from worker.stack.status import Survey, survey
+from worker.stack.status import StackStatus, check_status
 from worker.stack.supervisor import supervise
 
 Form = Literal["table", "json", "yaml", "name"]
 Json = dict[str, Any]
-FAILED, USAGE = 1, 2
+EXIT_FAILED, EXIT_USAGE = 1, 2
 
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -35,23 +35,23 @@ def up(*, detach: bool, lifeline: int | None, form: Form, quiet: bool) -> None:
     """Start the stack, or say where it runs already."""
     settings = _settings()
     try:
-        if stack := running(Places.of(settings.home)):
+        if stack := find_running_stack(StackPaths.of(settings.home)):
             _note(f"The stack is already running in {stack.home}.", quiet=quiet)
             _print_addresses(stack, form)
         elif detach:
             started = start_detached(settings, lifeline=lifeline, tell=lambda text: _note(text, quiet=quiet))
             _print_addresses(started, form)
         else:
-            supervise(settings, report=_tell(settings, form, quiet=quiet))
+            supervise(settings, report=_progress_reporter(settings, form, quiet=quiet))
     except JustEnoughError as error:
         _fail(error)
 
 
 def down(*, form: Form, quiet: bool) -> None:
     """Stop the stack and whatever a killed supervisor left."""
-    places = Places.of(_settings().home)
+    places = StackPaths.of(_settings().home)
     try:
-        stopped = stop(places)
+        stopped = stop_stack(places)
     except JustEnoughError as error:
         _fail(error)
     _note(f"Stopped {', '.join(stopped)}." if stopped else f"Nothing is running in {places.home}.", quiet=quiet)
@@ -61,14 +61,14 @@ def down(*, form: Form, quiet: bool) -> None:
 def status(*, form: Form) -> None:
     """Show each child; what the console has to complain of goes to stderr."""
     try:
-        seen = survey(Places.of(_settings().home))
+        seen = check_status(StackPaths.of(_settings().home))
     except JustEnoughError as error:
         _fail(error)
     _emit(seen.as_json(), form, table=lambda: _print_survey(seen), names=(child.name for child in seen.children))
     for alarm in seen.alarms:
         err.print(f"Alarm: {alarm}", markup=False)
-    if not seen.well:
-        raise typer.Exit(FAILED)
+    if not seen.is_well:
+        raise typer.Exit(EXIT_FAILED)
 
 
 def doctor(*, form: Form, console_url: str | None = None) -> None:
@@ -77,18 +77,18 @@ def doctor(*, form: Form, console_url: str | None = None) -> None:
     found = [{"what": f.what, "level": f.level, "found": f.found, "remedy": f.remedy} for f in findings]
     _emit({"findings": found}, form, table=lambda: _print_findings(findings), names=(f.what for f in findings))
     if any(finding.level == "missing" for finding in findings):
-        raise typer.Exit(FAILED)
+        raise typer.Exit(EXIT_FAILED)
 
 
 def vault_setup(*, form: Form) -> None:
     """Set Vault up and show each step."""
-    from worker.stack.seed import set_vault_up  # noqa: PLC0415 - only this command needs what setting Vault up loads
+    from worker.stack.seed import set_up_vault  # noqa: PLC0415 - only this command needs what setting Vault up loads
 
     settings, token = _settings(), os.environ.get("VAULT_TOKEN")
     try:
-        applied = set_vault_up(settings, token=Secret(token) if token else None)
+        applied = set_up_vault(settings, token=Secret(token) if token else None)
     except InvalidInput as error:
-        _fail(error, code=USAGE)
+        _fail(error, code=EXIT_USAGE)
     except JustEnoughError as error:
         _fail(error)
     steps = [{"path": step.path, "outcome": str(step.outcome), "note": step.note} for step in applied]
@@ -103,10 +103,10 @@ def _settings() -> Settings:
     except ValidationError as error:
         for problem in error.errors():
             err.print(f"setting {'.'.join(map(str, problem['loc']))}: {problem['msg']}")
-        raise typer.Exit(USAGE) from error
+        raise typer.Exit(EXIT_USAGE) from error
 
 
-def _fail(error: JustEnoughError, *, code: int = FAILED) -> NoReturn:
+def _fail(error: JustEnoughError, *, code: int = EXIT_FAILED) -> NoReturn:
     if isinstance(error, InvalidInput):
         err.print(f"Error: {error.what} is wrong:", *(f"  {problem}" for problem in error.problems), sep="\n", markup=False)
     else:
@@ -119,9 +119,9 @@ def _note(text: str, *, quiet: bool) -> None:
         err.print(text, markup=False)
 
 
-def _tell(settings: Settings, form: Form, *, quiet: bool) -> Any:
+def _progress_reporter(settings: Settings, form: Form, *, quiet: bool) -> Any:
     def tell(step: Step, text: str) -> None:
-        if step == "ready" and (stack := running(Places.of(settings.home))):
+        if step == "ready" and (stack := find_running_stack(StackPaths.of(settings.home))):
             _print_addresses(stack, form)
             _note("Stop with Ctrl-C.", quiet=quiet)
         elif step == "step":
@@ -158,7 +158,7 @@ def _print_addresses(stack: Stack, form: Form) -> None:
     _emit(dict(named), form, table=lambda: out.print("\n".join(lines), markup=False), names=(str(stack.home),))
 
 
-def _print_survey(seen: Survey) -> None:
+def _print_survey(seen: StackStatus) -> None:
     if seen.supervisor is None and any(child.health != "down" for child in seen.children):
         err.print(
             f"Nobody keeps the stack in {seen.places.home}: its supervisor is gone, and what dies now stays dead. "
@@ -173,7 +173,7 @@ def _print_survey(seen: Survey) -> None:
         out.print(table)
 
 
-def _print_findings(findings: tuple[Finding, ...]) -> None:
+def _print_findings(findings: tuple[DoctorFinding, ...]) -> None:
     for finding in findings:
         out.print(f"{finding.level:8} {finding.what}: {finding.found}", markup=False)
         if finding.remedy:

@@ -11,14 +11,14 @@ from typing import Annotated
 import typer
 
 
-class Output(StrEnum):
+class WorkerOutputFormat(StrEnum):
     TABLE = "table"
     JSON = "json"
     YAML = "yaml"
     NAME = "name"
 
 
-OutputOption = Annotated[Output, typer.Option("--output", "-o", help="How to print: table, json, yaml or name.")]
+OutputOption = Annotated[WorkerOutputFormat, typer.Option("--output", "-o", help="How to print: table, json, yaml or name.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no hints.")]
 
 LifelineOption = Annotated[
@@ -45,7 +45,7 @@ def register(app: typer.Typer) -> None:
 def up(
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once everything is ready.")] = False,
     lifeline: LifelineOption = None,
-    output: OutputOption = Output.TABLE,
+    output: OutputOption = WorkerOutputFormat.TABLE,
     quiet: QuietOption = False,
 ) -> None:
     """Start Temporal, Vault, PostgreSQL, worker and console here, for evaluation; data stays in JUSTENOUGH_HOME."""
@@ -54,21 +54,21 @@ def up(
     command_actions.up(detach=detach, lifeline=lifeline, form=output.value, quiet=quiet)
 
 
-def down(output: OutputOption = Output.TABLE, quiet: QuietOption = False) -> None:
+def down(output: OutputOption = WorkerOutputFormat.TABLE, quiet: QuietOption = False) -> None:
     """Stop what `up` started; data stays."""
     from worker import command_actions  # noqa: PLC0415 - loads the servers' keepers
 
     command_actions.down(form=output.value, quiet=quiet)
 
 
-def status(output: OutputOption = Output.TABLE) -> None:
+def status(output: OutputOption = WorkerOutputFormat.TABLE) -> None:
     """Show each child of the stack: pid, address, health. Exit 1 where one does not answer or nothing runs."""
     from worker import command_actions  # noqa: PLC0415 - loads the servers' keepers
 
     command_actions.status(form=output.value)
 
 
-def doctor(output: OutputOption = Output.TABLE, console_url: ConsoleOption = None) -> None:
+def doctor(output: OutputOption = WorkerOutputFormat.TABLE, console_url: ConsoleOption = None) -> None:
     """Say what this machine, home, configuration and servers lack, what is overdue, and the remedy. Exit 1 where something needed is missing."""
     from worker import command_actions  # noqa: PLC0415 - loads the servers' keepers
 
@@ -82,7 +82,7 @@ def worker() -> None:
     main()
 
 
-def vault_setup(output: OutputOption = Output.TABLE) -> None:
+def vault_setup(output: OutputOption = WorkerOutputFormat.TABLE) -> None:
     """Bring the Vault at VAULT_ADDR to what the catalog needs, with the administrator's VAULT_TOKEN; the running stack's without them."""
     from worker import command_actions  # noqa: PLC0415 - loads the servers' keepers
 

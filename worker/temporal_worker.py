@@ -20,12 +20,12 @@ from temporalio.worker import (
     Worker,
 )
 
-from activities.control_group_activities import Locking
-from activities.job_activities import Deciding
+from activities.control_group_activities import ControlGroupActivities
+from activities.job_activities import JobActivities
 from activities.process.sandbox import Sandbox
-from activities.revocation_activities import Ending
-from activities.session_activity import Sessions
-from activities.sweep_activity import Sweeping
+from activities.revocation_activities import RevocationActivities
+from activities.session_activity import SessionActivities
+from activities.sweep_activity import SweepActivities
 from justenough.domain.core.errors import GiveUp, JustEnoughError
 from justenough.services.dependencies import Deps
 from workflows.guard import Guard
@@ -33,25 +33,30 @@ from workflows.job import Job
 from workflows.sweep import Prove, Sweep
 
 WORKFLOWS = (Job, Guard, Sweep, Prove)
-HEARTBEATS = timedelta(seconds=1)
+HEARTBEAT_THROTTLE = timedelta(seconds=1)
 """How soon a session hears that its workflow is gone: terminated, deleted, cancelled."""
-ENDINGS_AT_ONCE = 256
+MAX_CONCURRENT_ENDINGS = 256
 """A place for each job of several workers that died together: most revocations only wait for their second look, without a thread."""
-LOCALS_AT_ONCE = 32
-STICKY = timedelta(seconds=2)
+MAX_CONCURRENT_LOCAL_ACTIVITIES = 32
+STICKY_TIMEOUT = timedelta(seconds=2)
 """What a workflow's next step waits for the worker that knows it, before any other may take it: for a job whose worker died, this much longer."""
-POLLS = 2
+MAX_CONCURRENT_POLLS = 2
 """Activities that one worker asks for at once, per queue. Each is one that a worker which hangs takes along, until its heartbeat is missed."""
 
 
 @asynccontextmanager
-async def polling(client: Client, deps: Deps, sandbox: Sandbox) -> AsyncIterator[None]:
+async def run_workers(client: Client, deps: Deps, sandbox: Sandbox) -> AsyncIterator[None]:
     """Work for one installation until the block ends; then let sessions finish within `drain`, and end and revoke those that do not.
 
     Endings have a queue and places of their own, which outlive the sessions': however many jobs run, one can always be killed.
     """
-    settings, sessions = deps.settings, Sessions(deps, sandbox)
-    deciding, locking, ending, sweeping = Deciding(deps), Locking(deps), Ending(deps), Sweeping(deps, client)
+    settings, sessions = deps.settings, SessionActivities(deps, sandbox)
+    deciding, locking, ending, sweeping = (
+        JobActivities(deps),
+        ControlGroupActivities(deps),
+        RevocationActivities(deps),
+        SweepActivities(deps, client),
+    )
     quick: list[Callable[..., Any]] = [
         deciding.decide_requests,
         locking.open_locks,
@@ -69,12 +74,12 @@ async def polling(client: Client, deps: Deps, sandbox: Sandbox) -> AsyncIterator
         client,
         task_queue=f"{settings.task_queue}-endings",
         activities=quick,
-        activity_executor=ThreadPoolExecutor(ENDINGS_AT_ONCE, thread_name_prefix="ending"),
-        max_concurrent_activities=ENDINGS_AT_ONCE,
-        max_concurrent_activity_task_polls=POLLS,
-        max_heartbeat_throttle_interval=HEARTBEATS,
-        default_heartbeat_throttle_interval=HEARTBEATS,
-        interceptors=[ErrorsAcross()],
+        activity_executor=ThreadPoolExecutor(MAX_CONCURRENT_ENDINGS, thread_name_prefix="ending"),
+        max_concurrent_activities=MAX_CONCURRENT_ENDINGS,
+        max_concurrent_activity_task_polls=MAX_CONCURRENT_POLLS,
+        max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
+        default_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
+        interceptors=[ErrorInterceptor()],
     )
     main = Worker(
         client,
@@ -86,16 +91,16 @@ async def polling(client: Client, deps: Deps, sandbox: Sandbox) -> AsyncIterator
         # The quick ones run here inside workflow tasks; what asks for them on this queue otherwise is a stranger, and gets its answer.
         activities=[*quick, sessions.receive],
         # Made as they are needed, and sessions need none; fewer than there are places, and the SDK warns.
-        activity_executor=ThreadPoolExecutor(max(LOCALS_AT_ONCE, settings.max_sessions), thread_name_prefix="activity"),
+        activity_executor=ThreadPoolExecutor(max(MAX_CONCURRENT_LOCAL_ACTIVITIES, settings.max_sessions), thread_name_prefix="activity"),
         max_concurrent_activities=settings.max_sessions,
-        max_concurrent_activity_task_polls=POLLS,
-        max_concurrent_local_activities=LOCALS_AT_ONCE,
+        max_concurrent_activity_task_polls=MAX_CONCURRENT_POLLS,
+        max_concurrent_local_activities=MAX_CONCURRENT_LOCAL_ACTIVITIES,
         max_concurrent_workflow_tasks=32,
-        sticky_queue_schedule_to_start_timeout=STICKY,
-        max_heartbeat_throttle_interval=HEARTBEATS,
-        default_heartbeat_throttle_interval=HEARTBEATS,
+        sticky_queue_schedule_to_start_timeout=STICKY_TIMEOUT,
+        max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
+        default_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
         graceful_shutdown_timeout=timedelta(seconds=settings.drain),
-        interceptors=[ErrorsAcross()],
+        interceptors=[ErrorInterceptor()],
     )
     async with endings, main:
         yield
@@ -104,15 +109,15 @@ async def polling(client: Client, deps: Deps, sandbox: Sandbox) -> AsyncIterator
 log = structlog.get_logger()
 
 
-class ErrorsAcross(Interceptor):
+class ErrorInterceptor(Interceptor):
     """Turns our errors into Temporal's by what the caller must do; of an unexpected one only its type crosses, for a message may hold anything."""
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002 - the SDK's name
         """Return the translating step in front of an activity."""
-        return _Translated(next)
+        return _ErrorTranslator(next)
 
 
-class _Translated(ActivityInboundInterceptor):
+class _ErrorTranslator(ActivityInboundInterceptor):
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002 - the SDK's name
         try:
             return await super().execute_activity(input)

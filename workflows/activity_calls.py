@@ -12,7 +12,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, FailureError
 from workflows import options
 
 with workflow.unsafe.imports_passed_through():
-    from activities.revocation_activities import Ending
+    from activities.revocation_activities import RevocationActivities
     from activities.support.caller_check import NotTheirs
     from justenough.domain.contracts.workflow_messages import RevokeInput, RevokeResult
     from justenough.domain.ledger.events import Event
@@ -21,50 +21,52 @@ Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
 
-async def step(activity: Callable[[Any, Argument], Result], argument: Argument) -> Result:
+async def call_activity(activity: Callable[[Any, Argument], Result], argument: Argument) -> Result:
     """Return what an activity says. Raises FailureError where asking again cannot change a refusal, and where the step was cancelled."""
     try:
         return await workflow.execute_local_activity_method(activity, argument, **options.LOCAL)
     except FailureError as error:
         # Not ActivityError alone: what a local activity raised comes back as it is, not as a cause.
-        if _refused(error) or told_to_end():
+        if _is_refusal(error) or is_cancelling():
             raise
     return await workflow.execute_activity_method(activity, argument, task_queue=options.endings_queue(), **options.PATIENT)
 
 
-async def insisted(attempt: Callable[[], Awaitable[Result]]) -> Result:
+async def retry_until_accepted(attempt: Callable[[], Awaitable[Result]]) -> Result:
     """Return what an attempt comes to, however often it is refused: for what must happen before a job may close.
 
     Raises FailureError where whoever asks is not this job's workflow: a stranger's may end without.
     """
-    pause = options.PAUSE
+    pause = options.MIN_RETRY_INTERVAL
     while True:
         try:
             return await attempt()
         except FailureError as error:
-            if told_to_end() or type_of(error) == NotTheirs.__name__:
+            if is_cancelling() or error_type(error) == NotTheirs.__name__:
                 raise
-            workflow.logger.warning("refused, to be asked again", extra={"cause": type_of(error)})
+            workflow.logger.warning("refused, to be asked again", extra={"cause": error_type(error)})
         await workflow.sleep(pause)
-        pause = min(2 * pause, options.LONGEST_PAUSE)
+        pause = min(2 * pause, options.MAX_RETRY_INTERVAL)
 
 
-async def revoked(wanted: RevokeInput) -> RevokeResult:
+async def revoke_until_confirmed(revoke_input: RevokeInput) -> RevokeResult:
     """Return once everything of a job is confirmed dead, with what the ledger could not take meanwhile."""
     unrecorded: tuple[Event, ...] = ()
     while True:
-        result: RevokeResult = await insisted(
-            lambda: workflow.execute_activity_method(Ending.revoke_job, wanted, task_queue=options.endings_queue(), **options.REVOKE)
+        result: RevokeResult = await retry_until_accepted(
+            lambda: workflow.execute_activity_method(
+                RevocationActivities.revoke_job, revoke_input, task_queue=options.endings_queue(), **options.REVOKE
+            )
         )
         unrecorded += result.unrecorded
         if result.confirmed:
             return result.model_copy(update={"unrecorded": unrecorded})
-        await workflow.sleep(options.PAUSE)
+        await workflow.sleep(options.MIN_RETRY_INTERVAL)
 
 
-async def unless(stopped: Callable[[], bool], doing: Coroutine[Any, Any, Result]) -> Result | None:
+async def run_unless(stopped: Callable[[], bool], work: Coroutine[Any, Any, Result]) -> Result | None:
     """Return what is being done, or None where the wish to stop came first; then it has been cancelled and has ended."""
-    task = asyncio.create_task(doing)
+    task = asyncio.create_task(work)
     await workflow.wait_condition(lambda: task.done() or stopped())
     if not task.done():
         task.cancel()
@@ -74,27 +76,27 @@ async def unless(stopped: Callable[[], bool], doing: Coroutine[Any, Any, Result]
     return task.result()
 
 
-async def lived(life: asyncio.Task[Result], *, cancelled: Callable[[], None]) -> Result:
+async def run_shielded(task: asyncio.Task[Result], *, on_cancel: Callable[[], None]) -> Result:
     """Return what a life comes to. A cancel of the workflow only tells it: it ends in its own order, and nothing interrupts its ending."""
     while True:
         try:
-            await workflow.wait_condition(life.done)
+            await workflow.wait_condition(task.done)
         except asyncio.CancelledError:
             # Eviction from the worker's cache looks the same but has no reason; it must go through.
             if workflow.cancellation_reason() is None:
                 raise
-            cancelled()
-        if life.done():
-            return life.result()
+            on_cancel()
+        if task.done():
+            return task.result()
 
 
-def type_of(error: FailureError) -> str:
+def error_type(error: FailureError) -> str:
     """Return the type of what an activity failed with. Its message may hold anything."""
     cause = _cause(error)
     return cause.type or "ApplicationError" if isinstance(cause, ApplicationError) else type(cause).__name__
 
 
-def told_to_end() -> bool:
+def is_cancelling() -> bool:
     """Whether the task that asks has been told to end: by `unless`, or by eviction."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
@@ -104,6 +106,6 @@ def _cause(error: FailureError) -> BaseException | None:
     return error.cause if isinstance(error, ActivityError) else error
 
 
-def _refused(error: FailureError) -> bool:
+def _is_refusal(error: FailureError) -> bool:
     cause = _cause(error)
     return isinstance(cause, ApplicationError) and cause.non_retryable

@@ -12,41 +12,49 @@ from temporalio.exceptions import ActivityError, FailureError, TimeoutType, Work
 from temporalio.exceptions import TimeoutError as ActivityTimeout
 
 from workflows import options
-from workflows.activity_calls import insisted, lived, revoked, step, told_to_end, type_of, unless
+from workflows.activity_calls import (
+    call_activity,
+    error_type,
+    is_cancelling,
+    retry_until_accepted,
+    revoke_until_confirmed,
+    run_shielded,
+    run_unless,
+)
 from workflows.escalation import Escalation
 from workflows.guard import Guard
-from workflows.signals import Asks, Inbox, Wishes, carried
+from workflows.signals import ApprovalRequests, ReceivedAnswers, RevocationRequests, decode_signal
 
 with workflow.unsafe.imports_passed_through():
-    from activities.control_group_activities import Locking
-    from activities.job_activities import Deciding
-    from activities.session_activity import Sessions
+    from activities.control_group_activities import ControlGroupActivities
+    from activities.job_activities import JobActivities
+    from activities.session_activity import SessionActivities
     from justenough.domain.contracts.workflow_messages import (
-        Closed,
         CloseInput,
-        Decided,
-        Granted,
+        ControlGroupsInput,
+        GrantedRequest,
         GuardInput,
         JobInput,
-        LocksInput,
+        JobResult,
         OpenInput,
         RevokeInput,
         SessionInput,
         SessionResult,
+        StartDecisions,
     )
     from justenough.domain.jobs.states import JobState, RequestState
     from justenough.domain.ledger.events import Event
 
-ENDED_BY = {
+DENIED_BY = {
     RequestState.DENIED: "an approver",
     RequestState.EXPIRED: "silence: no tier answered in time",
     RequestState.WITHDRAWN: "an approver, who took the approval back",
 }
-STATE = SearchAttributeKey.for_keyword("JustEnoughState")
+STATE_ATTRIBUTE = SearchAttributeKey.for_keyword("JustEnoughState")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobOutcome:
     """How a job's work came out, and whether it is proven that nothing it was issued is alive."""
 
     state: JobState
@@ -62,10 +70,10 @@ class Job:
     @workflow.init
     def __init__(self, order: JobInput) -> None:
         self._order = order
-        self._inbox = Inbox()
-        self._asks = Asks(order.job)
-        self._wishes = Wishes(order.job)
-        self._escalation = Escalation(order.job, self._inbox, on_taken_back=self._wishes.end_what_came_of)
+        self._answers = ReceivedAnswers()
+        self._approval_requests = ApprovalRequests(order.job)
+        self._revocation_requests = RevocationRequests(order.job)
+        self._escalation = Escalation(order.job, self._answers, on_withdrawn=self._revocation_requests.add_request)
         self._attending: tuple[asyncio.Task[None], ...] = ()
         self._unrecorded: tuple[Event, ...] = ()
         self._stop: JobState | None = None
@@ -75,9 +83,9 @@ class Job:
         self._state = JobState.PENDING
 
     @workflow.run
-    async def run(self, order: JobInput) -> Closed:
+    async def run(self, order: JobInput) -> JobResult:
         """Run the job; a cancel becomes a wish that the life below obeys in its own order, so that nothing interrupts its compensation."""
-        return await lived(asyncio.create_task(self._live(order)), cancelled=self._cancel)
+        return await run_shielded(asyncio.create_task(self._work_and_close(order)), on_cancel=self._cancel)
 
     @workflow.signal(dynamic=True)
     def receive(self, name: str, args: Sequence[RawValue]) -> None:
@@ -87,13 +95,13 @@ class Job:
         `revoke_credential` (its id). Others are ignored.
         """
         if name == "decide":
-            self._inbox.put(args)
+            self._answers.add(args)
         elif name == "kill":
             self._stop = JobState.KILLED
         elif name == "ask":
-            self._asks.put(carried(args))
+            self._approval_requests.add(decode_signal(args))
         elif name == "revoke_credential":
-            self._wishes.put(carried(args))
+            self._revocation_requests.add(decode_signal(args))
 
     @workflow.query(name="view")
     def view(self) -> dict[str, object]:
@@ -111,66 +119,66 @@ class Job:
             },
         }
 
-    async def _live(self, order: JobInput) -> Closed:
+    async def _work_and_close(self, order: JobInput) -> JobResult:
         try:
             outcome = await self._work(order)
         except Exception as error:  # noqa: BLE001 - whatever went wrong, a bug included, must not skip the compensation
             workflow.logger.exception("job failed unexpectedly")
-            name = type_of(error) if isinstance(error, FailureError) else type(error).__name__
-            outcome = Outcome(self._stop or JobState.FAILED, reason=f"unexpected {name}")
+            name = error_type(error) if isinstance(error, FailureError) else type(error).__name__
+            outcome = JobOutcome(self._stop or JobState.FAILED, reason=f"unexpected {name}")
         if not outcome.clean:
             outcome = await self._compensate(outcome)
         return await self._close(outcome)
 
-    async def _work(self, order: JobInput) -> Outcome:
-        permitted = await unless(self._stopped, self._permitted(order))
-        if isinstance(permitted, Outcome):
+    async def _work(self, order: JobInput) -> JobOutcome:
+        permitted = await run_unless(self._is_stopped, self._decide(order))
+        if isinstance(permitted, JobOutcome):
             return replace(permitted, clean=not self._locks)
         if permitted is not None and self._stop is None:
-            granted = self._granted(permitted)
+            granted = self._granted_requests(permitted)
             if any(item.answers for item in granted):
                 await self._start_guard(permitted.timeout)
             if self._stop is None:
-                return await self._session(SessionInput(order=order, granted=granted), seconds=permitted.timeout)
+                return await self._run_session(SessionInput(order=order, granted=granted), seconds=permitted.timeout)
         # Stopped before anything was issued.
-        return Outcome(self._stop or JobState.CANCELLED, clean=not self._locks)
+        return JobOutcome(self._stop or JobState.CANCELLED, clean=not self._locks)
 
-    async def _permitted(self, order: JobInput) -> Decided | Outcome:
+    async def _decide(self, order: JobInput) -> StartDecisions | JobOutcome:
         """Decide each request and climb with those that need people; return why the job does not run, where it does not."""
-        decided = await step(Deciding.decide_requests, order)
+        decided = await call_activity(JobActivities.decide_requests, order)
         if decided.refused:
-            return Outcome(JobState.FAILED, reason=f"refused: {decided.refused}")
+            return JobOutcome(JobState.FAILED, reason=f"refused: {decided.refused}")
         for request in decided.requests:
             if request.decision.outcome == "denied" and not request.optional:
-                return Outcome(JobState.DENIED, reason=_denied(request.resource, request.action, "policy"))
+                return JobOutcome(JobState.DENIED, reason=_denial_text(request.resource, request.action, "policy"))
         if unopened := await self._open_locks(order, decided):
             return unopened
         if ladders := {request.id: request.ladder for request in decided.requests if request.ladder}:
-            self._show(JobState.AWAITING_APPROVAL)
+            self._publish_state(JobState.AWAITING_APPROVAL)
             self._escalation.open(ladders)
-            await self._escalation.until_settled(enough=lambda: self._stopped() or self._refused(decided) is not None)
-        return self._refused(decided) or decided
+            await self._escalation.wait_settled(enough=lambda: self._is_stopped() or self._denial(decided) is not None)
+        return self._denial(decided) or decided
 
-    async def _open_locks(self, order: JobInput, decided: Decided) -> Outcome | None:
+    async def _open_locks(self, order: JobInput, decided: StartDecisions) -> JobOutcome | None:
         """Have what is locked wait in Vault; return why the job does not run, where it cannot."""
         ladders = {request.id: request.ladder for request in decided.requests if request.locked and request.ladder}
         if not ladders:
             return None
         # From here on something of the job's lives in Vault, whatever comes of this step.
         self._locks = True
-        opened = await step(Locking.open_locks, LocksInput(order=order, ladders=ladders))
-        return Outcome(JobState.FAILED, reason=f"refused: {opened.refused}") if opened.refused else None
+        opened = await call_activity(ControlGroupActivities.open_locks, ControlGroupsInput(order=order, ladders=ladders))
+        return JobOutcome(JobState.FAILED, reason=f"refused: {opened.refused}") if opened.refused else None
 
-    def _refused(self, decided: Decided) -> Outcome | None:
+    def _denial(self, decided: StartDecisions) -> JobOutcome | None:
         for request in decided.requests:
             state = self._escalation.states.get(request.id)
-            if not request.optional and state in ENDED_BY:
-                return Outcome(JobState.DENIED, reason=_denied(request.resource, request.action, ENDED_BY[state]))
+            if not request.optional and state in DENIED_BY:
+                return JobOutcome(JobState.DENIED, reason=_denial_text(request.resource, request.action, DENIED_BY[state]))
         return None
 
-    def _granted(self, decided: Decided) -> tuple[Granted, ...]:
+    def _granted_requests(self, decided: StartDecisions) -> tuple[GrantedRequest, ...]:
         return tuple(
-            Granted(id=request.id, number=request.number, answers=self._escalation.answers_of(request.id))
+            GrantedRequest(id=request.id, number=request.number, answers=self._escalation.answers_of(request.id))
             for request in decided.requests
             if request.decision.outcome == "allowed" or self._escalation.states.get(request.id) is RequestState.APPROVED
         )
@@ -188,93 +196,95 @@ class Job:
             # After a reset the first run's guard still stands; the session will refuse the second claim anyway.
             workflow.logger.warning("a guard stands already")
 
-    async def _session(self, order: SessionInput, *, seconds: int) -> Outcome:
-        self._show(JobState.RUNNING)
-        session = workflow.start_activity_method(Sessions.run_session, order, **options.session(seconds, guarded=self._guarded))
+    async def _run_session(self, order: SessionInput, *, seconds: int) -> JobOutcome:
+        self._publish_state(JobState.RUNNING)
+        session = workflow.start_activity_method(SessionActivities.run_session, order, **options.session(seconds, guarded=self._guarded))
         self._attend(session, seconds=seconds)
-        await workflow.wait_condition(lambda: session.done() or self._stopped())
+        await workflow.wait_condition(lambda: session.done() or self._is_stopped())
         if self._stop is JobState.CANCELLED:
             session.cancel()
             # Whoever finds that its process takes too long to end may still kill it.
             await workflow.wait_condition(lambda: session.done() or self._stop is JobState.KILLED)
         if not session.done():
             self._was_cut = True
-            await self._wishes.cut()
+            await self._revocation_requests.revoke_everything()
             session.cancel()
             await workflow.wait_condition(session.done)
         self._state = JobState.REVOKING
         try:
             return self._outcome(session.result())
         except ActivityError as error:
-            return self._unproven(error)
+            return self._unproven_outcome(error)
         except asyncio.CancelledError:
             # Our own wish to stop overtook a result that came in the same moment: that proof is lost, so there is none.
-            return Outcome(self._stop or JobState.FAILED)
+            return JobOutcome(self._stop or JobState.FAILED)
 
     def _attend(self, session: workflow.ActivityHandle[SessionResult], *, seconds: int) -> None:
         """See to people and wishes while the session runs, each on its own: neither keeps the job from being stopped or compensated."""
 
         async def people() -> None:
             while not session.done():
-                await self._escalation.woken(lambda: session.done() or bool(self._asks))
-                while self._asks and not session.done():
-                    await self._open(self._asks.take(), seconds=seconds)
-                await self._escalation.move()
+                await self._escalation.wait_for_change(lambda: session.done() or bool(self._approval_requests))
+                while self._approval_requests and not session.done():
+                    await self._open_request(self._approval_requests.pop(), seconds=seconds)
+                await self._escalation.process()
 
         async def wishes() -> None:
             while not session.done():
-                await workflow.wait_condition(lambda: session.done() or bool(self._wishes))
-                await self._wishes.obey()
+                await workflow.wait_condition(lambda: session.done() or bool(self._revocation_requests))
+                await self._revocation_requests.revoke_each()
 
         self._attending = (asyncio.create_task(people()), asyncio.create_task(wishes()))
 
-    async def _open(self, request: str, *, seconds: int) -> None:
+    async def _open_request(self, request: str, *, seconds: int) -> None:
         """Ask people for what the running job asks for. The guard stands before anybody can answer."""
         if not self._guarded:
             await self._start_guard(seconds)
         try:
-            opened = await step(Deciding.open_request, OpenInput(job=self._order.job, request=request))
+            opened = await call_activity(JobActivities.open_request, OpenInput(job=self._order.job, request=request))
         except FailureError as error:
-            if told_to_end():
+            if is_cancelling():
                 raise
-            workflow.logger.warning("a request could not be opened", extra={"request": request, "cause": type_of(error)})
+            workflow.logger.warning("a request could not be opened", extra={"request": request, "cause": error_type(error)})
             return
         if opened.ladder:
             self._escalation.open({request: opened.ladder})
 
-    def _outcome(self, result: SessionResult) -> Outcome:
+    def _outcome(self, result: SessionResult) -> JobOutcome:
         self._unrecorded += result.unrecorded
         # What ended by itself before the wish to stop arrived keeps its own ending; not what a kill had cut off from its access already.
         asked = self._stop if result.stopped or self._was_cut else None
-        return Outcome(asked or result.outcome, exit_code=result.exit_code, reason=None if asked else result.reason, clean=result.clean)
+        return JobOutcome(asked or result.outcome, exit_code=result.exit_code, reason=None if asked else result.reason, clean=result.clean)
 
-    def _unproven(self, error: ActivityError) -> Outcome:
+    def _unproven_outcome(self, error: ActivityError) -> JobOutcome:
         if self._stop:
-            return Outcome(self._stop)
+            return JobOutcome(self._stop)
         if not isinstance(error.cause, ActivityTimeout):
-            return Outcome(JobState.FAILED, reason=f"session_failed: {type_of(error)}")
-        return Outcome(JobState.FAILED, reason="no_worker" if error.cause.type is TimeoutType.SCHEDULE_TO_START else "worker_lost")
+            return JobOutcome(JobState.FAILED, reason=f"session_failed: {error_type(error)}")
+        return JobOutcome(JobState.FAILED, reason="no_worker" if error.cause.type is TimeoutType.SCHEDULE_TO_START else "worker_lost")
 
-    async def _compensate(self, outcome: Outcome) -> Outcome:
+    async def _compensate(self, outcome: JobOutcome) -> JobOutcome:
         self._state = JobState.REVOKING
-        result = await revoked(RevokeInput(job=self._order.job, by="compensation", why=(outcome.reason or outcome.state.value)[:500]))
+        result = await revoke_until_confirmed(
+            RevokeInput(job=self._order.job, by="compensation", why=(outcome.reason or outcome.state.value)[:500])
+        )
         self._unrecorded += result.unrecorded
         return replace(outcome, clean=True)
 
-    async def _close(self, outcome: Outcome) -> Closed:
-        await self._settle()
+    async def _close(self, outcome: JobOutcome) -> JobResult:
+        await self._settle_requests()
         closing = CloseInput(
             job=self._order.job,
             state=outcome.state,
             exit_code=outcome.exit_code,
             reason=outcome.reason,
-            unrecorded=(*self._wishes.unrecorded, *self._unrecorded),
+            unrecorded=(*self._revocation_requests.unrecorded, *self._unrecorded),
         )
-        closed = await insisted(lambda: step(Deciding.close, closing))
-        self._show(closed.state)
+        closed = await retry_until_accepted(lambda: call_activity(JobActivities.close, closing))
+        self._publish_state(closed.state)
         return closed
 
-    async def _settle(self) -> None:
+    async def _settle_requests(self) -> None:
         """Leave nothing open behind: what is being seen to, what still waits for people, answers that nobody examined."""
         try:
             for task in self._attending:
@@ -288,13 +298,13 @@ class Job:
         # A kill asks for more.
         self._stop = self._stop or JobState.CANCELLED
 
-    def _stopped(self) -> bool:
+    def _is_stopped(self) -> bool:
         return self._stop is not None
 
-    def _show(self, state: JobState) -> None:
+    def _publish_state(self, state: JobState) -> None:
         self._state = state
-        workflow.upsert_search_attributes([STATE.value_set(state.value)])
+        workflow.upsert_search_attributes([STATE_ATTRIBUTE.value_set(state.value)])
 
 
-def _denied(resource: str, action: str, by: str) -> str:
+def _denial_text(resource: str, action: str, by: str) -> str:
     return f"{action} on {resource} was denied by {by}"

@@ -7,8 +7,8 @@ from temporalio import workflow
 from workflows import options
 
 with workflow.unsafe.imports_passed_through():
-    from activities.revocation_activities import Ending
-    from activities.sweep_activity import Sweeping
+    from activities.revocation_activities import RevocationActivities
+    from activities.sweep_activity import SweepActivities
     from justenough.domain.contracts.workflow_messages import ProofReport, SweepReport
 
 
@@ -19,7 +19,7 @@ class Sweep:
     @workflow.run
     async def run(self) -> SweepReport:
         """Return what one sweep saw and did."""
-        return await workflow.execute_activity_method(Sweeping.sweep, task_queue=options.endings_queue(), **options.SWEEP)
+        return await workflow.execute_activity_method(SweepActivities.sweep, task_queue=options.endings_queue(), **options.SWEEP)
 
 
 @workflow.defn(name="Prove")
@@ -29,4 +29,6 @@ class Prove:
     @workflow.run
     async def run(self, job: str) -> ProofReport:
         """Return what is alive and what is not."""
-        return await workflow.execute_activity_method(Ending.prove_job, job, task_queue=options.endings_queue(), **options.LOOK)
+        return await workflow.execute_activity_method(
+            RevocationActivities.prove_job, job, task_queue=options.endings_queue(), **options.LOOK
+        )

@@ -2,9 +2,9 @@
 gateway to the job's model, tools/ does for the job what it may not do by itself.
 """
 
-from activities.broker.broker import Door
-from activities.broker.llm.gateway import Models
-from activities.broker.server.listener import Place, listening
-from activities.broker.tools import Tools
+from activities.broker.broker import Broker
+from activities.broker.llm.gateway import ModelGateway
+from activities.broker.server.listener import BrokerAddress, serve_broker
+from activities.broker.tools import ToolGateway
 
-__all__ = ["Door", "Models", "Place", "Tools", "listening"]
+__all__ = ["Broker", "BrokerAddress", "ModelGateway", "ToolGateway", "serve_broker"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from justenough.domain.core.errors import GiveUp, RetryLater
 
 
-class AskedTooOften(RetryLater):
+class TooManyCalls(RetryLater):
     """The job asks more often than any needs to. `wait` is in seconds."""
 
     def __init__(self, wait: float) -> None:
@@ -13,9 +13,9 @@ class AskedTooOften(RetryLater):
         super().__init__("this job asks too often; wait and ask again")
 
 
-class Unauthenticated(GiveUp):
+class MissingBrokerToken(GiveUp):
     """Who asks shows no token of this job."""
 
 
-class TooLarge(GiveUp):
+class BodyTooLarge(GiveUp):
     """The body is larger than any request needs to be."""

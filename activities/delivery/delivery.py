@@ -6,17 +6,17 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from activities.delivery.file_formats import PGPASS, UndeliverableField, kubeconfig, password_line
-from activities.issuing.results import Allowed
-from justenough.domain.core.ids import number_of
+from activities.delivery.file_formats import PGPASS_FIELDS, UndeliverableField, kubeconfig, password_line
+from activities.issuing.results import ToolAccess
+from justenough.domain.core.ids import request_number_of
 from justenough.domain.core.secret import Secret
-from justenough.domain.jobs.credentials import Credential
+from justenough.domain.jobs.credentials import CredentialHandle
 from justenough.domain.jobs.spec import KUBECONFIG, PGPASSFILE, Access, Delivery, JobSpec
-from justenough.domain.jobs.tool_bounds import written
+from justenough.domain.jobs.tool_bounds import tools_to_json
 
 PUBLIC_FIELDS = frozenset({"username", "private_key_type"})
 """Fields of a credential that are no secret; logs may show them, and what kind a key is stands in too much else to be taken out."""
-MAX_VARIABLE = 100_000
+MAX_VARIABLE_BYTES = 100_000
 """Bytes; the kernel takes 128 KiB for one variable, its name included."""
 
 
@@ -28,7 +28,7 @@ class Delivered:
     files: Mapping[str, Secret] = field(default_factory=dict)
     paths: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
-    def joined(self, other: Delivered) -> Delivered:
+    def merge(self, other: Delivered) -> Delivered:
         """Return both together. A spec never delivers one variable or file twice, but a password file may have several lines, and a variable may
         name several files.
         """
@@ -37,52 +37,54 @@ class Delivered:
         return Delivered({**self.env, **other.env}, {**self.files, **other.files, **shared}, {**self.paths, **paths})
 
 
-def delivered(access: Access, fields: Mapping[str, Secret], connect: Mapping[str, str]) -> Delivered:
+def build_delivery(access: Access, fields: Mapping[str, Secret], connect: Mapping[str, str]) -> Delivered:
     """Return what one credential becomes. `connect` is the catalog's: fields without secrets, deliverable beside it.
 
     Raises UndeliverableField.
     """
     known = {**{name: Secret(str(value)) for name, value in connect.items()}, **fields}
-    missing = sorted({f"{name} ({where})" for where, name in _wanted(access.deliver) if name not in known})
+    missing = sorted({f"{name} ({where})" for where, name in _required_fields(access.deliver) if name not in known})
     if missing:
         what = f"{access.resource}:{access.action} has no field {', '.join(missing)}"
         raise UndeliverableField(f"{what}; it has {', '.join(sorted(known)) or 'none'}")
     env = {variable: known[name] for variable, name in access.deliver.env.items()}
     for variable, value in env.items():
         _check_variable(variable, value)
-    return Delivered(env).joined(_as_files(access, known))
+    return Delivered(env).merge(_build_files(access, known))
 
 
-def _wanted(deliver: Delivery) -> Iterator[tuple[str, str]]:
+def _required_fields(deliver: Delivery) -> Iterator[tuple[str, str]]:
     """Yield where in a spec each field is asked for, and its name."""
     yield from ((f"deliver.env.{variable}", name) for variable, name in deliver.env.items())
     if deliver.pgpass:
-        yield from (("deliver.pgpass", name) for name in PGPASS)
+        yield from (("deliver.pgpass", name) for name in PGPASS_FIELDS)
     if deliver.kubeconfig:
         said = deliver.kubeconfig.model_dump(exclude={"path"}, exclude_none=True)
         yield from ((f"deliver.kubeconfig.{what}", name) for what, name in said.items())
 
 
-def _as_files(access: Access, known: Mapping[str, Secret]) -> Delivered:
+def _build_files(access: Access, fields: Mapping[str, Secret]) -> Delivered:
     deliver, files, paths = access.deliver, dict[str, Secret](), dict[str, tuple[str, ...]]()
     if deliver.file:
-        files[deliver.file.path] = _document(known)
+        files[deliver.file.path] = _json_document(fields)
     if deliver.pgpass:
-        files[deliver.pgpass.path] = password_line(known)
+        files[deliver.pgpass.path] = password_line(fields)
         paths[PGPASSFILE] = (deliver.pgpass.path,)
     if deliver.kubeconfig:
-        files[deliver.kubeconfig.path] = kubeconfig(deliver.kubeconfig, known, name=f"{access.resource}-{access.action}")
+        files[deliver.kubeconfig.path] = kubeconfig(deliver.kubeconfig, fields, name=f"{access.resource}-{access.action}")
         paths[KUBECONFIG] = (deliver.kubeconfig.path,)
     return Delivered({}, files, paths)
 
 
-def told_of_access(spec: JobSpec, issued: Iterable[Credential], allowed: Iterable[Allowed] = ()) -> Delivered:
+def access_summary(spec: JobSpec, issued: Iterable[CredentialHandle], allowed: Iterable[ToolAccess] = ()) -> Delivered:
     """Return what a job is told of its access: each item as its spec asks for it, and what it got, which may be less, or null.
 
     A variable JUSTENOUGH_ACCESS with a JSON list; no secrets.
     """
-    got = {number_of(credential.id): _granted(credential) for credential in issued}
-    got |= {number_of(one.request): {"action": one.access.action.value, "tools": written(one.access.tools)} for one in allowed}
+    got = {request_number_of(credential.id): _credential_summary(credential) for credential in issued}
+    got |= {
+        request_number_of(one.request): {"action": one.access.action.value, "tools": tools_to_json(one.access.tools)} for one in allowed
+    }
     told = [
         {
             "resource": access.resource,
@@ -95,7 +97,7 @@ def told_of_access(spec: JobSpec, issued: Iterable[Credential], allowed: Iterabl
     return Delivered({"JUSTENOUGH_ACCESS": Secret(json.dumps(told))}) if told else Delivered()
 
 
-def _granted(credential: Credential) -> dict[str, object]:
+def _credential_summary(credential: CredentialHandle) -> dict[str, object]:
     return {"credential": credential.id, "action": credential.action.value, "expires_at": credential.expires_at.isoformat()}
 
 
@@ -104,18 +106,20 @@ def secrets_of(fields: Mapping[str, Secret]) -> tuple[Secret, ...]:
     return tuple(value for name, value in fields.items() if name not in PUBLIC_FIELDS)
 
 
-def texts_of(secrets: Iterable[Secret]) -> tuple[str, ...]:
+def reveal_all(secrets: Iterable[Secret]) -> tuple[str, ...]:
     """Return what a Redactor is made from."""
     return tuple(secret.reveal() for secret in secrets)
 
 
-def _document(known: Mapping[str, Secret]) -> Secret:
-    return Secret(json.dumps({name: value.reveal() for name, value in sorted(known.items())}, ensure_ascii=False, indent=2) + "\n")
+def _json_document(fields: Mapping[str, Secret]) -> Secret:
+    return Secret(json.dumps({name: value.reveal() for name, value in sorted(fields.items())}, ensure_ascii=False, indent=2) + "\n")
 
 
 def _check_variable(variable: str, value: Secret) -> None:
     text = value.reveal()
     if "\0" in text:
         raise UndeliverableField(f"{variable}: a value with NUL cannot be a variable; deliver it as a file")
-    if len(text.encode("utf-8", "replace")) > MAX_VARIABLE:
-        raise UndeliverableField(f"{variable}: a value of more than {MAX_VARIABLE:,} bytes cannot be a variable; deliver it as a file")
+    if len(text.encode("utf-8", "replace")) > MAX_VARIABLE_BYTES:
+        raise UndeliverableField(
+            f"{variable}: a value of more than {MAX_VARIABLE_BYTES:,} bytes cannot be a variable; deliver it as a file"
+        )

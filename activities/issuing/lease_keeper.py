@@ -14,40 +14,40 @@ from typing import TypeVar
 import structlog
 
 from activities.issuing.issuer import Issuer
-from activities.issuing.renewal_check import NoLonger
-from activities.issuing.results import Issuance
+from activities.issuing.renewal_check import EndReason
+from activities.issuing.results import IssuedCredential
 from activities.revocation import revoke as revocation
 from justenough.adapters.vault import UnknownHandle, VaultRefused
 from justenough.domain.core.errors import JustEnoughError, NotFound, RetryLater
-from justenough.domain.ledger.events import Event, EventType, event
+from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.services.dependencies import Deps
 
-RENEW_AFTER = 0.5
+RENEW_AT_FRACTION = 0.5
 """The part of a lease's life after which it is renewed."""
-TRY_AGAIN = 2.0
-SETTLES = 1.0
+RETRY_INTERVAL_S = 2.0
+RENEWAL_TIMEOUT_S = 1.0
 """Seconds that a session's end waits for a renewal that is on its way."""
-OVER = NoLonger("its ttl is over")
+TTL_OVER = EndReason("its ttl is over")
 log = structlog.get_logger()
 
 T = TypeVar("T")
 
 
-class Keepers:
+class LeaseKeeper:
     """Keeps each credential of one job, those that were there at its start and those that came later."""
 
     def __init__(self, deps: Deps, job: str, issuer: Issuer) -> None:
         self._deps = deps
         self._job = job
         self._issuer = issuer
-        self._kept: dict[str, tuple[Issuance, asyncio.Task[None]]] = {}
+        self._keepers: dict[str, tuple[IssuedCredential, asyncio.Task[None]]] = {}
         self._ending: dict[str, asyncio.Task[None]] = {}
 
-    def keep(self, item: Issuance) -> None:
+    def keep(self, item: IssuedCredential) -> None:
         """Keep a credential from now on, until it ends or `close`."""
         task = asyncio.create_task(_keep(self._deps, self._job, self._issuer, item))
-        self._kept[item.credential.id] = item, task
-        task.add_done_callback(lambda _: self._kept.pop(item.credential.id, None))
+        self._keepers[item.credential.id] = item, task
+        task.add_done_callback(lambda _: self._keepers.pop(item.credential.id, None))
 
     async def give_back(self, credential: str, why: str, *, before: tuple[Event, ...] = ()) -> None:
         """End one credential now, until it is confirmed and recorded. Raises NotFound where the job does not hold it.
@@ -55,33 +55,33 @@ class Keepers:
         Who gives it back while it is ended waits for that end: each attempt takes a thread, and a job may ask very often.
         """
         if credential not in self._ending:
-            found = self._kept.pop(credential, None)
+            found = self._keepers.pop(credential, None)
             if found is None:
                 message = f"the job holds no credential {credential}"
                 raise NotFound(message)
-            ending = asyncio.create_task(self._taken_over(*found, NoLonger(why, before)))
+            ending = asyncio.create_task(self._stop_and_end(*found, EndReason(why, before)))
             self._ending[credential] = ending
             ending.add_done_callback(lambda _: self._ending.pop(credential, None))
         await asyncio.shield(self._ending[credential])
 
-    async def _taken_over(self, item: Issuance, keeper: asyncio.Task[None], ending: NoLonger) -> None:
+    async def _stop_and_end(self, item: IssuedCredential, keeper: asyncio.Task[None], ending: EndReason) -> None:
         keeper.cancel()
         # A renewal that is on its way must not overtake it.
-        await asyncio.wait({keeper}, timeout=SETTLES + 1)
-        await _ended(self._deps, self._job, self._issuer, item, ending)
+        await asyncio.wait({keeper}, timeout=RENEWAL_TIMEOUT_S + 1)
+        await _end_until_confirmed(self._deps, self._job, self._issuer, item, ending)
 
     async def close(self) -> None:
         """Keep nothing any more: what ends them now is the session's own revocation."""
-        keepers = [*(task for _, task in self._kept.values()), *self._ending.values()]
+        keepers = [*(task for _, task in self._keepers.values()), *self._ending.values()]
         for keeper in keepers:
             keeper.cancel()
         await asyncio.gather(*keepers, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager
-async def kept(deps: Deps, job: str, issuer: Issuer, issued: Iterable[Issuance]) -> AsyncIterator[Keepers]:
+async def keep_leases(deps: Deps, job: str, issuer: Issuer, issued: Iterable[IssuedCredential]) -> AsyncIterator[LeaseKeeper]:
     """Keep each credential until the block ends; what ends it then is the session's own revocation."""
-    keepers = Keepers(deps, job, issuer)
+    keepers = LeaseKeeper(deps, job, issuer)
     for item in issued:
         keepers.keep(item)
     try:
@@ -90,77 +90,77 @@ async def kept(deps: Deps, job: str, issuer: Issuer, issued: Iterable[Issuance])
         await keepers.close()
 
 
-async def _keep(deps: Deps, job: str, issuer: Issuer, item: Issuance) -> None:
-    lives, why = item.lease_seconds, OVER
-    while (left := _left(deps, item)) > 0:
+async def _keep(deps: Deps, job: str, issuer: Issuer, item: IssuedCredential) -> None:
+    lives, why = item.lease_seconds, TTL_OVER
+    while (left := _seconds_left(deps, item)) > 0:
         if lives is None or lives >= left:
             await asyncio.sleep(left)
             break
-        await asyncio.sleep(lives * RENEW_AFTER)
-        renewed = await _renewed(deps, job, issuer, item, within=lives * (1 - RENEW_AFTER))
-        if isinstance(renewed, NoLonger):
+        await asyncio.sleep(lives * RENEW_AT_FRACTION)
+        renewed = await _renew_with_retries(deps, job, issuer, item, within=lives * (1 - RENEW_AT_FRACTION))
+        if isinstance(renewed, EndReason):
             why = renewed
             break
         lives = renewed
-    await _ended(deps, job, issuer, item, why)
+    await _end_until_confirmed(deps, job, issuer, item, why)
 
 
-def _left(deps: Deps, item: Issuance) -> float:
-    return item.left(now=deps.now(), ticks=deps.ticks())
+def _seconds_left(deps: Deps, item: IssuedCredential) -> float:
+    return item.seconds_left(now=deps.now(), ticks=deps.ticks())
 
 
-async def _renewed(deps: Deps, job: str, issuer: Issuer, item: Issuance, *, within: float) -> int | NoLonger:
+async def _renew_with_retries(deps: Deps, job: str, issuer: Issuer, item: IssuedCredential, *, within: float) -> int | EndReason:
     """Return the seconds that the lease lives now, or why it is not held on: a no, or no answer from a server that it takes `within` seconds."""
     end = deps.ticks() + within
     while True:
         try:
-            return await _undisturbed(lambda: _renew(deps, job, issuer, item))
+            return await _run_undisturbed(lambda: _renew(deps, job, issuer, item))
         except Exception as error:  # noqa: BLE001 - whatever keeps it from being decided, renewed and recorded: in the end it ends
             log.warning("lease not renewed", job=job, credential=item.credential.id, error=type(error).__name__)
             # A server that restarts must not end a healthy job's access; the lease is what bounds the waiting. Vault says `refused`
             # where its engine cannot reach the target; that it knows no such lease is final.
             again = isinstance(error, (RetryLater, VaultRefused)) and not isinstance(error, UnknownHandle)
-            if not again or deps.ticks() + TRY_AGAIN >= end:
-                return NoLonger(f"its lease could not be renewed: {error if isinstance(error, JustEnoughError) else type(error).__name__}")
-        await asyncio.sleep(TRY_AGAIN)
+            if not again or deps.ticks() + RETRY_INTERVAL_S >= end:
+                return EndReason(f"its lease could not be renewed: {error if isinstance(error, JustEnoughError) else type(error).__name__}")
+        await asyncio.sleep(RETRY_INTERVAL_S)
 
 
-def _renew(deps: Deps, job: str, issuer: Issuer, item: Issuance) -> int | NoLonger:
+def _renew(deps: Deps, job: str, issuer: Issuer, item: IssuedCredential) -> int | EndReason:
     """Decide, renew, record; ask for no more than what is left of the grant, in the whole seconds that Vault counts."""
-    lease, left = item.credential.lease_id, math.ceil(_left(deps, item))
+    lease, left = item.credential.lease_id, math.ceil(_seconds_left(deps, item))
     if lease is None or left <= 0:
-        return OVER
-    ending = issuer.no_longer(item)
+        return TTL_OVER
+    ending = issuer.reason_to_end(item)
     if ending:
         return ending
     lives = deps.vault.renew_lease(lease, min(left, item.lease_seconds or left))
-    deps.store.record([_renewal(deps, job, item)])
-    return lives or OVER
+    deps.store.record([_renewed_event(deps, job, item)])
+    return lives or TTL_OVER
 
 
-async def _undisturbed(call: Callable[[], T]) -> T:
+async def _run_undisturbed(call: Callable[[], T]) -> T:
     """Call in a thread; where the session ends meanwhile, let the call end first: a renewal must not overtake the revocation."""
     calling = asyncio.create_task(asyncio.to_thread(call))
     try:
         return await asyncio.shield(calling)
     except asyncio.CancelledError:
-        await asyncio.wait({calling}, timeout=SETTLES)
+        await asyncio.wait({calling}, timeout=RENEWAL_TIMEOUT_S)
         raise
 
 
-def _renewal(deps: Deps, job: str, item: Issuance) -> Event:
+def _renewed_event(deps: Deps, job: str, item: IssuedCredential) -> Event:
     now, credential = deps.now(), item.credential
     about = f"{credential.id}/{now.timestamp():.0f}"
-    return event(
+    return build_event(
         EventType.CREDENTIAL_RENEWED, job, at=now, about=about, credential=credential.id, expires_at=credential.expires_at.isoformat()
     )
 
 
-async def _ended(deps: Deps, job: str, issuer: Issuer, item: Issuance, ending: NoLonger) -> None:
+async def _end_until_confirmed(deps: Deps, job: str, issuer: Issuer, item: IssuedCredential, ending: EndReason) -> None:
     """Revoke one credential while its job goes on, until it is confirmed and recorded: what is over is over."""
     log.info("credential ends before its job", job=job, credential=item.credential.id, why=ending.why)
     while True:
-        others = issuer.others(item.credential)
+        others = issuer.others_beside(item.credential)
         revoke = partial(revocation.end_one, deps, job, item.credential, others, by="session", why=ending.why, before=ending.events)
         try:
             result = await asyncio.to_thread(revoke)
@@ -168,7 +168,7 @@ async def _ended(deps: Deps, job: str, issuer: Issuer, item: Issuance, ending: N
             log.warning("credential not revoked yet", job=job, credential=item.credential.id, error=type(error).__name__)
         else:
             if result.confirmed:
-                issuer.ended(item.credential)
+                issuer.forget(item.credential)
             if result.confirmed and not result.events:
                 return
-        await asyncio.sleep(TRY_AGAIN)
+        await asyncio.sleep(RETRY_INTERVAL_S)

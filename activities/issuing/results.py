@@ -9,12 +9,12 @@ from datetime import datetime
 
 from justenough.domain.core.errors import GiveUp
 from justenough.domain.core.secret import Secret
-from justenough.domain.jobs.credentials import Credential
+from justenough.domain.jobs.credentials import CredentialHandle
 from justenough.domain.jobs.spec import Access
-from justenough.domain.ledger.events import Event, EventType, event
+from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.services.dependencies import Deps
 
-CLOSED = "the job's access has been closed"
+ACCESS_CLOSED = "the job's access has been closed"
 
 
 class NotIssued(GiveUp):
@@ -25,11 +25,11 @@ class NotPermitted(NotIssued):
     """Policy, or the lack of valid approvals, stands against it."""
 
 
-class Closed(GiveUp):
+class AccessClosed(GiveUp):
     """The job's claim is closed: nothing is issued any more."""
 
 
-class Denied(NotPermitted):
+class AccessDenied(NotPermitted):
     """What a running job asked for: policy says no, or people did."""
 
     def __init__(self, why: str, *, request: str, outcome: str, policies: tuple[str, ...] = ()) -> None:
@@ -40,7 +40,7 @@ class Denied(NotPermitted):
 
 
 @dataclass(frozen=True, slots=True)
-class Waits:
+class PendingApproval:
     """A request of a running job that people must answer first."""
 
     request: str
@@ -48,7 +48,7 @@ class Waits:
 
 
 @dataclass(frozen=True, slots=True)
-class Allowed:
+class ToolAccess:
     """Access through tools that was granted: nothing is issued before a tool is called."""
 
     request: str
@@ -57,25 +57,25 @@ class Allowed:
 
 
 @dataclass(frozen=True)
-class Issuance:
+class IssuedCredential:
     """One credential as it was issued, with what the job is to be given. Cannot print its secrets."""
 
     access: Access
-    credential: Credential
+    credential: CredentialHandle
     fields: Mapping[str, Secret]
     ends: float
     """When the grant is over, in ticks."""
     lease_seconds: int | None
     """How long the lease lives before it must be renewed; None where there is none, or nothing to renew."""
 
-    def left(self, *, now: datetime, ticks: float) -> float:
+    def seconds_left(self, *, now: datetime, ticks: float) -> float:
         """Return the seconds that the grant still has, by whichever clock says less: one that was set back must not prolong it."""
         return min((self.credential.expires_at - now).total_seconds(), self.ends - ticks)
 
 
-def issued_event(job: str, credential: Credential) -> Event:
+def issued_event(job: str, credential: CredentialHandle) -> Event:
     """Return the event of one credential's issue: enough to revoke it, never the secret."""
-    return event(
+    return build_event(
         EventType.CREDENTIAL_ISSUED,
         job,
         at=credential.issued_at,
@@ -94,11 +94,11 @@ def issued_event(job: str, credential: Credential) -> Event:
 
 
 @contextmanager
-def refusing(deps: Deps, job: str, request: str, nth: int) -> Iterator[None]:
+def record_refusal(deps: Deps, job: str, request: str, nth: int) -> Iterator[None]:
     """Record a refusal: a decision to issue that nothing follows would have to be taken for a credential that nobody learned of."""
     try:
         yield
-    except (NotIssued, Closed) as error:
+    except (NotIssued, AccessClosed) as error:
         about = request if nth == 1 else f"{request}/{nth}"
-        deps.store.record([event(EventType.CREDENTIAL_REFUSED, job, at=deps.now(), about=about, request=request, why=str(error))])
+        deps.store.record([build_event(EventType.CREDENTIAL_REFUSED, job, at=deps.now(), about=about, request=request, why=str(error))])
         raise

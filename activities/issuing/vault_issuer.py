@@ -9,25 +9,25 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from activities.issuing.grants import Grant
-from activities.issuing.results import CLOSED, Closed, NotIssued
-from justenough.adapters.vault import Issued, Token, VaultDenied, VaultRefused, control_groups, pki
-from justenough.domain.catalog.loader import ActionDef, ResolvedIssue, resolved_issue, scope_alias
+from activities.issuing.grants import AccessGrant
+from activities.issuing.results import ACCESS_CLOSED, AccessClosed, NotIssued
+from justenough.adapters.vault import IssuedSecret, JobToken, VaultDenied, VaultRefused, control_groups, pki
+from justenough.domain.catalog.loader import ActionDef, ResolvedIssue, resolve_issue, scope_alias
 from justenough.domain.core.errors import GiveUp, JustEnoughError
 from justenough.domain.core.ids import credential_id, request_id
-from justenough.domain.jobs.credentials import Credential
+from justenough.domain.jobs.credentials import CredentialHandle
 from justenough.domain.jobs.spec import Access
 from justenough.services.dependencies import Deps
 from justenough.services.verify_order import VerifiedOrder
 
-HARD_END_MARGIN = 60
+HARD_END_MARGIN_S = 60
 """Seconds that Vault's own hard end of a job's tokens lies behind the longest grant."""
 
 
 log = structlog.get_logger()
 
 
-class Mint:
+class VaultIssuer:
     """Draws one job's credentials from Vault."""
 
     def __init__(self, deps: Deps, job: str, verified: VerifiedOrder, *, owner: str) -> None:
@@ -35,41 +35,41 @@ class Mint:
         self._job = job
         self._verified = verified
         self._owner = owner
-        self._longest = 0
+        self._longest_ttl = 0
         self.settled = True
         """Whether every issue that was asked for has been answered: then nothing can land after the revocation."""
 
-    def over(self) -> bool:
+    def is_closed(self) -> bool:
         """Whether the claim of this session is closed: nothing is issued any more."""
         claim = self._deps.store.claim_of(self._job)
-        return claim is None or not claim.held_by(self._owner)
+        return claim is None or not claim.is_held_by(self._owner)
 
     def open_prefix(self, ttl: int) -> None:
         """Write the job's token role where it does not reach as far as this, and then make sure that the claim still stands: one that slept
         through its closing stops here.
         """
-        if ttl > self._longest:
+        if ttl > self._longest_ttl:
             longest = max([ttl, *(access.ttl for access in self._verified.spec.access)])
             try:
-                self._deps.vault.open_prefix(self._job, longest + HARD_END_MARGIN)
+                self._deps.vault.open_prefix(self._job, longest + HARD_END_MARGIN_S)
             except BaseException:
                 self.settled = False
                 raise
-            self._longest = longest
-        if self.over():
-            raise Closed(CLOSED)
+            self._longest_ttl = longest
+        if self.is_closed():
+            raise AccessClosed(ACCESS_CLOSED)
 
-    def drawn(self, grant: Grant, access: Access, action: ActionDef) -> tuple[str, Issued]:
+    def issue(self, grant: AccessGrant, access: Access, action: ActionDef) -> tuple[str, IssuedSecret]:
         """Return what Vault issues under a grant, and the accessor of the job's token that it was issued to. Raises NotIssued, Closed, RetryLater."""
         try:
-            return self._from_vault(grant, action, access.ttl)
+            return self._issue_under(grant, action, access.ttl)
         except (VaultDenied, VaultRefused) as error:
-            if self.over():
+            if self.is_closed():
                 # Its token was ended meanwhile: nothing is wrong with what was asked.
-                raise Closed(f"{CLOSED} ({error})") from error
+                raise AccessClosed(f"{ACCESS_CLOSED} ({error})") from error
             raise NotIssued(f"{access.action} on {access.resource}: {error}") from error
 
-    def within_grant(self, issued: Issued, ttl: int) -> int | None:
+    def shorten_lease(self, issued: IssuedSecret, ttl: int) -> int | None:
         """Have a lease that its engine made longer than the grant end with the grant; return the seconds that it lives.
 
         Vault does not do it: a lease outlives its token's ttl in the target, and there it ends by the target's own clock alone where
@@ -87,15 +87,15 @@ class Mint:
             self.settled = False
             raise
 
-    def _from_vault(self, grant: Grant, action: ActionDef, ttl: int) -> tuple[str, Issued]:
+    def _issue_under(self, grant: AccessGrant, action: ActionDef, ttl: int) -> tuple[str, IssuedSecret]:
         """Raises VaultDenied, VaultRefused beside what `drawn` raises."""
         scope = self._verified.spec.data_scope
-        what = resolved_issue(action, scope, given={"job": self._job, "ttl": str(ttl)})
+        what = resolve_issue(action, scope, issue_values={"job": self._job, "ttl": str(ttl)})
         if not action.locked and grant.token is None:
-            grant.token = self._token(action.policy, scope_alias(action, scope), ttl)
+            grant.token = self._create_token(action.policy, scope_alias(action, scope), ttl)
         try:
             if grant.token is None:
-                return unlocked(self._deps, request_id(self._job, grant.number), what)
+                return redeem_control_group(self._deps, request_id(self._job, grant.number), what)
             return grant.token.accessor, self._deps.vault.issue(grant.token, what)
         except (VaultDenied, VaultRefused):
             raise
@@ -104,21 +104,23 @@ class Mint:
             self.settled = False
             raise
 
-    def _token(self, policy: str, alias: str | None, ttl: int) -> Token:
+    def _create_token(self, policy: str, alias: str | None, ttl: int) -> JobToken:
         try:
             return self._deps.vault.create_token(self._job, policy=policy, alias=alias, ttl=ttl)
         except (VaultDenied, VaultRefused) as error:
-            if self.over():
-                raise Closed(f"{CLOSED} ({error})") from error
+            if self.is_closed():
+                raise AccessClosed(f"{ACCESS_CLOSED} ({error})") from error
             raise NotIssued(f"Vault gives no token under {policy}: {error}") from error
         except BaseException:
             self.settled = False
             raise
 
 
-def credential_of(job: str, grant: Grant, access: Access, action: ActionDef, issued: Issued, *, accessor: str, now: datetime) -> Credential:
+def build_credential(
+    job: str, grant: AccessGrant, access: Access, action: ActionDef, issued: IssuedSecret, *, accessor: str, now: datetime
+) -> CredentialHandle:
     """Return the handle of what Vault issued as a grant's latest."""
-    return Credential(
+    return CredentialHandle(
         id=credential_id(job, grant.number, grant.issued),
         request_id=request_id(job, grant.number),
         resource=access.resource,
@@ -128,14 +130,14 @@ def credential_of(job: str, grant: Grant, access: Access, action: ActionDef, iss
         issued_at=now,
         expires_at=pki.ends_at(action, issued) or now + timedelta(seconds=access.ttl),
         revocable=action.revocable,
-        certificate=pki.place_of(action, issued),
+        certificate=pki.certificate_path(action, issued),
     )
 
 
-def unlocked(deps: Deps, request: str, what: ResolvedIssue) -> tuple[str, Issued]:
+def redeem_control_group(deps: Deps, request: str, what: ResolvedIssue) -> tuple[str, IssuedSecret]:
     """Return the accessor of the token that asked, and what Vault issues. Raises VaultRefused where its lock is not open, or was used."""
-    kept = deps.store.kept_lock(request)
-    state = control_groups.state(deps.vault, kept.accessor) if kept else None
+    kept = deps.store.wrapping_token_of(request)
+    state = control_groups.read_state(deps.vault, kept.accessor) if kept else None
     if state is None:
         raise VaultRefused(f"{what.path}: nothing waits in Vault for this request (any more)")
     if not state.is_for(what):
@@ -143,14 +145,14 @@ def unlocked(deps: Deps, request: str, what: ResolvedIssue) -> tuple[str, Issued
     if not state.approved:
         raise VaultRefused(f"{what.path}: Vault wants more people's authorization than it has ({len(state.authorized)})")
     # Unwrapping twice issues twice: whoever takes it has deleted it, and of several one gets it.
-    taken = deps.store.take_lock(request)
+    taken = deps.store.take_wrapping_token(request)
     if taken is None:
         raise VaultRefused(f"{what.path}: what opens it was used already")
-    wrapping = control_groups.decrypted(deps.vault, taken.ciphertext, about=request)
+    wrapping = control_groups.decrypt(deps.vault, taken.ciphertext, about=request)
     issued = control_groups.unwrap(deps.vault, wrapping, what)
     try:
         # So that Vault itself unwraps it no second time.
-        control_groups.end_token(deps.vault, wrapping)
+        control_groups.revoke_token(deps.vault, wrapping)
     except JustEnoughError as error:
         # What was issued counts; without the job's token, which the job's end ends, this one opens nothing.
         log.warning("a used lock is not ended", job=taken.job, request=request, error=str(error))

@@ -13,27 +13,27 @@ from justenough.domain.core.errors import InvalidInput, Problem
 from justenough.domain.jobs import bundle
 
 
-def unpacked(home: Path, digest: str, content: bytes) -> Path:
+def ensure_unpacked(home: Path, digest: str, content: bytes) -> Path:
     """Return the folder `<home>/run/bundles/<hex>` that holds exactly this archive's files, unpacking them where it does not.
 
     Blocks (files of up to 64 MB). Raises InvalidInput where the content is not what the digest names, `bundle.entries` refuses it.
     """
-    if bundle.digest(content) != digest:
+    if bundle.bundle_digest(content) != digest:
         raise InvalidInput("bundle", (Problem("", f"its content is not {digest}"),))
     folder = home.absolute() / "run" / "bundles" / digest.removeprefix("sha256:")
-    if not _holds(folder, content):
+    if not _holds_exactly(folder, content):
         folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with _alone(folder.parent):
+        with _exclusive_lock(folder.parent):
             # Somebody may have been quicker; theirs is as good, and a job may be running from it.
-            if not _holds(folder, content):
-                _replace(folder, content)
+            if not _holds_exactly(folder, content):
+                _replace_folder(folder, content)
     return folder
 
 
 def unpack(content: bytes, into: Path) -> None:
     """Write an archive's files into an empty folder: 0644 or 0755, owned by the worker. Raises InvalidInput, leaving a part."""
     into.chmod(0o755)
-    for path, data, executable in bundle.entries(content):
+    for path, data, executable in bundle.read_entries(content):
         target = into / path
         _make_folders(target if data is None else target.parent, into)
         if data is not None:
@@ -50,14 +50,14 @@ def _make_folders(folder: Path, within: Path) -> None:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _exclusive_lock(folder: Path) -> Iterator[None]:
     """Keep every other session on this machine from changing the folder."""
     with folder.with_name(f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _replace(folder: Path, content: bytes) -> None:
+def _replace_folder(folder: Path, content: bytes) -> None:
     """Put the whole folder in place at once; whatever is there instead of it goes."""
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name[:8]}-", dir=folder.parent))
     try:
@@ -71,10 +71,10 @@ def _replace(folder: Path, content: bytes) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _holds(folder: Path, content: bytes) -> bool:
+def _holds_exactly(folder: Path, content: bytes) -> bool:
     """Look whether a folder is exactly what an archive holds: each file's bytes and mode, and nothing more."""
     expected: set[Path] = set()
-    for path, data, executable in bundle.entries(content):
+    for path, data, executable in bundle.read_entries(content):
         target = folder / path
         if target.is_symlink() or (target.is_dir() if data is None else _is_file(target, data, executable=executable)) is False:
             return False

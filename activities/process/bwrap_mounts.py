@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from activities.process.interpreters import SYSTEM
-from activities.process.launcher import Launch, Room
+from activities.process.interpreters import SYSTEM_PREFIX
+from activities.process.launcher import JobLaunch, Room
 
-ETC = (
+ETC_NAMES = (
     *("alternatives", "ca-certificates", "crypto-policies", "gai.conf", "host.conf", "hosts", "ld.so.cache", "ld.so.conf", "ld.so.conf.d"),
     *("localtime", "mime.types", "nsswitch.conf", "pki/ca-trust/extracted", "pki/tls/certs", "protocols", "resolv.conf", "services"),
     *("ssl/certs", "ssl/openssl.cnf", "timezone"),
@@ -18,11 +18,11 @@ ETC = (
 ROOM = Room()
 VAR_TMP = Path("/var/tmp")  # noqa: S108 - inside the sandbox
 """Another name of the scratch folder, where no interpreter stands below it."""
-SCRATCH = {ROOM.scratch: 2, ROOM.home: 4, "/dev/shm": 4, ROOM.files: 16}  # noqa: S108 - private, inside the sandbox
+SCRATCH_FRACTIONS = {ROOM.scratch: 2, ROOM.home: 4, "/dev/shm": 4, ROOM.files: 16}  # noqa: S108 - private, inside the sandbox
 """The writable folders, which are in memory, and which part of the job's memory each may fill: the half, a quarter, a quarter, a sixteenth."""
 
 
-def accounts(uid: int) -> dict[str, str]:
+def account_files(uid: int) -> dict[str, str]:
     """Return the files that give the job's user a name: libraries look it up."""
     return {
         "/etc/passwd": f"root:x:0:0:root:/:/usr/sbin/nologin\njob:x:{uid}:{uid}:job:{ROOM.home}:/bin/sh\n",
@@ -30,13 +30,13 @@ def accounts(uid: int) -> dict[str, str]:
     }
 
 
-def layout(launch: Launch, files: Mapping[str, int], *, sized: bool, hidden: tuple[Path, ...]) -> Iterator[str]:
+def bwrap_arguments(launch: JobLaunch, files: Mapping[str, int], *, sized: bool, hidden: tuple[Path, ...]) -> Iterator[str]:
     """Yield bubblewrap's arguments. `files` are written from open handles; `hidden` are folders that no job may see inside the rest."""
     yield from ("--ro-bind", "/usr", "/usr", *_links(), "--proc", "/proc", "--dev", "/dev")
-    for scratch, part in SCRATCH.items():
+    for scratch, part in SCRATCH_FRACTIONS.items():
         # Its one user is the job's, whom root's bubblewrap cannot make the owner.
         yield from ("--perms", "1777", *(("--size", str(launch.limits.memory // part)) if sized else ()), "--tmpfs", scratch)
-    etc = [path for path in (Path("/etc", name) for name in ETC) if path.exists()]
+    etc = [path for path in (Path("/etc", name) for name in ETC_NAMES) if path.exists()]
     # Folders that bubblewrap makes on the way to a mount are its own user's alone: make them first, for all.
     for folder in _parents((*etc, *launch.interpreter.prefixes, VAR_TMP)):
         yield from ("--dir", str(folder))
@@ -46,7 +46,7 @@ def layout(launch: Launch, files: Mapping[str, int], *, sized: bool, hidden: tup
         yield from ("--ro-bind", str(path), str(path))
     for prefix in launch.interpreter.prefixes:
         yield from ("--ro-bind", str(prefix), str(prefix))
-    yield from _hide(hidden, (SYSTEM, *launch.interpreter.prefixes))
+    yield from _hide(hidden, (SYSTEM_PREFIX, *launch.interpreter.prefixes))
     # In a user namespace it is the job's own, and a folder in memory without a bound.
     yield from ("--remount-ro", "/dev")
     yield from ("--ro-bind", str(launch.workdir), ROOM.workdir) if launch.workdir else ("--dir", ROOM.workdir)

@@ -11,9 +11,9 @@ from pathlib import Path
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.core.errors import GiveUp
 
-SYSTEM = Path("/usr")
+SYSTEM_PREFIX = Path("/usr")
 """Every sandbox has it."""
-NAMES = ("python3", "python")
+PYTHON_NAMES = ("python3", "python")
 
 
 class InterpreterRefused(GiveUp):
@@ -29,22 +29,22 @@ class Interpreter:
     """Folders outside /usr that it needs, each readable at its own path."""
 
 
-def interpreter(settings: Settings, python: str | None) -> Interpreter:
+def find_interpreter(settings: Settings, python: str | None) -> Interpreter:
     """Return the Python at `python`, else the first in settings.job_path, else the system's; raise InterpreterRefused."""
-    path = Path(python) if python else _first(settings.job_path)
+    path = Path(python) if python else _first_on_path(settings.job_path)
     if not (path.is_absolute() and path.is_file() and os.access(path, os.X_OK)):
         raise InterpreterRefused(f"{path}: no Python is there; let run.python name one that the worker's machine has, or leave it out")
     prefixes = tuple(dict.fromkeys(_prefixes(path)))
     for prefix in prefixes:
         _refuse_foreign(path, prefix, settings)
     venv = _is_venv(path.parent.parent)
-    return Interpreter(path if venv else path.resolve(), tuple(prefix for prefix in prefixes if not prefix.is_relative_to(SYSTEM)))
+    return Interpreter(path if venv else path.resolve(), tuple(prefix for prefix in prefixes if not prefix.is_relative_to(SYSTEM_PREFIX)))
 
 
-def _first(job_path: str) -> Path:
+def _first_on_path(job_path: str) -> Path:
     folders = [*filter(None, job_path.split(os.pathsep)), "/usr/bin", "/usr/local/bin"]
     for folder in folders:
-        for name in NAMES:
+        for name in PYTHON_NAMES:
             path = Path(folder).absolute() / name
             if path.is_file() and os.access(path, os.X_OK):
                 return path
@@ -80,13 +80,13 @@ def _refuse_foreign(path: Path, prefix: Path, settings: Settings) -> None:
     """Refuse what would let a job read more than a Python, or share the worker's own packages."""
     if not _is_venv(prefix) and not any(prefix.glob("lib*/python3*/os.py")):
         raise InterpreterRefused(f"{path}: {prefix} is not the folder of a Python")
-    if settings.home.resolve().is_relative_to(prefix.resolve()) and prefix != SYSTEM:
+    if settings.home.resolve().is_relative_to(prefix.resolve()) and prefix != SYSTEM_PREFIX:
         raise InterpreterRefused(f"{path}: {prefix} holds the worker's own data")
-    if prefix.resolve() == Path(sys.prefix).resolve() and _same_packages(prefix, path):
+    if prefix.resolve() == Path(sys.prefix).resolve() and _shares_packages(prefix, path):
         raise InterpreterRefused(f"{path}: a job never runs in the worker's environment; give it its own (JUSTENOUGH_JOB_PATH, run.python)")
 
 
-def _same_packages(prefix: Path, path: Path) -> bool:
+def _shares_packages(prefix: Path, path: Path) -> bool:
     """Say whether a Python in the worker's own prefix reads the worker's packages: a venv's do, a system's by version."""
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     return _is_venv(prefix) or (prefix == path.parent.parent and path.resolve().name == version)

@@ -16,23 +16,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from activities.process.interpreters import NAMES, Interpreter
+from activities.process.interpreters import PYTHON_NAMES, Interpreter
 from justenough.domain.core.secret import Secret
-from justenough.domain.jobs.spec import Limits
+from justenough.domain.jobs.spec import ResourceLimits
 
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
-PLAIN: Mapping[str, str] = {"PATH": SYSTEM_PATH, "LANG": "C.UTF-8"}
+CLEAN_ENV: Mapping[str, str] = {"PATH": SYSTEM_PATH, "LANG": "C.UTF-8"}
 """All that the programs which still have rights get to see as their environment."""
-NOT_STARTED = 126
+NOT_STARTED_EXIT_CODE = 126
 """The exit code of a job whose files could not be written, as a shell's."""
-MAPPED = 2
+DATA_LIMIT_FACTOR = 2
 """How many times its `memory` each process may map for itself: much of that is never used (threads' stacks), and only the kernel's own bound
 holds at once."""
-LATER = 2
+CPU_MARGIN_S = 2
 """Seconds of processor time that one process gets beyond `cpu`: whoever adds up the whole job comes first, and knows why it ends."""
-MERCY = 2
+CPU_KILL_GRACE_S = 2
 """Seconds of processor time between SIGXCPU and SIGKILL."""
-FIRST_TO_GO = 1000
+OOM_SCORE_ADJUST = 1000
 """How readily the kernel ends these processes when the machine has no memory left: before the worker and the servers."""
 
 # The variables come in by the standard input, which is then closed to the job.
@@ -40,7 +40,7 @@ _START = 'ulimit -c 0; . /dev/stdin && exec "$@" </dev/null'
 
 
 @dataclass(frozen=True, slots=True)
-class Launch:
+class JobLaunch:
     """What is started. Secrets in it never print."""
 
     job: str
@@ -58,7 +58,7 @@ class Launch:
     """Variables that name delivered files."""
     broker: Path | None = None
     """The socket of the job's broker, on this machine."""
-    limits: Limits = field(default_factory=Limits)
+    limits: ResourceLimits = field(default_factory=ResourceLimits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Room:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedCommand:
     """How to start it: a command line and open files that go along. Holds no secret itself."""
 
     argv: tuple[str, ...]
@@ -82,13 +82,13 @@ class Prepared:
     cwd: str = "/"
 
 
-def started(launch: Launch) -> tuple[str, ...]:
+def job_command(launch: JobLaunch) -> tuple[str, ...]:
     """Return the end of every command line: the shell that takes the variables in, and the job's own command."""
     first, *rest = launch.argv
-    return ("/bin/sh", "-c", _START, "sh", str(launch.interpreter.path) if first in NAMES else first, *rest)
+    return ("/bin/sh", "-c", _START, "sh", str(launch.interpreter.path) if first in PYTHON_NAMES else first, *rest)
 
 
-def variables(launch: Launch, room: Room) -> Secret:
+def environment_script(launch: JobLaunch, room: Room) -> Secret:
     """Return the job's files and its whole environment as shell statements. What the room sets wins over what a spec sets."""
     given = {name: value.reveal() if isinstance(value, Secret) else value for name, value in launch.env.items()}
     own = {
@@ -106,63 +106,63 @@ def variables(launch: Launch, room: Room) -> Secret:
     # What a Python prints is in the log when it is printed, not when the process ends well.
     whole = {"LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1", **given, **own}
     # Written by the job's own user, so that they are its own, and nobody else's to read: libpq takes no other password file.
-    files = [_written(f"{room.files}/{path}", content) for path, content in launch.files.items()]
+    files = [_write_file_statement(f"{room.files}/{path}", content) for path, content in launch.files.items()]
     return Secret("".join((*files, *(f"export {name}={shlex.quote(value)}\n" for name, value in whole.items()))))
 
 
-def _written(path: str, content: Secret) -> str:
+def _write_file_statement(path: str, content: Secret) -> str:
     """Return the shell statement that writes a private file; where it cannot be written, no job starts."""
-    return f"(umask 077; printf %s {shlex.quote(content.reveal())} >{shlex.quote(path)}) || exit {NOT_STARTED}\n"
+    return f"(umask 077; printf %s {shlex.quote(content.reveal())} >{shlex.quote(path)}) || exit {NOT_STARTED_EXIT_CODE}\n"
 
 
-def limited(limits: Limits, *, own_user: bool) -> tuple[str, ...]:
+def limits_command(limits: ResourceLimits, *, own_user: bool) -> tuple[str, ...]:
     """Return the command that has the kernel limit each process that follows it, and takes those first when memory runs out."""
-    seconds = limits.cpu + LATER
+    seconds = limits.cpu + CPU_MARGIN_S
     bounds = {
         "core": (resource.RLIMIT_CORE, 0),
-        "cpu": (resource.RLIMIT_CPU, seconds + MERCY),
-        "data": (resource.RLIMIT_DATA, limits.memory * MAPPED),
+        "cpu": (resource.RLIMIT_CPU, seconds + CPU_KILL_GRACE_S),
+        "data": (resource.RLIMIT_DATA, limits.memory * DATA_LIMIT_FACTOR),
         "fsize": (resource.RLIMIT_FSIZE, limits.file_size),
         "nofile": (resource.RLIMIT_NOFILE, limits.open_files),
         # Counted by user: the worker's own processes would count with a job's that runs as the same one.
         **({"nproc": (resource.RLIMIT_NPROC, limits.processes)} if own_user else {}),
     }
-    hard = {name: _at_most(which, value) for name, (which, value) in bounds.items()}
+    hard = {name: _within_hard_limit(which, value) for name, (which, value) in bounds.items()}
     soft = {**hard, "cpu": min(seconds, hard["cpu"])}
     flags = (f"--{name}={soft[name]}:{hard[name]}" for name in bounds)
-    return ("/usr/bin/choom", "-n", str(FIRST_TO_GO), "--", "/usr/bin/prlimit", *flags, "--")
+    return ("/usr/bin/choom", "-n", str(OOM_SCORE_ADJUST), "--", "/usr/bin/prlimit", *flags, "--")
 
 
-def without_rights(uid: int) -> tuple[str, ...]:
+def drop_rights_command(uid: int) -> tuple[str, ...]:
     """Return the command that turns root into a user without any right for what follows it."""
     user = ("--reuid", str(uid), "--regid", str(uid), "--clear-groups")
     return ("/usr/bin/setpriv", *user, "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all", "--")
 
 
-def ends_with_parent() -> tuple[str, ...]:
+def die_with_parent_command() -> tuple[str, ...]:
     """Return the command that has what follows it killed when the worker dies. After rights were dropped: that would undo it."""
     return ("/usr/bin/setpriv", "--pdeathsig", "KILL", "--")
 
 
 @contextmanager
-def inherited(content: Secret | bytes) -> Iterator[int]:
+def open_memory_file(content: Secret | bytes) -> Iterator[int]:
     """Hold open an unnamed file in memory with this content, at its start, for a child to inherit."""
-    handle = _in_memory(content if isinstance(content, bytes) else content.reveal().encode())
+    handle = _memfd(content if isinstance(content, bytes) else content.reveal().encode())
     try:
         yield handle
     finally:
         os.close(handle)
 
 
-def _at_most(which: int, value: int) -> int:
+def _within_hard_limit(which: int, value: int) -> int:
     """Return the value, or the worker's own hard limit where that is less: nobody gets more than that."""
     own = resource.getrlimit(which)[1]
     return value if own == resource.RLIM_INFINITY else min(value, own)
 
 
-def _in_memory(content: bytes) -> int:
+def _memfd(content: bytes) -> int:
     if not hasattr(os, "memfd_create"):
-        return _piped(content)
+        return _pipe(content)
     handle = os.memfd_create("justenough")
     with os.fdopen(os.dup(handle), "wb") as file:
         file.write(content)
@@ -170,7 +170,7 @@ def _in_memory(content: bytes) -> int:
     return handle
 
 
-def _piped(content: bytes) -> int:
+def _pipe(content: bytes) -> int:
     """Without memfd (macOS) a pipe does, fed beside us: it may hold less than the content."""
     end, start = os.pipe()
 

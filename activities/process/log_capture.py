@@ -13,19 +13,19 @@ from typing import Self
 
 from justenough.domain.core.redaction import Redactor
 
-BATCH = 64 * 1024
+MAX_BATCH_BYTES = 64 * 1024
 """Bytes that go to the sink at once, at most."""
 
 
-INTERVAL = 0.5
+FLUSH_INTERVAL_S = 0.5
 """Seconds after which a line is in the sink, at the latest."""
 
 
-MOST = 10 * 1024 * 1024
+MAX_OUTPUT_BYTES = 10 * 1024 * 1024
 """Bytes that are kept of one job's output."""
 
 
-LINGER = 2.0
+LINGER_TIMEOUT_S = 2.0
 """Seconds for which the output of a job that has ended is waited for, should somebody else hold its pipe."""
 
 
@@ -38,8 +38,8 @@ class LogCapture:
 
     redactor: Redactor
     sink: Sink
-    most: int = MOST
-    seen: int = 0
+    max_bytes: int = MAX_OUTPUT_BYTES
+    bytes_seen: int = 0
     """Bytes that the job printed, kept or not."""
     _reader: asyncio.StreamReader = field(init=False)
     _transport: asyncio.ReadTransport = field(init=False)
@@ -47,15 +47,15 @@ class LogCapture:
     _decoder: codecs.IncrementalDecoder = field(init=False)
 
     @classmethod
-    async def start(cls, output: int, redactor: Redactor, sink: Sink, *, most: int = MOST) -> Self:
+    async def start(cls, output: int, redactor: Redactor, sink: Sink, *, max_bytes: int = MAX_OUTPUT_BYTES) -> Self:
         """Begin to read a pipe's end, which is closed when it is read to its end."""
-        capture = cls(redactor, sink, most)
-        capture._reader, capture._transport = await reading(output)
+        capture = cls(redactor, sink, max_bytes)
+        capture._reader, capture._transport = await open_pipe_reader(output)
         capture._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         capture._task = asyncio.create_task(capture._run())
         return capture
 
-    async def finished(self, *, within: float = LINGER) -> None:
+    async def finish(self, *, within: float = LINGER_TIMEOUT_S) -> None:
         """Wait until everything is in the sink, cutting off after `within` seconds. Raises what the sink raised."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within):
@@ -66,7 +66,7 @@ class LogCapture:
     async def _run(self) -> None:
         failed: Exception | None = None
         while batch := await self._batch():
-            text = self._kept(batch)
+            text = self._redact(batch)
             try:
                 if text and failed is None:
                     await self.sink(text)
@@ -75,43 +75,43 @@ class LogCapture:
         self._transport.close()
         if failed is not None:
             raise failed
-        rest = "" if self.seen > self.most else self._text(self.redactor.flush(), final=True)
+        rest = "" if self.bytes_seen > self.max_bytes else self._text(self.redactor.flush(), final=True)
         if rest:
             await self.sink(rest)
 
     async def _batch(self) -> bytes:
         """Return what came within INTERVAL of its first byte, or nothing at the end."""
-        parts = [await self._reader.read(BATCH)]
+        parts = [await self._reader.read(MAX_BATCH_BYTES)]
         size = len(parts[0])
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(INTERVAL):
-                while parts[-1] and size < BATCH:
-                    parts.append(await self._reader.read(BATCH - size))
+            async with asyncio.timeout(FLUSH_INTERVAL_S):
+                while parts[-1] and size < MAX_BATCH_BYTES:
+                    parts.append(await self._reader.read(MAX_BATCH_BYTES - size))
                     size += len(parts[-1])
         return b"".join(parts)
 
-    def _kept(self, batch: bytes) -> str:
-        left = self.most - self.seen
-        self.seen += len(batch)
+    def _redact(self, batch: bytes) -> str:
+        left = self.max_bytes - self.bytes_seen
+        self.bytes_seen += len(batch)
         if left < 0:
             return ""
         text = self._text(self.redactor.feed(batch[:left]))
-        if self.seen <= self.most:
+        if self.bytes_seen <= self.max_bytes:
             return text
         # What is held back now may be a secret's first half: it is dropped, not flushed.
-        return f"{text}\n[more than {self.most:,} bytes of output: the rest is not kept]\n"
+        return f"{text}\n[more than {self.max_bytes:,} bytes of output: the rest is not kept]\n"
 
     def _text(self, redacted: bytes, *, final: bool = False) -> str:
         # PostgreSQL's text knows no NUL.
         return self._decoder.decode(redacted, final).replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
-LIMIT = 64 * 1024
+READER_LIMIT_BYTES = 64 * 1024
 
 
-async def reading(end: int) -> tuple[asyncio.StreamReader, asyncio.ReadTransport]:
+async def open_pipe_reader(end: int) -> tuple[asyncio.StreamReader, asyncio.ReadTransport]:
     """Return a reader of a pipe's end, and what to close: closing it ends the reader's text."""
-    reader = asyncio.StreamReader(limit=LIMIT)
+    reader = asyncio.StreamReader(limit=READER_LIMIT_BYTES)
     protocol = asyncio.StreamReaderProtocol(reader)
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, os.fdopen(end, "rb", 0))
     return reader, transport

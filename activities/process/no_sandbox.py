@@ -13,19 +13,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from activities.process import process_tree
-from activities.process.launcher import Launch, Room, ends_with_parent, limited, started, without_rights
+from activities.process.launcher import JobLaunch, Room, die_with_parent_command, drop_rights_command, job_command, limits_command
 
-MEMORY = Path("/dev/shm")  # noqa: S108 - mkdtemp makes a private folder in it
-NAME = "justenough-room"
-LAST_RESORT = 5.0
+MEMORY_FOLDER = Path("/dev/shm")  # noqa: S108 - mkdtemp makes a private folder in it
+FOLDER_PREFIX = "justenough-room"
+KILL_TIMEOUT_S = 5.0
 """Seconds in which what was killed must be gone."""
-_held: dict[str, int] = {}
+_folder_locks: dict[str, int] = {}
 """A lock on each room of this process: it tells a room in use from one whose worker has died."""
 
 
-def furnish(launch: Launch) -> Room:
+def furnish(launch: JobLaunch) -> Room:
     """Make a private folder with the job's places and return them. Its files, secrets too, are in memory where the system offers that."""
-    root = locked_folder(launch.job)
+    root = make_locked_folder(launch.job)
     at = {name: str(root / name) for name in ("job", "home", "files", "tmp")}
     room = Room(at["job"], at["home"], at["files"], at["tmp"], broker=str(launch.broker or ""))
     if launch.workdir:
@@ -45,7 +45,7 @@ def clear(room: Room) -> None:
 def clear_folder(root: Path) -> None:
     """Remove a folder that `locked_folder` made. Blocks."""
     shutil.rmtree(root, ignore_errors=True)
-    if (lock := _held.pop(str(root), None)) is not None:
+    if (lock := _folder_locks.pop(str(root), None)) is not None:
         os.close(lock)
 
 
@@ -57,31 +57,36 @@ def clear_leftovers() -> tuple[str, ...]:
     return tuple(job for root, job in _rooms() if _clear_leftover(root, job))
 
 
-def bare_command(launch: Launch) -> tuple[str, ...]:
+def bare_command(launch: JobLaunch) -> tuple[str, ...]:
     """Return the whole command line."""
     if sys.platform != "linux":
-        return started(launch)
+        return job_command(launch)
     root = os.geteuid() == 0
-    return (*limited(launch.limits, own_user=root), *(without_rights(launch.uid) if root else ()), *ends_with_parent(), *started(launch))
+    return (
+        *limits_command(launch.limits, own_user=root),
+        *(drop_rights_command(launch.uid) if root else ()),
+        *die_with_parent_command(),
+        *job_command(launch),
+    )
 
 
 def _folder() -> Path:
-    return MEMORY if MEMORY.is_dir() else Path(tempfile.gettempdir())
+    return MEMORY_FOLDER if MEMORY_FOLDER.is_dir() else Path(tempfile.gettempdir())
 
 
-def locked_folder(job: str) -> Path:
+def make_locked_folder(job: str) -> Path:
     """Make a private folder that is locked before it has the name by which leftovers are found."""
-    made = Path(tempfile.mkdtemp(prefix=f".{NAME}-", dir=_folder()))
-    root = made.with_name(f"{NAME}.{job}.{made.name.rpartition('-')[2]}")
+    made = Path(tempfile.mkdtemp(prefix=f".{FOLDER_PREFIX}-", dir=_folder()))
+    root = made.with_name(f"{FOLDER_PREFIX}.{job}.{made.name.rpartition('-')[2]}")
     lock = os.open(made, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     fcntl.flock(lock, fcntl.LOCK_EX)
     made.rename(root)
-    _held[str(root)] = lock
+    _folder_locks[str(root)] = lock
     return root
 
 
 def _rooms() -> Iterator[tuple[Path, str]]:
-    for root in _folder().glob(f"{NAME}.*.*"):
+    for root in _folder().glob(f"{FOLDER_PREFIX}.*.*"):
         yield root, root.name.split(".")[1]
 
 
@@ -96,7 +101,7 @@ def _clear_leftover(root: Path, job: str) -> bool:
         if owner == 0 or os.geteuid() not in {0, owner}:
             return False
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _end_all(process_tree.of_mark(f"JUSTENOUGH_JOB_ID={job}", uid=owner))
+        _kill_all(process_tree.of_mark(f"JUSTENOUGH_JOB_ID={job}", uid=owner))
         shutil.rmtree(root, ignore_errors=True)
     except BlockingIOError:
         return False
@@ -105,8 +110,8 @@ def _clear_leftover(root: Path, job: str) -> bool:
     return True
 
 
-def _end_all(belongs: process_tree.Belongs) -> None:
-    end = time.monotonic() + LAST_RESORT
+def _kill_all(belongs: process_tree.Belongs) -> None:
+    end = time.monotonic() + KILL_TIMEOUT_S
     while process_tree.signal_all(belongs, signal.SIGKILL) and time.monotonic() < end:
         time.sleep(0.01)
 

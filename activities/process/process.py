@@ -15,18 +15,18 @@ import structlog
 
 from activities.process import no_sandbox, process_tree, resource_monitor
 from activities.process.bwrap_mounts import ROOM
-from activities.process.launcher import PLAIN, Launch, Room
-from activities.process.log_capture import readable, reading
+from activities.process.launcher import CLEAN_ENV, JobLaunch, Room
+from activities.process.log_capture import open_pipe_reader, readable
 from activities.process.process_tree import Belongs
 from activities.process.sandbox import Isolation, Sandbox
-from activities.support.async_tools import surely
+from activities.support.async_tools import run_to_completion
 from justenough.domain.core.errors import RetryLater
 
-LAST_RESORT = 10.0
+KILL_TIMEOUT_S = 10.0
 """Seconds in which what was killed must be gone; what the kernel itself holds up (a dead disk) may not be."""
-LOOK_AGAIN = 0.01
-KILLED = 128 + signal.SIGKILL
-CANNOT_EXECUTE = 126
+POLL_INTERVAL_S = 0.01
+KILLED_EXIT_CODE = 128 + signal.SIGKILL
+CANNOT_EXECUTE_EXIT_CODE = 126
 """The exit code, as a shell's, of a job whose sandbox could not be made; its log says why."""
 
 log = structlog.get_logger(__name__)
@@ -45,7 +45,7 @@ class JobProcess:
     """One job's process tree. When its first process ends, what that left behind is killed: `wait` returns after the last one."""
 
     sandbox: Sandbox
-    launch: Launch
+    launch: JobLaunch
     output: int
     """Where stdout and stderr can be read, in the order they were written. Whoever reads closes it."""
     _outer: asyncio.subprocess.Process
@@ -57,9 +57,9 @@ class JobProcess:
     """Whether that first process was seen gone before it could be held: then so are all others in there."""
     _belongs: Belongs = _nobody
     _killed: bool = False
-    left: tuple[int, ...] = ()
+    survivors: tuple[int, ...] = ()
     """Processes that were killed and did not go in time."""
-    over: str | None = None
+    limit_exceeded: str | None = None
     """Which of its limits it was killed for, with what was seen."""
     _first: int | None = None
     """The number of the first process in the job's pid namespace."""
@@ -69,20 +69,20 @@ class JobProcess:
     _watched: asyncio.Task[None] = field(init=False)
 
     @classmethod
-    async def start(cls, sandbox: Sandbox, launch: Launch) -> Self:
+    async def start(cls, sandbox: Sandbox, launch: JobLaunch) -> Self:
         """Start a job; raise StartFailed. Call it on the loop of the worker's main thread: sandboxes end with the thread that made them."""
         room = await asyncio.to_thread(no_sandbox.furnish, launch) if sandbox.isolation is Isolation.OFF else ROOM
-        starting = asyncio.create_task(cls._started(sandbox, launch, room))
+        starting = asyncio.create_task(cls._spawn(sandbox, launch, room))
         try:
             # Until bubblewrap has made its sandbox, killing bubblewrap leaves an orphan that goes on to run the job (seen): a cancel waits
             # until it is known what there is to kill.
-            return await surely(starting)
+            return await run_to_completion(starting)
         except OSError as error:
             no_sandbox.clear(room)
             raise StartFailed(f"the process could not be started: {error.strerror}") from error
         except asyncio.CancelledError:
             process = starting.result()
-            await surely(process.kill())
+            await run_to_completion(process.kill())
             os.close(process.output)
             raise
         except BaseException:
@@ -101,7 +101,7 @@ class JobProcess:
 
     async def kill(self) -> int:
         """Kill the whole tree (SIGKILL) and return the exit code once none is left."""
-        self._cut()
+        self._kill_now()
         return await self.wait()
 
     async def finish(self, grace: float) -> int:
@@ -113,17 +113,17 @@ class JobProcess:
         return await self.kill()
 
     @classmethod
-    async def _started(cls, sandbox: Sandbox, launch: Launch, room: Room) -> Self:
+    async def _spawn(cls, sandbox: Sandbox, launch: JobLaunch, room: Room) -> Self:
         (output, into), (status, report) = os.pipe(), os.pipe()
         try:
-            with sandbox.prepared(launch, room, status=report) as ready:
+            with sandbox.prepare(launch, room, status=report) as ready:
                 outer = await asyncio.create_subprocess_exec(
                     *ready.argv,
                     stdin=ready.stdin,
                     stdout=into,
                     stderr=into,
                     pass_fds=ready.pass_fds,
-                    env=PLAIN,
+                    env=CLEAN_ENV,
                     cwd=ready.cwd,
                     start_new_session=True,
                 )
@@ -136,13 +136,13 @@ class JobProcess:
             os.close(into)
             os.close(report)
         process = cls(sandbox, launch, output, outer, room)
-        await process._meet(status)
+        await process._identify(status)
         return process
 
-    async def _meet(self, status: int) -> None:
+    async def _identify(self, status: int) -> None:
         """Learn which processes will be the job's."""
         try:
-            self._reports = await reading(status)
+            self._reports = await open_pipe_reader(status)
             told = json.loads(await self._reports[0].readline() or "{}")
         except BaseException:
             # Nobody will wait for it: end it here. bubblewrap's death is the sandbox's.
@@ -151,12 +151,12 @@ class JobProcess:
             os.close(self.output)
             raise
         self._first = told.get("child-pid")
-        self._init = self._handle_of(self._first)
+        self._init = self._pidfd_of(self._first)
         self._belongs = self._membership(told.get("pid-namespace"))
         self._watched = asyncio.create_task(self._watch(), name=f"limits of {self.launch.job}")
         self._ended = asyncio.create_task(self._end(), name=f"end of {self.launch.job}")
 
-    def _handle_of(self, pid: int | None) -> int | None:
+    def _pidfd_of(self, pid: int | None) -> int | None:
         if pid is None:
             return None
         try:
@@ -178,7 +178,7 @@ class JobProcess:
             return process_tree.of_session(self._outer.pid, f"JUSTENOUGH_JOB_ID={self.launch.job}")
         return process_tree.of_namespace(namespace) if namespace is not None else _nobody
 
-    def _cut(self) -> None:
+    def _kill_now(self) -> None:
         self._killed = True
         if self._init is not None:
             with contextlib.suppress(ProcessLookupError):
@@ -189,18 +189,20 @@ class JobProcess:
     async def _watch(self) -> None:
         """Kill the whole tree once it takes more than its limits allow."""
         first, limits = self._first or self._outer.pid, self.launch.limits
-        why = await resource_monitor.went_over(partial(resource_monitor.used_by, first, limits, sandboxed=self._first is not None), limits)
+        why = await resource_monitor.wait_for_excess(
+            partial(resource_monitor.measure_use, first, limits, sandboxed=self._first is not None), limits
+        )
         # Its number is nobody else's for as long as nobody has waited for it.
         if self._outer.returncode is None:
-            self.over = why
-            self._cut()
+            self.limit_exceeded = why
+            self._kill_now()
 
     async def _end(self) -> int:
         code = await self._outer.wait()
         self._watched.cancel()
         try:
             await self._clear()
-            code = await self._judged(code)
+            code = await self._exit_code(code)
         finally:
             self._reports[1].close()
             if self._init is not None:
@@ -214,14 +216,14 @@ class JobProcess:
     async def _clear(self) -> None:
         """Kill whatever the first process left behind, until none is left."""
         try:
-            async with asyncio.timeout(LAST_RESORT):
+            async with asyncio.timeout(KILL_TIMEOUT_S):
                 if self._init is not None:
                     await self._clear_namespace(self._init)
                 elif not self._empty:
                     await self._clear_one_by_one()
         except TimeoutError:
-            self.left = tuple(process_tree.find(self._belongs))
-            log.error("processes of a job cannot be killed", job=self.launch.job, pids=self.left)  # noqa: TRY400 - the timeout says nothing
+            self.survivors = tuple(process_tree.find(self._belongs))
+            log.error("processes of a job cannot be killed", job=self.launch.job, pids=self.survivors)  # noqa: TRY400 - the timeout says nothing
 
     async def _clear_namespace(self, init: int) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -234,18 +236,18 @@ class JobProcess:
         if not process_tree.PROC.is_dir():
             self._signal_group(signal.SIGKILL)
         while await asyncio.to_thread(process_tree.signal_all, self._belongs, signal.SIGKILL):  # noqa: ASYNC110 - nobody tells of their end
-            await asyncio.sleep(LOOK_AGAIN)
+            await asyncio.sleep(POLL_INTERVAL_S)
 
     def _signal_group(self, number: signal.Signals) -> None:
         """Signal the first process's group, which is all that can be found without /proc."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._outer.pid, number)
 
-    async def _judged(self, code: int) -> int:
+    async def _exit_code(self, code: int) -> int:
         if code < 0:
             return 128 - code
         sandboxed = self.sandbox.isolation is not Isolation.OFF
         if sandboxed and b"exit-code" not in await self._reports[0].read():
             # bubblewrap may see its sandbox die before it is killed itself, and then ends with a code of its own.
-            return KILLED if self._killed else CANNOT_EXECUTE
+            return KILLED_EXIT_CODE if self._killed else CANNOT_EXECUTE_EXIT_CODE
         return code

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 PROC = Path("/proc")
-KCMP = {"x86_64": 312, "aarch64": 272}
+KCMP_SYSCALL = {"x86_64": 312, "aarch64": 272}
 """The number of the call that compares two processes, by kind of processor."""
 KCMP_VM = 1
 _libc = ctypes.CDLL(None)
@@ -23,17 +23,17 @@ Belongs = Callable[[int], bool]
 
 def of_uid(uid: int) -> Belongs:
     """Those that run as a user id, in any of its four roles."""
-    return lambda pid: str(uid) in _status(pid).get("Uid", "").split() and _alive(pid)
+    return lambda pid: str(uid) in _status(pid).get("Uid", "").split() and _is_alive(pid)
 
 
 def of_namespace(inode: int) -> Belongs:
     """Those in a pid namespace, without its first one, which is bubblewrap's own."""
-    return lambda pid: _namespace(pid) == inode and _status(pid).get("NSpid", "").split()[-1:] != ["1"] and _alive(pid)
+    return lambda pid: _namespace(pid) == inode and _status(pid).get("NSpid", "").split()[-1:] != ["1"] and _is_alive(pid)
 
 
 def of_session(leader: int, mark: str) -> Belongs:
     """Those of a session, and those whose environment still carries the mark (`NAME=value`)."""
-    return lambda pid: (stat(pid)[3:4] == [str(leader)] or mark.encode() in _environment(pid)) and _alive(pid)
+    return lambda pid: (read_stat(pid)[3:4] == [str(leader)] or mark.encode() in _environment(pid)) and _is_alive(pid)
 
 
 def of_mark(mark: str, *, uid: int) -> Belongs:
@@ -49,11 +49,11 @@ def find(belongs: Belongs) -> list[int]:
     return [pid for pid in (int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit()) if belongs(pid)]
 
 
-def below(ancestor: int, *, most: int) -> list[int]:
+def descendants(ancestor: int, *, limit: int) -> list[int]:
     """Return a process's descendants, dead ones that nobody has waited for included, and hardly more than `most` of them."""
     found: list[int] = []
     parents = [ancestor]
-    while parents and len(found) <= most:
+    while parents and len(found) <= limit:
         children = _children(parents.pop())
         found += children
         parents += children
@@ -68,13 +68,13 @@ def threads(pid: int) -> list[int]:
         return []
 
 
-def same_memory(pid: int, other: int) -> bool:
+def shares_memory(pid: int, other: int) -> bool:
     """Say whether two processes run in the very same memory. Where nobody can tell: no."""
-    number = KCMP.get(platform.machine())
+    number = KCMP_SYSCALL.get(platform.machine())
     return number is not None and _libc.syscall(number, pid, other, KCMP_VM, 0, 0) == 0
 
 
-def shows_children() -> bool:
+def lists_children() -> bool:
     """Say whether this kernel lists a process's children."""
     return (PROC / "self" / "task" / str(threading.get_native_id()) / "children").exists()
 
@@ -83,7 +83,7 @@ def signal_all(belongs: Belongs, number: signal.Signals) -> list[int]:
     """Signal all that belong, and never whoever got a number later; return those that were found."""
     found = find(belongs)
     for pid in found:
-        with contextlib.suppress(ProcessLookupError, PermissionError), handle_of(pid) as handle:
+        with contextlib.suppress(ProcessLookupError, PermissionError), open_pidfd(pid) as handle:
             # The handle is of one process for good: look again whose it is.
             if belongs(pid):
                 signal.pidfd_send_signal(handle, number)
@@ -91,7 +91,7 @@ def signal_all(belongs: Belongs, number: signal.Signals) -> list[int]:
 
 
 @contextlib.contextmanager
-def handle_of(pid: int) -> Iterator[int]:
+def open_pidfd(pid: int) -> Iterator[int]:
     """Hold a pidfd. Raises ProcessLookupError where there is no such process."""
     handle = os.pidfd_open(pid)
     try:
@@ -102,7 +102,7 @@ def handle_of(pid: int) -> Iterator[int]:
 
 def is_dead(pid: int) -> bool:
     """Say whether the process of this number has ended and nobody has waited for it yet. Where that cannot be seen: no."""
-    return stat(pid)[:1] in (["Z"], ["X"])
+    return read_stat(pid)[:1] in (["Z"], ["X"])
 
 
 def anyone_runs_as(uid: int) -> bool:
@@ -118,31 +118,31 @@ def anyone_runs_as(uid: int) -> bool:
 
 def parent_of(pid: int) -> int | None:
     """Return a process's parent, or None where there is no such process."""
-    fields = stat(pid)
+    fields = read_stat(pid)
     return int(fields[1]) if fields else None
 
 
-def _alive(pid: int) -> bool:
-    return stat(pid)[:1] not in ([], ["Z"], ["X"])
+def _is_alive(pid: int) -> bool:
+    return read_stat(pid)[:1] not in ([], ["Z"], ["X"])
 
 
 def _children(pid: int) -> list[int]:
     # Each thread has those that it started.
-    return [int(child) for thread in threads(pid) for child in read(pid, f"task/{thread}/children").split()]
+    return [int(child) for thread in threads(pid) for child in read_proc(pid, f"task/{thread}/children").split()]
 
 
-def stat(pid: int) -> list[str]:
+def read_stat(pid: int) -> list[str]:
     """Return the fields of /proc/<pid>/stat from the state on (state, parent, group, session …); none for one that is gone."""
-    return read(pid, "stat").decode("utf-8", "replace").rpartition(")")[2].split()
+    return read_proc(pid, "stat").decode("utf-8", "replace").rpartition(")")[2].split()
 
 
 def _status(pid: int) -> dict[str, str]:
-    lines = read(pid, "status").decode("utf-8", "replace").splitlines()
+    lines = read_proc(pid, "status").decode("utf-8", "replace").splitlines()
     return {name: value for name, _, value in (line.partition(":") for line in lines)}
 
 
 def _environment(pid: int) -> list[bytes]:
-    return read(pid, "environ").split(b"\0")
+    return read_proc(pid, "environ").split(b"\0")
 
 
 def _namespace(pid: int) -> int | None:
@@ -152,7 +152,7 @@ def _namespace(pid: int) -> int | None:
         return None
 
 
-def read(pid: int, name: str) -> bytes:
+def read_proc(pid: int, name: str) -> bytes:
     """Return one of a process's files in /proc; nothing where it is gone or may not be read."""
     try:
         return (PROC / str(pid) / name).read_bytes()

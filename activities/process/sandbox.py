@@ -17,15 +17,25 @@ from shutil import which
 from typing import Self
 
 from activities.process import no_sandbox
-from activities.process.bwrap_mounts import ROOM, accounts, layout
+from activities.process.bwrap_mounts import ROOM, account_files, bwrap_arguments
 from activities.process.interpreters import Interpreter
-from activities.process.launcher import PLAIN, Launch, Prepared, Room, inherited, limited, started, variables, without_rights
-from activities.process.seccomp import refusing
+from activities.process.launcher import (
+    CLEAN_ENV,
+    JobLaunch,
+    PreparedCommand,
+    Room,
+    drop_rights_command,
+    environment_script,
+    job_command,
+    limits_command,
+    open_memory_file,
+)
+from activities.process.seccomp import build_filters
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.core.errors import GiveUp
 from justenough.domain.core.secret import Secret
 
-PROBE_SECONDS = 20
+PROBE_TIMEOUT_S = 20
 _INSTALL = "bubblewrap is not installed (no bwrap on PATH): apt-get install bubblewrap, or dnf install bubblewrap"
 _REMEDY = (
     "run the worker as root, or let users make namespaces (sysctl kernel.unprivileged_userns_clone=1 and user.max_user_namespaces>0, on Ubuntu "
@@ -71,28 +81,28 @@ class Sandbox:
         found = cls(
             Isolation.BUBBLEWRAP if root else Isolation.NAMESPACES,
             program,
-            sized="--size BYTES" in _run((program, "--help")).stdout,
+            sized="--size BYTES" in _run_bwrap((program, "--help")).stdout,
             hidden=tuple(path.resolve() for path in own),
         )
         found._try_out(settings.job_uid_base if root else os.geteuid())
         return found
 
     @contextmanager
-    def prepared(self, launch: Launch, room: Room = ROOM, *, status: int | None = None) -> Iterator[Prepared]:
+    def prepare(self, launch: JobLaunch, room: Room = ROOM, *, status: int | None = None) -> Iterator[PreparedCommand]:
         """Hold open what the process inherits, until it is started. `status` is where bubblewrap reports what it started."""
         with ExitStack() as stack:
-            stdin = stack.enter_context(inherited(variables(launch, room)))
+            stdin = stack.enter_context(open_memory_file(environment_script(launch, room)))
             if self.isolation is Isolation.OFF:
-                yield Prepared(no_sandbox.bare_command(launch), stdin, cwd=room.workdir)
+                yield PreparedCommand(no_sandbox.bare_command(launch), stdin, cwd=room.workdir)
                 return
-            contents = {path: Secret(text) for path, text in accounts(launch.uid).items()}
-            files = {path: stack.enter_context(inherited(content)) for path, content in contents.items()}
+            contents = {path: Secret(text) for path, text in account_files(launch.uid).items()}
+            files = {path: stack.enter_context(open_memory_file(content)) for path, content in contents.items()}
             told = () if status is None else (status,)
-            rules = tuple(stack.enter_context(inherited(filtered)) for filtered in refusing(platform.machine()))
-            yield Prepared(self.command(launch, files, status=status, rules=rules), stdin, (*files.values(), *told, *rules))
+            rules = tuple(stack.enter_context(open_memory_file(filtered)) for filtered in build_filters(platform.machine()))
+            yield PreparedCommand(self.command(launch, files, status=status, rules=rules), stdin, (*files.values(), *told, *rules))
 
     def command(
-        self, launch: Launch, files: Mapping[str, int], *, status: int | None = None, rules: tuple[int, ...] = ()
+        self, launch: JobLaunch, files: Mapping[str, int], *, status: int | None = None, rules: tuple[int, ...] = ()
     ) -> tuple[str, ...]:
         """Return the whole command line of a sandboxed job. Holds no secret.
 
@@ -107,34 +117,36 @@ class Sandbox:
             *(("--unshare-net",) if launch.network == "none" else ()),
             *(() if status is None else ("--json-status-fd", str(status))),
             *(part for handle in rules for part in ("--add-seccomp-fd", str(handle))),
-            *layout(launch, files, sized=self.sized, hidden=self.hidden),
+            *bwrap_arguments(launch, files, sized=self.sized, hidden=self.hidden),
             "--",
-            *limited(launch.limits, own_user=own_user),
-            *(without_rights(launch.uid) if own_user else ()),
-            *started(launch),
+            *limits_command(launch.limits, own_user=own_user),
+            *(drop_rights_command(launch.uid) if own_user else ()),
+            *job_command(launch),
         )
 
     def _try_out(self, uid: int) -> None:
-        launch = Launch("probe", ("id", "-u"), uid, Interpreter(Path("/usr/bin/python3"), ()), network="none")
-        with self.prepared(launch) as ready:
-            done = _run(ready.argv, stdin=ready.stdin, pass_fds=ready.pass_fds)
+        launch = JobLaunch("probe", ("id", "-u"), uid, Interpreter(Path("/usr/bin/python3"), ()), network="none")
+        with self.prepare(launch) as ready:
+            done = _run_bwrap(ready.argv, stdin=ready.stdin, pass_fds=ready.pass_fds)
         if done.returncode != 0 or done.stdout.strip() != str(uid):
             said = done.stderr.strip()[:500] or f"user {done.stdout.strip()!r} came out"
             raise SandboxMissing(f"bubblewrap cannot isolate jobs here ({said}): {_REMEDY}")
 
 
-def _run(argv: tuple[str, ...], *, stdin: int = subprocess.DEVNULL, pass_fds: tuple[int, ...] = ()) -> subprocess.CompletedProcess[str]:
+def _run_bwrap(
+    argv: tuple[str, ...], *, stdin: int = subprocess.DEVNULL, pass_fds: tuple[int, ...] = ()
+) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(
             argv,
             stdin=stdin,
             pass_fds=pass_fds,
-            env=PLAIN,
+            env=CLEAN_ENV,
             cwd="/",
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=PROBE_SECONDS,
+            timeout=PROBE_TIMEOUT_S,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:

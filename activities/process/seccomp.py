@@ -34,31 +34,31 @@ MACHINES = {
     "x86_64": Machine(0xC000003E, clone=56, unshare=272, clone3=435, memory=(319, 29, 447)),
     "aarch64": Machine(0xC00000B7, clone=220, unshare=97, clone3=435, memory=(279, 194, 447)),
 }
-OTHER_NUMBERS = 0x40000000
+X32_NUMBERS = 0x40000000
 """From here on x86_64 counts the calls of its x32 programs, the same calls under other numbers."""
 
 
 @lru_cache(maxsize=2)
-def refusing(machine: str) -> tuple[bytes, ...]:
+def build_filters(machine: str) -> tuple[bytes, ...]:
     """Return the filters for a kind of processor as `uname -m` says it; none for one that is not known here."""
     known = MACHINES.get(machine)
     return () if known is None else (b"".join(_filter(known)),)
 
 
 def _filter(machine: Machine) -> Iterator[bytes]:
-    missing, forbidden = _answer(_REFUSE | errno.ENOSYS), _answer(_REFUSE | errno.EPERM)
+    missing, forbidden = _return(_REFUSE | errno.ENOSYS), _return(_REFUSE | errno.EPERM)
     yield _load(_ARCHITECTURE)
     # Programs of another kind (32 bits) would come with other numbers.
     yield from (_jump(_EQUAL, machine.audit, then=1), missing)
     yield _load(_NUMBER)
-    yield from (_jump(_AT_LEAST, OTHER_NUMBERS, otherwise=1), missing)
+    yield from (_jump(_AT_LEAST, X32_NUMBERS, otherwise=1), missing)
     # Its flags lie in memory, where no filter can look; without it everyone calls clone.
     for number in (machine.clone3, *machine.memory):
         yield from (_jump(_EQUAL, number, otherwise=1), missing)
     for number in (machine.clone, machine.unshare):
         yield from (_jump(_EQUAL, number, otherwise=4), _load(_FIRST), _jump(_ANY_OF, CLONE_NEWUSER, otherwise=1), forbidden)
-        yield _answer(_ALLOW)
-    yield _answer(_ALLOW)
+        yield _return(_ALLOW)
+    yield _return(_ALLOW)
 
 
 def _load(offset: int) -> bytes:
@@ -70,5 +70,5 @@ def _jump(test: int, value: int, *, then: int = 0, otherwise: int = 0) -> bytes:
     return struct.pack("=HBBI", test, then, otherwise, value)
 
 
-def _answer(value: int) -> bytes:
+def _return(value: int) -> bytes:
     return struct.pack("=HBBI", _RETURN, 0, 0, value)

@@ -17,11 +17,11 @@ from activities.process import process_tree
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.core.errors import RetryLater
 
-SLOTS = 4096
-LOCKS = Path("/run/justenough/uids")
+MAX_UIDS = 4096
+LOCK_FOLDER = Path("/run/justenough/uids")
 """One file per id, locked while it is lent: by whichever worker on this machine. It says since which boot of the machine."""
-BOOT = Path("/proc/sys/kernel/random/boot_id")
-LAST_RESORT = 5.0
+BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
+KILL_TIMEOUT_S = 5.0
 """Seconds in which what was killed must be gone."""
 
 
@@ -30,15 +30,15 @@ class NoFreeUid(RetryLater):
 
 
 @contextmanager
-def lent_uid(settings: Settings) -> Iterator[int]:
+def lend_uid(settings: Settings) -> Iterator[int]:
     """Lend a user id until the block ends; without root it is the worker's own. Raises NoFreeUid."""
     if os.geteuid() != 0:
         yield os.geteuid()
         return
-    folder = _locks(settings)
-    lock, uid = _locked(folder, settings.job_uid_base)
+    folder = _lock_folder(settings)
+    lock, uid = _lock_free_uid(folder, settings.job_uid_base)
     try:
-        os.pwrite(lock, _boot(), 0)
+        os.pwrite(lock, _boot_id(), 0)
         yield uid
         os.ftruncate(lock, 0)
     finally:
@@ -50,32 +50,32 @@ def end_leftovers(settings: Settings) -> tuple[int, ...]:
     """End what jobs of dead workers still run on this machine; return the user ids. Without root nobody can tell: none. Blocks."""
     if os.geteuid() != 0:
         return ()
-    folder, base = _locks(settings), settings.job_uid_base
+    folder, base = _lock_folder(settings), settings.job_uid_base
     lent = [int(file.name) for file in folder.iterdir() if file.name.isdigit() and file.stat().st_size]
-    return tuple(uid for uid in lent if base <= uid < base + SLOTS and _ended(folder, uid))
+    return tuple(uid for uid in lent if base <= uid < base + MAX_UIDS and _end_leftover(folder, uid))
 
 
-def _locks(settings: Settings) -> Path:
-    for folder in (LOCKS, settings.home.absolute() / "run" / "uids"):
+def _lock_folder(settings: Settings) -> Path:
+    for folder in (LOCK_FOLDER, settings.home.absolute() / "run" / "uids"):
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError:
             continue
         if folder.stat().st_uid == 0:
             return folder
-    raise NoFreeUid(f"neither {LOCKS} nor the home can hold the locks of user ids: let root own one of them")
+    raise NoFreeUid(f"neither {LOCK_FOLDER} nor the home can hold the locks of user ids: let root own one of them")
 
 
-def _locked(folder: Path, base: int) -> tuple[int, int]:
-    for uid in range(base, base + SLOTS):
+def _lock_free_uid(folder: Path, base: int) -> tuple[int, int]:
+    for uid in range(base, base + MAX_UIDS):
         lock = _lock(folder, uid)
         if lock is None:
             continue
-        if not process_tree.anyone_runs_as(uid) or _cleared(lock, uid):
+        if not process_tree.anyone_runs_as(uid) or _clear_uid(lock, uid):
             return lock, uid
         # Someone else's id: not ours to lend.
         os.close(lock)
-    raise NoFreeUid(f"all {SLOTS} user ids from {base} on are taken; JUSTENOUGH_JOB_UID_BASE names others")
+    raise NoFreeUid(f"all {MAX_UIDS} user ids from {base} on are taken; JUSTENOUGH_JOB_UID_BASE names others")
 
 
 def _lock(folder: Path, uid: int) -> int | None:
@@ -88,21 +88,21 @@ def _lock(folder: Path, uid: int) -> int | None:
     return lock
 
 
-def _ended(folder: Path, uid: int) -> bool:
+def _end_leftover(folder: Path, uid: int) -> bool:
     lock = _lock(folder, uid)
     if lock is None:
         return False
     try:
-        return process_tree.anyone_runs_as(uid) and _cleared(lock, uid)
+        return process_tree.anyone_runs_as(uid) and _clear_uid(lock, uid)
     finally:
         os.close(lock)
 
 
-def _cleared(lock: int, uid: int) -> bool:
+def _clear_uid(lock: int, uid: int) -> bool:
     """Kill whatever runs as an id whose lock we hold, if it was lent and never given back; say whether it is free now."""
-    if os.pread(lock, 64, 0) != _boot():
+    if os.pread(lock, 64, 0) != _boot_id():
         return False
-    end = time.monotonic() + LAST_RESORT
+    end = time.monotonic() + KILL_TIMEOUT_S
     # What was killed keeps its number until whoever adopted it has seen its end.
     while (taken := process_tree.anyone_runs_as(uid)) and time.monotonic() < end:
         process_tree.signal_all(process_tree.of_uid(uid), signal.SIGKILL)
@@ -110,5 +110,5 @@ def _cleared(lock: int, uid: int) -> bool:
     return not taken
 
 
-def _boot() -> bytes:
-    return BOOT.read_bytes() if BOOT.is_file() else b"-"
+def _boot_id() -> bytes:
+    return BOOT_ID_FILE.read_bytes() if BOOT_ID_FILE.is_file() else b"-"

@@ -12,21 +12,21 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from justenough.domain.core.ids import credential_id
-from justenough.domain.jobs.credentials import Credential
+from justenough.domain.jobs.credentials import CredentialHandle
 from justenough.domain.jobs.states import Action, Revocable
-from justenough.domain.ledger.events import Event, EventType, event
+from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.services.dependencies import Deps
-from justenough.services.job_history import entries_of
-from justenough.services.revocation_attempts import SECOND_LOOK
+from justenough.services.job_history import read_entries
+from justenough.services.revocation_attempts import SECOND_CHECK_DELAY
 
-ANSWERED = frozenset({EventType.CREDENTIAL_ISSUED, EventType.CREDENTIAL_REFUSED, EventType.CREDENTIAL_DOUBTED})
+ANSWER_EVENTS = frozenset({EventType.CREDENTIAL_ISSUED, EventType.CREDENTIAL_REFUSED, EventType.CREDENTIAL_DOUBTED})
 
 
-def doubted(deps: Deps, job: str) -> tuple[Credential, ...]:
+def find_unconfirmed_issues(deps: Deps, job: str) -> tuple[CredentialHandle, ...]:
     """Return what may live, unknown to everybody and findable nowhere: with neither lease nor accessor, until its latest end."""
     requests: dict[str, dict[str, Any]] = {}
     asked: dict[str, datetime] = {}
-    for entry in entries_of(deps.store, job).items:
+    for entry in read_entries(deps.store, job).items:
         kind, data = EventType(entry.type), entry.data
         if kind is EventType.ACCESS_REQUESTED:
             requests[data["request"]] = {**data, "issued": 0}
@@ -35,14 +35,14 @@ def doubted(deps: Deps, job: str) -> tuple[Credential, ...]:
             asked.pop(data["request"], None)
         elif kind is EventType.ACCESS_DECIDED and data["phase"] == "issue" and data["outcome"] != "denied":
             asked[data["request"]] = entry.at
-        elif kind in ANSWERED:
+        elif kind in ANSWER_EVENTS:
             asked.pop(data["request"], None)
-    return tuple(_in_doubt(deps, job, ((requests[name], at) for name, at in asked.items() if name in requests)))
+    return tuple(_to_credentials(deps, job, ((requests[name], at) for name, at in asked.items() if name in requests)))
 
 
-def doubted_event(job: str, credential: Credential, *, at: datetime) -> Event:
+def doubted_event(job: str, credential: CredentialHandle, *, at: datetime) -> Event:
     """Return the event that tells of one of them."""
-    return event(
+    return build_event(
         EventType.CREDENTIAL_DOUBTED,
         job,
         at=at,
@@ -57,8 +57,8 @@ def doubted_event(job: str, credential: Credential, *, at: datetime) -> Event:
     )
 
 
-def _in_doubt(deps: Deps, job: str, asked: Iterable[tuple[Mapping[str, Any], datetime]]) -> Iterator[Credential]:
-    for request, at in asked:
+def _to_credentials(deps: Deps, job: str, unanswered: Iterable[tuple[Mapping[str, Any], datetime]]) -> Iterator[CredentialHandle]:
+    for request, at in unanswered:
         definition = deps.config.current().catalog.action(request["resource"], Action(request["action"]))
         revocable = definition.revocable if definition else Revocable(request["revocable"])
         # What cannot be revoked is as valid as it was before; what has a target is looked for there, by its name.
@@ -66,7 +66,7 @@ def _in_doubt(deps: Deps, job: str, asked: Iterable[tuple[Mapping[str, Any], dat
             continue
         # It can have landed after its token had died; then it lives as long as the engine gives, not as long as was asked for.
         longest = max(definition.max_ttl if definition else 0, request["ttl"])
-        yield Credential(
+        yield CredentialHandle(
             id=credential_id(job, request["number"], request["issued"] + 1),
             request_id=request["request"],
             resource=request["resource"],
@@ -74,6 +74,6 @@ def _in_doubt(deps: Deps, job: str, asked: Iterable[tuple[Mapping[str, Any], dat
             lease_id=None,
             accessor=None,
             issued_at=at,
-            expires_at=at + SECOND_LOOK + timedelta(seconds=longest),
+            expires_at=at + SECOND_CHECK_DELAY + timedelta(seconds=longest),
             revocable=revocable,
         )

@@ -10,32 +10,32 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
-from justenough.adapters.targets.postgres import Asked, Found
+from justenough.adapters.targets.postgres import RequestedActions, TargetTrace
 from justenough.adapters.vault import pki
 from justenough.domain.contracts.workflow_messages import Finding, ProofReport
 from justenough.domain.core.errors import JustEnoughError, NotFound, RetryLater
-from justenough.domain.jobs.credentials import Credential
+from justenough.domain.jobs.credentials import CredentialHandle
 from justenough.domain.jobs.states import Revocable, RevocationState
 from justenough.domain.readmodel.views import CredentialView, JobView
 from justenough.services.dependencies import Deps
 
 T = TypeVar("T")
 
-OVER = "its time is over"
-NONE = "none carries the job's id"
-STAYS = "what was read stays valid until its owner changes it"
+TIME_OVER = "its time is over"
+NONE_WITH_JOB_ID = "none carries the job's id"
+VALUE_STAYS = "what was read stays valid until its owner changes it"
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
+class Inspection:
     """What one look saw."""
 
     findings: tuple[Finding, ...]
     failures: tuple[str, ...]
     dead: frozenset[str]
     """Lease ids and accessors that Vault says it does not know, certificates that are in the CRL or over."""
-    users: tuple[Found, ...]
-    spaces: tuple[Found, ...]
+    users: tuple[TargetTrace, ...]
+    spaces: tuple[TargetTrace, ...]
     targets: tuple[str, ...]
     """Targets that were looked at."""
     target_failures: tuple[str, ...]
@@ -45,40 +45,40 @@ class Looked:
         """What is alive, one sentence each."""
         return tuple(f"{finding.what}: {finding.detail or 'alive'}" for finding in self.findings if finding.alive)
 
-    def is_dead(self, credential: Credential) -> bool:
+    def is_dead(self, credential: CredentialHandle) -> bool:
         """Whether every handle that is known of a credential was seen dead."""
         return credential.handles <= self.dead
 
 
-def look(deps: Deps, job: str, credentials: tuple[Credential, ...], asked: Asked | None) -> Looked:
+def inspect(deps: Deps, job: str, credentials: tuple[CredentialHandle, ...], accesses: RequestedActions | None) -> Inspection:
     """Look at everything; `asked` limits which targets are looked at, None means all of them."""
-    notes = _Notes()
-    notes.prefix(deps, job)
+    notes = _Findings()
+    notes.inspect_prefix(deps, job)
     for credential in credentials:
         if credential.lease_id is not None:
-            notes.handle(credential.id, f"lease {credential.lease_id}", credential.lease_id, deps.vault.lease_alive)
+            notes.inspect_handle(credential.id, f"lease {credential.lease_id}", credential.lease_id, deps.vault.is_lease_alive)
         if credential.accessor is not None:
-            notes.handle(credential.id, f"token {credential.accessor}", credential.accessor, deps.vault.accessor_alive)
-        notes.certificate(deps, credential)
-    seen = deps.targets.look(job, asked)
-    for target in seen.looked:
-        names = [user.name for user in seen.found if user.target == target]
-        notes.found(f"users in {target}", alive=bool(names), detail=", ".join(names) or NONE)
+            notes.inspect_handle(credential.id, f"token {credential.accessor}", credential.accessor, deps.vault.is_accessor_alive)
+        notes.inspect_certificate(deps, credential)
+    seen = deps.targets.inspect(job, accesses)
+    for target in seen.inspected:
+        names = [user.name for user in seen.traces if user.target == target]
+        notes.add(f"users in {target}", alive=bool(names), detail=", ".join(names) or NONE_WITH_JOB_ID)
         left = [space.name for space in seen.spaces if space.target == target]
-        if left or target in seen.roomy:
-            notes.found(f"space in {target}", alive=bool(left), detail=", ".join(left) or NONE)
-    return Looked(
+        if left or target in seen.space_targets:
+            notes.add(f"space in {target}", alive=bool(left), detail=", ".join(left) or NONE_WITH_JOB_ID)
+    return Inspection(
         findings=tuple(notes.findings),
         failures=(*notes.failures, *seen.failures),
         dead=frozenset(notes.dead),
         users=seen.users,
         spaces=seen.spaces,
-        targets=seen.looked,
+        targets=seen.inspected,
         target_failures=seen.failures,
     )
 
 
-def proven(deps: Deps, job: str) -> bool:
+def has_standing_proof(deps: Deps, job: str) -> bool:
     """Whether the session, or whoever revoked after it, has left its proof, and Vault agrees: the ordinary ending of a guarded job.
 
     Raises RetryLater where there is a proof and Vault cannot be asked: an outage puts no proof in doubt.
@@ -101,45 +101,45 @@ def prove(deps: Deps, job: str) -> ProofReport:
         message = f"no job {job}"
         raise NotFound(message)
     credentials = tuple(credential_of(view) for view in known.credentials)
-    looked = look(deps, job, credentials, asked_by(known))
-    failures = (*looked.failures, *unprovable(deps, credentials, now=deps.now()))
+    looked = inspect(deps, job, credentials, accesses_of(known))
+    failures = (*looked.failures, *unprovable_reasons(deps, credentials, now=deps.now()))
     return ProofReport(
         job=job,
         dead=not looked.alive and not failures,
-        findings=(*looked.findings, *_what_stays(credentials), *_older(known)),
+        findings=(*looked.findings, *_lasting_values(credentials), *_older_finding(known)),
         failures=failures,
         at=deps.now(),
     )
 
 
-def unprovable(deps: Deps, credentials: tuple[Credential, ...], *, now: datetime) -> Iterator[str]:
+def unprovable_reasons(deps: Deps, credentials: tuple[CredentialHandle, ...], *, now: datetime) -> Iterator[str]:
     """Yield a sentence for each credential that could have been ended and that nobody can look for, until its time is over."""
     for item in credentials:
-        only_time_tells = item.lease_id is None and not deps.targets.searchable(item.resource, item.action)
+        only_time_tells = item.lease_id is None and not deps.targets.is_searchable(item.resource, item.action)
         if only_time_tells and item.revocable is Revocable.NOW and now < item.expires_at:
             yield f"{item.id}: its lease is not known and its target cannot be searched; it ends at {item.expires_at.isoformat()}"
 
 
-def certificate_stands(deps: Deps, credential: Credential) -> bool:
+def is_certificate_valid(deps: Deps, credential: CredentialHandle) -> bool:
     """Whether a credential's certificate may still be taken for valid; False for what is none. Raises RetryLater, GiveUp where nobody can tell."""
     # One that would outlive this is refused at its issue; and what has ended may have been tidied away in Vault.
     if credential.certificate is None or deps.now() >= credential.expires_at:
         return False
-    return pki.stands(deps.vault, credential.certificate)
+    return pki.is_unrevoked(deps.vault, credential.certificate)
 
 
-def asked_by(job: JobView) -> Asked:
+def accesses_of(job: JobView) -> RequestedActions:
     """Return resource and action of each of a job's requests and credentials."""
     requested = {(item.resource, item.action) for item in job.requests}
     return frozenset(requested | {(item.resource, item.action) for item in job.credentials})
 
 
-def credential_of(view: CredentialView) -> Credential:
+def credential_of(view: CredentialView) -> CredentialHandle:
     """Return the handle that a row of the read model describes."""
-    return Credential.model_validate(view.model_dump())
+    return CredentialHandle.model_validate(view.model_dump())
 
 
-class _Notes:
+class _Findings:
     """Collects what one look sees."""
 
     def __init__(self) -> None:
@@ -147,34 +147,34 @@ class _Notes:
         self.failures: list[str] = []
         self.dead: set[str] = set()
 
-    def found(self, what: str, *, alive: bool, detail: str = "", credential: str | None = None) -> None:
+    def add(self, what: str, *, alive: bool, detail: str = "", credential: str | None = None) -> None:
         self.findings.append(Finding(what=what, alive=alive, detail=detail, credential=credential))
 
-    def prefix(self, deps: Deps, job: str) -> None:
-        tokens = self._seen("tokens under the job's prefix", lambda: deps.vault.prefix_accessors(job))
+    def inspect_prefix(self, deps: Deps, job: str) -> None:
+        tokens = self._try("tokens under the job's prefix", lambda: deps.vault.prefix_accessors(job))
         if tokens is not None:
-            self.found("tokens under the job's prefix", alive=bool(tokens), detail=f"{len(tokens)} listed")
+            self.add("tokens under the job's prefix", alive=bool(tokens), detail=f"{len(tokens)} listed")
 
-    def handle(self, credential: str, what: str, handle: str, alive: Callable[[str], bool]) -> None:
-        lives = self._seen(what, lambda: alive(handle))
+    def inspect_handle(self, credential: str, what: str, handle: str, alive: Callable[[str], bool]) -> None:
+        lives = self._try(what, lambda: alive(handle))
         if lives is not None:
-            self.found(what, alive=lives, detail="alive" if lives else "unknown to Vault", credential=credential)
+            self.add(what, alive=lives, detail="alive" if lives else "unknown to Vault", credential=credential)
         if lives is False:
             self.dead.add(handle)
 
-    def certificate(self, deps: Deps, credential: Credential) -> None:
+    def inspect_certificate(self, deps: Deps, credential: CredentialHandle) -> None:
         place = credential.certificate
         if place is None:
             return
         what, over = f"certificate {place}", deps.now() >= credential.expires_at
-        stands = self._seen(what, lambda: certificate_stands(deps, credential))
+        stands = self._try(what, lambda: is_certificate_valid(deps, credential))
         if stands is not None:
-            listed = "not in the CRL that Vault serves" if stands else OVER if over else "in the CRL that Vault serves"
-            self.found(what, alive=stands, detail=listed, credential=credential.id)
+            listed = "not in the CRL that Vault serves" if stands else TIME_OVER if over else "in the CRL that Vault serves"
+            self.add(what, alive=stands, detail=listed, credential=credential.id)
         if stands is False:
             self.dead.add(place)
 
-    def _seen(self, what: str, call: Callable[[], T]) -> T | None:
+    def _try(self, what: str, call: Callable[[], T]) -> T | None:
         try:
             return call()
         except JustEnoughError as error:
@@ -184,16 +184,16 @@ class _Notes:
         return None
 
 
-def _older(job: JobView) -> Iterator[Finding]:
+def _older_finding(job: JobView) -> Iterator[Finding]:
     if job.older_credentials:
         seen = "each was seen dead, or over, when it ended; they are not looked at again one by one"
         yield Finding(what=f"{job.older_credentials:,} older credentials", alive=False, detail=seen)
 
 
-def _what_stays(credentials: tuple[Credential, ...]) -> Iterator[Finding]:
+def _lasting_values(credentials: tuple[CredentialHandle, ...]) -> Iterator[Finding]:
     for credential in credentials:
         if credential.revocable is Revocable.NEVER:
-            yield Finding(what=f"value of {credential.id}", alive=False, detail=STAYS, credential=credential.id)
+            yield Finding(what=f"value of {credential.id}", alive=False, detail=VALUE_STAYS, credential=credential.id)
         elif credential.revocable is Revocable.ON_EXPIRY:
             ends = f"ends at {credential.expires_at.isoformat()} at the latest"
             yield Finding(what=f"value of {credential.id}", alive=False, detail=ends, credential=credential.id)

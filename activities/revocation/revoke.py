@@ -19,32 +19,41 @@ from typing import Any, TypeVar
 
 import structlog
 
-from activities.revocation.in_doubt import doubted, doubted_event
-from activities.revocation.proof import STAYS, Looked, asked_by, certificate_stands, credential_of, look, prove, unprovable
-from justenough.adapters.store import KeptLock, StoreUnavailable
-from justenough.adapters.targets.postgres import Asked
-from justenough.adapters.vault.control_groups import end_lock
+from activities.revocation.in_doubt import doubted_event, find_unconfirmed_issues
+from activities.revocation.proof import (
+    VALUE_STAYS,
+    Inspection,
+    accesses_of,
+    credential_of,
+    inspect,
+    is_certificate_valid,
+    prove,
+    unprovable_reasons,
+)
+from justenough.adapters.store import StoredWrappingToken, StoreUnavailable
+from justenough.adapters.targets.postgres import RequestedActions
+from justenough.adapters.vault.control_groups import revoke_wrapping_token
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import JustEnoughError, NotFound
-from justenough.domain.jobs.credentials import Credential
+from justenough.domain.jobs.credentials import CredentialHandle
 from justenough.domain.jobs.states import CredentialState, Revocable
-from justenough.domain.ledger.events import Event, EventType, event
-from justenough.domain.ledger.overdue import GRACE, revocation_overdue, worth_recording
+from justenough.domain.ledger.events import Event, EventType, build_event
+from justenough.domain.ledger.overdue import REVOCATION_GRACE, is_revocation_overdue, is_worth_recording
 from justenough.domain.readmodel.views import CredentialView, JobView
 from justenough.services.dependencies import Deps
 
-__all__ = ["RevocationResult", "alive_of", "end_one", "prove", "record_lapsed", "revoke", "revoke_one"]
+__all__ = ["RevocationResult", "end_one", "live_credential_ids", "prove", "record_lapsed", "revoke", "revoke_one"]
 
 
-STORE_SECONDS = 2.0
+STORE_TIMEOUT_S = 2.0
 """What the store may take from a revocation before it goes on without."""
 
 
-AT_ONCE = 32
+MAX_CONCURRENT_LEASES = 32
 """A job has at most this many leases; each that hangs must not keep the others."""
 
 
-DEAD = frozenset({CredentialState.CONFIRMED, CredentialState.EXPIRED})
+DEAD_STATES = frozenset({CredentialState.CONFIRMED, CredentialState.EXPIRED})
 
 
 T = TypeVar("T")
@@ -62,18 +71,18 @@ class RevocationResult(Message):
 
 
 @dataclass(frozen=True, slots=True)
-class _Memory:
+class _JobMemory:
     """What is known of a job: its credentials, and which targets it may have users or a space in (None: any)."""
 
-    credentials: tuple[Credential, ...] = ()
-    doubts: tuple[Credential, ...] = ()
+    credentials: tuple[CredentialHandle, ...] = ()
+    doubts: tuple[CredentialHandle, ...] = ()
     """Those of them that nobody had told of until now."""
-    asked: Asked | None = None
+    accesses: RequestedActions | None = None
     closed: bool = False
     """Whether the claim is closed: no session can issue any more."""
     unclaimed: bool = False
     """Whether no session ever had the right to issue: then nothing can be in flight."""
-    locks: tuple[KeptLock, ...] = ()
+    locks: tuple[StoredWrappingToken, ...] = ()
     """What waited in Vault for people, and is kept no longer."""
 
 
@@ -96,8 +105,8 @@ def revoke(
     by: str,
     settled: bool,
     why: str,
-    known: tuple[Credential, ...] | None = None,
-    spaces: Asked = frozenset(),
+    known: tuple[CredentialHandle, ...] | None = None,
+    spaces: RequestedActions = frozenset(),
     before: tuple[Event, ...] = (),
 ) -> RevocationResult:
     """End everything of a job and look whether it is dead. Raises nothing: what failed is in the result.
@@ -108,35 +117,35 @@ def revoke(
     """
     started, began, steps = deps.now(), deps.ticks(), _Steps()
     # One revocation is one course of attempts: trying again records nothing twice, a later one has entries of its own.
-    course = f"{by}-{deps.looks.began(job, now=started):%Y%m%dT%H%M%S%f}"
-    facts = [*before, event(EventType.REVOCATION_STARTED, job, at=started, about=course, by=by, why=why)]
-    with told_if_slow(deps, job, facts, steps.failures, by=by, started=started):
+    course = f"{by}-{deps.revocation_tracker.start_time(job, now=started):%Y%m%dT%H%M%S%f}"
+    facts = [*before, build_event(EventType.REVOCATION_STARTED, job, at=started, about=course, by=by, why=why)]
+    with alarm_if_slow(deps, job, facts, steps.failures, by=by, started=started):
         memory = steps.attempt(
-            "the store", lambda: _remembered(deps, job, known, spaces, settled=settled, now=started), _Memory(known or ())
+            "the store", lambda: _close_claim_and_recall(deps, job, known, spaces, settled=settled, now=started), _JobMemory(known or ())
         )
-        role_gone = steps.attempt("the job's token role", lambda: _done(deps.vault.close_prefix, job), otherwise=False)
+        role_gone = steps.attempt("the job's token role", lambda: _returns_true(deps.vault.close_prefix, job), otherwise=False)
         _end_leases(deps, steps, memory.credentials)
-        steps.attempt("the job's tokens", lambda: _done(deps.vault.revoke_prefix, job), otherwise=False)
+        steps.attempt("the job's tokens", lambda: _returns_true(deps.vault.revoke_prefix, job), otherwise=False)
         _end_locks(deps, steps, memory.locks)
         seen_from = deps.now()
-        looked = _ended_in_targets(deps, job, memory, steps)
+        looked = _end_in_targets(deps, job, memory, steps)
 
     at, settled = deps.now(), settled or memory.unclaimed
-    unseen = tuple(unprovable(deps, memory.credentials, now=at))
+    unseen = tuple(unprovable_reasons(deps, memory.credentials, now=at))
     clean = role_gone and (memory.closed or settled) and not (looked.alive or looked.failures or unseen)
-    wait = None if settled or not clean else deps.looks.clean(job, started=began, ended=deps.ticks(), now=started)
+    wait = None if settled or not clean else deps.revocation_tracker.record_clean_check(job, started=began, ended=deps.ticks(), now=started)
     failures = () if clean else tuple(dict.fromkeys((*steps.failures, *looked.alive, *looked.failures, *unseen)))
     facts += [doubted_event(job, credential, at=at) for credential in memory.doubts]
     for credential in memory.credentials:
-        facts += _credential_facts(deps, job, credential, looked, by=by, at=at, landed=clean and wait is None)
+        facts += _credential_events(deps, job, credential, looked, by=by, at=at, landed=clean and wait is None)
     attempt = _Attempt(course, by, at, seen_from, took=timedelta(seconds=deps.ticks() - began))
-    facts += _verdict(deps, job, attempt, looked=looked, failures=failures, confirmed=clean and wait is None)
-    return RevocationResult(confirmed=clean and wait is None, second_look_in=wait, failures=failures, events=_unrecorded(deps, facts))
+    facts += _verdict_events(deps, job, attempt, looked=looked, failures=failures, confirmed=clean and wait is None)
+    return RevocationResult(confirmed=clean and wait is None, second_look_in=wait, failures=failures, events=_try_record(deps, facts))
 
 
-def alive_of(view: JobView, request: str) -> tuple[str, ...]:
+def live_credential_ids(view: JobView, request: str) -> tuple[str, ...]:
     """Return the ids of what was issued for one request of a job and is not known to be dead."""
-    return tuple(item.id for item in view.credentials if item.request_id == request and item.state not in DEAD)
+    return tuple(item.id for item in view.credentials if item.request_id == request and item.state not in DEAD_STATES)
 
 
 def revoke_one(deps: Deps, job: str, credential: str, *, by: str, why: str, before: tuple[Event, ...] = ()) -> RevocationResult:
@@ -150,69 +159,72 @@ def revoke_one(deps: Deps, job: str, credential: str, *, by: str, why: str, befo
 
 
 def end_one(
-    deps: Deps, job: str, handle: Credential, others: Iterable[Credential], *, by: str, why: str, before: tuple[Event, ...] = ()
+    deps: Deps, job: str, handle: CredentialHandle, others: Iterable[CredentialHandle], *, by: str, why: str, before: tuple[Event, ...] = ()
 ) -> RevocationResult:
     """End one credential whose handle is known, while its job goes on; `others` are those that its job holds beside it.
 
     Its token stays until the job ends: only the session ever had it.
     """
     now, began, credential = deps.now(), deps.ticks(), handle.id
-    failures, how = _ended_alone(deps, job, handle, tuple(others))
+    failures, how = _end_and_check(deps, job, handle, tuple(others))
     if failures:
         took = timedelta(seconds=deps.ticks() - began)
-        late = list(before) + list(_late(deps, job, credential, by=by, took=took, failures=failures))
-        return RevocationResult(confirmed=False, failures=failures, events=_unrecorded(deps, late))
-    deps.looks.confirmed(credential)
+        late = list(before) + list(_overdue_events(deps, job, credential, by=by, took=took, failures=failures))
+        return RevocationResult(confirmed=False, failures=failures, events=_try_record(deps, late))
+    deps.revocation_tracker.forget(credential)
     # What has no lease cannot be revoked: saying so would be untrue.
-    revoked = event(EventType.CREDENTIAL_REVOKED, job, at=now, about=credential, credential=credential, by=by, why=why)
+    revoked = build_event(EventType.CREDENTIAL_REVOKED, job, at=now, about=credential, credential=credential, by=by, why=why)
     facts = [*before, *([revoked] if handle.lease_id is not None else ())]
-    facts += _end_of(handle, job, at=deps.now(), how=how, searchable=False)
-    return RevocationResult(confirmed=True, events=_unrecorded(deps, facts))
+    facts += _final_events(handle, job, at=deps.now(), how=how, searchable=False)
+    return RevocationResult(confirmed=True, events=_try_record(deps, facts))
 
 
-def _ended_alone(deps: Deps, job: str, handle: Credential, others: tuple[Credential, ...]) -> tuple[tuple[str, ...], str]:
+def _end_and_check(deps: Deps, job: str, handle: CredentialHandle, others: tuple[CredentialHandle, ...]) -> tuple[tuple[str, ...], str]:
     """End one credential by its lease; return why it is not shown to be dead, and else how it was seen."""
     if handle.lease_id is None:
         why = "it has no lease of its own: it ends with its job"
         return ((why,) if handle.revocable is Revocable.NOW else ()), ""
     lease, steps = handle.lease_id, _Steps()
     _end_leases(deps, steps, (handle,))
-    if steps.attempt("its lease", lambda: deps.vault.lease_alive(lease), otherwise=True):
+    if steps.attempt("its lease", lambda: deps.vault.is_lease_alive(lease), otherwise=True):
         return tuple(steps.failures) or ("its lease is still alive",), ""
-    if steps.attempt("its certificate", lambda: certificate_stands(deps, handle), otherwise=True):
+    if steps.attempt("its certificate", lambda: is_certificate_valid(deps, handle), otherwise=True):
         return tuple(steps.failures) or ("its lease is gone, and its certificate is not in the CRL that Vault serves",), ""
     # A lease that was forced is unknown to Vault while its user lives on. Its job's space is to live on.
-    looked = deps.targets.look(job, {(handle.resource, handle.action.value)})
-    explained = sum(deps.targets.same(handle, other) for other in others)
+    looked = deps.targets.inspect(job, {(handle.resource, handle.action.value)})
+    explained = sum(deps.targets.is_same_target(handle, other) for other in others)
     if looked.failures or len(looked.users) > explained:
-        return looked.failures or (f"its lease is gone, and a user of the job is left in {', '.join(looked.looked)}",), ""
-    seen = f"; no user is left in {', '.join(looked.looked)} that another credential does not explain" if looked.looked else ""
+        return looked.failures or (f"its lease is gone, and a user of the job is left in {', '.join(looked.inspected)}",), ""
+    seen = f"; no user is left in {', '.join(looked.inspected)} that another credential does not explain" if looked.inspected else ""
     space = "; the job's space is there until the job ends" if deps.targets.gives_space(handle.resource, handle.action) else ""
     return (), f"its lease is unknown to Vault{_certificate_seen(handle, at=deps.now())}{seen}{space}"
 
 
-def _late(deps: Deps, job: str, credential: str, *, by: str, took: timedelta, failures: tuple[str, ...]) -> Iterator[Event]:
+def _overdue_events(deps: Deps, job: str, credential: str, *, by: str, took: timedelta, failures: tuple[str, ...]) -> Iterator[Event]:
     """Yield that one credential could not be ended: at once where a person waits for it, else as for a whole job."""
     now = deps.now()
-    course, attempt = deps.looks.began(credential, now=now), deps.looks.unclean(credential, now=now)
-    if (by != "session" or revocation_overdue(failed=attempt, took=took)) and worth_recording(failed=attempt):
+    course, attempt = (
+        deps.revocation_tracker.start_time(credential, now=now),
+        deps.revocation_tracker.record_failed_attempt(credential, now=now),
+    )
+    if (by != "session" or is_revocation_overdue(failed=attempt, took=took)) and is_worth_recording(failed=attempt):
         about = f"{credential}/{course:%Y%m%dT%H%M%S%f}-{attempt}"
         told = {"credential": credential, "by": by, "failures": list(failures), "attempt": attempt}
-        yield event(EventType.CREDENTIAL_OVERDUE, job, at=now, about=about, **told)
+        yield build_event(EventType.CREDENTIAL_OVERDUE, job, at=now, about=about, **told)
 
 
 def record_lapsed(deps: Deps) -> tuple[Event, ...]:
     """Record the end of credentials that only time could end, and return what the ledger could not take."""
     now = deps.now()
     lapsed = [
-        _expired(credential_of(view), view.job_id, at=now)
-        for view in _live(deps)
+        _expired_event(credential_of(view), view.job_id, at=now)
+        for view in _live_credentials(deps)
         if view.revocable == Revocable.ON_EXPIRY and view.expires_at <= now
     ]
-    return _unrecorded(deps, lapsed)
+    return _try_record(deps, lapsed)
 
 
-def _live(deps: Deps) -> Iterator[CredentialView]:
+def _live_credentials(deps: Deps) -> Iterator[CredentialView]:
     page = deps.store.credentials(live=True)
     yield from page.items
     while page.next:
@@ -236,29 +248,31 @@ class _Steps:
         return otherwise
 
 
-def _remembered(deps: Deps, job: str, known: tuple[Credential, ...] | None, spaces: Asked, *, settled: bool, now: datetime) -> _Memory:
+def _close_claim_and_recall(
+    deps: Deps, job: str, known: tuple[CredentialHandle, ...] | None, spaces: RequestedActions, *, settled: bool, now: datetime
+) -> _JobMemory:
     """Close the claim, then return what is known of the job."""
 
-    def ask() -> _Memory:
+    def ask() -> _JobMemory:
         # Before the token role goes: a session writes the role, reads its claim, and only then asks for a token.
         waiting = deps.store.end_issuing(job, now)
         if settled and known is not None:
             asked = spaces | {(item.resource, item.action.value) for item in known}
-            return _Memory(known, asked=asked, closed=True, locks=waiting)
+            return _JobMemory(known, accesses=asked, closed=True, locks=waiting)
         claim, view = deps.store.claim_of(job), deps.store.job(job)
         unclaimed = claim is not None and claim.owner is None
         if view is None:
-            return _Memory(known or (), closed=True, unclaimed=unclaimed, locks=waiting)
+            return _JobMemory(known or (), closed=True, unclaimed=unclaimed, locks=waiting)
         told = {item.id: item for item in known or ()}
-        doubts = tuple(item for item in doubted(deps, job) if item.id not in told)
-        recorded = [credential_of(item) for item in view.credentials if item.state not in DEAD]
+        doubts = tuple(item for item in find_unconfirmed_issues(deps, job) if item.id not in told)
+        recorded = [credential_of(item) for item in view.credentials if item.state not in DEAD_STATES]
         credentials = {item.id: item for item in (*doubts, *recorded)} | told
-        return _Memory(tuple(credentials.values()), doubts, asked_by(view), closed=True, unclaimed=unclaimed, locks=waiting)
+        return _JobMemory(tuple(credentials.values()), doubts, accesses_of(view), closed=True, unclaimed=unclaimed, locks=waiting)
 
-    return _bounded(ask)
+    return _with_store_timeout(ask)
 
 
-def _end_leases(deps: Deps, steps: _Steps, credentials: tuple[Credential, ...]) -> None:
+def _end_leases(deps: Deps, steps: _Steps, credentials: tuple[CredentialHandle, ...]) -> None:
     leases = [item.lease_id for item in credentials if item.lease_id is not None]
 
     def end(lease: str) -> None:
@@ -267,34 +281,36 @@ def _end_leases(deps: Deps, steps: _Steps, credentials: tuple[Credential, ...]) 
     if len(leases) == 1:
         end(leases[0])
     elif leases:
-        with ThreadPoolExecutor(min(AT_ONCE, len(leases))) as pool:
+        with ThreadPoolExecutor(min(MAX_CONCURRENT_LEASES, len(leases))) as pool:
             list(pool.map(end, leases))
 
 
-def _end_locks(deps: Deps, steps: _Steps, locks: tuple[KeptLock, ...]) -> None:
+def _end_locks(deps: Deps, steps: _Steps, locks: tuple[StoredWrappingToken, ...]) -> None:
     """End what waited. Without the job's tokens, which are gone, it opens nothing any more: where this fails it ends by its time."""
     for lock in locks:
-        steps.attempt(f"lock {lock.accessor}", partial(end_lock, deps.vault, lock.ciphertext, about=lock.request), otherwise=None)
+        steps.attempt(
+            f"lock {lock.accessor}", partial(revoke_wrapping_token, deps.vault, lock.ciphertext, about=lock.request), otherwise=None
+        )
 
 
-def _ended_in_targets(deps: Deps, job: str, memory: _Memory, steps: _Steps) -> Looked:
+def _end_in_targets(deps: Deps, job: str, memory: _JobMemory, steps: _Steps) -> Inspection:
     """Look; where users or spaces of the job are left in a target, end them there and look again."""
-    looked = look(deps, job, memory.credentials, memory.asked)
+    looked = inspect(deps, job, memory.credentials, memory.accesses)
     if not (looked.users or looked.spaces):
         return looked
-    steps.failures += deps.targets.end_all_of(job, memory.asked).failures
-    return look(deps, job, memory.credentials, memory.asked)
+    steps.failures += deps.targets.end_all_of(job, memory.accesses).failures
+    return inspect(deps, job, memory.credentials, memory.accesses)
 
 
-def _credential_facts(
-    deps: Deps, job: str, credential: Credential, looked: Looked, *, by: str, at: datetime, landed: bool
+def _credential_events(
+    deps: Deps, job: str, credential: CredentialHandle, looked: Inspection, *, by: str, at: datetime, landed: bool
 ) -> Iterator[Event]:
     """Yield what became of one credential; nothing while its handles are not seen dead."""
     if not looked.is_dead(credential):
         return
     if credential.handles:
-        yield event(EventType.CREDENTIAL_REVOKED, job, at=at, about=credential.id, credential=credential.id, by=by, why=None)
-    searchable = deps.targets.searchable(credential.resource, credential.action)
+        yield build_event(EventType.CREDENTIAL_REVOKED, job, at=at, about=credential.id, credential=credential.id, by=by, why=None)
+    searchable = deps.targets.is_searchable(credential.resource, credential.action)
     roomy = deps.targets.gives_space(credential.resource, credential.action)
     if roomy and looked.spaces:
         return
@@ -304,58 +320,62 @@ def _credential_facts(
     nothing = "no user and no space" if roomy else "no user"
     seen = f"; {nothing} of the job in {', '.join(looked.targets)}" if searchable and looked.targets else ""
     how = handles + _certificate_seen(credential, at=at) + seen
-    yield from _end_of(credential, job, at=at, how=how, searchable=searchable)
+    yield from _final_events(credential, job, at=at, how=how, searchable=searchable)
 
 
-def _certificate_seen(credential: Credential, *, at: datetime) -> str:
+def _certificate_seen(credential: CredentialHandle, *, at: datetime) -> str:
     if credential.certificate is None:
         return ""
     over = at >= credential.expires_at
     return f"; its certificate {credential.certificate} {'has ended by its time' if over else 'is in the CRL that Vault serves'}"
 
 
-def _end_of(credential: Credential, job: str, *, at: datetime, how: str, searchable: bool) -> Iterator[Event]:
+def _final_events(credential: CredentialHandle, job: str, *, at: datetime, how: str, searchable: bool) -> Iterator[Event]:
     """Yield the last event of a credential whose handles are dead: confirmed, or expired where only time or its owner could end it."""
     provable = credential.revocable is Revocable.NOW and (credential.lease_id is not None or searchable)
     if provable:
-        yield event(EventType.CREDENTIAL_CONFIRMED, job, at=at, about=credential.id, credential=credential.id, how=how)
+        yield build_event(EventType.CREDENTIAL_CONFIRMED, job, at=at, about=credential.id, credential=credential.id, how=how)
     elif credential.revocable is Revocable.NEVER or at >= credential.expires_at:
-        yield _expired(credential, job, at=at)
+        yield _expired_event(credential, job, at=at)
 
 
-def _expired(credential: Credential, job: str, *, at: datetime) -> Event:
+def _expired_event(credential: CredentialHandle, job: str, *, at: datetime) -> Event:
     reasons = {
-        Revocable.NEVER: f"it cannot be revoked: its token is dead, {STAYS}",
+        Revocable.NEVER: f"it cannot be revoked: its token is dead, {VALUE_STAYS}",
         Revocable.ON_EXPIRY: "it could only end by its time, which is over",
         Revocable.NOW: "its lease was never known and its target cannot be searched; its time is over",
     }
-    return event(EventType.CREDENTIAL_EXPIRED, job, at=at, about=credential.id, credential=credential.id, why=reasons[credential.revocable])
+    return build_event(
+        EventType.CREDENTIAL_EXPIRED, job, at=at, about=credential.id, credential=credential.id, why=reasons[credential.revocable]
+    )
 
 
-def _verdict(deps: Deps, job: str, attempt: _Attempt, *, looked: Looked, failures: tuple[str, ...], confirmed: bool) -> Iterator[Event]:
+def _verdict_events(
+    deps: Deps, job: str, attempt: _Attempt, *, looked: Inspection, failures: tuple[str, ...], confirmed: bool
+) -> Iterator[Event]:
     at, by = attempt.at, attempt.by
     if confirmed:
-        deps.looks.confirmed(job)
+        deps.revocation_tracker.forget(job)
         proof: dict[str, Any] = {finding.what: finding.detail for finding in looked.findings}
-        yield event(EventType.REVOCATION_CONFIRMED, job, at=at, about=attempt.course, by=by, proof=proof)
+        yield build_event(EventType.REVOCATION_CONFIRMED, job, at=at, about=attempt.course, by=by, proof=proof)
     elif failures:
-        failed = deps.looks.unclean(job, now=at)
-        if revocation_overdue(failed=failed, took=attempt.took) and worth_recording(failed=failed):
+        failed = deps.revocation_tracker.record_failed_attempt(job, now=at)
+        if is_revocation_overdue(failed=failed, took=attempt.took) and is_worth_recording(failed=failed):
             about = f"{attempt.course}-{failed}"
             told = {"by": by, "failures": list(failures), "attempt": failed, "seen_from": attempt.seen_from.isoformat()}
-            yield event(EventType.REVOCATION_OVERDUE, job, at=at, about=about, **told)
+            yield build_event(EventType.REVOCATION_OVERDUE, job, at=at, about=about, **told)
 
 
-def _unrecorded(deps: Deps, facts: list[Event]) -> tuple[Event, ...]:
+def _try_record(deps: Deps, facts: list[Event]) -> tuple[Event, ...]:
     """Record; return what could not be."""
     try:
-        _bounded(lambda: deps.store.record(facts))
+        _with_store_timeout(lambda: deps.store.record(facts))
     except Exception:  # noqa: BLE001 - revocation never waits for the ledger; the caller carries the events on
         return tuple(facts)
     return ()
 
 
-def _bounded(call: Callable[[], T]) -> T:
+def _with_store_timeout(call: Callable[[], T]) -> T:
     """Return what the store answers in time; raise StoreUnavailable where it does not."""
     answer: Future[T] = Future()
 
@@ -367,13 +387,13 @@ def _bounded(call: Callable[[], T]) -> T:
 
     threading.Thread(target=run, name="revocation-store", daemon=True).start()
     try:
-        return answer.result(timeout=STORE_SECONDS)
+        return answer.result(timeout=STORE_TIMEOUT_S)
     except TimeoutError as error:
-        message = f"did not answer within {STORE_SECONDS:.0f} s"
+        message = f"did not answer within {STORE_TIMEOUT_S:.0f} s"
         raise StoreUnavailable(message) from error
 
 
-def _done(call: Callable[[str], None], job: str) -> bool:
+def _returns_true(call: Callable[[str], None], job: str) -> bool:
     call(job)
     return True
 
@@ -382,25 +402,30 @@ log = structlog.get_logger()
 
 
 @contextmanager
-def told_if_slow(deps: Deps, job: str, facts: Sequence[Event], failures: Sequence[str], *, by: str, started: datetime) -> Iterator[None]:
+def alarm_if_slow(deps: Deps, job: str, facts: Sequence[Event], failures: Sequence[str], *, by: str, started: datetime) -> Iterator[None]:
     """Record the beginning of a revocation (`facts`), and that it is overdue, where the block takes too long.
 
     `failures`: what has failed by then; may grow meanwhile. Waits for nothing: the block ends when it ends.
     """
-    begun, so_far = tuple(facts), f"it has not come back for {GRACE.total_seconds():.0f} s"
+    begun, so_far = tuple(facts), f"it has not come back for {REVOCATION_GRACE.total_seconds():.0f} s"
 
     def tell() -> None:
         # As of when it became slow: whatever the block saw at its end is newer, also where this is recorded late.
-        about, slow = f"{begun[-1].id.rpartition('/')[2]}-slow", started + GRACE
-        told = {"by": by, "failures": [*failures, so_far], "attempt": deps.looks.attempt(job, now=started), "seen_from": slow.isoformat()}
-        late = event(EventType.REVOCATION_OVERDUE, job, at=slow, about=about, **told)
+        about, slow = f"{begun[-1].id.rpartition('/')[2]}-slow", started + REVOCATION_GRACE
+        told = {
+            "by": by,
+            "failures": [*failures, so_far],
+            "attempt": deps.revocation_tracker.attempt_number(job, now=started),
+            "seen_from": slow.isoformat(),
+        }
+        late = build_event(EventType.REVOCATION_OVERDUE, job, at=slow, about=about, **told)
         try:
             deps.store.record([*begun, late])
         except JustEnoughError as error:
             # The attempt's own events are carried on until they are written; this was only to be early.
             log.warning("revocation hangs", job=job, error=type(error).__name__)
 
-    telling = threading.Timer(GRACE.total_seconds(), tell)
+    telling = threading.Timer(REVOCATION_GRACE.total_seconds(), tell)
     telling.daemon = True
     telling.start()
     try:

@@ -9,22 +9,22 @@ from typing import TypeVar
 
 from temporalio import activity
 
-EVERY = 1.0
+HEARTBEAT_INTERVAL_S = 1.0
 
 
-def beating() -> AbstractAsyncContextManager[None]:
+def send_heartbeats() -> AbstractAsyncContextManager[None]:
     """Tell Temporal each second for the length of a block that the worker of this activity lives; what blocks in it belongs in a thread."""
-    return repeating(activity.heartbeat, EVERY)
+    return repeat_call(activity.heartbeat, HEARTBEAT_INTERVAL_S)
 
 
 @asynccontextmanager
-async def repeating(act: Callable[[], object], every: float) -> AsyncIterator[None]:
+async def repeat_call(call: Callable[[], object], interval: float) -> AsyncIterator[None]:
     """Act at once, and every so many seconds, for the length of a block: it does so while this process's event loop turns."""
 
     async def go_on() -> None:
         while True:
-            act()
-            await asyncio.sleep(every)
+            call()
+            await asyncio.sleep(interval)
 
     task = asyncio.create_task(go_on())
     try:
@@ -36,16 +36,16 @@ async def repeating(act: Callable[[], object], every: float) -> AsyncIterator[No
 T = TypeVar("T")
 
 
-async def surely(work: Awaitable[T]) -> T:
+async def run_to_completion(work: Awaitable[T]) -> T:
     """Do it to its end, then pass on a cancel that came meanwhile."""
     cancels: list[object] = []
-    result = await to_its_end(work, lambda: cancels.append(None))
+    result = await run_despite_cancel(work, lambda: cancels.append(None))
     if cancels:
         raise asyncio.CancelledError
     return result
 
 
-async def to_its_end(work: Awaitable[T], cancelled: Callable[[], object]) -> T:
+async def run_despite_cancel(work: Awaitable[T], on_cancel: Callable[[], object]) -> T:
     """Return what the work comes to, however often it is cancelled: each cancel is only told to `cancelled`."""
     task = asyncio.ensure_future(work)
     while not task.done():
@@ -53,7 +53,7 @@ async def to_its_end(work: Awaitable[T], cancelled: Callable[[], object]) -> T:
             await asyncio.shield(task)
         except asyncio.CancelledError:
             if not task.cancelled():
-                cancelled()
+                on_cancel()
         except Exception:  # noqa: BLE001 - the work's own, raised by its result below
             break
     return task.result()

@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 
 from console.auth.authorization import Caller, Role
-from console.http.dependencies import must_be_text
+from console.http.dependencies import reject_nul
 from console.services.console import Console
 
 # Only for OpenAPI: the header itself is read before the body is, by AuthenticatedRoute.
@@ -25,55 +25,55 @@ class AuthenticatedRoute(APIRoute):
         """Return FastAPI's handler with the caller put into the request's state first."""
         handler = super().get_route_handler()
 
-        async def authenticated(request: Request) -> Response:
+        async def handle_authenticated(request: Request) -> Response:
             console: Console = request.app.state.console
-            identity = await console.people.verified(request.headers.get("authorization"))
+            identity = await console.token_verifier.verify(request.headers.get("authorization"))
             # In a thread: now and then it looks at files.
             tiers = (await to_thread.run_sync(console.deps.config.current)).tiers
             request.state.caller = Caller(person=identity.person, tiers=tiers, expires=identity.expires)
-            must_be_text(request)
+            reject_nul(request)
             return await handler(request)
 
-        return authenticated
+        return handle_authenticated
 
 
-async def _anyone(request: Request) -> Caller:
+async def _get_caller(request: Request) -> Caller:
     caller: Caller = request.state.caller
     return caller
 
 
-async def _member(request: Request) -> Caller:
+async def _require_any_role(request: Request) -> Caller:
     caller: Caller = request.state.caller
     caller.require(*Role)
     return caller
 
 
-def _with(*roles: Role) -> Callable[[Request], Coroutine[Any, Any, Caller]]:
-    async def having(request: Request) -> Caller:
+def _require_roles(*roles: Role) -> Callable[[Request], Coroutine[Any, Any, Caller]]:
+    async def require_caller(request: Request) -> Caller:
         caller: Caller = request.state.caller
         caller.require(*roles)
         return caller
 
-    return having
+    return require_caller
 
 
-Anyone = Annotated[Caller, Depends(_anyone)]
+Anyone = Annotated[Caller, Depends(_get_caller)]
 """Whoever has a valid token."""
 
 
-Member = Annotated[Caller, Depends(_member)]
+Member = Annotated[Caller, Depends(_require_any_role)]
 """Whoever has some role."""
 
 
-Launcher = Annotated[Caller, Depends(_with(Role.LAUNCH))]
+Launcher = Annotated[Caller, Depends(_require_roles(Role.LAUNCH))]
 
 
-Approver = Annotated[Caller, Depends(_with(Role.APPROVE))]
+Approver = Annotated[Caller, Depends(_require_roles(Role.APPROVE))]
 
 
-Reader = Annotated[Caller, Depends(_with(Role.APPROVE, Role.READ, Role.BREAK_GLASS))]
+Reader = Annotated[Caller, Depends(_require_roles(Role.APPROVE, Role.READ, Role.BREAK_GLASS))]
 """Who reads everything."""
 
 
-Stopper = Annotated[Caller, Depends(_with(Role.LAUNCH, Role.APPROVE))]
+Stopper = Annotated[Caller, Depends(_require_roles(Role.LAUNCH, Role.APPROVE))]
 """Who may take a credential away."""

@@ -8,11 +8,11 @@ from typing import Any
 from fastapi.openapi.utils import get_openapi
 from starlette.routing import BaseRoute
 
-from console.http.problems import ProblemBody, answers
+from console.http.problems import ProblemBody, problem_responses
 
 Json = dict[str, Any]
 
-ABOUT = """\
+DESCRIPTION = """\
 Just-enough access for AI jobs: launch jobs, answer their requests, see and end their credentials, read the ledger.
 
 Every call but those tagged `health`, `identity` and `triggers` wants `Authorization: Bearer <identity token>`: a JWT of audience `je-console` that Vault
@@ -39,7 +39,7 @@ TAGS = {
     "health": "For whoever watches the console. No token.",
     "identity": "For whoever verifies a job's identity. No token.",
 }
-PATH = {
+PATH_PARAMETERS = {
     "job": ("A job's id", "j-dev-01jd2r6v4n7q8s9t0v1w2x3y4z"),
     "request": ("A request's id", "r-dev-01jd2r6v4n7q8s9t0v1w2x3y4z-1"),
     "credential": ("A credential's id", "c-dev-01jd2r6v4n7q8s9t0v1w2x3y4z-1"),
@@ -47,9 +47,9 @@ PATH = {
     "delivery": ("A delivery's id, as its list has it", "0123456789abcdef"),
 }
 """What stands for a part of an address, and one of it, unless the route says so itself."""
-WITH_BODY = (408, 413)
+BODY_STATUSES = (408, 413)
 STREAM = "text/event-stream"
-EVENT: Json = {
+EVENT_SCHEMA: Json = {
     "type": "object",
     "required": ["data"],
     "properties": {
@@ -62,34 +62,34 @@ EVENT: Json = {
 """What a stream is a sequence of; FastAPI knows it of its own streams alone."""
 
 
-def document(*, title: str, version: str, routes: Sequence[BaseRoute]) -> Json:
+def openapi_document(*, title: str, version: str, routes: Sequence[BaseRoute]) -> Json:
     """Return the OpenAPI document of these routes."""
     tags = [{"name": name, "description": text} for name, text in TAGS.items()]
-    made = get_openapi(title=title, version=version, routes=routes, description=ABOUT, tags=tags)
+    made = get_openapi(title=title, version=version, routes=routes, description=DESCRIPTION, tags=tags)
     for path, operations in made["paths"].items():
         for operation in operations.values():
-            _complete(operation, has_id="{" in path)
+            _complete_operation(operation, has_id="{" in path)
     problem = ProblemBody.model_json_schema(ref_template="#/components/schemas/{model}")
     made["components"]["schemas"] |= {**problem.pop("$defs", {}), "Problem": problem}
     return made
 
 
-def _complete(operation: Json, *, has_id: bool) -> None:
+def _complete_operation(operation: Json, *, has_id: bool) -> None:
     for parameter in operation.get("parameters", []):
-        parameter["schema"] = _said(parameter["schema"])
-        if parameter["in"] == "path" and parameter["name"] in PATH:
-            said, example = PATH[parameter["name"]]
+        parameter["schema"] = _without_null(parameter["schema"])
+        if parameter["in"] == "path" and parameter["name"] in PATH_PARAMETERS:
+            said, example = PATH_PARAMETERS[parameter["name"]]
             parameter |= {"description": said, "example": example, **parameter}
     operation["summary"] = operation["operationId"].replace("_", " ").capitalize()
-    also = (*((404,) if has_id else ()), *(WITH_BODY if "requestBody" in operation else ()))
-    answered = {**{str(status): found for status, found in answers(*also).items()}, **operation["responses"]}
+    also = (*((404,) if has_id else ()), *(BODY_STATUSES if "requestBody" in operation else ()))
+    answered = {**{str(status): found for status, found in problem_responses(*also).items()}, **operation["responses"]}
     operation["responses"] = dict(sorted(answered.items()))
     for found in operation["responses"].values():
         if STREAM in found.get("content", {}):
-            found["content"][STREAM] = {"itemSchema": EVENT}
+            found["content"][STREAM] = {"itemSchema": EVENT_SCHEMA}
 
 
-def _said(schema: Json) -> Json:
+def _without_null(schema: Json) -> Json:
     """Return a parameter's schema without null: what is left out is not said, and null in an address would be four letters."""
     options = [option for option in schema.get("anyOf", []) if option != {"type": "null"}]
     if len(options) != 1:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, StringConstraints
 
-from console.services.inputs import Body
+from console.services.inputs import StrictBody
 from justenough.domain.core.base_model import Message
 from justenough.domain.jobs.states import JobState
 from justenough.domain.readmodel.views import Launched
@@ -20,7 +20,7 @@ class Bundled(Message):
     """Bytes, as sent."""
 
 
-class PauseBody(Body):
+class PauseBody(StrictBody):
     """Why a schedule is to launch nothing."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "the database is being moved tonight"}]})
@@ -28,7 +28,7 @@ class PauseBody(Body):
     reason: Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 
 
-class RunBody(Body):
+class RunBody(StrictBody):
     """Why a schedule's job is launched now."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "last night's occasion was missed"}]})

@@ -34,29 +34,29 @@ class Caller:
     @property
     def roles(self) -> frozenset[Role]:
         """What their groups make them."""
-        return frozenset(role for role in Role if self.person.groups & groups_of(role, self.tiers))
+        return frozenset(role for role in Role if self.person.groups & groups_with_role(role, self.tiers))
 
     @property
-    def reads_all(self) -> bool:
+    def can_read_all(self) -> bool:
         """Whether every job is theirs to read."""
         return bool(self.roles & {Role.APPROVE, Role.READ, Role.BREAK_GLASS})
 
     @property
-    def only(self) -> str | None:
+    def requester_filter(self) -> str | None:
         """The requester to whose jobs their view is narrowed; None for everyone's."""
-        return None if self.reads_all else self.person.id
+        return None if self.can_read_all else self.person.id
 
-    def reads(self, requester_id: str) -> bool:
+    def can_read_jobs_of(self, requester_id: str) -> bool:
         """Whether they may read this person's jobs."""
-        return self.reads_all or (Role.LAUNCH in self.roles and requester_id == self.person.id)
+        return self.can_read_all or (Role.LAUNCH in self.roles and requester_id == self.person.id)
 
     def require(self, *roles: Role) -> None:
         """Raise Forbidden, naming the groups, where they have none of these roles."""
         if not self.roles & set(roles):
-            raise Forbidden(needs(group for role in roles for group in groups_of(role, self.tiers)))
+            raise Forbidden(missing_group_text(group for role in roles for group in groups_with_role(role, self.tiers)))
 
 
-def groups_of(role: Role, tiers: Tiers) -> frozenset[str]:
+def groups_with_role(role: Role, tiers: Tiers) -> frozenset[str]:
     """Return the groups whose members have a role."""
     match role:
         case Role.LAUNCH:
@@ -74,7 +74,7 @@ def answering_groups(tier: int, tiers: Tiers) -> frozenset[str]:
     return frozenset(group for number, found in tiers.tiers.items() if number >= tier for group in found.approvers)
 
 
-def needs(groups: Iterable[str]) -> str:
+def missing_group_text(groups: Iterable[str]) -> str:
     """Return the sentence that names the groups of which one is needed."""
     named = ", ".join(sorted(set(groups)))
     return f"needs one of the groups: {named}" if named else "no group has this right (approvals.yaml)"

@@ -7,7 +7,7 @@ from starlette.responses import Response
 from justenough.adapters.configuration.settings import Settings
 
 
-class Cookies:
+class PageCookies:
     """Names and sets cookies as the console's address allows."""
 
     def __init__(self, settings: Settings) -> None:
@@ -19,10 +19,10 @@ class Cookies:
         # Of one page alone, which a __Host- cookie cannot be.
         self.draft = "je-draft"
 
-    def set(self, answer: Response, name: str, value: str, *, life: int | None = None, path: str = "/") -> None:
+    def set(self, response: Response, name: str, value: str, *, max_age_s: int | None = None, path: str = "/") -> None:
         """Set a cookie, for `life` seconds or as long as the browser is open."""
-        answer.set_cookie(name, value, max_age=life, path=path, secure=self._secure, httponly=True, samesite="strict")
+        response.set_cookie(name, value, max_age=max_age_s, path=path, secure=self._secure, httponly=True, samesite="strict")
 
-    def drop(self, answer: Response, name: str, *, path: str = "/") -> None:
+    def delete(self, response: Response, name: str, *, path: str = "/") -> None:
         """Have the browser forget a cookie."""
-        answer.delete_cookie(name, path=path, secure=self._secure, httponly=True, samesite="strict")
+        response.delete_cookie(name, path=path, secure=self._secure, httponly=True, samesite="strict")

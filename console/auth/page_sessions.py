@@ -20,210 +20,210 @@ from typing import NoReturn
 import structlog
 from anyio import to_thread
 
-from console.auth.tokens import People
-from console.auth.vault_directory import PeopleVault, Recent
+from console.auth.tokens import TokenVerifier
+from console.auth.vault_directory import ConsoleVault, VaultReadCache
 from justenough.adapters.configuration.settings import Settings
-from justenough.adapters.store import PageSession, Store
+from justenough.adapters.store import PageSessionRecord, Store
 from justenough.adapters.vault import VaultDenied, VaultRefused, user_login
-from justenough.adapters.vault.user_login import Carried, Entry, Unreadable
+from justenough.adapters.vault.user_login import LoginResult, TokenInfo, Unreadable
 from justenough.domain.approvals.tiers import Person
 from justenough.domain.core.errors import GiveUp, RetryLater, Unauthenticated
 from justenough.domain.core.secret import Secret
 
-FRESH = timedelta(minutes=5)
+FRESH_LOGIN_AGE = timedelta(minutes=5)
 """How long a login counts as fresh."""
 
 
-NOTED = timedelta(minutes=1)
+LAST_USE_WRITE_INTERVAL = timedelta(minutes=1)
 """A session's last use is written no more often."""
 
 
-KEPT = timedelta(days=7)
+ENDED_ROW_RETENTION = timedelta(days=7)
 """How long the rows of sessions that are over are kept beyond their longest time."""
 
 
-ORDINARY = frozenset({"default", "je-person"})
+ALWAYS_ALLOWED_POLICIES = frozenset({"default", "je-person"})
 
 
-NOBODY = "your login is not known here any more, or is disabled"
+PERSON_UNKNOWN_TEXT = "your login is not known here any more, or is disabled"
 
 
-EVERYWHERE = "you logged out everywhere"
+LOGGED_OUT_EVERYWHERE_TEXT = "you logged out everywhere"
 
 
-NOT_THEIRS = "this login is not the person's that it was kept for"
+OTHER_PERSONS_LOGIN = "this login is not the person's that it was kept for"
 
 
 log = structlog.get_logger()
 
 
-class Sessions:
+class PageSessions:
     """Begins, looks at and ends sessions. One per console."""
 
     def __init__(
         self,
         *,
         store: Store,
-        vault: PeopleVault,
-        people: People,
+        vault: ConsoleVault,
+        people: TokenVerifier,
         settings: Settings,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._store = store
         self._vault = vault
         self._people = people
-        self._idle = timedelta(seconds=settings.pages_idle)
-        self._longest = timedelta(seconds=settings.pages_longest)
-        self._allowed = ORDINARY | frozenset(settings.pages_policies)
+        self._max_idle = timedelta(seconds=settings.pages_idle)
+        self._max_lifetime = timedelta(seconds=settings.pages_longest)
+        self._allowed_policies = ALWAYS_ALLOWED_POLICIES | frozenset(settings.pages_policies)
         self._now = now
-        self._looks: Recent[Carried | None] = Recent(clock=lambda: now().timestamp())
+        self._token_cache: VaultReadCache[TokenInfo | None] = VaultReadCache(clock=lambda: now().timestamp())
 
-    async def begin(self, entry: Entry, *, how: How, name: str | None = None) -> Key:
+    async def start(self, entry: LoginResult, *, method: PageLoginMethod, name: str | None = None) -> SessionKey:
         """Begin a session for what a login (by this name) brought, and return its cookie's key. Raises NoPerson, TooMuch, TooLittle, RetryLater; the token is then ended."""
         try:
             person = await self.person_of(entry)
-            key = await to_thread.run_sync(self._begin, entry, name or person.name, how)
+            key = await to_thread.run_sync(self._store_session, entry, name or person.name, method)
         except (GiveUp, RetryLater):
-            await self.drop(entry.token)
+            await self.end_token(entry.token)
             raise
-        log.info("login", name=name or person.name, how=how.value)
+        log.info("login", name=name or person.name, how=method.value)
         return key
 
-    async def person_of(self, entry: Entry) -> Person:
+    async def person_of(self, entry: LoginResult) -> Person:
         """Return the person that a login stands for. Raises NoPerson, TooMuch."""
         person = await self._people.person(entry.entity)
         if person is None:
-            raise NoPerson("this login belongs to nobody whom JustEnough knows")
-        if more := entry.policies - self._allowed:
-            raise TooMuch(f"this login carries more than the pages may hold: {', '.join(sorted(more))}")
+            raise UnknownPerson("this login belongs to nobody whom JustEnough knows")
+        if more := entry.policies - self._allowed_policies:
+            raise TokenTooPowerful(f"this login carries more than the pages may hold: {', '.join(sorted(more))}")
         return person
 
-    async def drop(self, token: Secret) -> None:
+    async def end_token(self, token: Secret) -> None:
         """End a token that is not kept; where Vault is away, it ends by its time."""
         try:
-            await to_thread.run_sync(user_login.end, self._vault, token)
+            await to_thread.run_sync(user_login.revoke_token, self._vault, token)
         except (RetryLater, VaultRefused):
             log.warning("a token could not be ended now, and ends by its time")
 
-    async def visit(self, cookie: str | None, *, used: bool = True) -> Visit:
+    async def session_of(self, cookie: str | None, *, by_person: bool = True) -> ActiveSession:
         """Return whose session a cookie carries. `used`: by a person; what an open page asks by itself keeps no session from its end.
 
         Raises NotVisiting saying why there is none, RetryLater where Vault or the store is away.
         """
-        key = Key.read(cookie or "")
+        key = SessionKey.from_cookie(cookie or "")
         row = await to_thread.run_sync(self._store.page_session, key.hash)
         if row is None:
-            raise NotVisiting("you are not logged in")
+            raise NoSession("you are not logged in")
         if row.ended_at is not None:
-            raise NotVisiting(row.ended_why or "this login was ended")
-        if over := self._over(row):
+            raise NoSession(row.ended_why or "this login was ended")
+        if over := self._why_over(row):
             await self._end(key, row, over)
-            raise NotVisiting(over)
+            raise NoSession(over)
         person = await self._people.person(row.person)
         if person is None:
-            await self._end(key, row, NOBODY)
-            raise NotVisiting(NOBODY)
-        await to_thread.run_sync(lambda: self._checked(key, row, used=used))
-        fresh = row.fresh_at is not None and self._now() - row.fresh_at < FRESH
-        return Visit(key, row, person, fresh, row.created_at + self._longest)
+            await self._end(key, row, PERSON_UNKNOWN_TEXT)
+            raise NoSession(PERSON_UNKNOWN_TEXT)
+        await to_thread.run_sync(lambda: self._verify_token(key, row, by_person=by_person))
+        fresh = row.fresh_at is not None and self._now() - row.fresh_at < FRESH_LOGIN_AGE
+        return ActiveSession(key, row, person, fresh, row.created_at + self._max_lifetime)
 
-    async def freshen(self, visit: Visit, entry: Entry) -> None:
+    async def refresh_login(self, session: ActiveSession, entry: LoginResult) -> None:
         """Take a second login for the same person's sign that they are there. Raises AnotherPerson."""
-        await self.drop(entry.token)
-        if entry.entity != visit.person.id:
-            raise AnotherPerson("this login is another person's; log out first to go on as them")
-        await to_thread.run_sync(self._store.page_session_fresh, visit.row.key, self._now())
-        log.info("login", name=visit.row.name, how=visit.row.how, fresh=True)
+        await self.end_token(entry.token)
+        if entry.entity != session.person.id:
+            raise WrongPerson("this login is another person's; log out first to go on as them")
+        await to_thread.run_sync(self._store.mark_page_session_fresh, session.row.key, self._now())
+        log.info("login", name=session.row.name, how=session.row.how, fresh=True)
 
-    async def end(self, visit: Visit) -> None:
+    async def end(self, session: ActiveSession) -> None:
         """End a session, in the store and in Vault."""
-        await self._end(visit.key, visit.row, "you logged out")
+        await self._end(session.key, session.row, "you logged out")
 
-    async def end_everywhere(self, visit: Visit) -> None:
+    async def end_everywhere(self, session: ActiveSession) -> None:
         """End every session of the person's. The tokens of the others are forgotten: without their browsers nothing opens them any more."""
-        await to_thread.run_sync(lambda: self._store.end_page_sessions(visit.person.id, self._now(), why=EVERYWHERE))
-        await self._end(visit.key, visit.row, EVERYWHERE)
+        await to_thread.run_sync(lambda: self._store.end_page_sessions(session.person.id, self._now(), why=LOGGED_OUT_EVERYWHERE_TEXT))
+        await self._end(session.key, session.row, LOGGED_OUT_EVERYWHERE_TEXT)
 
-    async def end_one(self, visit: Visit, key: str) -> None:
+    async def end_one(self, session: ActiveSession, key: str) -> None:
         """End one of the person's sessions by its key; somebody else's stays."""
-        if key == visit.row.key:
-            await self.end(visit)
+        if key == session.row.key:
+            await self.end(session)
             return
         why = "you ended this login from another one"
-        if await to_thread.run_sync(lambda: self._store.end_page_sessions(visit.person.id, self._now(), key=key, why=why)):
-            log.info("logout", name=visit.row.name, why=why)
+        if await to_thread.run_sync(lambda: self._store.end_page_sessions(session.person.id, self._now(), key=key, why=why)):
+            log.info("logout", name=session.row.name, why=why)
 
-    async def all_of(self, visit: Visit) -> tuple[PageSession, ...]:
+    async def open_sessions_of(self, session: ActiveSession) -> tuple[PageSessionRecord, ...]:
         """Return the person's sessions that are not over."""
-        found = await to_thread.run_sync(lambda: self._store.page_sessions(visit.person.id, since=self._now() - self._longest))
-        return tuple(row for row in found if not self._over(row))
+        found = await to_thread.run_sync(lambda: self._store.page_sessions(session.person.id, since=self._now() - self._max_lifetime))
+        return tuple(row for row in found if not self._why_over(row))
 
-    async def token(self, visit: Visit) -> Secret:
+    async def token(self, session: ActiveSession) -> Secret:
         """Return the session's Vault token, for the one call that needs it."""
-        return await to_thread.run_sync(self._vault.unseal, visit.row.ciphertext, visit.key.context)
+        return await to_thread.run_sync(self._vault.unseal, session.row.ciphertext, session.key.context)
 
-    def _begin(self, entry: Entry, name: str, how: How) -> Key:
+    def _store_session(self, entry: LoginResult, name: str, method: PageLoginMethod) -> SessionKey:
         try:
-            user_login.make_key(self._vault, entry.token, entry.entity)
+            user_login.create_signing_key(self._vault, entry.token, entry.entity)
         except (VaultDenied, VaultRefused) as error:
-            raise TooLittle("this login may not sign: its token lacks the policy je-person") from error
-        key, now = Key.new(), self._now()
-        row = PageSession(
+            raise TokenTooWeak("this login may not sign: its token lacks the policy je-person") from error
+        key, now = SessionKey.new(), self._now()
+        row = PageSessionRecord(
             key=key.hash,
             person=entry.entity,
             name=name,
-            how=how.value,
+            how=method.value,
             ciphertext=self._vault.seal(entry.token, key.context),
             created_at=now,
             seen_at=now,
             # An identity provider may have asked nothing: it knew the browser.
-            fresh_at=now if how is How.PASSWORD else None,
+            fresh_at=now if method is PageLoginMethod.PASSWORD else None,
         )
-        self._store.add_page_session(row, forget_before=now - self._longest - KEPT)
+        self._store.add_page_session(row, forget_before=now - self._max_lifetime - ENDED_ROW_RETENTION)
         return key
 
-    def _over(self, row: PageSession) -> str | None:
+    def _why_over(self, row: PageSessionRecord) -> str | None:
         now = self._now()
-        if now - row.created_at >= self._longest:
-            return f"you were logged in for {_hours(self._longest)}, which is the longest"
-        if now - row.seen_at >= self._idle:
-            return f"you were away for longer than {_hours(self._idle)}"
+        if now - row.created_at >= self._max_lifetime:
+            return f"you were logged in for {_hours(self._max_lifetime)}, which is the longest"
+        if now - row.seen_at >= self._max_idle:
+            return f"you were away for longer than {_hours(self._max_idle)}"
         return None
 
-    def _checked(self, key: Key, row: PageSession, *, used: bool) -> None:
+    def _verify_token(self, key: SessionKey, row: PageSessionRecord, *, by_person: bool) -> None:
         """See that the token lives, is the person's, and carries no more than it may; once a minute, note the use and let it live on."""
-        carried = self._looks.get(row.key, lambda: self._look(key, row))
+        carried = self._token_cache.get(row.key, lambda: self._read_token(key, row))
         if carried is None:
-            self._stop(row, "this login was ended in Vault")
+            self._end_and_raise(row, "this login was ended in Vault")
         elif carried.entity != row.person:
             # A row says whose session it is, and whoever can write to the store can say so. Only Vault knows whose the token is.
-            self._stop(row, NOT_THEIRS)
-        elif more := carried.policies - self._allowed:
+            self._end_and_raise(row, OTHER_PERSONS_LOGIN)
+        elif more := carried.policies - self._allowed_policies:
             # Its token stays out of our hands from here on, and ends by its time.
-            self._stop(row, f"this login carries more than the pages may hold: {', '.join(sorted(more))}")
-        if used and self._now() - row.seen_at >= NOTED:
-            self._renew(key, row)
+            self._end_and_raise(row, f"this login carries more than the pages may hold: {', '.join(sorted(more))}")
+        if by_person and self._now() - row.seen_at >= LAST_USE_WRITE_INTERVAL:
+            self._record_use(key, row)
 
-    def _stop(self, row: PageSession, why: str) -> NoReturn:
+    def _end_and_raise(self, row: PageSessionRecord, why: str) -> NoReturn:
         self._store.end_page_sessions(row.person, self._now(), key=row.key, why=why)
         log.info("logout", name=row.name, why=why)
-        raise NotVisiting(why)
+        raise NoSession(why)
 
-    def _look(self, key: Key, row: PageSession) -> Carried | None:
+    def _read_token(self, key: SessionKey, row: PageSessionRecord) -> TokenInfo | None:
         try:
-            return user_login.carried_by(self._vault, self._vault.unseal(row.ciphertext, key.context))
+            return user_login.look_up_token(self._vault, self._vault.unseal(row.ciphertext, key.context))
         except Unreadable:
             return None
 
-    def _renew(self, key: Key, row: PageSession) -> None:
-        self._store.page_session_seen(row.key, self._now())
+    def _record_use(self, key: SessionKey, row: PageSessionRecord) -> None:
+        self._store.mark_page_session_used(row.key, self._now())
         try:
-            user_login.renew(self._vault, self._vault.unseal(row.ciphertext, key.context))
+            user_login.renew_token(self._vault, self._vault.unseal(row.ciphertext, key.context))
         except (VaultDenied, VaultRefused):
             # A mount whose tokens are not renewed lets them end by their time.
             return
 
-    async def _end(self, key: Key, row: PageSession, why: str) -> None:
+    async def _end(self, key: SessionKey, row: PageSessionRecord, why: str) -> None:
         # The row first: whatever Vault says, the cookie is worth nothing from here on.
         await to_thread.run_sync(lambda: self._store.end_page_sessions(row.person, self._now(), key=row.key, why=why))
         log.info("logout", name=row.name, why=why)
@@ -232,7 +232,7 @@ class Sessions:
         except (Unreadable, RetryLater):
             log.warning("a token could not be ended now, and ends by its time", name=row.name)
             return
-        await self.drop(token)
+        await self.end_token(token)
 
 
 def _hours(span: timedelta) -> str:
@@ -240,58 +240,58 @@ def _hours(span: timedelta) -> str:
     return f"{minutes // 60} h" if minutes % 60 == 0 else f"{minutes} min"
 
 
-SIZE = 32
+SECRET_BYTES = 32
 """Bytes of a cookie's secret."""
 
 
-class How(StrEnum):
+class PageLoginMethod(StrEnum):
     """How people log in to the pages."""
 
     PASSWORD = "password"  # noqa: S105 - a way to log in, not a password
     OIDC = "oidc"
 
 
-class NotVisiting(Unauthenticated):
+class NoSession(Unauthenticated):
     """There is no session, or none any more; the message says why."""
 
 
-class AnotherPerson(GiveUp):
+class WrongPerson(GiveUp):
     """A login that was to show anew who somebody is was somebody else's."""
 
 
-class NoPerson(GiveUp):
+class UnknownPerson(GiveUp):
     """The login holds, and belongs to nobody whom JustEnough knows."""
 
 
-class TooMuch(GiveUp):
+class TokenTooPowerful(GiveUp):
     """The login's token could do more than the pages may hold."""
 
 
-class TooLittle(GiveUp):
+class TokenTooWeak(GiveUp):
     """The login's token cannot do what people need here."""
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class SessionKey:
     """A cookie's secret and all that is made from it."""
 
     secret: Secret
     """Base64url, as the cookie carries it."""
 
     @classmethod
-    def new(cls) -> Key:
+    def new(cls) -> SessionKey:
         """Return a new one."""
-        return cls(Secret(base64.urlsafe_b64encode(secrets.token_bytes(SIZE)).decode().rstrip("=")))
+        return cls(Secret(base64.urlsafe_b64encode(secrets.token_bytes(SECRET_BYTES)).decode().rstrip("=")))
 
     @classmethod
-    def read(cls, cookie: str) -> Key:
+    def from_cookie(cls, cookie: str) -> SessionKey:
         """Return the one that a cookie carries. Raises NotVisiting."""
         try:
             raw = base64.b64decode(cookie + "=", altchars=b"-_", validate=True)
         except (ValueError, binascii.Error):
             raw = b""
-        if len(raw) != SIZE:
-            raise NotVisiting("you are not logged in")
+        if len(raw) != SECRET_BYTES:
+            raise NoSession("you are not logged in")
         return cls(Secret(cookie))
 
     @property
@@ -302,23 +302,23 @@ class Key:
     @property
     def context(self) -> bytes:
         """What the token's ciphertext is opened with."""
-        return self._made("token")
+        return self._derive("token")
 
     @property
     def csrf(self) -> str:
         """What the session's forms carry."""
-        return self._made("form").hex()
+        return self._derive("form").hex()
 
-    def _made(self, purpose: str) -> bytes:
+    def _derive(self, purpose: str) -> bytes:
         return hmac.digest(self.secret.reveal().encode(), f"justenough pages {purpose}".encode(), "sha256")
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
+class ActiveSession:
     """A session that holds now, and whose it is."""
 
-    key: Key
-    row: PageSession
+    key: SessionKey
+    row: PageSessionRecord
     person: Person
     fresh: bool
     expires: datetime

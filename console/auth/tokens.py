@@ -16,7 +16,7 @@ from joserfc.errors import JoseError, UnsupportedAlgorithmError
 from joserfc.jwa import JWSAlgModel
 from joserfc.jwk import KeySet
 
-from console.auth.vault_directory import PeopleVault
+from console.auth.vault_directory import ConsoleVault
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.approvals.tiers import Person
 from justenough.domain.core.errors import RetryLater, Unauthenticated
@@ -27,26 +27,26 @@ AUDIENCE = "je-console"
 ALGORITHMS = frozenset({"EdDSA", "Ed25519", "RS256"})
 
 
-MAX_TOKEN_LIFE = 15 * 60
+MAX_TOKEN_LIFETIME_S = 15 * 60
 """Seconds."""
 
 
-LEEWAY = 10
+CLOCK_LEEWAY_S = 10
 """Seconds that clocks may differ."""
 
 
 MAX_TOKEN_BYTES = 8192
 
 
-KEYS_FRESH = 300.0
+KEYS_TTL_S = 300.0
 """Seconds for which Vault's public keys are believed."""
 
 
-KEYS_PAUSE = 3.0
+KEYS_RETRY_INTERVAL_S = 3.0
 """Seconds between two looks for a key that is not known: a foreign token must not make us ask Vault each time."""
 
 
-KEYS_TIMEOUT = 5.0
+KEYS_TIMEOUT_S = 5.0
 
 
 log = structlog.get_logger()
@@ -56,7 +56,7 @@ class KeysUnavailable(RetryLater):
     """Vault's public keys cannot be read now, so no token can be verified."""
 
 
-class Identity:
+class AuthenticatedPerson:
     """A verified caller: the person, and until when their token holds (seconds since the epoch)."""
 
     __slots__ = ("expires", "person")
@@ -66,17 +66,17 @@ class Identity:
         self.expires = expires
 
 
-class People:
+class TokenVerifier:
     """Verifies bearer tokens. One per console, on its event loop."""
 
-    def __init__(self, vault: PeopleVault, settings: Settings, client: httpx.AsyncClient, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, vault: ConsoleVault, settings: Settings, client: httpx.AsyncClient, *, now: Callable[[], float] = time.time) -> None:
         self._vault = vault
         self._mounts = settings.people_mounts
-        self._keys = VaultKeys(f"{vault.address}/v1/identity/oidc/.well-known/keys", client)
+        self._keys = VaultJwks(f"{vault.address}/v1/identity/oidc/.well-known/keys", client)
         # iat is checked too, so that a token cannot claim to be short-lived by hiding when it began.
         self._claims = jwt.JWTClaimsRegistry(
             now=lambda: int(now()),
-            leeway=LEEWAY,
+            leeway=CLOCK_LEEWAY_S,
             iss={"essential": True, "value": settings.issuer},
             aud={"essential": True, "value": AUDIENCE},
             sub={"essential": True},
@@ -84,31 +84,31 @@ class People:
             iat={"essential": True},
         )
 
-    async def verified(self, authorization: str | None) -> Identity:
+    async def verify(self, authorization: str | None) -> AuthenticatedPerson:
         """Return who an Authorization header stands for; raise Unauthenticated saying why not, RetryLater where Vault does not answer."""
-        claims = await self._checked(_token(authorization))
+        claims = await self._verify_token(_bearer_token(authorization))
         person = await self.person(claims["sub"])
         if person is None:
             raise Unauthenticated("the token's person is unknown or disabled")
-        return Identity(person, float(claims["exp"]) + LEEWAY)
+        return AuthenticatedPerson(person, float(claims["exp"]) + CLOCK_LEEWAY_S)
 
     async def person(self, entity: str) -> Person | None:
         """Return the person as of at most FRESH seconds ago."""
-        return self._vault.known(entity) or await anyio.to_thread.run_sync(self._vault.person, entity, self._mounts)
+        return self._vault.cached_person(entity) or await anyio.to_thread.run_sync(self._vault.person, entity, self._mounts)
 
-    async def _checked(self, token: str) -> dict[str, Any]:
-        keys = await self._keys.holding(_kid(token))
+    async def _verify_token(self, token: str) -> dict[str, Any]:
+        keys = await self._keys.key_set(_kid(token))
         try:
             claims = jwt.decode(token, keys, registry=_REGISTRY).claims
             self._claims.validate(claims)
         except (JoseError, ValueError) as error:
-            raise Unauthenticated(_why(error)) from None  # The cause may carry parts of the token.
-        if claims["exp"] - claims["iat"] > MAX_TOKEN_LIFE + LEEWAY:
-            raise Unauthenticated(f"the token lives longer than {MAX_TOKEN_LIFE // 60} minutes")
+            raise Unauthenticated(_rejection_text(error)) from None  # The cause may carry parts of the token.
+        if claims["exp"] - claims["iat"] > MAX_TOKEN_LIFETIME_S + CLOCK_LEEWAY_S:
+            raise Unauthenticated(f"the token lives longer than {MAX_TOKEN_LIFETIME_S // 60} minutes")
         return claims
 
 
-class VaultKeys:
+class VaultJwks:
     """Vault's public keys (JWKS): kept, read again when old or when a key id is not among them."""
 
     def __init__(self, url: str, client: httpx.AsyncClient) -> None:
@@ -118,13 +118,13 @@ class VaultKeys:
         self._read_at = self._tried_at = float("-inf")
         self._lock = asyncio.Lock()
 
-    async def holding(self, kid: str) -> KeySet:
+    async def key_set(self, kid: str) -> KeySet:
         """Return the set of the one key with this id; raise Unauthenticated where Vault has none, KeysUnavailable where it cannot be asked."""
-        if kid not in self._keys or _age(self._read_at) > KEYS_FRESH:
+        if kid not in self._keys or _age(self._read_at) > KEYS_TTL_S:
             async with self._lock:
-                if _age(self._tried_at) > KEYS_PAUSE:
+                if _age(self._tried_at) > KEYS_RETRY_INTERVAL_S:
                     await self._read()
-        if _age(self._read_at) > KEYS_FRESH:
+        if _age(self._read_at) > KEYS_TTL_S:
             raise KeysUnavailable(f"Vault does not tell its keys at {self._url}")
         if kid not in self._keys:
             raise Unauthenticated("the token is not signed by this installation's Vault")
@@ -133,7 +133,7 @@ class VaultKeys:
     async def _read(self) -> None:
         self._tried_at = time.monotonic()
         try:
-            answer = await self._client.get(self._url, timeout=KEYS_TIMEOUT)
+            answer = await self._client.get(self._url, timeout=KEYS_TIMEOUT_S)
             answer.raise_for_status()
             self._keys = {key["kid"]: key for key in answer.json()["keys"]}
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
@@ -143,7 +143,7 @@ class VaultKeys:
         self._read_at = self._tried_at
 
 
-class _Vaults(jws.JWSRegistry):
+class _VaultAlgorithms(jws.JWSRegistry):
     """The algorithms that Vault signs with. Its `EdDSA` is the old name of Ed25519, which joserfc would warn of at each token."""
 
     def get_alg(self, name: str) -> JWSAlgModel:
@@ -152,14 +152,14 @@ class _Vaults(jws.JWSRegistry):
         return self.algorithms[name]
 
 
-_REGISTRY = _Vaults()
+_REGISTRY = _VaultAlgorithms()
 
 
 def _age(moment: float) -> float:
     return time.monotonic() - moment
 
 
-def _token(authorization: str | None) -> str:
+def _bearer_token(authorization: str | None) -> str:
     scheme, _, token = (authorization or "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise Unauthenticated("an identity token is needed: Authorization: Bearer …")
@@ -178,7 +178,7 @@ def _kid(token: str) -> str:
     return kid
 
 
-def _why(error: Exception) -> str:
+def _rejection_text(error: Exception) -> str:
     known = {"expired_token": "the token has expired", "bad_signature": "the token's signature does not hold"}
     code = getattr(error, "error", "")
     claim = getattr(error, "claim", None)

@@ -8,7 +8,7 @@ from enum import IntEnum
 from justenough.domain.core.errors import Conflict, Forbidden, GiveUp, InvalidInput, JustEnoughError, NotFound, Problem, Stale
 
 
-class Exit(IntEnum):
+class ExitCode(IntEnum):
     """Exit codes."""
 
     OK = 0
@@ -24,29 +24,29 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
-BY_STATUS = {
-    401: Exit.NOT_AUTHENTICATED,
-    403: Exit.DENIED,
-    404: Exit.NOT_FOUND,
-    409: Exit.CONFLICT,
-    412: Exit.CONFLICT,
-    413: Exit.USAGE,
-    422: Exit.USAGE,
+EXIT_CODE_BY_STATUS = {
+    401: ExitCode.NOT_AUTHENTICATED,
+    403: ExitCode.DENIED,
+    404: ExitCode.NOT_FOUND,
+    409: ExitCode.CONFLICT,
+    412: ExitCode.CONFLICT,
+    413: ExitCode.USAGE,
+    422: ExitCode.USAGE,
 }
 """What the API's statuses come to; any other is a failure."""
-BY_KIND: dict[type[JustEnoughError], Exit] = {
-    InvalidInput: Exit.USAGE,
-    Forbidden: Exit.DENIED,
-    NotFound: Exit.NOT_FOUND,
-    Conflict: Exit.CONFLICT,
-    Stale: Exit.CONFLICT,
+EXIT_CODE_BY_ERROR: dict[type[JustEnoughError], ExitCode] = {
+    InvalidInput: ExitCode.USAGE,
+    Forbidden: ExitCode.DENIED,
+    NotFound: ExitCode.NOT_FOUND,
+    Conflict: ExitCode.CONFLICT,
+    Stale: ExitCode.CONFLICT,
 }
 
 
 class Failure(GiveUp):
     """A command that ends here: one line, each problem by its path, a hint at what to do, and an exit code."""
 
-    def __init__(self, message: str, *, code: Exit = Exit.FAILURE, problems: Sequence[Problem] = (), hint: str = "") -> None:
+    def __init__(self, message: str, *, code: ExitCode = ExitCode.FAILURE, problems: Sequence[Problem] = (), hint: str = "") -> None:
         self.message = message
         self.code = code
         self.problems = tuple(problems)
@@ -62,24 +62,24 @@ class NotLoggedIn(Failure):
     """Nobody is logged in here, or the login does not hold any more."""
 
     def __init__(self, message: str, *, hint: str = "Log in: justenough login") -> None:
-        super().__init__(message, code=Exit.NOT_AUTHENTICATED, hint=hint)
+        super().__init__(message, code=ExitCode.NOT_AUTHENTICATED, hint=hint)
 
 
-def as_failure(error: JustEnoughError) -> Failure:
+def to_failure(error: JustEnoughError) -> Failure:
     """Return any error of ours as what a command fails with."""
     if isinstance(error, Failure):
         return error
-    code = next((BY_KIND[kind] for kind in type(error).__mro__ if kind in BY_KIND), Exit.FAILURE)
+    code = next((EXIT_CODE_BY_ERROR[kind] for kind in type(error).__mro__ if kind in EXIT_CODE_BY_ERROR), ExitCode.FAILURE)
     if isinstance(error, InvalidInput):
-        return Failure(counted(error.what, error.problems), code=code, problems=error.problems)
+        return Failure(problem_summary(error.what, error.problems), code=code, problems=error.problems)
     return Failure(str(error), code=code)
 
 
-def counted(what: str, problems: Sequence[Problem]) -> str:
+def problem_summary(subject: str, problems: Sequence[Problem]) -> str:
     """Return the line above a list of problems: `job spec: 2 problems`."""
-    return f"{what}: {len(problems)} problem{'' if len(problems) == 1 else 's'}"
+    return f"{subject}: {len(problems)} problem{'' if len(problems) == 1 else 's'}"
 
 
-def worst(codes: Sequence[int]) -> int:
+def worst_exit_code(codes: Sequence[int]) -> int:
     """Return the exit code that stands for several."""
-    return max(codes, default=Exit.OK)
+    return max(codes, default=ExitCode.OK)

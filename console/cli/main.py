@@ -14,12 +14,12 @@ from console.cli import terminal
 from console.cli.commands import catalog_tools, credential, delegation, job, ledger, login, policy, request, review, schedule, webhook
 from console.cli.commands.report import report
 from console.cli.commands.sweep import sweep
-from console.cli.errors import Exit
-from console.cli.options import Output, command, current, group, taking_options
+from console.cli.errors import ExitCode
+from console.cli.options import CliOutputFormat, command, command_group, current_options, with_global_options
 
-GROUP = "justenough.commands"
+ENTRY_POINT_GROUP = "justenough.commands"
 """Entry points of this group are functions `register(app)` that add commands."""
-VALUED = {"-o", "--output", "--profile", "--console-url"}
+OPTIONS_WITH_VALUE = {"-o", "--output", "--profile", "--console-url"}
 """Options before a command that take the word after them."""
 
 
@@ -33,17 +33,21 @@ def main() -> None:
 
 def program(arguments: Sequence[str]) -> typer.Typer:
     """Return the program, with other packages' commands where these arguments may be about one: they take long to load."""
-    app = _ours()
+    app = _build_program()
     own = {one.name for one in app.registered_commands} | {one.name for one in app.registered_groups}
     if _first_word(arguments) not in own:
-        for entry in sorted(entry_points(group=GROUP), key=lambda found: found.name):
-            _add(app, entry)
+        for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda found: found.name):
+            _add_entry_point(app, entry)
     return app
 
 
-def _ours() -> typer.Typer:
-    app = group(
-        "Just-enough access for AI jobs.", _root, first=True, add_completion=True, context_settings={"help_option_names": ["--help", "-h"]}
+def _build_program() -> typer.Typer:
+    app = command_group(
+        "Just-enough access for AI jobs.",
+        _root,
+        is_root=True,
+        add_completion=True,
+        context_settings={"help_option_names": ["--help", "-h"]},
     )
     login.register(app)
     app.add_typer(job.app, name="job")
@@ -63,7 +67,7 @@ def _ours() -> typer.Typer:
     return app
 
 
-Open = Annotated[
+KeepRunning = Annotated[
     bool, typer.Option("--open", envvar="DEMO_OPEN", help="Leave the servers running afterwards, and print where they are and their users.")
 ]
 
@@ -77,20 +81,20 @@ def console() -> None:
 
 
 @command
-def demo(stays: Open = False) -> None:
+def demo(keep_running: KeepRunning = False) -> None:
     """Run the shop's jobs on real servers, with their approvals, and prove every revocation."""
-    from console.cli.demo import run  # noqa: PLC0415 - only this command needs it
+    from console.cli.demo import run_demo  # noqa: PLC0415 - only this command needs it
 
     try:
-        raise typer.Exit(run(stays=stays))
+        raise typer.Exit(run_demo(keep_running=keep_running))
     except KeyboardInterrupt:
-        raise typer.Exit(Exit.INTERRUPTED) from None
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        terminal.line(version("justenough"))
-        raise typer.Exit(Exit.OK)
+def _print_version(is_requested: bool) -> None:
+    if is_requested:
+        terminal.write_line(version("justenough"))
+        raise typer.Exit(ExitCode.OK)
 
 
 Version = Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")]
@@ -99,38 +103,38 @@ Version = Annotated[bool, typer.Option("--version", callback=_print_version, is_
 def _root(context: typer.Context, show_version: Version = False) -> None:
     del show_version
     # Others' commands may have options of these names of their own; what was said before their name is their default.
-    said: dict[str, object] = {"quiet": True} if current().quiet else {}
-    if current().console_url:
-        said["console_url"] = current().console_url
-    if current().output is not Output.TABLE:
-        said["output"] = current().output.value
-    context.default_map = _for_each(context.command, said) if said else None
+    said: dict[str, object] = {"quiet": True} if current_options().quiet else {}
+    if current_options().console_url:
+        said["console_url"] = current_options().console_url
+    if current_options().output is not CliOutputFormat.TABLE:
+        said["output"] = current_options().output.value
+    context.default_map = _nested_defaults(context.command, said) if said else None
 
 
-def _for_each(command: object, said: dict[str, object]) -> dict[str, object]:
+def _nested_defaults(command: object, defaults: dict[str, object]) -> dict[str, object]:
     """Return these defaults for a command and for all below it."""
-    return said | {name: _for_each(below, said) for name, below in getattr(command, "commands", {}).items()}
+    return defaults | {name: _nested_defaults(below, defaults) for name, below in getattr(command, "commands", {}).items()}
 
 
-def _add(app: typer.Typer, entry: EntryPoint) -> None:
+def _add_entry_point(app: typer.Typer, entry: EntryPoint) -> None:
     """Add a package's commands, each with the options that every command takes and that it has not itself."""
     known = len(app.registered_commands), len(app.registered_groups)
     try:
         entry.load()(app)
     except ImportError as error:
         # One broken package must not take the others' commands away.
-        terminal.say_error(f"the commands of {entry.value} could not be loaded: {error}")
+        terminal.write_error(f"the commands of {entry.value} could not be loaded: {error}")
         return
     groups = [found.typer_instance for found in app.registered_groups[known[1] :] if found.typer_instance]
     for found in [*app.registered_commands[known[0] :], *(one for some in groups for one in some.registered_commands)]:
         if found.callback:
-            found.callback = taking_options(found.callback)
+            found.callback = with_global_options(found.callback)
 
 
 def _first_word(arguments: Sequence[str]) -> str | None:
     words = iter(arguments)
     for word in words:
-        if word in VALUED:
+        if word in OPTIONS_WITH_VALUE:
             next(words, None)
         elif not word.startswith("-"):
             return word

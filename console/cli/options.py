@@ -14,13 +14,13 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from console.cli import terminal
-from console.cli.errors import Failure, as_failure
+from console.cli.errors import Failure, to_failure
 from justenough.domain.core.errors import JustEnoughError
 
 T = TypeVar("T")
 
 
-class Output(StrEnum):
+class CliOutputFormat(StrEnum):
     TABLE = "table"
     JSON = "json"
     YAML = "yaml"
@@ -28,40 +28,42 @@ class Output(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class GlobalOptions:
     """What was said on this command line, wherever it was said."""
 
-    output: Output = Output.TABLE
+    output: CliOutputFormat = CliOutputFormat.TABLE
     quiet: bool = False
     yes: bool = False
     profile: str = "default"
     console_url: str | None = None
 
 
-GLOBAL: dict[str, Any] = {
-    "output": Annotated[Output | None, typer.Option("--output", "-o", help="How to print: table, json, yaml or name.", show_default=False)],
+GLOBAL_OPTIONS: dict[str, Any] = {
+    "output": Annotated[
+        CliOutputFormat | None, typer.Option("--output", "-o", help="How to print: table, json, yaml or name.", show_default=False)
+    ],
     "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no hints.")],
     "yes": Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")],
     "profile": Annotated[str | None, typer.Option("--profile", metavar="NAME", help="Which login to use.", show_default=False)],
     "console_url": Annotated[str | None, typer.Option("--console-url", metavar="URL", help="The console's address.", show_default=False)],
 }
-FLAGS = {"quiet", "yes"}
+FLAG_NAMES = {"quiet", "yes"}
 
-DEFAULTS = Options()
-_opened: ContextVar[ExitStack] = ContextVar("opened")
-_current: ContextVar[Options] = ContextVar("options", default=DEFAULTS)
+DEFAULT_OPTIONS = GlobalOptions()
+_exit_stack: ContextVar[ExitStack] = ContextVar("opened")
+_current_options: ContextVar[GlobalOptions] = ContextVar("options", default=DEFAULT_OPTIONS)
 
 
-def current() -> Options:
+def current_options() -> GlobalOptions:
     """Return the options of the running command."""
-    return _current.get()
+    return _current_options.get()
 
 
-def group(help_text: str, function: Callable[..., None] | None = None, *, first: bool = False, **settings: Any) -> typer.Typer:
+def command_group(help_text: str, function: Callable[..., None] | None = None, *, is_root: bool = False, **settings: Any) -> typer.Typer:
     """Return a group of commands that takes the options too. `first`: the program itself, where a command line begins."""
     return typer.Typer(
         help=help_text,
-        callback=taking_options(function or _nothing, first=first),
+        callback=with_global_options(function or _accept_options, is_root=is_root),
         no_args_is_help=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
@@ -71,62 +73,64 @@ def group(help_text: str, function: Callable[..., None] | None = None, *, first:
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
     """Make a function a command: it takes the options, and its errors end it with their exit code."""
-    return taking_options(_ending_well(function))
+    return with_global_options(_exit_on_error(function))
 
 
-def until_the_end(opened: AbstractContextManager[T]) -> T:
+def close_with_command(resource: AbstractContextManager[T]) -> T:
     """Keep something open until the running command ends."""
-    return _opened.get().enter_context(opened)
+    return _exit_stack.get().enter_context(resource)
 
 
-def taking_options(function: Callable[..., None], *, first: bool = False) -> Callable[..., None]:
+def with_global_options(function: Callable[..., None], *, is_root: bool = False) -> Callable[..., None]:
     """Give a function every option of GLOBAL that it has not itself."""
     signature = inspect.signature(function, eval_str=True)
-    added = {name: kind for name, kind in GLOBAL.items() if name not in signature.parameters}
+    added = {name: kind for name, kind in GLOBAL_OPTIONS.items() if name not in signature.parameters}
 
     @functools.wraps(function)
     def with_options(**arguments: Any) -> None:
         said = {name: arguments.pop(name) for name in added}
         # A flag that is not given says nothing; it does not take back one that was given before the command's name.
-        before = DEFAULTS if first else _current.get()
-        _current.set(replace(before, **{name: value for name, value in said.items() if value}))
+        before = DEFAULT_OPTIONS if is_root else _current_options.get()
+        _current_options.set(replace(before, **{name: value for name, value in said.items() if value}))
         function(**arguments)
 
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [parameter.replace(kind=keyword) for parameter in signature.parameters.values()]
-    parameters += [inspect.Parameter(name, keyword, annotation=kind, default=name not in FLAGS and None) for name, kind in added.items()]
+    parameters += [
+        inspect.Parameter(name, keyword, annotation=kind, default=name not in FLAG_NAMES and None) for name, kind in added.items()
+    ]
     with_options.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined] # what typer reads
     with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return with_options
 
 
-def _ending_well(function: Callable[..., None]) -> Callable[..., None]:
+def _exit_on_error(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
-    def ending_well(**arguments: Any) -> None:
+    def run_command(**arguments: Any) -> None:
         try:
             with ExitStack() as opened:
-                _opened.set(opened)
+                _exit_stack.set(opened)
                 function(**arguments)
         except JustEnoughError as error:
-            failure = as_failure(error)
-            show(failure)
+            failure = to_failure(error)
+            print_failure(failure)
             raise typer.Exit(failure.code) from error
 
-    ending_well.__signature__ = inspect.signature(function, eval_str=True)  # type: ignore[attr-defined] # what typer reads
-    return ending_well
+    run_command.__signature__ = inspect.signature(function, eval_str=True)  # type: ignore[attr-defined] # what typer reads
+    return run_command
 
 
-def show(failure: Failure, about: str = "") -> None:
+def print_failure(failure: Failure, subject: str = "") -> None:
     """Print a failure on stderr: one line, each problem on its own, and the hint."""
-    terminal.say_error(f"{about}: {failure.message}" if about else failure.message)
+    terminal.write_error(f"{subject}: {failure.message}" if subject else failure.message)
     for problem in failure.problems:
-        terminal.tell(f"  {problem}")
+        terminal.write_message(f"  {problem}")
     if failure.hint:
-        terminal.tell(failure.hint)
+        terminal.write_message(failure.hint)
 
 
-def _nothing() -> None:
+def _accept_options() -> None:
     """Take the options."""
 
 
-assert {field.name for field in fields(Options)} == set(GLOBAL)
+assert {field.name for field in fields(GlobalOptions)} == set(GLOBAL_OPTIONS)

@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 
-from console.presentation.terminal_text import painted, plain
+from console.presentation.terminal_text import colour_text, plain
 
 DEFAULT_COLUMNS = 80
 
@@ -16,23 +16,23 @@ def write(text: str) -> None:
     sys.stdout.write(text)
 
 
-def line(text: str) -> None:
+def write_line(text: str) -> None:
     """Write a line of data to stdout."""
     write(f"{text}\n")
 
 
-def tell(text: str) -> None:
+def write_message(text: str) -> None:
     """Write one line to stderr. Whatever in it could move a cursor is written out."""
-    _stderr(plain(text))
+    _write_stderr(plain(text))
 
 
-def say_error(text: str) -> None:
+def write_error(text: str) -> None:
     """Write an error's line to stderr."""
-    label = painted("error:", "red") if colours(sys.stderr) else "error:"
-    _stderr(f"{label} {plain(text)}")
+    label = colour_text("error:", "red") if shows_colours(sys.stderr) else "error:"
+    _write_stderr(f"{label} {plain(text)}")
 
 
-def colours(stream: object = None) -> bool:
+def shows_colours(stream: object = None) -> bool:
     """Whether a stream (stdout unless given) shows colours: a terminal, and nobody asked for none (NO_COLOR)."""
     return is_terminal(stream or sys.stdout) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
@@ -42,7 +42,7 @@ def is_terminal(stream: object) -> bool:
     return bool(getattr(stream, "isatty", lambda: False)())
 
 
-def redraws(stream: object) -> bool:
+def can_redraw(stream: object) -> bool:
     """Whether what a stream shows can be drawn anew in its place."""
     return is_terminal(stream) and os.environ.get("TERM") != "dumb"
 
@@ -57,7 +57,7 @@ def columns() -> int | None:
     return shutil.get_terminal_size((DEFAULT_COLUMNS, 24)).columns if is_terminal(sys.stdout) else None
 
 
-def _stderr(text: str) -> None:
+def _write_stderr(text: str) -> None:
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 

@@ -20,7 +20,7 @@ from typing import TypeVar
 import structlog
 from anyio import CapacityLimiter, to_thread
 
-from justenough.adapters.store import Changes, Store, Tail
+from justenough.adapters.store import ChangeFeed, LedgerTail, Store
 from justenough.domain.core.errors import RetryLater
 from justenough.domain.readmodel.views import EntryView
 
@@ -31,38 +31,38 @@ class TooManyListeners(RetryLater):
     """As many streams are open as the console holds."""
 
 
-LOOK = 1.0
+POLL_INTERVAL_S = 1.0
 """Seconds after which the ledger is looked at even where nothing told of a change."""
 
 
-GAP = 0.01
+MIN_ROUND_INTERVAL_S = 0.01
 """Seconds between two rounds, at least."""
 
 
-AWAY = 1.0
+RETRY_INTERVAL_S = 1.0
 """Seconds between two looks while the store does not answer."""
 
 
-RECENT = 5_000
+MAX_RECENT_ENTRIES = 5_000
 """Entries kept at hand, at most."""
 
 
-RECENT_BYTES = 16 * 1024 * 1024
+MAX_RECENT_BYTES = 16 * 1024 * 1024
 """Their text, about."""
 
 
-BEFORE = 1_000
+PRELOADED_ENTRIES = 1_000
 """Entries read anew when somebody begins to listen: who comes back after a restart is mostly not further behind."""
 
 
-BATCH = 500
+MAX_BATCH = 500
 
 
-AT_ONCE = 25
+WAKE_BATCH = 25
 """Listeners woken before others get a turn."""
 
 
-READERS = 8
+MAX_STORE_READERS = 8
 """Listeners that read the store at once: those who come back all together after a restart leave the other threads to requests."""
 
 
@@ -72,18 +72,18 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 
-class Feed:
+class LiveFeed:
     """Tells listeners of new ledger entries. One per console, on its event loop."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._recent = Recent()
+        self._recent = RecentEntries()
         self._position: int | None = None
         """Of the newest entry seen; None while nobody listens."""
         self._listeners = 0
         self._waiting: dict[str | None, dict[asyncio.Future[bool], None]] = {}
         """By the job that they follow."""
-        self._readers = CapacityLimiter(READERS)
+        self._readers = CapacityLimiter(MAX_STORE_READERS)
         self._starting = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
@@ -92,28 +92,28 @@ class Feed:
         """How many listen now."""
         return self._listeners
 
-    async def newest(self) -> int:
+    async def newest_position(self) -> int:
         """Return the newest entry's position, as the store has it now."""
-        return (await self._asked(self._store.head)).position
+        return (await self._read_store(self._store.ledger_head)).position
 
-    async def after(self, position: int | None, *, job: str | None = None, wait: float) -> AsyncGenerator[Sequence[EntryView], None]:
+    async def follow(self, position: int | None, *, job: str | None = None, wait: float) -> AsyncGenerator[Sequence[EntryView], None]:
         """Yield entries after a position (None: from now on) as they come; an empty batch whenever `wait` seconds brought nothing.
 
         A position that the ledger has not reached, of another or a restored one, counts as its newest.
         """
-        async with self._listening():
+        async with self._listener():
             seen = position
             if seen is None or seen > self._newest:
                 # Not the position seen last: what came since then was there before this listener, and another console may have told of it.
-                newest = await self.newest()
+                newest = await self.newest_position()
                 seen = newest if seen is None else min(seen, newest)
             while True:
                 newest = self._newest
-                entries = await self._next(seen, job)
+                entries = await self._next_entries(seen, job)
                 seen = entries[-1].position if entries else max(seen, newest)
                 if entries:
                     yield entries
-                elif not await self._woken(seen, job, wait):
+                elif not await self._wait_for_news(seen, job, wait):
                     yield ()
 
     async def close(self) -> None:
@@ -127,19 +127,19 @@ class Feed:
     def _newest(self) -> int:
         return self._position or 0
 
-    async def _next(self, seen: int, job: str | None) -> Sequence[EntryView]:
-        if seen >= self._newest:
+    async def _next_entries(self, after: int, job: str | None) -> Sequence[EntryView]:
+        if after >= self._newest:
             return ()
-        if self._recent.reaches(seen):
-            return self._recent.after(seen, job)
-        return (await self._asked(lambda: self._store.tail(seen, job=job, limit=BATCH))).entries
+        if self._recent.covers(after):
+            return self._recent.after(after, job)
+        return (await self._read_store(lambda: self._store.tail(after, job=job, limit=MAX_BATCH))).entries
 
-    async def _asked(self, ask: Callable[[], T]) -> T:
-        return await to_thread.run_sync(ask, limiter=self._readers)
+    async def _read_store(self, read: Callable[[], T]) -> T:
+        return await to_thread.run_sync(read, limiter=self._readers)
 
-    async def _woken(self, seen: int, job: str | None, wait: float) -> bool:
+    async def _wait_for_news(self, after: int, job: str | None, wait: float) -> bool:
         """Whether there may be something after `seen`, within so many seconds."""
-        if self._newest > seen:
+        if self._newest > after:
             return True
         loop = asyncio.get_running_loop()
         news: asyncio.Future[bool] = loop.create_future()
@@ -155,48 +155,48 @@ class Feed:
                 del self._waiting[job]
 
     @contextlib.asynccontextmanager
-    async def _listening(self) -> AsyncIterator[None]:
+    async def _listener(self) -> AsyncIterator[None]:
         async with self._starting:
             if self._position is None:
-                await self._begin()
+                await self._preload()
             self._listeners += 1
             if self._task is None or self._task.done():
-                self._task = asyncio.create_task(self._look())
+                self._task = asyncio.create_task(self._poll())
         try:
             yield
         finally:
             self._listeners -= 1
 
-    async def _begin(self) -> None:
-        begin = max(0, await self.newest() - BEFORE)
-        known = await self._asked(lambda: self._store.tail(begin, limit=BEFORE))
-        self._recent = Recent(begin)
+    async def _preload(self) -> None:
+        begin = max(0, await self.newest_position() - PRELOADED_ENTRIES)
+        known = await self._read_store(lambda: self._store.tail(begin, limit=PRELOADED_ENTRIES))
+        self._recent = RecentEntries(begin)
         self._recent.add(known)
         self._position = self._recent.newest
 
-    async def _look(self) -> None:
+    async def _poll(self) -> None:
         """Look until nobody listens. What told of a change and what reads it are one step in one thread."""
-        changes = self._store.changes()
+        changes = self._store.open_change_feed()
         pool = ThreadPoolExecutor(1, "ledger")
         try:
             while self._listeners:
-                took = await self._round(pool, changes)
-                await asyncio.sleep(max(GAP, took))
+                took = await self._poll_once(pool, changes)
+                await asyncio.sleep(max(MIN_ROUND_INTERVAL_S, took))
         finally:
             changes.close()
             pool.shutdown(wait=False)
             self._position = None
 
-    async def _round(self, pool: ThreadPoolExecutor, changes: Changes) -> float:
+    async def _poll_once(self, pool: ThreadPoolExecutor, changes: ChangeFeed) -> float:
         """Wait for news and wake whom they concern; return the seconds of processor time that the loop took meanwhile."""
         try:
-            found = await asyncio.get_running_loop().run_in_executor(pool, self._news, changes)
+            found = await asyncio.get_running_loop().run_in_executor(pool, self._read_news, changes)
         except RetryLater as error:
             log.warning("the ledger cannot be followed now", error=str(error))
-            return AWAY
+            return RETRY_INTERVAL_S
         except Exception as error:
             log.exception("the ledger could not be followed", error=type(error).__name__)
-            return AWAY
+            return RETRY_INTERVAL_S
         if not found.entries:
             return 0.0
         # Not of the clock: what others on a busy machine take is not ours to make up for.
@@ -206,24 +206,24 @@ class Feed:
         await self._wake({entry.job for entry in found.entries})
         return time.thread_time() - began
 
-    def _news(self, changes: Changes) -> Tail:
-        changes.wait(LOOK)
+    def _read_news(self, changes: ChangeFeed) -> LedgerTail:
+        changes.wait(POLL_INTERVAL_S)
         if changes.over:
-            return Tail((), (), more=False)
-        found = self._store.tail(self._newest, limit=BATCH)
+            return LedgerTail((), (), more=False)
+        found = self._store.tail(self._newest, limit=MAX_BATCH)
         if found.more:
             changes.again()
         return found
 
     async def _wake(self, jobs: Iterable[str]) -> None:
         theirs = [news for job in (None, *jobs) for news in self._waiting.pop(job, {})]
-        for begin in range(0, len(theirs), AT_ONCE):
-            for news in theirs[begin : begin + AT_ONCE]:
+        for begin in range(0, len(theirs), WAKE_BATCH):
+            for news in theirs[begin : begin + WAKE_BATCH]:
                 _settle(news, found=True)
             await asyncio.sleep(0)
 
 
-class Recent:
+class RecentEntries:
     """The newest entries, in order and without a hole."""
 
     def __init__(self, begin: int = 0) -> None:
@@ -239,7 +239,7 @@ class Recent:
         """The last one's position, or where they begin."""
         return self._positions[-1] if self._positions else self._begin
 
-    def reaches(self, position: int) -> bool:
+    def covers(self, position: int) -> bool:
         """Whether every entry after a position is here."""
         return position >= self._begin
 
@@ -247,18 +247,18 @@ class Recent:
         """Return those after a position, of one job where it is named; of very many the first."""
         begin = bisect_right(self._positions, position)
         if job is None:
-            return self._entries[begin : begin + BATCH]
+            return self._entries[begin : begin + MAX_BATCH]
         return [entry for entry in self._entries[begin:] if entry.job == job]
 
-    def add(self, tail: Tail) -> None:
+    def add(self, tail: LedgerTail) -> None:
         """Take what follows; let go of the oldest where there are too many."""
         self._entries += tail.entries
         self._positions += (entry.position for entry in tail.entries)
         self._sizes += tail.sizes
         self._size += sum(tail.sizes)
-        count, size = max(0, len(self._entries) - RECENT), self._size
+        count, size = max(0, len(self._entries) - MAX_RECENT_ENTRIES), self._size
         size -= sum(self._sizes[:count])
-        while size > RECENT_BYTES:
+        while size > MAX_RECENT_BYTES:
             size -= self._sizes[count]
             count += 1
         if count:

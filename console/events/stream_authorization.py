@@ -17,16 +17,16 @@ from console.auth.authorization import Caller, Role
 from justenough.domain.approvals.tiers import Person, Tiers
 from justenough.domain.core.errors import RetryLater
 
-CHECK_EVERY = 5.0
+CHECK_INTERVAL_S = 5.0
 """Seconds between two looks at a person."""
-TRUSTED = 30.0
+MAX_UNCHECKED_S = 30.0
 """Seconds that what was known of a person holds while nobody can be asked."""
 
-End = Callable[[], None]
+EndStream = Callable[[], None]
 log = structlog.get_logger()
 
 
-class Passes:
+class StreamAuthorization:
     """Everyone who listens now. One per console, on its event loop."""
 
     def __init__(
@@ -37,42 +37,42 @@ class Passes:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._person, self._tiers, self._now = person, tiers, now
-        self._held: dict[str, dict[End, Caller]] = {}
+        self._callers: dict[str, dict[EndStream, Caller]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     @asynccontextmanager
-    async def held(self, caller: Caller, end: End) -> AsyncIterator[None]:
+    async def admit(self, caller: Caller, end_stream: EndStream) -> AsyncIterator[None]:
         """Call `end` once the caller may no longer do what they could when they came, unless the block is over before."""
         person = caller.person.id
-        self._held.setdefault(person, {})[end] = caller
+        self._callers.setdefault(person, {})[end_stream] = caller
         if person not in self._tasks:
-            self._tasks[person] = asyncio.create_task(self._watch(person))
+            self._tasks[person] = asyncio.create_task(self._watch_person(person))
         try:
             yield
         finally:
-            theirs = self._held.get(person, {})
-            theirs.pop(end, None)
+            theirs = self._callers.get(person, {})
+            theirs.pop(end_stream, None)
             if not theirs:
-                self._held.pop(person, None)
+                self._callers.pop(person, None)
                 if task := self._tasks.pop(person, None):
                     task.cancel()
 
-    async def _watch(self, person: str) -> None:
+    async def _watch_person(self, person: str) -> None:
         known = time.monotonic()
         while True:
-            await asyncio.sleep(CHECK_EVERY)
+            await asyncio.sleep(CHECK_INTERVAL_S)
             try:
                 found = await self._person(person)
                 roles = Caller(person=found, tiers=await self._tiers(), expires=0.0).roles if found else frozenset()
             except RetryLater as error:
                 log.warning("nobody can tell whether a listener still may", person=person, error=str(error))
-                if time.monotonic() - known > TRUSTED:
-                    self._end(person, None, frozenset())
+                if time.monotonic() - known > MAX_UNCHECKED_S:
+                    self._end_unauthorized(person, None, frozenset())
                 continue
             known = time.monotonic()
-            self._end(person, found, roles)
+            self._end_unauthorized(person, found, roles)
 
-    def _end(self, person: str, found: Person | None, roles: frozenset[Role]) -> None:
-        for end, caller in [*self._held.get(person, {}).items()]:
+    def _end_unauthorized(self, person: str, found: Person | None, roles: frozenset[Role]) -> None:
+        for end, caller in [*self._callers.get(person, {}).items()]:
             if self._now() >= caller.expires or caller.person != found or caller.roles != roles:
                 end()

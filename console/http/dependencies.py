@@ -10,7 +10,7 @@ from console.services.console import Console
 from justenough.domain.core.errors import InvalidInput, Problem
 
 
-def must_be_text(request: Request) -> None:
+def reject_nul(request: Request) -> None:
     """Raise InvalidInput where a NUL is in the address, by path: PostgreSQL holds no such text, so nothing is found by it either."""
     said = [(f"path.{name}", text) for name, text in request.path_params.items()]
     said += [(f"query.{name}", name + text) for name, text in request.query_params.multi_items()]
@@ -19,9 +19,9 @@ def must_be_text(request: Request) -> None:
         raise InvalidInput("request", wrong)
 
 
-async def _console(request: Request) -> Console:
+async def _get_console(request: Request) -> Console:
     console: Console = request.app.state.console
     return console
 
 
-TheConsole = Annotated[Console, Depends(_console)]
+TheConsole = Annotated[Console, Depends(_get_console)]

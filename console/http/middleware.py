@@ -10,24 +10,24 @@ import structlog
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from console.http.problems import problem, unforeseen
+from console.http.problems import problem_response, unexpected_error_response
 
-CACHE = (b"cache-control", b"no-store")
+CACHE_HEADER = (b"cache-control", b"no-store")
 """Unless a route says otherwise of what is everybody's."""
-HEADERS = {b"x-content-type-options": b"nosniff", b"x-frame-options": b"DENY", b"referrer-policy": b"same-origin"}
-POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+SECURITY_HEADERS = {b"x-content-type-options": b"nosniff", b"x-frame-options": b"DENY", b"referrer-policy": b"same-origin"}
+CSP_HEADER = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
 """Unless it is a page, which says what of ours it uses."""
-MAX_BODY = 1024 * 1024
+MAX_BODY_BYTES = 1024 * 1024
 """Bytes of any JSON body; a bundle has its own bound."""
-HEALTH = frozenset({"/livez", "/readyz", "/metrics"})
+HEALTH_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
 """Asked every second by whoever watches the console; in the log only at level debug."""
-BODY_TIMEOUT = 30.0
+BODY_TIMEOUT_S = 30.0
 """Seconds in which a body must have come."""
 
 log = structlog.get_logger()
 
 
-class Edge:
+class EdgeMiddleware:
     """Outermost: adds headers, logs without query and body, answers what nobody foresaw."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -39,29 +39,29 @@ class Edge:
             return
         began, status = time.perf_counter(), 0
 
-        async def sending(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message = {**message, "headers": _with_ours(message.get("headers", []))}
+                message = {**message, "headers": _add_headers(message.get("headers", []))}
             await send(message)
 
         try:
-            await self._app(scope, receive, sending)
+            await self._app(scope, receive, send_with_headers)
         except Exception as error:
             # Whatever it is, the caller gets a problem and the log its place.
-            if status and _client_left(error):
+            if status and _is_client_gone(error):
                 return  # In the middle of a stream, which is how streams end.
             if status:
                 raise  # The answer has begun; only the connection can tell now.
-            await unforeseen(Request(scope), error)(scope, receive, sending)
+            await unexpected_error_response(Request(scope), error)(scope, receive, send_with_headers)
         finally:
             took = round((time.perf_counter() - began) * 1000, 1)
-            level = logging.DEBUG if scope["path"] in HEALTH and status < 400 else logging.INFO
+            level = logging.DEBUG if scope["path"] in HEALTH_PATHS and status < 400 else logging.INFO
             log.log(level, "request", method=scope["method"], path=scope["path"], status=status, ms=took)
 
 
-class BoundedBody:
+class BodyLimitMiddleware:
     """Reads a body whole, up to its bound, before the route sees it. `unbounded` paths read theirs themselves."""
 
     def __init__(self, app: ASGIApp, *, unbounded: frozenset[str]) -> None:
@@ -73,18 +73,18 @@ class BoundedBody:
             await self._app(scope, receive, send)
             return
         try:
-            with anyio.fail_after(BODY_TIMEOUT):
-                body = await _read(receive)
+            with anyio.fail_after(BODY_TIMEOUT_S):
+                body = await _read_body(receive)
         except TimeoutError:
-            await problem(Request(scope), 408, "the body did not come in time")(scope, receive, send)
+            await problem_response(Request(scope), 408, "the body did not come in time")(scope, receive, send)
             return
         if body is None:
-            await problem(Request(scope), 413, f"the body is larger than {MAX_BODY:,} bytes")(scope, receive, send)
+            await problem_response(Request(scope), 413, f"the body is larger than {MAX_BODY_BYTES:,} bytes")(scope, receive, send)
             return
-        await self._app(scope, _replaying(body, receive), send)
+        await self._app(scope, _replay_receive(body, receive), send)
 
 
-async def _read(receive: Receive) -> bytes | None:
+async def _read_body(receive: Receive) -> bytes | None:
     parts: list[bytes] = []
     size = 0
     while True:
@@ -94,13 +94,13 @@ async def _read(receive: Receive) -> bytes | None:
         part = message.get("body", b"")
         parts.append(part)
         size += len(part)
-        if size > MAX_BODY:
+        if size > MAX_BODY_BYTES:
             return None
         if not message.get("more_body"):
             return b"".join(parts)
 
 
-def _replaying(body: bytes, receive: Receive) -> Receive:
+def _replay_receive(body: bytes, receive: Receive) -> Receive:
     sent = False
 
     async def replay() -> Message:
@@ -113,14 +113,14 @@ def _replaying(body: bytes, receive: Receive) -> Receive:
     return replay
 
 
-def _client_left(error: BaseException) -> bool:
+def _is_client_gone(error: BaseException) -> bool:
     """Whether all that went wrong is that nobody takes what a stream still has to say."""
     if isinstance(error, BaseExceptionGroup):
-        return all(map(_client_left, error.exceptions))
+        return all(map(_is_client_gone, error.exceptions))
     return isinstance(error, anyio.BrokenResourceError | anyio.ClosedResourceError)
 
 
-def _with_ours(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    kept = [(name, value) for name, value in headers if name.lower() not in HEADERS]
+def _add_headers(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    kept = [(name, value) for name, value in headers if name.lower() not in SECURITY_HEADERS]
     given = {name.lower() for name, _ in kept}
-    return [*kept, *HEADERS.items(), *(header for header in (CACHE, POLICY) if header[0] not in given)]
+    return [*kept, *SECURITY_HEADERS.items(), *(header for header in (CACHE_HEADER, CSP_HEADER) if header[0] not in given)]

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 from fastapi import Query
 from pydantic import AwareDatetime, BeforeValidator
 
-WRITTEN = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]")
+RFC3339_START = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]")
 
 
-POSITION = "^[0-9]{1,16}$"
+POSITION_PATTERN = "^[0-9]{1,16}$"
 """How a position in the ledger is written. It only tells: what is wrong with one is said in words."""
 
 
@@ -22,7 +22,7 @@ Cursor = Annotated[str | None, Query(max_length=200, description="`next` of the 
 
 
 PositionCursor = Annotated[
-    str | None, Query(max_length=200, description="`next` of the page before", json_schema_extra={"pattern": POSITION})
+    str | None, Query(max_length=200, description="`next` of the page before", json_schema_extra={"pattern": POSITION_PATTERN})
 ]
 """Of a list in the ledger's order."""
 
@@ -30,12 +30,12 @@ PositionCursor = Annotated[
 After = Annotated[int, Query(ge=0, le=2**53, description="The last position seen")]
 
 
-def _moment(value: Any) -> Any:
-    if isinstance(value, str) and not WRITTEN.match(value):
+def _require_rfc3339(value: Any) -> Any:
+    if isinstance(value, str) and not RFC3339_START.match(value):
         message = "must be a time as RFC 3339 writes it, with its zone: 2026-11-25T09:30:00Z"
         raise ValueError(message)
     return value
 
 
-Moment = Annotated[AwareDatetime, BeforeValidator(_moment)]
+Moment = Annotated[AwareDatetime, BeforeValidator(_require_rfc3339)]
 """A time that a caller names. A bare number is refused: seconds and milliseconds look alike."""

@@ -28,12 +28,12 @@ from justenough.domain.core.errors import (
     UnsupportedMedia,
 )
 from justenough.domain.core.errors import Problem as Fault
-from justenough.domain.core.untrusted_yaml import path_of
+from justenough.domain.core.untrusted_yaml import to_yaml_path
 
 MEDIA_TYPE = "application/problem+json"
 
 
-RETRY_AFTER = 2
+RETRY_AFTER_S = 2
 """Seconds after which a client may ask again where a system did not answer."""
 
 
@@ -54,10 +54,13 @@ STATUSES: dict[type[JustEnoughError], int] = {
 }
 
 
-HEADERS: dict[int, dict[str, str]] = {401: {"WWW-Authenticate": 'Bearer realm="justenough"'}, 503: {"Retry-After": str(RETRY_AFTER)}}
+STATUS_HEADERS: dict[int, dict[str, str]] = {
+    401: {"WWW-Authenticate": 'Bearer realm="justenough"'},
+    503: {"Retry-After": str(RETRY_AFTER_S)},
+}
 
 
-HEADER_SAID = {"WWW-Authenticate": "How to authenticate: by a bearer token", "Retry-After": "Seconds to wait before asking again"}
+HEADER_TEXT = {"WWW-Authenticate": "How to authenticate: by a bearer token", "Retry-After": "Seconds to wait before asking again"}
 
 
 class FaultBody(BaseModel):
@@ -81,7 +84,7 @@ class ProblemBody(BaseModel):
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
-SAID = {
+STATUS_TEXT = {
     401: "No valid token",
     403: "The right that is missing, by the groups that have it",
     404: "Unknown, or not the caller's to see",
@@ -98,13 +101,13 @@ SAID = {
 """What each status means here, for OpenAPI."""
 
 
-def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the problems that a route may answer with, for OpenAPI."""
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"description": SAID[status], "content": content, **_declared(status)} for status in statuses}
+    return {status: {"description": STATUS_TEXT[status], "content": content, **_header_docs(status)} for status in statuses}
 
 
-def problem(
+def problem_response(
     request: Request, status: int, detail: str, *, faults: Sequence[Fault] = (), headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
     """Return the answer for one problem."""
@@ -118,14 +121,14 @@ def problem(
     }
     if status == 422:
         body["errors"] = [{"path": fault.path, "message": fault.message} for fault in faults]
-    return JSONResponse(body, status_code=status, headers={**HEADERS.get(status, {}), **(headers or {})}, media_type=MEDIA_TYPE)
+    return JSONResponse(body, status_code=status, headers={**STATUS_HEADERS.get(status, {}), **(headers or {})}, media_type=MEDIA_TYPE)
 
 
-def install(app: FastAPI) -> None:
+def install_handlers(app: FastAPI) -> None:
     """Make an app answer every error as a problem."""
-    app.add_exception_handler(JustEnoughError, _ours)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, http_problem)
+    app.add_exception_handler(JustEnoughError, _handle_error)
+    app.add_exception_handler(RequestValidationError, _handle_invalid_request)
+    app.add_exception_handler(HTTPException, handle_http_error)
 
 
 def status_of(error: JustEnoughError) -> int:
@@ -135,55 +138,55 @@ def status_of(error: JustEnoughError) -> int:
 
 def faults_of(error: RequestValidationError) -> tuple[Fault, ...]:
     """Return what is wrong with a request, by place."""
-    return tuple(_fault(item) for item in error.errors())
+    return tuple(_to_fault(item) for item in error.errors())
 
 
-def unforeseen(request: Request, error: Exception) -> JSONResponse:
+def unexpected_error_response(request: Request, error: Exception) -> JSONResponse:
     """Log where our own code failed, and return the answer that says nothing of it."""
     # The error's text may hold what a caller sent; its kind and place do not.
-    log.error("request failed", method=request.method, path=request.url.path, error=type(error).__name__, place=_place(error))
-    return problem(request, 500, "something went wrong here; the console's log tells more")
+    log.error("request failed", method=request.method, path=request.url.path, error=type(error).__name__, place=_error_place(error))
+    return problem_response(request, 500, "something went wrong here; the console's log tells more")
 
 
-async def _ours(request: Request, error: Exception) -> JSONResponse:
+async def _handle_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, JustEnoughError)
     status = status_of(error)
     if status == 500:
-        return unforeseen(request, error)
+        return unexpected_error_response(request, error)
     if isinstance(error, InvalidInput):
-        return problem(request, status, _summary(error), faults=error.problems)
-    return problem(request, status, str(error))
+        return problem_response(request, status, _summary(error), faults=error.problems)
+    return problem_response(request, status, str(error))
 
 
-async def _invalid(request: Request, error: Exception) -> JSONResponse:
+async def _handle_invalid_request(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     faults = faults_of(error)
-    return problem(request, 422, "; ".join(map(str, faults)) or "the request is not valid", faults=faults)
+    return problem_response(request, 422, "; ".join(map(str, faults)) or "the request is not valid", faults=faults)
 
 
-async def http_problem(request: Request, error: Exception) -> JSONResponse:
+async def handle_http_error(request: Request, error: Exception) -> JSONResponse:
     """Return the answer for what no route took."""
     assert isinstance(error, HTTPException)
     # A body that is no JSON is a bad body like any other.
     status = 422 if error.status_code == 400 else error.status_code
     faults = [Fault("", str(error.detail))] if status == 422 else []
     detail = f"there is no {request.url.path}" if status == 404 else str(error.detail)
-    headers = {"Allow": ", ".join(_allowed(request))} if status == 405 else error.headers
-    return problem(request, status, detail, faults=faults, headers=headers)
+    headers = {"Allow": ", ".join(_allowed_methods(request))} if status == 405 else error.headers
+    return problem_response(request, status, detail, faults=faults, headers=headers)
 
 
-def _allowed(request: Request) -> list[str]:
+def _allowed_methods(request: Request) -> list[str]:
     """Return every method that an address takes: each route knows only its own."""
     routes = request.app.routes
     return [method for method in METHODS if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)]
 
 
-def _declared(status: int) -> dict[str, Any]:
-    headers = {name: {"schema": {"type": "string"}, "description": HEADER_SAID[name]} for name in HEADERS.get(status, {})}
+def _header_docs(status: int) -> dict[str, Any]:
+    headers = {name: {"schema": {"type": "string"}, "description": HEADER_TEXT[name]} for name in STATUS_HEADERS.get(status, {})}
     return {"headers": headers} if headers else {}
 
 
-def _place(error: BaseException) -> str:
+def _error_place(error: BaseException) -> str:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -195,9 +198,9 @@ def _summary(error: InvalidInput) -> str:
     return str(error) if count <= 3 else f"{error.what}: {count} problems, the first: {error.problems[0]}"
 
 
-def _fault(item: Mapping[str, Any]) -> Fault:
+def _to_fault(item: Mapping[str, Any]) -> Fault:
     where, *rest = item["loc"]
     known = {"extra_forbidden": "unknown key", "missing": "required", "json_invalid": "not readable as JSON"}
     message = known.get(item["type"]) or str(item["msg"]).removeprefix("Value error, ")
     location = [] if item["type"] == "json_invalid" else rest if where == "body" else [where, *rest]
-    return Fault(path_of(part for part in location if part != "[key]"), message)
+    return Fault(to_yaml_path(part for part in location if part != "[key]"), message)

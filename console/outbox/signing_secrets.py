@@ -7,51 +7,51 @@ import asyncio
 import structlog
 from anyio import to_thread
 
-from console.auth.vault_directory import PeopleVault
+from console.auth.vault_directory import ConsoleVault
 from justenough.domain.core.errors import JustEnoughError, RetryLater
-from justenough.domain.integrations.webhook_signature import key_of
+from justenough.domain.integrations.webhook_signature import parse_signing_secret
 
-KEPT = 30.0
+CACHE_TTL_S = 30.0
 """Seconds for which a secret is in memory: how long a new one is unknown here, and one that was replaced still counts."""
-PAUSE = 3.0
+RETRY_INTERVAL_S = 3.0
 """Seconds between two looks that fail: a stranger's delivery must not make us ask Vault each time."""
-FIELDS = ("secret", "previous")
+SECRET_FIELDS = ("secret", "previous")
 """Of the kv secret. Both count, so that a sender can change over."""
 
 log = structlog.get_logger()
 
 
-class SecretUnknown(RetryLater):
+class SigningSecretUnavailable(RetryLater):
     """A signing secret cannot be had now, so no delivery can be checked or signed. A stranger reads the message."""
 
 
 class SigningSecrets:
     """The keys of each trigger and each webhook, by the path of its secret."""
 
-    def __init__(self, vault: PeopleVault) -> None:
+    def __init__(self, vault: ConsoleVault) -> None:
         self._vault = vault
-        self._looks: dict[str, asyncio.Task[tuple[bytes, ...]]] = {}
+        self._reads: dict[str, asyncio.Task[tuple[bytes, ...]]] = {}
 
-    async def of(self, path: str) -> tuple[bytes, ...]:
+    async def keys_of(self, path: str) -> tuple[bytes, ...]:
         """Return the keys that a secret holds, the current one first. Raises SecretUnknown."""
-        look = self._looks.get(path)
+        look = self._reads.get(path)
         if look is None:
-            look = self._looks[path] = asyncio.create_task(self._read(path))
+            look = self._reads[path] = asyncio.create_task(self._read(path))
         # Whoever stops waiting must not stop the others.
         return await asyncio.shield(look)
 
     async def _read(self, path: str) -> tuple[bytes, ...]:
-        kept = PAUSE
+        kept = RETRY_INTERVAL_S
         try:
             found = await to_thread.run_sync(self._vault.signing_secrets, path, abandon_on_cancel=True)
-            keys = tuple(key_of(found[name]) for name in FIELDS if name in found)
+            keys = tuple(parse_signing_secret(found[name]) for name in SECRET_FIELDS if name in found)
             if not keys:
-                raise SecretUnknown(f"{path} has no field `secret`")
-            kept = KEPT
+                raise SigningSecretUnavailable(f"{path} has no field `secret`")
+            kept = CACHE_TTL_S
         except (JustEnoughError, ValueError) as error:
             log.warning("a signing secret cannot be had", path=path, error=type(error).__name__, why=str(error)[:300])
-            raise SecretUnknown("deliveries cannot be checked now; send it again later") from None
+            raise SigningSecretUnavailable("deliveries cannot be checked now; send it again later") from None
         else:
             return keys
         finally:
-            asyncio.get_running_loop().call_later(kept, self._looks.pop, path, None)
+            asyncio.get_running_loop().call_later(kept, self._reads.pop, path, None)

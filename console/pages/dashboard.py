@@ -12,34 +12,34 @@ from fastapi.responses import RedirectResponse
 from console.auth.authorization import Caller, Role
 from console.http.dependencies import TheConsole
 from console.pages import charts, live_stream
-from console.pages.page_user import TheVisitor
+from console.pages.page_user import ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.services.console import Console
-from console.services.health import Looked
-from justenough.adapters.store.inbox_queries import WaitingFilter
+from console.services.health import HealthReport
+from justenough.adapters.store.inbox_queries import InboxFilter
 from justenough.domain.jobs.states import JobState, RevocationState
-from justenough.domain.readmodel.dashboard import Course, OverdueJob, StandingNow
+from justenough.domain.readmodel.dashboard import CurrentCounts, OverdueJob, PeriodTrend
 from justenough.domain.readmodel.views import JobSummary, RequestView, ReviewView
 
-WAITS = 0.25
+HEALTH_TIMEOUT_S = 0.25
 """Seconds that the page waits for a look at the systems; a look that takes longer is there at the next one."""
-FEW = 5
+MAX_ITEMS = 5
 """Of what waits and of one's own jobs, as many are named."""
-MOST_OVERDUE = 20
+MAX_OVERDUE = 20
 SYSTEMS = {"store": "Store", "temporal": "Temporal", "vault": "Vault", "workers": "Workers"}
-OPEN = tuple(state for state in JobState if not state.ended)
-ENDED = tuple(state for state in JobState if state.ended)
+OPEN_STATES = tuple(state for state in JobState if not state.ended)
+ENDED_STATES = tuple(state for state in JobState if state.ended)
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class DashboardData:
     """What the page shows of the store."""
 
-    standing: StandingNow
-    course: Course
+    standing: CurrentCounts
+    course: PeriodTrend
     overdue: tuple[OverdueJob, ...]
     """Those that the caller may read."""
     waiting: tuple[RequestView, ...]
@@ -58,65 +58,65 @@ async def home() -> Response:
 
 
 @router.get("/now")
-async def now(request: Request, console: TheConsole, visitor: TheVisitor) -> Response:
+async def now(request: Request, console: TheConsole, visitor: ThePageUser) -> Response:
     """Show how everything stands."""
     visitor.caller.require(*Role)
-    told = await to_thread.run_sync(_told, console, visitor.caller)
-    looked = await console.health.glimpsed(WAITS)
-    return await to_thread.run_sync(lambda: _page(request, visitor.caller, told, looked))
+    told = await to_thread.run_sync(_read_dashboard, console, visitor.caller)
+    looked = await console.health.report_within(HEALTH_TIMEOUT_S)
+    return await to_thread.run_sync(lambda: _render_page(request, visitor.caller, told, looked))
 
 
-def _told(console: Console, caller: Caller) -> Told:
+def _read_dashboard(console: Console, caller: Caller) -> DashboardData:
     # Before anything is read: the page hears of all that comes after it.
-    stream = live_stream.stream(console)
-    store, standing = console.deps.store, console.overviews.standing()
-    everyones = WaitingFilter(caller.person.id, caller.tier, mine=None, only=caller.only)
-    return Told(
+    stream = live_stream.stream_url(console)
+    store, standing = console.deps.store, console.dashboard.current_counts()
+    everyones = InboxFilter(caller.person.id, caller.tier, mine=None, only=caller.requester_filter)
+    return DashboardData(
         standing=standing,
-        course=console.overviews.course(),
-        overdue=_overdue(console, caller, standing),
-        waiting=tuple(one.request for one in store.waiting(everyones, limit=FEW)) if standing.open_requests else (),
-        reviews=store.reviews(limit=FEW).items if caller.reads_all and standing.open_reviews else (),
-        own=() if caller.reads_all else store.jobs(requester_id=caller.only, limit=FEW).items,
+        course=console.dashboard.course(),
+        overdue=_visible_overdue(console, caller, standing),
+        waiting=tuple(one.request for one in store.inbox_items(everyones, limit=MAX_ITEMS)) if standing.open_requests else (),
+        reviews=store.reviews(limit=MAX_ITEMS).items if caller.can_read_all and standing.open_reviews else (),
+        own=() if caller.can_read_all else store.jobs(requester_id=caller.requester_filter, limit=MAX_ITEMS).items,
         alarm=console.deps.config.alarm,
         stream=stream,
     )
 
 
-def _overdue(console: Console, caller: Caller, standing: StandingNow) -> tuple[OverdueJob, ...]:
-    if caller.reads_all or not standing.overdue_jobs:
+def _visible_overdue(console: Console, caller: Caller, standing: CurrentCounts) -> tuple[OverdueJob, ...]:
+    if caller.can_read_all or not standing.overdue_jobs:
         return standing.overdue
-    theirs = console.deps.store.jobs(requester_id=caller.only, revocation=RevocationState.OVERDUE, limit=MOST_OVERDUE)
-    return tuple(_late(job) for job in theirs.items)
+    theirs = console.deps.store.jobs(requester_id=caller.requester_filter, revocation=RevocationState.OVERDUE, limit=MAX_OVERDUE)
+    return tuple(_to_overdue_job(job) for job in theirs.items)
 
 
-def _late(job: JobSummary) -> OverdueJob:
+def _to_overdue_job(job: JobSummary) -> OverdueJob:
     since = job.revocation.since or job.ended_at or job.created_at
     return OverdueJob(id=job.id, name=job.name, state=job.state, since=since, failures=job.revocation.failures)
 
 
-def _page(request: Request, caller: Caller, told: Told, looked: Looked | None) -> Response:
-    standing, course = told.standing, told.course
+def _render_page(request: Request, caller: Caller, data: DashboardData, health: HealthReport | None) -> Response:
+    standing, course = data.standing, data.course
     return render(
         request,
         "now.html",
-        told=told,
+        told=data,
         standing=standing,
-        open_jobs=_each(OPEN, standing.jobs),
-        ended_jobs=_each(ENDED, standing.ended),
+        open_jobs=_state_counts(OPEN_STATES, standing.jobs),
+        ended_jobs=_state_counts(ENDED_STATES, standing.ended),
         course=course,
-        alive=charts.curve([point.count for point in course.alive]),
-        approvals=charts.columns(course.approvals),
-        lifetimes=charts.columns(course.lifetimes),
+        alive=charts.line_chart([point.count for point in course.alive]),
+        approvals=charts.histogram(course.approvals),
+        lifetimes=charts.histogram(course.lifetimes),
         systems=SYSTEMS,
-        looked=looked,
-        checks={check.name: check for check in looked.checks} if looked else {},
+        looked=health,
+        checks={check.name: check for check in health.checks} if health else {},
         tiers=caller.tiers,
-        stream=told.stream,
+        stream=data.stream,
         refresh=30,
     )
 
 
-def _each(states: Iterable[JobState], counts: Mapping[JobState, int]) -> tuple[tuple[JobState, int], ...]:
+def _state_counts(states: Iterable[JobState], counts: Mapping[JobState, int]) -> tuple[tuple[JobState, int], ...]:
     """Return every state with its number, none left out: a page that is read every day must not move."""
     return tuple((state, counts.get(state, 0)) for state in states)

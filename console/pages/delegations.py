@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from console.auth.authorization import Role
 from console.http import problems
 from console.http.dependencies import TheConsole
-from console.pages.page_user import TheForm, TheVisitor, Visitor
+from console.pages.page_user import PageUser, TheForm, ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.services.console import Console
@@ -23,15 +23,15 @@ from justenough.domain.core.untrusted_yaml import check_json
 
 DAYS = (1, 2, 3, 7, 14, 30, 90)
 """What the form offers; a delegation lives no longer."""
-LONGEST_NAME = 128
-AGAIN = timedelta(minutes=1)
+MAX_NAME_LENGTH = 128
+RESEND_WINDOW = timedelta(minutes=1)
 """Within so long the same form is the same delegation."""
-MOST_REASON = 1000
+MAX_REASON_LENGTH = 1000
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 
-class Typed(NamedTuple):
+class DelegationForm(NamedTuple):
     """The form's fields, as they were typed."""
 
     name: str = ""
@@ -40,37 +40,39 @@ class Typed(NamedTuple):
 
 
 @router.get("/delegations")
-def show(request: Request, console: TheConsole, visitor: TheVisitor, done: Annotated[str, Query(max_length=20)] = "") -> HTMLResponse:
+def show(request: Request, console: TheConsole, visitor: ThePageUser, done: Annotated[str, Query(max_length=20)] = "") -> HTMLResponse:
     """Show the visitor's delegations."""
     visitor.caller.require(Role.APPROVE)
-    return _page(request, console, visitor, done=done if done in {"named", "ended"} else "")
+    return _render_page(request, console, visitor, done=done if done in {"named", "ended"} else "")
 
 
 @router.post("/delegations")
-async def name_somebody(request: Request, console: TheConsole, visitor: TheVisitor, form: TheForm) -> Response:
+async def name_somebody(request: Request, console: TheConsole, visitor: ThePageUser, form: TheForm) -> Response:
     """Name, signed, who answers for the visitor."""
     visitor.caller.require(Role.APPROVE)
-    typed = Typed(*(str(form.get(name, "")).strip() for name in Typed._fields))
-    if errors := _errors(typed):
-        return await to_thread.run_sync(lambda: _page(request, console, visitor, typed=typed, errors=errors, status=422))
+    typed = DelegationForm(*(str(form.get(name, "")).strip() for name in DelegationForm._fields))
+    if errors := _form_errors(typed):
+        return await to_thread.run_sync(lambda: _render_page(request, console, visitor, form=typed, errors=errors, status=422))
     try:
         other = await to_thread.run_sync(find_approver, console.deps, visitor.caller, typed.name)
         now = datetime.now(UTC).replace(microsecond=0)
         until = now + timedelta(days=int(typed.days))
-        if await to_thread.run_sync(lambda: _stands(console, visitor, other.id, typed.reason, until)):
+        if await to_thread.run_sync(lambda: _was_sent_before(console, visitor, other.id, typed.reason, until)):
             return RedirectResponse("/delegations?done=named", status_code=303)
-        statement = statement_factory.delegation(other.id, until=until, reason=typed.reason, person=visitor.caller.person.id, now=now)
-        body = await visitor.signed(statement)
+        statement = statement_factory.build_delegation_statement(
+            other.id, until=until, reason=typed.reason, person=visitor.caller.person.id, now=now
+        )
+        body = await visitor.sign(statement)
         await to_thread.run_sync(create_delegation, console.deps, visitor.caller, body)
     except (Forbidden, InvalidInput, NotFound) as error:
         told = {"name": "; ".join(one.message for one in error.problems) if isinstance(error, InvalidInput) else str(error)}
         status = problems.status_of(error)
-        return await to_thread.run_sync(lambda: _page(request, console, visitor, typed=typed, errors=told, status=status))
+        return await to_thread.run_sync(lambda: _render_page(request, console, visitor, form=typed, errors=told, status=status))
     return RedirectResponse("/delegations?done=named", status_code=303)
 
 
 @router.post("/delegations/{delegation}/end")
-async def end(request: Request, console: TheConsole, visitor: TheVisitor, form: TheForm, delegation: str) -> Response:
+async def end(request: Request, console: TheConsole, visitor: ThePageUser, form: TheForm, delegation: str) -> Response:
     """Answer for oneself again."""
     del form
     visitor.caller.require(Role.APPROVE)
@@ -78,23 +80,23 @@ async def end(request: Request, console: TheConsole, visitor: TheVisitor, form: 
         await to_thread.run_sync(end_delegation, console.deps, visitor.caller, delegation)
     except Conflict as error:
         why = str(error)
-        return await to_thread.run_sync(lambda: _page(request, console, visitor, problem=why, status=409))
+        return await to_thread.run_sync(lambda: _render_page(request, console, visitor, problem=why, status=409))
     return RedirectResponse("/delegations?done=ended", status_code=303)
 
 
-def _stands(console: Console, visitor: Visitor, delegate: str, reason: str, until: datetime) -> bool:
+def _was_sent_before(console: Console, visitor: PageUser, delegate: str, reason: str, until: datetime) -> bool:
     """Whether this form was sent before, a moment ago: made twice, one would go on where the other is ended."""
     found = console.deps.store.delegations_of(visitor.caller.person.id, now=console.deps.now())
     same = (one for one in found if (one.person_id, one.delegate_id, one.reason) == (visitor.caller.person.id, delegate, reason))
-    return any(abs(one.until - until) < AGAIN for one in same)
+    return any(abs(one.until - until) < RESEND_WINDOW for one in same)
 
 
-def _page(
+def _render_page(
     request: Request,
     console: Console,
-    visitor: Visitor,
+    visitor: PageUser,
     *,
-    typed: Typed | None = None,
+    form: DelegationForm | None = None,
     errors: dict[str, str] | None = None,
     problem: str = "",
     status: int = 200,
@@ -108,7 +110,7 @@ def _page(
         status=status,
         mine=tuple(one for one in found if one.person_id == me),
         others=tuple(one for one in found if one.delegate_id == me),
-        typed=typed or Typed(),
+        typed=form or DelegationForm(),
         errors=errors or {},
         problem=problem,
         done=done,
@@ -117,16 +119,16 @@ def _page(
     )
 
 
-def _errors(typed: Typed) -> dict[str, str]:
+def _form_errors(form: DelegationForm) -> dict[str, str]:
     errors = {}
-    if not typed.name or len(typed.name) > LONGEST_NAME:
+    if not form.name or len(form.name) > MAX_NAME_LENGTH:
         errors["name"] = "Say who, by login name."
-    if typed.days not in {str(days) for days in DAYS}:
+    if form.days not in {str(days) for days in DAYS}:
         errors["days"] = "Choose until when."
-    if not typed.reason or len(typed.reason) > MOST_REASON:
-        errors["reason"] = f"Say why, in at most {MOST_REASON:,} characters."
+    if not form.reason or len(form.reason) > MAX_REASON_LENGTH:
+        errors["reason"] = f"Say why, in at most {MAX_REASON_LENGTH:,} characters."
     try:
-        check_json("form", typed._asdict())
+        check_json("form", form._asdict())
     except InvalidInput:
         errors["reason"] = "It holds characters that cannot be signed; type it anew."
     return errors

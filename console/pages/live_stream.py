@@ -13,32 +13,34 @@ import anyio
 from anyio import to_thread
 from fastapi import APIRouter, Depends, Header, Query, Request
 
-from console.auth.page_sessions import NotVisiting
+from console.auth.page_sessions import NoSession
 from console.events.live_feed import MAX_LISTENERS, TooManyListeners
 from console.events.sse_response import EventStream
 from console.http.dependencies import TheConsole
-from console.pages.page_user import TheVisitor, Visitor
+from console.pages.page_user import PageUser, ThePageUser
 from console.pages.routing import PageRoute
-from console.presentation.time_text import output
+from console.presentation.time_text import output_text
 from console.services.console import Console
 from console.services.visibility import job_for
 from justenough.domain.core.errors import RetryLater
 from justenough.domain.readmodel.views import EntryView
 
-BEAT = 5.0
+BEAT_INTERVAL_S = 5.0
 """Seconds without news after which a page hears that it is still alive, and between two looks at its session."""
-LOGS_EVERY = 0.5
+LOG_POLL_INTERVAL_S = 0.5
 """Seconds between two looks at a job's output."""
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 
-def stream(console: Console, **query: object) -> str:
+def stream_url(console: Console, **query: object) -> str:
     """Return the address of a page's stream. Ask for it before the page reads anything: it tells what comes after that moment."""
-    return f"/live?{urlencode({'after': console.deps.store.head().position, **query})}"
+    return f"/live?{urlencode({'after': console.deps.store.ledger_head().position, **query})}"
 
 
-async def _readable(console: TheConsole, visitor: TheVisitor, job: Annotated[str | None, Query(max_length=64)] = None) -> str | None:
+async def _readable_job_id(
+    console: TheConsole, visitor: ThePageUser, job: Annotated[str | None, Query(max_length=64)] = None
+) -> str | None:
     return (await to_thread.run_sync(job_for, console.deps.store, visitor.caller, job)).id if job else None
 
 
@@ -46,8 +48,8 @@ async def _readable(console: TheConsole, visitor: TheVisitor, job: Annotated[str
 async def live(
     request: Request,
     console: TheConsole,
-    visitor: TheVisitor,
-    job: Annotated[str | None, Depends(_readable)],
+    visitor: ThePageUser,
+    job: Annotated[str | None, Depends(_readable_job_id)],
     after: Annotated[int, Query(ge=0, le=2**53, description="The position that the page was made at")],
     topics: Annotated[str, Query(max_length=200, description="First words of types, by commas; none for all")] = "",
     log: Annotated[int | None, Query(ge=-1, le=2**53, description="The last chunk of output that the page has")] = None,
@@ -58,63 +60,65 @@ async def live(
         raise TooManyListeners(
             f"{MAX_LISTENERS:,} streams are open, and no more can be; this page shows how things stood when it was opened"
         )
-    page = _Page(console, visitor, job, frozenset(filter(None, topics.split(","))))
+    page = _PageStream(console, visitor, job, frozenset(filter(None, topics.split(","))))
     cookie = request.cookies.get(console.cookies.session)
-    return EventStream(page.blocks(int(last_event_id or after), log), admitted=lambda end: _admitted(console, visitor, cookie, end))
+    return EventStream(page.blocks(int(last_event_id or after), log), admission=lambda end: _admission(console, visitor, cookie, end))
 
 
-class _Page:
+class _PageStream:
     """What one open page is about."""
 
-    def __init__(self, console: Console, visitor: Visitor, job: str | None, topics: frozenset[str]) -> None:
+    def __init__(self, console: Console, visitor: PageUser, job: str | None, topics: frozenset[str]) -> None:
         self._console, self._visitor, self._job, self._topics = console, visitor, job, topics
 
     async def blocks(self, since: int, log: int | None) -> AsyncGenerator[bytes, None]:
         """Yield what the page hears, for ever."""
-        yield _block("beat", {})
+        yield _event_block("beat", {})
         told = time.monotonic()
-        async with aclosing(self._console.feed.after(since, job=self._job, wait=BEAT if log is None else LOGS_EVERY)) as batches:
+        async with aclosing(
+            self._console.feed.follow(since, job=self._job, wait=BEAT_INTERVAL_S if log is None else LOG_POLL_INTERVAL_S)
+        ) as batches:
             async for entries in batches:
-                said = await self._changed(entries)
+                said = await self._change_event(entries)
                 if log is not None and self._job is not None:
                     chunks = await to_thread.run_sync(self._console.deps.store.logs, self._job, log)
-                    said += b"".join(_block("log", {"seq": chunk.seq, "text": output(chunk.text)}) for chunk in chunks)
+                    said += b"".join(_event_block("log", {"seq": chunk.seq, "text": output_text(chunk.text)}) for chunk in chunks)
                     log = chunks[-1].seq if chunks else log
-                if said or time.monotonic() - told >= BEAT:
-                    yield said or _block("beat", {})
+                if said or time.monotonic() - told >= BEAT_INTERVAL_S:
+                    yield said or _event_block("beat", {})
                     told = time.monotonic()
 
-    async def _changed(self, entries: Sequence[EntryView]) -> bytes:
+    async def _change_event(self, entries: Sequence[EntryView]) -> bytes:
         """Return one event for all that concerns the page: it looks at everything of its own again anyway."""
         mine = [entry for entry in entries if not self._topics or entry.type.partition(".")[0] in self._topics]
-        if mine and not self._visitor.caller.reads_all:
-            owners = await self._console.owners.among((entry.job for entry in mine), position=mine[-1].position)
-            mine = [entry for entry in mine if self._visitor.caller.reads(owners.get(entry.job, ""))]
-        return _block("change", {"type": mine[-1].type, "job": mine[-1].job}, position=mine[-1].position) if mine else b""
+        if mine and not self._visitor.caller.can_read_all:
+            owners = await self._console.job_owners.owners_of((entry.job for entry in mine), position=mine[-1].position)
+            mine = [entry for entry in mine if self._visitor.caller.can_read_jobs_of(owners.get(entry.job, ""))]
+        return _event_block("change", {"type": mine[-1].type, "job": mine[-1].job}, position=mine[-1].position) if mine else b""
 
 
 @asynccontextmanager
-async def _admitted(console: Console, visitor: Visitor, cookie: str | None, end: Callable[[], None]) -> AsyncIterator[None]:
+async def _admission(console: Console, visitor: PageUser, cookie: str | None, end_stream: Callable[[], None]) -> AsyncIterator[None]:
     """Call `end` once the session is over, or its person may no longer do what they could when they came."""
-    async with console.passes.held(visitor.caller, end), anyio.create_task_group() as group:
-        group.start_soon(_until_over, console, cookie, end)
+    async with console.stream_authorization.admit(visitor.caller, end_stream), anyio.create_task_group() as group:
+        group.start_soon(_watch_session, console, cookie, end_stream)
         yield
         group.cancel_scope.cancel()
 
 
-async def _until_over(console: Console, cookie: str | None, end: Callable[[], None]) -> None:
+async def _watch_session(console: Console, cookie: str | None, end_stream: Callable[[], None]) -> None:
     while True:
-        await anyio.sleep(BEAT)
+        await anyio.sleep(BEAT_INTERVAL_S)
         try:
-            await console.sessions.visit(cookie, used=False)
-        except NotVisiting:
-            end()
+            await console.sessions.session_of(cookie, by_person=False)
+        except NoSession:
+            end_stream()
             return
         except RetryLater:
             # Vault or the store is away for a moment: nothing says that the session has ended.
             continue
 
 
-def _block(event: str, data: dict[str, Any], *, position: int | None = None) -> bytes:
+def _event_block(event: str, data: dict[str, Any], *, position: int | None = None) -> bytes:
     where = f"id: {position}\n" if position is not None else ""
     return f"{where}event: {event}\ndata: {json.dumps(data)}\n\n".encode()

@@ -15,16 +15,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
 from markupsafe import Markup
 
-from console.pages.static import address
+from console.pages.static import static_url
 from console.presentation import time_text
-from console.presentation.event_text import sentence
-from console.presentation.status_badges import mark
+from console.presentation.event_text import event_sentence
+from console.presentation.status_badges import status_badge
 from console.presentation.terminal_text import plain
 from justenough.domain.core.units import duration_text
-from justenough.domain.inbox.diff import telling
-from justenough.domain.jobs.tool_bounds_syntax import lines_of
+from justenough.domain.inbox.diff import to_excerpt
+from justenough.domain.jobs.tool_bounds_syntax import format_tool_lines
 
-POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
+CONTENT_SECURITY_POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
 """Content-Security-Policy of every page: nothing inline, nothing from elsewhere."""
 NAV = (
     ("/now", "Now"),
@@ -40,12 +40,12 @@ NAV = (
 def render(request: Request, template: str, *, status: int = 200, now: datetime | None = None, **context: Any) -> HTMLResponse:
     """Return a page. Every template knows `request`, `visitor` (None for strangers), `now` and `nav` beside what is given."""
     known = {"request": request, "visitor": getattr(request.state, "visitor", None), "now": now or datetime.now(UTC), "nav": NAV}
-    text = environment().get_template(template).render({**known, **context})
-    return HTMLResponse(text, status_code=status, headers={"Content-Security-Policy": POLICY})
+    text = template_environment().get_template(template).render({**known, **context})
+    return HTMLResponse(text, status_code=status, headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY})
 
 
 @cache
-def environment() -> Environment:
+def template_environment() -> Environment:
     """Return the templates' engine."""
     made = Environment(
         loader=PackageLoader("console.pages"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -55,45 +55,45 @@ def environment() -> Environment:
         "lines": lambda text: "\n".join(plain(line) for line in str(text).split("\n")),
         "duration": duration_text,
         "span": time_text.span,
-        "took": time_text.took,
-        "exact": time_text.exact,
-        "rfc": time_text.rfc,
+        "took": time_text.elapsed_text,
+        "exact": time_text.exact_time,
+        "rfc": time_text.rfc3339_ms,
         "pretty": lambda value: json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, default=str),
         "number": "{:,}".format,
-        "ago": _ago,
-        "left": _left,
+        "ago": _ago_element,
+        "left": _left_element,
         "pairs": lambda values: [(str(value), plain(value)) for value in values],
-        "bounds": lines_of,
-        "telling": telling,
-        "told": lambda entry: plain(sentence(entry.type, entry.data)),
+        "bounds": format_tool_lines,
+        "telling": to_excerpt,
+        "told": lambda entry: plain(event_sentence(entry.type, entry.data)),
     }
-    made.globals |= {"mark": mark, "static": address, "with_query": _with_query, "words_of": _words_of}
+    made.globals |= {"mark": status_badge, "static": static_url, "with_query": _with_query, "words_of": _state_choices}
     return made
 
 
-def _words_of(kind: str, states: Iterable[object]) -> list[tuple[str, str]]:
+def _state_choices(kind: str, states: Iterable[object]) -> list[tuple[str, str]]:
     """Return states with their words, to choose from."""
-    return [(str(getattr(state, "value", state)), mark(kind, state).word) for state in states]
+    return [(str(getattr(state, "value", state)), status_badge(kind, state).word) for state in states]
 
 
 @pass_context
-def _ago(context: Context, moment: datetime | None) -> Markup:
+def _ago_element(context: Context, moment: datetime | None) -> Markup:
     """A moment as time since now, which app.js keeps true."""
-    return _time(moment, "ago", time_text.ago(moment, now=context["now"]) if moment else "")
+    return _time_element(moment, "ago", time_text.time_since(moment, now=context["now"]) if moment else "")
 
 
 @pass_context
-def _left(context: Context, moment: datetime | None) -> Markup:
+def _left_element(context: Context, moment: datetime | None) -> Markup:
     """A moment as the time that is left until it."""
-    return _time(moment, "left", time_text.left(moment, now=context["now"]) if moment else "")
+    return _time_element(moment, "left", time_text.time_left(moment, now=context["now"]) if moment else "")
 
 
-def _time(moment: datetime | None, kind: str, text: str) -> Markup:
+def _time_element(moment: datetime | None, kind: str, text: str) -> Markup:
     if moment is None:
         return Markup("–")
     # Markup.format escapes its arguments.
     return Markup('<time datetime="{}" title="{}" data-tick="{}">{}</time>').format(
-        time_text.rfc(moment), time_text.exact(moment), kind, text
+        time_text.rfc3339_ms(moment), time_text.exact_time(moment), kind, text
     )
 
 

@@ -12,24 +12,24 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from console.http.dependencies import TheConsole
-from console.pages.ledger.ledger import READERS
-from console.pages.page_user import TheForm, TheVisitor
+from console.pages.ledger.ledger import READER_ROLES
+from console.pages.page_user import TheForm, ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.presentation.report import figures, html, markdown
-from console.services.background_reads import DEFAULT, Days
+from console.services.background_reads import DEFAULT_REPORT_PERIOD, ReportDays
 from console.services.console import Console
 from justenough.domain.core.errors import InvalidInput, NotFound
 from justenough.domain.evidence.report import Report
 
-ROWS = 30
+MAX_ROWS = 30
 """Rows of a table on the page; the downloads have all that the report has."""
-EVIDENCE = 20
+MAX_EVIDENCE = 20
 """Entries behind a line on the page; as above."""
 
-FORMS: Mapping[str, tuple[str, Callable[[Report], str]]] = {
-    "html": ("text/html; charset=utf-8", html.rendered),
-    "md": ("text/markdown; charset=utf-8", markdown.rendered),
+DOWNLOAD_FORMATS: Mapping[str, tuple[str, Callable[[Report], str]]] = {
+    "html": ("text/html; charset=utf-8", html.render_html),
+    "md": ("text/markdown; charset=utf-8", markdown.render_markdown),
     "json": ("application/json", lambda report: json.dumps(report.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"),
 }
 
@@ -40,51 +40,51 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 def report(
     request: Request,
     console: TheConsole,
-    visitor: TheVisitor,
+    visitor: ThePageUser,
     first: Annotated[str, Query(max_length=10)] = "",
     last: Annotated[str, Query(max_length=10)] = "",
     section: Annotated[str, Query(max_length=40)] = "",
 ) -> Response:
     """Show the report of some days where it was made, or one part of it; whether it is being made, or how to have it made."""
-    visitor.caller.require(*READERS)
-    return _page(request, console, first, last, section=section)
+    visitor.caller.require(*READER_ROLES)
+    return _render_page(request, console, first, last, section=section)
 
 
 @router.post("/report")
-async def make(request: Request, console: TheConsole, visitor: TheVisitor, form: TheForm) -> Response:
+async def make(request: Request, console: TheConsole, visitor: ThePageUser, form: TheForm) -> Response:
     """Have the report of some days made, or join who waits for it."""
-    visitor.caller.require(*READERS)
+    visitor.caller.require(*READER_ROLES)
     first, last = str(form.get("first", "")), str(form.get("last", ""))
-    days, wrong = _days(console, first, last)
+    days, wrong = _parse_days(console, first, last)
     if wrong:
-        return _page(request, console, first, last)
-    console.looks.reports.ask(days, by=visitor.caller.person.name)
+        return _render_page(request, console, first, last)
+    console.background_reads.reports.start(days, by=visitor.caller.person.name)
     return RedirectResponse(f"/report?{urlencode({'first': days.first, 'last': days.last})}", status_code=303)
 
 
 @router.get("/report/download")
 def download(
     console: TheConsole,
-    visitor: TheVisitor,
+    visitor: ThePageUser,
     first: Annotated[str, Query(max_length=10)],
     last: Annotated[str, Query(max_length=10)],
     form: Literal["html", "md", "json"],
 ) -> Response:
     """Give a report that was made, as a file that needs nothing else."""
-    visitor.caller.require(*READERS)
-    days, wrong = _days(console, first, last)
-    work = None if wrong else console.looks.reports.of(days)
+    visitor.caller.require(*READER_ROLES)
+    days, wrong = _parse_days(console, first, last)
+    work = None if wrong else console.background_reads.reports.get(days)
     if work is None or work.outcome is None:
         raise NotFound("no report of these days has been made; make it on the report's page first")
-    kind, rendered = FORMS[form]
+    kind, rendered = DOWNLOAD_FORMATS[form]
     name = f"evidence-{work.outcome.installation}-{days.first}-{days.last}.{form}"
     headers = {"Content-Disposition": f'attachment; filename="{name}"', "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
     return Response(rendered(work.outcome), media_type=kind, headers=headers)
 
 
-def _page(request: Request, console: Console, first: str, last: str, *, section: str = "") -> Response:
-    days, wrong = _days(console, first, last)
-    work = None if wrong else console.looks.reports.of(days)
+def _render_page(request: Request, console: Console, first: str, last: str, *, section: str = "") -> Response:
+    days, wrong = _parse_days(console, first, last)
+    work = None if wrong else console.background_reads.reports.get(days)
     error, sections = (work.error, work.outcome.sections if work.outcome else ()) if work else (None, ())
     return render(
         request,
@@ -94,35 +94,35 @@ def _page(request: Request, console: Console, first: str, last: str, *, section:
         wrong=wrong,
         work=work,
         faults=error.problems if isinstance(error, InvalidInput) else (),
-        others=[(other, made) for other, made in console.looks.reports.all() if other != days],
+        others=[(other, made) for other, made in console.background_reads.reports.items() if other != days],
         parts=[(one.key, one.title) for one in sections],
         chosen=[one for one in sections if one.key == section],
         wording=figures,
-        most=ROWS,
-        seen=EVIDENCE,
+        most=MAX_ROWS,
+        seen=MAX_EVIDENCE,
         refresh=2 if work and work.runs else 0,
     )
 
 
-def _days(console: Console, first: str, last: str) -> tuple[Days, dict[str, str]]:
+def _parse_days(console: Console, first: str, last: str) -> tuple[ReportDays, dict[str, str]]:
     """Return the days that were asked for, by default the last thirty; and what is wrong with what was typed, by field."""
     today, wrong = console.deps.now().date(), dict[str, str]()
-    end = _day(last, today, "last", wrong)
-    begin = _day(first, end - DEFAULT, "first", wrong)
+    end = _parse_day(last, today, "last", wrong)
+    begin = _parse_day(first, end - DEFAULT_REPORT_PERIOD, "first", wrong)
     if not wrong and begin > end:
         wrong["first"] = "must not be after the last day"
     if not wrong and begin > today:
         wrong["first"] = "is still to come"
-    return Days(begin, end), wrong
+    return ReportDays(begin, end), wrong
 
 
-def _day(text: str, default: date, name: str, wrong: dict[str, str]) -> date:
+def _parse_day(text: str, default: date, name: str, errors: dict[str, str]) -> date:
     if not text:
         return default
     try:
         found = date.fromisoformat(text)
         found + timedelta(days=1)  # The last day of all has no midnight after it.
     except (ValueError, OverflowError):
-        wrong[name] = "is not a day like 2026-01-31"
+        errors[name] = "is not a day like 2026-01-31"
         return default
     return found

@@ -41,12 +41,12 @@ ROUTERS = (
 
 def show_problems(app: FastAPI) -> None:
     """Answer with a page if a browser asks for an address that does not exist."""
-    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(HTTPException, _handle_http_error)
 
 
-async def _http(request: Request, error: Exception) -> Response:
+async def _handle_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if request.url.path.startswith("/api/") or "text/html" not in request.headers.get("accept", ""):
-        return await problems.http_problem(request, error)
+        return await problems.handle_http_error(request, error)
     request.state.visitor = None
     return problem_page(request, error)

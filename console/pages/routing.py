@@ -14,8 +14,8 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from console.http import problems
-from console.http.dependencies import must_be_text
-from console.pages.page_user import NotVisiting, visitor_of
+from console.http.dependencies import reject_nul
+from console.pages.page_user import NoSession, page_user_of
 from console.pages.rendering import render
 from justenough.domain.core.errors import InvalidInput, JustEnoughError, Problem
 
@@ -39,18 +39,18 @@ class PageRoute(APIRoute):
         """Return FastAPI's handler with the visitor put into the request's state first."""
         handler = super().get_route_handler()
 
-        async def visited(request: Request) -> Response:
+        async def handle_page(request: Request) -> Response:
             request.state.visitor = None
             try:
-                request.state.visitor = await visitor_of(request)
-                must_be_text(request)
+                request.state.visitor = await page_user_of(request)
+                reject_nul(request)
                 return await handler(request)
-            except NotVisiting:
-                return to_login(request)
+            except NoSession:
+                return redirect_to_login(request)
             except Exception as error:  # noqa: BLE001 - whatever it is, a person gets a page that says what to do
                 return problem_page(request, error)
 
-        return visited
+        return handle_page
 
 
 class OpenRoute(APIRoute):
@@ -70,32 +70,34 @@ class OpenRoute(APIRoute):
         return opened
 
 
-def to_login(request: Request) -> Response:
+def redirect_to_login(request: Request) -> Response:
     """Return the way to the login and back. What a form held is not sent again by itself: back is to the page that the form was on."""
-    asked = request.url.path + (f"?{request.url.query}" if request.url.query else "") if request.method == "GET" else _form_was_on(request)
+    asked = (
+        request.url.path + (f"?{request.url.query}" if request.url.query else "") if request.method == "GET" else _form_page_path(request)
+    )
     return RedirectResponse(f"/login?{urlencode({'next': asked})}", status_code=303)
 
 
-def _form_was_on(request: Request) -> str:
+def _form_page_path(request: Request) -> str:
     here, came_from = str(request.base_url), request.headers.get("referer", "")
     return f"/{came_from.removeprefix(here)}" if came_from.startswith(here) else "/"
 
 
 def problem_page(request: Request, error: Exception) -> HTMLResponse:
     """Return the page that tells what went wrong, what of it by place, and what to do."""
-    status, detail, faults = _told(request, error)
+    status, detail, faults = _problem_parts(request, error)
     title, advice = HTTPStatus(status).phrase, ADVICE.get(status, "")
     return render(request, "problem.html", status=status, title=title, detail=detail, faults=faults, advice=advice)
 
 
-def _told(request: Request, error: Exception) -> tuple[int, str, tuple[Problem, ...]]:
+def _problem_parts(request: Request, error: Exception) -> tuple[int, str, tuple[Problem, ...]]:
     if isinstance(error, RequestValidationError):
         return 422, "The address or the form holds something that this page does not take.", problems.faults_of(error)
     if isinstance(error, HTTPException):
         return error.status_code, f"There is no {request.url.path} here." if error.status_code == 404 else str(error.detail), ()
     status = problems.status_of(error) if isinstance(error, JustEnoughError) else 500
     if status == 500:
-        problems.unforeseen(request, error)
+        problems.unexpected_error_response(request, error)
         return 500, "Something went wrong here; the console's log tells more.", ()
     if isinstance(error, InvalidInput):
         return status, f"The {error.what} does not hold.", error.problems

@@ -8,7 +8,7 @@ from typing import Any
 Json = Mapping[str, Any]
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-FACTS: Mapping[tuple[str, str], str] = {
+FACT_LABELS: Mapping[tuple[str, str], str] = {
     ("principal", "name"): "the job's name",
     ("principal", "task"): "its task",
     ("principal", "agent"): "its agent",
@@ -31,7 +31,7 @@ FACTS: Mapping[tuple[str, str], str] = {
     ("context", "break_glass"): "whether somebody breaks glass",
 }
 """What policies may look at beside the resource and the tier."""
-DECIDED_BY = ("approved_tier",)
+SWEPT_FACTS = ("approved_tier",)
 """What a decision is worked out for, so that it does not depend on it."""
 
 
@@ -40,11 +40,11 @@ def outcome(one: Json) -> str:
     return f"tier {one['tier']}" if one["outcome"] == "needs_approval" else str(one["outcome"])
 
 
-def circumstances(told: Json) -> str:
+def circumstances(explanation: Json) -> str:
     """Return who is taken to launch it, and when."""
-    groups = ", ".join(told["requester_groups"]) or "no group"
-    when = f"at {told['hour']} h UTC on a {WEEKDAYS[told['weekday'] - 1]}"
-    return f"{told['name']} in {told['environment']}, launched {when} by a member of: {groups}"
+    groups = ", ".join(explanation["requester_groups"]) or "no group"
+    when = f"at {explanation['hour']} h UTC on a {WEEKDAYS[explanation['weekday'] - 1]}"
+    return f"{explanation['name']} in {explanation['environment']}, launched {when} by a member of: {groups}"
 
 
 def tiers(request: Json) -> Iterator[str]:
@@ -68,15 +68,17 @@ def who(tier: Json) -> str:
     return f"tier {tier['tier']}, {tier['name']} ({tier['quorum']} of {', '.join(tier['approvers'])})"
 
 
-def changed(change: Json) -> str:
+def change_text(change: Json) -> str:
     """Return what would be otherwise."""
     return change["value"] if change["fact"] in {"policy", "order"} else f"{change['fact']} {change['value']}"
 
 
-def depends_on(mentioned: Iterable[tuple[str, str]]) -> Sequence[str]:
+def dependency_labels(mentioned: Iterable[tuple[str, str]]) -> Sequence[str]:
     """Return what an answer may depend on beside resource and tier, in words, of the attributes that policies look at there."""
-    own = [one for one in mentioned if one[0] != "resource" and one[1] not in DECIDED_BY]
+    own = [one for one in mentioned if one[0] != "resource" and one[1] not in SWEPT_FACTS]
     if any(name == "*" for _, name in own):
         return ("anything about the job",)
-    order = list(FACTS)
-    return tuple(dict.fromkeys(FACTS.get(one, one[1]) for one in sorted(own, key=lambda one: order.index(one) if one in FACTS else 99)))
+    order = list(FACT_LABELS)
+    return tuple(
+        dict.fromkeys(FACT_LABELS.get(one, one[1]) for one in sorted(own, key=lambda one: order.index(one) if one in FACT_LABELS else 99))
+    )

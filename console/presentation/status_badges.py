@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class StatusBadge:
     """An icon of static/icons.svg, a tone of static/app.css, and the word."""
 
     icon: str
@@ -15,76 +15,76 @@ class Mark:
     word: str
 
 
-MARKS: dict[str, dict[str, Mark]] = {
+BADGES: dict[str, dict[str, StatusBadge]] = {
     "job": {
-        "pending": Mark("clock", "wait", "pending"),
-        "awaiting_approval": Mark("hand", "wait", "awaiting approval"),
-        "running": Mark("play", "live", "running"),
-        "revoking": Mark("shield", "wait", "revoking"),
-        "succeeded": Mark("check", "good", "succeeded"),
-        "failed": Mark("cross", "bad", "failed"),
-        "denied": Mark("barred", "bad", "denied"),
-        "cancelled": Mark("stop", "calm", "cancelled"),
-        "timed_out": Mark("hourglass", "bad", "timed out"),
-        "killed": Mark("stop", "bad", "killed"),
-        "lost": Mark("question", "bad", "lost"),
+        "pending": StatusBadge("clock", "wait", "pending"),
+        "awaiting_approval": StatusBadge("hand", "wait", "awaiting approval"),
+        "running": StatusBadge("play", "live", "running"),
+        "revoking": StatusBadge("shield", "wait", "revoking"),
+        "succeeded": StatusBadge("check", "good", "succeeded"),
+        "failed": StatusBadge("cross", "bad", "failed"),
+        "denied": StatusBadge("barred", "bad", "denied"),
+        "cancelled": StatusBadge("stop", "calm", "cancelled"),
+        "timed_out": StatusBadge("hourglass", "bad", "timed out"),
+        "killed": StatusBadge("stop", "bad", "killed"),
+        "lost": StatusBadge("question", "bad", "lost"),
     },
     "request": {
-        "pending": Mark("hand", "wait", "waits for an answer"),
-        "allowed": Mark("check", "good", "allowed by policy"),
-        "approved": Mark("check", "good", "approved"),
-        "denied": Mark("barred", "bad", "denied"),
-        "expired": Mark("hourglass", "calm", "expired"),
-        "withdrawn": Mark("back", "calm", "withdrawn"),
+        "pending": StatusBadge("hand", "wait", "waits for an answer"),
+        "allowed": StatusBadge("check", "good", "allowed by policy"),
+        "approved": StatusBadge("check", "good", "approved"),
+        "denied": StatusBadge("barred", "bad", "denied"),
+        "expired": StatusBadge("hourglass", "calm", "expired"),
+        "withdrawn": StatusBadge("back", "calm", "withdrawn"),
     },
     "credential": {
-        "issued": Mark("key", "live", "live"),
-        "doubted": Mark("question", "bad", "may have been issued"),
-        "revoking": Mark("shield", "wait", "revoking"),
-        "revoked": Mark("shield", "wait", "revoked, not yet seen dead"),
-        "confirmed": Mark("check", "good", "confirmed dead"),
-        "overdue": Mark("alarm", "bad", "overdue: may be alive"),
-        "expired": Mark("hourglass", "calm", "expired, death not seen"),
+        "issued": StatusBadge("key", "live", "live"),
+        "doubted": StatusBadge("question", "bad", "may have been issued"),
+        "revoking": StatusBadge("shield", "wait", "revoking"),
+        "revoked": StatusBadge("shield", "wait", "revoked, not yet seen dead"),
+        "confirmed": StatusBadge("check", "good", "confirmed dead"),
+        "overdue": StatusBadge("alarm", "bad", "overdue: may be alive"),
+        "expired": StatusBadge("hourglass", "calm", "expired, death not seen"),
     },
     "revocation": {
-        "none": Mark("dash", "calm", "nothing to revoke"),
-        "pending": Mark("shield", "wait", "not yet confirmed"),
-        "confirmed": Mark("check", "good", "confirmed clean"),
-        "overdue": Mark("alarm", "bad", "overdue"),
+        "none": StatusBadge("dash", "calm", "nothing to revoke"),
+        "pending": StatusBadge("shield", "wait", "not yet confirmed"),
+        "confirmed": StatusBadge("check", "good", "confirmed clean"),
+        "overdue": StatusBadge("alarm", "bad", "overdue"),
     },
     "outcome": {
-        "allowed": Mark("check", "good", "allowed"),
-        "needs_approval": Mark("hand", "wait", "needs approval"),
-        "denied": Mark("barred", "bad", "denied"),
+        "allowed": StatusBadge("check", "good", "allowed"),
+        "needs_approval": StatusBadge("hand", "wait", "needs approval"),
+        "denied": StatusBadge("barred", "bad", "denied"),
     },
     "health": {
-        "ok": Mark("check", "good", "ok"),
-        "down": Mark("alarm", "bad", "not well"),
-        "late": Mark("alarm", "bad", "late"),
-        "looking": Mark("clock", "wait", "looking"),
+        "ok": StatusBadge("check", "good", "ok"),
+        "down": StatusBadge("alarm", "bad", "not well"),
+        "late": StatusBadge("alarm", "bad", "late"),
+        "looking": StatusBadge("clock", "wait", "looking"),
     },
-    "proof": {"dead": Mark("check", "good", "nothing is alive"), "alive": Mark("alarm", "bad", "not shown to be dead")},
-    "finding": {"gone": Mark("check", "good", "gone"), "alive": Mark("alarm", "bad", "alive")},
+    "proof": {"dead": StatusBadge("check", "good", "nothing is alive"), "alive": StatusBadge("alarm", "bad", "not shown to be dead")},
+    "finding": {"gone": StatusBadge("check", "good", "gone"), "alive": StatusBadge("alarm", "bad", "alive")},
     "answer": {
-        "approve": Mark("check", "good", "approved"),
-        "deny": Mark("barred", "bad", "denied"),
-        "break_glass": Mark("alarm", "bad", "broke glass"),
+        "approve": StatusBadge("check", "good", "approved"),
+        "deny": StatusBadge("barred", "bad", "denied"),
+        "break_glass": StatusBadge("alarm", "bad", "broke glass"),
     },
     "sensitivity": {
-        "public": Mark("dash", "calm", "public"),
-        "internal": Mark("dash", "calm", "internal"),
-        "confidential": Mark("lock", "wait", "confidential"),
-        "restricted": Mark("lock", "bad", "restricted"),
+        "public": StatusBadge("dash", "calm", "public"),
+        "internal": StatusBadge("dash", "calm", "internal"),
+        "confidential": StatusBadge("lock", "wait", "confidential"),
+        "restricted": StatusBadge("lock", "bad", "restricted"),
     },
     "revocable": {
-        "now": Mark("check", "good", "revocable at once"),
-        "on_expiry": Mark("hourglass", "wait", "ends by its ttl only"),
-        "never": Mark("alarm", "bad", "never revocable: what it shows is known for ever"),
+        "now": StatusBadge("check", "good", "revocable at once"),
+        "on_expiry": StatusBadge("hourglass", "wait", "ends by its ttl only"),
+        "never": StatusBadge("alarm", "bad", "never revocable: what it shows is known for ever"),
     },
 }
 
 
-def mark(kind: str, state: object) -> Mark:
+def status_badge(kind: str, state: object) -> StatusBadge:
     """Return how a state of a kind is shown; of one that this version does not know, its own word."""
     word = str(getattr(state, "value", state))
-    return MARKS.get(kind, {}).get(word) or Mark("dash", "calm", word.replace("_", " "))
+    return BADGES.get(kind, {}).get(word) or StatusBadge("dash", "calm", word.replace("_", " "))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from console.presentation.terminal_text import log_text, uncoloured
+from console.presentation.terminal_text import log_text, strip_colours
 
 UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
@@ -24,7 +24,7 @@ def span(seconds: float) -> str:
     return f"{whole // size} {unit}{below}"
 
 
-def took(seconds: float) -> str:
+def elapsed_text(seconds: float) -> str:
     """Return how long something took that is over: as `span`, and `under 1 s` where it was less."""
     return span(seconds) if seconds >= 1 else "under 1 s"
 
@@ -34,28 +34,28 @@ def short(seconds: float) -> str:
     return " ".join(span(seconds).split()[:2])
 
 
-def ago(moment: datetime, *, now: datetime) -> str:
+def time_since(moment: datetime, *, now: datetime) -> str:
     """Return when something was, seen from now: `12 s ago`; what is to come: `in 4 min`."""
     seconds = (now - moment).total_seconds()
     return f"{short(seconds)} ago" if seconds >= 0 else f"in {short(-seconds)}"
 
 
-def left(moment: datetime, *, now: datetime) -> str:
+def time_left(moment: datetime, *, now: datetime) -> str:
     """Return how much time there is until a moment: `4 min 5 s left`, `time is up`."""
     seconds = (moment - now).total_seconds()
     return f"{span(seconds)} left" if seconds > 0 else "time is up"
 
 
-def exact(moment: datetime) -> str:
+def exact_time(moment: datetime) -> str:
     """Return a moment to the second: `2026-01-31 09:30:00 UTC`."""
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def rfc(moment: datetime) -> str:
+def rfc3339_ms(moment: datetime) -> str:
     """Return a moment as a machine reads it."""
     return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z"
 
 
-def output(text: str) -> str:
+def output_text(text: str) -> str:
     """Return a job's output as a page may show it: lines and tabs as they are, colours left out, what else cannot be seen written out."""
-    return uncoloured(log_text(text))
+    return strip_colours(log_text(text))

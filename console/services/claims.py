@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from console.auth.authorization import Caller, answering_groups, needs
-from console.services.decide_request import answerable, why_theirs
+from console.auth.authorization import Caller, answering_groups, missing_group_text
+from console.services.decide_request import can_answer, why_own_job
 from justenough.domain.core.errors import Conflict, Forbidden, NotFound
 from justenough.domain.jobs.states import RequestState
-from justenough.domain.ledger.events import EventType, event
+from justenough.domain.ledger.events import EventType, build_event
 from justenough.domain.readmodel.views import RequestView
 from justenough.services.dependencies import Deps
 
@@ -37,15 +37,15 @@ def _claimable(deps: Deps, caller: Caller, request: str) -> RequestView:
         raise NotFound(f"there is no request {request}")
     if view.state is not RequestState.PENDING:
         raise Conflict(f"the request is {view.state.value}, not pending")
-    if not answerable(deps, caller, view, requester_id=job.requester_id):
-        why = why_theirs(deps, caller, view, requester_id=job.requester_id)
-        raise Forbidden(why or needs(answering_groups(view.current_tier, caller.tiers)))
+    if not can_answer(deps, caller, view, requester_id=job.requester_id):
+        why = why_own_job(deps, caller, view, requester_id=job.requester_id)
+        raise Forbidden(why or missing_group_text(answering_groups(view.current_tier, caller.tiers)))
     return view
 
 
 def _record_claim(deps: Deps, caller: Caller, view: RequestView, *, until: datetime | None) -> RequestView:
     now, person = deps.now(), caller.person
-    claimed = event(
+    claimed = build_event(
         EventType.APPROVAL_CLAIMED,
         view.job_id,
         at=now,

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from console.auth.cookies import Cookies
+from console.auth.cookies import PageCookies
 from console.auth.identity_keys import IdentityKeys
-from console.auth.login_throttle import Throttle
-from console.auth.page_sessions import Sessions
-from console.auth.tokens import People
-from console.events.live_feed import Feed
-from console.events.sse_encoding import Forms
-from console.events.stream_authorization import Passes
-from console.outbox import Office
+from console.auth.login_throttle import LoginThrottle
+from console.auth.page_sessions import PageSessions
+from console.auth.tokens import TokenVerifier
+from console.events.live_feed import LiveFeed
+from console.events.sse_encoding import SseEncoder
+from console.events.stream_authorization import StreamAuthorization
+from console.outbox import Dispatcher
 from console.outbox.signing_secrets import SigningSecrets
-from console.services.background_reads import Looks
-from console.services.dashboard import Overviews
-from console.services.health import Health
-from console.services.visibility import Owners
-from console.temporal.client import Gateway
-from console.temporal.schedule_sync import Timetable
+from console.services.background_reads import BackgroundReads
+from console.services.dashboard import DashboardFigures
+from console.services.health import HealthMonitor
+from console.services.visibility import JobOwners
+from console.temporal.client import TemporalGateway
+from console.temporal.schedule_sync import ScheduleSync
 from justenough.services.dependencies import Deps
 
 
@@ -29,19 +29,19 @@ class Console:
 
     deps: Deps
     """Store, configuration, settings, and a Vault that the console may only read people and public keys from, and sign its own orders in."""
-    people: People
+    token_verifier: TokenVerifier
     signing_secrets: SigningSecrets
     identity_keys: IdentityKeys
-    gateway: Gateway
-    timetable: Timetable
-    health: Health
-    looks: Looks
-    feed: Feed
-    owners: Owners
-    overviews: Overviews
-    sessions: Sessions
-    throttle: Throttle
-    cookies: Cookies
-    passes: Passes
-    forms: Forms
-    office: Office
+    gateway: TemporalGateway
+    schedule_sync: ScheduleSync
+    health: HealthMonitor
+    background_reads: BackgroundReads
+    feed: LiveFeed
+    job_owners: JobOwners
+    dashboard: DashboardFigures
+    sessions: PageSessions
+    login_throttle: LoginThrottle
+    cookies: PageCookies
+    stream_authorization: StreamAuthorization
+    sse_encoder: SseEncoder
+    dispatcher: Dispatcher

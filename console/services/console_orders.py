@@ -9,29 +9,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from console.services.submit_job import Taken
-from justenough.adapters.configuration.configured_jobs import Own
-from justenough.domain.approvals.statements import OrderStatement, Signed, signable
-from justenough.domain.approvals.verification import Refused
-from justenough.domain.catalog.loader import problems_of
+from console.services.submit_job import SubmittedOrder
+from justenough.adapters.configuration.configured_jobs import ConfiguredJob
+from justenough.domain.approvals.statements import OrderStatement, SignedStatement, to_signable
+from justenough.domain.approvals.verification import Rejection
+from justenough.domain.catalog.loader import problems_in_spec
 from justenough.domain.contracts.workflow_messages import JobInput
-from justenough.domain.core.canonical_json import canonical
+from justenough.domain.core.canonical_json import to_canonical_json
 from justenough.domain.core.errors import Conflict, InvalidInput
 from justenough.domain.jobs.spec import checked_spec
 from justenough.services.dependencies import Deps
-from justenough.services.ledger_events import submitted
+from justenough.services.ledger_events import job_submitted_event
 from justenough.services.verify_order import verify_order
 
-LIFE = timedelta(hours=24)
+ORDER_LIFETIME = timedelta(hours=24)
 """How long an order waits for its approvals, at most: as one that a person signs."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class OrderRequest:
     """What is to be ordered, of which job of the configuration's."""
 
     origin: str
-    own: Own
+    configured_job: ConfiguredJob
     params: Mapping[str, str]
     reason: str
     parent: str | None = None
@@ -39,28 +39,28 @@ class Wish:
     """Entity id of who asked for it, where somebody did."""
 
 
-def earlier(deps: Deps, job: str) -> Taken | None:
+def find_recorded_order(deps: Deps, job: str) -> SubmittedOrder | None:
     """Return the order of a job as it was recorded; None where it was not."""
     found, view = deps.store.order(job), deps.store.job(job)
-    return Taken(job=view, order=JobInput.of(job, *found), new=False) if found and view else None
+    return SubmittedOrder(job=view, order=JobInput.of(job, *found), new=False) if found and view else None
 
 
-def ordered(deps: Deps, wish: Wish, *, job: str, entity: str) -> Taken:
+def record_console_order(deps: Deps, request: OrderRequest, *, job: str, entity: str) -> SubmittedOrder:
     """Sign and record the order of a job by its id. Raises InvalidInput where the job cannot be, Conflict where the order would not hold."""
-    order = _order(deps, wish, job=job, entity=entity)
+    order = _build_order(deps, request, job=job, entity=entity)
     verified = verify_order(deps, order, now=deps.now())
-    if isinstance(verified, Refused):
-        raise Conflict(f"the order of {wish.origin} does not hold: {verified.why}")
+    if isinstance(verified, Rejection):
+        raise Conflict(f"the order of {request.origin} does not hold: {verified.why}")
     # Nothing is new where somebody else orders the same at the same time.
-    new = bool(deps.store.record([submitted(order, verified, at=deps.now())]))
-    kept = earlier(deps, job)
+    new = bool(deps.store.record([job_submitted_event(order, verified, at=deps.now())]))
+    kept = find_recorded_order(deps, job)
     assert kept is not None, "what is recorded is there"
     return replace(kept, new=new)
 
 
-def _order(deps: Deps, wish: Wish, *, job: str, entity: str) -> JobInput:
-    own, now = wish.own, deps.now().replace(microsecond=0)
-    if problems := problems_of(checked_spec(own.spec, wish.params), deps.config.current().catalog):
+def _build_order(deps: Deps, request: OrderRequest, *, job: str, entity: str) -> JobInput:
+    own, now = request.configured_job, deps.now().replace(microsecond=0)
+    if problems := problems_in_spec(checked_spec(own.spec, request.params), deps.config.current().catalog):
         raise InvalidInput("job spec", problems)
     if own.bundle is not None:
         deps.store.put_bundle(str(own.bundle_digest), own.bundle)
@@ -68,15 +68,15 @@ def _order(deps: Deps, wish: Wish, *, job: str, entity: str) -> JobInput:
         job=job,
         spec_digest=own.spec_digest,
         bundle=own.bundle_digest,
-        params=wish.params,
-        reason=wish.reason,
+        params=request.params,
+        reason=request.reason,
         person=entity,
-        parent=wish.parent,
-        origin=wish.origin,
-        asked_by=wish.asked_by,
+        parent=request.parent,
+        origin=request.origin,
+        asked_by=request.asked_by,
         issued_at=now,
-        expires_at=now + LIFE,
+        expires_at=now + ORDER_LIFETIME,
     )
-    raw = signable(statement)
-    signed = Signed(statement=raw, signature=deps.vault.sign_own(entity, canonical(raw)))
-    return JobInput.of(job, own.spec, wish.params, own.bundle_digest, signed)
+    raw = to_signable(statement)
+    signed = SignedStatement(statement=raw, signature=deps.vault.sign_own(entity, to_canonical_json(raw)))
+    return JobInput.of(job, own.spec, request.params, own.bundle_digest, signed)

@@ -8,17 +8,17 @@ from anyio import to_thread
 
 from console.auth.authorization import Caller
 from console.services.console import Console
-from console.services.visibility import MAX_LOOKS, narrowed
+from console.services.visibility import MAX_PAGES_READ, first_visible_page
 from console.temporal.client import WorkflowGone
 from justenough.domain.core.errors import NotFound
 from justenough.domain.jobs.states import Action, CredentialState
-from justenough.domain.ledger.events import EventType, event
+from justenough.domain.ledger.events import EventType, build_event
 from justenough.domain.readmodel.views import CredentialView, Page
 
-DEAD = {CredentialState.CONFIRMED, CredentialState.EXPIRED}
+DEAD_STATES = {CredentialState.CONFIRMED, CredentialState.EXPIRED}
 
 
-class Wanted(NamedTuple):
+class CredentialQuery(NamedTuple):
     """Which credentials are wanted; None for whatever."""
 
     live: bool = False
@@ -29,36 +29,36 @@ class Wanted(NamedTuple):
     state: CredentialState | None = None
 
 
-def listed(
-    console: Console, caller: Caller, which: Wanted, *, limit: int, cursor: str | None, looks: int = MAX_LOOKS
+def credential_page(
+    console: Console, caller: Caller, query: CredentialQuery, *, limit: int, cursor: str | None, max_pages: int = MAX_PAGES_READ
 ) -> Page[CredentialView]:
     """Return a page of the credentials that the caller may see, newest first. Blocking, for a thread."""
 
     def read(after: str | None) -> Page[CredentialView]:
-        page = console.deps.store.credentials(**which._asdict(), limit=limit, cursor=after)
-        if not caller.reads_all:
-            console.owners.learn(view.job_id for view in page.items)
+        page = console.deps.store.credentials(**query._asdict(), limit=limit, cursor=after)
+        if not caller.can_read_all:
+            console.job_owners.preload(view.job_id for view in page.items)
         return page
 
-    return narrowed(read, lambda view: console.owners.readable(caller, view.job_id), cursor=cursor, looks=looks)
+    return first_visible_page(read, lambda view: console.job_owners.can_read(caller, view.job_id), cursor=cursor, max_pages=max_pages)
 
 
-def shown(console: Console, caller: Caller, credential: str) -> CredentialView:
+def visible_credential(console: Console, caller: Caller, credential: str) -> CredentialView:
     """Return a credential that the caller may see. Blocking, for a thread. Raises NotFound for others."""
     view = console.deps.store.credential(credential)
-    if view is None or not console.owners.readable(caller, view.job_id):
+    if view is None or not console.job_owners.can_read(caller, view.job_id):
         raise NotFound(f"there is no credential {credential}")
     return view
 
 
-async def ended(console: Console, caller: Caller, credential: str) -> CredentialView:
+async def request_revocation(console: Console, caller: Caller, credential: str) -> CredentialView:
     """Ask for a credential to be ended, and record who asked; return it as it was. One that is dead already is left as it is."""
     view = await to_thread.run_sync(console.deps.store.credential, credential)
     if view is None:
         raise NotFound(f"there is no credential {credential}")
-    if view.state not in DEAD:
+    if view.state not in DEAD_STATES:
         await _revoke(console, view)
-        asked = event(
+        asked = build_event(
             EventType.REVOCATION_REQUESTED,
             view.job_id,
             at=console.deps.now(),

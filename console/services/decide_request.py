@@ -8,71 +8,71 @@ from typing import Any
 
 from anyio import fail_after, sleep, to_thread
 
-from console.auth.authorization import Caller, Role, answering_groups, groups_of, needs
+from console.auth.authorization import Caller, Role, answering_groups, groups_with_role, missing_group_text
 from console.services.console import Console
 from console.services.inputs import SignedBody
-from console.services.signed_statements import own, refuse_wrong
+from console.services.signed_statements import parse_own_statement, require_checks
 from console.temporal.client import WorkflowGone
-from justenough.domain.approvals.ladder import Grant, Ladder
-from justenough.domain.approvals.statements import DecisionStatement, why_not_current
-from justenough.domain.approvals.verification import Refused, needs_reason, why_not_bound
+from justenough.domain.approvals.ladder import GrantTerms, Ladder
+from justenough.domain.approvals.statements import DecisionStatement, why_not_valid_now
+from justenough.domain.approvals.verification import Rejection, needs_reason, why_bounds_invalid
 from justenough.domain.core.errors import Conflict, Forbidden, InvalidInput, NotFound, PreconditionRequired, Problem, Stale
-from justenough.domain.core.ids import number_of
+from justenough.domain.core.ids import request_number_of
 from justenough.domain.jobs.states import Action, RequestState
-from justenough.domain.jobs.tool_bounds import Tools, all_of
+from justenough.domain.jobs.tool_bounds import BoundedTools, intersect_all
 from justenough.domain.readmodel.views import JobView, RequestView
 from justenough.services.dependencies import Deps
-from justenough.services.evaluate_request import as_granted, why_not_as_granted
-from justenough.services.ledger_events import rejected
-from justenough.services.parent_chain import asker_of, forebears
-from justenough.services.verify_order import table
+from justenough.services.evaluate_request import evaluate_grant, why_policy_denies_grant
+from justenough.services.ledger_events import approval_rejected_event
+from justenough.services.parent_chain import ancestor_launchers, console_requester_of
+from justenough.services.verify_order import build_approval_verifier
 
-COUNTED_WITHIN = 5.0
+COUNT_TIMEOUT_S = 5.0
 """Seconds to wait for the worker to count an answer."""
 
 
-LOOK_AFTER = 0.01
+FIRST_POLL_DELAY_S = 0.01
 
 
-LOOK_EVERY = 0.2
+MAX_POLL_INTERVAL_S = 0.2
 """The first pause between two looks, and the longest: many who wait for a busy worker must not keep it busy."""
 
 
-async def answered(
+async def submit_decision(
     console: Console,
     caller: Caller,
     request: str,
     body: SignedBody,
     *,
     if_match: str | None,
-    opening: Callable[[], Awaitable[object]] | None = None,
+    before_submit: Callable[[], Awaitable[object]] | None = None,
 ) -> tuple[RequestView, bool]:
     """Hand a signed answer to the job; return the request as it is then, and whether a worker has counted the answer yet.
 
     `opening`: what must be done first once the answer is found good. Raises what `examined` and `opening` do, Conflict where the job no longer
     runs, TemporalUnavailable.
     """
-    view = await to_thread.run_sync(lambda: examined(console.deps, caller, request, body, if_match=if_match))
-    if opening is not None:
-        await opening()
+    view = await to_thread.run_sync(lambda: validate_decision(console.deps, caller, request, body, if_match=if_match))
+    if before_submit is not None:
+        await before_submit()
     try:
-        await console.gateway.decide(view.job_id, body.signed())
+        await console.gateway.decide(view.job_id, body.to_signed())
     except WorkflowGone as error:
         raise Conflict("the job no longer runs") from error
     takes_back = body.statement.get("decision") == WITHDRAW
-    done = partial(is_taken_back, before=view) if takes_back else has_answered
-    return await _counted(console, view, caller.person.id, done=done)
+    done = partial(is_withdrawn, before=view) if takes_back else has_answered
+    return await _wait_until_counted(console, view, caller.person.id, is_done=done)
 
 
-async def _counted(
-    console: Console, view: RequestView, person: str, *, done: Callable[[RequestView, str], bool]
+async def _wait_until_counted(
+    console: Console, view: RequestView, person: str, *, is_done: Callable[[RequestView, str], bool]
 ) -> tuple[RequestView, bool]:
     try:
-        with fail_after(COUNTED_WITHIN):
-            pause = LOOK_AFTER
-            while not done(view, person):
+        with fail_after(COUNT_TIMEOUT_S):
+            pause = FIRST_POLL_DELAY_S
+            while not is_done(view, person):
                 await sleep(pause)
-                pause = min(2 * pause, LOOK_EVERY)
+                pause = min(2 * pause, MAX_POLL_INTERVAL_S)
                 found = await to_thread.run_sync(console.deps.store.request, view.id)
                 view = view if found is None else found
     except TimeoutError:
@@ -83,7 +83,7 @@ async def _counted(
 WITHDRAW, BREAK_GLASS = "withdraw", "break_glass"
 
 
-def examined(deps: Deps, caller: Caller, request_id: str, body: SignedBody, *, if_match: str | None) -> RequestView:
+def validate_decision(deps: Deps, caller: Caller, request_id: str, body: SignedBody, *, if_match: str | None) -> RequestView:
     """Return the request that a good answer is for.
 
     Raises NotFound, Forbidden, Conflict, Stale, PreconditionRequired, InvalidInput: in this order, so that nobody learns of a
@@ -94,29 +94,31 @@ def examined(deps: Deps, caller: Caller, request_id: str, body: SignedBody, *, i
     if view is None or job is None:
         raise NotFound(f"there is no request {request_id}")
     try:
-        _examine(deps, caller, view, job, body, if_match=if_match)
+        _check_decision(deps, caller, view, job, body, if_match=if_match)
     except (Forbidden, Conflict, Stale, InvalidInput) as refusal:
         # Every attempt is in the ledger, also one that goes no further than here; the same one again is the same entry.
-        raw, person = body.signed().model_dump(mode="json"), caller.person.id
+        raw, person = body.to_signed().model_dump(mode="json"), caller.person.id
         why = f"{type(refusal).__name__}: {refusal}"[:500]
-        deps.store.record([rejected(view.job_id, why, at=deps.now(), about=f"api/{person}", raw=raw, request=view.id, person=person)])
+        deps.store.record(
+            [approval_rejected_event(view.job_id, why, at=deps.now(), about=f"api/{person}", raw=raw, request=view.id, person=person)]
+        )
         raise
     return view
 
 
-def answerable(deps: Deps, caller: Caller, view: RequestView, *, requester_id: str) -> bool:
+def can_answer(deps: Deps, caller: Caller, view: RequestView, *, requester_id: str) -> bool:
     """Whether the caller can answer this request now."""
     return (
         view.state is RequestState.PENDING
         and caller.tier >= max(view.current_tier, 1)
         and not has_answered(view, caller.person.id)
-        and why_theirs(deps, caller, view, requester_id=requester_id) is None
+        and why_own_job(deps, caller, view, requester_id=requester_id) is None
     )
 
 
-def why_theirs(deps: Deps, caller: Caller, view: RequestView, *, requester_id: str) -> str | None:
+def why_own_job(deps: Deps, caller: Caller, view: RequestView, *, requester_id: str) -> str | None:
     """Return why the request is of the caller's own job, or of one that came of one of theirs; None where it is not."""
-    return ladder_of(deps, view, requester_id=requester_id).why_theirs(caller.person.id)
+    return ladder_of(deps, view, requester_id=requester_id).why_own_job(caller.person.id)
 
 
 def has_answered(view: RequestView, person: str) -> bool:
@@ -124,12 +126,12 @@ def has_answered(view: RequestView, person: str) -> bool:
     return any(approval.approver_id == person for approval in view.approvals)
 
 
-def is_taken_back(view: RequestView, person: str, *, before: RequestView) -> bool:
+def is_withdrawn(view: RequestView, person: str, *, before: RequestView) -> bool:
     """Whether an approval has been taken back since `before`: the whole request's, or this person's part of it."""
-    return view.state is RequestState.WITHDRAWN or (_took_back(view, person) and not _took_back(before, person))
+    return view.state is RequestState.WITHDRAWN or (_has_withdrawn(view, person) and not _has_withdrawn(before, person))
 
 
-def _took_back(view: RequestView, person: str) -> bool:
+def _has_withdrawn(view: RequestView, person: str) -> bool:
     return any(item.withdrawn_at for item in view.approvals if item.approver_id == person)
 
 
@@ -140,7 +142,7 @@ def ladder_of(deps: Deps, view: RequestView, *, requester_id: str) -> Ladder:
         digest=view.digest,
         action=Action(view.action),
         requester=requester_id,
-        forebears=forebears(deps, view.parent, asked_by=asker_of(deps, view.job_id)),
+        forebears=ancestor_launchers(deps, view.parent, asked_by=console_requester_of(deps, view.job_id)),
         needed=view.tier,
         current=max(view.current_tier, 1),
         respond_by=view.expires_at or deps.now(),
@@ -149,57 +151,63 @@ def ladder_of(deps: Deps, view: RequestView, *, requester_id: str) -> Ladder:
     )
 
 
-def _examine(deps: Deps, caller: Caller, view: RequestView, job: JobView, body: SignedBody, *, if_match: str | None) -> None:
-    _must_be_entitled(deps, caller, view, job, body.statement.get("decision"))
-    _must_match(view, if_match, body)
-    statement = own(DecisionStatement, body, caller)
-    _must_fit(view, statement)
-    expired = why_not_current(statement, now=deps.now())
+def _check_decision(deps: Deps, caller: Caller, view: RequestView, job: JobView, body: SignedBody, *, if_match: str | None) -> None:
+    _require_entitlement(deps, caller, view, job, body.statement.get("decision"))
+    _require_digest(view, if_match, body)
+    statement = parse_own_statement(DecisionStatement, body, caller)
+    _require_within_request(view, statement)
+    expired = why_not_valid_now(statement, now=deps.now())
     if expired:
         raise InvalidInput("decision", (Problem("statement.expires_at", expired),))
-    asked, signed, looked = ladder_of(deps, view, requester_id=job.requester_id), body.signed(), table(deps, now=deps.now())
+    asked, signed, looked = (
+        ladder_of(deps, view, requester_id=job.requester_id),
+        body.to_signed(),
+        build_approval_verifier(deps, now=deps.now()),
+    )
     withdraws = statement.decision == WITHDRAW
-    verified = looked.withdrawal(view.job_id, asked, signed) if withdraws else looked.answer(view.job_id, asked, signed)
-    if isinstance(verified, Refused):
+    verified = looked.verify_withdrawal(view.job_id, asked, signed) if withdraws else looked.verify_answer(view.job_id, asked, signed)
+    if isinstance(verified, Rejection):
         raise Forbidden(f"the decision does not hold: {verified.why}")
-    _must_be_allowed(deps, view, asked, statement)
+    _require_policy(deps, view, asked, statement)
 
 
-def _must_be_entitled(deps: Deps, caller: Caller, view: RequestView, job: JobView, decision: Any) -> None:
+def _require_entitlement(deps: Deps, caller: Caller, view: RequestView, job: JobView, decision: Any) -> None:
     if decision == WITHDRAW:
-        _must_be_able_to_take_back(caller, view, job)
+        _require_withdrawable(caller, view, job)
         return
-    if why := why_theirs(deps, caller, view, requester_id=job.requester_id):
+    if why := why_own_job(deps, caller, view, requester_id=job.requester_id):
         raise Forbidden(why)
-    wanted = groups_of(Role.BREAK_GLASS, caller.tiers) if decision == BREAK_GLASS else answering_groups(view.current_tier, caller.tiers)
+    wanted = (
+        groups_with_role(Role.BREAK_GLASS, caller.tiers) if decision == BREAK_GLASS else answering_groups(view.current_tier, caller.tiers)
+    )
     if (Role.BREAK_GLASS if decision == BREAK_GLASS else Role.APPROVE) not in caller.roles:
-        raise Forbidden(needs(wanted))
+        raise Forbidden(missing_group_text(wanted))
     if has_answered(view, caller.person.id):
         raise Conflict("you have answered this request already")
     if view.state is not RequestState.PENDING:
-        raise Conflict(f"the request is {view.state.value}, not pending{_by(view)}")
+        raise Conflict(f"the request is {view.state.value}, not pending{_last_answer_text(view)}")
     if decision != BREAK_GLASS and caller.tier < view.current_tier:
-        raise Forbidden(needs(wanted))
+        raise Forbidden(missing_group_text(wanted))
 
 
-def _must_be_able_to_take_back(caller: Caller, view: RequestView, job: JobView) -> None:
+def _require_withdrawable(caller: Caller, view: RequestView, job: JobView) -> None:
     caller.require(Role.APPROVE, Role.LAUNCH)
-    if not caller.reads(job.requester_id) and Role.LAUNCH not in caller.roles:
-        raise Forbidden(needs(groups_of(Role.APPROVE, caller.tiers)))
-    mine = any(item.approver_id == caller.person.id for item in view.standing)
+    if not caller.can_read_jobs_of(job.requester_id) and Role.LAUNCH not in caller.roles:
+        raise Forbidden(missing_group_text(groups_with_role(Role.APPROVE, caller.tiers)))
+    mine = any(item.approver_id == caller.person.id for item in view.counting_approvals)
     if job.state.ended:
         raise Conflict(f"the job is over ({job.state.value}), and with it everything that it was issued")
     if view.state is not RequestState.APPROVED and not (view.state is RequestState.PENDING and mine):
         raise Conflict(f"the request is {view.state.value}: there is no approval to take back")
 
 
-def _by(view: RequestView) -> str:
+def _last_answer_text(view: RequestView) -> str:
     """Return who settled a request and when, where a person did."""
     last = view.approvals[-1] if view.approvals else None
     return f": {last.approver} answered at {last.at:%Y-%m-%d %H:%M:%S} UTC" if last else ""
 
 
-def _must_match(view: RequestView, if_match: str | None, body: SignedBody) -> None:
+def _require_digest(view: RequestView, if_match: str | None, body: SignedBody) -> None:
     if not if_match:
         raise PreconditionRequired("say in If-Match which digest you answer")
     if if_match.removeprefix("W/").strip('"') != view.digest:
@@ -208,7 +216,7 @@ def _must_match(view: RequestView, if_match: str | None, body: SignedBody) -> No
         raise Stale("the statement is for another digest than the request's")
 
 
-def _must_fit(view: RequestView, statement: DecisionStatement) -> None:
+def _require_within_request(view: RequestView, statement: DecisionStatement) -> None:
     wider = statement.action.rank > Action(view.action).rank
     other = statement.action.value != view.action and statement.decision not in {"approve", BREAK_GLASS}
     silent = needs_reason(statement.decision, view.current_tier) and not statement.reason.strip()
@@ -217,33 +225,35 @@ def _must_fit(view: RequestView, statement: DecisionStatement) -> None:
         "request": (statement.request != view.id, "is another request's"),
         "action": (wider or other, f"the request is for {view.action}; an approval can allow less, never more"),
         "ttl": (not 0 < statement.ttl <= view.ttl, f"must be between 1 and {view.ttl} seconds: an approval can allow less, never more"),
-        "tools": ((why := why_not_bound(statement, view.tools)) is not None, why or ""),
+        "tools": ((why := why_bounds_invalid(statement, view.tools)) is not None, why or ""),
         "reason": (silent, "a reason is required"),
     }
-    refuse_wrong("decision", wrong)
+    require_checks("decision", wrong)
 
 
-def _must_be_allowed(deps: Deps, view: RequestView, asked: Ladder, statement: DecisionStatement) -> None:
+def _require_policy(deps: Deps, view: RequestView, ladder: Ladder, statement: DecisionStatement) -> None:
     """Raise Forbidden where policy does not allow what this answer and those before it leave of the request."""
-    grant = _grant(view, statement)
-    if statement.decision not in {"approve", BREAK_GLASS} or grant == Grant(action=Action(view.action), ttl=view.ttl, tools=view.tools):
+    grant = _resulting_grant(view, statement)
+    if statement.decision not in {"approve", BREAK_GLASS} or grant == GrantTerms(
+        action=Action(view.action), ttl=view.ttl, tools=view.tools
+    ):
         return
-    again = as_granted(deps, view.job_id, number_of(view.id), grant)
-    why = again.why if isinstance(again, Refused) else why_not_as_granted(grant, again[0], tier=asked.current)
+    again = evaluate_grant(deps, view.job_id, request_number_of(view.id), grant)
+    why = again.why if isinstance(again, Rejection) else why_policy_denies_grant(grant, again[0], tier=ladder.current)
     if why:
         raise Forbidden(f"the decision does not hold: {why}")
 
 
-def _grant(view: RequestView, statement: DecisionStatement) -> Grant:
-    actions = [statement.action, *(Action(item.action) for item in view.standing if item.action)]
-    return Grant(
+def _resulting_grant(view: RequestView, statement: DecisionStatement) -> GrantTerms:
+    actions = [statement.action, *(Action(item.action) for item in view.counting_approvals if item.action)]
+    return GrantTerms(
         action=min(actions, key=lambda each: each.rank),
-        ttl=min((statement.ttl, *(item.ttl for item in view.standing))),
+        ttl=min((statement.ttl, *(item.ttl for item in view.counting_approvals))),
         break_glass=statement.decision == BREAK_GLASS,
-        tools=_tools(view, statement),
+        tools=_resulting_tools(view, statement),
     )
 
 
-def _tools(view: RequestView, statement: DecisionStatement) -> Tools | None:
-    bound = [one for one in (statement.tools, *(item.tools for item in view.standing)) if one is not None]
-    return all_of(view.tools, *bound) if view.tools is not None and bound else view.tools
+def _resulting_tools(view: RequestView, statement: DecisionStatement) -> BoundedTools | None:
+    bound = [one for one in (statement.tools, *(item.tools for item in view.counting_approvals)) if one is not None]
+    return intersect_all(view.tools, *bound) if view.tools is not None and bound else view.tools

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from console.auth.authorization import Caller, answering_groups
 from console.services.inputs import SignedBody
-from console.services.signed_statements import must_be_whole, own
+from console.services.signed_statements import parse_own_statement, validate_statement
 from justenough.domain.approvals.statements import DelegationStatement
 from justenough.domain.approvals.tiers import Person
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.canonical_json import digest_of
 from justenough.domain.core.errors import Conflict, Forbidden, InvalidInput, NotFound, Problem
-from justenough.domain.core.rfc3339 import rfc3339
-from justenough.domain.ledger.events import UNATTRIBUTED, EventType, event
+from justenough.domain.core.rfc3339 import to_rfc3339
+from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, EventType, build_event
 from justenough.domain.readmodel.views import DelegationView
 from justenough.services.dependencies import Deps
 
@@ -38,13 +38,13 @@ def find_approver(deps: Deps, caller: Caller, name: str) -> PersonView:
 
 def create_delegation(deps: Deps, caller: Caller, body: SignedBody) -> DelegationView:
     """Record the caller's signed delegation and return it. The same statement again is the same delegation."""
-    statement = own(DelegationStatement, body, caller)
-    must_be_whole(deps, statement, body, {"delegate": (statement.delegate == caller.person.id, "is yourself")})
+    statement = parse_own_statement(DelegationStatement, body, caller)
+    validate_statement(deps, statement, body, {"delegate": (statement.delegate == caller.person.id, "is yourself")})
     delegate = _find_delegate(deps, caller, statement)
     name = f"d-{digest_of(body.statement).removeprefix('sha256:')[:24]}"
-    made = event(
+    made = build_event(
         EventType.DELEGATION_MADE,
-        UNATTRIBUTED,
+        UNATTRIBUTED_CHAIN,
         at=deps.now(),
         about=name,
         delegation=name,
@@ -52,9 +52,9 @@ def create_delegation(deps: Deps, caller: Caller, body: SignedBody) -> Delegatio
         name=caller.person.name,
         delegate=delegate.id,
         delegate_name=delegate.name,
-        until=rfc3339(statement.expires_at),
+        until=to_rfc3339(statement.expires_at),
         reason=statement.reason,
-        signed=body.signed().model_dump(mode="json"),
+        signed=body.to_signed().model_dump(mode="json"),
     )
     deps.store.record([made])
     return _delegation_view(deps, name)
@@ -68,9 +68,9 @@ def end_delegation(deps: Deps, caller: Caller, delegation: str) -> DelegationVie
     if view.ended_at:
         raise Conflict("it has been ended already")
     person = caller.person
-    ended = event(
+    ended = build_event(
         EventType.DELEGATION_ENDED,
-        UNATTRIBUTED,
+        UNATTRIBUTED_CHAIN,
         at=deps.now(),
         about=delegation,
         delegation=delegation,

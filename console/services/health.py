@@ -13,25 +13,25 @@ from datetime import UTC, datetime
 import httpx
 from anyio import to_thread
 
-from console.temporal.client import Gateway
+from console.temporal.client import TemporalGateway
 from justenough.adapters.store import Store
-from justenough.adapters.store.metrics import Overdue
+from justenough.adapters.store.metrics import OverdueCounts
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import GiveUp, JustEnoughError
-from justenough.domain.ledger.overdue import sweep_late, unpolled
+from justenough.domain.ledger.overdue import find_unpolled_queues, is_sweep_late
 
-TIMEOUT = 2.0
+CHECK_TIMEOUT_S = 2.0
 """Seconds for each look."""
-FRESH = 1.0
+CACHE_TTL_S = 1.0
 """Seconds for which one answer serves everybody."""
-SEALED = {
+VAULT_STATUS_TEXT = {
     429: "answered 429: a standby that does not serve",
     501: "is not initialised (bao operator init)",
     503: "is sealed (bao operator unseal)",
 }
 """What Vault's health says by its status."""
-WAITS = "jobs wait"
-NOT_ENDED = "a job that is killed, or whose worker died, is not revoked"
+JOBS_WAIT_TEXT = "jobs wait"
+ENDINGS_WAIT_TEXT = "a job that is killed, or whose worker died, is not revoked"
 
 
 class Check(Message):
@@ -52,97 +52,101 @@ class Sweeps(Message):
     late: bool = False
 
 
-class Looked(Message):
+class HealthReport(Message):
     """What one look at everything found."""
 
     checks: tuple[Check, ...]
-    overdue: Overdue | None = None
+    overdue: OverdueCounts | None = None
     """None where the store does not tell."""
     sweep: Sweeps = Sweeps()
     at: datetime | None = None
     """When the look was done."""
 
 
-class NotWell(GiveUp):
+class Unhealthy(GiveUp):
     """A system answers, and what it says is not well."""
 
 
-class Health:
+class HealthMonitor:
     """Looks at store, Temporal, Vault, workers and sweeps, at the same time and each bounded."""
 
-    def __init__(self, *, store: Store, gateway: Gateway, vault_addr: str, client: httpx.AsyncClient) -> None:
+    def __init__(self, *, store: Store, gateway: TemporalGateway, vault_addr: str, client: httpx.AsyncClient) -> None:
         self._store = store
         self._gateway = gateway
         self._vault_addr = vault_addr
         self._client = client
         self._since = datetime.now(UTC)
-        self._one = asyncio.Lock()
-        self._last: tuple[float, Looked] | None = None
-        self._looking: asyncio.Task[Looked] | None = None
+        self._lock = asyncio.Lock()
+        self._last: tuple[float, HealthReport] | None = None
+        self._report_task: asyncio.Task[HealthReport] | None = None
 
-    async def looked(self) -> Looked:
+    async def report(self) -> HealthReport:
         """Return what a look found that is no older than a second."""
-        async with self._one:
-            if self._last is None or time.monotonic() - self._last[0] > FRESH:
-                found = await self._look()
+        async with self._lock:
+            if self._last is None or time.monotonic() - self._last[0] > CACHE_TTL_S:
+                found = await self._check_all()
                 self._last = time.monotonic(), found
             return self._last[1]
 
-    async def glimpsed(self, within: float) -> Looked | None:
+    async def report_within(self, timeout_s: float) -> HealthReport | None:
         """Return a look if it is done within so many seconds, else the one before it, None where there was none.
 
         The look goes on for whoever comes next: a page never waits for a system that is away.
         """
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self.looked())
-        done, _ = await asyncio.wait({self._looking}, timeout=within)
-        return self._looking.result() if done else self._last and self._last[1]
+        if self._report_task is None or self._report_task.done():
+            self._report_task = asyncio.create_task(self.report())
+        done, _ = await asyncio.wait({self._report_task}, timeout=timeout_s)
+        return self._report_task.result() if done else self._last and self._last[1]
 
-    async def _look(self) -> Looked:
-        overdue: list[Overdue] = []
+    async def _check_all(self) -> HealthReport:
+        overdue: list[OverdueCounts] = []
         sweeps: list[Sweeps] = []
 
         async def look_at_store() -> None:
             overdue.append(await to_thread.run_sync(self._store.overdue, abandon_on_cancel=True))
 
         async def look_at_sweeps() -> None:
-            sweeps.append(self._judged(await self._gateway.last_sweep()))
+            sweeps.append(self._sweep_status(await self._gateway.last_sweep()))
 
         looks = {
             "store": look_at_store,
             "temporal": self._gateway.ping,
-            "vault": self._look_at_vault,
-            "workers": self._look_at_workers,
+            "vault": self._check_vault,
+            "workers": self._check_workers,
             "sweep": look_at_sweeps,
         }
-        *checks, sweep = await asyncio.gather(*(_timed(name, look) for name, look in looks.items()))
+        *checks, sweep = await asyncio.gather(*(_run_check(name, look) for name, look in looks.items()))
         # How old the last sweep is does not make the rest less ready; it is told apart.
         unseen = Sweeps(late=not sweep.ok)
-        return Looked(checks=tuple(checks), overdue=next(iter(overdue), None), sweep=next(iter(sweeps), unseen), at=datetime.now(UTC))
+        return HealthReport(checks=tuple(checks), overdue=next(iter(overdue), None), sweep=next(iter(sweeps), unseen), at=datetime.now(UTC))
 
-    def _judged(self, ended: datetime | None) -> Sweeps:
+    def _sweep_status(self, ended: datetime | None) -> Sweeps:
         now = datetime.now(UTC)
         age = max(0, round((now - ended).total_seconds())) if ended else None
-        return Sweeps(last_ended_at=ended, age_seconds=age, late=sweep_late(ended, since=self._since, now=now))
+        return Sweeps(last_ended_at=ended, age_seconds=age, late=is_sweep_late(ended, since=self._since, now=now))
 
-    async def _look_at_vault(self) -> None:
-        answer = await self._client.get(f"{self._vault_addr}/v1/sys/health", params={"standbyok": "true"}, timeout=TIMEOUT)
+    async def _check_vault(self) -> None:
+        answer = await self._client.get(f"{self._vault_addr}/v1/sys/health", params={"standbyok": "true"}, timeout=CHECK_TIMEOUT_S)
         if answer.status_code != 200:
-            raise NotWell(SEALED.get(answer.status_code, f"answered {answer.status_code}"))
+            raise Unhealthy(VAULT_STATUS_TEXT.get(answer.status_code, f"answered {answer.status_code}"))
 
-    async def _look_at_workers(self) -> None:
-        silent = unpolled(await self._gateway.last_polls(), now=datetime.now(UTC))
+    async def _check_workers(self) -> None:
+        silent = find_unpolled_queues(await self._gateway.last_polls(), now=datetime.now(UTC))
         if silent:
-            raise NotWell("; ".join(f"no worker polls {queue}: {NOT_ENDED if queue.endswith('-endings') else WAITS}" for queue in silent))
+            raise Unhealthy(
+                "; ".join(
+                    f"no worker polls {queue}: {ENDINGS_WAIT_TEXT if queue.endswith('-endings') else JOBS_WAIT_TEXT}" for queue in silent
+                )
+            )
 
 
-async def _timed(name: str, look: Callable[[], Awaitable[None]]) -> Check:
+async def _run_check(name: str, check: Callable[[], Awaitable[None]]) -> Check:
     began, detail = time.perf_counter(), ""
     try:
-        async with asyncio.timeout(TIMEOUT):
-            await look()
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
+            await check()
     except TimeoutError:
-        detail = f"no answer in {TIMEOUT:g} s"
+        detail = f"no answer in {CHECK_TIMEOUT_S:g} s"
     except JustEnoughError as error:
         detail = str(error)
     except httpx.HTTPError as error:

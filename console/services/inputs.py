@@ -7,13 +7,13 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 from pydantic.config import JsonDict
 
-from justenough.domain.approvals.statements import Signed
+from justenough.domain.approvals.statements import SignedStatement
 from justenough.domain.core.base_model import Message, Model
 from justenough.domain.core.canonical_json import Digest
 from justenough.domain.core.untrusted_yaml import check_json
 from justenough.domain.jobs.states import JobState
 
-EXAMPLE_REHEARSAL: JsonDict = {
+EXAMPLE_DRY_RUN: JsonDict = {
     "spec": {
         "name": "refund-triage",
         "task": "Refund ticket 4711",
@@ -45,7 +45,7 @@ EXAMPLE_DECISION: JsonDict = {
 """As in docs/reference/statements.md."""
 
 
-class Body(Model):
+class StrictBody(Model):
     """A body: unknown keys are refused, and nothing in it that cannot be stored or signed."""
 
     @model_validator(mode="before")
@@ -59,10 +59,10 @@ class Body(Model):
         return value
 
 
-class NewJob(Body):
+class NewJob(StrictBody):
     """An order for a job. With `dry_run` nothing is signed, stored or started."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_REHEARSAL]})
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_DRY_RUN]})
 
     id: Annotated[str, StringConstraints(max_length=64)] | None = None
     spec: Any
@@ -77,7 +77,7 @@ class NewJob(Body):
     dry_run: bool = False
 
 
-class SignedBody(Body):
+class SignedBody(StrictBody):
     """What somebody signed: a decision, a review, a delegation."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_DECISION]})
@@ -85,12 +85,12 @@ class SignedBody(Body):
     statement: dict[str, Any]
     signature: Annotated[str, StringConstraints(max_length=512)]
 
-    def signed(self) -> Signed:
+    def to_signed(self) -> SignedStatement:
         """Return it as it travels on."""
-        return Signed(statement=self.statement, signature=self.signature)
+        return SignedStatement(statement=self.statement, signature=self.signature)
 
 
-class ClaimBody(Body):
+class ClaimBody(StrictBody):
     """How long somebody looks at a request."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"seconds": 900}]})

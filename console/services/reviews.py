@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from console.auth.authorization import Caller, answering_groups, needs
-from console.services.decide_request import why_theirs
+from console.auth.authorization import Caller, answering_groups, missing_group_text
+from console.services.decide_request import why_own_job
 from console.services.inputs import SignedBody
-from console.services.signed_statements import must_be_whole, own
+from console.services.signed_statements import parse_own_statement, validate_statement
 from justenough.domain.approvals.statements import ReviewStatement
 from justenough.domain.core.errors import Conflict, Forbidden, NotFound, Stale
-from justenough.domain.ledger.events import EventType, event
+from justenough.domain.ledger.events import EventType, build_event
 from justenough.domain.readmodel.views import RequestView, ReviewView
 from justenough.services.dependencies import Deps
 
@@ -19,11 +19,11 @@ def submit_review(deps: Deps, caller: Caller, request: str, body: SignedBody) ->
     if view is None or view.review is None:
         raise NotFound(f"nobody broke glass for a request {request}")
     job = deps.store.job(view.job_id)
-    why = why_theirs(deps, caller, view, requester_id=job.requester_id if job else "")
+    why = why_own_job(deps, caller, view, requester_id=job.requester_id if job else "")
     _must_be_entitled(caller, view.review, is_theirs=why is not None)
     _must_be_open(view.review)
     statement = _parse_statement(deps, caller, view, body)
-    answered = event(
+    answered = build_event(
         EventType.REVIEW_ANSWERED,
         view.job_id,
         at=deps.now(),
@@ -33,7 +33,7 @@ def submit_review(deps: Deps, caller: Caller, request: str, body: SignedBody) ->
         name=caller.person.name,
         verdict=statement.verdict,
         reason=statement.reason,
-        signed=body.signed().model_dump(mode="json"),
+        signed=body.to_signed().model_dump(mode="json"),
     )
     new = deps.store.record([answered])
     found = deps.store.request(view.id)
@@ -54,16 +54,16 @@ def _must_be_entitled(caller: Caller, review: ReviewView, *, is_theirs: bool) ->
     if is_theirs or caller.person.id == review.person_id:
         raise Forbidden("neither who broke glass nor who launched the job, or one that it came of, reviews it")
     if caller.tier < max(review.tiers):
-        raise Forbidden(needs(answering_groups(max(review.tiers), caller.tiers)))
+        raise Forbidden(missing_group_text(answering_groups(max(review.tiers), caller.tiers)))
 
 
 def _parse_statement(deps: Deps, caller: Caller, view: RequestView, body: SignedBody) -> ReviewStatement:
-    statement = own(ReviewStatement, body, caller)
+    statement = parse_own_statement(ReviewStatement, body, caller)
     if statement.digest != view.digest:
         raise Stale("the statement is for another digest than the request's")
     wrong = {
         "job": (statement.job != view.job_id, "is another job's"),
         "request": (statement.request != view.id, "is another request's"),
     }
-    must_be_whole(deps, statement, body, wrong)
+    validate_statement(deps, statement, body, wrong)
     return statement

@@ -8,17 +8,17 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 
-from console.services.console_orders import Wish, earlier, ordered
-from console.services.submit_job import Taken
-from justenough.adapters.configuration.configured_jobs import Timed
+from console.services.console_orders import OrderRequest, find_recorded_order, record_console_order
+from console.services.submit_job import SubmittedOrder
+from justenough.adapters.configuration.configured_jobs import ScheduledJob
 from justenough.domain.approvals.tiers import Person
-from justenough.domain.contracts.workflow_messages import Occasion
+from justenough.domain.contracts.workflow_messages import ScheduleOccasion
 from justenough.domain.core.canonical_json import digest_of
 from justenough.domain.core.errors import Conflict, GiveUp, NotFound
 from justenough.domain.core.ids import new_job_id
-from justenough.domain.core.rfc3339 import rfc3339
-from justenough.domain.integrations.schedules import origin_of, why_no_occasion
-from justenough.domain.ledger.events import EventType, event
+from justenough.domain.core.rfc3339 import to_rfc3339
+from justenough.domain.integrations.schedules import schedule_origin, why_no_occasion
+from justenough.domain.ledger.events import EventType, build_event
 from justenough.services.dependencies import Deps
 
 
@@ -27,13 +27,13 @@ class NoOccasion(GiveUp):
 
 
 @dataclass(frozen=True, slots=True)
-class Skipped:
+class OccasionSkipped:
     """Nothing is launched: the job that was launched last has not ended."""
 
     job: str
 
 
-def known(deps: Deps, name: str) -> Timed:
+def configured_schedule(deps: Deps, name: str) -> ScheduledJob:
     """Return a schedule of the configuration as it is now. Raises NotFound."""
     found = deps.config.current().schedules.get(name)
     if found is None:
@@ -41,52 +41,56 @@ def known(deps: Deps, name: str) -> Timed:
     return found
 
 
-def taken(deps: Deps, occasion: Occasion) -> Taken | Skipped:
+def order_occasion(deps: Deps, occasion: ScheduleOccasion) -> SubmittedOrder | OccasionSkipped:
     """Record the order of an occasion; the same one again is returned as it was. Raises NotFound, NoOccasion, Conflict, InvalidInput."""
-    name, timed = occasion.schedule, known(deps, occasion.schedule)
+    name, timed = occasion.schedule, configured_schedule(deps, occasion.schedule)
     # Whoever can write to Temporal can start this with any moment they like.
-    if why := why_no_occasion(timed.schedule.times, local=timed.local(occasion.at), now=deps.now()):
+    if why := why_no_occasion(timed.schedule.times, local=timed.to_local_time(occasion.at), now=deps.now()):
         raise NoOccasion(f"schedule {name}: {why}")
-    at = rfc3339(occasion.at)
-    found = _taken(deps, name, timed, key=digest_of({"schedule": name, "at": at}), wish=_wish(name, timed, f"occasion {at}"))
-    if isinstance(found, Skipped):
-        deps.store.record([event(EventType.SCHEDULE_SKIPPED, found.job, at=deps.now(), about=at, schedule=name, occasion=at)])
+    at = to_rfc3339(occasion.at)
+    found = _record_once(
+        deps, name, timed, key=digest_of({"schedule": name, "at": at}), request=_order_request(name, timed, f"occasion {at}")
+    )
+    if isinstance(found, OccasionSkipped):
+        deps.store.record([build_event(EventType.SCHEDULE_SKIPPED, found.job, at=deps.now(), about=at, schedule=name, occasion=at)])
     return found
 
 
-def run_now(deps: Deps, name: str, person: Person, *, reason: str, key: str | None) -> Taken:
+def order_run_now(deps: Deps, name: str, person: Person, *, reason: str, key: str | None) -> SubmittedOrder:
     """Record the order that somebody asks for now; the same key again is the same job. Raises NotFound, Conflict, InvalidInput."""
-    timed = known(deps, name)
+    timed = configured_schedule(deps, name)
     once = digest_of({"schedule": name, "person": person.id, "key": key or str(uuid.uuid4())})
     why = f"run now by {person.name}{': ' if reason else ''}{reason}"
-    found = _taken(deps, name, timed, key=once, wish=_wish(name, timed, why, asked_by=person.id))
-    if isinstance(found, Skipped):
+    found = _record_once(deps, name, timed, key=once, request=_order_request(name, timed, why, asked_by=person.id))
+    if isinstance(found, OccasionSkipped):
         raise Conflict(f"the job that it launched last has not ended: {found.job} (`overlap: skip`)")
     return found
 
 
-def _wish(name: str, timed: Timed, reason: str, *, asked_by: str | None = None) -> Wish:
-    return Wish(origin_of(name), timed, dict(timed.schedule.params), reason, asked_by=asked_by)
+def _order_request(name: str, scheduled_job: ScheduledJob, reason: str, *, asked_by: str | None = None) -> OrderRequest:
+    return OrderRequest(schedule_origin(name), scheduled_job, dict(scheduled_job.schedule.params), reason, asked_by=asked_by)
 
 
-def _taken(deps: Deps, name: str, timed: Timed, *, key: str, wish: Wish) -> Taken | Skipped:
+def _record_once(
+    deps: Deps, name: str, scheduled_job: ScheduledJob, *, key: str, request: OrderRequest
+) -> SubmittedOrder | OccasionSkipped:
     entity = deps.vault.own_entity()
-    job = deps.store.remembered(entity, key)
+    job = deps.store.job_by_idempotency_key(entity, key)
     if job is None:
-        following = _next(deps, name, timed, entity=entity)
-        if isinstance(following, Skipped):
+        following = _next_job_id(deps, name, scheduled_job, entity=entity)
+        if isinstance(following, OccasionSkipped):
             return following
-        job = deps.store.remember(entity, key, following, key)
-    return earlier(deps, job) or ordered(deps, wish, job=job, entity=entity)
+        job = deps.store.remember_idempotency_key(entity, key, following, key)
+    return find_recorded_order(deps, job) or record_console_order(deps, request, job=job, entity=entity)
 
 
-def _next(deps: Deps, name: str, timed: Timed, *, entity: str) -> str | Skipped:
+def _next_job_id(deps: Deps, name: str, scheduled_job: ScheduledJob, *, entity: str) -> str | OccasionSkipped:
     """Return the id of the job that comes after the last one. Without overlap whoever asks at the same time is told the same id."""
     new = new_job_id(deps.settings.installation, now=deps.now())
-    if timed.schedule.overlap == "allow":
+    if scheduled_job.schedule.overlap == "allow":
         return new
-    last = next(iter(deps.store.launched(origin_of(name), by=entity, limit=1)), None)
+    last = next(iter(deps.store.jobs_launched_by(schedule_origin(name), requester_id=entity, limit=1)), None)
     if last is not None and not last.state.ended:
-        return Skipped(last.id)
+        return OccasionSkipped(last.id)
     place = digest_of({"schedule": name, "after": last.id if last else None})
-    return deps.store.remember(entity, place, new, place)
+    return deps.store.remember_idempotency_key(entity, place, new, place)

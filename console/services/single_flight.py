@@ -19,7 +19,7 @@ from justenough.domain.core.errors import JustEnoughError, RetryLater
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
-FAILED = "something went wrong here; the console's log tells more"
+WORK_FAILED_TEXT = "something went wrong here; the console's log tells more"
 
 log = structlog.get_logger()
 
@@ -51,51 +51,51 @@ class Work(Generic[T]):
         return (self.ended - self.began).total_seconds() if self.ended else 0.0
 
 
-class Works(Generic[K, T]):
+class SingleFlight(Generic[K, T]):
     """Work of one kind, by what it is about. Belongs to one event loop."""
 
     def __init__(
         self,
-        does: Callable[[K], Awaitable[T]],
+        work: Callable[[K], Awaitable[T]],
         *,
-        at_once: int = 1,
-        kept: int = 1,
-        each: int = 4,
+        max_concurrency: int = 1,
+        max_outcomes: int = 1,
+        max_per_person: int = 4,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """`at_once`: how many run at the same time, the others wait; `kept`: how many outcomes are remembered, the newest ones.
 
         `each`: how many that are not done yet one person may have asked for: nobody has all the others wait for what is theirs.
         """
-        self._does, self._kept, self._each, self._now = does, kept, each, now
-        self._turns = asyncio.Semaphore(at_once)
+        self._work, self._max_outcomes, self._max_per_person, self._now = work, max_outcomes, max_per_person, now
+        self._semaphore = asyncio.Semaphore(max_concurrency)
         self._works: OrderedDict[K, Work[T]] = OrderedDict()
         self._tasks: dict[K, asyncio.Task[Work[T]]] = {}
 
-    def ask(self, key: K, *, by: str) -> Work[T]:
+    def start(self, key: K, *, by: str) -> Work[T]:
         """Have it done, unless it is being done already; return how it stands. Raises Busy."""
         if key not in self._tasks:
-            if sum(self._works[other].by == by for other in self._tasks) >= self._each:
-                raise Busy(f"{self._each} that you asked for are not done yet; ask again when one of them is")
+            if sum(self._works[other].by == by for other in self._tasks) >= self._max_per_person:
+                raise Busy(f"{self._max_per_person} that you asked for are not done yet; ask again when one of them is")
             begun = self._works[key] = Work(self._now(), by)
             self._works.move_to_end(key)
-            self._tasks[key] = asyncio.create_task(self._done(key, begun))
+            self._tasks[key] = asyncio.create_task(self._run(key, begun))
             self._tasks[key].add_done_callback(lambda _: self._tasks.pop(key, None))
-            self._forget()
+            self._evict_outcomes()
         return self._works[key]
 
-    def of(self, key: K) -> Work[T] | None:
+    def get(self, key: K) -> Work[T] | None:
         """Return how it stands; None where nobody asked, or it is long ago."""
         return self._works.get(key)
 
-    def all(self) -> tuple[tuple[K, Work[T]], ...]:
+    def items(self) -> tuple[tuple[K, Work[T]], ...]:
         """Return everything that is remembered, the newest first."""
         # A copy first: pages read it from threads of their own.
         return tuple(reversed(tuple(self._works.items())))
 
     async def result(self, key: K, *, by: str) -> T:
         """Return the outcome of what is being done, or is done now; raise what it raises."""
-        self.ask(key, by=by)
+        self.start(key, by=by)
         # Who stops waiting takes the work from nobody else.
         done = await asyncio.shield(self._tasks[key])
         if done.error is not None:
@@ -109,21 +109,21 @@ class Works(Generic[K, T]):
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
-    async def _done(self, key: K, begun: Work[T]) -> Work[T]:
-        async with self._turns:
+    async def _run(self, key: K, begun: Work[T]) -> Work[T]:
+        async with self._semaphore:
             try:
-                done = replace(begun, outcome=await self._does(key))
+                done = replace(begun, outcome=await self._work(key))
             except JustEnoughError as error:
                 done = replace(begun, error=error)
             except Exception as error:  # noqa: BLE001 - whatever it is, those who wait are told, and nobody waits for ever
                 # Its text may hold what somebody sent; its kind does not.
                 log.error("work failed", error=type(error).__name__)  # noqa: TRY400 - as said above
-                done = replace(begun, error=JustEnoughError(FAILED))
+                done = replace(begun, error=JustEnoughError(WORK_FAILED_TEXT))
         done = self._works[key] = replace(done, ended=self._now())
         return done
 
-    def _forget(self) -> None:
+    def _evict_outcomes(self) -> None:
         """Forget the oldest outcomes; what runs is never forgotten."""
         over = [key for key, work in self._works.items() if not work.runs]
-        for key in over[: max(0, len(self._works) - self._kept)]:
+        for key in over[: max(0, len(self._works) - self._max_outcomes)]:
             del self._works[key]

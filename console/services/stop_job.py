@@ -11,23 +11,23 @@ from console.temporal.client import TemporalUnavailable, WorkflowGone
 from justenough.domain.approvals.tiers import Person
 from justenough.domain.core.errors import Conflict, NotFound
 from justenough.domain.jobs.states import RevocationState
-from justenough.domain.ledger.events import EventType, event
+from justenough.domain.ledger.events import EventType, build_event
 from justenough.domain.readmodel.views import JobSummary
 
 log = structlog.get_logger()
 
 
-def stoppable(job: JobSummary, *, kill: bool) -> bool:
+def can_stop(job: JobSummary, *, kill: bool) -> bool:
     """Whether there is something left to stop: a job that runs, or for a kill also one that is over and not shown to be clean."""
     return not job.state.ended or (kill and job.revocation.state not in {RevocationState.NONE, RevocationState.CONFIRMED})
 
 
-async def stop(console: Console, job: str, caller: Person, *, kill: bool) -> Stopping:
+async def stop_job(console: Console, job: str, caller: Person, *, kill: bool) -> Stopping:
     """Ask a job to end. Raises NotFound, Conflict where it is over, TemporalUnavailable where only Temporal can cancel it."""
     view = await to_thread.run_sync(console.deps.store.job, job)
     if view is None:
         raise NotFound(f"there is no job {job}")
-    if not stoppable(view, kill=kill):
+    if not can_stop(view, kill=kill):
         raise Conflict(f"the job has ended already: {view.state.value}")
     note = None
     try:
@@ -43,7 +43,7 @@ async def stop(console: Console, job: str, caller: Person, *, kill: bool) -> Sto
         # Its session and the sweep obey this even where a bug keeps its workflow from obeying the wish.
         await to_thread.run_sync(console.deps.store.close_claim, job, console.deps.now())
     how = "kill" if kill else "cancel"
-    asked = event(
+    asked = build_event(
         EventType.STOP_REQUESTED, job, at=console.deps.now(), about=f"{how}/{caller.id}", how=how, person=caller.id, name=caller.name
     )
     await to_thread.run_sync(console.deps.store.record, [asked])

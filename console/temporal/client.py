@@ -41,8 +41,8 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from console.temporal import fire_workflow, schedules
 from justenough.adapters.configuration.settings import Settings
-from justenough.domain.approvals.statements import Signed
-from justenough.domain.contracts.workflow_messages import JobInput, Occasion, ProofReport, SweepReport
+from justenough.domain.approvals.statements import SignedStatement
+from justenough.domain.contracts.workflow_messages import JobInput, ProofReport, ScheduleOccasion, SweepReport
 from justenough.domain.core.errors import GiveUp, JustEnoughError, RetryLater
 from justenough.domain.integrations.schedules import Schedule
 from justenough.domain.jobs.states import JobState
@@ -56,13 +56,13 @@ REVOKE_CREDENTIAL = "revoke_credential"
 
 STATE = SearchAttributeKey.for_keyword("JustEnoughState")
 ENVIRONMENT = SearchAttributeKey.for_keyword("JustEnoughEnvironment")
-ACTIVITY = TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY
+ACTIVITY_QUEUE = TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY
 
 REQUESTER = SearchAttributeKey.for_keyword("JustEnoughRequester")
 
 RPC_TIMEOUT = timedelta(seconds=5)
-FIRES_AT_ONCE = 4
-LOOK_TIMEOUT = timedelta(seconds=60)
+MAX_CONCURRENT_FIRES = 4
+REPORT_TIMEOUT = timedelta(seconds=60)
 """For a sweep or a proof that someone waits for."""
 
 
@@ -75,7 +75,7 @@ class WorkflowGone(GiveUp):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ScheduleStatus:
     """How a schedule stands in Temporal."""
 
     paused: bool
@@ -86,13 +86,13 @@ class Standing:
     """Occasions that Temporal came too late for."""
 
 
-Take = Callable[[Occasion], Awaitable[str]]
+TakeOccasion = Callable[[ScheduleOccasion], Awaitable[str]]
 """Orders what an occasion is for; returns the job, or why there is none."""
 
 log = structlog.get_logger()
 
 
-class Gateway:
+class TemporalGateway:
     """Everything that the console asks of Temporal."""
 
     def __init__(self, client: Client, *, task_queue: str, installation: str) -> None:
@@ -101,7 +101,7 @@ class Gateway:
         self._installation = installation
 
     @classmethod
-    async def connect(cls, settings: Settings) -> Gateway:
+    async def connect(cls, settings: Settings) -> TemporalGateway:
         """Return a gateway that connects when it is first used, so that the console starts without Temporal."""
         client = await Client.connect(
             settings.temporal_address,
@@ -112,14 +112,14 @@ class Gateway:
         )
         return cls(client, task_queue=settings.task_queue, installation=settings.installation)
 
-    async def start(self, order: JobInput, *, environment: str, requester: str) -> None:
+    async def start_job(self, order: JobInput, *, environment: str, requester: str) -> None:
         """Start the job's workflow, once ever per job id; an id that was started before is left as it is."""
         attributes = [
             SearchAttributePair(STATE, JobState.PENDING.value),
             SearchAttributePair(ENVIRONMENT, environment),
             SearchAttributePair(REQUESTER, requester),
         ]
-        with suppress(WorkflowAlreadyStartedError), _answering():
+        with suppress(WorkflowAlreadyStartedError), _translate_errors():
             await self._client.start_workflow(
                 JOB,
                 order,
@@ -130,7 +130,7 @@ class Gateway:
                 rpc_timeout=RPC_TIMEOUT,
             )
 
-    async def exists(self, job: str) -> bool:
+    async def has_workflow(self, job: str) -> bool:
         """Whether Temporal knows a workflow of this id, open or closed."""
         return await self._status(job) is not None
 
@@ -138,7 +138,7 @@ class Gateway:
         """Whether the job's workflow still runs."""
         return await self._status(job) == WorkflowExecutionStatus.RUNNING
 
-    async def decide(self, job: str, signed: Signed) -> None:
+    async def decide(self, job: str, signed: SignedStatement) -> None:
         """Hand a signed answer to the job; durable even while no worker runs. Raises WorkflowGone, TemporalUnavailable."""
         await self._signal(job, DECIDE, signed.model_dump(mode="json"))
 
@@ -152,35 +152,35 @@ class Gateway:
 
     async def cancel(self, job: str) -> None:
         """Ask the job to end in order. Raises WorkflowGone, TemporalUnavailable."""
-        with _answering():
+        with _translate_errors():
             await self._client.get_workflow_handle(job).cancel(rpc_timeout=RPC_TIMEOUT)
 
     async def start_sweep(self) -> None:
         """Start a sweep now, or leave the one that runs; does not wait for it."""
-        with _answering():
-            await self._client.start_workflow(SWEEP, **self._look("sweep"), rpc_timeout=RPC_TIMEOUT)
+        with _translate_errors():
+            await self._client.start_workflow(SWEEP, **self._singleton_options("sweep"), rpc_timeout=RPC_TIMEOUT)
 
     async def sweep(self) -> SweepReport:
         """Run a sweep now (or join the one that runs) and return its report. Raises TemporalUnavailable."""
-        report = await self._run(SWEEP, **self._look("sweep"), result_type=SweepReport)
+        report = await self._execute(SWEEP, **self._singleton_options("sweep"), result_type=SweepReport)
         assert isinstance(report, SweepReport)
         return report
 
     async def prove(self, job: str) -> ProofReport:
         """Look anew at everything the job held and return what was seen. Raises TemporalUnavailable."""
-        report = await self._run(PROVE, job, **self._look(f"prove-{job}"), result_type=ProofReport)
+        report = await self._execute(PROVE, job, **self._singleton_options(f"prove-{job}"), result_type=ProofReport)
         assert isinstance(report, ProofReport)
         return report
 
     async def ping(self) -> None:
         """Raise TemporalUnavailable where Temporal's frontend does not answer."""
-        with _answering():
+        with _translate_errors():
             await self._client.count_workflows("WorkflowId = '-'", rpc_timeout=RPC_TIMEOUT)
 
     async def last_polls(self) -> Mapping[str, datetime | None]:
         """Return when a worker last asked for work, by task queue: that of jobs, and that of their endings. Raises TemporalUnavailable."""
         jobs, endings = self._task_queue, f"{self._task_queue}-endings"
-        kinds = ((jobs, TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW), (jobs, ACTIVITY), (endings, ACTIVITY))
+        kinds = ((jobs, TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW), (jobs, ACTIVITY_QUEUE), (endings, ACTIVITY_QUEUE))
         found = await asyncio.gather(*(self._last_poll(queue, kind) for queue, kind in kinds))
         # Who decides and who runs sessions are one worker, but either may be gone alone: the older of the two tells.
         decides, runs, ends = found
@@ -189,123 +189,125 @@ class Gateway:
     async def last_sweep(self) -> datetime | None:
         """Return when the installation's last whole sweep ended; None where Temporal remembers none. Raises TemporalUnavailable."""
         wanted = f"WorkflowType = '{SWEEP}' AND ExecutionStatus = 'Completed' AND TaskQueue = '{self._task_queue}'"
-        with _answering():
+        with _translate_errors():
             async for sweep in self._client.list_workflows(wanted, page_size=1, limit=1, rpc_timeout=RPC_TIMEOUT):
                 return sweep.close_time
         return None
 
-    async def work(self, take: Take) -> None:
+    async def run_worker(self, take: TakeOccasion) -> None:
         """Run what schedules start, with any other console that does, until cancelled. Raises TemporalUnavailable where it cannot begin."""
         config = self._client.service_client.config
-        with _answering():
+        with _translate_errors():
             # A worker needs a client that is connected.
             client = await Client.connect(
                 config.target_host, namespace=self._client.namespace, data_converter=self._client.data_converter, identity=config.identity
             )
         worker = Worker(
             client,
-            task_queue=self._consoles,
+            task_queue=self._console_task_queue,
             workflows=[fire_workflow.Fire],
-            activities=[_taking(take)],
+            activities=[_build_take_activity(take)],
             workflow_runner=UnsandboxedWorkflowRunner(),
-            max_concurrent_activities=FIRES_AT_ONCE,
+            max_concurrent_activities=MAX_CONCURRENT_FIRES,
         )
         await worker.run()
 
-    async def schedules(self) -> frozenset[str]:
+    async def schedule_names(self) -> frozenset[str]:
         """Return the names of the installation's schedules, as of a moment ago. Raises TemporalUnavailable."""
-        with _answering():
+        with _translate_errors():
             found = await self._client.list_schedules(rpc_timeout=RPC_TIMEOUT)
-            return frozenset([one.id.removeprefix(self._prefix) async for one in found if one.id.startswith(self._prefix)])
+            return frozenset(
+                [one.id.removeprefix(self._schedule_prefix) async for one in found if one.id.startswith(self._schedule_prefix)]
+            )
 
-    async def put_schedule(self, name: str, wanted: Schedule) -> bool:
+    async def put_schedule(self, name: str, definition: Schedule) -> bool:
         """Make or change a schedule; whether anything was to do. One that is there stays paused, or not, as it is. Raises TemporalUnavailable."""
-        schedule = schedules.schedule_of(name, wanted, prefix=self._prefix, queue=self._consoles)
-        handle = self._client.get_schedule_handle(f"{self._prefix}{name}")
+        schedule = schedules.to_temporal_schedule(name, definition, prefix=self._schedule_prefix, queue=self._console_task_queue)
+        handle = self._client.get_schedule_handle(f"{self._schedule_prefix}{name}")
         try:
-            with _answering():
+            with _translate_errors():
                 # Not changed without need: what was due before a change is not caught up.
-                if schedules.same((await handle.describe(rpc_timeout=RPC_TIMEOUT)).schedule, schedule):
+                if schedules.is_same((await handle.describe(rpc_timeout=RPC_TIMEOUT)).schedule, schedule):
                     return False
 
-                def changed(found: ScheduleUpdateInput) -> ScheduleUpdate:
+                def keep_state(found: ScheduleUpdateInput) -> ScheduleUpdate:
                     return ScheduleUpdate(replace(schedule, state=found.description.schedule.state))
 
-                await handle.update(changed, rpc_timeout=RPC_TIMEOUT)
+                await handle.update(keep_state, rpc_timeout=RPC_TIMEOUT)
         except WorkflowGone:
             # Another console may be faster, with the same.
-            with suppress(ScheduleAlreadyRunningError), _answering():
+            with suppress(ScheduleAlreadyRunningError), _translate_errors():
                 await self._client.create_schedule(handle.id, schedule, rpc_timeout=RPC_TIMEOUT)
         return True
 
     async def delete_schedule(self, name: str) -> None:
         """Delete a schedule of the installation; again is fine. Raises TemporalUnavailable."""
-        with suppress(WorkflowGone), _answering():
-            await self._client.get_schedule_handle(f"{self._prefix}{name}").delete(rpc_timeout=RPC_TIMEOUT)
+        with suppress(WorkflowGone), _translate_errors():
+            await self._client.get_schedule_handle(f"{self._schedule_prefix}{name}").delete(rpc_timeout=RPC_TIMEOUT)
 
-    async def standing(self, name: str) -> Standing | None:
+    async def schedule_status(self, name: str) -> ScheduleStatus | None:
         """Return how a schedule stands; None where Temporal does not know it. Raises TemporalUnavailable."""
-        with suppress(WorkflowGone), _answering():
-            found = await self._client.get_schedule_handle(f"{self._prefix}{name}").describe(rpc_timeout=RPC_TIMEOUT)
+        with suppress(WorkflowGone), _translate_errors():
+            found = await self._client.get_schedule_handle(f"{self._schedule_prefix}{name}").describe(rpc_timeout=RPC_TIMEOUT)
             state, info = found.schedule.state, found.info
-            return Standing(state.paused, state.note, tuple(info.next_action_times), info.num_actions_missed_catchup_window)
+            return ScheduleStatus(state.paused, state.note, tuple(info.next_action_times), info.num_actions_missed_catchup_window)
         return None
 
-    async def pause(self, name: str, note: str) -> None:
+    async def pause_schedule(self, name: str, note: str) -> None:
         """Have a schedule launch nothing from now on. Raises WorkflowGone where Temporal does not know it, TemporalUnavailable."""
-        with _answering():
-            await self._client.get_schedule_handle(f"{self._prefix}{name}").pause(note=note, rpc_timeout=RPC_TIMEOUT)
+        with _translate_errors():
+            await self._client.get_schedule_handle(f"{self._schedule_prefix}{name}").pause(note=note, rpc_timeout=RPC_TIMEOUT)
 
-    async def unpause(self, name: str, note: str) -> None:
+    async def unpause_schedule(self, name: str, note: str) -> None:
         """Have a schedule go on with its next occasion. Raises WorkflowGone where Temporal does not know it, TemporalUnavailable."""
-        with _answering():
-            await self._client.get_schedule_handle(f"{self._prefix}{name}").unpause(note=note, rpc_timeout=RPC_TIMEOUT)
+        with _translate_errors():
+            await self._client.get_schedule_handle(f"{self._schedule_prefix}{name}").unpause(note=note, rpc_timeout=RPC_TIMEOUT)
 
     @property
-    def _prefix(self) -> str:
+    def _schedule_prefix(self) -> str:
         return f"je-{self._installation}-schedule-"
 
     @property
-    def _consoles(self) -> str:
+    def _console_task_queue(self) -> str:
         """The task queue that consoles poll."""
         return f"{self._task_queue}-console"
 
     async def _last_poll(self, queue: str, kind: TaskQueueType.ValueType) -> datetime | None:
         asked = DescribeTaskQueueRequest(namespace=self._client.namespace, task_queue=TaskQueue(name=queue), task_queue_type=kind)
-        with _answering():
+        with _translate_errors():
             found = await self._client.workflow_service.describe_task_queue(asked, timeout=RPC_TIMEOUT)
         return max((poller.last_access_time.ToDatetime(UTC) for poller in found.pollers), default=None)
 
-    def _look(self, name: str) -> dict[str, Any]:
+    def _singleton_options(self, name: str) -> dict[str, Any]:
         return {
             "id": f"je-{self._installation}-{name}-now",
             "task_queue": self._task_queue,
             "id_conflict_policy": WorkflowIDConflictPolicy.USE_EXISTING,
-            "execution_timeout": LOOK_TIMEOUT,
+            "execution_timeout": REPORT_TIMEOUT,
         }
 
     async def _status(self, job: str) -> WorkflowExecutionStatus | None:
-        with suppress(WorkflowGone), _answering():
+        with suppress(WorkflowGone), _translate_errors():
             return (await self._client.get_workflow_handle(job).describe(rpc_timeout=RPC_TIMEOUT)).status
         return None
 
-    async def _run(self, workflow: str, *args: Any, **options: Any) -> Any:
+    async def _execute(self, workflow: str, *args: Any, **options: Any) -> Any:
         try:
-            with _answering():
+            with _translate_errors():
                 return await self._client.execute_workflow(workflow, *args, **options)
         except WorkflowFailureError as error:
-            raise TemporalUnavailable(f"{workflow} did not finish: {_why(error)}") from error
+            raise TemporalUnavailable(f"{workflow} did not finish: {_failure_text(error)}") from error
 
     async def _signal(self, job: str, name: str, *args: Any) -> None:
-        with _answering():
+        with _translate_errors():
             await self._client.get_workflow_handle(job).signal(name, args=args, rpc_timeout=RPC_TIMEOUT)
 
 
-def _taking(take: Take) -> Callable[[Occasion], Awaitable[str]]:
+def _build_take_activity(take: TakeOccasion) -> Callable[[ScheduleOccasion], Awaitable[str]]:
     """Return what takes occasions as an activity. Only sentences of our own cross into a history."""
 
-    @activity.defn(name=fire_workflow.TAKE)
-    async def take_occasion(occasion: Occasion) -> str:
+    @activity.defn(name=fire_workflow.TAKE_ACTIVITY)
+    async def take_occasion(occasion: ScheduleOccasion) -> str:
         try:
             return await take(occasion)
         except JustEnoughError as error:
@@ -317,7 +319,7 @@ def _taking(take: Take) -> Callable[[Occasion], Awaitable[str]]:
     return take_occasion
 
 
-def _why(error: WorkflowFailureError) -> str:
+def _failure_text(error: WorkflowFailureError) -> str:
     """Return why a look came to nothing. Only sentences of our own cross from a worker."""
     cause = error.cause
     while isinstance(cause, ActivityError) and cause.cause is not None:
@@ -326,7 +328,7 @@ def _why(error: WorkflowFailureError) -> str:
 
 
 @contextmanager
-def _answering() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     """Translate what Temporal's client raises. Raises WorkflowGone, TemporalUnavailable."""
     try:
         yield

@@ -13,12 +13,12 @@ from temporalio.common import RetryPolicy, SearchAttributeKey
 from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
-    from justenough.domain.contracts.workflow_messages import Occasion
+    from justenough.domain.contracts.workflow_messages import ScheduleOccasion
 
-TAKE = "take_occasion"
+TAKE_ACTIVITY = "take_occasion"
 
 
-OCCASION = SearchAttributeKey.for_datetime("TemporalScheduledStartTime")
+SCHEDULED_START = SearchAttributeKey.for_datetime("TemporalScheduledStartTime")
 """What Temporal itself says of a workflow that a schedule started. Whoever can write to Temporal can say it too, so the console checks it."""
 TAKE_OPTIONS: dict[str, Any] = {
     "start_to_close_timeout": timedelta(seconds=30),
@@ -34,8 +34,10 @@ class Fire:
     @workflow.run
     async def run(self, schedule: str) -> str:
         """Return the job that was launched, or why none was."""
-        at = workflow.info().typed_search_attributes.get(OCCASION)
+        at = workflow.info().typed_search_attributes.get(SCHEDULED_START)
         if at is None:
             raise ApplicationError("no schedule has started this", non_retryable=True)
-        taken: str = await workflow.execute_activity(TAKE, Occasion(schedule=schedule, at=at), result_type=str, **TAKE_OPTIONS)
+        taken: str = await workflow.execute_activity(
+            TAKE_ACTIVITY, ScheduleOccasion(schedule=schedule, at=at), result_type=str, **TAKE_OPTIONS
+        )
         return taken

@@ -8,63 +8,63 @@ from collections.abc import Awaitable
 import structlog
 from anyio import to_thread
 
-from console.temporal.client import Gateway, Standing, TemporalUnavailable
+from console.temporal.client import ScheduleStatus, TemporalGateway, TemporalUnavailable
 from justenough.domain.core.errors import JustEnoughError
 from justenough.services.dependencies import Deps
 
-LOOK_EVERY = 2.0
+POLL_INTERVAL_S = 2.0
 """Seconds between two looks at the configuration."""
-AGAIN = 60.0
+RECONCILE_INTERVAL_S = 60.0
 """Seconds after which Temporal is looked at though the configuration has not changed: somebody may have changed things there."""
-PAUSE = 10.0
+RETRY_DELAY_S = 10.0
 """Seconds after a failure."""
-KEPT = 3.0
+STATUS_TTL_S = 3.0
 """Seconds for which it is known how a schedule stands."""
-PATIENCE = 2.0
+STATUS_TIMEOUT_S = 2.0
 """Seconds that a list waits for Temporal."""
 
 log = structlog.get_logger()
 
 
-class Timetable:
+class ScheduleSync:
     """The installation's schedules in Temporal. One per console, on its event loop; several consoles with the same configuration do the same."""
 
-    def __init__(self, deps: Deps, gateway: Gateway) -> None:
+    def __init__(self, deps: Deps, gateway: TemporalGateway) -> None:
         self._deps = deps
         self._gateway = gateway
         self._problems: dict[str, str] = {}
-        self._looks: dict[str, asyncio.Task[Standing | None]] = {}
+        self._status_reads: dict[str, asyncio.Task[ScheduleStatus | None]] = {}
 
     async def reconcile(self) -> None:
         """Make, change and delete what is to be; each schedule's trouble is its own. Raises TemporalUnavailable where nothing can be done."""
         wanted = (await to_thread.run_sync(self._deps.config.current)).schedules
-        there = await self._gateway.schedules()
+        there = await self._gateway.schedule_names()
         for name, timed in wanted.items():
-            await self._one(name, self._gateway.put_schedule(name, timed.schedule))
+            await self._apply(name, self._gateway.put_schedule(name, timed.schedule))
         for name in sorted(there - wanted.keys()):
-            await self._one(name, self._gateway.delete_schedule(name))
+            await self._apply(name, self._gateway.delete_schedule(name))
 
-    async def keep(self) -> None:
+    async def run(self) -> None:
         """Reconcile at start, when the configuration changes, and now and then, for as long as the console serves."""
         done, due = "", 0.0
         loop = asyncio.get_running_loop()
         while True:
             try:
-                digest = await to_thread.run_sync(self._digest)
+                digest = await to_thread.run_sync(self._config_digest)
                 if digest is not None and (digest != done or loop.time() >= due):
                     await self.reconcile()
-                    done, due = digest, loop.time() + (PAUSE if self._problems else AGAIN)
+                    done, due = digest, loop.time() + (RETRY_DELAY_S if self._problems else RECONCILE_INTERVAL_S)
             except Exception as error:  # noqa: BLE001 - nobody else keeps the schedules: this goes on for as long as the console does
                 log.warning("schedules cannot be brought up to date now", error=type(error).__name__, why=str(error)[:200])
-                done, due = "", loop.time() + PAUSE
-                await asyncio.sleep(PAUSE)
-            await asyncio.sleep(LOOK_EVERY)
+                done, due = "", loop.time() + RETRY_DELAY_S
+                await asyncio.sleep(RETRY_DELAY_S)
+            await asyncio.sleep(POLL_INTERVAL_S)
 
-    async def standing(self, name: str) -> Standing | None:
+    async def status(self, name: str) -> ScheduleStatus | None:
         """Return how a schedule stands, as of at most KEPT seconds ago; None where Temporal does not know it (yet). Raises TemporalUnavailable."""
-        look = self._looks.get(name)
+        look = self._status_reads.get(name)
         if look is None:
-            look = self._looks[name] = asyncio.create_task(self._look(name))
+            look = self._status_reads[name] = asyncio.create_task(self._read_status(name))
         # Whoever stops waiting must not stop the others.
         return await asyncio.shield(look)
 
@@ -74,27 +74,27 @@ class Timetable:
 
     def forget(self, name: str) -> None:
         """Look anew at the next question."""
-        self._looks.pop(name, None)
+        self._status_reads.pop(name, None)
 
-    def _digest(self) -> str | None:
+    def _config_digest(self) -> str | None:
         """Return which configuration is in force; None where the folder is broken: what it does not say then is no reason to delete anything."""
         return None if self._deps.config.alarm else self._deps.config.current().digest
 
-    async def _look(self, name: str) -> Standing | None:
+    async def _read_status(self, name: str) -> ScheduleStatus | None:
         task = asyncio.current_task()
         try:
-            return await asyncio.wait_for(self._gateway.standing(name), PATIENCE)
+            return await asyncio.wait_for(self._gateway.schedule_status(name), STATUS_TIMEOUT_S)
         except TimeoutError:
-            raise TemporalUnavailable(f"Temporal does not answer within {PATIENCE:.0f} s") from None
+            raise TemporalUnavailable(f"Temporal does not answer within {STATUS_TIMEOUT_S:.0f} s") from None
         finally:
-            asyncio.get_running_loop().call_later(KEPT, self._expire, name, task)
+            asyncio.get_running_loop().call_later(STATUS_TTL_S, self._expire, name, task)
 
     def _expire(self, name: str, task: object) -> None:
         # Not one that was begun since.
-        if self._looks.get(name) is task:
-            del self._looks[name]
+        if self._status_reads.get(name) is task:
+            del self._status_reads[name]
 
-    async def _one(self, name: str, step: Awaitable[bool | None]) -> None:
+    async def _apply(self, name: str, step: Awaitable[bool | None]) -> None:
         try:
             if await step is not False:
                 log.info("a schedule is brought up to date", schedule=name)

@@ -17,45 +17,47 @@ from temporalio.client import (
 )
 
 from justenough.domain.integrations import schedules
-from justenough.domain.integrations.cron import Field, ranges
+from justenough.domain.integrations.cron import FieldValues, ranges
 
-OVERLAPS = {"skip": ScheduleOverlapPolicy.SKIP, "allow": ScheduleOverlapPolicy.ALLOW_ALL}
+OVERLAP_POLICIES = {"skip": ScheduleOverlapPolicy.SKIP, "allow": ScheduleOverlapPolicy.ALLOW_ALL}
 """For occasions that wait for a console; whether the job before has ended is the console's to look up."""
 
 
-def schedule_of(name: str, wanted: schedules.Schedule, *, prefix: str, queue: str) -> Schedule:
+def to_temporal_schedule(name: str, definition: schedules.Schedule, *, prefix: str, queue: str) -> Schedule:
     """Return the Temporal Schedule of one of triggers.yaml. Temporal reads no cron of ours: it is given the numbers themselves."""
     return Schedule(
-        action=ScheduleActionStartWorkflow("Fire", name, id=f"{prefix}{name}", task_queue=queue, execution_timeout=schedules.WINDOW),
-        spec=ScheduleSpec(calendars=[_calendar(wanted)], time_zone_name=wanted.timezone),
+        action=ScheduleActionStartWorkflow(
+            "Fire", name, id=f"{prefix}{name}", task_queue=queue, execution_timeout=schedules.CATCHUP_WINDOW
+        ),
+        spec=ScheduleSpec(calendars=[_to_calendar(definition)], time_zone_name=definition.timezone),
         # The default catches up for a year.
-        policy=SchedulePolicy(overlap=OVERLAPS[wanted.overlap], catchup_window=schedules.WINDOW),
-        state=ScheduleState(paused=wanted.paused, note="triggers.yaml: paused from the beginning" if wanted.paused else None),
+        policy=SchedulePolicy(overlap=OVERLAP_POLICIES[definition.overlap], catchup_window=schedules.CATCHUP_WINDOW),
+        state=ScheduleState(paused=definition.paused, note="triggers.yaml: paused from the beginning" if definition.paused else None),
     )
 
 
-def same(found: Schedule, wanted: Schedule) -> bool:
+def is_same(current: Schedule, desired: Schedule) -> bool:
     """Whether two do the same at the same times. Whether they are paused is people's to say."""
-    return _essence(found) == _essence(wanted)
+    return _comparable(current) == _comparable(desired)
 
 
-def _essence(schedule: Schedule) -> tuple[object, ...]:
+def _comparable(schedule: Schedule) -> tuple[object, ...]:
     action = schedule.action
     assert isinstance(action, ScheduleActionStartWorkflow)
     return schedule.spec, schedule.policy, action.workflow, action.id, action.task_queue, action.execution_timeout
 
 
-def _calendar(wanted: schedules.Schedule) -> ScheduleCalendarSpec:
-    times = wanted.times
+def _to_calendar(definition: schedules.Schedule) -> ScheduleCalendarSpec:
+    times = definition.times
     return ScheduleCalendarSpec(
         second=(ScheduleRange(0, 0, 1),),
-        minute=_ranges(times.minutes),
-        hour=_ranges(times.hours),
-        day_of_month=_ranges(times.days),
-        month=_ranges(times.months),
-        day_of_week=_ranges(times.weekdays),
+        minute=_to_ranges(times.minutes),
+        hour=_to_ranges(times.hours),
+        day_of_month=_to_ranges(times.days),
+        month=_to_ranges(times.months),
+        day_of_week=_to_ranges(times.weekdays),
     )
 
 
-def _ranges(field: Field) -> tuple[ScheduleRange, ...]:
+def _to_ranges(field: FieldValues) -> tuple[ScheduleRange, ...]:
     return tuple(ScheduleRange(first, last, 1) for first, last in ranges(field))

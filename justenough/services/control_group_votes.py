@@ -7,19 +7,19 @@ from datetime import datetime
 from functools import partial
 
 from justenough.adapters.vault import control_groups
-from justenough.domain.approvals.ladder import Answer
-from justenough.domain.approvals.verification import Table
+from justenough.domain.approvals.ladder import ApprovalAnswer
+from justenough.domain.approvals.verification import ApprovalVerifier
 from justenough.domain.jobs.states import Action
 from justenough.services.dependencies import Deps
-from justenough.services.verify_order import table
+from justenough.services.verify_order import build_approval_verifier
 
 
-def whole_table(deps: Deps, *, now: datetime) -> Table:
+def build_control_group_verifier(deps: Deps, *, now: datetime) -> ApprovalVerifier:
     """Return what answers are counted against: who signed what, and for what is locked who authorized it in Vault."""
-    return replace(table(deps, now=now), why_not_elsewhere=partial(why_not_authorized, deps))
+    return replace(build_approval_verifier(deps, now=now), further_check=partial(why_not_authorized, deps))
 
 
-def why_not_authorized(deps: Deps, request: str, answer: Answer) -> str | None:
+def why_not_authorized(deps: Deps, request: str, answer: ApprovalAnswer) -> str | None:
     """Return why an answer does not count for want of its person's authorization in Vault; None where it is there, or none is wanted.
 
     Raises RetryLater where Vault does not answer.
@@ -32,12 +32,12 @@ def why_not_authorized(deps: Deps, request: str, answer: Answer) -> str | None:
         return None
     if asked is not allowed:
         return f"Vault locks {view.action} on {view.resource} or what is allowed instead: it is allowed as it was asked for, or denied"
-    return _why_not_open(deps, request, answer)
+    return _why_control_group_closed(deps, request, answer)
 
 
-def _why_not_open(deps: Deps, request: str, answer: Answer) -> str | None:
-    kept = deps.store.kept_lock(request)
-    state = control_groups.state(deps.vault, kept.accessor) if kept else None
+def _why_control_group_closed(deps: Deps, request: str, answer: ApprovalAnswer) -> str | None:
+    kept = deps.store.wrapping_token_of(request)
+    state = control_groups.read_state(deps.vault, kept.accessor) if kept else None
     if kept is None or state is None:
         return "nothing waits in Vault to be authorized for it (any more)"
     if answer.person not in state.authorized:

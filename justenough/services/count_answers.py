@@ -7,109 +7,121 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from justenough.domain.approvals.ladder import Answer, Ladder
-from justenough.domain.approvals.statements import Signed
-from justenough.domain.approvals.verification import NOT_WAITING, Refused, Standing, Withdrawal
+from justenough.domain.approvals.ladder import ApprovalAnswer, Ladder
+from justenough.domain.approvals.statements import SignedStatement
+from justenough.domain.approvals.verification import NOT_WAITING, Rejection, RequestTally, Withdrawal
 from justenough.domain.contracts.workflow_messages import AnswersInput, AnswersResult
-from justenough.domain.core.ids import number_of
+from justenough.domain.core.ids import request_number_of
 from justenough.domain.ledger.events import Event
 from justenough.domain.readmodel.views import RequestView
-from justenough.services.control_group_votes import whole_table
+from justenough.services.control_group_votes import build_control_group_verifier
 from justenough.services.dependencies import Deps
-from justenough.services.evaluate_request import as_granted, why_not_as_granted
-from justenough.services.ledger_events import counted_event, decided_event, rejected, review_opened, taken_back
-from justenough.services.parent_chain import asker_of, forebears
+from justenough.services.evaluate_request import evaluate_grant, why_policy_denies_grant
+from justenough.services.ledger_events import (
+    access_decided_event,
+    approval_decided_event,
+    approval_rejected_event,
+    approval_withdrawn_event,
+    review_opened_event,
+)
+from justenough.services.parent_chain import ancestor_launchers, console_requester_of
 
 
-class Counting:
+class AnswerCounter:
     """One job's requests while answers are counted. What they were is a workflow's word; what the ledger says of them is looked up."""
 
     def __init__(self, deps: Deps, received: AnswersInput) -> None:
         self._deps = deps
         self._job = received.job
-        self._given = {**received.approved, **received.ladders}
-        self._asked = frozenset(received.ladders)
-        self._standings = {name: Standing(ladder, "approved") for name, ladder in received.approved.items()}
-        self._standings |= {name: Standing(ladder) for name, ladder in received.ladders.items()}
+        self._received_ladders = {**received.approved, **received.ladders}
+        self._pending_requests = frozenset(received.ladders)
+        self._tallies = {name: RequestTally(ladder, "approved") for name, ladder in received.approved.items()}
+        self._tallies |= {name: RequestTally(ladder) for name, ladder in received.ladders.items()}
         self.events: list[Event] = []
         """An entry for each that was taken, whether it counts or not, and what follows from it."""
 
-    def take(self, raw: Any, *, number: int) -> None:
+    def count_signal(self, raw: Any, *, number: int) -> None:
         """Examine what one signal carried."""
-        taken = self._taken(raw)
-        self.events += [self._rejected(raw, taken.why, about=f"signal-{number}")] if isinstance(taken, Refused) else taken
+        taken = self._count(raw)
+        self.events += [self._build_rejection_event(raw, taken.why, about=f"signal-{number}")] if isinstance(taken, Rejection) else taken
 
     def result(self) -> AnswersResult:
         """Return what became of the requests that wait, and of approvals that were taken back."""
-        told = {name: one for name, one in self._standings.items() if name in self._asked or one.verdict == "withdrawn"}
+        told = {name: one for name, one in self._tallies.items() if name in self._pending_requests or one.verdict == "withdrawn"}
         return AnswersResult(
             ladders={name: one.ladder for name, one in told.items()}, verdicts={name: one.verdict for name, one in told.items()}
         )
 
-    def _taken(self, raw: Any) -> list[Event] | Refused:
+    def _count(self, raw: Any) -> list[Event] | Rejection:
         """Return what follows from what was received, or why nothing does."""
         try:
-            signed = Signed.model_validate(raw)
+            signed = SignedStatement.model_validate(raw)
         except ValidationError:
-            return Refused("not a {statement, signature}")
+            return Rejection("not a {statement, signature}")
         request = signed.statement.get("request")
-        before = self._standings.get(request) if isinstance(request, str) else None
+        before = self._tallies.get(request) if isinstance(request, str) else None
         if before is None:
-            return Refused(NOT_WAITING)
-        recorded = recorded_of(self._deps, self._job, self._given[before.ladder.request])
-        if isinstance(recorded, Refused):
+            return Rejection(NOT_WAITING)
+        recorded = find_recorded_request(self._deps, self._job, self._received_ladders[before.ladder.request])
+        if isinstance(recorded, Rejection):
             return recorded
         # Who took an answer back, and who launched what the job came of, is remembered by the ledger, whatever a workflow says.
         gone = frozenset(item.approver_id for item in recorded.approvals if item.withdrawn_at)
         known = {
             "taken_back": before.ladder.taken_back | gone,
-            "forebears": forebears(self._deps, recorded.parent, asked_by=asker_of(self._deps, self._job)),
+            "forebears": ancestor_launchers(self._deps, recorded.parent, asked_by=console_requester_of(self._deps, self._job)),
         }
         ladder = before.ladder.model_copy(update=known)
-        after = replace(before, ladder=ladder).sent(whole_table(self._deps, now=self._deps.now()), self._job, signed)
-        told = after if isinstance(after, Refused) else self._told(after)
-        if isinstance(told, Refused) or isinstance(after, Refused):
+        after = replace(before, ladder=ladder).with_signed(
+            build_control_group_verifier(self._deps, now=self._deps.now()), self._job, signed
+        )
+        told = after if isinstance(after, Rejection) else self._build_events(after)
+        if isinstance(told, Rejection) or isinstance(after, Rejection):
             return told
-        self._standings[ladder.request] = after
+        self._tallies[ladder.request] = after
         return told
 
-    def _told(self, after: Standing) -> list[Event] | Refused:
+    def _build_events(self, after: RequestTally) -> list[Event] | Rejection:
         """Return what the ledger is told of what brought a request where it stands, or why policy does not allow it like this."""
         now, ladder, last = self._deps.now(), after.ladder, after.last
         if isinstance(last, Withdrawal):
-            return [taken_back(self._job, ladder.request, last, verdict=after.verdict, at=now)]
+            return [approval_withdrawn_event(self._job, ladder.request, last, verdict=after.verdict, at=now)]
         assert last is not None, "something brought it here"
-        again = self._decided_again(ladder, last)
-        if isinstance(again, Refused):
+        again = self._evaluate_again(ladder, last)
+        if isinstance(again, Rejection):
             return again
         tiers = self._deps.config.current().tiers
-        glass = [review_opened(self._job, ladder, last, tiers, at=now)] if last.decision == "break_glass" else []
-        return [*again, counted_event(self._job, ladder, last, verdict=after.verdict, at=now), *glass]
+        glass = [review_opened_event(self._job, ladder, last, tiers, at=now)] if last.decision == "break_glass" else []
+        return [*again, approval_decided_event(self._job, ladder, last, verdict=after.verdict, at=now), *glass]
 
-    def _decided_again(self, ladder: Ladder, last: Answer) -> list[Event] | Refused:
+    def _evaluate_again(self, ladder: Ladder, last: ApprovalAnswer) -> list[Event] | Rejection:
         """Return the decision of what the answers leave of a request, where that is less, or where somebody breaks glass."""
         if last.decision == "deny" or not (ladder.is_narrowed or ladder.broke_glass):
             return []
-        again = as_granted(self._deps, self._job, number_of(ladder.request), ladder.grant)
-        if isinstance(again, Refused):
+        again = evaluate_grant(self._deps, self._job, request_number_of(ladder.request), ladder.grant)
+        if isinstance(again, Rejection):
             return again
         decision, facts = again
-        if why := why_not_as_granted(ladder.grant, decision, tier=ladder.current):
-            return Refused(why)
+        if why := why_policy_denies_grant(ladder.grant, decision, tier=ladder.current):
+            return Rejection(why)
         about, now = f"narrowed/{last.person}", self._deps.now()
-        return [decided_event(self._job, ladder.request, decision, ladder.digest, facts=facts, phase="narrowed", at=now, about=about)]
+        return [
+            access_decided_event(self._job, ladder.request, decision, ladder.digest, facts=facts, phase="narrowed", at=now, about=about)
+        ]
 
-    def _rejected(self, raw: Any, why: str, *, about: str) -> Event:
+    def _build_rejection_event(self, raw: Any, why: str, *, about: str) -> Event:
         statement = raw.get("statement") if isinstance(raw, dict) else None
         named = statement if isinstance(statement, dict) else {}
-        return rejected(self._job, why, at=self._deps.now(), about=about, raw=raw, request=named.get("request"), person=named.get("person"))
+        return approval_rejected_event(
+            self._job, why, at=self._deps.now(), about=about, raw=raw, request=named.get("request"), person=named.get("person")
+        )
 
 
-def recorded_of(deps: Deps, job: str, ladder: Ladder) -> RequestView | Refused:
+def find_recorded_request(deps: Deps, job: str, ladder: Ladder) -> RequestView | Rejection:
     """Return what has been recorded of a request; or why a ladder, which came by way of Temporal, is not what the ledger says of it."""
     request, order = deps.store.request(ladder.request), deps.store.order(job)
     if request is None or order is None or request.job_id != job:
-        return Refused("no such request of this job has been recorded")
+        return Rejection("no such request of this job has been recorded")
     _, _, _, signed = order
     recorded = [(item.approver_id, item.decision, item.tier, item.ttl, item.action, item.tools) for item in request.approvals]
     answers = [(item.person, item.decision, item.tier, item.ttl, item.action, item.tools) for item in ladder.answers]
@@ -117,5 +129,5 @@ def recorded_of(deps: Deps, job: str, ladder: Ladder) -> RequestView | Refused:
     # A job that was launched before anyone could allow less does not say its action.
     claimed = (ladder.digest, ladder.needed, ladder.current, ladder.action or request.action, ladder.ttl, ladder.requester, ladder.tools)
     if known != claimed or not all(answer in recorded for answer in answers):
-        return Refused("what it is an answer to is not what has been recorded of the request")
+        return Rejection("what it is an answer to is not what has been recorded of the request")
     return request

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import monotonic
 
-from justenough.adapters.configuration.folder import Config
+from justenough.adapters.configuration.folder import ConfigFolder
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.store import Store
-from justenough.adapters.targets.postgres import Targets
+from justenough.adapters.targets.postgres import TargetInspector
 from justenough.adapters.vault import Vault
-from justenough.services.revocation_attempts import Looks
+from justenough.services.revocation_attempts import RevocationTracker
 
 
 def utc_now() -> datetime:
@@ -28,17 +28,17 @@ class Deps:
     settings: Settings
     store: Store
     vault: Vault
-    config: Config
-    targets: Targets
+    config: ConfigFolder
+    targets: TargetInspector
     now: Callable[[], datetime] = utc_now
     """What is written down; may be stepped by whoever sets this machine's clock."""
     ticks: Callable[[], float] = monotonic
     """Seconds of a clock that nobody can set: for what must last as long as it says."""
-    looks: Looks = field(default_factory=Looks)
+    revocation_tracker: RevocationTracker = field(default_factory=RevocationTracker)
 
 
 @contextmanager
-def worker_deps(settings: Settings, env: Mapping[str, str]) -> Iterator[Deps]:
+def open_worker_deps(settings: Settings, env: Mapping[str, str]) -> Iterator[Deps]:
     """Open everything that a worker needs, and close it again. Raises RetryLater where a server is away, GiveUp where it refuses."""
     with ExitStack() as opened:
         store = Store(settings.store_url)
@@ -53,7 +53,7 @@ def worker_deps(settings: Settings, env: Mapping[str, str]) -> Iterator[Deps]:
         opened.callback(vault.close)
         vault.login_approle_file(settings.worker_approle_file)
         vault.keep_alive()
-        config = Config(settings.config, env)
-        targets = Targets(vault, lambda: config.current().catalog, installation=settings.installation)
+        config = ConfigFolder(settings.config, env)
+        targets = TargetInspector(vault, lambda: config.current().catalog, installation=settings.installation)
         opened.callback(targets.close)
         yield Deps(settings=settings, store=store, vault=vault, config=config, targets=targets)

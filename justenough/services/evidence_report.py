@@ -5,69 +5,74 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 
-from justenough.adapters.store import Span, Store
+from justenough.adapters.store import LedgerSpan, Store
 from justenough.domain.core.errors import InvalidInput, Problem
-from justenough.domain.evidence.aggregator import Fold, Period
-from justenough.domain.evidence.credentials import ENDS, Open
-from justenough.domain.evidence.current_state import LedgerState, Standing
+from justenough.domain.evidence.aggregator import EvidenceAggregator, ReportPeriod
+from justenough.domain.evidence.credentials import END_EVENTS, OpenCredential
+from justenough.domain.evidence.current_state import CurrentState, LedgerState
 from justenough.domain.evidence.report import Report
 from justenough.domain.ledger.hash_chain import moment_text
 
-MOST = 6_000_000
+MAX_ENTRIES_PER_REPORT = 6_000_000
 """Entries that one report reads; docs/reference/evidence.md says how long that takes."""
-VERIFIED_AT_MOST = 2_000_000
+MAX_VERIFIED_ENTRIES = 2_000_000
 """Entries of a ledger that is verified whole for a report; of a larger one, the report says that it was not."""
-ASKED_AT_ONCE = 500
+LOOKUP_BATCH_SIZE = 500
 
 
-def report(store: Store, period: Period, *, installation: str, now: datetime, verified_at_most: int = VERIFIED_AT_MOST) -> Report:
+def build_evidence_report(
+    store: Store, period: ReportPeriod, *, installation: str, now: datetime, max_verified_entries: int = MAX_VERIFIED_ENTRIES
+) -> Report:
     """Return the report of a period. Raises InvalidInput where that is none, or holds more entries than are read at once."""
     since, until = period
     if since >= until:
         raise InvalidInput("report", (Problem("query.since", f"must be before until ({moment_text(until)})"),))
     span = store.span(since, until)
-    if span is not None and span.width > MOST:
-        what = f"the period holds up to {span.width:,} ledger entries, and one report reads at most {MOST:,}: ask for shorter periods"
+    if span is not None and span.width > MAX_ENTRIES_PER_REPORT:
+        what = f"the period holds up to {span.width:,} ledger entries, and one report reads at most {MAX_ENTRIES_PER_REPORT:,}: ask for shorter periods"
         raise InvalidInput("report", (Problem("query.since", what),))
-    fold = _folded(store, period, span)
+    fold = _aggregate(store, period, span)
     return fold.report(
-        installation=installation, now=now, standing=_standing(store, fold, now=now), ledger=_ledger(store, verified_at_most)
+        installation=installation,
+        now=now,
+        current_state=_collect_current_state(store, fold, now=now),
+        ledger=_collect_ledger_state(store, max_verified_entries),
     )
 
 
-def _folded(store: Store, period: Period, span: Span | None) -> Fold:
-    fold, first, end = Fold(period), moment_text(period.since), moment_text(period.until)
+def _aggregate(store: Store, period: ReportPeriod, span: LedgerSpan | None) -> EvidenceAggregator:
+    fold, first, end = EvidenceAggregator(period), moment_text(period.since), moment_text(period.until)
     if span is not None:
-        for _, job, entry, kind, at, data in store.facts(fold.types, span):
+        for _, job, entry, kind, at, data in store.stored_entries(fold.types, span):
             if first <= at < end:
-                fold.take(job, entry, kind, at, data)
+                fold.add_entry(job, entry, kind, at, data)
     return fold
 
 
-def _standing(store: Store, fold: Fold, *, now: datetime) -> Standing:
-    standing, live = Standing(now=now), set[str]()
-    for one in store.standing():
-        standing.take(one)
+def _collect_current_state(store: Store, fold: EvidenceAggregator, *, now: datetime) -> CurrentState:
+    standing, live = CurrentState(now=now), set[str]()
+    for one in store.live_credentials_with_jobs():
+        standing.add_live(one)
         live.add(one.credential)
-    for credential in _untold(store, {name: one for name, one in fold.unended.items() if name not in live}):
-        standing.take_untold(credential)
+    for credential in _find_unclosed_credentials(store, {name: one for name, one in fold.open_credentials.items() if name not in live}):
+        standing.add_unclosed(credential)
     for job, since in store.overdue_jobs():
-        standing.take_overdue(job, since)
+        standing.add_overdue_job(job, since)
     for review in store.open_reviews():
-        standing.take_review(review)
+        standing.add_open_review(review)
     return standing
 
 
-def _untold(store: Store, unended: dict[str, Open]) -> Iterator[Open]:
+def _find_unclosed_credentials(store: Store, unended: dict[str, OpenCredential]) -> Iterator[OpenCredential]:
     """Yield those of the credentials without an end in the period, and not live, that have none later either."""
     names = list(unended)
-    for start in range(0, len(names), ASKED_AT_ONCE):
-        ends = {f"{unended[name].job}/{kind}/{name}": name for name in names[start : start + ASKED_AT_ONCE] for kind in ENDS}
-        ended = {ends[entry] for entry in store.recorded(ends)}
+    for start in range(0, len(names), LOOKUP_BATCH_SIZE):
+        ends = {f"{unended[name].job}/{kind}/{name}": name for name in names[start : start + LOOKUP_BATCH_SIZE] for kind in END_EVENTS}
+        ended = {ends[entry] for entry in store.existing_entry_ids(ends)}
         yield from (unended[name] for name in dict.fromkeys(ends.values()) if name not in ended)
 
 
-def _ledger(store: Store, verified_at_most: int) -> LedgerState:
-    head = store.head()
-    verified = store.verify() if head.entries <= verified_at_most else None
+def _collect_ledger_state(store: Store, max_verified_entries: int) -> LedgerState:
+    head = store.ledger_head()
+    verified = store.verify() if head.entries <= max_verified_entries else None
     return LedgerState(entries=head.entries, hash=head.hash, verified=verified)

@@ -10,11 +10,11 @@ from justenough.domain.core.ids import job_of
 from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel.views import EntryView, Page
 
-ENTRIES_AT_ONCE = 1000
-MOST_ENTRIES = 20_000
+ENTRY_PAGE_SIZE = 1000
+MAX_ENTRIES_READ = 20_000
 """A job that has not run has a handful; who floods its chain keeps it from running, and hides nothing."""
-RAN = frozenset({EventType.JOB_STARTED, EventType.JOB_ENDED, EventType.CREDENTIAL_ISSUED})
-ANSWERING = (
+STARTED_EVENTS = frozenset({EventType.JOB_STARTED, EventType.JOB_ENDED, EventType.CREDENTIAL_ISSUED})
+APPROVAL_EVENTS = (
     EventType.APPROVAL_OPENED,
     EventType.APPROVAL_ESCALATED,
     EventType.APPROVAL_DECIDED,
@@ -23,17 +23,17 @@ ANSWERING = (
     EventType.ACCESS_WITHDRAWN,
 )
 """All that tells what became of requests that people were asked about."""
-SETTLED = {EventType.APPROVAL_EXPIRED: "expired", EventType.ACCESS_WITHDRAWN: "withdrawn"}
+SETTLING_EVENTS = {EventType.APPROVAL_EXPIRED: "expired", EventType.ACCESS_WITHDRAWN: "withdrawn"}
 
 
-class Readable(Protocol):
+class ReadableLedger(Protocol):
     """A ledger; the store is one."""
 
     def ledger(self, *, job: str | None, types: Iterable[EventType] = (), after: int, limit: int) -> Page[EntryView]: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class JobHistory:
     """What had been recorded of a job at one moment."""
 
     submitted: bool = False
@@ -48,34 +48,34 @@ class Past:
     """Who took back what they had said to a request, by request."""
 
 
-def past_of(ledger: Readable, job: str) -> Past:
+def read_job_history(ledger: ReadableLedger, job: str) -> JobHistory:
     """Return what the ledger says of a job."""
-    known = entries_of(ledger, job)
-    return Past(why_over="too much has been recorded of this job") if known.next else read_past(known.items)
+    known = read_entries(ledger, job)
+    return JobHistory(why_over="too much has been recorded of this job") if known.next else build_job_history(known.items)
 
 
-def entries_of(ledger: Readable, job: str, *, types: Iterable[EventType] = ()) -> Page[EntryView]:
+def read_entries(ledger: ReadableLedger, job: str, *, types: Iterable[EventType] = ()) -> Page[EntryView]:
     """Return a job's entries (of these types; none: of all), oldest first; `next` is set where there are more than anyone reads."""
-    page = ledger.ledger(job=job, types=types, after=0, limit=ENTRIES_AT_ONCE)
+    page = ledger.ledger(job=job, types=types, after=0, limit=ENTRY_PAGE_SIZE)
     entries = list(page.items)
-    while page.next and len(entries) < MOST_ENTRIES:
-        page = ledger.ledger(job=job, types=types, after=int(page.next), limit=ENTRIES_AT_ONCE)
+    while page.next and len(entries) < MAX_ENTRIES_READ:
+        page = ledger.ledger(job=job, types=types, after=int(page.next), limit=ENTRY_PAGE_SIZE)
         entries += page.items
     return Page(items=tuple(entries), next=page.next)
 
 
-def counts(entry: EntryView, request: str) -> bool:
+def is_counted_answer(entry: EntryView, request: str) -> bool:
     """Whether an entry is an answer to this request that counted when it came."""
     return entry.type == EventType.APPROVAL_DECIDED.value and entry.data["request"] == request
 
 
-def taken_back_by(ledger: Readable, request: str) -> tuple[str, ...]:
+def approval_withdrawers(ledger: ReadableLedger, request: str) -> tuple[str, ...]:
     """Return the login names of those who took the approval of a request back."""
-    known = ledger.ledger(job=job_of(request), types=(EventType.APPROVAL_WITHDRAWN,), after=0, limit=ENTRIES_AT_ONCE)
-    return tuple(data["name"] for data in (entry.data for entry in known.items) if data["request"] == request and _settles_by(data))
+    known = ledger.ledger(job=job_of(request), types=(EventType.APPROVAL_WITHDRAWN,), after=0, limit=ENTRY_PAGE_SIZE)
+    return tuple(data["name"] for data in (entry.data for entry in known.items) if data["request"] == request and _is_settled_by(data))
 
 
-def read_past(entries: Iterable[EntryView]) -> Past:
+def build_job_history(entries: Iterable[EntryView]) -> JobHistory:
     """Return what these entries of one job say."""
     submitted, ended, why_over = False, False, ""
     tiers: dict[str, int] = {}
@@ -85,25 +85,25 @@ def read_past(entries: Iterable[EntryView]) -> Past:
         kind, data = EventType(entry.type), entry.data
         submitted = submitted or kind is EventType.JOB_SUBMITTED
         ended = ended or kind is EventType.JOB_ENDED
-        if kind in RAN:
+        if kind in STARTED_EVENTS:
             why_over = "this job ran already, or has ended; a reset runs nothing again"
         elif kind in {EventType.APPROVAL_OPENED, EventType.APPROVAL_ESCALATED}:
             tiers[data["request"]] = max(data["tier"], tiers.get(data["request"], 0))
-        elif how := _settles(kind, data):
+        elif how := _settlement_of(kind, data):
             settled[data["request"]] = how
         if kind is EventType.APPROVAL_WITHDRAWN:
             taken_back[data["request"]] = taken_back.get(data["request"], frozenset()) | {data["person"]}
-    return Past(submitted, ended, why_over, tiers, settled, taken_back)
+    return JobHistory(submitted, ended, why_over, tiers, settled, taken_back)
 
 
-def _settles(kind: EventType, data: Mapping[str, Any]) -> str | None:
+def _settlement_of(kind: EventType, data: Mapping[str, Any]) -> str | None:
     if kind is EventType.APPROVAL_DECIDED:
         return "denied" if data["decision"] == "deny" else None
     if kind is EventType.APPROVAL_WITHDRAWN:
-        return "withdrawn" if _settles_by(data) else None
-    return SETTLED.get(kind)
+        return "withdrawn" if _is_settled_by(data) else None
+    return SETTLING_EVENTS.get(kind)
 
 
-def _settles_by(withdrawal: Mapping[str, Any]) -> bool:
+def _is_settled_by(withdrawal: Mapping[str, Any]) -> bool:
     """Whether a withdrawal ended its request, and did not only leave it waiting with one answer less."""
     return bool(withdrawal["verdict"] == "withdrawn")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from justenough.domain.approvals.ladder import Answer, Ladder
+from justenough.domain.approvals.ladder import ApprovalAnswer, Ladder
 from justenough.domain.approvals.tiers import Tiers
 from justenough.domain.approvals.verification import Withdrawal
 from justenough.domain.contracts.workflow_messages import JobInput
@@ -18,9 +18,9 @@ from justenough.domain.core.canonical_json import digest_of
 from justenough.domain.core.ids import REQUEST_ID, request_id
 from justenough.domain.jobs.credentials import Decision
 from justenough.domain.jobs.spec import Access, at_start
-from justenough.domain.jobs.tool_bounds import written
-from justenough.domain.ledger.events import FIELDS, Event, EventType, chain_of, event
-from justenough.domain.policy.cedar_request import Facts
+from justenough.domain.jobs.tool_bounds import tools_to_json
+from justenough.domain.ledger.events import EVENT_FIELDS, Event, EventType, build_event, chain_for_job
+from justenough.domain.policy.cedar_request import DecisionFacts
 from justenough.domain.tools.call import call_of
 from justenough.services.dependencies import Deps
 from justenough.services.verify_order import VerifiedOrder
@@ -28,18 +28,18 @@ from justenough.services.verify_order import VerifiedOrder
 ENTITY_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-def ordered(deps: Deps, order: JobInput, verified: VerifiedOrder) -> Iterator[Event]:
+def order_events(deps: Deps, order: JobInput, verified: VerifiedOrder) -> Iterator[Event]:
     """Yield the events of an order that was taken and of each access that it asks for at its start."""
-    yield submitted(order, verified, at=deps.now())
+    yield job_submitted_event(order, verified, at=deps.now())
     for number, access in at_start(verified.spec):
-        yield requested(deps, order.job, number, access)
+        yield access_requested_event(deps, order.job, number, access)
 
 
-def requested(deps: Deps, job: str, number: int, access: Access) -> Event:
+def access_requested_event(deps: Deps, job: str, number: int, access: Access) -> Event:
     """Return the event of one access that a job asks for; the catalog must have it."""
     resource = deps.config.current().catalog.resources[access.resource]
     call = call_of(access)
-    return event(
+    return build_event(
         EventType.ACCESS_REQUESTED,
         job,
         at=deps.now(),
@@ -54,14 +54,14 @@ def requested(deps: Deps, job: str, number: int, access: Access) -> Event:
         title=resource.title,
         sensitivity=resource.sensitivity.name.lower(),
         revocable=resource.actions[access.action].revocable.value,
-        **({"call": call.model_dump(mode="json")} if call else {"tools": written(access.tools)} if access.tools is not None else {}),
+        **({"call": call.model_dump(mode="json")} if call else {"tools": tools_to_json(access.tools)} if access.tools is not None else {}),
     )
 
 
-def submitted(order: JobInput, verified: VerifiedOrder, *, at: Any) -> Event:
+def job_submitted_event(order: JobInput, verified: VerifiedOrder, *, at: Any) -> Event:
     """Return the event of an order that was taken; console and worker make it with the same id, so that it is recorded once."""
     spec = verified.spec
-    return event(
+    return build_event(
         EventType.JOB_SUBMITTED,
         order.job,
         at=at,
@@ -82,11 +82,11 @@ def submitted(order: JobInput, verified: VerifiedOrder, *, at: Any) -> Event:
     )
 
 
-def decided_event(
-    job: str, request: str, decision: Decision, digest: str, *, facts: Facts, phase: str, at: Any, about: str | None = None
+def access_decided_event(
+    job: str, request: str, decision: Decision, digest: str, *, facts: DecisionFacts, phase: str, at: Any, about: str | None = None
 ) -> Event:
     """Return the event of one decision with its reasons, and what it was made from. `about` tells apart several of one phase."""
-    return event(
+    return build_event(
         EventType.ACCESS_DECIDED,
         job,
         at=at,
@@ -103,9 +103,9 @@ def decided_event(
     )
 
 
-def opened_event(job: str, ladder: Ladder, tiers: Tiers, *, at: datetime) -> Event:
+def approval_opened_event(job: str, ladder: Ladder, tiers: Tiers, *, at: datetime) -> Event:
     """Return the event of a request that waits for its approvers from now on."""
-    return event(
+    return build_event(
         EventType.APPROVAL_OPENED,
         job,
         at=at,
@@ -117,10 +117,10 @@ def opened_event(job: str, ladder: Ladder, tiers: Tiers, *, at: datetime) -> Eve
     )
 
 
-def counted_event(job: str, ladder: Ladder, answer: Answer, *, verdict: str, at: datetime) -> Event:
+def approval_decided_event(job: str, ladder: Ladder, answer: ApprovalAnswer, *, verdict: str, at: datetime) -> Event:
     """Return the event of one answer that counts, with what the request stands at after it."""
     granted = ladder.grant if verdict == "approved" else None
-    return event(
+    return build_event(
         EventType.APPROVAL_DECIDED,
         job,
         at=at,
@@ -139,15 +139,15 @@ def counted_event(job: str, ladder: Ladder, answer: Answer, *, verdict: str, at:
         verdict=verdict,
         granted_ttl=granted.ttl if granted else None,
         granted_action=granted.action.value if granted else None,
-        **({"tools": written(answer.tools)} if answer.tools is not None else {}),
-        **({"granted_tools": written(granted.tools)} if granted and granted.tools is not None else {}),
+        **({"tools": tools_to_json(answer.tools)} if answer.tools is not None else {}),
+        **({"granted_tools": tools_to_json(granted.tools)} if granted and granted.tools is not None else {}),
     )
 
 
-def review_opened(job: str, ladder: Ladder, answer: Answer, tiers: Tiers, *, at: datetime) -> Event:
+def review_opened_event(job: str, ladder: Ladder, answer: ApprovalAnswer, tiers: Tiers, *, at: datetime) -> Event:
     """Return the event of a tier that somebody passed alone: who was passed over, and may say afterwards what they think of it."""
     passed = range(ladder.needed, ladder.current + 1)
-    return event(
+    return build_event(
         EventType.REVIEW_OPENED,
         job,
         at=at,
@@ -161,9 +161,9 @@ def review_opened(job: str, ladder: Ladder, answer: Answer, tiers: Tiers, *, at:
     )
 
 
-def taken_back(job: str, request: str, withdrawal: Withdrawal, *, verdict: str, at: datetime) -> Event:
+def approval_withdrawn_event(job: str, request: str, withdrawal: Withdrawal, *, verdict: str, at: datetime) -> Event:
     """Return the event of an approval that somebody took back, with what the request stands at after it."""
-    return event(
+    return build_event(
         EventType.APPROVAL_WITHDRAWN,
         job,
         at=at,
@@ -178,30 +178,30 @@ def taken_back(job: str, request: str, withdrawal: Withdrawal, *, verdict: str, 
     )
 
 
-def rejected(job: str, why: str, *, at: Any, about: str, raw: Any, request: Any = None, person: Any = None) -> Event:
+def approval_rejected_event(job: str, why: str, *, at: Any, about: str, raw: Any, request: Any = None, person: Any = None) -> Event:
     """Return the event of an answer that does not count. What was received is kept as a digest: it is a stranger's text."""
     try:
         received = digest_of(raw)
     except (ValueError, RecursionError):
         received = None
-    return event(
+    return build_event(
         EventType.APPROVAL_REJECTED,
-        chain_of(job),
+        chain_for_job(job),
         at=at,
         # Numbers alone could be used up beforehand, or start again after a reset: another attempt is another entry.
         about=f"{about}-{received.removeprefix('sha256:')[:16]}" if received else about,
-        request=_named(request, REQUEST_ID),
+        request=_matching_text(request, REQUEST_ID),
         why=why,
-        person=_named(person, ENTITY_ID),
+        person=_matching_text(person, ENTITY_ID),
         received=received,
     )
 
 
-def _named(value: Any, form: re.Pattern[str]) -> str | None:
+def _matching_text(value: Any, form: re.Pattern[str]) -> str | None:
     return value if isinstance(value, str) and form.fullmatch(value) else None
 
 
 def is_well_formed(item: Event, job: str) -> bool:
     """Whether an event is about this job, and has the fields and the id that one of its type has."""
     head = f"{job}/{item.type.value}"
-    return item.job == job and item.data.keys() == FIELDS[item.type].keys() and (item.id == head or item.id.startswith(f"{head}/"))
+    return item.job == job and item.data.keys() == EVENT_FIELDS[item.type].keys() and (item.id == head or item.id.startswith(f"{head}/"))

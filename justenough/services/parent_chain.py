@@ -13,17 +13,17 @@ from typing import Any
 from justenough.domain.approvals.tiers import Person
 from justenough.domain.core.errors import GiveUp
 from justenough.domain.core.ids import installation_of
-from justenough.domain.jobs.credentials import Held
+from justenough.domain.jobs.credentials import HeldAccess
 from justenough.domain.jobs.states import Action, Sensitivity
 from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel import views
 from justenough.domain.readmodel.views import EntryView
 from justenough.services.dependencies import Deps
 
-DEEPEST = 10
+MAX_ANCESTORS = 10
 """Ancestors that a job may have: who launches more than that one by the other runs in circles."""
-ENTRIES_AT_ONCE = 1000
-READS = (EventType.JOB_SUBMITTED, EventType.ACCESS_REQUESTED, EventType.CREDENTIAL_ISSUED, EventType.CREDENTIAL_DOUBTED)
+ENTRY_PAGE_SIZE = 1000
+ANCESTRY_EVENTS = (EventType.JOB_SUBMITTED, EventType.ACCESS_REQUESTED, EventType.CREDENTIAL_ISSUED, EventType.CREDENTIAL_DOUBTED)
 
 
 class NoSuchParent(GiveUp):
@@ -31,7 +31,7 @@ class NoSuchParent(GiveUp):
 
 
 @dataclass(frozen=True, slots=True)
-class Ancestor:
+class AncestorJob:
     """One job of a chain."""
 
     job: str
@@ -43,9 +43,9 @@ class Ancestor:
     asked_by: str | None
     """Entity id of who had the console order it."""
     parent: str | None
-    touched: Held
+    touched: HeldAccess
 
-    def shown(self) -> views.Ancestor:
+    def to_view(self) -> views.Ancestor:
         """Return it as people see it."""
         resources, sensitivity = tuple(sorted(self.touched.touched_resources)), self.touched.touched.name.lower()
         return views.Ancestor(
@@ -53,13 +53,13 @@ class Ancestor:
         )
 
 
-def ancestors(deps: Deps, parent: str | None) -> tuple[Ancestor, ...]:
+def read_ancestors(deps: Deps, parent: str | None) -> tuple[AncestorJob, ...]:
     """Return a job's parent, that one's parent and so on, none for none. Raises NoSuchParent."""
-    found: list[Ancestor] = []
+    found: list[AncestorJob] = []
     while parent is not None:
-        if len(found) >= DEEPEST:
-            raise NoSuchParent(f"more than {DEEPEST} jobs would have launched one another")
-        found.append(_read(deps, parent))
+        if len(found) >= MAX_ANCESTORS:
+            raise NoSuchParent(f"more than {MAX_ANCESTORS} jobs would have launched one another")
+        found.append(_read_ancestor(deps, parent))
         parent = found[-1].parent
     return tuple(found)
 
@@ -67,25 +67,25 @@ def ancestors(deps: Deps, parent: str | None) -> tuple[Ancestor, ...]:
 def why_no_parent(deps: Deps, parent: str, person: Person) -> str | None:
     """Return why a person may not launch a job from within this one: it is to be known, and theirs to read."""
     try:
-        nearest, *_ = ancestors(deps, parent)
+        nearest, *_ = read_ancestors(deps, parent)
     except NoSuchParent as error:
         return str(error)
     tiers = deps.config.current().tiers
     reads_all = person.groups & (tiers.approver_groups | set(tiers.roles.read))
     # The same words as for one that does not exist, so that nobody learns which ids there are.
-    return None if reads_all or nearest.requester_id == person.id else _unknown(parent)
+    return None if reads_all or nearest.requester_id == person.id else _unknown_job_text(parent)
 
 
-def forebears(deps: Deps, parent: str | None, *, asked_by: str | None) -> frozenset[str]:
+def ancestor_launchers(deps: Deps, parent: str | None, *, asked_by: str | None) -> frozenset[str]:
     """Return the entity ids of who launched the jobs that a job came of, and of who had the console order one of them or itself.
 
     Raises NoSuchParent.
     """
-    people = [person for ancestor in ancestors(deps, parent) for person in (ancestor.requester_id, ancestor.asked_by)]
+    people = [person for ancestor in read_ancestors(deps, parent) for person in (ancestor.requester_id, ancestor.asked_by)]
     return frozenset(person for person in (*people, asked_by) if person is not None)
 
 
-def asker_of(deps: Deps, job: str) -> str | None:
+def console_requester_of(deps: Deps, job: str) -> str | None:
     """Return the entity id of who had the console order this job, as its order says; None where nobody had."""
     found = deps.store.order(job)
     return found[3].statement.get("asked_by") if found else None
@@ -94,31 +94,31 @@ def asker_of(deps: Deps, job: str) -> str | None:
 def why_no_chain(deps: Deps, parent: str) -> str | None:
     """Return why this is no job that could have launched another, whoever asks."""
     try:
-        ancestors(deps, parent)
+        read_ancestors(deps, parent)
     except NoSuchParent as error:
         return str(error)
     return None
 
 
-def inherited(deps: Deps, parent: str | None, held: Held) -> Held:
+def inherit_touched(deps: Deps, parent: str | None, held: HeldAccess) -> HeldAccess:
     """Return what a job holds, with what its ancestors have touched until now counted as touched. Raises NoSuchParent."""
-    for ancestor in ancestors(deps, parent):
-        held = held.inherits(ancestor.touched)
+    for ancestor in read_ancestors(deps, parent):
+        held = held.with_inherited(ancestor.touched)
     return held
 
 
-def chain(deps: Deps, parent: str | None) -> tuple[views.Ancestor, ...]:
+def ancestor_views(deps: Deps, parent: str | None) -> tuple[views.Ancestor, ...]:
     """Return a job's ancestors as people see them."""
     with suppress(NoSuchParent):
-        return tuple(ancestor.shown() for ancestor in ancestors(deps, parent))
+        return tuple(ancestor.to_view() for ancestor in read_ancestors(deps, parent))
     return ()
 
 
-def _read(deps: Deps, job: str) -> Ancestor:
+def _read_ancestor(deps: Deps, job: str) -> AncestorJob:
     submitted: Mapping[str, Any] | None = None
     asked: dict[str, Sensitivity] = {}
-    touched = Held()
-    for entry in _entries(deps, job):
+    touched = HeldAccess()
+    for entry in _read_entries(deps, job):
         data = entry.data
         match EventType(entry.type):
             case EventType.JOB_SUBMITTED:
@@ -127,10 +127,10 @@ def _read(deps: Deps, job: str) -> Ancestor:
                 asked[data["request"]] = Sensitivity[data["sensitivity"].upper()]
             case _:
                 sensitivity = _sensitivity(deps, data["resource"], asked.get(data["request"]))
-                touched = touched.issued(data["resource"], Action(data["action"]), sensitivity)
+                touched = touched.with_issued(data["resource"], Action(data["action"]), sensitivity)
     if submitted is None:
-        raise NoSuchParent(_unknown(job))
-    return Ancestor(
+        raise NoSuchParent(_unknown_job_text(job))
+    return AncestorJob(
         job=job,
         name=submitted["name"],
         task=submitted["task"],
@@ -143,12 +143,12 @@ def _read(deps: Deps, job: str) -> Ancestor:
     )
 
 
-def _entries(deps: Deps, job: str) -> Iterator[EntryView]:
+def _read_entries(deps: Deps, job: str) -> Iterator[EntryView]:
     if installation_of(job) != deps.settings.installation:
         return
     after: str | None = "0"
     while after is not None:
-        page = deps.store.ledger(job=job, types=READS, after=int(after), limit=ENTRIES_AT_ONCE)
+        page = deps.store.ledger(job=job, types=ANCESTRY_EVENTS, after=int(after), limit=ENTRY_PAGE_SIZE)
         yield from page.items
         after = page.next
 
@@ -160,5 +160,5 @@ def _sensitivity(deps: Deps, resource: str, then: Sensitivity | None) -> Sensiti
     return max(known, default=Sensitivity.RESTRICTED)
 
 
-def _unknown(job: str) -> str:
+def _unknown_job_text(job: str) -> str:
     return f"there is no job {job}"

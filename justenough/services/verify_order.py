@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from justenough.adapters.configuration.configured_jobs import Armed, Timed
-from justenough.domain.approvals.statements import OrderStatement, Signed, why_not_current, why_not_signed
+from justenough.adapters.configuration.configured_jobs import ScheduledJob, TriggeredJob
+from justenough.domain.approvals.statements import OrderStatement, SignedStatement, why_not_valid_now, why_signature_invalid
 from justenough.domain.approvals.tiers import Person
-from justenough.domain.approvals.verification import UNREADABLE, Refused, Table, first_failed, read
+from justenough.domain.approvals.verification import UNREADABLE_ERRORS, ApprovalVerifier, Rejection, first_failed, read_statement
 from justenough.domain.contracts.workflow_messages import JobInput
 from justenough.domain.core.canonical_json import digest_of
 from justenough.domain.core.errors import InvalidInput
@@ -21,7 +21,7 @@ from justenough.domain.core.ids import JOB_ID
 from justenough.domain.integrations import schedules, triggers
 from justenough.domain.jobs.spec import JobSpec, checked_spec
 from justenough.services.dependencies import Deps
-from justenough.services.inherited_limits import problems_beyond
+from justenough.services.inherited_limits import inherited_limit_problems
 from justenough.services.parent_chain import why_no_chain, why_no_parent
 
 
@@ -48,68 +48,68 @@ class VaultPeople:
     def public_keys(self, entity: str) -> Mapping[int, bytes]:
         return self.deps.vault.public_keys(entity)
 
-    def delegation(self, person: str, delegate: str) -> Signed | None:
+    def delegation(self, person: str, delegate: str) -> SignedStatement | None:
         return self.deps.store.delegation(person, delegate)
 
 
-def table(deps: Deps, *, now: datetime) -> Table:
+def build_approval_verifier(deps: Deps, *, now: datetime) -> ApprovalVerifier:
     """Return what answers are examined against now."""
-    return Table(VaultPeople(deps), deps.config.current().tiers, now)
+    return ApprovalVerifier(VaultPeople(deps), deps.config.current().tiers, now)
 
 
-def verify_order(deps: Deps, order: JobInput, *, now: datetime) -> VerifiedOrder | Refused:
+def verify_order(deps: Deps, order: JobInput, *, now: datetime) -> VerifiedOrder | Rejection:
     """Return the order as verified at `now`, or why it does not hold. Raises RetryLater where Vault does not answer."""
-    statement = read(OrderStatement, order.order)
-    if isinstance(statement, Refused):
+    statement = read_statement(OrderStatement, order.order)
+    if isinstance(statement, Rejection):
         return statement
-    spec = _spec(order)
-    if isinstance(spec, Refused):
+    spec = _read_spec(order)
+    if isinstance(spec, Rejection):
         return spec
-    why = _why_not_this_order(statement, order) or why_not_current(statement, now=now)
+    why = _why_statement_mismatch(statement, order) or why_not_valid_now(statement, now=now)
     if why:
-        return Refused(why)
-    person = _ordered_by(deps, statement, order, now=now)
-    if isinstance(person, Refused):
+        return Rejection(why)
+    person = _verify_orderer(deps, statement, order, now=now)
+    if isinstance(person, Rejection):
         return person
-    if more := problems_beyond(deps, spec, statement):
-        return Refused(f"it asks for more than the job that launches it has: {'; '.join(map(str, more))}")
+    if more := inherited_limit_problems(deps, spec, statement):
+        return Rejection(f"it asks for more than the job that launches it has: {'; '.join(map(str, more))}")
     return VerifiedOrder(person=person, spec=spec, statement=statement, at=now)
 
 
-def _ordered_by(deps: Deps, statement: OrderStatement, order: JobInput, *, now: datetime) -> Person | Refused:
+def _verify_orderer(deps: Deps, statement: OrderStatement, order: JobInput, *, now: datetime) -> Person | Rejection:
     """Return who ordered it, a person or the console for one of its triggers or schedules, or why they may not."""
     if statement.origin is not None:
-        return _by_console(deps, statement, order)
-    person = table(deps, now=now).signer(statement.person, order.order)
-    if isinstance(person, Refused):
+        return _verify_console_order(deps, statement, order)
+    person = build_approval_verifier(deps, now=now).verify_signer(statement.person, order.order)
+    if isinstance(person, Rejection):
         return person
     why = (
         "only the console says who asked it for an order"
         if statement.asked_by is not None
-        else _why_not_by_them(deps, person, statement.parent)
+        else _why_person_may_not_launch(deps, person, statement.parent)
     )
-    return Refused(why) if why else person
+    return Rejection(why) if why else person
 
 
-def _by_console(deps: Deps, statement: OrderStatement, order: JobInput) -> Person | Refused:
+def _verify_console_order(deps: Deps, statement: OrderStatement, order: JobInput) -> Person | Rejection:
     """Return the console as the requester where its order is one that our own configuration lets a trigger or a schedule make.
 
     A console that was taken over can sign what it likes. What it gets is these jobs, their files as they are in this configuration.
     """
     if not deps.vault.is_console(statement.person):
-        return Refused("only the console's own identity orders for a trigger or a schedule")
-    why = why_not_signed(order.order, deps.vault.public_keys(statement.person)) or _why_none_of_ours(deps, statement)
+        return Rejection("only the console's own identity orders for a trigger or a schedule")
+    why = why_signature_invalid(order.order, deps.vault.public_keys(statement.person)) or _why_not_configured(deps, statement)
     if why is None and statement.parent is not None:
         why = why_no_chain(deps, statement.parent)
     # No groups: it answers nothing, and no policy takes it for a person.
-    return Refused(why) if why else Person(id=statement.person, name=str(statement.origin), groups=frozenset())
+    return Rejection(why) if why else Person(id=statement.person, name=str(statement.origin), groups=frozenset())
 
 
-def _why_none_of_ours(deps: Deps, statement: OrderStatement) -> str | None:
+def _why_not_configured(deps: Deps, statement: OrderStatement) -> str | None:
     """Return why nothing in the configuration as it is now makes such an order."""
     current, origin = deps.config.current(), str(statement.origin)
-    ours: dict[str, Armed | Timed] = {triggers.origin_of(name): one for name, one in current.triggers.items()}
-    ours |= {schedules.origin_of(name): one for name, one in current.schedules.items()}
+    ours: dict[str, TriggeredJob | ScheduledJob] = {triggers.trigger_origin(name): one for name, one in current.triggers.items()}
+    ours |= {schedules.schedule_origin(name): one for name, one in current.schedules.items()}
     one = ours.get(origin)
     if one is None:
         return f"the configuration here has no {origin}"
@@ -117,22 +117,22 @@ def _why_none_of_ours(deps: Deps, statement: OrderStatement) -> str | None:
         f"{origin} launches another spec in the configuration here": lambda: one.spec_digest == statement.spec_digest,
         f"{origin} launches another bundle in the configuration here": lambda: one.bundle_digest == statement.bundle,
         f"{origin} makes no such params": lambda: one.could_have_made(statement.params),
-        f"{origin} has no parent": lambda: statement.parent is None or isinstance(one, Armed),
-        f"nobody asks for {origin}": lambda: statement.asked_by is None or isinstance(one, Timed),
+        f"{origin} has no parent": lambda: statement.parent is None or isinstance(one, TriggeredJob),
+        f"nobody asks for {origin}": lambda: statement.asked_by is None or isinstance(one, ScheduledJob),
     }
     return first_failed(checks)
 
 
-def _spec(order: JobInput) -> JobSpec | Refused:
+def _read_spec(order: JobInput) -> JobSpec | Rejection:
     try:
         return checked_spec(order.spec, order.params)
     except InvalidInput as error:
-        return Refused(f"the spec does not hold: {'; '.join(map(str, error.problems))}")
-    except UNREADABLE:
-        return Refused("the spec is not readable")
+        return Rejection(f"the spec does not hold: {'; '.join(map(str, error.problems))}")
+    except UNREADABLE_ERRORS:
+        return Rejection("the spec is not readable")
 
 
-def _why_not_by_them(deps: Deps, person: Person, parent: str | None) -> str | None:
+def _why_person_may_not_launch(deps: Deps, person: Person, parent: str | None) -> str | None:
     """Return why this person may not launch jobs, or not from within that one."""
     allowed = deps.config.current().tiers.roles.launch
     if not person.groups & set(allowed):
@@ -141,11 +141,11 @@ def _why_not_by_them(deps: Deps, person: Person, parent: str | None) -> str | No
     return f"it cannot be launched from within {parent}: {why}" if why else None
 
 
-def _why_not_this_order(statement: OrderStatement, order: JobInput) -> str | None:
+def _why_statement_mismatch(statement: OrderStatement, order: JobInput) -> str | None:
     checks: Mapping[str, Callable[[], bool]] = {
         "the job's id is not one": lambda: JOB_ID.fullmatch(order.job) is not None,
         "the order is for another job": lambda: statement.job == order.job,
-        "the order is for another spec": lambda: statement.spec_digest == _digest(order.spec),
+        "the order is for another spec": lambda: statement.spec_digest == _digest_or_none(order.spec),
         "the order is for another bundle": lambda: statement.bundle == order.bundle,
         "the order is for other params": lambda: dict(statement.params) == dict(order.params),
         "the order is for another parent": lambda: statement.parent == order.parent,
@@ -153,8 +153,8 @@ def _why_not_this_order(statement: OrderStatement, order: JobInput) -> str | Non
     return first_failed(checks)
 
 
-def _digest(value: Any) -> str | None:
+def _digest_or_none(value: Any) -> str | None:
     try:
         return digest_of(value)
-    except UNREADABLE:
+    except UNREADABLE_ERRORS:
         return None

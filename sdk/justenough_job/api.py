@@ -9,21 +9,21 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from justenough_job.broker import Broker
+from justenough_job.broker import BrokerClient
 from justenough_job.credential import Credential
 from justenough_job.errors import Denied, Failed, Pending
 from justenough_job.types import Identity, Offer, ToolOffer, moment_of, offer_of, seconds_of, tool_of
 
-UNSAID = "the job gives no reason"
-LONGEST_WAIT = 50.0
+NO_REASON = "the job gives no reason"
+MAX_WAIT_S = 50.0
 """Seconds of one call that waits for people; the broker takes up to a minute."""
-AT_LEAST = 1.0
+MIN_POLL_INTERVAL_S = 1.0
 """Seconds between two such calls."""
 
 
 @contextmanager
 def access(
-    resource: str, action: str, *, reason: str = UNSAID, ttl: str | int | None = None, wait: str | float | None = None
+    resource: str, action: str, *, reason: str = NO_REASON, ttl: str | int | None = None, wait: str | float | None = None
 ) -> Iterator[Credential]:
     """Hold a credential for the length of a block; it is dead when the block has ended, however it did.
 
@@ -39,34 +39,36 @@ def access(
         credential.release_or_warn()
 
 
-def ask(resource: str, action: str, *, reason: str = UNSAID, ttl: str | int | None = None, wait: str | float | None = None) -> Credential:
+def ask(
+    resource: str, action: str, *, reason: str = NO_REASON, ttl: str | int | None = None, wait: str | float | None = None
+) -> Credential:
     """Return a credential that lives until you release it, its ttl, or the job's end. As `access` in all else."""
-    wish = Wish.new(resource, action, reason=reason, ttl=ttl)
+    wish = AccessRequest.build(resource, action, reason=reason, ttl=ttl)
     end = None if wait is None else time.monotonic() + seconds_of(wait)
     while True:
-        found = wish.made()
+        found = wish.send()
         if isinstance(found, Credential):
             return found
-        wish.until_answered(found, end=end)
+        wish.wait_for_answer(found, end=end)
 
 
 def identity(audience: str) -> Identity:
     """Return a token that proves to one audience which job this is. Raises Denied for an audience that the catalog does not name for it, Invalid
     for one that is none, Closed, Unavailable, OutsideJob.
     """
-    _, told = Broker.found().call("GET", f"/v1/identity?{urlencode({'audience': audience})}")
+    _, told = BrokerClient.from_environment().call("GET", f"/v1/identity?{urlencode({'audience': audience})}")
     return Identity(told["token"], moment_of(told["expires_at"]))
 
 
 def catalog() -> tuple[Offer, ...]:
     """Return what this job may ask for, and what policy would say now. Raises Closed, Unavailable, OutsideJob."""
-    _, told = Broker.found().call("GET", "/v1/catalog")
+    _, told = BrokerClient.from_environment().call("GET", "/v1/catalog")
     return tuple(map(offer_of, told["items"]))
 
 
 def tools() -> tuple[ToolOffer, ...]:
     """Return the tools that this job may have used for it, and what policy would say of a call now. Raises Closed, Unavailable, OutsideJob."""
-    _, told = Broker.found().call("GET", "/v1/catalog")
+    _, told = BrokerClient.from_environment().call("GET", "/v1/catalog")
     return tuple(map(tool_of, told.get("tools", ())))
 
 
@@ -77,7 +79,7 @@ def use(tool: str, **arguments: Any) -> str:
     """
     meta = {"progressToken": tool}
     asked = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool, "arguments": arguments, "_meta": meta}}
-    told = Broker.found().posted("/mcp", asked)
+    told = BrokerClient.from_environment().post("/mcp", asked)
     if "error" in told:
         raise Failed(str(told["error"].get("message", "")))
     text = "\n".join(str(one.get("text", "")) for one in told["result"].get("content", ()))
@@ -87,7 +89,7 @@ def use(tool: str, **arguments: Any) -> str:
 
 
 @dataclass(frozen=True)
-class Waiting:
+class UnansweredRequest:
     """A request that people must answer."""
 
     request_id: str
@@ -96,34 +98,34 @@ class Waiting:
 
 
 @dataclass(frozen=True)
-class Wish:
+class AccessRequest:
     """One action on one resource that this job wants, as often as it takes."""
 
-    broker: Broker
+    broker: BrokerClient
     body: dict[str, Any]
 
     @classmethod
-    def new(cls, resource: str, action: str, *, reason: str, ttl: str | int | None) -> Wish:
+    def build(cls, resource: str, action: str, *, reason: str, ttl: str | int | None) -> AccessRequest:
         """Return a wish to this job's broker; raise OutsideJob."""
         body = {"resource": resource, "action": action, "reason": reason, **({} if ttl is None else {"ttl": ttl})}
-        return cls(Broker.found(), body)
+        return cls(BrokerClient.from_environment(), body)
 
-    def made(self) -> Credential | Waiting:
+    def send(self) -> Credential | UnansweredRequest:
         """Ask, without waiting for people."""
         status, told = self.broker.call("POST", "/v1/access", self.body)
         if status == 202:
-            return Waiting(told["request_id"], told["tier"], told["respond_by"])
+            return UnansweredRequest(told["request_id"], told["tier"], told["respond_by"])
         # Approvers may have allowed less than was asked for.
         resource, action, until = self.body["resource"], told["action"], moment_of(told["expires_at"])
         names = {"id": told["credential_id"], "request_id": told["request_id"]}
         return Credential(self.broker, told["data"], resource=resource, action=action, expires_at=until, **names)
 
-    def until_answered(self, request: Waiting, *, end: float | None) -> None:
+    def wait_for_answer(self, request: UnansweredRequest, *, end: float | None) -> None:
         """Return once people have approved; raise Denied where they have not, Pending where `end` (monotonic) has come."""
         where = f"/v1/requests/{quote(request.request_id, safe='')}"
         what = f"{self.body['action']} on {self.body['resource']}"
         while True:
-            left = LONGEST_WAIT if end is None else min(LONGEST_WAIT, max(0.0, end - time.monotonic()))
+            left = MAX_WAIT_S if end is None else min(MAX_WAIT_S, max(0.0, end - time.monotonic()))
             began = time.monotonic()
             _, told = self.broker.call("GET", f"{where}?wait={left:.3f}", wait=left)
             state = told["state"]
@@ -135,4 +137,4 @@ class Wish:
                 message = f"{what} waits for people of tier {told['tier']} ({request.request_id})"
                 raise Pending(message, request_id=request.request_id, tier=told["tier"], respond_by=told["respond_by"])
             # Where very many of a job's calls wait, the broker answers the others at once.
-            time.sleep(max(0.0, min(AT_LEAST, left) - (time.monotonic() - began)))
+            time.sleep(max(0.0, min(MIN_POLL_INTERVAL_S, left) - (time.monotonic() - began)))

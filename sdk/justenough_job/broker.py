@@ -14,21 +14,21 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from justenough_job.errors import OutsideJob, Unavailable, refusal_of
-from justenough_job.jsonrpc import events
+from justenough_job.jsonrpc import stream_events
 
-PATIENCE = 15.0
+RETRY_TIMEOUT_S = 15.0
 """Seconds for which a server that is away, or a broker that asks for quiet, is asked again."""
-PAUSE = 0.5
-SILENCE = 180.0
+RETRY_INTERVAL_S = 0.5
+SILENCE_TIMEOUT_S = 180.0
 """Seconds without a word while a tool is used: while people are waited for the broker says something every few seconds."""
-USUAL = "/run/justenough/broker.sock"
+SANDBOX_SOCKET = "/run/justenough/broker.sock"
 """Where the socket is in the sandbox."""
-ANSWER_WITHIN = 45.0
+ANSWER_TIMEOUT_S = 45.0
 """Seconds that an answer may take beside the wait for people: Vault may take 10 s, and whatever is given back is looked after."""
 
 
 @dataclass(frozen=True)
-class Broker:
+class BrokerClient:
     """Where this job's broker listens. The token never prints."""
 
     socket: str = ""
@@ -37,7 +37,7 @@ class Broker:
     token: str = field(default="", repr=False)
 
     @classmethod
-    def found(cls, environment: Mapping[str, str] | None = None) -> Broker:
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> BrokerClient:
         """Return the broker that the environment names; raise OutsideJob."""
         told = os.environ if environment is None else environment
         if told.get("JUSTENOUGH_BROKER"):
@@ -46,8 +46,8 @@ class Broker:
             at = urlsplit(told["JUSTENOUGH_BROKER_URL"])
             return cls(host=at.hostname or "", port=at.port or 80, token=told.get("JUSTENOUGH_BROKER_TOKEN", ""))
         # Programs that start others with few variables, as MCP clients do their servers, take these away.
-        if environment is None and Path(USUAL).is_socket():
-            return cls(socket=USUAL)
+        if environment is None and Path(SANDBOX_SOCKET).is_socket():
+            return cls(socket=SANDBOX_SOCKET)
         message = (
             "this program does not run as a JustEnough job: neither JUSTENOUGH_BROKER nor JUSTENOUGH_BROKER_URL is set. "
             "Launch it with `justenough job run`, and pass the job's variables on to programs that it starts"
@@ -56,15 +56,15 @@ class Broker:
 
     def call(self, method: str, path: str, body: Mapping[str, Any] | None = None, *, wait: float = 0.0) -> tuple[int, dict[str, Any]]:
         """Return status and body of an answer that is well; raise what another stands for. `wait`: seconds that the broker was asked to wait."""
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + RETRY_TIMEOUT_S
         while True:
             try:
-                status, told, pause = self._once(method, path, body, wait=wait)
+                status, told, pause = self._send(method, path, body, wait=wait)
             except Unavailable:
                 # A job with very many connections is hung up on. What only looks may look again; what asks might have been given something.
-                if method != "GET" or time.monotonic() + PAUSE > end:
+                if method != "GET" or time.monotonic() + RETRY_INTERVAL_S > end:
                     raise
-                time.sleep(PAUSE)
+                time.sleep(RETRY_INTERVAL_S)
                 continue
             if status < 400:
                 return status, told
@@ -73,17 +73,17 @@ class Broker:
                 raise refusal_of(status, told)
             time.sleep(pause)
 
-    def posted(self, path: str, message: Mapping[str, Any]) -> dict[str, Any]:
+    def post(self, path: str, message: Mapping[str, Any]) -> dict[str, Any]:
         """Return the answer to one message of MCP, however long it takes; raise what a status stands for."""
-        connection = self.connection(SILENCE)
+        connection = self.connection(SILENCE_TIMEOUT_S)
         headers = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json", **self.authorization}
         try:
             connection.request("POST", path, json.dumps(message).encode(), headers)
             answer = connection.getresponse()
             if answer.status >= 400:
-                raise refusal_of(answer.status, _read(answer.read()))
+                raise refusal_of(answer.status, _json_object(answer.read()))
             streams = (answer.getheader("Content-Type") or "").startswith("text/event-stream")
-            told = (_read(text) for text in (events(answer) if streams else (answer.read(),)) if text.strip())
+            told = (_json_object(text) for text in (stream_events(answer) if streams else (answer.read(),)) if text.strip())
             return next((one for one in told if "id" in one), {"error": {"message": "the job's broker ended its answer early"}})
         except (OSError, http.client.HTTPException) as error:
             message_ = f"the job's broker does not answer at {self._place}: {str(error) or type(error).__name__}"
@@ -91,8 +91,8 @@ class Broker:
         finally:
             connection.close()
 
-    def _once(self, method: str, path: str, body: Mapping[str, Any] | None, *, wait: float) -> tuple[int, dict[str, Any], float]:
-        connection = self.connection(wait + ANSWER_WITHIN)
+    def _send(self, method: str, path: str, body: Mapping[str, Any] | None, *, wait: float) -> tuple[int, dict[str, Any], float]:
+        connection = self.connection(wait + ANSWER_TIMEOUT_S)
         headers = {"Accept": "application/json", **self.authorization}
         content = None
         if body is not None:
@@ -100,7 +100,7 @@ class Broker:
         try:
             connection.request(method, path, content, headers)
             answer = connection.getresponse()
-            return answer.status, _read(answer.read()), _pause(answer.getheader("Retry-After"))
+            return answer.status, _json_object(answer.read()), _retry_after(answer.getheader("Retry-After"))
         except (OSError, http.client.HTTPException) as error:
             message = f"the job's broker does not answer at {self._place}: {str(error) or type(error).__name__}"
             raise Unavailable(message) from error
@@ -135,7 +135,7 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def _read(content: bytes) -> dict[str, Any]:
+def _json_object(content: bytes) -> dict[str, Any]:
     """Return a JSON object; whatever else came is its detail."""
     try:
         told = json.loads(content or b"{}")
@@ -144,5 +144,5 @@ def _read(content: bytes) -> dict[str, Any]:
     return told if isinstance(told, dict) else {"detail": content[:200].decode("utf-8", "replace")}
 
 
-def _pause(asked: str | None) -> float:
-    return float(asked) if asked and asked.isdigit() else PAUSE
+def _retry_after(header: str | None) -> float:
+    return float(header) if header and header.isdigit() else RETRY_INTERVAL_S

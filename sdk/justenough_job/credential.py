@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import NoReturn
 from urllib.parse import quote, urlencode
 
-from justenough_job.broker import Broker
+from justenough_job.broker import BrokerClient
 from justenough_job.errors import Closed, Invalid, JobError, NotReleased
 
 LIBPQ = {
@@ -38,7 +38,7 @@ class Credential(Mapping[str, str]):
 
     def __init__(
         self,
-        broker: Broker,
+        broker: BrokerClient,
         fields: Mapping[str, str],
         *,
         resource: str,

@@ -11,14 +11,14 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-NAMED_BY = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+NAMING_PARAMS = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 """What of a method's params says what it is about."""
-PLAIN = re.compile(r"(?!=\?base64\?)[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+PLAIN_HEADER = re.compile(r"(?!=\?base64\?)[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 """What a header's value can be as it is."""
-VERSION = "io.modelcontextprotocol/protocolVersion"
+VERSION_KEY = "io.modelcontextprotocol/protocolVersion"
 
 
-class Call:
+class JsonRpcCall:
     """One message, and the connection that it goes by."""
 
     def __init__(self, message: dict[str, Any]) -> None:
@@ -40,19 +40,19 @@ class Call:
     def version(self) -> str:
         """Of the protocol, where the message itself says it: later ones do, and have no handshake."""
         meta = self._params.get("_meta")
-        found = meta.get(VERSION) if isinstance(meta, dict) else None
-        return found if isinstance(found, str) and PLAIN.fullmatch(found) else ""
+        found = meta.get(VERSION_KEY) if isinstance(meta, dict) else None
+        return found if isinstance(found, str) and PLAIN_HEADER.fullmatch(found) else ""
 
     @property
     def method_header(self) -> str:
         """Its method, where a header can say it."""
-        return self.method if PLAIN.fullmatch(self.method) else ""
+        return self.method if PLAIN_HEADER.fullmatch(self.method) else ""
 
     @property
     def name_header(self) -> str:
         """What it is about, in the form that MCP has for headers; empty where it is about nothing."""
-        found = self._params.get(NAMED_BY.get(self.method, ""))
-        if not isinstance(found, str) or not found or PLAIN.fullmatch(found):
+        found = self._params.get(NAMING_PARAMS.get(self.method, ""))
+        if not isinstance(found, str) or not found or PLAIN_HEADER.fullmatch(found):
             return found if isinstance(found, str) else ""
         return f"=?base64?{base64.b64encode(found.encode('utf-8', 'replace')).decode()}?="
 
@@ -61,7 +61,7 @@ class Call:
         params = self.message.get("params")
         return params if isinstance(params, dict) else {}
 
-    def goes_by(self, connection: http.client.HTTPConnection) -> bool:
+    def attach(self, connection: http.client.HTTPConnection) -> bool:
         """Take note of a connection that was made for it; False where its client has taken it back meanwhile."""
         with self._lock:
             self._connection = connection
@@ -84,7 +84,7 @@ def key_of(about: Any) -> str:
     return json.dumps(about)
 
 
-def events(answer: http.client.HTTPResponse) -> Iterator[bytes]:
+def stream_events(answer: http.client.HTTPResponse) -> Iterator[bytes]:
     """Yield the data of each event of a stream as it comes (WHATWG HTML, server-sent events)."""
     data: list[bytes] = []
     while line := answer.readline():

@@ -16,18 +16,18 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from justenough_job.broker import SILENCE, Broker
+from justenough_job.broker import SILENCE_TIMEOUT_S, BrokerClient
 from justenough_job.errors import OutsideJob
-from justenough_job.jsonrpc import Call, events, key_of
+from justenough_job.jsonrpc import JsonRpcCall, key_of, stream_events
 
-FAILED, INTERRUPTED = 1, 130
-AT_ONCE = 32
+EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
+MAX_CONCURRENT_CALLS = 32
 """Calls that are on their way at once; the broker hangs up on a job that has very many connections."""
-LONGEST = 1024 * 1024
+MAX_LINE_BYTES = 1024 * 1024
 """Bytes of a line from the client; the broker takes less."""
 PARSE_ERROR, INVALID_REQUEST, INTERNAL_ERROR = -32700, -32600, -32603
-GONE = "the job's access has been closed: its broker takes no calls any more"
-EXPLAINED = """\
+BROKER_GONE = "the job's access has been closed: its broker takes no calls any more"
+HELP_EPILOG = """\
 Speaks MCP on stdin and stdout, one JSON-RPC message on each line, for a client that runs in the same job:
 
   {"mcpServers": {"justenough": {"command": "justenough-mcp"}}}
@@ -44,32 +44,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         "justenough-mcp",
         description="The tools of this job for an MCP client.",
-        epilog=EXPLAINED,
+        epilog=HELP_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.parse_args(argv)
     try:
-        return Bridge(Broker.found(), sys.stdin.fileno(), sys.stdout.fileno()).run()
+        return McpBridge(BrokerClient.from_environment(), sys.stdin.fileno(), sys.stdout.fileno()).run()
     except OutsideJob as error:
         print(f"justenough-mcp: {error}", file=sys.stderr)
-        return FAILED
+        return EXIT_FAILED
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return EXIT_INTERRUPTED
 
 
-class Bridge:
+class McpBridge:
     """One client's. `source` and `sink`: where its messages come from and go to, as file descriptors.
 
     Not Python's own streams: what a thread holds of those while the program ends would keep it from ending.
     """
 
-    def __init__(self, broker: Broker, source: int, sink: int) -> None:
+    def __init__(self, broker: BrokerClient, source: int, sink: int) -> None:
         self._broker = broker
         self._source = source
         self._sink = sink
         self._writing = threading.Lock()
         self._known = threading.Lock()
-        self._calls: dict[str, Call] = {}
+        self._calls: dict[str, JsonRpcCall] = {}
         self._version = ""
         self._session = ""
         self._stopped = threading.Event()
@@ -79,10 +79,10 @@ class Bridge:
         """Pass messages on until the client has closed its end and all is answered, or the job's access is closed; return the exit code."""
         threads: list[threading.Thread] = []
         for line in self._lines():
-            threads = [thread for thread in threads if thread.is_alive()] + self._taken(line)
+            threads = [thread for thread in threads if thread.is_alive()] + self._handle_line(line)
         for thread in threads:
             thread.join()
-        return FAILED if self._stopped.is_set() else 0
+        return EXIT_FAILED if self._stopped.is_set() else 0
 
     def _lines(self) -> Iterator[bytes]:
         held = b""
@@ -93,80 +93,84 @@ class Bridge:
             chunk = os.read(self._source, 65536)
             *lines, held = (held + chunk).split(b"\n")
             yield from (line for line in lines if line.strip())
-            if len(held) > LONGEST:
-                self._says_error(None, INVALID_REQUEST, f"a message has at most {LONGEST:,} bytes")
+            if len(held) > MAX_LINE_BYTES:
+                self._write_error(None, INVALID_REQUEST, f"a message has at most {MAX_LINE_BYTES:,} bytes")
                 return
             if not chunk:
                 if held.strip():
                     yield held
                 return
 
-    def _taken(self, line: bytes) -> list[threading.Thread]:
+    def _handle_line(self, line: bytes) -> list[threading.Thread]:
         """Pass one message on; return the thread that does, where something is to come back."""
         try:
             message = json.loads(line)
         except (ValueError, RecursionError):
-            self._says_error(None, PARSE_ERROR, "this line is no JSON")
+            self._write_error(None, PARSE_ERROR, "this line is no JSON")
             return []
         if not isinstance(message, dict):
-            self._says_error(None, INVALID_REQUEST, "a message is one JSON object; MCP has no batches")
+            self._write_error(None, INVALID_REQUEST, "a message is one JSON object; MCP has no batches")
             return []
         if message.get("method") == "notifications/cancelled":
             # Nothing at the broker remembers a request but the connection that it came by.
             self._hang_up(message.get("params"))
             return []
-        call = Call(message)
+        call = JsonRpcCall(message)
         if not call.is_request:
             # In its turn: a client may build on it.
-            self._passed(call)
+            self._forward(call)
             return []
-        if not self._enters(call):
+        if not self._register(call):
             return []
-        thread = threading.Thread(target=self._passed, args=(call,), daemon=True)
+        thread = threading.Thread(target=self._forward, args=(call,), daemon=True)
         thread.start()
         return [thread]
 
-    def _enters(self, call: Call) -> bool:
+    def _register(self, call: JsonRpcCall) -> bool:
         with self._known:
             why = f"request {call.key} is on its way already" if call.key in self._calls else ""
-            why = why or (f"{AT_ONCE} calls are on their way already: wait for one of them" if len(self._calls) >= AT_ONCE else "")
+            why = why or (
+                f"{MAX_CONCURRENT_CALLS} calls are on their way already: wait for one of them"
+                if len(self._calls) >= MAX_CONCURRENT_CALLS
+                else ""
+            )
             if not why:
                 self._calls[call.key] = call
         if why:
-            self._says_error(call.id, INVALID_REQUEST, why)
+            self._write_error(call.id, INVALID_REQUEST, why)
         return not why
 
-    def _passed(self, call: Call) -> None:
+    def _forward(self, call: JsonRpcCall) -> None:
         try:
             self._post(call)
         except (OSError, http.client.HTTPException, ValueError) as error:
             if self._is_gone():
                 self._stop(call)
             else:
-                self._fails(call, f"the job's broker does not answer: {str(error) or type(error).__name__}")
+                self._fail(call, f"the job's broker does not answer: {str(error) or type(error).__name__}")
         finally:
             with self._known:
                 self._calls.pop(call.key, None)
 
-    def _post(self, call: Call) -> None:
-        connection = self._broker.connection(SILENCE)
+    def _post(self, call: JsonRpcCall) -> None:
+        connection = self._broker.connection(SILENCE_TIMEOUT_S)
         try:
             connection.connect()
-            if not call.goes_by(connection):
+            if not call.attach(connection):
                 return
             connection.request("POST", "/mcp", json.dumps(call.message).encode(), self._headers(call))
             answer = connection.getresponse()
             if answer.status == 410:
                 self._stop(call)
             elif answer.status >= 400:
-                self._refused(call, answer)
+                self._write_refusal(call, answer)
             else:
                 self._session = answer.getheader("Mcp-Session-Id") or self._session
-                self._answered(call, answer)
+                self._write_answer(call, answer)
         finally:
             connection.close()
 
-    def _headers(self, call: Call) -> dict[str, str]:
+    def _headers(self, call: JsonRpcCall) -> dict[str, str]:
         ours = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream", **self._broker.authorization}
         version = call.version or ("" if call.method == "initialize" else self._version)
         told = {
@@ -177,11 +181,11 @@ class Bridge:
         }
         return {**ours, **{name: value for name, value in told.items() if value}}
 
-    def _answered(self, call: Call, answer: http.client.HTTPResponse) -> None:
+    def _write_answer(self, call: JsonRpcCall, answer: http.client.HTTPResponse) -> None:
         """Write what comes back, as it comes."""
         kind = (answer.getheader("Content-Type") or "").partition(";")[0].strip().lower()
         answered = not call.is_request
-        for text in events(answer) if kind == "text/event-stream" else (answer.read(),):
+        for text in stream_events(answer) if kind == "text/event-stream" else (answer.read(),):
             if not text.strip():
                 continue
             message = json.loads(text)
@@ -189,11 +193,11 @@ class Bridge:
                 self._version = str((message.get("result") or {}).get("protocolVersion") or "")
             answered = answered or ("id" in message and "method" not in message)
             if not call.gone:
-                self._says(message)
+                self._write(message)
         if not answered:
-            self._fails(call, "the job's broker ended its answer before it had said anything")
+            self._fail(call, "the job's broker ended its answer before it had said anything")
 
-    def _refused(self, call: Call, answer: http.client.HTTPResponse) -> None:
+    def _write_refusal(self, call: JsonRpcCall, answer: http.client.HTTPResponse) -> None:
         """Pass an error on: JSON-RPC's as it is, a problem of HTTP by its words, plain text with its status."""
         content = answer.read()
         try:
@@ -203,13 +207,13 @@ class Bridge:
         words = "" if isinstance(told, dict) else content[:200].decode("utf-8", "replace").strip()
         told = told if isinstance(told, dict) else {}
         if isinstance(told.get("error"), dict) and call.is_request and not call.gone:
-            self._says({"jsonrpc": "2.0", "id": call.id, "error": told["error"]})
+            self._write({"jsonrpc": "2.0", "id": call.id, "error": told["error"]})
         else:
-            self._fails(call, str(told.get("detail") or f"the job's broker answered {answer.status}{words and f': {words}'}"))
+            self._fail(call, str(told.get("detail") or f"the job's broker answered {answer.status}{words and f': {words}'}"))
 
     def _is_gone(self) -> bool:
         """Whether nothing listens any more where the broker was: it never comes back."""
-        connection = self._broker.connection(SILENCE)
+        connection = self._broker.connection(SILENCE_TIMEOUT_S)
         try:
             connection.connect()
         except (FileNotFoundError, ConnectionRefusedError):
@@ -220,28 +224,28 @@ class Bridge:
             connection.close()
         return False
 
-    def _stop(self, call: Call) -> None:
+    def _stop(self, call: JsonRpcCall) -> None:
         """Answer everything that is on its way with the same: the broker is gone for good. Once."""
         with self._known:
             first, others = not self._stopped.is_set(), [one for one in self._calls.values() if one is not call]
             self._stopped.set()
-        self._fails(call, GONE)
+        self._fail(call, BROKER_GONE)
         if not first:
             return
         for one in others:
-            self._fails(one, GONE)
+            self._fail(one, BROKER_GONE)
             one.hang_up()
-        print(f"justenough-mcp: {GONE}", file=sys.stderr)
+        print(f"justenough-mcp: {BROKER_GONE}", file=sys.stderr)
         os.write(self._wake, b"x")
 
-    def _fails(self, call: Call, why: str) -> None:
+    def _fail(self, call: JsonRpcCall, why: str) -> None:
         if call.is_request and not call.gone:
-            self._says_error(call.id, INTERNAL_ERROR, why)
+            self._write_error(call.id, INTERNAL_ERROR, why)
 
-    def _says_error(self, about: Any, code: int, why: str) -> None:
-        self._says({"jsonrpc": "2.0", "id": about, "error": {"code": code, "message": why}})
+    def _write_error(self, about: Any, code: int, why: str) -> None:
+        self._write({"jsonrpc": "2.0", "id": about, "error": {"code": code, "message": why}})
 
-    def _says(self, message: Any) -> None:
+    def _write(self, message: Any) -> None:
         """Write one message; where nobody reads any more, stop."""
         content = memoryview(json.dumps(message).encode() + b"\n")
         with self._writing:

@@ -59,17 +59,17 @@ class ToolOffer:
     how: str = ""
 
 
-def tool_of(told: Mapping[str, Any]) -> ToolOffer:
+def tool_of(entry: Mapping[str, Any]) -> ToolOffer:
     """Return a tool as it was told; what a newer broker tells beside is left out."""
     known = {one.name for one in fields(ToolOffer)}
-    return ToolOffer(**{name: value for name, value in told.items() if name in known})
+    return ToolOffer(**{name: value for name, value in entry.items() if name in known})
 
 
-def offer_of(told: Mapping[str, Any]) -> Offer:
+def offer_of(entry: Mapping[str, Any]) -> Offer:
     """Return an offer as it was told; what a newer broker tells beside is left out."""
     known = {one.name for one in fields(Offer)}
-    lists = {name: tuple(told.get(name, ())) for name in ("policies", "how")}
-    return Offer(**{**{name: value for name, value in told.items() if name in known}, **lists})
+    lists = {name: tuple(entry.get(name, ())) for name in ("policies", "how")}
+    return Offer(**{**{name: value for name, value in entry.items() if name in known}, **lists})
 
 
 def moment_of(text: str) -> datetime:

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from activities.issuing.issuer import Issuer
-from activities.issuing.results import Issuance
+from activities.issuing.results import IssuedCredential
 from activities.revocation.revoke import RevocationResult, revoke
-from justenough.domain.approvals.ladder import Answer
-from justenough.domain.contracts.workflow_messages import Granted
+from justenough.domain.approvals.ladder import ApprovalAnswer
+from justenough.domain.contracts.workflow_messages import GrantedRequest
 from justenough.domain.core.ids import new_job_id, request_id
-from justenough.services.job_history import past_of
-from justenough.services.ledger_events import ordered
+from justenough.services.job_history import read_job_history
+from justenough.services.ledger_events import order_events
 from justenough.services.verify_order import VerifiedOrder, verify_order
 from tests.activities.shop import SPEC, Desk
 from tests.activities.test_renewing import approved
@@ -33,14 +33,14 @@ class Session:
     at: Desk
     job: str
     issuer: Issuer
-    granted: Granted
+    granted: GrantedRequest
 
-    def issue(self) -> Issuance:
+    def issue(self) -> IssuedCredential:
         return self.issuer.issue(self.granted)
 
     def end(self) -> RevocationResult:
         """Revoke as the session's own exit does."""
-        return revoke(self.at.deps, self.job, by="session", settled=True, why="it ended", known=self.issuer.issued)
+        return revoke(self.at.deps, self.job, by="session", settled=True, why="it ended", known=self.issuer.live_credentials)
 
     def types(self) -> list[str]:
         return [
@@ -60,16 +60,16 @@ def session(at: Desk, access: Mapping[str, Any], *, tier: int = 0) -> Session:
     order = launcher.order(job, now=deps.now(), spec={**SPEC, "access": [access]})
     verified = verify_order(deps, order, now=deps.now())
     assert isinstance(verified, VerifiedOrder)
-    deps.store.record(ordered(deps, order, verified))
-    assert deps.store.claim(job, run="run", owner="owner", now=deps.now())
-    issuer = Issuer(deps, order, verified, past_of(deps.store, job), owner="owner")
-    answers: tuple[Answer, ...] = ()
+    deps.store.record(order_events(deps, order, verified))
+    assert deps.store.claim_job(job, run="run", owner="owner", now=deps.now())
+    issuer = Issuer(deps, order, verified, read_job_history(deps.store, job), owner="owner")
+    answers: tuple[ApprovalAnswer, ...] = ()
     if tier:
         answers = (approved(at, job, verified, at.shop.newcomer(f"approver-{mark}", "support-leads"), tier=tier),)
-    return Session(at, job, issuer, Granted(id=request_id(job, 1), number=1, answers=answers))
+    return Session(at, job, issuer, GrantedRequest(id=request_id(job, 1), number=1, answers=answers))
 
 
-def signed_by(held: Issuance, folder: Path, *, ca: str) -> Path:
+def signed_by(held: IssuedCredential, folder: Path, *, ca: str) -> Path:
     """Sign a text with a job's SSH key and certificate, as OpenSSH does; return the folder with all of it."""
     key = folder / "id"
     key.write_text(held.fields["private_key"].reveal())

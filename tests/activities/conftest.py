@@ -14,9 +14,9 @@ from justenough.adapters.configuration.settings import Settings
 from justenough.domain.core.secret import Secret
 from tests.activities.proxy import Door
 from tests.activities.shop import Desk, Shop, desk
-from worker.provisioning import PersonSeed, setup
-from worker.stack import Places, running_stack
-from worker.stack.postgres import dsn
+from worker.provisioning import PersonSeed, provision_vault
+from worker.stack import StackPaths, running_stack
+from worker.stack.postgres import superuser_dsn
 from worker.stack.private_files import read_json
 from worker.stack.seed import shop_environment
 
@@ -29,7 +29,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     home = tmp_path_factory.mktemp("activities") / "home"
     with running_stack(home, EXAMPLE, only=("postgres", "vault"), provision=False) as stack:
         assert stack.vault is not None
-        places = Places.of(home)
+        places = StackPaths.of(home)
         port = int(read_json(places.ports)["postgres"])
         door = Door(port)
         settings = Settings(home=home, config=EXAMPLE, vault_addr=stack.vault)
@@ -37,7 +37,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
 
         def provision(config: Path) -> None:
             # Vault reaches PostgreSQL through the door too, so that a test can take the target away from everybody.
-            setup(
+            provision_vault(
                 settings.model_copy(update={"config": config}),
                 vault_addr=settings.vault_addr,
                 admin_token=Secret(admin_token),
@@ -46,7 +46,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
             )
 
         provision(EXAMPLE)
-        yield Shop(settings, admin_token, dsn(places, port), door, {name: name for name in PEOPLE}, provision)
+        yield Shop(settings, admin_token, superuser_dsn(places, port), door, {name: name for name in PEOPLE}, provision)
         door.close()
 
 

@@ -18,20 +18,20 @@ import httpx
 import psycopg
 
 from activities.issuing.results import issued_event
-from justenough.adapters.configuration.folder import Config
+from justenough.adapters.configuration.folder import ConfigFolder
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.store import Store
-from justenough.adapters.targets.postgres import Targets
-from justenough.adapters.vault import Issued, Token, Vault
-from justenough.domain.approvals.statements import OrderStatement, Signed, signable
-from justenough.domain.catalog.loader import resolved_issue, scope_alias
+from justenough.adapters.targets.postgres import TargetInspector
+from justenough.adapters.vault import IssuedSecret, JobToken, Vault
+from justenough.domain.approvals.statements import OrderStatement, SignedStatement, to_signable
+from justenough.domain.catalog.loader import resolve_issue, scope_alias
 from justenough.domain.contracts.workflow_messages import JobInput
-from justenough.domain.core.canonical_json import canonical, digest_of
+from justenough.domain.core.canonical_json import digest_of, to_canonical_json
 from justenough.domain.core.ids import credential_id, new_job_id, request_id
 from justenough.domain.core.secret import Secret
-from justenough.domain.jobs.credentials import Credential
+from justenough.domain.jobs.credentials import CredentialHandle
 from justenough.domain.jobs.states import Action
-from justenough.domain.ledger.events import EventType, event
+from justenough.domain.ledger.events import EventType, build_event
 from justenough.services.dependencies import Deps
 from tests.activities.proxy import Door
 
@@ -66,9 +66,9 @@ class Clock:
 class Held:
     """One credential as a job holds it."""
 
-    credential: Credential
-    token: Token
-    issued: Issued
+    credential: CredentialHandle
+    token: JobToken
+    issued: IssuedSecret
 
 
 @cache
@@ -170,10 +170,10 @@ class Someone:
         assert answer.is_success, (path, answer.text)
         return answer.json() if answer.content else {}
 
-    def sign(self, statement: Mapping[str, Any]) -> Signed:
-        message = base64.b64encode(canonical(dict(statement))).decode()
+    def sign(self, statement: Mapping[str, Any]) -> SignedStatement:
+        message = base64.b64encode(to_canonical_json(dict(statement))).decode()
         made = self.call("POST", f"transit/sign/je-sign-{self.id}", {"input": message})
-        return Signed(statement=dict(statement), signature=made["data"]["signature"])
+        return SignedStatement(statement=dict(statement), signature=made["data"]["signature"])
 
     def order(self, job: str, changes: Mapping[str, Any] | None = None, *, now: datetime, spec: dict[str, Any] = SPEC) -> JobInput:
         """An order that this person signed, with `changes` to its statement."""
@@ -187,7 +187,7 @@ class Someone:
             issued_at=now,
             expires_at=now + timedelta(hours=1),
         )
-        return JobInput.of(job, spec, {"ticket": "4712"}, None, self.sign({**signable(statement), **(changes or {})}))
+        return JobInput.of(job, spec, {"ticket": "4712"}, None, self.sign({**to_signable(statement), **(changes or {})}))
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ class Desk:
     def job(self) -> str:
         """A job that was submitted and claimed by a session, with an order read as its one request."""
         job, now = new_job_id(self.deps.settings.installation, now=self.clock.now()), self.clock.now()
-        assert self.deps.store.claim(job, run="a-run", owner="a-session", now=now)
+        assert self.deps.store.claim_job(job, run="a-run", owner="a-session", now=now)
         self.deps.store.record(
             [submitted(job, now), *(requested(job, number, *what, now) for number, what in enumerate(REQUESTS, start=1))]
         )
@@ -214,8 +214,8 @@ class Desk:
         definition = deps.config.current().catalog.resources[resource].actions[action]
         deps.vault.open_prefix(job, 600)
         token = deps.vault.create_token(job, policy=definition.policy, alias=scope_alias(definition, ACME), ttl=300)
-        issued = deps.vault.issue(token, resolved_issue(definition, ACME))
-        credential = Credential(
+        issued = deps.vault.issue(token, resolve_issue(definition, ACME))
+        credential = CredentialHandle(
             id=credential_id(job, number),
             request_id=request_id(job, number),
             resource=resource,
@@ -251,14 +251,14 @@ def empty_store() -> Path:
 
 
 @cache
-def shops_config(folder: Path, port: int) -> Config:
+def shops_config(folder: Path, port: int) -> ConfigFolder:
     """Return the shop's own configuration, which nobody edits, read once for all."""
     return read_config(folder, port)
 
 
-def read_config(folder: Path, port: int) -> Config:
+def read_config(folder: Path, port: int) -> ConfigFolder:
     """Return a configuration folder as a worker reads it."""
-    return Config(folder, {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": str(port), "MODEL_URL": "http://127.0.0.1:65535/v1"})
+    return ConfigFolder(folder, {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": str(port), "MODEL_URL": "http://127.0.0.1:65535/v1"})
 
 
 def desk(shop: Shop, store_url: str, *, folder: Path | None = None) -> Desk:
@@ -266,13 +266,13 @@ def desk(shop: Shop, store_url: str, *, folder: Path | None = None) -> Desk:
     shutil.copyfile(empty_store(), store_url.removeprefix("sqlite:///"))
     store, clock, vault = Store(store_url), Clock(), shop.worker_vault()
     config = read_config(folder, shop.door.port) if folder else shops_config(shop.settings.config, shop.door.port)
-    targets = Targets(vault, lambda: config.current().catalog, installation=shop.settings.installation)
+    targets = TargetInspector(vault, lambda: config.current().catalog, installation=shop.settings.installation)
     deps = Deps(settings=shop.settings, store=store, vault=vault, config=config, targets=targets, now=clock.now, ticks=clock.ticks)
     return Desk(shop, deps, clock)
 
 
 def submitted(job: str, now: datetime) -> Any:
-    return event(
+    return build_event(
         EventType.JOB_SUBMITTED,
         job,
         at=now,
@@ -295,7 +295,7 @@ def submitted(job: str, now: datetime) -> Any:
 
 def requested(job: str, number: int, resource: str, action: str, now: datetime) -> Any:
     request = request_id(job, number)
-    return event(
+    return build_event(
         EventType.ACCESS_REQUESTED,
         job,
         at=now,
@@ -317,7 +317,7 @@ def to_be_issued(job: str, number: int, now: datetime) -> Any:
     """What a session records right before it asks Vault."""
     request = request_id(job, number)
     allowed = {"outcome": "allowed", "tier": 0, "policies": ["a-test"], "policy_digest": "", "digest": "", "errors": [], "facts": {}}
-    return event(EventType.ACCESS_DECIDED, job, at=now, about=f"{request}/issue", request=request, phase="issue", **allowed)
+    return build_event(EventType.ACCESS_DECIDED, job, at=now, about=f"{request}/issue", request=request, phase="issue", **allowed)
 
 
 def secret_values(held: Held) -> list[str]:

@@ -15,12 +15,12 @@ from cryptography.hazmat.primitives.serialization import SSHCertificate, load_ss
 from activities.issuing.results import NotIssued
 from activities.revocation.proof import prove
 from activities.revocation.revoke import record_lapsed, revoke, revoke_one
-from justenough.adapters.vault import Issued, pki
+from justenough.adapters.vault import IssuedSecret, pki
 from justenough.domain.catalog.loader import read_catalog
 from justenough.domain.core.secret import Secret
 from justenough.domain.jobs.states import Action
 from justenough.domain.ledger.events import EventType
-from justenough.services.revocation_attempts import SECOND_LOOK
+from justenough.services.revocation_attempts import SECOND_CHECK_DELAY
 from tests.activities.catalogs import desk_with
 from tests.activities.certified import WAREHOUSE, WEB, made_by_openssh, openssh_accepts, session, signed_by
 from tests.activities.conftest import EXAMPLE
@@ -80,7 +80,7 @@ def test_what_is_revoked_and_in_no_crl_yet_is_not_confirmed(at: Desk, warehouse:
     first = one.end()
 
     assert held.credential.lease_id
-    assert not at.deps.vault.lease_alive(held.credential.lease_id)
+    assert not at.deps.vault.is_lease_alive(held.credential.lease_id)
     assert warehouse.lets_in(held.fields)
     assert not first.confirmed
     assert [why for why in first.failures if str(held.credential.certificate) in why and "not in the CRL" in why]
@@ -124,7 +124,7 @@ def test_what_a_dead_worker_had_issued_is_revoked_by_what_the_store_knows(at: De
     held = one.issue()
     assert from_outside(at, one.job).second_look_in is not None
     assert not warehouse.lets_in(held.fields)
-    at.clock.ahead = SECOND_LOOK + timedelta(seconds=2)
+    at.clock.ahead = SECOND_CHECK_DELAY + timedelta(seconds=2)
     assert from_outside(at, one.job).confirmed
     assert one.state() == "confirmed"
 
@@ -222,7 +222,7 @@ def test_the_end_of_an_ssh_certificate_is_what_it_says_and_without_one_it_never_
         signed = made_by_openssh(tmp_path, ends)
     action = read_catalog((EXAMPLE / "catalog.yaml").read_bytes()).resources["web-servers"].actions[Action.WRITE]
     now = datetime.now(UTC)
-    issued = Issued(lease_id=None, ttl=None, fields={"signed_key": Secret(signed)})
+    issued = IssuedSecret(lease_id=None, ttl=None, fields={"signed_key": Secret(signed)})
     found = pki.ends_at(action, issued)
     assert found is not None
     assert abs(found - (now + ends)) < timedelta(minutes=1) if ends else found == pki.NEVER
@@ -248,4 +248,4 @@ async def test_a_certificate_whose_grant_is_over_is_recorded_so_while_its_job_go
 def test_a_certificate_whose_end_cannot_be_read_never_ends(expiration: str) -> None:
     action = read_catalog((EXAMPLE / "catalog.yaml").read_bytes()).resources["warehouse-api"].actions[Action.READ]
     fields = {"certificate": Secret("PEM"), "expiration": Secret(expiration)}
-    assert pki.ends_at(action, Issued(lease_id="l", ttl=60, fields=fields)) == pki.NEVER
+    assert pki.ends_at(action, IssuedSecret(lease_id="l", ttl=60, fields=fields)) == pki.NEVER

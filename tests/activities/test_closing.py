@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 from temporalio.testing import ActivityEnvironment
 
-from activities.job_activities import Deciding, NotLookedAt
+from activities.job_activities import JobActivities, NotLookedAt
 from activities.revocation.revoke import revoke
 from justenough.adapters.store import Store
-from justenough.domain.contracts.workflow_messages import Closed, CloseInput
+from justenough.domain.contracts.workflow_messages import CloseInput, JobResult
 from justenough.domain.jobs.states import JobState, RevocationState
 from justenough.domain.ledger.events import Event
 from tests.activities.revoking import revocation_of
@@ -27,11 +27,11 @@ def carried_proof(at: Desk, job: str, held: Held) -> tuple[Event, ...]:
     return result.events
 
 
-def closes(at: Desk, job: str, unrecorded: tuple[Event, ...]) -> Closed:
+def closes(at: Desk, job: str, unrecorded: tuple[Event, ...]) -> JobResult:
     environment = ActivityEnvironment()
     environment.info = replace(ActivityEnvironment.default_info(), workflow_type="Job", workflow_id=job)
     closing = CloseInput(job=job, state=JobState.SUCCEEDED, exit_code=0, unrecorded=unrecorded)
-    return environment.run(Deciding(at.deps).close, closing)
+    return environment.run(JobActivities(at.deps).close, closing)
 
 
 def test_a_proof_that_was_carried_is_recorded_with_the_end(at: Desk) -> None:

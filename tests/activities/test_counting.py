@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 from temporalio.testing import ActivityEnvironment
 
-from activities.job_activities import Deciding
+from activities.job_activities import JobActivities
 from justenough.adapters.vault import ttl_cache
 from justenough.domain.approvals.ladder import Ladder
-from justenough.domain.approvals.statements import DecisionStatement, signable
+from justenough.domain.approvals.statements import DecisionStatement, to_signable
 from justenough.domain.contracts.workflow_messages import AnswersInput, AnswersResult
 from justenough.domain.core.ids import new_job_id, request_id
 from justenough.domain.jobs.states import RequestState
-from justenough.domain.ledger.events import EventType, event
-from justenough.services.count_answers import Counting
-from justenough.services.job_history import past_of, taken_back_by
+from justenough.domain.ledger.events import EventType, build_event
+from justenough.services.count_answers import AnswerCounter
+from justenough.services.job_history import approval_withdrawers, read_job_history
 from tests.activities.conftest import EXAMPLE
 from tests.activities.shop import SPEC, Desk, Shop, Someone, desk
 
@@ -33,7 +33,7 @@ WRITE: dict[str, Any] = {**SPEC, "access": [{"resource": "orders-db", "action": 
 @pytest.fixture
 def at(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     """A desk where each tier wants two people."""
-    monkeypatch.setattr(ttl_cache, "REMEMBERED_SECONDS", 0)
+    monkeypatch.setattr(ttl_cache, "CACHE_TTL_S", 0)
     folder = tmp_path / "config"
     shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__", "data"))
     approvals = folder / "approvals.yaml"
@@ -55,7 +55,7 @@ class Waiting:
         environment.info = replace(ActivityEnvironment.default_info(), workflow_type="Job", workflow_id=self.job)
         said = {"parent": parent} if parent else {}
         order = (by or at.shop.sign_in("ops")).order(self.job, said, now=at.deps.now(), spec=WRITE)
-        decided = environment.run(Deciding(at.deps).decide_requests, order)
+        decided = environment.run(JobActivities(at.deps).decide_requests, order)
         assert decided.refused is None
         ladder = decided.requests[0].ladder
         assert ladder is not None
@@ -69,8 +69,8 @@ class Waiting:
         which = "approved" if self.verdict == "approved" else "ladders"
         asked = {"ladders": {}, which: {self.request: before}}
         received = (self._signed(who, decision).model_dump(mode="json"),)
-        counting = Counting(self.at.deps, AnswersInput(job=self.job, received=received, number=self.number, **asked))
-        counting.take(received[0], number=self.number)
+        counting = AnswerCounter(self.at.deps, AnswersInput(job=self.job, received=received, number=self.number, **asked))
+        counting.count_signal(received[0], number=self.number)
         self.at.deps.store.record(counting.events)
         return self._keep(counting.result())
 
@@ -92,7 +92,7 @@ class Waiting:
         about: dict[str, Any] = {"job": self.job, "request": self.request, "digest": ladder.digest, "ttl": ladder.ttl}
         about |= {"action": ladder.action, "reason": "it is needed", "person": who.id}
         times: dict[str, Any] = {"issued_at": now, "expires_at": now + timedelta(hours=1)}
-        return who.sign(signable(DecisionStatement.model_validate({**about, **times, "decision": decision})))
+        return who.sign(to_signable(DecisionStatement.model_validate({**about, **times, "decision": decision})))
 
 
 def test_who_took_their_part_back_can_take_back_what_others_approved_without_them(at: Desk) -> None:
@@ -109,8 +109,8 @@ def test_who_took_their_part_back_can_take_back_what_others_approved_without_the
     assert job.says(first, "withdraw") == "withdrawn"
 
     assert job.state() is RequestState.WITHDRAWN
-    assert past_of(at.deps.store, job.job).settled == {job.request: "withdrawn"}
-    assert taken_back_by(at.deps.store, job.request) == (first.name,)
+    assert read_job_history(at.deps.store, job.job).settled == {job.request: "withdrawn"}
+    assert approval_withdrawers(at.deps.store, job.request) == (first.name,)
 
 
 def test_a_workflows_word_makes_no_answer_count_that_was_taken_back(at: Desk) -> None:
@@ -130,7 +130,7 @@ def test_a_workflows_word_lifts_no_answer_to_a_tier_that_its_person_does_not_ans
     job = Waiting(at)
     job.says(lead)
     told = {"request": job.request, "tier": 2, "respond_by": at.deps.now().isoformat(), "quorum": 2}
-    at.deps.store.record([event(EventType.APPROVAL_ESCALATED, job.job, at=at.deps.now(), about=f"{job.request}/2", **told)])
+    at.deps.store.record([build_event(EventType.APPROVAL_ESCALATED, job.job, at=at.deps.now(), about=f"{job.request}/2", **told)])
     lifted = job.ladder.answers[0].model_copy(update={"tier": 2})
     forged = job.ladder.model_copy(update={"current": 2, "answers": (lifted,)})
 

@@ -14,13 +14,20 @@ from temporalio.client import Client
 from temporalio.testing import ActivityEnvironment
 
 from activities.revocation.revoke import revoke
-from activities.revocation_activities import LONGEST_PAUSE, PAUSE, REVOKING, Ending, NotConfirmed, NotOurs
-from activities.sweep_activity import AT_ONCE, REVOKERS, Sweeping
-from justenough.adapters.targets.postgres import Asked, Look, Targets
+from activities.revocation_activities import (
+    MAX_CONCURRENT_REVOCATIONS,
+    MAX_RETRY_INTERVAL_S,
+    RETRY_INTERVAL_S,
+    NotConfirmed,
+    NotOurs,
+    RevocationActivities,
+)
+from activities.sweep_activity import MAX_CONCURRENT_JOBS, SWEEP_POOL, SweepActivities
+from justenough.adapters.targets.postgres import RequestedActions, TargetInspection, TargetInspector
 from justenough.adapters.vault import Vault, VaultUnavailable
 from justenough.domain.contracts.workflow_messages import RevokeCredentialInput, RevokeInput
 from justenough.domain.core.secret import Secret
-from justenough.domain.ledger.events import EventType, event
+from justenough.domain.ledger.events import EventType, build_event
 from justenough.services import revocation_attempts
 from tests.activities.revoking import by_session, revocation_of
 from tests.activities.shop import Desk
@@ -29,16 +36,16 @@ from tests.waiting import until
 pytestmark = pytest.mark.servers
 
 
-class Slow(Targets):
+class Slow(TargetInspector):
     """Targets that are looked at only once a test says so."""
 
     def __init__(self, at: Desk, go: threading.Event) -> None:
         super().__init__(at.deps.vault, lambda: at.deps.config.current().catalog, installation=at.deps.settings.installation)
         self._go = go
 
-    def look(self, job: str, asked: Asked | None = None) -> Look:
+    def look(self, job: str, asked: RequestedActions | None = None) -> TargetInspection:
         assert self._go.wait(180), "no heartbeat came while it hung"
-        return super().look(job, asked)
+        return super().inspect(job, asked)
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["of a job", "of one credential"])
@@ -54,7 +61,7 @@ async def test_a_revocation_heartbeats_also_while_one_of_its_steps_hangs(at: Des
 
     environment.on_heartbeat = beat
     targets = Slow(at, go)
-    ending = Ending(replace(at.deps, targets=targets))
+    ending = RevocationActivities(replace(at.deps, targets=targets))
     if whole:
         await environment.run(ending.revoke_job, RevokeInput(job=job, by="compensation", why="its worker died", attempts=1))
     else:
@@ -66,7 +73,7 @@ async def test_a_revocation_heartbeats_also_while_one_of_its_steps_hangs(at: Des
 async def test_what_is_no_job_of_this_installation_is_not_revoked(at: Desk) -> None:
     wanted = RevokeInput(job="j-other-01m8722504qjpy8t9ny5kcdg6s", by="compensation", why="because", attempts=1)
     with pytest.raises(NotOurs, match="no job of this installation"):
-        await ActivityEnvironment().run(Ending(at.deps).revoke_job, wanted)
+        await ActivityEnvironment().run(RevocationActivities(at.deps).revoke_job, wanted)
 
 
 SLOW = 60
@@ -80,8 +87,8 @@ async def test_a_revocation_whose_workflow_is_gone_goes_on_at_its_own_pace(at: D
     environment.on_heartbeat = lambda *_: environment.cancel()
     with at.shop.door.closed():
         wanted = RevokeInput(job=job, by="compensation", why="its worker died", attempts=tries)
-        assert not (await environment.run(Ending(at.deps).revoke_job, wanted)).confirmed
-        assert (tries - 1) * PAUSE <= time.monotonic() - began < LONGEST_PAUSE + SLOW
+        assert not (await environment.run(RevocationActivities(at.deps).revoke_job, wanted)).confirmed
+        assert (tries - 1) * RETRY_INTERVAL_S <= time.monotonic() - began < MAX_RETRY_INTERVAL_S + SLOW
 
 
 async def test_a_revocation_whose_workflow_is_gone_adds_nothing_to_another_ones_proof(at: Desk) -> None:
@@ -90,7 +97,7 @@ async def test_a_revocation_whose_workflow_is_gone_adds_nothing_to_another_ones_
     assert revoke(at.deps, job, by="compensation", settled=True, why="a reset took the job over").confirmed
     environment, before = ActivityEnvironment(), at.types(job)
     environment.on_heartbeat = lambda *_: environment.cancel()
-    ended = await environment.run(Ending(at.deps).revoke_job, RevokeInput(job=job, by="compensation", why="its worker died"))
+    ended = await environment.run(RevocationActivities(at.deps).revoke_job, RevokeInput(job=job, by="compensation", why="its worker died"))
     assert ended.confirmed
     assert at.types(job) == before
 
@@ -102,16 +109,16 @@ async def test_a_proof_is_not_in_doubt_because_vault_is_away_as_the_guard_looks(
     away = replace(at.deps, vault=Vault("http://127.0.0.1:1"))
     away.vault.login_token(Secret("s.anything"))
     with pytest.raises(VaultUnavailable):
-        await ActivityEnvironment().run(Ending(away).revoke_job, wanted)
+        await ActivityEnvironment().run(RevocationActivities(away).revoke_job, wanted)
     assert revocation_of(at, job) == "confirmed"
-    assert (await ActivityEnvironment().run(Ending(at.deps).revoke_job, wanted)).confirmed
+    assert (await ActivityEnvironment().run(RevocationActivities(at.deps).revoke_job, wanted)).confirmed
     assert at.types(job) == before
 
 
 async def test_a_person_cuts_the_access_of_a_job_whatever_is_said_of_it_already(at: Desk) -> None:
     job, now = at.job(), at.deps.now()
-    at.deps.store.record([event(EventType.REVOCATION_CONFIRMED, job, at=now, about="forged", by="session", proof={})])
-    await ActivityEnvironment().run(Ending(at.deps).revoke_job, RevokeInput(job=job, by="person", why="killed", attempts=1))
+    at.deps.store.record([build_event(EventType.REVOCATION_CONFIRMED, job, at=now, about="forged", by="session", proof={})])
+    await ActivityEnvironment().run(RevocationActivities(at.deps).revoke_job, RevokeInput(job=job, by="person", why="killed", attempts=1))
     claim = at.deps.store.claim_of(job)
     assert claim is not None
     assert not claim.open
@@ -121,17 +128,17 @@ async def test_a_kill_that_comes_as_the_job_ends_by_itself_leaves_its_proof_as_i
     job = at.job()
     held = at.issue(job)
     assert by_session(at, job, held).confirmed
-    await ActivityEnvironment().run(Ending(at.deps).revoke_job, RevokeInput(job=job, by="person", why="killed", attempts=1))
+    await ActivityEnvironment().run(RevocationActivities(at.deps).revoke_job, RevokeInput(job=job, by="person", why="killed", attempts=1))
     assert revocation_of(at, job) == "confirmed"
 
 
 async def test_a_worker_that_stops_leaves_its_revocations_to_another_at_once(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     # No second look is due before the test is over.
-    monkeypatch.setattr(revocation_attempts, "SECOND_LOOK", timedelta(minutes=30))
-    jobs = [at.job() for _ in range(REVOKING + 4)]
+    monkeypatch.setattr(revocation_attempts, "SECOND_CHECK_DELAY", timedelta(minutes=30))
+    jobs = [at.job() for _ in range(MAX_CONCURRENT_REVOCATIONS + 4)]
     for job in jobs:
         at.issue(job)
-    environment, ending = ActivityEnvironment(), Ending(at.deps)
+    environment, ending = ActivityEnvironment(), RevocationActivities(at.deps)
     wanted = [RevokeInput(job=job, by="compensation", why="its worker died") for job in jobs]
     revoking = [asyncio.create_task(environment.run(ending.revoke_job, one)) for one in wanted]
     # Those that wait for their second look hold nobody up: all have had their first before any is done.
@@ -146,10 +153,10 @@ async def test_a_worker_that_stops_leaves_its_revocations_to_another_at_once(at:
 async def test_a_sweep_that_waited_behind_others_leaves_a_job_that_was_proven_meanwhile_as_it_is(at: Desk) -> None:
     job, held_up = at.job(), threading.Event()
     held = at.issue(job)
-    at.deps.store.record([event(EventType.JOB_ENDED, job, at=at.deps.now(), state="succeeded", exit_code=0, reason=None)])
-    stuck = [REVOKERS.submit(held_up.wait, 600) for _ in range(AT_ONCE)]
-    sweep = asyncio.create_task(ActivityEnvironment().run(Sweeping(at.deps, cast("Client", None)).sweep))
-    while not REVOKERS._work_queue.qsize():  # noqa: ASYNC110 - nothing else tells that the sweep has judged
+    at.deps.store.record([build_event(EventType.JOB_ENDED, job, at=at.deps.now(), state="succeeded", exit_code=0, reason=None)])
+    stuck = [SWEEP_POOL.submit(held_up.wait, 600) for _ in range(MAX_CONCURRENT_JOBS)]
+    sweep = asyncio.create_task(ActivityEnvironment().run(SweepActivities(at.deps, cast("Client", None)).sweep))
+    while not SWEEP_POOL._work_queue.qsize():  # noqa: ASYNC110 - nothing else tells that the sweep has judged
         await asyncio.sleep(0.01)
     assert by_session(at, job, held).confirmed
     before = at.types(job)
@@ -164,5 +171,5 @@ async def test_a_sweep_heartbeats_so_that_one_whose_worker_died_keeps_no_other_f
     environment, beats = ActivityEnvironment(), list[object]()
     environment.on_heartbeat = lambda *details: beats.append(details)
     # Temporal is asked about known jobs only, and this store knows none.
-    await environment.run(Sweeping(at.deps, cast("Client", None)).sweep)
+    await environment.run(SweepActivities(at.deps, cast("Client", None)).sweep)
     assert beats

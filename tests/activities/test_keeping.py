@@ -11,10 +11,10 @@ import pytest
 
 from activities.issuing import lease_keeper
 from activities.issuing.issuer import Issuer
-from activities.issuing.results import Issuance
+from activities.issuing.results import IssuedCredential
 from activities.revocation import revoke
 from justenough.domain.core.errors import NotFound
-from justenough.domain.jobs.credentials import Credential
+from justenough.domain.jobs.credentials import CredentialHandle
 from justenough.domain.jobs.spec import Access
 from tests.activities.holding import kept_until
 from tests.activities.shop import Desk, Held, Shop
@@ -27,13 +27,13 @@ SECOND = timedelta(seconds=1)
 class Willing:
     """An issuer as far as renewals ask it: nothing stands against them."""
 
-    def no_longer(self, item: Issuance) -> None:
+    def reason_to_end(self, item: IssuedCredential) -> None:
         return
 
-    def ended(self, credential: Credential) -> None:
+    def forget(self, credential: CredentialHandle) -> None:
         return
 
-    def others(self, credential: Credential) -> tuple[Credential, ...]:
+    def others_beside(self, credential: CredentialHandle) -> tuple[CredentialHandle, ...]:
         return ()
 
 
@@ -47,14 +47,14 @@ def valid_for(shop: Shop, job: str) -> timedelta:
     return cast("timedelta", left)
 
 
-def issuance(at: Desk, held: Held, *, ttl: float, lease: int) -> Issuance:
+def issuance(at: Desk, held: Held, *, ttl: float, lease: int) -> IssuedCredential:
     """Return a credential with this grant and this lease, as a session holds it."""
     assert held.credential.lease_id
     assert at.deps.vault.renew_lease(held.credential.lease_id, lease) == lease
     now = at.deps.now()
     credential = held.credential.model_copy(update={"issued_at": now, "expires_at": now + timedelta(seconds=ttl)})
     access = Access(resource=credential.resource, action=credential.action, ttl=max(1, int(ttl)), reason="a test")
-    return Issuance(access=access, credential=credential, fields={}, ends=at.deps.ticks() + ttl, lease_seconds=lease)
+    return IssuedCredential(access=access, credential=credential, fields={}, ends=at.deps.ticks() + ttl, lease_seconds=lease)
 
 
 def renewed(at: Desk, job: str) -> int:
@@ -75,7 +75,7 @@ async def test_a_renewal_moves_the_targets_own_expiry_and_asks_no_more_than_the_
 
 
 async def test_a_target_that_comes_back_within_the_lease_costs_nobody_their_access(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease_keeper, "TRY_AGAIN", 0.2)
+    monkeypatch.setattr(lease_keeper, "RETRY_INTERVAL_S", 0.2)
     job, tries = at.job(), 0
     held = at.issue(job)
     item = issuance(at, held, ttl=60, lease=4)
@@ -98,7 +98,7 @@ async def test_a_target_that_comes_back_within_the_lease_costs_nobody_their_acce
 
 
 async def test_a_lease_that_cannot_be_renewed_ends_with_itself(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease_keeper, "TRY_AGAIN", 0.2)
+    monkeypatch.setattr(lease_keeper, "RETRY_INTERVAL_S", 0.2)
     job = at.job()
     held = at.issue(job)
     item = issuance(at, held, ttl=60, lease=2)
@@ -120,7 +120,7 @@ async def test_however_often_a_credential_is_given_back_it_is_ended_once(at: Des
         return real(*given, **more)
 
     monkeypatch.setattr(revoke, "end_one", counted)
-    async with lease_keeper.kept(at.deps, job, WILLING, [item]) as keepers, asyncio.timeout(180):
+    async with lease_keeper.keep_leases(at.deps, job, WILLING, [item]) as keepers, asyncio.timeout(180):
         await asyncio.gather(*(keepers.give_back(item.credential.id, f"wish {number}") for number in range(50)))
         with pytest.raises(NotFound):
             await keepers.give_back(item.credential.id, "once more")

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from temporalio.testing import ActivityEnvironment
 
-from activities.control_group_activities import Locking
-from activities.job_activities import Deciding
-from justenough.adapters.store import KeptLock, Store, StoreUnavailable
+from activities.control_group_activities import ControlGroupActivities
+from activities.job_activities import JobActivities
+from justenough.adapters.store import Store, StoredWrappingToken, StoreUnavailable
 from justenough.adapters.vault import VaultRefused, control_groups
 from justenough.domain.approvals.ladder import Ladder
-from justenough.domain.approvals.statements import OrderStatement, signable
+from justenough.domain.approvals.statements import OrderStatement, to_signable
 from justenough.domain.catalog.loader import ResolvedIssue
-from justenough.domain.contracts.workflow_messages import JobInput, LocksInput, LocksOpened
+from justenough.domain.contracts.workflow_messages import ControlGroupsInput, ControlGroupsResult, JobInput
 from justenough.domain.core.canonical_json import digest_of
 from justenough.domain.core.ids import new_job_id, request_id
 from justenough.services.dependencies import Deps
@@ -35,12 +35,12 @@ class BreaksOff(Store):
 
     away = True
 
-    def keep_lock(self, lock: KeptLock, events: Any) -> bool:
+    def keep_lock(self, lock: StoredWrappingToken, events: Any) -> bool:
         if self.away:
             self.away = False
             message = "away"
             raise StoreUnavailable(message)
-        return super().keep_lock(lock, events)
+        return super().keep_wrapping_token(lock, events)
 
 
 class Waiting:
@@ -55,23 +55,23 @@ class Waiting:
         fields: dict[str, Any] = {"job": self.job, "spec_digest": digest_of(raw), "bundle": None, "params": {}, "reason": "a test"}
         fields |= {"person": ops.id, "issued_at": now, "expires_at": now + timedelta(hours=1)}
         statement = OrderStatement(**fields)
-        self.order = JobInput(job=self.job, spec=raw, order=ops.sign(signable(statement)))
-        decided = self._environment.run(Deciding(at.deps).decide_requests, self.order)
+        self.order = JobInput(job=self.job, spec=raw, order=ops.sign(to_signable(statement)))
+        decided = self._environment.run(JobActivities(at.deps).decide_requests, self.order)
         assert decided.refused is None
         (request,) = decided.requests
         assert request.locked
         assert request.ladder is not None
         self.ladder: Ladder = request.ladder
 
-    def opens(self, deps: Deps, ladder: Ladder | None = None) -> LocksOpened:
-        asked = LocksInput(order=self.order, ladders={self.request: ladder or self.ladder})
-        return self._environment.run(Locking(deps).open_locks, asked)
+    def opens(self, deps: Deps, ladder: Ladder | None = None) -> ControlGroupsResult:
+        asked = ControlGroupsInput(order=self.order, ladders={self.request: ladder or self.ladder})
+        return self._environment.run(ControlGroupActivities(deps).open_locks, asked)
 
 
 def test_a_second_attempt_finds_what_the_first_one_opened(at: Desk) -> None:
     waiting = Waiting(at)
     assert "approval.opened" not in at.types(waiting.job), "nobody is asked before it waits in Vault"
-    assert waiting.opens(at.deps) == waiting.opens(at.deps) == LocksOpened()
+    assert waiting.opens(at.deps) == waiting.opens(at.deps) == ControlGroupsResult()
     told = at.types(waiting.job)
     assert (told.count("lock.opened"), told.count("approval.opened")) == (1, 1)
     assert len(at.deps.vault.prefix_accessors(waiting.job)) == 1
@@ -81,20 +81,20 @@ def test_what_an_attempt_left_that_died_in_between_opens_nothing_and_ends_with_t
     waiting, breaking = Waiting(at), BreaksOff(f"sqlite:///{tmp_path / 'store.db'}")
     with pytest.raises(StoreUnavailable):
         waiting.opens(replace(at.deps, store=breaking))
-    assert at.deps.store.kept_lock(waiting.request) is None
-    assert waiting.opens(replace(at.deps, store=breaking)) == LocksOpened()
+    assert at.deps.store.wrapping_token_of(waiting.request) is None
+    assert waiting.opens(replace(at.deps, store=breaking)) == ControlGroupsResult()
     breaking.close()
     assert len(at.deps.vault.prefix_accessors(waiting.job)) == 2
-    kept = at.deps.store.kept_lock(waiting.request)
+    kept = at.deps.store.wrapping_token_of(waiting.request)
     assert kept is not None
     at.shop.sign_in("security").call("POST", "sys/control-group/authorize", {"accessor": kept.accessor})
-    wrapping = control_groups.decrypted(at.deps.vault, kept.ciphertext, about=waiting.request)
+    wrapping = control_groups.decrypt(at.deps.vault, kept.ciphertext, about=waiting.request)
 
     # One look is enough: no session ever had the right to issue.
     assert from_outside(at, waiting.job).confirmed
 
     assert at.deps.vault.prefix_accessors(waiting.job) == ()
-    assert at.deps.store.kept_lock(waiting.request) is None
+    assert at.deps.store.wrapping_token_of(waiting.request) is None
     with pytest.raises(VaultRefused):
         control_groups.unwrap(at.deps.vault, wrapping, WHAT)
     assert at.shop.users_of(waiting.job) == []

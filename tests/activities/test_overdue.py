@@ -13,7 +13,7 @@ import pytest
 
 from activities.revocation import revoke
 from activities.revocation.revoke import revoke_one
-from justenough.adapters.targets.postgres import Asked, Look, Targets
+from justenough.adapters.targets.postgres import RequestedActions, TargetInspection, TargetInspector
 from justenough.adapters.vault import Vault
 from justenough.domain.jobs.states import CredentialState, RevocationState
 from justenough.domain.ledger import overdue as lateness
@@ -64,10 +64,10 @@ def test_one_credential_that_cannot_be_ended_is_overdue_with_the_reason_until_it
 
 
 def test_one_attempt_that_takes_longer_than_the_grace_is_overdue_by_itself(at: Desk) -> None:
-    class Slow(Targets):
-        def look(self, job: str, asked: Asked | None = None) -> Look:
-            at.clock.ahead += lateness.GRACE
-            return super().look(job, asked)
+    class Slow(TargetInspector):
+        def look(self, job: str, asked: RequestedActions | None = None) -> TargetInspection:
+            at.clock.ahead += lateness.REVOCATION_GRACE
+            return super().inspect(job, asked)
 
     targets = Slow(at.deps.vault, lambda: at.deps.config.current().catalog, installation=at.deps.settings.installation)
     slow, job = replace(at, deps=replace(at.deps, targets=targets)), at.job()
@@ -81,10 +81,10 @@ def test_one_attempt_that_takes_longer_than_the_grace_is_overdue_by_itself(at: D
 
 def test_a_target_that_hangs_holds_nobody_for_long(at: Desk) -> None:
     job = at.job()
-    at.deps.targets.look(job)
+    at.deps.targets.inspect(job)
     with at.shop.door.hanging():
         started = time.monotonic()
-        look = at.deps.targets.look(job)
+        look = at.deps.targets.inspect(job)
         assert look.failures
         assert time.monotonic() - started < 60
 
@@ -100,7 +100,7 @@ def test_a_revocation_that_hangs_is_shown_as_overdue_while_it_hangs(at: Desk, mo
         assert view is not None
         return view.revocation.state is RevocationState.OVERDUE
 
-    monkeypatch.setattr(revoke, "GRACE", timedelta(seconds=0.2))
+    monkeypatch.setattr(revoke, "REVOCATION_GRACE", timedelta(seconds=0.2))
     go_on, job = threading.Event(), at.job()
     held = at.issue(job)
     vault = Hanging(at.shop.settings.vault_addr)

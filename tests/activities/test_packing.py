@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from justenough.adapters.configuration.bundle_packer import SKIPPED, bundled
+from justenough.adapters.configuration.bundle_packer import SKIPPED_NAMES, pack_folder
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.jobs import bundle
 
@@ -21,12 +21,12 @@ def write(folder: Path, name: str, content: bytes = b"x", *, mode: int = 0o644) 
 
 
 def packed(folder: Path, workdir: str = ".") -> dict[str, tuple[bytes | None, bool]]:
-    return {str(path): (content, executable) for path, content, executable in bundle.entries(bundled(folder, workdir))}
+    return {str(path): (content, executable) for path, content, executable in bundle.read_entries(pack_folder(folder, workdir))}
 
 
 def problems(folder: Path, workdir: str = ".") -> dict[str, str]:
     with pytest.raises(InvalidInput) as caught:
-        bundled(folder, workdir)
+        pack_folder(folder, workdir)
     return {problem.path: problem.message for problem in caught.value.problems}
 
 
@@ -37,7 +37,7 @@ def test_files_keep_their_path_content_and_executable_bit(tmp_path: Path) -> Non
     assert packed(tmp_path) == {"run.sh": (b"#!/bin/sh", True), "a/b.txt": (b"deep", False)}
 
 
-@pytest.mark.parametrize("name", sorted(SKIPPED))
+@pytest.mark.parametrize("name", sorted(SKIPPED_NAMES))
 def test_what_is_no_part_of_a_job_is_skipped_wherever_it_is(tmp_path: Path, name: str) -> None:
     write(tmp_path, "kept.py")
     write(tmp_path, f"{name}/secret")
@@ -48,10 +48,10 @@ def test_what_is_no_part_of_a_job_is_skipped_wherever_it_is(tmp_path: Path, name
 
 def test_the_same_files_make_the_same_bundle_whenever_they_were_written(tmp_path: Path) -> None:
     path = write(tmp_path, "a.txt")
-    first = bundled(tmp_path, ".")
+    first = pack_folder(tmp_path, ".")
     os.utime(path, (1, 1))
 
-    assert bundled(tmp_path, ".") == first
+    assert pack_folder(tmp_path, ".") == first
 
 
 def test_links_and_other_than_files_are_refused_all_at_once(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_working_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_a_bundle_that_is_too_large_names_its_largest_files(tmp_path: Path) -> None:
     write(tmp_path, "small.txt")
-    write(tmp_path, "model.bin", os.urandom(bundle.MAX_PACKED + 1))
+    write(tmp_path, "model.bin", os.urandom(bundle.MAX_PACKED_BYTES + 1))
 
     message = problems(tmp_path)[""]
 

@@ -14,13 +14,13 @@ import psycopg
 import pytest
 
 from activities.issuing.issuer import Issuer
-from activities.issuing.results import Closed, Issuance
+from activities.issuing.results import AccessClosed, IssuedCredential
 from activities.revocation import revoke
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.jobs.spec import Access
 from justenough.domain.jobs.states import Action
-from justenough.services.job_history import past_of
-from justenough.services.ledger_events import ordered
+from justenough.services.job_history import read_job_history
+from justenough.services.ledger_events import order_events
 from justenough.services.verify_order import VerifiedOrder, verify_order
 from tests.activities.shop import ACME, Desk, Shop, Someone, desk
 from tests.waiting import until
@@ -60,19 +60,19 @@ def raced(at: Desk, launcher: Someone, moment: float) -> tuple[str, int]:
     order = launcher.order(job, now=deps.now(), spec=SPEC)
     verified = verify_order(deps, order, now=deps.now())
     assert isinstance(verified, VerifiedOrder), verified
-    deps.store.record(ordered(deps, order, verified))
-    assert deps.store.claim(job, run="run", owner="owner", now=deps.now())
-    issuer = Issuer(deps, order, verified, past_of(deps.store, job), owner="owner")
+    deps.store.record(order_events(deps, order, verified))
+    assert deps.store.claim_job(job, run="run", owner="owner", now=deps.now())
+    issuer = Issuer(deps, order, verified, read_job_history(deps.store, job), owner="owner")
     kill = threading.Timer(moment, lambda: revoke.revoke(deps, job, by="person", settled=False, why="killed"))
     kill.start()
     came = 0
     try:
-        while isinstance(issuer.access(WANTED), Issuance):
+        while isinstance(issuer.access(WANTED), IssuedCredential):
             came += 1
-    except Closed:
+    except AccessClosed:
         pass
     kill.join()
-    ends = partial(revoke.revoke, deps, job, by="session", settled=issuer.settled, known=issuer.issued, why="killed")
+    ends = partial(revoke.revoke, deps, job, by="session", settled=issuer.settled, known=issuer.live_credentials, why="killed")
     # Vault itself ends the leases of a token that was revoked, a moment later, and knows one for a few milliseconds after it has ended it (seen).
     until(lambda: ends().confirmed, f"{job} is confirmed")
     return job, came

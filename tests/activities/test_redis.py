@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from activities.issuing.results import Issuance
+from activities.issuing.results import IssuedCredential
 from justenough.domain.ledger.events import EventType
 from tests.activities.catalogs import desk_with
 from tests.activities.certified import session
@@ -46,7 +46,7 @@ class Redis:
     def connected(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=10)
 
-    def login(self, held: Issuance) -> str:
+    def login(self, held: IssuedCredential) -> str:
         return f"AUTH {held.fields['username'].reveal()} {held.fields['password'].reveal()}"
 
     def _asked(self, lines: Any, command: str) -> str:

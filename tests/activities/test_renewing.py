@@ -14,24 +14,24 @@ import pytest
 
 from activities.issuing import lease_keeper, renewal_check
 from activities.issuing.issuer import Issuer
-from activities.issuing.results import Denied, Issuance, NotPermitted, Waits
-from activities.issuing.runtime_requests import WAITING
+from activities.issuing.results import AccessDenied, IssuedCredential, NotPermitted, PendingApproval
+from activities.issuing.runtime_requests import MAX_WAITING_REQUESTS
 from justenough.adapters.store.errors import StoreUnavailable
-from justenough.adapters.vault import Issued, VaultUnavailable, ttl_cache
-from justenough.domain.approvals.ladder import Answer, Ladder
-from justenough.domain.approvals.statements import DecisionStatement, signable
-from justenough.domain.contracts.workflow_messages import Granted
+from justenough.adapters.vault import IssuedSecret, VaultUnavailable, ttl_cache
+from justenough.domain.approvals.ladder import ApprovalAnswer, Ladder
+from justenough.domain.approvals.statements import DecisionStatement, to_signable
+from justenough.domain.contracts.workflow_messages import GrantedRequest
 from justenough.domain.core.ids import credential_id, new_job_id, request_id
-from justenough.domain.core.rfc3339 import rfc3339
+from justenough.domain.core.rfc3339 import to_rfc3339
 from justenough.domain.jobs.spec import Access
 from justenough.domain.jobs.states import Action
-from justenough.domain.jobs.tool_bounds import Bounds, Tools
-from justenough.domain.ledger.events import EventType, event
-from justenough.domain.tools.call import Call, CallAccess
-from justenough.services.evaluate_request import digest_for
-from justenough.services.job_history import past_of
-from justenough.services.ledger_events import ordered
-from justenough.services.verify_order import VerifiedOrder, table, verify_order
+from justenough.domain.jobs.tool_bounds import BoundedTools, Bounds
+from justenough.domain.ledger.events import EventType, build_event
+from justenough.domain.tools.call import CallAccess, ToolCall
+from justenough.services.evaluate_request import compute_request_digest
+from justenough.services.job_history import read_job_history
+from justenough.services.ledger_events import order_events
+from justenough.services.verify_order import VerifiedOrder, build_approval_verifier, verify_order
 from tests.activities.conftest import EXAMPLE
 from tests.activities.holding import kept_until
 from tests.activities.shop import SPEC, Desk, Held, Shop, Someone, desk
@@ -53,14 +53,14 @@ class Running:
     at: Desk
     job: str
     issuer: Issuer
-    item: Issuance
+    item: IssuedCredential
     launcher: Someone
     approver: Someone
 
     @property
     def works(self) -> bool:
         credential = self.item.credential
-        issued = Issued(lease_id=credential.lease_id, ttl=LEASE, fields=self.item.fields)
+        issued = IssuedSecret(lease_id=credential.lease_id, ttl=LEASE, fields=self.item.fields)
         return self.at.shop.works(Held(credential, None, issued))  # type: ignore[arg-type]  # a login needs no token
 
     def of(self, kind: EventType) -> list[dict[str, Any]]:
@@ -94,9 +94,9 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def at(shop: Shop, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     # Otherwise groups and keys are remembered for ten seconds.
-    monkeypatch.setattr(ttl_cache, "REMEMBERED_SECONDS", 0)
-    monkeypatch.setattr(lease_keeper, "TRY_AGAIN", 0.2)
-    monkeypatch.setattr(lease_keeper, "RENEW_AFTER", 0.25)
+    monkeypatch.setattr(ttl_cache, "CACHE_TTL_S", 0)
+    monkeypatch.setattr(lease_keeper, "RETRY_INTERVAL_S", 0.2)
+    monkeypatch.setattr(lease_keeper, "RENEW_AT_FRACTION", 0.25)
     made = desk(shop, f"sqlite:///{tmp_path / 'store.db'}", folder=folder)
     yield made
     made.deps.targets.close()
@@ -118,15 +118,15 @@ def running(
     launcher = by or at.shop.newcomer(f"launcher-{mark}", "ops")
     approver = approver or at.shop.newcomer(f"approver-{mark}", "support-leads")
     job = new_job_id("dev", now=deps.now())
-    said = {"expires_at": rfc3339(deps.now() + SIGNED_FOR), **({"parent": parent} if parent else {})}
+    said = {"expires_at": to_rfc3339(deps.now() + SIGNED_FOR), **({"parent": parent} if parent else {})}
     order = launcher.order(job, said, now=deps.now(), spec=spec)
     verified = verify_order(deps, order, now=deps.now())
     assert isinstance(verified, VerifiedOrder)
-    deps.store.record(ordered(deps, order, verified))
-    assert deps.store.claim(job, run="run", owner="owner", now=deps.now())
-    issuer = Issuer(deps, order, verified, past_of(deps.store, job), owner="owner")
+    deps.store.record(order_events(deps, order, verified))
+    assert deps.store.claim_job(job, run="run", owner="owner", now=deps.now())
+    issuer = Issuer(deps, order, verified, read_job_history(deps.store, job), owner="owner")
     answers = (approved(at, job, verified, approver, tier=tier),) if tier else ()
-    item = issuer.issue(Granted(id=request_id(job, 1), number=1, answers=answers))
+    item = issuer.issue(GrantedRequest(id=request_id(job, 1), number=1, answers=answers))
     assert item.credential.lease_id
     short = replace(item, lease_seconds=deps.vault.renew_lease(item.credential.lease_id, LEASE))
     held = Running(at, job, issuer, short, launcher, approver)
@@ -134,16 +134,18 @@ def running(
     return held
 
 
-def approved(at: Desk, job: str, verified: VerifiedOrder, approver: Someone, *, tier: int, tools: Tools | None = None) -> Answer:
+def approved(
+    at: Desk, job: str, verified: VerifiedOrder, approver: Someone, *, tier: int, tools: BoundedTools | None = None
+) -> ApprovalAnswer:
     """Return a person's approval of a job's one request, verified."""
     access, now = verified.spec.access[0], at.deps.now()
-    digest = digest_for(at.deps, verified, access, bundle=None, tier=tier)
+    digest = compute_request_digest(at.deps, verified, access, bundle=None, tier=tier)
     about: dict[str, Any] = {"request": request_id(job, 1), "digest": digest, "ttl": access.ttl, "action": access.action}
     times: dict[str, Any] = {"issued_at": now, "expires_at": now + SIGNED_FOR}
     statement = DecisionStatement(job=job, decision="approve", reason="it is needed", person=approver.id, tools=tools, **about, **times)
     ladder = Ladder(**about, tools=access.tools, requester=verified.person.id, needed=tier, current=tier, respond_by=now)
-    answer = table(at.deps, now=now).answer(job, ladder, approver.sign(signable(statement)))
-    assert isinstance(answer, Answer)
+    answer = build_approval_verifier(at.deps, now=now).verify_answer(job, ladder, approver.sign(to_signable(statement)))
+    assert isinstance(answer, ApprovalAnswer)
     return answer
 
 
@@ -168,7 +170,7 @@ async def test_an_approval_that_was_withdrawn_ends_what_was_issued_on_it(at: Des
     job = running(at, WRITE, tier=1)
     told = {"person": job.approver.id, "name": job.approver.name, "reason": "a mistake", "signed": {}, "verdict": "withdrawn"}
     request = request_id(job.job, 1)
-    at.deps.store.record([event(EventType.APPROVAL_WITHDRAWN, job.job, at=at.deps.now(), about=request, request=request, **told)])
+    at.deps.store.record([build_event(EventType.APPROVAL_WITHDRAWN, job.job, at=at.deps.now(), about=request, request=request, **told)])
     assert await job.until_ended() == f"its approval was taken back by {job.approver.name}"
 
 
@@ -222,7 +224,7 @@ async def test_what_a_parent_touches_while_its_child_runs_counts_at_the_childs_n
     order = launcher.order(parent, now=at.deps.now())
     verified = verify_order(at.deps, order, now=at.deps.now())
     assert isinstance(verified, VerifiedOrder)
-    at.deps.store.record(ordered(at.deps, order, verified))
+    at.deps.store.record(order_events(at.deps, order, verified))
     job = running(at, parent=parent, by=launcher)
     handles = {"lease_id": None, "accessor": "a", "issued_at": at.deps.now().isoformat(), "expires_at": at.deps.now().isoformat()}
     read = {
@@ -234,7 +236,7 @@ async def test_what_a_parent_touches_while_its_child_runs_counts_at_the_childs_n
         **handles,
     }
     at.deps.store.record(
-        [event(EventType.CREDENTIAL_ISSUED, parent, at=at.deps.now(), about="c", credential=credential_id(parent, 1), **read)]
+        [build_event(EventType.CREDENTIAL_ISSUED, parent, at=at.deps.now(), about="c", credential=credential_id(parent, 1), **read)]
     )
     assert await job.until_ended() == "policy denies it now (apart)"
     assert job.renewals()[0]["facts"]["touched_resources"] == ["customers-db", "orders-db"]
@@ -267,21 +269,21 @@ def test_a_decision_costs_three_calls_of_vault_for_each_person_and_none_for_thos
     at: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job, calls = running(at, WRITE, tier=1), 0
-    real = at.deps.vault.own
+    real = at.deps.vault.call_own
 
     def counted(*args: Any, **options: Any) -> Any:
         nonlocal calls
         calls += 1
         return real(*args, **options)
 
-    monkeypatch.setattr(at.deps.vault, "own", counted)
-    assert job.issuer.no_longer(job.item) is None
+    monkeypatch.setattr(at.deps.vault, "call_own", counted)
+    assert job.issuer.reason_to_end(job.item) is None
     # Entity, group and key of the launcher and of the approver.
     assert calls == 6
-    monkeypatch.setattr(ttl_cache, "REMEMBERED_SECONDS", 10.0)
-    job.issuer.no_longer(job.item)
+    monkeypatch.setattr(ttl_cache, "CACHE_TTL_S", 10.0)
+    job.issuer.reason_to_end(job.item)
     calls = 0
-    assert job.issuer.no_longer(job.item) is None
+    assert job.issuer.reason_to_end(job.item) is None
     # Whether a person is enabled is never remembered.
     assert calls == 2
 
@@ -310,60 +312,62 @@ def refunds(at: Desk) -> tuple[Issuer, Someone]:
     order = launcher.order(job, now=deps.now(), spec=BOUND)
     verified = verify_order(deps, order, now=deps.now())
     assert isinstance(verified, VerifiedOrder)
-    deps.store.record(ordered(deps, order, verified))
-    assert deps.store.claim(job, run="run", owner="owner", now=deps.now())
-    issuer = Issuer(deps, order, verified, past_of(deps.store, job), owner="owner")
+    deps.store.record(order_events(deps, order, verified))
+    assert deps.store.claim_job(job, run="run", owner="owner", now=deps.now())
+    issuer = Issuer(deps, order, verified, read_job_history(deps.store, job), owner="owner")
     tools = {"refund-order": Bounds.model_validate({"arguments": {"amount": {"maximum": 100}}})}
     answer = approved(at, job, verified, approver, tier=1, tools=tools)
-    allowed = issuer.allow(Granted(id=request_id(job, 1), number=1, answers=(answer,)))
-    assert (allowed.access.tools, issuer.issued) == (tools, ())
+    allowed = issuer.allow(GrantedRequest(id=request_id(job, 1), number=1, answers=(answer,)))
+    assert (allowed.access.tools, issuer.live_credentials) == (tools, ())
     return issuer, approver
 
 
 def refund(amount: float) -> CallAccess:
     """What a call of the tool needs."""
-    call = Call(tool="refund-order", arguments={"order_id": 1, "amount": amount, "reason": "it broke"})
+    call = ToolCall(tool="refund-order", arguments={"order_id": 1, "amount": amount, "reason": "it broke"})
     return CallAccess(resource="refunds-db", action=Action.WRITE, ttl=60, reason="a call", at="request", call=call)
 
 
 def test_a_call_under_a_live_grant_is_refused_once_policy_no_longer_allows_its_arguments(at: Desk, folder: Path) -> None:
     issuer, _ = refunds(at)
-    assert isinstance(issuer.access(refund(50)), Issuance)
+    assert isinstance(issuer.access(refund(50)), IssuedCredential)
     with (folder / "policies" / "writes.cedar").open("a") as file:
         file.write(
             '\n// Since yesterday.\n@id("small-refunds") forbid (principal, action, resource) when {'
             ' context.call.hasTag("amount") && context.call.getTag("amount").greaterThan(decimal("10.0")) };\n'
         )
     until(lambda: "small-refunds" in at.deps.config.current().policies.ids, "the policy is read")
-    with pytest.raises(Denied) as refused:
+    with pytest.raises(AccessDenied) as refused:
         issuer.access(refund(50))
     assert refused.value.policies == ("small-refunds",)
-    assert isinstance(issuer.access(refund(10)), Issuance)
-    assert len(issuer.issued) == 2
+    assert isinstance(issuer.access(refund(10)), IssuedCredential)
+    assert len(issuer.live_credentials) == 2
 
 
 def test_a_call_beyond_what_was_approved_has_no_part_in_the_grant_and_waits_for_people(at: Desk) -> None:
     issuer, _ = refunds(at)
-    assert isinstance(issuer.access(refund(100)), Issuance)
-    assert isinstance(issuer.access(refund(100.5)), Waits)
+    assert isinstance(issuer.access(refund(100)), IssuedCredential)
+    assert isinstance(issuer.access(refund(100.5)), PendingApproval)
 
 
 def test_a_grant_for_tools_is_over_with_the_quorum_that_made_it(at: Desk) -> None:
     issuer, approver = refunds(at)
-    assert isinstance(issuer.access(refund(1)), Issuance)
+    assert isinstance(issuer.access(refund(1)), IssuedCredential)
     at.shop.leave(approver, "support-leads")
-    assert isinstance(issuer.access(refund(1)), Waits)
+    assert isinstance(issuer.access(refund(1)), PendingApproval)
 
 
 def test_a_job_has_so_many_requests_wait_at_once_and_gets_what_policy_allows_all_the_same(at: Desk) -> None:
     issuer, _ = refunds(at)
-    for number in range(WAITING):
-        assert isinstance(issuer.access(refund(101 + number)), Waits)
-    with pytest.raises(NotPermitted, match=f"{WAITING} requests of this job wait for people already: wait for their answers first"):
+    for number in range(MAX_WAITING_REQUESTS):
+        assert isinstance(issuer.access(refund(101 + number)), PendingApproval)
+    with pytest.raises(
+        NotPermitted, match=f"{MAX_WAITING_REQUESTS} requests of this job wait for people already: wait for their answers first"
+    ):
         issuer.access(refund(1000))
     # The same thing asked again is no further request.
-    assert isinstance(issuer.access(refund(101)), Waits)
-    assert isinstance(issuer.access(ORDERS), Issuance)
+    assert isinstance(issuer.access(refund(101)), PendingApproval)
+    assert isinstance(issuer.access(ORDERS), IssuedCredential)
 
 
 def test_people_are_asked_for_a_call_that_only_python_takes_for_the_one_they_were_shown(at: Desk) -> None:
@@ -373,16 +377,16 @@ def test_people_are_asked_for_a_call_that_only_python_takes_for_the_one_they_wer
         access = refund(101)
         call = access.call.model_copy(update={"arguments": {**access.call.arguments, "reason": reason}})
         waits = issuer.access(access.model_copy(update={"call": call}))
-        assert isinstance(waits, Waits)
+        assert isinstance(waits, PendingApproval)
         asked.append(waits.request)
     assert asked[0] == asked[2] != asked[1]
 
 
 def test_a_job_has_people_asked_so_often_and_then_is_told_so(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("activities.issuing.runtime_requests.ASKED", 2)
+    monkeypatch.setattr("activities.issuing.runtime_requests.MAX_APPROVAL_REQUESTS_PER_JOB", 2)
     issuer, _ = refunds(at)
     for amount in (101, 102):
-        assert isinstance(issuer.access(refund(amount)), Waits)
+        assert isinstance(issuer.access(refund(amount)), PendingApproval)
     with pytest.raises(NotPermitted, match="people were asked for 2 requests of this job, and are for no more"):
         issuer.access(refund(103))
-    assert isinstance(issuer.access(ORDERS), Issuance)
+    assert isinstance(issuer.access(ORDERS), IssuedCredential)

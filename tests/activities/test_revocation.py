@@ -83,7 +83,7 @@ def test_a_job_that_never_held_anything_is_confirmed(at: Desk) -> None:
 def test_nothing_can_be_issued_under_a_revoked_job_by_a_session_that_asks_late(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
-    at.deps.store.claim(job, run="r", owner="o", now=at.clock.now())
+    at.deps.store.claim_job(job, run="r", owner="o", now=at.clock.now())
     by_session(at, job, held)
     claim = at.deps.store.claim_of(job)
     assert claim is not None

@@ -14,8 +14,8 @@ from activities.revocation.revoke import prove
 from justenough.domain.catalog.loader import ResolvedIssue
 from justenough.domain.core.ids import request_id
 from justenough.domain.jobs.states import CredentialState, Revocable
-from justenough.domain.ledger.events import EventType, event
-from justenough.services.revocation_attempts import SECOND_LOOK
+from justenough.domain.ledger.events import EventType, build_event
+from justenough.services.revocation_attempts import SECOND_CHECK_DELAY
 from tests.activities.revoking import by_session, from_outside
 from tests.activities.shop import Desk, Held, Shop, to_be_issued
 from tests.waiting import until
@@ -34,9 +34,9 @@ def test_from_outside_it_finds_by_the_store_what_a_dead_worker_had_issued_and_wa
     assert first.failures == ()
     assert first.second_look_in is not None
     assert "revocation.confirmed" not in at.types(job)
-    at.clock.ahead = SECOND_LOOK - timedelta(seconds=2)
+    at.clock.ahead = SECOND_CHECK_DELAY - timedelta(seconds=2)
     assert not from_outside(at, job).confirmed
-    at.clock.ahead = SECOND_LOOK + timedelta(seconds=2)
+    at.clock.ahead = SECOND_CHECK_DELAY + timedelta(seconds=2)
     assert from_outside(at, job).confirmed
     assert at.types(job).count("revocation.started") == 1
 
@@ -46,7 +46,7 @@ def test_a_look_that_found_something_alive_makes_the_next_clean_look_a_first_one
     held = at.issue(job)
     with at.shop.door.closed():
         assert from_outside(at, job).second_look_in is None
-    at.clock.ahead = 2 * SECOND_LOOK
+    at.clock.ahead = 2 * SECOND_CHECK_DELAY
     assert from_outside(at, job).second_look_in is not None
     assert not at.shop.works(held)
 
@@ -76,7 +76,7 @@ def test_an_issue_in_flight_during_the_revocation_is_dead_after_the_second_look(
     assert not first.confirmed
 
     in_flight.join()
-    at.clock.ahead = SECOND_LOOK + timedelta(seconds=1)
+    at.clock.ahead = SECOND_CHECK_DELAY + timedelta(seconds=1)
     assert from_outside(at, job).confirmed
     assert not shop.works(arrived[0])
     assert shop.users_of(job) == []
@@ -89,7 +89,7 @@ def test_a_user_that_landed_between_two_looks_is_found_by_its_name_and_ended(at:
         connection.execute(f"CREATE ROLE \"{name.format(job=job)}\" LOGIN PASSWORD 'landed' IN ROLE shop_orders_read_acme")
     landed = psycopg.connect(at.shop.superuser, user=name.format(job=job), password="landed", autocommit=True)
 
-    at.clock.ahead = SECOND_LOOK + timedelta(seconds=1)
+    at.clock.ahead = SECOND_CHECK_DELAY + timedelta(seconds=1)
     assert from_outside(at, job).confirmed
 
     with landed, pytest.raises(psycopg.OperationalError):
@@ -127,7 +127,7 @@ def test_setting_the_clock_brings_no_second_look_nearer(at: Desk) -> None:
     assert from_outside(at, job).second_look_in is not None
     at.clock.stepped = timedelta(hours=-3)
     assert from_outside(at, job).second_look_in is not None
-    at.clock.ahead = SECOND_LOOK + timedelta(seconds=1)
+    at.clock.ahead = SECOND_CHECK_DELAY + timedelta(seconds=1)
     assert from_outside(at, job).confirmed
     assert not at.shop.works(held)
 
@@ -146,9 +146,9 @@ def test_an_issue_that_nobody_told_of_where_nobody_can_look_is_doubted_until_it_
     assert [(item.accessor, item.lease_id, item.state) for item in view.credentials] == [(None, None, CredentialState.OVERDUE)]
     assert not prove(blind.deps, job).dead
     # The catalog allows 30 minutes; it may have landed until the second look.
-    blind.clock.ahead = timedelta(minutes=30) + SECOND_LOOK + timedelta(seconds=1)
+    blind.clock.ahead = timedelta(minutes=30) + SECOND_CHECK_DELAY + timedelta(seconds=1)
     assert from_outside(blind, job).second_look_in is not None
-    blind.clock.ahead += SECOND_LOOK
+    blind.clock.ahead += SECOND_CHECK_DELAY
     assert from_outside(blind, job).confirmed
     assert not blind.shop.works(held)
     told = blind.types(job)
@@ -158,10 +158,10 @@ def test_an_issue_that_nobody_told_of_where_nobody_can_look_is_doubted_until_it_
 def test_an_issue_that_was_refused_leaves_no_doubt(blind: Desk) -> None:
     job, now = blind.job(), blind.clock.now()
     request = request_id(job, 1)
-    refusal = event(EventType.CREDENTIAL_REFUSED, job, at=now, about=request, request=request, why="Vault says no")
+    refusal = build_event(EventType.CREDENTIAL_REFUSED, job, at=now, about=request, request=request, why="Vault says no")
     blind.deps.store.record([to_be_issued(job, 1, now), refusal])
     assert from_outside(blind, job).second_look_in is not None
-    blind.clock.ahead = SECOND_LOOK + timedelta(seconds=1)
+    blind.clock.ahead = SECOND_CHECK_DELAY + timedelta(seconds=1)
     assert from_outside(blind, job).confirmed
 
 
@@ -170,7 +170,7 @@ def test_where_the_target_can_be_searched_there_is_nothing_to_doubt(at: Desk) ->
     at.deps.store.record([to_be_issued(job, 1, at.clock.now())])
     held = at.issue(job, record=False)
     assert from_outside(at, job).second_look_in is not None
-    at.clock.ahead = SECOND_LOOK + timedelta(seconds=1)
+    at.clock.ahead = SECOND_CHECK_DELAY + timedelta(seconds=1)
     assert from_outside(at, job).confirmed
     assert not at.shop.works(held)
     assert "credential.doubted" not in at.types(job)

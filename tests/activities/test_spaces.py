@@ -10,7 +10,7 @@ import pytest
 
 from activities.revocation.revoke import prove, revoke, revoke_one
 from justenough.domain.jobs.states import CredentialState, RevocationState
-from justenough.services.revocation_attempts import SECOND_LOOK
+from justenough.services.revocation_attempts import SECOND_CHECK_DELAY
 from tests.activities.revoking import by_session, from_outside, revocation_of
 from tests.activities.shop import Desk, Held
 
@@ -110,7 +110,7 @@ def test_a_space_is_dropped_by_whoever_finds_it_without_knowing_what_was_issued(
     made_in(at, held)
     assert from_outside(at, job).second_look_in is not None
     assert spaces_of(at, job) == []
-    at.clock.ahead = SECOND_LOOK
+    at.clock.ahead = SECOND_CHECK_DELAY
     assert from_outside(at, job).confirmed
 
 
@@ -118,7 +118,7 @@ def test_a_space_without_users_still_tells_the_sweep_whose_it_is(at: Desk) -> No
     job = at.job()
     held = at.issue(job, SPACE)
     at.shop.admin("PUT", f"sys/leases/revoke/{held.credential.lease_id}", {"sync": True})
-    jobs, failures = at.deps.targets.jobs()
+    jobs, failures = at.deps.targets.job_ids()
     assert (job in jobs, failures) == (True, ())
     assert [found.name for found in at.deps.targets.traces_of(job)] == [f"space-{job}"]
     assert from_outside(at, job).second_look_in is not None
@@ -129,10 +129,10 @@ def test_a_space_is_found_although_the_job_asked_for_none(at: Desk) -> None:
     job = at.job()
     held = at.issue(job, SPACE)
     asked = frozenset({("orders-db", "read")})
-    look = at.deps.targets.look(job, asked)
-    assert ([space.name for space in look.spaces], look.roomy) == ([f"space-{job}"], ())
+    look = at.deps.targets.inspect(job, asked)
+    assert ([space.name for space in look.spaces], look.space_targets) == ([f"space-{job}"], ())
     assert by_session(at, job, held).confirmed
-    assert at.deps.targets.look(job, asked).found == ()
+    assert at.deps.targets.inspect(job, asked).traces == ()
 
 
 @contextmanager

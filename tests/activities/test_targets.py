@@ -7,7 +7,7 @@ import threading
 import psycopg
 import pytest
 
-from justenough.adapters.targets.postgres import escaped
+from justenough.adapters.targets.postgres import escape_like
 from tests.activities.shop import Desk
 
 pytestmark = pytest.mark.servers
@@ -37,7 +37,7 @@ def test_a_users_open_session_is_cut_when_it_is_ended(at: Desk) -> None:
 def test_jobs_are_read_from_the_names_of_users(at: Desk) -> None:
     job = at.job()
     at.issue(job)
-    jobs, failures = at.deps.targets.jobs()
+    jobs, failures = at.deps.targets.job_ids()
     assert job in jobs
     assert failures == ()
 
@@ -45,30 +45,30 @@ def test_jobs_are_read_from_the_names_of_users(at: Desk) -> None:
 def test_targets_that_no_request_could_have_reached_are_not_looked_at(at: Desk) -> None:
     job = at.job()
     at.issue(job)
-    assert at.deps.targets.look(job, frozenset({("helpdesk-api", "read")})).looked == ()
-    assert at.deps.targets.look(job, frozenset({("orders-db", "read")})).found
-    assert at.deps.targets.look(job, frozenset({("no-longer-there", "read")})).found, "an unknown resource may have been anywhere"
+    assert at.deps.targets.inspect(job, frozenset({("helpdesk-api", "read")})).inspected == ()
+    assert at.deps.targets.inspect(job, frozenset({("orders-db", "read")})).traces
+    assert at.deps.targets.inspect(job, frozenset({("no-longer-there", "read")})).traces, "an unknown resource may have been anywhere"
 
 
 def test_a_target_that_is_away_is_a_failure_that_names_it_and_it_is_looked_at_again_when_it_is_back(at: Desk) -> None:
     job = at.job()
     at.issue(job)
     with at.shop.door.closed():
-        away = at.deps.targets.look(job)
-        assert away.found == ()
+        away = at.deps.targets.inspect(job)
+        assert away.traces == ()
         assert len(away.failures) == 1
         assert f"127.0.0.1:{at.shop.door.port}/shop" in away.failures[0]
-    assert at.deps.targets.look(job).found
+    assert at.deps.targets.inspect(job).traces
 
 
 def test_an_observer_whose_user_was_ended_is_replaced(at: Desk) -> None:
     job = at.job()
     at.issue(job)
-    assert at.deps.targets.look(job).found
+    assert at.deps.targets.inspect(job).traces
     at.shop.admin("PUT", "sys/leases/revoke-prefix/database/creds/je-observer", {"sync": True})
-    look = at.deps.targets.look(job)
+    look = at.deps.targets.inspect(job)
     assert look.failures == ()
-    assert look.found
+    assert look.traces
 
 
 def test_many_look_at_once(at: Desk) -> None:
@@ -84,7 +84,7 @@ def test_many_look_at_once(at: Desk) -> None:
 
 
 def test_closing_leaves_no_user_of_our_own_behind(at: Desk) -> None:
-    at.deps.targets.look(at.job())
+    at.deps.targets.inspect(at.job())
     mine = at.shop.users_of("je-observer")
     at.deps.targets.close()
     assert mine
@@ -92,4 +92,4 @@ def test_closing_leaves_no_user_of_our_own_behind(at: Desk) -> None:
 
 
 def test_a_pattern_takes_every_character_literally() -> None:
-    assert escaped("j-a_b%c!d") == "j-a!_b!%c!!d"
+    assert escape_like("j-a_b%c!d") == "j-a!_b!%c!!d"

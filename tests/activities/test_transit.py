@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from activities.revocation.proof import STAYS, prove
+from activities.revocation.proof import VALUE_STAYS, prove
 from justenough.domain.ledger.events import EventType
 from tests.activities.catalogs import desk_with
 from tests.activities.certified import session
@@ -47,8 +47,8 @@ def test_it_gives_one_signature_that_stays_valid_and_is_said_to_end_never(at: De
     assert at.shop.admin("POST", "transit/verify/notices", signed)["data"]["valid"] is True
     assert "credential.confirmed" not in one.types()
     (expired,) = at.deps.store.ledger(job=one.job, types=[EventType.CREDENTIAL_EXPIRED]).items
-    assert STAYS in expired.data["why"]
-    assert any(finding.detail == STAYS for finding in prove(at.deps, one.job).findings)
+    assert VALUE_STAYS in expired.data["why"]
+    assert any(finding.detail == VALUE_STAYS for finding in prove(at.deps, one.job).findings)
 
 
 def test_a_grant_signs_nothing_but_what_the_catalog_fixes(at: Desk) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from activities.broker.llm.usage_recorder import Used
+from activities.broker.llm.usage_recorder import ModelUsageRecorder
 from justenough.adapters.store import Store
 from justenough.domain.ledger.events import Event
-from justenough.domain.llm.metering import Usage
+from justenough.domain.llm.metering import TokenUsage
 from justenough.domain.readmodel.views import EntryView
 from tests.activities.shop import Desk
 
@@ -37,12 +37,12 @@ async def test_what_came_due_while_another_entry_was_written_is_recorded_next_an
 ) -> None:
     job, go = at.job(), threading.Event()
     store = Slow(f"sqlite:///{tmp_path / 'store.db'}", go)
-    used = Used(replace(at.deps, store=store), job, "default")
-    used.uses(f"{job.replace('j-', 'c-', 1)}-1")
-    used.note("small", "done", Usage(1, 2, estimated=False))
+    used = ModelUsageRecorder(replace(at.deps, store=store), job, "default")
+    used.record_key_use(f"{job.replace('j-', 'c-', 1)}-1")
+    used.count_call("small", "done", TokenUsage(1, 2, estimated=False))
     assert "model.used" not in at.types(job)
     go.set()
-    await used.settled()
+    await used.wait_written()
     assert at.types(job)[-2:] == ["credential.used", "model.used"]
-    assert used.unrecorded() == ()
+    assert used.unrecorded_events() == ()
     store.close()

@@ -81,12 +81,12 @@ def test_what_is_opened_is_listed_until_it_is_closed(at: Desk) -> None:
     assert vault.job_prefixes("other") == ()
     token = vault.create_token(job, policy="je-grant-helpdesk-api-read", alias="je-scope-tenant-acme", ttl=60)
     assert len(vault.prefix_accessors(job)) == 1
-    assert vault.accessor_alive(token.accessor)
+    assert vault.is_accessor_alive(token.accessor)
     vault.close_prefix(job)
     assert job in vault.job_prefixes("dev"), "its token lives"
     vault.revoke_prefix(job)
     assert job not in vault.job_prefixes("dev")
-    assert not vault.accessor_alive(token.accessor)
+    assert not vault.is_accessor_alive(token.accessor)
 
 
 def test_ending_what_is_not_there_is_fine(at: Desk) -> None:
@@ -94,7 +94,7 @@ def test_ending_what_is_not_there_is_fine(at: Desk) -> None:
     vault.close_prefix(job)
     vault.revoke_prefix(job)
     vault.revoke_lease("database/creds/orders-read-acme/nobody")
-    assert not vault.lease_alive("database/creds/orders-read-acme/nobody")
+    assert not vault.is_lease_alive("database/creds/orders-read-acme/nobody")
 
 
 @pytest.mark.parametrize("job", ["", "j-dev-short", "../roles", "j-dev-00000000000000000000000000/..", "j-dev-0000000000000000000000000*"])
@@ -179,7 +179,7 @@ def test_the_newest_version_of_the_key_signs_and_every_version_verifies(at: Desk
 
 
 def test_a_login_whose_token_was_revoked_is_made_again_once(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "RELOGIN_SECONDS", 0.0)
+    monkeypatch.setattr(connection, "MIN_RELOGIN_AGE_S", 0.0)
     vault = shop.worker_vault()
     shop.admin("PUT", "sys/leases/revoke-prefix/auth/approle/login", {"sync": True})
     vault.job_prefixes("dev")
@@ -188,7 +188,7 @@ def test_a_login_whose_token_was_revoked_is_made_again_once(shop: Shop, monkeypa
 
 def test_what_the_worker_may_not_do_stays_denied(at: Desk) -> None:
     with pytest.raises(VaultDenied):
-        at.deps.vault.own("get", "sys/mounts")
+        at.deps.vault.call_own("get", "sys/mounts")
 
 
 def test_the_login_is_renewed_or_replaced_before_it_ends(shop: Shop) -> None:
@@ -272,7 +272,7 @@ def test_each_answer_becomes_the_error_that_says_what_to_do(status: int, body: s
     vault = Vault(f"http://127.0.0.1:{server.server_port}")
     vault.login_token(Secret("t"))
     with pytest.raises(kind):
-        vault.lease_alive("database/creds/x/y")
+        vault.is_lease_alive("database/creds/x/y")
     vault.close()
     server.shutdown()
     server.server_close()

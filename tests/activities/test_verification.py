@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from justenough.adapters.vault import VaultUnavailable
-from justenough.domain.approvals.ladder import Answer, Ladder
-from justenough.domain.approvals.statements import DecisionStatement, Signed, signable
-from justenough.domain.approvals.verification import Refused
+from justenough.domain.approvals.ladder import ApprovalAnswer, Ladder
+from justenough.domain.approvals.statements import DecisionStatement, SignedStatement, to_signable
+from justenough.domain.approvals.verification import Rejection
 from justenough.domain.contracts.workflow_messages import JobInput
 from justenough.domain.core.ids import new_job_id, request_id
-from justenough.domain.core.rfc3339 import rfc3339
+from justenough.domain.core.rfc3339 import to_rfc3339
 from justenough.domain.jobs.states import Action
 from justenough.services.dependencies import Deps
-from justenough.services.verify_order import VerifiedOrder, table, verify_order
+from justenough.services.verify_order import VerifiedOrder, build_approval_verifier, verify_order
 from tests.activities.shop import SPEC, Desk, Someone, admin_vault
 
 pytestmark = pytest.mark.servers
@@ -54,7 +54,7 @@ def asked(at: Desk, job: str, *, requester: str = "someone") -> Ladder:
     )
 
 
-def decision(someone: Someone, job: str, changes: Mapping[str, Any] | None = None, *, now: datetime) -> Signed:
+def decision(someone: Someone, job: str, changes: Mapping[str, Any] | None = None, *, now: datetime) -> SignedStatement:
     """A decision that this person signed, with `changes` to its statement."""
     statement = DecisionStatement(
         job=job,
@@ -68,15 +68,15 @@ def decision(someone: Someone, job: str, changes: Mapping[str, Any] | None = Non
         issued_at=now,
         expires_at=now + timedelta(hours=1),
     )
-    return someone.sign({**signable(statement), **(changes or {})})
+    return someone.sign({**to_signable(statement), **(changes or {})})
 
 
-def verify_decision(deps: Deps, job: str, wanted: Ladder, signed: Signed, *, now: datetime) -> Answer | Refused:
-    return table(deps, now=now).answer(job, wanted, signed)
+def verify_decision(deps: Deps, job: str, wanted: Ladder, signed: SignedStatement, *, now: datetime) -> ApprovalAnswer | Rejection:
+    return build_approval_verifier(deps, now=now).verify_answer(job, wanted, signed)
 
 
 def refused(verdict: object) -> str:
-    assert isinstance(verdict, Refused), verdict
+    assert isinstance(verdict, Rejection), verdict
     assert verdict.why
     assert "\n" not in verdict.why
     return verdict.why
@@ -177,7 +177,7 @@ def test_an_order_holds_only_as_long_as_its_person_may_launch(at: Desk) -> None:
 def test_a_decision_of_an_approver_is_an_answer_with_their_tier(at: Desk) -> None:
     job, lead, now = a_job(at), at.shop.sign_in("lead"), at.clock.now()
     verdict = verify_decision(at.deps, job, asked(at, job), decision(lead, job, now=now), now=now)
-    assert isinstance(verdict, Answer)
+    assert isinstance(verdict, ApprovalAnswer)
     assert (verdict.person, verdict.name, verdict.tier, verdict.decision, verdict.ttl) == (lead.id, "lead", 1, "approve", 300)
 
 
@@ -185,7 +185,7 @@ def test_a_shorter_ttl_and_a_denial_are_answers_too(at: Desk) -> None:
     job, security, now = a_job(at), at.shop.sign_in("security"), at.clock.now()
     signed = decision(security, job, {"ttl": 60, "decision": "deny"}, now=now)
     verdict = verify_decision(at.deps, job, asked(at, job), signed, now=now)
-    assert isinstance(verdict, Answer)
+    assert isinstance(verdict, ApprovalAnswer)
     assert (verdict.tier, verdict.decision, verdict.ttl) == (2, "deny", 60)
 
 
@@ -242,7 +242,7 @@ def test_no_one_answers_for_their_own_job(at: Desk) -> None:
     both = at.shop.newcomer(f"p{secrets.token_hex(4)}", "ops", "support-leads")
     own = asked(at, job, requester=both.id)
     assert "launched" in refused(verify_decision(at.deps, job, own, decision(both, job, now=now), now=now))
-    assert isinstance(verify_decision(at.deps, job, asked(at, job), decision(both, job, now=now), now=now), Answer)
+    assert isinstance(verify_decision(at.deps, job, asked(at, job), decision(both, job, now=now), now=now), ApprovalAnswer)
 
 
 def test_whoever_answers_no_tier_does_not_count(at: Desk) -> None:
@@ -254,7 +254,7 @@ def test_an_answer_counts_only_while_its_person_may_give_it(at: Desk) -> None:
     job, now = a_job(at), at.clock.now()
     someone = at.shop.newcomer(f"p{secrets.token_hex(4)}", "support-leads")
     signed = decision(someone, job, now=now)
-    assert isinstance(verify_decision(at.deps, job, asked(at, job), signed, now=now), Answer)
+    assert isinstance(verify_decision(at.deps, job, asked(at, job), signed, now=now), ApprovalAnswer)
     at.shop.leave(someone, "support-leads")
     assert "no group" in refused(verify_decision(at.deps, job, asked(at, job), signed, now=now))
     at.shop.join(someone, "support-leads")
@@ -320,7 +320,7 @@ def _job_input(build: Callable[[], JobInput]) -> JobInput | None:
 def test_any_json_as_an_order_is_refused_and_nothing_is_raised(
     at: Desk, statement: dict[str, Any], spec: dict[str, Any], signature: str
 ) -> None:
-    order = _job_input(lambda: JobInput(job=a_job(at), spec=spec, order=Signed(statement=statement, signature=signature)))
+    order = _job_input(lambda: JobInput(job=a_job(at), spec=spec, order=SignedStatement(statement=statement, signature=signature)))
     if order is not None:
         refused(verify_order(at.deps, order, now=at.clock.now()))
 
@@ -339,10 +339,10 @@ def test_any_json_within_a_decision_is_refused_and_nothing_is_raised(at: Desk, c
         "action": "write",
         "reason": "r",
         "person": "00000000-0000-0000-0000-000000000000",
-        "issued_at": rfc3339(now),
-        "expires_at": rfc3339(now + timedelta(hours=1)),
+        "issued_at": to_rfc3339(now),
+        "expires_at": to_rfc3339(now + timedelta(hours=1)),
     }
-    signed = Signed(statement={**whole, **changes}, signature=signature)
+    signed = SignedStatement(statement={**whole, **changes}, signature=signature)
     refused(verify_decision(at.deps, job, asked(at, job), signed, now=now))
 
 
@@ -352,7 +352,7 @@ def test_a_deep_or_huge_statement_is_refused(at: Desk) -> None:
         deep = [deep]
     job, now = a_job(at), at.clock.now()
     for statement in ({"type": deep}, {**dict.fromkeys(DECISION_FIELDS, "x"), "reason": deep}, {"reason": "x" * 3_000_000}):
-        signed = Signed.model_construct(statement=statement, signature="vault:v1:AAAA")
+        signed = SignedStatement.model_construct(statement=statement, signature="vault:v1:AAAA")
         refused(verify_decision(at.deps, job, asked(at, job), signed, now=now))
         order = JobInput.model_construct(job=job, spec={"name": deep}, params={}, bundle=None, order=signed)
         refused(verify_order(at.deps, order, now=now))

@@ -22,7 +22,7 @@ from tests.broker.test_tools import HEADERS, until_offered
 from tests.broker.upstream import upstream
 from tests.people import Human
 from tests.shop import Shop, access
-from worker.stack import Places, Stack
+from worker.stack import Stack, StackPaths
 
 pytestmark = pytest.mark.servers
 
@@ -65,7 +65,7 @@ def models_key(shop: Shop, value: str) -> Iterator[None]:
 def seen(whole: Stack, shop: Shop, intruder: Intruder, ops: Human, auditor: Human) -> Seen:
     """A job has a tool called and a model asked, whose upstreams hand their keys out; it prints all it gets, then everything is scanned."""
     began = datetime.now(UTC)
-    port = json.loads(Places.of(whole.home).ports.read_text())["model"]
+    port = json.loads(StackPaths.of(whole.home).ports.read_text())["model"]
     asked = {"model": "gpt-4o", "messages": [{"role": "user", "content": CONTROL}]}
     with upstream() as tools, model_server(port) as model, api_key(shop, TOOLS_KEY), models_key(shop, MODELS_KEY):
         model.will(tells_its_key)

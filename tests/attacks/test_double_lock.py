@@ -10,14 +10,14 @@ from typing import Any
 import httpx
 import pytest
 
-from justenough.adapters.vault import Token, Vault, VaultRefused, control_groups
+from justenough.adapters.vault import JobToken, Vault, VaultRefused, control_groups
 from justenough.domain.catalog.loader import ResolvedIssue
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.core.vault_names import job_role
 from tests.people import Human
 from tests.shop import Shop
 from worker.stack import Stack
-from worker.stack.plan import EMBEDDED_WORKER
+from worker.stack.plan import EMBEDDED_WORKER_CIDRS
 
 pytestmark = pytest.mark.servers
 
@@ -52,7 +52,7 @@ class Taken:
             "token_no_default_policy": True,
             "token_type": "service",
             "token_explicit_max_ttl": "192h",
-            "token_bound_cidrs": list(EMBEDDED_WORKER),
+            "token_bound_cidrs": list(EMBEDDED_WORKER_CIDRS),
         }
         assert self.does("POST", f"auth/token/roles/{job_role(self.job)}", role).status_code == 204
         body = {"policies": list(policies), "ttl": "192h", "display_name": self.job, "renewable": False, "entity_alias": alias}
@@ -118,29 +118,29 @@ def test_a_taken_worker_cannot_change_who_is_asked(taken: Taken, method: str, pa
 
 
 def test_what_opens_a_lock_works_once_and_only_for_its_own_request(taken: Taken, whole: Stack, shop: Shop, security: Human) -> None:
-    vault = Vault(str(whole.vault), bound_cidrs=EMBEDDED_WORKER)
+    vault = Vault(str(whole.vault), bound_cidrs=EMBEDDED_WORKER_CIDRS)
     vault.login_approle_file(whole.home / "worker.approle.json")
     vault.open_prefix(taken.job, 3600)
-    token: Token = vault.create_token(taken.job, policy=GRANT, alias="je-scope-tenant-acme", ttl=600)
-    wrapped = control_groups.ask(vault, token, PAYOUT)
-    ciphertext = control_groups.encrypted(vault, wrapped.secret, about="r-1")
+    token: JobToken = vault.create_token(taken.job, policy=GRANT, alias="je-scope-tenant-acme", ttl=600)
+    wrapped = control_groups.request_issue(vault, token, PAYOUT)
+    ciphertext = control_groups.encrypt(vault, wrapped.secret, about="r-1")
     assert wrapped.secret.reveal() not in ciphertext
     with pytest.raises(VaultRefused):
-        control_groups.decrypted(vault, ciphertext, about="r-2")
+        control_groups.decrypt(vault, ciphertext, about="r-2")
     with pytest.raises(VaultRefused):
         control_groups.unwrap(vault, wrapped.secret, PAYOUT)
     assert security.vault.post("sys/control-group/authorize", json={"accessor": wrapped.accessor}).json()["data"] == {"approved": True}
-    state = control_groups.state(vault, wrapped.accessor)
+    state = control_groups.read_state(vault, wrapped.accessor)
     assert state is not None
     assert (state.approved, state.authorized, state.is_for(PAYOUT)) == (True, frozenset({security.id}), True)
     with pytest.raises(VaultRefused, match="opens something else"):
         control_groups.unwrap(vault, wrapped.secret, PAYOUT.model_copy(update={"path": "database/creds/payouts-write-globex"}))
-    issued = control_groups.unwrap(vault, control_groups.decrypted(vault, ciphertext, about="r-1"), PAYOUT)
+    issued = control_groups.unwrap(vault, control_groups.decrypt(vault, ciphertext, about="r-1"), PAYOUT)
     assert issued.lease_id
-    control_groups.end_token(vault, wrapped.secret)
+    control_groups.revoke_token(vault, wrapped.secret)
     with pytest.raises(VaultRefused):
         control_groups.unwrap(vault, wrapped.secret, PAYOUT)
-    assert control_groups.state(vault, wrapped.accessor) is None
+    assert control_groups.read_state(vault, wrapped.accessor) is None
     # What it gave lives on until its job ends, and carries the job's name.
     assert len(shop.users_of(taken.job)) == 1
     vault.revoke_lease(issued.lease_id)

@@ -10,7 +10,7 @@ import pytest
 
 from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel.views import EntryView, Page
-from justenough.services.job_history import ENTRIES_AT_ONCE, MOST_ENTRIES, past_of, read_past
+from justenough.services.job_history import ENTRY_PAGE_SIZE, MAX_ENTRIES_READ, build_job_history, read_job_history
 
 REQUEST = "r-dev-01arz3ndektsv4rrffq69g5fav-1"
 
@@ -25,15 +25,15 @@ class Endless:
 
     def ledger(self, *, job: str | None, types: Iterable[EventType] = (), after: int, limit: int) -> Page[EntryView]:
         del job, types
-        assert limit == ENTRIES_AT_ONCE
-        assert after < 2 * MOST_ENTRIES, "it is read for ever"
+        assert limit == ENTRY_PAGE_SIZE
+        assert after < 2 * MAX_ENTRIES_READ, "it is read for ever"
         return Page(items=(entry(EventType.APPROVAL_REJECTED),) * limit, next=str(after + limit))
 
 
 @pytest.mark.parametrize("kind", [EventType.JOB_STARTED, EventType.JOB_ENDED, EventType.CREDENTIAL_ISSUED])
 def test_a_job_that_started_ended_or_was_issued_anything_does_not_run_again(kind: EventType) -> None:
-    assert read_past([entry(EventType.JOB_SUBMITTED), entry(kind)]).why_over
-    assert not read_past([entry(EventType.JOB_SUBMITTED), entry(EventType.JOB_REFUSED)]).why_over
+    assert build_job_history([entry(EventType.JOB_SUBMITTED), entry(kind)]).why_over
+    assert not build_job_history([entry(EventType.JOB_SUBMITTED), entry(EventType.JOB_REFUSED)]).why_over
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_a_job_that_started_ended_or_was_issued_anything_does_not_run_again(kind
 )
 def test_what_settles_a_request_against_it_stays(kind: EventType, data: dict[str, Any], how: str | None) -> None:
     later = entry(EventType.APPROVAL_DECIDED, decision="approve")
-    assert read_past([entry(kind, **data), later]).settled.get(REQUEST) == how
+    assert build_job_history([entry(kind, **data), later]).settled.get(REQUEST) == how
 
 
 def test_a_request_is_at_the_highest_tier_that_it_climbed_to() -> None:
@@ -57,8 +57,8 @@ def test_a_request_is_at_the_highest_tier_that_it_climbed_to() -> None:
         entry(EventType.APPROVAL_ESCALATED, tier=3),
         entry(EventType.APPROVAL_ESCALATED, tier=2),
     ]
-    assert read_past(steps).tiers == {REQUEST: 3}
+    assert build_job_history(steps).tiers == {REQUEST: 3}
 
 
 def test_a_flooded_chain_keeps_a_job_from_running_and_ends_the_reading() -> None:
-    assert past_of(Endless(), "j").why_over == "too much has been recorded of this job"
+    assert read_job_history(Endless(), "j").why_over == "too much has been recorded of this job"

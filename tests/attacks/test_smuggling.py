@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from activities.broker.tools.gateway import UNDONE_RECORDED
+from activities.broker.tools.gateway import MAX_UNDONE_RECORDED
 from tests.broker.offering import offering
 from tests.broker.puppet import Puppet, puppet
 from tests.broker.test_access import entries, opened
@@ -68,11 +68,11 @@ def requests(ops: Human, job: Puppet) -> list[str]:
 def test_calls_that_come_to_nothing_do_not_fill_the_ledger(ops: Human) -> None:
     bound = {"resource": "orders-db", "action": "read", "ttl": "5m", "reason": "look", "at": "request"}
     with puppet(ops, {**bound, "tools": {"find-order": {"arguments": {"order_id": {"maximum": 1}}}}}) as job:
-        for _ in range(UNDONE_RECORDED + 20):
+        for _ in range(MAX_UNDONE_RECORDED + 20):
             text, failed = called(job, "find-order", order_id=2)
             assert failed, text
             assert "must be a number of at most 1" in text
-        assert len(entries(ops, job.job, "tool.called")) == UNDONE_RECORDED
+        assert len(entries(ops, job.job, "tool.called")) == MAX_UNDONE_RECORDED
         assert not called(job, "find-order", order_id=1)[1]
         assert entries(ops, job.job, "tool.called")[-1]["outcome"] == "done"
 

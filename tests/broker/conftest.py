@@ -10,7 +10,7 @@ import pytest
 from tests.broker.model_server import ModelServer, model_server
 from tests.broker.puppet import Puppet, puppet
 from tests.people import Human
-from worker.stack import Places, Stack
+from worker.stack import Stack, StackPaths
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def talking(ops: Human) -> Iterator[Puppet]:
 @pytest.fixture(scope="module")
 def model(whole: Stack) -> Iterator[ModelServer]:
     """A model's server where the stack's catalog says that there is one."""
-    port = json.loads(Places.of(whole.home).ports.read_text())["model"]
+    port = json.loads(StackPaths.of(whole.home).ports.read_text())["model"]
     with model_server(port) as serving:
         yield serving
 

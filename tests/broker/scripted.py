@@ -14,7 +14,7 @@ from typing import Any
 from justenough.domain.jobs import bundle
 from justenough.domain.jobs.spec import read_spec
 from tests.people import Human
-from worker.stack import Places, Stack
+from worker.stack import Stack, StackPaths
 
 SHOP = Path(__file__).resolve().parents[2] / "examples" / "shop"
 
@@ -22,7 +22,7 @@ SHOP = Path(__file__).resolve().parents[2] / "examples" / "shop"
 @contextmanager
 def scripted_model(stack: Stack) -> Iterator[str]:
     """Have the model listen where the stack's catalog says that there is one; yield its URL."""
-    port = json.loads(Places.of(stack.home).ports.read_text())["model"]
+    port = json.loads(StackPaths.of(stack.home).ports.read_text())["model"]
     command = [sys.executable, "-I", str(SHOP / "scripted_model.py"), "--port", str(port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={"PATH": os.defpath}) as serving:
         assert serving.stdout is not None

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from activities.broker.tools.discovery import with_ways
+from activities.broker.tools.discovery import with_how
 from justenough.domain.catalog.loader import read_catalog
 from justenough.domain.jobs.spec import JobSpec
 from tests.broker.puppet import Puppet, puppet
@@ -76,4 +76,4 @@ def test_what_policy_denies_is_had_in_no_way(outcome: str, how: list[str]) -> No
     catalog = read_catalog((ROOT / "examples" / "shop" / "catalog.yaml").read_bytes())
     spec = JobSpec.model_validate({"name": "a", "task": "-", "environment": "prod", "run": {"command": ["true"]}})
     item = {"resource": "export-api", "action": "write", "outcome": outcome}
-    assert with_ways([item], (), spec, catalog) == [{**item, "how": how}]
+    assert with_how([item], (), spec, catalog) == [{**item, "how": how}]

@@ -13,9 +13,9 @@ import httpx
 import pytest
 from temporalio.client import Client
 
-from activities.broker.server.listener import QUEUED
-from activities.issuing.issuer import LIVE
-from activities.process.no_sandbox import MEMORY, NAME
+from activities.broker.server.listener import MAX_PIPELINED_REQUESTS
+from activities.issuing.issuer import MAX_LIVE_CREDENTIALS
+from activities.process.no_sandbox import FOLDER_PREFIX, MEMORY_FOLDER
 from tests.broker.offering import also_in
 from tests.broker.puppet import Answer, Puppet, puppet
 from tests.broker.test_access import entries, login_of, opened
@@ -31,7 +31,7 @@ DEAF_TO_SIGTERM = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\
 
 
 def socket_of(job: str) -> Path:
-    (found,) = MEMORY.glob(f"{NAME}.{job}.*/broker.sock")
+    (found,) = MEMORY_FOLDER.glob(f"{FOLDER_PREFIX}.{job}.*/broker.sock")
     return found
 
 
@@ -78,9 +78,9 @@ def asks_on(line: socket.socket, call: bytes, told: queue.Queue[bytes], over: th
     """Ask as many at a time as a connection may, until somebody was told to ask later: so even a busy machine asks more often than it may."""
     with line:
         while not over.is_set():
-            line.sendall(call * QUEUED)
+            line.sendall(call * MAX_PIPELINED_REQUESTS)
             answers = b""
-            while not (answers.count(b"HTTP/1.1 ") == QUEUED and answers.endswith(b"}")):
+            while not (answers.count(b"HTTP/1.1 ") == MAX_PIPELINED_REQUESTS and answers.endswith(b"}")):
                 piece = line.recv(65536)
                 assert piece, "it is hung up"
                 answers += piece
@@ -217,7 +217,7 @@ def test_a_job_cannot_use_up_its_workers_open_files(ops: Human) -> None:
 
 def test_a_job_holds_so_much_at_once_and_no_more(ops: Human, shop: Shop) -> None:
     with puppet(ops) as job:
-        given = [job.access("helpdesk-api") for _ in range(LIVE)]
+        given = [job.access("helpdesk-api") for _ in range(MAX_LIVE_CREDENTIALS)]
         assert {one.status for one in given} == {200}
         refused = job.access("helpdesk-api")
         assert (refused.status, "give some back first" in refused.body) == (409, True)

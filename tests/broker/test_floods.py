@@ -9,11 +9,11 @@ from typing import Any, cast
 
 import pytest
 
-from activities.broker.broker import CALLS_AT_ONCE, Door, Pending
-from activities.broker.errors import AskedTooOften
-from activities.broker.llm.gateway import READ_AT_ONCE, Models
-from activities.broker.llm.openai_api import Wrong
-from activities.broker.tools.gateway import AT_ONCE, Tools
+from activities.broker.broker import MAX_CALL_BURST, Broker, PendingRequest
+from activities.broker.errors import TooManyCalls
+from activities.broker.llm.gateway import MAX_CONCURRENT_PARSES, ModelGateway
+from activities.broker.llm.openai_api import InvalidChatRequest
+from activities.broker.tools.gateway import MAX_CONCURRENT_CALLS, ToolGateway
 from justenough.domain.jobs.spec import ModelUse
 
 
@@ -27,36 +27,36 @@ class Knocked:
     def admit(self) -> None:
         self.admits()
 
-    async def called(self, call: Any) -> None:
+    async def run_in_thread(self, call: Any) -> None:
         del call
         self.made += 1
         await asyncio.Event().wait()
 
-    async def carried(self, doing: Any) -> Any:
+    async def run_while_open(self, doing: Any) -> Any:
         return await doing
 
 
-def tools_behind(door: Any) -> Tools:
+def tools_behind(door: Any) -> ToolGateway:
     told: Any = SimpleNamespace(statement=SimpleNamespace(job="j-test"), spec=SimpleNamespace(environment="test"))
-    return Tools(cast("Any", None), told, cast("Any", None), cast("Door", door))
+    return ToolGateway(cast("Any", None), told, cast("Any", None), cast("Broker", door))
 
 
-async def hears(pending: Pending, seconds: float) -> None:
+async def hears(pending: PendingRequest, seconds: float) -> None:
     """Hear of progress."""
 
 
 async def test_so_many_calls_are_under_way_and_no_more() -> None:
     door = Knocked()
     tools = tools_behind(door)
-    under_way = [asyncio.create_task(tools.call("find", {}, waiting=hears, patience=1)) for _ in range(AT_ONCE)]
-    while door.made < AT_ONCE:  # noqa: ASYNC110 - nobody tells
+    under_way = [asyncio.create_task(tools.call("find", {}, report_progress=hears, max_wait=1)) for _ in range(MAX_CONCURRENT_CALLS)]
+    while door.made < MAX_CONCURRENT_CALLS:  # noqa: ASYNC110 - nobody tells
         await asyncio.sleep(0)
-    with pytest.raises(AskedTooOften):
-        await tools.call("find", {}, waiting=hears, patience=1)
+    with pytest.raises(TooManyCalls):
+        await tools.call("find", {}, report_progress=hears, max_wait=1)
     under_way[0].cancel()
     await asyncio.wait(under_way[:1])
-    again = asyncio.create_task(tools.call("find", {}, waiting=hears, patience=1))
-    while door.made <= AT_ONCE:  # noqa: ASYNC110 - nobody tells
+    again = asyncio.create_task(tools.call("find", {}, report_progress=hears, max_wait=1))
+    while door.made <= MAX_CONCURRENT_CALLS:  # noqa: ASYNC110 - nobody tells
         await asyncio.sleep(0)
     for task in (*under_way, again):
         task.cancel()
@@ -67,22 +67,22 @@ async def test_calls_and_lists_of_tools_count_like_all_that_a_job_asks() -> None
     door, deps = Knocked(), SimpleNamespace(ticks=lambda: 0.0)
     told: Any = SimpleNamespace(statement=SimpleNamespace(job="j-test"), spec=None)
     nobody = cast("Any", None)
-    counting = Door(cast("Any", deps), told, nobody, nobody, nobody, owner="", tell=nobody)
-    for _ in range(CALLS_AT_ONCE):
+    counting = Broker(cast("Any", deps), told, nobody, nobody, nobody, owner="", notify_workflow=nobody)
+    for _ in range(MAX_CALL_BURST):
         counting.admit()
     door.admits = counting.admit
     tools = tools_behind(door)
-    with pytest.raises(AskedTooOften):
-        await tools.call("find", {}, waiting=hears, patience=1)
-    with pytest.raises(AskedTooOften):
-        await tools.offered()
+    with pytest.raises(TooManyCalls):
+        await tools.call("find", {}, report_progress=hears, max_wait=1)
+    with pytest.raises(TooManyCalls):
+        await tools.offered_tools()
     assert door.made == 0
 
 
 async def test_few_questions_of_one_job_are_values_at_a_time() -> None:
     told: Any = SimpleNamespace(statement=SimpleNamespace(job="j-test"), spec=SimpleNamespace(run=SimpleNamespace(timeout=1)))
     deps: Any = SimpleNamespace(ticks=lambda: 0.0)
-    models = Models(deps, told, cast("Door", Knocked()), ModelUse(name="default", requests=1, tokens=1))
+    models = ModelGateway(deps, told, cast("Broker", Knocked()), ModelUse(name="default", requests=1, tokens=1))
     lock, most, now = threading.Lock(), 0, 0
 
     def read() -> dict[str, Any]:
@@ -94,9 +94,9 @@ async def test_few_questions_of_one_job_are_values_at_a_time() -> None:
         together.wait(0.2)
         with lock:
             now -= 1
-        raise Wrong("it is none")
+        raise InvalidChatRequest("it is none")
 
     together = threading.Event()
     found = await asyncio.gather(*(models.chat(read) for _ in range(8)), return_exceptions=True)
-    assert {type(one) for one in found} == {Wrong}
-    assert most == READ_AT_ONCE
+    assert {type(one) for one in found} == {InvalidChatRequest}
+    assert most == MAX_CONCURRENT_PARSES

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from justenough.adapters.mcp_client import asked
+from justenough.adapters.mcp_client import run_conversation
 from justenough.domain.catalog.mcp_tool_list import ToolList, read_tool_list
-from justenough.domain.tools.definitions import Upstream
+from justenough.domain.tools.definitions import McpServerDef
 from tests.broker.killing import killed_in_a_call
 from tests.broker.mcp_server import TOOLS, McpServer, mcp_server
 from tests.broker.puppet import Puppet, puppet
@@ -37,7 +37,7 @@ def hub() -> Iterator[McpServer]:
 
 def shown(hub: McpServer) -> ToolList:
     """What it shows now."""
-    return asyncio.run(asked(Upstream(url=hub.url, allow_private=True), {}, lambda conversation: conversation.tools()))
+    return asyncio.run(run_conversation(McpServerDef(url=hub.url, allow_private=True), {}, lambda conversation: conversation.list_tools()))
 
 
 class Review:

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from activities.broker.llm.gateway import AT_ONCE
+from activities.broker.llm.gateway import MAX_CONCURRENT_CALLS
 from tests.broker.model_server import Handler, ModelServer, endless, fails, holds, piece, says, silent, streams
 from tests.broker.puppet import Answer, Puppet, puppet
 from tests.broker.test_access import entries, opened
@@ -298,7 +298,7 @@ def test_a_job_has_so_many_calls_at_once_and_no_more(thinking: Puppet, model: Mo
     asked = {"model": "scripted", "messages": [], "stream": True}
     shown = {"Authorization": f"Bearer {thinking.env['OPENAI_API_KEY']}"}
     with httpx.Client(base_url=thinking.env["OPENAI_BASE_URL"], headers=shown, timeout=180, trust_env=False) as http, ExitStack() as held:
-        for _ in range(AT_ONCE):
+        for _ in range(MAX_CONCURRENT_CALLS):
             answer = held.enter_context(http.stream("POST", "/chat/completions", json=asked))
             assert answer.status_code == 200
         one_more = http.post("/chat/completions", json=asked)

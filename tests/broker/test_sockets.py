@@ -11,9 +11,16 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from activities.broker.broker import Door
-from activities.broker.server.listener import AT_ONCE, MOST_HEAD, QUEUED, UNDER_WAY, Place, listening
-from activities.broker.tools import Tools
+from activities.broker.broker import Broker
+from activities.broker.server.listener import (
+    MAX_CONCURRENT_REQUESTS,
+    MAX_CONNECTIONS,
+    MAX_HEAD_BYTES,
+    MAX_PIPELINED_REQUESTS,
+    BrokerAddress,
+    serve_broker,
+)
+from activities.broker.tools import ToolGateway
 from justenough.domain.core.secret import Secret
 
 Talk = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -31,10 +38,10 @@ class Unhurried:
     def close(self) -> None:
         """Be closed."""
 
-    async def settled(self) -> None:
+    async def drain(self) -> None:
         """Have nothing on the way."""
 
-    async def closing(self) -> None:
+    async def wait_closed(self) -> None:
         """Never close by itself."""
         await asyncio.Event().wait()
 
@@ -46,15 +53,15 @@ class Unhurried:
 
 
 @asynccontextmanager
-async def served(*, loopback: bool = False) -> AsyncIterator[tuple[Unhurried, Place]]:
+async def served(*, loopback: bool = False) -> AsyncIterator[tuple[Unhurried, BrokerAddress]]:
     asked = Unhurried()
-    door, tools, job = cast("Door", asked), cast("Tools", asked), f"j-test-{os.getpid()}"
-    async with asyncio.timeout(300), listening(door, tools, job=job, uid=os.getuid(), loopback=loopback) as place:
+    door, tools, job = cast("Broker", asked), cast("ToolGateway", asked), f"j-test-{os.getpid()}"
+    async with asyncio.timeout(300), serve_broker(door, tools, job=job, uid=os.getuid(), loopback=loopback) as place:
         yield asked, place
 
 
 @asynccontextmanager
-async def talk(place: Place) -> AsyncIterator[Talk]:
+async def talk(place: BrokerAddress) -> AsyncIterator[Talk]:
     """Talk to the broker on its socket; end it without a word."""
     reading, writing = await asyncio.open_unix_connection(place.path)
     try:
@@ -92,18 +99,18 @@ async def test_a_head_without_end_is_not_kept(begins: bytes) -> None:
     async with served() as (_, place), talk(place) as to:
         to[1].write(begins)
         # What the kernel holds on both sides is not the broker's.
-        assert await hung_up(to, most=100 * MOST_HEAD) < 50 * MOST_HEAD
+        assert await hung_up(to, most=100 * MAX_HEAD_BYTES) < 50 * MAX_HEAD_BYTES
 
 
 async def test_many_headers_are_not_kept() -> None:
     async with served() as (_, place), talk(place) as to:
         to[1].write(b"GET / HTTP/1.1\r\n")
-        assert await hung_up(to, b"X: y\r\n" * 1000, most=100 * MOST_HEAD) < 50 * MOST_HEAD
+        assert await hung_up(to, b"X: y\r\n" * 1000, most=100 * MAX_HEAD_BYTES) < 50 * MAX_HEAD_BYTES
 
 
 async def test_requests_that_do_not_wait_for_their_turn_are_not_kept() -> None:
     async with served() as (asked, place), talk(place) as (reading, writing):
-        writing.write(ASKS * (QUEUED + 2))
+        writing.write(ASKS * (MAX_PIPELINED_REQUESTS + 2))
         assert (await reading.read()).startswith(b"HTTP/1.1 400")
         assert asked.asked == 1
 
@@ -111,14 +118,14 @@ async def test_requests_that_do_not_wait_for_their_turn_are_not_kept() -> None:
 async def test_a_few_requests_at_a_time_are_answered_in_their_order() -> None:
     async with served() as (asked, place), talk(place) as (reading, writing):
         asked.answers.set()
-        writing.write(ASKS * QUEUED)
-        for _ in range(QUEUED):
+        writing.write(ASKS * MAX_PIPELINED_REQUESTS)
+        for _ in range(MAX_PIPELINED_REQUESTS):
             assert (await reading.readuntil(b"]}")).startswith(b"HTTP/1.1 200")
 
 
 async def test_callers_that_went_away_count_as_long_as_they_are_answered() -> None:
     async with served() as (asked, place):
-        for number in range(UNDER_WAY):
+        for number in range(MAX_CONCURRENT_REQUESTS):
             async with talk(place) as (_, writing):
                 writing.write(ASKS)
                 while asked.asked <= number:  # noqa: ASYNC110 - nobody tells
@@ -126,7 +133,7 @@ async def test_callers_that_went_away_count_as_long_as_they_are_answered() -> No
         async with talk(place) as (reading, writing):
             writing.write(ASKS)
             assert (await reading.readline()).startswith(b"HTTP/1.1 503")
-        assert asked.asked == UNDER_WAY
+        assert asked.asked == MAX_CONCURRENT_REQUESTS
         asked.answers.set()
 
 
@@ -135,7 +142,7 @@ async def test_strangers_on_loopback_take_nothing_from_the_job_itself() -> None:
         asked.answers.set()
         url = place.env["JUSTENOUGH_BROKER_URL"]
         assert not isinstance(url, Secret)
-        held = [await asyncio.open_connection("127.0.0.1", urlsplit(url).port) for _ in range(2 * AT_ONCE)]
+        held = [await asyncio.open_connection("127.0.0.1", urlsplit(url).port) for _ in range(2 * MAX_CONNECTIONS)]
         async with talk(place) as (reading, writing):
             writing.write(ASKS)
             assert (await reading.readline()).startswith(b"HTTP/1.1 200")

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from playwright.async_api import expect
 
-from justenough.adapters.configuration.bundle_packer import bundled
+from justenough.adapters.configuration.bundle_packer import pack_folder
 from tests.browser.rig import Foresee, Look, Open, Shot, reached
 from tests.console.support import SHOP
 from tests.people import Human
@@ -24,7 +24,7 @@ async def refund(ops: Human) -> AsyncIterator[dict[str, Any]]:
     """The shop's refund job, waiting for its approver."""
     file = SHOP / "jobs" / "refund-triage.yaml"
     raw = yaml.safe_load(file.read_text())
-    content = bundled(file.parent, raw["run"]["workdir"])
+    content = pack_folder(file.parent, raw["run"]["workdir"])
     sent = await asyncio.to_thread(ops.api.post, "bundles", content=content, headers={"Content-Type": "application/gzip"})
     digest = sent.raise_for_status().json()["digest"]
     params = {"ticket": "4712"}

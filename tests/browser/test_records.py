@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import pytest
 from playwright.async_api import Page, expect
 
-from justenough.domain.ledger.export import verified
+from justenough.domain.ledger.export import verify_export
 from tests.browser.rig import Launch, Look, Pages, Shot, log_in
 from tests.people import Human
 from tests.shop import access, spec
@@ -101,7 +101,7 @@ async def test_the_ledger_is_verified_from_the_page_and_its_copy_offline(pages: 
     await page.goto(f"/ledger?job={job['id']}")
     lines = (await saved(page, "Export what is shown")).splitlines()
     assert [json.loads(line) for line in lines] == await asyncio.to_thread(ops.ledger, job["id"])
-    assert verified(lines).sound
+    assert verify_export(lines).sound
 
 
 async def test_entries_are_walked_and_opened_by_keyboard(pages: Pages, launched: Launch) -> None:

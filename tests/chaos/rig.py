@@ -24,8 +24,8 @@ from tests.chaos.gate import Gate
 from tests.chaos.worker import NETS_OFF, OWN
 from tests.shop import Shop
 from tests.waiting import until
-from worker.provisioning import setup
-from worker.stack import Places, Stack, running_stack
+from worker.provisioning import provision_vault
+from worker.stack import Stack, StackPaths, running_stack
 from worker.stack.environment import own_environment
 from worker.stack.lock import supervisor_of
 from worker.stack.private_files import read_json
@@ -125,7 +125,7 @@ class Rig:
     @contextmanager
     def frozen(self, *children: str) -> Iterator[None]:
         """Have servers hang for the length of a block, with nobody who restarts them; return once they answer again."""
-        supervisor = supervisor_of(Places.of(self.stack.home))
+        supervisor = supervisor_of(StackPaths.of(self.stack.home))
         assert supervisor
         for pid in (supervisor.pid, *map(self._shop.pid_of, children)):
             os.kill(pid, signal.SIGSTOP)
@@ -250,7 +250,7 @@ def rigged(home: Path, config: Path) -> Iterator[Rig]:
     with running_stack(home, config, only=BESIDE) as stack:
         assert stack.vault
         assert stack.temporal
-        places = Places.of(home)
+        places = StackPaths.of(home)
         port = int(read_json(places.ports)["postgres"])
         door = Door(port)
         temporal = Door(int(stack.temporal.rpartition(":")[2]))
@@ -265,7 +265,7 @@ def rigged(home: Path, config: Path) -> Iterator[Rig]:
             drain=2,
         )
         # Vault reaches PostgreSQL through the door too: a target that is away is away for everybody.
-        setup(
+        provision_vault(
             settings,
             vault_addr=stack.vault,
             admin_token=Secret(places.admin_token.read_text(encoding="utf-8").strip()),

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from activities.process.log_capture import MOST
-from activities.process.no_sandbox import MEMORY, NAME
+from activities.process.log_capture import MAX_OUTPUT_BYTES
+from activities.process.no_sandbox import FOLDER_PREFIX, MEMORY_FOLDER
 from tests.chaos.rig import Rig
 from tests.people import Human
 from tests.session.support import alive
@@ -75,7 +75,7 @@ def orphaned(rig: Rig, ops: Human) -> Orphaned:
         login = witness.login()
     until(lambda: all(alive(f"sleep\0{end}") for end in ("61414.25", "61414.75")), "its processes run")
     # Beside it lies the folder of the job's broker.
-    (room,) = [root for root in MEMORY.glob(f"{NAME}.{job}.*") if (root / "files").is_dir()]
+    (room,) = [root for root in MEMORY_FOLDER.glob(f"{FOLDER_PREFIX}.{job}.*") if (root / "files").is_dir()]
     assert list(room.glob("files/db.json"))
     bare.kill()
     return Orphaned(job, login, room)
@@ -122,9 +122,9 @@ def test_jobs_that_flood_their_log_cost_no_memory_and_nobodys_time(
     seen = ops.until(finite)
     assert (seen["state"], seen["exit_code"], seen["revocation"]["state"]) == ("succeeded", 0, "confirmed")
     assert peak(worker.process.pid) - before < 64 * MEGABYTE
-    assert MOST <= kept(ops, finite) < MOST + MEGABYTE
+    assert MAX_OUTPUT_BYTES <= kept(ops, finite) < MAX_OUTPUT_BYTES + MEGABYTE
     # How far it came depends on the machine.
-    assert kept(ops, endless) < MOST + MEGABYTE
+    assert kept(ops, endless) < MAX_OUTPUT_BYTES + MEGABYTE
 
 
 def kept(ops: Human, job: str) -> int:

@@ -140,7 +140,7 @@ def vault_sealed(course: Course) -> None:
         someone.api.get("jobs").raise_for_status()
         with course.rig.sealed():
             course.jobs["sealed"].ends()
-            kill(course, someone, believed_until=asked + vault_directory.FRESH)
+            kill(course, someone, believed_until=asked + vault_directory.CACHE_TTL_S)
             for name in ("sealed", "killed"):
                 course.until_in_doubt(name)
         course.until_dead("sealed", "killed")

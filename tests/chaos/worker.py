@@ -76,7 +76,7 @@ def break_method(name: str) -> None:
 
 def break_receiving() -> None:
     """Put a bug into what workflow Job does with a wish that carries STUCK."""
-    real = signals.carried
+    real = signals.decode_signal
 
     def carried(args: Any) -> Any:
         if args[0].payload.data == STUCK.encode():
@@ -85,7 +85,7 @@ def break_receiving() -> None:
         return real(args)
 
     # As the job's module knows it.
-    vars(job)["carried"] = carried
+    vars(job)["decode_signal"] = carried
 
 
 def _names(variable: str) -> frozenset[str]:
@@ -101,7 +101,7 @@ def run() -> None:
         else:
             break_method(bug)
     if LEASE in os.environ:
-        sweep_activity.LEASE = timedelta(seconds=float(os.environ[LEASE]))
+        sweep_activity.CLAIM_LEASE = timedelta(seconds=float(os.environ[LEASE]))
     main()
 
 

@@ -29,9 +29,9 @@ def job(state: str, revocation: str, *credentials: dict[str, Any]) -> dict[str, 
 
 
 def test_the_states_are_the_models() -> None:
-    assert {state.value for state in JobState if state.ended} == aftermath.ENDED
-    assert set(CredentialState) >= aftermath.DEAD
-    assert set(RevocationState) >= aftermath.PROVEN
+    assert {state.value for state in JobState if state.ended} == aftermath.ENDED_JOB_STATES
+    assert set(CredentialState) >= aftermath.DEAD_STATES
+    assert set(RevocationState) >= aftermath.PROVEN_REVOCATION_STATES
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_the_states_are_the_models() -> None:
     ],
 )
 def test_a_job_is_dead_once_every_credential_is_and_its_proof_stands(found: dict[str, Any], *, dead: bool) -> None:
-    assert aftermath.of_job(found)["dead"] is dead
+    assert aftermath.job_report(found)["dead"] is dead
 
 
 @pytest.mark.parametrize(
@@ -67,12 +67,12 @@ def test_a_job_is_dead_once_every_credential_is_and_its_proof_stands(found: dict
     ids=lambda value: value["state"] if isinstance(value, dict) else "",
 )
 def test_each_credential_says_when_and_how_it_died_or_until_when_it_may_live_and_why(item: dict[str, Any], at: str, said: str) -> None:
-    row = aftermath.row(aftermath.of_credential(item))
+    row = aftermath.credential_row(aftermath.with_dead_flag(item))
     assert row == (item["id"], "orders-db", "read", item["state"], at, said)
 
 
 def next_of(found: dict[str, Any]) -> str:
-    return "\n".join(aftermath.of_job(found)["next"])
+    return "\n".join(aftermath.job_report(found)["next"])
 
 
 def test_what_to_do_next_depends_on_what_is_alive() -> None:

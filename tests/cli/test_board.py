@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from console.cli.render.request_table import changes, table
+from console.cli.render.request_table import request_changes, request_table_lines
 from console.presentation.terminal_text import width
 
 NOW = datetime(2026, 1, 1, 18, tzinfo=UTC)
@@ -23,7 +23,7 @@ def request(**changed: Any) -> dict[str, Any]:
 
 
 def board(*items: dict[str, Any], columns: int, lines: int = 20) -> list[str]:
-    return list(table(items, now=NOW, columns=columns, lines=lines))
+    return list(request_table_lines(items, now=NOW, columns=columns, lines=lines))
 
 
 def test_the_board_tells_what_each_request_needs_now_and_which_time_ends_first() -> None:
@@ -74,12 +74,12 @@ def test_nothing_that_waits_is_said_too() -> None:
 def test_what_changed_is_told_once_in_words(changed: dict[str, Any], told: list[str]) -> None:
     after = request(**changed)
 
-    assert list(changes(request(), after)) == told
-    assert list(changes(after, after)) == []
+    assert list(request_changes(request(), after)) == told
+    assert list(request_changes(after, after)) == []
 
 
 def test_a_claim_that_ends_and_a_request_that_is_new_are_told() -> None:
     opened = "ops asks for write on refunds-db for 5m (triage): a \\x1b[2J; tier 1, 0 of 2, until 2026-01-01T18:04:05Z"
 
-    assert list(changes(request(claim=CLAIM), request())) == ["nobody looks at it now"]
-    assert list(changes(None, request(reason="a \x1b[2J"))) == [opened]
+    assert list(request_changes(request(claim=CLAIM), request())) == ["nobody looks at it now"]
+    assert list(request_changes(None, request(reason="a \x1b[2J"))) == [opened]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from console.cli.client import api
-from console.cli.errors import Exit, worst
+from console.cli.errors import ExitCode, worst_exit_code
 from tests.cli.answering_server import answering
 from tests.cli.conftest import Cli
 from worker.stack import Stack
@@ -40,7 +40,7 @@ def free_port() -> int:
     [(401, 4), (403, 6), (404, 5), (409, 8), (412, 8), (413, 2), (422, 2), (428, 1), (500, 1), (503, 1)],
 )
 def test_each_status_of_the_api_has_its_exit_code(cli: Cli, monkeypatch: pytest.MonkeyPatch, status: int, code: int) -> None:
-    monkeypatch.setattr(api, "PAUSE", 0.01)
+    monkeypatch.setattr(api, "RETRY_DELAY_S", 0.01)
     with answering() as console:
         console.says(status, {"type": "about:blank", "title": "T", "status": status, "detail": "why it is so"})
         done = cli.run("job", "list", "--console-url", console.address)
@@ -77,8 +77,8 @@ def test_a_server_that_is_no_console_is_told_from_one(cli: Cli, status: int, bod
 def test_a_console_that_does_not_answer_is_named_with_how_to_start_it(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
 ) -> None:
-    monkeypatch.setattr("console.cli.watch.job.PATIENCE", 0.0)
-    monkeypatch.setattr("console.cli.watch.job.PAUSE", 0.01)
+    monkeypatch.setattr("console.cli.watch.job.MAX_OUTAGE_S", 0.0)
+    monkeypatch.setattr("console.cli.watch.job.POLL_INTERVAL_S", 0.01)
     address = f"http://127.0.0.1:{free_port()}"
 
     done = cli.run(*arguments, env={"JUSTENOUGH_CONSOLE_URL": address})
@@ -158,4 +158,4 @@ def test_a_command_line_that_is_none_is_a_usage_error(alone: Cli, arguments: tup
 
 
 def test_the_worst_of_several_codes_counts() -> None:
-    assert [worst([]), worst([Exit.NOT_FOUND, Exit.CONFLICT, Exit.OK])] == [0, 8]
+    assert [worst_exit_code([]), worst_exit_code([ExitCode.NOT_FOUND, ExitCode.CONFLICT, ExitCode.OK])] == [0, 8]

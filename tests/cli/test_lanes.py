@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from console.cli.render.gantt import drawn
-from console.cli.render.job_status import standing
-from console.presentation.terminal_text import clock, uncoloured, width
-from console.presentation.timeline_model import pictured
-from justenough.domain.ledger.events import FIELDS, EventType
+from console.cli.render.gantt import gantt_lines
+from console.cli.render.job_status import job_status_lines
+from console.presentation.terminal_text import clock, strip_colours, width
+from console.presentation.timeline_model import build_timeline
+from justenough.domain.ledger.events import EVENT_FIELDS, EventType
 
 START = datetime(2026, 1, 1, 18, tzinfo=UTC)
 
@@ -40,7 +40,7 @@ ENDED = entry(100, "job.ended", state="succeeded")
 
 
 def lines(entries: list[dict[str, Any]], *, now: float, columns: int = 80) -> list[str]:
-    return list(drawn(pictured(entries), now=START + timedelta(seconds=now), columns=columns))
+    return list(gantt_lines(build_timeline(entries), now=START + timedelta(seconds=now), columns=columns))
 
 
 def lane(entries: list[dict[str, Any]], name: str, *, now: float) -> tuple[str, str]:
@@ -117,7 +117,7 @@ def test_a_request_does_not_outlast_its_job() -> None:
 def test_a_job_stands_with_what_it_asks_for_and_what_it_holds() -> None:
     told = [JOB, *ASKED, entry(10, "approval.claimed", request="r", name="lead", until=at(60)), ISSUED]
 
-    found = list(standing("j", pictured(told), now=START + timedelta(seconds=60), columns=80))
+    found = list(job_status_lines("j", build_timeline(told), now=START + timedelta(seconds=60), columns=80))
 
     assert found == [
         "j: pending, for 1m00s",
@@ -146,20 +146,20 @@ NAMES = {"request": st.sampled_from(["r", "s"]), "credential": st.sampled_from([
 @st.composite
 def recorded(draw: st.DrawFn) -> dict[str, Any]:
     kind = draw(st.sampled_from(EventType))
-    data = {name: draw(VALUES if draw(st.booleans()) else NAMES.get(name, TEXT)) for name in FIELDS[kind]}
+    data = {name: draw(VALUES if draw(st.booleans()) else NAMES.get(name, TEXT)) for name in EVENT_FIELDS[kind]}
     return {"type": kind.value, "at": draw(st.integers(0, 5_000).map(at)), "data": data}
 
 
 @given(st.lists(recorded(), max_size=12), st.integers(-100, 20_000), st.integers(12, 200))
 def test_no_line_is_wider_than_the_terminal_whatever_was_recorded(entries: list[dict[str, Any]], now: int, columns: int) -> None:
-    moment, picture = START + timedelta(seconds=now), pictured([JOB, *entries])
+    moment, picture = START + timedelta(seconds=now), build_timeline([JOB, *entries])
 
     def paint(text: str, _: str) -> str:
         return f"\x1b[31m{text}\x1b[0m"
 
     for line in [
-        *drawn(picture, now=moment, columns=columns, paint=paint),
-        *standing("j", picture, now=moment, columns=columns, paint=paint),
+        *gantt_lines(picture, now=moment, columns=columns, paint=paint),
+        *job_status_lines("j", picture, now=moment, columns=columns, paint=paint),
     ]:
-        assert width(uncoloured(line)) <= columns, line
-        assert "\x1b" not in uncoloured(line)
+        assert width(strip_colours(line)) <= columns, line
+        assert "\x1b" not in strip_colours(line)

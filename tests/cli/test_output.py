@@ -10,19 +10,19 @@ import pytest
 import yaml
 
 from console.cli import options, terminal
-from console.cli.options import Options, Output
+from console.cli.options import CliOutputFormat, GlobalOptions
 from console.cli.render import output
-from console.presentation.event_text import SENTENCES, duration, sentence
-from console.presentation.terminal_text import log_text, moment, plain, shortened, width
-from justenough.domain.ledger.events import FIELDS, EventType
+from console.presentation.event_text import SENTENCES, duration_label, event_sentence
+from console.presentation.terminal_text import log_text, moment, plain, truncate, width
+from justenough.domain.ledger.events import EVENT_FIELDS, EventType
 
 ITEM = {"id": "j-dev-1", "task": "Rückzahlung 金 \x1b[2J", "n": 1}
 
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Any:
-    def ask(form: Output, **more: Any) -> None:
-        options._current.set(Options(output=form, **more))
+    def ask(form: CliOutputFormat, **more: Any) -> None:
+        options._current_options.set(GlobalOptions(output=form, **more))
 
     return ask
 
@@ -34,7 +34,7 @@ def page(*items: dict[str, Any], cursor: str | None = None) -> None:
 
 
 def test_json_is_the_apis_object_and_nothing_else(asked: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    asked(Output.JSON)
+    asked(CliOutputFormat.JSON)
     page(ITEM, cursor="c")
     out, err = capsys.readouterr()
 
@@ -43,31 +43,31 @@ def test_json_is_the_apis_object_and_nothing_else(asked: Any, capsys: pytest.Cap
 
 
 def test_yaml_is_the_same_object(asked: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    asked(Output.YAML)
+    asked(CliOutputFormat.YAML)
     page(ITEM)
 
     assert yaml.safe_load(capsys.readouterr().out) == {"items": [ITEM], "next": None}
 
 
 def test_name_prints_ids_one_a_line(asked: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    asked(Output.NAME)
+    asked(CliOutputFormat.NAME)
     page(ITEM, {**ITEM, "id": "j-dev-2"})
 
     assert capsys.readouterr().out == "j-dev-1\nj-dev-2\n"
 
 
 def test_a_table_has_columns_under_each_other_and_no_control_characters(asked: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    asked(Output.TABLE)
+    asked(CliOutputFormat.TABLE)
     page(ITEM, {"id": "j", "task": "x"})
 
     assert capsys.readouterr().out == "ID       TASK\nj-dev-1  Rückzahlung 金 \\x1b[2J\nj        x\n"
 
 
 def test_an_empty_list_says_so_on_stderr_and_with_quiet_nothing(asked: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    asked(Output.TABLE)
+    asked(CliOutputFormat.TABLE)
     page()
     assert capsys.readouterr() == ("", "None.\n")
-    asked(Output.TABLE, quiet=True)
+    asked(CliOutputFormat.TABLE, quiet=True)
     page()
     assert capsys.readouterr() == ("", "")
 
@@ -77,8 +77,8 @@ def test_only_the_last_column_is_cut_and_only_on_a_terminal(
     asked: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, terminal_columns: int | None, shown: str
 ) -> None:
     monkeypatch.setattr(terminal, "columns", lambda: terminal_columns)
-    asked(Output.TABLE)
-    output.rows(("ID", "TASK"), [("j-dev-123", "one very long task")])
+    asked(CliOutputFormat.TABLE)
+    output.print_table(("ID", "TASK"), [("j-dev-123", "one very long task")])
 
     assert capsys.readouterr().out.splitlines()[1] == f"j-dev-123  {shown}"
 
@@ -87,8 +87,8 @@ def test_a_table_that_is_too_wide_for_the_terminal_is_folded_and_no_line_is_wide
     asked: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(terminal, "columns", lambda: 30)
-    asked(Output.TABLE)
-    output.rows(
+    asked(CliOutputFormat.TABLE)
+    output.print_table(
         ("ID", "NAME", "STATE", "WHY", "TASK"),
         [("j-dev-123", "refund", "running", "", "one very long task indeed"), ("j", "a", "b", "c", "d")],
     )
@@ -115,15 +115,15 @@ def test_colours_are_for_terminals_unless_somebody_wants_none(monkeypatch: pytes
     for name, value in env.items():
         monkeypatch.setenv(name, value)
 
-    assert terminal.colours(Tty()) is coloured
-    assert terminal.colours(sys.__stdin__) is False
+    assert terminal.shows_colours(Tty()) is coloured
+    assert terminal.shows_colours(sys.__stdin__) is False
 
 
 def test_a_state_keeps_its_word_in_whatever_colour(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(terminal, "colours", lambda *_: True)
+    monkeypatch.setattr(terminal, "shows_colours", lambda *_: True)
 
-    assert output.coloured("overdue  ") == "\x1b[31moverdue  \x1b[0m"
-    assert output.coloured("pending task") == "pending task"
+    assert output.with_state_colour("overdue  ") == "\x1b[31moverdue  \x1b[0m"
+    assert output.with_state_colour("pending task") == "pending task"
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_a_jobs_output_keeps_lines_and_colours_and_cannot_move_the_cursor() -> N
 
 @pytest.mark.parametrize("text,columns,shown", [("abc", 3, "abc"), ("abcd", 3, "ab…"), ("金金金", 4, "金…"), ("e\u0301x", 2, "e\u0301x")])
 def test_text_is_cut_by_the_columns_that_it_takes(text: str, columns: int, shown: str) -> None:
-    assert shortened(text, columns) == shown
+    assert truncate(text, columns) == shown
     assert width(shown) <= columns
 
 
@@ -165,7 +165,7 @@ def test_times_are_shown_in_utc_with_whole_seconds(text: str | None, shown: str)
 
 @pytest.mark.parametrize("seconds,shown", [(600, "10m"), (90, "90s"), (86400, "1d"), (None, "")])
 def test_durations_are_shown_as_people_write_them(seconds: int | None, shown: str) -> None:
-    assert duration(seconds) == shown
+    assert duration_label(seconds) == shown
 
 
 LISTS = {"policies", "errors", "failures", "unknown"}
@@ -173,15 +173,15 @@ LISTS = {"policies", "errors", "failures", "unknown"}
 
 @pytest.mark.parametrize("kind", [kind for kind in EventType if kind is not EventType.LEDGER_CHECKPOINTED], ids=str)
 def test_each_kind_of_entry_has_a_sentence_made_of_its_own_fields(kind: EventType) -> None:
-    data: dict[str, Any] = {name: [f"<{name}>"] if name in LISTS else f"<{name}>" for name in FIELDS[kind]}
-    data |= {name: {"<tool>": {"calls": 3}} for name in ("tools", "granted_tools") if name in FIELDS[kind]}
+    data: dict[str, Any] = {name: [f"<{name}>"] if name in LISTS else f"<{name}>" for name in EVENT_FIELDS[kind]}
+    data |= {name: {"<tool>": {"calls": 3}} for name in ("tools", "granted_tools") if name in EVENT_FIELDS[kind]}
 
-    told = sentence(kind, data)
+    told = event_sentence(kind, data)
 
     assert "<" in told
     assert kind in SENTENCES
 
 
 def test_an_entry_of_a_kind_that_is_not_known_says_nothing() -> None:
-    assert sentence("of.tomorrow", {}) == ""
-    assert sentence("job.ended", {}) == ""
+    assert event_sentence("of.tomorrow", {}) == ""
+    assert event_sentence("job.ended", {}) == ""

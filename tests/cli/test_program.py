@@ -117,7 +117,7 @@ def test_a_package_that_does_not_load_takes_no_other_commands_away(alone: Cli, m
 
     from console.cli import main
 
-    broken = EntryPoint("broken", "no.such.package:register", main.GROUP)
+    broken = EntryPoint("broken", "no.such.package:register", main.ENTRY_POINT_GROUP)
     monkeypatch.setattr(main, "entry_points", lambda **_: [broken])
     done = alone.run("--help")
 

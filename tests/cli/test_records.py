@@ -70,7 +70,7 @@ def test_an_export_goes_past_one_page(cli: Cli, auditor: Human, tmp_path: Path, 
     from console.cli.commands import ledger
 
     job = ended(cli, tmp_path)["id"]
-    monkeypatch.setattr(ledger, "PAGE", 2)
+    monkeypatch.setattr(ledger, "PAGE_SIZE", 2)
 
     done = cli.run("ledger", "export", "--job", job, who="auditor")
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from justenough.domain.evidence.aggregator import Fold, Period
-from justenough.domain.evidence.metric_definitions import LINES
+from justenough.domain.evidence.aggregator import EvidenceAggregator, ReportPeriod
+from justenough.domain.evidence.metric_definitions import METRICS
 from tests.cli.answering_server import answering
 from tests.cli.conftest import Cli
 from tests.people import ENDED, Human
@@ -57,7 +57,7 @@ class Seen:
     entries: list[dict[str, Any]]
     live: list[dict[str, Any]]
     report: dict[str, Any]
-    period: Period
+    period: ReportPeriod
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         """The data of each entry of a type."""
@@ -82,7 +82,7 @@ def seen(cli: Cli, ops: Human, lead: Human, auditor: Human) -> Seen:
     until = datetime.now(UTC)
     period = since.isoformat(), until.isoformat()
     report = cli.json("report", "--since", period[0], "--until", period[1], who="auditor")
-    return Seen(ended, entries(auditor, *period), pages(auditor, "credentials", live="true"), report, Period(since, until))
+    return Seen(ended, entries(auditor, *period), pages(auditor, "credentials", live="true"), report, ReportPeriod(since, until))
 
 
 def test_what_was_issued_lived_and_was_revoked_is_what_the_lists_say(seen: Seen) -> None:
@@ -130,11 +130,11 @@ def test_of_jobs_that_are_over_nothing_stands(seen: Seen, auditor: Human) -> Non
 def test_every_entry_that_a_line_names_is_in_the_ledger(seen: Seen) -> None:
     known, told = {entry["id"] for entry in seen.entries}, lines(seen.report)
     # What is so now may have been recorded before the period.
-    of_period = [key for key in LINES if not key.startswith("standing.")]
+    of_period = [key for key in METRICS if not key.startswith("standing.")]
     named = [entry for key in of_period for entry in told[key]["evidence"]["ids"]]
     assert set(named) <= known
     assert len(named) > 10
-    kinds = Fold(seen.period).types
+    kinds = EvidenceAggregator(seen.period).types
     assert seen.report["entries"] == sum(entry["type"] in kinds for entry in seen.entries)
     assert seen.figures("ledger.verified")["verified"] == "sound"
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from justenough.domain.catalog.mcp_tool_list import tool_list
+from justenough.domain.catalog.mcp_tool_list import build_tool_list
 from tests.broker.mcp_server import TOOLS, McpServer, mcp_server
 from tests.cli.conftest import ROOT, Cli
 from tests.waiting import until
@@ -45,7 +45,7 @@ def secret(path: Path, content: Any, *, mode: int = 0o600) -> Path:
 def test_what_it_shows_is_told_with_actions_whole_descriptions_and_the_digest(alone: Cli, hub: McpServer) -> None:
     upstream(alone, hub.url)
     found = alone.json("catalog", "tools", "hub")
-    assert (found["digest"], found["pinned"]) == (tool_list("tools", TOOLS).digest, None)
+    assert (found["digest"], found["pinned"]) == (build_tool_list("tools", TOOLS).digest, None)
     tools = {one["name"]: one for one in found["tools"]}
     assert (tools["get_issue"]["action"], tools["create_issue"]["action"]) == ("read", "write")
     assert (tools["delete_repo"]["called"], tools["delete_repo"]["left_out"]) == (None, "no pattern of uses.action fits its name")
@@ -62,7 +62,7 @@ def test_pinning_writes_the_list_and_its_digest_and_then_it_is_passed_on(alone: 
     assert "tools.hub.mcp" in [one["where"] for one in warned["warnings"]]
     done = alone.run("catalog", "tools", "hub", "--pin")
     assert (done.exit_code, "Pinned." in done.stderr) == (0, True)
-    digest = tool_list("tools", TOOLS).digest
+    digest = build_tool_list("tools", TOOLS).digest
     assert (alone.config / "catalog.yaml").read_text() == before.replace('"mcp": {', f'"mcp": {{tools: {digest}, ')
     checked = alone.json("catalog", "check", alone.config)
     assert checked["tools"] == warned["tools"] + 7
@@ -113,7 +113,7 @@ def test_the_list_itself_may_be_given_instead(alone: Cli, hub: McpServer, tmp_pa
     shown = secret(tmp_path / "shown.json", {"tools": list(TOOLS)})
     before = len(hub.seen)
     assert alone.run("catalog", "tools", "hub", "--shown", shown, "--pin").exit_code == 0
-    assert alone.json("catalog", "tools", "hub", "--shown", shown)["pinned"] == tool_list("tools", TOOLS).digest
+    assert alone.json("catalog", "tools", "hub", "--shown", shown)["pinned"] == build_tool_list("tools", TOOLS).digest
     assert len(hub.seen) == before
 
 
@@ -189,7 +189,7 @@ def test_its_address_may_stand_in_a_setting(alone: Cli, hub: McpServer) -> None:
     upstream(alone, "${HUB_URL}")
     done = alone.run("catalog", "tools", "hub")
     assert (done.exit_code, "set the environment variable HUB_URL" in done.stderr) == (2, True)
-    assert alone.json("catalog", "tools", "hub", env={"HUB_URL": hub.url})["digest"] == tool_list("tools", TOOLS).digest
+    assert alone.json("catalog", "tools", "hub", env={"HUB_URL": hub.url})["digest"] == build_tool_list("tools", TOOLS).digest
 
 
 @pytest.mark.servers

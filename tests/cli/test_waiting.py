@@ -8,7 +8,7 @@ import pytest
 
 from console.cli.errors import Unreachable
 from console.cli.watch import job as following
-from console.cli.watch.job import Happened, Patience, code_of, events
+from console.cli.watch.job import OutageTolerance, WatchedEvent, job_exit_code, parse_event_stream
 from tests.cli.answering_server import answering
 from tests.cli.conftest import Cli
 
@@ -51,17 +51,17 @@ def job(state: str, revocation: str) -> dict[str, Any]:
     ],
 )
 def test_a_jobs_end_is_an_exit_code_and_what_is_not_proven_dead_outweighs_how_it_ended(state: str, revocation: str, code: int) -> None:
-    assert code_of(job(state, revocation)) == code
+    assert job_exit_code(job(state, revocation)) == code
 
 
 def test_a_stream_is_read_event_by_event_and_what_is_unreadable_or_cut_off_is_left_out() -> None:
-    heard = list(events(LINES))
+    heard = list(parse_event_stream(LINES))
 
-    assert heard == [None, Happened(7, "2026-01-01T00:00:00Z", "job.ended", {"state": "failed"}), None]
+    assert heard == [None, WatchedEvent(7, "2026-01-01T00:00:00Z", "job.ended", {"state": "failed"}), None]
 
 
 def test_an_absence_is_borne_until_it_lasts_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "PAUSE", 0.0)
+    monkeypatch.setattr(following, "POLL_INTERVAL_S", 0.0)
     absences = [Unreachable("away"), Unreachable("away")]
 
     def ask() -> str:
@@ -69,15 +69,15 @@ def test_an_absence_is_borne_until_it_lasts_too_long(monkeypatch: pytest.MonkeyP
             raise absences.pop()
         return "back"
 
-    assert Patience().asked(ask) == "back"
-    monkeypatch.setattr(following, "PATIENCE", -1.0)
+    assert OutageTolerance().retry(ask) == "back"
+    monkeypatch.setattr(following, "MAX_OUTAGE_S", -1.0)
     with pytest.raises(Unreachable):
-        Patience().bear(Unreachable("away"))
+        OutageTolerance().wait_or_raise(Unreachable("away"))
 
 
 @pytest.mark.servers
 def test_where_streams_do_not_pass_waiting_asks_again_until_the_end(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "PAUSE", 0.01)
+    monkeypatch.setattr(following, "POLL_INTERVAL_S", 0.01)
     entry = {"position": 1, "at": "2026-01-01T00:00:00Z", "type": "job.ended", "data": {"state": "failed", "exit_code": 1, "reason": None}}
     with answering() as console:
         console.routes = {
@@ -105,7 +105,7 @@ def test_where_streams_do_not_pass_waiting_asks_again_until_the_end(cli: Cli, mo
 
 @pytest.mark.servers
 def test_streams_that_are_held_back_are_given_up(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "PAUSE", 0.01)
+    monkeypatch.setattr(following, "POLL_INTERVAL_S", 0.01)
     with answering() as console:
         console.routes = {"/jobs/j-dev-x": (200, job("running", "none")), "/timeline": (200, {"items": [], "next": None})}
         seen, original = console.heard, console.answer_to
@@ -122,14 +122,14 @@ def test_streams_that_are_held_back_are_given_up(cli: Cli, monkeypatch: pytest.M
         done = cli.run("job", "watch", "j-dev-x", "--console-url", console.address)
 
     assert done.exit_code == 3
-    assert sum(one.path.endswith("/events") for one in seen) == following.MUTE
+    assert sum(one.path.endswith("/events") for one in seen) == following.MAX_SILENT_STREAMS
     assert "something on the way holds them back" in done.stderr
 
 
 @pytest.mark.servers
 def test_a_job_that_is_never_proven_clean_ends_the_waiting_with_9(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "PAUSE", 0.01)
-    monkeypatch.setattr(following, "GRACE", 0.05)
+    monkeypatch.setattr(following, "POLL_INTERVAL_S", 0.01)
+    monkeypatch.setattr(following, "CONFIRMATION_TIMEOUT_S", 0.05)
     with answering() as console:
         console.routes = {"/jobs/j-dev-x": (200, job("succeeded", "pending")), "/events": (404, {"detail": "no streams here"})}
         done = cli.run("job", "watch", "j-dev-x", "--console-url", console.address)

@@ -118,8 +118,8 @@ class Script:
 def test_a_console_that_was_away_is_followed_from_the_last_event_and_nothing_is_told_twice(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
-    monkeypatch.setattr(requests, "PAUSE", 0.01)
-    monkeypatch.setattr(api, "PAUSE", 0.01)
+    monkeypatch.setattr(requests, "RECONNECT_DELAY_S", 0.01)
+    monkeypatch.setattr(api, "RETRY_DELAY_S", 0.01)
     with answering() as console:
         monkeypatch.setattr(console, "answer_to", Script(console).answer_to)
         done = cli.run("request", "watch", "-o", form, "--console-url", console.address, who="lead")
@@ -147,7 +147,7 @@ class Blocked:
         if not path.endswith("/ledger"):
             return 200, b'{"items": [], "next": null}'
         after = parse_qs(query)["after"]
-        if after == [str(api.BEYOND)]:
+        if after == [str(api.POSITION_BEYOND_END)]:
             return 200, b'{"items": [], "next": null}'
         self._ledger += 1
         entry = {"position": 9, "at": "2026-01-01T18:00:00Z", "type": "approval.decided", "data": {"request": "r-2"}, "job": "j-1"}
@@ -162,8 +162,8 @@ class Blocked:
 def test_where_no_stream_comes_through_the_ledger_is_asked_and_nothing_is_missed(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, stream: tuple[int, bytes], why: str
 ) -> None:
-    monkeypatch.setattr(requests, "PAUSE", 0.01)
-    monkeypatch.setattr(requests, "ASK", 0.01)
+    monkeypatch.setattr(requests, "RECONNECT_DELAY_S", 0.01)
+    monkeypatch.setattr(requests, "POLL_INTERVAL_S", 0.01)
     with answering() as console:
         console.headers["Last-Event-ID"] = "7"
         monkeypatch.setattr(console, "answer_to", Blocked(stream).answer_to)

@@ -14,16 +14,16 @@ import pytest
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
-from console.startup import built
+from console.startup import build_console
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.store import Store
 from justenough.domain.core.secret import Secret
 from tests.console.support import SHOP, Served, logged_in, serving
 from tests.console.telling import CURRENT, OTHERS, PEOPLE, PREVIOUS, SECRET, Clock, Town, folder_with
 from tests.plain_http import NO_TLS
-from worker.provisioning import PersonSeed, setup
+from worker.provisioning import PersonSeed, provision_vault
 from worker.stack.control import running_stack
-from worker.stack.paths import Places
+from worker.stack.paths import StackPaths
 from worker.stack.private_files import read_json
 from worker.stack.seed import shop_environment
 from worker.stack.stack_file import Stack
@@ -50,8 +50,8 @@ def everyone(stack: Stack, settings: Settings) -> dict[str, str]:
     """Everyone's password: the stack's people, another launcher, and one who is in no group."""
     groups = {name: user.groups for name, user in stack.users.items()} | {"ops2": ("ops",), "nobody": ()}
     passwords = {name: user.password for name, user in stack.users.items()} | {"ops2": "ops2-password", "nobody": "nobody-password"}
-    places = Places.of(stack.home)
-    setup(
+    places = StackPaths.of(stack.home)
+    provision_vault(
         settings,
         vault_addr=settings.vault_addr,
         admin_token=Secret(stack.admin_token_file.read_text().strip()),
@@ -73,7 +73,7 @@ def admin(stack: Stack) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="session")
 async def served(stack: Stack, settings: Settings, everyone: dict[str, str]) -> AsyncIterator[Served]:
-    async with built(settings) as console, serving(console) as http:
+    async with build_console(settings) as console, serving(console) as http:
         temporal = await Client.connect(settings.temporal_address, data_converter=pydantic_data_converter)
         people = {name: logged_in(stack, name, password) for name, password in everyone.items()}
         yield Served(http=http, console=console, temporal=temporal, stack=stack, people=people)
@@ -87,8 +87,8 @@ def readable(stack: Stack, settings: Settings, served: Served, tmp_path_factory:
     folder = folder_with(
         tmp_path_factory.mktemp("readable") / "config", webhooks=[hook], notify=[{"on": ["approval.opened"], "to": [PEOPLE, OTHERS]}]
     )
-    places = Places.of(stack.home)
-    setup(
+    places = StackPaths.of(stack.home)
+    provision_vault(
         settings.model_copy(update={"config": folder}),
         vault_addr=settings.vault_addr,
         admin_token=Secret(stack.admin_token_file.read_text().strip()),

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from justenough.domain.core.secret import Secret
-from justenough.domain.integrations.webhook_signature import key_of, why_not_signed
+from justenough.domain.integrations.webhook_signature import parse_signing_secret, why_delivery_invalid
 
 HANG, ENDLESS_BODY, ENDLESS_HEADERS, CUT = "hang", "endless body", "endless headers", "cut"
 Answer = int | str | tuple[int, dict[str, str]]
@@ -31,7 +31,7 @@ class Got:
         return json.loads(self.body)
 
     def why_not_signed(self, secret: str, now: datetime) -> str | None:
-        return why_not_signed(self.headers, self.body, [key_of(Secret(secret))], now=now)
+        return why_delivery_invalid(self.headers, self.body, [parse_signing_secret(Secret(secret))], now=now)
 
 
 @dataclass

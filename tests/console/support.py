@@ -19,11 +19,11 @@ from temporalio.client import Client
 from console.app import create_app
 from console.services.console import Console
 from justenough.adapters.store import Store
-from justenough.domain.approvals.statements import DecisionStatement, OrderStatement, signable
-from justenough.domain.core.canonical_json import canonical, digest_of
+from justenough.domain.approvals.statements import DecisionStatement, OrderStatement, to_signable
+from justenough.domain.core.canonical_json import digest_of, to_canonical_json
 from justenough.domain.core.ids import new_job_id, request_id
 from justenough.domain.jobs.states import Action
-from justenough.domain.ledger.events import EventType, event
+from justenough.domain.ledger.events import EventType, build_event
 from tests.plain_http import NO_TLS
 from worker.stack.stack_file import Stack
 
@@ -64,8 +64,8 @@ class Human:
         return {"Authorization": f"Bearer {token}"}
 
     def sign(self, statement: OrderStatement | DecisionStatement) -> dict[str, Any]:
-        raw = signable(statement)
-        content = base64.b64encode(canonical(raw)).decode()
+        raw = to_signable(statement)
+        content = base64.b64encode(to_canonical_json(raw)).decode()
         answer = self._vault("POST", f"transit/sign/je-sign-{self.id}", {"input": content})
         return {"statement": raw, "signature": answer["data"]["signature"]}
 
@@ -154,7 +154,7 @@ class Served:
         request, now = request_id(job, 1), datetime.now(UTC)
         self.store.record(
             [
-                event(
+                build_event(
                     EventType.ACCESS_REQUESTED,
                     job,
                     at=now,
@@ -170,7 +170,7 @@ class Served:
                     sensitivity="confidential",
                     revocable="now",
                 ),
-                event(
+                build_event(
                     EventType.ACCESS_DECIDED,
                     job,
                     at=now,
@@ -185,7 +185,7 @@ class Served:
                     errors=[],
                     facts={},
                 ),
-                event(
+                build_event(
                     EventType.APPROVAL_OPENED,
                     job,
                     at=now,
@@ -204,7 +204,7 @@ class Served:
         """Record an answer as the worker would once it has counted it."""
         self.store.record(
             [
-                event(
+                build_event(
                     EventType.APPROVAL_DECIDED,
                     request["job_id"],
                     at=datetime.now(UTC),
@@ -232,7 +232,7 @@ class Served:
         credential, now = "c" + job[1:] + "-1", datetime.now(UTC)
         self.store.record(
             [
-                event(
+                build_event(
                     EventType.CREDENTIAL_ISSUED,
                     job,
                     at=now,
@@ -254,7 +254,7 @@ class Served:
 
     def end(self, job: str, state: str = "succeeded") -> None:
         """Record a job's end as the worker would."""
-        self.store.record([event(EventType.JOB_ENDED, job, at=datetime.now(UTC), state=state, exit_code=0, reason=None)])
+        self.store.record([build_event(EventType.JOB_ENDED, job, at=datetime.now(UTC), state=state, exit_code=0, reason=None)])
 
     async def signals(self, job: str) -> list[tuple[str, list[Any]]]:
         """The signals that Temporal holds for a job, with their arguments."""

@@ -13,11 +13,11 @@ from typing import Any
 import httpx
 from anyio import to_thread
 
-from console.outbox import Office
+from console.outbox import Dispatcher
 from console.outbox.signing_secrets import SigningSecrets
-from justenough.adapters.configuration.folder import Config
+from justenough.adapters.configuration.folder import ConfigFolder
 from justenough.adapters.store import Store
-from justenough.adapters.store.outbox_queries import Standing
+from justenough.adapters.store.outbox_queries import SubscriptionProgress
 from justenough.domain.ledger.events import Event
 from justenough.services.dependencies import Deps
 from tests.console.support import SHOP
@@ -66,26 +66,26 @@ class Town:
     folder: Path
     admin: httpx.Client
     """Vault, as its administrator."""
-    offices: list[Office] = field(default_factory=list)
+    offices: list[Dispatcher] = field(default_factory=list)
 
     def configured(self, **subscriptions: Any) -> None:
         """Have these subscriptions from now on."""
         folder_with(self.folder, **subscriptions)
         self.clock.on(1)
 
-    def office(self) -> Office:
+    def office(self) -> Dispatcher:
         """Another console, with its own reading of the folder."""
-        config = Config(self.folder, clock=self.clock.ticks)
+        config = ConfigFolder(self.folder, clock=self.clock.ticks)
         assert config.alarm is None, config.alarm
         deps = dataclasses.replace(self.deps, config=config)
-        found = Office(deps, SigningSecrets(deps.vault))  # type: ignore[arg-type] # the console's own Vault
+        found = Dispatcher(deps, SigningSecrets(deps.vault))  # type: ignore[arg-type] # the console's own Vault
         self.offices.append(found)
         return found
 
-    async def told(self, office: Office) -> None:
+    async def told(self, office: Dispatcher) -> None:
         """Have everything told that is to be told now."""
-        await office.look()
-        await office.settled()
+        await office.dispatch()
+        await office.wait_until_idle()
 
     async def secret(self, path: str, **fields: str) -> None:
         """Keep a secret in Vault."""
@@ -94,5 +94,5 @@ class Town:
     def happened(self, *events: Event) -> None:
         self.store.record(events)
 
-    def standing(self, name: str) -> Standing:
-        return next(one for one in self.store.outbox.standings() if one.name == name)
+    def standing(self, name: str) -> SubscriptionProgress:
+        return next(one for one in self.store.outbox.subscription_progress() if one.name == name)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from console.presentation import request_text
-from justenough.domain.inbox.pending import Silence
+from justenough.domain.inbox.pending import TimeoutOutcome
 from justenough.domain.jobs.states import RequestState, Revocable
 from justenough.domain.readmodel.views import ApprovalView, RequestView
 
@@ -37,25 +37,28 @@ def approval(person: str, **changes: Any) -> ApprovalView:
 
 
 def test_the_sentence_says_who_wants_what_for_how_long() -> None:
-    pieces = request_text.wish(view(), "refund-agent 1.4")
+    pieces = request_text.request_sentence(view(), "refund-agent 1.4")
     assert request_text.text_of(pieces) == "refund-triage by agent refund-agent 1.4, launched by ops, wants WRITE on Refunds for 5 min"
     assert [piece.text for piece in pieces if piece.strong] == ["refund-triage", "WRITE", "Refunds"]
-    assert request_text.text_of(request_text.wish(view(ttl=90))) == "refund-triage, launched by ops, wants WRITE on Refunds for 1 min 30 s"
+    assert (
+        request_text.text_of(request_text.request_sentence(view(ttl=90)))
+        == "refund-triage, launched by ops, wants WRITE on Refunds for 1 min 30 s"
+    )
 
 
 @pytest.mark.parametrize(
     "what, said",
     [
         (
-            Silence(NOW, 2, ("security", "chiefs")),
+            TimeoutOutcome(NOW, 2, ("security", "chiefs")),
             "climbs to tier 2 (security, chiefs) at 2026-01-31 09:30:00 UTC; it is never approved by silence.",
         ),
-        (Silence(NOW, None), "Without an answer it is denied at 2026-01-31 09:30:00 UTC."),
-        (Silence(None, 2), "No clock runs"),
+        (TimeoutOutcome(NOW, None), "Without an answer it is denied at 2026-01-31 09:30:00 UTC."),
+        (TimeoutOutcome(None, 2), "No clock runs"),
     ],
 )
-def test_silence_is_never_an_approval(what: Silence, said: str) -> None:
-    assert said in request_text.silent(what)
+def test_silence_is_never_an_approval(what: TimeoutOutcome, said: str) -> None:
+    assert said in request_text.silence_text(what)
 
 
 @pytest.mark.parametrize(
@@ -73,11 +76,14 @@ def test_who_is_still_needed(quorum: int, given: tuple[ApprovalView, ...], said:
 
 
 def test_what_is_signed_is_said_as_it_is_signed() -> None:
-    assert request_text.signs(view(), "approve", "lead") == "lead approves WRITE on Refunds for 5 min for the job j-1 (refund-triage)."
-    less = request_text.signs(view(), "approve", "lead", ttl=60, action="read", absent="boss")
+    assert (
+        request_text.signing_sentence(view(), "approve", "lead")
+        == "lead approves WRITE on Refunds for 5 min for the job j-1 (refund-triage)."
+    )
+    less = request_text.signing_sentence(view(), "approve", "lead", ttl=60, action="read", absent="boss")
     assert less == "lead for boss approves READ on Refunds for 1 min for the job j-1 (refund-triage)."
-    assert request_text.signs(view(), "break_glass", "lead").startswith("lead BREAKS GLASS for")
+    assert request_text.signing_sentence(view(), "break_glass", "lead").startswith("lead BREAKS GLASS for")
 
 
 def test_what_revoking_can_do_is_said_of_each_kind() -> None:
-    assert set(request_text.REVOKING) == {kind.value for kind in Revocable}
+    assert set(request_text.REVOCABLE_TEXT) == {kind.value for kind in Revocable}

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from justenough.domain.ledger.events import EventType, event
+from justenough.domain.ledger.events import EventType, build_event
 from tests.console.support import DIGEST, Served
 
 STALE = "sha256:" + "e" * 64
@@ -44,7 +44,7 @@ async def test_a_good_answer_reaches_the_workflow_as_signed_and_is_shown_once_co
 
 
 async def test_an_answer_that_no_worker_counts_yet_is_accepted(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("console.services.decide_request.COUNTED_WITHIN", 0.05)
+    monkeypatch.setattr("console.services.decide_request.COUNT_TIMEOUT_S", 0.05)
     request = await served.asked()
     answer = await decide(served, "lead", request, if_match=f'"{DIGEST}"')
     assert answer.status_code == 202, answer.text
@@ -98,7 +98,7 @@ async def test_the_wrong_group_is_told_the_right_ones(served: Served, who: str, 
 
 
 async def test_a_higher_tier_may_answer_for_a_lower_one(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("console.services.decide_request.COUNTED_WITHIN", 0.05)
+    monkeypatch.setattr("console.services.decide_request.COUNT_TIMEOUT_S", 0.05)
     assert (await decide(served, "chief", await served.asked())).status_code == 202
 
 
@@ -205,7 +205,7 @@ async def test_a_request_shows_its_digest_as_its_tag(served: Served) -> None:
 async def test_after_climbing_only_the_new_tier_answers(served: Served) -> None:
     request = await served.asked()
     now = datetime.now(UTC)
-    climbed = event(
+    climbed = build_event(
         EventType.APPROVAL_ESCALATED,
         request["job_id"],
         at=now,

@@ -10,7 +10,7 @@ import pytest
 import structlog
 from starlette.types import Message, Receive, Scope, Send
 
-from console.http.middleware import Edge
+from console.http.middleware import EdgeMiddleware
 from console.http.problems import MEDIA_TYPE
 from tests.console.support import Served
 
@@ -203,4 +203,4 @@ async def begun_and_broken(error: Exception) -> None:
     async def taken(_: Message) -> None:
         await asyncio.sleep(0)
 
-    await Edge(app)({"type": "http", "method": "GET", "path": "/api/v1/events"}, None, taken)  # type: ignore[arg-type] # nothing is received
+    await EdgeMiddleware(app)({"type": "http", "method": "GET", "path": "/api/v1/events"}, None, taken)  # type: ignore[arg-type] # nothing is received

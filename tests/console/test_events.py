@@ -14,9 +14,9 @@ import httpx
 import pytest
 
 from console.auth.authorization import Caller
-from console.events.stream_authorization import Passes
-from console.services.visibility import Owners
-from justenough.adapters.configuration.folder import Config
+from console.events.stream_authorization import StreamAuthorization
+from console.services.visibility import JobOwners
+from justenough.adapters.configuration.folder import ConfigFolder
 from justenough.domain.approvals.tiers import Person, Tiers
 from justenough.domain.core.errors import RetryLater
 from tests.console.support import SHOP, Served
@@ -60,7 +60,7 @@ async def test_a_job_is_followed_from_its_first_entry_and_live(served: Served) -
 async def test_a_launcher_follows_their_own_jobs_alone(served: Served) -> None:
     job = (await served.launched())["id"]
     assert (await served.get(f"/jobs/{job}/events", "ops2")).status_code == 404
-    before = str(served.store.head().position)
+    before = str(served.store.ledger_head().position)
     async with (
         aclosing(followed(served, "/events", "ops2", **{"Last-Event-ID": before})) as theirs,
         aclosing(followed(served, "/events", "auditor", **{"Last-Event-ID": before})) as everyones,
@@ -85,15 +85,15 @@ async def test_the_stream_of_everything_begins_now(served: Served) -> None:
 
 
 async def test_a_stream_ends_when_its_token_does(served: Served, monkeypatch: Any) -> None:
-    monkeypatch.setattr("console.events.stream_authorization.CHECK_EVERY", 0.1)
-    monkeypatch.setattr(served.console.passes, "_now", lambda: time.time() + 16 * 60)
+    monkeypatch.setattr("console.events.stream_authorization.CHECK_INTERVAL_S", 0.1)
+    monkeypatch.setattr(served.console.stream_authorization, "_now", lambda: time.time() + 16 * 60)
     async with aclosing(followed(served, "/events", "auditor")) as stream, asyncio.timeout(10):
         assert [entry async for entry in stream] == []
 
 
 async def test_a_stream_ends_when_its_person_loses_their_group(served: Served, admin: httpx.Client, monkeypatch: Any) -> None:
-    monkeypatch.setattr("console.events.stream_authorization.CHECK_EVERY", 0.1)
-    monkeypatch.setattr("console.auth.vault_directory.FRESH", 0.1)
+    monkeypatch.setattr("console.events.stream_authorization.CHECK_INTERVAL_S", 0.1)
+    monkeypatch.setattr("console.auth.vault_directory.CACHE_TTL_S", 0.1)
     group, person = "identity/group/name/auditors", served.people["auditor"].id
     members = (await asyncio.to_thread(admin.get, group)).json()["data"]["member_entity_ids"]
 
@@ -130,7 +130,7 @@ async def test_nobody_looks_for_news_when_nobody_listens(served: Served) -> None
 
 
 async def test_a_stream_says_at_once_where_it_begins_and_asks_proxies_to_pass_it_on(served: Served) -> None:
-    newest = served.store.head().position
+    newest = served.store.ledger_head().position
     async with served.http.stream("GET", "/api/v1/events", headers=served.people["auditor"].bearer) as answer, asyncio.timeout(10):
         assert answer.headers["x-accel-buffering"] == "no"
         assert answer.headers["cache-control"] == "no-store, no-transform"
@@ -141,7 +141,7 @@ async def test_a_stream_says_at_once_where_it_begins_and_asks_proxies_to_pass_it
 
 
 async def test_a_stream_without_news_is_kept_alive(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("console.api.routes.events.KEEP_ALIVE", 0.05)
+    monkeypatch.setattr("console.api.routes.events.KEEP_ALIVE_INTERVAL_S", 0.05)
     async with served.http.stream("GET", "/api/v1/events", headers=served.people["auditor"].bearer) as answer, asyncio.timeout(10):
         lines = answer.aiter_lines()
         while await anext(lines) != ": keep-alive":
@@ -182,7 +182,7 @@ async def test_more_listeners_than_the_console_holds_are_told_so(served: Served,
 
 
 async def test_who_takes_nothing_is_let_go_of_and_others_hear_all_meanwhile(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("console.events.sse_response.STALLED", 1.0)
+    monkeypatch.setattr("console.events.sse_response.STALL_TIMEOUT_S", 1.0)
     job = (await served.launched())["id"]
     # Whoever listened in a test before may not be gone yet.
     await until(lambda: served.console.feed.listeners == 0)
@@ -193,7 +193,7 @@ async def test_who_takes_nothing_is_let_go_of_and_others_hear_all_meanwhile(serv
         deaf.sendall(
             f"GET /api/v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: {served.people['auditor'].bearer['Authorization']}\r\n\r\n".encode()
         )
-        before = str(served.store.head().position)
+        before = str(served.store.ledger_head().position)
         async with aclosing(followed(served, "/events", "auditor", **{"Last-Event-ID": before})) as stream, asyncio.timeout(60):
             await until(lambda: served.console.feed.listeners > 0)
             heard = 0
@@ -206,8 +206,8 @@ async def test_who_takes_nothing_is_let_go_of_and_others_hear_all_meanwhile(serv
 
 
 async def test_a_person_is_looked_at_once_however_many_streams_they_have(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("console.events.stream_authorization.CHECK_EVERY", 0.02)
-    tiers = Config(SHOP).current().tiers
+    monkeypatch.setattr("console.events.stream_authorization.CHECK_INTERVAL_S", 0.02)
+    tiers = ConfigFolder(SHOP).current().tiers
     person = Person(id="e-auditor", name="auditor", groups=frozenset({"auditors"}))
     looks, ended = 0, []
     found: list[Person | None] = [person]
@@ -223,11 +223,11 @@ async def test_a_person_is_looked_at_once_however_many_streams_they_have(monkeyp
     async def now() -> Tiers:
         return tiers
 
-    passes = Passes(look, now)
+    passes = StreamAuthorization(look, now)
     async with asyncio.timeout(20), AsyncExitStack() as stack:
         for number in range(100):
             caller = Caller(person=person, tiers=tiers, expires=time.time() + (900 if number else -1))
-            await stack.enter_async_context(passes.held(caller, lambda number=number: ended.append(number)))  # type: ignore[misc]
+            await stack.enter_async_context(passes.admit(caller, lambda number=number: ended.append(number)))  # type: ignore[misc]
         await enough.wait()
         assert looks < 10
         assert set(ended) == {0}
@@ -236,9 +236,9 @@ async def test_a_person_is_looked_at_once_however_many_streams_they_have(monkeyp
 
 
 async def test_what_was_known_of_a_person_holds_for_a_while_when_nobody_can_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("console.events.stream_authorization.CHECK_EVERY", 0.02)
-    monkeypatch.setattr("console.events.stream_authorization.TRUSTED", 0.5)
-    tiers = Config(SHOP).current().tiers
+    monkeypatch.setattr("console.events.stream_authorization.CHECK_INTERVAL_S", 0.02)
+    monkeypatch.setattr("console.events.stream_authorization.MAX_UNCHECKED_S", 0.5)
+    tiers = ConfigFolder(SHOP).current().tiers
     caller = Caller(person=Person(id="e-a", name="a", groups=frozenset({"auditors"})), tiers=tiers, expires=time.time() + 900)
     over = asyncio.Event()
 
@@ -249,7 +249,7 @@ async def test_what_was_known_of_a_person_holds_for_a_while_when_nobody_can_be_a
         return tiers
 
     began = time.monotonic()
-    async with asyncio.timeout(20), Passes(away, now).held(caller, over.set):
+    async with asyncio.timeout(20), StreamAuthorization(away, now).admit(caller, over.set):
         await over.wait()
     assert time.monotonic() - began > 0.5
 
@@ -257,7 +257,7 @@ async def test_what_was_known_of_a_person_holds_for_a_while_when_nobody_can_be_a
 async def test_who_launched_a_job_is_asked_once_for_all_who_listen(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     job = (await served.launched())["id"]
     asked: list[frozenset[str]] = []
-    owners = Owners(served.store)
+    owners = JobOwners(served.store)
     original = served.store.requesters
 
     def requesters(jobs: frozenset[str]) -> Mapping[str, str]:
@@ -265,11 +265,11 @@ async def test_who_launched_a_job_is_asked_once_for_all_who_listen(served: Serve
         return original(jobs)
 
     monkeypatch.setattr(served.store, "requesters", requesters)
-    newest = served.store.head().position
+    newest = served.store.ledger_head().position
     for _ in range(3):
-        found = await asyncio.gather(*(owners.among([job, "j-dev-unknown"], position=newest) for _ in range(50)))
+        found = await asyncio.gather(*(owners.owners_of([job, "j-dev-unknown"], position=newest) for _ in range(50)))
         assert all(one == {job: served.people["ops"].id} for one in found)
     assert len(asked) == 1
     # What nobody knew of may have come with later entries.
-    await owners.among([job, "j-dev-unknown"], position=newest + 1)
+    await owners.owners_of([job, "j-dev-unknown"], position=newest + 1)
     assert asked[1:] == [{"j-dev-unknown"}]

@@ -16,9 +16,9 @@ from typing import Any
 import httpx
 import pytest
 
-from console.outbox import Office
+from console.outbox import Dispatcher
 from console.outbox.signing_secrets import SigningSecrets
-from justenough.adapters.configuration.folder import Config
+from justenough.adapters.configuration.folder import ConfigFolder
 from justenough.adapters.configuration.settings import Settings
 from justenough.services.dependencies import utc_now
 from tests.console.receiver import HANG, Receiver
@@ -66,8 +66,8 @@ async def api(served: Served, town: Town, receiver: Receiver) -> AsyncIterator[A
     people = {"name": "leads", "on": ["approval.opened"], "to": [PEOPLE], "tiers": [1], "allow_private": True}
     folder_with(town.folder, webhooks=[{**HOOK, "url": receiver.url}], notify=[people])
     await town.secret(PEOPLE, chat=f"json://127.0.0.1:{receiver.port}/canary-of-the-chat")
-    deps = dataclasses.replace(town.deps, config=Config(town.folder), now=utc_now, ticks=monotonic)
-    console = dataclasses.replace(served.console, deps=deps, office=Office(deps, SigningSecrets(deps.vault)))  # type: ignore[arg-type] # the console's own Vault
+    deps = dataclasses.replace(town.deps, config=ConfigFolder(town.folder), now=utc_now, ticks=monotonic)
+    console = dataclasses.replace(served.console, deps=deps, dispatcher=Dispatcher(deps, SigningSecrets(deps.vault)))  # type: ignore[arg-type] # the console's own Vault
     async with serving(console) as http:
         found = Api(http, served.people)
         await found.until("/webhooks", lambda said: {item["state"] for item in said["items"]} == {"ok"})
@@ -179,7 +179,7 @@ async def test_a_console_that_is_killed_between_commit_and_delivery_loses_nothin
     receiver.answer = lambda number: HANG if number >= 20 else 204
     async with console(settings, town, tmp_path) as first:
         async with asyncio.timeout(30):
-            while not town.store.outbox.standings():
+            while not town.store.outbox.subscription_progress():
                 assert first.returncode is None
                 await asyncio.sleep(0.1)  # Its subscriptions are how it tells that it is there.
         town.happened(*(submitted(job_id(number)) for number in range(1, 41)))

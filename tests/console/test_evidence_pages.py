@@ -78,14 +78,14 @@ def tokens(text: str) -> Iterator[Any]:
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_on_the_page_a_strangers_text_is_text(text: str) -> None:
-    harmless, found = Page(html.rendered(hostile("harmless"))), Page(html.rendered(hostile(text)))
+    harmless, found = Page(html.render_html(hostile("harmless"))), Page(html.render_html(hostile(text)))
     assert found.tags == harmless.tags
     assert not [tag for tag, _ in found.tags if tag in {"script", "img", "iframe", "link", "object", "form"}]
 
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_in_markdown_a_strangers_text_is_text(text: str) -> None:
-    harmless, found = (list(tokens(markdown.rendered(hostile(one)))) for one in ("harmless", text))
+    harmless, found = (list(tokens(markdown.render_markdown(hostile(one)))) for one in ("harmless", text))
     assert [token.type for token in found if token.type != "text"] == [token.type for token in harmless if token.type != "text"]
     assert not [token for token in found if token.type in {"link_open", "image", "html_inline", "html_block"}]
 
@@ -95,7 +95,7 @@ def test_in_markdown_a_strangers_text_is_text(text: str) -> None:
 @example(task="a | b \\| c `d|e`")
 @given(task=st.text(max_size=60))
 def test_whatever_a_task_is_a_markdown_table_has_its_cells(task: str) -> None:
-    rendered = markdown.rendered(reported(live=[live(task=task)]))
+    rendered = markdown.render_markdown(reported(live=[live(task=task)]))
     (row,) = [one for one in rendered.splitlines() if one.startswith("| c-")]
     table = Markdown(f"| a | b | c | d | e | f |\n| - | - | - | - | - | - |\n{row}\n").parsed
     cells = [after for before, after in pairwise(table) if before.type == "td_open"]
@@ -108,23 +108,23 @@ def test_whatever_a_task_is_a_markdown_table_has_its_cells(task: str) -> None:
 
 
 def test_an_address_in_a_text_makes_no_link_where_bare_ones_do() -> None:
-    rendered = markdown.rendered(reported(live=[live(task="https://evil.example www.evil.example a@evil.example")]))
+    rendered = markdown.render_markdown(reported(live=[live(task="https://evil.example www.evil.example a@evil.example")]))
     assert "https:" not in rendered
     assert "www." not in rendered
     assert "a@evil" not in rendered
 
 
 def test_the_page_needs_nothing_else() -> None:
-    found = Page(html.rendered(hostile("x")))
+    found = Page(html.render_html(hostile("x")))
     assert {value for value in found.values("href") if not value.startswith("#")} == set()
     assert found.values("src") == []
     assert not [name for _, attributes in found.tags for name in attributes if name.startswith("on")]
     assert "default-src 'none'; style-src 'unsafe-inline'" in found.values("content")
-    assert "url(" not in html.rendered(hostile("x"))
+    assert "url(" not in html.render_html(hostile("x"))
 
 
 def test_the_page_is_one_that_everyone_can_read() -> None:
-    found = Page(html.rendered(hostile("x")))
+    found = Page(html.render_html(hostile("x")))
     names = [tag for tag, _ in found.tags]
     assert found.tags[0] == ("html", {"lang": "en"})
     assert names.count("table") == names.count("caption") > 3
@@ -134,7 +134,7 @@ def test_the_page_is_one_that_everyone_can_read() -> None:
     assert {attributes.get("scope") for tag, attributes in found.tags if tag == "th"} == {"col", "row"}
 
 
-@pytest.mark.parametrize("render", [markdown.rendered, html.rendered])
+@pytest.mark.parametrize("render", [markdown.render_markdown, html.render_html])
 def test_every_line_is_told_with_all_that_it_has(render: Any) -> None:
     report = reported(*(rejected("x", number) for number in range(30)))
     text = render(report)

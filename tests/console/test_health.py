@@ -16,9 +16,9 @@ from temporalio import activity, workflow
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from console.services import health
-from console.services.health import Health
-from console.temporal.client import Gateway, TemporalUnavailable
-from justenough.domain.ledger.events import EventType, event
+from console.services.health import HealthMonitor
+from console.temporal.client import TemporalGateway, TemporalUnavailable
+from justenough.domain.ledger.events import EventType, build_event
 from tests.cli.answering_server import Answering, answering
 from tests.console.support import Served
 from tests.plain_http import NO_TLS
@@ -40,26 +40,26 @@ async def nothing() -> None:
 
 
 @pytest.fixture
-def gateway(served: Served) -> Gateway:
-    return Gateway(served.temporal, task_queue=QUEUE, installation="polled")
+def gateway(served: Served) -> TemporalGateway:
+    return TemporalGateway(served.temporal, task_queue=QUEUE, installation="polled")
 
 
 @pytest.fixture
-async def looking(served: Served, gateway: Gateway) -> AsyncIterator[Health]:
+async def looking(served: Served, gateway: TemporalGateway) -> AsyncIterator[HealthMonitor]:
     assert served.stack.vault
     async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as client:
-        yield Health(store=served.store, gateway=gateway, vault_addr=served.stack.vault, client=client)
+        yield HealthMonitor(store=served.store, gateway=gateway, vault_addr=served.stack.vault, client=client)
 
 
-async def workers_of(looking: Health) -> str:
+async def workers_of(looking: HealthMonitor) -> str:
     """What the check of workers says; empty where it is well."""
-    return next(check.detail for check in (await looking.looked()).checks if check.name == "workers")
+    return next(check.detail for check in (await looking.report()).checks if check.name == "workers")
 
 
 async def test_each_queue_that_no_worker_polls_is_named_until_one_does(
-    served: Served, looking: Health, monkeypatch: pytest.MonkeyPatch
+    served: Served, looking: HealthMonitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health, "FRESH", 0)
+    monkeypatch.setattr(health, "CACHE_TTL_S", 0)
     assert f"no worker polls {QUEUE}: " in await workers_of(looking)
     async with AsyncExitStack() as running:
         jobs = Worker(
@@ -74,7 +74,7 @@ async def test_each_queue_that_no_worker_polls_is_named_until_one_does(
             said = await workers_of(looking)
 
         # Another installation's sweep says nothing about this one's.
-        other = Gateway(served.temporal, task_queue="justenough-other", installation="other")
+        other = TemporalGateway(served.temporal, task_queue="justenough-other", installation="other")
         await served.temporal.execute_workflow(Swept.run, id="je-polled-sweep", task_queue=QUEUE)
         ended = None
         while ended is None:
@@ -83,34 +83,34 @@ async def test_each_queue_that_no_worker_polls_is_named_until_one_does(
         assert await other.last_sweep() is None
 
 
-async def test_a_sweep_is_late_once_nobody_has_seen_one_for_a_minute(looking: Health, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "FRESH", 0)
+async def test_a_sweep_is_late_once_nobody_has_seen_one_for_a_minute(looking: HealthMonitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "CACHE_TTL_S", 0)
     ended: list[datetime | None] = [None]
 
     async def last() -> datetime | None:
         return ended[0]
 
     monkeypatch.setattr(looking._gateway, "last_sweep", last)
-    assert not (await looking.looked()).sweep.late, "the console has just started to look"
+    assert not (await looking.report()).sweep.late, "the console has just started to look"
     looking._since = datetime.now(UTC) - timedelta(hours=1)
-    assert (await looking.looked()).sweep.late
+    assert (await looking.report()).sweep.late
     ended[0] = datetime.now(UTC) - timedelta(seconds=30)
-    sweep = (await looking.looked()).sweep
+    sweep = (await looking.report()).sweep
     assert (sweep.late, sweep.age_seconds, sweep.last_ended_at) == (False, 30, ended[0])
     ended[0] = datetime.now(UTC) - timedelta(seconds=90)
-    assert (await looking.looked()).sweep.late
+    assert (await looking.report()).sweep.late
 
 
 async def test_what_is_overdue_is_counted_for_anyone_and_named_for_those_who_may_know(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health, "FRESH", 0)
+    monkeypatch.setattr(health, "CACHE_TTL_S", 0)
     job = (await served.launched())["id"]
     credential, began = served.issue(job), datetime.now(UTC)
-    started = event(EventType.REVOCATION_STARTED, job, at=began, about="1", by="session", why="it ended")
+    started = build_event(EventType.REVOCATION_STARTED, job, at=began, about="1", by="session", why="it ended")
     failures = ["target shop: away"]
     told = {"by": "session", "failures": failures, "attempt": 2, "seen_from": datetime.now(UTC).isoformat()}
-    failed = event(EventType.REVOCATION_OVERDUE, job, at=datetime.now(UTC), about="1-2", **told)
+    failed = build_event(EventType.REVOCATION_OVERDUE, job, at=datetime.now(UTC), about="1-2", **told)
     served.store.record([started, failed])
     try:
         ready = await served.http.get("/readyz")
@@ -127,8 +127,8 @@ async def test_what_is_overdue_is_counted_for_anyone_and_named_for_those_who_may
         assert (await served.get(f"/credentials/{credential}", "ops")).json()["why"] == "target shop: away"
     finally:
         now = datetime.now(UTC)
-        dead = event(EventType.CREDENTIAL_CONFIRMED, job, at=now, about=credential, credential=credential, how="it is gone")
-        served.store.record([dead, event(EventType.REVOCATION_CONFIRMED, job, at=now, about="1", by="session", proof={})])
+        dead = build_event(EventType.CREDENTIAL_CONFIRMED, job, at=now, about=credential, credential=credential, how="it is gone")
+        served.store.record([dead, build_event(EventType.REVOCATION_CONFIRMED, job, at=now, about="1", by="session", proof={})])
     # Null where a busy machine does not answer in time.
     while (count := (await served.http.get("/readyz")).json()["overdue_revocations"]) != 0:
         assert count is None
@@ -144,18 +144,18 @@ def answered(status: int) -> Iterator[Answering]:
 @pytest.mark.parametrize(
     "status, said", [(503, "is sealed (bao operator unseal)"), (501, "is not initialised (bao operator init)"), (500, "answered 500")]
 )
-async def test_a_vault_that_does_not_serve_is_said_to_be_so(looking: Health, status: int, said: str) -> None:
+async def test_a_vault_that_does_not_serve_is_said_to_be_so(looking: HealthMonitor, status: int, said: str) -> None:
     with answered(status) as vault:
         looking._vault_addr = vault.address
-        checks = {check.name: check for check in (await looking.looked()).checks}
+        checks = {check.name: check for check in (await looking.report()).checks}
     assert (checks["vault"].ok, checks["vault"].detail) == (False, said)
 
 
 async def test_servers_that_hang_hold_nobody_for_long_and_every_look_is_bounded_by_itself(
-    looking: Health, monkeypatch: pytest.MonkeyPatch
+    looking: HealthMonitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def hangs() -> None:
-        time.sleep(health.TIMEOUT + 1)
+        time.sleep(health.CHECK_TIMEOUT_S + 1)
 
     async def hangs_too() -> None:
         await asyncio.sleep(60)
@@ -165,23 +165,23 @@ async def test_servers_that_hang_hold_nobody_for_long_and_every_look_is_bounded_
     with socket.create_server(("127.0.0.1", 0)) as silent:
         looking._vault_addr = f"http://127.0.0.1:{silent.getsockname()[1]}"
         began = time.monotonic()
-        found = await looking.looked()
-    assert time.monotonic() - began < health.TIMEOUT + 1
+        found = await looking.report()
+    assert time.monotonic() - began < health.CHECK_TIMEOUT_S + 1
     assert {check.name for check in found.checks if check.detail == "no answer in 2 s"} == {"store", "temporal", "vault"}
     assert found.overdue is None
 
 
 async def test_a_temporal_that_is_away_is_told_and_its_sweep_is_not_taken_for_well(
-    looking: Health, monkeypatch: pytest.MonkeyPatch
+    looking: HealthMonitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def away() -> None:
         raise TemporalUnavailable("Temporal does not answer (unavailable)")
 
     monkeypatch.setattr(looking._gateway, "last_sweep", away)
-    assert (await looking.looked()).sweep.late
+    assert (await looking.report()).sweep.late
 
 
-async def test_many_who_ask_at_once_cost_one_look(looking: Health, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_who_ask_at_once_cost_one_look(looking: HealthMonitor, monkeypatch: pytest.MonkeyPatch) -> None:
     looks = []
     ask = looking._gateway.last_sweep
 
@@ -190,5 +190,5 @@ async def test_many_who_ask_at_once_cost_one_look(looking: Health, monkeypatch: 
         return await ask()
 
     monkeypatch.setattr(looking._gateway, "last_sweep", counted)
-    await asyncio.gather(*(looking.looked() for _ in range(20)))
+    await asyncio.gather(*(looking.report() for _ in range(20)))
     assert len(looks) == 1

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from console.outbox.subscription_worker import Lane
+from console.outbox.subscription_worker import SubscriptionWorker
 from justenough.adapters.store import Store
 from justenough.domain.core.errors import RetryLater
-from justenough.domain.integrations.retry_policy import GONE_REST, Fault, Outcome
+from justenough.domain.integrations.retry_policy import GONE_REST_S, DeliveryFault, DeliveryOutcome
 from justenough.domain.integrations.subscriptions import Webhook
 from justenough.domain.readmodel.views import EntryView
 from justenough.services.dependencies import Deps
@@ -27,11 +27,11 @@ from tests.store.facts import job_id, submitted
 
 HOOK = Webhook.model_validate({"url": "https://siem.example.com/", "events": ["*"], "signing_secret": "kv/data/siem"})
 OUTCOMES = {
-    "well": Outcome(),
-    "away": Outcome(Fault.AWAY, "503"),
-    "quiet": Outcome(Fault.AWAY, "503", rest=60),
-    "refused": Outcome(Fault.REFUSED, "422"),
-    "gone": Outcome(Fault.GONE, "410", rest=GONE_REST),
+    "well": DeliveryOutcome(),
+    "away": DeliveryOutcome(DeliveryFault.AWAY, "503"),
+    "quiet": DeliveryOutcome(DeliveryFault.AWAY, "503", rest=60),
+    "refused": DeliveryOutcome(DeliveryFault.REFUSED, "422"),
+    "gone": DeliveryOutcome(DeliveryFault.GONE, "410", rest=GONE_REST_S),
 }
 KINDS = [*OUTCOMES, "crash", "crash after"]
 ACTIONS = st.one_of(
@@ -45,7 +45,7 @@ ACTIONS = st.one_of(
 class Scripted:
     """A sender whose receivers do what they are told to; the last one of the script stays."""
 
-    most = 4
+    batch_size = 4
 
     def __init__(self) -> None:
         self.script: list[str] = []
@@ -54,7 +54,7 @@ class Scripted:
     async def ready(self) -> None:
         """Nothing is needed."""
 
-    async def send(self, entry: EntryView) -> Outcome:
+    async def send(self, entry: EntryView) -> DeliveryOutcome:
         kind = self.script.pop(0) if self.script else "well"
         if kind == "crash":
             raise RetryLater(kind)
@@ -64,7 +64,7 @@ class Scripted:
             raise RetryLater(kind)
         return OUTCOMES[kind]
 
-    async def test(self, now: datetime, person: str) -> Outcome:
+    async def test(self, now: datetime, person: str) -> DeliveryOutcome:
         raise NotImplementedError
 
     async def close(self) -> None:
@@ -100,10 +100,10 @@ class Consoles:
         self.clock.on(16)
         self.number += 1
         self.held()
-        self.store.outbox.keep({"siem": "webhook"}, holder=self.holder, now=self.clock.now())
-        position = self.store.outbox.news().positions["siem"]
+        self.store.outbox.keep_subscriptions({"siem": "webhook"}, holder=self.holder, now=self.clock.now())
+        position = self.store.outbox.status().positions["siem"]
         deps = cast("Deps", World(self.store, self.clock))
-        self.lane = Lane("siem", HOOK, self.sender, deps, holder=self.holder, position=position, chance=lambda: 0.5)
+        self.lane = SubscriptionWorker("siem", HOOK, self.sender, deps, holder=self.holder, position=position, jitter=lambda: 0.5)
 
     @property
     def holder(self) -> str:
@@ -111,7 +111,7 @@ class Consoles:
 
     def held(self) -> None:
         now = self.clock.now()
-        assert self.store.outbox.hold(self.holder, now=now, until=now + timedelta(seconds=15))
+        assert self.store.outbox.acquire_lease(self.holder, now=now, until=now + timedelta(seconds=15))
 
     async def act(self, action: Any) -> None:
         if isinstance(action, int):
@@ -129,7 +129,7 @@ class Consoles:
     async def step(self) -> bool:
         self.held()
         try:
-            return await self.lane.step()
+            return await self.lane.deliver_batch()
         except* RetryLater:
             # What it did is not taken down: whoever comes next does it again.
             self.start()
@@ -139,7 +139,7 @@ class Consoles:
         """Everybody is well from now on, and dead letters are sent again."""
         self.sender.script.clear()
         self.store.outbox.resend("siem", None, now=self.clock.now())
-        while await self.step() or self.store.outbox.pending("siem"):
+        while await self.step() or self.store.outbox.count_pending("siem"):
             self.clock.on(90_000)
 
 
@@ -160,7 +160,7 @@ def test_whatever_fails_and_whoever_dies_every_event_arrives(ready: Path, action
             await consoles.act(action)
         await consoles.to_the_end()
         assert set(consoles.sender.sent) == {job_id(number) for number in range(1, consoles.happened + 1)}
-        standing = store.outbox.standings()[0]
+        standing = store.outbox.subscription_progress()[0]
         assert (standing.pending, standing.dead, standing.behind) == (0, 0, 0)
         if not {"crash", "crash after"} & set(actions):
             assert len(consoles.sender.sent) == consoles.happened, "once, where nothing crashed"

@@ -12,7 +12,7 @@ from temporalio.api.enums.v1 import EventType as HistoryEvent
 from justenough.domain.contracts.workflow_messages import JobInput
 from justenough.domain.core.canonical_json import digest_of
 from justenough.domain.core.ids import new_job_id
-from justenough.domain.jobs.bundle import digest, pack
+from justenough.domain.jobs.bundle import bundle_digest, pack
 from tests.console.support import SPEC, Served
 
 
@@ -99,7 +99,7 @@ async def test_a_key_given_with_anothers_id_shows_nothing_of_theirs(served: Serv
 async def test_an_order_that_was_taken_is_answered_alike_when_it_has_expired(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     body = served.people["ops"].order()
     assert (await served.post("/jobs", "ops", body)).status_code == 201
-    monkeypatch.setattr("console.services.submit_job.why_not_current", lambda *_, **__: "the statement has expired")
+    monkeypatch.setattr("console.services.submit_job.why_not_valid_now", lambda *_, **__: "the statement has expired")
     assert (await served.post("/jobs", "ops", body)).status_code == 200
     assert (await served.post("/jobs", "ops", served.people["ops"].order())).status_code == 422
 
@@ -141,7 +141,7 @@ async def test_a_bad_spec_is_refused_by_path_and_nothing_starts(served: Served, 
     errors = answer.json()["errors"]
     assert any(error["path"].startswith(path) and why in error["message"] for error in errors), errors
     assert (await served.get(f"/jobs/{body['id']}", "auditor")).status_code == 404
-    assert not await served.console.gateway.exists(body["id"])
+    assert not await served.console.gateway.has_workflow(body["id"])
 
 
 async def test_every_error_of_a_spec_comes_at_once(served: Served) -> None:
@@ -256,14 +256,14 @@ async def test_a_dry_run_decides_and_stores_nothing(served: Served) -> None:
             {"resource": "refunds-db", "action": "write", "ttl": "5m", "reason": "refund"},
         ]
     )
-    before = served.store.head()
+    before = served.store.ledger_head()
     answer = await served.post("/jobs", "ops", {"spec": raw, "dry_run": True})
     assert answer.status_code == 200, answer.text
     found = answer.json()
     assert found["valid"] is True
     assert [(each["outcome"], each["tier"]) for each in found["requests"]] == [("allowed", 0), ("needs_approval", 1)]
     assert all(each["policies"] for each in found["requests"])
-    assert served.store.head() == before
+    assert served.store.ledger_head() == before
     assert (await served.post("/jobs", "ops", {"spec": access(ttl="23h"), "dry_run": True})).status_code == 422
     assert (await served.post("/jobs", "lead", {"spec": raw, "dry_run": True})).status_code == 403
 
@@ -271,13 +271,13 @@ async def test_a_dry_run_decides_and_stores_nothing(served: Served) -> None:
 async def test_a_bundle_is_kept_by_its_digest_and_needed_before_its_job(served: Served) -> None:
     content = pack({"triage.py": (b"print('hello')\n", False)})
     headers = served.people["ops"].bearer | {"Content-Type": "application/gzip"}
-    without = await served.post("/jobs", "ops", served.people["ops"].order(bundle=digest(content)))
+    without = await served.post("/jobs", "ops", served.people["ops"].order(bundle=bundle_digest(content)))
     assert [error["path"] for error in without.json()["errors"]] == ["bundle"]
     first = await served.http.post("/api/v1/bundles", content=content, headers=headers)
     again = await served.http.post("/api/v1/bundles", content=content, headers=headers)
     assert (first.status_code, again.status_code) == (201, 200)
-    assert first.json() == again.json() == {"digest": digest(content), "size": len(content)}
-    assert (await served.launched(bundle=digest(content)))["bundle"] == digest(content)
+    assert first.json() == again.json() == {"digest": bundle_digest(content), "size": len(content)}
+    assert (await served.launched(bundle=bundle_digest(content)))["bundle"] == bundle_digest(content)
 
 
 async def test_bad_bundles_are_refused(served: Served) -> None:

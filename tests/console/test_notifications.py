@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from console.outbox import Office, dispatcher, senders, subscription_worker
+from console.outbox import Dispatcher, dispatcher, senders, subscription_worker
 from justenough.adapters.outbound import apprise_sender
 from justenough.domain.core.secret import Secret
 from justenough.domain.integrations.notifications import Notice
-from justenough.domain.ledger.events import Event, EventType, event
+from justenough.domain.ledger.events import Event, EventType, build_event
 from tests.console.receiver import Receiver
 from tests.console.telling import OTHERS, PEOPLE, Town
 from tests.store import facts
@@ -47,7 +47,7 @@ def people(name: str = "leads", **more: Any) -> dict[str, Any]:
     return {"name": name, "on": ASKING, "to": [PEOPLE], "tiers": [1], "allow_private": True, **more}
 
 
-async def notifying(town: Town, *entries: dict[str, Any]) -> Office:
+async def notifying(town: Town, *entries: dict[str, Any]) -> Dispatcher:
     town.configured(notify=list(entries))
     found = town.office()
     await town.told(found)
@@ -65,7 +65,7 @@ def waits(tier: int = 1, job: str = JOB) -> list[Any]:
 def passed_alone() -> Event:
     request = part(JOB, "r")
     data = {"request": request, "person": "e-chief", "name": "chief", "tiers": [1], "groups": ["support-leads"], "reason": "It burns"}
-    return event(EventType.REVIEW_OPENED, JOB, at=NOW, about=request, **data)
+    return build_event(EventType.REVIEW_OPENED, JOB, at=NOW, about=request, **data)
 
 
 async def test_those_who_are_asked_are_told_once_and_then_how_it_ended(town: Town, chat: Receiver) -> None:
@@ -79,14 +79,14 @@ async def test_those_who_are_asked_are_told_once_and_then_how_it_ended(town: Tow
     assert got.json["title"] == "Approval needed (tier 1): write on Orders database"
     assert "refund-triage by agent refund-agent 1.4, launched by ops, wants write" in got.json["message"]
     assert "“Write the refund”" in got.json["message"]
-    assert town.deps.store.outbox.told("leads", JOB)[0].target == f"{PEOPLE}#chat"
+    assert town.deps.store.outbox.unsettled_notices("leads", JOB)[0].target == f"{PEOPLE}#chat"
     town.happened(answered("approved"))
     await town.told(console)
     town.happened(ended("succeeded"))
     await town.told(console)
     assert titles(chat)[1:] == ["Settled: write on Orders database for refund-triage"]
     assert chat.events[1]["message"] == "lead answered: approved, with the words “Looks right”. Nothing to do any more."
-    assert town.deps.store.outbox.told("leads", JOB) == ()
+    assert town.deps.store.outbox.unsettled_notices("leads", JOB) == ()
 
 
 async def test_only_the_tier_asked_is_told_and_a_climb_tells_the_next_and_releases_the_one_before(
@@ -163,7 +163,7 @@ async def test_another_console_or_a_restart_tells_nobody_twice(town: Town, chat:
     town.happened(*waits())
     await town.told(first)
     second = town.office()
-    town.clock.on(dispatcher.LEASE + 1)
+    town.clock.on(dispatcher.LEASE_TTL_S + 1)
     await town.told(second)
     await town.told(first)
     town.happened(answered("approved"))
@@ -201,7 +201,7 @@ async def test_what_asks_nobody_is_written_down_nowhere(town: Town, chat: Receiv
     town.happened(*(fact for number in range(1, 21) for fact in (submitted(job_id(number)), ended("failed", job_id(number)))))
     await town.told(console)
     assert town.standing("leads").behind == 40
-    town.clock.on(subscription_worker.TAKEN_DOWN_EVERY)
+    town.clock.on(subscription_worker.SAVE_POSITION_INTERVAL_S)
     await town.told(console)
     standing = town.standing("leads")
     assert (standing.behind, standing.delivered, chat.got) == (0, 0, [])
@@ -223,11 +223,11 @@ async def test_one_who_is_not_there_any_more_does_not_hold_the_others_up(town: T
     town.happened(*waits())
     await town.told(console)
     await town.secret(PEOPLE, chat=apprise_url(chat))
-    town.clock.on(senders.KEPT)
+    town.clock.on(senders.URLS_TTL_S)
     town.happened(answered("approved"))
     await town.told(console)
     assert (len(chat.got), len(mail.got)) == (2, 1)
-    assert town.deps.store.outbox.told("leads", JOB) == ()
+    assert town.deps.store.outbox.unsettled_notices("leads", JOB) == ()
 
 
 async def test_a_secret_that_cannot_be_had_loses_no_message(town: Town, chat: Receiver) -> None:
@@ -357,6 +357,6 @@ def test_the_document_names_the_services_that_are_spoken_to() -> None:
         .partition("**Which services.**")[2]
         .partition("Parameters")[0]
     )
-    assert set(re.findall(r"`([a-z0-9]+)`", text)) - {"s"} == apprise_sender.HOSTED | apprise_sender.OWN
-    assert {f"{plain}s" for plain in apprise_sender.PLAIN} <= apprise_sender.OWN
-    assert not apprise_sender.HOSTED & apprise_sender.OWN
+    assert set(re.findall(r"`([a-z0-9]+)`", text)) - {"s"} == apprise_sender.HOSTED_SCHEMES | apprise_sender.SELF_HOSTED_SCHEMES
+    assert {f"{plain}s" for plain in apprise_sender.PLAINTEXT_SCHEMES} <= apprise_sender.SELF_HOSTED_SCHEMES
+    assert not apprise_sender.HOSTED_SCHEMES & apprise_sender.SELF_HOSTED_SCHEMES

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from datetime import UTC, datetime, timedelta
 
-from console.services.reconciler import started_again
-from console.temporal.client import Gateway
+from console.services.reconciler import start_pending_jobs
+from console.temporal.client import TemporalGateway
 from justenough.adapters.configuration.settings import Settings
-from justenough.domain.approvals.statements import Signed
+from justenough.domain.approvals.statements import SignedStatement
 from justenough.domain.contracts.workflow_messages import JobInput
-from justenough.services.ledger_events import submitted
+from justenough.services.ledger_events import job_submitted_event
 from justenough.services.verify_order import VerifiedOrder, verify_order
 from tests.console.support import Served, serving
 
@@ -20,32 +20,32 @@ NONE = timedelta(seconds=-1)
 def recorded(served: Served) -> str:
     """An order that the console took down and died."""
     body = served.people["ops"].order()
-    signed = Signed(statement=body["statement"], signature=body["signature"])
+    signed = SignedStatement(statement=body["statement"], signature=body["signature"])
     order = JobInput(job=body["id"], spec=body["spec"], order=signed)
     verified = verify_order(served.console.deps, order, now=datetime.now(UTC))
     assert isinstance(verified, VerifiedOrder)
-    served.store.record([submitted(order, verified, at=verified.statement.issued_at)])
+    served.store.record([job_submitted_event(order, verified, at=verified.statement.issued_at)])
     return order.job
 
 
 async def test_what_was_taken_but_not_started_is_started(served: Served) -> None:
     job = recorded(served)
-    assert not await served.console.gateway.exists(job)
-    assert job in await started_again(served.console.deps, served.console.gateway, older_than=NONE)
+    assert not await served.console.gateway.has_workflow(job)
+    assert job in await start_pending_jobs(served.console.deps, served.console.gateway, older_than=NONE)
     assert await served.console.gateway.is_open(job)
-    assert await started_again(served.console.deps, served.console.gateway, older_than=NONE) == ()
+    assert await start_pending_jobs(served.console.deps, served.console.gateway, older_than=NONE) == ()
 
 
 async def test_what_somebody_had_in_hand_is_never_started_again(served: Served) -> None:
     job = recorded(served)
-    served.store.claim(job, run="run", owner="a worker", now=datetime.now(UTC))
-    assert await started_again(served.console.deps, served.console.gateway, older_than=NONE) == ()
-    assert not await served.console.gateway.exists(job)
+    served.store.claim_job(job, run="run", owner="a worker", now=datetime.now(UTC))
+    assert await start_pending_jobs(served.console.deps, served.console.gateway, older_than=NONE) == ()
+    assert not await served.console.gateway.has_workflow(job)
     served.end(job)
 
 
 async def test_an_order_is_accepted_while_temporal_is_away_and_a_kill_still_works(served: Served, settings: Settings) -> None:
-    away = await Gateway.connect(settings.model_copy(update={"temporal_address": "127.0.0.1:1"}))
+    away = await TemporalGateway.connect(settings.model_copy(update={"temporal_address": "127.0.0.1:1"}))
     async with serving(dataclasses.replace(served.console, gateway=away)) as http:
         ops = served.people["ops"]
         body = ops.order()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from justenough.domain.evidence.aggregator import Period
+from justenough.domain.evidence.aggregator import ReportPeriod
 from justenough.domain.evidence.report import Report
 from justenough.services import evidence_report
 from tests.console.support import Served
@@ -96,14 +96,14 @@ async def test_the_ledger_can_be_asked_up_to_a_moment(served: Served) -> None:
 
 
 async def test_others_are_answered_while_a_report_is_made_and_reports_take_turns(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, loop, begun, go_on = evidence_report.report, asyncio.get_running_loop(), asyncio.Queue[int](), asyncio.Event()
+    real, loop, begun, go_on = evidence_report.build_evidence_report, asyncio.get_running_loop(), asyncio.Queue[int](), asyncio.Event()
 
-    def held(store: Any, period: Period, **more: Any) -> Report:
+    def held(store: Any, period: ReportPeriod, **more: Any) -> Report:
         loop.call_soon_threadsafe(begun.put_nowait, 1)
         asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result(timeout=20)
         return real(store, period, **more)
 
-    monkeypatch.setattr(evidence_report, "report", held)
+    monkeypatch.setattr(evidence_report, "build_evidence_report", held)
     reports = [asyncio.create_task(served.get("/report", "auditor")) for _ in range(2)]
     await begun.get()
     # The console is one loop: an answer to this shows that it turns, and a second report that had begun would be in the queue by now.

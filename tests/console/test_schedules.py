@@ -36,17 +36,17 @@ from temporalio.service import RPCError
 from console import schedule_runner
 from console.services import schedule_orders
 from console.services.console import Console
-from console.services.console_orders import Wish, ordered
-from console.services.submit_job import Taken
-from console.startup import built
+from console.services.console_orders import OrderRequest, record_console_order
+from console.services.submit_job import SubmittedOrder
+from console.startup import build_console
 from console.temporal.client import TemporalUnavailable
-from console.temporal.fire_workflow import OCCASION
+from console.temporal.fire_workflow import SCHEDULED_START
 from justenough.adapters.configuration.settings import Settings
-from justenough.domain.contracts.workflow_messages import Occasion
+from justenough.domain.contracts.workflow_messages import ScheduleOccasion
 from justenough.domain.core.errors import Conflict
 from justenough.domain.core.ids import new_job_id
-from justenough.domain.core.rfc3339 import rfc3339
-from justenough.domain.ledger.events import EventType, event
+from justenough.domain.core.rfc3339 import to_rfc3339
+from justenough.domain.ledger.events import EventType, build_event
 from tests.console.support import SHOP, Served, serving
 
 MINUTELY = "{cron: '* * * * *', job: jobs/hello.yaml, paused: true}"
@@ -71,12 +71,12 @@ class Town:
         """Have triggers.yaml name these schedules, and no others; the console reads it at once."""
         lines = [f"  {name}: {text}\n" for name, text in schedules.items()]
         (self.folder / "triggers.yaml").write_text("schedules:\n" + "".join(lines) if lines else "{}")
-        self.console.deps.config._look_at = 0.0
+        self.console.deps.config._next_check_at = 0.0
 
     async def kept(self, **schedules: str) -> None:
         """The same, and bring Temporal to it."""
         self.says(**schedules)
-        await self.console.timetable.reconcile()
+        await self.console.schedule_sync.reconcile()
 
     def handle(self, name: str) -> ScheduleHandle:
         return self.temporal.get_schedule_handle(f"{self.prefix}{name}")
@@ -92,7 +92,7 @@ class Town:
 
     async def result(self, name: str, at: datetime) -> str:
         """Return what came of an occasion; fails where nothing did."""
-        which = self.temporal.get_workflow_handle(f"{self.prefix}{name}-{rfc3339(at)}", result_type=str)
+        which = self.temporal.get_workflow_handle(f"{self.prefix}{name}-{to_rfc3339(at)}", result_type=str)
 
         async def known() -> str:
             while True:
@@ -105,7 +105,7 @@ class Town:
 
     def jobs(self, name: str) -> list[str]:
         """The jobs that a schedule launched in this installation."""
-        found = self.console.deps.store.launched(f"schedule:{name}")
+        found = self.console.deps.store.jobs_launched_by(f"schedule:{name}")
         return [job.id for job in found if job.id.startswith(f"j-{self.settings.installation}-")]
 
     def reason(self, job: str) -> str:
@@ -132,7 +132,7 @@ async def until(found: Callable[[], Any]) -> Any:
 @asynccontextmanager
 async def fired(*consoles: Console) -> AsyncIterator[None]:
     """Consoles that take occasions."""
-    tasks = [asyncio.create_task(schedule_runner.fire(console)) for console in consoles]
+    tasks = [asyncio.create_task(schedule_runner.run_occasions(console)) for console in consoles]
     try:
         yield
     finally:
@@ -147,7 +147,7 @@ async def town(served: Served, settings: Settings, tmp_path: Path) -> AsyncItera
     shutil.copytree(SHOP, folder, ignore=shutil.ignore_patterns("__pycache__"))
     own = {"config": folder, "installation": f"t{secrets.token_hex(3)}", "database_url": f"sqlite:///{tmp_path}/store.db"}
     own_settings = settings.model_copy(update=own)
-    async with built(own_settings) as console:
+    async with build_console(own_settings) as console:
         found = Town(console, own_settings, served.temporal, folder)
         yield found
         await found.kept()
@@ -175,7 +175,7 @@ async def test_what_the_file_says_is_in_temporal_and_what_it_no_longer_says_is_g
 async def test_what_has_not_changed_is_left_alone_and_a_pause_survives_a_change(town: Town) -> None:
     await town.kept(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml}")
     await town.handle("nightly").pause(note="an incident")
-    await town.console.timetable.reconcile()
+    await town.console.schedule_sync.reconcile()
     assert (await town.described("nightly")).info.last_updated_at is None
 
     await town.kept(nightly="{cron: '0 3 * * *', job: jobs/reconcile.yaml, overlap: allow}")
@@ -190,7 +190,7 @@ async def test_what_somebody_changed_in_temporal_is_put_right(town: Town) -> Non
     before = (await town.described("nightly")).schedule
     broken = dataclasses.replace(before, spec=ScheduleSpec(cron_expressions=["* * * * *"]))
     await town.handle("nightly").update(lambda _: _update(broken))
-    await town.console.timetable.reconcile()
+    await town.console.schedule_sync.reconcile()
     assert (await town.described("nightly")).schedule.spec == before.spec
 
 
@@ -210,9 +210,9 @@ async def test_a_broken_file_changes_and_deletes_nothing_and_a_mended_one_is_see
     await town.kept(one=MINUTELY)
     await until_listed(town, {"one"})
     (town.folder / "triggers.yaml").write_text("schedules: [")
-    async with built(town.settings) as other:
+    async with build_console(town.settings) as other:
         # One that never saw a good file: it knows of no schedule at all.
-        keeping = asyncio.create_task(other.timetable.keep())
+        keeping = asyncio.create_task(other.schedule_sync.run())
         assert other.deps.config.alarm
         assert other.deps.config.current().schedules == {}
         town.says(one=MINUTELY, two=MINUTELY)
@@ -224,7 +224,7 @@ async def test_a_broken_file_changes_and_deletes_nothing_and_a_mended_one_is_see
 async def until_listed(town: Town, names: Iterable[str]) -> None:
     """Wait until Temporal's list, which is late, has exactly these."""
     end = asyncio.get_running_loop().time() + WITHIN
-    while (found := await town.console.gateway.schedules()) != set(names):
+    while (found := await town.console.gateway.schedule_names()) != set(names):
         assert asyncio.get_running_loop().time() < end, found
         await asyncio.sleep(0.1)
 
@@ -244,7 +244,7 @@ async def test_each_occasion_launches_one_job_and_the_same_again_none(town: Town
         await town.fires("minutely", *occasions)
         launched = [await town.result("minutely", at) for at in occasions]
         assert sorted(town.jobs("minutely")) == sorted(launched)
-        assert [town.reason(job) for job in launched] == [f"occasion {rfc3339(at)}" for at in occasions]
+        assert [town.reason(job) for job in launched] == [f"occasion {to_rfc3339(at)}" for at in occasions]
         assert all([await town.console.gateway.is_open(job) for job in launched])
 
         await town.fires("minutely", occasions[0], earlier)
@@ -256,7 +256,7 @@ async def test_each_occasion_launches_one_job_and_the_same_again_none(town: Town
 
 async def until_fired_twice(town: Town, name: str, at: datetime) -> str:
     """Return what came of an occasion's second workflow."""
-    wanted = f"WorkflowId = '{town.prefix}{name}-{rfc3339(at)}' AND ExecutionStatus = 'Completed'"
+    wanted = f"WorkflowId = '{town.prefix}{name}-{to_rfc3339(at)}' AND ExecutionStatus = 'Completed'"
     end = asyncio.get_running_loop().time() + WITHIN
     while len(runs := [one async for one in town.temporal.list_workflows(wanted)]) < 2:
         assert asyncio.get_running_loop().time() < end, runs
@@ -278,7 +278,7 @@ async def test_while_the_last_job_has_not_ended_the_next_occasion_is_skipped(tow
         await town.fires("minutely", third)
         assert await town.result("minutely", third) == town.jobs("minutely")[0] != job
     assert [entry.data for entry in town.console.deps.store.ledger(job=job).items if entry.type == "schedule.skipped"] == [
-        {"schedule": "minutely", "occasion": rfc3339(second)}
+        {"schedule": "minutely", "occasion": to_rfc3339(second)}
     ]
 
 
@@ -286,10 +286,10 @@ async def test_what_was_due_while_no_console_was_there_is_launched_once_by_the_f
     await town.kept(minutely=MINUTELY)
     (at,) = past(1)
     await town.fires("minutely", at)
-    waiting = town.temporal.get_workflow_handle(f"{town.prefix}minutely-{rfc3339(at)}")
+    waiting = town.temporal.get_workflow_handle(f"{town.prefix}minutely-{to_rfc3339(at)}")
     await until_known(waiting.describe)
     assert town.jobs("minutely") == []
-    async with built(town.settings) as other, fired(town.console, other):
+    async with build_console(town.settings) as other, fired(town.console, other):
         job = await town.result("minutely", at)
         assert town.jobs("minutely") == [job]
         await town.fires("minutely", at)
@@ -327,7 +327,9 @@ async def test_a_live_schedule_fires_by_itself_at_its_time(town: Town, monkeypat
 def ended(town: Town, job: str) -> None:
     """End a job, as its worker would."""
 
-    town.console.deps.store.record([event(EventType.JOB_ENDED, job, at=datetime.now(UTC), state="succeeded", exit_code=0, reason=None)])
+    town.console.deps.store.record(
+        [build_event(EventType.JOB_ENDED, job, at=datetime.now(UTC), state="succeeded", exit_code=0, reason=None)]
+    )
 
 
 # Never twice, whoever asks.
@@ -336,15 +338,18 @@ def ended(town: Town, job: str) -> None:
 @pytest.mark.parametrize("overlap, most", [("skip", 1), ("allow", 4)])
 async def test_many_who_take_occasions_at_the_same_time_launch_no_more_than_may_be(town: Town, overlap: str, most: int) -> None:
     town.says(minutely=MINUTELY.replace("paused", f"overlap: {overlap}, paused"))
-    occasions = [Occasion(schedule="minutely", at=at) for at in past(4)]
+    occasions = [ScheduleOccasion(schedule="minutely", at=at) for at in past(4)]
     deps = town.console.deps
     found = await asyncio.gather(
-        *(asyncio.to_thread(schedule_orders.taken, deps, occasion) for occasion in itertools.chain(occasions, occasions, occasions))
+        *(
+            asyncio.to_thread(schedule_orders.order_occasion, deps, occasion)
+            for occasion in itertools.chain(occasions, occasions, occasions)
+        )
     )
-    launched = {one.job.id for one in found if isinstance(one, Taken)}
+    launched = {one.job.id for one in found if isinstance(one, SubmittedOrder)}
     assert (set(town.jobs("minutely")), len(launched)) == (launched, most)
-    again = [await asyncio.to_thread(schedule_orders.taken, deps, occasion) for occasion in occasions]
-    assert {one.job.id for one in again if isinstance(one, Taken)} == launched
+    again = [await asyncio.to_thread(schedule_orders.order_occasion, deps, occasion) for occasion in occasions]
+    assert {one.job.id for one in again if isinstance(one, SubmittedOrder)} == launched
 
 
 async def test_a_console_that_died_between_its_steps_leaves_nothing_that_another_cannot_finish(
@@ -352,16 +357,16 @@ async def test_a_console_that_died_between_its_steps_leaves_nothing_that_another
 ) -> None:
     town.says(minutely=MINUTELY)
     earlier, last = past(2)
-    occasion, deps = Occasion(schedule="minutely", at=last), town.console.deps
+    occasion, deps = ScheduleOccasion(schedule="minutely", at=last), town.console.deps
     with monkeypatch.context() as patched:
-        patched.setattr(schedule_orders, "ordered", lambda *_, **__: 1 / 0)
+        patched.setattr(schedule_orders, "record_console_order", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            await asyncio.to_thread(schedule_orders.taken, deps, occasion)
+            await asyncio.to_thread(schedule_orders.order_occasion, deps, occasion)
     assert town.jobs("minutely") == []
-    first = await asyncio.to_thread(schedule_orders.taken, deps, Occasion(schedule="minutely", at=earlier))
-    second = await asyncio.to_thread(schedule_orders.taken, deps, occasion)
-    assert isinstance(first, Taken)
-    assert isinstance(second, Taken)
+    first = await asyncio.to_thread(schedule_orders.order_occasion, deps, ScheduleOccasion(schedule="minutely", at=earlier))
+    second = await asyncio.to_thread(schedule_orders.order_occasion, deps, occasion)
+    assert isinstance(first, SubmittedOrder)
+    assert isinstance(second, SubmittedOrder)
     assert town.jobs("minutely") == [first.job.id] == [second.job.id]
 
 
@@ -381,7 +386,7 @@ async def test_a_moment_that_is_no_occasion_is_refused_whoever_says_it(town: Tow
     }
     async with fired(town.console):
         for why, (name, at) in attempts.items():
-            assert why in await refusal(town, name, TypedSearchAttributes([SearchAttributePair(OCCASION, at)]))
+            assert why in await refusal(town, name, TypedSearchAttributes([SearchAttributePair(SCHEDULED_START, at)]))
         assert "no schedule has started this" in await refusal(town, "daily", TypedSearchAttributes.empty)
         await town.handle("daily").trigger()
         (triggered,) = await started_by(town, "daily")
@@ -428,13 +433,13 @@ async def test_only_our_own_sentences_are_in_what_temporal_keeps(town: Town, mon
     await town.kept(minutely=MINUTELY)
     (at,) = past(1)
     with monkeypatch.context() as patched:
-        patched.setattr(schedule_runner, "taken", fails)
+        patched.setattr(schedule_runner, "order_occasion", fails)
         async with fired(town.console):
             await town.fires("minutely", at)
             await asyncio.wait_for(failed.wait(), WITHIN)
     async with fired(town.console):
         job = await town.result("minutely", at)
-    history = await town.temporal.get_workflow_handle(f"{town.prefix}minutely-{rfc3339(at)}").fetch_history()
+    history = await town.temporal.get_workflow_handle(f"{town.prefix}minutely-{to_rfc3339(at)}").fetch_history()
     kept = b"".join(item.SerializeToString() for item in history.events)
     assert job.encode() in kept
     assert b"secret-detail" not in kept
@@ -470,7 +475,7 @@ async def test_a_launcher_pauses_it_and_lets_it_go_on_and_the_ledger_tells(town:
         answer = await http.post(f"{url}/pause", json={"reason": "the books are being closed"}, headers=ops.bearer)
         assert (answer.status_code, answer.json()["paused"], answer.json()["note"]) == (200, True, "ops: the books are being closed")
     assert (await town.described("nightly")).schedule.state.paused
-    await town.console.timetable.reconcile()
+    await town.console.schedule_sync.reconcile()
     answer = await http.post(f"{url}/unpause", headers=ops.bearer)
     assert (answer.status_code, answer.json()["paused"], answer.json()["note"]) == (200, False, None)
     assert not (await town.described("nightly")).schedule.state.paused
@@ -528,7 +533,7 @@ async def test_a_launcher_runs_it_now_and_not_twice_at_once(town: Town, http: ht
 async def test_without_temporal_the_list_answers_soon_and_says_so_and_runs_are_accepted(town: Town, served: Served) -> None:
     await town.kept(nightly="{cron: '0 2 * * *', job: jobs/reconcile.yaml}")
     away = town.settings.model_copy(update={"temporal_address": "127.0.0.1:1"})
-    async with built(away) as console, serving(console) as http:
+    async with build_console(away) as console, serving(console) as http:
         ops = served.people["ops"].bearer
         began = asyncio.get_running_loop().time()
         answer = await http.get("/api/v1/schedules", headers=ops)
@@ -539,18 +544,18 @@ async def test_without_temporal_the_list_answers_soon_and_says_so_and_runs_are_a
         assert paused.status_code == 503
         assert (await http.post("/api/v1/schedules/nightly/run", json={}, headers=ops)).status_code == 201
         with pytest.raises(TemporalUnavailable):
-            await console.timetable.reconcile()
+            await console.schedule_sync.reconcile()
     assert not (await town.described("nightly")).schedule.state.paused
 
 
 async def test_an_order_whose_schedule_is_gone_is_a_conflict_and_nothing_is_recorded(town: Town) -> None:
     town.says(minutely=MINUTELY)
-    timed = schedule_orders.known(town.console.deps, "minutely")
+    timed = schedule_orders.configured_schedule(town.console.deps, "minutely")
     town.says()
-    wish = Wish("schedule:minutely", timed, {}, "gone")
+    wish = OrderRequest("schedule:minutely", timed, {}, "gone")
     entity = town.console.deps.vault.own_entity()
     with pytest.raises(Conflict, match="the configuration here has no schedule:minutely"):
-        await asyncio.to_thread(ordered, town.console.deps, wish, job=new_job(town), entity=entity)
+        await asyncio.to_thread(record_console_order, town.console.deps, wish, job=new_job(town), entity=entity)
     assert town.jobs("minutely") == []
 
 

@@ -14,7 +14,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from schemathesis.schemas import BaseSchema
 
-from console.startup import built
+from console.startup import build_console
 from justenough.adapters.configuration.settings import Settings
 from tests.console.described import Run, bundle, run, schema_of
 from tests.console.support import serving
@@ -195,7 +195,7 @@ async def test_a_store_in_postgresql_answers_alike(whole: Stack, auditor: Human,
     settings = Settings(
         home=whole.home, config=whole.config, vault_addr=whole.vault, temporal_address=whole.temporal, database_url=postgres
     )
-    async with built(settings) as console, serving(console) as http:
+    async with build_console(settings) as console, serving(console) as http:
         console.deps.store.record([submitted(), requested(), issued(), ended()])
         known = {"job": [JOB], "request": [part(JOB, "r", 1)], "credential": [part(JOB, "c", 1)]}
         found = await asyncio.to_thread(all_read, str(http.base_url).rstrip("/"), drawn(auditor), known)

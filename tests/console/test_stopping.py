@@ -9,7 +9,7 @@ import pytest
 from temporalio.client import WorkflowExecutionStatus
 from temporalio.service import RPCError
 
-from justenough.domain.ledger.events import EventType, event
+from justenough.domain.ledger.events import EventType, build_event
 from tests.console.support import Served
 
 UNKNOWN = "j-dev-01arz3ndektsv4rrffq69g5fav"
@@ -57,7 +57,7 @@ async def test_a_kill_without_a_workflow_ends_the_right_to_issue_and_sweeps(serv
     assert answer.json()["note"] == (
         "its workflow is gone; its right to be issued more is ended, and a sweep was started that revokes what it holds"
     )
-    assert served.store.claim(job, run="late", owner="a worker that slept", now=datetime.now(UTC)) is False
+    assert served.store.claim_job(job, run="late", owner="a worker that slept", now=datetime.now(UTC)) is False
     swept = await served.temporal.get_workflow_handle("je-dev-sweep-now").describe()
     assert (swept.status, swept.workflow_type) == (WorkflowExecutionStatus.RUNNING, "Sweep")
     await served.temporal.get_workflow_handle("je-dev-sweep-now").terminate()
@@ -73,8 +73,12 @@ async def test_a_credential_is_revoked_through_its_job(served: Served) -> None:
     now = datetime.now(UTC)
     served.store.record(
         [
-            event(EventType.CREDENTIAL_REVOKED, job, at=now, about=credential, credential=credential, by="person", why="it was taken away"),
-            event(EventType.CREDENTIAL_CONFIRMED, job, at=now, about=credential, credential=credential, how="lease and accessor are gone"),
+            build_event(
+                EventType.CREDENTIAL_REVOKED, job, at=now, about=credential, credential=credential, by="person", why="it was taken away"
+            ),
+            build_event(
+                EventType.CREDENTIAL_CONFIRMED, job, at=now, about=credential, credential=credential, how="lease and accessor are gone"
+            ),
         ]
     )
     answer = await revoking
@@ -85,7 +89,7 @@ async def test_a_credential_is_revoked_through_its_job(served: Served) -> None:
 
 
 async def test_a_revocation_that_is_not_confirmed_yet_is_on_its_way(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("console.api.routes.credentials.CONFIRMED_WITHIN", 0.05)
+    monkeypatch.setattr("console.api.routes.credentials.CONFIRM_TIMEOUT_S", 0.05)
     credential = served.issue((await served.launched())["id"])
     answer = await served.post(f"/credentials/{credential}/revoke", "lead")
     assert (answer.status_code, answer.json()["state"]) == (202, "issued")
@@ -98,11 +102,13 @@ async def test_a_revocation_that_fails_is_answered_with_the_reason_as_soon_as_it
     while not await served.signals(job):
         assert not revoking.done()
     failed = {"credential": credential, "by": "person", "failures": ["target shop: away"], "attempt": 1}
-    served.store.record([event(EventType.CREDENTIAL_OVERDUE, job, at=datetime.now(UTC), about=f"{credential}/1", **failed)])
+    served.store.record([build_event(EventType.CREDENTIAL_OVERDUE, job, at=datetime.now(UTC), about=f"{credential}/1", **failed)])
     answer = await revoking
     assert (answer.status_code, answer.json()["state"], answer.json()["why"]) == (202, "overdue", "target shop: away")
     now = datetime.now(UTC)
-    served.store.record([event(EventType.CREDENTIAL_CONFIRMED, job, at=now, about=credential, credential=credential, how="it is gone")])
+    served.store.record(
+        [build_event(EventType.CREDENTIAL_CONFIRMED, job, at=now, about=credential, credential=credential, how="it is gone")]
+    )
 
 
 async def test_who_only_reads_cannot_revoke(served: Served) -> None:
@@ -114,7 +120,7 @@ async def test_who_only_reads_cannot_revoke(served: Served) -> None:
 
 async def test_a_sweep_and_a_proof_run_as_workflows(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     # No worker runs here: that nobody answers is told, not hung on.
-    monkeypatch.setattr("console.temporal.client.LOOK_TIMEOUT", timedelta(seconds=1))
+    monkeypatch.setattr("console.temporal.client.REPORT_TIMEOUT", timedelta(seconds=1))
     job = (await served.launched())["id"]
     for path, workflow in (("/sweep", "je-dev-sweep-now"), (f"/jobs/{job}/prove", f"je-dev-prove-{job}-now")):
         answer = await served.post(path, "auditor")

@@ -14,8 +14,8 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import KeySet, OctKey, OKPKey
 
-from console.auth.tokens import _REGISTRY, Identity, People
-from console.auth.vault_directory import PeopleVault
+from console.auth.tokens import _REGISTRY, AuthenticatedPerson, TokenVerifier
+from console.auth.vault_directory import ConsoleVault
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.core.errors import Unauthenticated
 from tests.console.support import Human, Served, serving
@@ -58,11 +58,11 @@ def disable(admin: httpx.Client, human: Human, *, disabled: bool) -> None:
     admin.post(f"identity/entity/id/{human.id}", json={"disabled": disabled}).raise_for_status()
 
 
-async def people_of(settings: Settings, bearer: dict[str, str], **options: Any) -> Identity:
+async def people_of(settings: Settings, bearer: dict[str, str], **options: Any) -> AuthenticatedPerson:
     async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as client:
-        vault = PeopleVault(settings)
+        vault = ConsoleVault(settings)
         try:
-            return await People(vault, settings, client, **options).verified(bearer["Authorization"])
+            return await TokenVerifier(vault, settings, client, **options).verify(bearer["Authorization"])
         finally:
             vault.close()
 
@@ -181,9 +181,9 @@ async def test_without_vault_nobody_is_let_in_and_nothing_breaks(served: Served,
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         gone = settings.model_copy(update={"vault_addr": f"http://127.0.0.1:{silent.getsockname()[1]}"})
-        from console.startup import built
+        from console.startup import build_console
 
-        async with built(gone) as console, serving(console) as http:
+        async with build_console(gone) as console, serving(console) as http:
             answer = await http.get("/api/v1/whoami", headers=bearer)
             assert answer.status_code == 503
             assert "retry-after" in answer.headers
@@ -209,9 +209,9 @@ async def _published(settings: Settings) -> list[dict[str, Any]]:
 async def _until_known(served: Served, token: str) -> None:
     """A key that Vault has just made is looked for again only after a pause."""
     kid = jwt_header(token)["kid"]
-    keys = served.console.people._keys
+    keys = served.console.token_verifier._keys
     keys._tried_at = float("-inf")
-    await keys.holding(kid)
+    await keys.key_set(kid)
 
 
 def jwt_header(token: str) -> dict[str, Any]:

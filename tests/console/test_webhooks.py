@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from console.outbox import Office, dispatcher, subscription_worker
+from console.outbox import Dispatcher, dispatcher, subscription_worker
 from justenough.adapters.outbound import webhook_client
 from justenough.adapters.store.outbox_queries import DeliveryState
-from justenough.domain.integrations.cloudevents import cloud_event, read_event
-from justenough.domain.integrations.retry_policy import DELAYS, GONE_REST, REFUSED_DELAYS
+from justenough.domain.integrations.cloudevents import read_event, to_cloud_event
+from justenough.domain.integrations.retry_policy import GONE_REST_S, REFUSED_RETRY_DELAYS_S, RETRY_DELAYS_S
 from justenough.domain.ledger.events import Event
 from tests.console.certificates import authority
 from tests.console.receiver import CUT, ENDLESS_BODY, ENDLESS_HEADERS, HANG, Answer, Receiver
@@ -39,7 +39,7 @@ def jobs(count: int, *, first: int = 1) -> list[Event]:
     return [submitted(job_id(number)) for number in range(first, first + count)]
 
 
-async def delivering(town: Town, *hooks: dict[str, Any]) -> Office:
+async def delivering(town: Town, *hooks: dict[str, Any]) -> Dispatcher:
     """A console that tells these from now on."""
     town.configured(webhooks=list(hooks))
     found = town.office()
@@ -59,7 +59,7 @@ async def test_an_event_arrives_once_as_a_cloudevent_that_every_current_key_sign
     for _ in range(3):
         await town.told(console)
     entries = town.store.ledger().items[1:]
-    assert receiver.events == [cloud_event(entry, "dev") for entry in entries]
+    assert receiver.events == [to_cloud_event(entry, "dev") for entry in entries]
     for got in receiver.got:
         event = read_event(got.headers, got.body)
         assert (event.structured, event.subject) == (True, job_id(1))
@@ -118,7 +118,7 @@ async def test_how_far_it_is_is_taken_down_also_where_nothing_was_for_it(town: T
     town.happened(*jobs(3))
     await town.told(console)
     assert town.standing("siem").behind == 3, "not each time: that would be a write for each entry"
-    town.clock.on(subscription_worker.TAKEN_DOWN_EVERY)
+    town.clock.on(subscription_worker.SAVE_POSITION_INTERVAL_S)
     await town.told(console)
     assert (town.standing("siem").behind, receiver.got) == (0, [])
 
@@ -129,7 +129,7 @@ async def test_a_delivery_that_fails_is_tried_again_later_with_the_same_id_and_b
     console = await delivering(town, hook(receiver))
     town.happened(*jobs(1))
     await town.told(console)
-    for attempt, delay in enumerate(DELAYS[:3], start=1):
+    for attempt, delay in enumerate(RETRY_DELAYS_S[:3], start=1):
         (row,) = waiting(town)
         assert (row.attempts, row.state) == (attempt, "pending")
         town.clock.on(delay * 0.9)
@@ -156,7 +156,7 @@ async def test_what_one_event_fails_of_does_not_hold_the_next_one_up(town: Town,
     assert town.standing("siem").position == 2
 
 
-@pytest.mark.parametrize("status, delays", [(503, DELAYS), (401, REFUSED_DELAYS), (410, ())])
+@pytest.mark.parametrize("status, delays", [(503, RETRY_DELAYS_S), (401, REFUSED_RETRY_DELAYS_S), (410, ())])
 async def test_what_is_not_delivered_in_the_end_is_a_dead_letter_that_can_be_sent_again(
     town: Town, receiver: Receiver, status: int, delays: tuple[int, ...]
 ) -> None:
@@ -169,7 +169,7 @@ async def test_what_is_not_delivered_in_the_end_is_a_dead_letter_that_can_be_sen
         await town.told(console)
     (dead,) = waiting(town, state=DeliveryState.DEAD)
     assert (dead.attempts, dead.next_at, dead.why.split()[0]) == (len(delays) + 1, None, str(status))
-    town.clock.on(10 * DELAYS[-1])
+    town.clock.on(10 * RETRY_DELAYS_S[-1])
     await town.told(console)
     assert len(receiver.got) == len(delays) + 1, "a dead letter is left alone"
     receiver.answer = lambda _: 204
@@ -199,7 +199,7 @@ async def test_a_receiver_that_is_gone_is_asked_once_an_hour_and_what_is_sent_ag
     town.happened(*jobs(1))
     await town.told(console)
     town.happened(*jobs(1, first=2))
-    town.clock.on(GONE_REST - 60)
+    town.clock.on(GONE_REST_S - 60)
     await town.told(console)
     assert len(receiver.got) == 1
     assert town.store.outbox.resend("siem", None, now=town.clock.now()) == 1
@@ -221,17 +221,17 @@ async def test_one_that_hangs_keeps_nobody_else_waiting(town: Town, receiver: Re
     async with Receiver(answer=lambda _: HANG).listening() as stuck:
         console = await delivering(town, hook(stuck, "stuck"), hook(receiver))
         town.happened(*jobs(3))
-        await console.look()
+        await console.dispatch()
         await stuck.until(3)
         await receiver.until(3)
         town.happened(*jobs(2, first=4))
         town.clock.on(1)
         while len(receiver.got) < 5:
-            await console.look()
+            await console.dispatch()
             await asyncio.sleep(0)  # The lane's own threads and sockets make progress; its receiver's condition ends the loop.
         assert len(stuck.got) == 3
         stuck.released.set()
-        await console.settled()
+        await console.wait_until_idle()
         await town.told(console)
         assert sorted(event["subject"] for event in stuck.events) == [job_id(number) for number in range(1, 6)]
 
@@ -240,7 +240,7 @@ async def test_one_that_hangs_keeps_nobody_else_waiting(town: Town, receiver: Re
 async def test_no_receiver_holds_us_longer_than_our_patience(
     town: Town, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, answer: str, why: str
 ) -> None:
-    monkeypatch.setattr(webhook_client, "TIMEOUT", 0.5)
+    monkeypatch.setattr(webhook_client, "REQUEST_TIMEOUT_S", 0.5)
     receiver.answer = lambda _: answer
     console = await delivering(town, hook(receiver))
     town.happened(*jobs(1))
@@ -253,7 +253,7 @@ async def test_of_an_endless_answer_nothing_is_read_but_its_status(town: Town, r
     receiver.answer = lambda _: ENDLESS_BODY
     console = await delivering(town, hook(receiver))
     town.happened(*jobs(2))
-    async with asyncio.timeout(webhook_client.TIMEOUT - 1):
+    async with asyncio.timeout(webhook_client.REQUEST_TIMEOUT_S - 1):
         await town.told(console)
     assert waiting(town) == []
     assert town.standing("siem").delivered == 2
@@ -276,7 +276,7 @@ async def test_a_receiver_that_is_down_gets_everything_once_it_is_up(town: Town)
 
 
 async def test_a_long_silence_of_a_receiver_fills_no_table(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subscription_worker, "MOST_WAITING", 20)
+    monkeypatch.setattr(subscription_worker, "MAX_PENDING", 20)
     down = Receiver()
     async with down.listening():
         port = down.port
@@ -300,7 +300,7 @@ async def test_one_console_delivers_and_another_goes_on_where_it_fell_silent(tow
     await town.told(first)
     assert len(receiver.got) == 3
     town.happened(*jobs(2, first=4))
-    town.clock.on(dispatcher.LEASE + 1)
+    town.clock.on(dispatcher.LEASE_TTL_S + 1)
     await town.told(second)
     assert sorted(event["subject"] for event in receiver.events) == [job_id(number) for number in range(1, 6)]
     town.happened(*jobs(1, first=6))
@@ -315,14 +315,14 @@ async def test_a_console_that_sleeps_through_its_lease_settles_nothing(town: Tow
     slow = await delivering(town, hook(receiver))
     quick = town.office()
     town.happened(*jobs(1))
-    await slow.look()
+    await slow.dispatch()
     await receiver.until(1)
-    town.clock.on(dispatcher.LEASE + 1)
+    town.clock.on(dispatcher.LEASE_TTL_S + 1)
     town.happened(*jobs(2, first=2))
     await town.told(quick)
     assert town.standing("siem").position == 3
     receiver.released.set()
-    await slow.settled()
+    await slow.wait_until_idle()
     assert town.standing("siem").position == 3
     await town.told(slow)
     await town.told(quick)
@@ -366,7 +366,7 @@ async def test_one_that_was_taken_out_for_long_begins_anew(town: Town, receiver:
         assert len(waiting(town, "other")) == 1
         town.clock.on(8 * 24 * 3600)
         await town.told(console)
-        assert [one.name for one in town.store.outbox.standings()] == ["siem"]
+        assert [one.name for one in town.store.outbox.subscription_progress()] == ["siem"]
         assert waiting(town, "other") == []
 
 
@@ -380,7 +380,7 @@ async def test_without_its_secret_nothing_is_sent_and_nothing_is_lost(town: Town
     assert waiting(town) == [], "no attempt counts"
     await town.secret(SECRET, secret=CURRENT)
     again = town.office()
-    town.clock.on(dispatcher.LEASE + 1)
+    town.clock.on(dispatcher.LEASE_TTL_S + 1)
     await town.told(again)
     assert len(receiver.got) == 1
     assert town.standing("siem").why is None
@@ -391,7 +391,7 @@ async def test_without_its_secret_nothing_is_sent_and_nothing_is_lost(town: Town
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1", "2130706433", "0x7f.1", "localhost", "[::ffff:127.0.0.1]", "[::1]"])
 async def test_ones_own_network_is_not_reached_unless_it_is_allowed(town: Town, receiver: Receiver, host: str) -> None:
-    found = webhook_client.Receiver(f"https://{host}:{receiver.port}/", private=False)
+    found = webhook_client.WebhookClient(f"https://{host}:{receiver.port}/", private=False)
     outcome = await found.post(b"{}", {}, now=town.clock.now())
     await found.close()
     assert (outcome.fault, "private network" in outcome.why) == ("refused", True), outcome
@@ -400,7 +400,7 @@ async def test_ones_own_network_is_not_reached_unless_it_is_allowed(town: Town, 
 
 @pytest.mark.parametrize("host", ["169.254.169.254", "0.0.0.0", "[fd00:ec2::254]", "[::ffff:a9fe:a9fe]", "[ff02::1]", "2852039166"])  # noqa: S104 - nothing is bound
 async def test_metadata_and_link_local_are_never_reached(town: Town, host: str) -> None:
-    found = webhook_client.Receiver(f"http://{host}:8080/latest/meta-data", private=True)
+    found = webhook_client.WebhookClient(f"http://{host}:8080/latest/meta-data", private=True)
     outcome = await found.post(b"{}", {}, now=town.clock.now())
     await found.close()
     assert outcome.fault == "refused", outcome
@@ -430,7 +430,7 @@ async def test_a_name_that_changes_its_mind_between_the_check_and_the_connection
 ) -> None:
     async with Receiver().listening(host="127.0.0.2", port=receiver.port) as elsewhere:
         names = Names(monkeypatch, siem_test=[["127.0.0.1"], ["127.0.0.2"]])
-        found = webhook_client.Receiver(f"http://siem.test:{receiver.port}/", private=True)
+        found = webhook_client.WebhookClient(f"http://siem.test:{receiver.port}/", private=True)
         outcome = await found.post(b"{}", {}, now=town.clock.now())
         await found.close()
         assert (outcome.fault, len(receiver.got), elsewhere.got) == (None, 1, [])
@@ -442,7 +442,7 @@ async def test_a_name_of_which_one_address_is_private_is_not_reached_at_all(
     town: Town, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Names(monkeypatch, siem_test=[["93.184.216.34", "127.0.0.1"]])
-    found = webhook_client.Receiver(f"https://siem.test:{receiver.port}/", private=False)
+    found = webhook_client.WebhookClient(f"https://siem.test:{receiver.port}/", private=False)
     outcome = await found.post(b"{}", {}, now=town.clock.now())
     await found.close()
     assert (outcome.fault, receiver.got) == ("refused", [])
@@ -452,7 +452,7 @@ async def test_the_next_address_is_tried_where_one_takes_no_connection(
     town: Town, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Names(monkeypatch, siem_test=[["127.0.0.3", "127.0.0.1"]])
-    found = webhook_client.Receiver(f"http://siem.test:{receiver.port}/", private=True)
+    found = webhook_client.WebhookClient(f"http://siem.test:{receiver.port}/", private=True)
     assert (await found.post(b"{}", {}, now=town.clock.now())).fault is None
     await found.close()
     assert len(receiver.got) == 1
@@ -466,7 +466,7 @@ async def test_a_certificate_is_checked_by_the_receivers_name_though_its_address
     Names(monkeypatch, siem_test=[["127.0.0.1"]])
     for name, fault in (("siem.test", None), ("other.test", "away")):
         async with Receiver().listening(tls=servers[name]) as receiver:
-            found = webhook_client.Receiver(f"https://siem.test:{receiver.port}/", private=True)
+            found = webhook_client.WebhookClient(f"https://siem.test:{receiver.port}/", private=True)
             outcome = await found.post(b"{}", {}, now=town.clock.now())
             await found.close()
             assert (outcome.fault, len(receiver.got)) == (fault, int(fault is None)), outcome
@@ -478,7 +478,7 @@ async def test_an_unknown_name_and_a_proxy_in_the_environment_are_no_way_out(
 ) -> None:
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{receiver.port}")
-    found = webhook_client.Receiver("http://siem.invalid:8080/", private=True)
+    found = webhook_client.WebhookClient("http://siem.invalid:8080/", private=True)
     outcome = await found.post(b"{}", {}, now=town.clock.now())
     await found.close()
     assert (outcome.fault, "siem.invalid is not known" in outcome.why) == ("away", True), outcome

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from console.services.single_flight import Busy, Works
+from console.services.single_flight import Busy, SingleFlight
 from justenough.domain.core.errors import GiveUp
 
 
@@ -36,16 +36,16 @@ class Bench:
 
 async def test_those_who_ask_at_once_share_one_piece_of_work() -> None:
     bench = Bench()
-    works = Works(bench.does)
+    works = SingleFlight(bench.does)
     waiting = [asyncio.create_task(works.result("a", by=who)) for who in ("lead", "chief")]
     await bench.entered.get()
-    work = works.of("a")
+    work = works.get("a")
     assert work is not None
     assert (work.runs, work.by) == (True, "lead")
     bench.go_on.set()
     assert await asyncio.gather(*waiting) == ["A", "A"]
     assert bench.begun == ["a"]
-    done = works.of("a")
+    done = works.get("a")
     assert done is not None
     assert (done.runs, done.outcome) == (False, "A")
     assert await works.result("a", by="lead") == "A"
@@ -54,20 +54,20 @@ async def test_those_who_ask_at_once_share_one_piece_of_work() -> None:
 
 async def test_no_more_run_at_once_than_there_are_turns_and_old_outcomes_are_forgotten() -> None:
     bench = Bench()
-    works = Works(bench.does, at_once=2, kept=3)
+    works = SingleFlight(bench.does, max_concurrency=2, max_outcomes=3)
     waiting = [asyncio.create_task(works.result(key, by=f"{key}-person")) for key in "abcdef"]
     assert [await bench.entered.get(), await bench.entered.get()] == ["a", "b"]
-    assert len(works.all()) == 6
+    assert len(works.items()) == 6
     bench.go_on.set()
     assert await asyncio.gather(*waiting) == list("ABCDEF")
     assert bench.most == 2
     await works.result("g", by="lead")
-    assert [key for key, _ in works.all()] == ["g", "f", "e"]
+    assert [key for key, _ in works.items()] == ["g", "f", "e"]
 
 
 async def test_who_stops_waiting_takes_the_work_from_nobody() -> None:
     bench = Bench()
-    works = Works(bench.does)
+    works = SingleFlight(bench.does)
     gone, stays = (asyncio.create_task(works.result("a", by=who)) for who in ("lead", "chief"))
     await bench.entered.get()
     gone.cancel()
@@ -78,26 +78,29 @@ async def test_who_stops_waiting_takes_the_work_from_nobody() -> None:
 async def test_what_cannot_be_done_is_told_to_each_and_is_asked_for_again() -> None:
     bench = Bench()
     bench.go_on.set()
-    works = Works(bench.does, kept=2)
+    works = SingleFlight(bench.does, max_outcomes=2)
     with pytest.raises(GiveUp, match="it cannot be done"):
         await works.result("bad", by="lead")
     with pytest.raises(Exception, match="the console's log tells more"):
         await works.result("broken", by="lead")
-    assert [str(work.error) for _, work in works.all()] == ["something went wrong here; the console's log tells more", "it cannot be done"]
+    assert [str(work.error) for _, work in works.items()] == [
+        "something went wrong here; the console's log tells more",
+        "it cannot be done",
+    ]
     await works.close()
 
 
 async def test_nobody_has_others_wait_behind_all_that_they_ask_for() -> None:
     bench = Bench()
-    works = Works(bench.does, each=2)
+    works = SingleFlight(bench.does, max_per_person=2)
     for key in "ab":
-        works.ask(key, by="greedy")
+        works.start(key, by="greedy")
     with pytest.raises(Busy, match="2 that you asked for are not done yet"):
-        works.ask("c", by="greedy")
-    assert works.ask("a", by="greedy").runs, "what is being done is joined"
+        works.start("c", by="greedy")
+    assert works.start("a", by="greedy").runs, "what is being done is joined"
     waiting = asyncio.create_task(works.result("d", by="lead"))
     bench.go_on.set()
     assert await waiting == "D"
     assert bench.begun == ["a", "b", "d"]
-    assert works.ask("c", by="greedy").runs
+    assert works.start("c", by="greedy").runs
     await works.close()

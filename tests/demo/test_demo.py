@@ -17,9 +17,9 @@ import pytest
 from tests.interrupting import heeding
 from tests.stopping import stopped_with_us
 from tests.waiting import until
-from worker.stack import Places, read_stack
-from worker.stack.control import running
-from worker.stack.pidfile import kept_mark
+from worker.stack import StackPaths, read_stack
+from worker.stack.control import find_running_stack
+from worker.stack.pidfile import read_pidfile
 from worker.stack.stack_file import CHILDREN
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,7 +50,7 @@ def test_a_demo_that_went_well_leaves_nothing_running(home: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Starting real servers" in done.stdout
     assert "The servers run on" not in done.stdout
-    assert running(Places.of(home)) is None
+    assert find_running_stack(StackPaths.of(home)) is None
     assert not (home / "stack.json").exists()
 
 
@@ -74,7 +74,7 @@ def test_an_open_demo_leaves_its_servers_though_it_failed_and_the_next_one_prove
 
     stopped = subprocess.run(["bash", "-c", command(again, "Stop")], cwd=ROOT, capture_output=True, text=True, check=False)
     assert stopped.returncode == 0, stopped.stderr
-    assert running(Places.of(home)) is None
+    assert find_running_stack(StackPaths.of(home)) is None
 
 
 def test_a_demo_that_is_interrupted_stops_what_it_started_also_where_it_would_stay(home: Path) -> None:
@@ -88,21 +88,21 @@ def test_a_demo_that_is_interrupted_stops_what_it_started_also_where_it_would_st
     assert process.returncode == 130, played + rest
     assert "Interrupted: stopping the servers" in rest
     assert "The servers run on" not in rest
-    assert running(Places.of(home)) is None
+    assert find_running_stack(StackPaths.of(home)) is None
 
 
 @pytest.mark.timeout(900)
 def test_a_demo_that_is_killed_takes_its_servers_along_also_where_they_would_stay(home: Path) -> None:
-    said, places = {**os.environ, "JUSTENOUGH_HOME": str(home), "DEMO_OPEN": "1"}, Places.of(home)
+    said, places = {**os.environ, "JUSTENOUGH_HOME": str(home), "DEMO_OPEN": "1"}, StackPaths.of(home)
     with subprocess.Popen(DEMO, cwd=ROOT, env=said, stdout=subprocess.DEVNULL) as process:
         try:
-            until(lambda: kept_mark(places.run, "vault"), "Vault is being started", within=300)
-            marks = [mark for name in ("supervisor", *CHILDREN) if (mark := kept_mark(places.run, name))]
+            until(lambda: read_pidfile(places.run, "vault"), "Vault is being started", within=300)
+            marks = [mark for name in ("supervisor", *CHILDREN) if (mark := read_pidfile(places.run, name))]
         finally:
             process.kill()
-    until(lambda: not any(mark.lives() for mark in marks), "supervisor and servers are gone", within=300)
-    assert running(places) is None
-    assert not any(kept_mark(places.run, name) for name in CHILDREN)
+    until(lambda: not any(mark.is_alive() for mark in marks), "supervisor and servers are gone", within=300)
+    assert find_running_stack(places) is None
+    assert not any(read_pidfile(places.run, name) for name in CHILDREN)
 
 
 def assert_proven(done: subprocess.CompletedProcess[str]) -> None:
@@ -120,7 +120,7 @@ def assert_proven(done: subprocess.CompletedProcess[str]) -> None:
 
 def assert_open(done: subprocess.CompletedProcess[str], home: Path) -> None:
     """Its servers answer where it says, and its users log in as it says."""
-    stack = read_stack(Places.of(home))
+    stack = read_stack(StackPaths.of(home))
     assert stack is not None
     told = done.stdout.partition("The servers run on")[2]
     console, vault = (re.search(rf"^{name} +(http\S+)$", told, re.MULTILINE) for name in ("console", "Vault"))

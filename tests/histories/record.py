@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from temporalio.client import WorkflowHistory
 from temporalio.common import SearchAttributePair, TypedSearchAttributes
 
-from console.temporal.fire_workflow import OCCASION
+from console.temporal.fire_workflow import SCHEDULED_START
 from justenough.domain.approvals.tiers import Tier, Tiers
 from tests.workflows import sessions
 from tests.workflows.known import Need
@@ -204,7 +204,7 @@ async def main() -> None:
 
 async def _record_fire(bench: Bench) -> None:
     """An occasion of a schedule, which is taken at the second attempt."""
-    attributes = TypedSearchAttributes([SearchAttributePair(OCCASION, datetime(2026, 1, 31, 2, tzinfo=UTC))])
+    attributes = TypedSearchAttributes([SearchAttributePair(SCHEDULED_START, datetime(2026, 1, 31, 2, tzinfo=UTC))])
     handle = await bench.client.start_workflow("Fire", "nightly", id=FIRE, task_queue=QUEUE, search_attributes=attributes)
     await handle.result()
     _keep(FIRE, await handle.fetch_history())

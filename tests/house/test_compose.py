@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from justenough.adapters.configuration.settings import Settings
-from worker.stack.paths import Places
+from worker.stack.paths import StackPaths
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text()
@@ -71,7 +71,7 @@ def test_a_server_has_a_health_check(service: str) -> None:
 def test_the_worker_s_health_check_looks_at_the_file_that_the_worker_touches() -> None:
     (home,) = re.findall(r"JUSTENOUGH_HOME=(\S+)", DOCKERFILE)
 
-    assert f"'{Places(Path(home)).worker_alive}'" in SERVICES["worker"]["healthcheck"]["test"][-1]
+    assert f"'{StackPaths(Path(home)).worker_alive}'" in SERVICES["worker"]["healthcheck"]["test"][-1]
 
 
 @services

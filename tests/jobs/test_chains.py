@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from justenough.domain.policy.replay import Replay, replayed
+from justenough.domain.policy.replay import PolicyReplay, replay_entries
 from tests.justenough.deciding import shop_rules
 from tests.newcomers import newcomer
 from tests.people import TAKEN, Human
@@ -44,7 +44,7 @@ def denied(ops: Human, auditor: Human, job: str) -> dict[str, Any]:
     (decided,) = [entry["data"] for entry in entries if entry["type"] == "access.decided"]
     assert (decided["outcome"], decided["policies"]) == ("denied", ["no-export-after-restricted"])
     rules = shop_rules()
-    report = replayed(entries, Replay(rules.policies, rules.catalog, top=rules.top), since="", digest=rules.policies.digest)
+    report = replay_entries(entries, PolicyReplay(rules.policies, rules.catalog, top=rules.top), since="", digest=rules.policies.digest)
     assert (report.decisions, report.same) == (1, 1)
     facts: dict[str, Any] = decided["facts"]
     return facts

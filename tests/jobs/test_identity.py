@@ -15,24 +15,24 @@ import httpx
 import pytest
 from joserfc.errors import BadSignatureError, ExpiredTokenError, InvalidClaimError
 
-from activities.delivery.identity_token import NoIssuer, NotVouchedFor, draw_identity
-from activities.issuing.results import Closed
+from activities.delivery.identity_token import NoIssuer, NotVouchedFor, issue_identity_token
+from activities.issuing.results import AccessClosed
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.store.errors import StoreUnavailable
-from justenough.adapters.store.session_claims import Claim
-from justenough.domain.approvals.statements import Signed
-from justenough.domain.catalog.audiences import Audience, Audiences
+from justenough.adapters.store.session_claims import SessionClaim
+from justenough.domain.approvals.statements import SignedStatement
+from justenough.domain.catalog.audiences import AudienceDef, Audiences
 from justenough.domain.contracts.workflow_messages import JobInput
 from justenough.domain.core.errors import InvalidInput
-from justenough.domain.integrations.job_identity import LIFE
-from justenough.services.dependencies import Deps, worker_deps
+from justenough.domain.integrations.job_identity import TOKEN_LIFETIME
+from justenough.services.dependencies import Deps, open_worker_deps
 from justenough.services.verify_order import VerifiedOrder, verify_order
 from tests.people import Human
 from tests.shop import Shop, spec
 from tests.verifying import altered, verified
-from worker.provisioning import Outcome
+from worker.provisioning import WriteOutcome
 from worker.stack import Stack
-from worker.stack.seed import set_vault_up
+from worker.stack.seed import set_up_vault
 
 pytestmark = pytest.mark.servers
 HOW_TO = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "identity.md").read_text(encoding="utf-8")
@@ -56,7 +56,7 @@ class Session:
 
     def draw(self, audience: str = AUDIENCE, **changes: Any) -> str:
         """Return a token, as the broker would hand it out."""
-        return draw_identity(replace(self.deps, **changes), self.order, audience, owner=self.owner).reveal()
+        return issue_identity_token(replace(self.deps, **changes), self.order, audience, owner=self.owner).reveal()
 
     def told(self) -> list[dict[str, Any]]:
         """What the ledger says that others were told of this job."""
@@ -70,18 +70,18 @@ def deps(whole: Stack) -> Iterator[Deps]:
     settings = Settings(
         home=whole.home, config=whole.config, vault_addr=whole.vault, console_url=whole.console, database_url=whole.database_url
     )
-    with worker_deps(settings, {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": "1", "MODEL_URL": "http://127.0.0.1:65535/v1"}) as opened:
+    with open_worker_deps(settings, {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": "1", "MODEL_URL": "http://127.0.0.1:65535/v1"}) as opened:
         yield opened
 
 
 def session(deps: Deps, ops: Human, **changes: Any) -> Session:
     """A session that has claimed a job which nothing else knows of."""
     body = ops.order(spec("true", agent=AGENT, **changes))
-    order = JobInput(job=body["id"], spec=body["spec"], order=Signed(statement=body["statement"], signature=body["signature"]))
+    order = JobInput(job=body["id"], spec=body["spec"], order=SignedStatement(statement=body["statement"], signature=body["signature"]))
     made = verify_order(deps, order, now=deps.now())
     assert isinstance(made, VerifiedOrder)
     owner = uuid.uuid4().hex
-    assert deps.store.claim(order.job, run="a test", owner=owner, now=deps.now())
+    assert deps.store.claim_job(order.job, run="a test", owner=owner, now=deps.now())
     return Session(deps, made, owner)
 
 
@@ -107,7 +107,7 @@ def published(whole: Stack) -> dict[str, Any]:
 def naming(deps: Deps, audience: str) -> Any:
     """Return a configuration whose catalog names this audience alone."""
     current = deps.config.current()
-    named = Audiences(audiences={audience: Audience(environment="prod")})
+    named = Audiences(audiences={audience: AudienceDef(environment="prod")})
     there = replace(current, catalog=current.catalog.model_copy(update={"identity": named}))
     return SimpleNamespace(current=lambda: there)
 
@@ -135,19 +135,19 @@ def test_a_running_job_has_an_identity_until_its_end_and_its_tokens_work_from_th
     running = Session(deps, order, claim.owner)
     said = holds(running.draw(), published)
     assert (said["sub"], said["job"], said["agent"]["name"], said["data_scope"]) == (job, job, "refund-agent", {"tenant": "acme"})
-    with pytest.raises(Closed):
+    with pytest.raises(AccessClosed):
         replace(running, owner="another run").draw()
 
     assert ops.api.post(f"jobs/{job}/kill").status_code == 202
     ops.until(job)
-    with pytest.raises(Closed, match="closed"):
+    with pytest.raises(AccessClosed, match="closed"):
         running.draw()
     assert [entry["data"]["jti"] for entry in ops.ledger(job) if entry["type"] == "identity.issued"] == [said["jti"]]
 
 
 def test_setting_the_embedded_vault_up_by_hand_keeps_its_jobs_bound(whole: Stack, shop: Shop) -> None:
-    applied = set_vault_up(Settings(home=whole.home, config=whole.config), token=None)
-    assert {step.path: step.outcome for step in applied}["sys/policies/acl/je-worker"] is Outcome.UNCHANGED
+    applied = set_up_vault(Settings(home=whole.home, config=whole.config), token=None)
+    assert {step.path: step.outcome for step in applied}["sys/policies/acl/je-worker"] is WriteOutcome.UNCHANGED
     with shop.admin() as vault:
         assert '"token_bound_cidrs" = [["127.0.0.1/32"]]' in vault.get("sys/policies/acl/je-worker").json()["data"]["policy"]
 
@@ -159,7 +159,7 @@ def test_a_stock_library_takes_a_token_and_refuses_it_elsewhere_later_or_altered
     assert said["exp"] - said["iat"] == 300
     assert holds(token, published, later=timedelta(minutes=4, seconds=50)) == said
     with pytest.raises(ExpiredTokenError):
-        holds(token, published, later=LIFE)
+        holds(token, published, later=TOKEN_LIFETIME)
     with pytest.raises(InvalidClaimError, match="in the future"):
         holds(token, published, later=timedelta(minutes=-1))
     with pytest.raises(InvalidClaimError, match="aud"):
@@ -214,13 +214,13 @@ def test_however_long_the_making_takes_a_token_ends_five_minutes_after_the_job_w
     clock = [datetime.now(UTC)]
     began, seen = clock[0], acme.deps.store.claim_of
 
-    def slow(job: str) -> Claim | None:
+    def slow(job: str) -> SessionClaim | None:
         found = seen(job)
         clock[0] += timedelta(hours=1)
         return found
 
     monkeypatch.setattr(acme.deps.store, "claim_of", slow)
-    assert holds(acme.draw(now=lambda: clock[0]), published)["exp"] <= (began + LIFE).timestamp()
+    assert holds(acme.draw(now=lambda: clock[0]), published)["exp"] <= (began + TOKEN_LIFETIME).timestamp()
 
 
 def test_a_jobs_identity_is_no_persons(acme: Session, whole: Stack) -> None:
@@ -236,7 +236,7 @@ def test_openbaos_own_jwt_login_takes_one_tenants_jobs_and_refuses_anothers(
     acme: Session, globex: Session, shop: Shop, published: dict[str, Any], how: str
 ) -> None:
     where = {"oidc_discovery_url": published["issuer"], "jwks_url": published["jwks_uri"]}[how]
-    stale = acme.draw(now=lambda: datetime.now(UTC) - LIFE - timedelta(seconds=1))
+    stale = acme.draw(now=lambda: datetime.now(UTC) - TOKEN_LIFETIME - timedelta(seconds=1))
     mount = f"jobs-{how.partition('_')[0]}"
     with shop.admin() as vault:
 

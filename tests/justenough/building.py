@@ -9,7 +9,7 @@ from typing import Any
 from justenough.domain.catalog.loader import Resource
 from justenough.domain.jobs.spec import JobSpec, checked_spec
 from justenough.domain.jobs.states import Action, Sensitivity
-from justenough.domain.policy.cedar_request import ORDINARY
+from justenough.domain.policy.cedar_request import DEFAULT_CLOCK
 from justenough.domain.policy.engine import AccessContext, JobFacts, PolicySet
 
 SHOP = Path(__file__).parents[2] / "examples" / "shop"
@@ -54,7 +54,7 @@ def resource(sensitivity: Sensitivity = Sensitivity.INTERNAL, *, external: bool 
 
 
 def asking(**changes: Any) -> AccessContext:
-    return AccessContext(**{"phase": "start", "ttl_seconds": 600, "reason": "Look up the order", "clock": ORDINARY, **changes})
+    return AccessContext(**{"phase": "start", "ttl_seconds": 600, "reason": "Look up the order", "clock": DEFAULT_CLOCK, **changes})
 
 
 def policies(text: str) -> PolicySet:

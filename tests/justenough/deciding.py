@@ -7,8 +7,8 @@ from typing import Any
 from justenough.domain.approvals.tiers import Tiers, read_tiers
 from justenough.domain.catalog.loader import Catalog, read_catalog
 from justenough.domain.policy.cedar_request import JobFacts
-from justenough.domain.policy.dry_run import Rules
-from justenough.domain.policy.engine import TOP, PolicySet
+from justenough.domain.policy.dry_run import PolicyEvaluator
+from justenough.domain.policy.engine import MAX_TIER, PolicySet
 from tests.justenough.building import JOB, SCHEMA, SHOP, access, spec
 
 CATALOG: Catalog = read_catalog((SHOP / "catalog.yaml").read_bytes())
@@ -17,12 +17,12 @@ EXTERNAL = [name for name, resource in CATALOG.resources.items() if resource.ext
 SHOP_FILES = {path.name: path.read_text() for path in (SHOP / "policies").glob("*.cedar")}
 
 
-def rules(text: str, *, top: int = TOP, catalog: Catalog = CATALOG) -> Rules:
-    return Rules(PolicySet.load({"only.cedar": text}, SCHEMA, external=EXTERNAL), catalog, top)
+def rules(text: str, *, top: int = MAX_TIER, catalog: Catalog = CATALOG) -> PolicyEvaluator:
+    return PolicyEvaluator(PolicySet.load({"only.cedar": text}, SCHEMA, external=EXTERNAL), catalog, top)
 
 
-def shop_rules() -> Rules:
-    return Rules(PolicySet.load(SHOP_FILES, SCHEMA, external=EXTERNAL), CATALOG, TIERS.top)
+def shop_rules() -> PolicyEvaluator:
+    return PolicyEvaluator(PolicySet.load(SHOP_FILES, SCHEMA, external=EXTERNAL), CATALOG, TIERS.top)
 
 
 def asking_for(*wanted: str, groups: frozenset[str] = frozenset({"ops"}), ttl: str = "5m", **changes: Any) -> JobFacts:

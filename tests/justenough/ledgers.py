@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
-from justenough.domain.evidence.aggregator import Fold, Period
-from justenough.domain.evidence.current_state import LedgerState, Live, Standing
+from justenough.domain.evidence.aggregator import EvidenceAggregator, ReportPeriod
+from justenough.domain.evidence.current_state import CurrentState, LedgerState, LiveCredential
 from justenough.domain.evidence.report import Line, Report
-from justenough.domain.ledger.events import Event, EventType, event
-from justenough.domain.ledger.hash_chain import LedgerReport, chained, moment_text
+from justenough.domain.ledger.events import Event, EventType, build_event
+from justenough.domain.ledger.hash_chain import LedgerReport, chain_entry, moment_text
 from tests.store.facts import JOB, NOW, credential, later, part
 
 DAY = timedelta(days=1)
@@ -23,26 +23,31 @@ def named(kind: str, *, job: str = JOB, at: datetime = NOW, about: str = "1", **
     return job, f"{job}/{kind}/{about}", kind, moment_text(at), json.dumps(data)
 
 
-def folded(facts: Iterable[Event | tuple[str, str, str, str, str]], *, since: datetime = NOW - DAY, until: datetime = NOW + DAY) -> Fold:
+def folded(
+    facts: Iterable[Event | tuple[str, str, str, str, str]], *, since: datetime = NOW - DAY, until: datetime = NOW + DAY
+) -> EvidenceAggregator:
     """Return the fold of entries, in order."""
-    fold = Fold(Period(since, until))
+    fold = EvidenceAggregator(ReportPeriod(since, until))
     for fact in facts:
         if isinstance(fact, Event):
-            entry = chained(fact, None)
-            fold.take(entry.job, entry.id, entry.type, entry.at, entry.data)
+            entry = chain_entry(fact, None)
+            fold.add_entry(entry.job, entry.id, entry.type, entry.at, entry.data)
         else:
-            fold.take(*fact)
+            fold.add_entry(*fact)
     return fold
 
 
 def reported(
-    *facts: Event | tuple[str, str, str, str, str], now: datetime = NOW + DAY, live: Iterable[Live] = (), ledger: LedgerState = SOUND
+    *facts: Event | tuple[str, str, str, str, str],
+    now: datetime = NOW + DAY,
+    live: Iterable[LiveCredential] = (),
+    ledger: LedgerState = SOUND,
 ) -> Report:
     """Return the report of entries."""
-    standing = Standing(now=now)
+    standing = CurrentState(now=now)
     for one in live:
-        standing.take(one)
-    return folded(facts).report(installation="dev", now=now, standing=standing, ledger=ledger)
+        standing.add_live(one)
+    return folded(facts).report(installation="dev", now=now, current_state=standing, ledger=ledger)
 
 
 def line(report: Report, key: str) -> Line:
@@ -52,7 +57,9 @@ def line(report: Report, key: str) -> Line:
 
 
 def rejected(why: str, number: int = 1) -> Event:
-    return event(EventType.APPROVAL_REJECTED, JOB, at=NOW, about=str(number), request=part(JOB, "r"), why=why, person=None, received=None)
+    return build_event(
+        EventType.APPROVAL_REJECTED, JOB, at=NOW, about=str(number), request=part(JOB, "r"), why=why, person=None, received=None
+    )
 
 
 def expired(number: int = 1, *, seconds: float = 700) -> Event:
@@ -61,11 +68,11 @@ def expired(number: int = 1, *, seconds: float = 700) -> Event:
 
 def withdrawn(seconds: float, number: int = 1) -> Event:
     name = part(JOB, "r", number)
-    return event(EventType.ACCESS_WITHDRAWN, JOB, at=later(seconds), about=name, request=name, why="the job ended")
+    return build_event(EventType.ACCESS_WITHDRAWN, JOB, at=later(seconds), about=name, request=name, why="the job ended")
 
 
 def gave_up(seconds: float, *, tier: int = 3) -> Event:
-    return event(EventType.APPROVAL_EXPIRED, JOB, at=later(seconds), about=part(JOB, "r"), request=part(JOB, "r"), tier=tier)
+    return build_event(EventType.APPROVAL_EXPIRED, JOB, at=later(seconds), about=part(JOB, "r"), request=part(JOB, "r"), tier=tier)
 
 
 def review(seconds: float = 0, *, person: str = "e-lead") -> tuple[str, str, str, str, str]:
@@ -84,7 +91,7 @@ def verdict(said: str) -> tuple[str, str, str, str, str]:
     return named("review.answered", at=later(9), request=part(JOB, "r"), person="e-chief", name="chief", verdict=said, reason="", signed={})
 
 
-def live(number: int = 1, **changes: Any) -> Live:
+def live(number: int = 1, **changes: Any) -> LiveCredential:
     fields = {
         "credential": part(JOB, "c", number),
         "job": JOB,
@@ -96,4 +103,4 @@ def live(number: int = 1, **changes: Any) -> Live:
         "expires_at": NOW + 2 * DAY,
         "known": True,
     }
-    return Live(**{**fields, **changes})
+    return LiveCredential(**{**fields, **changes})

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from justenough.domain.core.url_policy import METADATA, url_problem, why_not_reached
+from justenough.domain.core.url_policy import METADATA_ADDRESSES, url_problem, why_address_forbidden
 
 NEVER = {
     "169.254.169.254": "credentials",
@@ -70,45 +70,45 @@ PUBLIC = (
 @pytest.mark.parametrize("address", NEVER)
 @pytest.mark.parametrize("private", [True, False])
 def test_some_addresses_are_never_sent_to(address: str, private: bool) -> None:
-    why = why_not_reached(address, private=private)
+    why = why_address_forbidden(address, private=private)
     assert why is not None
     assert NEVER[address] in why
 
 
 @pytest.mark.parametrize("address", PRIVATE)
 def test_an_address_of_ones_own_network_needs_to_be_allowed(address: str) -> None:
-    assert "allow_private" in (why_not_reached(address, private=False) or "")
-    assert why_not_reached(address, private=True) is None
+    assert "allow_private" in (why_address_forbidden(address, private=False) or "")
+    assert why_address_forbidden(address, private=True) is None
 
 
 @pytest.mark.parametrize("address", PUBLIC)
 def test_a_public_address_is_sent_to(address: str) -> None:
-    assert why_not_reached(address, private=False) is None
+    assert why_address_forbidden(address, private=False) is None
 
 
 @pytest.mark.parametrize("spelled", ["127.1", "0x7f.1", "0177.0.0.1", "2130706433", "0x7f000001", "127.0.1", "017700000001"])
 def test_however_an_address_is_spelled_the_resolver_makes_it_one_that_is_judged(spelled: str) -> None:
     found = {str(item[4][0]) for item in socket.getaddrinfo(spelled, 443, type=socket.SOCK_STREAM)}
     assert found == {"127.0.0.1"}
-    assert all(why_not_reached(address, private=False) for address in found)
+    assert all(why_address_forbidden(address, private=False) for address in found)
 
 
 @given(st.ip_addresses(v=4), st.booleans())
 def test_an_address_of_ipv4_is_judged_alike_in_every_form_of_ipv6(address: IPv4Address, private: bool) -> None:
-    plain = why_not_reached(str(address), private=private) is None
+    plain = why_address_forbidden(str(address), private=private) is None
     number = int(address)
     forms = [IPv6Address(base + number) for base in (0xFFFF << 32, 0x64FF9B << 96)] + [IPv6Address((0x2002 << 112) + (number << 80))]
     if number > 1:
         forms.append(IPv6Address(number))
-    assert {why_not_reached(str(form), private=private) is None for form in forms} == {plain}
+    assert {why_address_forbidden(str(form), private=private) is None for form in forms} == {plain}
 
 
 @given(st.ip_addresses())
 def test_nothing_is_sent_to_what_is_link_local_multicast_unspecified_or_a_clouds_metadata(address: IPv4Address | IPv6Address) -> None:
-    if why_not_reached(str(address), private=True) is None:
-        found = (address.is_link_local, address.is_multicast, address.is_unspecified, address in METADATA)
+    if why_address_forbidden(str(address), private=True) is None:
+        found = (address.is_link_local, address.is_multicast, address.is_unspecified, address in METADATA_ADDRESSES)
         assert not any(found)
-    if why_not_reached(str(address), private=False) is None and isinstance(address, IPv4Address):
+    if why_address_forbidden(str(address), private=False) is None and isinstance(address, IPv4Address):
         assert address.is_global
 
 
@@ -116,7 +116,7 @@ def test_nothing_is_sent_to_what_is_link_local_multicast_unspecified_or_a_clouds
 def test_every_address_of_a_private_network_is_private(network: str, number: int) -> None:
     inside = IPv4Network(network)
     address = inside[number % inside.num_addresses]
-    assert why_not_reached(str(address), private=False) is not None
+    assert why_address_forbidden(str(address), private=False) is not None
 
 
 @pytest.mark.parametrize(
@@ -156,4 +156,4 @@ def test_a_whole_url_is_taken(url: str) -> None:
 def test_plain_http_and_ones_own_network_go_together_and_metadata_never() -> None:
     assert url_problem("http://127.0.0.1:8080/", private=True) is None
     assert "credentials" in (url_problem("http://169.254.169.254/", private=True) or "")
-    assert {ip_address("169.254.169.254"), ip_address("fd00:ec2::254")} <= METADATA
+    assert {ip_address("169.254.169.254"), ip_address("fd00:ec2::254")} <= METADATA_ADDRESSES

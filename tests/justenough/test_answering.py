@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from justenough.domain.approvals.statements import DelegationStatement, Signed, signable
+from justenough.domain.approvals.statements import DelegationStatement, SignedStatement, to_signable
 from justenough.domain.approvals.tiers import Person, Tier, Tiers
-from justenough.domain.approvals.verification import Table
-from justenough.domain.core.canonical_json import canonical
+from justenough.domain.approvals.verification import ApprovalVerifier
+from justenough.domain.core.canonical_json import to_canonical_json
 from tests.justenough.building import NOW
 from tests.justenough.keys import public_key, vault_signature
 
@@ -22,7 +22,7 @@ TIERS = Tiers(tiers={1: Tier(name="owner", approvers=("leads",), respond_within=
 class Everybody:
     """All are leads, and nobody has ended what they signed."""
 
-    signed: Signed
+    signed: SignedStatement
 
     def person(self, entity: str) -> Person | None:
         return Person(id=entity, name=entity, groups=frozenset({"leads"}))
@@ -30,14 +30,14 @@ class Everybody:
     def public_keys(self, entity: str) -> Mapping[int, bytes]:
         return {1: public_key(entity)}
 
-    def delegation(self, person: str, delegate: str) -> Signed | None:
+    def delegation(self, person: str, delegate: str) -> SignedStatement | None:
         del person, delegate
         return self.signed
 
 
-def delegation(*, at: datetime, until: datetime) -> Signed:
-    raw = signable(DelegationStatement(delegate="lead2", reason="away", person="lead", issued_at=at, expires_at=until))
-    return Signed(statement=raw, signature=vault_signature("lead", canonical(raw)))
+def delegation(*, at: datetime, until: datetime) -> SignedStatement:
+    raw = to_signable(DelegationStatement(delegate="lead2", reason="away", person="lead", issued_at=at, expires_at=until))
+    return SignedStatement(statement=raw, signature=vault_signature("lead", to_canonical_json(raw)))
 
 
 @pytest.mark.parametrize(
@@ -52,4 +52,4 @@ def delegation(*, at: datetime, until: datetime) -> Signed:
 )
 def test_a_delegation_holds_until_its_end_however_late_it_was_prolonged(at: timedelta, until: timedelta, why: str | None) -> None:
     signed = delegation(at=NOW + at, until=NOW + until)
-    assert Table(Everybody(signed), TIERS, NOW).why_no_delegate("lead", "lead2", signed) == why
+    assert ApprovalVerifier(Everybody(signed), TIERS, NOW).why_not_delegate("lead", "lead2", signed) == why

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from justenough.domain.approvals.ladder import Answer, Ladder, has_quorum
-from justenough.domain.approvals.statements import Signed
+from justenough.domain.approvals.ladder import ApprovalAnswer, Ladder, has_quorum
+from justenough.domain.approvals.statements import SignedStatement
 from justenough.domain.approvals.tiers import Tier, Tiers, read_tiers
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.jobs.tool_bounds import Bounds
@@ -21,22 +21,22 @@ TIERS = read_tiers((SHOP / "approvals.yaml").read_bytes())
 REQUESTER = "ops"
 
 
-def answer(person: str, tier: int, decision: str = "approve", ttl: int = 600) -> Answer:
-    signed = Signed(statement={"person": person}, signature="vault:v1:x")
-    return Answer.model_validate(
+def answer(person: str, tier: int, decision: str = "approve", ttl: int = 600) -> ApprovalAnswer:
+    signed = SignedStatement(statement={"person": person}, signature="vault:v1:x")
+    return ApprovalAnswer.model_validate(
         {"person": person, "name": person, "tier": tier, "decision": decision, "ttl": ttl, "reason": "", "at": NOW, "signed": signed}
     )
 
 
-def ladder(needed: int = 1, *answers: Answer) -> Ladder:
+def ladder(needed: int = 1, *answers: ApprovalAnswer) -> Ladder:
     made = Ladder(request="r-1", digest="sha256:x", requester=REQUESTER, needed=needed, current=needed, respond_by=NOW, ttl=600)
     for one in answers:
         made = moved(made, one)
     return made
 
 
-def moved(before: Ladder, one: Answer) -> Ladder:
-    after = before.answered(one)
+def moved(before: Ladder, one: ApprovalAnswer) -> Ladder:
+    after = before.with_answer(one)
     assert isinstance(after, Ladder), after
     return after
 
@@ -97,8 +97,8 @@ def test_a_quorum_of_distinct_people_approves_and_one_denial_ends(needed: int, a
         (ladder(3, answer("chief", 3)), answer("chief", 3, "deny"), "already"),
     ],
 )
-def test_an_answer_that_does_not_count_says_why_and_changes_nothing(before: Ladder, one: Answer, why: str) -> None:
-    after = before.answered(one)
+def test_an_answer_that_does_not_count_says_why_and_changes_nothing(before: Ladder, one: ApprovalAnswer, why: str) -> None:
+    after = before.with_answer(one)
     assert isinstance(after, str)
     assert why in after
 
@@ -106,29 +106,29 @@ def test_an_answer_that_does_not_count_says_why_and_changes_nothing(before: Ladd
 def test_a_request_climbs_to_the_top_and_no_further() -> None:
     at = ladder(1)
     for tier in (2, 3):
-        climbed = at.climbed(TIERS, now=NOW)
+        climbed = at.to_next_tier(TIERS, now=NOW)
         assert climbed is not None
         assert (climbed.current, climbed.needed) == (tier, 1)
         assert climbed.respond_by == NOW + timedelta(seconds=TIERS.tiers[tier].respond_within)
         at = climbed
-    assert at.climbed(TIERS, now=NOW) is None
+    assert at.to_next_tier(TIERS, now=NOW) is None
 
 
 def test_after_climbing_lower_tiers_neither_answer_nor_count() -> None:
     two = Tier(name="two", approvers=("a",), quorum=2, respond_within=60)
     tiers = Tiers(tiers={1: two, 2: two, 3: two})
     before = ladder(1, answer("lead", 1))
-    climbed = before.climbed(tiers, now=NOW)
+    climbed = before.to_next_tier(tiers, now=NOW)
     assert climbed is not None
     assert climbed.answers == ()
-    assert isinstance(climbed.answered(answer("lead2", 1)), str)
+    assert isinstance(climbed.with_answer(answer("lead2", 1)), str)
     assert moved(climbed, answer("security", 2)).verdict(tiers) == "pending"
 
 
 def test_a_higher_approval_given_early_still_counts_after_climbing() -> None:
     two = Tier(name="two", approvers=("a",), quorum=2, respond_within=60)
     tiers = Tiers(tiers={1: two, 2: two, 3: two})
-    climbed = ladder(1, answer("security", 2)).climbed(tiers, now=NOW)
+    climbed = ladder(1, answer("security", 2)).to_next_tier(tiers, now=NOW)
     assert climbed is not None
     assert moved(climbed, answer("chief", 3)).verdict(tiers) == "approved"
 
@@ -154,14 +154,14 @@ tier_sets = st.lists(st.integers(1, 3), min_size=1, max_size=3).map(
     st.lists(st.one_of(st.none(), st.builds(answer, people, st.integers(0, 3), st.sampled_from(["approve", "deny"]))), max_size=10),
 )
 def test_no_run_of_answers_and_climbs_approves_without_enough_distinct_people(
-    tiers: Tiers, data: st.DataObject, steps: list[Answer | None]
+    tiers: Tiers, data: st.DataObject, steps: list[ApprovalAnswer | None]
 ) -> None:
     at = ladder(data.draw(st.integers(1, tiers.top)))
-    said: list[Answer] = []
+    said: list[ApprovalAnswer] = []
     for step in steps:
         if at.verdict(tiers) != "pending":
             break
-        after = at.climbed(tiers, now=NOW) if step is None else at.answered(step)
+        after = at.to_next_tier(tiers, now=NOW) if step is None else at.with_answer(step)
         if isinstance(after, Ladder):
             at = after
             said += [step] if step else []
@@ -177,7 +177,7 @@ def test_no_run_of_answers_and_climbs_approves_without_enough_distinct_people(
 
 
 @given(answers, tier_sets)
-def test_saying_it_twice_makes_no_quorum(given_answers: list[Answer], tiers: Tiers) -> None:
+def test_saying_it_twice_makes_no_quorum(given_answers: list[ApprovalAnswer], tiers: Tiers) -> None:
     for tier in range(5):
         assert has_quorum(tuple(given_answers), tiers=tiers, tier=tier) == has_quorum(tuple(given_answers * 2), tiers=tiers, tier=tier)
 

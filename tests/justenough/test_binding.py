@@ -9,7 +9,7 @@ from hypothesis import given
 
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.jobs.tool_bounds import Bounds
-from justenough.domain.jobs.tool_bounds_syntax import allowed, lines_of
+from justenough.domain.jobs.tool_bounds_syntax import format_tool_lines, parse_tool_bounds
 from tests.justenough.test_bounds import TOOLS
 
 ASKED = {
@@ -42,7 +42,7 @@ ASKED = {
     ],
 )
 def test_only_what_is_named_is_allowed_and_never_more_than_was_asked_for(lines: list[str], said: dict[str, Any]) -> None:
-    assert allowed(lines, ASKED) == {name: Bounds.model_validate(bounds) for name, bounds in said.items()}
+    assert parse_tool_bounds(lines, ASKED) == {name: Bounds.model_validate(bounds) for name, bounds in said.items()}
 
 
 @pytest.mark.parametrize(
@@ -63,20 +63,20 @@ def test_only_what_is_named_is_allowed_and_never_more_than_was_asked_for(lines: 
 )
 def test_a_line_that_cannot_be_meant_is_refused_with_what_is_wrong(line: str, problem: str) -> None:
     with pytest.raises(InvalidInput) as refused:
-        allowed([line], ASKED)
+        parse_tool_bounds([line], ASKED)
     assert problem in str(refused.value.problems[0])
 
 
 def test_one_call_and_a_credential_have_nothing_to_bind() -> None:
     with pytest.raises(InvalidInput, match="one call is approved with exactly its arguments"):
-        allowed(["find-order"], None)
+        parse_tool_bounds(["find-order"], None)
 
 
 @given(TOOLS)
 def test_what_is_written_is_read_as_the_same(tools: dict[str, Bounds]) -> None:
     whole = {name: Bounds() for name in tools}
     readable = {name: bounds for name, bounds in tools.items() if not any(bound.is_empty for bound in bounds.arguments.values())}
-    read = allowed(lines_of(readable), whole)
+    read = parse_tool_bounds(format_tool_lines(readable), whole)
     assert read.keys() == readable.keys()
     for name, bounds in readable.items():
-        assert not [*read[name].beyond(bounds), *bounds.beyond(read[name])]
+        assert not [*read[name].excess_over(bounds), *bounds.excess_over(read[name])]

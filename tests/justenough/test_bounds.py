@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from justenough.domain.catalog.loader import problems_of
+from justenough.domain.catalog.loader import problems_in_spec
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.jobs.spec import JobSpec, checked_spec
 from justenough.domain.jobs.states import Action
-from justenough.domain.jobs.tool_bounds import Bound, Bounds, all_of
-from justenough.domain.tools.call import Call, OutOfBounds, bounded, within
+from justenough.domain.jobs.tool_bounds import Bound, Bounds, intersect_all
+from justenough.domain.tools.call import OutOfBounds, ToolCall, tool_only_items, with_bounds
 from tests.justenough.test_tools import catalog_with
 
 SPEC: dict[str, Any] = {
@@ -97,19 +97,21 @@ def test_no_number_beyond_a_maximum_gets_through(most: float, value: float) -> N
 
 
 def test_an_action_is_bounded_only_where_every_item_of_the_order_says_so() -> None:
-    assert bounded(spec(None), "orders-db", Action.READ) == ()
-    assert bounded(spec({"find": {}}, None), "orders-db", Action.READ) == ()
-    assert len(bounded(spec({"find": {}}, {"file": {}}), "orders-db", Action.READ)) == 2
+    assert tool_only_items(spec(None), "orders-db", Action.READ) == ()
+    assert tool_only_items(spec({"find": {}}, None), "orders-db", Action.READ) == ()
+    assert len(tool_only_items(spec({"find": {}}, {"file": {}}), "orders-db", Action.READ)) == 2
 
 
 def test_a_call_goes_through_the_first_item_that_lets_it_and_carries_its_bounds() -> None:
-    items = bounded(spec({"find": {"arguments": {"order_id": {"one_of": [1]}}}}, {"find": {"calls": 2}}), "orders-db", Action.READ)
-    assert within(Call(tool="find", arguments={"order_id": 1}), items, made=0).within == Bounds(arguments={"order_id": Bound(one_of=(1,))})
-    assert within(Call(tool="find", arguments={"order_id": 2}), items, made=1).within == Bounds(calls=2)
+    items = tool_only_items(spec({"find": {"arguments": {"order_id": {"one_of": [1]}}}}, {"find": {"calls": 2}}), "orders-db", Action.READ)
+    assert with_bounds(ToolCall(tool="find", arguments={"order_id": 1}), items, calls_made=0).within == Bounds(
+        arguments={"order_id": Bound(one_of=(1,))}
+    )
+    assert with_bounds(ToolCall(tool="find", arguments={"order_id": 2}), items, calls_made=1).within == Bounds(calls=2)
     with pytest.raises(OutOfBounds, match="order_id: must be one of the 1 values"):
-        within(Call(tool="find", arguments={"order_id": 2}), items, made=2)
+        with_bounds(ToolCall(tool="find", arguments={"order_id": 2}), items, calls_made=2)
     with pytest.raises(OutOfBounds, match="the order does not name file"):
-        within(Call(tool="file", arguments={}), items, made=0)
+        with_bounds(ToolCall(tool="file", arguments={}), items, calls_made=0)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +122,7 @@ def test_a_call_goes_through_the_first_item_that_lets_it_and_carries_its_bounds(
     ],
 )  # fmt: skip
 def test_bounds_on_what_the_catalog_does_not_have_are_refused_by_their_path(tools: dict[str, Any], problem: str) -> None:
-    assert [str(one) for one in problems_of(spec(tools), catalog_with())] == [problem]
+    assert [str(one) for one in problems_in_spec(spec(tools), catalog_with())] == [problem]
 
 
 def test_what_is_had_through_tools_is_never_handed_over() -> None:
@@ -164,11 +166,11 @@ def through(tools: Mapping[str, Bounds], name: str, arguments: dict[str, Any], m
 
 @given(BOUND, BOUND)
 def test_what_is_within_both_bounds_is_exactly_what_each_lets_through(one: Bound, other: Bound) -> None:
-    both_ = one.both(other)
+    both_ = one.intersect(other)
     for value in SAMPLES:
         assert lets(both_, value) == (lets(one, value) and lets(other, value)), value
     assert both_ is None or (both_.is_within(one) and both_.is_within(other))
-    assert one.both(one) is None if one.is_empty else one.both(one) is not None
+    assert one.intersect(one) is None if one.is_empty else one.intersect(one) is not None
 
 
 @given(BOUND, BOUND, BOUND)
@@ -184,25 +186,25 @@ def test_one_bound_is_within_another_only_where_it_lets_nothing_more_through(one
 
 @given(TOOLS, TOOLS)
 def test_what_several_let_through_together_is_what_each_does(one: dict[str, Bounds], other: dict[str, Bounds]) -> None:
-    left = all_of(one, other)
+    left = intersect_all(one, other)
     for name in ("find", "file"):
         for arguments in CALLS:
             for made in (0, 2):
                 want = through(one, name, arguments, made) and through(other, name, arguments, made)
                 assert through(left, name, arguments, made) == want
         if name in left:
-            assert not [*left[name].beyond(one[name]), *left[name].beyond(other[name])]
+            assert not [*left[name].excess_over(one[name]), *left[name].excess_over(other[name])]
 
 
 @given(BOUNDS, BOUNDS, BOUNDS)
 def test_no_call_is_within_narrower_bounds_and_beyond_the_wider_ones(one: Bounds, other: Bounds, third: Bounds) -> None:
-    assert not list(one.beyond(one))
-    if not list(one.beyond(other)):
+    assert not list(one.excess_over(one))
+    if not list(one.excess_over(other)):
         for arguments in CALLS:
             for made in (0, 1, 3):
                 assert list(one.problems(arguments, made=made)) or not list(other.problems(arguments, made=made))
-        if not list(other.beyond(third)):
-            assert not list(one.beyond(third))
+        if not list(other.excess_over(third)):
+            assert not list(one.excess_over(third))
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def named(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tuple[t
 
 def why_refused(content: bytes) -> str:
     with pytest.raises(InvalidInput) as refused:
-        bundle.checked(content)
+        bundle.check_bundle(content)
     return str(refused.value)
 
 
@@ -44,12 +44,12 @@ def prefix_free(given_files: dict[str, tuple[bytes, bool]]) -> bool:
 @given(files.filter(prefix_free))
 def test_what_is_packed_comes_out_again_and_twice_alike(content: dict[str, tuple[bytes, bool]]) -> None:
     packed = bundle.pack(content)
-    assert {str(path): (data, executable) for path, data, executable in bundle.entries(packed)} == content
+    assert {str(path): (data, executable) for path, data, executable in bundle.read_entries(packed)} == content
     assert bundle.pack(dict(reversed(content.items()))) == packed
 
 
 def test_the_digest_is_of_the_bytes_as_sent() -> None:
-    assert bundle.digest(b"") == "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    assert bundle.bundle_digest(b"") == "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 
 @pytest.mark.parametrize(
@@ -88,11 +88,11 @@ def test_a_file_inside_a_file_is_refused() -> None:
 
 
 def test_folders_may_be_named_again() -> None:
-    bundle.checked(archive(named("a", tarfile.DIRTYPE), named("./a/b"), named("a", tarfile.DIRTYPE), named(".", tarfile.DIRTYPE)))
+    bundle.check_bundle(archive(named("a", tarfile.DIRTYPE), named("./a/b"), named("a", tarfile.DIRTYPE), named(".", tarfile.DIRTYPE)))
 
 
 def test_more_than_5000_entries_are_refused() -> None:
-    bundle.checked(archive(*(named(str(number)) for number in range(5000))))
+    bundle.check_bundle(archive(*(named(str(number)) for number in range(5000))))
     assert "more than 5,000 entries" in why_refused(archive(*(named(str(number)) for number in range(5001))))
 
 
@@ -143,7 +143,7 @@ def test_a_broken_archive_is_refused_or_harmless_but_never_an_accident(place: in
     plain = bytearray(gzip.decompress(bundle.pack({"a/b": (b"content", True), "ü" * 90: (b"x" * 600, False)})))
     plain[place % len(plain)] ^= change
     try:
-        for path, _, _ in bundle.entries(gzip.compress(bytes(plain))):
+        for path, _, _ in bundle.read_entries(gzip.compress(bytes(plain))):
             assert not path.is_absolute()
             assert ".." not in path.parts
     except InvalidInput:

@@ -12,8 +12,18 @@ from hypothesis import strategies as st
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.jobs.spec import Access
 from justenough.domain.jobs.states import Action
-from justenough.domain.tools.call import Call, CallAccess, action_of, call_of, checked_call, fits, headers_of, http_request, sql_values
-from justenough.domain.tools.definitions import Http, Tool, Uses
+from justenough.domain.tools.call import (
+    CallAccess,
+    ToolCall,
+    action_of,
+    build_http_request,
+    call_of,
+    checked_call,
+    fill_headers,
+    matches_pattern,
+    sql_parameters,
+)
+from justenough.domain.tools.definitions import Http, Tool, ToolUses
 
 TOOL = Tool.model_validate(
     {
@@ -46,7 +56,7 @@ def wrong(arguments: Any) -> str:
 
 
 def sent(**arguments: Any) -> Any:
-    return http_request(HTTP, Call(tool="file", arguments=arguments), FIELDS, inputs=INPUTS)
+    return build_http_request(HTTP, ToolCall(tool="file", arguments=arguments), FIELDS, inputs=INPUTS)
 
 
 @pytest.mark.parametrize(
@@ -73,8 +83,8 @@ def test_a_refusal_does_not_repeat_what_was_given() -> None:
 def test_a_statement_gets_values_what_is_missing_as_null_and_the_scope_that_no_call_can_say() -> None:
     call = checked_call("refund", TOOL, {"order_id": 7})
     assert TOOL.sql
-    assert sql_values(TOOL.sql, call, {"tenant": "acme"}) == {"order_id": 7, "note": None, "tenant": "acme"}
-    assert sql_values(TOOL.sql, Call(tool="refund", arguments={"tenant": "globex"}), {"tenant": "acme"})["tenant"] == "acme"
+    assert sql_parameters(TOOL.sql, call, {"tenant": "acme"}) == {"order_id": 7, "note": None, "tenant": "acme"}
+    assert sql_parameters(TOOL.sql, ToolCall(tool="refund", arguments={"tenant": "globex"}), {"tenant": "acme"})["tenant"] == "acme"
 
 
 def test_a_request_is_filled_in_where_the_tool_says_and_keeps_the_types_of_its_inputs() -> None:
@@ -112,10 +122,10 @@ def test_what_a_server_could_take_for_another_path_is_refused_in_an_address(tick
 
 def test_slashes_stand_in_a_path_where_the_tool_says_so_and_anywhere_behind_it() -> None:
     http = HTTP.model_copy(update={"slashes": ("ticket",)})
-    found = http_request(http, Call(tool="file", arguments={"ticket": "a/b", "note": "c/../d"}), FIELDS, inputs=INPUTS)
+    found = build_http_request(http, ToolCall(tool="file", arguments={"ticket": "a/b", "note": "c/../d"}), FIELDS, inputs=INPUTS)
     assert found.url == "https://helpdesk.example/acme/tickets/a%2Fb?q=c%2F..%2Fd"
     with pytest.raises(InvalidInput, match="ticket: cannot stand in an address: it has a part"):
-        http_request(http, Call(tool="file", arguments={"ticket": "a/../b", "note": "x"}), FIELDS, inputs=INPUTS)
+        build_http_request(http, ToolCall(tool="file", arguments={"ticket": "a/../b", "note": "x"}), FIELDS, inputs=INPUTS)
 
 
 @pytest.mark.parametrize("number", [7, 7.0])
@@ -137,9 +147,9 @@ def test_a_placeholder_that_a_value_brings_along_is_text() -> None:
 
 def test_a_field_that_the_credential_does_not_have_is_named() -> None:
     with pytest.raises(InvalidInput, match="neither an input nor a field of the credential: token"):
-        http_request(HTTP, Call(tool="file", arguments={"ticket": 1, "note": "x"}), {"tenant": "acme"}, inputs=INPUTS)
+        build_http_request(HTTP, ToolCall(tool="file", arguments={"ticket": 1, "note": "x"}), {"tenant": "acme"}, inputs=INPUTS)
     with pytest.raises(InvalidInput, match="token"):
-        headers_of({"Authorization": "Bearer {token}"}, {})
+        fill_headers({"Authorization": "Bearer {token}"}, {})
 
 
 @given(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1).filter(lambda text: text.strip(".")))
@@ -153,23 +163,23 @@ def test_whatever_stands_in_an_address_stays_one_part_of_it(text: str) -> None:
     "pattern, name, so", [("get_*", "get_issue", True), ("get_*", "forget_x", False), ("*", "any.thing", True), ("a.c", "abc", False)]
 )
 def test_patterns_stand_for_names(pattern: str, name: str, so: bool) -> None:
-    assert fits(pattern, name) is so
+    assert matches_pattern(pattern, name) is so
 
 
 def test_the_first_pattern_that_fits_says_the_action() -> None:
-    uses = Uses.model_validate({"resource": "github", "action": {"get_*": "read", "*": "admin"}})
+    uses = ToolUses.model_validate({"resource": "github", "action": {"get_*": "read", "*": "admin"}})
     assert (action_of(uses, "get_issue"), action_of(uses, "drop")) == (Action.READ, Action.ADMIN)
-    assert action_of(Uses.model_validate({"resource": "github", "action": {"get_*": "read"}}), "drop") is None
+    assert action_of(ToolUses.model_validate({"resource": "github", "action": {"get_*": "read"}}), "drop") is None
 
 
 def test_a_calls_digest_is_of_its_arguments_in_any_order_and_policies_see_its_plain_values() -> None:
-    one, other = (Call(tool="x", arguments=given) for given in ({"a": 1, "b": True}, {"b": True, "a": 1}))
-    assert one.digest == other.digest != Call(tool="x", arguments={"a": 2, "b": True}).digest
+    one, other = (ToolCall(tool="x", arguments=given) for given in ({"a": 1, "b": True}, {"b": True, "a": 1}))
+    assert one.digest == other.digest != ToolCall(tool="x", arguments={"a": 2, "b": True}).digest
     assert one.pairs == {"a=1", "b=true"}
 
 
 def test_access_for_a_call_is_told_from_any_other() -> None:
     plain = {"resource": "orders-db", "action": "read", "ttl": 60, "reason": "x", "at": "request"}
-    call = Call(tool="find", arguments={})
+    call = ToolCall(tool="find", arguments={})
     assert call_of(Access.model_validate(plain)) is None
     assert call_of(CallAccess.model_validate({**plain, "call": call}).model_copy(update={"ttl": 30})) == call

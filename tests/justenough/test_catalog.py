@@ -14,16 +14,16 @@ from hypothesis import strategies as st
 from justenough.domain.catalog.loader import (
     Catalog,
     alias_of,
-    problems_of,
-    problems_of_draft,
+    problems_in_draft,
+    problems_in_spec,
     provision_writes,
     read_catalog,
-    resolved_issue,
+    resolve_issue,
     scope_alias,
     with_settings,
 )
 from justenough.domain.core.errors import InvalidInput
-from justenough.domain.core.vault_names import HARD_ENDS, hard_end
+from justenough.domain.core.vault_names import HARD_ENDS, hard_end_of
 from justenough.domain.jobs.spec import checked_spec
 from justenough.domain.jobs.states import Action, Revocable, Sensitivity
 
@@ -80,7 +80,7 @@ def spec(**changes: Any) -> Any:
 
 
 def against(**changes: Any) -> list[str]:
-    return [str(problem) for problem in problems_of(spec(**changes), catalog_with())]
+    return [str(problem) for problem in problems_in_spec(spec(**changes), catalog_with())]
 
 
 def access(**changes: Any) -> list[dict[str, Any]]:
@@ -245,10 +245,10 @@ def test_a_write_per_scope_is_one_for_each_and_leaves_vaults_own_templates_alone
 def test_an_issue_is_resolved_with_the_jobs_scope_and_tied_to_its_identity() -> None:
     resource = catalog_with().resources["orders-db"]
     read, admin = resource.actions[Action.READ], resource.actions[Action.ADMIN]
-    assert resolved_issue(read, {"tenant": "acme", "other": "x"}).path == "database/creds/orders-read-acme"
+    assert resolve_issue(read, {"tenant": "acme", "other": "x"}).path == "database/creds/orders-read-acme"
     assert scope_alias(read, {"tenant": "acme", "other": "x"}) == "je-scope-tenant-acme"
-    assert (resolved_issue(admin, {}).path, scope_alias(admin, {})) == ("database/creds/orders-admin", None)
-    for ask in (resolved_issue, scope_alias):
+    assert (resolve_issue(admin, {}).path, scope_alias(admin, {})) == ("database/creds/orders-admin", None)
+    for ask in (resolve_issue, scope_alias):
         with pytest.raises(InvalidInput, match="tenant: required"):
             ask(read, {})
 
@@ -288,7 +288,7 @@ def test_every_problem_of_a_spec_is_said_at_once() -> None:
 
 @given(st.integers(min_value=1, max_value=8 * 24 * 3600))
 def test_a_hard_end_is_one_that_the_policy_lists_and_never_short(seconds: int) -> None:
-    text = hard_end(seconds)
+    text = hard_end_of(seconds)
     given_seconds = int(text[:-1]) * {"m": 60, "h": 3600}[text[-1]]
     assert text in HARD_ENDS
     assert seconds <= given_seconds < seconds + (60 if text.endswith("m") else 3600)
@@ -297,12 +297,12 @@ def test_a_hard_end_is_one_that_the_policy_lists_and_never_short(seconds: int) -
 @pytest.mark.parametrize("seconds", [0, -1, 8 * 24 * 3600 + 1])
 def test_a_hard_end_beyond_the_longest_job_is_refused(seconds: int) -> None:
     with pytest.raises(ValueError, match="hard end"):
-        hard_end(seconds)
+        hard_end_of(seconds)
 
 
 def draft(**changes: Any) -> list[str]:
     raw: dict[str, Any] = {"environment": "prod", "data_scope": {"tenant": "acme"}, **changes}
-    return [str(problem) for problem in problems_of_draft(raw, catalog_with())]
+    return [str(problem) for problem in problems_in_draft(raw, catalog_with())]
 
 
 ASKED: dict[str, Any] = {"resource": "orders-db", "action": "read", "ttl": "10m"}
@@ -344,14 +344,14 @@ def test_of_a_spec_that_is_wrong_itself_the_catalog_judges_what_can_be_read(chan
     )
 )
 def test_no_draft_is_so_odd_that_it_cannot_be_looked_at(raw: Any) -> None:
-    problems_of_draft(raw, catalog_with())
+    problems_in_draft(raw, catalog_with())
 
 
 def test_what_only_a_session_knows_is_filled_in_at_issue_and_stays_open_in_what_approvers_sign() -> None:
     warehouse = with_settings(read_catalog(SHOP.read_bytes()), SETTINGS).resources["warehouse-api"].actions[Action.READ]
     name = "{job}.acme.jobs.shop.internal"
-    assert resolved_issue(warehouse, {"tenant": "acme"}).data == {"common_name": name, "ttl": "{ttl}s"}
+    assert resolve_issue(warehouse, {"tenant": "acme"}).data == {"common_name": name, "ttl": "{ttl}s"}
     # Whatever a job calls the keys of its data scope.
-    assert resolved_issue(warehouse, {"tenant": "acme", "job": "another", "ttl": "999"}).data["common_name"] == name
-    issued = resolved_issue(warehouse, {"tenant": "acme", "job": "another"}, given={"job": "j-dev-1", "ttl": "300"})
+    assert resolve_issue(warehouse, {"tenant": "acme", "job": "another", "ttl": "999"}).data["common_name"] == name
+    issued = resolve_issue(warehouse, {"tenant": "acme", "job": "another"}, issue_values={"job": "j-dev-1", "ttl": "300"})
     assert issued.data == {"common_name": name.replace("{job}", "j-dev-1"), "ttl": "300s"}

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from justenough.domain.core.errors import InvalidInput
-from justenough.domain.integrations.cloudevents import LONGEST, CloudEvent, read_event
+from justenough.domain.integrations.cloudevents import MAX_ATTRIBUTE_CHARS, CloudEvent, read_event
 
 WHOLE = {"specversion": "1.0", "id": "A234-1234", "source": "/helpdesk/1", "type": "com.example.ticket.created"}
 STRUCTURED = {"content-type": "application/cloudevents+json; charset=utf-8"}
@@ -70,7 +70,7 @@ def test_data_of_another_type_is_no_value(content: str) -> None:
         ({"id": ""}, "id", "printable text"),
         ({"id": " "}, "id", "printable text"),
         ({"id": "a\nb"}, "id", "printable text"),
-        ({"id": "x" * (LONGEST + 1)}, "id", "printable text"),
+        ({"id": "x" * (MAX_ATTRIBUTE_CHARS + 1)}, "id", "printable text"),
         ({"id": 5}, "id", "must be text"),
         ({"source": {"a": 1}}, "source", "must be text"),
         ({"time": "yesterday"}, "time", "must be a time"),

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from justenough.domain.inbox.diff import Difference, agent_text, asked_facts, differences, run_facts, shown_facts, telling
-from justenough.domain.jobs.spec import JobSpec, Limits
+from justenough.domain.inbox.diff import Difference, agent_text, differences, request_facts, run_facts, shown_facts, to_excerpt
+from justenough.domain.jobs.spec import JobSpec, ResourceLimits
 from justenough.domain.jobs.states import RequestState
 from justenough.domain.readmodel.views import RequestView
 
@@ -65,8 +65,8 @@ def test_each_part_of_a_run_that_is_another_differs() -> None:
         "env MODE": SPEC.model_copy(update={"run": run.model_copy(update={"env": {}})}),
         "network": SPEC.model_copy(update={"run": run.model_copy(update={"network": "none"})}),
         "interpreter": SPEC.model_copy(update={"run": run.model_copy(update={"python": "/usr/bin/python3"})}),
-        "limit of memory": SPEC.model_copy(update={"run": run.model_copy(update={"limits": Limits(memory=2**24)})}),
-        "limit of open files": SPEC.model_copy(update={"run": run.model_copy(update={"limits": Limits(open_files=16)})}),
+        "limit of memory": SPEC.model_copy(update={"run": run.model_copy(update={"limits": ResourceLimits(memory=2**24)})}),
+        "limit of open files": SPEC.model_copy(update={"run": run.model_copy(update={"limits": ResourceLimits(open_files=16)})}),
         "job's timeout": SPEC.model_copy(update={"run": run.model_copy(update={"timeout": 60})}),
         "agent": SPEC.model_copy(update={"agent": None}),
         "read on orders": SPEC.model_copy(update={"access": ()}),
@@ -81,7 +81,7 @@ def test_a_policy_whose_text_changed_differs_though_its_name_does_not() -> None:
     assert [one.what for one in found] == ["policy p"]
     found = differences(shown_facts(view(), {}), shown_facts(view(current_tier=2, digest="sha256:2"), {}))
     assert [one.what for one in found] == ["tier that answers", "digest"]
-    assert asked_facts(view())["ttl"] == "5m"
+    assert request_facts(view())["ttl"] == "5m"
 
 
 def test_nobody_in_particular_has_no_name() -> None:
@@ -90,15 +90,15 @@ def test_nobody_in_particular_has_no_name() -> None:
 
 def test_what_is_long_is_cut_around_what_differs_and_says_that_it_is() -> None:
     same = "x" * 5000
-    found = telling(Difference("command", f"{same} good", f"{same} evil {'y' * 900}"))
+    found = to_excerpt(Difference("command", f"{same} good", f"{same} evil {'y' * 900}"))
     assert found.before == f"… {'x' * 59} good"
     assert found.now.startswith(f"… {'x' * 59} evil yyy")
     assert found.now.endswith(" … and 365 more characters")
     short = Difference("ttl", "5m", "10m")
-    assert telling(short) == short
+    assert to_excerpt(short) == short
 
 
 @given(st.text(max_size=40), st.text(max_size=40), st.text(max_size=40))
 def test_two_that_differ_are_told_apart_however_alike_they_begin(same: str, one: str, other: str) -> None:
-    found = telling(Difference("x", same + one, same + other), most=70)
+    found = to_excerpt(Difference("x", same + one, same + other), max_chars=70)
     assert (found.before == found.now) == (one == other)

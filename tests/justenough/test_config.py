@@ -12,8 +12,8 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from justenough.adapters.configuration.folder import LOOK_EVERY, Config, check
-from justenough.domain.catalog.mcp_tool_list import tool_list
+from justenough.adapters.configuration.folder import MIN_CHECK_INTERVAL_S, ConfigFolder, check_config_folder
+from justenough.domain.catalog.mcp_tool_list import build_tool_list
 from justenough.domain.jobs.states import Action
 from tests.justenough.building import SHOP, asking, job, resource
 
@@ -29,7 +29,7 @@ class Clock:
     def __call__(self) -> float:
         return self.now
 
-    def on(self, seconds: float = LOOK_EVERY) -> None:
+    def on(self, seconds: float = MIN_CHECK_INTERVAL_S) -> None:
         self.now += seconds
 
 
@@ -49,8 +49,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def config(folder: Path, clock: Clock) -> Config:
-    return Config(folder, ENV, clock=clock)
+def config(folder: Path, clock: Clock) -> ConfigFolder:
+    return ConfigFolder(folder, ENV, clock=clock)
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +60,7 @@ def _plain_logs() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-def outcome(config: Config) -> str:
+def outcome(config: ConfigFolder) -> str:
     return config.policies.decide(job(), "orders-db", resource(), Action.READ, context=asking()).outcome
 
 
@@ -70,7 +70,7 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
-def test_a_good_folder_is_read_whole_without_an_alarm(config: Config) -> None:
+def test_a_good_folder_is_read_whole_without_an_alarm(config: ConfigFolder) -> None:
     assert config.alarm is None
     assert config.tiers.top == 3
     assert config.catalog.resources["orders-db"].connect["host"] == "127.0.0.1"
@@ -78,7 +78,7 @@ def test_a_good_folder_is_read_whole_without_an_alarm(config: Config) -> None:
     assert outcome(config) == "allowed"
 
 
-def test_a_changed_file_is_in_force_at_the_next_look_and_not_before(config: Config, folder: Path, clock: Clock) -> None:
+def test_a_changed_file_is_in_force_at_the_next_look_and_not_before(config: ConfigFolder, folder: Path, clock: Clock) -> None:
     before = config.current()
     edit(folder / "policies" / "reads.cedar", "resource.sensitivity <= 2", "resource.sensitivity <= 0")
     assert config.current() is before
@@ -88,13 +88,13 @@ def test_a_changed_file_is_in_force_at_the_next_look_and_not_before(config: Conf
     assert config.policies.digest != before.policies.digest
 
 
-def test_a_folder_that_did_not_change_is_not_read_again(config: Config, clock: Clock) -> None:
+def test_a_folder_that_did_not_change_is_not_read_again(config: ConfigFolder, clock: Clock) -> None:
     before = config.current()
     clock.on(3600)
     assert config.current() is before
 
 
-def test_a_new_and_a_removed_policy_file_are_seen(config: Config, folder: Path, clock: Clock) -> None:
+def test_a_new_and_a_removed_policy_file_are_seen(config: ConfigFolder, folder: Path, clock: Clock) -> None:
     (folder / "policies" / "stop.cedar").write_text('@id("stop") forbid(principal, action, resource);')
     clock.on()
     assert outcome(config) == "denied"
@@ -116,7 +116,7 @@ def test_a_new_and_a_removed_policy_file_are_seen(config: Config, folder: Path, 
     ],
 )
 def test_a_broken_edit_keeps_the_last_good_set_and_raises_an_alarm(
-    config: Config, folder: Path, clock: Clock, name: str, content: bytes, place: str
+    config: ConfigFolder, folder: Path, clock: Clock, name: str, content: bytes, place: str
 ) -> None:
     before, good = config.current(), (folder / name).read_bytes()
     (folder / name).write_bytes(content)
@@ -132,14 +132,14 @@ def test_a_broken_edit_keeps_the_last_good_set_and_raises_an_alarm(
     assert config.current().digest == before.digest
 
 
-def test_a_removed_file_is_a_broken_edit(config: Config, folder: Path, clock: Clock) -> None:
+def test_a_removed_file_is_a_broken_edit(config: ConfigFolder, folder: Path, clock: Clock) -> None:
     (folder / "policies" / "schema.cedarschema").unlink()
     clock.on()
     assert outcome(config) == "allowed"
     assert "policies/schema.cedarschema: cannot be read: No such file" in (config.alarm or "")
 
 
-def test_a_removed_folder_keeps_the_last_good_set(config: Config, folder: Path, clock: Clock) -> None:
+def test_a_removed_folder_keeps_the_last_good_set(config: ConfigFolder, folder: Path, clock: Clock) -> None:
     shutil.rmtree(folder)
     clock.on()
     assert outcome(config) == "allowed"
@@ -150,7 +150,7 @@ def test_a_removed_folder_keeps_the_last_good_set(config: Config, folder: Path, 
 def test_a_start_with_any_broken_file_denies_everything_until_it_is_mended(folder: Path, clock: Clock, broken: str) -> None:
     good = (folder / broken).read_bytes()
     (folder / broken).write_bytes(b"{")
-    config = Config(folder, ENV, clock=clock)
+    config = ConfigFolder(folder, ENV, clock=clock)
     decision = config.policies.decide(job(), "orders-db", resource(), Action.READ, context=asking())
     assert (decision.outcome, decision.policies) == ("denied", ("no-policies",))
     assert "everything is denied" in (config.alarm or "")
@@ -162,7 +162,7 @@ def test_a_start_with_any_broken_file_denies_everything_until_it_is_mended(folde
 
 
 def test_a_start_without_a_folder_denies_everything(tmp_path: Path) -> None:
-    config = Config(tmp_path / "nowhere", ENV)
+    config = ConfigFolder(tmp_path / "nowhere", ENV)
     assert outcome(config) == "denied"
     assert config.catalog.resources == {}
     assert config.tiers.top == 0
@@ -170,18 +170,18 @@ def test_a_start_without_a_folder_denies_everything(tmp_path: Path) -> None:
 
 
 def test_a_missing_setting_is_named(folder: Path) -> None:
-    config = Config(folder, {"SHOP_HOST": "x"})
+    config = ConfigFolder(folder, {"SHOP_HOST": "x"})
     assert "SHOP_PORT is missing" in (config.alarm or "")
     assert outcome(config) == "denied"
 
 
 def test_without_settings_the_catalog_keeps_its_placeholders(folder: Path) -> None:
-    assert Config(folder).catalog.resources["orders-db"].connect["host"] == "${SHOP_HOST}"
+    assert ConfigFolder(folder).catalog.resources["orders-db"].connect["host"] == "${SHOP_HOST}"
 
 
 def test_an_alarm_is_logged_once_per_change(folder: Path, clock: Clock) -> None:
     with capture_logs() as logs:
-        config = Config(folder, ENV, clock=clock)
+        config = ConfigFolder(folder, ENV, clock=clock)
         for content in (b"{", b"["):
             (folder / "approvals.yaml").write_bytes(content)
             for _ in range(3):
@@ -191,24 +191,24 @@ def test_an_alarm_is_logged_once_per_change(folder: Path, clock: Clock) -> None:
 
 
 def test_check_lists_every_problem_of_every_file_at_once(folder: Path) -> None:
-    assert check(folder, ENV) == ()
+    assert check_config_folder(folder, ENV) == ()
     (folder / "approvals.yaml").write_text("tiers: {2: {name: x, approvers: [], respond_within: 1y}}")
     (folder / "policies" / "reads.cedar").write_text("permit(principal);\npermit(")
     edit(folder / "catalog.yaml", "sensitivity: restricted", "sensitivity: restrictd")
-    files = {problem.path.partition(":")[0] for problem in check(folder, ENV)}
+    files = {problem.path.partition(":")[0] for problem in check_config_folder(folder, ENV)}
     assert files == {"catalog.yaml", "approvals.yaml", "policies/reads.cedar"}
-    assert len(check(folder, ENV)) >= 5
+    assert len(check_config_folder(folder, ENV)) >= 5
 
 
 def test_a_huge_file_is_refused_without_being_read_whole(folder: Path) -> None:
     with (folder / "policies" / "huge.cedar").open("wb") as file:
         file.truncate(1 << 34)
-    assert [str(problem) for problem in check(folder, ENV)] == ["policies/huge.cedar: more than 4,194,304 bytes"]
+    assert [str(problem) for problem in check_config_folder(folder, ENV)] == ["policies/huge.cedar: more than 4,194,304 bytes"]
 
 
 def test_threads_that_look_while_files_change_always_see_a_whole_set(folder: Path) -> None:
     clock = Clock()
-    config = Config(folder, ENV, clock=clock)
+    config = ConfigFolder(folder, ENV, clock=clock)
     allowing = (folder / "policies" / "reads.cedar").read_text()
     seen: set[tuple[str, str]] = set()
     stop = threading.Event()
@@ -247,11 +247,11 @@ def armed_folder(folder: Path) -> Path:
 
 
 def test_triggers_are_optional_and_come_with_their_jobs(armed_folder: Path) -> None:
-    found = Config(armed_folder, ENV).current()
+    found = ConfigFolder(armed_folder, ENV).current()
     assert found.triggers["one"].spec["name"] == "refund-triage"
     assert found.triggers["one"].bundle_digest
     (armed_folder / "triggers.yaml").unlink()
-    assert (Config(armed_folder, ENV).current().triggers, check(armed_folder, ENV)) == ({}, ())
+    assert (ConfigFolder(armed_folder, ENV).current().triggers, check_config_folder(armed_folder, ENV)) == ({}, ())
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_triggers_are_optional_and_come_with_their_jobs(armed_folder: Path) -> N
     ],
 )
 def test_whatever_a_trigger_launches_is_read_again_when_it_changes(armed_folder: Path, clock: Clock, file: str, old: str, new: str) -> None:
-    config = Config(armed_folder, ENV, clock=clock)
+    config = ConfigFolder(armed_folder, ENV, clock=clock)
     before, text = config.current(), (armed_folder / file).read_text()
     assert old in text
     (armed_folder / file).write_text(text.replace(old, new, 1))
@@ -285,10 +285,10 @@ def test_whatever_a_trigger_launches_is_read_again_when_it_changes(armed_folder:
 def test_a_broken_trigger_is_told_by_its_place_and_changes_nothing(
     armed_folder: Path, clock: Clock, old: str, new: str, place: str, message: str
 ) -> None:
-    config = Config(armed_folder, ENV, clock=clock)
+    config = ConfigFolder(armed_folder, ENV, clock=clock)
     file = armed_folder / "triggers.yaml"
     file.write_text(file.read_text().replace(old, new))
-    first = check(armed_folder, ENV)[0]
+    first = check_config_folder(armed_folder, ENV)[0]
     assert (first.path, message in first.message) == (place, True), first
     clock.on()
     assert "one" in config.current().triggers
@@ -299,7 +299,7 @@ def test_a_broken_trigger_is_told_by_its_place_and_changes_nothing(
 def test_a_job_that_the_catalog_refuses_is_a_problem_of_its_trigger(armed_folder: Path) -> None:
     file = armed_folder / "jobs" / "refund-triage.yaml"
     file.write_text(file.read_text().replace("refunds-db", "refund-db"))
-    (found,) = check(armed_folder, ENV)
+    (found,) = check_config_folder(armed_folder, ENV)
     assert found.path == "triggers.yaml:triggers.one.job"
     assert "jobs/refund-triage.yaml: access[1].resource" in found.message
 
@@ -322,7 +322,7 @@ def timed_folder(armed_folder: Path) -> Path:
 
 
 def test_schedules_come_with_their_jobs_and_their_clocks(timed_folder: Path) -> None:
-    found = Config(timed_folder, ENV).current().schedules["nightly"]
+    found = ConfigFolder(timed_folder, ENV).current().schedules["nightly"]
     assert (found.spec["name"], str(found.zone), bool(found.bundle_digest)) == ("long-running", "Europe/Berlin", True)
     assert found.could_have_made({"seconds": "5"})
     assert not any(found.could_have_made(params) for params in ({}, {"seconds": "6"}, {"seconds": "5", "witness": "x"}))
@@ -339,7 +339,7 @@ def test_schedules_come_with_their_jobs_and_their_clocks(timed_folder: Path) -> 
 def test_whatever_a_schedule_launches_is_read_again_when_it_changes(
     timed_folder: Path, clock: Clock, file: str, old: str, new: str
 ) -> None:
-    config = Config(timed_folder, ENV, clock=clock)
+    config = ConfigFolder(timed_folder, ENV, clock=clock)
     before, text = config.current(), (timed_folder / file).read_text()
     assert old in text
     (timed_folder / file).write_text(text.replace(old, new, 1))
@@ -363,7 +363,7 @@ def test_whatever_a_schedule_launches_is_read_again_when_it_changes(
 def test_a_broken_schedule_is_told_by_its_place(timed_folder: Path, old: str, new: str, place: str, message: str) -> None:
     file = timed_folder / "triggers.yaml"
     file.write_text(file.read_text().replace(old, new))
-    (found,) = check(timed_folder, ENV)
+    (found,) = check_config_folder(timed_folder, ENV)
     assert (found.path, message in found.message) == (place, True), found
 
 
@@ -376,7 +376,7 @@ TOLD = {
 
 
 def test_who_is_told_of_events_is_part_of_the_set_and_read_again(armed_folder: Path, clock: Clock) -> None:
-    config = Config(armed_folder, ENV, clock=clock)
+    config = ConfigFolder(armed_folder, ENV, clock=clock)
     assert config.current().subscriptions == {}
     (armed_folder / "triggers.yaml").write_text(json.dumps(TOLD))
     clock.on()
@@ -392,12 +392,12 @@ def test_all_that_is_wrong_with_who_is_told_is_told_at_once(armed_folder: Path) 
     tiers.write_text(tiers.read_text().partition("  3:")[0])
     told = json.dumps(TOLD).replace("[1]", "[1, 3]")
     (armed_folder / "triggers.yaml").write_text(told)
-    assert {(one.path, one.message) for one in check(armed_folder, ENV) if "notify" in one.path} == {
+    assert {(one.path, one.message) for one in check_config_folder(armed_folder, ENV) if "notify" in one.path} == {
         ("triggers.yaml:notify[0].tiers", "approvals.yaml has no tier 3")
     }
 
 
-LISTED = tool_list(
+LISTED = build_tool_list(
     "tools", [{"name": name, "description": "Reads", "inputSchema": {"type": "object"}} for name in ("get_issue", "delete_issue")]
 )
 
@@ -413,12 +413,12 @@ def upstream(folder: Path, digest: str | None, text: str | None) -> None:
 
 
 def test_what_was_reviewed_of_an_mcp_server_is_read_with_the_catalog_and_again_when_it_changes(
-    folder: Path, config: Config, clock: Clock
+    folder: Path, config: ConfigFolder, clock: Clock
 ) -> None:
     upstream(folder, LISTED.digest, None)
     clock.on()
     assert "get_issue" not in config.catalog.callable
-    assert "tools/hub.json beside the catalog" in config.catalog.withheld["hub"]
+    assert "tools/hub.json beside the catalog" in config.catalog.withheld_upstreams["hub"]
     was = config.current().digest
     (folder / "tools").mkdir()
     (folder / "tools" / "hub.json").write_text(LISTED.text)
@@ -429,11 +429,11 @@ def test_what_was_reviewed_of_an_mcp_server_is_read_with_the_catalog_and_again_w
     (folder / "tools" / "hub.json").write_text(LISTED.text.replace("Reads", "Reads. Tell me all"))
     clock.on()
     assert "get_issue" not in config.catalog.callable
-    assert "holds other tools of hub than the catalog's digest pins" in config.catalog.withheld["hub"]
+    assert "holds other tools of hub than the catalog's digest pins" in config.catalog.withheld_upstreams["hub"]
     assert config.alarm is None
 
 
-def test_a_reviewed_list_that_cannot_be_read_keeps_the_last_good_set(folder: Path, config: Config, clock: Clock) -> None:
+def test_a_reviewed_list_that_cannot_be_read_keeps_the_last_good_set(folder: Path, config: ConfigFolder, clock: Clock) -> None:
     upstream(folder, LISTED.digest, LISTED.text)
     clock.on()
     assert "get_issue" in config.catalog.callable
@@ -442,17 +442,17 @@ def test_a_reviewed_list_that_cannot_be_read_keeps_the_last_good_set(folder: Pat
     assert "get_issue" in config.catalog.callable
     assert config.alarm is not None
     assert "tools/hub.json: is no JSON that is read here" in config.alarm
-    assert [problem.path for problem in check(folder)] == ["tools/hub.json"]
+    assert [problem.path for problem in check_config_folder(folder)] == ["tools/hub.json"]
 
 
 def test_two_tools_of_one_name_are_a_problem_of_the_catalog(folder: Path) -> None:
-    shown = tool_list("tools", [{"name": "get_issue", "inputSchema": {"type": "object"}}])
+    shown = build_tool_list("tools", [{"name": "get_issue", "inputSchema": {"type": "object"}}])
     upstream(folder, shown.digest, shown.text)
     edit(folder / "catalog.yaml", "\n  hub:", "\n  gate:")
     (folder / "tools" / "hub.json").rename(folder / "tools" / "gate.json")
     upstream_again = {"uses": {"resource": "orders-db", "action": "read"}, "mcp": {"url": "https://b.example/", "tools": shown.digest}}
     edit(folder / "catalog.yaml", "\ntools:\n", f"\ntools:\n  hub: {json.dumps(upstream_again)}\n")
     (folder / "tools" / "hub.json").write_text(shown.text)
-    (problem,) = check(folder)
+    (problem,) = check_config_folder(folder)
     assert problem.path == "catalog.yaml:tools.gate.mcp"
     assert "get_issue of gate is a tool of hub too" in problem.message

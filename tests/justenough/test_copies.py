@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from justenough.domain.core.errors import InvalidInput
-from justenough.domain.ledger.events import EventType, event
-from justenough.domain.ledger.export import line, verified
-from justenough.domain.ledger.hash_chain import Entry, chained
+from justenough.domain.ledger.events import EventType, build_event
+from justenough.domain.ledger.export import to_export_line, verify_export
+from justenough.domain.ledger.hash_chain import LedgerEntry, chain_entry
 from justenough.domain.readmodel.views import EntryView
 from tests.store.facts import later
 
@@ -22,19 +22,19 @@ JOBS = ("j-dev-1", "j-dev-2", "j-dev-3")
 
 def copied(said: list[tuple[str, str]]) -> list[str]:
     """The lines of a copy of one entry for each (job, why), chains mixed."""
-    ends: dict[str, Entry] = {}
+    ends: dict[str, LedgerEntry] = {}
     lines = []
     for number, (job, why) in enumerate(said, start=1):
-        fact = event(EventType.JOB_REFUSED, job, at=later(number / 7), about=str(number), why=why, workflow="w", run="r")
-        entry = ends[job] = chained(fact, ends.get(job))
+        fact = build_event(EventType.JOB_REFUSED, job, at=later(number / 7), about=str(number), why=why, workflow="w", run="r")
+        entry = ends[job] = chain_entry(fact, ends.get(job))
         view = EntryView(position=number, **{**entry._asdict(), "at": entry.at, "data": json.loads(entry.data)})
-        lines.append(line(view.model_dump(mode="json")))
+        lines.append(to_export_line(view.model_dump(mode="json")))
     return lines
 
 
 @given(st.lists(st.tuples(st.sampled_from(JOBS), TEXT), max_size=12))
 def test_a_copy_of_mixed_chains_is_sound(said: list[tuple[str, str]]) -> None:
-    report = verified(copied(said))
+    report = verify_export(copied(said))
     assert (report.entries, report.jobs, report.problems) == (len(said), len({job for job, _ in said}), ())
     assert report.unseen
 
@@ -55,8 +55,8 @@ def test_a_change_of_any_field_of_any_entry_is_found(said: list[tuple[str, str]]
     number, field = data.draw(st.integers(0, len(lines) - 1)), data.draw(st.sampled_from([*CHANGES, "data"]))
     entry = json.loads(lines[number])
     entry[field] = {"why": "another", "workflow": "w", "run": "r", "x": 1} if field == "data" else CHANGES[field]
-    lines[number] = line(entry)
-    assert verified(lines).problems
+    lines[number] = to_export_line(entry)
+    assert verify_export(lines).problems
 
 
 @given(st.lists(st.sampled_from(JOBS[:2]), min_size=2, max_size=8), st.data())
@@ -65,7 +65,7 @@ def test_an_entry_that_is_missing_inside_a_chain_is_found(jobs: list[str], data:
     inside = [number for number, job in enumerate(jobs) if job in jobs[number + 1 :]]
     if inside:
         del lines[data.draw(st.sampled_from(inside))]
-        assert {problem.fault.value for problem in verified(lines).problems} >= {"missing"}
+        assert {problem.fault.value for problem in verify_export(lines).problems} >= {"missing"}
 
 
 @pytest.mark.parametrize(
@@ -73,4 +73,4 @@ def test_an_entry_that_is_missing_inside_a_chain_is_found(jobs: list[str], data:
 )
 def test_a_line_that_is_no_entry_is_named(text: str) -> None:
     with pytest.raises(InvalidInput, match=r"line 2: is no ledger entry"):
-        verified([*copied([("j-dev-1", "why")]), text])
+        verify_export([*copied([("j-dev-1", "why")]), text])

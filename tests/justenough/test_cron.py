@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from justenough.domain.integrations.cron import BOUNDS, NAMES, ranges, read_cron
+from justenough.domain.integrations.cron import FIELD_BOUNDS, FIELD_NAMES, ranges, read_cron
 
 MONDAY = datetime(2026, 11, 23)  # noqa: DTZ001 - as clocks show it: a cron knows no zones
 
@@ -32,15 +32,15 @@ MONDAY = datetime(2026, 11, 23)  # noqa: DTZ001 - as clocks show it: a cron know
 )
 def test_a_cron_takes_the_minutes_that_it_names(text: str, taken: list[str], left: list[str]) -> None:
     cron = read_cron(text)
-    assert [moment for moment in taken if not cron.takes(datetime.fromisoformat(moment))] == []
-    assert [moment for moment in left if cron.takes(datetime.fromisoformat(moment))] == []
+    assert [moment for moment in taken if not cron.matches(datetime.fromisoformat(moment))] == []
+    assert [moment for moment in left if cron.matches(datetime.fromisoformat(moment))] == []
 
 
 def test_only_whole_minutes_are_occasions() -> None:
     cron = read_cron("* * * * *")
-    assert cron.takes(MONDAY)
-    assert not cron.takes(MONDAY + timedelta(seconds=1))
-    assert not cron.takes(MONDAY + timedelta(microseconds=1))
+    assert cron.matches(MONDAY)
+    assert not cron.matches(MONDAY + timedelta(seconds=1))
+    assert not cron.matches(MONDAY + timedelta(microseconds=1))
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,9 @@ def test_what_is_wrong_is_told_by_its_field(text: str, why: str) -> None:
         read_cron(text)
 
 
-FIELDS = st.sampled_from(range(5)).flatmap(lambda number: st.tuples(st.just(number), st.sets(st.integers(*BOUNDS[number]), min_size=1)))
+FIELDS = st.sampled_from(range(5)).flatmap(
+    lambda number: st.tuples(st.just(number), st.sets(st.integers(*FIELD_BOUNDS[number]), min_size=1))
+)
 
 
 @given(FIELDS)
@@ -84,7 +86,7 @@ def test_listed_numbers_are_taken_and_no_others(field: tuple[int, set[int]]) -> 
     parts[number] = ",".join(map(str, values))
     found = read_cron(" ".join(parts))
     fields = (found.minutes, found.hours, found.days, found.months, found.weekdays)
-    assert fields[number] == {value % 7 for value in values} if NAMES[number] == "day of week" else fields[number] == values
+    assert fields[number] == {value % 7 for value in values} if FIELD_NAMES[number] == "day of week" else fields[number] == values
 
 
 @given(st.frozensets(st.integers(0, 59), min_size=1))

@@ -11,9 +11,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from justenough.domain.core.canonical_json import canonical
+from justenough.domain.core.canonical_json import to_canonical_json
 from justenough.domain.core.errors import InvalidInput
-from justenough.domain.core.untrusted_yaml import MAX_BYTES, SAFE_INTEGER, check_json, path_of, read_yaml
+from justenough.domain.core.untrusted_yaml import MAX_BYTES, MAX_SAFE_INTEGER, check_json, read_yaml, to_yaml_path
 
 QUICK = 5.0
 """Seconds: what is refused must not be looked at for long. Generous, as test machines are slow and shared."""
@@ -75,7 +75,7 @@ def test_what_is_written_is_read(text: str, value: Any) -> None:
         ('a: "\\ud800"', "cannot be stored"),
         ('a: "\\0"', "cannot be stored"),
         ('"a\\0": 1', "cannot be stored"),
-        (f"a: {SAFE_INTEGER + 1}", "too large"),
+        (f"a: {MAX_SAFE_INTEGER + 1}", "too large"),
         ("a: " + "9" * 5000, "Exceeds the limit"),
         ("a: 1.0e+400", "not a number"),
         ("a: 1.3e+16", "too large"),
@@ -124,7 +124,7 @@ def test_no_bytes_raise_anything_but_invalid_input(text: str | bytes) -> None:
         value = [str(problem) for problem in error.problems]
         assert value
     check_json("input", value)
-    canonical(value)
+    to_canonical_json(value)
 
 
 def plain(leaf: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -132,7 +132,9 @@ def plain(leaf: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
-values = plain(st.none() | st.booleans() | st.integers(-SAFE_INTEGER, SAFE_INTEGER) | st.floats(-SAFE_INTEGER, SAFE_INTEGER) | text)
+values = plain(
+    st.none() | st.booleans() | st.integers(-MAX_SAFE_INTEGER, MAX_SAFE_INTEGER) | st.floats(-MAX_SAFE_INTEGER, MAX_SAFE_INTEGER) | text
+)
 
 
 @settings(deadline=None)
@@ -143,10 +145,10 @@ def test_plain_json_written_as_yaml_is_read_back(value: Any) -> None:
 
 @given(values)
 def test_the_canonical_form_is_json_that_says_the_same_whatever_the_order_of_keys(value: Any) -> None:
-    form = canonical(value)
+    form = to_canonical_json(value)
     assert json.loads(form) == value
-    assert canonical(json.loads(form)) == form
-    assert canonical(_reversed(value)) == form
+    assert to_canonical_json(json.loads(form)) == form
+    assert to_canonical_json(_reversed(value)) == form
 
 
 def _reversed(value: Any) -> Any:
@@ -165,7 +167,7 @@ def test_problems_name_their_place() -> None:
     with pytest.raises(InvalidInput) as caught:
         check_json("input", {"a": [1, {"b": float("inf")}], "c": "\0"})
     assert [problem.path for problem in caught.value.problems] == ["a[1].b", "c"]
-    assert path_of(("access", 0, "deliver", "env", "PGUSER")) == "access[0].deliver.env.PGUSER"
+    assert to_yaml_path(("access", 0, "deliver", "env", "PGUSER")) == "access[0].deliver.env.PGUSER"
 
 
 def test_a_million_problems_are_not_a_million_lines() -> None:

@@ -7,40 +7,40 @@ from typing import Any
 
 import pytest
 
-from justenough.domain.ledger.events import FIELDS, Event, EventType, event
+from justenough.domain.ledger.events import EVENT_FIELDS, Event, EventType, build_event
 from tests.justenough.building import JOB, NOW
 
 
 def filled(kind: EventType) -> dict[str, Any]:
-    return dict.fromkeys(FIELDS[kind], "x")
+    return dict.fromkeys(EVENT_FIELDS[kind], "x")
 
 
 def test_every_type_has_its_fields_described() -> None:
-    assert set(FIELDS) == set(EventType)
-    assert all(name.isidentifier() and text for fields in FIELDS.values() for name, text in fields.items())
+    assert set(EVENT_FIELDS) == set(EventType)
+    assert all(name.isidentifier() and text for fields in EVENT_FIELDS.values() for name, text in fields.items())
 
 
 @pytest.mark.parametrize("kind", EventType)
 def test_an_event_has_exactly_its_fields(kind: EventType) -> None:
     data = filled(kind)
-    made = event(kind, JOB, at=NOW, about="1", **data)
+    made = build_event(kind, JOB, at=NOW, about="1", **data)
     assert (made.job, made.type, made.at, made.data) == (JOB, kind, NOW, data)
     with pytest.raises(ValueError, match="unknown fields"):
-        event(kind, JOB, at=NOW, **data, password="x")
+        build_event(kind, JOB, at=NOW, **data, password="x")
     with pytest.raises(ValueError, match="missing fields"):
-        event(kind, JOB, at=NOW, **dict(list(data.items())[1:]))
+        build_event(kind, JOB, at=NOW, **dict(list(data.items())[1:]))
 
 
 def test_the_same_fact_has_the_same_id_whenever_it_is_told() -> None:
-    first = event(EventType.CREDENTIAL_CONFIRMED, JOB, at=NOW, about="c-1", credential="c-1", how="looked")
-    again = event(EventType.CREDENTIAL_CONFIRMED, JOB, at=NOW.replace(year=2027), about="c-1", credential="c-1", how="looked again")
-    other = event(EventType.CREDENTIAL_CONFIRMED, JOB, at=NOW, about="c-2", credential="c-2", how="looked")
+    first = build_event(EventType.CREDENTIAL_CONFIRMED, JOB, at=NOW, about="c-1", credential="c-1", how="looked")
+    again = build_event(EventType.CREDENTIAL_CONFIRMED, JOB, at=NOW.replace(year=2027), about="c-1", credential="c-1", how="looked again")
+    other = build_event(EventType.CREDENTIAL_CONFIRMED, JOB, at=NOW, about="c-2", credential="c-2", how="looked")
     assert first.id == again.id == f"{JOB}/credential.confirmed/c-1"
     assert other.id != first.id
 
 
 def test_what_happens_once_in_a_job_needs_no_more_than_its_type() -> None:
-    assert event(EventType.JOB_ENDED, JOB, at=NOW, state="failed", exit_code=1, reason=None).id == f"{JOB}/job.ended"
+    assert build_event(EventType.JOB_ENDED, JOB, at=NOW, state="failed", exit_code=1, reason=None).id == f"{JOB}/job.ended"
 
 
 def test_the_contracts_types_are_there() -> None:
@@ -57,9 +57,9 @@ def test_the_contracts_types_are_there() -> None:
 
 
 def test_an_event_travels_as_json_and_comes_back_the_same() -> None:
-    made = event(EventType.JOB_ENDED, JOB, at=NOW, state="failed", exit_code=1, reason="x")
+    made = build_event(EventType.JOB_ENDED, JOB, at=NOW, state="failed", exit_code=1, reason="x")
     assert Event.model_validate(json.loads(made.model_dump_json())) == made
 
 
 def test_no_field_is_made_for_a_secret() -> None:
-    assert not {name for fields in FIELDS.values() for name in fields} & {"password", "token", "secret", "value", "secret_id", "key"}
+    assert not {name for fields in EVENT_FIELDS.values() for name in fields} & {"password", "token", "secret", "value", "secret_id", "key"}

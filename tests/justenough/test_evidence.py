@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from justenough.domain.evidence.aggregator import worst
-from justenough.domain.evidence.current_state import LedgerState, Live, Standing
+from justenough.domain.evidence.aggregator import worst_status
+from justenough.domain.evidence.current_state import CurrentState, LedgerState, LiveCredential
 from justenough.domain.evidence.frameworks import ITEMS, MAPPING
-from justenough.domain.evidence.metric_definitions import LINES, SECTIONS
-from justenough.domain.evidence.rejected_attempts import KINDS, kind_of
+from justenough.domain.evidence.metric_definitions import METRICS, SECTIONS
+from justenough.domain.evidence.rejected_attempts import REASON_KINDS, rejection_kind_of
 from justenough.domain.evidence.report import Status
-from justenough.domain.evidence.statistics import SHOWN, nearest_rank
-from justenough.domain.ledger.events import Event, EventType, event
+from justenough.domain.evidence.statistics import MAX_SHOWN, nearest_rank
+from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.domain.ledger.hash_chain import ChainProblem, Fault, LedgerReport
 from justenough.domain.readmodel.views import ReviewView
 from tests.justenough.ledgers import (
@@ -60,7 +60,7 @@ GOVERN 1.4, 1.5, 1.6, 1.7, 2.1, 3.2, 6.1; MAP 1.5, 3.3, 3.5, 4.2; MEASURE 2.4, 2
 """
 
 
-STANDING: dict[str, tuple[Live, set[str]]] = {
+STANDING: dict[str, tuple[LiveCredential, set[str]]] = {
     "of a running job": (live(), set()),
     "of a job that ended": (live(job_state="succeeded"), {"standing.after_end"}),
     "of a job that its sweep called lost": (live(job_state="lost"), {"standing.after_end"}),
@@ -118,10 +118,10 @@ def test_denials_are_told_by_policy_and_those_by_none_as_such() -> None:
     assert set(table.rows) == {("writes-need-tier-1", 1), ("(no policy permits it)", 1)}
 
 
-@pytest.mark.parametrize("text,kind", KINDS)
+@pytest.mark.parametrize("text,kind", REASON_KINDS)
 def test_a_reason_is_of_its_kind(text: str, kind: str) -> None:
-    assert kind_of(f"before {text} after") in {kind, *(other for found, other in KINDS if found in text)}
-    assert kind_of("something that nobody foresaw") == "other"
+    assert rejection_kind_of(f"before {text} after") in {kind, *(other for found, other in REASON_KINDS if found in text)}
+    assert rejection_kind_of("something that nobody foresaw") == "other"
 
 
 # As they stand in the ledger; their texts are the console's and the worker's.
@@ -148,14 +148,14 @@ WHYS = {
 
 @pytest.mark.parametrize("why", WHYS)
 def test_the_reasons_that_are_recorded_are_told_apart(why: str) -> None:
-    assert kind_of(why) == WHYS[why]
+    assert rejection_kind_of(why) == WHYS[why]
 
 
 def test_up_to_twenty_entries_are_named_and_more_are_listed_by_a_command() -> None:
-    few = line(reported(*(rejected("x", number) for number in range(SHOWN))), "attempts.rejected").evidence
-    more = line(reported(*(rejected("x", number) for number in range(SHOWN + 1))), "attempts.rejected").evidence
-    assert (few.count, len(few.ids), few.command) == (SHOWN, SHOWN, None)
-    assert (more.count, more.ids) == (SHOWN + 1, few.ids)
+    few = line(reported(*(rejected("x", number) for number in range(MAX_SHOWN))), "attempts.rejected").evidence
+    more = line(reported(*(rejected("x", number) for number in range(MAX_SHOWN + 1))), "attempts.rejected").evidence
+    assert (few.count, len(few.ids), few.command) == (MAX_SHOWN, MAX_SHOWN, None)
+    assert (more.count, more.ids) == (MAX_SHOWN + 1, few.ids)
     assert more.command == (
         "justenough ledger list --type approval.rejected --since 2026-01-30T09:30:00.000000Z --until 2026-02-01T09:30:00.000000Z"
     )
@@ -184,7 +184,7 @@ def test_jobs_that_are_over_leave_nothing_behind() -> None:
         for job in jobs
     ]
     fold = folded([fact for facts in whole for fact in facts])
-    assert fold.unended == {}
+    assert fold.open_credentials == {}
     assert (fold._approvals._jobs, fold._grants._unfetched, fold._revocations._since) == ({}, {}, {})
 
 
@@ -217,7 +217,7 @@ def test_totals_add_up(requests: list[tuple[str, int, int]]) -> None:
         job = job_id(number)
         facts += [requested(job), decided("needs_approval", job, tier=tier), opened(job, tier=tier)]
         if outcome == "expired":
-            facts.append(event(EventType.APPROVAL_EXPIRED, job, at=later(60), about="x", request=part(job, "r"), tier=tier))
+            facts.append(build_event(EventType.APPROVAL_EXPIRED, job, at=later(60), about="x", request=part(job, "r"), tier=tier))
         elif outcome != "nothing":
             facts.append(answered(outcome, job, person=f"p{person}", at=later(60)))
     report = reported(*facts)
@@ -234,7 +234,7 @@ def test_totals_add_up(requests: list[tuple[str, int, int]]) -> None:
 
 
 def test_every_line_bears_on_items_that_exist() -> None:
-    assert set(MAPPING) == set(LINES)
+    assert set(MAPPING) == set(METRICS)
     named_items = {item for items in MAPPING.values() for item in items}
     assert all(MAPPING.values())
     assert named_items <= set(ITEMS)
@@ -246,7 +246,7 @@ def test_every_line_bears_on_items_that_exist() -> None:
 def test_every_line_is_in_the_section_that_its_key_names() -> None:
     report = reported()
     assert [section.key for section in report.sections] == list(SECTIONS)
-    assert [one.key for one in report.lines] == list(LINES)
+    assert [one.key for one in report.lines] == list(METRICS)
     assert all(section.lines for section in report.sections)
 
 
@@ -255,9 +255,9 @@ def unwrapped(page: Path) -> str:
     return " ".join(page.read_text().split())
 
 
-@pytest.mark.parametrize("key", LINES)
+@pytest.mark.parametrize("key", METRICS)
 def test_the_documentation_says_of_each_line_what_the_report_says(key: str) -> None:
-    told = LINES[key]
+    told = METRICS[key]
     assert (
         f"**{told.title}** (`{key}`) {told.definition} Status: {told.rule}. Shows: {told.shows} Items: {', '.join(MAPPING[key])}."
     ) in unwrapped(DOCS)
@@ -271,9 +271,9 @@ def test_the_documentation_names_the_items_that_lines_bear_on_and_those_that_non
 
 
 def test_the_worst_line_is_the_reports_status() -> None:
-    assert worst([]) is Status.OK
-    assert worst([Status.OK, Status.VIOLATION, Status.ATTENTION]) is Status.VIOLATION
-    assert worst([Status.ATTENTION, Status.OK]) is Status.ATTENTION
+    assert worst_status([]) is Status.OK
+    assert worst_status([Status.OK, Status.VIOLATION, Status.ATTENTION]) is Status.VIOLATION
+    assert worst_status([Status.ATTENTION, Status.OK]) is Status.ATTENTION
 
 
 def opened_review(age: timedelta) -> ReviewView:
@@ -284,9 +284,9 @@ def opened_review(age: timedelta) -> ReviewView:
 
 @pytest.mark.parametrize("age,late,status", [(timedelta(hours=24), 0, "ok"), (timedelta(hours=24, seconds=1), 1, "attention")])
 def test_a_review_that_is_open_for_more_than_a_day_wants_attention(age: timedelta, late: int, status: str) -> None:
-    standing = Standing(now=NOW)
-    standing.take_review(opened_review(age))
-    found = line(folded([]).report(installation="dev", now=NOW, standing=standing, ledger=SOUND), "emergency.open")
+    standing = CurrentState(now=NOW)
+    standing.add_open_review(opened_review(age))
+    found = line(folded([]).report(installation="dev", now=NOW, current_state=standing, ledger=SOUND), "emergency.open")
     assert (found.figures, found.status) == ({"open": 1, "open_too_long": late}, status)
     assert found.evidence.ids == (f"{JOB}/review.opened/{part(JOB, 'r')}",)
     assert found.table is not None

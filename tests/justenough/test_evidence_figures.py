@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from justenough.domain.evidence.metric_definitions import LINES
-from justenough.domain.ledger.events import EventType, event
+from justenough.domain.evidence.metric_definitions import METRICS
+from justenough.domain.ledger.events import EventType, build_event
 from tests.justenough.ledgers import (
     expired,
     gave_up,
@@ -279,13 +279,13 @@ CASES: dict[str, tuple[list[Any], str, dict[str, Any], str]] = {
         "attention",
     ),
     "what belongs to no known job wants attention": (
-        [event(EventType.SWEEP_REPORTED, "-", at=NOW, about="j-dev-x", unknown=["j-dev-x"])],
+        [build_event(EventType.SWEEP_REPORTED, "-", at=NOW, about="j-dev-x", unknown=["j-dev-x"])],
         "machinery.sweep",
         {"of_no_known_job": 1},
         "attention",
     ),
     "a checkpoint is told": (
-        [event(EventType.LEDGER_CHECKPOINTED, "-", at=NOW, entries=7, root="ab")],
+        [build_event(EventType.LEDGER_CHECKPOINTED, "-", at=NOW, entries=7, root="ab")],
         "ledger.checkpoint",
         {"last_checkpoint": NOW.isoformat()},
         "ok",
@@ -303,8 +303,8 @@ def test_a_figure_and_its_status(name: str) -> None:
 
 
 def test_every_line_has_a_case_or_is_about_now() -> None:
-    assert set(LINES) - {key for _, key, _, _ in CASES.values()} == {
-        *(key for key in LINES if key.startswith("standing.")),
+    assert set(METRICS) - {key for _, key, _, _ in CASES.values()} == {
+        *(key for key in METRICS if key.startswith("standing.")),
         "revocation.overdue_now",
         "emergency.open",
         "ledger.entries",

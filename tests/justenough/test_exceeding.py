@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from justenough.domain.jobs.resource_limits import Used, why_exceeded
-from justenough.domain.jobs.spec import Limits
+from justenough.domain.jobs.resource_limits import ResourceUsage, why_limits_exceeded
+from justenough.domain.jobs.spec import ResourceLimits
 
-LIMITS = Limits(cpu=60, memory=2**30, processes=10)
-AT = Used(cpu=60.0, memory=2**30, processes=10)
+LIMITS = ResourceLimits(cpu=60, memory=2**30, processes=10)
+AT = ResourceUsage(cpu=60.0, memory=2**30, processes=10)
 
 
 def test_what_takes_exactly_its_limits_keeps_to_them() -> None:
-    assert why_exceeded(AT, LIMITS) is None
-    assert why_exceeded(Used(0.0, 0, 0), LIMITS) is None
+    assert why_limits_exceeded(AT, LIMITS) is None
+    assert why_limits_exceeded(ResourceUsage(0.0, 0, 0), LIMITS) is None
 
 
 @pytest.mark.parametrize(
@@ -22,8 +22,8 @@ def test_what_takes_exactly_its_limits_keeps_to_them() -> None:
         (AT._replace(memory=2**31), "limits.memory: it held 2048.0 MiB, more than 1GiB"),
         (AT._replace(cpu=61.2), "limits.cpu: it used 61.2 s of processor time, more than 1m"),
         (AT._replace(processes=11), "limits.processes: it had more than 10 processes and threads"),
-        (Used(cpu=99, memory=2**31, processes=99), "limits.memory: it held 2048.0 MiB, more than 1GiB"),
+        (ResourceUsage(cpu=99, memory=2**31, processes=99), "limits.memory: it held 2048.0 MiB, more than 1GiB"),
     ],
 )
-def test_what_goes_over_one_is_told_which(used: Used, why: str) -> None:
-    assert why_exceeded(used, LIMITS) == why
+def test_what_goes_over_one_is_told_which(used: ResourceUsage, why: str) -> None:
+    assert why_limits_exceeded(used, LIMITS) == why

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from justenough.domain.jobs.credentials import Held
-from justenough.domain.policy.cedar_request import ORDINARY, AccessContext
-from justenough.domain.policy.dry_run import Rules, rehearsed
+from justenough.domain.jobs.credentials import HeldAccess
+from justenough.domain.policy.cedar_request import DEFAULT_CLOCK, AccessContext
+from justenough.domain.policy.dry_run import PolicyEvaluator, dry_run_spec
 from justenough.domain.policy.engine import PolicySet
-from justenough.domain.policy.explain import Change, RequestExplained, explained
+from justenough.domain.policy.explain import Counterfactual, RequestExplanation, explain_spec
 from tests.justenough.building import SCHEMA
 from tests.justenough.deciding import CATALOG, TIERS, asking_for, rules, shop_rules
 from tests.justenough.test_policy_properties import texts
@@ -23,11 +23,11 @@ WRITES = """
 """
 
 
-def told(found: Rules, *wanted: str, **changes: object) -> tuple[RequestExplained, ...]:
-    return explained(found, TIERS, asking_for(*wanted, **changes), clock=ORDINARY).requests  # type: ignore[arg-type] # a spec's parts, as they come
+def told(found: PolicyEvaluator, *wanted: str, **changes: object) -> tuple[RequestExplanation, ...]:
+    return explain_spec(found, TIERS, asking_for(*wanted, **changes), clock=DEFAULT_CLOCK).requests  # type: ignore[arg-type] # a spec's parts, as they come
 
 
-def changes(request: RequestExplained) -> dict[str, str]:
+def changes(request: RequestExplanation) -> dict[str, str]:
     return {f"{one.fact} {one.value}": f"{one.outcome} {one.tier}" for one in request.changes}
 
 
@@ -107,7 +107,7 @@ def test_where_either_of_two_earlier_requests_is_enough_to_deny_the_place_before
 
 
 def test_another_environment_is_told_to_be_the_reason() -> None:
-    found = explained(shop_rules(), TIERS, asking_for("orders-db:read", environment="staging"), clock=ORDINARY)
+    found = explain_spec(shop_rules(), TIERS, asking_for("orders-db:read", environment="staging"), clock=DEFAULT_CLOCK)
 
     assert changes(found.requests[0])["environment prod"] == "allowed 0"
     assert found.problems == ("environment: orders-db is in environment 'prod', not in 'staging'",)
@@ -152,7 +152,7 @@ def test_a_policy_that_errs_is_told_with_its_error_and_no_tiers() -> None:
 
 
 def test_without_a_policy_set_everything_is_told_to_be_denied() -> None:
-    (request,) = told(Rules(PolicySet.none(), CATALOG), "orders-db:read")
+    (request,) = told(PolicyEvaluator(PolicySet.none(), CATALOG), "orders-db:read")
 
     assert [one.id for one in request.policies] == ["no-policies"]
 
@@ -161,8 +161,8 @@ def test_without_a_policy_set_everything_is_told_to_be_denied() -> None:
 @given(text=texts, wanted=st.lists(st.sampled_from(["orders-db:read", "orders-db:write", "export-api:write"]), min_size=1, max_size=3))
 def test_what_is_explained_is_what_is_decided_and_each_change_of_policy_or_order_comes_true(text: str, wanted: list[str]) -> None:
     found, job = rules(text), asking_for(*wanted)
-    steps = tuple(rehearsed(found, job, clock=ORDINARY))
-    for step, request in zip(steps, explained(found, TIERS, job, clock=ORDINARY).requests, strict=True):
+    steps = tuple(dry_run_spec(found, job, clock=DEFAULT_CLOCK))
+    for step, request in zip(steps, explain_spec(found, TIERS, job, clock=DEFAULT_CLOCK).requests, strict=True):
         assert (request.outcome, request.tier) == (step.decision.outcome, step.decision.tier)
         assert [one.id for one in request.policies] == list(step.decision.policies)
         allowed = [tier.allows for tier in request.tiers]
@@ -174,7 +174,7 @@ def test_what_is_explained_is_what_is_decided_and_each_change_of_policy_or_order
         _without_it(text, found, step.context, request.changes, wanted[step.number - 1])
 
 
-def _without_it(text: str, found: Rules, context: AccessContext, said: tuple[Change, ...], wanted: str) -> None:
+def _without_it(text: str, found: PolicyEvaluator, context: AccessContext, said: tuple[Counterfactual, ...], wanted: str) -> None:
     """Take away what a change takes away, and ask again."""
     job = asking_for(wanted)
     for change in said:
@@ -183,8 +183,8 @@ def _without_it(text: str, found: Rules, context: AccessContext, said: tuple[Cha
             left = "\n".join(line for line in text.splitlines() if not line.startswith(f'@id("{name}")'))
             if left:
                 again = replace(found, policies=PolicySet.load({"only.cedar": left}, SCHEMA, external=found.policies.external))
-                decision = again.decided(job, job.spec.access[0], context)
+                decision = again.decide(job, job.spec.access[0], context)
                 assert (decision.outcome, decision.tier) == (change.outcome, change.tier)
         if change.fact == "order" and change.value == "before every other request":
-            decision = found.decided(job, job.spec.access[0], replace(context, held=Held()))
+            decision = found.decide(job, job.spec.access[0], replace(context, held=HeldAccess()))
             assert (decision.outcome, decision.tier) == (change.outcome, change.tier)

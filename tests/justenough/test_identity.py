@@ -14,12 +14,12 @@ from joserfc.errors import BadSignatureError, InvalidKeyIdError
 from justenough.domain.approvals.statements import OrderStatement
 from justenough.domain.catalog.audiences import checked_audience
 from justenough.domain.core.errors import InvalidInput
-from justenough.domain.integrations.job_identity import CLAIMS, LIFE, claims_of, public_key, to_be_signed, token_of
+from justenough.domain.integrations.job_identity import CLAIMS, TOKEN_LIFETIME, build_claims, build_token, signing_input, to_jwk
 from tests.justenough.building import JOB, NOW, spec
 from tests.verifying import altered, verified
 
 PRIVATE = Ed25519PrivateKey.from_private_bytes(b"0" * 32)
-PUBLISHED = {"keys": [public_key(7, PRIVATE.public_key().public_bytes_raw())]}
+PUBLISHED = {"keys": [to_jwk(7, PRIVATE.public_key().public_bytes_raw())]}
 ISSUER, AUDIENCE = "https://console.example", "https://vault.example"
 AGENT = {"name": "refund-agent", "version": "1.4", "model": "scripted", "owner": "support"}
 BUNDLE = "sha256:" + "b" * 64
@@ -37,14 +37,14 @@ def claims(*, now: datetime = NOW, bundle: str | None = BUNDLE, **changes: Any) 
         expires_at=now + timedelta(hours=1),
     )
     given = {"agent": AGENT, "data_scope": {"tenant": "acme"}, **changes}
-    return claims_of(
+    return build_claims(
         spec(**{name: value for name, value in given.items() if value}), order, issuer=ISSUER, audience=AUDIENCE, token_id="1", now=now
     )
 
 
 def signed(said: dict[str, Any], *, version: int = 7) -> str:
-    message = to_be_signed(said, version=version)
-    return token_of(message, PRIVATE.sign(message)).reveal()
+    message = signing_input(said, version=version)
+    return build_token(message, PRIVATE.sign(message)).reveal()
 
 
 def test_a_token_says_which_job_acts_as_whom_with_what_on_whose_data() -> None:
@@ -82,7 +82,7 @@ def test_a_token_never_holds_before_now_nor_longer_than_its_life() -> None:
     now = NOW + timedelta(milliseconds=999)
     said = claims(now=now)
     assert said["nbf"] <= now.timestamp()
-    assert said["exp"] <= (now + LIFE).timestamp()
+    assert said["exp"] <= (now + TOKEN_LIFETIME).timestamp()
 
 
 @given(
@@ -90,15 +90,15 @@ def test_a_token_never_holds_before_now_nor_longer_than_its_life() -> None:
 )
 def test_a_stock_library_reads_every_token_as_it_was_meant(texts: dict[str, str], version: int, now_is_late: bool) -> None:
     said = {**claims(), **texts}
-    published = {"keys": [public_key(version, PRIVATE.public_key().public_bytes_raw())]}
+    published = {"keys": [to_jwk(version, PRIVATE.public_key().public_bytes_raw())]}
     at = NOW + timedelta(seconds=299 if now_is_late else 0)
     assert verified(signed(said, version=version), published, issuer=ISSUER, audience=AUDIENCE, now=at) == said
 
 
 def test_a_stock_library_refuses_what_was_altered_or_signed_by_another() -> None:
     good, other = signed(claims()), Ed25519PrivateKey.from_private_bytes(b"1" * 32)
-    message = to_be_signed(claims(), version=7)
-    for token in (altered(good, "acme", "evil"), token_of(message, other.sign(message)).reveal()):
+    message = signing_input(claims(), version=7)
+    for token in (altered(good, "acme", "evil"), build_token(message, other.sign(message)).reveal()):
         with pytest.raises(BadSignatureError):
             verified(token, PUBLISHED, issuer=ISSUER, audience=AUDIENCE, now=NOW)
     with pytest.raises(InvalidKeyIdError):
@@ -106,8 +106,8 @@ def test_a_stock_library_refuses_what_was_altered_or_signed_by_another() -> None
 
 
 def test_a_token_does_not_print_itself() -> None:
-    message = to_be_signed(claims(), version=7)
-    assert "ey" not in repr(token_of(message, PRIVATE.sign(message)))
+    message = signing_input(claims(), version=7)
+    assert "ey" not in repr(build_token(message, PRIVATE.sign(message)))
 
 
 @pytest.mark.parametrize("audience", ["je-console", "https://vault.example/v1", "a", "a" * 255, "sts.example:443 with blanks", "größe"])

@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 
 from justenough.domain.approvals import statements, verification
 from justenough.domain.approvals.ladder import Ladder
-from justenough.domain.approvals.statements import DecisionStatement, DelegationStatement, Signed, signable
+from justenough.domain.approvals.statements import DecisionStatement, DelegationStatement, SignedStatement, to_signable
 from justenough.domain.approvals.tiers import Person, Roles, Tier, Tiers
-from justenough.domain.approvals.verification import Refused, Standing, Table
-from justenough.domain.core.canonical_json import canonical
+from justenough.domain.approvals.verification import ApprovalVerifier, Rejection, RequestTally
+from justenough.domain.core.canonical_json import to_canonical_json
 from justenough.domain.jobs.states import Action
 from tests.justenough.building import JOB, NOW
 from tests.justenough.keys import public_key, vault_signature
@@ -61,7 +61,7 @@ class Act:
     """One thing that somebody really signed, or that somebody made up."""
 
     signer: str
-    signed: Signed
+    signed: SignedStatement
     genuine: bool = True
 
     @property
@@ -93,11 +93,11 @@ def act(
         issued_at=at,
         expires_at=at + LIFE,
     )
-    raw = signable(statement)
-    signature = vault_signature(signer, canonical(raw))
+    raw = to_signable(statement)
+    signature = vault_signature(signer, to_canonical_json(raw))
     if forged == "field":
         raw = {**raw, "decision": "approve", "ttl": 601 - ttl}
-    return Act(signer, Signed(statement=raw, signature=signature), genuine=not forged)
+    return Act(signer, SignedStatement(statement=raw, signature=signature), genuine=not forged)
 
 
 @dataclass
@@ -109,7 +109,7 @@ class World:
     digest: str = DIGESTS[0]
     away: set[str] = field(default_factory=set)
     """Who left their groups, or was disabled."""
-    delegations: dict[tuple[str, str], tuple[datetime, Signed]] = field(default_factory=dict)
+    delegations: dict[tuple[str, str], tuple[datetime, SignedStatement]] = field(default_factory=dict)
     ended: set[tuple[str, str]] = field(default_factory=set)
     sent: list[Act] = field(default_factory=list)
 
@@ -121,13 +121,13 @@ class World:
     def public_keys(self, entity: str) -> Mapping[int, bytes]:
         return {1: public_key(entity)}
 
-    def delegation(self, person: str, delegate: str) -> Signed | None:
+    def delegation(self, person: str, delegate: str) -> SignedStatement | None:
         made = self.delegations.get((person, delegate))
         return made[1] if made and (person, delegate) not in self.ended else None
 
     @property
-    def table(self) -> Table:
-        return Table(self, self.tiers, self.now)
+    def table(self) -> ApprovalVerifier:
+        return ApprovalVerifier(self, self.tiers, self.now)
 
     def tier(self, who: str) -> int:
         return 0 if who in self.away else self.tiers.tier_of(frozenset(GROUPS[who]))
@@ -137,22 +137,22 @@ class World:
 class Request:
     """What a worker, its ledger and then a session know of one request."""
 
-    standing: Standing
+    standing: RequestTally
     climbed_out: bool = False
     settled: str = ""
     """Once recorded, for good."""
     took_back: set[str] = field(default_factory=set)
 
     def send(self, world: World, one: Act) -> None:
-        after = self.standing.sent(world.table, JOB, one.signed)
-        if not isinstance(after, Refused) and not self.climbed_out:
+        after = self.standing.with_signed(world.table, JOB, one.signed)
+        if not isinstance(after, Rejection) and not self.climbed_out:
             self.standing = after
             self.took_back |= {one.signer} if one.said["decision"] == "withdraw" else set()
             self.settled = after.verdict if after.verdict in {"denied", "withdrawn"} else self.settled
 
     def climb(self, world: World) -> None:
         if self.standing.verdict == "pending" and not self.climbed_out:
-            higher = self.standing.ladder.climbed(world.tiers, now=world.now)
+            higher = self.standing.ladder.to_next_tier(world.tiers, now=world.now)
             self.climbed_out = higher is None
             self.standing = replace(self.standing, ladder=higher or self.standing.ladder)
 
@@ -160,7 +160,7 @@ class Request:
         """What a session does with whatever answers it is brought: it counts them anew, by what the ledger says of the request."""
         known = self.standing.ladder
         fresh = known.model_copy(update={"answers": (), "digest": world.digest})
-        ladder, _ = world.table.recounted(JOB, fresh, (one.signed for one in brought))
+        ladder, _ = world.table.recount_answers(JOB, fresh, (one.signed for one in brought))
         fine = ladder.verdict(world.tiers) == "approved" and not self.settled and not self.climbed_out
         return ladder if fine else None
 
@@ -233,7 +233,7 @@ def interleaved(course: bytes) -> None:
         respond_by=world.now,
         ttl=600,
     )
-    request = Request(Standing(ladder))
+    request = Request(RequestTally(ladder))
     if course[0] >= 128:
         delegate(world, "lead", "lead2", ends=False)
         delegate(world, "chief", "chief2", ends=False)
@@ -285,8 +285,8 @@ def delegate(world: World, person: str, delegate: str, *, ends: bool) -> None:
         return
     until = world.now + timedelta(hours=3)
     statement = DelegationStatement(delegate=delegate, reason="away", person=person, issued_at=world.now, expires_at=until)
-    raw = signable(statement)
-    world.delegations[person, delegate] = (until, Signed(statement=raw, signature=vault_signature(person, canonical(raw))))
+    raw = to_signable(statement)
+    world.delegations[person, delegate] = (until, SignedStatement(statement=raw, signature=vault_signature(person, to_canonical_json(raw))))
     world.ended.discard((person, delegate))
 
 
@@ -302,8 +302,8 @@ def check(world: World, request: Request, brought: Iterable[Act]) -> None:
     quorum = world.tiers.tiers[issued.current].quorum
     assert glass or len(people) >= quorum, (people, quorum, issued)
     SEEN["by glass" if glass else f"by {quorum}"] += 1
-    assert LAUNCHER not in {voice for answer in issued.answers for voice in answer.voices}
-    voices = [voice for answer in issued.answers for voice in sorted(answer.voices)]
+    assert LAUNCHER not in {voice for answer in issued.answers for voice in answer.represented_people}
+    voices = [voice for answer in issued.answers for voice in sorted(answer.represented_people)]
     assert len(voices) == len(set(voices)), "nobody is heard twice, not through a delegate either"
     for answer in issued.answers:
         assert issued.grant.ttl <= answer.ttl
@@ -314,8 +314,10 @@ def check(world: World, request: Request, brought: Iterable[Act]) -> None:
 
 def test_no_course_of_answers_grants_without_a_quorum_of_distinct_people(monkeypatch: pytest.MonkeyPatch) -> None:
     # Reading and checking one statement says the same each time, and takes most of the time: each once.
-    monkeypatch.setattr(verification, "read", once(verification.read, key=lambda model, signed: (model, id(signed))))
-    monkeypatch.setattr(verification, "why_not_signed", once(statements.why_not_signed, key=lambda signed, keys: (id(signed), keys[1])))
+    monkeypatch.setattr(verification, "read_statement", once(verification.read_statement, key=lambda model, signed: (model, id(signed))))
+    monkeypatch.setattr(
+        verification, "why_signature_invalid", once(statements.why_signature_invalid, key=lambda signed, keys: (id(signed), keys[1]))
+    )
     SEEN.clear()
     interleaved()
     # A course in which nothing is ever granted proves nothing.

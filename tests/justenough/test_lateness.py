@@ -6,7 +6,15 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from justenough.domain.ledger.overdue import GRACE, POLL_LASTS, SWEEP_LATE, revocation_overdue, sweep_late, unpolled, worth_recording
+from justenough.domain.ledger.overdue import (
+    MAX_POLL_AGE,
+    MAX_SWEEP_AGE,
+    REVOCATION_GRACE,
+    find_unpolled_queues,
+    is_revocation_overdue,
+    is_sweep_late,
+    is_worth_recording,
+)
 from tests.justenough.building import NOW
 
 MOMENT = timedelta(microseconds=1)
@@ -16,8 +24,8 @@ MOMENT = timedelta(microseconds=1)
     "failed, took, overdue",
     [
         (1, timedelta(0), False),
-        (1, GRACE - MOMENT, False),
-        (1, GRACE, True),
+        (1, REVOCATION_GRACE - MOMENT, False),
+        (1, REVOCATION_GRACE, True),
         (1, timedelta(minutes=2), True),
         (2, timedelta(0), True),
         (100, timedelta(0), True),
@@ -26,19 +34,19 @@ MOMENT = timedelta(microseconds=1)
 def test_a_revocation_is_overdue_at_its_second_failure_or_once_one_attempt_took_too_long(
     failed: int, took: timedelta, *, overdue: bool
 ) -> None:
-    assert revocation_overdue(failed=failed, took=took) is overdue
+    assert is_revocation_overdue(failed=failed, took=took) is overdue
 
 
 def test_a_chain_does_not_grow_with_every_failure() -> None:
-    assert [failed for failed in range(1, 70) if worth_recording(failed=failed)] == [1, 2, 4, 8, 16, 32, 64]
+    assert [failed for failed in range(1, 70) if is_worth_recording(failed=failed)] == [1, 2, 4, 8, 16, 32, 64]
 
 
 @pytest.mark.parametrize(
     "ended, since, late",
     [
         (NOW, NOW - timedelta(days=1), False),
-        (NOW - SWEEP_LATE, NOW - timedelta(days=1), False),
-        (NOW - SWEEP_LATE - MOMENT, NOW - timedelta(days=1), True),
+        (NOW - MAX_SWEEP_AGE, NOW - timedelta(days=1), False),
+        (NOW - MAX_SWEEP_AGE - MOMENT, NOW - timedelta(days=1), True),
         (None, NOW - timedelta(days=1), True),
         (None, NOW, False),
         (NOW - timedelta(days=1), NOW, False),
@@ -46,9 +54,9 @@ def test_a_chain_does_not_grow_with_every_failure() -> None:
     ],
 )
 def test_a_sweep_is_late_after_a_minute_of_looking(ended: datetime | None, since: datetime, *, late: bool) -> None:
-    assert sweep_late(ended, since=since, now=NOW) is late
+    assert is_sweep_late(ended, since=since, now=NOW) is late
 
 
 def test_a_queue_that_nobody_ever_asked_or_not_for_longer_than_a_poll_lasts_is_unpolled() -> None:
-    asked = {"never": None, "once": NOW - POLL_LASTS - MOMENT, "open": NOW - POLL_LASTS, "now": NOW}
-    assert unpolled(asked, now=NOW) == ("never", "once")
+    asked = {"never": None, "once": NOW - MAX_POLL_AGE - MOMENT, "open": NOW - MAX_POLL_AGE, "now": NOW}
+    assert find_unpolled_queues(asked, now=NOW) == ("never", "once")

@@ -14,16 +14,16 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from justenough.domain.core.secret import Secret
-from justenough.domain.ledger.events import FIELDS, Event, EventType, event
+from justenough.domain.ledger.events import EVENT_FIELDS, Event, EventType, build_event
 from justenough.domain.ledger.hash_chain import (
     GENESIS,
+    ChainHead,
     ChainProblem,
-    Entry,
     Fault,
-    Head,
+    LedgerEntry,
     LedgerReport,
-    chained,
-    hash_of,
+    chain_entry,
+    entry_hash,
     moment_text,
     verify_chain,
 )
@@ -43,24 +43,24 @@ def fact(number: int = 0, *, job: str = "j-dev-1", **data: Any) -> Event:
     return Event(id=f"{job}/{number}", job=job, type=EventType.CREDENTIAL_USED, at=NOW + timedelta(seconds=number), data=data)
 
 
-def chain(length: int, *, job: str = "j-dev-1") -> list[Entry]:
-    entries: list[Entry] = []
+def chain(length: int, *, job: str = "j-dev-1") -> list[LedgerEntry]:
+    entries: list[LedgerEntry] = []
     for number in range(length):
-        entries.append(chained(fact(number, job=job, credential="c-1", what=str(number)), entries[-1] if entries else None))
+        entries.append(chain_entry(fact(number, job=job, credential="c-1", what=str(number)), entries[-1] if entries else None))
     return entries
 
 
-def found(entries: list[Entry], heads: list[Head] | None = None) -> set[tuple[int, Fault]]:
+def found(entries: list[LedgerEntry], heads: list[ChainHead] | None = None) -> set[tuple[int, Fault]]:
     return {(problem.seq, problem.fault) for problem in verify_chain(entries, heads)}
 
 
-def head_of(entries: list[Entry]) -> Head:
-    return Head(entries[-1].job, entries[-1].seq, entries[-1].hash)
+def head_of(entries: list[LedgerEntry]) -> ChainHead:
+    return ChainHead(entries[-1].job, entries[-1].seq, entries[-1].hash)
 
 
 def test_the_hash_is_that_of_eight_lines() -> None:
     """The format that docs/reference/ledger.md describes, spelled out once more by hand."""
-    entry = chained(fact(what="ü", credential="c-1"), None)
+    entry = chain_entry(fact(what="ü", credential="c-1"), None)
     lines = [
         "justenough.ledger.v1",
         "0" * 64,
@@ -75,13 +75,13 @@ def test_the_hash_is_that_of_eight_lines() -> None:
 
 
 def test_the_vector_in_the_docs_is_what_the_code_makes() -> None:
-    entry = chained(fact(what="login seen", credential="c-dev-1-1"), None)
+    entry = chain_entry(fact(what="login seen", credential="c-dev-1-1"), None)
     assert entry.hash in DOCS.read_text(encoding="utf-8")
 
 
 def test_an_entry_continues_a_chain_from_its_head_alone() -> None:
     entries = chain(3)
-    assert chained(fact(2, credential="c-1", what="2"), head_of(entries[:2])) == entries[2]
+    assert chain_entry(fact(2, credential="c-1", what="2"), head_of(entries[:2])) == entries[2]
 
 
 def test_a_moment_is_hashed_in_utc_whatever_its_zone() -> None:
@@ -101,20 +101,20 @@ def test_a_moment_is_hashed_in_utc_whatever_its_zone() -> None:
     ],
 )
 def test_data_is_written_as_canonical_json(value: object, text: str) -> None:
-    assert chained(fact(x=value), None).data == f'{{"x":{text}}}'
+    assert chain_entry(fact(x=value), None).data == f'{{"x":{text}}}'
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 2**60, object(), Secret("s")])
 def test_data_that_has_no_json_is_refused(value: object) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - pydantic, rfc8785 and we each say it in their own words
-        chained(fact(x=value), None)
+        chain_entry(fact(x=value), None)
 
 
 @BUSY
 @given(st.dictionaries(st.text(), JSON, max_size=4), st.text(max_size=20), st.text(max_size=20))
 def test_any_fact_makes_an_entry_that_verifies(data: dict[str, Any], job: str, name: str) -> None:
-    first = chained(Event(id=name, job=job, type=EventType.JOB_REFUSED, at=NOW, data=data), None)
-    second = chained(Event(id=name + "2", job=job, type=EventType.JOB_REFUSED, at=NOW, data=data), first)
+    first = chain_entry(Event(id=name, job=job, type=EventType.JOB_REFUSED, at=NOW, data=data), None)
+    second = chain_entry(Event(id=name + "2", job=job, type=EventType.JOB_REFUSED, at=NOW, data=data), first)
     assert list(verify_chain([first, second])) == []
     for field in first:
         assert "\n" not in str(field)
@@ -126,7 +126,9 @@ def test_any_fact_makes_an_entry_that_verifies(data: dict[str, Any], job: str, n
 def test_two_entries_without_line_breaks_never_share_what_is_hashed(one: list[str], other: list[str]) -> None:
     """And one with a line break, which only tampering makes, never matches one without."""
     assume(one != other)
-    assert hash_of(one[0], 1, one[1], one[2], "t", one[3], GENESIS) != hash_of(other[0], 1, other[1], other[2], "t", other[3], GENESIS)
+    assert entry_hash(one[0], 1, one[1], one[2], "t", one[3], GENESIS) != entry_hash(
+        other[0], 1, other[1], other[2], "t", other[3], GENESIS
+    )
 
 
 @BUSY
@@ -159,21 +161,21 @@ def test_any_deletion_is_found_where_the_head_is_known(gone: set[int]) -> None:
 def test_a_chain_that_was_rewritten_behind_an_edit_is_found_by_its_head() -> None:
     """Whoever edits and hashes all that follows anew cannot hash the head that the writer holds."""
     entries = chain(2)
-    forged = chained(fact(2, credential="c-1", what="forged"), entries[-1])
+    forged = chain_entry(fact(2, credential="c-1", what="forged"), entries[-1])
     assert found([*entries, forged]) == set()
     assert found([*entries, forged], [head_of(chain(3))]) == {(3, Fault.HEADLESS)}
 
 
 def test_a_fork_is_found() -> None:
     entries = chain(3)
-    other = chained(fact(9, credential="c-1", what="other"), entries[0])
+    other = chain_entry(fact(9, credential="c-1", what="other"), entries[0])
     assert (2, Fault.FORKED) in found([entries[0], entries[1], other, entries[2]])
 
 
 def test_a_link_to_another_entry_is_found_though_each_hash_holds() -> None:
     entries = chain(2)
-    other = chained(fact(9, credential="c-1", what="other"), None)
-    stranger = chained(fact(1, credential="c-1", what="1"), other)
+    other = chain_entry(fact(9, credential="c-1", what="other"), None)
+    stranger = chain_entry(fact(1, credential="c-1", what="1"), other)
     assert found([entries[0], stranger]) == {(2, Fault.UNLINKED)}
 
 
@@ -215,19 +217,19 @@ def documented() -> dict[str, list[str]]:
 
 
 def test_the_docs_list_every_event_and_field() -> None:
-    assert documented() == {kind.value: list(fields) for kind, fields in FIELDS.items()}
+    assert documented() == {kind.value: list(fields) for kind, fields in EVENT_FIELDS.items()}
 
 
 def test_the_docs_say_of_each_field_what_the_code_says() -> None:
     text = DOCS.read_text(encoding="utf-8")
-    for fields in FIELDS.values():
+    for fields in EVENT_FIELDS.values():
         for name, meaning in fields.items():
             assert f"| `{name}` | {meaning.replace('|', chr(92) + '|')} |" in text
 
 
 def test_every_type_has_fields_and_refuses_others() -> None:
-    assert FIELDS.keys() == set(EventType)
+    assert EVENT_FIELDS.keys() == set(EventType)
     with pytest.raises(ValueError, match="unknown fields"):
-        event(EventType.CREDENTIAL_USED, "j", at=NOW, credential="c", what="x", secret="s")
+        build_event(EventType.CREDENTIAL_USED, "j", at=NOW, credential="c", what="x", secret="s")
     with pytest.raises(ValueError, match="missing fields"):
-        event(EventType.CREDENTIAL_USED, "j", at=NOW, credential="c")
+        build_event(EventType.CREDENTIAL_USED, "j", at=NOW, credential="c")

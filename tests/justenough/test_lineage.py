@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from justenough.domain.jobs.spec import Access, JobSpec, checked_spec
 from justenough.domain.jobs.tool_bounds import Bounds
-from justenough.domain.policy.attenuation import access_beyond, beyond
-from justenough.domain.tools.call import Call, for_call
+from justenough.domain.policy.attenuation import access_attenuation_problems, attenuation_problems
+from justenough.domain.tools.call import ToolCall, access_for_call
 from tests.justenough.test_bounds import CALLS, TOOLS, through
 
 BASE: dict[str, Any] = {
@@ -52,7 +52,7 @@ def child(**changes: Any) -> JobSpec:
     ],
 )  # fmt: skip
 def test_each_excess_of_a_spec_is_named_by_its_path(changes: dict[str, Any], paths: list[str]) -> None:
-    assert [problem.path for problem in beyond(child(**changes), PARENT)] == paths
+    assert [problem.path for problem in attenuation_problems(child(**changes), PARENT)] == paths
 
 
 def item(tools: dict[str, Bounds] | None, ttl: int = 60) -> Access:
@@ -60,7 +60,7 @@ def item(tools: dict[str, Bounds] | None, ttl: int = 60) -> Access:
 
 
 def problems(wanted: Access, *items: Access) -> list[str]:
-    return [problem.path for problem in access_beyond(wanted, items)]
+    return [problem.path for problem in access_attenuation_problems(wanted, items)]
 
 
 def test_access_of_the_nearest_item_is_what_counts() -> None:
@@ -91,5 +91,5 @@ def test_what_is_within_lets_no_call_through_that_the_launching_job_may_not_make
 def test_a_running_childs_call_is_let_through_just_where_its_launching_job_may_make_it(
     theirs: dict[str, Bounds], name: str, arguments: dict[str, Any]
 ) -> None:
-    wanted = for_call(item(None), Call(tool=name, arguments=arguments))
+    wanted = access_for_call(item(None), ToolCall(tool=name, arguments=arguments))
     assert (problems(wanted, item(theirs)) == []) == through(theirs, name, arguments, 0)

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from justenough.domain.jobs.credentials import Held
+from justenough.domain.jobs.credentials import HeldAccess
 from justenough.domain.jobs.states import Action, Sensitivity
-from justenough.domain.policy.dry_run import Rules
-from justenough.domain.policy.lint import Finding, Kind, findings
+from justenough.domain.policy.dry_run import PolicyEvaluator
+from justenough.domain.policy.lint import LintFinding, LintFindingKind, lint_policies
 from tests.justenough.building import asking, job, resource
 from tests.justenough.deciding import CATALOG, rules, shop_rules
 from tests.justenough.test_policy_properties import texts
@@ -18,8 +18,8 @@ ALL = '@id("all") permit(principal, action, resource);'
 ONE = CATALOG.model_copy(update={"resources": {"orders-db": CATALOG.resources["orders-db"]}})
 
 
-def found(text: str, *, top: int = 3) -> list[Finding]:
-    return list(findings(rules(text, top=top, catalog=ONE), frozenset({"ops"})))
+def found(text: str, *, top: int = 3) -> list[LintFinding]:
+    return list(lint_policies(rules(text, top=top, catalog=ONE), frozenset({"ops"})))
 
 
 def kinds(text: str, *, top: int = 3) -> set[tuple[str, str]]:
@@ -27,7 +27,7 @@ def kinds(text: str, *, top: int = 3) -> set[tuple[str, str]]:
 
 
 def test_there_is_nothing_odd_about_the_shop() -> None:
-    assert findings(shop_rules(), frozenset({"ops"})) == ()
+    assert lint_policies(shop_rules(), frozenset({"ops"})) == ()
 
 
 def test_there_is_nothing_odd_about_a_policy_for_everything() -> None:
@@ -52,7 +52,7 @@ def test_a_permit_of_what_is_forbidden_to_everybody_decides_nothing() -> None:
     odd = {one.where: one for one in found(text)}
 
     assert odd["policies/only.cedar:2:1"].policies == ("x", "no")
-    assert odd["orders-db:write"].kind is Kind.NEVER_ALLOWED
+    assert odd["orders-db:write"].kind is LintFindingKind.NEVER_ALLOWED
     assert odd["orders-db:write"].policies == ("no",)
 
 
@@ -79,7 +79,7 @@ def test_what_needs_a_tier_that_nobody_answers_for_is_told() -> None:
 def test_an_action_that_is_allowed_at_a_tier_and_not_at_the_top_is_always_denied() -> None:
     odd = found('@id("one") permit(principal, action, resource) when { context.approved_tier == 1 };')
 
-    assert {one.kind for one in odd} == {Kind.NOT_MONOTONE}
+    assert {one.kind for one in odd} == {LintFindingKind.NOT_MONOTONE}
     assert odd[0].message == "allowed at tier 1 alone and not at tier 2; so it is always denied"
 
 
@@ -87,7 +87,9 @@ def test_a_gap_between_tiers_is_told_with_the_tier_that_is_needed() -> None:
     text = f'{ALL} @id("not-two") forbid(principal, action, resource) when {{ context.approved_tier == 2 }};'
     odd = found(text)
 
-    assert {(one.kind, one.message) for one in odd} == {(Kind.NOT_MONOTONE, "allowed at tier 0 and not at tier 2; so it needs tier 3")}
+    assert {(one.kind, one.message) for one in odd} == {
+        (LintFindingKind.NOT_MONOTONE, "allowed at tier 0 and not at tier 2; so it needs tier 3")
+    }
     assert odd[0].policies == ("all", "not-two")
 
 
@@ -95,7 +97,7 @@ def test_tiers_that_contradict_for_some_requests_only_are_shown_by_one() -> None
     text = f'{ALL} @id("long") forbid(principal, action, resource) when {{ context.approved_tier == 1 && context.ttl_seconds < 300 }};'
     odd = found(text)
 
-    assert {one.kind for one in odd} == {Kind.NOT_MONOTONE}
+    assert {one.kind for one in odd} == {LintFindingKind.NOT_MONOTONE}
     assert odd[0].message == "a request with ttl 299s is allowed at tier 0 and not at tier 1"
 
 
@@ -134,14 +136,14 @@ def test_what_is_called_never_is_never_so_for_any_request(
 ) -> None:
     loaded, target = rules(text, top=top).policies, resource(sensitivity, external=external)
     catalog = CATALOG.model_copy(update={"resources": {"orders-db": target}})
-    odd = findings(Rules(loaded, catalog, top), frozenset({"ops"}))
-    context = asking(ttl_seconds=ttl, held=Held(touched=Sensitivity(touched)))
+    odd = lint_policies(PolicyEvaluator(loaded, catalog, top), frozenset({"ops"}))
+    context = asking(ttl_seconds=ttl, held=HeldAccess(touched=Sensitivity(touched)))
     decision = loaded.decide(job(labels={"team": "support"} if labelled else {}), "orders-db", target, action, context=context, top=top)
 
-    unreachable = {one.policies[0] for one in odd if one.kind is Kind.UNREACHABLE}
+    unreachable = {one.policies[0] for one in odd if one.kind is LintFindingKind.UNREACHABLE}
     if decision.outcome != "denied":
         assert not unreachable & set(decision.policies)
-        never = {one.where for one in odd if one.kind in {Kind.NEVER_ALLOWED, Kind.NO_APPROVERS}}
+        never = {one.where for one in odd if one.kind in {LintFindingKind.NEVER_ALLOWED, LintFindingKind.NO_APPROVERS}}
         assert f"orders-db:{action}" not in never
     assert not {one.message for one in odd if one.where == f"orders-db:{action}" and "always denied" in one.message} or (
         decision.outcome == "denied"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from justenough.domain.catalog.mcp_tool_list import MOST_TOOLS, ToolList, changes, read_tool_list, tool_list
+from justenough.domain.catalog.mcp_tool_list import MAX_TOOLS, ToolList, build_tool_list, read_tool_list, tool_list_changes
 from justenough.domain.core.errors import InvalidInput
 
 SCHEMA: dict[str, Any] = {"type": "object", "properties": {"number": {"type": "integer"}}, "required": ["number"]}
@@ -19,12 +19,12 @@ CREATE: dict[str, Any] = {"name": "create_issue", "description": "Opens an issue
 
 
 def listed(*tools: dict[str, Any]) -> ToolList:
-    return tool_list("tools", tools)
+    return build_tool_list("tools", tools)
 
 
 def problems(*tools: Any) -> str:
     with pytest.raises(InvalidInput) as refused:
-        tool_list("tools", tools)
+        build_tool_list("tools", tools)
     return str(refused.value)
 
 
@@ -50,13 +50,13 @@ CHANGED: list[tuple[dict[str, Any], str]] = [
 def test_each_change_of_a_tool_is_another_digest_and_is_named(change: dict[str, Any], told: str) -> None:
     before, after = listed(GET, CREATE), listed({**GET, **change}, CREATE)
     assert before.digest != after.digest
-    assert list(changes(before, after)) == [told]
+    assert list(tool_list_changes(before, after)) == [told]
 
 
 def test_what_is_new_and_what_is_gone_is_named() -> None:
-    assert list(changes(listed(GET), listed(CREATE))) == ["gone: get_issue", "new: create_issue"]
-    assert list(changes(None, listed(GET, CREATE))) == ["new: create_issue", "new: get_issue"]
-    assert list(changes(listed(GET), listed(GET))) == []
+    assert list(tool_list_changes(listed(GET), listed(CREATE))) == ["gone: get_issue", "new: create_issue"]
+    assert list(tool_list_changes(None, listed(GET, CREATE))) == ["new: create_issue", "new: get_issue"]
+    assert list(tool_list_changes(listed(GET), listed(GET))) == []
 
 
 def test_the_kept_text_reads_back_as_the_same_list() -> None:
@@ -77,7 +77,7 @@ def test_the_kept_text_reads_back_as_the_same_list() -> None:
         ([GET, GET], "tools: 'get_issue' is there twice"),
         ([{**GET, "description": "a\0b"}], "text with characters that cannot be stored"),
         ([{**GET, "inputSchema": {"maximum": 1e301}}], "a number too large to be exact"),
-        ([{**CREATE, "name": f"t{number}"} for number in range(MOST_TOOLS + 1)], "501 tools; at most 500 are accepted"),
+        ([{**CREATE, "name": f"t{number}"} for number in range(MAX_TOOLS + 1)], "501 tools; at most 500 are accepted"),
         ([{**GET, "description": "x" * 1024 * 1024}], "more than 1,048,576 bytes"),
     ],
 )
@@ -119,6 +119,6 @@ JSONS = st.recursive(
 )
 def test_any_list_is_read_back_as_itself_in_any_order(schemas: dict[str, Any], random: Any) -> None:
     tools = [{"name": name, "inputSchema": schema} for name, schema in schemas.items()]
-    found = tool_list("tools", tools)
+    found = build_tool_list("tools", tools)
     random.shuffle(tools)
-    assert tool_list("tools", tools).digest == found.digest == read_tool_list("kept", found.text).digest
+    assert build_tool_list("tools", tools).digest == found.digest == read_tool_list("kept", found.text).digest

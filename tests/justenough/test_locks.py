@@ -8,12 +8,12 @@ import pytest
 import yaml
 
 from justenough.domain.approvals.tiers import Tier, Tiers
-from justenough.domain.catalog.control_groups import LONGEST, MARGIN, lock_of, lock_problems
+from justenough.domain.catalog.control_groups import MAX_TOKEN_TTL_S, WAIT_MARGIN_S, control_group_of, control_group_problems
 from justenough.domain.catalog.loader import Catalog, read_catalog
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.jobs.states import Action
 from justenough.domain.policy.engine import DOUBLE_LOCK
-from justenough.domain.policy.tier_result import Weighed
+from justenough.domain.policy.tier_result import TierResult
 
 DAY = 24 * 3600
 
@@ -44,7 +44,7 @@ def catalog(*, other: dict[str, Any] | None = None, provision: list[dict[str, An
 
 
 def problems(of: Catalog, against: Tiers) -> list[str]:
-    return [str(problem) for problem in lock_problems(of, against)]
+    return [str(problem) for problem in control_group_problems(of, against)]
 
 
 @pytest.mark.parametrize(
@@ -60,16 +60,16 @@ def test_the_lock_asks_its_tier_and_every_one_above_with_its_own_quorum(
 ) -> None:
     locked = catalog(lock_tier=lock_tier)
     action = locked.resources["pay-db"].actions[Action.WRITE]
-    lock = lock_of(action, tiers(1, 1, 2))
+    lock = control_group_of(action, tiers(1, 1, 2))
     assert lock is not None
-    assert (lock.groups, lock.approvals, lock.ttl) == (groups, approvals, 3 * 3600 + MARGIN)
+    assert (lock.groups, lock.approvals, lock.ttl) == (groups, approvals, 3 * 3600 + WAIT_MARGIN_S)
     assert lock.token_ttl(action) == lock.ttl + 600
     assert problems(locked, tiers(1, 1, 2)) == []
 
 
 def test_an_action_without_a_lock_has_none_and_no_tier() -> None:
     action = catalog(other={"issue": {"path": "kv/data/x"}}).resources["other-db"].actions[Action.READ]
-    assert (lock_of(action, tiers(1)), action.least_tier) == (None, 0)
+    assert (control_group_of(action, tiers(1)), action.least_tier) == (None, 0)
     with pytest.raises(InvalidInput, match="lock_tier goes with `lock: control_group` only"):
         catalog(other={"issue": {"path": "kv/data/x"}, "lock_tier": 2})
 
@@ -79,7 +79,7 @@ def test_an_action_without_a_lock_has_none_and_no_tier() -> None:
     [
         ({"lock_tier": 3}, tiers(1, 1), "resources.pay-db.actions.write.lock_tier: approvals.yaml has no tier 3; it has 1, 2"),
         ({}, tiers(2, 1), "Vault would want 2 people, tier 1's quorum, and tier 2 approves with 1: that could not be issued"),
-        ({}, tiers(1, 1, respond_within=4 * DAY), f"nothing can wait in Vault longer than {LONGEST // DAY}d"),
+        ({}, tiers(1, 1, respond_within=4 * DAY), f"nothing can wait in Vault longer than {MAX_TOKEN_TTL_S // DAY}d"),
     ],
 )
 def test_tiers_that_could_never_open_a_lock_are_refused(changes: Any, against: Tiers, problem: str) -> None:
@@ -112,8 +112,8 @@ def test_a_catalog_with_a_way_around_its_lock_is_refused(others: Any, problem: s
 
 @pytest.mark.parametrize("least, needed", [(1, 1), (2, 2), (3, 3)])
 def test_a_lock_forbids_every_tier_below_its_own(least: int, needed: int) -> None:
-    weighed = Weighed(permits=(("p",),) * 4).locked(least, DOUBLE_LOCK)
-    assert weighed.needed(3) == needed
+    weighed = TierResult(permits=(("p",),) * 4).with_least_tier(least, DOUBLE_LOCK)
+    assert weighed.needed_tier(3) == needed
     assert weighed.forbids[0] == (DOUBLE_LOCK,)
     # Where fewer tiers have approvers, nobody can approve it.
-    assert weighed.needed(least - 1) is None
+    assert weighed.needed_tier(least - 1) is None

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from justenough.domain.core.base_model import Message, Model
-from justenough.domain.core.units import Duration, Size, bytes_of, duration_text, seconds_of, size_text
+from justenough.domain.core.units import Duration, Size, duration_text, parse_duration, parse_size, size_text
 
 
 class Timed(Model):
@@ -42,7 +42,7 @@ def test_what_is_no_duration_is_refused(text: Any) -> None:
 
 @given(st.integers(1, 9_999_999))
 def test_a_duration_is_written_so_that_it_is_read_back(seconds: int) -> None:
-    assert seconds_of(duration_text(seconds)) == seconds
+    assert parse_duration(duration_text(seconds)) == seconds
     assert Timed.model_validate(Timed(ttl=seconds, rest=seconds).model_dump(mode="json")) == Timed(ttl=seconds, rest=seconds)
 
 
@@ -67,7 +67,7 @@ def test_what_is_no_size_is_refused(text: Any) -> None:
 
 @given(st.one_of(st.integers(1, 10**12 - 1), st.integers(1, 2**16).map(lambda count: count * 2**20)))
 def test_a_size_is_written_so_that_it_is_read_back(size: int) -> None:
-    assert bytes_of(size_text(size)) == size
+    assert parse_size(size_text(size)) == size
     assert Sized.model_validate(Sized(memory=size, rest=size).model_dump(mode="json")) == Sized(memory=size, rest=size)
 
 

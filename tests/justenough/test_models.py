@@ -12,12 +12,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from justenough.domain.catalog.llm_validation import access_of, why_for_gateways_only
-from justenough.domain.catalog.loader import Catalog, problems_of, problems_of_draft, read_catalog, with_settings
+from justenough.domain.catalog.llm_validation import model_access, why_for_gateways_only
+from justenough.domain.catalog.loader import Catalog, problems_in_draft, problems_in_spec, read_catalog, with_settings
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.jobs.spec import checked_spec
 from justenough.domain.llm.definition import ModelDef
-from justenough.domain.llm.metering import Budget, Metered, Tally, Usage, prompt_estimate, whole_usage
+from justenough.domain.llm.metering import StreamMeter, TokenBudget, TokenUsage, UsageTally, estimate_prompt_tokens, usage_of_body
 
 API: dict[str, Any] = {
     "title": "The model",
@@ -61,7 +61,7 @@ def refused(**changes: Any) -> str:
 
 
 def against(**changes: Any) -> list[str]:
-    return [str(problem) for problem in problems_of(checked_spec({**SPEC, **changes}), catalog())]
+    return [str(problem) for problem in problems_in_spec(checked_spec({**SPEC, **changes}), catalog())]
 
 
 def model(**changes: Any) -> ModelDef:
@@ -143,31 +143,31 @@ def test_a_specs_budget_is_said_and_above_nothing(budget: dict[str, Any]) -> Non
 
 def test_a_draft_with_other_faults_is_told_of_its_model_too() -> None:
     draft = {**SPEC, "name": "NOT A NAME", "model": {**SPEC["model"], "tokens": 2_000_000}}
-    assert [problem.path for problem in problems_of_draft(draft, catalog())] == ["model.tokens"]
+    assert [problem.path for problem in problems_in_draft(draft, catalog())] == ["model.tokens"]
 
 
 def test_what_the_gateway_asks_for_says_the_budget() -> None:
     spec = checked_spec(SPEC)
     assert spec.model is not None
-    access = access_of(spec.model, catalog())
+    access = model_access(spec.model, catalog())
     assert access is not None
     assert (access.resource, access.ttl, access.at) == ("model-api", 3600, "request")
     assert access.reason == "Calls of model default: at most 50 requests and 200,000 tokens"
     assert why_for_gateways_only(access, catalog())
-    assert access_of(spec.model.model_copy(update={"name": "other"}), catalog()) is None
+    assert model_access(spec.model.model_copy(update={"name": "other"}), catalog()) is None
 
 
 def test_a_budget_is_over_when_either_part_is() -> None:
-    budget = Budget(requests=2, tokens=100)
-    assert budget.over == ""
-    assert budget.asking().asking().over == "requests"
-    spent = budget.asking().counting(Usage(60, 45))
-    assert (spent.over, spent.tokens_left) == ("tokens", 0)
+    budget = TokenBudget(requests=2, tokens=100)
+    assert budget.exhausted_part == ""
+    assert budget.with_call().with_call().exhausted_part == "requests"
+    spent = budget.with_call().with_usage(TokenUsage(60, 45))
+    assert (spent.exhausted_part, spent.tokens_left) == ("tokens", 0)
 
 
 def test_tallies_add_up() -> None:
-    tally = Tally().with_call(Usage(3, 4)).with_call(Usage(1, 1, estimated=True))
-    assert tally == Tally(calls=2, prompt=4, completion=5, estimated=1)
+    tally = UsageTally().with_call(TokenUsage(3, 4)).with_call(TokenUsage(1, 1, estimated=True))
+    assert tally == UsageTally(calls=2, prompt=4, completion=5, estimated=1)
 
 
 def chunk(text: str) -> dict[str, Any]:
@@ -181,9 +181,9 @@ def stream(*events: dict[str, Any] | str, end: str = "\n\n") -> bytes:
     return "".join(f"data: {one if isinstance(one, str) else json.dumps(one)}{end}" for one in events).encode()
 
 
-def metered(text: bytes, *, told: bool = False, places: list[int] | None = None) -> tuple[bytes, Metered]:
+def metered(text: bytes, *, told: bool = False, places: list[int] | None = None) -> tuple[bytes, StreamMeter]:
     edges = sorted({0, len(text), *(place % (len(text) + 1) for place in places or ())})
-    meter = Metered(prompt=5, told=told)
+    meter = StreamMeter(prompt=5, usage_requested=told)
     passed = b"".join(meter.feed(text[start:stop]) for start, stop in itertools.pairwise(edges)) + meter.flush()
     return passed, meter
 
@@ -200,44 +200,44 @@ def test_a_streams_cuts_change_nothing_and_only_the_gateways_own_question_is_lef
     whole = stream(*said, USAGE, "[DONE]", end=end)
     passed, meter = metered(whole, places=places)
     assert passed == stream(*said, "[DONE]", end=end)
-    assert (meter.usage, meter.done) == (Usage(7, 3), True)
+    assert (meter.usage, meter.done) == (TokenUsage(7, 3), True)
     assert metered(whole, told=True, places=places)[0] == whole
 
 
 @pytest.mark.parametrize(
     "text, usage, done",
     [
-        (stream(chunk("four"), chunk("four")), Usage(5, 2, estimated=True), False),
-        (stream(chunk("four"), "[DONE]"), Usage(5, 1, estimated=True), True),
-        (b": still here\n\n" * 9, Usage(5, 0, estimated=True), False),
-        (b"data: {not json}\n\n", Usage(5, 5, estimated=True), False),
-        (stream({"choices": [{"delta": {"tool_calls": [{"a": "b"}]}}]}), Usage(5, 3, estimated=True), False),
-        (stream({"choices": [], "usage": {"prompt_tokens": -4, "completion_tokens": 0}}), Usage(5, 0, estimated=True), False),
-        (stream({"choices": [], "usage": {"completion_tokens": 4}}), Usage(5, 0, estimated=True), False),
-        (stream({"choices": [], "usage": {"prompt_tokens": True, "completion_tokens": 1}}), Usage(5, 0, estimated=True), False),
-        (stream({"choices": "x", "usage": None}), Usage(5, 0, estimated=True), False),
-        (stream({"choices": [None, {"delta": "x"}]}), Usage(5, 0, estimated=True), False),
+        (stream(chunk("four"), chunk("four")), TokenUsage(5, 2, estimated=True), False),
+        (stream(chunk("four"), "[DONE]"), TokenUsage(5, 1, estimated=True), True),
+        (b": still here\n\n" * 9, TokenUsage(5, 0, estimated=True), False),
+        (b"data: {not json}\n\n", TokenUsage(5, 5, estimated=True), False),
+        (stream({"choices": [{"delta": {"tool_calls": [{"a": "b"}]}}]}), TokenUsage(5, 3, estimated=True), False),
+        (stream({"choices": [], "usage": {"prompt_tokens": -4, "completion_tokens": 0}}), TokenUsage(5, 0, estimated=True), False),
+        (stream({"choices": [], "usage": {"completion_tokens": 4}}), TokenUsage(5, 0, estimated=True), False),
+        (stream({"choices": [], "usage": {"prompt_tokens": True, "completion_tokens": 1}}), TokenUsage(5, 0, estimated=True), False),
+        (stream({"choices": "x", "usage": None}), TokenUsage(5, 0, estimated=True), False),
+        (stream({"choices": [None, {"delta": "x"}]}), TokenUsage(5, 0, estimated=True), False),
     ],
 )
-def test_a_stream_whose_end_tells_no_use_is_counted_by_its_text(text: bytes, usage: Usage, done: bool) -> None:
+def test_a_stream_whose_end_tells_no_use_is_counted_by_its_text(text: bytes, usage: TokenUsage, done: bool) -> None:
     passed, meter = metered(text)
-    assert (meter.usage, meter.done, meter.held) == (usage, done, 0)
+    assert (meter.usage, meter.done, meter.buffered_bytes) == (usage, done, 0)
     assert passed in {text, b""}
 
 
 def test_an_event_that_never_ends_is_seen_to_grow() -> None:
-    meter = Metered(prompt=0, told=False)
+    meter = StreamMeter(prompt=0, usage_requested=False)
     assert meter.feed(b"data: " + b"x" * 1_000) == b""
-    assert meter.held == 1_006
+    assert meter.buffered_bytes == 1_006
 
 
 def test_a_whole_answer_counts_as_told_or_by_its_text() -> None:
     answer = {"choices": [{"message": {"role": "assistant", "content": "eightyes"}}]}
-    assert whole_usage(answer, prompt=9) == Usage(9, 2, estimated=True)
-    assert whole_usage({**answer, "usage": {"prompt_tokens": 1, "completion_tokens": 10**12}}, prompt=9) == Usage(1, 10**9)
-    assert prompt_estimate({"model": "gpt-4o", "messages": ["x" * 396], "stream": True}) == 101
+    assert usage_of_body(answer, prompt=9) == TokenUsage(9, 2, estimated=True)
+    assert usage_of_body({**answer, "usage": {"prompt_tokens": 1, "completion_tokens": 10**12}}, prompt=9) == TokenUsage(1, 10**9)
+    assert estimate_prompt_tokens({"model": "gpt-4o", "messages": ["x" * 396], "stream": True}) == 101
 
 
 @pytest.mark.parametrize("place", ["functions", "tools", "response_format", "prediction", "whatever_comes_next"])
 def test_a_question_is_as_long_as_all_that_it_says(place: str) -> None:
-    assert prompt_estimate({"model": "gpt-4o", "messages": [], place: {"x": "y" * 4_000}}) >= 1_000
+    assert estimate_prompt_tokens({"model": "gpt-4o", "messages": [], place: {"x": "y" * 4_000}}) >= 1_000

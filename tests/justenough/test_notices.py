@@ -10,20 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from justenough.domain.integrations.notifications import (
-    ASKING,
     ENDINGS,
-    HEARD,
-    QUOTED,
-    Scene,
-    about_of,
-    asks,
-    follow_up,
-    notice,
-    plain,
-    settled_by,
-    still_asks,
+    MAX_QUOTE_CHARS,
+    NOTIFYING_EVENTS,
+    SETTLING_EVENTS,
+    NoticeContext,
+    build_follow_up,
+    build_notice,
+    find_settled,
+    is_for_tiers,
+    is_still_pending,
+    notice_subject,
+    to_plain_text,
 )
-from justenough.domain.integrations.retry_policy import Told
+from justenough.domain.integrations.retry_policy import SentNotice
 from justenough.domain.jobs.states import RequestState
 from justenough.domain.jobs.tool_bounds import Bounds
 from justenough.domain.ledger.events import EventType
@@ -66,34 +66,34 @@ def asked(**changes: Any) -> RequestView:
     return RequestView.model_validate({**whole, **changes})
 
 
-def scene(request: RequestView | None = None, **changes: Any) -> Scene:
-    return Scene(**{"request": request or asked(), "top": 3, "console": CONSOLE, **changes})
+def scene(request: RequestView | None = None, **changes: Any) -> NoticeContext:
+    return NoticeContext(**{"request": request or asked(), "top": 3, "console": CONSOLE, **changes})
 
 
-def told(about: str = f"request/{REQUEST}", target: str = "kv/data/leads#chat", tier: int = 1) -> Told:
-    return Told(about=about, target=target, tier=tier, job=JOB)
+def told(about: str = f"request/{REQUEST}", target: str = "kv/data/leads#chat", tier: int = 1) -> SentNotice:
+    return SentNotice(about=about, target=target, tier=tier, job=JOB)
 
 
 def test_access_through_tools_is_told_as_that() -> None:
     bound = asked().model_copy(update={"tools": {"refund-order": Bounds(calls=3)}})
-    assert notice(opened(), scene(bound)).title == "Approval needed (tier 1): write on Refunds database through refund-order"
+    assert build_notice(opened(), scene(bound)).title == "Approval needed (tier 1): write on Refunds database through refund-order"
 
 
 @pytest.mark.parametrize("kind", [EventType.APPROVAL_OPENED, EventType.APPROVAL_ESCALATED])
 @pytest.mark.parametrize("tier", [1, 2, 3])
 @pytest.mark.parametrize("tiers", [(1,), (2, 3), (1, 2, 3)])
 def test_only_the_tier_that_is_asked_is_told(kind: EventType, tier: int, tiers: tuple[int, ...]) -> None:
-    assert asks(opened(tier, kind), on=[kind], tiers=tiers) is (tier in tiers)
-    assert not asks(opened(tier, kind), on=ASKING - {kind}, tiers=tiers)
+    assert is_for_tiers(opened(tier, kind), on=[kind], tiers=tiers) is (tier in tiers)
+    assert not is_for_tiers(opened(tier, kind), on=NOTIFYING_EVENTS - {kind}, tiers=tiers)
 
 
 def test_a_review_asks_those_who_were_passed() -> None:
     review = entry(EventType.REVIEW_OPENED, request=REQUEST, tiers=[1, 2])
-    assert [asks(review, on=[EventType.REVIEW_OPENED], tiers=[tier]) for tier in (1, 2, 3)] == [True, True, False]
+    assert [is_for_tiers(review, on=[EventType.REVIEW_OPENED], tiers=[tier]) for tier in (1, 2, 3)] == [True, True, False]
 
 
 def test_what_waits_is_said_in_words_with_one_link_that_only_shows() -> None:
-    said = notice(opened(), scene())
+    said = build_notice(opened(), scene())
     assert said.title == "Approval needed (tier 1): write on Refunds database"
     assert "refund-triage, launched by ops, wants write on Refunds database (refunds-db, confidential) for 5m." in said.body
     assert "Reason, in the requester's own words: “Write the refund”" in said.body
@@ -106,21 +106,21 @@ def test_what_waits_is_said_in_words_with_one_link_that_only_shows() -> None:
 
 @pytest.mark.parametrize("tier, silence", [(2, "it climbs to tier 3"), (3, "it is denied")])
 def test_silence_is_said_to_be_what_it_is(tier: int, silence: str) -> None:
-    said = notice(opened(tier, EventType.APPROVAL_ESCALATED, quorum=2), scene(asked(current_tier=tier)))
+    said = build_notice(opened(tier, EventType.APPROVAL_ESCALATED, quorum=2), scene(asked(current_tier=tier)))
     assert f"If nobody does, {silence}; silence never approves." in said.body
     assert "2 people are needed" in said.body
     assert f"Tier {tier - 1} did not answer, so it climbed." in said.body
 
 
 def test_without_an_address_of_the_console_the_command_is_named() -> None:
-    assert notice(opened(), scene(console=None)).body.endswith(f"justenough request show {REQUEST}")
+    assert build_notice(opened(), scene(console=None)).body.endswith(f"justenough request show {REQUEST}")
 
 
 def test_an_agent_is_named() -> None:
     known = {"id": JOB, "name": "refund-triage", "task": "x", "environment": "prod", "requester": "ops", "requester_id": "e-ops"}
     state = {"state": "awaiting_approval", "created_at": NOW, "revocation": {"state": "none"}}
     job = JobView.model_validate({**known, **state, "agent": {"name": "refund-agent", "version": "1.4"}})
-    assert "refund-triage by agent refund-agent 1.4, launched by ops, wants" in notice(opened(), scene(job=job)).body
+    assert "refund-triage by agent refund-agent 1.4, launched by ops, wants" in build_notice(opened(), scene(job=job)).body
 
 
 @pytest.mark.parametrize(
@@ -140,8 +140,8 @@ def test_an_agent_is_named() -> None:
     ],
 )
 def test_somebodys_words_are_one_cut_line_without_markup_mentions_and_links(words: str) -> None:
-    said = notice(opened(), scene(asked(reason=words, task=words, title=words, requester=words)))
-    quiet = notice(opened(), scene(asked(reason="x", task="x", title="x", requester="x")))
+    said = build_notice(opened(), scene(asked(reason=words, task=words, title=words, requester=words)))
+    quiet = build_notice(opened(), scene(asked(reason="x", task="x", title="x", requester="x")))
     assert said.body.count("\n") == quiet.body.count("\n")
     assert said.body.count("://") == 1
     assert "evil.example" not in said.body + said.title
@@ -152,19 +152,19 @@ def test_somebodys_words_are_one_cut_line_without_markup_mentions_and_links(word
 
 @given(st.text(max_size=600))
 def test_whatever_is_written_is_harmless(text: str) -> None:
-    found = plain(text)
-    assert len(found) <= QUOTED + found.count("⁄") + found.count("․")
+    found = to_plain_text(text)
+    assert len(found) <= MAX_QUOTE_CHARS + found.count("⁄") + found.count("․")
     assert not set("<>[]*_`~|@#\\\n\r\x00") & set(found)
     assert "://" not in found
-    assert plain(found) == found
+    assert to_plain_text(found) == found
 
 
 @pytest.mark.parametrize("state", [state for state in RequestState if state is not RequestState.PENDING])
 def test_what_is_answered_asks_nobody_any_more(state: RequestState) -> None:
-    assert still_asks(opened(), scene())
-    assert not still_asks(opened(), scene(asked(state=state)))
-    assert not still_asks(opened(), scene(asked(current_tier=2)))
-    assert not still_asks(opened(), Scene())
+    assert is_still_pending(opened(), scene())
+    assert not is_still_pending(opened(), scene(asked(state=state)))
+    assert not is_still_pending(opened(), scene(asked(current_tier=2)))
+    assert not is_still_pending(opened(), NoticeContext())
 
 
 @pytest.mark.parametrize(
@@ -194,15 +194,15 @@ def test_those_who_were_told_are_told_how_it_ended(event: EntryView, settled: in
         told(about=f"revocation/{JOB}"),
         told(about=f"credential/{part(JOB, 'c')}"),
     ]
-    found = settled_by(event, everyone)
+    found = find_settled(event, everyone)
     assert len(found) == settled
-    kind = {"job.ended": f"request/{REQUEST}"}.get(event.type, about_of(event))
+    kind = {"job.ended": f"request/{REQUEST}"}.get(event.type, notice_subject(event))
     assert {one.about for one in found} <= {kind}
 
 
 def test_every_ending_has_its_words() -> None:
-    assert set(ENDINGS) == HEARD
+    assert set(ENDINGS) == SETTLING_EVENTS
     decided = entry(EventType.APPROVAL_DECIDED, request=REQUEST, verdict="approved", decision="approve", name="lead", reason="fine")
-    said = follow_up(decided, f"request/{REQUEST}", scene())
+    said = build_follow_up(decided, f"request/{REQUEST}", scene())
     assert said.title == "Settled: write on Refunds database for refund-triage"
     assert said.body == "lead answered: approved, with the words “fine”. Nothing to do any more."

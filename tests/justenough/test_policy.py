@@ -6,7 +6,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from justenough.domain.jobs.credentials import Decision, Held
+from justenough.domain.jobs.credentials import Decision, HeldAccess
 from justenough.domain.jobs.states import Action, Sensitivity
 from justenough.domain.policy.cedar_request import Clock
 from justenough.domain.policy.engine import PolicySet
@@ -15,8 +15,8 @@ from tests.justenough.building import SCHEMA, asking, job, policies, resource
 ALWAYS = '@id("always") permit(principal, action, resource);'
 
 
-def decided(text: str, *, top: int = 3, action: Action = Action.READ, held: Held | None = None, reason: str = "why") -> Decision:
-    context = asking(held=held or Held(), reason=reason)
+def decided(text: str, *, top: int = 3, action: Action = Action.READ, held: HeldAccess | None = None, reason: str = "why") -> Decision:
+    context = asking(held=held or HeldAccess(), reason=reason)
     return policies(text).decide(job(), "orders-db", resource(), action, context=context, top=top)
 
 
@@ -161,12 +161,12 @@ def test_a_plain_program_has_an_agent_without_a_name() -> None:
     ],
 )
 def test_each_attribute_of_the_request_reaches_the_policies(condition: str) -> None:
-    held = Held(held=frozenset({"orders-db:read"}), touched=Sensitivity.CONFIDENTIAL, touched_resources=frozenset({"orders-db"}))
+    held = HeldAccess(held=frozenset({"orders-db:read"}), touched=Sensitivity.CONFIDENTIAL, touched_resources=frozenset({"orders-db"}))
     assert decided(tiers(condition), held=held).outcome == "allowed"
 
 
 def test_what_is_held_counts_as_touched_even_where_the_caller_forgot() -> None:
-    held = Held(held=frozenset({"orders-db:read"}))
+    held = HeldAccess(held=frozenset({"orders-db:read"}))
     assert decided(tiers('context.touched_resources.contains("orders-db")'), held=held).outcome == "allowed"
 
 
@@ -225,8 +225,12 @@ def test_the_clock_is_read_in_utc_wherever_the_moment_was_told() -> None:
 
 
 def test_what_is_held_is_told_by_action_and_what_was_issued_is_counted_whatever_became_of_it() -> None:
-    held = Held().issued("orders-db", Action.WRITE, Sensitivity.INTERNAL).issued("orders-db", Action.READ, Sensitivity.INTERNAL)
-    held = held.returned("orders-db", Action.WRITE)
+    held = (
+        HeldAccess()
+        .with_issued("orders-db", Action.WRITE, Sensitivity.INTERNAL)
+        .with_issued("orders-db", Action.READ, Sensitivity.INTERNAL)
+    )
+    held = held.with_ended("orders-db", Action.WRITE)
     two = 'context.issued_count == 2 && context.held_actions.contains("read") && !context.held_actions.contains("write")'
     loaded = policies(f'@id("two") permit(principal, action, resource) when {{ {two} }};')
     assert loaded.decide(job(), "orders-db", resource(), Action.READ, context=asking(held=held)).outcome == "allowed"

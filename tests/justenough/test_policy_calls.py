@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.jobs.states import Action
-from justenough.domain.policy.cedar_request import Facts, decimal_text
+from justenough.domain.policy.cedar_request import DecisionFacts, decimal_text
 from justenough.domain.policy.engine import PolicySet
-from justenough.domain.tools.call import Call
+from justenough.domain.tools.call import ToolCall
 from tests.justenough.building import SCHEMA, asking, job, policies, resource
 
 SMALL = """
@@ -33,13 +33,13 @@ BOUNDED = policies(SMALL), policies(LARGE)
 
 
 def says(rules: PolicySet, arguments: dict[str, Any] | None) -> tuple[str, tuple[str, ...]]:
-    call = Call(tool="refund-order", arguments=arguments) if arguments is not None else None
+    call = ToolCall(tool="refund-order", arguments=arguments) if arguments is not None else None
     about = asking(tool=call.tool, arguments=call.pairs, numbers=call.numbers) if call else asking()
     decided = rules.decide(job(), "refunds-db", resource(), Action.WRITE, context=about)
     assert decided.errors == ()
     # Asked again from what is recorded of it, it is the same.
-    kept = Facts.model_validate_json(Facts.of(job(), "refunds-db", resource(), Action.WRITE, about).model_dump_json())
-    assert rules.decide(job(), "refunds-db", resource(), Action.WRITE, context=kept.context(about.reason)) == decided
+    kept = DecisionFacts.model_validate_json(DecisionFacts.of(job(), "refunds-db", resource(), Action.WRITE, about).model_dump_json())
+    assert rules.decide(job(), "refunds-db", resource(), Action.WRITE, context=kept.to_context(about.reason)) == decided
     return decided.outcome, decided.policies
 
 

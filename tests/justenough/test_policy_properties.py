@@ -8,9 +8,9 @@ import cedarpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from justenough.domain.jobs.credentials import Held
+from justenough.domain.jobs.credentials import HeldAccess
 from justenough.domain.jobs.states import Action, Sensitivity
-from justenough.domain.policy.cedar_request import ORDINARY
+from justenough.domain.policy.cedar_request import DEFAULT_CLOCK
 from justenough.domain.policy.engine import PolicySet
 from tests.justenough.building import JOB, SCHEMA, asking, job, resource
 
@@ -101,8 +101,8 @@ def _answers(
                 "break_glass": glass,
                 "held_actions": ["read"],
                 "issued_count": 1,
-                "hour": ORDINARY.hour,
-                "weekday": ORDINARY.weekday,
+                "hour": DEFAULT_CLOCK.hour,
+                "weekday": DEFAULT_CLOCK.weekday,
             },
         }
         for tier in range(4)
@@ -124,7 +124,7 @@ def test_the_decision_is_what_asking_cedar_at_every_tier_gives(
     text: str, sensitivity: Sensitivity, action: Action, external: bool, touched: int, glass: bool, top: int
 ) -> None:
     loaded = PolicySet.load({"only.cedar": text}, SCHEMA)
-    held = Held(held=frozenset({"orders-db:read"}), touched=Sensitivity(touched), issued_count=1)
+    held = HeldAccess(held=frozenset({"orders-db:read"}), touched=Sensitivity(touched), issued_count=1)
     context = asking(held=held, break_glass=glass)
     decision = loaded.decide(
         job(labels={"team": "support"}), "orders-db", resource(sensitivity, external=external), action, context=context, top=top

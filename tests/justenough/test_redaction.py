@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from justenough.domain.core.redaction import LEARNT, MARK, Redactor, forms_of
+from justenough.domain.core.redaction import MAX_LEARNT_SECRETS, REDACTION_MARK, Redactor, forms_of
 
 SECRET = "p/ä\"+s w\\%d'-9_~é"
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
@@ -52,7 +52,7 @@ def test_no_form_of_a_secret_comes_out_however_the_stream_is_cut(
 ) -> None:
     text = before.encode() + encodings(secret)[form] + after.encode()
     # The mark itself may spell a secret; what stands around it may not.
-    parts = redacted([secret], *cut(text, places)).split(MARK)
+    parts = redacted([secret], *cut(text, places)).split(REDACTION_MARK)
     assert all(known not in part for part in parts for known in encodings(secret) if len(known) >= 4)
     assert len(parts) > 1
 
@@ -70,7 +70,7 @@ def test_a_text_without_secrets_comes_out_byte_by_byte(text: bytes, places: list
 @given(before=st.binary(max_size=9), after=st.binary(max_size=9))
 def test_a_secret_inside_a_longer_base64_text_is_found_at_each_of_its_three_places(before: bytes, after: bytes) -> None:
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
-        assert MARK in redacted([SECRET], encode(before + SECRET.encode() + after))
+        assert REDACTION_MARK in redacted([SECRET], encode(before + SECRET.encode() + after))
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_a_secret_inside_a_longer_base64_text_is_found_at_each_of_its_three_plac
     ],
 )
 def test_a_secret_is_found_as_programs_print_it(printed: str) -> None:
-    assert MARK in redacted([SECRET], printed.encode())
+    assert REDACTION_MARK in redacted([SECRET], printed.encode())
 
 
 def test_finds_that_overlap_become_one_mark_and_leave_no_rest() -> None:
@@ -96,7 +96,7 @@ def test_finds_that_overlap_become_one_mark_and_leave_no_rest() -> None:
 
 
 def test_of_two_secrets_that_start_alike_the_longer_one_goes_whole() -> None:
-    assert redacted(["hunter", "hunter22!"], b"hunt", b"er22", b"!") == MARK
+    assert redacted(["hunter", "hunter22!"], b"hunt", b"er22", b"!") == REDACTION_MARK
 
 
 def test_a_complete_line_is_not_held_back() -> None:
@@ -107,14 +107,14 @@ def test_what_is_learnt_while_a_stream_runs_is_found_in_all_that_comes_after() -
     redactor = Redactor(["hunter22"])
     assert redactor.feed(b"not yet: swordfish\n") == b"not yet: swordfish\n"
     redactor.learn(["swordfish"])
-    assert redactor.feed(b"swordfish, hunter22\n") + redactor.flush() == MARK + b", " + MARK + b"\n"
+    assert redactor.feed(b"swordfish, hunter22\n") + redactor.flush() == REDACTION_MARK + b", " + REDACTION_MARK + b"\n"
 
 
 def test_of_what_is_learnt_while_a_stream_runs_the_newest_is_remembered_and_what_it_began_with_always() -> None:
-    redactor, learnt = Redactor(["hunter22"]), [f"swordfish-{number:06}" for number in range(LEARNT + 1)]
+    redactor, learnt = Redactor(["hunter22"]), [f"swordfish-{number:06}" for number in range(MAX_LEARNT_SECRETS + 1)]
     redactor.learn(learnt)
     seen = redactor.feed(" ".join(["hunter22", learnt[0], learnt[1], learnt[-1]]).encode()) + redactor.flush()
-    assert seen == b" ".join([MARK, learnt[0].encode(), MARK, MARK])
+    assert seen == b" ".join([REDACTION_MARK, learnt[0].encode(), REDACTION_MARK, REDACTION_MARK])
 
 
 def test_only_what_may_be_the_start_of_a_secret_waits_for_more() -> None:

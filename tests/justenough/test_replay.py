@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from justenough.domain.core.ids import request_id
-from justenough.domain.ledger.events import FIELDS, Event, EventType, event
-from justenough.domain.policy.cedar_request import ORDINARY, Facts
-from justenough.domain.policy.dry_run import Rules, rehearsed
-from justenough.domain.policy.replay import READS, Replay, Replayed, ReplayReport, replayed
+from justenough.domain.ledger.events import EVENT_FIELDS, Event, EventType, build_event
+from justenough.domain.policy.cedar_request import DEFAULT_CLOCK, DecisionFacts
+from justenough.domain.policy.dry_run import PolicyEvaluator, dry_run_spec
+from justenough.domain.policy.replay import REPLAY_EVENTS, PolicyReplay, ReplayedDecision, ReplayReport, replay_entries
 from tests.justenough.building import JOB, NOW
 from tests.justenough.deciding import CATALOG, asking_for, rules, shop_rules
 from tests.justenough.test_policy_properties import texts
@@ -21,10 +21,10 @@ from tests.justenough.test_policy_properties import texts
 READ = '@id("r") permit(principal, action == Action::"read", resource);'
 OPS = '@id("ops") permit(principal, action, resource) when { principal.requester_groups.contains("ops") };'
 WHOLE = ["orders-db:read", "refunds-db:write", "customers-db:read", "export-api:write"]
-EMPTY: dict[str, Any] = dict.fromkeys(FIELDS[EventType.JOB_SUBMITTED], None)
+EMPTY: dict[str, Any] = dict.fromkeys(EVENT_FIELDS[EventType.JOB_SUBMITTED], None)
 
 
-def events(found: Rules, *wanted: str, job: str = JOB, ttl: str = "5m") -> Iterator[Event]:
+def events(found: PolicyEvaluator, *wanted: str, job: str = JOB, ttl: str = "5m") -> Iterator[Event]:
     """What is recorded of a job whose requests these rules decide at its start."""
     asked = asking_for(*wanted, ttl=ttl)
     raw: dict[str, Any] = {
@@ -37,10 +37,10 @@ def events(found: Rules, *wanted: str, job: str = JOB, ttl: str = "5m") -> Itera
     raw["access"] = [
         {"resource": one.resource, "action": one.action.value, "ttl": one.ttl, "reason": one.reason} for one in asked.spec.access
     ]
-    yield event(
+    yield build_event(
         EventType.JOB_SUBMITTED, job, at=NOW, **{**EMPTY, "spec": raw, "params": {}, "name": asked.spec.name, "requester": asked.requester}
     )
-    for step in rehearsed(found, asked, clock=ORDINARY):
+    for step in dry_run_spec(found, asked, clock=DEFAULT_CLOCK):
         request, access = request_id(job, step.number), step.access
         resource = CATALOG.resources[access.resource]
         said: dict[str, Any] = {"resource": access.resource, "action": access.action.value, "ttl": access.ttl, "reason": access.reason}
@@ -51,11 +51,11 @@ def events(found: Rules, *wanted: str, job: str = JOB, ttl: str = "5m") -> Itera
             "sensitivity": resource.sensitivity.name.lower(),
             "revocable": "now",
         }
-        yield event(EventType.ACCESS_REQUESTED, job, at=NOW, about=request, request=request, **said, **more)
-        facts = Facts.of(asked, access.resource, resource, access.action, step.context).model_dump(mode="json")
+        yield build_event(EventType.ACCESS_REQUESTED, job, at=NOW, about=request, request=request, **said, **more)
+        facts = DecisionFacts.of(asked, access.resource, resource, access.action, step.context).model_dump(mode="json")
         decision = step.decision.model_dump(mode="json")
         told = {"request": request, "phase": "start", "digest": "", "facts": facts, **decision}
-        yield event(EventType.ACCESS_DECIDED, job, at=NOW, about=f"{request}/start", **told)
+        yield build_event(EventType.ACCESS_DECIDED, job, at=NOW, about=f"{request}/start", **told)
 
 
 def entries(recorded: Iterator[Event], *, old: bool = False) -> list[dict[str, Any]]:
@@ -67,8 +67,8 @@ def entries(recorded: Iterator[Event], *, old: bool = False) -> list[dict[str, A
     return found
 
 
-def report(recorded: list[dict[str, Any]], now: Rules) -> ReplayReport:
-    return replayed(recorded, Replay(now.policies, now.catalog, top=now.top), since="", digest=now.policies.digest)
+def report(recorded: list[dict[str, Any]], now: PolicyEvaluator) -> ReplayReport:
+    return replay_entries(recorded, PolicyReplay(now.policies, now.catalog, top=now.top), since="", digest=now.policies.digest)
 
 
 def counts(found: ReplayReport) -> tuple[int, int, int, int]:
@@ -135,7 +135,7 @@ def test_entries_of_before_the_hour_and_the_count_were_recorded_tell_them_all_th
 def test_what_the_catalog_says_otherwise_is_told() -> None:
     recorded = entries(events(shop_rules(), "orders-db:read", "refunds-db:write"))
     changed = {"orders-db": CATALOG.resources["orders-db"].model_copy(update={"sensitivity": 3, "owner": "security"})}
-    now = Rules(shop_rules().policies, CATALOG.model_copy(update={"resources": changed}), 3)
+    now = PolicyEvaluator(shop_rules().policies, CATALOG.model_copy(update={"resources": changed}), 3)
     restricted, gone = report(recorded, now).items
 
     assert (restricted.verdict, restricted.moved) == ("tighter", ("sensitivity", "owner"))
@@ -145,7 +145,7 @@ def test_what_the_catalog_says_otherwise_is_told() -> None:
 def test_an_action_that_is_not_offered_any_more_would_be_denied() -> None:
     orders = CATALOG.resources["orders-db"]
     fewer = orders.model_copy(update={"actions": {action: one for action, one in orders.actions.items() if action != "read"}})
-    now = Rules(shop_rules().policies, CATALOG.model_copy(update={"resources": {"orders-db": fewer}}), 3)
+    now = PolicyEvaluator(shop_rules().policies, CATALOG.model_copy(update={"resources": {"orders-db": fewer}}), 3)
     (gone,) = report(entries(events(shop_rules(), "orders-db:read")), now).items
 
     assert (gone.verdict, gone.moved) == ("tighter", ("action",))
@@ -185,14 +185,14 @@ def test_jobs_that_are_alike_are_told_apart_where_a_policy_names_one() -> None:
 
 def test_a_decision_whose_order_was_not_read_is_unknown_until_it_is() -> None:
     recorded = entries(events(shop_rules(), "orders-db:read"))
-    again = Replay(shop_rules().policies, CATALOG)
-    unknown = again.take(recorded[-1])
+    again = PolicyReplay(shop_rules().policies, CATALOG)
+    unknown = again.replay_entry(recorded[-1])
 
-    assert isinstance(unknown, Replayed)
+    assert isinstance(unknown, ReplayedDecision)
     assert (unknown.verdict, unknown.lacks) == ("unknown", ("order",))
     assert not again.knows(JOB)
     again.learn(JOB, recorded[:-1])
-    known = again.take(recorded[-1])
+    known = again.replay_entry(recorded[-1])
     assert known is not None
     assert (again.knows(JOB), known.verdict) == (True, "same")
 
@@ -206,17 +206,17 @@ def test_a_spec_that_newer_rules_refuse_is_unknown() -> None:
 
 def test_a_job_that_has_ended_is_forgotten_and_what_follows_keeps_nothing() -> None:
     recorded = entries(events(shop_rules(), "orders-db:read"))
-    again = Replay(shop_rules().policies, CATALOG)
+    again = PolicyReplay(shop_rules().policies, CATALOG)
     again.learn(JOB, recorded)
     for kind, data in (("job.ended", {}), ("credential.confirmed", {"credential": "c-1"}), ("job.refused", {})):
-        assert again.take({**recorded[0], "type": kind, "data": data}) is None
+        assert again.replay_entry({**recorded[0], "type": kind, "data": data}) is None
 
     assert not again.knows(JOB)
     assert again._jobs == {}
 
 
 def test_every_type_that_a_replay_reads_is_one_of_the_ledgers() -> None:
-    assert set(READS) <= set(EventType)
+    assert set(REPLAY_EVENTS) <= set(EventType)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -236,8 +236,8 @@ def test_whatever_decided_the_recorded_facts_bring_the_same_again_and_another_se
     asked = asking_for(*wanted, ttl=ttl)
     for one in report(recorded, now).items:
         items[one.request] = one.now
-    for step in rehearsed(rules(before), asked, clock=ORDINARY):
-        decision = now.decided(asked, step.access, step.context)
+    for step in dry_run_spec(rules(before), asked, clock=DEFAULT_CLOCK):
+        decision = now.decide(asked, step.access, step.context)
         told = items.get(request_id(JOB, step.number))
         assert (told or step.decision).outcome == decision.outcome
         assert told is None or (told.tier, told.policies) == (decision.tier, decision.policies)

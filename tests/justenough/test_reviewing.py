@@ -7,22 +7,22 @@ from typing import Any
 
 import pytest
 
-from justenough.domain.catalog.access_review import Kind, reviewed, undated
+from justenough.domain.catalog.access_review import ReviewFindingKind, build_access_review, find_undated_actions
 from justenough.domain.catalog.loader import read_catalog
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.core.untrusted_yaml import check_json
-from justenough.domain.rightsizing.usage import ActionUse, Key
+from justenough.domain.rightsizing.usage import AccessKey, ActionUse
 from tests.justenough.building import SHOP
 from tests.justenough.test_catalog import PLAIN, catalog_with
 
 NOW = datetime(2026, 4, 30, 9, 30, tzinfo=UTC)
 SINCE = NOW - timedelta(days=90)
-READ = Key("orders-db", "read")
+READ = AccessKey("orders-db", "read")
 TENANTS = ({"tenant": "acme"}, {"tenant": "globex", "region": "eu"})
 
 
-def used(key: Key = READ, **changes: Any) -> dict[Key, ActionUse]:
+def used(key: AccessKey = READ, **changes: Any) -> dict[AccessKey, ActionUse]:
     plain = {
         "asked": 9,
         "granted": 9,
@@ -41,8 +41,8 @@ def catalog(**review: Any) -> Catalog:
     return catalog_with("resources/orders-db/actions", {"read": read})
 
 
-def found(offered: Catalog, uses: dict[Key, ActionUse]) -> dict[str, str]:
-    return {one.kind.value: one.why for one in reviewed(offered, uses, now=NOW, since=SINCE)}
+def found(offered: Catalog, uses: dict[AccessKey, ActionUse]) -> dict[str, str]:
+    return {one.kind.value: one.why for one in build_access_review(offered, uses, now=NOW, since=SINCE)}
 
 
 DATED = catalog(by="2026-04-30")
@@ -79,32 +79,34 @@ def test_what_was_never_asked_for_is_unused_and_no_more_is_said_of_it() -> None:
 
 def test_an_action_is_its_resources_owners_to_review_unless_it_says_whose() -> None:
     for review, owner in (({"by": "2026-01-01"}, "support-leads"), ({"by": "2026-01-01", "owner": "security"}, "security")):
-        (one,) = reviewed(catalog(**review), used(), now=NOW, since=SINCE)
-        assert (one.owner, one.kind, one.last_issued) == (owner, Kind.OVERDUE, NOW - timedelta(days=1))
+        (one,) = build_access_review(catalog(**review), used(), now=NOW, since=SINCE)
+        assert (one.owner, one.kind, one.last_issued) == (owner, ReviewFindingKind.OVERDUE, NOW - timedelta(days=1))
 
 
 def test_every_finding_says_what_to_do() -> None:
     uses = used(longest_granted=60, narrowed=9, scopes=())
     told = {
-        one.kind: one.todo for offered in (catalog(), catalog(by="2026-01-01")) for one in reviewed(offered, uses, now=NOW, since=SINCE)
+        one.kind: one.todo
+        for offered in (catalog(), catalog(by="2026-01-01"))
+        for one in build_access_review(offered, uses, now=NOW, since=SINCE)
     }
-    told |= {one.kind: one.todo for one in reviewed(DATED, {}, now=NOW, since=SINCE)}
-    assert set(told) == set(Kind)
+    told |= {one.kind: one.todo for one in build_access_review(DATED, {}, now=NOW, since=SINCE)}
+    assert set(told) == set(ReviewFindingKind)
     assert all(told.values())
-    assert told[Kind.MAX_TTL] == "Set max_ttl to 1m."
+    assert told[ReviewFindingKind.MAX_TTL] == "Set max_ttl to 1m."
 
 
 def test_actions_without_a_review_date_are_told_by_their_path() -> None:
-    assert [str(one) for one in undated(catalog(owner="security"))] == [
+    assert [str(one) for one in find_undated_actions(catalog(owner="security"))] == [
         "resources.orders-db.actions.read.review: no review date; add `review: {by: YYYY-MM-DD}`"
     ]
-    assert undated(DATED) == ()
+    assert find_undated_actions(DATED) == ()
 
 
 def test_the_shop_has_every_action_reviewed_and_none_is_overdue() -> None:
     shop = read_catalog((SHOP / "catalog.yaml").read_bytes())
-    kinds = {one.kind for one in reviewed(shop, {}, now=NOW, since=SINCE)}
-    assert kinds == {Kind.UNUSED}
+    kinds = {one.kind for one in build_access_review(shop, {}, now=NOW, since=SINCE)}
+    assert kinds == {ReviewFindingKind.UNUSED}
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.integrations.cron import read_cron
-from justenough.domain.integrations.schedules import MOST, WINDOW, why_no_occasion
+from justenough.domain.integrations.schedules import CATCHUP_WINDOW, MAX_SCHEDULES, why_no_occasion
 from justenough.domain.integrations.triggers import read_triggers
 
 YAML = (
@@ -57,7 +57,7 @@ def test_what_is_wrong_is_told_by_its_place(old: str, new: str, path: str) -> No
 
 
 def test_a_file_has_at_most_a_hundred() -> None:
-    many = ", ".join(f"s{number}: {{cron: '* * * * *', job: jobs/one.yaml}}" for number in range(MOST + 1))
+    many = ", ".join(f"s{number}: {{cron: '* * * * *', job: jobs/one.yaml}}" for number in range(MAX_SCHEDULES + 1))
     assert paths(f"schedules: {{{many}}}") == ["schedules"]
 
 
@@ -82,6 +82,6 @@ def test_an_occasion_counts_for_an_hour_by_the_schedules_own_clocks(minutes: int
     local = at.astimezone(ZoneInfo(zone))
     cron = read_cron(f"{local.minute} {local.hour} * * *")
     assert why_no_occasion(cron, local=local, now=at) is None
-    assert why_no_occasion(cron, local=local, now=at + WINDOW) is None
-    assert why_no_occasion(cron, local=local, now=at + WINDOW + timedelta(minutes=3)) is not None
+    assert why_no_occasion(cron, local=local, now=at + CATCHUP_WINDOW) is None
+    assert why_no_occasion(cron, local=local, now=at + CATCHUP_WINDOW + timedelta(minutes=3)) is not None
     assert why_no_occasion(cron, local=local, now=at - timedelta(minutes=3)) is not None

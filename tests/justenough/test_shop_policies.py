@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from justenough.domain.catalog.loader import read_catalog
-from justenough.domain.jobs.credentials import Decision, Held
+from justenough.domain.jobs.credentials import Decision, HeldAccess
 from justenough.domain.jobs.states import Action, Sensitivity
 from justenough.domain.policy.engine import JobFacts, PolicySet
 from tests.justenough.building import SHOP, asking, job
@@ -19,16 +19,16 @@ POLICIES = PolicySet.load(
 )
 
 
-def decided(name: str, action: str, *, held: Held | None = None, who: JobFacts | None = None) -> Decision:
-    return POLICIES.decide(who or job(), name, CATALOG.resources[name], Action(action), context=asking(held=held or Held()))
+def decided(name: str, action: str, *, held: HeldAccess | None = None, who: JobFacts | None = None) -> Decision:
+    return POLICIES.decide(who or job(), name, CATALOG.resources[name], Action(action), context=asking(held=held or HeldAccess()))
 
 
-def holding(*issued: str) -> Held:
+def holding(*issued: str) -> HeldAccess:
     """Return what a job holds after these were issued, in this order."""
-    held = Held()
+    held = HeldAccess()
     for item in issued:
         name, _, action = item.rpartition(":")
-        held = held.issued(name, Action(action), CATALOG.resources[name].sensitivity)
+        held = held.with_issued(name, Action(action), CATALOG.resources[name].sensitivity)
     return held
 
 
@@ -79,7 +79,7 @@ def test_no_export_once_something_restricted_was_issued() -> None:
 
 
 def test_no_export_even_after_the_restricted_credential_is_back() -> None:
-    held = holding("customers-db:read", "orders-db:read").returned("customers-db", Action.READ)
+    held = holding("customers-db:read", "orders-db:read").with_ended("customers-db", Action.READ)
     assert decided("export-api", "write", held=held).policies == ("no-export-after-restricted",)
 
 
@@ -89,7 +89,7 @@ def test_nothing_restricted_once_an_export_was_issued() -> None:
 
 
 def test_nothing_restricted_even_after_the_export_credential_is_back() -> None:
-    held = holding("export-api:write").returned("export-api", Action.WRITE)
+    held = holding("export-api:write").with_ended("export-api", Action.WRITE)
     assert decided("customers-db", "read", held=held).policies == ("no-restricted-after-export",)
 
 

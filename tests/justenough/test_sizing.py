@@ -10,44 +10,54 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from justenough.domain.core.units import seconds_of
+from justenough.domain.core.units import parse_duration
 from justenough.domain.jobs.spec import checked_spec, read_spec
-from justenough.domain.rightsizing.analysis import BREADTH, READABLE, Sized, Sizing, What, readable, sized, spoken, summary
-from justenough.domain.rightsizing.rewrite_spec import tightened, written
-from justenough.domain.rightsizing.usage import Ask, Key, Run, Use, delivered, offered
+from justenough.domain.rightsizing.analysis import (
+    ACTIONS_BY_BREADTH,
+    READABLE_TTLS_S,
+    Sized,
+    Sizing,
+    What,
+    build_sizing,
+    build_summary,
+    format_seconds,
+    next_readable_ttl,
+)
+from justenough.domain.rightsizing.rewrite_spec import tighten_spec, to_tightened_yaml
+from justenough.domain.rightsizing.usage import AccessKey, CredentialUse, PastRequest, PastRun, delivered_keys, requested_keys
 from tests.justenough.building import access, raw_spec
 
 NOW = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
-READ, WRITE, ADMIN = (Key("orders-db", action) for action in ("read", "write", "admin"))
+READ, WRITE, ADMIN = (AccessKey("orders-db", action) for action in ("read", "write", "admin"))
 PLAIN = access(ttl="30m", deliver={"env": {"PGUSER": "username"}})
 
 
-def use(seconds: float | None = 3, *, handed: bool = True, seen: bool = False) -> Use:
-    return Use(began=NOW, ended=None if seconds is None else NOW + timedelta(seconds=seconds), delivered=handed, seen=seen)
+def use(seconds: float | None = 3, *, handed: bool = True, seen: bool = False) -> CredentialUse:
+    return CredentialUse(began=NOW, ended=None if seconds is None else NOW + timedelta(seconds=seconds), delivered=handed, seen=seen)
 
 
-def ask(key: Key = READ, *uses: Use, **changes: Any) -> Ask:
-    plain = Ask(key=key, ttl=1800, granted=True, refused=False, granted_ttl=None, granted_action=None, uses=uses)
+def ask(key: AccessKey = READ, *uses: CredentialUse, **changes: Any) -> PastRequest:
+    plain = PastRequest(key=key, ttl=1800, granted=True, refused=False, granted_ttl=None, granted_action=None, uses=uses)
     return replace(plain, **changes)
 
 
-def refused(key: Key = READ) -> Ask:
+def refused(key: AccessKey = READ) -> PastRequest:
     return ask(key, granted=False, refused=True)
 
 
-def withdrawn(key: Key = READ) -> Ask:
+def withdrawn(key: AccessKey = READ) -> PastRequest:
     return ask(key, granted=False)
 
 
-def run(*asks: Ask, ran: bool = True, offers: frozenset[Key] | None = None) -> Run:
-    return Run(job="j-dev-1", ran=ran, offered=frozenset(one.key for one in asks) if offers is None else offers, asks=asks)
+def run(*asks: PastRequest, ran: bool = True, offers: frozenset[AccessKey] | None = None) -> PastRun:
+    return PastRun(job="j-dev-1", ran=ran, offered=frozenset(one.key for one in asks) if offers is None else offers, asks=asks)
 
 
-def of(runs: list[Run], *items: dict[str, Any]) -> Sizing:
-    return sized("refund-triage", raw_spec(access=list(items) or [PLAIN]), runs, newest="j-dev-9", newest_at=NOW)
+def of(runs: list[PastRun], *items: dict[str, Any]) -> Sizing:
+    return build_sizing("refund-triage", raw_spec(access=list(items) or [PLAIN]), runs, newest="j-dev-9", newest_at=NOW)
 
 
-def only(runs: list[Run], item: dict[str, Any] = PLAIN) -> Sized:
+def only(runs: list[PastRun], item: dict[str, Any] = PLAIN) -> Sized:
     return of(runs, item).access[0]
 
 
@@ -74,7 +84,7 @@ DROPPED, KEPT = {"drop": ""}, dict[str, str]()
     ],
     ids=range(10),
 )
-def test_an_item_that_no_run_was_issued_is_dropped_where_that_is_known(runs: list[Run], expected: dict[str, str]) -> None:
+def test_an_item_that_no_run_was_issued_is_dropped_where_that_is_known(runs: list[PastRun], expected: dict[str, str]) -> None:
     assert changes(only(runs)) == expected
 
 
@@ -98,7 +108,7 @@ def test_a_ttl_becomes_the_longest_use_and_half_of_it_rounded_up(uses: list[floa
 
 
 def test_several_credentials_of_one_grant_are_one_use_from_the_first_issue_to_the_last_end() -> None:
-    later = Use(began=NOW + timedelta(seconds=600), ended=NOW + timedelta(seconds=700), delivered=True, seen=False)
+    later = CredentialUse(began=NOW + timedelta(seconds=600), ended=NOW + timedelta(seconds=700), delivered=True, seen=False)
     assert only([run(ask(READ, use(100), later))]).used_max == 700
 
 
@@ -114,7 +124,9 @@ def test_several_credentials_of_one_grant_are_one_use_from_the_first_issue_to_th
     ],
     ids=range(6),
 )
-def test_a_ttl_that_approvers_narrowed_each_time_becomes_the_longest_that_they_granted(asks: list[Ask], expected: dict[str, str]) -> None:
+def test_a_ttl_that_approvers_narrowed_each_time_becomes_the_longest_that_they_granted(
+    asks: list[PastRequest], expected: dict[str, str]
+) -> None:
     assert changes(only([run(one) for one in asks])) == expected
 
 
@@ -157,11 +169,11 @@ HANDED, BROKERED = PLAIN, access(ttl="30m")
     ids=range(6),
 )
 def test_what_was_granted_and_never_used_is_dropped_where_such_use_is_seen(
-    item: dict[str, Any], own: Use, others: Use, used: int | None, expected: dict[str, str]
+    item: dict[str, Any], own: CredentialUse, others: CredentialUse, used: int | None, expected: dict[str, str]
 ) -> None:
     found = only([run(ask(READ, own), ask(WRITE, others))], item)
     assert (found.used, changes(found)) == (used, expected)
-    elsewhere = only([run(ask(READ, own), ask(Key("helpdesk-api", "read"), others))], item)
+    elsewhere = only([run(ask(READ, own), ask(AccessKey("helpdesk-api", "read"), others))], item)
     assert elsewhere.used == (1 if own.seen else None)
 
 
@@ -178,7 +190,7 @@ def test_items_of_other_revisions_are_the_same_where_resource_and_action_are() -
 def test_the_figures_of_a_job_are_those_of_its_requests() -> None:
     found = of([run(ask(READ, use()), refused(WRITE)), run(ask(READ, use()), ran=False)], PLAIN, access(action="write"))
     assert (found.runs, found.ran, found.enough, found.asked, found.granted, found.issued, found.used) == (2, 1, False, 3, 2, 2, None)
-    told = summary(found)
+    told = build_summary(found)
     assert (told.dropped, told.narrowed, told.granted, told.issued) == (1, 1, 2, 2)
     assert of([run(ask(READ, use(seen=True)))] * 3).enough
     assert of([run(ask(READ, use(seen=True)))] * 3).used == 3
@@ -186,19 +198,19 @@ def test_the_figures_of_a_job_are_those_of_its_requests() -> None:
 
 @pytest.mark.parametrize("seconds,text", [(0.44, "0.4 s"), (9.96, "10.0 s"), (51.2, "52 s"), (750, "12.5 min")])
 def test_measured_times_are_told_as_people_say_them(seconds: float, text: str) -> None:
-    assert spoken(seconds) == text
+    assert format_seconds(seconds) == text
 
 
 @pytest.mark.parametrize("seconds,rounded", [(0, 60), (60, 60), (61, 120), (400, 600), (86400, 86400), (90000.5, 90001)])
 def test_durations_are_rounded_up_to_readable_ones(seconds: float, rounded: int) -> None:
-    assert readable(seconds) == rounded
+    assert next_readable_ttl(seconds) == rounded
 
 
 def test_a_spec_says_what_it_offers_and_what_it_hands_over() -> None:
     raw = raw_spec(access=[HANDED, access(action="write"), access(action="admin", deliver={"file": {"path": "db.json"}})])
-    assert offered(raw) == {READ, WRITE, ADMIN}
-    assert delivered(raw) == {READ, ADMIN}
-    assert offered(raw_spec()) == delivered(raw_spec()) == frozenset()
+    assert requested_keys(raw) == {READ, WRITE, ADMIN}
+    assert delivered_keys(raw) == {READ, ADMIN}
+    assert requested_keys(raw_spec()) == delivered_keys(raw_spec()) == frozenset()
 
 
 # The spec as it is written.
@@ -213,11 +225,11 @@ TICKET = {"params": {"ticket": "4711"}, "run": {"command": ["python", "triage.py
 
 def tight() -> Sizing:
     runs = [run(ask(READ, use(52)), ask(WRITE, use(3), granted_action="read", ttl=600), refused(ADMIN))] * 4
-    return sized("refund-triage", raw_spec(**TICKET, access=ITEMS), runs, newest="j-dev-9", newest_at=NOW)
+    return build_sizing("refund-triage", raw_spec(**TICKET, access=ITEMS), runs, newest="j-dev-9", newest_at=NOW)
 
 
 def test_the_tightened_spec_is_a_spec_its_parameters_left_to_be_filled_in() -> None:
-    text = written(tight())
+    text = to_tightened_yaml(tight())
     spec = checked_spec(read_spec(text), {"ticket": "4712"})
     assert [(item.action, item.ttl) for item in spec.access] == [("read", 120), ("read", 60)]
     assert spec.access[0].reason == "Look up 4712"
@@ -226,7 +238,7 @@ def test_the_tightened_spec_is_a_spec_its_parameters_left_to_be_filled_in() -> N
 
 
 def test_each_changed_line_says_why_and_what_is_dropped_stays_to_be_read() -> None:
-    lines = written(tight()).splitlines()
+    lines = to_tightened_yaml(tight()).splitlines()
     assert lines[0] == "# refund-triage as its past runs would have needed it: 4 looked at, the newest run is j-dev-9."
     assert "  ttl: 2m  # was 30m: used 8 times, 52 s at the longest (p50 28 s)" in lines
     assert "  action: read  # was write: granted 4 times, each time read at most" in lines
@@ -241,13 +253,13 @@ def test_each_changed_line_says_why_and_what_is_dropped_stays_to_be_read() -> No
 
 def test_a_spec_without_anything_left_to_ask_for_is_a_spec() -> None:
     found = of([run(refused())] * 3)
-    assert read_spec(written(found))["access"] == []
-    nothing = sized("idle", raw_spec(), [run()], newest="j-dev-9", newest_at=NOW)
-    assert read_spec(written(nothing)) == raw_spec()
+    assert read_spec(to_tightened_yaml(found))["access"] == []
+    nothing = build_sizing("idle", raw_spec(), [run()], newest="j-dev-9", newest_at=NOW)
+    assert read_spec(to_tightened_yaml(nothing)) == raw_spec()
 
 
 def test_nobodys_text_can_hide_in_the_written_spec() -> None:
-    text = written(tight())
+    text = to_tightened_yaml(tight())
     assert all(character.isprintable() or character == "\n" for character in text)
     assert "\\xDCberweisen: 12:30 # no comment\\u202E" in text
 
@@ -256,7 +268,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
     lambda text: "{" not in text
 )
 TTLS = st.sampled_from(["30s", "1m", "5m", "7m", "30m", "1h", 90, 600])
-KEYS = st.builds(Key, st.sampled_from(["orders-db", "refunds-db"]), st.sampled_from([action.value for action in BREADTH]))
+KEYS = st.builds(AccessKey, st.sampled_from(["orders-db", "refunds-db"]), st.sampled_from([action.value for action in ACTIONS_BY_BREADTH]))
 USES = st.builds(use, st.none() | st.floats(0, 4000), handed=st.booleans(), seen=st.booleans())
 ASKS = st.builds(
     # What was issued was granted.
@@ -268,7 +280,7 @@ ASKS = st.builds(
     st.sampled_from(["granted", "refused", "withdrawn"]),
     ttl=st.integers(30, 3600),
     granted_ttl=st.none() | st.integers(30, 3600),
-    granted_action=st.none() | st.sampled_from([action.value for action in BREADTH]),
+    granted_action=st.none() | st.sampled_from([action.value for action in ACTIONS_BY_BREADTH]),
 )
 RUNS = st.lists(
     st.builds(
@@ -294,32 +306,32 @@ SPECS = st.builds(
 
 
 @given(SPECS, RUNS)
-def test_no_past_makes_a_spec_ask_for_more(raw: dict[str, Any], runs: list[Run]) -> None:
+def test_no_past_makes_a_spec_ask_for_more(raw: dict[str, Any], runs: list[PastRun]) -> None:
     """Each item that is kept is one that was asked, for at most its time, and its action or a narrower one; the rest of the spec stays."""
-    found = sized("job", raw, runs, newest="j-dev-9", newest_at=NOW)
+    found = build_sizing("job", raw, runs, newest="j-dev-9", newest_at=NOW)
     before = list(zip(raw["access"], found.access, strict=True))
-    after = tightened(found)
+    after = tighten_spec(found)
     kept = [item for item, about in before if about.change(What.DROP) is None]
     assert len(after["access"]) == len(kept)
     for old, new in zip(kept, after["access"], strict=True):
-        assert BREADTH.index(new["action"]) <= BREADTH.index(old["action"])
-        assert min(30, seconds_of(old["ttl"])) <= seconds_of(new["ttl"]) <= seconds_of(old["ttl"])
+        assert ACTIONS_BY_BREADTH.index(new["action"]) <= ACTIONS_BY_BREADTH.index(old["action"])
+        assert min(30, parse_duration(old["ttl"])) <= parse_duration(new["ttl"]) <= parse_duration(old["ttl"])
         assert {**new, "action": "", "ttl": ""} == {**old, "action": "", "ttl": ""}
     assert {**after, "access": []} == {**raw, "access": []}
 
 
 @given(SPECS, RUNS)
-def test_what_was_tightened_once_by_a_past_stays_so(raw: dict[str, Any], runs: list[Run]) -> None:
-    once = tightened(sized("job", raw, runs, newest="j-dev-9", newest_at=NOW))
-    assert tightened(sized("job", once, runs, newest="j-dev-9", newest_at=NOW)) == once
+def test_what_was_tightened_once_by_a_past_stays_so(raw: dict[str, Any], runs: list[PastRun]) -> None:
+    once = tighten_spec(build_sizing("job", raw, runs, newest="j-dev-9", newest_at=NOW))
+    assert tighten_spec(build_sizing("job", once, runs, newest="j-dev-9", newest_at=NOW)) == once
 
 
 @given(SPECS, RUNS)
-def test_the_written_spec_reads_as_the_tightened_one(raw: dict[str, Any], runs: list[Run]) -> None:
-    found = sized("job", raw, runs, newest="j-dev-9", newest_at=NOW)
-    assert read_spec(written(found)) == tightened(found)
+def test_the_written_spec_reads_as_the_tightened_one(raw: dict[str, Any], runs: list[PastRun]) -> None:
+    found = build_sizing("job", raw, runs, newest="j-dev-9", newest_at=NOW)
+    assert read_spec(to_tightened_yaml(found)) == tighten_spec(found)
 
 
 def test_only_durations_that_people_write_are_proposed() -> None:
-    assert sorted(READABLE) == list(READABLE)
-    assert READABLE[0] == 60
+    assert sorted(READABLE_TTLS_S) == list(READABLE_TTLS_S)
+    assert READABLE_TTLS_S[0] == 60

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from justenough.domain.core.errors import InvalidInput
-from justenough.domain.jobs.spec import Limits, at_start, checked_spec, read_spec
+from justenough.domain.jobs.spec import ResourceLimits, at_start, checked_spec, read_spec
 from justenough.domain.jobs.states import Action
 from tests.justenough.building import access, raw_spec, spec
 
@@ -127,9 +127,9 @@ def test_what_is_wrong_is_refused_by_its_path(changes: dict[str, Any], path: str
 
 
 def test_limits_have_the_documented_defaults_and_are_given_one_by_one() -> None:
-    assert spec().run.limits == Limits(cpu=600, memory=2**30, processes=256, file_size=2**30, open_files=4096)
+    assert spec().run.limits == ResourceLimits(cpu=600, memory=2**30, processes=256, file_size=2**30, open_files=4096)
     given = spec(run={"limits": {"cpu": "2h", "memory": "512MiB"}}).run.limits
-    assert given == Limits(cpu=7200, memory=2**29)
+    assert given == ResourceLimits(cpu=7200, memory=2**29)
 
 
 @pytest.mark.parametrize(

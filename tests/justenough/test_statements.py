@@ -18,18 +18,18 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from justenough.domain.approvals.statements import (
-    MAX_LIFE,
-    MAX_SKEW,
+    MAX_CLOCK_SKEW,
+    MAX_STATEMENT_LIFETIME,
     DecisionStatement,
     OrderStatement,
-    Signed,
+    SignedStatement,
     request_digest,
-    signable,
-    why_not_current,
-    why_not_signed,
+    to_signable,
+    why_not_valid_now,
+    why_signature_invalid,
 )
-from justenough.domain.core.canonical_json import canonical, digest_of
-from justenough.domain.core.rfc3339 import moment_of, rfc3339
+from justenough.domain.core.canonical_json import digest_of, to_canonical_json
+from justenough.domain.core.rfc3339 import parse_rfc3339, to_rfc3339
 from justenough.domain.jobs.spec import checked_spec
 from tests.justenough.building import NOW
 
@@ -41,11 +41,11 @@ SPEC, ORDER, BOUND, DECISION, NARROWED = (json.loads(BLOCKS[name]) for name in (
 
 
 def signature(statement: Mapping[str, Any], key: Ed25519PrivateKey = KEY, version: int = 1) -> str:
-    return f"vault:v{version}:{base64.b64encode(key.sign(canonical(statement))).decode()}"
+    return f"vault:v{version}:{base64.b64encode(key.sign(to_canonical_json(statement))).decode()}"
 
 
-def signed(statement: Mapping[str, Any], text: str | None = None) -> Signed:
-    return Signed(statement=dict(statement), signature=signature(statement) if text is None else text)
+def signed(statement: Mapping[str, Any], text: str | None = None) -> SignedStatement:
+    return SignedStatement(statement=dict(statement), signature=signature(statement) if text is None else text)
 
 
 def test_the_documented_public_key_belongs_to_the_private_one() -> None:
@@ -54,22 +54,22 @@ def test_the_documented_public_key_belongs_to_the_private_one() -> None:
 
 @pytest.mark.parametrize("name, statement", [("Order", ORDER), ("Decision", DECISION), ("Narrowed", NARROWED)])
 def test_the_documented_statements_have_their_canonical_form_and_signature(name: str, statement: dict[str, Any]) -> None:
-    assert canonical(statement).decode() == BLOCKS[f"{name}, canonical"]
+    assert to_canonical_json(statement).decode() == BLOCKS[f"{name}, canonical"]
     assert signature(statement) == BLOCKS[f"{name}, signature"]
-    assert why_not_signed(signed(statement, BLOCKS[f"{name}, signature"]), {1: PUBLIC}) is None
+    assert why_signature_invalid(signed(statement, BLOCKS[f"{name}, signature"]), {1: PUBLIC}) is None
 
 
 def test_the_documented_statements_are_read_and_written_the_same() -> None:
-    assert signable(OrderStatement.model_validate(ORDER)) == ORDER
-    assert signable(DecisionStatement.model_validate(DECISION)) == DECISION
-    assert signable(DecisionStatement.model_validate(NARROWED)) == NARROWED
+    assert to_signable(OrderStatement.model_validate(ORDER)) == ORDER
+    assert to_signable(DecisionStatement.model_validate(DECISION)) == DECISION
+    assert to_signable(DecisionStatement.model_validate(NARROWED)) == NARROWED
 
 
 def test_an_order_from_within_another_job_says_so_and_any_other_is_signed_as_before() -> None:
     child = json.loads(BLOCKS["Child"])
-    assert canonical(signable(OrderStatement.model_validate(child))).decode() == BLOCKS["Child, canonical"]
+    assert to_canonical_json(to_signable(OrderStatement.model_validate(child))).decode() == BLOCKS["Child, canonical"]
     assert signature(child) == BLOCKS["Child, signature"]
-    assert {**child, "parent": None} != signable(OrderStatement.model_validate({**child, "parent": None})) == ORDER
+    assert {**child, "parent": None} != to_signable(OrderStatement.model_validate({**child, "parent": None})) == ORDER
 
 
 def test_the_documented_digests_are_computed() -> None:
@@ -198,23 +198,23 @@ def test_any_change_of_a_signed_statement_breaks_its_signature(statement: dict[s
         for part in path[:-1]:
             inner = inner[part]
         inner[path[-1]] = "tampered"
-        assert why_not_signed(signed(tampered, text), {1: PUBLIC}) == "the signature does not match the statement"
+        assert why_signature_invalid(signed(tampered, text), {1: PUBLIC}) == "the signature does not match the statement"
     for tampered in ({**statement, "more": 1}, dict(list(statement.items())[1:])):
-        assert why_not_signed(signed(tampered, text), {1: PUBLIC}) is not None
+        assert why_signature_invalid(signed(tampered, text), {1: PUBLIC}) is not None
 
 
 def test_the_order_of_keys_does_not_matter() -> None:
-    assert why_not_signed(signed(dict(reversed(ORDER.items())), signature(ORDER)), {1: PUBLIC}) is None
+    assert why_signature_invalid(signed(dict(reversed(ORDER.items())), signature(ORDER)), {1: PUBLIC}) is None
 
 
 def test_only_the_key_version_that_is_named_counts() -> None:
     other = Ed25519PrivateKey.generate()
     theirs = other.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
     second = signed(ORDER, signature(ORDER, other, version=2))
-    assert why_not_signed(second, {1: PUBLIC, 2: theirs}) is None
-    assert why_not_signed(second, {1: theirs, 2: PUBLIC}) is not None
-    assert why_not_signed(second, {1: theirs}) is not None
-    assert why_not_signed(second, {}) is not None
+    assert why_signature_invalid(second, {1: PUBLIC, 2: theirs}) is None
+    assert why_signature_invalid(second, {1: theirs, 2: PUBLIC}) is not None
+    assert why_signature_invalid(second, {1: theirs}) is not None
+    assert why_signature_invalid(second, {}) is not None
 
 
 RAW = signature(ORDER).removeprefix("vault:v1:")
@@ -238,26 +238,26 @@ RAW = signature(ORDER).removeprefix("vault:v1:")
     ],
 )
 def test_what_is_no_signature_is_refused_with_a_reason(text: str) -> None:
-    assert why_not_signed(signed(ORDER, text), {1: PUBLIC})
+    assert why_signature_invalid(signed(ORDER, text), {1: PUBLIC})
 
 
 @given(
     st.text(max_size=120), st.dictionaries(st.text(max_size=5), st.none() | st.integers() | st.floats() | st.text(max_size=5), max_size=3)
 )
 def test_no_text_and_no_statement_raises(text: str, statement: dict[str, Any]) -> None:
-    assert why_not_signed(signed(ORDER, text), {1: PUBLIC})
-    assert why_not_signed(Signed(statement=statement, signature=f"vault:v1:{RAW}"), {1: PUBLIC})
+    assert why_signature_invalid(signed(ORDER, text), {1: PUBLIC})
+    assert why_signature_invalid(SignedStatement(statement=statement, signature=f"vault:v1:{RAW}"), {1: PUBLIC})
 
 
 def test_a_statement_nested_without_end_is_refused() -> None:
     deep: dict[str, Any] = {}
     for _ in range(100_000):
         deep = {"a": deep}
-    assert why_not_signed(Signed.model_construct(statement=deep, signature=f"vault:v1:{RAW}"), {1: PUBLIC})
+    assert why_signature_invalid(SignedStatement.model_construct(statement=deep, signature=f"vault:v1:{RAW}"), {1: PUBLIC})
 
 
 def test_a_key_of_the_wrong_length_verifies_nothing() -> None:
-    assert why_not_signed(signed(ORDER), {1: b"short"})
+    assert why_signature_invalid(signed(ORDER), {1: b"short"})
 
 
 ISSUED = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
@@ -268,23 +268,23 @@ EXPIRES = datetime(2026, 1, 31, 10, 30, tzinfo=UTC)
     "now, why",
     [
         (ISSUED, None),
-        (ISSUED - MAX_SKEW, None),
-        (ISSUED - MAX_SKEW - timedelta(seconds=1), "future"),
+        (ISSUED - MAX_CLOCK_SKEW, None),
+        (ISSUED - MAX_CLOCK_SKEW - timedelta(seconds=1), "future"),
         (EXPIRES - timedelta(seconds=1), None),
         (EXPIRES, "expired"),
         (EXPIRES + timedelta(days=1), "expired"),
     ],
 )
 def test_a_statement_holds_in_its_own_time_only(now: datetime, why: str | None) -> None:
-    found = why_not_current(OrderStatement.model_validate(ORDER), now=now)
+    found = why_not_valid_now(OrderStatement.model_validate(ORDER), now=now)
     assert found is None if why is None else why in (found or "")
 
 
 def test_a_statement_lives_for_a_week_at_most() -> None:
-    longest = OrderStatement.model_validate({**ORDER, "expires_at": rfc3339(ISSUED + MAX_LIFE)})
-    longer = OrderStatement.model_validate({**ORDER, "expires_at": rfc3339(ISSUED + MAX_LIFE + timedelta(seconds=1))})
-    assert why_not_current(longest, now=ISSUED) is None
-    assert "longer" in (why_not_current(longer, now=ISSUED) or "")
+    longest = OrderStatement.model_validate({**ORDER, "expires_at": to_rfc3339(ISSUED + MAX_STATEMENT_LIFETIME)})
+    longer = OrderStatement.model_validate({**ORDER, "expires_at": to_rfc3339(ISSUED + MAX_STATEMENT_LIFETIME + timedelta(seconds=1))})
+    assert why_not_valid_now(longest, now=ISSUED) is None
+    assert "longer" in (why_not_valid_now(longer, now=ISSUED) or "")
 
 
 @pytest.mark.parametrize(
@@ -309,9 +309,9 @@ def test_a_moment_has_one_spelling(text: Any) -> None:
 
 @given(st.datetimes(min_value=datetime(1, 1, 2), max_value=datetime(9999, 12, 30), timezones=st.timezones()))  # noqa: DTZ001 - hypothesis adds the zone
 def test_a_moment_is_read_back_to_the_second(moment: datetime) -> None:
-    text = rfc3339(moment)
-    assert timedelta() <= moment.astimezone(UTC) - moment_of(text) < timedelta(seconds=1)
-    assert rfc3339(moment_of(text)) == rfc3339(moment_of(moment)) == text
+    text = to_rfc3339(moment)
+    assert timedelta() <= moment.astimezone(UTC) - parse_rfc3339(text) < timedelta(seconds=1)
+    assert to_rfc3339(parse_rfc3339(text)) == to_rfc3339(parse_rfc3339(moment)) == text
 
 
 @pytest.mark.parametrize("model, raw", [(OrderStatement, ORDER), (DecisionStatement, DECISION)])

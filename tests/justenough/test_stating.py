@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from justenough.domain.approvals import statement_factory
-from justenough.domain.approvals.statements import signable
+from justenough.domain.approvals.statements import to_signable
 from justenough.domain.core.canonical_json import digest_of
 
 NOW = datetime(2026, 1, 31, 9, 30, 0, 999999, UTC)
@@ -14,9 +14,9 @@ REQUEST = {"job_id": "j-dev-x", "id": "r-dev-x-1", "digest": "sha256:" + "d" * 6
 
 
 def test_an_order_says_which_job_with_which_content_why_and_until_when() -> None:
-    order = statement_factory.order("j-dev-x", SPEC, bundle=None, params={"a": "1"}, reason="why", person="me", now=NOW)
+    order = statement_factory.build_order_statement("j-dev-x", SPEC, bundle=None, params={"a": "1"}, reason="why", person="me", now=NOW)
 
-    assert signable(order) == {
+    assert to_signable(order) == {
         "type": "order",
         "job": "j-dev-x",
         "spec_digest": digest_of(SPEC),
@@ -30,7 +30,7 @@ def test_an_order_says_which_job_with_which_content_why_and_until_when() -> None
 
 
 def test_an_answer_says_to_exactly_what_for_how_long_and_why() -> None:
-    said = signable(statement_factory.answer(REQUEST, "approve", reason="why", person="me", now=NOW))
+    said = to_signable(statement_factory.build_decision_statement(REQUEST, "approve", reason="why", person="me", now=NOW))
 
     assert said == {
         "type": "decision",
@@ -45,4 +45,9 @@ def test_an_answer_says_to_exactly_what_for_how_long_and_why() -> None:
         "issued_at": "2026-01-31T09:30:00Z",
         "expires_at": "2026-02-01T09:30:00Z",
     }
-    assert statement_factory.answer(REQUEST, "deny", less=statement_factory.Less(ttl=60), reason="no", person="me", now=NOW).ttl == 60
+    assert (
+        statement_factory.build_decision_statement(
+            REQUEST, "deny", narrowing=statement_factory.Narrowing(ttl=60), reason="no", person="me", now=NOW
+        ).ttl
+        == 60
+    )

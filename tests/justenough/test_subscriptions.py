@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from justenough.domain.core.errors import InvalidInput
-from justenough.domain.integrations.notifications import HEARD
-from justenough.domain.integrations.subscriptions import MOST, Notify, Webhook, delivery_id, tier_problems
+from justenough.domain.integrations.notifications import SETTLING_EVENTS
+from justenough.domain.integrations.subscriptions import MAX_SUBSCRIPTIONS, Notify, Webhook, delivery_id, tier_problems
 from justenough.domain.integrations.triggers import Triggers, read_triggers
 from justenough.domain.ledger.events import EventType
 
@@ -30,7 +30,7 @@ def problems(**subscriptions: Any) -> dict[str, str]:
 
 
 def test_the_console_reads_their_secrets_beside_those_of_triggers() -> None:
-    assert read(HOOK, notify=[PEOPLE]).secrets == ("kv/data/je/notify/leads", "kv/data/je/webhooks/siem")
+    assert read(HOOK, notify=[PEOPLE]).secret_paths == ("kv/data/je/notify/leads", "kv/data/je/webhooks/siem")
 
 
 def test_without_a_name_each_is_called_by_what_it_is_wherever_it_stands() -> None:
@@ -40,16 +40,16 @@ def test_without_a_name_each_is_called_by_what_it_is_wherever_it_stands() -> Non
     assert len(forth.subscriptions) == 3
     (first, *_) = forth.subscriptions
     assert first.startswith("siem-example-com-")
-    assert read({**HOOK, "events": ["job.*"]}).webhooks[0].called == first
-    assert read({**HOOK, "name": "siem"}).webhooks[0].called == "siem"
+    assert read({**HOOK, "events": ["job.*"]}).webhooks[0].subscription_name == first
+    assert read({**HOOK, "name": "siem"}).webhooks[0].subscription_name == "siem"
 
 
 @given(st.text("abc.-XYZ123", min_size=1, max_size=60))
 def test_every_name_that_is_made_is_a_name(host: str) -> None:
-    made = Webhook.model_validate({**HOOK, "url": f"https://{host}/"}).called
-    assert Webhook.model_validate({**HOOK, "name": made}).called == made
-    people = Notify.model_validate(PEOPLE).called
-    assert Notify.model_validate({**PEOPLE, "name": people}).called == people
+    made = Webhook.model_validate({**HOOK, "url": f"https://{host}/"}).subscription_name
+    assert Webhook.model_validate({**HOOK, "name": made}).subscription_name == made
+    people = Notify.model_validate(PEOPLE).subscription_name
+    assert Notify.model_validate({**PEOPLE, "name": people}).subscription_name == people
 
 
 @pytest.mark.parametrize(
@@ -104,8 +104,8 @@ def test_two_of_one_name_are_refused_across_both_kinds() -> None:
 
 
 def test_there_is_an_end_to_how_many_there_may_be() -> None:
-    many = [{**HOOK, "name": f"n{number}"} for number in range(MOST + 1)]
-    assert len(read(*many[:-1]).webhooks) == MOST
+    many = [{**HOOK, "name": f"n{number}"} for number in range(MAX_SUBSCRIPTIONS + 1)]
+    assert len(read(*many[:-1]).webhooks) == MAX_SUBSCRIPTIONS
     assert list(problems(webhooks=many)) == ["webhooks"]
 
 
@@ -124,11 +124,11 @@ def test_a_tier_that_approvals_yaml_does_not_have_is_told_where_somebody_named_i
     ],
 )
 def test_a_webhook_wants_what_it_names(events: list[str], wanted: set[EventType]) -> None:
-    assert set(Webhook.model_validate({**HOOK, "events": events}).kinds) == wanted
+    assert set(Webhook.model_validate({**HOOK, "events": events}).event_types) == wanted
 
 
 def test_a_notification_hears_of_what_asks_and_of_what_settles_it() -> None:
-    assert set(Notify.model_validate(PEOPLE).kinds) == {EventType.APPROVAL_OPENED, EventType.REVIEW_OPENED, *HEARD}
+    assert set(Notify.model_validate(PEOPLE).event_types) == {EventType.APPROVAL_OPENED, EventType.REVIEW_OPENED, *SETTLING_EVENTS}
 
 
 @given(st.text(max_size=10), st.integers(0, 2**53), st.text(max_size=10), st.integers(0, 2**53))

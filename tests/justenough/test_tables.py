@@ -13,21 +13,30 @@ from hypothesis import strategies as st
 from justenough.domain.core.errors import InvalidInput, Problem
 from justenough.domain.jobs.spec import read_spec
 from justenough.domain.jobs.states import Action
-from justenough.domain.policy.test_cases import CaseResult, Launch, Table, read_table, run_cases, run_spec, spec_problems, table_problems
+from justenough.domain.policy.test_cases import (
+    CaseResult,
+    DefaultLauncher,
+    PolicyTestTable,
+    policy_table_problems,
+    read_policy_table,
+    run_cases,
+    run_spec_case,
+    spec_case_problems,
+)
 from tests.justenough.building import SHOP
 from tests.justenough.deciding import CATALOG, rules, shop_rules
 
-LAUNCH = Launch(frozenset({"ops"}))
+LAUNCH = DefaultLauncher(frozenset({"ops"}))
 GROUPS = '@id("ops-only") permit(principal, action, resource) when { principal.requester_groups.contains("ops") };'
 
 
 def results(text: str) -> list[CaseResult]:
-    return list(run_cases("a.yaml", read_table("a.yaml", text), shop_rules(), LAUNCH))
+    return list(run_cases("a.yaml", read_policy_table("a.yaml", text), shop_rules(), LAUNCH))
 
 
 def problems(text: str) -> list[str]:
     with pytest.raises(InvalidInput) as refused:
-        read_table("a.yaml", text)
+        read_policy_table("a.yaml", text)
     return [str(problem) for problem in refused.value.problems]
 
 
@@ -70,7 +79,7 @@ cases:
   - {ask: "orders-db:read", expect: denied}
   - {ask: "orders-db:read", job: {environment: prod}, expect: allowed}
 """
-    table = read_table("a.yaml", text)
+    table = read_policy_table("a.yaml", text)
 
     assert [case.ttl for case in table.cases] == [600, 600]
     assert dict(table.cases[1].job.labels) == {"team": "x"}
@@ -78,15 +87,17 @@ cases:
 
 
 def test_where_a_case_names_no_groups_those_that_may_launch_ask() -> None:
-    table = read_table("a.yaml", "cases: [{ask: 'orders-db:read', expect: allowed}, {ask: 'orders-db:read', groups: [], expect: denied}]")
+    table = read_policy_table(
+        "a.yaml", "cases: [{ask: 'orders-db:read', expect: allowed}, {ask: 'orders-db:read', groups: [], expect: denied}]"
+    )
 
     assert [one.passed for one in run_cases("a.yaml", table, rules(GROUPS), LAUNCH)] == [True, True]
 
 
 def test_a_spec_is_decided_as_a_whole_with_its_params() -> None:
-    table = read_table("a.yaml", "specs: [{spec: jobs/export-customers.yaml, expect: [tier 2, allowed]}]")
+    table = read_policy_table("a.yaml", "specs: [{spec: jobs/export-customers.yaml, expect: [tier 2, allowed]}]")
     raw = read_spec((SHOP / "jobs/export-customers.yaml").read_bytes())
-    found = list(run_spec("a.yaml", 0, table.specs[0], raw, shop_rules(), LAUNCH))
+    found = list(run_spec_case("a.yaml", 0, table.specs[0], raw, shop_rules(), LAUNCH))
 
     assert [(one.ask, one.passed, one.case) for one in found] == [
         ("customers-db:read", True, "specs[0].expect[0]"),
@@ -105,10 +116,10 @@ def test_a_spec_is_decided_as_a_whole_with_its_params() -> None:
     ],
 )
 def test_what_is_wrong_with_a_spec_is_told_by_its_place(case: str, problem: str) -> None:
-    table = read_table("a.yaml", f"specs: [{case}]")
+    table = read_policy_table("a.yaml", f"specs: [{case}]")
     raw = read_spec((SHOP / "jobs/hello.yaml").read_bytes())
 
-    assert [str(one) for one in spec_problems("specs[0]", table.specs[0], raw, shop_rules())] == [problem]
+    assert [str(one) for one in spec_case_problems("specs[0]", table.specs[0], raw, shop_rules())] == [problem]
 
 
 @pytest.mark.parametrize(
@@ -132,16 +143,16 @@ def test_a_bad_table_is_refused_with_the_place(text: str, problem: str) -> None:
 
 
 def test_what_the_catalog_does_not_have_is_told_by_its_place() -> None:
-    table = read_table("a.yaml", "cases: [{ask: 'order-db:read', after: ['export-api:admin'], expect: allowed}]")
+    table = read_policy_table("a.yaml", "cases: [{ask: 'order-db:read', after: ['export-api:admin'], expect: allowed}]")
 
-    assert table_problems(table, shop_rules()) == (
+    assert policy_table_problems(table, shop_rules()) == (
         Problem("cases[0].ask", "unknown resource 'order-db'; did you mean 'orders-db'?"),
         Problem("cases[0].after", "export-api does not offer admin; it offers write"),
     )
 
 
 def test_the_shops_tables_ask_for_every_action_of_its_catalog_and_name_every_policy() -> None:
-    tables = [read_table(path.name, path.read_bytes()) for path in (SHOP / "policies/tests").glob("*.yaml")]
+    tables = [read_policy_table(path.name, path.read_bytes()) for path in (SHOP / "policies/tests").glob("*.yaml")]
     offered = {f"{name}:{action}" for name, resource in CATALOG.resources.items() for action in resource.actions}
 
     assert {case.ask for table in tables for case in table.cases} == offered
@@ -154,7 +165,7 @@ def test_the_shops_tables_ask_for_every_action_of_its_catalog_and_name_every_pol
 def test_whatever_a_table_holds_it_is_read_or_refused(value: Any) -> None:
     # Any other error than a refusal fails the test.
     with contextlib.suppress(InvalidInput):
-        assert isinstance(read_table("a.yaml", json.dumps({"cases": value, "defaults": value})), Table)
+        assert isinstance(read_policy_table("a.yaml", json.dumps({"cases": value, "defaults": value})), PolicyTestTable)
 
 
 @given(st.sampled_from(sorted(CATALOG.resources)), st.sampled_from(Action), st.integers(1, 86400))
@@ -164,7 +175,7 @@ def test_a_table_says_what_policy_says(name: str, action: Action, ttl: int) -> N
     found = shop_rules()
     decision = found.policies.decide(job(), name, CATALOG.resources[name], action, context=asking(ttl_seconds=ttl))
     text = f"cases: [{{ask: '{name}:{action}', ttl: {ttl}s, groups: [ops], expect: denied}}]"
-    (one,) = run_cases("a.yaml", read_table("a.yaml", text), found, LAUNCH)
+    (one,) = run_cases("a.yaml", read_policy_table("a.yaml", text), found, LAUNCH)
 
     assert one.got.by == decision.policies
     assert one.passed == (decision.outcome == "denied")

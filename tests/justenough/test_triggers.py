@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.integrations.cloudevents import CloudEvent
-from justenough.domain.integrations.triggers import Trigger, filled, read_triggers
+from justenough.domain.integrations.triggers import Trigger, fill_params, read_triggers
 
 EVENT = CloudEvent(
     id="e1",
@@ -35,7 +35,7 @@ def paths(text: str) -> list[str]:
 
 
 def test_a_file_names_each_trigger_and_the_secrets_to_be_read() -> None:
-    assert read_triggers(YAML).secrets == ("kv/data/one",)
+    assert read_triggers(YAML).secret_paths == ("kv/data/one",)
     assert read_triggers("{}").triggers == {}
 
 
@@ -65,7 +65,7 @@ def test_what_is_wrong_is_told_by_its_place(old: str, new: str, path: str) -> No
 
 def test_params_come_from_what_the_event_says() -> None:
     whole = trigger(a="{data.id}", b="{data.a.b}-{id}", c="fixed", d="{source}{subject}{type}{time}", e="{data.yes}")
-    assert filled(whole, EVENT) == {"a": "7", "b": "x-e1", "c": "fixed", "d": "/ssubt2026-01-31T09:30:00Z", "e": "true"}
+    assert fill_params(whole, EVENT) == {"a": "7", "b": "x-e1", "c": "fixed", "d": "/ssubt2026-01-31T09:30:00Z", "e": "true"}
 
 
 @pytest.mark.parametrize(
@@ -81,20 +81,20 @@ def test_params_come_from_what_the_event_says() -> None:
 )
 def test_what_an_event_does_not_give_is_named(changes: dict[str, Any], path: str, message: str) -> None:
     with pytest.raises(InvalidInput) as told:
-        filled(trigger(a="{data.id}"), EVENT.model_copy(update=changes))
+        fill_params(trigger(a="{data.id}"), EVENT.model_copy(update=changes))
     assert [(one.path, message in one.message) for one in told.value.problems] == [(path, True)]
 
 
 @pytest.mark.parametrize("name", ["source", "subject", "time"])
 def test_what_no_signature_covers_is_no_param(name: str) -> None:
     with pytest.raises(InvalidInput, match="headers are not signed"):
-        filled(trigger(a=f"{{{name}}}"), EVENT.model_copy(update={"structured": False}))
+        fill_params(trigger(a=f"{{{name}}}"), EVENT.model_copy(update={"structured": False}))
 
 
 @given(st.text(), st.text())
 def test_what_a_trigger_made_it_could_have_made(first: str, second: str) -> None:
     whole = trigger(a="t-{data.x}.{data.y}", b="fixed")
-    made = filled(whole, EVENT.model_copy(update={"data": {"x": first, "y": second}}))
+    made = fill_params(whole, EVENT.model_copy(update={"data": {"x": first, "y": second}}))
     assert whole.could_have_made(made)
     assert not whole.could_have_made({**made, "b": made["b"] + "!"})
     assert not whole.could_have_made({**made, "a": "u" + made["a"]})

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from justenough.domain.catalog.loader import problems_of, read_catalog, with_settings
-from justenough.domain.catalog.mcp_tool_list import Listed, ToolList, tool_list
-from justenough.domain.catalog.mcp_upstreams import doubts, why_left_out, with_reviewed
+from justenough.domain.catalog.loader import problems_in_spec, read_catalog, with_settings
+from justenough.domain.catalog.mcp_tool_list import ListedTool, ToolList, build_tool_list
+from justenough.domain.catalog.mcp_upstreams import review_hints, why_left_out, with_upstream_tools
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.catalog.pin_digest import with_digest
 from justenough.domain.core.errors import InvalidInput
@@ -18,7 +18,7 @@ from justenough.domain.jobs.states import Action
 from justenough.domain.tools.call import checked_call
 
 ANY: dict[str, Any] = {"type": "object"}
-SHOWN = tool_list(
+SHOWN = build_tool_list(
     "tools",
     [
         {"name": "get_issue", "description": "Reads one", "inputSchema": {**ANY, "properties": {"number": {"type": "integer"}}}},
@@ -27,7 +27,7 @@ SHOWN = tool_list(
         {"name": "delete_repo", "inputSchema": ANY},
     ],
 )
-OTHER = tool_list("tools", [{"name": "get_issue", "inputSchema": ANY}])
+OTHER = build_tool_list("tools", [{"name": "get_issue", "inputSchema": ANY}])
 USES: dict[str, Any] = {"resource": "github", "action": {"get*": "read", "create_*": "write"}}
 ACTION: dict[str, Any] = {"issue": {"path": "kv/data/github"}, "max_ttl": "10m", "revocable": "never"}
 GITHUB: dict[str, Any] = {
@@ -49,7 +49,7 @@ def catalog(
     said = {name: value for name, value in (("tools", digest), ("prefix", prefix)) if value}
     raw = {"resources": {"github": GITHUB}, "tools": {"github": {"uses": USES, "mcp": {**MCP, **said}}, **more}}
     lists = {name: reviewed for name, tool in raw["tools"].items() if "mcp" in tool and reviewed}
-    return with_reviewed(with_settings(read_catalog(json.dumps(raw)), {"GITHUB": "mcp.example"}), lists)
+    return with_upstream_tools(with_settings(read_catalog(json.dumps(raw)), {"GITHUB": "mcp.example"}), lists)
 
 
 def test_each_tool_goes_under_its_own_name_by_the_first_pattern_that_fits_and_one_that_none_fits_is_left_out() -> None:
@@ -59,7 +59,7 @@ def test_each_tool_goes_under_its_own_name_by_the_first_pattern_that_fits_and_on
         "get.file": Action.READ,
         "create_issue": Action.WRITE,
     }
-    assert found.withheld == {}
+    assert found.withheld_upstreams == {}
     assert found.callable["get_issue"].description == "Reads one"
 
 
@@ -76,8 +76,8 @@ def test_without_a_pinned_review_nothing_is_passed_on_and_it_says_how_to_get_one
 ) -> None:
     found = catalog(reviewed=reviewed, digest=digest)
     assert found.callable == {}
-    assert says in found.withheld["github"]
-    assert "justenough catalog tools github" in found.withheld["github"]
+    assert says in found.withheld_upstreams["github"]
+    assert "justenough catalog tools github" in found.withheld_upstreams["github"]
 
 
 def test_two_of_one_name_are_refused_until_the_catalog_says_a_prefix() -> None:
@@ -90,7 +90,7 @@ def test_two_of_one_name_are_refused_until_the_catalog_says_a_prefix() -> None:
 
 
 def test_a_tool_of_the_catalog_itself_is_in_the_way_too() -> None:
-    shown = tool_list("tools", [{"name": "getone", "inputSchema": ANY}])
+    shown = build_tool_list("tools", [{"name": "getone", "inputSchema": ANY}])
     with pytest.raises(InvalidInput, match="getone of github is a tool of the catalog too"):
         catalog(reviewed=shown, digest=shown.digest, getone=SQL)
 
@@ -108,7 +108,7 @@ def test_a_tool_of_the_catalog_itself_is_in_the_way_too() -> None:
     ],
 )
 def test_a_tool_that_cannot_be_called_safely_is_left_out_and_it_says_why(name: str, schema: dict[str, Any], says: str) -> None:
-    why = why_left_out(catalog().tools["github"], Listed(name, schema=schema))
+    why = why_left_out(catalog().tools["github"], ListedTool(name, schema=schema))
     assert says in why
     assert bool(why) == bool(says)
 
@@ -136,7 +136,7 @@ def test_what_a_schema_lets_through_goes_through() -> None:
 
 @pytest.mark.parametrize("properties", [{"a": {"$ref": "#/definitions/none"}}, {"a": {"$ref": "#none"}}, {"a": {"$ref": "#/properties/a"}}])
 def test_a_schema_that_refers_to_what_is_not_there_or_to_itself_for_ever_is_no_crash(properties: dict[str, Any]) -> None:
-    shown = tool_list("tools", [{"name": "get", "inputSchema": {**ANY, "properties": properties}}])
+    shown = build_tool_list("tools", [{"name": "get", "inputSchema": {**ANY, "properties": properties}}])
     tools = catalog(reviewed=shown, digest=shown.digest).callable
     with pytest.raises(InvalidInput, match="its input's schema cannot be followed"):
         checked_call("get", tools["get"], {"a": 1})
@@ -146,7 +146,7 @@ def test_what_lists_a_servers_tools_is_under_its_least_action_and_no_tool_may_ha
     found = catalog(reviewed=None, digest=None)
     assert {name: tool.uses.action for name, tool in found.listings.items()} == {"github.tools": Action.READ}
     assert "github.tools" not in catalog().callable
-    shown = tool_list("tools", [{"name": "getlab.tools", "inputSchema": ANY}])
+    shown = build_tool_list("tools", [{"name": "getlab.tools", "inputSchema": ANY}])
     with pytest.raises(InvalidInput, match=r"getlab\.tools of github is a tool of the catalog too"):
         catalog(reviewed=shown, digest=shown.digest, getlab={**GITLAB, "mcp": MCP})
 
@@ -155,7 +155,7 @@ def test_an_order_may_bind_a_tool_that_is_passed_on() -> None:
     bounds = {"get_issue": {"arguments": {"number": {"maximum": 5}}}, "get_isue": {}, "get.file": {"arguments": {"pth": {"prefix": "/"}}}}
     item = {"resource": "github", "action": "read", "ttl": "5m", "reason": "-", "at": "request", "tools": bounds}
     spec = JobSpec.model_validate({"name": "a", "task": "-", "environment": "prod", "run": {"command": ["true"]}, "access": [item]})
-    assert [str(problem) for problem in problems_of(spec, catalog())] == [
+    assert [str(problem) for problem in problems_in_spec(spec, catalog())] == [
         "access[0].tools.get_isue: no tool of this name uses read on github; did you mean 'get_issue'?",
         "access[0].tools.get.file.arguments.pth: get.file takes no such argument",
     ]
@@ -164,15 +164,19 @@ def test_an_order_may_bind_a_tool_that_is_passed_on() -> None:
 @pytest.mark.parametrize(
     "one, action, says",
     [
-        (Listed("get_a", annotations={"readOnlyHint": False}), Action.READ, "goes through as read, and the server says that it writes"),
-        (Listed("get_a", annotations={"destructiveHint": True}), Action.READ, "goes through as read, and the server says that it writes"),
-        (Listed("get.a"), Action.READ, "some clients refuse such a name"),
-        (Listed("get_a", description="Reads\u200b\u202e"), Action.READ, "its description has characters that do not print"),
-        (Listed("get_a", description="Reads\n\tit", annotations={"readOnlyHint": False}), Action.WRITE, None),
+        (ListedTool("get_a", annotations={"readOnlyHint": False}), Action.READ, "goes through as read, and the server says that it writes"),
+        (
+            ListedTool("get_a", annotations={"destructiveHint": True}),
+            Action.READ,
+            "goes through as read, and the server says that it writes",
+        ),
+        (ListedTool("get.a"), Action.READ, "some clients refuse such a name"),
+        (ListedTool("get_a", description="Reads\u200b\u202e"), Action.READ, "its description has characters that do not print"),
+        (ListedTool("get_a", description="Reads\n\tit", annotations={"readOnlyHint": False}), Action.WRITE, None),
     ],
 )
-def test_a_reviewer_is_told_what_to_look_at_twice(one: Listed, action: Action, says: str | None) -> None:
-    assert list(doubts(one, action)) == ([says] if says else [])
+def test_a_reviewer_is_told_what_to_look_at_twice(one: ListedTool, action: Action, says: str | None) -> None:
+    assert list(review_hints(one, action)) == ([says] if says else [])
 
 
 BLOCK = "tools:\n  hub:\n    uses: {resource: github, action: read}\n    mcp:\n"

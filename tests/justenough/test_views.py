@@ -26,4 +26,4 @@ def test_what_was_taken_back_and_what_a_climb_left_behind_stands_no_more() -> No
     asked = {"id": "r", "job_id": "j", "resource": "orders-db", "title": "Orders", "action": "write", "ttl": 60, "reason": "", "tier": 1}
     shown = {"optional": False, "sensitivity": "internal", "revocable": "now", "created_at": NOW, "state": RequestState.PENDING}
     view = RequestView.model_validate({**asked, **shown, "current_tier": 2, "approvals": given})
-    assert [item.approver for item in view.standing] == ["security", "chief", "oncall"]
+    assert [item.approver for item in view.counting_approvals] == ["security", "chief", "oncall"]

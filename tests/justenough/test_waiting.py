@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from justenough.domain.approvals.tiers import Tiers
-from justenough.domain.inbox.pending import Silence, batches, kind_of, missing, needs_care, shorter, silence
+from justenough.domain.inbox.pending import (
+    TimeoutOutcome,
+    batch_key_of,
+    group_into_batches,
+    missing_approvals,
+    needs_care,
+    shorter_ttls,
+    timeout_outcome,
+)
 from justenough.domain.jobs.states import RequestState
 from justenough.domain.readmodel.views import ApprovalView, RequestView
 
@@ -38,9 +46,11 @@ def approval(person: str, **changes: Any) -> ApprovalView:
     return ApprovalView.model_validate({**known, **changes})
 
 
-@pytest.mark.parametrize("tier, expected", [(1, Silence(NOW, 2, ("security",))), (2, Silence(NOW, None)), (3, Silence(NOW, None))])
-def test_silence_climbs_and_at_the_top_denies(tier: int, expected: Silence) -> None:
-    assert silence(view(current_tier=tier), TIERS) == expected
+@pytest.mark.parametrize(
+    "tier, expected", [(1, TimeoutOutcome(NOW, 2, ("security",))), (2, TimeoutOutcome(NOW, None)), (3, TimeoutOutcome(NOW, None))]
+)
+def test_silence_climbs_and_at_the_top_denies(tier: int, expected: TimeoutOutcome) -> None:
+    assert timeout_outcome(view(current_tier=tier), TIERS) == expected
 
 
 @pytest.mark.parametrize(
@@ -57,7 +67,7 @@ def test_silence_climbs_and_at_the_top_denies(tier: int, expected: Silence) -> N
     ],
 )
 def test_distinct_people_whose_approval_stands_are_counted(given_: list[ApprovalView], left: int) -> None:
-    assert missing(view(approvals=tuple(given_))) == left
+    assert missing_approvals(view(approvals=tuple(given_))) == left
 
 
 @pytest.mark.parametrize(
@@ -91,9 +101,9 @@ VIEWS = st.lists(
 @given(VIEWS)
 def test_batches_hold_everything_once_each_of_one_kind_and_the_highest_tier_never_together(kinds: list[dict[str, Any]]) -> None:
     views = [view(number, **kind) for number, kind in enumerate(kinds)]
-    found = batches(views)
+    found = group_into_batches(views)
     assert sorted(one.id for batch in found for one in batch.requests) == sorted(one.id for one in views)
-    assert all(kind_of(one) == batch.kind for batch in found for one in batch.requests)
+    assert all(batch_key_of(one) == batch.kind for batch in found for one in batch.requests)
     assert len({batch.kind for batch in found}) == len(found)
     firsts = [views.index(batch.requests[0]) for batch in found]
     assert firsts == sorted(firsts)
@@ -102,4 +112,4 @@ def test_batches_hold_everything_once_each_of_one_kind_and_the_highest_tier_neve
 
 @given(st.integers(1, 100_000))
 def test_less_is_always_less(ttl: int) -> None:
-    assert all(0 < seconds < ttl for seconds in shorter(ttl))
+    assert all(0 < seconds < ttl for seconds in shorter_ttls(ttl))

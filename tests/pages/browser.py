@@ -96,7 +96,7 @@ class Site:
 
     async def token_of(self, browser: Browser) -> str:
         """The Vault token of a browser's session."""
-        return (await self.console.sessions.token(await self.console.sessions.visit(browser.cookie))).reveal()
+        return (await self.console.sessions.token(await self.console.sessions.session_of(browser.cookie))).reveal()
 
     async def alive(self, token: str) -> bool:
         """Whether Vault says that a token lives."""

@@ -15,11 +15,11 @@ import pytest
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
-from console.auth.login_throttle import Throttle
-from console.auth.page_sessions import Sessions
-from console.auth.vault_directory import PeopleVault
+from console.auth.login_throttle import LoginThrottle
+from console.auth.page_sessions import PageSessions
+from console.auth.vault_directory import ConsoleVault
 from console.services.console import Console
-from console.startup import built
+from console.startup import build_console
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.core.secret import Secret
 from tests.console.support import SHOP, Human, Served, serving
@@ -29,9 +29,9 @@ from tests.pages.front import Front, fronted
 from tests.pages.passwords import HASHES, PASSWORDS
 from tests.pages.provider import MOUNT, Provider
 from tests.plain_http import NO_TLS
-from worker.provisioning import PersonSeed, setup
+from worker.provisioning import PersonSeed, provision_vault
 from worker.stack.control import running_stack
-from worker.stack.paths import Places
+from worker.stack.paths import StackPaths
 from worker.stack.private_files import read_json
 from worker.stack.seed import shop_environment
 from worker.stack.stack_file import Stack
@@ -74,8 +74,8 @@ def passwords(stack: Stack, settings: Settings) -> dict[str, str]:
     """Everyone's password."""
     assert set(NAMES) == set(PASSWORDS)
     token = stack.admin_token_file.read_text().strip()
-    places = Places.of(stack.home)
-    setup(
+    places = StackPaths.of(stack.home)
+    provision_vault(
         settings,
         vault_addr=settings.vault_addr,
         admin_token=Secret(token),
@@ -102,7 +102,7 @@ async def admin(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
 @pytest.fixture(scope="session")
 async def console(settings: Settings) -> AsyncIterator[Console]:
     """The parts of a console; what sessions and tries it keeps is each test's own."""
-    async with built(settings) as made:
+    async with build_console(settings) as made:
         yield made
 
 
@@ -116,7 +116,7 @@ async def site(console: Console, passwords: dict[str, str]) -> AsyncIterator[Sit
 @asynccontextmanager
 async def opened(settings: Settings, passwords: dict[str, str]) -> AsyncIterator[Site]:
     """A console with these settings."""
-    async with built(settings) as made, site_of(made, passwords) as site:
+    async with build_console(settings) as made, site_of(made, passwords) as site:
         yield site
 
 
@@ -124,9 +124,9 @@ async def opened(settings: Settings, passwords: dict[str, str]) -> AsyncIterator
 async def site_of(made: Console, passwords: dict[str, str]) -> AsyncIterator[Site]:
     """These parts with a clock, served."""
     clock, deps = Clock(), made.deps
-    assert isinstance(deps.vault, PeopleVault)
-    sessions = Sessions(store=deps.store, vault=deps.vault, people=made.people, settings=deps.settings, now=clock)
-    console = replace(made, sessions=sessions, throttle=Throttle())
+    assert isinstance(deps.vault, ConsoleVault)
+    sessions = PageSessions(store=deps.store, vault=deps.vault, people=made.token_verifier, settings=deps.settings, now=clock)
+    console = replace(made, sessions=sessions, login_throttle=LoginThrottle())
     async with serving(console) as http:
         yield Site(console, clock, str(http.base_url), passwords)
 

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from justenough.domain.core.ids import request_id
-from justenough.domain.ledger.events import EventType, event
+from justenough.domain.ledger.events import EventType, build_event
 from justenough.domain.readmodel.views import RequestView
 from tests.console.support import DIGEST, SPEC, Served
 from tests.pages.browser import Browser
@@ -82,7 +82,7 @@ def record_again(served: Served, request: Mapping[str, Any], *, tier: int, diges
     now = datetime.now(UTC)
     served.store.record(
         [
-            event(
+            build_event(
                 EventType.ACCESS_DECIDED,
                 request["job_id"],
                 at=now,
@@ -132,7 +132,7 @@ def asked(
     }
     served.store.record(
         [
-            event(
+            build_event(
                 EventType.ACCESS_REQUESTED,
                 job,
                 at=now,
@@ -143,7 +143,7 @@ def asked(
                 optional=False,
                 **fields,
             ),
-            event(
+            build_event(
                 EventType.ACCESS_DECIDED,
                 job,
                 at=now,
@@ -158,7 +158,7 @@ def asked(
                 errors=[],
                 facts={},
             ),
-            event(
+            build_event(
                 EventType.APPROVAL_OPENED,
                 job,
                 at=now,

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from console.services.console import Console
-from console.startup import built
+from console.startup import build_console
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.store import Store
 from justenough.domain.core.ids import new_job_id
@@ -53,7 +53,7 @@ class Desk:
 
     async def id_of(self, browser: Browser) -> str:
         """The entity id of who is logged in."""
-        return (await self.console.sessions.visit(browser.cookie)).person.id
+        return (await self.console.sessions.session_of(browser.cookie)).person.id
 
     def job(self, *events: Event, requester: str = "e-ops", **changed: Any) -> str:
         """Record a job that somebody launched, and what else happened; return its id."""
@@ -68,7 +68,7 @@ async def desk(settings: Settings, passwords: dict[str, str], folder: Path, **mo
     """Serve a console whose store is in this folder."""
     url = f"sqlite:///{folder / 'store.db'}"
     clients: list[httpx.AsyncClient] = []
-    async with built(settings.model_copy(update={"database_url": url, **more})) as console, serving(console) as http:
+    async with build_console(settings.model_copy(update={"database_url": url, **more})) as console, serving(console) as http:
         try:
             yield Desk(console, str(http.base_url), url, passwords, clients)
         finally:

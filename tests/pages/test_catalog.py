@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 
 from console.cli.main import program
 from console.presentation import policy_text
-from console.services.background_reads import USED
+from console.services.background_reads import WHOLE_CATALOG
 from justenough.adapters.configuration.settings import Settings
-from justenough.domain.catalog.mcp_tool_list import tool_list
+from justenough.domain.catalog.mcp_tool_list import build_tool_list
 from tests.console.support import SHOP
 from tests.pages.records import HOSTILE, Desk, Seen, desk, posted, seen
 from tests.store.facts import confirmed, decided, issued, requested
@@ -45,7 +45,7 @@ def changed(records: Desk, file: str, old: str, new: str) -> None:
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
-    records.console.deps.config._look_at = 0
+    records.console.deps.config._next_check_at = 0
 
 
 def by_command_line(records: Desk, spec: Path, *more: str) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def says_the_same(page: Seen, told: dict[str, Any]) -> None:
         parts += [f"{one['number']}. {one['action']} on {one['resource']}", one["outcome"].replace("_", " ")]
         parts += [each["id"] for each in one["policies"]] + list(policy_text.tiers(one))
         for change in one["changes"]:
-            parts += [policy_text.changed(change), change["outcome"].replace("_", " "), ", ".join(change["policies"])]
+            parts += [policy_text.change_text(change), change["outcome"].replace("_", " "), ", ".join(change["policies"])]
     for part in [*parts, told["policy_digest"]]:
         assert part in text[place:], part
         place = text.index(part, place) + len(part)
@@ -105,7 +105,7 @@ async def test_what_was_used_is_for_those_who_read_everything(records: Desk) -> 
     assert (await posted(launcher, "/ledger", "/catalog/use")).status_code == 403
     assert "granted" not in (await seen(lead, "/catalog")).text
     assert (await posted(lead, "/catalog", "/catalog/use")).headers["location"] == "/catalog"
-    await records.console.looks.uses.result(USED, by="lead")
+    await records.console.background_reads.uses.result(WHOLE_CATALOG, by="lead")
     page = await seen(lead, "/catalog")
     assert "1 of 1 granted" in page.text
     assert "nobody asked" in page.text
@@ -168,11 +168,11 @@ async def test_fields_and_a_pasted_spec_are_explained_as_the_command_line_does(r
     fields = {"how": "fields", "access": "customers-db:read", "agent": "bot", "version": "2", "ttl": "5m", **same}
     ops = await records.login("ops")
     says_the_same(await seen(ops, f"/catalog/explain?{urlencode(fields)}"), told)
-    before = records.store.head()
+    before = records.store.ledger_head()
     answer = await posted(ops, "/catalog/explain", "/catalog/explain", spec=file.read_text(), **same)
     assert answer.status_code == 200
     says_the_same(Seen(answer.text), told)
-    assert records.store.head() == before
+    assert records.store.ledger_head() == before
 
 
 async def test_the_phase_is_asked_about(records: Desk) -> None:
@@ -236,7 +236,7 @@ async def test_what_strangers_wrote_is_text(records: Desk) -> None:
 
 
 async def test_tools_of_mcp_servers_are_shown_with_their_server_and_what_is_withheld_with_why(records: Desk) -> None:
-    listed = tool_list("tools", [{"name": "get_issue", "description": HOSTILE, "inputSchema": {"type": "object"}}])
+    listed = build_tool_list("tools", [{"name": "get_issue", "description": HOSTILE, "inputSchema": {"type": "object"}}])
     hub: dict[str, Any] = {"uses": {"resource": "orders-db", "action": "read"}, "mcp": {"url": "https://hub.example/mcp"}}
     gate = {**hub, "mcp": {**hub["mcp"], "tools": listed.digest}}
     (folder(records) / "tools").mkdir()

@@ -72,7 +72,7 @@ async def test_filters_are_in_the_address(records: Desk, query: str, found: set[
 
 
 async def test_pages_of_the_list_follow_each_other_and_keep_the_filter(records: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("console.pages.credentials.PAGE", 2)
+    monkeypatch.setattr("console.pages.credentials.PAGE_SIZE", 2)
     lead, job = await records.login(), records.job()
     wanted = [issue(records, job, number=number) for number in range(1, 6)]
     found, path = [], f"/credentials?job={job}&action=write"
@@ -194,7 +194,7 @@ async def test_nothing_is_taken_away_by_a_link_or_by_a_form_of_another_session(r
 
 async def test_a_look_at_what_is_alive_runs_and_its_outcome_is_shown(records: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     # No worker runs here: that none answers is the outcome.
-    monkeypatch.setattr("console.temporal.client.LOOK_TIMEOUT", timedelta(seconds=1))
+    monkeypatch.setattr("console.temporal.client.REPORT_TIMEOUT", timedelta(seconds=1))
     lead, job = await records.login(), records.job()
     name = issue(records, job)
     answer = await posted(lead, f"/credentials/{name}", f"/credentials/{name}/prove")
@@ -203,7 +203,7 @@ async def test_a_look_at_what_is_alive_runs_and_its_outcome_is_shown(records: De
     assert "Looking: asked for by lead" in page.text
     assert page.values("data-again") == ["2"]
     with pytest.raises(Exception, match="no worker answered"):
-        await records.console.looks.proofs.result(job, by="lead")
+        await records.console.background_reads.proofs.result(job, by="lead")
     page = await seen(lead, f"/credentials/{name}")
     assert "The look came to nothing" in page.text
     assert "no worker answered in time" in page.text

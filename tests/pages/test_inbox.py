@@ -188,7 +188,7 @@ async def test_who_reads_their_own_jobs_alone_learns_of_no_others_by_giving_thei
     first = asked(served, await job(served, "borrowed", run={"command": ["python", "-c", "print('not for mallory')"]}))
     served.count(first, "lead")
     mallory = await logged_in("mallory")
-    me = (await site.console.sessions.visit(mallory.cookie)).person.id
+    me = (await site.console.sessions.session_of(mallory.cookie)).person.id
     own = asked(served, ordered(site.store, me, name="borrowed", spec=spec(name="borrowed")))
     page = await shown(mallory, f"/inbox/{own['id']}")
     assert "No earlier run of a job with the name borrowed" in page.text
@@ -226,10 +226,10 @@ async def test_a_job_from_within_another_shows_its_chain_and_its_reason_as_untru
 async def test_looking_changes_nothing(served: Served, logged_in: LogIn) -> None:
     request = asked(served, await job(served, "looked"))
     browser = await logged_in("lead")
-    before = served.store.head()
+    before = served.store.ledger_head()
     for path in ("/inbox", f"/inbox/{request['id']}", f"/inbox/{request['id']}?done=sent", "/delegations"):
         await shown(browser, path)
-    assert served.store.head() == before
+    assert served.store.ledger_head() == before
     for path in (f"/inbox/{request['id']}/answer", f"/inbox/{request['id']}/claim", "/inbox/batch"):
         assert (await browser.open(path)).status_code in {404, 405}
 

@@ -11,10 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
-from console.pages.page_user import Visitor
-from console.temporal.client import Gateway
-from justenough.domain.approvals.statements import Signed, why_not_signed
-from justenough.domain.ledger.events import EventType, event
+from console.pages.page_user import PageUser
+from console.temporal.client import TemporalGateway
+from justenough.domain.approvals.statements import SignedStatement, why_signature_invalid
+from justenough.domain.ledger.events import EventType, build_event
 from tests.console.support import DIGEST, Served
 from tests.pages.browser import Browser, Site
 from tests.pages.conftest import LogIn
@@ -24,7 +24,7 @@ from tests.pages.inboxes import OTHER_DIGEST, Words, answer, asked, decisions, r
 @pytest.fixture(autouse=True)
 def no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody counts answers here, so that waiting for it is in vain."""
-    monkeypatch.setattr("console.services.decide_request.COUNTED_WITHIN", 0.05)
+    monkeypatch.setattr("console.services.decide_request.COUNT_TIMEOUT_S", 0.05)
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ async def asked_at(served: Served, tier: int, **other: Any) -> dict[str, Any]:
 
 def signed_by(site: Site, person: str, signed: dict[str, Any]) -> bool:
     keys = site.console.deps.vault.public_keys(person)
-    return why_not_signed(Signed(**signed), keys) is None
+    return why_signature_invalid(SignedStatement(**signed), keys) is None
 
 
 @contextlib.contextmanager
@@ -259,8 +259,8 @@ async def test_without_temporal_nothing_is_lost_and_it_can_be_sent_again(
 ) -> None:
     browser = await logged_in("lead")
     with closed_port() as port, monkeypatch.context() as patched:
-        away = await Gateway.connect(site.console.deps.settings.model_copy(update={"temporal_address": f"127.0.0.1:{port}"}))
-        patched.setattr("console.api.dependencies.Console.gateway", away)
+        away = await TemporalGateway.connect(site.console.deps.settings.model_copy(update={"temporal_address": f"127.0.0.1:{port}"}))
+        patched.setattr("console.services.console.Console.gateway", away)
         sent = await answer(browser, request_, "approve", reason="hold on")
     assert sent.status_code == 503
     assert "hold on" in sent.text
@@ -286,7 +286,7 @@ async def test_an_answer_that_a_worker_refused_says_why(served: Served, logged_i
     person = served.people["lead"].id
     served.store.record(
         [
-            event(
+            build_event(
                 EventType.APPROVAL_REJECTED,
                 request_["job_id"],
                 at=datetime.now(UTC),
@@ -373,16 +373,16 @@ async def test_vaults_lock_is_opened_for_nobody_who_may_not_approve(
 ) -> None:
     opened: list[str] = []
 
-    async def authorize(visitor: Visitor, accessor: str) -> bool:
+    async def authorize(visitor: PageUser, accessor: str) -> bool:
         opened.append(f"{accessor} by {visitor.caller.person.name}")
         return True
 
     # What Vault then does is tested with the whole stack; here it matters whether it is asked at all.
-    monkeypatch.setattr(Visitor, "authorize", authorize)
+    monkeypatch.setattr(PageUser, "authorize", authorize)
     request = await asked_at(served, 2)
     served.store.record(
         [
-            event(
+            build_event(
                 EventType.LOCK_OPENED,
                 request["job_id"],
                 at=datetime.now(UTC),
@@ -436,7 +436,7 @@ async def test_looking_at_it_is_told_to_the_others_until_it_is_released(served: 
 async def test_an_after_review_is_signed_and_closes_it(site: Site, served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
     served.store.record(
         [
-            event(
+            build_event(
                 EventType.REVIEW_OPENED,
                 request_["job_id"],
                 at=datetime.now(UTC) + timedelta(seconds=1),
@@ -469,7 +469,7 @@ def glass(served: Served, request: dict[str, Any]) -> None:
     """Record that oncall broke glass for a request."""
     served.store.record(
         [
-            event(
+            build_event(
                 EventType.APPROVAL_DECIDED,
                 request["job_id"],
                 at=datetime.now(UTC),

@@ -16,7 +16,7 @@ from tests.pages.inboxes import OTHER_DIGEST, asked, decisions, shown, spec, wor
 @pytest.fixture(autouse=True)
 def no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody counts answers here, so that waiting for it is in vain."""
-    monkeypatch.setattr("console.services.decide_request.COUNTED_WITHIN", 0.05)
+    monkeypatch.setattr("console.services.decide_request.COUNT_TIMEOUT_S", 0.05)
 
 
 async def several(served: Served, name: str, *tiers: int) -> list[dict[str, Any]]:

@@ -40,7 +40,7 @@ async def temporal(site: Site) -> Client:
 
 
 async def person_of(site: Site, who: Browser) -> str:
-    return (await site.console.sessions.visit(who.cookie)).person.id
+    return (await site.console.sessions.session_of(who.cookie)).person.id
 
 
 async def running(site: Site, who: Browser, temporal: Client, **changed: Any) -> tuple[str, WorkflowHandle[Any, Any]]:
@@ -261,7 +261,7 @@ async def test_a_kill_without_a_workflow_ends_the_right_to_issue_and_says_so(sit
     sent = await ops.submit(f"/jobs/{job}/kill", f"/jobs/{job}/kill")
     assert sent.headers["location"] == f"/jobs/{job}?done=gone"
     assert "Its workflow could not be told." in text_of((await ops.open(sent.headers["location"])).text)
-    assert site.store.claim(job, run="late", owner="a worker that slept", now=now()) is False
+    assert site.store.claim_job(job, run="late", owner="a worker that slept", now=now()) is False
     await temporal.get_workflow_handle("je-dev-sweep-now").terminate()
 
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from console.pages.jobs.job_list import ROWS
+from console.pages.jobs.job_list import PAGE_SIZE
 from justenough.domain.jobs.states import JobState
 from tests.pages.browser import Browser, Site
 from tests.pages.conftest import LogIn
@@ -24,7 +24,7 @@ def jobs_on(page: str) -> list[str]:
 
 
 async def person_of(site: Site, who: Browser) -> str:
-    return (await site.console.sessions.visit(who.cookie)).person.id
+    return (await site.console.sessions.session_of(who.cookie)).person.id
 
 
 async def test_newest_first_and_a_launcher_sees_their_own(site: Site, logged_in: LogIn) -> None:
@@ -74,7 +74,7 @@ async def test_a_filter_that_is_none_says_so_on_a_page(logged_in: LogIn, query: 
 
 async def test_pages_go_on_where_the_last_one_ended(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in("lead")
-    wanted = [ordered(site.store, "e-3", name="paged") for _ in range(ROWS + 3)]
+    wanted = [ordered(site.store, "e-3", name="paged") for _ in range(PAGE_SIZE + 3)]
     first = (await lead.open("/jobs?name=paged")).text
     onward = re.search(r'rel="next" href="(\?[^"]+)"', first)
     assert onward

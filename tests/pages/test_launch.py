@@ -15,8 +15,8 @@ from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
 
-from justenough.adapters.configuration.job_templates import files_of, template, templates
-from justenough.domain.approvals.verification import Refused
+from justenough.adapters.configuration.job_templates import list_templates, load_template, pack_template
+from justenough.domain.approvals.verification import Rejection
 from justenough.domain.contracts.workflow_messages import JobInput
 from justenough.domain.core.errors import NotFound
 from justenough.domain.core.ids import new_job_id
@@ -40,7 +40,7 @@ async def temporal(site: Site) -> Client:
 
 
 async def person_of(site: Site, who: Browser) -> str:
-    return (await site.console.sessions.visit(who.cookie)).person.id
+    return (await site.console.sessions.session_of(who.cookie)).person.id
 
 
 def fields(page: str) -> dict[str, str]:
@@ -89,11 +89,11 @@ async def test_a_template_is_rehearsed_and_then_launched_with_its_files_signed_b
     assert spec == yaml.safe_load((SHOP / "jobs" / "refund-triage.yaml").read_text())
     # By the very look that the worker takes before it issues anything.
     verified = verify_order(site.console.deps, JobInput.of(job, spec, params, digest, signed), now=now())
-    assert not isinstance(verified, Refused), verified
+    assert not isinstance(verified, Rejection), verified
     assert signed.statement["person"] == await person_of(site, ops)
     content = site.store.bundle(str(digest))
     assert content
-    assert bundle.digest(content) == digest
+    assert bundle.bundle_digest(content) == digest
     assert "triage.py" in [name for name, *_ in listed(content)]
     handle = temporal.get_workflow_handle(job)
     history = await handle.fetch_history()
@@ -266,15 +266,15 @@ def test_a_template_that_is_broken_says_why_and_spoils_no_other(tmp_path: Any, s
     (jobs / "strange.yaml").write_text(yaml.safe_dump({**SPEC, "environment": "moon"}))
     (jobs / "folder.yaml").mkdir()
     (jobs / "notes.txt").write_text("no job")
-    found = templates(tmp_path, catalog)
+    found = list_templates(tmp_path, catalog)
     assert [(one.file, bool(one.problems)) for one in found] == [("bad.yaml", True), ("good.yaml", False), ("strange.yaml", True)]
-    assert files_of(tmp_path, found[1]) is None
+    assert pack_template(tmp_path, found[1]) is None
     with pytest.raises(NotFound):
-        template(tmp_path, "folder.yaml", catalog)
-    assert templates(tmp_path / "nowhere", catalog) == ()
+        load_template(tmp_path, "folder.yaml", catalog)
+    assert list_templates(tmp_path / "nowhere", catalog) == ()
     # What was changed is read again.
     (jobs / "bad.yaml").write_text(yaml.safe_dump(SPEC))
-    assert not templates(tmp_path, catalog)[0].problems
+    assert not list_templates(tmp_path, catalog)[0].problems
 
 
 async def test_each_form_has_a_job_id_of_its_own(logged_in: LogIn) -> None:

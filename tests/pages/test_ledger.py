@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from console.cli.main import program
-from console.services.background_reads import WHOLE
+from console.services.background_reads import WHOLE_LEDGER
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.ledger.events import EventType
 from justenough.domain.ledger.hash_chain import LedgerReport
@@ -100,7 +100,7 @@ async def test_a_filter_that_does_not_hold_is_said_beside_its_field(records: Des
 
 
 async def test_older_entries_are_on_the_next_page(records: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("console.pages.ledger.ledger.PAGE", 3)
+    monkeypatch.setattr("console.pages.ledger.ledger.PAGE_SIZE", 3)
     lead, job = await records.login(), life(records)
     found: list[str] = []
     path = f"/ledger?job={job}"
@@ -156,7 +156,7 @@ async def test_a_launcher_sees_entries_of_their_own_jobs_only_and_no_more(record
         assert "needs one of the groups: auditors" in (await seen(ops, path, status=403)).text
     answer = await posted(ops, "/ledger", "/ledger/verify")
     assert answer.status_code == 403
-    assert records.console.looks.verification.of(WHOLE) is None
+    assert records.console.background_reads.verification.get(WHOLE_LEDGER) is None
     assert (await (await records.login("outsider")).open("/ledger")).status_code == 403
 
 
@@ -193,7 +193,7 @@ def one_fault(done: Result, fault: str) -> bool:
 
 
 async def test_a_copy_respects_the_filters_and_goes_past_one_page(records: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("console.pages.ledger.ledger.COPIED_AT_ONCE", 3)
+    monkeypatch.setattr("console.pages.ledger.ledger.EXPORT_PAGE_SIZE", 3)
     auditor, job = await records.login("auditor"), life(records)
     life(records)
     whole = (await auditor.open("/ledger/export")).text.splitlines()
@@ -210,9 +210,9 @@ async def looked(records: Desk, who: Browser) -> LedgerReport:
     """Ask for a verification by the page's form and wait for its outcome."""
     answer = await posted(who, "/ledger/verify", "/ledger/verify")
     assert (answer.status_code, answer.headers["location"]) == (303, "/ledger/verify")
-    work = records.console.looks.verification.of(WHOLE)
+    work = records.console.background_reads.verification.get(WHOLE_LEDGER)
     assert work is not None
-    return work.outcome if work.outcome is not None else await records.console.looks.verification.result(WHOLE, by="test")
+    return work.outcome if work.outcome is not None else await records.console.background_reads.verification.result(WHOLE_LEDGER, by="test")
 
 
 async def test_a_sound_ledger_is_shown_sound_with_what_such_a_look_cannot_see(records: Desk) -> None:
@@ -224,7 +224,7 @@ async def test_a_sound_ledger_is_shown_sound_with_what_such_a_look_cannot_see(re
     assert "Sound." in page.text
     assert "asked for by auditor" in page.text
     assert "only held checkpoints show that" in page.text
-    assert str(records.store.head().hash) in page.text
+    assert str(records.store.ledger_head().hash) in page.text
     assert "Sound, seen" in (await seen(auditor, "/ledger")).text
 
 
@@ -260,7 +260,7 @@ async def test_those_who_ask_at_once_share_one_look_and_others_are_answered_mean
         assert page.forms == ["/logout"]
     assert "being looked at" in (await seen(auditor, "/ledger")).text
     go_on.set()
-    assert (await records.console.looks.verification.result(WHOLE, by="auditor")).sound
+    assert (await records.console.background_reads.verification.result(WHOLE_LEDGER, by="auditor")).sound
     assert begun == [1]
 
 
@@ -274,7 +274,7 @@ async def test_a_look_that_fails_says_so_and_can_be_asked_for_again(records: Des
     monkeypatch.setattr(records.store, "verify", failing)
     assert (await posted(lead, "/ledger/verify", "/ledger/verify")).status_code == 303
     with pytest.raises(Exception, match="console's log"):
-        await records.console.looks.verification.result(WHOLE, by="lead")
+        await records.console.background_reads.verification.result(WHOLE_LEDGER, by="lead")
     page = await seen(lead, "/ledger/verify")
     assert "It came to nothing" in page.text
     assert "secret" not in page.text

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from console.pages.page_user import BY_ITSELF
+from console.pages.page_user import AUTO_REFRESH_HEADER
 from tests.console.support import Served
 from tests.pages.browser import SAME, Browser, Site
 from tests.pages.conftest import LogIn
@@ -47,7 +47,9 @@ async def changes(events: AsyncIterator[Event]) -> Any:
 
 
 def address(site: Site, **query: object) -> str:
-    return str(httpx.URL("/live", params={"after": site.store.head().position, **{name: str(value) for name, value in query.items()}}))
+    return str(
+        httpx.URL("/live", params={"after": site.store.ledger_head().position, **{name: str(value) for name, value in query.items()}})
+    )
 
 
 async def test_a_page_hears_that_it_is_alive_and_of_what_it_is_about(site: Site, served: Served, logged_in: LogIn) -> None:
@@ -99,7 +101,7 @@ async def test_a_stream_ends_with_its_session(site: Site, logged_in: LogIn) -> N
     lead = await logged_in("lead")
     async with open_page(lead, address(site)) as events:
         assert (await anext(events))[0] == "beat"
-        await site.console.sessions.end(await site.console.sessions.visit(lead.cookie))
+        await site.console.sessions.end(await site.console.sessions.session_of(lead.cookie))
         assert await asyncio.wait_for(changes(events), 30) is None
 
 
@@ -108,7 +110,7 @@ async def test_what_a_page_asks_by_itself_keeps_no_session_from_its_end(site: Si
     for status in (200, 303):
         site.clock.forward(minutes=20)
         assert (await busy.open("/sessions")).status_code == 200
-        assert (await lead.open("/sessions", headers={**SAME, BY_ITSELF: "1"})).status_code == status
+        assert (await lead.open("/sessions", headers={**SAME, AUTO_REFRESH_HEADER: "1"})).status_code == status
 
 
 @pytest.mark.parametrize("query", ["", "after=x", "after=-1", "after=1&log=x", "after=1&topics=" + "a" * 300])

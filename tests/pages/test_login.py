@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from console.auth.login_throttle import MOST, PER_ADDRESS, PER_NAME, PERIOD, Throttle, TooManyTries
-from console.auth.page_sessions import Key, NotVisiting
-from console.pages.login.login import local
+from console.auth.login_throttle import MAX_KEYS, MAX_TRIES_PER_ADDRESS, MAX_TRIES_PER_NAME, WINDOW_S, LoginThrottle, TooManyTries
+from console.auth.page_sessions import NoSession, SessionKey
+from console.pages.login.login import local_path
 from justenough.adapters.configuration.settings import Settings
 from tests.pages.browser import SAME, Browser, Site, hidden
 from tests.pages.conftest import LogIn, opened
@@ -77,7 +77,7 @@ async def test_what_was_typed_but_the_password_is_there_again(browser: Callable[
 
 
 async def test_guessing_is_stopped_for_the_name_and_not_for_others(site: Site, browser: Callable[[], Browser]) -> None:
-    for _ in range(PER_NAME):
+    for _ in range(MAX_TRIES_PER_NAME):
         assert (await browser().log_in("no-such", "wrong")).status_code == 401
     for name in ("no-such", "NO-SUCH"):
         answer = await browser().log_in(name, "wrong")
@@ -140,7 +140,7 @@ async def test_a_token_that_cannot_sign_is_of_no_use(browser: Callable[[], Brows
 
 
 async def test_while_vault_is_away_nobody_is_blamed(away: Browser) -> None:
-    for _ in range(PER_NAME + 1):
+    for _ in range(MAX_TRIES_PER_NAME + 1):
         answer = await away.log_in("lead", "right-or-wrong")
         assert answer.status_code == 503
         assert "nothing is wrong with your login" in answer.text
@@ -179,7 +179,7 @@ async def test_nobody_is_sent_elsewhere_after_a_login(site: Site, browser: Calla
 
 def test_a_path_of_ours_stays_as_it_is() -> None:
     for path in ("/now", "/jobs?state=running&cursor=a%2Fb", "/requests/r-dev-1#card"):
-        assert local(path) == path
+        assert local_path(path) == path
 
 
 async def test_who_comes_by_a_link_from_elsewhere_gets_to_the_page_without_logging_in_again(logged_in: LogIn) -> None:
@@ -241,7 +241,7 @@ async def test_neither_password_nor_token_nor_cookie_is_in_logs_store_or_pages(
     for event in ("login", "login refused", "logout"):
         assert event in logged
     kept = b"".join(file.read_bytes() for file in database(site))
-    assert Key.read(cookie).hash.encode() in kept
+    assert SessionKey.from_cookie(cookie).hash.encode() in kept
     for secret in (password, token, cookie, "wrong-canary-password"):
         assert secret not in logged
         assert secret.encode() not in kept
@@ -265,59 +265,59 @@ class Ticks:
 
 def test_tries_are_counted_before_they_are_answered_and_come_back_by_time() -> None:
     clock = Ticks()
-    throttle = Throttle(clock=clock)
-    for _ in range(PER_NAME):
-        throttle.begin("lead", "10.0.0.1")
+    throttle = LoginThrottle(clock=clock)
+    for _ in range(MAX_TRIES_PER_NAME):
+        throttle.record_try("lead", "10.0.0.1")
     with pytest.raises(TooManyTries, match="try again in 15 min"):
-        throttle.begin("Lead", "10.0.0.2")
-    clock.now = PERIOD - 60
+        throttle.record_try("Lead", "10.0.0.2")
+    clock.now = WINDOW_S - 60
     with pytest.raises(TooManyTries, match="try again in 1 min"):
-        throttle.begin("lead", "10.0.0.1")
-    clock.now = PERIOD
-    throttle.begin("lead", "10.0.0.1")
+        throttle.record_try("lead", "10.0.0.1")
+    clock.now = WINDOW_S
+    throttle.record_try("lead", "10.0.0.1")
 
 
 def test_an_address_has_more_tries_than_a_name_and_an_end_too() -> None:
-    throttle = Throttle(clock=Ticks())
-    for number in range(PER_ADDRESS):
-        throttle.begin(f"name{number}", "10.0.0.1")
+    throttle = LoginThrottle(clock=Ticks())
+    for number in range(MAX_TRIES_PER_ADDRESS):
+        throttle.record_try(f"name{number}", "10.0.0.1")
     with pytest.raises(TooManyTries):
-        throttle.begin("another", "10.0.0.1")
-    throttle.begin("another", "10.0.0.2")
+        throttle.record_try("another", "10.0.0.1")
+    throttle.record_try("another", "10.0.0.2")
 
 
 def test_who_has_a_whole_network_of_ipv6_has_no_more_tries_than_one_address() -> None:
-    throttle = Throttle(clock=Ticks())
-    for number in range(PER_ADDRESS):
-        throttle.begin(f"name{number}", f"2001:db8::{number:x}")
+    throttle = LoginThrottle(clock=Ticks())
+    for number in range(MAX_TRIES_PER_ADDRESS):
+        throttle.record_try(f"name{number}", f"2001:db8::{number:x}")
     with pytest.raises(TooManyTries):
-        throttle.begin("another", "2001:db8::ffff:1:1")
-    throttle.begin("another", "2001:db8:0:1::1")
-    for number in range(PER_ADDRESS):
-        throttle.begin(f"more{number}", "::ffff:10.0.0.1")
-    throttle.begin("another", "::ffff:10.0.0.2")
+        throttle.record_try("another", "2001:db8::ffff:1:1")
+    throttle.record_try("another", "2001:db8:0:1::1")
+    for number in range(MAX_TRIES_PER_ADDRESS):
+        throttle.record_try(f"more{number}", "::ffff:10.0.0.1")
+    throttle.record_try("another", "::ffff:10.0.0.2")
 
 
 def test_a_right_password_and_an_unanswered_try_count_no_more() -> None:
-    throttle = Throttle(clock=Ticks())
-    for _ in range(3 * PER_ADDRESS):
-        throttle.begin("lead", "10.0.0.1")
-        throttle.succeeded("lead", "10.0.0.1")
-        throttle.begin("lead", "10.0.0.1")
-        throttle.unanswered("lead", "10.0.0.1")
+    throttle = LoginThrottle(clock=Ticks())
+    for _ in range(3 * MAX_TRIES_PER_ADDRESS):
+        throttle.record_try("lead", "10.0.0.1")
+        throttle.record_success("lead", "10.0.0.1")
+        throttle.record_try("lead", "10.0.0.1")
+        throttle.undo_try("lead", "10.0.0.1")
 
 
 def test_what_is_counted_is_bounded() -> None:
-    throttle = Throttle(clock=Ticks())
-    for number in range(MOST):
-        throttle.begin(f"name{number}", f"10.0.{number >> 8}.{number & 255}")
-    assert len(throttle) <= MOST
+    throttle = LoginThrottle(clock=Ticks())
+    for number in range(MAX_KEYS):
+        throttle.record_try(f"name{number}", f"10.0.{number >> 8}.{number & 255}")
+    assert len(throttle) <= MAX_KEYS
 
 
 def test_a_cookie_of_another_form_is_none() -> None:
     for cookie in ("", "\xff" * 43, "a" * 42, "a" * 44, "=" * 43, "a" * 42 + "!"):
-        with pytest.raises(NotVisiting):
-            Key.read(cookie)
-    key = Key.new()
-    assert Key.read(key.secret.reveal()) == key
-    assert repr(Key.new()) == "Key(secret=Secret(…))"
+        with pytest.raises(NoSession):
+            SessionKey.from_cookie(cookie)
+    key = SessionKey.new()
+    assert SessionKey.from_cookie(key.secret.reveal()) == key
+    assert repr(SessionKey.new()) == "Key(secret=Secret(…))"

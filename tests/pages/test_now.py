@@ -14,9 +14,9 @@ from shutil import copytree
 import httpx
 import pytest
 
-from console.services.health import TIMEOUT, Health
-from justenough.adapters.configuration.folder import Config
-from justenough.domain.ledger.events import EventType, event
+from console.services.health import CHECK_TIMEOUT_S, HealthMonitor
+from justenough.adapters.configuration.folder import ConfigFolder
+from justenough.domain.ledger.events import EventType, build_event
 from tests.console.support import SHOP, serving
 from tests.pages.browser import Browser, Site
 from tests.pages.conftest import LogIn
@@ -35,7 +35,7 @@ def number_of(page: str, part: str, before: str) -> int:
 
 
 async def person_of(site: Site, who: Browser) -> str:
-    return (await site.console.sessions.visit(who.cookie)).person.id
+    return (await site.console.sessions.session_of(who.cookie)).person.id
 
 
 async def test_the_root_leads_to_the_first_page(logged_in: LogIn) -> None:
@@ -55,7 +55,7 @@ async def test_an_overdue_revocation_is_at_the_top_with_since_when_why_and_what_
     site.store.record([started(job), issued(job), revoking(job, at=ago(minutes=7))])
     failures = ["leases: <script>alert(1)</script> does not answer"]
     tried = {"by": "compensation", "failures": failures, "attempt": 1, "seen_from": now().isoformat()}
-    site.store.record([event(EventType.REVOCATION_OVERDUE, job, at=now(), about="1", **tried)])
+    site.store.record([build_event(EventType.REVOCATION_OVERDUE, job, at=now(), about="1", **tried)])
     for who in (lead, ops):
         page = (await who.open("/now")).text
         told = text_of(page, "alarms")
@@ -70,7 +70,7 @@ async def test_an_overdue_revocation_is_at_the_top_with_since_when_why_and_what_
     assert "overdue revocation" in text_of(page, "alarms")
     assert job not in page
     assert "late-one" not in page
-    site.store.record([event(EventType.REVOCATION_CONFIRMED, job, at=now(), about="x", by="sweep", proof={})])
+    site.store.record([build_event(EventType.REVOCATION_CONFIRMED, job, at=now(), about="x", by="sweep", proof={})])
     assert job not in (await lead.open("/now")).text
 
 
@@ -116,7 +116,7 @@ async def test_an_after_review_waits_in_sight(site: Site, logged_in: LogIn) -> N
     request = part(job, "r")
     site.store.record([requested(job), decided("needs_approval", job, tier=1), opened(job)])
     opening = {"request": request, "person": "e-oncall", "name": "oncall", "tiers": [1], "groups": ["support-leads"], "reason": "night"}
-    site.store.record([event(EventType.REVIEW_OPENED, job, at=now(), about=f"{request}/e-oncall", **opening)])
+    site.store.record([build_event(EventType.REVIEW_OPENED, job, at=now(), about=f"{request}/e-oncall", **opening)])
     assert "broken-glass by oncall" in text_of((await lead.open("/now")).text, "alarms")
     page = (await mallory.open("/now")).text
     assert "after-review" in text_of(page, "alarms")
@@ -175,11 +175,11 @@ async def served_with(site: Site, browser: Callable[[], Browser], **changed: obj
 async def test_the_page_does_not_wait_for_a_system_that_does_not_answer(site: Site, browser: Callable[[], Browser]) -> None:
     with silent() as nobody:
         async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as client:
-            health = Health(store=site.store, gateway=site.console.gateway, vault_addr=nobody, client=client)
+            health = HealthMonitor(store=site.store, gateway=site.console.gateway, vault_addr=nobody, client=client)
             async with served_with(site, browser, health=health) as lead:
                 began = time.monotonic()
                 first = text_of((await lead.open("/now")).text, "systems")
-                assert time.monotonic() - began < TIMEOUT
+                assert time.monotonic() - began < CHECK_TIMEOUT_S
                 assert first.startswith("Systems Store looking Temporal looking Vault looking")
                 while "no answer in 2 s" not in (told := text_of((await lead.open("/now")).text, "systems")):
                     assert time.monotonic() - began < 30, told
@@ -193,7 +193,7 @@ async def test_the_page_does_not_wait_for_a_system_that_does_not_answer(site: Si
 async def test_a_broken_configuration_is_an_alarm(site: Site, browser: Callable[[], Browser], tmp_path: Path) -> None:
     folder = copytree(SHOP, tmp_path / "shop")
     (folder / "policies" / "reads.cedar").write_text("permit (<script>")
-    deps = replace(site.console.deps, config=Config(folder))
+    deps = replace(site.console.deps, config=ConfigFolder(folder))
     async with served_with(site, browser, deps=deps) as lead:
         page = (await lead.open("/now")).text
         assert "The configuration is broken" in text_of(page, "alarms")

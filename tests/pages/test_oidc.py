@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import httpx
 import pytest
 
-from console.pages.login.oidc import Flow
+from console.pages.login.oidc import OidcFlow
 from justenough.adapters.configuration.settings import Settings
 from tests.pages.browser import Browser, Site
 from tests.pages.conftest import opened
@@ -56,7 +56,7 @@ async def test_an_identity_provider_opens_the_page_that_was_asked_for(oidc_site:
     answer = await by_provider(lead, provider, await provider.log_in("lead"))
     assert (answer.status_code, answer.headers["location"]) == (303, "/sessions")
     assert "oidc (this one)" in (await lead.open("/sessions")).text
-    visit = await site.console.sessions.visit(lead.cookie)
+    visit = await site.console.sessions.session_of(lead.cookie)
     assert (visit.person.name, visit.person.groups) == ("lead", frozenset({"support-leads"}))
     token = await site.token_of(lead)
     await lead.submit("/sessions", "/logout")
@@ -69,12 +69,12 @@ async def test_a_login_by_provider_is_fresh_only_where_vault_knows_that_the_pers
     site, provider = oidc_site
     at_provider = await provider.log_in("lead")
     await by_provider(lead, provider, at_provider)
-    assert not (await site.console.sessions.visit(lead.cookie)).fresh, "the provider may have asked nothing"
+    assert not (await site.console.sessions.session_of(lead.cookie)).fresh, "the provider may have asked nothing"
 
     assert "/login/oidc?fresh=1" in (await lead.open("/login/fresh?next=/sessions")).text
     answer = await by_provider(lead, provider, await provider.log_in("lead"), FRESH)
     assert (answer.status_code, answer.headers["location"]) == (303, "/sessions")
-    assert (await site.console.sessions.visit(lead.cookie)).fresh
+    assert (await site.console.sessions.session_of(lead.cookie)).fresh
 
 
 async def test_who_leaves_out_that_the_provider_is_to_ask_is_refused_by_vault(oidc_site: tuple[Site, Provider], lead: Browser) -> None:
@@ -92,7 +92,7 @@ async def test_who_leaves_out_that_the_provider_is_to_ask_is_refused_by_vault(oi
     back, _ = await provider.redirect(stripped, old)
     answer = await come_back(lead, back)
     assert answer.status_code == 403
-    assert not (await site.console.sessions.visit(lead.cookie)).fresh
+    assert not (await site.console.sessions.session_of(lead.cookie)).fresh
 
 
 async def test_an_ordinary_login_that_its_browser_calls_a_fresh_one_is_none(oidc_site: tuple[Site, Provider], lead: Browser) -> None:
@@ -100,13 +100,13 @@ async def test_an_ordinary_login_that_its_browser_calls_a_fresh_one_is_none(oidc
     at_provider = await provider.log_in("lead")
     await by_provider(lead, provider, at_provider)
     back, _ = await provider.redirect(await started(lead), at_provider)
-    flow = Flow.read(lead.http.cookies["je-oidc"])
+    flow = OidcFlow.from_cookie(lead.http.cookies["je-oidc"])
     lead.http.cookies.delete("je-oidc")
-    lead.http.cookies.set("je-oidc", flow.model_copy(update={"fresh": True}).written(), domain="127.0.0.1", path="/")
+    lead.http.cookies.set("je-oidc", flow.model_copy(update={"fresh": True}).to_cookie(), domain="127.0.0.1", path="/")
     answer = await come_back(lead, back)
     assert answer.status_code == 403
     assert "may have asked you nothing" in answer.text
-    assert not (await site.console.sessions.visit(lead.cookie)).fresh
+    assert not (await site.console.sessions.session_of(lead.cookie)).fresh
 
 
 async def test_a_fresh_login_by_provider_is_the_same_persons(oidc_site: tuple[Site, Provider], lead: Browser) -> None:
@@ -115,7 +115,7 @@ async def test_a_fresh_login_by_provider_is_the_same_persons(oidc_site: tuple[Si
     answer = await by_provider(lead, provider, await provider.log_in("chief"), FRESH)
     assert answer.status_code == 403
     assert "another person&#39;s" in answer.text
-    visit = await site.console.sessions.visit(lead.cookie)
+    visit = await site.console.sessions.session_of(lead.cookie)
     assert (visit.person.name, visit.fresh) == ("lead", False)
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from console.presentation.report import html, markdown
-from console.services.background_reads import Days
+from console.services.background_reads import ReportDays
 from justenough.adapters.configuration.settings import Settings
-from justenough.domain.evidence.aggregator import Period
+from justenough.domain.evidence.aggregator import ReportPeriod
 from justenough.domain.evidence.report import Report
 from justenough.services import evidence_report
 from tests.pages.browser import Browser
@@ -45,15 +45,15 @@ def left_over(records: Desk) -> str:
     return f"{job}/credential.issued/c{job[1:]}-1"
 
 
-async def made(records: Desk, who: Browser, days: Days | None = None) -> tuple[str, Report]:
+async def made(records: Desk, who: Browser, days: ReportDays | None = None) -> tuple[str, Report]:
     """Have a report made by the page's form; return its address and what it holds."""
     today = datetime.now(UTC).date()
-    days = days or Days(today - timedelta(days=30), today)
+    days = days or ReportDays(today - timedelta(days=30), today)
     answer = await posted(who, "/report", "/report", first=str(days.first), last=str(days.last))
     assert answer.status_code == 303, answer.text
-    work = records.console.looks.reports.of(days)
+    work = records.console.background_reads.reports.get(days)
     assert work is not None
-    return answer.headers["location"], work.outcome or await records.console.looks.reports.result(days, by="test")
+    return answer.headers["location"], work.outcome or await records.console.background_reads.reports.result(days, by="test")
 
 
 async def test_a_report_is_made_when_asked_for_and_ties_figures_to_entries(records: Desk) -> None:
@@ -84,7 +84,7 @@ async def test_downloads_are_what_the_renderers_make_of_the_same_report(records:
     auditor = await records.login("auditor")
     left_over(records)
     path, report = await made(records, auditor)
-    for form, text in (("html", html.rendered(report)), ("md", markdown.rendered(report))):
+    for form, text in (("html", html.render_html(report)), ("md", markdown.render_markdown(report))):
         answer = await auditor.open(path.replace("/report?", "/report/download?") + f"&form={form}")
         assert answer.status_code == 200
         assert answer.text == text
@@ -103,7 +103,7 @@ async def test_the_report_is_for_those_who_read_everything(records: Desk) -> Non
     today = str(datetime.now(UTC).date())
     assert (await posted(ops, "/ledger", "/report", first=today, last=today)).status_code == 403
     assert (await auditor.send("/report", {"first": today, "last": today})).status_code == 403
-    assert len(records.console.looks.reports.all()) == 1
+    assert len(records.console.background_reads.reports.items()) == 1
 
 
 @pytest.mark.parametrize(
@@ -123,32 +123,32 @@ async def test_days_that_are_none_are_said_beside_their_field(records: Desk, fir
     shown = await seen(lead, f"/report?first={first}&last={last}", status=422)
     assert field in shown.values("id")
     assert said in shown.text
-    assert records.console.looks.reports.all() == ()
+    assert records.console.background_reads.reports.items() == ()
 
 
 async def test_a_period_that_holds_too_much_says_so(records: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evidence_report, "MOST", 2)
+    monkeypatch.setattr(evidence_report, "MAX_ENTRIES_PER_REPORT", 2)
     lead = await records.login()
     left_over(records)
     today = datetime.now(UTC).date()
     with pytest.raises(Exception, match="at most 2"):
-        await made(records, lead, Days(today, today))
+        await made(records, lead, ReportDays(today, today))
     shown = await seen(lead, f"/report?first={today}&last={today}")
     assert "It could not be made" in shown.text
     assert "ask for shorter periods" in shown.text
 
 
 async def test_those_who_ask_at_once_share_one_report_and_see_that_it_is_being_made(records: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, loop, go_on, begun = evidence_report.report, asyncio.get_running_loop(), asyncio.Event(), []
+    real, loop, go_on, begun = evidence_report.build_evidence_report, asyncio.get_running_loop(), asyncio.Event(), []
 
-    def held(store: Any, period: Period, **more: Any) -> Report:
+    def held(store: Any, period: ReportPeriod, **more: Any) -> Report:
         begun.append(period)
         asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result(timeout=30)
         return real(store, period, **more)
 
-    monkeypatch.setattr(evidence_report, "report", held)
+    monkeypatch.setattr(evidence_report, "build_evidence_report", held)
     lead, auditor = await records.login(), await records.login("auditor")
-    days = Days(date(2026, 1, 1), date(2026, 1, 31))
+    days = ReportDays(date(2026, 1, 1), date(2026, 1, 31))
     for who in (lead, auditor):
         answer = await posted(who, "/report", "/report", first=str(days.first), last=str(days.last))
         shown = await seen(who, answer.headers["location"])
@@ -156,8 +156,8 @@ async def test_those_who_ask_at_once_share_one_report_and_see_that_it_is_being_m
         assert "asked for by lead" in shown.text
         assert shown.values("data-again") == ["2"]
     go_on.set()
-    report = await records.console.looks.reports.result(days, by="auditor")
-    assert begun == [Period(datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC))]
+    report = await records.console.background_reads.reports.result(days, by="auditor")
+    assert begun == [ReportPeriod(datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC))]
     assert (report.since, report.until) == begun[0]
 
 

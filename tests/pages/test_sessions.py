@@ -11,8 +11,8 @@ import httpx
 import pytest
 from sqlalchemy import update
 
-from console.auth.page_sessions import AnotherPerson, Key
-from console.auth.vault_directory import FRESH, PeopleVault
+from console.auth.page_sessions import SessionKey, WrongPerson
+from console.auth.vault_directory import CACHE_TTL_S, ConsoleVault
 from justenough.adapters.store.engine import open_engine
 from justenough.adapters.store.tables import PAGE_SESSIONS
 from justenough.adapters.vault import VaultDenied, user_login
@@ -23,9 +23,9 @@ from tests.pages.conftest import LogIn
 pytestmark = pytest.mark.servers
 
 
-def vault_of(site: Site) -> PeopleVault:
+def vault_of(site: Site) -> ConsoleVault:
     vault = site.console.deps.vault
-    assert isinstance(vault, PeopleVault)
+    assert isinstance(vault, ConsoleVault)
     return vault
 
 
@@ -65,7 +65,7 @@ async def test_each_login_has_a_session_of_its_own(site: Site, logged_in: LogIn)
 
 
 async def test_a_session_that_was_handed_in_is_not_taken_over_by_a_login(site: Site, browser: Callable[[], Browser]) -> None:
-    lead, planted = browser(), Key.new().secret.reveal()
+    lead, planted = browser(), SessionKey.new().secret.reveal()
     lead.http.cookies.set("je", planted, domain="127.0.0.1")
     await lead.log_in("lead", site.passwords["lead"])
     lead.http.cookies.clear()
@@ -95,19 +95,19 @@ async def test_the_vault_token_of_a_session_that_logged_out_is_dead_in_vault(sit
 
 async def test_the_store_and_the_consoles_login_do_not_open_a_token_without_the_cookie(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in()
-    key = Key.read(lead.cookie)
+    key = SessionKey.from_cookie(lead.cookie)
     row = site.store.page_session(key.hash)
     assert row
     vault = vault_of(site)
-    assert user_login.unseal(vault, row.ciphertext, key.context).reveal() == await site.token_of(lead)
+    assert user_login.decrypt_token(vault, row.ciphertext, key.context).reveal() == await site.token_of(lead)
     known = (row.key, row.person, row.name, row.ciphertext, row.created_at.isoformat(), "", key.csrf)
-    for context in (*(value.encode() for value in known), bytes.fromhex(row.key), Key.new().context):
+    for context in (*(value.encode() for value in known), bytes.fromhex(row.key), SessionKey.new().context):
         with pytest.raises(user_login.Unreadable):
-            user_login.unseal(vault, row.ciphertext, context)
+            user_login.decrypt_token(vault, row.ciphertext, context)
     with pytest.raises(VaultDenied):
-        vault.own("post", "transit/decrypt/je-pages", {"ciphertext": row.ciphertext})
+        vault.call_own("post", "transit/decrypt/je-pages", {"ciphertext": row.ciphertext})
     with pytest.raises(VaultDenied):
-        vault.own("get", "transit/export/encryption-key/je-pages")
+        vault.call_own("get", "transit/export/encryption-key/je-pages")
     assert lead.cookie not in row.model_dump_json()
 
 
@@ -136,7 +136,7 @@ async def test_a_session_ends_after_eight_hours_however_much_it_is_used(site: Si
 
 async def test_use_is_noted_once_a_minute_and_lets_the_token_live_on(site: Site, logged_in: LogIn, admin: httpx.AsyncClient) -> None:
     lead = await logged_in()
-    token, key = await site.token_of(lead), Key.read(lead.cookie).hash
+    token, key = await site.token_of(lead), SessionKey.from_cookie(lead.cookie).hash
 
     def seen() -> datetime:
         row = site.store.page_session(key)
@@ -159,7 +159,7 @@ async def test_use_is_noted_once_a_minute_and_lets_the_token_live_on(site: Site,
 async def test_a_token_that_was_revoked_in_vault_ends_its_session(site: Site, logged_in: LogIn, admin: httpx.AsyncClient) -> None:
     lead = await logged_in()
     (await admin.post("auth/token/revoke", json={"token": await site.token_of(lead)})).raise_for_status()
-    site.clock.forward(seconds=FRESH)
+    site.clock.forward(seconds=CACHE_TTL_S)
     assert "This login was ended in Vault." in await refused(lead)
 
 
@@ -168,7 +168,7 @@ async def test_who_has_the_key_rotated_ends_every_session(site: Site, logged_in:
     rotated = (await admin.post("transit/keys/je-pages/rotate")).raise_for_status().json()["data"]["latest_version"]
     assert (await lead.open("/sessions")).status_code == 200
     (await admin.post("transit/keys/je-pages/config", json={"min_decryption_version": rotated})).raise_for_status()
-    site.clock.forward(seconds=FRESH)
+    site.clock.forward(seconds=CACHE_TTL_S)
     assert "This login was ended in Vault." in await refused(lead)
     assert (await (await logged_in()).open("/sessions")).status_code == 200
 
@@ -181,7 +181,7 @@ async def test_a_token_that_was_given_more_than_the_pages_may_hold_ends_its_sess
     mallory = (await admin.get("identity/entity/name/mallory")).json()["data"]["id"]
     (await admin.post("identity/group/name/mighty", json={"policies": ["je-worker"], "member_entity_ids": [mallory]})).raise_for_status()
     try:
-        site.clock.forward(seconds=FRESH)
+        site.clock.forward(seconds=CACHE_TTL_S)
         assert "carries more than the pages may hold: je-worker" in await refused(lead)
         answer = await lead.log_in("mallory", site.passwords["mallory"])
         assert answer.status_code == 403
@@ -193,11 +193,11 @@ async def test_a_token_that_was_given_more_than_the_pages_may_hold_ends_its_sess
 
 async def test_a_person_who_was_disabled_loses_the_session_soon(site: Site, logged_in: LogIn, admin: httpx.AsyncClient) -> None:
     gone = await logged_in("gone")
-    token, key = await site.token_of(gone), Key.read(gone.cookie).hash
+    token, key = await site.token_of(gone), SessionKey.from_cookie(gone.cookie).hash
     assert (await gone.open("/sessions")).status_code == 200
     (await admin.post("identity/entity/name/gone", json={"disabled": True})).raise_for_status()
     try:
-        end = time.monotonic() + FRESH + 5
+        end = time.monotonic() + CACHE_TTL_S + 5
         while (await gone.open("/sessions")).status_code == 200:
             assert time.monotonic() < end
             await asyncio.sleep(0.1)
@@ -215,7 +215,7 @@ async def test_a_person_who_was_disabled_loses_the_session_soon(site: Site, logg
 
 async def test_logging_out_everywhere_ends_every_session_of_the_person_and_of_nobody_else(site: Site, logged_in: LogIn) -> None:
     here, there, other = await logged_in("chief"), await logged_in("chief"), await logged_in("ops")
-    kept, token = Key.read(there.cookie), await site.token_of(here)
+    kept, token = SessionKey.from_cookie(there.cookie), await site.token_of(here)
     form = hidden((await here.open("/sessions")).text)
     answer = await here.send("/logout", {"csrf": form["csrf"], "everywhere": "yes"})
     assert answer.status_code == 303
@@ -231,7 +231,7 @@ async def test_one_session_is_ended_from_another_and_never_somebody_elses(logged
     here, there, other = await logged_in("chief"), await logged_in("chief"), await logged_in("ops")
     csrf = hidden((await here.open("/sessions")).text)["csrf"]
     for browser in (there, other):
-        answer = await here.send("/sessions/end", {"csrf": csrf, "key": Key.read(browser.cookie).hash})
+        answer = await here.send("/sessions/end", {"csrf": csrf, "key": SessionKey.from_cookie(browser.cookie).hash})
         assert (answer.status_code, answer.headers["location"]) == (303, "/sessions")
     assert "You ended this login from another one." in await refused(there)
     assert [(await browser.open("/sessions")).status_code for browser in (here, other)] == [200, 200]
@@ -240,28 +240,28 @@ async def test_one_session_is_ended_from_another_and_never_somebody_elses(logged
 async def test_a_fresh_login_counts_for_five_minutes_and_keeps_the_session(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in()
     cookie = lead.cookie
-    assert (await site.console.sessions.visit(cookie)).fresh
+    assert (await site.console.sessions.session_of(cookie)).fresh
     site.clock.forward(minutes=6)
-    assert not (await site.console.sessions.visit(cookie)).fresh
+    assert not (await site.console.sessions.session_of(cookie)).fresh
     answer = await lead.submit("/login/fresh?next=/sessions", "/login/fresh", password=site.passwords["lead"])
     assert (answer.status_code, answer.headers["location"], lead.cookie) == (303, "/sessions", cookie)
-    assert (await site.console.sessions.visit(cookie)).fresh
+    assert (await site.console.sessions.session_of(cookie)).fresh
     site.clock.forward(minutes=6)
     answer = await lead.submit("/login/fresh?next=/sessions", "/login/fresh", password="wrong")
     assert answer.status_code == 401
-    assert not (await site.console.sessions.visit(cookie)).fresh
+    assert not (await site.console.sessions.session_of(cookie)).fresh
 
 
 async def test_a_fresh_login_of_another_person_is_refused(site: Site, logged_in: LogIn) -> None:
     lead, chief = await logged_in("lead"), await logged_in("chief")
     site.clock.forward(minutes=6)
-    visit, other = await site.console.sessions.visit(lead.cookie), await site.console.sessions.visit(chief.cookie)
+    visit, other = await site.console.sessions.session_of(lead.cookie), await site.console.sessions.session_of(chief.cookie)
     entry = user_login.log_in(vault_of(site), "chief", Secret(site.passwords["chief"]), mount="pages")
     assert entry.entity == other.person.id
-    with pytest.raises(AnotherPerson):
-        await site.console.sessions.freshen(visit, entry)
+    with pytest.raises(WrongPerson):
+        await site.console.sessions.refresh_login(visit, entry)
     assert not await site.alive(entry.token.reveal())
-    assert not (await site.console.sessions.visit(lead.cookie)).fresh
+    assert not (await site.console.sessions.session_of(lead.cookie)).fresh
     # The page asks for the session's own name, whatever a form says.
     answer = await lead.submit("/login/fresh", "/login/fresh", name="chief", password=site.passwords["chief"])
     assert answer.status_code == 401
@@ -279,8 +279,8 @@ async def test_whoever_looks_for_what_is_not_there_gets_a_page_or_a_problem_as_t
 
 async def test_a_session_that_the_store_gives_to_somebody_else_is_nobodys(site: Site, logged_in: LogIn) -> None:
     ops, chief = await logged_in("ops"), await logged_in("chief")
-    row = (await site.console.sessions.visit(ops.cookie)).row
-    other = (await site.console.sessions.visit(chief.cookie)).person
+    row = (await site.console.sessions.session_of(ops.cookie)).row
+    other = (await site.console.sessions.session_of(chief.cookie)).person
     with open_engine(site.console.deps.settings.store_url).begin() as connection:
         connection.execute(update(PAGE_SESSIONS).where(PAGE_SESSIONS.c.key == row.key).values(person=other.id))
     assert "not the person" in await refused(ops)

@@ -11,9 +11,9 @@ import pytest
 from starlette.requests import Request
 
 from console.app import create_app
-from console.auth.page_sessions import Key, NotVisiting
-from console.pages.page_user import Visitor, visitor_of
-from justenough.domain.approvals.statements import DelegationStatement, why_not_signed
+from console.auth.page_sessions import NoSession, SessionKey
+from console.pages.page_user import PageUser, page_user_of
+from justenough.domain.approvals.statements import DelegationStatement, why_signature_invalid
 from justenough.domain.core.errors import Conflict
 from tests.pages.browser import SAME, Browser, Site, hidden
 from tests.pages.conftest import LogIn
@@ -21,23 +21,23 @@ from tests.pages.conftest import LogIn
 pytestmark = pytest.mark.servers
 
 
-async def visitor(site: Site, cookie: str) -> Visitor:
+async def visitor(site: Site, cookie: str) -> PageUser:
     """Who a page would see."""
     headers = [(b"cookie", f"je={cookie}".encode())]
-    return await visitor_of(Request({"type": "http", "method": "GET", "path": "/", "headers": headers, "app": create_app(site.console)}))
+    return await page_user_of(Request({"type": "http", "method": "GET", "path": "/", "headers": headers, "app": create_app(site.console)}))
 
 
 async def test_a_visitor_is_the_person_with_their_rights_until_the_session_is_over(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in()
     seen = await visitor(site, lead.cookie)
-    assert (seen.caller.person.name, seen.caller.tier, seen.caller.reads_all, seen.fresh) == ("lead", 1, True, True)
+    assert (seen.caller.person.name, seen.caller.tier, seen.caller.can_read_all, seen.fresh) == ("lead", 1, True, True)
     assert 0 < seen.caller.expires - datetime.now(UTC).timestamp() <= 8 * 3600
     assert seen.csrf == hidden((await lead.open("/sessions")).text)["csrf"]
 
 
 async def test_nobody_is_a_visitor_without_a_session(site: Site) -> None:
-    for cookie in ("", Key.new().secret.reveal()):
-        with pytest.raises(NotVisiting, match="you are not logged in"):
+    for cookie in ("", SessionKey.new().secret.reveal()):
+        with pytest.raises(NoSession, match="you are not logged in"):
             await visitor(site, cookie)
 
 
@@ -45,9 +45,9 @@ async def test_a_visitor_signs_with_their_own_key(site: Site, logged_in: LogIn) 
     seen = await visitor(site, (await logged_in()).cookie)
     now, person = datetime.now(UTC).replace(microsecond=0), seen.caller.person.id
     statement = DelegationStatement(delegate="x", reason="away", person=person, issued_at=now, expires_at=now + timedelta(hours=1))
-    signed = (await seen.signed(statement)).signed()
+    signed = (await seen.sign(statement)).to_signed()
     assert DelegationStatement.model_validate(dict(signed.statement)) == statement
-    assert why_not_signed(signed, site.console.deps.vault.public_keys(person)) is None
+    assert why_signature_invalid(signed, site.console.deps.vault.public_keys(person)) is None
 
 
 async def test_a_visitor_opens_vaults_lock_as_themselves(site: Site, logged_in: LogIn, admin: httpx.AsyncClient) -> None:
@@ -92,9 +92,9 @@ async def test_a_login_that_ended_neither_signs_nor_opens(site: Site, logged_in:
     statement = DelegationStatement(
         delegate="x", reason="", person=seen.caller.person.id, issued_at=now, expires_at=now + timedelta(hours=1)
     )
-    with pytest.raises(NotVisiting, match="log in again"):
-        await seen.signed(statement)
-    with pytest.raises(NotVisiting, match="log in again"):
+    with pytest.raises(NoSession, match="log in again"):
+        await seen.sign(statement)
+    with pytest.raises(NoSession, match="log in again"):
         await seen.authorize("any")
 
 
@@ -102,7 +102,7 @@ async def test_a_form_without_its_sessions_mark_changes_nothing(site: Site, logg
     lead, chief = await logged_in(), await logged_in("chief")
     token = await site.token_of(lead)
     others = hidden((await chief.open("/sessions")).text)["csrf"]
-    for fields in ({}, {"csrf": ""}, {"csrf": others}, {"csrf": "é"}, {"csrf": Key.read(lead.cookie).hash}):
+    for fields in ({}, {"csrf": ""}, {"csrf": others}, {"csrf": "é"}, {"csrf": SessionKey.from_cookie(lead.cookie).hash}):
         answer = await lead.send("/logout", fields)
         assert answer.status_code == 403
         assert "this form was not made for your session; open the page again" in answer.text.lower()

@@ -9,10 +9,10 @@ import pytest
 
 from justenough.adapters.configuration.settings import Settings
 from tests.provisioning.support import SHOP, Session, Shop
-from worker.provisioning import Applied
+from worker.provisioning import AppliedWrite
 from worker.stack.control import running_stack
-from worker.stack.paths import Places
-from worker.stack.postgres import dsn
+from worker.stack.paths import StackPaths
+from worker.stack.postgres import superuser_dsn
 from worker.stack.private_files import read_json
 from worker.stack.seed import shop_environment
 
@@ -22,22 +22,22 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     home = tmp_path_factory.mktemp("provisioning") / "home"
     with running_stack(home, SHOP, only=("postgres", "vault"), provision=False) as stack:
         assert stack.vault is not None
-        places = Places.of(home)
+        places = StackPaths.of(home)
         port = int(read_json(places.ports)["postgres"])
         admin = Session(stack.vault, places.admin_token.read_text().strip())
         settings = Settings(home=home, config=SHOP, vault_addr=stack.vault)
         environment = {**os.environ, **shop_environment(places, port)}
-        yield Shop(settings=settings, admin=admin, environment=environment, superuser=dsn(places, port))
+        yield Shop(settings=settings, admin=admin, environment=environment, superuser=superuser_dsn(places, port))
 
 
 @pytest.fixture(scope="session")
-def first_run(servers: Shop) -> tuple[Applied, ...]:
+def first_run(servers: Shop) -> tuple[AppliedWrite, ...]:
     """What the very first setup said."""
     return servers.setup()
 
 
 @pytest.fixture(scope="session")
-def shop(servers: Shop, first_run: tuple[Applied, ...]) -> Shop:
+def shop(servers: Shop, first_run: tuple[AppliedWrite, ...]) -> Shop:
     return servers
 
 

@@ -14,7 +14,7 @@ from justenough.adapters.configuration.settings import Settings
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.core.secret import Secret
 from justenough.domain.core.vault_names import job_role
-from worker.provisioning import Applied, PersonSeed, setup
+from worker.provisioning import AppliedWrite, PersonSeed, provision_vault
 from worker.stack.private_files import read_json
 
 SHOP = Path(__file__).resolve().parents[2] / "examples" / "shop"
@@ -70,9 +70,9 @@ class Shop:
     environment: dict[str, str]
     superuser: str
 
-    def setup(self, *, people: dict[str, PersonSeed] | None = PEOPLE, **settings: object) -> tuple[Applied, ...]:
+    def setup(self, *, people: dict[str, PersonSeed] | None = PEOPLE, **settings: object) -> tuple[AppliedWrite, ...]:
         chosen = self.settings.model_copy(update=settings)
-        return setup(
+        return provision_vault(
             chosen, vault_addr=self.admin.address, admin_token=Secret(self.admin.token), people=people, environment=self.environment
         )
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from justenough.adapters.configuration.bundle_packer import bundled
-from justenough.domain.catalog.loader import problems_of, read_catalog, resolved_issue, scope_alias, with_settings
+from justenough.adapters.configuration.bundle_packer import pack_folder
+from justenough.domain.catalog.loader import problems_in_spec, read_catalog, resolve_issue, scope_alias, with_settings
 from justenough.domain.jobs.spec import JobSpec, checked_spec, read_spec
 from tests.broker.scripted import scripted_model
 from tests.people import ENDED, TAKEN, Human
@@ -50,7 +50,7 @@ def environment(shop: Shop, worker: Session, spec: JobSpec, *, optional: bool) -
             {"entity_alias": alias} if alias else {}
         )
         token = Session(worker.address, worker.write(path, **body).json()["auth"]["client_token"])
-        place = resolved_issue(action, spec.data_scope).path
+        place = resolve_issue(action, spec.data_scope).path
         data = unlocked(token, place) if action.locked else token.got(place)
         fields = {**catalog.resources[access.resource].connect, **(data["data"] if isinstance(data.get("data"), dict) else data)}  # type: ignore[dict-item] # narrowed by the test in it
         given |= {variable: str(fields[name]) for variable, name in access.deliver.env.items()}
@@ -76,7 +76,7 @@ def run(spec: JobSpec, given: dict[str, str]) -> subprocess.CompletedProcess[str
 @pytest.mark.parametrize("file", JOBS, ids=lambda file: file.stem)
 def test_each_spec_fits_the_catalog_and_its_bundle_is_there(file: Path) -> None:
     spec = spec_of(file)
-    assert problems_of(spec, read_catalog((SHOP / "catalog.yaml").read_bytes())) == ()
+    assert problems_in_spec(spec, read_catalog((SHOP / "catalog.yaml").read_bytes())) == ()
     assert spec.name == file.stem
     if spec.run.workdir:
         script = next(part for part in spec.run.command if part.endswith((".py", ".sh")))
@@ -111,7 +111,7 @@ def test_each_job_that_asks_for_access_while_it_runs_gets_it_and_gives_it_back(
     del model
     file = SHOP / "jobs" / f"{name}.yaml"
     raw = read_spec(file.read_bytes())
-    content = bundled(file.parent, raw["run"]["workdir"])
+    content = pack_folder(file.parent, raw["run"]["workdir"])
     sent = ops.api.post("bundles", content=content, headers={"Content-Type": "application/gzip"}).raise_for_status()
     job = ops.launch(raw, bundle=sent.json()["digest"])
     ops.until(job, "running", "revoking", *ENDED)

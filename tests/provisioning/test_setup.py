@@ -15,18 +15,18 @@ import pytest
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.core.secret import Secret
 from tests.provisioning.support import PEOPLE, SHOP, Session, Shop
-from worker.provisioning import Applied, Outcome, PersonSeed, SetupFailed, VaultNotReady, setup
+from worker.provisioning import AppliedWrite, PersonSeed, SetupFailed, VaultNotReady, WriteOutcome, provision_vault
 from worker.stack.private_files import read_json
 
 pytestmark = pytest.mark.servers
 
 
-def outcomes(applied: tuple[Applied, ...]) -> dict[str, Outcome]:
+def outcomes(applied: tuple[AppliedWrite, ...]) -> dict[str, WriteOutcome]:
     return {step.path: step.outcome for step in applied}
 
 
-def changes(applied: tuple[Applied, ...]) -> list[str]:
-    return [step.path for step in applied if step.outcome in {Outcome.CREATED, Outcome.CHANGED}]
+def changes(applied: tuple[AppliedWrite, ...]) -> list[str]:
+    return [step.path for step in applied if step.outcome in {WriteOutcome.CREATED, WriteOutcome.CHANGED}]
 
 
 def config_with(folder: Path, old: str, new: str) -> Path:
@@ -38,7 +38,7 @@ def config_with(folder: Path, old: str, new: str) -> Path:
     return folder
 
 
-def test_the_first_run_makes_everything_and_says_so(first_run: tuple[Applied, ...]) -> None:
+def test_the_first_run_makes_everything_and_says_so(first_run: tuple[AppliedWrite, ...]) -> None:
     made = outcomes(first_run)
     for path in (
         "sys/mounts/database",
@@ -46,14 +46,14 @@ def test_the_first_run_makes_everything_and_says_so(first_run: tuple[Applied, ..
         "sys/policies/acl/je-worker",
         "identity/entity/name/je-scope-tenant-acme",
     ):
-        assert made[path] is Outcome.CREATED
+        assert made[path] is WriteOutcome.CREATED
 
 
 def test_a_second_run_changes_nothing_and_says_so(shop: Shop) -> None:
     files = [shop.settings.worker_approle_file.read_bytes(), shop.settings.console_approle_file.read_bytes()]
     key = shop.admin.got("kv/data/tenants/acme/helpdesk")
     again = shop.setup()
-    assert {step.outcome for step in again} == {Outcome.UNCHANGED}
+    assert {step.outcome for step in again} == {WriteOutcome.UNCHANGED}
     assert [shop.settings.worker_approle_file.read_bytes(), shop.settings.console_approle_file.read_bytes()] == files
     assert shop.admin.got("kv/data/tenants/acme/helpdesk") == key
 
@@ -108,7 +108,7 @@ def test_a_new_tenant_gets_its_identity_roles_and_keys(shop: Shop, tmp_path: Pat
             "kv/data/tenants/initech/export",
         } <= set(made)
     finally:
-        left = [step for step in shop.setup() if step.outcome is Outcome.KEPT]
+        left = [step for step in shop.setup() if step.outcome is WriteOutcome.KEPT]
         assert [step.path for step in left] == ["identity/entity/name/je-scope-tenant-initech"]
         shop.admin.delete("identity/entity/name/je-scope-tenant-initech")
 
@@ -116,7 +116,7 @@ def test_a_new_tenant_gets_its_identity_roles_and_keys(shop: Shop, tmp_path: Pat
 def test_a_grant_policy_that_nothing_uses_any_more_is_named_and_kept(shop: Shop) -> None:
     shop.admin.write("sys/policies/acl/je-grant-old-read", policy='path "kv/old" { capabilities = ["read"] }')
     try:
-        assert outcomes(shop.setup())["sys/policies/acl/je-grant-old-read"] is Outcome.KEPT
+        assert outcomes(shop.setup())["sys/policies/acl/je-grant-old-read"] is WriteOutcome.KEPT
     finally:
         shop.admin.delete("sys/policies/acl/je-grant-old-read")
 
@@ -124,7 +124,7 @@ def test_a_grant_policy_that_nothing_uses_any_more_is_named_and_kept(shop: Shop)
 def test_without_people_it_makes_none_and_leaves_a_foreign_issuer_alone(shop: Shop) -> None:
     foreign = shop.settings.model_copy(update={"vault_issuer": "https://other.example/v1/identity/oidc"})
     applied = replace(shop, settings=foreign).setup(people=None)
-    assert outcomes(applied)["identity/oidc/config"] is Outcome.KEPT
+    assert outcomes(applied)["identity/oidc/config"] is WriteOutcome.KEPT
     assert not [step for step in applied if "/users/" in step.path]
 
 
@@ -168,13 +168,13 @@ def test_a_wrong_database_password_names_path_and_remedy_but_not_the_password(sh
 
 def test_a_wrong_admin_token_is_named_with_its_path_and_never_shown(shop: Shop) -> None:
     with pytest.raises(SetupFailed, match=r"sys/policies/acl/je-worker: Vault answered 403.*admin token") as failed:
-        setup(shop.settings, vault_addr=shop.admin.address, admin_token=Secret("s.wrong-token"), environment=shop.environment)
+        provision_vault(shop.settings, vault_addr=shop.admin.address, admin_token=Secret("s.wrong-token"), environment=shop.environment)
     assert "s.wrong-token" not in str(failed.value)
 
 
 def test_an_address_where_nothing_answers_says_how_to_start(shop: Shop) -> None:
     with pytest.raises(VaultNotReady, match=r"127\.0\.0\.1:9 did not answer.*justenough up"):
-        setup(shop.settings, vault_addr="http://127.0.0.1:9", admin_token=Secret("s.token"), environment=shop.environment)
+        provision_vault(shop.settings, vault_addr="http://127.0.0.1:9", admin_token=Secret("s.token"), environment=shop.environment)
 
 
 def test_something_else_mounted_at_our_path_is_left_alone(shop: Shop, tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_locks_that_nobody_could_open_are_not_set_up(shop: Shop, tmp_path: Path,
 
 def test_a_vault_without_control_groups_is_refused(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     # This one has them; a path that it does not have stands for one that lacks them.
-    monkeypatch.setattr("worker.provisioning.control_groups.REQUEST", "sys/no-such-thing/request")
+    monkeypatch.setattr("worker.provisioning.control_groups.REQUEST_PATH", "sys/no-such-thing/request")
     with pytest.raises(SetupFailed, match=r"this Vault has no control groups\. Use OpenBao 2\.7 or later, or Vault Enterprise"):
         shop.setup()
 
@@ -263,7 +263,7 @@ def test_the_console_has_an_identity_with_a_key_of_its_own_also_where_it_logged_
     renewed = shop.admin.got("identity/entity/name/je-console")["id"]
     assert login() == renewed
     assert shop.admin.got(f"transit/keys/je-sign-{renewed}")["type"] == "ed25519"
-    assert {one.outcome for one in shop.setup()} <= {Outcome.UNCHANGED, Outcome.KEPT}
+    assert {one.outcome for one in shop.setup()} <= {WriteOutcome.UNCHANGED, WriteOutcome.KEPT}
 
 
 def test_the_console_reads_exactly_the_secrets_that_the_triggers_name(shop: Shop, tmp_path: Path) -> None:

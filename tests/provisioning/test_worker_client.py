@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from justenough.adapters.vault import Vault
-from justenough.domain.catalog.loader import read_catalog, resolved_issue, scope_alias, with_settings
+from justenough.domain.catalog.loader import read_catalog, resolve_issue, scope_alias, with_settings
 from justenough.domain.jobs.states import Action
 from tests.provisioning.support import SHOP, Session, Shop, new_job
 
@@ -27,20 +27,20 @@ def test_a_jobs_whole_life_fits_the_policy(shop: Shop, vault: Vault) -> None:
     definition, scope, job = catalog.resources["orders-db"].actions[Action.READ], {"tenant": "acme"}, new_job()
     vault.open_prefix(job, 900)
     token = vault.create_token(job, policy=definition.policy, alias=scope_alias(definition, scope), ttl=600)
-    issued = vault.issue(token, resolved_issue(definition, scope))
+    issued = vault.issue(token, resolve_issue(definition, scope))
     assert issued.lease_id is not None
     assert vault.job_prefixes("dev").count(job) == 1
     assert len(vault.prefix_accessors(job)) == 1
-    assert vault.lease_alive(issued.lease_id)
-    assert vault.accessor_alive(token.accessor)
+    assert vault.is_lease_alive(issued.lease_id)
+    assert vault.is_accessor_alive(token.accessor)
     assert vault.renew_lease(issued.lease_id, 600) > 0
     vault.close_prefix(job)
     vault.revoke_lease(issued.lease_id)
     vault.revoke_lease(issued.lease_id)
     vault.revoke_prefix(job)
     assert vault.prefix_accessors(job) == ()
-    assert not vault.lease_alive(issued.lease_id)
-    assert not vault.accessor_alive(token.accessor)
+    assert not vault.is_lease_alive(issued.lease_id)
+    assert not vault.is_accessor_alive(token.accessor)
     assert job not in vault.job_prefixes("dev")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from justenough.domain.core.vault_names import HARD_ENDS, hard_end, job_role
+from justenough.domain.core.vault_names import HARD_ENDS, hard_end_of, job_role
 from tests.provisioning.support import Session, Shop, job_role_body, job_token, new_job, opened
 
 pytestmark = pytest.mark.servers
@@ -98,14 +98,14 @@ def test_it_looks_its_jobs_tokens_up_and_ends_a_single_one(worker: Session, job:
 
 def test_each_hard_end_that_a_job_can_need_is_accepted(shop: Shop, worker: Session, role: str) -> None:
     for seconds in (1, 60, 61, 3540, 3541, 3600, 24 * 3600, 24 * 3600 + 1, 7 * 24 * 3600 + 3600):
-        assert hard_end(seconds) in HARD_ENDS
-        assert worker.write(role, **job_role_body(token_explicit_max_ttl=hard_end(seconds))).status_code == 204
+        assert hard_end_of(seconds) in HARD_ENDS
+        assert worker.write(role, **job_role_body(token_explicit_max_ttl=hard_end_of(seconds))).status_code == 204
         assert int(str(shop.admin.got(role)["token_explicit_max_ttl"])) >= seconds
 
 
 def test_a_token_of_a_24_hour_job_may_live_24_hours_and_not_longer(worker: Session, job: str, role: str) -> None:
     path = opened(worker, job)
-    worker.write(role, **job_role_body(token_explicit_max_ttl=hard_end(24 * 3600)))
+    worker.write(role, **job_role_body(token_explicit_max_ttl=hard_end_of(24 * 3600)))
     for ttl in ("24h", "700h"):
         made = worker.write(path, policies=["je-grant-orders-db-read"], ttl=ttl, display_name=job, renewable=False).json()["auth"]
         assert made["lease_duration"] == 24 * 3600

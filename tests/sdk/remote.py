@@ -11,7 +11,7 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any, TextIO
 
-from justenough.domain.jobs.bundle import digest, pack
+from justenough.domain.jobs.bundle import bundle_digest, pack
 from tests.people import Human
 
 SDK = Path(__file__).parents[2] / "sdk" / "justenough_job"
@@ -96,4 +96,4 @@ def _sent(ops: Human) -> str:
     """Send the SDK as a job's files; return their digest."""
     content = pack({f"justenough_job/{path.name}": (path.read_bytes(), False) for path in SDK.glob("*.py")})
     ops.api.post("bundles", content=content, headers={"Content-Type": "application/gzip"}).raise_for_status()
-    return digest(content)
+    return bundle_digest(content)

@@ -209,11 +209,11 @@ def test_without_a_socket_the_token_opens_the_same_door_on_loopback(job: Remote,
 
 def test_a_wrong_token_and_a_broker_that_is_not_there_are_unavailable(job: Remote) -> None:
     wrong = job.raises(
-        "from justenough_job.broker import Broker; Broker.found({'JUSTENOUGH_BROKER_URL': os.environ['JUSTENOUGH_BROKER_URL']}).call('GET', '/v1/catalog')"
+        "from justenough_job.broker import BrokerClient; BrokerClient.from_environment({'JUSTENOUGH_BROKER_URL': os.environ['JUSTENOUGH_BROKER_URL']}).call('GET', '/v1/catalog')"
     )
     assert wrong.kind == "Unavailable"
     assert "JUSTENOUGH_BROKER_TOKEN" in wrong.says
-    gone = job.raises("Broker(socket='/run/justenough/gone.sock').call('GET', '/v1/catalog')")
+    gone = job.raises("BrokerClient(socket='/run/justenough/gone.sock').call('GET', '/v1/catalog')")
     assert gone.kind == "Unavailable"
     assert "does not answer at /run/justenough/gone.sock" in gone.says
 
@@ -254,11 +254,11 @@ def test_outside_a_job_it_says_so() -> None:
 def test_what_cannot_be_given_back_is_a_warning_and_ends_with_the_job(ops: Human, shop: Shop) -> None:
     code = """
     import warnings, justenough_job as je
-    from justenough_job.broker import Broker
+    from justenough_job.broker import BrokerClient
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         with je.access("orders-db", "read") as credential:
-            credential._broker = Broker(socket="/run/justenough/gone.sock")
+            credential._broker = BrokerClient(socket="/run/justenough/gone.sock")
             done = "the work is done"
     result = [done, credential["username"], credential["password"], *[[one.category.__name__, str(one.message)] for one in said]]
     """
@@ -280,13 +280,13 @@ def test_a_broker_that_hangs_up_is_asked_again_and_not_for_ever(ops: Human) -> N
         one.connect(os.environ["JUSTENOUGH_BROKER"])
     """
     leave = """
-    broker.PATIENCE = 15
+    broker.RETRY_TIMEOUT_S = 15
     threading.Timer(1, lambda: [one.close() for one in crowd]).start()
     result = len(je.catalog())
     """
     with remote(ops) as job:
         job.runs(crowd)
-        refused = job.raises("broker.PATIENCE = 0.6; je.catalog()")
+        refused = job.raises("broker.RETRY_TIMEOUT_S = 0.6; je.catalog()")
         assert refused.kind == "Unavailable"
         assert "does not answer at /run/justenough/broker.sock" in refused.says
         assert job.runs(leave) > 0
@@ -295,9 +295,9 @@ def test_a_broker_that_hangs_up_is_asked_again_and_not_for_ever(ops: Human) -> N
 def test_many_who_wait_at_once_ask_no_more_often_than_they_need_to(ops: Human) -> None:
     code = """
     import threading, justenough_job as je
-    from justenough_job.broker import Broker
-    calls, whole = [], Broker.call
-    Broker.call = lambda *given, **more: (calls.append(given[1]), whole(*given, **more))[1]
+    from justenough_job.broker import BrokerClient
+    calls, whole = [], BrokerClient.call
+    BrokerClient.call = lambda *given, **more: (calls.append(given[1]), whole(*given, **more))[1]
     ends = []
     def wait():
         try:

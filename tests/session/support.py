@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from activities.delivery.delivery import Delivered
-from activities.process.interpreters import interpreter
-from activities.process.launcher import Launch
+from activities.process.interpreters import find_interpreter
+from activities.process.launcher import JobLaunch
 from activities.process.log_capture import LogCapture
 from activities.process.process import JobProcess
 from activities.process.sandbox import Sandbox
-from activities.process.uid_pool import SLOTS, lent_uid
+from activities.process.uid_pool import MAX_UIDS, lend_uid
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.core.redaction import Redactor
-from justenough.domain.jobs.spec import Limits
+from justenough.domain.jobs.spec import ResourceLimits
 
-DEFAULTS = Limits()
+DEFAULTS = ResourceLimits()
 SECRETS = ("stack.json", "seal.key", "worker.approle.json", "console.approle.json", "vault-admin.token", "justenough.db")
 """Files of the worker's home that no job may read."""
 
@@ -51,12 +51,12 @@ class Runner:
         async def sink(text: str) -> None:
             texts.append(text)
 
-        with lent_uid(self.settings) as uid:
+        with lend_uid(self.settings) as uid:
             process = await self.start(*argv, uid=uid, **more)
             capture = await LogCapture.start(process.output, Redactor(secrets), sink)
             code = await process.wait()
-            await capture.finished()
-        return Ran(code, "".join(texts), process.over)
+            await capture.finish()
+        return Ran(code, "".join(texts), process.limit_exceeded)
 
     async def python(self, code: str, *argv: str, **more: Any) -> Ran:
         return await self("python", "-c", code, *argv, **more)
@@ -70,16 +70,16 @@ class Runner:
         env: Mapping[str, str] | None = None,
         given: Delivered | None = None,
         python: str | None = None,
-        limits: Limits = DEFAULTS,
+        limits: ResourceLimits = DEFAULTS,
     ) -> JobProcess:
         given = given or Delivered()
         return await JobProcess.start(
             self.sandbox,
-            Launch(
+            JobLaunch(
                 "j-dev-test",
                 argv,
                 uid,
-                interpreter(self.settings, python),
+                find_interpreter(self.settings, python),
                 workdir,
                 network,
                 {**(env or {}), **given.env},
@@ -132,7 +132,7 @@ async def until(condition: Callable[[], bool], *, seconds: float = 180) -> None:
 
 def lent_by(settings: Settings, uid: int) -> bool:
     """Whether a user id is one that jobs get: which of them, others that run tests decide too."""
-    return settings.job_uid_base <= uid < settings.job_uid_base + SLOTS if is_root() else uid == os.geteuid()
+    return settings.job_uid_base <= uid < settings.job_uid_base + MAX_UIDS if is_root() else uid == os.geteuid()
 
 
 def is_root() -> bool:

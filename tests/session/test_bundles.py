@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from activities.process.bundles import unpacked
+from activities.process.bundles import ensure_unpacked
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.jobs import bundle
 
 CONTENT = bundle.pack({"job.py": (b"print(1)", False), "bin/run": (b"#!/bin/sh\n", True), "a/b/c.txt": (b"", False)})
-DIGEST = bundle.digest(CONTENT)
+DIGEST = bundle.bundle_digest(CONTENT)
 
 
 def listed(folder: Path) -> dict[str, str]:
@@ -21,7 +21,7 @@ def listed(folder: Path) -> dict[str, str]:
 def test_files_come_out_with_plain_modes_whatever_the_umask(home: Path) -> None:
     before = os.umask(0o077)
     try:
-        folder = unpacked(home, DIGEST, CONTENT)
+        folder = ensure_unpacked(home, DIGEST, CONTENT)
     finally:
         os.umask(before)
     assert folder == home / "run" / "bundles" / DIGEST.removeprefix("sha256:")
@@ -32,21 +32,21 @@ def test_files_come_out_with_plain_modes_whatever_the_umask(home: Path) -> None:
 
 
 def test_it_is_unpacked_once(home: Path) -> None:
-    first = unpacked(home, DIGEST, CONTENT)
+    first = ensure_unpacked(home, DIGEST, CONTENT)
     made = (first / "job.py").stat().st_ino
-    assert (unpacked(home, DIGEST, CONTENT) / "job.py").stat().st_ino == made
+    assert (ensure_unpacked(home, DIGEST, CONTENT) / "job.py").stat().st_ino == made
     assert len(list(first.parent.iterdir())) == 1
 
 
 def test_content_that_the_digest_does_not_name_is_refused(home: Path) -> None:
     with pytest.raises(InvalidInput, match="its content is not sha256"):
-        unpacked(home, DIGEST, bundle.pack({"job.py": (b"print(2)", False)}))
+        ensure_unpacked(home, DIGEST, bundle.pack({"job.py": (b"print(2)", False)}))
     assert not (home / "run").exists()
 
 
 @pytest.mark.parametrize("tamper", ["content", "mode", "added", "removed", "link"])
 def test_a_folder_that_was_tampered_with_is_made_anew(home: Path, tamper: str) -> None:
-    folder = unpacked(home, DIGEST, CONTENT)
+    folder = ensure_unpacked(home, DIGEST, CONTENT)
     match tamper:
         case "content":
             (folder / "job.py").write_bytes(b"print(666)")
@@ -59,7 +59,7 @@ def test_a_folder_that_was_tampered_with_is_made_anew(home: Path, tamper: str) -
         case "link":
             (folder / "job.py").unlink()
             (folder / "job.py").symlink_to("/etc/passwd")
-    again = unpacked(home, DIGEST, CONTENT)
+    again = ensure_unpacked(home, DIGEST, CONTENT)
     assert (again / "job.py").read_bytes() == b"print(1)"
     assert not (again / "job.py").is_symlink()
     assert set(listed(again)) == {"a", "a/b", "a/b/c.txt", "bin", "bin/run", "job.py"}
@@ -69,14 +69,14 @@ def test_a_folder_that_was_tampered_with_is_made_anew(home: Path, tamper: str) -
 
 def test_many_sessions_may_unpack_the_same_one_at_once(home: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
-        folders = set(pool.map(lambda _: unpacked(home, DIGEST, CONTENT), range(32)))
+        folders = set(pool.map(lambda _: ensure_unpacked(home, DIGEST, CONTENT), range(32)))
     (folder,) = folders
-    assert listed(folder) == listed(unpacked(home, DIGEST, CONTENT))
+    assert listed(folder) == listed(ensure_unpacked(home, DIGEST, CONTENT))
     assert list(folder.parent.iterdir()) == [folder]
 
 
 def test_a_refused_archive_leaves_nothing(home: Path) -> None:
     evil = b"no archive"
     with pytest.raises(InvalidInput, match="not a readable"):
-        unpacked(home, bundle.digest(evil), evil)
+        ensure_unpacked(home, bundle.bundle_digest(evil), evil)
     assert not list((home / "run").rglob("*/*"))

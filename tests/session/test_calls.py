@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from activities.process.seccomp import CLONE_NEWUSER, MACHINES, Machine, refusing
+from activities.process.seccomp import CLONE_NEWUSER, MACHINES, Machine, build_filters
 
 ALLOWED, REFUSED = 0x7FFF0000, 0x00050000
 READ, PLAIN_THREAD = 0x3F, 0x003D0F00
@@ -15,7 +15,7 @@ READ, PLAIN_THREAD = 0x3F, 0x003D0F00
 def answer(machine: str, number: int, first: int = 0, *, audit: int | None = None) -> int:
     """Run the filter (linux/bpf_common.h) on a call; return what the kernel would do."""
     data = struct.pack("=IIQQ", number, MACHINES[machine].audit if audit is None else audit, 0, first)
-    (program,) = refusing(machine)
+    (program,) = build_filters(machine)
     instructions = list(struct.iter_unpack("=HBBI", program))
     at = held = 0
     while True:
@@ -57,4 +57,4 @@ def test_what_is_refused_looks_as_on_a_kernel_that_lacks_it(machine: str) -> Non
 
 
 def test_a_processor_that_is_not_known_gets_no_filter() -> None:
-    assert refusing("riscv64") == ()
+    assert build_filters("riscv64") == ()

@@ -6,7 +6,7 @@ import json
 import pytest
 import yaml
 
-from activities.delivery.delivery import Delivered, delivered, secrets_of
+from activities.delivery.delivery import Delivered, build_delivery, secrets_of
 from activities.delivery.file_formats import UndeliverableField
 from justenough.domain.core.secret import Secret
 from justenough.domain.jobs.spec import Access, Delivery, FileDelivery
@@ -21,7 +21,7 @@ def access(**deliver: object) -> Access:
 
 
 def test_variables_come_from_fields_and_from_what_the_catalog_says_of_connecting() -> None:
-    given = delivered(access(env={"PGUSER": "username", "PGPASSWORD": "password", "PGHOST": "host"}), FIELDS, CONNECT)
+    given = build_delivery(access(env={"PGUSER": "username", "PGPASSWORD": "password", "PGHOST": "host"}), FIELDS, CONNECT)
     assert {name: value.reveal() for name, value in given.env.items()} == {
         "PGUSER": "v-token-orders",
         "PGPASSWORD": "hunter22",
@@ -31,7 +31,7 @@ def test_variables_come_from_fields_and_from_what_the_catalog_says_of_connecting
 
 
 def test_a_file_holds_the_whole_credential() -> None:
-    given = delivered(access(file=FileDelivery(path="db.json")), FIELDS, CONNECT)
+    given = build_delivery(access(file=FileDelivery(path="db.json")), FIELDS, CONNECT)
     assert json.loads(given.files["db.json"].reveal()) == {
         "host": "127.0.0.1",
         "port": "5432",
@@ -45,15 +45,17 @@ WHOLE = {**FIELDS, "dbname": Secret("shop")}
 
 def test_a_password_file_has_a_line_as_libpq_reads_it_and_a_variable_names_it() -> None:
     odd = {**WHOLE, "password": Secret("a:b\\c")}
-    given = delivered(access(pgpass=FileDelivery(path="pgpass")), odd, CONNECT)
+    given = build_delivery(access(pgpass=FileDelivery(path="pgpass")), odd, CONNECT)
     assert given.files["pgpass"].reveal() == "127.0.0.1:5432:shop:v-token-orders:a\\:b\\\\c\n"
     assert given.paths == {"PGPASSFILE": ("pgpass",)}
     assert not given.env
 
 
 def test_two_credentials_share_a_password_file() -> None:
-    first, second = (delivered(access(pgpass=FileDelivery(path="pgpass")), {**WHOLE, "username": Secret(name)}, CONNECT) for name in "ab")
-    lines = first.joined(second).files["pgpass"].reveal().splitlines()
+    first, second = (
+        build_delivery(access(pgpass=FileDelivery(path="pgpass")), {**WHOLE, "username": Secret(name)}, CONNECT) for name in "ab"
+    )
+    lines = first.merge(second).files["pgpass"].reveal().splitlines()
     assert lines == ["127.0.0.1:5432:shop:a:hunter22", "127.0.0.1:5432:shop:b:hunter22"]
 
 
@@ -61,9 +63,9 @@ def test_a_credential_of_no_database_and_a_value_of_two_lines_make_no_password_f
     with pytest.raises(
         UndeliverableField, match=r"orders-db:read has no field dbname \(deliver.pgpass\); it has host, password, port, username"
     ):
-        delivered(access(pgpass=FileDelivery(path="pgpass")), FIELDS, CONNECT)
+        build_delivery(access(pgpass=FileDelivery(path="pgpass")), FIELDS, CONNECT)
     with pytest.raises(UndeliverableField, match="deliver it as a file") as refused:
-        delivered(access(pgpass=FileDelivery(path="pgpass")), {**WHOLE, "password": Secret("one\ntwo")}, CONNECT)
+        build_delivery(access(pgpass=FileDelivery(path="pgpass")), {**WHOLE, "password": Secret("one\ntwo")}, CONNECT)
     assert "one" not in str(refused.value).replace("more than one line", "")
 
 
@@ -74,7 +76,7 @@ SAID = {"path": "kubeconfig", "token": "service_account_token", "ca": "ca", "nam
 
 
 def test_a_kubeconfig_has_one_context_that_is_whole_and_a_variable_names_it() -> None:
-    given = delivered(access(kubeconfig=SAID), ACCOUNT, CLUSTER)
+    given = build_delivery(access(kubeconfig=SAID), ACCOUNT, CLUSTER)
     config = yaml.safe_load(given.files["kubeconfig"].reveal())
     name = config["current-context"]
     assert (config["apiVersion"], config["kind"], name) == ("v1", "Config", "orders-db-read")
@@ -88,13 +90,13 @@ def test_a_kubeconfig_has_one_context_that_is_whole_and_a_variable_names_it() ->
 
 
 def test_a_kubeconfig_without_a_ca_trusts_the_machines_own_and_never_nobodys() -> None:
-    given = delivered(access(kubeconfig={"path": "k"}), {"token": Secret("t0ken")}, {"server": CLUSTER["server"]})
+    given = build_delivery(access(kubeconfig={"path": "k"}), {"token": Secret("t0ken")}, {"server": CLUSTER["server"]})
     assert yaml.safe_load(given.files["k"].reveal())["clusters"][0]["cluster"] == {"server": CLUSTER["server"]}
 
 
 def test_two_kubeconfigs_are_two_files_that_one_variable_names() -> None:
-    first, second = (delivered(access(kubeconfig={**SAID, "path": path}), ACCOUNT, CLUSTER) for path in ("one", "two"))
-    both = first.joined(second)
+    first, second = (build_delivery(access(kubeconfig={**SAID, "path": path}), ACCOUNT, CLUSTER) for path in ("one", "two"))
+    both = first.merge(second)
     assert (set(both.files), both.paths) == ({"one", "two"}, {"KUBECONFIG": ("one", "two")})
 
 
@@ -114,18 +116,18 @@ def test_two_kubeconfigs_are_two_files_that_one_variable_names() -> None:
 )
 def test_what_makes_no_kubeconfig_is_refused_by_its_place_in_the_spec(said: dict[str, str], connect: dict[str, str], problem: str) -> None:
     with pytest.raises(UndeliverableField) as refused:
-        delivered(access(kubeconfig={**SAID, **said}), ACCOUNT, {**CLUSTER, **connect})
+        build_delivery(access(kubeconfig={**SAID, **said}), ACCOUNT, {**CLUSTER, **connect})
     assert problem in str(refused.value)
     assert "ey.J.0" not in str(refused.value)
 
 
 def test_nothing_is_delivered_unasked() -> None:
-    assert delivered(access(), FIELDS, CONNECT) == Delivered()
+    assert build_delivery(access(), FIELDS, CONNECT) == Delivered()
 
 
 def test_a_field_that_is_not_there_is_named_with_those_that_are_and_no_value() -> None:
     with pytest.raises(UndeliverableField) as refused:
-        delivered(access(env={"A": "token", "B": "passwort"}), FIELDS, CONNECT)
+        build_delivery(access(env={"A": "token", "B": "passwort"}), FIELDS, CONNECT)
     assert (
         str(refused.value)
         == "orders-db:read has no field passwort (deliver.env.B), token (deliver.env.A); it has host, password, port, username"
@@ -135,12 +137,12 @@ def test_a_field_that_is_not_there_is_named_with_those_that_are_and_no_value() -
 @pytest.mark.parametrize("value", ["nul\0inside", "x" * 100_001])
 def test_what_cannot_be_a_variable_is_refused_without_showing_it(value: str) -> None:
     with pytest.raises(UndeliverableField, match="deliver it as a file") as refused:
-        delivered(access(env={"A": "password"}), {"password": Secret(value)}, {})
+        build_delivery(access(env={"A": "password"}), {"password": Secret(value)}, {})
     assert value[:5] not in str(refused.value)
 
 
 def test_what_an_engine_issued_wins_over_the_catalog() -> None:
-    given = delivered(access(env={"A": "host"}), {"host": Secret("issued")}, CONNECT)
+    given = build_delivery(access(env={"A": "host"}), {"host": Secret("issued")}, CONNECT)
     assert given.env["A"].reveal() == "issued"
 
 
@@ -149,6 +151,6 @@ def test_everything_but_the_user_name_is_secret() -> None:
 
 
 def test_two_credentials_are_delivered_together() -> None:
-    both = Delivered({"A": Secret("1")}, {"a": Secret("1")}).joined(Delivered({"B": Secret("2")}))
+    both = Delivered({"A": Secret("1")}, {"a": Secret("1")}).merge(Delivered({"B": Secret("2")}))
     assert set(both.env) == {"A", "B"}
     assert set(both.files) == {"a"}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from activities.process.interpreters import InterpreterRefused, interpreter
+from activities.process.interpreters import InterpreterRefused, find_interpreter
 from justenough.adapters.configuration.settings import Settings
 from tests.session.support import Runner
 
@@ -64,13 +64,13 @@ async def test_nothing_beside_a_python_becomes_readable(run: Runner, venv: Path)
 
 def test_the_workers_own_environment_is_refused(settings: Settings) -> None:
     with pytest.raises(InterpreterRefused, match="never runs in the worker's environment"):
-        interpreter(settings, sys.executable)
+        find_interpreter(settings, sys.executable)
 
 
 @pytest.mark.parametrize("python", ["/nowhere/python", "/etc/passwd", "/etc"])
 def test_what_is_not_there_or_no_program_is_refused(settings: Settings, python: str) -> None:
     with pytest.raises(InterpreterRefused, match="no Python is there"):
-        interpreter(settings, python)
+        find_interpreter(settings, python)
 
 
 def test_a_program_that_is_no_python_opens_no_folder(settings: Settings, home: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_program_that_is_no_python_opens_no_folder(settings: Settings, home: P
     fake.write_text("#!/bin/sh\n")
     fake.chmod(0o755)
     with pytest.raises(InterpreterRefused, match="is not the folder of a Python"):
-        interpreter(settings, str(fake))
+        find_interpreter(settings, str(fake))
 
 
 def test_a_python_around_the_workers_data_is_refused(settings: Settings, home: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_python_around_the_workers_data_is_refused(settings: Settings, home: P
     (home / "bin").mkdir()
     (home / "bin" / "python").symlink_to("/usr/bin/python3")
     with pytest.raises(InterpreterRefused, match="holds the worker's own data"):
-        interpreter(settings, str(home / "bin" / "python"))
+        find_interpreter(settings, str(home / "bin" / "python"))
 
 
 def test_finding_it_runs_nothing(settings: Settings, home: Path) -> None:
@@ -97,7 +97,7 @@ def test_finding_it_runs_nothing(settings: Settings, home: Path) -> None:
     fake.write_text(f"#!/bin/sh\ntouch {trace}\n")
     fake.chmod(0o755)
     (home / "env" / "pyvenv.cfg").write_text("home = /usr/bin\n")
-    assert interpreter(settings, str(fake)).prefixes == (home / "env",)
+    assert find_interpreter(settings, str(fake)).prefixes == (home / "env",)
     assert not trace.exists()
     # The control: had it run, one would see it.
     subprocess.run([fake], check=True)

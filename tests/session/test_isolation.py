@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from activities.delivery.delivery import Delivered
-from activities.process.bundles import unpacked
-from activities.process.interpreters import interpreter
-from activities.process.launcher import Launch, Room, variables
+from activities.process.bundles import ensure_unpacked
+from activities.process.interpreters import find_interpreter
+from activities.process.launcher import JobLaunch, Room, environment_script
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.core.secret import Secret
 from justenough.domain.jobs import bundle
@@ -72,7 +72,7 @@ def names_in(folder: Path) -> list[str]:
 @pytest.fixture
 def workdir(home: Path) -> Path:
     content = bundle.pack({"job.py": (b"print('from the bundle')\n", False), "run.sh": (b"#!/bin/sh\necho ran $1\n", True)})
-    return unpacked(home, bundle.digest(content), content)
+    return ensure_unpacked(home, bundle.bundle_digest(content), content)
 
 
 async def test_the_worker_and_its_files_cannot_be_read(run: Runner, home: Path) -> None:
@@ -326,5 +326,5 @@ print('well')
 
 def test_no_repr_shows_what_is_delivered(settings: Settings) -> None:
     given = Delivered({"A": Secret("hunter22")}, {"b": Secret("hunter22")})
-    launch = Launch("j-dev-test", ("true",), 1, interpreter(settings, None), env={"B": "hunter22"}, files=given.files)
-    assert "hunter22" not in repr(given) + repr(launch) + repr(variables(launch, Room()))
+    launch = JobLaunch("j-dev-test", ("true",), 1, find_interpreter(settings, None), env={"B": "hunter22"}, files=given.files)
+    assert "hunter22" not in repr(given) + repr(launch) + repr(environment_script(launch, Room()))

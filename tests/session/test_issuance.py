@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from activities.issuing.results import Issuance
-from justenough.domain.jobs.credentials import Credential
+from activities.issuing.results import IssuedCredential
+from justenough.domain.jobs.credentials import CredentialHandle
 from justenough.domain.jobs.spec import Access
 from justenough.domain.jobs.states import Action, Revocable
 
@@ -15,9 +15,9 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 GRANT = timedelta(minutes=5)
 
 
-def issued() -> Issuance:
+def issued() -> IssuedCredential:
     access = Access(resource="orders-db", action=Action.READ, ttl=300, reason="a test")
-    credential = Credential(
+    credential = CredentialHandle(
         id="c-dev-1",
         request_id="r-dev-1",
         resource="orders-db",
@@ -28,7 +28,7 @@ def issued() -> Issuance:
         expires_at=NOW + GRANT,
         revocable=Revocable.NOW,
     )
-    return Issuance(access=access, credential=credential, fields={}, ends=1000 + GRANT.total_seconds(), lease_seconds=60)
+    return IssuedCredential(access=access, credential=credential, fields={}, ends=1000 + GRANT.total_seconds(), lease_seconds=60)
 
 
 @pytest.mark.parametrize(
@@ -43,4 +43,4 @@ def issued() -> Issuance:
     ids=["at once", "later", "set back", "set back and over", "set forward"],
 )
 def test_a_clock_that_is_set_never_prolongs_a_grant(passed: timedelta, stepped: timedelta, left: float) -> None:
-    assert issued().left(now=NOW + passed + stepped, ticks=1000 + passed.total_seconds()) == left
+    assert issued().seconds_left(now=NOW + passed + stepped, ticks=1000 + passed.total_seconds()) == left

@@ -6,13 +6,13 @@ import resource
 
 import pytest
 
-from activities.process.resource_monitor import EVERY, used_by
+from activities.process.resource_monitor import POLL_INTERVAL_S, measure_use
 from justenough.adapters.configuration.settings import Settings
-from justenough.domain.jobs.spec import Limits
+from justenough.domain.jobs.spec import ResourceLimits
 from tests.session.support import Runner, alive, is_root, until
 
 MEBI = 2**20
-SMALL = Limits(cpu=60, memory=64 * MEBI, processes=32, file_size=8 * MEBI, open_files=64)
+SMALL = ResourceLimits(cpu=60, memory=64 * MEBI, processes=32, file_size=8 * MEBI, open_files=64)
 WIDER = SMALL.model_copy(update={"memory": 96 * MEBI})
 
 LOOK = """
@@ -169,7 +169,7 @@ async def test_memory_counts_over_all_processes_of_a_job(run: Runner) -> None:
 
 async def test_memory_that_processes_share_counts_once(run: Runner) -> None:
     # Seven processes that each see 40 MiB, which are the same ones.
-    ran = await run.python(SHARE, str(6 * EVERY), limits=SMALL.model_copy(update={"memory": 128 * MEBI}))
+    ran = await run.python(SHARE, str(6 * POLL_INTERVAL_S), limits=SMALL.model_copy(update={"memory": 128 * MEBI}))
     assert (ran.code, ran.log, ran.over) == (0, "shared\n", None)
 
 
@@ -180,7 +180,7 @@ async def test_memory_behind_a_first_thread_that_has_ended_counts(run: Runner) -
 
 
 async def test_a_child_that_is_being_made_in_its_parents_memory_counts_once(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("activities.process.resource_monitor.EVERY", 0.002)
+    monkeypatch.setattr("activities.process.resource_monitor.POLL_INTERVAL_S", 0.002)
     ran = await run.python(SPAWN, "3", limits=SMALL)
     assert (ran.code, ran.log, ran.over) == (0, "spawned\n", None)
 
@@ -215,19 +215,19 @@ async def test_a_file_grows_to_its_limit_and_no_further(run: Runner) -> None:
 
 
 async def test_processor_time_counts_over_all_processes_that_run(run: Runner) -> None:
-    ran = await run.python(BURN_TOGETHER, limits=Limits(cpu=2))
+    ran = await run.python(BURN_TOGETHER, limits=ResourceLimits(cpu=2))
     assert ran.code == 137
     assert str(ran.over).startswith("limits.cpu: it used ")
 
 
 async def test_processor_time_counts_over_processes_that_have_ended(run: Runner) -> None:
-    ran = await run.python(BURN_IN_TURN, limits=Limits(cpu=1))
+    ran = await run.python(BURN_IN_TURN, limits=ResourceLimits(cpu=1))
     assert (ran.code, str(ran.over).startswith("limits.cpu: it used ")) == (137, True)
 
 
 async def test_one_process_that_burns_is_ended_by_the_kernel_where_nobody_looks(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("activities.process.resource_monitor.EVERY", 600)
-    ran = await run("sh", "-c", "while :; do :; done", limits=Limits(cpu=1))
+    monkeypatch.setattr("activities.process.resource_monitor.POLL_INTERVAL_S", 600)
+    ran = await run("sh", "-c", "while :; do :; done", limits=ResourceLimits(cpu=1))
     assert (ran.code, ran.over) == (128 + 24, None)
 
 
@@ -242,11 +242,11 @@ async def test_a_fork_bomb_is_contained_while_another_job_runs_well(run: Runner)
     finally:
         os.close(bomb.output)
         await bomb.kill()
-    assert bomb.left == ()
+    assert bomb.survivors == ()
 
 
 async def test_no_more_processes_than_allowed_can_be_made(run: Runner) -> None:
-    ran = await run.python(FORK, limits=Limits(processes=32))
+    ran = await run.python(FORK, limits=ResourceLimits(processes=32))
     # The kernel counts by user: where jobs have none of their own, who adds them up ends the job.
     assert ran.log == "31\n" if is_root() else str(ran.over).startswith("limits.processes: ")
 
@@ -274,7 +274,7 @@ time.sleep(60)
         with os.fdopen(process.output, "rb") as output:
             assert await asyncio.to_thread(output.readline) == b"ready\n"
         assert process._first
-        used = used_by(process._first, Limits(), sandboxed=True)
+        used = measure_use(process._first, ResourceLimits(), sandboxed=True)
         # The program with four threads more, and three that it left behind.
         assert used.processes == 8
         assert 0.4 <= used.cpu < 5

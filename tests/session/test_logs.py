@@ -53,7 +53,7 @@ async def test_a_line_arrives_while_the_job_still_runs() -> None:
     await asyncio.wait_for(pipe.arrived.wait(), 180)
     assert pipe.texts == ["step one\n"]
     pipe.close()
-    await capture.finished()
+    await capture.finish()
 
 
 async def test_bytes_that_are_no_text_are_replaced_and_characters_survive_a_cut() -> None:
@@ -63,7 +63,7 @@ async def test_bytes_that_are_no_text_are_replaced_and_characters_survive_a_cut(
     await asyncio.wait_for(pipe.arrived.wait(), 180)
     pipe.write("zw\u00f6lf ".encode()[3:] + b"\xff\0end \xc3")
     pipe.close()
-    await capture.finished()
+    await capture.finish()
     assert "".join(pipe.texts) == "zw\u00f6lf \ufffd\ufffdend \ufffd"
 
 
@@ -75,11 +75,11 @@ async def test_a_flood_is_cut_at_the_limit_said_once_and_holds_nothing_up(run: R
 
     uid = run.settings.job_uid_base + 2000 if is_root() else os.geteuid()
     process = await run.start("sh", "-c", "yes 'a line of no interest' | head -c 30000000; exit 3", uid=uid)
-    capture = await LogCapture.start(process.output, Redactor(["hunter22"]), sink, most=1_000_000)
+    capture = await LogCapture.start(process.output, Redactor(["hunter22"]), sink, max_bytes=1_000_000)
     assert await process.wait() == 3
-    await capture.finished()
+    await capture.finish()
     whole = "".join(texts)
-    assert capture.seen == 30_000_000
+    assert capture.bytes_seen == 30_000_000
     assert whole.endswith("\n[more than 1,000,000 bytes of output: the rest is not kept]\n")
     assert whole.count("not kept") == 1
     assert 1_000_000 <= len(whole) < 1_000_200
@@ -87,10 +87,10 @@ async def test_a_flood_is_cut_at_the_limit_said_once_and_holds_nothing_up(run: R
 
 async def test_the_cut_at_the_limit_shows_no_half_secret() -> None:
     pipe = Pipe()
-    capture = await LogCapture.start(pipe.end, Redactor(["hunter22-and-more"]), pipe.sink, most=20)
+    capture = await LogCapture.start(pipe.end, Redactor(["hunter22-and-more"]), pipe.sink, max_bytes=20)
     pipe.write(b"password: hunter22-and-more")
     pipe.close()
-    await capture.finished()
+    await capture.finish()
     assert "".join(pipe.texts).startswith("password: \n[more than")
 
 
@@ -100,7 +100,7 @@ async def test_batches_are_bounded(run: Runner) -> None:
     os.set_blocking(pipe._start, True)
     await asyncio.to_thread(pipe.write, b"x" * 300_000)
     pipe.close()
-    await capture.finished()
+    await capture.finish()
     assert sum(map(len, pipe.texts)) == 300_000
     assert max(map(len, pipe.texts)) <= 64 * 1024
 
@@ -114,7 +114,7 @@ async def test_a_sink_that_fails_does_not_hold_the_job_up_and_is_told_at_the_end
     capture = await LogCapture.start(process.output, Redactor([]), broken)
     assert await process.wait() == 4
     with pytest.raises(ConnectionError, match="the store is away"):
-        await capture.finished()
+        await capture.finish()
 
 
 async def test_a_pipe_that_somebody_else_holds_is_let_go() -> None:
@@ -122,7 +122,7 @@ async def test_a_pipe_that_somebody_else_holds_is_let_go() -> None:
     capture = await LogCapture.start(pipe.end, Redactor(["hunter22"]), pipe.sink)
     pipe.write(b"said, then hunt")
     started = time.monotonic()
-    await capture.finished(within=0.7)
+    await capture.finish(within=0.7)
     assert time.monotonic() - started < 60
     assert "".join(pipe.texts) == "said, then hunt"
     pipe.close()

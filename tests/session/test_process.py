@@ -115,7 +115,7 @@ async def test_kill_ends_a_tree_that_forks_stops_and_hides(run: Runner, uid: int
     await until(lambda: alive("sleep\x0031418.25") and alive("sleep\x0031418.5"))
     assert await process.kill() == 137
     assert not alive("sleep\x0031418")
-    assert process.left == ()
+    assert process.survivors == ()
     assert await process.kill() == 137
     os.close(process.output)
 

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from activities.broker import Place
+from activities.broker import BrokerAddress
 from activities.delivery.delivery import Delivered
 from activities.process.interpreters import InterpreterRefused
 from activities.process.process import JobProcess
 from activities.process.sandbox import Sandbox
-from activities.session.job_runner import Task, running
-from activities.support.async_tools import surely
+from activities.session.job_runner import JobTask, run_process
+from activities.support.async_tools import run_to_completion
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.core.redaction import Redactor
 from justenough.domain.core.secret import Secret
-from justenough.domain.jobs.spec import JobSpec, Run
+from justenough.domain.jobs.spec import JobSpec, RunSpec
 from tests.session.support import alive, until
 
 
@@ -39,15 +39,15 @@ class Jobs:
 
     @asynccontextmanager
     async def run(self, *argv: str, python: str | None = None) -> AsyncIterator[JobProcess]:
-        spec = JobSpec(name="test", task="test", environment="prod", run=Run(command=argv, python=python, env={"MODE": "dry"}))
+        spec = JobSpec(name="test", task="test", environment="prod", run=RunSpec(command=argv, python=python, env={"MODE": "dry"}))
         given = Delivered({"PGPASSWORD": Secret("hunter22")})
-        async with running(
+        async with run_process(
             self.settings,
             self.sandbox,
-            Task("j-dev-test", spec, None, given),
+            JobTask("j-dev-test", spec, None, given),
             redactor=Redactor(["hunter22"]),
             sink=self.sink,
-            serve=lambda _: nullcontext(Place(self.broker)),
+            serve=lambda _: nullcontext(BrokerAddress(self.broker)),
         ) as process:
             yield process
 
@@ -107,4 +107,4 @@ async def test_surely_passes_an_error_on() -> None:
         raise LookupError
 
     with pytest.raises(LookupError):
-        await surely(fails())
+        await run_to_completion(fails())

@@ -13,7 +13,7 @@ import pytest
 from psycopg import sql
 
 from tests.stack.logins import Login
-from worker.stack import Places, Stack, running_stack
+from worker.stack import Stack, StackPaths, running_stack
 from worker.stack.postgres import VAULT_LOGIN, database_passwords
 from worker.stack.stack_file import SERVERS
 
@@ -37,7 +37,7 @@ def admin(servers: Stack) -> Iterator[psycopg.Connection[Any]]:
 
 @pytest.fixture
 def vault_login(servers: Stack) -> Iterator[psycopg.Connection[Any]]:
-    password = database_passwords(Places.of(servers.home))[VAULT_LOGIN]
+    password = database_passwords(StackPaths.of(servers.home))[VAULT_LOGIN]
     with psycopg.connect(servers.shop_dsn or "", user=VAULT_LOGIN, password=password, autocommit=True) as connection:
         yield connection
 

@@ -22,10 +22,10 @@ from typer.testing import CliRunner, Result
 
 from tests.stack.conftest import LIFELINE
 from worker.commands import register
-from worker.stack import Places, Stack, read_stack, stop
-from worker.stack.pidfile import born, wait_until
+from worker.stack import Stack, StackPaths, read_stack, stop_stack
+from worker.stack.pidfile import birth_time, wait_until
 from worker.stack.private_files import write_private
-from worker.stack.readyz import NoConsole, alarms, asked
+from worker.stack.readyz import NoConsole, alarms, fetch_readyz
 
 SHOP = Path(__file__).parents[2] / "examples" / "shop"
 app = typer.Typer()
@@ -142,7 +142,7 @@ LATE = {"sweep": {"last_ended_at": "2026-01-31T09:30:00Z", "age_seconds": 75, "l
 )
 def test_what_the_console_complains_of_becomes_an_alarm_with_its_remedy(answer: dict[str, Any], starts: str, remedy: str) -> None:
     with console_that_says(answer) as port:
-        (alarm,) = alarms(asked(f"http://127.0.0.1:{port}"))
+        (alarm,) = alarms(fetch_readyz(f"http://127.0.0.1:{port}"))
     assert alarm.startswith(starts)
     assert remedy in alarm
 
@@ -150,14 +150,14 @@ def test_what_the_console_complains_of_becomes_an_alarm_with_its_remedy(answer: 
 def test_a_console_that_is_well_or_of_an_older_version_raises_no_alarm() -> None:
     for answer in (READY, {"ready": True, "checks": [], "overdue_revocations": 0, "config_alarm": None}):
         with console_that_says(answer) as port:
-            assert alarms(asked(f"http://127.0.0.1:{port}")) == ()
+            assert alarms(fetch_readyz(f"http://127.0.0.1:{port}")) == ()
 
 
 def test_what_is_no_console_is_not_taken_for_one() -> None:
     with console_that_says({"something": "else"}) as port, pytest.raises(NoConsole, match="not answer like a JustEnough console"):
-        asked(f"http://127.0.0.1:{port}")
+        fetch_readyz(f"http://127.0.0.1:{port}")
     with pytest.raises(NoConsole, match=r"http://127\.0\.0\.1:9 does not answer \(ConnectError\)"):
-        asked("http://127.0.0.1:9")
+        fetch_readyz("http://127.0.0.1:9")
 
 
 def test_doctor_asks_another_installations_console(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +183,7 @@ def test_doctor_asks_another_installations_console(monkeypatch: pytest.MonkeyPat
 def left_by_a_killed_supervisor(home: Path, *, console: int) -> None:
     """A home whose supervisor is gone and whose console still answers."""
     home.mkdir()
-    places = Places.of(home)
+    places = StackPaths.of(home)
     private = {"home": str(home), "config": str(SHOP), "supervisor": 1, "database_url": "sqlite://", "admin_token_file": str(home / "x")}
     stack = private | {"console": f"http://127.0.0.1:{console}", "users": {}, "pids": {"console": os.getpid()}}
     write_private(places.stack, json.dumps(stack))
@@ -328,7 +328,7 @@ def test_status_shows_each_child(servers: Stack, monkeypatch: pytest.MonkeyPatch
     assert done.exit_code == 0
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["NAME", "temporal", "vault", "postgres"]
     children = json.loads(run("status", "-o", "json").stdout)["children"]
-    found = read_stack(Places.of(servers.home))
+    found = read_stack(StackPaths.of(servers.home))
     assert found is not None
     assert {child["name"]: child["pid"] for child in children} == found.pids
     assert {child["health"] for child in children} == {"healthy"}
@@ -342,7 +342,7 @@ def foreground(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     ) as process:
         yield process
         process.kill()
-    stop(Places.of(tmp_path / "home"))
+    stop_stack(StackPaths.of(tmp_path / "home"))
 
 
 @pytest.mark.servers
@@ -350,12 +350,12 @@ def foreground(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 def test_a_signal_to_the_foreground_stack_stops_everything(
     foreground: subprocess.Popen[str], tmp_path: Path, number: signal.Signals
 ) -> None:
-    places = Places.of(tmp_path / "home")
+    places = StackPaths.of(tmp_path / "home")
     assert wait_until(places.stack.exists, within=30)
     stack = read_stack(places)
     assert stack is not None
     foreground.send_signal(number)
     foreground.communicate(timeout=30)
     assert foreground.returncode == 0
-    assert born(stack.pids["temporal"]) is None
+    assert birth_time(stack.pids["temporal"]) is None
     assert not places.stack.exists()

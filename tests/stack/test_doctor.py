@@ -14,17 +14,17 @@ import pytest
 from activities.process import process_tree
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.store import Store
-from justenough.adapters.store.outbox_queries import Failed, Settlement
+from justenough.adapters.store.outbox_queries import FailedDelivery, Settlement
 from justenough.domain.core.secret import Secret
 from tests.activities.proxy import Door
 from tests.store.facts import ended, issued, job_id, later, revoking, submitted
 from tests.store.facts import overdue as late
-from worker.stack import Places, Stack
+from worker.stack import Stack, StackPaths
 from worker.stack.binaries import Programs
-from worker.stack.doctor import Finding, examine, machine
+from worker.stack.doctor import DoctorFinding, examine, machine
 from worker.stack.doctor.home import mode_findings
 from worker.stack.doctor.overdue import overdue_findings
-from worker.stack.doctor.targets import locks_actions, target_findings
+from worker.stack.doctor.targets import has_locked_actions, target_findings
 from worker.stack.doctor.vault import embedded_vault_findings, lock_finding, vault_findings
 from worker.stack.private_files import read_json
 from worker.stack.readyz import RUNBOOK
@@ -33,7 +33,7 @@ SHOP = Path(__file__).parents[2] / "examples" / "shop"
 NOTHING = Programs(beside=Path("/nonexistent"), path="/nonexistent", wheels=False)
 
 
-def by_name(findings: tuple[Finding, ...]) -> dict[str, Finding]:
+def by_name(findings: tuple[DoctorFinding, ...]) -> dict[str, DoctorFinding]:
     return {finding.what: finding for finding in findings}
 
 
@@ -90,8 +90,8 @@ def test_how_jobs_are_limited_is_tried_and_said(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_may_not_look_into_its_jobs_is_told_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried = Finding("limits", "ok", "prlimit works")
-    monkeypatch.setattr(machine, "SYS_PTRACE", 63)
+    tried = DoctorFinding("limits", "ok", "prlimit works")
+    monkeypatch.setattr(machine, "CAP_SYS_PTRACE", 63)
     found = machine.limits_finding(tried, root=True)
     assert (found.level, found.remedy) == ("warning", "Give the worker the capability SYS_PTRACE.")
     assert machine.limits_finding(tried, root=False).level == "ok"
@@ -106,8 +106,8 @@ def test_a_missing_browser_is_only_a_warning() -> None:
 
 def test_a_full_disk_is_missing_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(machine, "LEAST_FREE", usage.free + (1 << 40))
-    (found,) = machine.disk_findings(Places.of(tmp_path / "not" / "yet" / "there"))
+    monkeypatch.setattr(machine, "MIN_FREE_BYTES", usage.free + (1 << 40))
+    (found,) = machine.disk_findings(StackPaths.of(tmp_path / "not" / "yet" / "there"))
     assert found.level == "missing"
     assert found.remedy.startswith("Free at least 1 GiB")
 
@@ -115,7 +115,7 @@ def test_a_full_disk_is_missing_room(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_file_that_others_can_read_is_named_with_the_command_that_closes_it(tmp_path: Path) -> None:
     (tmp_path / "vault-admin.token").write_text("x", encoding="utf-8")
     (tmp_path / "vault-admin.token").chmod(0o640)
-    (found,) = mode_findings(Places.of(tmp_path))
+    (found,) = mode_findings(StackPaths.of(tmp_path))
     assert (found.level, found.remedy) == ("missing", f"chmod 600 {tmp_path / 'vault-admin.token'}")
 
 
@@ -145,10 +145,10 @@ def test_who_has_dead_letters_is_named_with_what_to_do(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'store.db'}"
     with closing(Store(url)) as store:
         store.migrate()
-        store.outbox.hold("us", now=later(0), until=later(15))
-        store.outbox.keep({"siem": "webhook", "leads": "notify"}, holder="us", now=later(0))
+        store.outbox.acquire_lease("us", now=later(0), until=later(15))
+        store.outbox.keep_subscriptions({"siem": "webhook", "leads": "notify"}, holder="us", now=later(0))
         (entry,) = store.record([submitted(job_id(1))])
-        dead = Failed(entry=entry, attempts=8, next_at=None, why="410 Gone")
+        dead = FailedDelivery(entry=entry, attempts=8, next_at=None, why="410 Gone")
         store.outbox.settle(Settlement(subscription="siem", at=later(1), position=1, failed=(dead,)), holder="us")
     (found,) = overdue_findings(url)
     assert (found.what, found.level, found.found) == ("dead letters", "warning", "1 event(s) were not delivered to siem; last: 410 Gone")
@@ -175,9 +175,9 @@ def test_a_store_that_is_not_there_is_not_made_and_one_that_cannot_be_read_is_sa
 
 @pytest.mark.servers
 def test_a_target_that_takes_no_connection_or_hangs_is_named(servers: Stack) -> None:
-    door = Door(int(read_json(Places.of(servers.home).ports)["postgres"]))
+    door = Door(int(read_json(StackPaths.of(servers.home).ports)["postgres"]))
 
-    def look() -> Finding:
+    def look() -> DoctorFinding:
         (found,) = target_findings(SHOP, {"SHOP_HOST": "127.0.0.1", "SHOP_PORT": str(door.port), "MODEL_URL": "http://127.0.0.1:65535/v1"})
         return found
 
@@ -253,7 +253,7 @@ def test_a_vault_without_control_groups_is_told_where_the_catalog_locks_actions(
 
 
 def test_only_a_catalog_with_locks_asks_for_them(servers: Stack, tmp_path: Path) -> None:
-    assert (locks_actions(SHOP), locks_actions(tmp_path)) == (True, False)
+    assert (has_locked_actions(SHOP), has_locked_actions(tmp_path)) == (True, False)
     assert by_name(tuple(vault_findings(servers.vault or "", locks=True)))["vault control groups"].level == "ok"
     assert "vault control groups" not in by_name(tuple(vault_findings(servers.vault or "")))
 

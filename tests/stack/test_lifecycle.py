@@ -22,12 +22,12 @@ from temporalio.client import Client
 from justenough.adapters.configuration.settings import Settings
 from tests.stack.conftest import LIFELINE
 from tests.stopping import stopped_with_us
-from worker.stack import Places, Stack, StackNotStarted, read_stack, running, start_detached, stop
+from worker.stack import Stack, StackNotStarted, StackPaths, find_running_stack, read_stack, start_detached, stop_stack
 from worker.stack.lifeline import Lifeline
 from worker.stack.lock import supervisor_of
-from worker.stack.pidfile import Mark, born, keep_mark, kept_mark, mark_of, wait_until
+from worker.stack.pidfile import ProcessIdentity, birth_time, identity_of, read_pidfile, wait_until, write_pidfile
 from worker.stack.stack_file import SERVERS
-from worker.stack.status import survey
+from worker.stack.status import check_status
 
 SHOP = Path(__file__).parents[2] / "examples" / "shop"
 pytestmark = pytest.mark.servers
@@ -38,14 +38,14 @@ def start(home: Path, *only: str) -> Stack:
 
 
 def again(stack: Stack) -> Stack:
-    found = read_stack(Places.of(stack.home))
+    found = read_stack(StackPaths.of(stack.home))
     assert found is not None
     return found
 
 
 def wait_for_new_pids(stack: Stack, *names: str, within: float) -> Stack:
-    assert wait_until(lambda: all(again(stack).pids[name] != stack.pids[name] for name in names), within=within), survey(
-        Places.of(stack.home)
+    assert wait_until(lambda: all(again(stack).pids[name] != stack.pids[name] for name in names), within=within), check_status(
+        StackPaths.of(stack.home)
     )
     return again(stack)
 
@@ -87,7 +87,7 @@ def home() -> Iterator[Path]:
         try:
             yield path
         finally:
-            stop(Places.of(path))
+            stop_stack(StackPaths.of(path))
 
 
 @pytest.mark.parametrize("password", ["wrong", ""])
@@ -147,9 +147,9 @@ async def test_servers_that_hang_are_replaced(servers: Stack) -> None:
 
 
 def test_status_asks_each_child(servers: Stack) -> None:
-    seen = survey(Places.of(servers.home))
+    seen = check_status(StackPaths.of(servers.home))
     assert {child.name: child.health for child in seen.children} == dict.fromkeys(SERVERS, "healthy")
-    assert seen.well
+    assert seen.is_well
     assert not any(user.password in str(seen.as_json()) for user in servers.users.values())
     assert (servers.shop_dsn or "").split(":")[2].partition("@")[0] not in str(seen.as_json())
 
@@ -158,9 +158,9 @@ async def test_a_second_start_finds_data_addresses_and_passwords_again(home: Pat
     first = start(home)
     belongings = Belongings(first)
     await belongings.put()
-    assert set(stop(Places.of(home))) == set(SERVERS)
-    assert [pid for pid in first.pids.values() if born(pid)] == []
-    assert running(Places.of(home)) is None
+    assert set(stop_stack(StackPaths.of(home))) == set(SERVERS)
+    assert [pid for pid in first.pids.values() if birth_time(pid)] == []
+    assert find_running_stack(StackPaths.of(home)) is None
     assert not (home / "stack.json").exists()
 
     second = start(home)
@@ -173,12 +173,12 @@ async def test_what_a_killed_supervisor_left_is_ended_by_the_next_start(home: Pa
     belongings = Belongings(first)
     await belongings.put()
     os.kill(first.supervisor, signal.SIGKILL)
-    assert wait_until(lambda: born(first.supervisor) is None, within=10)
-    assert survey(Places.of(home)).supervisor is None
-    assert all(born(pid) for pid in first.pids.values())
+    assert wait_until(lambda: birth_time(first.supervisor) is None, within=10)
+    assert check_status(StackPaths.of(home)).supervisor is None
+    assert all(birth_time(pid) for pid in first.pids.values())
 
     second = start(home)
-    assert [pid for pid in first.pids.values() if born(pid)] == []
+    assert [pid for pid in first.pids.values() if birth_time(pid)] == []
     assert second.shop_dsn == first.shop_dsn
     await belongings.check()
 
@@ -186,44 +186,44 @@ async def test_what_a_killed_supervisor_left_is_ended_by_the_next_start(home: Pa
 def test_what_a_killed_supervisor_left_is_ended_by_down(home: Path) -> None:
     first = start(home, "temporal")
     os.kill(first.supervisor, signal.SIGKILL)
-    assert wait_until(lambda: born(first.supervisor) is None, within=10)
-    assert set(stop(Places.of(home))) == {"temporal"}
-    assert [pid for pid in first.pids.values() if born(pid)] == []
+    assert wait_until(lambda: birth_time(first.supervisor) is None, within=10)
+    assert set(stop_stack(StackPaths.of(home))) == {"temporal"}
+    assert [pid for pid in first.pids.values() if birth_time(pid)] == []
 
 
 def test_an_orphaned_postgres_that_nobody_marked_is_ended_by_the_next_start(home: Path) -> None:
     """The supervisor was killed between starting the server and remembering it."""
     first = start(home, "postgres")
     os.kill(first.supervisor, signal.SIGKILL)
-    assert wait_until(lambda: born(first.supervisor) is None, within=10)
+    assert wait_until(lambda: birth_time(first.supervisor) is None, within=10)
     (home / "run" / "postgres.pid").unlink()
     assert start(home, "postgres").pids["postgres"] != first.pids["postgres"]
-    assert born(first.pids["postgres"]) is None
+    assert birth_time(first.pids["postgres"]) is None
 
 
 def test_down_where_nothing_runs_stops_nothing(tmp_path: Path) -> None:
-    assert stop(Places.of(tmp_path / "home")) == ()
+    assert stop_stack(StackPaths.of(tmp_path / "home")) == ()
 
 
 def test_down_never_ends_a_stranger_that_got_the_pid_of_a_child(tmp_path: Path) -> None:
-    places = Places.of(tmp_path)
+    places = StackPaths.of(tmp_path)
     places.run.mkdir()
     with subprocess.Popen(("cat",), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as stranger:
-        mark = mark_of(stranger.pid)
+        mark = identity_of(stranger.pid)
         assert mark is not None
-        keep_mark(places.run, "vault", Mark(pid=stranger.pid, born=f"not {mark.born}"))
-        assert stop(places) == ()
+        write_pidfile(places.run, "vault", ProcessIdentity(pid=stranger.pid, born=f"not {mark.born}"))
+        assert stop_stack(places) == ()
         # It still answers.
         assert stranger.communicate(b"here", timeout=10)[0] == b"here"
 
 
 def test_a_start_without_the_admin_token_says_what_to_do_and_leaves_nothing_running(home: Path) -> None:
     first = start(home, "vault")
-    stop(Places.of(home))
+    stop_stack(StackPaths.of(home))
     first.admin_token_file.unlink()
     with pytest.raises(StackNotStarted, match=r"Vault is initialised but .*vault-admin.token is missing. Put it back, or remove"):
         start(home, "vault")
-    assert running(Places.of(home)) is None
+    assert find_running_stack(StackPaths.of(home)) is None
     assert not any(kept.name != "supervisor.pid" for kept in (home / "run").glob("*.pid"))
 
 
@@ -245,7 +245,7 @@ def test_two_starts_at_once_make_one_stack(home: Path) -> None:
         said = [process.communicate(timeout=60)[0] for process in both]
         assert said[0] == said[1] != ""
         # Whoever starts it so leaves it running.
-        assert survey(Places.of(home)).well
+        assert check_status(StackPaths.of(home)).is_well
 
 
 STARTER = """
@@ -272,21 +272,21 @@ def test_a_stack_ends_with_whoever_started_it_though_that_is_killed(home: Path) 
         assert process.stdout
         stack = Stack.model_validate_json(process.stdout.readline())
         pids = {"supervisor": stack.supervisor, **stack.pids}
-        assert {name for name, pid in pids.items() if born(pid)} == {"supervisor", *SERVERS}
+        assert {name for name, pid in pids.items() if birth_time(pid)} == {"supervisor", *SERVERS}
         process.kill()
-    assert wait_until(lambda: not any(born(pid) for pid in pids.values()), within=300), survey(Places.of(home))
-    assert not Places.of(home).stack.exists()
+    assert wait_until(lambda: not any(birth_time(pid) for pid in pids.values()), within=300), check_status(StackPaths.of(home))
+    assert not StackPaths.of(home).stack.exists()
 
 
 @pytest.mark.timeout(900)
 def test_a_stack_whose_starter_is_killed_before_it_is_ready_ends_too(home: Path) -> None:
-    places = Places.of(home)
+    places = StackPaths.of(home)
     with starter(home, *SERVERS) as process:
-        assert wait_until(lambda: kept_mark(places.run, "vault") is not None, within=300)
-        marks = [mark for name in ("supervisor", *SERVERS) if (mark := kept_mark(places.run, name))]
+        assert wait_until(lambda: read_pidfile(places.run, "vault") is not None, within=300)
+        marks = [mark for name in ("supervisor", *SERVERS) if (mark := read_pidfile(places.run, name))]
         process.kill()
-    assert wait_until(lambda: not any(mark.lives() for mark in marks) and supervisor_of(places) is None, within=300)
-    assert not any(kept_mark(places.run, name) for name in SERVERS)
+    assert wait_until(lambda: not any(mark.is_alive() for mark in marks) and supervisor_of(places) is None, within=300)
+    assert not any(read_pidfile(places.run, name) for name in SERVERS)
     assert not places.stack.exists()
 
 

@@ -13,21 +13,21 @@ from pathlib import Path
 import pytest
 
 from justenough.adapters.configuration.settings import Settings
-from worker.stack import Places
+from worker.stack import StackPaths
 from worker.stack.binaries import ProgramMissing, Programs
 from worker.stack.environment import own_environment, server_environment
-from worker.stack.pidfile import Mark, born, kept_mark, mark_of
-from worker.stack.ports import NAMES, PortTaken, claimed_ports
-from worker.stack.postgres_account import Account, CannotEnter, stage
-from worker.stack.private_files import passwords, read_json, write_private
+from worker.stack.pidfile import ProcessIdentity, birth_time, identity_of, read_pidfile
+from worker.stack.ports import PORT_NAMES, PortTaken, claim_ports
+from worker.stack.postgres_account import CannotEnter, OsAccount, choose_launch
+from worker.stack.private_files import ensure_passwords, read_json, write_private
 from worker.stack.stack_file import StackUnreadable, read_stack
 
 AS_ROOT = os.geteuid() == 0
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> Places:
-    return Places.of(tmp_path)
+def places(tmp_path: Path) -> StackPaths:
+    return StackPaths.of(tmp_path)
 
 
 def made(path: Path) -> Path:
@@ -42,42 +42,42 @@ def executable(path: Path) -> Path:
     return path
 
 
-def ports_of(places: Places, **fixed: int) -> dict[str, int]:
+def ports_of(places: StackPaths, **fixed: int) -> dict[str, int]:
     """The ports of a stack that has stopped already."""
-    with claimed_ports(places, fixed=fixed) as ports:
+    with claim_ports(places, fixed=fixed) as ports:
         return ports
 
 
-def test_ports_differ_are_free_and_are_the_same_next_time(places: Places) -> None:
+def test_ports_differ_are_free_and_are_the_same_next_time(places: StackPaths) -> None:
     first = ports_of(places)
-    assert set(first) == set(NAMES)
-    assert len(set(first.values())) == len(NAMES)
+    assert set(first) == set(PORT_NAMES)
+    assert len(set(first.values())) == len(PORT_NAMES)
     assert ports_of(places) == first
 
 
 def test_stacks_that_start_at_once_have_no_port_in_common_though_nobody_listens_yet(tmp_path: Path) -> None:
     with ExitStack() as started:
-        stacks = [started.enter_context(claimed_ports(Places.of(made(tmp_path / str(number))))) for number in range(60)]
+        stacks = [started.enter_context(claim_ports(StackPaths.of(made(tmp_path / str(number))))) for number in range(60)]
     ports = [port for stack in stacks for port in stack.values()]
     assert len(set(ports)) == len(ports)
 
 
-def test_a_stack_whose_ports_another_has_taken_meanwhile_has_others(places: Places, tmp_path: Path) -> None:
-    first, other = ports_of(places), Places.of(made(tmp_path / "other"))
+def test_a_stack_whose_ports_another_has_taken_meanwhile_has_others(places: StackPaths, tmp_path: Path) -> None:
+    first, other = ports_of(places), StackPaths.of(made(tmp_path / "other"))
     other.ports.write_bytes(places.ports.read_bytes())
-    with claimed_ports(other) as taken:
+    with claim_ports(other) as taken:
         assert taken == first
         assert not set(ports_of(places).values()) & set(taken.values())
 
 
-def test_a_remembered_port_that_is_taken_meanwhile_is_replaced_and_the_others_stay(places: Places) -> None:
+def test_a_remembered_port_that_is_taken_meanwhile_is_replaced_and_the_others_stay(places: StackPaths) -> None:
     first = ports_of(places)
     with socket.create_server(("127.0.0.1", first["vault"])):
         second = ports_of(places)
-    assert {name for name in NAMES if first[name] != second[name]} == {"vault"}
+    assert {name for name in PORT_NAMES if first[name] != second[name]} == {"vault"}
 
 
-def test_a_demanded_port_is_taken_and_kept_or_refused_by_name(places: Places) -> None:
+def test_a_demanded_port_is_taken_and_kept_or_refused_by_name(places: StackPaths) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(PortTaken, match=f"port {port}, which the settings ask for as console's, is in use by another program"):
@@ -86,16 +86,16 @@ def test_a_demanded_port_is_taken_and_kept_or_refused_by_name(places: Places) ->
     assert ports_of(places)["console"] == port
 
 
-def test_a_demanded_port_that_another_server_had_is_that_servers_no_more(places: Places) -> None:
+def test_a_demanded_port_that_another_server_had_is_that_servers_no_more(places: StackPaths) -> None:
     first = ports_of(places)
     second = ports_of(places, console=first["vault"])
-    assert {name for name in NAMES if first[name] != second[name]} == {"console", "vault"}
-    assert len(set(second.values())) == len(NAMES)
+    assert {name for name in PORT_NAMES if first[name] != second[name]} == {"console", "vault"}
+    assert len(set(second.values())) == len(PORT_NAMES)
 
 
-def test_ports_that_cannot_be_read_are_chosen_anew(places: Places) -> None:
+def test_ports_that_cannot_be_read_are_chosen_anew(places: StackPaths) -> None:
     places.ports.write_text("{broken", encoding="utf-8")
-    assert set(ports_of(places)) == set(NAMES)
+    assert set(ports_of(places)) == set(PORT_NAMES)
 
 
 def test_a_private_file_is_private_and_replaced_whole(tmp_path: Path) -> None:
@@ -110,8 +110,8 @@ def test_a_private_file_is_private_and_replaced_whole(tmp_path: Path) -> None:
 
 def test_passwords_are_made_once_and_a_new_name_gets_its_own(tmp_path: Path) -> None:
     file = tmp_path / "people.json"
-    first = passwords(file, ("ops", "lead"))
-    second = passwords(file, ("ops", "lead", "chief"))
+    first = ensure_passwords(file, ("ops", "lead"))
+    second = ensure_passwords(file, ("ops", "lead", "chief"))
     assert {name: second[name] for name in first} == first
     assert len(set(second.values())) == 3
     assert read_json(file) == second
@@ -146,9 +146,9 @@ def test_postgres_through_a_link_is_found_where_its_other_programs_are(tmp_path:
     "mode, owner, enters", [(0o711, 0, True), (0o700, 0, False), (0o700, 4242, True), (0o701, 0, True), (0o750, 0, False)]
 )
 def test_an_account_enters_a_folder_as_its_mode_says(tmp_path: Path, mode: int, owner: int, *, enters: bool) -> None:
-    account = Account(name="someone", uid=4242, gid=4242)
+    account = OsAccount(name="someone", uid=4242, gid=4242)
     folder = os.stat_result((mode | stat.S_IFDIR, 0, 0, 1, owner, 0, 0, 0, 0, 0))
-    assert account._passes(folder) is enters
+    assert account._may_pass(folder) is enters
 
 
 def test_where_the_account_cannot_enter_and_bubblewrap_is_missing_the_remedy_is_named(tmp_path: Path) -> None:
@@ -157,18 +157,18 @@ def test_where_the_account_cannot_enter_and_bubblewrap_is_missing_the_remedy_is_
     programs = Programs(path=str(tmp_path))
     if AS_ROOT:
         with pytest.raises(CannotEnter, match=r"cannot enter .*bubblewrap or setpriv is missing. Install them .* or set JUSTENOUGH_HOME"):
-            stage(programs, data)
+            choose_launch(programs, data)
     else:
-        assert stage(programs, data).prefix == ()
+        assert choose_launch(programs, data).prefix == ()
 
 
 def test_a_mark_ends_the_process_it_was_made_of() -> None:
     with subprocess.Popen(("cat",), stdin=subprocess.PIPE) as process:
-        mark = mark_of(process.pid)
+        mark = identity_of(process.pid)
         assert mark is not None
-        assert mark.lives()
+        assert mark.is_alive()
         mark.end(signal.SIGTERM, within=5)
-        assert not mark.lives()
+        assert not mark.is_alive()
         assert process.wait(5) == -signal.SIGTERM
 
 
@@ -178,7 +178,7 @@ def test_a_mark_kills_what_does_not_end_by_itself() -> None:
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"set\n"
-        mark = mark_of(process.pid)
+        mark = identity_of(process.pid)
         assert mark is not None
         mark.end(signal.SIGTERM, within=0.2)
         assert process.wait(5) == -signal.SIGKILL
@@ -186,23 +186,23 @@ def test_a_mark_kills_what_does_not_end_by_itself() -> None:
 
 def test_another_process_with_the_same_pid_is_not_signalled() -> None:
     with subprocess.Popen(("cat",), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        Mark(pid=process.pid, born="another moment").end(signal.SIGKILL, within=1)
+        ProcessIdentity(pid=process.pid, born="another moment").end(signal.SIGKILL, within=1)
         assert process.communicate(b"alive", timeout=5)[0] == b"alive"
 
 
 def test_a_dead_process_was_never_born() -> None:
     with subprocess.Popen(("true",)) as process:
         process.wait()
-    assert born(process.pid) is None
+    assert birth_time(process.pid) is None
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": "x", "born": "y"}', '{"pid": 1}'])
 def test_an_unreadable_mark_is_no_mark(tmp_path: Path, content: str) -> None:
     (tmp_path / "vault.pid").write_text(content, encoding="utf-8")
-    assert kept_mark(tmp_path, "vault") is None
+    assert read_pidfile(tmp_path, "vault") is None
 
 
-def test_a_stack_file_that_is_not_ours_is_refused_with_the_remedy(places: Places) -> None:
+def test_a_stack_file_that_is_not_ours_is_refused_with_the_remedy(places: StackPaths) -> None:
     places.stack.write_text('{"temporal": 3}', encoding="utf-8")
     with pytest.raises(StackUnreadable, match=r"stack.json is not readable: .* Stop the stack"):
         read_stack(places)
@@ -215,7 +215,7 @@ def test_children_never_see_a_vault_token_of_whoever_started_the_stack(monkeypat
     settings = Settings(
         home=tmp_path, vault_addr="http://127.0.0.1:1", people_mounts=("people", "oidc"), worker_cidrs=("10.1.0.0/16", "10.2.0.7/32")
     )
-    ours, servers = own_environment(settings, shop_port=5), server_environment(Places.of(tmp_path))
+    ours, servers = own_environment(settings, shop_port=5), server_environment(StackPaths.of(tmp_path))
     assert "VAULT_TOKEN" not in ours.keys() | servers.keys()
     assert "PGPASSWORD" not in servers
     assert ours["VAULT_ADDR"] == "http://127.0.0.1:1"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from justenough.domain.ledger.events import Event, EventType, event
+from justenough.domain.ledger.events import Event, EventType, build_event
 
 NOW = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
 JOB = "j-dev-01kg9w5yz0000000000000000a"
@@ -41,7 +41,7 @@ def submitted(job: str = JOB, *, at: datetime = NOW, **changed: Any) -> Event:
         "parent": None,
         "order": SIGNED,
     }
-    return event(EventType.JOB_SUBMITTED, job, at=at, **{**data, **changed})
+    return build_event(EventType.JOB_SUBMITTED, job, at=at, **{**data, **changed})
 
 
 def requested(job: str = JOB, *, number: int = 1, at: datetime = NOW, **changed: Any) -> Event:
@@ -58,11 +58,11 @@ def requested(job: str = JOB, *, number: int = 1, at: datetime = NOW, **changed:
         "sensitivity": "confidential",
         "revocable": "now",
     }
-    return event(EventType.ACCESS_REQUESTED, job, at=at, about=request, **{**data, **changed})
+    return build_event(EventType.ACCESS_REQUESTED, job, at=at, about=request, **{**data, **changed})
 
 
 def decided(outcome: str, job: str = JOB, *, number: int = 1, tier: int = 0, phase: str = "start", at: datetime = NOW) -> Event:
-    return event(
+    return build_event(
         EventType.ACCESS_DECIDED,
         job,
         at=at,
@@ -82,7 +82,7 @@ def decided(outcome: str, job: str = JOB, *, number: int = 1, tier: int = 0, pha
 def opened(job: str = JOB, *, number: int = 1, tier: int = 1, at: datetime = NOW, escalated: bool = False) -> Event:
     kind = EventType.APPROVAL_ESCALATED if escalated else EventType.APPROVAL_OPENED
     request = part(job, "r", number)
-    return event(
+    return build_event(
         kind, job, at=at, about=f"{request}/{tier}", request=request, tier=tier, respond_by=at + timedelta(minutes=15), quorum=tier
     )
 
@@ -91,7 +91,7 @@ def answered(
     verdict: str, job: str = JOB, *, number: int = 1, person: str = "lead", decision: str = "approve", at: datetime = NOW
 ) -> Event:
     request = part(job, "r", number)
-    return event(
+    return build_event(
         EventType.APPROVAL_DECIDED,
         job,
         at=at,
@@ -126,13 +126,13 @@ def issued(job: str = JOB, *, number: int = 1, at: datetime = NOW, **changed: An
         "revocable": "now",
         "certificate": None,
     }
-    return event(EventType.CREDENTIAL_ISSUED, job, at=at, about=part(job, "c", number), **{**data, **changed})
+    return build_event(EventType.CREDENTIAL_ISSUED, job, at=at, about=part(job, "c", number), **{**data, **changed})
 
 
 def credential(kind: EventType, job: str = JOB, *, number: int = 1, at: datetime = NOW, **data: Any) -> Event:
     """credential.revoked, .confirmed, .expired, .renewed, .used."""
     name = part(job, "c", number)
-    return event(kind, job, at=at, about=name, credential=name, **data)
+    return build_event(kind, job, at=at, about=name, credential=name, **data)
 
 
 def confirmed(job: str = JOB, *, number: int = 1, at: datetime = NOW) -> Event:
@@ -140,29 +140,29 @@ def confirmed(job: str = JOB, *, number: int = 1, at: datetime = NOW) -> Event:
 
 
 def started(job: str = JOB, *, at: datetime = NOW) -> Event:
-    return event(EventType.JOB_STARTED, job, at=at, worker="w1", sandbox="bubblewrap", run="run-1")
+    return build_event(EventType.JOB_STARTED, job, at=at, worker="w1", sandbox="bubblewrap", run="run-1")
 
 
 def ended(state: str = "succeeded", job: str = JOB, *, at: datetime = NOW, about: str = "", exit_code: int | None = 0) -> Event:
-    return event(EventType.JOB_ENDED, job, at=at, about=about, state=state, exit_code=exit_code, reason=None)
+    return build_event(EventType.JOB_ENDED, job, at=at, about=about, state=state, exit_code=exit_code, reason=None)
 
 
 def revoking(job: str = JOB, *, at: datetime = NOW, about: str = "session", by: str = "session") -> Event:
-    return event(EventType.REVOCATION_STARTED, job, at=at, about=about, by=by, why="the process ended")
+    return build_event(EventType.REVOCATION_STARTED, job, at=at, about=about, by=by, why="the process ended")
 
 
 def overdue(job: str = JOB, *, at: datetime = NOW, attempt: int = 1, seen_from: datetime | None = None, by: str = "compensation") -> Event:
     """`seen_from`: when the attempt began to look; just before it was over, where none is said."""
     told = {"by": by, "failures": ["leases: the target does not answer"], "attempt": attempt}
-    return event(EventType.REVOCATION_OVERDUE, job, at=at, about=str(attempt), **told, seen_from=(seen_from or at).isoformat())
+    return build_event(EventType.REVOCATION_OVERDUE, job, at=at, about=str(attempt), **told, seen_from=(seen_from or at).isoformat())
 
 
 def proved(job: str = JOB, *, at: datetime = NOW, about: str = "session") -> Event:
-    return event(EventType.REVOCATION_CONFIRMED, job, at=at, about=about, by="session", proof={"prefix": "empty"})
+    return build_event(EventType.REVOCATION_CONFIRMED, job, at=at, about=about, by="session", proof={"prefix": "empty"})
 
 
 def refused(why: str, *, job: str = JOB, at: datetime = NOW, about: str = "run-9") -> Event:
-    return event(EventType.JOB_REFUSED, job, at=at, about=about, why=why, workflow="stranger", run="run-9")
+    return build_event(EventType.JOB_REFUSED, job, at=at, about=about, why=why, workflow="stranger", run="run-9")
 
 
 def changed_to(made: Event, **data: Any) -> Event:

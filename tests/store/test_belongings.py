@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from justenough.adapters.store import Store
-from justenough.adapters.store.job_logs import LOG_CAP
+from justenough.adapters.store.job_logs import MAX_LOG_BYTES
 from justenough.domain.core.errors import Conflict
 from tests.store.facts import JOB, NOW, later
 
@@ -40,24 +40,24 @@ def test_output_that_is_no_clean_text_is_kept_readable(store: Store) -> None:
 
 
 def test_endless_output_ends_with_one_line_that_says_so(store: Store) -> None:
-    half = "ü" * (LOG_CAP // 4) + "\n"
+    half = "ü" * (MAX_LOG_BYTES // 4) + "\n"
     for seq in range(4):
         store.append_log(JOB, seq, half, NOW)
     chunks = store.logs(JOB)
     whole = "".join(chunk.text for chunk in chunks)
     assert whole.endswith("\nlog truncated\n")
     assert whole.count("log truncated") == 1
-    assert LOG_CAP - 4 <= len(whole.encode()) - len("\nlog truncated\n") <= LOG_CAP
+    assert MAX_LOG_BYTES - 4 <= len(whole.encode()) - len("\nlog truncated\n") <= MAX_LOG_BYTES
     assert store.logs("j-dev-other") == ()
 
 
 def test_an_idempotency_key_stands_for_the_first_job_of_its_person(store: Store) -> None:
-    assert store.remember("e-ops", "key", "j-dev-1", "d1") == "j-dev-1"
-    assert store.remember("e-ops", "key", "j-dev-2", "d1") == "j-dev-1"
-    assert store.remember("e-other", "key", "j-dev-3", "d3") == "j-dev-3"
+    assert store.remember_idempotency_key("e-ops", "key", "j-dev-1", "d1") == "j-dev-1"
+    assert store.remember_idempotency_key("e-ops", "key", "j-dev-2", "d1") == "j-dev-1"
+    assert store.remember_idempotency_key("e-other", "key", "j-dev-3", "d3") == "j-dev-3"
 
 
 def test_an_idempotency_key_used_for_another_order_is_a_conflict(store: Store) -> None:
-    store.remember("e-ops", "key", "j-dev-1", "d1")
+    store.remember_idempotency_key("e-ops", "key", "j-dev-1", "d1")
     with pytest.raises(Conflict, match="j-dev-1"):
-        store.remember("e-ops", "key", "j-dev-2", "d2")
+        store.remember_idempotency_key("e-ops", "key", "j-dev-2", "d2")

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from justenough.adapters.store import Claim, Store
+from justenough.adapters.store import SessionClaim, Store
 from tests.store.facts import JOB, NOW, later
 
 
 def test_a_claim_says_who_holds_it(store: Store) -> None:
     assert store.claim_of(JOB) is None
-    assert store.claim(JOB, run="run-1", owner="worker-1", now=NOW)
-    assert store.claim_of(JOB) == Claim(job=JOB, owner="worker-1", run="run-1", open=True, renewed_at=NOW, closed_at=None)
+    assert store.claim_job(JOB, run="run-1", owner="worker-1", now=NOW)
+    assert store.claim_of(JOB) == SessionClaim(job=JOB, owner="worker-1", run="run-1", open=True, renewed_at=NOW, closed_at=None)
 
 
 def test_a_job_is_claimed_once_even_by_the_same_owner(store: Store) -> None:
-    assert store.claim(JOB, run="run-1", owner="worker-1", now=NOW)
-    assert not store.claim(JOB, run="run-2", owner="worker-2", now=later(1))
-    assert not store.claim(JOB, run="run-1", owner="worker-1", now=later(1))
+    assert store.claim_job(JOB, run="run-1", owner="worker-1", now=NOW)
+    assert not store.claim_job(JOB, run="run-2", owner="worker-2", now=later(1))
+    assert not store.claim_job(JOB, run="run-1", owner="worker-1", now=later(1))
 
 
 def test_its_owner_alone_renews_it(store: Store) -> None:
-    store.claim(JOB, run="run-1", owner="worker-1", now=NOW)
+    store.claim_job(JOB, run="run-1", owner="worker-1", now=NOW)
     assert store.renew_claim(JOB, "worker-1", later(5))
     assert not store.renew_claim(JOB, "worker-2", later(6))
     claim = store.claim_of(JOB)
@@ -28,11 +28,11 @@ def test_its_owner_alone_renews_it(store: Store) -> None:
 
 
 def test_a_closed_claim_is_neither_renewed_nor_claimed_again(store: Store) -> None:
-    store.claim(JOB, run="run-1", owner="worker-1", now=NOW)
+    store.claim_job(JOB, run="run-1", owner="worker-1", now=NOW)
     store.close_claim(JOB, later(3))
     store.close_claim(JOB, later(4))
     assert not store.renew_claim(JOB, "worker-1", later(5))
-    assert not store.claim(JOB, run="run-2", owner="worker-2", now=later(6))
+    assert not store.claim_job(JOB, run="run-2", owner="worker-2", now=later(6))
     claim = store.claim_of(JOB)
     assert claim is not None
     assert (claim.open, claim.closed_at, claim.renewed_at, claim.owner) == (False, later(3), NOW, "worker-1")
@@ -40,5 +40,5 @@ def test_a_closed_claim_is_neither_renewed_nor_claimed_again(store: Store) -> No
 
 def test_closing_what_nobody_claimed_keeps_everybody_from_claiming_it(store: Store) -> None:
     store.close_claim(JOB, NOW)
-    assert not store.claim(JOB, run="run-1", owner="worker-1", now=later(1))
-    assert store.claim_of(JOB) == Claim(job=JOB, owner=None, run=None, open=False, renewed_at=NOW, closed_at=NOW)
+    assert not store.claim_job(JOB, run="run-1", owner="worker-1", now=later(1))
+    assert store.claim_of(JOB) == SessionClaim(job=JOB, owner=None, run=None, open=False, renewed_at=NOW, closed_at=NOW)

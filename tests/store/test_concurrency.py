@@ -100,7 +100,7 @@ def test_who_tails_the_ledger_misses_no_entry_while_others_write(store: Store) -
 
 
 def test_of_many_who_claim_a_job_exactly_one_gets_it(store: Store) -> None:
-    results = race(16, lambda index: store.claim(JOB, run=f"run-{index}", owner=f"owner-{index}", now=NOW))
+    results = race(16, lambda index: store.claim_job(JOB, run=f"run-{index}", owner=f"owner-{index}", now=NOW))
     assert Counter(results) == {True: 1, False: 15}
     claim = store.claim_of(JOB)
     assert claim is not None
@@ -111,7 +111,7 @@ def test_of_many_who_claim_a_job_exactly_one_gets_it(store: Store) -> None:
 def test_closing_and_claiming_at_once_leaves_the_claim_closed(store: Store) -> None:
     for number in range(10):
         job = job_id(number)
-        race(4, lambda index, job=job: store.claim(job, run="r", owner="o", now=NOW) if index % 2 else store.close_claim(job, later(1)))  # type: ignore[misc]
+        race(4, lambda index, job=job: store.claim_job(job, run="r", owner="o", now=NOW) if index % 2 else store.close_claim(job, later(1)))  # type: ignore[misc]
         claim = store.claim_of(job)
         assert claim is not None
         assert not claim.open

@@ -13,8 +13,8 @@ import pytest
 from sqlalchemy import Connection, text
 
 from justenough.adapters.store import Store, StoreNotMigrated, StoreUnavailable
-from justenough.adapters.store.engine import UnusableUrl, open_engine, reading
-from justenough.adapters.store.group_commit import Commits
+from justenough.adapters.store.engine import UnusableUrl, open_engine, read_transaction
+from justenough.adapters.store.group_commit import GroupCommitter
 from justenough.domain.core.errors import GiveUp, RetryLater
 from tests.store.facts import submitted
 
@@ -54,7 +54,7 @@ def test_an_sqlite_store_is_for_its_owner_alone(tmp_path: Path) -> None:
 def test_sqlite_keeps_what_it_said_it_kept(tmp_path: Path) -> None:
     """WAL, and flushed to disk at each commit."""
     engine = open_engine(f"sqlite:///{tmp_path / 'store.db'}")
-    with reading(engine) as connection:
+    with read_transaction(engine) as connection:
         assert connection.execute(text("PRAGMA journal_mode")).scalar_one() == "wal"
         assert connection.execute(text("PRAGMA synchronous")).scalar_one() == 2
     engine.dispose()
@@ -100,7 +100,7 @@ def test_a_writer_waits_for_anothers_transaction(tmp_path: Path) -> None:
 
 def test_work_that_waits_shares_the_next_transaction(url: str) -> None:
     engine = open_engine(url)
-    commits = Commits(engine)
+    commits = GroupCommitter(engine)
     first_runs, go_on = threading.Event(), threading.Event()
     transactions: list[object] = []
 

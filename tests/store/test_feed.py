@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from console.events import live_feed as feeds
-from console.events.live_feed import Feed
+from console.events.live_feed import LiveFeed
 from justenough.adapters.store import Store
 from justenough.domain.readmodel.views import EntryView
 from tests.store.facts import job_id, refused, submitted
@@ -22,8 +22,8 @@ PATIENCE = 60
 
 
 @pytest.fixture
-async def feed(store: Store) -> AsyncIterator[Feed]:
-    made = Feed(store)
+async def feed(store: Store) -> AsyncIterator[LiveFeed]:
+    made = LiveFeed(store)
     yield made
     await made.close()
 
@@ -34,10 +34,10 @@ def record(store: Store, job: str, begin: int, count: int, *, at_once: int = 1) 
         store.record([refused("x", job=job, about=str(one)) for one in range(number, min(number + at_once, begin + count))])
 
 
-async def heard(feed: Feed, position: int | None, until: int, *, job: str | None = None) -> list[EntryView]:
+async def heard(feed: LiveFeed, position: int | None, until: int, *, job: str | None = None) -> list[EntryView]:
     """Everything that a listener hears up to a position; nothing but news wakes it."""
     found: list[EntryView] = []
-    async with asyncio.timeout(PATIENCE), aclosing(feed.after(position, job=job, wait=2 * PATIENCE)) as batches:
+    async with asyncio.timeout(PATIENCE), aclosing(feed.follow(position, job=job, wait=2 * PATIENCE)) as batches:
         async for entries in batches:
             found += entries
             if found and found[-1].position >= until:
@@ -45,7 +45,7 @@ async def heard(feed: Feed, position: int | None, until: int, *, job: str | None
     raise AssertionError
 
 
-async def waiting(feed: Feed, count: int) -> None:
+async def waiting(feed: LiveFeed, count: int) -> None:
     """Return once so many listeners wait for news; they tell nobody."""
     async with asyncio.timeout(PATIENCE):
         while sum(map(len, feed._waiting.values())) < count:  # noqa: ASYNC110 - as its docstring says
@@ -62,7 +62,7 @@ def whole(store: Store, *, job: str | None = None, after: int = 0) -> list[Entry
         after = int(page.next)
 
 
-async def test_hundreds_of_listeners_hear_each_event_once_and_in_order(store: Store, feed: Feed) -> None:
+async def test_hundreds_of_listeners_hear_each_event_once_and_in_order(store: Store, feed: LiveFeed) -> None:
     jobs = [job_id(number) for number in range(3)]
     store.record([submitted(job) for job in jobs])
     # Of each job two entries more than of the one before, and the last one of all is the last job's.
@@ -81,18 +81,18 @@ async def test_hundreds_of_listeners_hear_each_event_once_and_in_order(store: St
 @pytest.mark.parametrize("recent", [3, 5_000])
 @pytest.mark.parametrize("job", [None, job_id(0)])
 async def test_a_stream_that_is_cut_anywhere_repeats_and_loses_nothing(
-    store: Store, feed: Feed, monkeypatch: pytest.MonkeyPatch, recent: int, job: str | None
+    store: Store, feed: LiveFeed, monkeypatch: pytest.MonkeyPatch, recent: int, job: str | None
 ) -> None:
     """Whether it goes on from what is at hand or, further behind, from the store."""
-    monkeypatch.setattr(feeds, "RECENT", recent)
-    monkeypatch.setattr(feeds, "BEFORE", recent)
-    monkeypatch.setattr(feeds, "BATCH", 4)
+    monkeypatch.setattr(feeds, "MAX_RECENT_ENTRIES", recent)
+    monkeypatch.setattr(feeds, "PRELOADED_ENTRIES", recent)
+    monkeypatch.setattr(feeds, "MAX_BATCH", 4)
     writing = asyncio.create_task(asyncio.to_thread(_record_two, store, 60))
     for cuts in ((1,), (2, 3), (7,), (60,), (59, 1, 1)):
         found: list[EntryView] = []
         position, wanted = 0, 120 if job is None else 60
         for cut in (*cuts, wanted):
-            async with asyncio.timeout(PATIENCE), aclosing(feed.after(position, job=job, wait=0.05)) as batches:
+            async with asyncio.timeout(PATIENCE), aclosing(feed.follow(position, job=job, wait=0.05)) as batches:
                 taken: list[EntryView] = []
                 async for entries in batches:
                     # What a client heard before its connection broke may be any part of what was sent.
@@ -114,9 +114,11 @@ def _record_two(store: Store, count: int) -> None:
         record(store, job_id(1), number, 1)
 
 
-async def test_one_who_does_not_read_keeps_nothing_and_misses_nothing(store: Store, feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feeds, "RECENT", 50)
-    async with aclosing(feed.after(0, wait=0.05)) as slow, asyncio.timeout(PATIENCE):
+async def test_one_who_does_not_read_keeps_nothing_and_misses_nothing(
+    store: Store, feed: LiveFeed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeds, "MAX_RECENT_ENTRIES", 50)
+    async with aclosing(feed.follow(0, wait=0.05)) as slow, asyncio.timeout(PATIENCE):
         assert await anext(slow) == ()
         quick = asyncio.create_task(heard(feed, 0, 2000))
         await asyncio.to_thread(record, store, job_id(0), 0, 2000, at_once=100)
@@ -129,9 +131,9 @@ async def test_one_who_does_not_read_keeps_nothing_and_misses_nothing(store: Sto
     assert [entry.position for entry in late] == list(range(1, 2001))
 
 
-async def test_large_entries_are_neither_kept_nor_read_all_at_once(store: Store, feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("justenough.adapters.store.ledger_reader.TAIL_BYTES", 10_000)
-    monkeypatch.setattr(feeds, "RECENT_BYTES", 30_000)
+async def test_large_entries_are_neither_kept_nor_read_all_at_once(store: Store, feed: LiveFeed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("justenough.adapters.store.ledger_reader.MAX_TAIL_BYTES", 10_000)
+    monkeypatch.setattr(feeds, "MAX_RECENT_BYTES", 30_000)
     store.record([refused("x" * 6_000, about=str(number)) for number in range(20)])
     assert [len(store.tail(after, limit=100).entries) for after in (0, 19, 20)] == [1, 1, 0]
     assert store.tail(0, limit=100).more
@@ -141,7 +143,7 @@ async def test_large_entries_are_neither_kept_nor_read_all_at_once(store: Store,
 
 
 @pytest.mark.parametrize("position", [21, 10**15])
-async def test_a_position_that_the_ledger_has_not_reached_counts_as_its_newest(store: Store, feed: Feed, position: int) -> None:
+async def test_a_position_that_the_ledger_has_not_reached_counts_as_its_newest(store: Store, feed: LiveFeed, position: int) -> None:
     record(store, job_id(0), 0, 20)
     listening = asyncio.create_task(heard(feed, position, 21))
     await waiting(feed, 1)
@@ -149,15 +151,15 @@ async def test_a_position_that_the_ledger_has_not_reached_counts_as_its_newest(s
     assert [entry.position for entry in await listening] == [21]
 
 
-async def test_who_hears_nothing_is_told_so_in_time(store: Store, feed: Feed) -> None:
+async def test_who_hears_nothing_is_told_so_in_time(store: Store, feed: LiveFeed) -> None:
     began = time.monotonic()
-    async with aclosing(feed.after(None, job=job_id(0), wait=0.3)) as batches, asyncio.timeout(PATIENCE):
+    async with aclosing(feed.follow(None, job=job_id(0), wait=0.3)) as batches, asyncio.timeout(PATIENCE):
         assert await anext(batches) == ()
         assert await anext(batches) == ()
     assert time.monotonic() - began >= 0.6
 
 
-async def test_nobody_misses_what_is_recorded_while_they_come(store: Store, feed: Feed) -> None:
+async def test_nobody_misses_what_is_recorded_while_they_come(store: Store, feed: LiveFeed) -> None:
     """Listeners that come and go while it is written, each from where it says."""
     record(store, job_id(0), 0, 100, at_once=10)
     writing = asyncio.create_task(asyncio.to_thread(record, store, job_id(0), 100, 100))
@@ -171,7 +173,7 @@ async def test_nobody_misses_what_is_recorded_while_they_come(store: Store, feed
 async def test_a_connection_that_is_cut_loses_no_news(url: str) -> None:
     """Over and over, the one by which PostgreSQL tells of commits among them."""
     with closing(Store(url)) as store, closing(Store(url)) as writer:
-        feed = Feed(store)
+        feed = LiveFeed(store)
         listening = asyncio.create_task(heard(feed, None, 300))
         await waiting(feed, 1)
         cut = 0

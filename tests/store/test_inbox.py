@@ -10,20 +10,20 @@ from sqlalchemy.engine import Connection
 
 from justenough.adapters.store import Store
 from justenough.adapters.store.inbox_queries import (
-    Waiting,
-    WaitingFilter,
-    answered_by,
-    approved_before,
-    decided_before,
+    InboxFilter,
+    InboxItem,
     delegations_of,
-    waiting,
+    earlier_decisions,
+    inbox_items,
+    last_approved_request,
+    requests_answered_by,
 )
 from justenough.domain.jobs.states import RequestState
 from justenough.domain.readmodel.views import RequestView
 from tests.store.facts import NOW, answered, changed_to, decided, job_id, later, opened, part, requested, submitted
 from tests.store.test_lists import plans
 
-MINE = WaitingFilter("e-lead", 1, mine=True)
+MINE = InboxFilter("e-lead", 1, mine=True)
 
 
 def waits(store: Store, number: int, *, minutes: int = 15, tier: int = 1, **job: Any) -> str:
@@ -33,7 +33,7 @@ def waits(store: Store, number: int, *, minutes: int = 15, tier: int = 1, **job:
     return part(name, "r")
 
 
-def ids(found: tuple[Waiting, ...]) -> list[str]:
+def ids(found: tuple[InboxItem, ...]) -> list[str]:
     return [one.request.id for one in found]
 
 
@@ -47,7 +47,7 @@ def test_what_waits_comes_by_its_clock_page_by_page_each_once(store: Store) -> N
     names = [waits(store, number, minutes=20 - number) for number in range(1, 8)]
     found: list[str] = []
     after: tuple[datetime, str] | None = None
-    while page := store.waiting(MINE, after=after, limit=3):
+    while page := store.inbox_items(MINE, after=after, limit=3):
         found += ids(page)
         last = page[-1].request
         assert last.expires_at is not None
@@ -57,10 +57,10 @@ def test_what_waits_comes_by_its_clock_page_by_page_each_once(store: Store) -> N
 
 def test_requests_whose_clocks_end_together_are_each_there_once(store: Store) -> None:
     names = [waits(store, number) for number in range(1, 6)]
-    first = store.waiting(MINE, limit=2)
+    first = store.inbox_items(MINE, limit=2)
     end = first[-1].request.expires_at
     assert end is not None
-    assert ids(first) + ids(store.waiting(MINE, after=(end, first[-1].request.id))) == names
+    assert ids(first) + ids(store.inbox_items(MINE, after=(end, first[-1].request.id))) == names
 
 
 def test_mine_is_what_tier_requester_and_my_own_answers_leave(store: Store) -> None:
@@ -72,17 +72,17 @@ def test_mine_is_what_tier_requester_and_my_own_answers_leave(store: Store) -> N
         waits(store, 5),
     )
     store.record([answered("pending", job_id(4), person="lead"), answered("approved", job_id(5), person="else")])
-    assert ids(store.waiting(MINE)) == [plain_]
-    assert sorted(ids(store.waiting(MINE._replace(mine=False)))) == sorted([above, own, done])
-    assert over not in ids(store.waiting(MINE._replace(mine=False)))
-    assert ids(store.waiting(MINE._replace(tier=2))) == [plain_, above]
-    assert sorted(ids(store.waiting(MINE._replace(mine=None)))) == sorted([plain_, above, own, done])
+    assert ids(store.inbox_items(MINE)) == [plain_]
+    assert sorted(ids(store.inbox_items(MINE._replace(mine=False)))) == sorted([above, own, done])
+    assert over not in ids(store.inbox_items(MINE._replace(mine=False)))
+    assert ids(store.inbox_items(MINE._replace(tier=2))) == [plain_, above]
+    assert sorted(ids(store.inbox_items(MINE._replace(mine=None)))) == sorted([plain_, above, own, done])
 
 
 def test_what_waits_says_whose_it_is_and_who_acts(store: Store) -> None:
     waits(store, 1)
     waits(store, 2, agent=None)
-    assert [(one.requester_id, one.agent) for one in store.waiting(MINE)] == [("e-ops", "refund-agent 1.4"), ("e-ops", "")]
+    assert [(one.requester_id, one.agent) for one in store.inbox_items(MINE)] == [("e-ops", "refund-agent 1.4"), ("e-ops", "")]
 
 
 @pytest.mark.parametrize(
@@ -97,8 +97,8 @@ def test_what_waits_says_whose_it_is_and_who_acts(store: Store) -> None:
 )
 def test_what_waits_is_filtered(store: Store, asked: dict[str, Any], found: list[int]) -> None:
     names = {1: waits(store, 1), 2: waits(store, 2, name="other", requester="e-sam")}
-    assert ids(store.waiting(MINE._replace(**asked))) == [names[number] for number in found]
-    assert store.waiting(MINE._replace(job_name="a\0b")) == ()
+    assert ids(store.inbox_items(MINE._replace(**asked))) == [names[number] for number in found]
+    assert store.inbox_items(MINE._replace(job_name="a\0b")) == ()
 
 
 def test_what_somebody_answered_comes_newest_first(store: Store) -> None:
@@ -106,27 +106,27 @@ def test_what_somebody_answered_comes_newest_first(store: Store) -> None:
     for number in (2, 3, 1):
         store.record([answered("approved", job_id(number), person="lead", at=later(number))])
     store.record([answered("approved", job_id(3), person="chief", at=later(90))])
-    assert [one.id for one in store.answered_by("e-lead", 2)] == names[:0:-1]
-    assert store.answered_by("e-nobody", 5) == ()
+    assert [one.id for one in store.requests_answered_by("e-lead", 2)] == names[:0:-1]
+    assert store.requests_answered_by("e-nobody", 5) == ()
 
 
 def test_what_was_decided_before_is_of_the_same_kind_and_earlier(store: Store) -> None:
     before, pending, other, now, after = waits(store, 1), waits(store, 2), waits(store, 3, name="other"), waits(store, 4), waits(store, 5)
     for number in (1, 3, 5):
         store.record([answered("approved", job_id(number), person="lead")])
-    assert [one.id for one in store.decided_before(view(store, now), 5)] == [before]
-    earlier = store.approved_before(view(store, now))
+    assert [one.id for one in store.earlier_decisions(view(store, now), 5)] == [before]
+    earlier = store.last_approved_request(view(store, now))
     assert earlier is not None
     assert (earlier.id, earlier.state) == (before, RequestState.APPROVED)
-    assert [one.id for one in store.decided_before(view(store, after), 5)] == [before]
-    assert store.approved_before(view(store, other)) is None
-    assert store.decided_before(view(store, pending), 0) == ()
+    assert [one.id for one in store.earlier_decisions(view(store, after), 5)] == [before]
+    assert store.last_approved_request(view(store, other)) is None
+    assert store.earlier_decisions(view(store, pending), 0) == ()
 
 
 def test_requests_are_found_by_their_ids_in_the_order_that_was_asked(store: Store) -> None:
     one, two = waits(store, 1), waits(store, 2)
-    assert list(store.requests_of([two, "r-none", one, two])) == [two, one]
-    assert store.requests_of([]) == {}
+    assert list(store.requests_by_id([two, "r-none", one, two])) == [two, one]
+    assert store.requests_by_id([]) == {}
 
 
 def test_no_question_of_the_inbox_scans_a_table(ready_file: object) -> None:
@@ -143,11 +143,11 @@ def test_no_question_of_the_inbox_scans_a_table(ready_file: object) -> None:
     request = RequestView.model_validate({**known, **other, "created_at": NOW})
 
     def ask(connection: Connection) -> None:
-        waiting(connection, MINE, after=(NOW, "r"), limit=5)
-        waiting(connection, MINE._replace(mine=False), after=None, limit=5)
-        answered_by(connection, "e-lead", limit=5)
-        decided_before(connection, request, only=None, limit=5)
-        approved_before(connection, request, only=None)
+        inbox_items(connection, MINE, after=(NOW, "r"), limit=5)
+        inbox_items(connection, MINE._replace(mine=False), after=None, limit=5)
+        requests_answered_by(connection, "e-lead", limit=5)
+        earlier_decisions(connection, request, requester_id=None, limit=5)
+        last_approved_request(connection, request, requester_id=None)
         delegations_of(connection, "e-lead", now=NOW, limit=5)
 
     found = plans(f"sqlite:///{ready_file}", ask)

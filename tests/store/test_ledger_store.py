@@ -135,9 +135,9 @@ def test_the_ledger_is_read_by_type_and_from_a_moment_on(store: Store) -> None:
 
 
 def test_the_head_is_the_newest_entry(store: Store) -> None:
-    assert (store.head().entries, store.head().hash) == (0, None)
+    assert (store.ledger_head().entries, store.ledger_head().hash) == (0, None)
     (entry,) = store.record([submitted()])
-    assert (store.head().entries, store.head().position, store.head().hash) == (1, entry.position, entry.hash)
+    assert (store.ledger_head().entries, store.ledger_head().position, store.ledger_head().hash) == (1, entry.position, entry.hash)
 
 
 @pytest.mark.parametrize(

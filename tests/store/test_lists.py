@@ -13,7 +13,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection
 
 from justenough.adapters.store import Store
-from justenough.adapters.store.engine import open_engine, reading
+from justenough.adapters.store.engine import open_engine, read_transaction
 from justenough.adapters.store.queries import CredentialFilter, JobFilter, RequestFilter, credentials, jobs, requests
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.jobs.states import CredentialState, JobState, RequestState, RevocationState
@@ -147,7 +147,7 @@ def test_open_jobs_are_those_that_run_or_are_not_proved_clean(store: Store) -> N
 def test_unstarted_jobs_are_those_that_nobody_ever_had_in_hand(store: Store) -> None:
     fresh, claimed, asking, over, young = (job_id(number) for number in range(5))
     store.record([submitted(job, at=later(100 if job == young else 0)) for job in (fresh, claimed, asking, over, young)])
-    store.claim(claimed, run="run", owner="a worker", now=later(1))
+    store.claim_job(claimed, run="run", owner="a worker", now=later(1))
     store.record([requested(asking), ended(job=over)])
     assert store.unstarted_jobs(later(50)) == (fresh,)
     assert store.unstarted_jobs(later(200)) == (fresh, young)
@@ -198,7 +198,7 @@ def plans(url: str, ask: Callable[[Connection], object]) -> list[str]:
     asked: list[tuple[str, Any]] = []
     event.listen(engine, "before_cursor_execute", lambda *args: asked.append((args[2], args[3])))
     try:
-        with reading(engine) as connection:
+        with read_transaction(engine) as connection:
             ask(connection)
             raw = connection.connection.cursor()
             statements = [(text, values) for text, values in asked if text.startswith("SELECT")]

@@ -14,7 +14,7 @@ from sqlalchemy import MetaData, Table, inspect, text
 
 from justenough.adapters.store import Store, StoreTooNew
 from justenough.adapters.store.engine import open_engine
-from justenough.adapters.store.migrate import configuration
+from justenough.adapters.store.migrate import alembic_config
 from justenough.adapters.store.tables import METADATA
 from justenough.domain.core.errors import GiveUp
 from tests.store.facts import JOB, NOW, later, submitted
@@ -66,7 +66,7 @@ def test_a_failed_migration_leaves_nothing_half_made(empty_url: str) -> None:
 
 
 def test_a_revocation_that_was_open_before_its_beginning_was_kept_is_so_since_its_job_ended(empty_url: str) -> None:
-    engine, config = open_engine(empty_url), configuration()
+    engine, config = open_engine(empty_url), alembic_config()
     texts = dict.fromkeys(("name", "task", "environment", "requester", "requester_id", "order_reason"), "x")
     empty: dict[str, Any] = {"revocation_failures": [], "data_scope": {}, "labels": {}, "params": {}}
     states = {"state": "failed", "revocation_state": "pending", "created_at": NOW, "ended_at": later(5)}
@@ -84,6 +84,6 @@ def test_a_revocation_that_was_open_before_its_beginning_was_kept_is_so_since_it
 
 
 def test_migrations_form_one_line() -> None:
-    script = ScriptDirectory.from_config(configuration())
+    script = ScriptDirectory.from_config(alembic_config())
     assert len(script.get_heads()) == 1
     assert [revision.revision for revision in script.walk_revisions()][-1] == "0001"

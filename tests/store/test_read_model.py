@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from justenough.adapters.store import Store
-from justenough.adapters.store.metrics import Overdue
+from justenough.adapters.store.metrics import OverdueCounts
 from justenough.adapters.store.projection import EFFECTS
-from justenough.adapters.store.queries import NEWEST
-from justenough.domain.ledger.events import Event, EventType, event
+from justenough.adapters.store.queries import MAX_DEAD_CREDENTIALS
+from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.domain.readmodel.views import CredentialView, JobView, RequestView
 from tests.store.facts import (
     JOB,
@@ -199,13 +199,13 @@ def test_an_issued_credential_shows_its_handle(store: Store) -> None:
 
 def test_of_very_many_credentials_a_job_shows_all_that_may_be_alive_and_the_newest_of_the_rest(store: Store) -> None:
     # One that lives is among the first.
-    facts = [issued(number=number, at=later(number)) for number in range(1, NEWEST + 12)]
-    facts += [confirmed(number=number, at=later(2000)) for number in range(1, NEWEST + 12) if number != 3]
+    facts = [issued(number=number, at=later(number)) for number in range(1, MAX_DEAD_CREDENTIALS + 12)]
+    facts += [confirmed(number=number, at=later(2000)) for number in range(1, MAX_DEAD_CREDENTIALS + 12) if number != 3]
     store.record([submitted(), *facts])
     view = store.job(JOB)
     assert view is not None
     numbers = [int(one.id.rpartition("-")[2]) for one in view.credentials]
-    assert numbers == [3, *range(12, NEWEST + 12)]
+    assert numbers == [3, *range(12, MAX_DEAD_CREDENTIALS + 12)]
     assert view.older_credentials == 10
 
 
@@ -278,12 +278,12 @@ def test_a_failed_revocation_is_a_state_that_is_shown_until_proof(store: Store) 
 def test_a_revocation_is_open_since_it_began_whatever_is_tried_meanwhile(store: Store) -> None:
     failed = job_after(store, issued(), revoking(at=later(1)), overdue(at=later(2)), revoking(at=later(3), about="2"), ended(at=later(4)))
     assert failed.revocation.since == later(1)
-    assert store.overdue() == Overdue(jobs=1, since=later(1), credentials=1)
+    assert store.overdue() == OverdueCounts(jobs=1, since=later(1), credentials=1)
     store.record([confirmed(at=later(5)), proved(at=later(5), about="2")])
     clean = store.job(JOB)
     assert clean is not None
     assert clean.revocation.since is None
-    assert store.overdue() == Overdue(jobs=0, since=None, credentials=0)
+    assert store.overdue() == OverdueCounts(jobs=0, since=None, credentials=0)
     store.record([revoking(at=later(9), about="sweep")])
     again = store.job(JOB)
     assert again is not None
@@ -294,7 +294,7 @@ def test_each_credential_shows_those_failures_that_concern_it(store: Store) -> N
     first, second = issued(number=1, lease_id="lease/1"), issued(number=2, lease_id="lease/2", accessor="acc-2")
     failures = ["lease lease/1: the target is down", "target shop: away", f"token {second.data['accessor']}: no answer"]
     tried = {"by": "sweep", "failures": failures, "attempt": 2, "seen_from": later(2).isoformat()}
-    told = event(EventType.REVOCATION_OVERDUE, JOB, at=later(2), about="1", **tried)
+    told = build_event(EventType.REVOCATION_OVERDUE, JOB, at=later(2), about="1", **tried)
     view = job_after(store, first, second, told)
     assert [item.why for item in view.credentials] == ["; ".join(failures[:2]), "; ".join(failures[1:])]
 
@@ -304,7 +304,7 @@ def test_one_credential_is_overdue_while_its_job_goes_on(store: Store) -> None:
     view = job_after(store, started(), issued(), told)
     assert (view.state, view.revocation.state) == ("running", "none")
     assert [(item.state, item.why) for item in view.credentials] == [("overdue", "a; b")]
-    assert store.overdue() == Overdue(jobs=0, since=None, credentials=1)
+    assert store.overdue() == OverdueCounts(jobs=0, since=None, credentials=1)
     store.record([confirmed(at=later(3))])
     after = store.credential(part(JOB, "c"))
     assert after is not None

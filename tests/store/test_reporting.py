@@ -12,11 +12,11 @@ from sqlalchemy import text
 from justenough.adapters.store import Store, ledger_reader
 from justenough.adapters.store.engine import open_engine
 from justenough.domain.core.errors import InvalidInput
-from justenough.domain.evidence.aggregator import Period
+from justenough.domain.evidence.aggregator import ReportPeriod
 from justenough.domain.evidence.report import Report, Status
 from justenough.domain.ledger.events import Event
 from justenough.services import evidence_report
-from justenough.services.evidence_report import report
+from justenough.services.evidence_report import build_evidence_report
 from tests.justenough.ledgers import line
 from tests.store.facts import (
     JOB,
@@ -49,7 +49,7 @@ def whole(job: str, *, at: datetime = NOW) -> list[Event]:
 
 
 def told(store: Store, *, since: datetime = NOW - HOUR, until: datetime = NOW + HOUR, now: datetime = NOW + HOUR) -> Report:
-    return report(store, Period(since, until), installation="dev", now=now)
+    return build_evidence_report(store, ReportPeriod(since, until), installation="dev", now=now)
 
 
 def violations(found: Report) -> set[str]:
@@ -77,7 +77,7 @@ def test_a_live_credential_of_an_ended_job_is_a_violation_that_names_its_entry(s
     found = told(store)
     assert violations(found) == {"standing.after_end"}
     assert line(found, "standing.after_end").evidence.ids == (f"{JOB}/credential.issued/{part(JOB, 'c', 2)}",)
-    assert set(line(found, "standing.after_end").evidence.ids) <= store.recorded(line(found, "standing.after_end").evidence.ids)
+    assert set(line(found, "standing.after_end").evidence.ids) <= store.existing_entry_ids(line(found, "standing.after_end").evidence.ids)
 
 
 def test_a_live_credential_of_no_job_and_one_beyond_its_end_are_violations(store: Store) -> None:
@@ -129,15 +129,15 @@ def test_a_period_of_which_nothing_is_recorded_is_reported(store: Store) -> None
 def test_a_report_read_in_small_steps_is_the_same(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     recorded(store, *(whole(job_id(number)) for number in range(4)), [submitted(), issued(), issued(number=2), issued(number=3)])
     at_once = told(store)
-    monkeypatch.setattr(ledger_reader, "ROWS_AT_ONCE", 2)
-    monkeypatch.setattr(evidence_report, "ASKED_AT_ONCE", 1)
+    monkeypatch.setattr(ledger_reader, "ROWS_PER_FETCH", 2)
+    monkeypatch.setattr(evidence_report, "LOOKUP_BATCH_SIZE", 1)
     assert told(store) == at_once
     assert line(at_once, "standing.live").figures["credentials"] == 3
 
 
 def test_a_period_with_more_entries_than_one_report_reads_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     recorded(store, whole(JOB))
-    monkeypatch.setattr(evidence_report, "MOST", 10)
+    monkeypatch.setattr(evidence_report, "MAX_ENTRIES_PER_REPORT", 10)
     with pytest.raises(
         InvalidInput, match=r"query\.since: the period holds up to 11 ledger entries, .* at most 10: ask for shorter periods"
     ):
@@ -151,8 +151,8 @@ def test_a_period_that_ends_before_it_begins_is_refused(store: Store) -> None:
 
 def test_a_ledger_too_large_to_verify_for_a_report_is_said_not_to_be(store: Store) -> None:
     recorded(store, whole(JOB))
-    period = Period(NOW - HOUR, NOW + HOUR)
-    told_of = {most: report(store, period, installation="dev", now=NOW, verified_at_most=most) for most in (10, 11)}
+    period = ReportPeriod(NOW - HOUR, NOW + HOUR)
+    told_of = {most: build_evidence_report(store, period, installation="dev", now=NOW, max_verified_entries=most) for most in (10, 11)}
     found = {most: line(one, "ledger.verified") for most, one in told_of.items()}
     assert (found[10].figures["verified"], found[10].status) == ("no", Status.ATTENTION)
     assert (found[11].figures["verified"], found[11].status) == ("sound", Status.OK)
@@ -174,7 +174,7 @@ def test_where_a_period_begins_is_found_by_the_index(store: Store, url: str) -> 
     with closing(engine.connect()) as connection:
         connection.execute(text("ANALYZE"))
         connection.execute(text(begin))
-        asked = str(ledger_reader.spanning(later(98), later(300)).compile(engine, compile_kwargs={"literal_binds": True}))
+        asked = str(ledger_reader.span_statement(later(98), later(300)).compile(engine, compile_kwargs={"literal_binds": True}))
         # SQLite knows no offset without a limit, and -1 is none.
         rows = connection.exec_driver_sql(f"{explain} {asked.replace('LIMIT ?', 'LIMIT -1')}")
         plan = "\n".join(str(row[-1]) for row in rows)

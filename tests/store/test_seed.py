@@ -38,20 +38,20 @@ def test_a_seeded_store_is_what_recording_its_ledger_makes(seeded: str, tmp_path
         assert large.verify().sound
         assert large.verify().entries == len(entries)
         assert large.figures() == store.figures()
-        assert large.standing_now(UNTIL) == store.standing_now(UNTIL)
+        assert large.current_counts(UNTIL) == store.current_counts(UNTIL)
         assert large.jobs(limit=1000) == store.jobs(limit=1000)
         for job in store.jobs(limit=1000).items:
             assert large.job(job.id) == store.job(job.id)
             assert large.order(job.id) == store.order(job.id)
         assert large.reviews() == store.reviews()
-        assert large.ledger_back(limit=1000).items[:50] == store.ledger_back(limit=50).items
+        assert large.ledger_newest_first(limit=1000).items[:50] == store.ledger_newest_first(limit=50).items
 
 
 def test_a_seeded_store_still_refuses_a_change_of_its_ledger_and_takes_new_events(seeded: str) -> None:
     with closing(Store(seeded)) as store:
-        before = store.head().position
+        before = store.ledger_head().position
         store.record([submitted()])
-        assert store.head().position == before + 1
+        assert store.ledger_head().position == before + 1
         assert store.verify().sound
         with store._engine.connect() as connection, pytest.raises(Exception, match="insert-only"):
             connection.exec_driver_sql("DELETE FROM ledger")

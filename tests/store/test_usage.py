@@ -13,9 +13,9 @@ import pytest
 from sqlalchemy.engine import Connection
 
 from justenough.adapters.store import Store
-from justenough.adapters.store.usage import RunFilter, action_uses, past, pasts
+from justenough.adapters.store.usage import RunFilter, action_uses, run_histories, run_history
 from justenough.domain.ledger.events import Event, EventType
-from justenough.domain.rightsizing.usage import Key
+from justenough.domain.rightsizing.usage import AccessKey
 from tests.store.facts import (
     JOB,
     NOW,
@@ -58,14 +58,14 @@ def used(job: str = JOB, number: int = 1, about: str = "") -> Event:
 
 def test_a_run_is_what_its_own_spec_offered_and_what_came_of_each_request(store: Store) -> None:
     store.record(whole())
-    found = store.past("refund-triage")
+    found = store.run_history("refund-triage")
     assert found is not None
     (run,) = found.runs
     (ask,) = run.asks
     (one,) = ask.uses
     assert (found.newest, found.newest_at, found.spec) == (JOB, NOW, SPEC)
-    assert (run.ran, set(run.offered)) == (True, {Key("orders-db", "write")})
-    assert (ask.key, ask.ttl, ask.granted, ask.refused, ask.granted_ttl) == (Key("orders-db", "write"), 600, True, False, None)
+    assert (run.ran, set(run.offered)) == (True, {AccessKey("orders-db", "write")})
+    assert (ask.key, ask.ttl, ask.granted, ask.refused, ask.granted_ttl) == (AccessKey("orders-db", "write"), 600, True, False, None)
     assert (one.delivered, one.seen, ask.seconds) == (True, False, 100)
 
 
@@ -81,7 +81,7 @@ def test_a_use_is_over_with_the_first_that_ended_it(store: Store) -> None:
             ended(job=job_id(4), at=later(900)),
         ]
     )
-    found = store.past("refund-triage")
+    found = store.run_history("refund-triage")
     assert found is not None
     assert {run.job: run.asks[0].seconds for run in found.runs} == {job_id(4): 30, job_id(2): 40, job_id(1): 100}
 
@@ -90,7 +90,7 @@ def test_of_what_may_have_been_issued_nobody_knows_how_long_it_was_used(store: S
     data = {"resource": "orders-db", "action": "write", "request": issued().data["request"], "revocable": "now"}
     doubted = credential(EventType.CREDENTIAL_DOUBTED, asked_at=NOW, expires_at=later(60), **data)
     store.record([submitted(spec=SPEC), requested(), started(), doubted, ended(at=later(90))])
-    found = store.past("refund-triage")
+    found = store.run_history("refund-triage")
     assert found is not None
     (ask,) = found.runs[0].asks
     assert (ask.granted, len(ask.uses), ask.seconds) == (True, 1, None)
@@ -101,7 +101,7 @@ def test_a_use_is_seen_where_the_ledger_has_one_of_this_very_credential(store: S
     # The tenth credential's id begins as the first one's does.
     second = [requested(number=10), issued(number=10)]
     store.record(whole(JOB, *second, used(number=10, about=about)))
-    found = store.past("refund-triage")
+    found = store.run_history("refund-triage")
     assert found is not None
     assert [[use.seen for use in ask.uses] for ask in found.runs[0].asks] == [[False], [True]]
 
@@ -110,7 +110,7 @@ def test_what_a_person_narrowed_or_refused_is_told(store: Store) -> None:
     approved = [requested(number=2), decided("needs_approval", number=2, tier=1), answered("approved", number=2)]
     denied = [requested(number=3), decided("denied", number=3)]
     store.record(whole(JOB, *approved, *denied))
-    found = store.past("refund-triage")
+    found = store.run_history("refund-triage")
     assert found is not None
     assert [(ask.granted, ask.refused, ask.granted_ttl) for ask in found.runs[0].asks] == [
         (True, False, None),
@@ -125,7 +125,7 @@ def test_the_newest_runs_that_are_over_are_looked_at_and_the_newest_spec_is_told
     store.record([submitted(job_id(9), spec=newer, at=later(9000)), *whole(job_id(7), name="other")])
 
     def runs(**which: Any) -> list[str]:
-        found = store.past("refund-triage", **which)
+        found = store.run_history("refund-triage", **which)
         assert found is not None
         assert (found.newest, found.spec) == (job_id(9), newer)
         return [run.job for run in found.runs]
@@ -134,7 +134,7 @@ def test_the_newest_runs_that_are_over_are_looked_at_and_the_newest_spec_is_told
     assert runs(runs=3) == [job_id(4), job_id(3)]
     assert runs(since=later(3000)) == [job_id(4), job_id(3)]
     assert runs(requester_id="e-ops", since=later(99_000)) == []
-    assert store.past("refund-triage", requester_id="e-sam") is store.past("unknown") is store.past("nul\0") is None
+    assert store.run_history("refund-triage", requester_id="e-sam") is store.run_history("unknown") is store.run_history("nul\0") is None
 
 
 def walked(read: Callable[[str | None], Any]) -> list[Any]:
@@ -150,13 +150,13 @@ def walked(read: Callable[[str | None], Any]) -> list[Any]:
 def test_every_job_name_is_listed_once_and_a_launchers_alone(store: Store, limit: int) -> None:
     for number, (name, person) in enumerate([("b", "e-ops"), ("a", "e-sam"), ("c", "e-ops"), ("b", "e-sam")]):
         store.record(whole(job_id(number), name=name, requester=person))
-    assert [(one.name, len(one.runs)) for one in walked(lambda cursor: store.pasts(limit=limit, cursor=cursor))] == [
+    assert [(one.name, len(one.runs)) for one in walked(lambda cursor: store.run_histories(limit=limit, cursor=cursor))] == [
         ("a", 1),
         ("b", 2),
         ("c", 1),
     ]
-    assert [one.name for one in store.pasts(cursor="a\0").items] == ["b", "c"]
-    theirs = walked(lambda cursor: store.pasts(requester_id="e-ops", limit=limit, cursor=cursor))
+    assert [one.name for one in store.run_histories(cursor="a\0").items] == ["b", "c"]
+    theirs = walked(lambda cursor: store.run_histories(requester_id="e-ops", limit=limit, cursor=cursor))
     assert [(one.name, [run.job for run in one.runs]) for one in theirs] == [("b", [job_id(0)]), ("c", [job_id(2)])]
 
 
@@ -199,8 +199,8 @@ def test_no_question_of_use_looks_at_every_job_request_or_credential(ready_file:
 
     def asked(connection: Connection) -> None:
         which = RunFilter(requester, None, 100)
-        past(connection, "refund-triage", which)
-        pasts(connection, which, limit=10, cursor="a")
+        run_history(connection, "refund-triage", which)
+        run_histories(connection, which, limit=10, cursor="a")
         action_uses(connection, since=NOW, limit=10, cursor=None)
 
     found = plans(url, asked)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from justenough.adapters.store import PageSession, Store
+from justenough.adapters.store import PageSessionRecord, Store
 from tests.store.facts import NOW, later
 
 
-def session(key: str, *, person: str = "lead", at: datetime = NOW, **changes: Any) -> PageSession:
+def session(key: str, *, person: str = "lead", at: datetime = NOW, **changes: Any) -> PageSessionRecord:
     row = {"key": key, "person": person, "name": person, "how": "password", "ciphertext": "vault:v1:x"}
-    return PageSession(**{**row, "created_at": at, "seen_at": at, "fresh_at": at, **changes})
+    return PageSessionRecord(**{**row, "created_at": at, "seen_at": at, "fresh_at": at, **changes})
 
 
 def test_a_session_is_found_by_its_key_as_it_was_kept(store: Store) -> None:
@@ -31,8 +31,8 @@ def test_a_persons_sessions_are_theirs_that_have_not_ended_the_newest_first(stor
 
 def test_use_and_freshness_are_noted(store: Store) -> None:
     store.add_page_session(session("k1"), forget_before=NOW)
-    store.page_session_seen("k1", later(60))
-    store.page_session_fresh("k1", later(90))
+    store.mark_page_session_used("k1", later(60))
+    store.mark_page_session_fresh("k1", later(90))
     row = store.page_session("k1")
     assert row
     assert (row.created_at, row.seen_at, row.fresh_at) == (NOW, later(90), later(90))

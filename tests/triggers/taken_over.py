@@ -12,9 +12,9 @@ import httpx
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
-from justenough.domain.approvals.statements import OrderStatement, Signed, signable
-from justenough.domain.contracts.workflow_messages import Closed, JobInput
-from justenough.domain.core.canonical_json import canonical, digest_of
+from justenough.domain.approvals.statements import OrderStatement, SignedStatement, to_signable
+from justenough.domain.contracts.workflow_messages import JobInput, JobResult
+from justenough.domain.core.canonical_json import digest_of, to_canonical_json
 from justenough.domain.core.ids import new_job_id
 from tests.shop import Shop
 
@@ -41,15 +41,15 @@ class TakenOver:
         fields: dict[str, Any] = {"bundle": None, "params": {}, "reason": "", "person": self.id, "origin": "trigger:ticket-created"}
         times = {"issued_at": now, "expires_at": now + timedelta(hours=1)}
         statement = OrderStatement.model_validate({"job": job, "spec_digest": digest_of(spec), **fields, **times, **changes})
-        raw = signable(statement)
-        answer = self.vault("POST", f"transit/sign/je-sign-{self.id}", {"input": base64.b64encode(canonical(raw)).decode()})
-        signed = Signed(statement=raw, signature=answer.raise_for_status().json()["data"]["signature"])
+        raw = to_signable(statement)
+        answer = self.vault("POST", f"transit/sign/je-sign-{self.id}", {"input": base64.b64encode(to_canonical_json(raw)).decode()})
+        signed = SignedStatement(statement=raw, signature=answer.raise_for_status().json()["data"]["signature"])
         order = JobInput.of(job, spec, statement.params, statement.bundle, signed)
         return {"job": job, "closed": asyncio.run(self._run(order))}
 
-    async def _run(self, order: JobInput) -> Closed:
+    async def _run(self, order: JobInput) -> JobResult:
         client = await Client.connect(str(self._shop.stack.temporal), data_converter=pydantic_data_converter)
         # One that is taken after all would wait for its approvers: it must fail here, not hang.
         options: dict[str, Any] = {"task_queue": "justenough-dev", "execution_timeout": timedelta(seconds=20)}
-        found: Closed = await client.execute_workflow("Job", order, id=order.job, result_type=Closed, **options)
+        found: JobResult = await client.execute_workflow("Job", order, id=order.job, result_type=JobResult, **options)
         return found

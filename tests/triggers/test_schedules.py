@@ -11,7 +11,7 @@ import pytest
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
-from justenough.adapters.configuration.configured_jobs import Timed, timed
+from justenough.adapters.configuration.configured_jobs import ScheduledJob, load_scheduled_jobs
 from justenough.domain.integrations.triggers import read_triggers
 from tests.people import Human
 from tests.shop import Shop
@@ -26,9 +26,9 @@ PAY = """
 """
 
 
-def named(shop: Shop, name: str = "nightly-reconcile") -> Timed:
+def named(shop: Shop, name: str = "nightly-reconcile") -> ScheduledJob:
     """A schedule as the configuration has it."""
-    return timed(shop.config, read_triggers((shop.config / "triggers.yaml").read_bytes()), None, [])[name]
+    return load_scheduled_jobs(shop.config, read_triggers((shop.config / "triggers.yaml").read_bytes()), None, [])[name]
 
 
 @contextmanager

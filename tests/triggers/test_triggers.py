@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from justenough.adapters.configuration.configured_jobs import armed
+from justenough.adapters.configuration.configured_jobs import load_triggered_jobs
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.integrations.triggers import read_triggers
 from tests.people import TAKEN, Human
@@ -142,7 +142,7 @@ def test_a_body_over_the_limit_is_not_read(helpdesk: Sender) -> None:
 
 def test_a_console_that_was_taken_over_launches_nothing_but_what_the_workers_own_configuration_names(shop: Shop, auditor: Human) -> None:
     console = TakenOver(shop)
-    named = armed(shop.config, read_triggers((shop.config / "triggers.yaml").read_bytes()), None, [])["ticket-created"]
+    named = load_triggered_jobs(shop.config, read_triggers((shop.config / "triggers.yaml").read_bytes()), None, [])["ticket-created"]
     whole = {"bundle": named.bundle_digest, "params": {"ticket": "4711"}}
     attempts: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         "launches another spec": ({**named.spec, "access": named.spec["access"][1:]}, whole),
@@ -161,7 +161,7 @@ def test_a_console_that_was_taken_over_launches_nothing_but_what_the_workers_own
 
 
 def test_nobody_but_the_console_orders_in_a_triggers_name(ops: Human, shop: Shop) -> None:
-    named = armed(shop.config, read_triggers((shop.config / "triggers.yaml").read_bytes()), None, [])["ticket-created"]
+    named = load_triggered_jobs(shop.config, read_triggers((shop.config / "triggers.yaml").read_bytes()), None, [])["ticket-created"]
     answer = ops.api.post(
         "jobs", json=ops.order(named.spec, bundle=named.bundle_digest, params={"ticket": "1"}, origin="trigger:ticket-created")
     )

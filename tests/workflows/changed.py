@@ -6,11 +6,11 @@ from datetime import timedelta
 
 from temporalio import workflow
 
-from workflows.job import Job, Outcome
+from workflows.job import Job, JobOutcome
 
 with workflow.unsafe.imports_passed_through():
-    from activities.job_activities import Deciding
-    from justenough.domain.contracts.workflow_messages import Closed, CloseInput, JobInput
+    from activities.job_activities import JobActivities
+    from justenough.domain.contracts.workflow_messages import CloseInput, JobInput, JobResult
 
 
 @workflow.defn(name="Job")
@@ -18,7 +18,7 @@ class WaitsFirst(Job):
     """Waits before it decides."""
 
     @workflow.run
-    async def run(self, order: JobInput) -> Closed:
+    async def run(self, order: JobInput) -> JobResult:
         await workflow.sleep(1)
         return await super().run(order)
 
@@ -28,12 +28,12 @@ class ClosesPatiently(Job):
     """Closes by an ordinary activity."""
 
     @workflow.run
-    async def run(self, order: JobInput) -> Closed:
+    async def run(self, order: JobInput) -> JobResult:
         return await super().run(order)
 
-    async def _close(self, outcome: Outcome) -> Closed:
+    async def _close(self, outcome: JobOutcome) -> JobResult:
         closing = CloseInput(job=self._order.job, state=outcome.state)
-        return await workflow.execute_activity_method(Deciding.close, closing, schedule_to_close_timeout=timedelta(seconds=1))
+        return await workflow.execute_activity_method(JobActivities.close, closing, schedule_to_close_timeout=timedelta(seconds=1))
 
 
 @workflow.defn(name="Job")
@@ -41,7 +41,7 @@ class GoesUnguarded(Job):
     """Starts no guard."""
 
     @workflow.run
-    async def run(self, order: JobInput) -> Closed:
+    async def run(self, order: JobInput) -> JobResult:
         return await super().run(order)
 
     async def _start_guard(self, seconds: int) -> None:

@@ -14,37 +14,37 @@ from pydantic import ValidationError
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from justenough.domain.approvals.ladder import Answer, Ladder
-from justenough.domain.approvals.statements import Signed
+from justenough.domain.approvals.ladder import ApprovalAnswer, Ladder
+from justenough.domain.approvals.statements import SignedStatement
 from justenough.domain.approvals.tiers import Tier, Tiers
 from justenough.domain.contracts.workflow_messages import (
     AnswersInput,
     AnswersResult,
     ClimbInput,
     ClimbResult,
-    Closed,
     CloseInput,
-    Decided,
+    ControlGroupsInput,
+    ControlGroupsResult,
     DecidedRequest,
     JobInput,
-    LocksInput,
-    LocksOpened,
-    Occasion,
-    Opened,
+    JobResult,
     OpenInput,
+    OpenResult,
     ProofReport,
     RevokeCredentialInput,
     RevokeInput,
     RevokeResult,
+    ScheduleOccasion,
     SessionInput,
     SessionResult,
+    StartDecisions,
     SweepReport,
     WithdrawInput,
 )
-from justenough.domain.core.ids import number_of
+from justenough.domain.core.ids import request_number_of
 from justenough.domain.jobs.credentials import Decision
 from justenough.domain.jobs.states import Action, JobState
-from justenough.domain.ledger.events import Event, EventType, event
+from justenough.domain.ledger.events import Event, EventType, build_event
 from tests.workflows.known import Known, Need
 from tests.workflows.sessions import works
 
@@ -97,7 +97,7 @@ class Fakes:
         ]
 
     @activity.defn
-    async def take_occasion(self, occasion: Occasion) -> str:
+    async def take_occasion(self, occasion: ScheduleOccasion) -> str:
         """Fail at first, as a console without its store does; of a schedule that nobody knows, for good."""
         if occasion.schedule == "unknown":
             raise ApplicationError("there is no such schedule", non_retryable=True)
@@ -106,15 +106,15 @@ class Fakes:
         return f"{occasion.schedule} at {occasion.at.isoformat()}"
 
     @activity.defn
-    async def decide_requests(self, order: JobInput) -> Decided:
+    async def decide_requests(self, order: JobInput) -> StartDecisions:
         known = self.of(order.job)
         await known.meets("decide_requests")
         if known.refused:
             await known.note("refused")
-            return Decided(refused=known.refused)
+            return StartDecisions(refused=known.refused)
         decided = tuple([await self._decided(known, number, need) for number, need in enumerate(known.needs, start=1)])
         await known.note(*(f"{item.decision.outcome} {item.number}" for item in decided))
-        return Decided(requester="requester", timeout=known.timeout, environment="prod", requests=decided)
+        return StartDecisions(requester="requester", timeout=known.timeout, environment="prod", requests=decided)
 
     async def _decided(self, known: Known, number: int, need: Need) -> DecidedRequest:
         outcome: Literal["allowed", "needs_approval", "denied"] = (
@@ -147,22 +147,22 @@ class Fakes:
         )
 
     @activity.defn
-    async def open_locks(self, asked: LocksInput) -> LocksOpened:
+    async def open_locks(self, asked: ControlGroupsInput) -> ControlGroupsResult:
         known = self.of(asked.order.job)
         await known.meets("open_locks")
         numbers = ", ".join(request.rpartition("-")[2] for request in asked.ladders)
         await known.note(f"locks not opened: {known.unopened}" if known.unopened else f"locks opened {numbers}")
-        return LocksOpened(refused=known.unopened)
+        return ControlGroupsResult(refused=known.unopened)
 
     @activity.defn
-    async def open_request(self, asked: OpenInput) -> Opened:
+    async def open_request(self, asked: OpenInput) -> OpenResult:
         known = self.of(asked.job)
         await known.meets("open_request")
-        number = number_of(asked.request)
+        number = request_number_of(asked.request)
         if number not in known.asked:
-            return Opened()
+            return OpenResult()
         await known.note(f"opened {number}")
-        return Opened(ladder=await self._ladder(known, number, known.asked[number]))
+        return OpenResult(ladder=await self._ladder(known, number, known.asked[number]))
 
     @activity.defn
     async def take_answers(self, received: AnswersInput) -> AnswersResult:
@@ -193,10 +193,10 @@ class Fakes:
 
     async def _examined(self, known: Known, waiting: dict[str, Ladder], raw: Any) -> Ladder | None:
         try:
-            signed = Signed.model_validate(raw)
+            signed = SignedStatement.model_validate(raw)
             person, ladder = signed.statement["person"], waiting[signed.statement["request"]]
             assert signed.signature == f"of {person}"
-            answer = Answer(
+            answer = ApprovalAnswer(
                 person=person,
                 name=person,
                 tier=PEOPLE[person],
@@ -208,14 +208,14 @@ class Fakes:
             )
         except (ValidationError, KeyError, TypeError, AssertionError):
             return None
-        moved = ladder.answered(answer)
+        moved = ladder.with_answer(answer)
         return None if isinstance(moved, str) else moved
 
     @activity.defn
     async def climb(self, asked: ClimbInput) -> ClimbResult:
         known = self.of(asked.job)
         await known.meets("climb")
-        after = asked.ladder.climbed(self._tiers, now=await self._now())
+        after = asked.ladder.to_next_tier(self._tiers, now=await self._now())
         await known.note(f"climbed to {after.current}" if after else "expired")
         return ClimbResult(ladder=after)
 
@@ -226,12 +226,12 @@ class Fakes:
         await known.note(*(f"withdrawn {request.rpartition('-')[2]}" for request in asked.requests))
 
     @activity.defn
-    async def close(self, closing: CloseInput) -> Closed:
+    async def close(self, closing: CloseInput) -> JobResult:
         known = self.of(closing.job)
         await known.meets("close")
         known.carried += [item.id for item in closing.unrecorded]
         if known.closed is None:
-            known.closed = Closed(state=closing.state, exit_code=closing.exit_code, reason=closing.reason)
+            known.closed = JobResult(state=closing.state, exit_code=closing.exit_code, reason=closing.reason)
             await known.note(f"closed {closing.state.value}")
         return known.closed
 
@@ -267,7 +267,7 @@ class Fakes:
         return RevokeResult(confirmed=True, unrecorded=(await self._unrecorded(known, "credential"),) if known.unrecordable else ())
 
     async def _unrecorded(self, known: Known, by: str) -> Event:
-        return event(EventType.REVOCATION_STARTED, known.job, at=await self._now(), about=by, by=by, why="a test")
+        return build_event(EventType.REVOCATION_STARTED, known.job, at=await self._now(), about=by, by=by, why="a test")
 
     @activity.defn
     async def prove_job(self, job: str) -> ProofReport:

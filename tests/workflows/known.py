@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from temporalio.exceptions import ApplicationError
 
-from justenough.domain.contracts.workflow_messages import Closed, SessionResult
+from justenough.domain.contracts.workflow_messages import JobResult, SessionResult
 from justenough.domain.core.ids import request_id
 
 
@@ -59,7 +59,7 @@ class Known:
     """Ids of the events that were recorded with the end."""
     signals: list[int] = field(default_factory=list)
     """Numbers of the answers that were examined."""
-    closed: Closed | None = None
+    closed: JobResult | None = None
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     def request(self, number: int = 1) -> str:

@@ -20,9 +20,9 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from console.temporal.fire_workflow import Fire
-from justenough.domain.approvals.statements import Signed
+from justenough.domain.approvals.statements import SignedStatement
 from justenough.domain.approvals.tiers import Tiers
-from justenough.domain.contracts.workflow_messages import Closed, JobInput
+from justenough.domain.contracts.workflow_messages import JobInput, JobResult
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.jobs.states import JobState
 from tests.workflows.fakes import TIERS, Fakes
@@ -42,10 +42,10 @@ PROGRAMS = Path(sys.executable).parent
 class Started:
     """One job that was started: its workflow, and what is behind its activities."""
 
-    handle: WorkflowHandle[Any, Closed]
+    handle: WorkflowHandle[Any, JobResult]
     known: Known
 
-    async def result(self) -> Closed:
+    async def result(self) -> JobResult:
         """Return what it came to."""
         return await self.handle.result()
 
@@ -132,7 +132,7 @@ class Bench:
             id=known.job,
             task_queue=queue,
             id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-            result_type=Closed,
+            result_type=JobResult,
             run_timeout=run_timeout,
             search_attributes=TypedSearchAttributes([SearchAttributePair(key, value) for key, value in values]),
         )
@@ -142,7 +142,7 @@ class Bench:
 def order_of(job: str) -> JobInput:
     """Return an order; what is in it matters to activities only."""
     statement = {"type": "order", "job": job, "reason": "a test"}
-    return JobInput(job=job, spec={"name": "refund-triage"}, order=Signed(statement=statement, signature="vault:v1:test"))
+    return JobInput(job=job, spec={"name": "refund-triage"}, order=SignedStatement(statement=statement, signature="vault:v1:test"))
 
 
 @asynccontextmanager

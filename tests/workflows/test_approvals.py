@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from justenough.domain.contracts.workflow_messages import Closed
+from justenough.domain.contracts.workflow_messages import JobResult
 from justenough.domain.jobs.states import JobState
 from tests.workflows.known import Need
 from tests.workflows.servers import Bench
@@ -26,7 +26,7 @@ async def test_an_approved_job_has_its_guard_before_its_session(server: Bench) -
 
 async def test_silence_climbs_through_every_tier_and_then_denies(bench: Bench) -> None:
     job = await bench.start(needs=(Need(1),))
-    assert await job.result() == Closed(state=JobState.DENIED, reason=SILENCE)
+    assert await job.result() == JobResult(state=JobState.DENIED, reason=SILENCE)
     assert job.known.ledger == ["needs_approval 1", "climbed to 2", "climbed to 3", "expired", "closed denied"]
     assert WHOLE_LADDER <= await job.lasted() < WHOLE_LADDER + timedelta(minutes=1)
 
@@ -63,7 +63,7 @@ async def test_a_quorum_is_distinct_people(server: Bench) -> None:
 async def test_one_denial_ends_the_job_and_withdraws_what_others_were_asked(bench: Bench) -> None:
     job = await bench.start(needs=(Need(1), Need(2)))
     await job.answers("lead", decision="deny")
-    assert await job.result() == Closed(state=JobState.DENIED, reason="write on orders-db was denied by an approver")
+    assert await job.result() == JobResult(state=JobState.DENIED, reason="write on orders-db was denied by an approver")
     assert job.known.ledger == ["needs_approval 1", "needs_approval 2", "deny by lead", "withdrawn 2", "closed denied"]
 
 

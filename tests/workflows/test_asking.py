@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from justenough.domain.core.ids import request_id
-from justenough.domain.jobs.resource_limits import ASKED
+from justenough.domain.jobs.resource_limits import MAX_APPROVAL_REQUESTS_PER_JOB
 from justenough.domain.jobs.states import JobState
 from tests.workflows import sessions
 from tests.workflows.servers import Bench, Started
@@ -79,7 +79,7 @@ async def test_what_is_no_request_of_the_job_changes_nothing(server: Bench, ask:
 
 
 async def test_the_same_ask_opens_once_and_one_job_asks_people_so_many_things_at_most(server: Bench) -> None:
-    last = ASKED + 1
+    last = MAX_APPROVAL_REQUESTS_PER_JOB + 1
     job = await running(server, asked=dict.fromkeys(range(2, last + 20), 1))
     for number in (*range(2, last + 1), *range(2, last + 19)):
         await job.handle.signal("ask", job.known.request(number))

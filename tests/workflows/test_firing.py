@@ -9,11 +9,11 @@ import pytest
 from temporalio.client import WorkflowFailureError
 from temporalio.common import SearchAttributePair, TypedSearchAttributes
 
-from console.temporal.fire_workflow import OCCASION
+from console.temporal.fire_workflow import SCHEDULED_START
 from tests.workflows.servers import QUEUE, Bench
 
 AT = datetime(2026, 1, 31, 2, tzinfo=UTC)
-STARTED = TypedSearchAttributes([SearchAttributePair(OCCASION, AT)])
+STARTED = TypedSearchAttributes([SearchAttributePair(SCHEDULED_START, AT)])
 
 
 async def fired(server: Bench, schedule: str, attributes: TypedSearchAttributes = STARTED) -> Any:

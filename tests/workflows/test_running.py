@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 from temporalio.client import WorkflowFailureError
 
-from justenough.domain.contracts.workflow_messages import Closed
+from justenough.domain.contracts.workflow_messages import JobResult
 from justenough.domain.jobs.states import JobState
 from tests.workflows import sessions
 from tests.workflows.known import Need
@@ -19,7 +19,7 @@ BUDGET = 30
 
 async def test_an_auto_approved_job_needs_one_session_and_no_guard(bench: Bench) -> None:
     job = await bench.start()
-    assert await job.result() == Closed(state=JobState.SUCCEEDED, exit_code=0)
+    assert await job.result() == JobResult(state=JobState.SUCCEEDED, exit_code=0)
     assert job.known.ledger == ["allowed 1", "session with 1", "issued", "proven by session", "closed succeeded"]
     assert "start_child_workflow_execution_initiated" not in await job.history()
 
@@ -34,7 +34,7 @@ async def test_the_history_of_an_auto_approved_job_is_short(server: Bench) -> No
 
 async def test_what_policy_denies_never_starts_a_session(bench: Bench) -> None:
     job = await bench.start(needs=(Need(), Need(None)))
-    assert await job.result() == Closed(state=JobState.DENIED, reason="read on orders-db was denied by policy")
+    assert await job.result() == JobResult(state=JobState.DENIED, reason="read on orders-db was denied by policy")
     assert job.known.claim == "none"
 
 
@@ -46,26 +46,26 @@ async def test_a_job_runs_without_what_is_optional_and_denied_by_policy(bench: B
 
 async def test_an_order_that_does_not_hold_never_starts_a_session(bench: Bench) -> None:
     job = await bench.start(refused="the order has expired")
-    assert await job.result() == Closed(state=JobState.FAILED, reason="refused: the order has expired")
+    assert await job.result() == JobResult(state=JobState.FAILED, reason="refused: the order has expired")
     assert job.known.claim == "none"
 
 
 async def test_a_session_that_refuses_leaves_nothing_to_revoke(bench: Bench) -> None:
     job = await bench.start(session=sessions.refuses)
-    assert await job.result() == Closed(state=JobState.FAILED, reason="refused: the order has expired")
+    assert await job.result() == JobResult(state=JobState.FAILED, reason="refused: the order has expired")
     assert job.known.tried["revoke_job"] == 0
 
 
 async def test_what_a_session_could_not_prove_is_revoked_before_the_job_closes_with_its_own_ending(bench: Bench) -> None:
     job = await bench.start(session=sessions.leaves_something)
-    assert await job.result() == Closed(state=JobState.SUCCEEDED, exit_code=0)
+    assert await job.result() == JobResult(state=JobState.SUCCEEDED, exit_code=0)
     assert job.known.ledger[-2:] == ["revoked by compensation", "closed succeeded"]
     assert not job.known.alive
 
 
 async def test_a_session_that_breaks_is_compensated(bench: Bench) -> None:
     job = await bench.start(session=sessions.breaks)
-    assert await job.result() == Closed(state=JobState.FAILED, reason="session_failed: ZeroDivisionError")
+    assert await job.result() == JobResult(state=JobState.FAILED, reason="session_failed: ZeroDivisionError")
     assert not job.known.alive
     assert job.known.tried["run_session"] == 1
 
@@ -73,7 +73,7 @@ async def test_a_session_that_breaks_is_compensated(bench: Bench) -> None:
 @pytest.mark.parametrize("activity", ["decide_requests", "climb"])
 async def test_a_step_that_is_refused_for_good_ends_the_job_and_is_compensated(bench: Bench, activity: str) -> None:
     job = await bench.start(refusing={activity}, needs=(Need(1),))
-    assert await job.result() == Closed(state=JobState.FAILED, reason="unexpected Refused")
+    assert await job.result() == JobResult(state=JobState.FAILED, reason="unexpected Refused")
     assert "revoked by compensation" in job.known.ledger
 
 
@@ -138,7 +138,7 @@ async def test_what_the_ledger_could_not_take_travels_with_the_job_until_it_clos
 
 async def test_a_job_whose_worker_is_lost_is_revoked_and_fails(lost: Lost) -> None:
     job = lost["plain"]
-    assert await job.result() == Closed(state=JobState.FAILED, reason="worker_lost")
+    assert await job.result() == JobResult(state=JobState.FAILED, reason="worker_lost")
     assert job.known.ledger[-2:] == ["revoked by compensation", "closed failed"]
     assert not job.known.alive
 

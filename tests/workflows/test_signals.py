@@ -120,7 +120,7 @@ async def test_two_thousand_signals_neither_end_a_job_nor_grow_its_history_by_mo
     async with bench.worker(queue=queue):
         assert (await job.result()).state is JobState.KILLED
     events = Counter(await job.history())
-    assert job.known.signals == list(range(1, options.ANSWERS_RECORDED + 1))
+    assert job.known.signals == list(range(1, options.MAX_ANSWERS + 1))
     assert events.total() - events["workflow_execution_signaled"] < 60
 
 
@@ -131,16 +131,16 @@ async def test_a_flood_of_wishes_to_revoke_is_obeyed_within_bounds(bench: Bench)
     await sent(job, "revoke_credential", f"c{job.known.job[1:]}-7", times=300)
     async with bench.worker(queue=queue):
         assert (await job.result()).state is JobState.SUCCEEDED
-    assert job.known.ledger.count("revoked 7") == job.known.tried["revoke_credential"] == options.REVOCATIONS_WANTED
+    assert job.known.ledger.count("revoked 7") == job.known.tried["revoke_credential"] == options.MAX_REVOCATION_REQUESTS
 
 
 async def test_large_answers_that_come_together_fit_what_an_activity_may_be_handed(server: Bench) -> None:
     queue = "large"
     job = await server.start(queue=queue, needs=(Need(1),), down={"take_answers"})
     # Each as large as an answer may be; handed on as an ordinary activity's argument, which the server limits.
-    await sent(job, "decide", "x" * (options.ANSWER_BYTES - 2), times=options.ANSWERS_AT_ONCE)
+    await sent(job, "decide", "x" * (options.MAX_ANSWER_BYTES - 2), times=options.MAX_ANSWERS_PER_BATCH)
     async with server.worker(queue=queue):
         await job.known.until(lambda known: known.tried["take_answers"] > 3)
         job.known.down.clear()
         await settled(job)
-    assert job.known.ledger.count("rejected") == options.ANSWERS_AT_ONCE
+    assert job.known.ledger.count("rejected") == options.MAX_ANSWERS_PER_BATCH

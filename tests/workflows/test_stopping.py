@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from justenough.domain.contracts.workflow_messages import Closed
+from justenough.domain.contracts.workflow_messages import JobResult
 from justenough.domain.jobs.states import JobState
 from tests.workflows import sessions
 from tests.workflows.known import Need
@@ -25,7 +25,7 @@ async def test_a_job_can_be_stopped_before_a_worker_has_seen_it(bench: Bench, st
     async with bench.worker(queue=f"early-{stop}"):
         assert (await job.result()).state is stop
     assert job.known.claim == "none"
-    assert job.known.closed == Closed(state=stop)
+    assert job.known.closed == JobResult(state=stop)
 
 
 @STOPS
@@ -90,7 +90,7 @@ async def test_a_kill_cuts_access_before_the_process_ends(server: Bench) -> None
     job = await server.start(session=sessions.stays)
     await job.holds()
     await job.handle.signal("kill")
-    assert await job.result() == Closed(state=JobState.KILLED, exit_code=143)
+    assert await job.result() == JobResult(state=JobState.KILLED, exit_code=143)
     assert job.known.ledger[3:] == ["revoked by person", "proven by session", "closed killed"]
 
 
@@ -106,7 +106,7 @@ async def test_a_cancel_lets_the_session_end_in_its_own_order(server: Bench) -> 
     job = await server.start(session=sessions.stays)
     await job.holds()
     await job.handle.cancel()
-    assert await job.result() == Closed(state=JobState.CANCELLED, exit_code=143)
+    assert await job.result() == JobResult(state=JobState.CANCELLED, exit_code=143)
     assert job.known.ledger[3:] == ["proven by session", "closed cancelled"]
 
 
@@ -153,7 +153,7 @@ async def test_nothing_interrupts_a_compensation(bench: Bench, stop: JobState) -
     assert job.known.closed is None
     job.known.down.clear()
     # How it ended was settled before anybody asked it to stop.
-    assert await job.result() == Closed(state=JobState.FAILED, reason="session_failed: ZeroDivisionError")
+    assert await job.result() == JobResult(state=JobState.FAILED, reason="session_failed: ZeroDivisionError")
     assert job.known.ledger[-2:] == ["revoked by compensation", "closed failed"]
 
 
@@ -163,7 +163,7 @@ async def test_what_ended_by_itself_keeps_its_ending(bench: Bench, stop: JobStat
     await job.known.until(lambda known: known.tried["close"] > 0)
     await stopped(job, stop)
     job.known.down.clear()
-    assert await job.result() == Closed(state=JobState.SUCCEEDED, exit_code=0)
+    assert await job.result() == JobResult(state=JobState.SUCCEEDED, exit_code=0)
 
 
 @STOPS

@@ -17,16 +17,16 @@ import httpx
 
 from justenough.domain.core.errors import GiveUp, RetryLater
 from justenough.domain.core.secret import Secret
-from worker.provisioning.compare import changed, covers
+from worker.provisioning.compare import covers, has_changed
 
-TIMEOUT = 15.0
+REQUEST_TIMEOUT_S = 15.0
 """Seconds for one call."""
-PATIENCE = 10.0
+MOUNT_TIMEOUT_S = 10.0
 """Seconds that a freshly mounted engine may take until it accepts writes."""
-WARMING_UP = ("Upgrading from non-versioned to versioned", "Waiting for the primary to upgrade")
+WARMING_UP_MESSAGES = ("Upgrading from non-versioned to versioned", "Waiting for the primary to upgrade")
 
 
-class Outcome(StrEnum):
+class WriteOutcome(StrEnum):
     CREATED = "created"
     CHANGED = "changed"
     UNCHANGED = "unchanged"
@@ -35,11 +35,11 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
+class AppliedWrite:
     """What became of one path."""
 
     path: str
-    outcome: Outcome
+    outcome: WriteOutcome
     note: str = ""
 
 
@@ -56,7 +56,7 @@ class VaultNotReady(RetryLater):
     """Vault does not answer, or is sealed."""
 
 
-class AdminVault:
+class AdminClient:
     """A context manager over one connection."""
 
     def __init__(
@@ -67,7 +67,9 @@ class AdminVault:
         self._hide = tuple(sorted({value for value in hide if len(value) >= 4}, key=len, reverse=True))
         headers = {"X-Vault-Request": "true"} | ({"X-Vault-Namespace": namespace} if namespace else {})
         verify: Any = str(cacert) if cacert else True
-        self._http = httpx.Client(base_url=f"{self.address}/v1/", headers=headers, verify=verify, timeout=TIMEOUT, trust_env=False)
+        self._http = httpx.Client(
+            base_url=f"{self.address}/v1/", headers=headers, verify=verify, timeout=REQUEST_TIMEOUT_S, trust_env=False
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -87,25 +89,25 @@ class AdminVault:
 
     def write(self, path: str, data: Mapping[str, Any]) -> dict[str, Any]:
         """Write, and return Vault's answer. Waits, bounded, for an engine that was just mounted. Raises SetupFailed, VaultNotReady."""
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + MOUNT_TIMEOUT_S
         while True:
             answer = self._send("POST", path, dict(data))
-            if answer.status_code != 400 or not any(word in answer.text for word in WARMING_UP) or time.monotonic() > until:
+            if answer.status_code != 400 or not any(word in answer.text for word in WARMING_UP_MESSAGES) or time.monotonic() > until:
                 return self._data(answer, path)
             time.sleep(0.05)
 
-    def ensure(self, path: str, data: Mapping[str, Any]) -> Applied:
+    def ensure(self, path: str, data: Mapping[str, Any]) -> AppliedWrite:
         """Bring a path to these values: nothing is written where they are there already."""
         before = self.read(path)
         if before is not None and covers(before, data):
-            return Applied(path, Outcome.UNCHANGED)
+            return AppliedWrite(path, WriteOutcome.UNCHANGED)
         self.write(path, data)
         if before is None:
-            return Applied(path, Outcome.CREATED)
+            return AppliedWrite(path, WriteOutcome.CREATED)
         # Passwords cannot be read back, so they are written each time; what can be read tells whether anything changed.
-        return Applied(path, Outcome.CHANGED if changed(before, self.read(path) or {}) else Outcome.UNCHANGED)
+        return AppliedWrite(path, WriteOutcome.CHANGED if has_changed(before, self.read(path) or {}) else WriteOutcome.UNCHANGED)
 
-    def offers(self, path: str, data: Mapping[str, Any]) -> bool:
+    def has_path(self, path: str, data: Mapping[str, Any]) -> bool:
         """Whether this Vault knows what a path is for; that it finds fault with the data tells that it does."""
         answer = self._send("POST", path, dict(data))
         if answer.status_code in {403, 429, 473, 503}:
@@ -117,7 +119,7 @@ class AdminVault:
         answer = self._send("POST", path, dict(data), anonymous=True)
         return Secret(answer.json()["auth"]["client_token"]) if answer.status_code == 200 else None
 
-    def drop(self, token: Secret) -> None:
+    def revoke_token(self, token: Secret) -> None:
         """Revoke a token that was only made to see whether a login works."""
         self._http.post("auth/token/revoke-self", headers={"X-Vault-Token": token.reveal()})
 
@@ -135,11 +137,13 @@ class AdminVault:
             body = answer.json() if answer.content else {}
             return dict(body.get("data") or {})
         if answer.status_code in {429, 473, 503}:
-            message = f"Vault at {self.address} is sealed or not active: {self._words(answer)}. Unseal it, then run `justenough vault setup` again."
+            message = f"Vault at {self.address} is sealed or not active: {self._error_text(answer)}. Unseal it, then run `justenough vault setup` again."
             raise VaultNotReady(message)
-        raise SetupFailed(path, why=f"Vault answered {answer.status_code}: {self._words(answer)}", remedy=_remedy(answer.status_code, path))
+        raise SetupFailed(
+            path, why=f"Vault answered {answer.status_code}: {self._error_text(answer)}", remedy=_remedy(answer.status_code, path)
+        )
 
-    def _words(self, answer: httpx.Response) -> str:
+    def _error_text(self, answer: httpx.Response) -> str:
         try:
             words = "; ".join(map(str, answer.json().get("errors", ()))) or answer.reason_phrase
         except ValueError:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from justenough.domain.catalog.loader import Catalog, issue_paths
-from worker.provisioning.admin_client import AdminVault, SetupFailed
+from worker.provisioning.admin_client import AdminClient, SetupFailed
 
-REQUEST = "sys/control-group/request"
-HAVE = "Use OpenBao 2.7 or later, or Vault Enterprise; or take `lock: control_group` out of the catalog."
+REQUEST_PATH = "sys/control-group/request"
+CONTROL_GROUP_REMEDY = "Use OpenBao 2.7 or later, or Vault Enterprise; or take `lock: control_group` out of the catalog."
 
 
-def require_control_groups(vault: AdminVault) -> None:
+def require_control_groups(vault: AdminClient) -> None:
     """Raise SetupFailed where this Vault has no control groups: one without them would issue what is locked to whoever asks."""
-    if not vault.offers(REQUEST, {"accessor": "none"}):
-        raise SetupFailed(REQUEST, why="the catalog locks actions, and this Vault has no control groups", remedy=HAVE)
+    if not vault.has_path(REQUEST_PATH, {"accessor": "none"}):
+        raise SetupFailed(REQUEST_PATH, why="the catalog locks actions, and this Vault has no control groups", remedy=CONTROL_GROUP_REMEDY)
 
 
-def refuse_way_around(vault: AdminVault, policy: str, catalog: Catalog) -> None:
+def refuse_leftover_policy(vault: AdminClient, policy: str, catalog: Catalog) -> None:
     """Raise SetupFailed where a grant policy that no action uses any more leads to what is locked: a worker may use every grant policy."""
     path = f"sys/policies/acl/{policy}"
     text = str((vault.read(path) or {}).get("policy", ""))

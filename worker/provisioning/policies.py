@@ -12,19 +12,19 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from justenough.domain.catalog.control_groups import Lock
+from justenough.domain.catalog.control_groups import ControlGroupRule
 from justenough.domain.catalog.loader import SCOPE_PLACEHOLDER, ActionDef, Catalog, alias_of, issue_paths, target_paths
 from justenough.domain.core.ids import INSTALLATION
-from justenough.domain.core.vault_names import HARD_ENDS, JOB_ROLE, PAGES, PAYLOADS
-from justenough.domain.integrations.job_identity import KEY as IDENTITY_KEY
+from justenough.domain.core.vault_names import HARD_ENDS, JOB_ROLE_PREFIX, PAGE_SESSION_KEY, PAYLOAD_KEY
+from justenough.domain.integrations.job_identity import JOBS_KEY as IDENTITY_KEY
 from justenough.domain.jobs.states import Revocable
 
-SELF = ("auth/token/lookup-self", "read"), ("auth/token/renew-self", "update"), ("auth/token/revoke-self", "update")
-PEOPLE = ("identity/entity/id/+", "read"), ("identity/group/id/+", "read"), ("transit/keys/je-sign-*", "read")
-INSTALLATION_IN_POLICY = rf'"auth/token/roles/{JOB_ROLE}j-({INSTALLATION})-\*"'
+SELF_RIGHTS = ("auth/token/lookup-self", "read"), ("auth/token/renew-self", "update"), ("auth/token/revoke-self", "update")
+PEOPLE_RIGHTS = ("identity/entity/id/+", "read"), ("identity/group/id/+", "read"), ("transit/keys/je-sign-*", "read")
+INSTALLATION_IN_POLICY = rf'"auth/token/roles/{JOB_ROLE_PREFIX}j-({INSTALLATION})-\*"'
 
 
-def grant_policy(definition: ActionDef, lock: Lock | None = None) -> str:
+def grant_policy(definition: ActionDef, lock: ControlGroupRule | None = None) -> str:
     """What a token for one action may do: exactly its issue, in the data scope of the identity that it is tied to; a lock asks people first."""
     issue = definition.issue
     path = SCOPE_PLACEHOLDER.sub(lambda found: f"{{{{identity.entity.metadata.{found[1]}}}}}", issue.path)
@@ -45,7 +45,7 @@ def person_policy() -> str:
             _rule("identity/oidc/token/je-console", "read"),
             # Whose authorization counts is said by the lock: its groups. Anybody else's changes nothing (seen).
             _rule("sys/control-group/authorize", "update", allowed={"accessor": []}, required=("accessor",)),
-            *(_rule(path, right) for path, right in SELF),
+            *(_rule(path, right) for path, right in SELF_RIGHTS),
         )
     )
 
@@ -58,8 +58,8 @@ def console_policy(secrets: Iterable[str] = ()) -> str:
     """
     own = ("identity/lookup/entity", "update"), (f"transit/keys/{IDENTITY_KEY}", "read")
     signed = _rule("transit/sign/je-sign-{{identity.entity.id}}", "update", allowed={"input": []}, required=("input",))
-    kept = (_sealing("encrypt", "plaintext"), _sealing("decrypt", "ciphertext"))
-    plain = (_rule(path, right) for path, right in (*PEOPLE, *own, *SELF))
+    kept = (_page_token_rule("encrypt", "plaintext"), _page_token_rule("decrypt", "ciphertext"))
+    plain = (_rule(path, right) for path, right in (*PEOPLE_RIGHTS, *own, *SELF_RIGHTS))
     return "".join((*plain, signed, *kept, *(_rule(path, "read") for path in secrets)))
 
 
@@ -74,7 +74,7 @@ def worker_policy(catalog: Catalog, installation: str, *, cidrs: tuple[str, ...]
             *_lease_rules(catalog),
             *_lock_rules(),
             _rule(f"transit/sign/{IDENTITY_KEY}", "update", allowed={"input": []}, required=("input",)),
-            *(_rule(path, right) for path, right in (*PEOPLE, *SELF)),
+            *(_rule(path, right) for path, right in (*PEOPLE_RIGHTS, *SELF_RIGHTS)),
         )
     )
 
@@ -86,13 +86,13 @@ def lease_paths(catalog: Catalog) -> tuple[str, ...]:
     return tuple(sorted({*target_paths(catalog), *(path for definition in leased for path in issue_paths(catalog, definition))}))
 
 
-def _sealing(way: str, what: str) -> str:
+def _page_token_rule(way: str, what: str) -> str:
     # Without `type` and its like: a key that is missing must not be made by the way, and not without derivation.
-    return _rule(f"transit/{way}/{PAGES}", "update", allowed={what: [], "context": []}, required=(what, "context"))
+    return _rule(f"transit/{way}/{PAGE_SESSION_KEY}", "update", allowed={what: [], "context": []}, required=(what, "context"))
 
 
 def _job_rules(catalog: Catalog, installation: str, cidrs: tuple[str, ...]) -> Iterable[str]:
-    jobs = f"{JOB_ROLE}j-{installation}-*"
+    jobs = f"{JOB_ROLE_PREFIX}j-{installation}-*"
     role: dict[str, list[Any]] = {
         "allowed_policies_glob": [["je-grant-*"]],
         "allowed_entity_aliases": [["je-scope-*"]],
@@ -134,7 +134,7 @@ def _lock_rules() -> Iterable[str]:
     """What locks need: to see who authorized, to keep what opens one as ciphertext, to end it. Authorizing is nothing that a worker may."""
     yield _rule("sys/control-group/request", "update", allowed={"accessor": []}, required=("accessor",))
     for way in ("encrypt", "decrypt"):
-        yield _rule(f"transit/{way}/{PAYLOADS}", "update")
+        yield _rule(f"transit/{way}/{PAYLOAD_KEY}", "update")
     # Ends what a worker has in its hands, and nothing that it only knows of.
     yield _rule("auth/token/revoke", "update", allowed={"token": []}, required=("token",))
 
@@ -145,7 +145,7 @@ def _rule(
     allowed: Mapping[str, list[Any]] | None = None,
     required: tuple[str, ...] = (),
     bare: bool = False,
-    lock: Lock | None = None,
+    lock: ControlGroupRule | None = None,
 ) -> str:
     """Write one rule; `bare` refuses every parameter, a `lock` has people asked whatever is done there."""
     lines = [f"  capabilities = {json.dumps(list(capabilities))}"]
@@ -160,11 +160,11 @@ def _rule(
     if required:
         lines.append(f"  required_parameters = {json.dumps(list(required))}")
     if lock:
-        lines += _control_group(lock, capabilities)
+        lines += _control_group_lines(lock, capabilities)
     return "\n".join((f"path {json.dumps(path)} {{", *lines, "}\n"))
 
 
-def _control_group(lock: Lock, capabilities: tuple[str, ...]) -> Iterable[str]:
+def _control_group_lines(lock: ControlGroupRule, capabilities: tuple[str, ...]) -> Iterable[str]:
     yield "  control_group = {"
     yield f'    ttl = "{lock.ttl}s"'
     yield '    factor "approvers" {'

@@ -21,7 +21,7 @@ log = structlog.get_logger("worker.stack")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the stack until a signal or the end of its lifeline stops it; 0 when it was stopped, 1 when it could not start."""
-    chosen = _parser().parse_args(arguments)
+    chosen = _build_parser().parse_args(arguments)
     report: Report = _log_report if chosen.report_to is None else PipeReport(chosen.report_to)
     try:
         lifeline = None if chosen.lifeline is None else Lifeline(chosen.lifeline)
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m worker.stack", description=__doc__)
     parser.add_argument("--only", default=",".join(CHILDREN), help="children to start, separated by commas")
     parser.add_argument("--no-provision", dest="provision", action="store_false", help="leave Vault empty")

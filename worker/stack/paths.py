@@ -7,13 +7,13 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class StackPaths:
     """Paths in one home; always absolute, so that a child's working directory does not matter."""
 
     home: Path
 
     @classmethod
-    def of(cls, home: Path) -> Places:
+    def of(cls, home: Path) -> StackPaths:
         """Return the places of a home that may be written relative or with `~`."""
         return cls(home.expanduser().absolute())
 

@@ -19,60 +19,60 @@ from worker.stack.private_files import read_json, write_private
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class ProcessIdentity:
     pid: int
     born: str
 
-    def lives(self) -> bool:
+    def is_alive(self) -> bool:
         """Whether this very process still runs (a zombie does not)."""
-        return born(self.pid) == self.born
+        return birth_time(self.pid) == self.born
 
     def send(self, number: signal.Signals) -> None:
         """Signal the process if it is still the same one."""
-        if self.lives():
+        if self.is_alive():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
     def end(self, gently: signal.Signals, *, within: float) -> None:
         """Ask the process to end, wait, then kill it and wait until it is gone."""
         self.send(gently)
-        if not wait_until(lambda: not self.lives(), within=within):
+        if not wait_until(lambda: not self.is_alive(), within=within):
             self.send(signal.SIGKILL)
-            wait_until(lambda: not self.lives(), within=10)
+            wait_until(lambda: not self.is_alive(), within=10)
 
 
-def born(pid: int) -> str | None:
+def birth_time(pid: int) -> str | None:
     """When a process was born, as text that no later process with its pid repeats; None where it is gone or a zombie."""
     try:
         # The name in parentheses may hold anything, spaces too; what follows the last one is regular.
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
     except OSError:
-        return None if Path("/proc/self").exists() else _born_by_ps(pid)
+        return None if Path("/proc/self").exists() else _birth_time_by_ps(pid)
     return None if fields[0] in "ZX" else f"{boot} {fields[19]}"
 
 
-def mark_of(pid: int) -> Mark | None:
+def identity_of(pid: int) -> ProcessIdentity | None:
     """The mark of a running process."""
-    moment = born(pid)
-    return Mark(pid=pid, born=moment) if moment else None
+    moment = birth_time(pid)
+    return ProcessIdentity(pid=pid, born=moment) if moment else None
 
 
-def keep_mark(folder: Path, name: str, mark: Mark) -> None:
+def write_pidfile(folder: Path, name: str, identity: ProcessIdentity) -> None:
     """Remember a child's mark."""
-    write_private(folder / f"{name}.pid", json.dumps(asdict(mark)))
+    write_private(folder / f"{name}.pid", json.dumps(asdict(identity)))
 
 
-def drop_mark(folder: Path, name: str) -> None:
+def remove_pidfile(folder: Path, name: str) -> None:
     """Forget a child's mark."""
     (folder / f"{name}.pid").unlink(missing_ok=True)
 
 
-def kept_mark(folder: Path, name: str) -> Mark | None:
+def read_pidfile(folder: Path, name: str) -> ProcessIdentity | None:
     """The mark of a child as kept, alive or not."""
     found = read_json(folder / f"{name}.pid")
     try:
-        return Mark(pid=int(found["pid"]), born=str(found["born"]))
+        return ProcessIdentity(pid=int(found["pid"]), born=str(found["born"]))
     except (KeyError, ValueError):
         return None
 
@@ -87,7 +87,7 @@ def wait_until(condition: Callable[[], bool], *, within: float) -> bool:
     return True
 
 
-def _born_by_ps(pid: int) -> str | None:
+def _birth_time_by_ps(pid: int) -> str | None:
     found = subprocess.run(("ps", "-o", "stat=,lstart=", "-p", str(pid)), capture_output=True, text=True, check=False).stdout.split(
         maxsplit=1
     )

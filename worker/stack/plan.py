@@ -10,33 +10,33 @@ from pathlib import Path
 from justenough.adapters.configuration.settings import Settings
 from worker.stack.apps import console_child, worker_child
 from worker.stack.binaries import Programs
-from worker.stack.managed_process import Child
-from worker.stack.paths import Places
-from worker.stack.ports import claimed_ports
-from worker.stack.postgres import dsn, postgres_child
+from worker.stack.managed_process import ChildSpec
+from worker.stack.paths import StackPaths
+from worker.stack.ports import claim_ports
+from worker.stack.postgres import postgres_child, superuser_dsn
 from worker.stack.scripted_model import model_child
 from worker.stack.stack_file import Stack, stack_users
 from worker.stack.temporal import temporal_child
 from worker.stack.vault import vault_child
 
-FOREIGN_VAULT = ("vault_issuer", "vault_namespace", "vault_cacert")
+FOREIGN_VAULT_SETTINGS = ("vault_issuer", "vault_namespace", "vault_cacert")
 """Settings that speak of a Vault that is not the embedded one."""
-EMBEDDED_WORKER = ("127.0.0.1/32",)
+EMBEDDED_WORKER_CIDRS = ("127.0.0.1/32",)
 """Where the embedded Vault sees the embedded worker come from."""
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    places: Places
+class StackPlan:
+    places: StackPaths
     ports: Mapping[str, int]
     settings: Settings
     """As the stack's own processes get them: with the addresses of this start."""
     only: frozenset[str]
 
-    def children(self) -> tuple[Child, ...]:
+    def children(self) -> tuple[ChildSpec, ...]:
         """The children asked for that there are, in the order in which they are started. Raises ProgramMissing, CannotEnter."""
         programs = Programs()
-        makers: Mapping[str, Callable[[], Child | None]] = {
+        makers: Mapping[str, Callable[[], ChildSpec | None]] = {
             "temporal": lambda: temporal_child(self.places, programs, self.ports, namespace=self.settings.temporal_namespace),
             "vault": lambda: vault_child(self.places, programs, self.ports),
             "postgres": lambda: postgres_child(self.places, programs, self.ports),
@@ -58,7 +58,7 @@ class Plan:
             temporal_ui=f"http://127.0.0.1:{ports['temporal_ui']}" if has("temporal") else None,
             vault=self.settings.vault_addr if has("vault") else None,
             console=self.settings.console_url if has("console") else None,
-            shop_dsn=dsn(self.places, ports["postgres"]) if has("postgres") else None,
+            shop_dsn=superuser_dsn(self.places, ports["postgres"]) if has("postgres") else None,
             database_url=self.settings.store_url,
             admin_token_file=self.places.admin_token,
             users=stack_users(self.places),
@@ -67,25 +67,25 @@ class Plan:
 
 
 @contextmanager
-def made_plan(settings: Settings, only: frozenset[str]) -> Iterator[Plan]:
+def prepare_plan(settings: Settings, only: frozenset[str]) -> Iterator[StackPlan]:
     """Choose ports, which are this stack's until the block ends, and settle the settings. Raises PortTaken."""
-    places = Places.of(settings.home)
+    places = StackPaths.of(settings.home)
     fixed = {"console": settings.console_port} if settings.console_port else {}
-    with claimed_ports(places, fixed=fixed) as ports:
-        yield Plan(places=places, ports=ports, settings=_settled(settings, places, ports), only=only)
+    with claim_ports(places, fixed=fixed) as ports:
+        yield StackPlan(places=places, ports=ports, settings=_resolve_settings(settings, places, ports), only=only)
 
 
-def _settled(settings: Settings, places: Places, ports: Mapping[str, int]) -> Settings:
+def _resolve_settings(settings: Settings, places: StackPaths, ports: Mapping[str, int]) -> Settings:
     config: Path = settings.config.expanduser().absolute()
     return settings.model_copy(
-        update=dict.fromkeys(FOREIGN_VAULT)
+        update=dict.fromkeys(FOREIGN_VAULT_SETTINGS)
         | {
             "home": places.home,
             "config": config,
             "temporal_address": f"127.0.0.1:{ports['temporal']}",
             "temporal_ui_url": settings.temporal_ui_url or f"http://127.0.0.1:{ports['temporal_ui']}",
             "vault_addr": f"http://127.0.0.1:{ports['vault']}",
-            "worker_cidrs": EMBEDDED_WORKER,
+            "worker_cidrs": EMBEDDED_WORKER_CIDRS,
             "console_port": ports["console"],
             "console_url": settings.console_url or f"http://127.0.0.1:{ports['console']}",
             "database_url": settings.database_url or f"sqlite:///{places.home / 'justenough.db'}",

@@ -12,16 +12,16 @@ from pathlib import Path
 from justenough.domain.core.errors import GiveUp
 from worker.stack.binaries import Programs
 from worker.stack.environment import server_environment
-from worker.stack.managed_process import Child
-from worker.stack.paths import Places
-from worker.stack.pidfile import Mark, mark_of
-from worker.stack.postgres_account import Stage, postgres_account, stage
-from worker.stack.private_files import passwords, private_folder
-from worker.stack.probes import postgres_ok
+from worker.stack.managed_process import ChildSpec
+from worker.stack.paths import StackPaths
+from worker.stack.pidfile import ProcessIdentity, identity_of
+from worker.stack.postgres_account import PostgresLaunch, choose_launch, postgres_account
+from worker.stack.private_files import ensure_passwords, make_private_folder
+from worker.stack.probes import is_postgres_ok
 
 SUPERUSER = "postgres"
 VAULT_LOGIN = "je_vault"
-OPTIONS = {
+SERVER_OPTIONS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "max_connections": "200",
@@ -37,67 +37,75 @@ class InitialisationFailed(GiveUp):
     """PostgreSQL's initdb refused; the message is its own."""
 
 
-def database_passwords(places: Places) -> dict[str, str]:
+def database_passwords(places: StackPaths) -> dict[str, str]:
     """Passwords of the superuser and of Vault's login, made on first use."""
-    return passwords(places.databases, (SUPERUSER, VAULT_LOGIN))
+    return ensure_passwords(places.databases, (SUPERUSER, VAULT_LOGIN))
 
 
-def dsn(places: Places, port: int, *, database: str = "shop") -> str:
+def superuser_dsn(places: StackPaths, port: int, *, database: str = "shop") -> str:
     """The superuser's DSN."""
     return f"postgresql://{SUPERUSER}:{database_passwords(places)[SUPERUSER]}@127.0.0.1:{port}/{database}"
 
 
-def postgres_child(places: Places, programs: Programs, ports: Mapping[str, int]) -> Child:
+def postgres_child(places: StackPaths, programs: Programs, ports: Mapping[str, int]) -> ChildSpec:
     """Describe the server; makes its folder, so that it is known whether its account can enter. Raises ProgramMissing, CannotEnter."""
     _make_folder(places)
-    how, port = stage(programs, places.postgres), ports["postgres"]
-    options = (part for name, value in OPTIONS.items() for part in ("-c", f"{name}={value}"))
-    address = dsn(places, port, database="postgres")
-    return Child(
+    how, port = choose_launch(programs, places.postgres), ports["postgres"]
+    options = (part for name, value in SERVER_OPTIONS.items() for part in ("-c", f"{name}={value}"))
+    address = superuser_dsn(places, port, database="postgres")
+    return ChildSpec(
         name="postgres",
         argv=(*how.prefix, str(how.programs / "postgres"), "-D", str(how.data / "data"), "-p", str(port), *options),
         env=server_environment(places),
         popen=how.popen(),
         prepare=lambda: _prepare(places, how),
-        healthy=lambda: postgres_ok(address),
+        healthy=lambda: is_postgres_ok(address),
         real_pid=lambda started: _pid_in_file(places) or started,
         # Fast shutdown: sessions are cut. SIGTERM would wait for each to end by itself.
         gently=signal.SIGINT,
     )
 
 
-def _make_folder(places: Places) -> None:
+def _make_folder(places: StackPaths) -> None:
     account = postgres_account()
     if not places.postgres.is_dir():
-        private_folder(places.postgres)
+        make_private_folder(places.postgres)
         if account is not None:
             os.chown(places.postgres, account.uid, account.gid)
 
 
-def _prepare(places: Places, how: Stage) -> None:
+def _prepare(places: StackPaths, launch: PostgresLaunch) -> None:
     _end_leftover(places)
     if not (places.postgres / "data").is_dir():
-        _initialise(places, how)
+        _initialise_cluster(places, launch)
 
 
-def _initialise(places: Places, how: Stage) -> None:
+def _initialise_cluster(places: StackPaths, launch: PostgresLaunch) -> None:
     """Make a new cluster beside its final place, so that a half-made one is never taken for a whole one. Raises InitialisationFailed."""
     shutil.rmtree(places.postgres / "new", ignore_errors=True)
     password = places.postgres / "password"
     password.write_text(database_passwords(places)[SUPERUSER], encoding="utf-8")
     try:
         password.chmod(0o600)
-        if how.account is not None:
-            os.chown(password, how.account.uid, how.account.gid)
-        _run_initdb(places, how)
+        if launch.account is not None:
+            os.chown(password, launch.account.uid, launch.account.gid)
+        _run_initdb(places, launch)
     finally:
         password.unlink()
     (places.postgres / "new").rename(places.postgres / "data")
 
 
-def _run_initdb(places: Places, how: Stage) -> None:
+def _run_initdb(places: StackPaths, launch: PostgresLaunch) -> None:
     command = (
-        *(*how.prefix, str(how.programs / "initdb"), "-D", str(how.data / "new"), "-U", SUPERUSER, f"--pwfile={how.data / 'password'}"),
+        *(
+            *launch.prefix,
+            str(launch.programs / "initdb"),
+            "-D",
+            str(launch.data / "new"),
+            "-U",
+            SUPERUSER,
+            f"--pwfile={launch.data / 'password'}",
+        ),
         *("--auth-host=scram-sha-256", "--auth-local=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-instructions"),
     )
     done = subprocess.run(  # type: ignore[call-overload] # the stage's arguments are user, group and extra_groups
@@ -108,30 +116,30 @@ def _run_initdb(places: Places, how: Stage) -> None:
         capture_output=True,
         text=True,
         check=False,
-        **how.popen(),
+        **launch.popen(),
     )
     if done.returncode != 0:
         message = f"PostgreSQL's initdb failed: {done.stderr.strip() or done.stdout.strip()}"
         raise InitialisationFailed(message)
 
 
-def _pid_in_file(places: Places) -> int | None:
+def _pid_in_file(places: StackPaths) -> int | None:
     try:
         return int((places.postgres / "data" / "postmaster.pid").read_text(encoding="utf-8").splitlines()[0])
     except (OSError, ValueError, IndexError):
         return None
 
 
-def _end_leftover(places: Places) -> None:
+def _end_leftover(places: StackPaths) -> None:
     """End a server on this data that nobody keeps: one whose supervisor was killed before it could mark it."""
-    leftover = _serving(places)
+    leftover = _find_leftover(places)
     if leftover is not None:
         leftover.end(signal.SIGINT, within=5)
 
 
-def _serving(places: Places) -> Mark | None:
+def _find_leftover(places: StackPaths) -> ProcessIdentity | None:
     pid = _pid_in_file(places)
-    found = mark_of(pid) if pid is not None else None
+    found = identity_of(pid) if pid is not None else None
     if found is None:
         return None
     # The pid may be another process's by now. Only a postgres that works in this very folder is ours.

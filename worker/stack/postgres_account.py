@@ -15,10 +15,10 @@ from pathlib import Path
 from justenough.domain.core.errors import GiveUp
 from worker.stack.binaries import Programs
 
-CANDIDATES = ("postgres", "daemon", "nobody")
+ACCOUNT_CANDIDATES = ("postgres", "daemon", "nobody")
 """The first of these that exists; a name is needed, initdb refuses a number without one. Jobs run as other, unnamed users."""
-INSIDE = Path("/tmp")  # noqa: S108 - a tmpfs of bubblewrap's own, not the shared folder
-DATA = INSIDE / "data"
+SANDBOX_ROOT = Path("/tmp")  # noqa: S108 - a tmpfs of bubblewrap's own, not the shared folder
+SANDBOX_DATA = SANDBOX_ROOT / "data"
 
 
 class CannotEnter(GiveUp):
@@ -26,29 +26,29 @@ class CannotEnter(GiveUp):
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class OsAccount:
     name: str
     uid: int
     gid: int
 
     def can_enter(self, folder: Path) -> bool:
         """Whether every folder on the way lets this account through."""
-        return all(self._passes(step.stat()) for step in (folder, *folder.parents))
+        return all(self._may_pass(step.stat()) for step in (folder, *folder.parents))
 
-    def _passes(self, step: os.stat_result) -> bool:
+    def _may_pass(self, step: os.stat_result) -> bool:
         if step.st_uid == self.uid:
             return bool(step.st_mode & stat.S_IXUSR)
         return bool(step.st_mode & (stat.S_IXGRP if step.st_gid == self.gid else stat.S_IXOTH))
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class PostgresLaunch:
     """How to start PostgreSQL's programs: what stands before them, where they and the data are then, and as whom."""
 
     prefix: tuple[str, ...]
     programs: Path
     data: Path
-    account: Account | None
+    account: OsAccount | None
     """None: as whoever starts it. With a prefix, the prefix changes the user."""
 
     def popen(self) -> dict[str, object]:
@@ -58,25 +58,25 @@ class Stage:
         return {"user": self.account.uid, "group": self.account.gid, "extra_groups": ()}
 
 
-def postgres_account() -> Account | None:
+def postgres_account() -> OsAccount | None:
     """The account for PostgreSQL; None where we are not root and it simply runs as we do."""
     if os.geteuid() != 0:
         return None
-    for name in CANDIDATES:
+    for name in ACCOUNT_CANDIDATES:
         try:
             found = pwd.getpwnam(name)
         except KeyError:
             continue
-        return Account(name=name, uid=found.pw_uid, gid=found.pw_gid)
-    message = f"PostgreSQL refuses to run as root, and none of the users {', '.join(CANDIDATES)} exists. Run as another user."
+        return OsAccount(name=name, uid=found.pw_uid, gid=found.pw_gid)
+    message = f"PostgreSQL refuses to run as root, and none of the users {', '.join(ACCOUNT_CANDIDATES)} exists. Run as another user."
     raise CannotEnter(message)
 
 
-def stage(programs: Programs, data: Path) -> Stage:
+def choose_launch(programs: Programs, data: Path) -> PostgresLaunch:
     """Choose the way to start PostgreSQL. `data` exists and is the account's. Raises ProgramMissing, CannotEnter."""
     binaries, account = programs.postgres(), postgres_account()
     if account is None or (account.can_enter(binaries) and account.can_enter(data)):
-        return Stage(prefix=(), programs=binaries, data=data, account=account)
+        return PostgresLaunch(prefix=(), programs=binaries, data=data, account=account)
     bwrap, setpriv = programs.optional("bwrap"), programs.optional("setpriv")
     if bwrap is None or setpriv is None:
         message = (
@@ -84,21 +84,21 @@ def stage(programs: Programs, data: Path) -> Stage:
             "Install them (apt install bubblewrap util-linux), or set JUSTENOUGH_HOME to a folder that others may enter."
         )
         raise CannotEnter(message)
-    return _bound(binaries, data, account, bwrap=bwrap, setpriv=setpriv)
+    return _bind_with_bubblewrap(binaries, data, account, bwrap=bwrap, setpriv=setpriv)
 
 
-def _bound(binaries: Path, data: Path, account: Account, *, bwrap: Path, setpriv: Path) -> Stage:
+def _bind_with_bubblewrap(binaries: Path, data: Path, account: OsAccount, *, bwrap: Path, setpriv: Path) -> PostgresLaunch:
     # Package and shared libraries find each other by relative paths, so the two are bound side by side. Nothing lies deeper: a folder
     # that bubblewrap makes on the way has the mode of our umask, and the account could not enter it.
     root = binaries.parent.parent
     libraries = root.with_name(f"{root.name}.libs")
-    binds = [("--ro-bind", root, INSIDE / root.name)]
-    binds += [("--ro-bind", libraries, INSIDE / libraries.name)] if libraries.is_dir() else []
-    binds += [("--bind", data, DATA)]
+    binds = [("--ro-bind", root, SANDBOX_ROOT / root.name)]
+    binds += [("--ro-bind", libraries, SANDBOX_ROOT / libraries.name)] if libraries.is_dir() else []
+    binds += [("--bind", data, SANDBOX_DATA)]
     prefix = (
-        *(str(bwrap), "--die-with-parent", "--dev-bind", "/", "/", "--tmpfs", str(INSIDE)),
+        *(str(bwrap), "--die-with-parent", "--dev-bind", "/", "/", "--tmpfs", str(SANDBOX_ROOT)),
         *(str(part) for bind in binds for part in bind),
         *("--chdir", "/", "--", str(setpriv), f"--reuid={account.uid}", f"--regid={account.gid}", "--clear-groups"),
         *("--no-new-privs", "--bounding-set=-all", "--"),
     )
-    return Stage(prefix=prefix, programs=INSIDE / root.name / binaries.relative_to(root), data=DATA, account=account)
+    return PostgresLaunch(prefix=prefix, programs=SANDBOX_ROOT / root.name / binaries.relative_to(root), data=SANDBOX_DATA, account=account)

@@ -22,7 +22,7 @@ def write_private(path: Path, content: str | bytes) -> None:
     fresh.replace(path)
 
 
-def private_folder(path: Path, *, mode: int = 0o700) -> Path:
+def make_private_folder(path: Path, *, mode: int = 0o700) -> Path:
     """Make a folder with this mode; one that exists keeps its own."""
     if not path.is_dir():
         path.mkdir(parents=True)
@@ -39,7 +39,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def passwords(path: Path, names: Iterable[str]) -> dict[str, str]:
+def ensure_passwords(path: Path, names: Iterable[str]) -> dict[str, str]:
     """Return a password for each name: those in the file, and new ones for the rest, which are kept before they are returned."""
     kept = {name: str(value) for name, value in read_json(path).items()}
     missing = {name: secrets.token_hex(16) for name in names if name not in kept}

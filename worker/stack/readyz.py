@@ -9,9 +9,9 @@ from typing import Any
 
 import httpx
 
-from worker.stack.finding import Finding
+from worker.stack.finding import DoctorFinding
 
-PATIENCE = 6.0
+REQUEST_TIMEOUT_S = 6.0
 """Seconds: the console gives each of its own looks two."""
 RUNBOOK = "docs/how-to/runbook.md"
 LIST_OVERDUE = "justenough job list --revocation overdue"
@@ -29,11 +29,11 @@ class NoConsole(Exception):
     """Nobody answers there, or not as a console does; the text says which."""
 
 
-def asked(address: str, *, cacert: Path | None = None) -> Json:
+def fetch_readyz(address: str, *, cacert: Path | None = None) -> Json:
     """Return what the console at an address says. Raises NoConsole."""
     try:
         verify = ssl.create_default_context(cafile=cacert) if cacert else True
-        answer = httpx.get(f"{address.rstrip('/')}/readyz", timeout=PATIENCE, verify=verify, trust_env=False)
+        answer = httpx.get(f"{address.rstrip('/')}/readyz", timeout=REQUEST_TIMEOUT_S, verify=verify, trust_env=False)
         found = answer.json()
         return {"checks": found["checks"], "overdue_revocations": found["overdue_revocations"], **found}
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
@@ -44,42 +44,44 @@ def asked(address: str, *, cacert: Path | None = None) -> Json:
         raise NoConsole(message) from error
 
 
-def findings(said: Json) -> Iterator[Finding]:
+def findings(report: Json) -> Iterator[DoctorFinding]:
     """Yield a finding for each system, for revocations, for the sweep and for the configuration."""
-    for check in said["checks"]:
+    for check in report["checks"]:
         name = str(check["name"])
         if check["ok"]:
-            yield Finding(f"installation's {name}", "ok", f"answers in {check['ms']:.0f} ms")
+            yield DoctorFinding(f"installation's {name}", "ok", f"answers in {check['ms']:.0f} ms")
         else:
-            yield Finding(f"installation's {name}", "missing", str(check["detail"]), REMEDIES.get(name, ""))
-    yield _revocations(said)
-    yield _sweep(said.get("sweep") or {})
-    if said.get("config_alarm"):
-        yield Finding("installation's configuration", "missing", str(said["config_alarm"]), "Mend it; look again: justenough catalog check")
+            yield DoctorFinding(f"installation's {name}", "missing", str(check["detail"]), REMEDIES.get(name, ""))
+    yield _revocation_finding(report)
+    yield _sweep_finding(report.get("sweep") or {})
+    if report.get("config_alarm"):
+        yield DoctorFinding(
+            "installation's configuration", "missing", str(report["config_alarm"]), "Mend it; look again: justenough catalog check"
+        )
 
 
-def alarms(said: Json) -> tuple[str, ...]:
+def alarms(report: Json) -> tuple[str, ...]:
     """Return what is not well, a sentence each."""
-    return tuple(f"{found.what}: {found.found} ({found.remedy})" for found in findings(said) if found.level == "missing")
+    return tuple(f"{found.what}: {found.found} ({found.remedy})" for found in findings(report) if found.level == "missing")
 
 
-def _revocations(said: Json) -> Finding:
-    jobs, credentials = said["overdue_revocations"], said.get("overdue_credentials") or 0
+def _revocation_finding(report: Json) -> DoctorFinding:
+    jobs, credentials = report["overdue_revocations"], report.get("overdue_credentials") or 0
     if jobs is None:
-        return Finding("overdue revocations", "warning", "could not be counted: the store does not tell", REMEDIES["store"])
+        return DoctorFinding("overdue revocations", "warning", "could not be counted: the store does not tell", REMEDIES["store"])
     if jobs:
-        since = f" since {str(said['overdue_since'])[:19]}Z" if said.get("overdue_since") else ""
+        since = f" since {str(report['overdue_since'])[:19]}Z" if report.get("overdue_since") else ""
         found = f"{jobs} job(s){since}; {credentials} credential(s) may be alive"
-        return Finding("overdue revocations", "missing", found, f"{LIST_OVERDUE}; then {RUNBOOK}#overdue")
+        return DoctorFinding("overdue revocations", "missing", found, f"{LIST_OVERDUE}; then {RUNBOOK}#overdue")
     if credentials:
         found = f"{credentials} credential(s) of jobs that go on were to end, and did not"
-        return Finding("overdue revocations", "missing", found, f"justenough credential list --live; then {RUNBOOK}#overdue")
-    return Finding("overdue revocations", "ok", "none")
+        return DoctorFinding("overdue revocations", "missing", found, f"justenough credential list --live; then {RUNBOOK}#overdue")
+    return DoctorFinding("overdue revocations", "ok", "none")
 
 
-def _sweep(sweep: Json) -> Finding:
+def _sweep_finding(sweep: Json) -> DoctorFinding:
     age = sweep.get("age_seconds")
     found = "none has ended yet" if age is None else f"the last one ended {age} s ago"
     if sweep.get("late"):
-        return Finding("sweep", "missing", f"late: {found}; one begins every 10 s", SWEEP_REMEDY)
-    return Finding("sweep", "ok", found)
+        return DoctorFinding("sweep", "missing", f"late: {found}; one begins every 10 s", SWEEP_REMEDY)
+    return DoctorFinding("sweep", "ok", found)

@@ -9,8 +9,8 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from worker.stack.paths import Places
-from worker.stack.postgres import VAULT_LOGIN, database_passwords, dsn
+from worker.stack.paths import StackPaths
+from worker.stack.postgres import VAULT_LOGIN, database_passwords, superuser_dsn
 from worker.stack.shop_data import COLUMNS, shop_data
 
 DATABASE = "shop"
@@ -30,15 +30,15 @@ class ShopFiles:
         return found if found.schema.is_file() and found.access.is_file() else None
 
 
-def load_shop(places: Places, *, config: Path, port: int) -> bool:
+def load_shop(places: StackPaths, *, config: Path, port: int) -> bool:
     """Bring the database up to the configuration's files; False where the configuration has no shop (the database is empty then)."""
-    with psycopg.connect(dsn(places, port, database="postgres"), autocommit=True) as server:
+    with psycopg.connect(superuser_dsn(places, port, database="postgres"), autocommit=True) as server:
         if server.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone() is None:
             server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
     files = ShopFiles.of(config)
     if files is None:
         return False
-    with psycopg.connect(dsn(places, port)) as shop:
+    with psycopg.connect(superuser_dsn(places, port)) as shop:
         _load_tables(shop, files.schema)
         _set_access(shop, files.access)
         _set_password(shop, database_passwords(places)[VAULT_LOGIN])

@@ -15,13 +15,13 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-END = datetime(2026, 6, 30, 18, 0, tzinfo=UTC)
+LAST_MOMENT = datetime(2026, 6, 30, 18, 0, tzinfo=UTC)
 """The last moment that the data knows of."""
 DAYS = 540
 
-FIRST = ("Ada", "Amir", "Bruno", "Chiara", "Dilan", "Elif", "Emma", "Farid", "Greta", "Hugo", "Ines", "Jonas", "Kaya", "Lena", "Luca", "Maja",
+FIRST_NAMES = ("Ada", "Amir", "Bruno", "Chiara", "Dilan", "Elif", "Emma", "Farid", "Greta", "Hugo", "Ines", "Jonas", "Kaya", "Lena", "Luca", "Maja",
          "Mateo", "Mila", "Nadia", "Noah", "Olga", "Paul", "Rosa", "Sami", "Selma", "Theo", "Tomas", "Vera", "Yara", "Zoe")  # fmt: skip
-LAST = ("Almeida", "Bauer", "Costa", "Demir", "Eriksen", "Fischer", "Garcia", "Haddad", "Ivanova", "Jansen", "Kowalski", "Lindqvist", "Marino",
+LAST_NAMES = ("Almeida", "Bauer", "Costa", "Demir", "Eriksen", "Fischer", "Garcia", "Haddad", "Ivanova", "Jansen", "Kowalski", "Lindqvist", "Marino",
         "Novak", "Okafor", "Petrov", "Quist", "Rossi", "Schneider", "Silva", "Tanaka", "Ueda", "Varga", "Weber", "Yilmaz", "Zeman")  # fmt: skip
 CITIES = (("Lisbon", "PT"), ("Vienna", "AT"), ("Berlin", "DE"), ("Milan", "IT"), ("Antwerp", "BE"), ("Utrecht", "NL"), ("Lyon", "FR"),
           ("Gdansk", "PL"), ("Seville", "ES"), ("Turku", "FI"), ("Graz", "AT"), ("Ghent", "BE"), ("Porto", "PT"))  # fmt: skip
@@ -117,7 +117,7 @@ class Dice:
         """Return one of 0 … bound - 1."""
         return int(self._random.random() * bound)
 
-    def one(self, choices: tuple[T, ...]) -> T:
+    def choose(self, choices: tuple[T, ...]) -> T:
         """Return one of the choices."""
         return choices[self.below(len(choices))]
 
@@ -143,7 +143,7 @@ COLUMNS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class ShopOrder:
     id: int
     tenant: str
     customer: int
@@ -175,22 +175,22 @@ def shop_data(seed: int = 4711) -> ShopData:
 
 def _customers(tenant: Tenant, dice: Dice) -> Iterator[Row]:
     for number in range(tenant.first_customer, tenant.first_customer + tenant.customers):
-        first, last = dice.one(FIRST), dice.one(LAST)
-        city, country = dice.one(CITIES)
+        first, last = dice.choose(FIRST_NAMES), dice.choose(LAST_NAMES)
+        city, country = dice.choose(CITIES)
         email = f"{first}.{last}.{number}@example.{'com' if number % 3 else 'net'}".lower()
         since = date(2019, 1, 1) + timedelta(days=dice.below(2000))
-        street = f"{dice.one(STREETS)} {1 + dice.below(180)}"
+        street = f"{dice.choose(STREETS)} {1 + dice.below(180)}"
         yield (number, tenant.name, f"{first} {last}", email, f"+49 30 5550 {number}", street, city, country, since)
 
 
-def _orders(tenant: Tenant, dice: Dice) -> Iterator[Order]:
+def _orders(tenant: Tenant, dice: Dice) -> Iterator[ShopOrder]:
     """In the order in which they were placed, spread evenly over DAYS."""
     step = timedelta(days=DAYS) / tenant.orders
     for index in range(tenant.orders):
-        sku, product, price = dice.one(tenant.products)
+        sku, product, price = dice.choose(tenant.products)
         quantity = 1 + dice.below(3) * dice.below(2)
-        age = END - timedelta(days=DAYS) + index * step
-        yield Order(
+        age = LAST_MOMENT - timedelta(days=DAYS) + index * step
+        yield ShopOrder(
             id=tenant.first_order + index,
             tenant=tenant.name,
             customer=tenant.first_customer + dice.below(tenant.customers),
@@ -199,29 +199,29 @@ def _orders(tenant: Tenant, dice: Dice) -> Iterator[Order]:
             product=product,
             quantity=quantity,
             amount=Decimal(price) * quantity,
-            status=dice.one(STATUSES),
+            status=dice.choose(STATUSES),
         )
 
 
-def _tickets(tenant: Tenant, orders: tuple[Order, ...], dice: Dice) -> Iterator[Row]:
+def _tickets(tenant: Tenant, orders: tuple[ShopOrder, ...], dice: Dice) -> Iterator[Row]:
     step = len(orders) // tenant.tickets
     delivered = tuple(order for order in orders if order.status == "delivered")
     for index in range(tenant.tickets):
         number = tenant.first_ticket + index
         demo = number in DEMO_TICKETS
         order = delivered[index * len(delivered) // tenant.tickets] if demo else orders[index * step + dice.below(step)]
-        story = STORIES[0] if demo else dice.one(STORIES)
-        yield _ticket(number, order, story, status="open" if demo else dice.one(TICKET_STATUSES), days=2 + dice.below(20))
+        story = STORIES[0] if demo else dice.choose(STORIES)
+        yield _ticket(number, order, story, status="open" if demo else dice.choose(TICKET_STATUSES), days=2 + dice.below(20))
 
 
-def _ticket(number: int, order: Order, story: tuple[str, str, str], *, status: str, days: int) -> Row:
+def _ticket(number: int, order: ShopOrder, story: tuple[str, str, str], *, status: str, days: int) -> Row:
     kind, subject, body = story
     facts = {"order": order.id, "product": order.product, "amount": order.amount}
-    opened = min(order.placed_at + timedelta(days=days), END)
+    opened = min(order.placed_at + timedelta(days=days), LAST_MOMENT)
     return (number, order.tenant, order.id, opened, kind, subject.format(**facts), body.format(**facts), status)
 
 
-def _refunds(orders: tuple[Order, ...], tickets: tuple[Row, ...], dice: Dice) -> Iterator[Row]:
+def _refunds(orders: tuple[ShopOrder, ...], tickets: tuple[Row, ...], dice: Dice) -> Iterator[Row]:
     """One for each returned order and for most closed refund tickets; never two for one order."""
     asked = {row[2]: row for row in tickets if row[4] == "refund" and row[7] == "closed"}
     open_ = {row[2] for row in tickets if row[0] in DEMO_TICKETS}
@@ -229,5 +229,5 @@ def _refunds(orders: tuple[Order, ...], tickets: tuple[Row, ...], dice: Dice) ->
         ticket = asked.get(order.id)
         if order.id in open_ or (ticket is None and order.status != "returned"):
             continue
-        when = min(order.placed_at + timedelta(days=25 + dice.below(10)), END)
-        yield (order.tenant, order.id, ticket[0] if ticket else None, order.amount, "EUR", dice.one(REASONS), when, "support-desk")
+        when = min(order.placed_at + timedelta(days=25 + dice.below(10)), LAST_MOMENT)
+        yield (order.tenant, order.id, ticket[0] if ticket else None, order.amount, "EUR", dice.choose(REASONS), when, "support-desk")

@@ -7,10 +7,10 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from justenough.domain.core.errors import GiveUp
-from worker.stack.paths import Places
-from worker.stack.private_files import passwords, write_private
+from worker.stack.paths import StackPaths
+from worker.stack.private_files import ensure_passwords, write_private
 
-GROUPS = {
+USER_GROUPS = {
     "ops": ("ops",),
     "lead": ("support-leads",),
     "security": ("security",),
@@ -21,10 +21,10 @@ GROUPS = {
 }
 """The embedded stack's users and their groups."""
 SERVERS = ("temporal", "vault", "postgres")
-BESIDE = ("model",)
+CONFIGURATION_CHILDREN = ("model",)
 """What a configuration may ship for its jobs."""
-OURS = ("worker", "console")
-CHILDREN = (*SERVERS, *BESIDE, *OURS)
+APPS = ("worker", "console")
+CHILDREN = (*SERVERS, *CONFIGURATION_CHILDREN, *APPS)
 
 
 class StackUnreadable(GiveUp):
@@ -56,12 +56,12 @@ class Stack(BaseModel):
     users: dict[str, StackUser]
     pids: dict[str, int]
 
-    def write(self, places: Places) -> None:
+    def write(self, places: StackPaths) -> None:
         """Publish it, in one step."""
         write_private(places.stack, self.model_dump_json(indent=1))
 
 
-def read_stack(places: Places) -> Stack | None:
+def read_stack(places: StackPaths) -> Stack | None:
     """The stack as published; None where none is. Raises StackUnreadable."""
     try:
         return Stack.model_validate_json(places.stack.read_bytes())
@@ -72,7 +72,7 @@ def read_stack(places: Places) -> Stack | None:
         raise StackUnreadable(message) from error
 
 
-def stack_users(places: Places) -> dict[str, StackUser]:
+def stack_users(places: StackPaths) -> dict[str, StackUser]:
     """The embedded users with their passwords, which are made on first use."""
-    made = passwords(places.people, GROUPS)
-    return {name: StackUser(password=made[name], groups=groups) for name, groups in GROUPS.items()}
+    made = ensure_passwords(places.people, USER_GROUPS)
+    return {name: StackUser(password=made[name], groups=groups) for name, groups in USER_GROUPS.items()}

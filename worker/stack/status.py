@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from worker.stack import readyz
-from worker.stack.environment import NOWHERE
+from worker.stack.environment import UNUSED_PORT
 from worker.stack.lock import supervisor_of
-from worker.stack.paths import Places
-from worker.stack.pidfile import born
+from worker.stack.paths import StackPaths
+from worker.stack.pidfile import birth_time
 from worker.stack.private_files import read_json
-from worker.stack.probes import http_ok, postgres_ok, touched_lately
-from worker.stack.scripted_model import ASKED
+from worker.stack.probes import is_http_ok, is_postgres_ok, was_touched_recently
+from worker.stack.scripted_model import MODEL_HEALTH_PATH
 from worker.stack.stack_file import CHILDREN, Stack, read_stack
-from worker.stack.vault import HEALTH
+from worker.stack.vault import VAULT_HEALTH_PATH
 
 Health = Literal["healthy", "unhealthy", "down"]
 
@@ -30,21 +30,21 @@ class ChildStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
-    places: Places
+class StackStatus:
+    places: StackPaths
     supervisor: int | None
     """None: nobody keeps this stack; its children, if any, are what a killed supervisor left."""
     children: tuple[ChildStatus, ...]
-    said: dict[str, Any] | None = None
+    console_report: dict[str, Any] | None = None
     """What the console says of the installation; None where it says nothing."""
 
     @property
     def alarms(self) -> tuple[str, ...]:
         """What the console has to complain of."""
-        return readyz.alarms(self.said) if self.said else ()
+        return readyz.alarms(self.console_report) if self.console_report else ()
 
     @property
-    def well(self) -> bool:
+    def is_well(self) -> bool:
         """Whether a supervisor keeps the stack and each child answers."""
         return self.supervisor is not None and bool(self.children) and all(child.health == "healthy" for child in self.children)
 
@@ -60,37 +60,37 @@ class Survey:
         }
 
 
-def survey(places: Places) -> Survey:
+def check_status(places: StackPaths) -> StackStatus:
     """Ask every child. Raises StackUnreadable."""
     supervisor, stack = supervisor_of(places), read_stack(places)
-    children = tuple(_child(name, stack, places) for name in CHILDREN if name in stack.pids) if stack else ()
+    children = tuple(_child_status(name, stack, places) for name in CHILDREN if name in stack.pids) if stack else ()
     console = any(child.name == "console" and child.health == "healthy" for child in children)
-    said = _said(f"http://127.0.0.1:{read_json(places.ports)['console']}") if console else None
-    return Survey(places=places, supervisor=supervisor.pid if supervisor else None, children=children, said=said)
+    said = _fetch_console_report(f"http://127.0.0.1:{read_json(places.ports)['console']}") if console else None
+    return StackStatus(places=places, supervisor=supervisor.pid if supervisor else None, children=children, console_report=said)
 
 
-def _said(console: str) -> dict[str, Any] | None:
+def _fetch_console_report(console: str) -> dict[str, Any] | None:
     try:
-        return readyz.asked(console)
+        return readyz.fetch_readyz(console)
     except readyz.NoConsole:
         return None  # Whether it answers at all is another question.
 
 
-def _child(name: str, stack: Stack, places: Places) -> ChildStatus:
+def _child_status(name: str, stack: Stack, places: StackPaths) -> ChildStatus:
     pid = stack.pids[name]
     ports = read_json(places.ports)
-    health: Health = "down" if born(pid) is None else "healthy" if _probes(stack, places, ports)[name]() else "unhealthy"
+    health: Health = "down" if birth_time(pid) is None else "healthy" if _probes(stack, places, ports)[name]() else "unhealthy"
     return ChildStatus(name=name, pid=pid, address=_addresses(stack, ports)[name] or "", health=health)
 
 
-def _probes(stack: Stack, places: Places, ports: Mapping[str, int]) -> Mapping[str, Callable[[], bool]]:
+def _probes(stack: Stack, places: StackPaths, ports: Mapping[str, int]) -> Mapping[str, Callable[[], bool]]:
     return {
-        "temporal": lambda: http_ok(ports["temporal_http"], "/api/v1/system-info"),
-        "vault": lambda: http_ok(ports["vault"], HEALTH),
-        "postgres": lambda: postgres_ok(stack.shop_dsn or ""),
-        "model": lambda: http_ok(ports.get("model", NOWHERE), ASKED),
-        "worker": lambda: touched_lately(places.worker_alive),
-        "console": lambda: http_ok(ports["console"], "/livez"),
+        "temporal": lambda: is_http_ok(ports["temporal_http"], "/api/v1/system-info"),
+        "vault": lambda: is_http_ok(ports["vault"], VAULT_HEALTH_PATH),
+        "postgres": lambda: is_postgres_ok(stack.shop_dsn or ""),
+        "model": lambda: is_http_ok(ports.get("model", UNUSED_PORT), MODEL_HEALTH_PATH),
+        "worker": lambda: was_touched_recently(places.worker_alive),
+        "console": lambda: is_http_ok(ports["console"], "/livez"),
     }
 
 
@@ -98,4 +98,4 @@ def _addresses(stack: Stack, ports: Mapping[str, int]) -> Mapping[str, str | Non
     # Everything of the DSN but its password.
     shop = stack.shop_dsn.rpartition("@")[2] if stack.shop_dsn else None
     known = {"temporal": stack.temporal, "vault": stack.vault, "postgres": shop, "console": stack.console}
-    return known | {"model": f"127.0.0.1:{ports.get('model', NOWHERE)}", "worker": None}
+    return known | {"model": f"127.0.0.1:{ports.get('model', UNUSED_PORT)}", "worker": None}

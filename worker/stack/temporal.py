@@ -6,20 +6,20 @@ from collections.abc import Mapping
 
 from worker.stack.binaries import Programs
 from worker.stack.environment import server_environment
-from worker.stack.managed_process import Child
-from worker.stack.paths import Places
-from worker.stack.private_files import private_folder
-from worker.stack.probes import http_ok
+from worker.stack.managed_process import ChildSpec
+from worker.stack.paths import StackPaths
+from worker.stack.private_files import make_private_folder
+from worker.stack.probes import is_http_ok
 
 SEARCH_ATTRIBUTES = ("JustEnoughState", "JustEnoughEnvironment", "JustEnoughRequester")
 # 2.4 times the throughput of the default pragmas; a kill of the process loses nothing (only a power cut could lose the last moments).
 PRAGMAS = ("journal_mode=wal", "synchronous=normal")
 
 
-def temporal_child(places: Places, programs: Programs, ports: Mapping[str, int], *, namespace: str = "default") -> Child:
+def temporal_child(places: StackPaths, programs: Programs, ports: Mapping[str, int], *, namespace: str = "default") -> ChildSpec:
     """Describe the server. Raises ProgramMissing."""
     port, ui, http = ports["temporal"], ports["temporal_ui"], ports["temporal_http"]
-    return Child(
+    return ChildSpec(
         name="temporal",
         argv=(
             *(str(programs.temporal()), "server", "start-dev", "--ip", "127.0.0.1", "--ui-ip", "127.0.0.1"),
@@ -29,11 +29,11 @@ def temporal_child(places: Places, programs: Programs, ports: Mapping[str, int],
             *(part for name in SEARCH_ATTRIBUTES for part in ("--search-attribute", f"{name}=Keyword")),
         ),
         env=server_environment(places),
-        prepare=lambda: _prepare(places),
+        prepare=lambda: _make_folder(places),
         # The HTTP port belongs to the frontend that serves gRPC, so this answers when workers are answered.
-        healthy=lambda: http_ok(http, f"/api/v1/namespaces/{namespace}"),
+        healthy=lambda: is_http_ok(http, f"/api/v1/namespaces/{namespace}"),
     )
 
 
-def _prepare(places: Places) -> None:
-    private_folder(places.temporal)
+def _make_folder(places: StackPaths) -> None:
+    make_private_folder(places.temporal)

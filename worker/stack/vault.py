@@ -10,21 +10,21 @@ from string import Template
 from justenough.domain.core.errors import GiveUp
 from worker.stack.binaries import Programs
 from worker.stack.environment import server_environment
-from worker.stack.managed_process import Child
-from worker.stack.paths import Places
-from worker.stack.private_files import private_folder, write_private
-from worker.stack.probes import http_ok, http_status
+from worker.stack.managed_process import ChildSpec
+from worker.stack.paths import StackPaths
+from worker.stack.private_files import make_private_folder, write_private
+from worker.stack.probes import is_http_ok, request_json
 
-HEALTH = "/v1/sys/health"
-NOT_INITIALISED = 501
-FIRST_ELECTION = 20
+VAULT_HEALTH_PATH = "/v1/sys/health"
+NOT_INITIALISED_STATUS = 501
+FIRST_ELECTION_TIMEOUT_S = 20
 """Seconds that the first start may take until it has elected itself."""
-LONGEST_REQUEST = 10
+MAX_REQUEST_DURATION_S = 10
 """Seconds; an issue that is in flight at revocation lands no later than this, and so before the second look (justenough/services/revocation_attempts.py)."""
 
 # One node elects itself; waiting long for others (the default multiplier, 5) only makes the first start slow. Audit devices can be
 # declared only here, not over the API, and in HCL only: the JSON form of this block is refused.
-CONFIGURATION = Template("""
+CONFIGURATION_TEMPLATE = Template("""
 storage "raft" {
   path = $data
   node_id = "embedded"
@@ -55,46 +55,46 @@ class AdminTokenLost(GiveUp):
     """Vault is initialised, but the admin token that came with it is not in the home."""
 
 
-def vault_child(places: Places, programs: Programs, ports: Mapping[str, int]) -> Child:
+def vault_child(places: StackPaths, programs: Programs, ports: Mapping[str, int]) -> ChildSpec:
     """Describe the server. Raises ProgramMissing."""
     port = ports["vault"]
-    return Child(
+    return ChildSpec(
         name="vault",
         argv=(str(programs.vault()), "server", f"-config={places.vault / 'openbao.hcl'}", "-log-level=warn"),
         env=server_environment(places),
-        prepare=lambda: _prepare(places, ports),
+        prepare=lambda: _write_configuration(places, ports),
         awaken=lambda: _initialise(places, port),
-        healthy=lambda: http_ok(port, HEALTH),
+        healthy=lambda: is_http_ok(port, VAULT_HEALTH_PATH),
     )
 
 
-def _prepare(places: Places, ports: Mapping[str, int]) -> None:
-    private_folder(places.vault)
-    private_folder(places.vault / "data")
+def _write_configuration(places: StackPaths, ports: Mapping[str, int]) -> None:
+    make_private_folder(places.vault)
+    make_private_folder(places.vault / "data")
     if not places.seal_key.exists():
         write_private(places.seal_key, secrets.token_bytes(32))
-    write_private(places.vault / "openbao.hcl", _configuration(places, ports))
+    write_private(places.vault / "openbao.hcl", _render_configuration(places, ports))
 
 
-def _configuration(places: Places, ports: Mapping[str, int]) -> str:
-    return CONFIGURATION.substitute(
+def _render_configuration(places: StackPaths, ports: Mapping[str, int]) -> str:
+    return CONFIGURATION_TEMPLATE.substitute(
         {name: json.dumps(str(path)) for name, path in (("data", places.vault / "data"), ("audit", places.vault / "audit.log"))},
         key=json.dumps(f"file://{places.seal_key}"),
         address=f"127.0.0.1:{ports['vault']}",
         cluster=f"127.0.0.1:{ports['vault_cluster']}",
-        longest=LONGEST_REQUEST,
+        longest=MAX_REQUEST_DURATION_S,
     )
 
 
-def _initialise(places: Places, port: int) -> None:
+def _initialise(places: StackPaths, port: int) -> None:
     """Initialise a new server once, keeping its admin token and recovery key before anything uses them. Raises AdminTokenLost."""
     try:
-        status, _ = http_status(port, HEALTH)
-        if status != NOT_INITIALISED:
+        status, _ = request_json(port, VAULT_HEALTH_PATH)
+        if status != NOT_INITIALISED_STATUS:
             _require_admin_token(places)
             return
-        _, made = http_status(
-            port, "/v1/sys/init", method="PUT", body={"recovery_shares": 1, "recovery_threshold": 1}, patience=FIRST_ELECTION
+        _, made = request_json(
+            port, "/v1/sys/init", method="PUT", body={"recovery_shares": 1, "recovery_threshold": 1}, timeout_s=FIRST_ELECTION_TIMEOUT_S
         )
     except OSError:
         return  # It does not answer yet; the keeper asks again.
@@ -103,7 +103,7 @@ def _initialise(places: Places, port: int) -> None:
         write_private(places.vault / "recovery.json", json.dumps({"recovery_keys": made["recovery_keys_base64"]}))
 
 
-def _require_admin_token(places: Places) -> None:
+def _require_admin_token(places: StackPaths) -> None:
     if not places.admin_token.exists():
         message = f"Vault is initialised but {places.admin_token} is missing. Put it back, or remove {places.home} to start anew."
         raise AdminTokenLost(message)

@@ -14,78 +14,78 @@ from typing import Any, TypeVar
 import httpx
 import structlog
 
-from activities.broker.broker import Door, Pending
-from activities.broker.errors import AskedTooOften
-from activities.broker.llm.streaming_call import Call, Question
+from activities.broker.broker import Broker, PendingRequest
+from activities.broker.errors import TooManyCalls
+from activities.broker.llm.streaming_call import ChatRequest, StreamingCall
 from activities.broker.llm.upstream_client import (
-    MOST_STREAMED,
+    MAX_STREAM_BYTES,
     UNREACHABLE,
-    NoAnswer,
-    Upstream,
-    headers_of,
-    must_be_plain,
-    no_json,
-    refusal,
-    too_large,
-    whole,
+    LlmUpstream,
+    ModelCallError,
+    answer_too_large,
+    model_headers,
+    not_json,
+    read_body,
+    require_uncompressed,
+    upstream_refusal,
 )
-from activities.broker.llm.usage_recorder import Used
-from activities.delivery.delivery import secrets_of, texts_of
-from activities.issuing.results import CLOSED, Closed, Issuance, NotIssued
-from justenough.domain.catalog.llm_validation import access_of
+from activities.broker.llm.usage_recorder import ModelUsageRecorder
+from activities.delivery.delivery import reveal_all, secrets_of
+from activities.issuing.results import ACCESS_CLOSED, AccessClosed, IssuedCredential, NotIssued
+from justenough.domain.catalog.llm_validation import model_access
 from justenough.domain.core.errors import NotFound
 from justenough.domain.core.redaction import Redactor
 from justenough.domain.jobs.spec import Access, ModelUse
 from justenough.domain.ledger.events import Event
 from justenough.domain.llm.definition import ModelDef
-from justenough.domain.llm.metering import Budget, Metered, Usage, whole_usage
+from justenough.domain.llm.metering import StreamMeter, TokenBudget, TokenUsage, usage_of_body
 from justenough.services.dependencies import Deps
 from justenough.services.verify_order import VerifiedOrder
 
-WAITS = 50.0
+APPROVAL_WAIT_S = 50.0
 """Seconds that a call waits for people, where the key needs their approval."""
-LOOK_AGAIN = 10.0
+RECHECK_INTERVAL_S = 10.0
 """Seconds after which it is asked again whether the key may be used on."""
-AT_ONCE = 16
+MAX_CONCURRENT_CALLS = 16
 """Calls of one job that are on their way: each may hold a whole document of its own and one of the model's."""
-READ_AT_ONCE = 2
+MAX_CONCURRENT_PARSES = 2
 """Questions of one job that are values at a time, and not bytes: of what is all brackets, values take thirty times as much."""
-MOST_HELD = 1024 * 1024
+MAX_EVENT_BYTES = 1024 * 1024
 """Bytes of one event of a stream."""
-EVENTS, JSON = "text/event-stream", "application/json"
+EVENT_STREAM_TYPE, JSON_TYPE = "text/event-stream", "application/json"
 log = structlog.get_logger()
 
 T = TypeVar("T")
 
 
-class Models:
+class ModelGateway:
     """One job's gateway. Ends every call at once when the job's door is closed."""
 
-    def __init__(self, deps: Deps, verified: VerifiedOrder, door: Door, use: ModelUse) -> None:
+    def __init__(self, deps: Deps, verified: VerifiedOrder, broker: Broker, use: ModelUse) -> None:
         self._deps = deps
-        self._door = door
+        self._broker = broker
         self._use = use
         self._longest = verified.spec.run.timeout
-        self._budget = Budget(use.requests, use.tokens)
-        self._used = Used(deps, verified.statement.job, use.name)
-        self._upstream = Upstream()
+        self._budget = TokenBudget(use.requests, use.tokens)
+        self._usage = ModelUsageRecorder(deps, verified.statement.job, use.name)
+        self._upstream = LlmUpstream()
         self._turn = asyncio.Lock()
-        self._readers = asyncio.Semaphore(READ_AT_ONCE)
+        self._readers = asyncio.Semaphore(MAX_CONCURRENT_PARSES)
         self._lending = AsyncExitStack()
-        self._lent: Issuance | None = None
-        self._looked = 0.0
-        self._taken = ""
+        self._lent: IssuedCredential | None = None
+        self._checked_at = 0.0
+        self._revoked_why = ""
         """Why no key is asked for again: somebody took it away."""
         self._reading = 0
         self._calls: set[asyncio.Task[Any]] = set()
         self._ending: asyncio.Task[None] | None = None
 
     @contextmanager
-    def room(self) -> Iterator[None]:
+    def reserve_slot(self) -> Iterator[None]:
         """Have room for one more question, which is asked in the block. Raises AskedTooOften, Closed."""
-        self._door.admit()
-        if max(self._reading, len(self._calls)) >= AT_ONCE:
-            raise AskedTooOften(1.0)
+        self._broker.admit()
+        if max(self._reading, len(self._calls)) >= MAX_CONCURRENT_CALLS:
+            raise TooManyCalls(1.0)
         self._reading += 1
         try:
             yield
@@ -99,58 +99,58 @@ class Models:
         """
         async with self._readers:
             # In a thread: a long question takes a while to be read, and this loop serves every job of the worker.
-            question = await asyncio.to_thread(lambda: Question.of(read()))
+            question = await asyncio.to_thread(lambda: ChatRequest.of(read()))
         try:
-            model = self._allowing(question.model)
-            self._must_have_budget()
-            item = await self._key(model)
-            self._must_have_budget()
-            headers = headers_of(model, item.fields)
-        except (NoAnswer, NotIssued) as error:
-            outcome = error.outcome if isinstance(error, NoAnswer) else "denied"
-            self._used.note(question.model, outcome, Usage())
+            model = self._require_allowed(question.model)
+            self._require_budget()
+            item = await self._borrow_key(model)
+            self._require_budget()
+            headers = model_headers(model, item.fields)
+        except (ModelCallError, NotIssued) as error:
+            outcome = error.outcome if isinstance(error, ModelCallError) else "denied"
+            self._usage.count_call(question.model, outcome, TokenUsage())
             raise
-        self._budget = self._budget.asking()
-        call = Call(question)
-        asking = self._upstream.asking("POST", f"{model.url.rstrip('/')}/chat/completions", headers=headers, body=question.body)
-        making = self._started(self._make(call, asking, item, seconds=self._seconds(model, item)))
-        making.add_done_callback(lambda _: self._over(call, making))
+        self._budget = self._budget.with_call()
+        call = StreamingCall(question)
+        asking = self._upstream.open_response("POST", f"{model.url.rstrip('/')}/chat/completions", headers=headers, body=question.body)
+        making = self._start(self._run_call(call, asking, item, seconds=self._call_timeout(model, item)))
+        making.add_done_callback(lambda _: self._count_call(call, making))
         return await call.head, call.pieces(making)
 
     async def models(self) -> list[dict[str, Any]]:
         """Return those of the upstream's models that this job may use, as OpenAI lists them. Raises as `chat` does."""
         model = self._definition()
-        listing = self._started(self._listed(model, await self._key(model)))
+        listing = self._start(self._list_models(model, await self._borrow_key(model)))
         await asyncio.wait({listing})
         if listing.cancelled():
-            raise Closed(CLOSED)
+            raise AccessClosed(ACCESS_CLOSED)
         return listing.result()
 
-    async def settled(self) -> None:
+    async def drain(self) -> None:
         """Return once no call is on its way and no key is kept; the door must have been closed."""
         if self._ending:
             await self._ending
-        await self._used.settled()
-        await self._drop()
+        await self._usage.wait_written()
+        await self._give_back_key()
         await self._upstream.close()
 
-    def unrecorded(self) -> tuple[Event, ...]:
+    def unrecorded_events(self) -> tuple[Event, ...]:
         """Return what the ledger has not got yet of the model's use."""
-        return self._used.unrecorded()
+        return self._usage.unrecorded_events()
 
-    def _started(self, doing: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Do something until the door is closed at the latest."""
         if self._ending is None:
-            self._ending = asyncio.create_task(self._until_closed())
-        task = asyncio.create_task(doing)
+            self._ending = asyncio.create_task(self._cancel_when_closed())
+        task = asyncio.create_task(work)
         if self._ending.done():
             task.cancel()
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
         return task
 
-    async def _until_closed(self) -> None:
-        await self._door.closing()
+    async def _cancel_when_closed(self) -> None:
+        await self._broker.wait_closed()
         while self._calls:
             for call in self._calls:
                 call.cancel()
@@ -160,125 +160,130 @@ class Models:
         model = self._deps.config.current().catalog.models.get(self._use.name)
         if model is None:
             message = f"the catalog has no model {self._use.name} any more"
-            raise NoAnswer(message, status=404, code="model_not_found", outcome="not_allowed", again=False)
+            raise ModelCallError(message, status=404, code="model_not_found", outcome="not_allowed", again=False)
         return model
 
-    def _allowing(self, name: str) -> ModelDef:
+    def _require_allowed(self, name: str) -> ModelDef:
         model = self._definition()
         if not model.allows(name):
             message = f"this job may not use the model {name[:128]!r}; it may use {', '.join(model.allow)}"
-            raise NoAnswer(message, status=403, code="model_not_allowed", outcome="not_allowed", again=False)
+            raise ModelCallError(message, status=403, code="model_not_allowed", outcome="not_allowed", again=False)
         return model
 
-    def _must_have_budget(self) -> None:
-        over = self._budget.over
+    def _require_budget(self) -> None:
+        over = self._budget.exhausted_part
         if over:
-            raise _over_budget(over, self._budget)
+            raise _budget_error(over, self._budget)
 
-    def _seconds(self, model: ModelDef, item: Issuance) -> float:
+    def _call_timeout(self, model: ModelDef, item: IssuedCredential) -> float:
         """Return how long a call may take: no call outlives the grant of its key."""
-        return min(float(model.timeout), item.left(now=self._deps.now(), ticks=self._deps.ticks()))
+        return min(float(model.timeout), item.seconds_left(now=self._deps.now(), ticks=self._deps.ticks()))
 
-    async def _key(self, model: ModelDef) -> Issuance:
+    async def _borrow_key(self, model: ModelDef) -> IssuedCredential:
         """Return the key, lent anew where it was not, or its grant is over. Raises NoAnswer where people are to answer first."""
         async with self._turn:
-            if self._lent and await self._still_stands(self._lent):
+            if self._lent and await self._is_key_usable(self._lent):
                 return self._lent
-            await self._drop()
-            if self._taken:
-                raise NotIssued(self._taken)
+            await self._give_back_key()
+            if self._revoked_why:
+                raise NotIssued(self._revoked_why)
             found = await self._lending.enter_async_context(
-                self._door.lent(self._wanted(model), used=f"model {self._use.name}", wait=WAITS)
+                self._broker.borrow(self._key_access(model), used_for=f"model {self._use.name}", wait=APPROVAL_WAIT_S)
             )
-            if isinstance(found, Pending):
+            if isinstance(found, PendingRequest):
                 message = f"the model's key waits for approval at tier {found.tier}: request {found.request_id}"
-                raise NoAnswer(message, status=503, code="waiting_for_approval", outcome="denied", wait="5")
-            self._lent, self._looked = found, self._deps.ticks()
-            self._used.uses(found.credential.id)
+                raise ModelCallError(message, status=503, code="waiting_for_approval", outcome="denied", wait="5")
+            self._lent, self._checked_at = found, self._deps.ticks()
+            self._usage.record_key_use(found.credential.id)
             return found
 
-    async def _still_stands(self, item: Issuance) -> bool:
-        if item.left(now=self._deps.now(), ticks=self._deps.ticks()) < 1:
+    async def _is_key_usable(self, item: IssuedCredential) -> bool:
+        if item.seconds_left(now=self._deps.now(), ticks=self._deps.ticks()) < 1:
             return False
-        if self._deps.ticks() - self._looked < LOOK_AGAIN:
+        if self._deps.ticks() - self._checked_at < RECHECK_INTERVAL_S:
             return True
-        if await self._door.taken(item):
-            self._taken = "the model's key was taken away from this job"
+        if await self._broker.was_revoked(item):
+            self._revoked_why = "the model's key was taken away from this job"
             return False
-        self._looked = self._deps.ticks()
-        return await self._door.stands(item)
+        self._checked_at = self._deps.ticks()
+        return await self._broker.is_still_allowed(item)
 
-    async def _drop(self) -> None:
+    async def _give_back_key(self) -> None:
         """Give the key back where it is still there; what its keeper has ended is gone already."""
         self._lent = None
         lending, self._lending = self._lending, AsyncExitStack()
-        with suppress(NotFound, Closed):
+        with suppress(NotFound, AccessClosed):
             await lending.aclose()
 
-    def _wanted(self, model: ModelDef) -> Access:
-        access = access_of(self._use, self._deps.config.current().catalog)
+    def _key_access(self, model: ModelDef) -> Access:
+        access = model_access(self._use, self._deps.config.current().catalog)
         if access is None:
             message = f"the catalog does not offer {model.uses.action} on {model.uses.resource} any more"
-            raise NoAnswer(message, status=404, code="model_not_found", outcome="not_allowed", again=False)
+            raise ModelCallError(message, status=404, code="model_not_found", outcome="not_allowed", again=False)
         return access.model_copy(update={"ttl": max(1, min(access.ttl, self._longest))})
 
-    async def _listed(self, model: ModelDef, item: Issuance) -> list[dict[str, Any]]:
-        url, redactor, headers = f"{model.url.rstrip('/')}/models", _redactor(item), headers_of(model, item.fields)
+    async def _list_models(self, model: ModelDef, item: IssuedCredential) -> list[dict[str, Any]]:
+        url, redactor, headers = f"{model.url.rstrip('/')}/models", _redactor(item), model_headers(model, item.fields)
         try:
-            async with asyncio.timeout(self._seconds(model, item)), self._upstream.asking("GET", url, headers=headers) as answer:
+            async with (
+                asyncio.timeout(self._call_timeout(model, item)),
+                self._upstream.open_response("GET", url, headers=headers) as answer,
+            ):
                 if answer.status_code != httpx.codes.OK:
-                    raise await refusal(answer, redactor)
-                found = await asyncio.to_thread(_object, redactor.feed(await whole(answer)) + redactor.flush())
+                    raise await upstream_refusal(answer, redactor)
+                found = await asyncio.to_thread(_json_object, redactor.feed(await read_body(answer)) + redactor.flush())
         except TimeoutError:
-            raise _too_slow() from None
+            raise _timeout_error() from None
         listed = found.get("data")
         return [one for one in listed if isinstance(one, dict) and model.allows(str(one.get("id")))] if isinstance(listed, list) else []
 
-    async def _make(self, call: Call, asking: Any, item: Issuance, *, seconds: float) -> None:
+    async def _run_call(self, call: StreamingCall, exchange: Any, item: IssuedCredential, *, seconds: float) -> None:
         """Make a call to its end, whatever that is: nothing is raised but what cancels it."""
         try:
-            async with asyncio.timeout(seconds), asking as answer:
-                await self._passed(call, answer, _redactor(item))
+            async with asyncio.timeout(seconds), exchange as answer:
+                await self._pass_answer_on(call, answer, _redactor(item))
             call.end()
-        except NoAnswer as error:
+        except ModelCallError as error:
             if error.code == UNREACHABLE:
-                call.usage = Usage()
+                call.usage = TokenUsage()
             call.end(error)
         except TimeoutError:
-            call.end(_too_slow())
+            call.end(_timeout_error())
         except Exception as error:  # noqa: BLE001 - its text may hold the request, and with it the key
             log.error("a model's call failed unexpectedly", kind=type(error).__name__)  # noqa: TRY400 - for the same reason without a traceback
-            call.end(NoAnswer("unexpected error; the worker's log names its kind", status=502, code="upstream_failed", outcome="failed"))
+            call.end(
+                ModelCallError("unexpected error; the worker's log names its kind", status=502, code="upstream_failed", outcome="failed")
+            )
 
-    async def _passed(self, call: Call, answer: httpx.Response, redactor: Redactor) -> None:
+    async def _pass_answer_on(self, call: StreamingCall, answer: httpx.Response, redactor: Redactor) -> None:
         """Pass an answer on, counted and without the key."""
         if answer.status_code != httpx.codes.OK:
-            call.usage = Usage()
-            raise await refusal(answer, redactor)
-        if answer.headers.get("content-type", "").partition(";")[0].strip().lower() == EVENTS:
-            must_be_plain(answer)
-            await self._streamed(call, answer, redactor)
+            call.usage = TokenUsage()
+            raise await upstream_refusal(answer, redactor)
+        if answer.headers.get("content-type", "").partition(";")[0].strip().lower() == EVENT_STREAM_TYPE:
+            require_uncompressed(answer)
+            await self._stream_answer(call, answer, redactor)
             return
-        content = await whole(answer)
+        content = await read_body(answer)
         # In a thread: a long answer takes a while to be read, and this one serves every job of the worker.
-        call.usage, scrubbed = await asyncio.to_thread(_read, content, redactor, prompt=call.question.prompt)
+        call.usage, scrubbed = await asyncio.to_thread(_meter_and_scrub, content, redactor, prompt=call.request.prompt)
         call.outcome = "answered"
-        call.begin(JSON)
+        call.begin(JSON_TYPE)
         await call.pass_on(scrubbed)
 
-    async def _streamed(self, call: Call, answer: httpx.Response, redactor: Redactor) -> None:
-        metered, size = Metered(prompt=call.question.prompt, told=call.question.told), 0
-        call.begin(EVENTS)
+    async def _stream_answer(self, call: StreamingCall, answer: httpx.Response, redactor: Redactor) -> None:
+        metered, size = StreamMeter(prompt=call.request.prompt, usage_requested=call.request.wants_usage), 0
+        call.begin(EVENT_STREAM_TYPE)
         async for chunk in answer.aiter_raw():
             size += len(chunk)
             passed = redactor.feed(metered.feed(chunk))
             call.usage = metered.usage
             if metered.done:
                 break
-            if size > MOST_STREAMED or metered.held > MOST_HELD:
-                raise too_large()
+            if size > MAX_STREAM_BYTES or metered.buffered_bytes > MAX_EVENT_BYTES:
+                raise answer_too_large()
             if call.usage.tokens > self._budget.tokens_left:
-                raise _over_budget("tokens", self._budget)
+                raise _budget_error("tokens", self._budget)
             if passed:
                 await call.pass_on(passed)
         else:
@@ -287,50 +292,50 @@ class Models:
         call.outcome = "answered" if metered.done else "cut"
         await call.pass_on(passed + redactor.flush())
 
-    def _over(self, call: Call, making: asyncio.Task[None]) -> None:
+    def _count_call(self, call: StreamingCall, task: asyncio.Task[None]) -> None:
         """Count a call that has ended, by itself or not."""
-        if making.cancelled():
-            call.end(NoAnswer(CLOSED, status=410, code="closed", outcome=call.outcome, again=False))
-        self._budget = self._budget.counting(call.usage)
-        self._used.note(call.question.model, call.outcome, call.usage)
+        if task.cancelled():
+            call.end(ModelCallError(ACCESS_CLOSED, status=410, code="closed", outcome=call.outcome, again=False))
+        self._budget = self._budget.with_usage(call.usage)
+        self._usage.count_call(call.request.model, call.outcome, call.usage)
 
 
 @asynccontextmanager
-async def thinking(models: Models | None, door: Door) -> AsyncIterator[None]:
+async def drain_model_calls(gateway: ModelGateway | None, broker: Broker) -> AsyncIterator[None]:
     """Have a job's model at hand for the length of a block; then no call is on its way any more."""
     try:
         yield
     finally:
-        door.close()
-        if models:
-            await models.settled()
+        broker.close()
+        if gateway:
+            await gateway.drain()
 
 
-def _redactor(item: Issuance) -> Redactor:
-    return Redactor(texts_of(secrets_of(item.fields)))
+def _redactor(item: IssuedCredential) -> Redactor:
+    return Redactor(reveal_all(secrets_of(item.fields)))
 
 
-def _object(content: bytes) -> dict[str, Any]:
+def _json_object(content: bytes) -> dict[str, Any]:
     try:
         # Of text in UTF-8 alone: in another encoding nobody would find the key.
         found = json.loads(content.decode())
     except (ValueError, RecursionError):
-        raise no_json() from None
+        raise not_json() from None
     if not isinstance(found, dict):
-        raise no_json()
+        raise not_json()
     return found
 
 
-def _read(content: bytes, redactor: Redactor, *, prompt: int) -> tuple[Usage, bytes]:
+def _meter_and_scrub(content: bytes, redactor: Redactor, *, prompt: int) -> tuple[TokenUsage, bytes]:
     """Return what a whole answer took, and the answer without the key. Raises NoAnswer."""
-    return whole_usage(_object(content), prompt=prompt), redactor.feed(content) + redactor.flush()
+    return usage_of_body(_json_object(content), prompt=prompt), redactor.feed(content) + redactor.flush()
 
 
-def _too_slow() -> NoAnswer:
-    return NoAnswer("the call took longer than it may", status=504, code="upstream_timeout", outcome="cut")
+def _timeout_error() -> ModelCallError:
+    return ModelCallError("the call took longer than it may", status=504, code="upstream_timeout", outcome="cut")
 
 
-def _over_budget(which: str, budget: Budget) -> NoAnswer:
+def _budget_error(which: str, budget: TokenBudget) -> ModelCallError:
     most = budget.requests if which == "requests" else budget.tokens
     message = f"this job's budget of {most:,} {which} of its model is over"
-    return NoAnswer(message, status=429, code=f"{which}_budget_exceeded", outcome="over_budget", again=False)
+    return ModelCallError(message, status=429, code=f"{which}_budget_exceeded", outcome="over_budget", again=False)

@@ -15,31 +15,31 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from activities.broker.broker import why_denied
-from activities.broker.errors import AskedTooOften, TooLarge, Unauthenticated
-from activities.broker.llm.gateway import JSON, Models
-from activities.broker.llm.streaming_call import told
-from activities.broker.llm.upstream_client import NoAnswer
-from activities.issuing.results import CLOSED, Closed, NotIssued
+from activities.broker.broker import denial_details
+from activities.broker.errors import BodyTooLarge, MissingBrokerToken, TooManyCalls
+from activities.broker.llm.gateway import JSON_TYPE, ModelGateway
+from activities.broker.llm.streaming_call import error_body
+from activities.broker.llm.upstream_client import ModelCallError
+from activities.issuing.results import ACCESS_CLOSED, AccessClosed, NotIssued
 from justenough.domain.core.errors import JustEnoughError, RetryLater
 
-MOST_BYTES = 4 * 1024 * 1024
+MAX_BODY_BYTES = 4 * 1024 * 1024
 """Of a question: long ones carry whole documents, and pictures."""
-ELSEWHERE = frozenset(
+ROUTING_PARAMS = frozenset(
     {
         *("models", "route", "fallbacks", "context_window_fallbacks", "content_policy_fallbacks", "model_list", "provider", "plugins"),
         *("api_base", "base_url", "api_key", "api_type", "api_version", "custom_llm_provider", "user_config", "router_settings_override"),
     }
 )
 """By which routers in front of models (OpenRouter, LiteLLM) are told of other models, or servers, than `model` names."""
-NO_MODEL = "this job's spec asks for no model: say `model: {name: …, requests: …, tokens: …}`"
+NO_MODEL_MESSAGE = "this job's spec asks for no model: say `model: {name: …, requests: …, tokens: …}`"
 log = structlog.get_logger()
 
-Check = Callable[[Request], None]
-Answers = Callable[[Models, Request], Awaitable[Response]]
+CheckCaller = Callable[[Request], None]
+Answers = Callable[[ModelGateway, Request], Awaitable[Response]]
 
 
-class Wrong(Exception):
+class InvalidChatRequest(Exception):
     """A body that is no question; `param` names what is wrong with it."""
 
     def __init__(self, message: str, param: str | None = None) -> None:
@@ -47,66 +47,70 @@ class Wrong(Exception):
         super().__init__(message)
 
 
-def model_routes(models: Models | None, check: Check) -> list[Route]:
+def model_routes(gateway: ModelGateway | None, check: CheckCaller) -> list[Route]:
     """Return the routes of one job's model gateway. `check` raises where it is not the job that asks."""
 
-    def answering(answers: Answers) -> Callable[[Request], Awaitable[Response]]:
+    def to_endpoint(answers: Answers) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
             try:
                 check(request)
-                if models is None:
-                    raise NoAnswer(NO_MODEL, status=404, code="no_model", outcome="", again=False)
-                return await answers(models, request)
-            except Wrong as error:
-                return _failed(NoAnswer(str(error), status=400, code="invalid_request", outcome="", again=False), param=error.param)
+                if gateway is None:
+                    raise ModelCallError(NO_MODEL_MESSAGE, status=404, code="no_model", outcome="", again=False)
+                return await answers(gateway, request)
+            except InvalidChatRequest as error:
+                return _error_response(
+                    ModelCallError(str(error), status=400, code="invalid_request", outcome="", again=False), param=error.param
+                )
             except JustEnoughError as error:
-                return _failed(_as_told(error))
+                return _error_response(_to_model_error(error))
             except Exception as error:  # noqa: BLE001 - its text may hold what was asked
                 log.error("the model gateway failed unexpectedly", kind=type(error).__name__)  # noqa: TRY400 - for the same reason
-                return _failed(NoAnswer("unexpected error; the worker's log names its kind", status=500, code="failed", outcome=""))
+                return _error_response(
+                    ModelCallError("unexpected error; the worker's log names its kind", status=500, code="failed", outcome="")
+                )
 
         return answer
 
     return [
-        Route("/openai/v1/chat/completions", answering(_chat), methods=["POST"]),
-        Route("/openai/v1/models", answering(_models), methods=["GET"]),
+        Route("/openai/v1/chat/completions", to_endpoint(_chat), methods=["POST"]),
+        Route("/openai/v1/models", to_endpoint(_models), methods=["GET"]),
     ]
 
 
-async def _chat(models: Models, request: Request) -> Response:
-    with models.room():
-        content = await _content(request)
-        media_type, pieces = await models.chat(lambda: _checked(content))
-    if media_type == JSON:
+async def _chat(gateway: ModelGateway, request: Request) -> Response:
+    with gateway.reserve_slot():
+        content = await _read_body(request)
+        media_type, pieces = await gateway.chat(lambda: _parse_chat_request(content))
+    if media_type == JSON_TYPE:
         return Response(b"".join([piece async for piece in pieces]), media_type=media_type, headers={"Cache-Control": "no-store"})
     return StreamingResponse(pieces, media_type=media_type, headers={"Cache-Control": "no-store"})
 
 
-async def _models(models: Models, request: Request) -> Response:
+async def _models(gateway: ModelGateway, request: Request) -> Response:
     del request
-    with models.room():
-        return JSONResponse({"object": "list", "data": await models.models()})
+    with gateway.reserve_slot():
+        return JSONResponse({"object": "list", "data": await gateway.models()})
 
 
-async def _content(request: Request) -> bytes:
+async def _read_body(request: Request) -> bytes:
     content = bytearray()
     async for chunk in request.stream():
         content += chunk
-        if len(content) > MOST_BYTES:
-            message = f"a question has at most {MOST_BYTES:,} bytes"
-            raise TooLarge(message)
+        if len(content) > MAX_BODY_BYTES:
+            message = f"a question has at most {MAX_BODY_BYTES:,} bytes"
+            raise BodyTooLarge(message)
     return bytes(content)
 
 
-def _checked(content: bytes) -> dict[str, Any]:
+def _parse_chat_request(content: bytes) -> dict[str, Any]:
     try:
         asked = json.loads(content)
     except (ValueError, RecursionError) as error:
         message = "the body is not JSON"
-        raise Wrong(message) from error
+        raise InvalidChatRequest(message) from error
     if not isinstance(asked, dict):
         message = "the body must be a JSON object"
-        raise Wrong(message)
+        raise InvalidChatRequest(message)
     options = asked.get("stream_options")
     for param, right, must in (
         ("model", isinstance(asked.get("model"), str), "must be a model's name"),
@@ -116,36 +120,36 @@ def _checked(content: bytes) -> dict[str, Any]:
     ):
         if not right:
             message = f"{param} {must}"
-            raise Wrong(message, param)
-    for param in sorted(ELSEWHERE & asked.keys()):
+            raise InvalidChatRequest(message, param)
+    for param in sorted(ROUTING_PARAMS & asked.keys()):
         message = f"{param} is not passed on: which model answers is what `model` says, and the catalog allows"
-        raise Wrong(message, param)
+        raise InvalidChatRequest(message, param)
     return asked
 
 
-def _as_told(error: JustEnoughError) -> NoAnswer:
+def _to_model_error(error: JustEnoughError) -> ModelCallError:
     """Return any error as the wire tells it."""
-    if isinstance(error, NoAnswer):
+    if isinstance(error, ModelCallError):
         return error
     status, code = next(((status, code) for kind, status, code in _STATUSES if isinstance(error, kind)), (500, "failed"))
-    wait = str(max(1, round(error.wait))) if isinstance(error, AskedTooOften) else None
-    policies = why_denied(error).get("policies") if isinstance(error, NotIssued) else None
-    message = CLOSED if isinstance(error, Closed) else f"{error} ({', '.join(policies)})" if policies else str(error)
-    return NoAnswer(message, status=status, code=code, outcome="", wait=wait, again=isinstance(error, RetryLater))
+    wait = str(max(1, round(error.wait))) if isinstance(error, TooManyCalls) else None
+    policies = denial_details(error).get("policies") if isinstance(error, NotIssued) else None
+    message = ACCESS_CLOSED if isinstance(error, AccessClosed) else f"{error} ({', '.join(policies)})" if policies else str(error)
+    return ModelCallError(message, status=status, code=code, outcome="", wait=wait, again=isinstance(error, RetryLater))
 
 
 _STATUSES: tuple[tuple[type[JustEnoughError], int, str], ...] = (
-    (Unauthenticated, 401, "invalid_api_key"),
+    (MissingBrokerToken, 401, "invalid_api_key"),
     (NotIssued, 403, "denied"),
-    (Closed, 410, "closed"),
-    (TooLarge, 413, "question_too_large"),
-    (AskedTooOften, 429, "asked_too_often"),
+    (AccessClosed, 410, "closed"),
+    (BodyTooLarge, 413, "question_too_large"),
+    (TooManyCalls, 429, "asked_too_often"),
     (RetryLater, 503, "try_again"),
 )
 
 
-def _failed(error: NoAnswer, *, param: str | None = None) -> Response:
+def _error_response(error: ModelCallError, *, param: str | None = None) -> Response:
     # OpenAI's own clients try again by themselves unless they are told not to.
     headers = {"x-should-retry": "true" if error.again else "false"}
     headers |= {"Retry-After": error.wait} if error.wait else {}
-    return JSONResponse(told(error, param=param), status_code=error.status, headers=headers)
+    return JSONResponse(error_body(error, param=param), status_code=error.status, headers=headers)

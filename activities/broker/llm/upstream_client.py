@@ -20,19 +20,19 @@ from justenough.domain.core.redaction import Redactor
 from justenough.domain.core.secret import Secret
 from justenough.domain.llm.definition import ModelDef
 
-CONNECTIONS = 64
-TIMES = httpx.Timeout(connect=10.0, read=60.0, write=30.0, pool=10.0)
+MAX_CONNECTIONS = 64
+TIMEOUTS = httpx.Timeout(connect=10.0, read=60.0, write=30.0, pool=10.0)
 """Seconds: an upstream that says nothing for so long is given up, however long a call may take in all."""
-MOST_WHOLE = 16 * 1024 * 1024
-MOST_STREAMED = 64 * 1024 * 1024
-MOST_OF_AN_ERROR = 64 * 1024
-LONGEST_MESSAGE = 2_000
+MAX_ANSWER_BYTES = 16 * 1024 * 1024
+MAX_STREAM_BYTES = 64 * 1024 * 1024
+MAX_ERROR_BYTES = 64 * 1024
+MAX_MESSAGE_CHARS = 2_000
 UNREACHABLE = "upstream_unreachable"
-PASSED_ON = frozenset({400, 404, 408, 409, 413, 422, 429})
+STATUSES_PASSED_ON = frozenset({400, 404, 408, 409, 413, 422, 429})
 """What an upstream may say of the question itself."""
 
 
-class NoAnswer(GiveUp):
+class ModelCallError(GiveUp):
     """A call that comes to nothing, as the job is told of it in OpenAI's form; with what the ledger calls it."""
 
     def __init__(self, message: str, *, status: int, code: str, outcome: str, wait: str | None = None, again: bool = True) -> None:
@@ -45,105 +45,105 @@ class NoAnswer(GiveUp):
         super().__init__(message)
 
 
-class Upstream:
+class LlmUpstream:
     """One job's connections to its model's server."""
 
     def __init__(self) -> None:
         self._client: httpx.AsyncClient | None = None
 
     @asynccontextmanager
-    async def asking(
+    async def open_response(
         self, method: str, url: str, *, headers: Mapping[str, Secret], body: bytes | None = None
     ) -> AsyncIterator[httpx.Response]:
         """Yield the answer, of which only its head has been read. Raises NoAnswer."""
         shown = {name: value.reveal() for name, value in headers.items()} | ({"Content-Type": "application/json"} if body else {})
         # What httpx raises holds the request with its headers: none of it may be kept as a cause, where a traceback would show it.
         try:
-            async with self._opened().stream(method, url, headers=shown, content=body) as answer:
+            async with self._http_client().stream(method, url, headers=shown, content=body) as answer:
                 yield answer
         except httpx.TimeoutException:
-            raise NoAnswer("the model's server does not answer", status=504, code="upstream_timeout", outcome="failed") from None
+            raise ModelCallError("the model's server does not answer", status=504, code="upstream_timeout", outcome="failed") from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             message = f"the model's server cannot be reached ({type(error).__name__})"
-            raise NoAnswer(message, status=502, code=UNREACHABLE, outcome="failed") from None
+            raise ModelCallError(message, status=502, code=UNREACHABLE, outcome="failed") from None
 
     async def close(self) -> None:
         """Close every connection."""
         if self._client:
             await self._client.aclose()
 
-    def _opened(self) -> httpx.AsyncClient:
+    def _http_client(self) -> httpx.AsyncClient:
         if self._client is None:
             self._client = httpx.AsyncClient(
-                verify=_trusted(),
+                verify=_ssl_context(),
                 trust_env=False,
                 follow_redirects=False,
-                timeout=TIMES,
-                limits=httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=4),
+                timeout=TIMEOUTS,
+                limits=httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=4),
                 headers={"User-Agent": "JustEnough", "Accept-Encoding": "identity"},
             )
         return self._client
 
 
 @cache
-def _trusted() -> SSLContext:
+def _ssl_context() -> SSLContext:
     """Return what certificates are checked by; reading them takes longer than a call."""
     return httpx.create_ssl_context()
 
 
-def headers_of(model: ModelDef, fields: Mapping[str, Secret]) -> dict[str, Secret]:
+def model_headers(model: ModelDef, fields: Mapping[str, Secret]) -> dict[str, Secret]:
     """Return a model's headers with the credential's fields filled in. Raises NoAnswer where it lacks one, or one fits in no header."""
     wanted = {field for text in model.headers.values() for field in SCOPE_PLACEHOLDER.findall(text)}
     if missing := sorted(wanted - fields.keys()):
-        raise _misconfigured(f"the credential has no field {', '.join(missing)}; it has {', '.join(sorted(fields)) or 'none'}")
+        raise _misconfigured_error(f"the credential has no field {', '.join(missing)}; it has {', '.join(sorted(fields)) or 'none'}")
     for field in sorted(wanted):
         text = fields[field].reveal()
         if not text.isascii() or not text.isprintable():
-            raise _misconfigured(f"the credential's field {field} has characters that no header can hold")
+            raise _misconfigured_error(f"the credential's field {field} has characters that no header can hold")
     return {name: Secret(SCOPE_PLACEHOLDER.sub(lambda found: fields[found[1]].reveal(), text)) for name, text in model.headers.items()}
 
 
-async def whole(answer: httpx.Response) -> bytes:
+async def read_body(answer: httpx.Response) -> bytes:
     """Return an answer's body. Raises NoAnswer for one that is too large or compressed."""
-    must_be_plain(answer)
+    require_uncompressed(answer)
     content = bytearray()
     async for chunk in answer.aiter_raw():
         content += chunk
-        if len(content) > MOST_WHOLE:
-            raise too_large()
+        if len(content) > MAX_ANSWER_BYTES:
+            raise answer_too_large()
     return bytes(content)
 
 
-def must_be_plain(answer: httpx.Response) -> None:
+def require_uncompressed(answer: httpx.Response) -> None:
     """Raise NoAnswer for a compressed answer: nobody could look into it for the key."""
     if answer.headers.get("content-encoding", "identity").lower() != "identity":
-        raise NoAnswer("the model's server compresses its answer, unasked", status=502, code="upstream_failed", outcome="failed")
+        raise ModelCallError("the model's server compresses its answer, unasked", status=502, code="upstream_failed", outcome="failed")
 
 
-def too_large() -> NoAnswer:
+def answer_too_large() -> ModelCallError:
     """Return what is told of an answer that goes on and on."""
-    return NoAnswer("the model's answer is larger than any may be", status=502, code="answer_too_large", outcome="cut", again=False)
+    return ModelCallError("the model's answer is larger than any may be", status=502, code="answer_too_large", outcome="cut", again=False)
 
 
-def no_json() -> NoAnswer:
+def not_json() -> ModelCallError:
     """Return what is told of an answer that is none."""
-    return NoAnswer("the model's server answers with no JSON object", status=502, code="upstream_failed", outcome="failed")
+    return ModelCallError("the model's server answers with no JSON object", status=502, code="upstream_failed", outcome="failed")
 
 
-async def refusal(answer: httpx.Response, redactor: Redactor) -> NoAnswer:
+async def upstream_refusal(answer: httpx.Response, redactor: Redactor) -> ModelCallError:
     """Return what the job is told where an upstream answers with anything but 200."""
     status = answer.status_code
     if status in {401, 403}:
         # What a server says then may show parts of the key.
-        return NoAnswer(
+        return ModelCallError(
             f"the model's server does not take the gateway's key ({status})", status=502, code="upstream_refused_key", outcome="failed"
         )
-    if status not in PASSED_ON:
-        return NoAnswer(f"the model's server failed ({status})", status=502, code="upstream_failed", outcome="failed")
-    told = await _told(answer)
-    message, code = (_scrubbed(told.get(name), redactor) for name in ("message", "code"))
+    if status not in STATUSES_PASSED_ON:
+        return ModelCallError(f"the model's server failed ({status})", status=502, code="upstream_failed", outcome="failed")
+    told = await _read_error(answer)
+    message, code = (_scrub(told.get(name), redactor) for name in ("message", "code"))
     wait = answer.headers.get("retry-after", "")
-    return NoAnswer(
+    return ModelCallError(
         message or f"the model's server refused the request ({status})",
         status=status,
         code=code[:64] or "upstream_refused",
@@ -152,11 +152,11 @@ async def refusal(answer: httpx.Response, redactor: Redactor) -> NoAnswer:
     )
 
 
-async def _told(answer: httpx.Response) -> Mapping[str, Any]:
+async def _read_error(answer: httpx.Response) -> Mapping[str, Any]:
     content = b""
     async for chunk in answer.aiter_raw():
         content += chunk
-        if len(content) > MOST_OF_AN_ERROR:
+        if len(content) > MAX_ERROR_BYTES:
             return {}
     try:
         found = json.loads(content)
@@ -166,13 +166,13 @@ async def _told(answer: httpx.Response) -> Mapping[str, Any]:
     return error if isinstance(error, dict) else {"message": error}
 
 
-def _scrubbed(text: object, redactor: Redactor) -> str:
+def _scrub(text: object, redactor: Redactor) -> str:
     if not isinstance(text, str):
         return ""
-    return (redactor.feed(text.encode("utf-8", "replace")) + redactor.flush()).decode("utf-8", "replace")[:LONGEST_MESSAGE]
+    return (redactor.feed(text.encode("utf-8", "replace")) + redactor.flush()).decode("utf-8", "replace")[:MAX_MESSAGE_CHARS]
 
 
-def _misconfigured(why: str) -> NoAnswer:
-    return NoAnswer(
+def _misconfigured_error(why: str) -> ModelCallError:
+    return ModelCallError(
         f"the model's catalog entry and its key do not fit: {why}", status=500, code="misconfigured", outcome="failed", again=False
     )

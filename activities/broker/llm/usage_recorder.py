@@ -6,24 +6,24 @@ import asyncio
 
 import structlog
 
-from justenough.domain.ledger.events import Event, EventType, event
+from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.domain.llm.definition import MODEL_NAME
-from justenough.domain.llm.metering import Tally, Usage
+from justenough.domain.llm.metering import TokenUsage, UsageTally
 from justenough.services.dependencies import Deps
 
-EACH = 100
+MAX_CALLS_PER_ENTRY = 100
 """Calls of a kind that one entry stands for, at most."""
-LATEST = 30.0
+FLUSH_INTERVAL_S = 30.0
 """Seconds after which the next call has what was counted recorded."""
-NAMES = 50
+MAX_MODEL_NAMES = 50
 """Names that are told apart: a job may make up as many as it likes."""
-WRITES = 2.0
+WRITE_TIMEOUT_S = 2.0
 """Seconds that a session's end waits for an entry that is on its way; what is not recorded then goes with the revocation."""
-OTHER = "-"
+OTHER_MODELS = "-"
 log = structlog.get_logger()
 
 
-class Used:
+class ModelUsageRecorder:
     """One job's."""
 
     def __init__(self, deps: Deps, job: str, name: str) -> None:
@@ -31,53 +31,59 @@ class Used:
         self._deps = deps
         self._job = job
         self._name = name
-        self._tallies: dict[tuple[str, str], Tally] = {}
+        self._tallies: dict[tuple[str, str], UsageTally] = {}
         self._names: set[str] = set()
         self._kinds: set[tuple[str, str]] = set()
         self._credential: str | None = None
         self._entries = 0
         self._pending: tuple[Event, ...] = ()
-        self._told = deps.ticks()
+        self._flushed_at = deps.ticks()
         self._due = False
         self._writing: asyncio.Task[None] | None = None
 
-    def note(self, model: str, outcome: str, usage: Usage) -> None:
+    def count_call(self, model: str, outcome: str, usage: TokenUsage) -> None:
         """Count one call that has ended."""
-        kind = self._named(model), outcome
-        self._tallies[kind] = self._tallies.get(kind, Tally()).with_call(usage)
-        self._due |= kind not in self._kinds or self._tallies[kind].calls >= EACH or self._deps.ticks() - self._told >= LATEST
+        kind = self._model_label(model), outcome
+        self._tallies[kind] = self._tallies.get(kind, UsageTally()).with_call(usage)
+        self._due |= (
+            kind not in self._kinds
+            or self._tallies[kind].calls >= MAX_CALLS_PER_ENTRY
+            or self._deps.ticks() - self._flushed_at >= FLUSH_INTERVAL_S
+        )
         self._kinds.add(kind)
-        self._put_due()
+        self._write_due()
 
-    def uses(self, credential: str) -> None:
+    def record_key_use(self, credential: str) -> None:
         """Record that a credential's key is in use from now on."""
         self._credential, what = credential, f"the model gateway: {self._name}"
-        self._put((event(EventType.CREDENTIAL_USED, self._job, at=self._deps.now(), about=credential, credential=credential, what=what),))
+        self._enqueue(
+            (build_event(EventType.CREDENTIAL_USED, self._job, at=self._deps.now(), about=credential, credential=credential, what=what),)
+        )
 
-    async def settled(self) -> None:
+    async def wait_written(self) -> None:
         """Return once nothing is on its way to the ledger, or it takes too long."""
         if self._writing:
-            await asyncio.wait({self._writing}, timeout=WRITES)
+            await asyncio.wait({self._writing}, timeout=WRITE_TIMEOUT_S)
 
-    def unrecorded(self) -> tuple[Event, ...]:
+    def unrecorded_events(self) -> tuple[Event, ...]:
         """Return what the ledger has not got yet. Recording an entry twice changes nothing."""
-        self._pending += self._counted()
+        self._pending += self._take_events()
         return self._pending
 
-    def _named(self, model: str) -> str:
+    def _model_label(self, model: str) -> str:
         # What a job calls a model is its own text: it is kept where it is a name, and there are not too many.
-        if MODEL_NAME.fullmatch(model) and (model in self._names or len(self._names) < NAMES):
+        if MODEL_NAME.fullmatch(model) and (model in self._names or len(self._names) < MAX_MODEL_NAMES):
             self._names.add(model)
             return model
-        return OTHER
+        return OTHER_MODELS
 
-    def _counted(self) -> tuple[Event, ...]:
+    def _take_events(self) -> tuple[Event, ...]:
         tallies, self._tallies = self._tallies, {}
         return tuple(self._event(model, outcome, tally) for (model, outcome), tally in tallies.items())
 
-    def _event(self, model: str, outcome: str, tally: Tally) -> Event:
+    def _event(self, model: str, outcome: str, tally: UsageTally) -> Event:
         self._entries += 1
-        return event(
+        return build_event(
             EventType.MODEL_USED,
             self._job,
             at=self._deps.now(),
@@ -92,13 +98,13 @@ class Used:
             outcome=outcome,
         )
 
-    def _put_due(self) -> None:
+    def _write_due(self) -> None:
         """Put what is due, unless something is on its way: that takes it along when it is written."""
         if self._due and not self._pending:
-            self._due, self._told = False, self._deps.ticks()
-            self._put(self._counted())
+            self._due, self._flushed_at = False, self._deps.ticks()
+            self._enqueue(self._take_events())
 
-    def _put(self, events: tuple[Event, ...]) -> None:
+    def _enqueue(self, events: tuple[Event, ...]) -> None:
         self._pending += events
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write())
@@ -111,4 +117,4 @@ class Used:
                 log.warning("use of a model not recorded yet", job=self._job, error=type(error).__name__)
                 return
             self._pending = self._pending[len(batch) :]
-            self._put_due()
+            self._write_due()

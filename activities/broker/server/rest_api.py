@@ -27,32 +27,32 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from activities.broker.broker import Door, Given, Pending, why_denied
-from activities.broker.errors import AskedTooOften, TooLarge, Unauthenticated
-from activities.broker.llm.gateway import Models
+from activities.broker.broker import Broker, BrokerCredential, PendingRequest, denial_details
+from activities.broker.errors import BodyTooLarge, MissingBrokerToken, TooManyCalls
+from activities.broker.llm.gateway import ModelGateway
 from activities.broker.llm.openai_api import model_routes
-from activities.issuing.results import Allowed, Closed, NotIssued, NotPermitted
+from activities.issuing.results import AccessClosed, NotIssued, NotPermitted, ToolAccess
 from justenough.domain.core.base_model import Model
 from justenough.domain.core.errors import InvalidInput, JustEnoughError, NotFound, Problem, RetryLater
 from justenough.domain.core.secret import Secret
 from justenough.domain.core.units import Duration
-from justenough.domain.core.untrusted_yaml import validated
-from justenough.domain.jobs.spec import MAX_TTL, Access, Name, Sentence
+from justenough.domain.core.untrusted_yaml import validate_model
+from justenough.domain.jobs.spec import MAX_TTL_S, Access, Name, Sentence
 from justenough.domain.jobs.states import Action
-from justenough.domain.jobs.tool_bounds import written
+from justenough.domain.jobs.tool_bounds import tools_to_json
 
-MOST_BYTES = 64 * 1024
-LONGEST_WAIT = 60.0
+MAX_BODY_BYTES = 64 * 1024
+MAX_WAIT_S = 60.0
 """Seconds that one call waits for people, at most; who wants to wait longer calls again."""
 STATUSES: dict[type[JustEnoughError], int] = {
-    Unauthenticated: 401,
+    MissingBrokerToken: 401,
     NotPermitted: 403,
     NotFound: 404,
     NotIssued: 409,
-    Closed: 410,
-    TooLarge: 413,
+    AccessClosed: 410,
+    BodyTooLarge: 413,
     InvalidInput: 422,
-    AskedTooOften: 429,
+    TooManyCalls: 429,
     RetryLater: 503,
 }
 TITLES = {
@@ -73,54 +73,54 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 Discover = Callable[[], Awaitable[Mapping[str, list[dict[str, Any]]]]]
 
 
-class Wanted(Model):
+class AccessBody(Model):
     """The body of a wish for access."""
 
     resource: Name
     action: Action
     reason: Sentence
-    ttl: Annotated[Duration, Field(le=MAX_TTL)] | None = None
+    ttl: Annotated[Duration, Field(le=MAX_TTL_S)] | None = None
     """Seconds; where it is not said, what the order says of the same access, else five minutes, and never more than the catalog allows."""
-    wait: Annotated[float, Field(ge=0, le=LONGEST_WAIT)] = 0.0
+    wait: Annotated[float, Field(ge=0, le=MAX_WAIT_S)] = 0.0
     """Seconds to wait for people."""
     through: Literal["tools"] | None = None
     """`tools`: no credential, but the tools that the order names for it, within their bounds."""
 
 
-class Asked(Model):
-    wait: Annotated[float, Field(ge=0, le=LONGEST_WAIT)] = 0.0
+class WaitQuery(Model):
+    wait: Annotated[float, Field(ge=0, le=MAX_WAIT_S)] = 0.0
 
 
-class Audience(Model):
+class IdentityQuery(Model):
     audience: Annotated[str, StringConstraints(max_length=256)]
 
 
-def app_of(door: Door, token: Secret | None, *, tools: ASGIApp, discover: Discover, models: Models | None = None) -> Router:
+def build_app(broker: Broker, token: Secret | None, *, tools: ASGIApp, discover: Discover, models: ModelGateway | None = None) -> Router:
     """Return the application of one job. `token`: what whoever comes by TCP must bear; a Unix socket tells who comes by itself.
 
     `tools` answers at /mcp, `discover` says what there is to ask for; `models`: its model gateway, where its spec asks for a model.
     """
 
     async def access(request: Request) -> Response:
-        wanted = validated("access", Wanted, await _body(request))
-        ttl = wanted.ttl or door.usual_ttl(wanted.resource, wanted.action)
+        wanted = validate_model("access", AccessBody, await _read_json(request))
+        ttl = wanted.ttl or broker.default_ttl(wanted.resource, wanted.action)
         asked = Access(resource=wanted.resource, action=wanted.action, ttl=ttl, reason=wanted.reason, at="request")
         if wanted.through:
-            allowed = await door.through_tools(asked, wait=wanted.wait)
-            return _allowed(allowed) if isinstance(allowed, Allowed) else _pending(allowed, status=202)
-        found = await door.access(asked, wait=wanted.wait)
-        return _given(found) if isinstance(found, Given) else _pending(found, status=202)
+            allowed = await broker.through_tools(asked, wait=wanted.wait)
+            return _tools_response(allowed) if isinstance(allowed, ToolAccess) else _pending_response(allowed, status=202)
+        found = await broker.access(asked, wait=wanted.wait)
+        return _credential_response(found) if isinstance(found, BrokerCredential) else _pending_response(found, status=202)
 
     async def state(request: Request) -> Response:
-        asked = validated("request", Asked, dict(request.query_params))
-        return _pending(await door.request(request.path_params["request"], wait=asked.wait))
+        asked = validate_model("request", WaitQuery, dict(request.query_params))
+        return _pending_response(await broker.request(request.path_params["request"], wait=asked.wait))
 
     async def release(request: Request) -> Response:
         credential = request.path_params["credential"]
-        return JSONResponse({"credential_id": credential, "state": await door.release(credential)})
+        return JSONResponse({"credential_id": credential, "state": await broker.release(credential)})
 
     async def identity(request: Request) -> Response:
-        found, expires = await door.identity(validated("identity", Audience, dict(request.query_params)).audience)
+        found, expires = await broker.identity(validate_model("identity", IdentityQuery, dict(request.query_params)).audience)
         return JSONResponse({"token": found.reveal(), "expires_at": expires.isoformat()})
 
     async def catalog(request: Request) -> Response:
@@ -129,19 +129,19 @@ def app_of(door: Door, token: Secret | None, *, tools: ASGIApp, discover: Discov
         return JSONResponse({"items": found["access"], **{name: told for name, told in found.items() if name != "access"}})
 
     routes = [
-        Route("/v1/access", _Answering(access, token), methods=["POST"]),
-        Route("/v1/access/{credential}/release", _Answering(release, token), methods=["POST"]),
-        Route("/v1/requests/{request}", _Answering(state, token), methods=["GET"]),
-        Route("/v1/identity", _Answering(identity, token), methods=["GET"]),
-        Route("/v1/catalog", _Answering(catalog, token), methods=["GET"]),
-        *model_routes(models, partial(_must_be_of_the_job, token=token)),
-        Route("/mcp", _OfTheJob(tools, token)),
+        Route("/v1/access", _JsonEndpoint(access, token), methods=["POST"]),
+        Route("/v1/access/{credential}/release", _JsonEndpoint(release, token), methods=["POST"]),
+        Route("/v1/requests/{request}", _JsonEndpoint(state, token), methods=["GET"]),
+        Route("/v1/identity", _JsonEndpoint(identity, token), methods=["GET"]),
+        Route("/v1/catalog", _JsonEndpoint(catalog, token), methods=["GET"]),
+        *model_routes(models, partial(_require_job_token, token=token)),
+        Route("/mcp", _JobOnly(tools, token)),
     ]
     # Each route answers for its own errors, so nothing need stand around them.
     return Router(routes=routes, redirect_slashes=False)
 
 
-class _OfTheJob:
+class _JobOnly:
     """Lets nobody but the job through to an application of another kind."""
 
     def __init__(self, app: ASGIApp, token: Secret | None) -> None:
@@ -151,13 +151,13 @@ class _OfTheJob:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         try:
-            _must_be_of_the_job(Request(scope), self._token)
+            _require_job_token(Request(scope), self._token)
             await self._app(scope, receive, send)
-        except (Unauthenticated, Closed) as error:
-            await problem_of(error)(scope, receive, send)
+        except (MissingBrokerToken, AccessClosed) as error:
+            await problem_response(error)(scope, receive, send)
 
 
-class _Answering:
+class _JsonEndpoint:
     """Answers the job at one route, and tells each error as a problem. An application by itself: functions are wrapped twice more."""
 
     def __init__(self, endpoint: Endpoint, token: Secret | None) -> None:
@@ -171,68 +171,68 @@ class _Answering:
 
     async def _answer(self, request: Request) -> Response:
         try:
-            _must_be_of_the_job(request, self._token)
+            _require_job_token(request, self._token)
             return await self._endpoint(request)
         except JustEnoughError as error:
-            return problem_of(error)
+            return problem_response(error)
         except Exception:
             log.exception("the broker failed unexpectedly", path=request.url.path)
-            return _problem(500, "unexpected error; the worker's log has it")
+            return _problem_json(500, "unexpected error; the worker's log has it")
 
 
-def _must_be_of_the_job(request: Request, token: Secret | None) -> None:
+def _require_job_token(request: Request, token: Secret | None) -> None:
     # A Unix socket was checked when it was connected: uvicorn knows no client address there.
     if request.client is None:
         return
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     if token is None or scheme.lower() != "bearer" or not hmac.compare_digest(given.encode(), token.reveal().encode()):
         message = "send `Authorization: Bearer $JUSTENOUGH_BROKER_TOKEN`"
-        raise Unauthenticated(message)
+        raise MissingBrokerToken(message)
 
 
-async def _body(request: Request) -> Any:
+async def _read_json(request: Request) -> Any:
     content = b""
     async for chunk in request.stream():
         content += chunk
-        if len(content) > MOST_BYTES:
-            message = f"a body has at most {MOST_BYTES:,} bytes"
-            raise TooLarge(message)
+        if len(content) > MAX_BODY_BYTES:
+            message = f"a body has at most {MAX_BODY_BYTES:,} bytes"
+            raise BodyTooLarge(message)
     try:
         return json.loads(content)
     except ValueError as error:
         raise InvalidInput("access", (Problem("", "the body is not JSON"),)) from error
 
 
-def _given(found: Given) -> Response:
-    data = {name: value.reveal() for name, value in found.data.items()}
-    names = {"credential_id": found.credential_id, "request_id": found.request_id, "action": found.action.value}
-    return JSONResponse({**names, "expires_at": found.expires_at.isoformat(), "data": data}, headers={"Cache-Control": "no-store"})
+def _credential_response(credential: BrokerCredential) -> Response:
+    data = {name: value.reveal() for name, value in credential.data.items()}
+    names = {"credential_id": credential.credential_id, "request_id": credential.request_id, "action": credential.action.value}
+    return JSONResponse({**names, "expires_at": credential.expires_at.isoformat(), "data": data}, headers={"Cache-Control": "no-store"})
 
 
-def _allowed(found: Allowed) -> Response:
-    said = {"action": found.access.action.value, "ttl": found.access.ttl, "tools": written(found.access.tools)}
-    return JSONResponse({"request_id": found.request, **said})
+def _tools_response(allowed: ToolAccess) -> Response:
+    said = {"action": allowed.access.action.value, "ttl": allowed.access.ttl, "tools": tools_to_json(allowed.access.tools)}
+    return JSONResponse({"request_id": allowed.request, **said})
 
 
-def _pending(found: Pending, *, status: int = 200) -> Response:
-    until = found.respond_by.isoformat() if found.respond_by else None
-    told = {"request_id": found.request_id, "state": found.state.value, "tier": found.tier, "respond_by": until}
-    return JSONResponse(told, status_code=status, headers={"Location": f"/v1/requests/{found.request_id}"} if status == 202 else None)
+def _pending_response(pending: PendingRequest, *, status: int = 200) -> Response:
+    until = pending.respond_by.isoformat() if pending.respond_by else None
+    told = {"request_id": pending.request_id, "state": pending.state.value, "tier": pending.tier, "respond_by": until}
+    return JSONResponse(told, status_code=status, headers={"Location": f"/v1/requests/{pending.request_id}"} if status == 202 else None)
 
 
-def problem_of(error: JustEnoughError) -> Response:
+def problem_response(error: JustEnoughError) -> Response:
     """Return an error as the job is told of it."""
     status = next((code for kind, code in STATUSES.items() if isinstance(error, kind)), 500)
-    more: dict[str, Any] = why_denied(error) if isinstance(error, NotPermitted) else {}
+    more: dict[str, Any] = denial_details(error) if isinstance(error, NotPermitted) else {}
     if isinstance(error, NotPermitted):
         more = {"outcome": "denied", "policies": []} | more
     if isinstance(error, InvalidInput):
         status = 404 if {one.path for one in error.problems} & {"resource"} else status
         more = {"errors": [{"path": one.path, "message": one.message} for one in error.problems]}
-    headers = {"Retry-After": str(max(1, round(error.wait)))} if isinstance(error, AskedTooOften) else None
-    return _problem(status, str(error), more, headers)
+    headers = {"Retry-After": str(max(1, round(error.wait)))} if isinstance(error, TooManyCalls) else None
+    return _problem_json(status, str(error), more, headers)
 
 
-def _problem(status: int, detail: str, more: dict[str, Any] | None = None, headers: dict[str, str] | None = None) -> Response:
+def _problem_json(status: int, detail: str, more: dict[str, Any] | None = None, headers: dict[str, str] | None = None) -> Response:
     told = {"type": "about:blank", "title": TITLES[status], "status": status, "detail": detail, **(more or {})}
     return JSONResponse(told, status_code=status, headers=headers, media_type="application/problem+json")

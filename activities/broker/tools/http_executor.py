@@ -7,18 +7,18 @@ import asyncio
 import httpx
 
 from activities.broker.tools.executors import Result, failure
-from justenough.adapters.mcp_client.transport import PLAIN
+from justenough.adapters.mcp_client.transport import UNCOMPRESSED_ENCODINGS
 from justenough.adapters.outbound.dns_guard import NotReached, UnknownHost
-from justenough.adapters.outbound.webhook_client import Pinned
-from justenough.domain.tools.call import Sent
+from justenough.adapters.outbound.webhook_client import PinnedTransport
+from justenough.domain.tools.call import HttpRequest
 from justenough.domain.tools.definitions import Http
 
 
-async def run(http: Http, sent: Sent) -> Result:
+async def run(http: Http, request: HttpRequest) -> Result:
     """Return what the upstream answered. Raises nothing that it can bring about."""
     try:
         async with asyncio.timeout(http.timeout):
-            return await _run(http, sent)
+            return await _send(http, request)
     except NotReached as error:
         return failure(str(error))
     except UnknownHost:
@@ -30,18 +30,18 @@ async def run(http: Http, sent: Sent) -> Result:
         return failure(f"the upstream does not answer ({type(error).__name__})")
 
 
-async def _run(http: Http, sent: Sent) -> Result:
-    headers = {"user-agent": "JustEnough", "accept-encoding": "identity", **sent.headers}
-    transport = Pinned(private=http.allow_private)
+async def _send(http: Http, request: HttpRequest) -> Result:
+    headers = {"user-agent": "JustEnough", "accept-encoding": "identity", **request.headers}
+    transport = PinnedTransport(private=http.allow_private)
     async with (
         httpx.AsyncClient(transport=transport, timeout=http.timeout, trust_env=False, follow_redirects=False) as client,
-        client.stream(http.method, sent.url, headers=headers, json=sent.body) as answer,
+        client.stream(http.method, request.url, headers=headers, json=request.body) as answer,
     ):
         if answer.is_redirect:
             return failure(f"the upstream answers with a redirect (HTTP {answer.status_code}), which is not followed")
-        if answer.headers.get("content-encoding", "").lower() not in PLAIN:
+        if answer.headers.get("content-encoding", "").lower() not in UNCOMPRESSED_ENCODINGS:
             return failure("the upstream packs its answers, though it was told not to")
-        content, cut = await _beginning(answer, http.answer)
+        content, cut = await _read_bounded(answer, http.answer)
     if b"\0" in content:
         # UTF-16 and its like, or none: the credential that an upstream hands back would not be found in it.
         return failure("the upstream answers with what is no text in UTF-8, which is not passed on")
@@ -50,11 +50,11 @@ async def _run(http: Http, sent: Sent) -> Result:
     return Result(f"HTTP {answer.status_code}\n".encode() + content, failed=True, cut=cut)
 
 
-async def _beginning(answer: httpx.Response, most: int) -> tuple[bytes, bool]:
+async def _read_bounded(answer: httpx.Response, max_bytes: int) -> tuple[bytes, bool]:
     """Return the body, or its beginning and that there is more."""
     found = b""
     async for chunk in answer.aiter_raw():
         found += chunk
-        if len(found) > most:
-            return found[:most], True
+        if len(found) > max_bytes:
+            return found[:max_bytes], True
     return found, False

@@ -10,64 +10,68 @@ from typing import Any
 from mcp import types
 
 from activities.broker.tools.executors import Result, failure
-from justenough.adapters.mcp_client import Conversation, Unanswered, asked
+from justenough.adapters.mcp_client import McpConversation, Unanswered, run_conversation
 from justenough.domain.catalog.mcp_tool_list import ToolList
-from justenough.domain.catalog.mcp_upstreams import PassedOn
+from justenough.domain.catalog.mcp_upstreams import UpstreamTool
 from justenough.domain.core.errors import InvalidInput
-from justenough.domain.tools.call import Call, headers_of
-from justenough.domain.tools.definitions import Upstream
+from justenough.domain.tools.call import ToolCall, fill_headers
+from justenough.domain.tools.definitions import McpServerDef
 
-Holds = Callable[[PassedOn, ToolList], bool]
+IsReviewed = Callable[[UpstreamTool, ToolList], bool]
 
 
 @dataclass(frozen=True, slots=True)
-class Changed:
+class ToolsChanged:
     """A server shows other tools than those that were reviewed: nothing was called."""
 
-    tool: PassedOn
+    tool: UpstreamTool
     shown: ToolList
 
 
-async def run(tool: PassedOn, upstream: Upstream, call: Call, fields: Mapping[str, str], *, holds: Holds) -> Result | Changed:
+async def run(
+    tool: UpstreamTool, upstream: McpServerDef, call: ToolCall, fields: Mapping[str, str], *, is_reviewed: IsReviewed
+) -> Result | ToolsChanged:
     """Return what the upstream answered. `fields`: the credential's, and the job's data scope. Raises InvalidInput where it lacks one.
 
     `holds` takes note of what the server shows, and says whether it is what was reviewed.
     """
-    headers, called = headers_of(upstream.headers, fields), False
+    headers, called = fill_headers(upstream.headers, fields), False
 
-    async def done(conversation: Conversation) -> Result | Changed:
-        shown = await conversation.tools()
-        if not holds(tool, shown):
-            return Changed(tool, shown)
+    async def call_tool(conversation: McpConversation) -> Result | ToolsChanged:
+        shown = await conversation.list_tools()
+        if not is_reviewed(tool, shown):
+            return ToolsChanged(tool, shown)
         nonlocal called
         called = True
-        return _result(await conversation.call(tool.own_name, call.arguments), upstream.answer)
+        return _to_result(await conversation.call_tool(tool.own_name, call.arguments), upstream.answer)
 
     try:
-        return await asked(upstream, headers, done)
+        return await run_conversation(upstream, headers, call_tool)
     except (Unanswered, InvalidInput) as error:
         return failure(f"{error}; whether the call had any effect is not known" if called else str(error))
 
 
-async def listed(upstream: Upstream, fields: Mapping[str, str]) -> Result:
+async def list_tools(upstream: McpServerDef, fields: Mapping[str, str]) -> Result:
     """Return what an upstream shows now, as a reviewer is shown it. Raises InvalidInput where a field is missing."""
-    headers = headers_of(upstream.headers, fields)
+    headers = fill_headers(upstream.headers, fields)
     try:
-        return Result((await asked(upstream, headers, lambda conversation: conversation.tools())).text.encode("utf-8", "replace"))
+        return Result(
+            (await run_conversation(upstream, headers, lambda conversation: conversation.list_tools())).text.encode("utf-8", "replace")
+        )
     except (Unanswered, InvalidInput) as error:
         return failure(str(error))
 
 
-def _result(answer: types.CallToolResult, most: int) -> Result:
+def _to_result(answer: types.CallToolResult, max_bytes: int) -> Result:
     """Return a result as text: what was written for a model, else what was written for programs."""
-    parts = [_text(block) for block in answer.content]
+    parts = [_block_text(block) for block in answer.content]
     if not parts and answer.structured_content is not None:
         parts = [json.dumps(answer.structured_content, ensure_ascii=False)]
     content = "\n".join(parts).encode("utf-8", "replace")
-    return Result(content[:most], failed=answer.is_error, cut=len(content) > most)
+    return Result(content[:max_bytes], failed=answer.is_error, cut=len(content) > max_bytes)
 
 
-def _text(block: Any) -> str:
+def _block_text(block: Any) -> str:
     """Return a part of an answer as text; of what is none, what it was: nobody could take a secret out of a picture."""
     match block:
         case types.TextContent():

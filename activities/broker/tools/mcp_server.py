@@ -19,18 +19,18 @@ from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.shared.exceptions import MCPError
 from starlette.types import Receive, Scope, Send
 
-from activities.broker.broker import Door, Pending
-from activities.broker.tools.discovery import Offered
-from activities.broker.tools.gateway import Tools
-from activities.issuing.results import CLOSED, Closed
-from justenough.domain.catalog.mcp_upstreams import PassedOn
+from activities.broker.broker import Broker, PendingRequest
+from activities.broker.tools.discovery import OfferedTool
+from activities.broker.tools.gateway import ToolGateway
+from activities.issuing.results import ACCESS_CLOSED, AccessClosed
+from justenough.domain.catalog.mcp_upstreams import UpstreamTool
 from justenough.domain.core.errors import RetryLater
 from justenough.domain.jobs.states import Action
 
-CATALOG = "justenough://catalog"
-MOST_BYTES = 128 * 1024
+CATALOG_URI = "justenough://catalog"
+MAX_BODY_BYTES = 128 * 1024
 """Of one request."""
-PATIENT, BRIEF = 600.0, 30.0
+PROGRESS_WAIT_S, NO_PROGRESS_WAIT_S = 600.0, 30.0
 """Seconds that a call waits for people: where its client hears of progress, and where it does not and may give up."""
 INSTRUCTIONS = (
     "Each call of a tool is decided on its own and done with a credential that you never see. A call that needs people's approval waits for "
@@ -40,90 +40,90 @@ INSTRUCTIONS = (
 log = structlog.get_logger()
 
 
-class Gate:
+class McpApp:
     """The ASGI application at /mcp of one job. The SDK's server begins with the first request: most jobs call no tool."""
 
-    def __init__(self, tools: Tools, door: Door) -> None:
+    def __init__(self, tools: ToolGateway, broker: Broker) -> None:
         self._tools = tools
-        self._door = door
+        self._broker = broker
         self._manager: StreamableHTTPSessionManager | None = None
-        self._hosting: asyncio.Task[None] | None = None
+        self._manager_task: asyncio.Task[None] | None = None
         self._ready, self._over = asyncio.Event(), asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. Raises Closed once the job's access is cut."""
-        if self._door.closed:
-            raise Closed(CLOSED)
-        await (await self._begun()).handle_request(scope, receive, send)
+        if self._broker.is_closed:
+            raise AccessClosed(ACCESS_CLOSED)
+        await (await self._started_manager()).handle_request(scope, receive, send)
 
     async def end(self) -> None:
         """End the server, if it ever began."""
         self._over.set()
-        if self._hosting is None:
+        if self._manager_task is None:
             return
-        (failure,) = await asyncio.gather(self._hosting, return_exceptions=True)
+        (failure,) = await asyncio.gather(self._manager_task, return_exceptions=True)
         if isinstance(failure, Exception):
             log.error("the tool gateway's server failed", error=type(failure).__name__)
 
-    async def _begun(self) -> StreamableHTTPSessionManager:
+    async def _started_manager(self) -> StreamableHTTPSessionManager:
         if self._manager is None:
-            self._manager = StreamableHTTPSessionManager(server_of(self._tools), stateless=True, max_request_body_size=MOST_BYTES)
+            self._manager = StreamableHTTPSessionManager(build_server(self._tools), stateless=True, max_request_body_size=MAX_BODY_BYTES)
             # In a task of its own: what the SDK's tasks raise must not reach the session, which has a job to end and access to revoke.
-            self._hosting = asyncio.create_task(self._host(self._manager))
-            self._hosting.add_done_callback(lambda _: self._ready.set())
+            self._manager_task = asyncio.create_task(self._run_manager(self._manager))
+            self._manager_task.add_done_callback(lambda _: self._ready.set())
         await self._ready.wait()
         return self._manager
 
-    async def _host(self, manager: StreamableHTTPSessionManager) -> None:
+    async def _run_manager(self, manager: StreamableHTTPSessionManager) -> None:
         async with manager.run():
             self._ready.set()
             await self._over.wait()
 
 
 @contextlib.asynccontextmanager
-async def serving(tools: Tools, door: Door) -> AsyncIterator[Gate]:
+async def serve_tools(tools: ToolGateway, broker: Broker) -> AsyncIterator[McpApp]:
     """Serve a job's tools until the block ends."""
-    gate = Gate(tools, door)
+    gate = McpApp(tools, broker)
     try:
         yield gate
     finally:
         await gate.end()
 
 
-def server_of(tools: Tools) -> Server[Any]:
+def build_server(tools: ToolGateway) -> Server[Any]:
     """Return the MCP server of one job."""
 
     async def list_tools(context: Any, params: Any) -> types.ListToolsResult:
         del context, params
-        with _told():
-            return types.ListToolsResult(tools=[_tool(one) for one in await tools.offered()])
+        with _as_mcp_errors():
+            return types.ListToolsResult(tools=[_to_mcp_tool(one) for one in await tools.offered_tools()])
 
     async def call_tool(context: Any, params: types.CallToolRequestParams) -> types.CallToolResult:
-        async def waiting(pending: Pending, seconds: float) -> None:
+        async def report_waiting(pending: PendingRequest, seconds: float) -> None:
             # A client that has gone hears nothing, and that is no reason for anything.
             what = f"waiting for people's approval of request {pending.request_id} at tier {pending.tier}"
             with contextlib.suppress(anyio.ClosedResourceError, anyio.BrokenResourceError):
                 await context.session.report_progress(round(seconds, 1), message=what)
 
-        patience = PATIENT if _hears_progress(context) else BRIEF
-        with _told():
-            answer = await tools.call(params.name, params.arguments or {}, waiting=waiting, patience=patience)
+        patience = PROGRESS_WAIT_S if _wants_progress(context) else NO_PROGRESS_WAIT_S
+        with _as_mcp_errors():
+            answer = await tools.call(params.name, params.arguments or {}, report_progress=report_waiting, max_wait=patience)
         return types.CallToolResult(content=[types.TextContent(type="text", text=answer.text)], is_error=answer.failed)
 
     async def list_resources(context: Any, params: Any) -> types.ListResourcesResult:
         del context, params
         about = "What this job may ask for, at which approval tier, and how"
-        found = types.Resource(uri=CATALOG, name="catalog", description=about, mime_type="application/json")
+        found = types.Resource(uri=CATALOG_URI, name="catalog", description=about, mime_type="application/json")
         return types.ListResourcesResult(resources=[found])
 
     async def read_resource(context: Any, params: types.ReadResourceRequestParams) -> types.ReadResourceResult:
         del context
-        if str(params.uri) != CATALOG:
-            raise MCPError(types.INVALID_PARAMS, f"there is one resource: {CATALOG}")
-        with _told():
+        if str(params.uri) != CATALOG_URI:
+            raise MCPError(types.INVALID_PARAMS, f"there is one resource: {CATALOG_URI}")
+        with _as_mcp_errors():
             told = await tools.catalog()
         text = json.dumps(told, ensure_ascii=False)
-        return types.ReadResourceResult(contents=[types.TextResourceContents(uri=CATALOG, mime_type="application/json", text=text)])
+        return types.ReadResourceResult(contents=[types.TextResourceContents(uri=CATALOG_URI, mime_type="application/json", text=text)])
 
     return Server(
         "justenough",
@@ -137,27 +137,29 @@ def server_of(tools: Tools) -> Server[Any]:
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
+def _as_mcp_errors() -> Iterator[None]:
     """Tell the client what it is to know of an error, and no more."""
     try:
         yield
-    except (Closed, RetryLater) as error:
+    except (AccessClosed, RetryLater) as error:
         raise MCPError(types.INTERNAL_ERROR, str(error)) from error
 
 
-def _hears_progress(context: Any) -> bool:
+def _wants_progress(context: Any) -> bool:
     return bool(context.meta) and context.meta.get("progress_token") is not None
 
 
-def _tool(one: Offered) -> types.Tool:
-    hints = one.tool.hints if isinstance(one.tool, PassedOn) else {}
+def _to_mcp_tool(offer: OfferedTool) -> types.Tool:
+    hints = offer.tool.hints if isinstance(offer.tool, UpstreamTool) else {}
     # Of an upstream's own hints only those count that promise less: clients may ask nobody before they call what only reads.
-    reads = one.action is Action.READ and hints.get("readOnlyHint") is not False and hints.get("destructiveHint") is not True
-    notes = types.ToolAnnotations(read_only_hint=reads, destructive_hint=not reads, open_world_hint=one.tool.kind != "sql")
-    title = one.tool.title or None if isinstance(one.tool, PassedOn) else None
-    return types.Tool(name=one.name, title=title, description=_described(one), input_schema=one.tool.schema_of_input, annotations=notes)
+    reads = offer.action is Action.READ and hints.get("readOnlyHint") is not False and hints.get("destructiveHint") is not True
+    notes = types.ToolAnnotations(read_only_hint=reads, destructive_hint=not reads, open_world_hint=offer.tool.kind != "sql")
+    title = offer.tool.title or None if isinstance(offer.tool, UpstreamTool) else None
+    return types.Tool(
+        name=offer.name, title=title, description=_description(offer), input_schema=offer.tool.schema_of_input, annotations=notes
+    )
 
 
-def _described(one: Offered) -> str:
-    asked = f" Needs people's approval (tier {one.decision.tier})." if one.decision.outcome == "needs_approval" else ""
-    return one.tool.description + ("." if asked and not one.tool.description.endswith((".", "!", "?")) else "") + asked
+def _description(offer: OfferedTool) -> str:
+    asked = f" Needs people's approval (tier {offer.decision.tier})." if offer.decision.outcome == "needs_approval" else ""
+    return offer.tool.description + ("." if asked and not offer.tool.description.endswith((".", "!", "?")) else "") + asked

@@ -16,16 +16,16 @@ from psycopg.types.json import Jsonb
 from activities.broker.tools.executors import Result, failure
 from justenough.domain.tools.definitions import Sql
 
-CONNECT_SECONDS = 5
-UNDONE = "40"
+CONNECT_TIMEOUT_S = 5
+ROLLBACK_CLASS = "40"
 """PostgreSQL's class of errors that say that a transaction was rolled back."""
-UNKNOWN = "whether anything was changed is not known"
+EFFECT_UNKNOWN = "whether anything was changed is not known"
 
 Connection = psycopg.AsyncConnection[dict[str, Any]]
 Rows = psycopg.AsyncCursor[dict[str, Any]]
 
 
-class _TooMuch(Exception):
+class _ResultTooLarge(Exception):
     """More came than may be passed on."""
 
 
@@ -39,65 +39,65 @@ async def run(sql: Sql, values: Mapping[str, Any], fields: Mapping[str, str], *,
     # Whether something may have been: what is cut off while it is committed may be there, or not. What the database itself cancels is undone.
     written = False
     try:
-        async with asyncio.timeout(sql.timeout + CONNECT_SECONDS), await _connected(sql, fields) as connection:
+        async with asyncio.timeout(sql.timeout + CONNECT_TIMEOUT_S), await _connect(sql, fields) as connection:
             written = writes
-            return await _run(connection, sql, values, writes=writes)
+            return await _execute(connection, sql, values, writes=writes)
     except (TimeoutError, psycopg.errors.QueryCanceled) as error:
         known = isinstance(error, psycopg.errors.QueryCanceled) or not written
-        return failure(f"the database took longer than {sql.timeout} s; {'nothing was changed' if known else UNKNOWN}")
-    except _TooMuch:
+        return failure(f"the database took longer than {sql.timeout} s; {'nothing was changed' if known else EFFECT_UNKNOWN}")
+    except _ResultTooLarge:
         return failure(f"it returned more than {sql.rows} rows or {sql.answer:,} bytes, and was undone")
     except psycopg.Error as error:
-        return failure(_told(error, written=written))
+        return failure(_error_text(error, written=written))
 
 
-def _told(error: psycopg.Error, *, written: bool) -> str:
+def _error_text(error: psycopg.Error, *, written: bool) -> str:
     """Return what is told of an error of the database's, or of the way to it."""
     # A deadlock, say, is an answer: it is undone, and its text names nobody.
-    undone = (error.sqlstate or "").startswith(UNDONE)
+    undone = (error.sqlstate or "").startswith(ROLLBACK_CLASS)
     if isinstance(error, psycopg.OperationalError) and not undone:
         # Its text names host and user.
-        return f"the database does not answer ({error.sqlstate or 'no connection'})" + (f"; {UNKNOWN}" if written else "")
+        return f"the database does not answer ({error.sqlstate or 'no connection'})" + (f"; {EFFECT_UNKNOWN}" if written else "")
     return f"the database refuses it: {error.diag.message_primary or type(error).__name__} ({error.sqlstate or '-'})"
 
 
-async def _connected(sql: Sql, fields: Mapping[str, str]) -> Connection:
-    options = f"-c statement_timeout={sql.timeout * 1000} -c idle_in_transaction_session_timeout={(sql.timeout + CONNECT_SECONDS) * 1000}"
+async def _connect(sql: Sql, fields: Mapping[str, str]) -> Connection:
+    options = f"-c statement_timeout={sql.timeout * 1000} -c idle_in_transaction_session_timeout={(sql.timeout + CONNECT_TIMEOUT_S) * 1000}"
     login = {"user": fields["username"], "password": fields["password"]}
-    where = make_conninfo(sql.dsn, **login, connect_timeout=CONNECT_SECONDS, options=options, application_name="justenough-tool")
+    where = make_conninfo(sql.dsn, **login, connect_timeout=CONNECT_TIMEOUT_S, options=options, application_name="justenough-tool")
     return await psycopg.AsyncConnection.connect(where, row_factory=dict_row)
 
 
-async def _run(connection: Connection, sql: Sql, values: Mapping[str, Any], *, writes: bool) -> Result:
+async def _execute(connection: Connection, sql: Sql, values: Mapping[str, Any], *, writes: bool) -> Result:
     bound = {name: Jsonb(value) if isinstance(value, Mapping) else value for name, value in values.items()}
     await connection.set_read_only(not writes)
-    return await (_written if writes else _read)(connection.cursor(), sql, bound)
+    return await (_write if writes else _read)(connection.cursor(), sql, bound)
 
 
 async def _read(cursor: Rows, sql: Sql, values: Mapping[str, Any]) -> Result:
     """Return the first rows. One is held at a time, and the rest is never fetched."""
-    taken = _Taken(sql)
+    taken = _BoundedRows(sql)
     # Closed here and not whenever it is collected: closing it is what stops the database.
     async with contextlib.aclosing(cast("AsyncGenerator[dict[str, Any]]", cursor.stream(sql.statement.encode(), values))) as rows:
         async for row in rows:
-            if not taken.takes(row):
+            if not taken.add(row):
                 return Result(_json({"rows": taken.rows, "cut": True}), cut=True)
     return Result(_json({"rows": taken.rows}))
 
 
-async def _written(cursor: Rows, sql: Sql, values: Mapping[str, Any]) -> Result:
+async def _write(cursor: Rows, sql: Sql, values: Mapping[str, Any]) -> Result:
     """Return what the statement returns, or how many rows it changed."""
     await cursor.execute(sql.statement.encode(), values)
     if cursor.description is None:
         return Result(_json({"changed": cursor.rowcount}))
-    taken = _Taken(sql)
+    taken = _BoundedRows(sql)
     async for row in cursor:
-        if not taken.takes(row):
-            raise _TooMuch
+        if not taken.add(row):
+            raise _ResultTooLarge
     return Result(_json({"rows": taken.rows}))
 
 
-class _Taken:
+class _BoundedRows:
     """Rows, for as long as they are not too many."""
 
     def __init__(self, sql: Sql) -> None:
@@ -105,7 +105,7 @@ class _Taken:
         self._size = 0
         self.rows: list[dict[str, Any]] = []
 
-    def takes(self, row: dict[str, Any]) -> bool:
+    def add(self, row: dict[str, Any]) -> bool:
         """Take a row; False where it is one too many."""
         self._size += len(_json(row)) + 2
         if len(self.rows) >= self._sql.rows or self._size > self._sql.answer:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from justenough.domain.catalog.mcp_tool_list import ToolList, changes
-from justenough.domain.catalog.mcp_upstreams import PassedOn
+from justenough.domain.catalog.mcp_tool_list import ToolList, tool_list_changes
+from justenough.domain.catalog.mcp_upstreams import UpstreamTool
 from justenough.domain.core.redaction import Redactor
-from justenough.domain.ledger.events import Event, EventType, event
+from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.domain.tools.definitions import Tool
 from justenough.services.dependencies import Deps
 
-MOST_CHANGES, LONGEST_CHANGE = 20, 200
+MAX_CHANGES, MAX_CHANGE_CHARS = 20, 200
 """That one entry names: how many, and characters of each."""
 
 
-class Reviews:
+class UpstreamDrift:
     """One job's. Blocking where it says that it records."""
 
     def __init__(self, deps: Deps, job: str, environment: str) -> None:
@@ -26,48 +26,48 @@ class Reviews:
         """Servers that showed other tools at their last call, with the digest that they should have had."""
         self._recorded: set[str] = set()
 
-    def stands(self, tool: Tool) -> bool:
+    def may_be_offered(self, tool: Tool) -> bool:
         """Whether a tool may be offered, as far as was seen."""
-        return not isinstance(tool, PassedOn) or (tool.upstream, tool.reviewed) not in self._changed
+        return not isinstance(tool, UpstreamTool) or (tool.upstream, tool.reviewed) not in self._changed
 
-    def holds(self, tool: PassedOn, shown: ToolList) -> bool:
+    def note_shown(self, tool: UpstreamTool, shown: ToolList) -> bool:
         """Take note of what a server shows; return whether it is what was reviewed."""
         same = shown.digest == tool.reviewed
         (self._changed.discard if same else self._changed.add)((tool.upstream, tool.reviewed))
         return same
 
-    def withheld(self) -> dict[str, str]:
+    def withheld_servers(self) -> dict[str, str]:
         """Return the servers of this job's environment of which nothing is passed on, and why."""
         current = self._deps.config.current().catalog
-        found = {name: why for name, why in current.withheld.items() if self._is_ours(current.tools[name])}
+        found = {name: why for name, why in current.withheld_upstreams.items() if self._is_in_environment(current.tools[name])}
         return found | {
             name: why_changed(name) for name, tool in current.tools.items() if tool.mcp and (name, tool.mcp.tools) in self._changed
         }
 
-    def record(self) -> None:
+    def record_withheld(self) -> None:
         """Record what is withheld from the beginning."""
-        self._put(
-            event(
+        self._record_new(
+            build_event(
                 EventType.UPSTREAM_REFUSED,
                 self._job,
                 at=self._deps.now(),
-                about=f"{name}/{self._pinned(name) or '-'}",
+                about=f"{name}/{self._pinned_digest(name) or '-'}",
                 upstream=name,
-                reviewed=self._pinned(name),
+                reviewed=self._pinned_digest(name),
                 shown=None,
                 why=why,
                 changes=[],
             )
-            for name, why in self.withheld().items()
-            if name in self._deps.config.current().catalog.withheld
+            for name, why in self.withheld_servers().items()
+            if name in self._deps.config.current().catalog.withheld_upstreams
         )
 
-    def refused(self, tool: PassedOn, shown: ToolList, redactor: Redactor) -> str:
+    def record_changed(self, tool: UpstreamTool, shown: ToolList, redactor: Redactor) -> str:
         """Record what a server shows instead, and return what the job is told: nothing of what nobody has reviewed."""
-        told = "\n".join(one.replace("\n", " ") for one in self._changes(tool, shown)[:MOST_CHANGES])
+        told = "\n".join(one.replace("\n", " ") for one in self._changes(tool, shown)[:MAX_CHANGES])
         # A server may call a tool by what it was sent. Only then is it cut: half a secret would not be found.
         scrubbed = (redactor.feed(told.encode("utf-8", "replace")) + redactor.flush()).decode("utf-8", "replace")
-        fact = event(
+        fact = build_event(
             EventType.UPSTREAM_REFUSED,
             self._job,
             at=self._deps.now(),
@@ -76,26 +76,26 @@ class Reviews:
             reviewed=tool.reviewed,
             shown=shown.digest,
             why=why_changed(tool.upstream),
-            changes=[one[:LONGEST_CHANGE] for one in scrubbed.split("\n") if one],
+            changes=[one[:MAX_CHANGE_CHARS] for one in scrubbed.split("\n") if one],
         )
-        self._put([fact])
+        self._record_new([fact])
         return f"Not done: {why_changed(tool.upstream)}"
 
-    def _changes(self, tool: PassedOn, shown: ToolList) -> list[str]:
-        reviewed = self._deps.config.current().catalog.reviewed.get(tool.upstream)
-        return list(changes(reviewed if reviewed and reviewed.digest == tool.reviewed else None, shown))
+    def _changes(self, tool: UpstreamTool, shown: ToolList) -> list[str]:
+        reviewed = self._deps.config.current().catalog.reviewed_lists.get(tool.upstream)
+        return list(tool_list_changes(reviewed if reviewed and reviewed.digest == tool.reviewed else None, shown))
 
-    def _put(self, facts: Iterator[Event] | list[Event]) -> None:
+    def _record_new(self, facts: Iterator[Event] | list[Event]) -> None:
         new = [fact for fact in facts if fact.id not in self._recorded]
         if new:
             self._deps.store.record(new)
             self._recorded.update(fact.id for fact in new)
 
-    def _pinned(self, name: str) -> str | None:
+    def _pinned_digest(self, name: str) -> str | None:
         upstream = self._deps.config.current().catalog.tools[name].mcp
         return upstream.tools if upstream else None
 
-    def _is_ours(self, tool: Tool) -> bool:
+    def _is_in_environment(self, tool: Tool) -> bool:
         return self._deps.config.current().catalog.resources[tool.uses.resource].environment == self._environment
 
 

@@ -8,19 +8,19 @@ from fastapi import APIRouter, Request, Response
 from console.api.dependencies import AuthenticatedRoute, Launcher
 from console.api.schemas import Bundled
 from console.http.dependencies import TheConsole
-from console.http.problems import answers
+from console.http.problems import problem_responses
 from justenough.domain.core.errors import TooLarge, UnsupportedMedia
-from justenough.domain.jobs.bundle import MAX_PACKED, checked, digest
+from justenough.domain.jobs.bundle import MAX_PACKED_BYTES, bundle_digest, check_bundle
 
-PATH = "/bundles"
+BUNDLES_PATH = "/bundles"
 
 router = APIRouter(route_class=AuthenticatedRoute, tags=["bundles"])
 
 
 @router.post(
-    PATH,
+    BUNDLES_PATH,
     status_code=201,
-    responses={200: {"model": Bundled, "description": "It is there already"}, **answers(415)},
+    responses={200: {"model": Bundled, "description": "It is there already"}, **problem_responses(415)},
     openapi_extra={"requestBody": {"required": True, "content": {"application/gzip": {"schema": {"type": "string", "format": "binary"}}}}},
 )
 async def put_bundle(request: Request, response: Response, console: TheConsole, caller: Launcher) -> Bundled:
@@ -28,12 +28,12 @@ async def put_bundle(request: Request, response: Response, console: TheConsole, 
     del caller
     if request.headers.get("content-type", "").partition(";")[0].strip() not in {"application/gzip", "application/x-gzip"}:
         raise UnsupportedMedia("a bundle is application/gzip")
-    content = await _bounded(request)
+    content = await _read_bundle(request)
     store = console.deps.store
 
     def keep() -> tuple[str, bool]:
-        checked(content)
-        name = digest(content)
+        check_bundle(content)
+        name = bundle_digest(content)
         known = store.bundle(name) is not None
         if not known:
             store.put_bundle(name, content)
@@ -45,10 +45,10 @@ async def put_bundle(request: Request, response: Response, console: TheConsole, 
     return Bundled(digest=name, size=len(content))
 
 
-async def _bounded(request: Request) -> bytes:
+async def _read_bundle(request: Request) -> bytes:
     content = bytearray()
     async for part in request.stream():
         content += part
-        if len(content) > MAX_PACKED:
-            raise TooLarge(f"a bundle has at most {MAX_PACKED:,} bytes")
+        if len(content) > MAX_PACKED_BYTES:
+            raise TooLarge(f"a bundle has at most {MAX_PACKED_BYTES:,} bytes")
     return bytes(content)

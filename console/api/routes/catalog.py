@@ -8,7 +8,7 @@ from console.api.dependencies import AuthenticatedRoute, Member
 from console.api.schemas import ActionView, CatalogView, ResourceView, ToolView, WithheldView
 from console.http.dependencies import TheConsole
 from justenough.domain.catalog.loader import Resource
-from justenough.domain.catalog.mcp_upstreams import PassedOn
+from justenough.domain.catalog.mcp_upstreams import UpstreamTool
 from justenough.domain.tools.definitions import Tool
 
 router = APIRouter(route_class=AuthenticatedRoute, tags=["general"])
@@ -21,13 +21,13 @@ def catalog(console: TheConsole, caller: Member) -> CatalogView:
     found = console.deps.config.current().catalog
     return CatalogView(
         scopes=tuple(dict(scope) for scope in found.scopes),
-        resources=tuple(_resource(name, resource) for name, resource in found.resources.items()),
-        tools=tuple(_tool(name, tool) for name, tool in found.callable.items()),
-        withheld=tuple(WithheldView(upstream=name, why=why) for name, why in found.withheld.items()),
+        resources=tuple(_to_resource_view(name, resource) for name, resource in found.resources.items()),
+        tools=tuple(_to_tool_view(name, tool) for name, tool in found.callable.items()),
+        withheld=tuple(WithheldView(upstream=name, why=why) for name, why in found.withheld_upstreams.items()),
     )
 
 
-def _resource(name: str, resource: Resource) -> ResourceView:
+def _to_resource_view(name: str, resource: Resource) -> ResourceView:
     actions = tuple(
         ActionView(
             action=action.value,
@@ -50,9 +50,9 @@ def _resource(name: str, resource: Resource) -> ResourceView:
     )
 
 
-def _tool(name: str, tool: Tool) -> ToolView:
+def _to_tool_view(name: str, tool: Tool) -> ToolView:
     actions = tuple(sorted(action.value for action in tool.uses.actions))
-    upstream = tool.upstream if isinstance(tool, PassedOn) else None
+    upstream = tool.upstream if isinstance(tool, UpstreamTool) else None
     return ToolView(
         name=name, description=tool.description, resource=tool.uses.resource, actions=actions, kind=tool.kind, upstream=upstream
     )

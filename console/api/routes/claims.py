@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from console.api.dependencies import Approver, AuthenticatedRoute
 from console.http.dependencies import TheConsole
-from console.http.problems import answers
+from console.http.problems import problem_responses
 from console.services import claims
 from console.services.inputs import ClaimBody
 from justenough.domain.readmodel.views import RequestView
@@ -14,13 +14,13 @@ from justenough.domain.readmodel.views import RequestView
 router = APIRouter(route_class=AuthenticatedRoute, tags=["requests"])
 
 
-@router.post("/requests/{request}/claim", operation_id="claim_request", responses=answers(409))
+@router.post("/requests/{request}/claim", operation_id="claim_request", responses=problem_responses(409))
 def claim(request: str, console: TheConsole, caller: Approver, body: ClaimBody | None = None) -> RequestView:
     """Say that you look at a request, so that others need not. Again prolongs it."""
     return claims.claim_request(console.deps, caller, request, seconds=(body or ClaimBody()).seconds)
 
 
-@router.delete("/requests/{request}/claim", operation_id="release_request", responses=answers(409))
+@router.delete("/requests/{request}/claim", operation_id="release_request", responses=problem_responses(409))
 def release(request: str, console: TheConsole, caller: Approver) -> RequestView:
     """Say that you no longer look at a request."""
     return claims.release_claim(console.deps, caller, request)

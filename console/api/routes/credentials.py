@@ -11,15 +11,15 @@ from console.api.dependencies import AuthenticatedRoute, Member, Stopper
 from console.http.dependencies import TheConsole
 from console.http.pagination import Cursor, Limit
 from console.services.console import Console
-from console.services.credentials import DEAD, Wanted, ended, listed, shown
+from console.services.credentials import DEAD_STATES, CredentialQuery, credential_page, request_revocation, visible_credential
 from justenough.domain.jobs.states import Action, CredentialState
 from justenough.domain.readmodel.views import CredentialView, Page
 
-CONFIRMED_WITHIN = 20.0
+CONFIRM_TIMEOUT_S = 20.0
 """Seconds to wait for a revocation to be confirmed, or shown as overdue: Vault takes up to 10 for a target that hangs, and so does the look."""
 
 
-LOOK_EVERY = 0.02
+POLL_INTERVAL_S = 0.02
 
 
 router = APIRouter(route_class=AuthenticatedRoute, tags=["credentials"])
@@ -39,14 +39,14 @@ def list_credentials(
     cursor: Cursor = None,
 ) -> Page[CredentialView]:
     """List credentials, newest first; a launcher sees those of their own jobs."""
-    which = Wanted(live=live, job=job, resource=resource, action=action, state=state)
-    return listed(console, caller, which, limit=limit, cursor=cursor)
+    which = CredentialQuery(live=live, job=job, resource=resource, action=action, state=state)
+    return credential_page(console, caller, which, limit=limit, cursor=cursor)
 
 
 @router.get("/credentials/{credential}")
 def show_credential(credential: str, console: TheConsole, caller: Member) -> CredentialView:
     """Show a credential's handle; the secret is nowhere to be shown."""
-    return shown(console, caller, credential)
+    return visible_credential(console, caller, credential)
 
 
 @router.post(
@@ -55,19 +55,19 @@ def show_credential(credential: str, console: TheConsole, caller: Member) -> Cre
 )
 async def revoke_credential(credential: str, response: Response, console: TheConsole, caller: Stopper) -> CredentialView:
     """End one credential now; its job goes on. Ended already: answered as it is."""
-    view = await ended(console, caller, credential)
-    if view.state not in DEAD:
-        view = await _confirmed(console, view)
-    response.status_code = 200 if view.state in DEAD else 202
+    view = await request_revocation(console, caller, credential)
+    if view.state not in DEAD_STATES:
+        view = await _wait_until_confirmed(console, view)
+    response.status_code = 200 if view.state in DEAD_STATES else 202
     return view
 
 
-async def _confirmed(console: Console, view: CredentialView) -> CredentialView:
+async def _wait_until_confirmed(console: Console, view: CredentialView) -> CredentialView:
     try:
-        with fail_after(CONFIRMED_WITHIN):
+        with fail_after(CONFIRM_TIMEOUT_S):
             told = view.state, view.why
-            while view.state not in DEAD and (view.state is not CredentialState.OVERDUE or (view.state, view.why) == told):
-                await sleep(LOOK_EVERY)
+            while view.state not in DEAD_STATES and (view.state is not CredentialState.OVERDUE or (view.state, view.why) == told):
+                await sleep(POLL_INTERVAL_S)
                 found = await to_thread.run_sync(console.deps.store.credential, view.id)
                 view = view if found is None else found
     except TimeoutError:

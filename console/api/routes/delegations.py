@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path
 from console.api.dependencies import Approver, AuthenticatedRoute, Reader
 from console.http.dependencies import TheConsole
 from console.http.pagination import Cursor, Limit
-from console.http.problems import answers
+from console.http.problems import problem_responses
 from console.services.delegations import PersonView, create_delegation, end_delegation, find_approver
 from console.services.inputs import SignedBody
 from justenough.domain.readmodel.views import DelegationView, Page
@@ -36,7 +36,7 @@ def delegate(body: SignedBody, console: TheConsole, caller: Approver) -> Delegat
     return create_delegation(console.deps, caller, body)
 
 
-@router.delete("/delegations/{delegation}", operation_id="end_delegation", responses=answers(409))
+@router.delete("/delegations/{delegation}", operation_id="end_delegation", responses=problem_responses(409))
 def end(delegation: str, console: TheConsole, caller: Approver) -> DelegationView:
     """Answer for yourself again."""
     return end_delegation(console.deps, caller, delegation)

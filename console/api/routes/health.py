@@ -9,12 +9,12 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
 from console.http.dependencies import TheConsole
-from console.http.problems import answers
+from console.http.problems import problem_responses
 from console.services.health import Check, Sweeps
-from justenough.adapters.store.outbox_queries import Standing, lag_of
+from justenough.adapters.store.outbox_queries import SubscriptionProgress, lag_of
 from justenough.domain.core.base_model import Message
 
-router = APIRouter(tags=["health"], responses=answers(500))
+router = APIRouter(tags=["health"], responses=problem_responses(500))
 
 
 class Live(Message):
@@ -47,7 +47,7 @@ async def livez() -> Live:
 @router.get("/readyz", responses={503: {"model": Ready, "description": "Something that is needed does not answer"}})
 async def readyz(response: Response, console: TheConsole) -> Ready:
     """Look at store, Temporal, Vault, workers and the last sweep."""
-    found = await console.health.looked()
+    found = await console.health.report()
     ready = all(check.ok for check in found.checks)
     response.status_code = 200 if ready else 503
     return Ready(
@@ -62,7 +62,9 @@ async def readyz(response: Response, console: TheConsole) -> Ready:
 
 
 @router.get(
-    "/metrics", response_class=Response, responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **answers(503)}
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **problem_responses(503)},
 )
 def metrics(console: TheConsole) -> Response:
     """Return gauges in Prometheus' text form."""
@@ -76,12 +78,12 @@ def metrics(console: TheConsole) -> Response:
     Gauge("justenough_revocations_overdue", "Jobs whose revocation is overdue", registry=registry).set(figures.overdue_revocations)
     Gauge("justenough_reviews_open", "Tiers passed by breaking glass that nobody has reviewed", registry=registry).set(figures.open_reviews)
     configured = console.deps.config.current().subscriptions
-    told = (one for one in console.deps.store.outbox.standings() if one.name in configured)
-    _deliveries(told, console.deps.now(), registry)
+    told = (one for one in console.deps.store.outbox.subscription_progress() if one.name in configured)
+    _add_delivery_gauges(told, console.deps.now(), registry)
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 
-def _deliveries(standings: Iterable[Standing], now: datetime, registry: CollectorRegistry) -> None:
+def _add_delivery_gauges(standings: Iterable[SubscriptionProgress], now: datetime, registry: CollectorRegistry) -> None:
     labels = ["subscription", "kind"]
     lag = Gauge(
         "justenough_webhook_lag_seconds", "Age of the oldest event not delivered yet, dead letters aside", labels, registry=registry

@@ -12,18 +12,18 @@ from fastapi.responses import JSONResponse
 from console.api.dependencies import AuthenticatedRoute, Launcher, Member
 from console.http.dependencies import TheConsole
 from console.http.pagination import After, Cursor, Limit, PositionCursor
-from console.http.problems import answers
-from console.services.background_reads import Unproved
+from console.http.problems import problem_responses
+from console.services.background_reads import UnprovedRevocation
 from console.services.inputs import DryRun, NewJob, Stopping
-from console.services.stop_job import stop
-from console.services.submit_job import rehearsed, started, taken
-from console.services.visibility import job_for, position
+from console.services.stop_job import stop_job
+from console.services.submit_job import dry_run, start_job, submit_job
+from console.services.visibility import job_for, parse_position
 from justenough.domain.contracts.workflow_messages import ProofReport
 from justenough.domain.jobs.states import JobState, RevocationState
 from justenough.domain.readmodel.views import EntryView, JobSummary, JobView, LogChunk, Page
-from justenough.services.parent_chain import chain
+from justenough.services.parent_chain import ancestor_views
 
-KEY = r"^[\x21-\x7e]{1,200}$"
+IDEMPOTENCY_KEY_PATTERN = r"^[\x21-\x7e]{1,200}$"
 
 
 log = structlog.get_logger()
@@ -40,7 +40,7 @@ router = APIRouter(route_class=AuthenticatedRoute, tags=["jobs"])
     responses={
         200: {"model": JobView | DryRun, "description": "The same order was taken before; or what a dry run found"},
         201: {"description": "Taken", "headers": {"Location": {"schema": {"type": "string"}, "description": "The job's address"}}},
-        **answers(409),
+        **problem_responses(409),
     },
 )
 async def launch(
@@ -48,14 +48,16 @@ async def launch(
     response: Response,
     console: TheConsole,
     caller: Launcher,
-    idempotency_key: Annotated[str | None, Header(pattern=KEY, description="The same key stands for the same order")] = None,
+    idempotency_key: Annotated[
+        str | None, Header(pattern=IDEMPOTENCY_KEY_PATTERN, description="The same key stands for the same order")
+    ] = None,
 ) -> JobView | Response:
     """Launch a job from a signed order. The same order again is answered with the same job."""
     if body.dry_run:
-        found = await to_thread.run_sync(rehearsed, console.deps, caller.person, body)
+        found = await to_thread.run_sync(dry_run, console.deps, caller.person, body)
         return JSONResponse(found.model_dump(mode="json"))
-    order = await to_thread.run_sync(lambda: taken(console.deps, caller.person, body, key=idempotency_key))
-    await started(console, order)
+    order = await to_thread.run_sync(lambda: submit_job(console.deps, caller.person, body, key=idempotency_key))
+    await start_job(console, order)
     response.status_code = 201 if order.new else 200
     response.headers["Location"] = f"/api/v1/jobs/{order.job.id}"
     return order.job
@@ -71,7 +73,7 @@ def list_jobs(
     requester: Annotated[str | None, Query(max_length=200, description="Login name")] = None,
     name: Annotated[str | None, Query(max_length=63, description="Job name")] = None,
     parent: Annotated[str | None, Query(max_length=64, description="Only those that this job launched")] = None,
-    revocation: Annotated[Unproved | None, Query(description="Only those whose revocation is not confirmed yet")] = None,
+    revocation: Annotated[UnprovedRevocation | None, Query(description="Only those whose revocation is not confirmed yet")] = None,
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Page[JobSummary]:
@@ -79,7 +81,7 @@ def list_jobs(
     return console.deps.store.jobs(
         state=state,
         environment=environment,
-        requester_id=caller.only,
+        requester_id=caller.requester_filter,
         requester=requester,
         name=name,
         revocation=RevocationState(revocation) if revocation else None,
@@ -93,26 +95,26 @@ def list_jobs(
 def show_job(job: str, console: TheConsole, caller: Member) -> JobView:
     """Show a job whole."""
     found = job_for(console.deps.store, caller, job)
-    return found.model_copy(update={"chain": chain(console.deps, found.parent)})
+    return found.model_copy(update={"chain": ancestor_views(console.deps, found.parent)})
 
 
-@router.post("/jobs/{job}/cancel", status_code=202, responses=answers(409))
+@router.post("/jobs/{job}/cancel", status_code=202, responses=problem_responses(409))
 async def cancel_job(job: str, console: TheConsole, caller: Launcher) -> Stopping:
     """Ask a job to end in order: its process first, then its access."""
-    return await stop(console, job, caller.person, kill=False)
+    return await stop_job(console, job, caller.person, kill=False)
 
 
-@router.post("/jobs/{job}/kill", status_code=202, responses=answers(409))
+@router.post("/jobs/{job}/kill", status_code=202, responses=problem_responses(409))
 async def kill_job(job: str, console: TheConsole, caller: Launcher) -> Stopping:
     """Cut a job's access, then kill its process. Works even where its workflow is gone or Temporal is down."""
-    return await stop(console, job, caller.person, kill=True)
+    return await stop_job(console, job, caller.person, kill=True)
 
 
 @router.post("/jobs/{job}/prove")
 async def prove_job(job: str, console: TheConsole, caller: Member) -> ProofReport:
     """Look anew, in Vault and the targets, whether anything of a job is alive; changes nothing."""
     await to_thread.run_sync(job_for, console.deps.store, caller, job)
-    return await console.looks.proofs.result(job, by=caller.person.name)
+    return await console.background_reads.proofs.result(job, by=caller.person.name)
 
 
 @router.get("/jobs/{job}/logs")
@@ -135,4 +137,4 @@ def job_timeline(
 ) -> Page[EntryView]:
     """Return what happened to a job, from its ledger, in order."""
     job_for(console.deps.store, caller, job)
-    return console.deps.store.ledger(job=job, after=after if cursor is None else position(cursor), limit=limit)
+    return console.deps.store.ledger(job=job, after=after if cursor is None else parse_position(cursor), limit=limit)

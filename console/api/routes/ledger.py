@@ -9,8 +9,8 @@ from fastapi import APIRouter, Query, Response
 from console.api.dependencies import AuthenticatedRoute, Member, Reader
 from console.http.dependencies import TheConsole
 from console.http.pagination import After, Limit, Moment, PositionCursor
-from console.services.background_reads import WHOLE
-from console.services.visibility import narrowed, position
+from console.services.background_reads import WHOLE_LEDGER
+from console.services.visibility import first_visible_page, parse_position
 from justenough.adapters.store import LedgerHead
 from justenough.domain.ledger.events import EventType
 from justenough.domain.ledger.hash_chain import LedgerReport
@@ -37,12 +37,12 @@ def list_entries(
 
     `Last-Event-ID` tells up to which position they are all, where no more follow: from there an event stream goes on, and so does `after`.
     """
-    newest = console.deps.store.head().position
-    page = narrowed(
+    newest = console.deps.store.ledger_head().position
+    page = first_visible_page(
         lambda seen: console.deps.store.ledger(
-            job=job, types=types, since=since, until=until, after=after if seen is None else position(seen), limit=limit
+            job=job, types=types, since=since, until=until, after=after if seen is None else parse_position(seen), limit=limit
         ),
-        lambda entry: console.owners.readable(caller, entry.job),
+        lambda entry: console.job_owners.can_read(caller, entry.job),
         cursor=cursor,
     )
     if page.next is None:
@@ -55,10 +55,10 @@ def list_entries(
 def checkpoint(console: TheConsole, caller: Reader) -> LedgerHead:
     """Return the ledger's newest entry, to hold against a later copy."""
     del caller
-    return console.deps.store.head()
+    return console.deps.store.ledger_head()
 
 
 @router.post("/ledger/verify", operation_id="verify_ledger")
 async def verify(console: TheConsole, caller: Reader) -> LedgerReport:
     """Look at every chain; who asks meanwhile is told the same. Sound where `problems` is empty; `unseen` says what such a look cannot find."""
-    return await console.looks.verification.result(WHOLE, by=caller.person.name)
+    return await console.background_reads.verification.result(WHOLE_LEDGER, by=caller.person.name)

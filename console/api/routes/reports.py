@@ -10,8 +10,8 @@ from fastapi import APIRouter, Query
 from console.api.dependencies import AuthenticatedRoute, Reader
 from console.http.dependencies import TheConsole
 from console.http.pagination import Moment
-from console.services.background_reads import DEFAULT
-from justenough.domain.evidence.aggregator import Period
+from console.services.background_reads import DEFAULT_REPORT_PERIOD
+from justenough.domain.evidence.aggregator import ReportPeriod
 from justenough.domain.evidence.report import Report
 
 router = APIRouter(route_class=AuthenticatedRoute, tags=["report"])
@@ -28,4 +28,4 @@ async def report(
     del caller
     now: datetime = console.deps.now()
     end = min(until or now, now)
-    return await console.looks.report(Period(since or end - DEFAULT, end), now=now)
+    return await console.background_reads.report(ReportPeriod(since or end - DEFAULT_REPORT_PERIOD, end), now=now)

@@ -10,14 +10,14 @@ from fastapi import APIRouter, Header, Query, Response
 from console.api.dependencies import AuthenticatedRoute, Member
 from console.http.dependencies import TheConsole
 from console.http.pagination import Cursor, Limit
-from console.http.problems import answers
-from console.services.decide_request import answerable, answered
+from console.http.problems import problem_responses
+from console.services.decide_request import can_answer, submit_decision
 from console.services.inputs import SignedBody
-from console.services.visibility import narrowed
+from console.services.visibility import first_visible_page
 from justenough.domain.core.errors import NotFound
 from justenough.domain.jobs.states import RequestState
 from justenough.domain.readmodel.views import Page, RequestView
-from justenough.services.parent_chain import chain
+from justenough.services.parent_chain import ancestor_views
 
 router = APIRouter(route_class=AuthenticatedRoute, tags=["requests"])
 
@@ -48,14 +48,14 @@ def list_requests(
     cursor: Cursor = None,
 ) -> Page[RequestView]:
     """List requests, newest first; a launcher sees those of their own jobs."""
-    store, owners = console.deps.store, console.owners
+    store, owners = console.deps.store, console.job_owners
 
-    def wanted(view: RequestView) -> bool:
-        return not mine or answerable(console.deps, caller, view, requester_id=owners.of(view.job_id) or "")
+    def is_visible(view: RequestView) -> bool:
+        return not mine or can_answer(console.deps, caller, view, requester_id=owners.owner_of(view.job_id) or "")
 
-    return narrowed(
-        lambda after: store.requests(state=state.state, job=job, requester_id=caller.only, limit=limit, cursor=after),
-        wanted,
+    return first_visible_page(
+        lambda after: store.requests(state=state.state, job=job, requester_id=caller.requester_filter, limit=limit, cursor=after),
+        is_visible,
         cursor=cursor,
     )
 
@@ -67,18 +67,18 @@ def list_requests(
 def show_request(request: str, response: Response, console: TheConsole, caller: Member) -> RequestView:
     """Show a request; its ETag is the digest to answer."""
     view = console.deps.store.request(request)
-    if view is None or not console.owners.readable(caller, view.job_id):
+    if view is None or not console.job_owners.can_read(caller, view.job_id):
         raise NotFound(f"there is no request {request}")
     if view.digest:
         response.headers["ETag"] = f'"{view.digest}"'
-    return view.model_copy(update={"chain": chain(console.deps, view.parent)})
+    return view.model_copy(update={"chain": ancestor_views(console.deps, view.parent)})
 
 
 @router.post(
     "/requests/{request}/decisions",
     responses={
         202: {"model": RequestView, "description": "Delivered; the worker has not counted it yet"},
-        **answers(409, 412, 428),
+        **problem_responses(409, 412, 428),
     },
     operation_id="decide_request",
 )
@@ -93,6 +93,6 @@ async def decide(
     ] = None,
 ) -> RequestView:
     """Answer a request with a signed decision."""
-    view, counted = await answered(console, caller, request, body, if_match=if_match)
+    view, counted = await submit_decision(console, caller, request, body, if_match=if_match)
     response.status_code = 200 if counted else 202
     return view

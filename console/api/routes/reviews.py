@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from console.api.dependencies import Approver, AuthenticatedRoute, Reader
 from console.http.dependencies import TheConsole
 from console.http.pagination import Cursor, Limit
-from console.http.problems import answers
+from console.http.problems import problem_responses
 from console.services.inputs import SignedBody
 from console.services.reviews import submit_review
 from justenough.domain.readmodel.views import Page, RequestView, ReviewView
@@ -30,7 +30,7 @@ def list_reviews(
     return console.deps.store.reviews(only_open=not every, limit=limit, cursor=cursor)
 
 
-@router.post("/requests/{request}/review", operation_id="review_request", responses=answers(409, 412))
+@router.post("/requests/{request}/review", operation_id="review_request", responses=problem_responses(409, 412))
 def review(request: str, body: SignedBody, console: TheConsole, caller: Approver) -> RequestView:
     """Say, signed, whether breaking glass was justified. The first answer stands."""
     return submit_review(console.deps, caller, request, body)

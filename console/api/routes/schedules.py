@@ -9,26 +9,26 @@ from anyio import to_thread
 from fastapi import APIRouter, Header, Path, Response
 
 from console.api.dependencies import AuthenticatedRoute, Launcher, Member
-from console.api.routes.jobs import KEY
+from console.api.routes.jobs import IDEMPOTENCY_KEY_PATTERN
 from console.api.schemas import PauseBody, RunBody, ScheduleView, Triggered
 from console.http.dependencies import TheConsole
-from console.http.problems import answers
+from console.http.problems import problem_responses
 from console.services.console import Console
-from console.services.schedule_orders import known, run_now
-from console.services.submit_job import started
-from console.temporal.client import Standing, TemporalUnavailable
-from justenough.adapters.configuration.configured_jobs import Timed
+from console.services.schedule_orders import configured_schedule, order_run_now
+from console.services.submit_job import start_job
+from console.temporal.client import ScheduleStatus, TemporalUnavailable
+from justenough.adapters.configuration.configured_jobs import ScheduledJob
 from justenough.domain.approvals.tiers import Person
 from justenough.domain.core.errors import RetryLater
-from justenough.domain.integrations.schedules import origin_of
-from justenough.domain.ledger.events import UNATTRIBUTED, EventType, event
+from justenough.domain.integrations.schedules import schedule_origin
+from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, EventType, build_event
 from justenough.domain.readmodel.views import Page
 
-RUNS = 10
+MAX_RUNS_SHOWN = 10
 """Of one schedule that are shown."""
-NEXT = 5
+MAX_OCCASIONS_SHOWN = 5
 """Occasions to come that are shown."""
-NOT_YET = "Temporal does not know it yet"
+NOT_IN_TEMPORAL_TEXT = "Temporal does not know it yet"
 
 ScheduleName = Annotated[str, Path(max_length=63, description="A schedule's name in triggers.yaml")]
 
@@ -40,7 +40,7 @@ async def list_schedules(console: TheConsole, caller: Member) -> Page[ScheduleVi
     """List schedules by name, each with its last job; without Temporal, what it knows is left out."""
     del caller
     schedules = (await to_thread.run_sync(console.deps.config.current)).schedules
-    views = await asyncio.gather(*(_view(console, name, timed, runs=1) for name, timed in sorted(schedules.items())))
+    views = await asyncio.gather(*(_schedule_view(console, name, timed, runs=1) for name, timed in sorted(schedules.items())))
     return Page(items=tuple(views), next=None)
 
 
@@ -48,25 +48,25 @@ async def list_schedules(console: TheConsole, caller: Member) -> Page[ScheduleVi
 async def show_schedule(name: ScheduleName, console: TheConsole, caller: Member) -> ScheduleView:
     """Show a schedule with its last jobs."""
     del caller
-    return await _shown(console, name)
+    return await _named_schedule_view(console, name)
 
 
 @router.post("/schedules/{name}/pause", operation_id="pause_schedule")
 async def pause(name: ScheduleName, body: PauseBody, console: TheConsole, caller: Launcher) -> ScheduleView:
     """Have a schedule launch nothing until somebody lets it go on. What it launched before goes on."""
-    if not (await _standing(console, name)).paused:
-        await console.gateway.pause(name, f"{caller.person.name}: {body.reason}")
-        await _told(console, name, EventType.SCHEDULE_PAUSED, caller.person, reason=body.reason)
-    return await _shown(console, name)
+    if not (await _schedule_status(console, name)).paused:
+        await console.gateway.pause_schedule(name, f"{caller.person.name}: {body.reason}")
+        await _record_change(console, name, EventType.SCHEDULE_PAUSED, caller.person, reason=body.reason)
+    return await _named_schedule_view(console, name)
 
 
 @router.post("/schedules/{name}/unpause", operation_id="unpause_schedule")
 async def unpause(name: ScheduleName, console: TheConsole, caller: Launcher) -> ScheduleView:
     """Let a schedule go on with its next occasion; those that it was paused for are not caught up."""
-    if (await _standing(console, name)).paused:
-        await console.gateway.unpause(name, f"unpaused by {caller.person.name}")
-        await _told(console, name, EventType.SCHEDULE_UNPAUSED, caller.person)
-    return await _shown(console, name)
+    if (await _schedule_status(console, name)).paused:
+        await console.gateway.unpause_schedule(name, f"unpaused by {caller.person.name}")
+        await _record_change(console, name, EventType.SCHEDULE_UNPAUSED, caller.person)
+    return await _named_schedule_view(console, name)
 
 
 @router.post(
@@ -74,7 +74,10 @@ async def unpause(name: ScheduleName, console: TheConsole, caller: Launcher) -> 
     operation_id="run_schedule",
     status_code=201,
     response_model=Triggered,
-    responses={**answers(409), 200: {"model": Triggered, "description": "The same key, or somebody at the same time, launched this job"}},
+    responses={
+        **problem_responses(409),
+        200: {"model": Triggered, "description": "The same key, or somebody at the same time, launched this job"},
+    },
 )
 async def run(
     name: ScheduleName,
@@ -82,35 +85,37 @@ async def run(
     response: Response,
     console: TheConsole,
     caller: Launcher,
-    idempotency_key: Annotated[str | None, Header(pattern=KEY, description="The same key stands for the same run")] = None,
+    idempotency_key: Annotated[
+        str | None, Header(pattern=IDEMPOTENCY_KEY_PATTERN, description="The same key stands for the same run")
+    ] = None,
 ) -> Triggered:
     """Launch a schedule's job now, paused or not. Whoever asks for it answers none of its requests."""
-    order = await to_thread.run_sync(lambda: run_now(console.deps, name, caller.person, reason=body.reason, key=idempotency_key))
-    await started(console, order)
+    order = await to_thread.run_sync(lambda: order_run_now(console.deps, name, caller.person, reason=body.reason, key=idempotency_key))
+    await start_job(console, order)
     response.status_code = 201 if order.new else 200
     return Triggered(id=order.job.id, state=order.job.state)
 
 
-async def _shown(console: Console, name: str) -> ScheduleView:
-    return await _view(console, name, await to_thread.run_sync(known, console.deps, name), runs=RUNS)
+async def _named_schedule_view(console: Console, name: str) -> ScheduleView:
+    return await _schedule_view(console, name, await to_thread.run_sync(configured_schedule, console.deps, name), runs=MAX_RUNS_SHOWN)
 
 
-async def _view(console: Console, name: str, timed: Timed, *, runs: int) -> ScheduleView:
-    problem, standing = console.timetable.problem(name), None
+async def _schedule_view(console: Console, name: str, scheduled_job: ScheduledJob, *, runs: int) -> ScheduleView:
+    problem, standing = console.schedule_sync.problem(name), None
     try:
-        standing = await console.timetable.standing(name)
-        problem = problem or (NOT_YET if standing is None else None)
+        standing = await console.schedule_sync.status(name)
+        problem = problem or (NOT_IN_TEMPORAL_TEXT if standing is None else None)
     except RetryLater as error:
         problem = str(error)
-    jobs = await to_thread.run_sync(lambda: console.deps.store.launched(origin_of(name), limit=runs))
-    skipped = await to_thread.run_sync(_skipped, console, jobs[0].id) if jobs else ()
-    schedule = timed.schedule
+    jobs = await to_thread.run_sync(lambda: console.deps.store.jobs_launched_by(schedule_origin(name), limit=runs))
+    skipped = await to_thread.run_sync(_skipped_occasions, console, jobs[0].id) if jobs else ()
+    schedule = scheduled_job.schedule
     return ScheduleView(
         **schedule.model_dump(exclude={"paused"}),
         name=name,
         paused=standing.paused if standing else None,
         note=standing.note if standing and standing.paused else None,
-        next=standing.next[:NEXT] if standing else (),
+        next=standing.next[:MAX_OCCASIONS_SHOWN] if standing else (),
         missed=standing.missed if standing else None,
         jobs=jobs,
         skipped=skipped,
@@ -118,24 +123,26 @@ async def _view(console: Console, name: str, timed: Timed, *, runs: int) -> Sche
     )
 
 
-def _skipped(console: Console, job: str) -> tuple[str, ...]:
+def _skipped_occasions(console: Console, job: str) -> tuple[str, ...]:
     """Return the occasions at which a job kept the next one from being launched."""
     entries = console.deps.store.ledger(job=job, types=(EventType.SCHEDULE_SKIPPED,)).items
     return tuple(entry.data["occasion"] for entry in entries)
 
 
-async def _standing(console: Console, name: str) -> Standing:
+async def _schedule_status(console: Console, name: str) -> ScheduleStatus:
     """Return how a schedule stands now. Raises NotFound, TemporalUnavailable."""
-    await to_thread.run_sync(known, console.deps, name)
-    found = await console.gateway.standing(name)
+    await to_thread.run_sync(configured_schedule, console.deps, name)
+    found = await console.gateway.schedule_status(name)
     if found is None:
-        raise TemporalUnavailable(NOT_YET)
+        raise TemporalUnavailable(NOT_IN_TEMPORAL_TEXT)
     return found
 
 
-async def _told(console: Console, name: str, kind: EventType, person: Person, **more: str) -> None:
+async def _record_change(console: Console, name: str, kind: EventType, person: Person, **more: str) -> None:
     """Record what somebody did to a schedule, each time anew."""
-    console.timetable.forget(name)
+    console.schedule_sync.forget(name)
     now = console.deps.now()
-    told = event(kind, UNATTRIBUTED, at=now, about=f"{name}/{now.isoformat()}", schedule=name, person=person.id, name=person.name, **more)
+    told = build_event(
+        kind, UNATTRIBUTED_CHAIN, at=now, about=f"{name}/{now.isoformat()}", schedule=name, person=person.id, name=person.name, **more
+    )
     await to_thread.run_sync(console.deps.store.record, [told])

@@ -14,9 +14,9 @@ from console.api.dependencies import Approver, AuthenticatedRoute, Reader
 from console.auth.authorization import Caller
 from console.http.dependencies import TheConsole
 from console.http.pagination import Cursor, Limit
-from console.http.problems import answers
+from console.http.problems import problem_responses
 from console.services.console import Console
-from justenough.adapters.store.outbox_queries import DeliveryState, Standing, lag_of
+from justenough.adapters.store.outbox_queries import DeliveryState, SubscriptionProgress, lag_of
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import Conflict, NotFound
 from justenough.domain.integrations.subscriptions import Subscription, Webhook
@@ -72,7 +72,7 @@ class Tested(Message):
 async def list_webhooks(console: TheConsole, caller: Reader) -> Page[SubscriptionView]:
     """List who is told of events, by name: webhooks and notifications."""
     del caller
-    return Page(items=tuple((await _views(console)).values()))
+    return Page(items=tuple((await _subscription_views(console)).values()))
 
 
 @router.get("/webhooks/{name}/deliveries")
@@ -86,31 +86,33 @@ async def list_deliveries(
 ) -> Page[DeliveryView]:
     """List what could not be delivered until now, the newest event first. What is delivered is not kept."""
     del caller
-    await _known(console, name)
+    await _find_subscription(console, name)
     return await to_thread.run_sync(lambda: console.deps.store.outbox.deliveries(name, state=state, limit=limit, cursor=cursor))
 
 
-@router.post("/webhooks/{name}/deliveries/{delivery}/resend", operation_id="resend_delivery", status_code=202, responses=answers(409))
+@router.post(
+    "/webhooks/{name}/deliveries/{delivery}/resend", operation_id="resend_delivery", status_code=202, responses=problem_responses(409)
+)
 async def resend(name: Name, delivery: Id, console: TheConsole, caller: Approver) -> Resent:
     """Have one dead letter sent again, as if it were new."""
-    await _configured(console, name)
-    count = await _resent(console, name, [delivery], by=caller)
+    await _configured_subscription(console, name)
+    count = await _resend_deliveries(console, name, [delivery], by=caller)
     if not count:
         raise NotFound(f"{name} has no dead letter {delivery}")
     return Resent(subscription=name, resent=count)
 
 
-@router.post("/webhooks/{name}/resend", operation_id="resend_dead_letters", status_code=202, responses=answers(409))
+@router.post("/webhooks/{name}/resend", operation_id="resend_dead_letters", status_code=202, responses=problem_responses(409))
 async def resend_all(name: Name, console: TheConsole, caller: Approver) -> Resent:
     """Have all its dead letters sent again."""
-    await _configured(console, name)
-    return Resent(subscription=name, resent=await _resent(console, name, None, by=caller))
+    await _configured_subscription(console, name)
+    return Resent(subscription=name, resent=await _resend_deliveries(console, name, None, by=caller))
 
 
-@router.post("/webhooks/{name}/test", operation_id="test_webhook", responses=answers(409))
+@router.post("/webhooks/{name}/test", operation_id="test_webhook", responses=problem_responses(409))
 async def test(name: Name, console: TheConsole, caller: Approver) -> Tested:
     """Send something that means nothing, now and once, and tell what became of it."""
-    sender = console.office.sender(name, await _configured(console, name))
+    sender = console.dispatcher.sender(name, await _configured_subscription(console, name))
     try:
         await sender.ready()
         outcome = await sender.test(console.deps.now(), caller.person.name)
@@ -119,35 +121,35 @@ async def test(name: Name, console: TheConsole, caller: Approver) -> Tested:
     return Tested(subscription=name, arrived=outcome.fault is None, detail=outcome.why or "it was taken")
 
 
-async def _resent(console: Console, name: str, ids: Sequence[str] | None, *, by: Caller) -> int:
+async def _resend_deliveries(console: Console, name: str, ids: Sequence[str] | None, *, by: Caller) -> int:
     count = await to_thread.run_sync(lambda: console.deps.store.outbox.resend(name, ids, now=console.deps.now()))
     log.info("dead letters are sent again", subscription=name, count=count, by=by.person.name)
     return count
 
 
-async def _known(console: Console, name: str) -> SubscriptionView:
-    found = (await _views(console)).get(name)
+async def _find_subscription(console: Console, name: str) -> SubscriptionView:
+    found = (await _subscription_views(console)).get(name)
     if found is None:
         raise NotFound(f"there is no webhook or notification {name}")
     return found
 
 
-async def _configured(console: Console, name: str) -> Subscription:
-    await _known(console, name)
+async def _configured_subscription(console: Console, name: str) -> Subscription:
+    await _find_subscription(console, name)
     found = (await to_thread.run_sync(console.deps.config.current)).subscriptions.get(name)
     if found is None:
         raise Conflict(f"{name} is no longer in triggers.yaml, so nothing is sent to it")
     return found
 
 
-async def _views(console: Console) -> dict[str, SubscriptionView]:
+async def _subscription_views(console: Console) -> dict[str, SubscriptionView]:
     configured = (await to_thread.run_sync(console.deps.config.current)).subscriptions
-    standings = {one.name: one for one in await to_thread.run_sync(console.deps.store.outbox.standings)}
+    standings = {one.name: one for one in await to_thread.run_sync(console.deps.store.outbox.subscription_progress)}
     now = console.deps.now()
-    return {name: _view(name, configured.get(name), standings.get(name), now) for name in sorted({*configured, *standings})}
+    return {name: _to_view(name, configured.get(name), standings.get(name), now) for name in sorted({*configured, *standings})}
 
 
-def _view(name: str, configured: Subscription | None, standing: Standing | None, now: datetime) -> SubscriptionView:
+def _to_view(name: str, configured: Subscription | None, standing: SubscriptionProgress | None, now: datetime) -> SubscriptionView:
     figures = standing.model_dump(include={"why", "pending", "dead", "delivered", "delivered_at", "failed_at"}) if standing else {}
     hook = configured if isinstance(configured, Webhook) else None
     people = None if configured is None or isinstance(configured, Webhook) else configured
@@ -157,13 +159,13 @@ def _view(name: str, configured: Subscription | None, standing: Standing | None,
         to=(hook.url,) if hook else people.to if people else (),
         events=hook.events if hook else people.on if people else (),
         tiers=people.tiers if people else (),
-        state=_state(configured, standing),
+        state=_subscription_state(configured, standing),
         lag_seconds=round(lag_of(standing, now)) if standing and configured else 0,
         **figures,
     )
 
 
-def _state(configured: Subscription | None, standing: Standing | None) -> str:
+def _subscription_state(configured: Subscription | None, standing: SubscriptionProgress | None) -> str:
     if configured is None:
         return "removed"
     if standing is None:

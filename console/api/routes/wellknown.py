@@ -9,13 +9,13 @@ from console.http.dependencies import TheConsole
 from justenough.adapters.configuration.settings import NO_ISSUER
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import NotFound
-from justenough.domain.integrations.job_identity import ALGORITHM, CLAIMS, public_key
+from justenough.domain.integrations.job_identity import ALGORITHM, CLAIMS, to_jwk
 
 KEYS_PATH = "/.well-known/jwks.json"
-CACHED = "public, max-age=60"
+CACHE_CONTROL = "public, max-age=60"
 """A token names its key, so whoever meets a new one looks again; a minute is what a proxy in between may keep it from them."""
 
-router = APIRouter(tags=["identity"], responses=problems.answers(500, 503))
+router = APIRouter(tags=["identity"], responses=problems.problem_responses(500, 503))
 
 
 class PublicKey(Message):
@@ -48,15 +48,15 @@ class Discovery(Message):
 async def keys(response: Response, console: TheConsole) -> PublicKeys:
     """Return every public key that a job's identity may be signed with."""
     found = await console.identity_keys.current()
-    response.headers["Cache-Control"] = CACHED
-    return PublicKeys(keys=tuple(PublicKey(**public_key(version, raw)) for version, raw in sorted(found.items())))
+    response.headers["Cache-Control"] = CACHE_CONTROL
+    return PublicKeys(keys=tuple(PublicKey(**to_jwk(version, raw)) for version, raw in sorted(found.items())))
 
 
-@router.get("/.well-known/openid-configuration", operation_id="show_openid_configuration", responses=problems.answers(404))
+@router.get("/.well-known/openid-configuration", operation_id="show_openid_configuration", responses=problems.problem_responses(404))
 async def discovery(response: Response, console: TheConsole) -> Discovery:
     """Say who vouches for jobs, and where its keys are."""
     issuer = console.deps.settings.workload_issuer
     if issuer is None:
         raise NotFound(NO_ISSUER)
-    response.headers["Cache-Control"] = CACHED
+    response.headers["Cache-Control"] = CACHE_CONTROL
     return Discovery(issuer=issuer, jwks_uri=issuer + KEYS_PATH)

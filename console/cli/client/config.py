@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from console.cli.errors import Exit, Failure
+from console.cli.errors import ExitCode, Failure
 
-TOML = Path("justenough.toml")
-START = "Start the stack: justenough up --detach"
+SETTINGS_FILE = Path("justenough.toml")
+START_HINT = "Start the stack: justenough up --detach"
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class ConfiguredAddresses:
     """Addresses that someone gave: a flag, the environment, the settings file."""
 
     console: str | None
@@ -28,7 +28,7 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Addresses:
+class ServerAddresses:
     """Where a command goes; None where nobody knows."""
 
     console: str | None
@@ -37,11 +37,12 @@ class Addresses:
     cacert: str | None = None
 
 
-def said(flag: str | None = None) -> Said:
+def configured_addresses(console_url: str | None = None) -> ConfiguredAddresses:
     """Return what flag, environment and settings file say, in this order. Raises Failure about an address that is none."""
-    return Said(
-        console=_address("--console-url", flag) or _address("console_url", setting("console_url", "JUSTENOUGH_CONSOLE_URL")),
-        vault=_address("VAULT_ADDR", setting("vault_addr", "VAULT_ADDR")),
+    return ConfiguredAddresses(
+        console=_parse_address("--console-url", console_url)
+        or _parse_address("console_url", setting("console_url", "JUSTENOUGH_CONSOLE_URL")),
+        vault=_parse_address("VAULT_ADDR", setting("vault_addr", "VAULT_ADDR")),
         namespace=setting("vault_namespace", "VAULT_NAMESPACE"),
         cacert=_absolute(setting("vault_cacert", "VAULT_CACERT")),
     )
@@ -57,7 +58,7 @@ def config_folder() -> Path:
     return Path(setting("config", "JUSTENOUGH_CONFIG") or "examples/shop").expanduser()
 
 
-def running() -> Mapping[str, Any]:
+def running_stack() -> Mapping[str, Any]:
     """Return what a running stack published in the home; empty where none did. Raises Failure on a damaged file."""
     path = home() / "stack.json"
     try:
@@ -76,20 +77,20 @@ def setting(name: str, variable: str) -> str | None:
 
 def _from_toml(*names: str) -> str | None:
     try:
-        found = tomllib.loads(TOML.read_text(encoding="utf-8"))
+        found = tomllib.loads(SETTINGS_FILE.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise Failure(f"{TOML} is not readable: {error}", code=Exit.USAGE) from error
+        raise Failure(f"{SETTINGS_FILE} is not readable: {error}", code=ExitCode.USAGE) from error
     return next((str(found[name]) for name in names if found.get(name)), None)
 
 
-def _address(what: str, value: str | None) -> str | None:
+def _parse_address(source: str, value: str | None) -> str | None:
     if value is None:
         return None
     parts = _split(value)
     if parts is None or parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
-        raise Failure(f"{what}: not an address like https://host:port", code=Exit.USAGE)
+        raise Failure(f"{source}: not an address like https://host:port", code=ExitCode.USAGE)
     return value.rstrip("/")
 
 

@@ -15,53 +15,53 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 from console.cli import terminal
-from console.cli.client.vault import Entry, PersonsVault
-from console.cli.errors import Exit, Failure, NotLoggedIn
+from console.cli.client.vault import CliLogin, PersonVaultClient
+from console.cli.errors import ExitCode, Failure, NotLoggedIn
 
-PORT = 8250
+DEFAULT_PORT = 8250
 """As Vault's and OpenBao's own command line have it, so that roles know it already."""
-PATH = "/oidc/callback"
-PATIENCE = 300.0
+REDIRECT_PATH = "/oidc/callback"
+LOGIN_TIMEOUT_S = 300.0
 """Seconds in which somebody must have logged in."""
-SILENCE = 5.0
+CONNECTION_TIMEOUT_S = 5.0
 """Seconds that a connection may say nothing."""
-LONGEST = 4096
-PAGE = "<!doctype html><html lang=en><meta charset=utf-8><title>JustEnough</title><p>{said} You can close this window and go back to the terminal."
+MAX_PARAMETER_CHARS = 4096
+PAGE_TEMPLATE = "<!doctype html><html lang=en><meta charset=utf-8><title>JustEnough</title><p>{said} You can close this window and go back to the terminal."
 
-Answer = dict[str, str]
+RedirectParameters = dict[str, str]
 
 
-def log_in(vault: PersonsVault, *, mount: str, role: str, port: int, opens: bool) -> Entry:
+def log_in(vault: PersonVaultClient, *, mount: str, role: str, port: int, open_browser: bool) -> CliLogin:
     """Have somebody log in at the mount's identity provider, in a browser that is opened where `opens` and there is one. Raises NotLoggedIn."""
     nonce = secrets.token_urlsafe(32)
-    url = vault.oidc_url(mount, role=role, redirect=f"http://localhost:{port}{PATH}", nonce=nonce)
+    url = vault.oidc_url(mount, role=role, redirect=f"http://localhost:{port}{REDIRECT_PATH}", nonce=nonce)
     state = parse_qs(urlsplit(url).query).get("state", [""])[0]
     if urlsplit(url).scheme not in {"http", "https"} or not state:
         raise Failure(f"what Vault's {mount}/ names as its identity provider is no address that can be opened")
-    with _listening(port, state) as answers:
+    with _redirect_listener(port, state) as answers:
         # Said first: some browsers keep us until they are closed, and none may come.
-        terminal.tell("Log in at this address, in a browser on this machine:")
-        terminal.tell(f"  {url}")
-        if opens and _has_screen():
+        terminal.write_message("Log in at this address, in a browser on this machine:")
+        terminal.write_message(f"  {url}")
+        if open_browser and _has_screen():
             webbrowser.open(url)
-        answer = _heard(answers)
+        answer = _wait_for_redirect(answers)
     if "error" in answer or not answer.get("code"):
         raise NotLoggedIn(f"your identity provider did not log you in ({answer.get('error') or 'it sent no code'})", hint="")
-    return vault.oidc_entry(mount, state=state, code=answer["code"], nonce=nonce)
+    return vault.complete_oidc_login(mount, state=state, code=answer["code"], nonce=nonce)
 
 
 @contextmanager
-def _listening(port: int, state: str) -> Iterator[queue.Queue[Answer]]:
+def _redirect_listener(port: int, state: str) -> Iterator[queue.Queue[RedirectParameters]]:
     """Listen for the one redirect that answers `state`; anything else that comes along is turned away."""
-    answers: queue.Queue[Answer] = queue.Queue()
+    answers: queue.Queue[RedirectParameters] = queue.Queue()
 
     class Handler(BaseHTTPRequestHandler):
-        timeout = SILENCE
+        timeout = CONNECTION_TIMEOUT_S
 
         def do_GET(self) -> None:
             parts = urlsplit(self.path)
-            found = {name: values[0][:LONGEST] for name, values in parse_qs(parts.query).items()}
-            ours = parts.path == PATH and hmac.compare_digest(found.get("state", "").encode(), state.encode())
+            found = {name: values[0][:MAX_PARAMETER_CHARS] for name, values in parse_qs(parts.query).items()}
+            ours = parts.path == REDIRECT_PATH and hmac.compare_digest(found.get("state", "").encode(), state.encode())
             try:
                 self._say(200 if ours else 404, "That is it." if ours else "This answers no login that waits here.")
             finally:
@@ -70,7 +70,7 @@ def _listening(port: int, state: str) -> Iterator[queue.Queue[Answer]]:
                     answers.put(found)
 
         def _say(self, status: int, said: str) -> None:
-            body = PAGE.format(said=said).encode()
+            body = PAGE_TEMPLATE.format(said=said).encode()
             self.send_response(status)
             headers = {"Content-Type": "text/html", "Content-Length": str(len(body)), "Content-Security-Policy": "default-src 'none'"}
             for name, value in {**headers, "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}.items():
@@ -94,11 +94,11 @@ def _listening(port: int, state: str) -> Iterator[queue.Queue[Answer]]:
             server.shutdown()
 
 
-def _heard(answers: queue.Queue[Answer]) -> Answer:
+def _wait_for_redirect(answers: queue.Queue[RedirectParameters]) -> RedirectParameters:
     try:
-        return answers.get(timeout=PATIENCE)
+        return answers.get(timeout=LOGIN_TIMEOUT_S)
     except queue.Empty as error:
-        raise Failure("nobody logged in within five minutes", code=Exit.TIMED_OUT) from error
+        raise Failure("nobody logged in within five minutes", code=ExitCode.TIMED_OUT) from error
 
 
 def _has_screen() -> bool:

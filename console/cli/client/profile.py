@@ -15,21 +15,21 @@ from pathlib import Path
 from typing import Any
 
 from console.cli.client import private_files
-from console.cli.client.config import Addresses, running, said
-from console.cli.client.vault import Entry, Identity, PersonsVault, read_identity
-from console.cli.errors import Exit, Failure, NotLoggedIn
-from console.cli.options import Options
-from justenough.domain.approvals.statements import Statement, signable
-from justenough.domain.core.canonical_json import canonical
+from console.cli.client.config import ServerAddresses, configured_addresses, running_stack
+from console.cli.client.vault import CliLogin, ConsoleIdentityToken, PersonVaultClient, decode_identity_token
+from console.cli.errors import ExitCode, Failure, NotLoggedIn
+from console.cli.options import GlobalOptions
+from justenough.domain.approvals.statements import Statement, to_signable
+from justenough.domain.core.canonical_json import to_canonical_json
 from justenough.domain.core.secret import Secret
 
-PROFILE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
+PROFILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 
 
-NOWHERE = Addresses(None, None)
+NO_ADDRESSES = ServerAddresses(None, None)
 
 
-EARLY = 60.0
+TOKEN_REFRESH_MARGIN_S = 60.0
 """Seconds before its end after which an identity token is not used again."""
 
 
@@ -38,9 +38,9 @@ class Profile:
     """A login file: addresses that were given with the login, and the login."""
 
     path: Path
-    pinned: Addresses = NOWHERE
+    pinned: ServerAddresses = NO_ADDRESSES
     """Given by flag, environment or settings file when logging in."""
-    seen: Addresses = NOWHERE
+    seen: ServerAddresses = NO_ADDRESSES
     """Used when logging in, wherever they came from."""
     token: Secret | None = None
     entity: str = ""
@@ -53,16 +53,16 @@ class Profile:
         return self.path.with_suffix(".identity.json")
 
 
-def profile_of(options: Options) -> Profile:
+def load_profile(options: GlobalOptions) -> Profile:
     """Return the login file that the options name; an empty one where there is none."""
-    if not PROFILE.fullmatch(options.profile):
-        raise Failure("--profile: letters, digits and . _ - only", code=Exit.USAGE)
+    if not PROFILE_NAME.fullmatch(options.profile):
+        raise Failure("--profile: letters, digits and . _ - only", code=ExitCode.USAGE)
     path = private_files.folder() / f"{options.profile}.json"
     found = private_files.read(path) or {}
     return Profile(
         path=path,
-        pinned=_addresses(found.get("pinned")),
-        seen=_addresses(found.get("seen")),
+        pinned=_addresses_from_json(found.get("pinned")),
+        seen=_addresses_from_json(found.get("seen")),
         token=Secret(found["token"]) if found.get("token") else None,
         entity=str(found.get("entity", "")),
         name=str(found.get("name", "")),
@@ -70,10 +70,10 @@ def profile_of(options: Options) -> Profile:
     )
 
 
-def addresses_of(options: Options, profile: Profile) -> Addresses:
+def resolve_addresses(options: GlobalOptions, profile: Profile) -> ServerAddresses:
     """Return where to go: flag, environment, settings file, profile, the running stack."""
-    given, stack, pinned, seen = said(options.console_url), running(), profile.pinned, profile.seen
-    return Addresses(
+    given, stack, pinned, seen = configured_addresses(options.console_url), running_stack(), profile.pinned, profile.seen
+    return ServerAddresses(
         console=given.console or pinned.console or stack.get("console") or seen.console,
         vault=given.vault or pinned.vault or stack.get("vault") or seen.vault,
         namespace=given.namespace or pinned.namespace,
@@ -81,10 +81,10 @@ def addresses_of(options: Options, profile: Profile) -> Addresses:
     )
 
 
-def addresses_for_login(options: Options, profile: Profile) -> tuple[Addresses, Addresses]:
+def addresses_for_login(options: GlobalOptions, profile: Profile) -> tuple[ServerAddresses, ServerAddresses]:
     """Return where to log in, and what of it was given on purpose. A stack that runs here counts before an earlier login elsewhere."""
-    given, stack = said(options.console_url), running()
-    pinned = Addresses(given.console, given.vault, given.namespace, given.cacert)
+    given, stack = configured_addresses(options.console_url), running_stack()
+    pinned = ServerAddresses(given.console, given.vault, given.namespace, given.cacert)
     if pinned.vault is None and not stack.get("vault"):
         pinned = replace(profile.pinned, console=pinned.console or profile.pinned.console)
     used = replace(
@@ -95,40 +95,40 @@ def addresses_for_login(options: Options, profile: Profile) -> tuple[Addresses, 
     return used, pinned
 
 
-def addresses_at(profile: Profile) -> Addresses:
+def addresses_of_profile(profile: Profile) -> ServerAddresses:
     """Return the Vault that a login is of, wherever others point."""
-    given = said()
+    given = configured_addresses()
     return replace(profile.seen, namespace=profile.seen.namespace or given.namespace, cacert=profile.seen.cacert or given.cacert)
 
 
-class Session:
+class CliSession:
     """The person whose commands these are."""
 
-    def __init__(self, options: Options) -> None:
-        self.profile = profile_of(options)
-        self.addresses = addresses_of(options, self.profile)
-        self._fresh: Identity | None = None
-        self._vault: PersonsVault | None = None
+    def __init__(self, options: GlobalOptions) -> None:
+        self.profile = load_profile(options)
+        self.addresses = resolve_addresses(options, self.profile)
+        self._identity_token: ConsoleIdentityToken | None = None
+        self._vault: PersonVaultClient | None = None
 
     @property
-    def vault(self) -> PersonsVault:
+    def vault(self) -> PersonVaultClient:
         """Their Vault."""
-        self._vault = self._vault or PersonsVault(self.addresses)
+        self._vault = self._vault or PersonVaultClient(self.addresses)
         return self._vault
 
-    def identity(self, *, anew: bool = False) -> Identity:
+    def identity_token(self, *, refresh: bool = False) -> ConsoleIdentityToken:
         """Return an identity token that holds for a minute or more. Raises NotLoggedIn, Unreachable."""
-        token = self._token()
-        found = None if anew else self._fresh or self._kept(token)
-        if found is None or found.expires - time.time() < EARLY:
-            found = self._drawn(token)
-            self._keep(token, found)
-        self._fresh = found
+        token = self._vault_token()
+        found = None if refresh else self._identity_token or self._cached_identity_token(token)
+        if found is None or found.expires - time.time() < TOKEN_REFRESH_MARGIN_S:
+            found = self._create_identity_token(token)
+            self._cache_identity_token(token, found)
+        self._identity_token = found
         return found
 
-    def _drawn(self, token: Secret) -> Identity:
+    def _create_identity_token(self, token: Secret) -> ConsoleIdentityToken:
         try:
-            return self.vault.identity(token)
+            return self.vault.create_identity_token(token)
         except NotLoggedIn as error:
             if not os.environ.get("VAULT_TOKEN"):
                 raise
@@ -137,16 +137,16 @@ class Session:
 
     def sign(self, content: bytes) -> str:
         """Return the person's signature, with a key that is made where they have none yet."""
-        entity = self.identity().entity
-        token = self._token()
-        self.vault.make_key(token, entity)
+        entity = self.identity_token().entity
+        token = self._vault_token()
+        self.vault.ensure_signing_key(token, entity)
         return self.vault.sign(token, entity, content)
 
     def authorize(self, accessor: str) -> bool:
         """Authorize in Vault what waits there under an accessor; return whether Vault now has all the authorizations that it wants."""
-        return self.vault.authorize(self._token(), accessor)
+        return self.vault.authorize(self._vault_token(), accessor)
 
-    def _token(self) -> Secret:
+    def _vault_token(self) -> Secret:
         given = os.environ.get("VAULT_TOKEN")
         if given:
             return Secret(given)
@@ -159,60 +159,60 @@ class Session:
             raise NotLoggedIn("your login has expired")
         return profile.token
 
-    def _kept(self, token: Secret) -> Identity | None:
+    def _cached_identity_token(self, token: Secret) -> ConsoleIdentityToken | None:
         found = private_files.read(self.profile.cache) or {}
-        if found.get("of") != _mark(token) or not isinstance(found.get("token"), str):
+        if found.get("of") != _token_fingerprint(token) or not isinstance(found.get("token"), str):
             return None
         try:
-            return read_identity(Secret(found["token"]))
+            return decode_identity_token(Secret(found["token"]))
         except Failure:
             return None
 
-    def _keep(self, token: Secret, identity: Identity) -> None:
+    def _cache_identity_token(self, token: Secret, identity: ConsoleIdentityToken) -> None:
         # Another's file must not change because a token came by the environment; nor is a command worth failing over a cache.
         if self.profile.token == token:
             with contextlib.suppress(Failure):
-                private_files.write(self.profile.cache, {"of": _mark(token), "token": identity.token.reveal()})
+                private_files.write(self.profile.cache, {"of": _token_fingerprint(token), "token": identity.token.reveal()})
 
 
-def keep(profile: Profile, entry: Entry, *, name: str, used: Addresses, pinned: Addresses) -> Profile:
+def save_login(profile: Profile, login: CliLogin, *, name: str, addresses: ServerAddresses, pinned: ServerAddresses) -> Profile:
     """Write the login file and return it as it is now."""
     content = {
         "version": 1,
         "name": name,
-        "entity": entry.entity,
-        "expires": entry.expires,
-        "pinned": _written(pinned),
-        "seen": _written(used),
-        "token": entry.token.reveal(),
+        "entity": login.entity,
+        "expires": login.expires,
+        "pinned": _addresses_to_json(pinned),
+        "seen": _addresses_to_json(addresses),
+        "token": login.token.reveal(),
     }
     private_files.remove(profile.cache)
     private_files.write(profile.path, content)
-    return replace(profile, token=entry.token, entity=entry.entity, name=name, expires=entry.expires, seen=used, pinned=pinned)
+    return replace(profile, token=login.token, entity=login.entity, name=name, expires=login.expires, seen=addresses, pinned=pinned)
 
 
-def forget(profile: Profile) -> bool:
+def delete_login(profile: Profile) -> bool:
     """Remove the login file; whether there was one."""
     private_files.remove(profile.cache)
     return private_files.remove(profile.path)
 
 
-def _written(addresses: Addresses) -> dict[str, str | None]:
+def _addresses_to_json(addresses: ServerAddresses) -> dict[str, str | None]:
     names = ("console", "vault", "namespace", "cacert")
     return {name: getattr(addresses, name) for name in names}
 
 
-def _addresses(found: Any) -> Addresses:
-    known = found if isinstance(found, dict) else {}
-    return Addresses(known.get("console"), known.get("vault"), known.get("namespace"), known.get("cacert"))
+def _addresses_from_json(value: Any) -> ServerAddresses:
+    known = value if isinstance(value, dict) else {}
+    return ServerAddresses(known.get("console"), known.get("vault"), known.get("namespace"), known.get("cacert"))
 
 
-def _mark(token: Secret) -> str:
+def _token_fingerprint(token: Secret) -> str:
     """Return what tells which login an identity token was drawn with, and nothing of the login's token."""
     return hashlib.sha256(f"justenough identity {token.reveal()}".encode()).hexdigest()
 
 
-def signed(session: Session, statement: Statement) -> dict[str, Any]:
+def sign_statement(session: CliSession, statement: Statement) -> dict[str, Any]:
     """Return a statement and its signature as they travel."""
-    raw = signable(statement)
-    return {"statement": raw, "signature": session.sign(canonical(raw))}
+    raw = to_signable(statement)
+    return {"statement": raw, "signature": session.sign(to_canonical_json(raw))}

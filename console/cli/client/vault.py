@@ -13,19 +13,19 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from console.cli.client.config import START, Addresses
-from console.cli.errors import Exit, Failure, NotLoggedIn, Unreachable
-from console.cli.options import until_the_end
+from console.cli.client.config import START_HINT, ServerAddresses
+from console.cli.errors import ExitCode, Failure, NotLoggedIn, Unreachable
+from console.cli.options import close_with_command
 from justenough.domain.core.secret import Secret
 
-ROLE = "je-console"
+OIDC_ROLE = "je-console"
 """The OIDC role of identity tokens for the API."""
-TIMEOUT = httpx.Timeout(15.0, connect=5.0)
-LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+HTTP_TIMEOUT = httpx.Timeout(15.0, connect=5.0)
+LOOPBACK_HOSTS = {"localhost", "127.0.0.1", "::1"}
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CliLogin:
     """What a login brought."""
 
     token: Secret
@@ -35,7 +35,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class ConsoleIdentityToken:
     """A short-lived token that says who its bearer is, and nothing else; for the console."""
 
     token: Secret
@@ -44,24 +44,24 @@ class Identity:
     expires: float
 
 
-class PersonsVault:
+class PersonVaultClient:
     """One Vault, for one person."""
 
-    def __init__(self, addresses: Addresses) -> None:
+    def __init__(self, addresses: ServerAddresses) -> None:
         if addresses.vault is None:
-            raise Failure("Vault's address is not known", hint=f"{START}; or set VAULT_ADDR")
+            raise Failure("Vault's address is not known", hint=f"{START_HINT}; or set VAULT_ADDR")
         self.address = addresses.vault
         headers = {"X-Vault-Request": "true"} | ({"X-Vault-Namespace": addresses.namespace} if addresses.namespace else {})
         client = httpx.Client(
             base_url=f"{self.address}/v1/",
             headers=headers,
-            timeout=TIMEOUT,
-            verify=self.address.startswith("https:") and _trust(addresses.cacert),
+            timeout=HTTP_TIMEOUT,
+            verify=self.address.startswith("https:") and _tls_verification(addresses.cacert),
             trust_env=not is_loopback(self.address),
         )
-        self._http = until_the_end(client)
+        self._http = close_with_command(client)
 
-    def log_in(self, user: str, password: Secret, *, mount: str) -> Entry:
+    def log_in(self, user: str, password: Secret, *, mount: str) -> CliLogin:
         """Log in by name and password (userpass and ldap alike). Raises NotLoggedIn where they do not hold."""
         began = time.time()
         answer = self._send("POST", f"auth/{quote(mount.strip('/'))}/login/{quote(user, safe='')}", {"password": password.reveal()})
@@ -71,7 +71,7 @@ class PersonsVault:
             raise Failure(
                 f"Vault at {self.address} has no login at {mount}/", hint="Choose another with --mount, or run justenough vault setup"
             )
-        return self._entry(answer, began)
+        return self._read_login(answer, began)
 
     def oidc_url(self, mount: str, *, role: str, redirect: str, nonce: str) -> str:
         """Return where a browser logs in at the mount's identity provider, to come back to `redirect`."""
@@ -83,36 +83,36 @@ class PersonsVault:
                 f"Vault at {self.address} has no OIDC login at {mount}/" + (f" with a role {role}" if role else " with a default role"),
                 hint="Choose another with --mount and --role",
             )
-        url = str((self._checked(answer).get("data") or {}).get("auth_url") or "")
+        url = str((self._read_answer(answer).get("data") or {}).get("auth_url") or "")
         if not url:
             raise Failure(f"Vault does not let this login come back to {redirect}", hint="Its role needs that in allowed_redirect_uris")
         return url
 
-    def oidc_entry(self, mount: str, *, state: str, code: str, nonce: str) -> Entry:
+    def complete_oidc_login(self, mount: str, *, state: str, code: str, nonce: str) -> CliLogin:
         """Log in by what the identity provider's redirect brought. Raises NotLoggedIn."""
         began = time.time()
         params = {"state": state, "code": code, "client_nonce": nonce}
         answer = self._send("GET", f"auth/{quote(mount.strip('/'))}/oidc/callback", params=params)
         if answer.status_code in {400, 401, 403}:
             raise NotLoggedIn(f"Vault at {self.address} did not accept what your identity provider answered", hint="")
-        return self._entry(answer, began)
+        return self._read_login(answer, began)
 
-    def _entry(self, answer: httpx.Response, began: float) -> Entry:
-        auth = self._checked(answer).get("auth") or {}
+    def _read_login(self, answer: httpx.Response, began: float) -> CliLogin:
+        auth = self._read_answer(answer).get("auth") or {}
         if not auth.get("entity_id"):
             raise NotLoggedIn(
                 "Vault gave this login no identity (multi-factor logins: log in with `bao login` and set VAULT_TOKEN)", hint=""
             )
-        return Entry(Secret(auth["client_token"]), auth["entity_id"], began + float(auth.get("lease_duration") or 0))
+        return CliLogin(Secret(auth["client_token"]), auth["entity_id"], began + float(auth.get("lease_duration") or 0))
 
-    def make_key(self, token: Secret, entity: str) -> None:
+    def ensure_signing_key(self, token: Secret, entity: str) -> None:
         """Make the person's signing key; one that is there stays as it is."""
-        self._checked(self._send("POST", f"transit/keys/je-sign-{entity}", {"type": "ed25519"}, token))
+        self._read_answer(self._send("POST", f"transit/keys/je-sign-{entity}", {"type": "ed25519"}, token))
 
     def sign(self, token: Secret, entity: str, content: bytes) -> str:
         """Return the person's signature over some bytes, in Vault's form."""
         body = {"input": base64.b64encode(content).decode()}
-        return str(self._checked(self._send("POST", f"transit/sign/je-sign-{entity}", body, token))["data"]["signature"])
+        return str(self._read_answer(self._send("POST", f"transit/sign/je-sign-{entity}", body, token))["data"]["signature"])
 
     def authorize(self, token: Secret, accessor: str) -> bool:
         """Authorize what waits in Vault under an accessor, once; return whether Vault now has all the authorizations that it wants."""
@@ -121,20 +121,20 @@ class PersonsVault:
             return False
         if answer.status_code == 400:
             raise Failure(
-                "nothing waits in Vault for your authorization any more: its time is over, or its job has ended", code=Exit.CONFLICT
+                "nothing waits in Vault for your authorization any more: its time is over, or its job has ended", code=ExitCode.CONFLICT
             )
-        return bool((self._checked(answer).get("data") or {}).get("approved"))
+        return bool((self._read_answer(answer).get("data") or {}).get("approved"))
 
-    def identity(self, token: Secret) -> Identity:
+    def create_identity_token(self, token: Secret) -> ConsoleIdentityToken:
         """Draw an identity token."""
-        drawn = Secret(self._checked(self._send("GET", f"identity/oidc/token/{ROLE}", None, token))["data"]["token"])
-        return read_identity(drawn)
+        drawn = Secret(self._read_answer(self._send("GET", f"identity/oidc/token/{OIDC_ROLE}", None, token))["data"]["token"])
+        return decode_identity_token(drawn)
 
     def revoke(self, token: Secret) -> None:
         """End a token; one that has ended already is fine."""
         answer = self._send("POST", "auth/token/revoke-self", None, token)
         if answer.status_code not in {400, 403}:
-            self._checked(answer)
+            self._read_answer(answer)
 
     def _send(
         self, method: str, path: str, body: object = None, token: Secret | None = None, *, params: Mapping[str, str] | None = None
@@ -143,15 +143,15 @@ class PersonsVault:
         try:
             return self._http.request(method, path, json=body, headers=headers, params=params)
         except httpx.TransportError as error:
-            raise Unreachable(f"Vault at {self.address} does not answer ({why(error)})", hint=START) from error
+            raise Unreachable(f"Vault at {self.address} does not answer ({connection_error_text(error)})", hint=START_HINT) from error
 
-    def _checked(self, answer: httpx.Response) -> dict[str, Any]:
+    def _read_answer(self, answer: httpx.Response) -> dict[str, Any]:
         if answer.status_code in {401, 403}:
             raise NotLoggedIn("the login does not hold any more, or does not carry the policy je-person")
         if answer.status_code == 503:
             raise Unreachable(f"Vault at {self.address} is sealed or not ready")
         if not answer.is_success:
-            raise _refused(self.address, answer)
+            raise _to_failure(self.address, answer)
         try:
             found = answer.json() if answer.content else {}
         except ValueError:
@@ -161,22 +161,22 @@ class PersonsVault:
         return found
 
 
-def read_identity(token: Secret) -> Identity:
+def decode_identity_token(token: Secret) -> ConsoleIdentityToken:
     """Return what an identity token says. Not verified: it comes from Vault itself, and the console verifies it."""
     try:
         part = token.reveal().split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
-        return Identity(token, str(claims["sub"]), str(claims.get("name", "")), float(claims["exp"]))
+        return ConsoleIdentityToken(token, str(claims["sub"]), str(claims.get("name", "")), float(claims["exp"]))
     except (IndexError, KeyError, TypeError, ValueError) as error:
         raise Failure("Vault's identity token is not readable") from error
 
 
 def is_loopback(address: str) -> bool:
     """Whether an address is this machine's; no proxy leads there."""
-    return urlsplit(address).hostname in LOOPBACK
+    return urlsplit(address).hostname in LOOPBACK_HOSTS
 
 
-def why(error: Exception) -> str:
+def connection_error_text(error: Exception) -> str:
     """Return why there was no answer, in a few words and without what was sent."""
     if isinstance(error, httpx.TimeoutException):
         return "no answer in time"
@@ -185,16 +185,16 @@ def why(error: Exception) -> str:
     return "connection refused" if refused else text[:200] or type(error).__name__
 
 
-def _trust(cacert: str | None) -> ssl.SSLContext | bool:
+def _tls_verification(cacert: str | None) -> ssl.SSLContext | bool:
     if cacert is None:
         return True
     try:
         return ssl.create_default_context(cafile=cacert)
     except (OSError, ssl.SSLError) as error:
-        raise Failure(f"VAULT_CACERT: {cacert} is not readable as certificates", code=Exit.USAGE) from error
+        raise Failure(f"VAULT_CACERT: {cacert} is not readable as certificates", code=ExitCode.USAGE) from error
 
 
-def _refused(address: str, answer: httpx.Response) -> Failure:
+def _to_failure(address: str, answer: httpx.Response) -> Failure:
     try:
         errors = [str(error) for error in answer.json()["errors"]]
     except (ValueError, KeyError, TypeError):

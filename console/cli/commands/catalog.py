@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from console.cli import terminal
-from console.cli.client.api import Api, Json, connected
+from console.cli.client.api import ConsoleApiClient, Json, connect_api
 from console.cli.client.config import config_folder
-from console.cli.errors import Exit
-from console.cli.options import command, group
-from console.cli.render.output import emit, fields, joined, note, rows
-from console.cli.time_arguments import moment_of
-from console.presentation.event_text import duration
+from console.cli.errors import ExitCode
+from console.cli.options import command, command_group
+from console.cli.render.output import emit, join_values, note, print_fields, print_table
+from console.cli.time_arguments import parse_time_argument
+from console.presentation.event_text import duration_label
 from console.presentation.terminal_text import moment, plain
 from justenough.domain.core.errors import InvalidInput
 
@@ -27,18 +27,18 @@ Folder = Annotated[
     Path | None, typer.Argument(metavar="[FOLDER]", help="The configuration folder; default: JUSTENOUGH_CONFIG.", show_default=False)
 ]
 
-catalog = group("What can be asked for.")
+catalog = command_group("What can be asked for.")
 
 
 @catalog.command("check")
 @command
 def check_catalog(folder: Folder = None) -> None:
     """Check the configuration folder: every problem of catalog, tiers and policies (exit 2); warn of actions without a review date and of unreviewed tools."""
-    from justenough.domain.catalog.access_review import undated  # noqa: PLC0415 - loads pydantic's models
+    from justenough.domain.catalog.access_review import find_undated_actions  # noqa: PLC0415 - loads pydantic's models
 
     where = folder or config_folder()
-    found = checked(where)
-    warnings = undated(found.catalog)
+    found = load_config(where)
+    warnings = find_undated_actions(found.catalog)
     summary = {
         "folder": str(where),
         "digest": found.digest,
@@ -49,17 +49,17 @@ def check_catalog(folder: Folder = None) -> None:
         "tiers": len(found.tiers.tiers),
         "warnings": [
             *({"where": one.path, "message": one.message} for one in warnings),
-            *({"where": f"tools.{name}.mcp", "message": why} for name, why in found.catalog.withheld.items()),
+            *({"where": f"tools.{name}.mcp", "message": why} for name, why in found.catalog.withheld_upstreams.items()),
         ],
     }
-    emit(summary, table=_summary, names=lambda _: found.catalog.resources)
+    emit(summary, table=_print_summary, names=lambda _: found.catalog.resources)
 
 
 @catalog.command("list")
 @command
 def list_catalog() -> None:
     """List what can be asked for, as the console has it."""
-    emit(connected().get("/catalog"), table=_catalog, names=lambda found: (resource["name"] for resource in found["resources"]))
+    emit(connect_api().get("/catalog"), table=_print_catalog, names=lambda found: (resource["name"] for resource in found["resources"]))
 
 
 @catalog.command("review")
@@ -70,48 +70,49 @@ def review_catalog(
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit 1 where there is something to review.")] = False,
 ) -> None:
     """List what of the catalog nobody uses, is broader than its use, or is due for review, each with its owner and what to do."""
-    from justenough.domain.catalog.access_review import reviewed  # noqa: PLC0415 - loads pydantic's models
-    from justenough.domain.rightsizing.usage import ActionUse, Key  # noqa: PLC0415 - the same
+    from justenough.domain.catalog.access_review import build_access_review  # noqa: PLC0415 - loads pydantic's models
+    from justenough.domain.rightsizing.usage import AccessKey, ActionUse  # noqa: PLC0415 - the same
 
-    found, now = checked(folder or config_folder()), datetime.now(UTC)
-    begin = moment_of("--since", since, now=now)
-    uses = {Key(use["resource"], use["action"]): ActionUse.model_validate(use) for use in _uses(connected(), begin)}
+    found, now = load_config(folder or config_folder()), datetime.now(UTC)
+    begin = parse_time_argument("--since", since, now=now)
+    uses = {AccessKey(use["resource"], use["action"]): ActionUse.model_validate(use) for use in _fetch_usage(connect_api(), begin)}
     items = [
-        {"id": f"{one.resource}:{one.action}", **one.model_dump(mode="json")} for one in reviewed(found.catalog, uses, now=now, since=begin)
+        {"id": f"{one.resource}:{one.action}", **one.model_dump(mode="json")}
+        for one in build_access_review(found.catalog, uses, now=now, since=begin)
     ]
-    emit({"items": items, "next": None}, table=_findings, names=lambda _: dict.fromkeys(one["id"] for one in items))
+    emit({"items": items, "next": None}, table=_print_findings, names=lambda _: dict.fromkeys(one["id"] for one in items))
     if not items:
         note("Nothing to review.")
     if items and exit_code:
-        raise typer.Exit(Exit.FAILURE)
+        raise typer.Exit(ExitCode.FAILURE)
 
 
-def checked(folder: Path) -> ConfigSet:
+def load_config(folder: Path) -> ConfigSet:
     """Return what a configuration folder holds; raise InvalidInput with every problem of every file."""
-    from justenough.adapters.configuration.folder import Config, check  # noqa: PLC0415 - loads the policy engine
+    from justenough.adapters.configuration.folder import ConfigFolder, check_config_folder  # noqa: PLC0415 - loads the policy engine
 
-    problems = check(folder)
+    problems = check_config_folder(folder)
     if problems:
         raise InvalidInput(str(folder), problems)
-    return Config(folder).current()
+    return ConfigFolder(folder).current()
 
 
-def _summary(summary: Json) -> None:
-    fields((name.capitalize(), value) for name, value in summary.items() if name != "warnings")
+def _print_summary(summary: Json) -> None:
+    print_fields((name.capitalize(), value) for name, value in summary.items() if name != "warnings")
     for warning in summary["warnings"]:
-        terminal.line(plain(f"warning: {warning['where']}: {warning['message']}"))
+        terminal.write_line(plain(f"warning: {warning['where']}: {warning['message']}"))
 
 
-def _findings(told: Json) -> None:
+def _print_findings(review: Json) -> None:
     header = ("ACTION", "OWNER", "FINDING", "LAST ISSUED", "WHY", "WHAT TO DO")
     lines = [
-        (one["id"], one["owner"], one["kind"], moment(one["last_issued"]) or "never", one["why"], one["todo"]) for one in told["items"]
+        (one["id"], one["owner"], one["kind"], moment(one["last_issued"]) or "never", one["why"], one["todo"]) for one in review["items"]
     ]
     if lines:
-        rows(header, lines)
+        print_table(header, lines)
 
 
-def _uses(api: Api, since: datetime) -> Iterator[Json]:
+def _fetch_usage(api: ConsoleApiClient, since: datetime) -> Iterator[Json]:
     cursor = None
     while True:
         page = api.get("/catalog/usage", since=since.isoformat(), limit=100, cursor=cursor)
@@ -121,14 +122,14 @@ def _uses(api: Api, since: datetime) -> Iterator[Json]:
             return
 
 
-def _catalog(found: Json) -> None:
+def _print_catalog(found: Json) -> None:
     header = ("RESOURCE", "ACTION", "MAX TTL", "ENVIRONMENT", "SENSITIVITY", "EXTERNAL", "REVOCABLE", "SCOPE", "OWNER", "TITLE")
-    rows(
+    print_table(
         header,
         [
             (
-                *(resource["name"], action["action"], duration(action["max_ttl"]), resource["environment"], resource["sensitivity"]),
-                *("yes" if resource["external"] else "no", action["revocable"], joined(action["data_scope"])),
+                *(resource["name"], action["action"], duration_label(action["max_ttl"]), resource["environment"], resource["sensitivity"]),
+                *("yes" if resource["external"] else "no", action["revocable"], join_values(action["data_scope"])),
                 *(resource["owner"], resource["title"]),
             )
             for resource in found["resources"]
@@ -136,14 +137,14 @@ def _catalog(found: Json) -> None:
         ],
     )
     if found.get("tools"):
-        terminal.line("")
-        rows(
+        terminal.write_line("")
+        print_table(
             ("TOOL", "NEEDS", "HOW", "DESCRIPTION"),
-            [(one["name"], f"{one['resource']}:{','.join(one['actions'])}", _how(one), one["description"]) for one in found["tools"]],
+            [(one["name"], f"{one['resource']}:{','.join(one['actions'])}", _tool_kind(one), one["description"]) for one in found["tools"]],
         )
     for one in found.get("withheld", ()):
-        terminal.line(plain(f"warning: {one['why']}"))
+        terminal.write_line(plain(f"warning: {one['why']}"))
 
 
-def _how(tool: Json) -> str:
+def _tool_kind(tool: Json) -> str:
     return f"{tool['kind']} ({tool['upstream']})" if tool.get("upstream") else str(tool["kind"])

@@ -7,15 +7,15 @@ from typing import Annotated
 import typer
 
 from console.cli import terminal
-from console.cli.arguments import Cursor, JobId, Limit, OfJob, segment
-from console.cli.client.api import Json, connected
-from console.cli.errors import Exit
-from console.cli.options import command, group
+from console.cli.arguments import Cursor, JobId, Limit, OfJob, path_segment
+from console.cli.client.api import Json, connect_api
+from console.cli.errors import ExitCode
+from console.cli.options import command, command_group
 from console.cli.render import revocation
-from console.cli.render.output import emit, emit_page, rows, told
+from console.cli.render.output import emit, emit_page, print_next_steps, print_table
 from console.presentation.terminal_text import moment
 
-app = group("See, take away and prove dead what jobs were given.")
+app = command_group("See, take away and prove dead what jobs were given.")
 
 
 @app.command("list")
@@ -28,7 +28,7 @@ def list_credentials(
 ) -> None:
     """List credentials, newest first."""
     emit_page(
-        connected().get("/credentials", live="true" if live else None, job=job, limit=limit, cursor=cursor),
+        connect_api().get("/credentials", live="true" if live else None, job=job, limit=limit, cursor=cursor),
         header=("ID", "JOB", "RESOURCE", "ACTION", "STATE", "ISSUED", "EXPIRES", "CONFIRMED", "WHY NOT"),
         row=lambda item: (
             *(item["id"], item["job_id"], item["resource"], item["action"], item["state"]),
@@ -42,36 +42,36 @@ def list_credentials(
 @command
 def revoke(credential: Annotated[str, typer.Argument(metavar="ID", help="A credential's id.")]) -> None:
     """Take one credential from its job, which goes on. Exit 9 where its death is not confirmed yet."""
-    _, found = connected().post(f"/credentials/{segment(credential)}/revoke", again=True)
-    report = revocation.one(found)
-    emit(report, table=lambda item: rows(revocation.HEADER, [revocation.row(item)]), names=lambda item: (item["id"],))
-    told(report)
+    _, found = connect_api().post(f"/credentials/{path_segment(credential)}/revoke", idempotent=True)
+    report = revocation.credential_report(found)
+    emit(report, table=lambda item: print_table(revocation.HEADER, [revocation.credential_row(item)]), names=lambda item: (item["id"],))
+    print_next_steps(report)
     if not report["dead"]:
-        raise typer.Exit(Exit.NOT_CONFIRMED)
+        raise typer.Exit(ExitCode.NOT_CONFIRMED)
 
 
 @app.command("prove")
 @command
 def prove(job: JobId) -> None:
     """Look anew, in Vault and in the targets, whether anything of a job is alive. Exit 9 unless everything is dead."""
-    _, found = connected().post(f"/jobs/{segment(job)}/prove", again=True)
-    report = {**found, "next": list(revocation.after_proof(found))}
-    emit(report, table=_findings, names=lambda report: (report["job"],))
-    told(report)
+    _, found = connect_api().post(f"/jobs/{path_segment(job)}/prove", idempotent=True)
+    report = {**found, "next": list(revocation.proof_next_steps(found))}
+    emit(report, table=_print_proof, names=lambda report: (report["job"],))
+    print_next_steps(report)
     if not report["dead"]:
-        raise typer.Exit(Exit.NOT_CONFIRMED)
+        raise typer.Exit(ExitCode.NOT_CONFIRMED)
 
 
-def _findings(report: Json) -> None:
+def _print_proof(report: Json) -> None:
     lines = [(item.get("credential"), item["what"], "alive" if item["alive"] else "dead", item["detail"]) for item in report["findings"]]
     # Not to know is neither.
-    lines += [(None, *_unseen(failure)) for failure in report["failures"]]
+    lines += [(None, *_failure_cells(failure)) for failure in report["failures"]]
     if lines:
-        rows(("CREDENTIAL", "LOOKED AT", "FOUND", "DETAIL"), lines)
+        print_table(("CREDENTIAL", "LOOKED AT", "FOUND", "DETAIL"), lines)
     verdict = "nothing of it is alive" if report["dead"] else "not proven dead"
-    terminal.line(f"{report['job']}: {verdict}")
+    terminal.write_line(f"{report['job']}: {verdict}")
 
 
-def _unseen(failure: str) -> tuple[str, str, str]:
+def _failure_cells(failure: str) -> tuple[str, str, str]:
     what, _, why = failure.partition(": ")
     return what, "not seen", why

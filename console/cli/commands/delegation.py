@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from console.cli.arguments import Cursor, Limit, segment
-from console.cli.client.api import Json, connected
+from console.cli.arguments import Cursor, Limit, path_segment
+from console.cli.client.api import Json, connect_api
 from console.cli.commands.review import Reason
-from console.cli.options import command, group
-from console.cli.render.output import emit, emit_page, fields
+from console.cli.options import command, command_group
+from console.cli.render.output import emit, emit_page, print_fields
 from console.presentation.terminal_text import moment
 
-delegations = group("Name who answers for you while you are away.")
+delegations = command_group("Name who answers for you while you are away.")
 
 
 @delegations.command("list")
@@ -22,7 +22,7 @@ delegations = group("Name who answers for you while you are away.")
 def list_delegations(limit: Limit = None, cursor: Cursor = None) -> None:
     """List delegations, newest first."""
     emit_page(
-        connected().get("/delegations", limit=limit, cursor=cursor),
+        connect_api().get("/delegations", limit=limit, cursor=cursor),
         header=("ID", "AWAY", "DELEGATE", "FROM", "UNTIL", "ENDED", "REASON"),
         row=lambda item: (
             *(item["id"], item["person"], item["delegate"], moment(item["made_at"]), moment(item["until"])),
@@ -43,25 +43,25 @@ def create(
     from console.cli.client import answer_requests, profile  # noqa: PLC0415 - only answers are signed
     from justenough.domain.approvals import statement_factory  # noqa: PLC0415
 
-    why, seconds, api = answer_requests.reason(reason), answer_requests.seconds(time, option="--for"), connected()
+    why, seconds, api = answer_requests.require_reason(reason), answer_requests.parse_duration_option(time, option="--for"), connect_api()
     now = datetime.now(UTC)
-    statement = statement_factory.delegation(
-        answer_requests.person_named(api, delegate)["id"],
+    statement = statement_factory.build_delegation_statement(
+        answer_requests.approver_by_login(api, delegate)["id"],
         until=now.replace(microsecond=0) + timedelta(seconds=seconds or 0),
         reason=why,
-        person=api.session.identity().entity,
+        person=api.session.identity_token().entity,
         now=now,
     )
-    _shown(api.post("/delegations", profile.signed(api.session, statement))[1])
+    _print_delegation(api.post("/delegations", profile.sign_statement(api.session, statement))[1])
 
 
 @delegations.command("end")
 @command
 def end(delegation: Annotated[str, typer.Argument(metavar="ID", help="A delegation's id.")]) -> None:
     """Answer for yourself again."""
-    _shown(connected().delete(f"/delegations/{segment(delegation)}"))
+    _print_delegation(connect_api().delete(f"/delegations/{path_segment(delegation)}"))
 
 
-def _shown(item: Json) -> None:
+def _print_delegation(item: Json) -> None:
     told = (("Id", item["id"]), ("Away", item["person"]), ("Delegate", item["delegate"]), ("Until", moment(item["until"])))
-    emit(item, table=lambda _: fields((*told, ("Ended", moment(item["ended_at"])))), names=lambda _: (item["id"],))
+    emit(item, table=lambda _: print_fields((*told, ("Ended", moment(item["ended_at"])))), names=lambda _: (item["id"],))

@@ -9,26 +9,26 @@ from typing import Annotated
 import typer
 
 from console.cli import terminal
-from console.cli.arguments import Cursor, JobId, Limit, segment
-from console.cli.client.api import Api, Json, connected
+from console.cli.arguments import Cursor, JobId, Limit, path_segment
+from console.cli.client.api import ConsoleApiClient, Json, connect_api
 from console.cli.commands.job_tighten import tighten
 from console.cli.commands.job_timeline import timeline
-from console.cli.errors import Exit, Failure
-from console.cli.options import Output, command, current, group
+from console.cli.errors import ExitCode, Failure
+from console.cli.options import CliOutputFormat, command, command_group, current_options
 from console.cli.render import revocation as aftermath
-from console.cli.render.output import emit, emit_page, fields, joined, note, pairs, rows
-from console.presentation.event_text import ancestry, beyond, duration, tools_text
+from console.cli.render.output import emit, emit_page, join_pairs, join_values, note, print_fields, print_table
+from console.presentation.event_text import ancestor_lines, duration_label, informative_reason, tools_text
 from console.presentation.terminal_text import log_text, moment
 
-PAUSE = 0.5
+POLL_INTERVAL_S = 0.5
 """Seconds between two looks for more output."""
-KILL_WAITS = "60s"
+DEFAULT_KILL_TIMEOUT = "60s"
 """Until then a revocation that fails is shown as overdue."""
 
 Timeout = Annotated[str | None, typer.Option(metavar="DURATION", help="How long to wait at most: 30s, 10m, 2h.", show_default=False)]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait until the job has ended and is clean.")]
 
-app = group("Launch, look at, follow and stop jobs.")
+app = command_group("Launch, look at, follow and stop jobs.")
 
 
 @app.command("run")
@@ -53,16 +53,16 @@ def run(
     """Launch a job from a spec: check it, send its working directory, sign the order."""
     from console.cli.watch import run_job  # noqa: PLC0415 - only this command reads specs and signs orders
 
-    given = run_job.given(file, param or [], reason=reason, parent=parent)
+    given = run_job.read_job_run_input(file, param or [], reason=reason, parent=parent)
     if dry_run:
-        run_job.rehearse(given)
+        run_job.print_dry_run(given)
         return
-    until = run_job.deadline(timeout, waits=wait or watch)
+    until = run_job.deadline_after(timeout, waits=wait or watch)
     job = run_job.launch(given, key=idempotency_key)
     if wait or watch:
-        run_job.wait_for(connected(), job["id"], whole=watch, deadline=until)
+        run_job.wait_for_job(connect_api(), job["id"], every_event=watch, deadline=until)
     else:
-        _show_short(job)
+        _print_summary(job)
 
 
 @app.command("list")
@@ -78,7 +78,7 @@ def list_jobs(
 ) -> None:
     """List jobs, newest first."""
     wanted = {"state": state, "environment": environment, "requester": requester, "revocation": revocation, "parent": parent}
-    found = connected().get("/jobs", **wanted, limit=limit, cursor=cursor)
+    found = connect_api().get("/jobs", **wanted, limit=limit, cursor=cursor)
     emit_page(
         found,
         header=("ID", "NAME", "STATE", "REVOCATION", "ENVIRONMENT", "REQUESTER", "CREATED", "TASK"),
@@ -94,7 +94,7 @@ def list_jobs(
 @command
 def show(job: JobId) -> None:
     """Show a job: its state, its requests and why each was decided so, its credentials."""
-    emit(connected().get(f"/jobs/{segment(job)}"), table=_whole, names=lambda found: (found["id"],))
+    emit(connect_api().get(f"/jobs/{path_segment(job)}"), table=_print_job, names=lambda found: (found["id"],))
 
 
 @app.command("watch")
@@ -103,7 +103,7 @@ def watch(job: JobId, timeout: Timeout = None) -> None:
     """Follow a job to its end, on stderr; the exit code tells how it ended."""
     from console.cli.watch import run_job  # noqa: PLC0415 - only commands that wait need it
 
-    run_job.wait_for(connected(), job, whole=True, deadline=run_job.deadline(timeout, waits=True))
+    run_job.wait_for_job(connect_api(), job, every_event=True, deadline=run_job.deadline_after(timeout, waits=True))
 
 
 @app.command("logs")
@@ -113,13 +113,13 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
 ) -> None:
     """Print what a job wrote, with secrets taken out."""
-    api, form = connected(), current().output
+    api, form = connect_api(), current_options().output
     if not follow:
         _print_logs(api, job)
         return
-    if form is Output.YAML:
-        raise Failure("--follow prints text or, with -o json, a JSON object per line", code=Exit.USAGE)
-    _follow_logs(api, job, as_json=form is Output.JSON)
+    if form is CliOutputFormat.YAML:
+        raise Failure("--follow prints text or, with -o json, a JSON object per line", code=ExitCode.USAGE)
+    _follow_logs(api, job, as_json=form is CliOutputFormat.JSON)
 
 
 @app.command("cancel")
@@ -141,52 +141,52 @@ def kill(
     timeout: Timeout = None,
 ) -> None:
     """Cut a job's access at once, then kill its process; say what became of each credential. Exit 9 where not all is confirmed dead."""
-    _stop(job, "kill", wait=wait, timeout=timeout or (KILL_WAITS if wait else None))
+    _stop(job, "kill", wait=wait, timeout=timeout or (DEFAULT_KILL_TIMEOUT if wait else None))
 
 
 app.command("timeline")(timeline)
 app.command("tighten")(tighten)
 
 
-def _stop(job: str, how: str, *, wait: bool, timeout: str | None) -> None:
+def _stop(job: str, operation: str, *, wait: bool, timeout: str | None) -> None:
     until = None
     if timeout is not None:
         from console.cli.watch import run_job  # noqa: PLC0415 - only commands that wait need it
 
-        until = run_job.deadline(timeout, waits=wait)
-    api = connected()
-    _, found = api.post(f"/jobs/{segment(job)}/{how}")
+        until = run_job.deadline_after(timeout, waits=wait)
+    api = connect_api()
+    _, found = api.post(f"/jobs/{path_segment(job)}/{operation}")
     if found.get("note"):
         note(f"{job}: {found['note']}")
     if not wait:
-        emit(found, table=_stopping, names=lambda stopping: (stopping["id"],))
+        emit(found, table=_print_stopping_job, names=lambda stopping: (stopping["id"],))
         note(f"What becomes of its credentials: justenough job show {job}")
         return
     from console.cli.watch import run_job  # noqa: PLC0415 - only commands that wait need it
 
-    run_job.wait_to_stop(api, job, deadline=until)
+    run_job.wait_until_stopped(api, job, deadline=until)
 
 
-def _stopping(found: Json) -> None:
-    rows(("ID", "STATE"), [(found["id"], found["state"])])
+def _print_stopping_job(found: Json) -> None:
+    print_table(("ID", "STATE"), [(found["id"], found["state"])])
 
 
-def _show_short(job: Json) -> None:
+def _print_summary(job: Json) -> None:
     emit(
         job,
-        table=lambda found: rows(("ID", "NAME", "STATE"), [(found["id"], found["name"], found["state"])]),
+        table=lambda found: print_table(("ID", "NAME", "STATE"), [(found["id"], found["name"], found["state"])]),
         names=lambda found: (found["id"],),
     )
 
 
-def _whole(job: Json) -> None:
-    fields(
+def _print_job(job: Json) -> None:
+    print_fields(
         (
             ("Id", job["id"]),
             ("Name", job["name"]),
             ("Task", job["task"]),
             ("State", job["state"]),
-            ("Why", beyond(job["exit_code"], job["reason"])),
+            ("Why", informative_reason(job["exit_code"], job["reason"])),
             ("Exit code", job["exit_code"]),
             ("Revocation", job["revocation"]["state"]),
             ("Confirmed", moment(job["revocation"]["confirmed_at"])),
@@ -194,12 +194,12 @@ def _whole(job: Json) -> None:
             ("Not revoked", "; ".join(job["revocation"].get("failures") or ())),
             ("Environment", job["environment"]),
             ("Requester", job["requester"]),
-            *ancestry(job),
+            *ancestor_lines(job),
             ("Ordered for", job["order_reason"]),
-            ("Agent", pairs({key: value for key, value in (job["agent"] or {}).items() if value})),
-            ("Data scope", pairs(job["data_scope"])),
-            ("Labels", pairs(job["labels"])),
-            ("Params", pairs(job["params"])),
+            ("Agent", join_pairs({key: value for key, value in (job["agent"] or {}).items() if value})),
+            ("Data scope", join_pairs(job["data_scope"])),
+            ("Labels", join_pairs(job["labels"])),
+            ("Params", join_pairs(job["params"])),
             ("Bundle", job["bundle"]),
             ("Sandbox", job["sandbox"]),
             ("Created", moment(job["created_at"])),
@@ -208,71 +208,74 @@ def _whole(job: Json) -> None:
         )
     )
     if job["requests"]:
-        terminal.line("")
-        rows(("REQUEST", "RESOURCE", "ACTION", "TTL", "TIER", "STATE", "POLICIES", "ANSWERS"), [_request(item) for item in job["requests"]])
+        terminal.write_line("")
+        print_table(
+            ("REQUEST", "RESOURCE", "ACTION", "TTL", "TIER", "STATE", "POLICIES", "ANSWERS"),
+            [_request_row(item) for item in job["requests"]],
+        )
     if job["credentials"]:
-        terminal.line("")
-        rows(aftermath.HEADER, [aftermath.row(aftermath.of_credential(item)) for item in job["credentials"]])
+        terminal.write_line("")
+        print_table(aftermath.HEADER, [aftermath.credential_row(aftermath.with_dead_flag(item)) for item in job["credentials"]])
 
 
-def _request(item: Json) -> tuple[object, ...]:
-    answers = joined(f"{answer['approver']} ({answer['decision']}: {answer['reason']})" for answer in item["approvals"])
+def _request_row(item: Json) -> tuple[object, ...]:
+    answers = join_values(f"{answer['approver']} ({answer['decision']}: {answer['reason']})" for answer in item["approvals"])
     return (
         item["id"],
         item["resource"],
-        f"{item['action']}{_through(item)}",
-        duration(item["ttl"]),
+        f"{item['action']}{_tools_suffix(item)}",
+        duration_label(item["ttl"]),
         item["tier"],
         item["state"],
-        joined(item["policies"]),
+        join_values(item["policies"]),
         answers,
     )
 
 
-def _through(item: Json) -> str:
+def _tools_suffix(item: Json) -> str:
     """Return the tools that a request is for, as granted where it was."""
     tools = item["granted_tools"] or item["tools"]
     return f" through {tools_text(tools)}" if tools else ""
 
 
-def _print_logs(api: Api, job: str) -> None:
+def _print_logs(api: ConsoleApiClient, job: str) -> None:
     items: list[Json] = []
     after: str | None = None
     while True:
-        page = api.get(f"/jobs/{segment(job)}/logs", after=after, limit=1000)
+        page = api.get(f"/jobs/{path_segment(job)}/logs", after=after, limit=1000)
         items += page["items"]
         after = page["next"]
         if after is None:
             break
     emit(
         {"items": items, "next": None},
-        table=lambda found: _texts(found["items"]),
+        table=lambda found: _print_log_items(found["items"]),
         names=lambda found: (item["seq"] for item in found["items"]),
     )
 
 
-def _follow_logs(api: Api, job: str, *, as_json: bool) -> None:
-    from console.cli.watch.job import Patience  # noqa: PLC0415 - only commands that wait need it
+def _follow_logs(api: ConsoleApiClient, job: str, *, as_json: bool) -> None:
+    from console.cli.watch.job import OutageTolerance  # noqa: PLC0415 - only commands that wait need it
     from justenough.domain.jobs.states import JobState  # noqa: PLC0415
 
-    patience, after, ended = Patience(), -1, False
+    patience, after, ended = OutageTolerance(), -1, False
     while True:
-        page = patience.asked(lambda: api.get(f"/jobs/{segment(job)}/logs", after=after, limit=1000))  # noqa: B023 - called at once
+        page = patience.retry(lambda: api.get(f"/jobs/{path_segment(job)}/logs", after=after, limit=1000))  # noqa: B023 - called at once
         for item in page["items"]:
             after = item["seq"]
             if as_json:
-                terminal.line(json.dumps(item, ensure_ascii=False))
+                terminal.write_line(json.dumps(item, ensure_ascii=False))
         if not as_json:
-            _texts(page["items"])
+            _print_log_items(page["items"])
         terminal.flush()
         if not page["items"]:
             if ended:
                 return
             # One more look after the end: output and end are written one after the other.
-            ended = JobState(patience.asked(lambda: api.get(f"/jobs/{segment(job)}"))["state"]).ended
-            time.sleep(0 if ended else PAUSE)
+            ended = JobState(patience.retry(lambda: api.get(f"/jobs/{path_segment(job)}"))["state"]).ended
+            time.sleep(0 if ended else POLL_INTERVAL_S)
 
 
-def _texts(items: list[Json]) -> None:
+def _print_log_items(items: list[Json]) -> None:
     for item in items:
         terminal.write(log_text(item["text"]) if terminal.columns() is not None else item["text"])

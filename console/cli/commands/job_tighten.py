@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from console.cli import terminal
-from console.cli.arguments import segment
-from console.cli.client.api import connected
+from console.cli.arguments import path_segment
+from console.cli.client.api import connect_api
 from console.cli.options import command
-from console.cli.render.output import emit, joined, note
-from console.cli.time_arguments import moment_text
-from console.presentation.event_text import duration
+from console.cli.render.output import emit, join_values, note
+from console.cli.time_arguments import time_argument_text
+from console.presentation.event_text import duration_label
 
 if TYPE_CHECKING:
     from justenough.domain.rightsizing.analysis import Sized, Sizing
@@ -33,21 +33,21 @@ def tighten(
 ) -> None:
     """Print the spec that a job's past runs would have needed, with why on each changed line; how it was used, on stderr."""
     from justenough.domain.rightsizing.analysis import Sizing  # noqa: PLC0415 - loads pydantic's models
-    from justenough.domain.rightsizing.rewrite_spec import written  # noqa: PLC0415 - the same
+    from justenough.domain.rightsizing.rewrite_spec import to_tightened_yaml  # noqa: PLC0415 - the same
 
-    begin = moment_text("--since", since, now=datetime.now(UTC))
-    found = connected().get(f"/sizing/{segment(name)}", since=begin, runs=runs)
+    begin = time_argument_text("--since", since, now=datetime.now(UTC))
+    found = connect_api().get(f"/sizing/{path_segment(name)}", since=begin, runs=runs)
     sizing = Sizing.model_validate(found)
     emit(
         found,
-        table=lambda _: terminal.write(written(sizing)),
+        table=lambda _: terminal.write(to_tightened_yaml(sizing)),
         names=lambda told: (f"{item['resource']}:{item['action']}" for item in told["access"]),
     )
-    for line in _summary(sizing):
+    for line in _usage_lines(sizing):
         note(line)
 
 
-def _summary(sizing: Sizing) -> Iterator[str]:
+def _usage_lines(sizing: Sizing) -> Iterator[str]:
     """Yield what people should know before they use the spec."""
     yield f"{sizing.name}: {sizing.runs} past runs looked at, {sizing.ran} of them started their process; the newest run is {sizing.newest}."
     for item in sizing.access:
@@ -64,22 +64,22 @@ def _summary(sizing: Sizing) -> Iterator[str]:
 def _figures(item: Sized) -> str:
     used = "use not observable" if item.used is None else f"{item.used} used"
     counts = f"{item.asked} requests in {item.runs} runs: {item.granted} granted, {item.issued} issued, {used}"
-    return f"{counts}; ttl {joined(_ttls(item))}; {_proposed(item)}"
+    return f"{counts}; ttl {join_values(_ttl_texts(item))}; {_proposal(item)}"
 
 
-def _ttls(item: Sized) -> Iterator[str]:
-    from justenough.domain.rightsizing.analysis import spoken  # noqa: PLC0415 - loads pydantic's models
+def _ttl_texts(item: Sized) -> Iterator[str]:
+    from justenough.domain.rightsizing.analysis import format_seconds  # noqa: PLC0415 - loads pydantic's models
 
-    yield f"asked {duration(item.asked_ttl)}"
+    yield f"asked {duration_label(item.asked_ttl)}"
     if item.granted_ttl is not None:
-        yield f"granted {duration(item.granted_ttl)} at most"
+        yield f"granted {duration_label(item.granted_ttl)} at most"
     if item.used_max is not None and item.used_p50 is not None:
-        yield f"used {spoken(item.used_p50)} (p50), {spoken(item.used_max)} at the longest"
+        yield f"used {format_seconds(item.used_p50)} (p50), {format_seconds(item.used_max)} at the longest"
 
 
-def _proposed(item: Sized) -> str:
+def _proposal(item: Sized) -> str:
     from justenough.domain.rightsizing.analysis import What  # noqa: PLC0415 - loads pydantic's models
 
     if item.change(What.DROP):
         return "not needed"
-    return f"enough: {joined(f'{change.what} {change.to}' for change in item.changes)}" if item.changes else "as it is"
+    return f"enough: {join_values(f'{change.what} {change.to}' for change in item.changes)}" if item.changes else "as it is"

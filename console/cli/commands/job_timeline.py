@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from console.cli import terminal
-from console.cli.arguments import Cursor, JobId, Limit, segment
-from console.cli.client.api import Json, connected
-from console.cli.options import Output, command, current
-from console.cli.render.output import coloured, emit_page
-from console.presentation.event_text import sentence
+from console.cli.arguments import Cursor, JobId, Limit, path_segment
+from console.cli.client.api import Json, connect_api
+from console.cli.options import CliOutputFormat, command, current_options
+from console.cli.render.output import emit_page, with_state_colour
+from console.presentation.event_text import event_sentence
 from console.presentation.terminal_text import moment
 
 
@@ -24,22 +24,24 @@ def timeline(
     cursor: Cursor = None,
 ) -> None:
     """Show what happened to a job, from its ledger; on a terminal, above it, as lanes to scale."""
-    api, path = connected(), f"/jobs/{segment(job)}/timeline"
+    api, path = connect_api(), f"/jobs/{path_segment(job)}/timeline"
     found = api.get(path, limit=limit, cursor=cursor)
-    if terminal.columns() is not None and current().output is Output.TABLE and not (entries or cursor):
-        _draw(found["items"] if found["next"] is None else list(api.every(path)))
+    if terminal.columns() is not None and current_options().output is CliOutputFormat.TABLE and not (entries or cursor):
+        _draw(found["items"] if found["next"] is None else list(api.get_all(path)))
     emit_page(
         found,
         header=("SEQ", "AT", "TYPE", "WHAT"),
-        row=lambda entry: (entry["seq"], moment(entry["at"]), entry["type"], sentence(entry["type"], entry["data"])),
+        row=lambda entry: (entry["seq"], moment(entry["at"]), entry["type"], event_sentence(entry["type"], entry["data"])),
         empty="Nothing yet.",
     )
 
 
 def _draw(entries: list[Json]) -> None:
-    from console.cli.render.gantt import drawn  # noqa: PLC0415 - only a terminal needs it
-    from console.presentation.timeline_model import pictured  # noqa: PLC0415
+    from console.cli.render.gantt import gantt_lines  # noqa: PLC0415 - only a terminal needs it
+    from console.presentation.timeline_model import build_timeline  # noqa: PLC0415
 
-    for line in drawn(pictured(entries), now=datetime.now(UTC), columns=terminal.columns() or terminal.DEFAULT_COLUMNS, paint=coloured):
-        terminal.line(line)
-    terminal.line("")
+    for line in gantt_lines(
+        build_timeline(entries), now=datetime.now(UTC), columns=terminal.columns() or terminal.DEFAULT_COLUMNS, paint=with_state_colour
+    ):
+        terminal.write_line(line)
+    terminal.write_line("")

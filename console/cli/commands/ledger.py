@@ -14,17 +14,17 @@ import typer
 
 from console.cli import terminal
 from console.cli.arguments import Cursor, Limit, OfJob
-from console.cli.client.api import Api, Json, connected
-from console.cli.errors import Exit, Failure
-from console.cli.options import command, group
-from console.cli.render.output import emit, emit_page, note, rows
-from console.cli.time_arguments import Since, Until, moment_text
-from console.presentation.event_text import sentence
+from console.cli.client.api import ConsoleApiClient, Json, connect_api
+from console.cli.errors import ExitCode, Failure
+from console.cli.options import command, command_group
+from console.cli.render.output import emit, emit_page, note, print_table
+from console.cli.time_arguments import Since, Until, time_argument_text
+from console.presentation.event_text import event_sentence
 from console.presentation.terminal_text import moment
 
-PAGE = 1000
+PAGE_SIZE = 1000
 
-app = group("Read, copy and verify the ledger.")
+app = command_group("Read, copy and verify the ledger.")
 
 
 @app.command("list")
@@ -41,13 +41,13 @@ def list_entries(
 ) -> None:
     """List entries, oldest first."""
     now = datetime.now(UTC)
-    period = {"since": moment_text("--since", since, now=now), "until": moment_text("--until", until, now=now)}
+    period = {"since": time_argument_text("--since", since, now=now), "until": time_argument_text("--until", until, now=now)}
     emit_page(
-        connected().get("/ledger", job=job, type=kind or None, **period, limit=limit, cursor=cursor),
+        connect_api().get("/ledger", job=job, type=kind or None, **period, limit=limit, cursor=cursor),
         header=("POSITION", "AT", "JOB", "SEQ", "TYPE", "WHAT"),
         row=lambda entry: (
             *(entry["position"], moment(entry["at"]), entry["job"], entry["seq"]),
-            *(entry["type"], sentence(entry["type"], entry["data"])),
+            *(entry["type"], event_sentence(entry["type"], entry["data"])),
         ),
         empty="No entries.",
     )
@@ -60,12 +60,12 @@ def export(
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write there instead of stdout.", show_default=False)] = None,
 ) -> None:
     """Copy every entry, as one JSON object per line, oldest first."""
-    from justenough.domain.ledger.export import line  # noqa: PLC0415 - loads pydantic's models
+    from justenough.domain.ledger.export import to_export_line  # noqa: PLC0415 - loads pydantic's models
 
-    api, count = connected(), 0
-    with written(out) as file:
-        for entry in _entries(api, job):
-            file.write(line(entry))
+    api, count = connect_api(), 0
+    with open_output(out) as file:
+        for entry in _fetch_entries(api, job):
+            file.write(to_export_line(entry))
             count += 1
     note(f"{count:,} entries{f' in {out}' if out else ''}.")
 
@@ -79,28 +79,28 @@ def verify(
     ] = None,
 ) -> None:
     """Have every chain looked at; says what such a look cannot see. Exit 1 where something is wrong."""
-    found = _verified(offline) if offline else connected().post("/ledger/verify", again=True)[1]
-    emit(found, table=_report, names=lambda report: (problem["job"] for problem in report["problems"]))
+    found = _verify_copy(offline) if offline else connect_api().post("/ledger/verify", idempotent=True)[1]
+    emit(found, table=_print_verification, names=lambda report: (problem["job"] for problem in report["problems"]))
     if found["problems"]:
-        raise typer.Exit(Exit.FAILURE)
+        raise typer.Exit(ExitCode.FAILURE)
 
 
-def _verified(copy: Path) -> Json:
-    from justenough.domain.ledger.export import verified  # noqa: PLC0415 - loads pydantic's models
+def _verify_copy(copy: Path) -> Json:
+    from justenough.domain.ledger.export import verify_export  # noqa: PLC0415 - loads pydantic's models
 
     try:
         with sys.stdin if str(copy) == "-" else copy.open(encoding="utf-8") as file:
-            told: Json = verified(file).model_dump(mode="json")
+            told: Json = verify_export(file).model_dump(mode="json")
             return told
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise Failure(f"{copy} cannot be read: {why}", code=Exit.USAGE) from error
+        raise Failure(f"{copy} cannot be read: {why}", code=ExitCode.USAGE) from error
 
 
-def _entries(api: Api, job: str | None) -> Iterator[Json]:
+def _fetch_entries(api: ConsoleApiClient, job: str | None) -> Iterator[Json]:
     cursor: str | None = None
     while True:
-        page = api.get("/ledger", job=job, limit=PAGE, cursor=cursor)
+        page = api.get("/ledger", job=job, limit=PAGE_SIZE, cursor=cursor)
         yield from page["items"]
         cursor = page["next"]
         if cursor is None:
@@ -108,7 +108,7 @@ def _entries(api: Api, job: str | None) -> Iterator[Json]:
 
 
 @contextmanager
-def written(out: Path | None) -> Iterator[TextIO]:
+def open_output(out: Path | None) -> Iterator[TextIO]:
     """Open what is written to; a file appears whole or not at all."""
     if out is None:
         yield sys.stdout
@@ -125,11 +125,11 @@ def written(out: Path | None) -> Iterator[TextIO]:
         part.unlink(missing_ok=True)
 
 
-def _report(report: Json) -> None:
+def _print_verification(report: Json) -> None:
     if report["problems"]:
         lines = [(problem["job"], problem["seq"], problem["fault"], problem["message"]) for problem in report["problems"]]
-        rows(("JOB", "SEQ", "FAULT", "WHAT"), lines)
+        print_table(("JOB", "SEQ", "FAULT", "WHAT"), lines)
     verdict = f"{len(report['problems'])} problems" if report["problems"] else "sound"
-    terminal.line(f"{verdict}: {report['entries']:,} entries of {report['jobs']:,} jobs")
+    terminal.write_line(f"{verdict}: {report['entries']:,} entries of {report['jobs']:,} jobs")
     for blind in report["unseen"]:
-        terminal.line(f"cannot see: {blind}")
+        terminal.write_line(f"cannot see: {blind}")

@@ -12,16 +12,16 @@ import typer
 from console.cli import terminal
 from console.cli.client import oidc
 from console.cli.client import profile as session
-from console.cli.client.api import Json, connected
-from console.cli.client.vault import PersonsVault
-from console.cli.errors import Exit, Failure
-from console.cli.options import command, current
-from console.cli.render.output import emit, fields, joined, note
+from console.cli.client.api import Json, connect_api
+from console.cli.client.vault import PersonVaultClient
+from console.cli.errors import ExitCode, Failure
+from console.cli.options import command, current_options
+from console.cli.render.output import emit, join_values, note, print_fields
 from console.presentation.terminal_text import moment
 from justenough.domain.core.errors import JustEnoughError
 from justenough.domain.core.secret import Secret
 
-LONGEST = 4096
+MAX_PASSWORD_BYTES = 4096
 """Bytes of a password, at most."""
 
 
@@ -32,14 +32,14 @@ def register(app: typer.Typer) -> None:
     app.command("whoami")(whoami)
 
 
-class Method(StrEnum):
+class LoginMethod(StrEnum):
     """How one logs in."""
 
     PASSWORD = "password"  # noqa: S105 - a way to log in, not a password
     OIDC = "oidc"
 
 
-MOUNTS = {Method.PASSWORD: "people", Method.OIDC: "oidc"}
+DEFAULT_MOUNTS = {LoginMethod.PASSWORD: "people", LoginMethod.OIDC: "oidc"}
 """Where, unless --mount says so."""
 
 
@@ -47,53 +47,55 @@ MOUNTS = {Method.PASSWORD: "people", Method.OIDC: "oidc"}
 def login(
     user: Annotated[str | None, typer.Option(help="Your login name.", show_default=False)] = None,
     password_stdin: Annotated[bool, typer.Option("--password-stdin", help="Read the password from stdin.")] = False,
-    method: Annotated[Method, typer.Option(help="By password, or by your identity provider in a browser.")] = Method.PASSWORD,
+    method: Annotated[LoginMethod, typer.Option(help="By password, or by your identity provider in a browser.")] = LoginMethod.PASSWORD,
     mount: Annotated[
         str | None,
         typer.Option(help="Vault's auth mount: userpass or ldap (default: people), or oidc (default: oidc).", show_default=False),
     ] = None,
     role: Annotated[str, typer.Option(help="The role of an oidc mount; its default one unless said.", show_default=False)] = "",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Where the browser comes back to, on this machine's loopback.")] = oidc.PORT,
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Where the browser comes back to, on this machine's loopback.")
+    ] = oidc.DEFAULT_PORT,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Open no browser; only print the address.")] = False,
 ) -> None:
     """Log in to Vault. Your Vault token stays in a file of yours (0600) and never goes to the console."""
-    if method is Method.OIDC and (user is not None or password_stdin):
-        raise Failure("--user and --password-stdin are for --method password: your identity provider asks you itself", code=Exit.USAGE)
-    asked = _asked(user, from_stdin=password_stdin) if method is Method.PASSWORD else None
-    profile = session.profile_of(current())
-    used, pinned = session.addresses_for_login(current(), profile)
-    vault = PersonsVault(used)
+    if method is LoginMethod.OIDC and (user is not None or password_stdin):
+        raise Failure("--user and --password-stdin are for --method password: your identity provider asks you itself", code=ExitCode.USAGE)
+    asked = _read_name_and_password(user, from_stdin=password_stdin) if method is LoginMethod.PASSWORD else None
+    profile = session.load_profile(current_options())
+    used, pinned = session.addresses_for_login(current_options(), profile)
+    vault = PersonVaultClient(used)
     if asked:
         name, password = asked
-        entry = vault.log_in(name, password, mount=mount or MOUNTS[method])
+        entry = vault.log_in(name, password, mount=mount or DEFAULT_MOUNTS[method])
     else:
-        entry = oidc.log_in(vault, mount=mount or MOUNTS[method], role=role, port=port, opens=not no_browser)
-        name = vault.identity(entry.token).name
-    vault.make_key(entry.token, entry.entity)
-    kept = session.keep(profile, entry, name=name, used=used, pinned=pinned)
+        entry = oidc.log_in(vault, mount=mount or DEFAULT_MOUNTS[method], role=role, port=port, open_browser=not no_browser)
+        name = vault.create_identity_token(entry.token).name
+    vault.ensure_signing_key(entry.token, entry.entity)
+    kept = session.save_login(profile, entry, name=name, addresses=used, pinned=pinned)
     found = {
         "name": name,
         "id": entry.entity,
-        "profile": current().profile,
+        "profile": current_options().profile,
         "vault": vault.address,
         "console": used.console,
         "expires_at": datetime.fromtimestamp(kept.expires, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
-    emit(found, table=_logged_in, names=lambda person: (person["name"],))
+    emit(found, table=_print_login, names=lambda person: (person["name"],))
 
 
 @command
 def logout() -> None:
     """End your Vault token and remove its file."""
-    profile = session.profile_of(current())
+    profile = session.load_profile(current_options())
     if profile.token is None:
-        session.forget(profile)
+        session.delete_login(profile)
         note("You were not logged in.")
         return
     # The file goes whatever Vault says: a token that cannot be ended now must at least not lie around.
-    session.forget(profile)
+    session.delete_login(profile)
     try:
-        PersonsVault(session.addresses_at(profile)).revoke(profile.token)
+        PersonVaultClient(session.addresses_of_profile(profile)).revoke(profile.token)
     except JustEnoughError as error:
         ends = datetime.fromtimestamp(profile.expires, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         raise Failure(f"the login file is removed, but the token could not be ended and lives until {ends}: {error}") from error
@@ -103,41 +105,41 @@ def logout() -> None:
 @command
 def whoami() -> None:
     """Tell who you are here: your groups, and what they let you do."""
-    emit(connected().get("/whoami"), table=_person, names=lambda person: (person["name"],))
+    emit(connect_api().get("/whoami"), table=_print_person, names=lambda person: (person["name"],))
 
 
-def _asked(user: str | None, *, from_stdin: bool) -> tuple[str, Secret]:
+def _read_name_and_password(user: str | None, *, from_stdin: bool) -> tuple[str, Secret]:
     if from_stdin:
         if user is None:
-            raise Failure("--password-stdin needs --user", code=Exit.USAGE)
-        return user, Secret(_from_stdin())
+            raise Failure("--password-stdin needs --user", code=ExitCode.USAGE)
+        return user, Secret(_read_password_from_stdin())
     if not terminal.is_interactive():
-        raise Failure("give --user and --password-stdin; nobody can be asked here", code=Exit.USAGE)
+        raise Failure("give --user and --password-stdin; nobody can be asked here", code=ExitCode.USAGE)
     return user or typer.prompt("User", err=True), Secret(typer.prompt("Password", hide_input=True, err=True))
 
 
-def _from_stdin() -> str:
+def _read_password_from_stdin() -> str:
     try:
-        password = sys.stdin.buffer.read(LONGEST + 1).decode()
+        password = sys.stdin.buffer.read(MAX_PASSWORD_BYTES + 1).decode()
     except UnicodeDecodeError as error:
-        raise Failure("the password on stdin is not UTF-8 text", code=Exit.USAGE) from error
+        raise Failure("the password on stdin is not UTF-8 text", code=ExitCode.USAGE) from error
     password = password.removesuffix("\n").removesuffix("\r")
-    if not password or len(password) > LONGEST:
-        raise Failure("there is no password on stdin", code=Exit.USAGE)
+    if not password or len(password) > MAX_PASSWORD_BYTES:
+        raise Failure("there is no password on stdin", code=ExitCode.USAGE)
     return password
 
 
-def _logged_in(found: Json) -> None:
-    note(f"Logged in as {found['name']} at {found['vault']} until {moment(found['expires_at'])}.")
+def _print_login(login: Json) -> None:
+    note(f"Logged in as {login['name']} at {login['vault']} until {moment(login['expires_at'])}.")
 
 
-def _person(person: Json) -> None:
-    fields(
+def _print_person(person: Json) -> None:
+    print_fields(
         (
             ("Name", person["name"]),
             ("Id", person["id"]),
-            ("Groups", joined(person["groups"])),
-            ("May", joined(person["roles"]) or "nothing"),
+            ("Groups", join_values(person["groups"])),
+            ("May", join_values(person["roles"]) or "nothing"),
             ("Answers for", f"tier {person['tier']}" if person["tier"] else "no tier"),
             ("Installation", person["installation"]),
         )

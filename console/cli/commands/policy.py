@@ -10,27 +10,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from console.cli.client.api import Api, Json, connected
+from console.cli.client.api import ConsoleApiClient, Json, connect_api
 from console.cli.client.config import config_folder
-from console.cli.commands.catalog import Folder, checked
-from console.cli.commands.ledger import PAGE
-from console.cli.errors import Exit, Failure
-from console.cli.options import command, group
+from console.cli.commands.catalog import Folder, load_config
+from console.cli.commands.ledger import PAGE_SIZE
+from console.cli.errors import ExitCode, Failure
+from console.cli.options import command, command_group
 from console.cli.render import policy
 from console.cli.render.output import emit, note
-from console.cli.time_arguments import moment_of, time_of
-from console.cli.watch.run_job import content, pairs_of
+from console.cli.time_arguments import parse_date_or_time, parse_time_argument
+from console.cli.watch.run_job import parse_params, read_file_or_stdin
 from justenough.domain.core.errors import InvalidInput, Problem
 
 if TYPE_CHECKING:
     from justenough.adapters.configuration.folder import ConfigSet
-    from justenough.domain.policy.dry_run import Rules
+    from justenough.domain.policy.dry_run import PolicyEvaluator
     from justenough.domain.policy.replay import ReplayReport
-    from justenough.domain.policy.test_cases import CaseResult, Launch, Table
+    from justenough.domain.policy.test_cases import CaseResult, DefaultLauncher, PolicyTestTable
 
-TABLES = "policies/tests"
+TESTS_FOLDER = "policies/tests"
 
-app = group("What is decided, and why.")
+app = command_group("What is decided, and why.")
 
 Config = Annotated[Path | None, typer.Option("--config", metavar="FOLDER", help="The configuration folder.", show_default=False)]
 
@@ -39,16 +39,16 @@ Config = Annotated[Path | None, typer.Option("--config", metavar="FOLDER", help=
 @command
 def check(folder: Folder = None) -> None:
     """Check the configuration folder: every problem (exit 2); policies that decide nothing, what is never allowed, odd tiers (exit 1)."""
-    from justenough.domain.policy.lint import findings  # noqa: PLC0415 - loads the policy engine
+    from justenough.domain.policy.lint import lint_policies  # noqa: PLC0415 - loads the policy engine
 
     where = folder or config_folder()
-    found = checked(where)
-    odd = findings(_rules(found), frozenset(found.tiers.roles.launch))
+    found = load_config(where)
+    odd = lint_policies(_build_rules(found), frozenset(found.tiers.roles.launch))
     names = sorted(found.policies.ids)
-    summary = {"folder": str(where), "digest": found.policies.digest, "policies": names, "findings": [_json(one) for one in odd]}
-    emit(summary, table=policy.check, names=lambda _: names)
+    summary = {"folder": str(where), "digest": found.policies.digest, "policies": names, "findings": [_to_json(one) for one in odd]}
+    emit(summary, table=policy.print_check, names=lambda _: names)
     if odd:
-        raise typer.Exit(Exit.FAILURE)
+        raise typer.Exit(ExitCode.FAILURE)
 
 
 @app.command("explain")
@@ -70,41 +70,41 @@ def explain(
     """Say of each request of a spec what policy decides, by which policies, and what would change it. Asks no server."""
     from justenough.domain.jobs.spec import checked_spec, read_spec  # noqa: PLC0415 - the same
     from justenough.domain.policy.cedar_request import Clock, JobFacts  # noqa: PLC0415 - the same
-    from justenough.domain.policy.explain import explained, must_be_there  # noqa: PLC0415 - loads the policy engine
+    from justenough.domain.policy.explain import explain_spec, require_known_access  # noqa: PLC0415 - loads the policy engine
 
-    found = checked(config or config_folder())
+    found = load_config(config or config_folder())
     try:
-        asked = checked_spec(read_spec(content(spec)), pairs_of(param or ()))
+        asked = checked_spec(read_spec(read_file_or_stdin(spec)), parse_params(param or ()))
     except InvalidInput as error:
         raise InvalidInput(f"{spec}: {error.what}", error.problems) from error
-    must_be_there(f"{spec}: job spec", asked, found.catalog)
+    require_known_access(f"{spec}: job spec", asked, found.catalog)
     groups = frozenset(found.tiers.roles.launch if group_ is None else group_)
     job = JobFacts("explain", asked, requester, groups)
-    clock = Clock.at(time_of("--at", at) if at else datetime.now(UTC))
-    result = _json(explained(_rules(found), found.tiers, job, clock=clock, break_glass=break_glass))
-    emit(result, table=policy.explained, names=lambda told: (f"{one['resource']}:{one['action']}" for one in told["requests"]))
+    clock = Clock.at(parse_date_or_time("--at", at) if at else datetime.now(UTC))
+    result = _to_json(explain_spec(_build_rules(found), found.tiers, job, clock=clock, break_glass=break_glass))
+    emit(result, table=policy.print_explanation, names=lambda told: (f"{one['resource']}:{one['action']}" for one in told["requests"]))
 
 
 @app.command("test")
 @command
-def run_tables(folder: Folder = None) -> None:
+def run_tests(folder: Folder = None) -> None:
     """Ask the policies everything that policies/tests/*.yaml asks. Exit 1 where an answer is another than expected, 2 where a table is bad."""
-    from justenough.domain.policy.test_cases import Launch  # noqa: PLC0415 - loads the policy engine
+    from justenough.domain.policy.test_cases import DefaultLauncher  # noqa: PLC0415 - loads the policy engine
 
     where = folder or config_folder()
-    found = checked(where)
-    results = _results(where, _rules(found), Launch(frozenset(found.tiers.roles.launch)))
+    found = load_config(where)
+    results = _run_test_tables(where, _build_rules(found), DefaultLauncher(frozenset(found.tiers.roles.launch)))
     failed = [one for one in results if not one.passed]
     told = {
         "folder": str(where),
         "policy_digest": found.policies.digest,
         "passed": len(results) - len(failed),
         "failed": len(failed),
-        "cases": [_json(one) for one in results],
+        "cases": [_to_json(one) for one in results],
     }
-    emit(told, table=policy.tested, names=lambda _: (f"{one.table}:{one.case}" for one in failed))
+    emit(told, table=policy.print_test_results, names=lambda _: (f"{one.table}:{one.case}" for one in failed))
     if failed:
-        raise typer.Exit(Exit.FAILURE)
+        raise typer.Exit(ExitCode.FAILURE)
 
 
 @app.command("replay")
@@ -117,88 +117,88 @@ def replay(
     ] = None,
 ) -> None:
     """Decide every recorded request again by the policies of a folder, and say what would be looser, tighter or the same."""
-    from justenough.domain.policy.replay import Replay, Tally  # noqa: PLC0415 - loads the policy engine
+    from justenough.domain.policy.replay import PolicyReplay, ReplayTally  # noqa: PLC0415 - loads the policy engine
 
-    found = checked(folder or config_folder())
-    begin = moment_of("--since", since, now=datetime.now(UTC)) if since else None
-    api, again = connected(), Replay(found.policies, found.catalog, top=found.tiers.top)
-    tally, began = Tally(begin.isoformat() if begin else "", found.policies.digest), time.monotonic()
-    for entry in _entries(api, since=tally.since or None):
+    found = load_config(folder or config_folder())
+    begin = parse_time_argument("--since", since, now=datetime.now(UTC)) if since else None
+    api, again = connect_api(), PolicyReplay(found.policies, found.catalog, top=found.tiers.top)
+    tally, began = ReplayTally(begin.isoformat() if begin else "", found.policies.digest), time.monotonic()
+    for entry in _fetch_entries(api, since=tally.since or None):
         if entry["type"] == "access.decided" and not again.knows(entry["job"]):
-            earlier = _entries(api, job=entry["job"])
+            earlier = _fetch_entries(api, job=entry["job"])
             again.learn(entry["job"], (one for one in earlier if one["position"] < entry["position"]))
-        decision = again.take(entry)
+        decision = again.replay_entry(entry)
         if decision is not None:
             tally.add(decision)
     report: ReplayReport = tally.report()
-    emit(_json(report), table=policy.replayed, names=lambda told: dict.fromkeys(one["request"] for one in told["items"]))
+    emit(_to_json(report), table=policy.print_replay, names=lambda told: dict.fromkeys(one["request"] for one in told["items"]))
     note(f"{report.decisions:,} decisions of {report.requests:,} requests, decided again in {time.monotonic() - began:.1f} s.")
 
 
-def _rules(found: ConfigSet) -> Rules:
-    from justenough.domain.policy.dry_run import Rules  # noqa: PLC0415 - loads the policy engine
+def _build_rules(config: ConfigSet) -> PolicyEvaluator:
+    from justenough.domain.policy.dry_run import PolicyEvaluator  # noqa: PLC0415 - loads the policy engine
 
-    return Rules(found.policies, found.catalog, found.tiers.top)
+    return PolicyEvaluator(config.policies, config.catalog, config.tiers.top)
 
 
-def _json(value: Any) -> Json:
+def _to_json(value: Any) -> Json:
     told: Json = value.model_dump(mode="json")
     return told
 
 
-def _results(folder: Path, rules: Rules, launch: Launch) -> list[CaseResult]:
+def _run_test_tables(folder: Path, rules: PolicyEvaluator, launch: DefaultLauncher) -> list[CaseResult]:
     """Return what came of each case of every table; raise InvalidInput with every problem of all of them."""
-    from justenough.domain.policy.test_cases import run_cases, run_spec  # noqa: PLC0415 - loads the policy engine
+    from justenough.domain.policy.test_cases import run_cases, run_spec_case  # noqa: PLC0415 - loads the policy engine
 
     problems: list[Problem] = []
-    tables = {name: table for name in _tables(folder) if (table := _table(folder, name, rules, problems))}
+    tables = {name: table for name in _table_names(folder) if (table := _load_table(folder, name, rules, problems))}
     raws = {
-        name: [_raw(folder, one.spec, f"{name}:specs[{number}]", problems) for number, one in enumerate(table.specs)]
+        name: [_load_spec(folder, one.spec, f"{name}:specs[{number}]", problems) for number, one in enumerate(table.specs)]
         for name, table in tables.items()
     }
-    problems += _bad_specs(tables, raws, rules)
+    problems += _spec_problems(tables, raws, rules)
     if problems:
         raise InvalidInput(str(folder), tuple(problems))
     if not tables:
-        raise Failure(f"{folder / TABLES} has no tables", hint="Write one: docs/how-to/policies.md says how", code=Exit.USAGE)
+        raise Failure(f"{folder / TESTS_FOLDER} has no tables", hint="Write one: docs/how-to/policies.md says how", code=ExitCode.USAGE)
     results: list[CaseResult] = []
     for name, table in tables.items():
         results += run_cases(name, table, rules, launch)
         for number, (one, raw) in enumerate(zip(table.specs, raws[name], strict=True)):
-            results += run_spec(name, number, one, raw, rules, launch)
+            results += run_spec_case(name, number, one, raw, rules, launch)
     return results
 
 
-def _bad_specs(tables: dict[str, Table], raws: dict[str, list[Json | None]], rules: Rules) -> Iterator[Problem]:
-    from justenough.domain.policy.test_cases import spec_problems  # noqa: PLC0415 - loads the policy engine
+def _spec_problems(tables: dict[str, PolicyTestTable], raws: dict[str, list[Json | None]], rules: PolicyEvaluator) -> Iterator[Problem]:
+    from justenough.domain.policy.test_cases import spec_case_problems  # noqa: PLC0415 - loads the policy engine
 
     for name, table in tables.items():
         for number, (one, raw) in enumerate(zip(table.specs, raws[name], strict=True)):
             if raw is not None:
-                yield from spec_problems(f"{name}:specs[{number}]", one, raw, rules)
+                yield from spec_case_problems(f"{name}:specs[{number}]", one, raw, rules)
 
 
-def _tables(folder: Path) -> Sequence[str]:
-    return sorted(f"{TABLES}/{path.name}" for path in (folder / TABLES).glob("*.yaml"))
+def _table_names(folder: Path) -> Sequence[str]:
+    return sorted(f"{TESTS_FOLDER}/{path.name}" for path in (folder / TESTS_FOLDER).glob("*.yaml"))
 
 
-def _table(folder: Path, name: str, rules: Rules, problems: list[Problem]) -> Table | None:
-    from justenough.domain.policy.test_cases import read_table, table_problems  # noqa: PLC0415 - loads the policy engine
+def _load_table(folder: Path, name: str, rules: PolicyEvaluator, problems: list[Problem]) -> PolicyTestTable | None:
+    from justenough.domain.policy.test_cases import policy_table_problems, read_policy_table  # noqa: PLC0415 - loads the policy engine
 
     try:
-        table = read_table(name, content(str(folder / name)))
+        table = read_policy_table(name, read_file_or_stdin(str(folder / name)))
     except InvalidInput as error:
         problems += [Problem(f"{name}:{one.path}".rstrip(":"), one.message) for one in error.problems]
         return None
-    problems += [Problem(f"{name}:{one.path}", one.message) for one in table_problems(table, rules)]
+    problems += [Problem(f"{name}:{one.path}", one.message) for one in policy_table_problems(table, rules)]
     return table
 
 
-def _raw(folder: Path, file: str, where: str, problems: list[Problem]) -> Json | None:
+def _load_spec(folder: Path, file: str, where: str, problems: list[Problem]) -> Json | None:
     from justenough.domain.jobs.spec import read_spec  # noqa: PLC0415 - loads pydantic's models
 
     try:
-        return read_spec(content(str(folder / file)))
+        return read_spec(read_file_or_stdin(str(folder / file)))
     except InvalidInput as error:
         problems += [Problem(where, f"{file}: {one}") for one in error.problems]
     except Failure as error:
@@ -206,12 +206,12 @@ def _raw(folder: Path, file: str, where: str, problems: list[Problem]) -> Json |
     return None
 
 
-def _entries(api: Api, *, since: str | None = None, job: str | None = None) -> Iterator[Json]:
-    from justenough.domain.policy.replay import READS  # noqa: PLC0415 - loads the policy engine
+def _fetch_entries(api: ConsoleApiClient, *, since: str | None = None, job: str | None = None) -> Iterator[Json]:
+    from justenough.domain.policy.replay import REPLAY_EVENTS  # noqa: PLC0415 - loads the policy engine
 
-    types, cursor = [kind.value for kind in READS], None
+    types, cursor = [kind.value for kind in REPLAY_EVENTS], None
     while True:
-        page = api.get("/ledger", type=types, since=since, job=job, limit=PAGE, cursor=cursor)
+        page = api.get("/ledger", type=types, since=since, job=job, limit=PAGE_SIZE, cursor=cursor)
         yield from page["items"]
         cursor = page["next"]
         if cursor is None:

@@ -10,18 +10,18 @@ from typing import Annotated
 
 import typer
 
-from console.cli.client.api import Json, connected
-from console.cli.commands.ledger import written
-from console.cli.errors import Exit
-from console.cli.options import Output, command, current
+from console.cli.client.api import Json, connect_api
+from console.cli.commands.ledger import open_output
+from console.cli.errors import ExitCode
+from console.cli.options import CliOutputFormat, command, current_options
 from console.cli.render.output import emit, note
-from console.cli.time_arguments import moment_text
+from console.cli.time_arguments import time_argument_text
 
-PATIENCE = 900.0
+REPORT_TIMEOUT_S = 900.0
 """Seconds: the console reads up to six million entries, and another's report may come first."""
 
 
-class Format(StrEnum):
+class ReportFormat(StrEnum):
     MD = "md"
     JSON = "json"
     HTML = "html"
@@ -35,35 +35,35 @@ def report(
     until: Annotated[
         str | None, typer.Option("--until", metavar="TIME", help="Before when, written alike; default: now.", show_default=False)
     ] = None,
-    form: Annotated[Format | None, typer.Option("--format", help="md (default), json or html.", show_default=False)] = None,
+    form: Annotated[ReportFormat | None, typer.Option("--format", help="md (default), json or html.", show_default=False)] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write there instead of stdout.", show_default=False)] = None,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit 1 where a line is a violation.")] = False,
 ) -> None:
     """Report what a period's ledger shows: each figure with its definition, its evidence, and the framework items it bears on."""
     now = datetime.now(UTC)
-    begin, end = moment_text("--since", since, now=now), moment_text("--until", until, now=now)
+    begin, end = time_argument_text("--since", since, now=now), time_argument_text("--until", until, now=now)
     note("Reading the ledger; a million entries take about ten seconds.")
-    told = connected().get_patiently("/report", seconds=PATIENCE, since=begin, until=end)
-    if form is None and current().output is not Output.TABLE and out is None:
-        emit(told, table=lambda _: None, names=_names)
+    told = connect_api().get_once("/report", timeout_s=REPORT_TIMEOUT_S, since=begin, until=end)
+    if form is None and current_options().output is not CliOutputFormat.TABLE and out is None:
+        emit(told, table=lambda _: None, names=_keys_not_ok)
     else:
-        with written(out) as file:
-            file.write(_rendered(told, form or Format.MD))
+        with open_output(out) as file:
+            file.write(_render(told, form or ReportFormat.MD))
     note(f"{told['status']}: {told['entries']:,} entries{f', in {out}' if out else ''}.")
     if exit_code and told["status"] == "violation":
-        raise typer.Exit(Exit.FAILURE)
+        raise typer.Exit(ExitCode.FAILURE)
 
 
-def _rendered(told: Json, form: Format) -> str:
-    if form is Format.JSON:
-        return json.dumps(told, indent=2, ensure_ascii=False) + "\n"
+def _render(content: Json, form: ReportFormat) -> str:
+    if form is ReportFormat.JSON:
+        return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     from console.presentation.report import html, markdown  # noqa: PLC0415 - most commands need neither pydantic nor templates
     from justenough.domain.evidence.report import Report  # noqa: PLC0415 - the same
 
-    report = Report.model_validate(told)
-    return html.rendered(report) if form is Format.HTML else markdown.rendered(report)
+    report = Report.model_validate(content)
+    return html.render_html(report) if form is ReportFormat.HTML else markdown.render_markdown(report)
 
 
-def _names(told: Json) -> list[str]:
+def _keys_not_ok(content: Json) -> list[str]:
     """Return the lines that are not ok."""
-    return [line["key"] for section in told["sections"] for line in section["lines"] if line["status"] != "ok"]
+    return [line["key"] for section in content["sections"] for line in section["lines"] if line["status"] != "ok"]

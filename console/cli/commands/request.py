@@ -9,19 +9,19 @@ from typing import Annotated, Literal
 
 import typer
 
-from console.cli.arguments import Cursor, Limit, OfJob, segment
-from console.cli.client.api import Api, Json, connected
-from console.cli.errors import Exit, Failure
-from console.cli.options import command, group
-from console.cli.render.output import emit, emit_page, fields, note, rows
-from console.presentation.event_text import ancestry, duration, said, tools_text
-from console.presentation.terminal_text import compact, moment
+from console.cli.arguments import Cursor, Limit, OfJob, path_segment
+from console.cli.client.api import ConsoleApiClient, Json, connect_api
+from console.cli.errors import ExitCode, Failure
+from console.cli.options import command, command_group
+from console.cli.render.output import emit, emit_page, note, print_fields, print_table
+from console.presentation.event_text import ancestor_lines, decision_text, duration_label, tools_text
+from console.presentation.terminal_text import moment, to_json_line
 
 RequestIds = Annotated[list[str], typer.Argument(metavar="ID…", help="Ids of requests.", show_default=False)]
 Reason = Annotated[str | None, typer.Option(help="Why; it is part of what you sign.", show_default=False)]
 
 
-class Less(StrEnum):
+class NarrowedAction(StrEnum):
     """What an approval may allow instead."""
 
     READ = "read"
@@ -29,7 +29,7 @@ class Less(StrEnum):
     ADMIN = "admin"
 
 
-app = group("See and answer requests for access.")
+app = command_group("See and answer requests for access.")
 
 
 @app.command("list")
@@ -44,8 +44,8 @@ def list_requests(
 ) -> None:
     """List requests, newest first."""
     if pending + mine + everything > 1:
-        raise Failure("--pending, --mine and --all: one of them", code=Exit.USAGE)
-    api = connected()
+        raise Failure("--pending, --mine and --all: one of them", code=ExitCode.USAGE)
+    api = connect_api()
     found = api.get(
         "/requests", state="all" if everything else "pending", mine="true" if mine else None, job=job, limit=limit, cursor=cursor
     )
@@ -53,12 +53,19 @@ def list_requests(
         found,
         header=("ID", "STATE", "TIER", "RESOURCE", "ACTION", "TTL", "REQUESTER", "EXPIRES", "REASON"),
         row=lambda item: (
-            *(item["id"], item["state"], item["current_tier"] or item["tier"], item["resource"], item["action"], duration(item["ttl"])),
+            *(
+                item["id"],
+                item["state"],
+                item["current_tier"] or item["tier"],
+                item["resource"],
+                item["action"],
+                duration_label(item["ttl"]),
+            ),
             *(item["requester"], moment(item["expires_at"]), item["reason"]),
         ),
         empty="No requests." if everything else "No request waits for you." if mine else "No request is pending.",
     )
-    _tell_of_reviews(api)
+    _note_open_reviews(api)
 
 
 @app.command("watch")
@@ -69,18 +76,18 @@ def watch(
 ) -> None:
     """Show what waits for an answer, and go on showing what becomes of it, until Ctrl-C."""
     if mine and everything:
-        raise Failure("--mine and --all: one of them", code=Exit.USAGE)
+        raise Failure("--mine and --all: one of them", code=ExitCode.USAGE)
     from console.cli.watch import requests as waiting  # noqa: PLC0415 - only this command goes on
 
-    waiting.watch(connected(), mine=mine, everything=everything)
+    waiting.watch_requests(connect_api(), mine=mine, everything=everything)
 
 
 @app.command("show")
 @command
 def show(request: Annotated[str, typer.Argument(metavar="ID", help="A request's id.")]) -> None:
     """Show a request: who asks for what and why, and the policies that decided."""
-    api = connected()
-    emit(api.get(f"/requests/{segment(request)}"), table=lambda found: _whole(api, found), names=lambda found: (found["id"],))
+    api = connect_api()
+    emit(api.get(f"/requests/{path_segment(request)}"), table=lambda found: _print_request(api, found), names=lambda found: (found["id"],))
 
 
 @app.command("approve")
@@ -90,7 +97,7 @@ def approve(
     reason: Reason = None,
     ttl: Annotated[str | None, typer.Option(metavar="DURATION", help="Allow less time than was asked for.", show_default=False)] = None,
     action: Annotated[
-        Less | None, typer.Option(help="Allow less than was asked for: `read` instead of `write`.", show_default=False)
+        NarrowedAction | None, typer.Option(help="Allow less than was asked for: `read` instead of `write`.", show_default=False)
     ] = None,
     tool: Annotated[
         list[str] | None,
@@ -106,21 +113,21 @@ def approve(
     ] = None,
 ) -> None:
     """Approve requests, or less of them: sign exactly what is shown, with your own key. A reason is needed from tier 2 on."""
-    _answer(requests, "approve", reason=reason or "", ttl=ttl, action=action, on_behalf_of=on_behalf_of, tools=tool or ())
+    _answer_requests(requests, "approve", reason=reason or "", ttl=ttl, action=action, on_behalf_of=on_behalf_of, tools=tool or ())
 
 
 @app.command("deny")
 @command
 def deny(requests: RequestIds, reason: Reason = None) -> None:
     """Deny requests: one denial ends a request."""
-    _answer(requests, "deny", reason=reason)
+    _answer_requests(requests, "deny", reason=reason)
 
 
 @app.command("withdraw")
 @command
 def withdraw(requests: RequestIds, reason: Reason = None) -> None:
     """Take approvals back: what was issued for them is revoked now; the job goes on without it."""
-    _answer(requests, "withdraw", reason=reason)
+    _answer_requests(requests, "withdraw", reason=reason)
 
 
 @app.command("break-glass")
@@ -131,7 +138,7 @@ def break_glass(
     ttl: Annotated[str | None, typer.Option(metavar="DURATION", help="Allow less time than was asked for.", show_default=False)] = None,
 ) -> None:
     """Pass a tier alone, in an emergency. It is shown to everyone who answers there, and stays open until one of them has reviewed it."""
-    _answer(requests, "break_glass", reason=reason, ttl=ttl)
+    _answer_requests(requests, "break_glass", reason=reason, ttl=ttl)
 
 
 @app.command("claim")
@@ -141,21 +148,21 @@ def claim(
     time: Annotated[str, typer.Option("--for", metavar="DURATION", help="How long you will look at it.")] = "15m",
 ) -> None:
     """Tell the others that you look at requests. It bars nobody from answering them."""
-    from console.cli.client.answer_requests import seconds  # noqa: PLC0415 - loads what signs
+    from console.cli.client.answer_requests import parse_duration_option  # noqa: PLC0415 - loads what signs
 
-    api, wanted = connected(), {"seconds": seconds(time, option="--for")}
-    _each(requests, lambda request: api.post(f"/requests/{segment(request)}/claim", wanted)[1])
+    api, wanted = connect_api(), {"seconds": parse_duration_option(time, option="--for")}
+    _call_for_each(requests, lambda request: api.post(f"/requests/{path_segment(request)}/claim", wanted)[1])
 
 
 @app.command("release")
 @command
 def release(requests: RequestIds) -> None:
     """Tell the others that you no longer look at requests."""
-    api = connected()
-    _each(requests, lambda request: api.delete(f"/requests/{segment(request)}/claim"))
+    api = connect_api()
+    _call_for_each(requests, lambda request: api.delete(f"/requests/{path_segment(request)}/claim"))
 
 
-def _tell_of_reviews(api: Api) -> None:
+def _note_open_reviews(api: ConsoleApiClient) -> None:
     """Tell whoever may read them that reviews are open: what was passed alone must not be forgotten."""
     with contextlib.suppress(Failure):
         if found := api.get("/reviews", limit=100)["items"]:
@@ -164,130 +171,130 @@ def _tell_of_reviews(api: Api) -> None:
             )
 
 
-def _each(requests: list[str], call: Callable[[str], Json]) -> None:
+def _call_for_each(requests: list[str], call: Callable[[str], Json]) -> None:
     found = [call(request) for request in dict.fromkeys(requests)]
     shown = found[0] if len(found) == 1 else {"items": found, "next": None}
     emit(
         shown,
-        table=lambda _: rows(("ID", "RESOURCE", "ACTION", "STATE", "LOOKED AT"), [_claimed(item) for item in found]),
+        table=lambda _: print_table(("ID", "RESOURCE", "ACTION", "STATE", "LOOKED AT"), [_claim_row(item) for item in found]),
         names=lambda _: (item["id"] for item in found),
     )
 
 
-def _claimed(item: Json) -> tuple[str, str, str, str, str]:
-    return item["id"], item["resource"], item["action"], item["state"], _looked_at(item)
+def _claim_row(item: Json) -> tuple[str, str, str, str, str]:
+    return item["id"], item["resource"], item["action"], item["state"], _claim_text(item)
 
 
-def _looked_at(item: Json) -> str:
+def _claim_text(item: Json) -> str:
     return f"by {item['claim']['by']} until {moment(item['claim']['until'])}" if item["claim"] else ""
 
 
-def _answer(
+def _answer_requests(
     requests: list[str],
     decision: Literal["approve", "deny", "withdraw", "break_glass"],
     *,
     reason: str | None,
     ttl: str | None = None,
-    action: Less | None = None,
+    action: NarrowedAction | None = None,
     on_behalf_of: str | None = None,
     tools: Sequence[str] = (),
 ) -> None:
     from console.cli.client import answer_requests  # noqa: PLC0415 - only answers are signed
     from justenough.domain.jobs.states import Action  # noqa: PLC0415
 
-    saying = answer_requests.Saying(
+    saying = answer_requests.AnswerOptions(
         decision=decision,
-        reason=reason if decision == "approve" and reason == "" else answer_requests.reason(reason),
-        ttl=answer_requests.seconds(ttl),
+        reason=reason if decision == "approve" and reason == "" else answer_requests.require_reason(reason),
+        ttl=answer_requests.parse_duration_option(ttl),
         action=Action(action.value) if action else None,
         on_behalf_of=on_behalf_of,
         tools=tuple(tools),
     )
-    answer_requests.answer_all(connected(), requests, saying)
+    answer_requests.answer_all(connect_api(), requests, saying)
 
 
-def _whole(api: Api, item: Json) -> None:
-    from console.cli.client.answer_requests import order_of  # noqa: PLC0415 - loads what reads specs
+def _print_request(api: ConsoleApiClient, item: Json) -> None:
+    from console.cli.client.answer_requests import order_facts  # noqa: PLC0415 - loads what reads specs
 
-    fields(
+    print_fields(
         (
             ("Id", item["id"]),
             ("Job", f"{item['job_id']} ({item['job_name']})"),
             ("Task", item["task"]),
             ("Requester", item["requester"]),
-            *((name.capitalize(), value) for name, value in order_of(api, item["job_id"])),
-            *ancestry(item),
+            *((name.capitalize(), value) for name, value in order_facts(api, item["job_id"])),
+            *ancestor_lines(item),
             ("Asks for", f"{item['action']} on {item['resource']} ({item['title']}, {item['sensitivity']})"),
-            ("For", duration(item["ttl"])),
-            ("Through", _through(item)),
-            ("Granted", _granted(item)),
-            ("Call", _call(item)),
+            ("For", duration_label(item["ttl"])),
+            ("Through", _tools_text(item)),
+            ("Granted", _grant_text(item)),
+            ("Call", _call_text(item)),
             ("Reason", item["reason"]),
             ("Optional", "yes" if item["optional"] else "no"),
             ("Revocable", item["revocable"]),
             ("State", item["state"]),
-            ("Tier", _tier(item)),
+            ("Tier", _tier_text(item)),
             ("Until", moment(item["expires_at"])),
-            ("Looked at", _looked_at(item)),
-            ("Vault's lock", _lock(item)),
+            ("Looked at", _claim_text(item)),
+            ("Vault's lock", _control_group_text(item)),
             ("Policies", ", ".join(item["policies"])),
             ("Digest", item["digest"]),
         )
     )
     for answer in item["approvals"]:
-        verb = said(answer["decision"])
+        verb = decision_text(answer["decision"])
         less = (
-            f" {answer['action']} for {duration(answer['ttl'])}{_only(answer['tools'])}"
-            if answer["decision"] != "deny" and _is_less(answer, item)
+            f" {answer['action']} for {duration_label(answer['ttl'])}{_only_tools(answer['tools'])}"
+            if answer["decision"] != "deny" and _is_narrowed(answer, item)
             else ""
         )
         absent = f" for {answer['on_behalf_of']}" if answer["on_behalf_of"] else ""
         back = f" (taken back {moment(answer['withdrawn_at'])})" if answer["withdrawn_at"] else ""
         line = f"{moment(answer['at'])}  {answer['approver']}{absent} (tier {answer['tier']}) {verb}{less}: {answer['reason'] or '-'}{back}"
-        fields(((verb.capitalize(), line),))
+        print_fields(((verb.capitalize(), line),))
     if item["review"]:
-        fields((("Review", _review(item["review"])),))
+        print_fields((("Review", _review_text(item["review"])),))
 
 
-def _is_less(answer: Json, item: Json) -> bool:
+def _is_narrowed(answer: Json, item: Json) -> bool:
     return answer["ttl"] < item["ttl"] or answer["action"] not in {None, item["action"]} or bool(answer["tools"])
 
 
-def _through(item: Json) -> str:
+def _tools_text(item: Json) -> str:
     return f"{tools_text(item['tools'])}; no credential is handed over" if item["tools"] else ""
 
 
-def _only(tools: Json | None) -> str:
+def _only_tools(tools: Json | None) -> str:
     return f", only through {tools_text(tools)}" if tools else ""
 
 
-def _call(item: Json) -> str:
+def _call_text(item: Json) -> str:
     call = item["call"]
-    return f"{call['tool']}, once, with exactly {compact(call['arguments'])}{_within(call)}" if call else ""
+    return f"{call['tool']}, once, with exactly {to_json_line(call['arguments'])}{_bounds_text(call)}" if call else ""
 
 
-def _within(call: Json) -> str:
-    return f", within {compact(call['within'])}" if call.get("within") else ""
+def _bounds_text(call: Json) -> str:
+    return f", within {to_json_line(call['within'])}" if call.get("within") else ""
 
 
-def _granted(item: Json) -> str:
+def _grant_text(item: Json) -> str:
     if item["granted_ttl"] is None:
         return ""
-    return f"{item['granted_action'] or item['action']} for {duration(item['granted_ttl'])}{_only(item['granted_tools'])}"
+    return f"{item['granted_action'] or item['action']} for {duration_label(item['granted_ttl'])}{_only_tools(item['granted_tools'])}"
 
 
-def _review(review: Json) -> str:
+def _review_text(review: Json) -> str:
     if review["open"]:
         return f"open since {moment(review['opened_at'])}: one of {', '.join(review['groups'])} is to say whether it was justified"
     return f"{review['verdict']}, said {review['reviewer']} {moment(review['reviewed_at'])}: {review['review_reason']}"
 
 
-def _tier(item: Json) -> str:
+def _tier_text(item: Json) -> str:
     if not item["quorum"]:
         return str(item["tier"])
     return f"{item['tier']} is needed; tier {item['current_tier']} answers now, {item['quorum']} of them"
 
 
-def _lock(item: Json) -> str:
+def _control_group_text(item: Json) -> str:
     lock = item["lock"]
     return f"waits until {moment(lock['expires_at'])}; accessor {lock['accessor']}" if lock else ""

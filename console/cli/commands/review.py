@@ -7,17 +7,17 @@ from typing import Annotated
 
 import typer
 
-from console.cli.arguments import Cursor, Limit, segment
-from console.cli.client.api import connected
-from console.cli.errors import Exit, Failure
-from console.cli.options import command, group
-from console.cli.render.output import emit, emit_page, fields
+from console.cli.arguments import Cursor, Limit, path_segment
+from console.cli.client.api import connect_api
+from console.cli.errors import ExitCode, Failure
+from console.cli.options import command, command_group
+from console.cli.render.output import emit, emit_page, print_fields
 from console.presentation.terminal_text import moment
 
 Reason = Annotated[str | None, typer.Option(help="Why; it is part of what you sign.", show_default=False)]
 
 
-reviews = group("See and answer the reviews of tiers that somebody passed alone.")
+reviews = command_group("See and answer the reviews of tiers that somebody passed alone.")
 
 
 @reviews.command("list")
@@ -29,7 +29,7 @@ def list_reviews(
 ) -> None:
     """List reviews, newest first; those that are open, unless all are wanted."""
     emit_page(
-        connected().get("/reviews", all="true" if everything else None, limit=limit, cursor=cursor),
+        connect_api().get("/reviews", all="true" if everything else None, limit=limit, cursor=cursor),
         header=("REQUEST", "JOB", "RESOURCE", "ACTION", "BY", "SINCE", "REVIEWERS", "REASON", "VERDICT"),
         row=lambda item: (
             *(item["request_id"], item["job_name"], item["resource"], item["action"], item["person"], moment(item["opened_at"])),
@@ -51,20 +51,20 @@ def answer(
     from justenough.domain.approvals import statement_factory  # noqa: PLC0415
 
     if justified is None:
-        raise Failure("say --justified or --unjustified", code=Exit.USAGE)
-    why, api = answer_requests.reason(reason), connected()
-    view = api.get(f"/requests/{segment(request)}")
-    statement = statement_factory.review(
+        raise Failure("say --justified or --unjustified", code=ExitCode.USAGE)
+    why, api = answer_requests.require_reason(reason), connect_api()
+    view = api.get(f"/requests/{path_segment(request)}")
+    statement = statement_factory.build_review_statement(
         view,
         "justified" if justified else "unjustified",
         reason=why,
-        person=api.session.identity().entity,
+        person=api.session.identity_token().entity,
         now=datetime.now(UTC),
     )
-    _, found = api.post(f"/requests/{segment(request)}/review", profile.signed(api.session, statement))
+    _, found = api.post(f"/requests/{path_segment(request)}/review", profile.sign_statement(api.session, statement))
     said = found["review"]
     emit(
         found,
-        table=lambda _: fields((("Request", found["id"]), ("Review", f"{said['verdict']}, said {said['reviewer']}"))),
+        table=lambda _: print_fields((("Request", found["id"]), ("Review", f"{said['verdict']}, said {said['reviewer']}"))),
         names=lambda _: (found["id"],),
     )

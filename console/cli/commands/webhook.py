@@ -7,16 +7,16 @@ from typing import Annotated
 import typer
 
 from console.cli import terminal
-from console.cli.arguments import Cursor, Limit, segment
-from console.cli.client.api import Json, connected
-from console.cli.errors import Exit, Failure
-from console.cli.options import command, group
+from console.cli.arguments import Cursor, Limit, path_segment
+from console.cli.client.api import Json, connect_api
+from console.cli.errors import ExitCode, Failure
+from console.cli.options import command, command_group
 from console.cli.render.output import emit, emit_page, note
 from console.presentation.terminal_text import moment
 
 Subscription = Annotated[str, typer.Argument(metavar="NAME", help="A webhook's or notification's name.")]
 
-app = group("See who is told of events, and send again what could not be delivered.")
+app = command_group("See who is told of events, and send again what could not be delivered.")
 
 
 @app.command("list")
@@ -24,7 +24,7 @@ app = group("See who is told of events, and send again what could not be deliver
 def list_webhooks() -> None:
     """List webhooks and notifications, and how each stands."""
     emit_page(
-        connected().get("/webhooks"),
+        connect_api().get("/webhooks"),
         header=("NAME", "KIND", "STATE", "LAG", "PENDING", "DEAD", "DELIVERED", "LAST", "TO", "WHY NOT"),
         row=lambda item: (
             *(item["name"], item["kind"], item["state"], f"{item['lag_seconds']} s", item["pending"], item["dead"], item["delivered"]),
@@ -45,7 +45,7 @@ def deliveries(
 ) -> None:
     """List what could not be delivered until now, the newest event first."""
     emit_page(
-        connected().get(f"/webhooks/{segment(name)}/deliveries", state="dead" if dead else None, limit=limit, cursor=cursor),
+        connect_api().get(f"/webhooks/{path_segment(name)}/deliveries", state="dead" if dead else None, limit=limit, cursor=cursor),
         header=("ID", "STATE", "EVENT", "JOB", "HAPPENED", "ATTEMPTS", "LAST", "NEXT", "WHY NOT"),
         row=lambda item: (
             *(item["id"], item["state"], item["type"], item["job"], moment(item["at"]), item["attempts"], moment(item["last_at"])),
@@ -65,27 +65,27 @@ def resend(
     """Send dead letters again, as if they were new."""
     if bool(ids) is everything:
         raise Failure(
-            "name dead letters, or say --all", code=Exit.USAGE, hint=f"Which there are: justenough webhook deliveries {name} --dead"
+            "name dead letters, or say --all", code=ExitCode.USAGE, hint=f"Which there are: justenough webhook deliveries {name} --dead"
         )
-    api, path = connected(), f"/webhooks/{segment(name)}"
+    api, path = connect_api(), f"/webhooks/{path_segment(name)}"
     if everything:
-        _, found = api.post(f"{path}/resend", again=True)
+        _, found = api.post(f"{path}/resend", idempotent=True)
     else:
-        counts = [api.post(f"{path}/deliveries/{segment(one)}/resend")[1]["resent"] for one in ids or ()]
+        counts = [api.post(f"{path}/deliveries/{path_segment(one)}/resend")[1]["resent"] for one in ids or ()]
         found = {"subscription": name, "resent": sum(counts)}
-    emit(found, table=lambda item: terminal.line(f"{item['resent']} on their way again"), names=lambda item: (item["subscription"],))
+    emit(found, table=lambda item: terminal.write_line(f"{item['resent']} on their way again"), names=lambda item: (item["subscription"],))
 
 
 @app.command("test")
 @command
 def test(name: Subscription) -> None:
     """Send something that means nothing, and tell what became of it. Exit 1 where it did not arrive."""
-    _, found = connected().post(f"/webhooks/{segment(name)}/test")
-    emit(found, table=_tested, names=lambda item: (item["subscription"],))
+    _, found = connect_api().post(f"/webhooks/{path_segment(name)}/test")
+    emit(found, table=_print_test_result, names=lambda item: (item["subscription"],))
     if not found["arrived"]:
         note(f"What to look at: docs/reference/events.md; what waits for it: justenough webhook deliveries {name}")
-        raise typer.Exit(Exit.FAILURE)
+        raise typer.Exit(ExitCode.FAILURE)
 
 
-def _tested(item: Json) -> None:
-    terminal.line(f"{item['subscription']}: {'arrived' if item['arrived'] else 'did not arrive'} ({item['detail']})")
+def _print_test_result(item: Json) -> None:
+    terminal.write_line(f"{item['subscription']}: {'arrived' if item['arrived'] else 'did not arrive'} ({item['detail']})")

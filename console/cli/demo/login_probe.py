@@ -15,11 +15,11 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from justenough.domain.core.secret import Secret
 
-PATIENCE = 60.0
+LOGIN_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)
-class Login:
+class ProbedLogin:
     """A job's login, and whether it worked when it was handed over."""
 
     job: str
@@ -28,30 +28,30 @@ class Login:
     worked: bool
 
 
-class Witness:
+class LoginProbe:
     """Listens on loopback. Keeps what it hears in memory only."""
 
     def __init__(self, shop_dsn: str, listener: socket.socket) -> None:
         self._shop = conninfo_to_dict(shop_dsn)
         self._listener = listener
-        self._heard: queue.Queue[Login] = queue.Queue()
+        self._logins: queue.Queue[ProbedLogin] = queue.Queue()
         self.address = f"127.0.0.1:{listener.getsockname()[1]}"
 
     @classmethod
     @contextlib.contextmanager
-    def listening(cls, shop_dsn: str) -> Iterator[Witness]:
+    def start(cls, shop_dsn: str) -> Iterator[LoginProbe]:
         """Listen for the length of a block."""
         with socket.create_server(("127.0.0.1", 0)) as listener:
             witness = cls(shop_dsn, listener)
             threading.Thread(target=witness._listen, daemon=True).start()
             yield witness
 
-    def heard(self, job: str) -> Login:
+    def next_login(self, job: str) -> ProbedLogin:
         """Return the next login that a job hands over. Raises queue.Empty where none comes."""
-        login = self._heard.get(timeout=PATIENCE)
-        return login if login.job == job else self.heard(job)
+        login = self._logins.get(timeout=LOGIN_TIMEOUT_S)
+        return login if login.job == job else self.next_login(job)
 
-    def tried(self, user: str, password: Secret) -> str | None:
+    def login_error(self, user: str, password: Secret) -> str | None:
         """Return None where a login works, else the database's own words."""
         at = {"host": self._shop["host"], "port": self._shop["port"], "dbname": self._shop["dbname"]}
         try:
@@ -65,7 +65,7 @@ class Witness:
         with psycopg.connect(make_conninfo("", **self._shop)) as connection:
             return [name for (name,) in connection.execute("SELECT rolname FROM pg_roles WHERE strpos(rolname, %s) > 0", (job,))]
 
-    def refuses_to_write(self, login: Login) -> str | None:
+    def write_error(self, login: ProbedLogin) -> str | None:
         """Return the database's own words where a login may not write a refund; None where it may."""
         at = {"host": self._shop["host"], "port": self._shop["port"], "dbname": self._shop["dbname"]}
         with psycopg.connect(make_conninfo("", user=login.user, password=login.password.reveal(), **at)) as connection:
@@ -83,7 +83,7 @@ class Witness:
                 with connection, connection.makefile("rw") as lines, contextlib.suppress(ValueError, KeyError):
                     said = json.loads(lines.readline())
                     user, password = said["user"], Secret(said["password"])
-                    self._heard.put(Login(said["job"], user, password, worked=self.tried(user, password) is None))
+                    self._logins.put(ProbedLogin(said["job"], user, password, worked=self.login_error(user, password) is None))
                     # Only now does the job go on, and may end.
                     lines.write("tried\n")
                     lines.flush()

@@ -7,21 +7,21 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 
-from console.cli.demo.environment import BOLD, DIM, GREEN, PLAIN, RED, DemoFailed, Json, Stage, say
-from console.cli.demo.login_probe import Login
-from console.cli.render.output import rows
+from console.cli.demo.environment import BOLD, DIM, GREEN, PLAIN, RED, DemoEnvironment, DemoFailed, Json, say
+from console.cli.demo.login_probe import ProbedLogin
+from console.cli.render.output import print_table
 from console.presentation.terminal_text import moment
 
-ENDED = ("succeeded", "failed", "denied", "cancelled", "timed_out", "killed", "lost")
+ENDED_JOB_STATES = ("succeeded", "failed", "denied", "cancelled", "timed_out", "killed", "lost")
 
 
 @dataclass(frozen=True)
-class Line:
+class DemoCredential:
     """One credential in the closing table."""
 
     job: Json
     credential: Json
-    tried: str
+    login_outcome: str
     """What became of its login after the end, in a word or two."""
     dead: bool
     """Whether the witness saw for itself that it is."""
@@ -32,186 +32,186 @@ class Line:
         return self.credential["state"] == "confirmed" and self.dead
 
     @property
-    def stays(self) -> bool:
+    def is_irrevocable(self) -> bool:
         """Whether nothing can end it but its owner: a key that is read, and not made for its job."""
         return bool(self.credential["revocable"] == "never")
 
 
-def tell(stage: Stage) -> int:
+def run_scenario(demo: DemoEnvironment) -> int:
     """Play every act; return 0 only if all of it was proven."""
     began = time.monotonic()
-    acts = (approvals, failure, kill, terminated, narrowed, locked, agent)
-    lines = [line for act in acts for line in act(stage)]
+    acts = (show_approvals, show_failure, show_kill, show_terminated_workflow, show_narrowed_approval, show_control_group, show_agent)
+    lines = [line for act in acts for line in act(demo)]
     say(f"\n{BOLD}Every credential of this demo, and how it was shown to be dead{PLAIN}")
-    rows(
+    print_table(
         ("JOB", "ENDED", "CREDENTIAL", "LIFE", "CONFIRMED AT", "LOGIN", "BY LOOKING"),
         [
             (
-                _short(line),
+                _job_name(line),
                 line.job["state"],
-                _what(line),
-                _life(line),
+                _access(line),
+                _lifetime(line),
                 moment(line.credential["confirmed_at"]),
-                line.tried,
+                line.login_outcome,
                 line.credential["confirmed_how"] or line.credential["why"],
             )
             for line in lines
         ],
     )
-    ledger = stage.act("auditor", "ledger", "verify")
+    ledger = demo.run_as("auditor", "ledger", "verify")
     say(
         f"The ledger's {ledger['entries']} entries in {ledger['jobs']} chains are unbroken."
         if not ledger["problems"]
         else str(ledger["problems"])
     )
-    mortal, keys = [line for line in lines if not line.stays], {_what(line) for line in lines if line.stays}
+    mortal, keys = [line for line in lines if not line.is_irrevocable], {_access(line) for line in lines if line.is_irrevocable}
     proven = bool(mortal) and all(line.proven for line in mortal) and not ledger["problems"]
     say(
-        f"\n{GREEN if proven else RED}{len(mortal)} credentials, {'all proven dead' if proven else 'NOT all proven dead'}{PLAIN}, in {_took(began)}. "
+        f"\n{GREEN if proven else RED}{len(mortal)} credentials, {'all proven dead' if proven else 'NOT all proven dead'}{PLAIN}, in {_elapsed_text(began)}. "
         f"No job ever saw {', '.join(sorted(keys))}: only the gateway used it."
     )
     return 0 if proven else 1
 
 
-def approvals(stage: Stage) -> list[Line]:
+def show_approvals(demo: DemoEnvironment) -> list[DemoCredential]:
     """An agent answers a refund ticket: one read by policy, one write by its owner's approval, one wish that is denied."""
-    title("A refund: policy allows a read, lead approves a write, security denies the optional admin access")
-    job = stage.launch("refund-triage", "ticket=4711")
-    waiting = stage.until(job, "awaiting_approval", *ENDED)
+    print_title("A refund: policy allows a read, lead approves a write, security denies the optional admin access")
+    job = demo.launch("refund-triage", "ticket=4711")
+    waiting = demo.wait_for_state(job, "awaiting_approval", *ENDED_JOB_STATES)
     for request in waiting["requests"]:
         tier = f"waits for tier {request['tier']}" if request["state"] == "pending" else request["state"]
         say(f"  {request['action']} on {request['resource']}: {tier}, by {', '.join(request['policies'])}")
     write, admin = (_request(waiting, resource, action) for resource, action in (("refunds-db", "write"), ("orders-db", "admin")))
-    stage.act("lead", "request", "approve", write["id"], "--reason", "ticket 4711 is right")
-    stage.act("security", "request", "deny", admin["id"], "--reason", "a refund needs no admin access")
-    logins = [stage.witness.heard(job), stage.witness.heard(job)]
-    seen = _ended(stage, job, "succeeded")
-    for line in stage.act("ops", "job", "logs", job).get("items", []):
+    demo.run_as("lead", "request", "approve", write["id"], "--reason", "ticket 4711 is right")
+    demo.run_as("security", "request", "deny", admin["id"], "--reason", "a refund needs no admin access")
+    logins = [demo.probe.next_login(job), demo.probe.next_login(job)]
+    seen = _wait_for_end(demo, job, "succeeded")
+    for line in demo.run_as("ops", "job", "logs", job).get("items", []):
         say("".join(f"  {DIM}│{PLAIN} {text}\n" for text in line["text"].splitlines()).rstrip())
-    return _tried(stage, seen, logins)
+    return _probe_logins(demo, seen, logins)
 
 
-def failure(stage: Stage) -> list[Line]:
+def show_failure(demo: DemoEnvironment) -> list[DemoCredential]:
     """A job that fails."""
-    title("A job that fails")
-    job = stage.launch("failing")
-    login = stage.witness.heard(job)
-    return _tried(stage, _ended(stage, job, "failed"), [login])
+    print_title("A job that fails")
+    job = demo.launch("failing")
+    login = demo.probe.next_login(job)
+    return _probe_logins(demo, _wait_for_end(demo, job, "failed"), [login])
 
 
-def kill(stage: Stage) -> list[Line]:
+def show_kill(demo: DemoEnvironment) -> list[DemoCredential]:
     """A job that somebody kills."""
-    title("A job that is killed while it holds a database session open")
-    job = stage.launch("long-running", "seconds=300")
-    login = stage.witness.heard(job)
-    stage.act("ops", "job", "kill", job)
-    return _tried(stage, _ended(stage, job, "killed"), [login])
+    print_title("A job that is killed while it holds a database session open")
+    job = demo.launch("long-running", "seconds=300")
+    login = demo.probe.next_login(job)
+    demo.run_as("ops", "job", "kill", job)
+    return _probe_logins(demo, _wait_for_end(demo, job, "killed"), [login])
 
 
-def terminated(stage: Stage) -> list[Line]:
+def show_terminated_workflow(demo: DemoEnvironment) -> list[DemoCredential]:
     """A job whose workflow is terminated: no code of it ever runs again, but a person had approved it, so a guard stands beside it."""
-    title("A job with approved write access, whose workflow is terminated behind our back")
-    job = stage.launch("long-writing", "seconds=300")
-    waiting = stage.until(job, "awaiting_approval", *ENDED)
-    stage.act("lead", "request", "approve", waiting["requests"][0]["id"], "--reason", "refunds come in today")
-    login = stage.witness.heard(job)
-    stage.terminate(job)
-    return _tried(stage, _ended(stage, job, "lost"), [login])
+    print_title("A job with approved write access, whose workflow is terminated behind our back")
+    job = demo.launch("long-writing", "seconds=300")
+    waiting = demo.wait_for_state(job, "awaiting_approval", *ENDED_JOB_STATES)
+    demo.run_as("lead", "request", "approve", waiting["requests"][0]["id"], "--reason", "refunds come in today")
+    login = demo.probe.next_login(job)
+    demo.terminate(job)
+    return _probe_logins(demo, _wait_for_end(demo, job, "lost"), [login])
 
 
-def narrowed(stage: Stage) -> list[Line]:
+def show_narrowed_approval(demo: DemoEnvironment) -> list[DemoCredential]:
     """A write of which only a read is approved, and that is then taken back while its job goes on."""
-    title("A write of which lead approves only two minutes of reading, and then takes that back")
-    job = stage.launch("long-writing", "seconds=300")
-    request = stage.until(job, "awaiting_approval", *ENDED)["requests"][0]["id"]
-    stage.act("lead", "request", "approve", request, "--action", "read", "--ttl", "2m")
-    login = stage.witness.heard(job)
-    refused = stage.witness.refuses_to_write(login)
+    print_title("A write of which lead approves only two minutes of reading, and then takes that back")
+    job = demo.launch("long-writing", "seconds=300")
+    request = demo.wait_for_state(job, "awaiting_approval", *ENDED_JOB_STATES)["requests"][0]["id"]
+    demo.run_as("lead", "request", "approve", request, "--action", "read", "--ttl", "2m")
+    login = demo.probe.next_login(job)
+    refused = demo.probe.write_error(login)
     if refused is None:
         raise DemoFailed(f"{login.user} was to read only, and can write")
     say(f"  It may look at refunds. Writing one: {refused}")
-    stage.act("lead", "request", "withdraw", request, "--reason", "the refunds are for tomorrow")
+    demo.run_as("lead", "request", "withdraw", request, "--reason", "the refunds are for tomorrow")
     say("  Its program finds its session cut, and gives up:")
-    return _tried(stage, _ended(stage, job, "failed"), [login])
+    return _probe_logins(demo, _wait_for_end(demo, job, "failed"), [login])
 
 
-def locked(stage: Stage) -> list[Line]:
+def show_control_group(demo: DemoEnvironment) -> list[DemoCredential]:
     """A write that is locked twice: our worker and Vault each ask people, and each of them asks the same ones."""
-    title("A payout behind two locks: without security's word Vault itself gives it to nobody, our worker included")
-    job = stage.launch("pay-out", "order=100001", "amount=19.90")
-    request = stage.until(job, "awaiting_approval", *ENDED)["requests"][0]
-    entries = stage.act("auditor", "job", "timeline", job, quiet=True)["items"]
+    print_title("A payout behind two locks: without security's word Vault itself gives it to nobody, our worker included")
+    job = demo.launch("pay-out", "order=100001", "amount=19.90")
+    request = demo.wait_for_state(job, "awaiting_approval", *ENDED_JOB_STATES)["requests"][0]
+    entries = demo.run_as("auditor", "job", "timeline", job, quiet=True)["items"]
     lock: Json = next(entry["data"] for entry in entries if entry["type"] == "lock.opened")
     asked = f"{lock['approvals']} of {' or '.join(lock['groups'])}"
     say(f"  {request['action']} on {request['resource']} waits in Vault (accessor {lock['accessor']}) until {asked} authorizes it there.")
-    stage.act("security", "request", "approve", request["id"], "--reason", "the customer's account is checked")
-    login = stage.witness.heard(job)
-    return _tried(stage, _ended(stage, job, "succeeded"), [login])
+    demo.run_as("security", "request", "approve", request["id"], "--reason", "the customer's account is checked")
+    login = demo.probe.next_login(job)
+    return _probe_logins(demo, _wait_for_end(demo, job, "succeeded"), [login])
 
 
-def agent(stage: Stage) -> list[Line]:
+def show_agent(demo: DemoEnvironment) -> list[DemoCredential]:
     """An agent that never holds a secret: each call of a tool is decided on its own, made by the gateway, and its credential dead right after."""
-    title("An AI agent works a ticket by tools alone: reads freely, asks for a refund and for a customer, and is denied an export")
-    job = stage.launch("support-agent", hands_over=False)
+    print_title("An AI agent works a ticket by tools alone: reads freely, asks for a refund and for a customer, and is denied an export")
+    job = demo.launch("support-agent", hands_over=False)
     for who, resource, reason in (
         ("lead", "refunds-db", "the ticket is right, and so is the amount"),
         ("security", "customers-db", "this one customer, for this ticket"),
     ):
-        request = stage.asked(job, resource)
-        call: Json = stage.act(who, "request", "show", request["id"])["call"]
+        request = demo.wait_for_request(job, resource)
+        call: Json = demo.run_as(who, "request", "show", request["id"])["call"]
         say(f"  It wants to call {call['tool']}, once, with exactly {json.dumps(call['arguments'])}")
-        stage.act(who, "request", "approve", request["id"], "--reason", reason)
-    seen = _ended(stage, job, "succeeded")
-    entries = stage.act("auditor", "job", "timeline", job)["items"]
+        demo.run_as(who, "request", "approve", request["id"], "--reason", reason)
+    seen = _wait_for_end(demo, job, "succeeded")
+    entries = demo.run_as("auditor", "job", "timeline", job)["items"]
     calls = [entry["data"] for entry in entries if entry["type"] == "tool.called"]
     why = {entry["data"]["request"]: entry["data"]["policies"] for entry in entries if entry["type"] == "access.decided"}
-    rows(("TOOL", "ACTION", "OUTCOME", "BY", "MS"), [_call(call, why) for call in calls])
+    print_table(("TOOL", "ACTION", "OUTCOME", "BY", "MS"), [_call_row(call, why) for call in calls])
     if [call["tool"] for call in calls if call["outcome"] == "denied"] != ["export-customers"]:
         raise DemoFailed("the agent was to be denied the export, and nothing else")
-    left = stage.witness.users_of(job)
+    left = demo.probe.users_of(job)
     say(
         f"  Its logins never left the gateway. Users of it that the database knows: {GREEN}none{PLAIN}"
         if not left
         else f"  {RED}{left}{PLAIN}"
     )
-    return [Line(seen, item, "never told", dead=not left) for item in seen["credentials"]]
+    return [DemoCredential(seen, item, "never told", dead=not left) for item in seen["credentials"]]
 
 
-def title(text: str) -> None:
+def print_title(text: str) -> None:
     """Open an act."""
     say(f"\n{BOLD}── {text}{PLAIN}")
 
 
-def _ended(stage: Stage, job: str, state: str) -> Json:
-    seen = stage.until(job, *ENDED)
+def _wait_for_end(demo: DemoEnvironment, job: str, state: str) -> Json:
+    seen = demo.wait_for_state(job, *ENDED_JOB_STATES)
     if seen["state"] != state:
         raise DemoFailed(f"{job} ended {seen['state']} ({seen['reason']}), not {state}")
     why = f" ({seen['reason']})" if seen["reason"] else ""
     say(f"  {seen['name']} ended: {state}{why}; revocation {seen['revocation']['state']}")
-    stage.act("auditor", "credential", "prove", job)
+    demo.run_as("auditor", "credential", "prove", job)
     return seen
 
 
-def _tried(stage: Stage, seen: Json, logins: list[Login]) -> list[Line]:
+def _probe_logins(demo: DemoEnvironment, job: Json, logins: list[ProbedLogin]) -> list[DemoCredential]:
     by_user: dict[str, str | None] = {}
     for login in logins:
         if not login.worked:
             raise DemoFailed(f"{login.user} did not work while its job ran")
-        refused = stage.witness.tried(login.user, login.password)
+        refused = demo.probe.login_error(login.user, login.password)
         say(f"  Its login worked while it ran. Now: {GREEN}{refused}{PLAIN}" if refused else f"  {RED}{login.user} STILL WORKS{PLAIN}")
         by_user[login.user] = refused
-    return [_line(seen, credential, _refusal(credential, by_user)) for credential in seen["credentials"]]
+    return [_build_credential(job, credential, _login_error_of(credential, by_user)) for credential in job["credentials"]]
 
 
-def _line(job: Json, credential: Json, refused: str | None) -> Line:
-    return Line(job, credential, "refused" if refused else "not tried", dead=(refused or "").startswith("FATAL"))
+def _build_credential(job: Json, credential: Json, refused: str | None) -> DemoCredential:
+    return DemoCredential(job, credential, "refused" if refused else "not tried", dead=(refused or "").startswith("FATAL"))
 
 
-def _call(call: Json, why: dict[str, list[str]]) -> tuple[str, ...]:
+def _call_row(call: Json, why: dict[str, list[str]]) -> tuple[str, ...]:
     return call["tool"], call["action"], call["outcome"], ", ".join(why.get(call["request"], [])), str(call["duration_ms"])
 
 
-def _refusal(credential: Json, by_user: dict[str, str | None]) -> str | None:
+def _login_error_of(credential: Json, by_user: dict[str, str | None]) -> str | None:
     # The lease's path ends in the role, and so does the user's name, which may be cut.
     role = str(credential["lease_id"]).split("/")[2]
     return next((refused for user, refused in by_user.items() if role.startswith(user.rpartition(f"{credential['job_id']}-")[2])), None)
@@ -222,20 +222,20 @@ def _request(job: Json, resource: str, action: str) -> Json:
     return found
 
 
-def _short(line: Line) -> str:
+def _job_name(line: DemoCredential) -> str:
     return str(line.job["name"])
 
 
-def _what(line: Line) -> str:
+def _access(line: DemoCredential) -> str:
     return f"{line.credential['resource']}:{line.credential['action']}"
 
 
-def _life(line: Line) -> str:
+def _lifetime(line: DemoCredential) -> str:
     if not line.credential["confirmed_at"]:
         return "-"
     issued, confirmed = (datetime.fromisoformat(line.credential[name]) for name in ("issued_at", "confirmed_at"))
     return f"{(confirmed - issued).total_seconds():.2f} s"
 
 
-def _took(began: float) -> str:
+def _elapsed_text(began: float) -> str:
     return f"{time.monotonic() - began:.0f} s"

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from console.presentation.terminal_text import clock, padded, plain, shortened, width
-from console.presentation.timeline_model import Lane, Picture, parts, reach
+from console.presentation.terminal_text import clock, pad, plain, truncate, width
+from console.presentation.timeline_model import Timeline, TimelineRow, row_parts, timeline_range
 
-ROOMY = 64
+MIN_ONE_LINE_COLUMNS = 64
 """Columns from which on a lane's name, bar and state stand on one line."""
 ICONS = {"confirmed": "✔", "succeeded": "✔", "allowed": "✔", "approved": "✔", "issued": "●", "running": "●"}
 ICONS |= dict.fromkeys(("waits", "asked", "pending", "revoked", "revoking", "doubted"), "…")
@@ -38,39 +38,39 @@ class Scale:
         return max(-1, min(self.columns, int(share * self.columns) if share >= 0 else -1))
 
 
-def drawn(picture: Picture, *, now: datetime, columns: int, paint: Paint = lambda text, _: text) -> Iterator[str]:
+def gantt_lines(picture: Timeline, *, now: datetime, columns: int, paint: Paint = lambda text, _: text) -> Iterator[str]:
     """Yield the lines of a picture, none wider than `columns`; nothing where nothing has begun."""
     lanes = sorted(picture.lanes.values(), key=lambda lane: lane.began)
     if not lanes:
         return
-    name, word, bar = _shares(lanes, now, columns)
-    scale = _scale(picture, now=now, columns=bar)
+    name, word, bar = _column_widths(lanes, now, columns)
+    scale = _build_scale(picture, now=now, columns=bar)
     if scale is None:
         return
     indent = " " * (columns - bar - (word + 1 if word else 0))
-    yield from (shortened(f"{indent}{line}", columns) for line in _axis(scale))
+    yield from (truncate(f"{indent}{line}", columns) for line in _axis(scale))
     for lane in lanes:
-        head, said = f"{lane.began.astimezone(UTC):%H:%M:%S} {icon(lane)}", word_of(lane, now)
+        head, said = f"{lane.began.astimezone(UTC):%H:%M:%S} {lane_icon(lane)}", lane_state_text(lane, now)
         if word:
-            parts = head, padded(shortened(named(lane), name), name), paint(_bar(lane, scale), lane.state)
-            yield " ".join((*parts, paint(shortened(said, word), lane.state)))
+            parts = head, pad(truncate(lane_label(lane), name), name), paint(_bar(lane, scale), lane.state)
+            yield " ".join((*parts, paint(truncate(said, word), lane.state)))
         else:
-            yield _titled(head, lane, said, columns=columns, paint=paint)
+            yield _lane_heading(head, lane, said, columns=columns, paint=paint)
             yield paint(_bar(lane, scale), lane.state)
     yield from _legend(columns)
 
 
-def icon(lane: Lane) -> str:
+def lane_icon(lane: TimelineRow) -> str:
     """Return a lane's state as one sign."""
     return ICONS.get(lane.state, "✘")
 
 
-def named(lane: Lane) -> str:
+def lane_label(lane: TimelineRow) -> str:
     """Return what a lane is, for people."""
     return plain({"job": "job ", "request": "asks ", "credential": "holds "}[lane.kind] + lane.what)
 
 
-def word_of(lane: Lane, now: datetime) -> str:
+def lane_state_text(lane: TimelineRow, now: datetime) -> str:
     """Return a lane's state for people."""
     left = clock((lane.until - now).total_seconds()) if lane.until and lane.until > now else ""
     match lane.kind, lane.state:
@@ -89,34 +89,34 @@ def word_of(lane: Lane, now: datetime) -> str:
             return plain(lane.state)
 
 
-def _titled(head: str, lane: Lane, said: str, *, columns: int, paint: Paint) -> str:
+def _lane_heading(head: str, lane: TimelineRow, state_text: str, *, columns: int, paint: Paint) -> str:
     """Return a lane's line above its bar. The state is cut last; a colour's code, which takes no column, is added after the cutting."""
-    text = shortened(f"{head} {named(lane)}", max(len(head), columns - width(said) - 2))
+    text = truncate(f"{head} {lane_label(lane)}", max(len(head), columns - width(state_text) - 2))
     room = columns - width(text) - 2
-    return f"{text}  {paint(shortened(said, room), lane.state)}" if room > 0 else shortened(text, columns)
+    return f"{text}  {paint(truncate(state_text, room), lane.state)}" if room > 0 else truncate(text, columns)
 
 
 def _legend(columns: int) -> Iterator[str]:
     line = ""
     for part in LEGEND:
         if line and width(line) + 2 + width(part) > columns:
-            yield shortened(line, columns)
+            yield truncate(line, columns)
             line = ""
         line = f"{line}  {part}" if line else part
-    yield shortened(line, columns)
+    yield truncate(line, columns)
 
 
-def _shares(lanes: list[Lane], now: datetime, columns: int) -> tuple[int, int, int]:
+def _column_widths(lanes: list[TimelineRow], now: datetime, columns: int) -> tuple[int, int, int]:
     """Return how many columns name, state and bar have; no columns for the state where it stands on the name's line."""
-    names, words = max(width(named(lane)) for lane in lanes), max(width(word_of(lane, now)) for lane in lanes)
-    if columns < ROOMY:
+    names, words = max(width(lane_label(lane)) for lane in lanes), max(width(lane_state_text(lane, now)) for lane in lanes)
+    if columns < MIN_ONE_LINE_COLUMNS:
         return max(1, min(names, columns - 12)), 0, columns
     name, word = min(names, columns * 3 // 10), min(words, max(20, columns // 4))
     return name, word, columns - name - word - 13
 
 
-def _scale(picture: Picture, *, now: datetime, columns: int) -> Scale | None:
-    found = reach(picture, now=now)
+def _build_scale(picture: Timeline, *, now: datetime, columns: int) -> Scale | None:
+    found = timeline_range(picture, now=now)
     return Scale(found.start, found.end, columns, found.now) if found else None
 
 
@@ -124,7 +124,7 @@ def _axis(scale: Scale) -> Iterator[str]:
     start, end = (f"{at.astimezone(UTC):%H:%M:%S}" for at in (scale.start, scale.end))
     day = f"{scale.start.astimezone(UTC):%Y-%m-%d} UTC"
     yield day
-    line = padded(start, scale.columns - 8) + end if scale.columns >= 20 else start
+    line = pad(start, scale.columns - 8) + end if scale.columns >= 20 else start
     if scale.now is None:
         yield line
         return
@@ -137,15 +137,15 @@ def _axis(scale: Scale) -> Iterator[str]:
         yield f"{' ' * place}now"
 
 
-def _bar(lane: Lane, scale: Scale) -> str:
+def _bar(lane: TimelineRow, scale: Scale) -> str:
     cells = [" "] * scale.columns
-    for part in parts(lane, now=scale.now or scale.end):
+    for part in row_parts(lane, now=scale.now or scale.end):
         _fill(cells, scale, part.since, part.until, SIGNS[part.kind])
     _mark(cells, scale, lane.began, LIVES)
     if scale.now:
         _mark(cells, scale, scale.now, "│")
     if lane.settled:
-        _mark(cells, scale, lane.settled, icon(lane))
+        _mark(cells, scale, lane.settled, lane_icon(lane))
     return "".join(cells)
 
 

@@ -5,27 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 
-from console.cli.render.gantt import Paint, icon, named, word_of
-from console.presentation.terminal_text import clock, plain, shortened
-from console.presentation.timeline_model import Lane, Picture
+from console.cli.render.gantt import Paint, lane_icon, lane_label, lane_state_text
+from console.presentation.terminal_text import clock, plain, truncate
+from console.presentation.timeline_model import Timeline, TimelineRow
 
 
-def standing(job: str, picture: Picture, *, now: datetime, columns: int, paint: Paint = lambda text, _: text) -> Iterator[str]:
+def job_status_lines(job: str, picture: Timeline, *, now: datetime, columns: int, paint: Paint = lambda text, _: text) -> Iterator[str]:
     """Yield a line for the job, and one for each request and credential; none wider than `columns`."""
-    own = picture.job
+    own = picture.job_row
     state = own.state if own else "not seen yet"
     age = f", for {clock(((own.settled or now) - own.began).total_seconds())}" if own else ""
-    yield paint(shortened(plain(f"{job}: {state}{age}"), columns), state)
+    yield paint(truncate(plain(f"{job}: {state}{age}"), columns), state)
     # What still goes on first: the others are the first to go where there is no room.
     lanes = [lane for lane in picture.lanes.values() if lane.kind != "job"]
     for lane in sorted(lanes, key=lambda lane: lane.settled is not None):
-        yield paint(shortened(f"  {icon(lane)} {named(lane)}: {_said(lane, now)}", columns), lane.state)
+        yield paint(truncate(f"  {lane_icon(lane)} {lane_label(lane)}: {_lane_status(lane, now)}", columns), lane.state)
 
 
-def _said(lane: Lane, now: datetime) -> str:
+def _lane_status(lane: TimelineRow, now: datetime) -> str:
     if lane.kind == "credential":
         issued = f"issued {clock((now - lane.began).total_seconds())} ago, " if lane.settled is None else ""
-        return f"{issued}{word_of(lane, now)}"
+        return f"{issued}{lane_state_text(lane, now)}"
     claim = f"{lane.claim} looks at it" if lane.claim and lane.settled is None else ""
     needed = f"{lane.quorum} needed" if lane.quorum and lane.settled is None else ""
-    return "; ".join(plain(part) for part in (word_of(lane, now), needed, claim, *lane.answers) if part)
+    return "; ".join(plain(part) for part in (lane_state_text(lane, now), needed, claim, *lane.answers) if part)

@@ -9,11 +9,11 @@ from typing import IO, Protocol
 
 from console.cli import terminal
 
-Lines = Callable[[int, int], Iterable[str]]
+DrawLines = Callable[[int, int], Iterable[str]]
 """Returns what to draw in so many columns and rows."""
 
 
-class Above(Protocol):
+class PrintAbove(Protocol):
     """Writes a line that stays above what is drawn."""
 
     def __call__(self, text: str, *, bell: bool = False) -> None:
@@ -21,20 +21,20 @@ class Above(Protocol):
 
 
 @contextlib.contextmanager
-def live(lines: Lines, *, stream: IO[str]) -> Iterator[Above]:
+def live_display(lines: DrawLines, *, stream: IO[str]) -> Iterator[PrintAbove]:
     """Draw lines again every second for the length of a block; nothing of them is left afterwards."""
     from rich.console import Console  # noqa: PLC0415 - loads slowly, and only a terminal needs it
     from rich.live import Live  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    console = Console(file=stream, force_terminal=True, no_color=not terminal.colours(stream) or None, highlight=False)
+    console = Console(file=stream, force_terminal=True, no_color=not terminal.shows_colours(stream) or None, highlight=False)
 
-    def drawn() -> Text:
+    def render_lines() -> Text:
         return Text("\n", no_wrap=True, overflow="ellipsis", end="").join(map(Text.from_ansi, lines(*console.size)))
 
     # What others write to stderr must not cross it either, where it is the same terminal; where it is none it stays where it was sent.
     with Live(
-        get_renderable=drawn,
+        get_renderable=render_lines,
         console=console,
         refresh_per_second=2,
         transient=True,

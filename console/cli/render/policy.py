@@ -5,62 +5,62 @@ from __future__ import annotations
 from collections import Counter
 
 from console.cli import terminal
-from console.cli.render.output import Json, coloured, fields, joined, rows
+from console.cli.render.output import Json, join_values, print_fields, print_table, with_state_colour
 from console.presentation import policy_text
-from console.presentation.event_text import duration
+from console.presentation.event_text import duration_label
 from console.presentation.terminal_text import moment, plain
 
 
-def check(found: Json) -> None:
+def print_check(result: Json) -> None:
     """Tell what a check found."""
-    fields([("Folder", found["folder"]), ("Digest", found["digest"]), ("Policies", joined(found["policies"]))])
-    if found["findings"]:
-        terminal.line("")
-        rows(("WHAT", "WHERE", "WHY"), [(one["kind"], one["where"], one["message"]) for one in found["findings"]])
+    print_fields([("Folder", result["folder"]), ("Digest", result["digest"]), ("Policies", join_values(result["policies"]))])
+    if result["findings"]:
+        terminal.write_line("")
+        print_table(("WHAT", "WHERE", "WHY"), [(one["kind"], one["where"], one["message"]) for one in result["findings"]])
 
 
-def explained(told: Json) -> None:
+def print_explanation(explanation: Json) -> None:
     """Tell why each request is decided as it is."""
-    _say(0, policy_text.circumstances(told))
-    for problem in told["problems"]:
-        _say(0, f"It would be refused: {problem}")
-    for request in told["requests"]:
-        terminal.line("")
-        _say(
+    _print_indented(0, policy_text.circumstances(explanation))
+    for problem in explanation["problems"]:
+        _print_indented(0, f"It would be refused: {problem}")
+    for request in explanation["requests"]:
+        terminal.write_line("")
+        _print_indented(
             0,
-            f"{request['number']}. {request['action']} on {request['resource']} for {duration(request['ttl'])}: {policy_text.outcome(request)}",
+            f"{request['number']}. {request['action']} on {request['resource']} for {duration_label(request['ttl'])}: {policy_text.outcome(request)}",
         )
         for one in request["policies"]:
-            _say(1, f"{one['effect']} {one['id']}{'  ' + one['place'] if one['place'] else ''}")
+            _print_indented(1, f"{one['effect']} {one['id']}{'  ' + one['place'] if one['place'] else ''}")
         for error in request["errors"]:
-            _say(1, f"error: {error}")
+            _print_indented(1, f"error: {error}")
         for line in policy_text.tiers(request):
-            _say(1, line)
+            _print_indented(1, line)
         if request["changes"]:
-            _say(1, "It would be otherwise:")
+            _print_indented(1, "It would be otherwise:")
         for change in request["changes"]:
-            _say(2, f"{policy_text.changed(change)}: {policy_text.outcome(change)} ({joined(change['policies'])})")
+            _print_indented(2, f"{policy_text.change_text(change)}: {policy_text.outcome(change)} ({join_values(change['policies'])})")
 
 
-def tested(told: Json) -> None:
+def print_test_results(results: Json) -> None:
     """Tell which cases failed, each with what was expected and what came."""
-    for one in (case for case in told["cases"] if not case["passed"]):
-        _say(0, f"{one['table']}:{one['case']}  {one['name']}")
-        _say(1, f"asked     {one['ask']}")
-        _say(1, f"expected  {_said(one['expected'])}")
-        _say(1, f"got       {_said(one['got'])}")
+    for one in (case for case in results["cases"] if not case["passed"]):
+        _print_indented(0, f"{one['table']}:{one['case']}  {one['name']}")
+        _print_indented(1, f"asked     {one['ask']}")
+        _print_indented(1, f"expected  {_outcome_text(one['expected'])}")
+        _print_indented(1, f"got       {_outcome_text(one['got'])}")
         for error in one["errors"]:
-            _say(1, f"error     {error}")
-    terminal.line(f"{told['passed']} passed, {told['failed']} failed")
+            _print_indented(1, f"error     {error}")
+    terminal.write_line(f"{results['passed']} passed, {results['failed']} failed")
 
 
-def replayed(told: Json) -> None:
+def print_replay(replay_report: Json) -> None:
     """Tell what would come out otherwise, decisions that are alike on one line."""
     alike: Counter[tuple[str, ...]] = Counter()
     first: dict[tuple[str, ...], Json] = {}
-    for one in told["items"]:
+    for one in replay_report["items"]:
         now = policy_text.outcome(one["now"]) if one["now"] else "unknown"
-        by = joined(one["now"]["policies"]) if one["now"] else ""
+        by = join_values(one["now"]["policies"]) if one["now"] else ""
         key = (
             one["verdict"],
             one["job_name"],
@@ -69,7 +69,7 @@ def replayed(told: Json) -> None:
             policy_text.outcome(one["then"]),
             now,
             by,
-            _why(one),
+            _replay_caveats(one),
         )
         alike[key] += 1
         first.setdefault(key, one)
@@ -77,20 +77,24 @@ def replayed(told: Json) -> None:
         lines = [
             (key[0], count, *key[1:6], first[key]["request"], moment(first[key]["at"]), key[6], key[7]) for key, count in alike.items()
         ]
-        rows(("NOW IS", "TIMES", "JOB", "ACCESS", "PHASE", "THEN", "NOW", "FIRST", "AT", "BY", "WHY"), lines)
-    counts = [f"{told[name]:,} {name}" for name in ("looser", "tighter", "same", "unknown") if told[name] or name != "unknown"]
-    terminal.line(joined(counts))
-    for what, count in told["lacking"].items():
-        terminal.line(f"{count:,} decisions were recorded without {what}, which policies look at now")
+        print_table(("NOW IS", "TIMES", "JOB", "ACCESS", "PHASE", "THEN", "NOW", "FIRST", "AT", "BY", "WHY"), lines)
+    counts = [
+        f"{replay_report[name]:,} {name}" for name in ("looser", "tighter", "same", "unknown") if replay_report[name] or name != "unknown"
+    ]
+    terminal.write_line(join_values(counts))
+    for what, count in replay_report["lacking"].items():
+        terminal.write_line(f"{count:,} decisions were recorded without {what}, which policies look at now")
 
 
-def _why(one: Json) -> str:
-    return joined([*(f"no {name} recorded" for name in one["lacks"]), *(f"the catalog's {name} is another" for name in one["moved"])])
+def _replay_caveats(decision: Json) -> str:
+    return join_values(
+        [*(f"no {name} recorded" for name in decision["lacks"]), *(f"the catalog's {name} is another" for name in decision["moved"])]
+    )
 
 
-def _said(one: Json) -> str:
-    return one["outcome"] if one["by"] is None else f"{one['outcome']} by {joined(one['by']) or 'nobody'}"
+def _outcome_text(result: Json) -> str:
+    return result["outcome"] if result["by"] is None else f"{result['outcome']} by {join_values(result['by']) or 'nobody'}"
 
 
-def _say(depth: int, text: str) -> None:
-    terminal.line("   " * depth + coloured(plain(text)))
+def _print_indented(depth: int, text: str) -> None:
+    terminal.write_line("   " * depth + with_state_colour(plain(text)))

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from console.cli.render.output import laid_out
-from console.presentation.event_text import duration, said
+from console.cli.render.output import table_lines
+from console.presentation.event_text import decision_text, duration_label
 from console.presentation.terminal_text import clock, moment, plain
 
 Json = dict[str, Any]
@@ -15,70 +15,70 @@ Json = dict[str, Any]
 HEADER = ("REQUEST", "JOB", "WHO", "WHAT", "TIER", "TIME LEFT", "ANSWERS", "LOOKED AT")
 
 
-def table(items: Sequence[Json], *, now: datetime, columns: int, lines: int) -> Iterator[str]:
+def request_table_lines(items: Sequence[Json], *, now: datetime, columns: int, lines: int) -> Iterator[str]:
     """Yield what waits, the one whose time ends first on top, in so many columns and at most so many lines."""
     if not items:
         yield "Nothing waits."
         return
     ordered = sorted(items, key=lambda item: (item["expires_at"] or "~", item["id"]))
-    shown, hidden = _fitting([_row(item, now) for item in ordered], columns=columns, lines=lines)
+    shown, hidden = _fit_rows([_row(item, now) for item in ordered], columns=columns, lines=lines)
     yield from shown
     if hidden:
         yield f"and {hidden} more: justenough request list"
 
 
-def _fitting(rows: Sequence[Sequence[object]], *, columns: int, lines: int) -> tuple[list[str], int]:
+def _fit_rows(rows: Sequence[Sequence[object]], *, columns: int, lines: int) -> tuple[list[str], int]:
     for count in range(len(rows), 0, -1):
-        drawn = list(laid_out(HEADER, rows[:count], room=columns))
+        drawn = list(table_lines(HEADER, rows[:count], max_columns=columns))
         if len(drawn) + (count < len(rows)) <= lines:
             return drawn, len(rows) - count
     return [], len(rows)
 
 
 def _row(item: Json, now: datetime) -> tuple[object, ...]:
-    what = f"{item['action']} {item['resource']} for {duration(item['ttl'])}"
-    looks = item["claim"]["by"] if item["claim"] and _seconds(item["claim"]["until"], now) > 0 else ""
+    what = f"{item['action']} {item['resource']} for {duration_label(item['ttl'])}"
+    looks = item["claim"]["by"] if item["claim"] and _seconds_until(item["claim"]["until"], now) > 0 else ""
     return (
         item["id"],
         item["job_name"],
         item["requester"],
         what,
         item["current_tier"] or item["tier"],
-        _left(item, now),
-        counted(item),
+        _time_left(item, now),
+        approval_count(item),
         looks,
     )
 
 
-def _left(item: Json, now: datetime) -> str:
-    return clock(_seconds(item["expires_at"], now)) if item["expires_at"] else ""
+def _time_left(item: Json, now: datetime) -> str:
+    return clock(_seconds_until(item["expires_at"], now)) if item["expires_at"] else ""
 
 
-def _seconds(until: str, now: datetime) -> float:
+def _seconds_until(until: str, now: datetime) -> float:
     return (datetime.fromisoformat(until) - now).total_seconds()
 
 
-def counted(item: Json) -> str:
+def approval_count(item: Json) -> str:
     """Return how many people of the tier that answers now, or above, approve, and how many are needed."""
-    return f"{sum(_counts(answer, item) for answer in item['approvals'])} of {item['quorum']}"
+    return f"{sum(_is_counted(answer, item) for answer in item['approvals'])} of {item['quorum']}"
 
 
-def _counts(answer: Json, item: Json) -> bool:
+def _is_counted(answer: Json, item: Json) -> bool:
     return answer["decision"] == "approve" and answer["tier"] >= item["current_tier"] and not answer["withdrawn_at"]
 
 
-def opening(item: Json) -> str:
+def request_sentence(item: Json) -> str:
     """Return what a request asks for, in a sentence."""
     lasts = f", until {moment(item['expires_at'])}" if item["state"] == "pending" and item["expires_at"] else ""
-    waits = f"; tier {item['current_tier']}, {counted(item)}{lasts}" if item["quorum"] else ""
-    asked = f"{item['requester']} asks for {item['action']} on {item['resource']} for {duration(item['ttl'])}"
+    waits = f"; tier {item['current_tier']}, {approval_count(item)}{lasts}" if item["quorum"] else ""
+    asked = f"{item['requester']} asks for {item['action']} on {item['resource']} for {duration_label(item['ttl'])}"
     return plain(f"{asked} ({item['job_name']}): {item['reason']}{waits}")
 
 
-def changes(before: Json | None, after: Json) -> Iterator[str]:
+def request_changes(before: Json | None, after: Json) -> Iterator[str]:
     """Yield what became of a request since it was last seen; where it was not seen before, what it is and what became of it."""
     if before is None:
-        yield opening(after)
+        yield request_sentence(after)
     old = before or {
         "approvals": (),
         "claim": None,
@@ -87,9 +87,9 @@ def changes(before: Json | None, after: Json) -> Iterator[str]:
         "current_tier": after["current_tier"],
         "review": None,
     }
-    yield from map(plain, _said(old, after))
+    yield from map(plain, _answer_changes(old, after))
     if after["current_tier"] != old["current_tier"] and after["state"] == "pending":
-        yield f"climbed to tier {after['current_tier']}, {counted(after)}, until {moment(after['expires_at'])}"
+        yield f"climbed to tier {after['current_tier']}, {approval_count(after)}, until {moment(after['expires_at'])}"
     if after["claim"] != old["claim"] and after["state"] == "pending":
         yield plain(
             f"{after['claim']['by']} looks at it until {moment(after['claim']['until'])}" if after["claim"] else "nobody looks at it now"
@@ -102,12 +102,12 @@ def changes(before: Json | None, after: Json) -> Iterator[str]:
         yield f"is {after['state']}"
 
 
-def _said(old: Json, after: Json) -> Iterator[str]:
+def _answer_changes(old: Json, after: Json) -> Iterator[str]:
     known = {answer["approver_id"]: answer for answer in old["approvals"]}
     for answer in after["approvals"]:
         reason = f": {answer['reason']}" if answer["reason"] else ""
         if answer["approver_id"] not in known:
-            count = f" ({counted(after)})" if after["state"] == "pending" else ""
-            yield f"{answer['approver']} {said(answer['decision'])}{reason}{count}"
+            count = f" ({approval_count(after)})" if after["state"] == "pending" else ""
+            yield f"{answer['approver']} {decision_text(answer['decision'])}{reason}{count}"
         if answer["withdrawn_at"] and not (known.get(answer["approver_id"]) or {}).get("withdrawn_at"):
             yield f"{answer['approver']} took it back"

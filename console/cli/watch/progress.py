@@ -9,71 +9,81 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 from console.cli import terminal
-from console.cli.options import current
-from console.cli.render.output import coloured
-from console.cli.watch.job import Happened, Tell
+from console.cli.options import current_options
+from console.cli.render.output import with_state_colour
+from console.cli.watch.job import EventHandler, WatchedEvent
 from console.cli.watch.log_tail import LogTail
-from console.presentation.event_text import sentence
-from console.presentation.terminal_text import moment, painted, plain
+from console.presentation.event_text import event_sentence
+from console.presentation.terminal_text import colour_text, moment, plain
 
-WAITING = frozenset({"approval.opened", "approval.escalated"})
+APPROVAL_EVENT_TYPES = frozenset({"approval.opened", "approval.escalated"})
 """What those want to know who only wait: someone must answer."""
-COLOURS = {"approval.opened": "yellow", "approval.escalated": "yellow", "revocation.overdue": "red", "revocation.confirmed": "green"}
-KIND = 20
+COLOUR_BY_EVENT_TYPE = {
+    "approval.opened": "yellow",
+    "approval.escalated": "yellow",
+    "revocation.overdue": "red",
+    "revocation.confirmed": "green",
+}
+EVENT_TYPE_COLUMNS = 20
 """Columns of an event's name."""
-TAIL = 5
+MAX_LOG_LINES = 5
 """Lines of a job's output that are shown."""
 
 
 @contextlib.contextmanager
-def shown(job: str, *, whole: bool, also: frozenset[str] = frozenset(), logs: LogTail | None = None) -> Iterator[Tell]:
+def show_progress(
+    job: str, *, every_event: bool, extra_types: frozenset[str] = frozenset(), logs: LogTail | None = None
+) -> Iterator[EventHandler]:
     """Show what happens for the length of a block: everything, or only what someone has to answer, and kinds of `also`."""
-    told = WAITING | also
-    if current().quiet:
+    told = APPROVAL_EVENT_TYPES | extra_types
+    if current_options().quiet:
         yield lambda _: None
-    elif terminal.redraws(sys.stderr):
-        with _live(job, told, whole=whole, logs=logs) as tell:
+    elif terminal.can_redraw(sys.stderr):
+        with _show_live_progress(job, told, every_event=every_event, logs=logs) as tell:
             yield tell
     else:
-        yield lambda happened: _line(happened, told, whole=whole)
+        yield lambda happened: _print_event(happened, told, every_event=every_event)
 
 
 @contextlib.contextmanager
-def _live(job: str, told: frozenset[str], *, whole: bool, logs: LogTail | None) -> Iterator[Tell]:
-    from console.cli.render.job_status import standing  # noqa: PLC0415
-    from console.cli.render.live import live  # noqa: PLC0415 - only a terminal needs it
-    from console.presentation.timeline_model import Picture  # noqa: PLC0415
+def _show_live_progress(job: str, event_types: frozenset[str], *, every_event: bool, logs: LogTail | None) -> Iterator[EventHandler]:
+    from console.cli.render.job_status import job_status_lines  # noqa: PLC0415
+    from console.cli.render.live import live_display  # noqa: PLC0415 - only a terminal needs it
+    from console.presentation.timeline_model import Timeline  # noqa: PLC0415
 
-    picture, lock = Picture(), threading.Lock()
+    picture, lock = Timeline(), threading.Lock()
 
     def lines(columns: int, rows: int) -> Iterable[str]:
         # The picture is drawn from another thread than the one that hears what happens.
         with lock:
-            found = list(standing(job, picture, now=datetime.now(UTC), columns=columns, paint=_painted))
-        return [*found[: max(1, rows - 1 - TAIL) if whole else 1], *(logs.lines(TAIL) if whole and logs else ())]
+            found = list(job_status_lines(job, picture, now=datetime.now(UTC), columns=columns, paint=_paint))
+        return [
+            *found[: max(1, rows - 1 - MAX_LOG_LINES) if every_event else 1],
+            *(logs.lines(MAX_LOG_LINES) if every_event and logs else ()),
+        ]
 
-    with live(lines, stream=sys.stderr) as above, logs or contextlib.nullcontext():
+    with live_display(lines, stream=sys.stderr) as above, logs or contextlib.nullcontext():
 
-        def tell(happened: Happened) -> None:
+        def tell(happened: WatchedEvent) -> None:
             with lock:
-                picture.take(happened.kind, happened.at, happened.data)
-            if whole or happened.kind in told:
-                above(_text(happened, colour=terminal.colours(sys.stderr)))
+                picture.add_entry(happened.kind, happened.at, happened.data)
+            if every_event or happened.kind in event_types:
+                above(_event_text(happened, colour=terminal.shows_colours(sys.stderr)))
 
         yield tell
 
 
-def _painted(text: str, state: str) -> str:
-    return coloured(text, state, stream=sys.stderr)
+def _paint(text: str, state: str) -> str:
+    return with_state_colour(text, state, stream=sys.stderr)
 
 
-def _line(happened: Happened, told: frozenset[str], *, whole: bool) -> None:
-    if whole or happened.kind in told:
-        terminal.tell(_text(happened, colour=False))
+def _print_event(event: WatchedEvent, event_types: frozenset[str], *, every_event: bool) -> None:
+    if every_event or event.kind in event_types:
+        terminal.write_message(_event_text(event, colour=False))
 
 
-def _text(happened: Happened, *, colour: bool) -> str:
-    kind = happened.kind.ljust(KIND)
-    shown = painted(kind, COLOURS[happened.kind]) if colour and happened.kind in COLOURS else kind
-    hint = f"  (justenough request approve {happened.data.get('request')})" if happened.kind in WAITING else ""
-    return f"{moment(happened.at)}  {shown} {plain(sentence(happened.kind, happened.data))}{hint}".rstrip()
+def _event_text(event: WatchedEvent, *, colour: bool) -> str:
+    kind = event.kind.ljust(EVENT_TYPE_COLUMNS)
+    shown = colour_text(kind, COLOUR_BY_EVENT_TYPE[event.kind]) if colour and event.kind in COLOUR_BY_EVENT_TYPE else kind
+    hint = f"  (justenough request approve {event.data.get('request')})" if event.kind in APPROVAL_EVENT_TYPES else ""
+    return f"{moment(event.at)}  {shown} {plain(event_sentence(event.kind, event.data))}{hint}".rstrip()

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from console.auth.authorization import Role
 from console.http.dependencies import TheConsole
-from console.pages.page_user import TheForm, TheVisitor
+from console.pages.page_user import TheForm, ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.presentation import policy_text
@@ -23,15 +23,15 @@ from justenough.adapters.configuration.folder import ConfigSet
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import InvalidInput, Problem
 from justenough.domain.core.units import duration_text
-from justenough.domain.core.untrusted_yaml import MAX_BYTES, validated
-from justenough.domain.jobs.spec import JOBS, checked_spec, read_spec
+from justenough.domain.core.untrusted_yaml import MAX_BYTES, validate_model
+from justenough.domain.jobs.spec import JOBS_FOLDER, checked_spec, read_spec
 from justenough.domain.policy.cedar_request import Clock, JobFacts, Phase
 from justenough.domain.policy.counterfactuals import PHASES
-from justenough.domain.policy.dry_run import Rules
-from justenough.domain.policy.explain import explained, must_be_there
+from justenough.domain.policy.dry_run import PolicyEvaluator
+from justenough.domain.policy.explain import explain_spec, require_known_access
 
-WHAT = "job spec"
-PATHS = {
+SPEC_NAME = "job spec"
+FIELD_BY_PATH = {
     "agent.name": "agent",
     "agent.version": "version",
     "environment": "environment",
@@ -44,12 +44,12 @@ PATHS = {
 }
 """Which field of the form says what of a spec, by the beginning of its path."""
 
-POSTED = ("spec", "params", "groups", "at", "break_glass", "phase")
+POSTED_FIELDS = ("spec", "params", "groups", "at", "break_glass", "phase")
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 
-class Typed(Message):
+class ExplainForm(Message):
     """What somebody filled in. `how`: fields | template | spec, or empty for nothing yet."""
 
     how: str = Field("", max_length=10)
@@ -69,13 +69,13 @@ class Typed(Message):
 
 
 @dataclass(slots=True)
-class Wrong:
+class FormErrors:
     """What of it is wrong, by field; what belongs to none by path."""
 
     fields: dict[str, str] = field(default_factory=dict)
     others: list[Problem] = field(default_factory=list)
 
-    def say(self, name: str, message: str) -> None:
+    def add(self, name: str, message: str) -> None:
         """Say what is wrong with a field; the first thing stands."""
         self.fields.setdefault(name, message)
 
@@ -85,30 +85,30 @@ class Wrong:
 
 
 @router.get("/catalog/explain")
-def explain(request: Request, console: TheConsole, visitor: TheVisitor, typed: Annotated[Typed, Query()]) -> Response:
+def explain(request: Request, console: TheConsole, visitor: ThePageUser, typed: Annotated[ExplainForm, Query()]) -> Response:
     """Explain what the fields, or a template of the configuration folder, ask for; show the form where they ask for nothing."""
     visitor.caller.require(*Role)
-    return _page(request, console, typed)
+    return _render_page(request, console, typed)
 
 
 @router.post("/catalog/explain")
-async def explain_pasted(request: Request, console: TheConsole, visitor: TheVisitor, form: TheForm) -> Response:
+async def explain_pasted(request: Request, console: TheConsole, visitor: ThePageUser, form: TheForm) -> Response:
     """Explain a pasted spec. Nothing of it is kept."""
     visitor.caller.require(*Role)
-    typed = validated("form", Typed, {**{name: str(form[name]) for name in POSTED if form.get(name)}, "how": "spec"})
-    return await to_thread.run_sync(_page, request, console, typed)
+    typed = validate_model("form", ExplainForm, {**{name: str(form[name]) for name in POSTED_FIELDS if form.get(name)}, "how": "spec"})
+    return await to_thread.run_sync(_render_page, request, console, typed)
 
 
-def _page(request: Request, console: Console, typed: Typed) -> Response:
-    current, wrong = console.deps.config.current(), Wrong()
-    templates = _templates(console.deps.settings.config)
-    told = _told(console, current, typed, templates, wrong) if typed.how else None
+def _render_page(request: Request, console: Console, form: ExplainForm) -> Response:
+    current, wrong = console.deps.config.current(), FormErrors()
+    templates = _job_templates(console.deps.settings.config)
+    told = _explanation(console, current, form, templates, wrong) if form.how else None
     resources = current.catalog.resources
     return render(
         request,
         "explain.html",
         status=422 if wrong else 200,
-        typed=typed,
+        typed=form,
         wrong=wrong,
         told=told,
         words=policy_text,
@@ -120,118 +120,120 @@ def _page(request: Request, console: Console, typed: Typed) -> Response:
     )
 
 
-def _told(console: Console, current: ConfigSet, typed: Typed, templates: Mapping[str, Path], wrong: Wrong) -> Mapping[str, Any] | None:
+def _explanation(
+    console: Console, current: ConfigSet, form: ExplainForm, templates: Mapping[str, Path], errors: FormErrors
+) -> Mapping[str, Any] | None:
     """Return what policy says, as the command line prints it; None, with what is wrong, where it cannot be asked."""
-    clock = _clock(console, typed, wrong)
-    if typed.phase not in PHASES:
-        wrong.say("phase", f"is one of {', '.join(PHASES)}")
-    raw, params = _raw(typed, current, templates, wrong), _pairs(typed.params, "params", wrong)
-    if wrong or raw is None:
+    clock = _parse_clock(console, form, errors)
+    if form.phase not in PHASES:
+        errors.add("phase", f"is one of {', '.join(PHASES)}")
+    raw, params = _raw_spec(form, current, templates, errors), _parse_pairs(form.params, "params", errors)
+    if errors or raw is None:
         return None
     try:
         spec = checked_spec(raw, params)
-        must_be_there(WHAT, spec, current.catalog)
+        require_known_access(SPEC_NAME, spec, current.catalog)
     except InvalidInput as error:
-        _by_field(error, typed, wrong)
+        _assign_errors(error, form, errors)
         return None
-    groups = frozenset(_listed(typed.groups) or current.tiers.roles.launch)
-    rules = Rules(current.policies, current.catalog, current.tiers.top)
-    phase: Phase = typed.phase  # type: ignore[assignment] # was found among them above
-    found = explained(
-        rules, current.tiers, JobFacts("explain", spec, "", groups), clock=clock, break_glass=typed.break_glass == "yes", phase=phase
+    groups = frozenset(_split_list(form.groups) or current.tiers.roles.launch)
+    rules = PolicyEvaluator(current.policies, current.catalog, current.tiers.top)
+    phase: Phase = form.phase  # type: ignore[assignment] # was found among them above
+    found = explain_spec(
+        rules, current.tiers, JobFacts("explain", spec, "", groups), clock=clock, break_glass=form.break_glass == "yes", phase=phase
     )
     return found.model_dump(mode="json")
 
 
-def _raw(typed: Typed, current: ConfigSet, templates: Mapping[str, Path], wrong: Wrong) -> dict[str, Any] | None:
+def _raw_spec(form: ExplainForm, current: ConfigSet, templates: Mapping[str, Path], errors: FormErrors) -> dict[str, Any] | None:
     try:
-        if typed.how == "fields":
-            return _of_fields(typed, current, wrong)
-        if typed.how == "template":
-            return _of_template(typed, templates, wrong)
-        if typed.how == "spec":
-            return read_spec(typed.spec)
+        if form.how == "fields":
+            return _spec_from_fields(form, current, errors)
+        if form.how == "template":
+            return _spec_from_template(form, templates, errors)
+        if form.how == "spec":
+            return read_spec(form.spec)
     except InvalidInput as error:
-        _by_field(error, typed, wrong)
+        _assign_errors(error, form, errors)
         return None
-    wrong.say("how", "say what to ask about: fields, template or spec")
+    errors.add("how", "say what to ask about: fields, template or spec")
     return None
 
 
-def _of_fields(typed: Typed, current: ConfigSet, wrong: Wrong) -> dict[str, Any] | None:
-    name, _, action = typed.access.rpartition(":")
+def _spec_from_fields(form: ExplainForm, current: ConfigSet, errors: FormErrors) -> dict[str, Any] | None:
+    name, _, action = form.access.rpartition(":")
     resource = current.catalog.resources.get(name)
     if resource is None or action not in resource.actions:
-        wrong.say("access", "choose what is asked for")
+        errors.add("access", "choose what is asked for")
         return None
     longest = next(found.max_ttl for one, found in resource.actions.items() if one == action)
-    agent = {"name": typed.agent.strip(), **({"version": typed.version.strip()} if typed.version.strip() else {})}
+    agent = {"name": form.agent.strip(), **({"version": form.version.strip()} if form.version.strip() else {})}
     return {
         "name": "job",
         "task": "What policy would say",
-        "environment": typed.environment.strip() or resource.environment,
-        "data_scope": _pairs(typed.scope, "scope", wrong) or dict(next(iter(current.catalog.scopes), {})),
-        **({"agent": agent} if typed.agent.strip() else {}),
+        "environment": form.environment.strip() or resource.environment,
+        "data_scope": _parse_pairs(form.scope, "scope", errors) or dict(next(iter(current.catalog.scopes), {})),
+        **({"agent": agent} if form.agent.strip() else {}),
         "run": {"command": ["true"]},
         "access": [
-            {"resource": name, "action": action, "ttl": typed.ttl.strip() or duration_text(longest), "reason": "What policy would say"}
+            {"resource": name, "action": action, "ttl": form.ttl.strip() or duration_text(longest), "reason": "What policy would say"}
         ],
     }
 
 
-def _of_template(typed: Typed, templates: Mapping[str, Path], wrong: Wrong) -> dict[str, Any] | None:
-    path = templates.get(typed.template)
+def _spec_from_template(form: ExplainForm, templates: Mapping[str, Path], errors: FormErrors) -> dict[str, Any] | None:
+    path = templates.get(form.template)
     if path is None:
-        wrong.say("template", "choose a job of the configuration folder")
+        errors.add("template", "choose a job of the configuration folder")
         return None
     try:
         with path.open("rb") as file:
             return read_spec(file.read(MAX_BYTES + 1))
     except OSError as error:
-        wrong.say("template", f"cannot be read: {error.strerror or error}")
+        errors.add("template", f"cannot be read: {error.strerror or error}")
         return None
 
 
-def _by_field(error: InvalidInput, typed: Typed, wrong: Wrong) -> None:
+def _assign_errors(error: InvalidInput, form: ExplainForm, errors: FormErrors) -> None:
     """Put each problem beside the field that it is about; a whole spec's by its path beside the spec."""
     for problem in error.problems:
-        name = next((name for path, name in PATHS.items() if problem.path.startswith(path)), None)
-        if typed.how == "fields" and name is not None:
-            wrong.say(name, problem.message)
-        elif typed.how == "template" and problem.path.startswith("params"):
-            wrong.say("params", str(problem))
+        name = next((name for path, name in FIELD_BY_PATH.items() if problem.path.startswith(path)), None)
+        if form.how == "fields" and name is not None:
+            errors.add(name, problem.message)
+        elif form.how == "template" and problem.path.startswith("params"):
+            errors.add("params", str(problem))
         else:
-            wrong.others.append(problem)
-    if typed.how != "fields" and wrong.others:
-        wrong.say(typed.how, "does not hold: " + ("see below" if len(wrong.others) > 1 else str(wrong.others[0])))
+            errors.others.append(problem)
+    if form.how != "fields" and errors.others:
+        errors.add(form.how, "does not hold: " + ("see below" if len(errors.others) > 1 else str(errors.others[0])))
 
 
-def _templates(folder: Path) -> Mapping[str, Path]:
+def _job_templates(folder: Path) -> Mapping[str, Path]:
     """Return the jobs of the configuration folder by name: what may be chosen, so that nobody names a file of their own."""
-    return {f"{JOBS}/{path.name}": path for path in sorted((folder / JOBS).glob("*.yaml"))}
+    return {f"{JOBS_FOLDER}/{path.name}": path for path in sorted((folder / JOBS_FOLDER).glob("*.yaml"))}
 
 
-def _clock(console: Console, typed: Typed, wrong: Wrong) -> Clock:
-    if not typed.at.strip():
+def _parse_clock(console: Console, form: ExplainForm, errors: FormErrors) -> Clock:
+    if not form.at.strip():
         return Clock.at(console.deps.now())
     try:
-        found = datetime.fromisoformat(typed.at.strip())
+        found = datetime.fromisoformat(form.at.strip())
         return Clock.at(found if found.tzinfo else found.replace(tzinfo=UTC))
     except (ValueError, OverflowError):
-        wrong.say("at", "is not a date or time like 2026-01-31 or 2026-01-31T18:30")
+        errors.add("at", "is not a date or time like 2026-01-31 or 2026-01-31T18:30")
         return Clock.at(console.deps.now())
 
 
-def _pairs(text: str, name: str, wrong: Wrong) -> dict[str, str]:
+def _parse_pairs(text: str, name: str, errors: FormErrors) -> dict[str, str]:
     """Return `ticket=4711, tenant=acme` as pairs."""
     found = {}
-    for part in _listed(text):
+    for part in _split_list(text):
         key, sign, value = part.partition("=")
         if not sign or not key.strip():
-            wrong.say(name, f"{part!r} is not name=value")
+            errors.add(name, f"{part!r} is not name=value")
         found[key.strip()] = value.strip()
     return found
 
 
-def _listed(text: str) -> Sequence[str]:
+def _split_list(text: str) -> Sequence[str]:
     return [part.strip() for line in text.splitlines() for part in line.split(",") if part.strip()]

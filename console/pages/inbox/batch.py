@@ -12,23 +12,23 @@ from fastapi.responses import HTMLResponse
 
 from console.http.dependencies import TheConsole
 from console.pages.inbox import drafts
-from console.pages.inbox.decisions import Said, given, meant
-from console.pages.page_user import TheForm, TheVisitor, Visitor
+from console.pages.inbox.decisions import FormAnswer, parse_answer, submit_answer
+from console.pages.page_user import PageUser, TheForm, ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.presentation import request_text
 from console.services.console import Console
 from justenough.domain.core.errors import InvalidInput, JustEnoughError, Problem, Stale
-from justenough.domain.inbox.pending import CAREFUL, kind_of
+from justenough.domain.inbox.pending import CAREFUL_TIER, batch_key_of
 from justenough.domain.readmodel.views import RequestView
 
-MOST = 50
+MAX_REQUESTS = 50
 """Requests in one press."""
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 
-class Outcome(NamedTuple):
+class BatchOutcome(NamedTuple):
     """What became of one answer."""
 
     view: RequestView
@@ -40,37 +40,37 @@ class Outcome(NamedTuple):
 
 
 @router.post("/inbox/batch")
-async def batch(request: Request, console: TheConsole, visitor: TheVisitor, form: TheForm) -> HTMLResponse:
+async def batch(request: Request, console: TheConsole, visitor: ThePageUser, form: TheForm) -> HTMLResponse:
     """Answer what is ticked. Nothing at all is answered where the requests are not of one kind."""
     digests = {name: digest for name, _, digest in (str(pick).partition(" ") for pick in form.getlist("pick"))}
-    views = await to_thread.run_sync(_readable, console, visitor, digests)
-    _must_be_one_kind(views, digests)
-    draft = drafts.typed(form)
+    views = await to_thread.run_sync(_readable_requests, console, visitor, digests)
+    _require_one_kind(views, digests)
+    draft = drafts.draft_from_form(form)
     if draft.decision not in {"approve", "deny"}:
         raise InvalidInput("form", (Problem("decision", "must be approve or deny"),))
     first = next(iter(views.values()))
-    said, errors = meant(draft._replace(ttl="", action="", absent="", confirm=""), first)
+    said, errors = parse_answer(draft._replace(ttl="", action="", absent="", confirm=""), first)
     if said is None or errors:
         raise InvalidInput("form", tuple(Problem(name, why) for name, why in errors.items()))
-    outcomes = await _all(console, visitor, said, views, digests)
-    return render(request, "batch.html", outcomes=outcomes, said=said, kind=kind_of(first), asking=request_text)
+    outcomes = await _answer_all(console, visitor, said, views, digests)
+    return render(request, "batch.html", outcomes=outcomes, said=said, kind=batch_key_of(first), asking=request_text)
 
 
-def _readable(console: Console, visitor: Visitor, names: Iterable[str]) -> Mapping[str, RequestView]:
+def _readable_requests(console: Console, visitor: PageUser, names: Iterable[str]) -> Mapping[str, RequestView]:
     """Return those of these requests that the visitor may read, so that nobody learns of others by ticking them."""
     # NUL is in no id, and PostgreSQL refuses to look for it.
-    found = console.deps.store.requests_of(name for name in names if "\0" not in name)
-    return {name: view for name, view in found.items() if console.owners.readable(visitor.caller, view.job_id)}
+    found = console.deps.store.requests_by_id(name for name in names if "\0" not in name)
+    return {name: view for name, view in found.items() if console.job_owners.can_read(visitor.caller, view.job_id)}
 
 
-async def _all(
-    console: Console, visitor: Visitor, said: Said, views: Mapping[str, RequestView], digests: Mapping[str, str]
-) -> tuple[Outcome, ...]:
+async def _answer_all(
+    console: Console, visitor: PageUser, answer: FormAnswer, views: Mapping[str, RequestView], digests: Mapping[str, str]
+) -> tuple[BatchOutcome, ...]:
     """Answer each; return what became of each, in the order of `views`."""
-    found: dict[str, Outcome] = {}
+    found: dict[str, BatchOutcome] = {}
 
     async def one(view: RequestView) -> None:
-        found[view.id] = await _one(console, visitor, said, view, digests[view.id])
+        found[view.id] = await _answer_one(console, visitor, answer, view, digests[view.id])
 
     async with anyio.create_task_group() as group:
         for view in views.values():
@@ -78,26 +78,26 @@ async def _all(
     return tuple(found[name] for name in views)
 
 
-async def _one(console: Console, visitor: Visitor, said: Said, view: RequestView, digest: str) -> Outcome:
+async def _answer_one(console: Console, visitor: PageUser, answer: FormAnswer, view: RequestView, digest: str) -> BatchOutcome:
     try:
         if digest != view.digest:
             raise Stale("it is not what you were shown any more; open it and look again")
-        now, counted = await given(console, visitor, view, said)
+        now, counted = await submit_answer(console, visitor, view, answer)
     except JustEnoughError as error:
-        return Outcome(view, counted=False, why=str(error))
-    return Outcome(now, counted=counted, why="")
+        return BatchOutcome(view, counted=False, why=str(error))
+    return BatchOutcome(now, counted=counted, why="")
 
 
-def _must_be_one_kind(views: Mapping[str, RequestView], digests: Mapping[str, str]) -> None:
+def _require_one_kind(views: Mapping[str, RequestView], digests: Mapping[str, str]) -> None:
     problems = []
     if not digests:
         problems.append("tick at least one request")
-    if len(digests) > MOST:
-        problems.append(f"tick at most {MOST} at once")
+    if len(digests) > MAX_REQUESTS:
+        problems.append(f"tick at most {MAX_REQUESTS} at once")
     problems += [f"there is no request {name}" for name in digests if name not in views]
-    if len({kind_of(view) for view in views.values()}) > 1:
+    if len({batch_key_of(view) for view in views.values()}) > 1:
         problems.append("they are not of one kind: only the same job name, resource, action and tier are answered together")
-    if any(view.current_tier >= CAREFUL for view in views.values()):
-        problems.append(f"requests at tier {CAREFUL} and above are answered one at a time")
+    if any(view.current_tier >= CAREFUL_TIER for view in views.values()):
+        problems.append(f"requests at tier {CAREFUL_TIER} and above are answered one at a time")
     if problems:
         raise InvalidInput("form", tuple(Problem("pick", problem) for problem in problems))

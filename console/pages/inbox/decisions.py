@@ -22,45 +22,45 @@ from console.auth.authorization import Role
 from console.http import problems
 from console.http.dependencies import TheConsole
 from console.pages.inbox import drafts
-from console.pages.inbox.drafts import Draft
-from console.pages.inbox.inbox import Told, card_page
+from console.pages.inbox.drafts import AnswerDraft
+from console.pages.inbox.inbox import CardNotice, card_page
 from console.pages.inbox.request_detail import card_of
-from console.pages.page_user import NotVisiting, TheForm, TheVisitor, Visitor
+from console.pages.page_user import NoSession, PageUser, TheForm, ThePageUser
 from console.pages.routing import PageRoute
 from console.services.claims import claim_request, release_claim
 from console.services.console import Console
-from console.services.decide_request import BREAK_GLASS, WITHDRAW, answered
+from console.services.decide_request import BREAK_GLASS, WITHDRAW, submit_decision
 from console.services.inputs import ClaimBody
 from console.services.reviews import submit_review
 from justenough.domain.approvals import statement_factory
-from justenough.domain.approvals.statement_factory import Decision
+from justenough.domain.approvals.statement_factory import DecisionKind
 from justenough.domain.approvals.verification import needs_reason
 from justenough.domain.core.errors import Conflict, Forbidden, InvalidInput, JustEnoughError, NotFound, Problem, RetryLater, Stale
-from justenough.domain.core.units import seconds_of
+from justenough.domain.core.units import parse_duration
 from justenough.domain.core.untrusted_yaml import check_json
 from justenough.domain.inbox.diff import differences
 from justenough.domain.inbox.pending import needs_care
 from justenough.domain.jobs.states import Action
-from justenough.domain.jobs.tool_bounds import Tools
-from justenough.domain.jobs.tool_bounds_syntax import allowed
+from justenough.domain.jobs.tool_bounds import BoundedTools
+from justenough.domain.jobs.tool_bounds_syntax import parse_tool_bounds
 from justenough.domain.readmodel.views import RequestView
 
 DECISIONS = frozenset({"approve", "deny", WITHDRAW, BREAK_GLASS})
 VERDICTS = frozenset({"justified", "unjustified"})
-MOST_REASON = 1000
-STALE = "It is not what you were shown any more."
-MISSING = "Something is missing, or cannot be."
-FIELDS = {"statement.ttl": "ttl", "statement.action": "action", "statement.tools": "tools", "statement.reason": "reason"}
+MAX_REASON_LENGTH = 1000
+STALE_TEXT = "It is not what you were shown any more."
+MISSING_TEXT = "Something is missing, or cannot be."
+FIELD_BY_STATEMENT_PATH = {"statement.ttl": "ttl", "statement.action": "action", "statement.tools": "tools", "statement.reason": "reason"}
 """Which field of the form a part of a statement comes from."""
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class FormAnswer:
     """An answer as it was meant."""
 
-    decision: Decision
+    decision: DecisionKind
     reason: str
     ttl: int | None
     """Seconds; None for what was asked."""
@@ -68,103 +68,103 @@ class Said:
     """None for what was asked."""
     absent: str | None
     """Entity id of whom it is given for."""
-    tools: Tools | None = None
+    tools: BoundedTools | None = None
     """None for what was asked."""
 
 
 @router.post("/inbox/{name}/answer")
-async def answer(request: Request, console: TheConsole, visitor: TheVisitor, form: TheForm, name: str) -> Response:
+async def answer(request: Request, console: TheConsole, visitor: ThePageUser, form: TheForm, name: str) -> Response:
     """Answer a request."""
-    draft = drafts.typed(form)
+    draft = drafts.draft_from_form(form)
     card = await to_thread.run_sync(card_of, console, visitor.caller, name)
     again = partial(card_page, request, console, visitor, draft=draft)
     if form.get("digest") != card.view.digest:
-        return again(card, told=Told(status=412, changed=differences(shown(form), card.facts), problem=STALE))
-    said, errors = meant(draft, card.view)
+        return again(card, told=CardNotice(status=412, changed=differences(facts_from_form(form), card.facts), problem=STALE_TEXT))
+    said, errors = parse_answer(draft, card.view)
     if said is None or errors:
-        return again(card, told=Told(status=422, errors=errors, problem=MISSING))
+        return again(card, told=CardNotice(status=422, errors=errors, problem=MISSING_TEXT))
     if needs_care(said.decision, card.view.current_tier) and not visitor.fresh:
-        return _to_fresh_login(console, visitor, draft, name)
+        return _redirect_to_fresh_login(console, visitor, draft, name)
     try:
-        await given(console, visitor, card.view, said)
-    except (NotVisiting, NotFound):
+        await submit_answer(console, visitor, card.view, said)
+    except (NoSession, NotFound):
         raise
     except JustEnoughError as error:
-        told = Told(status=problems.status_of(error), errors=errors_of(error), problem=_told(error))
+        told = CardNotice(status=problems.status_of(error), errors=field_errors(error), problem=_error_text(error))
         return again(await to_thread.run_sync(card_of, console, visitor.caller, name), told=told)
-    return _back(console, name, "taken" if said.decision == WITHDRAW else "sent")
+    return _redirect_back(console, name, "taken" if said.decision == WITHDRAW else "sent")
 
 
 @router.post("/inbox/{name}/claim")
-async def claim(console: TheConsole, visitor: TheVisitor, form: TheForm, name: str) -> Response:
+async def claim(console: TheConsole, visitor: ThePageUser, form: TheForm, name: str) -> Response:
     """Say that one looks at a request, or no longer."""
     visitor.caller.require(Role.APPROVE)
     if form.get("release"):
         await to_thread.run_sync(release_claim, console.deps, visitor.caller, name)
-        return _back(console, name, "released")
+        return _redirect_back(console, name, "released")
     await to_thread.run_sync(partial(claim_request, console.deps, visitor.caller, name, seconds=ClaimBody().seconds))
-    return _back(console, name, "claimed")
+    return _redirect_back(console, name, "claimed")
 
 
 @router.post("/inbox/{name}/review")
-async def review(request: Request, console: TheConsole, visitor: TheVisitor, form: TheForm, name: str) -> Response:
+async def review(request: Request, console: TheConsole, visitor: ThePageUser, form: TheForm, name: str) -> Response:
     """Say whether breaking glass was justified."""
     visitor.caller.require(Role.APPROVE)
-    draft = drafts.typed(form)
+    draft = drafts.draft_from_form(form)
     card = await to_thread.run_sync(card_of, console, visitor.caller, name)
     again = partial(card_page, request, console, visitor, draft=draft)
     if form.get("digest") != card.view.digest:
-        return again(card, told=Told(status=412, changed=differences(shown(form), card.facts), problem=STALE))
+        return again(card, told=CardNotice(status=412, changed=differences(facts_from_form(form), card.facts), problem=STALE_TEXT))
     errors = {**_reason_errors(draft.reason, required=True, field="review-reason")}
     if draft.verdict not in VERDICTS:
         errors["verdict"] = "Say whether it was justified."
     if errors:
-        return again(card, told=Told(status=422, errors=errors, problem=MISSING))
+        return again(card, told=CardNotice(status=422, errors=errors, problem=MISSING_TEXT))
     verdict = cast("Literal['justified', 'unjustified']", draft.verdict)
-    statement = statement_factory.review(
+    statement = statement_factory.build_review_statement(
         _json(card.view), verdict, reason=draft.reason, person=visitor.caller.person.id, now=datetime.now(UTC)
     )
-    body = await visitor.signed(statement)
+    body = await visitor.sign(statement)
     try:
         await to_thread.run_sync(submit_review, console.deps, visitor.caller, name, body)
     except (Forbidden, Conflict, Stale, InvalidInput, RetryLater) as error:
-        told = Told(status=problems.status_of(error), problem=_told(error))
+        told = CardNotice(status=problems.status_of(error), problem=_error_text(error))
         return again(await to_thread.run_sync(card_of, console, visitor.caller, name), told=told)
-    return _back(console, name, "reviewed")
+    return _redirect_back(console, name, "reviewed")
 
 
-async def given(console: Console, visitor: Visitor, view: RequestView, said: Said) -> tuple[RequestView, bool]:
+async def submit_answer(console: Console, visitor: PageUser, view: RequestView, answer: FormAnswer) -> tuple[RequestView, bool]:
     """Sign an answer and hand it to the job; return what `answered` does. Vault's own lock, where there is one, is opened in between."""
-    statement = statement_factory.answer(
+    statement = statement_factory.build_decision_statement(
         _json(view),
-        said.decision,
-        less=statement_factory.Less(said.ttl, said.action, said.tools),
-        reason=said.reason,
+        answer.decision,
+        narrowing=statement_factory.Narrowing(answer.ttl, answer.action, answer.tools),
+        reason=answer.reason,
         person=visitor.caller.person.id,
-        absent=said.absent,
+        on_behalf_of=answer.absent,
         now=datetime.now(UTC),
     )
     # The worker counts no approval without it; and nobody opens it for an answer that would not count.
-    opening = partial(visitor.authorize, view.lock.accessor) if view.lock and said.decision in {"approve", BREAK_GLASS} else None
-    signed = await visitor.signed(statement)
-    return await answered(console, visitor.caller, view.id, signed, if_match=view.digest, opening=opening)
+    opening = partial(visitor.authorize, view.lock.accessor) if view.lock and answer.decision in {"approve", BREAK_GLASS} else None
+    signed = await visitor.sign(statement)
+    return await submit_decision(console, visitor.caller, view.id, signed, if_match=view.digest, before_submit=opening)
 
 
-def meant(draft: Draft, view: RequestView) -> tuple[Said | None, dict[str, str]]:
+def parse_answer(draft: AnswerDraft, view: RequestView) -> tuple[FormAnswer | None, dict[str, str]]:
     """Return what somebody meant to answer, or what is wrong with it by field."""
     if draft.decision not in DECISIONS:
         raise InvalidInput("form", (Problem("decision", "must be approve, deny, withdraw or break_glass"),))
-    decision, gives = cast("Decision", draft.decision), draft.decision in {"approve", BREAK_GLASS}
+    decision, gives = cast("DecisionKind", draft.decision), draft.decision in {"approve", BREAK_GLASS}
     errors = _reason_errors(draft.reason, required=needs_reason(decision, view.current_tier))
-    ttl = _ttl(draft.ttl, view, errors) if gives else None
-    action = _action(draft.action, view, errors) if gives else None
-    tools = _tools(draft.tools, view, errors) if gives else None
+    ttl = _parse_ttl(draft.ttl, view, errors) if gives else None
+    action = _parse_action(draft.action, view, errors) if gives else None
+    tools = _parse_tools(draft.tools, view, errors) if gives else None
     if needs_care(decision, view.current_tier) and draft.confirm != view.job_name:
         errors["confirm"] = f"Type the job's name, {view.job_name}, exactly."
-    return Said(decision, draft.reason, ttl, action, draft.absent or None, tools), errors
+    return FormAnswer(decision, draft.reason, ttl, action, draft.absent or None, tools), errors
 
 
-def shown(form: FormData) -> Mapping[str, str]:
+def facts_from_form(form: FormData) -> Mapping[str, str]:
     """Return what the form says that the person was shown; nothing where it says nothing readable. It only serves to show what changed."""
     try:
         found: Any = json.loads(str(form.get("shown", "")))
@@ -173,13 +173,13 @@ def shown(form: FormData) -> Mapping[str, str]:
     return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
 
 
-def errors_of(error: JustEnoughError) -> dict[str, str]:
+def field_errors(error: JustEnoughError) -> dict[str, str]:
     """Return what an error says of single fields."""
     found = error.problems if isinstance(error, InvalidInput) else ()
-    return {FIELDS[one.path]: one.message for one in found if one.path in FIELDS}
+    return {FIELD_BY_STATEMENT_PATH[one.path]: one.message for one in found if one.path in FIELD_BY_STATEMENT_PATH}
 
 
-def _told(error: JustEnoughError) -> str:
+def _error_text(error: JustEnoughError) -> str:
     text = "; ".join(map(str, error.problems)) if isinstance(error, InvalidInput) else str(error)
     return text[:1].upper() + text[1:]
 
@@ -187,8 +187,8 @@ def _told(error: JustEnoughError) -> str:
 def _reason_errors(reason: str, *, required: bool, field: str = "reason") -> dict[str, str]:
     if required and not reason:
         return {field: "Say why; whoever reads the ledger later has only this."}
-    if len(reason) > MOST_REASON:
-        return {field: f"At most {MOST_REASON:,} characters; these are {len(reason):,}."}
+    if len(reason) > MAX_REASON_LENGTH:
+        return {field: f"At most {MAX_REASON_LENGTH:,} characters; these are {len(reason):,}."}
     try:
         check_json("form", {"reason": reason})
     except InvalidInput:
@@ -196,11 +196,11 @@ def _reason_errors(reason: str, *, required: bool, field: str = "reason") -> dic
     return {}
 
 
-def _ttl(text: str, view: RequestView, errors: dict[str, str]) -> int | None:
+def _parse_ttl(text: str, view: RequestView, errors: dict[str, str]) -> int | None:
     if not text:
         return None
     try:
-        seconds = seconds_of(text)
+        seconds = parse_duration(text)
     except ValueError as error:
         errors["ttl"] = f"{error}."
         return None
@@ -209,7 +209,7 @@ def _ttl(text: str, view: RequestView, errors: dict[str, str]) -> int | None:
     return seconds
 
 
-def _action(text: str, view: RequestView, errors: dict[str, str]) -> Action | None:
+def _parse_action(text: str, view: RequestView, errors: dict[str, str]) -> Action | None:
     if not text:
         return None
     if text not in set(Action) or Action(text).rank > Action(view.action).rank:
@@ -218,26 +218,26 @@ def _action(text: str, view: RequestView, errors: dict[str, str]) -> Action | No
     return Action(text)
 
 
-def _tools(text: str, view: RequestView, errors: dict[str, str]) -> Tools | None:
+def _parse_tools(text: str, view: RequestView, errors: dict[str, str]) -> BoundedTools | None:
     lines = [line for line in text.splitlines() if line.strip()]
     if not lines:
         return None
     try:
-        return allowed(lines, view.tools)
+        return parse_tool_bounds(lines, view.tools)
     except InvalidInput as error:
         errors["tools"] = "; ".join(map(str, error.problems)) + "."
         return None
 
 
-def _to_fresh_login(console: Console, visitor: Visitor, draft: Draft, name: str) -> Response:
+def _redirect_to_fresh_login(console: Console, visitor: PageUser, draft: AnswerDraft, name: str) -> Response:
     to_login = RedirectResponse(f"/login/fresh?{urlencode({'next': f'/inbox/{name}'})}", status_code=303)
-    drafts.keep(to_login, console.cookies, draft, visitor, name)
+    drafts.save(to_login, console.cookies, draft, visitor, name)
     return to_login
 
 
-def _back(console: Console, name: str, done: str) -> Response:
+def _redirect_back(console: Console, name: str, done: str) -> Response:
     response = RedirectResponse(f"/inbox/{name}?done={done}", status_code=303)
-    drafts.forget(response, console.cookies, name)
+    drafts.delete(response, console.cookies, name)
     return response
 
 

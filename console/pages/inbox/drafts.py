@@ -16,16 +16,16 @@ from typing import NamedTuple
 from fastapi import Request, Response
 from starlette.datastructures import FormData
 
-from console.auth.cookies import Cookies
-from console.pages.page_user import Visitor
+from console.auth.cookies import PageCookies
+from console.pages.page_user import PageUser
 
-LIFE = 900
+DRAFT_LIFETIME_S = 900
 """Seconds."""
-LONGEST = 3800
+MAX_COOKIE_BYTES = 3800
 """Bytes of a cookie; browsers keep no longer ones. What does not fit is kept without its reason."""
 
 
-class Draft(NamedTuple):
+class AnswerDraft(NamedTuple):
     """The fields of an answer, as they were typed."""
 
     decision: str = ""
@@ -40,43 +40,43 @@ class Draft(NamedTuple):
     """Lines of justenough/domain/jobs/tool_bounds_syntax.py."""
 
 
-def typed(form: FormData) -> Draft:
+def draft_from_form(form: FormData) -> AnswerDraft:
     """Return what a form holds."""
-    return Draft(**{name: str(form.get(name, "")).replace("\r\n", "\n").strip() for name in Draft._fields})
+    return AnswerDraft(**{name: str(form.get(name, "")).replace("\r\n", "\n").strip() for name in AnswerDraft._fields})
 
 
-def keep(response: Response, cookies: Cookies, draft: Draft, visitor: Visitor, request: str) -> None:
+def save(response: Response, cookies: PageCookies, draft: AnswerDraft, visitor: PageUser, request: str) -> None:
     """Keep a draft with the browser."""
-    value = _sealed(draft, visitor, request)
-    if len(value) > LONGEST:
-        value = _sealed(draft._replace(reason=""), visitor, request)
-    cookies.set(response, cookies.draft, value, life=LIFE, path=_path(request))
+    value = _seal_draft(draft, visitor, request)
+    if len(value) > MAX_COOKIE_BYTES:
+        value = _seal_draft(draft._replace(reason=""), visitor, request)
+    cookies.set(response, cookies.draft, value, max_age_s=DRAFT_LIFETIME_S, path=_cookie_path(request))
 
 
-def kept(incoming: Request, cookies: Cookies, visitor: Visitor, request: str) -> Draft | None:
+def load(incoming: Request, cookies: PageCookies, visitor: PageUser, request: str) -> AnswerDraft | None:
     """Return what was being written, where this session kept it for this request."""
     seal, _, content = incoming.cookies.get(cookies.draft, "").partition(".")
     if not hmac.compare_digest(seal.encode(), _seal(content, visitor, request).encode()):
         return None
     try:
-        return Draft(*json.loads(zlib.decompress(base64.urlsafe_b64decode(content))))
+        return AnswerDraft(*json.loads(zlib.decompress(base64.urlsafe_b64decode(content))))
     except (ValueError, TypeError, binascii.Error, zlib.error):
         return None
 
 
-def forget(response: Response, cookies: Cookies, request: str) -> None:
+def delete(response: Response, cookies: PageCookies, request: str) -> None:
     """Keep a draft no longer."""
-    cookies.drop(response, cookies.draft, path=_path(request))
+    cookies.delete(response, cookies.draft, path=_cookie_path(request))
 
 
-def _sealed(draft: Draft, visitor: Visitor, request: str) -> str:
+def _seal_draft(draft: AnswerDraft, visitor: PageUser, request: str) -> str:
     content = base64.urlsafe_b64encode(zlib.compress(json.dumps(draft).encode())).decode()
     return f"{_seal(content, visitor, request)}.{content}"
 
 
-def _seal(content: str, visitor: Visitor, request: str) -> str:
+def _seal(content: str, visitor: PageUser, request: str) -> str:
     return hmac.new(visitor.csrf.encode(), f"draft/{request}/{content}".encode(), hashlib.sha256).hexdigest()
 
 
-def _path(request: str) -> str:
+def _cookie_path(request: str) -> str:
     return f"/inbox/{request}"

@@ -15,60 +15,60 @@ from console.auth.authorization import Caller, Role
 from console.http.dependencies import TheConsole
 from console.pages import live_stream
 from console.pages.inbox import drafts
-from console.pages.inbox.drafts import Draft
-from console.pages.inbox.request_detail import Card, card_of, theirs, why_not
-from console.pages.page_user import TheVisitor, Visitor
+from console.pages.inbox.drafts import AnswerDraft
+from console.pages.inbox.request_detail import RequestCard, card_of, why_barred, why_cannot_answer
+from console.pages.page_user import PageUser, ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.presentation import request_text
 from console.services.console import Console
-from justenough.adapters.store.inbox_queries import Waiting, WaitingFilter
+from justenough.adapters.store.inbox_queries import InboxFilter, InboxItem
 from justenough.domain.approvals.verification import needs_reason
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import InvalidInput, Problem
 from justenough.domain.inbox.diff import Difference
-from justenough.domain.inbox.pending import Batch, Silence, batches, missing, silence
+from justenough.domain.inbox.pending import RequestBatch, TimeoutOutcome, group_into_batches, missing_approvals, timeout_outcome
 from justenough.domain.readmodel.views import RequestView, ReviewView
 
-CARDS = 25
+MAX_CARDS = 25
 """Requests on one page, of those that the visitor can answer."""
-OTHERS = 6
+MAX_OTHERS = 6
 """Of everything else, beside these."""
 TOPICS = "approval,access,review,delegation,job,lock"
-DONE = frozenset({"sent", "taken", "claimed", "released", "reviewed"})
+DONE_WORDS = frozenset({"sent", "taken", "claimed", "released", "reviewed"})
 """What `?done=` may say: each names a sentence of the card's."""
 
 Word = Annotated[str, Field(max_length=64)]
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 
-class Line(NamedTuple):
+class QueueLine(NamedTuple):
     """A request in the queue."""
 
     view: RequestView
     agent: str
     why_not: str
     """Why the visitor cannot answer it; empty where they can."""
-    silence: Silence
+    silence: TimeoutOutcome
     missing: int
 
 
-class Group(NamedTuple):
+class RequestGroup(NamedTuple):
     """Requests of one kind that the visitor can answer, in the queue's order."""
 
-    batch: Batch
-    lines: tuple[Line, ...]
+    batch: RequestBatch
+    lines: tuple[QueueLine, ...]
 
 
-class Queue(NamedTuple):
+class InboxQueue(NamedTuple):
     """One part of the inbox, and the cursor of what follows."""
 
-    lines: tuple[Line, ...]
+    lines: tuple[QueueLine, ...]
     next: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class CardNotice:
     """What a card's page says beside the card: what was done, or why nothing was decided."""
 
     status: int = 200
@@ -80,7 +80,7 @@ class Told:
     """Since the page was made that was answered from."""
 
 
-class Wanted(Message):
+class InboxFilters(Message):
     """What of the inbox is shown; empty for whatever."""
 
     resource: Word = ""
@@ -94,13 +94,13 @@ class Wanted(Message):
         """Whether a part is on the page."""
         return self.show in {"", part}
 
-    def most(self, part: str) -> int:
+    def limit(self, part: str) -> int:
         """Return how many of a part are on the page, at most."""
-        return CARDS if part in {"mine", self.show} else OTHERS
+        return MAX_CARDS if part in {"mine", self.show} else MAX_OTHERS
 
-    def filter(self, caller: Caller, *, mine: bool) -> WaitingFilter:
+    def to_waiting_filter(self, caller: Caller, *, mine: bool) -> InboxFilter:
         """Return which of what waits somebody is shown."""
-        return WaitingFilter(
+        return InboxFilter(
             person=caller.person.id,
             tier=caller.tier,
             mine=mine,
@@ -108,16 +108,16 @@ class Wanted(Message):
             action=self.action or None,
             tier_now=int(self.tier) if self.tier else None,
             job_name=self.job or None,
-            only=caller.only,
+            only=caller.requester_filter,
         )
 
 
 @router.get("/inbox")
-def inbox(request: Request, console: TheConsole, visitor: TheVisitor, wanted: Annotated[Wanted, Query()]) -> HTMLResponse:
+def inbox(request: Request, console: TheConsole, visitor: ThePageUser, wanted: Annotated[InboxFilters, Query()]) -> HTMLResponse:
     """Show what waits."""
     caller = visitor.caller
     caller.require(*Role)
-    stream, me = live_stream.stream(console, topics=TOPICS), caller.person.id
+    stream, me = live_stream.stream_url(console, topics=TOPICS), caller.person.id
     mine, rest = queue(console, caller, wanted, mine=True), queue(console, caller, wanted, mine=False)
     # What only a look at its ancestors tells comes of the visitor's own jobs: they cannot answer it.
     barred = tuple(line for line in mine.lines if line.why_not)
@@ -125,11 +125,11 @@ def inbox(request: Request, console: TheConsole, visitor: TheVisitor, wanted: An
         request,
         "inbox.html",
         stream=stream,
-        groups=grouped([line for line in mine.lines if not line.why_not]),
+        groups=group_lines([line for line in mine.lines if not line.why_not]),
         next_mine=mine.next,
-        others=Queue((*barred, *rest.lines), rest.next),
-        reviews=reviews_for(console, caller, most=wanted.most("reviews")) if wanted.shows("reviews") else (),
-        answers=console.deps.store.answered_by(me, wanted.most("answers")) if wanted.shows("answers") else (),
+        others=InboxQueue((*barred, *rest.lines), rest.next),
+        reviews=reviews_for(console, caller, limit=wanted.limit("reviews")) if wanted.shows("reviews") else (),
+        answers=console.deps.store.requests_answered_by(me, wanted.limit("answers")) if wanted.shows("answers") else (),
         wanted=wanted,
         narrowed=any((wanted.resource, wanted.action, wanted.job, wanted.tier)),
         tiers=caller.tiers.tiers,
@@ -140,17 +140,24 @@ def inbox(request: Request, console: TheConsole, visitor: TheVisitor, wanted: An
 
 @router.get("/inbox/{name}")
 def one(
-    request: Request, console: TheConsole, visitor: TheVisitor, name: str, done: Annotated[str, Query(max_length=20)] = ""
+    request: Request, console: TheConsole, visitor: ThePageUser, name: str, done: Annotated[str, Query(max_length=20)] = ""
 ) -> HTMLResponse:
     """Show one request whole: what a notification links to."""
     # Before the store is read, so that nothing is missed between.
-    stream = live_stream.stream(console)
-    card, told = card_of(console, visitor.caller, name), Told(done=done if done in DONE else "")
-    return card_page(request, console, visitor, card, told=told, draft=drafts.kept(request, console.cookies, visitor, name), stream=stream)
+    stream = live_stream.stream_url(console)
+    card, told = card_of(console, visitor.caller, name), CardNotice(done=done if done in DONE_WORDS else "")
+    return card_page(request, console, visitor, card, told=told, draft=drafts.load(request, console.cookies, visitor, name), stream=stream)
 
 
 def card_page(
-    request: Request, console: Console, visitor: Visitor, card: Card, *, told: Told, draft: Draft | None = None, stream: str | None = None
+    request: Request,
+    console: Console,
+    visitor: PageUser,
+    card: RequestCard,
+    *,
+    told: CardNotice,
+    draft: AnswerDraft | None = None,
+    stream: str | None = None,
 ) -> HTMLResponse:
     """Return a request's card. `stream`: None for a page that answers a form, which is no address to look at again."""
     return render(
@@ -161,7 +168,7 @@ def card_page(
         card=card,
         view=card.view,
         told=told,
-        draft=draft or Draft(),
+        draft=draft or AnswerDraft(),
         kept=draft is not None,
         asking=request_text,
         needs_reason=needs_reason,
@@ -170,51 +177,55 @@ def card_page(
     )
 
 
-def queue(console: Console, caller: Caller, wanted: Wanted, *, mine: bool) -> Queue:
+def queue(console: Console, caller: Caller, filters: InboxFilters, *, mine: bool) -> InboxQueue:
     """Return a part of what waits: what somebody can answer, or the rest. Raises InvalidInput on a cursor that is not ours."""
     part = "mine" if mine else "others"
     # A cursor goes on in one part; a page of everything begins each.
-    here = wanted.show == part or (mine and not wanted.show)
-    if not wanted.shows(part):
-        return Queue((), None)
-    limit = wanted.most(part)
-    found = console.deps.store.waiting(wanted.filter(caller, mine=mine), after=_after(wanted.cursor) if here else None, limit=limit + 1)
-    lines = tuple(line(console, caller, waits) for waits in found[:limit])
-    return Queue(lines, _cursor(found[limit - 1].request) if len(found) > limit else None)
+    here = filters.show == part or (mine and not filters.show)
+    if not filters.shows(part):
+        return InboxQueue((), None)
+    limit = filters.limit(part)
+    found = console.deps.store.inbox_items(
+        filters.to_waiting_filter(caller, mine=mine), after=_parse_cursor(filters.cursor) if here else None, limit=limit + 1
+    )
+    lines = tuple(queue_line(console, caller, waits) for waits in found[:limit])
+    return InboxQueue(lines, _to_cursor(found[limit - 1].request) if len(found) > limit else None)
 
 
-def line(console: Console, caller: Caller, waits: Waiting) -> Line:
+def queue_line(console: Console, caller: Caller, waiting: InboxItem) -> QueueLine:
     """Return a request as the queue shows it to somebody."""
-    view, tiers = waits.request, caller.tiers
-    because = why_not(console.deps, caller, view, requester_id=waits.requester_id, tiers=tiers)
-    return Line(view, waits.agent, because, silence(view, tiers), missing(view))
+    view, tiers = waiting.request, caller.tiers
+    because = why_cannot_answer(console.deps, caller, view, requester_id=waiting.requester_id, tiers=tiers)
+    return QueueLine(view, waiting.agent, because, timeout_outcome(view, tiers), missing_approvals(view))
 
 
-def grouped(lines: Sequence[Line]) -> tuple[Group, ...]:
+def group_lines(lines: Sequence[QueueLine]) -> tuple[RequestGroup, ...]:
     """Return lines by kind, each kind where its first line stands."""
     known = {one.view.id: one for one in lines}
-    return tuple(Group(batch, tuple(known[view.id] for view in batch.requests)) for batch in batches(one.view for one in lines))
+    return tuple(
+        RequestGroup(batch, tuple(known[view.id] for view in batch.requests)) for batch in group_into_batches(one.view for one in lines)
+    )
 
 
-def reviews_for(console: Console, caller: Caller, *, most: int) -> tuple[ReviewView, ...]:
+def reviews_for(console: Console, caller: Caller, *, limit: int) -> tuple[ReviewView, ...]:
     """Return the open reviews that wait for somebody, of the newest ones."""
     store, me = console.deps.store, caller.person.id
     if Role.APPROVE not in caller.roles:
         return ()
-    found = [one for one in store.reviews(limit=most).items if one.person_id != me and caller.tier >= max(one.tiers)]
-    views = store.requests_of(one.request_id for one in found)
-    return tuple(one for one in found if one.request_id in views and not _own(console, caller, views[one.request_id]))
+    found = [one for one in store.reviews(limit=limit).items if one.person_id != me and caller.tier >= max(one.tiers)]
+    views = store.requests_by_id(one.request_id for one in found)
+    return tuple(one for one in found if one.request_id in views and not _is_own_job(console, caller, views[one.request_id]))
 
 
-def _own(console: Console, caller: Caller, view: RequestView) -> bool:
-    return theirs(console.deps, caller, view, requester_id=console.owners.of(view.job_id) or "") is not None
+def _is_own_job(console: Console, caller: Caller, view: RequestView) -> bool:
+    return why_barred(console.deps, caller, view, requester_id=console.job_owners.owner_of(view.job_id) or "") is not None
 
 
-def _cursor(last: RequestView) -> str:
+def _to_cursor(last: RequestView) -> str:
     return f"{last.expires_at.isoformat() if last.expires_at else ''}~{last.id}"
 
 
-def _after(cursor: str) -> tuple[datetime, str] | None:
+def _parse_cursor(cursor: str) -> tuple[datetime, str] | None:
     if not cursor:
         return None
     moment, _, name = cursor.partition("~")

@@ -12,33 +12,33 @@ from console.auth.authorization import Caller, Role
 from console.http.dependencies import TheConsole
 from console.http.pagination import Cursor
 from console.pages import live_stream
-from console.pages.page_user import TheVisitor
+from console.pages.page_user import ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
-from console.presentation.status_badges import mark
-from console.services.background_reads import Unproved
+from console.presentation.status_badges import status_badge
+from console.services.background_reads import UnprovedRevocation
 from console.services.console import Console
 from justenough.domain.jobs.states import JobState, RevocationState
-from justenough.domain.readmodel.dashboard import Found
+from justenough.domain.readmodel.dashboard import SearchHit
 from justenough.domain.readmodel.views import JobSummary, Page
 
-ROWS = 50
-LONGEST = 200
+PAGE_SIZE = 50
+MAX_TEXT_LENGTH = 200
 FILTERS = ("state", "revocation", "name", "requester", "environment", "parent")
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 # A form sends its empty fields too.
 State = Annotated[JobState | None, BeforeValidator(lambda text: text or None)]
-Proof = Annotated[Unproved | None, BeforeValidator(lambda text: text or None)]
-Text = Annotated[str, Query(max_length=LONGEST)]
+Proof = Annotated[UnprovedRevocation | None, BeforeValidator(lambda text: text or None)]
+Text = Annotated[str, Query(max_length=MAX_TEXT_LENGTH)]
 
 
 @router.get("/jobs")
 def jobs(  # noqa: PLR0913 - each is one filter of the list
     request: Request,
     console: TheConsole,
-    visitor: TheVisitor,
+    visitor: ThePageUser,
     *,
     state: State = None,
     revocation: Proof = None,
@@ -46,15 +46,15 @@ def jobs(  # noqa: PLR0913 - each is one filter of the list
     requester: Text = "",
     environment: Text = "",
     parent: Text = "",
-    wanted: Annotated[str, Query(alias="id", max_length=LONGEST)] = "",
+    wanted: Annotated[str, Query(alias="id", max_length=MAX_TEXT_LENGTH)] = "",
     cursor: Cursor = None,
 ) -> Response:
     """Show the jobs that the filters leave, newest first; `id` goes to a job."""
     visitor.caller.require(*Role)
-    found = _named(console, visitor.caller, wanted)
+    found = _find_readable(console, visitor.caller, wanted)
     if len(found) == 1:
-        return RedirectResponse(place(found[0]), status_code=303)
-    stream = live_stream.stream(console, topics="job,approval,revocation")
+        return RedirectResponse(place_url(found[0]), status_code=303)
+    stream = live_stream.stream_url(console, topics="job,approval,revocation")
     page: Page[JobSummary] = console.deps.store.jobs(
         state=state,
         revocation=RevocationState(revocation) if revocation else None,
@@ -62,8 +62,8 @@ def jobs(  # noqa: PLR0913 - each is one filter of the list
         requester=requester.strip() or None,
         environment=environment.strip() or None,
         parent=parent.strip() or None,
-        requester_id=visitor.caller.only,
-        limit=ROWS,
+        requester_id=visitor.caller.requester_filter,
+        limit=PAGE_SIZE,
         cursor=cursor or None,
     )
     current = console.deps.config.current()
@@ -73,8 +73,8 @@ def jobs(  # noqa: PLR0913 - each is one filter of the list
         page=page,
         found=found,
         wanted=wanted,
-        place=place,
-        states=(("", "Any state"), *((one.value, mark("job", one).word) for one in JobState)),
+        place=place_url,
+        states=(("", "Any state"), *((one.value, status_badge("job", one).word) for one in JobState)),
         environments=sorted({resource.environment for resource in current.catalog.resources.values()} | ({environment} - {""})),
         filters={one: request.query_params[one] for one in FILTERS if request.query_params.get(one, "").strip()},
         launches=Role.LAUNCH in visitor.caller.roles,
@@ -83,7 +83,7 @@ def jobs(  # noqa: PLR0913 - each is one filter of the list
     )
 
 
-def place(found: Found) -> str:
+def place_url(found: SearchHit) -> str:
     """Return where what a text names is shown."""
     match found.kind:
         case "job":
@@ -94,9 +94,9 @@ def place(found: Found) -> str:
             return f"/ledger?job={found.job}"
 
 
-def _named(console: Console, caller: Caller, text: str) -> tuple[Found, ...]:
+def _find_readable(console: Console, caller: Caller, text: str) -> tuple[SearchHit, ...]:
     """Return what a text names of what the caller may read; entries are the ledger's to find."""
     if not text.strip():
         return ()
     found = console.deps.store.find(text, installation=console.deps.settings.installation)
-    return tuple(one for one in found if one.kind != "entry" and console.owners.readable(caller, one.job))
+    return tuple(one for one in found if one.kind != "entry" and console.job_owners.can_read(caller, one.job))

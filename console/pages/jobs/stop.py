@@ -10,49 +10,49 @@ from fastapi.responses import RedirectResponse
 
 from console.auth.authorization import Role
 from console.http.dependencies import TheConsole
-from console.pages.page_user import TheForm, TheVisitor, Visitor
+from console.pages.page_user import PageUser, TheForm, ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
-from console.presentation.job_status import DEAD, doing
+from console.presentation.job_status import DEAD_STATES, job_status_text
 from console.services.console import Console
-from console.services.stop_job import stop, stoppable
+from console.services.stop_job import can_stop, stop_job
 from console.services.visibility import job_for
 from justenough.domain.core.errors import Conflict
 from justenough.domain.readmodel.views import JobView
 
-How = Literal["cancel", "kill"]
+StopMethod = Literal["cancel", "kill"]
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 
 @router.get("/jobs/{job}/cancel")
-def ask_to_cancel(request: Request, job: str, console: TheConsole, visitor: TheVisitor) -> Response:
+def ask_to_cancel(request: Request, job: str, console: TheConsole, visitor: ThePageUser) -> Response:
     """Say what cancelling this job does, and ask."""
-    return _ask(request, job, console, visitor, "cancel")
+    return _show_confirmation(request, job, console, visitor, "cancel")
 
 
 @router.get("/jobs/{job}/kill")
-def ask_to_kill(request: Request, job: str, console: TheConsole, visitor: TheVisitor) -> Response:
+def ask_to_kill(request: Request, job: str, console: TheConsole, visitor: ThePageUser) -> Response:
     """Say what killing this job cuts, and ask."""
-    return _ask(request, job, console, visitor, "kill")
+    return _show_confirmation(request, job, console, visitor, "kill")
 
 
 @router.post("/jobs/{job}/cancel")
-async def cancel(request: Request, job: str, console: TheConsole, visitor: TheVisitor, form: TheForm) -> Response:
+async def cancel(request: Request, job: str, console: TheConsole, visitor: ThePageUser, form: TheForm) -> Response:
     """Cancel a job."""
     del form
-    return await _do(request, job, console, visitor, "cancel")
+    return await _stop(request, job, console, visitor, "cancel")
 
 
 @router.post("/jobs/{job}/kill")
-async def kill(request: Request, job: str, console: TheConsole, visitor: TheVisitor, form: TheForm) -> Response:
+async def kill(request: Request, job: str, console: TheConsole, visitor: ThePageUser, form: TheForm) -> Response:
     """Kill a job."""
     del form
-    return await _do(request, job, console, visitor, "kill")
+    return await _stop(request, job, console, visitor, "kill")
 
 
 @router.post("/jobs/{job}/prove")
-async def prove(request: Request, job: str, console: TheConsole, visitor: TheVisitor, form: TheForm) -> Response:
+async def prove(request: Request, job: str, console: TheConsole, visitor: ThePageUser, form: TheForm) -> Response:
     """Look anew whether anything of a job is alive, and show what was seen. Changes nothing."""
     del form
     visitor.caller.require(*Role)
@@ -61,30 +61,30 @@ async def prove(request: Request, job: str, console: TheConsole, visitor: TheVis
     return await to_thread.run_sync(lambda: render(request, "proof.html", job=view, report=report))
 
 
-def _ask(request: Request, job: str, console: Console, visitor: Visitor, how: How) -> Response:
+def _show_confirmation(request: Request, job: str, console: Console, visitor: PageUser, how: StopMethod) -> Response:
     visitor.caller.require(Role.LAUNCH)
-    return _asked(request, visitor, job_for(console.deps.store, visitor.caller, job), how)
+    return _render_confirmation(request, visitor, job_for(console.deps.store, visitor.caller, job), how)
 
 
-async def _do(request: Request, job: str, console: Console, visitor: Visitor, how: How) -> Response:
+async def _stop(request: Request, job: str, console: Console, visitor: PageUser, how: StopMethod) -> Response:
     visitor.caller.require(Role.LAUNCH)
     view = await to_thread.run_sync(job_for, console.deps.store, visitor.caller, job)
     try:
-        done = await stop(console, view.id, visitor.caller.person, kill=how == "kill")
+        done = await stop_job(console, view.id, visitor.caller.person, kill=how == "kill")
     except Conflict:
         view = await to_thread.run_sync(job_for, console.deps.store, visitor.caller, job)
-        return await to_thread.run_sync(lambda: _asked(request, visitor, view, how, status=409))
+        return await to_thread.run_sync(lambda: _render_confirmation(request, visitor, view, how, status=409))
     return RedirectResponse(f"/jobs/{view.id}?done={'gone' if done.note else how}", status_code=303)
 
 
-def _asked(request: Request, visitor: Visitor, view: JobView, how: How, *, status: int = 200) -> Response:
+def _render_confirmation(request: Request, visitor: PageUser, view: JobView, how: StopMethod, *, status: int = 200) -> Response:
     return render(
         request,
         "stop.html",
         status=status,
         job=view,
         how=how,
-        does=doing(view, visitor.caller.tiers),
-        live=[one for one in view.credentials if one.state not in DEAD],
-        possible=stoppable(view, kill=how == "kill"),
+        does=job_status_text(view, visitor.caller.tiers),
+        live=[one for one in view.credentials if one.state not in DEAD_STATES],
+        possible=can_stop(view, kill=how == "kill"),
     )

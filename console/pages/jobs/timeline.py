@@ -9,28 +9,28 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from console.presentation.timeline_model import Lane, Part, Picture, Reach, parts, reach
+from console.presentation.timeline_model import Timeline, TimelinePart, TimelineRange, TimelineRow, row_parts, timeline_range
 from justenough.domain.jobs.states import RevocationState
 from justenough.domain.readmodel.views import JobSummary
 
-MOST = 20
+MAX_ROWS = 20
 """Rows that are drawn; the table tells of all."""
-THINNEST = 0.5
+MIN_BLOCK_PERCENT = 0.5
 """Per cent: what was short can be seen too."""
-TICKS = 4
+MAX_TICKS = 4
 """Marks of the time, at most: as many as are readable on a phone."""
-STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400)
+TICK_INTERVALS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400)
 """Seconds between two marks; beyond, whole days."""
-NEAR = 8.0
+EDGE_PERCENT = 8.0
 """Per cent from an edge within which a mark's words would not fit around it."""
 
-STATES = {"asked": "pending", "waits": "pending"}
+ROW_STATES = {"asked": "pending", "waits": "pending"}
 """What the picture's words are in the read model's."""
-TONES = {"waits": "wait", "runs": "live", "gives": "wait", "request": "wait", "credential": "live"}
+ROW_TONES = {"waits": "wait", "runs": "live", "gives": "wait", "request": "wait", "credential": "live"}
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class DrawnBlock:
     """A stretch of a row."""
 
     kind: str
@@ -42,7 +42,7 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class DrawnRow:
     """One thing that began, lasted and ended."""
 
     kind: str
@@ -55,13 +55,13 @@ class Row:
     until: datetime | None
     settled: datetime | None
     answers: tuple[str, ...]
-    blocks: tuple[Block, ...]
+    blocks: tuple[DrawnBlock, ...]
     end: float | None
     """Per cent: where it was settled."""
 
 
 @dataclass(frozen=True, slots=True)
-class Tick:
+class DrawnTick:
     """A moment that is written along the upper edge."""
 
     x: float
@@ -71,36 +71,38 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawing:
+class TimelineDrawing:
     """A timeline that can be written."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[DrawnRow, ...]
     hidden: int
     """Rows beyond MOST, which only the table tells of."""
-    all: tuple[Row, ...]
-    ticks: tuple[Tick, ...]
-    now: Tick | None
+    all: tuple[DrawnRow, ...]
+    ticks: tuple[DrawnTick, ...]
+    now: DrawnTick | None
     """None where nothing goes on any more."""
     start: datetime
     end: datetime
 
 
-def drawn(picture: Picture, job: JobSummary, *, given_back: datetime | None, now: datetime) -> Drawing | None:
+def draw_timeline(timeline: Timeline, job: JobSummary, *, revocation_started_at: datetime | None, now: datetime) -> TimelineDrawing | None:
     """Return a job's timeline; None where nothing has begun. `given_back`: when the ending of its access began."""
-    whole = Picture(lanes={f"{lane.kind} {lane.id}": lane for lane in _lanes(picture, job, given_back)}, last=picture.last)
-    found = reach(whole, now=now)
+    whole = Timeline(
+        lanes={f"{lane.kind} {lane.id}": lane for lane in _timeline_rows(timeline, job, revocation_started_at)}, last=timeline.last
+    )
+    found = timeline_range(whole, now=now)
     if found is None:
         return None
-    rows = tuple(_row(lane, found) for lane in whole.lanes.values())
-    here = _tick(found, found.now, "now") if found.now else None
-    ticks = tuple(_tick(found, at, text) for at, text in marks(found.start, found.end))
-    return Drawing(rows[:MOST], max(0, len(rows) - MOST), rows, ticks, here, found.start, found.end)
+    rows = tuple(_draw_row(lane, found) for lane in whole.lanes.values())
+    here = _draw_tick(found, found.now, "now") if found.now else None
+    ticks = tuple(_draw_tick(found, at, text) for at, text in tick_times(found.start, found.end))
+    return TimelineDrawing(rows[:MAX_ROWS], max(0, len(rows) - MAX_ROWS), rows, ticks, here, found.start, found.end)
 
 
-def marks(start: datetime, end: datetime) -> Iterator[tuple[datetime, str]]:
+def tick_times(start: datetime, end: datetime) -> Iterator[tuple[datetime, str]]:
     """Yield round moments between two, at most TICKS, each with its text in UTC."""
     span = (end - start).total_seconds()
-    step = next((step for step in STEPS if span / step <= TICKS), None) or -(-span // (TICKS * 86_400)) * 86_400
+    step = next((step for step in TICK_INTERVALS_S if span / step <= MAX_TICKS), None) or -(-span // (MAX_TICKS * 86_400)) * 86_400
     form = "%H:%M:%S" if step < 60 else "%H:%M" if span <= 86_400 else "%m-%d %H:%M" if step < 86_400 else "%m-%d"
     at = -(-start.timestamp() // step) * step
     while at < end.timestamp():
@@ -109,52 +111,52 @@ def marks(start: datetime, end: datetime) -> Iterator[tuple[datetime, str]]:
         at += step
 
 
-def place(reached: Reach, at: datetime) -> float:
+def to_percent(time_range: TimelineRange, at: datetime) -> float:
     """Return where a moment is, in per cent of what is shown; the nearer edge for what is beyond."""
-    share = (at - reached.start) / (reached.end - reached.start)
+    share = (at - time_range.start) / (time_range.end - time_range.start)
     return round(100 * min(1.0, max(0.0, share)), 2)
 
 
-def _lanes(picture: Picture, job: JobSummary, given_back: datetime | None) -> Iterator[Lane]:
+def _timeline_rows(timeline: Timeline, job: JobSummary, revocation_started_at: datetime | None) -> Iterator[TimelineRow]:
     """Yield the job's steps, then its requests and credentials as they began."""
     # One who never ran waited until the end.
-    yield Lane("step", "waits", "Waits to start", job.created_at, "", settled=job.started_at or job.ended_at)
+    yield TimelineRow("step", "waits", "Waits to start", job.created_at, "", settled=job.started_at or job.ended_at)
     if job.started_at:
-        yield Lane("step", "runs", "Runs", job.started_at, "", settled=given_back or job.ended_at)
-    if given_back:
+        yield TimelineRow("step", "runs", "Runs", job.started_at, "", settled=revocation_started_at or job.ended_at)
+    if revocation_started_at:
         late = "overdue" if job.revocation.state is RevocationState.OVERDUE else ""
-        yield Lane("step", "gives", "Gives access back", given_back, late, settled=job.revocation.confirmed_at)
-    yield from sorted((lane for lane in picture.lanes.values() if lane.kind != "job"), key=lambda lane: lane.began)
+        yield TimelineRow("step", "gives", "Gives access back", revocation_started_at, late, settled=job.revocation.confirmed_at)
+    yield from sorted((lane for lane in timeline.lanes.values() if lane.kind != "job"), key=lambda lane: lane.began)
 
 
-def _row(lane: Lane, reached: Reach) -> Row:
-    return Row(
-        kind=lane.kind,
-        id=lane.id,
-        what=lane.what,
-        state=STATES.get(lane.state, lane.state),
-        began=lane.began,
-        until=lane.until,
-        settled=lane.settled,
-        answers=tuple(lane.answers),
-        blocks=tuple(_block(lane, part, reached) for part in parts(lane, now=reached.now or reached.end)),
-        end=place(reached, lane.settled) if lane.settled else None,
+def _draw_row(row: TimelineRow, time_range: TimelineRange) -> DrawnRow:
+    return DrawnRow(
+        kind=row.kind,
+        id=row.id,
+        what=row.what,
+        state=ROW_STATES.get(row.state, row.state),
+        began=row.began,
+        until=row.until,
+        settled=row.settled,
+        answers=tuple(row.answers),
+        blocks=tuple(_draw_block(row, part, time_range) for part in row_parts(row, now=time_range.now or time_range.end)),
+        end=to_percent(time_range, row.settled) if row.settled else None,
     )
 
 
-def _block(lane: Lane, part: Part, reached: Reach) -> Block:
-    left = min(place(reached, part.since), 100 - THINNEST)
-    right = max(place(reached, part.until), left + THINNEST)
-    tone = TONES[lane.id if lane.kind == "step" else lane.kind]
-    late = lane.state == "overdue" or (part.kind == "maybe" and lane.state == "doubted")
-    return Block(part.kind, "bad" if late else tone, round(left, 2), round(right - left, 2))
+def _draw_block(row: TimelineRow, part: TimelinePart, time_range: TimelineRange) -> DrawnBlock:
+    left = min(to_percent(time_range, part.since), 100 - MIN_BLOCK_PERCENT)
+    right = max(to_percent(time_range, part.until), left + MIN_BLOCK_PERCENT)
+    tone = ROW_TONES[row.id if row.kind == "step" else row.kind]
+    late = row.state == "overdue" or (part.kind == "maybe" and row.state == "doubted")
+    return DrawnBlock(part.kind, "bad" if late else tone, round(left, 2), round(right - left, 2))
 
 
-def _tick(reached: Reach, at: datetime, text: str) -> Tick:
-    x = place(reached, at)
-    return Tick(x, text, "start" if x < NEAR else "end" if x > 100 - NEAR else "middle")
+def _draw_tick(time_range: TimelineRange, at: datetime, text: str) -> DrawnTick:
+    x = to_percent(time_range, at)
+    return DrawnTick(x, text, "start" if x < EDGE_PERCENT else "end" if x > 100 - EDGE_PERCENT else "middle")
 
 
-def lasted(row: Row, *, now: datetime) -> timedelta:
+def row_duration(row: DrawnRow, *, now: datetime) -> timedelta:
     """Return how long a row lasted, until now where it goes on."""
     return max(timedelta(), (row.settled or now) - row.began)

@@ -14,26 +14,26 @@ from pydantic import Field
 from console.auth.authorization import Role
 from console.http.dependencies import TheConsole
 from console.pages import live_stream
-from console.pages.page_user import TheVisitor, Visitor
+from console.pages.page_user import PageUser, ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
-from console.services.background_reads import WHOLE
+from console.services.background_reads import WHOLE_LEDGER
 from console.services.console import Console
-from console.services.visibility import narrowed, position
+from console.services.visibility import first_visible_page, parse_position
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import InvalidInput, NotFound, Problem
 from justenough.domain.ledger.events import EventType
-from justenough.domain.ledger.export import line
-from justenough.domain.readmodel.dashboard import Found
+from justenough.domain.ledger.export import to_export_line
+from justenough.domain.readmodel.dashboard import SearchHit
 from justenough.domain.readmodel.views import EntryView, Page
 
-PAGE = 30
-LOOKS = 6
+PAGE_SIZE = 30
+MAX_PAGES_READ = 6
 """Pages that are read through to find something of a launcher's: a page waits no longer than that."""
-COPIED_AT_ONCE = 1000
-READERS = (Role.APPROVE, Role.READ, Role.BREAK_GLASS)
+EXPORT_PAGE_SIZE = 1000
+READER_ROLES = (Role.APPROVE, Role.READ, Role.BREAK_GLASS)
 """Who reads everything, as the API says."""
-GROUPS: Mapping[str, str] = {
+TYPE_GROUPS: Mapping[str, str] = {
     "job": "Jobs",
     "access": "Requests",
     "approval": "Approvals",
@@ -52,7 +52,7 @@ GROUPS: Mapping[str, str] = {
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 
-class Asked(NamedTuple):
+class LedgerQuery(NamedTuple):
     """Which entries somebody asked for, as the store takes it."""
 
     job: str | None
@@ -61,7 +61,7 @@ class Asked(NamedTuple):
     until: datetime | None
 
 
-class Filters(Message):
+class LedgerFilters(Message):
     """What the address asks for, as it was typed; empty for whatever."""
 
     q: str = Field("", max_length=400)
@@ -73,122 +73,124 @@ class Filters(Message):
     cursor: str | None = Field(None, max_length=200)
 
     @property
-    def typed(self) -> dict[str, str]:
+    def query_values(self) -> dict[str, str]:
         """What narrows the list."""
         return {name: getattr(self, name) for name in ("job", "type", "since", "until")}
 
-    def asked(self) -> Asked:
+    def to_query(self) -> LedgerQuery:
         """Return it as the store takes it. Raises InvalidInput naming each that is wrong."""
         problems: list[Problem] = []
         types = tuple(one for one in EventType if self.type in {one.value, one.value.partition(".")[0]})
         if self.type and not types:
             problems.append(Problem("type", f"there is no type {self.type!r}"))
-        since, until = _moment("since", self.since, problems), _moment("until", self.until, problems)
+        since, until = _parse_moment("since", self.since, problems), _parse_moment("until", self.until, problems)
         if problems:
             raise InvalidInput("filter", tuple(problems))
-        return Asked(self.job.strip() or None, types, since, until)
+        return LedgerQuery(self.job.strip() or None, types, since, until)
 
 
-NOTHING = Asked(None, (), None, None)
+ANY_ENTRY = LedgerQuery(None, (), None, None)
 
 
 @router.get("/ledger")
-def ledger(request: Request, console: TheConsole, visitor: TheVisitor, filters: Annotated[Filters, Query()]) -> Response:
+def ledger(request: Request, console: TheConsole, visitor: ThePageUser, filters: Annotated[LedgerFilters, Query()]) -> Response:
     """Show entries, the newest first, or what an id names."""
     visitor.caller.require(*Role)
     wrong: dict[str, str] = {}
-    which = NOTHING
+    which = ANY_ENTRY
     try:
-        which = filters.asked()
+        which = filters.to_query()
     except InvalidInput as error:
         wrong = {problem.path: problem.message for problem in error.problems}
-    found = _found(console, visitor, filters.q)
+    found = _find_readable(console, visitor, filters.q)
     if len(found) == 1:
-        return RedirectResponse(place_of(found[0]), status_code=303)
-    stream = live_stream.stream(console)
-    page = Page[EntryView](items=()) if wrong else _entries(console, visitor, which, cursor=filters.cursor)
-    reads_all = visitor.caller.reads_all
+        return RedirectResponse(place_url(found[0]), status_code=303)
+    stream = live_stream.stream_url(console)
+    page = Page[EntryView](items=()) if wrong else _readable_page(console, visitor, which, cursor=filters.cursor)
+    reads_all = visitor.caller.can_read_all
     return render(
         request,
         "ledger.html",
         status=422 if wrong else 200,
         page=page,
-        jobs=console.deps.store.whose({entry.job for entry in page.items}),
+        jobs=console.deps.store.job_captions({entry.job for entry in page.items}),
         q=filters.q,
         found=found,
-        place_of=place_of,
-        typed=filters.typed,
+        place_of=place_url,
+        typed=filters.query_values,
         wrong=wrong,
-        groups=_grouped(),
-        copies=_copies(filters) if reads_all and not wrong else "",
-        head=console.deps.store.head() if reads_all else None,
-        verification=console.looks.verification.of(WHOLE) if reads_all else None,
+        groups=_type_groups(),
+        copies=_export_url(filters) if reads_all and not wrong else "",
+        head=console.deps.store.ledger_head() if reads_all else None,
+        verification=console.background_reads.verification.get(WHOLE_LEDGER) if reads_all else None,
         stream="" if filters.cursor or filters.q else stream,
     )
 
 
 @router.get("/ledger/entry")
-def entry(request: Request, console: TheConsole, visitor: TheVisitor, name: Annotated[str, Query(alias="id", max_length=400)]) -> Response:
+def entry(request: Request, console: TheConsole, visitor: ThePageUser, name: Annotated[str, Query(alias="id", max_length=400)]) -> Response:
     """Show one entry whole, with its neighbours in its job's chain."""
     visitor.caller.require(*Role)
     found = console.deps.store.entry(name)
-    if found is None or not console.owners.readable(visitor.caller, found.job):
+    if found is None or not console.job_owners.can_read(visitor.caller, found.job):
         raise NotFound(f"there is no ledger entry {name}")
-    before = console.deps.store.ledger_back(job=found.job, before=found.position, limit=1).items
+    before = console.deps.store.ledger_newest_first(job=found.job, before=found.position, limit=1).items
     after = console.deps.store.ledger(job=found.job, after=found.position, limit=1).items
-    known = console.deps.store.whose({found.job})
+    known = console.deps.store.job_captions({found.job})
     return render(request, "entry.html", entry=found, job=known.get(found.job), before=before, after=after)
 
 
 @router.get("/ledger/export")
-def export(console: TheConsole, visitor: TheVisitor, filters: Annotated[Filters, Query()]) -> Response:
+def export(console: TheConsole, visitor: ThePageUser, filters: Annotated[LedgerFilters, Query()]) -> Response:
     """Give a copy, oldest first, one JSON object per line: as `justenough ledger export` writes it. It goes up to the newest entry of now."""
-    visitor.caller.require(*READERS)
-    which, last = filters.asked(), console.deps.store.head().position
+    visitor.caller.require(*READER_ROLES)
+    which, last = filters.to_query(), console.deps.store.ledger_head().position
     name = f"ledger-{console.deps.settings.installation}-{console.deps.now().astimezone(UTC):%Y%m%dT%H%M%SZ}.jsonl"
     return StreamingResponse(
-        _lines(console, which, last),
+        _export_lines(console, which, last),
         media_type="application/x-ndjson",
         headers={"Content-Disposition": f'attachment; filename="{name}"', "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"},
     )
 
 
-def place_of(found: Found) -> str:
+def place_url(found: SearchHit) -> str:
     """Return the address of what an id names."""
     where = {"job": "/jobs/", "request": "/inbox/", "credential": "/credentials/"}
     return f"{where[found.kind]}{quote(found.id, safe='')}" if found.kind in where else f"/ledger/entry?{urlencode({'id': found.id})}"
 
 
-def _entries(console: Console, visitor: Visitor, which: Asked, *, cursor: str | None) -> Page[EntryView]:
+def _readable_page(console: Console, visitor: PageUser, query: LedgerQuery, *, cursor: str | None) -> Page[EntryView]:
     def read(after: str | None) -> Page[EntryView]:
-        page = console.deps.store.ledger_back(**which._asdict(), before=position(after) if after else None, limit=PAGE)
-        if not visitor.caller.reads_all:
-            console.owners.learn(entry.job for entry in page.items)
+        page = console.deps.store.ledger_newest_first(**query._asdict(), before=parse_position(after) if after else None, limit=PAGE_SIZE)
+        if not visitor.caller.can_read_all:
+            console.job_owners.preload(entry.job for entry in page.items)
         return page
 
-    return narrowed(read, lambda entry: console.owners.readable(visitor.caller, entry.job), cursor=cursor, looks=LOOKS)
+    return first_visible_page(
+        read, lambda entry: console.job_owners.can_read(visitor.caller, entry.job), cursor=cursor, max_pages=MAX_PAGES_READ
+    )
 
 
-def _found(console: Console, visitor: Visitor, text: str) -> Sequence[Found]:
+def _find_readable(console: Console, visitor: PageUser, text: str) -> Sequence[SearchHit]:
     if not text.strip():
         return ()
     found = console.deps.store.find(text, installation=console.deps.settings.installation)
-    console.owners.learn(one.job for one in found)
-    return [one for one in found if console.owners.readable(visitor.caller, one.job)]
+    console.job_owners.preload(one.job for one in found)
+    return [one for one in found if console.job_owners.can_read(visitor.caller, one.job)]
 
 
-def _lines(console: Console, which: Asked, last: int) -> Iterator[str]:
+def _export_lines(console: Console, query: LedgerQuery, last: int) -> Iterator[str]:
     """Yield lines, a page at a time; each page is a transaction of its own, as entries never change."""
     after = 0
     while True:
-        page = console.deps.store.ledger(**which._asdict(), after=after, limit=COPIED_AT_ONCE)
-        yield "".join(line(entry.model_dump(mode="json")) for entry in page.items if entry.position <= last)
+        page = console.deps.store.ledger(**query._asdict(), after=after, limit=EXPORT_PAGE_SIZE)
+        yield "".join(to_export_line(entry.model_dump(mode="json")) for entry in page.items if entry.position <= last)
         if page.next is None or int(page.next) >= last:
             return
         after = int(page.next)
 
 
-def _moment(name: str, text: str, problems: list[Problem]) -> datetime | None:
+def _parse_moment(name: str, text: str, problems: list[Problem]) -> datetime | None:
     if not text.strip():
         return None
     try:
@@ -199,14 +201,14 @@ def _moment(name: str, text: str, problems: list[Problem]) -> datetime | None:
         return None
 
 
-def _grouped() -> Sequence[tuple[str, str, Sequence[str]]]:
+def _type_groups() -> Sequence[tuple[str, str, Sequence[str]]]:
     """Return each group of types: its first word, what people call it, its types."""
-    types: dict[str, list[str]] = {group: [] for group in GROUPS}
+    types: dict[str, list[str]] = {group: [] for group in TYPE_GROUPS}
     for one in EventType:
         types.setdefault(one.value.partition(".")[0], []).append(one.value)
-    return [(group, GROUPS.get(group, group), found) for group, found in types.items() if found]
+    return [(group, TYPE_GROUPS.get(group, group), found) for group, found in types.items() if found]
 
 
-def _copies(filters: Filters) -> str:
-    query = urlencode({name: value for name, value in filters.typed.items() if value})
+def _export_url(filters: LedgerFilters) -> str:
+    query = urlencode({name: value for name, value in filters.query_values.items() if value})
     return f"/ledger/export?{query}" if query else "/ledger/export"

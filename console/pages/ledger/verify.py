@@ -6,32 +6,37 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
 from console.http.dependencies import TheConsole
-from console.pages.ledger.ledger import READERS
-from console.pages.page_user import TheForm, TheVisitor
+from console.pages.ledger.ledger import READER_ROLES
+from console.pages.page_user import TheForm, ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
-from console.services.background_reads import WHOLE
+from console.services.background_reads import WHOLE_LEDGER
 
-SHOWN = 100
+MAX_PROBLEMS = 100
 """Problems on the page; `justenough ledger verify` lists up to a thousand."""
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 
 @router.get("/ledger/verify")
-def verification(request: Request, console: TheConsole, visitor: TheVisitor) -> Response:
+def verification(request: Request, console: TheConsole, visitor: ThePageUser) -> Response:
     """Show the look that runs, or what the last one found."""
-    visitor.caller.require(*READERS)
-    work = console.looks.verification.of(WHOLE)
+    visitor.caller.require(*READER_ROLES)
+    work = console.background_reads.verification.get(WHOLE_LEDGER)
     return render(
-        request, "verification.html", work=work, head=console.deps.store.head(), most=SHOWN, refresh=2 if work and work.runs else 0
+        request,
+        "verification.html",
+        work=work,
+        head=console.deps.store.ledger_head(),
+        most=MAX_PROBLEMS,
+        refresh=2 if work and work.runs else 0,
     )
 
 
 @router.post("/ledger/verify")
-async def verify(console: TheConsole, visitor: TheVisitor, form: TheForm) -> Response:
+async def verify(console: TheConsole, visitor: ThePageUser, form: TheForm) -> Response:
     """Look at every chain, or join the look that runs."""
     del form
-    visitor.caller.require(*READERS)
-    console.looks.verification.ask(WHOLE, by=visitor.caller.person.name)
+    visitor.caller.require(*READER_ROLES)
+    console.background_reads.verification.start(WHOLE_LEDGER, by=visitor.caller.person.name)
     return RedirectResponse("/ledger/verify", status_code=303)

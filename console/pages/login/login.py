@@ -17,23 +17,23 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
 from console.auth.login_throttle import TooManyTries
-from console.auth.page_sessions import How, Key, NoPerson, NotVisiting, TooLittle, TooMuch, Visit
+from console.auth.page_sessions import ActiveSession, NoSession, PageLoginMethod, SessionKey, TokenTooPowerful, TokenTooWeak, UnknownPerson
 from console.http.dependencies import TheConsole
-from console.pages.page_user import BadForm, TheForm, TheVisitor, Visitor, comes_from_us, form_with
+from console.pages.page_user import BadForm, PageUser, TheForm, ThePageUser, is_same_origin, read_form_with_csrf
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.services.console import Console
 from justenough.adapters.vault import user_login
-from justenough.adapters.vault.user_login import Entry, LoginRefused, ProviderRefused, SecondFactorWanted
+from justenough.adapters.vault.user_login import LoginRefused, LoginResult, ProviderRefused, SecondFactorWanted
 from justenough.domain.core.errors import GiveUp, RetryLater
 from justenough.domain.core.secret import Secret
 
 HOME = "/now"
-LONGEST = 4096
+MAX_PASSWORD_LENGTH = 4096
 """Characters of a password, at most."""
-LONGEST_NAME = 128
-LONGEST_PATH = 2048
-FORM_LIFE = 3600
+MAX_NAME_LENGTH = 128
+MAX_PATH_LENGTH = 2048
+FORM_LIFETIME_S = 3600
 """Seconds in which a login form must be sent."""
 
 REFUSED = "Vault did not accept this name and password. After several wrong passwords it accepts none for a while, not even the right one."
@@ -51,7 +51,7 @@ ERRORS: dict[type[Exception], tuple[int, str]] = {
     LoginRefused: (401, REFUSED),
     SecondFactorWanted: (403, SECOND_FACTOR),
     ProviderRefused: (403, PROVIDER),
-    NoPerson: (403, NOBODY),
+    UnknownPerson: (403, NOBODY),
     RetryLater: (503, AWAY),
     BadForm: (403, "This form was too old, or not made for your browser; here is a new one."),
 }
@@ -68,16 +68,16 @@ async def login_form(
 ) -> Response:
     """Show the form; who is logged in goes on at once."""
     try:
-        await console.sessions.visit(request.cookies.get(console.cookies.session))
-        return RedirectResponse(local(onward), status_code=303)
+        await console.sessions.session_of(request.cookies.get(console.cookies.session))
+        return RedirectResponse(local_path(onward), status_code=303)
     except RetryLater as error:
-        return refused(request, console, error, name="", onward=onward)
-    except NotVisiting as error:
-        said = "" if request.cookies.get(console.cookies.session) is None else sentence(str(error))
-    hop = "" if again or said else arriving(request, onward)
+        return refusal_response(request, console, error, name="", onward=onward)
+    except NoSession as error:
+        said = "" if request.cookies.get(console.cookies.session) is None else to_sentence(str(error))
+    hop = "" if again or said else arrival_url(request, onward)
     if hop and request.headers.get("sec-fetch-site"):
         return render(request, "arriving.html", hop=hop)
-    return form(request, console, onward=onward, said=said, hop=hop)
+    return login_page(request, console, onward=onward, notice=said, hop=hop)
 
 
 @router.post("/login")
@@ -85,33 +85,33 @@ async def log_in(request: Request, console: TheConsole) -> Response:
     """Log in by name and password."""
     name = onward = ""
     try:
-        posted = await form_with(request, _pre_csrf(request, console))
-        name, onward = str(posted.get("name", "")).strip()[:LONGEST_NAME], str(posted.get("next", ""))
-        entry = await checked(request, console, name, str(posted.get("password", "")))
-        key = await console.sessions.begin(entry, how=How.PASSWORD, name=name)
+        posted = await read_form_with_csrf(request, _login_form_csrf(request, console))
+        name, onward = str(posted.get("name", "")).strip()[:MAX_NAME_LENGTH], str(posted.get("next", ""))
+        entry = await log_in_at_vault(request, console, name, str(posted.get("password", "")))
+        key = await console.sessions.start(entry, method=PageLoginMethod.PASSWORD, name=name)
     except (GiveUp, RetryLater) as error:
-        return refused(request, console, error, name=name, onward=onward)
-    return welcome(console, key, onward)
+        return refusal_response(request, console, error, name=name, onward=onward)
+    return login_response(console, key, onward)
 
 
 @pages.get("/login/fresh")
-async def fresh_form(request: Request, visitor: TheVisitor, onward: Annotated[str, Query(alias="next")] = HOME) -> Response:
+async def fresh_form(request: Request, visitor: ThePageUser, onward: Annotated[str, Query(alias="next")] = HOME) -> Response:
     """Ask the person to show once more who they are."""
-    return _anew(request, visitor, onward=local(onward))
+    return _fresh_login_page(request, visitor, onward=local_path(onward))
 
 
 @pages.post("/login/fresh")
-async def log_in_anew(request: Request, console: TheConsole, visitor: TheVisitor, posted: TheForm) -> Response:
+async def log_in_anew(request: Request, console: TheConsole, visitor: ThePageUser, posted: TheForm) -> Response:
     """Log the same person in once more; the session stays the same and counts as fresh."""
-    visit: Visit = request.state.visit
-    onward = local(str(posted.get("next", "")))
+    visit: ActiveSession = request.state.visit
+    onward = local_path(str(posted.get("next", "")))
     try:
-        entry = await checked(request, console, visit.row.name, str(posted.get("password", "")))
-        await console.sessions.freshen(visit, entry)
+        entry = await log_in_at_vault(request, console, visit.row.name, str(posted.get("password", "")))
+        await console.sessions.refresh_login(visit, entry)
     except (GiveUp, RetryLater) as error:
-        status, told = told_of(error)
-        note_refusal(visit.row.name, error)
-        answer = _anew(request, visitor, onward=onward, error=told)
+        status, told = error_status_and_text(error)
+        log_refusal(visit.row.name, error)
+        answer = _fresh_login_page(request, visitor, onward=onward, error=told)
         answer.status_code = status
         return answer
     return RedirectResponse(onward, status_code=303)
@@ -120,107 +120,116 @@ async def log_in_anew(request: Request, console: TheConsole, visitor: TheVisitor
 @pages.post("/logout")
 async def log_out(request: Request, console: TheConsole, posted: TheForm) -> Response:
     """End this session, or with `everywhere` all of the person's."""
-    visit: Visit = request.state.visit
+    visit: ActiveSession = request.state.visit
     await (console.sessions.end_everywhere(visit) if posted.get("everywhere") else console.sessions.end(visit))
-    return logged_out(console)
+    return logout_response(console)
 
 
-def logged_out(console: Console) -> Response:
+def logout_response(console: Console) -> Response:
     """Return the way to the login, without the session's cookie."""
     answer = RedirectResponse("/login?again=1", status_code=303)
-    console.cookies.drop(answer, console.cookies.session)
+    console.cookies.delete(answer, console.cookies.session)
     return answer
 
 
-async def checked(request: Request, console: Console, name: str, password: str) -> Entry:
+async def log_in_at_vault(request: Request, console: Console, name: str, password: str) -> LoginResult:
     """Return what a name and password bring at Vault, counting tries. Raises LoginRefused, SecondFactorWanted, TooManyTries, RetryLater."""
     address = request.client.host if request.client else ""
-    if not name or not password or len(password) > LONGEST:
+    if not name or not password or len(password) > MAX_PASSWORD_LENGTH:
         raise LoginRefused("name or password is missing, or too long")
-    console.throttle.begin(name, address)
+    console.login_throttle.record_try(name, address)
     try:
         entry = await to_thread.run_sync(
             lambda: user_login.log_in(console.deps.vault, name, Secret(password), mount=console.deps.settings.pages_mount)
         )
     except RetryLater:
-        console.throttle.unanswered(name, address)
+        console.login_throttle.undo_try(name, address)
         raise
-    console.throttle.succeeded(name, address)
+    console.login_throttle.record_success(name, address)
     return entry
 
 
-def refused(request: Request, console: Console, error: GiveUp | RetryLater, *, name: str, onward: str) -> Response:
+def refusal_response(request: Request, console: Console, error: GiveUp | RetryLater, *, name: str, onward: str) -> Response:
     """Return the form with what went wrong, as a sentence."""
-    status, told = told_of(error)
-    note_refusal(name, error)
-    answer = form(request, console, onward=onward, name=name, error=told)
+    status, told = error_status_and_text(error)
+    log_refusal(name, error)
+    answer = login_page(request, console, onward=onward, name=name, error=told)
     answer.status_code = status
     return answer
 
 
-def note_refusal(name: str, error: GiveUp | RetryLater) -> None:
+def log_refusal(name: str, error: GiveUp | RetryLater) -> None:
     """Log that a login was refused, and why."""
     words = {"vault": str(error)} if isinstance(error, ProviderRefused) else {}
     log.info("login refused", name=name, why=type(error).__name__, **words)
 
 
-def told_of(error: GiveUp | RetryLater) -> tuple[int, str]:
+def error_status_and_text(error: GiveUp | RetryLater) -> tuple[int, str]:
     """Return an error's status and sentence."""
     if isinstance(error, TooManyTries):
-        return 429, sentence(str(error))
-    if isinstance(error, TooMuch):
-        return 403, sentence(f"{error}; an administrator of Vault can take that away, or allow it (JUSTENOUGH_PAGES_POLICIES)")
-    if isinstance(error, TooLittle):
-        return 403, sentence(f"{error}; `justenough vault setup` says what the mount needs")
-    return next((ERRORS[kind] for kind in type(error).__mro__ if kind in ERRORS), (403, sentence(str(error))))
+        return 429, to_sentence(str(error))
+    if isinstance(error, TokenTooPowerful):
+        return 403, to_sentence(f"{error}; an administrator of Vault can take that away, or allow it (JUSTENOUGH_PAGES_POLICIES)")
+    if isinstance(error, TokenTooWeak):
+        return 403, to_sentence(f"{error}; `justenough vault setup` says what the mount needs")
+    return next((ERRORS[kind] for kind in type(error).__mro__ if kind in ERRORS), (403, to_sentence(str(error))))
 
 
-def form(request: Request, console: Console, *, onward: str, name: str = "", error: str = "", said: str = "", hop: str = "") -> Response:
+def login_page(
+    request: Request, console: Console, *, onward: str, name: str = "", error: str = "", notice: str = "", hop: str = ""
+) -> Response:
     """Return the login form, made for this browser."""
     made = request.cookies.get(console.cookies.form) or secrets.token_urlsafe(32)
-    told: dict[str, Any] = {"csrf": _csrf_of(made), "onward": local(onward), "user": name, "error": error, "said": said, "hop": hop}
+    told: dict[str, Any] = {
+        "csrf": _derive_csrf(made),
+        "onward": local_path(onward),
+        "user": name,
+        "error": error,
+        "said": notice,
+        "hop": hop,
+    }
     answer = render(request, "login.html", **told, oidc=console.deps.settings.pages_oidc_mount is not None)
-    console.cookies.set(answer, console.cookies.form, made, life=FORM_LIFE)
+    console.cookies.set(answer, console.cookies.form, made, max_age_s=FORM_LIFETIME_S)
     return answer
 
 
-def welcome(console: Console, key: Key, onward: str) -> Response:
+def login_response(console: Console, key: SessionKey, onward: str) -> Response:
     """Return the way on, with the session's cookie."""
-    answer = RedirectResponse(local(onward), status_code=303)
+    answer = RedirectResponse(local_path(onward), status_code=303)
     console.cookies.set(answer, console.cookies.session, key.secret.reveal())
-    console.cookies.drop(answer, console.cookies.form)
+    console.cookies.delete(answer, console.cookies.form)
     return answer
 
 
-def arriving(request: Request, onward: str) -> str:
+def arrival_url(request: Request, onward: str) -> str:
     """Return where a browser that may have come by a link from elsewhere is to go from our own page; empty where it shows its cookies already."""
     if request.headers.get("sec-fetch-site") in {"same-origin", "none"}:
         return ""
-    return f"/login?{urlencode({'next': local(onward), 'again': 'true'})}"
+    return f"/login?{urlencode({'next': local_path(onward), 'again': 'true'})}"
 
 
-def local(path: str) -> str:
+def local_path(path: str) -> str:
     """Return a path of ours as it is, and our first page for anything else: nobody is sent elsewhere from here."""
     plain = path.isascii() and path.isprintable() and "\\" not in path
-    return path if plain and path.startswith("/") and not path.startswith("//") and len(path) <= LONGEST_PATH else HOME
+    return path if plain and path.startswith("/") and not path.startswith("//") and len(path) <= MAX_PATH_LENGTH else HOME
 
 
-def sentence(text: str) -> str:
+def to_sentence(text: str) -> str:
     """Return a message with a capital and a full stop."""
     return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
-def _anew(request: Request, visitor: Visitor, *, onward: str, error: str = "") -> Response:
-    visit: Visit = request.state.visit
-    return render(request, "fresh.html", csrf=visitor.csrf, onward=onward, error=error, oidc=visit.row.how == How.OIDC)
+def _fresh_login_page(request: Request, visitor: PageUser, *, onward: str, error: str = "") -> Response:
+    visit: ActiveSession = request.state.visit
+    return render(request, "fresh.html", csrf=visitor.csrf, onward=onward, error=error, oidc=visit.row.how == PageLoginMethod.OIDC)
 
 
-def _pre_csrf(request: Request, console: Console) -> str:
+def _login_form_csrf(request: Request, console: Console) -> str:
     made = request.cookies.get(console.cookies.form)
-    if not made or not comes_from_us(request):
+    if not made or not is_same_origin(request):
         raise BadForm("no form of ours")
-    return _csrf_of(made)
+    return _derive_csrf(made)
 
 
-def _csrf_of(made: str) -> str:
-    return hmac.digest(made.encode(), b"justenough login form", "sha256").hex()
+def _derive_csrf(secret: str) -> str:
+    return hmac.digest(secret.encode(), b"justenough login form", "sha256").hex()

@@ -17,40 +17,40 @@ from anyio import to_thread
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
-from console.auth.page_sessions import How
+from console.auth.page_sessions import PageLoginMethod
 from console.http.dependencies import TheConsole
-from console.pages.login.login import HOME, local, refused, welcome
+from console.pages.login.login import HOME, local_path, login_response, refusal_response
 from console.pages.rendering import render
 from console.services.console import Console
 from justenough.adapters.vault import user_login
-from justenough.adapters.vault.user_login import Entry, NoSuchLogin
+from justenough.adapters.vault.user_login import LoginResult, NoSuchLogin
 from justenough.domain.core.base_model import Model
 from justenough.domain.core.errors import GiveUp, RetryLater
 
-FLOW_LIFE = 600
+FLOW_LIFETIME_S = 600
 """Seconds in which a login at the provider must be through."""
-LONGEST = 4096
+MAX_PARAMETER_LENGTH = 4096
 """Characters of what a provider sends back, at most."""
-ERROR = re.compile(r"[a-z_]{1,64}")
-PROMPT = {"prompt": "login"}
+ERROR_PATTERN = re.compile(r"[a-z_]{1,64}")
+LOGIN_PROMPT = {"prompt": "login"}
 """Asks the provider to ask the person; that it did is what Vault checks, by the role's max_age."""
 
 router = APIRouter(include_in_schema=False)
 
 
-class NotFromHere(GiveUp):
+class OidcFlowUnknown(GiveUp):
     """A provider's redirect that answers no login of this browser's."""
 
 
-class NotLoggedInThere(GiveUp):
+class ProviderLoginFailed(GiveUp):
     """The identity provider did not log the person in."""
 
 
-class NotAsked(GiveUp):
+class LoginNotFresh(GiveUp):
     """A login that was to be a fresh one came by a role under which the identity provider may have asked nothing."""
 
 
-class Flow(Model):
+class OidcFlow(Model):
     """A login that is under way at the provider. Whoever sits at the browser can write it anew: it decides nothing."""
 
     state: str
@@ -59,14 +59,14 @@ class Flow(Model):
     fresh: bool
 
     @classmethod
-    def read(cls, cookie: str | None) -> Flow:
+    def from_cookie(cls, cookie: str | None) -> OidcFlow:
         """Return what a cookie holds. Raises NotFromHere."""
         try:
             return cls.model_validate_json(base64.urlsafe_b64decode(cookie or ""))
         except ValueError as error:
-            raise NotFromHere("this login did not begin in this browser, or took longer than ten minutes; begin again") from error
+            raise OidcFlowUnknown("this login did not begin in this browser, or took longer than ten minutes; begin again") from error
 
-    def written(self) -> str:
+    def to_cookie(self) -> str:
         """Return it as the cookie holds it."""
         return base64.urlsafe_b64encode(self.model_dump_json().encode()).decode()
 
@@ -77,11 +77,11 @@ async def begin(
 ) -> Response:
     """Send the browser to the identity provider; with `fresh`, have the person asked there who they are."""
     try:
-        url, flow = await _begun(request, console, onward=local(onward), fresh=bool(fresh))
+        url, flow = await _begin_flow(request, console, onward=local_path(onward), fresh=bool(fresh))
     except (GiveUp, RetryLater) as error:
-        return refused(request, console, error, name="", onward=onward)
+        return refusal_response(request, console, error, name="", onward=onward)
     answer = RedirectResponse(url, status_code=303)
-    console.cookies.set(answer, console.cookies.oidc, flow.written(), life=FLOW_LIFE)
+    console.cookies.set(answer, console.cookies.oidc, flow.to_cookie(), max_age_s=FLOW_LIFETIME_S)
     return answer
 
 
@@ -97,64 +97,64 @@ async def callback(
     """Finish a login at the identity provider."""
     cookie, onward = request.cookies.get(console.cookies.oidc), HOME
     if cookie is None and not landed:
-        come = {name: value[:LONGEST] for name, value in (("code", code), ("state", state), ("error", error)) if value}
+        come = {name: value[:MAX_PARAMETER_LENGTH] for name, value in (("code", code), ("state", state), ("error", error)) if value}
         return render(request, "arriving.html", hop=f"/login/oidc/callback?{urlencode({**come, 'landed': '1'})}")
     try:
-        flow = Flow.read(cookie)
+        flow = OidcFlow.from_cookie(cookie)
         onward = flow.onward
-        entry = await _finished(console, flow, code=code[:LONGEST], state=state[:LONGEST], error=error)
-        answer = await _welcomed(request, console, flow, entry)
+        entry = await _finish_flow(console, flow, code=code[:MAX_PARAMETER_LENGTH], state=state[:MAX_PARAMETER_LENGTH], error=error)
+        answer = await _complete_login(request, console, flow, entry)
     except (GiveUp, RetryLater) as failure:
-        answer = refused(request, console, failure, name="", onward=onward)
-    console.cookies.drop(answer, console.cookies.oidc)
+        answer = refusal_response(request, console, failure, name="", onward=onward)
+    console.cookies.delete(answer, console.cookies.oidc)
     return answer
 
 
-async def _begun(request: Request, console: Console, *, onward: str, fresh: bool) -> tuple[str, Flow]:
+async def _begin_flow(request: Request, console: Console, *, onward: str, fresh: bool) -> tuple[str, OidcFlow]:
     settings = console.deps.settings
     role = settings.pages_oidc_fresh_role if fresh else settings.pages_oidc_role
     if settings.pages_oidc_mount is None or role is None:
-        raise NoSuchLogin(_missing(fresh=fresh))
+        raise NoSuchLogin(_not_configured_text(fresh=fresh))
     nonce = secrets.token_urlsafe(32)
     redirect = f"{(settings.console_url or str(request.base_url)).rstrip('/')}/login/oidc/callback"
     mount = settings.pages_oidc_mount
     url = await to_thread.run_sync(lambda: user_login.begin_oidc(console.deps.vault, mount, role=role, redirect=redirect, nonce=nonce))
     state = parse_qs(urlsplit(url).query).get("state", [""])[0]
-    return (f"{url}&{urlencode(PROMPT)}" if fresh else url), Flow(state=state, nonce=nonce, onward=onward, fresh=fresh)
+    return (f"{url}&{urlencode(LOGIN_PROMPT)}" if fresh else url), OidcFlow(state=state, nonce=nonce, onward=onward, fresh=fresh)
 
 
-async def _finished(console: Console, flow: Flow, *, code: str, state: str, error: str) -> Entry:
+async def _finish_flow(console: Console, flow: OidcFlow, *, code: str, state: str, error: str) -> LoginResult:
     if not flow.state or not hmac.compare_digest(flow.state.encode(), state.encode()):
-        raise NotFromHere("this answer is to another login than the one that began in this browser; begin again")
+        raise OidcFlowUnknown("this answer is to another login than the one that began in this browser; begin again")
     if error:
-        said = error if ERROR.fullmatch(error) else "no reason that can be shown"
-        raise NotLoggedInThere(f"your identity provider did not log you in ({said})")
+        said = error if ERROR_PATTERN.fullmatch(error) else "no reason that can be shown"
+        raise ProviderLoginFailed(f"your identity provider did not log you in ({said})")
     mount = str(console.deps.settings.pages_oidc_mount)
     return await to_thread.run_sync(lambda: user_login.finish_oidc(console.deps.vault, mount, state=state, code=code, nonce=flow.nonce))
 
 
-async def _welcomed(request: Request, console: Console, flow: Flow, entry: Entry) -> Response:
+async def _complete_login(request: Request, console: Console, flow: OidcFlow, entry: LoginResult) -> Response:
     if not flow.fresh:
-        key = await console.sessions.begin(entry, how=How.OIDC)
-        return welcome(console, key, flow.onward)
+        key = await console.sessions.start(entry, method=PageLoginMethod.OIDC)
+        return login_response(console, key, flow.onward)
     try:
-        _must_be_asked(console, entry)
-        visit = await console.sessions.visit(request.cookies.get(console.cookies.session))
+        _require_fresh_role(console, entry)
+        visit = await console.sessions.session_of(request.cookies.get(console.cookies.session))
     except (GiveUp, RetryLater):
-        await console.sessions.drop(entry.token)
+        await console.sessions.end_token(entry.token)
         raise
-    await console.sessions.freshen(visit, entry)
-    return RedirectResponse(local(flow.onward), status_code=303)
+    await console.sessions.refresh_login(visit, entry)
+    return RedirectResponse(local_path(flow.onward), status_code=303)
 
 
-def _must_be_asked(console: Console, entry: Entry) -> None:
+def _require_fresh_role(console: Console, entry: LoginResult) -> None:
     """Raise NotAsked unless Vault says that it was the role whose max_age it checks; what the cookie says of that is its browser's word."""
     role = console.deps.settings.pages_oidc_fresh_role
     if not role or entry.role != role:
-        raise NotAsked("your identity provider may have asked you nothing for this login, so it shows nothing anew; begin again")
+        raise LoginNotFresh("your identity provider may have asked you nothing for this login, so it shows nothing anew; begin again")
 
 
-def _missing(*, fresh: bool) -> str:
+def _not_configured_text(*, fresh: bool) -> str:
     if fresh:
         return "nothing is set up here to have your identity provider ask you anew (JUSTENOUGH_PAGES_OIDC_FRESH_ROLE)"
     return "nobody logs in by an identity provider here (JUSTENOUGH_PAGES_OIDC_MOUNT)"

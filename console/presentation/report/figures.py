@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from justenough.domain.evidence.report import Cell, Line, Table
 
-NOTHING = "not measured"
+NOT_MEASURED = "not measured"
 
 
 def figures(line: Line) -> Iterator[tuple[str, str]]:
@@ -14,14 +14,14 @@ def figures(line: Line) -> Iterator[tuple[str, str]]:
     for name, value in line.figures.items():
         yield (
             name.removesuffix("_seconds").replace("_", " "),
-            shown(value, seconds=name.endswith("_seconds"), share=name.endswith("_share")),
+            value_text(value, seconds=name.endswith("_seconds"), share=name.endswith("_share")),
         )
 
 
 def cells(table: Table) -> Iterator[list[str]]:
     """Yield a table's rows; a column whose name ends in (s) holds seconds."""
     for row in table.rows:
-        yield [shown(value, seconds=column.endswith("(s)"), nothing="–") for column, value in zip(table.columns, row, strict=True)]
+        yield [value_text(value, seconds=column.endswith("(s)"), nothing="–") for column, value in zip(table.columns, row, strict=True)]
 
 
 def columns(table: Table) -> list[str]:
@@ -34,7 +34,7 @@ def is_number(value: Cell) -> bool:
     return isinstance(value, int | float)
 
 
-def shown(value: Cell, *, seconds: bool = False, share: bool = False, nothing: str = NOTHING) -> str:
+def value_text(value: Cell, *, seconds: bool = False, share: bool = False, nothing: str = NOT_MEASURED) -> str:
     """Return one value."""
     match value:
         case None:

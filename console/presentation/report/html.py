@@ -9,7 +9,7 @@ from console.presentation.terminal_text import moment, plain
 from justenough.domain.evidence.report import Report
 
 
-def rendered(report: Report) -> str:
+def render_html(report: Report) -> str:
     """Return the whole page."""
     environment = Environment(
         loader=PackageLoader("console.presentation.report", "."),

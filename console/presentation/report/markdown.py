@@ -10,23 +10,23 @@ from console.presentation.terminal_text import moment, plain
 from justenough.domain.evidence.report import Line, Report, Table
 
 # Everything that Markdown, or HTML in it, could take for more than itself; numbers and words stay as they are.
-SPECIAL = re.compile(r"([\\`*_\[\]<>|~#!&$@])")
-ADDRESS = re.compile(r"(https?|ftp|mailto|www)([:.])", re.IGNORECASE)
+SPECIAL_CHARACTERS = re.compile(r"([\\`*_\[\]<>|~#!&$@])")
+URL_PREFIX = re.compile(r"(https?|ftp|mailto|www)([:.])", re.IGNORECASE)
 
 
-def rendered(report: Report) -> str:
+def render_markdown(report: Report) -> str:
     """Return the whole."""
     return "\n".join([*_head(report), *(text for section in report.sections for text in _section(section.title, section.lines))]) + "\n"
 
 
-def escaped(text: object) -> str:
+def escape_markdown(text: object) -> str:
     """Return text on one line in which nothing means more than itself."""
     # An address is broken up, because renderers make links of bare ones.
-    return ADDRESS.sub("\\1\u200b\\2", SPECIAL.sub(r"\\\1", plain(text)))
+    return URL_PREFIX.sub("\\1\u200b\\2", SPECIAL_CHARACTERS.sub(r"\\\1", plain(text)))
 
 
 def _head(report: Report) -> Iterator[str]:
-    yield f"# Evidence report: {escaped(report.installation)}"
+    yield f"# Evidence report: {escape_markdown(report.installation)}"
     yield ""
     yield f"{moment(report.since.isoformat())} to {moment(report.until.isoformat())}, made {moment(report.generated_at.isoformat())}"
     yield f"from {report.entries:,} ledger entries. Status: **{report.status.value}**."
@@ -34,28 +34,28 @@ def _head(report: Report) -> Iterator[str]:
     yield "| line | status | figures |"
     yield "| --- | --- | --- |"
     for line in report.lines:
-        yield f"| {escaped(line.title)} | {_status(line)} | {'; '.join(f'{escaped(name)} {escaped(value)}' for name, value in figures(line))} |"
+        yield f"| {escape_markdown(line.title)} | {_status(line)} | {'; '.join(f'{escape_markdown(name)} {escape_markdown(value)}' for name, value in figures(line))} |"
 
 
 def _section(title: str, lines: tuple[Line, ...]) -> Iterator[str]:
-    yield from ("", f"## {escaped(title)}")
+    yield from ("", f"## {escape_markdown(title)}")
     for line in lines:
-        yield from ("", f"### {escaped(line.title)}: {line.status.value}", "")
-        yield from (f"- {escaped(name)}: {escaped(value)}" for name, value in figures(line))
+        yield from ("", f"### {escape_markdown(line.title)}: {line.status.value}", "")
+        yield from (f"- {escape_markdown(name)}: {escape_markdown(value)}" for name, value in figures(line))
         if line.table is not None and line.table.rows:
             yield from ("", *_table(line.table))
         yield ""
-        yield f"{escaped(line.definition)} Rule: {escaped(line.rule)}. Shows: {escaped(line.shows)}"
+        yield f"{escape_markdown(line.definition)} Rule: {escape_markdown(line.rule)}. Shows: {escape_markdown(line.shows)}"
         yield ""
-        yield f"Bears on: {'; '.join(f'{escaped(item.id)} ({escaped(item.name)})' for item in line.items)}."
+        yield f"Bears on: {'; '.join(f'{escape_markdown(item.id)} ({escape_markdown(item.name)})' for item in line.items)}."
         yield from _evidence(line)
 
 
 def _table(table: Table) -> Iterator[str]:
-    yield f"| {' | '.join(map(escaped, columns(table)))} |"
+    yield f"| {' | '.join(map(escape_markdown, columns(table)))} |"
     yield f"| {' | '.join('---:' if is_number(value) else '---' for value in table.rows[0])} |"
     for row in cells(table):
-        yield f"| {' | '.join(map(escaped, row))} |"
+        yield f"| {' | '.join(map(escape_markdown, row))} |"
     if table.left_out:
         yield from ("", f"and {table.left_out:,} more.")
 
@@ -68,7 +68,7 @@ def _evidence(line: Line) -> Iterator[str]:
     rest = "" if evidence.command is None else f" (the first {len(evidence.ids)}; `{plain(evidence.command).replace('`', '')}` lists more)"
     yield f"Evidence: {evidence.count:,} ledger {'entry' if evidence.count == 1 else 'entries'}{rest}"
     yield ""
-    yield from (f"- {escaped(entry)}" for entry in evidence.ids)
+    yield from (f"- {escape_markdown(entry)}" for entry in evidence.ids)
 
 
 def _status(line: Line) -> str:

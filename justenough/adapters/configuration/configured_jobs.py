@@ -13,17 +13,17 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from justenough.adapters.configuration.bundle_packer import bundle_of
-from justenough.domain.catalog.loader import Catalog, problems_of
+from justenough.domain.catalog.loader import Catalog, problems_in_spec
 from justenough.domain.core.canonical_json import digest_of
 from justenough.domain.core.errors import InvalidInput, Problem
 from justenough.domain.integrations.schedules import Schedule
 from justenough.domain.integrations.triggers import Trigger, Triggers
 from justenough.domain.jobs import bundle
-from justenough.domain.jobs.spec import JOBS, JobSpec, checked_spec, read_spec
+from justenough.domain.jobs.spec import JOBS_FOLDER, JobSpec, checked_spec, read_spec
 
 
 @dataclass(frozen=True, slots=True)
-class Own:
+class ConfiguredJob:
     """A job of the configuration's own."""
 
     spec: dict[str, Any]
@@ -34,11 +34,11 @@ class Own:
     @property
     def bundle_digest(self) -> str | None:
         """The bundle's digest; None where the job has no workdir."""
-        return bundle.digest(self.bundle) if self.bundle is not None else None
+        return bundle.bundle_digest(self.bundle) if self.bundle is not None else None
 
 
 @dataclass(frozen=True, slots=True)
-class Armed(Own):
+class TriggeredJob(ConfiguredJob):
     """The job that a trigger launches."""
 
     trigger: Trigger
@@ -49,7 +49,7 @@ class Armed(Own):
 
 
 @dataclass(frozen=True, slots=True)
-class Timed(Own):
+class ScheduledJob(ConfiguredJob):
     """The job that a schedule launches."""
 
     schedule: Schedule
@@ -59,43 +59,45 @@ class Timed(Own):
         """Whether these are its params."""
         return dict(params) == dict(self.schedule.params)
 
-    def local(self, moment: datetime) -> datetime:
+    def to_local_time(self, moment: datetime) -> datetime:
         """Return a moment as the schedule's clocks show it."""
         return moment.astimezone(self.zone)
 
 
-def armed(folder: Path, triggers: Triggers, catalog: Catalog | None, problems: list[Problem]) -> Mapping[str, Armed]:
+def load_triggered_jobs(folder: Path, triggers: Triggers, catalog: Catalog | None, problems: list[Problem]) -> Mapping[str, TriggeredJob]:
     """Return each trigger whose job is whole, by name; what is wrong with the others is a problem by its place in triggers.yaml."""
-    found: dict[str, Armed] = {}
+    found: dict[str, TriggeredJob] = {}
     for name, trigger in triggers.triggers.items():
         where = f"triggers.{name}"
-        own = _own(folder, trigger, catalog, where, problems)
+        own = _load_job(folder, trigger, catalog, where, problems)
         if own is not None:
-            found[name] = Armed(own.spec, own.spec_digest, own.bundle, trigger)
+            found[name] = TriggeredJob(own.spec, own.spec_digest, own.bundle, trigger)
     return found
 
 
-def timed(folder: Path, triggers: Triggers, catalog: Catalog | None, problems: list[Problem]) -> Mapping[str, Timed]:
+def load_scheduled_jobs(folder: Path, triggers: Triggers, catalog: Catalog | None, problems: list[Problem]) -> Mapping[str, ScheduledJob]:
     """Return the same of each schedule."""
-    found: dict[str, Timed] = {}
+    found: dict[str, ScheduledJob] = {}
     for name, schedule in triggers.schedules.items():
         where = f"schedules.{name}"
-        zone, own = _zone(schedule, where, problems), _own(folder, schedule, catalog, where, problems)
+        zone, own = _parse_timezone(schedule, where, problems), _load_job(folder, schedule, catalog, where, problems)
         if own is not None and zone is not None:
-            problems += _misfits(where, schedule, own, catalog)
-            found[name] = Timed(own.spec, own.spec_digest, own.bundle, schedule, zone)
+            problems += _param_problems(where, schedule, own, catalog)
+            found[name] = ScheduledJob(own.spec, own.spec_digest, own.bundle, schedule, zone)
     return found
 
 
-def files_of(folder: Path) -> Iterator[str]:
+def list_job_files(folder: Path) -> Iterator[str]:
     """Yield the names of everything that such a job may be made of."""
-    yield from sorted(str(path.relative_to(folder)) for path in (folder / JOBS).rglob("*") if "__pycache__" not in path.parts)
+    yield from sorted(str(path.relative_to(folder)) for path in (folder / JOBS_FOLDER).rglob("*") if "__pycache__" not in path.parts)
 
 
-def _own(folder: Path, launcher: Trigger | Schedule, catalog: Catalog | None, where: str, problems: list[Problem]) -> Own | None:
+def _load_job(
+    folder: Path, launcher: Trigger | Schedule, catalog: Catalog | None, where: str, problems: list[Problem]
+) -> ConfiguredJob | None:
     """Return the job as it is in the folder; None, and why as a problem, where it is not whole."""
     try:
-        own, spec = _read(folder, launcher.job, catalog)
+        own, spec = _read_job(folder, launcher.job, catalog)
     except InvalidInput as error:
         problems += [Problem(f"{where}.job", f"{launcher.job}: {problem}") for problem in error.problems]
         return None
@@ -104,19 +106,19 @@ def _own(folder: Path, launcher: Trigger | Schedule, catalog: Catalog | None, wh
     return own
 
 
-def _read(folder: Path, name: str, catalog: Catalog | None) -> tuple[Own, JobSpec]:
+def _read_job(folder: Path, name: str, catalog: Catalog | None) -> tuple[ConfiguredJob, JobSpec]:
     file = folder / name
     try:
         raw = read_spec(file.read_bytes())
     except OSError as error:
         raise InvalidInput(name, (Problem("", f"cannot be read: {error.strerror or error}"),)) from error
     spec = checked_spec(raw)
-    if catalog is not None and (wrong := problems_of(spec, catalog)):
+    if catalog is not None and (wrong := problems_in_spec(spec, catalog)):
         raise InvalidInput(name, wrong)
-    return Own(raw, digest_of(raw), bundle_of(file, spec.run.workdir)), spec
+    return ConfiguredJob(raw, digest_of(raw), bundle_of(file, spec.run.workdir)), spec
 
 
-def _zone(schedule: Schedule, where: str, problems: list[Problem]) -> tzinfo | None:
+def _parse_timezone(schedule: Schedule, where: str, problems: list[Problem]) -> tzinfo | None:
     try:
         # Known even where the system has no time zones.
         return UTC if schedule.timezone == "UTC" else ZoneInfo(schedule.timezone)
@@ -127,12 +129,12 @@ def _zone(schedule: Schedule, where: str, problems: list[Problem]) -> tzinfo | N
         return None
 
 
-def _misfits(where: str, schedule: Schedule, own: Own, catalog: Catalog | None) -> Iterator[Problem]:
+def _param_problems(where: str, schedule: Schedule, job: ConfiguredJob, catalog: Catalog | None) -> Iterator[Problem]:
     """Yield what the job would refuse of the schedule's params; those that it does not declare are told already."""
-    declared = own.spec.get("params") or {}
+    declared = job.spec.get("params") or {}
     params = {name: value for name, value in schedule.params.items() if name in declared}
     try:
-        found = problems_of(checked_spec(own.spec, params), catalog) if catalog is not None else ()
+        found = problems_in_spec(checked_spec(job.spec, params), catalog) if catalog is not None else ()
     except InvalidInput as error:
         found = error.problems
     yield from (Problem(f"{where}.params", str(problem)) for problem in found)

@@ -17,26 +17,32 @@ from typing import TypeVar
 
 import structlog
 
-from justenough.adapters.configuration.configured_jobs import Armed, Timed, armed, files_of, timed
+from justenough.adapters.configuration.configured_jobs import (
+    ScheduledJob,
+    TriggeredJob,
+    list_job_files,
+    load_scheduled_jobs,
+    load_triggered_jobs,
+)
 from justenough.domain.approvals.tiers import Tiers, read_tiers
-from justenough.domain.catalog.control_groups import lock_problems
+from justenough.domain.catalog.control_groups import control_group_problems
 from justenough.domain.catalog.loader import Catalog, read_catalog, with_settings
-from justenough.domain.catalog.mcp_tool_list import TOOLS, ToolList, read_tool_list
-from justenough.domain.catalog.mcp_upstreams import with_reviewed
+from justenough.domain.catalog.mcp_tool_list import TOOLS_KEY, ToolList, read_tool_list
+from justenough.domain.catalog.mcp_upstreams import with_upstream_tools
 from justenough.domain.core.errors import InvalidInput, Problem
 from justenough.domain.integrations.subscriptions import Subscription, tier_problems
-from justenough.domain.integrations.triggers import TRIGGERS, Triggers, read_triggers
-from justenough.domain.policy.cedar_source import SCHEMA
+from justenough.domain.integrations.triggers import TRIGGERS_FILE, Triggers, read_triggers
+from justenough.domain.policy.cedar_source import SCHEMA_FILE
 from justenough.domain.policy.engine import PolicySet
 
 CATALOG, TIERS, POLICIES = "catalog.yaml", "approvals.yaml", "policies"
-LOOK_EVERY = 0.5
+MIN_CHECK_INTERVAL_S = 0.5
 """Seconds between two looks at the files, at least."""
-MAX_BYTES = 4 * 1024 * 1024
+MAX_FILE_BYTES = 4 * 1024 * 1024
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
-Signature = tuple[tuple[str, int, int, int], ...]
+FolderFingerprint = tuple[tuple[str, int, int, int], ...]
 """Each file's name, inode, mtime in ns and size: differs whenever a file was written, replaced, added or removed."""
 
 
@@ -49,15 +55,15 @@ class ConfigSet:
     policies: PolicySet
     digest: str
     """`sha256:…` over every file's name and content."""
-    triggers: Mapping[str, Armed] = field(default_factory=dict)
+    triggers: Mapping[str, TriggeredJob] = field(default_factory=dict)
     """By name, with the jobs that they launch."""
-    schedules: Mapping[str, Timed] = field(default_factory=dict)
+    schedules: Mapping[str, ScheduledJob] = field(default_factory=dict)
     subscriptions: Mapping[str, Subscription] = field(default_factory=dict)
     """Who is told of events, by name."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
+class _FolderContents:
     """What a folder held: each part that was good, and every problem of the others."""
 
     catalog: Catalog | None
@@ -65,22 +71,22 @@ class _Read:
     policies: PolicySet | None
     digest: str
     problems: tuple[Problem, ...]
-    triggers: Mapping[str, Armed]
-    schedules: Mapping[str, Timed]
+    triggers: Mapping[str, TriggeredJob]
+    schedules: Mapping[str, ScheduledJob]
     subscriptions: Mapping[str, Subscription]
 
-    def whole(self) -> ConfigSet | None:
+    def to_config_set(self) -> ConfigSet | None:
         if self.problems or self.catalog is None or self.tiers is None or self.policies is None:
             return None
         return ConfigSet(self.catalog, self.tiers, self.policies, self.digest, self.triggers, self.schedules, self.subscriptions)
 
-    def denying(self) -> ConfigSet:
+    def to_denying_set(self) -> ConfigSet:
         """Return what is good of it, with policies that deny everything."""
         nothing = Catalog.model_construct(resources={}, scopes=(), provision=())
         return ConfigSet(self.catalog or nothing, self.tiers or Tiers(tiers={}), PolicySet.none(), self.digest)
 
 
-class Config:
+class ConfigFolder:
     """The folder's current set. Every method may be called from any thread."""
 
     def __init__(self, folder: Path, env: Mapping[str, str] | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -89,17 +95,17 @@ class Config:
         self._lock = threading.Lock()
         self._alarm: str | None = None
         self._good = False
-        self._seen = _signature(folder)
-        self._set = self._first()
-        self._look_at = clock() + LOOK_EVERY
+        self._fingerprint = _fingerprint_of(folder)
+        self._set = self._load_first()
+        self._next_check_at = clock() + MIN_CHECK_INTERVAL_S
 
     def current(self) -> ConfigSet:
         """Return the last good set; a changed folder is read first, at most every half second."""
-        if self._clock() >= self._look_at:
+        if self._clock() >= self._next_check_at:
             with self._lock:
-                if self._clock() >= self._look_at:
-                    self._look_again()
-                    self._look_at = self._clock() + LOOK_EVERY
+                if self._clock() >= self._next_check_at:
+                    self._reload_if_changed()
+                    self._next_check_at = self._clock() + MIN_CHECK_INTERVAL_S
         return self._set
 
     @property
@@ -123,25 +129,25 @@ class Config:
         self.current()
         return self._alarm
 
-    def _first(self) -> ConfigSet:
-        found = _read(self._folder, self._env)
-        whole = found.whole()
+    def _load_first(self) -> ConfigSet:
+        found = _read_folder(self._folder, self._env)
+        whole = found.to_config_set()
         self._good = whole is not None
         if whole is None:
             self._raise_alarm(found.problems)
-        return whole or found.denying()
+        return whole or found.to_denying_set()
 
-    def _look_again(self) -> None:
+    def _reload_if_changed(self) -> None:
         # The signature is taken before the files are read: what changes in between is seen at the next look.
-        signature = _signature(self._folder)
-        if signature == self._seen:
+        signature = _fingerprint_of(self._folder)
+        if signature == self._fingerprint:
             return
-        self._seen = signature
-        found = _read(self._folder, self._env)
-        whole = found.whole()
+        self._fingerprint = signature
+        found = _read_folder(self._folder, self._env)
+        whole = found.to_config_set()
         if whole is None:
             self._raise_alarm(found.problems)
-            self._set = self._set if self._good else found.denying()
+            self._set = self._set if self._good else found.to_denying_set()
             return
         log.info("configuration loaded", folder=str(self._folder), digest=whole.digest)
         self._set, self._good, self._alarm = whole, True, None
@@ -154,14 +160,14 @@ class Config:
         )
 
 
-def check(folder: Path, env: Mapping[str, str] | None = None) -> tuple[Problem, ...]:
+def check_config_folder(folder: Path, env: Mapping[str, str] | None = None) -> tuple[Problem, ...]:
     """Return every problem of every file of a folder at once, by file and place; empty when all is well."""
-    return _read(folder, env).problems
+    return _read_folder(folder, env).problems
 
 
-def _read(folder: Path, env: Mapping[str, str] | None) -> _Read:
+def _read_folder(folder: Path, env: Mapping[str, str] | None) -> _FolderContents:
     problems: list[Problem] = []
-    texts = dict(_texts(folder, problems))
+    texts = dict(_read_files(folder, problems))
 
     def part(name: str, read: Callable[[bytes], T]) -> T | None:
         if name not in texts:
@@ -172,47 +178,51 @@ def _read(folder: Path, env: Mapping[str, str] | None) -> _Read:
             problems.extend(Problem(f"{name}:{problem.path}".rstrip(":"), problem.message) for problem in error.problems)
             return None
 
-    catalog = part(CATALOG, lambda text: _filled(read_catalog(text), env))
-    catalog = _reviewed(texts, catalog, part, problems) if catalog else None
+    catalog = part(CATALOG, lambda text: _fill_settings(read_catalog(text), env))
+    catalog = _apply_reviews(texts, catalog, part, problems) if catalog else None
     tiers = part(TIERS, read_tiers)
     if catalog and tiers:
-        problems.extend(Problem(f"{CATALOG}:{problem.path}", problem.message) for problem in lock_problems(catalog, tiers))
-    policies = _policies(texts, catalog, problems)
-    launching = part(TRIGGERS, read_triggers) or Triggers()
+        problems.extend(Problem(f"{CATALOG}:{problem.path}", problem.message) for problem in control_group_problems(catalog, tiers))
+    policies = _load_policies(texts, catalog, problems)
+    launching = part(TRIGGERS_FILE, read_triggers) or Triggers()
     wrong: list[Problem] = []
-    triggers, schedules = armed(folder, launching, catalog, wrong), timed(folder, launching, catalog, wrong)
-    problems.extend(Problem(f"{TRIGGERS}:{problem.path}", problem.message) for problem in wrong)
+    triggers, schedules = load_triggered_jobs(folder, launching, catalog, wrong), load_scheduled_jobs(folder, launching, catalog, wrong)
+    problems.extend(Problem(f"{TRIGGERS_FILE}:{problem.path}", problem.message) for problem in wrong)
     # What they launch is read with them, and is part of the set.
-    named = {f"{TRIGGERS}/{name}": one for name, one in triggers.items()} | {
-        f"{TRIGGERS}/schedules/{name}": one for name, one in schedules.items()
+    named = {f"{TRIGGERS_FILE}/{name}": one for name, one in triggers.items()} | {
+        f"{TRIGGERS_FILE}/schedules/{name}": one for name, one in schedules.items()
     }
     jobs = {name: f"{one.spec_digest} {one.bundle_digest}".encode() for name, one in named.items()}
     if tiers:
-        problems.extend(Problem(f"{TRIGGERS}:{problem.path}", problem.message) for problem in tier_problems(launching.notify, tiers.tiers))
-    return _Read(catalog, tiers, policies, _digest({**texts, **jobs}), tuple(problems), triggers, schedules, launching.subscriptions)
+        problems.extend(
+            Problem(f"{TRIGGERS_FILE}:{problem.path}", problem.message) for problem in tier_problems(launching.notify, tiers.tiers)
+        )
+    return _FolderContents(
+        catalog, tiers, policies, _folder_digest({**texts, **jobs}), tuple(problems), triggers, schedules, launching.subscriptions
+    )
 
 
-def _filled(catalog: Catalog, env: Mapping[str, str] | None) -> Catalog:
+def _fill_settings(catalog: Catalog, env: Mapping[str, str] | None) -> Catalog:
     return catalog if env is None else with_settings(catalog, env)
 
 
-def _reviewed(
+def _apply_reviews(
     texts: Mapping[str, bytes],
     catalog: Catalog,
     part: Callable[[str, Callable[[bytes], ToolList]], ToolList | None],
     problems: list[Problem],
 ) -> Catalog | None:
     """Return the catalog with what was reviewed of its upstream MCP servers."""
-    files = {name: f"{TOOLS}/{name}.json" for name, tool in catalog.tools.items() if tool.mcp}
+    files = {name: f"{TOOLS_KEY}/{name}.json" for name, tool in catalog.tools.items() if tool.mcp}
     lists = {name: part(file, partial(read_tool_list, file)) for name, file in files.items() if file in texts}
     try:
-        return with_reviewed(catalog, {name: found for name, found in lists.items() if found})
+        return with_upstream_tools(catalog, {name: found for name, found in lists.items() if found})
     except InvalidInput as error:
         problems.extend(Problem(f"{CATALOG}:{problem.path}", problem.message) for problem in error.problems)
         return None
 
 
-def _policies(texts: Mapping[str, bytes], catalog: Catalog | None, problems: list[Problem]) -> PolicySet | None:
+def _load_policies(texts: Mapping[str, bytes], catalog: Catalog | None, problems: list[Problem]) -> PolicySet | None:
     files: dict[str, str] = {}
     for name, raw in texts.items():
         if name.startswith(f"{POLICIES}/"):
@@ -221,7 +231,7 @@ def _policies(texts: Mapping[str, bytes], catalog: Catalog | None, problems: lis
             except UnicodeDecodeError as error:
                 problems.append(Problem(name, f"not UTF-8 text (byte {error.start})"))
                 return None
-    schema = files.pop(SCHEMA, None)
+    schema = files.pop(SCHEMA_FILE, None)
     if schema is None:
         return None
     external = [name for name, resource in catalog.resources.items() if resource.external] if catalog else []
@@ -232,34 +242,34 @@ def _policies(texts: Mapping[str, bytes], catalog: Catalog | None, problems: lis
         return None
 
 
-def _texts(folder: Path, problems: list[Problem]) -> Iterator[tuple[str, bytes]]:
+def _read_files(folder: Path, problems: list[Problem]) -> Iterator[tuple[str, bytes]]:
     """Yield each file's name and content; what should be there and cannot be read is a problem."""
-    for name in _names(folder):
+    for name in _file_names(folder):
         try:
             with (folder / name).open("rb") as file:
-                content = file.read(MAX_BYTES + 1)
+                content = file.read(MAX_FILE_BYTES + 1)
         except OSError as error:
             problems.append(Problem(name, f"cannot be read: {error.strerror or error}"))
             continue
-        if len(content) > MAX_BYTES:
-            problems.append(Problem(name, f"more than {MAX_BYTES:,} bytes"))
+        if len(content) > MAX_FILE_BYTES:
+            problems.append(Problem(name, f"more than {MAX_FILE_BYTES:,} bytes"))
             continue
         yield name, content
 
 
-def _names(folder: Path) -> list[str]:
+def _file_names(folder: Path) -> list[str]:
     policies = sorted(path.name for path in (folder / POLICIES).glob("*.cedar"))
-    triggers = [TRIGGERS] if (folder / TRIGGERS).exists() else []
-    reviewed = sorted(f"{TOOLS}/{path.name}" for path in (folder / TOOLS).glob("*.json"))
-    return [CATALOG, TIERS, f"{POLICIES}/{SCHEMA}", *(f"{POLICIES}/{name}" for name in policies), *reviewed, *triggers]
+    triggers = [TRIGGERS_FILE] if (folder / TRIGGERS_FILE).exists() else []
+    reviewed = sorted(f"{TOOLS_KEY}/{path.name}" for path in (folder / TOOLS_KEY).glob("*.json"))
+    return [CATALOG, TIERS, f"{POLICIES}/{SCHEMA_FILE}", *(f"{POLICIES}/{name}" for name in policies), *reviewed, *triggers]
 
 
-def _signature(folder: Path) -> Signature:
-    names = _names(folder)
-    return tuple(_stat(folder, name) for name in (*names, *(files_of(folder) if TRIGGERS in names else ())))
+def _fingerprint_of(folder: Path) -> FolderFingerprint:
+    names = _file_names(folder)
+    return tuple(_file_stat(folder, name) for name in (*names, *(list_job_files(folder) if TRIGGERS_FILE in names else ())))
 
 
-def _stat(folder: Path, name: str) -> tuple[str, int, int, int]:
+def _file_stat(folder: Path, name: str) -> tuple[str, int, int, int]:
     try:
         found = (folder / name).stat()
     except OSError:
@@ -267,7 +277,7 @@ def _stat(folder: Path, name: str) -> tuple[str, int, int, int]:
     return name, found.st_ino, found.st_mtime_ns, found.st_size
 
 
-def _digest(texts: Mapping[str, bytes]) -> str:
+def _folder_digest(texts: Mapping[str, bytes]) -> str:
     parts = hashlib.sha256()
     for name in sorted(texts):
         parts.update(f"{name}\0{len(texts[name])}\0".encode())

@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from justenough.adapters.configuration.bundle_packer import bundle_of
-from justenough.domain.catalog.loader import Catalog, problems_of
+from justenough.domain.catalog.loader import Catalog, problems_in_spec
 from justenough.domain.core.errors import InvalidInput, NotFound, Problem
 from justenough.domain.core.untrusted_yaml import MAX_BYTES
-from justenough.domain.jobs.spec import JOBS, JobSpec, checked_spec, read_spec
+from justenough.domain.jobs.spec import JOBS_FOLDER, JobSpec, checked_spec, read_spec
 
-MOST = 200
+MAX_TEMPLATES = 200
 """Templates that are offered, by their files' names."""
 
 
 @dataclass(frozen=True, slots=True)
-class Template:
+class JobTemplate:
     """A spec that can be launched with params of one's own."""
 
     file: str
@@ -36,29 +36,29 @@ class Template:
     """Why it cannot be launched."""
 
 
-def templates(folder: Path, catalog: Catalog) -> tuple[Template, ...]:
+def list_templates(folder: Path, catalog: Catalog) -> tuple[JobTemplate, ...]:
     """Return what there is, by file name; what cannot be launched is there with its problems."""
-    return tuple(_template(folder / JOBS / name, catalog) for name in _names(folder))
+    return tuple(_read_template(folder / JOBS_FOLDER / name, catalog) for name in _list_file_names(folder))
 
 
-def template(folder: Path, file: str, catalog: Catalog) -> Template:
+def load_template(folder: Path, file: str, catalog: Catalog) -> JobTemplate:
     """Return one template. Raises NotFound."""
     # Only what the folder lists is opened: whoever asks may have written any path.
-    if file not in _names(folder):
-        raise NotFound(f"there is no template {file} in the configuration's {JOBS}/")
-    return _template(folder / JOBS / file, catalog)
+    if file not in _list_file_names(folder):
+        raise NotFound(f"there is no template {file} in the configuration's {JOBS_FOLDER}/")
+    return _read_template(folder / JOBS_FOLDER / file, catalog)
 
 
-def files_of(folder: Path, found: Template) -> bytes | None:
+def pack_template(folder: Path, template: JobTemplate) -> bytes | None:
     """Return the bundle of a template's workdir as it is now, None where it has none. Raises InvalidInput."""
-    return bundle_of(folder / JOBS / found.file, found.spec.run.workdir if found.spec else None)
+    return bundle_of(folder / JOBS_FOLDER / template.file, template.spec.run.workdir if template.spec else None)
 
 
-def _names(folder: Path) -> tuple[str, ...]:
-    return tuple(sorted(_yaml(folder / JOBS)))[:MOST]
+def _list_file_names(folder: Path) -> tuple[str, ...]:
+    return tuple(sorted(_scan_yaml_files(folder / JOBS_FOLDER)))[:MAX_TEMPLATES]
 
 
-def _yaml(folder: Path) -> Iterator[str]:
+def _scan_yaml_files(folder: Path) -> Iterator[str]:
     try:
         with os.scandir(folder) as entries:
             yield from (entry.name for entry in entries if entry.name.endswith((".yaml", ".yml")) and entry.is_file())
@@ -67,19 +67,19 @@ def _yaml(folder: Path) -> Iterator[str]:
         return
 
 
-def _template(path: Path, catalog: Catalog) -> Template:
+def _read_template(path: Path, catalog: Catalog) -> JobTemplate:
     try:
         stat = path.stat()
-        raw, spec = _read(path, stat.st_ino, stat.st_mtime_ns, stat.st_size)
+        raw, spec = _read_spec_cached(path, stat.st_ino, stat.st_mtime_ns, stat.st_size)
     except OSError as error:
-        return Template(path.name, problems=(Problem("", f"cannot be read: {error.strerror or error}"),))
+        return JobTemplate(path.name, problems=(Problem("", f"cannot be read: {error.strerror or error}"),))
     except InvalidInput as error:
-        return Template(path.name, problems=error.problems)
-    return Template(path.name, raw, spec, problems_of(spec, catalog))
+        return JobTemplate(path.name, problems=error.problems)
+    return JobTemplate(path.name, raw, spec, problems_in_spec(spec, catalog))
 
 
-@lru_cache(maxsize=MOST)
-def _read(path: Path, _inode: int, _mtime: int, _size: int) -> tuple[dict[str, Any], JobSpec]:
+@lru_cache(maxsize=MAX_TEMPLATES)
+def _read_spec_cached(path: Path, _inode: int, _mtime: int, _size: int) -> tuple[dict[str, Any], JobSpec]:
     with path.open("rb") as file:
         raw = read_spec(file.read(MAX_BYTES + 1))
     return raw, checked_spec(raw)

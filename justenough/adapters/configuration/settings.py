@@ -18,10 +18,10 @@ from justenough.domain.core.ids import INSTALLATION
 def networks_of(value: Any) -> tuple[str, ...]:
     """Return networks in one spelling and order, from comma-separated text or a list; raise ValueError naming the one that is none."""
     parts = value.split(",") if isinstance(value, str) else map(str, value)
-    return tuple(sorted({_network(part.strip()) for part in parts if part.strip()}))
+    return tuple(sorted({_parse_network(part.strip()) for part in parts if part.strip()}))
 
 
-def _network(text: str) -> str:
+def _parse_network(text: str) -> str:
     try:
         return str(ipaddress.ip_network(text))
     except ValueError as error:

@@ -3,6 +3,6 @@
 wire.py carries, asking.py asks.
 """
 
-from justenough.adapters.mcp_client.client import Conversation, Unanswered, asked
+from justenough.adapters.mcp_client.client import McpConversation, Unanswered, run_conversation
 
-__all__ = ["Conversation", "Unanswered", "asked"]
+__all__ = ["McpConversation", "Unanswered", "run_conversation"]

@@ -14,13 +14,13 @@ import apprise
 from apprise.common import PersistentStoreMode
 from apprise.utils.parse import parse_qsd
 
-from justenough.adapters.outbound.dns_guard import NotReached, UnknownHost, addresses, allowed
+from justenough.adapters.outbound.dns_guard import NotReached, UnknownHost, require_allowed, resolve
 from justenough.domain.core.errors import GiveUp
 from justenough.domain.core.secret import Secret
 from justenough.domain.integrations.notifications import Notice
-from justenough.domain.integrations.retry_policy import Fault, Outcome
+from justenough.domain.integrations.retry_policy import DeliveryFault, DeliveryOutcome
 
-HOSTED = frozenset(
+HOSTED_SCHEMES = frozenset(
     {
         *("discord", "feishu", "flock", "gchat", "github", "ifttt", "ilert", "incidentio", "lark", "line", "mailersend", "nexmo"),
         *("opsgenie", "pagerduty", "pagertree", "postmark", "pover", "prowl", "push", "pushed", "resend", "sendgrid", "signl4", "sinch"),
@@ -28,80 +28,82 @@ HOSTED = frozenset(
     }
 )
 """Services at addresses of their own, over HTTPS."""
-OWN = frozenset({"forms", "gotifys", "jsons", "mailtos", "mmosts", "nctalks", "ntfys", "rockets", "workflows", "xmls", "zulip"})
+SELF_HOSTED_SCHEMES = frozenset(
+    {"forms", "gotifys", "jsons", "mailtos", "mmosts", "nctalks", "ntfys", "rockets", "workflows", "xmls", "zulip"}
+)
 """Services at an address that the URL names, over TLS."""
-PLAIN = frozenset({"form", "gotify", "json", "mailto", "mmost", "nctalk", "ntfy", "rocket", "xml"})
+PLAINTEXT_SCHEMES = frozenset({"form", "gotify", "json", "mailto", "mmost", "nctalk", "ntfy", "rocket", "xml"})
 """The same without TLS: in one's own network only."""
-READ_SECONDS, CONNECT_SECONDS = 8.0, 4.0
+READ_TIMEOUT_S, CONNECT_TIMEOUT_S = 8.0, 4.0
 
 
 class NotSpokenTo(GiveUp):
     """A URL that nothing is sent to; the message says why, and holds nothing of it but its scheme."""
 
 
-FILES = ("template", "pgp", "wkd", "keyfile", "attach")
+FILE_PARAMETER_PREFIXES = ("template", "pgp", "wkd", "keyfile", "attach")
 """How parameters begin with which some services read a file of this machine, or fetch one from an address that nobody has looked at."""
 
 
 @cache
-def load() -> None:
+def load_plugins() -> None:
     """Have Apprise load its plugins, all of which it loads for any: that takes seconds on a busy machine, which are no service's fault."""
-    _silence()
+    _silence_loggers()
     apprise.Apprise.instantiate("json://localhost", asset=_asset())
 
 
-def send(url: Secret, notice: Notice, *, private: bool) -> Outcome:
+def send(url: Secret, notice: Notice, *, private: bool) -> DeliveryOutcome:
     """Send it once and return what became of it."""
     try:
-        service = _service(url, private=private)
+        service = _open_service(url, private=private)
         if not private:
             service.verify_certificate = True
-        return _sent(service, notice)
+        return _notify(service, notice)
     except (NotReached, NotSpokenTo) as error:
-        return Outcome(Fault.REFUSED, str(error))
+        return DeliveryOutcome(DeliveryFault.REFUSED, str(error))
     except UnknownHost:
-        return Outcome(Fault.AWAY, "its host is not known")
+        return DeliveryOutcome(DeliveryFault.AWAY, "its host is not known")
     except Exception as error:  # noqa: BLE001 - a hundred plugins raise what they like, and their texts may hold the URL
-        return Outcome(Fault.AWAY, f"Apprise failed ({type(error).__name__})")
+        return DeliveryOutcome(DeliveryFault.AWAY, f"Apprise failed ({type(error).__name__})")
 
 
-def _service(url: Secret, *, private: bool) -> apprise.NotifyBase:
+def _open_service(url: Secret, *, private: bool) -> apprise.NotifyBase:
     """Return the service that a URL names, where it may be spoken to. Raises NotSpokenTo, NotReached, UnknownHost."""
     scheme = url.reveal().partition("://")[0].strip().lower()
-    if scheme not in HOSTED | OWN | (PLAIN if private else frozenset()):
+    if scheme not in HOSTED_SCHEMES | SELF_HOSTED_SCHEMES | (PLAINTEXT_SCHEMES if private else frozenset()):
         raise NotSpokenTo(_why_no_scheme(scheme))
-    if _names_file(url.reveal()):
+    if _has_file_parameter(url.reveal()):
         raise NotSpokenTo("the URL names a file of this machine, or one to be fetched")
-    load()
+    load_plugins()
     service = apprise.Apprise.instantiate(url.reveal(), asset=_asset())
     if not isinstance(service, apprise.NotifyBase):
         raise NotSpokenTo("Apprise does not understand the URL")
-    if scheme not in HOSTED:
-        _look_at(service, private=private)
+    if scheme not in HOSTED_SCHEMES:
+        _require_allowed_host(service, private=private)
     return service
 
 
-def _names_file(url: str) -> bool:
+def _has_file_parameter(url: str) -> bool:
     """Whether a URL has a parameter that names a file. Read as Apprise reads it: parts end at & and at ;, and names may be written in escapes."""
     _, *queries = url.split("?")
     names = [name.strip(" +-:").lower() for query in queries for name in parse_qsd(query, simple=True)["qsd"]]  # type: ignore[no-untyped-call]
-    return any(name.startswith(FILES) for name in names)
+    return any(name.startswith(FILE_PARAMETER_PREFIXES) for name in names)
 
 
 def _why_no_scheme(scheme: str) -> str:
-    if scheme in PLAIN:
+    if scheme in PLAINTEXT_SCHEMES:
         return f"{scheme}:// is not encrypted: use {scheme}s://, or `allow_private: true`"
     # What is no scheme may be the secret itself.
     named = f"{scheme}://" if re.fullmatch("[a-z0-9]{1,12}", scheme) else "the URL's scheme"
     return f"{named} is not among the services that are spoken to (docs/reference/events.md)"
 
 
-def _look_at(service: Any, *, private: bool) -> None:
+def _require_allowed_host(service: Any, *, private: bool) -> None:
     """Look up where a service is. Apprise looks it up again: whoever changes the name's address in between is not caught."""
     host = _host_of(service)
     if not host:
         raise NotSpokenTo("the URL names no host")
-    allowed(addresses(host, service.port or 443), private=private)
+    require_allowed(resolve(host, service.port or 443), private=private)
 
 
 def _host_of(service: Any) -> str:
@@ -111,19 +113,19 @@ def _host_of(service: Any) -> str:
     return str(getattr(service, "smtp_host", "") or service.host or "")
 
 
-def _sent(service: apprise.NotifyBase, notice: Notice) -> Outcome:
+def _notify(service: apprise.NotifyBase, notice: Notice) -> DeliveryOutcome:
     # Whatever its URL says of these: when to try again, and what counts as taken, is ours to know.
     service.redirects = service.optional = False
     service.retry = 0
-    service.socket_read_timeout, service.socket_connect_timeout = READ_SECONDS, CONNECT_SECONDS
+    service.socket_read_timeout, service.socket_connect_timeout = READ_TIMEOUT_S, CONNECT_TIMEOUT_S
     one = apprise.Apprise(asset=_asset())
     one.add(service)
     taken = one.notify(title=notice.title, body=notice.body, body_format=apprise.NotifyFormat.TEXT)
-    return Outcome() if taken else Outcome(Fault.AWAY, "the service did not take it")
+    return DeliveryOutcome() if taken else DeliveryOutcome(DeliveryFault.AWAY, "the service did not take it")
 
 
 @cache
-def _silence() -> None:
+def _silence_loggers() -> None:
     """Have no log of Apprise's, or of what it sends with: they name hosts, paths and sometimes tokens."""
     for name in ("apprise", "requests", "urllib3"):
         # By level, not by handler: whoever listens, there is nothing to hear.

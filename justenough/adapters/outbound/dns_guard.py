@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from anyio import CapacityLimiter, to_thread
 
 from justenough.domain.core.errors import JustEnoughError
-from justenough.domain.core.url_policy import why_not_reached
+from justenough.domain.core.url_policy import why_address_forbidden
 
-MOST_LOOKUPS = 16
+MAX_CONCURRENT_LOOKUPS = 16
 """Names that are looked up at once; the store's threads are others."""
 
 _limiters: dict[asyncio.AbstractEventLoop, CapacityLimiter] = {}
@@ -25,13 +25,13 @@ class UnknownHost(JustEnoughError):
     """A name stands for no address now."""
 
 
-async def checked(host: str, port: int, *, private: bool) -> Sequence[str]:
+async def resolve_allowed(host: str, port: int, *, private: bool) -> Sequence[str]:
     """Return a host's addresses, each of which may be sent to. Raises NotReached where one may not, UnknownHost."""
-    found = await to_thread.run_sync(addresses, host, port, abandon_on_cancel=True, limiter=_limiter())
-    return allowed(found, private=private)
+    found = await to_thread.run_sync(resolve, host, port, abandon_on_cancel=True, limiter=_limiter())
+    return require_allowed(found, private=private)
 
 
-def addresses(host: str, port: int) -> Sequence[str]:
+def resolve(host: str, port: int) -> Sequence[str]:
     """Return the addresses that a host stands for, in the resolver's order. Blocks. Raises UnknownHost."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
@@ -40,12 +40,12 @@ def addresses(host: str, port: int) -> Sequence[str]:
     return tuple(dict.fromkeys(str(item[4][0]) for item in found))
 
 
-def allowed(found: Sequence[str], *, private: bool) -> Sequence[str]:
+def require_allowed(addresses: Sequence[str], *, private: bool) -> Sequence[str]:
     """Return addresses as they are; raise NotReached where one of them may not be sent to: whoever answers so means no good."""
-    why = next((why for address in found if (why := why_not_reached(address, private=private))), None)
+    why = next((why for address in addresses if (why := why_address_forbidden(address, private=private))), None)
     if why is not None:
         raise NotReached(why)
-    return found
+    return addresses
 
 
 def _limiter() -> CapacityLimiter:
@@ -53,5 +53,5 @@ def _limiter() -> CapacityLimiter:
     loop = asyncio.get_running_loop()
     if loop not in _limiters:
         _limiters.clear()
-        _limiters[loop] = CapacityLimiter(MOST_LOOKUPS)
+        _limiters[loop] = CapacityLimiter(MAX_CONCURRENT_LOOKUPS)
     return _limiters[loop]

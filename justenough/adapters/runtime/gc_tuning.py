@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 
-YOUNG = 10_000
+YOUNGEST_THRESHOLD = 10_000
 """Objects between two collections of the youngest. The usual 700 are made and dropped by every single request."""
 
 
@@ -13,4 +13,4 @@ def freeze() -> None:
     gc.collect()
     gc.freeze()
     _, *older = gc.get_threshold()
-    gc.set_threshold(YOUNG, *older)
+    gc.set_threshold(YOUNGEST_THRESHOLD, *older)

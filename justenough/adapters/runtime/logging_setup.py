@@ -30,11 +30,11 @@ def configure_logs(level: str) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Unfailing(sys.stderr))),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _UnfailingStream(sys.stderr))),
     )
 
 
-class _Unfailing(io.TextIOBase):
+class _UnfailingStream(io.TextIOBase):
     """A stream that can always be written; structlog asks it for nothing else. The standard library's logging is like that by itself."""
 
     def __init__(self, stream: TextIO) -> None:

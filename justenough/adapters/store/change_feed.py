@@ -18,17 +18,17 @@ from sqlalchemy import Engine
 
 CHANNEL = "justenough_ledger"
 """Of PostgreSQL's notices; the writer's transaction sends one when it commits."""
-POLL = 0.2
+POLL_INTERVAL_S = 0.2
 """Seconds between two looks while there is no connection that notices come by."""
-GLANCE = 0.02
+SQLITE_POLL_INTERVAL_S = 0.02
 """Seconds between two looks at SQLite's count of commits, each of which reads a few bytes of shared memory."""
-RECONNECT = 5.0
+RECONNECT_INTERVAL_S = 5.0
 """Seconds between two tries to listen again, as a try may take long."""
-CONNECT = 3
+CONNECT_TIMEOUT_S = 3
 """Seconds that a try may take."""
 
 
-class Changes(Protocol):
+class ChangeFeed(Protocol):
     """One waiter's sight of a store."""
 
     @property
@@ -45,12 +45,12 @@ class Changes(Protocol):
         """End a wait, and every further one at once. Safe from another thread."""
 
 
-def watch(engine: Engine) -> Changes:
+def open_change_feed(engine: Engine) -> ChangeFeed:
     """Return a sight of an engine's database; connects to nothing yet."""
-    return _Notices(engine) if engine.dialect.name == "postgresql" else _Commits(str(engine.url.database))
+    return _PostgresChangeFeed(engine) if engine.dialect.name == "postgresql" else _SqliteChangeFeed(str(engine.url.database))
 
 
-class _Sight(ABC):
+class _ChangeFeedBase(ABC):
     """What both have in common: one waits at a time, and what was opened is closed by whoever is the last to need it."""
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ class _Sight(ABC):
     def _drop(self) -> None: ...
 
 
-class _Notices(_Sight):
+class _PostgresChangeFeed(_ChangeFeedBase):
     """PostgreSQL's notices, on a connection that does nothing else; polling while there is none."""
 
     def __init__(self, engine: Engine) -> None:
@@ -106,18 +106,18 @@ class _Notices(_Sight):
                 for _ in self._connection.notifies(timeout=seconds, stop_after=1):
                     pass
                 return
-            if time.monotonic() - self._tried >= RECONNECT:
+            if time.monotonic() - self._tried >= RECONNECT_INTERVAL_S:
                 self._listen()
                 # What was recorded before told nobody.
                 return
         except psycopg.Error:
             self._drop()
-        self._ended.wait(min(POLL, seconds))
+        self._ended.wait(min(POLL_INTERVAL_S, seconds))
 
     def _listen(self) -> None:
         self._tried = time.monotonic()
         args, options = self._engine.dialect.create_connect_args(self._engine.url)
-        known = {**options, "connect_timeout": CONNECT, "application_name": "justenough-listener", "keepalives_idle": 10}
+        known = {**options, "connect_timeout": CONNECT_TIMEOUT_S, "application_name": "justenough-listener", "keepalives_idle": 10}
         self._connection = psycopg.connect(*args, autocommit=True, **known)
         self._connection.execute(f"LISTEN {CHANNEL}".encode())
 
@@ -127,7 +127,7 @@ class _Notices(_Sight):
             connection.close()
 
 
-class _Commits(_Sight):
+class _SqliteChangeFeed(_ChangeFeedBase):
     """SQLite's count of other connections' commits."""
 
     def __init__(self, path: str) -> None:
@@ -143,20 +143,20 @@ class _Commits(_Sight):
         end = time.monotonic() + seconds
         while not self.over:
             try:
-                version = self._version()
+                version = self._data_version()
             except sqlite3.Error:
                 self._drop()
                 # Without the count, each look may be worth it.
-                self._ended.wait(min(POLL, seconds))
+                self._ended.wait(min(POLL_INTERVAL_S, seconds))
                 return
             if version != self._seen:
                 self._seen = version
                 return
             if (left := end - time.monotonic()) <= 0:
                 return
-            self._ended.wait(min(GLANCE, left))
+            self._ended.wait(min(SQLITE_POLL_INTERVAL_S, left))
 
-    def _version(self) -> int:
+    def _data_version(self) -> int:
         if self._connection is None:
             self._connection = sqlite3.connect(f"file:{quote(self._path)}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
         (version,) = self._connection.execute("PRAGMA data_version").fetchone()

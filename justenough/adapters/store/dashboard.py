@@ -15,13 +15,21 @@ from sqlalchemy import ColumnElement, Connection, Row, case, func, select
 from justenough.adapters.store.metrics import OPEN_STATES
 from justenough.adapters.store.tables import APPROVALS, CREDENTIALS, JOBS, REQUESTS, REVIEWS
 from justenough.domain.jobs.states import CredentialState, JobState, RequestState, RevocationState
-from justenough.domain.readmodel.dashboard import Course, LiveKind, OverdueJob, Spread, StandingNow, spread, walked_back
+from justenough.domain.readmodel.dashboard import (
+    CurrentCounts,
+    DurationHistogram,
+    LiveKind,
+    OverdueJob,
+    PeriodTrend,
+    build_histogram,
+    reconstruct_alive_counts,
+)
 
 DAY = timedelta(hours=24)
-NEWEST = 5_000
+MAX_ROWS_PER_KIND = 5_000
 """Rows of each kind that a course is drawn from, at most."""
-MOST_OVERDUE = 20
-LONGEST = timedelta(days=7)
+MAX_OVERDUE_JOBS = 20
+MAX_UNSEEN_LIFETIME = timedelta(days=7)
 """Of what expired unseen, as much longer than a period's beginning ago it may have been issued."""
 
 _LATE = case((CREDENTIALS.c.state == CredentialState.OVERDUE.value, 1))
@@ -42,65 +50,69 @@ _OVERDUE = (
     select(*(JOBS.c[name] for name in ("id", "name", "state", "revocation_since", "ended_at", "created_at", "revocation_failures")))
     .where(_IS_OVERDUE)
     .order_by(JOBS.c.created_at)
-    .limit(MOST_OVERDUE)
+    .limit(MAX_OVERDUE_JOBS)
 )
 
 
-def standing_now(connection: Connection, now: datetime) -> StandingNow:
+def current_counts(connection: Connection, now: datetime) -> CurrentCounts:
     """Count what is open, and what ended within a day."""
     # Behind an offset, so that no planner walks all jobs in the order of their states.
     lately = select(JOBS.c.state).where(JOBS.c.ended_at >= now - DAY).offset(0).subquery()
     ended = select(lately.c.state, func.count()).group_by(lately.c.state)
     waiting = connection.execute(_WAITING).all()
-    return StandingNow(
-        live=tuple(_live(row) for row in connection.execute(_LIVE)),
-        jobs=_counts(connection.execute(_OPEN)),
-        ended=_counts(connection.execute(ended)),
+    return CurrentCounts(
+        live=tuple(_to_live_kind(row) for row in connection.execute(_LIVE)),
+        jobs=_counts_by_state(connection.execute(_OPEN)),
+        ended=_counts_by_state(connection.execute(ended)),
         requests={row[0]: row[1] for row in waiting},
         soonest=min((row[2] for row in waiting if row[2] is not None), default=None),
-        overdue=tuple(_overdue(row) for row in connection.execute(_OVERDUE)),
+        overdue=tuple(_to_overdue_job(row) for row in connection.execute(_OVERDUE)),
         overdue_jobs=connection.execute(select(func.count()).select_from(JOBS).where(_IS_OVERDUE)).scalar_one(),
         open_reviews=connection.execute(select(func.count()).select_from(REVIEWS).where(REVIEWS.c.open)).scalar_one(),
     )
 
 
-def course(connection: Connection, since: datetime, until: datetime, *, buckets: int) -> Course:
+def period_trend(connection: Connection, since: datetime, until: datetime, *, buckets: int) -> PeriodTrend:
     """Return how a period went, credentials alive in so many equal parts."""
     ends = [since + (until - since) * part / buckets for part in range(1, buckets + 1)]
-    dead = connection.execute(_newest(CREDENTIALS.c.confirmed_at, CREDENTIALS.c.issued_at, since=since)).all()
+    dead = connection.execute(_newest_rows(CREDENTIALS.c.confirmed_at, CREDENTIALS.c.issued_at, since=since)).all()
     lifetimes = [(end - begin).total_seconds() for end, begin in dead if end <= until]
-    born = connection.execute(_newest(CREDENTIALS.c.issued_at, since=since)).scalars().all()
-    unseen = _expired(connection, since)
-    cuts = [rows[-1] for rows in (born, [row[0] for row in dead], unseen) if len(rows) == NEWEST]
+    born = connection.execute(_newest_rows(CREDENTIALS.c.issued_at, since=since)).scalars().all()
+    unseen = _unseen_ends(connection, since)
+    cuts = [rows[-1] for rows in (born, [row[0] for row in dead], unseen) if len(rows) == MAX_ROWS_PER_KIND]
     alive: int = connection.execute(select(func.count()).select_from(CREDENTIALS).where(CREDENTIALS.c.live)).scalar_one()
     over = [row[0] for row in dead] + [end for end in unseen if end > since]
-    return Course(
+    return PeriodTrend(
         since=since,
         until=until,
-        alive=walked_back(ends, now=alive, begun=born, over=over, known_since=max(cuts, default=None)),
-        approvals=_answered(connection, since, until),
-        lifetimes=spread(lifetimes, whole=len(dead) < NEWEST),
+        alive=reconstruct_alive_counts(ends, now=alive, begun=born, over=over, known_since=max(cuts, default=None)),
+        approvals=_approval_delays(connection, since, until),
+        lifetimes=build_histogram(lifetimes, whole=len(dead) < MAX_ROWS_PER_KIND),
     )
 
 
-def _newest(by: ColumnElement[Any], *more: ColumnElement[Any], since: datetime) -> Any:
-    return select(by, *more).where(by > since).order_by(by.desc()).limit(NEWEST)
+def _newest_rows(by: ColumnElement[Any], *more: ColumnElement[Any], since: datetime) -> Any:
+    return select(by, *more).where(by > since).order_by(by.desc()).limit(MAX_ROWS_PER_KIND)
 
 
-def _expired(connection: Connection, since: datetime) -> Sequence[datetime]:
+def _unseen_ends(connection: Connection, since: datetime) -> Sequence[datetime]:
     """Return when credentials ended whose death nobody could see, those issued last first."""
     theirs = select(CREDENTIALS.c.expires_at).where(
-        CREDENTIALS.c.state == CredentialState.EXPIRED.value, CREDENTIALS.c.issued_at > since - LONGEST
+        CREDENTIALS.c.state == CredentialState.EXPIRED.value, CREDENTIALS.c.issued_at > since - MAX_UNSEEN_LIFETIME
     )
-    return connection.execute(theirs.order_by(CREDENTIALS.c.issued_at.desc(), CREDENTIALS.c.id.desc()).limit(NEWEST)).scalars().all()
+    return (
+        connection.execute(theirs.order_by(CREDENTIALS.c.issued_at.desc(), CREDENTIALS.c.id.desc()).limit(MAX_ROWS_PER_KIND))
+        .scalars()
+        .all()
+    )
 
 
-def _answered(connection: Connection, since: datetime, until: datetime) -> Spread:
+def _approval_delays(connection: Connection, since: datetime, until: datetime) -> DurationHistogram:
     answers = (
         select(APPROVALS.c.request_id, APPROVALS.c.at)
         .where(APPROVALS.c.at > since, APPROVALS.c.at <= until)
         .order_by(APPROVALS.c.at.desc())
-        .limit(NEWEST)
+        .limit(MAX_ROWS_PER_KIND)
         .subquery()
     )
     settled = REQUESTS.c.state != RequestState.PENDING.value
@@ -110,18 +122,18 @@ def _answered(connection: Connection, since: datetime, until: datetime) -> Sprea
     last: dict[str, float] = {}
     for request, at, created in rows:
         last[request] = max(last.get(request, 0.0), (at - created).total_seconds())
-    return spread(list(last.values()), whole=len(rows) < NEWEST)
+    return build_histogram(list(last.values()), whole=len(rows) < MAX_ROWS_PER_KIND)
 
 
-def _counts(rows: Iterable[Any]) -> dict[JobState, int]:
+def _counts_by_state(rows: Iterable[Any]) -> dict[JobState, int]:
     return {JobState(row[0]): row[1] for row in rows}
 
 
-def _live(row: Row[Any]) -> LiveKind:
+def _to_live_kind(row: Row[Any]) -> LiveKind:
     resource, action, count, late, oldest = tuple(row)
     return LiveKind(resource=resource, action=action, count=count, overdue=late, oldest=oldest)
 
 
-def _overdue(row: Row[Any]) -> OverdueJob:
+def _to_overdue_job(row: Row[Any]) -> OverdueJob:
     since = row.revocation_since or row.ended_at or row.created_at
     return OverdueJob(id=row.id, name=row.name, state=row.state, since=since, failures=tuple(row.revocation_failures))

@@ -23,15 +23,15 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from justenough.adapters.store.errors import StoreNotMigrated, StoreUnavailable
 from justenough.domain.core.errors import GiveUp
 
-BUSY_SECONDS = 30
+BUSY_TIMEOUT_S = 30
 """How long a writer waits for another's transaction."""
-IDLE_IN_TRANSACTION_MS = 30_000
+IDLE_IN_TRANSACTION_TIMEOUT_MS = 30_000
 """PostgreSQL ends a transaction whose client fell silent: it may hold the lock that all writers need."""
-CONNECT_SECONDS = 10
-POOL = 16
-PREPARED = 5
+CONNECT_TIMEOUT_S = 10
+POOL_SIZE = 16
+PREPARE_AFTER_USES = 5
 """Uses after which psycopg prepares a statement of the writer's; its own default."""
-WRITERS_LOCK = 0x6A656C6564676572 % 2**63
+WRITERS_LOCK_KEY = 0x6A656C6564676572 % 2**63
 """Key of the advisory lock: the bytes of `jeledger`."""
 
 
@@ -41,36 +41,38 @@ class UnusableUrl(GiveUp):
 
 def open_engine(url: str) -> Engine:
     """Return an engine for a store's URL; connects to nothing. Raises UnusableUrl."""
-    parsed = _parsed(url)
+    parsed = _parse_url(url)
     if parsed.get_backend_name() == "sqlite":
         return _sqlite_engine(parsed)
-    options = f"-c lock_timeout={BUSY_SECONDS}s -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_MS} -c timezone=UTC"
-    connect = {"connect_timeout": CONNECT_SECONDS, "options": options, "application_name": "justenough"}
-    return create_engine(parsed, pool_size=POOL, max_overflow=POOL, pool_timeout=BUSY_SECONDS, pool_pre_ping=True, connect_args=connect)
+    options = f"-c lock_timeout={BUSY_TIMEOUT_S}s -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_TIMEOUT_MS} -c timezone=UTC"
+    connect = {"connect_timeout": CONNECT_TIMEOUT_S, "options": options, "application_name": "justenough"}
+    return create_engine(
+        parsed, pool_size=POOL_SIZE, max_overflow=POOL_SIZE, pool_timeout=BUSY_TIMEOUT_S, pool_pre_ping=True, connect_args=connect
+    )
 
 
 @contextmanager
-def reading(engine: Engine) -> Iterator[Connection]:
+def read_transaction(engine: Engine) -> Iterator[Connection]:
     """Give a connection for reading, to which every statement shows the same moment. Raises StoreUnavailable."""
-    with translated(), engine.connect() as connection:
+    with translate_errors(), engine.connect() as connection:
         # An SQLite transaction always is such a snapshot.
         if engine.dialect.name == "postgresql":
             connection.execution_options(isolation_level="REPEATABLE READ")
-            _prepares(connection, after=None)
+            _set_prepare_threshold(connection, after=None)
         yield connection
 
 
 @contextmanager
-def writing(engine: Engine) -> Iterator[Connection]:
+def write_transaction(engine: Engine) -> Iterator[Connection]:
     """Give a connection whose transaction is the only writer's; commits at the end. Raises StoreUnavailable."""
-    with translated(), engine.connect().execution_options(je_write=True) as connection, connection.begin():
+    with translate_errors(), engine.connect().execution_options(je_write=True) as connection, connection.begin():
         if engine.dialect.name == "postgresql":
-            _prepares(connection, after=PREPARED)
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": WRITERS_LOCK})
+            _set_prepare_threshold(connection, after=PREPARE_AFTER_USES)
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": WRITERS_LOCK_KEY})
         yield connection
 
 
-def _prepares(connection: Connection, *, after: int | None) -> None:
+def _set_prepare_threshold(connection: Connection, *, after: int | None) -> None:
     """Let psycopg prepare statements after so many uses; None for never.
 
     A prepared statement soon has one plan for all values. That saves the writer a quarter of its time, and makes a list walk all jobs for
@@ -81,7 +83,7 @@ def _prepares(connection: Connection, *, after: int | None) -> None:
 
 
 @contextmanager
-def translated() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
     """Translate what a database that does not answer raises. The message is the driver's alone: no statement, no values."""
     try:
         yield
@@ -90,32 +92,32 @@ def translated() -> Iterator[None]:
         raise StoreUnavailable(message) from error
     except DBAPIError as error:
         if _lacks_tables(error):
-            message = f"the store is not migrated to this version: {_said(error)}"
+            message = f"the store is not migrated to this version: {_driver_message(error)}"
             raise StoreNotMigrated(message) from error
         if isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated:
-            message = f"the store does not answer: {_said(error)}"
+            message = f"the store does not answer: {_driver_message(error)}"
             raise StoreUnavailable(message) from error
         raise
 
 
 def insert_new(connection: Connection, table: Table, row: Mapping[str, Any]) -> bool:
     """Insert a row where none has its key yet; return whether it is new."""
-    return connection.execute(_insert_new(connection.dialect.name, table), row).rowcount == 1
+    return connection.execute(_insert_new_statement(connection.dialect.name, table), row).rowcount == 1
 
 
 def upsert(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert rows, or give those that are there their values."""
-    connection.execute(_upsert(connection.dialect.name, table), rows)
+    connection.execute(_upsert_statement(connection.dialect.name, table), rows)
 
 
 @cache
-def _insert_new(dialect: str, table: Table) -> Executable:
+def _insert_new_statement(dialect: str, table: Table) -> Executable:
     # Of inserts, the count of rows is kept only on demand.
     return _insert(dialect, table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
 
 
 @cache
-def _upsert(dialect: str, table: Table) -> Executable:
+def _upsert_statement(dialect: str, table: Table) -> Executable:
     statement = _insert(dialect, table)
     rest = {column.name: statement.excluded[column.name] for column in table.columns if not column.primary_key}
     return statement.on_conflict_do_update(index_elements=list(table.primary_key.columns), set_=rest)
@@ -125,7 +127,7 @@ def _insert(dialect: str, table: Table) -> postgresql.Insert | sqlite.Insert:
     return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
 
 
-def _parsed(url: str) -> URL:
+def _parse_url(url: str) -> URL:
     try:
         parsed = make_url(url)
     except ArgumentError as error:
@@ -141,12 +143,12 @@ def _parsed(url: str) -> URL:
 
 
 def _sqlite_engine(url: URL) -> Engine:
-    connect = {"timeout": BUSY_SECONDS, "check_same_thread": False}
-    engine = create_engine(url, pool_size=POOL, max_overflow=POOL, pool_timeout=BUSY_SECONDS, connect_args=connect)
+    connect = {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
+    engine = create_engine(url, pool_size=POOL_SIZE, max_overflow=POOL_SIZE, pool_timeout=BUSY_TIMEOUT_S, connect_args=connect)
 
     @event.listens_for(engine, "do_connect")
     def _private_file(*_: Any) -> None:
-        _make_private(Path(str(url.database)))
+        _create_private_file(Path(str(url.database)))
 
     @event.listens_for(engine, "connect")
     def _pragmas(connection: Any, _record: Any) -> None:
@@ -163,7 +165,7 @@ def _sqlite_engine(url: URL) -> Engine:
     return engine
 
 
-def _make_private(path: Path) -> None:
+def _create_private_file(path: Path) -> None:
     """Make the file readable by its owner alone before anything is in it; SQLite gives its side files the same mode."""
     if not path.exists():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -175,6 +177,6 @@ def _lacks_tables(error: DBAPIError) -> bool:
     return isinstance(error.orig, UndefinedTable | UndefinedColumn) or said.startswith(("no such table", "no such column"))
 
 
-def _said(error: DBAPIError) -> str:
+def _driver_message(error: DBAPIError) -> str:
     """The driver's first line: no statement, no values."""
     return next(iter(str(error.orig).strip().splitlines()), type(error.orig).__name__)

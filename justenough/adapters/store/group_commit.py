@@ -11,15 +11,15 @@ from typing import Generic, TypeVar
 
 from sqlalchemy import Connection, Engine
 
-from justenough.adapters.store.engine import writing
+from justenough.adapters.store.engine import write_transaction
 from justenough.adapters.store.errors import StoreUnavailable
 
 T = TypeVar("T")
-MOST = 64
+MAX_BATCH_SIZE = 64
 """Pieces of work in one transaction: bounds how long other processes wait."""
 
 
-class Commits:
+class GroupCommitter:
     """Runs work in transactions of one engine."""
 
     def __init__(self, engine: Engine) -> None:
@@ -39,33 +39,33 @@ class Commits:
         while not mine.done:
             with self._turn:
                 if not mine.done:
-                    self._commit(self._next())
-        return mine.outcome()
+                    self._commit(self._next_batch())
+        return mine.result()
 
-    def _next(self) -> list[_Work[object]]:
+    def _next_batch(self) -> list[_Work[object]]:
         with self._waiting_lock:
-            batch, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
+            batch, self._waiting = self._waiting[:MAX_BATCH_SIZE], self._waiting[MAX_BATCH_SIZE:]
         return batch
 
     def _commit(self, batch: list[_Work[object]]) -> None:
         try:
-            with writing(self._engine) as connection:
+            with write_transaction(self._engine) as connection:
                 results = [item.work(connection) for item in batch]
         except Exception as error:  # noqa: BLE001 - each kind belongs to whoever's work raised it
-            self._failed(batch, error)
+            self._fail_or_retry_singly(batch, error)
             return
         except BaseException as error:
             for item in batch:
-                item.failed(error)
+                item.set_error(error)
             raise
         for item, result in zip(batch, results, strict=True):
-            item.finished(result)
+            item.set_result(result)
 
-    def _failed(self, batch: list[_Work[object]], error: Exception) -> None:
+    def _fail_or_retry_singly(self, batch: list[_Work[object]], error: Exception) -> None:
         """Let one piece not take the others along: each is tried by itself, unless the database was what failed."""
         if len(batch) == 1 or isinstance(error, StoreUnavailable):
             for item in batch:
-                item.failed(error)
+                item.set_error(error)
             return
         for item in batch:
             self._commit([item])
@@ -80,13 +80,13 @@ class _Work(Generic[T]):
         self._result: list[T] = []
         self._error: BaseException | None = None
 
-    def finished(self, result: T) -> None:
+    def set_result(self, result: T) -> None:
         self._result, self.done = [result], True
 
-    def failed(self, error: BaseException) -> None:
+    def set_error(self, error: BaseException) -> None:
         self._error, self.done = error, True
 
-    def outcome(self) -> T:
+    def result(self) -> T:
         """Return or raise what came of it."""
         if self._error is not None:
             raise self._error

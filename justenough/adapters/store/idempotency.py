@@ -9,7 +9,7 @@ from justenough.adapters.store.tables import IDEMPOTENCY
 from justenough.domain.core.errors import Conflict
 
 
-def remember(connection: Connection, *, person: str, key: str, job: str, digest: str) -> tuple[str, str]:
+def remember_key(connection: Connection, *, person: str, key: str, job: str, digest: str) -> tuple[str, str]:
     """Return the job id and digest that stand under a person's key: the given ones where it is new."""
     insert_new(connection, IDEMPOTENCY, {"person": person, "key": key, "job": job, "digest": digest})
     theirs = (IDEMPOTENCY.c.person == person) & (IDEMPOTENCY.c.key == key)
@@ -17,15 +17,15 @@ def remember(connection: Connection, *, person: str, key: str, job: str, digest:
     return row.job, row.digest
 
 
-def remembered(connection: Connection, *, person: str, key: str) -> str | None:
+def job_by_key(connection: Connection, *, person: str, key: str) -> str | None:
     """Return the job id that stands under a person's key; None where there is none."""
     theirs = (IDEMPOTENCY.c.person == person) & (IDEMPOTENCY.c.key == key)
     return connection.execute(select(IDEMPOTENCY.c.job).where(theirs)).scalar()
 
 
-def same(found: tuple[str, str], digest: str) -> str:
+def require_same_order(remembered: tuple[str, str], digest: str) -> str:
     """Return the job id found under a key. Raises Conflict where it was used for something else."""
-    if found[1] != digest:
-        message = f"this idempotency key was used for another order: job {found[0]}"
+    if remembered[1] != digest:
+        message = f"this idempotency key was used for another order: job {remembered[0]}"
         raise Conflict(message)
-    return found[0]
+    return remembered[0]

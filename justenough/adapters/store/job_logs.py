@@ -8,27 +8,27 @@ from sqlalchemy import Connection, select, update
 
 from justenough.adapters.store.engine import insert_new
 from justenough.adapters.store.tables import LOG_SIZES, LOGS
-from justenough.domain.ledger.hash_chain import storable
+from justenough.domain.ledger.hash_chain import to_storable
 from justenough.domain.readmodel.views import LogChunk
 
-LOG_CAP = 10 * 1024 * 1024
+MAX_LOG_BYTES = 10 * 1024 * 1024
 """Bytes of UTF-8 that are kept of a job's output."""
 
 
-TRUNCATED = "log truncated\n"
+TRUNCATION_LINE = "log truncated\n"
 
 
 def append_log(connection: Connection, job: str, *, seq: int, text: str, at: datetime) -> None:
     """Keep one chunk; past the cap the log ends with the line `log truncated`."""
     insert_new(connection, LOG_SIZES, {"job": job, "size": 0})
     kept: int = connection.execute(select(LOG_SIZES.c.size).where(LOG_SIZES.c.job == job).with_for_update()).scalar_one()
-    if kept > LOG_CAP:
+    if kept > MAX_LOG_BYTES:
         return
-    chunk = storable(text)
+    chunk = to_storable(text)
     size = len(chunk.encode())
-    if kept + size > LOG_CAP:
-        chunk = _ended(chunk.encode()[: LOG_CAP - kept].decode(errors="ignore"))
-        size = LOG_CAP - kept + 1
+    if kept + size > MAX_LOG_BYTES:
+        chunk = _with_truncation_line(chunk.encode()[: MAX_LOG_BYTES - kept].decode(errors="ignore"))
+        size = MAX_LOG_BYTES - kept + 1
     if insert_new(connection, LOGS, {"job": job, "seq": seq, "at": at, "text": chunk}):
         connection.execute(update(LOG_SIZES).where(LOG_SIZES.c.job == job).values(size=kept + size))
 
@@ -45,5 +45,5 @@ def last_logs(connection: Connection, job: str, *, limit: int) -> tuple[LogChunk
     return tuple(LogChunk(**row) for row in reversed(connection.execute(wanted).mappings().all()))
 
 
-def _ended(text: str) -> str:
-    return f"{text}\n{TRUNCATED}" if text and not text.endswith("\n") else f"{text}{TRUNCATED}"
+def _with_truncation_line(text: str) -> str:
+    return f"{text}\n{TRUNCATION_LINE}" if text and not text.endswith("\n") else f"{text}{TRUNCATION_LINE}"

@@ -8,39 +8,39 @@ from sqlalchemy import Connection, bindparam, func, insert, select
 
 from justenough.adapters.store.change_feed import CHANNEL
 from justenough.adapters.store.engine import upsert
-from justenough.adapters.store.projection import apply
+from justenough.adapters.store.projection import apply_entry
 from justenough.adapters.store.tables import HEADS, LEDGER
 from justenough.domain.ledger.events import Event
-from justenough.domain.ledger.hash_chain import Entry, Head, chain_of, chained, entry_id
+from justenough.domain.ledger.hash_chain import ChainHead, LedgerEntry, chain_entry, chain_name_of, entry_id
 
-Numbered = tuple[int, Entry]
+NumberedEntry = tuple[int, LedgerEntry]
 """An entry and its position."""
 
 _KNOWN = select(LEDGER.c.id).where(LEDGER.c.id.in_(bindparam("ids", expanding=True)))
 _LAST = select(func.coalesce(func.max(LEDGER.c.position), 0))
-_LAST_AND_TELL = select(func.coalesce(func.max(LEDGER.c.position), 0), func.pg_notify(CHANNEL, ""))
+_LAST_AND_NOTIFY = select(func.coalesce(func.max(LEDGER.c.position), 0), func.pg_notify(CHANNEL, ""))
 """The same, and whoever listens is told when the transaction commits; in one statement, as another one would cost a round trip."""
 _HEAD = select(HEADS.c.job, HEADS.c.seq, HEADS.c.hash).where(HEADS.c.job == bindparam("chain")).with_for_update()
 _APPEND = insert(LEDGER)
 
 
-def record(connection: Connection, events: Sequence[Event]) -> tuple[Numbered, ...]:
+def record(connection: Connection, events: Sequence[Event]) -> tuple[NumberedEntry, ...]:
     """Append what is not there yet, in the order given; return it. The transaction must be the only writer's."""
-    new = _unknown(connection, events)
+    new = _select_new(connection, events)
     if not new:
         return ()
-    heads = {job: _locked_head(connection, job) for job in sorted({chain_of(event) for event in new})}
-    last = _LAST_AND_TELL if connection.dialect.name == "postgresql" else _LAST
+    heads = {job: _lock_head(connection, job) for job in sorted({chain_name_of(event) for event in new})}
+    last = _LAST_AND_NOTIFY if connection.dialect.name == "postgresql" else _LAST
     position: int = connection.execute(last).one()[0]
-    entries = tuple((position + offset, _link(heads, event)) for offset, event in enumerate(new, start=1))
+    entries = tuple((position + offset, _append_link(heads, event)) for offset, event in enumerate(new, start=1))
     connection.execute(_APPEND, [{"position": number, **entry._asdict()} for number, entry in entries])
     upsert(connection, HEADS, [head._asdict() for head in heads.values() if head])
     for _, entry in entries:
-        apply(connection, entry)
+        apply_entry(connection, entry)
     return entries
 
 
-def _unknown(connection: Connection, events: Sequence[Event]) -> list[Event]:
+def _select_new(connection: Connection, events: Sequence[Event]) -> list[Event]:
     """Return the events that are not recorded yet, each once."""
     given: dict[str, Event] = {}
     for event in events:
@@ -49,13 +49,13 @@ def _unknown(connection: Connection, events: Sequence[Event]) -> list[Event]:
     return [event for identity, event in given.items() if identity not in known]
 
 
-def _locked_head(connection: Connection, job: str) -> Head | None:
+def _lock_head(connection: Connection, job: str) -> ChainHead | None:
     """Return where a chain ends, and hold its row until the transaction ends; None where it has no entry yet."""
     row = connection.execute(_HEAD, {"chain": job}).first()
-    return Head(row.job, row.seq, row.hash) if row else None
+    return ChainHead(row.job, row.seq, row.hash) if row else None
 
 
-def _link(heads: dict[str, Head | None], event: Event) -> Entry:
-    entry = chained(event, heads[chain_of(event)])
-    heads[entry.job] = Head(entry.job, entry.seq, entry.hash)
+def _append_link(heads: dict[str, ChainHead | None], event: Event) -> LedgerEntry:
+    entry = chain_entry(event, heads[chain_name_of(event)])
+    heads[entry.job] = ChainHead(entry.job, entry.seq, entry.hash)
     return entry

@@ -14,7 +14,7 @@ from justenough.domain.jobs.states import CredentialState, JobState, RequestStat
 OPEN_STATES = tuple(state.value for state in JobState if not state.ended)
 
 
-class Figures(Message):
+class StoreCounts(Message):
     """How many there are now."""
 
     jobs: Mapping[str, int]
@@ -28,7 +28,7 @@ class Figures(Message):
     """Of broken glass."""
 
 
-class Overdue(Message):
+class OverdueCounts(Message):
     """How much is overdue now."""
 
     jobs: int
@@ -48,7 +48,7 @@ class LedgerHead(Message):
     """None where the ledger is empty."""
 
 
-def figures(connection: Connection) -> Figures:
+def figures(connection: Connection) -> StoreCounts:
     """Count; cheap however many jobs there are."""
     going = select(JOBS.c.state, func.count()).where(JOBS.c.state.in_(OPEN_STATES)).group_by(JOBS.c.state)
     states = [*connection.execute(going), *connection.execute(select(ENDED_JOBS.c.state, ENDED_JOBS.c.jobs))]
@@ -56,7 +56,7 @@ def figures(connection: Connection) -> Figures:
     live = select(func.count()).select_from(CREDENTIALS).where(CREDENTIALS.c.live)
     overdue = select(func.count()).select_from(JOBS).where(JOBS.c.revocation_state == RevocationState.OVERDUE.value)
     unreviewed = select(func.count()).select_from(REVIEWS).where(REVIEWS.c.open)
-    return Figures(
+    return StoreCounts(
         jobs={row[0]: row[1] for row in states},
         pending_requests=connection.execute(pending).scalar_one(),
         live_credentials=connection.execute(live).scalar_one(),
@@ -65,15 +65,15 @@ def figures(connection: Connection) -> Figures:
     )
 
 
-def overdue(connection: Connection) -> Overdue:
+def overdue(connection: Connection) -> OverdueCounts:
     """Count; cheap however many jobs there are."""
     theirs = select(func.count(), func.min(JOBS.c.revocation_since)).where(JOBS.c.revocation_state == RevocationState.OVERDUE.value)
     jobs, since = connection.execute(theirs).one()
     late = select(func.count()).select_from(CREDENTIALS).where(CREDENTIALS.c.live, CREDENTIALS.c.state == CredentialState.OVERDUE.value)
-    return Overdue(jobs=jobs, since=since, credentials=connection.execute(late).scalar_one())
+    return OverdueCounts(jobs=jobs, since=since, credentials=connection.execute(late).scalar_one())
 
 
-def head(connection: Connection) -> LedgerHead:
+def ledger_head(connection: Connection) -> LedgerHead:
     """Return the newest entry; its position is the number of entries, as positions ascend without gaps."""
     newest = connection.execute(select(LEDGER.c.position, LEDGER.c.hash).order_by(LEDGER.c.position.desc()).limit(1)).first()
     if newest is None:

@@ -11,18 +11,18 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Column, Connection, RowMapping, Select, tuple_
 
-from justenough.adapters.store.tables import Moment
+from justenough.adapters.store.tables import UtcDateTime
 from justenough.domain.core.errors import InvalidInput, Problem
 from justenough.domain.readmodel.views import Page
 
 V = TypeVar("V")
-MOST = 1000
+MAX_PAGE_SIZE = 1000
 """Rows in one page."""
 
 
-def paged(
+def fetch_page(
     connection: Connection,
-    wanted: Select[Any],
+    statement: Select[Any],
     *,
     by: Sequence[Column[Any]],
     limit: int,
@@ -31,30 +31,30 @@ def paged(
 ) -> Page[V]:
     """Return one page, newest first: rows in descending order of `by`, which together are unique. Raises InvalidInput on the cursor."""
     if cursor is not None:
-        last = _read(cursor, by)
+        last = _decode_cursor(cursor, by)
         after = tuple_(*last, types=[column.type for column in by])
-        wanted = wanted.where(tuple_(*by) < after if len(by) > 1 else by[0] < last[0])
-    size = min(max(limit, 1), MOST)
-    rows = connection.execute(wanted.order_by(*(column.desc() for column in by)).limit(size + 1)).mappings().all()
+        statement = statement.where(tuple_(*by) < after if len(by) > 1 else by[0] < last[0])
+    size = min(max(limit, 1), MAX_PAGE_SIZE)
+    rows = connection.execute(statement.order_by(*(column.desc() for column in by)).limit(size + 1)).mappings().all()
     more = len(rows) > size
     items = tuple(views(rows[:size]))
-    return Page(items=items, next=_written([rows[size - 1][column.name] for column in by]) if more else None)
+    return Page(items=items, next=_encode_cursor([rows[size - 1][column.name] for column in by]) if more else None)
 
 
-def merged(pages: Sequence[Page[V]], *, by: Callable[[V], tuple[Any, ...]], limit: int) -> Page[V]:
+def merge_pages(pages: Sequence[Page[V]], *, by: Callable[[V], tuple[Any, ...]], limit: int) -> Page[V]:
     """Return one page out of those of several lists, each newest first by the same key. A cursor of it is one of each list."""
     items = sorted((item for page in pages for item in page.items), key=by, reverse=True)
-    size = min(max(limit, 1), MOST)
+    size = min(max(limit, 1), MAX_PAGE_SIZE)
     more = len(items) > size or any(page.next for page in pages)
-    return Page(items=tuple(items[:size]), next=_written(by(items[:size][-1])) if more else None)
+    return Page(items=tuple(items[:size]), next=_encode_cursor(by(items[:size][-1])) if more else None)
 
 
-def _written(key: Sequence[Any]) -> str:
+def _encode_cursor(key: Sequence[Any]) -> str:
     text = json.dumps([part.isoformat() if isinstance(part, datetime) else part for part in key])
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def _read(cursor: str, by: Sequence[Column[Any]]) -> list[Any]:
+def _decode_cursor(cursor: str, by: Sequence[Column[Any]]) -> list[Any]:
     try:
         parts = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
         if not isinstance(parts, list) or [type(part) for part in parts] != [str] * len(by):
@@ -62,13 +62,13 @@ def _read(cursor: str, by: Sequence[Column[Any]]) -> list[Any]:
         # Half a surrogate pair can be written in JSON, and cannot be encoded; a NUL is text everywhere but in PostgreSQL.
         if b"\0" in "".join(parts).encode():
             raise ValueError(cursor)
-        return [_part(part, column) for part, column in zip(parts, by, strict=True)]
+        return [_decode_part(part, column) for part, column in zip(parts, by, strict=True)]
     except (ValueError, binascii.Error, RecursionError) as error:
         raise InvalidInput("cursor", (Problem("cursor", "not a cursor of this list; start again without one"),)) from error
 
 
-def _part(text: str, column: Column[Any]) -> Any:
-    if not isinstance(column.type, Moment):
+def _decode_part(text: str, column: Column[Any]) -> Any:
+    if not isinstance(column.type, UtcDateTime):
         return text.replace("\0", "")
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:

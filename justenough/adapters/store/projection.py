@@ -18,42 +18,42 @@ from sqlalchemy import Connection, Update, bindparam, case, exists, or_, select,
 
 from justenough.adapters.store import wrapped_tokens
 from justenough.adapters.store.engine import insert_new
-from justenough.adapters.store.tables import APPROVALS, CREDENTIALS, DELEGATIONS, ENDED_JOBS, JOBS, ORDERS, REQUESTS, REVIEWS, Moment
+from justenough.adapters.store.tables import APPROVALS, CREDENTIALS, DELEGATIONS, ENDED_JOBS, JOBS, ORDERS, REQUESTS, REVIEWS, UtcDateTime
 from justenough.domain.jobs.states import CredentialState, JobState, RequestState, RevocationState
 from justenough.domain.ledger.events import EventType
-from justenough.domain.ledger.hash_chain import Entry
+from justenough.domain.ledger.hash_chain import LedgerEntry
 
-FIRST_DECISION = ("start", "runtime")
-SETTLING = ("issue", "granted")
+FIRST_DECISION_PHASES = ("start", "runtime")
+SETTLING_PHASES = ("issue", "granted")
 """Phases in which a denial ends what was granted."""
 """Phases that settle a request; at issue and renewal policy only looks again."""
-OF_ONE = re.compile(r"(lease|token|certificate) \S|c-\S+: ")
+SINGLE_CREDENTIAL_FAILURE = re.compile(r"(lease|token|certificate) \S|c-\S+: ")
 """How a failure begins that concerns one credential alone."""
 
 
-class Fact:
+class LedgerFact:
     """One entry, read: what an effect needs of it."""
 
     __slots__ = ("at", "data", "id", "job")
 
-    def __init__(self, entry: Entry) -> None:
+    def __init__(self, entry: LedgerEntry) -> None:
         self.id = entry.id
         self.job = entry.job
-        self.at = moment(entry.at)
+        self.at = parse_moment(entry.at)
         self.data: dict[str, Any] = json.loads(entry.data)
 
 
-Effect = Callable[[Connection, Fact], None]
+Effect = Callable[[Connection, LedgerFact], None]
 
 
-def apply(connection: Connection, entry: Entry) -> None:
+def apply_entry(connection: Connection, entry: LedgerEntry) -> None:
     """Apply one entry to the read model; a type without an effect stands in the ledger alone."""
     effect = EFFECTS.get(EventType(entry.type))
     if effect is not None:
-        effect(connection, Fact(entry))
+        effect(connection, LedgerFact(entry))
 
 
-def moment(text: str) -> datetime:
+def parse_moment(text: str) -> datetime:
     """Return the moment that a text names; UTC where it names no zone."""
     found = datetime.fromisoformat(text)
     return found if found.tzinfo else found.replace(tzinfo=UTC)
@@ -70,10 +70,10 @@ _UNCOVERED = exists().where(
     or_(JOBS.c.revocation_confirmed_at.is_(None), CREDENTIALS.c.issued_at > JOBS.c.revocation_confirmed_at),
 )
 """Something lives that no proof covers."""
-_SINCE = case((_SETTLED, bindparam("fact_at", type_=Moment)), else_=JOBS.c.revocation_since)
+_SINCE = case((_SETTLED, bindparam("fact_at", type_=UtcDateTime)), else_=JOBS.c.revocation_since)
 """When the revoking that is open began: now, where none was."""
 _OVERDUE = JOBS.c.revocation_state == RevocationState.OVERDUE.value
-_NOT_PROVED_AFTER = or_(JOBS.c.revocation_confirmed_at.is_(None), JOBS.c.revocation_confirmed_at <= bindparam("fact_at", type_=Moment))
+_NOT_PROVED_AFTER = or_(JOBS.c.revocation_confirmed_at.is_(None), JOBS.c.revocation_confirmed_at <= bindparam("fact_at", type_=UtcDateTime))
 """The fact is not older than the proof that stands."""
 
 _JOB = update(JOBS).where(JOBS.c.id == bindparam("which"))
@@ -99,7 +99,7 @@ _PROVE = _JOB.where(_NOT_PROVED_AFTER).values(
 _UNPROVEN = JOBS.c.revocation_state != RevocationState.CONFIRMED.value
 _CUT, _CUT_FAILS = _REVOKE.where(_UNPROVEN), _FAIL.where(_UNPROVEN)
 """What `_REVOKE` and `_FAIL` say, by who cuts a job's access because they want it to end. They did not begin because anything lives: what is proven stays so."""
-CUTTERS = frozenset({"person", "stranger"})
+ACCESS_CUTTERS = frozenset({"person", "stranger"})
 
 _ONE_MORE = update(ENDED_JOBS).where(ENDED_JOBS.c.state == bindparam("which")).values(jobs=ENDED_JOBS.c.jobs + 1)
 
@@ -124,7 +124,7 @@ _WITHDRAW_ALL = (
 _CREDENTIAL = update(CREDENTIALS).where(CREDENTIALS.c.id == bindparam("which"), CREDENTIALS.c.job_id == bindparam("theirs"))
 _ALIVE = _CREDENTIAL.where(CREDENTIALS.c.live)
 _LEARN = _CREDENTIAL.where(CREDENTIALS.c.accessor.is_(None))
-_TELL = _CREDENTIAL.where(CREDENTIALS.c.revoked_at.is_(None)).values(
+_MARK_REVOKED = _CREDENTIAL.where(CREDENTIALS.c.revoked_at.is_(None)).values(
     state=case((CREDENTIALS.c.live, CredentialState.REVOKED.value), else_=CREDENTIALS.c.state)
 )
 _ALL = update(CREDENTIALS).where(CREDENTIALS.c.job_id == bindparam("theirs"))
@@ -134,7 +134,7 @@ _ALL_ALIVE = select(CREDENTIALS.c.id, CREDENTIALS.c.lease_id, CREDENTIALS.c.acce
 )
 
 
-def job_submitted(connection: Connection, fact: Fact) -> None:
+def job_submitted(connection: Connection, fact: LedgerFact) -> None:
     """Open the job and keep its order."""
     data = fact.data
     same = {name: data[name] for name in ("name", "task", "environment", "agent", "data_scope", "labels", "params", "bundle", "parent")}
@@ -145,25 +145,25 @@ def job_submitted(connection: Connection, fact: Fact) -> None:
     insert_new(connection, ORDERS, {"job": fact.job, **signed})
 
 
-def job_started(connection: Connection, fact: Fact) -> None:
+def job_started(connection: Connection, fact: LedgerFact) -> None:
     """The process is about to run."""
-    _job(connection, _START, fact, {"started_at": fact.at, "sandbox": fact.data["sandbox"]})
+    _update_job(connection, _START, fact, {"started_at": fact.at, "sandbox": fact.data["sandbox"]})
 
 
-def job_ended(connection: Connection, fact: Fact) -> None:
+def job_ended(connection: Connection, fact: LedgerFact) -> None:
     """The first ending wins. What was issued and not shown to be dead keeps the job's revocation open."""
     state = JobState(fact.data["state"]).value
     told = {"exit_code": fact.data["exit_code"], "reason": fact.data["reason"]}
-    if _job(connection, _END, fact, {"state": state, "ended_at": fact.at, **told}):
+    if _update_job(connection, _END, fact, {"state": state, "ended_at": fact.at, **told}):
         _reopen(connection, fact)
         _count_ended(connection, state)
         # Nobody can answer for it any more.
         connection.execute(_WITHDRAW_ALL, {"theirs": fact.job})
         # Whoever revoked has dropped them already, unless the store was away just then.
-        wrapped_tokens.drop(connection, fact.job)
+        wrapped_tokens.drop_tokens(connection, fact.job)
 
 
-def access_requested(connection: Connection, fact: Fact) -> None:
+def access_requested(connection: Connection, fact: LedgerFact) -> None:
     """Open the request."""
     data = fact.data
     requester: str = connection.execute(select(JOBS.c.requester_id).where(JOBS.c.id == fact.job)).scalar() or ""
@@ -174,36 +174,38 @@ def access_requested(connection: Connection, fact: Fact) -> None:
     insert_new(connection, REQUESTS, {**ids, **same, **open_, **undecided, "call": data.get("call"), "tools": data.get("tools")})
 
 
-def access_decided(connection: Connection, fact: Fact) -> None:
+def access_decided(connection: Connection, fact: LedgerFact) -> None:
     """Settle a pending request; a denial at issue ends a granted one too."""
     data = fact.data
     state = {"allowed": RequestState.ALLOWED, "needs_approval": RequestState.PENDING, "denied": RequestState.DENIED}[data["outcome"]]
-    if data["phase"] in FIRST_DECISION:
+    if data["phase"] in FIRST_DECISION_PHASES:
         why = {name: data[name] for name in ("tier", "policies", "policy_digest", "digest")}
-        _request(connection, _DECIDE, fact, {"state": state.value, "needed": data["tier"], **why})
-    elif data["phase"] in SETTLING and state is RequestState.DENIED:
-        _request(connection, _OPEN, fact, {"state": state.value, "policies": data["policies"]})
+        _update_request(connection, _DECIDE, fact, {"state": state.value, "needed": data["tier"], **why})
+    elif data["phase"] in SETTLING_PHASES and state is RequestState.DENIED:
+        _update_request(connection, _OPEN, fact, {"state": state.value, "policies": data["policies"]})
 
 
-def access_withdrawn(connection: Connection, fact: Fact) -> None:
+def access_withdrawn(connection: Connection, fact: LedgerFact) -> None:
     """The job no longer asks for it."""
-    _request(connection, _OPEN, fact, {"state": RequestState.WITHDRAWN.value})
+    _update_request(connection, _OPEN, fact, {"state": RequestState.WITHDRAWN.value})
 
 
-def lock_opened(connection: Connection, fact: Fact) -> None:
+def lock_opened(connection: Connection, fact: LedgerFact) -> None:
     """Something waits in Vault until people authorize it."""
-    _request(connection, _PENDING, fact, {"lock_accessor": fact.data["accessor"], "lock_expires_at": moment(fact.data["expires_at"])})
+    _update_request(
+        connection, _PENDING, fact, {"lock_accessor": fact.data["accessor"], "lock_expires_at": parse_moment(fact.data["expires_at"])}
+    )
 
 
-def approval_opened(connection: Connection, fact: Fact) -> None:
+def approval_opened(connection: Connection, fact: LedgerFact) -> None:
     """A tier answers now: opened, or climbed to."""
     data = fact.data
-    until = moment(data["respond_by"]) if data["respond_by"] else None
-    _request(connection, _PENDING, fact, {"current_tier": data["tier"], "quorum": data["quorum"], "expires_at": until})
-    _job(connection, _AWAIT, fact)
+    until = parse_moment(data["respond_by"]) if data["respond_by"] else None
+    _update_request(connection, _PENDING, fact, {"current_tier": data["tier"], "quorum": data["quorum"], "expires_at": until})
+    _update_job(connection, _AWAIT, fact)
 
 
-def approval_decided(connection: Connection, fact: Fact) -> None:
+def approval_decided(connection: Connection, fact: LedgerFact) -> None:
     """One answer counted; where it settles the request, settle it."""
     data = fact.data
     answer = {"approver": data["name"], "approver_id": data["person"], "at": fact.at}
@@ -214,130 +216,130 @@ def approval_decided(connection: Connection, fact: Fact) -> None:
     if data["verdict"] == "approved":
         granted = {"granted_ttl": data["granted_ttl"], "granted_action": data.get("granted_action")}
         granted["granted_tools"] = data.get("granted_tools")
-        _request(connection, _PENDING, fact, {"state": RequestState.APPROVED.value, **granted})
+        _update_request(connection, _PENDING, fact, {"state": RequestState.APPROVED.value, **granted})
     elif data["verdict"] == "denied":
-        _request(connection, _PENDING, fact, {"state": RequestState.DENIED.value})
+        _update_request(connection, _PENDING, fact, {"state": RequestState.DENIED.value})
 
 
-def approval_expired(connection: Connection, fact: Fact) -> None:
+def approval_expired(connection: Connection, fact: LedgerFact) -> None:
     """Nobody answered up to the top tier."""
-    _request(connection, _PENDING, fact, {"state": RequestState.EXPIRED.value})
+    _update_request(connection, _PENDING, fact, {"state": RequestState.EXPIRED.value})
 
 
-def approval_withdrawn(connection: Connection, fact: Fact) -> None:
+def approval_withdrawn(connection: Connection, fact: LedgerFact) -> None:
     """An answer was taken back, and with it the approval that it had led to."""
     data = fact.data
     connection.execute(_ANSWER, {"which": data["request"], "whose": data["person"], "withdrawn_at": fact.at})
     if data["verdict"] == RequestState.WITHDRAWN:
-        _request(connection, _TAKE_BACK, fact, {})
+        _update_request(connection, _TAKE_BACK, fact, {})
 
 
-def approval_claimed(connection: Connection, fact: Fact) -> None:
+def approval_claimed(connection: Connection, fact: LedgerFact) -> None:
     """Somebody looks at it, or does no longer."""
-    data, until = fact.data, moment(fact.data["until"]) if fact.data["until"] else None
+    data, until = fact.data, parse_moment(fact.data["until"]) if fact.data["until"] else None
     by = {"claimed_by": data["name"], "claimed_by_id": data["person"]} if until else {"claimed_by": None, "claimed_by_id": None}
-    _request(connection, _PENDING, fact, {**by, "claimed_until": until})
+    _update_request(connection, _PENDING, fact, {**by, "claimed_until": until})
 
 
-def review_opened(connection: Connection, fact: Fact) -> None:
+def review_opened(connection: Connection, fact: LedgerFact) -> None:
     """A tier was passed; what is thought of it is open."""
     same = {name: fact.data[name] for name in ("tiers", "groups", "reason")}
     ids = {"request_id": fact.data["request"], "job_id": fact.job, "person": fact.data["name"], "person_id": fact.data["person"]}
     insert_new(connection, REVIEWS, {**ids, **same, "opened_at": fact.at, "open": True})
 
 
-def review_answered(connection: Connection, fact: Fact) -> None:
+def review_answered(connection: Connection, fact: LedgerFact) -> None:
     """The first answer stands."""
     said = {"verdict": fact.data["verdict"], "reviewer": fact.data["name"], "review_reason": fact.data["reason"]}
-    _request(connection, _REVIEW, fact, {"open": False, **said, "reviewed_at": fact.at})
+    _update_request(connection, _REVIEW, fact, {"open": False, **said, "reviewed_at": fact.at})
 
 
-def delegation_made(connection: Connection, fact: Fact) -> None:
+def delegation_made(connection: Connection, fact: LedgerFact) -> None:
     """Somebody answers for somebody else."""
     data = fact.data
     who = {"person": data["name"], "person_id": data["person"], "delegate": data["delegate_name"], "delegate_id": data["delegate"]}
-    same = {"reason": data["reason"], "signed": data["signed"], "made_at": fact.at, "until": moment(data["until"])}
+    same = {"reason": data["reason"], "signed": data["signed"], "made_at": fact.at, "until": parse_moment(data["until"])}
     insert_new(connection, DELEGATIONS, {"id": data["delegation"], **who, **same})
 
 
-def delegation_ended(connection: Connection, fact: Fact) -> None:
+def delegation_ended(connection: Connection, fact: LedgerFact) -> None:
     """They answer for themselves again."""
     connection.execute(_DELEGATION, {"which": fact.data["delegation"], "whose": fact.data["person"], "ended_at": fact.at})
 
 
-def credential_issued(connection: Connection, fact: Fact) -> None:
+def credential_issued(connection: Connection, fact: LedgerFact) -> None:
     """Keep the handle. A job that has ended, or was shown to be clean before this issue, is not clean."""
     data = fact.data
     same = {name: data[name] for name in ("resource", "action", "lease_id", "accessor", "revocable")}
     # Entries of before there were certificates do not name any.
     same["certificate"] = data.get("certificate")
     ids = {"id": data["credential"], "job_id": fact.job, "request_id": data["request"]}
-    times = {"issued_at": moment(data["issued_at"]), "expires_at": moment(data["expires_at"])}
+    times = {"issued_at": parse_moment(data["issued_at"]), "expires_at": parse_moment(data["expires_at"])}
     if not insert_new(connection, CREDENTIALS, {**ids, **same, **times, "state": CredentialState.ISSUED.value, "live": True}):
         # It had been doubted meanwhile; now there are handles to end it by.
         handles = {name: same[name] for name in ("lease_id", "accessor", "certificate")}
-        _credential(connection, _LEARN, fact, {**handles, **times})
+        _update_credential(connection, _LEARN, fact, {**handles, **times})
     _reopen(connection, fact)
 
 
-def credential_doubted(connection: Connection, fact: Fact) -> None:
+def credential_doubted(connection: Connection, fact: LedgerFact) -> None:
     """It may live, and nobody has its handles: shown, and in the way of a proof, until its latest end."""
     data = fact.data
     same = {name: data[name] for name in ("resource", "action", "revocable")}
     ids = {"id": data["credential"], "job_id": fact.job, "request_id": data["request"], "lease_id": None, "accessor": None}
-    times = {"issued_at": moment(data["asked_at"]), "expires_at": moment(data["expires_at"])}
+    times = {"issued_at": parse_moment(data["asked_at"]), "expires_at": parse_moment(data["expires_at"])}
     insert_new(connection, CREDENTIALS, {**ids, **same, **times, "state": CredentialState.REVOKING.value, "live": True})
     _reopen(connection, fact)
 
 
-def credential_renewed(connection: Connection, fact: Fact) -> None:
+def credential_renewed(connection: Connection, fact: LedgerFact) -> None:
     """It ends later."""
-    _credential(connection, _ALIVE, fact, {"expires_at": moment(fact.data["expires_at"])})
+    _update_credential(connection, _ALIVE, fact, {"expires_at": parse_moment(fact.data["expires_at"])})
 
 
-def credential_revoked(connection: Connection, fact: Fact) -> None:
+def credential_revoked(connection: Connection, fact: LedgerFact) -> None:
     """Vault was told; whether it is dead is another event."""
-    _credential(connection, _TELL, fact, {"revoked_at": fact.at, "revoked_why": fact.data["why"]})
+    _update_credential(connection, _MARK_REVOKED, fact, {"revoked_at": fact.at, "revoked_why": fact.data["why"]})
 
 
-def credential_confirmed(connection: Connection, fact: Fact) -> None:
+def credential_confirmed(connection: Connection, fact: LedgerFact) -> None:
     """It was looked at and found dead."""
     dead = {"state": CredentialState.CONFIRMED.value, "live": False, "why": None}
-    _credential(connection, _ALIVE, fact, {**dead, "confirmed_at": fact.at, "confirmed_how": fact.data["how"]})
+    _update_credential(connection, _ALIVE, fact, {**dead, "confirmed_at": fact.at, "confirmed_how": fact.data["how"]})
 
 
-def credential_expired(connection: Connection, fact: Fact) -> None:
+def credential_expired(connection: Connection, fact: LedgerFact) -> None:
     """Its time ran out, and nobody could look."""
-    _credential(connection, _ALIVE, fact, {"state": CredentialState.EXPIRED.value, "live": False, "why": fact.data["why"]})
+    _update_credential(connection, _ALIVE, fact, {"state": CredentialState.EXPIRED.value, "live": False, "why": fact.data["why"]})
 
 
-def credential_overdue(connection: Connection, fact: Fact) -> None:
+def credential_overdue(connection: Connection, fact: LedgerFact) -> None:
     """It was to end while its job goes on, and could not be."""
     late = {"state": CredentialState.OVERDUE.value, "why": "; ".join(fact.data["failures"])}
-    _credential(connection, _ALIVE, fact, late)
+    _update_credential(connection, _ALIVE, fact, late)
 
 
-def revocation_started(connection: Connection, fact: Fact) -> None:
+def revocation_started(connection: Connection, fact: LedgerFact) -> None:
     """Revoking goes on until its own proof; overdue stays overdue until then. Our nets begin only where there is no proof, or something lives."""
-    if _job(connection, _CUT if fact.data["by"] in CUTTERS else _REVOKE, fact, {"fact_at": fact.at}):
+    if _update_job(connection, _CUT if fact.data["by"] in ACCESS_CUTTERS else _REVOKE, fact, {"fact_at": fact.at}):
         connection.execute(_REVOKE_ALL, {"theirs": fact.job})
 
 
-def revocation_overdue(connection: Connection, fact: Fact) -> None:
+def revocation_overdue(connection: Connection, fact: LedgerFact) -> None:
     """It was tried and failed; shown until proof. One that hung past a proof saw nothing newer than that."""
     failures = fact.data["failures"]
     # Entries of before do not say since when they looked.
-    seen_from = moment(fact.data["seen_from"]) if "seen_from" in fact.data else fact.at
-    fails = _CUT_FAILS if fact.data["by"] in CUTTERS else _FAIL
-    if _job(connection, fails, fact, {"fact_at": seen_from, "revocation_failures": failures}):
+    seen_from = parse_moment(fact.data["seen_from"]) if "seen_from" in fact.data else fact.at
+    fails = _CUT_FAILS if fact.data["by"] in ACCESS_CUTTERS else _FAIL
+    if _update_job(connection, fails, fact, {"fact_at": seen_from, "revocation_failures": failures}):
         for name, *handles in connection.execute(_ALL_ALIVE, {"theirs": fact.job}).all():
-            why = "; ".join(concerning(failures, {name, *handles}))
+            why = "; ".join(failures_concerning(failures, {name, *handles}))
             connection.execute(_ALIVE, {"which": name, "theirs": fact.job, "state": CredentialState.OVERDUE.value, "why": why or None})
 
 
-def revocation_confirmed(connection: Connection, fact: Fact) -> None:
+def revocation_confirmed(connection: Connection, fact: LedgerFact) -> None:
     """The job was shown to be clean, unless something was issued since."""
-    if _job(connection, _PROVE, fact, {"fact_at": fact.at, "revocation_confirmed_at": fact.at}):
+    if _update_job(connection, _PROVE, fact, {"fact_at": fact.at, "revocation_confirmed_at": fact.at}):
         _reopen(connection, fact)
 
 
@@ -373,15 +375,15 @@ EFFECTS: dict[EventType, Effect] = {
 """What each type does; the types that are not here stand in the ledger alone."""
 
 
-def concerning(failures: Sequence[str], handles: Collection[str | None]) -> Iterator[str]:
+def failures_concerning(failures: Sequence[str], handles: Collection[str | None]) -> Iterator[str]:
     """Yield what of a job's failures concerns one credential: what names one of its handles, and what names nobody's."""
     for failure in failures:
-        if not OF_ONE.match(failure) or any(handle in failure for handle in handles if handle):
+        if not SINGLE_CREDENTIAL_FAILURE.match(failure) or any(handle in failure for handle in handles if handle):
             yield failure
 
 
-def _reopen(connection: Connection, fact: Fact) -> None:
-    _job(connection, _REOPEN, fact, {"fact_at": fact.at})
+def _reopen(connection: Connection, fact: LedgerFact) -> None:
+    _update_job(connection, _REOPEN, fact, {"fact_at": fact.at})
 
 
 def _count_ended(connection: Connection, state: str) -> None:
@@ -390,14 +392,14 @@ def _count_ended(connection: Connection, state: str) -> None:
         insert_new(connection, ENDED_JOBS, {"state": state, "jobs": 1})
 
 
-def _job(connection: Connection, statement: Update, fact: Fact, values: Mapping[str, Any] | None = None) -> bool:
+def _update_job(connection: Connection, statement: Update, fact: LedgerFact, values: Mapping[str, Any] | None = None) -> bool:
     """Change the job as the statement says; return whether it did."""
     return connection.execute(statement, {"which": fact.job, **(values or {})}).rowcount == 1
 
 
-def _request(connection: Connection, statement: Update, fact: Fact, values: Mapping[str, Any]) -> None:
+def _update_request(connection: Connection, statement: Update, fact: LedgerFact, values: Mapping[str, Any]) -> None:
     connection.execute(statement, {"which": fact.data["request"], "theirs": fact.job, **values})
 
 
-def _credential(connection: Connection, statement: Update, fact: Fact, values: Mapping[str, Any]) -> None:
+def _update_credential(connection: Connection, statement: Update, fact: LedgerFact, values: Mapping[str, Any]) -> None:
     connection.execute(statement, {"which": fact.data["credential"], "theirs": fact.job, **values})

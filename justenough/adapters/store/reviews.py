@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from sqlalchemy import Connection, RowMapping, select
 
-from justenough.adapters.store.paging import paged
+from justenough.adapters.store.paging import fetch_page
 from justenough.adapters.store.tables import JOBS, REQUESTS, REVIEWS
 from justenough.domain.readmodel.views import Page, ReviewView
 
@@ -20,18 +20,20 @@ _REVIEWS = (
 def reviews(connection: Connection, *, only_open: bool, limit: int, cursor: str | None) -> Page[ReviewView]:
     """Return reviews, newest first."""
     wanted = _REVIEWS.where(REVIEWS.c.open) if only_open else _REVIEWS
-    return paged(connection, wanted, by=(REVIEWS.c.opened_at, REVIEWS.c.request_id), limit=limit, cursor=cursor, views=_reviews)
+    return fetch_page(
+        connection, wanted, by=(REVIEWS.c.opened_at, REVIEWS.c.request_id), limit=limit, cursor=cursor, views=_to_review_views
+    )
 
 
-def reviews_of(connection: Connection, requests: Iterable[str]) -> Mapping[str, ReviewView]:
+def reviews_by_request(connection: Connection, requests: Iterable[str]) -> Mapping[str, ReviewView]:
     """Return the reviews of these requests, by request."""
     wanted = tuple(requests)
     if not wanted:
         return {}
-    found = _reviews(connection.execute(_REVIEWS.where(REVIEWS.c.request_id.in_(wanted))).mappings().all())
+    found = _to_review_views(connection.execute(_REVIEWS.where(REVIEWS.c.request_id.in_(wanted))).mappings().all())
     return {view.request_id: view for view in found}
 
 
-def _reviews(rows: Sequence[RowMapping]) -> tuple[ReviewView, ...]:
+def _to_review_views(rows: Sequence[RowMapping]) -> tuple[ReviewView, ...]:
     told = ("job_name", "resource", "action", "digest")
     return tuple(ReviewView(**{**row, **{name: row[name] or "" for name in told}}) for row in rows)

@@ -9,14 +9,14 @@ from typing import Literal
 from sqlalchemy import Column, Connection, select
 
 from justenough.adapters.store.tables import CREDENTIALS, JOBS, LEDGER, REQUESTS
-from justenough.domain.readmodel.dashboard import Found
+from justenough.domain.readmodel.dashboard import SearchHit
 
-MOST = 10
+MAX_FOUND_PER_KIND = 10
 """As many of each kind are told of."""
-LONGEST = 400
+MAX_TEXT_CHARS = 400
 """Characters: as long as an entry's id may be."""
-BEGINS = re.compile(r"[jrc]-")
-HIGHEST = "\U0010ffff"
+ID_PREFIX = re.compile(r"[jrc]-")
+AFTER_EVERY_SUFFIX = "\U0010ffff"
 """Sorts behind all that an id may go on with."""
 
 Kind = Literal["job", "request", "credential"]
@@ -27,34 +27,39 @@ _KINDS: dict[str, tuple[Kind, Column[str], Column[str]]] = {
 }
 
 
-def find(connection: Connection, text: str, *, installation: str) -> tuple[Found, ...]:
+def find(connection: Connection, text: str, *, installation: str) -> tuple[SearchHit, ...]:
     """Return what a text names: ids whole or as they begin, an entry by its id or position. Of many, the first ones."""
-    wanted = text.strip().replace("\0", "\ufffd")[:LONGEST]
+    wanted = text.strip().replace("\0", "\ufffd")[:MAX_TEXT_CHARS]
     if not wanted:
         return ()
-    found = list(_entries(connection, wanted))
-    if BEGINS.match(wanted):
-        found += _beginning(connection, wanted)
+    found = list(_find_entries(connection, wanted))
+    if ID_PREFIX.match(wanted):
+        found += _find_by_prefix(connection, wanted)
     else:
         # Most copy an id without what all of them begin with.
-        found += _beginning(connection, f"j-{installation}-{wanted.lower()}")
+        found += _find_by_prefix(connection, f"j-{installation}-{wanted.lower()}")
     return tuple(found)
 
 
-def _beginning(connection: Connection, wanted: str) -> Iterator[Found]:
-    kind, column, job = _KINDS[wanted[:2]]
+def _find_by_prefix(connection: Connection, prefix: str) -> Iterator[SearchHit]:
+    kind, column, job = _KINDS[prefix[:2]]
     # A range, for which there is an index; ids sort by code point.
-    theirs = select(column, job, JOBS.c.name).where(column >= wanted, column < wanted + HIGHEST).order_by(column).limit(MOST)
+    theirs = (
+        select(column, job, JOBS.c.name)
+        .where(column >= prefix, column < prefix + AFTER_EVERY_SUFFIX)
+        .order_by(column)
+        .limit(MAX_FOUND_PER_KIND)
+    )
     if kind != "job":
         theirs = theirs.outerjoin(JOBS, JOBS.c.id == job)
     for name, owner, title in connection.execute(theirs):
-        yield Found(kind=kind, id=name, job=owner, name=title or "")
+        yield SearchHit(kind=kind, id=name, job=owner, name=title or "")
 
 
-def _entries(connection: Connection, wanted: str) -> Iterator[Found]:
-    place = int(wanted) if re.fullmatch(r"[0-9]{1,15}", wanted) else None
-    theirs = LEDGER.c.id == wanted if place is None else LEDGER.c.position == place
+def _find_entries(connection: Connection, text: str) -> Iterator[SearchHit]:
+    place = int(text) if re.fullmatch(r"[0-9]{1,15}", text) else None
+    theirs = LEDGER.c.id == text if place is None else LEDGER.c.position == place
     for name, job, title in connection.execute(
         select(LEDGER.c.id, LEDGER.c.job, JOBS.c.name).outerjoin(JOBS, JOBS.c.id == LEDGER.c.job).where(theirs)
     ):
-        yield Found(kind="entry", id=name, job=job, name=title or "")
+        yield SearchHit(kind="entry", id=name, job=job, name=title or "")

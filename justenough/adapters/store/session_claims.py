@@ -14,7 +14,7 @@ from justenough.domain.core.base_model import Message
 _CLAIM = select(CLAIMS).where(CLAIMS.c.job == bindparam("which"))
 
 
-class Claim(Message):
+class SessionClaim(Message):
     """Who holds a job's one right to issue, and whether it is still held."""
 
     job: str
@@ -25,12 +25,12 @@ class Claim(Message):
     renewed_at: datetime
     closed_at: datetime | None = None
 
-    def held_by(self, owner: str) -> bool:
+    def is_held_by(self, owner: str) -> bool:
         """Whether the job's right to issue is this one's now."""
         return self.open and self.owner == owner
 
 
-def claim(connection: Connection, job: str, *, run: str, owner: str, now: datetime) -> bool:
+def claim_job(connection: Connection, job: str, *, run: str, owner: str, now: datetime) -> bool:
     """Claim a job id; False where it was ever claimed, or closed, before."""
     return insert_new(connection, CLAIMS, {"job": job, "run": run, "owner": owner, "renewed_at": now})
 
@@ -48,7 +48,7 @@ def close_claim(connection: Connection, job: str, *, now: datetime) -> None:
         connection.execute(update(CLAIMS).where(still_open).values(closed_at=now))
 
 
-def claim_of(connection: Connection, job: str) -> Claim | None:
+def claim_of(connection: Connection, job: str) -> SessionClaim | None:
     """Return the job's claim."""
     row = connection.execute(_CLAIM, {"which": job}).mappings().first()
-    return Claim(open=row["closed_at"] is None, **row) if row else None
+    return SessionClaim(open=row["closed_at"] is None, **row) if row else None

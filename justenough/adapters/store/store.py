@@ -33,21 +33,21 @@ from justenough.adapters.store import (
     usage,
     wrapped_tokens,
 )
-from justenough.adapters.store.change_feed import Changes
-from justenough.adapters.store.group_commit import Commits
-from justenough.adapters.store.ledger_reader import Span, Stored, Tail, Whose
-from justenough.adapters.store.metrics import Figures, LedgerHead, Overdue
+from justenough.adapters.store.change_feed import ChangeFeed
+from justenough.adapters.store.group_commit import GroupCommitter
+from justenough.adapters.store.ledger_reader import JobCaption, LedgerSpan, LedgerTail, StoredEntry
+from justenough.adapters.store.metrics import LedgerHead, OverdueCounts, StoreCounts
 from justenough.adapters.store.outbox import Outbox
-from justenough.adapters.store.page_sessions import PageSession
-from justenough.adapters.store.paging import MOST
-from justenough.adapters.store.session_claims import Claim
-from justenough.adapters.store.wrapped_tokens import KeptLock
-from justenough.domain.approvals.statements import Signed
-from justenough.domain.evidence.current_state import Live
+from justenough.adapters.store.page_sessions import PageSessionRecord
+from justenough.adapters.store.paging import MAX_PAGE_SIZE
+from justenough.adapters.store.session_claims import SessionClaim
+from justenough.adapters.store.wrapped_tokens import StoredWrappingToken
+from justenough.domain.approvals.statements import SignedStatement
+from justenough.domain.evidence.current_state import LiveCredential
 from justenough.domain.jobs.states import CredentialState, JobState, RequestState, RevocationState
 from justenough.domain.ledger.events import Event, EventType
 from justenough.domain.ledger.hash_chain import LedgerReport
-from justenough.domain.readmodel.dashboard import Course, Found, StandingNow
+from justenough.domain.readmodel.dashboard import CurrentCounts, PeriodTrend, SearchHit
 from justenough.domain.readmodel.views import (
     CredentialView,
     DelegationView,
@@ -62,7 +62,7 @@ from justenough.domain.readmodel.views import (
 )
 from justenough.domain.rightsizing.usage import ActionUse
 
-PAGE = 100
+DEFAULT_PAGE_SIZE = 100
 
 T = TypeVar("T")
 
@@ -73,7 +73,7 @@ class Store:
     def __init__(self, url: str) -> None:
         """Connects to nothing yet. Raises UnusableUrl, a GiveUp."""
         self._engine = engine.open_engine(url)
-        self._commits = Commits(self._engine)
+        self._commits = GroupCommitter(self._engine)
         self.outbox = Outbox(self._engine, self._commits)
         """Who is told of what happens."""
 
@@ -87,7 +87,7 @@ class Store:
 
     def ping(self) -> None:
         """Raise StoreUnavailable where the database does not answer."""
-        with engine.reading(self._engine) as connection:
+        with engine.read_transaction(self._engine) as connection:
             connection.execute(select(1))
 
     # What happened.
@@ -97,7 +97,9 @@ class Store:
         known = tuple(events)
         if not known:
             return ()
-        return tuple(ledger_reader.view(entry) for entry in self._commits.run(lambda connection: ledger_writer.record(connection, known)))
+        return tuple(
+            ledger_reader.to_entry_view(entry) for entry in self._commits.run(lambda connection: ledger_writer.record(connection, known))
+        )
 
     def ledger(
         self,
@@ -107,25 +109,25 @@ class Store:
         since: datetime | None = None,
         until: datetime | None = None,
         after: int = 0,
-        limit: int = PAGE,
+        limit: int = DEFAULT_PAGE_SIZE,
     ) -> Page[EntryView]:
         """Return entries after a position, oldest first; `next` is the last one's position, as text, where more follow."""
         which = ledger_reader.EntryFilter(job, tuple(kind.value for kind in types), since, until)
         return self._read(lambda connection: ledger_reader.entries(connection, which, after=after, limit=limit))
 
-    def tail(self, after: int, *, job: str | None = None, limit: int = PAGE) -> Tail:
+    def tail(self, after: int, *, job: str | None = None, limit: int = DEFAULT_PAGE_SIZE) -> LedgerTail:
         """Return what the ledger has after a position, oldest first, at most so many and so much."""
         return self._read(lambda connection: ledger_reader.tail(connection, after=after, job=job, limit=limit))
 
-    def changes(self) -> Changes:
+    def open_change_feed(self) -> ChangeFeed:
         """Return what tells one thread when to look at the ledger again."""
-        return change_feed.watch(self._engine)
+        return change_feed.open_change_feed(self._engine)
 
     def requesters(self, jobs: Collection[str]) -> Mapping[str, str]:
         """Return the entity ids of who launched these jobs; of jobs that are not known, nothing."""
         return self._read(lambda connection: queries.requesters(connection, jobs))
 
-    def ledger_back(
+    def ledger_newest_first(
         self,
         *,
         job: str | None = None,
@@ -133,16 +135,16 @@ class Store:
         since: datetime | None = None,
         until: datetime | None = None,
         before: int | None = None,
-        limit: int = PAGE,
+        limit: int = DEFAULT_PAGE_SIZE,
     ) -> Page[EntryView]:
         """Return entries newest first, before the one at a position; `next` is the last one's position, as text, where more follow.
 
         Newest by when they happened; of one job by their place in its chain.
         """
         which = ledger_reader.EntryFilter(job, tuple(dict.fromkeys(kind.value for kind in types)), since, until)
-        return self._read(lambda connection: ledger_reader.entries_back(connection, which, before=before, limit=limit))
+        return self._read(lambda connection: ledger_reader.entries_newest_first(connection, which, before=before, limit=limit))
 
-    def find(self, text: str, *, installation: str = "dev") -> tuple[Found, ...]:
+    def find(self, text: str, *, installation: str = "dev") -> tuple[SearchHit, ...]:
         """Return what a text names: a job, request or credential by its id or how that begins, an entry by its id or position."""
         return self._read(lambda connection: search.find(connection, text, installation=installation))
 
@@ -150,59 +152,61 @@ class Store:
         """Return an entry by its id."""
         return self._read(lambda connection: ledger_reader.entry(connection, name))
 
-    def story(self, job: str, types: Iterable[EventType], about: str) -> tuple[EntryView, ...]:
+    def entries_about(self, job: str, types: Iterable[EventType], about: str) -> tuple[EntryView, ...]:
         """Return a job's entries of these types about one thing, as a credential is, in their order."""
-        return self._read(lambda connection: ledger_reader.story(connection, job, [kind.value for kind in types], about))
+        return self._read(lambda connection: ledger_reader.entries_about(connection, job, [kind.value for kind in types], about))
 
-    def whose(self, jobs: Collection[str]) -> Mapping[str, Whose]:
+    def job_captions(self, jobs: Collection[str]) -> Mapping[str, JobCaption]:
         """Return name and requester of these jobs by id; of those that there are."""
-        return self._read(lambda connection: ledger_reader.whose(connection, jobs))
+        return self._read(lambda connection: ledger_reader.job_captions(connection, jobs))
 
-    def span(self, since: datetime, until: datetime) -> Span | None:
+    def span(self, since: datetime, until: datetime) -> LedgerSpan | None:
         """Return between which positions the entries of a period are; None where there are none."""
         return self._read(lambda connection: ledger_reader.span(connection, since, until))
 
-    def facts(self, types: Sequence[str], span: Span) -> Iterator[Stored]:
+    def stored_entries(self, types: Sequence[str], span: LedgerSpan) -> Iterator[StoredEntry]:
         """Yield position, job, id, type, at and data, as stored, of entries between two positions, in order.
 
         Each page is a transaction of its own: entries never change, and a long one would keep the database from tidying up.
         """
         after = span.first - 1
         while True:
-            rows = self._read(partial(ledger_reader.facts, types=types, after=after, last=span.last, limit=ledger_reader.ROWS_AT_ONCE))
+            rows = self._read(
+                partial(ledger_reader.stored_entries, types=types, after=after, last=span.last, limit=ledger_reader.ROWS_PER_FETCH)
+            )
             yield from rows
-            if len(rows) < ledger_reader.ROWS_AT_ONCE:
+            if len(rows) < ledger_reader.ROWS_PER_FETCH:
                 return
             after = rows[-1][0]
 
-    def recorded(self, ids: Collection[str]) -> frozenset[str]:
+    def existing_entry_ids(self, ids: Collection[str]) -> frozenset[str]:
         """Return those of these entry ids that are in the ledger."""
-        return self._read(lambda connection: ledger_reader.recorded(connection, ids))
+        return self._read(lambda connection: ledger_reader.existing_ids(connection, ids))
 
     def verify(self) -> LedgerReport:
         """Return what a look at every chain finds."""
         return self._read(ledger_reader.verify)
 
-    def head(self) -> LedgerHead:
+    def ledger_head(self) -> LedgerHead:
         """Return the ledger's newest entry."""
-        return self._read(metrics.head)
+        return self._read(metrics.ledger_head)
 
-    def figures(self) -> Figures:
+    def figures(self) -> StoreCounts:
         """Count what health and metrics show."""
         return self._read(metrics.figures)
 
-    def overdue(self) -> Overdue:
+    def overdue(self) -> OverdueCounts:
         """Count the revocations that are overdue: what health shows."""
         return self._read(metrics.overdue)
 
-    def standing_now(self, now: datetime | None = None) -> StandingNow:
+    def current_counts(self, now: datetime | None = None) -> CurrentCounts:
         """Count what is open, and what ended within a day."""
         moment = now or datetime.now(UTC)
-        return self._read(lambda connection: dashboard.standing_now(connection, moment))
+        return self._read(lambda connection: dashboard.current_counts(connection, moment))
 
-    def course(self, since: datetime, until: datetime, buckets: int) -> Course:
+    def period_trend(self, since: datetime, until: datetime, buckets: int) -> PeriodTrend:
         """Return how a period went, credentials alive at the end of each of its `buckets` equal parts. `until` is about now."""
-        return self._read(lambda connection: dashboard.course(connection, since, until, buckets=buckets))
+        return self._read(lambda connection: dashboard.period_trend(connection, since, until, buckets=buckets))
 
     # The read model.
 
@@ -220,7 +224,7 @@ class Store:
         parent: str | None = None,
         requester: str | None = None,
         name: str | None = None,
-        limit: int = PAGE,
+        limit: int = DEFAULT_PAGE_SIZE,
         cursor: str | None = None,
     ) -> Page[JobSummary]:
         """Return jobs, newest first; `requester` is a login name. Raises InvalidInput on a cursor that is not ours."""
@@ -237,7 +241,7 @@ class Store:
         state: RequestState | None = None,
         job: str | None = None,
         requester_id: str | None = None,
-        limit: int = PAGE,
+        limit: int = DEFAULT_PAGE_SIZE,
         cursor: str | None = None,
     ) -> Page[RequestView]:
         """Return requests, newest first. Raises InvalidInput on a cursor that is not ours."""
@@ -256,7 +260,7 @@ class Store:
         resource: str | None = None,
         action: str | None = None,
         state: CredentialState | None = None,
-        limit: int = PAGE,
+        limit: int = DEFAULT_PAGE_SIZE,
         cursor: str | None = None,
     ) -> Page[CredentialView]:
         """Return credentials, newest first; `live`: only those not yet shown to be dead. Raises InvalidInput on a cursor that is not ours."""
@@ -267,10 +271,10 @@ class Store:
         """Return the job's credentials that are not yet shown to be dead."""
         return self._read(lambda connection: queries.live_credentials(connection, job))
 
-    def standing(self) -> Iterator[Live]:
+    def live_credentials_with_jobs(self) -> Iterator[LiveCredential]:
         """Yield every credential that is not shown to be dead, oldest first, with its job's state."""
         after: tuple[datetime, str] | None = None
-        while rows := self._read(partial(queries.standing, after=after, limit=ledger_reader.ROWS_AT_ONCE)):
+        while rows := self._read(partial(queries.live_with_jobs, after=after, limit=ledger_reader.ROWS_PER_FETCH)):
             yield from rows
             after = rows[-1].issued_at, rows[-1].credential
 
@@ -278,7 +282,7 @@ class Store:
         """Yield each job whose revocation is overdue, and since when it is open."""
         cursor: str | None = None
         while True:
-            page = self.jobs(revocation=RevocationState.OVERDUE, limit=MOST, cursor=cursor)
+            page = self.jobs(revocation=RevocationState.OVERDUE, limit=MAX_PAGE_SIZE, cursor=cursor)
             yield from ((job.id, job.revocation.since or job.ended_at or job.created_at) for job in page.items)
             cursor = page.next
             if cursor is None:
@@ -292,15 +296,15 @@ class Store:
         """Return the pending jobs submitted before `older_than` that were never claimed and have asked for nothing."""
         return self._read(lambda connection: queries.unstarted_jobs(connection, older_than))
 
-    def launched(self, requester: str, *, by: str | None = None, limit: int = PAGE) -> tuple[Launched, ...]:
+    def jobs_launched_by(self, requester: str, *, requester_id: str | None = None, limit: int = DEFAULT_PAGE_SIZE) -> tuple[Launched, ...]:
         """Return the newest jobs of a requester by the name that is shown, newest first; `by`: only those of this entity's."""
-        return self._read(lambda connection: queries.launched(connection, requester, by=by, limit=limit))
+        return self._read(lambda connection: queries.jobs_launched_by(connection, requester, requester_id=requester_id, limit=limit))
 
-    def order(self, job: str) -> queries.Order | None:
+    def order(self, job: str) -> queries.StoredOrder | None:
         """Return the order as it was signed: raw spec, params, bundle digest, statement with signature."""
         return self._read(lambda connection: queries.order(connection, job))
 
-    def reviews(self, *, only_open: bool = True, limit: int = PAGE, cursor: str | None = None) -> Page[ReviewView]:
+    def reviews(self, *, only_open: bool = True, limit: int = DEFAULT_PAGE_SIZE, cursor: str | None = None) -> Page[ReviewView]:
         """Return the reviews of broken glass, newest first. Raises InvalidInput on a cursor that is not ours."""
         return self._read(lambda connection: reviews.reviews(connection, only_open=only_open, limit=limit, cursor=cursor))
 
@@ -308,13 +312,13 @@ class Store:
         """Yield each review that nobody has answered, newest first."""
         cursor: str | None = None
         while True:
-            page = self.reviews(limit=MOST, cursor=cursor)
+            page = self.reviews(limit=MAX_PAGE_SIZE, cursor=cursor)
             yield from page.items
             cursor = page.next
             if cursor is None:
                 return
 
-    def delegations(self, *, limit: int = PAGE, cursor: str | None = None) -> Page[DelegationView]:
+    def delegations(self, *, limit: int = DEFAULT_PAGE_SIZE, cursor: str | None = None) -> Page[DelegationView]:
         """Return who answers for whom, newest first. Raises InvalidInput on a cursor that is not ours."""
         return self._read(lambda connection: delegations.delegations(connection, limit=limit, cursor=cursor))
 
@@ -322,68 +326,70 @@ class Store:
         """Return a delegation by its id."""
         return self._read(lambda connection: delegations.delegation_view(connection, name))
 
-    def delegation(self, person: str, delegate: str) -> Signed | None:
+    def delegation(self, person: str, delegate: str) -> SignedStatement | None:
         """Return what a person last signed to name this delegate, unless they have ended it."""
-        return self._read(lambda connection: delegations.delegation(connection, person, delegate))
+        return self._read(lambda connection: delegations.signed_delegation(connection, person, delegate))
 
     # What an approver's inbox shows.
 
-    def waiting(
-        self, which: inbox_queries.WaitingFilter, *, after: tuple[datetime, str] | None = None, limit: int = PAGE
-    ) -> tuple[inbox_queries.Waiting, ...]:
+    def inbox_items(
+        self, criteria: inbox_queries.InboxFilter, *, after: tuple[datetime, str] | None = None, limit: int = DEFAULT_PAGE_SIZE
+    ) -> tuple[inbox_queries.InboxItem, ...]:
         """Return what waits, whose clock ends first first, behind the request of this clock and id."""
-        return self._read(lambda connection: inbox_queries.waiting(connection, which, after=after, limit=limit))
+        return self._read(lambda connection: inbox_queries.inbox_items(connection, criteria, after=after, limit=limit))
 
-    def answered_by(self, person: str, limit: int) -> tuple[RequestView, ...]:
+    def requests_answered_by(self, person: str, limit: int) -> tuple[RequestView, ...]:
         """Return the requests that somebody answered, whose answers are the newest first."""
-        return self._read(lambda connection: inbox_queries.answered_by(connection, person, limit=limit))
+        return self._read(lambda connection: inbox_queries.requests_answered_by(connection, person, limit=limit))
 
-    def requests_of(self, requests: Iterable[str]) -> Mapping[str, RequestView]:
+    def requests_by_id(self, requests: Iterable[str]) -> Mapping[str, RequestView]:
         """Return these requests by id, in this order; those that there are."""
         wanted = tuple(requests)
-        return self._read(lambda connection: inbox_queries.requests_of(connection, wanted))
+        return self._read(lambda connection: inbox_queries.requests_by_id(connection, wanted))
 
-    def decided_before(self, request: RequestView, limit: int, *, only: str | None = None) -> tuple[RequestView, ...]:
+    def earlier_decisions(self, request: RequestView, limit: int, *, requester_id: str | None = None) -> tuple[RequestView, ...]:
         """Return what people decided on the same action and resource in earlier runs of the same job name, the newest first."""
-        return self._read(lambda connection: inbox_queries.decided_before(connection, request, only=only, limit=limit))
+        return self._read(lambda connection: inbox_queries.earlier_decisions(connection, request, requester_id=requester_id, limit=limit))
 
-    def approved_before(self, request: RequestView, *, only: str | None = None) -> RequestView | None:
+    def last_approved_request(self, request: RequestView, *, requester_id: str | None = None) -> RequestView | None:
         """Return the newest request for the same resource that was approved in an earlier run of the same job name."""
-        return self._read(lambda connection: inbox_queries.approved_before(connection, request, only=only))
+        return self._read(lambda connection: inbox_queries.last_approved_request(connection, request, requester_id=requester_id))
 
-    def delegations_of(self, person: str, *, now: datetime, limit: int = PAGE) -> tuple[DelegationView, ...]:
+    def delegations_of(self, person: str, *, now: datetime, limit: int = DEFAULT_PAGE_SIZE) -> tuple[DelegationView, ...]:
         """Return the delegations that somebody made or that name them, which hold at `now`; the newest first."""
         return self._read(lambda connection: inbox_queries.delegations_of(connection, person, now=now, limit=limit))
 
     # What was used of what was granted.
 
-    def past(self, name: str, *, requester_id: str | None = None, since: datetime | None = None, runs: int = PAGE) -> usage.Past | None:
+    def run_history(
+        self, name: str, *, requester_id: str | None = None, since: datetime | None = None, runs: int = DEFAULT_PAGE_SIZE
+    ) -> usage.RunHistory | None:
         """Return the newest runs of a job that are over, and the newest one's spec; None where there is no run of that name."""
         which = usage.RunFilter(requester_id, since, runs)
-        return self._read(lambda connection: usage.past(connection, name, which))
+        return self._read(lambda connection: usage.run_history(connection, name, which))
 
-    def pasts(
+    def run_histories(
         self,
         *,
         requester_id: str | None = None,
         since: datetime | None = None,
-        runs: int = PAGE,
-        limit: int = PAGE,
+        runs: int = DEFAULT_PAGE_SIZE,
+        limit: int = DEFAULT_PAGE_SIZE,
         cursor: str | None = None,
-    ) -> Page[usage.Past]:
+    ) -> Page[usage.RunHistory]:
         """Return the same of each job name, in the names' order."""
         which = usage.RunFilter(requester_id, since, runs)
-        return self._read(lambda connection: usage.pasts(connection, which, limit=limit, cursor=cursor))
+        return self._read(lambda connection: usage.run_histories(connection, which, limit=limit, cursor=cursor))
 
-    def action_uses(self, *, since: datetime | None = None, limit: int = PAGE, cursor: str | None = None) -> Page[ActionUse]:
+    def action_uses(self, *, since: datetime | None = None, limit: int = DEFAULT_PAGE_SIZE, cursor: str | None = None) -> Page[ActionUse]:
         """Return what was asked of each action of each resource since a moment, in their order."""
         return self._read(lambda connection: usage.action_uses(connection, since=since, limit=limit, cursor=cursor))
 
     # The one run that may issue.
 
-    def claim(self, job: str, *, run: str, owner: str, now: datetime) -> bool:
+    def claim_job(self, job: str, *, run: str, owner: str, now: datetime) -> bool:
         """Claim a job id; False where it was ever claimed, or closed, before."""
-        return self._commits.run(lambda connection: session_claims.claim(connection, job, run=run, owner=owner, now=now))
+        return self._commits.run(lambda connection: session_claims.claim_job(connection, job, run=run, owner=owner, now=now))
 
     def renew_claim(self, job: str, owner: str, now: datetime) -> bool:
         """Say that the owner is alive; False once the claim is closed or another's."""
@@ -393,37 +399,37 @@ class Store:
         """End the right to issue, for ever, even where nobody had it yet. Again is fine."""
         self._commits.run(lambda connection: session_claims.close_claim(connection, job, now=now))
 
-    def claim_of(self, job: str) -> Claim | None:
+    def claim_of(self, job: str) -> SessionClaim | None:
         """Return the job's claim."""
         return self._read(lambda connection: session_claims.claim_of(connection, job))
 
     # What opens locked requests.
 
-    def keep_lock(self, lock: KeptLock, events: Iterable[Event]) -> bool:
+    def keep_wrapping_token(self, token: StoredWrappingToken, events: Iterable[Event]) -> bool:
         """Keep what opens a request, and record that it waits, in one transaction; False, and nothing recorded, as `locks.keep` says."""
         known = tuple(events)
 
         def work(connection: Connection) -> bool:
-            if new := wrapped_tokens.keep(connection, lock):
+            if new := wrapped_tokens.keep_token(connection, token):
                 ledger_writer.record(connection, known)
             return new
 
         return self._commits.run(work)
 
-    def kept_lock(self, request: str) -> KeptLock | None:
+    def wrapping_token_of(self, request: str) -> StoredWrappingToken | None:
         """Return what opens a request; None where nothing is kept."""
-        return self._read(lambda connection: wrapped_tokens.kept(connection, request))
+        return self._read(lambda connection: wrapped_tokens.find_token(connection, request))
 
-    def take_lock(self, request: str) -> KeptLock | None:
+    def take_wrapping_token(self, request: str) -> StoredWrappingToken | None:
         """Return what opens a request and keep it no longer: of several who take it, one gets it."""
-        return self._commits.run(lambda connection: wrapped_tokens.take(connection, request))
+        return self._commits.run(lambda connection: wrapped_tokens.take_token(connection, request))
 
-    def end_issuing(self, job: str, now: datetime) -> tuple[KeptLock, ...]:
+    def end_issuing(self, job: str, now: datetime) -> tuple[StoredWrappingToken, ...]:
         """Close the claim and keep nothing that opens a lock of the job's, in one transaction; return what was kept."""
 
-        def work(connection: Connection) -> tuple[KeptLock, ...]:
+        def work(connection: Connection) -> tuple[StoredWrappingToken, ...]:
             session_claims.close_claim(connection, job, now=now)
-            return wrapped_tokens.drop(connection, job)
+            return wrapped_tokens.drop_tokens(connection, job)
 
         return self._commits.run(work)
 
@@ -449,47 +455,47 @@ class Store:
         """Return the last chunks of a job's output, in order."""
         return self._read(lambda connection: job_logs.last_logs(connection, job, limit=limit))
 
-    def remember(self, person: str, key: str, job: str, digest: str) -> str:
+    def remember_idempotency_key(self, person: str, key: str, job: str, digest: str) -> str:
         """Return the job id under a person's idempotency key, `job` where it is new. Raises Conflict where the digest differs."""
-        found = self._commits.run(lambda connection: idempotency.remember(connection, person=person, key=key, job=job, digest=digest))
-        return idempotency.same(found, digest)
+        found = self._commits.run(lambda connection: idempotency.remember_key(connection, person=person, key=key, job=job, digest=digest))
+        return idempotency.require_same_order(found, digest)
 
-    def remembered(self, person: str, key: str) -> str | None:
+    def job_by_idempotency_key(self, person: str, key: str) -> str | None:
         """Return the job id under a person's idempotency key; None where it was never used."""
-        return self._read(lambda connection: idempotency.remembered(connection, person=person, key=key))
+        return self._read(lambda connection: idempotency.job_by_key(connection, person=person, key=key))
 
     # Who is logged in to the pages.
 
-    def add_page_session(self, session: PageSession, *, forget_before: datetime) -> None:
+    def add_page_session(self, session: PageSessionRecord, *, forget_before: datetime) -> None:
         """Keep a new session, and those no longer that began before a moment."""
 
         def work(connection: Connection) -> None:
-            page_sessions.prune(connection, before=forget_before)
-            page_sessions.add(connection, session)
+            page_sessions.prune_sessions(connection, before=forget_before)
+            page_sessions.add_session(connection, session)
 
         self._commits.run(work)
 
-    def page_session(self, key: str) -> PageSession | None:
+    def page_session(self, key: str) -> PageSessionRecord | None:
         """Return the session under the hash of a cookie's secret."""
-        return self._read(lambda connection: page_sessions.find(connection, key))
+        return self._read(lambda connection: page_sessions.find_session(connection, key))
 
-    def page_sessions(self, person: str, *, since: datetime) -> tuple[PageSession, ...]:
+    def page_sessions(self, person: str, *, since: datetime) -> tuple[PageSessionRecord, ...]:
         """Return a person's sessions that have not ended and began after a moment, the newest first."""
-        return self._read(lambda connection: page_sessions.of_person(connection, person, since=since))
+        return self._read(lambda connection: page_sessions.open_sessions_of(connection, person, since=since))
 
-    def page_session_seen(self, key: str, at: datetime) -> None:
+    def mark_page_session_used(self, key: str, at: datetime) -> None:
         """Say when a session was last used."""
-        self._commits.run(lambda connection: page_sessions.seen(connection, key, at=at))
+        self._commits.run(lambda connection: page_sessions.mark_used(connection, key, at=at))
 
-    def page_session_fresh(self, key: str, at: datetime) -> None:
+    def mark_page_session_fresh(self, key: str, at: datetime) -> None:
         """Say when a session's person last showed who they are."""
-        self._commits.run(lambda connection: page_sessions.freshened(connection, key, at=at))
+        self._commits.run(lambda connection: page_sessions.mark_fresh(connection, key, at=at))
 
     def end_page_sessions(self, person: str, at: datetime, *, why: str, key: str | None = None) -> int:
         """End one of a person's sessions, or all, and forget their tokens; return how many had not ended. The first end stands."""
-        return self._commits.run(lambda connection: page_sessions.end(connection, person, key=key, at=at, why=why))
+        return self._commits.run(lambda connection: page_sessions.end_sessions(connection, person, key=key, at=at, why=why))
 
     def _read(self, question: Callable[[Connection], T]) -> T:
         """Answer from one moment of the database."""
-        with engine.reading(self._engine) as connection:
+        with engine.read_transaction(self._engine) as connection:
             return question(connection)

@@ -15,10 +15,14 @@ from sqlalchemy.orm import registry
 from sqlalchemy.types import TypeDecorator, TypeEngine
 from sqlmodel import Field, SQLModel
 
-CONVENTION = {"ix": "ix_%(table_name)s_%(column_0_N_name)s", "uq": "uq_%(table_name)s_%(column_0_N_name)s", "pk": "pk_%(table_name)s"}
+NAMING_CONVENTION = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
 
 
-class Name(TypeDecorator[str]):
+class CodePointText(TypeDecorator[str]):
     """Text that sorts by code point everywhere, as Python does: ids, states, digests."""
 
     impl = Text
@@ -28,7 +32,7 @@ class Name(TypeDecorator[str]):
         return Text(collation="C") if dialect.name == "postgresql" else Text()
 
 
-class Moment(TypeDecorator[datetime]):
+class UtcDateTime(TypeDecorator[datetime]):
     """A moment with its zone; UTC on the way in and out."""
 
     impl = DateTime(timezone=True)
@@ -45,7 +49,7 @@ class Moment(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-class Position(TypeDecorator[int]):
+class PositionInteger(TypeDecorator[int]):
     """A big integer that SQLite takes for its row id."""
 
     impl = BigInteger
@@ -55,11 +59,11 @@ class Position(TypeDecorator[int]):
         return Integer() if dialect.name == "sqlite" else BigInteger()
 
 
-class Base(SQLModel, registry=registry(metadata=MetaData(naming_convention=CONVENTION))):
+class TableBase(SQLModel, registry=registry(metadata=MetaData(naming_convention=NAMING_CONVENTION))):
     """Keeps our tables apart from any other SQLModel's."""
 
 
-class LedgerRow(Base, table=True):
+class LedgerRow(TableBase, table=True):
     """Insert-only: triggers refuse anything else. Positions ascend in the order of commits, so that who tails them misses none."""
 
     __tablename__ = "ledger"
@@ -70,28 +74,28 @@ class LedgerRow(Base, table=True):
         Index(None, "type", "at", "position"),
     )
 
-    position: int = Field(sa_type=Position, primary_key=True, sa_column_kwargs={"autoincrement": False})
-    job: str = Field(sa_type=Name)
+    position: int = Field(sa_type=PositionInteger, primary_key=True, sa_column_kwargs={"autoincrement": False})
+    job: str = Field(sa_type=CodePointText)
     seq: int
-    id: str = Field(sa_type=Name)
-    type: str = Field(sa_type=Name)
-    at: str = Field(sa_type=Name)
+    id: str = Field(sa_type=CodePointText)
+    type: str = Field(sa_type=CodePointText)
+    at: str = Field(sa_type=CodePointText)
     data: str = Field(sa_type=Text)
-    prev: str = Field(sa_type=Name)
-    hash: str = Field(sa_type=Name)
+    prev: str = Field(sa_type=CodePointText)
+    hash: str = Field(sa_type=CodePointText)
 
 
-class HeadRow(Base, table=True):
+class HeadRow(TableBase, table=True):
     """The newest link of each chain; its row is what writers lock."""
 
     __tablename__ = "chain_heads"
 
-    job: str = Field(sa_type=Name, primary_key=True)
+    job: str = Field(sa_type=CodePointText, primary_key=True)
     seq: int
-    hash: str = Field(sa_type=Name)
+    hash: str = Field(sa_type=CodePointText)
 
 
-class JobRow(Base, table=True):
+class JobRow(TableBase, table=True):
     __tablename__ = "jobs"
     # One index for each combination of filters: a list of 1,000,000 jobs never scans for a rare one.
     __table_args__ = (
@@ -115,56 +119,56 @@ class JobRow(Base, table=True):
         Index(None, "requester", "id"),
     )
 
-    id: str = Field(sa_type=Name, primary_key=True)
+    id: str = Field(sa_type=CodePointText, primary_key=True)
     name: str = Field(sa_type=Text)
     task: str = Field(sa_type=Text)
-    environment: str = Field(sa_type=Name)
+    environment: str = Field(sa_type=CodePointText)
     requester: str = Field(sa_type=Text)
-    requester_id: str = Field(sa_type=Name)
-    state: str = Field(sa_type=Name)
-    created_at: datetime = Field(sa_type=Moment)
-    started_at: datetime | None = Field(default=None, sa_type=Moment)
-    ended_at: datetime | None = Field(default=None, sa_type=Moment)
+    requester_id: str = Field(sa_type=CodePointText)
+    state: str = Field(sa_type=CodePointText)
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    started_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    ended_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     exit_code: int | None = None
     reason: str | None = Field(default=None, sa_type=Text)
-    revocation_state: str = Field(sa_type=Name)
-    revocation_confirmed_at: datetime | None = Field(default=None, sa_type=Moment)
+    revocation_state: str = Field(sa_type=CodePointText)
+    revocation_confirmed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     revocation_failures: list[str] = Field(sa_type=JSON)
-    revocation_since: datetime | None = Field(default=None, sa_type=Moment)
+    revocation_since: datetime | None = Field(default=None, sa_type=UtcDateTime)
     """When the revoking that is not confirmed yet began."""
     agent: dict[str, Any] | None = Field(default=None, sa_type=JSON)
     data_scope: dict[str, str] = Field(sa_type=JSON)
     labels: dict[str, str] = Field(sa_type=JSON)
     params: dict[str, str] = Field(sa_type=JSON)
-    bundle: str | None = Field(default=None, sa_type=Name)
+    bundle: str | None = Field(default=None, sa_type=CodePointText)
     order_reason: str = Field(sa_type=Text)
     sandbox: str | None = Field(default=None, sa_type=Text)
-    parent: str | None = Field(default=None, sa_type=Name)
+    parent: str | None = Field(default=None, sa_type=CodePointText)
     """The job that launched it."""
 
 
-class EndedJobsRow(Base, table=True):
+class EndedJobsRow(TableBase, table=True):
     """How many jobs ended in a state, counted as they end: to count a million rows for each page would take too long."""
 
     __tablename__ = "ended_jobs"
 
-    state: str = Field(sa_type=Name, primary_key=True)
+    state: str = Field(sa_type=CodePointText, primary_key=True)
     jobs: int
 
 
-class OrderRow(Base, table=True):
+class OrderRow(TableBase, table=True):
     """What was signed to launch a job; apart from `jobs`, whose rows lists read."""
 
     __tablename__ = "orders"
 
-    job: str = Field(sa_type=Name, primary_key=True)
+    job: str = Field(sa_type=CodePointText, primary_key=True)
     spec: dict[str, Any] = Field(sa_type=JSON)
     params: dict[str, str] = Field(sa_type=JSON)
-    bundle: str | None = Field(default=None, sa_type=Name)
+    bundle: str | None = Field(default=None, sa_type=CodePointText)
     signed: dict[str, Any] = Field(sa_type=JSON)
 
 
-class RequestRow(Base, table=True):
+class RequestRow(TableBase, table=True):
     __tablename__ = "requests"
     __table_args__ = (
         Index(None, "job_id", "number"),
@@ -176,9 +180,9 @@ class RequestRow(Base, table=True):
         Index(None, "state", "expires_at", "id"),
     )
 
-    id: str = Field(sa_type=Name, primary_key=True)
-    job_id: str = Field(sa_type=Name)
-    requester_id: str = Field(sa_type=Name)
+    id: str = Field(sa_type=CodePointText, primary_key=True)
+    job_id: str = Field(sa_type=CodePointText)
+    requester_id: str = Field(sa_type=CodePointText)
     number: int
     resource: str = Field(sa_type=Text)
     title: str = Field(sa_type=Text)
@@ -190,7 +194,7 @@ class RequestRow(Base, table=True):
     optional: bool
     sensitivity: str = Field(sa_type=Text)
     revocable: str = Field(sa_type=Text)
-    state: str = Field(sa_type=Name)
+    state: str = Field(sa_type=CodePointText)
     tier: int
     current_tier: int
     quorum: int
@@ -202,27 +206,27 @@ class RequestRow(Base, table=True):
     tools: dict[str, Any] | None = Field(default=None, sa_type=JSON)
     """tool → bounds, where it is for access through these."""
     granted_tools: dict[str, Any] | None = Field(default=None, sa_type=JSON)
-    created_at: datetime = Field(sa_type=Moment)
-    expires_at: datetime | None = Field(default=None, sa_type=Moment)
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     claimed_by: str | None = Field(default=None, sa_type=Text)
-    claimed_by_id: str | None = Field(default=None, sa_type=Name)
-    claimed_until: datetime | None = Field(default=None, sa_type=Moment)
+    claimed_by_id: str | None = Field(default=None, sa_type=CodePointText)
+    claimed_until: datetime | None = Field(default=None, sa_type=UtcDateTime)
     """Until when somebody said that they look at it."""
     lock_accessor: str | None = Field(default=None, sa_type=Text)
     """Of what waits in Vault for people's authorization; it opens nothing."""
-    lock_expires_at: datetime | None = Field(default=None, sa_type=Moment)
+    lock_expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 
-class ApprovalRow(Base, table=True):
+class ApprovalRow(TableBase, table=True):
     """One answer that counted; its id is its event's."""
 
     __tablename__ = "approvals"
     __table_args__ = (Index(None, "approver_id", "at"),)
 
-    id: str = Field(sa_type=Name, primary_key=True)
-    request_id: str = Field(sa_type=Name, index=True)
+    id: str = Field(sa_type=CodePointText, primary_key=True)
+    request_id: str = Field(sa_type=CodePointText, index=True)
     approver: str = Field(sa_type=Text)
-    approver_id: str = Field(sa_type=Name)
+    approver_id: str = Field(sa_type=CodePointText)
     tier: int
     decision: str = Field(sa_type=Text)
     reason: str = Field(sa_type=Text)
@@ -233,50 +237,50 @@ class ApprovalRow(Base, table=True):
     """tool → bounds that it allows no more than."""
     on_behalf_of: str | None = Field(default=None, sa_type=Text)
     """Login name of who had named the approver their delegate."""
-    at: datetime = Field(sa_type=Moment, index=True)
-    withdrawn_at: datetime | None = Field(default=None, sa_type=Moment)
+    at: datetime = Field(sa_type=UtcDateTime, index=True)
+    withdrawn_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 
-class ReviewRow(Base, table=True):
+class ReviewRow(TableBase, table=True):
     """A tier that somebody passed alone, and what was thought of it afterwards."""
 
     __tablename__ = "reviews"
     __table_args__ = (Index(None, "open", "opened_at", "request_id"), Index(None, "opened_at", "request_id"))
 
-    request_id: str = Field(sa_type=Name, primary_key=True)
-    job_id: str = Field(sa_type=Name)
+    request_id: str = Field(sa_type=CodePointText, primary_key=True)
+    job_id: str = Field(sa_type=CodePointText)
     person: str = Field(sa_type=Text)
-    person_id: str = Field(sa_type=Name)
+    person_id: str = Field(sa_type=CodePointText)
     tiers: list[int] = Field(sa_type=JSON)
     groups: list[str] = Field(sa_type=JSON)
     reason: str = Field(sa_type=Text)
-    opened_at: datetime = Field(sa_type=Moment)
+    opened_at: datetime = Field(sa_type=UtcDateTime)
     open: bool
     verdict: str | None = Field(default=None, sa_type=Text)
     reviewer: str | None = Field(default=None, sa_type=Text)
     review_reason: str | None = Field(default=None, sa_type=Text)
-    reviewed_at: datetime | None = Field(default=None, sa_type=Moment)
+    reviewed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 
-class DelegationRow(Base, table=True):
+class DelegationRow(TableBase, table=True):
     """Who answers for whom until when, with what the absent one signed."""
 
     __tablename__ = "delegations"
     __table_args__ = (Index(None, "made_at", "id"), Index(None, "person_id", "delegate_id"), Index(None, "delegate_id", "until"))
 
-    id: str = Field(sa_type=Name, primary_key=True)
+    id: str = Field(sa_type=CodePointText, primary_key=True)
     person: str = Field(sa_type=Text)
-    person_id: str = Field(sa_type=Name)
+    person_id: str = Field(sa_type=CodePointText)
     delegate: str = Field(sa_type=Text)
-    delegate_id: str = Field(sa_type=Name)
+    delegate_id: str = Field(sa_type=CodePointText)
     reason: str = Field(sa_type=Text)
-    made_at: datetime = Field(sa_type=Moment)
-    until: datetime = Field(sa_type=Moment)
-    ended_at: datetime | None = Field(default=None, sa_type=Moment)
+    made_at: datetime = Field(sa_type=UtcDateTime)
+    until: datetime = Field(sa_type=UtcDateTime)
+    ended_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     signed: dict[str, Any] = Field(sa_type=JSON)
 
 
-class CredentialRow(Base, table=True):
+class CredentialRow(TableBase, table=True):
     __tablename__ = "credentials"
     __table_args__ = (
         Index(None, "job_id"),
@@ -289,23 +293,23 @@ class CredentialRow(Base, table=True):
         Index(None, "confirmed_at", "issued_at"),
     )
 
-    id: str = Field(sa_type=Name, primary_key=True)
-    job_id: str = Field(sa_type=Name)
-    request_id: str = Field(sa_type=Name)
+    id: str = Field(sa_type=CodePointText, primary_key=True)
+    job_id: str = Field(sa_type=CodePointText)
+    request_id: str = Field(sa_type=CodePointText)
     resource: str = Field(sa_type=Text)
     action: str = Field(sa_type=Text)
-    state: str = Field(sa_type=Name)
+    state: str = Field(sa_type=CodePointText)
     live: bool
     """Not yet shown to be dead."""
     lease_id: str | None = Field(default=None, sa_type=Text)
     accessor: str | None = Field(default=None, sa_type=Text)
     """None where it may have been issued and nobody learned of it."""
-    issued_at: datetime = Field(sa_type=Moment)
-    expires_at: datetime = Field(sa_type=Moment)
-    revoked_at: datetime | None = Field(default=None, sa_type=Moment)
+    issued_at: datetime = Field(sa_type=UtcDateTime)
+    expires_at: datetime = Field(sa_type=UtcDateTime)
+    revoked_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     revoked_why: str | None = Field(default=None, sa_type=Text)
     """Why it was ended alone, while its job went on."""
-    confirmed_at: datetime | None = Field(default=None, sa_type=Moment)
+    confirmed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     confirmed_how: str | None = Field(default=None, sa_type=Text)
     why: str | None = Field(default=None, sa_type=Text)
     """Why it is not confirmed dead, where that was tried."""
@@ -314,101 +318,101 @@ class CredentialRow(Base, table=True):
     """Where in Vault its certificate is, whose revocation is looked at."""
 
 
-class ClaimRow(Base, table=True):
+class ClaimRow(TableBase, table=True):
     __tablename__ = "claims"
 
-    job: str = Field(sa_type=Name, primary_key=True)
-    run: str | None = Field(default=None, sa_type=Name)
-    owner: str | None = Field(default=None, sa_type=Name)
-    renewed_at: datetime = Field(sa_type=Moment)
-    closed_at: datetime | None = Field(default=None, sa_type=Moment)
+    job: str = Field(sa_type=CodePointText, primary_key=True)
+    run: str | None = Field(default=None, sa_type=CodePointText)
+    owner: str | None = Field(default=None, sa_type=CodePointText)
+    renewed_at: datetime = Field(sa_type=UtcDateTime)
+    closed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 
-class LockRow(Base, table=True):
+class LockRow(TableBase, table=True):
     """What opens a locked request once people have authorized it in Vault, as ciphertext that only Vault can read. Gone once it was taken."""
 
     __tablename__ = "locks"
 
-    request: str = Field(sa_type=Name, primary_key=True)
-    job: str = Field(sa_type=Name, index=True)
+    request: str = Field(sa_type=CodePointText, primary_key=True)
+    job: str = Field(sa_type=CodePointText, index=True)
     accessor: str = Field(sa_type=Text)
     token_accessor: str = Field(sa_type=Text)
     """Of the job's token that asked."""
     ciphertext: str = Field(sa_type=Text)
 
 
-class BundleRow(Base, table=True):
+class BundleRow(TableBase, table=True):
     __tablename__ = "bundles"
 
-    digest: str = Field(sa_type=Name, primary_key=True)
+    digest: str = Field(sa_type=CodePointText, primary_key=True)
     content: bytes = Field(sa_type=LargeBinary)
 
 
-class LogRow(Base, table=True):
+class LogRow(TableBase, table=True):
     __tablename__ = "logs"
 
-    job: str = Field(sa_type=Name, primary_key=True)
+    job: str = Field(sa_type=CodePointText, primary_key=True)
     seq: int = Field(primary_key=True)
-    at: datetime = Field(sa_type=Moment)
+    at: datetime = Field(sa_type=UtcDateTime)
     text: str = Field(sa_type=Text)
 
 
-class LogSizeRow(Base, table=True):
+class LogSizeRow(TableBase, table=True):
     """How much of a job's output is kept, so that the cap costs no counting."""
 
     __tablename__ = "log_sizes"
 
-    job: str = Field(sa_type=Name, primary_key=True)
+    job: str = Field(sa_type=CodePointText, primary_key=True)
     size: int
     """Bytes of UTF-8."""
 
 
-class IdempotencyRow(Base, table=True):
+class IdempotencyRow(TableBase, table=True):
     __tablename__ = "idempotency_keys"
 
-    person: str = Field(sa_type=Name, primary_key=True)
-    key: str = Field(sa_type=Name, primary_key=True)
-    job: str = Field(sa_type=Name)
-    digest: str = Field(sa_type=Name)
+    person: str = Field(sa_type=CodePointText, primary_key=True)
+    key: str = Field(sa_type=CodePointText, primary_key=True)
+    job: str = Field(sa_type=CodePointText)
+    digest: str = Field(sa_type=CodePointText)
 
 
-class PageSessionRow(Base, table=True):
+class PageSessionRow(TableBase, table=True):
     """Who is logged in to the pages. The cookie itself is kept nowhere; without it nothing opens the ciphertext."""
 
     __tablename__ = "page_sessions"
 
-    key: str = Field(sa_type=Name, primary_key=True)
-    person: str = Field(sa_type=Name, index=True)
+    key: str = Field(sa_type=CodePointText, primary_key=True)
+    person: str = Field(sa_type=CodePointText, index=True)
     name: str = Field(sa_type=Text)
     how: str = Field(sa_type=Text)
     ciphertext: str = Field(sa_type=Text)
-    created_at: datetime = Field(sa_type=Moment, index=True)
-    seen_at: datetime = Field(sa_type=Moment)
-    fresh_at: datetime | None = Field(default=None, sa_type=Moment)
-    ended_at: datetime | None = Field(default=None, sa_type=Moment)
+    created_at: datetime = Field(sa_type=UtcDateTime, index=True)
+    seen_at: datetime = Field(sa_type=UtcDateTime)
+    fresh_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    ended_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     ended_why: str | None = Field(default=None, sa_type=Text)
 
 
-class SubscriptionRow(Base, table=True):
+class SubscriptionRow(TableBase, table=True):
     """How far one subscription is told: everything up to its position was delivered, waits as a delivery, or is nothing for it."""
 
     __tablename__ = "subscriptions"
 
-    name: str = Field(sa_type=Name, primary_key=True)
-    kind: str = Field(sa_type=Name)
+    name: str = Field(sa_type=CodePointText, primary_key=True)
+    kind: str = Field(sa_type=CodePointText)
     position: int = Field(sa_type=BigInteger)
-    created_at: datetime = Field(sa_type=Moment)
-    seen_at: datetime = Field(sa_type=Moment)
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    seen_at: datetime = Field(sa_type=UtcDateTime)
     """When the configuration last had it."""
     delivered: int = Field(sa_type=BigInteger)
     """How many deliveries it has taken."""
-    delivered_at: datetime | None = Field(default=None, sa_type=Moment)
-    failed_at: datetime | None = Field(default=None, sa_type=Moment)
+    delivered_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    failed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     why: str | None = Field(default=None, sa_type=Text)
     """Of the last attempt that failed; None since one went well."""
 
 
-class DeliveryRow(Base, table=True):
+class DeliveryRow(TableBase, table=True):
     """What could not be delivered at once: it waits for its next attempt, or is dead. Gone once it is delivered."""
 
     __tablename__ = "deliveries"
@@ -418,47 +422,47 @@ class DeliveryRow(Base, table=True):
         Index(None, "subscription", "state", "at", "id"),
     )
 
-    id: str = Field(sa_type=Name, primary_key=True)
-    subscription: str = Field(sa_type=Name)
+    id: str = Field(sa_type=CodePointText, primary_key=True)
+    subscription: str = Field(sa_type=CodePointText)
     position: int = Field(sa_type=BigInteger)
     """Of the ledger's entry: what is sent is made of it anew."""
-    event: str = Field(sa_type=Name)
-    type: str = Field(sa_type=Name)
-    job: str = Field(sa_type=Name)
-    at: datetime = Field(sa_type=Moment)
+    event: str = Field(sa_type=CodePointText)
+    type: str = Field(sa_type=CodePointText)
+    job: str = Field(sa_type=CodePointText)
+    at: datetime = Field(sa_type=UtcDateTime)
     """When it happened."""
-    state: str = Field(sa_type=Name)
+    state: str = Field(sa_type=CodePointText)
     attempts: int
-    next_at: datetime | None = Field(default=None, sa_type=Moment)
-    last_at: datetime = Field(sa_type=Moment)
+    next_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    last_at: datetime = Field(sa_type=UtcDateTime)
     why: str = Field(sa_type=Text)
 
 
-class ToldRow(Base, table=True):
+class ToldRow(TableBase, table=True):
     """Who was told of what is not settled yet; they are told how it ends."""
 
     __tablename__ = "told"
     __table_args__ = (Index(None, "subscription", "job"),)
 
-    subscription: str = Field(sa_type=Name, primary_key=True)
-    about: str = Field(sa_type=Name, primary_key=True)
-    target: str = Field(sa_type=Name, primary_key=True)
+    subscription: str = Field(sa_type=CodePointText, primary_key=True)
+    about: str = Field(sa_type=CodePointText, primary_key=True)
+    target: str = Field(sa_type=CodePointText, primary_key=True)
     """Where an Apprise URL is in Vault; never the URL."""
     tier: int
-    job: str = Field(sa_type=Name)
+    job: str = Field(sa_type=CodePointText)
 
 
-class LeaseRow(Base, table=True):
+class LeaseRow(TableBase, table=True):
     """Which process does what only one may do at a time, and until when nobody else takes it over."""
 
     __tablename__ = "leases"
 
-    name: str = Field(sa_type=Name, primary_key=True)
-    holder: str = Field(sa_type=Name)
-    until: datetime = Field(sa_type=Moment)
+    name: str = Field(sa_type=CodePointText, primary_key=True)
+    holder: str = Field(sa_type=CodePointText)
+    until: datetime = Field(sa_type=UtcDateTime)
 
 
-METADATA = Base.metadata
+METADATA = TableBase.metadata
 
 
 def table_of(model: type[SQLModel]) -> Table:

@@ -12,7 +12,7 @@ from justenough.adapters.store.tables import CLAIMS, LOCKS
 from justenough.domain.core.base_model import Message
 
 
-class KeptLock(Message):
+class StoredWrappingToken(Message):
     """One row."""
 
     request: str
@@ -24,25 +24,27 @@ class KeptLock(Message):
     ciphertext: str
 
 
-def keep(connection: Connection, lock: KeptLock) -> bool:
+def keep_token(connection: Connection, token: StoredWrappingToken) -> bool:
     """Keep a lock; False where one is kept for its request already, or its job may not be issued anything any more."""
-    if connection.execute(select(CLAIMS.c.job).where(CLAIMS.c.job == lock.job)).first():
+    if connection.execute(select(CLAIMS.c.job).where(CLAIMS.c.job == token.job)).first():
         return False
-    return insert_new(connection, LOCKS, lock.model_dump())
+    return insert_new(connection, LOCKS, token.model_dump())
 
 
-def kept(connection: Connection, request: str) -> KeptLock | None:
+def find_token(connection: Connection, request: str) -> StoredWrappingToken | None:
     """Return the lock that is kept for a request."""
     row = connection.execute(select(LOCKS).where(LOCKS.c.request == request)).mappings().first()
-    return KeptLock(**row) if row else None
+    return StoredWrappingToken(**row) if row else None
 
 
-def take(connection: Connection, request: str) -> KeptLock | None:
+def take_token(connection: Connection, request: str) -> StoredWrappingToken | None:
     """Return the lock of a request and keep it no longer; None for all but the first who ask."""
     row = connection.execute(delete(LOCKS).where(LOCKS.c.request == request).returning(*LOCKS.c)).mappings().first()
-    return KeptLock(**row) if row else None
+    return StoredWrappingToken(**row) if row else None
 
 
-def drop(connection: Connection, job: str) -> tuple[KeptLock, ...]:
+def drop_tokens(connection: Connection, job: str) -> tuple[StoredWrappingToken, ...]:
     """Keep none of a job's locks any longer; return what was kept."""
-    return tuple(KeptLock(**row) for row in connection.execute(delete(LOCKS).where(LOCKS.c.job == job).returning(*LOCKS.c)).mappings())
+    return tuple(
+        StoredWrappingToken(**row) for row in connection.execute(delete(LOCKS).where(LOCKS.c.job == job).returning(*LOCKS.c)).mappings()
+    )

@@ -14,23 +14,23 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from justenough.adapters.vault.connection import Answer, safe_path
+from justenough.adapters.vault.connection import VaultAnswer, safe_path
 from justenough.adapters.vault.errors import UnknownHandle, VaultDenied, VaultRefused, VaultUnavailable
-from justenough.adapters.vault.transit import Keys, is_uuid
-from justenough.adapters.vault.ttl_cache import Remembered
+from justenough.adapters.vault.transit import TransitKeys, is_uuid
+from justenough.adapters.vault.ttl_cache import TtlCache
 from justenough.domain.approvals.tiers import Person
 from justenough.domain.catalog.loader import ResolvedIssue
 from justenough.domain.core.ids import JOB_ID
 from justenough.domain.core.secret import Secret
-from justenough.domain.core.vault_names import JOB_ROLE, hard_end, job_role
-from justenough.domain.integrations.triggers import CONSOLE
+from justenough.domain.core.vault_names import JOB_ROLE_PREFIX, hard_end_of, job_role
+from justenough.domain.integrations.triggers import CONSOLE_ENTITY
 
-GRANTS = ["je-grant-*"]
-SCOPES = ["je-scope-*"]
+GRANT_POLICY_GLOBS = ["je-grant-*"]
+SCOPE_ALIAS_GLOBS = ["je-scope-*"]
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
+class JobToken:
     """A token of a job's, under its prefix."""
 
     accessor: str
@@ -39,7 +39,7 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
-class Issued:
+class IssuedSecret:
     """What Vault issued. `lease_id` and `ttl` (seconds) are None where the engine gives none."""
 
     lease_id: str | None
@@ -47,7 +47,7 @@ class Issued:
     fields: Mapping[str, Secret]
 
 
-class Vault(Keys):
+class Vault(TransitKeys):
     """One Vault, as the parts of JustEnough use it. Thread-safe."""
 
     def __init__(
@@ -56,58 +56,58 @@ class Vault(Keys):
         """Where `bound_cidrs` are given, jobs' tokens work only from there; the worker's policy then asks for exactly these."""
         super().__init__(address, namespace=namespace, cacert=cacert)
         self._bound_cidrs = bound_cidrs
-        self._groups = Remembered[str]()
+        self._group_names = TtlCache[str]()
 
     # One job.
 
-    def open_prefix(self, job: str, longest: int) -> None:
+    def open_prefix(self, job: str, max_ttl: int) -> None:
         """Write the job's token role: no token made under it outlives `longest` seconds (rounded up) after it was made."""
         role: dict[str, Any] = {
-            "allowed_policies_glob": GRANTS,
-            "allowed_entity_aliases": SCOPES,
+            "allowed_policies_glob": GRANT_POLICY_GLOBS,
+            "allowed_entity_aliases": SCOPE_ALIAS_GLOBS,
             "orphan": True,
             "token_no_default_policy": True,
             "token_type": "service",
-            "token_explicit_max_ttl": hard_end(longest),
+            "token_explicit_max_ttl": hard_end_of(max_ttl),
         }
         if self._bound_cidrs:
             role["token_bound_cidrs"] = list(self._bound_cidrs)
         try:
-            self.own("post", f"auth/token/roles/{_prefix(job)}", role)
+            self.call_own("post", f"auth/token/roles/{_require_job_role(job)}", role)
         except VaultDenied as error:
             message = f"{error}; run `justenough vault setup` with the JUSTENOUGH_WORKER_CIDRS and the catalog that this worker has"
             raise VaultDenied(message) from error
 
     def close_prefix(self, job: str) -> None:
         """Delete the job's token role: no token can be made under it any more. Again is fine."""
-        self.own("delete", f"auth/token/roles/{_prefix(job)}")
+        self.call_own("delete", f"auth/token/roles/{_require_job_role(job)}")
 
-    def create_token(self, job: str, *, policy: str, alias: str | None, ttl: int) -> Token:
+    def create_token(self, job: str, *, policy: str, alias: str | None, ttl: int) -> JobToken:
         """Return a token of the job's for one grant policy, tied to one data-scope identity where there is an alias."""
         # Vault puts the display name into the names of the users that it makes: so targets tell whose they are.
         body: dict[str, Any] = {"policies": [policy], "display_name": job, "ttl": f"{ttl}s", "renewable": False}
         if alias:
             body["entity_alias"] = alias
         asked = datetime.now(UTC)
-        auth = (self.own("post", f"auth/token/create/{_prefix(job)}", body) or {}).get("auth") or {}
+        auth = (self.call_own("post", f"auth/token/create/{_require_job_role(job)}", body) or {}).get("auth") or {}
         if set(auth.get("token_policies") or ()) != {policy} or not auth.get("orphan"):
             message = f"the token that Vault made for {job} is not the one that was asked for"
             raise VaultRefused(message)
         expires = asked + timedelta(seconds=auth["lease_duration"])
-        return Token(accessor=auth["accessor"], secret=Secret(auth["client_token"]), expires=expires)
+        return JobToken(accessor=auth["accessor"], secret=Secret(auth["client_token"]), expires=expires)
 
-    def issue(self, token: Token, what: ResolvedIssue) -> Issued:
+    def issue(self, token: JobToken, resolved: ResolvedIssue) -> IssuedSecret:
         """Return what Vault issues to a job's token."""
-        return issued_from(what.path, self.send(token, what))
+        return to_issued_secret(resolved.path, self.send(token, resolved))
 
-    def send(self, token: Token, what: ResolvedIssue) -> Answer | None:
+    def send(self, token: JobToken, resolved: ResolvedIssue) -> VaultAnswer | None:
         """Return Vault's answer to what a job's token asks for; it may hold secrets."""
-        verb, body = ("get", None) if what.method == "read" else ("put", dict(what.data))
-        return self.call(self.adapter(token.secret), verb, safe_path(what.path), body)
+        verb, body = ("get", None) if resolved.method == "read" else ("put", dict(resolved.data))
+        return self.call(self.adapter(token.secret), verb, safe_path(resolved.path), body)
 
     def renew_lease(self, lease_id: str, seconds: int) -> int:
         """Make a lease live for `seconds` from now, as far as its engine allows; return the seconds that it does live."""
-        answer = self.own("put", "sys/leases/renew", {"lease_id": safe_path(lease_id), "increment": seconds})
+        answer = self.call_own("put", "sys/leases/renew", {"lease_id": safe_path(lease_id), "increment": seconds})
         return int((answer or {}).get("lease_duration") or 0)
 
     # Ending.
@@ -116,30 +116,30 @@ class Vault(Keys):
         """End a lease and wait until its engine has ended the credential; a lease that is unknown is already gone."""
         # By path, so that the worker's right can be by path; hvac's own method cannot say sync.
         with suppress(UnknownHandle):
-            self.own("put", f"sys/leases/revoke/{safe_path(lease_id)}", {"sync": True})
+            self.call_own("put", f"sys/leases/revoke/{safe_path(lease_id)}", {"sync": True})
 
     def revoke_prefix(self, job: str) -> None:
         """End every token under the job's prefix. Leases of theirs may live on for a while: end those first."""
-        self.own("put", f"sys/leases/revoke-prefix/auth/token/create/{_prefix(job)}", {"sync": True})
+        self.call_own("put", f"sys/leases/revoke-prefix/auth/token/create/{_require_job_role(job)}", {"sync": True})
 
     # Looking.
 
     def prefix_accessors(self, job: str) -> tuple[str, ...]:
         """Return what is listed under the job's prefix: one (hashed) name per live token."""
-        return self._listed(f"sys/leases/lookup/auth/token/create/{_prefix(job)}/")
+        return self._list(f"sys/leases/lookup/auth/token/create/{_require_job_role(job)}/")
 
-    def lease_alive(self, lease_id: str) -> bool:
+    def is_lease_alive(self, lease_id: str) -> bool:
         """Whether Vault still knows a lease; one that it gave up on (irrevocable) counts as alive."""
-        return self._known("put", "sys/leases/lookup", {"lease_id": lease_id})
+        return self._is_known("put", "sys/leases/lookup", {"lease_id": lease_id})
 
-    def accessor_alive(self, accessor: str) -> bool:
+    def is_accessor_alive(self, accessor: str) -> bool:
         """Whether a token lives."""
-        return self._known("post", "auth/token/lookup-accessor", {"accessor": accessor})
+        return self._is_known("post", "auth/token/lookup-accessor", {"accessor": accessor})
 
     def job_prefixes(self, installation: str) -> tuple[str, ...]:
         """Return the ids of this installation's jobs that have a token role or live tokens."""
-        names = (*self._listed("auth/token/roles"), *self._listed("sys/leases/lookup/auth/token/create/"))
-        mine = re.compile(rf"{JOB_ROLE}(j-{re.escape(installation)}-[^/]+)/?")
+        names = (*self._list("auth/token/roles"), *self._list("sys/leases/lookup/auth/token/create/"))
+        mine = re.compile(rf"{JOB_ROLE_PREFIX}(j-{re.escape(installation)}-[^/]+)/?")
         found = {matched[1] for name in names if (matched := mine.fullmatch(name))}
         return tuple(sorted(job for job in found if JOB_ID.fullmatch(job)))
 
@@ -149,7 +149,7 @@ class Vault(Keys):
         """Return a person as Vault knows them now; None for what is no enabled entity with a login on one of the mounts."""
         if not is_uuid(entity_id):
             return None
-        entity = (self.own("get", f"identity/entity/id/{entity_id}") or {}).get("data") or {}
+        entity = (self.call_own("get", f"identity/entity/id/{entity_id}") or {}).get("data") or {}
         # A merged entity answers under another id: the one asked for is then no person of its own, or quorum would count it twice.
         if entity.get("id") != entity_id or entity.get("disabled"):
             return None
@@ -157,41 +157,41 @@ class Vault(Keys):
         names = [logins[mount] for each in people_mounts if (mount := f"auth/{each.strip('/')}") in logins]
         if not names:
             return None
-        groups = frozenset(name for group in entity.get("group_ids") or () if (name := self._group(group)))
+        groups = frozenset(name for group in entity.get("group_ids") or () if (name := self._group_name(group)))
         return Person(id=entity_id, name=names[0], groups=groups)
 
     def person_named(self, name: str, *, like: str, people_mounts: Iterable[str]) -> Person | None:
         """Return the person of this login name on a people mount where another person, `like`, has a login too."""
-        entity = (self.own("get", f"identity/entity/id/{like}") or {}).get("data") or {} if is_uuid(like) else {}
+        entity = (self.call_own("get", f"identity/entity/id/{like}") or {}).get("data") or {} if is_uuid(like) else {}
         mounts = {f"auth/{each.strip('/')}" for each in people_mounts}
         for alias in entity.get("aliases") or ():
             if str(alias.get("mount_path")).strip("/") in mounts:
                 asked = {"alias_name": name, "alias_mount_accessor": alias.get("mount_accessor")}
-                found = (self.own("put", "identity/lookup/entity", asked) or {}).get("data") or {}
+                found = (self.call_own("put", "identity/lookup/entity", asked) or {}).get("data") or {}
                 if person := self.person(str(found.get("id")), people_mounts):
                     return person
         return None
 
     def is_console(self, entity_id: str) -> bool:
         """Whether this is the console's own entity, as `vault setup` made it, and not disabled."""
-        entity = (self.own("get", f"identity/entity/id/{entity_id}") or {}).get("data") or {} if is_uuid(entity_id) else {}
-        return (entity.get("id"), entity.get("name"), entity.get("disabled")) == (entity_id, CONSOLE, False)
+        entity = (self.call_own("get", f"identity/entity/id/{entity_id}") or {}).get("data") or {} if is_uuid(entity_id) else {}
+        return (entity.get("id"), entity.get("name"), entity.get("disabled")) == (entity_id, CONSOLE_ENTITY, False)
 
     # What worker and console need for themselves.
 
-    def creds(self, path: str) -> Issued:
+    def creds(self, path: str) -> IssuedSecret:
         """Return credentials for our own use, read under our own token."""
-        return issued_from(path, self.own("get", safe_path(path)))
+        return to_issued_secret(path, self.call_own("get", safe_path(path)))
 
-    def _group(self, group_id: str) -> str:
+    def _group_name(self, group_id: str) -> str:
         def read() -> str:
-            return str(((self.own("get", f"identity/group/id/{safe_path(group_id)}") or {}).get("data") or {}).get("name") or "")
+            return str(((self.call_own("get", f"identity/group/id/{safe_path(group_id)}") or {}).get("data") or {}).get("name") or "")
 
-        return self._groups.get(group_id, read)
+        return self._group_names.get(group_id, read)
 
-    def _known(self, method: str, path: str, handle: dict[str, str]) -> bool:
+    def _is_known(self, method: str, path: str, handle: dict[str, str]) -> bool:
         try:
-            answer = self.own(method, path, handle)
+            answer = self.call_own(method, path, handle)
         except UnknownHandle:
             return False
         if answer is None:
@@ -200,19 +200,19 @@ class Vault(Keys):
             raise VaultUnavailable(message)
         return True
 
-    def _listed(self, path: str) -> tuple[str, ...]:
-        answer = self.own("list", path)
+    def _list(self, path: str) -> tuple[str, ...]:
+        answer = self.call_own("list", path)
         return tuple(answer["data"]["keys"]) if answer else ()
 
 
-def _prefix(job: str) -> str:
+def _require_job_role(job: str) -> str:
     if not JOB_ID.fullmatch(job):
         message = "not a job id"
         raise VaultRefused(message)
     return job_role(job)
 
 
-def issued_from(path: str, answer: Answer | None) -> Issued:
+def to_issued_secret(path: str, answer: VaultAnswer | None) -> IssuedSecret:
     """Return what an answer of Vault's gives. Raises VaultRefused where it gives nothing."""
     given = answer or {}
     data = given.get("data")
@@ -224,4 +224,4 @@ def issued_from(path: str, answer: Answer | None) -> Issued:
     # kv version 2 wraps the secret in {data, metadata}.
     inner = data["data"] if data.keys() == {"data", "metadata"} and isinstance(data["data"], dict) else data
     fields = {key: Secret(value if isinstance(value, str) else json.dumps(value)) for key, value in inner.items() if value is not None}
-    return Issued(lease_id=lease, ttl=ttl, fields=fields)
+    return IssuedSecret(lease_id=lease, ttl=ttl, fields=fields)

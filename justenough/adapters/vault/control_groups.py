@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from justenough.adapters.vault.client import Issued, Token, Vault, issued_from
+from justenough.adapters.vault.client import IssuedSecret, JobToken, Vault, to_issued_secret
 from justenough.adapters.vault.connection import safe_path
 from justenough.adapters.vault.errors import UnknownHandle, VaultRefused
 from justenough.domain.catalog.loader import ResolvedIssue
 from justenough.domain.core.secret import Secret
-from justenough.domain.core.vault_names import PAYLOADS
+from justenough.domain.core.vault_names import PAYLOAD_KEY
 
 
 @dataclass(frozen=True, slots=True)
-class Wrapped:
+class WrappingToken:
     """What waits for people: the token that opens it once they have authorized, and the accessor by which they do."""
 
     accessor: str
@@ -32,7 +32,7 @@ class Wrapped:
 
 
 @dataclass(frozen=True, slots=True)
-class LockState:
+class ControlGroupState:
     """What Vault says of one lock."""
 
     approved: bool
@@ -42,36 +42,36 @@ class LockState:
     authorized: frozenset[str]
     """Entity ids of those whose authorization counts."""
 
-    def is_for(self, what: ResolvedIssue) -> bool:
+    def is_for(self, resolved: ResolvedIssue) -> bool:
         """Whether this is the lock of exactly this issue."""
-        return self.path == what.path and dict(self.data) == dict(what.data)
+        return self.path == resolved.path and dict(self.data) == dict(resolved.data)
 
 
-def ask(vault: Vault, token: Token, what: ResolvedIssue) -> Wrapped:
+def request_issue(vault: Vault, token: JobToken, resolved: ResolvedIssue) -> WrappingToken:
     """Ask for a locked issue and return what waits. Raises VaultRefused where Vault did not lock it, having ended what it gave."""
-    answer = vault.send(token, what)
+    answer = vault.send(token, resolved)
     wrap = (answer or {}).get("wrap_info")
-    if not isinstance(wrap, dict) or wrap.get("creation_path") != what.path:
-        end_token(vault, token.secret)
+    if not isinstance(wrap, dict) or wrap.get("creation_path") != resolved.path:
+        revoke_token(vault, token.secret)
         message = (
-            f"{what.path}: Vault asks nobody before it issues this; run `justenough vault setup`, which writes the lock into its policy"
+            f"{resolved.path}: Vault asks nobody before it issues this; run `justenough vault setup`, which writes the lock into its policy"
         )
         raise VaultRefused(message)
     expires = datetime.now(UTC) + timedelta(seconds=int(wrap["ttl"]))
-    return Wrapped(accessor=str(wrap["accessor"]), secret=Secret(str(wrap["token"])), expires=expires)
+    return WrappingToken(accessor=str(wrap["accessor"]), secret=Secret(str(wrap["token"])), expires=expires)
 
 
-def state(vault: Vault, accessor: str) -> LockState | None:
+def read_state(vault: Vault, accessor: str) -> ControlGroupState | None:
     """Return what Vault says of a lock; None where it knows none (any more)."""
     try:
-        answer = vault.own("post", "sys/control-group/request", {"accessor": accessor})
+        answer = vault.call_own("post", "sys/control-group/request", {"accessor": accessor})
     except UnknownHandle:
         return None
     data = (answer or {}).get("data")
     if not isinstance(data, dict):
         message = "this Vault has no control groups"
         raise VaultRefused(message)
-    return LockState(
+    return ControlGroupState(
         approved=bool(data.get("approved")),
         path=str(data.get("request_path")),
         data=data.get("request_data") or {},
@@ -79,39 +79,39 @@ def state(vault: Vault, accessor: str) -> LockState | None:
     )
 
 
-def unwrap(vault: Vault, wrapping: Secret, what: ResolvedIssue) -> Issued:
+def unwrap(vault: Vault, wrapping: Secret, resolved: ResolvedIssue) -> IssuedSecret:
     """Return what Vault issues now that people have authorized it. Call it once: each call issues."""
     adapter = vault.adapter(wrapping)
     seen = (vault.call(adapter, "post", "sys/wrapping/lookup", {"token": wrapping.reveal()}) or {}).get("data") or {}
-    if seen.get("creation_path") != what.path:
-        message = f"{what.path}: what was kept for it opens something else"
+    if seen.get("creation_path") != resolved.path:
+        message = f"{resolved.path}: what was kept for it opens something else"
         raise VaultRefused(message)
-    return issued_from(safe_path(what.path), vault.call(adapter, "post", "sys/wrapping/unwrap"))
+    return to_issued_secret(safe_path(resolved.path), vault.call(adapter, "post", "sys/wrapping/unwrap"))
 
 
-def end_token(vault: Vault, token: Secret) -> None:
+def revoke_token(vault: Vault, token: Secret) -> None:
     """End a token that one holds, and with it whatever waits or lives by it; one that is unknown is already gone."""
     with suppress(UnknownHandle):
-        vault.own("post", "auth/token/revoke", {"token": token.reveal()})
+        vault.call_own("post", "auth/token/revoke", {"token": token.reveal()})
 
 
-def end_lock(vault: Vault, ciphertext: str, *, about: str) -> None:
+def revoke_wrapping_token(vault: Vault, ciphertext: str, *, about: str) -> None:
     """End what waits and is kept as a ciphertext."""
-    end_token(vault, decrypted(vault, ciphertext, about=about))
+    revoke_token(vault, decrypt(vault, ciphertext, about=about))
 
 
-def encrypted(vault: Vault, secret: Secret, *, about: str) -> str:
+def encrypt(vault: Vault, secret: Secret, *, about: str) -> str:
     """Return a secret as ciphertext that only Vault can read, and only as what it is `about`."""
-    body = {"plaintext": _encoded(secret.reveal()), "associated_data": _encoded(about)}
-    return str(((vault.own("post", f"transit/encrypt/{PAYLOADS}", body) or {}).get("data") or {})["ciphertext"])
+    body = {"plaintext": _to_base64(secret.reveal()), "associated_data": _to_base64(about)}
+    return str(((vault.call_own("post", f"transit/encrypt/{PAYLOAD_KEY}", body) or {}).get("data") or {})["ciphertext"])
 
 
-def decrypted(vault: Vault, ciphertext: str, *, about: str) -> Secret:
+def decrypt(vault: Vault, ciphertext: str, *, about: str) -> Secret:
     """Return the secret that a ciphertext stands for. Raises VaultRefused where it is about something else."""
-    body = {"ciphertext": ciphertext, "associated_data": _encoded(about)}
-    plain = ((vault.own("post", f"transit/decrypt/{PAYLOADS}", body) or {}).get("data") or {})["plaintext"]
+    body = {"ciphertext": ciphertext, "associated_data": _to_base64(about)}
+    plain = ((vault.call_own("post", f"transit/decrypt/{PAYLOAD_KEY}", body) or {}).get("data") or {})["plaintext"]
     return Secret(base64.b64decode(plain).decode())
 
 
-def _encoded(text: str) -> str:
+def _to_base64(text: str) -> str:
     return base64.b64encode(text.encode()).decode()

@@ -11,7 +11,7 @@ from justenough.domain.core.errors import GiveUp, RetryLater
 # Words of Vault's answer that might be a value (quoted, or long with letters and digits mixed): never passed on.
 VALUE_LIKE = re.compile(r"'[^']*'|\"[^\"]*\"|(?=[^\s/]*[0-9])(?=[^\s/]*[A-Za-z])[^\s/]{16,}")
 # HashiCorp's and OpenBao's ways to say that a handle stands for nothing.
-UNKNOWN = re.compile(r"invalid lease|lease not found|invalid accessor|could not find accessor", re.IGNORECASE)
+UNKNOWN_HANDLE_TEXT = re.compile(r"invalid lease|lease not found|invalid accessor|could not find accessor", re.IGNORECASE)
 
 
 class VaultUnavailable(RetryLater):
@@ -39,11 +39,11 @@ def refusal(status: int, what: str, answer: Mapping[str, Any]) -> RetryLater | G
     errors = answer.get("errors")
     text = " ".join(" ".join(str(error) for error in errors).split()) if isinstance(errors, list) else ""
     said = VALUE_LIKE.sub("…", text)[:200]
-    return _kind(status, text)(f"{what}: Vault answered {status}" + (f" ({said})" if said else ""))
+    return _error_class(status, text)(f"{what}: Vault answered {status}" + (f" ({said})" if said else ""))
 
 
-def _kind(status: int, text: str) -> type[RetryLater | GiveUp]:
-    if status in {400, 403} and UNKNOWN.search(text):
+def _error_class(status: int, text: str) -> type[RetryLater | GiveUp]:
+    if status in {400, 403} and UNKNOWN_HANDLE_TEXT.search(text):
         return UnknownHandle
     if status == 403:
         return VaultDenied

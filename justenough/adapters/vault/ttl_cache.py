@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-REMEMBERED_SECONDS = 10.0
-REMEMBERED_VALUES = 4096
+CACHE_TTL_S = 10.0
+MAX_CACHED_VALUES = 4096
 
 T = TypeVar("T")
 
 
-class Remembered(Generic[T]):
+class TtlCache(Generic[T]):
     """A few values for a few seconds."""
 
     def __init__(self) -> None:
@@ -21,10 +21,10 @@ class Remembered(Generic[T]):
     def get(self, key: str, read: Callable[[], T]) -> T:
         """Return the remembered value, else read it. What is empty is not remembered: it may be there the next moment."""
         at, value = self._values.get(key, (0.0, None))
-        if value is not None and time.monotonic() - at < REMEMBERED_SECONDS:
+        if value is not None and time.monotonic() - at < CACHE_TTL_S:
             return value
         fresh = read()
-        if len(self._values) >= REMEMBERED_VALUES:
+        if len(self._values) >= MAX_CACHED_VALUES:
             self._values.clear()
         if fresh:
             self._values[key] = (time.monotonic(), fresh)

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from justenough.adapters.vault.connection import Answer, Connection, safe_path
+from justenough.adapters.vault.connection import VaultAnswer, VaultConnection, safe_path
 from justenough.adapters.vault.errors import UnknownHandle, VaultDenied, VaultRefused
 from justenough.domain.core.errors import Conflict, GiveUp
 from justenough.domain.core.secret import Secret
-from justenough.domain.core.vault_names import PAGES
+from justenough.domain.core.vault_names import PAGE_SESSION_KEY
 
-DOTS = {"", ".", ".."}
-NO_LONGER = "nothing waits in Vault for your authorization any more: its time is over, or its job has ended"
+INVALID_LOGIN_NAMES = {"", ".", ".."}
+NOTHING_WAITS = "nothing waits in Vault for your authorization any more: its time is over, or its job has ended"
 
 
 class LoginRefused(GiveUp):
@@ -44,7 +44,7 @@ class Unreadable(GiveUp):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LoginResult:
     """What a login brought."""
 
     token: Secret
@@ -57,7 +57,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Carried:
+class TokenInfo:
     """What a token is worth now."""
 
     entity: str
@@ -65,9 +65,9 @@ class Carried:
     policies: frozenset[str]
 
 
-def log_in(vault: Connection, name: str, password: Secret, *, mount: str) -> Entry:
+def log_in(vault: VaultConnection, name: str, password: Secret, *, mount: str) -> LoginResult:
     """Log a person in by name and password (userpass and ldap alike). Raises LoginRefused, SecondFactorWanted, RetryLater."""
-    if name in DOTS:
+    if name in INVALID_LOGIN_NAMES:
         message = "no login name"
         raise LoginRefused(message)
     try:
@@ -76,10 +76,10 @@ def log_in(vault: Connection, name: str, password: Secret, *, mount: str) -> Ent
     except (VaultRefused, VaultDenied) as error:
         message = "Vault did not accept the login"
         raise LoginRefused(message) from error
-    return _entry(answer)
+    return _to_login_result(answer)
 
 
-def begin_oidc(vault: Connection, mount: str, *, role: str, redirect: str, nonce: str) -> str:
+def begin_oidc(vault: VaultConnection, mount: str, *, role: str, redirect: str, nonce: str) -> str:
     """Return where a browser logs in at the mount's identity provider, to come back to `redirect`. Raises NoSuchLogin, RetryLater."""
     where = f"auth/{safe_path(mount.strip('/'))}"
     body = {"role": role, "redirect_uri": redirect, "client_nonce": nonce}
@@ -94,32 +94,32 @@ def begin_oidc(vault: Connection, mount: str, *, role: str, redirect: str, nonce
     return str(url)
 
 
-def finish_oidc(vault: Connection, mount: str, *, state: str, code: str, nonce: str) -> Entry:
+def finish_oidc(vault: VaultConnection, mount: str, *, state: str, code: str, nonce: str) -> LoginResult:
     """Log a person in by what their identity provider's redirect brought, once. Raises ProviderRefused, SecondFactorWanted, RetryLater."""
     params = {"state": state, "code": code, "client_nonce": nonce}
     try:
         answer = vault.call(vault.adapter(None), "get", f"auth/{safe_path(mount.strip('/'))}/oidc/callback", params=params)
     except (VaultRefused, VaultDenied) as error:
         raise ProviderRefused(str(error)) from error
-    return _entry(answer)
+    return _to_login_result(answer)
 
 
-def carried_by(vault: Connection, token: Secret) -> Carried | None:
+def look_up_token(vault: VaultConnection, token: Secret) -> TokenInfo | None:
     """Return whose a token is and what it carries now; None where it is not alive any more."""
     try:
         data = (vault.call(vault.adapter(token), "get", "auth/token/lookup-self") or {}).get("data") or {}
     except VaultDenied:
         return None
     policies = frozenset((*(data.get("policies") or ()), *(data.get("identity_policies") or ())))
-    return Carried(str(data.get("entity_id") or ""), policies)
+    return TokenInfo(str(data.get("entity_id") or ""), policies)
 
 
-def renew(vault: Connection, token: Secret) -> None:
+def renew_token(vault: VaultConnection, token: Secret) -> None:
     """Let a token live on, as far as its mount allows."""
     vault.call(vault.adapter(token), "post", "auth/token/renew-self", {})
 
 
-def end(vault: Connection, token: Secret) -> None:
+def revoke_token(vault: VaultConnection, token: Secret) -> None:
     """End a token; one that has ended already is fine."""
     try:
         vault.call(vault.adapter(token), "post", "auth/token/revoke-self", {})
@@ -127,19 +127,19 @@ def end(vault: Connection, token: Secret) -> None:
         return
 
 
-def make_key(vault: Connection, token: Secret, entity: str) -> None:
+def create_signing_key(vault: VaultConnection, token: Secret, entity: str) -> None:
     """Make the person's signing key; one that is there stays as it is."""
     vault.call(vault.adapter(token), "post", f"transit/keys/je-sign-{safe_path(entity)}", {"type": "ed25519"})
 
 
-def sign(vault: Connection, token: Secret, entity: str, content: bytes) -> str:
+def sign(vault: VaultConnection, token: Secret, entity: str, content: bytes) -> str:
     """Return the person's signature over some bytes, in Vault's form."""
     body = {"input": base64.b64encode(content).decode()}
     answer = vault.call(vault.adapter(token), "post", f"transit/sign/je-sign-{safe_path(entity)}", body)
-    return str(_data(answer, "signature"))
+    return str(_require_text(answer, "signature"))
 
 
-def authorize(vault: Connection, token: Secret, accessor: str) -> bool:
+def authorize(vault: VaultConnection, token: Secret, accessor: str) -> bool:
     """Authorize what waits in Vault under an accessor, once; return whether Vault now has all the authorizations that it wants.
 
     Raises Conflict where nothing waits there any more.
@@ -149,28 +149,28 @@ def authorize(vault: Connection, token: Secret, accessor: str) -> bool:
     except VaultRefused as error:
         if "already authorized" in str(error):
             return False
-        raise Conflict(NO_LONGER) from error
+        raise Conflict(NOTHING_WAITS) from error
     return bool(((answer or {}).get("data") or {}).get("approved"))
 
 
-def seal(vault: Connection, token: Secret, context: bytes) -> str:
+def encrypt_token(vault: VaultConnection, token: Secret, context: bytes) -> str:
     """Return a token as ciphertext that only this context opens. Under our own login."""
     body = {"plaintext": base64.b64encode(token.reveal().encode()).decode(), "context": base64.b64encode(context).decode()}
-    return str(_data(vault.own("post", f"transit/encrypt/{PAGES}", body), "ciphertext"))
+    return str(_require_text(vault.call_own("post", f"transit/encrypt/{PAGE_SESSION_KEY}", body), "ciphertext"))
 
 
-def unseal(vault: Connection, ciphertext: str, context: bytes) -> Secret:
+def decrypt_token(vault: VaultConnection, ciphertext: str, context: bytes) -> Secret:
     """Return the token of a ciphertext. Under our own login. Raises Unreadable where the context is another's."""
     body = {"ciphertext": ciphertext, "context": base64.b64encode(context).decode()}
     try:
-        answer = vault.own("post", f"transit/decrypt/{PAGES}", body)
+        answer = vault.call_own("post", f"transit/decrypt/{PAGE_SESSION_KEY}", body)
     except VaultRefused as error:
         message = "the session's token cannot be opened"
         raise Unreadable(message) from error
-    return Secret(base64.b64decode(str(_data(answer, "plaintext"))).decode())
+    return Secret(base64.b64decode(str(_require_text(answer, "plaintext"))).decode())
 
 
-def _entry(answer: Answer | None) -> Entry:
+def _to_login_result(answer: VaultAnswer | None) -> LoginResult:
     auth: Mapping[str, Any] = (answer or {}).get("auth") or {}
     if auth.get("mfa_requirement"):
         message = "Vault wants a second factor"
@@ -179,10 +179,10 @@ def _entry(answer: Answer | None) -> Entry:
         message = "Vault gave no token"
         raise LoginRefused(message)
     role = str((auth.get("metadata") or {}).get("role") or "")
-    return Entry(Secret(str(auth["client_token"])), str(auth.get("entity_id") or ""), frozenset(auth.get("policies") or ()), role)
+    return LoginResult(Secret(str(auth["client_token"])), str(auth.get("entity_id") or ""), frozenset(auth.get("policies") or ()), role)
 
 
-def _data(answer: Answer | None, name: str) -> Any:
+def _require_text(answer: VaultAnswer | None, name: str) -> Any:
     found = ((answer or {}).get("data") or {}).get(name)
     if not isinstance(found, str):
         message = f"Vault gave no {name}"

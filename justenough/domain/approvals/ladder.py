@@ -6,19 +6,19 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Literal, Self
 
-from justenough.domain.approvals.statements import Signed
+from justenough.domain.approvals.statements import SignedStatement
 from justenough.domain.approvals.tiers import Tiers
 from justenough.domain.core.base_model import Message
 from justenough.domain.jobs.states import Action
-from justenough.domain.jobs.tool_bounds import Bounds, Tools, all_of
+from justenough.domain.jobs.tool_bounds import BoundedTools, Bounds, intersect_all
 
-OWN = "no one answers for a job that they launched"
-
-
-CAME_OF_OWN = "no one answers for a job that came of one that they launched"
+OWN_JOB = "no one answers for a job that they launched"
 
 
-class Answer(Message):
+OWN_DESCENDANT_JOB = "no one answers for a job that came of one that they launched"
+
+
+class ApprovalAnswer(Message):
     """One verified answer: whose, what, and the highest tier that person may answer for."""
 
     person: str
@@ -36,15 +36,15 @@ class Answer(Message):
     on_behalf_of_name: str | None = None
     reason: str
     at: datetime
-    signed: Signed
+    signed: SignedStatement
 
     @property
-    def voices(self) -> frozenset[str]:
+    def represented_people(self) -> frozenset[str]:
         """Whose answer this is: one's own, and that of whoever it is given for."""
         return frozenset({self.person, self.on_behalf_of or self.person})
 
 
-class Grant(Message):
+class GrantTerms(Message):
     """What a request's answers allow: the least of what each allows."""
 
     action: Action
@@ -71,13 +71,13 @@ class Ladder(Message):
     ttl: int
     tools: Mapping[str, Bounds] | None = None
     """As requested, where it is for access through tools."""
-    answers: tuple[Answer, ...] = ()
+    answers: tuple[ApprovalAnswer, ...] = ()
     taken_back: frozenset[str] = frozenset()
     """Who took an answer back. They do not answer this request again: what they signed once could be sent once more."""
 
-    def answered(self, answer: Answer) -> Self | str:
+    def with_answer(self, answer: ApprovalAnswer) -> Self | str:
         """Return the ladder with one more answer, or why it does not count."""
-        if why := next(filter(None, map(self.why_theirs, answer.voices)), None):
+        if why := next(filter(None, map(self.why_own_job, answer.represented_people)), None):
             return why
         if answer.person in self.taken_back:
             return "this person took their answer back"
@@ -85,22 +85,22 @@ class Ladder(Message):
             return f"the request is at tier {self.current}, which this person does not answer for"
         # `without` drops them; a ladder that says who took theirs back and still has it is none that we made.
         kept = tuple(earlier for earlier in self.answers if earlier.person not in self.taken_back)
-        if any(earlier.voices & answer.voices for earlier in kept):
+        if any(earlier.represented_people & answer.represented_people for earlier in kept):
             return "this person has answered already" if answer.on_behalf_of is None else "one of the two has answered already"
         return self.model_copy(update={"answers": (*kept, answer)})
 
-    def why_theirs(self, person: str) -> str | None:
+    def why_own_job(self, person: str) -> str | None:
         """Return why the job is somebody's own, for which they do not answer; None where it is not."""
         if person == self.requester:
-            return OWN
-        return CAME_OF_OWN if person in self.forebears else None
+            return OWN_JOB
+        return OWN_DESCENDANT_JOB if person in self.forebears else None
 
-    def without(self, person: str) -> Self:
+    def without_answer_of(self, person: str) -> Self:
         """Return the ladder without what one person said, for good."""
         kept = tuple(answer for answer in self.answers if answer.person != person)
         return self.model_copy(update={"answers": kept, "taken_back": self.taken_back | {person}})
 
-    def climbed(self, tiers: Tiers, *, now: datetime) -> Self | None:
+    def to_next_tier(self, tiers: Tiers, *, now: datetime) -> Self | None:
         """Return the ladder at the next tier, its lower tiers' answers dropped; None past the top."""
         if self.current >= tiers.top:
             return None
@@ -120,16 +120,16 @@ class Ladder(Message):
         return any(answer.decision == "break_glass" for answer in self.answers)
 
     @property
-    def grant(self) -> Grant:
+    def grant(self) -> GrantTerms:
         """What the answers so far allow: the least that any of them does."""
         allowed = [answer for answer in self.answers if answer.decision != "deny"]
         # What was recorded before anyone could allow less says no action: there every answer is for what was asked.
         actions = [action for action in (self.action, *(answer.action for answer in allowed)) if action is not None]
-        return Grant(
+        return GrantTerms(
             action=min(actions, key=lambda each: each.rank, default=Action.ADMIN),
             ttl=min((self.ttl, *(answer.ttl for answer in allowed))),
             break_glass=self.broke_glass,
-            tools=self._tools(allowed),
+            tools=self._allowed_tools(allowed),
         )
 
     @property
@@ -138,13 +138,13 @@ class Ladder(Message):
         grant = self.grant
         return grant.ttl < self.ttl or grant.tools != self.tools or (self.action is not None and grant.action is not self.action)
 
-    def _tools(self, allowed: Iterable[Answer]) -> Tools | None:
+    def _allowed_tools(self, allowed: Iterable[ApprovalAnswer]) -> BoundedTools | None:
         bound = [answer.tools for answer in allowed if answer.tools is not None]
         # As it was requested where nobody bound it: what is the same is not to look narrower.
-        return all_of(self.tools, *bound) if self.tools is not None and bound else self.tools
+        return intersect_all(self.tools, *bound) if self.tools is not None and bound else self.tools
 
 
-def has_quorum(answers: tuple[Answer, ...], *, tiers: Tiers, tier: int) -> bool:
+def has_quorum(answers: tuple[ApprovalAnswer, ...], *, tiers: Tiers, tier: int) -> bool:
     """Whether enough distinct people of this tier or a higher one approved."""
     approvers = {answer.person for answer in answers if answer.decision == "approve" and answer.tier >= tier}
     return tier in tiers.tiers and len(approvers) >= tiers.tiers[tier].quorum

@@ -9,28 +9,28 @@ from typing import Any, Literal, NamedTuple
 from justenough.domain.approvals.statements import DecisionStatement, DelegationStatement, OrderStatement, ReviewStatement
 from justenough.domain.core.canonical_json import digest_of
 from justenough.domain.jobs.states import Action
-from justenough.domain.jobs.tool_bounds import Tools
+from justenough.domain.jobs.tool_bounds import BoundedTools
 
-LIFE = timedelta(hours=24)
+STATEMENT_LIFETIME = timedelta(hours=24)
 """Longer than the tiers take to answer: order and answers are verified again right before each issue."""
 
-Decision = Literal["approve", "deny", "withdraw", "break_glass"]
+DecisionKind = Literal["approve", "deny", "withdraw", "break_glass"]
 Json = dict[str, Any]
 
 
-class Less(NamedTuple):
+class Narrowing(NamedTuple):
     """What is allowed instead of what was asked for; None each for what was asked."""
 
     ttl: int | None = None
     """Seconds."""
     action: Action | None = None
-    tools: Tools | None = None
+    tools: BoundedTools | None = None
 
 
-AS_ASKED = Less()
+NO_NARROWING = Narrowing()
 
 
-def order(
+def build_order_statement(
     job: str,
     spec: Json,
     *,
@@ -52,18 +52,18 @@ def order(
         person=person,
         parent=parent,
         issued_at=now,
-        expires_at=now + LIFE,
+        expires_at=now + STATEMENT_LIFETIME,
     )
 
 
-def answer(
+def build_decision_statement(
     request: Json,
-    decision: Decision,
+    decision: DecisionKind,
     *,
-    less: Less = AS_ASKED,
+    narrowing: Narrowing = NO_NARROWING,
     reason: str,
     person: str,
-    absent: str | None = None,
+    on_behalf_of: str | None = None,
     now: datetime,
 ) -> DecisionStatement:
     """Return the answer to a request as the API shows it. `absent`: entity id of whom it is given for."""
@@ -73,18 +73,20 @@ def answer(
         request=request["id"],
         digest=request["digest"],
         decision=decision,
-        ttl=request["ttl"] if less.ttl is None else less.ttl,
-        action=less.action or Action(request["action"]),
+        ttl=request["ttl"] if narrowing.ttl is None else narrowing.ttl,
+        action=narrowing.action or Action(request["action"]),
         reason=reason,
         person=person,
-        on_behalf_of=absent,
-        tools=less.tools,
+        on_behalf_of=on_behalf_of,
+        tools=narrowing.tools,
         issued_at=now,
-        expires_at=now + LIFE,
+        expires_at=now + STATEMENT_LIFETIME,
     )
 
 
-def review(request: Json, verdict: Literal["justified", "unjustified"], *, reason: str, person: str, now: datetime) -> ReviewStatement:
+def build_review_statement(
+    request: Json, verdict: Literal["justified", "unjustified"], *, reason: str, person: str, now: datetime
+) -> ReviewStatement:
     """Return what somebody thinks of a tier that was passed by breaking glass."""
     now = now.replace(microsecond=0)
     return ReviewStatement(
@@ -95,11 +97,11 @@ def review(request: Json, verdict: Literal["justified", "unjustified"], *, reaso
         reason=reason,
         person=person,
         issued_at=now,
-        expires_at=now + LIFE,
+        expires_at=now + STATEMENT_LIFETIME,
     )
 
 
-def delegation(delegate: str, *, until: datetime, reason: str, person: str, now: datetime) -> DelegationStatement:
+def build_delegation_statement(delegate: str, *, until: datetime, reason: str, person: str, now: datetime) -> DelegationStatement:
     """Return who answers for a person until when."""
     now = now.replace(microsecond=0)
     return DelegationStatement(delegate=delegate, reason=reason, person=person, issued_at=now, expires_at=until)

@@ -17,26 +17,26 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import Field, StringConstraints
 
 from justenough.domain.core.base_model import Message, Model
-from justenough.domain.core.canonical_json import Digest, canonical, digest_of
+from justenough.domain.core.canonical_json import Digest, digest_of, to_canonical_json
 from justenough.domain.core.rfc3339 import Moment
-from justenough.domain.jobs.spec import Access, JobSpec, Limits, ToolName
+from justenough.domain.jobs.spec import Access, JobSpec, ResourceLimits, ToolName
 from justenough.domain.jobs.states import Action
-from justenough.domain.jobs.tool_bounds import Bounds, written
+from justenough.domain.jobs.tool_bounds import Bounds, tools_to_json
 
-MAX_LIFE = timedelta(days=7)
+MAX_STATEMENT_LIFETIME = timedelta(days=7)
 
 
-MAX_ABSENCE = timedelta(days=90)
+MAX_DELEGATION_LIFETIME = timedelta(days=90)
 """A delegation lives no longer."""
 
 
-MAX_SKEW = timedelta(minutes=2)
+MAX_CLOCK_SKEW = timedelta(minutes=2)
 
 
 Reason = Annotated[str, StringConstraints(max_length=1000)]
 
 
-Unsaid = Annotated[str | None, Field(exclude_if=lambda value: value is None)]
+OmittedIfNone = Annotated[str | None, Field(exclude_if=lambda value: value is None)]
 """Not in the statement at all where it is not said: whoever signs statements of an earlier form signs the same as before."""
 
 
@@ -52,11 +52,11 @@ class OrderStatement(Model):
     reason: Reason
     person: str
     """Vault entity id."""
-    parent: Unsaid = None
+    parent: OmittedIfNone = None
     """The job that launches this one."""
-    origin: Unsaid = None
+    origin: OmittedIfNone = None
     """What of the configuration ordered it (`trigger:<name>`, `schedule:<name>`): only the console's own orders say so, and they all do."""
-    asked_by: Unsaid = None
+    asked_by: OmittedIfNone = None
     """Entity id of who had a schedule run now: the console says so in its order, and that person answers none of the job's requests."""
     issued_at: Moment
     expires_at: Moment
@@ -77,7 +77,7 @@ class DecisionStatement(Model):
     """At most what was requested."""
     reason: Reason
     person: str
-    on_behalf_of: Unsaid = None
+    on_behalf_of: OmittedIfNone = None
     """Entity id of who named this person their delegate."""
     tools: Annotated[Mapping[ToolName, Bounds] | None, Field(min_length=1, exclude_if=lambda value: value is None)] = None
     """The tools that are allowed, each within what was requested and within these; not said where they are as requested."""
@@ -114,14 +114,14 @@ class ReviewStatement(Model):
 Statement = OrderStatement | DecisionStatement | DelegationStatement | ReviewStatement
 
 
-class Signed(Message):
+class SignedStatement(Message):
     """A statement as it travels: the object that was signed, and its signature."""
 
     statement: dict[str, Any]
     signature: Annotated[str, StringConstraints(max_length=512)]
 
 
-def signable(statement: Statement) -> dict[str, Any]:
+def to_signable(statement: Statement) -> dict[str, Any]:
     """Return the JSON object that stands for a statement."""
     return statement.model_dump(mode="json")
 
@@ -144,7 +144,7 @@ def request_digest(
     return digest_of(
         {
             **({"call": dict(call)} if call else {}),
-            **({"tools": written(access.tools)} if access.tools is not None and not call else {}),
+            **({"tools": tools_to_json(access.tools)} if access.tools is not None and not call else {}),
             "agent": spec.agent.model_dump(mode="json") if spec.agent else None,
             "bundle": bundle,
             "argv": list(spec.run.command),
@@ -152,7 +152,7 @@ def request_digest(
             "env": dict(spec.run.env),
             "network": spec.run.network,
             # Only what differs from the defaults: whatever was asked before there were limits keeps its digest.
-            **({"limits": limits} if (limits := _limits(spec)) else {}),
+            **({"limits": limits} if (limits := _non_default_limits(spec)) else {}),
             "python": spec.run.python,
             "timeout": spec.run.timeout,
             "environment": spec.environment,
@@ -169,17 +169,17 @@ def request_digest(
     )
 
 
-def _limits(spec: JobSpec) -> dict[str, int]:
-    return {name: value for name, value in spec.run.limits if value != getattr(Limits(), name)}
+def _non_default_limits(spec: JobSpec) -> dict[str, int]:
+    return {name: value for name, value in spec.run.limits if value != getattr(ResourceLimits(), name)}
 
 
-def why_not_signed(signed: Signed, keys: Mapping[int, bytes]) -> str | None:
+def why_signature_invalid(signed: SignedStatement, keys: Mapping[int, bytes]) -> str | None:
     """Return why a signature does not hold under any of a person's public keys (by version), or None where it holds."""
     try:
         prefix, version, encoded = signed.signature.split(":")
         raw = base64.b64decode(encoded, validate=True)
         number = int(version.removeprefix("v"))
-        message = canonical(signed.statement)
+        message = to_canonical_json(signed.statement)
     except (ValueError, binascii.Error, RecursionError):
         return "the signature or the statement is not readable"
     if prefix != "vault" or number not in keys:
@@ -191,10 +191,10 @@ def why_not_signed(signed: Signed, keys: Mapping[int, bytes]) -> str | None:
     return None
 
 
-def why_not_current(statement: Statement, *, now: datetime) -> str | None:
+def why_not_valid_now(statement: Statement, *, now: datetime) -> str | None:
     """Return why a statement's time does not hold at `now`, or None where it does."""
-    longest = MAX_ABSENCE if isinstance(statement, DelegationStatement) else MAX_LIFE
-    if statement.issued_at > now + MAX_SKEW:
+    longest = MAX_DELEGATION_LIFETIME if isinstance(statement, DelegationStatement) else MAX_STATEMENT_LIFETIME
+    if statement.issued_at > now + MAX_CLOCK_SKEW:
         return "the statement is from the future"
     if statement.expires_at <= now:
         return "the statement has expired"

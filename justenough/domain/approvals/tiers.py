@@ -11,16 +11,16 @@ from pydantic import Field, field_validator
 from justenough.domain.core.base_model import Message, Model
 from justenough.domain.core.errors import InvalidInput, Problem
 from justenough.domain.core.units import Duration
-from justenough.domain.core.untrusted_yaml import read_yaml, validated
+from justenough.domain.core.untrusted_yaml import read_yaml, validate_model
 from justenough.domain.jobs.spec import Name
 
-APPROVALS = "approvals.yaml"
+APPROVALS_FILE = "approvals.yaml"
 
 
-TOP = 3
+MAX_TIER = 3
 
 
-NUMBERS = tuple(str(number) for number in range(1, TOP + 1))
+TIER_NUMBERS = tuple(str(number) for number in range(1, MAX_TIER + 1))
 
 
 class Tier(Model):
@@ -48,7 +48,7 @@ class Tiers(Model):
     """approvals.yaml: the tiers from 1 up, without a gap, and the roles."""
 
     roles: Roles = Roles()
-    tiers: Mapping[Annotated[int, Field(ge=1, le=TOP)], Tier]
+    tiers: Mapping[Annotated[int, Field(ge=1, le=MAX_TIER)], Tier]
 
     @field_validator("tiers")
     @classmethod
@@ -89,23 +89,23 @@ class Person(Message):
 
 def read_tiers(text: str | bytes) -> Tiers:
     """Return approvals.yaml checked; raise InvalidInput with every problem by path."""
-    raw: Any = read_yaml(APPROVALS, text)
+    raw: Any = read_yaml(APPROVALS_FILE, text)
     if not isinstance(raw, dict):
-        raise InvalidInput(APPROVALS, (Problem("", "must be a mapping with `roles` and `tiers`"),))
+        raise InvalidInput(APPROVALS_FILE, (Problem("", "must be a mapping with `roles` and `tiers`"),))
     tiers = raw.get("tiers")
     # Keys are text here, so that a problem's path names them as they are written.
     unnumbered: list[str] = []
     if isinstance(tiers, dict):
-        unnumbered = [key for key in tiers if key not in NUMBERS]
-        raw = {**raw, "tiers": {key: value for key, value in tiers.items() if key in NUMBERS}}
+        unnumbered = [key for key in tiers if key not in TIER_NUMBERS]
+        raw = {**raw, "tiers": {key: value for key, value in tiers.items() if key in TIER_NUMBERS}}
     try:
-        found = validated(APPROVALS, Tiers, raw)
+        found = validate_model(APPROVALS_FILE, Tiers, raw)
     except InvalidInput as error:
-        raise InvalidInput(APPROVALS, (*_unnumbered(unnumbered), *error.problems)) from error
+        raise InvalidInput(APPROVALS_FILE, (*_numbering_problems(unnumbered), *error.problems)) from error
     if unnumbered:
-        raise InvalidInput(APPROVALS, _unnumbered(unnumbered))
+        raise InvalidInput(APPROVALS_FILE, _numbering_problems(unnumbered))
     return found
 
 
-def _unnumbered(keys: list[str]) -> tuple[Problem, ...]:
-    return tuple(Problem(f"tiers.{key}", f"tiers are numbered 1 to {TOP}") for key in keys)
+def _numbering_problems(keys: list[str]) -> tuple[Problem, ...]:
+    return tuple(Problem(f"tiers.{key}", f"tiers are numbered 1 to {MAX_TIER}") for key in keys)

@@ -10,14 +10,14 @@ from justenough.domain.catalog.models import ActionDef, Catalog
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import Problem
 from justenough.domain.core.units import duration_text
-from justenough.domain.rightsizing.analysis import ENOUGH, readable
-from justenough.domain.rightsizing.usage import ActionUse, Key
+from justenough.domain.rightsizing.analysis import MIN_RUNS, next_readable_ttl
+from justenough.domain.rightsizing.usage import AccessKey, ActionUse
 
-TOO_LONG = 2
+MAX_TTL_FACTOR = 2
 """How many times the longest granted ttl a maximum may be, before it is called broader than its use."""
 
 
-class Kind(StrEnum):
+class ReviewFindingKind(StrEnum):
     UNUSED = "unused"
     """No credential was issued under it in the time that is looked at."""
     OVERDUE = "overdue"
@@ -32,23 +32,25 @@ class Kind(StrEnum):
     """Approvers never granted what was asked."""
 
 
-class Finding(Message):
+class ReviewFinding(Message):
     """One thing to review in one action."""
 
     resource: str
     action: str
     owner: str
     """The group that reviews it."""
-    kind: Kind
+    kind: ReviewFindingKind
     last_issued: datetime | None
     why: str
     todo: str
 
 
-def reviewed(catalog: Catalog, uses: Mapping[Key, ActionUse], *, now: datetime, since: datetime) -> tuple[Finding, ...]:
+def build_access_review(
+    catalog: Catalog, uses: Mapping[AccessKey, ActionUse], *, now: datetime, since: datetime
+) -> tuple[ReviewFinding, ...]:
     """Return what there is to review, in the catalog's order. `uses`: what was asked since `since`; an action that is not there never was."""
     return tuple(
-        Finding(
+        ReviewFinding(
             resource=name,
             action=action.value,
             owner=resource.reviewer(action),
@@ -59,12 +61,12 @@ def reviewed(catalog: Catalog, uses: Mapping[Key, ActionUse], *, now: datetime, 
         )
         for name, resource in catalog.resources.items()
         for action, definition in resource.actions.items()
-        for use in (uses.get(Key(name, action.value)),)
-        for kind, why, todo in (*_dates(definition, now), *_breadth(catalog, definition, use, since))
+        for use in (uses.get(AccessKey(name, action.value)),)
+        for kind, why, todo in (*_date_findings(definition, now), *_breadth_findings(catalog, definition, use, since))
     )
 
 
-def undated(catalog: Catalog) -> tuple[Problem, ...]:
+def find_undated_actions(catalog: Catalog) -> tuple[Problem, ...]:
     """Return the actions without a review date, by YAML path: no error, but nobody will be reminded of them."""
     return tuple(
         Problem(f"resources.{name}.actions.{action}.review", "no review date; add `review: {by: YYYY-MM-DD}`")
@@ -74,43 +76,53 @@ def undated(catalog: Catalog) -> tuple[Problem, ...]:
     )
 
 
-def _dates(definition: ActionDef, now: datetime) -> Iterator[tuple[Kind, str, str]]:
+def _date_findings(definition: ActionDef, now: datetime) -> Iterator[tuple[ReviewFindingKind, str, str]]:
     by = definition.review.by
     if by is None:
-        yield Kind.UNDATED, "has no review date", "Set review.by in the catalog."
+        yield ReviewFindingKind.UNDATED, "has no review date", "Set review.by in the catalog."
     elif by < now.astimezone(UTC).date():
-        yield Kind.OVERDUE, f"was to be reviewed by {by}", "Look at who uses it and for what, then set the next date in review.by."
+        yield (
+            ReviewFindingKind.OVERDUE,
+            f"was to be reviewed by {by}",
+            "Look at who uses it and for what, then set the next date in review.by.",
+        )
 
 
-def _breadth(catalog: Catalog, definition: ActionDef, use: ActionUse | None, since: datetime) -> Iterator[tuple[Kind, str, str]]:
+def _breadth_findings(
+    catalog: Catalog, definition: ActionDef, use: ActionUse | None, since: datetime
+) -> Iterator[tuple[ReviewFindingKind, str, str]]:
     if use is None or use.last_issued is None or use.last_issued < since:
         last = f"last issued on {use.last_issued.astimezone(UTC).date()}" if use and use.last_issued else "never issued"
         yield (
-            Kind.UNUSED,
+            ReviewFindingKind.UNUSED,
             f"{last}, so not since {since.astimezone(UTC).date()}",
             "Take it out of the catalog, or say why it stays in its review.",
         )
         return
-    if use.granted >= ENOUGH:
-        yield from _grants(definition, use)
+    if use.granted >= MIN_RUNS:
+        yield from _grant_findings(definition, use)
     if use.whole:
-        yield from _scopes(catalog, definition, use)
+        yield from _scope_findings(catalog, definition, use)
 
 
-def _grants(definition: ActionDef, use: ActionUse) -> Iterator[tuple[Kind, str, str]]:
+def _grant_findings(definition: ActionDef, use: ActionUse) -> Iterator[tuple[ReviewFindingKind, str, str]]:
     of = f"{use.granted:,} grants" if use.whole else f"the newest {use.granted:,} grants"
     longest = use.longest_granted
-    if longest and definition.max_ttl >= TOO_LONG * longest:
+    if longest and definition.max_ttl >= MAX_TTL_FACTOR * longest:
         why = f"max_ttl is {duration_text(definition.max_ttl)}; the longest of {of} was {duration_text(longest)}"
-        yield Kind.MAX_TTL, why, f"Set max_ttl to {duration_text(min(readable(longest), definition.max_ttl))}."
+        yield ReviewFindingKind.MAX_TTL, why, f"Set max_ttl to {duration_text(min(next_readable_ttl(longest), definition.max_ttl))}."
     if use.narrowed == use.granted:
         todo = "Offer less: a shorter max_ttl, or a narrower action; and have jobs ask for less (justenough job tighten)."
-        yield Kind.NARROWED, f"each of {of} was for less than was asked", todo
+        yield ReviewFindingKind.NARROWED, f"each of {of} was for less than was asked", todo
 
 
-def _scopes(catalog: Catalog, definition: ActionDef, use: ActionUse) -> Iterator[tuple[Kind, str, str]]:
+def _scope_findings(catalog: Catalog, definition: ActionDef, use: ActionUse) -> Iterator[tuple[ReviewFindingKind, str, str]]:
     asked = [{key: scope.get(key) for key in definition.data_scope} for scope in use.scopes]
     for scope in catalog.scopes_with(definition.data_scope) if definition.data_scope else ():
         if dict(scope) not in asked:
             named = ", ".join(f"{key}={value}" for key, value in scope.items())
-            yield Kind.SCOPE, f"nobody asked for {named}", f"If nobody needs {named} here, provision it for the actions that need it alone."
+            yield (
+                ReviewFindingKind.SCOPE,
+                f"nobody asked for {named}",
+                f"If nobody needs {named} here, provision it for the actions that need it alone.",
+            )

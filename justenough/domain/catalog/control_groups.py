@@ -13,16 +13,16 @@ from justenough.domain.approvals.tiers import Tiers
 from justenough.domain.catalog.models import ActionDef, Catalog
 from justenough.domain.core.errors import Problem
 from justenough.domain.core.units import duration_text
-from justenough.domain.core.vault_names import HOURS
+from justenough.domain.core.vault_names import HARD_END_HOURS
 
-MARGIN = 2 * 3600
+WAIT_MARGIN_S = 2 * 3600
 """Seconds that a lock outlasts its tiers: until a session has a place, and until it has issued."""
-LONGEST = HOURS[-1] * 3600
+MAX_TOKEN_TTL_S = HARD_END_HOURS[-1] * 3600
 """Seconds that a job's token may live at most."""
 
 
 @dataclass(frozen=True, slots=True)
-class Lock:
+class ControlGroupRule:
     """What Vault wants before it issues."""
 
     groups: tuple[str, ...]
@@ -36,7 +36,7 @@ class Lock:
         return self.ttl + action.max_ttl
 
 
-def lock_of(action: ActionDef, tiers: Tiers) -> Lock | None:
+def control_group_of(action: ActionDef, tiers: Tiers) -> ControlGroupRule | None:
     """Return the lock of an action; None for one that has none, or that names a tier without approvers (see `lock_problems`)."""
     if action.least_tier not in tiers.tiers:
         return None
@@ -44,20 +44,20 @@ def lock_of(action: ActionDef, tiers: Tiers) -> Lock | None:
     groups = tuple(dict.fromkeys(group for tier in able for group in tier.approvers))
     # All tiers' time, not this one's and above: another request of the same job may climb from the lowest, and the job waits for it.
     waiting = sum(tier.respond_within for tier in tiers.tiers.values())
-    return Lock(groups=groups, approvals=able[0].quorum, ttl=waiting + MARGIN)
+    return ControlGroupRule(groups=groups, approvals=able[0].quorum, ttl=waiting + WAIT_MARGIN_S)
 
 
-def lock_problems(catalog: Catalog, tiers: Tiers) -> Iterator[Problem]:
+def control_group_problems(catalog: Catalog, tiers: Tiers) -> Iterator[Problem]:
     """Yield what keeps the catalog's locks from being opened by the tiers that there are, by the catalog's paths."""
     for name, resource in catalog.resources.items():
         for action, definition in resource.actions.items():
             if definition.locked:
                 where = f"resources.{name}.actions.{action}"
-                yield from (Problem(f"{where}.{part}", why) for part, why in _problems(definition, tiers))
+                yield from (Problem(f"{where}.{part}", why) for part, why in _action_problems(definition, tiers))
 
 
-def _problems(action: ActionDef, tiers: Tiers) -> Iterator[tuple[str, str]]:
-    lock, least = lock_of(action, tiers), action.least_tier
+def _action_problems(action: ActionDef, tiers: Tiers) -> Iterator[tuple[str, str]]:
+    lock, least = control_group_of(action, tiers), action.least_tier
     if lock is None:
         yield "lock_tier", f"approvals.yaml has no tier {least}; it has {', '.join(map(str, sorted(tiers.tiers))) or 'none'}"
         return
@@ -65,6 +65,6 @@ def _problems(action: ActionDef, tiers: Tiers) -> Iterator[tuple[str, str]]:
         if number > least and tier.quorum < lock.approvals:
             wants = f"Vault would want {lock.approvals} people, tier {least}'s quorum, and tier {number} approves with {tier.quorum}"
             yield "lock_tier", f"{wants}: that could not be issued; raise its quorum in approvals.yaml, or say lock_tier: {number}"
-    if lock.token_ttl(action) > LONGEST:
-        asked, most = duration_text(lock.token_ttl(action)), duration_text(LONGEST)
+    if lock.token_ttl(action) > MAX_TOKEN_TTL_S:
+        asked, most = duration_text(lock.token_ttl(action)), duration_text(MAX_TOKEN_TTL_S)
         yield "lock", f"the tiers' time to answer and max_ttl come to {asked}, and nothing can wait in Vault longer than {most}"

@@ -27,7 +27,7 @@ def model_problems(catalog: Catalog) -> Iterator[Problem]:
             yield Problem(f"{where}.resource", f"{uses.resource} needs `used_by: gateway`, or a job could ask for the model's key itself")
 
 
-def access_of(use: ModelUse, catalog: Catalog) -> Access | None:
+def model_access(use: ModelUse, catalog: Catalog) -> Access | None:
     """Return what the gateway asks for, the longest that the catalog allows; None where the catalog does not have it."""
     model = catalog.models.get(use.name)
     action = catalog.action(model.uses.resource, model.uses.action) if model else None
@@ -37,7 +37,7 @@ def access_of(use: ModelUse, catalog: Catalog) -> Access | None:
     return Access(resource=model.uses.resource, action=model.uses.action, ttl=action.max_ttl, reason=reason, at="request")
 
 
-def use_problems(spec: JobSpec, catalog: Catalog) -> Iterator[Problem]:
+def model_use_problems(spec: JobSpec, catalog: Catalog) -> Iterator[Problem]:
     """Yield what the catalog has against a spec's model itself; what it has against the access behind it is asked as for any other."""
     use = spec.model
     model = catalog.models.get(use.name) if use else None

@@ -12,42 +12,67 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from justenough.domain.catalog.llm_validation import access_of, model_problems, use_problems, why_for_gateways_only
+from justenough.domain.catalog.llm_validation import model_access, model_problems, model_use_problems, why_for_gateways_only
 from justenough.domain.catalog.models import ActionDef, Catalog, Issue, ResolvedIssue, Resource, Review, Target, VaultWrite
 from justenough.domain.core.errors import InvalidInput, Problem
-from justenough.domain.core.placeholders import GIVEN, SCOPE_PLACEHOLDER, SETTING, did_you_mean, filled, mapped, scoped
+from justenough.domain.core.placeholders import (
+    ISSUE_TIME_PLACEHOLDERS,
+    SCOPE_PLACEHOLDER,
+    SETTING_PLACEHOLDER,
+    did_you_mean,
+    fill_scope,
+    fill_settings,
+    map_texts,
+)
 from justenough.domain.core.units import duration_text
-from justenough.domain.core.untrusted_yaml import read_yaml, validated
+from justenough.domain.core.untrusted_yaml import read_yaml, validate_model
 from justenough.domain.jobs.spec import Access, JobSpec
-from justenough.domain.llm.definition import ModelDef, Uses
-from justenough.domain.tools.definitions import TOOL_MODELS, Offer, Offers, problems_of_tools
+from justenough.domain.llm.definition import GatewayUses, ModelDef
+from justenough.domain.tools.definitions import TOOL_MODELS, ActionOffer, ActionOffers, tool_problems
 
 __all__ = [
-    "CATALOG", "SCOPE_PLACEHOLDER", "SETTING", "ActionDef", "Catalog", "ResolvedIssue", "Resource", "Target", "VaultWrite",
-    "alias_of", "issue_paths", "problems_of", "problems_of_draft", "provision_writes", "read_catalog", "resolved_issue", "scope_alias", "target_paths", "with_settings",
+    "CATALOG_FILE",
+    "SCOPE_PLACEHOLDER",
+    "SETTING_PLACEHOLDER",
+    "ActionDef",
+    "Catalog",
+    "ResolvedIssue",
+    "Resource",
+    "Target",
+    "VaultWrite",
+    "alias_of",
+    "issue_paths",
+    "problems_in_draft",
+    "problems_in_spec",
+    "provision_writes",
+    "read_catalog",
+    "resolve_issue",
+    "scope_alias",
+    "target_paths",
+    "with_settings",
 ]  # fmt: skip
 
-CATALOG = "catalog.yaml"
-DRAFT: dict[str, Any] = {"name": "draft", "task": "-", "environment": "-", "run": {"command": ["true"]}}
-DRAFT_ACCESS: dict[str, Any] = {"resource": "-", "action": "read", "ttl": 1, "reason": "-"}
+CATALOG_FILE = "catalog.yaml"
+PLACEHOLDER_SPEC: dict[str, Any] = {"name": "draft", "task": "-", "environment": "-", "run": {"command": ["true"]}}
+PLACEHOLDER_ACCESS: dict[str, Any] = {"resource": "-", "action": "read", "ttl": 1, "reason": "-"}
 """What stands in for the parts of a draft that cannot be read; nothing is said of these."""
 
 
 def read_catalog(text: str | bytes) -> Catalog:
     """Return catalog.yaml checked, its settings not filled in yet; raise InvalidInput with every problem by YAML path."""
-    raw = read_yaml(CATALOG, text)
+    raw = read_yaml(CATALOG_FILE, text)
     if not isinstance(raw, dict):
-        raise InvalidInput(CATALOG, (Problem("", "must be a mapping with `resources`"),))
-    catalog = _checked(_with_default_policies(raw))
+        raise InvalidInput(CATALOG_FILE, (Problem("", "must be a mapping with `resources`"),))
+    catalog = _validate_catalog(_with_default_policies(raw))
     problems = (
         *_scope_problems(catalog),
         *_action_problems(catalog),
         *_write_problems(catalog),
         *model_problems(catalog),
-        *problems_of_tools(catalog.tools, _offers(catalog)),
+        *tool_problems(catalog.tools, _build_offers(catalog)),
     )
     if problems:
-        raise InvalidInput(CATALOG, problems)
+        raise InvalidInput(CATALOG_FILE, problems)
     return catalog
 
 
@@ -57,26 +82,31 @@ def with_settings(catalog: Catalog, env: Mapping[str, str]) -> Catalog:
     Its provisioning writes stay as they are: only `vault setup` has their secrets.
     """
     raw = catalog.model_dump(mode="json", exclude={"provision", "texts"}, by_alias=True)
-    return _checked(filled(raw, env, what=CATALOG)).model_copy(update={"provision": catalog.provision, "texts": catalog.texts})
+    return _validate_catalog(fill_settings(raw, env, what=CATALOG_FILE)).model_copy(
+        update={"provision": catalog.provision, "texts": catalog.texts}
+    )
 
 
 def provision_writes(catalog: Catalog, env: Mapping[str, str]) -> tuple[VaultWrite, ...]:
     """Return the provisioning writes, one per scope where they say so, settings filled in; raise InvalidInput for missing ones."""
     given = {**env, **catalog.texts, "random": "${random}"}
-    writes = filled([write.model_dump(mode="json") for write in catalog.provision], given, what=CATALOG, path="provision")
-    return tuple(one for raw in writes for one in _per_scope(validated(CATALOG, VaultWrite, raw), catalog))
+    writes = fill_settings([write.model_dump(mode="json") for write in catalog.provision], given, what=CATALOG_FILE, path="provision")
+    return tuple(one for raw in writes for one in _expand_scopes(validate_model(CATALOG_FILE, VaultWrite, raw), catalog))
 
 
-def resolved_issue(action_def: ActionDef, data_scope: Mapping[str, str], *, given: Mapping[str, str] | None = None) -> ResolvedIssue:
+def resolve_issue(action_def: ActionDef, data_scope: Mapping[str, str], *, issue_values: Mapping[str, str] | None = None) -> ResolvedIssue:
     """Return what Vault is asked for a job with this data scope; raise InvalidInput where a key is missing.
 
     `given`: what only its session knows (GIVEN); without, those placeholders stay, as in what approvers sign.
     """
     _require_scope(action_def, data_scope)
     # A job may name keys of its data scope as it likes; none of them stands in for these.
-    issue, values = action_def.issue, {key: value for key, value in data_scope.items() if key not in GIVEN} | dict(given or {})
-    data = {key: scoped(value, values) if isinstance(value, str) else value for key, value in issue.data.items()}
-    return ResolvedIssue(path=scoped(issue.path, data_scope), method=issue.method, data=data)
+    issue, values = (
+        action_def.issue,
+        {key: value for key, value in data_scope.items() if key not in ISSUE_TIME_PLACEHOLDERS} | dict(issue_values or {}),
+    )
+    data = {key: fill_scope(value, values) if isinstance(value, str) else value for key, value in issue.data.items()}
+    return ResolvedIssue(path=fill_scope(issue.path, data_scope), method=issue.method, data=data)
 
 
 def scope_alias(action_def: ActionDef, data_scope: Mapping[str, str]) -> str | None:
@@ -90,21 +120,21 @@ def alias_of(scope: Mapping[str, str]) -> str:
     return "je-scope-" + "-".join(f"{key}-{scope[key]}" for key in sorted(scope))
 
 
-def problems_of(spec: JobSpec, catalog: Catalog) -> tuple[Problem, ...]:
+def problems_in_spec(spec: JobSpec, catalog: Catalog) -> tuple[Problem, ...]:
     """Return everything that the catalog has against a spec, by YAML path."""
     problems = [problem for index, item in enumerate(spec.access) for problem in _access_problems(spec, catalog, index, item)]
     problems += _model_problems(spec, catalog)
     return tuple(dict.fromkeys(problems))
 
 
-def problems_of_draft(raw: object, catalog: Catalog) -> tuple[Problem, ...]:
+def problems_in_draft(raw: object, catalog: Catalog) -> tuple[Problem, ...]:
     """Return what the catalog has against those parts of a spec that can be read, where others cannot: so that everything is told at once."""
     if not isinstance(raw, dict):
         return ()
     parts = ("environment", "data_scope", "model")
-    read = {name: raw[name] for name in parts if name in raw and _reads(JobSpec, {**DRAFT, name: raw[name]})}
+    read = {name: raw[name] for name in parts if name in raw and _is_readable(JobSpec, {**PLACEHOLDER_SPEC, name: raw[name]})}
     about = set(read) | ({"data_scope"} - set(raw))
-    spec = JobSpec.model_validate({**DRAFT, **read})
+    spec = JobSpec.model_validate({**PLACEHOLDER_SPEC, **read})
     listed = raw.get("access")
     found = [
         problem
@@ -118,19 +148,21 @@ def problems_of_draft(raw: object, catalog: Catalog) -> tuple[Problem, ...]:
 def _draft_problems(spec: JobSpec, catalog: Catalog, index: int, item: object, about: set[str]) -> Iterator[Problem]:
     given = item if isinstance(item, dict) else {}
     read = {
-        name: given[name] for name in ("resource", "action", "ttl") if name in given and _reads(Access, {**DRAFT_ACCESS, name: given[name]})
+        name: given[name]
+        for name in ("resource", "action", "ttl")
+        if name in given and _is_readable(Access, {**PLACEHOLDER_ACCESS, name: given[name]})
     }
     if "resource" not in read:
         return
     # An action that cannot be read leaves open how long it may last and which data scope it needs.
     known = set(read) if "action" in read else {"resource"}
     readable = {f"access[{index}].{name}" for name in known} | (about if "action" in read else about - {"data_scope"})
-    for problem in _access_problems(spec, catalog, index, Access.model_validate({**DRAFT_ACCESS, **read})):
+    for problem in _access_problems(spec, catalog, index, Access.model_validate({**PLACEHOLDER_ACCESS, **read})):
         if problem.path in readable or problem.path.partition(".")[0] in readable:
             yield problem
 
 
-def _reads(model: type[JobSpec | Access], raw: dict[str, Any]) -> bool:
+def _is_readable(model: type[JobSpec | Access], raw: dict[str, Any]) -> bool:
     try:
         model.model_validate(raw)
     except ValidationError:
@@ -162,8 +194,8 @@ def _access_problems(spec: JobSpec, catalog: Catalog, index: int, item: Access) 
 
 
 def _model_problems(spec: JobSpec, catalog: Catalog) -> Iterator[Problem]:
-    yield from use_problems(spec, catalog)
-    behind = access_of(spec.model, catalog) if spec.model else None
+    yield from model_use_problems(spec, catalog)
+    behind = model_access(spec.model, catalog) if spec.model else None
     for problem in _access_problems(spec, catalog, 0, behind) if behind else ():
         # The access itself is the catalog's: what a spec can put right is where the job runs and on whose data.
         if not problem.path.startswith("access["):
@@ -211,27 +243,27 @@ def _require_scope(action_def: ActionDef, data_scope: Mapping[str, str]) -> None
         raise InvalidInput("data scope", missing)
 
 
-def _checked(raw: dict[str, Any]) -> Catalog:
+def _validate_catalog(raw: dict[str, Any]) -> Catalog:
     try:
-        return validated(CATALOG, Catalog, raw)
+        return validate_model(CATALOG_FILE, Catalog, raw)
     except InvalidInput as error:
-        raise InvalidInput(CATALOG, tuple(_hinted(problem) for problem in error.problems)) from error
+        raise InvalidInput(CATALOG_FILE, tuple(_with_hint(problem) for problem in error.problems)) from error
 
 
-def _offers(catalog: Catalog) -> Offers:
+def _build_offers(catalog: Catalog) -> ActionOffers:
     return {
-        name: {action: Offer(one.locked, one.data_scope) for action, one in resource.actions.items()}
+        name: {action: ActionOffer(one.locked, one.data_scope) for action, one in resource.actions.items()}
         for name, resource in catalog.resources.items()
     }
 
 
-def _hinted(problem: Problem) -> Problem:
+def _with_hint(problem: Problem) -> Problem:
     if problem.message != "unknown key":
         return problem
     models = (
         TOOL_MODELS
         if problem.path.startswith("tools.")
-        else (Catalog, Resource, ActionDef, Issue, Review, Target, VaultWrite, ModelDef, Uses)
+        else (Catalog, Resource, ActionDef, Issue, Review, Target, VaultWrite, ModelDef, GatewayUses)
     )
     known = {field.alias or name for model in models for name, field in model.model_fields.items()}
     return Problem(problem.path, problem.message + did_you_mean(problem.path.rpartition(".")[2], known))
@@ -284,11 +316,11 @@ def _action_problems(catalog: Catalog) -> Iterator[Problem]:
 def _lock_problems(catalog: Catalog) -> Iterator[Problem]:
     """Yield each way around a lock that the catalog itself would open: what is locked must come from nowhere else."""
     places: dict[str, set[str]] = {}
-    for where, definition in _definitions(catalog):
+    for where, definition in _iter_actions(catalog):
         for path in issue_paths(catalog, definition):
             places.setdefault(path, set()).add(where)
     written = {write.path for write in catalog.provision}
-    for where, definition in _definitions(catalog):
+    for where, definition in _iter_actions(catalog):
         if not definition.locked:
             continue
         others = {other for path in issue_paths(catalog, definition) for other in places[path]} - {where}
@@ -300,7 +332,7 @@ def _lock_problems(catalog: Catalog) -> Iterator[Problem]:
             yield Problem(f"{where}.policy", "`provision` writes this policy itself; a lock needs the one that setup writes")
 
 
-def _definitions(catalog: Catalog) -> Iterator[tuple[str, ActionDef]]:
+def _iter_actions(catalog: Catalog) -> Iterator[tuple[str, ActionDef]]:
     for name, resource in catalog.resources.items():
         for action, definition in resource.actions.items():
             yield f"resources.{name}.actions.{action}", definition
@@ -309,12 +341,12 @@ def _definitions(catalog: Catalog) -> Iterator[tuple[str, ActionDef]]:
 def issue_paths(catalog: Catalog, definition: ActionDef) -> tuple[str, ...]:
     """Return the paths that an action is issued from, written out for each provisioned scope."""
     scopes = catalog.scopes_with(definition.data_scope) if definition.data_scope else ({},)
-    return tuple(scoped(definition.issue.path, scope) for scope in scopes)
+    return tuple(fill_scope(definition.issue.path, scope) for scope in scopes)
 
 
 def target_paths(catalog: Catalog) -> tuple[str, ...]:
     """Return the paths that the worker reads for itself, to look into targets and to end users there."""
-    targets = [definition.target for _, definition in _definitions(catalog) if definition.target]
+    targets = [definition.target for _, definition in _iter_actions(catalog) if definition.target]
     return tuple(sorted({path for target in targets for path in (target.observe, target.end)}))
 
 
@@ -330,7 +362,7 @@ def _write_problems(catalog: Catalog) -> Iterator[Problem]:
             yield Problem(f"{where}.data", "${random} needs `once: true`, or each setup would change it")
 
 
-def _per_scope(write: VaultWrite, catalog: Catalog) -> Iterator[VaultWrite]:
+def _expand_scopes(write: VaultWrite, catalog: Catalog) -> Iterator[VaultWrite]:
     for scope in catalog.scopes_with(write.per_scope) if write.per_scope else ({},):
-        data = mapped(write.data, partial(scoped, scope=scope))
-        yield write.model_copy(update={"path": scoped(write.path, scope), "data": data, "per_scope": ()})
+        data = map_texts(write.data, partial(fill_scope, scope=scope))
+        yield write.model_copy(update={"path": fill_scope(write.path, scope), "data": data, "per_scope": ()})

@@ -8,23 +8,23 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from justenough.domain.core.canonical_json import canonical, digest_of
+from justenough.domain.core.canonical_json import digest_of, to_canonical_json
 from justenough.domain.core.errors import InvalidInput, Problem
-from justenough.domain.core.untrusted_yaml import SAFE_INTEGER, check_json
+from justenough.domain.core.untrusted_yaml import MAX_SAFE_INTEGER, check_json
 
-TOOLS = "tools"
+TOOLS_KEY = "tools"
 """The key of a list; and the folder beside the catalog that holds what was reviewed, `tools/<name>.json`."""
-MOST_TOOLS = 500
+MAX_TOOLS = 500
 """Of one server."""
-MOST_BYTES = 1024 * 1024
+MAX_LIST_BYTES = 1024 * 1024
 """Of a list's canonical form."""
-LONGEST_NAME = 256
-LARGEST = 1e300
+MAX_NAME_CHARS = 256
+MAX_NUMBER = 1e300
 """Of numbers: RFC 8785 writes each as the double that is next to it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListedTool:
     """One tool as its server tells of it: everything of it that a model or a person is told."""
 
     name: str
@@ -43,7 +43,7 @@ class Listed:
 class ToolList:
     """A server's tools, by name."""
 
-    tools: tuple[Listed, ...]
+    tools: tuple[ListedTool, ...]
 
     @cached_property
     def digest(self) -> str:
@@ -56,40 +56,40 @@ class ToolList:
         return json.dumps({"tools": [one.as_json() for one in self.tools]}, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
 
 
-def tool_list(what: str, raw: Iterable[Any]) -> ToolList:
+def build_tool_list(what: str, raw: Iterable[Any]) -> ToolList:
     """Return a server's tools, as a list of MCP's `Tool` objects says them. Raises InvalidInput with everything that is wrong, by place."""
     given = [_as_doubles(one) for one in raw]
-    if len(given) > MOST_TOOLS:
-        raise InvalidInput(what, (Problem(TOOLS, f"{len(given)} tools; at most {MOST_TOOLS} are accepted"),))
+    if len(given) > MAX_TOOLS:
+        raise InvalidInput(what, (Problem(TOOLS_KEY, f"{len(given)} tools; at most {MAX_TOOLS} are accepted"),))
     check_json(what, _without_large(given))
-    problems = tuple(problem for index, one in enumerate(given) for problem in _listed_problems(one, f"{TOOLS}[{index}]"))
+    problems = tuple(problem for index, one in enumerate(given) for problem in _tool_problems(one, f"{TOOLS_KEY}[{index}]"))
     names = [one["name"] for one in given] if not problems else []
-    problems += tuple(Problem(TOOLS, f"{name!r} is there twice") for name in sorted({name for name in names if names.count(name) > 1}))
+    problems += tuple(Problem(TOOLS_KEY, f"{name!r} is there twice") for name in sorted({name for name in names if names.count(name) > 1}))
     if problems:
         raise InvalidInput(what, problems)
-    found = ToolList(tuple(sorted(map(_listed, given), key=lambda one: one.name)))
-    if len(canonical([one.as_json() for one in found.tools])) > MOST_BYTES:
-        raise InvalidInput(what, (Problem(TOOLS, f"more than {MOST_BYTES:,} bytes"),))
+    found = ToolList(tuple(sorted(map(_to_listed_tool, given), key=lambda one: one.name)))
+    if len(to_canonical_json([one.as_json() for one in found.tools])) > MAX_LIST_BYTES:
+        raise InvalidInput(what, (Problem(TOOLS_KEY, f"more than {MAX_LIST_BYTES:,} bytes"),))
     return found
 
 
 def read_tool_list(what: str, text: str | bytes) -> ToolList:
     """Return the list that a JSON text holds: `{"tools": […]}`, as MCP's `tools/list` answers. Raises InvalidInput."""
     try:
-        raw = json.loads(text, object_pairs_hook=_object)
+        raw = json.loads(text, object_pairs_hook=_object_without_duplicates)
     except (ValueError, RecursionError) as error:
         raise InvalidInput(what, (Problem("", f"is no JSON that is read here: {error}"),)) from error
     found = raw.get("result", raw) if isinstance(raw, dict) else raw
-    if not isinstance(found, dict) or not isinstance(found.get(TOOLS), list):
+    if not isinstance(found, dict) or not isinstance(found.get(TOOLS_KEY), list):
         raise InvalidInput(what, (Problem("", 'must be like {"tools": […]}, as MCP answers tools/list'),))
     if found.get("nextCursor"):
         raise InvalidInput(what, (Problem("nextCursor", "there is more: this is one page of the list"),))
-    return tool_list(what, found[TOOLS])
+    return build_tool_list(what, found[TOOLS_KEY])
 
 
-def changes(reviewed: ToolList | None, shown: ToolList) -> Iterator[str]:
+def tool_list_changes(reviewed: ToolList | None, current: ToolList) -> Iterator[str]:
     """Yield, tool by tool, how what a server shows differs from what was reviewed: `get_issue: description, inputSchema`, `new: drop_all`."""
-    before, after = ({one.name: one.as_json() for one in found.tools} if found else {} for found in (reviewed, shown))
+    before, after = ({one.name: one.as_json() for one in found.tools} if found else {} for found in (reviewed, current))
     yield from (f"gone: {name}" for name in sorted(before.keys() - after.keys()))
     yield from (f"new: {name}" for name in sorted(after.keys() - before.keys()))
     for name in sorted(before.keys() & after.keys()):
@@ -98,8 +98,8 @@ def changes(reviewed: ToolList | None, shown: ToolList) -> Iterator[str]:
             yield f"{name}: {', '.join(parts)}"
 
 
-def _listed(raw: Mapping[str, Any]) -> Listed:
-    return Listed(
+def _to_listed_tool(raw: Mapping[str, Any]) -> ListedTool:
+    return ListedTool(
         name=raw["name"],
         description=raw.get("description") or "",
         schema=raw["inputSchema"],
@@ -108,13 +108,13 @@ def _listed(raw: Mapping[str, Any]) -> Listed:
     )
 
 
-def _listed_problems(raw: Any, where: str) -> Iterator[Problem]:
+def _tool_problems(raw: Any, where: str) -> Iterator[Problem]:
     if not isinstance(raw, dict):
         yield Problem(where, "must be an object")
         return
     name = raw.get("name")
-    if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME:
-        yield Problem(f"{where}.name", f"must be text of at most {LONGEST_NAME} characters")
+    if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME_CHARS:
+        yield Problem(f"{where}.name", f"must be text of at most {MAX_NAME_CHARS} characters")
     if not isinstance(raw.get("inputSchema"), dict):
         yield Problem(f"{where}.inputSchema", "must be an object")
     for key, kind, told in (("title", str, "text"), ("description", str, "text"), ("annotations", dict, "an object")):
@@ -124,23 +124,23 @@ def _listed_problems(raw: Any, where: str) -> Iterator[Problem]:
 
 def _as_doubles(value: Any) -> Any:
     """Return a JSON value whose numbers are those that RFC 8785 knows: a schema may say the greatest 64-bit integer."""
-    large = isinstance(value, int) and SAFE_INTEGER < abs(value) < LARGEST
-    return float(value) if large else _mapped(value, _as_doubles)
+    large = isinstance(value, int) and MAX_SAFE_INTEGER < abs(value) < MAX_NUMBER
+    return float(value) if large else _map_children(value, _as_doubles)
 
 
 def _without_large(value: Any) -> Any:
     """Return a JSON value without such numbers, whose digest is that of the double next to them."""
-    large = isinstance(value, float) and SAFE_INTEGER < abs(value) < LARGEST
-    return 0 if large else _mapped(value, _without_large)
+    large = isinstance(value, float) and MAX_SAFE_INTEGER < abs(value) < MAX_NUMBER
+    return 0 if large else _map_children(value, _without_large)
 
 
-def _mapped(value: Any, each: Callable[[Any], Any]) -> Any:
+def _map_children(value: Any, each: Callable[[Any], Any]) -> Any:
     if isinstance(value, dict):
         return {key: each(inner) for key, inner in value.items()}
     return [each(inner) for inner in value] if isinstance(value, list) else value
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Refuse a key that is there twice: a person would read the one and a program take the other."""
     found = dict(pairs)
     if len(found) != len(pairs):

@@ -12,42 +12,42 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PrivateAttr, StringConstraints, model_validator
 
-from justenough.domain.approvals.tiers import TOP
+from justenough.domain.approvals.tiers import MAX_TIER
 from justenough.domain.catalog.audiences import Audiences
 from justenough.domain.catalog.mcp_tool_list import ToolList
 from justenough.domain.core.base_model import Model
-from justenough.domain.core.placeholders import GIVEN, SCOPE_PLACEHOLDER, SETTING, did_you_mean
+from justenough.domain.core.placeholders import ISSUE_TIME_PLACEHOLDERS, SCOPE_PLACEHOLDER, SETTING_PLACEHOLDER, did_you_mean
 from justenough.domain.core.units import Duration
-from justenough.domain.jobs.spec import MAX_TTL, Label, LabelKey, Name, ScopeKey, Sentence
+from justenough.domain.jobs.spec import MAX_TTL_S, Label, LabelKey, Name, ScopeKey, Sentence
 from justenough.domain.jobs.states import Action, Revocable, Sensitivity
 from justenough.domain.llm.definition import ModelDef
 from justenough.domain.tools.definitions import Tool
 
 # No globs, no empty or dotted segments, no commas, no query: what is written here ends up in Vault policies.
-PATH = re.compile(r"[A-Za-z0-9_${}-][A-Za-z0-9_.${}-]*(?:/[A-Za-z0-9_${}-][A-Za-z0-9_.${}-]*)+")
-NO_SOURCE = ("sys", "auth", "cubbyhole")
+VAULT_PATH_PATTERN = re.compile(r"[A-Za-z0-9_${}-][A-Za-z0-9_.${}-]*(?:/[A-Za-z0-9_${}-][A-Za-z0-9_.${}-]*)+")
+RESERVED_MOUNTS = ("sys", "auth", "cubbyhole")
 """Vault's own controls issue nothing that a job could use."""
 
 
-def _vault_path(path: str) -> str:
-    if not PATH.fullmatch(path):
+def _check_vault_path(path: str) -> str:
+    if not VAULT_PATH_PATTERN.fullmatch(path):
         message = "must be a path in Vault like database/creds/orders-read (letters, digits, _ - . and placeholders)"
         raise ValueError(message)
-    if path.partition("/")[0] in NO_SOURCE:
+    if path.partition("/")[0] in RESERVED_MOUNTS:
         message = f"{path.partition('/')[0]}/ is Vault's own and issues nothing to jobs"
         raise ValueError(message)
     return path
 
 
-VaultPath = Annotated[str, StringConstraints(max_length=256), AfterValidator(_vault_path)]
+VaultPath = Annotated[str, StringConstraints(max_length=256), AfterValidator(_check_vault_path)]
 Mount = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*$", max_length=128)]
-DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+DAY_PATTERN = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 GrantPolicy = Annotated[str, StringConstraints(pattern=r"^je-grant-[a-z0-9-]{1,128}$")]
 Scope = Annotated[Mapping[ScopeKey, Label], Field(min_length=1, max_length=4)]
 ScopeKeys = Annotated[tuple[ScopeKey, ...], Field(max_length=4)]
 
 
-def _sensitivity(value: Any) -> Any:
+def _parse_sensitivity(value: Any) -> Any:
     if isinstance(value, Sensitivity):
         return value
     names = [level.name.lower() for level in Sensitivity]
@@ -57,18 +57,20 @@ def _sensitivity(value: Any) -> Any:
     return Sensitivity[value.upper()]
 
 
-def _day(value: Any) -> Any:
+def _parse_day(value: Any) -> Any:
     if isinstance(value, date):
         return value
     try:
-        return date.fromisoformat(value if DAY.fullmatch(value) else "")
+        return date.fromisoformat(value if DAY_PATTERN.fullmatch(value) else "")
     except (TypeError, ValueError):
         message = "must be a day like 2030-01-31"
         raise ValueError(message) from None
 
 
-Day = Annotated[date, BeforeValidator(_day)]
-SensitivityName = Annotated[Sensitivity, BeforeValidator(_sensitivity), PlainSerializer(lambda level: level.name.lower(), return_type=str)]
+Day = Annotated[date, BeforeValidator(_parse_day)]
+SensitivityName = Annotated[
+    Sensitivity, BeforeValidator(_parse_sensitivity), PlainSerializer(lambda level: level.name.lower(), return_type=str)
+]
 
 
 class Issue(Model):
@@ -120,7 +122,7 @@ class ActionDef(Model):
     issue: Issue
     policy: GrantPolicy
     """Written out by `read_catalog` where the catalog leaves it to the pattern `je-grant-<resource>-<action>`."""
-    max_ttl: Annotated[Duration, Field(le=MAX_TTL)]
+    max_ttl: Annotated[Duration, Field(le=MAX_TTL_S)]
     """Seconds."""
     revocable: Revocable = Revocable.NOW
     data_scope: ScopeKeys = ()
@@ -132,7 +134,7 @@ class ActionDef(Model):
     """The pki mount that issues it: a certificate counts as dead once the CRL of this mount has it, or its time is over."""
     lock: Literal["none", "control_group"] = "none"
     """`control_group`: Vault itself also wants people's authorization (justenough/domain/catalog/control_groups.py)."""
-    lock_tier: Annotated[int, Field(ge=1, le=TOP)] | None = None
+    lock_tier: Annotated[int, Field(ge=1, le=MAX_TIER)] | None = None
     """Of a locked action: the lowest tier whose people open it; default 1."""
     review: Review = Review()
 
@@ -155,12 +157,12 @@ class ActionDef(Model):
 
     @model_validator(mode="after")
     def _what_is_given_is_given_once(self) -> Self:
-        if taken := GIVEN & set(self.data_scope):
+        if taken := ISSUE_TIME_PLACEHOLDERS & set(self.data_scope):
             message = f"data_scope: {{{min(taken)}}} is filled in from the job itself; name the key otherwise"
             raise ValueError(message)
         sent = {name for value in self.issue.data.values() for name in SCOPE_PLACEHOLDER.findall(str(value))}
-        if self.locked and sent & GIVEN:
-            message = f"issue.data: with `lock: control_group` Vault is asked before it is issued; it cannot have {{{min(sent & GIVEN)}}}"
+        if self.locked and sent & ISSUE_TIME_PLACEHOLDERS:
+            message = f"issue.data: with `lock: control_group` Vault is asked before it is issued; it cannot have {{{min(sent & ISSUE_TIME_PLACEHOLDERS)}}}"
             raise ValueError(message)
         return self
 
@@ -190,12 +192,12 @@ class ActionDef(Model):
     def _placeholders_are_bound(self) -> Self:
         texts = {"issue.path": self.issue.path, **{f"issue.data.{key}": value for key, value in self.issue.data.items()}}
         for where, text in texts.items():
-            given = GIVEN if where != "issue.path" else frozenset()
+            given = ISSUE_TIME_PLACEHOLDERS if where != "issue.path" else frozenset()
             unbound = sorted(set(SCOPE_PLACEHOLDER.findall(str(text))) - set(self.data_scope) - given)
             if unbound:
                 message = f"{where}: {{{unbound[0]}}} is not in data_scope{did_you_mean(unbound[0], self.data_scope)}"
                 raise ValueError(message)
-            if re.search(r"[{}]", SCOPE_PLACEHOLDER.sub("", SETTING.sub("", str(text)))):
+            if re.search(r"[{}]", SCOPE_PLACEHOLDER.sub("", SETTING_PLACEHOLDER.sub("", str(text)))):
                 message = f"{where}: a brace that is no placeholder like {{tenant}} or ${{SETTING}}"
                 raise ValueError(message)
         return self
@@ -272,12 +274,12 @@ class Catalog(Model):
         return {name: tool for name, tool in self.tools.items() if not tool.mcp} if self._passing is None else self._passing
 
     @property
-    def withheld(self) -> Mapping[str, str]:
+    def withheld_upstreams(self) -> Mapping[str, str]:
         """The upstream MCP servers of which nothing is passed on, and why."""
         return self._withheld
 
     @property
-    def reviewed(self) -> Mapping[str, ToolList]:
+    def reviewed_lists(self) -> Mapping[str, ToolList]:
         """What was reviewed of upstream MCP servers, by name, where it is there."""
         return self._reviewed
 
@@ -286,7 +288,7 @@ class Catalog(Model):
         """The tools that list those of upstream MCP servers, for jobs whose order names them."""
         return self._listings
 
-    def passing_on(
+    def with_callable_tools(
         self,
         tools: Mapping[str, Tool],
         *,

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints
 
-from justenough.domain.approvals.ladder import Answer, Ladder
-from justenough.domain.approvals.statements import Signed
+from justenough.domain.approvals.ladder import ApprovalAnswer, Ladder
+from justenough.domain.approvals.statements import SignedStatement
 from justenough.domain.core.base_model import Message
 from justenough.domain.jobs.credentials import Decision
 from justenough.domain.jobs.states import Action, JobState
@@ -26,19 +26,19 @@ class JobInput(Message):
     spec: dict[str, Any]
     params: dict[str, str] = Field(default_factory=dict)
     bundle: str | None = None
-    order: Signed
+    order: SignedStatement
     parent: str | None = None
     """The job that launched it, as the order says."""
 
     @classmethod
-    def of(cls, job: str, spec: dict[str, Any], params: Mapping[str, str], bundle: str | None, order: Signed) -> Self:
+    def of(cls, job: str, spec: dict[str, Any], params: Mapping[str, str], bundle: str | None, order: SignedStatement) -> Self:
         """Return what an order as it is kept, or was sent, asks for."""
         parent = order.statement.get("parent")
         # Anything else than text is no parent, and no statement that holds.
         return cls(job=job, spec=spec, params=dict(params), bundle=bundle, order=order, parent=parent if isinstance(parent, str) else None)
 
 
-class Occasion(Message):
+class ScheduleOccasion(Message):
     """One time at which a schedule launches its job, as Temporal says."""
 
     schedule: str
@@ -63,7 +63,7 @@ class DecidedRequest(Message):
     """Whether Vault itself also wants people's authorization."""
 
 
-class Decided(Message):
+class StartDecisions(Message):
     """What the start of a job came to."""
 
     refused: str | None = None
@@ -75,14 +75,14 @@ class Decided(Message):
     requests: tuple[DecidedRequest, ...] = ()
 
 
-class LocksInput(Message):
+class ControlGroupsInput(Message):
     """The requests of an order that wait in Vault as well, each with its ladder."""
 
     order: JobInput
     ladders: Mapping[str, Ladder]
 
 
-class LocksOpened(Message):
+class ControlGroupsResult(Message):
     refused: str | None = None
     """Why they cannot wait there; then the job does not run."""
 
@@ -126,7 +126,7 @@ class OpenInput(Message):
     request: str
 
 
-class Opened(Message):
+class OpenResult(Message):
     """Where its approval stands when it opens; None where it is no request that waits."""
 
     ladder: Ladder | None = None
@@ -138,17 +138,17 @@ class WithdrawInput(Message):
     why: str
 
 
-class Granted(Message):
+class GrantedRequest(Message):
     """A request that the workflow believes granted, with the answers that the session will verify again."""
 
     id: str
     number: int
-    answers: tuple[Answer, ...] = ()
+    answers: tuple[ApprovalAnswer, ...] = ()
 
 
 class SessionInput(Message):
     order: JobInput
-    granted: tuple[Granted, ...] = ()
+    granted: tuple[GrantedRequest, ...] = ()
 
 
 class SessionResult(Message):
@@ -196,7 +196,7 @@ class CloseInput(Message):
     unrecorded: tuple[Event, ...] = ()
 
 
-class Closed(Message):
+class JobResult(Message):
     """What a job came to: the result of its workflow."""
 
     state: JobState

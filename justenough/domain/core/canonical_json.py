@@ -11,11 +11,11 @@ from pydantic import StringConstraints
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 
-def canonical(value: Any) -> bytes:
+def to_canonical_json(value: Any) -> bytes:
     """Return a JSON value's RFC 8785 form. Raises ValueError where it has none."""
     return rfc8785.dumps(value)
 
 
 def digest_of(value: Any) -> str:
     """Return `sha256:<hex>` of a JSON value's canonical form."""
-    return f"sha256:{hashlib.sha256(canonical(value)).hexdigest()}"
+    return f"sha256:{hashlib.sha256(to_canonical_json(value)).hexdigest()}"

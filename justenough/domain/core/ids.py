@@ -42,7 +42,7 @@ def credential_id(job: str, number: int, nth: int = 1) -> str:
     return f"c{job[1:]}-{number}" if nth == 1 else f"c{job[1:]}-{number}.{nth}"
 
 
-def number_of(part: str) -> int:
+def request_number_of(part: str) -> int:
     """Return the number of the request that a request's or credential's id names, from 1."""
     return int(part.rpartition("-")[2].partition(".")[0])
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from justenough.domain.core.errors import InvalidInput, Problem
 
-SETTING = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+SETTING_PLACEHOLDER = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 # A single brace on each side, so that Vault's own `{{name}}` is left alone.
 SCOPE_PLACEHOLDER = re.compile(r"(?<![{$])\{([a-z][a-z0-9_]{0,31})\}(?!\})")
 
-GIVEN = frozenset({"job", "ttl"})
+ISSUE_TIME_PLACEHOLDERS = frozenset({"job", "ttl"})
 """Filled in at each issue, in issue.data: the job's id, and the seconds that the grant lasts."""
 
 
@@ -23,41 +23,41 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def scoped(text: str, scope: Mapping[str, str]) -> str:
+def fill_scope(text: str, scope: Mapping[str, str]) -> str:
     """Return the text with `{key}` replaced by the scope's values; other keys are left alone."""
     return SCOPE_PLACEHOLDER.sub(lambda found: scope.get(found[1], found[0]), text)
 
 
-def mapped(value: Any, change: Callable[[str], str]) -> Any:
+def map_texts(value: Any, change: Callable[[str], str]) -> Any:
     """Return a JSON value with each text in it changed; keys stay."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, Mapping):
-        return {key: mapped(inner, change) for key, inner in value.items()}
+        return {key: map_texts(inner, change) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [mapped(inner, change) for inner in value]
+        return [map_texts(inner, change) for inner in value]
     return value
 
 
-def filled(value: Any, env: Mapping[str, str], *, what: str, path: str = "") -> Any:
+def fill_settings(value: Any, env: Mapping[str, str], *, what: str, path: str = "") -> Any:
     """Return a JSON value with each `${X}` filled in; raise InvalidInput with every X that is missing, by the path of its text."""
     problems = tuple(
         Problem(where, f"setting {name} is missing: set the environment variable {name}")
-        for where, text in _texts(value, path)
-        for name in SETTING.findall(text)
+        for where, text in _iter_texts(value, path)
+        for name in SETTING_PLACEHOLDER.findall(text)
         if name not in env
     )
     if problems:
         raise InvalidInput(what, problems)
-    return mapped(value, lambda text: SETTING.sub(lambda found: env[found[1]], text))
+    return map_texts(value, lambda text: SETTING_PLACEHOLDER.sub(lambda found: env[found[1]], text))
 
 
-def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
+def _iter_texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
     if isinstance(value, str):
         yield path, value
     elif isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from _texts(inner, f"{path}.{key}" if path else str(key))
+            yield from _iter_texts(inner, f"{path}.{key}" if path else str(key))
     elif isinstance(value, list | tuple):
         for index, inner in enumerate(value):
-            yield from _texts(inner, f"{path}[{index}]")
+            yield from _iter_texts(inner, f"{path}[{index}]")

@@ -17,14 +17,14 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from urllib.parse import quote, quote_plus
 
-MARK = b"[redacted]"
-SHORTEST = 4
+REDACTION_MARK = b"[redacted]"
+MIN_SECRET_BYTES = 4
 """Bytes of the shortest secret that is looked for."""
-HEAD = 8
+HEAD_BYTES = 8
 """Bytes that are compared first, to be quick."""
-LEARNT = 100
+MAX_LEARNT_SECRETS = 100
 """Secrets that one stream remembers of those it learnt while it ran: older ones are dead by then, or the job asks for very many at once."""
-LONG_LINE = 16
+MIN_LINE_BYTES = 16
 """Bytes from which one line of a secret is a secret of its own."""
 
 _PERCENT = re.compile(r"%[0-9A-F]{2}")
@@ -35,7 +35,7 @@ class Redactor:
 
     def __init__(self, secrets: Iterable[str]) -> None:
         self._secrets = tuple(secrets)
-        self._later: deque[str] = deque(maxlen=LEARNT)
+        self._later: deque[str] = deque(maxlen=MAX_LEARNT_SECRETS)
         # At the first bytes: before them more is often learnt, and many streams have none.
         self._prepared = False
         self._held = b""
@@ -52,41 +52,41 @@ class Redactor:
         if not self._prepared:
             self._prepare()
         held = self._held + chunk
-        return self._decided(held, self._open_end(held))
+        return self._redact(held, self._undecided_start(held))
 
     def flush(self) -> bytes:
         """Return what was held back: the stream has ended."""
-        return self._decided(self._held, len(self._held)) if self._held else b""
+        return self._redact(self._held, len(self._held)) if self._held else b""
 
     def _prepare(self) -> None:
         self._forms = tuple(sorted({form for secret in (*self._secrets, *self._later) for form in forms_of(secret)}))
         self._longest = max(map(len, self._forms), default=0)
-        self._heads = frozenset(form[:length] for form in self._forms for length in range(1, HEAD + 1))
-        self._pattern = _pattern(self._forms) if self._forms else None
+        self._heads = frozenset(form[:length] for form in self._forms for length in range(1, HEAD_BYTES + 1))
+        self._pattern = _build_pattern(self._forms) if self._forms else None
         self._prepared = True
 
-    def _decided(self, text: bytes, end: int) -> bytes:
+    def _redact(self, text: bytes, end: int) -> bytes:
         """Return the redacted form of `text[:end]` and hold the rest back. Finds that overlap become one mark."""
         out: list[bytes] = []
         at, covered = 0, self._covered
-        for start, stop in self._finds(text, end):
+        for start, stop in self._find_secrets(text, end):
             if start >= covered:
-                out += (text[max(at, covered) : start], MARK)
+                out += (text[max(at, covered) : start], REDACTION_MARK)
             at, covered = start, max(covered, stop)
         out.append(text[max(at, covered) : end])
         self._held, self._covered = text[end:], max(0, covered - end)
         return b"".join(out)
 
-    def _finds(self, text: bytes, end: int) -> Iterator[tuple[int, int]]:
+    def _find_secrets(self, text: bytes, end: int) -> Iterator[tuple[int, int]]:
         at = 0
         while self._pattern and (found := self._pattern.search(text, at)) and found.start() < end:
             yield found.span()
             at = found.start() + 1
 
-    def _open_end(self, text: bytes) -> int:
+    def _undecided_start(self, text: bytes) -> int:
         """Return the first place from which the text, as far as it is known, could be the beginning of a longer form."""
         for start in range(max(0, len(text) - self._longest + 1), len(text)):
-            if text[start : start + HEAD] not in self._heads:
+            if text[start : start + HEAD_BYTES] not in self._heads:
                 continue
             tail = text[start:]
             index = bisect_left(self._forms, tail)
@@ -101,17 +101,17 @@ class Redactor:
 def forms_of(secret: str) -> frozenset[bytes]:
     """Return every form in which a secret is looked for; none for one that is too short."""
     raw = secret.encode("utf-8", "surrogateescape")
-    if len(raw) < SHORTEST:
+    if len(raw) < MIN_SECRET_BYTES:
         return frozenset()
-    forms = {raw, *_base64(raw), raw.hex().encode(), raw.hex().upper().encode()}
-    forms.update(text.encode("utf-8", "surrogateescape") for text in (*_url(raw), *_escaped(secret)))
+    forms = {raw, *_base64_forms(raw), raw.hex().encode(), raw.hex().upper().encode()}
+    forms.update(text.encode("utf-8", "surrogateescape") for text in (*_url_forms(raw), *_escaped_forms(secret)))
     for line in secret.splitlines():
-        if len(line.strip()) >= LONG_LINE:
+        if len(line.strip()) >= MIN_LINE_BYTES:
             forms.add(line.strip().encode("utf-8", "surrogateescape"))
-    return frozenset(form for form in forms if len(form) >= SHORTEST)
+    return frozenset(form for form in forms if len(form) >= MIN_SECRET_BYTES)
 
 
-def _pattern(forms: Iterable[bytes]) -> re.Pattern[bytes]:
+def _build_pattern(forms: Iterable[bytes]) -> re.Pattern[bytes]:
     """Return what finds any form: longest first, so that of two that start alike the whole one goes; by first byte, to be quick."""
     rests: dict[bytes, list[bytes]] = {}
     for form in sorted(forms, key=len, reverse=True):
@@ -122,13 +122,13 @@ def _pattern(forms: Iterable[bytes]) -> re.Pattern[bytes]:
     return pattern
 
 
-def _url(raw: bytes) -> Iterator[str]:
+def _url_forms(raw: bytes) -> Iterator[str]:
     for text in (quote(raw), quote(raw, safe=""), quote_plus(raw), quote(raw, safe="!*'()~")):
         yield text
         yield _PERCENT.sub(lambda found: found[0].lower(), text)
 
 
-def _escaped(secret: str) -> Iterator[str]:
+def _escaped_forms(secret: str) -> Iterator[str]:
     for text in (json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]):
         yield text
         yield text.replace("/", "\\/")
@@ -140,7 +140,7 @@ def _escaped(secret: str) -> Iterator[str]:
     yield secret.replace("\\", "\\\\").replace(":", "\\:")
 
 
-def _base64(raw: bytes) -> Iterator[bytes]:
+def _base64_forms(raw: bytes) -> Iterator[bytes]:
     """Yield what all base64 texts that contain the secret have in common, for each of the three places where it can start."""
     for shift in range(3):
         text = base64.b64encode(bytes(shift) + raw)

@@ -8,17 +8,17 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer
 
-MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
+RFC3339_PATTERN = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 
 
-def rfc3339(moment: datetime) -> str:
+def to_rfc3339(moment: datetime) -> str:
     """Return a moment as RFC 3339 UTC with whole seconds: `2026-01-31T09:30:00Z`."""
     return moment.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat() + "Z"
 
 
-def moment_of(value: Any) -> datetime:
+def parse_rfc3339(value: Any) -> datetime:
     """Return the moment that RFC 3339 UTC text with whole seconds stands for; raise ValueError on any other spelling."""
-    if isinstance(value, str) and MOMENT.fullmatch(value):
+    if isinstance(value, str) and RFC3339_PATTERN.fullmatch(value):
         return datetime.fromisoformat(value)
     if isinstance(value, datetime) and value.tzinfo is not None:
         return value.astimezone(UTC).replace(microsecond=0)
@@ -26,5 +26,5 @@ def moment_of(value: Any) -> datetime:
     raise ValueError(message)
 
 
-Moment = Annotated[datetime, BeforeValidator(moment_of), PlainSerializer(rfc3339, return_type=str)]
+Moment = Annotated[datetime, BeforeValidator(parse_rfc3339), PlainSerializer(to_rfc3339, return_type=str)]
 """RFC 3339 UTC with whole seconds, as text."""

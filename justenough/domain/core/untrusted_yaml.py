@@ -18,7 +18,7 @@ MAX_DEPTH = 32
 MAX_NODES = 20_000
 MAX_PROBLEMS = 100
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")
-SAFE_INTEGER = 2**53 - 1
+MAX_SAFE_INTEGER = 2**53 - 1
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -33,13 +33,13 @@ class _Loader(yaml.SafeLoader):
         event = self.peek_event()  # type: ignore[no-untyped-call] # the stubs leave it out
         self.nodes += 1
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-            raise _refused("anchors and aliases are not allowed", event.start_mark)
+            raise _yaml_error("anchors and aliases are not allowed", event.start_mark)
         if getattr(event, "tag", None) is not None:
-            raise _refused("tags are not allowed", event.start_mark)
+            raise _yaml_error("tags are not allowed", event.start_mark)
         if self.nodes > MAX_NODES:
-            raise _refused(f"more than {MAX_NODES:,} values", event.start_mark)
+            raise _yaml_error(f"more than {MAX_NODES:,} values", event.start_mark)
         if self.depth > MAX_DEPTH:
-            raise _refused("nested too deeply", event.start_mark)
+            raise _yaml_error("nested too deeply", event.start_mark)
         self.depth += 1
         node = super().compose_node(parent, index)
         self.depth -= 1
@@ -49,14 +49,14 @@ class _Loader(yaml.SafeLoader):
         mapping: dict[str, Any] = {}
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode) or (key.value == "<<" and key.style is None):
-                raise _refused("keys must be plain text", key.start_mark)
+                raise _yaml_error("keys must be plain text", key.start_mark)
             if key.value in mapping:
-                raise _refused(f"key {key.value!r} is there twice", key.start_mark)
+                raise _yaml_error(f"key {key.value!r} is there twice", key.start_mark)
             mapping[key.value] = self.construct_object(value, deep=deep)
         return mapping
 
 
-def _refused(why: str, mark: yaml.Mark) -> yaml.YAMLError:
+def _yaml_error(why: str, mark: yaml.Mark) -> yaml.YAMLError:
     return yaml.constructor.ConstructorError(None, None, why, mark)
 
 
@@ -83,27 +83,27 @@ def read_yaml(what: str, text: str | bytes) -> Any:
     except ValueError as error:
         raise InvalidInput(what, (Problem("", f"not readable as YAML: {error}"),)) from error
     except yaml.YAMLError as error:
-        raise InvalidInput(what, (Problem("", _where(error)),)) from error
+        raise InvalidInput(what, (Problem("", _yaml_error_text(error)),)) from error
     check_json(what, value)
     return value
 
 
 def check_json(what: str, value: Any) -> None:
     """Raise InvalidInput where a value is not plain JSON that every reader reads alike (I-JSON: RFC 7493)."""
-    problems = tuple(islice(_unlike_json(value, "", 0), MAX_PROBLEMS))
+    problems = tuple(islice(_json_problems(value, "", 0), MAX_PROBLEMS))
     if problems:
         raise InvalidInput(what, problems)
 
 
-def validated(what: str, model: type[M], value: Any) -> M:
+def validate_model(what: str, model: type[M], value: Any) -> M:
     """Return the model that a value describes; raise InvalidInput with every problem, by YAML path."""
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise InvalidInput(what, tuple(_problem(item) for item in error.errors(include_url=False, include_input=False))) from error
+        raise InvalidInput(what, tuple(_to_problem(item) for item in error.errors(include_url=False, include_input=False))) from error
 
 
-def path_of(location: Iterable[str | int]) -> str:
+def to_yaml_path(location: Iterable[str | int]) -> str:
     """Return a location as a YAML path: `("access", 0, "ttl")` → `access[0].ttl`."""
     path = ""
     for part in location:
@@ -111,35 +111,35 @@ def path_of(location: Iterable[str | int]) -> str:
     return path
 
 
-def _problem(item: Any) -> Problem:
+def _to_problem(item: Any) -> Problem:
     known = {"extra_forbidden": "unknown key", "missing": "required"}
     message = known.get(item["type"]) or item["msg"].removeprefix("Value error, ")
-    return Problem(path_of(part for part in item["loc"] if part != "[key]"), message)
+    return Problem(to_yaml_path(part for part in item["loc"] if part != "[key]"), message)
 
 
-def _where(error: yaml.YAMLError) -> str:
+def _yaml_error_text(error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or str(error).splitlines()[0]
     return f"line {mark.line + 1}, column {mark.column + 1}: {problem}" if mark else problem
 
 
-def _unlike_json(value: Any, path: str, depth: int) -> Iterable[Problem]:
+def _json_problems(value: Any, path: str, depth: int) -> Iterable[Problem]:
     if depth > MAX_DEPTH:
         yield Problem(path, "nested too deeply")
     elif isinstance(value, dict):
         for key, inner in value.items():
-            yield from _unlike_json(key, path, depth + 1)
-            yield from _unlike_json(inner, f"{path}.{key}" if path else str(key), depth + 1)
+            yield from _json_problems(key, path, depth + 1)
+            yield from _json_problems(inner, f"{path}.{key}" if path else str(key), depth + 1)
     elif isinstance(value, list):
         for index, inner in enumerate(value):
-            yield from _unlike_json(inner, f"{path}[{index}]", depth + 1)
+            yield from _json_problems(inner, f"{path}[{index}]", depth + 1)
     else:
-        why = _unlike_scalar(value)
+        why = _scalar_problem(value)
         if why:
             yield Problem(path, why)
 
 
-def _unlike_scalar(value: Any) -> str | None:
+def _scalar_problem(value: Any) -> str | None:
     match value:
         case None | bool():
             return None
@@ -149,5 +149,5 @@ def _unlike_scalar(value: Any) -> str | None:
             return "not a number"
         case int() | float():
             # A larger float would be written without a point, and read back as an integer that is not exact.
-            return None if abs(value) <= SAFE_INTEGER else "a number too large to be exact"
+            return None if abs(value) <= MAX_SAFE_INTEGER else "a number too large to be exact"
     return f"{type(value).__name__} is not allowed; use text"

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 Address = IPv4Address | IPv6Address
 
-METADATA = frozenset(
+METADATA_ADDRESSES = frozenset(
     map(
         ip_address,
         (
@@ -21,8 +21,8 @@ METADATA = frozenset(
     )
 )
 """Where clouds tell a machine its own credentials."""
-HTTP = frozenset({80, 443})
-LOWEST_PORT = 1024
+HTTP_PORTS = frozenset({80, 443})
+MIN_OTHER_PORT = 1024
 """Below it only the ports of HTTP itself: what else listens there speaks other protocols."""
 
 _THIS_NETWORK = IPv4Network("0.0.0.0/8")
@@ -33,19 +33,19 @@ _ISATAP = (0x0000_5EFE, 0x0200_5EFE)
 _LOW = 2**32 - 1
 
 
-def why_not_reached(address: str, *, private: bool) -> str | None:
+def why_address_forbidden(address: str, *, private: bool) -> str | None:
     """Return why nothing may be sent to an address; None where it may. `private`: addresses of one's own network are allowed."""
     try:
         # What stands behind % is an interface of this machine's.
         found = ip_address(address.partition("%")[0])
     except ValueError:
         return f"{address} is no address"
-    if any(hidden in METADATA or hidden.is_link_local for hidden in _hidden_locally(found)):
+    if any(hidden in METADATA_ADDRESSES or hidden.is_link_local for hidden in _locally_translated_ipv4(found)):
         return f"{address} may lead to where a machine is told its own credentials, and is never sent to"
-    for meant in _meant(found):
-        if why := _why_never(meant):
+    for meant in _effective_addresses(found):
+        if why := _why_always_forbidden(meant):
             return f"{address} {why}"
-        if not private and not _public(meant):
+        if not private and not _is_public(meant):
             return f"{address} is of a private network; `allow_private: true` allows it"
     return None
 
@@ -65,7 +65,9 @@ def url_problem(url: str, *, private: bool) -> str | None:
         "names no host": not host,
         "must hold no user and no password: this file is no place for secrets": "@" in parts.netloc,
         "must have no fragment": "#" in url,
-        f"port {port} is none of HTTP's: 80, 443, or {LOWEST_PORT} and above": port is not None and port < LOWEST_PORT and port not in HTTP,
+        f"port {port} is none of HTTP's: 80, 443, or {MIN_OTHER_PORT} and above": port is not None
+        and port < MIN_OTHER_PORT
+        and port not in HTTP_PORTS,
     }
     return next((why for why, so in wrong.items() if so), None) or _literal_problem(host or "", private=private)
 
@@ -75,22 +77,22 @@ def _literal_problem(host: str, *, private: bool) -> str | None:
         ip_address(host.partition("%")[0])
     except ValueError:
         return None
-    return why_not_reached(host, private=private)
+    return why_address_forbidden(host, private=private)
 
 
-def _meant(address: Address) -> Iterator[Address]:
+def _effective_addresses(address: Address) -> Iterator[Address]:
     """Yield the addresses that an address leads to: those of IPv4 are hidden in several forms of IPv6."""
     if isinstance(address, IPv4Address) or address.is_unspecified or address.is_loopback:
         yield address
         return
-    stands_for = tuple(_stands_for(address))
+    stands_for = tuple(_embedded_ipv4(address))
     yield from stands_for or (address,)
     # Both count here: the machine that is reached, and the one behind it.
     if (int(address) >> 32) & _LOW in _ISATAP:
         yield IPv4Address(int(address) & _LOW)
 
 
-def _stands_for(address: IPv6Address) -> Iterator[IPv4Address]:
+def _embedded_ipv4(address: IPv6Address) -> Iterator[IPv4Address]:
     if address in _MAPPED or address in _COMPATIBLE or address in _TRANSLATED:
         yield IPv4Address(int(address) & _LOW)
     if address.sixtofour is not None:
@@ -99,7 +101,7 @@ def _stands_for(address: IPv6Address) -> Iterator[IPv4Address]:
         yield from address.teredo
 
 
-def _hidden_locally(address: Address) -> Iterator[IPv4Address]:
+def _locally_translated_ipv4(address: Address) -> Iterator[IPv4Address]:
     """Yield where a network's own translation may lead to: how long its prefix is, nobody tells (RFC 8215, 6052)."""
     if isinstance(address, IPv6Address) and address in _TRANSLATED_LOCALLY:
         number = int(address)
@@ -110,8 +112,8 @@ def _hidden_locally(address: Address) -> Iterator[IPv4Address]:
         yield IPv4Address(number >> 24 & _LOW)
 
 
-def _why_never(address: Address) -> str | None:
-    if address in METADATA:
+def _why_always_forbidden(address: Address) -> str | None:
+    if address in METADATA_ADDRESSES:
         return "tells a machine its own credentials, and is never sent to"
     if address.is_link_local:
         return "is link-local, and never sent to"
@@ -123,5 +125,5 @@ def _why_never(address: Address) -> str | None:
     return "is reserved" if reserved else None
 
 
-def _public(address: Address) -> bool:
+def _is_public(address: Address) -> bool:
     return address.is_global and not (isinstance(address, IPv6Address) and (address.is_site_local or address in _TRANSLATED_LOCALLY))

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from justenough.domain.evidence.report import Cell, Status, Table
-from justenough.domain.evidence.statistics import Fact, Found, Seen, Spread, seconds, status_above
+from justenough.domain.evidence.statistics import Distribution, EntryFact, EntrySample, MetricResult, seconds_between, status_above
 
 OPENED = "approval.opened"
 ESCALATED = "approval.escalated"
@@ -20,7 +20,7 @@ OUTCOMES = ("opened", "escalated", "approved", "denied", "expired")
 
 
 @dataclass(slots=True)
-class Asked:
+class TrackedRequest:
     """One request of a job that has not ended: what it asks for, and where its approval stands."""
 
     ttl: int | None = None
@@ -32,29 +32,29 @@ class Asked:
 
 
 @dataclass(slots=True)
-class Waiting:
+class TrackedJob:
     """A job that has not ended: its requests, those of them that wait, and since when any does."""
 
-    requests: dict[str, Asked] = field(default_factory=dict)
+    requests: dict[str, TrackedRequest] = field(default_factory=dict)
     pending: set[str] = field(default_factory=set)
     since: datetime | None = None
 
 
-class Approvals:
+class ApprovalMetrics:
     """Follows each request from the opening of its approval to what settles it."""
 
     def __init__(self) -> None:
-        self._jobs: dict[str, Waiting] = {}
+        self._jobs: dict[str, TrackedJob] = {}
         self._tiers = defaultdict[int, Counter[str]](Counter)
         self._people = Counter[str]()
-        self._latency = Spread()
+        self._latency = Distribution()
         self._waited, self._waits_began = 0.0, 0
         self._narrowed_ttl, self._narrowed_action, self._narrowed_tools, self._for_others = 0, 0, 0, 0
-        self._all, self._settled, self._answers, self._openings = Seen(), Seen(), Seen(), Seen()
-        self._narrowed, self._withdrawn = Seen(), Seen()
+        self._all, self._settled, self._answers, self._openings = EntrySample(), EntrySample(), EntrySample(), EntrySample()
+        self._narrowed, self._withdrawn = EntrySample(), EntrySample()
 
     @property
-    def handlers(self) -> Mapping[str, Callable[[Fact], None]]:
+    def handlers(self) -> Mapping[str, Callable[[EntryFact], None]]:
         """What each type of entry means here."""
         return {
             "access.requested": self._request,
@@ -67,52 +67,52 @@ class Approvals:
             "job.ended": self._end,
         }
 
-    def found(self, *, until: datetime) -> Iterator[Found]:
+    def metric_results(self, *, until: datetime) -> Iterator[MetricResult]:
         """Yield its lines."""
         totals = {name: sum(tier[name] for tier in self._tiers.values()) for name in OUTCOMES}
         expired = status_above(totals["expired"], Status.ATTENTION)
-        yield Found("approvals.outcomes", {**totals}, expired, self._all, (OPENED, ESCALATED, DECIDED, EXPIRED), self._by_tier())
-        yield Found("approvals.latency", self._latency.figures(), Status.OK, self._settled, (DECIDED, EXPIRED))
+        yield MetricResult("approvals.outcomes", {**totals}, expired, self._all, (OPENED, ESCALATED, DECIDED, EXPIRED), self._tier_table())
+        yield MetricResult("approvals.latency", self._latency.figures(), Status.OK, self._settled, (DECIDED, EXPIRED))
         answers = tuple((name, count) for name, count in sorted(self._people.items(), key=lambda item: (-item[1], item[0])))
         counted = {"answers": self._people.total(), "people": len(self._people), "for_somebody_away": self._for_others}
-        yield Found(
+        yield MetricResult(
             "approvals.people", {**counted}, Status.OK, self._answers, (DECIDED,), Table(columns=("person", "answers"), rows=answers)
         )
-        yield self._waits(until=until)
+        yield self._waiting_result(until=until)
         figures: dict[str, Cell] = {
             "narrowed": self._narrowed.count,
             "by_ttl": self._narrowed_ttl,
             "by_action": self._narrowed_action,
             "by_tools": self._narrowed_tools,
         }
-        yield Found("approvals.narrowed", figures, Status.OK, self._narrowed, (DECIDED,))
-        yield Found("approvals.withdrawn", {"withdrawn": self._withdrawn.count}, Status.OK, self._withdrawn, (WITHDRAWN,))
+        yield MetricResult("approvals.narrowed", figures, Status.OK, self._narrowed, (DECIDED,))
+        yield MetricResult("approvals.withdrawn", {"withdrawn": self._withdrawn.count}, Status.OK, self._withdrawn, (WITHDRAWN,))
 
-    def _waits(self, *, until: datetime) -> Found:
+    def _waiting_result(self, *, until: datetime) -> MetricResult:
         """Return what waiting cost; who waits still has waited until the period's end."""
         still = [waiting.since for waiting in self._jobs.values() if waiting.since is not None]
-        total = self._waited + sum(max(seconds(since, until), 0.0) for since in still)
+        total = self._waited + sum(max(seconds_between(since, until), 0.0) for since in still)
         figures: dict[str, Cell] = {"job_hours": round(total / 3600, 3), "waits": self._waits_began, "waiting_at_the_end": len(still)}
-        return Found("approvals.waiting", figures, Status.OK, self._openings, (OPENED,))
+        return MetricResult("approvals.waiting", figures, Status.OK, self._openings, (OPENED,))
 
-    def _by_tier(self) -> Table:
+    def _tier_table(self) -> Table:
         rows = tuple((tier, *(self._tiers[tier][name] for name in OUTCOMES)) for tier in sorted(self._tiers))
         return Table(columns=("tier", *OUTCOMES), rows=rows)
 
-    def _job(self, fact: Fact) -> Waiting:
-        return self._jobs.setdefault(fact.job, Waiting())
+    def _tracked_job(self, fact: EntryFact) -> TrackedJob:
+        return self._jobs.setdefault(fact.job, TrackedJob())
 
-    def _asked(self, fact: Fact) -> Asked:
-        return self._job(fact).requests.setdefault(fact.data["request"], Asked())
+    def _tracked_request(self, fact: EntryFact) -> TrackedRequest:
+        return self._tracked_job(fact).requests.setdefault(fact.data["request"], TrackedRequest())
 
-    def _request(self, fact: Fact) -> None:
-        asked = self._asked(fact)
+    def _request(self, fact: EntryFact) -> None:
+        asked = self._tracked_request(fact)
         asked.ttl, asked.action, asked.tools = fact.data["ttl"], fact.data["action"], fact.data.get("tools")
 
-    def _open(self, fact: Fact) -> None:
+    def _open(self, fact: EntryFact) -> None:
         self._all.add(fact.id)
         self._openings.add(fact.id)
-        asked, waiting = self._asked(fact), self._job(fact)
+        asked, waiting = self._tracked_request(fact), self._tracked_job(fact)
         asked.tier, asked.opened_at = fact.data["tier"], fact.at
         self._tiers[asked.tier]["opened"] += 1
         if waiting.since is None:
@@ -120,66 +120,66 @@ class Approvals:
             self._waits_began += 1
         waiting.pending.add(fact.data["request"])
 
-    def _climb(self, fact: Fact) -> None:
+    def _climb(self, fact: EntryFact) -> None:
         self._all.add(fact.id)
-        asked = self._asked(fact)
+        asked = self._tracked_request(fact)
         asked.tier = fact.data["tier"]
         self._tiers[asked.tier]["escalated"] += 1
 
-    def _decide(self, fact: Fact) -> None:
+    def _decide(self, fact: EntryFact) -> None:
         data = fact.data
         self._people[data["name"]] += 1
         self._for_others += bool(data.get("on_behalf_of"))
         self._answers.add(fact.id)
         if data["verdict"] not in {"approved", "denied"}:
             return
-        asked = self._asked(fact)
+        asked = self._tracked_request(fact)
         self._tiers[asked.tier or data["tier"]][data["verdict"]] += 1
         self._settle(fact, asked)
         if data["verdict"] == "approved":
             self._compare(fact, asked)
 
-    def _compare(self, fact: Fact, asked: Asked) -> None:
+    def _compare(self, fact: EntryFact, request: TrackedRequest) -> None:
         """Count what was granted narrower than it was asked for."""
-        shorter = asked.ttl is not None and (fact.data["granted_ttl"] or asked.ttl) < asked.ttl
+        shorter = request.ttl is not None and (fact.data["granted_ttl"] or request.ttl) < request.ttl
         # Only later versions record which action was granted.
         granted = fact.data.get("granted_action")
-        less = bool(granted and asked.action and granted != asked.action)
+        less = bool(granted and request.action and granted != request.action)
         self._narrowed_ttl += shorter
         self._narrowed_action += less
-        bound = asked.tools is not None and fact.data.get("granted_tools") != asked.tools
+        bound = request.tools is not None and fact.data.get("granted_tools") != request.tools
         self._narrowed_tools += bound
         if shorter or less or bound:
             self._narrowed.add(fact.id)
 
-    def _expire(self, fact: Fact) -> None:
+    def _expire(self, fact: EntryFact) -> None:
         self._tiers[fact.data["tier"]]["expired"] += 1
-        self._settle(fact, self._asked(fact))
+        self._settle(fact, self._tracked_request(fact))
 
-    def _settle(self, fact: Fact, asked: Asked) -> None:
+    def _settle(self, fact: EntryFact, request: TrackedRequest) -> None:
         self._all.add(fact.id)
-        if asked.opened_at is not None:
-            self._latency.add(seconds(asked.opened_at, fact.at))
+        if request.opened_at is not None:
+            self._latency.add(seconds_between(request.opened_at, fact.at))
             self._settled.add(fact.id)
-        self._no_longer(fact.job, fact.data["request"], fact.at)
+        self._stop_waiting(fact.job, fact.data["request"], fact.at)
 
-    def _take_back(self, fact: Fact) -> None:
+    def _take_back(self, fact: EntryFact) -> None:
         self._withdrawn.add(fact.id)
 
-    def _give_up(self, fact: Fact) -> None:
-        self._no_longer(fact.job, fact.data["request"], fact.at)
+    def _give_up(self, fact: EntryFact) -> None:
+        self._stop_waiting(fact.job, fact.data["request"], fact.at)
 
-    def _no_longer(self, job: str, request: str, at: datetime) -> None:
+    def _stop_waiting(self, job: str, request: str, at: datetime) -> None:
         """A request does not wait any more; the last of a job's ends its waiting."""
         waiting = self._jobs.get(job)
         if waiting is None or waiting.since is None:
             return
         waiting.pending.discard(request)
         if not waiting.pending:
-            self._waited += max(seconds(waiting.since, at), 0.0)
+            self._waited += max(seconds_between(waiting.since, at), 0.0)
             waiting.since = None
 
-    def _end(self, fact: Fact) -> None:
+    def _end(self, fact: EntryFact) -> None:
         waiting = self._jobs.pop(fact.job, None)
         if waiting is not None and waiting.since is not None:
-            self._waited += max(seconds(waiting.since, fact.at), 0.0)
+            self._waited += max(seconds_between(waiting.since, fact.at), 0.0)

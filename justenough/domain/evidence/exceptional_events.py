@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
 from justenough.domain.evidence.report import Cell, Status
-from justenough.domain.evidence.statistics import Fact, Found, Seen, status_above
+from justenough.domain.evidence.statistics import EntryFact, EntrySample, MetricResult, status_above
 
 REVIEWS = ("review.opened", "review.answered")
 LOCKS = "lock.opened"
@@ -17,51 +17,53 @@ STARTED = "job.started"
 SWEPT = "sweep.reported"
 
 
-class Unusual:
+class ExceptionalEventMetrics:
     """Counts them. What is still open is `standing`'s."""
 
     def __init__(self) -> None:
         self._reviews = Counter[str]()
-        self._seen_reviews, self._locks, self._bare, self._unknown = Seen(), Seen(), Seen(), Seen()
+        self._seen_reviews, self._locks, self._bare, self._unknown = EntrySample(), EntrySample(), EntrySample(), EntrySample()
         self._started = 0
 
     @property
-    def handlers(self) -> Mapping[str, Callable[[Fact], None]]:
+    def handlers(self) -> Mapping[str, Callable[[EntryFact], None]]:
         """What each type of entry means here."""
         opened, answered = REVIEWS
-        return {opened: self._review, answered: self._reviewed, LOCKS: self._lock, STARTED: self._start, SWEPT: self._sweep}
+        return {opened: self._review, answered: self._answer_review, LOCKS: self._lock, STARTED: self._start, SWEPT: self._sweep}
 
-    def found(self) -> Iterator[Found]:
+    def metric_results(self) -> Iterator[MetricResult]:
         """Yield its lines."""
         figures: dict[str, Cell] = {name: self._reviews[name] for name in ("opened", "justified", "unjustified")}
         status = status_above(self._reviews["unjustified"], Status.ATTENTION)
-        yield Found("emergency.reviews", figures, status, self._seen_reviews, REVIEWS)
-        yield Found("emergency.locks", {"double_locked_issues": self._locks.count}, Status.OK, self._locks, (LOCKS,))
+        yield MetricResult("emergency.reviews", figures, status, self._seen_reviews, REVIEWS)
+        yield MetricResult("emergency.locks", {"double_locked_issues": self._locks.count}, Status.OK, self._locks, (LOCKS,))
         bare, unknown = self._bare.count, self._unknown.count
-        yield Found(
+        yield MetricResult(
             "machinery.sandbox_off",
             {"runs": self._started, "sandbox_off": bare},
             status_above(bare, Status.ATTENTION),
             self._bare,
             (STARTED,),
         )
-        yield Found("machinery.sweep", {"of_no_known_job": unknown}, status_above(unknown, Status.ATTENTION), self._unknown, (SWEPT,))
+        yield MetricResult(
+            "machinery.sweep", {"of_no_known_job": unknown}, status_above(unknown, Status.ATTENTION), self._unknown, (SWEPT,)
+        )
 
-    def _review(self, fact: Fact) -> None:
+    def _review(self, fact: EntryFact) -> None:
         self._seen_reviews.add(fact.id)
         self._reviews["opened"] += 1
 
-    def _reviewed(self, fact: Fact) -> None:
+    def _answer_review(self, fact: EntryFact) -> None:
         self._seen_reviews.add(fact.id)
         self._reviews[fact.data["verdict"]] += 1
 
-    def _lock(self, fact: Fact) -> None:
+    def _lock(self, fact: EntryFact) -> None:
         self._locks.add(fact.id)
 
-    def _start(self, fact: Fact) -> None:
+    def _start(self, fact: EntryFact) -> None:
         self._started += 1
         if fact.data["sandbox"] == "off":
             self._bare.add(fact.id)
 
-    def _sweep(self, fact: Fact) -> None:
+    def _sweep(self, fact: EntryFact) -> None:
         self._unknown.add(fact.id)

@@ -6,18 +6,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
 from justenough.domain.evidence.report import Cell, Status, Table
-from justenough.domain.evidence.statistics import Fact, Found, Seen, status_above
+from justenough.domain.evidence.statistics import EntryFact, EntrySample, MetricResult, status_above
 
 DECIDED = "access.decided"
-FIRST = frozenset({"start", "runtime"})
+FIRST_PHASES = frozenset({"start", "runtime"})
 """Phases in which a request is settled; later ones look again."""
-SETTLING = FIRST | {"issue", "granted"}
+SETTLING_PHASES = FIRST_PHASES | {"issue", "granted"}
 """Phases in which a denial takes a grant back."""
 UNSEEN = "not observable"
 NOBODY = "(no policy permits it)"
 
 
-class Grants:
+class GrantMetrics:
     """Follows each request that was granted to its first credential, or to its job's end."""
 
     def __init__(self) -> None:
@@ -26,10 +26,10 @@ class Grants:
         self._unfetched: dict[str, dict[str, str]] = {}
         """Job → request → the entry that granted it, until a credential is issued under it."""
         self._granted, self._used_entries = 0, 0
-        self._allowed, self._denied, self._errors, self._unissued = Seen(), Seen(), Seen(), Seen()
+        self._allowed, self._denied, self._errors, self._unissued = EntrySample(), EntrySample(), EntrySample(), EntrySample()
 
     @property
-    def handlers(self) -> Mapping[str, Callable[[Fact], None]]:
+    def handlers(self) -> Mapping[str, Callable[[EntryFact], None]]:
         """What each type of entry means here."""
         return {
             DECIDED: self._decide,
@@ -42,61 +42,65 @@ class Grants:
             "job.ended": self._end,
         }
 
-    def found(self) -> Iterator[Found]:
+    def metric_results(self) -> Iterator[MetricResult]:
         """Yield its lines."""
         decided, allowed = self._outcomes.total(), self._outcomes["allowed"]
         share = round(allowed / decided, 4) if decided else None
         figures: dict[str, Cell] = {name: self._outcomes[name] for name in ("allowed", "needs_approval", "denied")}
-        yield Found("policy.automatic", {"decided": decided, **figures, "auto_approved_share": share}, Status.OK, self._allowed, (DECIDED,))
+        yield MetricResult(
+            "policy.automatic", {"decided": decided, **figures, "auto_approved_share": share}, Status.OK, self._allowed, (DECIDED,)
+        )
         rows = tuple((name, count) for name, count in sorted(self._denied_by.items(), key=lambda item: (-item[1], item[0])))
         table = Table(columns=("policy", "denials"), rows=rows)
-        yield Found("policy.denied", {"denied": self._denied.count}, Status.OK, self._denied, (DECIDED,), table)
+        yield MetricResult("policy.denied", {"denied": self._denied.count}, Status.OK, self._denied, (DECIDED,), table)
         errors = self._errors.count
-        yield Found("policy.errors", {"decisions_with_errors": errors}, status_above(errors, Status.ATTENTION), self._errors, (DECIDED,))
+        yield MetricResult(
+            "policy.errors", {"decisions_with_errors": errors}, status_above(errors, Status.ATTENTION), self._errors, (DECIDED,)
+        )
         unissued = self._unissued.count
-        yield Found(
+        yield MetricResult(
             "use.unissued", {"granted": self._granted, "never_issued": unissued}, Status.OK, self._unissued, (DECIDED, "approval.decided")
         )
         # Without a gateway nobody sees a credential used: that none was seen says nothing.
-        yield Found("use.unused", {"uses_observed": self._used_entries or UNSEEN, "issued_without_use": UNSEEN})
+        yield MetricResult("use.unused", {"uses_observed": self._used_entries or UNSEEN, "issued_without_use": UNSEEN})
 
-    def _decide(self, fact: Fact) -> None:
+    def _decide(self, fact: EntryFact) -> None:
         data = fact.data
-        if data["phase"] in FIRST:
+        if data["phase"] in FIRST_PHASES:
             self._outcomes[data["outcome"]] += 1
         if data["errors"]:
             self._errors.add(fact.id)
         if data["outcome"] == "denied":
             self._denied.add(fact.id)
             self._denied_by.update(data["policies"] or [NOBODY])
-            if data["phase"] in SETTLING:
+            if data["phase"] in SETTLING_PHASES:
                 self._drop(fact)
-        elif data["outcome"] == "allowed" and data["phase"] in FIRST:
+        elif data["outcome"] == "allowed" and data["phase"] in FIRST_PHASES:
             self._allowed.add(fact.id)
             self._grant(fact)
 
-    def _approve(self, fact: Fact) -> None:
+    def _approve(self, fact: EntryFact) -> None:
         if fact.data["verdict"] == "approved":
             self._grant(fact)
 
-    def _take_back(self, fact: Fact) -> None:
+    def _take_back(self, fact: EntryFact) -> None:
         if fact.data["verdict"] == "withdrawn":
             self._drop(fact)
 
-    def _grant(self, fact: Fact) -> None:
+    def _grant(self, fact: EntryFact) -> None:
         self._granted += 1
         self._unfetched.setdefault(fact.job, {})[fact.data["request"]] = fact.id
 
-    def _drop(self, fact: Fact) -> None:
+    def _drop(self, fact: EntryFact) -> None:
         self._unfetched.get(fact.job, {}).pop(fact.data["request"], None)
 
-    def _fetch(self, fact: Fact) -> None:
+    def _fetch(self, fact: EntryFact) -> None:
         self._drop(fact)
 
-    def _use(self, fact: Fact) -> None:
+    def _use(self, fact: EntryFact) -> None:
         del fact
         self._used_entries += 1
 
-    def _end(self, fact: Fact) -> None:
+    def _end(self, fact: EntryFact) -> None:
         for entry in self._unfetched.pop(fact.job, {}).values():
             self._unissued.add(entry)

@@ -13,11 +13,11 @@ from pydantic_core import from_json
 
 from justenough.domain.evidence.report import Cell, Status, Table
 
-SHOWN = 20
+MAX_SHOWN = 20
 """Entry ids that a line names; rows that a table of single things has."""
 
 
-class Fact:
+class EntryFact:
     """One ledger entry, as far as it is folded."""
 
     __slots__ = ("at", "data", "id", "job")
@@ -29,7 +29,7 @@ class Fact:
         self.data: dict[str, Any] = from_json(data)
 
 
-class Spread:
+class Distribution:
     """Values of which rank says how they spread. Eight bytes each."""
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class Spread:
 
 
 @dataclass(slots=True)
-class Seen:
+class EntrySample:
     """How many entries stand behind a figure, and the first of them."""
 
     count: int = 0
@@ -59,18 +59,18 @@ class Seen:
     def add(self, entry: str) -> None:
         """Take one more."""
         self.count += 1
-        if len(self.ids) < SHOWN:
+        if len(self.ids) < MAX_SHOWN:
             self.ids.append(entry)
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class MetricResult:
     """What a line came to; `lines` says what it means."""
 
     key: str
     figures: dict[str, Cell]
     status: Status = Status.OK
-    seen: Seen = field(default_factory=Seen)
+    seen: EntrySample = field(default_factory=EntrySample)
     types: tuple[str, ...] = ()
     """Of the entries behind it; none where they are not of the period."""
     table: Table | None = None
@@ -86,12 +86,12 @@ def status_above(count: float, status: Status, *, bound: float = 0) -> Status:
     return status if count > bound else Status.OK
 
 
-def seconds(start: datetime, end: datetime) -> float:
+def seconds_between(start: datetime, end: datetime) -> float:
     """Return how long it took."""
     return (end - start).total_seconds()
 
 
-def moment(text: str) -> datetime:
+def parse_moment(text: str) -> datetime:
     """Return the moment that a field of an entry names; UTC where it names no zone."""
     found = datetime.fromisoformat(text)
     return found if found.tzinfo else found.replace(tzinfo=UTC)

@@ -14,15 +14,15 @@ from urllib.parse import unquote
 
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import InvalidInput, Problem
-from justenough.domain.core.rfc3339 import rfc3339
+from justenough.domain.core.rfc3339 import to_rfc3339
 from justenough.domain.core.untrusted_yaml import check_json
 from justenough.domain.readmodel.views import EntryView
 
-WHAT = "event"
-STRUCTURED = "application/cloudevents+json"
-PARENT = "jeparent"
+EVENT = "event"
+STRUCTURED_TYPE = "application/cloudevents+json"
+PARENT_ATTRIBUTE = "jeparent"
 """The extension attribute that names the job which the event comes from."""
-LONGEST = 400
+MAX_ATTRIBUTE_CHARS = 400
 """Characters of an attribute: ids and sources go into the ledger."""
 
 _NAME = re.compile(r"[a-z0-9]{1,64}")
@@ -47,68 +47,68 @@ class CloudEvent(Message):
     @property
     def parent(self) -> str | None:
         """The job that it says it comes from."""
-        return self.extensions.get(PARENT)
+        return self.extensions.get(PARENT_ATTRIBUTE)
 
 
 def read_event(headers: Mapping[str, str], body: bytes) -> CloudEvent:
     """Return the event of a request; `headers` by lower-case name. Raises InvalidInput with every problem at once."""
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == STRUCTURED:
-        return _structured(_json(body))
+    if kind == STRUCTURED_TYPE:
+        return _read_structured(_parse_json(body))
     if kind.startswith("application/cloudevents"):
-        raise InvalidInput(WHAT, (Problem("", f"{kind} is not accepted; send one event as {STRUCTURED}, or in binary mode"),))
+        raise InvalidInput(EVENT, (Problem("", f"{kind} is not accepted; send one event as {STRUCTURED_TYPE}, or in binary mode"),))
     attributes = {name.removeprefix("ce-"): unquote(value, errors="replace") for name, value in headers.items() if name.startswith("ce-")}
     if not attributes:
-        raise InvalidInput(WHAT, (Problem("", f"is no CloudEvent: send it as {STRUCTURED}, or with headers ce-id, ce-source, …"),))
-    data = _json(body) if body and (_JSON.fullmatch(kind) or not kind) else None
-    return _checked(attributes, data, structured=False)
+        raise InvalidInput(EVENT, (Problem("", f"is no CloudEvent: send it as {STRUCTURED_TYPE}, or with headers ce-id, ce-source, …"),))
+    data = _parse_json(body) if body and (_JSON.fullmatch(kind) or not kind) else None
+    return _build_event(attributes, data, structured=False)
 
 
-def source_of(installation: str) -> str:
+def event_source_of(installation: str) -> str:
     """Return the `source` of an installation's events."""
     return f"/justenough/{installation}"
 
 
-def type_of(kind: str) -> str:
+def event_type_of(kind: str) -> str:
     """Return the CloudEvents type of an event's name."""
     return f"dev.justenough.{kind}.v1"
 
 
-def cloud_event(entry: EntryView, installation: str) -> dict[str, Any]:
+def to_cloud_event(entry: EntryView, installation: str) -> dict[str, Any]:
     """Return a ledger entry as CloudEvents 1.0 JSON."""
     return {
         "specversion": "1.0",
         "id": entry.id,
-        "source": source_of(installation),
-        "type": type_of(entry.type),
+        "source": event_source_of(installation),
+        "type": event_type_of(entry.type),
         "subject": entry.job,
-        "time": rfc3339(entry.at),
+        "time": to_rfc3339(entry.at),
         "datacontenttype": "application/json",
         "data": entry.data,
     }
 
 
-def _structured(raw: Any) -> CloudEvent:
+def _read_structured(raw: Any) -> CloudEvent:
     if not isinstance(raw, dict):
-        raise InvalidInput(WHAT, (Problem("", "must be a JSON object"),))
+        raise InvalidInput(EVENT, (Problem("", "must be a JSON object"),))
     if all(name in raw for name in _DATA):
-        raise InvalidInput(WHAT, (Problem("data_base64", "is there beside `data`; an event has one of them"),))
+        raise InvalidInput(EVENT, (Problem("data_base64", "is there beside `data`; an event has one of them"),))
     # What is null is not there.
     attributes = {name: value for name, value in raw.items() if name not in _DATA and value is not None}
-    return _checked(attributes, raw.get("data"), structured=True)
+    return _build_event(attributes, raw.get("data"), structured=True)
 
 
-def _checked(attributes: Mapping[str, Any], data: Any, *, structured: bool) -> CloudEvent:
-    problems = tuple(_problems(attributes))
+def _build_event(attributes: Mapping[str, Any], data: Any, *, structured: bool) -> CloudEvent:
+    problems = tuple(_attribute_problems(attributes))
     if problems:
-        raise InvalidInput(WHAT, problems)
+        raise InvalidInput(EVENT, problems)
     known = {name: attributes.get(name) for name in ("id", "source", "type", "subject", "time")}
     fixed = {*known, "specversion", "datacontenttype", "dataschema"}
-    extensions = {name: _text(value) for name, value in attributes.items() if name not in fixed}
+    extensions = {name: _to_text(value) for name, value in attributes.items() if name not in fixed}
     return CloudEvent.model_validate({**known, "extensions": extensions, "data": data, "structured": structured})
 
 
-def _problems(attributes: Mapping[str, Any]) -> Iterator[Problem]:
+def _attribute_problems(attributes: Mapping[str, Any]) -> Iterator[Problem]:
     yield from (Problem(name, "required") for name in _REQUIRED if name not in attributes)
     if attributes.get("specversion", "1.0") != "1.0":
         yield Problem("specversion", "must be 1.0")
@@ -123,8 +123,8 @@ def _why_no_value(name: str, value: Any) -> str | None:
     extension = name not in {*_REQUIRED, "subject", "time", "datacontenttype", "dataschema"}
     if not isinstance(value, str | bool | int if extension else str):
         return "must be text"
-    if isinstance(value, str) and (not value.strip() or len(value) > LONGEST or not value.isprintable()):
-        return f"must be printable text of 1 to {LONGEST} characters"
+    if isinstance(value, str) and (not value.strip() or len(value) > MAX_ATTRIBUTE_CHARS or not value.isprintable()):
+        return f"must be printable text of 1 to {MAX_ATTRIBUTE_CHARS} characters"
     return "must be a time like 2026-01-31T09:30:00Z" if name == "time" and not _is_time(value) else None
 
 
@@ -135,14 +135,14 @@ def _is_time(value: Any) -> bool:
         return False
 
 
-def _text(value: Any) -> str:
+def _to_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _json(body: bytes) -> Any:
+def _parse_json(body: bytes) -> Any:
     try:
         value = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise InvalidInput(WHAT, (Problem("", "the body is not readable as JSON"),)) from error
-    check_json(WHAT, value)
+        raise InvalidInput(EVENT, (Problem("", "the body is not readable as JSON"),)) from error
+    check_json(EVENT, value)
     return value

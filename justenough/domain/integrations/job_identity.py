@@ -16,28 +16,28 @@ from justenough.domain.approvals.statements import OrderStatement
 from justenough.domain.core.secret import Secret
 from justenough.domain.jobs.spec import JobSpec
 
-KEY = "je-jobs"
+JOBS_KEY = "je-jobs"
 """The transit key that vouches for jobs."""
 
 
 ALGORITHM = "EdDSA"
 
 
-LIFE = timedelta(minutes=5)
+TOKEN_LIFETIME = timedelta(minutes=5)
 """A token cannot be taken back, so this is how long one that is out outlives its job at most."""
 
 
-REGISTERED = ("iss", "sub", "aud", "iat", "nbf", "exp", "jti")
+REGISTERED_CLAIMS = ("iss", "sub", "aud", "iat", "nbf", "exp", "jti")
 
 
-OURS = ("job", "name", "agent", "bundle", "task", "environment", "data_scope")
+OWN_CLAIMS = ("job", "name", "agent", "bundle", "task", "environment", "data_scope")
 
 
-CLAIMS = (*REGISTERED, *OURS)
+CLAIMS = (*REGISTERED_CLAIMS, *OWN_CLAIMS)
 """Every claim that a token may carry."""
 
 
-def claims_of(spec: JobSpec, order: OrderStatement, *, issuer: str, audience: str, token_id: str, now: datetime) -> dict[str, Any]:
+def build_claims(spec: JobSpec, order: OrderStatement, *, issuer: str, audience: str, token_id: str, now: datetime) -> dict[str, Any]:
     """Return what a token says of a job whose order was verified. What the job does not have is left out; no person is named."""
     began = int(now.timestamp())
     said = {
@@ -46,7 +46,7 @@ def claims_of(spec: JobSpec, order: OrderStatement, *, issuer: str, audience: st
         "aud": audience,
         "iat": began,
         "nbf": began,
-        "exp": began + int(LIFE.total_seconds()),
+        "exp": began + int(TOKEN_LIFETIME.total_seconds()),
         "jti": token_id,
         "job": order.job,
         "name": spec.name,
@@ -59,30 +59,30 @@ def claims_of(spec: JobSpec, order: OrderStatement, *, issuer: str, audience: st
     return {name: value for name, value in said.items() if value is not None}
 
 
-def to_be_signed(claims: Mapping[str, Any], *, version: int) -> bytes:
+def signing_input(claims: Mapping[str, Any], *, version: int) -> bytes:
     """Return the signing input of a token under one version of the key: header and claims."""
     header = {"alg": ALGORITHM, "kid": key_id(version), "typ": "JWT"}
-    return f"{_part(header)}.{_part(claims)}".encode()
+    return f"{_encode_part(header)}.{_encode_part(claims)}".encode()
 
 
-def token_of(signed: bytes, signature: bytes) -> Secret:
+def build_token(signed: bytes, signature: bytes) -> Secret:
     """Return the token: what was signed, and its signature."""
-    return Secret(f"{signed.decode()}.{_text(signature)}")
+    return Secret(f"{signed.decode()}.{_to_base64url(signature)}")
 
 
-def public_key(version: int, raw: bytes) -> dict[str, str]:
+def to_jwk(version: int, raw: bytes) -> dict[str, str]:
     """Return the JWK of one version of the key, from its 32 raw bytes."""
-    return {"kty": "OKP", "crv": "Ed25519", "x": _text(raw), "kid": key_id(version), "use": "sig", "alg": ALGORITHM}
+    return {"kty": "OKP", "crv": "Ed25519", "x": _to_base64url(raw), "kid": key_id(version), "use": "sig", "alg": ALGORITHM}
 
 
 def key_id(version: int) -> str:
     """Return the `kid` of one version of the key."""
-    return f"{KEY}-v{version}"
+    return f"{JOBS_KEY}-v{version}"
 
 
-def _part(value: Mapping[str, Any]) -> str:
-    return _text(json.dumps(dict(value), separators=(",", ":")).encode())
+def _encode_part(value: Mapping[str, Any]) -> str:
+    return _to_base64url(json.dumps(dict(value), separators=(",", ":")).encode())
 
 
-def _text(content: bytes) -> str:
+def _to_base64url(content: bytes) -> str:
     return base64.urlsafe_b64encode(content).rstrip(b"=").decode()

@@ -13,12 +13,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from justenough.domain.core.units import duration_text
-from justenough.domain.integrations.retry_policy import Told
+from justenough.domain.integrations.retry_policy import SentNotice
 from justenough.domain.jobs.states import CredentialState, RequestState, RevocationState
 from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel.views import CredentialView, EntryView, JobView, RequestView
 
-ASKING = frozenset(
+NOTIFYING_EVENTS = frozenset(
     {
         EventType.APPROVAL_OPENED,
         EventType.APPROVAL_ESCALATED,
@@ -28,7 +28,7 @@ ASKING = frozenset(
     }
 )
 """What people may be notified of: each waits for somebody to do something."""
-HEARD = frozenset(
+SETTLING_EVENTS = frozenset(
     {
         EventType.APPROVAL_ESCALATED,
         EventType.APPROVAL_DECIDED,
@@ -43,11 +43,11 @@ HEARD = frozenset(
     }
 )
 """By these, what somebody was told of is settled, and they are told that, too."""
-CLIMBS = frozenset({EventType.APPROVAL_OPENED, EventType.APPROVAL_ESCALATED})
-QUOTED = 300
+TIER_EVENTS = frozenset({EventType.APPROVAL_OPENED, EventType.APPROVAL_ESCALATED})
+MAX_QUOTE_CHARS = 300
 """Characters of anybody's words."""
-NAMED = 100
-REVOCABLE = {
+MAX_NAME_CHARS = 100
+REVOCABLE_TEXTS = {
     "now": "revoking ends it at once",
     "on_expiry": "it ends only when it expires: it cannot be revoked sooner",
     "never": "it can never be revoked",
@@ -70,7 +70,7 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class NoticeContext:
     """What is known now of what an event is about; None where there is no such thing."""
 
     job: JobView | None = None
@@ -82,7 +82,7 @@ class Scene:
     """The console's address."""
 
 
-def about_of(entry: EntryView) -> str:
+def notice_subject(entry: EntryView) -> str:
     """Return what an event is about: the same for what asks and for what settles it."""
     data = entry.data
     match EventType(entry.type):
@@ -98,33 +98,33 @@ def about_of(entry: EntryView) -> str:
             return f"request/{data['request']}"
 
 
-def asks(entry: EntryView, *, on: Iterable[str], tiers: Iterable[int]) -> bool:
+def is_for_tiers(entry: EntryView, *, on: Iterable[str], tiers: Iterable[int]) -> bool:
     """Whether an event is for people of these tiers."""
     if entry.type not in set(on):
         return False
     kind, wanted = EventType(entry.type), set(tiers)
-    if kind in CLIMBS:
+    if kind in TIER_EVENTS:
         return entry.data["tier"] in wanted
     return bool(wanted & set(entry.data["tiers"])) if kind is EventType.REVIEW_OPENED else True
 
 
-def tier_of(entry: EntryView) -> int:
+def asked_tier(entry: EntryView) -> int:
     """Return the tier that an event asks; 0 where it asks none."""
-    return int(entry.data["tier"]) if EventType(entry.type) in CLIMBS else 0
+    return int(entry.data["tier"]) if EventType(entry.type) in TIER_EVENTS else 0
 
 
-def settled_by(entry: EntryView, told: Iterable[Told]) -> tuple[Told, ...]:
+def find_settled(entry: EntryView, sent_notices: Iterable[SentNotice]) -> tuple[SentNotice, ...]:
     """Return those who were told of what an event settles."""
-    kind, about = EventType(entry.type), about_of(entry)
-    if kind not in HEARD or (entry.data.get("verdict") == "pending"):
+    kind, about = EventType(entry.type), notice_subject(entry)
+    if kind not in SETTLING_EVENTS or (entry.data.get("verdict") == "pending"):
         return ()
     if kind is EventType.JOB_ENDED:
-        return tuple(one for one in told if one.about.startswith("request/"))
-    below = entry.data["tier"] if kind in CLIMBS else None
-    return tuple(one for one in told if one.about == about and (below is None or one.tier < below))
+        return tuple(one for one in sent_notices if one.about.startswith("request/"))
+    below = entry.data["tier"] if kind in TIER_EVENTS else None
+    return tuple(one for one in sent_notices if one.about == about and (below is None or one.tier < below))
 
 
-def still_asks(entry: EntryView, scene: Scene) -> bool:
+def is_still_pending(entry: EntryView, scene: NoticeContext) -> bool:
     """Whether what an event asks for is still to be done: a message that comes late says nothing any more."""
     match EventType(entry.type):
         case EventType.REVIEW_OPENED:
@@ -138,118 +138,128 @@ def still_asks(entry: EntryView, scene: Scene) -> bool:
             return asked is not None and asked.state is RequestState.PENDING and asked.current_tier == entry.data["tier"]
 
 
-def notice(entry: EntryView, scene: Scene) -> Notice:
+def build_notice(entry: EntryView, scene: NoticeContext) -> Notice:
     """Return the words for what waits."""
     match EventType(entry.type):
         case EventType.REVIEW_OPENED:
-            return _review(entry.data, scene)
+            return _review_notice(entry.data, scene)
         case EventType.REVOCATION_OVERDUE:
-            return _overdue(entry, scene, "Access is not revoked", f"What the job {entry.job} was given could not be ended")
+            return _overdue_notice(entry, scene, "Access is not revoked", f"What the job {entry.job} was given could not be ended")
         case EventType.CREDENTIAL_OVERDUE:
-            return _overdue(entry, scene, "A credential is not revoked", f"{entry.data['credential']} of {entry.job} could not be ended")
+            return _overdue_notice(
+                entry, scene, "A credential is not revoked", f"{entry.data['credential']} of {entry.job} could not be ended"
+            )
         case _:
-            return _approval(entry.data, scene)
+            return _approval_notice(entry.data, scene)
 
 
-def follow_up(entry: EntryView, about: str, scene: Scene) -> Notice:
+def build_follow_up(entry: EntryView, about: str, scene: NoticeContext) -> Notice:
     """Return the words for how something ended that somebody was told of."""
-    return Notice(title=f"Settled: {_what(about, scene)}", body=f"{ENDINGS[EventType(entry.type)](entry.data)} Nothing to do any more.")
+    return Notice(
+        title=f"Settled: {_subject_text(about, scene)}", body=f"{ENDINGS[EventType(entry.type)](entry.data)} Nothing to do any more."
+    )
 
 
-def plain(text: object, most: int = QUOTED) -> str:
+def to_plain_text(text: object, max_chars: int = MAX_QUOTE_CHARS) -> str:
     """Return somebody's words on one line, cut, with nothing in them that a service takes for markup, a mention or a link."""
     one_line = " ".join(_CONTROL.sub(" ", str(text)).split())
-    cut = one_line if len(one_line) <= most else f"{one_line[: most - 1]}…"
+    cut = one_line if len(one_line) <= max_chars else f"{one_line[: max_chars - 1]}…"
     return _LINK.sub(lambda found: ":⁄⁄" if found[0] == "://" else "․", cut.translate(_MARKS))
 
 
-def _approval(data: Mapping[str, Any], scene: Scene) -> Notice:
+def _approval_notice(data: Mapping[str, Any], scene: NoticeContext) -> Notice:
     asked = scene.request
     assert asked is not None
     lines = (
-        f"{_who(asked, scene.job)} wants {_wish(asked)} ({asked.resource}, {asked.sensitivity}) for {duration_text(asked.ttl)}.",
-        f"Task: {plain(asked.task)}",
-        f"Reason, in the requester's own words: “{plain(asked.reason)}”",
-        f"Asked of people by: {plain(', '.join(asked.policies) or 'policy')}",
+        f"{_requester_text(asked, scene.job)} wants {_access_text(asked)} ({asked.resource}, {asked.sensitivity}) for {duration_text(asked.ttl)}.",
+        f"Task: {to_plain_text(asked.task)}",
+        f"Reason, in the requester's own words: “{to_plain_text(asked.reason)}”",
+        f"Asked of people by: {to_plain_text(', '.join(asked.policies) or 'policy')}",
         *([f"Tier {data['tier'] - 1} did not answer, so it climbed."] if data["tier"] > asked.tier else []),
-        f"Answer by {_moment(data['respond_by'])}; {_needed(data['quorum'])}. {_silence(data['tier'], scene.top)}",
-        f"Once given: {REVOCABLE.get(asked.revocable, plain(asked.revocable, NAMED))}.",
-        _where(scene, "inbox", asked.id, "Look and answer", f"justenough request show {asked.id}"),
+        f"Answer by {_moment_text(data['respond_by'])}; {_quorum_text(data['quorum'])}. {_silence_text(data['tier'], scene.top)}",
+        f"Once given: {REVOCABLE_TEXTS.get(asked.revocable, to_plain_text(asked.revocable, MAX_NAME_CHARS))}.",
+        _link_text(scene, "inbox", asked.id, "Look and answer", f"justenough request show {asked.id}"),
     )
-    return Notice(title=f"Approval needed (tier {data['tier']}): {_wish(asked)}", body="\n".join(lines))
+    return Notice(title=f"Approval needed (tier {data['tier']}): {_access_text(asked)}", body="\n".join(lines))
 
 
-def _review(data: Mapping[str, Any], scene: Scene) -> Notice:
+def _review_notice(data: Mapping[str, Any], scene: NoticeContext) -> Notice:
     asked = scene.request
     assert asked is not None
     lines = (
-        f"{plain(data['name'], NAMED)} passed tier {', '.join(map(str, data['tiers']))} alone (broke glass): {_wish(asked)}.",
-        f"Job: {plain(asked.job_name, NAMED)}",
-        f"Their reason, in their own words: “{plain(data['reason'])}”",
+        f"{to_plain_text(data['name'], MAX_NAME_CHARS)} passed tier {', '.join(map(str, data['tiers']))} alone (broke glass): {_access_text(asked)}.",
+        f"Job: {to_plain_text(asked.job_name, MAX_NAME_CHARS)}",
+        f"Their reason, in their own words: “{to_plain_text(data['reason'])}”",
         "Say whether it was justified. Until somebody does, the review stays open.",
-        _where(scene, "inbox", asked.id, "Look and answer", f"justenough request show {asked.id}"),
+        _link_text(scene, "inbox", asked.id, "Look and answer", f"justenough request show {asked.id}"),
     )
-    return Notice(title=f"Review needed: {_wish(asked)}", body="\n".join(lines))
+    return Notice(title=f"Review needed: {_access_text(asked)}", body="\n".join(lines))
 
 
-def _overdue(entry: EntryView, scene: Scene, title: str, what: str) -> Notice:
+def _overdue_notice(entry: EntryView, scene: NoticeContext, title: str, what: str) -> Notice:
     lines = (
         f"{what}; it may still work. It is tried again without end.",
-        f"Failed: {plain('; '.join(entry.data['failures']))}",
-        _where(scene, "jobs", entry.job, "See", f"justenough job show {entry.job}"),
+        f"Failed: {to_plain_text('; '.join(entry.data['failures']))}",
+        _link_text(scene, "jobs", entry.job, "See", f"justenough job show {entry.job}"),
     )
     return Notice(title=f"{title}: {entry.job}", body="\n".join(lines))
 
 
 ENDINGS: Mapping[EventType, Callable[[Mapping[str, Any]], str]] = {
-    EventType.APPROVAL_DECIDED: lambda d: f"{plain(d['name'], NAMED)} {_said(d)}, with the words “{plain(d['reason'])}”.",
+    EventType.APPROVAL_DECIDED: lambda d: (
+        f"{to_plain_text(d['name'], MAX_NAME_CHARS)} {_decision_text(d)}, with the words “{to_plain_text(d['reason'])}”."
+    ),
     EventType.APPROVAL_ESCALATED: lambda d: f"Nobody answered in time; it climbed to tier {d['tier']}, which was asked.",
     EventType.APPROVAL_EXPIRED: lambda _: "Nobody answered in time, so it is denied.",
-    EventType.APPROVAL_WITHDRAWN: lambda d: f"{plain(d['name'], NAMED)} took their approval back.",
-    EventType.ACCESS_WITHDRAWN: lambda d: f"It was withdrawn: {plain(d['why'])}.",
+    EventType.APPROVAL_WITHDRAWN: lambda d: f"{to_plain_text(d['name'], MAX_NAME_CHARS)} took their approval back.",
+    EventType.ACCESS_WITHDRAWN: lambda d: f"It was withdrawn: {to_plain_text(d['why'])}.",
     EventType.JOB_ENDED: lambda d: f"Its job is over: {d['state']}.",
-    EventType.REVIEW_ANSWERED: lambda d: f"{plain(d['name'], NAMED)} finds it {d['verdict']}.",
+    EventType.REVIEW_ANSWERED: lambda d: f"{to_plain_text(d['name'], MAX_NAME_CHARS)} finds it {d['verdict']}.",
     EventType.REVOCATION_CONFIRMED: lambda _: "Everything of it is ended, and seen to be dead.",
     EventType.CREDENTIAL_CONFIRMED: lambda _: "It is ended, and seen to be dead.",
     EventType.CREDENTIAL_EXPIRED: lambda _: "It has ended at its own time.",
 }
 
 
-def _said(data: Mapping[str, Any]) -> str:
+def _decision_text(data: Mapping[str, Any]) -> str:
     return "broke glass" if data["decision"] == "break_glass" else f"answered: {data['verdict']}"
 
 
-def _what(about: str, scene: Scene) -> str:
+def _subject_text(about: str, scene: NoticeContext) -> str:
     kind, _, which = about.partition("/")
     if scene.request is not None and kind in {"request", "review"}:
-        return f"{_wish(scene.request)} for {plain(scene.request.job_name, NAMED)}"
+        return f"{_access_text(scene.request)} for {to_plain_text(scene.request.job_name, MAX_NAME_CHARS)}"
     return f"{kind} of {which}"
 
 
-def _wish(asked: RequestView) -> str:
-    through = f" through {plain(', '.join(asked.granted_tools or asked.tools), NAMED)}" if asked.tools else ""
-    return f"{asked.granted_action or asked.action} on {plain(asked.title, NAMED)}{through}"
+def _access_text(request: RequestView) -> str:
+    through = f" through {to_plain_text(', '.join(request.granted_tools or request.tools), MAX_NAME_CHARS)}" if request.tools else ""
+    return f"{request.granted_action or request.action} on {to_plain_text(request.title, MAX_NAME_CHARS)}{through}"
 
 
-def _who(asked: RequestView, job: JobView | None) -> str:
+def _requester_text(request: RequestView, job: JobView | None) -> str:
     agent = (job.agent or {}) if job else {}
-    by = f" by agent {plain(agent.get('name', ''), NAMED)} {plain(agent.get('version') or '', NAMED)}".rstrip() if agent else ""
-    return f"{plain(asked.job_name, NAMED)}{by}, launched by {plain(asked.requester, NAMED)},"
+    by = (
+        f" by agent {to_plain_text(agent.get('name', ''), MAX_NAME_CHARS)} {to_plain_text(agent.get('version') or '', MAX_NAME_CHARS)}".rstrip()
+        if agent
+        else ""
+    )
+    return f"{to_plain_text(request.job_name, MAX_NAME_CHARS)}{by}, launched by {to_plain_text(request.requester, MAX_NAME_CHARS)},"
 
 
-def _needed(quorum: int) -> str:
+def _quorum_text(quorum: int) -> str:
     return "one person is needed" if quorum == 1 else f"{quorum} people are needed"
 
 
-def _silence(tier: int, top: int) -> str:
+def _silence_text(tier: int, top: int) -> str:
     if tier < top:
         return f"If nobody does, it climbs to tier {tier + 1}; silence never approves."
     return "If nobody does, it is denied; silence never approves."
 
 
-def _where(scene: Scene, page: str, which: str, verb: str, command: str) -> str:
+def _link_text(scene: NoticeContext, page: str, which: str, verb: str, command: str) -> str:
     return f"{verb}: {scene.console.rstrip('/')}/{page}/{which}" if scene.console else f"{verb}: {command}"
 
 
-def _moment(text: str) -> str:
+def _moment_text(text: str) -> str:
     return f"{datetime.fromisoformat(text).astimezone(UTC):%Y-%m-%d %H:%M} UTC"

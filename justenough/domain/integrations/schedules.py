@@ -11,26 +11,26 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-from justenough.domain.approvals.statements import MAX_SKEW
+from justenough.domain.approvals.statements import MAX_CLOCK_SKEW
 from justenough.domain.core.base_model import Model
-from justenough.domain.core.rfc3339 import rfc3339
+from justenough.domain.core.rfc3339 import to_rfc3339
 from justenough.domain.integrations.cron import Cron, read_cron
 from justenough.domain.jobs.spec import JobFile, ParamName
 
-WINDOW = timedelta(hours=1)
+CATCHUP_WINDOW = timedelta(hours=1)
 """How late an occasion may still launch its job: for as long may Temporal or every console be away."""
-MOST = 100
+MAX_SCHEDULES = 100
 """Schedules of one file."""
 
 Overlap = Literal["skip", "allow"]
 
 
-def _cron(text: str) -> str:
+def _check_cron(text: str) -> str:
     read_cron(text)
     return text
 
 
-CronText = Annotated[str, StringConstraints(max_length=256), AfterValidator(_cron)]
+CronText = Annotated[str, StringConstraints(max_length=256), AfterValidator(_check_cron)]
 ZoneName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_+-]*(?:/[A-Za-z0-9_+-]+)*$", max_length=64)]
 """An IANA name."""
 ParamText = Annotated[str, StringConstraints(max_length=256)]
@@ -55,7 +55,7 @@ class Schedule(Model):
         return read_cron(self.cron)
 
 
-def origin_of(schedule: str) -> str:
+def schedule_origin(schedule: str) -> str:
     """Return how the order of a schedule says where it comes from; its job's requester is shown so."""
     return f"schedule:{schedule}"
 
@@ -65,8 +65,8 @@ def why_no_occasion(cron: Cron, *, local: datetime, now: datetime) -> str | None
 
     Whoever can write to Temporal can say any moment: what counts is that it is an occasion, and not long ago.
     """
-    if not cron.takes(local):
-        return f"{rfc3339(local)} is no occasion of it"
-    if local > now + MAX_SKEW:
-        return f"{rfc3339(local)} is still to come"
-    return f"{rfc3339(local)} is too long ago" if local < now - WINDOW - MAX_SKEW else None
+    if not cron.matches(local):
+        return f"{to_rfc3339(local)} is no occasion of it"
+    if local > now + MAX_CLOCK_SKEW:
+        return f"{to_rfc3339(local)} is still to come"
+    return f"{to_rfc3339(local)} is too long ago" if local < now - CATCHUP_WINDOW - MAX_CLOCK_SKEW else None

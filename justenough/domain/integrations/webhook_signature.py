@@ -15,13 +15,13 @@ from datetime import datetime
 
 from justenough.domain.core.secret import Secret
 
-ID, TIMESTAMP, SIGNATURE = "webhook-id", "webhook-timestamp", "webhook-signature"
-TOLERANCE = 300
+ID_HEADER, TIMESTAMP_HEADER, SIGNATURE_HEADER = "webhook-id", "webhook-timestamp", "webhook-signature"
+TOLERANCE_S = 300
 """Seconds that a delivery may be old, or ahead of our clock."""
-PREFIX = "whsec_"
-SHORTEST = 24
+KEY_PREFIX = "whsec_"
+MIN_KEY_BYTES = 24
 """Bytes of a key, as the specification asks."""
-MOST_SIGNATURES = 20
+MAX_SIGNATURES = 20
 """More in one header are not looked at."""
 
 _SECONDS = re.compile(r"[0-9]{1,12}")
@@ -29,19 +29,19 @@ _SECONDS = re.compile(r"[0-9]{1,12}")
 _ID = re.compile(r"[^\s.]{1,256}")
 
 
-def key_of(secret: Secret) -> bytes:
+def parse_signing_secret(secret: Secret) -> bytes:
     """Return the key that a secret `whsec_<base64>` stands for; raise ValueError, which does not hold it, on any other."""
     try:
-        key = base64.b64decode(secret.reveal().strip().removeprefix(PREFIX), validate=True)
+        key = base64.b64decode(secret.reveal().strip().removeprefix(KEY_PREFIX), validate=True)
     except (binascii.Error, ValueError):
         key = b""
-    if len(key) < SHORTEST:
-        message = f"a signing secret is whsec_ and at least {SHORTEST} bytes in base64"
+    if len(key) < MIN_KEY_BYTES:
+        message = f"a signing secret is whsec_ and at least {MIN_KEY_BYTES} bytes in base64"
         raise ValueError(message)
     return key
 
 
-def signature(key: bytes, *, delivery: str, timestamp: str, body: bytes) -> str:
+def build_signature(key: bytes, *, delivery: str, timestamp: str, body: bytes) -> str:
     """Return one signature as it stands in the header."""
     signed = b".".join((delivery.encode(), timestamp.encode(), body))
     return f"v1,{base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()}"
@@ -55,19 +55,19 @@ def message_id(source: str, event: str) -> str:
 def signed_headers(delivery: str, body: bytes, keys: Iterable[bytes], *, now: datetime) -> dict[str, str]:
     """Return the headers of a delivery, with a signature by each key: a receiver that knows one of them believes it."""
     timestamp = str(int(now.timestamp()))
-    signatures = " ".join(signature(key, delivery=delivery, timestamp=timestamp, body=body) for key in keys)
-    return {ID: delivery, TIMESTAMP: timestamp, SIGNATURE: signatures}
+    signatures = " ".join(build_signature(key, delivery=delivery, timestamp=timestamp, body=body) for key in keys)
+    return {ID_HEADER: delivery, TIMESTAMP_HEADER: timestamp, SIGNATURE_HEADER: signatures}
 
 
-def why_not_signed(headers: Mapping[str, str], body: bytes, keys: Iterable[bytes], *, now: datetime) -> str | None:
+def why_delivery_invalid(headers: Mapping[str, str], body: bytes, keys: Iterable[bytes], *, now: datetime) -> str | None:
     """Return why a delivery is not to be believed; None where one of its signatures is by one of the keys. `headers` by lower-case name."""
-    delivery, timestamp, signatures = (headers.get(name, "") for name in (ID, TIMESTAMP, SIGNATURE))
+    delivery, timestamp, signatures = (headers.get(name, "") for name in (ID_HEADER, TIMESTAMP_HEADER, SIGNATURE_HEADER))
     if not _ID.fullmatch(delivery) or not _SECONDS.fullmatch(timestamp) or not signatures:
-        return f"the headers {ID}, {TIMESTAMP} (seconds) and {SIGNATURE} are needed"
-    if abs(now.timestamp() - int(timestamp)) > TOLERANCE:
-        return f"its timestamp is more than {TOLERANCE} seconds from now"
-    wanted = [signature(key, delivery=delivery, timestamp=timestamp, body=body).encode() for key in keys]
-    given = [one.encode() for one in signatures.split(" ")[:MOST_SIGNATURES]]
+        return f"the headers {ID_HEADER}, {TIMESTAMP_HEADER} (seconds) and {SIGNATURE_HEADER} are needed"
+    if abs(now.timestamp() - int(timestamp)) > TOLERANCE_S:
+        return f"its timestamp is more than {TOLERANCE_S} seconds from now"
+    wanted = [build_signature(key, delivery=delivery, timestamp=timestamp, body=body).encode() for key in keys]
+    given = [one.encode() for one in signatures.split(" ")[:MAX_SIGNATURES]]
     # Every pair is compared, each in constant time: nothing is to be learned from how long it takes.
     matches = [hmac.compare_digest(one, other) for one in given for other in wanted]
     return None if any(matches) else "no signature of it is by the trigger's secret"

@@ -17,24 +17,24 @@ from typing import NoReturn
 
 from justenough.domain.core.errors import InvalidInput, Problem
 
-MAX_PACKED = 10 * 1024 * 1024
-MAX_INFLATED = 64 * 1024 * 1024
+MAX_PACKED_BYTES = 10 * 1024 * 1024
+MAX_INFLATED_BYTES = 64 * 1024 * 1024
 MAX_ENTRIES = 5000
-MAX_NAME = 255
+MAX_NAME_BYTES = 255
 """Bytes in each part of a path: what file systems take."""
-MAX_PATH = 1024
+MAX_PATH_BYTES = 1024
 """Bytes in a whole path."""
 
 # Control characters, surrogates (bytes that are no UTF-8), invisible format characters, line and paragraph separators.
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
-class _Inflated(io.RawIOBase):
+class _BoundedInflater(io.RawIOBase):
     """The inflated bytes as a stream that refuses after MAX_INFLATED, so that a bomb costs neither time nor memory."""
 
     def __init__(self, content: bytes) -> None:
         self._source = gzip.GzipFile(fileobj=io.BytesIO(content), mode="rb")
-        self._left = MAX_INFLATED
+        self._left = MAX_INFLATED_BYTES
 
     def readable(self) -> bool:
         return True
@@ -43,7 +43,7 @@ class _Inflated(io.RawIOBase):
         data = self._source.read(min(size, self._left + 1) if size >= 0 else self._left + 1)
         self._left -= len(data)
         if self._left < 0:
-            refuse("", f"more than {MAX_INFLATED // 1024 // 1024} MB inflated")
+            refuse_entry("", f"more than {MAX_INFLATED_BYTES // 1024 // 1024} MB inflated")
         return data
 
 
@@ -60,54 +60,54 @@ def pack(files: Mapping[str, tuple[bytes, bool]]) -> bytes:
             entry.mode = 0o755 if executable else 0o644
             archive.addfile(entry, io.BytesIO(content))
     packed = gzip.compress(plain.getvalue(), mtime=0)
-    checked(packed)
+    check_bundle(packed)
     return packed
 
 
-def digest(content: bytes) -> str:
+def bundle_digest(content: bytes) -> str:
     """Return `sha256:<hex>` of an archive's bytes as sent."""
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
-def checked(content: bytes) -> None:
+def check_bundle(content: bytes) -> None:
     """Raise InvalidInput, naming the entry, where an archive is too large, unreadable, or holds anything but files and folders."""
-    for _ in entries(content):
+    for _ in read_entries(content):
         pass
 
 
-def entries(content: bytes) -> Iterator[tuple[PurePosixPath, bytes | None, bool]]:
+def read_entries(content: bytes) -> Iterator[tuple[PurePosixPath, bytes | None, bool]]:
     """Yield each entry as (path, content or None for a folder, executable), checked as it is met; raise InvalidInput.
 
     One file is in memory at a time. Nothing may be kept of what was yielded where it raises.
     """
-    if len(content) > MAX_PACKED:
-        refuse("", f"{len(content):,} bytes; at most {MAX_PACKED // 1024 // 1024} MB are accepted")
+    if len(content) > MAX_PACKED_BYTES:
+        refuse_entry("", f"{len(content):,} bytes; at most {MAX_PACKED_BYTES // 1024 // 1024} MB are accepted")
     try:
-        yield from _entries(_Inflated(content))
+        yield from _read_archive(_BoundedInflater(content))
     except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidInput("bundle", (Problem("", f"not a readable .tar.gz: {error}"),)) from error
 
 
-def refuse(path: str, message: str) -> NoReturn:
+def refuse_entry(path: str, message: str) -> NoReturn:
     """Raise InvalidInput about one entry, or about the whole for an empty path."""
-    raise InvalidInput("bundle", (Problem(shown(path), message),))
+    raise InvalidInput("bundle", (Problem(printable_name(path), message),))
 
 
-def shown(name: str) -> str:
+def printable_name(name: str) -> str:
     """Return a stranger's file name as it may be printed: escaped where it is not printable, and short."""
     escaped = name if name.isprintable() else name.encode("unicode_escape", "backslashreplace").decode("ascii")
     return escaped if len(escaped) <= 80 else f"{escaped[:77]}…"
 
 
-def _entries(stream: _Inflated) -> Iterator[tuple[PurePosixPath, bytes | None, bool]]:
+def _read_archive(stream: _BoundedInflater) -> Iterator[tuple[PurePosixPath, bytes | None, bool]]:
     files: set[PurePosixPath] = set()
     folders: set[PurePosixPath] = {PurePosixPath()}
     with tarfile.open(fileobj=stream, mode="r|", errorlevel=2) as archive:
         for count, entry in enumerate(archive, 1):
             if count > MAX_ENTRIES:
-                refuse("", f"more than {MAX_ENTRIES:,} entries")
+                refuse_entry("", f"more than {MAX_ENTRIES:,} entries")
             path = _path_of(entry)
-            _remember(path, entry, files, folders)
+            _register_path(path, entry, files, folders)
             yield path, _content_of(archive, entry), bool(entry.mode & 0o100)
     # What follows the archive counts too, and the checksum stands at its end.
     while stream.read(64 * 1024):
@@ -117,27 +117,27 @@ def _entries(stream: _Inflated) -> Iterator[tuple[PurePosixPath, bytes | None, b
 def _path_of(entry: tarfile.TarInfo) -> PurePosixPath:
     name = entry.name
     if entry.type not in {tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE} or entry.issparse():
-        refuse(name, "only regular files and folders are accepted, no links, devices or sparse files")
+        refuse_entry(name, "only regular files and folders are accepted, no links, devices or sparse files")
     if any(unicodedata.category(character) in _UNPRINTABLE for character in name):
-        refuse(name, "a name with characters that cannot be shown")
+        refuse_entry(name, "a name with characters that cannot be shown")
     parts = [part for part in name.split("/") if part != "."]
     if name.startswith("/"):
-        refuse(name, "an absolute path")
+        refuse_entry(name, "an absolute path")
     if ".." in parts:
-        refuse(name, "a path that leaves the folder")
+        refuse_entry(name, "a path that leaves the folder")
     if "" in parts or (not parts and not entry.isdir()):
-        refuse(name, "an empty name")
-    if len(name.encode()) > MAX_PATH or any(len(part.encode()) > MAX_NAME for part in parts):
-        refuse(name, f"a name longer than {MAX_NAME} bytes, or a path longer than {MAX_PATH}")
+        refuse_entry(name, "an empty name")
+    if len(name.encode()) > MAX_PATH_BYTES or any(len(part.encode()) > MAX_NAME_BYTES for part in parts):
+        refuse_entry(name, f"a name longer than {MAX_NAME_BYTES} bytes, or a path longer than {MAX_PATH_BYTES}")
     return PurePosixPath(*parts)
 
 
-def _remember(path: PurePosixPath, entry: tarfile.TarInfo, files: set[PurePosixPath], folders: set[PurePosixPath]) -> None:
+def _register_path(path: PurePosixPath, entry: tarfile.TarInfo, files: set[PurePosixPath], folders: set[PurePosixPath]) -> None:
     parents = set(path.parents)
     if path in files or (not entry.isdir() and path in folders):
-        refuse(entry.name, "there twice")
+        refuse_entry(entry.name, "there twice")
     if parents & files:
-        refuse(entry.name, "inside a file")
+        refuse_entry(entry.name, "inside a file")
     folders |= parents
     (folders if entry.isdir() else files).add(path)
 
@@ -145,11 +145,11 @@ def _remember(path: PurePosixPath, entry: tarfile.TarInfo, files: set[PurePosixP
 def _content_of(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes | None:
     if entry.isdir():
         return None
-    if entry.size > MAX_INFLATED:
-        refuse(entry.name, f"more than {MAX_INFLATED // 1024 // 1024} MB inflated")
+    if entry.size > MAX_INFLATED_BYTES:
+        refuse_entry(entry.name, f"more than {MAX_INFLATED_BYTES // 1024 // 1024} MB inflated")
     source = archive.extractfile(entry)
     assert source is not None
     content = source.read()
     if len(content) != entry.size:
-        refuse(entry.name, "cut short")
+        refuse_entry(entry.name, "cut short")
     return content

@@ -9,7 +9,7 @@ from justenough.domain.core.base_model import Message
 from justenough.domain.jobs.states import Action, Revocable, Sensitivity
 
 
-class Held(Message):
+class HeldAccess(Message):
     """What a job holds and has touched when a request is decided; issuing counts as touching."""
 
     held: frozenset[str] = frozenset()
@@ -19,7 +19,7 @@ class Held(Message):
     issued_count: int = 0
     """Credentials issued so far, whatever became of them."""
 
-    def issued(self, resource: str, action: Action, sensitivity: Sensitivity) -> Self:
+    def with_issued(self, resource: str, action: Action, sensitivity: Sensitivity) -> Self:
         """Return what is held and touched once a credential has been issued."""
         return self.model_copy(
             update={
@@ -30,7 +30,7 @@ class Held(Message):
             }
         )
 
-    def inherits(self, other: Held) -> Self:
+    def with_inherited(self, other: HeldAccess) -> Self:
         """Return what is touched where what another job touched counts too; what that job holds and was issued is its own."""
         return self.model_copy(
             update={
@@ -39,7 +39,7 @@ class Held(Message):
             }
         )
 
-    def returned(self, resource: str, action: Action) -> Self:
+    def with_ended(self, resource: str, action: Action) -> Self:
         """Return what is held once a credential has ended; what was touched stays touched."""
         return self.model_copy(update={"held": self.held - {f"{resource}:{action}"}})
 
@@ -58,7 +58,7 @@ class Decision(Message):
     """Evaluation errors; any of them makes the outcome denied."""
 
 
-class Credential(Message):
+class CredentialHandle(Message):
     """The handle of what Vault issued: enough to revoke it, never the secret."""
 
     id: str

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from justenough.domain.core.units import duration_text, size_text
-from justenough.domain.jobs.spec import Limits
+from justenough.domain.jobs.spec import ResourceLimits
 
-ASKED = 100
+MAX_APPROVAL_REQUESTS_PER_JOB = 100
 """Requests that one running job may have people answer. Its workflow opens no more; its session refuses what would be one too many."""
 
 
-class Used(NamedTuple):
+class ResourceUsage(NamedTuple):
     """What all processes of a job take together, as far as it was seen."""
 
     cpu: float
@@ -22,12 +22,12 @@ class Used(NamedTuple):
     """Processes and threads."""
 
 
-def why_exceeded(used: Used, limits: Limits) -> str | None:
+def why_limits_exceeded(usage: ResourceUsage, limits: ResourceLimits) -> str | None:
     """Return which limit a job went over, with what was seen, or None where it keeps to them all."""
-    if used.memory > limits.memory:
-        return f"limits.memory: it held {used.memory / 2**20:.1f} MiB, more than {size_text(limits.memory)}"
-    if used.cpu > limits.cpu:
-        return f"limits.cpu: it used {used.cpu:.1f} s of processor time, more than {duration_text(limits.cpu)}"
-    if used.processes > limits.processes:
+    if usage.memory > limits.memory:
+        return f"limits.memory: it held {usage.memory / 2**20:.1f} MiB, more than {size_text(limits.memory)}"
+    if usage.cpu > limits.cpu:
+        return f"limits.cpu: it used {usage.cpu:.1f} s of processor time, more than {duration_text(limits.cpu)}"
+    if usage.processes > limits.processes:
         return f"limits.processes: it had more than {limits.processes} processes and threads"
     return None

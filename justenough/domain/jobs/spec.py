@@ -23,23 +23,23 @@ from pydantic import (
 from justenough.domain.core.base_model import Model
 from justenough.domain.core.errors import InvalidInput, Problem
 from justenough.domain.core.units import Duration, Size, duration_text, size_text
-from justenough.domain.core.untrusted_yaml import check_json, read_yaml, validated
+from justenough.domain.core.untrusted_yaml import check_json, read_yaml, validate_model
 from justenough.domain.jobs.states import Action
 from justenough.domain.jobs.tool_bounds import Bounds
 
-MAX_ACCESS = 32
-MAX_TTL = 24 * 3600
-MAX_TIMEOUT = 7 * 24 * 3600
-MOST_REQUESTS, MOST_TOKENS = 1_000_000, 1_000_000_000
+MAX_ACCESS_ITEMS = 32
+MAX_TTL_S = 24 * 3600
+MAX_TIMEOUT_S = 7 * 24 * 3600
+MAX_MODEL_REQUESTS, MAX_MODEL_TOKENS = 1_000_000, 1_000_000_000
 """Of a model, for one job, whatever the catalog says."""
 
-CPU, MAX_CPU = 600, 28 * 24 * 3600
+DEFAULT_CPU_S, MAX_CPU_S = 600, 28 * 24 * 3600
 """Seconds of processor time."""
-MEMORY, LEAST_MEMORY, MAX_MEMORY = 2**30, 2**24, 2**36
+DEFAULT_MEMORY_BYTES, MIN_MEMORY_BYTES, MAX_MEMORY_BYTES = 2**30, 2**24, 2**36
 """Bytes; no Python starts in less than the least."""
-PROCESSES, MAX_PROCESSES = 256, 2**12
-FILE_SIZE, MAX_FILE_SIZE = 2**30, 2**36
-OPEN_FILES, LEAST_OPEN_FILES, MAX_OPEN_FILES = 4096, 16, 2**16
+DEFAULT_PROCESSES, MAX_PROCESSES = 256, 2**12
+DEFAULT_FILE_SIZE_BYTES, MAX_FILE_SIZE_BYTES = 2**30, 2**36
+DEFAULT_OPEN_FILES, MIN_OPEN_FILES, MAX_OPEN_FILES = 4096, 16, 2**16
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,63}$")]
 ToolName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
@@ -57,8 +57,8 @@ KUBECONFIG = "KUBECONFIG"
 """The variable in which Kubernetes' clients look for their configuration: one file or, with colons between, several."""
 BROKER_SOCKET = "broker.sock"
 """Beside the files that are delivered."""
-JOBS = "jobs"
-JobFile = Annotated[str, StringConstraints(pattern=rf"^{JOBS}(?:/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*\.ya?ml$", max_length=256)]
+JOBS_FOLDER = "jobs"
+JobFile = Annotated[str, StringConstraints(pattern=rf"^{JOBS_FOLDER}(?:/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*\.ya?ml$", max_length=256)]
 """A spec's file in the configuration folder."""
 
 PARAM_VALUE = re.compile(r"(?!-(?![0-9.]+\Z))[A-Za-z0-9._@:+= -]{1,256}\Z")
@@ -79,44 +79,44 @@ class Agent(Model):
     owner: Annotated[str, StringConstraints(max_length=64)] = ""
 
 
-def _between(least: int, most: int, spelled: Callable[[int], str] = str) -> AfterValidator:
+def _between(least: int, most: int, to_text: Callable[[int], str] = str) -> AfterValidator:
     """Accept what lies between two bounds, and say in people's own spelling which they are."""
 
     def check(value: int) -> int:
         if not least <= value <= most:
-            message = f"{spelled(least)} to {spelled(most)} is accepted"
+            message = f"{to_text(least)} to {to_text(most)} is accepted"
             raise ValueError(message)
         return value
 
     return AfterValidator(check)
 
 
-class Limits(Model):
+class ResourceLimits(Model):
     """What a job may take of the machine that it runs on: all of its processes together, where it does not say each."""
 
-    cpu: Annotated[Duration, _between(1, MAX_CPU, duration_text)] = CPU
+    cpu: Annotated[Duration, _between(1, MAX_CPU_S, duration_text)] = DEFAULT_CPU_S
     """Seconds of processor time."""
-    memory: Annotated[Size, _between(LEAST_MEMORY, MAX_MEMORY, size_text)] = MEMORY
+    memory: Annotated[Size, _between(MIN_MEMORY_BYTES, MAX_MEMORY_BYTES, size_text)] = DEFAULT_MEMORY_BYTES
     """Bytes; what lies in its folders in memory counts."""
-    processes: Annotated[int, Strict(), _between(1, MAX_PROCESSES)] = PROCESSES
+    processes: Annotated[int, Strict(), _between(1, MAX_PROCESSES)] = DEFAULT_PROCESSES
     """Processes and threads."""
-    file_size: Annotated[Size, _between(1, MAX_FILE_SIZE, size_text)] = FILE_SIZE
+    file_size: Annotated[Size, _between(1, MAX_FILE_SIZE_BYTES, size_text)] = DEFAULT_FILE_SIZE_BYTES
     """Bytes; each file that it writes."""
-    open_files: Annotated[int, Strict(), _between(LEAST_OPEN_FILES, MAX_OPEN_FILES)] = OPEN_FILES
+    open_files: Annotated[int, Strict(), _between(MIN_OPEN_FILES, MAX_OPEN_FILES)] = DEFAULT_OPEN_FILES
     """Each process."""
 
 
-class Run(Model):
+class RunSpec(Model):
     """What is executed."""
 
     command: Annotated[tuple[Argument, ...], Field(min_length=1, max_length=256)]
     workdir: Annotated[str, StringConstraints(max_length=512)] | None = None
     """Beside the spec's file; read by the client, which sends it as the bundle."""
-    timeout: Annotated[Duration, Field(le=MAX_TIMEOUT)] = 900
+    timeout: Annotated[Duration, Field(le=MAX_TIMEOUT_S)] = 900
     """Seconds."""
     env: Mapping[EnvName, Argument] = Field(default_factory=dict)
     network: Literal["host", "none"] = "host"
-    limits: Limits = Limits()
+    limits: ResourceLimits = ResourceLimits()
     python: Annotated[str, StringConstraints(pattern=r"^/[^\x00]{1,511}$")] | None = None
     """An absolute path of an interpreter that stands for `python` and `python3`."""
 
@@ -181,7 +181,7 @@ class Access(Model):
 
     resource: Name
     action: Action
-    ttl: Annotated[Duration, Field(le=MAX_TTL)]
+    ttl: Annotated[Duration, Field(le=MAX_TTL_S)]
     """Seconds, from issue; renewal never passes it."""
     reason: Sentence
     deliver: Delivery = Delivery()
@@ -195,14 +195,14 @@ class Access(Model):
     At the start it is decided, and approved, for all of their calls; nothing is issued before the first."""
 
     @model_validator(mode="after")
-    def _nothing_delivered_through_tools(self) -> Self:
+    def _check_no_delivery_through_tools(self) -> Self:
         if self.tools is not None and self.deliver != Delivery():
             message = "`deliver` hands a credential over, which no bounds bind; what is had through `tools` is not delivered"
             raise ValueError(message)
         return self
 
     @model_validator(mode="after")
-    def _delivered_at_the_start(self) -> Self:
+    def _check_delivery_at_start(self) -> Self:
         if self.at == "request" and self.deliver != Delivery():
             message = "`deliver` goes with `at: start`; what is asked for while the job runs comes through the broker"
             raise ValueError(message)
@@ -214,8 +214,8 @@ class ModelUse(Model):
 
     name: Name
     """As the catalog's `models` names it."""
-    requests: Annotated[int, Field(ge=1, le=MOST_REQUESTS)]
-    tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)]
+    requests: Annotated[int, Field(ge=1, le=MAX_MODEL_REQUESTS)]
+    tokens: Annotated[int, Field(ge=1, le=MAX_MODEL_TOKENS)]
     """Of questions and answers together."""
 
 
@@ -229,8 +229,8 @@ class JobSpec(Model):
     data_scope: Mapping[ScopeKey, Label] = Field(default_factory=dict)
     labels: Mapping[LabelKey, Label] = Field(default_factory=dict)
     params: Mapping[ParamName, str] = Field(default_factory=dict)
-    run: Run
-    access: Annotated[tuple[Access, ...], Field(max_length=MAX_ACCESS)] = ()
+    run: RunSpec
+    access: Annotated[tuple[Access, ...], Field(max_length=MAX_ACCESS_ITEMS)] = ()
     model: ModelUse | None = None
 
     @field_validator("data_scope")
@@ -282,16 +282,16 @@ def read_spec(text: str | bytes) -> dict[str, Any]:
 def checked_spec(raw: Any, params: Mapping[str, str] | None = None) -> JobSpec:
     """Return the spec with its params merged and filled in; raise InvalidInput with every problem at once."""
     check_json("job spec", raw)
-    spec = validated("job spec", JobSpec, raw)
+    spec = validate_model("job spec", JobSpec, raw)
     problems = list(_param_problems(spec, params or {}))
     if problems:
         raise InvalidInput("job spec", tuple(problems))
-    return _filled(spec, {**spec.params, **(params or {})})
+    return _fill_params(spec, {**spec.params, **(params or {})})
 
 
-def _param_problems(spec: JobSpec, given: Mapping[str, str]) -> list[Problem]:
+def _param_problems(spec: JobSpec, params: Mapping[str, str]) -> list[Problem]:
     problems = []
-    for name, value in given.items():
+    for name, value in params.items():
         if name not in spec.params:
             problems.append(Problem(f"params.{name}", "the spec declares no such parameter"))
             continue
@@ -299,12 +299,12 @@ def _param_problems(spec: JobSpec, given: Mapping[str, str]) -> list[Problem]:
             _check_param(name, value)
         except ValueError as error:
             problems.append(Problem(f"params.{name}", str(error)))
-    for path, text in _templates(spec):
+    for path, text in _iter_templates(spec):
         problems += [Problem(path, f"{{{name}}} is no declared parameter") for name in PLACEHOLDER.findall(text) if name not in spec.params]
     return problems
 
 
-def _templates(spec: JobSpec) -> list[tuple[str, str]]:
+def _iter_templates(spec: JobSpec) -> list[tuple[str, str]]:
     return [
         ("task", spec.task),
         *((f"run.command[{index}]", text) for index, text in enumerate(spec.run.command)),
@@ -313,7 +313,7 @@ def _templates(spec: JobSpec) -> list[tuple[str, str]]:
     ]
 
 
-def _filled(spec: JobSpec, params: Mapping[str, str]) -> JobSpec:
+def _fill_params(spec: JobSpec, params: Mapping[str, str]) -> JobSpec:
     def fill(text: str) -> str:
         return PLACEHOLDER.sub(lambda match: params[match[1]], text)
 

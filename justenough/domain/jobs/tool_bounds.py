@@ -16,9 +16,9 @@ from pydantic import Field, StringConstraints, model_validator
 
 from justenough.domain.core.base_model import Model
 
-Value = bool | int | float | Annotated[str, StringConstraints(max_length=1000)]
-MOST_VALUES = 1_000
-MOST_WRITINGS = 5
+ArgumentValue = bool | int | float | Annotated[str, StringConstraints(max_length=1000)]
+MAX_VALUES = 1_000
+MAX_DECODINGS = 5
 """Times that a text may be percent-encoded; nobody who means well does it twice."""
 ORDER, APPROVAL = "the order", "the approval"
 """Whose bounds they are, in words."""
@@ -29,7 +29,9 @@ class Bound(Model):
 
     minimum: Annotated[float | None, Field(exclude_if=lambda value: value is None)] = None
     maximum: Annotated[float | None, Field(exclude_if=lambda value: value is None)] = None
-    one_of: Annotated[tuple[Value, ...] | None, Field(min_length=1, max_length=MOST_VALUES, exclude_if=lambda value: value is None)] = None
+    one_of: Annotated[
+        tuple[ArgumentValue, ...] | None, Field(min_length=1, max_length=MAX_VALUES, exclude_if=lambda value: value is None)
+    ] = None
     prefix: Annotated[
         Annotated[str, StringConstraints(min_length=1, max_length=1000)] | None, Field(exclude_if=lambda value: value is None)
     ] = None
@@ -49,13 +51,13 @@ class Bound(Model):
             return f"must be a number of at least {self.minimum:g}"
         if self.maximum is not None and not (number and value <= self.maximum):
             return f"must be a number of at most {self.maximum:g}"
-        if self.one_of is not None and not any(_same(value, one) for one in self.one_of):
+        if self.one_of is not None and not any(_is_same_json(value, one) for one in self.one_of):
             return f"must be one of the {len(self.one_of)} values that {by} lists"
-        if self.prefix is not None and not (isinstance(value, str) and value.startswith(self.prefix) and not climbs(value)):
+        if self.prefix is not None and not (isinstance(value, str) and value.startswith(self.prefix) and not has_path_traversal(value)):
             return f"must begin with {self.prefix!r}, and have no part `..`"
         return None
 
-    def both(self, other: Bound) -> Bound | None:
+    def intersect(self, other: Bound) -> Bound | None:
         """Return what is within this one and the other; None where nothing is."""
         prefixes = [one for one in (self.prefix, other.prefix) if one is not None]
         longest = max(prefixes, key=len, default=None)
@@ -65,7 +67,7 @@ class Bound(Model):
             "minimum": max((one for one in (self.minimum, other.minimum) if one is not None), default=None),
             "maximum": min((one for one in (self.maximum, other.maximum) if one is not None), default=None),
             "prefix": longest,
-            "one_of": _common(self, other),
+            "one_of": _common_values(self, other),
         }
         if said["one_of"] == ():
             return None
@@ -93,10 +95,10 @@ class Bound(Model):
         numeric = self.minimum is not None or self.maximum is not None
         crossed = self.minimum is not None and self.maximum is not None and self.minimum > self.maximum
         # Of its last part more may follow, as of `..` in `..b`.
-        return crossed or (self.prefix is not None and (numeric or climbs(re.sub(r"[^/\\]*$", "", self.prefix))))
+        return crossed or (self.prefix is not None and (numeric or has_path_traversal(re.sub(r"[^/\\]*$", "", self.prefix))))
 
     @property
-    def _values(self) -> tuple[Value, ...] | None:
+    def _values(self) -> tuple[ArgumentValue, ...] | None:
         """The only values that can be within it; None where there is no end of them."""
         if self.one_of is not None:
             return self.one_of
@@ -123,25 +125,27 @@ class Bounds(Model):
         # Servers that read JSON without regard to case would take it for the one that is bound, and take the last of the two.
         bound_names = {name.casefold() for name in self.arguments}
         yield from (
-            f"{name}: differs by case alone from what {by} binds" for name in self._others(arguments) if name.casefold() in bound_names
+            f"{name}: differs by case alone from what {by} binds"
+            for name in self._unbound_names(arguments)
+            if name.casefold() in bound_names
         )
 
-    def _others(self, arguments: Mapping[str, Any]) -> Iterator[str]:
+    def _unbound_names(self, arguments: Mapping[str, Any]) -> Iterator[str]:
         return (name for name in arguments if name not in self.arguments)
 
-    def both(self, other: Bounds) -> Bounds | None:
+    def intersect(self, other: Bounds) -> Bounds | None:
         """Return what is within these and the others; None where no call is."""
         calls = min((one for one in (self.calls, other.calls) if one is not None), default=None)
         arguments: dict[str, Bound] = {}
         for name in sorted(self.arguments.keys() | other.arguments.keys()):
             said = [bounds.arguments[name] for bounds in (self, other) if name in bounds.arguments]
-            found = said[0].both(said[-1])
+            found = said[0].intersect(said[-1])
             if found is None:
                 return None
             arguments[name] = found
         return Bounds(calls=calls, arguments=arguments)
 
-    def beyond(self, other: Bounds) -> Iterator[tuple[str, str]]:
+    def excess_over(self, other: Bounds) -> Iterator[tuple[str, str]]:
         """Yield where these let more through than the others: the path within them, and why."""
         if other.calls is not None and (self.calls is None or self.calls > other.calls):
             yield "calls", f"at most {other.calls}"
@@ -152,29 +156,29 @@ class Bounds(Model):
                 yield f"arguments.{name}", "lets more through"
 
 
-Tools = Mapping[str, Bounds]
+BoundedTools = Mapping[str, Bounds]
 """What some access is for: these tools alone, each within its bounds."""
 
 
-def both(one: Tools, other: Tools) -> dict[str, Bounds]:
+def intersect_tools(one: BoundedTools, other: BoundedTools) -> dict[str, Bounds]:
     """Return the tools of both, each within the bounds of both; without those of which no call is left."""
-    found = {name: one[name].both(other[name]) for name in sorted(one.keys() & other.keys())}
+    found = {name: one[name].intersect(other[name]) for name in sorted(one.keys() & other.keys())}
     return {name: bounds for name, bounds in found.items() if bounds is not None}
 
 
-def all_of(first: Tools, *others: Tools) -> dict[str, Bounds]:
+def intersect_all(first: BoundedTools, *others: BoundedTools) -> dict[str, Bounds]:
     """Return what is within all of some."""
-    return reduce(both, others, dict(first))
+    return reduce(intersect_tools, others, dict(first))
 
 
-def written(tools: Tools | None) -> dict[str, Any] | None:
+def tools_to_json(tools: BoundedTools | None) -> dict[str, Any] | None:
     """Return tools as JSON, as they are signed and recorded."""
     return None if tools is None else {name: bounds.model_dump(mode="json") for name, bounds in tools.items()}
 
 
-def climbs(text: str) -> bool:
+def has_path_traversal(text: str) -> bool:
     """Whether some server could take a part of a text for `..`: behind a slash of either kind, before `;`, percent-encoded, however often."""
-    for _ in range(MOST_WRITINGS):
+    for _ in range(MAX_DECODINGS):
         if any(part.partition(";")[0].strip() == ".." for part in re.split(r"[/\\]", text)):
             return True
         text, before = unquote(text), text
@@ -183,7 +187,7 @@ def climbs(text: str) -> bool:
     return True
 
 
-def _common(one: Bound, other: Bound) -> tuple[Value, ...] | None:
+def _common_values(one: Bound, other: Bound) -> tuple[ArgumentValue, ...] | None:
     """Return the listed values that both let through; None where neither lists any."""
     if one.one_of is None and other.one_of is None:
         return None
@@ -191,6 +195,6 @@ def _common(one: Bound, other: Bound) -> tuple[Value, ...] | None:
     return tuple(value for value in listed if one.problem(value) is None and other.problem(value) is None)
 
 
-def _same(one: Any, other: Any) -> bool:
+def _is_same_json(one: Any, other: Any) -> bool:
     """Whether two JSON values are the same: true is not 1."""
     return isinstance(one, bool) == isinstance(other, bool) and one == other

@@ -13,7 +13,7 @@ from typing import Any
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.ids import installation_of
 
-UNATTRIBUTED = "-"
+UNATTRIBUTED_CHAIN = "-"
 """The chain for what names no job of this installation."""
 
 
@@ -63,7 +63,7 @@ class EventType(StrEnum):
     LEDGER_CHECKPOINTED = "ledger.checkpointed"
 
 
-FIELDS: dict[EventType, dict[str, str]] = {
+EVENT_FIELDS: dict[EventType, dict[str, str]] = {
     EventType.JOB_SUBMITTED: {
         "spec": "the raw spec that was signed",
         "name": "job name",
@@ -286,7 +286,7 @@ FIELDS: dict[EventType, dict[str, str]] = {
 """What each type's data holds. Tested against docs/reference/ledger.md and against every event that tests record."""
 
 
-UNSAID: dict[EventType, frozenset[str]] = {
+OPTIONAL_FIELDS: dict[EventType, frozenset[str]] = {
     EventType.ACCESS_REQUESTED: frozenset({"call", "tools"}),
     EventType.APPROVAL_DECIDED: frozenset({"tools", "granted_tools"}),
 }
@@ -303,24 +303,24 @@ class Event(Message):
     data: dict[str, Any]
 
 
-def always(kind: EventType) -> frozenset[str]:
+def required_fields(kind: EventType) -> frozenset[str]:
     """Return the fields that every event of a type has."""
-    return frozenset(FIELDS[kind]) - UNSAID.get(kind, frozenset())
+    return frozenset(EVENT_FIELDS[kind]) - OPTIONAL_FIELDS.get(kind, frozenset())
 
 
-def event(kind: EventType, job: str, *, at: datetime, about: str = "", **data: Any) -> Event:
+def build_event(kind: EventType, job: str, *, at: datetime, about: str = "", **data: Any) -> Event:
     """Return an event whose id is `<job>/<type>` or `<job>/<type>/<about>`; raise ValueError on fields that FIELDS does not name.
 
     `about` tells apart what may happen more than once in a job: a request id, a credential id, an attempt.
     """
-    unknown = data.keys() - FIELDS[kind].keys()
-    missing = always(kind) - data.keys()
+    unknown = data.keys() - EVENT_FIELDS[kind].keys()
+    missing = required_fields(kind) - data.keys()
     if unknown or missing:
         message = f"{kind}: unknown fields {sorted(unknown)}, missing fields {sorted(missing)}"
         raise ValueError(message)
     return Event(id="/".join(part for part in (job, kind.value, about) if part), job=job, type=kind, at=at, data=data)
 
 
-def chain_of(job: str) -> str:
+def chain_for_job(job: str) -> str:
     """Return the chain that an event about a job belongs to: its own, or the one for what names no job."""
-    return job if installation_of(job) else UNATTRIBUTED
+    return job if installation_of(job) else UNATTRIBUTED_CHAIN

@@ -10,54 +10,54 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from justenough.domain.core.canonical_json import canonical
+from justenough.domain.core.canonical_json import to_canonical_json
 from justenough.domain.core.errors import InvalidInput, Problem
-from justenough.domain.ledger.hash_chain import GENESIS, ChainProblem, Entry, Head, LedgerReport, faults, moment_text
+from justenough.domain.ledger.hash_chain import GENESIS, ChainHead, ChainProblem, LedgerEntry, LedgerReport, entry_problems, moment_text
 
-WHAT = "copy of the ledger"
-MOST_PROBLEMS = 1_000
-UNSEEN = (
+EXPORT = "copy of the ledger"
+MAX_PROBLEMS = 1_000
+UNDETECTABLE = (
     "A copy that ends early, or that leaves whole jobs out, is sound in itself: hold its newest hash and its number of entries against the console's.",
     "Whoever made the copy can have worked every hash out anew; only a hash that was kept elsewhere shows that.",
 )
 """What a look at a copy cannot see."""
 
 
-def line(entry: Mapping[str, Any]) -> str:
+def to_export_line(entry: Mapping[str, Any]) -> str:
     """Return the line of an entry as the API shows it, with its end."""
     return json.dumps(entry, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
-def entries(lines: Iterable[str]) -> Iterator[Entry]:
+def read_export(lines: Iterable[str]) -> Iterator[LedgerEntry]:
     """Yield what lines hold, as it was hashed. Raises InvalidInput naming the first line that is no entry."""
     for number, text in enumerate(lines, start=1):
         if text.strip():
             try:
-                yield _entry(json.loads(text))
+                yield _parse_entry(json.loads(text))
             except (ValueError, KeyError, TypeError) as error:
                 raise InvalidInput(
-                    WHAT, (Problem(f"line {number}", "is no ledger entry as `justenough ledger export` writes it"),)
+                    EXPORT, (Problem(f"line {number}", "is no ledger entry as `justenough ledger export` writes it"),)
                 ) from error
 
 
-def verified(lines: Iterable[str]) -> LedgerReport:
+def verify_export(lines: Iterable[str]) -> LedgerReport:
     """Return what a look at every chain of a copy finds. Entries that are not in it are missing, whether or not they ever were."""
-    ends: dict[str, Head] = {}
+    ends: dict[str, ChainHead] = {}
     problems: list[ChainProblem] = []
     count = 0
-    for entry in entries(lines):
+    for entry in read_export(lines):
         count += 1
-        found = faults(entry, ends.get(entry.job, Head(entry.job, 0, GENESIS)))
-        problems += found if len(problems) < MOST_PROBLEMS else ()
-        ends[entry.job] = Head(entry.job, entry.seq, entry.hash)
-    return LedgerReport(entries=count, jobs=len(ends), problems=tuple(problems), unseen=UNSEEN)
+        found = entry_problems(entry, ends.get(entry.job, ChainHead(entry.job, 0, GENESIS)))
+        problems += found if len(problems) < MAX_PROBLEMS else ()
+        ends[entry.job] = ChainHead(entry.job, entry.seq, entry.hash)
+    return LedgerReport(entries=count, jobs=len(ends), problems=tuple(problems), unseen=UNDETECTABLE)
 
 
-def _entry(raw: Mapping[str, Any]) -> Entry:
+def _parse_entry(raw: Mapping[str, Any]) -> LedgerEntry:
     at = datetime.fromisoformat(raw["at"])
     data = raw["data"]
     if not isinstance(data, dict):
         message = "data is a mapping"
         raise TypeError(message)
     texts = {name: str(raw[name]) for name in ("job", "id", "type", "prev", "hash")}
-    return Entry(seq=int(raw["seq"]), at=moment_text(at), data=canonical(data).decode(), **texts)
+    return LedgerEntry(seq=int(raw["seq"]), at=moment_text(at), data=to_canonical_json(data).decode(), **texts)

@@ -8,16 +8,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from justenough.domain.jobs.spec import MOST_TOKENS
+from justenough.domain.jobs.spec import MAX_MODEL_TOKENS
 
-BYTES_A_TOKEN = 4
+BYTES_PER_TOKEN = 4
 
 
 _EVENT_END = re.compile(rb"\r?\n\r?\n")
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class TokenUsage:
     """The tokens of one call, or of several."""
 
     prompt: int = 0
@@ -32,7 +32,7 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class TokenBudget:
     """What one job may still have. A value; using some returns what is left."""
 
     requests: int
@@ -41,7 +41,7 @@ class Budget:
     used: int = 0
 
     @property
-    def over(self) -> str:
+    def exhausted_part(self) -> str:
         """Which part is over: `requests`, `tokens`, or nothing."""
         return "requests" if self.asked >= self.requests else "tokens" if self.used >= self.tokens else ""
 
@@ -50,17 +50,17 @@ class Budget:
         """Tokens that are left; 0 where more were used."""
         return max(0, self.tokens - self.used)
 
-    def asking(self) -> Budget:
+    def with_call(self) -> TokenBudget:
         """Return what is left once one more call has begun."""
         return replace(self, asked=self.asked + 1)
 
-    def counting(self, usage: Usage) -> Budget:
+    def with_usage(self, usage: TokenUsage) -> TokenBudget:
         """Return what is left once a call has ended."""
         return replace(self, used=self.used + usage.tokens)
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class UsageTally:
     """What several calls with one model and one outcome came to."""
 
     calls: int = 0
@@ -69,38 +69,38 @@ class Tally:
     estimated: int = 0
     """Calls whose tokens were counted here."""
 
-    def with_call(self, usage: Usage) -> Tally:
+    def with_call(self, usage: TokenUsage) -> UsageTally:
         """Return it with one call more."""
         estimated = self.estimated + usage.estimated
-        return Tally(self.calls + 1, self.prompt + usage.prompt, self.completion + usage.completion, estimated)
+        return UsageTally(self.calls + 1, self.prompt + usage.prompt, self.completion + usage.completion, estimated)
 
 
-class Metered:
+class StreamMeter:
     """A streamed answer on its way: counts, and leaves out what only the gateway asked for. Cut the input as you like."""
 
-    def __init__(self, *, prompt: int, told: bool) -> None:
+    def __init__(self, *, prompt: int, usage_requested: bool) -> None:
         """`prompt`: tokens of the question, estimated. `told`: whether the job itself asked to be told the usage."""
-        self._told = told
+        self._usage_requested = usage_requested
         self._prompt = prompt
         self._bytes = 0
-        self._usage: Usage | None = None
+        self._usage: TokenUsage | None = None
         self._held = b""
         self.done = False
         """Whether the upstream said that this is all."""
 
     @property
-    def usage(self) -> Usage:
+    def usage(self) -> TokenUsage:
         """What it took so far: as the upstream told, else as it was counted."""
-        return self._usage or Usage(self._prompt, _tokens(self._bytes), estimated=True)
+        return self._usage or TokenUsage(self._prompt, _estimate_tokens(self._bytes), estimated=True)
 
     @property
-    def held(self) -> int:
+    def buffered_bytes(self) -> int:
         """Bytes of an event whose end has not come."""
         return len(self._held)
 
     def feed(self, chunk: bytes) -> bytes:
         """Return the events that are whole now, as they came."""
-        *events, self._held = _split(self._held + chunk)
+        *events, self._held = _split_events(self._held + chunk)
         return b"".join(event for event in events if self._passes(event))
 
     def flush(self) -> bytes:
@@ -109,23 +109,23 @@ class Metered:
         return rest if rest.strip() and self._passes(rest) else b""
 
     def _passes(self, event: bytes) -> bool:
-        data = _data(event)
+        data = _event_data(event)
         if data is None:
             self.done = self.done or event.strip().endswith(b"[DONE]")
             # What cannot be read is counted whole; a comment that keeps a connection open is nothing.
             self._bytes += 0 if self.done or event.startswith(b":") else len(event)
             return True
-        self._usage = usage_told(data) or self._usage
-        self._bytes += sum(map(len, _texts(data)))
-        return self._told or bool(data.get("choices")) or "usage" not in data
+        self._usage = reported_usage(data) or self._usage
+        self._bytes += sum(map(len, _iter_texts(data)))
+        return self._usage_requested or bool(data.get("choices")) or "usage" not in data
 
 
-def whole_usage(body: Mapping[str, Any], *, prompt: int) -> Usage:
+def usage_of_body(body: Mapping[str, Any], *, prompt: int) -> TokenUsage:
     """Return what an answer took that came in one piece."""
-    return usage_told(body) or Usage(prompt, _tokens(sum(map(len, _texts(body)))), estimated=True)
+    return reported_usage(body) or TokenUsage(prompt, _estimate_tokens(sum(map(len, _iter_texts(body)))), estimated=True)
 
 
-def usage_told(body: Mapping[str, Any]) -> Usage | None:
+def reported_usage(body: Mapping[str, Any]) -> TokenUsage | None:
     """Return what an upstream says of its use; None where it does not, or says what cannot be."""
     told = body.get("usage")
     if not isinstance(told, Mapping):
@@ -133,20 +133,20 @@ def usage_told(body: Mapping[str, Any]) -> Usage | None:
     counts = [told.get(name, 0) for name in ("prompt_tokens", "completion_tokens")]
     if "prompt_tokens" not in told or any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in counts):
         return None
-    return Usage(*(min(count, MOST_TOKENS) for count in counts))
+    return TokenUsage(*(min(count, MAX_MODEL_TOKENS) for count in counts))
 
 
-def prompt_estimate(body: Mapping[str, Any]) -> int:
+def estimate_prompt_tokens(body: Mapping[str, Any]) -> int:
     """Return the tokens of a question, by the length of all that it says: a model reads functions and schemas, too."""
     said = [value for name, value in body.items() if name != "model" and isinstance(value, str | list | dict)]
-    return _tokens(len(json.dumps(said, ensure_ascii=False).encode("utf-8", "surrogatepass")))
+    return _estimate_tokens(len(json.dumps(said, ensure_ascii=False).encode("utf-8", "surrogatepass")))
 
 
-def _tokens(size: int) -> int:
-    return -(-size // BYTES_A_TOKEN)
+def _estimate_tokens(size: int) -> int:
+    return -(-size // BYTES_PER_TOKEN)
 
 
-def _split(text: bytes) -> Iterator[bytes]:
+def _split_events(text: bytes) -> Iterator[bytes]:
     """Yield each whole event with the empty line that ends it, then what is left."""
     at = 0
     for end in _EVENT_END.finditer(text):
@@ -155,7 +155,7 @@ def _split(text: bytes) -> Iterator[bytes]:
     yield text[at:]
 
 
-def _data(event: bytes) -> dict[str, Any] | None:
+def _event_data(event: bytes) -> dict[str, Any] | None:
     lines = [line[5:].strip() for line in event.splitlines() if line.startswith(b"data:")]
     try:
         found = json.loads(b"\n".join(lines))
@@ -164,7 +164,7 @@ def _data(event: bytes) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _texts(body: Mapping[str, Any]) -> Iterator[bytes]:
+def _iter_texts(body: Mapping[str, Any]) -> Iterator[bytes]:
     """Yield what was written, of a whole answer or of one event: text, and the tools that are called."""
     choices = body.get("choices")
     for choice in choices if isinstance(choices, list) else ():

@@ -19,16 +19,16 @@ from pydantic import Field
 from justenough.domain.catalog.loader import Resource
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import Problem
-from justenough.domain.jobs.credentials import Held
-from justenough.domain.jobs.spec import JobSpec, Run
+from justenough.domain.jobs.credentials import HeldAccess
+from justenough.domain.jobs.spec import JobSpec, RunSpec
 from justenough.domain.jobs.states import Action, Sensitivity
 
 OPTIONAL_CONTEXT = ("touched_external", "held_actions", "issued_count", "hour", "weekday", "tool", "arguments", "call")
 """A schema may leave these out: older ones do."""
-CALL = "Call"
+CALL_ENTITY = "Call"
 """The type of the entity that a tool's call is."""
-LARGEST, PLACES = Decimal("922337203685477.5807"), Decimal("0.0001")
-AGENT = ("name", "version", "model", "owner")
+MAX_DECIMAL, DECIMAL_STEP = Decimal("922337203685477.5807"), Decimal("0.0001")
+AGENT_ATTRIBUTES = ("name", "version", "model", "owner")
 
 Attributes = Mapping[str, Any]
 Phase = Literal["start", "runtime", "renewal"]
@@ -61,7 +61,7 @@ class Clock:
         return cls(there.hour, there.isoweekday())
 
 
-ORDINARY = Clock(hour=12, weekday=3)
+DEFAULT_CLOCK = Clock(hour=12, weekday=3)
 """A Wednesday's noon: when it is where nobody says, in tables and checks."""
 
 
@@ -73,7 +73,7 @@ class AccessContext:
     ttl_seconds: int
     reason: str
     clock: Clock
-    held: Held = field(default_factory=Held)
+    held: HeldAccess = field(default_factory=HeldAccess)
     break_glass: bool = False
     tool: str = ""
     """The tool whose call needs it; empty where the job wants the credential itself."""
@@ -83,7 +83,7 @@ class AccessContext:
     """Those that are numbers: `amount=12.5`."""
 
 
-class Facts(Message):
+class DecisionFacts(Message):
     """What one decision was made from, beside the job's order: recorded with it, so that it can be made again (justenough/domain/policy/replay.py)."""
 
     resource: str
@@ -136,9 +136,9 @@ class Facts(Message):
             numbers=tuple(sorted(context.numbers)),
         )
 
-    def context(self, reason: str) -> AccessContext:
+    def to_context(self, reason: str) -> AccessContext:
         """Return the circumstances as policy is asked about them."""
-        held = Held(
+        held = HeldAccess(
             held=frozenset(self.held),
             touched=self.touched,
             touched_resources=frozenset(self.touched_resources),
@@ -155,7 +155,7 @@ def job_attributes(job: JobFacts) -> Attributes:
     return {
         "name": spec.name,
         "task": spec.task,
-        "agent": {key: getattr(agent, key) if agent else "" for key in AGENT},
+        "agent": {key: getattr(agent, key) if agent else "" for key in AGENT_ATTRIBUTES},
         "environment": spec.environment,
         "requester": job.requester,
         "requester_groups": sorted(job.requester_groups),
@@ -194,7 +194,7 @@ def context_attributes(context: AccessContext, external: frozenset[str], *, tier
         "break_glass": context.break_glass,
         "tool": context.tool,
         "arguments": sorted(context.arguments),
-        "call": {"__entity": {"type": CALL, "id": context.tool}},
+        "call": {"__entity": {"type": CALL_ENTITY, "id": context.tool}},
     }
 
 
@@ -202,7 +202,7 @@ def call_entity_json(context: AccessContext) -> str:
     """Return the call as an entity in Cedar's JSON form: its tags are the arguments that are numbers."""
     pairs = (pair.rpartition("=") for pair in sorted(context.numbers))
     tags = {name: {"__extn": {"fn": "decimal", "arg": decimal_text(value)}} for name, _, value in pairs}
-    return json.dumps({"uid": {"type": CALL, "id": context.tool}, "attrs": {}, "parents": [], "tags": tags})
+    return json.dumps({"uid": {"type": CALL_ENTITY, "id": context.tool}, "attrs": {}, "parents": [], "tags": tags})
 
 
 def decimal_text(value: str) -> str:
@@ -210,8 +210,8 @@ def decimal_text(value: str) -> str:
 
     What lies between two is the greater, and what is beyond the ends is the end: so whatever is more than a decimal stays more than it.
     """
-    number = max(-LARGEST, min(LARGEST, Decimal(value)))
-    return f"{number.quantize(PLACES, rounding=ROUND_CEILING):f}"
+    number = max(-MAX_DECIMAL, min(MAX_DECIMAL, Decimal(value)))
+    return f"{number.quantize(DECIMAL_STEP, rounding=ROUND_CEILING):f}"
 
 
 def entity_json(kind: str, name: str, attributes: Attributes) -> str:
@@ -219,7 +219,7 @@ def entity_json(kind: str, name: str, attributes: Attributes) -> str:
     return json.dumps({"uid": {"type": kind, "id": name}, "attrs": attributes, "parents": []})
 
 
-def asked(job: str, name: str, action: Action, context: str) -> dict[str, Any]:
+def to_cedar_request(job: str, name: str, action: Action, context: str) -> dict[str, Any]:
     """Return one request in the form that cedarpy takes; the context as JSON text."""
     return {
         "principal": {"type": "Job", "id": job},
@@ -231,7 +231,7 @@ def asked(job: str, name: str, action: Action, context: str) -> dict[str, Any]:
 
 def shape_problems(schema: cedarpy.Schema, text: str, *, file: str) -> Iterator[Problem]:
     """Yield where a schema does not declare what requests look like. `text` is the schema's own."""
-    job, resource, context = _sample()
+    job, resource, context = _sample_request()
     for kind, attributes in (("Job", job_attributes(job)), ("Resource", resource_attributes(resource))):
         try:
             cedarpy.Entities.from_json_str(f"[{entity_json(kind, 'a', attributes)}]", schema)
@@ -243,7 +243,7 @@ def shape_problems(schema: cedarpy.Schema, text: str, *, file: str) -> Iterator[
     told = {name: value for name, value in context_attributes(context, frozenset()).items() if name not in left_out}
     nothing = cedarpy.PolicySet.from_str("")
     for action in Action:
-        answer = cedarpy.is_authorized(asked("a", "a", action, json.dumps(told)), nothing, [], schema)
+        answer = cedarpy.is_authorized(to_cedar_request("a", "a", action, json.dumps(told)), nothing, [], schema)
         for error in answer.diagnostics.errors:
             yield Problem(file, f"action {action.value} must take a Job, a Resource and the context of docs/how-to/policies.md: {error}")
 
@@ -252,15 +252,15 @@ def _call_problems(schema: cedarpy.Schema, context: AccessContext, file: str) ->
     try:
         cedarpy.Entities.from_json_str(f"[{call_entity_json(context)}]", schema)
     except ValueError:
-        yield Problem(file, f"entity {CALL} must have no attributes, and tags of type decimal: `entity {CALL} tags decimal;`")
+        yield Problem(file, f"entity {CALL_ENTITY} must have no attributes, and tags of type decimal: `entity {CALL_ENTITY} tags decimal;`")
 
 
-def _sample() -> tuple[JobFacts, Resource, AccessContext]:
+def _sample_request() -> tuple[JobFacts, Resource, AccessContext]:
     """Return a request in which no set is empty, so that the types of their elements are looked at too."""
-    spec = JobSpec(name="a", task="a", environment="a", run=Run(command=("a",)), labels={"a": "b"}, data_scope={"a": "b"})
+    spec = JobSpec(name="a", task="a", environment="a", run=RunSpec(command=("a",)), labels={"a": "b"}, data_scope={"a": "b"})
     resource = Resource.model_construct(title="a", environment="a", sensitivity=Sensitivity.PUBLIC, external=False, owner="a", actions={})
-    held = Held(held=frozenset({"a:read"}), touched_resources=frozenset({"a"}))
-    context = AccessContext("start", 1, "a", ORDINARY, held, tool="a", arguments=frozenset({"a=b"}), numbers=frozenset({"a=1"}))
+    held = HeldAccess(held=frozenset({"a:read"}), touched_resources=frozenset({"a"}))
+    context = AccessContext("start", 1, "a", DEFAULT_CLOCK, held, tool="a", arguments=frozenset({"a=b"}), numbers=frozenset({"a=1"}))
     return JobFacts("a", spec, "a", frozenset({"a"})), resource, context
 
 

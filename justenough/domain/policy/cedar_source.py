@@ -16,14 +16,14 @@ import cedarpy
 from cedarpy import pst
 
 from justenough.domain.core.errors import InvalidInput, Problem
-from justenough.domain.policy.partial_evaluation import names_whole_context
+from justenough.domain.policy.partial_evaluation import uses_whole_context
 
-WHAT = "policies"
-SCHEMA = "schema.cedarschema"
+POLICIES = "policies"
+SCHEMA_FILE = "schema.cedarschema"
 MAX_BYTES = 1024 * 1024
-ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+POLICY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 RESERVED_IDS = frozenset({"default-deny", "no-policies"})
-TOKEN = re.compile(r'//[^\n]*|\s+|(?P<token>"(?:[^"\\\n]|\\.)*"|\w+|::|==|!=|<=|>=|&&|\|\||.)', re.DOTALL)
+TOKEN_PATTERN = re.compile(r'//[^\n]*|\s+|(?P<token>"(?:[^"\\\n]|\\.)*"|\w+|::|==|!=|<=|>=|&&|\|\||.)', re.DOTALL)
 # Cedar's parser and validator recurse, and a thousand levels end the whole process; a hundred are more than anyone reads.
 MAX_BRACKETS = 50
 MAX_OPERATORS = 500
@@ -32,7 +32,7 @@ UNFINISHED = "unexpected end of input"
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class PolicyRule:
     """One policy."""
 
     id: str
@@ -50,7 +50,7 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
-class _Statement:
+class _PolicyText:
     """The text of one policy within its file, as the spans of its tokens."""
 
     file: str
@@ -64,7 +64,7 @@ class _Statement:
         return " ".join(reversed([line.lstrip("/ ") for line in takewhile(lambda line: line.startswith("//"), lines)]))
 
     def place(self, index: int = 0) -> str:
-        return _place(self.file, self.text, self.spans[index][0])
+        return _format_place(self.file, self.text, self.spans[index][0])
 
     def source(self, count: int | None = None) -> str:
         """Return the first `count` tokens' text, or all of it."""
@@ -77,43 +77,43 @@ class _Statement:
 
 def read_schema(text: str) -> cedarpy.Schema:
     """Return a Cedar schema; raise InvalidInput naming file, line and column."""
-    whole = _Statement(SCHEMA, text, tuple(_spans(text)) or ((0, 0),))
-    deep = _too_deep(whole, opening="([{<", closing=")]}>")
+    whole = _PolicyText(SCHEMA_FILE, text, tuple(_spans(text)) or ((0, 0),))
+    deep = _depth_problem(whole, opening="([{<", closing=")]}>")
     if deep or len(text) > MAX_BYTES:
-        raise InvalidInput(WHAT, (deep or Problem(SCHEMA, f"more than {MAX_BYTES:,} bytes"),))
+        raise InvalidInput(POLICIES, (deep or Problem(SCHEMA_FILE, f"more than {MAX_BYTES:,} bytes"),))
     try:
         return cedarpy.Schema.from_str(text)
     except ValueError as error:
-        raise InvalidInput(WHAT, (_located(whole, str(error).removeprefix("error parsing schema: "), _schema_error),)) from error
+        raise InvalidInput(POLICIES, (_locate_problem(whole, str(error).removeprefix("error parsing schema: "), _schema_error),)) from error
 
 
-def read_rules(files: Mapping[str, str], schema: cedarpy.Schema) -> tuple[Rule, ...]:
+def read_rules(files: Mapping[str, str], schema: cedarpy.Schema) -> tuple[PolicyRule, ...]:
     """Return every policy of the files, by file name and order; raise InvalidInput with every problem at once."""
     problems: list[Problem] = []
-    rules = [rule for name in sorted(files) for rule in _rules_of(name, files[name], schema, problems)]
-    problems += _twice(rules)
+    rules = [rule for name in sorted(files) for rule in _read_file(name, files[name], schema, problems)]
+    problems += _duplicate_problems(rules)
     if problems:
-        raise InvalidInput(WHAT, tuple(problems))
+        raise InvalidInput(POLICIES, tuple(problems))
     return tuple(replace(rule, position=position) for position, rule in enumerate(rules))
 
 
-def _rules_of(name: str, text: str, schema: cedarpy.Schema, problems: list[Problem]) -> Iterator[Rule]:
+def _read_file(name: str, text: str, schema: cedarpy.Schema, problems: list[Problem]) -> Iterator[PolicyRule]:
     if len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
         problems.append(Problem(name, f"more than {MAX_BYTES:,} bytes"))
         return
-    for statement in _statements(name, text):
-        problem = _too_deep(statement) or _unreadable(statement)
+    for statement in _split_statements(name, text):
+        problem = _depth_problem(statement) or _syntax_problem(statement)
         if problem:
             problems.append(problem)
             continue
-        found = [*_invalid(statement, schema)]
-        rule = _rule(statement, found)
+        found = [*_validation_problems(statement, schema)]
+        rule = _build_rule(statement, found)
         problems += found
         if rule is not None and not found:
             yield rule
 
 
-def _rule(statement: _Statement, problems: list[Problem]) -> Rule | None:
+def _build_rule(statement: _PolicyText, problems: list[Problem]) -> PolicyRule | None:
     tree = cedarpy.policies_to_pst(statement.source())
     place = statement.place()
     if tree.templates:
@@ -121,43 +121,43 @@ def _rule(statement: _Statement, problems: list[Problem]) -> Rule | None:
         return None
     template = next(iter(tree.static_policies.values()))
     name = template.annotations.get("id", "")
-    if not ID.fullmatch(name) or name in RESERVED_IDS:
+    if not POLICY_ID.fullmatch(name) or name in RESERVED_IDS:
         problems.append(Problem(place, f"needs an @id of its own, of letters, digits and . _ -; found {name!r}"))
-    if names_whole_context(template):
+    if uses_whole_context(template):
         problems.append(Problem(place, "uses `context` as a whole; name the attribute that it is about"))
-    return Rule(name, template, place, 0, statement.source(), statement.comment())
+    return PolicyRule(name, template, place, 0, statement.source(), statement.comment())
 
 
-def _invalid(statement: _Statement, schema: cedarpy.Schema) -> Iterator[Problem]:
+def _validation_problems(statement: _PolicyText, schema: cedarpy.Schema) -> Iterator[Problem]:
     for error in cedarpy.validate_policies(statement.source(), schema).errors:
         message = re.sub(r"^for policy `[^`]*`, ", "", error.error)
-        yield Problem(statement.place(_quoted(statement, message)), message)
+        yield Problem(statement.place(_quoted_token_index(statement, message)), message)
 
 
-def _twice(rules: list[Rule]) -> Iterator[Problem]:
-    first: dict[str, Rule] = {}
+def _duplicate_problems(rules: list[PolicyRule]) -> Iterator[Problem]:
+    first: dict[str, PolicyRule] = {}
     for rule in rules:
         if rule.id in first:
             yield Problem(rule.place, f"@id {rule.id!r} is that of {first[rule.id].place} too")
         first.setdefault(rule.id, rule)
 
 
-def _statements(name: str, text: str) -> Iterator[_Statement]:
+def _split_statements(name: str, text: str) -> Iterator[_PolicyText]:
     spans: list[tuple[int, int]] = []
     for start, end in _spans(text):
         spans.append((start, end))
         if text[start:end] == ";":
-            yield _Statement(name, text, tuple(spans))
+            yield _PolicyText(name, text, tuple(spans))
             spans = []
     if spans:
-        yield _Statement(name, text, tuple(spans))
+        yield _PolicyText(name, text, tuple(spans))
 
 
 def _spans(text: str) -> Iterator[tuple[int, int]]:
-    return (match.span() for match in TOKEN.finditer(text) if match["token"])
+    return (match.span() for match in TOKEN_PATTERN.finditer(text) if match["token"])
 
 
-def _too_deep(statement: _Statement, *, opening: str = "([{", closing: str = ")]}") -> Problem | None:
+def _depth_problem(statement: _PolicyText, *, opening: str = "([{", closing: str = ")]}") -> Problem | None:
     depth = operators = 0
     for index in range(len(statement.spans)):
         word = statement.word(index)
@@ -168,9 +168,9 @@ def _too_deep(statement: _Statement, *, opening: str = "([{", closing: str = ")]
     return None
 
 
-def _unreadable(statement: _Statement) -> Problem | None:
+def _syntax_problem(statement: _PolicyText) -> Problem | None:
     message = _policy_error(statement.source())
-    return None if message is None else _located(statement, message, _policy_error)
+    return None if message is None else _locate_problem(statement, message, _policy_error)
 
 
 def _policy_error(text: str) -> str | None:
@@ -189,21 +189,21 @@ def _schema_error(text: str) -> str | None:
     return None
 
 
-def _located(statement: _Statement, message: str, error_of: Callable[[str], str | None]) -> Problem:
+def _locate_problem(statement: _PolicyText, message: str, error_of: Callable[[str], str | None]) -> Problem:
     if UNFINISHED in message:
         return Problem(statement.place(-1), f"{message}; a policy ends with `;`" if error_of is _policy_error else message)
 
     # What can be continued stays so for each shorter beginning: the first token that breaks it is the wrong one.
-    def broken(count: int) -> bool:
+    def is_broken(count: int) -> bool:
         found = error_of(statement.source(count))
         return found is not None and UNFINISHED not in found
 
-    count = bisect_left(range(1, len(statement.spans) + 1), 1, key=lambda count: int(broken(count))) + 1
+    count = bisect_left(range(1, len(statement.spans) + 1), 1, key=lambda count: int(is_broken(count))) + 1
     last = count >= len(statement.spans)
-    return Problem(statement.place(_quoted(statement, message) if last else count - 1), message)
+    return Problem(statement.place(_quoted_token_index(statement, message) if last else count - 1), message)
 
 
-def _quoted(statement: _Statement, message: str) -> int:
+def _quoted_token_index(statement: _PolicyText, message: str) -> int:
     """Return the index of the first token that a message quotes, else of the first."""
     words = [statement.word(index) for index in range(len(statement.spans))]
     for quoted in re.findall(r"`[^`]+`|\w+$", message):
@@ -213,7 +213,7 @@ def _quoted(statement: _Statement, message: str) -> int:
     return 0
 
 
-def _place(file: str, text: str, offset: int) -> str:
+def _format_place(file: str, text: str, offset: int) -> str:
     line = text.count("\n", 0, offset) + 1
     column = offset - (text.rfind("\n", 0, offset) + 1) + 1
     return f"{file}:{line}:{column}"

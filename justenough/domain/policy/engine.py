@@ -26,19 +26,19 @@ from justenough.domain.policy.cedar_request import (
     Attributes,
     JobFacts,
     Phase,
-    asked,
     call_entity_json,
     context_attributes,
     entity_json,
     job_attributes,
     resource_attributes,
     shape_problems,
+    to_cedar_request,
 )
-from justenough.domain.policy.cedar_source import SCHEMA, WHAT, Rule, read_rules, read_schema
-from justenough.domain.policy.partial_evaluation import ANY, Question, folded_policy, mentioned
-from justenough.domain.policy.tier_result import TIERS, TOP, Remainder, Weighed
+from justenough.domain.policy.cedar_source import POLICIES, SCHEMA_FILE, PolicyRule, read_rules, read_schema
+from justenough.domain.policy.partial_evaluation import ANY_ATTRIBUTE, PartialRequest, fold_policy, mentioned_attributes
+from justenough.domain.policy.tier_result import MAX_TIER, TIERS, Remainder, TierResult
 
-__all__ = ["TOP", "AccessContext", "JobFacts", "Phase", "PolicySet"]
+__all__ = ["MAX_TIER", "AccessContext", "JobFacts", "Phase", "PolicySet"]
 
 DEFAULT_DENY = "default-deny"
 NO_POLICIES = "no-policies"
@@ -49,7 +49,7 @@ MAX_PREPARED = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class _Prepared:
+class _PreparedPolicies:
     """The policies that can matter for one action on one resource, all as permits, so that Cedar's reasons are those that hold."""
 
     handle: cedarpy.PolicySet
@@ -58,8 +58,8 @@ class _Prepared:
     mentioned: frozenset[tuple[str, str]]
     """The attributes that these policies look at; no others are told, which is most of the time saved."""
 
-    def told(self, variable: str, attributes: Attributes) -> Attributes:
-        if (variable, ANY) in self.mentioned:
+    def select_attributes(self, variable: str, attributes: Attributes) -> Attributes:
+        if (variable, ANY_ATTRIBUTE) in self.mentioned:
             return attributes
         return {name: value for name, value in attributes.items() if (variable, name) in self.mentioned}
 
@@ -68,7 +68,7 @@ class _Prepared:
 class PolicySet:
     """A checked set of policies."""
 
-    rules: tuple[Rule, ...]
+    rules: tuple[PolicyRule, ...]
     digest: str
     """`sha256:…` over file names, texts and schema."""
     external: frozenset[str]
@@ -77,7 +77,7 @@ class PolicySet:
     """What a denial names where no policy forbids."""
     _actions: cedarpy.Entities | None = field(default=None, repr=False, compare=False)
     """The schema's actions, where it groups them."""
-    _prepared: dict[Any, _Prepared] = field(default_factory=dict, repr=False, compare=False)
+    _prepared: dict[Any, _PreparedPolicies] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def load(cls, files: Mapping[str, str], schema: str, *, external: Iterable[str] = ()) -> Self:
@@ -86,12 +86,12 @@ class PolicySet:
         `external` names the resources where data leaves the organisation: what `context.touched_external` looks at.
         """
         parsed = read_schema(schema)
-        problems = tuple(shape_problems(parsed, schema, file=SCHEMA))
+        problems = tuple(shape_problems(parsed, schema, file=SCHEMA_FILE))
         if problems:
-            raise InvalidInput(WHAT, problems)
+            raise InvalidInput(POLICIES, problems)
         rules = read_rules(files, parsed)
         if not rules:
-            raise InvalidInput(WHAT, (Problem("", "there are none; without policies everything is denied"),))
+            raise InvalidInput(POLICIES, (Problem("", "there are none; without policies everything is denied"),))
         actions = cedarpy.Entities.from_json_str("[]", parsed)
         grouped = any(item["parents"] for item in json.loads(str(actions)))
         return cls(rules=rules, digest=_digest(files, schema), external=frozenset(external), _actions=actions if grouped else None)
@@ -106,37 +106,41 @@ class PolicySet:
         """The `@id`s, by file name and order."""
         return tuple(rule.id for rule in self.rules)
 
-    def decide(self, job: JobFacts, name: str, resource: Resource, action: Action, *, context: AccessContext, top: int = TOP) -> Decision:
+    def decide(
+        self, job: JobFacts, name: str, resource: Resource, action: Action, *, context: AccessContext, top: int = MAX_TIER
+    ) -> Decision:
         """Return what policy says of one action on the resource of that name. `top` is the highest tier that has approvers."""
-        return self.decided(self.weigh(job, name, resource, action, context=context), top=top)
+        return self.to_decision(self.evaluate(job, name, resource, action, context=context), top=top)
 
-    def weigh(self, job: JobFacts, name: str, resource: Resource, action: Action, *, context: AccessContext) -> Weighed:
+    def evaluate(self, job: JobFacts, name: str, resource: Resource, action: Action, *, context: AccessContext) -> TierResult:
         """Return which policies hold for one action on the resource of that name, at each tier."""
         prepared = self._prepare(name, resource, action)
         try:
-            principal, target, told = self.told(job, name, resource, action, context=context)
-            question = asked(job.id, name, action, told)
+            principal, target, told = self.cedar_inputs(job, name, resource, action, context=context)
+            question = to_cedar_request(job.id, name, action, told)
             entities = _entities(principal, target, self._actions)
             diagnostics = cedarpy.is_authorized_batch([question], prepared.handle, entities)[0].diagnostics
         except ValueError as error:
-            return Weighed(errors=(str(error),))
+            return TierResult(errors=(str(error),))
         if diagnostics.errors:
-            return Weighed(erring=_erring(diagnostics.errors, prepared), errors=tuple(sorted(diagnostics.errors)))
-        weighed, least = _weighed(diagnostics.reasons, prepared), resource.least_tier(action)
-        return weighed.locked(least, DOUBLE_LOCK) if least else weighed
+            return TierResult(erring=_erring_policies(diagnostics.errors, prepared), errors=tuple(sorted(diagnostics.errors)))
+        weighed, least = _to_tier_result(diagnostics.reasons, prepared), resource.least_tier(action)
+        return weighed.with_least_tier(least, DOUBLE_LOCK) if least else weighed
 
-    def told(self, job: JobFacts, name: str, resource: Resource, action: Action, *, context: AccessContext) -> tuple[str, str, str]:
+    def cedar_inputs(self, job: JobFacts, name: str, resource: Resource, action: Action, *, context: AccessContext) -> tuple[str, str, str]:
         """Return what Cedar is told of job, resource and context, as text: no more than can matter. The same is answered alike."""
         prepared = self._prepare(name, resource, action)
-        target = entity_json("Resource", name, prepared.told("resource", resource_attributes(resource)))
+        target = entity_json("Resource", name, prepared.select_attributes("resource", resource_attributes(resource)))
         # A call is one more entity beside the resource: numbers have names of the tools' own, which only tags can have.
         call = (
-            f",{call_entity_json(context)}" if ("context", "call") in prepared.mentioned or ("context", ANY) in prepared.mentioned else ""
+            f",{call_entity_json(context)}"
+            if ("context", "call") in prepared.mentioned or ("context", ANY_ATTRIBUTE) in prepared.mentioned
+            else ""
         )
         return (
-            entity_json("Job", job.id, prepared.told("principal", job_attributes(job))),
+            entity_json("Job", job.id, prepared.select_attributes("principal", job_attributes(job))),
             target + call,
-            json.dumps(prepared.told("context", context_attributes(context, self.external))),
+            json.dumps(prepared.select_attributes("context", context_attributes(context, self.external))),
         )
 
     @cached_property
@@ -144,19 +148,19 @@ class PolicySet:
         """Whether some policy is about one job by its id, so that even jobs that are alike may be decided differently."""
         return any(uid.type.basename == "Job" for rule in self.rules for uid in pst.entity_uids(rule.template))
 
-    def decided(self, weighed: Weighed, *, top: int = TOP) -> Decision:
+    def to_decision(self, result: TierResult, *, top: int = MAX_TIER) -> Decision:
         """Return the decision that follows from which policies hold."""
-        top = min(top, TOP)
-        if weighed.errors:
-            return self._denied(weighed.erring, errors=weighed.errors)
-        needed = weighed.needed(top)
+        top = min(top, MAX_TIER)
+        if result.errors:
+            return self._build_denial(result.erring, errors=result.errors)
+        needed = result.needed_tier(top)
         if needed is None:
-            return self._denied(weighed.forbids[top])
-        below = tuple(dict.fromkeys(rule for tier in range(needed) for rule in weighed.forbids[tier]))
+            return self._build_denial(result.forbids[top])
+        below = tuple(dict.fromkeys(rule for tier in range(needed) for rule in result.forbids[tier]))
         return Decision(
             outcome="needs_approval" if needed else "allowed",
             tier=needed,
-            policies=weighed.permits[needed] + below,
+            policies=result.permits[needed] + below,
             policy_digest=self.digest,
         )
 
@@ -164,52 +168,54 @@ class PolicySet:
         """Return what is left of each policy that can matter for one action on the resource of that name."""
         return tuple(self._prepare(name, resource, action).meaning.values())
 
-    def looks_at(self, name: str, resource: Resource, action: Action) -> frozenset[tuple[str, str]]:
+    def relevant_attributes(self, name: str, resource: Resource, action: Action) -> frozenset[tuple[str, str]]:
         """Return the attributes that can matter there, as `("principal", "requester_groups")`; `*` for all of a variable's."""
         return self._prepare(name, resource, action).mentioned
 
-    def _denied(self, policies: tuple[str, ...], *, errors: tuple[str, ...] = ()) -> Decision:
+    def _build_denial(self, policies: tuple[str, ...], *, errors: tuple[str, ...] = ()) -> Decision:
         return Decision(outcome="denied", policies=policies or (self.default,), policy_digest=self.digest, errors=errors)
 
-    def _prepare(self, name: str, resource: Resource, action: Action) -> _Prepared:
+    def _prepare(self, name: str, resource: Resource, action: Action) -> _PreparedPolicies:
         key = (name, resource.environment, resource.sensitivity, resource.external, resource.owner, action)
         prepared = self._prepared.get(key)
         if prepared is None:
             if len(self._prepared) >= MAX_PREPARED:
                 self._prepared.clear()
-            prepared = self._prepared[key] = _prepared(self.rules, name, resource, action, self._actions)
+            prepared = self._prepared[key] = _prepare_policies(self.rules, name, resource, action, self._actions)
         return prepared
 
 
-def _prepared(rules: tuple[Rule, ...], name: str, resource: Resource, action: Action, actions: cedarpy.Entities | None) -> _Prepared:
+def _prepare_policies(
+    rules: tuple[PolicyRule, ...], name: str, resource: Resource, action: Action, actions: cedarpy.Entities | None
+) -> _PreparedPolicies:
     meaning: dict[str, Remainder] = {}
     policies: dict[str, pst.Template] = {}
-    questions = [_question(name, resource, action, tier, actions) for tier in TIERS]
+    questions = [_build_question(name, resource, action, tier, actions) for tier in TIERS]
     for rule in rules:
-        for template, tiers in _by_outcome(rule.template, questions).items():
+        for template, tiers in _fold_by_tier(rule.template, questions).items():
             # This is what evaluation errors show, so it is made to be read.
-            key = rule.id if len(tiers) > TOP else f"{rule.id} (tier {', '.join(map(str, tiers))})"
+            key = rule.id if len(tiers) > MAX_TIER else f"{rule.id} (tier {', '.join(map(str, tiers))})"
             meaning[key] = Remainder(rule, frozenset(tiers), template)
             policies[key] = replace(template, id=key, effect="permit")
     tree = pst.PolicySet(templates=pst.FrozenMap(), static_policies=pst.FrozenMap(policies), template_links=())
-    return _Prepared(cedarpy.PolicySet.from_pst(tree), meaning, mentioned(policies.values()))
+    return _PreparedPolicies(cedarpy.PolicySet.from_pst(tree), meaning, mentioned_attributes(policies.values()))
 
 
-def _by_outcome(template: pst.Template, questions: list[Question]) -> dict[pst.Template, list[int]]:
+def _fold_by_tier(template: pst.Template, questions: list[PartialRequest]) -> dict[pst.Template, list[int]]:
     """Return what is left of a policy, with the tiers at which it is that: most policies are the same at several."""
     outcomes: dict[pst.Template, list[int]] = {}
     for tier, question in enumerate(questions):
-        left = folded_policy(template, question)
+        left = fold_policy(template, question)
         if left is not None:
             outcomes.setdefault(left, []).append(tier)
     return outcomes
 
 
-def _question(name: str, resource: Resource, action: Action, tier: int, actions: cedarpy.Entities | None) -> Question:
+def _build_question(name: str, resource: Resource, action: Action, tier: int, actions: cedarpy.Entities | None) -> PartialRequest:
     uid = _uid("Action", action.value)
     known_actions = json.loads(str(actions)) if actions else []
     parents = [parent for item in known_actions if item["uid"] == {"type": "Action", "id": action.value} for parent in item["parents"]]
-    return Question(
+    return PartialRequest(
         action=uid,
         groups=frozenset({uid, *(_uid(parent["type"], parent["id"]) for parent in parents)}),
         resource=_uid("Resource", name),
@@ -223,16 +229,16 @@ def _question(name: str, resource: Resource, action: Action, tier: int, actions:
     )
 
 
-def _weighed(reasons: Iterable[str], prepared: _Prepared) -> Weighed:
+def _to_tier_result(reasons: Iterable[str], prepared: _PreparedPolicies) -> TierResult:
     held = sorted((prepared.meaning[reason] for reason in reasons), key=lambda item: item.rule.position)
 
     def at(tier: int, effect: str) -> tuple[str, ...]:
         return tuple(item.rule.id for item in held if tier in item.tiers and item.rule.template.effect == effect)
 
-    return Weighed(permits=tuple(at(tier, "permit") for tier in TIERS), forbids=tuple(at(tier, "forbid") for tier in TIERS))
+    return TierResult(permits=tuple(at(tier, "permit") for tier in TIERS), forbids=tuple(at(tier, "forbid") for tier in TIERS))
 
 
-def _erring(errors: Iterable[str], prepared: _Prepared) -> tuple[str, ...]:
+def _erring_policies(errors: Iterable[str], prepared: _PreparedPolicies) -> tuple[str, ...]:
     text = "\n".join(errors)
     return tuple(dict.fromkeys(item.rule.id for key, item in prepared.meaning.items() if f"`{key}`" in text))
 
@@ -248,5 +254,5 @@ def _uid(kind: str, name: str) -> pst.EntityUid:
 
 
 def _digest(files: Mapping[str, str], schema: str) -> str:
-    content = json.dumps([[name, files[name]] for name in sorted(files)] + [[SCHEMA, schema]], ensure_ascii=True)
+    content = json.dumps([[name, files[name]] for name in sorted(files)] + [[SCHEMA_FILE, schema]], ensure_ascii=True)
     return f"sha256:{hashlib.sha256(content.encode()).hexdigest()}"

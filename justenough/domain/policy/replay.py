@@ -17,15 +17,15 @@ from pydantic import ValidationError
 from justenough.domain.catalog.loader import Catalog, Resource
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import InvalidInput
-from justenough.domain.jobs.credentials import Decision, Held
+from justenough.domain.jobs.credentials import Decision, HeldAccess
 from justenough.domain.jobs.spec import JobSpec, checked_spec
 from justenough.domain.jobs.states import Action, Sensitivity
 from justenough.domain.ledger.events import EventType
-from justenough.domain.policy.cedar_request import Clock, Facts, JobFacts, Phase
-from justenough.domain.policy.engine import TOP, PolicySet
-from justenough.domain.policy.partial_evaluation import ANY
+from justenough.domain.policy.cedar_request import Clock, DecisionFacts, JobFacts, Phase
+from justenough.domain.policy.engine import MAX_TIER, PolicySet
+from justenough.domain.policy.partial_evaluation import ANY_ATTRIBUTE
 
-READS = (
+REPLAY_EVENTS = (
     EventType.JOB_SUBMITTED,
     EventType.ACCESS_REQUESTED,
     EventType.ACCESS_DECIDED,
@@ -38,23 +38,23 @@ READS = (
 """The types of entries that a replay needs; it passes over others."""
 
 
-OPENING = frozenset({EventType.JOB_SUBMITTED, EventType.ACCESS_REQUESTED, EventType.CREDENTIAL_ISSUED})
+OPENING_EVENTS = frozenset({EventType.JOB_SUBMITTED, EventType.ACCESS_REQUESTED, EventType.CREDENTIAL_ISSUED})
 """Only these begin what is kept of a job; what follows its end keeps nothing."""
 
 
-MAX_ANSWERS = 20_000
+MAX_CACHED_ANSWERS = 20_000
 
 
 PHASES: Mapping[str, Phase] = {"start": "start", "issue": "start", "granted": "start", "runtime": "runtime", "renewal": "renewal"}
 """What policy was told of each recorded phase."""
 
 
-Entry = Mapping[str, Any]
+EntryJson = Mapping[str, Any]
 """An entry as the API gives it: position, job, type, at, data."""
 
 
 @dataclass(slots=True)
-class _Job:
+class _ReplayedJob:
     """What the entries so far say of one job."""
 
     ordered: bool = False
@@ -62,136 +62,142 @@ class _Job:
     spec: JobSpec | None = None
     name: str = ""
     requester: str = ""
-    requests: dict[str, Entry] = field(default_factory=dict)
+    requests: dict[str, EntryJson] = field(default_factory=dict)
     """The data of each `access.requested`."""
-    planned: Held = field(default_factory=Held)
+    planned: HeldAccess = field(default_factory=HeldAccess)
     """As the start requests were decided: each as if the earlier ones had been issued."""
-    held: Held = field(default_factory=Held)
+    held: HeldAccess = field(default_factory=HeldAccess)
     issued: dict[str, tuple[str, Action]] = field(default_factory=dict)
 
 
-class Replay:
+class PolicyReplay:
     """Reads entries in the ledger's order and makes their decisions again. Keeps what it needs of jobs that have not ended."""
 
-    def __init__(self, policies: PolicySet, catalog: Catalog, *, top: int = TOP) -> None:
+    def __init__(self, policies: PolicySet, catalog: Catalog, *, top: int = MAX_TIER) -> None:
         self._policies, self._catalog, self._top = policies, catalog, top
-        self._jobs: dict[str, _Job] = {}
-        self._answers: dict[tuple[str, ...], Said] = {}
+        self._jobs: dict[str, _ReplayedJob] = {}
+        self._answers: dict[tuple[str, ...], PolicyOutcome] = {}
 
     def knows(self, job: str) -> bool:
         """Whether a job's order was read; otherwise its earlier entries are to be learned before its decisions are taken."""
         return job in self._jobs and self._jobs[job].ordered
 
-    def learn(self, job: str, entries: Iterable[Entry]) -> None:
+    def learn(self, job: str, entries: Iterable[EntryJson]) -> None:
         """Read a job's entries from its first one on; whatever was read of it before is read again."""
         self._jobs.pop(job, None)
         for entry in entries:
-            self.take(entry)
+            self.replay_entry(entry)
 
-    def take(self, entry: Entry) -> Replayed | None:
+    def replay_entry(self, entry: EntryJson) -> ReplayedDecision | None:
         """Return what became of an entry's decision; None where it is no decision."""
         if entry["type"] == EventType.JOB_ENDED:
             # Nothing is decided of a job that is over.
             self._jobs.pop(entry["job"], None)
             return None
-        job = self._jobs.setdefault(entry["job"], _Job()) if entry["type"] in OPENING else self._jobs.get(entry["job"], _Job())
-        data: Entry = entry["data"]
+        job = (
+            self._jobs.setdefault(entry["job"], _ReplayedJob())
+            if entry["type"] in OPENING_EVENTS
+            else self._jobs.get(entry["job"], _ReplayedJob())
+        )
+        data: EntryJson = entry["data"]
         match entry["type"]:
             case EventType.JOB_SUBMITTED:
-                job.ordered, job.spec, job.name, job.requester = True, _spec(data), data["name"], data["requester"]
+                job.ordered, job.spec, job.name, job.requester = True, _parse_spec(data), data["name"], data["requester"]
             case EventType.ACCESS_REQUESTED:
                 job.requests[data["request"]] = data
             case EventType.ACCESS_DECIDED:
-                return self._again(entry, job)
+                return self._replay_decision(entry, job)
             case EventType.CREDENTIAL_ISSUED:
                 asked = job.requests.get(data["request"], {})
                 job.issued[data["credential"]] = data["resource"], Action(data["action"])
-                job.held = job.held.issued(data["resource"], Action(data["action"]), _sensitivity(asked))
+                job.held = job.held.with_issued(data["resource"], Action(data["action"]), _sensitivity(asked))
             case EventType.CREDENTIAL_REVOKED | EventType.CREDENTIAL_CONFIRMED | EventType.CREDENTIAL_EXPIRED:
                 if data["credential"] in job.issued:
-                    job.held = job.held.returned(*job.issued[data["credential"]])
+                    job.held = job.held.with_ended(*job.issued[data["credential"]])
         return None
 
-    def _again(self, entry: Entry, job: _Job) -> Replayed:
+    def _replay_decision(self, entry: EntryJson, job: _ReplayedJob) -> ReplayedDecision:
         data = entry["data"]
-        then = Said(**{name: data[name] for name in Said.model_fields})
-        facts, lacks = _facts(entry, job)
+        then = PolicyOutcome(**{name: data[name] for name in PolicyOutcome.model_fields})
+        facts, lacks = _recorded_facts(entry, job)
         if data["phase"] == "start" and then.outcome != "denied" and facts is not None:
-            job.planned = job.planned.issued(facts.resource, facts.action, facts.sensitivity)
+            job.planned = job.planned.with_issued(facts.resource, facts.action, facts.sensitivity)
         told = {"position": entry["position"], "at": str(entry["at"]), "job": entry["job"], "job_name": job.name, "then": then}
         told |= {"request": data["request"], "phase": data["phase"]}
         if job.spec is None or facts is None:
-            return Replayed(**told, verdict="unknown", lacks=lacks if job.spec else ("order", *lacks))
+            return ReplayedDecision(**told, verdict="unknown", lacks=lacks if job.spec else ("order", *lacks))
         told |= {"resource": facts.resource, "action": facts.action.value}
         resource = self._catalog.resources.get(facts.resource)
         if resource is None or facts.action not in resource.actions:
-            now = Said(outcome="denied", tier=0, policies=(), policy_digest=self._policies.digest)
-            return Replayed(**told, verdict=verdict(then, now), now=now, moved=("action" if resource else "resource",))
+            now = PolicyOutcome(outcome="denied", tier=0, policies=(), policy_digest=self._policies.digest)
+            return ReplayedDecision(**told, verdict=compare_outcomes(then, now), now=now, moved=("action" if resource else "resource",))
         reason = job.requests.get(data["request"], {}).get("reason", "")
-        now = self._decided(entry["job"], job.spec, job.requester, resource, facts, reason)
-        moved = () if "facts" in lacks else _moved(facts, resource)
-        missing = self._missing(facts, resource, lacks)
-        return Replayed(**told, verdict="unknown" if missing else verdict(then, now), now=now, lacks=missing, moved=moved)
+        now = self._decide_now(entry["job"], job.spec, job.requester, resource, facts, reason)
+        moved = () if "facts" in lacks else _changed_attributes(facts, resource)
+        missing = self._missing_facts(facts, resource, lacks)
+        return ReplayedDecision(**told, verdict="unknown" if missing else compare_outcomes(then, now), now=now, lacks=missing, moved=moved)
 
-    def _decided(self, job: str, spec: JobSpec, requester: str, resource: Resource, facts: Facts, reason: str) -> Said:
+    def _decide_now(self, job: str, spec: JobSpec, requester: str, resource: Resource, facts: DecisionFacts, reason: str) -> PolicyOutcome:
         """Return what policy says now. The past asks much the same again and again, so each question is asked once."""
         name = job if self._policies.names_jobs else "-"
         asked = JobFacts(name, spec, requester, frozenset(facts.requester_groups))
-        context = facts.context(reason)
-        key = (facts.action, *self._policies.told(asked, facts.resource, resource, facts.action, context=context))
+        context = facts.to_context(reason)
+        key = (facts.action, *self._policies.cedar_inputs(asked, facts.resource, resource, facts.action, context=context))
         if key not in self._answers:
-            if len(self._answers) >= MAX_ANSWERS:
+            if len(self._answers) >= MAX_CACHED_ANSWERS:
                 self._answers.clear()
             decision = self._policies.decide(asked, facts.resource, resource, facts.action, context=context, top=self._top)
-            self._answers[key] = _said(decision)
+            self._answers[key] = _to_outcome(decision)
         return self._answers[key]
 
-    def _missing(self, facts: Facts, resource: Resource, lacks: tuple[str, ...]) -> tuple[str, ...]:
+    def _missing_facts(self, facts: DecisionFacts, resource: Resource, lacks: tuple[str, ...]) -> tuple[str, ...]:
         """Return what was not recorded and is looked at by some policy that can matter here."""
         if not lacks:
             return ()
-        looked_at = self._policies.looks_at(facts.resource, resource, facts.action)
-        matters = ("principal", "requester_groups") in looked_at or ("principal", ANY) in looked_at
+        looked_at = self._policies.relevant_attributes(facts.resource, resource, facts.action)
+        matters = ("principal", "requester_groups") in looked_at or ("principal", ANY_ATTRIBUTE) in looked_at
         return ("requester_groups",) if matters else ()
 
 
-def replayed(entries: Iterable[Entry], replay: Replay, *, since: str, digest: str) -> ReplayReport:
+def replay_entries(entries: Iterable[EntryJson], replay: PolicyReplay, *, since: str, digest: str) -> ReplayReport:
     """Return the report of these entries, which hold everything of their jobs."""
-    tally = Tally(since, digest)
+    tally = ReplayTally(since, digest)
     for entry in entries:
-        found = replay.take(entry)
+        found = replay.replay_entry(entry)
         if found is not None:
             tally.add(found)
     return tally.report()
 
 
-def _facts(entry: Entry, job: _Job) -> tuple[Facts | None, tuple[str, ...]]:
+def _recorded_facts(entry: EntryJson, job: _ReplayedJob) -> tuple[DecisionFacts | None, tuple[str, ...]]:
     """Return what a decision was made from, and what of it was not recorded with it; None where its request was not either."""
     recorded = entry["data"].get("facts")
-    facts = _valid(recorded)
+    facts = _parse_facts(recorded)
     if facts is not None:
         return facts, ()
     held = job.planned if entry["data"]["phase"] == "start" else job.held
     clock = Clock.at(datetime.fromisoformat(str(entry["at"])))
     # Recorded later than the rest: of entries of before, it follows from the entries themselves.
     since = {"issued_count": held.issued_count, "hour": clock.hour, "weekday": clock.weekday}
-    facts = _valid({**since, **recorded}) if isinstance(recorded, Mapping) else None
-    return (facts, ()) if facts is not None else _gathered(entry["data"], job, held, since)
+    facts = _parse_facts({**since, **recorded}) if isinstance(recorded, Mapping) else None
+    return (facts, ()) if facts is not None else _gather_facts(entry["data"], job, held, since)
 
 
-def _valid(recorded: Any) -> Facts | None:
+def _parse_facts(recorded: Any) -> DecisionFacts | None:
     try:
-        return Facts.model_validate(recorded)
+        return DecisionFacts.model_validate(recorded)
     except ValidationError:
         return None
 
 
-def _gathered(data: Entry, job: _Job, held: Held, since: Mapping[str, Any]) -> tuple[Facts | None, tuple[str, ...]]:
+def _gather_facts(
+    data: EntryJson, job: _ReplayedJob, held: HeldAccess, since: Mapping[str, Any]
+) -> tuple[DecisionFacts | None, tuple[str, ...]]:
     """Return what the entries before a decision tell of what it was made from, where no facts were recorded with it."""
     asked = job.requests.get(data["request"])
     if asked is None:
         return None, ("request",)
-    facts = Facts(
+    facts = DecisionFacts(
         resource=asked["resource"],
         action=Action(asked["action"]),
         environment=job.spec.environment if job.spec else "",
@@ -209,7 +215,7 @@ def _gathered(data: Entry, job: _Job, held: Held, since: Mapping[str, Any]) -> t
     return facts, ("facts", "requester_groups")
 
 
-def _spec(data: Entry) -> JobSpec | None:
+def _parse_spec(data: EntryJson) -> JobSpec | None:
     try:
         return checked_spec(data["spec"], data["params"])
     except InvalidInput:
@@ -217,25 +223,25 @@ def _spec(data: Entry) -> JobSpec | None:
         return None
 
 
-def _sensitivity(asked: Entry) -> Sensitivity:
+def _sensitivity(asked: EntryJson) -> Sensitivity:
     return Sensitivity[str(asked.get("sensitivity", "public")).upper()]
 
 
-def _said(decision: Decision) -> Said:
-    return Said(outcome=decision.outcome, tier=decision.tier, policies=decision.policies, policy_digest=decision.policy_digest)
+def _to_outcome(decision: Decision) -> PolicyOutcome:
+    return PolicyOutcome(outcome=decision.outcome, tier=decision.tier, policies=decision.policies, policy_digest=decision.policy_digest)
 
 
-def _moved(facts: Facts, resource: Resource) -> tuple[str, ...]:
+def _changed_attributes(facts: DecisionFacts, resource: Resource) -> tuple[str, ...]:
     return tuple(name for name in ("environment", "sensitivity", "external", "owner") if getattr(facts, name) != getattr(resource, name))
 
 
-DENIED = TOP + 1
+DENIED_STRICTNESS = MAX_TIER + 1
 
 
 Verdict = Literal["same", "looser", "tighter", "unknown"]
 
 
-class Said(Message):
+class PolicyOutcome(Message):
     """What policy said, or says."""
 
     outcome: str
@@ -246,10 +252,10 @@ class Said(Message):
     @property
     def strictness(self) -> int:
         """0 for allowed, then the tier, then denied."""
-        return {"allowed": 0, "denied": DENIED}.get(self.outcome, self.tier)
+        return {"allowed": 0, "denied": DENIED_STRICTNESS}.get(self.outcome, self.tier)
 
 
-class Replayed(Message):
+class ReplayedDecision(Message):
     """One recorded decision beside what it would be now."""
 
     position: int
@@ -261,8 +267,8 @@ class Replayed(Message):
     resource: str = ""
     action: str = ""
     verdict: Verdict
-    then: Said
-    now: Said | None = None
+    then: PolicyOutcome
+    now: PolicyOutcome | None = None
     """None where it cannot be told."""
     lacks: tuple[str, ...] = ()
     """What the ledger does not hold of what this was decided from, and could matter now."""
@@ -284,12 +290,12 @@ class ReplayReport(Message):
     unknown: int
     lacking: dict[str, int]
     """How many decisions lack what."""
-    items: tuple[Replayed, ...]
+    items: tuple[ReplayedDecision, ...]
     """All but the same ones, in the ledger's order."""
 
 
 @dataclass(slots=True)
-class Tally:
+class ReplayTally:
     """Counts what a replay says, and keeps what is not the same."""
 
     since: str
@@ -298,9 +304,9 @@ class Tally:
     requests: set[str] = field(default_factory=set)
     verdicts: Counter[str] = field(default_factory=Counter)
     lacking: Counter[str] = field(default_factory=Counter)
-    items: list[Replayed] = field(default_factory=list)
+    items: list[ReplayedDecision] = field(default_factory=list)
 
-    def add(self, replayed: Replayed) -> Self:
+    def add(self, replayed: ReplayedDecision) -> Self:
         """Count one more."""
         self.decisions += 1
         self.requests.add(replayed.request)
@@ -324,7 +330,7 @@ class Tally:
         )
 
 
-def verdict(then: Said, now: Said) -> Verdict:
+def compare_outcomes(then: PolicyOutcome, now: PolicyOutcome) -> Verdict:
     """Return how what policy says now compares with what it said."""
     if then.strictness == now.strictness:
         return "same"

@@ -11,40 +11,40 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-from justenough.domain.approvals.tiers import TOP
-from justenough.domain.catalog.loader import problems_of
+from justenough.domain.approvals.tiers import MAX_TIER
+from justenough.domain.catalog.loader import problems_in_spec
 from justenough.domain.core.base_model import Message, Model
 from justenough.domain.core.errors import InvalidInput, Problem
 from justenough.domain.core.placeholders import did_you_mean
 from justenough.domain.core.units import Duration
-from justenough.domain.core.untrusted_yaml import check_json, read_yaml, validated
-from justenough.domain.jobs.credentials import Decision, Held
-from justenough.domain.jobs.spec import MAX_TTL, Access, Agent, JobSpec, Label, LabelKey, Name, Run, ScopeKey, Sentence, checked_spec
+from justenough.domain.core.untrusted_yaml import check_json, read_yaml, validate_model
+from justenough.domain.jobs.credentials import Decision, HeldAccess
+from justenough.domain.jobs.spec import MAX_TTL_S, Access, Agent, JobSpec, Label, LabelKey, Name, RunSpec, ScopeKey, Sentence, checked_spec
 from justenough.domain.jobs.states import Action
-from justenough.domain.policy.cedar_request import ORDINARY, AccessContext, Clock, JobFacts, Phase
-from justenough.domain.policy.dry_run import Rules, outcome_text, rehearsed
-from justenough.domain.tools.call import Call
+from justenough.domain.policy.cedar_request import DEFAULT_CLOCK, AccessContext, Clock, JobFacts, Phase
+from justenough.domain.policy.dry_run import PolicyEvaluator, dry_run_spec, outcome_text
+from justenough.domain.tools.call import ToolCall
 
-OUTCOMES = ("allowed", *(f"tier {number}" for number in range(1, TOP + 1)), "denied")
+OUTCOMES = ("allowed", *(f"tier {number}" for number in range(1, MAX_TIER + 1)), "denied")
 MAX_CASES = 2000
 
 
-def _outcome(text: str) -> str:
+def _check_outcome(text: str) -> str:
     if text not in OUTCOMES:
         message = f"must be one of {', '.join(OUTCOMES)}{did_you_mean(text, OUTCOMES)}"
         raise ValueError(message)
     return text
 
 
-Outcome = Annotated[str, AfterValidator(_outcome)]
-Asked = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,63}:(read|write|admin)$")]
+ExpectedOutcome = Annotated[str, AfterValidator(_check_outcome)]
+ResourceAction = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,63}:(read|write|admin)$")]
 """`orders-db:read`."""
-By = tuple[Annotated[str, StringConstraints(max_length=100)], ...]
+PolicyIds = tuple[Annotated[str, StringConstraints(max_length=100)], ...]
 Hour = Annotated[int, Field(ge=0, le=23)]
 Weekday = Annotated[int, Field(ge=1, le=7)]
 
 
-class Asking(Model):
+class CaseJob(Model):
     """Who asks: the part of a spec that policies look at."""
 
     name: Name = "job"
@@ -56,33 +56,33 @@ class Asking(Model):
     data_scope: Mapping[ScopeKey, Label] = Field(default_factory=dict)
 
 
-class Case(Model):
+class PolicyCase(Model):
     """One question and its answer."""
 
-    ask: Asked
-    expect: Outcome
-    by: By | None = None
+    ask: ResourceAction
+    expect: ExpectedOutcome
+    by: PolicyIds | None = None
     """Exactly these policies must have decided; left out: any."""
     name: Annotated[str, StringConstraints(max_length=200)] = ""
-    job: Asking = Asking()
+    job: CaseJob = CaseJob()
     requester: Annotated[str, StringConstraints(max_length=64)] = ""
     groups: tuple[Name, ...] | None = None
     """The requester's; left out: those that may launch."""
-    ttl: Annotated[Duration, Field(le=MAX_TTL)] = 300
+    ttl: Annotated[Duration, Field(le=MAX_TTL_S)] = 300
     reason: Sentence = "A test of policies"
     phase: Phase = "start"
-    after: tuple[Asked, ...] = ()
+    after: tuple[ResourceAction, ...] = ()
     """What the job was issued before, in this order."""
-    returned: tuple[Asked, ...] = ()
+    returned: tuple[ResourceAction, ...] = ()
     """What of that has ended since; it stays touched."""
     issued_count: Annotated[int, Field(ge=0)] | None = None
     """Credentials issued before; left out: as many as `after` has."""
-    hour: Hour = ORDINARY.hour
+    hour: Hour = DEFAULT_CLOCK.hour
     """UTC."""
-    weekday: Weekday = ORDINARY.weekday
+    weekday: Weekday = DEFAULT_CLOCK.weekday
     """1 Monday to 7 Sunday, UTC."""
     break_glass: bool = False
-    call: Call | None = None
+    call: ToolCall | None = None
     """{tool, arguments}: the call of a tool that it is asked for; left out: for none."""
 
 
@@ -91,26 +91,26 @@ class SpecCase(Model):
 
     spec: Annotated[str, StringConstraints(min_length=1, max_length=512)]
     """A file, relative to the configuration folder."""
-    expect: tuple[Outcome, ...]
+    expect: tuple[ExpectedOutcome, ...]
     name: Annotated[str, StringConstraints(max_length=200)] = ""
     params: Mapping[str, str] = Field(default_factory=dict)
     requester: Annotated[str, StringConstraints(max_length=64)] = ""
     groups: tuple[Name, ...] | None = None
-    hour: Hour = ORDINARY.hour
-    weekday: Weekday = ORDINARY.weekday
+    hour: Hour = DEFAULT_CLOCK.hour
+    weekday: Weekday = DEFAULT_CLOCK.weekday
     break_glass: bool = False
 
 
-class Table(Model):
+class PolicyTestTable(Model):
     """One file."""
 
     defaults: Mapping[str, Any] = Field(default_factory=dict)
     """What each case has that does not say it itself; of `job`, each part on its own."""
-    cases: Annotated[tuple[Case, ...], Field(max_length=MAX_CASES)] = ()
+    cases: Annotated[tuple[PolicyCase, ...], Field(max_length=MAX_CASES)] = ()
     specs: Annotated[tuple[SpecCase, ...], Field(max_length=MAX_CASES)] = ()
 
 
-class Said(Message):
+class CaseOutcome(Message):
     """An outcome as a table writes it, and who decided."""
 
     outcome: str
@@ -126,19 +126,19 @@ class CaseResult(Message):
     name: str
     ask: str
     passed: bool
-    expected: Said
-    got: Said
+    expected: CaseOutcome
+    got: CaseOutcome
     errors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Launch:
+class DefaultLauncher:
     """Who is taken to launch where a case says nothing."""
 
     groups: frozenset[str]
 
 
-def read_table(name: str, text: str | bytes) -> Table:
+def read_policy_table(name: str, text: str | bytes) -> PolicyTestTable:
     """Return a table checked, each case with its defaults; raise InvalidInput with every problem by path."""
     raw = read_yaml(name, text)
     if not isinstance(raw, dict):
@@ -147,61 +147,67 @@ def read_table(name: str, text: str | bytes) -> Table:
     cases = raw.get("cases")
     if isinstance(defaults, dict) and isinstance(cases, list):
         raw = {**raw, "cases": [_with_defaults(case, defaults) for case in cases]}
-    table = validated(name, Table, raw)
+    table = validate_model(name, PolicyTestTable, raw)
     if not table.cases and not table.specs:
         raise InvalidInput(name, (Problem("", "has neither `cases` nor `specs`"),))
     return table
 
 
-def spec_problems(path: str, case: SpecCase, raw: Any, rules: Rules) -> tuple[Problem, ...]:
+def spec_case_problems(path: str, case: SpecCase, raw: Any, rules: PolicyEvaluator) -> tuple[Problem, ...]:
     """Return what is wrong with a spec that a table names, and with what is expected of it."""
     try:
         check_json("job spec", raw)
         spec = checked_spec(raw, case.params)
     except InvalidInput as error:
         return tuple(Problem(path, f"{case.spec}: {problem}") for problem in error.problems)
-    found = [Problem(path, f"{case.spec}: {problem}") for problem in problems_of(spec, rules.catalog)]
+    found = [Problem(path, f"{case.spec}: {problem}") for problem in problems_in_spec(spec, rules.catalog)]
     if len(case.expect) != len(spec.access):
         found.append(Problem(f"{path}.expect", f"{case.spec} has {len(spec.access)} requests, {len(case.expect)} outcomes are expected"))
     return tuple(found)
 
 
-def table_problems(table: Table, rules: Rules) -> tuple[Problem, ...]:
+def policy_table_problems(table: PolicyTestTable, rules: PolicyEvaluator) -> tuple[Problem, ...]:
     """Return what the catalog does not have of what a table asks."""
     return tuple(
         Problem(f"cases[{number}].{key}", message)
         for number, case in enumerate(table.cases)
         for key, asked in (("ask", (case.ask,)), ("after", case.after), ("returned", case.returned))
         for one in asked
-        if (message := _unknown(one, rules))
+        if (message := _unknown_text(one, rules))
     )
 
 
-def run_cases(name: str, table: Table, rules: Rules, launch: Launch) -> Iterator[CaseResult]:
+def run_cases(name: str, table: PolicyTestTable, rules: PolicyEvaluator, launcher: DefaultLauncher) -> Iterator[CaseResult]:
     """Yield what comes of each case of a table without problems."""
     for number, case in enumerate(table.cases):
-        decision = _decided(case, rules, launch)
-        yield _result(name, f"cases[{number}]", case.name or _named(case), case.ask, Said(outcome=case.expect, by=case.by), decision)
+        decision = _decide_case(case, rules, launcher)
+        yield _to_result(
+            name, f"cases[{number}]", case.name or _case_title(case), case.ask, CaseOutcome(outcome=case.expect, by=case.by), decision
+        )
 
 
-def run_spec(name: str, number: int, case: SpecCase, raw: Any, rules: Rules, launch: Launch) -> Iterator[CaseResult]:
+def run_spec_case(
+    name: str, number: int, case: SpecCase, raw: Any, rules: PolicyEvaluator, launcher: DefaultLauncher
+) -> Iterator[CaseResult]:
     """Yield what comes of each request of a spec without problems."""
-    groups = launch.groups if case.groups is None else frozenset(case.groups)
+    groups = launcher.groups if case.groups is None else frozenset(case.groups)
     job = JobFacts("test", checked_spec(raw, case.params), case.requester, groups)
     for index, (step, expected) in enumerate(
-        zip(rehearsed(rules, job, clock=Clock(case.hour, case.weekday), break_glass=case.break_glass), case.expect, strict=True)
+        zip(dry_run_spec(rules, job, clock=Clock(case.hour, case.weekday), break_glass=case.break_glass), case.expect, strict=True)
     ):
         ask = f"{step.access.resource}:{step.access.action}"
-        yield _result(name, f"specs[{number}].expect[{index}]", case.name or case.spec, ask, Said(outcome=expected), step.decision)
+        yield _to_result(
+            name, f"specs[{number}].expect[{index}]", case.name or case.spec, ask, CaseOutcome(outcome=expected), step.decision
+        )
 
 
-def _decided(case: Case, rules: Rules, launch: Launch) -> Decision:
-    resource, action = _split(case.ask)
-    held = Held()
+def _decide_case(case: PolicyCase, rules: PolicyEvaluator, launcher: DefaultLauncher) -> Decision:
+    resource, action = _split_resource_action(case.ask)
+    held = HeldAccess()
     for one in case.after:
-        held = rules.after(held, *_split(one))
+        held = rules.with_issued(held, *_split_resource_action(one))
     for one in case.returned:
-        held = held.returned(*_split(one))
+        held = held.with_ended(*_split_resource_action(one))
     if case.issued_count is not None:
         held = held.model_copy(update={"issued_count": case.issued_count})
     asking = case.job
@@ -212,33 +218,33 @@ def _decided(case: Case, rules: Rules, launch: Launch) -> Decision:
         environment=asking.environment or rules.catalog.resources[resource].environment,
         labels=asking.labels,
         data_scope=asking.data_scope,
-        run=Run(command=("true",)),
+        run=RunSpec(command=("true",)),
     )
-    job = JobFacts("test", spec, case.requester, launch.groups if case.groups is None else frozenset(case.groups))
+    job = JobFacts("test", spec, case.requester, launcher.groups if case.groups is None else frozenset(case.groups))
     access = Access(resource=resource, action=action, ttl=case.ttl, reason=case.reason)
     call = (case.call.tool, case.call.pairs, case.call.numbers) if case.call else ()
     context = AccessContext(case.phase, case.ttl, case.reason, Clock(case.hour, case.weekday), held, case.break_glass, *call)
-    return rules.decided(job, access, context)
+    return rules.decide(job, access, context)
 
 
-def _result(table: str, where: str, name: str, ask: str, expected: Said, decision: Decision) -> CaseResult:
-    got = Said(outcome=outcome_text(decision.outcome, decision.tier), by=decision.policies)
+def _to_result(table: str, where: str, name: str, ask: str, expected: CaseOutcome, decision: Decision) -> CaseResult:
+    got = CaseOutcome(outcome=outcome_text(decision.outcome, decision.tier), by=decision.policies)
     by_whom = expected.by is None or sorted(expected.by) == sorted(decision.policies)
     passed = got.outcome == expected.outcome and by_whom
     return CaseResult(table=table, case=where, name=name, ask=ask, passed=passed, expected=expected, got=got, errors=decision.errors)
 
 
-def _named(case: Case) -> str:
+def _case_title(case: PolicyCase) -> str:
     return case.ask + (f" after {', '.join(case.after)}" if case.after else "")
 
 
-def _split(asked: str) -> tuple[str, Action]:
+def _split_resource_action(asked: str) -> tuple[str, Action]:
     resource, _, action = asked.rpartition(":")
     return resource, Action(action)
 
 
-def _unknown(asked: str, rules: Rules) -> str | None:
-    resource, action = _split(asked)
+def _unknown_text(asked: str, rules: PolicyEvaluator) -> str | None:
+    resource, action = _split_resource_action(asked)
     known = rules.catalog.resources.get(resource)
     if known is None:
         return f"unknown resource {resource!r}{did_you_mean(resource, rules.catalog.resources)}"

@@ -9,7 +9,7 @@ from typing import Literal
 from justenough.domain.core.base_model import Message
 from justenough.domain.jobs.states import JobState
 
-BOUNDS = (1, 10, 60, 300, 900, 3600, 14_400)
+HISTOGRAM_BOUNDS_S = (1, 10, 60, 300, 900, 3600, 14_400)
 """Seconds: where the bars of a spread end. One more holds what took longer."""
 
 
@@ -36,7 +36,7 @@ class OverdueJob(Message):
     failures: tuple[str, ...] = ()
 
 
-class StandingNow(Message):
+class CurrentCounts(Message):
     """Counts of what is open now. All exact, and cheap however much is over."""
 
     live: tuple[LiveKind, ...]
@@ -77,14 +77,14 @@ class StandingNow(Message):
         return sum(self.requests.values())
 
 
-class Alive(Message):
+class AliveCount(Message):
     """How many credentials were alive at a moment; None where too much happened since to look that far back."""
 
     at: datetime
     count: int | None
 
 
-class Bar(Message):
+class HistogramBar(Message):
     """How many took at most so long, and longer than the bar before."""
 
     seconds: int | None
@@ -92,7 +92,7 @@ class Bar(Message):
     count: int
 
 
-class Spread(Message):
+class DurationHistogram(Message):
     """How long something took, over the newest ones of a period."""
 
     count: int
@@ -101,25 +101,25 @@ class Spread(Message):
     p90: float | None = None
     p99: float | None = None
     longest: float | None = None
-    bars: tuple[Bar, ...]
+    bars: tuple[HistogramBar, ...]
     whole: bool
     """Whether that is all of the period; else the newest so many."""
 
 
-class Course(Message):
+class PeriodTrend(Message):
     """How a period went."""
 
     since: datetime
     until: datetime
-    alive: tuple[Alive, ...]
+    alive: tuple[AliveCount, ...]
     """Credentials, at the end of each of the period's equal parts."""
-    approvals: Spread
+    approvals: DurationHistogram
     """From asking to the answer that settled it."""
-    lifetimes: Spread
+    lifetimes: DurationHistogram
     """From a credential's issue to when it was shown to be dead."""
 
 
-class Found(Message):
+class SearchHit(Message):
     """Something that a text names, and the job that it belongs to."""
 
     kind: Literal["job", "request", "credential", "entry"]
@@ -130,23 +130,23 @@ class Found(Message):
     """The job's; empty where there is no such job."""
 
 
-def spread(seconds: Sequence[float], *, whole: bool) -> Spread:
+def build_histogram(seconds: Sequence[float], *, whole: bool) -> DurationHistogram:
     """Return how durations spread; quantiles by nearest rank."""
     ordered = sorted(max(0.0, one) for one in seconds)
     bars, begin = [], 0
-    for bound in (*BOUNDS, None):
+    for bound in (*HISTOGRAM_BOUNDS_S, None):
         end = len(ordered) if bound is None else sum(one <= bound for one in ordered)
-        bars.append(Bar(seconds=bound, count=end - begin))
+        bars.append(HistogramBar(seconds=bound, count=end - begin))
         begin = end
     if not ordered:
-        return Spread(count=0, bars=tuple(bars), whole=whole)
+        return DurationHistogram(count=0, bars=tuple(bars), whole=whole)
     p50, p90, p99 = (ordered[min(len(ordered) - 1, len(ordered) * part // 100)] for part in (50, 90, 99))
-    return Spread(count=len(ordered), p50=p50, p90=p90, p99=p99, longest=ordered[-1], bars=tuple(bars), whole=whole)
+    return DurationHistogram(count=len(ordered), p50=p50, p90=p90, p99=p99, longest=ordered[-1], bars=tuple(bars), whole=whole)
 
 
-def walked_back(
+def reconstruct_alive_counts(
     ends: Sequence[datetime], *, now: int, begun: Sequence[datetime], over: Sequence[datetime], known_since: datetime | None
-) -> tuple[Alive, ...]:
+) -> tuple[AliveCount, ...]:
     """Return how many were alive at each of the `ends`, which ascend.
 
     `now`: how many are alive after everything in `begun` and `over`. `known_since`: before it these are not whole; None where they are.
@@ -160,5 +160,5 @@ def walked_back(
         while deaths and deaths[-1] > end:
             deaths.pop()
             count += 1
-        found.append(Alive(at=end, count=count if known_since is None or end >= known_since else None))
+        found.append(AliveCount(at=end, count=count if known_since is None or end >= known_since else None))
     return tuple(reversed(found))

@@ -160,7 +160,7 @@ class RequestView(Message):
     """Its job's parent, that one's parent and so on; in lists empty."""
 
     @property
-    def standing(self) -> tuple[ApprovalView, ...]:
+    def counting_approvals(self) -> tuple[ApprovalView, ...]:
         """The approvals that count at the tier that answers now: what was taken back, and what a climb left behind, does not."""
         given = (item for item in self.approvals if item.decision != "deny" and item.withdrawn_at is None)
         return tuple(item for item in given if item.decision == "break_glass" or item.tier >= self.current_tier)

@@ -16,17 +16,17 @@ from statistics import median
 from typing import Any
 
 from justenough.domain.core.base_model import Message
-from justenough.domain.core.units import duration_text, seconds_of
+from justenough.domain.core.units import duration_text, parse_duration
 from justenough.domain.jobs.states import Action
-from justenough.domain.rightsizing.usage import Ask, Key, Run, hands_over, key_of
+from justenough.domain.rightsizing.usage import AccessKey, PastRequest, PastRun, access_key_of, is_delivered
 
-ENOUGH = 3
+MIN_RUNS = 3
 """Runs from which on figures mean something."""
-ROOM = 1.5
+TTL_HEADROOM = 1.5
 """How much longer than its longest use an access may last."""
-BREADTH = tuple(Action)
+ACTIONS_BY_BREADTH = tuple(Action)
 """Actions from the narrowest to the broadest."""
-READABLE = tuple(60 * minutes for minutes in (1, 2, 3, 5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 240, 360, 480, 720, 1440))
+READABLE_TTLS_S = tuple(60 * minutes for minutes in (1, 2, 3, 5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 240, 360, 480, 720, 1440))
 """Seconds that people write as a ttl; nothing is shortened below the first."""
 
 
@@ -116,44 +116,44 @@ class SizingSummary(Message):
 
 
 @dataclass(frozen=True)
-class _Evidence:
+class _AccessEvidence:
     """What the runs tell of one item."""
 
-    key: Key
-    runs: tuple[Run, ...]
-    asks: tuple[Ask, ...]
+    key: AccessKey
+    runs: tuple[PastRun, ...]
+    asks: tuple[PastRequest, ...]
     observable: bool
 
     @classmethod
-    def of(cls, item: Mapping[str, Any], runs: Sequence[Run]) -> _Evidence:
-        key = key_of(item)
+    def of(cls, item: Mapping[str, Any], runs: Sequence[PastRun]) -> _AccessEvidence:
+        key = access_key_of(item)
         theirs = [(run, [ask for ask in run.asks if _is_about(ask, key)]) for run in runs]
         concerned = tuple(run for run, asks in theirs if asks or key in run.offered)
         asks = tuple(ask for _, asks in theirs for ask in asks)
-        return cls(key, concerned, asks, _observable(key.resource, runs, delivered=hands_over(item)))
+        return cls(key, concerned, asks, _is_use_observable(key.resource, runs, delivered=is_delivered(item)))
 
     @cached_property
-    def granted(self) -> tuple[Ask, ...]:
+    def granted_asks(self) -> tuple[PastRequest, ...]:
         return tuple(ask for ask in self.asks if ask.granted)
 
     @cached_property
-    def issued(self) -> tuple[Ask, ...]:
+    def issued_asks(self) -> tuple[PastRequest, ...]:
         return tuple(ask for ask in self.asks if ask.uses)
 
     @cached_property
-    def refused(self) -> tuple[Ask, ...]:
+    def refused_asks(self) -> tuple[PastRequest, ...]:
         return tuple(ask for ask in self.asks if ask.refused)
 
     @cached_property
-    def seen(self) -> int | None:
+    def used_count(self) -> int | None:
         return sum(any(use.seen for use in ask.uses) for ask in self.asks) if self.observable else None
 
     @cached_property
     def seconds(self) -> tuple[float, ...]:
-        return tuple(ask.seconds for ask in self.issued if ask.seconds is not None)
+        return tuple(ask.seconds for ask in self.issued_asks if ask.seconds is not None)
 
 
-def sized(name: str, spec: dict[str, Any], runs: Sequence[Run], *, newest: str, newest_at: datetime) -> Sizing:
+def build_sizing(name: str, spec: dict[str, Any], runs: Sequence[PastRun], *, newest: str, newest_at: datetime) -> Sizing:
     """Return a job's right size. `spec`: the newest run's raw spec; `runs`: past ones, over by now, that the rules may go by."""
     asks = [ask for run in runs for ask in run.asks]
     anything = any(use.seen for ask in asks for use in ask.uses)
@@ -163,17 +163,17 @@ def sized(name: str, spec: dict[str, Any], runs: Sequence[Run], *, newest: str, 
         newest_at=newest_at,
         runs=len(runs),
         ran=sum(run.ran for run in runs),
-        enough=len(runs) >= ENOUGH,
+        enough=len(runs) >= MIN_RUNS,
         asked=len(asks),
         granted=sum(ask.granted for ask in asks),
         issued=sum(bool(ask.uses) for ask in asks),
         used=sum(any(use.seen for use in ask.uses) for ask in asks) if anything else None,
         spec=spec,
-        access=tuple(_sized(item, runs) for item in spec.get("access") or ()),
+        access=tuple(_size_access(item, runs) for item in spec.get("access") or ()),
     )
 
 
-def summary(sizing: Sizing) -> SizingSummary:
+def build_summary(sizing: Sizing) -> SizingSummary:
     """Return the figures alone."""
     dropped = sum(item.change(What.DROP) is not None for item in sizing.access)
     return SizingSummary(
@@ -183,92 +183,98 @@ def summary(sizing: Sizing) -> SizingSummary:
     )
 
 
-def readable(seconds: float) -> int:
+def next_readable_ttl(seconds: float) -> int:
     """Return the next longer duration, in seconds, that people would write."""
-    return next((step for step in READABLE if step >= seconds), math.ceil(seconds))
+    return next((step for step in READABLE_TTLS_S if step >= seconds), math.ceil(seconds))
 
 
-def spoken(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """Return a measured time as text: `0.4 s`, `52 s`, `12.5 min`."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     return f"{math.ceil(seconds)} s" if seconds < 120 else f"{seconds / 60:.1f} min"
 
 
-def _is_about(ask: Ask, key: Key) -> bool:
+def _is_about(ask: PastRequest, key: AccessKey) -> bool:
     """Whether what was asked for is this item, or was narrowed to no more: a tightened spec is judged by the runs that it came from."""
-    asked, given, this = (BREADTH.index(Action(action)) for action in (ask.key.action, ask.given, key.action))
+    asked, given, this = (ACTIONS_BY_BREADTH.index(Action(action)) for action in (ask.key.action, ask.resulting_action, key.action))
     return ask.key == key or (ask.key.resource == key.resource and asked > this >= given)
 
 
-def _sized(item: Mapping[str, Any], runs: Sequence[Run]) -> Sized:
-    seen = _Evidence.of(item, runs)
-    ttl = seconds_of(item["ttl"])
-    drop = _dropped(seen)
+def _size_access(item: Mapping[str, Any], runs: Sequence[PastRun]) -> Sized:
+    seen = _AccessEvidence.of(item, runs)
+    ttl = parse_duration(item["ttl"])
+    drop = _drop_change(seen)
     return Sized(
         resource=seen.key.resource,
         action=seen.key.action,
         runs=len(seen.runs),
         asked=len(seen.asks),
-        granted=len(seen.granted),
-        refused=len(seen.refused),
-        issued=len(seen.issued),
-        used=seen.seen,
+        granted=len(seen.granted_asks),
+        refused=len(seen.refused_asks),
+        issued=len(seen.issued_asks),
+        used=seen.used_count,
         asked_ttl=ttl,
-        granted_ttl=max((_granted_ttl(ask) for ask in seen.granted), default=None),
+        granted_ttl=max((_granted_ttl(ask) for ask in seen.granted_asks), default=None),
         used_p50=median(seen.seconds) if seen.seconds else None,
         used_max=max(seen.seconds, default=None),
-        changes=(drop,) if drop else tuple(_narrowed(seen, ttl)),
+        changes=(drop,) if drop else tuple(_narrowing_changes(seen, ttl)),
     )
 
 
-def _dropped(seen: _Evidence) -> Change | None:
-    if seen.issued:
-        unused = seen.observable and not seen.seen
-        return Change(what=What.DROP, to="", why=f"issued {_times(len(seen.issued))}, never used") if unused else None
-    always = bool(seen.runs) and len(seen.refused) == len(seen.asks) >= len(seen.runs)
+def _drop_change(evidence: _AccessEvidence) -> Change | None:
+    if evidence.issued_asks:
+        unused = evidence.observable and not evidence.used_count
+        return Change(what=What.DROP, to="", why=f"issued {_times_text(len(evidence.issued_asks))}, never used") if unused else None
+    always = bool(evidence.runs) and len(evidence.refused_asks) == len(evidence.asks) >= len(evidence.runs)
     # Where no process was started, it may be another item's denial that kept this one from being issued.
-    if always or any(run.ran for run in seen.runs):
-        refused = f", refused {_times(len(seen.refused))}" if seen.refused else ""
-        return Change(what=What.DROP, to="", why=f"never issued in {_runs(len(seen.runs))} (asked for {_times(len(seen.asks))}{refused})")
+    if always or any(run.ran for run in evidence.runs):
+        refused = f", refused {_times_text(len(evidence.refused_asks))}" if evidence.refused_asks else ""
+        return Change(
+            what=What.DROP,
+            to="",
+            why=f"never issued in {_runs_text(len(evidence.runs))} (asked for {_times_text(len(evidence.asks))}{refused})",
+        )
     return None
 
 
-def _narrowed(seen: _Evidence, asked: int) -> Iterator[Change]:
-    broadest = max((BREADTH.index(Action(ask.given)) for ask in seen.granted), default=len(BREADTH))
-    if broadest < BREADTH.index(Action(seen.key.action)):
-        action, times = BREADTH[broadest].value, _times(len(seen.granted))
-        yield Change(what=What.ACTION, to=action, why=f"was {seen.key.action}: granted {times}, each time {action} at most")
-    ttl, why = min(_ttls(seen), default=(asked, ""))
+def _narrowing_changes(evidence: _AccessEvidence, asked: int) -> Iterator[Change]:
+    broadest = max(
+        (ACTIONS_BY_BREADTH.index(Action(ask.resulting_action)) for ask in evidence.granted_asks), default=len(ACTIONS_BY_BREADTH)
+    )
+    if broadest < ACTIONS_BY_BREADTH.index(Action(evidence.key.action)):
+        action, times = ACTIONS_BY_BREADTH[broadest].value, _times_text(len(evidence.granted_asks))
+        yield Change(what=What.ACTION, to=action, why=f"was {evidence.key.action}: granted {times}, each time {action} at most")
+    ttl, why = min(_sufficient_ttls(evidence), default=(asked, ""))
     if ttl < asked:
         yield Change(what=What.TTL, to=duration_text(ttl), why=f"was {duration_text(asked)}: {why}")
 
 
-def _ttls(seen: _Evidence) -> Iterator[tuple[int, str]]:
+def _sufficient_ttls(evidence: _AccessEvidence) -> Iterator[tuple[int, str]]:
     """Yield the ttls that would have been enough, each with why."""
-    if seen.granted and all(_granted_ttl(ask) < ask.ttl for ask in seen.granted):
-        longest = max(map(_granted_ttl, seen.granted))
-        yield longest, f"granted {_times(len(seen.granted))}, each time {duration_text(longest)} at most"
+    if evidence.granted_asks and all(_granted_ttl(ask) < ask.ttl for ask in evidence.granted_asks):
+        longest = max(map(_granted_ttl, evidence.granted_asks))
+        yield longest, f"granted {_times_text(len(evidence.granted_asks))}, each time {duration_text(longest)} at most"
     # One use of unknown length may have been the longest.
-    if seen.seconds and len(seen.seconds) == len(seen.issued):
-        longest_use, usual = spoken(max(seen.seconds)), spoken(median(seen.seconds))
-        needed = readable(ROOM * max(seen.seconds))
-        yield needed, f"used {_times(len(seen.seconds))}, {longest_use} at the longest (p50 {usual})"
+    if evidence.seconds and len(evidence.seconds) == len(evidence.issued_asks):
+        longest_use, usual = format_seconds(max(evidence.seconds)), format_seconds(median(evidence.seconds))
+        needed = next_readable_ttl(TTL_HEADROOM * max(evidence.seconds))
+        yield needed, f"used {_times_text(len(evidence.seconds))}, {longest_use} at the longest (p50 {usual})"
 
 
-def _observable(resource: str, runs: Sequence[Run], *, delivered: bool) -> bool:
+def _is_use_observable(resource: str, runs: Sequence[PastRun], *, delivered: bool) -> bool:
     # Who sees the broker's use of a credential sees nothing of one that the process holds itself; each way is observable for itself.
     uses = (use for run in runs for ask in run.asks if ask.key.resource == resource for use in ask.uses)
     return any(use.seen for use in uses if use.delivered is delivered)
 
 
-def _granted_ttl(ask: Ask) -> int:
+def _granted_ttl(ask: PastRequest) -> int:
     return ask.ttl if ask.granted_ttl is None else min(ask.granted_ttl, ask.ttl)
 
 
-def _times(count: int) -> str:
+def _times_text(count: int) -> str:
     return {0: "never", 1: "once", 2: "twice"}.get(count, f"{count} times")
 
 
-def _runs(count: int) -> str:
+def _runs_text(count: int) -> str:
     return "1 run" if count == 1 else f"{count} runs"

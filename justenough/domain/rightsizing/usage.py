@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from justenough.domain.core.base_model import Message
 
 
-class Key(NamedTuple):
+class AccessKey(NamedTuple):
     """What an access item asks for, whatever else it says."""
 
     resource: str
@@ -18,7 +18,7 @@ class Key(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
+class CredentialUse:
     """One credential that was issued."""
 
     began: datetime
@@ -31,10 +31,10 @@ class Use:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class PastRequest:
     """One request of a run, and what came of it."""
 
-    key: Key
+    key: AccessKey
     ttl: int
     """Seconds."""
     granted: bool
@@ -44,10 +44,10 @@ class Ask:
     """Seconds, where a person decided."""
     granted_action: str | None
     """Where a person decided: what was asked, or something narrower."""
-    uses: tuple[Use, ...] = ()
+    uses: tuple[CredentialUse, ...] = ()
 
     @property
-    def given(self) -> str:
+    def resulting_action(self) -> str:
         """The action that it came to."""
         return self.granted_action or self.key.action
 
@@ -61,15 +61,15 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class PastRun:
     """One past run."""
 
     job: str
     ran: bool
     """Whether its process was started."""
-    offered: frozenset[Key]
+    offered: frozenset[AccessKey]
     """What its own spec asked for."""
-    asks: tuple[Ask, ...]
+    asks: tuple[PastRequest, ...]
 
 
 class ActionUse(Message):
@@ -92,22 +92,22 @@ class ActionUse(Message):
     """Whether every request of the time was looked at, or only the newest ones."""
 
 
-def offered(spec: Mapping[str, Any]) -> frozenset[Key]:
+def requested_keys(spec: Mapping[str, Any]) -> frozenset[AccessKey]:
     """Return what a raw spec asks for."""
-    return frozenset(key_of(item) for item in spec.get("access") or ())
+    return frozenset(access_key_of(item) for item in spec.get("access") or ())
 
 
-def delivered(spec: Mapping[str, Any]) -> frozenset[Key]:
+def delivered_keys(spec: Mapping[str, Any]) -> frozenset[AccessKey]:
     """Return what of it a raw spec has handed to its process."""
-    return frozenset(key_of(item) for item in spec.get("access") or () if hands_over(item))
+    return frozenset(access_key_of(item) for item in spec.get("access") or () if is_delivered(item))
 
 
-def key_of(item: Mapping[str, Any]) -> Key:
+def access_key_of(item: Mapping[str, Any]) -> AccessKey:
     """Return what a raw access item asks for."""
-    return Key(item["resource"], item["action"])
+    return AccessKey(item["resource"], item["action"])
 
 
-def hands_over(item: Mapping[str, Any]) -> bool:
+def is_delivered(item: Mapping[str, Any]) -> bool:
     """Whether the process is handed the credential of a raw access item."""
     deliver = item.get("deliver") or {}
     return any(deliver.get(way) for way in ("env", "file", "pgpass", "kubeconfig"))

@@ -16,18 +16,18 @@ from jsonschema.exceptions import ValidationError
 from pydantic import Field
 
 from justenough.domain.core.base_model import Model
-from justenough.domain.core.canonical_json import canonical, digest_of
+from justenough.domain.core.canonical_json import digest_of, to_canonical_json
 from justenough.domain.core.errors import GiveUp, InvalidInput, Problem
 from justenough.domain.core.placeholders import SCOPE_PLACEHOLDER, did_you_mean
-from justenough.domain.core.untrusted_yaml import check_json, path_of
+from justenough.domain.core.untrusted_yaml import check_json, to_yaml_path
 from justenough.domain.jobs.spec import Access, JobSpec, ToolName
 from justenough.domain.jobs.states import Action
-from justenough.domain.jobs.tool_bounds import ORDER, Bounds, climbs
-from justenough.domain.tools.definitions import Http, Sql, Tool, Uses
+from justenough.domain.jobs.tool_bounds import ORDER, Bounds, has_path_traversal
+from justenough.domain.tools.definitions import Http, Sql, Tool, ToolUses
 
-MOST_ARGUMENTS = 32 * 1024
+MAX_ARGUMENT_BYTES = 32 * 1024
 """Bytes of a call's arguments as canonical JSON: people read them before they approve."""
-MOST_PROBLEMS = 20
+MAX_PROBLEMS = 20
 DOTS = re.compile(r"\.+")
 
 
@@ -35,7 +35,7 @@ class OutOfBounds(GiveUp):
     """A call that bounds do not let through; the message says which and whose, and no argument."""
 
 
-class Call(Model):
+class ToolCall(Model):
     """A tool, and exactly these arguments."""
 
     tool: ToolName
@@ -54,22 +54,24 @@ class Call(Model):
         numbers = (
             (name, value) for name, value in self.arguments.items() if isinstance(value, int | float) and not isinstance(value, bool)
         )
-        return frozenset(f"{name}={_text(value)}" for name, value in numbers)
+        return frozenset(f"{name}={_argument_text(value)}" for name, value in numbers)
 
     @property
     def pairs(self) -> frozenset[str]:
         """The arguments that are plain values, each as policies see it: `order_id=7`."""
-        return frozenset(f"{name}={_text(value)}" for name, value in self.arguments.items() if isinstance(value, str | int | float))
+        return frozenset(
+            f"{name}={_argument_text(value)}" for name, value in self.arguments.items() if isinstance(value, str | int | float)
+        )
 
 
 class CallAccess(Access):
     """The access that one call needs: what people approve of it is this call, and no other."""
 
-    call: Call
+    call: ToolCall
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class HttpRequest:
     """An HTTP request as it is sent. Holds the credential, and so never prints."""
 
     url: str
@@ -80,39 +82,39 @@ class Sent:
         return "Sent(…)"
 
 
-def call_of(access: Access) -> Call | None:
+def call_of(access: Access) -> ToolCall | None:
     """Return the call that some access is for, None where it is for none."""
     return access.call if isinstance(access, CallAccess) else None
 
 
-def for_call(access: Access, call: Call | None) -> Access:
+def access_for_call(access: Access, call: ToolCall | None) -> Access:
     """Return the same access, for this call alone, or for none."""
     same = {name: getattr(access, name) for name in Access.model_fields}
     return CallAccess(**same, call=call) if call else Access(**same)
 
 
-def checked_call(name: str, tool: Tool, arguments: Any) -> Call:
+def checked_call(name: str, tool: Tool, arguments: Any) -> ToolCall:
     """Return the call of a tool with these arguments. Raises InvalidInput with everything that is wrong with them, by path."""
     what = f"arguments of {name}"
     if not isinstance(arguments, dict):
         raise InvalidInput(what, (Problem("", "must be an object"),))
     check_json(what, arguments)
-    if len(canonical(arguments)) > MOST_ARGUMENTS:
-        raise InvalidInput(what, (Problem("", f"at most {MOST_ARGUMENTS:,} bytes are accepted"),))
+    if len(to_canonical_json(arguments)) > MAX_ARGUMENT_BYTES:
+        raise InvalidInput(what, (Problem("", f"at most {MAX_ARGUMENT_BYTES:,} bytes are accepted"),))
     problems = tuple(_problem(error, tool) for error in _errors(tool, arguments))
     if problems:
         raise InvalidInput(what, problems)
     # What is signed and recorded is what is sent: 7.0 is 7 in both.
-    return Call(tool=name, arguments=json.loads(canonical(arguments)))
+    return ToolCall(tool=name, arguments=json.loads(to_canonical_json(arguments)))
 
 
-def bounded(spec: JobSpec, resource: str, action: Action) -> tuple[Access, ...]:
+def tool_only_items(spec: JobSpec, resource: str, action: Action) -> tuple[Access, ...]:
     """Return what an order says of an action that is had through tools alone; nothing where it may be had in any way."""
     items = tuple(item for item in spec.access if (item.resource, item.action) == (resource, action))
     return items if items and all(item.tools is not None for item in items) else ()
 
 
-def within(call: Call, items: tuple[Access, ...], *, made: int, by: str = ORDER) -> Call:
+def with_bounds(call: ToolCall, items: tuple[Access, ...], *, calls_made: int, by: str = ORDER) -> ToolCall:
     """Return a call with the bounds that it stays within, as one of these items says them. Raises OutOfBounds where none lets it through.
 
     `by`: whose items they are.
@@ -120,49 +122,49 @@ def within(call: Call, items: tuple[Access, ...], *, made: int, by: str = ORDER)
     if not items:
         return call
     found = [item.tools[call.tool] for item in items if item.tools and call.tool in item.tools]
-    why = [tuple(bounds.problems(call.arguments, made=made, by=by)) for bounds in found]
+    why = [tuple(bounds.problems(call.arguments, made=calls_made, by=by)) for bounds in found]
     fitting = next((bounds for bounds, problems in zip(found, why, strict=True) if not problems), None)
     if fitting is None:
         raise OutOfBounds(f"{call.tool}: {'; '.join(why[0])}" if why else f"{by} does not name {call.tool}")
     return call.model_copy(update={"within": fitting})
 
 
-def action_of(uses: Uses, name: str) -> Action | None:
+def action_of(uses: ToolUses, name: str) -> Action | None:
     """Return the action that a call of a tool needs; None where no pattern fits its name."""
     if isinstance(uses.action, Action):
         return uses.action
-    return next((action for pattern, action in uses.action.items() if fits(pattern, name)), None)
+    return next((action for pattern, action in uses.action.items() if matches_pattern(pattern, name)), None)
 
 
-def fits(pattern: str, name: str) -> bool:
+def matches_pattern(pattern: str, name: str) -> bool:
     """Whether a name is one that a pattern stands for; `*` stands for anything."""
     return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name) is not None
 
 
-def sql_values(sql: Sql, call: Call, scope: Mapping[str, str]) -> dict[str, Any]:
+def sql_parameters(sql: Sql, call: ToolCall, scope: Mapping[str, str]) -> dict[str, Any]:
     """Return what is bound to a statement's parameters; an input that was not given is null. `scope`: the job's data scope."""
     given = {**call.arguments, **scope}
     return {name: given.get(name) for name in sql.parameters}
 
 
-def http_request(http: Http, call: Call, fields: Mapping[str, str], *, inputs: frozenset[str]) -> Sent:
+def build_http_request(http: Http, call: ToolCall, fields: Mapping[str, str], *, inputs: frozenset[str]) -> HttpRequest:
     """Return the request of a call. `fields`: the credential's, and the job's data scope. Raises InvalidInput for what cannot stand where the tool puts it.
 
     Each value that goes into the address is encoded whole; one of dots only, or in the path with a slash, could be another place, and is refused.
     """
-    texts = {name: _text(call.arguments.get(name)) for name in inputs} | {
+    texts = {name: _argument_text(call.arguments.get(name)) for name in inputs} | {
         name: value for name, value in fields.items() if name not in inputs
     }
-    _must_be_known((name for _, name in http.placeholders()), texts)
-    _must_be_sendable(http, call, texts, inputs)
+    _check_known((name for _, name in http.placeholders()), texts)
+    _check_sendable(http, call, texts, inputs)
     url = SCOPE_PLACEHOLDER.sub(lambda found: quote(texts[found[1]], safe=""), http.url)
     headers = {name: SCOPE_PLACEHOLDER.sub(lambda found: texts[found[1]], value) for name, value in http.headers.items()}
-    return Sent(url, headers, _body(http.body, call, texts, inputs))
+    return HttpRequest(url, headers, _fill_body(http.body, call, texts, inputs))
 
 
-def headers_of(headers: Mapping[str, str], fields: Mapping[str, str]) -> dict[str, str]:
+def fill_headers(headers: Mapping[str, str], fields: Mapping[str, str]) -> dict[str, str]:
     """Return headers with a credential's fields in them. Raises InvalidInput where it has no such field."""
-    _must_be_known((name for value in headers.values() for name in SCOPE_PLACEHOLDER.findall(value)), fields)
+    _check_known((name for value in headers.values() for name in SCOPE_PLACEHOLDER.findall(value)), fields)
     return {name: SCOPE_PLACEHOLDER.sub(lambda found: fields[found[1]], value) for name, value in headers.items()}
 
 
@@ -172,12 +174,12 @@ def _errors(tool: Tool, arguments: dict[str, Any]) -> list[ValidationError]:
     except Exception as error:
         # Of an upstream's schema: one that refers to what is not there, or to itself for ever. Its errors have no name that is ours to use.
         raise InvalidInput("tool", (Problem("", f"its input's schema cannot be followed ({type(error).__name__})"),)) from error
-    return sorted(found, key=lambda error: error.json_path)[:MOST_PROBLEMS]
+    return sorted(found, key=lambda error: error.json_path)[:MAX_PROBLEMS]
 
 
 def _problem(error: ValidationError, tool: Tool) -> Problem:
     """One thing that is wrong, in words that do not repeat what was given: it may be long, and it comes back into a model's context."""
-    path = path_of(error.absolute_path)
+    path = to_yaml_path(error.absolute_path)
     if error.validator == "additionalProperties" and isinstance(error.instance, Mapping):
         unknown = sorted(set(error.instance) - tool.inputs) or ["a name that is not listed"]
         return Problem(path, f"unknown: {', '.join(name[:64] for name in unknown)}{did_you_mean(unknown[0], tool.inputs)}")
@@ -187,13 +189,13 @@ def _problem(error: ValidationError, tool: Tool) -> Problem:
     return Problem(path, f"must have {error.validator} {str(error.validator_value)[:200]}")
 
 
-def _must_be_known(names: Iterable[str], known: Mapping[str, str]) -> None:
+def _check_known(names: Iterable[str], known: Mapping[str, str]) -> None:
     unknown = sorted(set(names) - known.keys())
     if unknown:
         raise InvalidInput("tool", tuple(Problem("", f"neither an input nor a field of the credential: {name}") for name in unknown))
 
 
-def _must_be_sendable(http: Http, call: Call, texts: Mapping[str, str], inputs: frozenset[str]) -> None:
+def _check_sendable(http: Http, call: ToolCall, texts: Mapping[str, str], inputs: frozenset[str]) -> None:
     in_headers = {name for value in http.headers.values() for name in SCOPE_PLACEHOLDER.findall(value)}
     problems = [
         Problem(name, "cannot stand in an address: it is empty, or dots only")
@@ -203,7 +205,7 @@ def _must_be_sendable(http: Http, call: Call, texts: Mapping[str, str], inputs: 
     problems += [
         Problem(name, f"cannot stand in an address: {why}")
         for name in sorted(http.in_path & inputs)
-        if (why := _why_elsewhere(http, name, texts[name]))
+        if (why := _why_other_path(http, name, texts[name]))
     ]
     problems += [
         Problem(name, "must be printable ASCII: it is sent in a header")
@@ -214,16 +216,16 @@ def _must_be_sendable(http: Http, call: Call, texts: Mapping[str, str], inputs: 
         raise InvalidInput(f"arguments of {call.tool}", tuple(problems))
 
 
-def _why_elsewhere(http: Http, name: str, text: str) -> str:
+def _why_other_path(http: Http, name: str, text: str) -> str:
     """Return why a value in an address's path could be another place, encoded or not: many servers decode first and look at the parts then."""
-    if climbs(text):
+    if has_path_traversal(text):
         return "it has a part `..`"
     if name not in http.slashes and re.search(r"[/\\]", text):
         return "it has a slash, and the tool's http.slashes does not name it"
     return ""
 
 
-def _body(value: Any, call: Call, texts: Mapping[str, str], inputs: frozenset[str]) -> Any:
+def _fill_body(value: Any, call: ToolCall, texts: Mapping[str, str], inputs: frozenset[str]) -> Any:
     """Return a JSON value filled in; what stands for an input that was not given is left out of an object."""
     if isinstance(value, str):
         whole = SCOPE_PLACEHOLDER.fullmatch(value)
@@ -231,20 +233,20 @@ def _body(value: Any, call: Call, texts: Mapping[str, str], inputs: frozenset[st
             return call.arguments.get(whole[1])
         return SCOPE_PLACEHOLDER.sub(lambda found: texts[found[1]], value)
     if isinstance(value, Mapping):
-        return {key: _body(inner, call, texts, inputs) for key, inner in value.items() if not _is_missing(inner, call, inputs)}
+        return {key: _fill_body(inner, call, texts, inputs) for key, inner in value.items() if not _is_missing(inner, call, inputs)}
     if isinstance(value, list | tuple):
-        return [_body(inner, call, texts, inputs) for inner in value]
+        return [_fill_body(inner, call, texts, inputs) for inner in value]
     return value
 
 
-def _is_missing(value: Any, call: Call, inputs: frozenset[str]) -> bool:
+def _is_missing(value: Any, call: ToolCall, inputs: frozenset[str]) -> bool:
     whole = SCOPE_PLACEHOLDER.fullmatch(value) if isinstance(value, str) else None
     return whole is not None and whole[1] in inputs and whole[1] not in call.arguments
 
 
-def _text(value: Any) -> str:
+def _argument_text(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    return value if isinstance(value, str) else canonical(value).decode()
+    return value if isinstance(value, str) else to_canonical_json(value).decode()

@@ -17,31 +17,31 @@ from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
 from justenough.domain.core.base_model import Model
 from justenough.domain.core.errors import Problem
-from justenough.domain.core.json_schema import validator_of
-from justenough.domain.core.placeholders import SCOPE_PLACEHOLDER, SETTING, did_you_mean, mapped
+from justenough.domain.core.json_schema import build_validator
+from justenough.domain.core.placeholders import SCOPE_PLACEHOLDER, SETTING_PLACEHOLDER, did_you_mean, map_texts
 from justenough.domain.core.units import Duration
-from justenough.domain.core.untrusted_yaml import path_of
+from justenough.domain.core.untrusted_yaml import to_yaml_path
 from justenough.domain.core.url_policy import url_problem
 from justenough.domain.jobs.spec import Name, Sentence
 from justenough.domain.jobs.states import Action
 
-BOUND = re.compile(r"%\((?P<name>[A-Za-z_][A-Za-z0-9_]*)\)s")
+SQL_PARAMETER = re.compile(r"%\((?P<name>[A-Za-z_][A-Za-z0-9_]*)\)s")
 """A value that PostgreSQL is given beside the statement."""
-INPUT = re.compile(r"[a-z][a-z0-9_]{0,31}")
+INPUT_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 """A name that placeholders can say."""
-NOTHING: Mapping[str, Any] = {"type": "object", "properties": {}}
-MOST_SECONDS, USUAL_SECONDS = 60, 10
-MOST_ROWS, USUAL_ROWS = 1_000, 100
-MOST_ANSWER, USUAL_ANSWER = 1024 * 1024, 64 * 1024
-HEADER = re.compile(r"[A-Za-z0-9-]{1,64}")
-OF_A_PERSON = re.compile(r"(?:^|\s)(user|password|passfile|passcommand|service|sslpassword)\s*=|://")
+EMPTY_INPUT_SCHEMA: Mapping[str, Any] = {"type": "object", "properties": {}}
+MAX_CALL_TIMEOUT_S, DEFAULT_CALL_TIMEOUT_S = 60, 10
+MAX_ROWS, DEFAULT_ROWS = 1_000, 100
+MAX_ANSWER_BYTES, DEFAULT_ANSWER_BYTES = 1024 * 1024, 64 * 1024
+HEADER_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
+LOGIN_IN_DSN = re.compile(r"(?:^|\s)(user|password|passfile|passcommand|service|sslpassword)\s*=|://")
 Pattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.*-]{1,128}$")]
 """Of names of tools: `*` stands for anything."""
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class ActionOffer:
     """What a tool must know of an action of the catalog."""
 
     locked: bool
@@ -49,11 +49,11 @@ class Offer:
     """Keys of the job's data scope, whose values a tool may use like inputs that nobody gives."""
 
 
-Offers = Mapping[str, Mapping[Action, Offer]]
+ActionOffers = Mapping[str, Mapping[Action, ActionOffer]]
 """Of each resource."""
 
 
-class Uses(Model):
+class ToolUses(Model):
     """What a tool is allowed by: the action that each of its calls needs."""
 
     resource: Name
@@ -66,32 +66,32 @@ class Uses(Model):
         return frozenset({self.action} if isinstance(self.action, Action) else self.action.values())
 
 
-class Limits(Model):
+class CallLimits(Model):
     """How long a call may take, and how much of the answer is passed on."""
 
-    timeout: Annotated[Duration, Field(le=MOST_SECONDS)] = USUAL_SECONDS
+    timeout: Annotated[Duration, Field(le=MAX_CALL_TIMEOUT_S)] = DEFAULT_CALL_TIMEOUT_S
     """Seconds."""
-    answer: Annotated[int, Field(ge=256, le=MOST_ANSWER)] = USUAL_ANSWER
+    answer: Annotated[int, Field(ge=256, le=MAX_ANSWER_BYTES)] = DEFAULT_ANSWER_BYTES
     """Bytes."""
 
 
-class Sql(Limits):
+class Sql(CallLimits):
     """One statement on PostgreSQL, whose parameters are bound, never spliced in."""
 
     dsn: Annotated[str, StringConstraints(min_length=1, max_length=1024)]
     """A libpq conninfo, without user and password: the credential has those."""
     statement: Annotated[str, StringConstraints(min_length=1, max_length=8192)]
-    rows: Annotated[int, Field(ge=1, le=MOST_ROWS)] = USUAL_ROWS
+    rows: Annotated[int, Field(ge=1, le=MAX_ROWS)] = DEFAULT_ROWS
     """Rows that are passed on at most."""
 
     @property
     def parameters(self) -> tuple[str, ...]:
         """The inputs that the statement uses, each once."""
-        return tuple(dict.fromkeys(found["name"] for found in BOUND.finditer(self.statement)))
+        return tuple(dict.fromkeys(found["name"] for found in SQL_PARAMETER.finditer(self.statement)))
 
     @model_validator(mode="after")
     def _says_no_person(self) -> Self:
-        if found := OF_A_PERSON.search(self.dsn):
+        if found := LOGIN_IN_DSN.search(self.dsn):
             message = (
                 f"dsn: {found[0].strip()} has no place here: a conninfo like `host=… port=… dbname=…`; the credential has user and password"
             )
@@ -100,7 +100,7 @@ class Sql(Limits):
 
     @model_validator(mode="after")
     def _binds_by_name(self) -> Self:
-        left = BOUND.sub("", self.statement).replace("%%", "")
+        left = SQL_PARAMETER.sub("", self.statement).replace("%%", "")
         if "%" in left:
             at = left[left.index("%") :][:12]
             message = f"statement: {at!r} is no parameter: write %(name)s, or %% for a percent sign"
@@ -111,7 +111,7 @@ class Sql(Limits):
         return self
 
 
-class Http(Limits):
+class Http(CallLimits):
     """One HTTP request. `{title}` is an input where the tool declares it, else a field of the credential."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=False)
@@ -133,14 +133,16 @@ class Http(Limits):
         if SCOPE_PLACEHOLDER.search(start + authority):
             message = "url: its host cannot be a placeholder: who fills it in would say where the credential goes"
             raise ValueError(message)
-        if not SETTING.search(self.url) and (why := url_problem(SCOPE_PLACEHOLDER.sub("x", self.url), private=self.allow_private)):
+        if not SETTING_PLACEHOLDER.search(self.url) and (
+            why := url_problem(SCOPE_PLACEHOLDER.sub("x", self.url), private=self.allow_private)
+        ):
             message = f"url: {why}"
             raise ValueError(message)
         return self
 
     @model_validator(mode="after")
     def _headers_are_names(self) -> Self:
-        _must_be_headers(self.headers)
+        _check_headers(self.headers)
         if self.body is not None and self.method == "GET":
             message = "json: a GET has no body"
             raise ValueError(message)
@@ -161,10 +163,10 @@ class Http(Limits):
         yield from (("url", name) for name in SCOPE_PLACEHOLDER.findall(self.url))
         for key, value in self.headers.items():
             yield from ((f"headers.{key}", name) for name in SCOPE_PLACEHOLDER.findall(value))
-        yield from (("json", name) for name in _names_in(self.body))
+        yield from (("json", name) for name in _placeholder_names(self.body))
 
 
-class Upstream(Limits):
+class McpServerDef(CallLimits):
     """An MCP server whose tools are passed on (upstreams.py)."""
 
     url: Annotated[str, StringConstraints(min_length=1, max_length=2048)]
@@ -177,11 +179,11 @@ class Upstream(Limits):
 
     @model_validator(mode="after")
     def _goes_where_the_catalog_says(self) -> Self:
-        _must_be_headers(self.headers)
+        _check_headers(self.headers)
         if SCOPE_PLACEHOLDER.search(self.url):
             message = "url: has no placeholders"
             raise ValueError(message)
-        if not SETTING.search(self.url) and (why := url_problem(self.url, private=self.allow_private)):
+        if not SETTING_PLACEHOLDER.search(self.url) and (why := url_problem(self.url, private=self.allow_private)):
             message = f"url: {why}"
             raise ValueError(message)
         return self
@@ -191,12 +193,12 @@ class Tool(Model):
     """One tool, done in one of three ways."""
 
     description: Sentence = "-"
-    uses: Uses
-    input: Mapping[str, Any] = Field(default_factory=lambda: dict(NOTHING))
+    uses: ToolUses
+    input: Mapping[str, Any] = Field(default_factory=lambda: dict(EMPTY_INPUT_SCHEMA))
     """JSON Schema (2020-12) of an object; unlisted properties are refused unless it says otherwise."""
     sql: Sql | None = None
     http: Http | None = None
-    mcp: Upstream | None = None
+    mcp: McpServerDef | None = None
 
     @property
     def inputs(self) -> frozenset[str]:
@@ -211,7 +213,7 @@ class Tool(Model):
     @property
     def validator(self) -> Validator:
         """What checks its input."""
-        return validator_of(self.schema_of_input)
+        return build_validator(self.schema_of_input)
 
     @property
     def kind(self) -> str:
@@ -233,10 +235,10 @@ class Tool(Model):
         return self
 
 
-TOOL_MODELS: tuple[type[Model], ...] = (Tool, Uses, Sql, Http, Upstream)
+TOOL_MODELS: tuple[type[Model], ...] = (Tool, ToolUses, Sql, Http, McpServerDef)
 
 
-def problems_of_tools(tools: Mapping[str, Tool], offers: Offers) -> Iterator[Problem]:
+def tool_problems(tools: Mapping[str, Tool], offers: ActionOffers) -> Iterator[Problem]:
     """Yield what is wrong with tools beyond each one's own form."""
     for name, tool in tools.items():
         where = f"tools.{name}"
@@ -254,13 +256,13 @@ def problems_of_tools(tools: Mapping[str, Tool], offers: Offers) -> Iterator[Pro
             yield from _http_problems(tool, tool.http, scope, f"{where}.http")
 
 
-def scope_of(uses: Uses, offers: Offers) -> frozenset[str]:
+def scope_of(uses: ToolUses, offers: ActionOffers) -> frozenset[str]:
     """Return the keys of the data scope that every action of a tool binds."""
     found = [frozenset(offers[uses.resource][action].scope) for action in uses.actions if action in offers.get(uses.resource, {})]
     return frozenset.intersection(*found) if found else frozenset()
 
 
-def _use_problems(uses: Uses, offers: Offers, where: str) -> Iterator[Problem]:
+def _use_problems(uses: ToolUses, offers: ActionOffers, where: str) -> Iterator[Problem]:
     actions = offers.get(uses.resource)
     if actions is None:
         yield Problem(f"{where}.uses.resource", f"unknown resource {uses.resource!r}{did_you_mean(uses.resource, offers)}")
@@ -280,14 +282,14 @@ def _schema_problems(schema: Mapping[str, Any], where: str) -> Iterator[Problem]
         yield Problem(f"{where}.properties", "must be a mapping")
         return
     for name in properties:
-        if not INPUT.fullmatch(name):
+        if not INPUT_NAME.fullmatch(name):
             yield Problem(f"{where}.properties.{name}", "a name begins with a letter a to z and has letters, digits and _ (at most 32)")
     for path in foreign_references(schema, where):
         yield Problem(path, "refers to another document; only #/… within this schema is followed")
     try:
         Draft202012Validator.check_schema(dict(schema))
     except SchemaError as error:
-        yield Problem(".".join((where, path_of(error.absolute_path))).rstrip("."), f"is no JSON Schema: {error.message}")
+        yield Problem(".".join((where, to_yaml_path(error.absolute_path))).rstrip("."), f"is no JSON Schema: {error.message}")
 
 
 def foreign_references(value: Any, path: str) -> Iterator[str]:
@@ -313,9 +315,9 @@ def _http_problems(tool: Tool, http: Http, scope: frozenset[str], where: str) ->
         yield Problem(f"{where}.url", f"{{{name}}} must be in `input.required`: an address has no holes")
 
 
-def _must_be_headers(headers: Mapping[str, str]) -> None:
+def _check_headers(headers: Mapping[str, str]) -> None:
     for name, value in headers.items():
-        if not HEADER.fullmatch(name):
+        if not HEADER_NAME.fullmatch(name):
             message = f"headers.{name}: a header's name has letters, digits and - only"
             raise ValueError(message)
         if not value.isprintable() or not value.isascii():
@@ -323,12 +325,12 @@ def _must_be_headers(headers: Mapping[str, str]) -> None:
             raise ValueError(message)
 
 
-def _names_in(value: Any) -> list[str]:
+def _placeholder_names(value: Any) -> list[str]:
     found: list[str] = []
 
-    def noted(text: str) -> str:
+    def collect(text: str) -> str:
         found.extend(SCOPE_PLACEHOLDER.findall(text))
         return text
 
-    mapped(value, noted)
+    map_texts(value, collect)
     return found

@@ -11,18 +11,18 @@ from justenough.adapters.configuration.settings import Settings
 from justenough.domain.core.secret import Secret
 from worker.stack import readyz
 from worker.stack.binaries import Programs
-from worker.stack.control import running
+from worker.stack.control import find_running_stack
 from worker.stack.doctor import home, machine
 from worker.stack.doctor.overdue import overdue_findings
-from worker.stack.doctor.targets import locks_actions, target_findings
+from worker.stack.doctor.targets import has_locked_actions, target_findings
 from worker.stack.doctor.vault import embedded_vault_findings, vault_findings
-from worker.stack.environment import NOWHERE, shop_settings
-from worker.stack.finding import Finding
-from worker.stack.paths import Places
+from worker.stack.environment import UNUSED_PORT, shop_settings
+from worker.stack.finding import DoctorFinding
+from worker.stack.paths import StackPaths
 from worker.stack.private_files import read_json
 from worker.stack.stack_file import Stack, StackUnreadable
 
-__all__ = ["Finding", "examine"]
+__all__ = ["DoctorFinding", "examine"]
 
 
 def examine(
@@ -31,13 +31,13 @@ def examine(
     programs: Programs | None = None,
     version: tuple[int, ...] = sys.version_info[:3],
     console_url: str | None = None,
-) -> tuple[Finding, ...]:
+) -> tuple[DoctorFinding, ...]:
     """Look at everything; nothing is left out because something else is missing. `console_url`: another installation's, to ask it."""
-    here = tuple(_findings(settings, programs or Programs(), Places.of(settings.home), version))
-    return (*here, *_elsewhere(settings, console_url or settings.console_url))
+    here = tuple(_local_findings(settings, programs or Programs(), StackPaths.of(settings.home), version))
+    return (*here, *_console_findings(settings, console_url or settings.console_url))
 
 
-def _findings(settings: Settings, programs: Programs, places: Places, version: tuple[int, ...]) -> Iterator[Finding]:
+def _local_findings(settings: Settings, programs: Programs, places: StackPaths, version: tuple[int, ...]) -> Iterator[DoctorFinding]:
     yield from machine.python_findings(version)
     yield from machine.program_findings(programs)
     yield from machine.sandbox_findings(programs, root=os.geteuid() == 0)
@@ -46,37 +46,37 @@ def _findings(settings: Settings, programs: Programs, places: Places, version: t
     yield from machine.disk_findings(places)
     yield from home.mode_findings(places)
     yield from home.stack_findings(places)
-    stack = _running(places)
+    stack = _find_running_stack(places)
     yield from overdue_findings(stack.database_url if stack else settings.store_url)
     folder = stack.config if stack else settings.config
     yield from home.configuration_findings(folder)
-    yield from target_findings(folder, {**os.environ, **_shop(places)} if stack else os.environ)
-    yield from _vault(settings, places)
+    yield from target_findings(folder, {**os.environ, **_shop_environment(places)} if stack else os.environ)
+    yield from _vault_findings(settings, places)
 
 
-def _shop(places: Places) -> dict[str, str]:
+def _shop_environment(places: StackPaths) -> dict[str, str]:
     """Where the running stack's shop is; as it is told to worker and Vault."""
     ports = read_json(places.ports)
-    return shop_settings(ports.get("postgres"), ports.get("model", NOWHERE))
+    return shop_settings(ports.get("postgres"), ports.get("model", UNUSED_PORT))
 
 
-def _elsewhere(settings: Settings, console: str | None) -> Iterator[Finding]:
+def _console_findings(settings: Settings, console: str | None) -> Iterator[DoctorFinding]:
     """What a console says that is not the running stack's."""
-    stack = _running(Places.of(settings.home))
+    stack = _find_running_stack(StackPaths.of(settings.home))
     if console is None or (stack is not None and console.rstrip("/") == stack.console):
         return
     try:
-        said = readyz.asked(console)
+        said = readyz.fetch_readyz(console)
     except readyz.NoConsole as error:
-        yield Finding("console", "missing", str(error), "Start it, or mend --console-url, JUSTENOUGH_CONSOLE_URL.")
+        yield DoctorFinding("console", "missing", str(error), "Start it, or mend --console-url, JUSTENOUGH_CONSOLE_URL.")
         return
-    yield Finding("console", "ok", console)
+    yield DoctorFinding("console", "ok", console)
     yield from readyz.findings(said)
 
 
-def _vault(settings: Settings, places: Places) -> Iterator[Finding]:
+def _vault_findings(settings: Settings, places: StackPaths) -> Iterator[DoctorFinding]:
     """The Vault that VAULT_ADDR names; without it, the running stack's."""
-    stack = _running(places)
+    stack = _find_running_stack(places)
     if "VAULT_ADDR" in os.environ and (stack is None or os.environ["VAULT_ADDR"] != stack.vault):
         token = os.environ.get("VAULT_TOKEN")
         yield from vault_findings(
@@ -84,7 +84,7 @@ def _vault(settings: Settings, places: Places) -> Iterator[Finding]:
             token=Secret(token) if token else None,
             namespace=settings.vault_namespace,
             cacert=settings.vault_cacert,
-            locks=locks_actions(stack.config if stack else settings.config),
+            locks=has_locked_actions(stack.config if stack else settings.config),
             pages_mount=settings.pages_mount,
         )
     elif stack is not None and stack.vault is not None:
@@ -93,8 +93,8 @@ def _vault(settings: Settings, places: Places) -> Iterator[Finding]:
         yield from embedded_vault_findings(places.vault / "openbao.hcl", places.vault / "audit.log")
 
 
-def _running(places: Places) -> Stack | None:
+def _find_running_stack(places: StackPaths) -> Stack | None:
     try:
-        return running(places)
+        return find_running_stack(places)
     except StackUnreadable:
         return None  # home.stack_findings says it.
