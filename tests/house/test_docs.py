@@ -164,3 +164,27 @@ def test_every_settings_name_in_the_documents_is_a_setting() -> None:
     # What a job sees of its broker, and what the SDK hands over, is no setting of ours.
     jobs = ("JUSTENOUGH_BROKER", "JUSTENOUGH_JOB_ID", "JUSTENOUGH_ACCESS", "JUSTENOUGH_CREDENTIAL_", "JUSTENOUGH_FILES")
     assert {one for one in named - known if not one.startswith(jobs)} == set()
+
+
+ARCHITECTURE = ROOT / "docs/explanation/architecture.md"
+HOP = re.compile(r"`(?P<file>[a-z_/]+\.py)`(?: `(?P<name>\w+)`)?")
+
+
+def missing_hops(text: str) -> set[str]:
+    """Return the files, and the names said to be in them, that a text points to and the repository does not have."""
+    missing = set()
+    for hop in HOP.finditer(text):
+        file = ROOT / hop["file"]
+        source = file.read_text() if file.is_file() else ""
+        if not source or (hop["name"] and not re.search(rf"^\s*(?:async def|def|class) {hop['name']}\b", source, re.MULTILINE)):
+            missing.add(hop[0])
+    return missing
+
+
+def test_each_place_that_the_architecture_page_points_to_is_there() -> None:
+    assert missing_hops(ARCHITECTURE.read_text()) == set()
+
+
+@pytest.mark.parametrize("hop", ["`workflows/no_such_file.py`", "`workflows/job.py` `no_such_name`"])
+def test_a_place_that_is_not_there_is_found(hop: str) -> None:
+    assert missing_hops(f"| Where? | {hop} |") == {hop}
