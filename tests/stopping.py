@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 _STOP = """
 import pathlib, sys
 sys.stdin.read()
-from worker.stack import Places, stop
-stop(Places.of(pathlib.Path(sys.argv[1])))
+from worker.stack import StackPaths, stop_stack
+stop_stack(StackPaths.of(pathlib.Path(sys.argv[1])))
 """
 
 
