@@ -35,12 +35,12 @@ class BreaksOff(Store):
 
     away = True
 
-    def keep_lock(self, lock: StoredWrappingToken, events: Any) -> bool:
+    def keep_wrapping_token(self, token: StoredWrappingToken, events: Any) -> bool:
         if self.away:
             self.away = False
             message = "away"
             raise StoreUnavailable(message)
-        return super().keep_wrapping_token(lock, events)
+        return super().keep_wrapping_token(token, events)
 
 
 class Waiting:

@@ -46,7 +46,7 @@ class Api:
 
     async def until(self, path: str, what: Callable[[Any], bool]) -> Any:
         """Return what a path says, once it says that."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(180):
             while True:
                 found = (await self.get(path, "lead")).raise_for_status().json()
                 if what(found):
@@ -178,7 +178,7 @@ async def test_a_console_that_is_killed_between_commit_and_delivery_loses_nothin
     town.configured(webhooks=[{**HOOK, "url": receiver.url}])
     receiver.answer = lambda number: HANG if number >= 20 else 204
     async with console(settings, town, tmp_path) as first:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(180):
             while not town.store.outbox.subscription_progress():
                 assert first.returncode is None
                 await asyncio.sleep(0.1)  # Its subscriptions are how it tells that it is there.
@@ -190,7 +190,7 @@ async def test_a_console_that_is_killed_between_commit_and_delivery_loses_nothin
     assert known < {job_id(number) for number in range(1, 41)}, "it died before it had told everything"
     town.happened(*(submitted(job_id(number)) for number in range(41, 51)))
     receiver.answer = lambda _: 204
-    async with console(settings, town, tmp_path), asyncio.timeout(60):
+    async with console(settings, town, tmp_path), asyncio.timeout(180):
         # How far it is stands in the store, which tells nobody by itself.
         while town.standing("siem").position < 50:  # noqa: ASYNC110 - another process's doing
             await asyncio.sleep(0.1)

@@ -320,4 +320,4 @@ def test_a_cookie_of_another_form_is_none() -> None:
             SessionKey.from_cookie(cookie)
     key = SessionKey.new()
     assert SessionKey.from_cookie(key.secret.reveal()) == key
-    assert repr(SessionKey.new()) == "Key(secret=Secret(…))"
+    assert repr(SessionKey.new()) == "SessionKey(secret=Secret(…))"

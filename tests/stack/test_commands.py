@@ -351,7 +351,7 @@ def test_a_signal_to_the_foreground_stack_stops_everything(
     foreground: subprocess.Popen[str], tmp_path: Path, number: signal.Signals
 ) -> None:
     places = StackPaths.of(tmp_path / "home")
-    assert wait_until(places.stack.exists, within=30)
+    assert wait_until(places.stack.exists, within=180)
     stack = read_stack(places)
     assert stack is not None
     foreground.send_signal(number)

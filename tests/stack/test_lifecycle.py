@@ -129,7 +129,7 @@ async def test_a_server_killed_with_9_comes_back_with_its_data_and_its_new_pid_i
     await belongings.put()
     before = again(servers)
     os.kill(before.pids[name], signal.SIGKILL)
-    after = wait_for_new_pids(before, name, within=20)
+    after = wait_for_new_pids(before, name, within=180)
     assert {other for other in SERVERS if after.pids[other] != before.pids[other]} == {name}
     await belongings.check()
     assert stat.S_IMODE((servers.home / "stack.json").stat().st_mode) == 0o600
@@ -142,7 +142,7 @@ async def test_servers_that_hang_are_replaced(servers: Stack) -> None:
     before = again(servers)
     for pid in before.pids.values():
         os.kill(pid, signal.SIGSTOP)
-    wait_for_new_pids(before, *SERVERS, within=45)
+    wait_for_new_pids(before, *SERVERS, within=180)
     await belongings.check()
 
 
@@ -173,7 +173,7 @@ async def test_what_a_killed_supervisor_left_is_ended_by_the_next_start(home: Pa
     belongings = Belongings(first)
     await belongings.put()
     os.kill(first.supervisor, signal.SIGKILL)
-    assert wait_until(lambda: birth_time(first.supervisor) is None, within=10)
+    assert wait_until(lambda: birth_time(first.supervisor) is None, within=180)
     assert check_status(StackPaths.of(home)).supervisor is None
     assert all(birth_time(pid) for pid in first.pids.values())
 
@@ -186,7 +186,7 @@ async def test_what_a_killed_supervisor_left_is_ended_by_the_next_start(home: Pa
 def test_what_a_killed_supervisor_left_is_ended_by_down(home: Path) -> None:
     first = start(home, "temporal")
     os.kill(first.supervisor, signal.SIGKILL)
-    assert wait_until(lambda: birth_time(first.supervisor) is None, within=10)
+    assert wait_until(lambda: birth_time(first.supervisor) is None, within=180)
     assert set(stop_stack(StackPaths.of(home))) == {"temporal"}
     assert [pid for pid in first.pids.values() if birth_time(pid)] == []
 
@@ -195,7 +195,7 @@ def test_an_orphaned_postgres_that_nobody_marked_is_ended_by_the_next_start(home
     """The supervisor was killed between starting the server and remembering it."""
     first = start(home, "postgres")
     os.kill(first.supervisor, signal.SIGKILL)
-    assert wait_until(lambda: birth_time(first.supervisor) is None, within=10)
+    assert wait_until(lambda: birth_time(first.supervisor) is None, within=180)
     (home / "run" / "postgres.pid").unlink()
     assert start(home, "postgres").pids["postgres"] != first.pids["postgres"]
     assert birth_time(first.pids["postgres"]) is None
@@ -296,6 +296,6 @@ async def test_a_starter_may_let_its_stack_outlive_it() -> None:
     Lifeline(reading).watch(loop, ended.set)
     os.write(writing, b"stay")
     os.close(writing)
-    assert await asyncio.to_thread(wait_until, lambda: not loop.remove_reader(reading), within=10)
+    assert await asyncio.to_thread(wait_until, lambda: not loop.remove_reader(reading), within=180)
     assert not ended.is_set()
     os.close(reading)

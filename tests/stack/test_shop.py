@@ -224,5 +224,5 @@ def test_vaults_login_ends_a_user_it_made_by_statements_alone(
     for statement in ("REASSIGN OWNED BY {} TO shop_leftovers", "DROP OWNED BY {}", "DROP ROLE {}"):
         vault_login.execute(sql.SQL(statement).format(sql.Identifier(name)))
     assert roles_of(admin, JOB) == set()
-    assert wait_until(lambda: one(admin, "SELECT count(*) FROM pg_stat_activity WHERE usename = %s", name) == 0, within=5)
+    assert wait_until(lambda: one(admin, "SELECT count(*) FROM pg_stat_activity WHERE usename = %s", name) == 0, within=180)
     admin.execute("DROP TABLE helper_two")
