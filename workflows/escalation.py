@@ -23,7 +23,7 @@ class Escalation:
     """The requests of one job that wait for people, each on its ladder."""
 
     def __init__(self, job: str, answers: ReceivedAnswers, *, on_withdrawn: Callable[[str], None]) -> None:
-        """`on_taken_back` is told of each request whose approval was taken back."""
+        """`on_withdrawn` is told of each request whose approval was taken back."""
         self._job = job
         self._answers = answers
         self._on_withdrawn = on_withdrawn

@@ -169,7 +169,7 @@ class Broker:
     async def borrow(self, access: Access, *, used_for: str, wait: float = 0.0) -> AsyncIterator[IssuedCredential | PendingRequest]:
         """Yield a credential that a gateway uses for the job, which never sees it; it is dead when the block ends. Or the request that waits.
 
-        `used` says in the ledger what it was used for. Raises as `access` does.
+        `used_for` says in the ledger what it was used for. Raises as `access` does.
         """
         found = await self._obtain(access, partial(self._issuer.access, access), wait=wait)
         if not isinstance(found, IssuedCredential):
@@ -252,7 +252,7 @@ class Broker:
         return ending is None
 
     async def _obtain(self, access: Access, issue: Callable[..., T | PendingApproval], *, wait: float) -> T | PendingRequest:
-        """Return what asking comes to; `ask` takes the request that was waited for."""
+        """Return what asking comes to; `issue` takes the request that was waited for."""
         end, waited_for = self._deps.ticks() + wait, ""
         while True:
             self.admit()

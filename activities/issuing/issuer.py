@@ -98,7 +98,7 @@ class Issuer:
         return found
 
     def through_tools(self, access: Access, *, waited_for: str = "") -> ToolAccess | PendingApproval:
-        """Return what a running job may call tools within, or which request waits for people; `wanted` names the tools. Raises as `access` does."""
+        """Return what a running job may call tools within, or which request waits for people; `access` names the tools. Raises as `access` does."""
         found = self._obtain(access, waited_for)
         assert not isinstance(found, IssuedCredential), "nothing is issued for access through tools"
         return found

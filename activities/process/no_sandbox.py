@@ -43,7 +43,7 @@ def clear(room: Room) -> None:
 
 
 def clear_folder(root: Path) -> None:
-    """Remove a folder that `locked_folder` made. Blocks."""
+    """Remove a folder that `make_locked_folder` made. Blocks."""
     shutil.rmtree(root, ignore_errors=True)
     if (lock := _folder_locks.pop(str(root), None)) is not None:
         os.close(lock)

@@ -50,7 +50,7 @@ def find(belongs: Belongs) -> list[int]:
 
 
 def descendants(ancestor: int, *, limit: int) -> list[int]:
-    """Return a process's descendants, dead ones that nobody has waited for included, and hardly more than `most` of them."""
+    """Return a process's descendants, dead ones that nobody has waited for included, and hardly more than `limit` of them."""
     found: list[int] = []
     parents = [ancestor]
     while parents and len(found) <= limit:

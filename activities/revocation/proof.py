@@ -51,7 +51,7 @@ class Inspection:
 
 
 def inspect(deps: Deps, job: str, credentials: tuple[CredentialHandle, ...], accesses: RequestedActions | None) -> Inspection:
-    """Look at everything; `asked` limits which targets are looked at, None means all of them."""
+    """Look at everything; `accesses` limits which targets are looked at, None means all of them."""
     notes = _Findings()
     notes.inspect_prefix(deps, job)
     for credential in credentials:

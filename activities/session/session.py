@@ -81,7 +81,7 @@ class JobSession:
         run: str,
         notify_workflow: NotifyWorkflow,
     ) -> None:
-        """`tell` has the job's workflow ask people for a request."""
+        """`notify_workflow` has the job's workflow ask people for a request."""
         self._deps = deps
         self._sandbox = sandbox
         self._order = order

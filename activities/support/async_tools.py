@@ -46,7 +46,7 @@ async def run_to_completion(work: Awaitable[T]) -> T:
 
 
 async def run_despite_cancel(work: Awaitable[T], on_cancel: Callable[[], object]) -> T:
-    """Return what the work comes to, however often it is cancelled: each cancel is only told to `cancelled`."""
+    """Return what the work comes to, however often it is cancelled: each cancel is only told to `on_cancel`."""
     task = asyncio.ensure_future(work)
     while not task.done():
         try:

@@ -20,7 +20,7 @@ class PageCookies:
         self.draft = "je-draft"
 
     def set(self, response: Response, name: str, value: str, *, max_age_s: int | None = None, path: str = "/") -> None:
-        """Set a cookie, for `life` seconds or as long as the browser is open."""
+        """Set a cookie, for `max_age_s` seconds or as long as the browser is open."""
         response.set_cookie(name, value, max_age=max_age_s, path=path, secure=self._secure, httponly=True, samesite="strict")
 
     def delete(self, response: Response, name: str, *, path: str = "/") -> None:

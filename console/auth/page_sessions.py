@@ -79,7 +79,7 @@ class PageSessions:
         self._token_cache: VaultReadCache[TokenInfo | None] = VaultReadCache(clock=lambda: now().timestamp())
 
     async def start(self, entry: LoginResult, *, method: PageLoginMethod, name: str | None = None) -> SessionKey:
-        """Begin a session for what a login (by this name) brought, and return its cookie's key. Raises NoPerson, TooMuch, TooLittle, RetryLater; the token is then ended."""
+        """Begin a session for what a login (by this name) brought, and return its cookie's key. Raises UnknownPerson, TooMuch, TooLittle, RetryLater; the token is then ended."""
         try:
             person = await self.person_of(entry)
             key = await to_thread.run_sync(self._store_session, entry, name or person.name, method)
@@ -90,7 +90,7 @@ class PageSessions:
         return key
 
     async def person_of(self, entry: LoginResult) -> Person:
-        """Return the person that a login stands for. Raises NoPerson, TooMuch."""
+        """Return the person that a login stands for. Raises UnknownPerson, TooMuch."""
         person = await self._people.person(entry.entity)
         if person is None:
             raise UnknownPerson("this login belongs to nobody whom JustEnough knows")
@@ -106,9 +106,9 @@ class PageSessions:
             log.warning("a token could not be ended now, and ends by its time")
 
     async def session_of(self, cookie: str | None, *, by_person: bool = True) -> ActiveSession:
-        """Return whose session a cookie carries. `used`: by a person; what an open page asks by itself keeps no session from its end.
+        """Return whose session a cookie carries. `by_person`: by a person; what an open page asks by itself keeps no session from its end.
 
-        Raises NotVisiting saying why there is none, RetryLater where Vault or the store is away.
+        Raises NoSession saying why there is none, RetryLater where Vault or the store is away.
         """
         key = SessionKey.from_cookie(cookie or "")
         row = await to_thread.run_sync(self._store.page_session, key.hash)
@@ -128,7 +128,7 @@ class PageSessions:
         return ActiveSession(key, row, person, fresh, row.created_at + self._max_lifetime)
 
     async def refresh_login(self, session: ActiveSession, entry: LoginResult) -> None:
-        """Take a second login for the same person's sign that they are there. Raises AnotherPerson."""
+        """Take a second login for the same person's sign that they are there. Raises WrongPerson."""
         await self.end_token(entry.token)
         if entry.entity != session.person.id:
             raise WrongPerson("this login is another person's; log out first to go on as them")
@@ -285,7 +285,7 @@ class SessionKey:
 
     @classmethod
     def from_cookie(cls, cookie: str) -> SessionKey:
-        """Return the one that a cookie carries. Raises NotVisiting."""
+        """Return the one that a cookie carries. Raises NoSession."""
         try:
             raw = base64.b64decode(cookie + "=", altchars=b"-_", validate=True)
         except (ValueError, binascii.Error):

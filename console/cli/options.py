@@ -60,7 +60,7 @@ def current_options() -> GlobalOptions:
 
 
 def command_group(help_text: str, function: Callable[..., None] | None = None, *, is_root: bool = False, **settings: Any) -> typer.Typer:
-    """Return a group of commands that takes the options too. `first`: the program itself, where a command line begins."""
+    """Return a group of commands that takes the options too. `is_root`: the program itself, where a command line begins."""
     return typer.Typer(
         help=help_text,
         callback=with_global_options(function or _accept_options, is_root=is_root),

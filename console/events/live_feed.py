@@ -138,7 +138,7 @@ class LiveFeed:
         return await to_thread.run_sync(read, limiter=self._readers)
 
     async def _wait_for_news(self, after: int, job: str | None, wait: float) -> bool:
-        """Whether there may be something after `seen`, within so many seconds."""
+        """Whether there may be something after `after`, within so many seconds."""
         if self._newest > after:
             return True
         loop = asyncio.get_running_loop()

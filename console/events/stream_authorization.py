@@ -42,7 +42,7 @@ class StreamAuthorization:
 
     @asynccontextmanager
     async def admit(self, caller: Caller, end_stream: EndStream) -> AsyncIterator[None]:
-        """Call `end` once the caller may no longer do what they could when they came, unless the block is over before."""
+        """Call `end_stream` once the caller may no longer do what they could when they came, unless the block is over before."""
         person = caller.person.id
         self._callers.setdefault(person, {})[end_stream] = caller
         if person not in self._tasks:

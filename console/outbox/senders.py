@@ -58,7 +58,7 @@ class Sender(Protocol):
     """Entries that it takes at once."""
 
     async def ready(self) -> None:
-        """Read the secrets that it needs. Raises NotReady."""
+        """Read the secrets that it needs. Raises SenderNotReady."""
 
     async def send(self, entry: EntryView) -> DeliveryOutcome:
         """Tell of one entry, once."""
@@ -92,7 +92,7 @@ class WebhookSender:
         self._installation = deps.settings.installation
 
     async def ready(self) -> None:
-        """Read the signing secret. Raises NotReady."""
+        """Read the signing secret. Raises SenderNotReady."""
         try:
             self._keys = await self._secrets.keys_of(self._webhook.signing_secret)
         except SigningSecretUnavailable as error:
@@ -143,7 +143,7 @@ class NotifySender:
         self._limiter = CapacityLimiter(MAX_CONCURRENT_SENDS)
 
     async def ready(self) -> None:
-        """Begin anew with what is taken down, and read the Apprise URLs where that is not done lately. Raises NotReady."""
+        """Begin anew with what is taken down, and read the Apprise URLs where that is not done lately. Raises SenderNotReady."""
         self._recipients.clear()
         if self._read_at is not None and self._deps.ticks() - self._read_at < URLS_TTL_S:
             return

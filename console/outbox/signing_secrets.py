@@ -33,7 +33,7 @@ class SigningSecrets:
         self._reads: dict[str, asyncio.Task[tuple[bytes, ...]]] = {}
 
     async def keys_of(self, path: str) -> tuple[bytes, ...]:
-        """Return the keys that a secret holds, the current one first. Raises SecretUnknown."""
+        """Return the keys that a secret holds, the current one first. Raises SigningSecretUnavailable."""
         look = self._reads.get(path)
         if look is None:
             look = self._reads[path] = asyncio.create_task(self._read(path))

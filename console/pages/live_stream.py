@@ -99,7 +99,7 @@ class _PageStream:
 
 @asynccontextmanager
 async def _admission(console: Console, visitor: PageUser, cookie: str | None, end_stream: Callable[[], None]) -> AsyncIterator[None]:
-    """Call `end` once the session is over, or its person may no longer do what they could when they came."""
+    """Call `end_stream` once the session is over, or its person may no longer do what they could when they came."""
     async with console.stream_authorization.admit(visitor.caller, end_stream), anyio.create_task_group() as group:
         group.start_soon(_watch_session, console, cookie, end_stream)
         yield

@@ -63,7 +63,7 @@ class PageUser:
     signer: PersonSigner = field(repr=False)
 
     async def sign(self, statement: Statement) -> SignedBody:
-        """Return a statement signed with the person's own key, by this session's own login. Raises NotVisiting, RetryLater."""
+        """Return a statement signed with the person's own key, by this session's own login. Raises NoSession, RetryLater."""
         raw = to_signable(statement)
         return SignedBody(statement=raw, signature=await self.signer.sign(to_canonical_json(raw)))
 
@@ -73,7 +73,7 @@ class PageUser:
 
 
 async def page_user_of(request: Request) -> PageUser:
-    """Return whose session a request carries. Raises NotVisiting saying why there is none, RetryLater where Vault or the store is away."""
+    """Return whose session a request carries. Raises NoSession saying why there is none, RetryLater where Vault or the store is away."""
     console: Console = request.app.state.console
     visit = await console.sessions.session_of(
         request.cookies.get(console.cookies.session), by_person=AUTO_REFRESH_HEADER not in request.headers

@@ -49,7 +49,7 @@ async def submit_decision(
 ) -> tuple[RequestView, bool]:
     """Hand a signed answer to the job; return the request as it is then, and whether a worker has counted the answer yet.
 
-    `opening`: what must be done first once the answer is found good. Raises what `examined` and `opening` do, Conflict where the job no longer
+    `before_submit`: what must be done first once the answer is found good. Raises what `validate_decision` and `before_submit` do, Conflict where the job no longer
     runs, TemporalUnavailable.
     """
     view = await to_thread.run_sync(lambda: validate_decision(console.deps, caller, request, body, if_match=if_match))

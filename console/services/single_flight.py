@@ -63,9 +63,9 @@ class SingleFlight(Generic[K, T]):
         max_per_person: int = 4,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """`at_once`: how many run at the same time, the others wait; `kept`: how many outcomes are remembered, the newest ones.
+        """`max_concurrency`: how many run at the same time, the others wait; `max_outcomes`: how many outcomes are remembered, the newest ones.
 
-        `each`: how many that are not done yet one person may have asked for: nobody has all the others wait for what is theirs.
+        `max_per_person`: how many that are not done yet one person may have asked for: nobody has all the others wait for what is theirs.
         """
         self._work, self._max_outcomes, self._max_per_person, self._now = work, max_outcomes, max_per_person, now
         self._semaphore = asyncio.Semaphore(max_concurrency)

@@ -82,7 +82,7 @@ class ModelGateway:
 
     @contextmanager
     def reserve_slot(self) -> Iterator[None]:
-        """Have room for one more question, which is asked in the block. Raises AskedTooOften, Closed."""
+        """Have room for one more question, which is asked in the block. Raises TooManyCalls, Closed."""
         self._broker.admit()
         if max(self._reading, len(self._calls)) >= MAX_CONCURRENT_CALLS:
             raise TooManyCalls(1.0)
@@ -180,7 +180,7 @@ class ModelGateway:
         return min(float(model.timeout), item.seconds_left(now=self._deps.now(), ticks=self._deps.ticks()))
 
     async def _borrow_key(self, model: ModelDef) -> IssuedCredential:
-        """Return the key, lent anew where it was not, or its grant is over. Raises NoAnswer where people are to answer first."""
+        """Return the key, lent anew where it was not, or its grant is over. Raises ModelCallError where people are to answer first."""
         async with self._turn:
             if self._lent and await self._is_key_usable(self._lent):
                 return self._lent
@@ -327,7 +327,7 @@ def _json_object(content: bytes) -> dict[str, Any]:
 
 
 def _meter_and_scrub(content: bytes, redactor: Redactor, *, prompt: int) -> tuple[TokenUsage, bytes]:
-    """Return what a whole answer took, and the answer without the key. Raises NoAnswer."""
+    """Return what a whole answer took, and the answer without the key. Raises ModelCallError."""
     return usage_of_body(_json_object(content), prompt=prompt), redactor.feed(content) + redactor.flush()
 
 

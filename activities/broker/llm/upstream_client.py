@@ -55,7 +55,7 @@ class LlmUpstream:
     async def open_response(
         self, method: str, url: str, *, headers: Mapping[str, Secret], body: bytes | None = None
     ) -> AsyncIterator[httpx.Response]:
-        """Yield the answer, of which only its head has been read. Raises NoAnswer."""
+        """Yield the answer, of which only its head has been read. Raises ModelCallError."""
         shown = {name: value.reveal() for name, value in headers.items()} | ({"Content-Type": "application/json"} if body else {})
         # What httpx raises holds the request with its headers: none of it may be kept as a cause, where a traceback would show it.
         try:
@@ -92,7 +92,7 @@ def _ssl_context() -> SSLContext:
 
 
 def model_headers(model: ModelDef, fields: Mapping[str, Secret]) -> dict[str, Secret]:
-    """Return a model's headers with the credential's fields filled in. Raises NoAnswer where it lacks one, or one fits in no header."""
+    """Return a model's headers with the credential's fields filled in. Raises ModelCallError where it lacks one, or one fits in no header."""
     wanted = {field for text in model.headers.values() for field in SCOPE_PLACEHOLDER.findall(text)}
     if missing := sorted(wanted - fields.keys()):
         raise _misconfigured_error(f"the credential has no field {', '.join(missing)}; it has {', '.join(sorted(fields)) or 'none'}")
@@ -104,7 +104,7 @@ def model_headers(model: ModelDef, fields: Mapping[str, Secret]) -> dict[str, Se
 
 
 async def read_body(answer: httpx.Response) -> bytes:
-    """Return an answer's body. Raises NoAnswer for one that is too large or compressed."""
+    """Return an answer's body. Raises ModelCallError for one that is too large or compressed."""
     require_uncompressed(answer)
     content = bytearray()
     async for chunk in answer.aiter_raw():

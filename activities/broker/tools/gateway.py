@@ -94,14 +94,14 @@ class ToolGateway:
         """Calls by tool that were made, or are on their way: bounds count them."""
 
     async def offered_tools(self) -> list[OfferedTool]:
-        """Return the tools that this job may ever use: those that policy does not deny at every tier. Raises AskedTooOften too."""
+        """Return the tools that this job may ever use: those that policy does not deny at every tier. Raises TooManyCalls too."""
         self._broker.admit()
         return await self._broker.run_in_thread(self._offered_tools)
 
     async def call(self, name: str, arguments: Any, *, report_progress: ReportProgress, max_wait: float) -> ToolAnswer:
         """Call a tool and return what it answered, or why it was not done: a model reads that, so it is an answer too.
 
-        `patience`: seconds to wait for people. Whoever asked may go away: what is being done is done to its end, what waits is not done
+        `max_wait`: seconds to wait for people. Whoever asked may go away: what is being done is done to its end, what waits is not done
         then, and waits for the next call of the same. Raises Closed, AskedTooOften.
         """
         self._broker.admit()

@@ -33,7 +33,7 @@ async def run(
 ) -> Result | ToolsChanged:
     """Return what the upstream answered. `fields`: the credential's, and the job's data scope. Raises InvalidInput where it lacks one.
 
-    `holds` takes note of what the server shows, and says whether it is what was reviewed.
+    `is_reviewed` takes note of what the server shows, and says whether it is what was reviewed.
     """
     headers, called = fill_headers(upstream.headers, fields), False
 

@@ -75,7 +75,7 @@ class ConsoleApiClient:
         idempotent: bool = False,
         content: bytes | None = None,
     ) -> tuple[int, Json]:
-        """Send something; return status and answer. `again`: the console takes the same twice as once."""
+        """Send something; return status and answer. `idempotent`: the console takes the same twice as once."""
         answer = self._request("POST", path, idempotent=idempotent, json=body, headers=headers, content=content)
         return answer.status_code, self._json(answer)
 
@@ -85,7 +85,7 @@ class ConsoleApiClient:
 
     @contextlib.contextmanager
     def stream(self, path: str, *, last_event_id: str | None, silence_timeout_s: float) -> Iterator[Iterator[str]]:
-        """Open a path's server-sent events, after the last one seen, as lines. `silence`: seconds without a word that end it."""
+        """Open a path's server-sent events, after the last one seen, as lines. `silence_timeout_s`: seconds without a word that end it."""
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_event_id} if last_event_id else {})
         timeout = httpx.Timeout(silence_timeout_s, connect=5.0)
         try:

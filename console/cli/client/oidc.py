@@ -32,7 +32,7 @@ RedirectParameters = dict[str, str]
 
 
 def log_in(vault: PersonVaultClient, *, mount: str, role: str, port: int, open_browser: bool) -> CliLogin:
-    """Have somebody log in at the mount's identity provider, in a browser that is opened where `opens` and there is one. Raises NotLoggedIn."""
+    """Have somebody log in at the mount's identity provider, in a browser that is opened where `open_browser` and there is one. Raises NotLoggedIn."""
     nonce = secrets.token_urlsafe(32)
     url = vault.oidc_url(mount, role=role, redirect=f"http://localhost:{port}{REDIRECT_PATH}", nonce=nonce)
     state = parse_qs(urlsplit(url).query).get("state", [""])[0]

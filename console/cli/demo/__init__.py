@@ -20,7 +20,7 @@ __all__ = ["run_demo"]
 def run_demo(*, keep_running: bool = False) -> int:
     """Run the demo; return 0 where every credential was seen to work and then to be dead, 1 otherwise.
 
-    With `stays` the servers run on in JUSTENOUGH_HOME, whatever came of it. KeyboardInterrupt, which SIGTERM is too, stops what was started.
+    With `keep_running` the servers run on in JUSTENOUGH_HOME, whatever came of it. KeyboardInterrupt, which SIGTERM is too, stops what was started.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     code = 1

@@ -41,7 +41,7 @@ class DemoEnvironment:
     @classmethod
     @contextlib.contextmanager
     def open(cls, *, keep_running: bool) -> Iterator[DemoEnvironment]:
-        """Start what is not running yet, log everyone in, and stop what was started, unless it `stays`."""
+        """Start what is not running yet, log everyone in, and stop what was started, unless `keep_running`."""
         with contextlib.ExitStack() as closing:
             # Not below a home folder, which PostgreSQL's own user may not be able to enter.
             scratch = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="justenough-demo-")))

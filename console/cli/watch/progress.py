@@ -34,7 +34,7 @@ MAX_LOG_LINES = 5
 def show_progress(
     job: str, *, every_event: bool, extra_types: frozenset[str] = frozenset(), logs: LogTail | None = None
 ) -> Iterator[EventHandler]:
-    """Show what happens for the length of a block: everything, or only what someone has to answer, and kinds of `also`."""
+    """Show what happens for the length of a block: everything, or only what someone has to answer, and kinds of `extra_types`."""
     told = APPROVAL_EVENT_TYPES | extra_types
     if current_options().quiet:
         yield lambda _: None

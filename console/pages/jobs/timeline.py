@@ -86,7 +86,7 @@ class TimelineDrawing:
 
 
 def draw_timeline(timeline: Timeline, job: JobSummary, *, revocation_started_at: datetime | None, now: datetime) -> TimelineDrawing | None:
-    """Return a job's timeline; None where nothing has begun. `given_back`: when the ending of its access began."""
+    """Return a job's timeline; None where nothing has begun. `revocation_started_at`: when the ending of its access began."""
     whole = Timeline(
         lanes={f"{lane.kind} {lane.id}": lane for lane in _timeline_rows(timeline, job, revocation_started_at)}, last=timeline.last
     )

@@ -60,7 +60,7 @@ class OidcFlow(Model):
 
     @classmethod
     def from_cookie(cls, cookie: str | None) -> OidcFlow:
-        """Return what a cookie holds. Raises NotFromHere."""
+        """Return what a cookie holds. Raises OidcFlowUnknown."""
         try:
             return cls.model_validate_json(base64.urlsafe_b64decode(cookie or ""))
         except ValueError as error:

@@ -81,7 +81,7 @@ def requests_by_id(connection: Connection, requests: Iterable[str]) -> Mapping[s
 def earlier_decisions(connection: Connection, request: RequestView, *, requester_id: str | None, limit: int) -> tuple[RequestView, ...]:
     """Return what became of the same action on the same resource in earlier runs of the same job name, the newest first.
 
-    `only`: of the runs that this person launched; None for everyone's. The same below.
+    `requester_id`: of the runs that this person launched; None for everyone's. The same below.
     """
     found = [
         one.id

@@ -181,7 +181,7 @@ def unstarted_jobs(connection: Connection, older_than: datetime) -> tuple[str, .
 
 
 def jobs_launched_by(connection: Connection, requester: str, *, requester_id: str | None, limit: int) -> tuple[Launched, ...]:
-    """Return the newest jobs of a requester by name, newest first; `by`: only those of this entity's."""
+    """Return the newest jobs of a requester by name, newest first; `requester_id`: only those of this entity's."""
     wanted = select(*_LAUNCH_COLUMNS).where(JOBS.c.requester == requester).order_by(JOBS.c.id.desc()).limit(limit)
     wanted = wanted.where(JOBS.c.requester_id == requester_id) if requester_id is not None else wanted
     return tuple(Launched(**row) for row in connection.execute(wanted).mappings())

@@ -297,7 +297,7 @@ class Store:
         return self._read(lambda connection: queries.unstarted_jobs(connection, older_than))
 
     def jobs_launched_by(self, requester: str, *, requester_id: str | None = None, limit: int = DEFAULT_PAGE_SIZE) -> tuple[Launched, ...]:
-        """Return the newest jobs of a requester by the name that is shown, newest first; `by`: only those of this entity's."""
+        """Return the newest jobs of a requester by the name that is shown, newest first; `requester_id`: only those of this entity's."""
         return self._read(lambda connection: queries.jobs_launched_by(connection, requester, requester_id=requester_id, limit=limit))
 
     def order(self, job: str) -> queries.StoredOrder | None:
@@ -406,7 +406,7 @@ class Store:
     # What opens locked requests.
 
     def keep_wrapping_token(self, token: StoredWrappingToken, events: Iterable[Event]) -> bool:
-        """Keep what opens a request, and record that it waits, in one transaction; False, and nothing recorded, as `locks.keep` says."""
+        """Keep what opens a request, and record that it waits, in one transaction; False, and nothing recorded, as `wrapped_tokens.keep_token` says."""
         known = tuple(events)
 
         def work(connection: Connection) -> bool:

@@ -61,7 +61,7 @@ class Vault(TransitKeys):
     # One job.
 
     def open_prefix(self, job: str, max_ttl: int) -> None:
-        """Write the job's token role: no token made under it outlives `longest` seconds (rounded up) after it was made."""
+        """Write the job's token role: no token made under it outlives `max_ttl` seconds (rounded up) after it was made."""
         role: dict[str, Any] = {
             "allowed_policies_glob": GRANT_POLICY_GLOBS,
             "allowed_entity_aliases": SCOPE_ALIAS_GLOBS,

@@ -66,7 +66,7 @@ def build_decision_statement(
     on_behalf_of: str | None = None,
     now: datetime,
 ) -> DecisionStatement:
-    """Return the answer to a request as the API shows it. `absent`: entity id of whom it is given for."""
+    """Return the answer to a request as the API shows it. `on_behalf_of`: entity id of whom it is given for."""
     now = now.replace(microsecond=0)
     return DecisionStatement(
         job=request["job_id"],

@@ -37,7 +37,7 @@ class ControlGroupRule:
 
 
 def control_group_of(action: ActionDef, tiers: Tiers) -> ControlGroupRule | None:
-    """Return the lock of an action; None for one that has none, or that names a tier without approvers (see `lock_problems`)."""
+    """Return the lock of an action; None for one that has none, or that names a tier without approvers (see `control_group_problems`)."""
     if action.least_tier not in tiers.tiers:
         return None
     able = [tiers.tiers[number] for number in sorted(tiers.tiers) if number >= action.least_tier]

@@ -1,7 +1,7 @@
 """The catalog: which resources there are, what may be asked of them, and how Vault issues it. Pure: no I/O, no Vault.
 
 Fields: docs/reference/catalog.md. Two kinds of placeholders, filled at different times: `${SHOP_HOST}` once, from the settings
-(`with_settings`, `provision_writes`), and `{tenant}` per request, from the job's data scope, with `{job}` and `{ttl}` in issue.data at each issue (`resolved_issue`).
+(`with_settings`, `provision_writes`), and `{tenant}` per request, from the job's data scope, with `{job}` and `{ttl}` in issue.data at each issue (`resolve_issue`).
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def provision_writes(catalog: Catalog, env: Mapping[str, str]) -> tuple[VaultWri
 def resolve_issue(action_def: ActionDef, data_scope: Mapping[str, str], *, issue_values: Mapping[str, str] | None = None) -> ResolvedIssue:
     """Return what Vault is asked for a job with this data scope; raise InvalidInput where a key is missing.
 
-    `given`: what only its session knows (GIVEN); without, those placeholders stay, as in what approvers sign.
+    `issue_values`: what only its session knows (GIVEN); without, those placeholders stay, as in what approvers sign.
     """
     _require_scope(action_def, data_scope)
     # A job may name keys of its data scope as it likes; none of them stands in for these.

@@ -35,7 +35,7 @@ class Bound(Model):
     prefix: Annotated[
         Annotated[str, StringConstraints(min_length=1, max_length=1000)] | None, Field(exclude_if=lambda value: value is None)
     ] = None
-    """Text that it begins with; no part of what follows may be `..`, in any writing of it (`climbs`)."""
+    """Text that it begins with; no part of what follows may be `..`, in any writing of it (`has_path_traversal`)."""
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:

@@ -32,5 +32,5 @@ def is_sweep_late(ended: datetime | None, *, since: datetime, now: datetime) -> 
 
 
 def find_unpolled_queues(last_polls: Mapping[str, datetime | None], *, now: datetime) -> tuple[str, ...]:
-    """Return the task queues that no worker asks for work; `asked`: when one last did, None where none is known."""
+    """Return the task queues that no worker asks for work; `last_polls`: when one last did, None where none is known."""
     return tuple(queue for queue, at in last_polls.items() if at is None or now - at > MAX_POLL_AGE)

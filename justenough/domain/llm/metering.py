@@ -79,7 +79,7 @@ class StreamMeter:
     """A streamed answer on its way: counts, and leaves out what only the gateway asked for. Cut the input as you like."""
 
     def __init__(self, *, prompt: int, usage_requested: bool) -> None:
-        """`prompt`: tokens of the question, estimated. `told`: whether the job itself asked to be told the usage."""
+        """`prompt`: tokens of the question, estimated. `usage_requested`: whether the job itself asked to be told the usage."""
         self._usage_requested = usage_requested
         self._prompt = prompt
         self._bytes = 0

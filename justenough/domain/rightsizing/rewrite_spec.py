@@ -23,7 +23,7 @@ def tighten_spec(sizing: Sizing) -> dict[str, Any]:
 
 
 def to_tightened_yaml(sizing: Sizing) -> str:
-    """Return it as YAML, which reads as `tightened` says. What is dropped stays as a comment."""
+    """Return it as YAML, which reads as `tighten_spec` says. What is dropped stays as a comment."""
     lines = [f"# {sizing.name} as its past runs would have needed it: {sizing.runs} looked at, the newest run is {sizing.newest}."]
     for name, value in _in_spec_order(tighten_spec(sizing), JobSpec).items():
         lines += _access_lines(sizing) if name == "access" and sizing.access else _dump_lines(name, value)

@@ -59,7 +59,7 @@ def sandbox_findings(programs: Programs, *, root: bool) -> Iterator[DoctorFindin
 
 
 def limits_finding(probe: DoctorFinding, *, root: bool) -> DoctorFinding:
-    """How jobs are kept to their limits; `tried` is whether the kernel's own for each process can be set."""
+    """How jobs are kept to their limits; `probe` is whether the kernel's own for each process can be set."""
     if probe.level != "ok":
         return probe
     if not process_tree.lists_children():
