@@ -147,7 +147,7 @@ class Broker:
     async def access(self, access: Access, *, wait: float = 0.0) -> BrokerCredential | PendingRequest:
         """Return a credential, or the request that people must answer where they have not within `wait` seconds.
 
-        Raises Denied, NotIssued, InvalidInput, NotFound, Closed, AskedTooOften, or RetryLater.
+        Raises Denied, IssueRefused, InvalidInput, NotFound, Closed, AskedTooOften, or RetryLater.
         """
         found = await self._obtain(access, partial(self._issue_for_job, access), wait=wait)
         return self._hand_out(found) if isinstance(found, IssuedCredential) else found

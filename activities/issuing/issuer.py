@@ -15,7 +15,7 @@ from activities.issuing.renewal_check import EndReason, RenewalCheck
 from activities.issuing.results import (
     AccessDenied,
     IssuedCredential,
-    NotIssued,
+    IssueRefused,
     NotPermitted,
     PendingApproval,
     ToolAccess,
@@ -86,7 +86,7 @@ class Issuer:
         return self._holdings.spaces
 
     def issue(self, granted: GrantedRequest) -> IssuedCredential:
-        """Verify, decide, record, issue, record. Raises NotIssued, Closed, or RetryLater; then nothing usable has left this function."""
+        """Verify, decide, record, issue, record. Raises IssueRefused, Closed, or RetryLater; then nothing usable has left this function."""
         found = self._issue_at_start(granted)
         assert isinstance(found, IssuedCredential), "what is no access through tools is issued"
         return found
@@ -108,7 +108,7 @@ class Issuer:
 
         `waited_for`: the request that whoever asks has waited for. Several may have; each gets its answer, and none makes a new one of it.
 
-        Raises Denied, NotIssued, Closed, or RetryLater; then nothing usable has left this function.
+        Raises Denied, IssueRefused, Closed, or RetryLater; then nothing usable has left this function.
         """
         found = self._obtain(access, waited_for)
         assert not isinstance(found, ToolAccess), "what is no access through tools is issued"
@@ -130,7 +130,7 @@ class Issuer:
             )
         with self._lock:
             if len(self._holdings.alive) >= MAX_LIVE_CREDENTIALS:
-                raise NotIssued(f"the job holds {MAX_LIVE_CREDENTIALS} credentials: give some back first")
+                raise IssueRefused(f"the job holds {MAX_LIVE_CREDENTIALS} credentials: give some back first")
             if requested_access.tools is not None and (had := self._grants.through_tools(requested_access)):
                 return ToolAccess(request_id(self._order.job, had.number), had.access)
             # No grant of another kind stands for tools: nothing is issued where they are asked for.
@@ -235,7 +235,7 @@ class Issuer:
         granted = GrantedRequest(id=request, number=request_number_of(request), answers=answers)
         try:
             issuance = self._issue_first(granted, access, phase="runtime", history=build_job_history(told))
-        except NotIssued:
+        except IssueRefused:
             self._requests.waiting.pop(request, None)
             raise
         # Where a server was away instead, what was approved still waits to be issued.
@@ -289,7 +289,7 @@ class Issuer:
         if why := pki.why_unfit(action, issued, grant_ends=now + timedelta(seconds=ttl)):
             if credential.lease_id is not None:
                 self._revoke_at_once(credential, "it is not what the catalog promises")
-            raise NotIssued(f"{access.action} on {access.resource}: {why}")
+            raise IssueRefused(f"{access.action} on {access.resource}: {why}")
         # A certificate's end stands in itself: nothing can renew it.
         lease_seconds = None if pki.ends_at(action, issued) else self._vault_issuer.shorten_lease(issued, ttl)
         resource = deps.config.current().catalog.resources[access.resource]

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from justenough.domain.core.errors import GiveUp
 from justenough.domain.core.secret import Secret
@@ -17,11 +18,14 @@ from justenough.services.dependencies import Deps
 ACCESS_CLOSED = "the job's access has been closed"
 
 
-class NotIssued(GiveUp):
-    """A request was not issued; the message says which rule, signature or server stood against it."""
+class IssueRefused(GiveUp):
+    """A credential was not issued; the message says which rule, signature or server refused it."""
+
+    REASON_NAME: Final = "NotIssued"
+    """The name that a job's reason gives this error. It stands in ledgers and reports: never change it."""
 
 
-class NotPermitted(NotIssued):
+class NotPermitted(IssueRefused):
     """Policy, or the lack of valid approvals, stands against it."""
 
 
@@ -98,7 +102,7 @@ def record_refusal(deps: Deps, job: str, request: str, nth: int) -> Iterator[Non
     """Record a refusal: a decision to issue that nothing follows would have to be taken for a credential that nobody learned of."""
     try:
         yield
-    except (NotIssued, AccessClosed) as error:
+    except (IssueRefused, AccessClosed) as error:
         about = request if nth == 1 else f"{request}/{nth}"
         deps.store.record([build_event(EventType.CREDENTIAL_REFUSED, job, at=deps.now(), about=about, request=request, why=str(error))])
         raise

@@ -19,7 +19,7 @@ from activities.broker.tools.mcp_executor import ToolsChanged
 from activities.broker.tools.upstream_drift import UpstreamDrift
 from activities.delivery.delivery import PUBLIC_FIELDS
 from activities.issuing.issuer import Issuer
-from activities.issuing.results import AccessClosed, AccessDenied, IssuedCredential, NotIssued, NotPermitted
+from activities.issuing.results import AccessClosed, AccessDenied, IssuedCredential, IssueRefused, NotPermitted
 from justenough.domain.catalog.loader import problems_in_spec
 from justenough.domain.catalog.mcp_upstreams import UpstreamListingTool, UpstreamTool
 from justenough.domain.core.canonical_json import to_canonical_json
@@ -189,7 +189,7 @@ class ToolGateway:
             return ToolAnswer(f"Denied: {error}{by}. Do not try it again with other words. {instead}", failed=True)
         except RetryLater as error:
             return ToolAnswer(f"Not done now: {error}. It may be tried again in a while.", failed=True)
-        except (NotIssued, InvalidInput) as error:
+        except (IssueRefused, InvalidInput) as error:
             return ToolAnswer(f"Not done: {error}", failed=True)
         except JustEnoughError as error:
             return ToolAnswer(f"Not done: {type(error).__name__}", failed=True)
