@@ -81,7 +81,8 @@ class RevocationActivities:
         return await _run_uninterrupted(_run_in_pool(self._revoke_credentials, revoke_input, _revoker(revoke_input.job, "person")))
 
     def _revoke_credentials(self, revoke_input: RevokeCredentialInput, by: str) -> RevokeResult:
-        job, credentials, request = revoke_input.job, (revoke_input.credential,), revoke_input.request
+        job, request = revoke_input.job, revoke_input.request
+        credentials: tuple[str, ...] = (revoke_input.credential,)
         if request is None and REQUEST_ID.fullmatch(revoke_input.credential):
             # Histories of earlier releases name the request in `credential`.
             request = revoke_input.credential

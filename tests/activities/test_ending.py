@@ -158,7 +158,7 @@ async def test_a_worker_that_stops_leaves_its_revocations_to_another_at_once(at:
     environment.worker_shutdown()
     for result in await asyncio.wait_for(asyncio.gather(*revoking, return_exceptions=True), 180):
         assert isinstance(result, NotConfirmed)
-        assert "second look" in str(result)
+        assert "second check" in str(result)
 
 
 async def test_a_sweep_that_waited_behind_others_leaves_a_job_that_was_proven_meanwhile_as_it_is(at: Desk) -> None:
