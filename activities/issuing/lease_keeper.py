@@ -14,8 +14,7 @@ from typing import TypeVar
 import structlog
 
 from activities.issuing.issuer import Issuer
-from activities.issuing.renewal_check import EndReason
-from activities.issuing.results import IssuedCredential
+from activities.issuing.results import EndReason, IssuedCredential
 from activities.revocation import revoke as revocation
 from justenough.adapters.vault import UnknownHandle, VaultRefused
 from justenough.domain.core.errors import JustEnoughError, NotFound, RetryLater

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from activities.issuing.grants import AccessGrant
-from activities.issuing.results import ACCESS_CLOSED, AccessClosed, NotIssued
+from activities.issuing.results import ACCESS_CLOSED, AccessClosed, IssueRefused
 from justenough.adapters.vault import IssuedSecret, JobToken, VaultDenied, VaultRefused, control_groups, pki
 from justenough.domain.catalog.loader import ActionDef, ResolvedIssue, resolve_issue, scope_alias
 from justenough.domain.core.errors import GiveUp, JustEnoughError
@@ -60,14 +60,14 @@ class VaultIssuer:
             raise AccessClosed(ACCESS_CLOSED)
 
     def issue(self, grant: AccessGrant, access: Access, action: ActionDef) -> tuple[str, IssuedSecret]:
-        """Return what Vault issues under a grant, and the accessor of the job's token that it was issued to. Raises NotIssued, Closed, RetryLater."""
+        """Return what Vault issues under a grant, and the accessor of the job's token that it was issued to. Raises IssueRefused, Closed, RetryLater."""
         try:
             return self._issue_under(grant, action, access.ttl)
         except (VaultDenied, VaultRefused) as error:
             if self.is_closed():
                 # Its token was ended meanwhile: nothing is wrong with what was asked.
                 raise AccessClosed(f"{ACCESS_CLOSED} ({error})") from error
-            raise NotIssued(f"{access.action} on {access.resource}: {error}") from error
+            raise IssueRefused(f"{access.action} on {access.resource}: {error}") from error
 
     def shorten_lease(self, issued: IssuedSecret, ttl: int) -> int | None:
         """Have a lease that its engine made longer than the grant end with the grant; return the seconds that it lives.
@@ -110,7 +110,7 @@ class VaultIssuer:
         except (VaultDenied, VaultRefused) as error:
             if self.is_closed():
                 raise AccessClosed(f"{ACCESS_CLOSED} ({error})") from error
-            raise NotIssued(f"Vault gives no token under {policy}: {error}") from error
+            raise IssueRefused(f"Vault gives no token under {policy}: {error}") from error
         except BaseException:
             self.settled = False
             raise

@@ -18,7 +18,7 @@ from activities.broker.broker import NotifyWorkflow
 from activities.delivery.delivery import Delivered, access_summary, build_delivery, reveal_all, secrets_of
 from activities.issuing.issuer import Issuer
 from activities.issuing.lease_keeper import keep_leases
-from activities.issuing.results import AccessClosed, IssuedCredential, NotIssued, NotPermitted, ToolAccess, issued_event
+from activities.issuing.results import AccessClosed, IssuedCredential, IssueRefused, NotPermitted, ToolAccess, issued_event
 from activities.process.bundles import ensure_unpacked
 from activities.process.process import JobProcess
 from activities.process.sandbox import Sandbox
@@ -64,6 +64,12 @@ class WorkOutcome:
 
 class SessionStopped(Exception):
     """Raised inside the work where it has been told to stop."""
+
+
+def failure_reason(error: JustEnoughError) -> str:
+    """Return the reason that a job gets when an error ends its session: the error's recorded name, then its message."""
+    name = error.REASON_NAME if isinstance(error, IssueRefused) else type(error).__name__
+    return f"{name}: {error}"
 
 
 class JobSession:
@@ -117,7 +123,7 @@ class JobSession:
         except NotPermitted as error:
             ending = self._failure_outcome(JobState.DENIED, str(error))
         except JustEnoughError as error:
-            ending = self._failure_outcome(JobState.FAILED, f"{type(error).__name__}: {error}")
+            ending = self._failure_outcome(JobState.FAILED, failure_reason(error))
         except Exception as error:
             log.exception("session failed unexpectedly", job=self._job)
             ending = self._failure_outcome(JobState.FAILED, f"unexpected {type(error).__name__}")
@@ -179,7 +185,7 @@ class JobSession:
         content = self._deps.store.bundle(digest)
         if content is None:
             message = f"bundle {digest} is not in the store: launch the job anew, so that its files are sent again"
-            raise NotIssued(message)
+            raise IssueRefused(message)
         return ensure_unpacked(self._deps.settings.home, digest, content)
 
     async def _wait_for_process(self, process: JobProcess) -> WorkOutcome:

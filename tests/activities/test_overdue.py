@@ -65,9 +65,15 @@ def test_one_credential_that_cannot_be_ended_is_overdue_with_the_reason_until_it
 
 def test_one_attempt_that_takes_longer_than_the_grace_is_overdue_by_itself(at: Desk) -> None:
     class Slow(TargetInspector):
+<<<<<<< HEAD
         def inspect(self, job: str, asked: RequestedActions | None = None) -> TargetInspection:
+||||||| d410688
+        def look(self, job: str, asked: RequestedActions | None = None) -> TargetInspection:
+=======
+        def inspect(self, job: str, accesses: RequestedActions | None = None) -> TargetInspection:
+>>>>>>> f_act
             at.clock.ahead += lateness.REVOCATION_GRACE
-            return super().inspect(job, asked)
+            return super().inspect(job, accesses)
 
     targets = Slow(at.deps.vault, lambda: at.deps.config.current().catalog, installation=at.deps.settings.installation)
     slow, job = replace(at, deps=replace(at.deps, targets=targets)), at.job()

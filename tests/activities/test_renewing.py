@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from activities.issuing import lease_keeper, renewal_check
+from activities.issuing import authorization, lease_keeper
 from activities.issuing.issuer import Issuer
 from activities.issuing.results import AccessDenied, IssuedCredential, NotPermitted, PendingApproval
-from activities.issuing.runtime_requests import MAX_WAITING_REQUESTS
+from activities.issuing.grants import MAX_WAITING_REQUESTS
 from justenough.adapters.store.errors import StoreUnavailable
 from justenough.adapters.vault import IssuedSecret, VaultUnavailable, ttl_cache
 from justenough.domain.approvals.ladder import ApprovalAnswer, Ladder
@@ -248,7 +248,13 @@ async def test_a_server_that_does_not_answer_is_no_denial(at: Desk, monkeypatch:
     where: Any
     where, method, error = {
         "vault": (at.deps.vault, "person", VaultUnavailable("nobody answers")),
+<<<<<<< HEAD
         "store": (renewal_check, "approval_withdrawers", StoreUnavailable("nobody answers")),
+||||||| d410688
+        "store": (renewal_check, "taken_back_by", StoreUnavailable("nobody answers")),
+=======
+        "store": (authorization, "approval_withdrawers", StoreUnavailable("nobody answers")),
+>>>>>>> f_act
     }[away]
     real, tries = getattr(where, method), 0
 
@@ -383,10 +389,10 @@ def test_people_are_asked_for_a_call_that_only_python_takes_for_the_one_they_wer
 
 
 def test_a_job_has_people_asked_so_often_and_then_is_told_so(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("activities.issuing.runtime_requests.MAX_APPROVAL_REQUESTS_PER_JOB", 2)
+    monkeypatch.setattr("activities.issuing.grants.MAX_APPROVAL_REQUESTS_PER_JOB", 2)
     issuer, _ = refunds(at)
     for amount in (101, 102):
         assert isinstance(issuer.access(refund(amount)), PendingApproval)
-    with pytest.raises(NotPermitted, match="people were asked for 2 requests of this job, and are for no more"):
+    with pytest.raises(NotPermitted, match="this job has used its 2 approval requests; only access that policy allows automatically is still available"):
         issuer.access(refund(103))
     assert isinstance(issuer.access(ORDERS), IssuedCredential)

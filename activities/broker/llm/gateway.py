@@ -31,7 +31,7 @@ from activities.broker.llm.upstream_client import (
 )
 from activities.broker.llm.usage_recorder import ModelUsageRecorder
 from activities.delivery.delivery import reveal_all, secrets_of
-from activities.issuing.results import ACCESS_CLOSED, AccessClosed, IssuedCredential, NotIssued
+from activities.issuing.results import ACCESS_CLOSED, AccessClosed, IssuedCredential, IssueRefused
 from justenough.domain.catalog.llm_validation import model_access
 from justenough.domain.core.errors import NotFound
 from justenough.domain.core.redaction import Redactor
@@ -95,7 +95,7 @@ class ModelGateway:
     async def chat(self, read: Callable[[], dict[str, Any]]) -> tuple[str, AsyncIterator[bytes]]:
         """Return a call's media type and its answer's pieces as they come, once there is an answer. `read` returns the checked question.
 
-        Raises what `read` raises, NoAnswer, Denied, NotIssued, Closed, AskedTooOften, or RetryLater.
+        Raises what `read` raises, NoAnswer, Denied, IssueRefused, Closed, AskedTooOften, or RetryLater.
         """
         async with self._readers:
             # In a thread: a long question takes a while to be read, and this loop serves every job of the worker.
@@ -106,7 +106,7 @@ class ModelGateway:
             item = await self._borrow_key(model)
             self._require_budget()
             headers = model_headers(model, item.fields)
-        except (ModelCallError, NotIssued) as error:
+        except (ModelCallError, IssueRefused) as error:
             outcome = error.outcome if isinstance(error, ModelCallError) else "denied"
             self._usage.count_call(question.model, outcome, TokenUsage())
             raise
@@ -186,7 +186,7 @@ class ModelGateway:
                 return self._lent
             await self._give_back_key()
             if self._revoked_why:
-                raise NotIssued(self._revoked_why)
+                raise IssueRefused(self._revoked_why)
             found = await self._lending.enter_async_context(
                 self._broker.borrow(self._key_access(model), used_for=f"model {self._use.name}", wait=APPROVAL_WAIT_S)
             )

@@ -20,7 +20,7 @@ from activities.broker.errors import BodyTooLarge, MissingBrokerToken, TooManyCa
 from activities.broker.llm.gateway import JSON_TYPE, ModelGateway
 from activities.broker.llm.streaming_call import error_body
 from activities.broker.llm.upstream_client import ModelCallError
-from activities.issuing.results import ACCESS_CLOSED, AccessClosed, NotIssued
+from activities.issuing.results import ACCESS_CLOSED, AccessClosed, IssueRefused
 from justenough.domain.core.errors import JustEnoughError, RetryLater
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
@@ -133,14 +133,14 @@ def _to_model_error(error: JustEnoughError) -> ModelCallError:
         return error
     status, code = next(((status, code) for kind, status, code in _STATUSES if isinstance(error, kind)), (500, "failed"))
     wait = str(max(1, round(error.wait))) if isinstance(error, TooManyCalls) else None
-    policies = denial_details(error).get("policies") if isinstance(error, NotIssued) else None
+    policies = denial_details(error).get("policies") if isinstance(error, IssueRefused) else None
     message = ACCESS_CLOSED if isinstance(error, AccessClosed) else f"{error} ({', '.join(policies)})" if policies else str(error)
     return ModelCallError(message, status=status, code=code, outcome="", wait=wait, again=isinstance(error, RetryLater))
 
 
 _STATUSES: tuple[tuple[type[JustEnoughError], int, str], ...] = (
     (MissingBrokerToken, 401, "invalid_api_key"),
-    (NotIssued, 403, "denied"),
+    (IssueRefused, 403, "denied"),
     (AccessClosed, 410, "closed"),
     (BodyTooLarge, 413, "question_too_large"),
     (TooManyCalls, 429, "asked_too_often"),

@@ -31,7 +31,7 @@ from activities.broker.broker import Broker, BrokerCredential, PendingRequest, d
 from activities.broker.errors import BodyTooLarge, MissingBrokerToken, TooManyCalls
 from activities.broker.llm.gateway import ModelGateway
 from activities.broker.llm.openai_api import model_routes
-from activities.issuing.results import AccessClosed, NotIssued, NotPermitted, ToolAccess
+from activities.issuing.results import AccessClosed, IssueRefused, NotPermitted, ToolAccess
 from justenough.domain.core.base_model import Model
 from justenough.domain.core.errors import InvalidInput, JustEnoughError, NotFound, Problem, RetryLater
 from justenough.domain.core.secret import Secret
@@ -48,7 +48,7 @@ STATUSES: dict[type[JustEnoughError], int] = {
     MissingBrokerToken: 401,
     NotPermitted: 403,
     NotFound: 404,
-    NotIssued: 409,
+    IssueRefused: 409,
     AccessClosed: 410,
     BodyTooLarge: 413,
     InvalidInput: 422,

@@ -180,10 +180,13 @@ class RevokeResult(Message):
 
 
 class RevokeCredentialInput(Message):
-    """One credential to end, or all that were issued for one request: then `credential` is that request's id."""
+    """One credential to end, or everything that was issued for one request."""
 
     job: str
     credential: str
+    """With `request` set, the same id again: that is how workers of earlier releases read it."""
+    request: str | None = None
+    """Id of the request whose credentials end, if not `credential` alone does."""
 
 
 class CloseInput(Message):
