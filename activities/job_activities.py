@@ -132,13 +132,12 @@ class JobActivities:
         view, order = deps.store.request(open_input.request), deps.store.order(job)
         if view is None or order is None or view.job_id != job or view.state is not RequestState.PENDING or not view.tier:
             return OpenResult()
-        _, _, _, signed = order
         tiers = deps.config.current().tiers
         ladder = Ladder(
             request=view.id,
             digest=view.digest,
             action=Action(view.action),
-            requester=str(signed.statement.get("person")),
+            requester=str(order.signed.statement.get("person")),
             needed=view.tier,
             current=max(view.tier, view.current_tier),
             # Opened already where the answer to an earlier attempt got lost.

@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from console.services.submit_job import SubmittedOrder
 from justenough.adapters.configuration.configured_jobs import ConfiguredJob
-from justenough.domain.approvals.statements import OrderStatement, SignedStatement, to_signable
+from justenough.domain.approvals.statements import OrderRecord, OrderStatement, SignedStatement, to_signable
 from justenough.domain.approvals.verification import Rejection
 from justenough.domain.catalog.loader import problems_in_spec
 from justenough.domain.contracts.workflow_messages import JobInput
@@ -41,8 +41,8 @@ class OrderRequest:
 
 def find_recorded_order(deps: Deps, job: str) -> SubmittedOrder | None:
     """Return the order of a job as it was recorded; None where it was not."""
-    found, view = deps.store.order(job), deps.store.job(job)
-    return SubmittedOrder(job=view, order=JobInput.of(job, *found), new=False) if found and view else None
+    record, view = deps.store.order(job), deps.store.job(job)
+    return SubmittedOrder(job=view, order=JobInput.of(job, record), new=False) if record and view else None
 
 
 def record_console_order(deps: Deps, request: OrderRequest, *, job: str, entity: str) -> SubmittedOrder:
@@ -79,4 +79,4 @@ def _build_order(deps: Deps, request: OrderRequest, *, job: str, entity: str) ->
     )
     raw = to_signable(statement)
     signed = SignedStatement(statement=raw, signature=deps.vault.sign_own(entity, to_canonical_json(raw)))
-    return JobInput.of(job, own.spec, request.params, own.bundle_digest, signed)
+    return JobInput.of(job, OrderRecord(own.spec, request.params, own.bundle_digest, signed))

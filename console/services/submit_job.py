@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from console.services.console import Console
 from console.services.inputs import DryRequest, DryRun, NewJob
 from console.services.signed_statements import statement_problems
-from justenough.domain.approvals.statements import OrderStatement, SignedStatement, why_not_valid_now
+from justenough.domain.approvals.statements import OrderRecord, OrderStatement, SignedStatement, why_not_valid_now
 from justenough.domain.approvals.tiers import Person
 from justenough.domain.approvals.verification import Rejection
 from justenough.domain.catalog.loader import problems_in_draft, problems_in_spec
@@ -119,23 +119,23 @@ def _submit_new(deps: Deps, person: Person, body: NewJob, *, key: str | None) ->
 
 
 def _find_same_order(deps: Deps, person: Person, body: NewJob) -> SubmittedOrder | None:
-    found = deps.store.order(body.id) if body.id else None
-    if found is None or body.id is None:
+    record = deps.store.order(body.id) if body.id else None
+    if record is None or body.id is None:
         return None
-    spec, params, bundle, signed = found
     view = _recorded_job(deps, body.id)
     sent = (body.spec, body.params, body.bundle, body.statement, body.signature)
-    if view.requester_id != person.id or sent != (spec, dict(params), bundle, signed.statement, signed.signature):
+    recorded = (record.spec, dict(record.params), record.bundle, record.signed.statement, record.signed.signature)
+    if view.requester_id != person.id or sent != recorded:
         raise Conflict(f"the job id {body.id} is taken by another order")
-    return SubmittedOrder(job=view, order=JobInput.of(body.id, *found), new=False)
+    return SubmittedOrder(job=view, order=JobInput.of(body.id, record), new=False)
 
 
 def _order_of_key(deps: Deps, person: Person, job: str) -> SubmittedOrder:
-    found, view = deps.store.order(job), deps.store.job(job)
+    record, view = deps.store.order(job), deps.store.job(job)
     # A key may have been given with an id that was another's all along.
-    if found is None or view is None or view.requester_id != person.id:
+    if record is None or view is None or view.requester_id != person.id:
         raise Conflict("an order under this Idempotency-Key began and did not finish; send it with a new key")
-    return SubmittedOrder(job=view, order=JobInput.of(job, *found), new=False)
+    return SubmittedOrder(job=view, order=JobInput.of(job, record), new=False)
 
 
 def _parse_spec(deps: Deps, body: NewJob) -> JobSpec:
@@ -164,7 +164,7 @@ def _build_job_input(deps: Deps, body: NewJob) -> JobInput:
     if installation_of(body.id) != deps.settings.installation:
         raise InvalidInput("order", (Problem("id", f"must be j-{deps.settings.installation}-<ulid, lower case>"),))
     signed = SignedStatement(statement=body.statement, signature=body.signature)
-    return JobInput.of(body.id, body.spec, body.params, body.bundle, signed)
+    return JobInput.of(body.id, OrderRecord(body.spec, body.params, body.bundle, signed))
 
 
 def _validate_order(deps: Deps, person: Person, order: JobInput, body: NewJob) -> None:

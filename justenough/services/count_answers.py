@@ -122,10 +122,17 @@ def find_recorded_request(deps: Deps, job: str, ladder: Ladder) -> RequestView |
     request, order = deps.store.request(ladder.request), deps.store.order(job)
     if request is None or order is None or request.job_id != job:
         return Rejection("no such request of this job has been recorded")
-    _, _, _, signed = order
     recorded = [(item.approver_id, item.decision, item.tier, item.ttl, item.action, item.tools) for item in request.approvals]
     answers = [(item.person, item.decision, item.tier, item.ttl, item.action, item.tools) for item in ladder.answers]
-    known = (request.digest, request.tier, request.current_tier, request.action, request.ttl, signed.statement.get("person"), request.tools)
+    known = (
+        request.digest,
+        request.tier,
+        request.current_tier,
+        request.action,
+        request.ttl,
+        order.signed.statement.get("person"),
+        request.tools,
+    )
     # A job that was launched before anyone could allow less does not say its action.
     claimed = (ladder.digest, ladder.needed, ladder.current, ladder.action or request.action, ladder.ttl, ladder.requester, ladder.tools)
     if known != claimed or not all(answer in recorded for answer in answers):

@@ -62,10 +62,10 @@ def compute_request_digest(deps: Deps, verified: VerifiedOrder, access: Access, 
 
 def evaluate_grant(deps: Deps, job: str, number: int, grant: GrantTerms) -> Evaluation | Rejection:
     """Return what policy says of what a job's `number`-th request has become, asked as at its start; or why there is no such thing."""
-    kept = deps.store.order(job)
-    if kept is None:
+    record = deps.store.order(job)
+    if record is None:
         return Rejection("no order of this job has been recorded")
-    verified = verify_order(deps, JobInput.of(job, *kept), now=deps.now())
+    verified = verify_order(deps, JobInput.of(job, record), now=deps.now())
     if isinstance(verified, Rejection):
         return verified
     found = _find_start_request(deps, job, verified, number) or _find_runtime_request(deps, job, number)

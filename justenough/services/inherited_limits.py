@@ -94,10 +94,10 @@ def _specs_from(deps: Deps, job: str | None) -> Iterator[JobSpec | Rejection]:
 
 def _read_signed_order(deps: Deps, job: str) -> tuple[JobSpec, OrderStatement] | Rejection:
     """Return a job's order as it was signed: what is kept of it is held against its signature, for the child's access hangs on it."""
-    found = deps.store.order(job)
-    if found is None:
+    record = deps.store.order(job)
+    if record is None:
         return Rejection(f"there is no job {job}")
-    order = JobInput.of(job, *found)
+    order = JobInput.of(job, record)
     statement = read_statement(OrderStatement, order.order)
     if isinstance(statement, Rejection):
         return Rejection(f"the order of {job}: {statement.why}")

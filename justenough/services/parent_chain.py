@@ -87,8 +87,8 @@ def ancestor_launchers(deps: Deps, parent: str | None, *, asked_by: str | None) 
 
 def console_requester_of(deps: Deps, job: str) -> str | None:
     """Return the entity id of who had the console order this job, as its order says; None where nobody had."""
-    found = deps.store.order(job)
-    return found[3].statement.get("asked_by") if found else None
+    record = deps.store.order(job)
+    return record.signed.statement.get("asked_by") if record else None
 
 
 def why_no_chain(deps: Deps, parent: str) -> str | None:

@@ -216,11 +216,10 @@ def _order_spec(deps: Deps, job: str) -> tuple[JobSpec | None, str | None]:
     order = deps.store.order(job)
     if order is None:
         return None, None
-    spec, params, bundle, _ = order
     try:
-        return checked_spec(spec, params), bundle
+        return checked_spec(order.spec, order.params), order.bundle
     except InvalidInput:
-        return None, bundle
+        return None, order.bundle
 
 
 def _issue_path(resource: Resource | None, view: RequestView) -> str:
