@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from justenough.domain.approvals.ladder import Ladder
-from justenough.domain.approvals.verification import Rejection
 from justenough.domain.contracts.workflow_messages import JobInput
+from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.credentials import CredentialHandle, Decision, HeldAccess
 from justenough.domain.jobs.spec import Access
 from justenough.domain.ledger.events import Event
@@ -66,7 +66,7 @@ class RenewalCheck:
         """Return why a credential may not be held on; None where it may, a change being recorded. Raises RetryLater where a server is away."""
         verified = verify_order(self._deps, self._order, now=self._verified.at)
         if isinstance(verified, Rejection):
-            return EndReason(f"its order does not hold any more: {verified.why}")
+            return EndReason(f"its order does not hold any more: {verified}")
         resource = self._deps.config.current().catalog.resources.get(access.resource)
         if resource is None or access.action not in resource.actions:
             return EndReason(f"the catalog does not offer {access.action} on {access.resource} any more")
@@ -74,17 +74,16 @@ class RenewalCheck:
             self._deps, self._order.job, verified, access, held=held, phase="renewal", break_glass=basis.broke_glass
         )
         change = self._changed_events(credential, basis, decision, facts)
-        why = self._why_not_renewed(basis, decision)
-        if why:
-            return EndReason(why, change)
+        if rejection := self._why_not_renewed(basis, decision):
+            return EndReason(rejection.message, change)
         if change:
             self._deps.store.record(change)
             self._recorded[credential.id] = self._recorded_changes(credential) + 1, decision
         return None
 
-    def why_not_approved(self, basis: IssueBasis) -> str:
-        """Return why the approvals of a grant make no quorum any more; empty where they do, or where nobody had to agree."""
-        return self._why_not_approved(basis.ladder, basis.at) if basis.ladder else ""
+    def why_not_approved(self, basis: IssueBasis) -> Rejection | None:
+        """Return why the approvals of a grant no longer make a quorum, or None if they do or nobody had to approve."""
+        return self._why_not_approved(basis.ladder, basis.at) if basis.ladder else None
 
     def _changed_events(
         self, credential: CredentialHandle, basis: IssueBasis, decision: Decision, facts: DecisionFacts
@@ -100,23 +99,25 @@ class RenewalCheck:
     def _recorded_changes(self, credential: CredentialHandle) -> int:
         return self._recorded[credential.id][0] if credential.id in self._recorded else 0
 
-    def _why_not_renewed(self, basis: IssueBasis, decision: Decision) -> str:
+    def _why_not_renewed(self, basis: IssueBasis, decision: Decision) -> Rejection | None:
         if decision.outcome == "denied":
-            return f"policy denies it now ({', '.join(decision.policies)})"
+            return Rejection("policy_denies", f"policy denies it now ({', '.join(decision.policies)})")
         if decision.tier > basis.tier:
             rules = ", ".join(decision.policies)
-            return f"policy asks for tier {decision.tier} now ({rules}), and it was issued at tier {basis.tier}"
+            message = f"policy asks for tier {decision.tier} now ({rules}), and it was issued at tier {basis.tier}"
+            return Rejection("needs_higher_tier", message)
         if basis.ladder is None:
-            return ""
+            return None
         taken_back = approval_withdrawers(self._deps.store, basis.ladder.request)
         if taken_back:
-            return f"its approval was taken back by {', '.join(taken_back)}"
-        return self._why_not_approved(basis.ladder, basis.at) if decision.tier else ""
+            return Rejection("approval_withdrawn", f"its approval was taken back by {', '.join(taken_back)}")
+        return self._why_not_approved(basis.ladder, basis.at) if decision.tier else None
 
-    def _why_not_approved(self, ladder: Ladder, at: datetime) -> str:
+    def _why_not_approved(self, ladder: Ladder, at: datetime) -> Rejection | None:
         asked, given = ladder.model_copy(update={"answers": ()}), [answer.signed for answer in ladder.answers]
         left, refused = build_approval_verifier(self._deps, now=at).recount_answers(self._order.job, asked, given)
         if left.verdict(self._deps.config.current().tiers) == "approved":
-            return ""
-        lost = "; ".join(f"{ladder.answers[number - 1].name}: {refusal.why}" for number, refusal in refused)
-        return f"its approvals make no quorum at tier {ladder.current} any more ({lost or 'it needs more of them now'})"
+            return None
+        lost = "; ".join(f"{ladder.answers[number - 1].name}: {refusal}" for number, refusal in refused)
+        why = f"its approvals make no quorum at tier {ladder.current} any more ({lost or 'it needs more of them now'})"
+        return Rejection("no_quorum", why)

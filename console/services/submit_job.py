@@ -17,12 +17,12 @@ from console.services.inputs import DryRequest, DryRun, NewJob
 from console.services.signed_statements import statement_problems
 from justenough.domain.approvals.statements import OrderRecord, OrderStatement, SignedStatement, why_not_valid_now
 from justenough.domain.approvals.tiers import Person
-from justenough.domain.approvals.verification import Rejection
 from justenough.domain.catalog.loader import problems_in_draft, problems_in_spec
 from justenough.domain.contracts.workflow_messages import JobInput
 from justenough.domain.core.canonical_json import digest_of, to_canonical_json
 from justenough.domain.core.errors import Conflict, Forbidden, GiveUp, InvalidInput, Problem, RetryLater
 from justenough.domain.core.ids import installation_of
+from justenough.domain.core.rejection import Rejection
 from justenough.domain.core.untrusted_yaml import MAX_BYTES
 from justenough.domain.jobs.credentials import Decision, HeldAccess
 from justenough.domain.jobs.spec import Access, JobSpec, checked_spec
@@ -105,7 +105,7 @@ def _submit_new(deps: Deps, person: Person, body: NewJob, *, key: str | None) ->
     _validate_order(deps, person, order, body)
     verified = verify_order(deps, order, now=deps.now())
     if isinstance(verified, Rejection):
-        raise Forbidden(f"the order does not hold: {verified.why}")
+        raise Forbidden(f"the order does not hold: {verified.message}")
     if key:
         first = deps.store.remember_idempotency_key(person.id, key, order.job, content_digest(order, reason=body.reason))
         if first != order.job:
@@ -174,7 +174,7 @@ def _validate_order(deps: Deps, person: Person, order: JobInput, body: NewJob) -
     problems = list(_mismatches(statement, order, reason=body.reason, parent=body.parent))
     expired = why_not_valid_now(statement, now=deps.now())
     if expired:
-        problems.append(Problem("statement.expires_at", expired))
+        problems.append(Problem("statement.expires_at", expired.message))
     unknown = _parent_problems(deps, person, statement.parent, "statement.parent")
     problems += unknown or inherited_limit_problems(deps, checked_spec(order.spec, order.params), statement)
     if order.bundle and deps.store.bundle(order.bundle) is None:
@@ -193,8 +193,8 @@ def _parse_statement(raw: dict[str, Any]) -> OrderStatement:
 
 
 def _parent_problems(deps: Deps, person: Person, parent: str | None, path: str) -> list[Problem]:
-    why = why_no_parent(deps, parent, person) if parent is not None else None
-    return [Problem(path, why)] if why else []
+    unknown = why_no_parent(deps, parent, person) if parent is not None else None
+    return [Problem(path, unknown.message)] if unknown else []
 
 
 def _mismatches(statement: OrderStatement, order: JobInput, *, reason: str, parent: str | None) -> Iterator[Problem]:

@@ -16,10 +16,10 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
 
 from justenough.adapters.configuration.job_templates import list_templates, load_template, pack_template
-from justenough.domain.approvals.verification import Rejection
 from justenough.domain.contracts.workflow_messages import JobInput
 from justenough.domain.core.errors import NotFound
 from justenough.domain.core.ids import new_job_id
+from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs import bundle
 from justenough.services.verify_order import verify_order
 from tests.console.support import SHOP, SPEC
