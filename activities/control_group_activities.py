@@ -12,12 +12,12 @@ from activities.support.caller_check import refused_event, require_job_workflow
 from justenough.adapters.store import StoredWrappingToken
 from justenough.adapters.vault import VaultDenied, VaultRefused, control_groups
 from justenough.domain.approvals.ladder import Ladder
-from justenough.domain.approvals.verification import Rejection
 from justenough.domain.catalog.control_groups import ControlGroupRule, control_group_of
 from justenough.domain.catalog.loader import resolve_issue, scope_alias
 from justenough.domain.contracts.workflow_messages import ControlGroupsInput, ControlGroupsResult
 from justenough.domain.core.errors import GiveUp
 from justenough.domain.core.ids import request_id
+from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.spec import Access
 from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.services.dependencies import Deps
@@ -43,7 +43,7 @@ class ControlGroupActivities:
         verified = verify_order(self._deps, locks_input.order, now=self._deps.now())
         try:
             if isinstance(verified, Rejection):
-                raise NotOpened(verified.why)
+                raise NotOpened(verified.message)
             for number, access in enumerate(verified.spec.access, start=1):
                 ladder = locks_input.ladders.get(request_id(job, number))
                 if ladder and not self._deps.store.wrapping_token_of(ladder.request):

@@ -13,7 +13,6 @@ from activities.revocation import revoke
 from activities.support.caller_check import NotTheirs, refused_event, require_job_workflow
 from justenough.domain.approvals.ladder import Ladder
 from justenough.domain.approvals.statements import MAX_CLOCK_SKEW
-from justenough.domain.approvals.verification import Rejection
 from justenough.domain.catalog.loader import problems_in_spec
 from justenough.domain.contracts.workflow_messages import (
     AnswersInput,
@@ -31,11 +30,13 @@ from justenough.domain.contracts.workflow_messages import (
 )
 from justenough.domain.core.errors import NotFound, RetryLater
 from justenough.domain.core.ids import job_of, request_id
+from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.credentials import Decision
 from justenough.domain.jobs.spec import Access
-from justenough.domain.jobs.states import Action, RequestState
+from justenough.domain.jobs.states import RequestState
 from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.domain.policy.cedar_request import DecisionFacts
+from justenough.services.approval_ladder import ladder_for_request
 from justenough.services.count_answers import AnswerCounter, find_recorded_request
 from justenough.services.dependencies import Deps
 from justenough.services.evaluate_request import compute_request_digest, evaluate_in_order
@@ -71,7 +72,7 @@ class JobActivities:
             past = read_job_history(deps.store, order.job)
             why = past.why_over if past.ended else "; ".join(map(str, problems_in_spec(verified.spec, current.catalog)))
         else:
-            why = verified.why
+            why = verified.message
         if isinstance(verified, Rejection) or why:
             deps.store.record([refused_event(order.job, why, at=now)])
             return StartDecisions(refused=why)
@@ -104,7 +105,7 @@ class JobActivities:
         if self._has_climbed(before):
             return ClimbResult(ladder=after)
         recorded = find_recorded_request(self._deps, job, before)
-        why = recorded.why if isinstance(recorded, Rejection) else self._why_too_early(before)
+        why = recorded.message if isinstance(recorded, Rejection) else self._why_too_early(before)
         if why:
             self._deps.store.record([refused_event(job, why, at=now)])
             raise NotTheirs(why)
@@ -132,19 +133,16 @@ class JobActivities:
         view, order = deps.store.request(open_input.request), deps.store.order(job)
         if view is None or order is None or view.job_id != job or view.state is not RequestState.PENDING or not view.tier:
             return OpenResult()
-        _, _, _, signed = order
         tiers = deps.config.current().tiers
-        ladder = Ladder(
-            request=view.id,
+        ladder = ladder_for_request(
+            view.id,
+            view,
             digest=view.digest,
-            action=Action(view.action),
-            requester=str(signed.statement.get("person")),
+            requester=str(order.signed.statement.get("person")),
             needed=view.tier,
             current=max(view.tier, view.current_tier),
             # Opened already where the answer to an earlier attempt got lost.
             respond_by=view.expires_at or tiers.respond_by(view.tier, now=now),
-            ttl=view.ttl,
-            tools=view.tools,
         )
         deps.store.record([approval_opened_event(job, ladder, tiers, at=now)])
         return OpenResult(ladder=ladder)
@@ -207,16 +205,14 @@ class JobActivities:
     def _build_ladder(self, job: str, number: int, access: Access, decision: Decision, digest: str, *, requester: str) -> Ladder | None:
         if decision.outcome != "needs_approval":
             return None
-        return Ladder(
-            request=request_id(job, number),
+        return ladder_for_request(
+            request_id(job, number),
+            access,
             digest=digest,
-            action=access.action,
             requester=requester,
             needed=decision.tier,
             current=decision.tier,
             respond_by=self._deps.config.current().tiers.respond_by(decision.tier, now=self._deps.now()),
-            ttl=access.ttl,
-            tools=access.tools,
         )
 
     def _decision_events(

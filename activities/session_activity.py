@@ -18,9 +18,9 @@ from activities.process.sandbox import Sandbox
 from activities.session.session import JobSession, Stop
 from activities.support.async_tools import run_despite_cancel, send_heartbeats
 from activities.support.caller_check import decode_argument, refused_event, why_not_job_workflow
-from justenough.domain.approvals.verification import Rejection
 from justenough.domain.catalog.loader import problems_in_spec
 from justenough.domain.contracts.workflow_messages import SessionInput, SessionResult
+from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.spec import JobSpec, at_start
 from justenough.domain.jobs.states import JobState
 from justenough.services.dependencies import Deps
@@ -54,7 +54,7 @@ class SessionActivities:
         owner, run = uuid.uuid4().hex, str(activity.info().workflow_run_id)
         verified = await asyncio.to_thread(self._verify, order)
         if isinstance(verified, Rejection):
-            return await self._refuse(order.order.job, verified.why)
+            return await self._refuse(order.order.job, verified.message)
         past = await asyncio.to_thread(read_job_history, self._deps.store, order.order.job)
         if past.why_over:
             return await self._refuse(order.order.job, past.why_over)
@@ -80,13 +80,14 @@ class SessionActivities:
             return await run_despite_cancel(session.run(), on_cancel=lambda: session.stop(_stop_reason()))
 
     def _verify(self, order: SessionInput) -> VerifiedOrder | Rejection:
-        why = why_not_job_workflow(order.order.job)
-        verified = Rejection(why) if why else verify_order(self._deps, order.order, now=self._deps.now())
+        if why := why_not_job_workflow(order.order.job):
+            return Rejection("not_the_job_workflow", why)
+        verified = verify_order(self._deps, order.order, now=self._deps.now())
         if isinstance(verified, Rejection):
             return verified
         problems = problems_in_spec(verified.spec, self._deps.config.current().catalog)
         why = "; ".join(map(str, problems)) or _why_wrong_requests([item.number for item in order.granted], verified.spec)
-        return Rejection(why) if why else verified
+        return Rejection("requests_invalid", why) if why else verified
 
     async def _refuse(self, job: str, why: str) -> SessionResult:
         log.warning("session refused", job=job, workflow=activity.info().workflow_id, why=why)

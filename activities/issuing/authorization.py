@@ -11,14 +11,15 @@ from dataclasses import dataclass
 
 from activities.issuing.results import EndReason, IssueBasis, NotPermitted
 from justenough.domain.approvals.ladder import ApprovalAnswer, Ladder
-from justenough.domain.approvals.verification import Rejection
 from justenough.domain.contracts.workflow_messages import GrantedRequest, JobInput
 from justenough.domain.core.ids import request_id
+from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.credentials import CredentialHandle, Decision, HeldAccess
 from justenough.domain.jobs.spec import Access
 from justenough.domain.ledger.events import Event
 from justenough.domain.policy.cedar_request import DecisionFacts, Phase
 from justenough.domain.tools.call import call_of
+from justenough.services.approval_ladder import ladder_for_request
 from justenough.services.control_group_votes import build_control_group_verifier
 from justenough.services.dependencies import Deps
 from justenough.services.evaluate_request import (
@@ -73,45 +74,46 @@ def authorize(
     digest = compute_request_digest(deps, verified, access, bundle=context.order.bundle, tier=decision.tier)
     # It is recorded already, unless somebody reached this session past the workflow that decides.
     events = [access_decided_event(job, request, decision, digest, facts=facts, phase=phase, at=now)]
-    why, ladder = "", None
+    rejection: Rejection | None = None
+    ladder: Ladder | None = None
     if decision.outcome == "denied":
-        why = f"policy denies it now ({', '.join(decision.policies)})"
+        rejection = Rejection("policy_denies", f"policy denies it now ({', '.join(decision.policies)})")
     elif decision.outcome == "needs_approval":
         ladder, rejected = _count_answers(
             context, granted.answers[:MAX_ANSWERS_EXAMINED], request, access, decision, digest, history=history
         )
         events += rejected
         if ladder.verdict(deps.config.current().tiers) != "approved":
-            why = f"it needs tier {ladder.current} and its valid approvals make no quorum"
+            rejection = Rejection("no_quorum", f"it needs tier {ladder.current} and its valid approvals make no quorum")
         elif settled := history.settled.get(request):
-            why = f"the request is {settled}"
+            rejection = Rejection("request_settled", f"the request is {settled}")
         else:
             # They are recorded already too. Nothing is issued before enough valid approvals are in the ledger.
             events += _counted_events(context, ladder)
             access = apply_grant(access, ladder.grant)
-            decision, facts, why = _evaluate_as_granted(context, access, ladder, decision, facts, held=held, phase=phase)
+            decision, facts, rejection = _evaluate_as_granted(context, access, ladder, decision, facts, held=held, phase=phase)
     # People may have taken an hour to answer, and what an ancestor of the job has lost meanwhile is lost to the job too.
-    why = why or why_exceeds_ancestors(deps, access, verified.statement) or ""
+    rejection = rejection or why_exceeds_ancestors(deps, access, verified.statement)
     # A grant for tools issues nothing yet, so a later search must not look for a credential of it.
     last = "granted" if access.tools is not None and call_of(access) is None else "issue"
     deps.store.record([*events, access_decided_event(job, request, decision, digest, facts=facts, phase=last, at=now)])
-    if why:
-        raise NotPermitted(f"{access.action} on {access.resource}: {why}")
+    if rejection:
+        raise NotPermitted(f"{access.action} on {access.resource}: {rejection}")
     return access, IssueBasis(decision, digest, now, ladder)
 
 
 def _evaluate_as_granted(
     context: IssueContext, access: Access, ladder: Ladder, decision: Decision, facts: DecisionFacts, *, held: HeldAccess, phase: Phase
-) -> tuple[Decision, DecisionFacts, str]:
+) -> tuple[Decision, DecisionFacts, Rejection | None]:
     """Return what policy says of the access that the approvers left of a request, and why that may not be issued."""
     if not (ladder.is_narrowed or ladder.broke_glass):
-        return decision, facts, ""
-    if why := why_not_issuable(context.deps, context.verified, access):
-        return decision, facts, why
+        return decision, facts, None
+    if rejection := why_not_issuable(context.deps, context.verified, access):
+        return decision, facts, rejection
     again, facts = evaluate_request(
         context.deps, context.job, context.verified, access, held=held, phase=phase, break_glass=ladder.broke_glass
     )
-    return again, facts, why_policy_denies_grant(ladder.grant, again, tier=ladder.current) or ""
+    return again, facts, why_policy_denies_grant(ladder.grant, again, tier=ladder.current)
 
 
 def _count_answers(
@@ -126,25 +128,24 @@ def _count_answers(
 ) -> tuple[Ladder, list[Event]]:
     """Return the request's ladder with those answers that are valid now, and an event for each answer that is not."""
     deps, job, verified, now = context.deps, context.job, context.verified, context.deps.now()
-    ladder = Ladder(
-        request=request,
+    ladder = ladder_for_request(
+        request,
+        access,
         digest=digest,
-        action=access.action,
         requester=verified.person.id,
-        forebears=ancestor_launchers(deps, verified.statement.parent, asked_by=verified.statement.asked_by),
         needed=decision.tier,
         # A request that escalated is closed to the lower tiers, whoever brings its approval now.
         current=max(decision.tier, history.tiers.get(request, 0)),
         respond_by=now,
-        ttl=access.ttl,
-        tools=None if call_of(access) else access.tools,
+    ).with_barred(
+        forebears=ancestor_launchers(deps, verified.statement.parent, asked_by=verified.statement.asked_by),
         taken_back=history.taken_back.get(request, frozenset()),
     )
     counted, rejections = build_control_group_verifier(deps, now=now).recount_answers(job, ladder, (answer.signed for answer in answers))
     return counted, [
         approval_rejected_event(
             job,
-            rejection.why,
+            rejection.message,
             at=deps.now(),
             about=f"{request}/issue-{number}",
             raw=answers[number - 1].signed.model_dump(mode="json"),
@@ -181,7 +182,7 @@ def reason_to_end(
     deps, job = context.deps, context.job
     verified = verify_order(deps, context.order, now=context.verified.at)
     if isinstance(verified, Rejection):
-        return EndReason(f"its order does not hold any more: {verified.why}")
+        return EndReason(f"its order does not hold any more: {verified}")
     resource = deps.config.current().catalog.resources.get(access.resource)
     if resource is None or access.action not in resource.actions:
         return EndReason(f"the catalog does not offer {access.action} on {access.resource} any more")
@@ -192,35 +193,37 @@ def reason_to_end(
     if (decision.outcome, decision.tier, decision.policies) != (last.decision.outcome, last.decision.tier, last.decision.policies):
         request, about, now = credential.request_id, f"renewal-{last.changes + 1}", deps.now()
         changed = (access_decided_event(job, request, decision, basis.digest, facts=facts, phase="renewal", at=now, about=about),)
-    if why := _why_not_renewable(context, basis, decision):
-        return EndReason(why, changed)
+    if rejection := _why_not_renewable(context, basis, decision):
+        return EndReason(rejection.message, changed)
     if changed:
         deps.store.record(changed)
         recorded[credential.id] = RecordedDecision(decision, last.changes + 1)
     return None
 
 
-def _why_not_renewable(context: IssueContext, basis: IssueBasis, decision: Decision) -> str:
+def _why_not_renewable(context: IssueContext, basis: IssueBasis, decision: Decision) -> Rejection | None:
     if decision.outcome == "denied":
-        return f"policy denies it now ({', '.join(decision.policies)})"
+        return Rejection("policy_denies", f"policy denies it now ({', '.join(decision.policies)})")
     if decision.tier > basis.tier:
         rules = ", ".join(decision.policies)
-        return f"policy asks for tier {decision.tier} now ({rules}), and it was issued at tier {basis.tier}"
+        message = f"policy asks for tier {decision.tier} now ({rules}), and it was issued at tier {basis.tier}"
+        return Rejection("needs_higher_tier", message)
     if basis.ladder is None:
-        return ""
+        return None
     if withdrawers := approval_withdrawers(context.deps.store, basis.ladder.request):
-        return f"its approval was taken back by {', '.join(withdrawers)}"
-    return why_not_approved(context, basis) if decision.tier else ""
+        return Rejection("approval_withdrawn", f"its approval was taken back by {', '.join(withdrawers)}")
+    return why_not_approved(context, basis) if decision.tier else None
 
 
-def why_not_approved(context: IssueContext, basis: IssueBasis) -> str:
-    """Return why the approvals of a grant make no quorum any more; "" if they do, or if no approval was needed."""
+def why_not_approved(context: IssueContext, basis: IssueBasis) -> Rejection | None:
+    """Return why the approvals of a grant make no quorum any more; None if they do, or if no approval was needed."""
     ladder = basis.ladder
     if ladder is None:
-        return ""
+        return None
     unanswered, answers = ladder.model_copy(update={"answers": ()}), [answer.signed for answer in ladder.answers]
     left, rejections = build_approval_verifier(context.deps, now=basis.at).recount_answers(context.job, unanswered, answers)
     if left.verdict(context.deps.config.current().tiers) == "approved":
-        return ""
-    lost = "; ".join(f"{ladder.answers[number - 1].name}: {rejection.why}" for number, rejection in rejections)
-    return f"its approvals make no quorum at tier {ladder.current} any more ({lost or 'it needs more of them now'})"
+        return None
+    lost = "; ".join(f"{ladder.answers[number - 1].name}: {rejection}" for number, rejection in rejections)
+    message = f"its approvals make no quorum at tier {ladder.current} any more ({lost or 'it needs more of them now'})"
+    return Rejection("no_quorum", message)

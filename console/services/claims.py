@@ -39,7 +39,7 @@ def _claimable(deps: Deps, caller: Caller, request: str) -> RequestView:
         raise Conflict(f"the request is {view.state.value}, not pending")
     if not can_answer(deps, caller, view, requester_id=job.requester_id):
         why = why_own_job(deps, caller, view, requester_id=job.requester_id)
-        raise Forbidden(why or missing_group_text(answering_groups(view.current_tier, caller.tiers)))
+        raise Forbidden(str(why) if why else missing_group_text(answering_groups(view.current_tier, caller.tiers)))
     return view
 
 

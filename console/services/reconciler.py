@@ -74,6 +74,6 @@ async def _start_if_unknown(deps: Deps, gateway: TemporalGateway, job: str) -> b
     claim = await to_thread.run_sync(deps.store.claim_of, job)
     if order is None or view is None or claim or view.state is not JobState.PENDING or view.requests:
         return False
-    await gateway.start_job(JobInput.of(job, *order), environment=view.environment, requester=view.requester)
+    await gateway.start_job(JobInput.of(job, order), environment=view.environment, requester=view.requester)
     log.warning("job is started again", job=job)
     return True

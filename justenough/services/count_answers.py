@@ -9,9 +9,10 @@ from pydantic import ValidationError
 
 from justenough.domain.approvals.ladder import ApprovalAnswer, Ladder
 from justenough.domain.approvals.statements import SignedStatement
-from justenough.domain.approvals.verification import NOT_WAITING, Rejection, RequestTally, Withdrawal
+from justenough.domain.approvals.verification import NOT_WAITING, RequestTally, Withdrawal
 from justenough.domain.contracts.workflow_messages import AnswersInput, AnswersResult
 from justenough.domain.core.ids import request_number_of
+from justenough.domain.core.rejection import Rejection
 from justenough.domain.ledger.events import Event
 from justenough.domain.readmodel.views import RequestView
 from justenough.services.control_group_votes import build_control_group_verifier
@@ -43,7 +44,9 @@ class AnswerCounter:
     def count_signal(self, raw: Any, *, number: int) -> None:
         """Examine what one signal carried."""
         taken = self._count(raw)
-        self.events += [self._build_rejection_event(raw, taken.why, about=f"signal-{number}")] if isinstance(taken, Rejection) else taken
+        self.events += (
+            [self._build_rejection_event(raw, taken.message, about=f"signal-{number}")] if isinstance(taken, Rejection) else taken
+        )
 
     def result(self) -> AnswersResult:
         """Return what became of the requests that wait, and of approvals that were taken back."""
@@ -57,21 +60,19 @@ class AnswerCounter:
         try:
             signed = SignedStatement.model_validate(raw)
         except ValidationError:
-            return Rejection("not a {statement, signature}")
+            return Rejection("not_a_signed_statement", "not a {statement, signature}")
         request = signed.statement.get("request")
         before = self._tallies.get(request) if isinstance(request, str) else None
         if before is None:
-            return Rejection(NOT_WAITING)
+            return NOT_WAITING
         recorded = find_recorded_request(self._deps, self._job, self._received_ladders[before.ladder.request])
         if isinstance(recorded, Rejection):
             return recorded
-        # Who took an answer back, and who launched what the job came of, is remembered by the ledger, whatever a workflow says.
-        gone = frozenset(item.approver_id for item in recorded.approvals if item.withdrawn_at)
-        known = {
-            "taken_back": before.ladder.taken_back | gone,
-            "forebears": ancestor_launchers(self._deps, recorded.parent, asked_by=console_requester_of(self._deps, self._job)),
-        }
-        ladder = before.ladder.model_copy(update=known)
+        # The ledger, not the workflow, says who withdrew an answer and who launched the job's ancestors.
+        ladder = before.ladder.with_barred(
+            forebears=ancestor_launchers(self._deps, recorded.parent, asked_by=console_requester_of(self._deps, self._job)),
+            taken_back=frozenset(item.approver_id for item in recorded.approvals if item.withdrawn_at),
+        )
         after = replace(before, ladder=ladder).with_signed(
             build_control_group_verifier(self._deps, now=self._deps.now()), self._job, signed
         )
@@ -102,8 +103,8 @@ class AnswerCounter:
         if isinstance(again, Rejection):
             return again
         decision, facts = again
-        if why := why_policy_denies_grant(ladder.grant, decision, tier=ladder.current):
-            return Rejection(why)
+        if rejection := why_policy_denies_grant(ladder.grant, decision, tier=ladder.current):
+            return rejection
         about, now = f"narrowed/{last.person}", self._deps.now()
         return [
             access_decided_event(self._job, ladder.request, decision, ladder.digest, facts=facts, phase="narrowed", at=now, about=about)
@@ -121,13 +122,20 @@ def find_recorded_request(deps: Deps, job: str, ladder: Ladder) -> RequestView |
     """Return what has been recorded of a request; or why a ladder, which came by way of Temporal, is not what the ledger says of it."""
     request, order = deps.store.request(ladder.request), deps.store.order(job)
     if request is None or order is None or request.job_id != job:
-        return Rejection("no such request of this job has been recorded")
-    _, _, _, signed = order
+        return Rejection("request_unknown", "no such request of this job has been recorded")
     recorded = [(item.approver_id, item.decision, item.tier, item.ttl, item.action, item.tools) for item in request.approvals]
     answers = [(item.person, item.decision, item.tier, item.ttl, item.action, item.tools) for item in ladder.answers]
-    known = (request.digest, request.tier, request.current_tier, request.action, request.ttl, signed.statement.get("person"), request.tools)
+    known = (
+        request.digest,
+        request.tier,
+        request.current_tier,
+        request.action,
+        request.ttl,
+        order.signed.statement.get("person"),
+        request.tools,
+    )
     # A job that was launched before anyone could allow less does not say its action.
     claimed = (ladder.digest, ladder.needed, ladder.current, ladder.action or request.action, ladder.ttl, ladder.requester, ladder.tools)
     if known != claimed or not all(answer in recorded for answer in answers):
-        return Rejection("what it is an answer to is not what has been recorded of the request")
+        return Rejection("request_changed", "what it is an answer to is not what has been recorded of the request")
     return request

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from justenough.domain.approvals.ladder import GrantTerms
 from justenough.domain.approvals.statements import request_digest
-from justenough.domain.approvals.verification import Rejection
 from justenough.domain.catalog.loader import problems_in_spec, resolve_issue
 from justenough.domain.contracts.workflow_messages import JobInput
 from justenough.domain.core.ids import request_id
+from justenough.domain.core.rejection import Rejection
 from justenough.domain.core.units import duration_text
 from justenough.domain.jobs.credentials import Decision, HeldAccess
 from justenough.domain.jobs.spec import Access, at_start
@@ -62,19 +62,19 @@ def compute_request_digest(deps: Deps, verified: VerifiedOrder, access: Access, 
 
 def evaluate_grant(deps: Deps, job: str, number: int, grant: GrantTerms) -> Evaluation | Rejection:
     """Return what policy says of what a job's `number`-th request has become, asked as at its start; or why there is no such thing."""
-    kept = deps.store.order(job)
-    if kept is None:
-        return Rejection("no order of this job has been recorded")
-    verified = verify_order(deps, JobInput.of(job, *kept), now=deps.now())
+    record = deps.store.order(job)
+    if record is None:
+        return Rejection("order_unknown", "no order of this job has been recorded")
+    verified = verify_order(deps, JobInput.of(job, record), now=deps.now())
     if isinstance(verified, Rejection):
         return verified
     found = _find_start_request(deps, job, verified, number) or _find_runtime_request(deps, job, number)
     if found is None:
-        return Rejection("no such request of this job has been recorded")
+        return Rejection("request_unknown", "no such request of this job has been recorded")
     asked, held, phase = found
     access = apply_grant(asked, grant)
-    if why := why_not_issuable(deps, verified, access):
-        return Rejection(why)
+    if rejection := why_not_issuable(deps, verified, access):
+        return rejection
     return evaluate_request(deps, job, verified, access, held=held, phase=phase, break_glass=grant.break_glass)
 
 
@@ -118,20 +118,22 @@ def apply_grant(access: Access, grant: GrantTerms) -> Access:
     return access.model_copy(update={"action": grant.action, "ttl": grant.ttl, "tools": access.tools and grant.tools})
 
 
-def why_not_issuable(deps: Deps, verified: VerifiedOrder, access: Access) -> str | None:
-    """Return what stands against a request that was narrowed, whatever policy says; None where nothing does."""
+def why_not_issuable(deps: Deps, verified: VerifiedOrder, access: Access) -> Rejection | None:
+    """Return why the catalog cannot issue a narrowed request, or None if it can. Does not ask policy."""
     if access.tools is not None and not access.tools:
-        return "no call is left that all who answered allow"
+        return Rejection("no_call_left", "no call is left that all who answered allow")
     found = problems_in_spec(verified.spec.model_copy(update={"access": (access,)}), deps.config.current().catalog)
-    return f"{access.action} on {access.resource} cannot be had instead: {found[0].message}" if found else None
+    if not found:
+        return None
+    return Rejection("not_issuable", f"{access.action} on {access.resource} cannot be had instead: {found[0].message}")
 
 
-def why_policy_denies_grant(grant: GrantTerms, decision: Decision, *, tier: int) -> str | None:
-    """Return why policy does not allow what the answers left of a request; None where it does. `tier` is where the request is."""
+def why_policy_denies_grant(grant: GrantTerms, decision: Decision, *, tier: int) -> Rejection | None:
+    """Return why policy does not allow what the answers left of a request, or None if it does. `tier`: the request's current tier."""
     how = " by breaking glass" if grant.break_glass else ""
     what = f"{grant.action} for {duration_text(grant.ttl)}{how}"
     if decision.outcome == "denied":
-        return f"policy denies {what} ({', '.join(decision.policies)})"
+        return Rejection("policy_denies", f"policy denies {what} ({', '.join(decision.policies)})")
     if decision.tier > tier:
-        return f"{what} needs tier {decision.tier}, and the request is at tier {tier}"
+        return Rejection("needs_higher_tier", f"{what} needs tier {decision.tier}, and the request is at tier {tier}")
     return None

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from justenough.domain.approvals.statements import OrderStatement, why_signature_invalid
-from justenough.domain.approvals.verification import UNREADABLE_ERRORS, Rejection, read_statement
+from justenough.domain.approvals.verification import UNREADABLE_ERRORS, read_statement
 from justenough.domain.contracts.workflow_messages import JobInput
 from justenough.domain.core.canonical_json import digest_of
 from justenough.domain.core.errors import InvalidInput, Problem
 from justenough.domain.core.ids import request_id
+from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.spec import Access, JobSpec, checked_spec
 from justenough.domain.jobs.states import Action, RequestState
 from justenough.domain.jobs.tool_bounds import intersect_all
@@ -37,13 +38,13 @@ def parent_limit_problems(deps: Deps, spec: JobSpec, parent: str) -> tuple[Probl
     return tuple(dict.fromkeys(problem for launching in _specs_from(deps, parent) for problem in _problems_against(launching, spec)))
 
 
-def why_exceeds_ancestors(deps: Deps, access: Access, statement: OrderStatement) -> str | None:
-    """Return why a running job may not have what it wants for the sake of those that it came of; None where it may."""
+def why_exceeds_ancestors(deps: Deps, access: Access, statement: OrderStatement) -> Rejection | None:
+    """Return why some access exceeds what the job's ancestors have, or None if it does not."""
     for launching in _ancestor_specs(deps, statement):
         if isinstance(launching, Rejection):
-            return launching.why
+            return launching
         if found := next(access_attenuation_problems(access, launching.access), None):
-            return found.message
+            return Rejection("exceeds_ancestors", found.message)
     return None
 
 
@@ -68,7 +69,7 @@ def _allows_tool(spec: JobSpec, tool: str, resource: str, action: Action) -> boo
 
 def _problems_against(launching: JobSpec | Rejection, spec: JobSpec) -> Iterator[Problem]:
     if isinstance(launching, Rejection):
-        yield Problem("parent", launching.why)
+        yield Problem("parent", launching.message)
     else:
         yield from attenuation_problems(spec, launching)
 
@@ -94,22 +95,23 @@ def _specs_from(deps: Deps, job: str | None) -> Iterator[JobSpec | Rejection]:
 
 def _read_signed_order(deps: Deps, job: str) -> tuple[JobSpec, OrderStatement] | Rejection:
     """Return a job's order as it was signed: what is kept of it is held against its signature, for the child's access hangs on it."""
-    found = deps.store.order(job)
-    if found is None:
-        return Rejection(f"there is no job {job}")
-    order = JobInput.of(job, *found)
+    record = deps.store.order(job)
+    if record is None:
+        return Rejection("job_unknown", f"there is no job {job}")
+    order = JobInput.of(job, record)
     statement = read_statement(OrderStatement, order.order)
     if isinstance(statement, Rejection):
-        return Rejection(f"the order of {job}: {statement.why}")
+        return Rejection(statement.code, f"the order of {job}: {statement}")
     try:
         said = (job, digest_of(order.spec), dict(order.params))
         spec = checked_spec(order.spec, order.params)
     except (InvalidInput, *UNREADABLE_ERRORS):
-        return Rejection(f"the order of {job} is not readable")
+        return Rejection("order_unreadable", f"the order of {job} is not readable")
     if said != (statement.job, statement.spec_digest, dict(statement.params)):
-        return Rejection(f"what is kept of {job} is not what was ordered")
-    why = why_signature_invalid(order.order, deps.vault.public_keys(statement.person))
-    return Rejection(f"the order of {job}: {why}") if why else (spec, statement)
+        return Rejection("order_changed", f"what is kept of {job} is not what was ordered")
+    if invalid := why_signature_invalid(order.order, deps.vault.public_keys(statement.person)):
+        return Rejection(invalid.code, f"the order of {job}: {invalid}")
+    return spec, statement
 
 
 def _remaining_access(deps: Deps, job: str, spec: JobSpec) -> Iterator[Access]:

@@ -13,6 +13,7 @@ from typing import Any
 from justenough.domain.approvals.tiers import Person
 from justenough.domain.core.errors import GiveUp
 from justenough.domain.core.ids import installation_of
+from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.credentials import HeldAccess
 from justenough.domain.jobs.states import Action, Sensitivity
 from justenough.domain.ledger.events import EventType
@@ -64,16 +65,16 @@ def read_ancestors(deps: Deps, parent: str | None) -> tuple[AncestorJob, ...]:
     return tuple(found)
 
 
-def why_no_parent(deps: Deps, parent: str, person: Person) -> str | None:
-    """Return why a person may not launch a job from within this one: it is to be known, and theirs to read."""
+def why_no_parent(deps: Deps, parent: str, person: Person) -> Rejection | None:
+    """Return why a person may not launch a job from within this one, or None if it exists and they may read it."""
     try:
         nearest, *_ = read_ancestors(deps, parent)
     except NoSuchParent as error:
-        return str(error)
+        return Rejection("parent_unknown", str(error))
     tiers = deps.config.current().tiers
     reads_all = person.groups & (tiers.approver_groups | set(tiers.roles.read))
     # The same words as for one that does not exist, so that nobody learns which ids there are.
-    return None if reads_all or nearest.requester_id == person.id else _unknown_job_text(parent)
+    return None if reads_all or nearest.requester_id == person.id else Rejection("parent_unknown", _unknown_job_text(parent))
 
 
 def ancestor_launchers(deps: Deps, parent: str | None, *, asked_by: str | None) -> frozenset[str]:
@@ -87,16 +88,16 @@ def ancestor_launchers(deps: Deps, parent: str | None, *, asked_by: str | None) 
 
 def console_requester_of(deps: Deps, job: str) -> str | None:
     """Return the entity id of who had the console order this job, as its order says; None where nobody had."""
-    found = deps.store.order(job)
-    return found[3].statement.get("asked_by") if found else None
+    record = deps.store.order(job)
+    return record.signed.statement.get("asked_by") if record else None
 
 
-def why_no_chain(deps: Deps, parent: str) -> str | None:
-    """Return why this is no job that could have launched another, whoever asks."""
+def why_no_chain(deps: Deps, parent: str) -> Rejection | None:
+    """Return why this job cannot have launched another, whoever asks, or None if it can."""
     try:
         read_ancestors(deps, parent)
     except NoSuchParent as error:
-        return str(error)
+        return Rejection("parent_unknown", str(error))
     return None
 
 

@@ -43,13 +43,7 @@ class Slow(TargetInspector):
         super().__init__(at.deps.vault, lambda: at.deps.config.current().catalog, installation=at.deps.settings.installation)
         self._go = go
 
-<<<<<<< HEAD
-    def inspect(self, job: str, asked: RequestedActions | None = None) -> TargetInspection:
-||||||| d410688
-    def look(self, job: str, asked: RequestedActions | None = None) -> TargetInspection:
-=======
     def inspect(self, job: str, accesses: RequestedActions | None = None) -> TargetInspection:
->>>>>>> f_act
         assert self._go.wait(180), "no heartbeat came while it hung"
         return super().inspect(job, accesses)
 

@@ -65,13 +65,7 @@ def test_one_credential_that_cannot_be_ended_is_overdue_with_the_reason_until_it
 
 def test_one_attempt_that_takes_longer_than_the_grace_is_overdue_by_itself(at: Desk) -> None:
     class Slow(TargetInspector):
-<<<<<<< HEAD
-        def inspect(self, job: str, asked: RequestedActions | None = None) -> TargetInspection:
-||||||| d410688
-        def look(self, job: str, asked: RequestedActions | None = None) -> TargetInspection:
-=======
         def inspect(self, job: str, accesses: RequestedActions | None = None) -> TargetInspection:
->>>>>>> f_act
             at.clock.ahead += lateness.REVOCATION_GRACE
             return super().inspect(job, accesses)
 

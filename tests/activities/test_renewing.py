@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from activities.issuing import authorization, lease_keeper
+from activities.issuing.grants import MAX_WAITING_REQUESTS
 from activities.issuing.issuer import Issuer
 from activities.issuing.results import AccessDenied, IssuedCredential, NotPermitted, PendingApproval
-from activities.issuing.grants import MAX_WAITING_REQUESTS
 from justenough.adapters.store.errors import StoreUnavailable
 from justenough.adapters.vault import IssuedSecret, VaultUnavailable, ttl_cache
 from justenough.domain.approvals.ladder import ApprovalAnswer, Ladder
@@ -248,13 +248,7 @@ async def test_a_server_that_does_not_answer_is_no_denial(at: Desk, monkeypatch:
     where: Any
     where, method, error = {
         "vault": (at.deps.vault, "person", VaultUnavailable("nobody answers")),
-<<<<<<< HEAD
-        "store": (renewal_check, "approval_withdrawers", StoreUnavailable("nobody answers")),
-||||||| d410688
-        "store": (renewal_check, "taken_back_by", StoreUnavailable("nobody answers")),
-=======
         "store": (authorization, "approval_withdrawers", StoreUnavailable("nobody answers")),
->>>>>>> f_act
     }[away]
     real, tries = getattr(where, method), 0
 

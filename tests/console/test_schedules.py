@@ -522,7 +522,7 @@ async def test_a_launcher_runs_it_now_and_not_twice_at_once(town: Town, http: ht
     assert town.reason(job) == "run now by ops: after the repair"
     order = town.console.deps.store.order(job)
     assert order is not None
-    assert (order[3].statement["origin"], order[3].statement["asked_by"]) == ("schedule:nightly", ops.id)
+    assert (order.signed.statement["origin"], order.signed.statement["asked_by"]) == ("schedule:nightly", ops.id)
     ended(town, job)
     shown = (await http.get("/api/v1/schedules/nightly", headers=ops.bearer)).json()["jobs"]
     assert [(one["id"], one["state"], one["order_reason"]) for one in shown] == [(job, "succeeded", "run now by ops: after the repair")]

@@ -128,8 +128,7 @@ def test_a_running_job_has_an_identity_until_its_end_and_its_tokens_work_from_th
     stored, claim = deps.store.order(job), deps.store.claim_of(job)
     assert stored
     assert claim
-    raw, params, bundle, signed = stored
-    order = verify_order(deps, JobInput(job=job, spec=raw, params=params, bundle=bundle, order=signed), now=deps.now())
+    order = verify_order(deps, JobInput.of(job, stored), now=deps.now())
     assert isinstance(order, VerifiedOrder)
     assert claim.owner
     running = Session(deps, order, claim.owner)

@@ -16,10 +16,10 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
 
 from justenough.adapters.configuration.job_templates import list_templates, load_template, pack_template
-from justenough.domain.approvals.verification import Rejection
 from justenough.domain.contracts.workflow_messages import JobInput
 from justenough.domain.core.errors import NotFound
 from justenough.domain.core.ids import new_job_id
+from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs import bundle
 from justenough.services.verify_order import verify_order
 from tests.console.support import SHOP, SPEC
@@ -85,21 +85,20 @@ async def test_a_template_is_rehearsed_and_then_launched_with_its_files_signed_b
     assert view
     assert order
     assert (view.requester, view.params, view.order_reason) == ("ops", {"ticket": "4712"}, "The customer\nwaits")
-    spec, params, digest, signed = order
-    assert spec == yaml.safe_load((SHOP / "jobs" / "refund-triage.yaml").read_text())
+    assert order.spec == yaml.safe_load((SHOP / "jobs" / "refund-triage.yaml").read_text())
     # By the very look that the worker takes before it issues anything.
-    verified = verify_order(site.console.deps, JobInput.of(job, spec, params, digest, signed), now=now())
+    verified = verify_order(site.console.deps, JobInput.of(job, order), now=now())
     assert not isinstance(verified, Rejection), verified
-    assert signed.statement["person"] == await person_of(site, ops)
-    content = site.store.bundle(str(digest))
+    assert order.signed.statement["person"] == await person_of(site, ops)
+    content = site.store.bundle(str(order.bundle))
     assert content
-    assert bundle.bundle_digest(content) == digest
+    assert bundle.bundle_digest(content) == order.bundle
     assert "triage.py" in [name for name, *_ in listed(content)]
     handle = temporal.get_workflow_handle(job)
     history = await handle.fetch_history()
     begun = history.events[0].workflow_execution_started_event_attributes
     (told_temporal,) = await temporal.data_converter.decode(begun.input.payloads)
-    assert told_temporal["order"] == signed.model_dump(mode="json")
+    assert told_temporal["order"] == order.signed.model_dump(mode="json")
     await handle.terminate()
 
 
@@ -121,7 +120,7 @@ async def test_a_pasted_spec_is_launched(site: Site, logged_in: LogIn, temporal:
     assert sent.headers["location"] == f"/jobs/{job}?done=launched"
     order = site.store.order(job)
     assert order
-    assert (order[0], order[2]) == (SPEC, None)
+    assert (order.spec, order.bundle) == (SPEC, None)
     await temporal.get_workflow_handle(job).terminate()
 
 

@@ -94,8 +94,8 @@ def test_an_order_comes_back_as_it_was_signed(store: Store) -> None:
     store.record([submitted(spec=spec, agent=None, bundle=None)])
     found = store.order(JOB)
     assert found is not None
-    assert found[:3] == (spec, {"ticket": "4711"}, None)
-    assert found[3].model_dump() == SIGNED
+    assert (found.spec, found.params, found.bundle) == (spec, {"ticket": "4711"}, None)
+    assert found.signed.model_dump() == SIGNED
     assert store.order("j-dev-unknown") is None
 
 

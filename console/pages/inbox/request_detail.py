@@ -151,9 +151,10 @@ def card_of(console: Console, caller: Caller, request: str) -> RequestCard:
 def why_barred(deps: Deps, caller: Caller, view: RequestView, *, requester_id: str) -> str | None:
     """Return why somebody does not answer for a job at all; None where nothing of that kind stands against it."""
     try:
-        return why_own_job(deps, caller, view, requester_id=requester_id)
+        own_job = why_own_job(deps, caller, view, requester_id=requester_id)
     except NoSuchParent as error:
         return str(error)
+    return own_job.message if own_job else None
 
 
 def why_cannot_answer(deps: Deps, caller: Caller, view: RequestView, *, requester_id: str, tiers: Tiers) -> str:
@@ -216,11 +217,10 @@ def _order_spec(deps: Deps, job: str) -> tuple[JobSpec | None, str | None]:
     order = deps.store.order(job)
     if order is None:
         return None, None
-    spec, params, bundle, _ = order
     try:
-        return checked_spec(spec, params), bundle
+        return checked_spec(order.spec, order.params), order.bundle
     except InvalidInput:
-        return None, bundle
+        return None, order.bundle
 
 
 def _issue_path(resource: Resource | None, view: RequestView) -> str:

@@ -116,8 +116,8 @@ def spec(job: str, console: TheConsole, visitor: ThePageUser) -> Response:
     """Return the spec as it was signed, as a file."""
     visitor.caller.require(*Role)
     view = job_for(console.deps.store, visitor.caller, job)
-    found = console.deps.store.order(view.id)
-    content = json.dumps(found[0] if found else {}, indent=2, ensure_ascii=False)
+    order = console.deps.store.order(view.id)
+    content = json.dumps(order.spec if order else {}, indent=2, ensure_ascii=False)
     return Response(
         content, media_type="application/json", headers={"Content-Disposition": f'attachment; filename="{quote(view.id)}.json"'}
     )
@@ -169,7 +169,7 @@ def _order_context(console: Console, visitor: PageUser, view: JobView) -> dict[s
     store = console.deps.store
     order = store.order(view.id)
     return {
-        "spec": _spec_text(order[0] if order else {}),
+        "spec": _spec_text(order.spec if order else {}),
         "ancestors": ancestor_views(console.deps, view.parent),
         "children": store.jobs(parent=view.id, requester_id=visitor.caller.requester_filter, limit=MAX_CHILDREN),
         "entries": store.ledger_newest_first(job=view.id, limit=MAX_LEDGER_ENTRIES),

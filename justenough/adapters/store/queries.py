@@ -12,7 +12,7 @@ from justenough.adapters.store import reviews
 from justenough.adapters.store.metrics import OPEN_STATES
 from justenough.adapters.store.paging import fetch_page, merge_pages
 from justenough.adapters.store.tables import APPROVALS, CLAIMS, CREDENTIALS, JOBS, ORDERS, REQUESTS
-from justenough.domain.approvals.statements import SignedStatement
+from justenough.domain.approvals.statements import OrderRecord, SignedStatement
 from justenough.domain.evidence.current_state import LiveCredential
 from justenough.domain.jobs.states import JobState, RevocationState
 from justenough.domain.readmodel.views import (
@@ -54,9 +54,6 @@ _LIVE_WITH_JOBS = (
 )
 
 _LAUNCH_COLUMNS = tuple(JOBS.c[name] for name in Launched.model_fields)
-
-StoredOrder = tuple[dict[str, Any], dict[str, str], str | None, SignedStatement]
-"""Raw spec, params, bundle digest, and the statement with its signature."""
 
 
 class JobFilter(NamedTuple):
@@ -187,10 +184,10 @@ def jobs_launched_by(connection: Connection, requester: str, *, requester_id: st
     return tuple(Launched(**row) for row in connection.execute(wanted).mappings())
 
 
-def order(connection: Connection, job_id: str) -> StoredOrder | None:
-    """Return the order as it was signed."""
+def order(connection: Connection, job_id: str) -> OrderRecord | None:
+    """Return the order of a job, or None if none is recorded."""
     row = connection.execute(select(ORDERS).where(ORDERS.c.job == job_id)).first()
-    return (row.spec, row.params, row.bundle, SignedStatement(**row.signed)) if row else None
+    return OrderRecord(row.spec, row.params, row.bundle, SignedStatement(**row.signed)) if row else None
 
 
 def _fetch_jobs(connection: Connection, criteria: JobFilter, *, limit: int, cursor: str | None) -> Page[JobSummary]:

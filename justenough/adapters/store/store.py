@@ -42,7 +42,7 @@ from justenough.adapters.store.page_sessions import PageSessionRecord
 from justenough.adapters.store.paging import MAX_PAGE_SIZE
 from justenough.adapters.store.session_claims import SessionClaim
 from justenough.adapters.store.wrapped_tokens import StoredWrappingToken
-from justenough.domain.approvals.statements import SignedStatement
+from justenough.domain.approvals.statements import OrderRecord, SignedStatement
 from justenough.domain.evidence.current_state import LiveCredential
 from justenough.domain.jobs.states import CredentialState, JobState, RequestState, RevocationState
 from justenough.domain.ledger.events import Event, EventType
@@ -300,8 +300,8 @@ class Store:
         """Return the newest jobs of a requester by the name that is shown, newest first; `by`: only those of this entity's."""
         return self._read(lambda connection: queries.jobs_launched_by(connection, requester, requester_id=requester_id, limit=limit))
 
-    def order(self, job: str) -> queries.StoredOrder | None:
-        """Return the order as it was signed: raw spec, params, bundle digest, statement with signature."""
+    def order(self, job: str) -> OrderRecord | None:
+        """Return the order of a job, or None if none is recorded."""
         return self._read(lambda connection: queries.order(connection, job))
 
     def reviews(self, *, only_open: bool = True, limit: int = DEFAULT_PAGE_SIZE, cursor: str | None = None) -> Page[ReviewView]:

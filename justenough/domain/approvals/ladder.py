@@ -9,13 +9,12 @@ from typing import Literal, Self
 from justenough.domain.approvals.statements import SignedStatement
 from justenough.domain.approvals.tiers import Tiers
 from justenough.domain.core.base_model import Message
+from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.states import Action
 from justenough.domain.jobs.tool_bounds import BoundedTools, Bounds, intersect_all
 
-OWN_JOB = "no one answers for a job that they launched"
-
-
-OWN_DESCENDANT_JOB = "no one answers for a job that came of one that they launched"
+OWN_JOB = Rejection("own_job", "no one answers for a job that they launched")
+OWN_DESCENDANT_JOB = Rejection("own_descendant_job", "no one answers for a job that came of one that they launched")
 
 
 class ApprovalAnswer(Message):
@@ -75,25 +74,30 @@ class Ladder(Message):
     taken_back: frozenset[str] = frozenset()
     """Who took an answer back. They do not answer this request again: what they signed once could be sent once more."""
 
-    def with_answer(self, answer: ApprovalAnswer) -> Self | str:
-        """Return the ladder with one more answer, or why it does not count."""
-        if why := next(filter(None, map(self.why_own_job, answer.represented_people)), None):
-            return why
+    def with_answer(self, answer: ApprovalAnswer) -> Self | Rejection:
+        """Return the ladder with one more answer, or why that answer does not count."""
+        if own_job := next(filter(None, map(self.why_own_job, answer.represented_people)), None):
+            return own_job
         if answer.person in self.taken_back:
-            return "this person took their answer back"
+            return Rejection("answer_withdrawn", "this person took their answer back")
         if answer.decision != "break_glass" and answer.tier < self.current:
-            return f"the request is at tier {self.current}, which this person does not answer for"
+            return Rejection("tier_too_low", f"the request is at tier {self.current}, which this person does not answer for")
         # `without` drops them; a ladder that says who took theirs back and still has it is none that we made.
         kept = tuple(earlier for earlier in self.answers if earlier.person not in self.taken_back)
         if any(earlier.represented_people & answer.represented_people for earlier in kept):
-            return "this person has answered already" if answer.on_behalf_of is None else "one of the two has answered already"
+            who = "this person" if answer.on_behalf_of is None else "one of the two"
+            return Rejection("already_answered", f"{who} has answered already")
         return self.model_copy(update={"answers": (*kept, answer)})
 
-    def why_own_job(self, person: str) -> str | None:
-        """Return why the job is somebody's own, for which they do not answer; None where it is not."""
+    def why_own_job(self, person: str) -> Rejection | None:
+        """Return why a person may not answer because they launched the job or one of its ancestors, or None if they may."""
         if person == self.requester:
             return OWN_JOB
         return OWN_DESCENDANT_JOB if person in self.forebears else None
+
+    def with_barred(self, *, forebears: frozenset[str], taken_back: frozenset[str] = frozenset()) -> Self:
+        """Return the ladder with the people whose answers do not count: `forebears` instead of the known ones, `taken_back` added."""
+        return self.model_copy(update={"forebears": forebears, "taken_back": self.taken_back | taken_back})
 
     def without_answer_of(self, person: str) -> Self:
         """Return the ladder without what one person said, for good."""
