@@ -10,16 +10,13 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
-from jsonschema.protocols import Validator
-from jsonschema.validators import validator_for
+from jsonschema_rs import Validator
 from pydantic import Field
 
 from justenough.domain.catalog.mcp_tool_list import TOOLS_KEY, ListedTool, ToolList
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.core.errors import InvalidInput, Problem
-from justenough.domain.core.json_schema import build_validator
+from justenough.domain.core.json_schema import build_validator, check_schema
 from justenough.domain.jobs.spec import Name
 from justenough.domain.jobs.states import Action
 from justenough.domain.tools.call import action_of
@@ -142,11 +139,7 @@ def why_left_out(tool: Tool, listed_tool: ListedTool) -> str:
         return "its inputSchema is not of type object"
     if next(foreign_references(listed_tool.schema, "inputSchema"), None):
         return "its inputSchema refers to another document"
-    try:
-        validator_for(listed_tool.schema, default=Draft202012Validator).check_schema(dict(listed_tool.schema))
-    except SchemaError:
-        return "its inputSchema is no JSON Schema"
-    return ""
+    return "its inputSchema is no JSON Schema" if check_schema(listed_tool.schema) else ""
 
 
 def exposed_name(tool: Tool, own_name: str) -> str:
