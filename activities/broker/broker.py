@@ -372,7 +372,7 @@ class Broker:
     def _issue_for_job(self, access: Access, *, waited_for: str) -> IssuedCredential | PendingApproval:
         """Ask for what the job itself is to get, and no gateway."""
         if why := why_for_gateways_only(access, self._deps.config.current().catalog):
-            raise ForGatewaysOnly(why)
+            raise ForGatewaysOnly(why.message)
         return self._issuer.access(access, waited_for=waited_for)
 
     def _ensure_opened(self, approval: PendingApproval) -> None:

@@ -248,7 +248,7 @@ async def test_a_server_that_does_not_answer_is_no_denial(at: Desk, monkeypatch:
     where: Any
     where, method, error = {
         "vault": (at.deps.vault, "person", VaultUnavailable("nobody answers")),
-        "store": (renewal_check, "taken_back_by", StoreUnavailable("nobody answers")),
+        "store": (renewal_check, "approval_withdrawers", StoreUnavailable("nobody answers")),
     }[away]
     real, tries = getattr(where, method), 0
 

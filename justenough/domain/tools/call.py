@@ -234,13 +234,13 @@ def _check_sendable(http: Http, call: ToolCall, texts: Mapping[str, str], inputs
         raise InvalidInput(f"arguments of {call.tool}", tuple(problems))
 
 
-def _why_other_path(http: Http, name: str, text: str) -> str:
-    """Return why a value in an address's path could be another place, encoded or not: many servers decode first and look at the parts then."""
+def _why_other_path(http: Http, name: str, text: str) -> str | None:
+    """Return why a value in a URL path could lead to another path, or None. Many servers decode a path before they split it."""
     if has_path_traversal(text):
         return "it has a part `..`"
     if name not in http.slashes and re.search(r"[/\\]", text):
         return "it has a slash, and the tool's http.slashes does not name it"
-    return ""
+    return None
 
 
 def _fill_body(value: Any, call: ToolCall, texts: Mapping[str, str], inputs: frozenset[str]) -> Any:
