@@ -1,4 +1,4 @@
-"""What policy says of one request of a verified order, and whether what its approvers left of it may be had. Records nothing, issues nothing."""
+"""Evaluates requests of a verified order against policy, as requested and as narrowed by approvers. Records and issues nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from justenough.services.verify_order import VerifiedOrder, verify_order
 
 Evaluation = tuple[Decision, DecisionFacts]
 MAX_DECISIONS_READ = 10_000
-"""Entries of decisions of one job that are read, at most."""
+"""Decision entries of one job that are read at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class RecordedRequest:
 def evaluate_request(
     deps: Deps, job: str, verified: VerifiedOrder, access: Access, *, held: HeldAccess, phase: Phase, break_glass: bool = False
 ) -> Evaluation:
-    """Return what policy says of one request now, and what it was asked; what the job's ancestors have touched counts as touched."""
+    """Return what policy says of one request now, and the facts it was given. What the job's ancestors touched counts as touched."""
     current = deps.config.current()
     held = inherit_touched(deps, verified.statement.parent, held)
     facts = JobFacts(id=job, spec=verified.spec, requester=verified.person.id, requester_groups=verified.person.groups)
@@ -84,7 +84,7 @@ def compute_request_digest(deps: Deps, verified: VerifiedOrder, access: Access, 
 
 
 def evaluate_grant(deps: Deps, job: str, number: int, grant: GrantTerms) -> Evaluation | Rejection:
-    """Return what policy says of what a job's `number`-th request has become, asked as at its start; or why there is no such thing."""
+    """Evaluate what approvers left of a job's request `number`, with the facts of the original request; or return why it cannot be."""
     record = deps.store.order(job)
     if record is None:
         return Rejection("order_unknown", "no order of this job has been recorded")
@@ -118,7 +118,7 @@ def evaluate_in_order(deps: Deps, job: str, verified: VerifiedOrder) -> Iterator
 
 
 def requested_access(view: RequestView) -> Access:
-    """Return what a request that a running job made asks for, as it was recorded."""
+    """Return the access that a recorded request of a running job is for."""
     access = Access(resource=view.resource, action=Action(view.action), ttl=view.ttl, reason=view.reason, at="request", tools=view.tools)
     return access_for_call(access, ToolCall.model_validate(view.call)) if view.call else access
 
@@ -135,7 +135,7 @@ def _find_runtime_request(deps: Deps, job: str, number: int) -> RecordedRequest 
 
 
 def apply_grant(access: Access, grant: GrantTerms) -> Access:
-    """Return what is left of a request."""
+    """Return a request reduced to what its approvers granted."""
     return access.model_copy(update={"action": grant.action, "ttl": grant.ttl, "tools": access.tools and grant.tools})
 
 
