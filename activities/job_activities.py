@@ -183,7 +183,8 @@ class JobActivities:
         return JobResult(state=job.state, exit_code=job.exit_code, reason=job.reason)
 
     def _decide_each(self, order: JobInput, verified: VerifiedOrder) -> Iterator[tuple[DecidedRequest, DecisionFacts]]:
-        for number, access, _, (decision, facts) in evaluate_in_order(self._deps, order.job, verified):
+        for each in evaluate_in_order(self._deps, order.job, verified):
+            number, access, decision = each.number, each.access, each.decision
             request = DecidedRequest(
                 id=request_id(order.job, number),
                 number=number,
@@ -196,7 +197,7 @@ class JobActivities:
                 ladder=self._build_ladder(order.job, number, access, decision, digest, requester=verified.person.id),
                 locked=decision.outcome == "needs_approval" and self._is_locked(access),
             )
-            yield request, facts
+            yield request, each.facts
 
     def _is_locked(self, access: Access) -> bool:
         action = self._deps.config.current().catalog.action(access.resource, access.action)

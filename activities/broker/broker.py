@@ -152,7 +152,7 @@ class Broker:
 
         def issue(*, waited_for: str) -> IssuedCredential | PendingApproval:
             if why := why_for_gateways_only(access, self._deps.config.current().catalog):
-                raise ForGatewaysOnly(why)
+                raise ForGatewaysOnly(why.message)
             return self._issuer.access(access, waited_for=waited_for)
 
         issued = await self._obtain(access, issue, wait=wait)

@@ -1,4 +1,4 @@
-"""Whether whoever approved a locked request also authorized it in Vault: both locks are opened by the same people. Reads only."""
+"""Checks that the people who approve a locked request have also authorized it in Vault's control group. Reads only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from justenough.services.verify_order import build_approval_verifier
 
 
 def build_control_group_verifier(deps: Deps, *, now: datetime) -> ApprovalVerifier:
-    """Return what answers are counted against: who signed what, and for what is locked who authorized it in Vault."""
+    """Build the verifier for counting answers: it also checks that locked requests were authorized in Vault."""
     return replace(build_approval_verifier(deps, now=now), further_check=partial(why_not_authorized, deps))
 
 

@@ -1,4 +1,4 @@
-"""Examines what was sent to a job as answers, in order: what each changes, and the one ledger entry that each is. Records nothing itself."""
+"""Counts the answers that were sent to a job, in order, and builds one ledger entry for each. Records nothing itself."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from justenough.services.parent_chain import ancestor_launchers, console_request
 
 
 class AnswerCounter:
-    """One job's requests while answers are counted. What they were is a workflow's word; what the ledger says of them is looked up."""
+    """The requests of one job while answers are counted. The workflow's account of them is checked against what was recorded."""
 
     def __init__(self, deps: Deps, received: AnswersInput) -> None:
         self._deps = deps
@@ -39,24 +39,27 @@ class AnswerCounter:
         self._tallies = {name: RequestTally(ladder, "approved") for name, ladder in received.approved.items()}
         self._tallies |= {name: RequestTally(ladder) for name, ladder in received.ladders.items()}
         self.events: list[Event] = []
-        """An entry for each that was taken, whether it counts or not, and what follows from it."""
+        """One entry for each answer, whether it counts or not, followed by its consequences."""
 
     def count_signal(self, raw: Any, *, number: int) -> None:
-        """Examine what one signal carried."""
+        """Count the answer that one signal carried."""
         taken = self._count(raw)
         self.events += (
             [self._build_rejection_event(raw, taken.message, about=f"signal-{number}")] if isinstance(taken, Rejection) else taken
         )
 
     def result(self) -> AnswersResult:
-        """Return what became of the requests that wait, and of approvals that were taken back."""
-        told = {name: one for name, one in self._tallies.items() if name in self._pending_requests or one.verdict == "withdrawn"}
+        """Return the new state of each pending request and of each withdrawn approval."""
+        tallies = {
+            request: tally for request, tally in self._tallies.items() if request in self._pending_requests or tally.verdict == "withdrawn"
+        }
         return AnswersResult(
-            ladders={name: one.ladder for name, one in told.items()}, verdicts={name: one.verdict for name, one in told.items()}
+            ladders={request: tally.ladder for request, tally in tallies.items()},
+            verdicts={request: tally.verdict for request, tally in tallies.items()},
         )
 
     def _count(self, raw: Any) -> list[Event] | Rejection:
-        """Return what follows from what was received, or why nothing does."""
+        """Return the events that follow from an answer, or why it does not count."""
         try:
             signed = SignedStatement.model_validate(raw)
         except ValidationError:
@@ -76,14 +79,15 @@ class AnswerCounter:
         after = replace(before, ladder=ladder).with_signed(
             build_control_group_verifier(self._deps, now=self._deps.now()), self._job, signed
         )
-        told = after if isinstance(after, Rejection) else self._build_events(after)
-        if isinstance(told, Rejection) or isinstance(after, Rejection):
-            return told
-        self._tallies[ladder.request] = after
-        return told
+        if isinstance(after, Rejection):
+            return after
+        events = self._build_events(after)
+        if not isinstance(events, Rejection):
+            self._tallies[ladder.request] = after
+        return events
 
     def _build_events(self, after: RequestTally) -> list[Event] | Rejection:
-        """Return what the ledger is told of what brought a request where it stands, or why policy does not allow it like this."""
+        """Build the events of the answer that was counted last, or return why policy denies what it leaves of the request."""
         now, ladder, last = self._deps.now(), after.ladder, after.last
         if isinstance(last, Withdrawal):
             return [approval_withdrawn_event(self._job, ladder.request, last, verdict=after.verdict, at=now)]
@@ -96,7 +100,7 @@ class AnswerCounter:
         return [*again, approval_decided_event(self._job, ladder, last, verdict=after.verdict, at=now), *glass]
 
     def _evaluate_again(self, ladder: Ladder, last: ApprovalAnswer) -> list[Event] | Rejection:
-        """Return the decision of what the answers leave of a request, where that is less, or where somebody breaks glass."""
+        """Evaluate what the answers leave of a request, if that is less than requested or somebody broke glass."""
         if last.decision == "deny" or not (ladder.is_narrowed or ladder.broke_glass):
             return []
         again = evaluate_grant(self._deps, self._job, request_number_of(ladder.request), ladder.grant)
@@ -119,7 +123,7 @@ class AnswerCounter:
 
 
 def find_recorded_request(deps: Deps, job: str, ladder: Ladder) -> RequestView | Rejection:
-    """Return what has been recorded of a request; or why a ladder, which came by way of Temporal, is not what the ledger says of it."""
+    """Return the recorded request, or why a ladder that came through Temporal does not match it."""
     request, order = deps.store.request(ladder.request), deps.store.order(job)
     if request is None or order is None or request.job_id != job:
         return Rejection("request_unknown", "no such request of this job has been recorded")
@@ -134,7 +138,7 @@ def find_recorded_request(deps: Deps, job: str, ladder: Ladder) -> RequestView |
         order.signed.statement.get("person"),
         request.tools,
     )
-    # A job that was launched before anyone could allow less does not say its action.
+    # Jobs that were launched before approvals could be narrowed have no action in their ladder.
     claimed = (ladder.digest, ladder.needed, ladder.current, ladder.action or request.action, ladder.ttl, ladder.requester, ladder.tools)
     if known != claimed or not all(answer in recorded for answer in answers):
         return Rejection("request_changed", "what it is an answer to is not what has been recorded of the request")

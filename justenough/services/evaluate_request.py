@@ -1,8 +1,9 @@
-"""What policy says of one request of a verified order, and whether what its approvers left of it may be had. Records nothing, issues nothing."""
+"""Evaluates requests of a verified order against policy, as requested and as narrowed by approvers. Records and issues nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from justenough.domain.approvals.ladder import GrantTerms
 from justenough.domain.approvals.statements import request_digest
@@ -24,13 +25,35 @@ from justenough.services.verify_order import VerifiedOrder, verify_order
 
 Evaluation = tuple[Decision, DecisionFacts]
 MAX_DECISIONS_READ = 10_000
-"""Entries of decisions of one job that are read, at most."""
+"""Decision entries of one job that are read at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluatedRequest:
+    """One start request with what policy says of it."""
+
+    number: int
+    """Its place in the spec, from 1."""
+    access: Access
+    held: HeldAccess
+    """What the job would hold by then."""
+    decision: Decision
+    facts: DecisionFacts
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedRequest:
+    """What a request asks for, and what it is evaluated with."""
+
+    access: Access
+    held: HeldAccess
+    phase: Phase
 
 
 def evaluate_request(
     deps: Deps, job: str, verified: VerifiedOrder, access: Access, *, held: HeldAccess, phase: Phase, break_glass: bool = False
 ) -> Evaluation:
-    """Return what policy says of one request now, and what it was asked; what the job's ancestors have touched counts as touched."""
+    """Return what policy says of one request now, and the facts it was given. What the job's ancestors touched counts as touched."""
     current = deps.config.current()
     held = inherit_touched(deps, verified.statement.parent, held)
     facts = JobFacts(id=job, spec=verified.spec, requester=verified.person.id, requester_groups=verified.person.groups)
@@ -61,60 +84,58 @@ def compute_request_digest(deps: Deps, verified: VerifiedOrder, access: Access, 
 
 
 def evaluate_grant(deps: Deps, job: str, number: int, grant: GrantTerms) -> Evaluation | Rejection:
-    """Return what policy says of what a job's `number`-th request has become, asked as at its start; or why there is no such thing."""
+    """Evaluate what approvers left of a job's request `number`, with the facts of the original request; or return why it cannot be."""
     record = deps.store.order(job)
     if record is None:
         return Rejection("order_unknown", "no order of this job has been recorded")
     verified = verify_order(deps, JobInput.of(job, record), now=deps.now())
     if isinstance(verified, Rejection):
         return verified
-    found = _find_start_request(deps, job, verified, number) or _find_runtime_request(deps, job, number)
-    if found is None:
+    start_requests = (
+        RecordedRequest(each.access, each.held, "start") for each in evaluate_in_order(deps, job, verified) if each.number == number
+    )
+    request = next(start_requests, None) or _find_runtime_request(deps, job, number)
+    if request is None:
         return Rejection("request_unknown", "no such request of this job has been recorded")
-    asked, held, phase = found
-    access = apply_grant(asked, grant)
+    access = apply_grant(request.access, grant)
     if rejection := why_not_issuable(deps, verified, access):
         return rejection
-    return evaluate_request(deps, job, verified, access, held=held, phase=phase, break_glass=grant.break_glass)
+    return evaluate_request(deps, job, verified, access, held=request.held, phase=request.phase, break_glass=grant.break_glass)
 
 
-def evaluate_in_order(deps: Deps, job: str, verified: VerifiedOrder) -> Iterator[tuple[int, Access, HeldAccess, Evaluation]]:
-    """Yield each request of a job at its start: its number, what it is decided with, and what policy says.
+def evaluate_in_order(deps: Deps, job: str, verified: VerifiedOrder) -> Iterator[EvaluatedRequest]:
+    """Evaluate each request of a job at its start, in the order of the spec.
 
-    What comes later in the spec is decided as if what comes before had been issued: chaining rules hold in any order. What is marked
-    `at: request` is none yet.
+    Each is evaluated as if those before it had been issued, so that chaining rules hold in any order. Access marked `at: request` is left
+    out: nobody has requested it yet.
     """
     held = HeldAccess()
     for number, access in at_start(verified.spec):
-        judged = evaluate_request(deps, job, verified, access, held=held, phase="start")
-        yield number, access, held, judged
-        if judged[0].outcome != "denied":
+        decision, facts = evaluate_request(deps, job, verified, access, held=held, phase="start")
+        yield EvaluatedRequest(number, access, held, decision, facts)
+        if decision.outcome != "denied":
             held = held.with_issued(access.resource, access.action, deps.config.current().catalog.resources[access.resource].sensitivity)
 
 
 def requested_access(view: RequestView) -> Access:
-    """Return what a request that a running job made asks for, as it was recorded."""
+    """Return the access that a recorded request of a running job is for."""
     access = Access(resource=view.resource, action=Action(view.action), ttl=view.ttl, reason=view.reason, at="request", tools=view.tools)
     return access_for_call(access, ToolCall.model_validate(view.call)) if view.call else access
 
 
-def _find_start_request(deps: Deps, job: str, verified: VerifiedOrder, number: int) -> tuple[Access, HeldAccess, Phase] | None:
-    return next(((access, held, "start") for at, access, held, _ in evaluate_in_order(deps, job, verified) if at == number), None)
-
-
-def _find_runtime_request(deps: Deps, job: str, number: int) -> tuple[Access, HeldAccess, Phase] | None:
-    """Return what a running job asked for, with what it held then, as the ledger has it."""
+def _find_runtime_request(deps: Deps, job: str, number: int) -> RecordedRequest | None:
+    """Read from store and ledger what a running job requested and what it held then, or None if it made no such request."""
     request = request_id(job, number)
     view = deps.store.request(request)
     decided = deps.store.ledger(job=job, types=(EventType.ACCESS_DECIDED,), after=0, limit=MAX_DECISIONS_READ)
     facts = next((entry.data["facts"] for entry in decided.items if entry.data["request"] == request), None)
     if view is None or facts is None:
         return None
-    return requested_access(view), DecisionFacts.model_validate(facts).to_context(view.reason).held, "runtime"
+    return RecordedRequest(requested_access(view), DecisionFacts.model_validate(facts).to_context(view.reason).held, "runtime")
 
 
 def apply_grant(access: Access, grant: GrantTerms) -> Access:
-    """Return what is left of a request."""
+    """Return a request reduced to what its approvers granted."""
     return access.model_copy(update={"action": grant.action, "ttl": grant.ttl, "tools": access.tools and grant.tools})
 
 

@@ -1,6 +1,6 @@
-"""Verifies what people signed, with people, groups and keys as Vault has them now. Issues and records nothing. What counts: justenough/domain/approvals/verification.py.
+"""Verifies signed orders with people, groups and keys as Vault has them now. Issues and records nothing.
 
-Input of any shape gets a verdict that says why; only a server that does not answer raises (RetryLater).
+Input of any shape gets a verdict; only a server that does not answer raises (RetryLater).
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from justenough.services.parent_chain import why_no_chain, why_no_parent
 
 @dataclass(frozen=True, slots=True)
 class VerifiedOrder:
-    """An order that holds now: who signed it, the spec with its params filled in, and what was signed."""
+    """A valid order: who signed it, the spec with its params filled in, and the signed statement."""
 
     person: Person
     spec: JobSpec
     statement: OrderStatement
     at: datetime
-    """When its time held: what goes on longer than its statement lives needs only have begun within it."""
+    """When it was verified. A job may outlive its statement: it must only have started while the statement was valid."""
 
 
 @dataclass(frozen=True, slots=True)
 class VaultPeople:
-    """People as Vault knows them, and what the store keeps of their delegations, whose signatures are checked wherever one is used."""
+    """People from Vault, and their delegations from the store. Each use of a delegation checks its signature."""
 
     deps: Deps
 
@@ -54,12 +54,12 @@ class VaultPeople:
 
 
 def build_approval_verifier(deps: Deps, *, now: datetime) -> ApprovalVerifier:
-    """Return what answers are examined against now."""
+    """Build the verifier of answers, with the current people and tiers."""
     return ApprovalVerifier(VaultPeople(deps), deps.config.current().tiers, now)
 
 
 def verify_order(deps: Deps, order: JobInput, *, now: datetime) -> VerifiedOrder | Rejection:
-    """Return the order as verified at `now`, or why it does not hold. Raises RetryLater where Vault does not answer."""
+    """Verify an order as of `now`; return it, or why it is invalid. Raises RetryLater if Vault does not answer."""
     statement = read_statement(OrderStatement, order.order)
     if isinstance(statement, Rejection):
         return statement
@@ -77,7 +77,7 @@ def verify_order(deps: Deps, order: JobInput, *, now: datetime) -> VerifiedOrder
 
 
 def _verify_orderer(deps: Deps, statement: OrderStatement, order: JobInput, *, now: datetime) -> Person | Rejection:
-    """Return who ordered it, a person or the console for one of its triggers or schedules, or why they may not."""
+    """Return who ordered the job (a person, or the console for a trigger or schedule), or why they may not."""
     if statement.origin is not None:
         return _verify_console_order(deps, statement, order)
     person = build_approval_verifier(deps, now=now).verify_signer(statement.person, order.order)
@@ -89,9 +89,9 @@ def _verify_orderer(deps: Deps, statement: OrderStatement, order: JobInput, *, n
 
 
 def _verify_console_order(deps: Deps, statement: OrderStatement, order: JobInput) -> Person | Rejection:
-    """Return the console as the requester where its order is one that our own configuration lets a trigger or a schedule make.
+    """Return the console as the requester if one of our configured triggers or schedules could have made this order, or why not.
 
-    A console that was taken over can sign what it likes. What it gets is these jobs, their files as they are in this configuration.
+    A compromised console can sign anything, but it gets only these jobs, with their files as they are in this configuration.
     """
     if not deps.vault.is_console(statement.person):
         return Rejection("not_the_console", "only the console's own identity orders for a trigger or a schedule")
@@ -105,9 +105,9 @@ def _verify_console_order(deps: Deps, statement: OrderStatement, order: JobInput
 def _why_not_configured(deps: Deps, statement: OrderStatement) -> Rejection | None:
     """Return why the current configuration could not have made this order, or None if it could."""
     current, origin = deps.config.current(), str(statement.origin)
-    ours: dict[str, TriggeredJob | ScheduledJob] = {triggers.trigger_origin(name): one for name, one in current.triggers.items()}
-    ours |= {schedules.schedule_origin(name): one for name, one in current.schedules.items()}
-    configured_job = ours.get(origin)
+    configured: dict[str, TriggeredJob | ScheduledJob] = {triggers.trigger_origin(name): job for name, job in current.triggers.items()}
+    configured |= {schedules.schedule_origin(name): job for name, job in current.schedules.items()}
+    configured_job = configured.get(origin)
     if configured_job is None:
         return Rejection("origin_unknown", f"the configuration here has no {origin}")
     if configured_job.spec_digest != statement.spec_digest:

@@ -18,7 +18,7 @@ OWN_DESCENDANT_JOB = Rejection("own_descendant_job", "no one answers for a job t
 
 
 class ApprovalAnswer(Message):
-    """One verified answer: whose, what, and the highest tier that person may answer for."""
+    """One verified answer, with the highest tier that its person may answer for."""
 
     person: str
     name: str
@@ -27,11 +27,11 @@ class ApprovalAnswer(Message):
     ttl: int
     """Seconds; at most what was requested."""
     action: Action | None = None
-    """At most what was requested; None where it was recorded before anyone could allow less."""
+    """At most what was requested; None in answers that were recorded before approvals could be narrowed."""
     tools: Mapping[str, Bounds] | None = None
-    """What they bind tools to; None where they bind nothing beyond what was requested."""
+    """The bounds they set on tools; None if they set none beyond what was requested."""
     on_behalf_of: str | None = None
-    """Entity id of who named this person their delegate, where they answer for them."""
+    """Entity id of the absent person this delegate answers for, if any."""
     on_behalf_of_name: str | None = None
     reason: str
     at: datetime
@@ -39,12 +39,12 @@ class ApprovalAnswer(Message):
 
     @property
     def represented_people(self) -> frozenset[str]:
-        """Whose answer this is: one's own, and that of whoever it is given for."""
+        """The people this answer counts for: the person, and the absent person they answer for."""
         return frozenset({self.person, self.on_behalf_of or self.person})
 
 
 class GrantTerms(Message):
-    """What a request's answers allow: the least of what each allows."""
+    """What a request's answers grant: the least that any of them allows."""
 
     action: Action
     ttl: int
@@ -55,7 +55,7 @@ class GrantTerms(Message):
 
 
 class Ladder(Message):
-    """Where one request stands: the tier it needs, the tier it is at, until when, and the answers that counted so far."""
+    """The approval state of one request: the tier it needs, its current tier and deadline, and the answers that counted so far."""
 
     request: str
     digest: str
@@ -82,7 +82,7 @@ class Ladder(Message):
             return Rejection("answer_withdrawn", "this person took their answer back")
         if answer.decision != "break_glass" and answer.tier < self.current:
             return Rejection("tier_too_low", f"the request is at tier {self.current}, which this person does not answer for")
-        # `without` drops them; a ladder that says who took theirs back and still has it is none that we made.
+        # `without_answer_of` drops withdrawn answers. A ladder that still has one was not built here.
         kept = tuple(earlier for earlier in self.answers if earlier.person not in self.taken_back)
         if any(earlier.represented_people & answer.represented_people for earlier in kept):
             who = "this person" if answer.on_behalf_of is None else "one of the two"
@@ -100,12 +100,12 @@ class Ladder(Message):
         return self.model_copy(update={"forebears": forebears, "taken_back": self.taken_back | taken_back})
 
     def without_answer_of(self, person: str) -> Self:
-        """Return the ladder without what one person said, for good."""
+        """Return the ladder without one person's answer; they cannot answer this request again."""
         kept = tuple(answer for answer in self.answers if answer.person != person)
         return self.model_copy(update={"answers": kept, "taken_back": self.taken_back | {person}})
 
     def to_next_tier(self, tiers: Tiers, *, now: datetime) -> Self | None:
-        """Return the ladder at the next tier, its lower tiers' answers dropped; None past the top."""
+        """Return the ladder at the next tier, without answers from lower tiers, or None past the top."""
         if self.current >= tiers.top:
             return None
         tier = self.current + 1
@@ -127,7 +127,7 @@ class Ladder(Message):
     def grant(self) -> GrantTerms:
         """What the answers so far allow: the least that any of them does."""
         allowed = [answer for answer in self.answers if answer.decision != "deny"]
-        # What was recorded before anyone could allow less says no action: there every answer is for what was asked.
+        # Answers that were recorded before approvals could be narrowed have no action: each is for what was requested.
         actions = [action for action in (self.action, *(answer.action for answer in allowed)) if action is not None]
         return GrantTerms(
             action=min(actions, key=lambda each: each.rank, default=Action.ADMIN),
@@ -144,7 +144,7 @@ class Ladder(Message):
 
     def _allowed_tools(self, allowed: Iterable[ApprovalAnswer]) -> BoundedTools | None:
         bound = [answer.tools for answer in allowed if answer.tools is not None]
-        # As it was requested where nobody bound it: what is the same is not to look narrower.
+        # Unchanged if nobody set bounds, so that it does not count as narrowed.
         return intersect_all(self.tools, *bound) if self.tools is not None and bound else self.tools
 
 

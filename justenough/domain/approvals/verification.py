@@ -1,7 +1,7 @@
-"""Whether what somebody signed counts: their statement, their key, their groups, whom they answer for. No I/O, no clock.
+"""Verifies signed answers: statement, signature, groups, delegation. No I/O, no clock.
 
-Used three times for each answer: by the console before it is handed on, by the worker when it is counted, and by the session right
-before the issue, which trusts neither. Input of any shape gets a verdict that says why.
+Each answer is verified three times: by the console before it signals, by the worker when it counts, and by the session right before it
+issues, which trusts neither. Input of any shape gets a verdict.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from justenough.domain.jobs.tool_bounds import BoundedTools, intersect_tools
 Verdict = Literal["pending", "approved", "denied", "withdrawn"]
 S = TypeVar("S", OrderStatement, DecisionStatement, DelegationStatement, ReviewStatement)
 
-# What reading a stranger's JSON may raise: none of it is more than "not readable".
+# What reading untrusted JSON may raise: all of it means "not readable".
 UNREADABLE_ERRORS = (ValidationError, ValueError, TypeError, OverflowError, RecursionError)
 NOT_WAITING = Rejection("request_not_waiting", "it names no request of this job that waits for an answer")
 
 
 class Withdrawal(Message):
-    """One verified wish to take an approval back."""
+    """A verified withdrawal of an approval."""
 
     person: str
     name: str
@@ -48,21 +48,21 @@ class Withdrawal(Message):
 
 
 class PeopleDirectory(Protocol):
-    """Who people are now, and what they have signed about each other. May raise where nobody can tell."""
+    """Looks up people, their keys and their delegations. May raise RetryLater."""
 
     def person(self, entity: str) -> Person | None:
-        """Return the person of this entity id; None for what is no person, or a disabled one."""
+        """Return the person with this entity id, or None if there is none or they are disabled."""
 
     def public_keys(self, entity: str) -> Mapping[int, bytes]:
         """Return their raw ed25519 public keys by version."""
 
     def delegation(self, person: str, delegate: str) -> SignedStatement | None:
-        """Return what the person last signed to name this delegate, unless they ended it."""
+        """Return the person's latest delegation to this delegate, or None if there is none or they ended it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ApprovalVerifier:
-    """What answers are examined against: the people, the tiers, the moment."""
+    """Verifies answers against the people, the tiers and a point in time."""
 
     people: PeopleDirectory
     tiers: Tiers
@@ -71,7 +71,7 @@ class ApprovalVerifier:
     """Checks, when answers are counted, what the approver had to do outside JustEnough; gets the request's id and the answer."""
 
     def verify_answer(self, job: str, ladder: Ladder, signed: SignedStatement) -> ApprovalAnswer | Rejection:
-        """Return the answer that a signed decision is now, or why it does not count."""
+        """Return the answer that a signed decision gives, or why it does not count."""
         statement = self._verify_decision(job, ladder, signed)
         if isinstance(statement, Rejection):
             return statement
@@ -102,7 +102,7 @@ class ApprovalVerifier:
         )
 
     def verify_withdrawal(self, job: str, ladder: Ladder, signed: SignedStatement) -> Withdrawal | Rejection:
-        """Return what takes an approval back. Giving access up needs less than giving it: nobody's own job is barred."""
+        """Return the withdrawal that a signed decision makes, or why it does not count. Unlike approving, it is allowed for one's own job."""
         statement = self._verify_decision(job, ladder, signed)
         if isinstance(statement, Rejection):
             return statement
@@ -116,11 +116,11 @@ class ApprovalVerifier:
         return Withdrawal(person=person.id, name=person.name, reason=statement.reason, signed=signed)
 
     def can_withdraw(self, person: Person) -> bool:
-        """Whether somebody may take approvals back: whoever approves at some tier, and whoever launches."""
+        """Whether a person may withdraw approvals: approvers of any tier and launchers may."""
         return self.tiers.tier_of(person.groups) > 0 or bool(person.groups & set(self.tiers.roles.launch))
 
     def count_answer(self, job: str, ladder: Ladder, signed: SignedStatement) -> Ladder | Rejection:
-        """Return the ladder that a signed answer moves, that answer being its last, or why it moves none."""
+        """Return the ladder with a signed answer added as its last, or why that answer does not count."""
         answer = self.verify_answer(job, ladder, signed)
         if isinstance(answer, Rejection):
             return answer
@@ -133,7 +133,7 @@ class ApprovalVerifier:
     def recount_answers(
         self, job: str, ladder: Ladder, answers: Iterable[SignedStatement]
     ) -> tuple[Ladder, tuple[tuple[int, Rejection], ...]]:
-        """Return the ladder with those of some answers that count now, and the number (from 1) of each that does not, with why."""
+        """Return the ladder with the answers that count now, and the number (from 1) and the rejection of each that does not."""
         refused: list[tuple[int, Rejection]] = []
         for number, signed in enumerate(answers, start=1):
             moved = self.count_answer(job, ladder, signed)
@@ -144,7 +144,7 @@ class ApprovalVerifier:
         return ladder, tuple(refused)
 
     def verify_signer(self, person: str, signed: SignedStatement) -> Person | Rejection:
-        """Return the person as they are known now, their signature checked with their own key."""
+        """Check a statement's signature with its person's own keys; return the person, or why it is invalid."""
         known = self.people.person(person)
         if known is None:
             return Rejection("person_unknown", "whoever is named is no person here: no entity with a login on a people mount, or disabled")
@@ -155,7 +155,7 @@ class ApprovalVerifier:
         statement = read_statement(DelegationStatement, signed) if signed else None
         if signed is None or not isinstance(statement, DelegationStatement) or (statement.person, statement.delegate) != (person, delegate):
             return Rejection("not_delegated", "whoever they answer for has not named them as a delegate")
-        # What a renewal counts again was counted in the past, and a delegation may have been prolonged since: that takes nothing away.
+        # A renewal recounts old answers, and the delegation may have been extended since then. That must not invalidate them.
         if outdated := why_not_valid_now(statement, now=max(self.now, statement.issued_at)):
             return Rejection("delegation_not_current", f"they are no delegate now: {outdated}")
         absent = self.verify_signer(person, signed)
@@ -176,7 +176,7 @@ class ApprovalVerifier:
         return Rejection("not_entitled", f"{person.name} is in none of the groups that may break glass ({', '.join(glass)})")
 
     def _verify_absent_person(self, statement: DecisionStatement, ladder: Ladder) -> Person | Rejection | None:
-        """Return whom somebody answers for, or why they do not; None where they answer for themselves."""
+        """Return the absent person whom a delegate answers for, None if people answer for themselves, or why they may not."""
         absent = statement.on_behalf_of
         if absent is None:
             return None
@@ -194,15 +194,15 @@ class ApprovalVerifier:
 
 @dataclass(frozen=True, slots=True)
 class RequestTally:
-    """Where one request stands while what was sent is examined, one after the other."""
+    """The state of one request while answers are counted one by one."""
 
     ladder: Ladder
     verdict: Verdict = "pending"
     last: ApprovalAnswer | Withdrawal | None = None
-    """What brought it here."""
+    """The answer or withdrawal that was counted last."""
 
     def with_signed(self, verifier: ApprovalVerifier, job: str, signed: SignedStatement) -> Self | Rejection:
-        """Return where the request stands after something signed came, or why that changes nothing."""
+        """Return the state after one more signed answer or withdrawal, or why it changes nothing."""
         if signed.statement.get("decision") == "withdraw":
             return self._with_withdrawal(verifier, job, signed)
         if self.verdict != "pending":
@@ -225,7 +225,7 @@ class RequestTally:
 
 
 def read_statement(model: type[S], signed: SignedStatement) -> S | Rejection:
-    """Return the statement as typed; what is signed must be its one canonical form, nothing more and nothing spelt otherwise."""
+    """Parse a signed statement. It must be exactly the canonical form of its type, without additional or differently written values."""
     kind = model.model_fields["type"].default
     try:
         statement = model.model_validate(signed.statement)
@@ -236,7 +236,7 @@ def read_statement(model: type[S], signed: SignedStatement) -> S | Rejection:
 
 
 def needs_reason(decision: str, tier: int) -> bool:
-    """Whether an answer at this tier must say why: all but an approval at the first."""
+    """Whether an answer at this tier needs a reason: all do, except approvals at tier 1."""
     return decision != "approve" or tier > 1
 
 
