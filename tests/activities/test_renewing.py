@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from activities.issuing import authorization, lease_keeper
+from activities.issuing.grants import MAX_WAITING_REQUESTS
 from activities.issuing.issuer import Issuer
 from activities.issuing.results import AccessDenied, IssuedCredential, NotPermitted, PendingApproval
-from activities.issuing.grants import MAX_WAITING_REQUESTS
 from justenough.adapters.store.errors import StoreUnavailable
 from justenough.adapters.vault import IssuedSecret, VaultUnavailable, ttl_cache
 from justenough.domain.approvals.ladder import ApprovalAnswer, Ladder
@@ -387,6 +387,8 @@ def test_a_job_has_people_asked_so_often_and_then_is_told_so(at: Desk, monkeypat
     issuer, _ = refunds(at)
     for amount in (101, 102):
         assert isinstance(issuer.access(refund(amount)), PendingApproval)
-    with pytest.raises(NotPermitted, match="this job has used its 2 approval requests; only access that policy allows automatically is still available"):
+    with pytest.raises(
+        NotPermitted, match="this job has used its 2 approval requests; only access that policy allows automatically is still available"
+    ):
         issuer.access(refund(103))
     assert isinstance(issuer.access(ORDERS), IssuedCredential)
