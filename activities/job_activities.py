@@ -185,6 +185,7 @@ class JobActivities:
     def _decide_each(self, order: JobInput, verified: VerifiedOrder) -> Iterator[tuple[DecidedRequest, DecisionFacts]]:
         for each in evaluate_in_order(self._deps, order.job, verified):
             number, access, decision = each.number, each.access, each.decision
+            definition = self._deps.config.current().catalog.action(access.resource, access.action)
             request = DecidedRequest(
                 id=request_id(order.job, number),
                 number=number,
@@ -195,13 +196,9 @@ class JobActivities:
                 decision=decision,
                 digest=(digest := compute_request_digest(self._deps, verified, access, bundle=order.bundle, tier=decision.tier)),
                 ladder=self._build_ladder(order.job, number, access, decision, digest, requester=verified.person.id),
-                locked=decision.outcome == "needs_approval" and self._is_locked(access),
+                locked=decision.outcome == "needs_approval" and definition is not None and definition.locked,
             )
             yield request, each.facts
-
-    def _is_locked(self, access: Access) -> bool:
-        action = self._deps.config.current().catalog.action(access.resource, access.action)
-        return action is not None and action.locked
 
     def _build_ladder(self, job: str, number: int, access: Access, decision: Decision, digest: str, *, requester: str) -> Ladder | None:
         if decision.outcome != "needs_approval":

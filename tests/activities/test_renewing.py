@@ -387,6 +387,8 @@ def test_a_job_has_people_asked_so_often_and_then_is_told_so(at: Desk, monkeypat
     issuer, _ = refunds(at)
     for amount in (101, 102):
         assert isinstance(issuer.access(refund(amount)), PendingApproval)
-    with pytest.raises(NotPermitted, match="this job has used its 2 approval requests; only access that policy allows automatically is still available"):
+    with pytest.raises(
+        NotPermitted, match="this job has used its 2 approval requests; only access that policy allows automatically is still available"
+    ):
         issuer.access(refund(103))
     assert isinstance(issuer.access(ORDERS), IssuedCredential)

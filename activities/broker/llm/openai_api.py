@@ -122,13 +122,13 @@ def _parse_chat_request(content: bytes) -> dict[str, Any]:
             message = f"{param} {must}"
             raise InvalidChatRequest(message, param)
     for param in sorted(ROUTING_PARAMS & asked.keys()):
-        message = f"{param} is not passed on: which model answers is what `model` says, and the catalog allows"
+        message = f"{param} is not passed on: `model` and the catalog alone choose which model answers; remove {param}"
         raise InvalidChatRequest(message, param)
     return asked
 
 
 def _to_model_error(error: JustEnoughError) -> ModelCallError:
-    """Return any error as the wire tells it."""
+    """Convert any error to one in OpenAI's format."""
     if isinstance(error, ModelCallError):
         return error
     status, code = next(((status, code) for kind, status, code in _STATUSES if isinstance(error, kind)), (500, "failed"))
@@ -149,7 +149,7 @@ _STATUSES: tuple[tuple[type[JustEnoughError], int, str], ...] = (
 
 
 def _error_response(error: ModelCallError, *, param: str | None = None) -> Response:
-    # OpenAI's own clients try again by themselves unless they are told not to.
+    # OpenAI's own clients retry unless this header tells them not to.
     headers = {"x-should-retry": "true" if error.again else "false"}
     headers |= {"Retry-After": error.wait} if error.wait else {}
     return JSONResponse(error_body(error, param=param), status_code=error.status, headers=headers)
