@@ -235,7 +235,8 @@ def _started(environment: Mapping[str, str], log: Path) -> subprocess.Popen[byte
     """Start a worker as users do."""
     with log.open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "worker"],
+            # It ends with this process, also if that is killed.
+            ["setpriv", "--pdeathsig=KILL", sys.executable, "-P", "-m", "worker"],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
