@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from justenough.adapters.store import Store, ledger_reader
+from justenough.adapters.store import Store, ledger_repository
 from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, EventType
 from justenough.domain.readmodel.views import EntryView, Page
 from tests.store.facts import JOB, confirmed, ended, issued, job_id, later, part, refused, requested, started, submitted
@@ -60,7 +60,7 @@ def test_a_wide_period_is_read_like_a_narrow_one(
         return walked(lambda after: filled.ledger(types=types, since=since, until=until, after=after or 0, limit=limit))
 
     narrow = [every(limit) for limit in (1, 4, 100)]
-    monkeypatch.setattr(ledger_reader, "MAX_NARROW_ENTRIES", 2)
+    monkeypatch.setattr(ledger_repository, "MAX_NARROW_ENTRIES", 2)
     assert [every(limit) for limit in (1, 4, 100)] == narrow
     assert narrow[0] == narrow[1] == narrow[2]
     assert narrow[0] == sorted(narrow[0], key=lambda entry: entry.position)

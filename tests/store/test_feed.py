@@ -132,7 +132,7 @@ async def test_one_who_does_not_read_keeps_nothing_and_misses_nothing(
 
 
 async def test_large_entries_are_neither_kept_nor_read_all_at_once(store: Store, feed: LiveFeed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("justenough.adapters.store.ledger_reader.MAX_TAIL_BYTES", 10_000)
+    monkeypatch.setattr("justenough.adapters.store.ledger_repository.MAX_TAIL_BYTES", 10_000)
     monkeypatch.setattr(feeds, "MAX_RECENT_BYTES", 30_000)
     store.record([refused("x" * 6_000, about=str(number)) for number in range(20)])
     assert [len(store.tail(after, limit=100).entries) for after in (0, 19, 20)] == [1, 1, 0]

@@ -6,18 +6,9 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from sqlalchemy.engine import Connection
 
 from justenough.adapters.store import Store
-from justenough.adapters.store.inbox_queries import (
-    InboxFilter,
-    InboxItem,
-    delegations_of,
-    earlier_decisions,
-    inbox_items,
-    last_approved_request,
-    requests_answered_by,
-)
+from justenough.adapters.store.inbox_queries import InboxFilter, InboxItem
 from justenough.domain.jobs.states import RequestState
 from justenough.domain.readmodel.views import RequestView
 from tests.store.facts import NOW, answered, changed_to, decided, job_id, later, opened, part, requested, submitted
@@ -142,13 +133,13 @@ def test_no_question_of_the_inbox_scans_a_table(ready_file: object) -> None:
     }
     request = RequestView.model_validate({**known, **other, "created_at": NOW})
 
-    def ask(connection: Connection) -> None:
-        inbox_items(connection, MINE, after=(NOW, "r"), limit=5)
-        inbox_items(connection, MINE._replace(mine=False), after=None, limit=5)
-        requests_answered_by(connection, "e-lead", limit=5)
-        earlier_decisions(connection, request, requester_id=None, limit=5)
-        last_approved_request(connection, request, requester_id=None)
-        delegations_of(connection, "e-lead", now=NOW, limit=5)
+    def ask(store: Store) -> None:
+        store.inbox.items(MINE, after=(NOW, "r"), limit=5)
+        store.inbox.items(MINE._replace(mine=False), limit=5)
+        store.inbox.answered_by("e-lead", limit=5)
+        store.inbox.earlier_decisions(request, limit=5)
+        store.inbox.last_approved(request)
+        store.delegations.current_of("e-lead", now=NOW, limit=5)
 
     found = plans(f"sqlite:///{ready_file}", ask)
     assert found

@@ -5,16 +5,15 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable
+from contextlib import closing
 from itertools import product
 from typing import Any
 
 import pytest
 from sqlalchemy import event
-from sqlalchemy.engine import Connection
 
 from justenough.adapters.store import Store
-from justenough.adapters.store.engine import open_engine, read_transaction
-from justenough.adapters.store.queries import CredentialFilter, JobFilter, RequestFilter, credentials, jobs, requests
+from justenough.adapters.store.engine import read_transaction
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.jobs.states import CredentialState, JobState, RequestState, RevocationState
 from justenough.domain.readmodel.views import Page
@@ -159,8 +158,7 @@ def test_jobs_whose_revocation_is_overdue_are_found_without_looking_at_the_other
         store.record([submitted(job), issued(job), ended(job=job)])
     store.record([overdue(late), confirmed(clean), proved(clean)])
     assert [job.id for job in store.jobs(revocation=RevocationState.OVERDUE).items] == [late]
-    wanted = JobFilter(revocation_state="overdue")
-    (plan,) = plans(f"sqlite:///{ready_file}", lambda connection: jobs(connection, wanted, limit=50, cursor=None))
+    (plan,) = plans(f"sqlite:///{ready_file}", lambda one: one.jobs.list(revocation=RevocationState.OVERDUE, limit=50))
     assert "(revocation_state=?)" in plan
 
 
@@ -192,19 +190,16 @@ def test_a_filter_may_be_any_text(store: Store, value: str) -> None:
     assert store.jobs(environment=value, requester_id=value).items == ()
 
 
-def plans(url: str, ask: Callable[[Connection], object]) -> list[str]:
-    """SQLite's plan of each statement that a question runs."""
-    engine = open_engine(url)
+def plans(url: str, ask: Callable[[Store], object]) -> list[str]:
+    """SQLite's plan of each statement that a query runs."""
     asked: list[tuple[str, Any]] = []
-    event.listen(engine, "before_cursor_execute", lambda *args: asked.append((args[2], args[3])))
-    try:
-        with read_transaction(engine) as connection:
-            ask(connection)
+    with closing(Store(url)) as store:
+        event.listen(store._engine, "before_cursor_execute", lambda *args: asked.append((args[2], args[3])))
+        ask(store)
+        with read_transaction(store._engine) as connection:
             raw = connection.connection.cursor()
             statements = [(text, values) for text, values in asked if text.startswith("SELECT")]
             return [str(row) for text, values in statements for row in raw.execute(f"EXPLAIN QUERY PLAN {text}", values).fetchall()]
-    finally:
-        engine.dispose()
 
 
 @pytest.mark.parametrize("state,environment,requester", list(product([None, "running"], [None, "prod"], [None, "e-ops"])))
@@ -215,10 +210,10 @@ def test_no_list_sorts_or_looks_at_rows_that_it_does_not_show(
     url = f"sqlite:///{ready_file}"
     chosen = [name for name, value in (("requester_id", requester), ("environment", environment), ("state", state)) if value]
 
-    def ask(connection: Connection) -> None:
-        jobs(connection, JobFilter(state, environment, requester), limit=50, cursor=None)
-        requests(connection, RequestFilter(state, None, requester), limit=50, cursor=None)
-        credentials(connection, CredentialFilter(), live=True, limit=50, cursor=None)
+    def ask(store: Store) -> None:
+        store.jobs.list(state=JobState(state) if state else None, environment=environment, requester_id=requester, limit=50)
+        store.requests.list(state=RequestState.PENDING if state else None, requester_id=requester, limit=50)
+        store.credentials.list(live=True, limit=50)
 
     found = plans(url, ask)
     assert not [plan for plan in found if "TEMP B-TREE" in plan]

@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy.engine import Connection
 
 from justenough.adapters.store import Store
-from justenough.adapters.store.usage import RunFilter, action_uses, run_histories, run_history
 from justenough.domain.ledger.events import Event, EventType
 from justenough.domain.rightsizing.usage import AccessKey
 from tests.store.facts import (
@@ -197,11 +195,10 @@ def test_no_question_of_use_looks_at_every_job_request_or_credential(ready_file:
     with closing(Store(url)) as store:
         store.record(whole())
 
-    def asked(connection: Connection) -> None:
-        which = RunFilter(requester, None, 100)
-        run_history(connection, "refund-triage", which)
-        run_histories(connection, which, limit=10, cursor="a")
-        action_uses(connection, since=NOW, limit=10, cursor=None)
+    def asked(store: Store) -> None:
+        store.usage.run_history("refund-triage", requester_id=requester, runs=100)
+        store.usage.run_histories(requester_id=requester, runs=100, limit=10, cursor="a")
+        store.usage.action_uses(since=NOW, limit=10)
 
     found = plans(url, asked)
     # What is scanned or sorted are the newest requests of one action, cut off by then.

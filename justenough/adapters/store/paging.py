@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -18,6 +18,8 @@ from justenough.domain.readmodel.views import Page
 V = TypeVar("V")
 MAX_PAGE_SIZE = 1000
 """Rows in one page."""
+ROWS_PER_FETCH = 5_000
+"""Rows that a walk through a whole table reads at once."""
 
 
 def fetch_page(
@@ -47,6 +49,17 @@ def merge_pages(pages: Sequence[Page[V]], *, by: Callable[[V], tuple[Any, ...]],
     size = min(max(limit, 1), MAX_PAGE_SIZE)
     more = len(items) > size or any(page.next for page in pages)
     return Page(items=tuple(items[:size]), next=_encode_cursor(by(items[:size][-1])) if more else None)
+
+
+def iterate_pages(fetch: Callable[[str | None], Page[V]]) -> Iterator[V]:
+    """Yield the items of every page. `fetch` gets a page's cursor; None for the first page."""
+    cursor: str | None = None
+    while True:
+        page = fetch(cursor)
+        yield from page.items
+        cursor = page.next
+        if cursor is None:
+            return
 
 
 def _encode_cursor(key: Sequence[Any]) -> str:
