@@ -94,7 +94,7 @@ class RevocationActivities:
     def _credentials_meant(self, revoke_input: RevokeCredentialInput) -> tuple[str, ...]:
         if not REQUEST_ID.fullmatch(revoke_input.credential):
             return (revoke_input.credential,)
-        view = self._deps.store.job(revoke_input.job)
+        view = self._deps.store.jobs.get(revoke_input.job)
         return revoke.live_credential_ids(view, revoke_input.credential) if view else ()
 
     def _require_own_job(self, job: str) -> None:

@@ -68,7 +68,7 @@ class SweepActivities:
     async def _sweep(self) -> SweepReport:
         # What is alive is listed before the jobs are looked up, so that a job which starts meanwhile is never taken for a leftover.
         alive, failures = await asyncio.to_thread(self._jobs_alive)
-        still_open = await asyncio.to_thread(self._deps.store.open_jobs, self._deps.now() - MIN_JOB_AGE)
+        still_open = await asyncio.to_thread(self._deps.store.jobs.open, self._deps.now() - MIN_JOB_AGE)
         gate, end = asyncio.Semaphore(MAX_CONCURRENT_JOBS), asyncio.get_running_loop().time() + SWEEP_BUDGET_S
         judged = await asyncio.gather(*(self._judge_in_time(gate, job, end) for job in self._sweep_order(alive | set(still_open))))
         found = [item for item in judged if item is not None]
@@ -98,7 +98,7 @@ class SweepActivities:
                 return "failed", job, type(error).__name__
 
     async def _judge(self, job: str) -> SweepVerdict | None:
-        known = await asyncio.to_thread(self._deps.store.job, job)
+        known = await asyncio.to_thread(self._deps.store.jobs.get, job)
         if known is None:
             # A workflow that runs without our store's knowledge is not ours to end, one that does not run is not ours to know.
             return "unknown", job, ""
@@ -135,7 +135,7 @@ class SweepActivities:
             exit_code=None,
             reason="its workflow closed without telling",
         )
-        await asyncio.to_thread(self._deps.store.record, [*unrecorded, ended])
+        await asyncio.to_thread(self._deps.store.ledger.append, [*unrecorded, ended])
         return "lost", job, ""
 
     async def _revoke(self, job: str, why: str) -> revoke.RevocationResult:
@@ -160,7 +160,7 @@ class SweepActivities:
     async def _is_closed(self, job: str, view: JobView, execution: WorkflowExecutionDescription | None) -> bool:
         """Whether there is evidence that the job's workflow will never run again."""
         if execution is None:
-            claim = await asyncio.to_thread(self._deps.store.claim_of, job)
+            claim = await asyncio.to_thread(self._deps.store.claims.get, job)
             if claim is not None:
                 return self._is_claim_over(claim)
             # What was decided had a workflow, and nobody starts it a second time.
@@ -173,7 +173,7 @@ class SweepActivities:
         """Whether there is evidence that a job's access is over while nobody sees to it: no session runs, and its workflow does not revoke."""
         if any(map(_ends_access, execution.raw_description.pending_activities)):
             return False
-        claim = await asyncio.to_thread(self._deps.store.claim_of, job)
+        claim = await asyncio.to_thread(self._deps.store.claims.get, job)
         return claim is not None and self._is_claim_over(claim)
 
     def _is_claim_over(self, claim: SessionClaim) -> bool:
@@ -189,7 +189,7 @@ class SweepActivities:
     def _report_unknown(self, unknown: Iterable[str]) -> None:
         # Each once, by its own name: as a set they would be reported again whenever one of them comes or goes.
         now = self._deps.now()
-        self._deps.store.record(
+        self._deps.store.ledger.append(
             [build_event(EventType.SWEEP_REPORTED, UNATTRIBUTED_CHAIN, at=now, about=job, unknown=[job]) for job in unknown]
         )
 

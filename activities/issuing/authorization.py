@@ -68,7 +68,7 @@ class IssueAuthorizer:
         # Where nothing is issued yet, nobody is to look for what may have been.
         last = "granted" if access.tools is not None and call_of(access) is None else "issue"
         facts.append(access_decided_event(job, request, decision, digest, facts=asked, phase=last, at=now))
-        self._deps.store.record(facts)
+        self._deps.store.ledger.append(facts)
         if why:
             raise NotPermitted(f"{access.action} on {access.resource}: {why}")
         return access, IssueBasis(decision, digest, now, ladder)

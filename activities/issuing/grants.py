@@ -101,7 +101,7 @@ def _lets_through(grant: AccessGrant, access: Access) -> bool:
 
 def is_withdrawn(deps: Deps, request: str) -> bool:
     """Whether somebody took back that a request was approved."""
-    view = deps.store.request(request)
+    view = deps.store.requests.get(request)
     return view is not None and view.state is RequestState.WITHDRAWN
 
 

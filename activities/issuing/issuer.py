@@ -176,7 +176,7 @@ class Issuer:
         )
         if decision.outcome == "denied":
             about = f"runtime-{grant.issued + 1}"
-            self._deps.store.record(
+            self._deps.store.ledger.append(
                 [access_decided_event(job, request, decision, "", facts=asked, phase="renewal", at=self._deps.now(), about=about)]
             )
             why = f"policy denies {access.action} on {access.resource} now"
@@ -188,7 +188,7 @@ class Issuer:
                 about = f"issue-{grant.issued + 1}"
                 digest = grant.basis.digest
                 fact = access_decided_event(job, request, decision, digest, facts=asked, phase="issue", at=self._deps.now(), about=about)
-                self._deps.store.record([fact])
+                self._deps.store.ledger.append([fact])
             return self._issue(grant, access)
 
     def _is_untraceable(self, access: Access) -> bool:
@@ -207,7 +207,7 @@ class Issuer:
         digest = compute_request_digest(self._deps, self._verified, access, bundle=self._order.bundle, tier=decision.tier)
         now, new = self._deps.now(), access_requested_event(self._deps, job, number, access)
         self._requests.mark_made(number)
-        self._deps.store.record([new, access_decided_event(job, request, decision, digest, facts=asked, phase="runtime", at=now)])
+        self._deps.store.ledger.append([new, access_decided_event(job, request, decision, digest, facts=asked, phase="runtime", at=now)])
         if decision.outcome == "denied":
             raise AccessDenied(
                 f"policy denies {access.action} on {access.resource}", request=request, outcome="denied", policies=decision.policies
@@ -219,7 +219,7 @@ class Issuer:
 
     def _issue_if_approved(self, request: str, access: Access) -> IssuedCredential | ToolAccess | PendingApproval:
         """Issue what people were asked for, if they have approved it by now."""
-        view = self._deps.store.request(request)
+        view = self._deps.store.requests.get(request)
         if view is None or view.state is RequestState.PENDING:
             return PendingApproval(request, view.current_tier if view else 0)
         if view.state is not RequestState.APPROVED:
@@ -227,7 +227,7 @@ class Issuer:
             raise AccessDenied(
                 f"{access.action} on {access.resource}: the request is {view.state}", request=request, outcome=view.state.value
             )
-        told = read_entries(self._deps.store, self._order.job, types=APPROVAL_EVENTS).items
+        told = read_entries(self._deps.store.ledger, self._order.job, types=APPROVAL_EVENTS).items
         answers = tuple(
             ApprovalAnswer.model_validate(data)
             for data in (entry.data | {"at": entry.at} for entry in told if is_counted_answer(entry, request))
@@ -285,7 +285,7 @@ class Issuer:
         credential = build_credential(job, grant, access, action, issued, accessor=accessor, now=now)
         self._holdings.add(credential, grant.basis)
         # How to revoke it is recorded before anyone can use it.
-        deps.store.record([issued_event(job, credential)])
+        deps.store.ledger.append([issued_event(job, credential)])
         if why := pki.why_unfit(action, issued, grant_ends=now + timedelta(seconds=ttl)):
             if credential.lease_id is not None:
                 self._revoke_at_once(credential, "it is not what the catalog promises")

@@ -134,7 +134,7 @@ def _renew(deps: Deps, job: str, issuer: Issuer, item: IssuedCredential) -> int 
     if ending:
         return ending
     lives = deps.vault.renew_lease(lease, min(left, item.lease_seconds or left))
-    deps.store.record([_renewed_event(deps, job, item)])
+    deps.store.ledger.append([_renewed_event(deps, job, item)])
     return lives or TTL_OVER
 
 

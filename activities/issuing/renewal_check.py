@@ -78,7 +78,7 @@ class RenewalCheck:
         if why:
             return EndReason(why, change)
         if change:
-            self._deps.store.record(change)
+            self._deps.store.ledger.append(change)
             self._recorded[credential.id] = self._recorded_changes(credential) + 1, decision
         return None
 
@@ -108,7 +108,7 @@ class RenewalCheck:
             return f"policy asks for tier {decision.tier} now ({rules}), and it was issued at tier {basis.tier}"
         if basis.ladder is None:
             return ""
-        taken_back = approval_withdrawers(self._deps.store, basis.ladder.request)
+        taken_back = approval_withdrawers(self._deps.store.ledger, basis.ladder.request)
         if taken_back:
             return f"its approval was taken back by {', '.join(taken_back)}"
         return self._why_not_approved(basis.ladder, basis.at) if decision.tier else ""

@@ -41,7 +41,7 @@ class VaultIssuer:
 
     def is_closed(self) -> bool:
         """Whether the claim of this session is closed: nothing is issued any more."""
-        claim = self._deps.store.claim_of(self._job)
+        claim = self._deps.store.claims.get(self._job)
         return claim is None or not claim.is_held_by(self._owner)
 
     def open_prefix(self, ttl: int) -> None:
@@ -136,7 +136,7 @@ def build_credential(
 
 def redeem_control_group(deps: Deps, request: str, what: ResolvedIssue) -> tuple[str, IssuedSecret]:
     """Return the accessor of the token that asked, and what Vault issues. Raises VaultRefused where its lock is not open, or was used."""
-    kept = deps.store.wrapping_token_of(request)
+    kept = deps.store.wrapped_tokens.get(request)
     state = control_groups.read_state(deps.vault, kept.accessor) if kept else None
     if state is None:
         raise VaultRefused(f"{what.path}: nothing waits in Vault for this request (any more)")
@@ -145,7 +145,7 @@ def redeem_control_group(deps: Deps, request: str, what: ResolvedIssue) -> tuple
     if not state.approved:
         raise VaultRefused(f"{what.path}: Vault wants more people's authorization than it has ({len(state.authorized)})")
     # Unwrapping twice issues twice: whoever takes it has deleted it, and of several one gets it.
-    taken = deps.store.take_wrapping_token(request)
+    taken = deps.store.wrapped_tokens.take(request)
     if taken is None:
         raise VaultRefused(f"{what.path}: what opens it was used already")
     wrapping = control_groups.decrypt(deps.vault, taken.ciphertext, about=request)

@@ -150,11 +150,11 @@ def live_credential_ids(view: JobView, request: str) -> tuple[str, ...]:
 
 def revoke_one(deps: Deps, job: str, credential: str, *, by: str, why: str, before: tuple[Event, ...] = ()) -> RevocationResult:
     """End one credential while its job goes on. Raises NotFound, or RetryLater where the store cannot be read."""
-    view = deps.store.credential(credential)
+    view = deps.store.credentials.get(credential)
     if view is None or view.job_id != job:
         message = f"no credential {credential} in job {job}"
         raise NotFound(message)
-    others = tuple(credential_of(item) for item in deps.store.live_credentials(job) if item.id != credential)
+    others = tuple(credential_of(item) for item in deps.store.credentials.live_of(job) if item.id != credential)
     return end_one(deps, job, credential_of(view), others, by=by, why=why, before=before)
 
 
@@ -225,10 +225,10 @@ def record_lapsed(deps: Deps) -> tuple[Event, ...]:
 
 
 def _live_credentials(deps: Deps) -> Iterator[CredentialView]:
-    page = deps.store.credentials(live=True)
+    page = deps.store.credentials.list(live=True)
     yield from page.items
     while page.next:
-        page = deps.store.credentials(live=True, cursor=page.next)
+        page = deps.store.credentials.list(live=True, cursor=page.next)
         yield from page.items
 
 
@@ -255,11 +255,11 @@ def _close_claim_and_recall(
 
     def ask() -> _JobMemory:
         # Before the token role goes: a session writes the role, reads its claim, and only then asks for a token.
-        waiting = deps.store.end_issuing(job, now)
+        waiting = deps.store.claims.end_issuing(job, now)
         if settled and known is not None:
             asked = spaces | {(item.resource, item.action.value) for item in known}
             return _JobMemory(known, accesses=asked, closed=True, locks=waiting)
-        claim, view = deps.store.claim_of(job), deps.store.job(job)
+        claim, view = deps.store.claims.get(job), deps.store.jobs.get(job)
         unclaimed = claim is not None and claim.owner is None
         if view is None:
             return _JobMemory(known or (), closed=True, unclaimed=unclaimed, locks=waiting)
@@ -369,7 +369,7 @@ def _verdict_events(
 def _try_record(deps: Deps, facts: list[Event]) -> tuple[Event, ...]:
     """Record; return what could not be."""
     try:
-        _with_store_timeout(lambda: deps.store.record(facts))
+        _with_store_timeout(lambda: deps.store.ledger.append(facts))
     except Exception:  # noqa: BLE001 - revocation never waits for the ledger; the caller carries the events on
         return tuple(facts)
     return ()
@@ -420,7 +420,7 @@ def alarm_if_slow(deps: Deps, job: str, facts: Sequence[Event], failures: Sequen
         }
         late = build_event(EventType.REVOCATION_OVERDUE, job, at=slow, about=about, **told)
         try:
-            deps.store.record([*begun, late])
+            deps.store.ledger.append([*begun, late])
         except JustEnoughError as error:
             # The attempt's own events are carried on until they are written; this was only to be early.
             log.warning("revocation hangs", job=job, error=type(error).__name__)

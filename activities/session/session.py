@@ -176,7 +176,7 @@ class JobSession:
         digest = self._order.order.bundle
         if digest is None:
             return None
-        content = self._deps.store.bundle(digest)
+        content = self._deps.store.bundles.get(digest)
         if content is None:
             message = f"bundle {digest} is not in the store: launch the job anew, so that its files are sent again"
             raise NotIssued(message)
@@ -211,11 +211,11 @@ class JobSession:
         """Record the start; False where the claim was closed: a session that slept through its own ending starts no process."""
         if not self._claim_is_open():
             return False
-        self._deps.store.record([self._started_event()])
+        self._deps.store.ledger.append([self._started_event()])
         return True
 
     def _claim_is_open(self) -> bool:
-        claim = self._deps.store.claim_of(self._job)
+        claim = self._deps.store.claims.get(self._job)
         return claim is not None and claim.open
 
     def _raise_if_stopped(self) -> None:
@@ -271,7 +271,7 @@ class JobSession:
         self._batches += 1
         try:
             async with asyncio.timeout(LOG_TIMEOUT_S):
-                write = partial(self._deps.store.append_log, self._job, self._batches, text, self._deps.now())
+                write = partial(self._deps.store.logs.append, self._job, self._batches, text, self._deps.now())
                 await asyncio.get_running_loop().run_in_executor(LOG_WRITER_POOL, write)
         except Exception as error:  # noqa: BLE001 - see above
             log.warning("output not stored", job=self._job, batch=self._batches, error=type(error).__name__)

@@ -24,7 +24,7 @@ def why_not_authorized(deps: Deps, request: str, answer: ApprovalAnswer) -> str 
 
     Raises RetryLater where Vault does not answer.
     """
-    view, catalog = deps.store.request(request), deps.config.current().catalog
+    view, catalog = deps.store.requests.get(request), deps.config.current().catalog
     if view is None or answer.decision == "deny":
         return None
     asked, allowed = (catalog.action(view.resource, Action(action)) for action in (view.action, answer.action or view.action))
@@ -36,7 +36,7 @@ def why_not_authorized(deps: Deps, request: str, answer: ApprovalAnswer) -> str 
 
 
 def _why_control_group_closed(deps: Deps, request: str, answer: ApprovalAnswer) -> str | None:
-    kept = deps.store.wrapping_token_of(request)
+    kept = deps.store.wrapped_tokens.get(request)
     state = control_groups.read_state(deps.vault, kept.accessor) if kept else None
     if kept is None or state is None:
         return "nothing waits in Vault to be authorized for it (any more)"

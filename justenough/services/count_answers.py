@@ -119,7 +119,7 @@ class AnswerCounter:
 
 def find_recorded_request(deps: Deps, job: str, ladder: Ladder) -> RequestView | Rejection:
     """Return what has been recorded of a request; or why a ladder, which came by way of Temporal, is not what the ledger says of it."""
-    request, order = deps.store.request(ladder.request), deps.store.order(job)
+    request, order = deps.store.requests.get(ladder.request), deps.store.jobs.order(job)
     if request is None or order is None or request.job_id != job:
         return Rejection("no such request of this job has been recorded")
     _, _, _, signed = order

@@ -62,7 +62,7 @@ def compute_request_digest(deps: Deps, verified: VerifiedOrder, access: Access, 
 
 def evaluate_grant(deps: Deps, job: str, number: int, grant: GrantTerms) -> Evaluation | Rejection:
     """Return what policy says of what a job's `number`-th request has become, asked as at its start; or why there is no such thing."""
-    kept = deps.store.order(job)
+    kept = deps.store.jobs.order(job)
     if kept is None:
         return Rejection("no order of this job has been recorded")
     verified = verify_order(deps, JobInput.of(job, *kept), now=deps.now())
@@ -105,8 +105,8 @@ def _find_start_request(deps: Deps, job: str, verified: VerifiedOrder, number: i
 def _find_runtime_request(deps: Deps, job: str, number: int) -> tuple[Access, HeldAccess, Phase] | None:
     """Return what a running job asked for, with what it held then, as the ledger has it."""
     request = request_id(job, number)
-    view = deps.store.request(request)
-    decided = deps.store.ledger(job=job, types=(EventType.ACCESS_DECIDED,), after=0, limit=MAX_DECISIONS_READ)
+    view = deps.store.requests.get(request)
+    decided = deps.store.ledger.entries(job=job, types=(EventType.ACCESS_DECIDED,), after=0, limit=MAX_DECISIONS_READ)
     facts = next((entry.data["facts"] for entry in decided.items if entry.data["request"] == request), None)
     if view is None or facts is None:
         return None

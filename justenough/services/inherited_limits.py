@@ -94,7 +94,7 @@ def _specs_from(deps: Deps, job: str | None) -> Iterator[JobSpec | Rejection]:
 
 def _read_signed_order(deps: Deps, job: str) -> tuple[JobSpec, OrderStatement] | Rejection:
     """Return a job's order as it was signed: what is kept of it is held against its signature, for the child's access hangs on it."""
-    found = deps.store.order(job)
+    found = deps.store.jobs.order(job)
     if found is None:
         return Rejection(f"there is no job {job}")
     order = JobInput.of(job, *found)
@@ -115,7 +115,7 @@ def _read_signed_order(deps: Deps, job: str) -> tuple[JobSpec, OrderStatement] |
 def _remaining_access(deps: Deps, job: str, spec: JobSpec) -> Iterator[Access]:
     """Yield what is left of each item of a job's order after people answered; what nobody has asked for yet is as it was ordered."""
     for number, item in enumerate(spec.access, start=1):
-        view = deps.store.request(request_id(job, number))
+        view = deps.store.requests.get(request_id(job, number))
         if view is None:
             yield item
         elif view.state not in LOST_STATES:

@@ -87,7 +87,7 @@ def ancestor_launchers(deps: Deps, parent: str | None, *, asked_by: str | None) 
 
 def console_requester_of(deps: Deps, job: str) -> str | None:
     """Return the entity id of who had the console order this job, as its order says; None where nobody had."""
-    found = deps.store.order(job)
+    found = deps.store.jobs.order(job)
     return found[3].statement.get("asked_by") if found else None
 
 
@@ -148,7 +148,7 @@ def _read_entries(deps: Deps, job: str) -> Iterator[EntryView]:
         return
     after: str | None = "0"
     while after is not None:
-        page = deps.store.ledger(job=job, types=ANCESTRY_EVENTS, after=int(after), limit=ENTRY_PAGE_SIZE)
+        page = deps.store.ledger.entries(job=job, types=ANCESTRY_EVENTS, after=int(after), limit=ENTRY_PAGE_SIZE)
         yield from page.items
         after = page.next
 

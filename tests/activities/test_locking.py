@@ -85,11 +85,11 @@ def test_what_an_attempt_left_that_died_in_between_opens_nothing_and_ends_with_t
     breaking.wrapped_tokens = BreaksOff(breaking._engine, breaking._commits)
     with pytest.raises(StoreUnavailable):
         waiting.opens(replace(at.deps, store=breaking))
-    assert at.deps.store.wrapping_token_of(waiting.request) is None
+    assert at.deps.store.wrapped_tokens.get(waiting.request) is None
     assert waiting.opens(replace(at.deps, store=breaking)) == ControlGroupsResult()
     breaking.close()
     assert len(at.deps.vault.prefix_accessors(waiting.job)) == 2
-    kept = at.deps.store.wrapping_token_of(waiting.request)
+    kept = at.deps.store.wrapped_tokens.get(waiting.request)
     assert kept is not None
     at.shop.sign_in("security").call("POST", "sys/control-group/authorize", {"accessor": kept.accessor})
     wrapping = control_groups.decrypt(at.deps.vault, kept.ciphertext, about=waiting.request)
@@ -98,7 +98,7 @@ def test_what_an_attempt_left_that_died_in_between_opens_nothing_and_ends_with_t
     assert from_outside(at, waiting.job).confirmed
 
     assert at.deps.vault.prefix_accessors(waiting.job) == ()
-    assert at.deps.store.wrapping_token_of(waiting.request) is None
+    assert at.deps.store.wrapped_tokens.get(waiting.request) is None
     with pytest.raises(VaultRefused):
         control_groups.unwrap(at.deps.vault, wrapping, WHAT)
     assert at.shop.users_of(waiting.job) == []
@@ -106,7 +106,7 @@ def test_what_an_attempt_left_that_died_in_between_opens_nothing_and_ends_with_t
 
 def test_nothing_is_opened_for_a_job_that_is_over_meanwhile(at: Desk) -> None:
     waiting = Waiting(at)
-    at.deps.store.close_claim(waiting.job, at.clock.now())
+    at.deps.store.claims.close(waiting.job, at.clock.now())
     waiting.opens(at.deps)
     assert at.deps.vault.prefix_accessors(waiting.job) == ()
     assert not {"lock.opened", "approval.opened"} & set(at.types(waiting.job))

@@ -58,7 +58,7 @@ def violations(found: Report) -> set[str]:
 
 def recorded(store: Store, *events: Iterable[Event]) -> None:
     for some in events:
-        store.record(some)
+        store.ledger.append(some)
 
 
 def test_jobs_that_are_over_leave_no_standing_privilege(store: Store) -> None:
@@ -77,7 +77,7 @@ def test_a_live_credential_of_an_ended_job_is_a_violation_that_names_its_entry(s
     found = told(store)
     assert violations(found) == {"standing.after_end"}
     assert line(found, "standing.after_end").evidence.ids == (f"{JOB}/credential.issued/{part(JOB, 'c', 2)}",)
-    assert set(line(found, "standing.after_end").evidence.ids) <= store.existing_entry_ids(line(found, "standing.after_end").evidence.ids)
+    assert set(line(found, "standing.after_end").evidence.ids) <= store.ledger.existing_ids(line(found, "standing.after_end").evidence.ids)
 
 
 def test_a_live_credential_of_no_job_and_one_beyond_its_end_are_violations(store: Store) -> None:

@@ -316,7 +316,7 @@ class ToolGateway:
             duration_ms=taken,
             answer_bytes=len(record.answer.text.encode("utf-8", "replace")),
         )
-        self._deps.store.record([fact])
+        self._deps.store.ledger.append([fact])
 
 
 def _waiting_text(pending: PendingRequest) -> str:
