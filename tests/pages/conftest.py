@@ -32,7 +32,7 @@ from tests.plain_http import NO_TLS
 from worker.provisioning import PersonSeed, provision_vault
 from worker.stack.control import running_stack
 from worker.stack.paths import StackPaths
-from worker.stack.private_files import read_json
+from justenough.adapters.runtime.private_files import read_json
 from worker.stack.seed import shop_environment
 from worker.stack.stack_file import Stack
 

@@ -13,6 +13,7 @@ import pytest
 
 from activities.process import process_tree
 from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.runtime.private_files import read_json
 from justenough.adapters.store import Store
 from justenough.adapters.store.outbox_queries import FailedDelivery, Settlement
 from justenough.domain.core.secret import Secret
@@ -26,7 +27,6 @@ from worker.stack.doctor.home import mode_findings
 from worker.stack.doctor.overdue import overdue_findings
 from worker.stack.doctor.targets import has_locked_actions, target_findings
 from worker.stack.doctor.vault import embedded_vault_findings, lock_finding, vault_findings
-from worker.stack.private_files import read_json
 from worker.stack.readyz import RUNBOOK
 
 SHOP = Path(__file__).parents[2] / "examples" / "shop"
