@@ -24,9 +24,9 @@ from justenough.domain.ledger.events import EventType
 from justenough.domain.ledger.hash_chain import LedgerEntry
 
 FIRST_DECISION_PHASES = ("start", "runtime")
+"""Phases that decide a request first. At issue and renewal, policy is only checked again."""
 SETTLING_PHASES = ("issue", "granted")
 """Phases in which a denial ends what was granted."""
-"""Phases that settle a request; at issue and renewal policy only looks again."""
 SINGLE_CREDENTIAL_FAILURE = re.compile(r"(lease|token|certificate) \S|c-\S+: ")
 """How a failure begins that concerns one credential alone."""
 
