@@ -87,7 +87,7 @@ class RevocationActivities:
             # Histories of earlier releases name the request in `credential`.
             request = revoke_input.credential
         if request is not None:
-            view = self._deps.store.job(job)
+            view = self._deps.store.jobs.get(job)
             credentials = revoke.live_credential_ids(view, request) if view else ()
         results = [revoke.revoke_one(self._deps, job, credential, by=by, why="it was taken away") for credential in credentials]
         return RevokeResult(

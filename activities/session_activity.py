@@ -55,15 +55,15 @@ class SessionActivities:
         verified = await asyncio.to_thread(self._verify, order)
         if isinstance(verified, Rejection):
             return await self._refuse(order.order.job, verified.message)
-        past = await asyncio.to_thread(read_job_history, self._deps.store, order.order.job)
+        past = await asyncio.to_thread(read_job_history, self._deps.store.ledger, order.order.job)
         if past.why_over:
             return await self._refuse(order.order.job, past.why_over)
-        if not await asyncio.to_thread(self._deps.store.claim_job, order.order.job, run=run, owner=owner, now=self._deps.now()):
+        if not await asyncio.to_thread(self._deps.store.claims.claim, order.order.job, run=run, owner=owner, now=self._deps.now()):
             # A reset or a second start is an ending, never a second execution. This run cannot vouch for what the first one holds.
             return await self._refuse(order.order.job, "this job ran already, or has ended; a reset runs nothing again")
         if not past.submitted:
             # A session may be reached past the console and the workflow. What it does is recorded anyway.
-            await asyncio.to_thread(self._deps.store.record, order_events(self._deps, order.order, verified))
+            await asyncio.to_thread(self._deps.store.ledger.append, order_events(self._deps, order.order, verified))
         handle = activity.client().get_workflow_handle(order.order.job, run_id=run)
         session = JobSession(
             self._deps,
@@ -91,14 +91,14 @@ class SessionActivities:
 
     async def _refuse(self, job: str, why: str) -> SessionResult:
         log.warning("session refused", job=job, workflow=activity.info().workflow_id, why=why)
-        await asyncio.to_thread(self._deps.store.record, [refused_event(job, why, at=self._deps.now())])
+        await asyncio.to_thread(self._deps.store.ledger.append, [refused_event(job, why, at=self._deps.now())])
         return SessionResult(outcome=JobState.FAILED, reason=f"refused: {why}", clean=await asyncio.to_thread(self._is_untouched, job))
 
     def _is_untouched(self, job: str) -> bool:
         """Whether Vault can hold nothing of a job: no session had the right to issue, and nothing waits there for people."""
-        view = self._deps.store.job(job)
+        view = self._deps.store.jobs.get(job)
         waited = view is not None and any(request.lock for request in view.requests)
-        return self._deps.store.claim_of(job) is None and not waited
+        return self._deps.store.claims.get(job) is None and not waited
 
     @contextlib.asynccontextmanager
     async def _keep_alive(self, session: JobSession, job: str, owner: str) -> AsyncIterator[None]:
@@ -109,7 +109,7 @@ class SessionActivities:
             while True:
                 await asyncio.sleep(CLAIM_RENEWAL_INTERVAL_S)
                 try:
-                    is_ours = await asyncio.to_thread(self._deps.store.renew_claim, job, owner, self._deps.now())
+                    is_ours = await asyncio.to_thread(self._deps.store.claims.renew, job, owner, self._deps.now())
                 except Exception as error:  # noqa: BLE001 - a store that is away must not end a healthy job; its lease has slack
                     log.warning("claim not renewed", job=job, error=type(error).__name__)
                     continue

@@ -64,7 +64,7 @@ class SweepActivities:
             # List what is alive before looking the jobs up, so that a job which starts meanwhile is never taken for a leftover.
             traced, failures = await asyncio.to_thread(self._deps.targets.job_ids)
             prefixed = await asyncio.to_thread(self._deps.vault.job_prefixes, self._deps.settings.installation)
-            still_open = await asyncio.to_thread(self._deps.store.open_jobs, self._deps.now() - MIN_JOB_AGE)
+            still_open = await asyncio.to_thread(self._deps.store.jobs.open, self._deps.now() - MIN_JOB_AGE)
             jobs = {*traced, *prefixed, *still_open}
             gate, end = asyncio.Semaphore(MAX_CONCURRENT_JOBS), asyncio.get_running_loop().time() + SWEEP_BUDGET_S
             # Jobs that are stuck come last: they must not keep a sweep from all others.
@@ -85,7 +85,7 @@ class SweepActivities:
                 build_event(EventType.SWEEP_REPORTED, UNATTRIBUTED_CHAIN, at=self._deps.now(), about=job, unknown=[job])
                 for job in report.unknown
             ]
-            await asyncio.to_thread(self._deps.store.record, unknown)
+            await asyncio.to_thread(self._deps.store.ledger.append, unknown)
             # What the ledger cannot take now, the next sweep finds again.
             await asyncio.to_thread(revoke.record_lapsed, self._deps)
             return report
@@ -102,7 +102,7 @@ class SweepActivities:
                 return "failed", job, type(error).__name__
 
     async def _check(self, job: str) -> SweepVerdict | None:
-        known = await asyncio.to_thread(self._deps.store.job, job)
+        known = await asyncio.to_thread(self._deps.store.jobs.get, job)
         if known is None:
             # A workflow that runs without our store's knowledge is not ours to end, one that does not run is not ours to know.
             return "unknown", job, ""
@@ -139,7 +139,7 @@ class SweepActivities:
             exit_code=None,
             reason="its workflow closed without telling",
         )
-        await asyncio.to_thread(self._deps.store.record, [*unrecorded, ended])
+        await asyncio.to_thread(self._deps.store.ledger.append, [*unrecorded, ended])
         return "lost", job, ""
 
     async def _revoke(self, job: str, why: str) -> revoke.RevocationResult:
@@ -164,7 +164,7 @@ class SweepActivities:
     async def _is_closed(self, job: str, view: JobView, execution: WorkflowExecutionDescription | None) -> bool:
         """Whether there is evidence that the job's workflow will never run again."""
         if execution is None:
-            claim = await asyncio.to_thread(self._deps.store.claim_of, job)
+            claim = await asyncio.to_thread(self._deps.store.claims.get, job)
             if claim is not None:
                 return self._is_claim_over(claim)
             # What was decided had a workflow, and nobody starts it a second time.
@@ -177,7 +177,7 @@ class SweepActivities:
         """Whether there is evidence that a job's access is over while nobody sees to it: no session runs, and its workflow does not revoke."""
         if any(map(_ends_access, execution.raw_description.pending_activities)):
             return False
-        claim = await asyncio.to_thread(self._deps.store.claim_of, job)
+        claim = await asyncio.to_thread(self._deps.store.claims.get, job)
         return claim is not None and self._is_claim_over(claim)
 
     def _is_claim_over(self, claim: SessionClaim) -> bool:

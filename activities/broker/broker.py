@@ -219,7 +219,7 @@ class Broker:
         if self._refusals <= MAX_REFUSALS_RECORDED:
             about, now = str(self._refusals), self._deps.now()
             refusal = build_event(EventType.ACCESS_REFUSED, self._job, at=now, about=about, asked=request, why=why[:500])
-            await asyncio.to_thread(self._deps.store.record, [refusal])
+            await asyncio.to_thread(self._deps.store.ledger.append, [refusal])
 
     @property
     def is_closed(self) -> bool:
@@ -248,7 +248,7 @@ class Broker:
 
     async def was_revoked(self, item: IssuedCredential) -> bool:
         """Whether somebody outside this session ended a credential that a gateway keeps. Raises AccessClosed, RetryLater."""
-        view = await self.run_in_thread(partial(self._deps.store.credential, item.credential.id))
+        view = await self.run_in_thread(partial(self._deps.store.credentials.get, item.credential.id))
         return view is None or view.state is not CredentialState.ISSUED
 
     async def is_still_allowed(self, item: IssuedCredential) -> bool:
@@ -298,7 +298,7 @@ class Broker:
             message = f"the job holds no credential {credential}: a gateway uses it for the job, and gives it back itself"
             raise NotFound(message)
         await self._give_back(credential, "the job gave it back")
-        view = await self.run_in_thread(partial(self._deps.store.credential, credential))
+        view = await self.run_in_thread(partial(self._deps.store.credentials.get, credential))
         return view.state.value if view else ""
 
     async def _give_back(self, credential: str, what: str) -> None:
@@ -377,7 +377,7 @@ class Broker:
             try:
                 await self._notify_workflow(request)
                 await asyncio.sleep(NOTIFY_INTERVAL_S)
-                view = await asyncio.to_thread(self._deps.store.request, request)
+                view = await asyncio.to_thread(self._deps.store.requests.get, request)
                 if view is not None and (view.expires_at or view.state is not RequestState.PENDING):
                     return
             except Exception as error:  # noqa: BLE001 - Temporal or the store is away: the job waits, and so does this
@@ -390,7 +390,7 @@ class Broker:
         until, began = until if self._waiters <= MAX_WAITING_CALLS else 0, self._deps.ticks()
         try:
             while True:
-                view = await self.run_in_thread(partial(self._deps.store.request, name))
+                view = await self.run_in_thread(partial(self._deps.store.requests.get, name))
                 now = self._deps.ticks()
                 if view is None or view.state is not RequestState.PENDING or now >= until:
                     return view

@@ -96,7 +96,7 @@ def authorize(
     rejection = rejection or why_exceeds_ancestors(deps, access, verified.statement)
     # A grant for tools issues nothing yet, so a later search must not look for a credential of it.
     last = "granted" if access.tools is not None and call_of(access) is None else "issue"
-    deps.store.record([*events, access_decided_event(job, request, decision, digest, facts=facts, phase=last, at=now)])
+    deps.store.ledger.append([*events, access_decided_event(job, request, decision, digest, facts=facts, phase=last, at=now)])
     if rejection:
         raise NotPermitted(f"{access.action} on {access.resource}: {rejection}")
     return access, IssueBasis(decision, digest, now, ladder)
@@ -196,7 +196,7 @@ def reason_to_end(
     if rejection := _why_not_renewable(context, basis, decision):
         return EndReason(rejection.message, changed)
     if changed:
-        deps.store.record(changed)
+        deps.store.ledger.append(changed)
         recorded[credential.id] = RecordedDecision(decision, last.changes + 1)
     return None
 
@@ -210,7 +210,7 @@ def _why_not_renewable(context: IssueContext, basis: IssueBasis, decision: Decis
         return Rejection("needs_higher_tier", message)
     if basis.ladder is None:
         return None
-    if withdrawers := approval_withdrawers(context.deps.store, basis.ladder.request):
+    if withdrawers := approval_withdrawers(context.deps.store.ledger, basis.ladder.request):
         return Rejection("approval_withdrawn", f"its approval was taken back by {', '.join(withdrawers)}")
     return why_not_approved(context, basis) if decision.tier else None
 

@@ -110,7 +110,7 @@ def _is_same_access(access: Access, other: Access) -> bool:
 
 def is_withdrawn(deps: Deps, request: str) -> bool:
     """Whether the approval of a request was withdrawn."""
-    view = deps.store.request(request)
+    view = deps.store.requests.get(request)
     return view is not None and view.state is RequestState.WITHDRAWN
 
 

@@ -175,7 +175,7 @@ class Issuer:
         )
         if decision.outcome == "denied":
             about = f"runtime-{grant.issued + 1}"
-            self._deps.store.record(
+            self._deps.store.ledger.append(
                 [access_decided_event(job, request, decision, "", facts=facts, phase="renewal", at=self._deps.now(), about=about)]
             )
             why = f"policy denies {access.action} on {access.resource} now"
@@ -189,7 +189,7 @@ class Issuer:
                 about = f"issue-{grant.issued + 1}"
                 digest = grant.basis.digest
                 fact = access_decided_event(job, request, decision, digest, facts=facts, phase="issue", at=self._deps.now(), about=about)
-                self._deps.store.record([fact])
+                self._deps.store.ledger.append([fact])
             return self._issue(grant, access)
 
     def _make_request(self, access: Access, grant: Grant[T]) -> T | PendingApproval:
@@ -203,7 +203,9 @@ class Issuer:
         digest = compute_request_digest(self._deps, self._verified, access, bundle=self._order.bundle, tier=decision.tier)
         now, requested = self._deps.now(), access_requested_event(self._deps, job, number, access)
         self._requests.mark_made(number)
-        self._deps.store.record([requested, access_decided_event(job, request, decision, digest, facts=facts, phase="runtime", at=now)])
+        self._deps.store.ledger.append(
+            [requested, access_decided_event(job, request, decision, digest, facts=facts, phase="runtime", at=now)]
+        )
         if decision.outcome == "denied":
             why = f"policy denies {access.action} on {access.resource}"
             raise AccessDenied(why, request=request, outcome="denied", policies=decision.policies)
@@ -214,14 +216,14 @@ class Issuer:
 
     def _grant_if_approved(self, request: str, access: Access, grant: Grant[T]) -> T | PendingApproval:
         """Grant a request that waited for people, if they have approved it by now."""
-        view = self._deps.store.request(request)
+        view = self._deps.store.requests.get(request)
         if view is None or view.state is RequestState.PENDING:
             return PendingApproval(request, view.current_tier if view else 0)
         if view.state is not RequestState.APPROVED:
             self._requests.waiting.pop(request, None)
             why = f"{access.action} on {access.resource}: the request is {view.state}"
             raise AccessDenied(why, request=request, outcome=view.state.value)
-        entries = read_entries(self._deps.store, self._order.job, types=APPROVAL_EVENTS).items
+        entries = read_entries(self._deps.store.ledger, self._order.job, types=APPROVAL_EVENTS).items
         answers = tuple(
             ApprovalAnswer.model_validate(entry.data | {"at": entry.at}) for entry in entries if is_counted_answer(entry, request)
         )
@@ -271,7 +273,7 @@ class Issuer:
         credential = build_credential(job, grant, access, action, issued, accessor=accessor, now=now)
         self._holdings.add(credential, grant.basis)
         # Record how to revoke it before anyone can use it.
-        deps.store.record([issued_event(job, credential)])
+        deps.store.ledger.append([issued_event(job, credential)])
         if why := pki.why_unfit(action, issued, grant_ends=now + timedelta(seconds=ttl)):
             if credential.lease_id is not None:
                 self._revoke_at_once(credential, "it is not what the catalog promises")

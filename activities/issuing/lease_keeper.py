@@ -137,7 +137,7 @@ def _renew(deps: Deps, job: str, issuer: Issuer, item: IssuedCredential) -> int 
     lives = deps.vault.renew_lease(lease, min(left, item.lease_seconds or left))
     now, credential, ends = deps.now(), item.credential.id, item.credential.expires_at.isoformat()
     about = f"{credential}/{now.timestamp():.0f}"
-    deps.store.record([build_event(EventType.CREDENTIAL_RENEWED, job, at=now, about=about, credential=credential, expires_at=ends)])
+    deps.store.ledger.append([build_event(EventType.CREDENTIAL_RENEWED, job, at=now, about=about, credential=credential, expires_at=ends)])
     return lives or TTL_OVER
 
 

@@ -134,5 +134,7 @@ def record_refusal(deps: Deps, job: str, request: str, nth: int) -> Iterator[Non
         yield
     except (IssueRefused, AccessClosed) as error:
         about = request if nth == 1 else f"{request}/{nth}"
-        deps.store.record([build_event(EventType.CREDENTIAL_REFUSED, job, at=deps.now(), about=about, request=request, why=str(error))])
+        deps.store.ledger.append(
+            [build_event(EventType.CREDENTIAL_REFUSED, job, at=deps.now(), about=about, request=request, why=str(error))]
+        )
         raise

@@ -41,7 +41,7 @@ class VaultIssuer:
 
     def is_closed(self) -> bool:
         """Whether this session's claim is closed: then nothing more is issued."""
-        claim = self._deps.store.claim_of(self._job)
+        claim = self._deps.store.claims.get(self._job)
         return claim is None or not claim.is_held_by(self._owner)
 
     def open_prefix(self, ttl: int) -> None:
@@ -136,7 +136,7 @@ def build_credential(
 
 def redeem_control_group(deps: Deps, request: str, what: ResolvedIssue) -> tuple[str, IssuedSecret]:
     """Unwrap an authorized request; return the accessor of its token, and what Vault issued. Raises VaultRefused if it is not authorized, or used."""
-    kept = deps.store.wrapping_token_of(request)
+    kept = deps.store.wrapped_tokens.get(request)
     state = control_groups.read_state(deps.vault, kept.accessor) if kept else None
     if state is None:
         raise VaultRefused(f"{what.path}: Vault holds no wrapping token for this request (any more)")
@@ -145,7 +145,7 @@ def redeem_control_group(deps: Deps, request: str, what: ResolvedIssue) -> tuple
     if not state.approved:
         raise VaultRefused(f"{what.path}: Vault's control group needs more authorizations than it has ({len(state.authorized)})")
     # Unwrapping twice would issue twice: taking the token deletes it, so only one caller gets it.
-    taken = deps.store.take_wrapping_token(request)
+    taken = deps.store.wrapped_tokens.take(request)
     if taken is None:
         raise VaultRefused(f"{what.path}: the wrapping token has already been unwrapped")
     wrapping = control_groups.decrypt(deps.vault, taken.ciphertext, about=request)

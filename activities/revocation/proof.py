@@ -82,7 +82,7 @@ def has_standing_proof(deps: Deps, job: str) -> bool:
     Raises RetryLater where there is a proof and Vault cannot be asked: an outage puts no proof in doubt.
     """
     try:
-        known = deps.store.job(job)
+        known = deps.store.jobs.get(job)
     except RetryLater:
         # What cannot be read is no proof, and revoking does not wait for it.
         return False
@@ -94,7 +94,7 @@ def prove(deps: Deps, job: str) -> ProofReport:
 
     Of very many credentials that were seen dead the newest are looked at again. Raises NotFound, or RetryLater where the store cannot be read.
     """
-    known = deps.store.job(job)
+    known = deps.store.jobs.get(job)
     if known is None:
         message = f"no job {job}"
         raise NotFound(message)

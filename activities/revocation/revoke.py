@@ -151,11 +151,11 @@ def live_credential_ids(view: JobView, request: str) -> tuple[str, ...]:
 
 def revoke_one(deps: Deps, job: str, credential: str, *, by: str, why: str, before: tuple[Event, ...] = ()) -> RevocationResult:
     """Revoke one credential while its job goes on. Raises NotFound, or RetryLater if the store cannot be read."""
-    view = deps.store.credential(credential)
+    view = deps.store.credentials.get(credential)
     if view is None or view.job_id != job:
         message = f"no credential {credential} in job {job}"
         raise NotFound(message)
-    others = tuple(credential_of(item) for item in deps.store.live_credentials(job) if item.id != credential)
+    others = tuple(credential_of(item) for item in deps.store.credentials.live_of(job) if item.id != credential)
     return end_one(deps, job, credential_of(view), others, by=by, why=why, before=before)
 
 
@@ -211,7 +211,7 @@ def record_lapsed(deps: Deps) -> tuple[Event, ...]:
     """Record the end of credentials that only time could end, and return what the ledger could not take."""
     now, lapsed, cursor = deps.now(), list[Event](), None
     while True:
-        page = deps.store.credentials(live=True, cursor=cursor)
+        page = deps.store.credentials.list(live=True, cursor=cursor)
         lapsed += [
             expired_event(view.job_id, credential_of(view), at=now)
             for view in page.items
@@ -227,11 +227,11 @@ def _close_claim_and_recall(
 ) -> _JobMemory:
     """Close the claim, then return what is known of the job."""
     # Before the token role goes: a session writes the role, reads its claim, and only then asks for a token.
-    locks = deps.store.end_issuing(job, now)
+    locks = deps.store.claims.end_issuing(job, now)
     if settled and known is not None:
         accesses = spaces | {(item.resource, item.action.value) for item in known}
         return _JobMemory(known, accesses=accesses, closed=True, locks=locks)
-    claim, view = deps.store.claim_of(job), deps.store.job(job)
+    claim, view = deps.store.claims.get(job), deps.store.jobs.get(job)
     unclaimed = claim is not None and claim.owner is None
     if view is None:
         return _JobMemory(known or (), closed=True, unclaimed=unclaimed, locks=locks)
@@ -267,7 +267,7 @@ def _end_in_targets(deps: Deps, job: str, memory: _JobMemory, steps: FailureColl
 def _try_record(deps: Deps, facts: list[Event]) -> tuple[Event, ...]:
     """Record the events and return those that could not be recorded."""
     try:
-        _with_store_timeout(lambda: deps.store.record(facts))
+        _with_store_timeout(lambda: deps.store.ledger.append(facts))
     except Exception:  # noqa: BLE001 - revocation never waits for the ledger; the caller carries the events on
         return tuple(facts)
     return ()
@@ -304,7 +304,7 @@ def alarm_if_slow(deps: Deps, job: str, facts: Sequence[Event], failures: Sequen
         course = begun[-1].id.rpartition("/")[2]
         late = slow_event(job, course, by=by, at=started + REVOCATION_GRACE, failures=(*failures, hanging), attempt=attempt)
         try:
-            deps.store.record([*begun, late])
+            deps.store.ledger.append([*begun, late])
         except JustEnoughError as error:
             # The attempt's own events are carried on until they are written; this was only to be early.
             log.warning("revocation hangs", job=job, error=type(error).__name__)

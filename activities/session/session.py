@@ -184,7 +184,7 @@ class JobSession:
         digest = self._order.order.bundle
         if digest is None:
             return None
-        content = self._deps.store.bundle(digest)
+        content = self._deps.store.bundles.get(digest)
         if content is None:
             message = f"bundle {digest} is not in the store: launch the job again, so that its files are sent again"
             raise IssueRefused(message)
@@ -218,11 +218,11 @@ class JobSession:
             return False
         worker, sandbox = f"{socket.gethostname()}:{os.getpid()}", self._sandbox.isolation.value
         started = build_event(EventType.JOB_STARTED, self._job, at=self._deps.now(), worker=worker, sandbox=sandbox, run=self._run)
-        self._deps.store.record([started])
+        self._deps.store.ledger.append([started])
         return True
 
     def _claim_is_open(self) -> bool:
-        claim = self._deps.store.claim_of(self._job)
+        claim = self._deps.store.claims.get(self._job)
         return claim is not None and claim.open
 
     def _raise_if_stopped(self) -> None:
@@ -268,7 +268,7 @@ class JobSession:
         self._batches += 1
         try:
             async with asyncio.timeout(LOG_TIMEOUT_S):
-                write = partial(self._deps.store.append_log, self._job, self._batches, text, self._deps.now())
+                write = partial(self._deps.store.logs.append, self._job, self._batches, text, self._deps.now())
                 await asyncio.get_running_loop().run_in_executor(LOG_WRITER_POOL, write)
         except Exception as error:  # noqa: BLE001 - see above
             log.warning("output not stored", job=self._job, batch=self._batches, error=type(error).__name__)

@@ -31,8 +31,8 @@ def release_claim(deps: Deps, caller: Caller, request: str) -> RequestView:
 
 
 def _claimable(deps: Deps, caller: Caller, request: str) -> RequestView:
-    view = deps.store.request(request)
-    job = deps.store.job(view.job_id) if view else None
+    view = deps.store.requests.get(request)
+    job = deps.store.jobs.get(view.job_id) if view else None
     if view is None or job is None:
         raise NotFound(f"there is no request {request}")
     if view.state is not RequestState.PENDING:
@@ -55,7 +55,7 @@ def _record_claim(deps: Deps, caller: Caller, view: RequestView, *, until: datet
         name=person.name,
         until=until.isoformat() if until else None,
     )
-    deps.store.record([claimed])
-    found = deps.store.request(view.id)
+    deps.store.ledger.append([claimed])
+    found = deps.store.requests.get(view.id)
     assert found is not None, "a request stays"
     return found

@@ -41,7 +41,7 @@ class OrderRequest:
 
 def find_recorded_order(deps: Deps, job: str) -> SubmittedOrder | None:
     """Return the order of a job as it was recorded; None where it was not."""
-    record, view = deps.store.order(job), deps.store.job(job)
+    record, view = deps.store.jobs.order(job), deps.store.jobs.get(job)
     return SubmittedOrder(job=view, order=JobInput.of(job, record), new=False) if record and view else None
 
 
@@ -52,7 +52,7 @@ def record_console_order(deps: Deps, request: OrderRequest, *, job: str, entity:
     if isinstance(verified, Rejection):
         raise Conflict(f"the order of {request.origin} does not hold: {verified}")
     # Nothing is new where somebody else orders the same at the same time.
-    new = bool(deps.store.record([job_submitted_event(order, verified, at=deps.now())]))
+    new = bool(deps.store.ledger.append([job_submitted_event(order, verified, at=deps.now())]))
     kept = find_recorded_order(deps, job)
     assert kept is not None, "what is recorded is there"
     return replace(kept, new=new)
@@ -63,7 +63,7 @@ def _build_order(deps: Deps, request: OrderRequest, *, job: str, entity: str) ->
     if problems := problems_in_spec(checked_spec(own.spec, request.params), deps.config.current().catalog):
         raise InvalidInput("job spec", problems)
     if own.bundle is not None:
-        deps.store.put_bundle(str(own.bundle_digest), own.bundle)
+        deps.store.bundles.put(str(own.bundle_digest), own.bundle)
     statement = OrderStatement(
         job=job,
         spec_digest=own.spec_digest,

@@ -75,7 +75,7 @@ async def _wait_until_counted(
             while not is_done(view, person):
                 await sleep(pause)
                 pause = min(2 * pause, MAX_POLL_INTERVAL_S)
-                found = await to_thread.run_sync(console.deps.store.request, view.id)
+                found = await to_thread.run_sync(console.deps.store.requests.get, view.id)
                 view = view if found is None else found
     except TimeoutError:
         return view, False
@@ -91,8 +91,8 @@ def validate_decision(deps: Deps, caller: Caller, request_id: str, body: SignedB
     Raises NotFound, Forbidden, Conflict, Stale, PreconditionRequired, InvalidInput: in this order, so that nobody learns of a
     request's state who may not answer it.
     """
-    view = deps.store.request(request_id)
-    job = deps.store.job(view.job_id) if view else None
+    view = deps.store.requests.get(request_id)
+    job = deps.store.jobs.get(view.job_id) if view else None
     if view is None or job is None:
         raise NotFound(f"there is no request {request_id}")
     try:
@@ -101,7 +101,7 @@ def validate_decision(deps: Deps, caller: Caller, request_id: str, body: SignedB
         # Every attempt is in the ledger, also one that goes no further than here; the same one again is the same entry.
         raw, person = body.to_signed().model_dump(mode="json"), caller.person.id
         why = f"{type(refusal).__name__}: {refusal}"[:500]
-        deps.store.record(
+        deps.store.ledger.append(
             [approval_rejected_event(view.job_id, why, at=deps.now(), about=f"api/{person}", raw=raw, request=view.id, person=person)]
         )
         raise

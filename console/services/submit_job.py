@@ -107,11 +107,11 @@ def _submit_new(deps: Deps, person: Person, body: NewJob, *, key: str | None) ->
     if isinstance(verified, Rejection):
         raise Forbidden(f"the order does not hold: {verified.message}")
     if key:
-        first = deps.store.remember_idempotency_key(person.id, key, order.job, content_digest(order, reason=body.reason))
+        first = deps.store.idempotency.remember(person.id, key, order.job, content_digest(order, reason=body.reason))
         if first != order.job:
             return _order_of_key(deps, person, first)
     # Without a look beforehand whether the id is new: recording it tells, and tells whoever else asks at the same time too.
-    if not deps.store.record([job_submitted_event(order, verified, at=deps.now())]):
+    if not deps.store.ledger.append([job_submitted_event(order, verified, at=deps.now())]):
         earlier = _find_same_order(deps, person, body)
         assert earlier is not None, "what cannot be recorded again is there"
         return earlier
@@ -119,7 +119,7 @@ def _submit_new(deps: Deps, person: Person, body: NewJob, *, key: str | None) ->
 
 
 def _find_same_order(deps: Deps, person: Person, body: NewJob) -> SubmittedOrder | None:
-    record = deps.store.order(body.id) if body.id else None
+    record = deps.store.jobs.order(body.id) if body.id else None
     if record is None or body.id is None:
         return None
     view = _recorded_job(deps, body.id)
@@ -131,7 +131,7 @@ def _find_same_order(deps: Deps, person: Person, body: NewJob) -> SubmittedOrder
 
 
 def _order_of_key(deps: Deps, person: Person, job: str) -> SubmittedOrder:
-    record, view = deps.store.order(job), deps.store.job(job)
+    record, view = deps.store.jobs.order(job), deps.store.jobs.get(job)
     # A key may have been given with an id that was another's all along.
     if record is None or view is None or view.requester_id != person.id:
         raise Conflict("an order under this Idempotency-Key began and did not finish; send it with a new key")
@@ -177,7 +177,7 @@ def _validate_order(deps: Deps, person: Person, order: JobInput, body: NewJob) -
         problems.append(Problem("statement.expires_at", expired.message))
     unknown = _parent_problems(deps, person, statement.parent, "statement.parent")
     problems += unknown or inherited_limit_problems(deps, checked_spec(order.spec, order.params), statement)
-    if order.bundle and deps.store.bundle(order.bundle) is None:
+    if order.bundle and deps.store.bundles.get(order.bundle) is None:
         problems.append(Problem("bundle", "no such bundle was sent; POST it to /api/v1/bundles first"))
     if order.bundle is None and order.spec["run"].get("workdir") is not None:
         problems.append(Problem("bundle", "the spec has a workdir, so its bundle is required"))
@@ -213,7 +213,7 @@ def _mismatches(statement: OrderStatement, order: JobInput, *, reason: str, pare
 
 
 def _recorded_job(deps: Deps, job: str) -> JobView:
-    view = deps.store.job(job)
+    view = deps.store.jobs.get(job)
     assert view is not None, "a recorded job has a row"
     return view
 

@@ -25,7 +25,7 @@ def why_not_authorized(deps: Deps, request: str, answer: ApprovalAnswer) -> Reje
 
     Raises RetryLater if Vault does not answer.
     """
-    view, catalog = deps.store.request(request), deps.config.current().catalog
+    view, catalog = deps.store.requests.get(request), deps.config.current().catalog
     if view is None or answer.decision == "deny":
         return None
     asked, allowed = (catalog.action(view.resource, Action(action)) for action in (view.action, answer.action or view.action))
@@ -38,7 +38,7 @@ def why_not_authorized(deps: Deps, request: str, answer: ApprovalAnswer) -> Reje
 
 
 def _why_control_group_closed(deps: Deps, request: str, answer: ApprovalAnswer) -> Rejection | None:
-    kept = deps.store.wrapping_token_of(request)
+    kept = deps.store.wrapped_tokens.get(request)
     state = control_groups.read_state(deps.vault, kept.accessor) if kept else None
     if kept is None or state is None:
         return Rejection("control_group_gone", "nothing waits in Vault to be authorized for it (any more)")

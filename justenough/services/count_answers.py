@@ -124,7 +124,7 @@ class AnswerCounter:
 
 def find_recorded_request(deps: Deps, job: str, ladder: Ladder) -> RequestView | Rejection:
     """Return the recorded request, or why a ladder that came through Temporal does not match it."""
-    request, order = deps.store.request(ladder.request), deps.store.order(job)
+    request, order = deps.store.requests.get(ladder.request), deps.store.jobs.order(job)
     if request is None or order is None or request.job_id != job:
         return Rejection("request_unknown", "no such request of this job has been recorded")
     recorded = [(item.approver_id, item.decision, item.tier, item.ttl, item.action, item.tools) for item in request.approvals]

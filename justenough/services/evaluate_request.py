@@ -85,7 +85,7 @@ def compute_request_digest(deps: Deps, verified: VerifiedOrder, access: Access, 
 
 def evaluate_grant(deps: Deps, job: str, number: int, grant: GrantTerms) -> Evaluation | Rejection:
     """Evaluate what approvers left of a job's request `number`, with the facts of the original request; or return why it cannot be."""
-    record = deps.store.order(job)
+    record = deps.store.jobs.order(job)
     if record is None:
         return Rejection("order_unknown", "no order of this job has been recorded")
     verified = verify_order(deps, JobInput.of(job, record), now=deps.now())
@@ -126,8 +126,8 @@ def requested_access(view: RequestView) -> Access:
 def _find_runtime_request(deps: Deps, job: str, number: int) -> RecordedRequest | None:
     """Read from store and ledger what a running job requested and what it held then, or None if it made no such request."""
     request = request_id(job, number)
-    view = deps.store.request(request)
-    decided = deps.store.ledger(job=job, types=(EventType.ACCESS_DECIDED,), after=0, limit=MAX_DECISIONS_READ)
+    view = deps.store.requests.get(request)
+    decided = deps.store.ledger.entries(job=job, types=(EventType.ACCESS_DECIDED,), after=0, limit=MAX_DECISIONS_READ)
     facts = next((entry.data["facts"] for entry in decided.items if entry.data["request"] == request), None)
     if view is None or facts is None:
         return None

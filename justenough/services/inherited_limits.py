@@ -91,7 +91,7 @@ def _specs_from(deps: Deps, job: str | None) -> Iterator[JobSpec | Rejection]:
 
 def _read_signed_order(deps: Deps, job: str) -> tuple[JobSpec, OrderStatement] | Rejection:
     """Return a job's signed spec and statement. Its signature is checked, because the child's access depends on it."""
-    record = deps.store.order(job)
+    record = deps.store.jobs.order(job)
     if record is None:
         return Rejection("job_unknown", f"there is no job {job}")
     order = JobInput.of(job, record)
@@ -113,7 +113,7 @@ def _read_signed_order(deps: Deps, job: str) -> tuple[JobSpec, OrderStatement] |
 def _remaining_access(deps: Deps, job: str, spec: JobSpec) -> Iterator[Access]:
     """Yield what approvers left of each access item of an order; an item that was not requested yet is unchanged."""
     for number, item in enumerate(spec.access, start=1):
-        view = deps.store.request(request_id(job, number))
+        view = deps.store.requests.get(request_id(job, number))
         if view is None:
             yield item
         elif view.state not in LOST_STATES:

@@ -88,7 +88,7 @@ def ancestor_launchers(deps: Deps, parent: str | None, *, asked_by: str | None) 
 
 def console_requester_of(deps: Deps, job: str) -> str | None:
     """Return the entity id of the person for whom the console ordered this job, or None."""
-    record = deps.store.order(job)
+    record = deps.store.jobs.order(job)
     return record.signed.statement.get("asked_by") if record else None
 
 
@@ -149,7 +149,7 @@ def _read_entries(deps: Deps, job: str) -> Iterator[EntryView]:
         return
     after: str | None = "0"
     while after is not None:
-        page = deps.store.ledger(job=job, types=ANCESTRY_EVENTS, after=int(after), limit=ENTRY_PAGE_SIZE)
+        page = deps.store.ledger.entries(job=job, types=ANCESTRY_EVENTS, after=int(after), limit=ENTRY_PAGE_SIZE)
         yield from page.items
         after = page.next
 

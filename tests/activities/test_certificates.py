@@ -58,7 +58,7 @@ def test_a_certificate_opens_the_warehouse_before_and_not_after_and_is_confirmed
     assert warehouse.lists(held.fields)
     assert [warehouse.lets_in(each.fields) for each in (held, other)] == [False, True]
     assert one.types() == ["credential.issued", "revocation.started", "credential.revoked", "credential.confirmed", "revocation.confirmed"]
-    (confirmed,) = at.deps.store.ledger(job=one.job, types=[EventType.CREDENTIAL_CONFIRMED]).items
+    (confirmed,) = at.deps.store.ledger.entries(job=one.job, types=[EventType.CREDENTIAL_CONFIRMED]).items
     assert confirmed.data["how"].endswith(f"its certificate {held.credential.certificate} is in the CRL that Vault serves")
 
 

@@ -128,9 +128,9 @@ async def test_a_proof_is_not_in_doubt_because_vault_is_away_as_the_guard_looks(
 
 async def test_a_person_cuts_the_access_of_a_job_whatever_is_said_of_it_already(at: Desk) -> None:
     job, now = at.job(), at.deps.now()
-    at.deps.store.record([build_event(EventType.REVOCATION_CONFIRMED, job, at=now, about="forged", by="session", proof={})])
+    at.deps.store.ledger.append([build_event(EventType.REVOCATION_CONFIRMED, job, at=now, about="forged", by="session", proof={})])
     await ActivityEnvironment().run(RevocationActivities(at.deps).revoke_job, RevokeInput(job=job, by="person", why="killed", attempts=1))
-    claim = at.deps.store.claim_of(job)
+    claim = at.deps.store.claims.get(job)
     assert claim is not None
     assert not claim.open
 
@@ -164,7 +164,7 @@ async def test_a_worker_that_stops_leaves_its_revocations_to_another_at_once(at:
 async def test_a_sweep_that_waited_behind_others_leaves_a_job_that_was_proven_meanwhile_as_it_is(at: Desk) -> None:
     job, held_up = at.job(), threading.Event()
     held = at.issue(job)
-    at.deps.store.record([build_event(EventType.JOB_ENDED, job, at=at.deps.now(), state="succeeded", exit_code=0, reason=None)])
+    at.deps.store.ledger.append([build_event(EventType.JOB_ENDED, job, at=at.deps.now(), state="succeeded", exit_code=0, reason=None)])
     stuck = [SWEEP_POOL.submit(held_up.wait, 600) for _ in range(MAX_CONCURRENT_JOBS)]
     sweep = asyncio.create_task(ActivityEnvironment().run(SweepActivities(at.deps, cast("Client", None)).sweep))
     while not SWEEP_POOL._work_queue.qsize():  # noqa: ASYNC110 - nothing else tells that the sweep has judged

@@ -64,7 +64,7 @@ class Running:
         return self.at.shop.works(Held(credential, None, issued))  # type: ignore[arg-type]  # a login needs no token
 
     def of(self, kind: EventType) -> list[dict[str, Any]]:
-        return [entry.data for entry in self.at.deps.store.ledger(job=self.job, types=[kind]).items]
+        return [entry.data for entry in self.at.deps.store.ledger.entries(job=self.job, types=[kind]).items]
 
     def renewals(self) -> list[dict[str, Any]]:
         return [data for data in self.of(EventType.ACCESS_DECIDED) if data["phase"] == "renewal"]
@@ -79,7 +79,7 @@ class Running:
         await self.until(lambda: bool(self.of(EventType.CREDENTIAL_CONFIRMED)))
         assert not self.works
         (revoked,) = self.of(EventType.CREDENTIAL_REVOKED)
-        (view,) = self.at.deps.store.credentials(job=self.job).items
+        (view,) = self.at.deps.store.credentials.list(job=self.job).items
         assert (view.state, view.revoked_why) == ("confirmed", revoked["why"])
         return str(revoked["why"])
 
@@ -122,9 +122,9 @@ def running(
     order = launcher.order(job, said, now=deps.now(), spec=spec)
     verified = verify_order(deps, order, now=deps.now())
     assert isinstance(verified, VerifiedOrder)
-    deps.store.record(order_events(deps, order, verified))
-    assert deps.store.claim_job(job, run="run", owner="owner", now=deps.now())
-    issuer = Issuer(deps, order, verified, read_job_history(deps.store, job), owner="owner")
+    deps.store.ledger.append(order_events(deps, order, verified))
+    assert deps.store.claims.claim(job, run="run", owner="owner", now=deps.now())
+    issuer = Issuer(deps, order, verified, read_job_history(deps.store.ledger, job), owner="owner")
     answers = (approved(at, job, verified, approver, tier=tier),) if tier else ()
     item = issuer.issue(GrantedRequest(id=request_id(job, 1), number=1, answers=answers))
     assert item.credential.lease_id
@@ -170,7 +170,9 @@ async def test_an_approval_that_was_withdrawn_ends_what_was_issued_on_it(at: Des
     job = running(at, WRITE, tier=1)
     told = {"person": job.approver.id, "name": job.approver.name, "reason": "a mistake", "signed": {}, "verdict": "withdrawn"}
     request = request_id(job.job, 1)
-    at.deps.store.record([build_event(EventType.APPROVAL_WITHDRAWN, job.job, at=at.deps.now(), about=request, request=request, **told)])
+    at.deps.store.ledger.append(
+        [build_event(EventType.APPROVAL_WITHDRAWN, job.job, at=at.deps.now(), about=request, request=request, **told)]
+    )
     assert await job.until_ended() == f"its approval was taken back by {job.approver.name}"
 
 
@@ -224,7 +226,7 @@ async def test_what_a_parent_touches_while_its_child_runs_counts_at_the_childs_n
     order = launcher.order(parent, now=at.deps.now())
     verified = verify_order(at.deps, order, now=at.deps.now())
     assert isinstance(verified, VerifiedOrder)
-    at.deps.store.record(order_events(at.deps, order, verified))
+    at.deps.store.ledger.append(order_events(at.deps, order, verified))
     job = running(at, parent=parent, by=launcher)
     handles = {"lease_id": None, "accessor": "a", "issued_at": at.deps.now().isoformat(), "expires_at": at.deps.now().isoformat()}
     read = {
@@ -235,7 +237,7 @@ async def test_what_a_parent_touches_while_its_child_runs_counts_at_the_childs_n
         "certificate": None,
         **handles,
     }
-    at.deps.store.record(
+    at.deps.store.ledger.append(
         [build_event(EventType.CREDENTIAL_ISSUED, parent, at=at.deps.now(), about="c", credential=credential_id(parent, 1), **read)]
     )
     assert await job.until_ended() == "policy denies it now (apart)"
@@ -312,9 +314,9 @@ def refunds(at: Desk) -> tuple[Issuer, Someone]:
     order = launcher.order(job, now=deps.now(), spec=BOUND)
     verified = verify_order(deps, order, now=deps.now())
     assert isinstance(verified, VerifiedOrder)
-    deps.store.record(order_events(deps, order, verified))
-    assert deps.store.claim_job(job, run="run", owner="owner", now=deps.now())
-    issuer = Issuer(deps, order, verified, read_job_history(deps.store, job), owner="owner")
+    deps.store.ledger.append(order_events(deps, order, verified))
+    assert deps.store.claims.claim(job, run="run", owner="owner", now=deps.now())
+    issuer = Issuer(deps, order, verified, read_job_history(deps.store.ledger, job), owner="owner")
     tools = {"refund-order": Bounds.model_validate({"arguments": {"amount": {"maximum": 100}}})}
     answer = approved(at, job, verified, approver, tier=1, tools=tools)
     allowed = issuer.allow(GrantedRequest(id=request_id(job, 1), number=1, answers=(answer,)))

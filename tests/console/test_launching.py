@@ -259,14 +259,14 @@ async def test_a_dry_run_decides_and_stores_nothing(served: Served) -> None:
             {"resource": "refunds-db", "action": "write", "ttl": "5m", "reason": "refund"},
         ]
     )
-    before = served.store.ledger_head()
+    before = served.store.ledger.head()
     answer = await served.post("/jobs", "ops", {"spec": raw, "dry_run": True})
     assert answer.status_code == 200, answer.text
     found = answer.json()
     assert found["valid"] is True
     assert [(each["outcome"], each["tier"]) for each in found["requests"]] == [("allowed", 0), ("needs_approval", 1)]
     assert all(each["policies"] for each in found["requests"])
-    assert served.store.ledger_head() == before
+    assert served.store.ledger.head() == before
     assert (await served.post("/jobs", "ops", {"spec": access(ttl="23h"), "dry_run": True})).status_code == 422
     assert (await served.post("/jobs", "lead", {"spec": raw, "dry_run": True})).status_code == 403
 

@@ -113,7 +113,7 @@ class ModelUsageRecorder:
     async def _write(self) -> None:
         while batch := self._pending:
             try:
-                await asyncio.to_thread(self._deps.store.record, list(batch))
+                await asyncio.to_thread(self._deps.store.ledger.append, list(batch))
             except Exception as error:  # noqa: BLE001 - a store that is away must not keep a job from its model; the session's end has it too
                 log.warning("use of a model not recorded yet", job=self._job, error=type(error).__name__)
                 return

@@ -319,7 +319,7 @@ class ToolGateway:
             duration_ms=taken,
             answer_bytes=len(record.answer.text.encode("utf-8", "replace")),
         )
-        self._deps.store.record([fact])
+        self._deps.store.ledger.append([fact])
 
 
 def _join_names(names: Sequence[str]) -> str:

@@ -90,7 +90,7 @@ class UpstreamDrift:
     def _record_new(self, facts: Iterator[Event] | list[Event]) -> None:
         new = [fact for fact in facts if fact.id not in self._recorded]
         if new:
-            self._deps.store.record(new)
+            self._deps.store.ledger.append(new)
             self._recorded.update(fact.id for fact in new)
 
     def _pinned_digest(self, name: str) -> str | None:
