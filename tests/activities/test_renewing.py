@@ -364,7 +364,7 @@ def test_a_job_has_so_many_requests_wait_at_once_and_gets_what_policy_allows_all
     for number in range(MAX_WAITING_REQUESTS):
         assert isinstance(issuer.access(refund(101 + number)), PendingApproval)
     with pytest.raises(
-        NotPermitted, match=f"{MAX_WAITING_REQUESTS} requests of this job wait for people already: wait for their answers first"
+        NotPermitted, match=f"{MAX_WAITING_REQUESTS} requests of this job already wait for people: wait for their answers first"
     ):
         issuer.access(refund(1000))
     # The same thing asked again is no further request.
