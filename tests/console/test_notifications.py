@@ -354,7 +354,7 @@ def test_the_document_names_the_services_that_are_spoken_to() -> None:
     text = (
         (Path(__file__).parents[2] / "docs" / "reference" / "events.md")
         .read_text()
-        .partition("**Which services.**")[2]
+        .partition("**Supported services.**")[2]
         .partition("Parameters")[0]
     )
     assert set(re.findall(r"`([a-z0-9]+)`", text)) - {"s"} == apprise_sender.HOSTED_SCHEMES | apprise_sender.SELF_HOSTED_SCHEMES
