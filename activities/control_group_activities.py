@@ -12,12 +12,12 @@ from activities.support.caller_check import refused_event, require_job_workflow
 from justenough.adapters.store import StoredWrappingToken
 from justenough.adapters.vault import VaultDenied, VaultRefused, control_groups
 from justenough.domain.approvals.ladder import Ladder
-from justenough.domain.approvals.verification import Rejection
 from justenough.domain.catalog.control_groups import ControlGroupRule, control_group_of
 from justenough.domain.catalog.loader import resolve_issue, scope_alias
 from justenough.domain.contracts.workflow_messages import ControlGroupsInput, ControlGroupsResult
 from justenough.domain.core.errors import GiveUp
 from justenough.domain.core.ids import request_id
+from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.spec import Access
 from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.services.dependencies import Deps
@@ -43,13 +43,13 @@ class ControlGroupActivities:
         verified = verify_order(self._deps, locks_input.order, now=self._deps.now())
         try:
             if isinstance(verified, Rejection):
-                raise NotOpened(verified.why)
+                raise NotOpened(verified.message)
             for number, access in enumerate(verified.spec.access, start=1):
                 ladder = locks_input.ladders.get(request_id(job, number))
-                if ladder and not self._deps.store.wrapping_token_of(ladder.request):
+                if ladder and not self._deps.store.wrapped_tokens.get(ladder.request):
                     self._open_lock(job, verified, access, ladder)
         except (NotOpened, VaultDenied, VaultRefused) as error:
-            self._deps.store.record([refused_event(job, str(error), at=self._deps.now())])
+            self._deps.store.ledger.append([refused_event(job, str(error), at=self._deps.now())])
             return ControlGroupsResult(refused=str(error))
         return ControlGroupsResult()
 
@@ -70,7 +70,7 @@ class ControlGroupActivities:
             token_accessor=token.accessor,
             ciphertext=control_groups.encrypt(deps.vault, wrapped.secret, about=ladder.request),
         )
-        if not deps.store.keep_wrapping_token(kept, self._opened_events(job, ladder, lock, wrapped)):
+        if not deps.store.wrapped_tokens.keep(kept, self._opened_events(job, ladder, lock, wrapped)):
             # Another attempt was faster, or the job is over.
             control_groups.revoke_token(deps.vault, token.secret)
 
@@ -85,6 +85,6 @@ class ControlGroupActivities:
 
     def _is_unknown(self, job: str, ladder: Ladder) -> bool:
         """Whether a ladder, which came by way of Temporal, is not what the ledger says of a request."""
-        found = self._deps.store.request(ladder.request)
+        found = self._deps.store.requests.get(ladder.request)
         known = found and (found.job_id, found.digest, found.tier, found.current_tier, found.action)
         return known != (job, ladder.digest, ladder.needed, ladder.current, ladder.action)

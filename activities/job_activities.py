@@ -13,7 +13,6 @@ from activities.revocation import revoke
 from activities.support.caller_check import NotTheirs, refused_event, require_job_workflow
 from justenough.domain.approvals.ladder import Ladder
 from justenough.domain.approvals.statements import MAX_CLOCK_SKEW
-from justenough.domain.approvals.verification import Rejection
 from justenough.domain.catalog.loader import problems_in_spec
 from justenough.domain.contracts.workflow_messages import (
     AnswersInput,
@@ -31,11 +30,13 @@ from justenough.domain.contracts.workflow_messages import (
 )
 from justenough.domain.core.errors import NotFound, RetryLater
 from justenough.domain.core.ids import job_of, request_id
+from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.credentials import Decision
 from justenough.domain.jobs.spec import Access
-from justenough.domain.jobs.states import Action, RequestState
+from justenough.domain.jobs.states import RequestState
 from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.domain.policy.cedar_request import DecisionFacts
+from justenough.services.approval_ladder import ladder_for_request
 from justenough.services.count_answers import AnswerCounter, find_recorded_request
 from justenough.services.dependencies import Deps
 from justenough.services.evaluate_request import compute_request_digest, evaluate_in_order
@@ -68,15 +69,15 @@ class JobActivities:
         current = deps.config.current()
         verified = verify_order(deps, order, now=now)
         if isinstance(verified, VerifiedOrder):
-            past = read_job_history(deps.store, order.job)
+            past = read_job_history(deps.store.ledger, order.job)
             why = past.why_over if past.ended else "; ".join(map(str, problems_in_spec(verified.spec, current.catalog)))
         else:
-            why = verified.why
+            why = verified.message
         if isinstance(verified, Rejection) or why:
-            deps.store.record([refused_event(order.job, why, at=now)])
+            deps.store.ledger.append([refused_event(order.job, why, at=now)])
             return StartDecisions(refused=why)
         decided = tuple(self._decide_each(order, verified))
-        deps.store.record(self._decision_events(order, verified, decided))
+        deps.store.ledger.append(self._decision_events(order, verified, decided))
         return StartDecisions(
             requester=verified.person.id,
             timeout=verified.spec.run.timeout,
@@ -91,7 +92,7 @@ class JobActivities:
         counting = AnswerCounter(self._deps, answers_input)
         for offset, raw in enumerate(answers_input.received):
             counting.count_signal(raw, number=answers_input.number + offset)
-        self._deps.store.record(counting.events)
+        self._deps.store.ledger.append(counting.events)
         return counting.result()
 
     @activity.defn(name="climb")
@@ -104,9 +105,9 @@ class JobActivities:
         if self._has_climbed(before):
             return ClimbResult(ladder=after)
         recorded = find_recorded_request(self._deps, job, before)
-        why = recorded.why if isinstance(recorded, Rejection) else self._why_too_early(before)
+        why = recorded.message if isinstance(recorded, Rejection) else self._why_too_early(before)
         if why:
-            self._deps.store.record([refused_event(job, why, at=now)])
+            self._deps.store.ledger.append([refused_event(job, why, at=now)])
             raise NotTheirs(why)
         if after is None:
             fact = build_event(EventType.APPROVAL_EXPIRED, job, at=now, about=before.request, request=before.request, tier=before.current)
@@ -121,7 +122,7 @@ class JobActivities:
                 respond_by=after.respond_by.isoformat(),
                 quorum=tiers.tiers[after.current].quorum,
             )
-        self._deps.store.record([fact])
+        self._deps.store.ledger.append([fact])
         return ClimbResult(ladder=after)
 
     @activity.defn(name="open_request")
@@ -129,24 +130,21 @@ class JobActivities:
         """Open the approval of a request that the job made while it runs; what it is, its session has recorded and will check again."""
         deps, job, now = self._deps, open_input.job, self._deps.now()
         require_job_workflow(deps, job)
-        view, order = deps.store.request(open_input.request), deps.store.order(job)
+        view, order = deps.store.requests.get(open_input.request), deps.store.jobs.order(job)
         if view is None or order is None or view.job_id != job or view.state is not RequestState.PENDING or not view.tier:
             return OpenResult()
-        _, _, _, signed = order
         tiers = deps.config.current().tiers
-        ladder = Ladder(
-            request=view.id,
+        ladder = ladder_for_request(
+            view.id,
+            view,
             digest=view.digest,
-            action=Action(view.action),
-            requester=str(signed.statement.get("person")),
+            requester=str(order.signed.statement.get("person")),
             needed=view.tier,
             current=max(view.tier, view.current_tier),
             # Opened already where the answer to an earlier attempt got lost.
             respond_by=view.expires_at or tiers.respond_by(view.tier, now=now),
-            ttl=view.ttl,
-            tools=view.tools,
         )
-        deps.store.record([approval_opened_event(job, ladder, tiers, at=now)])
+        deps.store.ledger.append([approval_opened_event(job, ladder, tiers, at=now)])
         return OpenResult(ladder=ladder)
 
     @activity.defn(name="withdraw")
@@ -154,7 +152,7 @@ class JobActivities:
         """Record that requests are no longer wanted."""
         require_job_workflow(self._deps, withdraw_input.job)
         now = self._deps.now()
-        self._deps.store.record(
+        self._deps.store.ledger.append(
             build_event(EventType.ACCESS_WITHDRAWN, withdraw_input.job, at=now, about=request, request=request, why=withdraw_input.why)
             for request in withdraw_input.requests
             if job_of(request) == withdraw_input.job
@@ -177,15 +175,17 @@ class JobActivities:
             exit_code=close_input.exit_code,
             reason=close_input.reason,
         )
-        new = store.record([*self._believable_events(close_input), ended])
+        new = store.ledger.append([*self._believable_events(close_input), ended])
         # Only where another ending was there already is there anything to read.
-        job = None if any(entry.id == ended.id for entry in new) else store.job(close_input.job)
+        job = None if any(entry.id == ended.id for entry in new) else store.jobs.get(close_input.job)
         if job is None or not job.state.ended:
             return JobResult(state=close_input.state, exit_code=close_input.exit_code, reason=close_input.reason)
         return JobResult(state=job.state, exit_code=job.exit_code, reason=job.reason)
 
     def _decide_each(self, order: JobInput, verified: VerifiedOrder) -> Iterator[tuple[DecidedRequest, DecisionFacts]]:
-        for number, access, _, (decision, facts) in evaluate_in_order(self._deps, order.job, verified):
+        for each in evaluate_in_order(self._deps, order.job, verified):
+            number, access, decision = each.number, each.access, each.decision
+            definition = self._deps.config.current().catalog.action(access.resource, access.action)
             request = DecidedRequest(
                 id=request_id(order.job, number),
                 number=number,
@@ -196,27 +196,21 @@ class JobActivities:
                 decision=decision,
                 digest=(digest := compute_request_digest(self._deps, verified, access, bundle=order.bundle, tier=decision.tier)),
                 ladder=self._build_ladder(order.job, number, access, decision, digest, requester=verified.person.id),
-                locked=decision.outcome == "needs_approval" and self._is_locked(access),
+                locked=decision.outcome == "needs_approval" and definition is not None and definition.locked,
             )
-            yield request, facts
-
-    def _is_locked(self, access: Access) -> bool:
-        action = self._deps.config.current().catalog.action(access.resource, access.action)
-        return action is not None and action.locked
+            yield request, each.facts
 
     def _build_ladder(self, job: str, number: int, access: Access, decision: Decision, digest: str, *, requester: str) -> Ladder | None:
         if decision.outcome != "needs_approval":
             return None
-        return Ladder(
-            request=request_id(job, number),
+        return ladder_for_request(
+            request_id(job, number),
+            access,
             digest=digest,
-            action=access.action,
             requester=requester,
             needed=decision.tier,
             current=decision.tier,
             respond_by=self._deps.config.current().tiers.respond_by(decision.tier, now=self._deps.now()),
-            ttl=access.ttl,
-            tools=access.tools,
         )
 
     def _decision_events(
@@ -231,9 +225,9 @@ class JobActivities:
 
     def _end_claim(self, job: str) -> None:
         """Whatever ended the job, nothing is issued under its id any more: a reset, or whoever has its order, comes too late."""
-        claim = self._deps.store.claim_of(job)
+        claim = self._deps.store.claims.get(job)
         if claim is None or claim.open:
-            self._deps.store.close_claim(job, self._deps.now())
+            self._deps.store.claims.close(job, self._deps.now())
 
     def _believable_events(self, close_input: CloseInput) -> Iterator[Event]:
         """Yield what the ledger may take of events that came by way of Temporal: nothing but a revocation's, its proof after a fresh look."""
@@ -255,12 +249,12 @@ class JobActivities:
 
     def _has_climbed(self, ladder: Ladder) -> bool:
         """Whether this very step was recorded before: its answer got lost, and it is asked again."""
-        recorded = self._deps.store.request(ladder.request)
+        recorded = self._deps.store.requests.get(ladder.request)
         if recorded is None:
             return False
         return recorded.state is RequestState.EXPIRED or recorded.current_tier == ladder.current + 1 > recorded.tier
 
     def _why_too_early(self, ladder: Ladder) -> str | None:
-        recorded = self._deps.store.request(ladder.request)
+        recorded = self._deps.store.requests.get(ladder.request)
         early = recorded is None or recorded.expires_at is None or recorded.expires_at > self._deps.now() + MAX_CLOCK_SKEW
         return "its tier still has time to answer" if early else None

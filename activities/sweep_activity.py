@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from functools import partial
 
 from temporalio import activity
 from temporalio.api.enums.v1 import PendingActivityState
@@ -51,7 +49,7 @@ SweepVerdict = tuple[str, str, str]
 
 
 class SweepActivities:
-    """Looks, asks Temporal about each job by name, acts once per job."""
+    """Lists what is alive, asks Temporal about each job by name, and makes one bounded attempt per job."""
 
     def __init__(self, deps: Deps, temporal: Client) -> None:
         self._deps = deps
@@ -61,44 +59,50 @@ class SweepActivities:
 
     @activity.defn(name="sweep")
     async def sweep(self) -> SweepReport:
-        """Return what one sweep saw and did. Heartbeats: while one is thought to run there is no other, so a dead one must be known soon."""
+        """Run one sweep and return its report. It sends heartbeats: no other sweep starts while this one is thought to run, so its death must show."""
         async with send_heartbeats():
-            return await self._sweep()
+            # List what is alive before looking the jobs up, so that a job which starts meanwhile is never taken for a leftover.
+            traced, failures = await asyncio.to_thread(self._deps.targets.job_ids)
+            prefixed = await asyncio.to_thread(self._deps.vault.job_prefixes, self._deps.settings.installation)
+            still_open = await asyncio.to_thread(self._deps.store.jobs.open, self._deps.now() - MIN_JOB_AGE)
+            jobs = {*traced, *prefixed, *still_open}
+            gate, end = asyncio.Semaphore(MAX_CONCURRENT_JOBS), asyncio.get_running_loop().time() + SWEEP_BUDGET_S
+            # Jobs that are stuck come last: they must not keep a sweep from all others.
+            ordered = [*_rotate(jobs - self._stuck), *_rotate(jobs & self._stuck)]
+            checked = await asyncio.gather(*(self._check_in_time(gate, job, end) for job in ordered))
+            verdicts = [verdict for verdict in checked if verdict is not None]
+            self._stuck = frozenset(job for what, job, _ in verdicts if what == "failed")
+            report = SweepReport(
+                looked_at=len(checked),
+                revoked=tuple(job for what, job, _ in verdicts if what == "revoked"),
+                lost=tuple(job for what, job, _ in verdicts if what == "lost"),
+                unknown=tuple(job for what, job, _ in verdicts if what == "unknown"),
+                failures=(*failures, *(f"{job}: {why}" for what, job, why in verdicts if what in {"failed", "waiting"})),
+                at=self._deps.now(),
+            )
+            # Each unknown job has an event of its own: as a set they would be reported again whenever one of them comes or goes.
+            unknown = [
+                build_event(EventType.SWEEP_REPORTED, UNATTRIBUTED_CHAIN, at=self._deps.now(), about=job, unknown=[job])
+                for job in report.unknown
+            ]
+            await asyncio.to_thread(self._deps.store.ledger.append, unknown)
+            # What the ledger cannot take now, the next sweep finds again.
+            await asyncio.to_thread(revoke.record_lapsed, self._deps)
+            return report
 
-    async def _sweep(self) -> SweepReport:
-        # What is alive is listed before the jobs are looked up, so that a job which starts meanwhile is never taken for a leftover.
-        alive, failures = await asyncio.to_thread(self._jobs_alive)
-        still_open = await asyncio.to_thread(self._deps.store.open_jobs, self._deps.now() - MIN_JOB_AGE)
-        gate, end = asyncio.Semaphore(MAX_CONCURRENT_JOBS), asyncio.get_running_loop().time() + SWEEP_BUDGET_S
-        judged = await asyncio.gather(*(self._judge_in_time(gate, job, end) for job in self._sweep_order(alive | set(still_open))))
-        found = [item for item in judged if item is not None]
-        self._stuck = frozenset(job for what, job, _ in found if what == "failed")
-        report = SweepReport(
-            looked_at=len(judged),
-            revoked=tuple(job for what, job, _ in found if what == "revoked"),
-            lost=tuple(job for what, job, _ in found if what == "lost"),
-            unknown=tuple(job for what, job, _ in found if what == "unknown"),
-            failures=(*failures, *(f"{job}: {why}" for what, job, why in found if what in {"failed", "waiting"})),
-            at=self._deps.now(),
-        )
-        await asyncio.to_thread(self._report_unknown, report.unknown)
-        # What the ledger cannot take now, the next sweep finds again.
-        await asyncio.to_thread(revoke.record_lapsed, self._deps)
-        return report
-
-    async def _judge_in_time(self, gate: asyncio.Semaphore, job: str, end: float) -> SweepVerdict | None:
+    async def _check_in_time(self, gate: asyncio.Semaphore, job: str, end: float) -> SweepVerdict | None:
         async with gate:
             if asyncio.get_running_loop().time() > end:
                 return "waiting", job, "left to the next sweep"
             try:
-                return await asyncio.wait_for(self._judge(job), JOB_TIMEOUT_S)
+                return await asyncio.wait_for(self._check(job), JOB_TIMEOUT_S)
             except TimeoutError:
                 return "failed", job, f"not done in {JOB_TIMEOUT_S:.0f} s"
             except Exception as error:  # noqa: BLE001 - one job's trouble must not keep the sweep from the others
                 return "failed", job, type(error).__name__
 
-    async def _judge(self, job: str) -> SweepVerdict | None:
-        known = await asyncio.to_thread(self._deps.store.job, job)
+    async def _check(self, job: str) -> SweepVerdict | None:
+        known = await asyncio.to_thread(self._deps.store.jobs.get, job)
         if known is None:
             # A workflow that runs without our store's knowledge is not ours to end, one that does not run is not ours to know.
             return "unknown", job, ""
@@ -135,18 +139,18 @@ class SweepActivities:
             exit_code=None,
             reason="its workflow closed without telling",
         )
-        await asyncio.to_thread(self._deps.store.record, [*unrecorded, ended])
+        await asyncio.to_thread(self._deps.store.ledger.append, [*unrecorded, ended])
         return "lost", job, ""
 
     async def _revoke(self, job: str, why: str) -> revoke.RevocationResult:
-        return await asyncio.get_running_loop().run_in_executor(SWEEP_POOL, partial(self._attempt, job, why))
+        def attempt() -> revoke.RevocationResult:
+            # If other jobs that hang held the threads, this job was checked a while ago. A revocation beside this one may have its proof by now,
+            # and another attempt would put the job in doubt again.
+            if has_standing_proof(self._deps, job) and not self._deps.targets.traces_of(job):
+                return revoke.RevocationResult(confirmed=True)
+            return revoke.revoke(self._deps, job, by="sweep", why=why, settled=False)
 
-    def _attempt(self, job: str, why: str) -> revoke.RevocationResult:
-        # Judged a while ago, where others that hang held the threads: whoever revokes beside this may have its proof by now, and trying again
-        # would make the job doubtful anew.
-        if has_standing_proof(self._deps, job) and not self._deps.targets.traces_of(job):
-            return revoke.RevocationResult(confirmed=True)
-        return revoke.revoke(self._deps, job, by="sweep", why=why, settled=False)
+        return await asyncio.get_running_loop().run_in_executor(SWEEP_POOL, attempt)
 
     async def _describe_workflow(self, job: str) -> WorkflowExecutionDescription | None:
         """Return what Temporal says of a job's workflow; None where it knows none."""
@@ -160,7 +164,7 @@ class SweepActivities:
     async def _is_closed(self, job: str, view: JobView, execution: WorkflowExecutionDescription | None) -> bool:
         """Whether there is evidence that the job's workflow will never run again."""
         if execution is None:
-            claim = await asyncio.to_thread(self._deps.store.claim_of, job)
+            claim = await asyncio.to_thread(self._deps.store.claims.get, job)
             if claim is not None:
                 return self._is_claim_over(claim)
             # What was decided had a workflow, and nobody starts it a second time.
@@ -173,29 +177,14 @@ class SweepActivities:
         """Whether there is evidence that a job's access is over while nobody sees to it: no session runs, and its workflow does not revoke."""
         if any(map(_ends_access, execution.raw_description.pending_activities)):
             return False
-        claim = await asyncio.to_thread(self._deps.store.claim_of, job)
+        claim = await asyncio.to_thread(self._deps.store.claims.get, job)
         return claim is not None and self._is_claim_over(claim)
 
     def _is_claim_over(self, claim: SessionClaim) -> bool:
         return not claim.open or self._deps.now() - claim.renewed_at > CLAIM_LEASE
 
-    def _jobs_alive(self) -> tuple[set[str], tuple[str, ...]]:
-        seen, failures = self._deps.targets.job_ids()
-        return seen | set(self._deps.vault.job_prefixes(self._deps.settings.installation)), failures
-
     def _has_traces(self, job: str) -> bool:
         return bool(self._deps.vault.prefix_accessors(job)) or bool(self._deps.targets.traces_of(job))
-
-    def _report_unknown(self, unknown: Iterable[str]) -> None:
-        # Each once, by its own name: as a set they would be reported again whenever one of them comes or goes.
-        now = self._deps.now()
-        self._deps.store.record(
-            [build_event(EventType.SWEEP_REPORTED, UNATTRIBUTED_CHAIN, at=now, about=job, unknown=[job]) for job in unknown]
-        )
-
-    def _sweep_order(self, jobs: set[str]) -> list[str]:
-        """Return the jobs as they are looked at: some that are stuck never keep a sweep from all others."""
-        return [*_rotate(jobs - self._stuck), *_rotate(jobs & self._stuck)]
 
 
 def _ends_access(pending: PendingActivityInfo) -> bool:
@@ -204,7 +193,7 @@ def _ends_access(pending: PendingActivityInfo) -> bool:
 
 
 def _retry_verdict(job: str, result: revoke.RevocationResult) -> SweepVerdict:
-    return ("failed", job, "; ".join(result.failures)) if result.failures else ("waiting", job, "a second look is to come")
+    return ("failed", job, "; ".join(result.failures)) if result.failures else ("waiting", job, "a second check is still to come")
 
 
 def _rotate(jobs: AbstractSet[str]) -> list[str]:

@@ -188,12 +188,12 @@ async def _recorded(store: Store, rate: float, seconds: float) -> tuple[dict[int
     """Record events at a rate; return when each was about to be, by position, and the seconds that recording took."""
     job = new_job_id("dev", now=datetime.now(UTC))
     dice = random.Random(1)  # noqa: S311 - a job like any other
-    await asyncio.to_thread(lambda: store.record(life("bare", look(job, dice))))
+    await asyncio.to_thread(lambda: store.ledger.append(life("bare", look(job, dice))))
     began, told, number = time.monotonic(), {}, 0
     took = []
     while (now := time.monotonic()) - began < seconds:
         number += 1
-        (entry,) = await asyncio.to_thread(store.record, [_happening(job, number)])
+        (entry,) = await asyncio.to_thread(store.ledger.append, [_happening(job, number)])
         told[entry.position] = now
         took.append(time.monotonic() - now)
         await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))

@@ -26,7 +26,7 @@ Question = tuple[str, float, Callable[[], object]]
 
 def asked(store: Store, now: datetime) -> Iterator[Question]:
     """Yield what is asked, its budget in ms, and how."""
-    newest = store.jobs(state=JobState.SUCCEEDED, limit=1).items[0]
+    newest = store.jobs.list(state=JobState.SUCCEEDED, limit=1).items[0]
     yield from _at_a_glance(store, now)
     yield from _of_jobs(store, newest)
     yield from _of_access(store)
@@ -34,10 +34,10 @@ def asked(store: Store, now: datetime) -> Iterator[Question]:
 
 
 def _at_a_glance(store: Store, now: datetime) -> Iterator[Question]:
-    yield "what stands open now", GLANCE, lambda: store.current_counts(now)
-    yield "the course of 24 hours in 48 parts", GLANCE, lambda: store.period_trend(now - timedelta(hours=24), now, 48)
-    yield "figures for /metrics", GLANCE, store.figures
-    yield "what is overdue", GLANCE, store.overdue
+    yield "what stands open now", GLANCE, lambda: store.dashboard.current_counts(now)
+    yield "the course of 24 hours in 48 parts", GLANCE, lambda: store.dashboard.period_trend(now - timedelta(hours=24), now, 48)
+    yield "figures for /metrics", GLANCE, store.metrics.counts
+    yield "what is overdue", GLANCE, store.metrics.overdue
 
 
 def _of_jobs(store: Store, one: JobSummary) -> Iterator[Question]:
@@ -51,49 +51,53 @@ def _of_jobs(store: Store, one: JobSummary) -> Iterator[Question]:
                     yield (
                         f"jobs: {chosen or 'all'}",
                         LIST,
-                        lambda s=state, e=environment, r=requester, n=name: store.jobs(state=s, environment=e, requester=r, name=n),  # type: ignore[misc]
+                        lambda s=state, e=environment, r=requester, n=name: store.jobs.list(state=s, environment=e, requester=r, name=n),  # type: ignore[misc]
                     )
-    yield "jobs: a launcher's own, lost, of a name", LIST, lambda: store.jobs(requester_id=person, state=JobState.LOST, name=frequent)
+    yield "jobs: a launcher's own, lost, of a name", LIST, lambda: store.jobs.list(requester_id=person, state=JobState.LOST, name=frequent)
     cursor = None
     for _ in range(DEEP):
-        cursor = store.jobs(state=JobState.FAILED, cursor=cursor).next
-    yield f"jobs: page {DEEP + 1} of those that failed", LIST, lambda: store.jobs(state=JobState.FAILED, cursor=cursor)
-    yield "a job whole", LIST, lambda: store.job(one.id)
-    yield "what the beginning of an id names", GLANCE, lambda: store.find(one.id[:16])
+        cursor = store.jobs.list(state=JobState.FAILED, cursor=cursor).next
+    yield f"jobs: page {DEEP + 1} of those that failed", LIST, lambda: store.jobs.list(state=JobState.FAILED, cursor=cursor)
+    yield "a job whole", LIST, lambda: store.jobs.get(one.id)
+    yield "what the beginning of an id names", GLANCE, lambda: store.search.find(one.id[:16])
 
 
 def _of_access(store: Store) -> Iterator[Question]:
     rare = "service-20-api"
-    yield "requests: those that wait", LIST, lambda: store.requests(state=RequestState.PENDING)
-    yield "requests: a launcher's denied ones", LIST, lambda: store.requests(state=RequestState.DENIED, requester_id="e-person005")
-    yield "credentials: all", LIST, store.credentials
-    yield "credentials: live", LIST, lambda: store.credentials(live=True)
-    yield "credentials: live, of one resource", LIST, lambda: store.credentials(live=True, resource="orders-db")
-    yield "credentials: of one resource", LIST, lambda: store.credentials(resource=rare)
-    yield "credentials: admin", LIST, lambda: store.credentials(action="admin")
-    yield "credentials: expired", LIST, lambda: store.credentials(state=CredentialState.EXPIRED)
+    yield "requests: those that wait", LIST, lambda: store.requests.list(state=RequestState.PENDING)
+    yield "requests: a launcher's denied ones", LIST, lambda: store.requests.list(state=RequestState.DENIED, requester_id="e-person005")
+    yield "credentials: all", LIST, store.credentials.list
+    yield "credentials: live", LIST, lambda: store.credentials.list(live=True)
+    yield "credentials: live, of one resource", LIST, lambda: store.credentials.list(live=True, resource="orders-db")
+    yield "credentials: of one resource", LIST, lambda: store.credentials.list(resource=rare)
+    yield "credentials: admin", LIST, lambda: store.credentials.list(action="admin")
+    yield "credentials: expired", LIST, lambda: store.credentials.list(state=CredentialState.EXPIRED)
     yield (
         "credentials: expired, admin, of one resource",
         LIST,
-        lambda: store.credentials(state=CredentialState.EXPIRED, action="admin", resource="orders-db"),
+        lambda: store.credentials.list(state=CredentialState.EXPIRED, action="admin", resource="orders-db"),
     )
-    yield "reviews that are open", LIST, store.reviews
+    yield "reviews that are open", LIST, store.reviews.list
 
 
 def _of_the_ledger(store: Store, job: str, now: datetime) -> Iterator[Question]:
-    middle, half = store.ledger_head().position // 2, now - timedelta(days=180)
+    middle, half = store.ledger.head().position // 2, now - timedelta(days=180)
     rare, frequent = (EventType.REVIEW_OPENED,), (EventType.JOB_ENDED, EventType.CREDENTIAL_ISSUED)
-    yield "ledger backwards: all", LIST, store.ledger_newest_first
-    yield "ledger backwards: from the middle", LIST, lambda: store.ledger_newest_first(before=middle)
-    yield "ledger backwards: a rare type", LIST, lambda: store.ledger_newest_first(types=rare)
-    yield "ledger backwards: two types from the middle", LIST, lambda: store.ledger_newest_first(types=frequent, before=middle)
-    yield "ledger backwards: every type by name", LIST, lambda: store.ledger_newest_first(types=EventType)
-    yield "ledger backwards: a day half a year ago", LIST, lambda: store.ledger_newest_first(since=half, until=half + timedelta(days=1))
-    yield "ledger backwards: a rare type, until half a year ago", LIST, lambda: store.ledger_newest_first(types=rare, until=half)
-    yield "ledger backwards: a job", LIST, lambda: store.ledger_newest_first(job=job)
-    yield "ledger: after the middle", LIST, lambda: store.ledger(after=middle)
-    yield "ledger: a day half a year ago", LIST, lambda: store.ledger(since=half, until=half + timedelta(days=1))
-    yield "what listeners read: 500 entries", LIST, lambda: store.tail(middle, limit=500)
+    yield "ledger backwards: all", LIST, store.ledger.entries_newest_first
+    yield "ledger backwards: from the middle", LIST, lambda: store.ledger.entries_newest_first(before=middle)
+    yield "ledger backwards: a rare type", LIST, lambda: store.ledger.entries_newest_first(types=rare)
+    yield "ledger backwards: two types from the middle", LIST, lambda: store.ledger.entries_newest_first(types=frequent, before=middle)
+    yield "ledger backwards: every type by name", LIST, lambda: store.ledger.entries_newest_first(types=EventType)
+    yield (
+        "ledger backwards: a day half a year ago",
+        LIST,
+        lambda: store.ledger.entries_newest_first(since=half, until=half + timedelta(days=1)),
+    )
+    yield "ledger backwards: a rare type, until half a year ago", LIST, lambda: store.ledger.entries_newest_first(types=rare, until=half)
+    yield "ledger backwards: a job", LIST, lambda: store.ledger.entries_newest_first(job=job)
+    yield "ledger: after the middle", LIST, lambda: store.ledger.entries(after=middle)
+    yield "ledger: a day half a year ago", LIST, lambda: store.ledger.entries(since=half, until=half + timedelta(days=1))
+    yield "what listeners read: 500 entries", LIST, lambda: store.ledger.tail(middle, limit=500)
 
 
 def measured(store: Store, kind: str, *, rounds: int, tell: Callable[[str], None]) -> Iterator[Figure]:

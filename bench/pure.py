@@ -75,7 +75,7 @@ def replaying(*, quick: bool) -> Figure:
     with tempfile.TemporaryDirectory(prefix="je-bench-") as folder, closing(Store(f"sqlite:///{folder}/ledger.db")) as store:
         store.migrate()
         for number in range(jobs):
-            store.record(_decided(f"j-dev-{number:026d}", policies, resource))
+            store.ledger.append(_decided(f"j-dev-{number:026d}", policies, resource))
         pages = list(_pages(store))
     count, took = jobs * len(Action), []
     for _ in range(5):
@@ -95,11 +95,11 @@ def verifying(*, quick: bool) -> Figure:
         store.migrate()
         events = list(_events(count))
         for start in range(0, count, 1000):
-            store.record(events[start : start + 1000])
+            store.ledger.append(events[start : start + 1000])
         seconds = []
         for _ in range(5):
             began = time.perf_counter()
-            report = store.verify()
+            report = store.ledger.verify()
             seconds.append(time.perf_counter() - began)
             assert report.sound, report
             assert report.entries == count, report
@@ -158,7 +158,7 @@ def _decided(job: str, policies: PolicySet, resource: Resource) -> Iterator[Even
 def _pages(store: Store) -> Iterator[str]:
     after: str | None = "0"
     while after:
-        page = store.ledger(types=REPLAY_EVENTS, after=int(after), limit=1000)
+        page = store.ledger.entries(types=REPLAY_EVENTS, after=int(after), limit=1000)
         yield page.model_dump_json()
         after = page.next
 

@@ -53,9 +53,9 @@ FLAGS = (
 
 def places(store: Store) -> Iterator[str]:
     """Yield the pages that are measured: each list whole, narrowed and further on, one of each thing, and last the launcher's own."""
-    job = store.jobs(state=JobState.SUCCEEDED, limit=1).items[0]
-    credential, request = store.credentials(limit=1).items[0], store.requests(state=RequestState.PENDING, limit=1).items[0]
-    further, older = store.jobs(limit=50).next, store.credentials(limit=50).next
+    job = store.jobs.list(state=JobState.SUCCEEDED, limit=1).items[0]
+    credential, request = store.credentials.list(limit=1).items[0], store.requests.list(state=RequestState.PENDING, limit=1).items[0]
+    further, older = store.jobs.list(limit=50).next, store.credentials.list(limit=50).next
     yield from ("/now", "/inbox", f"/inbox/{request.id}", "/delegations", "/sessions")
     yield from (
         "/jobs",
@@ -123,7 +123,7 @@ async def seen(stack: Stack, store: Store, kind: str, *, listeners: int, rounds:
         for _ in range(rounds):
             job = new_job_id("dev", now=datetime.now(UTC))
             began = time.monotonic()
-            await asyncio.to_thread(lambda job=job: store.record(life("bare", look(job, dice))))  # type: ignore[misc]
+            await asyncio.to_thread(lambda job=job: store.ledger.append(life("bare", look(job, dice))))  # type: ignore[misc]
             await page.locator(f'a[href="/jobs/{job}"]').first.wait_for()
             took.append((time.monotonic() - began) * 1e3)
         for one in streams:

@@ -61,7 +61,7 @@ def seed(url: str, *, jobs: int, entries: int, open_jobs: int, until: datetime, 
     """Fill an empty store; return how many jobs and ledger entries it has. Of `entries` as many are made as the jobs' lives need, at least."""
     with closing(Store(url)) as store:
         store.migrate()
-        if store.ledger_head().entries:
+        if store.ledger.head().entries:
             message = f"the store {url.rpartition('@')[2]} is not empty: name one that is"
             raise SystemExit(message)
     dice = random.Random(5)  # noqa: S311 - figures of two runs compare only over the same rows
@@ -96,7 +96,7 @@ def patterns(kinds: Mapping[str, int], count: int, dice: random.Random, *, uses:
             looks = [look(name, dice, uses=uses) for name in names]
             for begin in range(0, count, 50):
                 part = range(begin, min(begin + 50, count))
-                store.record(fact for number in part for fact in life(chosen[number], looks[number]))
+                store.ledger.append(fact for number in part for fact in life(chosen[number], looks[number]))
         with closing(sqlite3.connect(path)) as connection:
             return _read(connection, names)
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from importlib.metadata import version
 from typing import Any
 
 import structlog
@@ -33,6 +34,8 @@ from workflows.job import Job
 from workflows.sweep import Prove, Sweep
 
 WORKFLOWS = (Job, Guard, Sweep, Prove)
+BUILD_ID = version("justenough")
+"""What Temporal's histories call this worker's code. Left out, the SDK reads and hashes every loaded module at each start."""
 HEARTBEAT_THROTTLE = timedelta(seconds=1)
 """How soon a session hears that its workflow is gone: terminated, deleted, cancelled."""
 MAX_CONCURRENT_ENDINGS = 256
@@ -80,6 +83,7 @@ async def run_workers(client: Client, deps: Deps, sandbox: Sandbox) -> AsyncIter
         max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
         default_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
         interceptors=[ErrorInterceptor()],
+        build_id=BUILD_ID,
     )
     main = Worker(
         client,
@@ -101,6 +105,7 @@ async def run_workers(client: Client, deps: Deps, sandbox: Sandbox) -> AsyncIter
         default_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
         graceful_shutdown_timeout=timedelta(seconds=settings.drain),
         interceptors=[ErrorInterceptor()],
+        build_id=BUILD_ID,
     )
     async with endings, main:
         yield

@@ -1,4 +1,4 @@
-"""How a workflow takes a step: quickly, patiently, insisting, or only until it is told to stop. Deterministic, no I/O."""
+"""How a workflow calls activities: locally first, with long retries, until accepted, or until it is told to stop. Deterministic, no I/O."""
 
 from __future__ import annotations
 
@@ -22,20 +22,21 @@ Result = TypeVar("Result")
 
 
 async def call_activity(activity: Callable[[Any, Argument], Result], argument: Argument) -> Result:
-    """Return what an activity says. Raises FailureError where asking again cannot change a refusal, and where the step was cancelled."""
+    """Call an activity and return its result. Raises FailureError if it refuses for good or the step was cancelled."""
     try:
         return await workflow.execute_local_activity_method(activity, argument, **options.LOCAL)
     except FailureError as error:
-        # Not ActivityError alone: what a local activity raised comes back as it is, not as a cause.
-        if _is_refusal(error) or is_cancelling():
+        # Not only ActivityError: a local activity's error comes back as it is, not as a cause.
+        cause = _cause(error)
+        if (isinstance(cause, ApplicationError) and cause.non_retryable) or is_cancelling():
             raise
     return await workflow.execute_activity_method(activity, argument, task_queue=options.endings_queue(), **options.PATIENT)
 
 
 async def retry_until_accepted(attempt: Callable[[], Awaitable[Result]]) -> Result:
-    """Return what an attempt comes to, however often it is refused: for what must happen before a job may close.
+    """Repeat an attempt until it is accepted, and return its result: for what must happen before a job may close.
 
-    Raises FailureError where whoever asks is not this job's workflow: a stranger's may end without.
+    Raises FailureError if this workflow is not the job's: a stranger's workflow may end without it.
     """
     pause = options.MIN_RETRY_INTERVAL
     while True:
@@ -50,7 +51,7 @@ async def retry_until_accepted(attempt: Callable[[], Awaitable[Result]]) -> Resu
 
 
 async def revoke_until_confirmed(revoke_input: RevokeInput) -> RevokeResult:
-    """Return once everything of a job is confirmed dead, with what the ledger could not take meanwhile."""
+    """Revoke everything of a job until it is confirmed dead; return the result, with the events that the ledger could not take."""
     unrecorded: tuple[Event, ...] = ()
     while True:
         result: RevokeResult = await retry_until_accepted(
@@ -65,7 +66,7 @@ async def revoke_until_confirmed(revoke_input: RevokeInput) -> RevokeResult:
 
 
 async def run_unless(stopped: Callable[[], bool], work: Coroutine[Any, Any, Result]) -> Result | None:
-    """Return what is being done, or None where the wish to stop came first; then it has been cancelled and has ended."""
+    """Await work and return its result, or cancel it, await its end and return None if `stopped` became true first."""
     task = asyncio.create_task(work)
     await workflow.wait_condition(lambda: task.done() or stopped())
     if not task.done():
@@ -77,7 +78,7 @@ async def run_unless(stopped: Callable[[], bool], work: Coroutine[Any, Any, Resu
 
 
 async def run_shielded(task: asyncio.Task[Result], *, on_cancel: Callable[[], None]) -> Result:
-    """Return what a life comes to. A cancel of the workflow only tells it: it ends in its own order, and nothing interrupts its ending."""
+    """Await a task to its end and return its result. A cancel of the workflow only calls `on_cancel`: nothing interrupts the task's ending."""
     while True:
         try:
             await workflow.wait_condition(task.done)
@@ -91,21 +92,16 @@ async def run_shielded(task: asyncio.Task[Result], *, on_cancel: Callable[[], No
 
 
 def error_type(error: FailureError) -> str:
-    """Return the type of what an activity failed with. Its message may hold anything."""
+    """Return the type name of an activity's error. Its message may hold anything."""
     cause = _cause(error)
     return cause.type or "ApplicationError" if isinstance(cause, ApplicationError) else type(cause).__name__
 
 
 def is_cancelling() -> bool:
-    """Whether the task that asks has been told to end: by `unless`, or by eviction."""
+    """Whether the current task is being cancelled: by `run_unless`, or by eviction."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
 def _cause(error: FailureError) -> BaseException | None:
     return error.cause if isinstance(error, ActivityError) else error
-
-
-def _is_refusal(error: FailureError) -> bool:
-    cause = _cause(error)
-    return isinstance(cause, ApplicationError) and cause.non_retryable

@@ -1,9 +1,10 @@
-"""The climb of a job's requests through the tiers of approval. Deterministic, no I/O; arithmetic is justenough.domain.approvals.tiers's."""
+"""Escalates a job's requests through the tiers of approval. Deterministic, no I/O; the arithmetic is in justenough.domain.approvals.tiers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 from temporalio import workflow
@@ -23,7 +24,7 @@ class Escalation:
     """The requests of one job that wait for people, each on its ladder."""
 
     def __init__(self, job: str, answers: ReceivedAnswers, *, on_withdrawn: Callable[[str], None]) -> None:
-        """`on_withdrawn` is told of each request whose approval was taken back."""
+        """`on_withdrawn` is called with each request whose approval was withdrawn."""
         self._job = job
         self._answers = answers
         self._on_withdrawn = on_withdrawn
@@ -37,7 +38,7 @@ class Escalation:
 
     @property
     def pending(self) -> tuple[str, ...]:
-        """Requests that still wait."""
+        """Ids of requests that still wait."""
         return tuple(self._in_state(RequestState.PENDING))
 
     def answers_of(self, request: str) -> tuple[ApprovalAnswer, ...]:
@@ -45,23 +46,33 @@ class Escalation:
         return self.ladders[request].answers if request in self.ladders else ()
 
     async def wait_settled(self, *, enough: Callable[[], bool]) -> None:
-        """Return when each request is answered or has run out of tiers, or enough is known; silence never approves."""
+        """Return when every request is answered or has expired past its top tier, or `enough` is true. Silence never approves."""
         while self.pending and not enough():
             await self.wait_for_change(lambda: False)
             await self.process()
 
     async def wait_for_change(self, also: Callable[[], bool]) -> None:
-        """Return once an answer has come, a tier's time is over, or something else is so."""
+        """Return once an answer has come, a tier's time is over, or `also` is true."""
         due = min((self.ladders[request].respond_by for request in self.pending), default=None)
-        await _wait_until(lambda: bool(self._answers) or also(), due=due)
+        left = None if due is None else due - workflow.now()
+        if left is not None and left <= timedelta(0):
+            return
+        with suppress(TimeoutError):
+            await workflow.wait_condition(lambda: bool(self._answers) or also(), timeout=left)
 
     async def process(self) -> None:
-        """Examine what has come, and have climb what nobody answered in time."""
+        """Examine the answers that have come, and escalate the requests that nobody answered in time."""
         await self.examine()
-        await self._climb()
+        for request in self.pending:
+            if self.ladders[request].respond_by <= workflow.now():
+                result = await call_activity(JobActivities.climb, ClimbInput(job=self._job, ladder=self.ladders[request]))
+                if result.ladder is None:
+                    self.states[request] = RequestState.EXPIRED
+                else:
+                    self.ladders[request] = result.ladder
 
     async def examine(self) -> None:
-        """Examine every signal that has come, those for settled requests too: each is recorded."""
+        """Examine every answer that has come, also to settled requests: each is recorded."""
         while self._answers:
             number, received = self._answers.first()
             try:
@@ -73,7 +84,7 @@ class Escalation:
             self._answers.drop(len(received))
 
     async def withdraw(self, why: str) -> None:
-        """Give up what still waits."""
+        """Withdraw the requests that still wait."""
         if self.pending:
             await call_activity(JobActivities.withdraw, WithdrawInput(job=self._job, requests=self.pending, why=why))
             self.states.update(dict.fromkeys(self.pending, RequestState.WITHDRAWN))
@@ -83,8 +94,8 @@ class Escalation:
 
     async def _examine_batch(self, number: int, received: tuple[Any, ...]) -> None:
         waiting, approved = (self._in_state(state) for state in (RequestState.PENDING, RequestState.APPROVED))
-        asked = AnswersInput(job=self._job, ladders=waiting, approved=approved, received=received, number=number)
-        result = await call_activity(JobActivities.take_answers, asked)
+        answers = AnswersInput(job=self._job, ladders=waiting, approved=approved, received=received, number=number)
+        result = await call_activity(JobActivities.take_answers, answers)
         self.ladders.update(result.ladders)
         self.states.update({request: RequestState(verdict) for request, verdict in result.verdicts.items()})
         for request, verdict in result.verdicts.items():
@@ -92,33 +103,12 @@ class Escalation:
                 self._on_withdrawn(request)
 
     async def _examine_singly(self, number: int, received: tuple[Any, ...], *, why: str) -> None:
-        """Examine each on its own where together they were refused: one that cannot be examined changes nothing, for the others neither."""
+        """Examine each answer of a refused batch by itself: one that cannot be examined must not affect the others."""
         workflow.logger.warning("answers could not be examined together", extra={"cause": why})
-        for place, one in enumerate(received):
+        for place, answer in enumerate(received):
             try:
-                await self._examine_batch(number + place, (one,))
+                await self._examine_batch(number + place, (answer,))
             except FailureError as error:
                 if is_cancelling():
                     raise
                 workflow.logger.warning("an answer could not be examined", extra={"number": number + place, "cause": error_type(error)})
-
-    async def _climb(self) -> None:
-        for request in self.pending:
-            if self.ladders[request].respond_by <= workflow.now():
-                result = await call_activity(JobActivities.climb, ClimbInput(job=self._job, ladder=self.ladders[request]))
-                if result.ladder is None:
-                    self.states[request] = RequestState.EXPIRED
-                else:
-                    self.ladders[request] = result.ladder
-
-
-async def _wait_until(condition: Callable[[], bool], *, due: datetime | None) -> None:
-    if due is None:
-        await workflow.wait_condition(condition)
-        return
-    left = due - workflow.now()
-    if left > timedelta(0):
-        try:
-            await workflow.wait_condition(condition, timeout=left)
-        except TimeoutError:
-            return

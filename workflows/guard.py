@@ -19,15 +19,19 @@ with workflow.unsafe.imports_passed_through():
 
 @workflow.defn(name="Guard")
 class Guard:
-    """Stands beside a job that a person approved; the server cancels it when the job's run closes in any way, and then it revokes."""
+    """Runs beside a job that a person approved. When the job's run closes in any way, the server cancels the guard, which then revokes."""
 
     def __init__(self) -> None:
         self._job_closed = False
 
     @workflow.run
     async def run(self, order: GuardInput) -> bool:
-        """Wait for the job's end or the deadline, revoke, and close a job that could not close itself. Returns whether it had to."""
-        return await run_shielded(asyncio.create_task(self._wait_and_revoke(order)), on_cancel=self._note_job_closed)
+        """Wait for the job's end or the deadline, revoke, and close a job that could not close itself. Return whether it had to."""
+
+        def note_job_closed() -> None:
+            self._job_closed = True
+
+        return await run_shielded(asyncio.create_task(self._wait_and_revoke(order)), on_cancel=note_job_closed)
 
     async def _wait_and_revoke(self, order: GuardInput) -> bool:
         try:
@@ -36,9 +40,10 @@ class Guard:
             workflow.logger.warning("the guard's deadline passed")
         unrecorded = await self._revoke(order.job)
         if self._job_closed:
-            return await self._close_job(order.job, unrecorded)
+            closing = CloseInput(job=order.job, state=JobState.LOST, reason="its workflow closed without telling", unrecorded=unrecorded)
+            return (await retry_until_accepted(lambda: call_activity(JobActivities.close, closing))).state is JobState.LOST
         while unrecorded:
-            # The job still stands, so nobody closes it and carries these on: revoke again until the ledger has taken the proof.
+            # The job is still open, so nobody else carries these events: revoke again until the ledger has taken the proof.
             await workflow.sleep(options.MAX_RETRY_INTERVAL)
             unrecorded = await self._revoke(order.job)
         return True
@@ -46,10 +51,3 @@ class Guard:
     async def _revoke(self, job: str) -> tuple[Event, ...]:
         why = "the job's workflow closed" if self._job_closed else "the guard's deadline passed"
         return (await revoke_until_confirmed(RevokeInput(job=job, by="guard", why=why))).unrecorded
-
-    async def _close_job(self, job: str, unrecorded: tuple[Event, ...]) -> bool:
-        closing = CloseInput(job=job, state=JobState.LOST, reason="its workflow closed without telling", unrecorded=unrecorded)
-        return (await retry_until_accepted(lambda: call_activity(JobActivities.close, closing))).state is JobState.LOST
-
-    def _note_job_closed(self) -> None:
-        self._job_closed = True

@@ -160,11 +160,11 @@ class Job:
         return self._denial(decided) or decided
 
     async def _open_locks(self, order: JobInput, decided: StartDecisions) -> JobOutcome | None:
-        """Have what is locked wait in Vault; return why the job does not run, where it cannot."""
+        """Request the control groups of locked access in Vault; return an outcome if the job cannot run."""
         ladders = {request.id: request.ladder for request in decided.requests if request.locked and request.ladder}
         if not ladders:
             return None
-        # From here on something of the job's lives in Vault, whatever comes of this step.
+        # From here on Vault holds something of the job, even if this step fails.
         self._locks = True
         opened = await call_activity(ControlGroupActivities.open_locks, ControlGroupsInput(order=order, ladders=ladders))
         return JobOutcome(JobState.FAILED, reason=f"refused: {opened.refused}") if opened.refused else None
@@ -193,7 +193,7 @@ class Job:
                 parent_close_policy=workflow.ParentClosePolicy.REQUEST_CANCEL,
             )
         except WorkflowAlreadyStartedError:
-            # After a reset the first run's guard still stands; the session will refuse the second claim anyway.
+            # After a reset the first run's guard still runs; the session will refuse the second claim anyway.
             workflow.logger.warning("a guard stands already")
 
     async def _run_session(self, order: SessionInput, *, seconds: int) -> JobOutcome:
@@ -203,7 +203,7 @@ class Job:
         await workflow.wait_condition(lambda: session.done() or self._is_stopped())
         if self._stop is JobState.CANCELLED:
             session.cancel()
-            # Whoever finds that its process takes too long to end may still kill it.
+            # A person who finds that its process takes too long to end may still kill it.
             await workflow.wait_condition(lambda: session.done() or self._stop is JobState.KILLED)
         if not session.done():
             self._was_cut = True
@@ -214,30 +214,34 @@ class Job:
         try:
             return self._outcome(session.result())
         except ActivityError as error:
-            return self._unproven_outcome(error)
+            if self._stop:
+                return JobOutcome(self._stop)
+            if not isinstance(error.cause, ActivityTimeout):
+                return JobOutcome(JobState.FAILED, reason=f"session_failed: {error_type(error)}")
+            return JobOutcome(JobState.FAILED, reason="no_worker" if error.cause.type is TimeoutType.SCHEDULE_TO_START else "worker_lost")
         except asyncio.CancelledError:
-            # Our own wish to stop overtook a result that came in the same moment: that proof is lost, so there is none.
+            # Our own cancel overtook a result that came in the same moment: its proof is lost.
             return JobOutcome(self._stop or JobState.FAILED)
 
     def _attend(self, session: workflow.ActivityHandle[SessionResult], *, seconds: int) -> None:
-        """See to people and wishes while the session runs, each on its own: neither keeps the job from being stopped or compensated."""
+        """Serve approvals and revocations while the session runs, in tasks of their own: neither keeps the job from being stopped or compensated."""
 
-        async def people() -> None:
+        async def approvals() -> None:
             while not session.done():
                 await self._escalation.wait_for_change(lambda: session.done() or bool(self._approval_requests))
                 while self._approval_requests and not session.done():
                     await self._open_request(self._approval_requests.pop(), seconds=seconds)
                 await self._escalation.process()
 
-        async def wishes() -> None:
+        async def revocations() -> None:
             while not session.done():
                 await workflow.wait_condition(lambda: session.done() or bool(self._revocation_requests))
                 await self._revocation_requests.revoke_each()
 
-        self._attending = (asyncio.create_task(people()), asyncio.create_task(wishes()))
+        self._attending = (asyncio.create_task(approvals()), asyncio.create_task(revocations()))
 
     async def _open_request(self, request: str, *, seconds: int) -> None:
-        """Ask people for what the running job asks for. The guard stands before anybody can answer."""
+        """Ask people for a request of the running job. Start the guard before anybody can answer."""
         if not self._guarded:
             await self._start_guard(seconds)
         try:
@@ -252,16 +256,9 @@ class Job:
 
     def _outcome(self, result: SessionResult) -> JobOutcome:
         self._unrecorded += result.unrecorded
-        # What ended by itself before the wish to stop arrived keeps its own ending; not what a kill had cut off from its access already.
+        # A session that ended by itself before the stop arrived keeps its own outcome, unless a kill had cut its access already.
         asked = self._stop if result.stopped or self._was_cut else None
         return JobOutcome(asked or result.outcome, exit_code=result.exit_code, reason=None if asked else result.reason, clean=result.clean)
-
-    def _unproven_outcome(self, error: ActivityError) -> JobOutcome:
-        if self._stop:
-            return JobOutcome(self._stop)
-        if not isinstance(error.cause, ActivityTimeout):
-            return JobOutcome(JobState.FAILED, reason=f"session_failed: {error_type(error)}")
-        return JobOutcome(JobState.FAILED, reason="no_worker" if error.cause.type is TimeoutType.SCHEDULE_TO_START else "worker_lost")
 
     async def _compensate(self, outcome: JobOutcome) -> JobOutcome:
         self._state = JobState.REVOKING
@@ -285,7 +282,7 @@ class Job:
         return closed
 
     async def _settle_requests(self) -> None:
-        """Leave nothing open behind: what is being seen to, what still waits for people, answers that nobody examined."""
+        """Settle what is still open: tasks under way, requests that wait for people, answers that nobody examined."""
         try:
             for task in self._attending:
                 await task

@@ -1,7 +1,7 @@
-"""What a running job may have, one door per session: access, its state, giving it back, identity, the catalog. Knows no HTTP.
+"""A running job's only way to access, one broker per session: request it, give it back, draw an identity, read the catalog. Knows no HTTP.
 
-Access is decided and issued by the session's issuer, under its lock; what people must answer is told to the workflow. Once the door is closed
-nothing passes any more, and `settled` returns when what was on its way has arrived: it is revoked with the rest.
+The session's issuer decides and issues, under its lock; the workflow is notified of what people must answer. Once the broker is closed it lets
+nothing pass, and `drain` returns when the calls under way have come back: what they got is revoked with the rest.
 
 Over 400 lines: access, identity, give-back and closing share one lock and one state.
 """
@@ -24,11 +24,11 @@ from activities.delivery.delivery import PUBLIC_FIELDS
 from activities.delivery.identity_token import NotVouchedFor, issue_identity_token
 from activities.issuing.issuer import Issuer
 from activities.issuing.lease_keeper import LeaseKeeper
-from activities.issuing.renewal_check import EndReason
 from activities.issuing.results import (
     ACCESS_CLOSED,
     AccessClosed,
     AccessDenied,
+    EndReason,
     IssuedCredential,
     NotPermitted,
     PendingApproval,
@@ -53,46 +53,46 @@ from justenough.services.inherited_limits import why_exceeds_ancestors
 from justenough.services.verify_order import VerifiedOrder
 
 MAX_CALL_BURST, MAX_CALLS_PER_SECOND = 400, 200
-"""What one job may ask of its broker."""
+"""Rate limit of one job's calls."""
 MAX_REFUSALS_RECORDED = 100
-"""Of one job: what was no request at all. The ledger is no place for a flood."""
+"""Invalid requests of one job that are recorded: a job must not flood the ledger."""
 MAX_THREADS = 2
-"""That one job's calls may hold at once, of those that all sessions share: one that hangs in a slow server must leave the rest to others."""
+"""Threads, of those that all sessions share, that one job's calls may hold at once: a job that hangs in a slow server must not block others."""
 MAX_WAITING_CALLS = 8
-"""Calls of one job that wait for people at once; more are answered at once."""
+"""Calls of one job that wait for people at once; further calls return at once."""
 FAST_POLL_INTERVAL_S, POLL_INTERVAL_S, FAST_POLLING_S = 0.1, 0.5, 10.0
-"""Seconds between two looks whether people have answered: at first, and after so many seconds."""
+"""Seconds between two checks whether people have answered: at first, later, and when later begins."""
 NOTIFY_INTERVAL_S = 10.0
-"""Seconds after which the workflow is told once more of a request that it has not opened."""
+"""Seconds after which the workflow is notified again of a request that it has not opened."""
 GIVE_BACK_TIMEOUT_S = 10.0
-"""Seconds that an answer waits for the end of the credential that it was had with."""
+"""Seconds that a gateway's answer waits for the revocation of the credential it used."""
 DEFAULT_TTL_S = 300
 log = structlog.get_logger()
 
 T = TypeVar("T")
 NotifyWorkflow = Callable[[str], Awaitable[None]]
-"""Tells the job's workflow of a request that people must answer."""
+"""Notifies the job's workflow of a request that people must answer."""
 
 
 class ForGatewaysOnly(NotPermitted):
-    """A job asks for a credential that only the broker's gateways use."""
+    """The job requests a credential that only the broker's gateways may use."""
 
 
 @dataclass(frozen=True, slots=True)
 class BrokerCredential:
-    """One credential as the job gets it. Cannot print its secrets."""
+    """A credential as the job gets it. Cannot print its secrets."""
 
     credential_id: str
     request_id: str
     expires_at: datetime
     data: Mapping[str, Secret]
     action: Action
-    """As granted, which may be less than was asked for."""
+    """As granted, which may be less than was requested."""
 
 
 @dataclass(frozen=True, slots=True)
 class PendingRequest:
-    """A request that people must answer, as it stands."""
+    """The current state of a request that people must answer."""
 
     request_id: str
     state: RequestState
@@ -101,7 +101,7 @@ class PendingRequest:
 
 
 class Broker:
-    """One job's. Built for the length of its session; whatever asks for something raises Closed once it is shut."""
+    """The broker of one job, for the length of its session. Once it is closed, every method that asks for something raises AccessClosed."""
 
     def __init__(
         self,
@@ -127,33 +127,39 @@ class Broker:
         self._threads = asyncio.Semaphore(MAX_THREADS)
         self._waiters = 0
         self._borrowed: set[str] = set()
-        """Credentials that gateways use now."""
+        """Ids of credentials that gateways are using."""
         self._busy: set[asyncio.Future[Any]] = set()
         self._notifying: dict[str, asyncio.Task[None]] = {}
         self._refusals = 0
         self._closed = asyncio.Event()
 
     def close(self) -> None:
-        """Let nothing pass any more."""
+        """Stop letting calls pass."""
         self._closed.set()
         for task in self._notifying.values():
             task.cancel()
 
     async def drain(self) -> None:
-        """Return once everything that was on its way when the door was closed has arrived."""
+        """Return once every call that was under way when the broker was closed has come back."""
         while self._busy:
             await asyncio.wait(self._busy)
 
     async def access(self, access: Access, *, wait: float = 0.0) -> BrokerCredential | PendingRequest:
-        """Return a credential, or the request that people must answer where they have not within `wait` seconds.
+        """Return a credential, or the pending request if people have not answered it within `wait` seconds.
 
-        Raises Denied, NotIssued, InvalidInput, NotFound, Closed, AskedTooOften, or RetryLater.
+        Raises AccessDenied, IssueRefused, InvalidInput, NotFound, AccessClosed, TooManyCalls, or RetryLater.
         """
-        found = await self._obtain(access, partial(self._issue_for_job, access), wait=wait)
-        return self._hand_out(found) if isinstance(found, IssuedCredential) else found
+
+        def issue(*, waited_for: str) -> IssuedCredential | PendingApproval:
+            if why := why_for_gateways_only(access, self._deps.config.current().catalog):
+                raise ForGatewaysOnly(why.message)
+            return self._issuer.access(access, waited_for=waited_for)
+
+        issued = await self._obtain(access, issue, wait=wait)
+        return issued if isinstance(issued, PendingRequest) else self._hand_out(issued)
 
     async def through_tools(self, access: Access, *, wait: float = 0.0) -> ToolAccess | PendingRequest:
-        """Return the bounds within which the job may call tools, as far as its order names any for what it wants; or the request that waits.
+        """Return the tools and bounds that the job's order names for this access, or the pending request.
 
         Nothing is issued before a call. Raises as `access` does.
         """
@@ -167,60 +173,61 @@ class Broker:
 
     @asynccontextmanager
     async def borrow(self, access: Access, *, used_for: str, wait: float = 0.0) -> AsyncIterator[IssuedCredential | PendingRequest]:
-        """Yield a credential that a gateway uses for the job, which never sees it; it is dead when the block ends. Or the request that waits.
+        """Yield a credential that a gateway uses for the job, or the pending request. The job never sees it; it is revoked when the block ends.
 
         `used_for` says in the ledger what it was used for. Raises as `access` does.
         """
-        found = await self._obtain(access, partial(self._issuer.access, access), wait=wait)
-        if not isinstance(found, IssuedCredential):
-            yield found
+        issued = await self._obtain(access, partial(self._issuer.access, access), wait=wait)
+        if isinstance(issued, PendingRequest):
+            yield issued
             return
-        self._lease_keeper.keep(found)
-        self._borrowed.add(found.credential.id)
+        self._lease_keeper.keep(issued)
+        self._borrowed.add(issued.credential.id)
         try:
-            yield found
+            yield issued
         finally:
-            self._borrowed.discard(found.credential.id)
-            # What cannot be ended now goes on being ended; the answer need not wait for that.
+            self._borrowed.discard(issued.credential.id)
+            # If it cannot be revoked now, the lease keeper goes on trying; the answer need not wait for that.
             with suppress(TimeoutError):
                 async with asyncio.timeout(GIVE_BACK_TIMEOUT_S):
-                    await self._give_back(found.credential.id, used_for)
+                    await self._give_back(issued.credential.id, used_for)
 
     async def run_while_open(self, work: Coroutine[Any, Any, T]) -> T:
-        """Return what comes of something that is done for the job with a credential; it is cut off where the door closes meanwhile.
+        """Await work that uses a credential for the job and return its result. Cancel the work if the broker closes meanwhile.
 
-        Whoever asked for it may go away: it is done to its end all the same. Raises Closed.
+        If the caller goes away, the work goes on to its end. Raises AccessClosed.
         """
         self._require_open()
-        return await self._track(asyncio.create_task(self._run_until_closed(work)))
 
-    async def _run_until_closed(self, work: Coroutine[Any, Any, T]) -> T:
-        task, shut = asyncio.create_task(work), asyncio.create_task(self._closed.wait())
-        try:
-            await asyncio.wait({task, shut}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            shut.cancel()
-            if not task.done():
-                task.cancel()
-        await asyncio.wait({task})
-        self._require_open()
-        return task.result()
+        async def run_until_closed() -> T:
+            task, closing = asyncio.create_task(work), asyncio.create_task(self._closed.wait())
+            try:
+                await asyncio.wait({task, closing}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                closing.cancel()
+                if not task.done():
+                    task.cancel()
+            await asyncio.wait({task})
+            self._require_open()
+            return task.result()
+
+        return await self._track(asyncio.create_task(run_until_closed()))
 
     async def record_refusal(self, request: str, why: str) -> None:
-        """Record what was no request at all; of one job no more than so many."""
+        """Record an invalid request, up to MAX_REFUSALS_RECORDED for one job."""
         self._refusals += 1
         if self._refusals <= MAX_REFUSALS_RECORDED:
             about, now = str(self._refusals), self._deps.now()
             refusal = build_event(EventType.ACCESS_REFUSED, self._job, at=now, about=about, asked=request, why=why[:500])
-            await asyncio.to_thread(self._deps.store.record, [refusal])
+            await asyncio.to_thread(self._deps.store.ledger.append, [refusal])
 
     @property
     def is_closed(self) -> bool:
-        """Whether nothing passes any more."""
+        """Whether the broker is closed."""
         return self._closed.is_set()
 
     def admit(self) -> None:
-        """Let one call in. Raises Closed, AskedTooOften."""
+        """Admit one call under the rate limit. Raises AccessClosed, TooManyCalls."""
         self._require_open()
         now = self._deps.ticks()
         left = self._allowance.take(now=now)
@@ -229,67 +236,73 @@ class Broker:
         self._allowance = left
 
     async def run_in_thread(self, call: Callable[[], T]) -> T:
-        """Call in a thread, of which one job holds few at once. Raises Closed."""
+        """Call in a thread; one job holds at most MAX_THREADS at once. Raises AccessClosed."""
         async with self._threads:
             self._require_open()
-            # Not by to_thread in a task of its own: that is twice round the loop more, in each access.
+            # Not by to_thread in a task of its own: that costs each access two more turns of the event loop.
             return await self._track(asyncio.get_running_loop().run_in_executor(None, copy_context().run, call))
 
     async def wait_closed(self) -> None:
-        """Return once the door is closed."""
+        """Return once the broker is closed."""
         await self._closed.wait()
 
     async def was_revoked(self, item: IssuedCredential) -> bool:
-        """Whether somebody ended a credential that a gateway keeps, past this session. Raises Closed, RetryLater."""
-        seen = await self.run_in_thread(partial(self._deps.store.credential, item.credential.id))
-        return seen is None or seen.state is not CredentialState.ISSUED
+        """Whether somebody outside this session ended a credential that a gateway keeps. Raises AccessClosed, RetryLater."""
+        view = await self.run_in_thread(partial(self._deps.store.credentials.get, item.credential.id))
+        return view is None or view.state is not CredentialState.ISSUED
 
     async def is_still_allowed(self, item: IssuedCredential) -> bool:
-        """Whether a credential that a gateway keeps may be used on, decided again; where not, it is ended. Raises Closed, RetryLater."""
+        """Decide again whether a gateway may go on using a credential; revoke it if not. Raises AccessClosed, RetryLater."""
         ending: EndReason | None = await self.run_in_thread(partial(self._issuer.reason_to_end, item))
         if ending:
             await self._lease_keeper.give_back(item.credential.id, ending.why, before=ending.events)
         return ending is None
 
     async def _obtain(self, access: Access, issue: Callable[..., T | PendingApproval], *, wait: float) -> T | PendingRequest:
-        """Return what asking comes to; `issue` takes the request that was waited for."""
+        """Call `issue` until it issues or people have not answered within `wait` seconds; return its result or the pending request."""
         end, waited_for = self._deps.ticks() + wait, ""
         while True:
             self.admit()
-            async with self._turn:
-                found = await self._record_if_invalid(access, self.run_in_thread(partial(issue, waited_for=waited_for)))
-            if not isinstance(found, PendingApproval):
-                return found
-            waited_for = found.request
-            self._ensure_opened(found)
-            view = await self._wait_for_answer(found.request, until=end)
+            try:
+                async with self._turn:
+                    issued = await self.run_in_thread(partial(issue, waited_for=waited_for))
+            except (InvalidInput, NotFound, ForGatewaysOnly) as error:
+                await self.record_refusal(f"{access.action} on {access.resource}", str(error))
+                raise
+            if not isinstance(issued, PendingApproval):
+                return issued
+            waited_for = issued.request
+            if waited_for not in self._notifying:
+                self._notifying[waited_for] = asyncio.create_task(self._notify_until_opened(waited_for))
+            view = await self._wait_for_answer(waited_for, until=end)
             if view is None or view.state is RequestState.PENDING:
-                return _to_pending(found.request, view, tier=found.tier)
+                return _to_pending(waited_for, view, tier=issued.tier)
 
     async def request(self, request_id: str, *, wait: float = 0.0) -> PendingRequest:
-        """Return how a request of this job stands, once it is answered or `wait` seconds are over. Raises NotFound, Closed."""
+        """Return the state of a request of this job, once it is answered or `wait` seconds are over. Raises NotFound, AccessClosed."""
         self.admit()
-        view = await self._wait_for_answer(request_id, until=self._deps.ticks() + wait) if _is_request_of(self._job, request_id) else None
+        is_own = REQUEST_ID.fullmatch(request_id) is not None and job_of(request_id) == self._job
+        view = await self._wait_for_answer(request_id, until=self._deps.ticks() + wait) if is_own else None
         if view is None:
             message = f"this job has no request {request_id[:64]}"
             raise NotFound(message)
         return _to_pending(request_id, view, tier=view.current_tier)
 
     async def release(self, credential: str) -> str:
-        """End one credential now; return what it is then: `confirmed` once it is seen dead, and the truth of what no revocation can end.
+        """Revoke one credential now and return its state: `confirmed` once it was seen dead, another if no revocation can end it.
 
-        Raises NotFound, Closed.
+        Raises NotFound, AccessClosed.
         """
         self.admit()
         if credential in self._borrowed:
             message = f"the job holds no credential {credential}: a gateway uses it for the job, and gives it back itself"
             raise NotFound(message)
         await self._give_back(credential, "the job gave it back")
-        view = await self.run_in_thread(partial(self._deps.store.credential, credential))
+        view = await self.run_in_thread(partial(self._deps.store.credentials.get, credential))
         return view.state.value if view else ""
 
     async def _give_back(self, credential: str, what: str) -> None:
-        """End a credential until it is seen dead; once the door is closed the session's own revocation does, which waits for none of these."""
+        """Revoke a credential until it is seen dead. Once the broker is closed, the session's own revocation does that."""
         if not self._closed.is_set():
             used = build_event(
                 EventType.CREDENTIAL_USED, self._job, at=self._deps.now(), about=credential, credential=credential, what=what
@@ -297,7 +310,7 @@ class Broker:
             await self._lease_keeper.give_back(credential, what, before=(used,))
 
     async def identity(self, audience: str) -> tuple[Secret, datetime]:
-        """Return a short token of this job for one audience, and until when it holds. Raises InvalidInput, NotVouchedFor, NoIssuer, Closed."""
+        """Return a short-lived token of this job for one audience, and when it expires. Raises InvalidInput, NotVouchedFor, NoIssuer, AccessClosed."""
         self.admit()
         now = self._deps.now()
         try:
@@ -309,24 +322,22 @@ class Broker:
         return token, now + TOKEN_LIFETIME
 
     def default_ttl(self, resource: str, action: Action) -> int:
-        """Return the seconds that access lasts where nobody says: what the order says, else five minutes; never more than the catalog allows."""
-        said = [one.ttl for one in self._verified.spec.access if (one.resource, one.action) == (resource, action)]
+        """Return the default ttl of an access in seconds: the order's, else five minutes, never more than the catalog allows."""
+        ttls = [item.ttl for item in self._verified.spec.access if (item.resource, item.action) == (resource, action)]
         definition = self._deps.config.current().catalog.action(resource, action)
-        return min(max(said, default=DEFAULT_TTL_S), definition.max_ttl if definition else DEFAULT_TTL_S)
+        return min(max(ttls, default=DEFAULT_TTL_S), definition.max_ttl if definition else DEFAULT_TTL_S)
 
     async def catalog(self) -> list[dict[str, Any]]:
-        """Return what this job may ask for: each action on each resource of its environment, and what policy would say now."""
+        """Return each action on each resource of the job's environment, and what policy would decide now."""
         self.admit()
-        return await self.run_in_thread(self._catalog_items)
-
-    def _catalog_items(self) -> list[dict[str, Any]]:
-        current, spec = self._deps.config.current(), self._verified.spec
-        return [
-            self._catalog_item(name, action)
-            for name, resource in current.catalog.resources.items()
+        catalog, spec = self._deps.config.current().catalog, self._verified.spec
+        offered = [
+            (name, action)
+            for name, resource in catalog.resources.items()
             if resource.environment == spec.environment
             for action in resource.actions
         ]
+        return await self.run_in_thread(lambda: [self._catalog_item(name, action) for name, action in offered])
 
     def _catalog_item(self, name: str, action: Action) -> dict[str, Any]:
         resource = self._deps.config.current().catalog.resources[name]
@@ -334,7 +345,7 @@ class Broker:
         asked = Access(resource=name, action=action, ttl=min(DEFAULT_TTL_S, definition.max_ttl), reason="-", at="request")
         decision, _ = evaluate_request(self._deps, self._job, self._verified, asked, held=self._issuer.held_access, phase="runtime")
         bound = self._issuer.tool_bounds.order_items(name, action)
-        # What the jobs that it came of do not have at all is not there to be asked for, however policy would decide it.
+        # The job cannot get what its ancestors do not have at all, whatever policy would decide.
         least = asked.model_copy(update={"ttl": 1, "tools": bound[0].tools if bound else None})
         if why_exceeds_ancestors(self._deps, least, self._verified.statement):
             decision = Decision(outcome="denied")
@@ -353,7 +364,7 @@ class Broker:
         }
 
     def _hand_out(self, item: IssuedCredential) -> BrokerCredential:
-        """Keep a credential that was issued, and return what the job gets; nothing where the door was closed meanwhile."""
+        """Start keeping a credential that was issued, and return what the job gets. Raises AccessClosed if the broker closed meanwhile."""
         self._require_open()
         self._redactor.learn([value.reveal() for name, value in item.fields.items() if name not in PUBLIC_FIELDS])
         self._lease_keeper.keep(item)
@@ -361,61 +372,37 @@ class Broker:
         data = {**{name: Secret(str(value)) for name, value in connect.items()}, **item.fields}
         return BrokerCredential(item.credential.id, item.credential.request_id, item.credential.expires_at, data, item.credential.action)
 
-    async def _record_if_invalid(self, access: Access, issuing: Awaitable[T]) -> T:
-        """Return what comes of asking; what was no request at all is in the ledger too."""
-        try:
-            return await issuing
-        except (InvalidInput, NotFound, ForGatewaysOnly) as error:
-            await self.record_refusal(f"{access.action} on {access.resource}", str(error))
-            raise
-
-    def _issue_for_job(self, access: Access, *, waited_for: str) -> IssuedCredential | PendingApproval:
-        """Ask for what the job itself is to get, and no gateway."""
-        if why := why_for_gateways_only(access, self._deps.config.current().catalog):
-            raise ForGatewaysOnly(why)
-        return self._issuer.access(access, waited_for=waited_for)
-
-    def _ensure_opened(self, approval: PendingApproval) -> None:
-        """Have the workflow ask people, however often it takes."""
-        if approval.request not in self._notifying:
-            self._notifying[approval.request] = asyncio.create_task(self._notify_until_opened(approval.request))
-
     async def _notify_until_opened(self, request: str) -> None:
         while True:
             try:
                 await self._notify_workflow(request)
                 await asyncio.sleep(NOTIFY_INTERVAL_S)
-                view = await asyncio.to_thread(self._deps.store.request, request)
+                view = await asyncio.to_thread(self._deps.store.requests.get, request)
                 if view is not None and (view.expires_at or view.state is not RequestState.PENDING):
                     return
             except Exception as error:  # noqa: BLE001 - Temporal or the store is away: the job waits, and so does this
-                log.warning("the workflow was not told of a request", job=self._job, request=request, error=type(error).__name__)
+                log.warning("the workflow was not notified of a request", job=self._job, request=request, error=type(error).__name__)
                 await asyncio.sleep(POLL_INTERVAL_S)
 
     async def _wait_for_answer(self, name: str, *, until: float) -> RequestView | None:
-        """Return a request once it does not wait any more, or the time is over."""
+        """Return a request once people have answered it, `until` has come, or the broker closes."""
         self._waiters += 1
+        until, began = until if self._waiters <= MAX_WAITING_CALLS else 0, self._deps.ticks()
         try:
-            return await self._poll_request(name, until=until if self._waiters <= MAX_WAITING_CALLS else 0)
+            while True:
+                view = await self.run_in_thread(partial(self._deps.store.requests.get, name))
+                now = self._deps.ticks()
+                if view is None or view.state is not RequestState.PENDING or now >= until:
+                    return view
+                pause = min(FAST_POLL_INTERVAL_S if now - began < FAST_POLLING_S else POLL_INTERVAL_S, until - now)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self._closed.wait()
         finally:
             self._waiters -= 1
 
-    async def _poll_request(self, name: str, *, until: float) -> RequestView | None:
-        began = self._deps.ticks()
-        while True:
-            view = await self.run_in_thread(partial(self._deps.store.request, name))
-            now = self._deps.ticks()
-            if view is None or view.state is not RequestState.PENDING or now >= until:
-                return view
-            pause = min(FAST_POLL_INTERVAL_S if now - began < FAST_POLLING_S else POLL_INTERVAL_S, until - now)
-            try:
-                async with asyncio.timeout(pause):
-                    await self._closed.wait()
-            except TimeoutError:
-                continue
-
     async def _track(self, work: asyncio.Future[T]) -> T:
-        """Return what comes of something that is on its way. Whoever asked may go away meanwhile; the door's end waits for it all the same."""
+        """Await a call that is under way and return its result. If the caller goes away, `drain` still waits for the call."""
         self._busy.add(work)
         work.add_done_callback(self._busy.discard)
         result = await asyncio.shield(work)
@@ -428,7 +415,7 @@ class Broker:
 
 
 def denial_details(error: GiveUp) -> dict[str, Any]:
-    """Return what a denial tells beside its sentence: outcome, the policies that said no, the request."""
+    """Return a denial's details beside its sentence: outcome, deciding policies, request id."""
     return (
         {"outcome": error.outcome, "policies": list(error.policies), "request_id": error.request} if isinstance(error, AccessDenied) else {}
     )
@@ -438,7 +425,3 @@ def _to_pending(name: str, view: RequestView | None, *, tier: int) -> PendingReq
     return PendingRequest(
         name, view.state if view else RequestState.PENDING, view.current_tier if view else tier, view.expires_at if view else None
     )
-
-
-def _is_request_of(job: str, name: str) -> bool:
-    return REQUEST_ID.fullmatch(name) is not None and job_of(name) == job

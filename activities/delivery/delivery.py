@@ -66,7 +66,8 @@ def _required_fields(deliver: Delivery) -> Iterator[tuple[str, str]]:
 def _build_files(access: Access, fields: Mapping[str, Secret]) -> Delivered:
     deliver, files, paths = access.deliver, dict[str, Secret](), dict[str, tuple[str, ...]]()
     if deliver.file:
-        files[deliver.file.path] = _json_document(fields)
+        document = {name: value.reveal() for name, value in sorted(fields.items())}
+        files[deliver.file.path] = Secret(json.dumps(document, ensure_ascii=False, indent=2) + "\n")
     if deliver.pgpass:
         files[deliver.pgpass.path] = password_line(fields)
         paths[PGPASSFILE] = (deliver.pgpass.path,)
@@ -77,11 +78,14 @@ def _build_files(access: Access, fields: Mapping[str, Secret]) -> Delivered:
 
 
 def access_summary(spec: JobSpec, issued: Iterable[CredentialHandle], allowed: Iterable[ToolAccess] = ()) -> Delivered:
-    """Return what a job is told of its access: each item as its spec asks for it, and what it got, which may be less, or null.
+    """Return a summary of the job's access: each item of its spec, and what was granted of it, which may be less, or null.
 
     A variable JUSTENOUGH_ACCESS with a JSON list; no secrets.
     """
-    got = {request_number_of(credential.id): _credential_summary(credential) for credential in issued}
+    got: dict[int, dict[str, object]] = {
+        request_number_of(item.id): {"credential": item.id, "action": item.action.value, "expires_at": item.expires_at.isoformat()}
+        for item in issued
+    }
     got |= {
         request_number_of(one.request): {"action": one.access.action.value, "tools": tools_to_json(one.access.tools)} for one in allowed
     }
@@ -97,22 +101,14 @@ def access_summary(spec: JobSpec, issued: Iterable[CredentialHandle], allowed: I
     return Delivered({"JUSTENOUGH_ACCESS": Secret(json.dumps(told))}) if told else Delivered()
 
 
-def _credential_summary(credential: CredentialHandle) -> dict[str, object]:
-    return {"credential": credential.id, "action": credential.action.value, "expires_at": credential.expires_at.isoformat()}
-
-
 def secrets_of(fields: Mapping[str, Secret]) -> tuple[Secret, ...]:
-    """Return the values that must never be shown: every field's but a user name's."""
+    """Return the values that must never be shown: every field but a user name."""
     return tuple(value for name, value in fields.items() if name not in PUBLIC_FIELDS)
 
 
 def reveal_all(secrets: Iterable[Secret]) -> tuple[str, ...]:
-    """Return what a Redactor is made from."""
+    """Return the plain texts of secrets, to make a Redactor from."""
     return tuple(secret.reveal() for secret in secrets)
-
-
-def _json_document(fields: Mapping[str, Secret]) -> Secret:
-    return Secret(json.dumps({name: value.reveal() for name, value in sorted(fields.items())}, ensure_ascii=False, indent=2) + "\n")
 
 
 def _check_variable(variable: str, value: Secret) -> None:

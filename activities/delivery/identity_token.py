@@ -38,13 +38,13 @@ def issue_identity_token(deps: Deps, verified: VerifiedOrder, audience: str, *, 
         raise NoIssuer(NO_ISSUER)
     # The clock is read before the claim is: so no token, however long its making takes, outlives the claim by more than its life.
     now, token_id = deps.now(), uuid.uuid4().hex
-    claim = deps.store.claim_of(job)
+    claim = deps.store.claims.get(job)
     if claim is None or not claim.is_held_by(owner):
         raise AccessClosed(f"{ACCESS_CLOSED}: it gets no identity any more")
     claims = build_claims(verified.spec, verified.statement, issuer=issuer, audience=wanted, token_id=token_id, now=now)
     signed, signature = deps.vault.sign_identity(lambda version: signing_input(claims, version=version))
     expires = (now + TOKEN_LIFETIME).isoformat()
-    deps.store.record(
+    deps.store.ledger.append(
         [build_event(EventType.IDENTITY_ISSUED, job, at=now, about=token_id, audience=wanted, expires_at=expires, jti=token_id)]
     )
     return build_token(signed, signature)

@@ -1,19 +1,25 @@
-"""Whether what was granted may be issued now: policy, signatures, groups and quorum, all asked anew right before each issue. Issues nothing."""
+"""Whether a request may be issued now, and whether a credential may be kept: policy, signatures, groups and quorum, evaluated again each time.
+
+Before each issue everything is verified as of now. Before each renewal, what people signed needs only have been current when it was counted: a job
+may run longer than its order's hour. Who they are, which groups they are in and what the policies say is evaluated again. Issues and ends nothing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from activities.issuing.renewal_check import IssueBasis
-from activities.issuing.results import NotPermitted
+from activities.issuing.results import EndReason, IssueBasis, NotPermitted
 from justenough.domain.approvals.ladder import ApprovalAnswer, Ladder
 from justenough.domain.contracts.workflow_messages import GrantedRequest, JobInput
 from justenough.domain.core.ids import request_id
-from justenough.domain.jobs.credentials import Decision, HeldAccess
+from justenough.domain.core.rejection import Rejection
+from justenough.domain.jobs.credentials import CredentialHandle, Decision, HeldAccess
 from justenough.domain.jobs.spec import Access
 from justenough.domain.ledger.events import Event
 from justenough.domain.policy.cedar_request import DecisionFacts, Phase
 from justenough.domain.tools.call import call_of
+from justenough.services.approval_ladder import ladder_for_request
 from justenough.services.control_group_votes import build_control_group_verifier
 from justenough.services.dependencies import Deps
 from justenough.services.evaluate_request import (
@@ -24,108 +30,200 @@ from justenough.services.evaluate_request import (
     why_policy_denies_grant,
 )
 from justenough.services.inherited_limits import why_exceeds_ancestors
-from justenough.services.job_history import JobHistory
+from justenough.services.job_history import JobHistory, approval_withdrawers
 from justenough.services.ledger_events import access_decided_event, approval_decided_event, approval_rejected_event, review_opened_event
 from justenough.services.parent_chain import ancestor_launchers
-from justenough.services.verify_order import VerifiedOrder
+from justenough.services.verify_order import VerifiedOrder, build_approval_verifier, verify_order
 
 MAX_ANSWERS_EXAMINED = 20
-"""Answers that one request may come with; nobody has more approvers than that."""
+"""Answers that are examined for one request: no request has more approvers than that."""
 
 
-class IssueAuthorizer:
-    """Verifies and decides one job's grants. Each decision is in the ledger before anything is issued on it."""
+@dataclass(frozen=True, slots=True)
+class IssueContext:
+    """One job's order and what it was verified as."""
 
-    def __init__(self, deps: Deps, order: JobInput, verified: VerifiedOrder) -> None:
-        self._deps = deps
-        self._order = order
-        self._verified = verified
+    deps: Deps
+    order: JobInput
+    verified: VerifiedOrder
 
-    def authorize(
-        self, granted: GrantedRequest, access: Access, *, held: HeldAccess, phase: Phase, history: JobHistory
-    ) -> tuple[Access, IssueBasis]:
-        """Return what this request may be issued as now, and on what; the decision is in the ledger before this returns."""
-        job, now = self._order.job, self._deps.now()
-        request = request_id(job, granted.number)
-        decision, asked = evaluate_request(self._deps, job, self._verified, access, held=held, phase=phase)
-        digest = compute_request_digest(self._deps, self._verified, access, bundle=self._order.bundle, tier=decision.tier)
-        # It is there already, unless somebody reached this session past the workflow that decides.
-        facts = [access_decided_event(job, request, decision, digest, facts=asked, phase=phase, at=now)]
-        why, ladder = "", None
-        if decision.outcome == "denied":
-            why = f"policy denies it now ({', '.join(decision.policies)})"
-        elif decision.outcome == "needs_approval":
-            ladder, attempts = self._count_answers(granted.answers, self._build_ladder(request, access, decision, digest, history=history))
-            facts += attempts
-            why = self._why_not_approved(ladder, history=history)
-            if not why:
-                # They are there already too. Nothing is issued before enough valid approvals are in the ledger.
-                facts += self._counted_events(ladder)
-                access = apply_grant(access, ladder.grant)
-                decision, asked, why = self._evaluate_as_granted(access, ladder, decision, asked, held=held, phase=phase)
-        # People may have been asked for an hour, and what a job that it came of has lost meanwhile is lost.
-        why = why or why_exceeds_ancestors(self._deps, access, self._verified.statement) or ""
-        # Where nothing is issued yet, nobody is to look for what may have been.
-        last = "granted" if access.tools is not None and call_of(access) is None else "issue"
-        facts.append(access_decided_event(job, request, decision, digest, facts=asked, phase=last, at=now))
-        self._deps.store.record(facts)
-        if why:
-            raise NotPermitted(f"{access.action} on {access.resource}: {why}")
-        return access, IssueBasis(decision, digest, now, ladder)
+    @property
+    def job(self) -> str:
+        """The job's id."""
+        return self.order.job
 
-    def _evaluate_as_granted(
-        self, access: Access, ladder: Ladder, decision: Decision, facts: DecisionFacts, *, held: HeldAccess, phase: Phase
-    ) -> tuple[Decision, DecisionFacts, str]:
-        """Return what policy says of what the answers left of a request, and why that may not be issued."""
-        if not (ladder.is_narrowed or ladder.broke_glass):
-            return decision, facts, ""
-        if why := why_not_issuable(self._deps, self._verified, access):
-            return decision, facts, why
-        again, facts = evaluate_request(
-            self._deps, self._order.job, self._verified, access, held=held, phase=phase, break_glass=ladder.broke_glass
+
+@dataclass(frozen=True, slots=True)
+class RecordedDecision:
+    """The last decision about a credential that stands in the ledger, and how many changes of it were recorded after its issue."""
+
+    decision: Decision
+    changes: int = 0
+
+
+def authorize(
+    context: IssueContext, granted: GrantedRequest, access: Access, *, held: HeldAccess, phase: Phase, history: JobHistory
+) -> tuple[Access, IssueBasis]:
+    """Return the access that this request may be issued as now, and on what basis. Raises NotPermitted.
+
+    The decision is in the ledger before this returns.
+    """
+    deps, job, verified, now = context.deps, context.job, context.verified, context.deps.now()
+    request = request_id(job, granted.number)
+    decision, facts = evaluate_request(deps, job, verified, access, held=held, phase=phase)
+    digest = compute_request_digest(deps, verified, access, bundle=context.order.bundle, tier=decision.tier)
+    # It is recorded already, unless somebody reached this session past the workflow that decides.
+    events = [access_decided_event(job, request, decision, digest, facts=facts, phase=phase, at=now)]
+    rejection: Rejection | None = None
+    ladder: Ladder | None = None
+    if decision.outcome == "denied":
+        rejection = Rejection("policy_denies", f"policy denies it now ({', '.join(decision.policies)})")
+    elif decision.outcome == "needs_approval":
+        ladder, rejected = _count_answers(
+            context, granted.answers[:MAX_ANSWERS_EXAMINED], request, access, decision, digest, history=history
         )
-        return again, facts, why_policy_denies_grant(ladder.grant, again, tier=ladder.current) or ""
+        events += rejected
+        if ladder.verdict(deps.config.current().tiers) != "approved":
+            rejection = Rejection("no_quorum", f"it needs tier {ladder.current} and its valid approvals make no quorum")
+        elif settled := history.settled.get(request):
+            rejection = Rejection("request_settled", f"the request is {settled}")
+        else:
+            # They are recorded already too. Nothing is issued before enough valid approvals are in the ledger.
+            events += _counted_events(context, ladder)
+            access = apply_grant(access, ladder.grant)
+            decision, facts, rejection = _evaluate_as_granted(context, access, ladder, decision, facts, held=held, phase=phase)
+    # People may have taken an hour to answer, and what an ancestor of the job has lost meanwhile is lost to the job too.
+    rejection = rejection or why_exceeds_ancestors(deps, access, verified.statement)
+    # A grant for tools issues nothing yet, so a later search must not look for a credential of it.
+    last = "granted" if access.tools is not None and call_of(access) is None else "issue"
+    deps.store.ledger.append([*events, access_decided_event(job, request, decision, digest, facts=facts, phase=last, at=now)])
+    if rejection:
+        raise NotPermitted(f"{access.action} on {access.resource}: {rejection}")
+    return access, IssueBasis(decision, digest, now, ladder)
 
-    def _build_ladder(self, request: str, access: Access, decision: Decision, digest: str, *, history: JobHistory) -> Ladder:
-        return Ladder(
+
+def _evaluate_as_granted(
+    context: IssueContext, access: Access, ladder: Ladder, decision: Decision, facts: DecisionFacts, *, held: HeldAccess, phase: Phase
+) -> tuple[Decision, DecisionFacts, Rejection | None]:
+    """Return what policy says of the access that the approvers left of a request, and why that may not be issued."""
+    if not (ladder.is_narrowed or ladder.broke_glass):
+        return decision, facts, None
+    if rejection := why_not_issuable(context.deps, context.verified, access):
+        return decision, facts, rejection
+    again, facts = evaluate_request(
+        context.deps, context.job, context.verified, access, held=held, phase=phase, break_glass=ladder.broke_glass
+    )
+    return again, facts, why_policy_denies_grant(ladder.grant, again, tier=ladder.current)
+
+
+def _count_answers(
+    context: IssueContext,
+    answers: Sequence[ApprovalAnswer],
+    request: str,
+    access: Access,
+    decision: Decision,
+    digest: str,
+    *,
+    history: JobHistory,
+) -> tuple[Ladder, list[Event]]:
+    """Return the request's ladder with those answers that are valid now, and an event for each answer that is not."""
+    deps, job, verified, now = context.deps, context.job, context.verified, context.deps.now()
+    ladder = ladder_for_request(
+        request,
+        access,
+        digest=digest,
+        requester=verified.person.id,
+        needed=decision.tier,
+        # A request that escalated is closed to the lower tiers, whoever brings its approval now.
+        current=max(decision.tier, history.tiers.get(request, 0)),
+        respond_by=now,
+    ).with_barred(
+        forebears=ancestor_launchers(deps, verified.statement.parent, asked_by=verified.statement.asked_by),
+        taken_back=history.taken_back.get(request, frozenset()),
+    )
+    counted, rejections = build_control_group_verifier(deps, now=now).recount_answers(job, ladder, (answer.signed for answer in answers))
+    return counted, [
+        approval_rejected_event(
+            job,
+            rejection.message,
+            at=deps.now(),
+            about=f"{request}/issue-{number}",
+            raw=answers[number - 1].signed.model_dump(mode="json"),
             request=request,
-            digest=digest,
-            action=access.action,
-            requester=self._verified.person.id,
-            forebears=ancestor_launchers(self._deps, self._verified.statement.parent, asked_by=self._verified.statement.asked_by),
-            needed=decision.tier,
-            # A request that climbed is no longer for the lower tier, whoever brings its approval now.
-            current=max(decision.tier, history.tiers.get(request, 0)),
-            respond_by=self._deps.now(),
-            ttl=access.ttl,
-            tools=None if call_of(access) else access.tools,
-            taken_back=history.taken_back.get(request, frozenset()),
+            person=answers[number - 1].person,
         )
+        for number, rejection in rejections
+    ]
 
-    def _count_answers(self, given_answers: Iterable[ApprovalAnswer], ladder: Ladder) -> tuple[Ladder, list[Event]]:
-        """Return the ladder with those of the given answers that hold now, and an event for each that does not."""
-        now, job, answers = self._deps.now(), self._order.job, tuple(given_answers)[:MAX_ANSWERS_EXAMINED]
-        moved, refusals = build_control_group_verifier(self._deps, now=now).recount_answers(
-            job, ladder, (answer.signed for answer in answers)
-        )
-        return moved, [self._rejected_event(ladder.request, number, answers[number - 1], refusal.why) for number, refusal in refusals]
 
-    def _rejected_event(self, request: str, number: int, answer: ApprovalAnswer, why: str) -> Event:
-        raw, about = answer.signed.model_dump(mode="json"), f"{request}/issue-{number}"
-        return approval_rejected_event(
-            self._order.job, why, at=self._deps.now(), about=about, raw=raw, request=request, person=answer.person
-        )
+def _counted_events(context: IssueContext, ladder: Ladder) -> list[Event]:
+    job, now, tiers, last = context.job, context.deps.now(), context.deps.config.current().tiers, ladder.answers[-1]
+    decided = [
+        approval_decided_event(job, ladder, answer, verdict="approved" if answer is last else "pending", at=now)
+        for answer in ladder.answers
+    ]
+    reviews = [review_opened_event(job, ladder, answer, tiers, at=now) for answer in ladder.answers if answer.decision == "break_glass"]
+    return decided + reviews
 
-    def _why_not_approved(self, ladder: Ladder, *, history: JobHistory) -> str:
-        if ladder.verdict(self._deps.config.current().tiers) != "approved":
-            return f"it needs tier {ladder.current} and its valid approvals make no quorum"
-        settled = history.settled.get(ladder.request)
-        return f"the request is {settled}" if settled else ""
 
-    def _counted_events(self, ladder: Ladder) -> list[Event]:
-        job, now, last = self._order.job, self._deps.now(), ladder.answers[-1]
-        facts = [
-            approval_decided_event(job, ladder, each, verdict="approved" if each is last else "pending", at=now) for each in ladder.answers
-        ]
-        tiers = self._deps.config.current().tiers
-        return facts + [review_opened_event(job, ladder, each, tiers, at=now) for each in ladder.answers if each.decision == "break_glass"]
+def reason_to_end(
+    context: IssueContext,
+    credential: CredentialHandle,
+    access: Access,
+    basis: IssueBasis,
+    *,
+    held: HeldAccess,
+    recorded: dict[str, RecordedDecision],
+) -> EndReason | None:
+    """Return why a credential may not be kept, or None if it may; then a changed decision is recorded. Raises RetryLater if a server is away.
+
+    `recorded`: by credential, kept by the caller from one call to the next.
+    """
+    deps, job = context.deps, context.job
+    verified = verify_order(deps, context.order, now=context.verified.at)
+    if isinstance(verified, Rejection):
+        return EndReason(f"its order does not hold any more: {verified}")
+    resource = deps.config.current().catalog.resources.get(access.resource)
+    if resource is None or access.action not in resource.actions:
+        return EndReason(f"the catalog does not offer {access.action} on {access.resource} any more")
+    decision, facts = evaluate_request(deps, job, verified, access, held=held, phase="renewal", break_glass=basis.broke_glass)
+    last = recorded.get(credential.id, RecordedDecision(basis.decision))
+    changed: tuple[Event, ...] = ()
+    # A decision that is the same again is not worth an entry a minute.
+    if (decision.outcome, decision.tier, decision.policies) != (last.decision.outcome, last.decision.tier, last.decision.policies):
+        request, about, now = credential.request_id, f"renewal-{last.changes + 1}", deps.now()
+        changed = (access_decided_event(job, request, decision, basis.digest, facts=facts, phase="renewal", at=now, about=about),)
+    if rejection := _why_not_renewable(context, basis, decision):
+        return EndReason(rejection.message, changed)
+    if changed:
+        deps.store.ledger.append(changed)
+        recorded[credential.id] = RecordedDecision(decision, last.changes + 1)
+    return None
+
+
+def _why_not_renewable(context: IssueContext, basis: IssueBasis, decision: Decision) -> Rejection | None:
+    if decision.outcome == "denied":
+        return Rejection("policy_denies", f"policy denies it now ({', '.join(decision.policies)})")
+    if decision.tier > basis.tier:
+        rules = ", ".join(decision.policies)
+        message = f"policy asks for tier {decision.tier} now ({rules}), and it was issued at tier {basis.tier}"
+        return Rejection("needs_higher_tier", message)
+    if basis.ladder is None:
+        return None
+    if withdrawers := approval_withdrawers(context.deps.store.ledger, basis.ladder.request):
+        return Rejection("approval_withdrawn", f"its approval was taken back by {', '.join(withdrawers)}")
+    return why_not_approved(context, basis) if decision.tier else None
+
+
+def why_not_approved(context: IssueContext, basis: IssueBasis) -> Rejection | None:
+    """Return why the approvals of a grant make no quorum any more; None if they do, or if no approval was needed."""
+    ladder = basis.ladder
+    if ladder is None:
+        return None
+    unanswered, answers = ladder.model_copy(update={"answers": ()}), [answer.signed for answer in ladder.answers]
+    left, rejections = build_approval_verifier(context.deps, now=basis.at).recount_answers(context.job, unanswered, answers)
+    if left.verdict(context.deps.config.current().tiers) == "approved":
+        return None
+    lost = "; ".join(f"{ladder.answers[number - 1].name}: {rejection}" for number, rejection in rejections)
+    message = f"its approvals make no quorum at tier {ladder.current} any more ({lost or 'it needs more of them now'})"
+    return Rejection("no_quorum", message)

@@ -1,112 +1,179 @@
-"""What a job may use more than once: its grants, and which of them are for what is wanted now. Decides nothing anew, issues nothing."""
+"""What a session remembers of its job: runtime requests, grants, and the credentials it holds. Evaluates no policy, issues nothing.
+
+Not thread-safe: call with the issuer's lock held.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from activities.issuing.renewal_check import IssueBasis
+from activities.issuing.results import IssueBasis, NotPermitted
 from justenough.adapters.vault import JobToken
+from justenough.domain.catalog.loader import problems_in_spec
+from justenough.domain.core.errors import InvalidInput
 from justenough.domain.core.ids import request_id
 from justenough.domain.jobs.credentials import CredentialHandle, HeldAccess
+from justenough.domain.jobs.resource_limits import MAX_APPROVAL_REQUESTS_PER_JOB
 from justenough.domain.jobs.spec import Access
 from justenough.domain.jobs.states import RequestState, Sensitivity
 from justenough.domain.tools.call import call_of
 from justenough.services.dependencies import Deps
+from justenough.services.inherited_limits import why_exceeds_ancestors
+from justenough.services.verify_order import VerifiedOrder
+
+MAX_REQUESTS = 1_000
+"""Runtime requests of one job. Access under a grant that it already has is not a request."""
+MAX_WAITING_REQUESTS = 20
+"""Requests of one job that wait for people at once. Each call of a tool may be one, and people read them all."""
 
 
 @dataclass(slots=True)
 class AccessGrant:
-    """A request of this job that may be used: what it allows, on what, until when, and what was issued under it so far."""
+    """A request that was granted: what it allows, on what basis, until when, and what was issued under it so far."""
 
     number: int
     access: Access
-    """As granted, which may be less than was asked for."""
+    """As granted, which may be less than was requested."""
     basis: IssueBasis
     ends: float | None = None
-    """When it is over, in ticks; it begins with its first issue."""
+    """When it ends, in ticks. Its time begins with its first issue."""
     issued: int = 0
     made: Counter[str] = field(default_factory=Counter)
-    """Calls of each tool that something was issued for."""
+    """By tool, the calls that a credential was issued for."""
     token: JobToken | None = None
-    """The job's token for it: its policy allows this one action, and it lives as long as the grant."""
+    """The job's Vault token for it: its policy allows this one action, and it lives as long as the grant."""
 
     @property
     def through_tools(self) -> bool:
-        """Whether it is for all calls of some tools, within bounds."""
+        """Whether it is for any call of some tools, within their bounds."""
         return self.access.tools is not None and call_of(self.access) is None
 
     def seconds_left(self, *, ticks: float) -> float:
-        """Return the seconds that it still has."""
+        """Return its remaining seconds."""
         return float(self.access.ttl) if self.ends is None else self.ends - ticks
 
 
 class JobGrants:
-    """One job's. Used under its issuer's lock alone."""
+    """The grants of one job."""
 
     def __init__(self, deps: Deps, job: str) -> None:
         self._deps = deps
         self._job = job
         self._grants: list[AccessGrant] = []
         self._ever_granted: set[str] = set()
-        """Requests that became a grant, each once: when that is over, it is over."""
+        """Ids of requests that became a grant. When that grant is over, the request grants nothing again."""
 
     def add(self, grant: AccessGrant) -> None:
-        """Remember one under which something was issued."""
+        """Add a grant that may be used again."""
         self._grants.append(grant)
         self._ever_granted.add(request_id(self._job, grant.number))
 
     def was_granted(self, request: str) -> bool:
-        """Whether a request became a grant, whatever became of that."""
+        """Whether a request ever became a grant."""
         return request in self._ever_granted
 
     def through_tools(self, access: Access) -> AccessGrant | None:
-        """Return the grant that stands for this access through tools; None where there is none."""
+        """Return the usable grant for this access through tools, or None."""
         standing = (grant for grant in self._grants if grant.through_tools and self._is_usable(grant))
         return next((grant for grant in standing if _is_same_access(grant.access, access)), None)
 
     def find_covering(self, access: Access) -> Iterator[AccessGrant]:
-        """Yield the grants that stand and are for what is wanted."""
+        """Yield the usable grants that cover this access."""
         self._grants = [grant for grant in self._grants if self._is_usable(grant)]
         return (grant for grant in self._grants if self._covers(grant, access))
 
     def _is_usable(self, grant: AccessGrant) -> bool:
-        """Whether a grant has time left, and nobody took back that they approved it."""
+        """Whether a grant has time left and its approval was not withdrawn."""
         if grant.seconds_left(ticks=self._deps.ticks()) < 1:
             return False
         return grant.basis.ladder is None or not is_withdrawn(self._deps, grant.basis.ladder.request)
 
     def _covers(self, grant: AccessGrant, access: Access) -> bool:
-        """Whether a grant is for what is wanted, and can be used more than once."""
+        """Whether a grant is for this access and can be used more than once."""
         if call_of(grant.access) and grant.basis.ladder:
-            # People approved one call of a tool, with its arguments: it was made, and nothing else was approved.
+            # People approved one call of a tool with its arguments. It was made, and nothing else was approved.
             return False
-        if grant.through_tools and not _lets_through(grant, access):
-            return False
+        if grant.through_tools:
+            call, tools = call_of(access), grant.access.tools or {}
+            if call is None or call.tool not in tools or any(tools[call.tool].problems(call.arguments, made=grant.made[call.tool])):
+                return False
         action = self._deps.config.current().catalog.action(access.resource, access.action)
-        # What Vault locks it issues once: people authorized one.
+        # Under a Vault control group people authorize one issue, so it cannot be used again.
         return _is_same_access(grant.access, access) and not (action and action.locked)
 
 
-def _is_same_access(one: Access, other: Access) -> bool:
-    return (one.resource, one.action) == (other.resource, other.action)
-
-
-def _lets_through(grant: AccessGrant, access: Access) -> bool:
-    """Whether a grant for tools lets this very call through."""
-    call, tools = call_of(access), grant.access.tools or {}
-    return call is not None and call.tool in tools and not any(tools[call.tool].problems(call.arguments, made=grant.made[call.tool]))
+def _is_same_access(access: Access, other: Access) -> bool:
+    return (access.resource, access.action) == (other.resource, other.action)
 
 
 def is_withdrawn(deps: Deps, request: str) -> bool:
-    """Whether somebody took back that a request was approved."""
-    view = deps.store.request(request)
+    """Whether the approval of a request was withdrawn."""
+    view = deps.store.requests.get(request)
     return view is not None and view.state is RequestState.WITHDRAWN
 
 
+class RuntimeRequests:
+    """The requests that one job makes while it runs: their numbers, how many, and which of them wait for people."""
+
+    def __init__(self, deps: Deps, verified: VerifiedOrder) -> None:
+        self._deps = deps
+        self._verified = verified
+        self.waiting: dict[str, Access] = {}
+        """By id, the access of each request that waits for people."""
+        self._asked_people = 0
+        self._numbers = len(verified.spec.access)
+        self._unasked = {number: access for number, access in enumerate(verified.spec.access, start=1) if access.at == "request"}
+        """By number, the access that the order lets the job request at runtime and that it has not requested yet."""
+
+    def require_possible(self, access: Access) -> None:
+        """Raise InvalidInput if the catalog does not offer this access, NotPermitted if the job cannot request it now or any more."""
+        catalog = self._deps.config.current().catalog
+        problems = problems_in_spec(self._verified.spec.model_copy(update={"access": (access,), "model": None}), catalog)
+        if problems:
+            raise InvalidInput("access", tuple(replace(problem, path=problem.path.removeprefix("access[0].")) for problem in problems))
+        if why := why_exceeds_ancestors(self._deps, access, self._verified.statement):
+            raise NotPermitted(f"{access.action} on {access.resource}: {why}")
+        if catalog.resources[access.resource].actions[access.action].locked:
+            raise NotPermitted(
+                f"{access.action} on {access.resource} needs a Vault control group's authorization and cannot be requested at runtime: "
+                "request it at the start, in the job's spec"
+            )
+        if self._numbers >= MAX_REQUESTS:
+            raise NotPermitted(f"a job makes at most {MAX_REQUESTS:,} requests")
+
+    def require_room(self) -> None:
+        """Raise NotPermitted if this job has asked people for as much as it may, at once or in all."""
+        if len(self.waiting) >= MAX_WAITING_REQUESTS:
+            raise NotPermitted(f"{MAX_WAITING_REQUESTS} requests of this job already wait for people: wait for their answers first")
+        if self._asked_people >= MAX_APPROVAL_REQUESTS_PER_JOB:
+            raise NotPermitted(
+                f"this job has used its {MAX_APPROVAL_REQUESTS_PER_JOB} approval requests; only access that policy allows automatically is still available"
+            )
+
+    def number(self, access: Access) -> int:
+        """Return a new request's number: the number in the order if the order lists this access, else the next free one."""
+        for number, listed in self._unasked.items():
+            # The order lists the credential, not a call that people approve by its arguments.
+            same = (listed.resource, listed.action, listed.tools) == (access.resource, access.action, access.tools)
+            if call_of(access) is None and same and access.ttl <= listed.ttl:
+                return number
+        return self._numbers + 1
+
+    def mark_made(self, number: int) -> None:
+        """Take a request's number, so that no other request gets it."""
+        if self._unasked.pop(number, None) is None:
+            self._numbers = number
+
+    def add_waiting(self, request: str, access: Access) -> None:
+        """Add a request that people must answer."""
+        self.waiting[request] = access
+        self._asked_people += 1
+
+
 class HeldCredentials:
-    """The credentials of one job that are not known to be dead, what each was issued on, and what was touched."""
+    """The credentials of one job that are not known to be dead, the basis of each, and what the job has touched."""
 
     def __init__(self) -> None:
         self.held = HeldAccess()
@@ -117,34 +184,34 @@ class HeldCredentials:
 
     @property
     def spaces(self) -> frozenset[tuple[str, str]]:
-        """Resource and action of all that was to give the job a space, also where nothing came of it: a space outlives what gave it."""
+        """Resource and action of every issue that was meant to give the job a space, even if it failed: a space outlives its credential."""
         return frozenset(self._spaces)
 
     @property
     def alive(self) -> tuple[CredentialHandle, ...]:
-        """Every credential that Vault gave and that is not known to be dead."""
+        """Every credential that Vault issued and that is not known to be dead."""
         return tuple(self._alive.values())
 
     def basis(self, credential: CredentialHandle) -> IssueBasis:
-        """Return what a credential that is alive was issued on."""
+        """Return the basis that a live credential was issued on."""
         return self._bases[credential.id]
 
     def note_space(self, access: Access) -> None:
-        """Remember that something is about to give the job a space, whatever comes of it."""
+        """Note, before the issue, that it is meant to give the job a space."""
         self._spaces.add((access.resource, access.action.value))
 
     def add(self, credential: CredentialHandle, basis: IssueBasis) -> None:
-        """Remember a credential that Vault gave, whatever comes of it."""
+        """Add a credential that Vault issued, even if the job never gets it."""
         self._alive[credential.id] = credential
         self._bases[credential.id] = basis
 
     def touch(self, credential: CredentialHandle, sensitivity: Sensitivity) -> None:
-        """Count a credential as issued."""
+        """Count a credential as held and its resource as touched."""
         self.held = self.held.with_issued(credential.resource, credential.action, sensitivity)
 
     def forget(self, credential: CredentialHandle) -> None:
-        """Forget one that is dead; what it touched stays touched."""
+        """Remove a dead credential; its resource stays touched."""
         self._alive.pop(credential.id, None)
         self._bases.pop(credential.id, None)
-        if not any((one.resource, one.action) == (credential.resource, credential.action) for one in self._alive.values()):
+        if not any((other.resource, other.action) == (credential.resource, credential.action) for other in self._alive.values()):
             self.held = self.held.with_ended(credential.resource, credential.action)

@@ -1,28 +1,29 @@
-"""Where a session decides and issues: everything is verified again here, right before each issue, whatever the workflow said.
+"""Issues a job's credentials. Everything is verified again here, right before each issue, whatever the workflow said.
 
-One lock per job; `held` is this session's own record. What a running job asks for beyond its start is a request of its own: allowed by policy it
-is a grant at once, else it waits for people, whom the workflow asks. Blocking: runs in threads.
+One lock per job; what the job holds is this session's own record. Access that a running job requests beyond its start is a request of its own: if
+policy allows it, it is granted at once; else it waits for people, whom the workflow asks. Blocking: runs in threads.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from datetime import timedelta
+from typing import TypeVar
 
-from activities.issuing.authorization import IssueAuthorizer
-from activities.issuing.grants import AccessGrant, HeldCredentials, JobGrants, is_withdrawn
-from activities.issuing.renewal_check import EndReason, RenewalCheck
+from activities.issuing.authorization import IssueContext, RecordedDecision, authorize, reason_to_end, why_not_approved
+from activities.issuing.grants import AccessGrant, HeldCredentials, JobGrants, RuntimeRequests, is_withdrawn
 from activities.issuing.results import (
     AccessDenied,
+    EndReason,
     IssuedCredential,
-    NotIssued,
+    IssueRefused,
     NotPermitted,
     PendingApproval,
     ToolAccess,
     issued_event,
     record_refusal,
 )
-from activities.issuing.runtime_requests import RuntimeRequests
 from activities.issuing.tool_bounds import ToolBounds
 from activities.issuing.vault_issuer import VaultIssuer, build_credential
 from activities.revocation import revoke
@@ -35,7 +36,7 @@ from justenough.domain.jobs.credentials import CredentialHandle, HeldAccess
 from justenough.domain.jobs.spec import Access
 from justenough.domain.jobs.states import RequestState, Revocable
 from justenough.domain.policy.cedar_request import Phase
-from justenough.domain.tools.call import ToolCall, access_for_call, call_of
+from justenough.domain.tools.call import access_for_call, call_of
 from justenough.services.dependencies import Deps
 from justenough.services.evaluate_request import compute_request_digest, evaluate_request
 from justenough.services.inherited_limits import why_exceeds_ancestors
@@ -45,10 +46,13 @@ from justenough.services.verify_order import VerifiedOrder
 
 MAX_LIVE_CREDENTIALS = 100
 """Credentials that one job holds at once."""
+T = TypeVar("T", IssuedCredential, ToolAccess)
+Grant = Callable[[GrantedRequest, Access, Phase, JobHistory], T]
+"""Issues the first credential of a granted request, or allows its tools."""
 
 
 class Issuer:
-    """Issues one job's credentials, each just before its use."""
+    """Issues the credentials of one job, each just before its use."""
 
     def __init__(self, deps: Deps, order: JobInput, verified: VerifiedOrder, history: JobHistory, *, owner: str) -> None:
         self._deps = deps
@@ -57,13 +61,13 @@ class Issuer:
         self._history = history
         self._lock = threading.Lock()
         self._holdings = HeldCredentials()
-        self._authorizer = IssueAuthorizer(deps, order, verified)
-        self._renewal_check = RenewalCheck(deps, order, verified)
+        self._context = IssueContext(deps, order, verified)
+        self._recorded_decisions: dict[str, RecordedDecision] = {}
         self._vault_issuer = VaultIssuer(deps, order.job, verified, owner=owner)
         self._requests = RuntimeRequests(deps, verified)
         self._grants = JobGrants(deps, order.job)
         self.tool_bounds = ToolBounds(deps, verified)
-        """What binds the calls of tools."""
+        """The bounds of each tool that the job calls."""
 
     @property
     def held_access(self) -> HeldAccess:
@@ -72,207 +76,191 @@ class Issuer:
 
     @property
     def live_credentials(self) -> tuple[CredentialHandle, ...]:
-        """Every credential that Vault gave, recorded or not, and that is not known to be dead."""
+        """Every credential that Vault issued, recorded or not, and that is not known to be dead."""
         return self._holdings.alive
 
     @property
     def settled(self) -> bool:
-        """Whether every issue that was asked for has been answered: then nothing can land after the revocation."""
+        """Whether Vault has answered every issue: then nothing can land after the revocation."""
         return self._vault_issuer.settled
 
     @property
     def spaces(self) -> frozenset[tuple[str, str]]:
-        """Resource and action of all that was to give the job a space, also where nothing came of it: a space outlives what gave it."""
+        """Resource and action of every issue that was meant to give the job a space, even if it failed: a space outlives its credential."""
         return self._holdings.spaces
 
     def issue(self, granted: GrantedRequest) -> IssuedCredential:
-        """Verify, decide, record, issue, record. Raises NotIssued, Closed, or RetryLater; then nothing usable has left this function."""
-        found = self._issue_at_start(granted)
-        assert isinstance(found, IssuedCredential), "what is no access through tools is issued"
-        return found
+        """Verify, decide, record, issue and record a request of the order. Raises IssueRefused, AccessClosed, or RetryLater.
+
+        If it raises, nothing usable has left this function.
+        """
+        with self._lock:
+            return self._issue_first(granted, self._verified.spec.access[granted.number - 1], "start", self._history)
 
     def allow(self, granted: GrantedRequest) -> ToolAccess:
-        """Verify, decide and record access through tools; nothing is issued before the first call. Raises as `issue` does."""
-        found = self._issue_at_start(granted)
-        assert isinstance(found, ToolAccess), "nothing is issued for access through tools"
-        return found
-
-    def through_tools(self, access: Access, *, waited_for: str = "") -> ToolAccess | PendingApproval:
-        """Return what a running job may call tools within, or which request waits for people; `access` names the tools. Raises as `access` does."""
-        found = self._obtain(access, waited_for)
-        assert not isinstance(found, IssuedCredential), "nothing is issued for access through tools"
-        return found
+        """Verify, decide and record access through tools. Nothing is issued before the first call. Raises as `issue` does."""
+        with self._lock:
+            return self._allow_tools(granted, self._verified.spec.access[granted.number - 1], "start", self._history)
 
     def access(self, access: Access, *, waited_for: str = "") -> IssuedCredential | PendingApproval:
-        """Issue what a running job asks for, under a grant that it has or by a request of its own; or say which request waits for people.
+        """Issue what a running job requests, under a grant that it has or by a request of its own; or return the request that waits for people.
 
-        `waited_for`: the request that whoever asks has waited for. Several may have; each gets its answer, and none makes a new one of it.
+        `waited_for`: id of the request this caller already waited for. If several callers wait for it, all get its result and none opens a
+        duplicate.
 
-        Raises Denied, NotIssued, Closed, or RetryLater; then nothing usable has left this function.
+        Raises AccessDenied, IssueRefused, AccessClosed, or RetryLater; then nothing usable has left this function.
         """
-        found = self._obtain(access, waited_for)
-        assert not isinstance(found, ToolAccess), "what is no access through tools is issued"
-        return found
-
-    def _issue_at_start(self, granted: GrantedRequest) -> IssuedCredential | ToolAccess:
-        asked = self._verified.spec.access[granted.number - 1]
+        if call_of(access) is None and self.tool_bounds.order_items(access.resource, access.action):
+            raise NotPermitted(f"the order allows {access.action} on {access.resource} through its tools only, and no credential for it")
         with self._lock:
-            return self._issue_first(granted, asked, phase="start", history=self._history)
+            self._require_free_place()
+            for grant in self._grants.find_covering(access):
+                if issued := self._issue_again(grant, access):
+                    return issued
+            return self._request(access, waited_for, self._issue_first)
 
-    def _obtain(self, requested_access: Access, waited_for: str) -> IssuedCredential | ToolAccess | PendingApproval:
-        if (
-            call_of(requested_access) is None
-            and requested_access.tools is None
-            and self.tool_bounds.order_items(requested_access.resource, requested_access.action)
-        ):
-            raise NotPermitted(
-                f"the order allows {requested_access.action} on {requested_access.resource} through its tools only, and no credential for it"
-            )
+    def through_tools(self, access: Access, *, waited_for: str = "") -> ToolAccess | PendingApproval:
+        """Return the tools and bounds that a running job may call, or the request that waits for people. `access` names the tools.
+
+        Raises as `access` does.
+        """
         with self._lock:
-            if len(self._holdings.alive) >= MAX_LIVE_CREDENTIALS:
-                raise NotIssued(f"the job holds {MAX_LIVE_CREDENTIALS} credentials: give some back first")
-            if requested_access.tools is not None and (had := self._grants.through_tools(requested_access)):
-                return ToolAccess(request_id(self._order.job, had.number), had.access)
-            # No grant of another kind stands for tools: nothing is issued where they are asked for.
-            for grant in self._grants.find_covering(requested_access) if requested_access.tools is None else ():
-                if issuance := self._issue_again(grant, requested_access):
-                    return issuance
-            for request, access in self._requests.waiting.items():
-                if _is_same_request(access, requested_access):
-                    return self._issue_if_approved(request, access)
-            if waited_for and not self._grants.was_granted(waited_for):
-                return self._issue_if_approved(waited_for, requested_access)
-            return self._make_request(requested_access)
+            self._require_free_place()
+            if grant := self._grants.through_tools(access):
+                return ToolAccess(request_id(self._order.job, grant.number), grant.access)
+            return self._request(access, waited_for, self._allow_tools)
+
+    def _require_free_place(self) -> None:
+        if len(self._holdings.alive) >= MAX_LIVE_CREDENTIALS:
+            raise IssueRefused(f"the job holds {MAX_LIVE_CREDENTIALS} credentials: give some back first")
+
+    def _request(self, access: Access, waited_for: str, grant: Grant[T]) -> T | PendingApproval:
+        """Grant a request that waits for people already, if they have approved it by now; else make a new request."""
+        for request, waiting in self._requests.waiting.items():
+            if _is_same_request(waiting, access):
+                return self._grant_if_approved(request, waiting, grant)
+        if waited_for and not self._grants.was_granted(waited_for):
+            return self._grant_if_approved(waited_for, access, grant)
+        return self._make_request(access, grant)
 
     def forget(self, credential: CredentialHandle) -> None:
-        """Forget a credential that was shown to be dead while the job goes on; what it touched stays touched."""
+        """Remove a credential that was seen dead while the job goes on; its resource stays touched."""
         with self._lock:
             self._holdings.forget(credential)
 
     def others_beside(self, credential: CredentialHandle) -> tuple[CredentialHandle, ...]:
-        """Return what the job holds beside this one."""
-        return tuple(one for one in self.live_credentials if one.id != credential.id)
+        """Return the credentials that the job holds beside this one."""
+        return tuple(other for other in self.live_credentials if other.id != credential.id)
 
     def reason_to_end(self, item: IssuedCredential) -> EndReason | None:
-        """Return why a credential may not be held on, asked before each renewal; None where it may. Raises RetryLater where a server is away."""
+        """Return why a credential may not be kept, or None if it may. Called before each renewal. Raises RetryLater if a server is away."""
         with self._lock:
             basis, held = self._holdings.basis(item.credential), self.held_access
-        # Not under the lock: it adds nothing to what is held, and a server that hangs must not keep the job from what it asks for meanwhile.
-        return self._renewal_check.reason_to_end(item.credential, item.access, basis, held=held)
+        # Not under the lock: it adds nothing to what is held, and a server that hangs must not block what the job requests meanwhile.
+        return reason_to_end(self._context, item.credential, item.access, basis, held=held, recorded=self._recorded_decisions)
 
-    def _issue_again(self, grant: AccessGrant, requested_access: Access) -> IssuedCredential | None:
-        """Issue under a grant, if policy still allows it at its tier and nobody took it back; None where it takes a new request.
+    def _issue_again(self, grant: AccessGrant, requested: Access) -> IssuedCredential | None:
+        """Issue under a grant if policy still allows it at its tier and nobody withdrew it; return None if it takes a new request.
 
-        What is decided as it was when the grant was made needs no entry of its own: its decision is in the ledger.
+        A decision that is the same as the grant's needs no entry of its own: the grant's decision is in the ledger.
         """
         job, request = self._order.job, request_id(self._order.job, grant.number)
-        ttl = min(requested_access.ttl, int(grant.seconds_left(ticks=self._deps.ticks())))
-        access = access_for_call(grant.access, call_of(requested_access)).model_copy(update={"ttl": ttl})
+        ttl = min(requested.ttl, int(grant.seconds_left(ticks=self._deps.ticks())))
+        access = access_for_call(grant.access, call_of(requested)).model_copy(update={"ttl": ttl})
         if why_exceeds_ancestors(self._deps, access, self._verified.statement):
-            # What a job that it came of has lost is lost; why is said where it is asked for anew.
+            # What an ancestor has lost is lost to this job too. The new request will say why.
             return None
-        decision, asked = evaluate_request(
+        decision, facts = evaluate_request(
             self._deps, job, self._verified, access, held=self.held_access, phase="runtime", break_glass=grant.basis.broke_glass
         )
         if decision.outcome == "denied":
             about = f"runtime-{grant.issued + 1}"
-            self._deps.store.record(
-                [access_decided_event(job, request, decision, "", facts=asked, phase="renewal", at=self._deps.now(), about=about)]
+            self._deps.store.ledger.append(
+                [access_decided_event(job, request, decision, "", facts=facts, phase="renewal", at=self._deps.now(), about=about)]
             )
             why = f"policy denies {access.action} on {access.resource} now"
             raise AccessDenied(why, request=request, outcome="denied", policies=decision.policies)
-        if decision.tier > grant.basis.tier or (decision.tier and self._renewal_check.why_not_approved(grant.basis)):
+        if decision.tier > grant.basis.tier or (decision.tier and why_not_approved(self._context, grant.basis)):
             return None
         with record_refusal(self._deps, self._order.job, request, grant.issued + 1):
-            if self._is_untraceable(access):
+            # If nobody could tell that a credential was issued should this process die with the answer, its intent is recorded first.
+            ends = self._action_def(access).revocable is not Revocable.NEVER
+            if ends and not self._deps.targets.is_searchable(access.resource, access.action):
                 about = f"issue-{grant.issued + 1}"
                 digest = grant.basis.digest
-                fact = access_decided_event(job, request, decision, digest, facts=asked, phase="issue", at=self._deps.now(), about=about)
-                self._deps.store.record([fact])
+                fact = access_decided_event(job, request, decision, digest, facts=facts, phase="issue", at=self._deps.now(), about=about)
+                self._deps.store.ledger.append([fact])
             return self._issue(grant, access)
 
-    def _is_untraceable(self, access: Access) -> bool:
-        """Whether nobody could tell that something was issued if this process died with the answer: then its intent is recorded first."""
-        ends = self._action_def(access).revocable is not Revocable.NEVER
-        return ends and not self._deps.targets.is_searchable(access.resource, access.action)
-
-    def _make_request(self, access: Access) -> IssuedCredential | ToolAccess | PendingApproval:
-        """Make a request of what a running job wants, and decide it; the decision is in the ledger before anything else happens."""
+    def _make_request(self, access: Access, grant: Grant[T]) -> T | PendingApproval:
+        """Make and decide a new request of a running job. The decision is in the ledger before anything else happens."""
         job, number = self._order.job, self._requests.number(access)
         request = request_id(job, number)
         self._requests.require_possible(access)
-        decision, asked = evaluate_request(self._deps, job, self._verified, access, held=self.held_access, phase="runtime")
+        decision, facts = evaluate_request(self._deps, job, self._verified, access, held=self.held_access, phase="runtime")
         if decision.outcome == "needs_approval":
             self._requests.require_room()
         digest = compute_request_digest(self._deps, self._verified, access, bundle=self._order.bundle, tier=decision.tier)
-        now, new = self._deps.now(), access_requested_event(self._deps, job, number, access)
+        now, requested = self._deps.now(), access_requested_event(self._deps, job, number, access)
         self._requests.mark_made(number)
-        self._deps.store.record([new, access_decided_event(job, request, decision, digest, facts=asked, phase="runtime", at=now)])
+        self._deps.store.ledger.append(
+            [requested, access_decided_event(job, request, decision, digest, facts=facts, phase="runtime", at=now)]
+        )
         if decision.outcome == "denied":
-            raise AccessDenied(
-                f"policy denies {access.action} on {access.resource}", request=request, outcome="denied", policies=decision.policies
-            )
+            why = f"policy denies {access.action} on {access.resource}"
+            raise AccessDenied(why, request=request, outcome="denied", policies=decision.policies)
         if decision.outcome == "needs_approval":
             self._requests.add_waiting(request, access)
             return PendingApproval(request, decision.tier)
-        return self._issue_first(GrantedRequest(id=request, number=number), access, phase="runtime", history=JobHistory())
+        return grant(GrantedRequest(id=request, number=number), access, "runtime", JobHistory())
 
-    def _issue_if_approved(self, request: str, access: Access) -> IssuedCredential | ToolAccess | PendingApproval:
-        """Issue what people were asked for, if they have approved it by now."""
-        view = self._deps.store.request(request)
+    def _grant_if_approved(self, request: str, access: Access, grant: Grant[T]) -> T | PendingApproval:
+        """Grant a request that waited for people, if they have approved it by now."""
+        view = self._deps.store.requests.get(request)
         if view is None or view.state is RequestState.PENDING:
             return PendingApproval(request, view.current_tier if view else 0)
         if view.state is not RequestState.APPROVED:
             self._requests.waiting.pop(request, None)
-            raise AccessDenied(
-                f"{access.action} on {access.resource}: the request is {view.state}", request=request, outcome=view.state.value
-            )
-        told = read_entries(self._deps.store, self._order.job, types=APPROVAL_EVENTS).items
+            why = f"{access.action} on {access.resource}: the request is {view.state}"
+            raise AccessDenied(why, request=request, outcome=view.state.value)
+        entries = read_entries(self._deps.store.ledger, self._order.job, types=APPROVAL_EVENTS).items
         answers = tuple(
-            ApprovalAnswer.model_validate(data)
-            for data in (entry.data | {"at": entry.at} for entry in told if is_counted_answer(entry, request))
+            ApprovalAnswer.model_validate(entry.data | {"at": entry.at}) for entry in entries if is_counted_answer(entry, request)
         )
         granted = GrantedRequest(id=request, number=request_number_of(request), answers=answers)
         try:
-            issuance = self._issue_first(granted, access, phase="runtime", history=build_job_history(told))
-        except NotIssued:
+            result = grant(granted, access, "runtime", build_job_history(entries))
+        except IssueRefused:
             self._requests.waiting.pop(request, None)
             raise
-        # Where a server was away instead, what was approved still waits to be issued.
+        # If a server was away instead, the approved request still waits to be issued.
         self._requests.waiting.pop(request, None)
-        return issuance
+        return result
 
-    def _issue_first(
-        self, granted: GrantedRequest, requested_access: Access, *, phase: Phase, history: JobHistory
-    ) -> IssuedCredential | ToolAccess:
-        """Issue the first credential of a request that has been granted; what is had through tools is issued at their calls."""
+    def _issue_first(self, granted: GrantedRequest, access: Access, phase: Phase, history: JobHistory) -> IssuedCredential:
+        """Issue the first credential of a granted request."""
         with record_refusal(self._deps, self._order.job, request_id(self._order.job, granted.number), 1):
-            access, basis = self._authorizer.authorize(granted, requested_access, held=self.held_access, phase=phase, history=history)
+            access, basis = authorize(self._context, granted, access, held=self.held_access, phase=phase, history=history)
             grant = AccessGrant(granted.number, access, basis)
-            if access.tools is not None and call_of(access) is None:
-                self._grants.add(grant)
-                self.tool_bounds.narrow(requested_access, access.tools)
-                return ToolAccess(granted.id, access)
-            issuance = self._issue(grant, access)
+            issued = self._issue(grant, access)
             self._grants.add(grant)
-            return issuance
+            return issued
 
-    def _require_not_withdrawn(self, issuance: IssuedCredential) -> None:
-        """Raise NotPermitted, its credential ended, where the approval was taken back while it was being issued.
-
-        Whoever takes it back records that first and looks for credentials then; here it is the other way round, so one of the two finds the other.
-        """
-        if is_withdrawn(self._deps, issuance.credential.request_id):
-            self._revoke_at_once(issuance.credential, "its approval was taken back")
-            raise NotPermitted(f"{issuance.access.action} on {issuance.access.resource}: the request is withdrawn")
+    def _allow_tools(self, granted: GrantedRequest, access: Access, phase: Phase, history: JobHistory) -> ToolAccess:
+        """Grant access through tools: each call of them is issued a credential of its own."""
+        with record_refusal(self._deps, self._order.job, request_id(self._order.job, granted.number), 1):
+            allowed, basis = authorize(self._context, granted, access, held=self.held_access, phase=phase, history=history)
+            self._grants.add(AccessGrant(granted.number, allowed, basis))
+            self.tool_bounds.narrow(access, allowed.tools or {})
+            return ToolAccess(granted.id, allowed)
 
     def _revoke_at_once(self, credential: CredentialHandle, why: str) -> None:
-        """End what must reach nobody; what cannot be ended now ends with the job."""
+        """Revoke a credential that nobody may get. If that fails now, it ends with the job."""
         if revoke.end_one(self._deps, self._order.job, credential, self.others_beside(credential), by="session", why=why).confirmed:
             self._holdings.forget(credential)
 
     def _issue(self, grant: AccessGrant, access: Access) -> IssuedCredential:
-        """Issue one credential under a grant. Its time begins with the first."""
+        """Issue one credential under a grant. The grant's time begins with the first."""
         self._vault_issuer.open_prefix(access.ttl)
         job, deps, ttl, action = self._order.job, self._deps, access.ttl, self._action_def(access)
         if action.space:
@@ -284,33 +272,32 @@ class Issuer:
         grant.made.update([call.tool] if (call := call_of(access)) else [])
         credential = build_credential(job, grant, access, action, issued, accessor=accessor, now=now)
         self._holdings.add(credential, grant.basis)
-        # How to revoke it is recorded before anyone can use it.
-        deps.store.record([issued_event(job, credential)])
+        # Record how to revoke it before anyone can use it.
+        deps.store.ledger.append([issued_event(job, credential)])
         if why := pki.why_unfit(action, issued, grant_ends=now + timedelta(seconds=ttl)):
             if credential.lease_id is not None:
                 self._revoke_at_once(credential, "it is not what the catalog promises")
-            raise NotIssued(f"{access.action} on {access.resource}: {why}")
-        # A certificate's end stands in itself: nothing can renew it.
+            raise IssueRefused(f"{access.action} on {access.resource}: {why}")
+        # A certificate carries its own end: nothing can renew it.
         lease_seconds = None if pki.ends_at(action, issued) else self._vault_issuer.shorten_lease(issued, ttl)
         resource = deps.config.current().catalog.resources[access.resource]
         self._holdings.touch(credential, resource.sensitivity)
-        issuance = IssuedCredential(access=access, credential=credential, fields=issued.fields, ends=ends, lease_seconds=lease_seconds)
-        if grant.basis.ladder:
-            self._require_not_withdrawn(issuance)
-        return issuance
+        # Whoever withdraws an approval records that first and looks for credentials then; here it is the other way round, so that one of the
+        # two finds the other.
+        if grant.basis.ladder and is_withdrawn(deps, credential.request_id):
+            self._revoke_at_once(credential, "its approval was taken back")
+            raise NotPermitted(f"{access.action} on {access.resource}: the request is withdrawn")
+        return IssuedCredential(access=access, credential=credential, fields=issued.fields, ends=ends, lease_seconds=lease_seconds)
 
     def _action_def(self, access: Access) -> ActionDef:
         return self._deps.config.current().catalog.resources[access.resource].actions[access.action]
 
 
-def _is_same_request(one: Access, other: Access) -> bool:
-    return (one.resource, one.action, one.tools) == (other.resource, other.action, other.tools) and _is_same_call(
-        call_of(one), call_of(other)
-    )
-
-
-def _is_same_call(one: ToolCall | None, other: ToolCall | None) -> bool:
-    """Whether two calls are the same, as people were shown them: to Python, true is 1."""
-    if one is None or other is None:
-        return one is other
-    return (one.tool, one.digest, one.within) == (other.tool, other.digest, other.within)
+def _is_same_request(access: Access, other: Access) -> bool:
+    """Whether two requests are the same, as people were shown them: calls are compared by digest, because to Python True is 1."""
+    if (access.resource, access.action, access.tools) != (other.resource, other.action, other.tools):
+        return False
+    call, other_call = call_of(access), call_of(other)
+    if call is None or other_call is None:
+        return call is other_call
+    return (call.tool, call.digest, call.within) == (other_call.tool, other_call.digest, other_call.within)

@@ -1,5 +1,5 @@
-"""What happens to a credential while its job runs: whether it may be held is decided again, its lease is renewed within the grant's ttl, and at
-the ttl, or at the first no, it is revoked.
+"""Keeps a job's leases while it runs: re-checks policy before each renewal, renews within the grant's ttl, and revokes at the ttl or on the
+first denial.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from typing import TypeVar
 import structlog
 
 from activities.issuing.issuer import Issuer
-from activities.issuing.renewal_check import EndReason
-from activities.issuing.results import IssuedCredential
+from activities.issuing.results import EndReason, IssuedCredential
 from activities.revocation import revoke as revocation
 from justenough.adapters.vault import UnknownHandle, VaultRefused
 from justenough.domain.core.errors import JustEnoughError, NotFound, RetryLater
@@ -23,10 +22,10 @@ from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.services.dependencies import Deps
 
 RENEW_AT_FRACTION = 0.5
-"""The part of a lease's life after which it is renewed."""
+"""Fraction of a lease's life after which it is renewed."""
 RETRY_INTERVAL_S = 2.0
 RENEWAL_TIMEOUT_S = 1.0
-"""Seconds that a session's end waits for a renewal that is on its way."""
+"""Seconds that a session's end waits for a renewal that is under way."""
 TTL_OVER = EndReason("its ttl is over")
 log = structlog.get_logger()
 
@@ -34,7 +33,7 @@ T = TypeVar("T")
 
 
 class LeaseKeeper:
-    """Keeps each credential of one job, those that were there at its start and those that came later."""
+    """Keeps the leases of one job's credentials, those issued at its start and those issued later."""
 
     def __init__(self, deps: Deps, job: str, issuer: Issuer) -> None:
         self._deps = deps
@@ -50,28 +49,30 @@ class LeaseKeeper:
         task.add_done_callback(lambda _: self._keepers.pop(item.credential.id, None))
 
     async def give_back(self, credential: str, why: str, *, before: tuple[Event, ...] = ()) -> None:
-        """End one credential now, until it is confirmed and recorded. Raises NotFound where the job does not hold it.
+        """Revoke one credential now, until that is confirmed and recorded. Raises NotFound if the job does not hold it.
 
-        Who gives it back while it is ended waits for that end: each attempt takes a thread, and a job may ask very often.
+        A second caller waits for the first one's revocation: each attempt takes a thread, and a job may call very often.
         """
         if credential not in self._ending:
             found = self._keepers.pop(credential, None)
             if found is None:
                 message = f"the job holds no credential {credential}"
                 raise NotFound(message)
-            ending = asyncio.create_task(self._stop_and_end(*found, EndReason(why, before)))
+            item, keeper = found
+
+            async def stop_and_end() -> None:
+                keeper.cancel()
+                # A renewal that is under way must not overtake the revocation.
+                await asyncio.wait({keeper}, timeout=RENEWAL_TIMEOUT_S + 1)
+                await _end_until_confirmed(self._deps, self._job, self._issuer, item, EndReason(why, before))
+
+            ending = asyncio.create_task(stop_and_end())
             self._ending[credential] = ending
             ending.add_done_callback(lambda _: self._ending.pop(credential, None))
         await asyncio.shield(self._ending[credential])
 
-    async def _stop_and_end(self, item: IssuedCredential, keeper: asyncio.Task[None], ending: EndReason) -> None:
-        keeper.cancel()
-        # A renewal that is on its way must not overtake it.
-        await asyncio.wait({keeper}, timeout=RENEWAL_TIMEOUT_S + 1)
-        await _end_until_confirmed(self._deps, self._job, self._issuer, item, ending)
-
     async def close(self) -> None:
-        """Keep nothing any more: what ends them now is the session's own revocation."""
+        """Stop keeping leases: from now on the session's own revocation ends them."""
         keepers = [*(task for _, task in self._keepers.values()), *self._ending.values()]
         for keeper in keepers:
             keeper.cancel()
@@ -80,7 +81,7 @@ class LeaseKeeper:
 
 @contextlib.asynccontextmanager
 async def keep_leases(deps: Deps, job: str, issuer: Issuer, issued: Iterable[IssuedCredential]) -> AsyncIterator[LeaseKeeper]:
-    """Keep each credential until the block ends; what ends it then is the session's own revocation."""
+    """Keep each credential's lease until the block ends; then the session's own revocation ends it."""
     keepers = LeaseKeeper(deps, job, issuer)
     for item in issued:
         keepers.keep(item)
@@ -110,15 +111,15 @@ def _seconds_left(deps: Deps, item: IssuedCredential) -> float:
 
 
 async def _renew_with_retries(deps: Deps, job: str, issuer: Issuer, item: IssuedCredential, *, within: float) -> int | EndReason:
-    """Return the seconds that the lease lives now, or why it is not held on: a no, or no answer from a server that it takes `within` seconds."""
+    """Return the seconds that the lease lives now, or why it must end: a denial, or no answer from a server within `within` seconds."""
     end = deps.ticks() + within
     while True:
         try:
             return await _run_undisturbed(lambda: _renew(deps, job, issuer, item))
         except Exception as error:  # noqa: BLE001 - whatever keeps it from being decided, renewed and recorded: in the end it ends
             log.warning("lease not renewed", job=job, credential=item.credential.id, error=type(error).__name__)
-            # A server that restarts must not end a healthy job's access; the lease is what bounds the waiting. Vault says `refused`
-            # where its engine cannot reach the target; that it knows no such lease is final.
+            # A server that restarts must not end a healthy job's access; the lease bounds the wait. Vault refuses if its engine cannot
+            # reach the target; an unknown lease is final.
             again = isinstance(error, (RetryLater, VaultRefused)) and not isinstance(error, UnknownHandle)
             if not again or deps.ticks() + RETRY_INTERVAL_S >= end:
                 return EndReason(f"its lease could not be renewed: {error if isinstance(error, JustEnoughError) else type(error).__name__}")
@@ -126,7 +127,7 @@ async def _renew_with_retries(deps: Deps, job: str, issuer: Issuer, item: Issued
 
 
 def _renew(deps: Deps, job: str, issuer: Issuer, item: IssuedCredential) -> int | EndReason:
-    """Decide, renew, record; ask for no more than what is left of the grant, in the whole seconds that Vault counts."""
+    """Decide, renew, record. Ask for no more than the grant's remaining time, in whole seconds, as Vault counts."""
     lease, left = item.credential.lease_id, math.ceil(_seconds_left(deps, item))
     if lease is None or left <= 0:
         return TTL_OVER
@@ -134,12 +135,14 @@ def _renew(deps: Deps, job: str, issuer: Issuer, item: IssuedCredential) -> int 
     if ending:
         return ending
     lives = deps.vault.renew_lease(lease, min(left, item.lease_seconds or left))
-    deps.store.record([_renewed_event(deps, job, item)])
+    now, credential, ends = deps.now(), item.credential.id, item.credential.expires_at.isoformat()
+    about = f"{credential}/{now.timestamp():.0f}"
+    deps.store.ledger.append([build_event(EventType.CREDENTIAL_RENEWED, job, at=now, about=about, credential=credential, expires_at=ends)])
     return lives or TTL_OVER
 
 
 async def _run_undisturbed(call: Callable[[], T]) -> T:
-    """Call in a thread; where the session ends meanwhile, let the call end first: a renewal must not overtake the revocation."""
+    """Call in a thread. If the session ends meanwhile, let the call end first: a renewal must not overtake the revocation."""
     calling = asyncio.create_task(asyncio.to_thread(call))
     try:
         return await asyncio.shield(calling)
@@ -148,16 +151,8 @@ async def _run_undisturbed(call: Callable[[], T]) -> T:
         raise
 
 
-def _renewed_event(deps: Deps, job: str, item: IssuedCredential) -> Event:
-    now, credential = deps.now(), item.credential
-    about = f"{credential.id}/{now.timestamp():.0f}"
-    return build_event(
-        EventType.CREDENTIAL_RENEWED, job, at=now, about=about, credential=credential.id, expires_at=credential.expires_at.isoformat()
-    )
-
-
 async def _end_until_confirmed(deps: Deps, job: str, issuer: Issuer, item: IssuedCredential, ending: EndReason) -> None:
-    """Revoke one credential while its job goes on, until it is confirmed and recorded: what is over is over."""
+    """Revoke one credential while its job goes on, until that is confirmed and recorded."""
     log.info("credential ends before its job", job=job, credential=item.credential.id, why=ending.why)
     while True:
         others = issuer.others_beside(item.credential)

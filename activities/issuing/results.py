@@ -1,4 +1,4 @@
-"""What comes of asking a session for access: a credential under a grant, people who must answer first, or why there is none. Decides nothing."""
+"""Results of asking a session for access: a credential, access through tools, a request that waits for approval, or an error. Decides nothing."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
+from justenough.domain.approvals.ladder import Ladder
 from justenough.domain.core.errors import GiveUp
 from justenough.domain.core.secret import Secret
-from justenough.domain.jobs.credentials import CredentialHandle
+from justenough.domain.jobs.credentials import CredentialHandle, Decision
 from justenough.domain.jobs.spec import Access
 from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.services.dependencies import Deps
@@ -17,20 +19,23 @@ from justenough.services.dependencies import Deps
 ACCESS_CLOSED = "the job's access has been closed"
 
 
-class NotIssued(GiveUp):
-    """A request was not issued; the message says which rule, signature or server stood against it."""
+class IssueRefused(GiveUp):
+    """A credential was not issued; the message says which rule, signature or server refused it."""
+
+    REASON_NAME: Final = "NotIssued"
+    """The name that a job's reason gives this error. It stands in ledgers and reports: never change it."""
 
 
-class NotPermitted(NotIssued):
-    """Policy, or the lack of valid approvals, stands against it."""
+class NotPermitted(IssueRefused):
+    """Policy denies it, or it lacks valid approvals."""
 
 
 class AccessClosed(GiveUp):
-    """The job's claim is closed: nothing is issued any more."""
+    """The job's claim is closed: nothing more is issued."""
 
 
 class AccessDenied(NotPermitted):
-    """What a running job asked for: policy says no, or people did."""
+    """A running job's request that policy or people denied."""
 
     def __init__(self, why: str, *, request: str, outcome: str, policies: tuple[str, ...] = ()) -> None:
         self.request = request
@@ -40,8 +45,37 @@ class AccessDenied(NotPermitted):
 
 
 @dataclass(frozen=True, slots=True)
+class IssueBasis:
+    """The decision and the approvals that a credential was issued on."""
+
+    decision: Decision
+    digest: str
+    at: datetime
+    ladder: Ladder | None = None
+    """With the answers that counted; None if no approval was needed."""
+
+    @property
+    def tier(self) -> int:
+        """The tier whose approvers agreed; 0 if no approval was needed."""
+        return self.ladder.current if self.ladder else 0
+
+    @property
+    def broke_glass(self) -> bool:
+        """Whether somebody passed the tier alone by breaking glass."""
+        return self.ladder is not None and self.ladder.broke_glass
+
+
+@dataclass(frozen=True, slots=True)
+class EndReason:
+    """Why a credential must end before its job does, and the events to record with its end."""
+
+    why: str
+    events: tuple[Event, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class PendingApproval:
-    """A request of a running job that people must answer first."""
+    """A request of a running job that people must approve first."""
 
     request: str
     tier: int
@@ -49,32 +83,32 @@ class PendingApproval:
 
 @dataclass(frozen=True, slots=True)
 class ToolAccess:
-    """Access through tools that was granted: nothing is issued before a tool is called."""
+    """Access through tools that was granted. A credential is issued only when a tool is called."""
 
     request: str
     access: Access
-    """As granted: its tools within what its approvers left of them."""
+    """As granted: its tools, within the bounds that its approvers left."""
 
 
 @dataclass(frozen=True)
 class IssuedCredential:
-    """One credential as it was issued, with what the job is to be given. Cannot print its secrets."""
+    """One credential as it was issued, with the secret fields for the job. Cannot print its secrets."""
 
     access: Access
     credential: CredentialHandle
     fields: Mapping[str, Secret]
     ends: float
-    """When the grant is over, in ticks."""
+    """When the grant ends, in ticks."""
     lease_seconds: int | None
-    """How long the lease lives before it must be renewed; None where there is none, or nothing to renew."""
+    """Seconds that the lease lives before it must be renewed; None if there is nothing to renew."""
 
     def seconds_left(self, *, now: datetime, ticks: float) -> float:
-        """Return the seconds that the grant still has, by whichever clock says less: one that was set back must not prolong it."""
+        """Return the grant's remaining seconds by whichever clock says less: a clock that was set back must not prolong it."""
         return min((self.credential.expires_at - now).total_seconds(), self.ends - ticks)
 
 
 def issued_event(job: str, credential: CredentialHandle) -> Event:
-    """Return the event of one credential's issue: enough to revoke it, never the secret."""
+    """Return the event that a credential was issued: enough to revoke it, never the secret."""
     return build_event(
         EventType.CREDENTIAL_ISSUED,
         job,
@@ -95,10 +129,12 @@ def issued_event(job: str, credential: CredentialHandle) -> Event:
 
 @contextmanager
 def record_refusal(deps: Deps, job: str, request: str, nth: int) -> Iterator[None]:
-    """Record a refusal: a decision to issue that nothing follows would have to be taken for a credential that nobody learned of."""
+    """Record a refusal that the block raises: a decision to issue with no event after it would look like a credential that nobody learned of."""
     try:
         yield
-    except (NotIssued, AccessClosed) as error:
+    except (IssueRefused, AccessClosed) as error:
         about = request if nth == 1 else f"{request}/{nth}"
-        deps.store.record([build_event(EventType.CREDENTIAL_REFUSED, job, at=deps.now(), about=about, request=request, why=str(error))])
+        deps.store.ledger.append(
+            [build_event(EventType.CREDENTIAL_REFUSED, job, at=deps.now(), about=about, request=request, why=str(error))]
+        )
         raise

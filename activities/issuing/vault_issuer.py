@@ -1,6 +1,6 @@
-"""What a session asks Vault for, to issue under a grant: the job's prefix, a token, a credential, a lease that ends with it. Decides and records nothing.
+"""Draws from Vault what a grant needs: the job's prefix, a token, a credential, a lease that ends with the grant. Decides and records nothing.
 
-Blocking: runs in threads, under the lock of its issuer.
+Blocking: runs in threads, with the issuer's lock held.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from activities.issuing.grants import AccessGrant
-from activities.issuing.results import ACCESS_CLOSED, AccessClosed, NotIssued
+from activities.issuing.results import ACCESS_CLOSED, AccessClosed, IssueRefused
 from justenough.adapters.vault import IssuedSecret, JobToken, VaultDenied, VaultRefused, control_groups, pki
 from justenough.domain.catalog.loader import ActionDef, ResolvedIssue, resolve_issue, scope_alias
 from justenough.domain.core.errors import GiveUp, JustEnoughError
@@ -21,7 +21,7 @@ from justenough.services.dependencies import Deps
 from justenough.services.verify_order import VerifiedOrder
 
 HARD_END_MARGIN_S = 60
-"""Seconds that Vault's own hard end of a job's tokens lies behind the longest grant."""
+"""Seconds by which Vault's own hard end of a job's tokens lies after the longest grant."""
 
 
 log = structlog.get_logger()
@@ -37,16 +37,17 @@ class VaultIssuer:
         self._owner = owner
         self._longest_ttl = 0
         self.settled = True
-        """Whether every issue that was asked for has been answered: then nothing can land after the revocation."""
+        """Whether Vault has answered every issue: then nothing can land after the revocation."""
 
     def is_closed(self) -> bool:
-        """Whether the claim of this session is closed: nothing is issued any more."""
-        claim = self._deps.store.claim_of(self._job)
+        """Whether this session's claim is closed: then nothing more is issued."""
+        claim = self._deps.store.claims.get(self._job)
         return claim is None or not claim.is_held_by(self._owner)
 
     def open_prefix(self, ttl: int) -> None:
-        """Write the job's token role where it does not reach as far as this, and then make sure that the claim still stands: one that slept
-        through its closing stops here.
+        """Extend the job's token role to `ttl` if needed, then check the claim. Raises AccessClosed.
+
+        A session that slept through its own closing stops here.
         """
         if ttl > self._longest_ttl:
             longest = max([ttl, *(access.ttl for access in self._verified.spec.access)])
@@ -60,27 +61,26 @@ class VaultIssuer:
             raise AccessClosed(ACCESS_CLOSED)
 
     def issue(self, grant: AccessGrant, access: Access, action: ActionDef) -> tuple[str, IssuedSecret]:
-        """Return what Vault issues under a grant, and the accessor of the job's token that it was issued to. Raises NotIssued, Closed, RetryLater."""
+        """Issue under a grant; return the accessor of the job's token, and what Vault issued. Raises IssueRefused, AccessClosed, RetryLater."""
         try:
             return self._issue_under(grant, action, access.ttl)
         except (VaultDenied, VaultRefused) as error:
             if self.is_closed():
-                # Its token was ended meanwhile: nothing is wrong with what was asked.
+                # Its token was revoked meanwhile: nothing is wrong with the request.
                 raise AccessClosed(f"{ACCESS_CLOSED} ({error})") from error
-            raise NotIssued(f"{access.action} on {access.resource}: {error}") from error
+            raise IssueRefused(f"{access.action} on {access.resource}: {error}") from error
 
     def shorten_lease(self, issued: IssuedSecret, ttl: int) -> int | None:
-        """Have a lease that its engine made longer than the grant end with the grant; return the seconds that it lives.
+        """Shorten a lease that its engine made longer than the grant; return the seconds that it lives.
 
-        Vault does not do it: a lease outlives its token's ttl in the target, and there it ends by the target's own clock alone where
-        Vault is dead.
+        Vault does not do that itself: in the target a lease outlives its token's ttl, and if Vault is dead, only the target's own clock ends it.
         """
         if issued.lease_id is None or issued.ttl is None or issued.ttl <= ttl:
             return issued.ttl
         try:
             return self._deps.vault.renew_lease(issued.lease_id, ttl)
         except GiveUp as error:
-            # An engine's leases may not be renewable. Whoever wrote its role chose how long they live.
+            # An engine's leases may not be renewable. The author of its role chose how long they live.
             log.warning("lease outlives its grant", job=self._job, lease_seconds=issued.ttl, error=str(error))
             return issued.ttl
         except BaseException:
@@ -88,7 +88,7 @@ class VaultIssuer:
             raise
 
     def _issue_under(self, grant: AccessGrant, action: ActionDef, ttl: int) -> tuple[str, IssuedSecret]:
-        """Raises VaultDenied, VaultRefused beside what `drawn` raises."""
+        """Issue with the grant's token, or through its control group. Raises VaultDenied, VaultRefused beside what `issue` raises."""
         scope = self._verified.spec.data_scope
         what = resolve_issue(action, scope, issue_values={"job": self._job, "ttl": str(ttl)})
         if not action.locked and grant.token is None:
@@ -100,7 +100,7 @@ class VaultIssuer:
         except (VaultDenied, VaultRefused):
             raise
         except BaseException:
-            # Vault may still answer a call that we no longer wait for: only a later look can tell.
+            # Vault may still answer a call that we no longer wait for: only a later check can tell.
             self.settled = False
             raise
 
@@ -110,7 +110,7 @@ class VaultIssuer:
         except (VaultDenied, VaultRefused) as error:
             if self.is_closed():
                 raise AccessClosed(f"{ACCESS_CLOSED} ({error})") from error
-            raise NotIssued(f"Vault gives no token under {policy}: {error}") from error
+            raise IssueRefused(f"Vault gives no token under {policy}: {error}") from error
         except BaseException:
             self.settled = False
             raise
@@ -119,7 +119,7 @@ class VaultIssuer:
 def build_credential(
     job: str, grant: AccessGrant, access: Access, action: ActionDef, issued: IssuedSecret, *, accessor: str, now: datetime
 ) -> CredentialHandle:
-    """Return the handle of what Vault issued as a grant's latest."""
+    """Return the handle of the latest credential that Vault issued under a grant."""
     return CredentialHandle(
         id=credential_id(job, grant.number, grant.issued),
         request_id=request_id(job, grant.number),
@@ -135,25 +135,25 @@ def build_credential(
 
 
 def redeem_control_group(deps: Deps, request: str, what: ResolvedIssue) -> tuple[str, IssuedSecret]:
-    """Return the accessor of the token that asked, and what Vault issues. Raises VaultRefused where its lock is not open, or was used."""
-    kept = deps.store.wrapping_token_of(request)
+    """Unwrap an authorized request; return the accessor of its token, and what Vault issued. Raises VaultRefused if it is not authorized, or used."""
+    kept = deps.store.wrapped_tokens.get(request)
     state = control_groups.read_state(deps.vault, kept.accessor) if kept else None
     if state is None:
-        raise VaultRefused(f"{what.path}: nothing waits in Vault for this request (any more)")
+        raise VaultRefused(f"{what.path}: Vault holds no wrapping token for this request (any more)")
     if not state.is_for(what):
-        raise VaultRefused(f"{what.path}: what waits in Vault for this request is something else")
+        raise VaultRefused(f"{what.path}: the wrapping token in Vault is for something else than this request")
     if not state.approved:
-        raise VaultRefused(f"{what.path}: Vault wants more people's authorization than it has ({len(state.authorized)})")
-    # Unwrapping twice issues twice: whoever takes it has deleted it, and of several one gets it.
-    taken = deps.store.take_wrapping_token(request)
+        raise VaultRefused(f"{what.path}: Vault's control group needs more authorizations than it has ({len(state.authorized)})")
+    # Unwrapping twice would issue twice: taking the token deletes it, so only one caller gets it.
+    taken = deps.store.wrapped_tokens.take(request)
     if taken is None:
-        raise VaultRefused(f"{what.path}: what opens it was used already")
+        raise VaultRefused(f"{what.path}: the wrapping token has already been unwrapped")
     wrapping = control_groups.decrypt(deps.vault, taken.ciphertext, about=request)
     issued = control_groups.unwrap(deps.vault, wrapping, what)
     try:
-        # So that Vault itself unwraps it no second time.
+        # So that Vault itself does not unwrap it a second time.
         control_groups.revoke_token(deps.vault, wrapping)
     except JustEnoughError as error:
-        # What was issued counts; without the job's token, which the job's end ends, this one opens nothing.
-        log.warning("a used lock is not ended", job=taken.job, request=request, error=str(error))
+        # The credential was issued, so go on. Without the job's token, which ends with the job, the wrapping token opens nothing.
+        log.warning("used wrapping token not revoked", job=taken.job, request=request, error=str(error))
     return taken.token_accessor, issued

@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from justenough.domain.core.errors import InvalidInput, Problem
@@ -14,17 +13,19 @@ from justenough.domain.jobs import bundle
 
 
 def ensure_unpacked(home: Path, digest: str, content: bytes) -> Path:
-    """Return the folder `<home>/run/bundles/<hex>` that holds exactly this archive's files, unpacking them where it does not.
+    """Return the folder `<home>/run/bundles/<hex>` with exactly this archive's files; unpack them if it does not have them.
 
-    Blocks (files of up to 64 MB). Raises InvalidInput where the content is not what the digest names, `bundle.entries` refuses it.
+    Blocks (files of up to 64 MB). Raises InvalidInput if the content does not match the digest or is no valid archive.
     """
     if bundle.bundle_digest(content) != digest:
         raise InvalidInput("bundle", (Problem("", f"its content is not {digest}"),))
     folder = home.absolute() / "run" / "bundles" / digest.removeprefix("sha256:")
     if not _holds_exactly(folder, content):
         folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with _exclusive_lock(folder.parent):
-            # Somebody may have been quicker; theirs is as good, and a job may be running from it.
+        with folder.parent.with_name(f"{folder.parent.name}.lock").open("w") as lock:
+            # No other session on this machine may change the folder meanwhile.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            # Another session may have been quicker. Its folder is as good, and a job may be running from it.
             if not _holds_exactly(folder, content):
                 _replace_folder(folder, content)
     return folder
@@ -49,16 +50,8 @@ def _make_folders(folder: Path, within: Path) -> None:
         folder.chmod(0o755)
 
 
-@contextlib.contextmanager
-def _exclusive_lock(folder: Path) -> Iterator[None]:
-    """Keep every other session on this machine from changing the folder."""
-    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def _replace_folder(folder: Path, content: bytes) -> None:
-    """Put the whole folder in place at once; whatever is there instead of it goes."""
+    """Put the whole folder in place at once, and delete what was there before."""
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name[:8]}-", dir=folder.parent))
     try:
         fresh = aside / "fresh"
@@ -72,16 +65,18 @@ def _replace_folder(folder: Path, content: bytes) -> None:
 
 
 def _holds_exactly(folder: Path, content: bytes) -> bool:
-    """Look whether a folder is exactly what an archive holds: each file's bytes and mode, and nothing more."""
+    """Whether a folder is exactly what an archive holds: each file's bytes and mode, and nothing more."""
     expected: set[Path] = set()
     for path, data, executable in bundle.read_entries(content):
         target = folder / path
-        if target.is_symlink() or (target.is_dir() if data is None else _is_file(target, data, executable=executable)) is False:
+        if target.is_symlink():
+            return False
+        if data is None:
+            same = target.is_dir()
+        else:
+            mode = 0o100755 if executable else 0o100644
+            same = target.is_file() and target.stat().st_mode == mode and target.read_bytes() == data
+        if not same:
             return False
         expected |= {target, *(folder / parent for parent in path.parents)}
     return folder.is_dir() and {folder, *folder.rglob("*")} == expected | {folder}
-
-
-def _is_file(target: Path, data: bytes, *, executable: bool) -> bool:
-    mode = 0o100755 if executable else 0o100644
-    return target.is_file() and target.stat().st_mode == mode and target.read_bytes() == data

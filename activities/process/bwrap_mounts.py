@@ -1,4 +1,4 @@
-"""The file system that a job sees under bubblewrap, as an allow-list: whatever is not named here is not there."""
+"""The file system that a job sees under bubblewrap, as an allow-list: a path that is not named here does not exist for the job."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ ETC_NAMES = (
     *("localtime", "mime.types", "nsswitch.conf", "pki/ca-trust/extracted", "pki/tls/certs", "protocols", "resolv.conf", "services"),
     *("ssl/certs", "ssl/openssl.cnf", "timezone"),
 )
-"""What name look-ups, TLS, time zones and the dynamic linker need of /etc, where the host has it."""
+"""Files that name look-ups, TLS, time zones and the dynamic linker need of /etc, if the host has them."""
 ROOM = Room()
 VAR_TMP = Path("/var/tmp")  # noqa: S108 - inside the sandbox
-"""Another name of the scratch folder, where no interpreter stands below it."""
+"""A link to the scratch folder, unless an interpreter is installed below it."""
 SCRATCH_FRACTIONS = {ROOM.scratch: 2, ROOM.home: 4, "/dev/shm": 4, ROOM.files: 16}  # noqa: S108 - private, inside the sandbox
-"""The writable folders, which are in memory, and which part of the job's memory each may fill: the half, a quarter, a quarter, a sixteenth."""
+"""The writable folders, all in memory, and which fraction of the job's memory each may fill: 1/2, 1/4, 1/4, 1/16."""
 
 
 def account_files(uid: int) -> dict[str, str]:
@@ -46,7 +46,10 @@ def bwrap_arguments(launch: JobLaunch, files: Mapping[str, int], *, sized: bool,
         yield from ("--ro-bind", str(path), str(path))
     for prefix in launch.interpreter.prefixes:
         yield from ("--ro-bind", str(prefix), str(prefix))
-    yield from _hide(hidden, (SYSTEM_PREFIX, *launch.interpreter.prefixes))
+    visible = [tree.resolve() for tree in (SYSTEM_PREFIX, *launch.interpreter.prefixes)]
+    for path in dict.fromkeys(hidden):
+        if path.is_dir() and any(map(path.is_relative_to, visible)):
+            yield from ("--tmpfs", str(path), "--remount-ro", str(path))
     # In a user namespace it is the job's own, and a folder in memory without a bound.
     yield from ("--remount-ro", "/dev")
     yield from ("--ro-bind", str(launch.workdir), ROOM.workdir) if launch.workdir else ("--dir", ROOM.workdir)
@@ -58,7 +61,7 @@ def bwrap_arguments(launch: JobLaunch, files: Mapping[str, int], *, sized: bool,
 
 
 def _links() -> Iterator[str]:
-    """Yield /bin and its like as the host has them: links into /usr, or folders of their own."""
+    """Yield the arguments for /bin and the like as the host has them: links into /usr, or folders."""
     for path in map(Path, ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")):
         if path.is_symlink():
             yield from ("--symlink", str(path.readlink()), str(path))
@@ -70,9 +73,3 @@ def _links() -> Iterator[str]:
 def _parents(paths: tuple[Path, ...]) -> tuple[Path, ...]:
     """Return the folders above these, each once, the outer ones first; without the root."""
     return tuple(dict.fromkeys(folder for path in paths for folder in reversed(path.parents) if folder != Path("/")))
-
-
-def _hide(hidden: tuple[Path, ...], visible: tuple[Path, ...]) -> Iterator[str]:
-    for path in dict.fromkeys(hidden):
-        if path.is_dir() and any(path.is_relative_to(tree.resolve()) for tree in visible):
-            yield from ("--tmpfs", str(path), "--remount-ro", str(path))

@@ -1,4 +1,4 @@
-"""Finds the Python that a job runs with, and the folders it needs, by reading alone: nothing of a job's choice runs outside its sandbox."""
+"""Finds the Python that a job runs with, and the folders it needs. Reads files only: nothing that a job chose runs outside its sandbox."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from justenough.adapters.configuration.settings import Settings
 from justenough.domain.core.errors import GiveUp
 
 SYSTEM_PREFIX = Path("/usr")
-"""Every sandbox has it."""
+"""Mounted in every sandbox."""
 PYTHON_NAMES = ("python3", "python")
 
 
 class InterpreterRefused(GiveUp):
-    """There is no such Python, or it is none that a job may have; the message says which and why."""
+    """The Python does not exist, or a job may not use it; the message says which and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,21 +72,18 @@ def _home_of(venv: Path) -> Path:
     lines = (venv / "pyvenv.cfg").read_text("utf-8", "replace").splitlines()
     pairs = {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in lines)}
     if not pairs.get("home", "").startswith("/"):
-        raise InterpreterRefused(f"{venv}: its pyvenv.cfg names no home; make it anew (python3 -m venv)")
+        raise InterpreterRefused(f"{venv}: its pyvenv.cfg names no home; make the environment again (python3 -m venv)")
     return Path(pairs["home"])
 
 
 def _refuse_foreign(path: Path, prefix: Path, settings: Settings) -> None:
-    """Refuse what would let a job read more than a Python, or share the worker's own packages."""
+    """Raise InterpreterRefused if the folder would let a job read more than a Python, or share the worker's own packages."""
     if not _is_venv(prefix) and not any(prefix.glob("lib*/python3*/os.py")):
         raise InterpreterRefused(f"{path}: {prefix} is not the folder of a Python")
     if settings.home.resolve().is_relative_to(prefix.resolve()) and prefix != SYSTEM_PREFIX:
         raise InterpreterRefused(f"{path}: {prefix} holds the worker's own data")
-    if prefix.resolve() == Path(sys.prefix).resolve() and _shares_packages(prefix, path):
-        raise InterpreterRefused(f"{path}: a job never runs in the worker's environment; give it its own (JUSTENOUGH_JOB_PATH, run.python)")
-
-
-def _shares_packages(prefix: Path, path: Path) -> bool:
-    """Say whether a Python in the worker's own prefix reads the worker's packages: a venv's do, a system's by version."""
+    # A Python in the worker's own prefix reads the worker's packages: a venv's does, a system's if its version is the same.
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    return _is_venv(prefix) or (prefix == path.parent.parent and path.resolve().name == version)
+    shares_packages = _is_venv(prefix) or (prefix == path.parent.parent and path.resolve().name == version)
+    if prefix.resolve() == Path(sys.prefix).resolve() and shares_packages:
+        raise InterpreterRefused(f"{path}: a job never runs in the worker's environment; give it its own (JUSTENOUGH_JOB_PATH, run.python)")

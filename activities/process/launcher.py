@@ -1,4 +1,4 @@
-"""What is started for a job, and the last steps of starting it: limits, dropping rights, taking its variables in, closing the door.
+"""What is started for a job, and the last steps of starting it: set limits, drop rights, read its variables in.
 
 The job's environment never reaches a program that still has rights (glibc loads code that variables name), nor any command line:
 a shell that has already lost them reads it from an unnamed file in memory.
@@ -22,7 +22,7 @@ from justenough.domain.jobs.spec import ResourceLimits
 
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 CLEAN_ENV: Mapping[str, str] = {"PATH": SYSTEM_PATH, "LANG": "C.UTF-8"}
-"""All that the programs which still have rights get to see as their environment."""
+"""The whole environment of the programs that still have rights."""
 NOT_STARTED_EXIT_CODE = 126
 """The exit code of a job whose files could not be written, as a shell's."""
 DATA_LIMIT_FACTOR = 2
@@ -41,7 +41,7 @@ _START = 'ulimit -c 0; . /dev/stdin && exec "$@" </dev/null'
 
 @dataclass(frozen=True, slots=True)
 class JobLaunch:
-    """What is started. Secrets in it never print."""
+    """What is started. Cannot print its secrets."""
 
     job: str
     argv: tuple[str, ...]
@@ -63,7 +63,7 @@ class JobLaunch:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Where a job finds its places, as it sees them."""
+    """The paths of a job's folders and its broker, as the job sees them."""
 
     workdir: str = "/job"
     home: str = "/home/job"
@@ -74,7 +74,7 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class PreparedCommand:
-    """How to start it: a command line and open files that go along. Holds no secret itself."""
+    """How to start a job: a command line and the open files that it inherits. Holds no secret itself."""
 
     argv: tuple[str, ...]
     stdin: int
@@ -103,20 +103,19 @@ def environment_script(launch: JobLaunch, room: Room) -> Secret:
         **{name: ":".join(f"{room.files}/{path}" for path in paths) for name, paths in launch.paths.items()},
         **({"JUSTENOUGH_BROKER": room.broker} if launch.broker else {}),
     }
-    # What a Python prints is in the log when it is printed, not when the process ends well.
+    # Unbuffered: a Python's output must reach the log when it is printed, not only if the process ends well.
     whole = {"LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1", **given, **own}
-    # Written by the job's own user, so that they are its own, and nobody else's to read: libpq takes no other password file.
-    files = [_write_file_statement(f"{room.files}/{path}", content) for path, content in launch.files.items()]
+    # The job's own user writes them, so that it owns them and nobody else can read them: libpq accepts no other password file.
+    # If one cannot be written, no job starts.
+    files = [
+        f"(umask 077; printf %s {shlex.quote(content.reveal())} >{shlex.quote(f'{room.files}/{path}')}) || exit {NOT_STARTED_EXIT_CODE}\n"
+        for path, content in launch.files.items()
+    ]
     return Secret("".join((*files, *(f"export {name}={shlex.quote(value)}\n" for name, value in whole.items()))))
 
 
-def _write_file_statement(path: str, content: Secret) -> str:
-    """Return the shell statement that writes a private file; where it cannot be written, no job starts."""
-    return f"(umask 077; printf %s {shlex.quote(content.reveal())} >{shlex.quote(path)}) || exit {NOT_STARTED_EXIT_CODE}\n"
-
-
 def limits_command(limits: ResourceLimits, *, own_user: bool) -> tuple[str, ...]:
-    """Return the command that has the kernel limit each process that follows it, and takes those first when memory runs out."""
+    """Return the command that has the kernel limit each process that follows it, and kill those first when memory runs out."""
     seconds = limits.cpu + CPU_MARGIN_S
     bounds = {
         "core": (resource.RLIMIT_CORE, 0),
@@ -134,20 +133,27 @@ def limits_command(limits: ResourceLimits, *, own_user: bool) -> tuple[str, ...]
 
 
 def drop_rights_command(uid: int) -> tuple[str, ...]:
-    """Return the command that turns root into a user without any right for what follows it."""
+    """Return the command that runs what follows it as a user without any rights."""
     user = ("--reuid", str(uid), "--regid", str(uid), "--clear-groups")
     return ("/usr/bin/setpriv", *user, "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all", "--")
 
 
 def die_with_parent_command() -> tuple[str, ...]:
-    """Return the command that has what follows it killed when the worker dies. After rights were dropped: that would undo it."""
+    """Return the command that has what follows it killed when the worker dies. Use it after dropping rights, which would undo it."""
     return ("/usr/bin/setpriv", "--pdeathsig", "KILL", "--")
 
 
 @contextmanager
 def open_memory_file(content: Secret | bytes) -> Iterator[int]:
     """Hold open an unnamed file in memory with this content, at its start, for a child to inherit."""
-    handle = _memfd(content if isinstance(content, bytes) else content.reveal().encode())
+    data = content if isinstance(content, bytes) else content.reveal().encode()
+    if hasattr(os, "memfd_create"):
+        handle = os.memfd_create("justenough")
+        with os.fdopen(os.dup(handle), "wb") as file:
+            file.write(data)
+        os.lseek(handle, 0, os.SEEK_SET)
+    else:
+        handle = _pipe(data)
     try:
         yield handle
     finally:
@@ -155,23 +161,13 @@ def open_memory_file(content: Secret | bytes) -> Iterator[int]:
 
 
 def _within_hard_limit(which: int, value: int) -> int:
-    """Return the value, or the worker's own hard limit where that is less: nobody gets more than that."""
+    """Return the value, or the worker's own hard limit if that is less: no process can get more."""
     own = resource.getrlimit(which)[1]
     return value if own == resource.RLIM_INFINITY else min(value, own)
 
 
-def _memfd(content: bytes) -> int:
-    if not hasattr(os, "memfd_create"):
-        return _pipe(content)
-    handle = os.memfd_create("justenough")
-    with os.fdopen(os.dup(handle), "wb") as file:
-        file.write(content)
-    os.lseek(handle, 0, os.SEEK_SET)
-    return handle
-
-
 def _pipe(content: bytes) -> int:
-    """Without memfd (macOS) a pipe does, fed beside us: it may hold less than the content."""
+    """Return the read end of a pipe with this content, for systems without memfd (macOS). A thread feeds it: it may hold less than the content."""
     end, start = os.pipe()
 
     def feed() -> None:

@@ -1,4 +1,4 @@
-"""A job's processes, from the start until none is left. Knows no credential; what they print goes into a pipe that logs.py reads."""
+"""A job's processes, from the start until none is left. Knows no credential; their output goes into a pipe that log_capture.py reads."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from activities.support.async_tools import run_to_completion
 from justenough.domain.core.errors import RetryLater
 
 KILL_TIMEOUT_S = 10.0
-"""Seconds in which what was killed must be gone; what the kernel itself holds up (a dead disk) may not be."""
+"""Seconds in which killed processes must be gone; one that the kernel holds up (a dead disk) may not be."""
 POLL_INTERVAL_S = 0.01
 KILLED_EXIT_CODE = 128 + signal.SIGKILL
 CANNOT_EXECUTE_EXIT_CODE = 126
@@ -47,9 +47,9 @@ class JobProcess:
     sandbox: Sandbox
     launch: JobLaunch
     output: int
-    """Where stdout and stderr can be read, in the order they were written. Whoever reads closes it."""
+    """The read end of stdout and stderr, in the order they were written. The reader closes it."""
     _outer: asyncio.subprocess.Process
-    """bubblewrap, or the job's first process where there is no sandbox."""
+    """bubblewrap, or the job's first process if there is no sandbox."""
     _room: Room
     _init: int | None = None
     """pidfd of the first process in the job's pid namespace: once it is gone, so are all others in there."""
@@ -64,7 +64,7 @@ class JobProcess:
     _first: int | None = None
     """The number of the first process in the job's pid namespace."""
     _reports: tuple[asyncio.StreamReader, asyncio.ReadTransport] = field(init=False)
-    """Where bubblewrap says what it started and how that ended."""
+    """The pipe on which bubblewrap reports what it started and how that ended."""
     _ended: asyncio.Task[int] = field(init=False)
     _watched: asyncio.Task[None] = field(init=False)
 
@@ -145,7 +145,7 @@ class JobProcess:
             self._reports = await open_pipe_reader(status)
             told = json.loads(await self._reports[0].readline() or "{}")
         except BaseException:
-            # Nobody will wait for it: end it here. bubblewrap's death is the sandbox's.
+            # Nobody will wait for it, so end it here. The sandbox dies with bubblewrap.
             with contextlib.suppress(ProcessLookupError):
                 self._outer.kill()
             os.close(self.output)
@@ -166,7 +166,7 @@ class JobProcess:
             return None
         if process_tree.parent_of(pid) == self._outer.pid:
             return handle
-        # Its parent has ended, so it is ending too, or its number is another's already. A dead one has no namespace, whosever it was.
+        # Its parent has ended, so it is ending too, or its number belongs to another process already. A dead process has no namespace.
         os.close(handle)
         self._empty = process_tree.is_dead(pid)
         return None
@@ -192,7 +192,7 @@ class JobProcess:
         why = await resource_monitor.wait_for_excess(
             partial(resource_monitor.measure_use, first, limits, sandboxed=self._first is not None), limits
         )
-        # Its number is nobody else's for as long as nobody has waited for it.
+        # Its number cannot be reused as long as nobody has waited for it.
         if self._outer.returncode is None:
             self.limit_exceeded = why
             self._kill_now()
@@ -208,38 +208,32 @@ class JobProcess:
             if self._init is not None:
                 os.close(self._init)
                 self._init = None
-            # The threads are Vault's, and may all be waiting for it: no sandboxed job ends later for that.
+            # The shared threads may all be waiting for Vault: a sandboxed job must not end later for that.
             if self._room is not ROOM:
                 await asyncio.to_thread(no_sandbox.clear, self._room)
         return code
 
     async def _clear(self) -> None:
-        """Kill whatever the first process left behind, until none is left."""
+        """Kill every process that the first one left behind, until none is left."""
         try:
             async with asyncio.timeout(KILL_TIMEOUT_S):
                 if self._init is not None:
-                    await self._clear_namespace(self._init)
+                    with contextlib.suppress(ProcessLookupError):
+                        signal.pidfd_send_signal(self._init, signal.SIGKILL)
+                    # The kernel ends the first process of a namespace only after every other one in it.
+                    async with readable(self._init) as gone:
+                        await gone.wait()
                 elif not self._empty:
-                    await self._clear_one_by_one()
+                    if not process_tree.PROC.is_dir():
+                        self._signal_group(signal.SIGKILL)
+                    while await asyncio.to_thread(process_tree.signal_all, self._belongs, signal.SIGKILL):  # noqa: ASYNC110 - nothing reports their end
+                        await asyncio.sleep(POLL_INTERVAL_S)
         except TimeoutError:
             self.survivors = tuple(process_tree.find(self._belongs))
             log.error("processes of a job cannot be killed", job=self.launch.job, pids=self.survivors)  # noqa: TRY400 - the timeout says nothing
 
-    async def _clear_namespace(self, init: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(init, signal.SIGKILL)
-        # The kernel lets the first process of a namespace go only after every other one in it.
-        async with readable(init) as gone:
-            await gone.wait()
-
-    async def _clear_one_by_one(self) -> None:
-        if not process_tree.PROC.is_dir():
-            self._signal_group(signal.SIGKILL)
-        while await asyncio.to_thread(process_tree.signal_all, self._belongs, signal.SIGKILL):  # noqa: ASYNC110 - nobody tells of their end
-            await asyncio.sleep(POLL_INTERVAL_S)
-
     def _signal_group(self, number: signal.Signals) -> None:
-        """Signal the first process's group, which is all that can be found without /proc."""
+        """Signal the first process's group: without /proc no others can be found."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._outer.pid, number)
 

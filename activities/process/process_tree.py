@@ -1,4 +1,4 @@
-"""Which processes belong to a job, and a signal to all of them. Reads /proc; where there is none (macOS) it finds nobody."""
+"""Finds the processes that belong to a job, and signals all of them. Reads /proc; without it (macOS) it finds none."""
 
 from __future__ import annotations
 
@@ -50,11 +50,13 @@ def find(belongs: Belongs) -> list[int]:
 
 
 def descendants(ancestor: int, *, limit: int) -> list[int]:
-    """Return a process's descendants, dead ones that nobody has waited for included, and hardly more than `limit` of them."""
+    """Return a process's descendants, including zombies, and not many more than `limit` of them."""
     found: list[int] = []
     parents = [ancestor]
     while parents and len(found) <= limit:
-        children = _children(parents.pop())
+        parent = parents.pop()
+        # Each thread lists the children that it started.
+        children = [int(child) for thread in threads(parent) for child in read_proc(parent, f"task/{thread}/children").split()]
         found += children
         parents += children
     return found
@@ -69,7 +71,7 @@ def threads(pid: int) -> list[int]:
 
 
 def shares_memory(pid: int, other: int) -> bool:
-    """Say whether two processes run in the very same memory. Where nobody can tell: no."""
+    """Whether two processes run in the very same memory. False if that cannot be told."""
     number = KCMP_SYSCALL.get(platform.machine())
     return number is not None and _libc.syscall(number, pid, other, KCMP_VM, 0, 0) == 0
 
@@ -80,11 +82,11 @@ def lists_children() -> bool:
 
 
 def signal_all(belongs: Belongs, number: signal.Signals) -> list[int]:
-    """Signal all that belong, and never whoever got a number later; return those that were found."""
+    """Signal all that belong, never a later process with a reused number; return those that were found."""
     found = find(belongs)
     for pid in found:
         with contextlib.suppress(ProcessLookupError, PermissionError), open_pidfd(pid) as handle:
-            # The handle is of one process for good: look again whose it is.
+            # The handle belongs to one process for good: check again whose it is.
             if belongs(pid):
                 signal.pidfd_send_signal(handle, number)
     return found
@@ -92,7 +94,7 @@ def signal_all(belongs: Belongs, number: signal.Signals) -> list[int]:
 
 @contextlib.contextmanager
 def open_pidfd(pid: int) -> Iterator[int]:
-    """Hold a pidfd. Raises ProcessLookupError where there is no such process."""
+    """Hold a pidfd. Raises ProcessLookupError if there is no such process."""
     handle = os.pidfd_open(pid)
     try:
         yield handle
@@ -101,13 +103,13 @@ def open_pidfd(pid: int) -> Iterator[int]:
 
 
 def is_dead(pid: int) -> bool:
-    """Say whether the process of this number has ended and nobody has waited for it yet. Where that cannot be seen: no."""
+    """Whether this process has ended and nobody has waited for it yet. False if that cannot be seen."""
     return read_stat(pid)[:1] in (["Z"], ["X"])
 
 
 def anyone_runs_as(uid: int) -> bool:
-    """Say whether any process acts as a user id: a quick look, which a process that hides its memory from /proc escapes."""
-    # By scandir: a path object for each process of the machine would cost more than the look.
+    """Whether any process runs as a user id. A quick check: it misses a process that hides its memory from /proc."""
+    # By scandir: a path object for each process of the machine would cost more than the check.
     with os.scandir(PROC) as entries:
         for entry in entries:
             with contextlib.suppress(OSError):
@@ -117,7 +119,7 @@ def anyone_runs_as(uid: int) -> bool:
 
 
 def parent_of(pid: int) -> int | None:
-    """Return a process's parent, or None where there is no such process."""
+    """Return a process's parent, or None if there is no such process."""
     fields = read_stat(pid)
     return int(fields[1]) if fields else None
 
@@ -126,13 +128,8 @@ def _is_alive(pid: int) -> bool:
     return read_stat(pid)[:1] not in ([], ["Z"], ["X"])
 
 
-def _children(pid: int) -> list[int]:
-    # Each thread has those that it started.
-    return [int(child) for thread in threads(pid) for child in read_proc(pid, f"task/{thread}/children").split()]
-
-
 def read_stat(pid: int) -> list[str]:
-    """Return the fields of /proc/<pid>/stat from the state on (state, parent, group, session …); none for one that is gone."""
+    """Return the fields of /proc/<pid>/stat from the state on (state, parent, group, session …); empty if the process is gone."""
     return read_proc(pid, "stat").decode("utf-8", "replace").rpartition(")")[2].split()
 
 
@@ -153,7 +150,7 @@ def _namespace(pid: int) -> int | None:
 
 
 def read_proc(pid: int, name: str) -> bytes:
-    """Return one of a process's files in /proc; nothing where it is gone or may not be read."""
+    """Return one of a process's files in /proc; empty if it is gone or may not be read."""
     try:
         return (PROC / str(pid) / name).read_bytes()
     except OSError:

@@ -1,7 +1,7 @@
-"""What a job's processes take together, added up from /proc again and again until it is more than the job's limits allow.
+"""Sums up what a job's processes use together, from /proc, at short intervals, until it exceeds the job's limits.
 
-The kernel limits each process at once (launch.py); this bounds all of them together a little later, and knows why. Beyond it there would be
-cgroups, which few workers may make.
+The kernel limits each process at once (launcher.py). This limits all of them together a little later, and knows the reason. cgroups would do
+better, but few workers may create them. One read of /proc/<pid>/stat gives all figures of a process; psutil reads three files for the same.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -20,58 +20,56 @@ from justenough.domain.jobs.resource_limits import ResourceUsage, why_limits_exc
 from justenough.domain.jobs.spec import ResourceLimits
 
 POLL_INTERVAL_S = 0.25
-"""Seconds between two looks at one job: in this time it may go past its limits."""
+"""Seconds between two samples of one job: in this time it may exceed its limits."""
 CONFIRM_AFTER_S = 0.05
-"""Seconds until the second look at a job that seemed to take too much."""
+"""Seconds until the second sample of a job that seemed to exceed its limits."""
 MONITOR_POOL = ThreadPoolExecutor(1, thread_name_prefix="limits")
-"""A thread of its own: those that all others share may all be waiting for Vault."""
+"""A thread of its own: all shared threads may be waiting for Vault."""
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 # Of /proc/<pid>/stat, counted from the state: parent; utime, stime and those of children that were waited for; threads; resident pages.
 _PARENT, _TIMES, _THREADS, _RESIDENT = 1, slice(11, 15), 17, 21
-# A mapped file's pages are not held: the kernel takes them back when it needs them.
+# A mapped file's pages do not count: the kernel takes them back when it needs them.
 _PSS_LINE = re.compile(rb"^Pss_(Anon|Shmem):\s+(\d+) kB", re.MULTILINE)
 
 
 class ProcessSample(NamedTuple):
-    """One process at one look."""
+    """One process in one sample."""
 
     pid: int
-    """Of a thread of it that lives: a first thread that has ended shows nothing of what the others hold."""
+    """The id of a thread that is alive: a first thread that has ended shows nothing of what the others hold."""
     parent: int
     ticks: int
-    """Of processor time, with that of children that it waited for."""
+    """Processor time, including that of children that it waited for."""
     threads: int
     resident: int
-    """Bytes; pages that it shares with others count whole."""
+    """Bytes; pages shared with other processes count in full."""
 
 
 async def wait_for_excess(look: Callable[[], ResourceUsage], limits: ResourceLimits) -> str:
-    """Look until a job takes more than its limits allow; return which, and what was seen."""
+    """Sample a job until it exceeds a limit twice in a row; return which limit, and what was seen."""
     loop = asyncio.get_running_loop()
     while True:
         await asyncio.sleep(POLL_INTERVAL_S)
         if why_limits_exceeded(await loop.run_in_executor(MONITOR_POOL, look), limits):
-            # A look is no snapshot: processes start and end during it. What is so twice is so.
+            # A sample is not a snapshot: processes start and end during it. Only an excess that is seen twice counts.
             await asyncio.sleep(CONFIRM_AFTER_S)
             if why := why_limits_exceeded(await loop.run_in_executor(MONITOR_POOL, look), limits):
                 return why
 
 
 def measure_use(first: int, limits: ResourceLimits, *, sandboxed: bool) -> ResourceUsage:
-    """Return what a process and its descendants take; of a sandbox, whose first one is bubblewrap's, its folders in memory too. Blocks."""
+    """Return what a process and its descendants use. In a sandbox, whose first process is bubblewrap's, include its folders in memory. Blocks."""
+    folders = sum(_folder_bytes(Path(f"/proc/{first}/root{folder}")) for folder in SCRATCH_FRACTIONS) if sandboxed else 0
+    # Parents come before their children: a process that ends meanwhile is missed, or counted once, never twice.
     pids = [first, *process_tree.descendants(first, limit=limits.processes)]
-    used = _sum_up(pids, folders=_folders_bytes(first) if sandboxed else 0, limits=limits)
-    return used._replace(processes=used.processes - 1) if sandboxed else used
-
-
-def _sum_up(pids: Iterable[int], *, folders: int, limits: ResourceLimits) -> ResourceUsage:
-    # Parents come before their children: whoever ends meanwhile is missed, or counted once, never twice.
-    processes = [seen for seen in map(_sample, pids) if seen]
-    most = folders + sum(seen.resident for seen in processes)
-    # Pages that processes share count for each of them: whose sum is within the limit needs no closer look, which costs more.
+    processes = [sample for sample in map(_sample, pids) if sample]
+    most = folders + sum(sample.resident for sample in processes)
+    # This counts shared pages once per process. If even that is within the limit, the exact sum, which costs more, is not needed.
     memory = most if most <= limits.memory else _memory_bytes(processes, folders=folders)
-    return ResourceUsage(sum(seen.ticks for seen in processes) / TICKS_PER_S, memory, sum(seen.threads for seen in processes))
+    threads = sum(sample.threads for sample in processes)
+    # bubblewrap's own first process is not the job's.
+    return ResourceUsage(sum(sample.ticks for sample in processes) / TICKS_PER_S, memory, threads - 1 if sandboxed else threads)
 
 
 def _sample(pid: int) -> ProcessSample | None:
@@ -86,7 +84,7 @@ def _sample(pid: int) -> ProcessSample | None:
 
 
 def _memory_bytes(processes: Sequence[ProcessSample], *, folders: int) -> int:
-    """Return bytes, with each page that processes share counted once, and mapped files of the folders too."""
+    """Return the bytes in use, counting each shared page once, and mapped files of the folders too."""
     own = shared = 0
     known = {seen.pid for seen in processes}
     for seen in processes:
@@ -94,20 +92,10 @@ def _memory_bytes(processes: Sequence[ProcessSample], *, folders: int) -> int:
         if seen.parent in known and process_tree.shares_memory(seen.pid, seen.parent):
             continue
         found = {kind: 1024 * int(size) for kind, size in _PSS_LINE.findall(process_tree.read_proc(seen.pid, "smaps_rollup"))}
-        # Nobody may look closer (a worker without SYS_PTRACE, which doctor tells) or it has just ended, and is not there any more.
-        own += found[b"Anon"] if found else _current_resident(seen.pid)
+        # Without the figures: the worker lacks SYS_PTRACE (doctor reports that), or the process has just ended.
+        own += found[b"Anon"] if found else (again.resident if (again := _sample(seen.pid)) else 0)
         shared += found.get(b"Shmem", 0)
     return own + max(shared, folders)
-
-
-def _current_resident(pid: int) -> int:
-    seen = _sample(pid)
-    return seen.resident if seen else 0
-
-
-def _folders_bytes(init: int) -> int:
-    """Return the bytes in the folders in memory of a sandbox."""
-    return sum(_folder_bytes(Path(f"/proc/{init}/root{folder}")) for folder in SCRATCH_FRACTIONS)
 
 
 def _folder_bytes(folder: Path) -> int:

@@ -26,7 +26,7 @@ def find_unconfirmed_issues(deps: Deps, job: str) -> tuple[CredentialHandle, ...
     """Return what may live, unknown to everybody and findable nowhere: with neither lease nor accessor, until its latest end."""
     requests: dict[str, dict[str, Any]] = {}
     asked: dict[str, datetime] = {}
-    for entry in read_entries(deps.store, job).items:
+    for entry in read_entries(deps.store.ledger, job).items:
         kind, data = EventType(entry.type), entry.data
         if kind is EventType.ACCESS_REQUESTED:
             requests[data["request"]] = {**data, "issued": 0}

@@ -8,18 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeVar
 
+from activities.support.failure_collector import FailureCollector
 from justenough.adapters.targets.postgres import RequestedActions, TargetTrace
 from justenough.adapters.vault import pki
 from justenough.domain.contracts.workflow_messages import Finding, ProofReport
-from justenough.domain.core.errors import JustEnoughError, NotFound, RetryLater
+from justenough.domain.core.errors import NotFound, RetryLater
 from justenough.domain.jobs.credentials import CredentialHandle
 from justenough.domain.jobs.states import Revocable, RevocationState
 from justenough.domain.readmodel.views import CredentialView, JobView
 from justenough.services.dependencies import Deps
-
-T = TypeVar("T")
 
 TIME_OVER = "its time is over"
 NONE_WITH_JOB_ID = "none carries the job's id"
@@ -84,7 +82,7 @@ def has_standing_proof(deps: Deps, job: str) -> bool:
     Raises RetryLater where there is a proof and Vault cannot be asked: an outage puts no proof in doubt.
     """
     try:
-        known = deps.store.job(job)
+        known = deps.store.jobs.get(job)
     except RetryLater:
         # What cannot be read is no proof, and revoking does not wait for it.
         return False
@@ -96,17 +94,21 @@ def prove(deps: Deps, job: str) -> ProofReport:
 
     Of very many credentials that were seen dead the newest are looked at again. Raises NotFound, or RetryLater where the store cannot be read.
     """
-    known = deps.store.job(job)
+    known = deps.store.jobs.get(job)
     if known is None:
         message = f"no job {job}"
         raise NotFound(message)
     credentials = tuple(credential_of(view) for view in known.credentials)
-    looked = inspect(deps, job, credentials, accesses_of(known))
-    failures = (*looked.failures, *unprovable_reasons(deps, credentials, now=deps.now()))
+    inspection = inspect(deps, job, credentials, accesses_of(known))
+    failures = (*inspection.failures, *unprovable_reasons(deps, credentials, now=deps.now()))
+    older = "each was seen dead, or over, when it ended; they are not looked at again one by one"
+    older_findings = (
+        [Finding(what=f"{known.older_credentials:,} older credentials", alive=False, detail=older)] if known.older_credentials else []
+    )
     return ProofReport(
         job=job,
-        dead=not looked.alive and not failures,
-        findings=(*looked.findings, *_lasting_values(credentials), *_older_finding(known)),
+        dead=not inspection.alive and not failures,
+        findings=(*inspection.findings, *_lasting_values(credentials), *older_findings),
         failures=failures,
         at=deps.now(),
     )
@@ -139,24 +141,24 @@ def credential_of(view: CredentialView) -> CredentialHandle:
     return CredentialHandle.model_validate(view.model_dump())
 
 
-class _Findings:
-    """Collects what one look sees."""
+class _Findings(FailureCollector):
+    """Collects what one inspection sees, and what it could not see."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.findings: list[Finding] = []
-        self.failures: list[str] = []
         self.dead: set[str] = set()
 
     def add(self, what: str, *, alive: bool, detail: str = "", credential: str | None = None) -> None:
         self.findings.append(Finding(what=what, alive=alive, detail=detail, credential=credential))
 
     def inspect_prefix(self, deps: Deps, job: str) -> None:
-        tokens = self._try("tokens under the job's prefix", lambda: deps.vault.prefix_accessors(job))
+        tokens = self.attempt("tokens under the job's prefix", lambda: deps.vault.prefix_accessors(job), otherwise=None)
         if tokens is not None:
             self.add("tokens under the job's prefix", alive=bool(tokens), detail=f"{len(tokens)} listed")
 
     def inspect_handle(self, credential: str, what: str, handle: str, alive: Callable[[str], bool]) -> None:
-        lives = self._try(what, lambda: alive(handle))
+        lives = self.attempt(what, lambda: alive(handle), otherwise=None)
         if lives is not None:
             self.add(what, alive=lives, detail="alive" if lives else "unknown to Vault", credential=credential)
         if lives is False:
@@ -167,27 +169,12 @@ class _Findings:
         if place is None:
             return
         what, over = f"certificate {place}", deps.now() >= credential.expires_at
-        stands = self._try(what, lambda: is_certificate_valid(deps, credential))
+        stands = self.attempt(what, lambda: is_certificate_valid(deps, credential), otherwise=None)
         if stands is not None:
             listed = "not in the CRL that Vault serves" if stands else TIME_OVER if over else "in the CRL that Vault serves"
             self.add(what, alive=stands, detail=listed, credential=credential.id)
         if stands is False:
             self.dead.add(place)
-
-    def _try(self, what: str, call: Callable[[], T]) -> T | None:
-        try:
-            return call()
-        except JustEnoughError as error:
-            self.failures.append(f"{what}: {error}")
-        except Exception as error:  # noqa: BLE001 - whatever keeps us from looking is a failure to look, and the next look goes on
-            self.failures.append(f"{what}: {type(error).__name__}")
-        return None
-
-
-def _older_finding(job: JobView) -> Iterator[Finding]:
-    if job.older_credentials:
-        seen = "each was seen dead, or over, when it ended; they are not looked at again one by one"
-        yield Finding(what=f"{job.older_credentials:,} older credentials", alive=False, detail=seen)
 
 
 def _lasting_values(credentials: tuple[CredentialHandle, ...]) -> Iterator[Finding]:

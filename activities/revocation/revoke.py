@@ -1,9 +1,8 @@
-"""The one revocation function, used by session, compensation, guard and sweep: ends all that a job holds, then looks whether it is dead.
+"""The one revocation function, used by session, compensation, guard and sweep: ends everything that a job holds, then checks that it is dead.
 
-Every step runs even if an earlier one failed; it waits for no ledger, and needs no memory of what was issued. Doing it again is fine.
-It never sleeps: where an issue may still be in flight, it says when a second look is due and the caller calls again.
-
-Over 400 lines: the effect, its alarm when it hangs, and the mapping from what was observed to ledger events.
+Every step runs even if an earlier one failed. It does not wait for the ledger, and needs no memory of what was issued. Revoking twice is fine.
+It never sleeps: if an issue may still be in flight, it returns when a second check is due, and the caller calls again.
+What its observations mean for the ledger is in `outcome`.
 """
 
 from __future__ import annotations
@@ -15,21 +14,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import structlog
 
 from activities.revocation.in_doubt import doubted_event, find_unconfirmed_issues
-from activities.revocation.proof import (
-    VALUE_STAYS,
-    Inspection,
-    accesses_of,
-    credential_of,
-    inspect,
-    is_certificate_valid,
-    prove,
-    unprovable_reasons,
+from activities.revocation.outcome import (
+    Attempt,
+    TargetTraits,
+    confirmed_event,
+    credential_events,
+    credential_overdue_events,
+    describe_certificate,
+    expired_event,
+    overdue_events,
+    single_credential_events,
+    slow_event,
 )
+from activities.revocation.proof import Inspection, accesses_of, credential_of, inspect, is_certificate_valid, prove, unprovable_reasons
+from activities.support.failure_collector import FailureCollector
 from justenough.adapters.store import StoredWrappingToken, StoreUnavailable
 from justenough.adapters.targets.postgres import RequestedActions
 from justenough.adapters.vault.control_groups import revoke_wrapping_token
@@ -38,64 +41,50 @@ from justenough.domain.core.errors import JustEnoughError, NotFound
 from justenough.domain.jobs.credentials import CredentialHandle
 from justenough.domain.jobs.states import CredentialState, Revocable
 from justenough.domain.ledger.events import Event, EventType, build_event
-from justenough.domain.ledger.overdue import REVOCATION_GRACE, is_revocation_overdue, is_worth_recording
-from justenough.domain.readmodel.views import CredentialView, JobView
+from justenough.domain.ledger.overdue import REVOCATION_GRACE
+from justenough.domain.readmodel.views import JobView
 from justenough.services.dependencies import Deps
 
 __all__ = ["RevocationResult", "end_one", "live_credential_ids", "prove", "record_lapsed", "revoke", "revoke_one"]
 
 
 STORE_TIMEOUT_S = 2.0
-"""What the store may take from a revocation before it goes on without."""
-
-
+"""How long a revocation waits for the store before it goes on without it."""
 MAX_CONCURRENT_LEASES = 32
-"""A job has at most this many leases; each that hangs must not keep the others."""
-
-
+"""Leases that are ended at once: one that hangs must not delay the others."""
 DEAD_STATES = frozenset({CredentialState.CONFIRMED, CredentialState.EXPIRED})
 
+
+log = structlog.get_logger()
 
 T = TypeVar("T")
 
 
 class RevocationResult(Message):
-    """What one call came to. `confirmed`: everything that can be seen was looked at and found dead."""
+    """Result of one call. `confirmed`: everything that can be seen was checked and found dead."""
 
     confirmed: bool
     second_look_in: timedelta | None = None
-    """It looks clean, but what was in flight may still land: call again after this."""
+    """It looks clean, but an issue that was in flight may still land: call again after this time."""
     failures: tuple[str, ...] = ()
     events: tuple[Event, ...] = ()
-    """What the ledger could not take; whoever called carries it until it is written."""
+    """What the ledger could not take; the caller carries it until it is written."""
 
 
 @dataclass(frozen=True, slots=True)
 class _JobMemory:
-    """What is known of a job: its credentials, and which targets it may have users or a space in (None: any)."""
+    """What the store knows of a job: its credentials, and in which targets it may have users or a space (None: any)."""
 
     credentials: tuple[CredentialHandle, ...] = ()
     doubts: tuple[CredentialHandle, ...] = ()
-    """Those of them that nobody had told of until now."""
+    """Those of them that nobody had recorded until now."""
     accesses: RequestedActions | None = None
     closed: bool = False
     """Whether the claim is closed: no session can issue any more."""
     unclaimed: bool = False
     """Whether no session ever had the right to issue: then nothing can be in flight."""
     locks: tuple[StoredWrappingToken, ...] = ()
-    """What waited in Vault for people, and is kept no longer."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Attempt:
-    """One call of `revoke`: of which course of attempts, whose, when it was over, since when it looked, how long it took."""
-
-    course: str
-    by: str
-    at: datetime
-    seen_from: datetime
-    """When it began to look: a proof that is newer than this is not in doubt by what it saw."""
-    took: timedelta
+    """Wrapping tokens that waited in Vault for people, and are kept no longer."""
 
 
 def revoke(
@@ -109,38 +98,50 @@ def revoke(
     spaces: RequestedActions = frozenset(),
     before: tuple[Event, ...] = (),
 ) -> RevocationResult:
-    """End everything of a job and look whether it is dead. Raises nothing: what failed is in the result.
+    """Revoke everything of a job, check whether it is dead, and return what was seen. Raises nothing: failures are in the result.
 
-    `settled`: nothing can be in flight (the session's own exit, after every issue was answered). `known`: all that the caller knows was
-    issued and is not dead; a settled caller's word spares reading the store, and it is what is left where the store cannot be read.
-    `spaces`: what of that, dead or alive, gave the job a space, which outlives it. `before`: events to record ahead of its own, in the same step.
+    `settled`: nothing can be in flight (the session's own exit, after every issue was answered). `known`: everything that the caller knows was
+    issued and is not dead. A settled caller's list spares reading the store, and it is what is left if the store cannot be read.
+    `spaces`: resource and action of every credential, dead or alive, that gave the job a space, because a space outlives its credential.
+    `before`: events to record ahead of its own, in the same step.
     """
-    started, began, steps = deps.now(), deps.ticks(), _Steps()
-    # One revocation is one course of attempts: trying again records nothing twice, a later one has entries of its own.
+    started, began, steps = deps.now(), deps.ticks(), FailureCollector()
+    # One revocation is one course of attempts: trying again records nothing twice, a later revocation has entries of its own.
     course = f"{by}-{deps.revocation_tracker.start_time(job, now=started):%Y%m%dT%H%M%S%f}"
     facts = [*before, build_event(EventType.REVOCATION_STARTED, job, at=started, about=course, by=by, why=why)]
     with alarm_if_slow(deps, job, facts, steps.failures, by=by, started=started):
-        memory = steps.attempt(
-            "the store", lambda: _close_claim_and_recall(deps, job, known, spaces, settled=settled, now=started), _JobMemory(known or ())
-        )
-        role_gone = steps.attempt("the job's token role", lambda: _returns_true(deps.vault.close_prefix, job), otherwise=False)
+        recall = partial(_close_claim_and_recall, deps, job, known, spaces, settled=settled, now=started)
+        memory = steps.attempt("the store", lambda: _with_store_timeout(recall), _JobMemory(known or ()))
+        role_gone = steps.succeeds("the job's token role", lambda: deps.vault.close_prefix(job))
         _end_leases(deps, steps, memory.credentials)
-        steps.attempt("the job's tokens", lambda: _returns_true(deps.vault.revoke_prefix, job), otherwise=False)
-        _end_locks(deps, steps, memory.locks)
+        steps.attempt("the job's tokens", lambda: deps.vault.revoke_prefix(job), otherwise=None)
+        for lock in memory.locks:
+            # Without the job's tokens, which are gone, it opens nothing any more. If this fails, it ends by its time.
+            end_lock = partial(revoke_wrapping_token, deps.vault, lock.ciphertext, about=lock.request)
+            steps.attempt(f"lock {lock.accessor}", end_lock, otherwise=None)
         seen_from = deps.now()
-        looked = _end_in_targets(deps, job, memory, steps)
+        inspection = _end_in_targets(deps, job, memory, steps)
 
     at, settled = deps.now(), settled or memory.unclaimed
-    unseen = tuple(unprovable_reasons(deps, memory.credentials, now=at))
-    clean = role_gone and (memory.closed or settled) and not (looked.alive or looked.failures or unseen)
+    unprovable = tuple(unprovable_reasons(deps, memory.credentials, now=at))
+    clean = role_gone and (memory.closed or settled) and not (inspection.alive or inspection.failures or unprovable)
     wait = None if settled or not clean else deps.revocation_tracker.record_clean_check(job, started=began, ended=deps.ticks(), now=started)
-    failures = () if clean else tuple(dict.fromkeys((*steps.failures, *looked.alive, *looked.failures, *unseen)))
+    confirmed = clean and wait is None
+    failures = () if clean else tuple(dict.fromkeys((*steps.failures, *inspection.alive, *inspection.failures, *unprovable)))
+    attempt = Attempt(course, by, at, seen_from, took=timedelta(seconds=deps.ticks() - began))
     facts += [doubted_event(job, credential, at=at) for credential in memory.doubts]
     for credential in memory.credentials:
-        facts += _credential_events(deps, job, credential, looked, by=by, at=at, landed=clean and wait is None)
-    attempt = _Attempt(course, by, at, seen_from, took=timedelta(seconds=deps.ticks() - began))
-    facts += _verdict_events(deps, job, attempt, looked=looked, failures=failures, confirmed=clean and wait is None)
-    return RevocationResult(confirmed=clean and wait is None, second_look_in=wait, failures=failures, events=_try_record(deps, facts))
+        traits = TargetTraits(
+            searchable=deps.targets.is_searchable(credential.resource, credential.action),
+            gives_space=deps.targets.gives_space(credential.resource, credential.action),
+        )
+        facts += credential_events(job, credential, inspection, traits, by=by, at=at, settled=confirmed)
+    if confirmed:
+        deps.revocation_tracker.forget(job)
+        facts.append(confirmed_event(job, attempt, inspection))
+    elif failures:
+        facts += overdue_events(job, attempt, failures=failures, failed=deps.revocation_tracker.record_failed_attempt(job, now=at))
+    return RevocationResult(confirmed=confirmed, second_look_in=wait, failures=failures, events=_try_record(deps, facts))
 
 
 def live_credential_ids(view: JobView, request: str) -> tuple[str, ...]:
@@ -149,130 +150,99 @@ def live_credential_ids(view: JobView, request: str) -> tuple[str, ...]:
 
 
 def revoke_one(deps: Deps, job: str, credential: str, *, by: str, why: str, before: tuple[Event, ...] = ()) -> RevocationResult:
-    """End one credential while its job goes on. Raises NotFound, or RetryLater where the store cannot be read."""
-    view = deps.store.credential(credential)
+    """Revoke one credential while its job goes on. Raises NotFound, or RetryLater if the store cannot be read."""
+    view = deps.store.credentials.get(credential)
     if view is None or view.job_id != job:
         message = f"no credential {credential} in job {job}"
         raise NotFound(message)
-    others = tuple(credential_of(item) for item in deps.store.live_credentials(job) if item.id != credential)
+    others = tuple(credential_of(item) for item in deps.store.credentials.live_of(job) if item.id != credential)
     return end_one(deps, job, credential_of(view), others, by=by, why=why, before=before)
 
 
 def end_one(
     deps: Deps, job: str, handle: CredentialHandle, others: Iterable[CredentialHandle], *, by: str, why: str, before: tuple[Event, ...] = ()
 ) -> RevocationResult:
-    """End one credential whose handle is known, while its job goes on; `others` are those that its job holds beside it.
+    """Revoke one credential whose handle is known, while its job goes on; `others` are the credentials that the job holds beside it.
 
     Its token stays until the job ends: only the session ever had it.
     """
-    now, began, credential = deps.now(), deps.ticks(), handle.id
+    started, began, tracker = deps.now(), deps.ticks(), deps.revocation_tracker
     failures, how = _end_and_check(deps, job, handle, tuple(others))
-    if failures:
-        took = timedelta(seconds=deps.ticks() - began)
-        late = list(before) + list(_overdue_events(deps, job, credential, by=by, took=took, failures=failures))
-        return RevocationResult(confirmed=False, failures=failures, events=_try_record(deps, late))
-    deps.revocation_tracker.forget(credential)
-    # What has no lease cannot be revoked: saying so would be untrue.
-    revoked = build_event(EventType.CREDENTIAL_REVOKED, job, at=now, about=credential, credential=credential, by=by, why=why)
-    facts = [*before, *([revoked] if handle.lease_id is not None else ())]
-    facts += _final_events(handle, job, at=deps.now(), how=how, searchable=False)
-    return RevocationResult(confirmed=True, events=_try_record(deps, facts))
+    now = deps.now()
+    if not failures:
+        tracker.forget(handle.id)
+        facts = [*before, *single_credential_events(job, handle, by=by, why=why, began=started, at=now, how=how)]
+        return RevocationResult(confirmed=True, events=_try_record(deps, facts))
+    overdue = credential_overdue_events(
+        job,
+        handle.id,
+        by=by,
+        at=now,
+        started=tracker.start_time(handle.id, now=now),
+        took=timedelta(seconds=deps.ticks() - began),
+        failures=failures,
+        failed=tracker.record_failed_attempt(handle.id, now=now),
+    )
+    return RevocationResult(confirmed=False, failures=failures, events=_try_record(deps, [*before, *overdue]))
 
 
 def _end_and_check(deps: Deps, job: str, handle: CredentialHandle, others: tuple[CredentialHandle, ...]) -> tuple[tuple[str, ...], str]:
-    """End one credential by its lease; return why it is not shown to be dead, and else how it was seen."""
+    """End one credential by its lease. Return why it is not shown to be dead, or else how it was seen dead."""
     if handle.lease_id is None:
         why = "it has no lease of its own: it ends with its job"
         return ((why,) if handle.revocable is Revocable.NOW else ()), ""
-    lease, steps = handle.lease_id, _Steps()
+    lease, steps = handle.lease_id, FailureCollector()
     _end_leases(deps, steps, (handle,))
     if steps.attempt("its lease", lambda: deps.vault.is_lease_alive(lease), otherwise=True):
         return tuple(steps.failures) or ("its lease is still alive",), ""
     if steps.attempt("its certificate", lambda: is_certificate_valid(deps, handle), otherwise=True):
         return tuple(steps.failures) or ("its lease is gone, and its certificate is not in the CRL that Vault serves",), ""
-    # A lease that was forced is unknown to Vault while its user lives on. Its job's space is to live on.
-    looked = deps.targets.inspect(job, {(handle.resource, handle.action.value)})
+    # A lease that was forced is unknown to Vault while its user lives on. The job's space must live on.
+    found = deps.targets.inspect(job, {(handle.resource, handle.action.value)})
     explained = sum(deps.targets.is_same_target(handle, other) for other in others)
-    if looked.failures or len(looked.users) > explained:
-        return looked.failures or (f"its lease is gone, and a user of the job is left in {', '.join(looked.inspected)}",), ""
-    seen = f"; no user is left in {', '.join(looked.inspected)} that another credential does not explain" if looked.inspected else ""
+    if found.failures or len(found.users) > explained:
+        return found.failures or (f"its lease is gone, and a user of the job is left in {', '.join(found.inspected)}",), ""
+    seen = f"; no user is left in {', '.join(found.inspected)} that another credential does not explain" if found.inspected else ""
     space = "; the job's space is there until the job ends" if deps.targets.gives_space(handle.resource, handle.action) else ""
-    return (), f"its lease is unknown to Vault{_certificate_seen(handle, at=deps.now())}{seen}{space}"
-
-
-def _overdue_events(deps: Deps, job: str, credential: str, *, by: str, took: timedelta, failures: tuple[str, ...]) -> Iterator[Event]:
-    """Yield that one credential could not be ended: at once where a person waits for it, else as for a whole job."""
-    now = deps.now()
-    course, attempt = (
-        deps.revocation_tracker.start_time(credential, now=now),
-        deps.revocation_tracker.record_failed_attempt(credential, now=now),
-    )
-    if (by != "session" or is_revocation_overdue(failed=attempt, took=took)) and is_worth_recording(failed=attempt):
-        about = f"{credential}/{course:%Y%m%dT%H%M%S%f}-{attempt}"
-        told = {"credential": credential, "by": by, "failures": list(failures), "attempt": attempt}
-        yield build_event(EventType.CREDENTIAL_OVERDUE, job, at=now, about=about, **told)
+    return (), f"its lease is unknown to Vault{describe_certificate(handle, at=deps.now())}{seen}{space}"
 
 
 def record_lapsed(deps: Deps) -> tuple[Event, ...]:
     """Record the end of credentials that only time could end, and return what the ledger could not take."""
-    now = deps.now()
-    lapsed = [
-        _expired_event(credential_of(view), view.job_id, at=now)
-        for view in _live_credentials(deps)
-        if view.revocable == Revocable.ON_EXPIRY and view.expires_at <= now
-    ]
-    return _try_record(deps, lapsed)
-
-
-def _live_credentials(deps: Deps) -> Iterator[CredentialView]:
-    page = deps.store.credentials(live=True)
-    yield from page.items
-    while page.next:
-        page = deps.store.credentials(live=True, cursor=page.next)
-        yield from page.items
-
-
-class _Steps:
-    """Runs each step whatever became of the others, and keeps one sentence for each that failed."""
-
-    def __init__(self) -> None:
-        self.failures: list[str] = []
-
-    def attempt(self, what: str, call: Callable[[], T], otherwise: T) -> T:
-        try:
-            return call()
-        except JustEnoughError as error:
-            self.failures.append(f"{what}: {error}")
-        except Exception as error:  # noqa: BLE001 - no failure of one step, of whatever kind, may keep the next one from running
-            self.failures.append(f"{what}: {type(error).__name__}")
-        return otherwise
+    now, lapsed, cursor = deps.now(), list[Event](), None
+    while True:
+        page = deps.store.credentials.list(live=True, cursor=cursor)
+        lapsed += [
+            expired_event(view.job_id, credential_of(view), at=now)
+            for view in page.items
+            if view.revocable == Revocable.ON_EXPIRY and view.expires_at <= now
+        ]
+        cursor = page.next
+        if not cursor:
+            return _try_record(deps, lapsed)
 
 
 def _close_claim_and_recall(
     deps: Deps, job: str, known: tuple[CredentialHandle, ...] | None, spaces: RequestedActions, *, settled: bool, now: datetime
 ) -> _JobMemory:
     """Close the claim, then return what is known of the job."""
-
-    def ask() -> _JobMemory:
-        # Before the token role goes: a session writes the role, reads its claim, and only then asks for a token.
-        waiting = deps.store.end_issuing(job, now)
-        if settled and known is not None:
-            asked = spaces | {(item.resource, item.action.value) for item in known}
-            return _JobMemory(known, accesses=asked, closed=True, locks=waiting)
-        claim, view = deps.store.claim_of(job), deps.store.job(job)
-        unclaimed = claim is not None and claim.owner is None
-        if view is None:
-            return _JobMemory(known or (), closed=True, unclaimed=unclaimed, locks=waiting)
-        told = {item.id: item for item in known or ()}
-        doubts = tuple(item for item in find_unconfirmed_issues(deps, job) if item.id not in told)
-        recorded = [credential_of(item) for item in view.credentials if item.state not in DEAD_STATES]
-        credentials = {item.id: item for item in (*doubts, *recorded)} | told
-        return _JobMemory(tuple(credentials.values()), doubts, accesses_of(view), closed=True, unclaimed=unclaimed, locks=waiting)
-
-    return _with_store_timeout(ask)
+    # Before the token role goes: a session writes the role, reads its claim, and only then asks for a token.
+    locks = deps.store.claims.end_issuing(job, now)
+    if settled and known is not None:
+        accesses = spaces | {(item.resource, item.action.value) for item in known}
+        return _JobMemory(known, accesses=accesses, closed=True, locks=locks)
+    claim, view = deps.store.claims.get(job), deps.store.jobs.get(job)
+    unclaimed = claim is not None and claim.owner is None
+    if view is None:
+        return _JobMemory(known or (), closed=True, unclaimed=unclaimed, locks=locks)
+    known_by_id = {item.id: item for item in known or ()}
+    doubts = tuple(item for item in find_unconfirmed_issues(deps, job) if item.id not in known_by_id)
+    recorded = [credential_of(item) for item in view.credentials if item.state not in DEAD_STATES]
+    credentials = {item.id: item for item in (*doubts, *recorded)} | known_by_id
+    return _JobMemory(tuple(credentials.values()), doubts, accesses_of(view), closed=True, unclaimed=unclaimed, locks=locks)
 
 
-def _end_leases(deps: Deps, steps: _Steps, credentials: tuple[CredentialHandle, ...]) -> None:
+def _end_leases(deps: Deps, steps: FailureCollector, credentials: tuple[CredentialHandle, ...]) -> None:
     leases = [item.lease_id for item in credentials if item.lease_id is not None]
 
     def end(lease: str) -> None:
@@ -285,98 +255,26 @@ def _end_leases(deps: Deps, steps: _Steps, credentials: tuple[CredentialHandle, 
             list(pool.map(end, leases))
 
 
-def _end_locks(deps: Deps, steps: _Steps, locks: tuple[StoredWrappingToken, ...]) -> None:
-    """End what waited. Without the job's tokens, which are gone, it opens nothing any more: where this fails it ends by its time."""
-    for lock in locks:
-        steps.attempt(
-            f"lock {lock.accessor}", partial(revoke_wrapping_token, deps.vault, lock.ciphertext, about=lock.request), otherwise=None
-        )
-
-
-def _end_in_targets(deps: Deps, job: str, memory: _JobMemory, steps: _Steps) -> Inspection:
-    """Look; where users or spaces of the job are left in a target, end them there and look again."""
-    looked = inspect(deps, job, memory.credentials, memory.accesses)
-    if not (looked.users or looked.spaces):
-        return looked
+def _end_in_targets(deps: Deps, job: str, memory: _JobMemory, steps: FailureCollector) -> Inspection:
+    """Inspect; if users or spaces of the job are left in a target, end them there and inspect again."""
+    inspection = inspect(deps, job, memory.credentials, memory.accesses)
+    if not (inspection.users or inspection.spaces):
+        return inspection
     steps.failures += deps.targets.end_all_of(job, memory.accesses).failures
     return inspect(deps, job, memory.credentials, memory.accesses)
 
 
-def _credential_events(
-    deps: Deps, job: str, credential: CredentialHandle, looked: Inspection, *, by: str, at: datetime, landed: bool
-) -> Iterator[Event]:
-    """Yield what became of one credential; nothing while its handles are not seen dead."""
-    if not looked.is_dead(credential):
-        return
-    if credential.handles:
-        yield build_event(EventType.CREDENTIAL_REVOKED, job, at=at, about=credential.id, credential=credential.id, by=by, why=None)
-    searchable = deps.targets.is_searchable(credential.resource, credential.action)
-    roomy = deps.targets.gives_space(credential.resource, credential.action)
-    if roomy and looked.spaces:
-        return
-    if searchable and (looked.users or looked.target_failures or (credential.lease_id is None and not landed)):
-        return
-    handles = "its token is unknown to Vault" if credential.lease_id is None else "its lease and token are unknown to Vault"
-    nothing = "no user and no space" if roomy else "no user"
-    seen = f"; {nothing} of the job in {', '.join(looked.targets)}" if searchable and looked.targets else ""
-    how = handles + _certificate_seen(credential, at=at) + seen
-    yield from _final_events(credential, job, at=at, how=how, searchable=searchable)
-
-
-def _certificate_seen(credential: CredentialHandle, *, at: datetime) -> str:
-    if credential.certificate is None:
-        return ""
-    over = at >= credential.expires_at
-    return f"; its certificate {credential.certificate} {'has ended by its time' if over else 'is in the CRL that Vault serves'}"
-
-
-def _final_events(credential: CredentialHandle, job: str, *, at: datetime, how: str, searchable: bool) -> Iterator[Event]:
-    """Yield the last event of a credential whose handles are dead: confirmed, or expired where only time or its owner could end it."""
-    provable = credential.revocable is Revocable.NOW and (credential.lease_id is not None or searchable)
-    if provable:
-        yield build_event(EventType.CREDENTIAL_CONFIRMED, job, at=at, about=credential.id, credential=credential.id, how=how)
-    elif credential.revocable is Revocable.NEVER or at >= credential.expires_at:
-        yield _expired_event(credential, job, at=at)
-
-
-def _expired_event(credential: CredentialHandle, job: str, *, at: datetime) -> Event:
-    reasons = {
-        Revocable.NEVER: f"it cannot be revoked: its token is dead, {VALUE_STAYS}",
-        Revocable.ON_EXPIRY: "it could only end by its time, which is over",
-        Revocable.NOW: "its lease was never known and its target cannot be searched; its time is over",
-    }
-    return build_event(
-        EventType.CREDENTIAL_EXPIRED, job, at=at, about=credential.id, credential=credential.id, why=reasons[credential.revocable]
-    )
-
-
-def _verdict_events(
-    deps: Deps, job: str, attempt: _Attempt, *, looked: Inspection, failures: tuple[str, ...], confirmed: bool
-) -> Iterator[Event]:
-    at, by = attempt.at, attempt.by
-    if confirmed:
-        deps.revocation_tracker.forget(job)
-        proof: dict[str, Any] = {finding.what: finding.detail for finding in looked.findings}
-        yield build_event(EventType.REVOCATION_CONFIRMED, job, at=at, about=attempt.course, by=by, proof=proof)
-    elif failures:
-        failed = deps.revocation_tracker.record_failed_attempt(job, now=at)
-        if is_revocation_overdue(failed=failed, took=attempt.took) and is_worth_recording(failed=failed):
-            about = f"{attempt.course}-{failed}"
-            told = {"by": by, "failures": list(failures), "attempt": failed, "seen_from": attempt.seen_from.isoformat()}
-            yield build_event(EventType.REVOCATION_OVERDUE, job, at=at, about=about, **told)
-
-
 def _try_record(deps: Deps, facts: list[Event]) -> tuple[Event, ...]:
-    """Record; return what could not be."""
+    """Record the events and return those that could not be recorded."""
     try:
-        _with_store_timeout(lambda: deps.store.record(facts))
+        _with_store_timeout(lambda: deps.store.ledger.append(facts))
     except Exception:  # noqa: BLE001 - revocation never waits for the ledger; the caller carries the events on
         return tuple(facts)
     return ()
 
 
 def _with_store_timeout(call: Callable[[], T]) -> T:
-    """Return what the store answers in time; raise StoreUnavailable where it does not."""
+    """Return the store's answer; raise StoreUnavailable if it takes longer than STORE_TIMEOUT_S."""
     answer: Future[T] = Future()
 
     def run() -> None:
@@ -393,42 +291,28 @@ def _with_store_timeout(call: Callable[[], T]) -> T:
         raise StoreUnavailable(message) from error
 
 
-def _returns_true(call: Callable[[str], None], job: str) -> bool:
-    call(job)
-    return True
-
-
-log = structlog.get_logger()
-
-
 @contextmanager
 def alarm_if_slow(deps: Deps, job: str, facts: Sequence[Event], failures: Sequence[str], *, by: str, started: datetime) -> Iterator[None]:
-    """Record the beginning of a revocation (`facts`), and that it is overdue, where the block takes too long.
+    """Record the beginning of a revocation (`facts`) and that it is overdue, if the block takes longer than its grace.
 
-    `failures`: what has failed by then; may grow meanwhile. Waits for nothing: the block ends when it ends.
+    `failures`: what has failed by then; may grow meanwhile. The block never waits for this.
     """
-    begun, so_far = tuple(facts), f"it has not come back for {REVOCATION_GRACE.total_seconds():.0f} s"
+    begun, hanging = tuple(facts), f"it has not come back for {REVOCATION_GRACE.total_seconds():.0f} s"
 
-    def tell() -> None:
-        # As of when it became slow: whatever the block saw at its end is newer, also where this is recorded late.
-        about, slow = f"{begun[-1].id.rpartition('/')[2]}-slow", started + REVOCATION_GRACE
-        told = {
-            "by": by,
-            "failures": [*failures, so_far],
-            "attempt": deps.revocation_tracker.attempt_number(job, now=started),
-            "seen_from": slow.isoformat(),
-        }
-        late = build_event(EventType.REVOCATION_OVERDUE, job, at=slow, about=about, **told)
+    def record_slow() -> None:
+        attempt = deps.revocation_tracker.attempt_number(job, now=started)
+        course = begun[-1].id.rpartition("/")[2]
+        late = slow_event(job, course, by=by, at=started + REVOCATION_GRACE, failures=(*failures, hanging), attempt=attempt)
         try:
-            deps.store.record([*begun, late])
+            deps.store.ledger.append([*begun, late])
         except JustEnoughError as error:
             # The attempt's own events are carried on until they are written; this was only to be early.
             log.warning("revocation hangs", job=job, error=type(error).__name__)
 
-    telling = threading.Timer(REVOCATION_GRACE.total_seconds(), tell)
-    telling.daemon = True
-    telling.start()
+    timer = threading.Timer(REVOCATION_GRACE.total_seconds(), record_slow)
+    timer.daemon = True
+    timer.start()
     try:
         yield
     finally:
-        telling.cancel()
+        timer.cancel()

@@ -1,4 +1,4 @@
-"""One session from its first issue to its proof: issue, run, keep, end, revoke. Knows no Temporal; run.py tells it to stop."""
+"""One session from its first issue to its proof: issue, run, keep, end, revoke. Knows no Temporal: session_activity tells it to stop."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from activities.broker.broker import NotifyWorkflow
 from activities.delivery.delivery import Delivered, access_summary, build_delivery, reveal_all, secrets_of
 from activities.issuing.issuer import Issuer
 from activities.issuing.lease_keeper import keep_leases
-from activities.issuing.results import AccessClosed, IssuedCredential, NotIssued, NotPermitted, ToolAccess, issued_event
+from activities.issuing.results import AccessClosed, IssuedCredential, IssueRefused, NotPermitted, ToolAccess, issued_event
 from activities.process.bundles import ensure_unpacked
 from activities.process.process import JobProcess
 from activities.process.sandbox import Sandbox
@@ -28,7 +28,7 @@ from justenough.domain.contracts.workflow_messages import SessionInput, SessionR
 from justenough.domain.core.errors import JustEnoughError
 from justenough.domain.core.redaction import Redactor
 from justenough.domain.jobs.states import JobState
-from justenough.domain.ledger.events import Event, EventType, build_event
+from justenough.domain.ledger.events import EventType, build_event
 from justenough.services.dependencies import Deps
 from justenough.services.job_history import JobHistory
 from justenough.services.verify_order import VerifiedOrder
@@ -37,7 +37,7 @@ TERMINATE_GRACE_S = 10.0
 """Seconds between asking a process to end and killing it."""
 LOG_TIMEOUT_S = 2.0
 LOG_WRITER_POOL = ThreadPoolExecutor(4, thread_name_prefix="output")
-"""Threads of their own for storing output: those that hang in a slow store must be none that issuing and revoking need."""
+"""Threads of their own for storing output: if they hang in a slow store, issuing and revoking must not wait for them."""
 log = structlog.get_logger()
 
 
@@ -46,24 +46,30 @@ class Stop(StrEnum):
 
     CANCEL = "cancelled"
     CUT = "access_cut"
-    """Its claim was closed: a kill, the guard, or the sweep has ended its access already."""
+    """Its claim was closed: a kill, the guard or the sweep has already ended its access."""
     GONE = "workflow_gone"
     WORKER = "worker_stopped"
 
 
 @dataclass(frozen=True)
 class WorkOutcome:
-    """How the work came out, before anything was revoked."""
+    """The outcome of the work, before anything was revoked."""
 
     outcome: JobState
     exit_code: int | None = None
     reason: str | None = None
     stopped: bool = False
-    """Whether it ended because it was told to, and not by itself before it heard."""
+    """Whether it ended because it was told to stop, and not by itself before."""
 
 
 class SessionStopped(Exception):
-    """Raised inside the work where it has been told to stop."""
+    """Raised inside the work once the session has been told to stop."""
+
+
+def failure_reason(error: JustEnoughError) -> str:
+    """Return the reason that a job gets when an error ends its session: the error's recorded name, then its message."""
+    name = error.REASON_NAME if isinstance(error, IssueRefused) else type(error).__name__
+    return f"{name}: {error}"
 
 
 class JobSession:
@@ -117,14 +123,14 @@ class JobSession:
         except NotPermitted as error:
             ending = self._failure_outcome(JobState.DENIED, str(error))
         except JustEnoughError as error:
-            ending = self._failure_outcome(JobState.FAILED, f"{type(error).__name__}: {error}")
+            ending = self._failure_outcome(JobState.FAILED, failure_reason(error))
         except Exception as error:
             log.exception("session failed unexpectedly", job=self._job)
             ending = self._failure_outcome(JobState.FAILED, f"unexpected {type(error).__name__}")
         return await self._end(ending)
 
     async def _work(self) -> WorkOutcome:
-        given = await self._issue_all()
+        delivered = await self._issue_all()
         workdir = await asyncio.to_thread(self._unpack_workdir)
         self._raise_if_stopped()
         if not await asyncio.to_thread(self._record_start):
@@ -132,26 +138,28 @@ class JobSession:
         self._raise_if_stopped()
         redactor = Redactor(reveal_all(value for item in self._issued for value in secrets_of(item.fields)))
         async with keep_leases(self._deps, self._job, self._issuer, self._issued) as keepers:
-            self._broker = door = Broker(
+            self._broker = broker = Broker(
                 self._deps, self._verified, self._issuer, keepers, redactor, owner=self._owner, notify_workflow=self._notify_workflow
             )
-            self._model_gateway = models = ModelGateway(self._deps, self._verified, door, self._spec.model) if self._spec.model else None
-            tools = ToolGateway(self._deps, self._verified, self._issuer, door)
+            self._model_gateway = model_gateway = (
+                ModelGateway(self._deps, self._verified, broker, self._spec.model) if self._spec.model else None
+            )
+            tools = ToolGateway(self._deps, self._verified, self._issuer, broker)
             self._raise_if_stopped()
             async with run_process(
                 self._deps.settings,
                 self._sandbox,
-                JobTask(self._job, self._spec, workdir, given),
+                JobTask(self._job, self._spec, workdir, delivered),
                 redactor=redactor,
                 sink=self._store_output,
                 serve=lambda uid: serve_broker(
-                    door, tools, job=self._job, uid=uid, loopback=self._spec.run.network == "host", model_gateway=models
+                    broker, tools, job=self._job, uid=uid, loopback=self._spec.run.network == "host", model_gateway=model_gateway
                 ),
             ) as process:
                 return await self._wait_for_process(process)
 
     async def _issue_all(self) -> Delivered:
-        given, allowed = Delivered(), list[ToolAccess]()
+        delivered, allowed = Delivered(), list[ToolAccess]()
         for granted in self._order.granted:
             self._raise_if_stopped()
             access = self._spec.access[granted.number - 1]
@@ -159,7 +167,7 @@ class JobSession:
                 if access.tools is not None:
                     allowed.append(await asyncio.to_thread(self._issuer.allow, granted))
                     continue
-                issuance = await asyncio.to_thread(self._issuer.issue, granted)
+                issued = await asyncio.to_thread(self._issuer.issue, granted)
             except NotPermitted:
                 if not access.optional:
                     raise
@@ -167,27 +175,27 @@ class JobSession:
             except AccessClosed:
                 self.stop(Stop.CUT)
                 raise SessionStopped from None
-            self._issued.append(issuance)
+            self._issued.append(issued)
             connect = self._deps.config.current().catalog.resources[access.resource].connect
-            given = given.merge(build_delivery(access, issuance.fields, connect))
-        return given.merge(access_summary(self._spec, [item.credential for item in self._issued], allowed))
+            delivered = delivered.merge(build_delivery(access, issued.fields, connect))
+        return delivered.merge(access_summary(self._spec, [item.credential for item in self._issued], allowed))
 
     def _unpack_workdir(self) -> Path | None:
         digest = self._order.order.bundle
         if digest is None:
             return None
-        content = self._deps.store.bundle(digest)
+        content = self._deps.store.bundles.get(digest)
         if content is None:
-            message = f"bundle {digest} is not in the store: launch the job anew, so that its files are sent again"
-            raise NotIssued(message)
+            message = f"bundle {digest} is not in the store: launch the job again, so that its files are sent again"
+            raise IssueRefused(message)
         return ensure_unpacked(self._deps.settings.home, digest, content)
 
     async def _wait_for_process(self, process: JobProcess) -> WorkOutcome:
-        ended, told = asyncio.create_task(process.wait()), asyncio.create_task(self._stop_requested.wait())
+        ended, stop = asyncio.create_task(process.wait()), asyncio.create_task(self._stop_requested.wait())
         try:
-            await asyncio.wait({ended, told}, timeout=self._spec.run.timeout, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({ended, stop}, timeout=self._spec.run.timeout, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            told.cancel()
+            stop.cancel()
             if self._broker:
                 self._broker.close()
         if ended.done():
@@ -197,25 +205,24 @@ class JobSession:
         if self._stop is None:
             code = await process.finish(TERMINATE_GRACE_S)
             return WorkOutcome(JobState.TIMED_OUT, exit_code=code, reason=f"it ran longer than {self._spec.run.timeout} s")
-        return self._stopped_outcome(await self._end_process(process))
-
-    async def _end_process(self, process: JobProcess) -> int:
         if self._stop is Stop.CANCEL and not await asyncio.to_thread(self._claim_is_open):
             self.stop(Stop.CUT)
         if self._stop in {Stop.CANCEL, Stop.WORKER}:
-            return await process.finish(TERMINATE_GRACE_S)
+            return self._stopped_outcome(await process.finish(TERMINATE_GRACE_S))
         # Nobody waits for its result any more, or its access is gone: it has nothing left to finish.
-        return await process.kill()
+        return self._stopped_outcome(await process.kill())
 
     def _record_start(self) -> bool:
-        """Record the start; False where the claim was closed: a session that slept through its own ending starts no process."""
+        """Record the start. Return False if the claim was closed: a session that slept through its own ending must start no process."""
         if not self._claim_is_open():
             return False
-        self._deps.store.record([self._started_event()])
+        worker, sandbox = f"{socket.gethostname()}:{os.getpid()}", self._sandbox.isolation.value
+        started = build_event(EventType.JOB_STARTED, self._job, at=self._deps.now(), worker=worker, sandbox=sandbox, run=self._run)
+        self._deps.store.ledger.append([started])
         return True
 
     def _claim_is_open(self) -> bool:
-        claim = self._deps.store.claim_of(self._job)
+        claim = self._deps.store.claims.get(self._job)
         return claim is not None and claim.open
 
     def _raise_if_stopped(self) -> None:
@@ -250,20 +257,10 @@ class JobSession:
             outcome=ending.outcome,
             exit_code=ending.exit_code,
             reason=ending.reason,
-            # Not what it was told since: a process that ended by itself keeps its ending, however long revoking takes.
+            # As of the work's end: a process that ended by itself keeps its outcome, however long revoking takes.
             stopped=ending.stopped,
             clean=result.confirmed,
             unrecorded=result.events,
-        )
-
-    def _started_event(self) -> Event:
-        return build_event(
-            EventType.JOB_STARTED,
-            self._job,
-            at=self._deps.now(),
-            worker=f"{socket.gethostname()}:{os.getpid()}",
-            sandbox=self._sandbox.isolation.value,
-            run=self._run,
         )
 
     async def _store_output(self, text: str) -> None:
@@ -271,7 +268,7 @@ class JobSession:
         self._batches += 1
         try:
             async with asyncio.timeout(LOG_TIMEOUT_S):
-                write = partial(self._deps.store.append_log, self._job, self._batches, text, self._deps.now())
+                write = partial(self._deps.store.logs.append, self._job, self._batches, text, self._deps.now())
                 await asyncio.get_running_loop().run_in_executor(LOG_WRITER_POOL, write)
         except Exception as error:  # noqa: BLE001 - see above
             log.warning("output not stored", job=self._job, batch=self._batches, error=type(error).__name__)

@@ -32,7 +32,7 @@ def require_job_workflow(deps: Deps, job: str, *, guard: bool = False) -> None:
     """Raise NotTheirs, having recorded the attempt, unless a workflow of this job's asks."""
     why = why_not_job_workflow(job, guard=guard)
     if why:
-        deps.store.record([refused_event(job, why, at=deps.now())])
+        deps.store.ledger.append([refused_event(job, why, at=deps.now())])
         raise NotTheirs(why)
 
 

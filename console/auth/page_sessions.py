@@ -111,7 +111,7 @@ class PageSessions:
         Raises NoSession saying why there is none, RetryLater where Vault or the store is away.
         """
         key = SessionKey.from_cookie(cookie or "")
-        row = await to_thread.run_sync(self._store.page_session, key.hash)
+        row = await to_thread.run_sync(self._store.page_sessions.get, key.hash)
         if row is None:
             raise NoSession("you are not logged in")
         if row.ended_at is not None:
@@ -132,7 +132,7 @@ class PageSessions:
         await self.end_token(entry.token)
         if entry.entity != session.person.id:
             raise WrongPerson("this login is another person's; log out first to go on as them")
-        await to_thread.run_sync(self._store.mark_page_session_fresh, session.row.key, self._now())
+        await to_thread.run_sync(self._store.page_sessions.mark_fresh, session.row.key, self._now())
         log.info("login", name=session.row.name, how=session.row.how, fresh=True)
 
     async def end(self, session: ActiveSession) -> None:
@@ -141,7 +141,7 @@ class PageSessions:
 
     async def end_everywhere(self, session: ActiveSession) -> None:
         """End every session of the person's. The tokens of the others are forgotten: without their browsers nothing opens them any more."""
-        await to_thread.run_sync(lambda: self._store.end_page_sessions(session.person.id, self._now(), why=LOGGED_OUT_EVERYWHERE_TEXT))
+        await to_thread.run_sync(lambda: self._store.page_sessions.end(session.person.id, self._now(), why=LOGGED_OUT_EVERYWHERE_TEXT))
         await self._end(session.key, session.row, LOGGED_OUT_EVERYWHERE_TEXT)
 
     async def end_one(self, session: ActiveSession, key: str) -> None:
@@ -150,12 +150,14 @@ class PageSessions:
             await self.end(session)
             return
         why = "you ended this login from another one"
-        if await to_thread.run_sync(lambda: self._store.end_page_sessions(session.person.id, self._now(), key=key, why=why)):
+        if await to_thread.run_sync(lambda: self._store.page_sessions.end(session.person.id, self._now(), key=key, why=why)):
             log.info("logout", name=session.row.name, why=why)
 
     async def open_sessions_of(self, session: ActiveSession) -> tuple[PageSessionRecord, ...]:
         """Return the person's sessions that are not over."""
-        found = await to_thread.run_sync(lambda: self._store.page_sessions(session.person.id, since=self._now() - self._max_lifetime))
+        found = await to_thread.run_sync(
+            lambda: self._store.page_sessions.open_of(session.person.id, since=self._now() - self._max_lifetime)
+        )
         return tuple(row for row in found if not self._why_over(row))
 
     async def token(self, session: ActiveSession) -> Secret:
@@ -179,7 +181,7 @@ class PageSessions:
             # An identity provider may have asked nothing: it knew the browser.
             fresh_at=now if method is PageLoginMethod.PASSWORD else None,
         )
-        self._store.add_page_session(row, forget_before=now - self._max_lifetime - ENDED_ROW_RETENTION)
+        self._store.page_sessions.add(row, forget_before=now - self._max_lifetime - ENDED_ROW_RETENTION)
         return key
 
     def _why_over(self, row: PageSessionRecord) -> str | None:
@@ -205,7 +207,7 @@ class PageSessions:
             self._record_use(key, row)
 
     def _end_and_raise(self, row: PageSessionRecord, why: str) -> NoReturn:
-        self._store.end_page_sessions(row.person, self._now(), key=row.key, why=why)
+        self._store.page_sessions.end(row.person, self._now(), key=row.key, why=why)
         log.info("logout", name=row.name, why=why)
         raise NoSession(why)
 
@@ -216,7 +218,7 @@ class PageSessions:
             return None
 
     def _record_use(self, key: SessionKey, row: PageSessionRecord) -> None:
-        self._store.mark_page_session_used(row.key, self._now())
+        self._store.page_sessions.mark_used(row.key, self._now())
         try:
             user_login.renew_token(self._vault, self._vault.unseal(row.ciphertext, key.context))
         except (VaultDenied, VaultRefused):
@@ -225,7 +227,7 @@ class PageSessions:
 
     async def _end(self, key: SessionKey, row: PageSessionRecord, why: str) -> None:
         # The row first: whatever Vault says, the cookie is worth nothing from here on.
-        await to_thread.run_sync(lambda: self._store.end_page_sessions(row.person, self._now(), key=row.key, why=why))
+        await to_thread.run_sync(lambda: self._store.page_sessions.end(row.person, self._now(), key=row.key, why=why))
         log.info("logout", name=row.name, why=why)
         try:
             token = await to_thread.run_sync(self._vault.unseal, row.ciphertext, key.context)

@@ -94,7 +94,7 @@ class LiveFeed:
 
     async def newest_position(self) -> int:
         """Return the newest entry's position, as the store has it now."""
-        return (await self._read_store(self._store.ledger_head)).position
+        return (await self._read_store(self._store.ledger.head)).position
 
     async def follow(self, position: int | None, *, job: str | None = None, wait: float) -> AsyncGenerator[Sequence[EntryView], None]:
         """Yield entries after a position (None: from now on) as they come; an empty batch whenever `wait` seconds brought nothing.
@@ -132,7 +132,7 @@ class LiveFeed:
             return ()
         if self._recent.covers(after):
             return self._recent.after(after, job)
-        return (await self._read_store(lambda: self._store.tail(after, job=job, limit=MAX_BATCH))).entries
+        return (await self._read_store(lambda: self._store.ledger.tail(after, job=job, limit=MAX_BATCH))).entries
 
     async def _read_store(self, read: Callable[[], T]) -> T:
         return await to_thread.run_sync(read, limiter=self._readers)
@@ -169,14 +169,14 @@ class LiveFeed:
 
     async def _preload(self) -> None:
         begin = max(0, await self.newest_position() - PRELOADED_ENTRIES)
-        known = await self._read_store(lambda: self._store.tail(begin, limit=PRELOADED_ENTRIES))
+        known = await self._read_store(lambda: self._store.ledger.tail(begin, limit=PRELOADED_ENTRIES))
         self._recent = RecentEntries(begin)
         self._recent.add(known)
         self._position = self._recent.newest
 
     async def _poll(self) -> None:
         """Look until nobody listens. What told of a change and what reads it are one step in one thread."""
-        changes = self._store.open_change_feed()
+        changes = self._store.ledger.open_change_feed()
         pool = ThreadPoolExecutor(1, "ledger")
         try:
             while self._listeners:
@@ -210,7 +210,7 @@ class LiveFeed:
         changes.wait(POLL_INTERVAL_S)
         if changes.over:
             return LedgerTail((), (), more=False)
-        found = self._store.tail(self._newest, limit=MAX_BATCH)
+        found = self._store.ledger.tail(self._newest, limit=MAX_BATCH)
         if found.more:
             changes.again()
         return found

@@ -226,9 +226,9 @@ class NotifySender:
         kind, _, which = about.partition("/")
         store = self._deps.store
         return NoticeContext(
-            job=store.job(job),
-            request=store.request(which) if kind in {"request", "review"} and job_of(which) == job else None,
-            credential=store.credential(which) if kind == "credential" else None,
+            job=store.jobs.get(job),
+            request=store.requests.get(which) if kind in {"request", "review"} and job_of(which) == job else None,
+            credential=store.credentials.get(which) if kind == "credential" else None,
             top=self._deps.config.current().tiers.top,
             console=self._deps.settings.console_url,
         )

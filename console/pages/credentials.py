@@ -80,7 +80,7 @@ def credentials(request: Request, console: TheConsole, visitor: ThePageUser, fil
         request,
         "credentials.html",
         page=page,
-        jobs=console.deps.store.job_captions({view.job_id for view in page.items}),
+        jobs=console.deps.store.jobs.captions({view.job_id for view in page.items}),
         which=which,
         filtered=any(which[1:]),
         resources=_resource_choices(console, filters.resource),
@@ -106,7 +106,7 @@ def credential(request: Request, credential: str, console: TheConsole, visitor: 
         "credential.html",
         view=view,
         story=story,
-        job=_job(console.deps.store.job_captions({view.job_id}), view),
+        job=_job(console.deps.store.jobs.captions({view.job_id}), view),
         asked=asked,
         dead=view.state in DEAD_STATES,
         may_stop=bool(visitor.caller.roles & set(STOPPER_ROLES)),
@@ -149,8 +149,8 @@ def _resource_choices(console: Console, chosen: str) -> Sequence[str]:
 
 def _credential_entries(console: Console, view: CredentialView) -> Sequence[EntryView]:
     store = console.deps.store
-    whole = store.ledger(job=view.job_id, types=JOB_REVOCATION_EVENTS, limit=50).items
-    return sorted([*store.entries_about(view.job_id, CREDENTIAL_EVENTS, view.id), *whole], key=lambda entry: entry.seq)
+    whole = store.ledger.entries(job=view.job_id, types=JOB_REVOCATION_EVENTS, limit=50).items
+    return sorted([*store.ledger.entries_about(view.job_id, CREDENTIAL_EVENTS, view.id), *whole], key=lambda entry: entry.seq)
 
 
 def _last_revocation_request(view: CredentialView, story: Sequence[EntryView]) -> EntryView | None:

@@ -75,9 +75,9 @@ def _read_dashboard(console: Console, caller: Caller) -> DashboardData:
         standing=standing,
         course=console.dashboard.course(),
         overdue=_visible_overdue(console, caller, standing),
-        waiting=tuple(one.request for one in store.inbox_items(everyones, limit=MAX_ITEMS)) if standing.open_requests else (),
-        reviews=store.reviews(limit=MAX_ITEMS).items if caller.can_read_all and standing.open_reviews else (),
-        own=() if caller.can_read_all else store.jobs(requester_id=caller.requester_filter, limit=MAX_ITEMS).items,
+        waiting=tuple(one.request for one in store.inbox.items(everyones, limit=MAX_ITEMS)) if standing.open_requests else (),
+        reviews=store.reviews.list(limit=MAX_ITEMS).items if caller.can_read_all and standing.open_reviews else (),
+        own=() if caller.can_read_all else store.jobs.list(requester_id=caller.requester_filter, limit=MAX_ITEMS).items,
         alarm=console.deps.config.alarm,
         stream=stream,
     )
@@ -86,7 +86,7 @@ def _read_dashboard(console: Console, caller: Caller) -> DashboardData:
 def _visible_overdue(console: Console, caller: Caller, standing: CurrentCounts) -> tuple[OverdueJob, ...]:
     if caller.can_read_all or not standing.overdue_jobs:
         return standing.overdue
-    theirs = console.deps.store.jobs(requester_id=caller.requester_filter, revocation=RevocationState.OVERDUE, limit=MAX_OVERDUE)
+    theirs = console.deps.store.jobs.list(requester_id=caller.requester_filter, revocation=RevocationState.OVERDUE, limit=MAX_OVERDUE)
     return tuple(_to_overdue_job(job) for job in theirs.items)
 
 

@@ -86,7 +86,7 @@ async def end(request: Request, console: TheConsole, visitor: ThePageUser, form:
 
 def _was_sent_before(console: Console, visitor: PageUser, delegate: str, reason: str, until: datetime) -> bool:
     """Whether this form was sent before, a moment ago: made twice, one would go on where the other is ended."""
-    found = console.deps.store.delegations_of(visitor.caller.person.id, now=console.deps.now())
+    found = console.deps.store.delegations.current_of(visitor.caller.person.id, now=console.deps.now())
     same = (one for one in found if (one.person_id, one.delegate_id, one.reason) == (visitor.caller.person.id, delegate, reason))
     return any(abs(one.until - until) < RESEND_WINDOW for one in same)
 
@@ -103,7 +103,7 @@ def _render_page(
     done: str = "",
 ) -> HTMLResponse:
     me = visitor.caller.person.id
-    found = console.deps.store.delegations_of(me, now=console.deps.now())
+    found = console.deps.store.delegations.current_of(me, now=console.deps.now())
     return render(
         request,
         "delegations.html",

@@ -35,7 +35,7 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 def stream_url(console: Console, **query: object) -> str:
     """Return the address of a page's stream. Ask for it before the page reads anything: it tells what comes after that moment."""
-    return f"/live?{urlencode({'after': console.deps.store.ledger_head().position, **query})}"
+    return f"/live?{urlencode({'after': console.deps.store.ledger.head().position, **query})}"
 
 
 async def _readable_job_id(
@@ -81,7 +81,7 @@ class _PageStream:
             async for entries in batches:
                 said = await self._change_event(entries)
                 if log is not None and self._job is not None:
-                    chunks = await to_thread.run_sync(self._console.deps.store.logs, self._job, log)
+                    chunks = await to_thread.run_sync(self._console.deps.store.logs.chunks, self._job, log)
                     said += b"".join(_event_block("log", {"seq": chunk.seq, "text": output_text(chunk.text)}) for chunk in chunks)
                     log = chunks[-1].seq if chunks else log
                 if said or time.monotonic() - told >= BEAT_INTERVAL_S:

@@ -91,11 +91,11 @@ class BackgroundReads:
             await works.close()
 
     async def _verify_ledger(self, _: str) -> LedgerReport:
-        return await self._run_alone(self._deps.store.verify)
+        return await self._run_alone(self._deps.store.ledger.verify)
 
     async def _count_uses(self, _: str) -> Mapping[AccessKey, ActionUse]:
         since = self._deps.now() - USAGE_PERIOD
-        found = await self._run_alone(partial(self._deps.store.action_uses, since=since, limit=MAX_COUNTED_ACTIONS))
+        found = await self._run_alone(partial(self._deps.store.usage.action_uses, since=since, limit=MAX_COUNTED_ACTIONS))
         return {AccessKey(use.resource, use.action): use for use in found.items}
 
     async def _report_of_days(self, days: ReportDays) -> Report:

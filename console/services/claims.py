@@ -31,15 +31,15 @@ def release_claim(deps: Deps, caller: Caller, request: str) -> RequestView:
 
 
 def _claimable(deps: Deps, caller: Caller, request: str) -> RequestView:
-    view = deps.store.request(request)
-    job = deps.store.job(view.job_id) if view else None
+    view = deps.store.requests.get(request)
+    job = deps.store.jobs.get(view.job_id) if view else None
     if view is None or job is None:
         raise NotFound(f"there is no request {request}")
     if view.state is not RequestState.PENDING:
         raise Conflict(f"the request is {view.state.value}, not pending")
     if not can_answer(deps, caller, view, requester_id=job.requester_id):
         why = why_own_job(deps, caller, view, requester_id=job.requester_id)
-        raise Forbidden(why or missing_group_text(answering_groups(view.current_tier, caller.tiers)))
+        raise Forbidden(str(why) if why else missing_group_text(answering_groups(view.current_tier, caller.tiers)))
     return view
 
 
@@ -55,7 +55,7 @@ def _record_claim(deps: Deps, caller: Caller, view: RequestView, *, until: datet
         name=person.name,
         until=until.isoformat() if until else None,
     )
-    deps.store.record([claimed])
-    found = deps.store.request(view.id)
+    deps.store.ledger.append([claimed])
+    found = deps.store.requests.get(view.id)
     assert found is not None, "a request stays"
     return found

@@ -11,12 +11,12 @@ from datetime import timedelta
 
 from console.services.submit_job import SubmittedOrder
 from justenough.adapters.configuration.configured_jobs import ConfiguredJob
-from justenough.domain.approvals.statements import OrderStatement, SignedStatement, to_signable
-from justenough.domain.approvals.verification import Rejection
+from justenough.domain.approvals.statements import OrderRecord, OrderStatement, SignedStatement, to_signable
 from justenough.domain.catalog.loader import problems_in_spec
 from justenough.domain.contracts.workflow_messages import JobInput
 from justenough.domain.core.canonical_json import to_canonical_json
 from justenough.domain.core.errors import Conflict, InvalidInput
+from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.spec import checked_spec
 from justenough.services.dependencies import Deps
 from justenough.services.ledger_events import job_submitted_event
@@ -41,8 +41,8 @@ class OrderRequest:
 
 def find_recorded_order(deps: Deps, job: str) -> SubmittedOrder | None:
     """Return the order of a job as it was recorded; None where it was not."""
-    found, view = deps.store.order(job), deps.store.job(job)
-    return SubmittedOrder(job=view, order=JobInput.of(job, *found), new=False) if found and view else None
+    record, view = deps.store.jobs.order(job), deps.store.jobs.get(job)
+    return SubmittedOrder(job=view, order=JobInput.of(job, record), new=False) if record and view else None
 
 
 def record_console_order(deps: Deps, request: OrderRequest, *, job: str, entity: str) -> SubmittedOrder:
@@ -50,9 +50,9 @@ def record_console_order(deps: Deps, request: OrderRequest, *, job: str, entity:
     order = _build_order(deps, request, job=job, entity=entity)
     verified = verify_order(deps, order, now=deps.now())
     if isinstance(verified, Rejection):
-        raise Conflict(f"the order of {request.origin} does not hold: {verified.why}")
+        raise Conflict(f"the order of {request.origin} does not hold: {verified}")
     # Nothing is new where somebody else orders the same at the same time.
-    new = bool(deps.store.record([job_submitted_event(order, verified, at=deps.now())]))
+    new = bool(deps.store.ledger.append([job_submitted_event(order, verified, at=deps.now())]))
     kept = find_recorded_order(deps, job)
     assert kept is not None, "what is recorded is there"
     return replace(kept, new=new)
@@ -63,7 +63,7 @@ def _build_order(deps: Deps, request: OrderRequest, *, job: str, entity: str) ->
     if problems := problems_in_spec(checked_spec(own.spec, request.params), deps.config.current().catalog):
         raise InvalidInput("job spec", problems)
     if own.bundle is not None:
-        deps.store.put_bundle(str(own.bundle_digest), own.bundle)
+        deps.store.bundles.put(str(own.bundle_digest), own.bundle)
     statement = OrderStatement(
         job=job,
         spec_digest=own.spec_digest,
@@ -79,4 +79,4 @@ def _build_order(deps: Deps, request: OrderRequest, *, job: str, entity: str) ->
     )
     raw = to_signable(statement)
     signed = SignedStatement(statement=raw, signature=deps.vault.sign_own(entity, to_canonical_json(raw)))
-    return JobInput.of(job, own.spec, request.params, own.bundle_digest, signed)
+    return JobInput.of(job, OrderRecord(own.spec, request.params, own.bundle_digest, signed))

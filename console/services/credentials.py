@@ -35,7 +35,7 @@ def credential_page(
     """Return a page of the credentials that the caller may see, newest first. Blocking, for a thread."""
 
     def read(after: str | None) -> Page[CredentialView]:
-        page = console.deps.store.credentials(**query._asdict(), limit=limit, cursor=after)
+        page = console.deps.store.credentials.list(**query._asdict(), limit=limit, cursor=after)
         if not caller.can_read_all:
             console.job_owners.preload(view.job_id for view in page.items)
         return page
@@ -45,7 +45,7 @@ def credential_page(
 
 def visible_credential(console: Console, caller: Caller, credential: str) -> CredentialView:
     """Return a credential that the caller may see. Blocking, for a thread. Raises NotFound for others."""
-    view = console.deps.store.credential(credential)
+    view = console.deps.store.credentials.get(credential)
     if view is None or not console.job_owners.can_read(caller, view.job_id):
         raise NotFound(f"there is no credential {credential}")
     return view
@@ -53,7 +53,7 @@ def visible_credential(console: Console, caller: Caller, credential: str) -> Cre
 
 async def request_revocation(console: Console, caller: Caller, credential: str) -> CredentialView:
     """Ask for a credential to be ended, and record who asked; return it as it was. One that is dead already is left as it is."""
-    view = await to_thread.run_sync(console.deps.store.credential, credential)
+    view = await to_thread.run_sync(console.deps.store.credentials.get, credential)
     if view is None:
         raise NotFound(f"there is no credential {credential}")
     if view.state not in DEAD_STATES:
@@ -67,7 +67,7 @@ async def request_revocation(console: Console, caller: Caller, credential: str) 
             person=caller.person.id,
             name=caller.person.name,
         )
-        await to_thread.run_sync(console.deps.store.record, [asked])
+        await to_thread.run_sync(console.deps.store.ledger.append, [asked])
     return view
 
 

@@ -46,12 +46,12 @@ class DashboardFigures:
 
     def __init__(self, store: Store, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._store, self._now = store, now
-        self._counts = CachedReading(COUNTS_TTL_S, lambda: store.current_counts(now()))
+        self._counts = CachedReading(COUNTS_TTL_S, lambda: store.dashboard.current_counts(now()))
         self._course = CachedReading(COURSE_TTL_S, self._read_course)
 
     def current_counts(self) -> CurrentCounts:
         """Return the counts, with everything in them that was recorded before this was asked."""
-        return self._counts.value_since(self._store.ledger_head().position)
+        return self._counts.value_since(self._store.ledger.head().position)
 
     def course(self) -> PeriodTrend:
         """Return how the last 24 hours went, as read at most some seconds ago."""
@@ -59,4 +59,4 @@ class DashboardFigures:
 
     def _read_course(self) -> PeriodTrend:
         until = self._now()
-        return self._store.period_trend(until - COURSE_PERIOD, until, COURSE_POINTS)
+        return self._store.dashboard.period_trend(until - COURSE_PERIOD, until, COURSE_POINTS)

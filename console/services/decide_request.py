@@ -15,12 +15,14 @@ from console.services.signed_statements import parse_own_statement, require_chec
 from console.temporal.client import WorkflowGone
 from justenough.domain.approvals.ladder import GrantTerms, Ladder
 from justenough.domain.approvals.statements import DecisionStatement, why_not_valid_now
-from justenough.domain.approvals.verification import Rejection, needs_reason, why_bounds_invalid
+from justenough.domain.approvals.verification import needs_reason, why_bounds_invalid
 from justenough.domain.core.errors import Conflict, Forbidden, InvalidInput, NotFound, PreconditionRequired, Problem, Stale
 from justenough.domain.core.ids import request_number_of
+from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.states import Action, RequestState
 from justenough.domain.jobs.tool_bounds import BoundedTools, intersect_all
 from justenough.domain.readmodel.views import JobView, RequestView
+from justenough.services.approval_ladder import ladder_for_request
 from justenough.services.dependencies import Deps
 from justenough.services.evaluate_request import evaluate_grant, why_policy_denies_grant
 from justenough.services.ledger_events import approval_rejected_event
@@ -73,7 +75,7 @@ async def _wait_until_counted(
             while not is_done(view, person):
                 await sleep(pause)
                 pause = min(2 * pause, MAX_POLL_INTERVAL_S)
-                found = await to_thread.run_sync(console.deps.store.request, view.id)
+                found = await to_thread.run_sync(console.deps.store.requests.get, view.id)
                 view = view if found is None else found
     except TimeoutError:
         return view, False
@@ -89,8 +91,8 @@ def validate_decision(deps: Deps, caller: Caller, request_id: str, body: SignedB
     Raises NotFound, Forbidden, Conflict, Stale, PreconditionRequired, InvalidInput: in this order, so that nobody learns of a
     request's state who may not answer it.
     """
-    view = deps.store.request(request_id)
-    job = deps.store.job(view.job_id) if view else None
+    view = deps.store.requests.get(request_id)
+    job = deps.store.jobs.get(view.job_id) if view else None
     if view is None or job is None:
         raise NotFound(f"there is no request {request_id}")
     try:
@@ -99,7 +101,7 @@ def validate_decision(deps: Deps, caller: Caller, request_id: str, body: SignedB
         # Every attempt is in the ledger, also one that goes no further than here; the same one again is the same entry.
         raw, person = body.to_signed().model_dump(mode="json"), caller.person.id
         why = f"{type(refusal).__name__}: {refusal}"[:500]
-        deps.store.record(
+        deps.store.ledger.append(
             [approval_rejected_event(view.job_id, why, at=deps.now(), about=f"api/{person}", raw=raw, request=view.id, person=person)]
         )
         raise
@@ -116,7 +118,7 @@ def can_answer(deps: Deps, caller: Caller, view: RequestView, *, requester_id: s
     )
 
 
-def why_own_job(deps: Deps, caller: Caller, view: RequestView, *, requester_id: str) -> str | None:
+def why_own_job(deps: Deps, caller: Caller, view: RequestView, *, requester_id: str) -> Rejection | None:
     """Return why the request is of the caller's own job, or of one that came of one of theirs; None where it is not."""
     return ladder_of(deps, view, requester_id=requester_id).why_own_job(caller.person.id)
 
@@ -137,18 +139,16 @@ def _has_withdrawn(view: RequestView, person: str) -> bool:
 
 def ladder_of(deps: Deps, view: RequestView, *, requester_id: str) -> Ladder:
     """Return what an answer must be about. Without the answers so far: the worker has them, with their signatures."""
-    return Ladder(
-        request=view.id,
+    ladder = ladder_for_request(
+        view.id,
+        view,
         digest=view.digest,
-        action=Action(view.action),
         requester=requester_id,
-        forebears=ancestor_launchers(deps, view.parent, asked_by=console_requester_of(deps, view.job_id)),
         needed=view.tier,
         current=max(view.current_tier, 1),
         respond_by=view.expires_at or deps.now(),
-        ttl=view.ttl,
-        tools=view.tools,
     )
+    return ladder.with_barred(forebears=ancestor_launchers(deps, view.parent, asked_by=console_requester_of(deps, view.job_id)))
 
 
 def _check_decision(deps: Deps, caller: Caller, view: RequestView, job: JobView, body: SignedBody, *, if_match: str | None) -> None:
@@ -158,7 +158,7 @@ def _check_decision(deps: Deps, caller: Caller, view: RequestView, job: JobView,
     _require_within_request(view, statement)
     expired = why_not_valid_now(statement, now=deps.now())
     if expired:
-        raise InvalidInput("decision", (Problem("statement.expires_at", expired),))
+        raise InvalidInput("decision", (Problem("statement.expires_at", expired.message),))
     asked, signed, looked = (
         ladder_of(deps, view, requester_id=job.requester_id),
         body.to_signed(),
@@ -167,7 +167,7 @@ def _check_decision(deps: Deps, caller: Caller, view: RequestView, job: JobView,
     withdraws = statement.decision == WITHDRAW
     verified = looked.verify_withdrawal(view.job_id, asked, signed) if withdraws else looked.verify_answer(view.job_id, asked, signed)
     if isinstance(verified, Rejection):
-        raise Forbidden(f"the decision does not hold: {verified.why}")
+        raise Forbidden(f"the decision does not hold: {verified}")
     _require_policy(deps, view, asked, statement)
 
 
@@ -176,7 +176,7 @@ def _require_entitlement(deps: Deps, caller: Caller, view: RequestView, job: Job
         _require_withdrawable(caller, view, job)
         return
     if why := why_own_job(deps, caller, view, requester_id=job.requester_id):
-        raise Forbidden(why)
+        raise Forbidden(str(why))
     wanted = (
         groups_with_role(Role.BREAK_GLASS, caller.tiers) if decision == BREAK_GLASS else answering_groups(view.current_tier, caller.tiers)
     )
@@ -225,7 +225,7 @@ def _require_within_request(view: RequestView, statement: DecisionStatement) -> 
         "request": (statement.request != view.id, "is another request's"),
         "action": (wider or other, f"the request is for {view.action}; an approval can allow less, never more"),
         "ttl": (not 0 < statement.ttl <= view.ttl, f"must be between 1 and {view.ttl} seconds: an approval can allow less, never more"),
-        "tools": ((why := why_bounds_invalid(statement, view.tools)) is not None, why or ""),
+        "tools": ((rejection := why_bounds_invalid(statement, view.tools)) is not None, str(rejection)),
         "reason": (silent, "a reason is required"),
     }
     require_checks("decision", wrong)
@@ -239,9 +239,9 @@ def _require_policy(deps: Deps, view: RequestView, ladder: Ladder, statement: De
     ):
         return
     again = evaluate_grant(deps, view.job_id, request_number_of(view.id), grant)
-    why = again.why if isinstance(again, Rejection) else why_policy_denies_grant(grant, again[0], tier=ladder.current)
-    if why:
-        raise Forbidden(f"the decision does not hold: {why}")
+    rejection = again if isinstance(again, Rejection) else why_policy_denies_grant(grant, again[0], tier=ladder.current)
+    if rejection:
+        raise Forbidden(f"the decision does not hold: {rejection}")
 
 
 def _resulting_grant(view: RequestView, statement: DecisionStatement) -> GrantTerms:

@@ -56,7 +56,7 @@ def create_delegation(deps: Deps, caller: Caller, body: SignedBody) -> Delegatio
         reason=statement.reason,
         signed=body.to_signed().model_dump(mode="json"),
     )
-    deps.store.record([made])
+    deps.store.ledger.append([made])
     return _delegation_view(deps, name)
 
 
@@ -77,12 +77,12 @@ def end_delegation(deps: Deps, caller: Caller, delegation: str) -> DelegationVie
         person=person.id,
         name=person.name,
     )
-    deps.store.record([ended])
+    deps.store.ledger.append([ended])
     return _delegation_view(deps, delegation)
 
 
 def _delegation_view(deps: Deps, name: str) -> DelegationView:
-    view = deps.store.delegation_view(name)
+    view = deps.store.delegations.get(name)
     if view is None:
         raise NotFound(f"there is no delegation {name}")
     return view

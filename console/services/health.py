@@ -103,7 +103,7 @@ class HealthMonitor:
         sweeps: list[Sweeps] = []
 
         async def look_at_store() -> None:
-            overdue.append(await to_thread.run_sync(self._store.overdue, abandon_on_cancel=True))
+            overdue.append(await to_thread.run_sync(self._store.metrics.overdue, abandon_on_cancel=True))
 
         async def look_at_sweeps() -> None:
             sweeps.append(self._sweep_status(await self._gateway.last_sweep()))

@@ -29,7 +29,7 @@ async def start_pending_jobs(deps: Deps, gateway: TemporalGateway, *, older_than
     A claim says that a run had the job in hand: such a job is never started a second time.
     """
     found = []
-    for job in await to_thread.run_sync(deps.store.unstarted_jobs, deps.now() - older_than):
+    for job in await to_thread.run_sync(deps.store.jobs.unstarted, deps.now() - older_than):
         try:
             if await _start_if_unknown(deps, gateway, job):
                 found.append(job)
@@ -70,10 +70,10 @@ async def _start_if_unknown(deps: Deps, gateway: TemporalGateway, job: str) -> b
     if await gateway.has_workflow(job):
         return False
     # Read after Temporal's answer, which is younger than the list: a run may have claimed the job since, ended it and been deleted.
-    order, view = await to_thread.run_sync(deps.store.order, job), await to_thread.run_sync(deps.store.job, job)
-    claim = await to_thread.run_sync(deps.store.claim_of, job)
+    order, view = await to_thread.run_sync(deps.store.jobs.order, job), await to_thread.run_sync(deps.store.jobs.get, job)
+    claim = await to_thread.run_sync(deps.store.claims.get, job)
     if order is None or view is None or claim or view.state is not JobState.PENDING or view.requests:
         return False
-    await gateway.start_job(JobInput.of(job, *order), environment=view.environment, requester=view.requester)
+    await gateway.start_job(JobInput.of(job, order), environment=view.environment, requester=view.requester)
     log.warning("job is started again", job=job)
     return True

@@ -15,10 +15,10 @@ from justenough.services.dependencies import Deps
 
 def submit_review(deps: Deps, caller: Caller, request: str, body: SignedBody) -> RequestView:
     """Record the caller's signed review of a request whose approver broke glass, and return the request. The first review stands."""
-    view = deps.store.request(request)
+    view = deps.store.requests.get(request)
     if view is None or view.review is None:
         raise NotFound(f"nobody broke glass for a request {request}")
-    job = deps.store.job(view.job_id)
+    job = deps.store.jobs.get(view.job_id)
     why = why_own_job(deps, caller, view, requester_id=job.requester_id if job else "")
     _must_be_entitled(caller, view.review, is_theirs=why is not None)
     _must_be_open(view.review)
@@ -35,8 +35,8 @@ def submit_review(deps: Deps, caller: Caller, request: str, body: SignedBody) ->
         reason=statement.reason,
         signed=body.to_signed().model_dump(mode="json"),
     )
-    new = deps.store.record([answered])
-    found = deps.store.request(view.id)
+    new = deps.store.ledger.append([answered])
+    found = deps.store.requests.get(view.id)
     assert found is not None, "a request stays"
     assert found.review is not None, "and its review too"
     if not new:

@@ -52,7 +52,7 @@ def order_occasion(deps: Deps, occasion: ScheduleOccasion) -> SubmittedOrder | O
         deps, name, timed, key=digest_of({"schedule": name, "at": at}), request=_order_request(name, timed, f"occasion {at}")
     )
     if isinstance(found, OccasionSkipped):
-        deps.store.record([build_event(EventType.SCHEDULE_SKIPPED, found.job, at=deps.now(), about=at, schedule=name, occasion=at)])
+        deps.store.ledger.append([build_event(EventType.SCHEDULE_SKIPPED, found.job, at=deps.now(), about=at, schedule=name, occasion=at)])
     return found
 
 
@@ -75,12 +75,12 @@ def _record_once(
     deps: Deps, name: str, scheduled_job: ScheduledJob, *, key: str, request: OrderRequest
 ) -> SubmittedOrder | OccasionSkipped:
     entity = deps.vault.own_entity()
-    job = deps.store.job_by_idempotency_key(entity, key)
+    job = deps.store.idempotency.find_job(entity, key)
     if job is None:
         following = _next_job_id(deps, name, scheduled_job, entity=entity)
         if isinstance(following, OccasionSkipped):
             return following
-        job = deps.store.remember_idempotency_key(entity, key, following, key)
+        job = deps.store.idempotency.remember(entity, key, following, key)
     return find_recorded_order(deps, job) or record_console_order(deps, request, job=job, entity=entity)
 
 
@@ -89,8 +89,8 @@ def _next_job_id(deps: Deps, name: str, scheduled_job: ScheduledJob, *, entity: 
     new = new_job_id(deps.settings.installation, now=deps.now())
     if scheduled_job.schedule.overlap == "allow":
         return new
-    last = next(iter(deps.store.jobs_launched_by(schedule_origin(name), requester_id=entity, limit=1)), None)
+    last = next(iter(deps.store.jobs.launched_by(schedule_origin(name), requester_id=entity, limit=1)), None)
     if last is not None and not last.state.ended:
         return OccasionSkipped(last.id)
     place = digest_of({"schedule": name, "after": last.id if last else None})
-    return deps.store.remember_idempotency_key(entity, place, new, place)
+    return deps.store.idempotency.remember(entity, place, new, place)

@@ -10,8 +10,9 @@ from pydantic import ValidationError
 from console.auth.authorization import Caller
 from console.services.inputs import SignedBody
 from justenough.domain.approvals.statements import DecisionStatement, DelegationStatement, ReviewStatement, why_not_valid_now
-from justenough.domain.approvals.verification import Rejection, read_statement
+from justenough.domain.approvals.verification import read_statement
 from justenough.domain.core.errors import Forbidden, InvalidInput, Problem
+from justenough.domain.core.rejection import Rejection
 from justenough.domain.core.untrusted_yaml import to_yaml_path
 from justenough.services.dependencies import Deps
 from justenough.services.verify_order import build_approval_verifier
@@ -39,7 +40,7 @@ def validate_statement(deps: Deps, statement: D, body: SignedBody, checks: State
     """Raise InvalidInput with everything that is wrong with a statement by path, Forbidden where its signature does not hold."""
     kind, late = statement_type(type(statement)), why_not_valid_now(statement, now=deps.now())
     require_checks(
-        kind, {**checks, "reason": (not statement.reason.strip(), "a reason is required"), "expires_at": (bool(late), late or "")}
+        kind, {**checks, "reason": (not statement.reason.strip(), "a reason is required"), "expires_at": (late is not None, str(late))}
     )
     seen = read_statement(type(statement), body.to_signed())
     signer = (
@@ -48,7 +49,7 @@ def validate_statement(deps: Deps, statement: D, body: SignedBody, checks: State
         else build_approval_verifier(deps, now=deps.now()).verify_signer(statement.person, body.to_signed())
     )
     if isinstance(signer, Rejection):
-        raise Forbidden(f"the {kind} does not hold: {signer.why}")
+        raise Forbidden(f"the {kind} does not hold: {signer}")
 
 
 def require_checks(kind: str, checks: StatementChecks) -> None:

@@ -24,7 +24,7 @@ def can_stop(job: JobSummary, *, kill: bool) -> bool:
 
 async def stop_job(console: Console, job: str, caller: Person, *, kill: bool) -> Stopping:
     """Ask a job to end. Raises NotFound, Conflict where it is over, TemporalUnavailable where only Temporal can cancel it."""
-    view = await to_thread.run_sync(console.deps.store.job, job)
+    view = await to_thread.run_sync(console.deps.store.jobs.get, job)
     if view is None:
         raise NotFound(f"there is no job {job}")
     if not can_stop(view, kill=kill):
@@ -41,19 +41,19 @@ async def stop_job(console: Console, job: str, caller: Person, *, kill: bool) ->
     # After the wish is on its way: access must not stay open because the store is slow.
     if kill:
         # Its session and the sweep obey this even where a bug keeps its workflow from obeying the wish.
-        await to_thread.run_sync(console.deps.store.close_claim, job, console.deps.now())
+        await to_thread.run_sync(console.deps.store.claims.close, job, console.deps.now())
     how = "kill" if kill else "cancel"
     asked = build_event(
         EventType.STOP_REQUESTED, job, at=console.deps.now(), about=f"{how}/{caller.id}", how=how, person=caller.id, name=caller.name
     )
-    await to_thread.run_sync(console.deps.store.record, [asked])
+    await to_thread.run_sync(console.deps.store.ledger.append, [asked])
     return Stopping(id=job, state=view.state, note=note)
 
 
 async def _stop_without_workflow(console: Console, job: str) -> str:
     """Do what can be done, and return what that is."""
     # A closed claim is what a session and the sweep obey when there is no workflow to tell them.
-    await to_thread.run_sync(console.deps.store.close_claim, job, console.deps.now())
+    await to_thread.run_sync(console.deps.store.claims.close, job, console.deps.now())
     log.warning("job is stopped without its workflow", job=job)
     try:
         await console.gateway.start_sweep()

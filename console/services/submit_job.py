@@ -15,14 +15,14 @@ from pydantic import ValidationError
 from console.services.console import Console
 from console.services.inputs import DryRequest, DryRun, NewJob
 from console.services.signed_statements import statement_problems
-from justenough.domain.approvals.statements import OrderStatement, SignedStatement, why_not_valid_now
+from justenough.domain.approvals.statements import OrderRecord, OrderStatement, SignedStatement, why_not_valid_now
 from justenough.domain.approvals.tiers import Person
-from justenough.domain.approvals.verification import Rejection
 from justenough.domain.catalog.loader import problems_in_draft, problems_in_spec
 from justenough.domain.contracts.workflow_messages import JobInput
 from justenough.domain.core.canonical_json import digest_of, to_canonical_json
 from justenough.domain.core.errors import Conflict, Forbidden, GiveUp, InvalidInput, Problem, RetryLater
 from justenough.domain.core.ids import installation_of
+from justenough.domain.core.rejection import Rejection
 from justenough.domain.core.untrusted_yaml import MAX_BYTES
 from justenough.domain.jobs.credentials import Decision, HeldAccess
 from justenough.domain.jobs.spec import Access, JobSpec, checked_spec
@@ -105,13 +105,13 @@ def _submit_new(deps: Deps, person: Person, body: NewJob, *, key: str | None) ->
     _validate_order(deps, person, order, body)
     verified = verify_order(deps, order, now=deps.now())
     if isinstance(verified, Rejection):
-        raise Forbidden(f"the order does not hold: {verified.why}")
+        raise Forbidden(f"the order does not hold: {verified.message}")
     if key:
-        first = deps.store.remember_idempotency_key(person.id, key, order.job, content_digest(order, reason=body.reason))
+        first = deps.store.idempotency.remember(person.id, key, order.job, content_digest(order, reason=body.reason))
         if first != order.job:
             return _order_of_key(deps, person, first)
     # Without a look beforehand whether the id is new: recording it tells, and tells whoever else asks at the same time too.
-    if not deps.store.record([job_submitted_event(order, verified, at=deps.now())]):
+    if not deps.store.ledger.append([job_submitted_event(order, verified, at=deps.now())]):
         earlier = _find_same_order(deps, person, body)
         assert earlier is not None, "what cannot be recorded again is there"
         return earlier
@@ -119,23 +119,23 @@ def _submit_new(deps: Deps, person: Person, body: NewJob, *, key: str | None) ->
 
 
 def _find_same_order(deps: Deps, person: Person, body: NewJob) -> SubmittedOrder | None:
-    found = deps.store.order(body.id) if body.id else None
-    if found is None or body.id is None:
+    record = deps.store.jobs.order(body.id) if body.id else None
+    if record is None or body.id is None:
         return None
-    spec, params, bundle, signed = found
     view = _recorded_job(deps, body.id)
     sent = (body.spec, body.params, body.bundle, body.statement, body.signature)
-    if view.requester_id != person.id or sent != (spec, dict(params), bundle, signed.statement, signed.signature):
+    recorded = (record.spec, dict(record.params), record.bundle, record.signed.statement, record.signed.signature)
+    if view.requester_id != person.id or sent != recorded:
         raise Conflict(f"the job id {body.id} is taken by another order")
-    return SubmittedOrder(job=view, order=JobInput.of(body.id, *found), new=False)
+    return SubmittedOrder(job=view, order=JobInput.of(body.id, record), new=False)
 
 
 def _order_of_key(deps: Deps, person: Person, job: str) -> SubmittedOrder:
-    found, view = deps.store.order(job), deps.store.job(job)
+    record, view = deps.store.jobs.order(job), deps.store.jobs.get(job)
     # A key may have been given with an id that was another's all along.
-    if found is None or view is None or view.requester_id != person.id:
+    if record is None or view is None or view.requester_id != person.id:
         raise Conflict("an order under this Idempotency-Key began and did not finish; send it with a new key")
-    return SubmittedOrder(job=view, order=JobInput.of(job, *found), new=False)
+    return SubmittedOrder(job=view, order=JobInput.of(job, record), new=False)
 
 
 def _parse_spec(deps: Deps, body: NewJob) -> JobSpec:
@@ -164,7 +164,7 @@ def _build_job_input(deps: Deps, body: NewJob) -> JobInput:
     if installation_of(body.id) != deps.settings.installation:
         raise InvalidInput("order", (Problem("id", f"must be j-{deps.settings.installation}-<ulid, lower case>"),))
     signed = SignedStatement(statement=body.statement, signature=body.signature)
-    return JobInput.of(body.id, body.spec, body.params, body.bundle, signed)
+    return JobInput.of(body.id, OrderRecord(body.spec, body.params, body.bundle, signed))
 
 
 def _validate_order(deps: Deps, person: Person, order: JobInput, body: NewJob) -> None:
@@ -174,10 +174,10 @@ def _validate_order(deps: Deps, person: Person, order: JobInput, body: NewJob) -
     problems = list(_mismatches(statement, order, reason=body.reason, parent=body.parent))
     expired = why_not_valid_now(statement, now=deps.now())
     if expired:
-        problems.append(Problem("statement.expires_at", expired))
+        problems.append(Problem("statement.expires_at", expired.message))
     unknown = _parent_problems(deps, person, statement.parent, "statement.parent")
     problems += unknown or inherited_limit_problems(deps, checked_spec(order.spec, order.params), statement)
-    if order.bundle and deps.store.bundle(order.bundle) is None:
+    if order.bundle and deps.store.bundles.get(order.bundle) is None:
         problems.append(Problem("bundle", "no such bundle was sent; POST it to /api/v1/bundles first"))
     if order.bundle is None and order.spec["run"].get("workdir") is not None:
         problems.append(Problem("bundle", "the spec has a workdir, so its bundle is required"))
@@ -193,8 +193,8 @@ def _parse_statement(raw: dict[str, Any]) -> OrderStatement:
 
 
 def _parent_problems(deps: Deps, person: Person, parent: str | None, path: str) -> list[Problem]:
-    why = why_no_parent(deps, parent, person) if parent is not None else None
-    return [Problem(path, why)] if why else []
+    unknown = why_no_parent(deps, parent, person) if parent is not None else None
+    return [Problem(path, unknown.message)] if unknown else []
 
 
 def _mismatches(statement: OrderStatement, order: JobInput, *, reason: str, parent: str | None) -> Iterator[Problem]:
@@ -213,7 +213,7 @@ def _mismatches(statement: OrderStatement, order: JobInput, *, reason: str, pare
 
 
 def _recorded_job(deps: Deps, job: str) -> JobView:
-    view = deps.store.job(job)
+    view = deps.store.jobs.get(job)
     assert view is not None, "a recorded job has a row"
     return view
 

@@ -23,7 +23,7 @@ def order_event(deps: Deps, name: str, triggered_job: TriggeredJob, event: Cloud
     entity = deps.vault.own_entity()
     new = new_job_id(deps.settings.installation, now=deps.now())
     key = _event_key(name, event)
-    job = deps.store.remember_idempotency_key(entity, key, new, key)
+    job = deps.store.idempotency.remember(entity, key, new, key)
     # What was good once is answered as it was, though trigger, job or catalog have changed since.
     return find_recorded_order(deps, job) or record_console_order(deps, _order_request(name, triggered_job, event), job=job, entity=entity)
 

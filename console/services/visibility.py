@@ -36,7 +36,7 @@ class JobOwners:
     def owner_of(self, job: str) -> str | None:
         """Return the entity id of who launched a job, None where there is no such job."""
         if job not in self._known:
-            view = self._store.job(job)
+            view = self._store.jobs.get(job)
             if view is None:
                 return None
             self._remember({job: view.requester_id})
@@ -46,7 +46,7 @@ class JobOwners:
         """Look up at once who launched those of these jobs that are not known yet. Blocking."""
         unknown = frozenset(job for job in jobs if job not in self._known)
         if unknown:
-            self._remember(self._store.requesters(unknown))
+            self._remember(self._store.jobs.requesters(unknown))
 
     def _remember(self, found: Mapping[str, str]) -> None:
         if len(self._known) + len(found) > self.MAX_ENTRIES:
@@ -62,7 +62,7 @@ class JobOwners:
         async with self._lock if self._unknown_jobs(wanted, position) else nullcontext():
             found = {job: self._known[job] for job in wanted if job in self._known}
             if unasked := self._unknown_jobs(wanted, position):
-                asked = await to_thread.run_sync(self._store.requesters, unasked)
+                asked = await to_thread.run_sync(self._store.jobs.requesters, unasked)
                 self._remember(asked)
                 self._absent = {
                     **(self._absent if len(self._absent) < self.MAX_ENTRIES else {}),
@@ -81,7 +81,7 @@ class JobOwners:
 
 def job_for(store: Store, caller: Caller, job: str) -> JobView:
     """Return a job that the caller may read; raise NotFound for others, so that nobody learns which ids there are."""
-    view = store.job(job)
+    view = store.jobs.get(job)
     if view is None or not caller.can_read_jobs_of(view.requester_id):
         raise NotFound(f"there is no job {job}")
     return view

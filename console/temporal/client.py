@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from typing import Any
 
 import structlog
@@ -209,6 +210,8 @@ class TemporalGateway:
             activities=[_build_take_activity(take)],
             workflow_runner=UnsandboxedWorkflowRunner(),
             max_concurrent_activities=MAX_CONCURRENT_FIRES,
+            # Left out, the SDK reads and hashes every loaded module to make one up.
+            build_id=version("justenough"),
         )
         await worker.run()
 

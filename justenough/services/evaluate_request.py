@@ -1,15 +1,16 @@
-"""What policy says of one request of a verified order, and whether what its approvers left of it may be had. Records nothing, issues nothing."""
+"""Evaluates requests of a verified order against policy, as requested and as narrowed by approvers. Records and issues nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from justenough.domain.approvals.ladder import GrantTerms
 from justenough.domain.approvals.statements import request_digest
-from justenough.domain.approvals.verification import Rejection
 from justenough.domain.catalog.loader import problems_in_spec, resolve_issue
 from justenough.domain.contracts.workflow_messages import JobInput
 from justenough.domain.core.ids import request_id
+from justenough.domain.core.rejection import Rejection
 from justenough.domain.core.units import duration_text
 from justenough.domain.jobs.credentials import Decision, HeldAccess
 from justenough.domain.jobs.spec import Access, at_start
@@ -24,13 +25,35 @@ from justenough.services.verify_order import VerifiedOrder, verify_order
 
 Evaluation = tuple[Decision, DecisionFacts]
 MAX_DECISIONS_READ = 10_000
-"""Entries of decisions of one job that are read, at most."""
+"""Decision entries of one job that are read at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluatedRequest:
+    """One start request with what policy says of it."""
+
+    number: int
+    """Its place in the spec, from 1."""
+    access: Access
+    held: HeldAccess
+    """What the job would hold by then."""
+    decision: Decision
+    facts: DecisionFacts
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedRequest:
+    """What a request asks for, and what it is evaluated with."""
+
+    access: Access
+    held: HeldAccess
+    phase: Phase
 
 
 def evaluate_request(
     deps: Deps, job: str, verified: VerifiedOrder, access: Access, *, held: HeldAccess, phase: Phase, break_glass: bool = False
 ) -> Evaluation:
-    """Return what policy says of one request now, and what it was asked; what the job's ancestors have touched counts as touched."""
+    """Return what policy says of one request now, and the facts it was given. What the job's ancestors touched counts as touched."""
     current = deps.config.current()
     held = inherit_touched(deps, verified.statement.parent, held)
     facts = JobFacts(id=job, spec=verified.spec, requester=verified.person.id, requester_groups=verified.person.groups)
@@ -61,77 +84,77 @@ def compute_request_digest(deps: Deps, verified: VerifiedOrder, access: Access, 
 
 
 def evaluate_grant(deps: Deps, job: str, number: int, grant: GrantTerms) -> Evaluation | Rejection:
-    """Return what policy says of what a job's `number`-th request has become, asked as at its start; or why there is no such thing."""
-    kept = deps.store.order(job)
-    if kept is None:
-        return Rejection("no order of this job has been recorded")
-    verified = verify_order(deps, JobInput.of(job, *kept), now=deps.now())
+    """Evaluate what approvers left of a job's request `number`, with the facts of the original request; or return why it cannot be."""
+    record = deps.store.jobs.order(job)
+    if record is None:
+        return Rejection("order_unknown", "no order of this job has been recorded")
+    verified = verify_order(deps, JobInput.of(job, record), now=deps.now())
     if isinstance(verified, Rejection):
         return verified
-    found = _find_start_request(deps, job, verified, number) or _find_runtime_request(deps, job, number)
-    if found is None:
-        return Rejection("no such request of this job has been recorded")
-    asked, held, phase = found
-    access = apply_grant(asked, grant)
-    if why := why_not_issuable(deps, verified, access):
-        return Rejection(why)
-    return evaluate_request(deps, job, verified, access, held=held, phase=phase, break_glass=grant.break_glass)
+    start_requests = (
+        RecordedRequest(each.access, each.held, "start") for each in evaluate_in_order(deps, job, verified) if each.number == number
+    )
+    request = next(start_requests, None) or _find_runtime_request(deps, job, number)
+    if request is None:
+        return Rejection("request_unknown", "no such request of this job has been recorded")
+    access = apply_grant(request.access, grant)
+    if rejection := why_not_issuable(deps, verified, access):
+        return rejection
+    return evaluate_request(deps, job, verified, access, held=request.held, phase=request.phase, break_glass=grant.break_glass)
 
 
-def evaluate_in_order(deps: Deps, job: str, verified: VerifiedOrder) -> Iterator[tuple[int, Access, HeldAccess, Evaluation]]:
-    """Yield each request of a job at its start: its number, what it is decided with, and what policy says.
+def evaluate_in_order(deps: Deps, job: str, verified: VerifiedOrder) -> Iterator[EvaluatedRequest]:
+    """Evaluate each request of a job at its start, in the order of the spec.
 
-    What comes later in the spec is decided as if what comes before had been issued: chaining rules hold in any order. What is marked
-    `at: request` is none yet.
+    Each is evaluated as if those before it had been issued, so that chaining rules hold in any order. Access marked `at: request` is left
+    out: nobody has requested it yet.
     """
     held = HeldAccess()
     for number, access in at_start(verified.spec):
-        judged = evaluate_request(deps, job, verified, access, held=held, phase="start")
-        yield number, access, held, judged
-        if judged[0].outcome != "denied":
+        decision, facts = evaluate_request(deps, job, verified, access, held=held, phase="start")
+        yield EvaluatedRequest(number, access, held, decision, facts)
+        if decision.outcome != "denied":
             held = held.with_issued(access.resource, access.action, deps.config.current().catalog.resources[access.resource].sensitivity)
 
 
 def requested_access(view: RequestView) -> Access:
-    """Return what a request that a running job made asks for, as it was recorded."""
+    """Return the access that a recorded request of a running job is for."""
     access = Access(resource=view.resource, action=Action(view.action), ttl=view.ttl, reason=view.reason, at="request", tools=view.tools)
     return access_for_call(access, ToolCall.model_validate(view.call)) if view.call else access
 
 
-def _find_start_request(deps: Deps, job: str, verified: VerifiedOrder, number: int) -> tuple[Access, HeldAccess, Phase] | None:
-    return next(((access, held, "start") for at, access, held, _ in evaluate_in_order(deps, job, verified) if at == number), None)
-
-
-def _find_runtime_request(deps: Deps, job: str, number: int) -> tuple[Access, HeldAccess, Phase] | None:
-    """Return what a running job asked for, with what it held then, as the ledger has it."""
+def _find_runtime_request(deps: Deps, job: str, number: int) -> RecordedRequest | None:
+    """Read from store and ledger what a running job requested and what it held then, or None if it made no such request."""
     request = request_id(job, number)
-    view = deps.store.request(request)
-    decided = deps.store.ledger(job=job, types=(EventType.ACCESS_DECIDED,), after=0, limit=MAX_DECISIONS_READ)
+    view = deps.store.requests.get(request)
+    decided = deps.store.ledger.entries(job=job, types=(EventType.ACCESS_DECIDED,), after=0, limit=MAX_DECISIONS_READ)
     facts = next((entry.data["facts"] for entry in decided.items if entry.data["request"] == request), None)
     if view is None or facts is None:
         return None
-    return requested_access(view), DecisionFacts.model_validate(facts).to_context(view.reason).held, "runtime"
+    return RecordedRequest(requested_access(view), DecisionFacts.model_validate(facts).to_context(view.reason).held, "runtime")
 
 
 def apply_grant(access: Access, grant: GrantTerms) -> Access:
-    """Return what is left of a request."""
+    """Return a request reduced to what its approvers granted."""
     return access.model_copy(update={"action": grant.action, "ttl": grant.ttl, "tools": access.tools and grant.tools})
 
 
-def why_not_issuable(deps: Deps, verified: VerifiedOrder, access: Access) -> str | None:
-    """Return what stands against a request that was narrowed, whatever policy says; None where nothing does."""
+def why_not_issuable(deps: Deps, verified: VerifiedOrder, access: Access) -> Rejection | None:
+    """Return why the catalog cannot issue a narrowed request, or None if it can. Does not ask policy."""
     if access.tools is not None and not access.tools:
-        return "no call is left that all who answered allow"
+        return Rejection("no_call_left", "no call is left that all who answered allow")
     found = problems_in_spec(verified.spec.model_copy(update={"access": (access,)}), deps.config.current().catalog)
-    return f"{access.action} on {access.resource} cannot be had instead: {found[0].message}" if found else None
+    if not found:
+        return None
+    return Rejection("not_issuable", f"{access.action} on {access.resource} cannot be had instead: {found[0].message}")
 
 
-def why_policy_denies_grant(grant: GrantTerms, decision: Decision, *, tier: int) -> str | None:
-    """Return why policy does not allow what the answers left of a request; None where it does. `tier` is where the request is."""
+def why_policy_denies_grant(grant: GrantTerms, decision: Decision, *, tier: int) -> Rejection | None:
+    """Return why policy does not allow what the answers left of a request, or None if it does. `tier`: the request's current tier."""
     how = " by breaking glass" if grant.break_glass else ""
     what = f"{grant.action} for {duration_text(grant.ttl)}{how}"
     if decision.outcome == "denied":
-        return f"policy denies {what} ({', '.join(decision.policies)})"
+        return Rejection("policy_denies", f"policy denies {what} ({', '.join(decision.policies)})")
     if decision.tier > tier:
-        return f"{what} needs tier {decision.tier}, and the request is at tier {tier}"
+        return Rejection("needs_higher_tier", f"{what} needs tier {decision.tier}, and the request is at tier {tier}")
     return None

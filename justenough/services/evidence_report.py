@@ -27,7 +27,7 @@ def build_evidence_report(
     since, until = period
     if since >= until:
         raise InvalidInput("report", (Problem("query.since", f"must be before until ({moment_text(until)})"),))
-    span = store.span(since, until)
+    span = store.ledger.span(since, until)
     if span is not None and span.width > MAX_ENTRIES_PER_REPORT:
         what = f"the period holds up to {span.width:,} ledger entries, and one report reads at most {MAX_ENTRIES_PER_REPORT:,}: ask for shorter periods"
         raise InvalidInput("report", (Problem("query.since", what),))
@@ -43,7 +43,7 @@ def build_evidence_report(
 def _aggregate(store: Store, period: ReportPeriod, span: LedgerSpan | None) -> EvidenceAggregator:
     fold, first, end = EvidenceAggregator(period), moment_text(period.since), moment_text(period.until)
     if span is not None:
-        for _, job, entry, kind, at, data in store.stored_entries(fold.types, span):
+        for _, job, entry, kind, at, data in store.ledger.stored_entries(fold.types, span):
             if first <= at < end:
                 fold.add_entry(job, entry, kind, at, data)
     return fold
@@ -51,14 +51,14 @@ def _aggregate(store: Store, period: ReportPeriod, span: LedgerSpan | None) -> E
 
 def _collect_current_state(store: Store, fold: EvidenceAggregator, *, now: datetime) -> CurrentState:
     standing, live = CurrentState(now=now), set[str]()
-    for one in store.live_credentials_with_jobs():
+    for one in store.credentials.live_with_jobs():
         standing.add_live(one)
         live.add(one.credential)
     for credential in _find_unclosed_credentials(store, {name: one for name, one in fold.open_credentials.items() if name not in live}):
         standing.add_unclosed(credential)
-    for job, since in store.overdue_jobs():
+    for job, since in store.jobs.overdue():
         standing.add_overdue_job(job, since)
-    for review in store.open_reviews():
+    for review in store.reviews.iterate_open():
         standing.add_open_review(review)
     return standing
 
@@ -68,11 +68,11 @@ def _find_unclosed_credentials(store: Store, unended: dict[str, OpenCredential])
     names = list(unended)
     for start in range(0, len(names), LOOKUP_BATCH_SIZE):
         ends = {f"{unended[name].job}/{kind}/{name}": name for name in names[start : start + LOOKUP_BATCH_SIZE] for kind in END_EVENTS}
-        ended = {ends[entry] for entry in store.existing_entry_ids(ends)}
+        ended = {ends[entry] for entry in store.ledger.existing_ids(ends)}
         yield from (unended[name] for name in dict.fromkeys(ends.values()) if name not in ended)
 
 
 def _collect_ledger_state(store: Store, max_verified_entries: int) -> LedgerState:
-    head = store.ledger_head()
-    verified = store.verify() if head.entries <= max_verified_entries else None
+    head = store.ledger.head()
+    verified = store.ledger.verify() if head.entries <= max_verified_entries else None
     return LedgerState(entries=head.entries, hash=head.hash, verified=verified)

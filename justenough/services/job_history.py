@@ -27,9 +27,9 @@ SETTLING_EVENTS = {EventType.APPROVAL_EXPIRED: "expired", EventType.ACCESS_WITHD
 
 
 class ReadableLedger(Protocol):
-    """A ledger; the store is one."""
+    """A ledger; that of the store is one."""
 
-    def ledger(self, *, job: str | None, types: Iterable[EventType] = (), after: int, limit: int) -> Page[EntryView]: ...
+    def entries(self, *, job: str | None, types: Iterable[EventType] = (), after: int, limit: int) -> Page[EntryView]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +56,10 @@ def read_job_history(ledger: ReadableLedger, job: str) -> JobHistory:
 
 def read_entries(ledger: ReadableLedger, job: str, *, types: Iterable[EventType] = ()) -> Page[EntryView]:
     """Return a job's entries (of these types; none: of all), oldest first; `next` is set where there are more than anyone reads."""
-    page = ledger.ledger(job=job, types=types, after=0, limit=ENTRY_PAGE_SIZE)
+    page = ledger.entries(job=job, types=types, after=0, limit=ENTRY_PAGE_SIZE)
     entries = list(page.items)
     while page.next and len(entries) < MAX_ENTRIES_READ:
-        page = ledger.ledger(job=job, types=types, after=int(page.next), limit=ENTRY_PAGE_SIZE)
+        page = ledger.entries(job=job, types=types, after=int(page.next), limit=ENTRY_PAGE_SIZE)
         entries += page.items
     return Page(items=tuple(entries), next=page.next)
 
@@ -71,7 +71,7 @@ def is_counted_answer(entry: EntryView, request: str) -> bool:
 
 def approval_withdrawers(ledger: ReadableLedger, request: str) -> tuple[str, ...]:
     """Return the login names of those who took the approval of a request back."""
-    known = ledger.ledger(job=job_of(request), types=(EventType.APPROVAL_WITHDRAWN,), after=0, limit=ENTRY_PAGE_SIZE)
+    known = ledger.entries(job=job_of(request), types=(EventType.APPROVAL_WITHDRAWN,), after=0, limit=ENTRY_PAGE_SIZE)
     return tuple(data["name"] for data in (entry.data for entry in known.items) if data["request"] == request and _is_settled_by(data))
 
 

@@ -1,6 +1,6 @@
-"""The jobs that launched a job, as the ledger tells of them, and what they have touched until now: it counts for whatever they launched.
+"""Reads a job's ancestors from the ledger, with the resources they have touched so far: those count as touched by their descendants too.
 
-Read anew at each decision, for those that still run may touch more. Records nothing.
+Nothing is cached, because ancestors that still run may touch more. Records nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 from justenough.domain.approvals.tiers import Person
 from justenough.domain.core.errors import GiveUp
 from justenough.domain.core.ids import installation_of
+from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.credentials import HeldAccess
 from justenough.domain.jobs.states import Action, Sensitivity
 from justenough.domain.ledger.events import EventType
@@ -21,18 +22,18 @@ from justenough.domain.readmodel.views import EntryView
 from justenough.services.dependencies import Deps
 
 MAX_ANCESTORS = 10
-"""Ancestors that a job may have: who launches more than that one by the other runs in circles."""
+"""Ancestors that a job may have: a longer chain is most likely a loop."""
 ENTRY_PAGE_SIZE = 1000
 ANCESTRY_EVENTS = (EventType.JOB_SUBMITTED, EventType.ACCESS_REQUESTED, EventType.CREDENTIAL_ISSUED, EventType.CREDENTIAL_DOUBTED)
 
 
 class NoSuchParent(GiveUp):
-    """A job is said to be launched by one that is not known, or at the end of a chain that is too long."""
+    """The named parent is unknown, or its chain of ancestors is too long."""
 
 
 @dataclass(frozen=True, slots=True)
 class AncestorJob:
-    """One job of a chain."""
+    """One ancestor of a job."""
 
     job: str
     name: str
@@ -41,12 +42,12 @@ class AncestorJob:
     """Login name."""
     requester_id: str
     asked_by: str | None
-    """Entity id of who had the console order it."""
+    """Entity id of the person for whom the console ordered it."""
     parent: str | None
     touched: HeldAccess
 
     def to_view(self) -> views.Ancestor:
-        """Return it as people see it."""
+        """Build the view that people see."""
         resources, sensitivity = tuple(sorted(self.touched.touched_resources)), self.touched.touched.name.lower()
         return views.Ancestor(
             job=self.job, name=self.name, task=self.task, requester=self.requester, touched=resources, sensitivity=sensitivity
@@ -54,7 +55,7 @@ class AncestorJob:
 
 
 def read_ancestors(deps: Deps, parent: str | None) -> tuple[AncestorJob, ...]:
-    """Return a job's parent, that one's parent and so on, none for none. Raises NoSuchParent."""
+    """Return the job's ancestors, nearest first; empty if `parent` is None. Raises NoSuchParent."""
     found: list[AncestorJob] = []
     while parent is not None:
         if len(found) >= MAX_ANCESTORS:
@@ -64,20 +65,20 @@ def read_ancestors(deps: Deps, parent: str | None) -> tuple[AncestorJob, ...]:
     return tuple(found)
 
 
-def why_no_parent(deps: Deps, parent: str, person: Person) -> str | None:
-    """Return why a person may not launch a job from within this one: it is to be known, and theirs to read."""
+def why_no_parent(deps: Deps, parent: str, person: Person) -> Rejection | None:
+    """Return why a person may not launch a job from within this one, or None if it exists and they may read it."""
     try:
         nearest, *_ = read_ancestors(deps, parent)
     except NoSuchParent as error:
-        return str(error)
+        return Rejection("parent_unknown", str(error))
     tiers = deps.config.current().tiers
     reads_all = person.groups & (tiers.approver_groups | set(tiers.roles.read))
-    # The same words as for one that does not exist, so that nobody learns which ids there are.
-    return None if reads_all or nearest.requester_id == person.id else _unknown_job_text(parent)
+    # The same message as for an unknown job, so that nobody learns which ids exist.
+    return None if reads_all or nearest.requester_id == person.id else Rejection("parent_unknown", _unknown_job_text(parent))
 
 
 def ancestor_launchers(deps: Deps, parent: str | None, *, asked_by: str | None) -> frozenset[str]:
-    """Return the entity ids of who launched the jobs that a job came of, and of who had the console order one of them or itself.
+    """Return the entity ids of the people who launched a job's ancestors, or had the console order one of them or the job itself.
 
     Raises NoSuchParent.
     """
@@ -86,29 +87,29 @@ def ancestor_launchers(deps: Deps, parent: str | None, *, asked_by: str | None) 
 
 
 def console_requester_of(deps: Deps, job: str) -> str | None:
-    """Return the entity id of who had the console order this job, as its order says; None where nobody had."""
-    found = deps.store.order(job)
-    return found[3].statement.get("asked_by") if found else None
+    """Return the entity id of the person for whom the console ordered this job, or None."""
+    record = deps.store.jobs.order(job)
+    return record.signed.statement.get("asked_by") if record else None
 
 
-def why_no_chain(deps: Deps, parent: str) -> str | None:
-    """Return why this is no job that could have launched another, whoever asks."""
+def why_no_chain(deps: Deps, parent: str) -> Rejection | None:
+    """Return why this job cannot have launched another, whoever asks, or None if it can."""
     try:
         read_ancestors(deps, parent)
     except NoSuchParent as error:
-        return str(error)
+        return Rejection("parent_unknown", str(error))
     return None
 
 
 def inherit_touched(deps: Deps, parent: str | None, held: HeldAccess) -> HeldAccess:
-    """Return what a job holds, with what its ancestors have touched until now counted as touched. Raises NoSuchParent."""
+    """Return what a job holds, with everything its ancestors have touched so far added as touched. Raises NoSuchParent."""
     for ancestor in read_ancestors(deps, parent):
         held = held.with_inherited(ancestor.touched)
     return held
 
 
 def ancestor_views(deps: Deps, parent: str | None) -> tuple[views.Ancestor, ...]:
-    """Return a job's ancestors as people see them."""
+    """Return the views of a job's ancestors; empty if one is unknown."""
     with suppress(NoSuchParent):
         return tuple(ancestor.to_view() for ancestor in read_ancestors(deps, parent))
     return ()
@@ -148,13 +149,13 @@ def _read_entries(deps: Deps, job: str) -> Iterator[EntryView]:
         return
     after: str | None = "0"
     while after is not None:
-        page = deps.store.ledger(job=job, types=ANCESTRY_EVENTS, after=int(after), limit=ENTRY_PAGE_SIZE)
+        page = deps.store.ledger.entries(job=job, types=ANCESTRY_EVENTS, after=int(after), limit=ENTRY_PAGE_SIZE)
         yield from page.items
         after = page.next
 
 
 def _sensitivity(deps: Deps, resource: str, then: Sensitivity | None) -> Sensitivity:
-    """Return how sensitive a resource is: as was said when it was asked for, or more, if the catalog says so now."""
+    """Return the higher of a resource's sensitivity when it was requested and now; restricted if neither is known."""
     now = deps.config.current().catalog.resources.get(resource)
     known = [found for found in (then, now.sensitivity if now else None) if found is not None]
     return max(known, default=Sensitivity.RESTRICTED)

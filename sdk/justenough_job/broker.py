@@ -61,20 +61,20 @@ class BrokerClient:
             try:
                 status, told, pause = self._send(method, path, body, wait=wait)
             except Unavailable:
-                # A job with very many connections is hung up on. What only looks may look again; what asks might have been given something.
+                # The broker drops connections of a job with very many. A GET can be retried; any other request may have been granted something.
                 if method != "GET" or time.monotonic() + RETRY_INTERVAL_S > end:
                     raise
                 time.sleep(RETRY_INTERVAL_S)
                 continue
             if status < 400:
                 return status, told
-            # Both say that nothing was done: asking again is safe.
+            # Both mean that nothing was done: retrying is safe.
             if status not in {429, 503} or time.monotonic() + pause > end:
                 raise refusal_of(status, told)
             time.sleep(pause)
 
     def post(self, path: str, message: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the answer to one message of MCP, however long it takes; raise what a status stands for."""
+        """Return the answer to one MCP message, however long it takes; raise the error that an HTTP status stands for."""
         connection = self.connection(SILENCE_TIMEOUT_S)
         headers = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json", **self.authorization}
         try:
@@ -100,7 +100,11 @@ class BrokerClient:
         try:
             connection.request(method, path, content, headers)
             answer = connection.getresponse()
-            return answer.status, _json_object(answer.read()), _retry_after(answer.getheader("Retry-After"))
+            return (
+                answer.status,
+                _json_object(answer.read()),
+                float(pause) if (pause := answer.getheader("Retry-After") or "").isdigit() else RETRY_INTERVAL_S,
+            )
         except (OSError, http.client.HTTPException) as error:
             message = f"the job's broker does not answer at {self._place}: {str(error) or type(error).__name__}"
             raise Unavailable(message) from error
@@ -109,7 +113,7 @@ class BrokerClient:
 
     @property
     def authorization(self) -> dict[str, str]:
-        """The header that a call by TCP needs."""
+        """The authorization header of a call by TCP."""
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}
 
     def connection(self, timeout: float) -> http.client.HTTPConnection:
@@ -136,13 +140,9 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def _json_object(content: bytes) -> dict[str, Any]:
-    """Return a JSON object; whatever else came is its detail."""
+    """Return the content as a JSON object; anything else becomes its `detail`."""
     try:
         told = json.loads(content or b"{}")
     except ValueError:
         told = None
     return told if isinstance(told, dict) else {"detail": content[:200].decode("utf-8", "replace")}
-
-
-def _retry_after(header: str | None) -> float:
-    return float(header) if header and header.isdigit() else RETRY_INTERVAL_S

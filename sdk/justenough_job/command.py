@@ -63,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + ended.number
     except (JobError, ValueError) as error:
         print(f"justenough-access: {error}", file=sys.stderr)
-        return _exit_code(error)
+        kinds = ((Denied, EXIT_DENIED), (Pending, EXIT_WAITED), (Invalid, EXIT_USAGE), (ValueError, EXIT_USAGE))
+        return next((code for kind, code in kinds if isinstance(error, kind)), EXIT_FAILED)
 
 
 def _run(arguments: argparse.Namespace, stack: ExitStack, signals: SignalRelay) -> int:
@@ -86,31 +87,31 @@ def _run(arguments: argparse.Namespace, stack: ExitStack, signals: SignalRelay) 
 
 
 def _obtain(arguments: argparse.Namespace, stack: ExitStack, signals: SignalRelay) -> Credential:
-    """Return a credential that is given back when the stack ends, if it is for a command."""
-    wish = AccessRequest.build(arguments.resource, arguments.action, reason=arguments.reason, ttl=arguments.ttl)
+    """Obtain a credential; if it is for a command, give it back when the stack ends."""
+
+    def give_back(credential: Credential) -> None:
+        with signals.defer(forget=True):
+            try:
+                credential.release()
+            except JobError as error:
+                until = credential.expires_at.isoformat(timespec="seconds")
+                print(f"justenough-access: not given back ({error}): {credential.id} lives until {until} or the job's end", file=sys.stderr)
+
+    request = AccessRequest.build(arguments.resource, arguments.action, reason=arguments.reason, ttl=arguments.ttl)
     end = None if arguments.wait is None else time.monotonic() + seconds_of(arguments.wait)
     while True:
-        # A signal that came between the broker's answer and our reading it would leave a credential that nobody gives back.
+        # A signal between the broker's answer and our reading it would leave a credential that nobody gives back.
         with signals.defer():
-            found = wish.send()
-            if isinstance(found, Credential) and arguments.command:
-                stack.callback(_give_back, found, signals)
-        if isinstance(found, Credential):
-            return found
-        wish.wait_for_answer(found, end=end)
-
-
-def _give_back(credential: Credential, signals: SignalRelay) -> None:
-    with signals.defer(forget=True):
-        try:
-            credential.release()
-        except JobError as error:
-            until = credential.expires_at.isoformat(timespec="seconds")
-            print(f"justenough-access: not given back ({error}): {credential.id} lives until {until} or the job's end", file=sys.stderr)
+            answer = request.send()
+            if isinstance(answer, Credential) and arguments.command:
+                stack.callback(give_back, answer)
+        if isinstance(answer, Credential):
+            return answer
+        request.wait_for_answer(answer, end=end)
 
 
 class SignalRelay:
-    """What is done about a signal: passed on once there is a command; before that it ends us, but not while something is kept."""
+    """Handles signals: passes them on to the command once there is one; before that they end this program, but not while deferred."""
 
     def __init__(self) -> None:
         self.child: subprocess.Popen[bytes] | None = None
@@ -118,7 +119,7 @@ class SignalRelay:
         self._deferred: list[int] = []
 
     def handle(self, number: int, _: FrameType | None) -> None:
-        """Handle one."""
+        """Handle one signal."""
         if self._keeping:
             self._deferred.append(number)
         elif self.child is not None:
@@ -128,7 +129,7 @@ class SignalRelay:
 
     @contextmanager
     def defer(self, *, forget: bool = False) -> Iterator[None]:
-        """Keep what comes during a block until its end; then act on it, or forget it where it is too late for that."""
+        """Defer signals until the block ends; then handle them, or drop them if `forget`."""
         self._keeping = True
         try:
             yield
@@ -142,7 +143,7 @@ class SignalRelay:
 @contextmanager
 def _relay_signals() -> Iterator[SignalRelay]:
     signals = SignalRelay()
-    # What is ignored stays so (nohup).
+    # A signal that is ignored stays ignored (nohup).
     before = {number: signal.getsignal(number) for number in FORWARDED_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN}
     for number in before:
         signal.signal(number, signals.handle)
@@ -173,13 +174,8 @@ def _format(credential: Credential, arguments: argparse.Namespace) -> str:
     return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in credential.env(arguments.env).items())
 
 
-def _exit_code(error: Exception) -> int:
-    kinds = ((Denied, EXIT_DENIED), (Pending, EXIT_WAITED), (Invalid, EXIT_USAGE), (ValueError, EXIT_USAGE))
-    return next((code for kind, code in kinds if isinstance(error, kind)), EXIT_FAILED)
-
-
 def _parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
-    """Return what was asked for; `command` is what stands after `--`. Ends the program with USAGE where that is not readable."""
+    """Return the parsed arguments; `command` is what follows `--`. Exits with USAGE if they are invalid."""
     own, command = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
     parser = argparse.ArgumentParser(
         "justenough-access",

@@ -76,7 +76,7 @@ class McpBridge:
         self._woken, self._wake = os.pipe()
 
     def run(self) -> int:
-        """Pass messages on until the client has closed its end and all is answered, or the job's access is closed; return the exit code."""
+        """Forward messages until the client has closed its end and all are answered, or the job's access is closed. Return the exit code."""
         threads: list[threading.Thread] = []
         for line in self._lines():
             threads = [thread for thread in threads if thread.is_alive()] + self._handle_line(line)
@@ -102,22 +102,26 @@ class McpBridge:
                 return
 
     def _handle_line(self, line: bytes) -> list[threading.Thread]:
-        """Pass one message on; return the thread that does, where something is to come back."""
+        """Forward one message; return the thread that does, if an answer is to come back."""
         try:
             message = json.loads(line)
         except (ValueError, RecursionError):
-            self._write_error(None, PARSE_ERROR, "this line is no JSON")
+            self._write_error(None, PARSE_ERROR, "this line is not JSON")
             return []
         if not isinstance(message, dict):
             self._write_error(None, INVALID_REQUEST, "a message is one JSON object; MCP has no batches")
             return []
         if message.get("method") == "notifications/cancelled":
-            # Nothing at the broker remembers a request but the connection that it came by.
-            self._hang_up(message.get("params"))
+            # The broker knows a request only by its connection, so closing that cancels it.
+            params = message.get("params")
+            with self._known:
+                cancelled = self._calls.get(key_of(params.get("requestId") if isinstance(params, dict) else None))
+            if cancelled:
+                cancelled.hang_up()
             return []
         call = JsonRpcCall(message)
         if not call.is_request:
-            # In its turn: a client may build on it.
+            # In order: a client may rely on it.
             self._forward(call)
             return []
         if not self._register(call):
@@ -158,7 +162,15 @@ class McpBridge:
             connection.connect()
             if not call.attach(connection):
                 return
-            connection.request("POST", "/mcp", json.dumps(call.message).encode(), self._headers(call))
+            own = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream", **self._broker.authorization}
+            mcp = {
+                "MCP-Protocol-Version": call.version or ("" if call.method == "initialize" else self._version),
+                "Mcp-Session-Id": self._session,
+                "Mcp-Method": call.method_header,
+                "Mcp-Name": call.name_header,
+            }
+            headers = own | {name: value for name, value in mcp.items() if value}
+            connection.request("POST", "/mcp", json.dumps(call.message).encode(), headers)
             answer = connection.getresponse()
             if answer.status == 410:
                 self._stop(call)
@@ -170,19 +182,8 @@ class McpBridge:
         finally:
             connection.close()
 
-    def _headers(self, call: JsonRpcCall) -> dict[str, str]:
-        ours = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream", **self._broker.authorization}
-        version = call.version or ("" if call.method == "initialize" else self._version)
-        told = {
-            "MCP-Protocol-Version": version,
-            "Mcp-Session-Id": self._session,
-            "Mcp-Method": call.method_header,
-            "Mcp-Name": call.name_header,
-        }
-        return {**ours, **{name: value for name, value in told.items() if value}}
-
     def _write_answer(self, call: JsonRpcCall, answer: http.client.HTTPResponse) -> None:
-        """Write what comes back, as it comes."""
+        """Write the answer's messages as they come."""
         kind = (answer.getheader("Content-Type") or "").partition(";")[0].strip().lower()
         answered = not call.is_request
         for text in stream_events(answer) if kind == "text/event-stream" else (answer.read(),):
@@ -198,7 +199,7 @@ class McpBridge:
             self._fail(call, "the job's broker ended its answer before it had said anything")
 
     def _write_refusal(self, call: JsonRpcCall, answer: http.client.HTTPResponse) -> None:
-        """Pass an error on: JSON-RPC's as it is, a problem of HTTP by its words, plain text with its status."""
+        """Forward an error: JSON-RPC's as it is, an HTTP problem by its detail, plain text with its status."""
         content = answer.read()
         try:
             told = json.loads(content)
@@ -212,7 +213,7 @@ class McpBridge:
             self._fail(call, str(told.get("detail") or f"the job's broker answered {answer.status}{words and f': {words}'}"))
 
     def _is_gone(self) -> bool:
-        """Whether nothing listens any more where the broker was: it never comes back."""
+        """Whether nothing listens any more at the broker's address: it never comes back."""
         connection = self._broker.connection(SILENCE_TIMEOUT_S)
         try:
             connection.connect()
@@ -225,7 +226,7 @@ class McpBridge:
         return False
 
     def _stop(self, call: JsonRpcCall) -> None:
-        """Answer everything that is on its way with the same: the broker is gone for good. Once."""
+        """Answer every call under way with the same error, once: the broker is gone for good."""
         with self._known:
             first, others = not self._stopped.is_set(), [one for one in self._calls.values() if one is not call]
             self._stopped.set()
@@ -246,7 +247,7 @@ class McpBridge:
         self._write({"jsonrpc": "2.0", "id": about, "error": {"code": code, "message": why}})
 
     def _write(self, message: Any) -> None:
-        """Write one message; where nobody reads any more, stop."""
+        """Write one message; stop if nobody reads any more."""
         content = memoryview(json.dumps(message).encode() + b"\n")
         with self._writing:
             try:
@@ -255,13 +256,6 @@ class McpBridge:
             except OSError:
                 self._stopped.set()
                 os.write(self._wake, b"x")
-
-    def _hang_up(self, params: Any) -> None:
-        about = params.get("requestId") if isinstance(params, dict) else None
-        with self._known:
-            call = self._calls.get(key_of(about))
-        if call:
-            call.hang_up()
 
 
 if __name__ == "__main__":

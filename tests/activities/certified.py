@@ -44,11 +44,13 @@ class Session:
 
     def types(self) -> list[str]:
         return [
-            entry.type for entry in self.at.deps.store.ledger(job=self.job).items if entry.type.startswith(("credential", "revocation"))
+            entry.type
+            for entry in self.at.deps.store.ledger.entries(job=self.job).items
+            if entry.type.startswith(("credential", "revocation"))
         ]
 
     def state(self) -> str:
-        (view,) = self.at.deps.store.credentials(job=self.job).items
+        (view,) = self.at.deps.store.credentials.list(job=self.job).items
         return view.state.value
 
 
@@ -60,9 +62,9 @@ def session(at: Desk, access: Mapping[str, Any], *, tier: int = 0) -> Session:
     order = launcher.order(job, now=deps.now(), spec={**SPEC, "access": [access]})
     verified = verify_order(deps, order, now=deps.now())
     assert isinstance(verified, VerifiedOrder)
-    deps.store.record(order_events(deps, order, verified))
-    assert deps.store.claim_job(job, run="run", owner="owner", now=deps.now())
-    issuer = Issuer(deps, order, verified, read_job_history(deps.store, job), owner="owner")
+    deps.store.ledger.append(order_events(deps, order, verified))
+    assert deps.store.claims.claim(job, run="run", owner="owner", now=deps.now())
+    issuer = Issuer(deps, order, verified, read_job_history(deps.store.ledger, job), owner="owner")
     answers: tuple[ApprovalAnswer, ...] = ()
     if tier:
         answers = (approved(at, job, verified, at.shop.newcomer(f"approver-{mark}", "support-leads"), tier=tier),)

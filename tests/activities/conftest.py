@@ -11,13 +11,13 @@ import pytest
 import yaml
 
 from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.runtime.private_files import read_json
 from justenough.domain.core.secret import Secret
 from tests.activities.proxy import Door
 from tests.activities.shop import Desk, Shop, desk
 from worker.provisioning import PersonSeed, provision_vault
 from worker.stack import StackPaths, running_stack
 from worker.stack.postgres import superuser_dsn
-from worker.stack.private_files import read_json
 from worker.stack.seed import shop_environment
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "shop"

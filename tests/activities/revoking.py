@@ -16,6 +16,6 @@ def from_outside(at: Desk, job: str) -> RevocationResult:
 
 
 def revocation_of(at: Desk, job: str) -> RevocationState:
-    view = at.deps.store.job(job)
+    view = at.deps.store.jobs.get(job)
     assert view is not None
     return view.revocation.state

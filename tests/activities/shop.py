@@ -23,7 +23,7 @@ from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.store import Store
 from justenough.adapters.targets.postgres import TargetInspector
 from justenough.adapters.vault import IssuedSecret, JobToken, Vault
-from justenough.domain.approvals.statements import OrderStatement, SignedStatement, to_signable
+from justenough.domain.approvals.statements import OrderRecord, OrderStatement, SignedStatement, to_signable
 from justenough.domain.catalog.loader import resolve_issue, scope_alias
 from justenough.domain.contracts.workflow_messages import JobInput
 from justenough.domain.core.canonical_json import digest_of, to_canonical_json
@@ -187,7 +187,7 @@ class Someone:
             issued_at=now,
             expires_at=now + timedelta(hours=1),
         )
-        return JobInput.of(job, spec, {"ticket": "4712"}, None, self.sign({**to_signable(statement), **(changes or {})}))
+        return JobInput.of(job, OrderRecord(spec, {"ticket": "4712"}, None, self.sign({**to_signable(statement), **(changes or {})})))
 
 
 @dataclass(frozen=True)
@@ -201,8 +201,8 @@ class Desk:
     def job(self) -> str:
         """A job that was submitted and claimed by a session, with an order read as its one request."""
         job, now = new_job_id(self.deps.settings.installation, now=self.clock.now()), self.clock.now()
-        assert self.deps.store.claim_job(job, run="a-run", owner="a-session", now=now)
-        self.deps.store.record(
+        assert self.deps.store.claims.claim(job, run="a-run", owner="a-session", now=now)
+        self.deps.store.ledger.append(
             [submitted(job, now), *(requested(job, number, *what, now) for number, what in enumerate(REQUESTS, start=1))]
         )
         return job
@@ -227,13 +227,13 @@ class Desk:
             revocable=definition.revocable,
         )
         if record:
-            deps.store.record([issued_event(job, credential)])
+            deps.store.ledger.append([issued_event(job, credential)])
         return Held(credential, token, issued)
 
     def types(self, job: str) -> list[str]:
         """The job's ledger, by type, without what the test put there."""
         own = {EventType.JOB_SUBMITTED, EventType.ACCESS_REQUESTED, EventType.CREDENTIAL_ISSUED}
-        return [entry.type for entry in self.deps.store.ledger(job=job).items if entry.type not in own]
+        return [entry.type for entry in self.deps.store.ledger.entries(job=job).items if entry.type not in own]
 
 
 REQUESTS = (("orders-db", "read"), ("refunds-db", "write"), ("helpdesk-api", "read"), ("scratch", "write"))

@@ -12,7 +12,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import SSHCertificate, load_ssh_public_identity
 
-from activities.issuing.results import NotIssued
+from activities.issuing.results import IssueRefused
 from activities.revocation.proof import prove
 from activities.revocation.revoke import record_lapsed, revoke, revoke_one
 from justenough.adapters.vault import IssuedSecret, pki
@@ -58,7 +58,7 @@ def test_a_certificate_opens_the_warehouse_before_and_not_after_and_is_confirmed
     assert warehouse.lists(held.fields)
     assert [warehouse.lets_in(each.fields) for each in (held, other)] == [False, True]
     assert one.types() == ["credential.issued", "revocation.started", "credential.revoked", "credential.confirmed", "revocation.confirmed"]
-    (confirmed,) = at.deps.store.ledger(job=one.job, types=[EventType.CREDENTIAL_CONFIRMED]).items
+    (confirmed,) = at.deps.store.ledger.entries(job=one.job, types=[EventType.CREDENTIAL_CONFIRMED]).items
     assert confirmed.data["how"].endswith(f"its certificate {held.credential.certificate} is in the CRL that Vault serves")
 
 
@@ -173,7 +173,7 @@ def test_what_is_not_what_the_catalog_promises_reaches_no_job(
     shop.admin("POST", "pki/roles/warehouse-read", {**before, **role})
     with desk_with(shop, tmp_path, changed) as at:
         one = session(at, access, tier=tier)
-        with pytest.raises(NotIssued, match=re.escape(why)):
+        with pytest.raises(IssueRefused, match=re.escape(why)):
             one.issue()
         shop.admin("POST", "pki/roles/warehouse-read", before)
         # Vault gave it all the same, so it is known, and ended at once where it has a lease. What is said to end `now`, and has nothing to end it by, is in the way of a proof until its time.

@@ -71,16 +71,16 @@ class Waiting:
         received = (self._signed(who, decision).model_dump(mode="json"),)
         counting = AnswerCounter(self.at.deps, AnswersInput(job=self.job, received=received, number=self.number, **asked))
         counting.count_signal(received[0], number=self.number)
-        self.at.deps.store.record(counting.events)
+        self.at.deps.store.ledger.append(counting.events)
         return self._keep(counting.result())
 
     def state(self) -> RequestState:
-        found = self.at.deps.store.request(self.request)
+        found = self.at.deps.store.requests.get(self.request)
         assert found is not None
         return found.state
 
     def rejections(self) -> list[str]:
-        return [entry.data["why"] for entry in self.at.deps.store.ledger(job=self.job, types=[EventType.APPROVAL_REJECTED]).items]
+        return [entry.data["why"] for entry in self.at.deps.store.ledger.entries(job=self.job, types=[EventType.APPROVAL_REJECTED]).items]
 
     def _keep(self, result: AnswersResult) -> str:
         self.ladder = result.ladders.get(self.request, self.ladder)
@@ -109,8 +109,8 @@ def test_who_took_their_part_back_can_take_back_what_others_approved_without_the
     assert job.says(first, "withdraw") == "withdrawn"
 
     assert job.state() is RequestState.WITHDRAWN
-    assert read_job_history(at.deps.store, job.job).settled == {job.request: "withdrawn"}
-    assert approval_withdrawers(at.deps.store, job.request) == (first.name,)
+    assert read_job_history(at.deps.store.ledger, job.job).settled == {job.request: "withdrawn"}
+    assert approval_withdrawers(at.deps.store.ledger, job.request) == (first.name,)
 
 
 def test_a_workflows_word_makes_no_answer_count_that_was_taken_back(at: Desk) -> None:
@@ -130,7 +130,7 @@ def test_a_workflows_word_lifts_no_answer_to_a_tier_that_its_person_does_not_ans
     job = Waiting(at)
     job.says(lead)
     told = {"request": job.request, "tier": 2, "respond_by": at.deps.now().isoformat(), "quorum": 2}
-    at.deps.store.record([build_event(EventType.APPROVAL_ESCALATED, job.job, at=at.deps.now(), about=f"{job.request}/2", **told)])
+    at.deps.store.ledger.append([build_event(EventType.APPROVAL_ESCALATED, job.job, at=at.deps.now(), about=f"{job.request}/2", **told)])
     lifted = job.ladder.answers[0].model_copy(update={"tier": 2})
     forged = job.ladder.model_copy(update={"current": 2, "answers": (lifted,)})
 

@@ -43,9 +43,9 @@ class Slow(TargetInspector):
         super().__init__(at.deps.vault, lambda: at.deps.config.current().catalog, installation=at.deps.settings.installation)
         self._go = go
 
-    def inspect(self, job: str, asked: RequestedActions | None = None) -> TargetInspection:
+    def inspect(self, job: str, accesses: RequestedActions | None = None) -> TargetInspection:
         assert self._go.wait(180), "no heartbeat came while it hung"
-        return super().inspect(job, asked)
+        return super().inspect(job, accesses)
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["of a job", "of one credential"])
@@ -68,6 +68,17 @@ async def test_a_revocation_heartbeats_also_while_one_of_its_steps_hangs(at: Des
         await environment.run(ending.revoke_credential, RevokeCredentialInput(job=job, credential=held.credential.id))
     assert at.shop.users_of(job) == []
     targets.close()
+
+
+@pytest.mark.parametrize("release", ["this one", "earlier ones"])
+async def test_what_was_issued_for_one_request_is_revoked_as_any_release_names_it(at: Desk, *, release: str) -> None:
+    job = at.job()
+    held = at.issue(job)
+    request = held.credential.request_id
+    revoke_input = RevokeCredentialInput(job=job, credential=request, request=request if release == "this one" else None)
+    result = await ActivityEnvironment().run(RevocationActivities(at.deps).revoke_credential, revoke_input)
+    assert result.confirmed
+    assert at.shop.users_of(job) == []
 
 
 async def test_what_is_no_job_of_this_installation_is_not_revoked(at: Desk) -> None:
@@ -117,9 +128,9 @@ async def test_a_proof_is_not_in_doubt_because_vault_is_away_as_the_guard_looks(
 
 async def test_a_person_cuts_the_access_of_a_job_whatever_is_said_of_it_already(at: Desk) -> None:
     job, now = at.job(), at.deps.now()
-    at.deps.store.record([build_event(EventType.REVOCATION_CONFIRMED, job, at=now, about="forged", by="session", proof={})])
+    at.deps.store.ledger.append([build_event(EventType.REVOCATION_CONFIRMED, job, at=now, about="forged", by="session", proof={})])
     await ActivityEnvironment().run(RevocationActivities(at.deps).revoke_job, RevokeInput(job=job, by="person", why="killed", attempts=1))
-    claim = at.deps.store.claim_of(job)
+    claim = at.deps.store.claims.get(job)
     assert claim is not None
     assert not claim.open
 
@@ -147,13 +158,13 @@ async def test_a_worker_that_stops_leaves_its_revocations_to_another_at_once(at:
     environment.worker_shutdown()
     for result in await asyncio.wait_for(asyncio.gather(*revoking, return_exceptions=True), 180):
         assert isinstance(result, NotConfirmed)
-        assert "second look" in str(result)
+        assert "second check" in str(result)
 
 
 async def test_a_sweep_that_waited_behind_others_leaves_a_job_that_was_proven_meanwhile_as_it_is(at: Desk) -> None:
     job, held_up = at.job(), threading.Event()
     held = at.issue(job)
-    at.deps.store.record([build_event(EventType.JOB_ENDED, job, at=at.deps.now(), state="succeeded", exit_code=0, reason=None)])
+    at.deps.store.ledger.append([build_event(EventType.JOB_ENDED, job, at=at.deps.now(), state="succeeded", exit_code=0, reason=None)])
     stuck = [SWEEP_POOL.submit(held_up.wait, 600) for _ in range(MAX_CONCURRENT_JOBS)]
     sweep = asyncio.create_task(ActivityEnvironment().run(SweepActivities(at.deps, cast("Client", None)).sweep))
     while not SWEEP_POOL._work_queue.qsize():  # noqa: ASYNC110 - nothing else tells that the sweep has judged

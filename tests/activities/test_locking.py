@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -13,6 +14,7 @@ from temporalio.testing import ActivityEnvironment
 from activities.control_group_activities import ControlGroupActivities
 from activities.job_activities import JobActivities
 from justenough.adapters.store import Store, StoredWrappingToken, StoreUnavailable
+from justenough.adapters.store.wrapped_tokens import WrappedTokenRepository
 from justenough.adapters.vault import VaultRefused, control_groups
 from justenough.domain.approvals.ladder import Ladder
 from justenough.domain.approvals.statements import OrderStatement, to_signable
@@ -20,6 +22,7 @@ from justenough.domain.catalog.loader import ResolvedIssue
 from justenough.domain.contracts.workflow_messages import ControlGroupsInput, ControlGroupsResult, JobInput
 from justenough.domain.core.canonical_json import digest_of
 from justenough.domain.core.ids import new_job_id, request_id
+from justenough.domain.ledger.events import Event
 from justenough.services.dependencies import Deps
 from tests.activities.revoking import from_outside
 from tests.activities.shop import SPEC, Desk
@@ -30,17 +33,17 @@ PAYOUT = {"resource": "payouts-db", "action": "write", "ttl": "5m", "reason": "P
 WHAT = ResolvedIssue(path="database/creds/payouts-write-acme", method="read", data={})
 
 
-class BreaksOff(Store):
-    """A store that goes away once, right before a lock would be kept."""
+class BreaksOff(WrappedTokenRepository):
+    """The wrapping tokens of a store that goes away once, right before a token would be kept."""
 
     away = True
 
-    def keep_wrapping_token(self, token: StoredWrappingToken, events: Any) -> bool:
+    def keep(self, token: StoredWrappingToken, events: Sequence[Event]) -> bool:
         if self.away:
             self.away = False
             message = "away"
             raise StoreUnavailable(message)
-        return super().keep_wrapping_token(token, events)
+        return super().keep(token, events)
 
 
 class Waiting:
@@ -78,14 +81,15 @@ def test_a_second_attempt_finds_what_the_first_one_opened(at: Desk) -> None:
 
 
 def test_what_an_attempt_left_that_died_in_between_opens_nothing_and_ends_with_the_job(at: Desk, tmp_path: Path) -> None:
-    waiting, breaking = Waiting(at), BreaksOff(f"sqlite:///{tmp_path / 'store.db'}")
+    waiting, breaking = Waiting(at), Store(f"sqlite:///{tmp_path / 'store.db'}")
+    breaking.wrapped_tokens = BreaksOff(breaking._engine, breaking._commits)
     with pytest.raises(StoreUnavailable):
         waiting.opens(replace(at.deps, store=breaking))
-    assert at.deps.store.wrapping_token_of(waiting.request) is None
+    assert at.deps.store.wrapped_tokens.get(waiting.request) is None
     assert waiting.opens(replace(at.deps, store=breaking)) == ControlGroupsResult()
     breaking.close()
     assert len(at.deps.vault.prefix_accessors(waiting.job)) == 2
-    kept = at.deps.store.wrapping_token_of(waiting.request)
+    kept = at.deps.store.wrapped_tokens.get(waiting.request)
     assert kept is not None
     at.shop.sign_in("security").call("POST", "sys/control-group/authorize", {"accessor": kept.accessor})
     wrapping = control_groups.decrypt(at.deps.vault, kept.ciphertext, about=waiting.request)
@@ -94,7 +98,7 @@ def test_what_an_attempt_left_that_died_in_between_opens_nothing_and_ends_with_t
     assert from_outside(at, waiting.job).confirmed
 
     assert at.deps.vault.prefix_accessors(waiting.job) == ()
-    assert at.deps.store.wrapping_token_of(waiting.request) is None
+    assert at.deps.store.wrapped_tokens.get(waiting.request) is None
     with pytest.raises(VaultRefused):
         control_groups.unwrap(at.deps.vault, wrapping, WHAT)
     assert at.shop.users_of(waiting.job) == []
@@ -102,7 +106,7 @@ def test_what_an_attempt_left_that_died_in_between_opens_nothing_and_ends_with_t
 
 def test_nothing_is_opened_for_a_job_that_is_over_meanwhile(at: Desk) -> None:
     waiting = Waiting(at)
-    at.deps.store.close_claim(waiting.job, at.clock.now())
+    at.deps.store.claims.close(waiting.job, at.clock.now())
     waiting.opens(at.deps)
     assert at.deps.vault.prefix_accessors(waiting.job) == ()
     assert not {"lock.opened", "approval.opened"} & set(at.types(waiting.job))

@@ -50,7 +50,7 @@ def test_one_credential_that_cannot_be_ended_is_overdue_with_the_reason_until_it
         assert at.types(job) == [], "the session tries again in a moment"
         assert not revoke_one(at.deps, job, held.credential.id, by="person", why="a test").confirmed
 
-        view = at.deps.store.credential(held.credential.id)
+        view = at.deps.store.credentials.get(held.credential.id)
         assert view is not None
         assert view.state is CredentialState.OVERDUE
         assert str(held.credential.lease_id) in str(view.why)
@@ -58,16 +58,16 @@ def test_one_credential_that_cannot_be_ended_is_overdue_with_the_reason_until_it
     assert revoke_one(at.deps, job, held.credential.id, by="person", why="a test").confirmed
     assert not at.shop.works(held)
     assert at.types(job) == ["credential.overdue", "credential.revoked", "credential.confirmed"]
-    after = at.deps.store.credential(held.credential.id)
+    after = at.deps.store.credentials.get(held.credential.id)
     assert after is not None
     assert (after.state, after.why) == (CredentialState.CONFIRMED, None)
 
 
 def test_one_attempt_that_takes_longer_than_the_grace_is_overdue_by_itself(at: Desk) -> None:
     class Slow(TargetInspector):
-        def inspect(self, job: str, asked: RequestedActions | None = None) -> TargetInspection:
+        def inspect(self, job: str, accesses: RequestedActions | None = None) -> TargetInspection:
             at.clock.ahead += lateness.REVOCATION_GRACE
-            return super().inspect(job, asked)
+            return super().inspect(job, accesses)
 
     targets = Slow(at.deps.vault, lambda: at.deps.config.current().catalog, installation=at.deps.settings.installation)
     slow, job = replace(at, deps=replace(at.deps, targets=targets)), at.job()
@@ -96,7 +96,7 @@ def test_a_revocation_that_hangs_is_shown_as_overdue_while_it_hangs(at: Desk, mo
             super().revoke_prefix(job)
 
     def overdue() -> bool:
-        view = at.deps.store.job(job)
+        view = at.deps.store.jobs.get(job)
         assert view is not None
         return view.revocation.state is RevocationState.OVERDUE
 

@@ -60,9 +60,9 @@ def raced(at: Desk, launcher: Someone, moment: float) -> tuple[str, int]:
     order = launcher.order(job, now=deps.now(), spec=SPEC)
     verified = verify_order(deps, order, now=deps.now())
     assert isinstance(verified, VerifiedOrder), verified
-    deps.store.record(order_events(deps, order, verified))
-    assert deps.store.claim_job(job, run="run", owner="owner", now=deps.now())
-    issuer = Issuer(deps, order, verified, read_job_history(deps.store, job), owner="owner")
+    deps.store.ledger.append(order_events(deps, order, verified))
+    assert deps.store.claims.claim(job, run="run", owner="owner", now=deps.now())
+    issuer = Issuer(deps, order, verified, read_job_history(deps.store.ledger, job), owner="owner")
     kill = threading.Timer(moment, lambda: revoke.revoke(deps, job, by="person", settled=False, why="killed"))
     kill.start()
     came = 0
@@ -88,6 +88,6 @@ def test_a_kill_that_races_an_issue_leaves_nothing_alive_however_they_meet(at: D
         users = [name for (name,) in connection.execute("SELECT rolname FROM pg_roles").fetchall()]
     assert [name for name in users for job in jobs if job in name] == []
     assert [job for job in jobs if at.deps.vault.prefix_accessors(job)] == []
-    assert {item.state for item in at.deps.store.credentials(live=True).items} == set()
+    assert {item.state for item in at.deps.store.credentials.list(live=True).items} == set()
     # The kill came before the first issue, and after one or several: the moments were what they were meant to be.
     assert len(Counter(came for _, came in raced_jobs)) >= 2

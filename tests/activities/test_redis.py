@@ -114,7 +114,7 @@ def test_a_redis_user_works_while_it_is_held_and_its_open_connection_is_cut_when
 
         assert redis._asked(lines, "GET basket:1") == ""
     assert redis.asked(redis.login(held))[0].startswith("-WRONGPASS")
-    (confirmed,) = at.deps.store.ledger(job=one.job, types=[EventType.CREDENTIAL_CONFIRMED]).items
+    (confirmed,) = at.deps.store.ledger.entries(job=one.job, types=[EventType.CREDENTIAL_CONFIRMED]).items
     assert confirmed.data["how"] == "its lease and token are unknown to Vault"
 
 

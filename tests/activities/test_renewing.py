@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from activities.issuing import lease_keeper, renewal_check
+from activities.issuing import authorization, lease_keeper
+from activities.issuing.grants import MAX_WAITING_REQUESTS
 from activities.issuing.issuer import Issuer
 from activities.issuing.results import AccessDenied, IssuedCredential, NotPermitted, PendingApproval
-from activities.issuing.runtime_requests import MAX_WAITING_REQUESTS
 from justenough.adapters.store.errors import StoreUnavailable
 from justenough.adapters.vault import IssuedSecret, VaultUnavailable, ttl_cache
 from justenough.domain.approvals.ladder import ApprovalAnswer, Ladder
@@ -64,7 +64,7 @@ class Running:
         return self.at.shop.works(Held(credential, None, issued))  # type: ignore[arg-type]  # a login needs no token
 
     def of(self, kind: EventType) -> list[dict[str, Any]]:
-        return [entry.data for entry in self.at.deps.store.ledger(job=self.job, types=[kind]).items]
+        return [entry.data for entry in self.at.deps.store.ledger.entries(job=self.job, types=[kind]).items]
 
     def renewals(self) -> list[dict[str, Any]]:
         return [data for data in self.of(EventType.ACCESS_DECIDED) if data["phase"] == "renewal"]
@@ -79,7 +79,7 @@ class Running:
         await self.until(lambda: bool(self.of(EventType.CREDENTIAL_CONFIRMED)))
         assert not self.works
         (revoked,) = self.of(EventType.CREDENTIAL_REVOKED)
-        (view,) = self.at.deps.store.credentials(job=self.job).items
+        (view,) = self.at.deps.store.credentials.list(job=self.job).items
         assert (view.state, view.revoked_why) == ("confirmed", revoked["why"])
         return str(revoked["why"])
 
@@ -122,9 +122,9 @@ def running(
     order = launcher.order(job, said, now=deps.now(), spec=spec)
     verified = verify_order(deps, order, now=deps.now())
     assert isinstance(verified, VerifiedOrder)
-    deps.store.record(order_events(deps, order, verified))
-    assert deps.store.claim_job(job, run="run", owner="owner", now=deps.now())
-    issuer = Issuer(deps, order, verified, read_job_history(deps.store, job), owner="owner")
+    deps.store.ledger.append(order_events(deps, order, verified))
+    assert deps.store.claims.claim(job, run="run", owner="owner", now=deps.now())
+    issuer = Issuer(deps, order, verified, read_job_history(deps.store.ledger, job), owner="owner")
     answers = (approved(at, job, verified, approver, tier=tier),) if tier else ()
     item = issuer.issue(GrantedRequest(id=request_id(job, 1), number=1, answers=answers))
     assert item.credential.lease_id
@@ -170,7 +170,9 @@ async def test_an_approval_that_was_withdrawn_ends_what_was_issued_on_it(at: Des
     job = running(at, WRITE, tier=1)
     told = {"person": job.approver.id, "name": job.approver.name, "reason": "a mistake", "signed": {}, "verdict": "withdrawn"}
     request = request_id(job.job, 1)
-    at.deps.store.record([build_event(EventType.APPROVAL_WITHDRAWN, job.job, at=at.deps.now(), about=request, request=request, **told)])
+    at.deps.store.ledger.append(
+        [build_event(EventType.APPROVAL_WITHDRAWN, job.job, at=at.deps.now(), about=request, request=request, **told)]
+    )
     assert await job.until_ended() == f"its approval was taken back by {job.approver.name}"
 
 
@@ -224,7 +226,7 @@ async def test_what_a_parent_touches_while_its_child_runs_counts_at_the_childs_n
     order = launcher.order(parent, now=at.deps.now())
     verified = verify_order(at.deps, order, now=at.deps.now())
     assert isinstance(verified, VerifiedOrder)
-    at.deps.store.record(order_events(at.deps, order, verified))
+    at.deps.store.ledger.append(order_events(at.deps, order, verified))
     job = running(at, parent=parent, by=launcher)
     handles = {"lease_id": None, "accessor": "a", "issued_at": at.deps.now().isoformat(), "expires_at": at.deps.now().isoformat()}
     read = {
@@ -235,7 +237,7 @@ async def test_what_a_parent_touches_while_its_child_runs_counts_at_the_childs_n
         "certificate": None,
         **handles,
     }
-    at.deps.store.record(
+    at.deps.store.ledger.append(
         [build_event(EventType.CREDENTIAL_ISSUED, parent, at=at.deps.now(), about="c", credential=credential_id(parent, 1), **read)]
     )
     assert await job.until_ended() == "policy denies it now (apart)"
@@ -248,7 +250,7 @@ async def test_a_server_that_does_not_answer_is_no_denial(at: Desk, monkeypatch:
     where: Any
     where, method, error = {
         "vault": (at.deps.vault, "person", VaultUnavailable("nobody answers")),
-        "store": (renewal_check, "approval_withdrawers", StoreUnavailable("nobody answers")),
+        "store": (authorization, "approval_withdrawers", StoreUnavailable("nobody answers")),
     }[away]
     real, tries = getattr(where, method), 0
 
@@ -312,9 +314,9 @@ def refunds(at: Desk) -> tuple[Issuer, Someone]:
     order = launcher.order(job, now=deps.now(), spec=BOUND)
     verified = verify_order(deps, order, now=deps.now())
     assert isinstance(verified, VerifiedOrder)
-    deps.store.record(order_events(deps, order, verified))
-    assert deps.store.claim_job(job, run="run", owner="owner", now=deps.now())
-    issuer = Issuer(deps, order, verified, read_job_history(deps.store, job), owner="owner")
+    deps.store.ledger.append(order_events(deps, order, verified))
+    assert deps.store.claims.claim(job, run="run", owner="owner", now=deps.now())
+    issuer = Issuer(deps, order, verified, read_job_history(deps.store.ledger, job), owner="owner")
     tools = {"refund-order": Bounds.model_validate({"arguments": {"amount": {"maximum": 100}}})}
     answer = approved(at, job, verified, approver, tier=1, tools=tools)
     allowed = issuer.allow(GrantedRequest(id=request_id(job, 1), number=1, answers=(answer,)))
@@ -362,7 +364,7 @@ def test_a_job_has_so_many_requests_wait_at_once_and_gets_what_policy_allows_all
     for number in range(MAX_WAITING_REQUESTS):
         assert isinstance(issuer.access(refund(101 + number)), PendingApproval)
     with pytest.raises(
-        NotPermitted, match=f"{MAX_WAITING_REQUESTS} requests of this job wait for people already: wait for their answers first"
+        NotPermitted, match=f"{MAX_WAITING_REQUESTS} requests of this job already wait for people: wait for their answers first"
     ):
         issuer.access(refund(1000))
     # The same thing asked again is no further request.
@@ -383,10 +385,12 @@ def test_people_are_asked_for_a_call_that_only_python_takes_for_the_one_they_wer
 
 
 def test_a_job_has_people_asked_so_often_and_then_is_told_so(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("activities.issuing.runtime_requests.MAX_APPROVAL_REQUESTS_PER_JOB", 2)
+    monkeypatch.setattr("activities.issuing.grants.MAX_APPROVAL_REQUESTS_PER_JOB", 2)
     issuer, _ = refunds(at)
     for amount in (101, 102):
         assert isinstance(issuer.access(refund(amount)), PendingApproval)
-    with pytest.raises(NotPermitted, match="people were asked for 2 requests of this job, and are for no more"):
+    with pytest.raises(
+        NotPermitted, match="this job has used its 2 approval requests; only access that policy allows automatically is still available"
+    ):
         issuer.access(refund(103))
     assert isinstance(issuer.access(ORDERS), IssuedCredential)

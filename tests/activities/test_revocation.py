@@ -42,7 +42,7 @@ def test_what_is_confirmed_is_shown_so_in_the_read_model(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
     by_session(at, job, held)
-    view = at.deps.store.job(job)
+    view = at.deps.store.jobs.get(job)
     assert view is not None
     assert view.revocation.state is RevocationState.CONFIRMED
     assert [item.state for item in view.credentials] == [CredentialState.CONFIRMED]
@@ -83,9 +83,9 @@ def test_a_job_that_never_held_anything_is_confirmed(at: Desk) -> None:
 def test_nothing_can_be_issued_under_a_revoked_job_by_a_session_that_asks_late(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
-    at.deps.store.claim_job(job, run="r", owner="o", now=at.clock.now())
+    at.deps.store.claims.claim(job, run="r", owner="o", now=at.clock.now())
     by_session(at, job, held)
-    claim = at.deps.store.claim_of(job)
+    claim = at.deps.store.claims.get(job)
     assert claim is not None
     assert not claim.open
     assert at.deps.vault.job_prefixes("dev").count(job) == 0
@@ -101,8 +101,8 @@ def test_the_store_being_away_neither_stops_the_revocation_nor_loses_its_events(
     assert result.confirmed
     assert not at.shop.works(held)
     assert [fact.type for fact in result.events][-1] is EventType.REVOCATION_CONFIRMED
-    at.deps.store.record(result.events)
-    view = at.deps.store.job(job)
+    at.deps.store.ledger.append(result.events)
+    view = at.deps.store.jobs.get(job)
     assert view is not None
     assert view.revocation.state is RevocationState.CONFIRMED
 
@@ -132,7 +132,7 @@ def test_what_was_read_from_kv_ends_as_expired_and_says_why_while_the_job_is_con
     held = at.issue(job, 3)
     result = by_session(at, job, held)
     assert result.confirmed
-    view = at.deps.store.job(job)
+    view = at.deps.store.jobs.get(job)
     assert view is not None
     assert [item.state for item in view.credentials] == [CredentialState.EXPIRED]
     assert at.types(job) == ["revocation.started", "credential.revoked", "credential.expired", "revocation.confirmed"]
@@ -143,7 +143,7 @@ def test_what_only_time_can_end_is_revoked_first_and_expired_when_its_time_is_ov
     job = at.job()
     held = at.issue(job, 3, record=False)
     timed = held.credential.model_copy(update={"revocable": Revocable.ON_EXPIRY})
-    at.deps.store.record([issued_event(job, timed)])
+    at.deps.store.ledger.append([issued_event(job, timed)])
     assert by_session(at, job, replace(held, credential=timed)).confirmed
     record_lapsed(at.deps)
     assert "credential.expired" not in at.types(job)
@@ -203,7 +203,7 @@ def test_neither_events_nor_failures_carry_a_secret(at: Desk) -> None:
     with at.shop.door.closed():
         failed = by_session(at, job, held)
     by_session(at, job, held)
-    text = repr(failed) + repr(at.deps.store.ledger(job=job))
+    text = repr(failed) + repr(at.deps.store.ledger.entries(job=job))
     assert str(held.credential.lease_id) in text, "the control: what may be there is found"
     assert [value for value in secret_values(held) if value in text] == []
 

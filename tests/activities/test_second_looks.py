@@ -134,14 +134,14 @@ def test_setting_the_clock_brings_no_second_look_nearer(at: Desk) -> None:
 
 def test_an_issue_that_nobody_told_of_where_nobody_can_look_is_doubted_until_it_can_only_have_ended(blind: Desk) -> None:
     job = blind.job()
-    blind.deps.store.record([to_be_issued(job, 1, blind.clock.now())])
+    blind.deps.store.ledger.append([to_be_issued(job, 1, blind.clock.now())])
     held = blind.issue(job, record=False)
 
     first = from_outside(blind, job)
 
     assert any("cannot be searched" in why for why in first.failures)
     assert not from_outside(blind, job).confirmed
-    view = blind.deps.store.job(job)
+    view = blind.deps.store.jobs.get(job)
     assert view is not None
     assert [(item.accessor, item.lease_id, item.state) for item in view.credentials] == [(None, None, CredentialState.OVERDUE)]
     assert not prove(blind.deps, job).dead
@@ -159,7 +159,7 @@ def test_an_issue_that_was_refused_leaves_no_doubt(blind: Desk) -> None:
     job, now = blind.job(), blind.clock.now()
     request = request_id(job, 1)
     refusal = build_event(EventType.CREDENTIAL_REFUSED, job, at=now, about=request, request=request, why="Vault says no")
-    blind.deps.store.record([to_be_issued(job, 1, now), refusal])
+    blind.deps.store.ledger.append([to_be_issued(job, 1, now), refusal])
     assert from_outside(blind, job).second_look_in is not None
     blind.clock.ahead = SECOND_CHECK_DELAY + timedelta(seconds=1)
     assert from_outside(blind, job).confirmed
@@ -167,7 +167,7 @@ def test_an_issue_that_was_refused_leaves_no_doubt(blind: Desk) -> None:
 
 def test_where_the_target_can_be_searched_there_is_nothing_to_doubt(at: Desk) -> None:
     job = at.job()
-    at.deps.store.record([to_be_issued(job, 1, at.clock.now())])
+    at.deps.store.ledger.append([to_be_issued(job, 1, at.clock.now())])
     held = at.issue(job, record=False)
     assert from_outside(at, job).second_look_in is not None
     at.clock.ahead = SECOND_CHECK_DELAY + timedelta(seconds=1)
@@ -178,10 +178,10 @@ def test_where_the_target_can_be_searched_there_is_nothing_to_doubt(at: Desk) ->
 
 def test_what_was_doubted_gets_its_handles_from_a_session_that_slept(blind: Desk) -> None:
     job = blind.job()
-    blind.deps.store.record([to_be_issued(job, 1, blind.clock.now())])
+    blind.deps.store.ledger.append([to_be_issued(job, 1, blind.clock.now())])
     held = blind.issue(job, record=False)
     assert from_outside(blind, job).failures
-    blind.deps.store.record([issued_event(job, held.credential)])
+    blind.deps.store.ledger.append([issued_event(job, held.credential)])
     assert by_session(blind, job, held).confirmed
     assert "credential.confirmed" in blind.types(job)
     assert not blind.shop.works(held)

@@ -65,7 +65,7 @@ def test_one_credential_ends_without_its_jobs_space_and_the_next_one_goes_on_the
     ended = revoke_one(at.deps, job, first.credential.id, by="person", why="a test")
     assert (ended.confirmed, at.shop.works(first)) == (True, False)
     assert spaces_of(at, job) == [f"space-{job}"]
-    told = at.deps.store.ledger(job=job).items[-1].data
+    told = at.deps.store.ledger.entries(job=job).items[-1].data
     assert str(told["how"]).endswith("the job's space is there until the job ends")
 
     second = at.issue(job, SPACE, record=False)
@@ -96,7 +96,7 @@ def test_nothing_is_confirmed_while_a_space_stands(at: Desk) -> None:
         assert not by_session(at, job, held).confirmed
         assert (at.shop.works(held), spaces_of(at, job)) == (False, [f"space-{job}"])
         assert revocation_of(at, job) is RevocationState.OVERDUE
-        view = at.deps.store.credential(held.credential.id)
+        view = at.deps.store.credentials.get(held.credential.id)
         assert view is not None
         assert view.state is not CredentialState.CONFIRMED
         assert not prove(at.deps, job).dead

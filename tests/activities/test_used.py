@@ -11,6 +11,7 @@ import pytest
 
 from activities.broker.llm.usage_recorder import ModelUsageRecorder
 from justenough.adapters.store import Store
+from justenough.adapters.store.ledger_repository import LedgerRepository
 from justenough.domain.ledger.events import Event
 from justenough.domain.llm.metering import TokenUsage
 from justenough.domain.readmodel.views import EntryView
@@ -19,17 +20,22 @@ from tests.activities.shop import Desk
 pytestmark = pytest.mark.servers
 
 
-class Slow(Store):
-    """A store whose first write waits until a test says so."""
+class SlowLedger(LedgerRepository):
+    """A ledger whose first append waits until a test says so."""
 
+    go: threading.Event
+
+    def append(self, events: Iterable[Event]) -> tuple[EntryView, ...]:
+        assert self.go.wait(180)
+        return super().append(events)
+
+
+class Slow(Store):
     def __init__(self, url: str, go: threading.Event) -> None:
         super().__init__(url)
-        self._go = go
+        self.ledger = SlowLedger(self._engine, self._commits)
+        self.ledger.go = go
         self.migrate()
-
-    def record(self, events: Iterable[Event]) -> tuple[EntryView, ...]:
-        assert self._go.wait(180)
-        return super().record(events)
 
 
 async def test_what_came_due_while_another_entry_was_written_is_recorded_next_and_waits_for_no_further_call(

@@ -16,9 +16,9 @@ from pydantic import ValidationError
 from justenough.adapters.vault import VaultUnavailable
 from justenough.domain.approvals.ladder import ApprovalAnswer, Ladder
 from justenough.domain.approvals.statements import DecisionStatement, SignedStatement, to_signable
-from justenough.domain.approvals.verification import Rejection
 from justenough.domain.contracts.workflow_messages import JobInput
 from justenough.domain.core.ids import new_job_id, request_id
+from justenough.domain.core.rejection import Rejection
 from justenough.domain.core.rfc3339 import to_rfc3339
 from justenough.domain.jobs.states import Action
 from justenough.services.dependencies import Deps
@@ -77,9 +77,9 @@ def verify_decision(deps: Deps, job: str, wanted: Ladder, signed: SignedStatemen
 
 def refused(verdict: object) -> str:
     assert isinstance(verdict, Rejection), verdict
-    assert verdict.why
-    assert "\n" not in verdict.why
-    return verdict.why
+    assert verdict.message
+    assert "\n" not in verdict.message
+    return verdict.message
 
 
 # Orders.

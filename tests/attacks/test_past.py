@@ -23,7 +23,7 @@ def entry(kind: EventType, **data: Any) -> EntryView:
 class Endless:
     """A ledger that somebody floods while it is read."""
 
-    def ledger(self, *, job: str | None, types: Iterable[EventType] = (), after: int, limit: int) -> Page[EntryView]:
+    def entries(self, *, job: str | None, types: Iterable[EventType] = (), after: int, limit: int) -> Page[EntryView]:
         del job, types
         assert limit == ENTRY_PAGE_SIZE
         assert after < 2 * MAX_ENTRIES_READ, "it is read for ever"

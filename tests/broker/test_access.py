@@ -134,7 +134,7 @@ def opened(person: Human, request: str) -> dict[str, Any]:
         ({"resource": "orders-db", "action": "read"}, 422, "reason"),
         ({"resource": "orders-db", "action": "read", "reason": "x", "ttl": "3h"}, 422, "longer than"),
         ({"resource": "orders-db", "action": "read", "reason": "x", "for": "me"}, 422, "unknown key"),
-        ({"resource": "payouts-db", "action": "write", "reason": "x"}, 403, "ask for it at the start"),
+        ({"resource": "payouts-db", "action": "write", "reason": "x"}, 403, "request it at the start, in the job's spec"),
     ],
 )
 def test_what_cannot_be_asked_for_is_refused_with_what_and_why(talking: Puppet, body: dict[str, Any], status: int, says: str) -> None:

@@ -161,7 +161,7 @@ def test_a_budget_of_requests_is_not_passed(ops: Human, model: ModelServer) -> N
         assert [ask(job).status for _ in range(4)] == [200, 200, 429, 429]
         error = error_of(ask(job))
         assert (error["code"], error["type"]) == ("requests_budget_exceeded", "insufficient_quota")
-        assert "budget of 2 requests" in error["message"]
+        assert "budget of 2 model requests" in error["message"]
         assert ask(job).headers["x-should-retry"] == "false"
         assert len(model.asked) == 2
     assert used(ops, job.job) == {"answered": (2, 60, 24), "over_budget": (4, 0, 0)}

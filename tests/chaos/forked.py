@@ -4,6 +4,7 @@ before it polls, and these tests start dozens.
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import signal
@@ -59,6 +60,7 @@ class Forked:
 
 def _run(environment: Mapping[str, str], log: Path, changed: bool) -> None:
     """Be a worker, as one that was started with this environment."""
+    _end_with_tests()
     os.setsid()
     output = os.open(log, os.O_WRONLY | os.O_APPEND)
     for end in (1, 2):
@@ -70,3 +72,14 @@ def _run(environment: Mapping[str, str], log: Path, changed: bool) -> None:
         worker.run()
     else:
         main()
+
+
+def _end_with_tests() -> None:
+    """Have the kernel kill this process once the tests' process is gone, also if that is killed and this one is stopped (SIGSTOP)."""
+    parent = multiprocessing.parent_process()
+    assert parent
+    # The sentinel is a pipe that the tests' process alone holds open; its end is a signal here.
+    pipe = int(parent.sentinel)
+    fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 
 from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.runtime.private_files import read_json
 from justenough.domain.core.secret import Secret
 from tests.activities.proxy import Door
 from tests.chaos.forked import Forked
@@ -28,7 +29,6 @@ from worker.provisioning import provision_vault
 from worker.stack import Stack, StackPaths, running_stack
 from worker.stack.environment import own_environment
 from worker.stack.lock import supervisor_of
-from worker.stack.private_files import read_json
 from worker.stack.seed import shop_environment
 
 BESIDE = ("temporal", "vault", "postgres", "console")
@@ -235,7 +235,8 @@ def _started(environment: Mapping[str, str], log: Path) -> subprocess.Popen[byte
     """Start a worker as users do."""
     with log.open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "worker"],
+            # It ends with this process, also if that is killed.
+            ["setpriv", "--pdeathsig=KILL", sys.executable, "-P", "-m", "worker"],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,

@@ -86,7 +86,7 @@ class Course:
         """Wait until a job is on its way out; fail where it is said to be clean."""
 
         def in_doubt() -> bool:
-            seen = self.store.job(self.jobs[name].job)
+            seen = self.store.jobs.get(self.jobs[name].job)
             assert seen is not None
             assert not seen.state.ended
             assert seen.revocation.state is not RevocationState.CONFIRMED

@@ -26,7 +26,7 @@ def test_a_space_that_nobody_could_reach_is_dropped_after_the_outage(rig: Rig, o
         assert ops.api.post(f"jobs/{job}/kill").status_code == 202
 
         def in_doubt() -> bool:
-            seen = store.job(job)
+            seen = store.jobs.get(job)
             assert seen is not None
             assert seen.revocation.state is not RevocationState.CONFIRMED
             return seen.revocation.state in {RevocationState.PENDING, RevocationState.OVERDUE}

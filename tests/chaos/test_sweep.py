@@ -90,7 +90,7 @@ def foreign_workflow(shop: Shop, job: str, *, end: bool = False) -> WorkflowExec
 def reported(rig: Rig, job: str) -> int:
     """Return how often the ledger tells of something alive that belongs to no known job."""
     store = Store(rig.settings.store_url)
-    entries = store.ledger(job="-", limit=1000).items
+    entries = store.ledger.entries(job="-", limit=1000).items
     store.close()
     return sum(job in entry.data["unknown"] for entry in entries if entry.type == "sweep.reported")
 

@@ -56,8 +56,8 @@ def switch_off(nets: frozenset[str]) -> None:
 def _labelled(deps: Deps, job: str) -> frozenset[str]:
     # While the store is away nobody's label can be read; what switches a whole worker's nets off needs no store.
     with suppress(RetryLater):
-        if order := deps.store.order(job):
-            return frozenset(str((order[0].get("labels") or {}).get(LABEL, "")).split("."))
+        if order := deps.store.jobs.order(job):
+            return frozenset(str((order.spec.get("labels") or {}).get(LABEL, "")).split("."))
     return frozenset()
 
 

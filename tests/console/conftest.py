@@ -16,6 +16,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 
 from console.startup import build_console
 from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.runtime.private_files import read_json
 from justenough.adapters.store import Store
 from justenough.domain.core.secret import Secret
 from tests.console.support import SHOP, Served, logged_in, serving
@@ -24,7 +25,6 @@ from tests.plain_http import NO_TLS
 from worker.provisioning import PersonSeed, provision_vault
 from worker.stack.control import running_stack
 from worker.stack.paths import StackPaths
-from worker.stack.private_files import read_json
 from worker.stack.seed import shop_environment
 from worker.stack.stack_file import Stack
 

@@ -152,7 +152,7 @@ class Served:
         """A request that waits at a tier, of a job that ops launched: recorded as the worker would."""
         job = (await self.launched())["id"]
         request, now = request_id(job, 1), datetime.now(UTC)
-        self.store.record(
+        self.store.ledger.append(
             [
                 build_event(
                     EventType.ACCESS_REQUESTED,
@@ -202,7 +202,7 @@ class Served:
 
     def count(self, request: dict[str, Any], who: str, *, verdict: str = "approved") -> None:
         """Record an answer as the worker would once it has counted it."""
-        self.store.record(
+        self.store.ledger.append(
             [
                 build_event(
                     EventType.APPROVAL_DECIDED,
@@ -230,7 +230,7 @@ class Served:
     def issue(self, job: str) -> str:
         """Record a credential as a session would; return its id."""
         credential, now = "c" + job[1:] + "-1", datetime.now(UTC)
-        self.store.record(
+        self.store.ledger.append(
             [
                 build_event(
                     EventType.CREDENTIAL_ISSUED,
@@ -254,7 +254,7 @@ class Served:
 
     def end(self, job: str, state: str = "succeeded") -> None:
         """Record a job's end as the worker would."""
-        self.store.record([build_event(EventType.JOB_ENDED, job, at=datetime.now(UTC), state=state, exit_code=0, reason=None)])
+        self.store.ledger.append([build_event(EventType.JOB_ENDED, job, at=datetime.now(UTC), state=state, exit_code=0, reason=None)])
 
     async def signals(self, job: str) -> list[tuple[str, list[Any]]]:
         """The signals that Temporal holds for a job, with their arguments."""

@@ -92,7 +92,7 @@ class Town:
         await to_thread.run_sync(lambda: self.admin.post(path, json={"data": fields}).raise_for_status())
 
     def happened(self, *events: Event) -> None:
-        self.store.record(events)
+        self.store.ledger.append(events)
 
     def standing(self, name: str) -> SubscriptionProgress:
         return next(one for one in self.store.outbox.subscription_progress() if one.name == name)

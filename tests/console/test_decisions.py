@@ -131,7 +131,9 @@ async def test_an_answer_that_is_refused_here_is_in_the_ledger_too(served: Serve
     for _ in range(2):
         assert (await sent(served, "security", request, unreasoned)).status_code == 422
     assert (await decide(served, "ops", request)).status_code == 403
-    attempts = [entry.data for entry in served.console.deps.store.ledger(job=request["job_id"]).items if entry.type == "approval.rejected"]
+    attempts = [
+        entry.data for entry in served.console.deps.store.ledger.entries(job=request["job_id"]).items if entry.type == "approval.rejected"
+    ]
     assert [attempt["person"] for attempt in attempts] == [served.people["security"].id, served.people["ops"].id]
     assert "no one answers for a job that they launched" in attempts[1]["why"]
 
@@ -215,6 +217,6 @@ async def test_after_climbing_only_the_new_tier_answers(served: Served) -> None:
         respond_by=now.isoformat(),
         quorum=1,
     )
-    served.store.record([climbed])
+    served.store.ledger.append([climbed])
     answer = await decide(served, "lead", request)
     assert (answer.status_code, answer.json()["detail"]) == (403, "needs one of the groups: chiefs, security")

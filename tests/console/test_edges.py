@@ -58,7 +58,7 @@ async def test_our_own_failure_tells_nothing(served: Served, monkeypatch: pytest
         message = "secret-detail"
         raise RuntimeError(message)
 
-    monkeypatch.setattr(type(served.store), "jobs", fails)
+    monkeypatch.setattr(type(served.store.jobs), "list", fails)
     answer = await served.get("/jobs", "auditor")
     is_problem(answer, 500)
     assert "secret-detail" not in answer.text
@@ -82,7 +82,7 @@ async def test_questions_after_our_health_are_logged_only_where_they_go_wrong(se
     with structlog.testing.capture_logs() as logged:
         for path in ("/livez", "/readyz", "/metrics", "/nowhere"):
             await served.http.get(path)
-        monkeypatch.setattr(type(served.store), "figures", lambda _: 1 / 0)
+        monkeypatch.setattr(type(served.store.metrics), "counts", lambda _: 1 / 0)
         await served.http.get("/metrics")
 
     levels = [(line["path"], line["log_level"]) for line in logged if line["event"] == "request"]

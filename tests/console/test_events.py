@@ -60,7 +60,7 @@ async def test_a_job_is_followed_from_its_first_entry_and_live(served: Served) -
 async def test_a_launcher_follows_their_own_jobs_alone(served: Served) -> None:
     job = (await served.launched())["id"]
     assert (await served.get(f"/jobs/{job}/events", "ops2")).status_code == 404
-    before = str(served.store.ledger_head().position)
+    before = str(served.store.ledger.head().position)
     async with (
         aclosing(followed(served, "/events", "ops2", **{"Last-Event-ID": before})) as theirs,
         aclosing(followed(served, "/events", "auditor", **{"Last-Event-ID": before})) as everyones,
@@ -130,7 +130,7 @@ async def test_nobody_looks_for_news_when_nobody_listens(served: Served) -> None
 
 
 async def test_a_stream_says_at_once_where_it_begins_and_asks_proxies_to_pass_it_on(served: Served) -> None:
-    newest = served.store.ledger_head().position
+    newest = served.store.ledger.head().position
     async with served.http.stream("GET", "/api/v1/events", headers=served.people["auditor"].bearer) as answer, asyncio.timeout(180):
         assert answer.headers["x-accel-buffering"] == "no"
         assert answer.headers["cache-control"] == "no-store, no-transform"
@@ -193,13 +193,13 @@ async def test_who_takes_nothing_is_let_go_of_and_others_hear_all_meanwhile(serv
         deaf.sendall(
             f"GET /api/v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: {served.people['auditor'].bearer['Authorization']}\r\n\r\n".encode()
         )
-        before = str(served.store.ledger_head().position)
+        before = str(served.store.ledger.head().position)
         async with aclosing(followed(served, "/events", "auditor", **{"Last-Event-ID": before})) as stream, asyncio.timeout(180):
             await until(lambda: served.console.feed.listeners > 0)
             heard = 0
             for number in range(40):
                 large = [refused("x" * 200_000, job=job, about=f"{number}-{one}") for one in range(2)]
-                await asyncio.to_thread(served.store.record, large)
+                await asyncio.to_thread(served.store.ledger.append, large)
                 heard += len([await anext(stream) for _ in large])
             await until(lambda: served.console.feed.listeners == 1)
             assert heard == 80
@@ -258,14 +258,14 @@ async def test_who_launched_a_job_is_asked_once_for_all_who_listen(served: Serve
     job = (await served.launched())["id"]
     asked: list[frozenset[str]] = []
     owners = JobOwners(served.store)
-    original = served.store.requesters
+    original = served.store.jobs.requesters
 
     def requesters(jobs: frozenset[str]) -> Mapping[str, str]:
         asked.append(jobs)
         return original(jobs)
 
-    monkeypatch.setattr(served.store, "requesters", requesters)
-    newest = served.store.ledger_head().position
+    monkeypatch.setattr(served.store.jobs, "requesters", requesters)
+    newest = served.store.ledger.head().position
     for _ in range(3):
         found = await asyncio.gather(*(owners.owners_of([job, "j-dev-unknown"], position=newest) for _ in range(50)))
         assert all(one == {job: served.people["ops"].id} for one in found)

@@ -111,7 +111,7 @@ async def test_what_is_overdue_is_counted_for_anyone_and_named_for_those_who_may
     failures = ["target shop: away"]
     told = {"by": "session", "failures": failures, "attempt": 2, "seen_from": datetime.now(UTC).isoformat()}
     failed = build_event(EventType.REVOCATION_OVERDUE, job, at=datetime.now(UTC), about="1-2", **told)
-    served.store.record([started, failed])
+    served.store.ledger.append([started, failed])
     try:
         ready = await served.http.get("/readyz")
         found = ready.json()
@@ -128,7 +128,7 @@ async def test_what_is_overdue_is_counted_for_anyone_and_named_for_those_who_may
     finally:
         now = datetime.now(UTC)
         dead = build_event(EventType.CREDENTIAL_CONFIRMED, job, at=now, about=credential, credential=credential, how="it is gone")
-        served.store.record([dead, build_event(EventType.REVOCATION_CONFIRMED, job, at=now, about="1", by="session", proof={})])
+        served.store.ledger.append([dead, build_event(EventType.REVOCATION_CONFIRMED, job, at=now, about="1", by="session", proof={})])
     # Null where a busy machine does not answer in time.
     while (count := (await served.http.get("/readyz")).json()["overdue_revocations"]) != 0:
         assert count is None
@@ -160,7 +160,7 @@ async def test_servers_that_hang_hold_nobody_for_long_and_every_look_is_bounded_
     async def hangs_too() -> None:
         await asyncio.sleep(60)
 
-    monkeypatch.setattr(looking._store, "overdue", hangs)
+    monkeypatch.setattr(looking._store.metrics, "overdue", hangs)
     monkeypatch.setattr(looking._gateway, "ping", hangs_too)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         looking._vault_addr = f"http://127.0.0.1:{silent.getsockname()[1]}"

@@ -118,7 +118,7 @@ class Consoles:
             self.clock.on(action)
         elif action == "happen":
             self.happened += 1
-            self.store.record([submitted(job_id(self.happened))])
+            self.store.ledger.append([submitted(job_id(self.happened))])
         elif action == "another console":
             self.start()
         elif action == "step":

@@ -12,6 +12,7 @@ from temporalio.api.enums.v1 import EventType as HistoryEvent
 from justenough.domain.contracts.workflow_messages import JobInput
 from justenough.domain.core.canonical_json import digest_of
 from justenough.domain.core.ids import new_job_id
+from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.bundle import bundle_digest, pack
 from tests.console.support import SPEC, Served
 
@@ -99,7 +100,9 @@ async def test_a_key_given_with_anothers_id_shows_nothing_of_theirs(served: Serv
 async def test_an_order_that_was_taken_is_answered_alike_when_it_has_expired(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     body = served.people["ops"].order()
     assert (await served.post("/jobs", "ops", body)).status_code == 201
-    monkeypatch.setattr("console.services.submit_job.why_not_valid_now", lambda *_, **__: "the statement has expired")
+    monkeypatch.setattr(
+        "console.services.submit_job.why_not_valid_now", lambda *_, **__: Rejection("statement_expired", "the statement has expired")
+    )
     assert (await served.post("/jobs", "ops", body)).status_code == 200
     assert (await served.post("/jobs", "ops", served.people["ops"].order())).status_code == 422
 
@@ -256,14 +259,14 @@ async def test_a_dry_run_decides_and_stores_nothing(served: Served) -> None:
             {"resource": "refunds-db", "action": "write", "ttl": "5m", "reason": "refund"},
         ]
     )
-    before = served.store.ledger_head()
+    before = served.store.ledger.head()
     answer = await served.post("/jobs", "ops", {"spec": raw, "dry_run": True})
     assert answer.status_code == 200, answer.text
     found = answer.json()
     assert found["valid"] is True
     assert [(each["outcome"], each["tier"]) for each in found["requests"]] == [("allowed", 0), ("needs_approval", 1)]
     assert all(each["policies"] for each in found["requests"])
-    assert served.store.ledger_head() == before
+    assert served.store.ledger.head() == before
     assert (await served.post("/jobs", "ops", {"spec": access(ttl="23h"), "dry_run": True})).status_code == 422
     assert (await served.post("/jobs", "lead", {"spec": raw, "dry_run": True})).status_code == 403
 

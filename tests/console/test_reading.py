@@ -166,7 +166,7 @@ async def test_the_catalog_says_what_can_be_asked_for(served: Served) -> None:
 async def test_logs_go_on_where_they_were_left(served: Served) -> None:
     job = (await served.launched())["id"]
     for seq in range(3):
-        served.store.append_log(job, seq, f"line {seq}\n", datetime.now(UTC))
+        served.store.logs.append(job, seq, f"line {seq}\n", datetime.now(UTC))
     first = (await served.get(f"/jobs/{job}/logs", "ops", params={"limit": 2})).json()
     assert ([chunk["text"] for chunk in first["items"]], first["next"]) == (["line 0\n", "line 1\n"], "1")
     rest = (await served.get(f"/jobs/{job}/logs", "ops", params={"after": first["next"]})).json()

@@ -24,7 +24,7 @@ def recorded(served: Served) -> str:
     order = JobInput(job=body["id"], spec=body["spec"], order=signed)
     verified = verify_order(served.console.deps, order, now=datetime.now(UTC))
     assert isinstance(verified, VerifiedOrder)
-    served.store.record([job_submitted_event(order, verified, at=verified.statement.issued_at)])
+    served.store.ledger.append([job_submitted_event(order, verified, at=verified.statement.issued_at)])
     return order.job
 
 
@@ -38,7 +38,7 @@ async def test_what_was_taken_but_not_started_is_started(served: Served) -> None
 
 async def test_what_somebody_had_in_hand_is_never_started_again(served: Served) -> None:
     job = recorded(served)
-    served.store.claim_job(job, run="run", owner="a worker", now=datetime.now(UTC))
+    served.store.claims.claim(job, run="run", owner="a worker", now=datetime.now(UTC))
     assert await start_pending_jobs(served.console.deps, served.console.gateway, older_than=NONE) == ()
     assert not await served.console.gateway.has_workflow(job)
     served.end(job)
@@ -53,6 +53,6 @@ async def test_an_order_is_accepted_while_temporal_is_away_and_a_kill_still_work
         assert answer.status_code == 201, answer.text
         assert (await http.post(f"/api/v1/jobs/{body['id']}/cancel", headers=ops.bearer)).status_code == 503
         assert (await http.post(f"/api/v1/jobs/{body['id']}/kill", headers=ops.bearer)).status_code == 202
-    claim = served.store.claim_of(body["id"])
+    claim = served.store.claims.get(body["id"])
     assert claim is not None
     assert not claim.open

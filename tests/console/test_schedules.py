@@ -105,11 +105,11 @@ class Town:
 
     def jobs(self, name: str) -> list[str]:
         """The jobs that a schedule launched in this installation."""
-        found = self.console.deps.store.jobs_launched_by(f"schedule:{name}")
+        found = self.console.deps.store.jobs.launched_by(f"schedule:{name}")
         return [job.id for job in found if job.id.startswith(f"j-{self.settings.installation}-")]
 
     def reason(self, job: str) -> str:
-        view = self.console.deps.store.job(job)
+        view = self.console.deps.store.jobs.get(job)
         assert view is not None
         return view.order_reason
 
@@ -277,7 +277,7 @@ async def test_while_the_last_job_has_not_ended_the_next_occasion_is_skipped(tow
         ended(town, job)
         await town.fires("minutely", third)
         assert await town.result("minutely", third) == town.jobs("minutely")[0] != job
-    assert [entry.data for entry in town.console.deps.store.ledger(job=job).items if entry.type == "schedule.skipped"] == [
+    assert [entry.data for entry in town.console.deps.store.ledger.entries(job=job).items if entry.type == "schedule.skipped"] == [
         {"schedule": "minutely", "occasion": to_rfc3339(second)}
     ]
 
@@ -327,7 +327,7 @@ async def test_a_live_schedule_fires_by_itself_at_its_time(town: Town, monkeypat
 def ended(town: Town, job: str) -> None:
     """End a job, as its worker would."""
 
-    town.console.deps.store.record(
+    town.console.deps.store.ledger.append(
         [build_event(EventType.JOB_ENDED, job, at=datetime.now(UTC), state="succeeded", exit_code=0, reason=None)]
     )
 
@@ -480,7 +480,7 @@ async def test_a_launcher_pauses_it_and_lets_it_go_on_and_the_ledger_tells(town:
     assert (answer.status_code, answer.json()["paused"], answer.json()["note"]) == (200, False, None)
     assert not (await town.described("nightly")).schedule.state.paused
 
-    entries = town.console.deps.store.ledger(job="-").items
+    entries = town.console.deps.store.ledger.entries(job="-").items
     assert [(entry.type, entry.data["name"], entry.data.get("reason")) for entry in entries] == [
         ("schedule.paused", "ops", "the books are being closed"),
         ("schedule.unpaused", "ops", None),
@@ -520,9 +520,9 @@ async def test_a_launcher_runs_it_now_and_not_twice_at_once(town: Town, http: ht
     assert (refused.status_code, job in refused.json()["detail"]) == (409, True)
 
     assert town.reason(job) == "run now by ops: after the repair"
-    order = town.console.deps.store.order(job)
+    order = town.console.deps.store.jobs.order(job)
     assert order is not None
-    assert (order[3].statement["origin"], order[3].statement["asked_by"]) == ("schedule:nightly", ops.id)
+    assert (order.signed.statement["origin"], order.signed.statement["asked_by"]) == ("schedule:nightly", ops.id)
     ended(town, job)
     shown = (await http.get("/api/v1/schedules/nightly", headers=ops.bearer)).json()["jobs"]
     assert [(one["id"], one["state"], one["order_reason"]) for one in shown] == [(job, "succeeded", "run now by ops: after the repair")]

@@ -196,7 +196,7 @@ async def test_a_store_in_postgresql_answers_alike(whole: Stack, auditor: Human,
         home=whole.home, config=whole.config, vault_addr=whole.vault, temporal_address=whole.temporal, database_url=postgres
     )
     async with build_console(settings) as console, serving(console) as http:
-        console.deps.store.record([submitted(), requested(), issued(), ended()])
+        console.deps.store.ledger.append([submitted(), requested(), issued(), ended()])
         known = {"job": [JOB], "request": [part(JOB, "r", 1)], "credential": [part(JOB, "c", 1)]}
         found = await asyncio.to_thread(all_read, str(http.base_url).rstrip("/"), drawn(auditor), known)
     assert not found.findings, "\n".join(found.findings)

@@ -57,7 +57,7 @@ async def test_a_kill_without_a_workflow_ends_the_right_to_issue_and_sweeps(serv
     assert answer.json()["note"] == (
         "its workflow is gone; its right to be issued more is ended, and a sweep was started that revokes what it holds"
     )
-    assert served.store.claim_job(job, run="late", owner="a worker that slept", now=datetime.now(UTC)) is False
+    assert served.store.claims.claim(job, run="late", owner="a worker that slept", now=datetime.now(UTC)) is False
     swept = await served.temporal.get_workflow_handle("je-dev-sweep-now").describe()
     assert (swept.status, swept.workflow_type) == (WorkflowExecutionStatus.RUNNING, "Sweep")
     await served.temporal.get_workflow_handle("je-dev-sweep-now").terminate()
@@ -71,7 +71,7 @@ async def test_a_credential_is_revoked_through_its_job(served: Served) -> None:
         assert not revoking.done()
     assert signals == [("revoke_credential", [credential])]
     now = datetime.now(UTC)
-    served.store.record(
+    served.store.ledger.append(
         [
             build_event(
                 EventType.CREDENTIAL_REVOKED, job, at=now, about=credential, credential=credential, by="person", why="it was taken away"
@@ -102,11 +102,11 @@ async def test_a_revocation_that_fails_is_answered_with_the_reason_as_soon_as_it
     while not await served.signals(job):
         assert not revoking.done()
     failed = {"credential": credential, "by": "person", "failures": ["target shop: away"], "attempt": 1}
-    served.store.record([build_event(EventType.CREDENTIAL_OVERDUE, job, at=datetime.now(UTC), about=f"{credential}/1", **failed)])
+    served.store.ledger.append([build_event(EventType.CREDENTIAL_OVERDUE, job, at=datetime.now(UTC), about=f"{credential}/1", **failed)])
     answer = await revoking
     assert (answer.status_code, answer.json()["state"], answer.json()["why"]) == (202, "overdue", "target shop: away")
     now = datetime.now(UTC)
-    served.store.record(
+    served.store.ledger.append(
         [build_event(EventType.CREDENTIAL_CONFIRMED, job, at=now, about=credential, credential=credential, how="it is gone")]
     )
 

@@ -58,7 +58,7 @@ async def test_an_event_arrives_once_as_a_cloudevent_that_every_current_key_sign
     town.happened(started(job_id(1)), ended("failed", job_id(1)))
     for _ in range(3):
         await town.told(console)
-    entries = town.store.ledger().items[1:]
+    entries = town.store.ledger.entries().items[1:]
     assert receiver.events == [to_cloud_event(entry, "dev") for entry in entries]
     for got in receiver.got:
         event = read_event(got.headers, got.body)

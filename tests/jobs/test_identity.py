@@ -60,7 +60,7 @@ class Session:
 
     def told(self) -> list[dict[str, Any]]:
         """What the ledger says that others were told of this job."""
-        return [entry.data for entry in self.deps.store.ledger(job=self.job).items if entry.type == "identity.issued"]
+        return [entry.data for entry in self.deps.store.ledger.entries(job=self.job).items if entry.type == "identity.issued"]
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def session(deps: Deps, ops: Human, **changes: Any) -> Session:
     made = verify_order(deps, order, now=deps.now())
     assert isinstance(made, VerifiedOrder)
     owner = uuid.uuid4().hex
-    assert deps.store.claim_job(order.job, run="a test", owner=owner, now=deps.now())
+    assert deps.store.claims.claim(order.job, run="a test", owner=owner, now=deps.now())
     return Session(deps, made, owner)
 
 
@@ -125,11 +125,10 @@ def test_a_running_job_has_an_identity_until_its_end_and_its_tokens_work_from_th
         found = vault.post("auth/token/lookup-accessor", json={"accessor": seen["credentials"][0]["accessor"]}).raise_for_status().json()
     assert found["data"]["bound_cidrs"] == ["127.0.0.1"]
 
-    stored, claim = deps.store.order(job), deps.store.claim_of(job)
+    stored, claim = deps.store.jobs.order(job), deps.store.claims.get(job)
     assert stored
     assert claim
-    raw, params, bundle, signed = stored
-    order = verify_order(deps, JobInput(job=job, spec=raw, params=params, bundle=bundle, order=signed), now=deps.now())
+    order = verify_order(deps, JobInput.of(job, stored), now=deps.now())
     assert isinstance(order, VerifiedOrder)
     assert claim.owner
     running = Session(deps, order, claim.owner)
@@ -203,7 +202,7 @@ def test_nothing_is_vouched_for_where_it_cannot_be_recorded_or_is_for_nobody(acm
     def away(_: object) -> None:
         raise StoreUnavailable("the store is away")
 
-    monkeypatch.setattr(acme.deps.store, "record", away)
+    monkeypatch.setattr(acme.deps.store.ledger, "append", away)
     with pytest.raises(StoreUnavailable):
         acme.draw()
 
@@ -212,14 +211,14 @@ def test_however_long_the_making_takes_a_token_ends_five_minutes_after_the_job_w
     acme: Session, published: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [datetime.now(UTC)]
-    began, seen = clock[0], acme.deps.store.claim_of
+    began, seen = clock[0], acme.deps.store.claims.get
 
     def slow(job: str) -> SessionClaim | None:
         found = seen(job)
         clock[0] += timedelta(hours=1)
         return found
 
-    monkeypatch.setattr(acme.deps.store, "claim_of", slow)
+    monkeypatch.setattr(acme.deps.store.claims, "get", slow)
     assert holds(acme.draw(now=lambda: clock[0]), published)["exp"] <= (began + TOKEN_LIFETIME).timestamp()
 
 

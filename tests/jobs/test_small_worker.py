@@ -83,7 +83,7 @@ def test_a_session_whose_claim_is_closed_ends_its_process(someone: Human, store:
     job = someone.launch(spec(f"trap '' TERM; {witness.hand_over}; while :; do sleep 1; done"))
     login = witness.login()
     rows = Store(store.stack.database_url)
-    rows.close_claim(job, datetime.now(UTC))
+    rows.claims.close(job, datetime.now(UTC))
     rows.close()
     seen = someone.until(job)
     assert (seen["state"], seen["reason"], seen["exit_code"]) == ("failed", "access_cut", 137)

@@ -13,6 +13,7 @@ from justenough.domain.approvals.ladder import ApprovalAnswer, Ladder, has_quoru
 from justenough.domain.approvals.statements import SignedStatement
 from justenough.domain.approvals.tiers import Tier, Tiers, read_tiers
 from justenough.domain.core.errors import InvalidInput
+from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.tool_bounds import Bounds
 from tests.justenough.building import NOW, SHOP
 from tests.justenough.test_bounds import CALLS, TOOLS, through
@@ -99,8 +100,8 @@ def test_a_quorum_of_distinct_people_approves_and_one_denial_ends(needed: int, a
 )
 def test_an_answer_that_does_not_count_says_why_and_changes_nothing(before: Ladder, one: ApprovalAnswer, why: str) -> None:
     after = before.with_answer(one)
-    assert isinstance(after, str)
-    assert why in after
+    assert isinstance(after, Rejection)
+    assert why in after.message
 
 
 def test_a_request_climbs_to_the_top_and_no_further() -> None:
@@ -121,7 +122,7 @@ def test_after_climbing_lower_tiers_neither_answer_nor_count() -> None:
     climbed = before.to_next_tier(tiers, now=NOW)
     assert climbed is not None
     assert climbed.answers == ()
-    assert isinstance(climbed.with_answer(answer("lead2", 1)), str)
+    assert isinstance(climbed.with_answer(answer("lead2", 1)), Rejection)
     assert moved(climbed, answer("security", 2)).verdict(tiers) == "pending"
 
 

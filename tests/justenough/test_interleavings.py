@@ -22,8 +22,9 @@ from justenough.domain.approvals import statements, verification
 from justenough.domain.approvals.ladder import Ladder
 from justenough.domain.approvals.statements import DecisionStatement, DelegationStatement, SignedStatement, to_signable
 from justenough.domain.approvals.tiers import Person, Roles, Tier, Tiers
-from justenough.domain.approvals.verification import ApprovalVerifier, Rejection, RequestTally
+from justenough.domain.approvals.verification import ApprovalVerifier, RequestTally
 from justenough.domain.core.canonical_json import to_canonical_json
+from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.states import Action
 from tests.justenough.building import JOB, NOW
 from tests.justenough.keys import public_key, vault_signature

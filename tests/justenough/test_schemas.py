@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import time
 from typing import Any
 
@@ -10,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator, Draft202012Validator
 
-from justenough.domain.core.json_schema import build_validator
+from justenough.domain.core.json_schema import SchemaUnusable, build_validator, check_schema, failing_keywords
 
 DRAFT_7 = "http://json-schema.org/draft-07/schema#"
 JSON = st.recursive(
@@ -50,6 +52,57 @@ def test_many_elements_of_many_kinds_are_found_to_be_unique_or_not_at_once() -> 
 )
 def test_no_text_keeps_a_pattern_searching(schema: dict[str, Any], value: Any) -> None:
     assert not quick(schema, value)
+
+
+def test_a_recursive_union_takes_no_time_to_refuse_or_to_name() -> None:
+    nested = {"type": "array", "items": {"$ref": "#/$defs/n"}}
+    schema = {"properties": {"x": {"$ref": "#/$defs/n"}}, "$defs": {"n": {"anyOf": [nested, {**nested, "minItems": 1}]}}}
+    value: Any = 1.5
+    for _ in range(60):
+        value = [value]
+    assert not quick(schema, {"x": value})
+    began = time.monotonic()
+    assert [keyword for keyword, _ in failing_keywords(schema, {"x": value})] == ["properties"]
+    assert time.monotonic() - began < 60
+
+
+@pytest.mark.parametrize(
+    "schema, value, keywords",
+    [
+        ({"type": "object", "required": ["a"]}, {}, ["required"]),
+        ({"properties": {"a": {}}, "additionalProperties": False}, {"a": 1}, []),
+        ({"properties": {"a": {}}, "patternProperties": {"^x": {}}, "additionalProperties": False}, {"b": 1}, ["additionalProperties"]),
+        ({"if": {"required": ["a"]}, "then": {"required": ["b"]}}, {"a": 1}, []),
+        ({"$schema": DRAFT_7, "definitions": {"n": {"type": "integer"}}, "allOf": [{"$ref": "#/definitions/n"}]}, "7", ["allOf"]),
+        ({"not": {"$ref": "#/properties/a"}, "properties": {"a": {}}, "maximum": 3}, 7, ["maximum"]),
+    ],
+)
+def test_the_keywords_that_reject_a_value_by_themselves_are_named(schema: dict[str, Any], value: Any, keywords: list[str]) -> None:
+    assert [keyword for keyword, _ in failing_keywords(schema, value)] == keywords
+
+
+@pytest.mark.parametrize(
+    "schema", [{"$ref": "{}/schema"}, {"items": {"$schema": "{}/draft", "$ref": "{}/schema"}}, {"properties": {"a": {"$ref": "#/$defs/a"}}}]
+)
+def test_no_document_is_fetched_and_what_is_not_there_is_an_error(schema: dict[str, Any]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(SchemaUnusable):
+            build_validator(json.loads(json.dumps(schema).replace("{}/", f"{address}/")))
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+def test_an_unknown_draft_is_taken_for_the_default_and_is_not_fetched() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        schema = {"$schema": f"http://127.0.0.1:{server.getsockname()[1]}/draft", "type": "integr"}
+        assert check_schema(schema) is not None
+        assert check_schema({**schema, "type": "integer"}) is None
+        assert build_validator({**schema, "type": "integer"}).is_valid(7)
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.accept()
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from justenough.domain.approvals.statements import (
     why_signature_invalid,
 )
 from justenough.domain.core.canonical_json import digest_of, to_canonical_json
+from justenough.domain.core.rejection import Rejection
 from justenough.domain.core.rfc3339 import parse_rfc3339, to_rfc3339
 from justenough.domain.jobs.spec import checked_spec
 from tests.justenough.building import NOW
@@ -198,7 +199,9 @@ def test_any_change_of_a_signed_statement_breaks_its_signature(statement: dict[s
         for part in path[:-1]:
             inner = inner[part]
         inner[path[-1]] = "tampered"
-        assert why_signature_invalid(signed(tampered, text), {1: PUBLIC}) == "the signature does not match the statement"
+        assert why_signature_invalid(signed(tampered, text), {1: PUBLIC}) == Rejection(
+            "signature_mismatch", "the signature does not match the statement"
+        )
     for tampered in ({**statement, "more": 1}, dict(list(statement.items())[1:])):
         assert why_signature_invalid(signed(tampered, text), {1: PUBLIC}) is not None
 
@@ -277,14 +280,14 @@ EXPIRES = datetime(2026, 1, 31, 10, 30, tzinfo=UTC)
 )
 def test_a_statement_holds_in_its_own_time_only(now: datetime, why: str | None) -> None:
     found = why_not_valid_now(OrderStatement.model_validate(ORDER), now=now)
-    assert found is None if why is None else why in (found or "")
+    assert found is None if why is None else found and why in found.message
 
 
 def test_a_statement_lives_for_a_week_at_most() -> None:
     longest = OrderStatement.model_validate({**ORDER, "expires_at": to_rfc3339(ISSUED + MAX_STATEMENT_LIFETIME)})
     longer = OrderStatement.model_validate({**ORDER, "expires_at": to_rfc3339(ISSUED + MAX_STATEMENT_LIFETIME + timedelta(seconds=1))})
     assert why_not_valid_now(longest, now=ISSUED) is None
-    assert "longer" in (why_not_valid_now(longer, now=ISSUED) or "")
+    assert "longer" in str(why_not_valid_now(longer, now=ISSUED))
 
 
 @pytest.mark.parametrize(

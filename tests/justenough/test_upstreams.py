@@ -109,7 +109,7 @@ def test_a_tool_of_the_catalog_itself_is_in_the_way_too() -> None:
 )
 def test_a_tool_that_cannot_be_called_safely_is_left_out_and_it_says_why(name: str, schema: dict[str, Any], says: str) -> None:
     why = why_left_out(catalog().tools["github"], ListedTool(name, schema=schema))
-    assert says in why
+    assert says in str(why)
     assert bool(why) == bool(says)
 
 

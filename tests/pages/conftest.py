@@ -21,6 +21,7 @@ from console.auth.vault_directory import ConsoleVault
 from console.services.console import Console
 from console.startup import build_console
 from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.runtime.private_files import read_json
 from justenough.domain.core.secret import Secret
 from tests.console.support import SHOP, Human, Served, serving
 from tests.console.support import logged_in as human
@@ -32,7 +33,6 @@ from tests.plain_http import NO_TLS
 from worker.provisioning import PersonSeed, provision_vault
 from worker.stack.control import running_stack
 from worker.stack.paths import StackPaths
-from worker.stack.private_files import read_json
 from worker.stack.seed import shop_environment
 from worker.stack.stack_file import Stack
 

@@ -80,7 +80,7 @@ def words_of(answer: httpx.Response) -> str:
 def record_again(served: Served, request: Mapping[str, Any], *, tier: int, digest: str, policies: list[str]) -> None:
     """Record that a request was decided anew, as the worker would at another phase."""
     now = datetime.now(UTC)
-    served.store.record(
+    served.store.ledger.append(
         [
             build_event(
                 EventType.ACCESS_DECIDED,
@@ -103,7 +103,7 @@ def record_again(served: Served, request: Mapping[str, Any], *, tier: int, diges
 
 def view_of(served: Served, request: Mapping[str, Any]) -> RequestView:
     """A request as the store has it."""
-    found = served.store.request(request["id"])
+    found = served.store.requests.get(request["id"])
     assert found is not None
     return found
 
@@ -130,7 +130,7 @@ def asked(
         "revocable": "now",
         **{name: other[name] for name in ("resource", "action", "ttl", "title", "call", "tools") if name in other},
     }
-    served.store.record(
+    served.store.ledger.append(
         [
             build_event(
                 EventType.ACCESS_REQUESTED,

@@ -59,7 +59,7 @@ class Desk:
         """Record a job that somebody launched, and what else happened; return its id."""
         now = datetime.now(UTC)
         job = new_job_id("dev", now=now)
-        self.store.record([submitted(job, at=now, requester=requester, **changed), *events])
+        self.store.ledger.append([submitted(job, at=now, requester=requester, **changed), *events])
         return job
 
 

@@ -29,7 +29,7 @@ def ago(**span: float) -> datetime:
 def ordered(store: Store, person: str, *, name: str = "refund-triage", **changed: Any) -> str:
     """Record the order of a job of a person's; return its id."""
     job = new_job_id("dev", now=now())
-    store.record([submitted(job, at=changed.pop("at", now()), requester=person, name=name, **changed)])
+    store.ledger.append([submitted(job, at=changed.pop("at", now()), requester=person, name=name, **changed)])
     return job
 
 

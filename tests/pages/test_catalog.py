@@ -100,7 +100,7 @@ async def test_each_tool_says_what_it_does_and_what_it_needs(records: Desk) -> N
 
 async def test_what_was_used_is_for_those_who_read_everything(records: Desk) -> None:
     job, at = records.job(data_scope={"tenant": "acme"}), datetime.now(UTC)
-    records.store.record([requested(job, at=at), decided("allowed", job, at=at), issued(job, at=at), confirmed(job, at=at)])
+    records.store.ledger.append([requested(job, at=at), decided("allowed", job, at=at), issued(job, at=at), confirmed(job, at=at)])
     lead, launcher = await records.login(), await records.login("ops")
     assert (await posted(launcher, "/ledger", "/catalog/use")).status_code == 403
     assert "granted" not in (await seen(lead, "/catalog")).text
@@ -168,11 +168,11 @@ async def test_fields_and_a_pasted_spec_are_explained_as_the_command_line_does(r
     fields = {"how": "fields", "access": "customers-db:read", "agent": "bot", "version": "2", "ttl": "5m", **same}
     ops = await records.login("ops")
     says_the_same(await seen(ops, f"/catalog/explain?{urlencode(fields)}"), told)
-    before = records.store.ledger_head()
+    before = records.store.ledger.head()
     answer = await posted(ops, "/catalog/explain", "/catalog/explain", spec=file.read_text(), **same)
     assert answer.status_code == 200
     says_the_same(Seen(answer.text), told)
-    assert records.store.ledger_head() == before
+    assert records.store.ledger.head() == before
 
 
 async def test_the_phase_is_asked_about(records: Desk) -> None:

@@ -27,13 +27,13 @@ async def records(settings: Settings, passwords: dict[str, str], tmp_path: Path)
 def issue(records: Desk, job: str, *, number: int = 1, **changed: object) -> str:
     """Record a credential of a job, alive for ten minutes."""
     now = datetime.now(UTC)
-    records.store.record([issued(job, number=number, at=now, expires_at=now + timedelta(minutes=10), **changed)])
+    records.store.ledger.append([issued(job, number=number, at=now, expires_at=now + timedelta(minutes=10), **changed)])
     return part(job, "c", number)
 
 
 def kill(records: Desk, job: str, *, number: int = 1) -> None:
     """Record that a credential was seen dead."""
-    records.store.record([confirmed(job, number=number, at=datetime.now(UTC))])
+    records.store.ledger.append([confirmed(job, number=number, at=datetime.now(UTC))])
 
 
 async def test_the_list_shows_what_is_alive_and_all_where_that_is_wanted(records: Desk) -> None:
@@ -120,7 +120,7 @@ async def test_one_credential_tells_its_story_in_order_and_nobody_elses(records:
         confirmed(job, at=at),
         proved(job, at=at),
     ]
-    records.store.record(facts)
+    records.store.ledger.append(facts)
     page = await seen(lead, f"/credentials/{name}")
     told = ["credential.issued", "credential.renewed", "revocation.started", "credential.revoked", "credential.confirmed"]
     places = [page.text.index(kind) for kind in [*told, "revocation.confirmed"]]
@@ -134,7 +134,7 @@ async def test_one_credential_tells_its_story_in_order_and_nobody_elses(records:
 async def test_an_overdue_one_says_why_it_is_not_confirmed(records: Desk) -> None:
     lead, job = await records.login(), records.job()
     name = issue(records, job)
-    records.store.record([revoking(job, at=datetime.now(UTC)), overdue(job, at=datetime.now(UTC))])
+    records.store.ledger.append([revoking(job, at=datetime.now(UTC)), overdue(job, at=datetime.now(UTC))])
     page = await seen(lead, f"/credentials/{name}")
     assert "overdue: may be alive" in page.text
     assert "the target does not answer" in page.text
@@ -155,7 +155,7 @@ async def test_taking_one_away_reaches_its_workflow_and_the_ledger(records: Desk
         ]
         decoded = [(one.signal_name, await temporal.data_converter.decode(one.input.payloads)) for one in signals]
         assert decoded == [("revoke_credential", [name])]
-        (entry,) = records.store.ledger(job=job, types=[EventType.REVOCATION_REQUESTED]).items
+        (entry,) = records.store.ledger.entries(job=job, types=[EventType.REVOCATION_REQUESTED]).items
         assert (entry.data["credential"], entry.data["name"], entry.data["person"]) == (name, "lead", await records.id_of(lead))
         page = await seen(lead, f"/credentials/{name}")
         assert "lead asked for its end" in page.text
@@ -165,7 +165,7 @@ async def test_taking_one_away_reaches_its_workflow_and_the_ledger(records: Desk
         assert "asked for its end" not in page.text
         again = await posted(lead, f"/credentials/{name}", f"/credentials/{name}/revoke")
         assert again.status_code == 303
-        assert len(records.store.ledger(job=job, types=[EventType.REVOCATION_REQUESTED]).items) == 1
+        assert len(records.store.ledger.entries(job=job, types=[EventType.REVOCATION_REQUESTED]).items) == 1
     finally:
         await handle.terminate()
 
@@ -178,7 +178,7 @@ async def test_who_may_not_take_one_away_is_told_who_may_and_refused(records: De
     assert f"/credentials/{name}/revoke" not in page.forms
     answer = await posted(auditor, f"/credentials/{name}", f"/credentials/{name}/revoke")
     assert answer.status_code == 403
-    assert records.store.ledger(types=[EventType.REVOCATION_REQUESTED]).items == ()
+    assert records.store.ledger.entries(types=[EventType.REVOCATION_REQUESTED]).items == ()
 
 
 async def test_nothing_is_taken_away_by_a_link_or_by_a_form_of_another_session(records: Desk) -> None:
@@ -189,7 +189,7 @@ async def test_nothing_is_taken_away_by_a_link_or_by_a_form_of_another_session(r
         assert (await lead.send(f"/credentials/{name}/revoke", fields)).status_code == 403
     foreign = await lead.send(f"/credentials/{name}/revoke", {"csrf": "x"}, {"Sec-Fetch-Site": "cross-site"})
     assert foreign.status_code == 403
-    assert records.store.ledger(types=[EventType.REVOCATION_REQUESTED]).items == ()
+    assert records.store.ledger.entries(types=[EventType.REVOCATION_REQUESTED]).items == ()
 
 
 async def test_a_look_at_what_is_alive_runs_and_its_outcome_is_shown(records: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,7 +224,7 @@ async def test_what_strangers_wrote_is_text(records: Desk) -> None:
     job = records.job(name=HOSTILE, requester_name=HOSTILE, task=HOSTILE)
     name = issue(records, job, resource=HOSTILE, lease_id=HOSTILE, accessor=HOSTILE, certificate=HOSTILE)
     at = datetime.now(UTC)
-    records.store.record(
+    records.store.ledger.append(
         [
             credential(EventType.CREDENTIAL_USED, job, at=at, what=HOSTILE),
             credential(EventType.CREDENTIAL_REVOKED, job, at=at, by="session", why=HOSTILE),

@@ -34,10 +34,12 @@ async def test_a_delegate_is_named_signed_answers_for_the_absent_one_and_is_ende
     monkeypatch.setattr("console.services.decide_request.COUNT_TIMEOUT_S", 0.05)
     chief, chief2 = await logged_in("chief"), await logged_in("chief2")
     assert (await name(chief, name="chief2")).headers["location"] == "/delegations?done=named"
-    mine = [one for one in served.store.delegations_of(served.people["chief"].id, now=datetime.now(UTC)) if one.delegate == "chief2"]
+    mine = [
+        one for one in served.store.delegations.current_of(served.people["chief"].id, now=datetime.now(UTC)) if one.delegate == "chief2"
+    ]
     assert mine[0].reason == "on leave"
     assert abs(mine[0].until - datetime.now(UTC) - timedelta(days=1)) < timedelta(minutes=1)
-    told = served.store.ledger(types=(EventType.DELEGATION_MADE,)).items[-1].data
+    told = served.store.ledger.entries(types=(EventType.DELEGATION_MADE,)).items[-1].data
     assert why_signature_invalid(SignedStatement(**told["signed"]), site.console.deps.vault.public_keys(served.people["chief"].id)) is None
     assert parse_rfc3339(told["signed"]["statement"]["expires_at"]) == mine[0].until
     assert "chief until" in (await shown(chief2, "/delegations")).text
@@ -84,11 +86,11 @@ async def test_what_is_ended_is_ended_once_and_by_its_own_person(served: Served,
 async def test_what_cannot_be_named_is_told_beside_its_field(
     served: Served, logged_in: LogIn, fields: dict[str, str], status: int, told: str
 ) -> None:
-    before = served.store.ledger_head()
+    before = served.store.ledger.head()
     refused = await name(await logged_in("chief"), **fields)
     assert (refused.status_code, told in words_of(refused)) == (status, True), words_of(refused)
     assert any(known.get("aria-invalid") == "true" for _, known in Words(refused.text).tags)
-    assert served.store.ledger_head() == before
+    assert served.store.ledger.head() == before
 
 
 async def test_only_approvers_name_delegates(logged_in: LogIn) -> None:
@@ -104,11 +106,11 @@ async def test_a_form_that_is_sent_twice_names_once(served: Served, logged_in: L
     page = await shown(chief, "/delegations")
     fields = {**page.forms["/delegations"], "name": "chief2", "days": "1", "reason": "pressed twice"}
     assert (await chief.send("/delegations", fields)).status_code == 303
-    head, signed_at = served.store.ledger_head(), datetime.now(UTC)
+    head, signed_at = served.store.ledger.head(), datetime.now(UTC)
     # A statement's times are whole seconds: in the next one it would be another statement.
     while datetime.now(UTC) - signed_at < timedelta(seconds=1):  # noqa: ASYNC110 - time itself tells nobody
         await asyncio.sleep(0.05)
     again = await chief.send("/delegations", fields)
     assert (again.status_code, again.headers["location"]) == (303, "/delegations?done=named")
-    assert served.store.ledger_head() == head
+    assert served.store.ledger.head() == head
     await end_all(chief)

@@ -232,8 +232,8 @@ def view(**changed: Any) -> JobView:
 
 
 def stored(store: Store, *events: Event) -> JobView:
-    store.record(list(events))
-    found = store.job(JOB)
+    store.ledger.append(list(events))
+    found = store.jobs.get(JOB)
     assert found
     return found
 

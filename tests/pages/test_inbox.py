@@ -226,10 +226,10 @@ async def test_a_job_from_within_another_shows_its_chain_and_its_reason_as_untru
 async def test_looking_changes_nothing(served: Served, logged_in: LogIn) -> None:
     request = asked(served, await job(served, "looked"))
     browser = await logged_in("lead")
-    before = served.store.ledger_head()
+    before = served.store.ledger.head()
     for path in ("/inbox", f"/inbox/{request['id']}", f"/inbox/{request['id']}?done=sent", "/delegations"):
         await shown(browser, path)
-    assert served.store.ledger_head() == before
+    assert served.store.ledger.head() == before
     for path in (f"/inbox/{request['id']}/answer", f"/inbox/{request['id']}/claim", "/inbox/batch"):
         assert (await browser.open(path)).status_code in {404, 405}
 

@@ -55,7 +55,7 @@ async def log_in_anew(browser: Browser, path: str, password: str) -> httpx.Respo
 
 
 def attempts(served: Served, request: dict[str, Any]) -> list[str]:
-    return [entry.data["why"] for entry in served.store.ledger(job=request["job_id"]).items if entry.type == "approval.rejected"]
+    return [entry.data["why"] for entry in served.store.ledger.entries(job=request["job_id"]).items if entry.type == "approval.rejected"]
 
 
 async def test_an_approval_reaches_the_workflow_signed_by_the_persons_own_key(
@@ -284,7 +284,7 @@ async def test_an_answer_that_a_worker_refused_says_why(served: Served, logged_i
     browser = await logged_in("lead")
     onward = (await answer(browser, request_, "approve")).headers["location"]
     person = served.people["lead"].id
-    served.store.record(
+    served.store.ledger.append(
         [
             build_event(
                 EventType.APPROVAL_REJECTED,
@@ -380,7 +380,7 @@ async def test_vaults_lock_is_opened_for_nobody_who_may_not_approve(
     # What Vault then does is tested with the whole stack; here it matters whether it is asked at all.
     monkeypatch.setattr(PageUser, "authorize", authorize)
     request = await asked_at(served, 2)
-    served.store.record(
+    served.store.ledger.append(
         [
             build_event(
                 EventType.LOCK_OPENED,
@@ -429,12 +429,16 @@ async def test_looking_at_it_is_told_to_the_others_until_it_is_released(served: 
     taken = await claim(chief)
     assert (taken.status_code, "lead looks at it until" in words_of(taken)) == (409, True)
     assert (await claim(lead)).headers["location"] == f"{path}?done=released"
-    kinds = [entry.data["until"] is None for entry in served.store.ledger(job=request_["job_id"]).items if entry.type == "approval.claimed"]
+    kinds = [
+        entry.data["until"] is None
+        for entry in served.store.ledger.entries(job=request_["job_id"]).items
+        if entry.type == "approval.claimed"
+    ]
     assert kinds == [False, True]
 
 
 async def test_an_after_review_is_signed_and_closes_it(site: Site, served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
-    served.store.record(
+    served.store.ledger.append(
         [
             build_event(
                 EventType.REVIEW_OPENED,
@@ -458,7 +462,7 @@ async def test_an_after_review_is_signed_and_closes_it(site: Site, served: Serve
     assert (await browser.send(f"{path}/review", {**known, "reason": "it was"})).status_code == 422
     sent = await browser.send(f"{path}/review", {**known, "verdict": "justified", "reason": "it was down"})
     assert sent.headers["location"] == f"{path}?done=reviewed"
-    (told,) = [entry.data for entry in served.store.ledger(job=request_["job_id"]).items if entry.type == "review.answered"]
+    (told,) = [entry.data for entry in served.store.ledger.entries(job=request_["job_id"]).items if entry.type == "review.answered"]
     assert (told["verdict"], told["reason"], told["person"]) == ("justified", "it was down", served.people["lead"].id)
     assert signed_by(site, served.people["lead"].id, told["signed"])
     again = await browser.send(f"{path}/review", {**known, "verdict": "unjustified", "reason": "was it?"})
@@ -467,7 +471,7 @@ async def test_an_after_review_is_signed_and_closes_it(site: Site, served: Serve
 
 def glass(served: Served, request: dict[str, Any]) -> None:
     """Record that oncall broke glass for a request."""
-    served.store.record(
+    served.store.ledger.append(
         [
             build_event(
                 EventType.APPROVAL_DECIDED,

@@ -46,7 +46,7 @@ async def person_of(site: Site, who: Browser) -> str:
 async def running(site: Site, who: Browser, temporal: Client, **changed: Any) -> tuple[str, WorkflowHandle[Any, Any]]:
     """A job of somebody's whose workflow waits for a worker."""
     job = ordered(site.store, await person_of(site, who), **changed)
-    site.store.record([started(job, at=now()), issued(job, at=now())])
+    site.store.ledger.append([started(job, at=now()), issued(job, at=now())])
     return job, await temporal.start_workflow("Job", id=job, task_queue=QUEUE)
 
 
@@ -56,7 +56,7 @@ async def happened(handle: WorkflowHandle[Any, Any], what: str) -> list[Any]:
 
 
 def stops(site: Site, job: str) -> list[tuple[str, str]]:
-    entries = site.store.ledger(job=job, types=[EventType.STOP_REQUESTED]).items
+    entries = site.store.ledger.entries(job=job, types=[EventType.STOP_REQUESTED]).items
     return [(entry.data["how"], entry.data["name"]) for entry in entries]
 
 
@@ -64,8 +64,10 @@ async def test_a_job_shows_what_it_does_what_it_asked_for_who_decided_and_what_i
     lead = await logged_in("lead")
     job = ordered(site.store, "e-9", at=ago(minutes=5))
     begun = ago(minutes=5)
-    site.store.record([requested(job, at=begun), decided("needs_approval", job, tier=1, at=begun), opened(job, at=begun)])
-    site.store.record([answered("approved", job, at=ago(minutes=4)), started(job, at=ago(minutes=3)), issued(job, at=ago(minutes=3))])
+    site.store.ledger.append([requested(job, at=begun), decided("needs_approval", job, tier=1, at=begun), opened(job, at=begun)])
+    site.store.ledger.append(
+        [answered("approved", job, at=ago(minutes=4)), started(job, at=ago(minutes=3)), issued(job, at=ago(minutes=3))]
+    )
     page = (await lead.open(f"/jobs/{job}")).text
     assert "Runs and holds 1 credential: write on orders-db." in text_of(page, "top")
     assert "refund-agent 1.4 · model scripted · owner support" in text_of(page, "top")
@@ -91,7 +93,7 @@ async def test_the_text_of_the_policy_that_decided_is_there_and_whether_it_is_st
     job = ordered(site.store, "e-9")
     same = changed_to(decided("allowed", job), policies=[rule.id], policy_digest=policies.digest)
     old = changed_to(decided("allowed", job, number=2), policies=[rule.id, "was-removed"])
-    site.store.record([requested(job), same, requested(job, number=2), old])
+    site.store.ledger.append([requested(job), same, requested(job, number=2), old])
     page = (await lead.open(f"/jobs/{job}")).text
     told = text_of(page, "policies")
     assert " ".join(rule.text.split()) in told
@@ -106,9 +108,11 @@ async def test_a_job_with_hundreds_of_requests_and_much_output_is_still_a_light_
     lead = await logged_in("lead")
     job = ordered(site.store, "e-9", spec={"name": "<&>" * 20_000})
     for number in range(1, 301):
-        site.store.record([requested(job, number=number), decided("allowed", job, number=number), issued(job, number=number, at=now())])
-    site.store.record([requested(job, number=301), decided("needs_approval", job, number=301, tier=1), opened(job, number=301)])
-    site.store.append_log(job, 1, "<&'\">" * 10_000, now())
+        site.store.ledger.append(
+            [requested(job, number=number), decided("allowed", job, number=number), issued(job, number=number, at=now())]
+        )
+    site.store.ledger.append([requested(job, number=301), decided("needs_approval", job, number=301, tier=1), opened(job, number=301)])
+    site.store.logs.append(job, 1, "<&'\">" * 10_000, now())
     page = (await lead.open(f"/jobs/{job}")).text
     assert len(page.encode()) < 100_000
     # What waits is told of first.
@@ -121,8 +125,8 @@ async def test_a_job_with_hundreds_of_requests_and_much_output_is_still_a_light_
 async def test_a_job_that_is_over_says_how_and_that_what_it_held_is_dead(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in("lead")
     job = ordered(site.store, "e-9", at=ago(seconds=60))
-    site.store.record([started(job, at=ago(seconds=50)), issued(job, at=ago(seconds=50)), revoking(job, at=ago(seconds=5))])
-    site.store.record([confirmed(job, at=ago(seconds=4)), proved(job, at=ago(seconds=4)), ended(job=job, at=ago(seconds=3))])
+    site.store.ledger.append([started(job, at=ago(seconds=50)), issued(job, at=ago(seconds=50)), revoking(job, at=ago(seconds=5))])
+    site.store.ledger.append([confirmed(job, at=ago(seconds=4)), proved(job, at=ago(seconds=4)), ended(job=job, at=ago(seconds=3))])
     page = (await lead.open(f"/jobs/{job}")).text
     assert "Its process ended well. Its credential is dead." in text_of(page, "top")
     assert "confirmed clean" in text_of(page, "top")
@@ -135,7 +139,7 @@ async def test_a_job_that_is_over_says_how_and_that_what_it_held_is_dead(site: S
 async def test_overdue_access_is_said_first(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in("lead")
     job = ordered(site.store, "e-9")
-    site.store.record([started(job), issued(job), revoking(job), overdue(job), ended("failed", job, at=now())])
+    site.store.ledger.append([started(job), issued(job), revoking(job), overdue(job), ended("failed", job, at=now())])
     told = text_of((await lead.open(f"/jobs/{job}")).text, "top")
     assert "Its access is overdue: it may be alive" in told
     assert "leases: the target does not answer" in told
@@ -144,7 +148,7 @@ async def test_overdue_access_is_said_first(site: Site, logged_in: LogIn) -> Non
 async def test_nobody_sees_a_job_that_is_not_theirs_to_read(site: Site, logged_in: LogIn) -> None:
     ops, mallory = await logged_in("ops"), await logged_in("mallory")
     job = ordered(site.store, await person_of(site, ops))
-    site.store.append_log(job, 1, "of ops alone\n", now())
+    site.store.logs.append(job, 1, "of ops alone\n", now())
     for path in ("", "/output", "/cancel", "/kill"):
         answers = [await mallory.open(f"/jobs/{one}{path}") for one in (job, UNKNOWN)]
         assert [answer.status_code for answer in answers] == [404, 404], path
@@ -170,12 +174,12 @@ async def test_whatever_strangers_wrote_is_only_text_and_hides_nothing(site: Sit
         "data_scope": {"c": EVIL},
     }
     job = ordered(site.store, "e-9", agent=agent, spec={"name": EVIL}, **told)
-    site.store.record([requested(job, reason=EVIL, title=EVIL, resource=EVIL), decided("needs_approval", job, tier=1), opened(job)])
-    site.store.record([changed_to(answered("approved", job), name=EVIL, reason=EVIL), started(job), issued(job, resource=EVIL)])
+    site.store.ledger.append([requested(job, reason=EVIL, title=EVIL, resource=EVIL), decided("needs_approval", job, tier=1), opened(job)])
+    site.store.ledger.append([changed_to(answered("approved", job), name=EVIL, reason=EVIL), started(job), issued(job, resource=EVIL)])
     why = changed_to(confirmed(job), how=EVIL)
-    site.store.record([changed_to(overdue(job), failures=[EVIL]), why, changed_to(ended("failed", job), reason=EVIL)])
+    site.store.ledger.append([changed_to(overdue(job), failures=[EVIL]), why, changed_to(ended("failed", job), reason=EVIL)])
     child = ordered(site.store, "e-9", parent=job, name=EVIL)
-    site.store.append_log(job, 1, EVIL, now())
+    site.store.logs.append(job, 1, EVIL, now())
     for path in (f"/jobs/{job}", f"/jobs/{child}"):
         page = (await lead.open(path)).text
         assert SHOWN in page
@@ -188,7 +192,7 @@ async def test_the_last_output_is_shown_and_all_of_it_is_a_file(site: Site, logg
     job = ordered(site.store, "e-9")
     texts = [f"{number} {'x' * 900}\n" for number in range(100)]
     for seq, text in enumerate(texts, 1):
-        site.store.append_log(job, seq, text, now())
+        site.store.logs.append(job, seq, text, now())
     page = (await lead.open(f"/jobs/{job}")).text
     assert 'data-log="100"' in page
     assert "99 xxx" in page
@@ -261,7 +265,7 @@ async def test_a_kill_without_a_workflow_ends_the_right_to_issue_and_says_so(sit
     sent = await ops.submit(f"/jobs/{job}/kill", f"/jobs/{job}/kill")
     assert sent.headers["location"] == f"/jobs/{job}?done=gone"
     assert "Its workflow could not be told." in text_of((await ops.open(sent.headers["location"])).text)
-    assert site.store.claim_job(job, run="late", owner="a worker that slept", now=now()) is False
+    assert site.store.claims.claim(job, run="late", owner="a worker that slept", now=now()) is False
     await temporal.get_workflow_handle("je-dev-sweep-now").terminate()
 
 
@@ -269,7 +273,7 @@ async def test_what_has_ended_cannot_be_stopped_and_is_shown_as_it_ended(site: S
     ops = await logged_in("ops")
     job, handle = await running(site, ops, temporal)
     form = await ops.open(f"/jobs/{job}/cancel")
-    site.store.record([confirmed(job, at=now()), proved(job, at=now()), ended("failed", job, at=now(), exit_code=3)])
+    site.store.ledger.append([confirmed(job, at=now()), proved(job, at=now()), ended("failed", job, at=now(), exit_code=3)])
     for how in ("cancel", "kill"):
         answer = await posted(ops, f"/jobs/{job}/{how}")
         assert answer.status_code == 409

@@ -40,7 +40,7 @@ async def test_filters_are_in_the_address_and_narrow_together(site: Site, logged
     lead = await logged_in("lead")
     runs = ordered(site.store, "e-1", name="narrowed", requester_name="zelda", environment="dev")
     over = ordered(site.store, "e-1", name="narrowed", requester_name="zelda", environment="prod", parent=runs)
-    site.store.record([started(runs), ended("failed", over, at=now())])
+    site.store.ledger.append([started(runs), ended("failed", over, at=now())])
     for query, left in (
         ("name=narrowed", [over, runs]),
         ("requester=zelda&state=running", [runs]),
@@ -59,7 +59,7 @@ async def test_filters_are_in_the_address_and_narrow_together(site: Site, logged
 async def test_only_jobs_that_are_not_proven_clean(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in("lead")
     job = ordered(site.store, "e-2", name="unclean")
-    site.store.record([started(job), issued(job), ended("failed", job, at=now())])
+    site.store.ledger.append([started(job), issued(job), ended("failed", job, at=now())])
     assert job in jobs_on((await lead.open("/jobs?revocation=pending")).text)
     assert job not in jobs_on((await lead.open("/jobs?revocation=overdue")).text)
 
@@ -86,7 +86,7 @@ async def test_pages_go_on_where_the_last_one_ended(site: Site, logged_in: LogIn
 async def test_an_id_or_its_beginning_leads_to_what_it_names(site: Site, logged_in: LogIn) -> None:
     lead, ops, mallory = [await logged_in(name) for name in ("lead", "ops", "mallory")]
     job = ordered(site.store, await person_of(site, ops))
-    site.store.record([requested(job), issued(job)])
+    site.store.ledger.append([requested(job), issued(job)])
     request, credential = part(job, "r"), part(job, "c")
     for text, place in (
         (job, f"/jobs/{job}"),

@@ -16,10 +16,10 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
 
 from justenough.adapters.configuration.job_templates import list_templates, load_template, pack_template
-from justenough.domain.approvals.verification import Rejection
 from justenough.domain.contracts.workflow_messages import JobInput
 from justenough.domain.core.errors import NotFound
 from justenough.domain.core.ids import new_job_id
+from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs import bundle
 from justenough.services.verify_order import verify_order
 from tests.console.support import SHOP, SPEC
@@ -78,28 +78,27 @@ async def test_a_template_is_rehearsed_and_then_launched_with_its_files_signed_b
     assert "read on orders-db 10m allowed nobody read-up-to-confidential" in told
     assert "write on refunds-db 5m needs approval tier 1 (owner)" in told
     job = fields(page)["job"]
-    assert site.store.job(job) is None
+    assert site.store.jobs.get(job) is None
     sent = await launched(ops, page, **given)
     assert (sent.status_code, sent.headers["location"]) == (303, f"/jobs/{job}?done=launched")
-    view, order = site.store.job(job), site.store.order(job)
+    view, order = site.store.jobs.get(job), site.store.jobs.order(job)
     assert view
     assert order
     assert (view.requester, view.params, view.order_reason) == ("ops", {"ticket": "4712"}, "The customer\nwaits")
-    spec, params, digest, signed = order
-    assert spec == yaml.safe_load((SHOP / "jobs" / "refund-triage.yaml").read_text())
+    assert order.spec == yaml.safe_load((SHOP / "jobs" / "refund-triage.yaml").read_text())
     # By the very look that the worker takes before it issues anything.
-    verified = verify_order(site.console.deps, JobInput.of(job, spec, params, digest, signed), now=now())
+    verified = verify_order(site.console.deps, JobInput.of(job, order), now=now())
     assert not isinstance(verified, Rejection), verified
-    assert signed.statement["person"] == await person_of(site, ops)
-    content = site.store.bundle(str(digest))
+    assert order.signed.statement["person"] == await person_of(site, ops)
+    content = site.store.bundles.get(str(order.bundle))
     assert content
-    assert bundle.bundle_digest(content) == digest
+    assert bundle.bundle_digest(content) == order.bundle
     assert "triage.py" in [name for name, *_ in listed(content)]
     handle = temporal.get_workflow_handle(job)
     history = await handle.fetch_history()
     begun = history.events[0].workflow_execution_started_event_attributes
     (told_temporal,) = await temporal.data_converter.decode(begun.input.payloads)
-    assert told_temporal["order"] == signed.model_dump(mode="json")
+    assert told_temporal["order"] == order.signed.model_dump(mode="json")
     await handle.terminate()
 
 
@@ -119,9 +118,9 @@ async def test_a_pasted_spec_is_launched(site: Site, logged_in: LogIn, temporal:
     sent = await launched(ops, page, spec=text, reason="pasted")
     job = fields(page)["job"]
     assert sent.headers["location"] == f"/jobs/{job}?done=launched"
-    order = site.store.order(job)
+    order = site.store.jobs.order(job)
     assert order
-    assert (order[0], order[2]) == (SPEC, None)
+    assert (order.spec, order.bundle) == (SPEC, None)
     await temporal.get_workflow_handle(job).terminate()
 
 
@@ -139,8 +138,8 @@ async def test_the_same_form_sent_twice_launches_once_even_at_the_same_time(site
     again = await launched(ops, page, spec=text)
     assert again.headers["location"] == f"/jobs/{job}?done=again"
     assert "Nothing was launched twice." in text_of((await ops.open(again.headers["location"])).text)
-    assert [one.id for one in site.store.jobs(requester_id=await person_of(site, ops), name=SPEC["name"]).items].count(job) == 1
-    assert len(site.store.ledger(job=job).items) == 1
+    assert [one.id for one in site.store.jobs.list(requester_id=await person_of(site, ops), name=SPEC["name"]).items].count(job) == 1
+    assert len(site.store.ledger.entries(job=job).items) == 1
     other = yaml.safe_dump({**SPEC, "task": "Something else"})
     seen = fields((await ops.send("/jobs/new", {**fields(page), "spec": other, "do": "try"})).text)["seen"]
     refused = await ops.send("/jobs/new", {**fields(page), "spec": other, "seen": seen, "do": "launch"})
@@ -158,7 +157,7 @@ async def test_nothing_is_launched_that_was_not_seen_as_it_is(site: Site, logged
         assert answer.status_code == 200
         assert "Nothing was launched" in text_of(answer.text)
         assert "read on orders-db" in text_of(answer.text, "says")
-    assert site.store.job(job) is None
+    assert site.store.jobs.get(job) is None
     with pytest.raises(RPCError, match="not found"):
         await temporal.get_workflow_handle(job).describe()
 
@@ -239,7 +238,7 @@ async def test_only_who_may_launch_gets_the_form_and_nobody_launches_under_anoth
         page = (await tried(mallory, PASTE, spec=text, job=job)).text
         answer = await launched(mallory, page, spec=text)
         assert answer.status_code in {409, 422}, (job, answer.status_code)
-    assert site.store.jobs(requester_id=await person_of(site, mallory), name=SPEC["name"]).items == ()
+    assert site.store.jobs.list(requester_id=await person_of(site, mallory), name=SPEC["name"]).items == ()
 
 
 async def test_a_form_of_nobodys_session_launches_nothing(site: Site, logged_in: LogIn) -> None:
@@ -247,7 +246,7 @@ async def test_a_form_of_nobodys_session_launches_nothing(site: Site, logged_in:
     page = (await tried(ops, PASTE, spec=yaml.safe_dump(SPEC))).text
     answer = await launched(ops, page, spec=yaml.safe_dump(SPEC), csrf="forged")
     assert answer.status_code == 403
-    assert site.store.job(fields(page)["job"]) is None
+    assert site.store.jobs.get(fields(page)["job"]) is None
 
 
 @pytest.mark.parametrize("name", ["../catalog.yaml", "/etc/passwd", "programs", "none.yaml", "..%2Fcatalog.yaml"])

@@ -35,7 +35,7 @@ def life(records: Desk, *, requester: str = "e-ops") -> str:
     """Record a job from order to proof; return its id."""
     job = records.job(requester=requester)
     at = datetime.now(UTC)
-    records.store.record(
+    records.store.ledger.append(
         [
             requested(job, at=at),
             decided("allowed", job, at=at),
@@ -61,7 +61,7 @@ async def test_entries_are_shown_newest_first_in_words_with_the_raw_entry_behind
     places = [text.index(kind) for kind in told]
     assert places == sorted(places)
     assert "write on orders-db until" in page.text
-    newest = records.store.ledger(job=job, limit=1000).items[-1]
+    newest = records.store.ledger.entries(job=job, limit=1000).items[-1]
     assert newest.hash in page.text
     assert newest.prev in page.text
     assert f"e-{newest.position}" in page.values("id")
@@ -113,7 +113,7 @@ async def test_older_entries_are_on_the_next_page(records: Desk, monkeypatch: py
 
 async def test_an_id_leads_to_what_it_names(records: Desk) -> None:
     lead, job = await records.login(), life(records)
-    entry = records.store.ledger(job=job, types=[EventType.CREDENTIAL_ISSUED]).items[0]
+    entry = records.store.ledger.entries(job=job, types=[EventType.CREDENTIAL_ISSUED]).items[0]
     for text, place in (
         (job, f"/jobs/{job}"),
         (part(job, "c"), f"/credentials/{part(job, 'c')}"),
@@ -131,7 +131,7 @@ async def test_an_id_leads_to_what_it_names(records: Desk) -> None:
 
 async def test_one_entry_is_shown_whole_with_its_neighbours(records: Desk) -> None:
     lead, job = await records.login(), life(records)
-    before, entry, after = records.store.ledger(job=job).items[2:5]
+    before, entry, after = records.store.ledger.entries(job=job).items[2:5]
     page = await seen(lead, f"/ledger/entry?id={entry.id}")
     assert {entry.hash, entry.prev} <= set(page.text.split())
     neighbours = [link for link in page.links if link.startswith("/ledger/entry")]
@@ -142,13 +142,13 @@ async def test_one_entry_is_shown_whole_with_its_neighbours(records: Desk) -> No
 async def test_a_launcher_sees_entries_of_their_own_jobs_only_and_no_more(records: Desk) -> None:
     ops, mallory = await records.login("ops"), await records.login("mallory")
     own, others = life(records, requester=await records.id_of(ops)), life(records)
-    records.store.record([changed_to(refused("x", job="-"), why="of no job")])
+    records.store.ledger.append([changed_to(refused("x", job="-"), why="of no job")])
     page = await seen(ops, "/ledger")
     assert len(entries(page.links)) == 8
     assert all(own in link for link in entries(page.links))
     assert page.forms == ["/logout"]
     assert not [link for link in page.links if "export" in link or "verify" in link]
-    entry = records.store.ledger(job=others).items[0].id
+    entry = records.store.ledger.entries(job=others).items[0].id
     await seen(ops, f"/ledger/entry?id={entry}", status=404)
     assert "Nothing that you may see" in (await seen(ops, f"/ledger?q={others}")).text
     assert entries((await seen(mallory, "/ledger")).links) == []
@@ -167,7 +167,7 @@ async def test_a_copy_verifies_offline_and_one_that_was_altered_does_not(records
     answer = await auditor.open("/ledger/export")
     assert answer.headers["content-disposition"].startswith('attachment; filename="ledger-dev-')
     lines = answer.text.splitlines()
-    assert [json.loads(line) for line in lines] == [one.model_dump(mode="json") for one in records.store.ledger(limit=1000).items]
+    assert [json.loads(line) for line in lines] == [one.model_dump(mode="json") for one in records.store.ledger.entries(limit=1000).items]
     copy = tmp_path / "copy.jsonl"
     copy.write_text(answer.text)
     done = verified_offline(copy)
@@ -224,7 +224,7 @@ async def test_a_sound_ledger_is_shown_sound_with_what_such_a_look_cannot_see(re
     assert "Sound." in page.text
     assert "asked for by auditor" in page.text
     assert "only held checkpoints show that" in page.text
-    assert str(records.store.ledger_head().hash) in page.text
+    assert str(records.store.ledger.head().hash) in page.text
     assert "Sound, seen" in (await seen(auditor, "/ledger")).text
 
 
@@ -244,14 +244,14 @@ async def test_those_who_ask_at_once_share_one_look_and_others_are_answered_mean
 ) -> None:
     lead, auditor = await records.login(), await records.login("auditor")
     life(records)
-    real, loop, go_on, begun = records.store.verify, asyncio.get_running_loop(), asyncio.Event(), []
+    real, loop, go_on, begun = records.store.ledger.verify, asyncio.get_running_loop(), asyncio.Event(), []
 
     def held() -> LedgerReport:
         begun.append(1)
         asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result(timeout=30)
         return real()
 
-    monkeypatch.setattr(records.store, "verify", held)
+    monkeypatch.setattr(records.store.ledger, "verify", held)
     for who in (lead, auditor):
         assert (await posted(who, "/ledger/verify", "/ledger/verify")).status_code == 303
         page = await seen(who, "/ledger/verify")
@@ -271,7 +271,7 @@ async def test_a_look_that_fails_says_so_and_can_be_asked_for_again(records: Des
         message = "/secret/path of ours"
         raise RuntimeError(message)
 
-    monkeypatch.setattr(records.store, "verify", failing)
+    monkeypatch.setattr(records.store.ledger, "verify", failing)
     assert (await posted(lead, "/ledger/verify", "/ledger/verify")).status_code == 303
     with pytest.raises(Exception, match="console's log"):
         await records.console.background_reads.verification.result(WHOLE_LEDGER, by="lead")
@@ -284,10 +284,10 @@ async def test_a_look_that_fails_says_so_and_can_be_asked_for_again(records: Des
 async def test_what_strangers_wrote_is_text(records: Desk) -> None:
     lead, at = await records.login(), datetime.now(UTC)
     job = records.job(name=HOSTILE, task=HOSTILE, reason=HOSTILE, requester_name=HOSTILE)
-    records.store.record(
+    records.store.ledger.append(
         [requested(job, at=at, reason=HOSTILE, title=HOSTILE), changed_to(refused("x", job=job, at=at + timedelta(seconds=1)), why=HOSTILE)]
     )
-    entry = records.store.ledger(job=job).items[0].id
+    entry = records.store.ledger.entries(job=job).items[0].id
     for path in ("/ledger", f"/ledger/entry?id={entry}", "/ledger?q=%3Cscript%3Ealert(1)%3C/script%3E%E2%80%AE"):
         page = await seen(lead, path)
         assert "<script>alert(1)" in page.text
@@ -297,7 +297,7 @@ async def test_what_strangers_wrote_is_text(records: Desk) -> None:
 async def test_a_page_of_large_entries_is_no_larger_than_a_hundred_kilobytes(records: Desk) -> None:
     lead = await records.login()
     for _ in range(45):
-        records.store.record([submitted(records.job(), spec={"name": "x", "run": {"command": ['"' * 8000]}})])
+        records.store.ledger.append([submitted(records.job(), spec={"name": "x", "run": {"command": ['"' * 8000]}})])
     for number in range(45):
         records.job(task="<" * 900, reason='"' * 900, name=f"large-{number}")
     answer = await lead.open("/ledger")

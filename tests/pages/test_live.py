@@ -48,7 +48,7 @@ async def changes(events: AsyncIterator[Event]) -> Any:
 
 def address(site: Site, **query: object) -> str:
     return str(
-        httpx.URL("/live", params={"after": site.store.ledger_head().position, **{name: str(value) for name, value in query.items()}})
+        httpx.URL("/live", params={"after": site.store.ledger.head().position, **{name: str(value) for name, value in query.items()}})
     )
 
 
@@ -84,10 +84,10 @@ async def test_a_launcher_hears_of_their_own_jobs_alone(site: Site, served: Serv
 async def test_output_is_told_as_it_comes_and_once(site: Site, served: Served, logged_in: LogIn) -> None:
     ops = await logged_in("ops")
     job = (await served.launched())["id"]
-    site.store.append_log(job, 0, "before\n", site.clock())
+    site.store.logs.append(job, 0, "before\n", site.clock())
     async with open_page(ops, address(site, job=job, log=0)) as events:
         # A right-to-left override, and a control that would clear a terminal.
-        site.store.append_log(job, 1, "<b>now</b> \u202edead\x1b[2J\n", site.clock())
+        site.store.logs.append(job, 1, "<b>now</b> \u202edead\x1b[2J\n", site.clock())
         async for name, data in events:
             if name == "log":
                 assert data["seq"] == 1

@@ -52,10 +52,10 @@ async def test_who_has_no_role_is_told_which_groups_have_one(logged_in: LogIn) -
 async def test_an_overdue_revocation_is_at_the_top_with_since_when_why_and_what_is_done(site: Site, logged_in: LogIn) -> None:
     lead, ops, mallory = [await logged_in(name) for name in ("lead", "ops", "mallory")]
     job = ordered(site.store, await person_of(site, ops), name="late-one")
-    site.store.record([started(job), issued(job), revoking(job, at=ago(minutes=7))])
+    site.store.ledger.append([started(job), issued(job), revoking(job, at=ago(minutes=7))])
     failures = ["leases: <script>alert(1)</script> does not answer"]
     tried = {"by": "compensation", "failures": failures, "attempt": 1, "seen_from": now().isoformat()}
-    site.store.record([build_event(EventType.REVOCATION_OVERDUE, job, at=now(), about="1", **tried)])
+    site.store.ledger.append([build_event(EventType.REVOCATION_OVERDUE, job, at=now(), about="1", **tried)])
     for who in (lead, ops):
         page = (await who.open("/now")).text
         told = text_of(page, "alarms")
@@ -70,7 +70,7 @@ async def test_an_overdue_revocation_is_at_the_top_with_since_when_why_and_what_
     assert "overdue revocation" in text_of(page, "alarms")
     assert job not in page
     assert "late-one" not in page
-    site.store.record([build_event(EventType.REVOCATION_CONFIRMED, job, at=now(), about="x", by="sweep", proof={})])
+    site.store.ledger.append([build_event(EventType.REVOCATION_CONFIRMED, job, at=now(), about="x", by="sweep", proof={})])
     assert job not in (await lead.open("/now")).text
 
 
@@ -84,7 +84,9 @@ async def test_numbers_are_of_everybody_and_exact_at_once(site: Site, logged_in:
     )
     person = await person_of(site, lead)
     running, over = ordered(site.store, person), ordered(site.store, person)
-    site.store.record([started(running), issued(running, at=now()), issued(running, number=2, at=now()), ended("failed", over, at=now())])
+    site.store.ledger.append(
+        [started(running), issued(running, at=now()), issued(running, number=2, at=now()), ended("failed", over, at=now())]
+    )
     for who in (lead, mallory):
         page = (await who.open("/now")).text
         assert number_of(page, "credentials", "alive") == alive + 2
@@ -97,7 +99,7 @@ async def test_what_waits_is_named_to_those_who_may_read_it_with_its_clock(site:
     lead, ops, mallory = [await logged_in(name) for name in ("lead", "ops", "mallory")]
     job = ordered(site.store, await person_of(site, ops), name="who-waits")
     begun = ago(minutes=14, seconds=30)
-    site.store.record([requested(job, title=EVIL), decided("needs_approval", job, tier=1), opened(job, at=begun)])
+    site.store.ledger.append([requested(job, title=EVIL), decided("needs_approval", job, tier=1), opened(job, at=begun)])
     for who in (lead, ops):
         page = (await who.open("/now")).text
         told = text_of(page, "requests")
@@ -114,9 +116,9 @@ async def test_an_after_review_waits_in_sight(site: Site, logged_in: LogIn) -> N
     lead, ops, mallory = [await logged_in(name) for name in ("lead", "ops", "mallory")]
     job = ordered(site.store, await person_of(site, ops), name="broken-glass")
     request = part(job, "r")
-    site.store.record([requested(job), decided("needs_approval", job, tier=1), opened(job)])
+    site.store.ledger.append([requested(job), decided("needs_approval", job, tier=1), opened(job)])
     opening = {"request": request, "person": "e-oncall", "name": "oncall", "tiers": [1], "groups": ["support-leads"], "reason": "night"}
-    site.store.record([build_event(EventType.REVIEW_OPENED, job, at=now(), about=f"{request}/e-oncall", **opening)])
+    site.store.ledger.append([build_event(EventType.REVIEW_OPENED, job, at=now(), about=f"{request}/e-oncall", **opening)])
     assert "broken-glass by oncall" in text_of((await lead.open("/now")).text, "alarms")
     page = (await mallory.open("/now")).text
     assert "after-review" in text_of(page, "alarms")
@@ -144,9 +146,9 @@ async def test_charts_have_tables_beside_them(logged_in: LogIn) -> None:
 
 async def test_of_what_waits_those_with_the_least_time_left_come_first(site: Site, logged_in: LogIn) -> None:
     late, soon, policy = [ordered(site.store, "e-5", name=name) for name in ("ends-late", "ends-soon", "asks-nobody-yet")]
-    site.store.record([requested(late), decided("needs_approval", late, tier=1), opened(late, at=later(-9_000))])
-    site.store.record([requested(soon), decided("needs_approval", soon, tier=1), opened(soon, at=later(-9_060))])
-    site.store.record([requested(policy)])
+    site.store.ledger.append([requested(late), decided("needs_approval", late, tier=1), opened(late, at=later(-9_000))])
+    site.store.ledger.append([requested(soon), decided("needs_approval", soon, tier=1), opened(soon, at=later(-9_060))])
+    site.store.ledger.append([requested(policy)])
     page = (await (await logged_in("lead")).open("/now")).text
     assert page.index("ends-soon") < page.index("ends-late")
     assert "asks-nobody-yet" not in page

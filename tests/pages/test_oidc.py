@@ -150,7 +150,7 @@ async def test_somebody_whom_only_the_provider_knows_is_told_so(oidc_site: tuple
     assert answer.status_code == 403
     assert "belongs to nobody whom JustEnough knows" in answer.text
     assert lead.cookie == ""
-    assert site.store.page_sessions("stranger", since=site.clock()) == ()
+    assert site.store.page_sessions.open_of("stranger", since=site.clock()) == ()
 
 
 async def test_what_a_provider_refuses_is_said_and_nothing_else_of_it_is_shown(oidc_site: tuple[Site, Provider], lead: Browser) -> None:

@@ -33,7 +33,7 @@ async def records(settings: Settings, passwords: dict[str, str], tmp_path: Path)
 def left_over(records: Desk) -> str:
     """Record a job that ended while its credential lives: a violation. Return the entry that shows it."""
     job, at = records.job(), datetime.now(UTC)
-    records.store.record(
+    records.store.ledger.append(
         [
             requested(job, at=at),
             decided("allowed", job, at=at),
@@ -41,7 +41,7 @@ def left_over(records: Desk) -> str:
             issued(job, at=at, expires_at=at + timedelta(minutes=10)),
         ]
     )
-    records.store.record([ended(job=job, at=at)])
+    records.store.ledger.append([ended(job=job, at=at)])
     return f"{job}/credential.issued/c{job[1:]}-1"
 
 
@@ -165,7 +165,7 @@ async def test_what_strangers_wrote_is_text(records: Desk) -> None:
     job, at = records.job(task=HOSTILE, name=HOSTILE), datetime.now(UTC)
     facts = [requested(job, at=at), decided("needs_approval", job, tier=1, at=at), opened(job, at=at)]
     facts += [changed_to(answered("approved", job, at=at), name=HOSTILE), issued(job, at=at, resource=HOSTILE), ended("failed", job, at=at)]
-    records.store.record(facts)
+    records.store.ledger.append(facts)
     lead = await records.login()
     path, _ = await made(records, lead)
     shown = [await seen(lead, f"{path}&section={part}") for part in ("standing", "lifetimes", "approvals", "grants", "")]

@@ -96,7 +96,7 @@ async def test_the_vault_token_of_a_session_that_logged_out_is_dead_in_vault(sit
 async def test_the_store_and_the_consoles_login_do_not_open_a_token_without_the_cookie(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in()
     key = SessionKey.from_cookie(lead.cookie)
-    row = site.store.page_session(key.hash)
+    row = site.store.page_sessions.get(key.hash)
     assert row
     vault = vault_of(site)
     assert user_login.decrypt_token(vault, row.ciphertext, key.context).reveal() == await site.token_of(lead)
@@ -139,7 +139,7 @@ async def test_use_is_noted_once_a_minute_and_lets_the_token_live_on(site: Site,
     token, key = await site.token_of(lead), SessionKey.from_cookie(lead.cookie).hash
 
     def seen() -> datetime:
-        row = site.store.page_session(key)
+        row = site.store.page_sessions.get(key)
         assert row
         return row.seen_at
 
@@ -208,7 +208,7 @@ async def test_a_person_who_was_disabled_loses_the_session_soon(site: Site, logg
     finally:
         (await admin.post("identity/entity/name/gone", json={"disabled": False})).raise_for_status()
     # To end its token, Vault would have had to listen to somebody disabled. It dies by its time, and nothing opens its ciphertext any more.
-    row = site.store.page_session(key)
+    row = site.store.page_sessions.get(key)
     assert row
     assert (row.ciphertext, (await gone.open("/sessions")).status_code) == ("", 303)
 
@@ -221,7 +221,7 @@ async def test_logging_out_everywhere_ends_every_session_of_the_person_and_of_no
     assert answer.status_code == 303
     assert not await site.alive(token)
     assert "You logged out everywhere." in await refused(there)
-    row = site.store.page_session(kept.hash)
+    row = site.store.page_sessions.get(kept.hash)
     assert row
     assert (row.ciphertext, row.ended_at is not None) == ("", True)
     assert (await other.open("/sessions")).status_code == 200

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import pytest
 
 from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.runtime.private_files import read_json
 from tests.provisioning.support import SHOP, Session, Shop
 from worker.provisioning import AppliedWrite
 from worker.stack.control import running_stack
 from worker.stack.paths import StackPaths
 from worker.stack.postgres import superuser_dsn
-from worker.stack.private_files import read_json
 from worker.stack.seed import shop_environment
 
 

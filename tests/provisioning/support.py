@@ -11,11 +11,11 @@ import httpx
 import psycopg
 
 from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.runtime.private_files import read_json
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.core.secret import Secret
 from justenough.domain.core.vault_names import job_role
 from worker.provisioning import AppliedWrite, PersonSeed, provision_vault
-from worker.stack.private_files import read_json
 
 SHOP = Path(__file__).resolve().parents[2] / "examples" / "shop"
 PEOPLE = {

@@ -12,11 +12,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from justenough.adapters.runtime.private_files import read_json
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.core.secret import Secret
 from tests.provisioning.support import PEOPLE, SHOP, Session, Shop
 from worker.provisioning import AppliedWrite, PersonSeed, SetupFailed, VaultNotReady, WriteOutcome, provision_vault
-from worker.stack.private_files import read_json
 
 pytestmark = pytest.mark.servers
 

@@ -151,7 +151,7 @@ def test_a_job_whose_access_was_cut_is_told_so(ops: Human) -> None:
         ("je.ask('refunds-db', 'read', ttl='3h')", "Invalid", "longer than"),
         ("je.ask('orders-db', 'read', ttl='soon')", "Invalid", "ttl"),
         ("je.ask('orders-db', 'read', wait='soon')", "ValueError", "'soon' is no duration: write 30s, 5m, 2h"),
-        ("je.ask('payouts-db', 'write')", "Denied", "ask for it at the start"),
+        ("je.ask('payouts-db', 'write')", "Denied", "request it at the start, in the job's spec"),
         ("je.identity('')", "Invalid", "audience"),
     ],
 )

@@ -158,8 +158,8 @@ def test_the_broker_on_loopback_is_reached_with_the_jobs_token(job: Remote) -> N
 @pytest.mark.parametrize(
     "line, code, says",
     [
-        (b"{", -32700, "this line is no JSON"),
-        (b"[" * 100_000, -32700, "this line is no JSON"),
+        (b"{", -32700, "this line is not JSON"),
+        (b"[" * 100_000, -32700, "this line is not JSON"),
         (b'[{"jsonrpc": "2.0", "id": 1, "method": "ping"}]', -32600, "a message is one JSON object; MCP has no batches"),
         (b"7", -32600, "a message is one JSON object"),
         (json.dumps({"jsonrpc": "2.0", "id": 1, "method": "no/such"}).encode(), -32601, ""),

@@ -123,7 +123,7 @@ def test_a_signal_while_people_are_asked_ends_the_wait_and_runs_nothing(ops: Hum
         (("orders-db", "read", "--wait", "soon", "--", "true"), 2, "'soon' is no duration"),
         (("orders-db", "read", "--env", "1=x", "--", "true"), 2, "write NAME=FIELD"),
         (("orders-db", "read", "--env", "A=x", "--format", "dsn", "--", "true"), 2, "--env goes with --format env"),
-        (("payouts-db", "write", "--", "true"), 6, "ask for it at the start"),
+        (("payouts-db", "write", "--", "true"), 6, "request it at the start, in the job's spec"),
         (("refunds-db", "write", "--wait", "0", "--", "true"), 7, "waits for people of tier 1"),
     ],
 )

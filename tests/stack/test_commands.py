@@ -20,11 +20,11 @@ import typer
 import yaml
 from typer.testing import CliRunner, Result
 
+from justenough.adapters.runtime.private_files import write_private
 from tests.stack.conftest import LIFELINE
 from worker.commands import register
 from worker.stack import Stack, StackPaths, read_stack, stop_stack
 from worker.stack.pidfile import birth_time, wait_until
-from worker.stack.private_files import write_private
 from worker.stack.readyz import NoConsole, alarms, fetch_readyz
 
 SHOP = Path(__file__).parents[2] / "examples" / "shop"

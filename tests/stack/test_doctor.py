@@ -13,6 +13,7 @@ import pytest
 
 from activities.process import process_tree
 from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.runtime.private_files import read_json
 from justenough.adapters.store import Store
 from justenough.adapters.store.outbox_queries import FailedDelivery, Settlement
 from justenough.domain.core.secret import Secret
@@ -26,7 +27,6 @@ from worker.stack.doctor.home import mode_findings
 from worker.stack.doctor.overdue import overdue_findings
 from worker.stack.doctor.targets import has_locked_actions, target_findings
 from worker.stack.doctor.vault import embedded_vault_findings, lock_finding, vault_findings
-from worker.stack.private_files import read_json
 from worker.stack.readyz import RUNBOOK
 
 SHOP = Path(__file__).parents[2] / "examples" / "shop"
@@ -135,9 +135,9 @@ def store_with(folder: Path, *overdue: str) -> str:
     url = f"sqlite:///{folder / 'justenough.db'}"
     with closing(Store(url)) as store:
         store.migrate()
-        store.record([submitted(job_id(9)), issued(job_id(9)), ended(job=job_id(9))])
+        store.ledger.append([submitted(job_id(9)), issued(job_id(9)), ended(job=job_id(9))])
         for job in overdue:
-            store.record([submitted(job), issued(job), revoking(job, at=later(5)), late(job, at=later(6))])
+            store.ledger.append([submitted(job), issued(job), revoking(job, at=later(5)), late(job, at=later(6))])
     return url
 
 
@@ -147,7 +147,7 @@ def test_who_has_dead_letters_is_named_with_what_to_do(tmp_path: Path) -> None:
         store.migrate()
         store.outbox.acquire_lease("us", now=later(0), until=later(15))
         store.outbox.keep_subscriptions({"siem": "webhook", "leads": "notify"}, holder="us", now=later(0))
-        (entry,) = store.record([submitted(job_id(1))])
+        (entry,) = store.ledger.append([submitted(job_id(1))])
         dead = FailedDelivery(entry=entry, attempts=8, next_at=None, why="410 Gone")
         store.outbox.settle(Settlement(subscription="siem", at=later(1), position=1, failed=(dead,)), holder="us")
     (found,) = overdue_findings(url)

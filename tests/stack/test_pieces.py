@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.runtime.private_files import read_json, write_private
 from worker.stack import StackPaths
 from worker.stack.binaries import ProgramMissing, Programs
 from worker.stack.environment import own_environment, server_environment
 from worker.stack.pidfile import ProcessIdentity, birth_time, identity_of, read_pidfile
 from worker.stack.ports import PORT_NAMES, PortTaken, claim_ports
 from worker.stack.postgres_account import CannotEnter, OsAccount, choose_launch
-from worker.stack.private_files import ensure_passwords, read_json, write_private
+from worker.stack.private_files import ensure_passwords
 from worker.stack.stack_file import StackUnreadable, read_stack
 
 AS_ROOT = os.geteuid() == 0

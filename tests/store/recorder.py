@@ -18,7 +18,7 @@ def main(url: str, name: str, count: int) -> None:
             shared = job_id(number % 5)
             own = refused(name, job=shared, about=f"{name}-{number}")
             # The second and third are everybody's: one process records them, the others find them there.
-            store.record([own, submitted(shared), issued(shared), started(shared)])
+            store.ledger.append([own, submitted(shared), issued(shared), started(shared)])
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ LONG = 30.0
 @pytest.fixture
 def changes(store: Store) -> Iterator[ChangeFeed]:
     """A sight of the store that has had its first look."""
-    with closing(store.open_change_feed()) as made:
+    with closing(store.ledger.open_change_feed()) as made:
         made.wait(LONG)
         yield made
 
@@ -33,19 +33,19 @@ def waited(changes: ChangeFeed, seconds: float) -> float:
 
 def test_what_is_recorded_ends_the_wait(store: Store, changes: ChangeFeed) -> None:
     for number in range(5):
-        writer = threading.Timer(0.2, store.record, [[submitted(job_id(number))]])
+        writer = threading.Timer(0.2, store.ledger.append, [[submitted(job_id(number))]])
         writer.start()
         assert waited(changes, LONG) < LONG / 2
         writer.join()
 
 
 def test_what_was_recorded_before_the_wait_ends_it_at_once(store: Store, changes: ChangeFeed) -> None:
-    store.record([submitted()])
+    store.ledger.append([submitted()])
     assert waited(changes, LONG) < LONG / 2
 
 
 def test_without_news_a_wait_lasts_as_long_as_it_was_to(store: Store, changes: ChangeFeed) -> None:
-    store.ledger_head()
+    store.ledger.head()
     assert waited(changes, 0.5) >= 0.5
 
 
@@ -67,8 +67,8 @@ def test_postgresql_tells_of_commits_alone_and_of_many_once(store: Store, url: s
     store.migrate()
     with psycopg.connect(url, autocommit=True) as listener:
         listener.execute("LISTEN justenough_ledger")
-        store.record([submitted(job_id(number)) for number in range(5)])
-        store.record([submitted(job_id(0))])
+        store.ledger.append([submitted(job_id(number)) for number in range(5)])
+        store.ledger.append([submitted(job_id(0))])
         assert [notice.payload for notice in listener.notifies(timeout=2, stop_after=1)] == [""]
         assert list(listener.notifies(timeout=0.2)) == []
 
@@ -77,7 +77,7 @@ def test_postgresql_tells_of_commits_alone_and_of_many_once(store: Store, url: s
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
 def test_where_no_notice_can_come_the_ledger_is_looked_at_often(store: Store, url: str) -> None:
     """As behind a pooler, or while a server has no connection left."""
-    with closing(store.open_change_feed()) as changes, psycopg.connect(url, autocommit=True) as admin:
+    with closing(store.ledger.open_change_feed()) as changes, psycopg.connect(url, autocommit=True) as admin:
         changes.wait(LONG)
         admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'justenough-listener'")
         admin.execute("SELECT pg_sleep(0.1)")

@@ -23,7 +23,7 @@ PROCESSES, EVENTS = 4, 100
 def all_entries(store: Store) -> list[EntryView]:
     found: list[EntryView] = []
     after = 0
-    while page := store.ledger(after=after, limit=500).items:
+    while page := store.ledger.entries(after=after, limit=500).items:
         found += page
         after = page[-1].position
     return found
@@ -63,7 +63,7 @@ def test_four_processes_write_one_ledger_without_fork_or_loss(empty_url: str) ->
     assert failures == [""] * PROCESSES
     with closing(Store(empty_url)) as store:
         entries = all_entries(store)
-        report = store.verify()
+        report = store.ledger.verify()
     assert report.problems == ()
     own = Counter(entry.data["why"] for entry in entries if entry.type == "job.refused")
     assert own == {f"p{index}": EVENTS for index in range(PROCESSES)}
@@ -72,7 +72,7 @@ def test_four_processes_write_one_ledger_without_fork_or_loss(empty_url: str) ->
 
 
 def test_threads_that_record_the_same_event_record_it_once(store: Store) -> None:
-    results = race(12, lambda _: len(store.record([submitted()])))
+    results = race(12, lambda _: len(store.ledger.append([submitted()])))
     assert sorted(map(str, results)) == ["0"] * 11 + ["1"]
 
 
@@ -84,25 +84,25 @@ def test_who_tails_the_ledger_misses_no_entry_while_others_write(store: Store) -
 
     def tail() -> None:
         after = 0
-        while not (finished := done.is_set()) or store.ledger(after=after).items:
-            for entry in store.ledger(after=after).items:
+        while not (finished := done.is_set()) or store.ledger.entries(after=after).items:
+            for entry in store.ledger.entries(after=after).items:
                 seen.append(entry.id)
                 after = entry.position
-            if finished and not store.ledger(after=after).items:
+            if finished and not store.ledger.entries(after=after).items:
                 return
 
     reader = threading.Thread(target=tail)
     reader.start()
-    race(writers, lambda index: [store.record([refused("x", job=job_id(index), about=str(number))]) for number in range(25)])
+    race(writers, lambda index: [store.ledger.append([refused("x", job=job_id(index), about=str(number))]) for number in range(25)])
     done.set()
     reader.join()
     assert len(seen) == len(set(seen)) == writers * 25
 
 
 def test_of_many_who_claim_a_job_exactly_one_gets_it(store: Store) -> None:
-    results = race(16, lambda index: store.claim_job(JOB, run=f"run-{index}", owner=f"owner-{index}", now=NOW))
+    results = race(16, lambda index: store.claims.claim(JOB, run=f"run-{index}", owner=f"owner-{index}", now=NOW))
     assert Counter(results) == {True: 1, False: 15}
-    claim = store.claim_of(JOB)
+    claim = store.claims.get(JOB)
     assert claim is not None
     assert claim.owner == f"owner-{results.index(True)}"
     assert claim.run == f"run-{results.index(True)}"
@@ -111,8 +111,13 @@ def test_of_many_who_claim_a_job_exactly_one_gets_it(store: Store) -> None:
 def test_closing_and_claiming_at_once_leaves_the_claim_closed(store: Store) -> None:
     for number in range(10):
         job = job_id(number)
-        race(4, lambda index, job=job: store.claim_job(job, run="r", owner="o", now=NOW) if index % 2 else store.close_claim(job, later(1)))  # type: ignore[misc]
-        claim = store.claim_of(job)
+        race(
+            4,
+            lambda index, job=job: (  # type: ignore[misc]
+                store.claims.claim(job, run="r", owner="o", now=NOW) if index % 2 else store.claims.close(job, later(1))
+            ),
+        )
+        claim = store.claims.get(job)
         assert claim is not None
         assert not claim.open
-        assert not store.renew_claim(job, "o", later(2))
+        assert not store.claims.renew(job, "o", later(2))

@@ -42,7 +42,7 @@ def test_an_sqlite_store_is_for_its_owner_alone(tmp_path: Path) -> None:
     home = tmp_path / "new" / "home"
     with closing(Store(f"sqlite:///{home / 'store.db'}")) as store:
         store.migrate()
-        store.record([submitted()])
+        store.ledger.append([submitted()])
         assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in home.iterdir()} == {
             "store.db": 0o600,
             "store.db-wal": 0o600,
@@ -62,7 +62,7 @@ def test_sqlite_keeps_what_it_said_it_kept(tmp_path: Path) -> None:
 
 def test_a_ready_store_answers(store: Store) -> None:
     store.ping()
-    assert store.figures().jobs == {}
+    assert store.metrics.counts().jobs == {}
 
 
 def test_a_server_that_is_not_there_is_unavailable_and_says_no_secret() -> None:
@@ -78,7 +78,7 @@ def test_a_server_that_is_not_there_is_unavailable_and_says_no_secret() -> None:
 
 def test_a_database_that_is_not_migrated_says_so(empty_url: str) -> None:
     with closing(Store(empty_url)) as store, pytest.raises(StoreNotMigrated, match=r"not migrated to this version: .*jobs") as raised:
-        store.jobs()
+        store.jobs.list()
     assert "SELECT" not in str(raised.value)
 
 
@@ -88,14 +88,14 @@ def test_a_writer_waits_for_anothers_transaction(tmp_path: Path) -> None:
     with closing(Store(f"sqlite:///{file}")) as store, closing(sqlite3.connect(file, isolation_level=None)) as other:
         store.migrate()
         other.execute("BEGIN IMMEDIATE")
-        waiting = threading.Thread(target=store.record, args=([submitted("j-dev-waits")],))
+        waiting = threading.Thread(target=store.ledger.append, args=([submitted("j-dev-waits")],))
         waiting.start()
         waiting.join(0.2)
         assert waiting.is_alive()
-        assert store.job("j-dev-waits") is None  # Readers do not wait.
+        assert store.jobs.get("j-dev-waits") is None  # Readers do not wait.
         other.execute("COMMIT")
         waiting.join()
-        assert store.job("j-dev-waits") is not None
+        assert store.jobs.get("j-dev-waits") is not None
 
 
 def test_work_that_waits_shares_the_next_transaction(url: str) -> None:

@@ -31,7 +31,7 @@ async def feed(store: Store) -> AsyncIterator[LiveFeed]:
 def record(store: Store, job: str, begin: int, count: int, *, at_once: int = 1) -> None:
     """Record events of a job, a few in each transaction."""
     for number in range(begin, begin + count, at_once):
-        store.record([refused("x", job=job, about=str(one)) for one in range(number, min(number + at_once, begin + count))])
+        store.ledger.append([refused("x", job=job, about=str(one)) for one in range(number, min(number + at_once, begin + count))])
 
 
 async def heard(feed: LiveFeed, position: int | None, until: int, *, job: str | None = None) -> list[EntryView]:
@@ -55,7 +55,7 @@ async def waiting(feed: LiveFeed, count: int) -> None:
 def whole(store: Store, *, job: str | None = None, after: int = 0) -> list[EntryView]:
     found: list[EntryView] = []
     while True:
-        page = store.ledger(job=job, after=after, limit=1000)
+        page = store.ledger.entries(job=job, after=after, limit=1000)
         found += page.items
         if page.next is None:
             return found
@@ -64,7 +64,7 @@ def whole(store: Store, *, job: str | None = None, after: int = 0) -> list[Entry
 
 async def test_hundreds_of_listeners_hear_each_event_once_and_in_order(store: Store, feed: LiveFeed) -> None:
     jobs = [job_id(number) for number in range(3)]
-    store.record([submitted(job) for job in jobs])
+    store.ledger.append([submitted(job) for job in jobs])
     # Of each job two entries more than of the one before, and the last one of all is the last job's.
     last = 3 + 3 * 40
     ends: dict[str | None, int] = {None: last, **{job: last - 2 + number for number, job in enumerate(jobs)}}
@@ -132,11 +132,11 @@ async def test_one_who_does_not_read_keeps_nothing_and_misses_nothing(
 
 
 async def test_large_entries_are_neither_kept_nor_read_all_at_once(store: Store, feed: LiveFeed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("justenough.adapters.store.ledger_reader.MAX_TAIL_BYTES", 10_000)
+    monkeypatch.setattr("justenough.adapters.store.ledger_repository.MAX_TAIL_BYTES", 10_000)
     monkeypatch.setattr(feeds, "MAX_RECENT_BYTES", 30_000)
-    store.record([refused("x" * 6_000, about=str(number)) for number in range(20)])
-    assert [len(store.tail(after, limit=100).entries) for after in (0, 19, 20)] == [1, 1, 0]
-    assert store.tail(0, limit=100).more
+    store.ledger.append([refused("x" * 6_000, about=str(number)) for number in range(20)])
+    assert [len(store.ledger.tail(after, limit=100).entries) for after in (0, 19, 20)] == [1, 1, 0]
+    assert store.ledger.tail(0, limit=100).more
     found = await heard(feed, 0, 20)
     assert [entry.position for entry in found] == list(range(1, 21))
     assert feed._recent._size <= 30_000

@@ -6,18 +6,9 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from sqlalchemy.engine import Connection
 
 from justenough.adapters.store import Store
-from justenough.adapters.store.inbox_queries import (
-    InboxFilter,
-    InboxItem,
-    delegations_of,
-    earlier_decisions,
-    inbox_items,
-    last_approved_request,
-    requests_answered_by,
-)
+from justenough.adapters.store.inbox_queries import InboxFilter, InboxItem
 from justenough.domain.jobs.states import RequestState
 from justenough.domain.readmodel.views import RequestView
 from tests.store.facts import NOW, answered, changed_to, decided, job_id, later, opened, part, requested, submitted
@@ -29,7 +20,7 @@ MINE = InboxFilter("e-lead", 1, mine=True)
 def waits(store: Store, number: int, *, minutes: int = 15, tier: int = 1, **job: Any) -> str:
     name = job_id(number)
     clock = changed_to(opened(name, tier=tier), respond_by=later(60 * minutes).isoformat())
-    store.record([submitted(name, **job), requested(name), decided("needs_approval", name, tier=tier), clock])
+    store.ledger.append([submitted(name, **job), requested(name), decided("needs_approval", name, tier=tier), clock])
     return part(name, "r")
 
 
@@ -38,7 +29,7 @@ def ids(found: tuple[InboxItem, ...]) -> list[str]:
 
 
 def view(store: Store, name: str) -> RequestView:
-    found = store.request(name)
+    found = store.requests.get(name)
     assert found is not None
     return found
 
@@ -47,7 +38,7 @@ def test_what_waits_comes_by_its_clock_page_by_page_each_once(store: Store) -> N
     names = [waits(store, number, minutes=20 - number) for number in range(1, 8)]
     found: list[str] = []
     after: tuple[datetime, str] | None = None
-    while page := store.inbox_items(MINE, after=after, limit=3):
+    while page := store.inbox.items(MINE, after=after, limit=3):
         found += ids(page)
         last = page[-1].request
         assert last.expires_at is not None
@@ -57,10 +48,10 @@ def test_what_waits_comes_by_its_clock_page_by_page_each_once(store: Store) -> N
 
 def test_requests_whose_clocks_end_together_are_each_there_once(store: Store) -> None:
     names = [waits(store, number) for number in range(1, 6)]
-    first = store.inbox_items(MINE, limit=2)
+    first = store.inbox.items(MINE, limit=2)
     end = first[-1].request.expires_at
     assert end is not None
-    assert ids(first) + ids(store.inbox_items(MINE, after=(end, first[-1].request.id))) == names
+    assert ids(first) + ids(store.inbox.items(MINE, after=(end, first[-1].request.id))) == names
 
 
 def test_mine_is_what_tier_requester_and_my_own_answers_leave(store: Store) -> None:
@@ -71,18 +62,18 @@ def test_mine_is_what_tier_requester_and_my_own_answers_leave(store: Store) -> N
         waits(store, 4),
         waits(store, 5),
     )
-    store.record([answered("pending", job_id(4), person="lead"), answered("approved", job_id(5), person="else")])
-    assert ids(store.inbox_items(MINE)) == [plain_]
-    assert sorted(ids(store.inbox_items(MINE._replace(mine=False)))) == sorted([above, own, done])
-    assert over not in ids(store.inbox_items(MINE._replace(mine=False)))
-    assert ids(store.inbox_items(MINE._replace(tier=2))) == [plain_, above]
-    assert sorted(ids(store.inbox_items(MINE._replace(mine=None)))) == sorted([plain_, above, own, done])
+    store.ledger.append([answered("pending", job_id(4), person="lead"), answered("approved", job_id(5), person="else")])
+    assert ids(store.inbox.items(MINE)) == [plain_]
+    assert sorted(ids(store.inbox.items(MINE._replace(mine=False)))) == sorted([above, own, done])
+    assert over not in ids(store.inbox.items(MINE._replace(mine=False)))
+    assert ids(store.inbox.items(MINE._replace(tier=2))) == [plain_, above]
+    assert sorted(ids(store.inbox.items(MINE._replace(mine=None)))) == sorted([plain_, above, own, done])
 
 
 def test_what_waits_says_whose_it_is_and_who_acts(store: Store) -> None:
     waits(store, 1)
     waits(store, 2, agent=None)
-    assert [(one.requester_id, one.agent) for one in store.inbox_items(MINE)] == [("e-ops", "refund-agent 1.4"), ("e-ops", "")]
+    assert [(one.requester_id, one.agent) for one in store.inbox.items(MINE)] == [("e-ops", "refund-agent 1.4"), ("e-ops", "")]
 
 
 @pytest.mark.parametrize(
@@ -97,36 +88,36 @@ def test_what_waits_says_whose_it_is_and_who_acts(store: Store) -> None:
 )
 def test_what_waits_is_filtered(store: Store, asked: dict[str, Any], found: list[int]) -> None:
     names = {1: waits(store, 1), 2: waits(store, 2, name="other", requester="e-sam")}
-    assert ids(store.inbox_items(MINE._replace(**asked))) == [names[number] for number in found]
-    assert store.inbox_items(MINE._replace(job_name="a\0b")) == ()
+    assert ids(store.inbox.items(MINE._replace(**asked))) == [names[number] for number in found]
+    assert store.inbox.items(MINE._replace(job_name="a\0b")) == ()
 
 
 def test_what_somebody_answered_comes_newest_first(store: Store) -> None:
     names = [waits(store, number) for number in range(1, 4)]
     for number in (2, 3, 1):
-        store.record([answered("approved", job_id(number), person="lead", at=later(number))])
-    store.record([answered("approved", job_id(3), person="chief", at=later(90))])
-    assert [one.id for one in store.requests_answered_by("e-lead", 2)] == names[:0:-1]
-    assert store.requests_answered_by("e-nobody", 5) == ()
+        store.ledger.append([answered("approved", job_id(number), person="lead", at=later(number))])
+    store.ledger.append([answered("approved", job_id(3), person="chief", at=later(90))])
+    assert [one.id for one in store.inbox.answered_by("e-lead", 2)] == names[:0:-1]
+    assert store.inbox.answered_by("e-nobody", 5) == ()
 
 
 def test_what_was_decided_before_is_of_the_same_kind_and_earlier(store: Store) -> None:
     before, pending, other, now, after = waits(store, 1), waits(store, 2), waits(store, 3, name="other"), waits(store, 4), waits(store, 5)
     for number in (1, 3, 5):
-        store.record([answered("approved", job_id(number), person="lead")])
-    assert [one.id for one in store.earlier_decisions(view(store, now), 5)] == [before]
-    earlier = store.last_approved_request(view(store, now))
+        store.ledger.append([answered("approved", job_id(number), person="lead")])
+    assert [one.id for one in store.inbox.earlier_decisions(view(store, now), 5)] == [before]
+    earlier = store.inbox.last_approved(view(store, now))
     assert earlier is not None
     assert (earlier.id, earlier.state) == (before, RequestState.APPROVED)
-    assert [one.id for one in store.earlier_decisions(view(store, after), 5)] == [before]
-    assert store.last_approved_request(view(store, other)) is None
-    assert store.earlier_decisions(view(store, pending), 0) == ()
+    assert [one.id for one in store.inbox.earlier_decisions(view(store, after), 5)] == [before]
+    assert store.inbox.last_approved(view(store, other)) is None
+    assert store.inbox.earlier_decisions(view(store, pending), 0) == ()
 
 
 def test_requests_are_found_by_their_ids_in_the_order_that_was_asked(store: Store) -> None:
     one, two = waits(store, 1), waits(store, 2)
-    assert list(store.requests_by_id([two, "r-none", one, two])) == [two, one]
-    assert store.requests_by_id([]) == {}
+    assert list(store.requests.by_ids([two, "r-none", one, two])) == [two, one]
+    assert store.requests.by_ids([]) == {}
 
 
 def test_no_question_of_the_inbox_scans_a_table(ready_file: object) -> None:
@@ -142,13 +133,13 @@ def test_no_question_of_the_inbox_scans_a_table(ready_file: object) -> None:
     }
     request = RequestView.model_validate({**known, **other, "created_at": NOW})
 
-    def ask(connection: Connection) -> None:
-        inbox_items(connection, MINE, after=(NOW, "r"), limit=5)
-        inbox_items(connection, MINE._replace(mine=False), after=None, limit=5)
-        requests_answered_by(connection, "e-lead", limit=5)
-        earlier_decisions(connection, request, requester_id=None, limit=5)
-        last_approved_request(connection, request, requester_id=None)
-        delegations_of(connection, "e-lead", now=NOW, limit=5)
+    def ask(store: Store) -> None:
+        store.inbox.items(MINE, after=(NOW, "r"), limit=5)
+        store.inbox.items(MINE._replace(mine=False), limit=5)
+        store.inbox.answered_by("e-lead", limit=5)
+        store.inbox.earlier_decisions(request, limit=5)
+        store.inbox.last_approved(request)
+        store.delegations.current_of("e-lead", now=NOW, limit=5)
 
     found = plans(f"sqlite:///{ready_file}", ask)
     assert found

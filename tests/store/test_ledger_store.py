@@ -24,38 +24,38 @@ OTHER = job_id(2)
 
 @pytest.fixture
 def filled(store: Store) -> Store:
-    store.record([submitted(), issued(), started()])
-    store.record([submitted(OTHER), ended(job=OTHER)])
-    store.record([confirmed(), ended()])
+    store.ledger.append([submitted(), issued(), started()])
+    store.ledger.append([submitted(OTHER), ended(job=OTHER)])
+    store.ledger.append([confirmed(), ended()])
     return store
 
 
 def test_events_are_chained_per_job(filled: Store) -> None:
-    entries = filled.ledger(job=JOB).items
+    entries = filled.ledger.entries(job=JOB).items
     assert [entry.seq for entry in entries] == [1, 2, 3, 4, 5]
     assert [entry.prev for entry in entries] == [GENESIS, *(entry.hash for entry in entries[:-1])]
-    assert filled.ledger(job=OTHER).items[0].prev == GENESIS
+    assert filled.ledger.entries(job=OTHER).items[0].prev == GENESIS
 
 
 def test_recording_again_changes_nothing_and_returns_nothing(filled: Store) -> None:
-    before = (filled.ledger().items, filled.job(JOB))
-    assert filled.record([submitted(task="another"), issued(), started(at=later(99))]) == ()
-    assert (filled.ledger().items, filled.job(JOB)) == before
+    before = (filled.ledger.entries().items, filled.jobs.get(JOB))
+    assert filled.ledger.append([submitted(task="another"), issued(), started(at=later(99))]) == ()
+    assert (filled.ledger.entries().items, filled.jobs.get(JOB)) == before
 
 
 def test_one_call_may_hold_an_event_twice_and_some_that_are_known(store: Store) -> None:
-    store.record([submitted()])
-    new = store.record([submitted(), started(), started(), ended()])
+    store.ledger.append([submitted()])
+    new = store.ledger.append([submitted(), started(), started(), ended()])
     assert [entry.type for entry in new] == ["job.started", "job.ended"]
-    assert store.record([]) == ()
+    assert store.ledger.append([]) == ()
 
 
 def test_a_call_is_recorded_whole_or_not_at_all(store: Store) -> None:
     broken = ended("no such state")
     with pytest.raises(ValueError, match="no such state"):
-        store.record([submitted(), broken])
-    assert store.ledger().items == ()
-    assert store.job(JOB) is None
+        store.ledger.append([submitted(), broken])
+    assert store.ledger.entries().items == ()
+    assert store.jobs.get(JOB) is None
 
 
 def test_one_callers_broken_event_does_not_take_anothers_along(store: Store) -> None:
@@ -64,7 +64,7 @@ def test_one_callers_broken_event_does_not_take_anothers_along(store: Store) -> 
 
     def record(name: str, fact: Event) -> None:
         try:
-            outcomes[name] = store.record([fact])
+            outcomes[name] = store.ledger.append([fact])
         except ValueError as error:
             outcomes[name] = error
 
@@ -75,41 +75,41 @@ def test_one_callers_broken_event_does_not_take_anothers_along(store: Store) -> 
     for thread in threads:
         thread.join()
     assert {name for name, outcome in outcomes.items() if isinstance(outcome, ValueError)} == {str(n) for n in range(0, 24, 4)}
-    assert len(store.ledger().items) == 18
-    assert store.verify().sound
+    assert len(store.ledger.entries().items) == 18
+    assert store.ledger.verify().sound
 
 
 def test_any_text_is_stored_and_read_back_alike(store: Store) -> None:
     hostile = "'; DROP TABLE ledger; -- \"\\ \u2028 \r\n\t 😀 \x00 \ud800 \x7f"
-    store.record([submitted(task=hostile, reason=hostile), refused(hostile)])
+    store.ledger.append([submitted(task=hostile, reason=hostile), refused(hostile)])
     readable = hostile.replace("\x00", "\ufffd").replace("\ud800", "\ufffd")
-    view = store.job(JOB)
+    view = store.jobs.get(JOB)
     assert view is not None
     assert (view.task, view.order_reason) == (readable, readable)
-    assert store.ledger().items[1].data["why"] == readable
-    assert store.verify().sound
+    assert store.ledger.entries().items[1].data["why"] == readable
+    assert store.ledger.verify().sound
 
 
 def test_hostile_and_endless_ids_are_kept_and_still_recorded_once(store: Store) -> None:
     facts = [refused("x", job="j-dev-\n\x00\ud800", about="a\nb"), refused("x", about="\U0001f600" * 5000)]
-    assert len(store.record(facts)) == 2
-    assert store.record(facts) == ()
-    assert store.verify().sound
+    assert len(store.ledger.append(facts)) == 2
+    assert store.ledger.append(facts) == ()
+    assert store.ledger.verify().sound
 
 
 def test_data_that_is_not_json_is_refused(store: Store) -> None:
     with pytest.raises(ValueError, match="inf"):
-        store.record([submitted(params={"x": float("inf")})])
+        store.ledger.append([submitted(params={"x": float("inf")})])
 
 
 def test_the_ledger_is_read_in_order_page_by_page(filled: Store) -> None:
-    first = filled.ledger(limit=4)
-    second = filled.ledger(after=int(first.next or 0), limit=4)
+    first = filled.ledger.entries(limit=4)
+    second = filled.ledger.entries(after=int(first.next or 0), limit=4)
     positions = [entry.position for entry in (*first.items, *second.items)]
     assert positions == sorted(set(positions))
     assert (len(positions), second.next) == (7, None)
-    chain = filled.ledger(job=JOB, limit=2)
-    assert [entry.seq for entry in filled.ledger(job=JOB, after=int(chain.next or 0)).items] == [3, 4, 5]
+    chain = filled.ledger.entries(job=JOB, limit=2)
+    assert [entry.seq for entry in filled.ledger.entries(job=JOB, after=int(chain.next or 0)).items] == [3, 4, 5]
 
 
 def test_the_ledger_is_read_by_type_and_from_a_moment_on(store: Store) -> None:
@@ -120,24 +120,24 @@ def test_the_ledger_is_read_by_type_and_from_a_moment_on(store: Store) -> None:
         issued(OTHER, at=later(2)),
         ended(job=OTHER, at=later(3)),
     ]
-    store.record(facts)
+    store.ledger.append(facts)
     kinds = (EventType.JOB_SUBMITTED, EventType.JOB_ENDED)
 
-    assert [entry.seq for entry in store.ledger(types=kinds).items] == [1, 1, 3]
-    assert [entry.type for entry in store.ledger(types=kinds, job=OTHER).items] == ["job.submitted", "job.ended"]
-    assert [entry.at for entry in store.ledger(since=later(2)).items] == [later(2), later(3)]
-    assert [entry.type for entry in store.ledger(since=later(0.000001), types=[EventType.JOB_STARTED]).items] == ["job.started"]
+    assert [entry.seq for entry in store.ledger.entries(types=kinds).items] == [1, 1, 3]
+    assert [entry.type for entry in store.ledger.entries(types=kinds, job=OTHER).items] == ["job.submitted", "job.ended"]
+    assert [entry.at for entry in store.ledger.entries(since=later(2)).items] == [later(2), later(3)]
+    assert [entry.type for entry in store.ledger.entries(since=later(0.000001), types=[EventType.JOB_STARTED]).items] == ["job.started"]
     # A moment is the same in every zone.
     elsewhere = later(2).astimezone(timezone(timedelta(hours=9)))
-    assert store.ledger(since=elsewhere).items == store.ledger(since=later(2)).items
-    first = store.ledger(types=kinds, limit=2)
-    assert [entry.type for entry in store.ledger(types=kinds, limit=2, after=int(first.next or 0)).items] == ["job.ended"]
+    assert store.ledger.entries(since=elsewhere).items == store.ledger.entries(since=later(2)).items
+    first = store.ledger.entries(types=kinds, limit=2)
+    assert [entry.type for entry in store.ledger.entries(types=kinds, limit=2, after=int(first.next or 0)).items] == ["job.ended"]
 
 
 def test_the_head_is_the_newest_entry(store: Store) -> None:
-    assert (store.ledger_head().entries, store.ledger_head().hash) == (0, None)
-    (entry,) = store.record([submitted()])
-    assert (store.ledger_head().entries, store.ledger_head().position, store.ledger_head().hash) == (1, entry.position, entry.hash)
+    assert (store.ledger.head().entries, store.ledger.head().hash) == (0, None)
+    (entry,) = store.ledger.append([submitted()])
+    assert (store.ledger.head().entries, store.ledger.head().position, store.ledger.head().hash) == (1, entry.position, entry.hash)
 
 
 @pytest.mark.parametrize(
@@ -150,15 +150,15 @@ def test_the_head_is_the_newest_entry(store: Store) -> None:
     ],
 )
 def test_the_database_itself_refuses_to_change_the_ledger(filled: Store, url: str, statement: str) -> None:
-    before = filled.ledger().items
+    before = filled.ledger.entries().items
     with pytest.raises(DBAPIError, match="the ledger is insert-only"):
         executed(url, statement)
-    assert filled.ledger().items == before
+    assert filled.ledger.entries().items == before
 
 
 @pytest.mark.parametrize("same", ["position = 1", "id = (SELECT id FROM ledger WHERE position = 1)", "job = :job AND seq = 1"])
 def test_the_database_itself_refuses_to_replace_an_entry(filled: Store, url: str, same: str) -> None:
-    before = filled.ledger().items
+    before = filled.ledger.entries().items
     row = "99, :job, 99, 'new', type, at, data, prev, hash"
     row = {"p": row.replace("99, :job", "1, :job"), "i": row.replace("'new'", "id"), "j": row.replace("99, 'new'", "1, 'new'")}[same[0]]
     on_conflict = "ON CONFLICT ({}) DO UPDATE SET data = '{{}}'".format({"p": "position", "i": "id", "j": "job, seq"}[same[0]])
@@ -166,7 +166,7 @@ def test_the_database_itself_refuses_to_replace_an_entry(filled: Store, url: str
     columns = "position, job, seq, id, type, at, data, prev, hash"
     with pytest.raises(DBAPIError, match="the ledger is insert-only"):
         executed(url, f"{verb} INTO ledger ({columns}) SELECT {row} FROM ledger WHERE position = 1 {end}")
-    assert filled.ledger().items == before
+    assert filled.ledger.entries().items == before
 
 
 @pytest.mark.servers
@@ -175,14 +175,14 @@ def test_postgresql_refuses_to_empty_the_ledger_even_as_a_replica(postgres_port:
     url = new_database(postgres_port)
     with closing(Store(url)) as store:
         store.migrate()
-        store.record([submitted()])
+        store.ledger.append([submitted()])
         with pytest.raises(DBAPIError, match="the ledger is insert-only"):
             executed(url, *statements)
-        assert len(store.ledger().items) == 1
+        assert len(store.ledger.entries().items) == 1
 
 
 def test_an_untouched_ledger_is_sound_and_the_report_says_what_it_cannot_see(filled: Store) -> None:
-    report = filled.verify()
+    report = filled.ledger.verify()
     assert (report.entries, report.jobs, report.problems, report.sound) == (7, 2, (), True)
     assert any("cut off" in sentence and "checkpoints" in sentence for sentence in report.unseen)
 
@@ -228,7 +228,7 @@ def test_what_was_done_to_the_tables_is_found(
     filled: Store, url: str, statements: tuple[str, ...], found: set[tuple[str, int, str]]
 ) -> None:
     tampered(url, *statements)
-    assert {(problem.job, problem.seq, problem.fault) for problem in filled.verify().problems} == found
+    assert {(problem.job, problem.seq, problem.fault) for problem in filled.ledger.verify().problems} == found
 
 
 def test_what_only_a_checkpoint_could_show_is_not_found(filled: Store, url: str) -> None:
@@ -238,14 +238,14 @@ def test_what_only_a_checkpoint_could_show_is_not_found(filled: Store, url: str)
         "UPDATE chain_heads SET seq = 4, hash = (SELECT hash FROM ledger WHERE job = :job AND seq = 4) WHERE job = :job",
     )
     tampered(url, *statements)
-    assert filled.verify().sound
+    assert filled.ledger.verify().sound
 
 
 def test_a_ledger_that_was_exchanged_whole_is_reported_in_bounds(store: Store, url: str) -> None:
     for start in range(0, 1200, 400):
-        store.record([submitted(job_id(number)) for number in range(start, start + 400)])
+        store.ledger.append([submitted(job_id(number)) for number in range(start, start + 400)])
     tampered(url, "UPDATE ledger SET data = '{}'")
-    assert len(store.verify().problems) == 1000
+    assert len(store.ledger.verify().problems) == 1000
 
 
 def test_the_stored_text_is_what_was_hashed(filled: Store, url: str) -> None:
@@ -258,7 +258,7 @@ def test_every_type_of_event_can_be_recorded_without_its_job(store: Store) -> No
     """A fact about a job that the store does not know is still a fact."""
     assert EventType.SWEEP_REPORTED.value == "sweep.reported"
     fact = Event(id="s", job="-", type=EventType.SWEEP_REPORTED, at=later(0), data={"unknown": ["j-other-1"]})
-    assert store.record([fact])[0].data == {"unknown": ["j-other-1"]}
+    assert store.ledger.append([fact])[0].data == {"unknown": ["j-other-1"]}
 
 
 TRIGGERS = "SELECT name FROM sqlite_master WHERE type = 'trigger'"

@@ -20,36 +20,36 @@ def opened() -> Event:
 
 
 def test_a_lock_is_kept_once_with_its_record_and_shows_its_accessor_alone(store: Store) -> None:
-    store.record([submitted(), requested()])
-    assert store.keep_wrapping_token(KEPT, [opened()])
-    assert not store.keep_wrapping_token(KEPT.model_copy(update={"ciphertext": "another"}), [opened()])
-    assert store.wrapping_token_of(REQUEST) == KEPT
-    view = store.request(REQUEST)
+    store.ledger.append([submitted(), requested()])
+    assert store.wrapped_tokens.keep(KEPT, [opened()])
+    assert not store.wrapped_tokens.keep(KEPT.model_copy(update={"ciphertext": "another"}), [opened()])
+    assert store.wrapped_tokens.get(REQUEST) == KEPT
+    view = store.requests.get(REQUEST)
     assert view is not None
     assert view.lock is not None
     assert (view.lock.accessor, view.lock.expires_at) == (KEPT.accessor, later(60))
-    assert KEPT.ciphertext not in view.model_dump_json() + str(store.ledger(job=JOB).items)
+    assert KEPT.ciphertext not in view.model_dump_json() + str(store.ledger.entries(job=JOB).items)
 
 
 def test_of_many_who_take_a_lock_at_once_one_gets_it(store: Store) -> None:
-    store.keep_wrapping_token(KEPT, [])
+    store.wrapped_tokens.keep(KEPT, [])
     with ThreadPoolExecutor(8) as pool:
-        got = [found for found in pool.map(lambda _: store.take_wrapping_token(REQUEST), range(8)) if found]
+        got = [found for found in pool.map(lambda _: store.wrapped_tokens.take(REQUEST), range(8)) if found]
     assert got == [KEPT]
-    assert store.wrapping_token_of(REQUEST) is None
+    assert store.wrapped_tokens.get(REQUEST) is None
 
 
 def test_nothing_is_kept_for_a_job_that_may_not_be_issued_anything_any_more(store: Store) -> None:
-    store.keep_wrapping_token(KEPT, [])
-    assert store.end_issuing(JOB, later(2)) == (KEPT,)
-    assert store.end_issuing(JOB, later(3)) == ()
-    assert not store.keep_wrapping_token(KEPT, [opened()])
-    assert store.wrapping_token_of(REQUEST) is None
-    assert store.ledger(job=JOB).items == ()
+    store.wrapped_tokens.keep(KEPT, [])
+    assert store.claims.end_issuing(JOB, later(2)) == (KEPT,)
+    assert store.claims.end_issuing(JOB, later(3)) == ()
+    assert not store.wrapped_tokens.keep(KEPT, [opened()])
+    assert store.wrapped_tokens.get(REQUEST) is None
+    assert store.ledger.entries(job=JOB).items == ()
 
 
 def test_nothing_is_kept_for_a_job_that_has_ended(store: Store) -> None:
-    store.record([submitted(), requested()])
-    store.keep_wrapping_token(KEPT, [opened()])
-    store.record([ended(at=later(5))])
-    assert store.wrapping_token_of(REQUEST) is None
+    store.ledger.append([submitted(), requested()])
+    store.wrapped_tokens.keep(KEPT, [opened()])
+    store.ledger.append([ended(at=later(5))])
+    assert store.wrapped_tokens.get(REQUEST) is None

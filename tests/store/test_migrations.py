@@ -37,13 +37,13 @@ def test_exactly_one_table_is_called_a_ledger(url: str) -> None:
 def test_migrating_again_keeps_what_is_there(empty_url: str) -> None:
     with closing(Store(empty_url)) as store:
         store.migrate()
-        store.record([submitted()])
+        store.ledger.append([submitted()])
         store.migrate()
-        assert store.job(JOB) is not None
+        assert store.jobs.get(JOB) is not None
 
 
 def test_a_database_of_a_newer_version_is_left_alone(store: Store, url: str) -> None:
-    store.record([submitted()])
+    store.ledger.append([submitted()])
     engine = open_engine(url)
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = 'from-tomorrow'"))
@@ -77,7 +77,7 @@ def test_a_revocation_that_was_open_before_its_beginning_was_kept_is_so_since_it
         connection.execute(jobs.insert(), {"id": JOB, **texts, **empty, **states})
     with closing(Store(empty_url)) as store:
         store.migrate()
-        found = store.job(JOB)
+        found = store.jobs.get(JOB)
     engine.dispose()
     assert found is not None
     assert found.revocation.since == later(5)

@@ -46,11 +46,11 @@ def test_one_process_holds_the_lease_until_it_is_over_or_given_up(store: Store) 
 
 
 def test_a_new_subscription_is_owed_what_comes_and_nothing_that_was(store: Store) -> None:
-    store.record([submitted()])
+    store.ledger.append([submitted()])
     store.outbox.acquire_lease(US, now=NOW, until=later(15))
     store.outbox.keep_subscriptions({"siem": "webhook"}, holder=US, now=NOW)
     assert (store.outbox.status().head, store.outbox.status().positions) == (1, {"siem": 1})
-    store.record([started(), ended()])
+    store.ledger.append([started(), ended()])
     batch = store.outbox.next_batch([EventType.JOB_ENDED], after=1, limit=10)
     assert ([entry.type for entry in batch.entries], batch.position) == (["job.ended"], 3)
     assert store.outbox.next_batch([EventType.CREDENTIAL_ISSUED], after=1, limit=10).position == 3
@@ -62,7 +62,7 @@ def test_a_new_subscription_is_owed_what_comes_and_nothing_that_was(store: Store
 
 
 def test_what_failed_waits_is_found_when_it_is_due_and_is_gone_when_it_is_delivered(held: Store) -> None:
-    held.record([submitted(), started(), ended()])
+    held.ledger.append([submitted(), started(), ended()])
     batch = held.outbox.next_batch(ALL, after=0, limit=10)
     first, *rest = batch.entries
     settled = Settlement(subscription="siem", at=NOW, position=batch.position, delivered=(first.position,), failed=failed(rest))
@@ -83,7 +83,7 @@ def test_what_failed_waits_is_found_when_it_is_due_and_is_gone_when_it_is_delive
 
 
 def test_who_lost_the_lease_settles_and_keeps_nothing(held: Store) -> None:
-    held.record([submitted()])
+    held.ledger.append([submitted()])
     assert held.outbox.acquire_lease(THEM, now=later(15), until=later(30))
     entries = held.outbox.next_batch(ALL, after=0, limit=10).entries
     for at in (later(1), later(16)):
@@ -105,7 +105,7 @@ def test_a_position_never_goes_back(held: Store) -> None:
 
 
 def test_dead_letters_are_sent_again_one_by_one_or_all(held: Store) -> None:
-    held.record([submitted(), started(), ended()])
+    held.ledger.append([submitted(), started(), ended()])
     batch = held.outbox.next_batch(ALL, after=0, limit=10)
     one, two, three = batch.entries
     rows = (*failed([one, two], attempts=8, again=None), *failed([three]))
@@ -122,7 +122,7 @@ def test_dead_letters_are_sent_again_one_by_one_or_all(held: Store) -> None:
 
 
 def test_deliveries_are_paged(held: Store) -> None:
-    held.record([submitted(job_id(number), at=later(number)) for number in range(1, 6)])
+    held.ledger.append([submitted(job_id(number), at=later(number)) for number in range(1, 6)])
     batch = held.outbox.next_batch(ALL, after=0, limit=10)
     held.outbox.settle(Settlement(subscription="siem", at=NOW, position=5, failed=failed(batch.entries)), holder=US)
     seen: list[str] = []
@@ -149,7 +149,7 @@ def test_who_was_told_is_known_until_it_is_settled(held: Store) -> None:
 
 
 def test_a_subscription_that_nobody_has_for_long_is_forgotten_with_what_waited_for_it(held: Store) -> None:
-    held.record([submitted()])
+    held.ledger.append([submitted()])
     entries = held.outbox.next_batch(ALL, after=0, limit=10).entries
     told = (SentNotice(about="request/r-1", target="kv/data/x#a", tier=1, job=JOB),)
     held.outbox.settle(Settlement(subscription="siem", at=NOW, position=1, failed=failed(entries), told=told), holder=US)
@@ -164,7 +164,7 @@ def test_a_subscription_that_nobody_has_for_long_is_forgotten_with_what_waited_f
 
 def test_lag_is_the_age_of_the_oldest_event_that_is_owed(held: Store) -> None:
     assert lag_of(held.outbox.subscription_progress()[0], later(100)) == 0
-    held.record([submitted(), started(at=later(10))])
+    held.ledger.append([submitted(), started(at=later(10))])
     assert lag_of(held.outbox.subscription_progress()[0], later(100)) == 100
     batch = held.outbox.next_batch(ALL, after=0, limit=1)
     held.outbox.settle(Settlement(subscription="siem", at=NOW, position=1, delivered=(1,)), holder=US)

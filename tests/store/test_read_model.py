@@ -61,8 +61,8 @@ WITHOUT_EFFECT = {
 def job_after(store: Store, *facts: Event) -> JobView:
     """Each fact recorded by itself, as parts of the system do."""
     for fact in (submitted(), *facts):
-        store.record([fact])
-    view = store.job(JOB)
+        store.ledger.append([fact])
+    view = store.jobs.get(JOB)
     assert view is not None
     return view
 
@@ -91,12 +91,12 @@ def test_a_submitted_job_is_pending_and_shows_what_was_ordered(store: Store) -> 
 
 def test_an_order_comes_back_as_it_was_signed(store: Store) -> None:
     spec = {"name": "x", "nested": {"list": [1, 2.5, None, True, "ü"]}}
-    store.record([submitted(spec=spec, agent=None, bundle=None)])
-    found = store.order(JOB)
+    store.ledger.append([submitted(spec=spec, agent=None, bundle=None)])
+    found = store.jobs.order(JOB)
     assert found is not None
-    assert found[:3] == (spec, {"ticket": "4711"}, None)
-    assert found[3].model_dump() == SIGNED
-    assert store.order("j-dev-unknown") is None
+    assert (found.spec, found.params, found.bundle) == (spec, {"ticket": "4711"}, None)
+    assert found.signed.model_dump() == SIGNED
+    assert store.jobs.order("j-dev-unknown") is None
 
 
 def test_a_job_runs_once_started_and_keeps_its_first_start(store: Store) -> None:
@@ -125,8 +125,8 @@ def test_a_request_shows_what_is_asked_and_by_whom(store: Store) -> None:
     view = request_after(store)
     assert (view.id, view.job_id, view.resource, view.action, view.ttl) == (part(JOB, "r"), JOB, "orders-db", "write", 600)
     assert (view.state, view.job_name, view.task, view.requester) == ("pending", "refund-triage", "Refund ticket 4711", "ops")
-    assert store.request(part(JOB, "r")) == view
-    assert store.request("r-dev-unknown-1") is None
+    assert store.requests.get(part(JOB, "r")) == view
+    assert store.requests.get("r-dev-unknown-1") is None
 
 
 @pytest.mark.parametrize("outcome,tier,state", [("allowed", 0, "allowed"), ("needs_approval", 2, "pending"), ("denied", 0, "denied")])
@@ -146,14 +146,14 @@ def test_an_opened_approval_makes_the_job_wait_and_says_until_when(store: Store)
 def test_an_unanswered_request_climbs_and_then_expires(store: Store) -> None:
     climbed = request_after(store, decided("needs_approval", tier=1), opened(tier=1), opened(tier=2, at=later(900), escalated=True))
     assert (climbed.tier, climbed.current_tier, climbed.quorum, climbed.expires_at) == (1, 2, 2, later(1800))
-    store.record([_about_request(EventType.APPROVAL_EXPIRED, tier=2)])
+    store.ledger.append([_about_request(EventType.APPROVAL_EXPIRED, tier=2)])
     assert _request(store).state == "expired"
 
 
 def test_an_approval_that_makes_the_quorum_grants_what_was_approved(store: Store) -> None:
     waiting = request_after(store, decided("needs_approval", tier=1), opened(), answered("pending", person="lead", at=later(1)))
     assert (waiting.state, waiting.granted_ttl) == ("pending", None)
-    store.record([answered("approved", person="chief", at=later(2))])
+    store.ledger.append([answered("approved", person="chief", at=later(2))])
     view = _request(store)
     assert (view.state, view.granted_ttl) == ("approved", 300)
     assert [(answer.approver, answer.decision, answer.at) for answer in view.approvals] == [
@@ -165,7 +165,7 @@ def test_an_approval_that_makes_the_quorum_grants_what_was_approved(store: Store
 def test_a_denial_ends_a_request_and_a_later_approval_does_not_revive_it(store: Store) -> None:
     denied = request_after(store, decided("needs_approval", tier=1), opened(), answered("denied", decision="deny"))
     assert denied.state == "denied"
-    store.record([answered("approved", person="chief")])
+    store.ledger.append([answered("approved", person="chief")])
     assert _request(store).state == "denied"
 
 
@@ -181,7 +181,7 @@ def test_a_withdrawn_request_is_withdrawn(store: Store) -> None:
 
 def test_nobody_can_answer_a_request_of_a_job_that_has_ended(store: Store) -> None:
     assert request_after(store, opened(), ended("cancelled")).state == "withdrawn"
-    assert store.requests(state=None).items[0].state == "withdrawn"
+    assert store.requests.list(state=None).items[0].state == "withdrawn"
 
 
 def test_a_stranger_cannot_touch_another_jobs_request(store: Store) -> None:
@@ -193,16 +193,16 @@ def test_an_issued_credential_shows_its_handle(store: Store) -> None:
     view = credential_after(store)
     assert (view.id, view.request_id, view.state, view.revocable) == (part(JOB, "c"), part(JOB, "r"), "issued", "now")
     assert (view.lease_id, view.accessor, view.expires_at) == ("database/creds/orders-write/abc", "acc-1", later(600))
-    assert store.credential(view.id) == view
-    assert store.credential("c-dev-unknown-1") is None
+    assert store.credentials.get(view.id) == view
+    assert store.credentials.get("c-dev-unknown-1") is None
 
 
 def test_of_very_many_credentials_a_job_shows_all_that_may_be_alive_and_the_newest_of_the_rest(store: Store) -> None:
     # One that lives is among the first.
     facts = [issued(number=number, at=later(number)) for number in range(1, MAX_DEAD_CREDENTIALS + 12)]
     facts += [confirmed(number=number, at=later(2000)) for number in range(1, MAX_DEAD_CREDENTIALS + 12) if number != 3]
-    store.record([submitted(), *facts])
-    view = store.job(JOB)
+    store.ledger.append([submitted(), *facts])
+    view = store.jobs.get(JOB)
     assert view is not None
     numbers = [int(one.id.rpartition("-")[2]) for one in view.credentials]
     assert numbers == [3, *range(12, MAX_DEAD_CREDENTIALS + 12)]
@@ -215,10 +215,10 @@ def test_a_renewed_credential_ends_later(store: Store) -> None:
 
 def test_revoking_is_not_yet_revoked_and_revoked_is_not_yet_confirmed(store: Store) -> None:
     assert credential_after(store, revoking()).state == "revoking"
-    store.record([credential(EventType.CREDENTIAL_REVOKED, by="session", why=None, at=later(1))])
+    store.ledger.append([credential(EventType.CREDENTIAL_REVOKED, by="session", why=None, at=later(1))])
     assert _live(store) == ["revoked"]
-    store.record([confirmed(at=later(2))])
-    view = store.credential(part(JOB, "c"))
+    store.ledger.append([confirmed(at=later(2))])
+    view = store.credentials.get(part(JOB, "c"))
     assert view is not None
     assert (view.state, view.revoked_at, view.confirmed_at) == ("confirmed", later(1), later(2))
     assert view.confirmed_how == "its lease is gone, its login is gone"
@@ -258,8 +258,8 @@ def test_a_proof_is_shown_even_where_nothing_was_issued(store: Store) -> None:
 def test_a_job_goes_from_running_to_clean(store: Store) -> None:
     during = job_after(store, issued(), started(), revoking(at=later(3)))
     assert (during.state, during.revocation.state) == ("revoking", "pending")
-    store.record([confirmed(at=later(4)), proved(at=later(4)), ended(at=later(5))])
-    after = store.job(JOB)
+    store.ledger.append([confirmed(at=later(4)), proved(at=later(4)), ended(at=later(5))])
+    after = store.jobs.get(JOB)
     assert after is not None
     assert (after.state, after.revocation.state, after.revocation.confirmed_at) == ("succeeded", "confirmed", later(4))
 
@@ -269,8 +269,8 @@ def test_a_failed_revocation_is_a_state_that_is_shown_until_proof(store: Store) 
     assert (failed.state, failed.revocation.state) == ("failed", "overdue")
     assert failed.revocation.failures == ("leases: the target does not answer",)
     assert failed.credentials[0].state == "overdue"
-    store.record([confirmed(at=later(4)), proved(at=later(4), about="2")])
-    clean = store.job(JOB)
+    store.ledger.append([confirmed(at=later(4)), proved(at=later(4), about="2")])
+    clean = store.jobs.get(JOB)
     assert clean is not None
     assert (clean.revocation.state, clean.revocation.failures, clean.credentials[0].state) == ("confirmed", (), "confirmed")
 
@@ -278,14 +278,14 @@ def test_a_failed_revocation_is_a_state_that_is_shown_until_proof(store: Store) 
 def test_a_revocation_is_open_since_it_began_whatever_is_tried_meanwhile(store: Store) -> None:
     failed = job_after(store, issued(), revoking(at=later(1)), overdue(at=later(2)), revoking(at=later(3), about="2"), ended(at=later(4)))
     assert failed.revocation.since == later(1)
-    assert store.overdue() == OverdueCounts(jobs=1, since=later(1), credentials=1)
-    store.record([confirmed(at=later(5)), proved(at=later(5), about="2")])
-    clean = store.job(JOB)
+    assert store.metrics.overdue() == OverdueCounts(jobs=1, since=later(1), credentials=1)
+    store.ledger.append([confirmed(at=later(5)), proved(at=later(5), about="2")])
+    clean = store.jobs.get(JOB)
     assert clean is not None
     assert clean.revocation.since is None
-    assert store.overdue() == OverdueCounts(jobs=0, since=None, credentials=0)
-    store.record([revoking(at=later(9), about="sweep")])
-    again = store.job(JOB)
+    assert store.metrics.overdue() == OverdueCounts(jobs=0, since=None, credentials=0)
+    store.ledger.append([revoking(at=later(9), about="sweep")])
+    again = store.jobs.get(JOB)
     assert again is not None
     assert again.revocation.since == later(9)
 
@@ -304,9 +304,9 @@ def test_one_credential_is_overdue_while_its_job_goes_on(store: Store) -> None:
     view = job_after(store, started(), issued(), told)
     assert (view.state, view.revocation.state) == ("running", "none")
     assert [(item.state, item.why) for item in view.credentials] == [("overdue", "a; b")]
-    assert store.overdue() == OverdueCounts(jobs=0, since=None, credentials=1)
-    store.record([confirmed(at=later(3))])
-    after = store.credential(part(JOB, "c"))
+    assert store.metrics.overdue() == OverdueCounts(jobs=0, since=None, credentials=1)
+    store.ledger.append([confirmed(at=later(3))])
+    after = store.credentials.get(part(JOB, "c"))
     assert after is not None
     assert (after.state, after.why) == ("confirmed", None)
 
@@ -315,7 +315,7 @@ def test_one_credential_is_overdue_while_its_job_goes_on(store: Store) -> None:
 def test_a_job_that_ends_with_something_alive_is_not_clean(store: Store, at: datetime) -> None:
     view = job_after(store, issued(at=at), ended(at=later(5)))
     assert view.revocation.state == "pending"
-    assert store.open_jobs(later(1)) == (JOB,)
+    assert store.jobs.open(later(1)) == (JOB,)
 
 
 def test_what_is_issued_after_the_proof_takes_it_back(store: Store) -> None:
@@ -336,8 +336,8 @@ def test_a_late_attempt_does_not_undo_a_newer_proof(store: Store, late: Event) -
 def test_an_attempt_that_hung_past_a_newer_proof_does_not_undo_it_and_one_that_looked_after_it_does(store: Store) -> None:
     hung = overdue(at=later(5), seen_from=later(1))
     assert job_after(store, issued(), proved(at=later(3)), ended(), hung).revocation.state == "confirmed"
-    store.record([overdue(at=later(6), attempt=2, seen_from=later(4))])
-    seen = store.job(JOB)
+    store.ledger.append([overdue(at=later(6), attempt=2, seen_from=later(4))])
+    seen = store.jobs.get(JOB)
     assert seen is not None
     assert seen.revocation.state == "overdue"
 
@@ -353,16 +353,16 @@ def test_who_cuts_the_access_of_a_job_that_is_proven_puts_nothing_in_doubt_and_o
     view = job_after(store, issued(), proved(at=later(3)), ended(), *cut)
     assert (view.revocation.state, view.credentials[0].state) == ("confirmed", "issued")
     other = job_id(7)
-    store.record([submitted(other), issued(other), revoking(other, at=later(4), by=by)])
-    assert [seen.revocation.state for seen in [store.job(other)] if seen] == ["pending"]
-    store.record([overdue(other, at=later(5), by=by)])
-    assert [seen.revocation.state for seen in [store.job(other)] if seen] == ["overdue"]
+    store.ledger.append([submitted(other), issued(other), revoking(other, at=later(4), by=by)])
+    assert [seen.revocation.state for seen in [store.jobs.get(other)] if seen] == ["pending"]
+    store.ledger.append([overdue(other, at=later(5), by=by)])
+    assert [seen.revocation.state for seen in [store.jobs.get(other)] if seen] == ["overdue"]
 
 
 def test_an_event_of_an_unknown_job_is_kept_and_changes_nothing(store: Store) -> None:
-    entries = store.record([refused("no such order", job="j-dev-stranger"), ended(job="j-dev-stranger")])
+    entries = store.ledger.append([refused("no such order", job="j-dev-stranger"), ended(job="j-dev-stranger")])
     assert [entry.seq for entry in entries] == [1, 2]
-    assert store.job("j-dev-stranger") is None
+    assert store.jobs.get("j-dev-stranger") is None
 
 
 def _about_request(kind: EventType, **data: Any) -> Event:
@@ -371,11 +371,11 @@ def _about_request(kind: EventType, **data: Any) -> Event:
 
 
 def _request(store: Store) -> RequestView:
-    view = store.request(part(JOB, "r"))
+    view = store.requests.get(part(JOB, "r"))
     assert view is not None
     return view
 
 
 def _live(store: Store) -> list[str]:
-    assert store.credentials(live=True, job=JOB).items == store.live_credentials(JOB)
-    return [view.state for view in store.live_credentials(JOB)]
+    assert store.credentials.list(live=True, job=JOB).items == store.credentials.live_of(JOB)
+    return [view.state for view in store.credentials.live_of(JOB)]

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import pytest
 from sqlalchemy import text
 
-from justenough.adapters.store import Store, ledger_reader
+from justenough.adapters.store import Store, ledger_repository
 from justenough.adapters.store.engine import open_engine
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.evidence.aggregator import ReportPeriod
@@ -58,7 +58,7 @@ def violations(found: Report) -> set[str]:
 
 def recorded(store: Store, *events: Iterable[Event]) -> None:
     for some in events:
-        store.record(some)
+        store.ledger.append(some)
 
 
 def test_jobs_that_are_over_leave_no_standing_privilege(store: Store) -> None:
@@ -77,7 +77,7 @@ def test_a_live_credential_of_an_ended_job_is_a_violation_that_names_its_entry(s
     found = told(store)
     assert violations(found) == {"standing.after_end"}
     assert line(found, "standing.after_end").evidence.ids == (f"{JOB}/credential.issued/{part(JOB, 'c', 2)}",)
-    assert set(line(found, "standing.after_end").evidence.ids) <= store.existing_entry_ids(line(found, "standing.after_end").evidence.ids)
+    assert set(line(found, "standing.after_end").evidence.ids) <= store.ledger.existing_ids(line(found, "standing.after_end").evidence.ids)
 
 
 def test_a_live_credential_of_no_job_and_one_beyond_its_end_are_violations(store: Store) -> None:
@@ -129,7 +129,7 @@ def test_a_period_of_which_nothing_is_recorded_is_reported(store: Store) -> None
 def test_a_report_read_in_small_steps_is_the_same(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     recorded(store, *(whole(job_id(number)) for number in range(4)), [submitted(), issued(), issued(number=2), issued(number=3)])
     at_once = told(store)
-    monkeypatch.setattr(ledger_reader, "ROWS_PER_FETCH", 2)
+    monkeypatch.setattr(ledger_repository, "ROWS_PER_FETCH", 2)
     monkeypatch.setattr(evidence_report, "LOOKUP_BATCH_SIZE", 1)
     assert told(store) == at_once
     assert line(at_once, "standing.live").figures["credentials"] == 3
@@ -174,7 +174,7 @@ def test_where_a_period_begins_is_found_by_the_index(store: Store, url: str) -> 
     with closing(engine.connect()) as connection:
         connection.execute(text("ANALYZE"))
         connection.execute(text(begin))
-        asked = str(ledger_reader.span_statement(later(98), later(300)).compile(engine, compile_kwargs={"literal_binds": True}))
+        asked = str(ledger_repository.span_statement(later(98), later(300)).compile(engine, compile_kwargs={"literal_binds": True}))
         # SQLite knows no offset without a limit, and -1 is none.
         rows = connection.exec_driver_sql(f"{explain} {asked.replace('LIMIT ?', 'LIMIT -1')}")
         plan = "\n".join(str(row[-1]) for row in rows)

@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy.engine import Connection
 
 from justenough.adapters.store import Store
-from justenough.adapters.store.usage import RunFilter, action_uses, run_histories, run_history
 from justenough.domain.ledger.events import Event, EventType
 from justenough.domain.rightsizing.usage import AccessKey
 from tests.store.facts import (
@@ -57,8 +55,8 @@ def used(job: str = JOB, number: int = 1, about: str = "") -> Event:
 
 
 def test_a_run_is_what_its_own_spec_offered_and_what_came_of_each_request(store: Store) -> None:
-    store.record(whole())
-    found = store.run_history("refund-triage")
+    store.ledger.append(whole())
+    found = store.usage.run_history("refund-triage")
     assert found is not None
     (run,) = found.runs
     (ask,) = run.asks
@@ -71,9 +69,9 @@ def test_a_run_is_what_its_own_spec_offered_and_what_came_of_each_request(store:
 
 def test_a_use_is_over_with_the_first_that_ended_it(store: Store) -> None:
     revoked = credential(EventType.CREDENTIAL_REVOKED, job_id(2), at=later(40), by="person", why=None)
-    store.record([*whole(job_id(1)), *whole(job_id(2), revoked), *whole(job_id(3))[:-1]])
+    store.ledger.append([*whole(job_id(1)), *whole(job_id(2), revoked), *whole(job_id(3))[:-1]])
     # One whose hard end came before its job's.
-    store.record(
+    store.ledger.append(
         [
             submitted(job_id(4), spec=SPEC),
             requested(job_id(4)),
@@ -81,7 +79,7 @@ def test_a_use_is_over_with_the_first_that_ended_it(store: Store) -> None:
             ended(job=job_id(4), at=later(900)),
         ]
     )
-    found = store.run_history("refund-triage")
+    found = store.usage.run_history("refund-triage")
     assert found is not None
     assert {run.job: run.asks[0].seconds for run in found.runs} == {job_id(4): 30, job_id(2): 40, job_id(1): 100}
 
@@ -89,8 +87,8 @@ def test_a_use_is_over_with_the_first_that_ended_it(store: Store) -> None:
 def test_of_what_may_have_been_issued_nobody_knows_how_long_it_was_used(store: Store) -> None:
     data = {"resource": "orders-db", "action": "write", "request": issued().data["request"], "revocable": "now"}
     doubted = credential(EventType.CREDENTIAL_DOUBTED, asked_at=NOW, expires_at=later(60), **data)
-    store.record([submitted(spec=SPEC), requested(), started(), doubted, ended(at=later(90))])
-    found = store.run_history("refund-triage")
+    store.ledger.append([submitted(spec=SPEC), requested(), started(), doubted, ended(at=later(90))])
+    found = store.usage.run_history("refund-triage")
     assert found is not None
     (ask,) = found.runs[0].asks
     assert (ask.granted, len(ask.uses), ask.seconds) == (True, 1, None)
@@ -100,8 +98,8 @@ def test_of_what_may_have_been_issued_nobody_knows_how_long_it_was_used(store: S
 def test_a_use_is_seen_where_the_ledger_has_one_of_this_very_credential(store: Store, about: str) -> None:
     # The tenth credential's id begins as the first one's does.
     second = [requested(number=10), issued(number=10)]
-    store.record(whole(JOB, *second, used(number=10, about=about)))
-    found = store.run_history("refund-triage")
+    store.ledger.append(whole(JOB, *second, used(number=10, about=about)))
+    found = store.usage.run_history("refund-triage")
     assert found is not None
     assert [[use.seen for use in ask.uses] for ask in found.runs[0].asks] == [[False], [True]]
 
@@ -109,8 +107,8 @@ def test_a_use_is_seen_where_the_ledger_has_one_of_this_very_credential(store: S
 def test_what_a_person_narrowed_or_refused_is_told(store: Store) -> None:
     approved = [requested(number=2), decided("needs_approval", number=2, tier=1), answered("approved", number=2)]
     denied = [requested(number=3), decided("denied", number=3)]
-    store.record(whole(JOB, *approved, *denied))
-    found = store.run_history("refund-triage")
+    store.ledger.append(whole(JOB, *approved, *denied))
+    found = store.usage.run_history("refund-triage")
     assert found is not None
     assert [(ask.granted, ask.refused, ask.granted_ttl) for ask in found.runs[0].asks] == [
         (True, False, None),
@@ -121,11 +119,11 @@ def test_what_a_person_narrowed_or_refused_is_told(store: Store) -> None:
 
 def test_the_newest_runs_that_are_over_are_looked_at_and_the_newest_spec_is_told_anyway(store: Store) -> None:
     newer = {**SPEC, "task": "newer"}
-    store.record([event for number in range(5) for event in whole(job_id(number), begun=1000 * number)])
-    store.record([submitted(job_id(9), spec=newer, at=later(9000)), *whole(job_id(7), name="other")])
+    store.ledger.append([event for number in range(5) for event in whole(job_id(number), begun=1000 * number)])
+    store.ledger.append([submitted(job_id(9), spec=newer, at=later(9000)), *whole(job_id(7), name="other")])
 
     def runs(**which: Any) -> list[str]:
-        found = store.run_history("refund-triage", **which)
+        found = store.usage.run_history("refund-triage", **which)
         assert found is not None
         assert (found.newest, found.spec) == (job_id(9), newer)
         return [run.job for run in found.runs]
@@ -134,7 +132,12 @@ def test_the_newest_runs_that_are_over_are_looked_at_and_the_newest_spec_is_told
     assert runs(runs=3) == [job_id(4), job_id(3)]
     assert runs(since=later(3000)) == [job_id(4), job_id(3)]
     assert runs(requester_id="e-ops", since=later(99_000)) == []
-    assert store.run_history("refund-triage", requester_id="e-sam") is store.run_history("unknown") is store.run_history("nul\0") is None
+    assert (
+        store.usage.run_history("refund-triage", requester_id="e-sam")
+        is store.usage.run_history("unknown")
+        is store.usage.run_history("nul\0")
+        is None
+    )
 
 
 def walked(read: Callable[[str | None], Any]) -> list[Any]:
@@ -149,14 +152,14 @@ def walked(read: Callable[[str | None], Any]) -> list[Any]:
 @pytest.mark.parametrize("limit", [1, 2, 100])
 def test_every_job_name_is_listed_once_and_a_launchers_alone(store: Store, limit: int) -> None:
     for number, (name, person) in enumerate([("b", "e-ops"), ("a", "e-sam"), ("c", "e-ops"), ("b", "e-sam")]):
-        store.record(whole(job_id(number), name=name, requester=person))
-    assert [(one.name, len(one.runs)) for one in walked(lambda cursor: store.run_histories(limit=limit, cursor=cursor))] == [
+        store.ledger.append(whole(job_id(number), name=name, requester=person))
+    assert [(one.name, len(one.runs)) for one in walked(lambda cursor: store.usage.run_histories(limit=limit, cursor=cursor))] == [
         ("a", 1),
         ("b", 2),
         ("c", 1),
     ]
-    assert [one.name for one in store.run_histories(cursor="a\0").items] == ["b", "c"]
-    theirs = walked(lambda cursor: store.run_histories(requester_id="e-ops", limit=limit, cursor=cursor))
+    assert [one.name for one in store.usage.run_histories(cursor="a\0").items] == ["b", "c"]
+    theirs = walked(lambda cursor: store.usage.run_histories(requester_id="e-ops", limit=limit, cursor=cursor))
     assert [(one.name, [run.job for run in one.runs]) for one in theirs] == [("b", [job_id(0)]), ("c", [job_id(2)])]
 
 
@@ -168,11 +171,11 @@ def test_the_use_of_each_action_is_told_once_over_all_jobs(store: Store, limit: 
         decided("needs_approval", job_id(2), number=2),
         answered("approved", job_id(2), number=2),
     ]
-    store.record(whole(job_id(1), issued(job_id(1), number=2, action="admin", at=later(3))))
-    store.record([*whole(job_id(2), *approved, begun=60), *whole(job_id(3), data_scope={"tenant": "globex"})])
-    store.record([submitted(job_id(4)), requested(job_id(4), **read), decided("denied", job_id(4))])
+    store.ledger.append(whole(job_id(1), issued(job_id(1), number=2, action="admin", at=later(3))))
+    store.ledger.append([*whole(job_id(2), *approved, begun=60), *whole(job_id(3), data_scope={"tenant": "globex"})])
+    store.ledger.append([submitted(job_id(4)), requested(job_id(4), **read), decided("denied", job_id(4))])
 
-    found = {(use.resource, use.action): use for use in walked(lambda cursor: store.action_uses(limit=limit, cursor=cursor))}
+    found = {(use.resource, use.action): use for use in walked(lambda cursor: store.usage.action_uses(limit=limit, cursor=cursor))}
     write = found["orders-db", "write"]
     assert sorted(found) == [("customers-db", "read"), ("orders-db", "admin"), ("orders-db", "write")]
     assert (write.asked, write.granted, write.narrowed, write.longest_granted, write.last_issued) == (4, 4, 1, 600, later(60))
@@ -183,7 +186,8 @@ def test_the_use_of_each_action_is_told_once_over_all_jobs(store: Store, limit: 
     assert found["orders-db", "admin"].last_issued == later(3)
 
     late = {
-        (use.resource, use.action): use for use in walked(lambda cursor: store.action_uses(since=later(55), limit=limit, cursor=cursor))
+        (use.resource, use.action): use
+        for use in walked(lambda cursor: store.usage.action_uses(since=later(55), limit=limit, cursor=cursor))
     }
     # When it was last issued is told whenever that was.
     assert (late["orders-db", "write"].asked, late["orders-db", "admin"].last_issued) == (1, later(3))
@@ -195,13 +199,12 @@ def test_no_question_of_use_looks_at_every_job_request_or_credential(ready_file:
     shutil.copy(ready_file, tmp_path / "store.db")
     url = f"sqlite:///{tmp_path / 'store.db'}"
     with closing(Store(url)) as store:
-        store.record(whole())
+        store.ledger.append(whole())
 
-    def asked(connection: Connection) -> None:
-        which = RunFilter(requester, None, 100)
-        run_history(connection, "refund-triage", which)
-        run_histories(connection, which, limit=10, cursor="a")
-        action_uses(connection, since=NOW, limit=10, cursor=None)
+    def asked(store: Store) -> None:
+        store.usage.run_history("refund-triage", requester_id=requester, runs=100)
+        store.usage.run_histories(requester_id=requester, runs=100, limit=10, cursor="a")
+        store.usage.action_uses(since=NOW, limit=10)
 
     found = plans(url, asked)
     # What is scanned or sorted are the newest requests of one action, cut off by then.

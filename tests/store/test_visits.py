@@ -16,46 +16,46 @@ def session(key: str, *, person: str = "lead", at: datetime = NOW, **changes: An
 
 def test_a_session_is_found_by_its_key_as_it_was_kept(store: Store) -> None:
     kept = session("k1", fresh_at=None)
-    store.add_page_session(kept, forget_before=NOW)
-    assert store.page_session("k1") == kept
-    assert store.page_session("k2") is None
+    store.page_sessions.add(kept, forget_before=NOW)
+    assert store.page_sessions.get("k1") == kept
+    assert store.page_sessions.get("k2") is None
 
 
 def test_a_persons_sessions_are_theirs_that_have_not_ended_the_newest_first(store: Store) -> None:
     for number, person in enumerate(("lead", "ops", "lead", "lead")):
-        store.add_page_session(session(f"k{number}", person=person, at=later(number)), forget_before=NOW)
-    store.end_page_sessions("lead", later(9), key="k2", why="you logged out")
-    assert [row.key for row in store.page_sessions("lead", since=later(-1))] == ["k3", "k0"]
-    assert [row.key for row in store.page_sessions("lead", since=NOW)] == ["k3"]
+        store.page_sessions.add(session(f"k{number}", person=person, at=later(number)), forget_before=NOW)
+    store.page_sessions.end("lead", later(9), key="k2", why="you logged out")
+    assert [row.key for row in store.page_sessions.open_of("lead", since=later(-1))] == ["k3", "k0"]
+    assert [row.key for row in store.page_sessions.open_of("lead", since=NOW)] == ["k3"]
 
 
 def test_use_and_freshness_are_noted(store: Store) -> None:
-    store.add_page_session(session("k1"), forget_before=NOW)
-    store.mark_page_session_used("k1", later(60))
-    store.mark_page_session_fresh("k1", later(90))
-    row = store.page_session("k1")
+    store.page_sessions.add(session("k1"), forget_before=NOW)
+    store.page_sessions.mark_used("k1", later(60))
+    store.page_sessions.mark_fresh("k1", later(90))
+    row = store.page_sessions.get("k1")
     assert row
     assert (row.created_at, row.seen_at, row.fresh_at) == (NOW, later(90), later(90))
 
 
 def test_an_end_forgets_the_token_and_the_first_one_stands(store: Store) -> None:
-    store.add_page_session(session("k1"), forget_before=NOW)
-    assert store.end_page_sessions("ops", later(1), key="k1", why="not theirs") == 0
-    assert store.end_page_sessions("lead", later(2), key="k1", why="you logged out") == 1
-    assert store.end_page_sessions("lead", later(3), why="again") == 0
-    row = store.page_session("k1")
+    store.page_sessions.add(session("k1"), forget_before=NOW)
+    assert store.page_sessions.end("ops", later(1), key="k1", why="not theirs") == 0
+    assert store.page_sessions.end("lead", later(2), key="k1", why="you logged out") == 1
+    assert store.page_sessions.end("lead", later(3), why="again") == 0
+    row = store.page_sessions.get("k1")
     assert row
     assert (row.ended_at, row.ended_why, row.ciphertext) == (later(2), "you logged out", "")
 
 
 def test_all_of_a_persons_sessions_end_at_once_and_nobody_elses(store: Store) -> None:
     for key, person in (("k1", "lead"), ("k2", "lead"), ("k3", "ops")):
-        store.add_page_session(session(key, person=person), forget_before=NOW)
-    assert store.end_page_sessions("lead", later(1), why="you logged out everywhere") == 2
-    assert [bool(row and row.ended_at) for row in map(store.page_session, ("k1", "k2", "k3"))] == [True, True, False]
+        store.page_sessions.add(session(key, person=person), forget_before=NOW)
+    assert store.page_sessions.end("lead", later(1), why="you logged out everywhere") == 2
+    assert [bool(row and row.ended_at) for row in map(store.page_sessions.get, ("k1", "k2", "k3"))] == [True, True, False]
 
 
 def test_old_sessions_are_forgotten_when_a_new_one_begins(store: Store) -> None:
-    store.add_page_session(session("old"), forget_before=NOW)
-    store.add_page_session(session("new", at=later(100)), forget_before=later(50))
-    assert [store.page_session(key) is not None for key in ("old", "new")] == [False, True]
+    store.page_sessions.add(session("old"), forget_before=NOW)
+    store.page_sessions.add(session("new", at=later(100)), forget_before=later(50))
+    assert [store.page_sessions.get(key) is not None for key in ("old", "new")] == [False, True]

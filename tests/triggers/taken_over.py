@@ -12,7 +12,7 @@ import httpx
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
-from justenough.domain.approvals.statements import OrderStatement, SignedStatement, to_signable
+from justenough.domain.approvals.statements import OrderRecord, OrderStatement, SignedStatement, to_signable
 from justenough.domain.contracts.workflow_messages import JobInput, JobResult
 from justenough.domain.core.canonical_json import digest_of, to_canonical_json
 from justenough.domain.core.ids import new_job_id
@@ -44,7 +44,7 @@ class TakenOver:
         raw = to_signable(statement)
         answer = self.vault("POST", f"transit/sign/je-sign-{self.id}", {"input": base64.b64encode(to_canonical_json(raw)).decode()})
         signed = SignedStatement(statement=raw, signature=answer.raise_for_status().json()["data"]["signature"])
-        order = JobInput.of(job, spec, statement.params, statement.bundle, signed)
+        order = JobInput.of(job, OrderRecord(spec, statement.params, statement.bundle, signed))
         return {"job": job, "closed": asyncio.run(self._run(order))}
 
     async def _run(self, order: JobInput) -> JobResult:

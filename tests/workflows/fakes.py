@@ -42,6 +42,7 @@ from justenough.domain.contracts.workflow_messages import (
     WithdrawInput,
 )
 from justenough.domain.core.ids import request_number_of
+from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.credentials import Decision
 from justenough.domain.jobs.states import Action, JobState
 from justenough.domain.ledger.events import Event, EventType, build_event
@@ -209,7 +210,7 @@ class Fakes:
         except (ValidationError, KeyError, TypeError, AssertionError):
             return None
         moved = ladder.with_answer(answer)
-        return None if isinstance(moved, str) else moved
+        return None if isinstance(moved, Rejection) else moved
 
     @activity.defn
     async def climb(self, asked: ClimbInput) -> ClimbResult:

@@ -1,6 +1,6 @@
-"""Marks of the processes we started, so that a later start finds what a killed supervisor left, and never takes a stranger for it.
+"""Pidfiles: a later start finds the processes that a killed supervisor left, and mistakes no other process for one of them.
 
-A pid alone is not enough: it may have been given to another process since. A mark is the pid and the moment of birth.
+A pid alone is not enough, because the kernel may have given it to another process since. A pidfile holds the pid and the birth time.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from worker.stack.private_files import read_json, write_private
+import psutil
+
+from justenough.adapters.runtime.private_files import read_json, write_private
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class ProcessIdentity:
     born: str
 
     def is_alive(self) -> bool:
-        """Whether this very process still runs (a zombie does not)."""
+        """Whether this very process still runs. A zombie does not."""
         return birth_time(self.pid) == self.born
 
     def send(self, number: signal.Signals) -> None:
@@ -42,34 +43,37 @@ class ProcessIdentity:
 
 
 def birth_time(pid: int) -> str | None:
-    """When a process was born, as text that no later process with its pid repeats; None where it is gone or a zombie."""
+    """Return the birth time of a process, as text that no later process with its pid has; None if it is gone or a zombie.
+
+    On Linux not psutil's create_time, which adds the clock's boot time: a pidfile must still match after the clock was set.
+    """
     try:
-        # The name in parentheses may hold anything, spaces too; what follows the last one is regular.
+        # The name in parentheses may contain anything, spaces too. The fields after the last parenthesis are regular.
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
     except OSError:
-        return None if Path("/proc/self").exists() else _birth_time_by_ps(pid)
+        return None if Path("/proc/self").exists() else _birth_time_without_proc(pid)
     return None if fields[0] in "ZX" else f"{boot} {fields[19]}"
 
 
 def identity_of(pid: int) -> ProcessIdentity | None:
-    """The mark of a running process."""
+    """Return the identity of a running process; None if it does not run."""
     moment = birth_time(pid)
     return ProcessIdentity(pid=pid, born=moment) if moment else None
 
 
 def write_pidfile(folder: Path, name: str, identity: ProcessIdentity) -> None:
-    """Remember a child's mark."""
+    """Write a child's pidfile."""
     write_private(folder / f"{name}.pid", json.dumps(asdict(identity)))
 
 
 def remove_pidfile(folder: Path, name: str) -> None:
-    """Forget a child's mark."""
+    """Remove a child's pidfile."""
     (folder / f"{name}.pid").unlink(missing_ok=True)
 
 
 def read_pidfile(folder: Path, name: str) -> ProcessIdentity | None:
-    """The mark of a child as kept, alive or not."""
+    """Return the identity in a child's pidfile, whether or not it still runs; None if there is none."""
     found = read_json(folder / f"{name}.pid")
     try:
         return ProcessIdentity(pid=int(found["pid"]), born=str(found["born"]))
@@ -78,7 +82,7 @@ def read_pidfile(folder: Path, name: str) -> ProcessIdentity | None:
 
 
 def wait_until(condition: Callable[[], bool], *, within: float) -> bool:
-    """Poll until it holds; False after `within` seconds."""
+    """Poll until the condition is true. Return False after `within` seconds."""
     end = time.monotonic() + within
     while not condition():
         if time.monotonic() > end:
@@ -87,8 +91,9 @@ def wait_until(condition: Callable[[], bool], *, within: float) -> bool:
     return True
 
 
-def _birth_time_by_ps(pid: int) -> str | None:
-    found = subprocess.run(("ps", "-o", "stat=,lstart=", "-p", str(pid)), capture_output=True, text=True, check=False).stdout.split(
-        maxsplit=1
-    )
-    return found[1].strip() if len(found) == 2 and not found[0].startswith("Z") else None
+def _birth_time_without_proc(pid: int) -> str | None:
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else str(process.create_time())
+    except psutil.NoSuchProcess:
+        return None

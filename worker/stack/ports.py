@@ -12,9 +12,9 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from justenough.adapters.runtime.private_files import read_json, write_private
 from justenough.domain.core.errors import RetryLater
 from worker.stack.paths import StackPaths
-from worker.stack.private_files import read_json, write_private
 
 PORT_NAMES = ("temporal", "temporal_ui", "temporal_http", "vault", "vault_cluster", "postgres", "console", "model")
 # Below the range from which systems take ports for outgoing connections: one of those could sit on our port while a server restarts.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.runtime.private_files import read_json
 from justenough.domain.core.errors import GiveUp
 from justenough.domain.core.secret import Secret
 from worker.provisioning import AppliedWrite, PersonSeed, provision_vault
@@ -13,7 +14,6 @@ from worker.stack.lock import supervisor_of
 from worker.stack.paths import StackPaths
 from worker.stack.plan import EMBEDDED_WORKER_CIDRS, FOREIGN_VAULT_SETTINGS, StackPlan
 from worker.stack.postgres import VAULT_LOGIN, database_passwords
-from worker.stack.private_files import read_json
 from worker.stack.shop import load_shop
 from worker.stack.stack_file import Stack, read_stack, stack_users
 from worker.stack.start_progress import Report

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from justenough.adapters.runtime.private_files import read_json
 from worker.stack import readyz
 from worker.stack.environment import UNUSED_PORT
 from worker.stack.lock import supervisor_of
 from worker.stack.paths import StackPaths
 from worker.stack.pidfile import birth_time
-from worker.stack.private_files import read_json
 from worker.stack.probes import is_http_ok, is_postgres_ok, was_touched_recently
 from worker.stack.scripted_model import MODEL_HEALTH_PATH
 from worker.stack.stack_file import CHILDREN, Stack, read_stack

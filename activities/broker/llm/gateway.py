@@ -31,7 +31,7 @@ from activities.broker.llm.upstream_client import (
 )
 from activities.broker.llm.usage_recorder import ModelUsageRecorder
 from activities.delivery.delivery import reveal_all, secrets_of
-from activities.issuing.results import ACCESS_CLOSED, AccessClosed, IssuedCredential, NotIssued
+from activities.issuing.results import ACCESS_CLOSED, AccessClosed, IssuedCredential, IssueRefused
 from justenough.domain.catalog.llm_validation import model_access
 from justenough.domain.core.errors import NotFound
 from justenough.domain.core.redaction import Redactor
@@ -82,7 +82,7 @@ class ModelGateway:
 
     @contextmanager
     def reserve_slot(self) -> Iterator[None]:
-        """Have room for one more question, which is asked in the block. Raises TooManyCalls, Closed."""
+        """Reserve a slot for one call, which is made in the block. Raises TooManyCalls, AccessClosed."""
         self._broker.admit()
         if max(self._reading, len(self._calls)) >= MAX_CONCURRENT_CALLS:
             raise TooManyCalls(1.0)
@@ -93,20 +93,23 @@ class ModelGateway:
             self._reading -= 1
 
     async def chat(self, read: Callable[[], dict[str, Any]]) -> tuple[str, AsyncIterator[bytes]]:
-        """Return a call's media type and its answer's pieces as they come, once there is an answer. `read` returns the checked question.
+        """Make a call; return its media type and the pieces of its answer as they come. `read` returns the checked question.
 
-        Raises what `read` raises, NoAnswer, Denied, NotIssued, Closed, AskedTooOften, or RetryLater.
+        Raises what `read` raises, ModelCallError, AccessDenied, IssueRefused, AccessClosed, TooManyCalls, or RetryLater.
         """
         async with self._readers:
-            # In a thread: a long question takes a while to be read, and this loop serves every job of the worker.
+            # In a thread: a long question takes a while to read, and this loop serves every job of the worker.
             question = await asyncio.to_thread(lambda: ChatRequest.of(read()))
         try:
-            model = self._require_allowed(question.model)
+            model = self._definition()
+            if not model.allows(question.model):
+                message = f"this job may not use the model {question.model[:128]!r}; it may use {', '.join(model.allow)}"
+                raise ModelCallError(message, status=403, code="model_not_allowed", outcome="not_allowed", again=False)
             self._require_budget()
             item = await self._borrow_key(model)
             self._require_budget()
             headers = model_headers(model, item.fields)
-        except (ModelCallError, NotIssued) as error:
+        except (ModelCallError, IssueRefused) as error:
             outcome = error.outcome if isinstance(error, ModelCallError) else "denied"
             self._usage.count_call(question.model, outcome, TokenUsage())
             raise
@@ -114,11 +117,18 @@ class ModelGateway:
         call = StreamingCall(question)
         asking = self._upstream.open_response("POST", f"{model.url.rstrip('/')}/chat/completions", headers=headers, body=question.body)
         making = self._start(self._run_call(call, asking, item, seconds=self._call_timeout(model, item)))
-        making.add_done_callback(lambda _: self._count_call(call, making))
+
+        def count(task: asyncio.Task[None]) -> None:
+            if task.cancelled():
+                call.end(ModelCallError(ACCESS_CLOSED, status=410, code="closed", outcome=call.outcome, again=False))
+            self._budget = self._budget.with_usage(call.usage)
+            self._usage.count_call(call.request.model, call.outcome, call.usage)
+
+        making.add_done_callback(count)
         return await call.head, call.pieces(making)
 
     async def models(self) -> list[dict[str, Any]]:
-        """Return those of the upstream's models that this job may use, as OpenAI lists them. Raises as `chat` does."""
+        """Return the upstream's models that this job may use, in OpenAI's format. Raises as `chat` does."""
         model = self._definition()
         listing = self._start(self._list_models(model, await self._borrow_key(model)))
         await asyncio.wait({listing})
@@ -127,7 +137,7 @@ class ModelGateway:
         return listing.result()
 
     async def drain(self) -> None:
-        """Return once no call is on its way and no key is kept; the door must have been closed."""
+        """Return once no call is under way and no key is kept. Close the broker first."""
         if self._ending:
             await self._ending
         await self._usage.wait_written()
@@ -135,26 +145,27 @@ class ModelGateway:
         await self._upstream.close()
 
     def unrecorded_events(self) -> tuple[Event, ...]:
-        """Return what the ledger has not got yet of the model's use."""
+        """Return the events of the model's use that are not in the ledger yet."""
         return self._usage.unrecorded_events()
 
     def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Do something until the door is closed at the latest."""
+        """Start a task that is cancelled when the broker closes."""
+
+        async def cancel_when_closed() -> None:
+            await self._broker.wait_closed()
+            while self._calls:
+                for call in self._calls:
+                    call.cancel()
+                await asyncio.wait(self._calls)
+
         if self._ending is None:
-            self._ending = asyncio.create_task(self._cancel_when_closed())
+            self._ending = asyncio.create_task(cancel_when_closed())
         task = asyncio.create_task(work)
         if self._ending.done():
             task.cancel()
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
         return task
-
-    async def _cancel_when_closed(self) -> None:
-        await self._broker.wait_closed()
-        while self._calls:
-            for call in self._calls:
-                call.cancel()
-            await asyncio.wait(self._calls)
 
     def _definition(self) -> ModelDef:
         model = self._deps.config.current().catalog.models.get(self._use.name)
@@ -163,30 +174,23 @@ class ModelGateway:
             raise ModelCallError(message, status=404, code="model_not_found", outcome="not_allowed", again=False)
         return model
 
-    def _require_allowed(self, name: str) -> ModelDef:
-        model = self._definition()
-        if not model.allows(name):
-            message = f"this job may not use the model {name[:128]!r}; it may use {', '.join(model.allow)}"
-            raise ModelCallError(message, status=403, code="model_not_allowed", outcome="not_allowed", again=False)
-        return model
-
     def _require_budget(self) -> None:
         over = self._budget.exhausted_part
         if over:
             raise _budget_error(over, self._budget)
 
     def _call_timeout(self, model: ModelDef, item: IssuedCredential) -> float:
-        """Return how long a call may take: no call outlives the grant of its key."""
+        """Return the seconds that a call may take: no call outlives the grant of its key."""
         return min(float(model.timeout), item.seconds_left(now=self._deps.now(), ticks=self._deps.ticks()))
 
     async def _borrow_key(self, model: ModelDef) -> IssuedCredential:
-        """Return the key, lent anew where it was not, or its grant is over. Raises ModelCallError where people are to answer first."""
+        """Return the model's key, borrowed again if it is not usable. Raises ModelCallError if people must answer first."""
         async with self._turn:
             if self._lent and await self._is_key_usable(self._lent):
                 return self._lent
             await self._give_back_key()
             if self._revoked_why:
-                raise NotIssued(self._revoked_why)
+                raise IssueRefused(self._revoked_why)
             found = await self._lending.enter_async_context(
                 self._broker.borrow(self._key_access(model), used_for=f"model {self._use.name}", wait=APPROVAL_WAIT_S)
             )
@@ -209,7 +213,7 @@ class ModelGateway:
         return await self._broker.is_still_allowed(item)
 
     async def _give_back_key(self) -> None:
-        """Give the key back where it is still there; what its keeper has ended is gone already."""
+        """Give the key back, unless its keeper has already ended it."""
         self._lent = None
         lending, self._lending = self._lending, AsyncExitStack()
         with suppress(NotFound, AccessClosed):
@@ -238,7 +242,7 @@ class ModelGateway:
         return [one for one in listed if isinstance(one, dict) and model.allows(str(one.get("id")))] if isinstance(listed, list) else []
 
     async def _run_call(self, call: StreamingCall, exchange: Any, item: IssuedCredential, *, seconds: float) -> None:
-        """Make a call to its end, whatever that is: nothing is raised but what cancels it."""
+        """Make a call to its end, good or bad. Raises nothing but its cancellation."""
         try:
             async with asyncio.timeout(seconds), exchange as answer:
                 await self._pass_answer_on(call, answer, _redactor(item))
@@ -256,7 +260,7 @@ class ModelGateway:
             )
 
     async def _pass_answer_on(self, call: StreamingCall, answer: httpx.Response, redactor: Redactor) -> None:
-        """Pass an answer on, counted and without the key."""
+        """Pass an answer on to the job, metered and without the key."""
         if answer.status_code != httpx.codes.OK:
             call.usage = TokenUsage()
             raise await upstream_refusal(answer, redactor)
@@ -265,8 +269,9 @@ class ModelGateway:
             await self._stream_answer(call, answer, redactor)
             return
         content = await read_body(answer)
-        # In a thread: a long answer takes a while to be read, and this one serves every job of the worker.
-        call.usage, scrubbed = await asyncio.to_thread(_meter_and_scrub, content, redactor, prompt=call.request.prompt)
+        # In threads: a long answer takes a while to read, and this loop serves every job of the worker.
+        call.usage = await asyncio.to_thread(lambda: usage_of_body(_json_object(content), prompt=call.request.prompt))
+        scrubbed = await asyncio.to_thread(lambda: redactor.feed(content) + redactor.flush())
         call.outcome = "answered"
         call.begin(JSON_TYPE)
         await call.pass_on(scrubbed)
@@ -292,17 +297,10 @@ class ModelGateway:
         call.outcome = "answered" if metered.done else "cut"
         await call.pass_on(passed + redactor.flush())
 
-    def _count_call(self, call: StreamingCall, task: asyncio.Task[None]) -> None:
-        """Count a call that has ended, by itself or not."""
-        if task.cancelled():
-            call.end(ModelCallError(ACCESS_CLOSED, status=410, code="closed", outcome=call.outcome, again=False))
-        self._budget = self._budget.with_usage(call.usage)
-        self._usage.count_call(call.request.model, call.outcome, call.usage)
-
 
 @asynccontextmanager
 async def drain_model_calls(gateway: ModelGateway | None, broker: Broker) -> AsyncIterator[None]:
-    """Have a job's model at hand for the length of a block; then no call is on its way any more."""
+    """When the block ends, close the broker and wait until no model call is under way."""
     try:
         yield
     finally:
@@ -317,25 +315,20 @@ def _redactor(item: IssuedCredential) -> Redactor:
 
 def _json_object(content: bytes) -> dict[str, Any]:
     try:
-        # Of text in UTF-8 alone: in another encoding nobody would find the key.
-        found = json.loads(content.decode())
+        # UTF-8 only: the redactor would not find the key in another encoding.
+        parsed = json.loads(content.decode())
     except (ValueError, RecursionError):
         raise not_json() from None
-    if not isinstance(found, dict):
+    if not isinstance(parsed, dict):
         raise not_json()
-    return found
-
-
-def _meter_and_scrub(content: bytes, redactor: Redactor, *, prompt: int) -> tuple[TokenUsage, bytes]:
-    """Return what a whole answer took, and the answer without the key. Raises ModelCallError."""
-    return usage_of_body(_json_object(content), prompt=prompt), redactor.feed(content) + redactor.flush()
+    return parsed
 
 
 def _timeout_error() -> ModelCallError:
-    return ModelCallError("the call took longer than it may", status=504, code="upstream_timeout", outcome="cut")
+    return ModelCallError("the model call timed out", status=504, code="upstream_timeout", outcome="cut")
 
 
 def _budget_error(which: str, budget: TokenBudget) -> ModelCallError:
     most = budget.requests if which == "requests" else budget.tokens
-    message = f"this job's budget of {most:,} {which} of its model is over"
+    message = f"this job has used its budget of {most:,} model {which}"
     return ModelCallError(message, status=429, code=f"{which}_budget_exceeded", outcome="over_budget", again=False)

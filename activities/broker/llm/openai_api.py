@@ -20,7 +20,7 @@ from activities.broker.errors import BodyTooLarge, MissingBrokerToken, TooManyCa
 from activities.broker.llm.gateway import JSON_TYPE, ModelGateway
 from activities.broker.llm.streaming_call import error_body
 from activities.broker.llm.upstream_client import ModelCallError
-from activities.issuing.results import ACCESS_CLOSED, AccessClosed, NotIssued
+from activities.issuing.results import ACCESS_CLOSED, AccessClosed, IssueRefused
 from justenough.domain.core.errors import JustEnoughError, RetryLater
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
@@ -122,25 +122,25 @@ def _parse_chat_request(content: bytes) -> dict[str, Any]:
             message = f"{param} {must}"
             raise InvalidChatRequest(message, param)
     for param in sorted(ROUTING_PARAMS & asked.keys()):
-        message = f"{param} is not passed on: which model answers is what `model` says, and the catalog allows"
+        message = f"{param} is not passed on: `model` and the catalog alone choose which model answers; remove {param}"
         raise InvalidChatRequest(message, param)
     return asked
 
 
 def _to_model_error(error: JustEnoughError) -> ModelCallError:
-    """Return any error as the wire tells it."""
+    """Convert any error to one in OpenAI's format."""
     if isinstance(error, ModelCallError):
         return error
     status, code = next(((status, code) for kind, status, code in _STATUSES if isinstance(error, kind)), (500, "failed"))
     wait = str(max(1, round(error.wait))) if isinstance(error, TooManyCalls) else None
-    policies = denial_details(error).get("policies") if isinstance(error, NotIssued) else None
+    policies = denial_details(error).get("policies") if isinstance(error, IssueRefused) else None
     message = ACCESS_CLOSED if isinstance(error, AccessClosed) else f"{error} ({', '.join(policies)})" if policies else str(error)
     return ModelCallError(message, status=status, code=code, outcome="", wait=wait, again=isinstance(error, RetryLater))
 
 
 _STATUSES: tuple[tuple[type[JustEnoughError], int, str], ...] = (
     (MissingBrokerToken, 401, "invalid_api_key"),
-    (NotIssued, 403, "denied"),
+    (IssueRefused, 403, "denied"),
     (AccessClosed, 410, "closed"),
     (BodyTooLarge, 413, "question_too_large"),
     (TooManyCalls, 429, "asked_too_often"),
@@ -149,7 +149,7 @@ _STATUSES: tuple[tuple[type[JustEnoughError], int, str], ...] = (
 
 
 def _error_response(error: ModelCallError, *, param: str | None = None) -> Response:
-    # OpenAI's own clients try again by themselves unless they are told not to.
+    # OpenAI's own clients retry unless this header tells them not to.
     headers = {"x-should-retry": "true" if error.again else "false"}
     headers |= {"Retry-After": error.wait} if error.wait else {}
     return JSONResponse(error_body(error, param=param), status_code=error.status, headers=headers)

@@ -57,9 +57,18 @@ class LlmUpstream:
     ) -> AsyncIterator[httpx.Response]:
         """Yield the answer, of which only its head has been read. Raises ModelCallError."""
         shown = {name: value.reveal() for name, value in headers.items()} | ({"Content-Type": "application/json"} if body else {})
-        # What httpx raises holds the request with its headers: none of it may be kept as a cause, where a traceback would show it.
+        # An httpx error holds the request with its headers: kept as a cause, a traceback would show them.
         try:
-            async with self._http_client().stream(method, url, headers=shown, content=body) as answer:
+            if self._client is None:
+                self._client = httpx.AsyncClient(
+                    verify=_ssl_context(),
+                    trust_env=False,
+                    follow_redirects=False,
+                    timeout=TIMEOUTS,
+                    limits=httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=4),
+                    headers={"User-Agent": "JustEnough", "Accept-Encoding": "identity"},
+                )
+            async with self._client.stream(method, url, headers=shown, content=body) as answer:
                 yield answer
         except httpx.TimeoutException:
             raise ModelCallError("the model's server does not answer", status=504, code="upstream_timeout", outcome="failed") from None
@@ -72,27 +81,15 @@ class LlmUpstream:
         if self._client:
             await self._client.aclose()
 
-    def _http_client(self) -> httpx.AsyncClient:
-        if self._client is None:
-            self._client = httpx.AsyncClient(
-                verify=_ssl_context(),
-                trust_env=False,
-                follow_redirects=False,
-                timeout=TIMEOUTS,
-                limits=httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=4),
-                headers={"User-Agent": "JustEnough", "Accept-Encoding": "identity"},
-            )
-        return self._client
-
 
 @cache
 def _ssl_context() -> SSLContext:
-    """Return what certificates are checked by; reading them takes longer than a call."""
+    """Return the TLS context. Cached: loading the certificates takes longer than a call."""
     return httpx.create_ssl_context()
 
 
 def model_headers(model: ModelDef, fields: Mapping[str, Secret]) -> dict[str, Secret]:
-    """Return a model's headers with the credential's fields filled in. Raises ModelCallError where it lacks one, or one fits in no header."""
+    """Return a model's headers with the credential's fields filled in. Raises ModelCallError if a field is missing or fits in no header."""
     wanted = {field for text in model.headers.values() for field in SCOPE_PLACEHOLDER.findall(text)}
     if missing := sorted(wanted - fields.keys()):
         raise _misconfigured_error(f"the credential has no field {', '.join(missing)}; it has {', '.join(sorted(fields)) or 'none'}")
@@ -104,7 +101,7 @@ def model_headers(model: ModelDef, fields: Mapping[str, Secret]) -> dict[str, Se
 
 
 async def read_body(answer: httpx.Response) -> bytes:
-    """Return an answer's body. Raises ModelCallError for one that is too large or compressed."""
+    """Return an answer's body. Raises ModelCallError if it is too large or compressed."""
     require_uncompressed(answer)
     content = bytearray()
     async for chunk in answer.aiter_raw():
@@ -115,33 +112,38 @@ async def read_body(answer: httpx.Response) -> bytes:
 
 
 def require_uncompressed(answer: httpx.Response) -> None:
-    """Raise NoAnswer for a compressed answer: nobody could look into it for the key."""
+    """Raise ModelCallError if the answer is compressed: the key could not be found in it."""
     if answer.headers.get("content-encoding", "identity").lower() != "identity":
         raise ModelCallError("the model's server compresses its answer, unasked", status=502, code="upstream_failed", outcome="failed")
 
 
 def answer_too_large() -> ModelCallError:
-    """Return what is told of an answer that goes on and on."""
+    """Return the error for an answer that is too large."""
     return ModelCallError("the model's answer is larger than any may be", status=502, code="answer_too_large", outcome="cut", again=False)
 
 
 def not_json() -> ModelCallError:
-    """Return what is told of an answer that is none."""
+    """Return the error for an answer that is not a JSON object."""
     return ModelCallError("the model's server answers with no JSON object", status=502, code="upstream_failed", outcome="failed")
 
 
 async def upstream_refusal(answer: httpx.Response, redactor: Redactor) -> ModelCallError:
-    """Return what the job is told where an upstream answers with anything but 200."""
+    """Return the error that the job gets for an upstream's answer other than 200."""
     status = answer.status_code
     if status in {401, 403}:
-        # What a server says then may show parts of the key.
+        # The server's own text may show parts of the key.
         return ModelCallError(
             f"the model's server does not take the gateway's key ({status})", status=502, code="upstream_refused_key", outcome="failed"
         )
     if status not in STATUSES_PASSED_ON:
         return ModelCallError(f"the model's server failed ({status})", status=502, code="upstream_failed", outcome="failed")
-    told = await _read_error(answer)
-    message, code = (_scrub(told.get(name), redactor) for name in ("message", "code"))
+
+    def scrub(text: object) -> str:
+        scrubbed = redactor.feed(text.encode("utf-8", "replace")) + redactor.flush() if isinstance(text, str) else b""
+        return scrubbed.decode("utf-8", "replace")[:MAX_MESSAGE_CHARS]
+
+    details = await _read_error(answer)
+    message, code = scrub(details.get("message")), scrub(details.get("code"))
     wait = answer.headers.get("retry-after", "")
     return ModelCallError(
         message or f"the model's server refused the request ({status})",
@@ -164,12 +166,6 @@ async def _read_error(answer: httpx.Response) -> Mapping[str, Any]:
         return {}
     error = found.get("error") if isinstance(found, dict) else None
     return error if isinstance(error, dict) else {"message": error}
-
-
-def _scrub(text: object, redactor: Redactor) -> str:
-    if not isinstance(text, str):
-        return ""
-    return (redactor.feed(text.encode("utf-8", "replace")) + redactor.flush()).decode("utf-8", "replace")[:MAX_MESSAGE_CHARS]
 
 
 def _misconfigured_error(why: str) -> ModelCallError:

@@ -61,45 +61,46 @@ class ModelUsageRecorder:
         )
 
     async def wait_written(self) -> None:
-        """Return once nothing is on its way to the ledger, or it takes too long."""
+        """Return once nothing is being written to the ledger, or after WRITE_TIMEOUT_S."""
         if self._writing:
             await asyncio.wait({self._writing}, timeout=WRITE_TIMEOUT_S)
 
     def unrecorded_events(self) -> tuple[Event, ...]:
-        """Return what the ledger has not got yet. Recording an entry twice changes nothing."""
+        """Return the events that are not in the ledger yet. Recording an event twice changes nothing."""
         self._pending += self._take_events()
         return self._pending
 
     def _model_label(self, model: str) -> str:
-        # What a job calls a model is its own text: it is kept where it is a name, and there are not too many.
+        # The job chooses this text: it is kept only if it looks like a name and there are not too many.
         if MODEL_NAME.fullmatch(model) and (model in self._names or len(self._names) < MAX_MODEL_NAMES):
             self._names.add(model)
             return model
         return OTHER_MODELS
 
     def _take_events(self) -> tuple[Event, ...]:
-        tallies, self._tallies = self._tallies, {}
-        return tuple(self._event(model, outcome, tally) for (model, outcome), tally in tallies.items())
-
-    def _event(self, model: str, outcome: str, tally: UsageTally) -> Event:
-        self._entries += 1
-        return build_event(
-            EventType.MODEL_USED,
-            self._job,
-            at=self._deps.now(),
-            about=str(self._entries),
-            name=self._name,
-            model=model,
-            credential=self._credential,
-            calls=tally.calls,
-            prompt_tokens=tally.prompt,
-            completion_tokens=tally.completion,
-            estimated=tally.estimated,
-            outcome=outcome,
-        )
+        tallies, self._tallies, events = self._tallies, {}, list[Event]()
+        for (model, outcome), tally in tallies.items():
+            self._entries += 1
+            events.append(
+                build_event(
+                    EventType.MODEL_USED,
+                    self._job,
+                    at=self._deps.now(),
+                    about=str(self._entries),
+                    name=self._name,
+                    model=model,
+                    credential=self._credential,
+                    calls=tally.calls,
+                    prompt_tokens=tally.prompt,
+                    completion_tokens=tally.completion,
+                    estimated=tally.estimated,
+                    outcome=outcome,
+                )
+            )
+        return tuple(events)
 
     def _write_due(self) -> None:
-        """Put what is due, unless something is on its way: that takes it along when it is written."""
+        """Write what is due, unless a write is under way: that one takes it along."""
         if self._due and not self._pending:
             self._due, self._flushed_at = False, self._deps.ticks()
             self._enqueue(self._take_events())
@@ -112,7 +113,7 @@ class ModelUsageRecorder:
     async def _write(self) -> None:
         while batch := self._pending:
             try:
-                await asyncio.to_thread(self._deps.store.record, list(batch))
+                await asyncio.to_thread(self._deps.store.ledger.append, list(batch))
             except Exception as error:  # noqa: BLE001 - a store that is away must not keep a job from its model; the session's end has it too
                 log.warning("use of a model not recorded yet", job=self._job, error=type(error).__name__)
                 return

@@ -48,7 +48,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class BrokerAddress:
-    """Where a job finds its broker. The token never prints."""
+    """Where a job finds its broker. Cannot print the token."""
 
     path: Path
     env: Mapping[str, str | Secret] = field(default_factory=dict, repr=False)
@@ -58,38 +58,55 @@ class BrokerAddress:
 async def serve_broker(
     broker: Broker, tools: ToolGateway, *, job: str, uid: int, loopback: bool, model_gateway: ModelGateway | None = None
 ) -> AsyncIterator[BrokerAddress]:
-    """Listen for one job, whose processes run as `uid`, until the block ends; then nothing is on its way any more."""
+    """Listen for one job, whose processes run as `uid`. When the block ends, no call is under way any more."""
     folder = await asyncio.to_thread(no_sandbox.make_locked_folder, job)
     token = Secret(secrets.token_urlsafe(32))
     try:
         with ExitStack() as opened:
-            unix = opened.enter_context(_unix_socket(folder, uid))
-            tcp = opened.enter_context(_loopback_socket()) if loopback else None
+            unix = opened.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            unix.bind(str(folder / SOCKET_NAME))
+            (folder / SOCKET_NAME).chmod(0o600)
+            no_sandbox.hand_over(folder, uid)
+            tcp = opened.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) if loopback else None
+            if tcp:
+                tcp.bind(("127.0.0.1", 0))
             sockets = [unix, *([tcp] if tcp else [])]
             async with serve_tools(tools, broker) as gate:
                 app = partial(build_app, broker, token if loopback else None, tools=gate, discover=tools.catalog, models=model_gateway)
+                env: dict[str, str | Secret] = {}
+                if tcp:
+                    url = f"http://127.0.0.1:{tcp.getsockname()[1]}"
+                    env |= {"JUSTENOUGH_BROKER_URL": url, "JUSTENOUGH_BROKER_TOKEN": token}
+                    # Every client of OpenAI's API finds it by these names; the key is the broker's own token.
+                    env |= {"OPENAI_BASE_URL": f"{url}/openai/v1", "OPENAI_API_KEY": token} if model_gateway else {}
                 async with _accept_connections(broker, app, uid, sockets), drain_model_calls(model_gateway, broker):
-                    yield BrokerAddress(folder / SOCKET_NAME, _broker_variables(tcp, token, model=model_gateway is not None) if tcp else {})
+                    yield BrokerAddress(folder / SOCKET_NAME, env)
     finally:
         await asyncio.to_thread(no_sandbox.clear_folder, folder)
 
 
-def _broker_variables(tcp: socket.socket, token: Secret, *, model: bool) -> Mapping[str, str | Secret]:
-    url = f"http://127.0.0.1:{tcp.getsockname()[1]}"
-    # By these names every client of OpenAI's API finds it; the key is the broker's own token.
-    openai: dict[str, str | Secret] = {"OPENAI_BASE_URL": f"{url}/openai/v1", "OPENAI_API_KEY": token} if model else {}
-    return {"JUSTENOUGH_BROKER_URL": url, "JUSTENOUGH_BROKER_TOKEN": token, **openai}
-
-
 @asynccontextmanager
 async def _accept_connections(broker: Broker, app: Callable[[], ASGIApp], uid: int, sockets: list[socket.socket]) -> AsyncIterator[None]:
-    # One for each socket: anybody on the machine can come by TCP, and must not take the job's own places.
+    # One state for each socket: anybody on the machine can connect by TCP, and must not use up the job's own connections.
     states, loop = [ServerState() for _ in sockets], asyncio.get_running_loop()
 
     @cache
     def config() -> uvicorn.Config:
-        """Made by the first connection: most jobs ask for nothing while they run."""
-        return _uvicorn_config(app())
+        """Make uvicorn's configuration at the first connection: most jobs ask for nothing while they run."""
+        made = uvicorn.Config(
+            app(),
+            lifespan="off",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=IDLE_TIMEOUT_S,
+            limit_concurrency=MAX_CONCURRENT_REQUESTS,
+        )
+        made.load()
+        return made
 
     def protocol(state: ServerState) -> asyncio.Protocol:
         return SingleUserProtocol(config(), state, uid)
@@ -106,51 +123,34 @@ async def _accept_connections(broker: Broker, app: Callable[[], ASGIApp], uid: i
             connection.transport.abort()
 
 
-def _uvicorn_config(app: ASGIApp) -> uvicorn.Config:
-    config = uvicorn.Config(
-        app,
-        lifespan="off",
-        ws="none",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        date_header=False,
-        timeout_keep_alive=IDLE_TIMEOUT_S,
-        limit_concurrency=MAX_CONCURRENT_REQUESTS,
-    )
-    config.load()
-    return config
-
-
 class SingleUserProtocol(HttpToolsProtocol):
-    """HTTP for one user's processes: on a Unix socket the kernel says whose they are, and anybody else is hung up on."""
+    """HTTP for one user's processes: on a Unix socket the kernel names the peer's user, and any other user's connection is closed."""
 
     def __init__(self, config: uvicorn.Config, state: ServerState, uid: int) -> None:
         super().__init__(config=config, server_state=state, app_state={})
         self._uid = uid
         self._bytes_since_use = 0
-        """Bytes since the last that were of use."""
+        """Bytes received since the last complete head or piece of a body."""
 
     def connection_made(self, transport: Any) -> None:
-        """Serve, or hang up."""
-        found = _peer_uid(transport.get_extra_info("socket"))
+        """Accept the connection, or close it: for another user, or if the job has too many."""
+        peer = _peer_uid(transport.get_extra_info("socket"))
         super().connection_made(transport)
-        if found not in {None, self._uid}:
-            log.warning("another user came to a job's broker", uid=found)
+        if peer not in {None, self._uid}:
+            log.warning("another user came to a job's broker", uid=peer)
             transport.abort()
         elif len(self.connections) > MAX_CONNECTIONS:
             transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Read on, and hang up on who sends on and on without coming to a request."""
+        """Read on; close the connection of a client that sends MAX_HEAD_BYTES without completing a request."""
         self._bytes_since_use += len(data)
         super().data_received(data)
         if self._bytes_since_use > MAX_HEAD_BYTES:
             self.transport.abort()
 
     def on_headers_complete(self) -> None:
-        """Begin a request, unless too many wait already: the parser then says 400, and closes."""
+        """Begin a request, unless too many wait already: then the parser answers 400 and closes."""
         self._bytes_since_use = 0
         if len(self.pipeline) >= MAX_PIPELINED_REQUESTS:
             message = f"more than {MAX_PIPELINED_REQUESTS} requests wait for the one before them"
@@ -158,29 +158,14 @@ class SingleUserProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Take a piece of a body; whoever reads it bounds it."""
+        """Take a piece of a body; its reader bounds it."""
         self._bytes_since_use = 0
         super().on_body(body)
 
 
 def _peer_uid(connection: socket.socket) -> int | None:
-    """Return whose process is at the other end; None where the kernel does not say: by TCP a token must."""
+    """Return the user id of the peer's process, or None if the kernel does not say: by TCP a token identifies the job."""
     if connection.family != socket.AF_UNIX or not hasattr(socket, "SO_PEERCRED"):
         return None
     _, uid, _ = PEER_CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER_CREDENTIALS.size))
     return int(uid)
-
-
-def _unix_socket(folder: Path, uid: int) -> socket.socket:
-    found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    path = folder / SOCKET_NAME
-    found.bind(str(path))
-    path.chmod(0o600)
-    no_sandbox.hand_over(folder, uid)
-    return found
-
-
-def _loopback_socket() -> socket.socket:
-    found = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    found.bind(("127.0.0.1", 0))
-    return found

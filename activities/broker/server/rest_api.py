@@ -31,7 +31,7 @@ from activities.broker.broker import Broker, BrokerCredential, PendingRequest, d
 from activities.broker.errors import BodyTooLarge, MissingBrokerToken, TooManyCalls
 from activities.broker.llm.gateway import ModelGateway
 from activities.broker.llm.openai_api import model_routes
-from activities.issuing.results import AccessClosed, NotIssued, NotPermitted, ToolAccess
+from activities.issuing.results import AccessClosed, IssueRefused, NotPermitted
 from justenough.domain.core.base_model import Model
 from justenough.domain.core.errors import InvalidInput, JustEnoughError, NotFound, Problem, RetryLater
 from justenough.domain.core.secret import Secret
@@ -48,7 +48,7 @@ STATUSES: dict[type[JustEnoughError], int] = {
     MissingBrokerToken: 401,
     NotPermitted: 403,
     NotFound: 404,
-    NotIssued: 409,
+    IssueRefused: 409,
     AccessClosed: 410,
     BodyTooLarge: 413,
     InvalidInput: 422,
@@ -74,13 +74,13 @@ Discover = Callable[[], Awaitable[Mapping[str, list[dict[str, Any]]]]]
 
 
 class AccessBody(Model):
-    """The body of a wish for access."""
+    """The body of a request for access."""
 
     resource: Name
     action: Action
     reason: Sentence
     ttl: Annotated[Duration, Field(le=MAX_TTL_S)] | None = None
-    """Seconds; where it is not said, what the order says of the same access, else five minutes, and never more than the catalog allows."""
+    """Seconds. Default: the ttl of the same access in the order, else five minutes, never more than the catalog allows."""
     wait: Annotated[float, Field(ge=0, le=MAX_WAIT_S)] = 0.0
     """Seconds to wait for people."""
     through: Literal["tools"] | None = None
@@ -96,9 +96,9 @@ class IdentityQuery(Model):
 
 
 def build_app(broker: Broker, token: Secret | None, *, tools: ASGIApp, discover: Discover, models: ModelGateway | None = None) -> Router:
-    """Return the application of one job. `token`: what whoever comes by TCP must bear; a Unix socket tells who comes by itself.
+    """Return the application of one job. `token`: the bearer token of calls by TCP; on a Unix socket the kernel names the caller.
 
-    `tools` answers at /mcp, `discover` says what there is to ask for; `models`: its model gateway, where its spec asks for a model.
+    `tools` answers at /mcp; `discover` returns the catalog; `models`: the model gateway, if the spec has a model.
     """
 
     async def access(request: Request) -> Response:
@@ -107,9 +107,12 @@ def build_app(broker: Broker, token: Secret | None, *, tools: ASGIApp, discover:
         asked = Access(resource=wanted.resource, action=wanted.action, ttl=ttl, reason=wanted.reason, at="request")
         if wanted.through:
             allowed = await broker.through_tools(asked, wait=wanted.wait)
-            return _tools_response(allowed) if isinstance(allowed, ToolAccess) else _pending_response(allowed, status=202)
-        found = await broker.access(asked, wait=wanted.wait)
-        return _credential_response(found) if isinstance(found, BrokerCredential) else _pending_response(found, status=202)
+            if isinstance(allowed, PendingRequest):
+                return _pending_response(allowed, status=202)
+            granted = {"action": allowed.access.action.value, "ttl": allowed.access.ttl, "tools": tools_to_json(allowed.access.tools)}
+            return JSONResponse({"request_id": allowed.request, **granted})
+        credential = await broker.access(asked, wait=wanted.wait)
+        return _pending_response(credential, status=202) if isinstance(credential, PendingRequest) else _credential_response(credential)
 
     async def state(request: Request) -> Response:
         asked = validate_model("request", WaitQuery, dict(request.query_params))
@@ -137,12 +140,12 @@ def build_app(broker: Broker, token: Secret | None, *, tools: ASGIApp, discover:
         *model_routes(models, partial(_require_job_token, token=token)),
         Route("/mcp", _JobOnly(tools, token)),
     ]
-    # Each route answers for its own errors, so nothing need stand around them.
+    # Each route handles its own errors, so no middleware is needed.
     return Router(routes=routes, redirect_slashes=False)
 
 
 class _JobOnly:
-    """Lets nobody but the job through to an application of another kind."""
+    """Lets only the job through to another ASGI application."""
 
     def __init__(self, app: ASGIApp, token: Secret | None) -> None:
         self._app = app
@@ -158,7 +161,7 @@ class _JobOnly:
 
 
 class _JsonEndpoint:
-    """Answers the job at one route, and tells each error as a problem. An application by itself: functions are wrapped twice more."""
+    """Answers the job at one route, errors as problem details. An ASGI application itself: Starlette would wrap a function twice more."""
 
     def __init__(self, endpoint: Endpoint, token: Secret | None) -> None:
         self._endpoint = endpoint
@@ -166,18 +169,16 @@ class _JsonEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        response = await self._answer(Request(scope, receive))
-        await response(scope, receive, send)
-
-    async def _answer(self, request: Request) -> Response:
+        request = Request(scope, receive)
         try:
             _require_job_token(request, self._token)
-            return await self._endpoint(request)
+            response = await self._endpoint(request)
         except JustEnoughError as error:
-            return problem_response(error)
+            response = problem_response(error)
         except Exception:
             log.exception("the broker failed unexpectedly", path=request.url.path)
-            return _problem_json(500, "unexpected error; the worker's log has it")
+            response = _problem_json(500, "unexpected error; the worker's log has it")
+        await response(scope, receive, send)
 
 
 def _require_job_token(request: Request, token: Secret | None) -> None:
@@ -209,11 +210,6 @@ def _credential_response(credential: BrokerCredential) -> Response:
     return JSONResponse({**names, "expires_at": credential.expires_at.isoformat(), "data": data}, headers={"Cache-Control": "no-store"})
 
 
-def _tools_response(allowed: ToolAccess) -> Response:
-    said = {"action": allowed.access.action.value, "ttl": allowed.access.ttl, "tools": tools_to_json(allowed.access.tools)}
-    return JSONResponse({"request_id": allowed.request, **said})
-
-
 def _pending_response(pending: PendingRequest, *, status: int = 200) -> Response:
     until = pending.respond_by.isoformat() if pending.respond_by else None
     told = {"request_id": pending.request_id, "state": pending.state.value, "tier": pending.tier, "respond_by": until}
@@ -221,7 +217,7 @@ def _pending_response(pending: PendingRequest, *, status: int = 200) -> Response
 
 
 def problem_response(error: JustEnoughError) -> Response:
-    """Return an error as the job is told of it."""
+    """Return the response for an error."""
     status = next((code for kind, code in STATUSES.items() if isinstance(error, kind)), 500)
     more: dict[str, Any] = denial_details(error) if isinstance(error, NotPermitted) else {}
     if isinstance(error, NotPermitted):

@@ -1,4 +1,4 @@
-"""What tools a job may use, and each call of one: checked, decided, done with a credential of its own, scrubbed, recorded. Knows no MCP."""
+"""The tools that a job may use, and each call: resolved, decided, executed with a credential of its own, scrubbed, recorded. Knows no MCP."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from activities.broker.tools.mcp_executor import ToolsChanged
 from activities.broker.tools.upstream_drift import UpstreamDrift
 from activities.delivery.delivery import PUBLIC_FIELDS
 from activities.issuing.issuer import Issuer
-from activities.issuing.results import AccessClosed, AccessDenied, IssuedCredential, NotIssued, NotPermitted
+from activities.issuing.results import AccessClosed, AccessDenied, IssuedCredential, IssueRefused, NotPermitted
 from justenough.domain.catalog.loader import problems_in_spec
 from justenough.domain.catalog.mcp_upstreams import UpstreamListingTool, UpstreamTool
 from justenough.domain.core.canonical_json import to_canonical_json
@@ -36,22 +36,22 @@ from justenough.services.inherited_limits import can_use_tool
 from justenough.services.verify_order import VerifiedOrder
 
 POLL_INTERVAL_S, PROGRESS_INTERVAL_S = 0.5, 5.0
-"""Seconds between two looks whether people have answered and whether anybody still waits for it; and between two words of progress."""
+"""Seconds between two checks whether people have answered and the caller still waits; and between two progress reports."""
 MAX_CONCURRENT_CALLS = 64
-"""Calls of one job that are being made, or wait for people, whether or not anybody still waits for them."""
+"""Calls of one job that are being made or wait for people, even if their caller has gone."""
 MAX_UNDONE_RECORDED = 200
-"""Calls of one job that came to nothing, each with an entry of its own: the ledger is no place for a flood."""
+"""Calls of one job that were not made and get a ledger entry of their own: a job must not flood the ledger."""
 MAX_REASON_CHARS = 1_000
 MAX_NAMES_LISTED = 30
-"""Of other tools, in an answer."""
+"""Names of other tools in one answer."""
 
 ReportProgress = Callable[[PendingRequest, float], Awaitable[None]]
-"""Told every few seconds that a call waits for people, and for how many seconds it has."""
+"""Called every few seconds while a call waits for people, with the request and the seconds so far."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolAnswer:
-    """What the job gets: text without the secret, and whether it is an error."""
+    """The job's answer: text without the secret, and whether it is an error."""
 
     text: str
     failed: bool = False
@@ -59,16 +59,16 @@ class ToolAnswer:
 
 @dataclass(frozen=True, slots=True)
 class _Caller:
-    """Who waits for a call: how they are told, for how many seconds, and whether they have gone."""
+    """The caller of a tool: how to report progress, how many seconds it waits, and whether it has gone."""
 
-    tell: ReportProgress
-    seconds: float
+    report_progress: ReportProgress
+    max_wait: float
     gone: asyncio.Event
 
 
 @dataclass(slots=True)
 class _CallRecord:
-    """What the ledger is told of one call, as far as it has come."""
+    """The ledger entry of one call, filled in as the call goes on."""
 
     call: ToolCall
     action: str
@@ -80,7 +80,7 @@ class _CallRecord:
 
 
 class ToolGateway:
-    """One job's. Every method raises Closed once its door is shut."""
+    """The tools of one job. Every method raises AccessClosed once the broker is closed."""
 
     def __init__(self, deps: Deps, verified: VerifiedOrder, issuer: Issuer, broker: Broker) -> None:
         self._deps = deps
@@ -91,80 +91,79 @@ class ToolGateway:
         self._drift = UpstreamDrift(deps, self._job, verified.spec.environment)
         self._calls = self._under_way = self._undone = 0
         self._made: Counter[str] = Counter()
-        """Calls by tool that were made, or are on their way: bounds count them."""
+        """By tool, the calls that were made or are under way: bounds count them."""
 
     async def offered_tools(self) -> list[OfferedTool]:
-        """Return the tools that this job may ever use: those that policy does not deny at every tier. Raises TooManyCalls too."""
+        """Return the tools that policy does not deny this job at every tier. Raises TooManyCalls too."""
         self._broker.admit()
         return await self._broker.run_in_thread(self._offered_tools)
 
     async def call(self, name: str, arguments: Any, *, report_progress: ReportProgress, max_wait: float) -> ToolAnswer:
-        """Call a tool and return what it answered, or why it was not done: a model reads that, so it is an answer too.
+        """Call a tool and return its answer, or why it was not called: a model reads that, so it is an answer too.
 
-        `max_wait`: seconds to wait for people. Whoever asked may go away: what is being done is done to its end, what waits is not done
-        then, and waits for the next call of the same. Raises Closed, AskedTooOften.
+        `max_wait`: seconds to wait for people. If the caller goes away, a call that is being made is finished; a call that waits for people is
+        dropped, and the next call of the same waits for the same request. Raises AccessClosed, TooManyCalls.
         """
         self._broker.admit()
         if self._under_way >= MAX_CONCURRENT_CALLS:
             raise TooManyCalls(1.0)
         # Before anything is awaited: others come in the same moment.
         self._under_way += 1
-        gone = asyncio.Event()
+        caller = _Caller(report_progress, max_wait, asyncio.Event())
+
+        async def call_to_the_end() -> ToolAnswer:
+            try:
+                return await self._call(name, arguments, caller=caller)
+            finally:
+                self._under_way -= 1
+
         try:
-            return await self._broker.run_while_open(self._call_counted(name, arguments, caller=_Caller(report_progress, max_wait, gone)))
+            return await self._broker.run_while_open(call_to_the_end())
         except asyncio.CancelledError:
-            gone.set()
+            caller.gone.set()
             raise
 
     async def catalog(self) -> dict[str, list[dict[str, Any]]]:
-        """Return all that this job may ask for, and how: `access` (Door.catalog), `tools`, and the upstream servers that are `withheld`."""
+        """Return everything that this job may request: `access` (Broker.catalog), `tools`, and the `withheld` upstream servers."""
         access, tools = await self._broker.catalog(), await self.offered_tools()
         current = self._deps.config.current().catalog
         return {
             "access": with_how(access, tools, self._verified.spec, current),
-            "tools": [tool_entry(one) for one in tools],
+            "tools": [tool_entry(tool) for tool in tools],
             "withheld": [{"upstream": name, "why": why} for name, why in self._drift.withheld_servers().items()],
         }
 
-    async def _call_counted(self, name: str, arguments: Any, *, caller: _Caller) -> ToolAnswer:
-        """Call; it is under way until it is done, also where whoever asked has gone."""
-        try:
-            return await self._call(name, arguments, caller=caller)
-        finally:
-            self._under_way -= 1
-
     async def _call(self, name: str, arguments: Any, *, caller: _Caller) -> ToolAnswer:
+        """One call from left to right: resolve the tool, bind the call, borrow a credential for it, execute it, record it."""
         try:
-            # In a thread: what a stranger's schema makes of a long argument must not keep the loop that serves every job.
-            tool, call, action = await self._broker.run_in_thread(partial(self._check_call, name, arguments))
+            # In a thread: matching a long argument against a stranger's schema must not block the loop that serves every job.
+            tool, call, action = await self._broker.run_in_thread(partial(self._resolve, name, arguments))
         except InvalidInput as error:
             await self._broker.record_refusal(f"tool {name[:64]}", str(error))
             await self._broker.run_in_thread(self._drift.record_withheld)
             return ToolAnswer(str(error), failed=True)
         self._calls += 1
-        number, told = self._calls, _CallRecord(call, f"{tool.uses.resource}:{action}", self._deps.ticks())
         self._made[name] += 1
+        number, record = self._calls, _CallRecord(call, f"{tool.uses.resource}:{action}", self._deps.ticks())
         try:
             binding = partial(self._issuer.tool_bounds.bound_call, call, tool.uses.resource, action, made=self._made[name] - 1)
             call = await self._broker.run_in_thread(binding)
-            told.answer = await self._attempt(tool, call, action, told, caller=caller)
-            return told.answer
-        except OutOfBounds as error:
-            told.outcome = "denied"
-            instead = await self._broker.run_in_thread(partial(self._alternatives, name))
-            told.answer = ToolAnswer(f"Denied: {error}. {instead}", failed=True)
-            return told.answer
+            record.answer = await self._borrow_and_execute(tool, call, action, record, caller=caller)
+        except AccessClosed:
+            raise
+        except (JustEnoughError, OutOfBounds) as error:
+            record.answer = await self._explain_failure(error, name, record)
         finally:
-            if told.credential is None:
+            if record.credential is None:
                 self._made[name] -= 1
                 self._undone += 1
-            # Also where the door closes just now: what was done is in the ledger.
-            if told.credential is not None or self._undone <= MAX_UNDONE_RECORDED:
-                await asyncio.shield(asyncio.to_thread(self._record, number, told))
+            # Even if the broker closes just now: a call that was made is in the ledger.
+            if record.credential is not None or self._undone <= MAX_UNDONE_RECORDED:
+                await asyncio.shield(asyncio.to_thread(self._record, number, record))
+        return record.answer
 
-    def _check_call(self, name: str, arguments: Any) -> tuple[Tool, ToolCall, Action]:
-        """Return the tool, the call and the action that it needs. Raises InvalidInput."""
-        # Not each of a server's hundreds.
+    def _resolve(self, name: str, arguments: Any) -> tuple[Tool, ToolCall, Action]:
+        """Return the tool, the checked call and the action that it needs. Raises InvalidInput."""
         tool = self._known_tools().get(name)
         if tool is None or not self._is_possible(name, tool):
             tools = self._possible_tools()
@@ -175,47 +174,32 @@ class ToolGateway:
             raise InvalidInput("tool", (Problem("", f"{name}: the catalog says no action for it"),))
         return tool, checked_call(name, tool, arguments), action
 
-    async def _attempt(self, tool: Tool, call: ToolCall, action: Action, record: _CallRecord, *, caller: _Caller) -> ToolAnswer:
-        """Do it, or say in words for a model why it was not done."""
-        try:
-            return await self._borrow_and_execute(tool, call, action, record, caller=caller)
-        except AccessClosed:
-            raise
-        except NotPermitted as error:
-            record.outcome = "denied"
-            record.request = error.request if isinstance(error, AccessDenied) else None
-            by = f" (by {', '.join(error.policies)})" if isinstance(error, AccessDenied) and error.policies else ""
-            instead = await self._broker.run_in_thread(partial(self._alternatives, call.tool))
-            return ToolAnswer(f"Denied: {error}{by}. Do not try it again with other words. {instead}", failed=True)
-        except RetryLater as error:
-            return ToolAnswer(f"Not done now: {error}. It may be tried again in a while.", failed=True)
-        except (NotIssued, InvalidInput) as error:
-            return ToolAnswer(f"Not done: {error}", failed=True)
-        except JustEnoughError as error:
-            return ToolAnswer(f"Not done: {type(error).__name__}", failed=True)
-
     async def _borrow_and_execute(self, tool: Tool, call: ToolCall, action: Action, record: _CallRecord, *, caller: _Caller) -> ToolAnswer:
-        wanted, began = self._call_access(tool, call, action), self._deps.ticks()
+        """Execute a call with a credential of its own, once policy and, if needed, people allow it; else say what it waits for."""
+        access, began = self._call_access(tool, call, action), self._deps.ticks()
         while True:
-            async with self._broker.borrow(wanted, used_for=f"tool {call.tool}") as lent:
+            async with self._broker.borrow(access, used_for=f"tool {call.tool}") as lent:
                 if isinstance(lent, IssuedCredential):
                     record.request, record.credential = lent.credential.request_id, lent.credential.id
                     return await self._execute_scrubbed(tool, call, lent, record)
             record.request, record.outcome = lent.request_id, "pending"
-            lent = await self._wait_for_people(lent, began, caller)
-            if lent.state is RequestState.PENDING or caller.gone.is_set():
-                return ToolAnswer(_waiting_text(lent), failed=True)
+            pending = await self._wait_for_people(lent, began, caller)
+            if pending.state is RequestState.PENDING or caller.gone.is_set():
+                until = f" They have until {pending.respond_by.isoformat(timespec='seconds')}." if pending.respond_by else ""
+                what = f"This waits for people's approval (request {pending.request_id}, tier {pending.tier}); nothing was done."
+                then = "Go on with other work, and call again with exactly the same arguments to have it done once they approved."
+                return ToolAnswer(f"{what}{until} {then}", failed=True)
 
     async def _wait_for_people(self, pending: PendingRequest, began: float, caller: _Caller) -> PendingRequest:
-        """Return how a request stands once people have answered it, or nobody waits for it any more."""
-        told = 0.0
+        """Return the state of a request once people have answered it, the caller's time is over, or the caller has gone."""
+        next_report = 0.0
         while pending.state is RequestState.PENDING and not caller.gone.is_set():
             seconds = self._deps.ticks() - began
-            if seconds >= caller.seconds:
+            if seconds >= caller.max_wait:
                 break
-            if seconds >= told:
-                await caller.tell(pending, seconds)
-                told = seconds + PROGRESS_INTERVAL_S
+            if seconds >= next_report:
+                await caller.report_progress(pending, seconds)
+                next_report = seconds + PROGRESS_INTERVAL_S
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_INTERVAL_S):
                     await caller.gone.wait()
@@ -223,15 +207,24 @@ class ToolGateway:
         return pending
 
     async def _execute_scrubbed(self, tool: Tool, call: ToolCall, issued: IssuedCredential, record: _CallRecord) -> ToolAnswer:
+        """Execute a call and return its answer without the credential in any form in which programs print it."""
         record.outcome = "failed"
         fields = {name: value.reveal() for name, value in issued.fields.items()}
+        redactor = Redactor([value for name, value in fields.items() if name not in PUBLIC_FIELDS])
         result = await self._execute(tool, call, issued.access.action, fields)
         if isinstance(result, ToolsChanged):
             record.outcome = "refused"
-            refused = partial(self._drift.record_changed, result.tool, result.shown, _redactor(fields))
-            return ToolAnswer(await self._broker.run_in_thread(refused), failed=True)
-        # In a thread: a long answer takes a while to be looked through, and this loop serves every job of the worker.
-        text = await asyncio.to_thread(_scrub, result, fields)
+            return ToolAnswer(
+                await self._broker.run_in_thread(partial(self._drift.record_changed, result.tool, result.shown, redactor)), failed=True
+            )
+
+        def scrub() -> str:
+            shown = redactor.feed(result.content)
+            # If the answer was cut, its end may be the beginning of the credential: what the redactor still holds back stays out.
+            return (shown if result.cut else shown + redactor.flush()).decode("utf-8", "replace")
+
+        # In a thread: a long answer takes a while to scrub, and this loop serves every job of the worker.
+        text = await asyncio.to_thread(scrub)
         record.outcome = "failed" if result.failed else "done"
         return ToolAnswer(text + ("\n… there is more; ask for less" if result.cut else ""), failed=result.failed)
 
@@ -247,58 +240,68 @@ class ToolGateway:
             return await mcp_executor.run(tool, tool.mcp, call, {**scope, **fields}, is_reviewed=self._drift.note_shown)
         return failure("the catalog says no way to do it")
 
+    async def _explain_failure(self, error: JustEnoughError | OutOfBounds, name: str, record: _CallRecord) -> ToolAnswer:
+        """Return, in words for a model, why a call was not made and what the job may do instead."""
+        if isinstance(error, OutOfBounds):
+            record.outcome = "denied"
+            return ToolAnswer(f"Denied: {error}. {await self._broker.run_in_thread(partial(self._alternatives, name))}", failed=True)
+        if isinstance(error, NotPermitted):
+            record.outcome = "denied"
+            record.request = error.request if isinstance(error, AccessDenied) else None
+            by = f" (by {', '.join(error.policies)})" if isinstance(error, AccessDenied) and error.policies else ""
+            instead = await self._broker.run_in_thread(partial(self._alternatives, name))
+            return ToolAnswer(f"Denied: {error}{by}. Do not try it again with other words. {instead}", failed=True)
+        if isinstance(error, RetryLater):
+            return ToolAnswer(f"Not done now: {error}. It may be tried again in a while.", failed=True)
+        return ToolAnswer(f"Not done: {error if isinstance(error, IssueRefused | InvalidInput) else type(error).__name__}", failed=True)
+
     def _call_access(self, tool: Tool, call: ToolCall, action: Action) -> CallAccess:
         ttl = self._broker.default_ttl(tool.uses.resource, action)
         reason = f"{call.tool} with {to_canonical_json(dict(call.arguments)).decode()}"
         short = reason if len(reason) <= MAX_REASON_CHARS else reason[: MAX_REASON_CHARS - 1] + "…"
         return CallAccess(resource=tool.uses.resource, action=action, ttl=ttl, reason=short, at="request", call=call)
 
-    def _possible_tools(self) -> dict[str, Tool]:
-        """Return the tools whose action the catalog lets this job ask for at all: its environment, its data scope."""
-        return {name: tool for name, tool in self._known_tools().items() if self._is_possible(name, tool)}
-
     def _known_tools(self) -> dict[str, Tool]:
         current = self._deps.config.current().catalog
         return {**current.callable, **current.listings}
 
+    def _possible_tools(self) -> dict[str, Tool]:
+        """Return the tools whose action the catalog lets this job request at all, in its environment and data scope."""
+        return {name: tool for name, tool in self._known_tools().items() if self._is_possible(name, tool)}
+
     def _is_possible(self, name: str, tool: Tool) -> bool:
-        action = action_of(tool.uses, name)
-        if action is None or not self._is_in_order(name, tool, action):
+        action, bounds = action_of(tool.uses, name), self._issuer.tool_bounds
+        if action is None or not bounds.lets_through(name, tool.uses.resource, action):
+            return False
+        # A tool that lists others is there only if the order names it.
+        if isinstance(tool, UpstreamListingTool) and not bounds.order_items(tool.uses.resource, action):
             return False
         spec = self._verified.spec.model_copy(update={"access": (self._call_access(tool, ToolCall(tool=name, arguments={}), action),)})
         return not problems_in_spec(spec, self._deps.config.current().catalog)
 
-    def _is_in_order(self, name: str, tool: Tool, action: Action) -> bool:
-        """Whether the order lets this tool through at all; one that lists others only where it names it."""
-        bindings = self._issuer.tool_bounds
-        if isinstance(tool, UpstreamListingTool) and not bindings.order_items(tool.uses.resource, action):
-            return False
-        return bindings.lets_through(name, tool.uses.resource, action)
-
     def _offered_tools(self) -> list[OfferedTool]:
         self._drift.record_withheld()
-        standing = {name: tool for name, tool in self._possible_tools().items() if self._drift.may_be_offered(tool)}
-        found = [self._offer(name, tool) for name, tool in standing.items() if self._may_inherit(name, tool)]
-        return [one for one in found if one.decision.outcome != "denied"]
-
-    def _may_inherit(self, name: str, tool: Tool) -> bool:
-        action = action_of(tool.uses, name) or Action.ADMIN
-        return can_use_tool(self._deps, name, tool.uses.resource, action, self._verified.statement)
-
-    def _offer(self, name: str, tool: Tool) -> OfferedTool:
-        action = action_of(tool.uses, name) or Action.ADMIN
-        access = self._call_access(tool, ToolCall(tool=name, arguments={}), action)
-        decision, _ = evaluate_request(self._deps, self._job, self._verified, access, held=self._issuer.held_access, phase="runtime")
-        return OfferedTool(name, tool, action, decision)
+        offered = []
+        for name, tool in self._possible_tools().items():
+            action = action_of(tool.uses, name) or Action.ADMIN
+            if not self._drift.may_be_offered(tool):
+                continue
+            if not can_use_tool(self._deps, name, tool.uses.resource, action, self._verified.statement):
+                continue
+            access = self._call_access(tool, ToolCall(tool=name, arguments={}), action)
+            decision, _ = evaluate_request(self._deps, self._job, self._verified, access, held=self._issuer.held_access, phase="runtime")
+            if decision.outcome != "denied":
+                offered.append(OfferedTool(name, tool, action, decision))
+        return offered
 
     def _alternatives(self, name: str) -> str:
-        """Return, in words, what the job may do instead."""
-        offered = [one for one in self._offered_tools() if one.name != name]
-        free = [one.name for one in offered if one.decision.outcome == "allowed"]
-        asked = [one.name for one in offered if one.decision.outcome != "allowed"]
-        told = [f"You may use without asking: {_join_names(free)}."] if free else []
-        told += [f"With people's approval: {_join_names(asked)}."] if asked else []
-        return " ".join(told) or "There is no other tool for this job: go on without, or say what could not be done."
+        """Return, in words for a model, which other tools the job may use."""
+        offered = [tool for tool in self._offered_tools() if tool.name != name]
+        free = [tool.name for tool in offered if tool.decision.outcome == "allowed"]
+        guarded = [tool.name for tool in offered if tool.decision.outcome != "allowed"]
+        sentences = [f"You may use without asking: {_join_names(free)}."] if free else []
+        sentences += [f"With people's approval: {_join_names(guarded)}."] if guarded else []
+        return " ".join(sentences) or "There is no other tool for this job: go on without, or say what could not be done."
 
     def _record(self, number: int, record: _CallRecord) -> None:
         taken = round((self._deps.ticks() - record.began) * 1000)
@@ -316,24 +319,7 @@ class ToolGateway:
             duration_ms=taken,
             answer_bytes=len(record.answer.text.encode("utf-8", "replace")),
         )
-        self._deps.store.record([fact])
-
-
-def _waiting_text(pending: PendingRequest) -> str:
-    until = f" They have until {pending.respond_by.isoformat(timespec='seconds')}." if pending.respond_by else ""
-    what = f"This waits for people's approval (request {pending.request_id}, tier {pending.tier}); nothing was done."
-    return f"{what}{until} Go on with other work, and call again with exactly the same arguments to have it done once they approved."
-
-
-def _scrub(result: Result, fields: Mapping[str, str]) -> str:
-    """Return the answer without the credential in any form in which programs print it; where it was cut, without its beginning at the end too."""
-    redactor = _redactor(fields)
-    shown = redactor.feed(result.content)
-    return (shown if result.cut else shown + redactor.flush()).decode("utf-8", "replace")
-
-
-def _redactor(fields: Mapping[str, str]) -> Redactor:
-    return Redactor([value for name, value in fields.items() if name not in PUBLIC_FIELDS])
+        self._deps.store.ledger.append([fact])
 
 
 def _join_names(names: Sequence[str]) -> str:

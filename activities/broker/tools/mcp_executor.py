@@ -31,9 +31,9 @@ class ToolsChanged:
 async def run(
     tool: UpstreamTool, upstream: McpServerDef, call: ToolCall, fields: Mapping[str, str], *, is_reviewed: IsReviewed
 ) -> Result | ToolsChanged:
-    """Return what the upstream answered. `fields`: the credential's, and the job's data scope. Raises InvalidInput where it lacks one.
+    """Return the upstream's answer. `fields`: the credential's, and the job's data scope. Raises InvalidInput if one is missing.
 
-    `is_reviewed` takes note of what the server shows, and says whether it is what was reviewed.
+    `is_reviewed` notes which tools the server shows, and returns whether they are the reviewed ones.
     """
     headers, called = fill_headers(upstream.headers, fields), False
 
@@ -43,7 +43,13 @@ async def run(
             return ToolsChanged(tool, shown)
         nonlocal called
         called = True
-        return _to_result(await conversation.call_tool(tool.own_name, call.arguments), upstream.answer)
+        answer = await conversation.call_tool(tool.own_name, call.arguments)
+        # The text that was written for a model, else what was written for programs.
+        parts = [_block_text(block) for block in answer.content]
+        if not parts and answer.structured_content is not None:
+            parts = [json.dumps(answer.structured_content, ensure_ascii=False)]
+        content = "\n".join(parts).encode("utf-8", "replace")
+        return Result(content[: upstream.answer], failed=answer.is_error, cut=len(content) > upstream.answer)
 
     try:
         return await run_conversation(upstream, headers, call_tool)
@@ -52,7 +58,7 @@ async def run(
 
 
 async def list_tools(upstream: McpServerDef, fields: Mapping[str, str]) -> Result:
-    """Return what an upstream shows now, as a reviewer is shown it. Raises InvalidInput where a field is missing."""
+    """Return the tools that an upstream shows now, as a reviewer sees them. Raises InvalidInput if a field is missing."""
     headers = fill_headers(upstream.headers, fields)
     try:
         return Result(
@@ -62,17 +68,8 @@ async def list_tools(upstream: McpServerDef, fields: Mapping[str, str]) -> Resul
         return failure(str(error))
 
 
-def _to_result(answer: types.CallToolResult, max_bytes: int) -> Result:
-    """Return a result as text: what was written for a model, else what was written for programs."""
-    parts = [_block_text(block) for block in answer.content]
-    if not parts and answer.structured_content is not None:
-        parts = [json.dumps(answer.structured_content, ensure_ascii=False)]
-    content = "\n".join(parts).encode("utf-8", "replace")
-    return Result(content[:max_bytes], failed=answer.is_error, cut=len(content) > max_bytes)
-
-
 def _block_text(block: Any) -> str:
-    """Return a part of an answer as text; of what is none, what it was: nobody could take a secret out of a picture."""
+    """Return one block of an answer as text, or a note of its type: a secret could not be scrubbed from a picture."""
     match block:
         case types.TextContent():
             return block.text

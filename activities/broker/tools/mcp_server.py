@@ -51,7 +51,7 @@ class McpApp:
         self._ready, self._over = asyncio.Event(), asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request. Raises Closed once the job's access is cut."""
+        """Answer one request. Raises AccessClosed once the job's access is closed."""
         if self._broker.is_closed:
             raise AccessClosed(ACCESS_CLOSED)
         await (await self._started_manager()).handle_request(scope, receive, send)
@@ -66,18 +66,19 @@ class McpApp:
             log.error("the tool gateway's server failed", error=type(failure).__name__)
 
     async def _started_manager(self) -> StreamableHTTPSessionManager:
+
+        async def run(manager: StreamableHTTPSessionManager) -> None:
+            async with manager.run():
+                self._ready.set()
+                await self._over.wait()
+
         if self._manager is None:
             self._manager = StreamableHTTPSessionManager(build_server(self._tools), stateless=True, max_request_body_size=MAX_BODY_BYTES)
             # In a task of its own: what the SDK's tasks raise must not reach the session, which has a job to end and access to revoke.
-            self._manager_task = asyncio.create_task(self._run_manager(self._manager))
+            self._manager_task = asyncio.create_task(run(self._manager))
             self._manager_task.add_done_callback(lambda _: self._ready.set())
         await self._ready.wait()
         return self._manager
-
-    async def _run_manager(self, manager: StreamableHTTPSessionManager) -> None:
-        async with manager.run():
-            self._ready.set()
-            await self._over.wait()
 
 
 @contextlib.asynccontextmanager
@@ -105,9 +106,10 @@ def build_server(tools: ToolGateway) -> Server[Any]:
             with contextlib.suppress(anyio.ClosedResourceError, anyio.BrokenResourceError):
                 await context.session.report_progress(round(seconds, 1), message=what)
 
-        patience = PROGRESS_WAIT_S if _wants_progress(context) else NO_PROGRESS_WAIT_S
+        wants_progress = bool(context.meta) and context.meta.get("progress_token") is not None
+        max_wait = PROGRESS_WAIT_S if wants_progress else NO_PROGRESS_WAIT_S
         with _as_mcp_errors():
-            answer = await tools.call(params.name, params.arguments or {}, report_progress=report_waiting, max_wait=patience)
+            answer = await tools.call(params.name, params.arguments or {}, report_progress=report_waiting, max_wait=max_wait)
         return types.CallToolResult(content=[types.TextContent(type="text", text=answer.text)], is_error=answer.failed)
 
     async def list_resources(context: Any, params: Any) -> types.ListResourcesResult:
@@ -138,15 +140,11 @@ def build_server(tools: ToolGateway) -> Server[Any]:
 
 @contextlib.contextmanager
 def _as_mcp_errors() -> Iterator[None]:
-    """Tell the client what it is to know of an error, and no more."""
+    """Convert errors that the client may know of to MCP errors."""
     try:
         yield
     except (AccessClosed, RetryLater) as error:
         raise MCPError(types.INTERNAL_ERROR, str(error)) from error
-
-
-def _wants_progress(context: Any) -> bool:
-    return bool(context.meta) and context.meta.get("progress_token") is not None
 
 
 def _to_mcp_tool(offer: OfferedTool) -> types.Tool:
@@ -155,11 +153,7 @@ def _to_mcp_tool(offer: OfferedTool) -> types.Tool:
     reads = offer.action is Action.READ and hints.get("readOnlyHint") is not False and hints.get("destructiveHint") is not True
     notes = types.ToolAnnotations(read_only_hint=reads, destructive_hint=not reads, open_world_hint=offer.tool.kind != "sql")
     title = offer.tool.title or None if isinstance(offer.tool, UpstreamTool) else None
-    return types.Tool(
-        name=offer.name, title=title, description=_description(offer), input_schema=offer.tool.schema_of_input, annotations=notes
-    )
-
-
-def _description(offer: OfferedTool) -> str:
-    asked = f" Needs people's approval (tier {offer.decision.tier})." if offer.decision.outcome == "needs_approval" else ""
-    return offer.tool.description + ("." if asked and not offer.tool.description.endswith((".", "!", "?")) else "") + asked
+    approval = f" Needs people's approval (tier {offer.decision.tier})." if offer.decision.outcome == "needs_approval" else ""
+    full_stop = "." if approval and not offer.tool.description.endswith((".", "!", "?")) else ""
+    description = offer.tool.description + full_stop + approval
+    return types.Tool(name=offer.name, title=title, description=description, input_schema=offer.tool.schema_of_input, annotations=notes)

@@ -27,25 +27,29 @@ class UpstreamDrift:
         self._recorded: set[str] = set()
 
     def may_be_offered(self, tool: Tool) -> bool:
-        """Whether a tool may be offered, as far as was seen."""
+        """Whether a tool may be offered, as far as its server was seen."""
         return not isinstance(tool, UpstreamTool) or (tool.upstream, tool.reviewed) not in self._changed
 
     def note_shown(self, tool: UpstreamTool, shown: ToolList) -> bool:
-        """Take note of what a server shows; return whether it is what was reviewed."""
+        """Note which tools a server shows; return whether they are the reviewed ones."""
         same = shown.digest == tool.reviewed
         (self._changed.discard if same else self._changed.add)((tool.upstream, tool.reviewed))
         return same
 
     def withheld_servers(self) -> dict[str, str]:
-        """Return the servers of this job's environment of which nothing is passed on, and why."""
+        """Return the servers of this job's environment whose tools are withheld, and why."""
         current = self._deps.config.current().catalog
-        found = {name: why for name, why in current.withheld_upstreams.items() if self._is_in_environment(current.tools[name])}
+        found = {
+            name: why
+            for name, why in current.withheld_upstreams.items()
+            if current.resources[current.tools[name].uses.resource].environment == self._environment
+        }
         return found | {
             name: why_changed(name) for name, tool in current.tools.items() if tool.mcp and (name, tool.mcp.tools) in self._changed
         }
 
     def record_withheld(self) -> None:
-        """Record what is withheld from the beginning."""
+        """Record the servers that are withheld from the start."""
         self._record_new(
             build_event(
                 EventType.UPSTREAM_REFUSED,
@@ -63,9 +67,11 @@ class UpstreamDrift:
         )
 
     def record_changed(self, tool: UpstreamTool, shown: ToolList, redactor: Redactor) -> str:
-        """Record what a server shows instead, and return what the job is told: nothing of what nobody has reviewed."""
-        told = "\n".join(one.replace("\n", " ") for one in self._changes(tool, shown)[:MAX_CHANGES])
-        # A server may call a tool by what it was sent. Only then is it cut: half a secret would not be found.
+        """Record which tools a server shows instead; return the job's answer, which quotes nothing unreviewed."""
+        reviewed = self._deps.config.current().catalog.reviewed_lists.get(tool.upstream)
+        changes = list(tool_list_changes(reviewed if reviewed and reviewed.digest == tool.reviewed else None, shown))[:MAX_CHANGES]
+        told = "\n".join(change.replace("\n", " ") for change in changes)
+        # A server may name a tool after the secret it was sent. Scrub before cutting: half a secret would not be found.
         scrubbed = (redactor.feed(told.encode("utf-8", "replace")) + redactor.flush()).decode("utf-8", "replace")
         fact = build_event(
             EventType.UPSTREAM_REFUSED,
@@ -81,26 +87,19 @@ class UpstreamDrift:
         self._record_new([fact])
         return f"Not done: {why_changed(tool.upstream)}"
 
-    def _changes(self, tool: UpstreamTool, shown: ToolList) -> list[str]:
-        reviewed = self._deps.config.current().catalog.reviewed_lists.get(tool.upstream)
-        return list(tool_list_changes(reviewed if reviewed and reviewed.digest == tool.reviewed else None, shown))
-
     def _record_new(self, facts: Iterator[Event] | list[Event]) -> None:
         new = [fact for fact in facts if fact.id not in self._recorded]
         if new:
-            self._deps.store.record(new)
+            self._deps.store.ledger.append(new)
             self._recorded.update(fact.id for fact in new)
 
     def _pinned_digest(self, name: str) -> str | None:
         upstream = self._deps.config.current().catalog.tools[name].mcp
         return upstream.tools if upstream else None
 
-    def _is_in_environment(self, tool: Tool) -> bool:
-        return self._deps.config.current().catalog.resources[tool.uses.resource].environment == self._environment
-
 
 def why_changed(name: str) -> str:
-    """Return what a job and the ledger are told of a server that shows other tools."""
+    """Return the sentence for job and ledger about a server whose tools have changed."""
     return (
         f"{name} shows other tools now than those that were reviewed, and none of them is called until somebody has looked: "
         f"a platform person does with `justenough catalog tools {name}`"

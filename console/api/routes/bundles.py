@@ -34,9 +34,9 @@ async def put_bundle(request: Request, response: Response, console: TheConsole, 
     def keep() -> tuple[str, bool]:
         check_bundle(content)
         name = bundle_digest(content)
-        known = store.bundle(name) is not None
+        known = store.bundles.get(name) is not None
         if not known:
-            store.put_bundle(name, content)
+            store.bundles.put(name, content)
         return name, known
 
     name, known = await to_thread.run_sync(keep)

@@ -68,7 +68,7 @@ async def _wait_until_confirmed(console: Console, view: CredentialView) -> Crede
             told = view.state, view.why
             while view.state not in DEAD_STATES and (view.state is not CredentialState.OVERDUE or (view.state, view.why) == told):
                 await sleep(POLL_INTERVAL_S)
-                found = await to_thread.run_sync(console.deps.store.credential, view.id)
+                found = await to_thread.run_sync(console.deps.store.credentials.get, view.id)
                 view = view if found is None else found
     except TimeoutError:
         pass

@@ -27,7 +27,7 @@ def find_person(name: Annotated[str, Path(description="A login name")], console:
 def list_delegations(console: TheConsole, caller: Reader, limit: Limit = 100, cursor: Cursor = None) -> Page[DelegationView]:
     """List delegations, newest first."""
     del caller
-    return console.deps.store.delegations(limit=limit, cursor=cursor)
+    return console.deps.store.delegations.list(limit=limit, cursor=cursor)
 
 
 @router.post("/delegations")

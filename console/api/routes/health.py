@@ -68,7 +68,7 @@ async def readyz(response: Response, console: TheConsole) -> Ready:
 )
 def metrics(console: TheConsole) -> Response:
     """Return gauges in Prometheus' text form."""
-    figures = console.deps.store.figures()
+    figures = console.deps.store.metrics.counts()
     registry = CollectorRegistry()
     jobs = Gauge("justenough_jobs", "Jobs by state", ["state"], registry=registry)
     for state, count in figures.jobs.items():

@@ -78,7 +78,7 @@ def list_jobs(
     cursor: Cursor = None,
 ) -> Page[JobSummary]:
     """List jobs, newest first; a launcher sees their own."""
-    return console.deps.store.jobs(
+    return console.deps.store.jobs.list(
         state=state,
         environment=environment,
         requester_id=caller.requester_filter,
@@ -127,7 +127,7 @@ def job_logs(
 ) -> Page[LogChunk]:
     """Return what the job wrote, in order. `next` is where to go on, null when there is no more now."""
     job_for(console.deps.store, caller, job)
-    chunks = console.deps.store.logs(job, after, limit)
+    chunks = console.deps.store.logs.chunks(job, after, limit)
     return Page(items=chunks, next=str(chunks[-1].seq) if len(chunks) == limit else None)
 
 
@@ -137,4 +137,4 @@ def job_timeline(
 ) -> Page[EntryView]:
     """Return what happened to a job, from its ledger, in order."""
     job_for(console.deps.store, caller, job)
-    return console.deps.store.ledger(job=job, after=after if cursor is None else parse_position(cursor), limit=limit)
+    return console.deps.store.ledger.entries(job=job, after=after if cursor is None else parse_position(cursor), limit=limit)

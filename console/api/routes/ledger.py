@@ -37,9 +37,9 @@ def list_entries(
 
     `Last-Event-ID` tells up to which position they are all, where no more follow: from there an event stream goes on, and so does `after`.
     """
-    newest = console.deps.store.ledger_head().position
+    newest = console.deps.store.ledger.head().position
     page = first_visible_page(
-        lambda seen: console.deps.store.ledger(
+        lambda seen: console.deps.store.ledger.entries(
             job=job, types=types, since=since, until=until, after=after if seen is None else parse_position(seen), limit=limit
         ),
         lambda entry: console.job_owners.can_read(caller, entry.job),
@@ -55,7 +55,7 @@ def list_entries(
 def checkpoint(console: TheConsole, caller: Reader) -> LedgerHead:
     """Return the ledger's newest entry, to hold against a later copy."""
     del caller
-    return console.deps.store.ledger_head()
+    return console.deps.store.ledger.head()
 
 
 @router.post("/ledger/verify", operation_id="verify_ledger")

@@ -54,7 +54,7 @@ def list_requests(
         return not mine or can_answer(console.deps, caller, view, requester_id=owners.owner_of(view.job_id) or "")
 
     return first_visible_page(
-        lambda after: store.requests(state=state.state, job=job, requester_id=caller.requester_filter, limit=limit, cursor=after),
+        lambda after: store.requests.list(state=state.state, job=job, requester_id=caller.requester_filter, limit=limit, cursor=after),
         is_visible,
         cursor=cursor,
     )
@@ -66,7 +66,7 @@ def list_requests(
 )
 def show_request(request: str, response: Response, console: TheConsole, caller: Member) -> RequestView:
     """Show a request; its ETag is the digest to answer."""
-    view = console.deps.store.request(request)
+    view = console.deps.store.requests.get(request)
     if view is None or not console.job_owners.can_read(caller, view.job_id):
         raise NotFound(f"there is no request {request}")
     if view.digest:

@@ -27,7 +27,7 @@ def list_reviews(
 ) -> Page[ReviewView]:
     """List reviews of broken glass, newest first; open ones unless all are wanted."""
     del caller
-    return console.deps.store.reviews(only_open=not every, limit=limit, cursor=cursor)
+    return console.deps.store.reviews.list(only_open=not every, limit=limit, cursor=cursor)
 
 
 @router.post("/requests/{request}/review", operation_id="review_request", responses=problem_responses(409, 412))

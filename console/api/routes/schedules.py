@@ -107,7 +107,7 @@ async def _schedule_view(console: Console, name: str, scheduled_job: ScheduledJo
         problem = problem or (NOT_IN_TEMPORAL_TEXT if standing is None else None)
     except RetryLater as error:
         problem = str(error)
-    jobs = await to_thread.run_sync(lambda: console.deps.store.jobs_launched_by(schedule_origin(name), limit=runs))
+    jobs = await to_thread.run_sync(lambda: console.deps.store.jobs.launched_by(schedule_origin(name), limit=runs))
     skipped = await to_thread.run_sync(_skipped_occasions, console, jobs[0].id) if jobs else ()
     schedule = scheduled_job.schedule
     return ScheduleView(
@@ -125,7 +125,7 @@ async def _schedule_view(console: Console, name: str, scheduled_job: ScheduledJo
 
 def _skipped_occasions(console: Console, job: str) -> tuple[str, ...]:
     """Return the occasions at which a job kept the next one from being launched."""
-    entries = console.deps.store.ledger(job=job, types=(EventType.SCHEDULE_SKIPPED,)).items
+    entries = console.deps.store.ledger.entries(job=job, types=(EventType.SCHEDULE_SKIPPED,)).items
     return tuple(entry.data["occasion"] for entry in entries)
 
 
@@ -145,4 +145,4 @@ async def _record_change(console: Console, name: str, kind: EventType, person: P
     told = build_event(
         kind, UNATTRIBUTED_CHAIN, at=now, about=f"{name}/{now.isoformat()}", schedule=name, person=person.id, name=person.name, **more
     )
-    await to_thread.run_sync(console.deps.store.record, [told])
+    await to_thread.run_sync(console.deps.store.ledger.append, [told])

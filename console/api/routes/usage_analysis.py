@@ -28,7 +28,7 @@ def list_sizings(
     console: TheConsole, caller: Member, since: Since = None, limit: SizingLimit = 20, cursor: Cursor = None
 ) -> Page[SizingSummary]:
     """List job names with what was granted and used, in the names' order; a launcher's by their own runs."""
-    page = console.deps.store.run_histories(requester_id=caller.requester_filter, since=since, limit=limit, cursor=cursor)
+    page = console.deps.store.usage.run_histories(requester_id=caller.requester_filter, since=since, limit=limit, cursor=cursor)
     return Page(items=tuple(build_summary(_to_sizing(past)) for past in page.items), next=page.next)
 
 
@@ -41,7 +41,7 @@ def show_sizing(
     runs: Annotated[int, Query(ge=1, le=1000, description="Look at its newest so many runs")] = 100,
 ) -> Sizing:
     """Show what the past runs of a job would have needed; a launcher's by their own runs."""
-    found = console.deps.store.run_history(name, requester_id=caller.requester_filter, since=since, runs=runs)
+    found = console.deps.store.usage.run_history(name, requester_id=caller.requester_filter, since=since, runs=runs)
     if found is None:
         raise NotFound(f"there is no run of a job named {name} that you may read; the names that there are: justenough job list")
     return _to_sizing(found)
@@ -57,7 +57,7 @@ def catalog_usage(
 ) -> Page[ActionUse]:
     """List what was asked of each action of each resource, over all jobs."""
     del caller
-    return console.deps.store.action_uses(since=since, limit=limit, cursor=cursor)
+    return console.deps.store.usage.action_uses(since=since, limit=limit, cursor=cursor)
 
 
 def _to_sizing(past: RunHistory) -> Sizing:

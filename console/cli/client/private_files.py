@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import stat
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from console.cli.errors import Failure
+from justenough.adapters.runtime.private_files import write_private
 
 
 def folder() -> Path:
@@ -45,16 +44,7 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
     """Write a file whole or not at all. Raises Failure."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # mkstemp makes it 0600, whatever the umask.
-        number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(number, "w", encoding="utf-8") as file:
-                json.dump(content, file)
-            Path(name).replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                Path(name).unlink()
-            raise
+        write_private(path, json.dumps(content))
     except OSError as error:
         raise Failure(f"{path} cannot be written: {error.strerror}") from error
 

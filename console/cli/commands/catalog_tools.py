@@ -181,7 +181,7 @@ def _tool_report(tool: Tool, listed: ListedTool) -> Json:
         **listed.as_json(),
         "called": None if why else exposed_name(tool, listed.name),
         "action": None if why or action is None else action.value,
-        "left_out": why or None,
+        "left_out": why.message if why else None,
         "doubts": list(review_hints(listed, action)),
     }
 

@@ -59,7 +59,7 @@ async def batch(request: Request, console: TheConsole, visitor: ThePageUser, for
 def _readable_requests(console: Console, visitor: PageUser, names: Iterable[str]) -> Mapping[str, RequestView]:
     """Return those of these requests that the visitor may read, so that nobody learns of others by ticking them."""
     # NUL is in no id, and PostgreSQL refuses to look for it.
-    found = console.deps.store.requests_by_id(name for name in names if "\0" not in name)
+    found = console.deps.store.requests.by_ids(name for name in names if "\0" not in name)
     return {name: view for name, view in found.items() if console.job_owners.can_read(visitor.caller, view.job_id)}
 
 

@@ -129,7 +129,7 @@ def inbox(request: Request, console: TheConsole, visitor: ThePageUser, wanted: A
         next_mine=mine.next,
         others=InboxQueue((*barred, *rest.lines), rest.next),
         reviews=reviews_for(console, caller, limit=wanted.limit("reviews")) if wanted.shows("reviews") else (),
-        answers=console.deps.store.requests_answered_by(me, wanted.limit("answers")) if wanted.shows("answers") else (),
+        answers=console.deps.store.inbox.answered_by(me, wanted.limit("answers")) if wanted.shows("answers") else (),
         wanted=wanted,
         narrowed=any((wanted.resource, wanted.action, wanted.job, wanted.tier)),
         tiers=caller.tiers.tiers,
@@ -185,7 +185,7 @@ def queue(console: Console, caller: Caller, filters: InboxFilters, *, mine: bool
     if not filters.shows(part):
         return InboxQueue((), None)
     limit = filters.limit(part)
-    found = console.deps.store.inbox_items(
+    found = console.deps.store.inbox.items(
         filters.to_waiting_filter(caller, mine=mine), after=_parse_cursor(filters.cursor) if here else None, limit=limit + 1
     )
     lines = tuple(queue_line(console, caller, waits) for waits in found[:limit])
@@ -212,8 +212,8 @@ def reviews_for(console: Console, caller: Caller, *, limit: int) -> tuple[Review
     store, me = console.deps.store, caller.person.id
     if Role.APPROVE not in caller.roles:
         return ()
-    found = [one for one in store.reviews(limit=limit).items if one.person_id != me and caller.tier >= max(one.tiers)]
-    views = store.requests_by_id(one.request_id for one in found)
+    found = [one for one in store.reviews.list(limit=limit).items if one.person_id != me and caller.tier >= max(one.tiers)]
+    views = store.requests.by_ids(one.request_id for one in found)
     return tuple(one for one in found if one.request_id in views and not _is_own_job(console, caller, views[one.request_id]))
 
 

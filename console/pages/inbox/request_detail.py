@@ -126,8 +126,11 @@ def card_of(console: Console, caller: Caller, request: str) -> RequestCard:
     view, job = _read_request(console, caller, request)
     config, (spec, bundle) = deps.config.current(), _order_spec(deps, view.job_id)
     resource, policies = config.catalog.resources.get(view.resource), policies_of(deps, view)
-    named = deps.store.delegations_of(caller.person.id, now=deps.now())
-    steps, tier = deps.store.ledger_newest_first(job=view.job_id, limit=MAX_STEPS).items[::-1], config.tiers.tiers.get(view.current_tier)
+    named = deps.store.delegations.current_of(caller.person.id, now=deps.now())
+    steps, tier = (
+        deps.store.ledger.entries_newest_first(job=view.job_id, limit=MAX_STEPS).items[::-1],
+        config.tiers.tiers.get(view.current_tier),
+    )
     return RequestCard(
         view=view,
         job=job,
@@ -137,7 +140,7 @@ def card_of(console: Console, caller: Caller, request: str) -> RequestCard:
         issue=_issue_path(resource, view),
         lesser=_lesser_actions(resource, view),
         before=_previous_approval(deps, view, run_facts(spec, bundle) if spec else {}, only=caller.requester_filter),
-        earlier=deps.store.earlier_decisions(view, MAX_EARLIER, requester_id=caller.requester_filter),
+        earlier=deps.store.inbox.earlier_decisions(view, MAX_EARLIER, requester_id=caller.requester_filter),
         steps=steps,
         silence=timeout_outcome(view, config.tiers),
         passed=tier.approvers if tier else (),
@@ -151,9 +154,10 @@ def card_of(console: Console, caller: Caller, request: str) -> RequestCard:
 def why_barred(deps: Deps, caller: Caller, view: RequestView, *, requester_id: str) -> str | None:
     """Return why somebody does not answer for a job at all; None where nothing of that kind stands against it."""
     try:
-        return why_own_job(deps, caller, view, requester_id=requester_id)
+        own_job = why_own_job(deps, caller, view, requester_id=requester_id)
     except NoSuchParent as error:
         return str(error)
+    return own_job.message if own_job else None
 
 
 def why_cannot_answer(deps: Deps, caller: Caller, view: RequestView, *, requester_id: str, tiers: Tiers) -> str:
@@ -204,8 +208,8 @@ def _can_take_back(caller: Caller, view: RequestView, job: JobView) -> bool:
 
 def _read_request(console: Console, caller: Caller, request: str) -> tuple[RequestView, JobView]:
     store = console.deps.store
-    view = store.request(request)
-    job = store.job(view.job_id) if view and console.job_owners.can_read(caller, view.job_id) else None
+    view = store.requests.get(request)
+    job = store.jobs.get(view.job_id) if view and console.job_owners.can_read(caller, view.job_id) else None
     if view is None or job is None:
         raise NotFound(f"there is no request {request}")
     return view.model_copy(update={"chain": ancestor_views(console.deps, view.parent)}), job
@@ -213,14 +217,13 @@ def _read_request(console: Console, caller: Caller, request: str) -> tuple[Reque
 
 def _order_spec(deps: Deps, job: str) -> tuple[JobSpec | None, str | None]:
     """Return a job's spec with its params filled in, and its files' digest."""
-    order = deps.store.order(job)
+    order = deps.store.jobs.order(job)
     if order is None:
         return None, None
-    spec, params, bundle, _ = order
     try:
-        return checked_spec(spec, params), bundle
+        return checked_spec(order.spec, order.params), order.bundle
     except InvalidInput:
-        return None, bundle
+        return None, order.bundle
 
 
 def _issue_path(resource: Resource | None, view: RequestView) -> str:
@@ -233,7 +236,7 @@ def _lesser_actions(resource: Resource | None, view: RequestView) -> tuple[str, 
 
 
 def _previous_approval(deps: Deps, view: RequestView, current_facts: Mapping[str, str], *, only: str | None) -> PreviousApproval | None:
-    earlier = deps.store.last_approved_request(view, requester_id=only)
+    earlier = deps.store.inbox.last_approved(view, requester_id=only)
     if earlier is None:
         return None
     spec, bundle = _order_spec(deps, earlier.job_id)

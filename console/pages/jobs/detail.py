@@ -79,7 +79,7 @@ def show(
     # First of all: what happens to the job from here on reaches the page.
     following = live_stream.stream_url(console, job=job)
     view = job_for(console.deps.store, visitor.caller, job)
-    now, seen = datetime.now(UTC), last_output(console.deps.store.last_logs(job, MAX_LOG_CHUNKS))
+    now, seen = datetime.now(UTC), last_output(console.deps.store.logs.last_chunks(job, MAX_LOG_CHUNKS))
     return render(
         request,
         "job.html",
@@ -116,8 +116,8 @@ def spec(job: str, console: TheConsole, visitor: ThePageUser) -> Response:
     """Return the spec as it was signed, as a file."""
     visitor.caller.require(*Role)
     view = job_for(console.deps.store, visitor.caller, job)
-    found = console.deps.store.order(view.id)
-    content = json.dumps(found[0] if found else {}, indent=2, ensure_ascii=False)
+    order = console.deps.store.jobs.order(view.id)
+    content = json.dumps(order.spec if order else {}, indent=2, ensure_ascii=False)
     return Response(
         content, media_type="application/json", headers={"Content-Disposition": f'attachment; filename="{quote(view.id)}.json"'}
     )
@@ -152,7 +152,7 @@ def temporal_ui_url(console: Console, job: str) -> str:
 
 
 def _timeline_context(console: Console, view: JobView, now: datetime) -> dict[str, Any]:
-    entries = console.deps.store.ledger(job=view.id, types=DRAWN_KINDS, limit=MAX_DRAWN_ENTRIES)
+    entries = console.deps.store.ledger.entries(job=view.id, types=DRAWN_KINDS, limit=MAX_DRAWN_ENTRIES)
     picture = build_timeline({"type": one.type, "at": one.at.isoformat(), "data": one.data} for one in entries.items)
     given_back = next((one.at for one in entries.items if one.type == EventType.REVOCATION_STARTED), None)
     return {"drawing": draw_timeline(picture, view, revocation_started_at=given_back, now=now), "partly": entries.next is not None}
@@ -167,12 +167,12 @@ def _credentials_context(view: JobView) -> dict[str, Any]:
 def _order_context(console: Console, visitor: PageUser, view: JobView) -> dict[str, Any]:
     """Return its order, its relatives and the end of its ledger."""
     store = console.deps.store
-    order = store.order(view.id)
+    order = store.jobs.order(view.id)
     return {
-        "spec": _spec_text(order[0] if order else {}),
+        "spec": _spec_text(order.spec if order else {}),
         "ancestors": ancestor_views(console.deps, view.parent),
-        "children": store.jobs(parent=view.id, requester_id=visitor.caller.requester_filter, limit=MAX_CHILDREN),
-        "entries": store.ledger_newest_first(job=view.id, limit=MAX_LEDGER_ENTRIES),
+        "children": store.jobs.list(parent=view.id, requester_id=visitor.caller.requester_filter, limit=MAX_CHILDREN),
+        "entries": store.ledger.entries_newest_first(job=view.id, limit=MAX_LEDGER_ENTRIES),
     }
 
 
@@ -213,6 +213,6 @@ def _rights_context(visitor: PageUser, view: JobView) -> dict[str, Any]:
 
 def _output_chunks(console: Console, job: str) -> Iterator[str]:
     after = -1
-    while chunks := console.deps.store.logs(job, after, LOG_PAGE_CHUNKS):
+    while chunks := console.deps.store.logs.chunks(job, after, LOG_PAGE_CHUNKS):
         yield from (chunk.text for chunk in chunks)
         after = chunks[-1].seq

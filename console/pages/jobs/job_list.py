@@ -55,7 +55,7 @@ def jobs(  # noqa: PLR0913 - each is one filter of the list
     if len(found) == 1:
         return RedirectResponse(place_url(found[0]), status_code=303)
     stream = live_stream.stream_url(console, topics="job,approval,revocation")
-    page: Page[JobSummary] = console.deps.store.jobs(
+    page: Page[JobSummary] = console.deps.store.jobs.list(
         state=state,
         revocation=RevocationState(revocation) if revocation else None,
         name=name.strip() or None,
@@ -98,5 +98,5 @@ def _find_readable(console: Console, caller: Caller, text: str) -> tuple[SearchH
     """Return what a text names of what the caller may read; entries are the ledger's to find."""
     if not text.strip():
         return ()
-    found = console.deps.store.find(text, installation=console.deps.settings.installation)
+    found = console.deps.store.search.find(text, installation=console.deps.settings.installation)
     return tuple(one for one in found if one.kind != "entry" and console.job_owners.can_read(caller, one.job))

@@ -195,21 +195,20 @@ async def _sign_and_launch(request: Request, console: Console, visitor: PageUser
 
 
 def _submit_with_files(deps: Deps, visitor: PageUser, body: NewJob, files: bytes | None) -> Any:
-    if files is not None and deps.store.bundle(str(body.bundle)) is None:
-        deps.store.put_bundle(str(body.bundle), files)
+    if files is not None and deps.store.bundles.get(str(body.bundle)) is None:
+        deps.store.bundles.put(str(body.bundle), files)
     return submit_job(deps, visitor.caller.person, body, key=None)
 
 
 def _was_sent_before(deps: Deps, visitor: PageUser, prepared: PreparedLaunch) -> bool:
     """Whether this very form was sent before. Raises Conflict where its job id stands for something else."""
     job = str(prepared.body.id)
-    found, view = deps.store.order(job), deps.store.job(job)
-    if found is None or view is None:
+    record, view = deps.store.jobs.order(job), deps.store.jobs.get(job)
+    if record is None or view is None:
         return False
     if view.requester_id != visitor.caller.person.id:
         raise Conflict(f"the job id {job} is taken by another order; begin again with a new form")
-    *_, signed = found
-    if content_digest(JobInput.of(job, *found), reason=str(signed.statement["reason"])) != prepared.digest:
+    if content_digest(JobInput.of(job, record), reason=str(record.signed.statement["reason"])) != prepared.digest:
         raise Conflict(f"this form launched {job} already, as something else; to launch another job, begin with a new form")
     return True
 

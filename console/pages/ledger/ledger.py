@@ -113,7 +113,7 @@ def ledger(request: Request, console: TheConsole, visitor: ThePageUser, filters:
         "ledger.html",
         status=422 if wrong else 200,
         page=page,
-        jobs=console.deps.store.job_captions({entry.job for entry in page.items}),
+        jobs=console.deps.store.jobs.captions({entry.job for entry in page.items}),
         q=filters.q,
         found=found,
         place_of=place_url,
@@ -121,7 +121,7 @@ def ledger(request: Request, console: TheConsole, visitor: ThePageUser, filters:
         wrong=wrong,
         groups=_type_groups(),
         copies=_export_url(filters) if reads_all and not wrong else "",
-        head=console.deps.store.ledger_head() if reads_all else None,
+        head=console.deps.store.ledger.head() if reads_all else None,
         verification=console.background_reads.verification.get(WHOLE_LEDGER) if reads_all else None,
         stream="" if filters.cursor or filters.q else stream,
     )
@@ -131,12 +131,12 @@ def ledger(request: Request, console: TheConsole, visitor: ThePageUser, filters:
 def entry(request: Request, console: TheConsole, visitor: ThePageUser, name: Annotated[str, Query(alias="id", max_length=400)]) -> Response:
     """Show one entry whole, with its neighbours in its job's chain."""
     visitor.caller.require(*Role)
-    found = console.deps.store.entry(name)
+    found = console.deps.store.ledger.entry(name)
     if found is None or not console.job_owners.can_read(visitor.caller, found.job):
         raise NotFound(f"there is no ledger entry {name}")
-    before = console.deps.store.ledger_newest_first(job=found.job, before=found.position, limit=1).items
-    after = console.deps.store.ledger(job=found.job, after=found.position, limit=1).items
-    known = console.deps.store.job_captions({found.job})
+    before = console.deps.store.ledger.entries_newest_first(job=found.job, before=found.position, limit=1).items
+    after = console.deps.store.ledger.entries(job=found.job, after=found.position, limit=1).items
+    known = console.deps.store.jobs.captions({found.job})
     return render(request, "entry.html", entry=found, job=known.get(found.job), before=before, after=after)
 
 
@@ -144,7 +144,7 @@ def entry(request: Request, console: TheConsole, visitor: ThePageUser, name: Ann
 def export(console: TheConsole, visitor: ThePageUser, filters: Annotated[LedgerFilters, Query()]) -> Response:
     """Give a copy, oldest first, one JSON object per line: as `justenough ledger export` writes it. It goes up to the newest entry of now."""
     visitor.caller.require(*READER_ROLES)
-    which, last = filters.to_query(), console.deps.store.ledger_head().position
+    which, last = filters.to_query(), console.deps.store.ledger.head().position
     name = f"ledger-{console.deps.settings.installation}-{console.deps.now().astimezone(UTC):%Y%m%dT%H%M%SZ}.jsonl"
     return StreamingResponse(
         _export_lines(console, which, last),
@@ -161,7 +161,9 @@ def place_url(found: SearchHit) -> str:
 
 def _readable_page(console: Console, visitor: PageUser, query: LedgerQuery, *, cursor: str | None) -> Page[EntryView]:
     def read(after: str | None) -> Page[EntryView]:
-        page = console.deps.store.ledger_newest_first(**query._asdict(), before=parse_position(after) if after else None, limit=PAGE_SIZE)
+        page = console.deps.store.ledger.entries_newest_first(
+            **query._asdict(), before=parse_position(after) if after else None, limit=PAGE_SIZE
+        )
         if not visitor.caller.can_read_all:
             console.job_owners.preload(entry.job for entry in page.items)
         return page
@@ -174,7 +176,7 @@ def _readable_page(console: Console, visitor: PageUser, query: LedgerQuery, *, c
 def _find_readable(console: Console, visitor: PageUser, text: str) -> Sequence[SearchHit]:
     if not text.strip():
         return ()
-    found = console.deps.store.find(text, installation=console.deps.settings.installation)
+    found = console.deps.store.search.find(text, installation=console.deps.settings.installation)
     console.job_owners.preload(one.job for one in found)
     return [one for one in found if console.job_owners.can_read(visitor.caller, one.job)]
 
@@ -183,7 +185,7 @@ def _export_lines(console: Console, query: LedgerQuery, last: int) -> Iterator[s
     """Yield lines, a page at a time; each page is a transaction of its own, as entries never change."""
     after = 0
     while True:
-        page = console.deps.store.ledger(**query._asdict(), after=after, limit=EXPORT_PAGE_SIZE)
+        page = console.deps.store.ledger.entries(**query._asdict(), after=after, limit=EXPORT_PAGE_SIZE)
         yield "".join(to_export_line(entry.model_dump(mode="json")) for entry in page.items if entry.position <= last)
         if page.next is None or int(page.next) >= last:
             return

@@ -27,7 +27,7 @@ def verification(request: Request, console: TheConsole, visitor: ThePageUser) ->
         request,
         "verification.html",
         work=work,
-        head=console.deps.store.ledger_head(),
+        head=console.deps.store.ledger.head(),
         most=MAX_PROBLEMS,
         refresh=2 if work and work.runs else 0,
     )

@@ -1,18 +1,21 @@
-"""What comes along with a job: bundles, output, idempotency keys. Nothing here is evidence; the ledger is."""
+"""Bundles: the files of a job's workdir, by their digest. Not evidence; the ledger is."""
 
 from __future__ import annotations
 
 from sqlalchemy import Connection, select
 
 from justenough.adapters.store.engine import insert_new
+from justenough.adapters.store.repository import Repository, reads, writes
 from justenough.adapters.store.tables import BUNDLES
 
 
-def put_bundle(connection: Connection, digest: str, content: bytes) -> None:
-    """Keep a bundle by its digest; what is there already stays."""
-    insert_new(connection, BUNDLES, {"digest": digest, "content": content})
+class BundleRepository(Repository):
+    @writes
+    def put(self, connection: Connection, digest: str, content: bytes) -> None:
+        """Store a bundle under its digest. A bundle that is already stored stays as it is."""
+        insert_new(connection, BUNDLES, {"digest": digest, "content": content})
 
-
-def bundle(connection: Connection, digest: str) -> bytes | None:
-    """Return a bundle's content."""
-    return connection.execute(select(BUNDLES.c.content).where(BUNDLES.c.digest == digest)).scalar()
+    @reads
+    def get(self, connection: Connection, digest: str) -> bytes | None:
+        """Return a bundle's content."""
+        return connection.execute(select(BUNDLES.c.content).where(BUNDLES.c.digest == digest)).scalar()

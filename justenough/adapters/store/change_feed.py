@@ -1,7 +1,7 @@
-"""Whether something may have been recorded: told by PostgreSQL, or seen cheaply in SQLite. Blocking, for one thread of its own.
+"""When to read the ledger again: by a notice from PostgreSQL, or by a cheap check of SQLite. Blocking; needs a thread of its own.
 
-Who waits here looks at the ledger itself afterwards, and in any case now and then: what is told is only when to look. So a notice that is
-lost (a connection that breaks, a pooler that does not pass notices on) makes news late, never lost.
+The caller reads the ledger itself after each wait, and now and then in any case. A lost notice (a broken connection, a pooler that does not
+forward notices) therefore delays news, but loses none.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ import psycopg
 from sqlalchemy import Engine
 
 CHANNEL = "justenough_ledger"
-"""Of PostgreSQL's notices; the writer's transaction sends one when it commits."""
+"""PostgreSQL channel. The writer's transaction sends a notice when it commits."""
 POLL_INTERVAL_S = 0.2
-"""Seconds between two looks while there is no connection that notices come by."""
+"""Seconds between two checks while no connection receives notices."""
 SQLITE_POLL_INTERVAL_S = 0.02
-"""Seconds between two looks at SQLite's count of commits, each of which reads a few bytes of shared memory."""
+"""Seconds between two checks of SQLite's commit counter. A check reads a few bytes of shared memory."""
 RECONNECT_INTERVAL_S = 5.0
-"""Seconds between two tries to listen again, as a try may take long."""
+"""Seconds between two attempts to listen again, because an attempt may take long."""
 CONNECT_TIMEOUT_S = 3
-"""Seconds that a try may take."""
+"""Seconds that an attempt may take."""
 
 
 class ChangeFeed(Protocol):
-    """One waiter's sight of a store."""
+    """Tells one thread when something may have been recorded."""
 
     @property
     def over(self) -> bool:
@@ -39,14 +39,14 @@ class ChangeFeed(Protocol):
         """Return once something may have been recorded since the last call began to wait, at the latest after `seconds`."""
 
     def again(self) -> None:
-        """Let the next wait return at once: there is more already."""
+        """Let the next wait return at once, because there is more to read already."""
 
     def close(self) -> None:
         """End a wait, and every further one at once. Safe from another thread."""
 
 
 def open_change_feed(engine: Engine) -> ChangeFeed:
-    """Return a sight of an engine's database; connects to nothing yet."""
+    """Return a change feed of this engine's database. Does not connect yet."""
     return _PostgresChangeFeed(engine) if engine.dialect.name == "postgresql" else _SqliteChangeFeed(str(engine.url.database))
 
 

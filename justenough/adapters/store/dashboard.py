@@ -7,12 +7,13 @@ shows them is told where that was not all.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, case, func, select
 
 from justenough.adapters.store.metrics import OPEN_STATES
+from justenough.adapters.store.repository import Repository, reads
 from justenough.adapters.store.tables import APPROVALS, CREDENTIALS, JOBS, REQUESTS, REVIEWS
 from justenough.domain.jobs.states import CredentialState, JobState, RequestState, RevocationState
 from justenough.domain.readmodel.dashboard import (
@@ -54,41 +55,48 @@ _OVERDUE = (
 )
 
 
-def current_counts(connection: Connection, now: datetime) -> CurrentCounts:
-    """Count what is open, and what ended within a day."""
-    # Behind an offset, so that no planner walks all jobs in the order of their states.
-    lately = select(JOBS.c.state).where(JOBS.c.ended_at >= now - DAY).offset(0).subquery()
-    ended = select(lately.c.state, func.count()).group_by(lately.c.state)
-    waiting = connection.execute(_WAITING).all()
-    return CurrentCounts(
-        live=tuple(_to_live_kind(row) for row in connection.execute(_LIVE)),
-        jobs=_counts_by_state(connection.execute(_OPEN)),
-        ended=_counts_by_state(connection.execute(ended)),
-        requests={row[0]: row[1] for row in waiting},
-        soonest=min((row[2] for row in waiting if row[2] is not None), default=None),
-        overdue=tuple(_to_overdue_job(row) for row in connection.execute(_OVERDUE)),
-        overdue_jobs=connection.execute(select(func.count()).select_from(JOBS).where(_IS_OVERDUE)).scalar_one(),
-        open_reviews=connection.execute(select(func.count()).select_from(REVIEWS).where(REVIEWS.c.open)).scalar_one(),
-    )
+class DashboardRepository(Repository):
+    """What is open now, and how the last hours went."""
 
+    @reads
+    def current_counts(self, connection: Connection, now: datetime | None = None) -> CurrentCounts:
+        """Count what is open at `now` (default: the current time), and what ended within a day before it."""
+        # Behind an offset, so that no planner walks all jobs in the order of their states.
+        lately = select(JOBS.c.state).where(JOBS.c.ended_at >= (now or datetime.now(UTC)) - DAY).offset(0).subquery()
+        ended = select(lately.c.state, func.count()).group_by(lately.c.state)
+        waiting = connection.execute(_WAITING).all()
+        return CurrentCounts(
+            live=tuple(_to_live_kind(row) for row in connection.execute(_LIVE)),
+            jobs=_counts_by_state(connection.execute(_OPEN)),
+            ended=_counts_by_state(connection.execute(ended)),
+            requests={row[0]: row[1] for row in waiting},
+            soonest=min((row[2] for row in waiting if row[2] is not None), default=None),
+            overdue=tuple(_to_overdue_job(row) for row in connection.execute(_OVERDUE)),
+            overdue_jobs=connection.execute(select(func.count()).select_from(JOBS).where(_IS_OVERDUE)).scalar_one(),
+            open_reviews=connection.execute(select(func.count()).select_from(REVIEWS).where(REVIEWS.c.open)).scalar_one(),
+        )
 
-def period_trend(connection: Connection, since: datetime, until: datetime, *, buckets: int) -> PeriodTrend:
-    """Return how a period went, credentials alive in so many equal parts."""
-    ends = [since + (until - since) * part / buckets for part in range(1, buckets + 1)]
-    dead = connection.execute(_newest_rows(CREDENTIALS.c.confirmed_at, CREDENTIALS.c.issued_at, since=since)).all()
-    lifetimes = [(end - begin).total_seconds() for end, begin in dead if end <= until]
-    born = connection.execute(_newest_rows(CREDENTIALS.c.issued_at, since=since)).scalars().all()
-    unseen = _unseen_ends(connection, since)
-    cuts = [rows[-1] for rows in (born, [row[0] for row in dead], unseen) if len(rows) == MAX_ROWS_PER_KIND]
-    alive: int = connection.execute(select(func.count()).select_from(CREDENTIALS).where(CREDENTIALS.c.live)).scalar_one()
-    over = [row[0] for row in dead] + [end for end in unseen if end > since]
-    return PeriodTrend(
-        since=since,
-        until=until,
-        alive=reconstruct_alive_counts(ends, now=alive, begun=born, over=over, known_since=max(cuts, default=None)),
-        approvals=_approval_delays(connection, since, until),
-        lifetimes=build_histogram(lifetimes, whole=len(dead) < MAX_ROWS_PER_KIND),
-    )
+    @reads
+    def period_trend(self, connection: Connection, since: datetime, until: datetime, buckets: int) -> PeriodTrend:
+        """Return how a period went, with the number of live credentials at the end of each of `buckets` equal parts.
+
+        `until` is about now.
+        """
+        ends = [since + (until - since) * part / buckets for part in range(1, buckets + 1)]
+        dead = connection.execute(_newest_rows(CREDENTIALS.c.confirmed_at, CREDENTIALS.c.issued_at, since=since)).all()
+        lifetimes = [(end - begin).total_seconds() for end, begin in dead if end <= until]
+        born = connection.execute(_newest_rows(CREDENTIALS.c.issued_at, since=since)).scalars().all()
+        unseen = _unseen_ends(connection, since)
+        cuts = [rows[-1] for rows in (born, [row[0] for row in dead], unseen) if len(rows) == MAX_ROWS_PER_KIND]
+        alive: int = connection.execute(select(func.count()).select_from(CREDENTIALS).where(CREDENTIALS.c.live)).scalar_one()
+        over = [row[0] for row in dead] + [end for end in unseen if end > since]
+        return PeriodTrend(
+            since=since,
+            until=until,
+            alive=reconstruct_alive_counts(ends, now=alive, begun=born, over=over, known_since=max(cuts, default=None)),
+            approvals=_approval_delays(connection, since, until),
+            lifetimes=build_histogram(lifetimes, whole=len(dead) < MAX_ROWS_PER_KIND),
+        )
 
 
 def _newest_rows(by: ColumnElement[Any], *more: ColumnElement[Any], since: datetime) -> Any:

@@ -24,23 +24,23 @@ from justenough.adapters.store.errors import StoreNotMigrated, StoreUnavailable
 from justenough.domain.core.errors import GiveUp
 
 BUSY_TIMEOUT_S = 30
-"""How long a writer waits for another's transaction."""
+"""How long a writer waits for another writer's transaction."""
 IDLE_IN_TRANSACTION_TIMEOUT_MS = 30_000
-"""PostgreSQL ends a transaction whose client fell silent: it may hold the lock that all writers need."""
+"""PostgreSQL ends a transaction whose client went silent, because it may hold the lock that all writers need."""
 CONNECT_TIMEOUT_S = 10
 POOL_SIZE = 16
 PREPARE_AFTER_USES = 5
-"""Uses after which psycopg prepares a statement of the writer's; its own default."""
+"""Uses after which psycopg prepares a writer's statement; psycopg's own default."""
 WRITERS_LOCK_KEY = 0x6A656C6564676572 % 2**63
 """Key of the advisory lock: the bytes of `jeledger`."""
 
 
 class UnusableUrl(GiveUp):
-    """The store's URL names no database that this version can use."""
+    """The store's URL names a database that this version cannot use."""
 
 
 def open_engine(url: str) -> Engine:
-    """Return an engine for a store's URL; connects to nothing. Raises UnusableUrl."""
+    """Return an engine for a store's URL. Does not connect yet. Raises UnusableUrl."""
     parsed = _parse_url(url)
     if parsed.get_backend_name() == "sqlite":
         return _sqlite_engine(parsed)
@@ -53,7 +53,7 @@ def open_engine(url: str) -> Engine:
 
 @contextmanager
 def read_transaction(engine: Engine) -> Iterator[Connection]:
-    """Give a connection for reading, to which every statement shows the same moment. Raises StoreUnavailable."""
+    """Yield a connection for reading. All its statements see the same moment. Raises StoreUnavailable."""
     with translate_errors(), engine.connect() as connection:
         # An SQLite transaction always is such a snapshot.
         if engine.dialect.name == "postgresql":
@@ -64,7 +64,7 @@ def read_transaction(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def write_transaction(engine: Engine) -> Iterator[Connection]:
-    """Give a connection whose transaction is the only writer's; commits at the end. Raises StoreUnavailable."""
+    """Yield a connection whose transaction is the only one that writes. Commits at the end. Raises StoreUnavailable."""
     with translate_errors(), engine.connect().execution_options(je_write=True) as connection, connection.begin():
         if engine.dialect.name == "postgresql":
             _set_prepare_threshold(connection, after=PREPARE_AFTER_USES)
@@ -73,10 +73,10 @@ def write_transaction(engine: Engine) -> Iterator[Connection]:
 
 
 def _set_prepare_threshold(connection: Connection, *, after: int | None) -> None:
-    """Let psycopg prepare statements after so many uses; None for never.
+    """Set after how many uses psycopg prepares a statement; None for never.
 
-    A prepared statement soon has one plan for all values. That saves the writer a quarter of its time, and makes a list walk all jobs for
-    a rare value.
+    A prepared statement soon has one plan for all values. That saves the writer a quarter of its time, but would make a list read all jobs
+    to find a rare value.
     """
     driver: Any = connection.connection.driver_connection
     driver.prepare_threshold = after
@@ -84,14 +84,14 @@ def _set_prepare_threshold(connection: Connection, *, after: int | None) -> None
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Translate what a database that does not answer raises. The message is the driver's alone: no statement, no values."""
+    """Translate the errors of a database that does not answer. Messages are the driver's alone: no statement, no values."""
     try:
         yield
     except PoolTimeout as error:
         message = "the store's connections are all in use"
         raise StoreUnavailable(message) from error
     except DBAPIError as error:
-        if _lacks_tables(error):
+        if isinstance(error.orig, UndefinedTable | UndefinedColumn) or str(error.orig).startswith(("no such table", "no such column")):
             message = f"the store is not migrated to this version: {_driver_message(error)}"
             raise StoreNotMigrated(message) from error
         if isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated:
@@ -101,18 +101,18 @@ def translate_errors() -> Iterator[None]:
 
 
 def insert_new(connection: Connection, table: Table, row: Mapping[str, Any]) -> bool:
-    """Insert a row where none has its key yet; return whether it is new."""
+    """Insert a row unless one with its key exists. Return whether it is new."""
     return connection.execute(_insert_new_statement(connection.dialect.name, table), row).rowcount == 1
 
 
 def upsert(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert rows, or give those that are there their values."""
+    """Insert rows. Existing rows with the same key get the new values."""
     connection.execute(_upsert_statement(connection.dialect.name, table), rows)
 
 
 @cache
 def _insert_new_statement(dialect: str, table: Table) -> Executable:
-    # Of inserts, the count of rows is kept only on demand.
+    # SQLAlchemy keeps the row count of an insert only on demand.
     return _insert(dialect, table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
 
 
@@ -148,7 +148,11 @@ def _sqlite_engine(url: URL) -> Engine:
 
     @event.listens_for(engine, "do_connect")
     def _private_file(*_: Any) -> None:
-        _create_private_file(Path(str(url.database)))
+        # Readable by its owner alone before anything is in it. SQLite gives its side files the same mode.
+        path = Path(str(url.database))
+        if not path.exists():
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
 
     @event.listens_for(engine, "connect")
     def _pragmas(connection: Any, _record: Any) -> None:
@@ -163,18 +167,6 @@ def _sqlite_engine(url: URL) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
     return engine
-
-
-def _create_private_file(path: Path) -> None:
-    """Make the file readable by its owner alone before anything is in it; SQLite gives its side files the same mode."""
-    if not path.exists():
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-
-
-def _lacks_tables(error: DBAPIError) -> bool:
-    said = str(error.orig)
-    return isinstance(error.orig, UndefinedTable | UndefinedColumn) or said.startswith(("no such table", "no such column"))
 
 
 def _driver_message(error: DBAPIError) -> str:

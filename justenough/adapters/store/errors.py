@@ -6,12 +6,12 @@ from justenough.domain.core.errors import GiveUp, RetryLater
 
 
 class StoreUnavailable(RetryLater):
-    """The database does not answer, or not in time."""
+    """The database does not answer, or does not answer in time."""
 
 
 class StoreNotMigrated(RetryLater):
-    """The database lacks tables or columns of this version; `migrate()` makes them, perhaps another process is just doing so."""
+    """The database lacks tables or columns of this version. `migrate()` creates them; another process may be doing so now."""
 
 
 class StoreTooNew(GiveUp):
-    """The database was migrated by a newer version of JustEnough; this one must not write to it."""
+    """A newer version of JustEnough migrated the database. This version must not write to it."""

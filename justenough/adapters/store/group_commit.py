@@ -1,6 +1,6 @@
-"""Group commit: one writer per process at a time; those who wait meanwhile share its next transaction. Knows no table.
+"""Group commit: one thread of a process writes at a time, and the threads that wait share the next transaction. Knows no table.
 
-A commit costs a flush to disk, whatever is in it. Each piece of work returns only after the commit that holds it.
+Each commit costs a flush to disk, however little it contains. Each piece of work returns only after the commit that contains it.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class GroupCommitter:
         self._waiting_lock = threading.Lock()
 
     def run(self, work: Callable[[Connection], T]) -> T:
-        """Return what `work` returns, once it is committed; raise what it raises, with nothing of it committed.
+        """Run `work` and return its result once it is committed. If `work` raises, raise that, with nothing of it committed.
 
-        `work` may be run more than once, each time on a transaction that knows nothing of the time before.
+        `work` may run more than once, each time in a new transaction.
         """
         mine: _Work[T] = _Work(work)
         with self._waiting_lock:
@@ -39,19 +39,16 @@ class GroupCommitter:
         while not mine.done:
             with self._turn:
                 if not mine.done:
-                    self._commit(self._next_batch())
+                    with self._waiting_lock:
+                        batch, self._waiting = self._waiting[:MAX_BATCH_SIZE], self._waiting[MAX_BATCH_SIZE:]
+                    self._commit(batch)
         return mine.result()
-
-    def _next_batch(self) -> list[_Work[object]]:
-        with self._waiting_lock:
-            batch, self._waiting = self._waiting[:MAX_BATCH_SIZE], self._waiting[MAX_BATCH_SIZE:]
-        return batch
 
     def _commit(self, batch: list[_Work[object]]) -> None:
         try:
             with write_transaction(self._engine) as connection:
                 results = [item.work(connection) for item in batch]
-        except Exception as error:  # noqa: BLE001 - each kind belongs to whoever's work raised it
+        except Exception as error:  # noqa: BLE001 - the caller whose work raised it gets it
             self._fail_or_retry_singly(batch, error)
             return
         except BaseException as error:
@@ -62,7 +59,7 @@ class GroupCommitter:
             item.set_result(result)
 
     def _fail_or_retry_singly(self, batch: list[_Work[object]], error: Exception) -> None:
-        """Let one piece not take the others along: each is tried by itself, unless the database was what failed."""
+        """Try each piece of work alone, so that one that fails does not fail the others. If the database failed, all of them fail."""
         if len(batch) == 1 or isinstance(error, StoreUnavailable):
             for item in batch:
                 item.set_error(error)
@@ -72,7 +69,7 @@ class GroupCommitter:
 
 
 class _Work(Generic[T]):
-    """One piece of work and what became of it."""
+    """One piece of work and its outcome."""
 
     def __init__(self, work: Callable[[Connection], T]) -> None:
         self.work = work
@@ -87,7 +84,7 @@ class _Work(Generic[T]):
         self._error, self.done = error, True
 
     def result(self) -> T:
-        """Return or raise what came of it."""
+        """Return the result of the work, or raise its error."""
         if self._error is not None:
             raise self._error
         return self._result[0]

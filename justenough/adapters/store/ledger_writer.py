@@ -14,18 +14,18 @@ from justenough.domain.ledger.events import Event
 from justenough.domain.ledger.hash_chain import ChainHead, LedgerEntry, chain_entry, chain_name_of, entry_id
 
 NumberedEntry = tuple[int, LedgerEntry]
-"""An entry and its position."""
+"""Position and entry."""
 
 _KNOWN = select(LEDGER.c.id).where(LEDGER.c.id.in_(bindparam("ids", expanding=True)))
 _LAST = select(func.coalesce(func.max(LEDGER.c.position), 0))
 _LAST_AND_NOTIFY = select(func.coalesce(func.max(LEDGER.c.position), 0), func.pg_notify(CHANNEL, ""))
-"""The same, and whoever listens is told when the transaction commits; in one statement, as another one would cost a round trip."""
+"""The same, and a notice to the listeners when the transaction commits. One statement, because another would cost a round trip."""
 _HEAD = select(HEADS.c.job, HEADS.c.seq, HEADS.c.hash).where(HEADS.c.job == bindparam("chain")).with_for_update()
 _APPEND = insert(LEDGER)
 
 
 def record(connection: Connection, events: Sequence[Event]) -> tuple[NumberedEntry, ...]:
-    """Append what is not there yet, in the order given; return it. The transaction must be the only writer's."""
+    """Append the events that are not recorded yet, in order. Return their entries. The transaction must be the only writer's."""
     new = _select_new(connection, events)
     if not new:
         return ()
@@ -42,15 +42,15 @@ def record(connection: Connection, events: Sequence[Event]) -> tuple[NumberedEnt
 
 def _select_new(connection: Connection, events: Sequence[Event]) -> list[Event]:
     """Return the events that are not recorded yet, each once."""
-    given: dict[str, Event] = {}
+    by_id: dict[str, Event] = {}
     for event in events:
-        given.setdefault(entry_id(event), event)
-    known = set(connection.execute(_KNOWN, {"ids": list(given)}).scalars()) if given else set()
-    return [event for identity, event in given.items() if identity not in known]
+        by_id.setdefault(entry_id(event), event)
+    known = set(connection.execute(_KNOWN, {"ids": [*by_id]}).scalars()) if by_id else set()
+    return [event for identity, event in by_id.items() if identity not in known]
 
 
 def _lock_head(connection: Connection, job: str) -> ChainHead | None:
-    """Return where a chain ends, and hold its row until the transaction ends; None where it has no entry yet."""
+    """Return the head of a chain and lock its row until the transaction ends; None if the chain has no entry yet."""
     row = connection.execute(_HEAD, {"chain": job}).first()
     return ChainHead(row.job, row.seq, row.hash) if row else None
 

@@ -1,11 +1,11 @@
-"""Pages by key: a cursor names the last row of a page, so that what comes meanwhile neither repeats nor skips a row. Knows no query."""
+"""Keyset pages: a cursor names the last row of a page, so that rows added meanwhile neither repeat nor skip another. Knows no query."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -18,6 +18,8 @@ from justenough.domain.readmodel.views import Page
 V = TypeVar("V")
 MAX_PAGE_SIZE = 1000
 """Rows in one page."""
+ROWS_PER_FETCH = 5_000
+"""Rows that a walk through a whole table reads at once."""
 
 
 def fetch_page(
@@ -42,11 +44,22 @@ def fetch_page(
 
 
 def merge_pages(pages: Sequence[Page[V]], *, by: Callable[[V], tuple[Any, ...]], limit: int) -> Page[V]:
-    """Return one page out of those of several lists, each newest first by the same key. A cursor of it is one of each list."""
+    """Merge the pages of several lists, each newest first by the same key, into one page. Its cursor is a cursor of each list."""
     items = sorted((item for page in pages for item in page.items), key=by, reverse=True)
     size = min(max(limit, 1), MAX_PAGE_SIZE)
     more = len(items) > size or any(page.next for page in pages)
     return Page(items=tuple(items[:size]), next=_encode_cursor(by(items[:size][-1])) if more else None)
+
+
+def iterate_pages(fetch: Callable[[str | None], Page[V]]) -> Iterator[V]:
+    """Yield the items of every page. `fetch` gets a page's cursor; None for the first page."""
+    cursor: str | None = None
+    while True:
+        page = fetch(cursor)
+        yield from page.items
+        cursor = page.next
+        if cursor is None:
+            return
 
 
 def _encode_cursor(key: Sequence[Any]) -> str:
@@ -59,7 +72,7 @@ def _decode_cursor(cursor: str, by: Sequence[Column[Any]]) -> list[Any]:
         parts = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
         if not isinstance(parts, list) or [type(part) for part in parts] != [str] * len(by):
             raise ValueError(cursor)
-        # Half a surrogate pair can be written in JSON, and cannot be encoded; a NUL is text everywhere but in PostgreSQL.
+        # JSON can contain half a surrogate pair, which cannot be encoded; PostgreSQL rejects NUL in text.
         if b"\0" in "".join(parts).encode():
             raise ValueError(cursor)
         return [_decode_part(part, column) for part, column in zip(parts, by, strict=True)]

@@ -14,19 +14,29 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Update, bindparam, case, exists, or_, select, update
+from sqlalchemy import Connection, Update, bindparam, case, delete, exists, or_, select, update
 
-from justenough.adapters.store import wrapped_tokens
 from justenough.adapters.store.engine import insert_new
-from justenough.adapters.store.tables import APPROVALS, CREDENTIALS, DELEGATIONS, ENDED_JOBS, JOBS, ORDERS, REQUESTS, REVIEWS, UtcDateTime
+from justenough.adapters.store.tables import (
+    APPROVALS,
+    CREDENTIALS,
+    DELEGATIONS,
+    ENDED_JOBS,
+    JOBS,
+    LOCKS,
+    ORDERS,
+    REQUESTS,
+    REVIEWS,
+    UtcDateTime,
+)
 from justenough.domain.jobs.states import CredentialState, JobState, RequestState, RevocationState
 from justenough.domain.ledger.events import EventType
 from justenough.domain.ledger.hash_chain import LedgerEntry
 
 FIRST_DECISION_PHASES = ("start", "runtime")
+"""Phases that decide a request first. At issue and renewal, policy is only checked again."""
 SETTLING_PHASES = ("issue", "granted")
 """Phases in which a denial ends what was granted."""
-"""Phases that settle a request; at issue and renewal policy only looks again."""
 SINGLE_CREDENTIAL_FAILURE = re.compile(r"(lease|token|certificate) \S|c-\S+: ")
 """How a failure begins that concerns one credential alone."""
 
@@ -160,7 +170,7 @@ def job_ended(connection: Connection, fact: LedgerFact) -> None:
         # Nobody can answer for it any more.
         connection.execute(_WITHDRAW_ALL, {"theirs": fact.job})
         # Whoever revoked has dropped them already, unless the store was away just then.
-        wrapped_tokens.drop_tokens(connection, fact.job)
+        connection.execute(delete(LOCKS).where(LOCKS.c.job == fact.job))
 
 
 def access_requested(connection: Connection, fact: LedgerFact) -> None:

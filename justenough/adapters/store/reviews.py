@@ -1,12 +1,13 @@
-"""What people say beside their answers: reviews of broken glass, and who answers for whom. Reads only."""
+"""Reviews that are due, or were made, after a break-glass approval. Reads only."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from sqlalchemy import Connection, RowMapping, select
 
-from justenough.adapters.store.paging import fetch_page
+from justenough.adapters.store.paging import MAX_PAGE_SIZE, fetch_page, iterate_pages
+from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, reads
 from justenough.adapters.store.tables import JOBS, REQUESTS, REVIEWS
 from justenough.domain.readmodel.views import Page, ReviewView
 
@@ -17,23 +18,33 @@ _REVIEWS = (
 )
 
 
-def reviews(connection: Connection, *, only_open: bool, limit: int, cursor: str | None) -> Page[ReviewView]:
-    """Return reviews, newest first."""
-    wanted = _REVIEWS.where(REVIEWS.c.open) if only_open else _REVIEWS
-    return fetch_page(
-        connection, wanted, by=(REVIEWS.c.opened_at, REVIEWS.c.request_id), limit=limit, cursor=cursor, views=_to_review_views
-    )
+class ReviewRepository(Repository):
+    """Reviews of break-glass approvals."""
+
+    @reads
+    def list(
+        self, connection: Connection, *, only_open: bool = True, limit: int = DEFAULT_PAGE_SIZE, cursor: str | None = None
+    ) -> Page[ReviewView]:
+        """Return reviews, newest first. Raises InvalidInput if the cursor is not one of this list."""
+        wanted = _REVIEWS.where(REVIEWS.c.open) if only_open else _REVIEWS
+        return fetch_page(
+            connection, wanted, by=(REVIEWS.c.opened_at, REVIEWS.c.request_id), limit=limit, cursor=cursor, views=_to_review_views
+        )
+
+    def iterate_open(self) -> Iterator[ReviewView]:
+        """Return each review that is still due, newest first."""
+        return iterate_pages(lambda cursor: self.list(limit=MAX_PAGE_SIZE, cursor=cursor))
 
 
 def reviews_by_request(connection: Connection, requests: Iterable[str]) -> Mapping[str, ReviewView]:
-    """Return the reviews of these requests, by request."""
-    wanted = tuple(requests)
-    if not wanted:
+    """Return the reviews of these requests, by request id."""
+    ids = tuple(requests)
+    if not ids:
         return {}
-    found = _to_review_views(connection.execute(_REVIEWS.where(REVIEWS.c.request_id.in_(wanted))).mappings().all())
-    return {view.request_id: view for view in found}
+    rows = connection.execute(_REVIEWS.where(REVIEWS.c.request_id.in_(ids))).mappings().all()
+    return {view.request_id: view for view in _to_review_views(rows)}
 
 
 def _to_review_views(rows: Sequence[RowMapping]) -> tuple[ReviewView, ...]:
-    told = ("job_name", "resource", "action", "digest")
-    return tuple(ReviewView(**{**row, **{name: row[name] or "" for name in told}}) for row in rows)
+    joined = ("job_name", "resource", "action", "digest")
+    return tuple(ReviewView(**{**row, **{name: row[name] or "" for name in joined}}) for row in rows)

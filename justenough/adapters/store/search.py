@@ -8,6 +8,7 @@ from typing import Literal
 
 from sqlalchemy import Column, Connection, select
 
+from justenough.adapters.store.repository import Repository, reads
 from justenough.adapters.store.tables import CREDENTIALS, JOBS, LEDGER, REQUESTS
 from justenough.domain.readmodel.dashboard import SearchHit
 
@@ -27,18 +28,25 @@ _KINDS: dict[str, tuple[Kind, Column[str], Column[str]]] = {
 }
 
 
-def find(connection: Connection, text: str, *, installation: str) -> tuple[SearchHit, ...]:
-    """Return what a text names: ids whole or as they begin, an entry by its id or position. Of many, the first ones."""
-    wanted = text.strip().replace("\0", "\ufffd")[:MAX_TEXT_CHARS]
-    if not wanted:
-        return ()
-    found = list(_find_entries(connection, wanted))
-    if ID_PREFIX.match(wanted):
-        found += _find_by_prefix(connection, wanted)
-    else:
-        # Most copy an id without what all of them begin with.
-        found += _find_by_prefix(connection, f"j-{installation}-{wanted.lower()}")
-    return tuple(found)
+class SearchRepository(Repository):
+    """Looks up ids that people typed or pasted."""
+
+    @reads
+    def find(self, connection: Connection, text: str, *, installation: str = "dev") -> tuple[SearchHit, ...]:
+        """Return what a text names: jobs, requests and credentials by id or the beginning of one, entries by id or position.
+
+        At most MAX_FOUND_PER_KIND of each kind.
+        """
+        wanted = text.strip().replace("\0", "\ufffd")[:MAX_TEXT_CHARS]
+        if not wanted:
+            return ()
+        found = list(_find_entries(connection, wanted))
+        if ID_PREFIX.match(wanted):
+            found += _find_by_prefix(connection, wanted)
+        else:
+            # Most copy an id without what all of them begin with.
+            found += _find_by_prefix(connection, f"j-{installation}-{wanted.lower()}")
+        return tuple(found)
 
 
 def _find_by_prefix(connection: Connection, prefix: str) -> Iterator[SearchHit]:

@@ -1,7 +1,7 @@
-"""What jobs and resources were asked for, granted and used for, read for right-sizing and review. Reads only; judges nothing.
+"""What jobs requested, were granted and used, for right-sizing and access review. Reads only; decides nothing.
 
-Every question is bounded, however many jobs there are: the newest runs of a name, the newest requests of an action, the next name or
-action behind the last one, each by an index.
+Every query is bounded, however many jobs there are, and uses an index: the newest runs of a name, the newest requests of an action, the
+next name or action after the last one.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Column, ColumnElement, Connection, Row, Text, and_, case, cast, func, literal, or_, select, tuple_
+from sqlalchemy import Column, Connection, Row, Text, and_, case, cast, func, literal, or_, select, tuple_
 
 from justenough.adapters.store.paging import MAX_PAGE_SIZE
+from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, reads
 from justenough.adapters.store.tables import CREDENTIALS, JOBS, LEDGER, ORDERS, REQUESTS
 from justenough.domain.jobs.states import JobState, RequestState
 from justenough.domain.ledger.events import EventType
@@ -22,7 +23,7 @@ from justenough.domain.readmodel.views import Page
 from justenough.domain.rightsizing.usage import AccessKey, ActionUse, CredentialUse, PastRequest, PastRun, delivered_keys, requested_keys
 
 MAX_REQUESTS_PER_ACTION = 5_000
-"""As many requests of one action are looked at, at most."""
+"""Requests of one action that a query reads at most."""
 GRANTED_STATES = tuple(state.value for state in RequestState if state.granted)
 REFUSED_STATES = (RequestState.DENIED.value, RequestState.EXPIRED.value)
 
@@ -31,59 +32,78 @@ _ASK = tuple(REQUESTS.c[name] for name in ("id", "job_id", "resource", "action",
 _USE = tuple(CREDENTIALS.c[name] for name in ("request_id", "accessor", "issued_at", "expires_at", "revoked_at", "confirmed_at"))
 
 
-class RunFilter(NamedTuple):
-    """Which runs are wanted."""
-
-    requester_id: str | None
-    since: datetime | None
-    most: int
-    """The newest so many are looked at."""
-
-
 class RunHistory(NamedTuple):
-    """A job name's past."""
+    """The past runs of a job name."""
 
     name: str
     newest: str
-    """Job id of its newest run, over or not."""
+    """Job id of its newest run, finished or not."""
     newest_at: datetime
     spec: dict[str, Any]
     """That run's raw spec."""
     runs: tuple[PastRun, ...]
-    """Those that are over, newest first."""
+    """The finished ones, newest first."""
 
 
-def run_history(connection: Connection, name: str, criteria: RunFilter) -> RunHistory | None:
-    """Return one job name's past; None where there is no run of that name."""
+class UsageRepository(Repository):
+    """Past runs of jobs and the use of each action."""
+
+    @reads
+    def action_uses(
+        self, connection: Connection, *, since: datetime | None = None, limit: int = DEFAULT_PAGE_SIZE, cursor: str | None = None
+    ) -> Page[ActionUse]:
+        """Return the use of each action of each resource since a moment, sorted. `cursor` is the last one read, as `resource:action`."""
+        # Few, however many jobs there are. Sorted here, because databases sort text in ways of their own.
+        known = {key for table in (REQUESTS, CREDENTIALS) for key in _action_keys(connection, table.c.resource, table.c.action)}
+        wanted = sorted(key for key in known if cursor is None or ":".join(key) > cursor)
+        items = tuple(_build_action_use(connection, key, since) for key in wanted[:limit])
+        return Page(items=items, next=":".join(wanted[limit - 1]) if len(wanted) > limit else None)
+
+    @reads
+    def run_history(
+        self,
+        connection: Connection,
+        name: str,
+        *,
+        requester_id: str | None = None,
+        since: datetime | None = None,
+        runs: int = DEFAULT_PAGE_SIZE,
+    ) -> RunHistory | None:
+        """Return the newest finished runs of a job name, and its newest spec; None if there is no run of that name."""
+        return _run_history(connection, name, requester_id=requester_id, since=since, runs=runs)
+
+    @reads
+    def run_histories(
+        self,
+        connection: Connection,
+        *,
+        requester_id: str | None = None,
+        since: datetime | None = None,
+        runs: int = DEFAULT_PAGE_SIZE,
+        limit: int = DEFAULT_PAGE_SIZE,
+        cursor: str | None = None,
+    ) -> Page[RunHistory]:
+        """Return the history of each job name, in the order of names. `cursor` is the last name read."""
+        names = [*_job_names(connection, requester_id, after=(cursor or "").replace("\0", ""), count=limit + 1)]
+        found = (_run_history(connection, name, requester_id=requester_id, since=since, runs=runs) for name in names[:limit])
+        return Page(items=tuple(history for history in found if history), next=names[limit - 1] if len(names) > limit else None)
+
+
+def _run_history(connection: Connection, name: str, *, requester_id: str | None, since: datetime | None, runs: int) -> RunHistory | None:
     theirs = select(*_RUN).where(JOBS.c.name == name.replace("\0", "\ufffd"))
-    if criteria.requester_id is not None:
-        theirs = theirs.where(JOBS.c.requester_id == criteria.requester_id)
-    jobs = connection.execute(theirs.order_by(JOBS.c.id.desc()).limit(min(criteria.most, MAX_PAGE_SIZE))).all()
+    if requester_id is not None:
+        theirs = theirs.where(JOBS.c.requester_id == requester_id)
+    jobs = connection.execute(theirs.order_by(JOBS.c.id.desc()).limit(min(runs, MAX_PAGE_SIZE))).all()
     if not jobs:
         return None
-    over = [job for job in jobs if JobState(job.state).ended and (criteria.since is None or job.created_at >= criteria.since)]
-    specs = _specs_by_job(connection, {jobs[0].id, *(job.id for job in over)})
+    over = [job for job in jobs if JobState(job.state).ended and (since is None or job.created_at >= since)]
+    ids = {jobs[0].id, *(job.id for job in over)}
+    specs = {row.job: row.spec for row in connection.execute(select(ORDERS.c.job, ORDERS.c.spec).where(ORDERS.c.job.in_(ids)))}
     return RunHistory(name, jobs[0].id, jobs[0].created_at, specs[jobs[0].id], tuple(_build_runs(connection, over, specs)))
 
 
-def run_histories(connection: Connection, criteria: RunFilter, *, limit: int, cursor: str | None) -> Page[RunHistory]:
-    """Return the past of each job name behind `cursor`, which is a name."""
-    names = list(_job_names(connection, criteria.requester_id, after=(cursor or "").replace("\0", ""), count=limit + 1))
-    items = tuple(found for name in names[:limit] if (found := run_history(connection, name, criteria)))
-    return Page(items=items, next=names[limit - 1] if len(names) > limit else None)
-
-
-def action_uses(connection: Connection, *, since: datetime | None, limit: int, cursor: str | None) -> Page[ActionUse]:
-    """Return the use of each action behind `cursor`, which is `resource:action`."""
-    # Few, whatever the number of jobs. Sorted here: databases sort text in ways of their own.
-    known = {key for table in (REQUESTS, CREDENTIALS) for key in _action_keys(connection, table.c.resource, table.c.action)}
-    wanted = sorted(key for key in known if cursor is None or ":".join(key) > cursor)
-    items = tuple(_build_action_use(connection, key, since) for key in wanted[:limit])
-    return Page(items=items, next=":".join(wanted[limit - 1]) if len(wanted) > limit else None)
-
-
 def _job_names(connection: Connection, requester_id: str | None, *, after: str, count: int) -> Iterator[str]:
-    # One step through the index for each name: to look at each job for the distinct ones would take as long as there are jobs.
+    # One step through the index for each name: SELECT DISTINCT would read every job.
     for _ in range(count):
         following = select(func.min(JOBS.c.name)).where(JOBS.c.name > after)
         if requester_id is not None:
@@ -108,11 +128,6 @@ def _action_keys(connection: Connection, resource: Column[Any], action: Column[A
         yield last
 
 
-def _specs_by_job(connection: Connection, jobs: set[str]) -> dict[str, dict[str, Any]]:
-    found = connection.execute(select(ORDERS.c.job, ORDERS.c.spec).where(ORDERS.c.job.in_(jobs)))
-    return {row.job: row.spec for row in found}
-
-
 def _build_runs(connection: Connection, jobs: Sequence[Any], specs: Mapping[str, dict[str, Any]]) -> Iterator[PastRun]:
     ids = [job.id for job in jobs]
     uses, asks = _uses_by_request(connection, ids), defaultdict(list)
@@ -129,22 +144,18 @@ def _build_runs(connection: Connection, jobs: Sequence[Any], specs: Mapping[str,
 
 def _uses_by_request(connection: Connection, jobs: Sequence[str]) -> dict[str, list[Row[Any]]]:
     found: dict[str, list[Any]] = defaultdict(list)
-    for row in connection.execute(select(*_USE, _was_seen().label("seen")).where(CREDENTIALS.c.job_id.in_(jobs))):
+    # The ids of a credential's entries begin with the job, the type and the credential. A range of ids uses the index: the credential's
+    # own id, and that id with `/` and more. `0` follows `/`, so that the range leaves out ids that only begin alike, as a tenth credential's.
+    first = CREDENTIALS.c.job_id + f"/{EventType.CREDENTIAL_USED.value}/" + CREDENTIALS.c.id
+    seen = select(LEDGER.c.id).where(LEDGER.c.id >= first, LEDGER.c.id < first + "0").exists().label("seen")
+    for row in connection.execute(select(*_USE, seen).where(CREDENTIALS.c.job_id.in_(jobs))):
         found[row.request_id].append(row)
     return found
 
 
-def _was_seen() -> ColumnElement[bool]:
-    """Whether the ledger has a use of a credential: its entries' ids begin with the job, the type and the credential."""
-    # A range of ids, for which there is an index: the credential's own, and that one with `/` and more. `0` follows `/`, so that
-    # what begins alike, as the tenth credential of a job does, is not meant.
-    first = CREDENTIALS.c.job_id + f"/{EventType.CREDENTIAL_USED.value}/" + CREDENTIALS.c.id
-    return select(LEDGER.c.id).where(LEDGER.c.id >= first, LEDGER.c.id < first + "0").exists()
-
-
 def _build_use(row: Row[Any], job_ended_at: datetime | None, *, delivered: bool) -> CredentialUse:
     known = [moment for moment in (row.revoked_at, row.confirmed_at, job_ended_at) if moment is not None]
-    # Of one that is only in doubt nobody knows when it began, nor whether.
+    # Nobody knows when, or whether, a credential in doubt was issued.
     ended = min([*known, row.expires_at]) if known and row.accessor is not None else None
     return CredentialUse(began=row.issued_at, ended=ended, delivered=delivered, seen=row.seen)
 
@@ -172,7 +183,7 @@ def _build_action_use(connection: Connection, key: AccessKey, since: datetime | 
     counts = select(func.count(), func.count(case((granted, 1))), func.count(case((and_(granted, less), 1))), longest)
     total, grants, narrowed, seconds = connection.execute(counts.select_from(newest)).one()
     last = select(func.max(CREDENTIALS.c.issued_at)).where(CREDENTIALS.c.resource == key.resource, CREDENTIALS.c.action == key.action)
-    # PostgreSQL compares no JSON; as text, the same scope written in two ways is there twice, which harms nothing.
+    # PostgreSQL cannot compare JSON. As text, a scope that was written in two ways comes twice, which is harmless.
     scopes = select(cast(JOBS.c.data_scope, Text)).distinct().select_from(newest).join(JOBS, JOBS.c.id == newest.c.job_id)
     return ActionUse(
         resource=key.resource,

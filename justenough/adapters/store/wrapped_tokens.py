@@ -1,15 +1,20 @@
-"""What opens a locked request, kept as ciphertext from its opening to its one use. Never in the ledger, never in a view.
+"""Wrapping tokens of requests that wait for a control group, as ciphertext until their one use. Never in the ledger, never in a view.
 
-Whoever takes a row has deleted it: of several who try, one gets it.
+Taking a token deletes its row, so that of several callers only one gets it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy import Connection, delete, select
 
+from justenough.adapters.store import ledger_writer
 from justenough.adapters.store.engine import insert_new
+from justenough.adapters.store.repository import Repository, reads, writes
 from justenough.adapters.store.tables import CLAIMS, LOCKS
 from justenough.domain.core.base_model import Message
+from justenough.domain.ledger.events import Event
 
 
 class StoredWrappingToken(Message):
@@ -18,33 +23,43 @@ class StoredWrappingToken(Message):
     request: str
     job: str
     accessor: str
-    """Of what waits in Vault; it opens nothing."""
+    """Accessor of what waits in Vault. It opens nothing."""
     token_accessor: str
-    """Of the job's token that asked."""
+    """Accessor of the job's token that made the request."""
     ciphertext: str
 
 
-def keep_token(connection: Connection, token: StoredWrappingToken) -> bool:
-    """Keep a lock; False where one is kept for its request already, or its job may not be issued anything any more."""
-    if connection.execute(select(CLAIMS.c.job).where(CLAIMS.c.job == token.job)).first():
-        return False
-    return insert_new(connection, LOCKS, token.model_dump())
+class WrappedTokenRepository(Repository):
+    """Wrapping tokens by request."""
 
+    @writes
+    def keep(self, connection: Connection, token: StoredWrappingToken, events: Sequence[Event]) -> bool:
+        """Store a token and record the events that announce it, in one transaction.
 
-def find_token(connection: Connection, request: str) -> StoredWrappingToken | None:
-    """Return the lock that is kept for a request."""
-    row = connection.execute(select(LOCKS).where(LOCKS.c.request == request)).mappings().first()
-    return StoredWrappingToken(**row) if row else None
+        Return False, with nothing stored or recorded, if the request already has a token or its job may issue nothing any more.
+        """
+        if connection.execute(select(CLAIMS.c.job).where(CLAIMS.c.job == token.job)).first():
+            return False
+        if not insert_new(connection, LOCKS, token.model_dump()):
+            return False
+        ledger_writer.record(connection, events)
+        return True
 
+    @reads
+    def get(self, connection: Connection, request: str) -> StoredWrappingToken | None:
+        """Return a request's token; None if there is none."""
+        row = connection.execute(select(LOCKS).where(LOCKS.c.request == request)).mappings().first()
+        return StoredWrappingToken(**row) if row else None
 
-def take_token(connection: Connection, request: str) -> StoredWrappingToken | None:
-    """Return the lock of a request and keep it no longer; None for all but the first who ask."""
-    row = connection.execute(delete(LOCKS).where(LOCKS.c.request == request).returning(*LOCKS.c)).mappings().first()
-    return StoredWrappingToken(**row) if row else None
+    @writes
+    def take(self, connection: Connection, request: str) -> StoredWrappingToken | None:
+        """Delete a request's token and return it. If several callers take it, only the first gets it; the others get None."""
+        row = connection.execute(delete(LOCKS).where(LOCKS.c.request == request).returning(*LOCKS.c)).mappings().first()
+        return StoredWrappingToken(**row) if row else None
 
 
 def drop_tokens(connection: Connection, job: str) -> tuple[StoredWrappingToken, ...]:
-    """Keep none of a job's locks any longer; return what was kept."""
+    """Delete a job's tokens and return them."""
     return tuple(
         StoredWrappingToken(**row) for row in connection.execute(delete(LOCKS).where(LOCKS.c.job == job).returning(*LOCKS.c)).mappings()
     )

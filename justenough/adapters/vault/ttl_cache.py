@@ -1,4 +1,4 @@
-"""A few values for a few seconds, so that what hardly changes is not asked for each time. Knows nothing of Vault."""
+"""A synchronous cache for values that hardly change. Knows nothing of Vault."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ T = TypeVar("T")
 
 
 class TtlCache(Generic[T]):
-    """A few values for a few seconds."""
+    """Keeps up to MAX_CACHED_VALUES values for CACHE_TTL_S. Two threads may both read a value that is missing."""
 
     def __init__(self) -> None:
         self._values: dict[str, tuple[float, T]] = {}
 
     def get(self, key: str, read: Callable[[], T]) -> T:
-        """Return the remembered value, else read it. What is empty is not remembered: it may be there the next moment."""
+        """Return the cached value, or read it. Empty values are not cached, because they may exist a moment later."""
         at, value = self._values.get(key, (0.0, None))
         if value is not None and time.monotonic() - at < CACHE_TTL_S:
             return value

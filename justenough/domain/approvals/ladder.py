@@ -9,17 +9,16 @@ from typing import Literal, Self
 from justenough.domain.approvals.statements import SignedStatement
 from justenough.domain.approvals.tiers import Tiers
 from justenough.domain.core.base_model import Message
+from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.states import Action
 from justenough.domain.jobs.tool_bounds import BoundedTools, Bounds, intersect_all
 
-OWN_JOB = "no one answers for a job that they launched"
-
-
-OWN_DESCENDANT_JOB = "no one answers for a job that came of one that they launched"
+OWN_JOB = Rejection("own_job", "no one answers for a job that they launched")
+OWN_DESCENDANT_JOB = Rejection("own_descendant_job", "no one answers for a job that came of one that they launched")
 
 
 class ApprovalAnswer(Message):
-    """One verified answer: whose, what, and the highest tier that person may answer for."""
+    """One verified answer, with the highest tier that its person may answer for."""
 
     person: str
     name: str
@@ -28,11 +27,11 @@ class ApprovalAnswer(Message):
     ttl: int
     """Seconds; at most what was requested."""
     action: Action | None = None
-    """At most what was requested; None where it was recorded before anyone could allow less."""
+    """At most what was requested; None in answers that were recorded before approvals could be narrowed."""
     tools: Mapping[str, Bounds] | None = None
-    """What they bind tools to; None where they bind nothing beyond what was requested."""
+    """The bounds they set on tools; None if they set none beyond what was requested."""
     on_behalf_of: str | None = None
-    """Entity id of who named this person their delegate, where they answer for them."""
+    """Entity id of the absent person this delegate answers for, if any."""
     on_behalf_of_name: str | None = None
     reason: str
     at: datetime
@@ -40,12 +39,12 @@ class ApprovalAnswer(Message):
 
     @property
     def represented_people(self) -> frozenset[str]:
-        """Whose answer this is: one's own, and that of whoever it is given for."""
+        """The people this answer counts for: the person, and the absent person they answer for."""
         return frozenset({self.person, self.on_behalf_of or self.person})
 
 
 class GrantTerms(Message):
-    """What a request's answers allow: the least of what each allows."""
+    """What a request's answers grant: the least that any of them allows."""
 
     action: Action
     ttl: int
@@ -56,7 +55,7 @@ class GrantTerms(Message):
 
 
 class Ladder(Message):
-    """Where one request stands: the tier it needs, the tier it is at, until when, and the answers that counted so far."""
+    """The approval state of one request: the tier it needs, its current tier and deadline, and the answers that counted so far."""
 
     request: str
     digest: str
@@ -75,33 +74,38 @@ class Ladder(Message):
     taken_back: frozenset[str] = frozenset()
     """Who took an answer back. They do not answer this request again: what they signed once could be sent once more."""
 
-    def with_answer(self, answer: ApprovalAnswer) -> Self | str:
-        """Return the ladder with one more answer, or why it does not count."""
-        if why := next(filter(None, map(self.why_own_job, answer.represented_people)), None):
-            return why
+    def with_answer(self, answer: ApprovalAnswer) -> Self | Rejection:
+        """Return the ladder with one more answer, or why that answer does not count."""
+        if own_job := next(filter(None, map(self.why_own_job, answer.represented_people)), None):
+            return own_job
         if answer.person in self.taken_back:
-            return "this person took their answer back"
+            return Rejection("answer_withdrawn", "this person took their answer back")
         if answer.decision != "break_glass" and answer.tier < self.current:
-            return f"the request is at tier {self.current}, which this person does not answer for"
-        # `without` drops them; a ladder that says who took theirs back and still has it is none that we made.
+            return Rejection("tier_too_low", f"the request is at tier {self.current}, which this person does not answer for")
+        # `without_answer_of` drops withdrawn answers. A ladder that still has one was not built here.
         kept = tuple(earlier for earlier in self.answers if earlier.person not in self.taken_back)
         if any(earlier.represented_people & answer.represented_people for earlier in kept):
-            return "this person has answered already" if answer.on_behalf_of is None else "one of the two has answered already"
+            who = "this person" if answer.on_behalf_of is None else "one of the two"
+            return Rejection("already_answered", f"{who} has answered already")
         return self.model_copy(update={"answers": (*kept, answer)})
 
-    def why_own_job(self, person: str) -> str | None:
-        """Return why the job is somebody's own, for which they do not answer; None where it is not."""
+    def why_own_job(self, person: str) -> Rejection | None:
+        """Return why a person may not answer because they launched the job or one of its ancestors, or None if they may."""
         if person == self.requester:
             return OWN_JOB
         return OWN_DESCENDANT_JOB if person in self.forebears else None
 
+    def with_barred(self, *, forebears: frozenset[str], taken_back: frozenset[str] = frozenset()) -> Self:
+        """Return the ladder with the people whose answers do not count: `forebears` instead of the known ones, `taken_back` added."""
+        return self.model_copy(update={"forebears": forebears, "taken_back": self.taken_back | taken_back})
+
     def without_answer_of(self, person: str) -> Self:
-        """Return the ladder without what one person said, for good."""
+        """Return the ladder without one person's answer; they cannot answer this request again."""
         kept = tuple(answer for answer in self.answers if answer.person != person)
         return self.model_copy(update={"answers": kept, "taken_back": self.taken_back | {person}})
 
     def to_next_tier(self, tiers: Tiers, *, now: datetime) -> Self | None:
-        """Return the ladder at the next tier, its lower tiers' answers dropped; None past the top."""
+        """Return the ladder at the next tier, without answers from lower tiers, or None past the top."""
         if self.current >= tiers.top:
             return None
         tier = self.current + 1
@@ -123,7 +127,7 @@ class Ladder(Message):
     def grant(self) -> GrantTerms:
         """What the answers so far allow: the least that any of them does."""
         allowed = [answer for answer in self.answers if answer.decision != "deny"]
-        # What was recorded before anyone could allow less says no action: there every answer is for what was asked.
+        # Answers that were recorded before approvals could be narrowed have no action: each is for what was requested.
         actions = [action for action in (self.action, *(answer.action for answer in allowed)) if action is not None]
         return GrantTerms(
             action=min(actions, key=lambda each: each.rank, default=Action.ADMIN),
@@ -140,7 +144,7 @@ class Ladder(Message):
 
     def _allowed_tools(self, allowed: Iterable[ApprovalAnswer]) -> BoundedTools | None:
         bound = [answer.tools for answer in allowed if answer.tools is not None]
-        # As it was requested where nobody bound it: what is the same is not to look narrower.
+        # Unchanged if nobody set bounds, so that it does not count as narrowed.
         return intersect_all(self.tools, *bound) if self.tools is not None and bound else self.tools
 
 

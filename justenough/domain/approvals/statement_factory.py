@@ -12,7 +12,7 @@ from justenough.domain.jobs.states import Action
 from justenough.domain.jobs.tool_bounds import BoundedTools
 
 STATEMENT_LIFETIME = timedelta(hours=24)
-"""Longer than the tiers take to answer: order and answers are verified again right before each issue."""
+"""Longer than all tiers take to answer, because order and answers are verified again right before each issue."""
 
 DecisionKind = Literal["approve", "deny", "withdraw", "break_glass"]
 Json = dict[str, Any]
@@ -41,7 +41,7 @@ def build_order_statement(
     now: datetime,
     parent: str | None = None,
 ) -> OrderStatement:
-    """Return the order for a job."""
+    """Build the statement that orders a job."""
     now = now.replace(microsecond=0)
     return OrderStatement(
         job=job,
@@ -66,7 +66,7 @@ def build_decision_statement(
     on_behalf_of: str | None = None,
     now: datetime,
 ) -> DecisionStatement:
-    """Return the answer to a request as the API shows it. `on_behalf_of`: entity id of whom it is given for."""
+    """Build the answer to a request as the API shows it. `on_behalf_of`: entity id of the absent person, if any."""
     now = now.replace(microsecond=0)
     return DecisionStatement(
         job=request["job_id"],
@@ -87,7 +87,7 @@ def build_decision_statement(
 def build_review_statement(
     request: Json, verdict: Literal["justified", "unjustified"], *, reason: str, person: str, now: datetime
 ) -> ReviewStatement:
-    """Return what somebody thinks of a tier that was passed by breaking glass."""
+    """Build the statement of a break-glass review."""
     now = now.replace(microsecond=0)
     return ReviewStatement(
         job=request["job_id"],
@@ -102,6 +102,6 @@ def build_review_statement(
 
 
 def build_delegation_statement(delegate: str, *, until: datetime, reason: str, person: str, now: datetime) -> DelegationStatement:
-    """Return who answers for a person until when."""
+    """Build the statement by which a person names a delegate until a time."""
     now = now.replace(microsecond=0)
     return DelegationStatement(delegate=delegate, reason=reason, person=person, issued_at=now, expires_at=until)

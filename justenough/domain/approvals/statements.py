@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,7 @@ from pydantic import Field, StringConstraints
 
 from justenough.domain.core.base_model import Message, Model
 from justenough.domain.core.canonical_json import Digest, digest_of, to_canonical_json
+from justenough.domain.core.rejection import Rejection
 from justenough.domain.core.rfc3339 import Moment
 from justenough.domain.jobs.spec import Access, JobSpec, ResourceLimits, ToolName
 from justenough.domain.jobs.states import Action
@@ -121,6 +123,18 @@ class SignedStatement(Message):
     signature: Annotated[str, StringConstraints(max_length=512)]
 
 
+@dataclass(frozen=True, slots=True)
+class OrderRecord:
+    """What a signed order covers, and the order itself. Nothing here is verified."""
+
+    spec: dict[str, Any]
+    """As it was sent, params not filled in."""
+    params: Mapping[str, str]
+    bundle: str | None
+    """Digest of the job's files."""
+    signed: SignedStatement
+
+
 def to_signable(statement: Statement) -> dict[str, Any]:
     """Return the JSON object that stands for a statement."""
     return statement.model_dump(mode="json")
@@ -173,31 +187,31 @@ def _non_default_limits(spec: JobSpec) -> dict[str, int]:
     return {name: value for name, value in spec.run.limits if value != getattr(ResourceLimits(), name)}
 
 
-def why_signature_invalid(signed: SignedStatement, keys: Mapping[int, bytes]) -> str | None:
-    """Return why a signature does not hold under any of a person's public keys (by version), or None where it holds."""
+def why_signature_invalid(signed: SignedStatement, keys: Mapping[int, bytes]) -> Rejection | None:
+    """Check a signature with a person's public keys, by version; return why it is invalid, or None."""
     try:
         prefix, version, encoded = signed.signature.split(":")
         raw = base64.b64decode(encoded, validate=True)
         number = int(version.removeprefix("v"))
         message = to_canonical_json(signed.statement)
     except (ValueError, binascii.Error, RecursionError):
-        return "the signature or the statement is not readable"
+        return Rejection("signature_unreadable", "the signature or the statement is not readable")
     if prefix != "vault" or number not in keys:
-        return "the signature names a key that the person does not have"
+        return Rejection("signature_key_unknown", "the signature names a key that the person does not have")
     try:
         Ed25519PublicKey.from_public_bytes(keys[number]).verify(raw, message)
     except (InvalidSignature, ValueError):
-        return "the signature does not match the statement"
+        return Rejection("signature_mismatch", "the signature does not match the statement")
     return None
 
 
-def why_not_valid_now(statement: Statement, *, now: datetime) -> str | None:
-    """Return why a statement's time does not hold at `now`, or None where it does."""
+def why_not_valid_now(statement: Statement, *, now: datetime) -> Rejection | None:
+    """Return why a statement is not valid at `now`, or None if it is."""
     longest = MAX_DELEGATION_LIFETIME if isinstance(statement, DelegationStatement) else MAX_STATEMENT_LIFETIME
     if statement.issued_at > now + MAX_CLOCK_SKEW:
-        return "the statement is from the future"
+        return Rejection("statement_from_future", "the statement is from the future")
     if statement.expires_at <= now:
-        return "the statement has expired"
+        return Rejection("statement_expired", "the statement has expired")
     if statement.expires_at - statement.issued_at > longest:
-        return f"the statement lives longer than {longest.days} days"
+        return Rejection("statement_lives_too_long", f"the statement lives longer than {longest.days} days")
     return None

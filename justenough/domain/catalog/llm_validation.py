@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.core.errors import Problem
 from justenough.domain.core.placeholders import did_you_mean
+from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.spec import Access, JobSpec, ModelUse
 
 
@@ -51,9 +52,9 @@ def model_use_problems(spec: JobSpec, catalog: Catalog) -> Iterator[Problem]:
             yield Problem(f"model.{what}", f"{asked:,} is more than {most:,}, the most that model {use.name} allows one job")
 
 
-def why_for_gateways_only(item: Access, catalog: Catalog) -> str:
-    """Return why a job cannot have a credential at all; empty where nothing but policy stands against it."""
+def why_for_gateways_only(item: Access, catalog: Catalog) -> Rejection | None:
+    """Return why no job can have a credential for some access, or None if policy alone decides."""
     resource = catalog.resources.get(item.resource)
     if resource is None or resource.used_by == "job":
-        return ""
-    return f"only the broker's gateways use {item.resource}: no job gets its credential"
+        return None
+    return Rejection("gateways_only", f"only the broker's gateways use {item.resource}: no job gets its credential")

@@ -10,16 +10,14 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
-from jsonschema.protocols import Validator
-from jsonschema.validators import validator_for
+from jsonschema_rs import Validator
 from pydantic import Field
 
 from justenough.domain.catalog.mcp_tool_list import TOOLS_KEY, ListedTool, ToolList
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.core.errors import InvalidInput, Problem
-from justenough.domain.core.json_schema import build_validator
+from justenough.domain.core.json_schema import build_validator, check_schema
+from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.spec import Name
 from justenough.domain.jobs.states import Action
 from justenough.domain.tools.call import action_of
@@ -86,7 +84,7 @@ def listing_tools_of(catalog: Catalog) -> dict[str, Tool]:
 def with_upstream_tools(catalog: Catalog, lists: Mapping[str, ToolList]) -> Catalog:
     """Return the catalog with what its upstream servers pass on. `lists`: what was reviewed, by upstream. Raises InvalidInput where names collide."""
     upstreams = {name: tool for name, tool in catalog.tools.items() if tool.mcp}
-    withheld = {name: why for name, tool in upstreams.items() if (why := why_withheld(name, tool, lists.get(name)))}
+    withheld = {name: why.message for name, tool in upstreams.items() if (why := why_withheld(name, tool, lists.get(name)))}
     passed: dict[str, Tool] = {name: tool for name, tool in catalog.tools.items() if not tool.mcp}
     listings = listing_tools_of(catalog)
     problems: list[Problem] = []
@@ -101,17 +99,18 @@ def with_upstream_tools(catalog: Catalog, lists: Mapping[str, ToolList]) -> Cata
     return catalog.with_callable_tools(passed, withheld=withheld, reviewed=lists, listings=listings)
 
 
-def why_withheld(name: str, tool: Tool, tool_list: ToolList | None) -> str:
-    """Return why nothing of an upstream server is passed on, and what to do; empty where it is."""
+def why_withheld(name: str, tool: Tool, tool_list: ToolList | None) -> Rejection | None:
+    """Return why no tool of an upstream server is passed on and what to do about it, or None if they are."""
     pinned = tool.mcp.tools if tool.mcp else None
     review = f"a platform person looks at them and pins them with `justenough catalog tools {name}`"
     if pinned is None:
-        return f"the tools of {name} have not been reviewed (the catalog has no digest of them): {review}"
+        return Rejection("not_pinned", f"the tools of {name} have not been reviewed (the catalog has no digest of them): {review}")
     if tool_list is None:
-        return f"what was reviewed of {name} is not there ({TOOLS_KEY}/{name}.json beside the catalog): {review}"
+        return Rejection("list_missing", f"what was reviewed of {name} is not there ({TOOLS_KEY}/{name}.json beside the catalog): {review}")
     if tool_list.digest != pinned:
-        return f"{TOOLS_KEY}/{name}.json holds other tools of {name} than the catalog's digest pins: {review}"
-    return ""
+        message = f"{TOOLS_KEY}/{name}.json holds other tools of {name} than the catalog's digest pins: {review}"
+        return Rejection("list_not_pinned", message)
+    return None
 
 
 def upstream_tools(name: str, tool: Tool, tool_list: ToolList) -> Iterator[UpstreamTool]:
@@ -132,21 +131,17 @@ def upstream_tools(name: str, tool: Tool, tool_list: ToolList) -> Iterator[Upstr
             )
 
 
-def why_left_out(tool: Tool, listed_tool: ListedTool) -> str:
-    """Return why one tool of an upstream server is not passed on; empty where it is."""
+def why_left_out(tool: Tool, listed_tool: ListedTool) -> Rejection | None:
+    """Return why a tool of an upstream server is not passed on, or None if it is."""
     if action_of(tool.uses, listed_tool.name) is None:
-        return "no pattern of uses.action fits its name"
+        return Rejection("no_action", "no pattern of uses.action fits its name")
     if not TOOL_NAME.fullmatch(exposed_name(tool, listed_tool.name)):
-        return "its name is none that MCP allows (letters, digits, _ - . and at most 128 of them)"
+        return Rejection("name_invalid", "its name is none that MCP allows (letters, digits, _ - . and at most 128 of them)")
     if listed_tool.schema.get("type") != "object":
-        return "its inputSchema is not of type object"
+        return Rejection("schema_not_object", "its inputSchema is not of type object")
     if next(foreign_references(listed_tool.schema, "inputSchema"), None):
-        return "its inputSchema refers to another document"
-    try:
-        validator_for(listed_tool.schema, default=Draft202012Validator).check_schema(dict(listed_tool.schema))
-    except SchemaError:
-        return "its inputSchema is no JSON Schema"
-    return ""
+        return Rejection("schema_not_local", "its inputSchema refers to another document")
+    return Rejection("schema_invalid", "its inputSchema is no JSON Schema") if check_schema(listed_tool.schema) else None
 
 
 def exposed_name(tool: Tool, own_name: str) -> str:

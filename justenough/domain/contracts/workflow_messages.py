@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, StringConstraints
 
 from justenough.domain.approvals.ladder import ApprovalAnswer, Ladder
-from justenough.domain.approvals.statements import SignedStatement
+from justenough.domain.approvals.statements import OrderRecord, SignedStatement
 from justenough.domain.core.base_model import Message
 from justenough.domain.jobs.credentials import Decision
 from justenough.domain.jobs.states import Action, JobState
@@ -31,11 +31,18 @@ class JobInput(Message):
     """The job that launched it, as the order says."""
 
     @classmethod
-    def of(cls, job: str, spec: dict[str, Any], params: Mapping[str, str], bundle: str | None, order: SignedStatement) -> Self:
-        """Return what an order as it is kept, or was sent, asks for."""
-        parent = order.statement.get("parent")
-        # Anything else than text is no parent, and no statement that holds.
-        return cls(job=job, spec=spec, params=dict(params), bundle=bundle, order=order, parent=parent if isinstance(parent, str) else None)
+    def of(cls, job: str, record: OrderRecord) -> Self:
+        """Build the workflow's input from an order that was stored or sent."""
+        parent = record.signed.statement.get("parent")
+        return cls(
+            job=job,
+            spec=record.spec,
+            params=dict(record.params),
+            bundle=record.bundle,
+            order=record.signed,
+            # If the parent is not text, the statement is invalid and verification rejects it.
+            parent=parent if isinstance(parent, str) else None,
+        )
 
 
 class ScheduleOccasion(Message):
@@ -180,10 +187,13 @@ class RevokeResult(Message):
 
 
 class RevokeCredentialInput(Message):
-    """One credential to end, or all that were issued for one request: then `credential` is that request's id."""
+    """One credential to end, or everything that was issued for one request."""
 
     job: str
     credential: str
+    """With `request` set, the same id again: that is how workers of earlier releases read it."""
+    request: str | None = None
+    """Id of the request whose credentials end, if not `credential` alone does."""
 
 
 class CloseInput(Message):

@@ -1,92 +1,109 @@
-"""Holds values against JSON Schemas in a time that grows with what is held against them, whatever a stranger puts there. No I/O.
+"""Validates values against JSON Schemas, and says what does not fit. Takes milliseconds, whoever wrote value and schema. No I/O.
 
-jsonschema compares each element with each for `uniqueItems`, and has Python search for a `pattern`, which can take years: both would stop
-the whole worker, for one of its jobs.
+Only `is_valid` of jsonschema-rs is used: collecting its errors takes time exponential in the depth of a recursive `anyOf`. Its regular
+expressions do not backtrack without bound. It would fetch documents that a schema refers to, so every validator is built offline.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache
-from typing import Annotated, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError
-from jsonschema.protocols import Validator
-from jsonschema.validators import extend, validator_for
-from pydantic import StringConstraints, TypeAdapter
-from pydantic import ValidationError as NoMatch
-from pydantic_core import SchemaError
+import jsonschema_rs
+from jsonschema_rs import Validator
 
-from justenough.domain.core.canonical_json import to_canonical_json
+DRAFT_2020_12 = "https://json-schema.org/draft/2020-12/schema"
+DRAFT_URIS = {
+    jsonschema_rs.Draft4Validator: "http://json-schema.org/draft-04/schema#",
+    jsonschema_rs.Draft6Validator: "http://json-schema.org/draft-06/schema#",
+    jsonschema_rs.Draft7Validator: "http://json-schema.org/draft-07/schema#",
+    jsonschema_rs.Draft201909Validator: "https://json-schema.org/draft/2019-09/schema",
+    jsonschema_rs.Draft202012Validator: DRAFT_2020_12,
+}
+DEFINITIONS = ("$defs", "definitions")
+CONTEXT_KEYWORDS = frozenset(
+    {*DEFINITIONS, "if", "then", "else", "minContains", "maxContains", "unevaluatedProperties", "unevaluatedItems"}
+)
+"""Keywords that mean something only together with others, so that none of them can be named as the one that does not fit."""
+
+
+class SchemaUnusable(Exception):
+    """A schema that no value can be validated against: it is malformed, or refers to what is not there or to itself."""
 
 
 def build_validator(schema: Mapping[str, Any]) -> Validator:
-    """Return what holds values against a schema, by the draft that it names, else by 2020-12."""
-    stock = validator_for(schema, default=Draft202012Validator)
-    # Without the draft's name: jsonschema would go back to its own at each reference to the whole.
-    found: Validator = _bounded_validator_class(stock)({key: inner for key, inner in schema.items() if key != "$schema"})
-    return found
-
-
-@lru_cache(maxsize=16)
-def _bounded_validator_class(stock: Any) -> Any:
-    ours = {
-        "uniqueItems": _check_unique_items,
-        "pattern": _check_pattern,
-        "patternProperties": _check_pattern_properties,
-        "additionalProperties": _check_additional_properties,
-    }
-    return extend(stock, ours)  # type: ignore[no-untyped-call] # the stubs leave it out
-
-
-def _check_unique_items(validator: Any, is_required: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
-    del schema
-    if is_required and validator.is_type(instance, "array") and len({to_canonical_json(each) for each in instance}) < len(instance):
-        yield ValidationError("has elements that are the same")
-
-
-def _check_pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterator[ValidationError]:
-    del schema
-    if validator.is_type(instance, "string") and not _build_finder(pattern)(instance):
-        yield ValidationError("does not match its pattern")
-
-
-def _check_pattern_properties(validator: Any, patterns: Mapping[str, Any], instance: Any, schema: Any) -> Iterator[ValidationError]:
-    del schema
-    for pattern, inner in patterns.items() if validator.is_type(instance, "object") else ():
-        for name, value in instance.items():
-            if _build_finder(pattern)(name):
-                yield from validator.descend(value, inner, path=name, schema_path=pattern)
-
-
-def _check_additional_properties(validator: Any, rule: Any, instance: Any, schema: Mapping[str, Any]) -> Iterator[ValidationError]:
-    if not validator.is_type(instance, "object"):
-        return
-    listed, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
-    more = [name for name in instance if name not in listed and not any(_build_finder(pattern)(name) for pattern in patterns)]
-    if validator.is_type(rule, "object"):
-        for name in more:
-            yield from validator.descend(instance[name], rule, path=name)
-    elif not rule and more:
-        yield ValidationError("has properties that are not listed")
-
-
-@lru_cache(maxsize=1_000)
-def _build_finder(pattern: str) -> Callable[[str], object]:
-    """Return what finds a pattern in a text: by an engine that never goes back, where it knows all that the pattern says."""
+    """Build a validator by the draft that the schema names, 2020-12 if it names none that is known. Raises SchemaUnusable."""
+    draft = jsonschema_rs.validator_cls_for(dict(schema))
+    local = {key: inner for key, inner in schema.items() if key != "$schema"}
+    if any(_is_circular(local, reference) for reference in _references(local)):
+        message = "a reference leads back to itself"
+        raise SchemaUnusable(message)
     try:
-        adapter = TypeAdapter[str](Annotated[str, StringConstraints(pattern=pattern)])
-    except SchemaError:
-        # It looks around, or refers back. Those who review such a pattern must see to it that it comes to an end.
-        return re.compile(pattern).search
+        return draft(local, validate_formats=False, offline=True)
+    except (ValueError, jsonschema_rs.ReferencingError) as error:
+        raise SchemaUnusable(str(error)) from error
 
-    def matches(text: str) -> bool:
-        try:
-            adapter.validate_python(text)
-        except NoMatch:
-            return False
+
+def check_schema(schema: Mapping[str, Any]) -> tuple[tuple[str | int, ...], str] | None:
+    """Return where a schema does not follow its draft, and why; None if it does."""
+    draft = jsonschema_rs.validator_cls_for(dict(schema))
+    # With a draft that is known: an unknown one would be fetched.
+    try:
+        jsonschema_rs.meta.validate({**schema, "$schema": DRAFT_URIS[draft]})
+    except jsonschema_rs.ValidationError as error:
+        return tuple(error.instance_path), error.message
+    return None
+
+
+def failing_keywords(schema: Mapping[str, Any], value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield each keyword of a schema that rejects a value by itself, with what the schema says there."""
+    shared = {key: schema[key] for key in ("$schema", *DEFINITIONS) if key in schema}
+    for keyword, rule in schema.items():
+        if keyword in CONTEXT_KEYWORDS or keyword == "$schema":
+            continue
+        # Which properties are additional depends on those that are listed.
+        listed = {key: dict.fromkeys(schema[key], True) for key in ("properties", "patternProperties") if key in schema}
+        beside = listed if keyword == "additionalProperties" else {}
+        if fits({**shared, **beside, keyword: rule}, value):
+            continue
+        target = _target(schema, rule) if keyword == "$ref" else None
+        yield from failing_keywords({**shared, **target}, value) if isinstance(target, Mapping) else [(keyword, rule)]
+
+
+def fits(schema: Mapping[str, Any], value: Any) -> bool:
+    """Whether a value fits part of a schema. A part that cannot be used without the rest counts as fitting."""
+    try:
+        return build_validator(schema).is_valid(value)
+    except (SchemaUnusable, ValueError):
         return True
 
-    return matches
+
+def _references(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        if isinstance(value.get("$ref"), str):
+            yield value["$ref"]
+        for inner in value.values():
+            yield from _references(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _references(inner)
+
+
+def _is_circular(schema: Mapping[str, Any], reference: Any) -> bool:
+    """Whether following a reference from one `$ref` to the next comes back to where it has been: it says nothing about any value."""
+    seen: set[str] = set()
+    while isinstance(reference, str) and reference not in seen:
+        seen.add(reference)
+        target = _target(schema, reference)
+        reference = target.get("$ref") if isinstance(target, Mapping) else None
+    return isinstance(reference, str)
+
+
+def _target(schema: Mapping[str, Any], reference: str) -> Any:
+    """Return the part of a schema that `#/…` refers to, or None for any other reference."""
+    if not reference.startswith("#/"):
+        return None
+    target: Any = schema
+    for part in reference.removeprefix("#/").split("/"):
+        target = target.get(part.replace("~1", "/").replace("~0", "~")) if isinstance(target, Mapping) else None
+    return target

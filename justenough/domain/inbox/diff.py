@@ -1,10 +1,10 @@
-"""What differs between two runs of a job, or between what was shown and what is there now. Facts are text by name. No I/O, no clock."""
+"""Compares the facts of two runs of a job, or facts as shown and as they are now. Facts are text by name. No I/O, no clock."""
 
 from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from justenough.domain.core.units import duration_text
@@ -13,17 +13,17 @@ from justenough.domain.jobs.tool_bounds_syntax import format_tool_lines
 from justenough.domain.readmodel.views import RequestView
 
 NamedFacts = Mapping[str, str]
-"""What matters about a request, by what it is called; what is not said is not there."""
+"""Text by name; absent facts have no key."""
 
 
 MAX_FACT_CHARS = 600
-"""Characters of a policy's text that are remembered of what was shown, and of a fact that is shown beside another."""
+"""Characters kept of a policy's text as shown, and of each side of a displayed difference."""
 CONTEXT_CHARS = 60
-"""Characters that are shown before the first that differs."""
+"""Characters shown before the first difference."""
 
 
 class Difference(NamedTuple):
-    """One fact that is another now; empty for what was not, or is no more."""
+    """One fact that changed. An absent fact is empty text."""
 
     what: str
     before: str
@@ -31,14 +31,14 @@ class Difference(NamedTuple):
 
 
 def differences(before: NamedFacts, now: NamedFacts) -> tuple[Difference, ...]:
-    """Return what differs, in the order of `now`, and then what is no more. Nothing where nothing does."""
+    """Return the facts that changed: first in the order of `now`, then those that are gone."""
     names = (*now, *(name for name in before if name not in now))
     found = (Difference(name, before.get(name, ""), now.get(name, "")) for name in names)
     return tuple(one for one in found if one.before != one.now)
 
 
 def to_excerpt(difference: Difference, max_chars: int = MAX_FACT_CHARS) -> Difference:
-    """Return a difference with what is long cut to so many characters, beginning a little before the first that differs: no likeness hides it."""
+    """Cut a long difference to `max_chars` on each side, starting shortly before the first character that differs."""
     begin = 0
     if max(len(difference.before), len(difference.now)) > max_chars:
         begin = max(0, _common_prefix_length(difference.before, difference.now) - CONTEXT_CHARS)
@@ -46,13 +46,13 @@ def to_excerpt(difference: Difference, max_chars: int = MAX_FACT_CHARS) -> Diffe
 
 
 def run_facts(spec: JobSpec, bundle: str | None) -> NamedFacts:
-    """Return what a run does, as an approver needs it: who acts, on whose data, what is executed and how."""
+    """Return what an approver needs to know of a run: who acts, on whose data, what is executed and how."""
     run, agent = spec.run, agent_text(spec)
     return {
         "task": spec.task,
         "environment": spec.environment,
         **({"agent": agent} if agent else {}),
-        **({"data": _pairs(spec.data_scope)} if spec.data_scope else {}),
+        **({"data": ", ".join(f"{key}={value}" for key, value in spec.data_scope.items())} if spec.data_scope else {}),
         "command": shlex.join(run.command),
         **({"files": bundle} if bundle else {}),
         **{f"env {name}": value for name, value in run.env.items()},
@@ -60,17 +60,21 @@ def run_facts(spec: JobSpec, bundle: str | None) -> NamedFacts:
         **({"interpreter": run.python} if run.python else {}),
         "job's timeout": duration_text(run.timeout),
         **limit_facts(run.limits),
-        **dict(_access_facts(spec)),
+        # What the run could do with all of its access together is what an approver weighs.
+        **{
+            f"{item.action.value} on {item.resource}": f"asked for {duration_text(item.ttl)}{', optional' if item.optional else ''}"
+            for item in spec.access
+        },
     }
 
 
 def limit_facts(limits: ResourceLimits) -> NamedFacts:
-    """Return what a job may take of its machine."""
+    """Return the resource limits of a job."""
     return {f"limit of {name.replace('_', ' ')}": str(value) for name, value in limits.model_dump(mode="json").items()}
 
 
 def request_facts(view: RequestView) -> NamedFacts:
-    """Return what a request asks for, and how it is guarded."""
+    """Return what a request is for, and how it is guarded."""
     return {
         "action": view.action,
         "resource": view.resource,
@@ -84,7 +88,7 @@ def request_facts(view: RequestView) -> NamedFacts:
 
 
 def call_facts(view: RequestView) -> NamedFacts:
-    """Return the call that a request is for: the tool, and each argument as JSON; nothing where it is for none."""
+    """Return the tool call that a request is for, each argument as JSON; empty if it is for none."""
     if view.call is None:
         return {}
     given = view.call.get("arguments", {})
@@ -92,24 +96,18 @@ def call_facts(view: RequestView) -> NamedFacts:
 
 
 def shown_facts(view: RequestView, policy_texts: Mapping[str, str]) -> NamedFacts:
-    """Return what somebody who answers has been shown, beside what a job's signed order fixes for good."""
+    """Return what an approver was shown that can still change; the signed order fixes the rest."""
     texts = {f"policy {name}": policy_texts.get(name, "")[:MAX_FACT_CHARS] for name in view.policies}
     climbed = {"tier that answers": str(view.current_tier), "quorum": str(view.quorum), "needs Vault's lock": "yes" if view.lock else "no"}
     return {**request_facts(view), **climbed, "policy set": view.policy_digest, **texts, "digest": view.digest}
 
 
 def agent_text(spec: JobSpec) -> str:
-    """Return who acts: `refund-agent 1.4 (some-model)`; empty for nobody in particular."""
+    """Return the agent as text: `refund-agent 1.4 (some-model)`; empty if the spec names none."""
     if spec.agent is None:
         return ""
     model = f"({spec.agent.model})" if spec.agent.model else ""
     return " ".join(part for part in (spec.agent.name, spec.agent.version, model) if part)
-
-
-def _access_facts(spec: JobSpec) -> Iterator[tuple[str, str]]:
-    """Yield the other things that a run asks for: what it could do with all of them together is what an approver weighs."""
-    for item in spec.access:
-        yield f"{item.action.value} on {item.resource}", f"asked for {duration_text(item.ttl)}{', optional' if item.optional else ''}"
 
 
 def _common_prefix_length(one: str, other: str) -> int:
@@ -121,7 +119,3 @@ def _common_prefix_length(one: str, other: str) -> int:
 def _excerpt(text: str, begin: int, most: int) -> str:
     left = len(text) - begin - most
     return ("… " if begin else "") + text[begin : begin + most] + (f" … and {left:,} more characters" if left > 0 else "")
-
-
-def _pairs(values: Mapping[str, str]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in values.items())

@@ -62,7 +62,8 @@ def build_claims(spec: JobSpec, order: OrderStatement, *, issuer: str, audience:
 def signing_input(claims: Mapping[str, Any], *, version: int) -> bytes:
     """Return the signing input of a token under one version of the key: header and claims."""
     header = {"alg": ALGORITHM, "kid": key_id(version), "typ": "JWT"}
-    return f"{_encode_part(header)}.{_encode_part(claims)}".encode()
+    parts = (json.dumps(dict(part), separators=(",", ":")).encode() for part in (header, claims))
+    return ".".join(map(_to_base64url, parts)).encode()
 
 
 def build_token(signed: bytes, signature: bytes) -> Secret:
@@ -78,10 +79,6 @@ def to_jwk(version: int, raw: bytes) -> dict[str, str]:
 def key_id(version: int) -> str:
     """Return the `kid` of one version of the key."""
     return f"{JOBS_KEY}-v{version}"
-
-
-def _encode_part(value: Mapping[str, Any]) -> str:
-    return _to_base64url(json.dumps(dict(value), separators=(",", ":")).encode())
 
 
 def _to_base64url(content: bytes) -> str:

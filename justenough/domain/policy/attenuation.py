@@ -1,6 +1,6 @@
-"""Whether what a job asks for is no more than what the job that launches it has: access, time, data, tools' bounds, limits. No I/O, no clock.
+"""Checks that a job requests no more than its parent has: access, time, data, bounds on tools, limits. No I/O, no clock.
 
-What is compared is what the two orders say; `access` of the launching one with what its approvers left of it.
+Compares the two orders; the parent's `access` is what its approvers left of it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,16 @@ BYTE_LIMITS = frozenset({"memory", "file_size"})
 
 
 def attenuation_problems(spec: JobSpec, parent: JobSpec) -> Iterator[Problem]:
-    """Yield where a spec asks for more than the one of the job that launches it, by YAML path."""
-    yield from _environment_problems(spec, parent)
-    yield from _run_problems(spec, parent)
+    """Yield where a spec requests more than its parent's spec, by YAML path."""
+    if spec.environment != parent.environment:
+        yield Problem("environment", f"the job that launches it is in {parent.environment!r}")
+    for key, value in parent.data_scope.items():
+        if spec.data_scope.get(key) != value:
+            yield Problem(f"data_scope.{key}", f"the job that launches it is bound to {value!r}")
+    if spec.run.timeout > parent.run.timeout:
+        yield Problem("run.timeout", f"longer than {duration_text(parent.run.timeout)}, which the job that launches it has")
+    if spec.run.network == "host" and parent.run.network == "none":
+        yield Problem("run.network", "the job that launches it has none")
     yield from _limit_problems(spec.run.limits, parent.run.limits)
     yield from _model_problems(spec, parent)
     for index, item in enumerate(spec.access):
@@ -27,7 +34,7 @@ def attenuation_problems(spec: JobSpec, parent: JobSpec) -> Iterator[Problem]:
 
 
 def access_attenuation_problems(access: Access, items: Iterable[Access], *, where: str = "access") -> Iterator[Problem]:
-    """Yield where some access is in none of the items of the job that launches: of the one that comes nearest, its problems."""
+    """Yield why none of the parent's items covers some access: the problems with the item that comes nearest."""
     there = [item for item in items if item.resource == access.resource]
     if not there:
         yield Problem(f"{where}.resource", f"the job that launches it has no access to {access.resource}")
@@ -38,21 +45,6 @@ def access_attenuation_problems(access: Access, items: Iterable[Access], *, wher
         yield Problem(f"{where}.action", f"the job that launches it has {has} on {access.resource}, and not {access.action}")
         return
     yield from min((tuple(_item_problems(access, item, where)) for item in same), key=len)
-
-
-def _environment_problems(spec: JobSpec, parent: JobSpec) -> Iterator[Problem]:
-    if spec.environment != parent.environment:
-        yield Problem("environment", f"the job that launches it is in {parent.environment!r}")
-    for key, value in parent.data_scope.items():
-        if spec.data_scope.get(key) != value:
-            yield Problem(f"data_scope.{key}", f"the job that launches it is bound to {value!r}")
-
-
-def _run_problems(spec: JobSpec, parent: JobSpec) -> Iterator[Problem]:
-    if spec.run.timeout > parent.run.timeout:
-        yield Problem("run.timeout", f"longer than {duration_text(parent.run.timeout)}, which the job that launches it has")
-    if spec.run.network == "host" and parent.run.network == "none":
-        yield Problem("run.network", "the job that launches it has none")
 
 
 def _limit_problems(limits: ResourceLimits, parent: ResourceLimits) -> Iterator[Problem]:
@@ -76,7 +68,7 @@ def _model_problems(spec: JobSpec, parent: JobSpec) -> Iterator[Problem]:
 
 def _item_problems(access: Access, item: Access, where: str) -> Iterator[Problem]:
     call = call_of(access)
-    # A call's credential ends with the call, so how long it might last is no matter.
+    # The credential of a call ends with the call, so its ttl does not matter.
     if call is None and access.ttl > item.ttl:
         yield Problem(f"{where}.ttl", f"longer than {duration_text(item.ttl)}, for which the job that launches it has it")
     if item.tools is None:
@@ -94,7 +86,7 @@ def _call_problems(tool: str, arguments: Mapping[str, object], tools: Mapping[st
     if tool not in tools:
         yield f"the job that launches it may not use {tool}"
         return
-    # Calls are counted where they are made; here it is what they are made with.
+    # The number of calls is checked when they are made; only arguments are checked here.
     yield from tools[tool].model_copy(update={"calls": None}).problems(arguments, made=0, by="the job that launches it")
 
 

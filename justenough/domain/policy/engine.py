@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import cedarpy
 from cedarpy import pst
@@ -46,6 +46,15 @@ DOUBLE_LOCK = "double-lock"
 """What decisions name where the catalog's `lock_tier` asks for a higher tier than policy does."""
 # A catalog has some dozens of resources; the bound only keeps changing ones from piling up.
 MAX_PREPARED = 4096
+
+
+class CedarInputs(NamedTuple):
+    """What Cedar decides one request with, each as JSON text."""
+
+    job: str
+    resource: str
+    """The resource's entity; for a call of a tool, the call's too."""
+    context: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +125,9 @@ class PolicySet:
         """Return which policies hold for one action on the resource of that name, at each tier."""
         prepared = self._prepare(name, resource, action)
         try:
-            principal, target, told = self.cedar_inputs(job, name, resource, action, context=context)
-            question = to_cedar_request(job.id, name, action, told)
-            entities = _entities(principal, target, self._actions)
+            inputs = self.cedar_inputs(job, name, resource, action, context=context)
+            question = to_cedar_request(job.id, name, action, inputs.context)
+            entities = _entities(inputs.job, inputs.resource, self._actions)
             diagnostics = cedarpy.is_authorized_batch([question], prepared.handle, entities)[0].diagnostics
         except ValueError as error:
             return TierResult(errors=(str(error),))
@@ -127,8 +136,8 @@ class PolicySet:
         weighed, least = _to_tier_result(diagnostics.reasons, prepared), resource.least_tier(action)
         return weighed.with_least_tier(least, DOUBLE_LOCK) if least else weighed
 
-    def cedar_inputs(self, job: JobFacts, name: str, resource: Resource, action: Action, *, context: AccessContext) -> tuple[str, str, str]:
-        """Return what Cedar is told of job, resource and context, as text: no more than can matter. The same is answered alike."""
+    def cedar_inputs(self, job: JobFacts, name: str, resource: Resource, action: Action, *, context: AccessContext) -> CedarInputs:
+        """Build the entities and the context that Cedar gets. Equal inputs get equal answers: only attributes that a policy mentions are in them."""
         prepared = self._prepare(name, resource, action)
         target = entity_json("Resource", name, prepared.select_attributes("resource", resource_attributes(resource)))
         # A call is one more entity beside the resource: numbers have names of the tools' own, which only tags can have.
@@ -137,7 +146,7 @@ class PolicySet:
             if ("context", "call") in prepared.mentioned or ("context", ANY_ATTRIBUTE) in prepared.mentioned
             else ""
         )
-        return (
+        return CedarInputs(
             entity_json("Job", job.id, prepared.select_attributes("principal", job_attributes(job))),
             target + call,
             json.dumps(prepared.select_attributes("context", context_attributes(context, self.external))),

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from jsonschema.exceptions import ValidationError
 from pydantic import Field
 
 from justenough.domain.core.base_model import Model
 from justenough.domain.core.canonical_json import digest_of, to_canonical_json
 from justenough.domain.core.errors import GiveUp, InvalidInput, Problem
+from justenough.domain.core.json_schema import DEFINITIONS, SchemaUnusable, failing_keywords, fits
 from justenough.domain.core.placeholders import SCOPE_PLACEHOLDER, did_you_mean
 from justenough.domain.core.untrusted_yaml import check_json, to_yaml_path
 from justenough.domain.jobs.spec import Access, JobSpec, ToolName
@@ -101,9 +101,9 @@ def checked_call(name: str, tool: Tool, arguments: Any) -> ToolCall:
     check_json(what, arguments)
     if len(to_canonical_json(arguments)) > MAX_ARGUMENT_BYTES:
         raise InvalidInput(what, (Problem("", f"at most {MAX_ARGUMENT_BYTES:,} bytes are accepted"),))
-    problems = tuple(_problem(error, tool) for error in _errors(tool, arguments))
-    if problems:
-        raise InvalidInput(what, problems)
+    if not _is_valid(tool, arguments):
+        problems = sorted(_argument_problems(tool, arguments), key=lambda problem: problem.path)[:MAX_PROBLEMS]
+        raise InvalidInput(what, tuple(problems) or (Problem("", "do not fit the schema of the tool's input"),))
     # What is signed and recorded is what is sent: 7.0 is 7 in both.
     return ToolCall(tool=name, arguments=json.loads(to_canonical_json(arguments)))
 
@@ -168,25 +168,43 @@ def fill_headers(headers: Mapping[str, str], fields: Mapping[str, str]) -> dict[
     return {name: SCOPE_PLACEHOLDER.sub(lambda found: fields[found[1]], value) for name, value in headers.items()}
 
 
-def _errors(tool: Tool, arguments: dict[str, Any]) -> list[ValidationError]:
+def _is_valid(tool: Tool, arguments: dict[str, Any]) -> bool:
     try:
-        found = list(tool.validator.iter_errors(arguments))
-    except Exception as error:
-        # Of an upstream's schema: one that refers to what is not there, or to itself for ever. Its errors have no name that is ours to use.
+        return tool.validator.is_valid(arguments)
+    except (SchemaUnusable, ValueError) as error:
+        # An upstream's schema can refer to what is not there. The reviewed file has the details.
         raise InvalidInput("tool", (Problem("", f"its input's schema cannot be followed ({type(error).__name__})"),)) from error
-    return sorted(found, key=lambda error: error.json_path)[:MAX_PROBLEMS]
 
 
-def _problem(error: ValidationError, tool: Tool) -> Problem:
-    """One thing that is wrong, in words that do not repeat what was given: it may be long, and it comes back into a model's context."""
-    path = to_yaml_path(error.absolute_path)
-    if error.validator == "additionalProperties" and isinstance(error.instance, Mapping):
-        unknown = sorted(set(error.instance) - tool.inputs) or ["a name that is not listed"]
-        return Problem(path, f"unknown: {', '.join(name[:64] for name in unknown)}{did_you_mean(unknown[0], tool.inputs)}")
-    if error.validator == "required" and isinstance(error.instance, Mapping):
-        wanted = error.validator_value if isinstance(error.validator_value, list) else []
-        return Problem(path, f"required: {', '.join(name for name in wanted if name not in error.instance)}")
-    return Problem(path, f"must have {error.validator} {str(error.validator_value)[:200]}")
+def _argument_problems(tool: Tool, arguments: dict[str, Any]) -> Iterator[Problem]:
+    """Yield what is wrong with arguments that do not fit. Repeats none of their values: they may be long, and a model reads this."""
+    schema = tool.schema_of_input
+    for keyword, rule in failing_keywords(schema, arguments):
+        if keyword == "properties":
+            for name in sorted(rule.keys() & arguments.keys()):
+                yield from _property_problems(schema, name, arguments[name])
+        elif keyword == "additionalProperties":
+            unknown = sorted(set(arguments) - tool.inputs) or ["a name that is not listed"]
+            yield Problem("", f"unknown: {', '.join(name[:64] for name in unknown)}{did_you_mean(unknown[0], tool.inputs)}")
+        elif keyword == "required":
+            yield Problem("", f"required: {', '.join(name for name in rule if name not in arguments)}")
+        else:
+            yield Problem("", _rule_text(keyword, rule))
+
+
+def _property_problems(schema: Mapping[str, Any], name: str, value: Any) -> Iterator[Problem]:
+    own = schema["properties"][name]
+    if not isinstance(own, Mapping):
+        own = {} if own else {"not": {}}
+    shared = {key: schema[key] for key in ("$schema", *DEFINITIONS) if key in schema}
+    if fits({**shared, **own}, value):
+        return
+    path = to_yaml_path([name])
+    yield from (Problem(path, _rule_text(keyword, rule)) for keyword, rule in failing_keywords({**shared, **own}, value))
+
+
+def _rule_text(keyword: str, rule: Any) -> str:
+    return f"must have {keyword} {str(rule)[:200]}"
 
 
 def _check_known(names: Iterable[str], known: Mapping[str, str]) -> None:
@@ -216,13 +234,13 @@ def _check_sendable(http: Http, call: ToolCall, texts: Mapping[str, str], inputs
         raise InvalidInput(f"arguments of {call.tool}", tuple(problems))
 
 
-def _why_other_path(http: Http, name: str, text: str) -> str:
-    """Return why a value in an address's path could be another place, encoded or not: many servers decode first and look at the parts then."""
+def _why_other_path(http: Http, name: str, text: str) -> str | None:
+    """Return why a value in a URL path could lead to another path, or None. Many servers decode a path before they split it."""
     if has_path_traversal(text):
         return "it has a part `..`"
     if name not in http.slashes and re.search(r"[/\\]", text):
         return "it has a slash, and the tool's http.slashes does not name it"
-    return ""
+    return None
 
 
 def _fill_body(value: Any, call: ToolCall, texts: Mapping[str, str], inputs: frozenset[str]) -> Any:

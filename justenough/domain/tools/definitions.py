@@ -10,14 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
-from jsonschema.protocols import Validator
+from jsonschema_rs import Validator
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
 from justenough.domain.core.base_model import Model
 from justenough.domain.core.errors import Problem
-from justenough.domain.core.json_schema import build_validator
+from justenough.domain.core.json_schema import DRAFT_2020_12, build_validator, check_schema
 from justenough.domain.core.placeholders import SCOPE_PLACEHOLDER, SETTING_PLACEHOLDER, did_you_mean, map_texts
 from justenough.domain.core.units import Duration
 from justenough.domain.core.untrusted_yaml import to_yaml_path
@@ -286,10 +284,9 @@ def _schema_problems(schema: Mapping[str, Any], where: str) -> Iterator[Problem]
             yield Problem(f"{where}.properties.{name}", "a name begins with a letter a to z and has letters, digits and _ (at most 32)")
     for path in foreign_references(schema, where):
         yield Problem(path, "refers to another document; only #/… within this schema is followed")
-    try:
-        Draft202012Validator.check_schema(dict(schema))
-    except SchemaError as error:
-        yield Problem(".".join((where, to_yaml_path(error.absolute_path))).rstrip("."), f"is no JSON Schema: {error.message}")
+    if invalid := check_schema({**schema, "$schema": DRAFT_2020_12}):
+        location, message = invalid
+        yield Problem(".".join((where, to_yaml_path(location))).rstrip("."), f"is no JSON Schema: {message}")
 
 
 def foreign_references(value: Any, path: str) -> Iterator[str]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.runtime.private_files import read_json
 from justenough.domain.core.secret import Secret
 from worker.stack import readyz
 from worker.stack.binaries import Programs
@@ -19,7 +20,6 @@ from worker.stack.doctor.vault import embedded_vault_findings, vault_findings
 from worker.stack.environment import UNUSED_PORT, shop_settings
 from worker.stack.finding import DoctorFinding
 from worker.stack.paths import StackPaths
-from worker.stack.private_files import read_json
 from worker.stack.stack_file import Stack, StackUnreadable
 
 __all__ = ["DoctorFinding", "examine"]

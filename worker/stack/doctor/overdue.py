@@ -27,7 +27,7 @@ def overdue_findings(url: str) -> Iterator[DoctorFinding]:
         if url.startswith(SQLITE_PREFIX) and not Path(url.removeprefix(SQLITE_PREFIX)).is_file():
             return
         with closing(Store(url)) as store:
-            page = store.jobs(revocation=RevocationState.OVERDUE, limit=MAX_JOBS_SHOWN)
+            page = store.jobs.list(revocation=RevocationState.OVERDUE, limit=MAX_JOBS_SHOWN)
             standings = store.outbox.subscription_progress()
     except Exception as error:  # noqa: BLE001 - an older shape, a broken file, a server away: doctor goes on and says that it could not look
         why = str(error) if isinstance(error, JustEnoughError) else type(error).__name__

@@ -1,0 +1,150 @@
+"""Maps what a revocation observed to ledger events. No I/O, no clock: observations and times are arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from activities.revocation.proof import VALUE_STAYS, Inspection
+from justenough.domain.jobs.credentials import CredentialHandle
+from justenough.domain.jobs.states import Revocable
+from justenough.domain.ledger.events import Event, EventType, build_event
+from justenough.domain.ledger.overdue import is_revocation_overdue, is_worth_recording
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt to revoke everything of a job."""
+
+    course: str
+    """Names the series of attempts that this one belongs to: trying again records nothing twice."""
+    by: str
+    at: datetime
+    """When it ended."""
+    seen_from: datetime
+    """When it began to inspect: a proof that is newer than this is not in doubt because of what it saw."""
+    took: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class TargetTraits:
+    """What the catalog says of the target that a credential opens."""
+
+    searchable: bool
+    """Whether its users can be searched for the job's id."""
+    gives_space: bool
+    """Whether the job gets a space of its own there, which outlives the credential."""
+
+
+def credential_events(
+    job: str, credential: CredentialHandle, inspection: Inspection, traits: TargetTraits, *, by: str, at: datetime, settled: bool
+) -> Iterator[Event]:
+    """Yield what became of one credential when its whole job was revoked; nothing while its handles are not seen dead.
+
+    `settled`: nothing can be in flight, so a user that is not there now will not appear later.
+    """
+    if not inspection.is_dead(credential):
+        return
+    if credential.handles:
+        yield build_event(EventType.CREDENTIAL_REVOKED, job, at=at, about=credential.id, credential=credential.id, by=by, why=None)
+    if traits.gives_space and inspection.spaces:
+        return
+    if traits.searchable and (inspection.users or inspection.target_failures or (credential.lease_id is None and not settled)):
+        return
+    handles = "its token is unknown to Vault" if credential.lease_id is None else "its lease and token are unknown to Vault"
+    nothing = "no user and no space" if traits.gives_space else "no user"
+    seen = f"; {nothing} of the job in {', '.join(inspection.targets)}" if traits.searchable and inspection.targets else ""
+    how = handles + describe_certificate(credential, at=at) + seen
+    yield from final_events(job, credential, at=at, how=how, searchable=traits.searchable)
+
+
+def single_credential_events(
+    job: str, credential: CredentialHandle, *, by: str, why: str, began: datetime, at: datetime, how: str
+) -> Iterator[Event]:
+    """Yield what became of one credential that was ended by itself and seen dead at `at`; `how` says how it was seen."""
+    # A credential without a lease cannot be revoked: saying so would be untrue.
+    if credential.lease_id is not None:
+        yield build_event(EventType.CREDENTIAL_REVOKED, job, at=began, about=credential.id, credential=credential.id, by=by, why=why)
+    yield from final_events(job, credential, at=at, how=how, searchable=False)
+
+
+def final_events(job: str, credential: CredentialHandle, *, at: datetime, how: str, searchable: bool) -> Iterator[Event]:
+    """Yield the last event of a credential whose handles are dead: confirmed, or expired if only time or its owner could end it."""
+    provable = credential.revocable is Revocable.NOW and (credential.lease_id is not None or searchable)
+    if provable:
+        yield build_event(EventType.CREDENTIAL_CONFIRMED, job, at=at, about=credential.id, credential=credential.id, how=how)
+    elif credential.revocable is Revocable.NEVER or at >= credential.expires_at:
+        yield expired_event(job, credential, at=at)
+
+
+def expired_event(job: str, credential: CredentialHandle, *, at: datetime) -> Event:
+    """Return the event of a credential that no revocation could end, with the reason."""
+    reasons = {
+        Revocable.NEVER: f"it cannot be revoked: its token is dead, {VALUE_STAYS}",
+        Revocable.ON_EXPIRY: "it could only end by its time, which is over",
+        Revocable.NOW: "its lease was never known and its target cannot be searched; its time is over",
+    }
+    return build_event(
+        EventType.CREDENTIAL_EXPIRED, job, at=at, about=credential.id, credential=credential.id, why=reasons[credential.revocable]
+    )
+
+
+def describe_certificate(credential: CredentialHandle, *, at: datetime) -> str:
+    """Return how a credential's certificate is seen to be dead, as the end of a sentence; "" if it has none."""
+    if credential.certificate is None:
+        return ""
+    over = at >= credential.expires_at
+    return f"; its certificate {credential.certificate} {'has ended by its time' if over else 'is in the CRL that Vault serves'}"
+
+
+def confirmed_event(job: str, attempt: Attempt, inspection: Inspection) -> Event:
+    """Return the proof that everything of a job was seen dead."""
+    proof: dict[str, Any] = {finding.what: finding.detail for finding in inspection.findings}
+    return build_event(EventType.REVOCATION_CONFIRMED, job, at=attempt.at, about=attempt.course, by=attempt.by, proof=proof)
+
+
+def overdue_events(job: str, attempt: Attempt, *, failures: tuple[str, ...], failed: int) -> Iterator[Event]:
+    """Yield that the revocation of a job is overdue, if it is and this attempt, the `failed`th failure in a row, is worth an entry."""
+    if is_revocation_overdue(failed=failed, took=attempt.took) and is_worth_recording(failed=failed):
+        about, seen_from = f"{attempt.course}-{failed}", attempt.seen_from.isoformat()
+        yield build_event(
+            EventType.REVOCATION_OVERDUE,
+            job,
+            at=attempt.at,
+            about=about,
+            by=attempt.by,
+            failures=list(failures),
+            attempt=failed,
+            seen_from=seen_from,
+        )
+
+
+def slow_event(job: str, course: str, *, by: str, at: datetime, failures: tuple[str, ...], attempt: int) -> Event:
+    """Return the event of a revocation that was still running at `at`, its grace over."""
+    # As of when it became slow: whatever the attempt sees at its end is newer, even if this is recorded late.
+    return build_event(
+        EventType.REVOCATION_OVERDUE,
+        job,
+        at=at,
+        about=f"{course}-slow",
+        by=by,
+        failures=list(failures),
+        attempt=attempt,
+        seen_from=at.isoformat(),
+    )
+
+
+def credential_overdue_events(
+    job: str, credential: str, *, by: str, at: datetime, started: datetime, took: timedelta, failures: tuple[str, ...], failed: int
+) -> Iterator[Event]:
+    """Yield that one credential could not be ended: at once if a person waits for it, else by the same rule as for a whole job.
+
+    `started`: when the series of attempts began, which `failed` counts.
+    """
+    if (by != "session" or is_revocation_overdue(failed=failed, took=took)) and is_worth_recording(failed=failed):
+        about = f"{credential}/{started:%Y%m%dT%H%M%S%f}-{failed}"
+        yield build_event(
+            EventType.CREDENTIAL_OVERDUE, job, at=at, about=about, credential=credential, by=by, failures=list(failures), attempt=failed
+        )

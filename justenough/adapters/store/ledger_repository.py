@@ -1,0 +1,345 @@
+"""The ledger: append events, read entries in order, verify every chain. The arithmetic is in justenough/domain/ledger/hash_chain.py."""
+
+from __future__ import annotations
+
+import json
+import time
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from datetime import datetime
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, literal, or_, select, tuple_, union_all
+
+from justenough.adapters.store import change_feed, ledger_writer
+from justenough.adapters.store.change_feed import ChangeFeed
+from justenough.adapters.store.ledger_writer import NumberedEntry
+from justenough.adapters.store.paging import MAX_PAGE_SIZE, ROWS_PER_FETCH
+from justenough.adapters.store.projection import parse_moment
+from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, reads
+from justenough.adapters.store.tables import HEADS, LEDGER
+from justenough.domain.core.base_model import Message
+from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, Event, EventType
+from justenough.domain.ledger.hash_chain import (
+    ChainHead,
+    ChainProblem,
+    Fault,
+    LedgerEntry,
+    LedgerReport,
+    chain_ends,
+    compare_with_heads,
+    moment_text,
+)
+from justenough.domain.readmodel.views import EntryView, Page
+
+StoredEntry = tuple[int, str, str, str, str, str]
+"""Position, job, id, type, at and data, as stored."""
+
+ENTRY_COLUMNS = tuple(LEDGER.c[name] for name in LedgerEntry._fields)
+ROWS_BETWEEN_PAUSES = 50
+MAX_TAIL_BYTES = 1024 * 1024
+"""Text in one tail, about. One order alone may be this large."""
+MAX_NARROW_ENTRIES = 20_000
+"""Entries that a query sorts by itself, at most."""
+MAX_PROBLEMS = 1_000
+"""Problems in one report: those of a ledger that was exchanged whole would fill the memory."""
+MAX_ENTRIES_PER_TYPE = 200
+"""Entries of one type in the story of one thing, at most."""
+
+_NUMBERED = (LEDGER.c.position, *ENTRY_COLUMNS)
+_NEWEST_FIRST = (LEDGER.c.at.desc(), LEDGER.c.position.desc())
+_POSITION = select(LEDGER.c.at, LEDGER.c.position, LEDGER.c.job, LEDGER.c.seq)
+
+
+class EntryFilter(NamedTuple):
+    """Which entries to return. None and empty stand for any value."""
+
+    job: str | None = None
+    types: tuple[str, ...] = ()
+    since: datetime | None = None
+    """Only entries of events that happened at this time or later."""
+    until: datetime | None = None
+    """Only entries of events that happened before this time."""
+
+
+class LedgerTail(NamedTuple):
+    """Entries after a position, in order."""
+
+    entries: tuple[EntryView, ...]
+    sizes: tuple[int, ...]
+    """Length of each entry's data, in characters."""
+    more: bool
+    """Whether more entries follow."""
+
+
+class LedgerSpan(NamedTuple):
+    """The first and last position of a period's entries. Entries of other times may lie in between."""
+
+    first: int
+    last: int
+
+    @property
+    def width(self) -> int:
+        """The number of positions: an upper limit for the number of entries."""
+        return self.last - self.first + 1
+
+
+class LedgerPlace(NamedTuple):
+    """Where an entry is: in time, in the ledger and in its chain."""
+
+    at: str
+    position: int
+    job: str
+    seq: int
+
+
+class LedgerHead(Message):
+    """The ledger's newest entry. Not a signed checkpoint: it cannot show that entries behind it were cut off."""
+
+    entries: int
+    position: int
+    hash: str | None
+    """None if the ledger is empty."""
+
+
+class LedgerRepository(Repository):
+    """The ledger: append events and read entries. Entries never change."""
+
+    @reads
+    def entries(
+        self,
+        connection: Connection,
+        *,
+        job: str | None = None,
+        types: Iterable[EventType] = (),
+        since: datetime | None = None,
+        until: datetime | None = None,
+        after: int = 0,
+        limit: int = DEFAULT_PAGE_SIZE,
+    ) -> Page[EntryView]:
+        """Return entries after a position, oldest first. `next` is the position of the last one, as text, if more follow."""
+        criteria = EntryFilter(job, tuple(kind.value for kind in types), since, until)
+        size = min(max(limit, 1), MAX_PAGE_SIZE)
+        wanted = select(*_NUMBERED).where(LEDGER.c.position > after).order_by(LEDGER.c.position).limit(size + 1)
+        if criteria.types:
+            wanted = wanted.where(LEDGER.c.type.in_(criteria.types))
+        wanted = wanted.where(*_period_conditions(criteria))
+        if job is None and _is_narrow(connection, criteria):
+            # By time first, and behind an offset: else a planner may walk the whole ledger by position to the period's first entry.
+            places = wanted.with_only_columns(LEDGER.c.position).order_by(None).limit(None).offset(0).subquery()
+            first = connection.execute(select(places.c.position).order_by(places.c.position).limit(size + 1)).scalars().all()
+            wanted = select(*_NUMBERED).where(LEDGER.c.position.in_(first)).order_by(LEDGER.c.position)
+        if job is not None:
+            # By seq, which ascends with the position: the index of the chain has that order.
+            wanted = wanted.where(LEDGER.c.job == job).order_by(None).order_by(LEDGER.c.seq)
+        rows = connection.execute(wanted).all()
+        items = tuple(_row_to_view(row) for row in rows[:size])
+        return Page(items=items, next=str(items[-1].position) if len(rows) > size else None)
+
+    @reads
+    def entries_newest_first(
+        self,
+        connection: Connection,
+        *,
+        job: str | None = None,
+        types: Iterable[EventType] = (),
+        since: datetime | None = None,
+        until: datetime | None = None,
+        before: int | None = None,
+        limit: int = DEFAULT_PAGE_SIZE,
+    ) -> Page[EntryView]:
+        """Return entries before the one at a position, newest first. `next` is the position of the last one, as text, if more follow.
+
+        Sorted by the time of the event; the entries of one job by their place in its chain. A position past the ledger's end stands for none.
+        """
+        criteria = EntryFilter(job, tuple(dict.fromkeys(kind.value for kind in types)), since, until)
+        size = min(max(limit, 1), MAX_PAGE_SIZE)
+        if before is not None and before < 1:
+            return Page(items=())
+        row = connection.execute(_POSITION.where(LEDGER.c.position == before)).first() if before is not None else None
+        place = LedgerPlace(*row) if row else None
+        if criteria.job is not None:
+            rows = connection.execute(_job_statement(criteria, criteria.job, place).limit(size + 1)).all()
+        else:
+            # In two steps: a planner may read the whole ledger rather than join it to a few positions.
+            places = connection.execute(_newest_positions_statement(criteria, place, size + 1)).scalars().all()
+            rows = connection.execute(select(*_NUMBERED).where(LEDGER.c.position.in_(places)).order_by(*_NEWEST_FIRST)).all()
+        items = tuple(_row_to_view(row) for row in rows[:size])
+        return Page(items=items, next=str(items[-1].position) if len(rows) > size else None)
+
+    @reads
+    def tail(self, connection: Connection, after: int, *, job: str | None = None, limit: int = DEFAULT_PAGE_SIZE) -> LedgerTail:
+        """Return the entries after a position, oldest first: at most `limit`, and as many as fit into MAX_TAIL_BYTES, but at least one."""
+        place = (LEDGER.c.position > after) if job is None else (LEDGER.c.position > after) & (LEDGER.c.job == job)
+        order = LEDGER.c.position if job is None else LEDGER.c.seq
+        wanted = select(LEDGER.c.position, func.length(LEDGER.c.data)).where(place).order_by(order).limit(limit + 1)
+        rows = connection.execute(wanted).all()
+        sums = list(accumulate(size for _, size in rows))
+        fit = max(1, min(limit, bisect_right(sums, MAX_TAIL_BYTES)))
+        if not rows:
+            return LedgerTail((), (), more=False)
+        whole = select(*_NUMBERED).where(place, LEDGER.c.position <= rows[:fit][-1][0]).order_by(order)
+        found = tuple(_row_to_view(row) for row in connection.execute(whole))
+        return LedgerTail(found, tuple(size for _, size in rows[:fit]), more=len(rows) > fit)
+
+    @reads
+    def entry(self, connection: Connection, entry: str) -> EntryView | None:
+        """Return an entry by its id."""
+        # No row contains NUL, and PostgreSQL rejects it in a query.
+        wanted = select(*_NUMBERED).where(LEDGER.c.id == entry.replace("\0", "\ufffd"))
+        row = connection.execute(wanted).first()
+        return _row_to_view(row) if row else None
+
+    @reads
+    def entries_about(self, connection: Connection, job: str, types: Iterable[EventType], about: str) -> tuple[EntryView, ...]:
+        """Return a job's entries of these types about one thing (such as a credential), in order; at most MAX_ENTRIES_PER_TYPE of each type."""
+        rows: list[Any] = []
+        for kind in types:
+            # A range of ids uses the index: the thing's own id, and that id with `/` and more. `0` follows `/`.
+            own = f"{job}/{kind.value}/{about}"
+            theirs = or_(LEDGER.c.id == own, (LEDGER.c.id >= f"{own}/") & (LEDGER.c.id < f"{own}0"))
+            rows += connection.execute(select(*_NUMBERED).where(theirs).limit(MAX_ENTRIES_PER_TYPE)).all()
+        return tuple(_row_to_view(row) for row in sorted(rows, key=lambda row: row.seq))
+
+    @reads
+    def span(self, connection: Connection, since: datetime, until: datetime) -> LedgerSpan | None:
+        """Return the first and last position of the entries from `since` to before `until`; None if there are none."""
+        first, last = connection.execute(span_statement(since, until)).one()
+        return None if first is None else LedgerSpan(first, last)
+
+    @reads
+    def existing_ids(self, connection: Connection, ids: Collection[str]) -> frozenset[str]:
+        """Return those of these entry ids that are in the ledger."""
+        return frozenset(connection.execute(select(LEDGER.c.id).where(LEDGER.c.id.in_(ids))).scalars())
+
+    @reads
+    def verify(self, connection: Connection) -> LedgerReport:
+        """Verify every chain, one entry at a time."""
+        problems: list[ChainProblem] = []
+        jobs = 0
+        for item in compare_with_heads(
+            chain_ends(_stream_entries(connection)),
+            (
+                ChainHead(row.job, row.seq, row.hash)
+                for row in _stream_rows(connection, select(HEADS.c.job, HEADS.c.seq, HEADS.c.hash).order_by(HEADS.c.job))
+            ),
+        ):
+            if isinstance(item, ChainHead):
+                jobs += 1
+            elif len(problems) < MAX_PROBLEMS:
+                problems.append(item)
+        count, newest = connection.execute(select(func.count(), func.coalesce(func.max(LEDGER.c.position), 0)).select_from(LEDGER)).one()
+        if (missing := newest - count) and len(problems) < MAX_PROBLEMS:
+            empty, extra = f"{missing} positions are empty: whole chains were removed", f"{-missing} entries have no position of their own"
+            what = empty if missing > 0 else extra
+            problems.append(ChainProblem(job=UNATTRIBUTED_CHAIN, seq=0, fault=Fault.MISSING, message=what))
+        return LedgerReport(entries=count, jobs=jobs, problems=tuple(problems))
+
+    @reads
+    def head(self, connection: Connection) -> LedgerHead:
+        """Return the newest entry. Its position is the number of entries, because positions ascend without gaps."""
+        newest = connection.execute(select(LEDGER.c.position, LEDGER.c.hash).order_by(LEDGER.c.position.desc()).limit(1)).first()
+        if newest is None:
+            return LedgerHead(entries=0, position=0, hash=None)
+        return LedgerHead(entries=newest.position, position=newest.position, hash=newest.hash)
+
+    def append(self, events: Iterable[Event]) -> tuple[EntryView, ...]:
+        """Append events and apply them to the read model, in one transaction. Return the entries that are new."""
+        known = tuple(events)
+        if not known:
+            return ()
+        return tuple(to_entry_view(entry) for entry in self._commits.run(lambda connection: ledger_writer.record(connection, known)))
+
+    def open_change_feed(self) -> ChangeFeed:
+        """Return a change feed, which tells one thread when to read the ledger again."""
+        return change_feed.open_change_feed(self._engine)
+
+    def stored_entries(self, types: Sequence[str], span: LedgerSpan) -> Iterator[StoredEntry]:
+        """Yield position, job, id, type, at and data, as stored, of the entries in a span, in order.
+
+        Each page is read in its own transaction: entries never change, and a long transaction would keep the database from cleaning up.
+        """
+        after = span.first - 1
+        while True:
+            rows = self._stored_page(types, after=after, last=span.last)
+            yield from rows
+            if len(rows) < ROWS_PER_FETCH:
+                return
+            after = rows[-1][0]
+
+    @reads
+    def _stored_page(self, connection: Connection, types: Sequence[str], *, after: int, last: int) -> Sequence[StoredEntry]:
+        columns = (LEDGER.c.position, LEDGER.c.job, LEDGER.c.id, LEDGER.c.type, LEDGER.c.at, LEDGER.c.data)
+        wanted = select(*columns).where(LEDGER.c.position > after, LEDGER.c.position <= last, LEDGER.c.type.in_(types))
+        # Rows are tuples. Converting them would cost as much as reading them.
+        return connection.execute(wanted.order_by(LEDGER.c.position).limit(ROWS_PER_FETCH)).all()
+
+
+def _is_narrow(connection: Connection, criteria: EntryFilter) -> bool:
+    """Whether a period has few entries. A wide one has most entries, so that a walk by position soon finds them."""
+    if criteria.since is None and criteria.until is None:
+        return False
+    period = select(LEDGER.c.position).where(*_period_conditions(criteria)).limit(MAX_NARROW_ENTRIES + 1).subquery()
+    return connection.execute(select(func.count()).select_from(period)).scalar_one() <= MAX_NARROW_ENTRIES
+
+
+def span_statement(since: datetime, until: datetime) -> Select[Any]:
+    """Return the statement for the first and last position of a period."""
+    theirs = (LEDGER.c.at >= moment_text(since)) & (LEDGER.c.at < moment_text(until))
+    # Behind an offset, so that no planner walks the whole ledger by position to find the first one. The index by time has both.
+    found = select(LEDGER.c.position).where(theirs).offset(0).subquery()
+    return select(func.min(found.c.position), func.max(found.c.position))
+
+
+def to_entry_view(numbered: NumberedEntry) -> EntryView:
+    """Return an entry as the API shows it."""
+    position, entry = numbered
+    return EntryView(position=position, **{**entry._asdict(), "at": parse_moment(entry.at), "data": json.loads(entry.data)})
+
+
+def _row_to_view(row: Any) -> EntryView:
+    return to_entry_view((row[0], LedgerEntry(*row[1:])))
+
+
+def _stream_entries(connection: Connection) -> Iterator[LedgerEntry]:
+    # A row has an entry's fields in their order. Making an entry of each would cost as much as hashing it.
+    # If two entries share a place in a chain, the one with the higher position is the extra one.
+    for number, row in enumerate(_stream_rows(connection, select(*ENTRY_COLUMNS).order_by(LEDGER.c.job, LEDGER.c.seq, LEDGER.c.position))):
+        if not number % ROWS_BETWEEN_PAUSES:
+            # Hashing holds the interpreter's lock. Let this process's other threads, which answer people, go first.
+            time.sleep(0)
+        yield row  # type: ignore[misc]
+
+
+def _stream_rows(connection: Connection, statement: Select[Any]) -> Iterator[Row[Any]]:
+    with connection.execute(statement, execution_options={"yield_per": ROWS_PER_FETCH}) as result:
+        yield from result
+
+
+def _job_statement(criteria: EntryFilter, job: str, place: LedgerPlace | None) -> Select[Any]:
+    wanted = select(*_NUMBERED).where(LEDGER.c.job == job, *_period_conditions(criteria))
+    if criteria.types:
+        wanted = wanted.where(LEDGER.c.type.in_(criteria.types))
+    if place is not None:
+        # An entry of another job has no place in this chain.
+        wanted = wanted.where(LEDGER.c.seq < place.seq if place.job == job else LEDGER.c.position < place.position)
+    return wanted.order_by(LEDGER.c.seq.desc())
+
+
+def _newest_positions_statement(criteria: EntryFilter, place: LedgerPlace | None, count: int) -> Select[Any]:
+    # One subquery for each type, since the index begins with the type.
+    wanted = select(LEDGER.c.at, LEDGER.c.position).where(*_period_conditions(criteria)).order_by(*_NEWEST_FIRST).limit(count)
+    if place is not None:
+        wanted = wanted.where(tuple_(LEDGER.c.at, LEDGER.c.position) < tuple_(literal(place.at), literal(place.position)))
+    lanes = [wanted.where(LEDGER.c.type == kind) for kind in criteria.types] or [wanted]
+    merged = union_all(*(select(lane.subquery()) for lane in lanes)).subquery()
+    return select(merged.c.position).order_by(merged.c.at.desc(), merged.c.position.desc()).limit(count)
+
+
+def _period_conditions(criteria: EntryFilter) -> Iterator[ColumnElement[bool]]:
+    # Times are text of one form and length, so that they compare as the moments do.
+    if criteria.since is not None:
+        yield LEDGER.c.at >= moment_text(criteria.since)
+    if criteria.until is not None:
+        yield LEDGER.c.at < moment_text(criteria.until)

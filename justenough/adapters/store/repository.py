@@ -1,0 +1,47 @@
+"""What every repository of the store is made of. A query is written as a function of a connection; a decorator makes it a method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
+
+from sqlalchemy import Connection, Engine
+
+from justenough.adapters.store.engine import read_transaction
+from justenough.adapters.store.group_commit import GroupCommitter
+
+P = ParamSpec("P")
+T = TypeVar("T")
+RepositoryT = TypeVar("RepositoryT", bound="Repository")
+
+DEFAULT_PAGE_SIZE = 100
+
+
+class Repository:
+    """Queries and commands on one subject. Blocking and thread-safe. Every method may raise StoreUnavailable."""
+
+    def __init__(self, engine: Engine, commits: GroupCommitter) -> None:
+        self._engine = engine
+        self._commits = commits
+
+
+def reads(query: Callable[Concatenate[RepositoryT, Connection, P], T]) -> Callable[Concatenate[RepositoryT, P], T]:
+    """Run the method in one read transaction, so that all its statements see the same moment."""
+
+    @wraps(query)
+    def run(self: RepositoryT, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with read_transaction(self._engine) as connection:
+            return query(self, connection, *args, **kwargs)
+
+    return run
+
+
+def writes(command: Callable[Concatenate[RepositoryT, Connection, P], T]) -> Callable[Concatenate[RepositoryT, P], T]:
+    """Run the method in one group commit and return once it is committed. The method may be run more than once."""
+
+    @wraps(command)
+    def run(self: RepositoryT, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._commits.run(lambda connection: command(self, connection, *args, **kwargs))
+
+    return run

@@ -1,0 +1,37 @@
+"""Builds the approval state of a request that nobody has answered yet. Counts nothing, records nothing."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from justenough.domain.approvals.ladder import Ladder
+from justenough.domain.jobs.spec import Access
+from justenough.domain.jobs.states import Action
+from justenough.domain.readmodel.views import RequestView
+from justenough.domain.tools.call import call_of
+
+
+def ladder_for_request(
+    request: str,
+    terms: Access | RequestView,
+    *,
+    digest: str,
+    needed: int,
+    current: int,
+    requester: str,
+    respond_by: datetime,
+) -> Ladder:
+    """Build the ladder of one request. `terms`: what is requested; `needed`: the tier by policy; `current`: the tier it has climbed to."""
+    call = terms.call if isinstance(terms, RequestView) else call_of(terms)
+    return Ladder(
+        request=request,
+        digest=digest,
+        action=Action(terms.action),
+        requester=requester,
+        needed=needed,
+        current=current,
+        respond_by=respond_by,
+        ttl=terms.ttl,
+        # One call is approved with exactly its arguments: there is nothing to bind.
+        tools=None if call else terms.tools,
+    )

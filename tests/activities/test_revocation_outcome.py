@@ -1,0 +1,212 @@
+"""What observations of a revocation mean for the ledger: tables, no server."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from activities.revocation.outcome import (
+    Attempt,
+    TargetTraits,
+    confirmed_event,
+    credential_events,
+    credential_overdue_events,
+    describe_certificate,
+    expired_event,
+    final_events,
+    overdue_events,
+    single_credential_events,
+    slow_event,
+)
+from activities.revocation.proof import VALUE_STAYS, Inspection
+from justenough.adapters.targets.postgres import TargetTrace
+from justenough.domain.contracts.workflow_messages import Finding
+from justenough.domain.jobs.credentials import CredentialHandle
+from justenough.domain.jobs.states import Action, Revocable
+from justenough.domain.ledger.events import EventType
+from justenough.domain.ledger.overdue import REVOCATION_GRACE
+
+JOB = "j-acme-01m8722504qjpy8t9ny5kcdg6s"
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+LATER = NOW + timedelta(hours=2)
+HANDLE = CredentialHandle(
+    id=f"{JOB}-1-1",
+    request_id=f"{JOB}-1",
+    resource="orders",
+    action=Action.READ,
+    lease_id="database/creds/x/1",
+    accessor="acc",
+    issued_at=NOW - timedelta(minutes=1),
+    expires_at=NOW + timedelta(hours=1),
+    revocable=Revocable.NOW,
+    certificate=None,
+)
+LEASELESS = HANDLE.model_copy(update={"lease_id": None})
+TRACE = TargetTrace(target="shop", name="v-je-user")
+SEARCHABLE, BLIND = TargetTraits(searchable=True, gives_space=False), TargetTraits(searchable=False, gives_space=False)
+ROOMY = TargetTraits(searchable=True, gives_space=True)
+DEAD = Inspection(
+    findings=(Finding(what="lease database/creds/x/1", alive=False, detail="unknown to Vault"),),
+    failures=(),
+    dead=frozenset({"database/creds/x/1", "acc"}),
+    users=(),
+    spaces=(),
+    targets=("shop",),
+    target_failures=(),
+)
+REVOKED, CONFIRMED, EXPIRED = EventType.CREDENTIAL_REVOKED, EventType.CREDENTIAL_CONFIRMED, EventType.CREDENTIAL_EXPIRED
+
+
+@pytest.mark.parametrize(
+    "credential, inspection, traits, at, settled, expected",
+    [
+        pytest.param(HANDLE, DEAD, SEARCHABLE, NOW, True, [REVOKED, CONFIRMED], id="all dead"),
+        pytest.param(HANDLE, DEAD, SEARCHABLE, NOW, False, [REVOKED, CONFIRMED], id="a dead lease needs no second check"),
+        pytest.param(HANDLE, replace(DEAD, dead=frozenset({"acc"})), SEARCHABLE, NOW, True, [], id="its lease was not seen dead"),
+        pytest.param(HANDLE, replace(DEAD, users=(TRACE,)), SEARCHABLE, NOW, True, [REVOKED], id="a user is left"),
+        pytest.param(HANDLE, replace(DEAD, users=(TRACE,)), BLIND, NOW, True, [REVOKED, CONFIRMED], id="a user of another target is left"),
+        pytest.param(
+            HANDLE, replace(DEAD, target_failures=("shop: down",)), SEARCHABLE, NOW, True, [REVOKED], id="its target was not seen"
+        ),
+        pytest.param(HANDLE, replace(DEAD, spaces=(TRACE,)), ROOMY, NOW, True, [REVOKED], id="its space is left"),
+        pytest.param(HANDLE, replace(DEAD, spaces=(TRACE,)), SEARCHABLE, NOW, True, [REVOKED, CONFIRMED], id="another one's space is left"),
+        pytest.param(LEASELESS, DEAD, SEARCHABLE, NOW, True, [REVOKED, CONFIRMED], id="no lease, target searched, settled"),
+        pytest.param(LEASELESS, DEAD, SEARCHABLE, NOW, False, [REVOKED], id="no lease, target searched, may still land"),
+        pytest.param(LEASELESS, DEAD, BLIND, NOW, True, [REVOKED], id="no lease and nobody can search"),
+        pytest.param(LEASELESS, DEAD, BLIND, LATER, True, [REVOKED, EXPIRED], id="no lease, nobody can search, time over"),
+        pytest.param(
+            LEASELESS.model_copy(update={"accessor": None}),
+            DEAD,
+            SEARCHABLE,
+            NOW,
+            True,
+            [CONFIRMED],
+            id="no handle at all: nothing was revoked",
+        ),
+        pytest.param(
+            HANDLE.model_copy(update={"revocable": Revocable.NEVER}), DEAD, BLIND, NOW, True, [REVOKED, EXPIRED], id="never revocable"
+        ),
+        pytest.param(
+            HANDLE.model_copy(update={"revocable": Revocable.ON_EXPIRY}), DEAD, BLIND, NOW, True, [REVOKED], id="on expiry, still valid"
+        ),
+        pytest.param(
+            HANDLE.model_copy(update={"revocable": Revocable.ON_EXPIRY}), DEAD, BLIND, LATER, True, [REVOKED, EXPIRED], id="on expiry, over"
+        ),
+    ],
+)
+def test_what_was_observed_of_a_credential_becomes_events(
+    credential: CredentialHandle, inspection: Inspection, traits: TargetTraits, at: datetime, settled: bool, expected: list[EventType]
+) -> None:
+    found = list(credential_events(JOB, credential, inspection, traits, by="session", at=at, settled=settled))
+    assert [event.type for event in found] == expected
+    assert {event.data["credential"] for event in found} <= {HANDLE.id}
+
+
+@pytest.mark.parametrize(
+    "credential, traits, targets, how",
+    [
+        (HANDLE, SEARCHABLE, ("shop",), "its lease and token are unknown to Vault; no user of the job in shop"),
+        (HANDLE, SEARCHABLE, (), "its lease and token are unknown to Vault"),
+        (HANDLE, BLIND, ("shop",), "its lease and token are unknown to Vault"),
+        (HANDLE, ROOMY, ("shop", "files"), "its lease and token are unknown to Vault; no user and no space of the job in shop, files"),
+        (LEASELESS, SEARCHABLE, ("shop",), "its token is unknown to Vault; no user of the job in shop"),
+    ],
+)
+def test_a_confirmation_says_how_it_was_seen(
+    credential: CredentialHandle, traits: TargetTraits, targets: tuple[str, ...], how: str
+) -> None:
+    *_, last = credential_events(JOB, credential, replace(DEAD, targets=targets), traits, by="session", at=NOW, settled=True)
+    assert last.type is CONFIRMED
+    assert last.data["how"] == how
+
+
+@pytest.mark.parametrize(
+    "certificate, at, said",
+    [
+        (None, NOW, ""),
+        ("pki/cert/1", NOW, "; its certificate pki/cert/1 is in the CRL that Vault serves"),
+        ("pki/cert/1", HANDLE.expires_at, "; its certificate pki/cert/1 has ended by its time"),
+    ],
+)
+def test_a_certificate_is_dead_by_its_crl_or_by_its_time(certificate: str | None, at: datetime, said: str) -> None:
+    assert describe_certificate(HANDLE.model_copy(update={"certificate": certificate}), at=at) == said
+
+
+@pytest.mark.parametrize(
+    "revocable, why",
+    [
+        (Revocable.NEVER, f"it cannot be revoked: its token is dead, {VALUE_STAYS}"),
+        (Revocable.ON_EXPIRY, "it could only end by its time, which is over"),
+        (Revocable.NOW, "its lease was never known and its target cannot be searched; its time is over"),
+    ],
+)
+def test_an_expired_credential_says_why_nothing_else_could_end_it(revocable: Revocable, why: str) -> None:
+    event = expired_event(JOB, HANDLE.model_copy(update={"revocable": revocable}), at=LATER)
+    assert (event.type, event.data["why"]) == (EXPIRED, why)
+
+
+def test_only_time_ends_what_its_handles_cannot_prove() -> None:
+    assert [event.type for event in final_events(JOB, LEASELESS, at=HANDLE.expires_at, how="", searchable=False)] == [EXPIRED]
+    assert not list(final_events(JOB, LEASELESS, at=HANDLE.expires_at - timedelta(microseconds=1), how="", searchable=False))
+
+
+@pytest.mark.parametrize("credential, expected", [(HANDLE, [REVOKED, CONFIRMED]), (LEASELESS, [])])
+def test_a_credential_without_a_lease_is_never_called_revoked(credential: CredentialHandle, expected: list[EventType]) -> None:
+    found = list(single_credential_events(JOB, credential, by="person", why="it was taken away", began=NOW, at=NOW, how="seen"))
+    assert [event.type for event in found] == expected
+
+
+def _attempt(*, took: timedelta = timedelta()) -> Attempt:
+    return Attempt("session-20260301", "session", NOW, NOW - timedelta(seconds=1), took)
+
+
+def test_a_confirmation_carries_what_was_seen() -> None:
+    event = confirmed_event(JOB, _attempt(), DEAD)
+    assert event.type is EventType.REVOCATION_CONFIRMED
+    assert event.data == {"by": "session", "proof": {"lease database/creds/x/1": "unknown to Vault"}}
+
+
+@pytest.mark.parametrize(
+    "failed, took, is_recorded",
+    [
+        (1, timedelta(), False),
+        (1, REVOCATION_GRACE, True),
+        (2, timedelta(), True),
+        (3, timedelta(), False),
+        (3, REVOCATION_GRACE, False),
+        (4, timedelta(), True),
+        (64, timedelta(), True),
+        (65, timedelta(), False),
+    ],
+)
+def test_a_failing_revocation_is_overdue_after_its_first_failure_and_recorded_ever_more_rarely(
+    failed: int, took: timedelta, *, is_recorded: bool
+) -> None:
+    found = list(overdue_events(JOB, _attempt(took=took), failures=("shop: down",), failed=failed))
+    assert [event.data for event in found] == [
+        {"by": "session", "failures": ["shop: down"], "attempt": failed, "seen_from": "2026-03-01T11:59:59+00:00"}
+    ] * is_recorded
+
+
+def test_a_slow_revocation_saw_nothing_newer_than_its_grace() -> None:
+    event = slow_event(JOB, "session-20260301", by="session", at=NOW, failures=("it hangs",), attempt=1)
+    assert event.type is EventType.REVOCATION_OVERDUE
+    assert event.id.endswith("session-20260301-slow")
+    assert event.data == {"by": "session", "failures": ["it hangs"], "attempt": 1, "seen_from": NOW.isoformat()}
+
+
+@pytest.mark.parametrize(
+    "by, failed, took, is_recorded",
+    [
+        ("person", 1, timedelta(), True),
+        ("session", 1, timedelta(), False),
+        ("session", 1, REVOCATION_GRACE, True),
+        ("session", 2, timedelta(), True),
+        ("person", 3, timedelta(), False),
+    ],
+)
+def test_a_person_hears_of_the_first_failure_to_end_a_credential(by: str, failed: int, took: timedelta, *, is_recorded: bool) -> None:
+    found = credential_overdue_events(JOB, HANDLE.id, by=by, at=NOW, started=NOW, took=took, failures=("down",), failed=failed)
+    assert [event.data for event in found] == [{"credential": HANDLE.id, "by": by, "failures": ["down"], "attempt": failed}] * is_recorded
