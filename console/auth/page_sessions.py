@@ -21,7 +21,8 @@ import structlog
 from anyio import to_thread
 
 from console.auth.tokens import TokenVerifier
-from console.auth.vault_directory import ConsoleVault, VaultReadCache
+from console.auth.vault_directory import CACHE_TTL_S, ConsoleVault
+from console.concurrency.caches import ThreadCache
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.store import PageSessionRecord, Store
 from justenough.adapters.vault import VaultDenied, VaultRefused, user_login
@@ -76,7 +77,7 @@ class PageSessions:
         self._max_lifetime = timedelta(seconds=settings.pages_longest)
         self._allowed_policies = ALWAYS_ALLOWED_POLICIES | frozenset(settings.pages_policies)
         self._now = now
-        self._token_cache: VaultReadCache[TokenInfo | None] = VaultReadCache(clock=lambda: now().timestamp())
+        self._token_cache: ThreadCache[TokenInfo | None] = ThreadCache(clock=lambda: now().timestamp())
 
     async def start(self, entry: LoginResult, *, method: PageLoginMethod, name: str | None = None) -> SessionKey:
         """Begin a session for what a login (by this name) brought, and return its cookie's key. Raises NoPerson, TooMuch, TooLittle, RetryLater; the token is then ended."""
@@ -192,7 +193,7 @@ class PageSessions:
 
     def _verify_token(self, key: SessionKey, row: PageSessionRecord, *, by_person: bool) -> None:
         """See that the token lives, is the person's, and carries no more than it may; once a minute, note the use and let it live on."""
-        carried = self._token_cache.get(row.key, lambda: self._read_token(key, row))
+        carried = self._token_cache.get(row.key, lambda: self._read_token(key, row), max_age_s=CACHE_TTL_S)
         if carried is None:
             self._end_and_raise(row, "this login was ended in Vault")
         elif carried.entity != row.person:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -17,6 +17,7 @@ from joserfc.jwa import JWSAlgModel
 from joserfc.jwk import KeySet
 
 from console.auth.vault_directory import ConsoleVault
+from console.concurrency.caches import SingleFlightCache
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.approvals.tiers import Person
 from justenough.domain.core.errors import RetryLater, Unauthenticated
@@ -109,38 +110,32 @@ class TokenVerifier:
 
 
 class VaultJwks:
-    """Vault's public keys (JWKS): kept, read again when old or when a key id is not among them."""
+    """Vault's public keys (JWKS), read again when they are old or when a key id is not among them."""
 
     def __init__(self, url: str, client: httpx.AsyncClient) -> None:
         self._url = url
         self._client = client
-        self._keys: dict[str, Any] = {}
-        self._read_at = self._tried_at = float("-inf")
-        self._lock = asyncio.Lock()
+        self._cache = SingleFlightCache(self._read)
 
     async def key_set(self, kid: str) -> KeySet:
-        """Return the set of the one key with this id; raise Unauthenticated where Vault has none, KeysUnavailable where it cannot be asked."""
-        if kid not in self._keys or _age(self._read_at) > KEYS_TTL_S:
-            async with self._lock:
-                if _age(self._tried_at) > KEYS_RETRY_INTERVAL_S:
-                    await self._read()
-        if _age(self._read_at) > KEYS_TTL_S:
-            raise KeysUnavailable(f"Vault does not tell its keys at {self._url}")
-        if kid not in self._keys:
+        """Return a set of the one key with this id. Raises Unauthenticated if Vault has no such key, KeysUnavailable if Vault cannot be asked."""
+        keys = await self._cache.get(self._url, max_age_s=KEYS_TTL_S, retry_s=KEYS_RETRY_INTERVAL_S)
+        if kid not in keys:
+            # The known keys stay valid if Vault is away; only a new one cannot be learned now.
+            with contextlib.suppress(KeysUnavailable):
+                keys = await self._cache.get(self._url, max_age_s=KEYS_RETRY_INTERVAL_S)
+        if kid not in keys:
             raise Unauthenticated("the token is not signed by this installation's Vault")
-        return KeySet.import_key_set({"keys": [self._keys[kid]]})
+        return KeySet.import_key_set({"keys": [keys[kid]]})
 
-    async def _read(self) -> None:
-        self._tried_at = time.monotonic()
+    async def _read(self, url: str) -> dict[str, Any]:
         try:
-            answer = await self._client.get(self._url, timeout=KEYS_TIMEOUT_S)
+            answer = await self._client.get(url, timeout=KEYS_TIMEOUT_S)
             answer.raise_for_status()
-            self._keys = {key["kid"]: key for key in answer.json()["keys"]}
+            return {key["kid"]: key for key in answer.json()["keys"]}
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-            # What is known holds until it is old; only a new key cannot be learned now.
-            log.warning("vault's keys could not be read", url=self._url, error=type(error).__name__)
-            return
-        self._read_at = self._tried_at
+            log.warning("vault's keys could not be read", url=url, error=type(error).__name__)
+            raise KeysUnavailable(f"Vault does not tell its keys at {url}") from error
 
 
 class _VaultAlgorithms(jws.JWSRegistry):
@@ -153,10 +148,6 @@ class _VaultAlgorithms(jws.JWSRegistry):
 
 
 _REGISTRY = _VaultAlgorithms()
-
-
-def _age(moment: float) -> float:
-    return time.monotonic() - moment
 
 
 def _bearer_token(authorization: str | None) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Generic, TypeVar
+from typing import TypeVar
 
+from console.concurrency.caches import ThreadCache
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.vault import Vault, VaultDenied, VaultRefused, user_login
 from justenough.domain.approvals.tiers import Person
@@ -38,12 +38,14 @@ class ConsoleVault(Vault):
         self._approle_file = settings.console_approle_file
         self._ready = False
         self._login_lock = threading.Lock()
-        self._person_cache: VaultReadCache[Person | None] = VaultReadCache()
-        self._public_key_cache: VaultReadCache[dict[int, bytes]] = VaultReadCache()
+        self._person_cache: ThreadCache[Person | None] = ThreadCache()
+        self._public_key_cache: ThreadCache[dict[int, bytes]] = ThreadCache()
 
     def person(self, entity_id: str, people_mounts: Iterable[str]) -> Person | None:
         """Return the person as of at most FRESH seconds ago; None where the entity is no person, or a disabled one."""
-        return self._person_cache.get(entity_id, lambda: self._ask(lambda: super(ConsoleVault, self).person(entity_id, people_mounts)))
+        return self._person_cache.get(
+            entity_id, lambda: self._ask(lambda: super(ConsoleVault, self).person(entity_id, people_mounts)), max_age_s=CACHE_TTL_S
+        )
 
     def person_named(self, name: str, *, like: str, people_mounts: Iterable[str]) -> Person | None:
         """Return the person of a login name, on a mount where another person has a login too."""
@@ -52,7 +54,9 @@ class ConsoleVault(Vault):
 
     def public_keys(self, entity_id: str) -> dict[int, bytes]:
         """Return the person's public keys by version, as of at most FRESH seconds ago."""
-        return self._public_key_cache.get(entity_id, lambda: self._ask(lambda: super(ConsoleVault, self).public_keys(entity_id)))
+        return self._public_key_cache.get(
+            entity_id, lambda: self._ask(lambda: super(ConsoleVault, self).public_keys(entity_id)), max_age_s=CACHE_TTL_S
+        )
 
     def identity_keys(self) -> dict[int, bytes]:
         """Return the public keys that verify jobs' identities, by version, as of now."""
@@ -88,7 +92,7 @@ class ConsoleVault(Vault):
 
     def cached_person(self, entity_id: str) -> Person | None:
         """Return the person where the last look is fresh enough; None does not say that there is none."""
-        return self._person_cache.peek(entity_id)
+        return self._person_cache.peek(entity_id, max_age_s=CACHE_TTL_S)
 
     def _ask(self, ask: Callable[[], V], *, what: str = "people") -> V:
         try:
@@ -104,40 +108,3 @@ class ConsoleVault(Vault):
                 self.login_approle_file(self._approle_file)
                 self.keep_alive()
                 self._ready = True
-
-
-class VaultReadCache(Generic[V]):
-    """Values that are believed for FRESH seconds; one caller reads for all that wait for the same key."""
-
-    MAX_ENTRIES = 10_000
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._values: dict[str, tuple[float, V]] = {}
-        self._locks: dict[str, threading.Lock] = {}
-        self._guard = threading.Lock()
-
-    def peek(self, key: str) -> V | None:
-        """Return the value where it is fresh."""
-        found = self._values.get(key)
-        return found[1] if found and self._clock() - found[0] < CACHE_TTL_S else None
-
-    def get(self, key: str, read: Callable[[], V]) -> V:
-        """Return the value, read where it is not fresh; what `read` raises is raised and not kept."""
-        with self._guard:
-            lock = self._locks.setdefault(key, threading.Lock())
-        with lock:
-            found = self._values.get(key)
-            if found and self._clock() - found[0] < CACHE_TTL_S:
-                return found[1]
-            began = self._clock()
-            value = read()
-            self._store(key, began, value)
-            return value
-
-    def _store(self, key: str, at: float, value: V) -> None:
-        with self._guard:
-            if len(self._values) >= self.MAX_ENTRIES:
-                self._values.clear()
-                self._locks.clear()
-            self._values[key] = (at, value)

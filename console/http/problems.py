@@ -145,7 +145,7 @@ def unexpected_error_response(request: Request, error: Exception) -> JSONRespons
     """Log where our own code failed, and return the answer that says nothing of it."""
     # The error's text may hold what a caller sent; its kind and place do not.
     log.error("request failed", method=request.method, path=request.url.path, error=type(error).__name__, place=_error_place(error))
-    return problem_response(request, 500, "something went wrong here; the console's log tells more")
+    return problem_response(request, 500, "unexpected error; the console's log has the details")
 
 
 async def _handle_error(request: Request, error: Exception) -> JSONResponse:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import structlog
 from anyio import to_thread
 
 from console.auth.vault_directory import ConsoleVault
+from console.concurrency.caches import SingleFlightCache
 from justenough.domain.core.errors import JustEnoughError, RetryLater
 from justenough.domain.integrations.webhook_signature import parse_signing_secret
 
@@ -30,28 +29,19 @@ class SigningSecrets:
 
     def __init__(self, vault: ConsoleVault) -> None:
         self._vault = vault
-        self._reads: dict[str, asyncio.Task[tuple[bytes, ...]]] = {}
+        self._cache = SingleFlightCache(self._read, forget_after_s=CACHE_TTL_S)
 
     async def keys_of(self, path: str) -> tuple[bytes, ...]:
-        """Return the keys that a secret holds, the current one first. Raises SecretUnknown."""
-        look = self._reads.get(path)
-        if look is None:
-            look = self._reads[path] = asyncio.create_task(self._read(path))
-        # Whoever stops waiting must not stop the others.
-        return await asyncio.shield(look)
+        """Return the keys that a secret holds, the current one first. Raises SigningSecretUnavailable."""
+        return await self._cache.get(path, max_age_s=CACHE_TTL_S, retry_s=RETRY_INTERVAL_S)
 
     async def _read(self, path: str) -> tuple[bytes, ...]:
-        kept = RETRY_INTERVAL_S
         try:
-            found = await to_thread.run_sync(self._vault.signing_secrets, path, abandon_on_cancel=True)
-            keys = tuple(parse_signing_secret(found[name]) for name in SECRET_FIELDS if name in found)
+            fields = await to_thread.run_sync(self._vault.signing_secrets, path, abandon_on_cancel=True)
+            keys = tuple(parse_signing_secret(fields[name]) for name in SECRET_FIELDS if name in fields)
             if not keys:
                 raise SigningSecretUnavailable(f"{path} has no field `secret`")
-            kept = CACHE_TTL_S
         except (JustEnoughError, ValueError) as error:
             log.warning("a signing secret cannot be had", path=path, error=type(error).__name__, why=str(error)[:300])
             raise SigningSecretUnavailable("deliveries cannot be checked now; send it again later") from None
-        else:
-            return keys
-        finally:
-            asyncio.get_running_loop().call_later(kept, self._reads.pop, path, None)
+        return keys

@@ -1,9 +1,9 @@
-"""Who may see which job, and lists without what the caller may not see. Blocking, for a thread."""
+"""Who may read which job, and pages that leave out what the caller may not read. Blocking, for a thread."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TypeVar
 
@@ -12,17 +12,17 @@ from anyio import to_thread
 from console.auth.authorization import Caller
 from justenough.adapters.store import Store
 from justenough.domain.core.errors import InvalidInput, NotFound, Problem
-from justenough.domain.readmodel.views import JobView, Page
+from justenough.domain.readmodel.views import EntryView, JobView, Page, RequestView
 
 T = TypeVar("T")
 
 
 MAX_PAGES_READ = 20
-"""Pages that one call reads through to find something of the caller's."""
+"""How many pages one call reads to find something that the caller may read."""
 
 
 class JobOwners:
-    """Who launched which job. Never changes, so it is remembered."""
+    """Who launched which job. That never changes, so it is cached."""
 
     MAX_ENTRIES = 20_000
 
@@ -30,11 +30,11 @@ class JobOwners:
         self._store = store
         self._known: dict[str, str] = {}
         self._absent: dict[str, int] = {}
-        """Jobs that nobody knew of, and the newest entry that told of none."""
+        """Unknown job ids, each with the ledger position up to which no entry names it."""
         self._lock = asyncio.Lock()
 
     def owner_of(self, job: str) -> str | None:
-        """Return the entity id of who launched a job, None where there is no such job."""
+        """Return the entity id of the person who launched a job; None if there is no such job."""
         if job not in self._known:
             view = self._store.job(job)
             if view is None:
@@ -43,7 +43,7 @@ class JobOwners:
         return self._known[job]
 
     def preload(self, jobs: Iterable[str]) -> None:
-        """Look up at once who launched those of these jobs that are not known yet. Blocking."""
+        """Look up the owners of all these jobs that are not cached yet, in one query. Blocking."""
         unknown = frozenset(job for job in jobs if job not in self._known)
         if unknown:
             self._remember(self._store.requesters(unknown))
@@ -54,9 +54,9 @@ class JobOwners:
         self._known |= found
 
     async def owners_of(self, jobs: Iterable[str], *, position: int) -> Mapping[str, str]:
-        """Return the entity ids of who launched these jobs, for an event loop; jobs that the ledger did not tell of up to a position are not there.
+        """Return the entity ids of those who launched these jobs. Jobs that no ledger entry up to `position` names are left out.
 
-        Many who listen ask the same at the same time: one of them reads, for all.
+        For the event loop. Many listeners ask for the same jobs at the same time: one of them reads for all.
         """
         wanted = frozenset(jobs)
         async with self._lock if self._unknown_jobs(wanted, position) else nullcontext():
@@ -71,16 +71,31 @@ class JobOwners:
                 found |= asked
         return found
 
+    async def readable_entries(self, caller: Caller, entries: Sequence[EntryView]) -> Sequence[EntryView]:
+        """Return those of some consecutive ledger entries that the caller may read. For the event loop."""
+        if caller.can_read_all or not entries:
+            return entries
+        owners = await self.owners_of((entry.job for entry in entries), position=entries[-1].position)
+        return [entry for entry in entries if caller.can_read_jobs_of(owners.get(entry.job, ""))]
+
     def _unknown_jobs(self, jobs: frozenset[str], position: int) -> frozenset[str]:
         return frozenset(job for job in jobs if job not in self._known and self._absent.get(job, -1) < position)
 
     def can_read(self, caller: Caller, job: str) -> bool:
-        """Whether the caller may read this job; what belongs to no job is for those who read everything."""
+        """Whether the caller may read this job. Only those who read everything may read what belongs to no job."""
         return caller.can_read_all or caller.can_read_jobs_of(self.owner_of(job) or "")
 
 
+def visible_request(store: Store, owners: JobOwners, caller: Caller, request: str) -> RequestView:
+    """Return a request that the caller may read. Raises NotFound for any other."""
+    view = store.request(request)
+    if view is None or not owners.can_read(caller, view.job_id):
+        raise NotFound(f"there is no request {request}")
+    return view
+
+
 def job_for(store: Store, caller: Caller, job: str) -> JobView:
-    """Return a job that the caller may read; raise NotFound for others, so that nobody learns which ids there are."""
+    """Return a job that the caller may read. Raises NotFound for any other, so that nobody learns which ids exist."""
     view = store.job(job)
     if view is None or not caller.can_read_jobs_of(view.requester_id):
         raise NotFound(f"there is no job {job}")
@@ -90,7 +105,7 @@ def job_for(store: Store, caller: Caller, job: str) -> JobView:
 def first_visible_page(
     read: Callable[[str | None], Page[T]], is_visible: Callable[[T], bool], *, cursor: str | None, max_pages: int = MAX_PAGES_READ
 ) -> Page[T]:
-    """Return the first page that has something to keep. It may be shorter than asked for; `next` goes on after it."""
+    """Return the first page with something visible, without the rest of its items; `next` continues after it. Reads at most `max_pages`."""
     for _ in range(max_pages):
         page = read(cursor)
         kept = tuple(item for item in page.items if is_visible(item))
@@ -101,7 +116,7 @@ def first_visible_page(
 
 
 def parse_position(cursor: str, *, path: str = "query.cursor") -> int:
-    """Return the ledger position that a cursor is; raise InvalidInput where it is none."""
+    """Parse a cursor as a ledger position. Raises InvalidInput."""
     if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 17):
-        raise InvalidInput("request", (Problem(path, "is not a position of this list; start again without one"),))
+        raise InvalidInput("request", (Problem(path, "is not a position of this list; start again without a cursor"),))
     return int(cursor)

@@ -8,6 +8,7 @@ from collections.abc import Awaitable
 import structlog
 from anyio import to_thread
 
+from console.concurrency.caches import SingleFlightCache
 from console.temporal.client import ScheduleStatus, TemporalGateway, TemporalUnavailable
 from justenough.domain.core.errors import JustEnoughError
 from justenough.services.dependencies import Deps
@@ -33,7 +34,7 @@ class ScheduleSync:
         self._deps = deps
         self._gateway = gateway
         self._problems: dict[str, str] = {}
-        self._status_reads: dict[str, asyncio.Task[ScheduleStatus | None]] = {}
+        self._statuses = SingleFlightCache(self._read_status, forget_after_s=STATUS_TTL_S)
 
     async def reconcile(self) -> None:
         """Make, change and delete what is to be; each schedule's trouble is its own. Raises TemporalUnavailable where nothing can be done."""
@@ -62,11 +63,7 @@ class ScheduleSync:
 
     async def status(self, name: str) -> ScheduleStatus | None:
         """Return how a schedule stands, as of at most KEPT seconds ago; None where Temporal does not know it (yet). Raises TemporalUnavailable."""
-        look = self._status_reads.get(name)
-        if look is None:
-            look = self._status_reads[name] = asyncio.create_task(self._read_status(name))
-        # Whoever stops waiting must not stop the others.
-        return await asyncio.shield(look)
+        return await self._statuses.get(name, max_age_s=STATUS_TTL_S)
 
     def problem(self, name: str) -> str | None:
         """Return why a schedule is not in Temporal as triggers.yaml says."""
@@ -74,25 +71,17 @@ class ScheduleSync:
 
     def forget(self, name: str) -> None:
         """Look anew at the next question."""
-        self._status_reads.pop(name, None)
+        self._statuses.forget(name)
 
     def _config_digest(self) -> str | None:
         """Return which configuration is in force; None where the folder is broken: what it does not say then is no reason to delete anything."""
         return None if self._deps.config.alarm else self._deps.config.current().digest
 
     async def _read_status(self, name: str) -> ScheduleStatus | None:
-        task = asyncio.current_task()
         try:
             return await asyncio.wait_for(self._gateway.schedule_status(name), STATUS_TIMEOUT_S)
         except TimeoutError:
             raise TemporalUnavailable(f"Temporal does not answer within {STATUS_TIMEOUT_S:.0f} s") from None
-        finally:
-            asyncio.get_running_loop().call_later(STATUS_TTL_S, self._expire, name, task)
-
-    def _expire(self, name: str, task: object) -> None:
-        # Not one that was begun since.
-        if self._status_reads.get(name) is task:
-            del self._status_reads[name]
 
     async def _apply(self, name: str, step: Awaitable[bool | None]) -> None:
         try:

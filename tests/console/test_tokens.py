@@ -210,7 +210,7 @@ async def _until_known(served: Served, token: str) -> None:
     """A key that Vault has just made is looked for again only after a pause."""
     kid = jwt_header(token)["kid"]
     keys = served.console.token_verifier._keys
-    keys._tried_at = float("-inf")
+    keys._cache.forget(keys._url)
     await keys.key_set(kid)
 
 
