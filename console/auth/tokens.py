@@ -1,4 +1,4 @@
-"""Who is calling: verifies identity tokens against Vault's keys and re-reads the person. Logs and keeps no bearer token."""
+"""Authenticates callers: verifies identity tokens with Vault's keys and reads the person. Never logs or stores a bearer token."""
 
 from __future__ import annotations
 
@@ -29,22 +29,20 @@ ALGORITHMS = frozenset({"EdDSA", "Ed25519", "RS256"})
 
 
 MAX_TOKEN_LIFETIME_S = 15 * 60
-"""Seconds."""
 
 
 CLOCK_LEEWAY_S = 10
-"""Seconds that clocks may differ."""
+"""How far the clocks of Vault and console may differ."""
 
 
 MAX_TOKEN_BYTES = 8192
 
 
 KEYS_TTL_S = 300.0
-"""Seconds for which Vault's public keys are believed."""
 
 
 KEYS_RETRY_INTERVAL_S = 3.0
-"""Seconds between two looks for a key that is not known: a foreign token must not make us ask Vault each time."""
+"""Pause between two reads for an unknown key id: foreign tokens must not make the console call Vault each time."""
 
 
 KEYS_TIMEOUT_S = 5.0
@@ -58,7 +56,7 @@ class KeysUnavailable(RetryLater):
 
 
 class AuthenticatedPerson:
-    """A verified caller: the person, and until when their token holds (seconds since the epoch)."""
+    """A verified caller: the person, and when their token expires (seconds since the epoch)."""
 
     __slots__ = ("expires", "person")
 
@@ -74,7 +72,7 @@ class TokenVerifier:
         self._vault = vault
         self._mounts = settings.people_mounts
         self._keys = VaultJwks(f"{vault.address}/v1/identity/oidc/.well-known/keys", client)
-        # iat is checked too, so that a token cannot claim to be short-lived by hiding when it began.
+        # iat is required too: without it a token could hide how long it lives.
         self._claims = jwt.JWTClaimsRegistry(
             now=lambda: int(now()),
             leeway=CLOCK_LEEWAY_S,
@@ -86,7 +84,7 @@ class TokenVerifier:
         )
 
     async def verify(self, authorization: str | None) -> AuthenticatedPerson:
-        """Return who an Authorization header stands for; raise Unauthenticated saying why not, RetryLater where Vault does not answer."""
+        """Return the person that an Authorization header identifies. Raises Unauthenticated with the reason, RetryLater if Vault does not answer."""
         claims = await self._verify_token(_bearer_token(authorization))
         person = await self.person(claims["sub"])
         if person is None:
@@ -94,7 +92,7 @@ class TokenVerifier:
         return AuthenticatedPerson(person, float(claims["exp"]) + CLOCK_LEEWAY_S)
 
     async def person(self, entity: str) -> Person | None:
-        """Return the person as of at most FRESH seconds ago."""
+        """Return the person, read at most CACHE_TTL_S ago; None if the entity is no person or is disabled."""
         return self._vault.cached_person(entity) or await anyio.to_thread.run_sync(self._vault.person, entity, self._mounts)
 
     async def _verify_token(self, token: str) -> dict[str, Any]:
@@ -103,7 +101,11 @@ class TokenVerifier:
             claims = jwt.decode(token, keys, registry=_REGISTRY).claims
             self._claims.validate(claims)
         except (JoseError, ValueError) as error:
-            raise Unauthenticated(_rejection_text(error)) from None  # The cause may carry parts of the token.
+            texts = {"expired_token": "the token has expired", "bad_signature": "the token's signature does not hold"}
+            claim = getattr(error, "claim", None)
+            fallback = f"the token's `{claim}` is not the one expected" if claim else "the token does not hold"
+            # Without the cause, which may contain parts of the token.
+            raise Unauthenticated(texts.get(getattr(error, "error", ""), fallback)) from None
         if claims["exp"] - claims["iat"] > MAX_TOKEN_LIFETIME_S + CLOCK_LEEWAY_S:
             raise Unauthenticated(f"the token lives longer than {MAX_TOKEN_LIFETIME_S // 60} minutes")
         return claims
@@ -135,11 +137,11 @@ class VaultJwks:
             return {key["kid"]: key for key in answer.json()["keys"]}
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
             log.warning("vault's keys could not be read", url=url, error=type(error).__name__)
-            raise KeysUnavailable(f"Vault does not tell its keys at {url}") from error
+            raise KeysUnavailable(f"cannot read Vault's keys at {url}") from error
 
 
 class _VaultAlgorithms(jws.JWSRegistry):
-    """The algorithms that Vault signs with. Its `EdDSA` is the old name of Ed25519, which joserfc would warn of at each token."""
+    """The algorithms that Vault signs with. Vault says `EdDSA`, the old name of Ed25519, for which joserfc would log a warning per token."""
 
     def get_alg(self, name: str) -> JWSAlgModel:
         if name not in ALGORITHMS:
@@ -153,9 +155,9 @@ _REGISTRY = _VaultAlgorithms()
 def _bearer_token(authorization: str | None) -> str:
     scheme, _, token = (authorization or "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
-        raise Unauthenticated("an identity token is needed: Authorization: Bearer …")
+        raise Unauthenticated("an identity token is required: Authorization: Bearer …")
     if len(token) > MAX_TOKEN_BYTES:
-        raise Unauthenticated("the token is too long to be one")
+        raise Unauthenticated(f"the token is longer than {MAX_TOKEN_BYTES:,} characters")
     return token.strip()
 
 
@@ -167,10 +169,3 @@ def _kid(token: str) -> str:
     if not isinstance(kid, str):
         raise Unauthenticated("the token is not readable")
     return kid
-
-
-def _rejection_text(error: Exception) -> str:
-    known = {"expired_token": "the token has expired", "bad_signature": "the token's signature does not hold"}
-    code = getattr(error, "error", "")
-    claim = getattr(error, "claim", None)
-    return known.get(code) or (f"the token's `{claim}` is not the one expected" if claim else "the token does not hold")

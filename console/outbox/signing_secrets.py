@@ -1,4 +1,4 @@
-"""The secrets that events are signed with, in and out, read from Vault when a delivery comes or goes, and forgotten soon after. On the event loop; logs and writes no secret."""
+"""The signing secrets of incoming and outgoing events, read from Vault when needed and kept for seconds. For the event loop; never logs a secret."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from justenough.domain.core.errors import JustEnoughError, RetryLater
 from justenough.domain.integrations.webhook_signature import parse_signing_secret
 
 CACHE_TTL_S = 30.0
-"""Seconds for which a secret is in memory: how long a new one is unknown here, and one that was replaced still counts."""
+"""For so long a new secret stays unknown here, and a replaced one stays valid."""
 RETRY_INTERVAL_S = 3.0
-"""Seconds between two looks that fail: a stranger's delivery must not make us ask Vault each time."""
+"""Pause after a failed read: a stranger's deliveries must not make the console call Vault each time."""
 SECRET_FIELDS = ("secret", "previous")
-"""Of the kv secret. Both count, so that a sender can change over."""
+"""Fields of the kv secret. Both are valid, so that a sender can rotate its secret."""
 
 log = structlog.get_logger()
 
 
 class SigningSecretUnavailable(RetryLater):
-    """A signing secret cannot be had now, so no delivery can be checked or signed. A stranger reads the message."""
+    """A signing secret cannot be read now, so no delivery can be verified or signed. Strangers see the message."""
 
 
 class SigningSecrets:
@@ -42,6 +42,6 @@ class SigningSecrets:
             if not keys:
                 raise SigningSecretUnavailable(f"{path} has no field `secret`")
         except (JustEnoughError, ValueError) as error:
-            log.warning("a signing secret cannot be had", path=path, error=type(error).__name__, why=str(error)[:300])
-            raise SigningSecretUnavailable("deliveries cannot be checked now; send it again later") from None
+            log.warning("a signing secret cannot be read", path=path, error=type(error).__name__, why=str(error)[:300])
+            raise SigningSecretUnavailable("deliveries cannot be verified now; send it again later") from None
         return keys

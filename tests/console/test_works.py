@@ -81,7 +81,7 @@ async def test_what_cannot_be_done_is_told_to_each_and_is_asked_for_again() -> N
     works = SingleFlight(bench.does, max_outcomes=2)
     with pytest.raises(GiveUp, match="it cannot be done"):
         await works.result("bad", by="lead")
-    with pytest.raises(Exception, match="the console's log tells more"):
+    with pytest.raises(Exception, match="the console's log has the details"):
         await works.result("broken", by="lead")
     assert [str(work.error) for _, work in works.items()] == [
         "unexpected error; the console's log has the details",
