@@ -76,7 +76,12 @@ def openapi_document(*, title: str, version: str, routes: Sequence[BaseRoute]) -
 
 def _complete_operation(operation: Json, *, has_id: bool) -> None:
     for parameter in operation.get("parameters", []):
-        parameter["schema"] = _without_null(parameter["schema"])
+        # An optional parameter is left out; `null` in a URL would be a string.
+        schema = parameter["schema"]
+        options = [option for option in schema.get("anyOf", []) if option != {"type": "null"}]
+        if len(options) == 1:
+            del schema["anyOf"]
+            schema |= options[0]
         if parameter["in"] == "path" and parameter["name"] in PATH_PARAMETERS:
             text, example = PATH_PARAMETERS[parameter["name"]]
             parameter |= {"description": text, "example": example, **parameter}
@@ -87,11 +92,3 @@ def _complete_operation(operation: Json, *, has_id: bool) -> None:
     for response in operation["responses"].values():
         if STREAM in response.get("content", {}):
             response["content"][STREAM] = {"itemSchema": EVENT_SCHEMA}
-
-
-def _without_null(schema: Json) -> Json:
-    """Return a parameter's schema without null: an optional parameter is left out, and `null` in a URL would be a string."""
-    options = [option for option in schema.get("anyOf", []) if option != {"type": "null"}]
-    if len(options) != 1:
-        return schema
-    return {**{name: value for name, value in schema.items() if name != "anyOf"}, **options[0]}

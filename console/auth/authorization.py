@@ -71,7 +71,7 @@ def groups_with_role(role: Role, tiers: Tiers) -> frozenset[str]:
 
 def answering_groups(tier: int, tiers: Tiers) -> frozenset[str]:
     """Return the groups that may decide at a tier: its own and those of the tiers above."""
-    return frozenset(group for number, found in tiers.tiers.items() if number >= tier for group in found.approvers)
+    return frozenset(group for number, definition in tiers.tiers.items() if number >= tier for group in definition.approvers)
 
 
 def missing_group_text(groups: Iterable[str]) -> str:

@@ -44,7 +44,7 @@ class IdentityKeys:
             keys = self._cache.last(JOBS_KEY)
             if keys is None:
                 raise IdentityKeysUnavailable(
-                    f"Vault has not told the key {JOBS_KEY} yet; it must answer, and `justenough vault setup` must have made the key"
+                    f"the key {JOBS_KEY} has not been read from Vault yet; Vault must answer, and `justenough vault setup` must have created the key"
                 ) from error
             return keys
 

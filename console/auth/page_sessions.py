@@ -197,7 +197,13 @@ class PageSessions:
 
     def _verify_token(self, key: SessionKey, row: PageSessionRecord, *, by_person: bool) -> None:
         """Check that the token is alive, belongs to the person and has only allowed policies. Record use and renew the token once a minute."""
-        token = self._token_cache.get(row.key, lambda: self._read_token(key, row), max_age_s=CACHE_TTL_S)
+
+        def read() -> TokenInfo | None:
+            with contextlib.suppress(Unreadable):
+                return user_login.look_up_token(self._vault, self._vault.unseal(row.ciphertext, key.context))
+            return None
+
+        token = self._token_cache.get(row.key, read, max_age_s=CACHE_TTL_S)
         if token is None:
             self._end_and_raise(row, "this login was ended in Vault")
         elif token.entity != row.person:
@@ -216,12 +222,6 @@ class PageSessions:
         self._store.end_page_sessions(row.person, self._now(), key=row.key, why=why)
         log.info("logout", name=row.name, why=why)
         raise NoSession(why)
-
-    def _read_token(self, key: SessionKey, row: PageSessionRecord) -> TokenInfo | None:
-        try:
-            return user_login.look_up_token(self._vault, self._vault.unseal(row.ciphertext, key.context))
-        except Unreadable:
-            return None
 
     async def _end(self, key: SessionKey, row: PageSessionRecord, why: str) -> None:
         # The row first: the cookie is worthless from here on, even if Vault fails.

@@ -85,7 +85,12 @@ class TokenVerifier:
 
     async def verify(self, authorization: str | None) -> AuthenticatedPerson:
         """Return the person that an Authorization header identifies. Raises Unauthenticated with the reason, RetryLater if Vault does not answer."""
-        claims = await self._verify_token(_bearer_token(authorization))
+        scheme, _, token = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            raise Unauthenticated("an identity token is required: Authorization: Bearer …")
+        if len(token) > MAX_TOKEN_BYTES:
+            raise Unauthenticated(f"the token is longer than {MAX_TOKEN_BYTES:,} characters")
+        claims = await self._verify_token(token.strip())
         person = await self.person(claims["sub"])
         if person is None:
             raise Unauthenticated("the token's person is unknown or disabled")
@@ -101,9 +106,9 @@ class TokenVerifier:
             claims = jwt.decode(token, keys, registry=_REGISTRY).claims
             self._claims.validate(claims)
         except (JoseError, ValueError) as error:
-            texts = {"expired_token": "the token has expired", "bad_signature": "the token's signature does not hold"}
+            texts = {"expired_token": "the token has expired", "bad_signature": "the token's signature is not valid"}
             claim = getattr(error, "claim", None)
-            fallback = f"the token's `{claim}` is not the one expected" if claim else "the token does not hold"
+            fallback = f"the token's `{claim}` is not the one expected" if claim else "the token is not valid"
             # Without the cause, which may contain parts of the token.
             raise Unauthenticated(texts.get(getattr(error, "error", ""), fallback)) from None
         if claims["exp"] - claims["iat"] > MAX_TOKEN_LIFETIME_S + CLOCK_LEEWAY_S:
@@ -150,15 +155,6 @@ class _VaultAlgorithms(jws.JWSRegistry):
 
 
 _REGISTRY = _VaultAlgorithms()
-
-
-def _bearer_token(authorization: str | None) -> str:
-    scheme, _, token = (authorization or "").partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
-        raise Unauthenticated("an identity token is required: Authorization: Bearer …")
-    if len(token) > MAX_TOKEN_BYTES:
-        raise Unauthenticated(f"the token is longer than {MAX_TOKEN_BYTES:,} characters")
-    return token.strip()
 
 
 def _kid(token: str) -> str:

@@ -20,14 +20,14 @@ class SseEncoder:
 
     def encode(self, entries: Sequence[EntryView]) -> bytes:
         """Return the blocks of a stream for these entries."""
-        return b"".join([self._cache.get(entry.position) or self._encode_entry(entry) for entry in entries])
-
-    def _encode_entry(self, entry: EntryView) -> bytes:
-        # Compact JSON contains no line break: those within strings are escaped.
-        data = json.dumps(to_cloud_event(entry, self._installation), ensure_ascii=False, separators=(",", ":"))
-        block = f"id: {entry.position}\nevent: {entry.type}\ndata: {data}\n\n".encode()
-        while len(self._cache) >= self.MAX_CACHED:
-            # The oldest one.
-            del self._cache[next(iter(self._cache))]
-        self._cache[entry.position] = block
-        return block
+        blocks = []
+        for entry in entries:
+            block = self._cache.get(entry.position)
+            if block is None:
+                # Compact JSON contains no line break: those within strings are escaped.
+                data = json.dumps(to_cloud_event(entry, self._installation), ensure_ascii=False, separators=(",", ":"))
+                block = self._cache[entry.position] = f"id: {entry.position}\nevent: {entry.type}\ndata: {data}\n\n".encode()
+                if len(self._cache) > self.MAX_CACHED:
+                    del self._cache[next(iter(self._cache))]
+            blocks.append(block)
+        return b"".join(blocks)

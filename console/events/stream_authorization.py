@@ -61,17 +61,17 @@ class StreamAuthorization:
         while True:
             await asyncio.sleep(CHECK_INTERVAL_S)
             try:
-                found = await self._person(person)
-                roles = Caller(person=found, tiers=await self._tiers(), expires=0.0).roles if found else frozenset()
+                current = await self._person(person)
+                roles = Caller(person=current, tiers=await self._tiers(), expires=0.0).roles if current else frozenset()
             except RetryLater as error:
                 log.warning("a listener's rights cannot be checked now", person=person, error=str(error))
                 if time.monotonic() - checked_at > MAX_UNCHECKED_S:
                     self._end_unauthorized(person, None, frozenset())
                 continue
             checked_at = time.monotonic()
-            self._end_unauthorized(person, found, roles)
+            self._end_unauthorized(person, current, roles)
 
-    def _end_unauthorized(self, person: str, found: Person | None, roles: frozenset[Role]) -> None:
+    def _end_unauthorized(self, person: str, current: Person | None, roles: frozenset[Role]) -> None:
         for end, caller in [*self._callers.get(person, {}).items()]:
-            if self._now() >= caller.expires or caller.person != found or caller.roles != roles:
+            if self._now() >= caller.expires or caller.person != current or caller.roles != roles:
                 end()

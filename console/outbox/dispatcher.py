@@ -78,11 +78,11 @@ class Dispatcher:
     async def _hold_lease(self) -> bool:
         if self._lease_held_at is not None and self._deps.ticks() - self._lease_held_at < LEASE_RENEW_INTERVAL_S:
             return True
-        asked, now = self._deps.ticks(), self._deps.now()
+        began, now = self._deps.ticks(), self._deps.now()
         had = self._lease_held_at is not None
         until = now + timedelta(seconds=LEASE_TTL_S)
         holds = await to_thread.run_sync(lambda: self._deps.store.outbox.acquire_lease(self._holder, now=now, until=until))
-        self._lease_held_at = asked if holds else None
+        self._lease_held_at = began if holds else None
         if holds != had:
             # The console that had the lease in between has moved the positions on.
             await self._remove_workers()

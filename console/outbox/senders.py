@@ -148,7 +148,15 @@ class NotifySender:
             return
         self._read_at, began = None, self._deps.ticks()
         await to_thread.run_sync(apprise_sender.load_plugins)
-        self._urls = {f"{path}#{field}": url for path in self._notify.to for field, url in (await self._secret_fields(path)).items()}
+        vault, urls = self._deps.vault, dict[str, Secret]()
+        assert isinstance(vault, ConsoleVault)
+        for path in self._notify.to:
+            try:
+                fields = await to_thread.run_sync(vault.notify_urls, path)
+            except JustEnoughError as error:
+                raise SenderNotReady(f"{path} cannot be read: {error}") from error
+            urls |= {f"{path}#{field}": url for field, url in fields.items()}
+        self._urls = urls
         if not self._urls:
             raise SenderNotReady(f"{', '.join(self._notify.to)}: no field holds an Apprise URL")
         self._read_at = began
@@ -211,14 +219,6 @@ class NotifySender:
                 )
         except TimeoutError:
             return DeliveryOutcome(DeliveryFault.AWAY, f"no answer in {SEND_TIMEOUT_S:g} s")
-
-    async def _secret_fields(self, path: str) -> Mapping[str, Secret]:
-        vault = self._deps.vault
-        assert isinstance(vault, ConsoleVault)
-        try:
-            return await to_thread.run_sync(vault.notify_urls, path)
-        except JustEnoughError as error:
-            raise SenderNotReady(f"{path} cannot be read: {error}") from error
 
     async def _scene(self, job: str, about: str) -> NoticeContext:
         kind, _, subject = about.partition("/")

@@ -66,10 +66,15 @@ class BackgroundReads:
 
     def __init__(self, deps: Deps, gateway: TemporalGateway) -> None:
         self._deps = deps
+
+        async def report_days(days: ReportDays) -> Report:
+            now = deps.now()
+            return await self.report(days.period(now=now), now=now)
+
         # Each keeps a processor busy: the next one waits here, without taking a thread.
         self._limiter = CapacityLimiter(1)
         self.verification: SingleFlight[str, LedgerReport] = SingleFlight(lambda _: self._run_alone(deps.store.verify))
-        self.reports: SingleFlight[ReportDays, Report] = SingleFlight(self._report_of_days, max_outcomes=MAX_REPORTS_KEPT)
+        self.reports: SingleFlight[ReportDays, Report] = SingleFlight(report_days, max_outcomes=MAX_REPORTS_KEPT)
         self.uses: SingleFlight[str, Mapping[AccessKey, ActionUse]] = SingleFlight(self._count_uses)
         self.proofs: SingleFlight[str, ProofReport] = SingleFlight(
             gateway.prove, max_concurrency=MAX_PROOF_CONCURRENCY, max_outcomes=MAX_PROOFS_KEPT, max_per_person=MAX_PROOFS_PER_PERSON
@@ -91,10 +96,6 @@ class BackgroundReads:
         since = self._deps.now() - USAGE_PERIOD
         page = await self._run_alone(partial(self._deps.store.action_uses, since=since, limit=MAX_COUNTED_ACTIONS))
         return {AccessKey(use.resource, use.action): use for use in page.items}
-
-    async def _report_of_days(self, days: ReportDays) -> Report:
-        now = self._deps.now()
-        return await self.report(days.period(now=now), now=now)
 
     async def _run_alone(self, read: Callable[[], T]) -> T:
         return await to_thread.run_sync(read, limiter=self._limiter, abandon_on_cancel=True)

@@ -56,6 +56,6 @@ def _record_claim(deps: Deps, caller: Caller, view: RequestView, *, until: datet
         until=until.isoformat() if until else None,
     )
     deps.store.record([claimed])
-    found = deps.store.request(view.id)
-    assert found is not None, "a request stays"
-    return found
+    updated = deps.store.request(view.id)
+    assert updated is not None, "requests are never deleted"
+    return updated

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from anyio import to_thread
 
 from console.auth.authorization import Caller
-from console.concurrency.polling import poll_until
+from console.concurrency.poll import poll_until
 from console.services.console import Console
 from console.services.visibility import MAX_PAGES_READ, first_visible_page
 from console.temporal.client import WorkflowGone

@@ -8,7 +8,7 @@ from typing import Any
 from anyio import to_thread
 
 from console.auth.authorization import Caller, Role, answering_groups, groups_with_role, missing_group_text
-from console.concurrency.polling import poll_until
+from console.concurrency.poll import poll_until
 from console.services.console import Console
 from console.services.inputs import SignedBody
 from console.services.signed_statements import parse_own_statement, require_checks

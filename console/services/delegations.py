@@ -29,11 +29,11 @@ class PersonView(Message):
 
 def find_approver(deps: Deps, caller: Caller, name: str) -> PersonView:
     """Return the approver with this login name, on a mount where the caller has a login. Raises NotFound."""
-    found = deps.vault.person_named(name, like=caller.person.id, people_mounts=deps.settings.people_mounts)
-    tier = caller.tiers.tier_of(found.groups) if found else 0
-    if found is None or not tier:
+    person = deps.vault.person_named(name, like=caller.person.id, people_mounts=deps.settings.people_mounts)
+    tier = caller.tiers.tier_of(person.groups) if person else 0
+    if person is None or not tier:
         raise NotFound(f"there is no approver {name}")
-    return PersonView(id=found.id, name=found.name, tier=tier)
+    return PersonView(id=person.id, name=person.name, tier=tier)
 
 
 def create_delegation(deps: Deps, caller: Caller, body: SignedBody) -> DelegationView:

@@ -45,13 +45,13 @@ def submit_review(deps: Deps, caller: Caller, request: str, body: SignedBody) ->
         signed=body.to_signed().model_dump(mode="json"),
     )
     new = deps.store.record([answered])
-    found = deps.store.request(view.id)
-    assert found is not None, "a request stays"
-    assert found.review is not None, "and its review too"
+    updated = deps.store.request(view.id)
+    assert updated is not None, "requests are never deleted"
+    assert updated.review is not None, "nor are their reviews"
     if not new:
         # Another reviewer answered in the meantime.
-        _require_open(found.review)
-    return found
+        _require_open(updated.review)
+    return updated
 
 
 def _require_open(review: ReviewView) -> None:

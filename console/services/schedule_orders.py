@@ -35,36 +35,40 @@ class OccasionSkipped:
 
 def configured_schedule(deps: Deps, name: str) -> ScheduledJob:
     """Return a schedule from the current configuration. Raises NotFound."""
-    found = deps.config.current().schedules.get(name)
-    if found is None:
+    schedule = deps.config.current().schedules.get(name)
+    if schedule is None:
         raise NotFound(f"there is no schedule {name}")
-    return found
+    return schedule
 
 
 def order_occasion(deps: Deps, occasion: ScheduleOccasion) -> SubmittedOrder | OccasionSkipped:
     """Record the order of an occasion and return it; a repeated occasion returns its first order. Raises NotFound, NoOccasion, Conflict, InvalidInput."""
-    name, timed = occasion.schedule, configured_schedule(deps, occasion.schedule)
+    name, scheduled_job = occasion.schedule, configured_schedule(deps, occasion.schedule)
     # Anyone with write access to Temporal can start this with any time.
-    if why := why_no_occasion(timed.schedule.times, local=timed.to_local_time(occasion.at), now=deps.now()):
+    if why := why_no_occasion(scheduled_job.schedule.times, local=scheduled_job.to_local_time(occasion.at), now=deps.now()):
         raise NoOccasion(f"schedule {name}: {why}")
     at = to_rfc3339(occasion.at)
-    found = _record_once(
-        deps, name, timed, key=digest_of({"schedule": name, "at": at}), request=_order_request(name, timed, f"occasion {at}")
+    order = _record_once(
+        deps,
+        name,
+        scheduled_job,
+        key=digest_of({"schedule": name, "at": at}),
+        request=_order_request(name, scheduled_job, f"occasion {at}"),
     )
-    if isinstance(found, OccasionSkipped):
-        deps.store.record([build_event(EventType.SCHEDULE_SKIPPED, found.job, at=deps.now(), about=at, schedule=name, occasion=at)])
-    return found
+    if isinstance(order, OccasionSkipped):
+        deps.store.record([build_event(EventType.SCHEDULE_SKIPPED, order.job, at=deps.now(), about=at, schedule=name, occasion=at)])
+    return order
 
 
 def order_run_now(deps: Deps, name: str, person: Person, *, reason: str, key: str | None) -> SubmittedOrder:
     """Record an order for now and return it; the same key returns the same order. Raises NotFound, Conflict, InvalidInput."""
-    timed = configured_schedule(deps, name)
+    scheduled_job = configured_schedule(deps, name)
     once = digest_of({"schedule": name, "person": person.id, "key": key or str(uuid.uuid4())})
     why = f"run now by {person.name}{': ' if reason else ''}{reason}"
-    found = _record_once(deps, name, timed, key=once, request=_order_request(name, timed, why, asked_by=person.id))
-    if isinstance(found, OccasionSkipped):
-        raise Conflict(f"its last job {found.job} has not ended, and the schedule has `overlap: skip`")
-    return found
+    order = _record_once(deps, name, scheduled_job, key=once, request=_order_request(name, scheduled_job, why, asked_by=person.id))
+    if isinstance(order, OccasionSkipped):
+        raise Conflict(f"its last job {order.job} has not ended, and the schedule has `overlap: skip`")
+    return order
 
 
 def _order_request(name: str, scheduled_job: ScheduledJob, reason: str, *, asked_by: str | None = None) -> OrderRequest:

@@ -48,10 +48,10 @@ class JobOwners:
         if unknown:
             self._remember(self._store.requesters(unknown))
 
-    def _remember(self, found: Mapping[str, str]) -> None:
-        if len(self._known) + len(found) > self.MAX_ENTRIES:
+    def _remember(self, owners: Mapping[str, str]) -> None:
+        if len(self._known) + len(owners) > self.MAX_ENTRIES:
             self._known = {}
-        self._known |= found
+        self._known |= owners
 
     async def owners_of(self, jobs: Iterable[str], *, position: int) -> Mapping[str, str]:
         """Return the entity ids of those who launched these jobs. Jobs that no ledger entry up to `position` names are left out.
@@ -60,16 +60,16 @@ class JobOwners:
         """
         wanted = frozenset(jobs)
         async with self._lock if self._unknown_jobs(wanted, position) else nullcontext():
-            found = {job: self._known[job] for job in wanted if job in self._known}
-            if unasked := self._unknown_jobs(wanted, position):
-                asked = await to_thread.run_sync(self._store.requesters, unasked)
-                self._remember(asked)
+            owners = {job: self._known[job] for job in wanted if job in self._known}
+            if unknown := self._unknown_jobs(wanted, position):
+                read = await to_thread.run_sync(self._store.requesters, unknown)
+                self._remember(read)
                 self._absent = {
                     **(self._absent if len(self._absent) < self.MAX_ENTRIES else {}),
-                    **dict.fromkeys(unasked - asked.keys(), position),
+                    **dict.fromkeys(unknown - read.keys(), position),
                 }
-                found |= asked
-        return found
+                owners |= read
+        return owners
 
     async def readable_entries(self, caller: Caller, entries: Sequence[EntryView]) -> Sequence[EntryView]:
         """Return those of some consecutive ledger entries that the caller may read. For the event loop."""

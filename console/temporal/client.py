@@ -178,8 +178,15 @@ class TemporalGateway:
     async def last_polls(self) -> Mapping[str, datetime | None]:
         """Return when a worker last polled, by task queue: that of jobs, and that of their endings. Raises TemporalUnavailable."""
         jobs, endings = self._task_queue, f"{self._task_queue}-endings"
+
+        async def last_poll(queue: str, kind: TaskQueueType.ValueType) -> datetime | None:
+            request = DescribeTaskQueueRequest(namespace=self._client.namespace, task_queue=TaskQueue(name=queue), task_queue_type=kind)
+            with _translate_errors():
+                description = await self._client.workflow_service.describe_task_queue(request, timeout=RPC_TIMEOUT)
+            return max((poller.last_access_time.ToDatetime(UTC) for poller in description.pollers), default=None)
+
         kinds = ((jobs, TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW), (jobs, ACTIVITY_QUEUE), (endings, ACTIVITY_QUEUE))
-        workflow_poll, activity_poll, ending_poll = await asyncio.gather(*(self._last_poll(queue, kind) for queue, kind in kinds))
+        workflow_poll, activity_poll, ending_poll = await asyncio.gather(*(last_poll(queue, kind) for queue, kind in kinds))
         # One worker polls for workflows and activities, but either poller may fail alone: report the older poll.
         return {jobs: min(workflow_poll, activity_poll) if workflow_poll and activity_poll else None, endings: ending_poll}
 
@@ -268,12 +275,6 @@ class TemporalGateway:
     def _console_task_queue(self) -> str:
         """The task queue that consoles poll."""
         return f"{self._task_queue}-console"
-
-    async def _last_poll(self, queue: str, kind: TaskQueueType.ValueType) -> datetime | None:
-        request = DescribeTaskQueueRequest(namespace=self._client.namespace, task_queue=TaskQueue(name=queue), task_queue_type=kind)
-        with _translate_errors():
-            description = await self._client.workflow_service.describe_task_queue(request, timeout=RPC_TIMEOUT)
-        return max((poller.last_access_time.ToDatetime(UTC) for poller in description.pollers), default=None)
 
     def _singleton_options(self, name: str) -> dict[str, Any]:
         return {

@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 import pytest
-from temporalio.client import (, WorkflowExecutionStatus
+from temporalio.client import (
     Client,
     Schedule,
     ScheduleActionStartWorkflow,
@@ -27,6 +27,7 @@ from temporalio.client import (, WorkflowExecutionStatus
     ScheduleOverlapPolicy,
     ScheduleSpec,
     ScheduleUpdate,
+    WorkflowExecutionStatus,
     WorkflowFailureError,
 )
 from temporalio.common import SearchAttributePair, TypedSearchAttributes

@@ -29,16 +29,11 @@ async def put_bundle(request: Request, response: Response, console: TheConsole, 
     del caller
     if request.headers.get("content-type", "").partition(";")[0].strip() not in {"application/gzip", "application/x-gzip"}:
         raise UnsupportedMedia("a bundle must be sent as Content-Type: application/gzip")
-    content = await _read_bundle(request)
-    digest, new = await to_thread.run_sync(store_bundle, console.deps, content)
-    response.status_code = 201 if new else 200
-    return Bundled(digest=digest, size=len(content))
-
-
-async def _read_bundle(request: Request) -> bytes:
     content = bytearray()
     async for part in request.stream():
         content += part
         if len(content) > MAX_PACKED_BYTES:
             raise TooLarge(f"the bundle is larger than {MAX_PACKED_BYTES:,} bytes")
-    return bytes(content)
+    digest, new = await to_thread.run_sync(store_bundle, console.deps, bytes(content))
+    response.status_code = 201 if new else 200
+    return Bundled(digest=digest, size=len(content))

@@ -39,10 +39,10 @@ def show_sizing(
     runs: Annotated[int, Query(ge=1, le=1000, description="Analyse at most this many of the newest runs")] = 100,
 ) -> Sizing:
     """Show what the past runs of a job would have needed. For a launcher, only their own runs count."""
-    found = console.deps.store.run_history(name, requester_id=caller.requester_filter, since=since, runs=runs)
-    if found is None:
+    history = console.deps.store.run_history(name, requester_id=caller.requester_filter, since=since, runs=runs)
+    if history is None:
         raise NotFound(f"there is no run of a job named {name} that you may read; `justenough job list` lists the names")
-    return _to_sizing(found)
+    return _to_sizing(history)
 
 
 @router.get("/catalog/usage")

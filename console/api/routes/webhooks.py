@@ -146,18 +146,18 @@ async def _resend_deliveries(console: Console, name: str, ids: Sequence[str] | N
 
 
 async def _find_subscription(console: Console, name: str) -> SubscriptionView:
-    found = (await _subscription_views(console)).get(name)
-    if found is None:
+    view = (await _subscription_views(console)).get(name)
+    if view is None:
         raise NotFound(f"there is no webhook or notification {name}")
-    return found
+    return view
 
 
 async def _configured_subscription(console: Console, name: str) -> Subscription:
     await _find_subscription(console, name)
-    found = (await to_thread.run_sync(console.deps.config.current)).subscriptions.get(name)
-    if found is None:
+    subscription = (await to_thread.run_sync(console.deps.config.current)).subscriptions.get(name)
+    if subscription is None:
         raise Conflict(f"{name} is no longer in triggers.yaml, so nothing is sent to it")
-    return found
+    return subscription
 
 
 async def _subscription_views(console: Console) -> dict[str, SubscriptionView]:

@@ -47,9 +47,9 @@ class Discovery(Message):
 @router.get(KEYS_PATH, operation_id="list_identity_keys")
 async def keys(response: Response, console: TheConsole) -> PublicKeys:
     """List every public key that a job identity token may be signed with."""
-    found = await console.identity_keys.current()
+    keys_by_version = await console.identity_keys.current()
     response.headers["Cache-Control"] = CACHE_CONTROL
-    return PublicKeys(keys=tuple(PublicKey(**to_jwk(version, raw)) for version, raw in sorted(found.items())))
+    return PublicKeys(keys=tuple(PublicKey(**to_jwk(version, raw)) for version, raw in sorted(keys_by_version.items())))
 
 
 @router.get("/.well-known/openid-configuration", operation_id="show_openid_configuration", responses=problems.problem_responses(404))
