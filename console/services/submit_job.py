@@ -143,7 +143,7 @@ def find_recorded_order(deps: Deps, job: str) -> SubmittedOrder | None:
 
 def _parse_spec(deps: Deps, body: NewJob) -> JobSpec:
     if not isinstance(body.spec, dict):
-        raise InvalidInput("job spec", (Problem("spec", "must be a JSON object, not YAML text"),))
+        raise InvalidInput("job spec", (Problem("spec", "must be a mapping, sent as JSON and not as YAML text"),))
     size = len(to_canonical_json(body.spec))
     if size > MAX_BYTES:
         raise InvalidInput("job spec", (Problem("", f"the spec has {size:,} bytes; at most {MAX_BYTES:,} are accepted"),))
