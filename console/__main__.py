@@ -1,4 +1,4 @@
-"""`python -m console`: serves the API with uvicorn until it is told to stop."""
+"""`python -m console`: serves the console with uvicorn until SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from justenough.adapters.runtime import gc_tuning
 from justenough.adapters.runtime.logging_setup import configure_logs
 
 DRAIN_TIMEOUT_S = 5
-"""Seconds that open answers (streams above all) get when the console stops."""
+"""How long open responses, mostly streams, may continue when the console stops."""
 MAX_CONNECTIONS = 4_000
-"""At once: listeners, each of whom holds one as long as it listens, and requests."""
+"""At the same time: listeners, which hold one connection each, and requests."""
 RESERVED_DESCRIPTORS = 256
-"""Descriptors for all else: store, logs, Vault, Temporal."""
+"""File descriptors for everything else: store, logs, Vault, Temporal."""
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def _connection_limit() -> int:
-    """Return how many connections there may be; each takes a file descriptor, of which a process may have more than it first gets."""
+    """Return how many connections to allow. Each takes a file descriptor, so raise the soft limit as far as needed and possible."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = hard if hard != resource.RLIM_INFINITY else MAX_CONNECTIONS + RESERVED_DESCRIPTORS
     if soft != resource.RLIM_INFINITY and soft < min(most, MAX_CONNECTIONS + RESERVED_DESCRIPTORS):

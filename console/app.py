@@ -1,4 +1,4 @@
-"""Puts the API together: routes, errors, middleware, OpenAPI. Makes none of its parts; `console.startup` does."""
+"""Builds the web application: routes, errors, middleware, OpenAPI. `console.startup` makes the parts that it serves."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI
-from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
 from console.api.dependencies import BEARER
@@ -35,34 +34,37 @@ from console.api.routes import (
     wellknown,
     whoami,
 )
+from console.concurrency.background import run_in_background
 from console.http import problems
 from console.http.middleware import BodyLimitMiddleware, EdgeMiddleware
 from console.outbox import run_dispatcher
 from console.pages.routers import ROUTERS, show_problems
 from console.schedule_runner import run_occasions
 from console.services.console import Console
-from console.services.reconciler import run_in_background, run_reconciler
+from console.services.reconciler import run_reconciler
 
 TITLE = "JustEnough"
 API_PREFIX = "/api/v1"
 COMMON_PROBLEMS = problems.problem_responses(401, 403, 422, 500, 503)
-"""What any route of the API may answer; more follows from its address and its body."""
+"""The problems of every API route; its path and its body may add more."""
 
 
 def create_app(console: Console) -> FastAPI:
-    """Return the API over a console's parts; while it serves, it also starts what was accepted but never started and what is
-    due, and tells others of events.
+    """Return the application that serves a console.
+
+    While it serves, it also starts jobs that were recorded but never started, launches the jobs of schedules, and delivers events.
     """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with (
-            run_reconciler(console.deps, console.gateway),
+            run_in_background(run_reconciler(console.deps, console.gateway)),
             run_in_background(console.schedule_sync.run()),
             run_in_background(run_occasions(console)),
-            run_dispatcher(console.dispatcher),
+            run_in_background(run_dispatcher(console.dispatcher)),
         ):
             yield
+        await console.dispatcher.close()
         await console.background_reads.close()
         await console.feed.close()
 
@@ -72,10 +74,10 @@ def create_app(console: Console) -> FastAPI:
         version=version("justenough"),
         routes=list(build_routes(pages=pages)),
         lifespan=lifespan,
-        # No pages of FastAPI's: they load scripts from elsewhere.
+        # FastAPI's documentation pages load scripts from another host.
         docs_url=None,
         redoc_url=None,
-        # One address for one thing; a redirect would also tell a client to go where its own Host header says.
+        # A redirect would send the client to whatever host its own Host header names.
         redirect_slashes=False,
     )
     app.state.console = console
@@ -90,7 +92,7 @@ def create_app(console: Console) -> FastAPI:
 
 @cache
 def build_routes(*, pages: bool) -> tuple[BaseRoute, ...]:
-    """Return every route, built once per process. No route holds a console: each reads it from the app of its request."""
+    """Return every route, built once per process. Routes hold no console; each reads it from the app of its request."""
     api = APIRouter(dependencies=[Depends(BEARER)], responses=COMMON_PROBLEMS)
     for part in (
         whoami,
@@ -111,10 +113,10 @@ def build_routes(*, pages: bool) -> tuple[BaseRoute, ...]:
         webhooks,
     ):
         api.include_router(part.router)
-    root = APIRouter(generate_unique_id_function=_operation_id)
-    # With the prefix given here: FastAPI would otherwise build each route once more, only to look for empty paths.
+    root = APIRouter(generate_unique_id_function=lambda route: route.name)
+    # With the prefix given here, FastAPI does not build each route a second time to check for empty paths.
     root.include_router(api, prefix=API_PREFIX)
-    # Without a token: a delivery's signature says who sends it.
+    # No token: the signature of a delivery identifies its sender.
     root.include_router(triggers.router, prefix=API_PREFIX, responses=problems.problem_responses(401, 422, 500, 503))
     for router in (health.router, wellknown.router, *(ROUTERS if pages else ())):
         root.include_router(router)
@@ -125,8 +127,3 @@ def build_routes(*, pages: bool) -> tuple[BaseRoute, ...]:
 def build_document(*, pages: bool) -> dict[str, Any]:
     """Return the OpenAPI document of the routes, built once per process."""
     return openapi_document(title=TITLE, version=version("justenough"), routes=build_routes(pages=pages))
-
-
-def _operation_id(route: APIRoute) -> str:
-    """Return a route's operationId: what a generated client calls it."""
-    return route.name

@@ -1,4 +1,4 @@
-"""Makes the console's parts from the settings, and closes them. No routes, no rules."""
+"""Builds a console from the settings, and closes it. No routes, no rules."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ from justenough.adapters.targets.postgres import TargetInspector
 from justenough.services.dependencies import Deps
 
 MAX_THREADS = 64
-"""Calls that wait for store or Vault at once."""
+"""Blocking calls to the store or Vault at the same time."""
 
 
 @asynccontextmanager
 async def build_console(settings: Settings) -> AsyncIterator[Console]:
-    """Give the console's parts. Needs the store; Vault and Temporal may come later."""
+    """Build a console and close it after the block. Needs the store; Vault and Temporal may come later."""
     to_thread.current_default_thread_limiter().total_tokens = MAX_THREADS
     store = Store(settings.store_url)
     await to_thread.run_sync(store.migrate)
     vault = ConsoleVault(settings)
-    # The catalog's `${X}` stay as they are: where things are is the worker's to know.
+    # `${X}` in the catalog is not expanded: only the worker needs the addresses.
     config = ConfigFolder(settings.config)
     targets = TargetInspector(vault, lambda: config.current().catalog, installation=settings.installation)
     deps = Deps(settings=settings, store=store, vault=vault, config=config, targets=targets)
@@ -69,7 +69,7 @@ async def build_console(settings: Settings) -> AsyncIterator[Console]:
                 sessions=PageSessions(store=store, vault=vault, people=people, settings=settings),
                 login_throttle=LoginThrottle(),
                 cookies=PageCookies(settings),
-                # Who may what is read from files now and then, so in a thread.
+                # In a thread, because it sometimes reads files.
                 stream_authorization=StreamAuthorization(people.person, partial(to_thread.run_sync, lambda: config.current().tiers)),
                 sse_encoder=SseEncoder(settings.installation),
                 dispatcher=Dispatcher(deps, secrets),
@@ -80,7 +80,7 @@ async def build_console(settings: Settings) -> AsyncIterator[Console]:
 
 
 def _vault_client(settings: Settings) -> httpx.AsyncClient:
-    """Return a client for what Vault tells anyone: its keys and its health. Neither proxies nor .netrc: the settings say where Vault is."""
+    """Return a client for Vault's public endpoints: keys and health. It ignores proxies and .netrc, since the settings name Vault's address."""
     headers = {"X-Vault-Namespace": settings.vault_namespace} if settings.vault_namespace else {}
     verify = ssl.create_default_context(cafile=str(settings.vault_cacert)) if settings.vault_cacert else True
     return httpx.AsyncClient(headers=headers, verify=verify, trust_env=False, follow_redirects=False)

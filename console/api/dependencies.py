@@ -1,4 +1,4 @@
-"""What the routes work with: the console's parts, and the caller of a request. Reads no tokens itself; `console.auth.tokens` does."""
+"""Dependencies of the API routes: the caller of a request, with the roles it needs. `console.auth.tokens` verifies the token."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ BEARER = HTTPBearer(auto_error=False, bearerFormat="JWT", description="An identi
 
 
 class AuthenticatedRoute(APIRoute):
-    """Knows the caller before it reads a body: a stranger's input is not even parsed."""
+    """Authenticates the caller before it reads the body, so that a stranger's input is never parsed."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return FastAPI's handler with the caller put into the request's state first."""
+        """Return FastAPI's handler, which finds the caller in the request's state."""
         handler = super().get_route_handler()
 
         async def handle_authenticated(request: Request) -> Response:
             console: Console = request.app.state.console
             identity = await console.token_verifier.verify(request.headers.get("authorization"))
-            # In a thread: now and then it looks at files.
+            # In a thread: it sometimes reads files.
             tiers = (await to_thread.run_sync(console.deps.config.current)).tiers
             request.state.caller = Caller(person=identity.person, tiers=tiers, expires=identity.expires)
             reject_nul(request)
@@ -37,43 +37,35 @@ class AuthenticatedRoute(APIRoute):
         return handle_authenticated
 
 
-async def _get_caller(request: Request) -> Caller:
-    caller: Caller = request.state.caller
-    return caller
+def _caller_with(*roles: Role) -> Callable[[Request], Coroutine[Any, Any, Caller]]:
+    """Build a dependency that returns the caller, who needs one of these roles; with none named, no role is needed."""
 
-
-async def _require_any_role(request: Request) -> Caller:
-    caller: Caller = request.state.caller
-    caller.require(*Role)
-    return caller
-
-
-def _require_roles(*roles: Role) -> Callable[[Request], Coroutine[Any, Any, Caller]]:
     async def require_caller(request: Request) -> Caller:
         caller: Caller = request.state.caller
-        caller.require(*roles)
+        if roles:
+            caller.require(*roles)
         return caller
 
     return require_caller
 
 
-Anyone = Annotated[Caller, Depends(_get_caller)]
-"""Whoever has a valid token."""
+Anyone = Annotated[Caller, Depends(_caller_with())]
+"""A person with a valid token."""
 
 
-Member = Annotated[Caller, Depends(_require_any_role)]
-"""Whoever has some role."""
+Member = Annotated[Caller, Depends(_caller_with(*Role))]
+"""A person with at least one role."""
 
 
-Launcher = Annotated[Caller, Depends(_require_roles(Role.LAUNCH))]
+Launcher = Annotated[Caller, Depends(_caller_with(Role.LAUNCH))]
 
 
-Approver = Annotated[Caller, Depends(_require_roles(Role.APPROVE))]
+Approver = Annotated[Caller, Depends(_caller_with(Role.APPROVE))]
 
 
-Reader = Annotated[Caller, Depends(_require_roles(Role.APPROVE, Role.READ, Role.BREAK_GLASS))]
-"""Who reads everything."""
+Reader = Annotated[Caller, Depends(_caller_with(Role.APPROVE, Role.READ, Role.BREAK_GLASS))]
+"""A person who may read everything."""
 
 
-Stopper = Annotated[Caller, Depends(_require_roles(Role.LAUNCH, Role.APPROVE))]
-"""Who may take a credential away."""
+Stopper = Annotated[Caller, Depends(_caller_with(Role.LAUNCH, Role.APPROVE))]
+"""A person who may revoke a credential."""

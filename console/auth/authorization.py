@@ -1,4 +1,4 @@
-"""Who may what, by group. Pure: a caller, the tiers and a job's requester in; nothing or Forbidden, which names the missing group, out."""
+"""Who may do what, by group. Pure: takes a caller, the tiers and a job's requester; raises Forbidden, which names the missing group."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A verified person, what their groups allow here, and until when their token holds."""
+    """A verified person, the tiers that give their groups rights, and when their token expires."""
 
     person: Person
     tiers: Tiers
@@ -33,17 +33,17 @@ class Caller:
 
     @property
     def roles(self) -> frozenset[Role]:
-        """What their groups make them."""
+        """The roles that their groups give them."""
         return frozenset(role for role in Role if self.person.groups & groups_with_role(role, self.tiers))
 
     @property
     def can_read_all(self) -> bool:
-        """Whether every job is theirs to read."""
+        """Whether they may read every job."""
         return bool(self.roles & {Role.APPROVE, Role.READ, Role.BREAK_GLASS})
 
     @property
     def requester_filter(self) -> str | None:
-        """The requester to whose jobs their view is narrowed; None for everyone's."""
+        """The requester whose jobs they may read; None for everyone's."""
         return None if self.can_read_all else self.person.id
 
     def can_read_jobs_of(self, requester_id: str) -> bool:
@@ -51,7 +51,7 @@ class Caller:
         return self.can_read_all or (Role.LAUNCH in self.roles and requester_id == self.person.id)
 
     def require(self, *roles: Role) -> None:
-        """Raise Forbidden, naming the groups, where they have none of these roles."""
+        """Raise Forbidden, naming the groups, if they have none of these roles."""
         if not self.roles & set(roles):
             raise Forbidden(missing_group_text(group for role in roles for group in groups_with_role(role, self.tiers)))
 
@@ -70,11 +70,11 @@ def groups_with_role(role: Role, tiers: Tiers) -> frozenset[str]:
 
 
 def answering_groups(tier: int, tiers: Tiers) -> frozenset[str]:
-    """Return the groups that answer at a tier: its own and those of the tiers above."""
-    return frozenset(group for number, found in tiers.tiers.items() if number >= tier for group in found.approvers)
+    """Return the groups that may decide at a tier: its own and those of the tiers above."""
+    return frozenset(group for number, definition in tiers.tiers.items() if number >= tier for group in definition.approvers)
 
 
 def missing_group_text(groups: Iterable[str]) -> str:
-    """Return the sentence that names the groups of which one is needed."""
+    """Return the message that names the groups of which one is needed."""
     named = ", ".join(sorted(set(groups)))
     return f"needs one of the groups: {named}" if named else "no group has this right (approvals.yaml)"

@@ -1,4 +1,4 @@
-"""How often names and addresses may try to log in. Counts in memory, of one console, and bounded. No Vault, no names in what it says."""
+"""Limits login attempts per name and per address. Counts in the memory of one console, with a bound. Messages contain no names."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from justenough.domain.core.errors import GiveUp
 
 WINDOW_S = 15 * 60.0
-"""Seconds after which a failed try counts no more: as long as OpenBao locks a name after five wrong passwords."""
+"""How long a failed attempt counts: as long as OpenBao locks a name after five wrong passwords."""
 MAX_TRIES_PER_NAME = 5
 IPV6_NETWORK_BITS = 64
-"""Bits of an IPv6 address that tell a network: of the others whoever is in it takes as many as they like."""
+"""IPv6 addresses are counted by network: one host can use any address of its own."""
 MAX_TRIES_PER_ADDRESS = 50
-"""More people than one may sit behind one address."""
+"""Several people may share one address."""
 MAX_KEYS = 20_000
-"""Names and addresses counted at once; past that, those that tried longest ago are forgotten."""
+"""Names and addresses counted at the same time; beyond that, those with the oldest attempts are dropped."""
 
 
 class TooManyTries(GiveUp):
-    """There were too many tries; the message says when to come back."""
+    """Too many login attempts; the message says when to try again."""
 
 
 class LoginThrottle:
-    """Counts tries that failed, or that are not answered yet: many at once are no way around it. For one event loop."""
+    """Counts attempts that failed or are not answered yet, so that concurrent attempts do not get around the limit. For one event loop."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._tries: OrderedDict[str, deque[float]] = OrderedDict()
 
     def __len__(self) -> int:
-        """How many names and addresses are counted."""
+        """Return how many names and addresses are counted."""
         return len(self._tries)
 
     def record_try(self, name: str, address: str) -> None:
-        """Count a try. Raises TooManyTries, and then counts nothing."""
+        """Count an attempt. Raises TooManyTries, and then counts nothing."""
         keys = _keys(name, address)
-        for key, most in keys.items():
+        for key, limit in keys.items():
             recent = self._recent_tries(key)
-            if len(recent) >= most:
+            if len(recent) >= limit:
                 minutes = math.ceil((recent[0] + WINDOW_S - self._clock()) / 60)
-                raise TooManyTries(f"there were too many tries to log in; try again in {minutes} min")
+                raise TooManyTries(f"too many login attempts; try again in {minutes} min")
         for key in keys:
             self._tries.setdefault(key, deque()).append(self._clock())
             self._tries.move_to_end(key)
@@ -51,13 +51,13 @@ class LoginThrottle:
             self._tries.popitem(last=False)
 
     def record_success(self, name: str, address: str) -> None:
-        """Forget the name's tries, and one of the address's: the one that succeeded."""
+        """Drop the attempts of the name, and the successful one of the address."""
         by_name, by_address = _keys(name, address)
         self._tries.pop(by_name, None)
         self._drop_last_try(by_address)
 
     def undo_try(self, name: str, address: str) -> None:
-        """Take a try back that Vault did not answer."""
+        """Uncount an attempt that Vault did not answer."""
         for key in _keys(name, address):
             self._drop_last_try(key)
 
@@ -78,10 +78,10 @@ def _keys(name: str, address: str) -> dict[str, int]:
 
 def _network(address: str) -> str:
     try:
-        found = ip_address(address)
+        ip = ip_address(address)
     except ValueError:
         return address
-    if not isinstance(found, IPv6Address):
+    if not isinstance(ip, IPv6Address):
         return address
-    # IPv4 as a socket for both shows it: a network of its own would be all of IPv4.
-    return str(found.ipv4_mapped or ip_network((int(found), IPV6_NETWORK_BITS), strict=False))
+    # A dual-stack socket shows IPv4 as a mapped address; its network would be all of IPv4.
+    return str(ip.ipv4_mapped or ip_network((int(ip), IPV6_NETWORK_BITS), strict=False))

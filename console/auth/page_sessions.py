@@ -1,13 +1,14 @@
-"""Sessions of the pages: begun by a login at Vault, carried by a cookie, ended by logging out, by time, or with the person's own end.
+"""Page sessions: started by a Vault login, carried by a cookie, ended by logout, by time, or when the person is disabled.
 
-The cookie is 32 random bytes. The store keeps its hash and the login's Vault token as ciphertext, whose key is derived from the cookie as well:
-neither the store nor the console's own login at Vault nor both open it without the browser.
+The cookie is 32 random bytes. The store has its hash and the login's Vault token, encrypted with a key that also needs the cookie: without the
+browser, neither the store nor the console's own Vault login nor both together decrypt it.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import hmac
 import secrets
@@ -21,7 +22,8 @@ import structlog
 from anyio import to_thread
 
 from console.auth.tokens import TokenVerifier
-from console.auth.vault_directory import ConsoleVault, VaultReadCache
+from console.auth.vault_directory import CACHE_TTL_S, ConsoleVault
+from console.concurrency.caches import ThreadCache
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.store import PageSessionRecord, Store
 from justenough.adapters.vault import VaultDenied, VaultRefused, user_login
@@ -35,30 +37,30 @@ FRESH_LOGIN_AGE = timedelta(minutes=5)
 
 
 LAST_USE_WRITE_INTERVAL = timedelta(minutes=1)
-"""A session's last use is written no more often."""
+"""A session's last use is written at most this often."""
 
 
 ENDED_ROW_RETENTION = timedelta(days=7)
-"""How long the rows of sessions that are over are kept beyond their longest time."""
+"""How long rows of ended sessions are kept after their maximum lifetime."""
 
 
 ALWAYS_ALLOWED_POLICIES = frozenset({"default", "je-person"})
 
 
-PERSON_UNKNOWN_TEXT = "your login is not known here any more, or is disabled"
+PERSON_UNKNOWN_TEXT = "your login is no longer known here, or is disabled"
 
 
 LOGGED_OUT_EVERYWHERE_TEXT = "you logged out everywhere"
 
 
-OTHER_PERSONS_LOGIN = "this login is not the person's that it was kept for"
+OTHER_PERSONS_LOGIN = "this login belongs to another person than the session"
 
 
 log = structlog.get_logger()
 
 
 class PageSessions:
-    """Begins, looks at and ends sessions. One per console."""
+    """Starts, checks and ends sessions. One per console."""
 
     def __init__(
         self,
@@ -76,10 +78,13 @@ class PageSessions:
         self._max_lifetime = timedelta(seconds=settings.pages_longest)
         self._allowed_policies = ALWAYS_ALLOWED_POLICIES | frozenset(settings.pages_policies)
         self._now = now
-        self._token_cache: VaultReadCache[TokenInfo | None] = VaultReadCache(clock=lambda: now().timestamp())
+        self._token_cache: ThreadCache[TokenInfo | None] = ThreadCache(clock=lambda: now().timestamp())
 
     async def start(self, entry: LoginResult, *, method: PageLoginMethod, name: str | None = None) -> SessionKey:
-        """Begin a session for what a login (by this name) brought, and return its cookie's key. Raises UnknownPerson, TooMuch, TooLittle, RetryLater; the token is then ended."""
+        """Start a session for a login and return the key for its cookie.
+
+        Raises UnknownPerson, TokenTooPowerful, TokenTooWeak, RetryLater; the token is then revoked.
+        """
         try:
             person = await self.person_of(entry)
             key = await to_thread.run_sync(self._store_session, entry, name or person.name, method)
@@ -90,25 +95,25 @@ class PageSessions:
         return key
 
     async def person_of(self, entry: LoginResult) -> Person:
-        """Return the person that a login stands for. Raises UnknownPerson, TooMuch."""
+        """Return the person of a login. Raises UnknownPerson, TokenTooPowerful."""
         person = await self._people.person(entry.entity)
         if person is None:
-            raise UnknownPerson("this login belongs to nobody whom JustEnough knows")
+            raise UnknownPerson("JustEnough knows no person for this login")
         if more := entry.policies - self._allowed_policies:
-            raise TokenTooPowerful(f"this login carries more than the pages may hold: {', '.join(sorted(more))}")
+            raise TokenTooPowerful(f"this login has policies that the pages do not allow: {', '.join(sorted(more))}")
         return person
 
     async def end_token(self, token: Secret) -> None:
-        """End a token that is not kept; where Vault is away, it ends by its time."""
+        """Revoke a token. If Vault is away, the token expires by itself."""
         try:
             await to_thread.run_sync(user_login.revoke_token, self._vault, token)
         except (RetryLater, VaultRefused):
-            log.warning("a token could not be ended now, and ends by its time")
+            log.warning("a token could not be revoked now, and expires by itself")
 
     async def session_of(self, cookie: str | None, *, by_person: bool = True) -> ActiveSession:
-        """Return whose session a cookie carries. `by_person`: by a person; what an open page asks by itself keeps no session from its end.
+        """Return the session of a cookie. `by_person=False` is for requests that an open page makes by itself: they do not prolong the session.
 
-        Raises NoSession saying why there is none, RetryLater where Vault or the store is away.
+        Raises NoSession with the reason, RetryLater if Vault or the store is away.
         """
         key = SessionKey.from_cookie(cookie or "")
         row = await to_thread.run_sync(self._store.page_sessions.get, key.hash)
@@ -128,24 +133,24 @@ class PageSessions:
         return ActiveSession(key, row, person, fresh, row.created_at + self._max_lifetime)
 
     async def refresh_login(self, session: ActiveSession, entry: LoginResult) -> None:
-        """Take a second login for the same person's sign that they are there. Raises WrongPerson."""
+        """Accept another login of the same person as proof that they are present. Raises WrongPerson."""
         await self.end_token(entry.token)
         if entry.entity != session.person.id:
-            raise WrongPerson("this login is another person's; log out first to go on as them")
+            raise WrongPerson("this login is another person's; log out first to continue as them")
         await to_thread.run_sync(self._store.page_sessions.mark_fresh, session.row.key, self._now())
         log.info("login", name=session.row.name, how=session.row.how, fresh=True)
 
     async def end(self, session: ActiveSession) -> None:
-        """End a session, in the store and in Vault."""
+        """End a session in the store and revoke its token in Vault."""
         await self._end(session.key, session.row, "you logged out")
 
     async def end_everywhere(self, session: ActiveSession) -> None:
-        """End every session of the person's. The tokens of the others are forgotten: without their browsers nothing opens them any more."""
+        """End all sessions of the person. The tokens of the other ones cannot be revoked: only their browsers can decrypt them."""
         await to_thread.run_sync(lambda: self._store.page_sessions.end(session.person.id, self._now(), why=LOGGED_OUT_EVERYWHERE_TEXT))
         await self._end(session.key, session.row, LOGGED_OUT_EVERYWHERE_TEXT)
 
     async def end_one(self, session: ActiveSession, key: str) -> None:
-        """End one of the person's sessions by its key; somebody else's stays."""
+        """End one of the person's sessions by its key. Another person's session is left alone."""
         if key == session.row.key:
             await self.end(session)
             return
@@ -154,21 +159,21 @@ class PageSessions:
             log.info("logout", name=session.row.name, why=why)
 
     async def open_sessions_of(self, session: ActiveSession) -> tuple[PageSessionRecord, ...]:
-        """Return the person's sessions that are not over."""
-        found = await to_thread.run_sync(
+        """Return the person's open sessions."""
+        rows = await to_thread.run_sync(
             lambda: self._store.page_sessions.open_of(session.person.id, since=self._now() - self._max_lifetime)
         )
-        return tuple(row for row in found if not self._why_over(row))
+        return tuple(row for row in rows if not self._why_over(row))
 
     async def token(self, session: ActiveSession) -> Secret:
-        """Return the session's Vault token, for the one call that needs it."""
+        """Decrypt the session's Vault token, for one call."""
         return await to_thread.run_sync(self._vault.unseal, session.row.ciphertext, session.key.context)
 
     def _store_session(self, entry: LoginResult, name: str, method: PageLoginMethod) -> SessionKey:
         try:
             user_login.create_signing_key(self._vault, entry.token, entry.entity)
         except (VaultDenied, VaultRefused) as error:
-            raise TokenTooWeak("this login may not sign: its token lacks the policy je-person") from error
+            raise TokenTooWeak("this login cannot sign: its token lacks the policy je-person") from error
         key, now = SessionKey.new(), self._now()
         row = PageSessionRecord(
             key=key.hash,
@@ -178,7 +183,7 @@ class PageSessions:
             ciphertext=self._vault.seal(entry.token, key.context),
             created_at=now,
             seen_at=now,
-            # An identity provider may have asked nothing: it knew the browser.
+            # An identity provider may have reused its own session without asking for anything.
             fresh_at=now if method is PageLoginMethod.PASSWORD else None,
         )
         self._store.page_sessions.add(row, forget_before=now - self._max_lifetime - ENDED_ROW_RETENTION)
@@ -187,52 +192,47 @@ class PageSessions:
     def _why_over(self, row: PageSessionRecord) -> str | None:
         now = self._now()
         if now - row.created_at >= self._max_lifetime:
-            return f"you were logged in for {_hours(self._max_lifetime)}, which is the longest"
+            return f"you were logged in for {_hours(self._max_lifetime)}, which is the maximum"
         if now - row.seen_at >= self._max_idle:
             return f"you were away for longer than {_hours(self._max_idle)}"
         return None
 
     def _verify_token(self, key: SessionKey, row: PageSessionRecord, *, by_person: bool) -> None:
-        """See that the token lives, is the person's, and carries no more than it may; once a minute, note the use and let it live on."""
-        carried = self._token_cache.get(row.key, lambda: self._read_token(key, row))
-        if carried is None:
+        """Check that the token is alive, belongs to the person and has only allowed policies. Record use and renew the token once a minute."""
+
+        def read() -> TokenInfo | None:
+            with contextlib.suppress(Unreadable):
+                return user_login.look_up_token(self._vault, self._vault.unseal(row.ciphertext, key.context))
+            return None
+
+        token = self._token_cache.get(row.key, read, max_age_s=CACHE_TTL_S)
+        if token is None:
             self._end_and_raise(row, "this login was ended in Vault")
-        elif carried.entity != row.person:
-            # A row says whose session it is, and whoever can write to the store can say so. Only Vault knows whose the token is.
+        elif token.entity != row.person:
+            # Anyone with write access to the store can change whose session a row is. Only Vault knows whose token it is.
             self._end_and_raise(row, OTHER_PERSONS_LOGIN)
-        elif more := carried.policies - self._allowed_policies:
-            # Its token stays out of our hands from here on, and ends by its time.
-            self._end_and_raise(row, f"this login carries more than the pages may hold: {', '.join(sorted(more))}")
+        elif more := token.policies - self._allowed_policies:
+            # The token is not used again, and expires by itself.
+            self._end_and_raise(row, f"this login has policies that the pages do not allow: {', '.join(sorted(more))}")
         if by_person and self._now() - row.seen_at >= LAST_USE_WRITE_INTERVAL:
-            self._record_use(key, row)
+            self._store.page_sessions.mark_used(row.key, self._now())
+            # A mount that does not renew its tokens lets them expire.
+            with contextlib.suppress(VaultDenied, VaultRefused):
+                user_login.renew_token(self._vault, self._vault.unseal(row.ciphertext, key.context))
 
     def _end_and_raise(self, row: PageSessionRecord, why: str) -> NoReturn:
         self._store.page_sessions.end(row.person, self._now(), key=row.key, why=why)
         log.info("logout", name=row.name, why=why)
         raise NoSession(why)
 
-    def _read_token(self, key: SessionKey, row: PageSessionRecord) -> TokenInfo | None:
-        try:
-            return user_login.look_up_token(self._vault, self._vault.unseal(row.ciphertext, key.context))
-        except Unreadable:
-            return None
-
-    def _record_use(self, key: SessionKey, row: PageSessionRecord) -> None:
-        self._store.page_sessions.mark_used(row.key, self._now())
-        try:
-            user_login.renew_token(self._vault, self._vault.unseal(row.ciphertext, key.context))
-        except (VaultDenied, VaultRefused):
-            # A mount whose tokens are not renewed lets them end by their time.
-            return
-
     async def _end(self, key: SessionKey, row: PageSessionRecord, why: str) -> None:
-        # The row first: whatever Vault says, the cookie is worth nothing from here on.
+        # The row first: the cookie is worthless from here on, even if Vault fails.
         await to_thread.run_sync(lambda: self._store.page_sessions.end(row.person, self._now(), key=row.key, why=why))
         log.info("logout", name=row.name, why=why)
         try:
             token = await to_thread.run_sync(self._vault.unseal, row.ciphertext, key.context)
         except (Unreadable, RetryLater):
-            log.warning("a token could not be ended now, and ends by its time", name=row.name)
+            log.warning("a token could not be revoked now, and expires by itself", name=row.name)
             return
         await self.end_token(token)
 
@@ -243,7 +243,7 @@ def _hours(span: timedelta) -> str:
 
 
 SECRET_BYTES = 32
-"""Bytes of a cookie's secret."""
+"""Length of a cookie's secret."""
 
 
 class PageLoginMethod(StrEnum):
@@ -254,40 +254,40 @@ class PageLoginMethod(StrEnum):
 
 
 class NoSession(Unauthenticated):
-    """There is no session, or none any more; the message says why."""
+    """There is no session, or it has ended; the message says why."""
 
 
 class WrongPerson(GiveUp):
-    """A login that was to show anew who somebody is was somebody else's."""
+    """A repeated login was another person's."""
 
 
 class UnknownPerson(GiveUp):
-    """The login holds, and belongs to nobody whom JustEnough knows."""
+    """The login is valid, but JustEnough knows no person for it."""
 
 
 class TokenTooPowerful(GiveUp):
-    """The login's token could do more than the pages may hold."""
+    """The login's token has policies that the pages do not allow."""
 
 
 class TokenTooWeak(GiveUp):
-    """The login's token cannot do what people need here."""
+    """The login's token lacks a right that people need here."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionKey:
-    """A cookie's secret and all that is made from it."""
+    """A cookie's secret and what is derived from it."""
 
     secret: Secret
     """Base64url, as the cookie carries it."""
 
     @classmethod
     def new(cls) -> SessionKey:
-        """Return a new one."""
+        """Return a new random key."""
         return cls(Secret(base64.urlsafe_b64encode(secrets.token_bytes(SECRET_BYTES)).decode().rstrip("=")))
 
     @classmethod
     def from_cookie(cls, cookie: str) -> SessionKey:
-        """Return the one that a cookie carries. Raises NoSession."""
+        """Parse the key from a cookie. Raises NoSession."""
         try:
             raw = base64.b64decode(cookie + "=", altchars=b"-_", validate=True)
         except (ValueError, binascii.Error):
@@ -298,17 +298,17 @@ class SessionKey:
 
     @property
     def hash(self) -> str:
-        """What the store knows the session by."""
+        """The session's key in the store."""
         return hashlib.sha256(self.secret.reveal().encode()).hexdigest()
 
     @property
     def context(self) -> bytes:
-        """What the token's ciphertext is opened with."""
+        """The encryption context of the token."""
         return self._derive("token")
 
     @property
     def csrf(self) -> str:
-        """What the session's forms carry."""
+        """The CSRF token of the session's forms."""
         return self._derive("form").hex()
 
     def _derive(self, purpose: str) -> bytes:
@@ -317,11 +317,11 @@ class SessionKey:
 
 @dataclass(frozen=True, slots=True)
 class ActiveSession:
-    """A session that holds now, and whose it is."""
+    """A valid session and its person."""
 
     key: SessionKey
     row: PageSessionRecord
     person: Person
     fresh: bool
     expires: datetime
-    """When it is over even if it is used until then."""
+    """When it ends even if it is in use."""

@@ -1,8 +1,8 @@
-"""Who is calling: verifies identity tokens against Vault's keys and re-reads the person. Logs and keeps no bearer token."""
+"""Authenticates callers: verifies identity tokens with Vault's keys and reads the person. Never logs or stores a bearer token."""
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -17,6 +17,7 @@ from joserfc.jwa import JWSAlgModel
 from joserfc.jwk import KeySet
 
 from console.auth.vault_directory import ConsoleVault
+from console.concurrency.caches import SingleFlightCache
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.approvals.tiers import Person
 from justenough.domain.core.errors import RetryLater, Unauthenticated
@@ -28,22 +29,20 @@ ALGORITHMS = frozenset({"EdDSA", "Ed25519", "RS256"})
 
 
 MAX_TOKEN_LIFETIME_S = 15 * 60
-"""Seconds."""
 
 
 CLOCK_LEEWAY_S = 10
-"""Seconds that clocks may differ."""
+"""How far the clocks of Vault and console may differ."""
 
 
 MAX_TOKEN_BYTES = 8192
 
 
 KEYS_TTL_S = 300.0
-"""Seconds for which Vault's public keys are believed."""
 
 
 KEYS_RETRY_INTERVAL_S = 3.0
-"""Seconds between two looks for a key that is not known: a foreign token must not make us ask Vault each time."""
+"""Pause between two reads for an unknown key id: foreign tokens must not make the console call Vault each time."""
 
 
 KEYS_TIMEOUT_S = 5.0
@@ -57,7 +56,7 @@ class KeysUnavailable(RetryLater):
 
 
 class AuthenticatedPerson:
-    """A verified caller: the person, and until when their token holds (seconds since the epoch)."""
+    """A verified caller: the person, and when their token expires (seconds since the epoch)."""
 
     __slots__ = ("expires", "person")
 
@@ -73,7 +72,7 @@ class TokenVerifier:
         self._vault = vault
         self._mounts = settings.people_mounts
         self._keys = VaultJwks(f"{vault.address}/v1/identity/oidc/.well-known/keys", client)
-        # iat is checked too, so that a token cannot claim to be short-lived by hiding when it began.
+        # iat is required too: without it a token could hide how long it lives.
         self._claims = jwt.JWTClaimsRegistry(
             now=lambda: int(now()),
             leeway=CLOCK_LEEWAY_S,
@@ -85,15 +84,20 @@ class TokenVerifier:
         )
 
     async def verify(self, authorization: str | None) -> AuthenticatedPerson:
-        """Return who an Authorization header stands for; raise Unauthenticated saying why not, RetryLater where Vault does not answer."""
-        claims = await self._verify_token(_bearer_token(authorization))
+        """Return the person that an Authorization header identifies. Raises Unauthenticated with the reason, RetryLater if Vault does not answer."""
+        scheme, _, token = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            raise Unauthenticated("an identity token is required: Authorization: Bearer …")
+        if len(token) > MAX_TOKEN_BYTES:
+            raise Unauthenticated(f"the token is longer than {MAX_TOKEN_BYTES:,} characters")
+        claims = await self._verify_token(token.strip())
         person = await self.person(claims["sub"])
         if person is None:
             raise Unauthenticated("the token's person is unknown or disabled")
         return AuthenticatedPerson(person, float(claims["exp"]) + CLOCK_LEEWAY_S)
 
     async def person(self, entity: str) -> Person | None:
-        """Return the person as of at most FRESH seconds ago."""
+        """Return the person, read at most CACHE_TTL_S ago; None if the entity is no person or is disabled."""
         return self._vault.cached_person(entity) or await anyio.to_thread.run_sync(self._vault.person, entity, self._mounts)
 
     async def _verify_token(self, token: str) -> dict[str, Any]:
@@ -102,49 +106,47 @@ class TokenVerifier:
             claims = jwt.decode(token, keys, registry=_REGISTRY).claims
             self._claims.validate(claims)
         except (JoseError, ValueError) as error:
-            raise Unauthenticated(_rejection_text(error)) from None  # The cause may carry parts of the token.
+            texts = {"expired_token": "the token has expired", "bad_signature": "the token's signature is not valid"}
+            claim = getattr(error, "claim", None)
+            fallback = f"the token's `{claim}` is not the one expected" if claim else "the token is not valid"
+            # Without the cause, which may contain parts of the token.
+            raise Unauthenticated(texts.get(getattr(error, "error", ""), fallback)) from None
         if claims["exp"] - claims["iat"] > MAX_TOKEN_LIFETIME_S + CLOCK_LEEWAY_S:
             raise Unauthenticated(f"the token lives longer than {MAX_TOKEN_LIFETIME_S // 60} minutes")
         return claims
 
 
 class VaultJwks:
-    """Vault's public keys (JWKS): kept, read again when old or when a key id is not among them."""
+    """Vault's public keys (JWKS), read again when they are old or when a key id is not among them."""
 
     def __init__(self, url: str, client: httpx.AsyncClient) -> None:
         self._url = url
         self._client = client
-        self._keys: dict[str, Any] = {}
-        self._read_at = self._tried_at = float("-inf")
-        self._lock = asyncio.Lock()
+        self._cache = SingleFlightCache(self._read)
 
     async def key_set(self, kid: str) -> KeySet:
-        """Return the set of the one key with this id; raise Unauthenticated where Vault has none, KeysUnavailable where it cannot be asked."""
-        if kid not in self._keys or _age(self._read_at) > KEYS_TTL_S:
-            async with self._lock:
-                if _age(self._tried_at) > KEYS_RETRY_INTERVAL_S:
-                    await self._read()
-        if _age(self._read_at) > KEYS_TTL_S:
-            raise KeysUnavailable(f"Vault does not tell its keys at {self._url}")
-        if kid not in self._keys:
+        """Return a set of the one key with this id. Raises Unauthenticated if Vault has no such key, KeysUnavailable if Vault cannot be asked."""
+        keys = await self._cache.get(self._url, max_age_s=KEYS_TTL_S, retry_s=KEYS_RETRY_INTERVAL_S)
+        if kid not in keys:
+            # The known keys stay valid if Vault is away; only a new one cannot be learned now.
+            with contextlib.suppress(KeysUnavailable):
+                keys = await self._cache.get(self._url, max_age_s=KEYS_RETRY_INTERVAL_S)
+        if kid not in keys:
             raise Unauthenticated("the token is not signed by this installation's Vault")
-        return KeySet.import_key_set({"keys": [self._keys[kid]]})
+        return KeySet.import_key_set({"keys": [keys[kid]]})
 
-    async def _read(self) -> None:
-        self._tried_at = time.monotonic()
+    async def _read(self, url: str) -> dict[str, Any]:
         try:
-            answer = await self._client.get(self._url, timeout=KEYS_TIMEOUT_S)
+            answer = await self._client.get(url, timeout=KEYS_TIMEOUT_S)
             answer.raise_for_status()
-            self._keys = {key["kid"]: key for key in answer.json()["keys"]}
+            return {key["kid"]: key for key in answer.json()["keys"]}
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-            # What is known holds until it is old; only a new key cannot be learned now.
-            log.warning("vault's keys could not be read", url=self._url, error=type(error).__name__)
-            return
-        self._read_at = self._tried_at
+            log.warning("vault's keys could not be read", url=url, error=type(error).__name__)
+            raise KeysUnavailable(f"cannot read Vault's keys at {url}") from error
 
 
 class _VaultAlgorithms(jws.JWSRegistry):
-    """The algorithms that Vault signs with. Its `EdDSA` is the old name of Ed25519, which joserfc would warn of at each token."""
+    """The algorithms that Vault signs with. Vault says `EdDSA`, the old name of Ed25519, for which joserfc would log a warning per token."""
 
     def get_alg(self, name: str) -> JWSAlgModel:
         if name not in ALGORITHMS:
@@ -155,19 +157,6 @@ class _VaultAlgorithms(jws.JWSRegistry):
 _REGISTRY = _VaultAlgorithms()
 
 
-def _age(moment: float) -> float:
-    return time.monotonic() - moment
-
-
-def _bearer_token(authorization: str | None) -> str:
-    scheme, _, token = (authorization or "").partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
-        raise Unauthenticated("an identity token is needed: Authorization: Bearer …")
-    if len(token) > MAX_TOKEN_BYTES:
-        raise Unauthenticated("the token is too long to be one")
-    return token.strip()
-
-
 def _kid(token: str) -> str:
     try:
         kid = jws.extract_compact(token.encode()).headers().get("kid")
@@ -176,10 +165,3 @@ def _kid(token: str) -> str:
     if not isinstance(kid, str):
         raise Unauthenticated("the token is not readable")
     return kid
-
-
-def _rejection_text(error: Exception) -> str:
-    known = {"expired_token": "the token has expired", "bad_signature": "the token's signature does not hold"}
-    code = getattr(error, "error", "")
-    claim = getattr(error, "claim", None)
-    return known.get(code) or (f"the token's `{claim}` is not the one expected" if claim else "the token does not hold")

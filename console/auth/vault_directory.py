@@ -1,12 +1,12 @@
-"""People and groups in Vault, cached for seconds."""
+"""Vault as the console uses it: people and groups, cached for seconds, and the console's own keys and secrets."""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Generic, TypeVar
+from typing import TypeVar
 
+from console.concurrency.caches import ThreadCache
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.vault import Vault, VaultDenied, VaultRefused, user_login
 from justenough.domain.approvals.tiers import Person
@@ -16,21 +16,21 @@ from justenough.domain.core.vault_names import PAGE_SESSION_KEY
 from justenough.domain.integrations.job_identity import JOBS_KEY as IDENTITY_KEY
 
 CACHE_TTL_S = 10.0
-"""Seconds for which a person, once read, is believed."""
+"""How old a person's data, or a session's token, may be."""
 
 
 V = TypeVar("V")
 
 
 class VaultRightMissing(RetryLater):
-    """Vault answers, but not to the console."""
+    """Vault answers, but the console lacks a right there."""
 
 
 class ConsoleVault(Vault):
-    """Vault as the console uses it: to read people and their public keys, asked again only after FRESH seconds, to sign what triggers and schedules
-    order, and to keep visitors' tokens as ciphertext.
+    """The console's Vault client. It logs in when first used.
 
-    The worker always reads anew.
+    It reads people and their public keys, cached for CACHE_TTL_S (the worker always reads them again), signs the orders of triggers and schedules,
+    and encrypts the Vault tokens of page sessions.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -38,106 +38,72 @@ class ConsoleVault(Vault):
         self._approle_file = settings.console_approle_file
         self._ready = False
         self._login_lock = threading.Lock()
-        self._person_cache: VaultReadCache[Person | None] = VaultReadCache()
-        self._public_key_cache: VaultReadCache[dict[int, bytes]] = VaultReadCache()
+        self._person_cache: ThreadCache[Person | None] = ThreadCache()
+        self._public_key_cache: ThreadCache[dict[int, bytes]] = ThreadCache()
 
     def person(self, entity_id: str, people_mounts: Iterable[str]) -> Person | None:
-        """Return the person as of at most FRESH seconds ago; None where the entity is no person, or a disabled one."""
-        return self._person_cache.get(entity_id, lambda: self._ask(lambda: super(ConsoleVault, self).person(entity_id, people_mounts)))
+        """Return the person, read at most CACHE_TTL_S ago; None if the entity is no person or is disabled."""
+        return self._person_cache.get(
+            entity_id, lambda: self._ask(lambda: super(ConsoleVault, self).person(entity_id, people_mounts)), max_age_s=CACHE_TTL_S
+        )
 
     def person_named(self, name: str, *, like: str, people_mounts: Iterable[str]) -> Person | None:
-        """Return the person of a login name, on a mount where another person has a login too."""
+        """Return the person with this login name on a mount where the person `like` has a login, too."""
         mounts = tuple(people_mounts)
         return self._ask(lambda: super(ConsoleVault, self).person_named(name, like=like, people_mounts=mounts))
 
     def public_keys(self, entity_id: str) -> dict[int, bytes]:
-        """Return the person's public keys by version, as of at most FRESH seconds ago."""
-        return self._public_key_cache.get(entity_id, lambda: self._ask(lambda: super(ConsoleVault, self).public_keys(entity_id)))
+        """Return the person's public keys by version, read at most CACHE_TTL_S ago."""
+        return self._public_key_cache.get(
+            entity_id, lambda: self._ask(lambda: super(ConsoleVault, self).public_keys(entity_id)), max_age_s=CACHE_TTL_S
+        )
 
     def identity_keys(self) -> dict[int, bytes]:
-        """Return the public keys that verify jobs' identities, by version, as of now."""
+        """Read the public keys that verify job identity tokens, by version."""
         return self._ask(super().identity_keys, what=f"the key {IDENTITY_KEY}")
 
     def is_console(self, entity_id: str) -> bool:
-        """Whether this is the console's own entity: ours, where `vault setup` has made it."""
+        """Whether this is the entity that `vault setup` made for the console."""
         return self._ask(lambda: super(ConsoleVault, self).is_console(entity_id))
 
     def own_entity(self) -> str:
-        """Return our own entity id."""
+        """Return the console's own entity id."""
         return self._ask(super().own_entity, what="its own login")
 
     def sign_own(self, entity_id: str, message: bytes) -> str:
-        """Return our own signature."""
+        """Sign a message with the console's own key."""
         return self._ask(lambda: super(ConsoleVault, self).sign_own(entity_id, message), what=f"or use the key je-sign-{entity_id}")
 
     def signing_secrets(self, path: str) -> Mapping[str, Secret]:
-        """Return the fields of a trigger's secret."""
+        """Read the fields of a signing secret."""
         return self._ask(lambda: self.creds(path), what=path).fields
 
     def seal(self, token: Secret, context: bytes) -> str:
-        """Return a visitor's token as ciphertext that only this context opens."""
+        """Encrypt a page session's token; only the same context decrypts it."""
         return self._ask(lambda: user_login.encrypt_token(self, token, context), what=f"or use the key {PAGE_SESSION_KEY}")
 
     def unseal(self, ciphertext: str, context: bytes) -> Secret:
-        """Return a visitor's token. Raises visitors.Unreadable where the context is another's."""
+        """Decrypt a page session's token. Raises user_login.Unreadable if the context is not the one it was encrypted with."""
         return self._ask(lambda: user_login.decrypt_token(self, ciphertext, context), what=f"or use the key {PAGE_SESSION_KEY}")
 
     def notify_urls(self, path: str) -> Mapping[str, Secret]:
-        """Return the fields of a secret that says where notifications go."""
+        """Read the fields of a secret with Apprise URLs."""
         return self._ask(lambda: self.creds(path), what=path).fields
 
     def cached_person(self, entity_id: str) -> Person | None:
-        """Return the person where the last look is fresh enough; None does not say that there is none."""
-        return self._person_cache.peek(entity_id)
+        """Return the person if cached; None does not mean that there is none."""
+        return self._person_cache.peek(entity_id, max_age_s=CACHE_TTL_S)
 
     def _ask(self, ask: Callable[[], V], *, what: str = "people") -> V:
         try:
-            self._ensure_login()
+            # Not at start: the console serves its health before Vault answers.
+            with self._login_lock:
+                if not self._ready:
+                    self.login_approle_file(self._approle_file)
+                    self.keep_alive()
+                    self._ready = True
             return ask()
         except (VaultDenied, VaultRefused) as error:
-            raise VaultRightMissing(f"Vault does not let the console read {what}; `justenough vault setup` gives it the right") from error
-
-    def _ensure_login(self) -> None:
-        # Not at start: the console serves its health before Vault answers.
-        with self._login_lock:
-            if not self._ready:
-                self.login_approle_file(self._approle_file)
-                self.keep_alive()
-                self._ready = True
-
-
-class VaultReadCache(Generic[V]):
-    """Values that are believed for FRESH seconds; one caller reads for all that wait for the same key."""
-
-    MAX_ENTRIES = 10_000
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._values: dict[str, tuple[float, V]] = {}
-        self._locks: dict[str, threading.Lock] = {}
-        self._guard = threading.Lock()
-
-    def peek(self, key: str) -> V | None:
-        """Return the value where it is fresh."""
-        found = self._values.get(key)
-        return found[1] if found and self._clock() - found[0] < CACHE_TTL_S else None
-
-    def get(self, key: str, read: Callable[[], V]) -> V:
-        """Return the value, read where it is not fresh; what `read` raises is raised and not kept."""
-        with self._guard:
-            lock = self._locks.setdefault(key, threading.Lock())
-        with lock:
-            found = self._values.get(key)
-            if found and self._clock() - found[0] < CACHE_TTL_S:
-                return found[1]
-            began = self._clock()
-            value = read()
-            self._store(key, began, value)
-            return value
-
-    def _store(self, key: str, at: float, value: V) -> None:
-        with self._guard:
-            if len(self._values) >= self.MAX_ENTRIES:
-                self._values.clear()
-                self._locks.clear()
-            self._values[key] = (at, value)
+            raise VaultRightMissing(
+                f"Vault does not let the console read {what}; run `justenough vault setup` to give it the right"
+            ) from error

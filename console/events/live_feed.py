@@ -1,9 +1,8 @@
-"""The ledger as a live stream: one task learns of new entries, keeps the newest at hand and wakes who waits. Decides nothing about who may
-see what.
+"""The ledger as a live stream: one task reads new entries, keeps the newest in memory and wakes the listeners. Does not decide who may see what.
 
-A listener owns nothing but its position: it reads on from what is at hand or, further behind, from the store, so that a slow one costs no
-memory. Who follows one job is woken by that job's news alone. Many are woken a few at a time, so that requests come in between, and what
-comes meanwhile waits for the next round: rounds have at most about half of the loop's time.
+A listener has only a position: it continues from the entries in memory or, if it is further behind, from the store, so that a slow one costs no
+memory. A listener of one job is woken only by entries of that job. Listeners are woken a few at a time, so that requests run in between, and
+entries that arrive meanwhile wait for the next round: rounds take at most about half of the event loop's time.
 """
 
 from __future__ import annotations
@@ -28,42 +27,41 @@ MAX_LISTENERS = 2_000
 
 
 class TooManyListeners(RetryLater):
-    """As many streams are open as the console holds."""
+    """The maximum number of streams is open."""
 
 
 POLL_INTERVAL_S = 1.0
-"""Seconds after which the ledger is looked at even where nothing told of a change."""
+"""How often the ledger is read even if no change was reported."""
 
 
 MIN_ROUND_INTERVAL_S = 0.01
-"""Seconds between two rounds, at least."""
 
 
 RETRY_INTERVAL_S = 1.0
-"""Seconds between two looks while the store does not answer."""
+"""Pause between reads while the store does not answer."""
 
 
 MAX_RECENT_ENTRIES = 5_000
-"""Entries kept at hand, at most."""
+"""Entries kept in memory."""
 
 
 MAX_RECENT_BYTES = 16 * 1024 * 1024
-"""Their text, about."""
+"""Of their text, approximately."""
 
 
 PRELOADED_ENTRIES = 1_000
-"""Entries read anew when somebody begins to listen: who comes back after a restart is mostly not further behind."""
+"""Entries read into memory for the first listener: most clients that reconnect after a restart are not further behind."""
 
 
 MAX_BATCH = 500
 
 
 WAKE_BATCH = 25
-"""Listeners woken before others get a turn."""
+"""Listeners woken before other tasks get a turn."""
 
 
 MAX_STORE_READERS = 8
-"""Listeners that read the store at once: those who come back all together after a restart leave the other threads to requests."""
+"""Listeners that read the store at the same time: when all reconnect after a restart, the other threads stay free for requests."""
 
 
 T = TypeVar("T")
@@ -73,38 +71,38 @@ log = structlog.get_logger()
 
 
 class LiveFeed:
-    """Tells listeners of new ledger entries. One per console, on its event loop."""
+    """Passes new ledger entries to listeners. One per console, on its event loop."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._recent = RecentEntries()
         self._position: int | None = None
-        """Of the newest entry seen; None while nobody listens."""
+        """Of the newest entry read; None while nobody listens."""
         self._listeners = 0
         self._waiting: dict[str | None, dict[asyncio.Future[bool], None]] = {}
-        """By the job that they follow."""
+        """By the job that they follow; None for all jobs."""
         self._readers = CapacityLimiter(MAX_STORE_READERS)
         self._starting = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
     @property
     def listeners(self) -> int:
-        """How many listen now."""
+        """The number of current listeners."""
         return self._listeners
 
     async def newest_position(self) -> int:
-        """Return the newest entry's position, as the store has it now."""
+        """Read the position of the newest entry from the store."""
         return (await self._read_store(self._store.ledger.head)).position
 
     async def follow(self, position: int | None, *, job: str | None = None, wait: float) -> AsyncGenerator[Sequence[EntryView], None]:
-        """Yield entries after a position (None: from now on) as they come; an empty batch whenever `wait` seconds brought nothing.
+        """Yield entries after a position (None: only new ones) as they arrive, and an empty batch after each `wait` seconds without any.
 
-        A position that the ledger has not reached, of another or a restored one, counts as its newest.
+        A position beyond the end of the ledger, from another or a restored one, counts as the newest position.
         """
         async with self._listener():
             seen = position
             if seen is None or seen > self._newest:
-                # Not the position seen last: what came since then was there before this listener, and another console may have told of it.
+                # Not self._newest: entries since then are older than this listener, and another console may have shown them.
                 newest = await self.newest_position()
                 seen = newest if seen is None else min(seen, newest)
             while True:
@@ -117,7 +115,7 @@ class LiveFeed:
                     yield ()
 
     async def close(self) -> None:
-        """Stop looking."""
+        """Stop reading the ledger."""
         if self._task:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -138,7 +136,7 @@ class LiveFeed:
         return await to_thread.run_sync(read, limiter=self._readers)
 
     async def _wait_for_news(self, after: int, job: str | None, wait: float) -> bool:
-        """Whether there may be something after `after`, within so many seconds."""
+        """Wait up to `wait` seconds; return whether there may be entries after the position."""
         if self._newest > after:
             return True
         loop = asyncio.get_running_loop()
@@ -158,7 +156,11 @@ class LiveFeed:
     async def _listener(self) -> AsyncIterator[None]:
         async with self._starting:
             if self._position is None:
-                await self._preload()
+                begin = max(0, await self.newest_position() - PRELOADED_ENTRIES)
+                tail = await self._read_store(lambda: self._store.ledger.tail(begin, limit=PRELOADED_ENTRIES))
+                self._recent = RecentEntries(begin)
+                self._recent.add(tail)
+                self._position = self._recent.newest
             self._listeners += 1
             if self._task is None or self._task.done():
                 self._task = asyncio.create_task(self._poll())
@@ -167,15 +169,8 @@ class LiveFeed:
         finally:
             self._listeners -= 1
 
-    async def _preload(self) -> None:
-        begin = max(0, await self.newest_position() - PRELOADED_ENTRIES)
-        known = await self._read_store(lambda: self._store.ledger.tail(begin, limit=PRELOADED_ENTRIES))
-        self._recent = RecentEntries(begin)
-        self._recent.add(known)
-        self._position = self._recent.newest
-
     async def _poll(self) -> None:
-        """Look until nobody listens. What told of a change and what reads it are one step in one thread."""
+        """Read new entries until nobody listens. Waiting for a change and reading it are one step in one thread."""
         changes = self._store.ledger.open_change_feed()
         pool = ThreadPoolExecutor(1, "ledger")
         try:
@@ -188,47 +183,47 @@ class LiveFeed:
             self._position = None
 
     async def _poll_once(self, pool: ThreadPoolExecutor, changes: ChangeFeed) -> float:
-        """Wait for news and wake whom they concern; return the seconds of processor time that the loop took meanwhile."""
+        """Wait for new entries and wake the listeners that follow them; return the processor time that waking took, in seconds."""
         try:
-            found = await asyncio.get_running_loop().run_in_executor(pool, self._read_news, changes)
+            tail = await asyncio.get_running_loop().run_in_executor(pool, self._read_news, changes)
         except RetryLater as error:
             log.warning("the ledger cannot be followed now", error=str(error))
             return RETRY_INTERVAL_S
         except Exception as error:
             log.exception("the ledger could not be followed", error=type(error).__name__)
             return RETRY_INTERVAL_S
-        if not found.entries:
+        if not tail.entries:
             return 0.0
-        # Not of the clock: what others on a busy machine take is not ours to make up for.
+        # Processor time, not wall time: pauses must not grow with the load of other processes.
         began = time.thread_time()
-        self._recent.add(found)
+        self._recent.add(tail)
         self._position = self._recent.newest
-        await self._wake({entry.job for entry in found.entries})
+        await self._wake({entry.job for entry in tail.entries})
         return time.thread_time() - began
 
     def _read_news(self, changes: ChangeFeed) -> LedgerTail:
         changes.wait(POLL_INTERVAL_S)
         if changes.over:
             return LedgerTail((), (), more=False)
-        found = self._store.ledger.tail(self._newest, limit=MAX_BATCH)
-        if found.more:
+        tail = self._store.ledger.tail(self._newest, limit=MAX_BATCH)
+        if tail.more:
             changes.again()
-        return found
+        return tail
 
     async def _wake(self, jobs: Iterable[str]) -> None:
-        theirs = [news for job in (None, *jobs) for news in self._waiting.pop(job, {})]
-        for begin in range(0, len(theirs), WAKE_BATCH):
-            for news in theirs[begin : begin + WAKE_BATCH]:
+        waiting = [news for job in (None, *jobs) for news in self._waiting.pop(job, {})]
+        for begin in range(0, len(waiting), WAKE_BATCH):
+            for news in waiting[begin : begin + WAKE_BATCH]:
                 _settle(news, found=True)
             await asyncio.sleep(0)
 
 
 class RecentEntries:
-    """The newest entries, in order and without a hole."""
+    """The newest entries, in order and without gaps."""
 
     def __init__(self, begin: int = 0) -> None:
         self._begin = begin
-        """Every entry after this position is here."""
+        """Every entry after this position is held."""
         self._entries: list[EntryView] = []
         self._positions: list[int] = []
         self._sizes: list[int] = []
@@ -236,22 +231,22 @@ class RecentEntries:
 
     @property
     def newest(self) -> int:
-        """The last one's position, or where they begin."""
+        """The position of the last entry, or where they begin."""
         return self._positions[-1] if self._positions else self._begin
 
     def covers(self, position: int) -> bool:
-        """Whether every entry after a position is here."""
+        """Whether every entry after a position is held."""
         return position >= self._begin
 
     def after(self, position: int, job: str | None) -> Sequence[EntryView]:
-        """Return those after a position, of one job where it is named; of very many the first."""
+        """Return the entries after a position, of one job if it is given; at most MAX_BATCH of all jobs."""
         begin = bisect_right(self._positions, position)
         if job is None:
             return self._entries[begin : begin + MAX_BATCH]
         return [entry for entry in self._entries[begin:] if entry.job == job]
 
     def add(self, tail: LedgerTail) -> None:
-        """Take what follows; let go of the oldest where there are too many."""
+        """Append the next entries, and drop the oldest ones beyond the limits."""
         self._entries += tail.entries
         self._positions += (entry.position for entry in tail.entries)
         self._sizes += tail.sizes

@@ -1,4 +1,4 @@
-"""Ledger entries as they are sent to who listens: CloudEvents in blocks of a stream, made once for all. Bytes in memory, no I/O."""
+"""Ledger entries as server-sent events, each a CloudEvent, encoded once for all listeners. No I/O."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from justenough.domain.readmodel.views import EntryView
 
 
 class SseEncoder:
-    """Entries as they are sent, each made once however many hear of it. One per console."""
+    """Encodes entries, each once for any number of listeners. One per console."""
 
     MAX_CACHED = 1_000
 
@@ -19,15 +19,15 @@ class SseEncoder:
         self._cache: dict[int, bytes] = {}
 
     def encode(self, entries: Sequence[EntryView]) -> bytes:
-        """Return entries as blocks of a stream."""
-        return b"".join([self._cache.get(entry.position) or self._encode_entry(entry) for entry in entries])
-
-    def _encode_entry(self, entry: EntryView) -> bytes:
-        # JSON has no line break outside its strings, and escapes those within.
-        data = json.dumps(to_cloud_event(entry, self._installation), ensure_ascii=False, separators=(",", ":"))
-        made = f"id: {entry.position}\nevent: {entry.type}\ndata: {data}\n\n".encode()
-        while len(self._cache) >= self.MAX_CACHED:
-            # The one made first.
-            del self._cache[next(iter(self._cache))]
-        self._cache[entry.position] = made
-        return made
+        """Return the blocks of a stream for these entries."""
+        blocks = []
+        for entry in entries:
+            block = self._cache.get(entry.position)
+            if block is None:
+                # Compact JSON contains no line break: those within strings are escaped.
+                data = json.dumps(to_cloud_event(entry, self._installation), ensure_ascii=False, separators=(",", ":"))
+                block = self._cache[entry.position] = f"id: {entry.position}\nevent: {entry.type}\ndata: {data}\n\n".encode()
+                if len(self._cache) > self.MAX_CACHED:
+                    del self._cache[next(iter(self._cache))]
+            blocks.append(block)
+        return b"".join(blocks)

@@ -1,7 +1,7 @@
-"""An answer that goes on: server-sent events as bytes, for as long as somebody reads them. Knows nothing of what is sent.
+"""A response that streams server-sent events, as bytes, while a client reads them. Knows nothing of their content.
 
-Each block is sent as it comes; while the reader does not take it nothing more is asked for, so that a slow one holds one block and what the
-transport buffers. Whoever takes nothing for STALLED seconds is let go of, and comes back with the last id that it saw.
+Blocks are sent one at a time: while the client does not read, no other is requested, so that a slow client holds one block and what the transport
+buffers. A client that reads nothing for STALL_TIMEOUT_S is disconnected, and reconnects with the last id that it saw.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 STALL_TIMEOUT_S = 30.0
-"""Seconds that a block may wait for its reader."""
+"""How long a block may wait to be read."""
 MAX_CHUNK_BYTES = 64 * 1024
-"""Bytes that are sent at once, about."""
+"""Blocks are sent in pieces of this size."""
 
 log = structlog.get_logger()
 
 
 class EventStream(Response):
-    """Server-sent events. `admitted` is held while they are sent, and may end them by what it is given."""
+    """Server-sent events. The `admission` context is open while they are sent; it gets a function that ends the stream."""
 
     media_type = "text/event-stream"
 
@@ -36,27 +36,33 @@ class EventStream(Response):
         admission: Callable[[Callable[[], None]], AbstractAsyncContextManager[None]],
         headers: dict[str, str] | None = None,
     ) -> None:
-        # A proxy must neither keep nor hold back nor press what is sent; X-Accel-Buffering is what nginx and others look at.
-        unheld = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
-        super().__init__(headers={**unheld, **(headers or {})}, media_type=self.media_type)
-        # Its end is told by the transport, not by its length.
+        # Proxies must neither cache, buffer nor compress the stream; nginx and others obey X-Accel-Buffering.
+        unbuffered = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
+        super().__init__(headers={**unbuffered, **(headers or {})}, media_type=self.media_type)
+        # The transport marks the end; the length is unknown.
         del self.headers["content-length"]
         self._blocks, self._admission = blocks, admission
         self._sending_since: float | None = None
-        """Since when a block waits for its reader."""
+        """Since when a block has been waiting to be read."""
         self._stalled = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send what comes until there is no more, the reader is gone, or the admission ends."""
+        """Send blocks until there are no more, the client disconnects, or the admission ends the stream."""
+
+        async def cancel_on_disconnect(scope: CancelScope) -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            scope.cancel()
+
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         async with anyio.create_task_group() as group, self._admission(group.cancel_scope.cancel):
-            group.start_soon(_until_gone, receive, group.cancel_scope)
+            group.start_soon(cancel_on_disconnect, group.cancel_scope)
             group.start_soon(self._until_stalled, group.cancel_scope)
             await self._send_blocks(send)
             group.cancel_scope.cancel()
         if self._stalled:
             # Nothing more can be sent, not even the end.
-            log.info("a stream is let go of: nobody takes what it sends", path=scope["path"])
+            log.info("a stalled stream is closed", path=scope["path"])
             return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -69,14 +75,8 @@ class EventStream(Response):
                     self._sending_since = None
 
     async def _until_stalled(self, scope: CancelScope) -> None:
-        # Now and then rather than by a timer for each block: blocks are many.
-        while self._sending_since is None or time.monotonic() - self._sending_since < STALL_TIMEOUT_S:  # noqa: ASYNC110 - silence tells nobody
+        # Polled, because a timer for each of many blocks would cost more.
+        while self._sending_since is None or time.monotonic() - self._sending_since < STALL_TIMEOUT_S:  # noqa: ASYNC110 - nothing reports silence
             await anyio.sleep(STALL_TIMEOUT_S / 4)
         self._stalled = True
         scope.cancel()
-
-
-async def _until_gone(receive: Receive, scope: CancelScope) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    scope.cancel()

@@ -1,7 +1,7 @@
-"""Whether those who listen still may: looked at again and again, once for each person however many streams they have open.
+"""Checks repeatedly whether listeners may still listen, once per person however many streams they have open.
 
-A stream ends when its token does, when its person's groups are others or the person is disabled, when their groups mean something else
-(approvals.yaml), and when nobody can tell any more because Vault is away for longer than TRUSTED. Its client comes back and is asked anew.
+A stream ends when its token expires, when its person's groups change or the person is disabled, when approvals.yaml gives their groups other roles,
+and when Vault has been away for longer than MAX_UNCHECKED_S. Its client then reconnects and is authenticated again.
 """
 
 from __future__ import annotations
@@ -18,16 +18,15 @@ from justenough.domain.approvals.tiers import Person, Tiers
 from justenough.domain.core.errors import RetryLater
 
 CHECK_INTERVAL_S = 5.0
-"""Seconds between two looks at a person."""
 MAX_UNCHECKED_S = 30.0
-"""Seconds that what was known of a person holds while nobody can be asked."""
+"""How long a person's last known rights are used while Vault is away."""
 
 EndStream = Callable[[], None]
 log = structlog.get_logger()
 
 
 class StreamAuthorization:
-    """Everyone who listens now. One per console, on its event loop."""
+    """The current listeners. One per console, on its event loop."""
 
     def __init__(
         self,
@@ -42,7 +41,7 @@ class StreamAuthorization:
 
     @asynccontextmanager
     async def admit(self, caller: Caller, end_stream: EndStream) -> AsyncIterator[None]:
-        """Call `end_stream` once the caller may no longer do what they could when they came, unless the block is over before."""
+        """Call `end_stream` as soon as the caller's rights are no longer those they had at the start, unless the block ends first."""
         person = caller.person.id
         self._callers.setdefault(person, {})[end_stream] = caller
         if person not in self._tasks:
@@ -50,29 +49,29 @@ class StreamAuthorization:
         try:
             yield
         finally:
-            theirs = self._callers.get(person, {})
-            theirs.pop(end_stream, None)
-            if not theirs:
+            streams = self._callers.get(person, {})
+            streams.pop(end_stream, None)
+            if not streams:
                 self._callers.pop(person, None)
                 if task := self._tasks.pop(person, None):
                     task.cancel()
 
     async def _watch_person(self, person: str) -> None:
-        known = time.monotonic()
+        checked_at = time.monotonic()
         while True:
             await asyncio.sleep(CHECK_INTERVAL_S)
             try:
-                found = await self._person(person)
-                roles = Caller(person=found, tiers=await self._tiers(), expires=0.0).roles if found else frozenset()
+                current = await self._person(person)
+                roles = Caller(person=current, tiers=await self._tiers(), expires=0.0).roles if current else frozenset()
             except RetryLater as error:
-                log.warning("nobody can tell whether a listener still may", person=person, error=str(error))
-                if time.monotonic() - known > MAX_UNCHECKED_S:
+                log.warning("a listener's rights cannot be checked now", person=person, error=str(error))
+                if time.monotonic() - checked_at > MAX_UNCHECKED_S:
                     self._end_unauthorized(person, None, frozenset())
                 continue
-            known = time.monotonic()
-            self._end_unauthorized(person, found, roles)
+            checked_at = time.monotonic()
+            self._end_unauthorized(person, current, roles)
 
-    def _end_unauthorized(self, person: str, found: Person | None, roles: frozenset[Role]) -> None:
+    def _end_unauthorized(self, person: str, current: Person | None, roles: frozenset[Role]) -> None:
         for end, caller in [*self._callers.get(person, {}).items()]:
-            if self._now() >= caller.expires or caller.person != found or caller.roles != roles:
+            if self._now() >= caller.expires or caller.person != current or caller.roles != roles:
                 end()

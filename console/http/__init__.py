@@ -1,1 +1,1 @@
-"""HTTP that the API and the pages share: errors, middleware."""
+"""HTTP that the API and the pages share: errors, middleware, paging."""

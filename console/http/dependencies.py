@@ -1,4 +1,4 @@
-"""What API and pages ask of a request alike."""
+"""Request dependencies that API and pages share."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from justenough.domain.core.errors import InvalidInput, Problem
 
 
 def reject_nul(request: Request) -> None:
-    """Raise InvalidInput where a NUL is in the address, by path: PostgreSQL holds no such text, so nothing is found by it either."""
-    said = [(f"path.{name}", text) for name, text in request.path_params.items()]
-    said += [(f"query.{name}", name + text) for name, text in request.query_params.multi_items()]
-    wrong = tuple(Problem(where.replace("\0", ""), "must hold no NUL character") for where, text in said if "\0" in text)
+    """Raise InvalidInput if the URL contains a NUL character: PostgreSQL cannot store one, so no query with it can match."""
+    texts = [(f"path.{name}", text) for name, text in request.path_params.items()]
+    texts += [(f"query.{name}", name + text) for name, text in request.query_params.multi_items()]
+    wrong = tuple(Problem(where.replace("\0", ""), "must not contain a NUL character") for where, text in texts if "\0" in text)
     if wrong:
         raise InvalidInput("request", wrong)
 

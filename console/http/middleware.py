@@ -1,4 +1,4 @@
-"""What every request passes: a log line, headers, a bound on its body, and an answer without details where our own code fails. ASGI, no routes."""
+"""ASGI middleware for every request: a log line, headers, a limit on the body, and a response without details if our own code fails."""
 
 from __future__ import annotations
 
@@ -13,22 +13,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from console.http.problems import problem_response, unexpected_error_response
 
 CACHE_HEADER = (b"cache-control", b"no-store")
-"""Unless a route says otherwise of what is everybody's."""
+"""Default; a route with public content sets its own."""
 SECURITY_HEADERS = {b"x-content-type-options": b"nosniff", b"x-frame-options": b"DENY", b"referrer-policy": b"same-origin"}
 CSP_HEADER = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
-"""Unless it is a page, which says what of ours it uses."""
+"""Default; pages set their own."""
 MAX_BODY_BYTES = 1024 * 1024
-"""Bytes of any JSON body; a bundle has its own bound."""
+"""Of a JSON body; bundles have their own limit."""
 HEALTH_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
-"""Asked every second by whoever watches the console; in the log only at level debug."""
+"""Polled every second by monitoring, so logged only at level debug."""
 BODY_TIMEOUT_S = 30.0
-"""Seconds in which a body must have come."""
 
 log = structlog.get_logger()
 
 
 class EdgeMiddleware:
-    """Outermost: adds headers, logs without query and body, answers what nobody foresaw."""
+    """The outermost middleware: adds headers, logs requests without query and body, answers unexpected errors."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -43,17 +42,20 @@ class EdgeMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message = {**message, "headers": _add_headers(message.get("headers", []))}
+                headers = [(name, value) for name, value in message.get("headers", []) if name.lower() not in SECURITY_HEADERS]
+                names = {name.lower() for name, _ in headers}
+                defaults = [header for header in (CACHE_HEADER, CSP_HEADER) if header[0] not in names]
+                message = {**message, "headers": [*headers, *SECURITY_HEADERS.items(), *defaults]}
             await send(message)
 
         try:
             await self._app(scope, receive, send_with_headers)
         except Exception as error:
-            # Whatever it is, the caller gets a problem and the log its place.
+            # The caller gets a problem response; the log gets the place of the error.
             if status and _is_client_gone(error):
-                return  # In the middle of a stream, which is how streams end.
+                return  # A client that disconnects is how streams end.
             if status:
-                raise  # The answer has begun; only the connection can tell now.
+                raise  # The response has begun, so only closing the connection can report the error.
             await unexpected_error_response(Request(scope), error)(scope, receive, send_with_headers)
         finally:
             took = round((time.perf_counter() - began) * 1000, 1)
@@ -62,7 +64,7 @@ class EdgeMiddleware:
 
 
 class BodyLimitMiddleware:
-    """Reads a body whole, up to its bound, before the route sees it. `unbounded` paths read theirs themselves."""
+    """Reads the whole body, up to a limit, before the route runs. Routes at `unbounded` paths read their bodies themselves."""
 
     def __init__(self, app: ASGIApp, *, unbounded: frozenset[str]) -> None:
         self._app = app
@@ -76,7 +78,7 @@ class BodyLimitMiddleware:
             with anyio.fail_after(BODY_TIMEOUT_S):
                 body = await _read_body(receive)
         except TimeoutError:
-            await problem_response(Request(scope), 408, "the body did not come in time")(scope, receive, send)
+            await problem_response(Request(scope), 408, f"the body did not arrive within {BODY_TIMEOUT_S:.0f} s")(scope, receive, send)
             return
         if body is None:
             await problem_response(Request(scope), 413, f"the body is larger than {MAX_BODY_BYTES:,} bytes")(scope, receive, send)
@@ -114,13 +116,7 @@ def _replay_receive(body: bytes, receive: Receive) -> Receive:
 
 
 def _is_client_gone(error: BaseException) -> bool:
-    """Whether all that went wrong is that nobody takes what a stream still has to say."""
+    """Whether the only error is that the client of a stream has disconnected."""
     if isinstance(error, BaseExceptionGroup):
         return all(map(_is_client_gone, error.exceptions))
     return isinstance(error, anyio.BrokenResourceError | anyio.ClosedResourceError)
-
-
-def _add_headers(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    kept = [(name, value) for name, value in headers if name.lower() not in SECURITY_HEADERS]
-    given = {name.lower() for name, _ in kept}
-    return [*kept, *SECURITY_HEADERS.items(), *(header for header in (CACHE_HEADER, CSP_HEADER) if header[0] not in given)]

@@ -1,4 +1,4 @@
-"""What every list has in common: its bounds, whose things it shows, and how it skips those that are not the caller's. Blocking, for a thread."""
+"""Query parameters that lists share: limits, cursors, positions, times."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ RFC3339_START = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]")
 
 
 POSITION_PATTERN = "^[0-9]{1,16}$"
-"""How a position in the ledger is written. It only tells: what is wrong with one is said in words."""
+"""The form of a ledger position. For OpenAPI only: `parse_position` reports a wrong one in words."""
 
 
 Limit = Annotated[int, Query(ge=1, le=1000, description="How many at most")]
 
 
-Cursor = Annotated[str | None, Query(max_length=200, description="`next` of the page before")]
+Cursor = Annotated[str | None, Query(max_length=200, description="`next` of the previous page")]
 
 
 PositionCursor = Annotated[
-    str | None, Query(max_length=200, description="`next` of the page before", json_schema_extra={"pattern": POSITION_PATTERN})
+    str | None, Query(max_length=200, description="`next` of the previous page", json_schema_extra={"pattern": POSITION_PATTERN})
 ]
-"""Of a list in the ledger's order."""
+"""The cursor of a list in ledger order."""
 
 
 After = Annotated[int, Query(ge=0, le=2**53, description="The last position seen")]
@@ -32,10 +32,10 @@ After = Annotated[int, Query(ge=0, le=2**53, description="The last position seen
 
 def _require_rfc3339(value: Any) -> Any:
     if isinstance(value, str) and not RFC3339_START.match(value):
-        message = "must be a time as RFC 3339 writes it, with its zone: 2026-11-25T09:30:00Z"
+        message = "must be an RFC 3339 time with a time zone, such as 2026-11-25T09:30:00Z"
         raise ValueError(message)
     return value
 
 
 Moment = Annotated[AwareDatetime, BeforeValidator(_require_rfc3339)]
-"""A time that a caller names. A bare number is refused: seconds and milliseconds look alike."""
+"""A time parameter. A bare number is refused, because seconds and milliseconds look alike."""

@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problems: which status an error has, and how it is written. Shows no internals, no input values, no tokens."""
+"""Errors as RFC 9457 problems: the status and the body of each. Shows no internals, no input values, no tokens."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MEDIA_TYPE = "application/problem+json"
 
 
 RETRY_AFTER_S = 2
-"""Seconds after which a client may ask again where a system did not answer."""
+"""When a client should retry after a system did not answer."""
 
 
 log = structlog.get_logger()
@@ -60,11 +60,11 @@ STATUS_HEADERS: dict[int, dict[str, str]] = {
 }
 
 
-HEADER_TEXT = {"WWW-Authenticate": "How to authenticate: by a bearer token", "Retry-After": "Seconds to wait before asking again"}
+HEADER_TEXT = {"WWW-Authenticate": "How to authenticate: with a bearer token", "Retry-After": "Seconds to wait before retrying"}
 
 
 class FaultBody(BaseModel):
-    """One thing wrong in one place of the input."""
+    """One problem in one place of the input."""
 
     path: str
     message: str
@@ -85,32 +85,36 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
 STATUS_TEXT = {
-    401: "No valid token",
-    403: "The right that is missing, by the groups that have it",
-    404: "Unknown, or not the caller's to see",
-    408: "The body did not come in time",
-    409: "At odds with how things stand now",
-    412: "What is answered has changed: read it again",
+    401: "The token is missing or not valid",
+    403: "The caller lacks a right; the detail names the groups that have it",
+    404: "Unknown, or the caller may not read it",
+    408: "The body did not arrive in time",
+    409: "Not possible in the current state",
+    412: "The request has changed; read it again",
     413: "The body is too large",
-    415: "The body is of another type than this takes",
-    422: "Bad input; `errors` names each place and what is wrong there",
+    415: "The body has the wrong content type",
+    422: "Invalid input; `errors` lists every problem with its place",
     428: "If-Match is missing",
-    500: "A fault of ours; the console's log tells more",
-    503: "A system that is needed does not answer; come back after `Retry-After`",
+    500: "An unexpected error; the console's log has the details",
+    503: "A required system does not answer; retry after `Retry-After`",
 }
-"""What each status means here, for OpenAPI."""
+"""The description of each status in OpenAPI."""
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the problems that a route may answer with, for OpenAPI."""
+    """Build the OpenAPI responses for the problems of a route."""
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"description": STATUS_TEXT[status], "content": content, **_header_docs(status)} for status in statuses}
+    responses: dict[int | str, dict[str, Any]] = {}
+    for status in statuses:
+        headers = {name: {"schema": {"type": "string"}, "description": HEADER_TEXT[name]} for name in STATUS_HEADERS.get(status, {})}
+        responses[status] = {"description": STATUS_TEXT[status], "content": content, **({"headers": headers} if headers else {})}
+    return responses
 
 
 def problem_response(
     request: Request, status: int, detail: str, *, faults: Sequence[Fault] = (), headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    """Return the answer for one problem."""
+    """Build the response for one problem."""
     phrase = HTTPStatus(status).phrase
     body: dict[str, Any] = {
         "type": f"urn:justenough:problem:{phrase.lower().replace(' ', '-')}",
@@ -125,27 +129,34 @@ def problem_response(
 
 
 def install_handlers(app: FastAPI) -> None:
-    """Make an app answer every error as a problem."""
+    """Make an application answer every error with a problem."""
     app.add_exception_handler(JustEnoughError, _handle_error)
     app.add_exception_handler(RequestValidationError, _handle_invalid_request)
     app.add_exception_handler(HTTPException, handle_http_error)
 
 
 def status_of(error: JustEnoughError) -> int:
-    """Return the status of the nearest kind that has one; 500 for what has none."""
+    """Return the status of an error's nearest base class that has one; 500 if none has."""
     return next((STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES), 500)
 
 
 def faults_of(error: RequestValidationError) -> tuple[Fault, ...]:
-    """Return what is wrong with a request, by place."""
-    return tuple(_to_fault(item) for item in error.errors())
+    """Return the problems of a request, each with its place."""
+    texts = {"extra_forbidden": "unknown key", "missing": "required", "json_invalid": "not readable as JSON"}
+    faults = []
+    for item in error.errors():
+        source, *path = item["loc"]
+        location = [] if item["type"] == "json_invalid" else path if source == "body" else [source, *path]
+        message = texts.get(item["type"]) or str(item["msg"]).removeprefix("Value error, ")
+        faults.append(Fault(to_yaml_path(part for part in location if part != "[key]"), message))
+    return tuple(faults)
 
 
 def unexpected_error_response(request: Request, error: Exception) -> JSONResponse:
-    """Log where our own code failed, and return the answer that says nothing of it."""
-    # The error's text may hold what a caller sent; its kind and place do not.
+    """Log the place of an error in our own code, and build a response without details."""
+    # The error's text may contain what a caller sent; its type and place do not.
     log.error("request failed", method=request.method, path=request.url.path, error=type(error).__name__, place=_error_place(error))
-    return problem_response(request, 500, "something went wrong here; the console's log tells more")
+    return problem_response(request, 500, "unexpected error; the console's log has the details")
 
 
 async def _handle_error(request: Request, error: Exception) -> JSONResponse:
@@ -154,7 +165,9 @@ async def _handle_error(request: Request, error: Exception) -> JSONResponse:
     if status == 500:
         return unexpected_error_response(request, error)
     if isinstance(error, InvalidInput):
-        return problem_response(request, status, _summary(error), faults=error.problems)
+        count = len(error.problems)
+        summary = str(error) if count <= 3 else f"{error.what}: {count} problems, the first: {error.problems[0]}"
+        return problem_response(request, status, summary, faults=error.problems)
     return problem_response(request, status, str(error))
 
 
@@ -165,9 +178,9 @@ async def _handle_invalid_request(request: Request, error: Exception) -> JSONRes
 
 
 async def handle_http_error(request: Request, error: Exception) -> JSONResponse:
-    """Return the answer for what no route took."""
+    """Build the response for a request that no route accepts."""
     assert isinstance(error, HTTPException)
-    # A body that is no JSON is a bad body like any other.
+    # A body that is not JSON is invalid input like any other.
     status = 422 if error.status_code == 400 else error.status_code
     faults = [Fault("", str(error.detail))] if status == 422 else []
     detail = f"there is no {request.url.path}" if status == 404 else str(error.detail)
@@ -176,14 +189,9 @@ async def handle_http_error(request: Request, error: Exception) -> JSONResponse:
 
 
 def _allowed_methods(request: Request) -> list[str]:
-    """Return every method that an address takes: each route knows only its own."""
+    """Return every method that a path accepts; each route knows only its own."""
     routes = request.app.routes
     return [method for method in METHODS if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)]
-
-
-def _header_docs(status: int) -> dict[str, Any]:
-    headers = {name: {"schema": {"type": "string"}, "description": HEADER_TEXT[name]} for name in STATUS_HEADERS.get(status, {})}
-    return {"headers": headers} if headers else {}
 
 
 def _error_place(error: BaseException) -> str:
@@ -191,16 +199,3 @@ def _error_place(error: BaseException) -> str:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else "?"
-
-
-def _summary(error: InvalidInput) -> str:
-    count = len(error.problems)
-    return str(error) if count <= 3 else f"{error.what}: {count} problems, the first: {error.problems[0]}"
-
-
-def _to_fault(item: Mapping[str, Any]) -> Fault:
-    where, *rest = item["loc"]
-    known = {"extra_forbidden": "unknown key", "missing": "required", "json_invalid": "not readable as JSON"}
-    message = known.get(item["type"]) or str(item["msg"]).removeprefix("Value error, ")
-    location = [] if item["type"] == "json_invalid" else rest if where == "body" else [where, *rest]
-    return Fault(to_yaml_path(part for part in location if part != "[key]"), message)

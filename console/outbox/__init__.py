@@ -1,4 +1,4 @@
-"""Events out: what happened, told to other systems and to people, from the ledger. One console does it at a time; docs/reference/events.md tells how."""
+"""Outgoing events: delivers ledger entries to webhooks and notifies people. One console at a time does it; see docs/reference/events.md."""
 
 from console.outbox.dispatcher import Dispatcher, run_dispatcher
 

@@ -1,4 +1,4 @@
-"""Who delivers and what runs: one console holds a lease and gives each subscription a lane of its own, so that none waits for another's receiver."""
+"""Decides which console delivers, and runs its deliveries: the one with the lease runs one worker per subscription, so that no receiver delays another."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import random
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 
 import structlog
 from anyio import to_thread
 
+from console.concurrency.background import repeat
 from console.outbox.senders import Sender, sender_for
 from console.outbox.signing_secrets import SigningSecrets
 from console.outbox.subscription_worker import NOT_READY_RETRY_S, LeaseLost, SubscriptionWorker
@@ -21,19 +22,17 @@ from justenough.domain.integrations.subscriptions import Subscription, Webhook
 from justenough.services.dependencies import Deps
 
 POLL_INTERVAL_S = 0.5
-"""Seconds between two looks for something to tell."""
 LEASE_TTL_S = 15.0
-"""Seconds after which another console takes over from one that is silent."""
+"""Another console takes over from one that has not renewed its lease for so long."""
 LEASE_RENEW_INTERVAL_S = 5.0
-"""Seconds after which a lease is renewed."""
 REGISTER_INTERVAL_S = 600.0
-"""Seconds after which it is taken down again which subscriptions there are."""
+"""The configured subscriptions are recorded again after so long."""
 
 log = structlog.get_logger()
 
 
 class Dispatcher:
-    """Delivers for as long as it holds the lease."""
+    """Delivers events while it holds the lease."""
 
     def __init__(self, deps: Deps, secrets: SigningSecrets, *, holder: str | None = None) -> None:
         self._deps = deps
@@ -45,26 +44,26 @@ class Dispatcher:
         self._running: dict[str, asyncio.Task[None]] = {}
 
     def sender(self, name: str, subscription: Subscription) -> Sender:
-        """Return what tells a subscription."""
+        """Return a new sender for a subscription."""
         return sender_for(name, subscription, self._deps, self._secrets)
 
     async def dispatch(self) -> None:
-        """Set each lane going that has something to tell, where the lease is ours. Raises RetryLater."""
-        wanted = (await to_thread.run_sync(self._deps.config.current)).subscriptions
-        if not wanted:
+        """If this console has the lease, start each worker that has something to deliver. Raises RetryLater."""
+        subscriptions = (await to_thread.run_sync(self._deps.config.current)).subscriptions
+        if not subscriptions:
             await self.close()
             return
         if not await self._hold_lease():
             return
-        await self._register(wanted)
+        await self._register(subscriptions)
         news, now = await to_thread.run_sync(self._deps.store.outbox.status), self._deps.now()
-        await self._update_workers(wanted, news)
-        for name, lane in self._workers.items():
-            if name not in self._running and lane.has_work(news, now):
-                self._running[name] = asyncio.create_task(self._run_worker(lane))
+        await self._update_workers(subscriptions, news)
+        for name, worker in self._workers.items():
+            if name not in self._running and worker.has_work(news, now):
+                self._running[name] = asyncio.create_task(self._run_worker(worker))
 
     async def close(self) -> None:
-        """Stop delivering, and let another console do it."""
+        """Stop delivering and release the lease."""
         await self._remove_workers()
         if self._lease_held_at is not None:
             self._lease_held_at = None
@@ -72,20 +71,20 @@ class Dispatcher:
                 await to_thread.run_sync(self._deps.store.outbox.release_lease, self._holder)
 
     async def wait_until_idle(self) -> None:
-        """Return when no lane is at work."""
+        """Return when no worker is running."""
         while self._running:
             await asyncio.gather(*self._running.values(), return_exceptions=True)
 
     async def _hold_lease(self) -> bool:
         if self._lease_held_at is not None and self._deps.ticks() - self._lease_held_at < LEASE_RENEW_INTERVAL_S:
             return True
-        asked, now = self._deps.ticks(), self._deps.now()
+        began, now = self._deps.ticks(), self._deps.now()
         had = self._lease_held_at is not None
         until = now + timedelta(seconds=LEASE_TTL_S)
         holds = await to_thread.run_sync(lambda: self._deps.store.outbox.acquire_lease(self._holder, now=now, until=until))
-        self._lease_held_at = asked if holds else None
+        self._lease_held_at = began if holds else None
         if holds != had:
-            # Whoever had it meanwhile went on from where we were.
+            # The console that had the lease in between has moved the positions on.
             await self._remove_workers()
             log.info("this console delivers events" if holds else "another console delivers events")
         return holds
@@ -98,8 +97,8 @@ class Dispatcher:
                 self._registered = self._deps.ticks(), kinds
 
     async def _update_workers(self, subscriptions: Mapping[str, Subscription], news: OutboxStatus) -> None:
-        """Have a lane for each subscription as it is configured now."""
-        for name in [name for name, lane in self._workers.items() if subscriptions.get(name) != lane.subscription]:
+        """Keep one worker per subscription, as it is configured now."""
+        for name in [name for name, worker in self._workers.items() if subscriptions.get(name) != worker.subscription]:
             await self._remove_worker(name)
         for name, subscription in subscriptions.items():
             if name not in self._workers and name in news.positions:
@@ -119,10 +118,12 @@ class Dispatcher:
                 pass
         except LeaseLost:
             self._lease_held_at = None
-        except Exception as error:  # noqa: BLE001 - one lane's trouble, of whatever kind, must not keep the others from being told
+        except Exception as error:  # noqa: BLE001 - no failure of one subscription may stop the others
             cause = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
             worker.pause(NOT_READY_RETRY_S)
-            log.warning("a subscription cannot be told now", subscription=worker.name, error=type(cause).__name__, why=str(cause)[:200])
+            log.warning(
+                "a subscription cannot be delivered now", subscription=worker.name, error=type(cause).__name__, why=str(cause)[:200]
+            )
         finally:
             self._running.pop(worker.name, None)
 
@@ -132,33 +133,14 @@ class Dispatcher:
             await self._remove_worker(name)
 
     async def _remove_worker(self, name: str) -> None:
-        task, lane = self._running.get(name), self._workers.pop(name)
+        task, worker = self._running.get(name), self._workers.pop(name)
         if task is not None:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-        await lane.close()
+        await worker.close()
 
 
-@contextlib.asynccontextmanager
-async def run_dispatcher(dispatcher: Dispatcher) -> AsyncIterator[None]:
-    """Deliver for as long as the console serves."""
-    task = asyncio.create_task(_dispatch_forever(dispatcher))
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-        await dispatcher.close()
-
-
-async def _dispatch_forever(dispatcher: Dispatcher) -> None:
-    while True:
-        try:
-            await dispatcher.dispatch()
-        except RetryLater as error:
-            log.warning("events cannot be delivered now", error=str(error)[:200])
-        except Exception as error:  # noqa: BLE001 - nobody else delivers: this goes on for as long as the console does
-            log.warning("cannot look for events to deliver", error=type(error).__name__, why=str(error)[:200])
-        await asyncio.sleep(POLL_INTERVAL_S)
+async def run_dispatcher(dispatcher: Dispatcher) -> None:
+    """Dispatch every POLL_INTERVAL_S, until cancelled."""
+    await repeat(dispatcher.dispatch, every_s=POLL_INTERVAL_S, failure="events cannot be delivered now")

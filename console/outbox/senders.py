@@ -1,4 +1,4 @@
-"""How each kind of subscription is told: a signed event to a webhook, a message to people and later how it ended. Settles nothing itself."""
+"""Sends to each kind of subscription: signed events to webhooks, messages to people and follow-ups on their outcome. Records nothing itself."""
 
 from __future__ import annotations
 
@@ -38,47 +38,46 @@ from justenough.domain.readmodel.views import EntryView
 from justenough.services.dependencies import Deps
 
 SEND_TIMEOUT_S = 25.0
-"""For one service to take one message: Apprise has bounds of its own, and some of its plugins none."""
+"""For one message to one service: Apprise has timeouts of its own, but some of its plugins have none."""
 URLS_TTL_S = 30.0
-"""Seconds for which the Apprise URLs are in memory: how long a new one is unknown here."""
+"""For so long a new Apprise URL stays unknown here."""
 MAX_CONCURRENT_SENDS = 8
-"""Messages that are on their way at once."""
 TEST_EVENT_TYPE = "webhook.tested"
-"""A type that no ledger entry has: what somebody sends to see whether it arrives."""
+"""The type of a test event; no ledger entry has it."""
 
 
 class SenderNotReady(RetryLater):
-    """Nothing can be sent now, for a reason that is ours: no receiver is asked, and no attempt counts."""
+    """Nothing can be sent now, for a reason on our side: no receiver is contacted and no attempt counts."""
 
 
 class Sender(Protocol):
-    """Tells one subscription."""
+    """Sends ledger entries to one subscription."""
 
     batch_size: int
-    """Entries that it takes at once."""
+    """Entries that it takes in one batch."""
 
     async def ready(self) -> None:
         """Read the secrets that it needs. Raises SenderNotReady."""
 
     async def send(self, entry: EntryView) -> DeliveryOutcome:
-        """Tell of one entry, once."""
+        """Send one entry, once."""
 
     async def test(self, now: datetime, person: str) -> DeliveryOutcome:
-        """Send something that means nothing."""
+        """Send a test event."""
 
     async def close(self) -> None:
         """Close its connections."""
 
 
 def sender_for(name: str, subscription: Subscription, deps: Deps, secrets: SigningSecrets) -> Sender:
-    """Return what tells a subscription."""
+    """Return a new sender for a subscription."""
     if isinstance(subscription, Webhook):
         return WebhookSender(name, subscription, deps, secrets)
     return NotifySender(name, subscription, deps)
 
 
 class WebhookSender:
-    """Sends each entry as a CloudEvent, signed with every key that counts."""
+    """Sends each entry as a CloudEvent, signed with every valid key."""
 
     batch_size = 16
 
@@ -96,26 +95,26 @@ class WebhookSender:
         try:
             self._keys = await self._secrets.keys_of(self._webhook.signing_secret)
         except SigningSecretUnavailable as error:
-            raise SenderNotReady(f"its signing secret {self._webhook.signing_secret} cannot be had; the console's log says why") from error
+            raise SenderNotReady(f"its signing secret {self._webhook.signing_secret} cannot be read; the console's log says why") from error
 
     async def send(self, entry: EntryView) -> DeliveryOutcome:
         """Send one entry."""
         return await self._post(to_cloud_event(entry, self._installation))
 
     async def test(self, now: datetime, person: str) -> DeliveryOutcome:
-        """Send an event that is no ledger entry's."""
-        named = {
+        """Send a test event, which belongs to no ledger entry."""
+        identity = {
             "specversion": "1.0",
             "id": f"{self._name}/{TEST_EVENT_TYPE}/{to_rfc3339(now)}",
             "source": event_source_of(self._installation),
         }
-        more = {
+        content = {
             "type": event_type_of(TEST_EVENT_TYPE),
             "subject": self._name,
             "time": to_rfc3339(now),
             "datacontenttype": "application/json",
         }
-        return await self._post({**named, **more, "data": {"webhook": self._name, "name": person}})
+        return await self._post({**identity, **content, "data": {"webhook": self._name, "name": person}})
 
     async def close(self) -> None:
         """Close its connections."""
@@ -128,7 +127,7 @@ class WebhookSender:
 
 
 class NotifySender:
-    """Sends a message to each of some people's services, remembers who has it, and tells those how it ended."""
+    """Sends a message to each recipient's service, remembers who got it, and sends those a follow-up with the outcome."""
 
     batch_size = 8
 
@@ -139,66 +138,76 @@ class NotifySender:
         self._urls: Mapping[str, Secret] = {}
         self._read_at: float | None = None
         self._recipients: dict[str, tuple[SentNotice, ...]] = {}
-        """By job, who has been told since it was last taken down: of two entries that say the same, the second says nothing."""
+        """By job, who has been notified since that was last recorded: of two entries with the same meaning, only the first is sent."""
         self._limiter = CapacityLimiter(MAX_CONCURRENT_SENDS)
 
     async def ready(self) -> None:
-        """Begin anew with what is taken down, and read the Apprise URLs where that is not done lately. Raises SenderNotReady."""
+        """Forget unrecorded recipients, and read the Apprise URLs if they are older than URLS_TTL_S. Raises SenderNotReady."""
         self._recipients.clear()
         if self._read_at is not None and self._deps.ticks() - self._read_at < URLS_TTL_S:
             return
-        self._read_at, asked = None, self._deps.ticks()
+        self._read_at, began = None, self._deps.ticks()
         await to_thread.run_sync(apprise_sender.load_plugins)
-        self._urls = {f"{path}#{field}": url for path in self._notify.to for field, url in (await self._secret_fields(path)).items()}
+        vault, urls = self._deps.vault, dict[str, Secret]()
+        assert isinstance(vault, ConsoleVault)
+        for path in self._notify.to:
+            try:
+                fields = await to_thread.run_sync(vault.notify_urls, path)
+            except JustEnoughError as error:
+                raise SenderNotReady(f"{path} cannot be read: {error}") from error
+            urls |= {f"{path}#{field}": url for field, url in fields.items()}
+        self._urls = urls
         if not self._urls:
             raise SenderNotReady(f"{', '.join(self._notify.to)}: no field holds an Apprise URL")
-        self._read_at = asked
+        self._read_at = began
 
     async def send(self, entry: EntryView) -> DeliveryOutcome:
-        """Tell of what waits, or of how what somebody was told of ended."""
-        told = self._recipients.get(entry.job)
-        if told is None:
-            told = await to_thread.run_sync(self._deps.store.outbox.unsettled_notices, self._name, entry.job)
-        asking = is_for_tiers(entry, on=self._notify.on, tiers=self._notify.tiers)
-        outcome = await (self._notify_of_request(entry, told) if asking else self._notify_of_outcome(entry, find_settled(entry, told)))
-        self._recipients[entry.job] = _merge_recipients(told, outcome)
+        """Send a message about something that waits for a person, or a follow-up to those who got such a message."""
+        recipients = self._recipients.get(entry.job)
+        if recipients is None:
+            recipients = await to_thread.run_sync(self._deps.store.outbox.unsettled_notices, self._name, entry.job)
+        is_request = is_for_tiers(entry, on=self._notify.on, tiers=self._notify.tiers)
+        outcome = await (
+            self._notify_of_request(entry, recipients) if is_request else self._notify_of_outcome(entry, find_settled(entry, recipients))
+        )
+        self._recipients[entry.job] = _merge_recipients(recipients, outcome)
         return outcome
 
     async def test(self, now: datetime, person: str) -> DeliveryOutcome:
-        """Send a message that asks for nothing."""
-        said = Notice(title="JustEnough: a test", body=f"{person} looks whether this arrives ({to_rfc3339(now)}). Nothing to do.")
-        failed = [found for url in self._urls.values() if (found := await self._send_notice(url, said)).fault]
+        """Send a test message."""
+        message = Notice(title="JustEnough: a test", body=f"{person} is testing whether this arrives ({to_rfc3339(now)}). Nothing to do.")
+        failed = [outcome for url in self._urls.values() if (outcome := await self._send_notice(url, message)).fault]
         return failed[0] if failed else DeliveryOutcome()
 
     async def close(self) -> None:
-        """Nothing is kept open."""
+        """Do nothing: no connection is kept open."""
 
     async def _notify_of_request(self, entry: EntryView, recipients: Iterable[SentNotice]) -> DeliveryOutcome:
         about, tier = notice_subject(entry), asked_tier(entry)
-        known = {one.target for one in recipients if one.about == about and one.tier == tier}
+        notified = {notice.target for notice in recipients if notice.about == about and notice.tier == tier}
         scene = await self._scene(entry.job, about)
-        left = [target for target in self._urls if target not in known]
+        left = [target for target in self._urls if target not in notified]
         if not left or not is_still_pending(entry, scene):
             return DeliveryOutcome(nothing=True)
-        said = build_notice(entry, scene)
-        found = [(target, await self._send_notice(self._urls[target], said)) for target in left]
-        reached = tuple(SentNotice(about=about, target=target, tier=tier, job=entry.job) for target, one in found if one.fault is None)
-        return replace(_worst_outcome([one for _, one in found]), told=reached)
+        message = build_notice(entry, scene)
+        outcomes = {target: await self._send_notice(self._urls[target], message) for target in left}
+        reached = [target for target, outcome in outcomes.items() if outcome.fault is None]
+        sent = tuple(SentNotice(about=about, target=target, tier=tier, job=entry.job) for target in reached)
+        return replace(_worst_outcome([*outcomes.values()]), told=sent)
 
     async def _notify_of_outcome(self, entry: EntryView, recipients: Sequence[SentNotice]) -> DeliveryOutcome:
         if not recipients:
             return DeliveryOutcome(nothing=True)
-        # Whose address is not there any more cannot be told.
-        found = [(one, await self._send_follow_up(entry, one)) for one in recipients]
-        return replace(
-            _worst_outcome([outcome for _, outcome in found]), untold=tuple(one for one, outcome in found if outcome.fault is None)
-        )
-
-    async def _send_follow_up(self, entry: EntryView, recipient: SentNotice) -> DeliveryOutcome:
-        url = self._urls.get(recipient.target)
-        if url is None:
-            return DeliveryOutcome()
-        return await self._send_notice(url, build_follow_up(entry, recipient.about, await self._scene(entry.job, recipient.about)))
+        outcomes = []
+        for notice in recipients:
+            # A recipient whose URL is no longer configured cannot be notified; that is no failure.
+            outcome = DeliveryOutcome()
+            if url := self._urls.get(notice.target):
+                message = build_follow_up(entry, notice.about, await self._scene(entry.job, notice.about))
+                outcome = await self._send_notice(url, message)
+            outcomes.append(outcome)
+        settled = tuple(notice for notice, outcome in zip(recipients, outcomes, strict=True) if outcome.fault is None)
+        return replace(_worst_outcome(outcomes), untold=settled)
 
     async def _send_notice(self, url: Secret, message: Notice) -> DeliveryOutcome:
         try:
@@ -211,38 +220,31 @@ class NotifySender:
         except TimeoutError:
             return DeliveryOutcome(DeliveryFault.AWAY, f"no answer in {SEND_TIMEOUT_S:g} s")
 
-    async def _secret_fields(self, path: str) -> Mapping[str, Secret]:
-        vault = self._deps.vault
-        assert isinstance(vault, ConsoleVault)
-        try:
-            return await to_thread.run_sync(vault.notify_urls, path)
-        except JustEnoughError as error:
-            raise SenderNotReady(f"{path} cannot be read: {error}") from error
-
     async def _scene(self, job: str, about: str) -> NoticeContext:
-        return await to_thread.run_sync(self._read_scene, job, about)
-
-    def _read_scene(self, job: str, about: str) -> NoticeContext:
-        kind, _, which = about.partition("/")
+        kind, _, subject = about.partition("/")
         store = self._deps.store
-        return NoticeContext(
-            job=store.jobs.get(job),
-            request=store.requests.get(which) if kind in {"request", "review"} and job_of(which) == job else None,
-            credential=store.credentials.get(which) if kind == "credential" else None,
-            top=self._deps.config.current().tiers.top,
-            console=self._deps.settings.console_url,
-        )
+
+        def read() -> NoticeContext:
+            return NoticeContext(
+                job=store.jobs.get(job),
+                request=store.requests.get(subject) if kind in {"request", "review"} and job_of(subject) == job else None,
+                credential=store.credentials.get(subject) if kind == "credential" else None,
+                top=self._deps.config.current().tiers.top,
+                console=self._deps.settings.console_url,
+            )
+
+        return await to_thread.run_sync(read)
 
 
 def _merge_recipients(recipients: Iterable[SentNotice], outcome: DeliveryOutcome) -> tuple[SentNotice, ...]:
-    """Return who has been told after an attempt."""
-    found = {(one.about, one.target): one for one in recipients}
-    for one in outcome.untold:
-        found.pop((one.about, one.target), None)
-    return tuple((found | {(one.about, one.target): one for one in outcome.told}).values())
+    """Return who has been notified after an attempt."""
+    notices = {(notice.about, notice.target): notice for notice in recipients}
+    for notice in outcome.untold:
+        notices.pop((notice.about, notice.target), None)
+    return tuple((notices | {(notice.about, notice.target): notice for notice in outcome.told}).values())
 
 
 def _worst_outcome(outcomes: Sequence[DeliveryOutcome]) -> DeliveryOutcome:
-    """Return the one to act on: one that is tried again, before one that is tried less, before one that is well."""
+    """Return the outcome to act on: one to retry soon, before one to retry rarely, before a success."""
     order = {DeliveryFault.AWAY: 0, DeliveryFault.REFUSED: 1, DeliveryFault.GONE: 2, None: 3}
-    return min(outcomes, key=lambda one: order[one.fault], default=DeliveryOutcome())
+    return min(outcomes, key=lambda outcome: order[outcome.fault], default=DeliveryOutcome())

@@ -1,28 +1,27 @@
-"""The secrets that events are signed with, in and out, read from Vault when a delivery comes or goes, and forgotten soon after. On the event loop; logs and writes no secret."""
+"""The signing secrets of incoming and outgoing events, read from Vault when needed and kept for seconds. For the event loop; never logs a secret."""
 
 from __future__ import annotations
-
-import asyncio
 
 import structlog
 from anyio import to_thread
 
 from console.auth.vault_directory import ConsoleVault
+from console.concurrency.caches import SingleFlightCache
 from justenough.domain.core.errors import JustEnoughError, RetryLater
 from justenough.domain.integrations.webhook_signature import parse_signing_secret
 
 CACHE_TTL_S = 30.0
-"""Seconds for which a secret is in memory: how long a new one is unknown here, and one that was replaced still counts."""
+"""For so long a new secret stays unknown here, and a replaced one stays valid."""
 RETRY_INTERVAL_S = 3.0
-"""Seconds between two looks that fail: a stranger's delivery must not make us ask Vault each time."""
+"""Pause after a failed read: a stranger's deliveries must not make the console call Vault each time."""
 SECRET_FIELDS = ("secret", "previous")
-"""Of the kv secret. Both count, so that a sender can change over."""
+"""Fields of the kv secret. Both are valid, so that a sender can rotate its secret."""
 
 log = structlog.get_logger()
 
 
 class SigningSecretUnavailable(RetryLater):
-    """A signing secret cannot be had now, so no delivery can be checked or signed. A stranger reads the message."""
+    """A signing secret cannot be read now, so no delivery can be verified or signed. Strangers see the message."""
 
 
 class SigningSecrets:
@@ -30,28 +29,19 @@ class SigningSecrets:
 
     def __init__(self, vault: ConsoleVault) -> None:
         self._vault = vault
-        self._reads: dict[str, asyncio.Task[tuple[bytes, ...]]] = {}
+        self._cache = SingleFlightCache(self._read, forget_after_s=CACHE_TTL_S)
 
     async def keys_of(self, path: str) -> tuple[bytes, ...]:
         """Return the keys that a secret holds, the current one first. Raises SigningSecretUnavailable."""
-        look = self._reads.get(path)
-        if look is None:
-            look = self._reads[path] = asyncio.create_task(self._read(path))
-        # Whoever stops waiting must not stop the others.
-        return await asyncio.shield(look)
+        return await self._cache.get(path, max_age_s=CACHE_TTL_S, retry_s=RETRY_INTERVAL_S)
 
     async def _read(self, path: str) -> tuple[bytes, ...]:
-        kept = RETRY_INTERVAL_S
         try:
-            found = await to_thread.run_sync(self._vault.signing_secrets, path, abandon_on_cancel=True)
-            keys = tuple(parse_signing_secret(found[name]) for name in SECRET_FIELDS if name in found)
+            fields = await to_thread.run_sync(self._vault.signing_secrets, path, abandon_on_cancel=True)
+            keys = tuple(parse_signing_secret(fields[name]) for name in SECRET_FIELDS if name in fields)
             if not keys:
                 raise SigningSecretUnavailable(f"{path} has no field `secret`")
-            kept = CACHE_TTL_S
         except (JustEnoughError, ValueError) as error:
-            log.warning("a signing secret cannot be had", path=path, error=type(error).__name__, why=str(error)[:300])
-            raise SigningSecretUnavailable("deliveries cannot be checked now; send it again later") from None
-        else:
-            return keys
-        finally:
-            asyncio.get_running_loop().call_later(kept, self._reads.pop, path, None)
+            log.warning("a signing secret cannot be read", path=path, error=type(error).__name__, why=str(error)[:300])
+            raise SigningSecretUnavailable("deliveries cannot be verified now; send it again later") from None
+        return keys

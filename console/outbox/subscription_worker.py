@@ -1,4 +1,4 @@
-"""One subscription's way through the ledger: what is next for it, what became of it, when again. One step at a time; holds one batch and no more."""
+"""Moves one subscription through the ledger: its next batch, the outcomes, and when to retry. Holds one batch at a time."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from justenough.domain.readmodel.views import EntryView
 from justenough.services.dependencies import Deps
 
 MAX_CONCURRENCY = 8
-"""Deliveries to one receiver that are on their way at once."""
+"""Concurrent deliveries to one receiver."""
 MAX_PENDING = 1_000
-"""Deliveries that wait for another attempt; while there are so many, the rest stays in the ledger."""
+"""Deliveries that wait for a retry; while there are so many, no new entries are read from the ledger."""
 NOT_READY_RETRY_S = 10.0
-"""Seconds until it is looked again whether we can send."""
+"""Pause after the sender was not ready."""
 SAVE_POSITION_ENTRIES = 1_000
-"""Entries that are nothing for it, after which that is taken down."""
+"""The position is saved after so many entries that are not for this subscription."""
 SAVE_POSITION_INTERVAL_S = 5.0
-"""Seconds after which fewer are."""
+"""And at least this often, if there were any."""
 
 log = structlog.get_logger()
 
 
 class LeaseLost(JustEnoughError):
-    """Another console delivers now."""
+    """Another console has the lease now."""
 
 
 class SubscriptionWorker:
-    """Tells one subscription, in the ledger's order as far as its receiver takes what it is sent."""
+    """Delivers to one subscription, in ledger order as far as its receiver accepts what it is sent."""
 
     def __init__(
         self, name: str, subscription: Subscription, sender: Sender, deps: Deps, *, holder: str, position: int, jitter: Callable[[], float]
@@ -47,7 +47,7 @@ class SubscriptionWorker:
         self._deps = deps
         self._holder = holder
         self._position = self._saved_position = position
-        """Up to where it was looked, and up to where that is taken down."""
+        """The last position read, and the last one saved."""
         self._saved_at = deps.ticks()
         self._jitter = jitter
         self._paused_until: datetime | None = None
@@ -55,7 +55,7 @@ class SubscriptionWorker:
         self._slots = asyncio.Semaphore(MAX_CONCURRENCY)
 
     def has_work(self, news: OutboxStatus, now: datetime) -> bool:
-        """Whether a step would find something. What somebody had sent again does not wait until the receiver's rest is over."""
+        """Whether there is something to deliver or save. Deliveries that a person sends again end the receiver's pause."""
         if self.name in news.again:
             self._paused_until = None
         if self._paused_until is not None and now < self._paused_until:
@@ -64,7 +64,7 @@ class SubscriptionWorker:
         return (due is not None and due <= now) or (news.head > self._position and not self._is_full) or self._must_save_position()
 
     async def deliver_batch(self) -> bool:
-        """Tell what is due, or else what is new; return whether there may be more at once. Raises LeaseLost, RetryLater."""
+        """Deliver what is due for a retry, or else what is new; return whether there may be more. Raises LeaseLost, RetryLater."""
         now = self._deps.now()
         if self._paused_until is not None and now < self._paused_until:
             return False
@@ -75,7 +75,9 @@ class SubscriptionWorker:
         try:
             await self._sender.ready()
         except SenderNotReady as error:
-            await self._hold_back(str(error), now)
+            log.warning("nothing can be delivered now", subscription=self.name, why=str(error))
+            self.pause(NOT_READY_RETRY_S)
+            await self._settle(Settlement(subscription=self.name, at=now, trouble=str(error)))
             return False
         outcomes = await self._send_batch(batch)
         if batch.position is not None and all(outcome.nothing for _, outcome in outcomes):
@@ -86,11 +88,11 @@ class SubscriptionWorker:
         return True
 
     def pause(self, seconds: float) -> None:
-        """Do nothing for so long."""
+        """Deliver nothing for so long."""
         self._paused_until = self._deps.now() + timedelta(seconds=seconds)
 
     async def close(self) -> None:
-        """Close what it sends with."""
+        """Close the sender."""
         await self._sender.close()
 
     def _next_batch(self, now: datetime) -> OutboxBatch:
@@ -113,16 +115,17 @@ class SubscriptionWorker:
         return skipped >= SAVE_POSITION_ENTRIES or (skipped > 0 and self._deps.ticks() - self._saved_at >= SAVE_POSITION_INTERVAL_S)
 
     async def _send_batch(self, batch: OutboxBatch) -> list[tuple[EntryView, DeliveryOutcome]]:
-        """Tell of each job's entries one after the other, and of several jobs at once."""
+        """Send the entries of each job one after the other, and those of several jobs concurrently."""
+
+        async def send_in_order(entries: list[EntryView]) -> list[tuple[EntryView, DeliveryOutcome]]:
+            return [(entry, await self._send(entry)) for entry in entries]
+
         jobs: dict[str, list[EntryView]] = {}
         for entry in batch.entries:
             jobs.setdefault(entry.job, []).append(entry)
         async with asyncio.TaskGroup() as sends:
-            tasks = [sends.create_task(self._send_in_order(entries)) for entries in jobs.values()]
-        return [told for task in tasks for told in task.result()]
-
-    async def _send_in_order(self, entries: list[EntryView]) -> list[tuple[EntryView, DeliveryOutcome]]:
-        return [(entry, await self._send(entry)) for entry in entries]
+            tasks = [sends.create_task(send_in_order(entries)) for entries in jobs.values()]
+        return [outcome for task in tasks for outcome in task.result()]
 
     async def _send(self, entry: EntryView) -> DeliveryOutcome:
         async with self._slots:
@@ -131,9 +134,9 @@ class SubscriptionWorker:
             except RetryLater:
                 raise
             except Exception as error:
-                # One entry that cannot be told, for whatever reason, must not keep the next from being told.
-                log.exception("an event cannot be told", subscription=self.name, event_id=entry.id)
-                return DeliveryOutcome(DeliveryFault.REFUSED, f"it cannot be told ({type(error).__name__}); the console's log says why")
+                # One entry that cannot be sent, for whatever reason, must not hold up the next.
+                log.exception("an event cannot be sent", subscription=self.name, event_id=entry.id)
+                return DeliveryOutcome(DeliveryFault.REFUSED, f"it cannot be sent ({type(error).__name__}); the console's log says why")
 
     def _to_settlement(self, batch: OutboxBatch, outcomes: list[tuple[EntryView, DeliveryOutcome]]) -> Settlement:
         now = self._deps.now()
@@ -152,11 +155,13 @@ class SubscriptionWorker:
 
     def _failed_delivery(self, batch: OutboxBatch, entry: EntryView, outcome: DeliveryOutcome, now: datetime) -> FailedDelivery:
         attempts = batch.attempts.get(entry.position, 0) + 1
-        again = next_attempt(outcome, attempts=attempts, now=now, chance=self._jitter())
-        tell = log.info if again else log.warning
-        what = "an event was not delivered" if again else "an event was not delivered, and is a dead letter now"
-        tell(what, subscription=self.name, event_id=entry.id, attempts=attempts, why=outcome.why, again=str(again) if again else None)
-        return FailedDelivery(entry=entry, attempts=attempts, next_at=again, why=outcome.why)
+        next_at = next_attempt(outcome, attempts=attempts, now=now, chance=self._jitter())
+        write_log = log.info if next_at else log.warning
+        event = "an event was not delivered" if next_at else "an event was not delivered, and is a dead letter now"
+        write_log(
+            event, subscription=self.name, event_id=entry.id, attempts=attempts, why=outcome.why, again=str(next_at) if next_at else None
+        )
+        return FailedDelivery(entry=entry, attempts=attempts, next_at=next_at, why=outcome.why)
 
     async def _settle(self, settlement: Settlement) -> None:
         if not await to_thread.run_sync(lambda: self._deps.store.outbox.settle(settlement, holder=self._holder)):
@@ -165,21 +170,16 @@ class SubscriptionWorker:
             self._position = self._saved_position = settlement.position
             self._saved_at = self._deps.ticks()
 
-    async def _hold_back(self, why: str, now: datetime) -> None:
-        log.warning("nothing can be delivered now", subscription=self.name, why=why)
-        self.pause(NOT_READY_RETRY_S)
-        await self._settle(Settlement(subscription=self.name, at=now, trouble=why))
-
 
 def _net_recipients(outcomes: Iterable[DeliveryOutcome]) -> tuple[tuple[SentNotice, ...], tuple[SentNotice, ...]]:
-    """Return who is told of something once all is done, and who is no longer: within a batch somebody may be told, released and told again."""
+    """Return who is notified and who is no longer, after a whole batch: within it a person may be notified, settled and notified again."""
     told: dict[tuple[str, str], SentNotice] = {}
     untold: dict[tuple[str, str], SentNotice] = {}
     for outcome in outcomes:
-        for one in outcome.untold:
-            told.pop((one.about, one.target), None)
-            untold[one.about, one.target] = one
-        for one in outcome.told:
-            untold.pop((one.about, one.target), None)
-            told[one.about, one.target] = one
+        for notice in outcome.untold:
+            told.pop((notice.about, notice.target), None)
+            untold[notice.about, notice.target] = notice
+        for notice in outcome.told:
+            untold.pop((notice.about, notice.target), None)
+            told[notice.about, notice.target] = notice
     return tuple(told.values()), tuple(untold.values())

@@ -17,7 +17,7 @@ from console.pages.page_user import PageUser, TheForm, ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.services.console import Console
-from console.services.credentials import DEAD_STATES, CredentialQuery, credential_page, request_revocation, visible_credential
+from console.services.credentials import CredentialQuery, credential_page, request_revocation, visible_credential
 from justenough.adapters.store import JobCaption
 from justenough.domain.core.base_model import Message
 from justenough.domain.jobs.states import Action, CredentialState
@@ -86,7 +86,6 @@ def credentials(request: Request, console: TheConsole, visitor: ThePageUser, fil
         resources=_resource_choices(console, filters.resource),
         actions=tuple(Action),
         states=tuple(CredentialState),
-        dead=DEAD_STATES,
         stream=stream,
         refresh=30,
     )
@@ -108,7 +107,7 @@ def credential(request: Request, credential: str, console: TheConsole, visitor: 
         story=story,
         job=_job(console.deps.store.jobs.captions({view.job_id}), view),
         asked=asked,
-        dead=view.state in DEAD_STATES,
+        dead=view.state.is_dead,
         may_stop=bool(visitor.caller.roles & set(STOPPER_ROLES)),
         stoppers=missing_group_text(group for role in STOPPER_ROLES for group in groups_with_role(role, visitor.caller.tiers)),
         proof=proof,
@@ -156,7 +155,7 @@ def _credential_entries(console: Console, view: CredentialView) -> Sequence[Entr
 def _last_revocation_request(view: CredentialView, story: Sequence[EntryView]) -> EntryView | None:
     """Return who asked last for the end of what is not dead yet."""
     asked = [entry for entry in story if entry.type == EventType.REVOCATION_REQUESTED]
-    return asked[-1] if asked and view.state not in DEAD_STATES else None
+    return asked[-1] if asked and not view.state.is_dead else None
 
 
 def _job(known: Mapping[str, JobCaption], view: CredentialView) -> JobCaption | None:

@@ -90,10 +90,8 @@ class _PageStream:
 
     async def _change_event(self, entries: Sequence[EntryView]) -> bytes:
         """Return one event for all that concerns the page: it looks at everything of its own again anyway."""
-        mine = [entry for entry in entries if not self._topics or entry.type.partition(".")[0] in self._topics]
-        if mine and not self._visitor.caller.can_read_all:
-            owners = await self._console.job_owners.owners_of((entry.job for entry in mine), position=mine[-1].position)
-            mine = [entry for entry in mine if self._visitor.caller.can_read_jobs_of(owners.get(entry.job, ""))]
+        mine: Sequence[EntryView] = [entry for entry in entries if not self._topics or entry.type.partition(".")[0] in self._topics]
+        mine = await self._console.job_owners.readable_entries(self._visitor.caller, mine)
         return _event_block("change", {"type": mine[-1].type, "job": mine[-1].job}, position=mine[-1].position) if mine else b""
 
 

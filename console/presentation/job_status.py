@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from justenough.domain.approvals.tiers import Tiers
-from justenough.domain.jobs.states import CredentialState, JobState, RequestState, RevocationState
+from justenough.domain.jobs.states import JobState, RequestState, RevocationState
 from justenough.domain.readmodel.views import CredentialView, JobView, RequestView
 
-DEAD_STATES = {CredentialState.CONFIRMED, CredentialState.EXPIRED}
 MAX_NAMED = 3
 """Things that a sentence names."""
 
@@ -25,7 +24,7 @@ ENDED_TEXT = {
 
 def job_status_text(job: JobView, tiers: Tiers) -> str:
     """Return what a job does now, or how it ended and what became of what it held."""
-    live = [item for item in job.credentials if item.state not in DEAD_STATES]
+    live = [item for item in job.credentials if not item.state.is_dead]
     match job.state:
         case JobState.PENDING:
             return "Accepted. A worker takes it next."

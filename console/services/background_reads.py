@@ -1,6 +1,6 @@
-"""The console's long looks: at every chain of the ledger, at a period's evidence, at what of a job is alive. Each is shared by those who ask at once.
+"""The console's long reads: ledger verification, evidence reports, usage counts, proofs. Concurrent callers share one run.
 
-They change nothing. What keeps a processor busy takes turns, in a thread, so that the console answers others meanwhile.
+They change nothing. Reads that keep a processor busy run one at a time, in a thread, so that the console keeps answering.
 """
 
 from __future__ import annotations
@@ -29,18 +29,15 @@ DEFAULT_REPORT_PERIOD = timedelta(days=30)
 
 
 WHOLE_LEDGER = "ledger"
-"""What a verification is about: there is one ledger."""
-
-
+"""The one key of a verification."""
 WHOLE_CATALOG = "catalog"
-"""What counting use is about: there is one catalog."""
+"""The one key of a usage count."""
 
 
 USAGE_PERIOD = timedelta(days=90)
 
 
 MAX_COUNTED_ACTIONS = 200
-"""Actions whose use is counted, at most."""
 
 
 MAX_REPORTS_KEPT = 6
@@ -53,54 +50,52 @@ T = TypeVar("T")
 
 
 class ReportDays(NamedTuple):
-    """Days in UTC, both whole."""
+    """Whole days in UTC, both included."""
 
     first: date
     last: date
 
     def period(self, *, now: datetime) -> ReportPeriod:
-        """Return from when until when that is; what is to come is not in it."""
+        """Return the period of these days, cut off at `now`."""
         begin, end = (datetime.combine(day, time(), UTC) for day in (self.first, self.last + timedelta(days=1)))
         return ReportPeriod(begin, min(end, now))
 
 
 class BackgroundReads:
-    """One per console, on its event loop."""
+    """The long reads of one console, on its event loop."""
 
     def __init__(self, deps: Deps, gateway: TemporalGateway) -> None:
         self._deps = deps
-        # Each keeps a processor busy as long as it takes: the next one waits for its turn, here and in no thread.
+
+        async def report_days(days: ReportDays) -> Report:
+            now = deps.now()
+            return await self.report(days.period(now=now), now=now)
+
+        # Each keeps a processor busy: the next one waits here, without taking a thread.
         self._limiter = CapacityLimiter(1)
-        self.verification: SingleFlight[str, LedgerReport] = SingleFlight(self._verify_ledger)
-        self.reports: SingleFlight[ReportDays, Report] = SingleFlight(self._report_of_days, max_outcomes=MAX_REPORTS_KEPT)
+        self.verification: SingleFlight[str, LedgerReport] = SingleFlight(lambda _: self._run_alone(deps.store.ledger.verify))
+        self.reports: SingleFlight[ReportDays, Report] = SingleFlight(report_days, max_outcomes=MAX_REPORTS_KEPT)
         self.uses: SingleFlight[str, Mapping[AccessKey, ActionUse]] = SingleFlight(self._count_uses)
         self.proofs: SingleFlight[str, ProofReport] = SingleFlight(
             gateway.prove, max_concurrency=MAX_PROOF_CONCURRENCY, max_outcomes=MAX_PROOFS_KEPT, max_per_person=MAX_PROOFS_PER_PERSON
         )
 
     async def report(self, period: ReportPeriod, *, now: datetime) -> Report:
-        """Return the evidence report of a period, as of now. Raises InvalidInput where that is none, or too long."""
+        """Build the evidence report of a period, as of `now`. Raises InvalidInput if the period is empty or too long."""
         installation = self._deps.settings.installation
         return await self._run_alone(
             partial(evidence_report.build_evidence_report, self._deps.store, period, installation=installation, now=now)
         )
 
     async def close(self) -> None:
-        """Wait for nothing any more."""
+        """Cancel everything that is still running."""
         for works in (self.verification, self.reports, self.uses, self.proofs):
             await works.close()
 
-    async def _verify_ledger(self, _: str) -> LedgerReport:
-        return await self._run_alone(self._deps.store.ledger.verify)
-
     async def _count_uses(self, _: str) -> Mapping[AccessKey, ActionUse]:
         since = self._deps.now() - USAGE_PERIOD
-        found = await self._run_alone(partial(self._deps.store.usage.action_uses, since=since, limit=MAX_COUNTED_ACTIONS))
-        return {AccessKey(use.resource, use.action): use for use in found.items}
-
-    async def _report_of_days(self, days: ReportDays) -> Report:
-        now = self._deps.now()
-        return await self.report(days.period(now=now), now=now)
+        page = await self._run_alone(partial(self._deps.store.usage.action_uses, since=since, limit=MAX_COUNTED_ACTIONS))
+        return {AccessKey(use.resource, use.action): use for use in page.items}
 
     async def _run_alone(self, read: Callable[[], T]) -> T:
         return await to_thread.run_sync(read, limiter=self._limiter, abandon_on_cancel=True)

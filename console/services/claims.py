@@ -1,4 +1,4 @@
-"""Claims: an approver marks a request as being looked at. A claim stops nobody else from deciding. Blocking, for a thread."""
+"""Claims: an approver tells others that they are working on a request. A claim keeps nobody else from deciding. Blocking, for a thread."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from justenough.services.dependencies import Deps
 
 
 def claim_request(deps: Deps, caller: Caller, request: str, *, seconds: int) -> RequestView:
-    """Record that the caller looks at a pending request, and return it. Claiming again prolongs the claim. Raises Conflict while another's holds."""
+    """Claim a pending request for the caller and return it. Claiming again prolongs the claim. Raises Conflict while another person's claim lasts."""
     view = _claimable(deps, caller, request)
     until = deps.now() + timedelta(seconds=seconds)
     if view.claim and view.claim.by_id != caller.person.id and view.claim.until > deps.now():
-        raise Conflict(f"{view.claim.by} looks at it until {view.claim.until:%Y-%m-%d %H:%M:%S} UTC; you may answer it all the same")
+        raise Conflict(f"claimed by {view.claim.by} until {view.claim.until:%Y-%m-%d %H:%M:%S} UTC; you can still decide it")
     return _record_claim(deps, caller, view, until=until)
 
 
@@ -26,7 +26,7 @@ def release_claim(deps: Deps, caller: Caller, request: str) -> RequestView:
     """End the caller's own claim of a pending request, and return the request. Raises Conflict if it is not theirs."""
     view = _claimable(deps, caller, request)
     if view.claim is None or view.claim.by_id != caller.person.id:
-        raise Conflict("you do not look at it")
+        raise Conflict("you have not claimed this request")
     return _record_claim(deps, caller, view, until=None)
 
 
@@ -56,6 +56,6 @@ def _record_claim(deps: Deps, caller: Caller, view: RequestView, *, until: datet
         until=until.isoformat() if until else None,
     )
     deps.store.ledger.append([claimed])
-    found = deps.store.requests.get(view.id)
-    assert found is not None, "a request stays"
-    return found
+    updated = deps.store.requests.get(view.id)
+    assert updated is not None, "requests are never deleted"
+    return updated

@@ -1,4 +1,4 @@
-"""The console's parts, which use cases, API and pages share."""
+"""The parts of a console that use cases, API and pages share."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Console:
     """The console's parts, made once at start."""
 
     deps: Deps
-    """Store, configuration, settings, and a Vault that the console may only read people and public keys from, and sign its own orders in."""
+    """Store, configuration, settings, and a Vault client that may only read people and public keys and sign the console's own orders."""
     token_verifier: TokenVerifier
     signing_secrets: SigningSecrets
     identity_keys: IdentityKeys

@@ -1,6 +1,6 @@
-"""Makes the console's own orders, for triggers and schedules, and records each once. Blocking, for a thread. Starts nothing; that is the gateway's.
+"""Signs and records the console's own orders, for triggers and schedules, each once. Starts nothing. Blocking, for a thread.
 
-What the console signs here counts only where the worker's own configuration names the same job.
+The worker accepts an order signed here only if its own configuration names the same job.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from console.services.submit_job import SubmittedOrder
+from console.services.submit_job import SubmittedOrder, find_recorded_order
 from justenough.adapters.configuration.configured_jobs import ConfiguredJob
 from justenough.domain.approvals.statements import OrderRecord, OrderStatement, SignedStatement, to_signable
 from justenough.domain.catalog.loader import problems_in_spec
@@ -23,12 +23,12 @@ from justenough.services.ledger_events import job_submitted_event
 from justenough.services.verify_order import verify_order
 
 ORDER_LIFETIME = timedelta(hours=24)
-"""How long an order waits for its approvals, at most: as one that a person signs."""
+"""How long an order may wait for its approvals: as long as one that a person signs."""
 
 
 @dataclass(frozen=True, slots=True)
 class OrderRequest:
-    """What is to be ordered, of which job of the configuration's."""
+    """Which configured job to order, with which params and for what reason."""
 
     origin: str
     configured_job: ConfiguredJob
@@ -36,38 +36,32 @@ class OrderRequest:
     reason: str
     parent: str | None = None
     asked_by: str | None = None
-    """Entity id of who asked for it, where somebody did."""
-
-
-def find_recorded_order(deps: Deps, job: str) -> SubmittedOrder | None:
-    """Return the order of a job as it was recorded; None where it was not."""
-    record, view = deps.store.jobs.order(job), deps.store.jobs.get(job)
-    return SubmittedOrder(job=view, order=JobInput.of(job, record), new=False) if record and view else None
+    """Entity id of the person who asked for it, if one did."""
 
 
 def record_console_order(deps: Deps, request: OrderRequest, *, job: str, entity: str) -> SubmittedOrder:
-    """Sign and record the order of a job by its id. Raises InvalidInput where the job cannot be, Conflict where the order would not hold."""
+    """Sign and record the order of a job by its id. Raises InvalidInput if the job's spec is invalid, Conflict if the order would not be accepted."""
     order = _build_order(deps, request, job=job, entity=entity)
     verified = verify_order(deps, order, now=deps.now())
     if isinstance(verified, Rejection):
-        raise Conflict(f"the order of {request.origin} does not hold: {verified}")
-    # Nothing is new where somebody else orders the same at the same time.
+        raise Conflict(f"the order of {request.origin} is not valid: {verified}")
+    # Another console may have recorded the same order at the same time; then it is not new.
     new = bool(deps.store.ledger.append([job_submitted_event(order, verified, at=deps.now())]))
-    kept = find_recorded_order(deps, job)
-    assert kept is not None, "what is recorded is there"
-    return replace(kept, new=new)
+    recorded = find_recorded_order(deps, job)
+    assert recorded is not None, "it has just been recorded"
+    return replace(recorded, new=new)
 
 
 def _build_order(deps: Deps, request: OrderRequest, *, job: str, entity: str) -> JobInput:
-    own, now = request.configured_job, deps.now().replace(microsecond=0)
-    if problems := problems_in_spec(checked_spec(own.spec, request.params), deps.config.current().catalog):
+    configured, now = request.configured_job, deps.now().replace(microsecond=0)
+    if problems := problems_in_spec(checked_spec(configured.spec, request.params), deps.config.current().catalog):
         raise InvalidInput("job spec", problems)
-    if own.bundle is not None:
-        deps.store.bundles.put(str(own.bundle_digest), own.bundle)
+    if configured.bundle is not None:
+        deps.store.bundles.put(str(configured.bundle_digest), configured.bundle)
     statement = OrderStatement(
         job=job,
-        spec_digest=own.spec_digest,
-        bundle=own.bundle_digest,
+        spec_digest=configured.spec_digest,
+        bundle=configured.bundle_digest,
         params=request.params,
         reason=request.reason,
         person=entity,
@@ -79,4 +73,4 @@ def _build_order(deps: Deps, request: OrderRequest, *, job: str, entity: str) ->
     )
     raw = to_signable(statement)
     signed = SignedStatement(statement=raw, signature=deps.vault.sign_own(entity, to_canonical_json(raw)))
-    return JobInput.of(job, OrderRecord(own.spec, request.params, own.bundle_digest, signed))
+    return JobInput.of(job, OrderRecord(configured.spec, request.params, configured.bundle_digest, signed))

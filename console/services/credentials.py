@@ -1,4 +1,4 @@
-"""Credentials: list, show, revoke."""
+"""Credentials: list, show, revoke, and wait until a revocation is confirmed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import NamedTuple
 from anyio import to_thread
 
 from console.auth.authorization import Caller
+from console.concurrency.poll import poll_until
 from console.services.console import Console
 from console.services.visibility import MAX_PAGES_READ, first_visible_page
 from console.temporal.client import WorkflowGone
@@ -14,12 +15,15 @@ from justenough.domain.core.errors import NotFound
 from justenough.domain.jobs.states import Action, CredentialState
 from justenough.domain.ledger.events import EventType, build_event
 from justenough.domain.readmodel.views import CredentialView, Page
+from justenough.services.dependencies import Deps
 
-DEAD_STATES = {CredentialState.CONFIRMED, CredentialState.EXPIRED}
+CONFIRM_TIMEOUT_S = 20.0
+"""Vault takes up to 10 s for a target that hangs, and so does checking it."""
+POLL_INTERVAL_S = 0.02
 
 
 class CredentialQuery(NamedTuple):
-    """Which credentials are wanted; None for whatever."""
+    """Which credentials to list; None for any."""
 
     live: bool = False
     """Only those not yet shown to be dead."""
@@ -32,7 +36,7 @@ class CredentialQuery(NamedTuple):
 def credential_page(
     console: Console, caller: Caller, query: CredentialQuery, *, limit: int, cursor: str | None, max_pages: int = MAX_PAGES_READ
 ) -> Page[CredentialView]:
-    """Return a page of the credentials that the caller may see, newest first. Blocking, for a thread."""
+    """Return a page of the credentials that the caller may read, newest first. Blocking, for a thread."""
 
     def read(after: str | None) -> Page[CredentialView]:
         page = console.deps.store.credentials.list(**query._asdict(), limit=limit, cursor=after)
@@ -44,7 +48,7 @@ def credential_page(
 
 
 def visible_credential(console: Console, caller: Caller, credential: str) -> CredentialView:
-    """Return a credential that the caller may see. Blocking, for a thread. Raises NotFound for others."""
+    """Return a credential that the caller may read. Raises NotFound for any other. Blocking, for a thread."""
     view = console.deps.store.credentials.get(credential)
     if view is None or not console.job_owners.can_read(caller, view.job_id):
         raise NotFound(f"there is no credential {credential}")
@@ -52,13 +56,17 @@ def visible_credential(console: Console, caller: Caller, credential: str) -> Cre
 
 
 async def request_revocation(console: Console, caller: Caller, credential: str) -> CredentialView:
-    """Ask for a credential to be ended, and record who asked; return it as it was. One that is dead already is left as it is."""
+    """Ask the job to revoke a credential, record who asked, and return the credential as it was before. A dead one is only returned."""
     view = await to_thread.run_sync(console.deps.store.credentials.get, credential)
     if view is None:
         raise NotFound(f"there is no credential {credential}")
-    if view.state not in DEAD_STATES:
-        await _revoke(console, view)
-        asked = build_event(
+    if not view.state.is_dead:
+        try:
+            await console.gateway.revoke_credential(view.job_id, view.id)
+        except WorkflowGone:
+            # The job is over, so the sweep revokes what is left of it.
+            await console.gateway.start_sweep()
+        requested = build_event(
             EventType.REVOCATION_REQUESTED,
             view.job_id,
             at=console.deps.now(),
@@ -67,13 +75,17 @@ async def request_revocation(console: Console, caller: Caller, credential: str) 
             person=caller.person.id,
             name=caller.person.name,
         )
-        await to_thread.run_sync(console.deps.store.ledger.append, [asked])
+        await to_thread.run_sync(console.deps.store.ledger.append, [requested])
     return view
 
 
-async def _revoke(console: Console, view: CredentialView) -> None:
-    try:
-        await console.gateway.revoke_credential(view.job_id, view.id)
-    except WorkflowGone:
-        # Its job is over, so whatever of it still lives is the sweep's.
-        await console.gateway.start_sweep()
+async def wait_until_confirmed(deps: Deps, view: CredentialView) -> CredentialView:
+    """Wait until a credential is dead, or newly overdue, for at most CONFIRM_TIMEOUT_S; return it as it is then."""
+
+    async def read() -> CredentialView:
+        return await to_thread.run_sync(deps.store.credentials.get, view.id) or view
+
+    def is_settled(now: CredentialView) -> bool:
+        return now.state.is_dead or (now.state is CredentialState.OVERDUE and (now.state, now.why) != (view.state, view.why))
+
+    return await poll_until(view, read, until=is_settled, every_s=POLL_INTERVAL_S, timeout_s=CONFIRM_TIMEOUT_S)

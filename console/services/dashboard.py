@@ -1,62 +1,41 @@
-"""The figures of the first page, read once for all who look: a thousand open pages ask the store no more often than one that always asks. Blocking, for a thread."""
+"""The figures of the first page, read once for all viewers: a thousand open pages query the store no more often than one. Blocking, for a thread."""
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Generic, TypeVar
 
+from console.concurrency.caches import ThreadCache
 from justenough.adapters.store import Store
 from justenough.domain.readmodel.dashboard import CurrentCounts, PeriodTrend
 
-T = TypeVar("T")
-
 COUNTS_TTL_S = 5.0
-"""Seconds for which counts serve while nothing happens; what happens is read at once."""
+"""How long counts are used while nothing new is recorded; anything new is read at once."""
 COURSE_TTL_S = 15.0
-"""Seconds for which a day's course serves, whatever happens: it is an hour per finger's breadth."""
+"""The 24-hour chart may be this old: at its scale nobody can tell."""
 COURSE_PERIOD = timedelta(hours=24)
 COURSE_POINTS = 96
-"""Of a day, each with its number of credentials alive."""
-
-
-@dataclass
-class CachedReading(Generic[T]):
-    """One reading, and at which position of the ledger and when it began."""
-
-    ttl_s: float
-    read: Callable[[], T]
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-    _last: tuple[int, float, T] | None = None
-
-    def value_since(self, position: int) -> T:
-        """Return a reading that began when the ledger had come at least this far. Those who ask meanwhile wait for one and share it."""
-        with self._lock:
-            began = time.monotonic()
-            if self._last is None or self._last[0] < position or began - self._last[1] > self.ttl_s:
-                self._last = position, began, self.read()
-            return self._last[2]
+"""Points of the chart, each the number of credentials alive."""
 
 
 class DashboardFigures:
-    """What is so now, and how the last day went."""
+    """The current counts, and the last 24 hours."""
 
     def __init__(self, store: Store, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._store, self._now = store, now
-        self._counts = CachedReading(COUNTS_TTL_S, lambda: store.dashboard.current_counts(now()))
-        self._course = CachedReading(COURSE_TTL_S, self._read_course)
+        self._counts: ThreadCache[CurrentCounts] = ThreadCache()
+        self._trends: ThreadCache[PeriodTrend] = ThreadCache()
 
     def current_counts(self) -> CurrentCounts:
-        """Return the counts, with everything in them that was recorded before this was asked."""
-        return self._counts.value_since(self._store.ledger.head().position)
+        """Return the counts; they include everything that was recorded before this call."""
+        position = self._store.ledger.head().position
+        return self._counts.get("now", lambda: self._store.dashboard.current_counts(self._now()), max_age_s=COUNTS_TTL_S, version=position)
 
     def course(self) -> PeriodTrend:
-        """Return how the last 24 hours went, as read at most some seconds ago."""
-        return self._course.value_since(0)
+        """Return the trend of the last 24 hours, read at most COURSE_TTL_S ago."""
 
-    def _read_course(self) -> PeriodTrend:
-        until = self._now()
-        return self._store.dashboard.period_trend(until - COURSE_PERIOD, until, COURSE_POINTS)
+        def read() -> PeriodTrend:
+            until = self._now()
+            return self._store.dashboard.period_trend(until - COURSE_PERIOD, until, COURSE_POINTS)
+
+        return self._trends.get("day", read, max_age_s=COURSE_TTL_S)

@@ -1,14 +1,14 @@
-"""Examines an approver's answer before it is handed on: who may answer, what it must be about. Blocking, for a thread. Counts nothing; the worker does."""
+"""Validates an approver's signed answer and hands it to the job: who may answer, and what the answer must be about. Counts no votes; the worker does."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any
 
-from anyio import fail_after, sleep, to_thread
+from anyio import to_thread
 
 from console.auth.authorization import Caller, Role, answering_groups, groups_with_role, missing_group_text
+from console.concurrency.poll import poll_until
 from console.services.console import Console
 from console.services.inputs import SignedBody
 from console.services.signed_statements import parse_own_statement, require_checks
@@ -20,7 +20,7 @@ from justenough.domain.core.errors import Conflict, Forbidden, InvalidInput, Not
 from justenough.domain.core.ids import request_number_of
 from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.states import Action, RequestState
-from justenough.domain.jobs.tool_bounds import BoundedTools, intersect_all
+from justenough.domain.jobs.tool_bounds import intersect_all
 from justenough.domain.readmodel.views import JobView, RequestView
 from justenough.services.approval_ladder import ladder_for_request
 from justenough.services.dependencies import Deps
@@ -34,10 +34,8 @@ COUNT_TIMEOUT_S = 5.0
 
 
 FIRST_POLL_DELAY_S = 0.01
-
-
 MAX_POLL_INTERVAL_S = 0.2
-"""The first pause between two looks, and the longest: many who wait for a busy worker must not keep it busy."""
+"""Pauses grow up to this: many callers that wait for a busy worker must not keep it busy."""
 
 
 async def submit_decision(
@@ -51,8 +49,8 @@ async def submit_decision(
 ) -> tuple[RequestView, bool]:
     """Hand a signed answer to the job; return the request as it is then, and whether a worker has counted the answer yet.
 
-    `before_submit`: what must be done first once the answer is found good. Raises what `validate_decision` and `before_submit` do, Conflict where the job no longer
-    runs, TemporalUnavailable.
+    `before_submit` runs once the answer is valid, before it is handed on. Raises what it and `validate_decision` raise, Conflict if the job no
+    longer runs, TemporalUnavailable.
     """
     view = await to_thread.run_sync(lambda: validate_decision(console.deps, caller, request, body, if_match=if_match))
     if before_submit is not None:
@@ -61,35 +59,29 @@ async def submit_decision(
         await console.gateway.decide(view.job_id, body.to_signed())
     except WorkflowGone as error:
         raise Conflict("the job no longer runs") from error
-    takes_back = body.statement.get("decision") == WITHDRAW
-    done = partial(is_withdrawn, before=view) if takes_back else has_answered
-    return await _wait_until_counted(console, view, caller.person.id, is_done=done)
+    is_withdrawal, person = body.statement.get("decision") == WITHDRAW, caller.person.id
 
+    async def read() -> RequestView:
+        return await to_thread.run_sync(console.deps.store.requests.get, view.id) or view
 
-async def _wait_until_counted(
-    console: Console, view: RequestView, person: str, *, is_done: Callable[[RequestView, str], bool]
-) -> tuple[RequestView, bool]:
-    try:
-        with fail_after(COUNT_TIMEOUT_S):
-            pause = FIRST_POLL_DELAY_S
-            while not is_done(view, person):
-                await sleep(pause)
-                pause = min(2 * pause, MAX_POLL_INTERVAL_S)
-                found = await to_thread.run_sync(console.deps.store.requests.get, view.id)
-                view = view if found is None else found
-    except TimeoutError:
-        return view, False
-    return view, True
+    def is_counted(now: RequestView) -> bool:
+        return is_withdrawn(now, person, before=view) if is_withdrawal else has_answered(now, person)
+
+    newest = await poll_until(
+        view, read, until=is_counted, every_s=FIRST_POLL_DELAY_S, max_every_s=MAX_POLL_INTERVAL_S, timeout_s=COUNT_TIMEOUT_S
+    )
+    return newest, is_counted(newest)
 
 
 WITHDRAW, BREAK_GLASS = "withdraw", "break_glass"
+# Rejections are recorded, and justenough.domain.evidence.rejected_attempts groups them by words in these messages.
 
 
 def validate_decision(deps: Deps, caller: Caller, request_id: str, body: SignedBody, *, if_match: str | None) -> RequestView:
-    """Return the request that a good answer is for.
+    """Return the request that a valid answer is for; record an invalid one as rejected. Blocking, for a thread.
 
-    Raises NotFound, Forbidden, Conflict, Stale, PreconditionRequired, InvalidInput: in this order, so that nobody learns of a
-    request's state who may not answer it.
+    Raises NotFound, Forbidden, Conflict, Stale, PreconditionRequired, InvalidInput: checked in this order, so that only a person who
+    may answer the request learns its state.
     """
     view = deps.store.requests.get(request_id)
     job = deps.store.jobs.get(view.job_id) if view else None
@@ -98,7 +90,7 @@ def validate_decision(deps: Deps, caller: Caller, request_id: str, body: SignedB
     try:
         _check_decision(deps, caller, view, job, body, if_match=if_match)
     except (Forbidden, Conflict, Stale, InvalidInput) as refusal:
-        # Every attempt is in the ledger, also one that goes no further than here; the same one again is the same entry.
+        # The ledger records every attempt, including one that stops here; repeating it records nothing new.
         raw, person = body.to_signed().model_dump(mode="json"), caller.person.id
         why = f"{type(refusal).__name__}: {refusal}"[:500]
         deps.store.ledger.append(
@@ -119,17 +111,17 @@ def can_answer(deps: Deps, caller: Caller, view: RequestView, *, requester_id: s
 
 
 def why_own_job(deps: Deps, caller: Caller, view: RequestView, *, requester_id: str) -> Rejection | None:
-    """Return why the request is of the caller's own job, or of one that came of one of theirs; None where it is not."""
+    """Return why the caller may not answer: the request is of a job that they, or a job of theirs, launched. None if it is not."""
     return ladder_of(deps, view, requester_id=requester_id).why_own_job(caller.person.id)
 
 
 def has_answered(view: RequestView, person: str) -> bool:
-    """Whether a person's answer is recorded."""
+    """Whether this person's answer is recorded."""
     return any(approval.approver_id == person for approval in view.approvals)
 
 
 def is_withdrawn(view: RequestView, person: str, *, before: RequestView) -> bool:
-    """Whether an approval has been taken back since `before`: the whole request's, or this person's part of it."""
+    """Whether an approval was withdrawn after `before`: that of the whole request, or this person's own."""
     return view.state is RequestState.WITHDRAWN or (_has_withdrawn(view, person) and not _has_withdrawn(before, person))
 
 
@@ -138,7 +130,7 @@ def _has_withdrawn(view: RequestView, person: str) -> bool:
 
 
 def ladder_of(deps: Deps, view: RequestView, *, requester_id: str) -> Ladder:
-    """Return what an answer must be about. Without the answers so far: the worker has them, with their signatures."""
+    """Build the request's approval state for validation, without earlier votes: only the worker has those, with their signatures."""
     ladder = ladder_for_request(
         view.id,
         view,
@@ -158,17 +150,13 @@ def _check_decision(deps: Deps, caller: Caller, view: RequestView, job: JobView,
     _require_within_request(view, statement)
     expired = why_not_valid_now(statement, now=deps.now())
     if expired:
-        raise InvalidInput("decision", (Problem("statement.expires_at", expired.message),))
-    asked, signed, looked = (
-        ladder_of(deps, view, requester_id=job.requester_id),
-        body.to_signed(),
-        build_approval_verifier(deps, now=deps.now()),
-    )
-    withdraws = statement.decision == WITHDRAW
-    verified = looked.verify_withdrawal(view.job_id, asked, signed) if withdraws else looked.verify_answer(view.job_id, asked, signed)
+        raise InvalidInput("decision", (Problem("statement.expires_at", str(expired)),))
+    ladder, verifier = ladder_of(deps, view, requester_id=job.requester_id), build_approval_verifier(deps, now=deps.now())
+    verify = verifier.verify_withdrawal if statement.decision == WITHDRAW else verifier.verify_answer
+    verified = verify(view.job_id, ladder, body.to_signed())
     if isinstance(verified, Rejection):
-        raise Forbidden(f"the decision does not hold: {verified}")
-    _require_policy(deps, view, asked, statement)
+        raise Forbidden(f"the decision is not valid: {verified}")
+    _require_policy(deps, view, ladder, statement)
 
 
 def _require_entitlement(deps: Deps, caller: Caller, view: RequestView, job: JobView, decision: Any) -> None:
@@ -176,18 +164,20 @@ def _require_entitlement(deps: Deps, caller: Caller, view: RequestView, job: Job
         _require_withdrawable(caller, view, job)
         return
     if why := why_own_job(deps, caller, view, requester_id=job.requester_id):
-        raise Forbidden(str(why))
-    wanted = (
-        groups_with_role(Role.BREAK_GLASS, caller.tiers) if decision == BREAK_GLASS else answering_groups(view.current_tier, caller.tiers)
-    )
-    if (Role.BREAK_GLASS if decision == BREAK_GLASS else Role.APPROVE) not in caller.roles:
-        raise Forbidden(missing_group_text(wanted))
+        raise Forbidden(why)
+    breaks_glass = decision == BREAK_GLASS
+    role = Role.BREAK_GLASS if breaks_glass else Role.APPROVE
+    groups = groups_with_role(role, caller.tiers) if breaks_glass else answering_groups(view.current_tier, caller.tiers)
+    if role not in caller.roles:
+        raise Forbidden(missing_group_text(groups))
     if has_answered(view, caller.person.id):
         raise Conflict("you have answered this request already")
     if view.state is not RequestState.PENDING:
-        raise Conflict(f"the request is {view.state.value}, not pending{_last_answer_text(view)}")
-    if decision != BREAK_GLASS and caller.tier < view.current_tier:
-        raise Forbidden(missing_group_text(wanted))
+        last = view.approvals[-1] if view.approvals else None
+        answered_by = f": {last.approver} answered at {last.at:%Y-%m-%d %H:%M:%S} UTC" if last else ""
+        raise Conflict(f"the request is {view.state.value}, not pending{answered_by}")
+    if not breaks_glass and caller.tier < view.current_tier:
+        raise Forbidden(missing_group_text(groups))
 
 
 def _require_withdrawable(caller: Caller, view: RequestView, job: JobView) -> None:
@@ -196,31 +186,25 @@ def _require_withdrawable(caller: Caller, view: RequestView, job: JobView) -> No
         raise Forbidden(missing_group_text(groups_with_role(Role.APPROVE, caller.tiers)))
     mine = any(item.approver_id == caller.person.id for item in view.counting_approvals)
     if job.state.ended:
-        raise Conflict(f"the job is over ({job.state.value}), and with it everything that it was issued")
+        raise Conflict(f"the job is over ({job.state.value}), and so is everything it was issued")
     if view.state is not RequestState.APPROVED and not (view.state is RequestState.PENDING and mine):
-        raise Conflict(f"the request is {view.state.value}: there is no approval to take back")
-
-
-def _last_answer_text(view: RequestView) -> str:
-    """Return who settled a request and when, where a person did."""
-    last = view.approvals[-1] if view.approvals else None
-    return f": {last.approver} answered at {last.at:%Y-%m-%d %H:%M:%S} UTC" if last else ""
+        raise Conflict(f"the request is {view.state.value}: it has no approval to withdraw")
 
 
 def _require_digest(view: RequestView, if_match: str | None, body: SignedBody) -> None:
     if not if_match:
-        raise PreconditionRequired("say in If-Match which digest you answer")
+        raise PreconditionRequired("If-Match is required: send the digest of the request you answer")
     if if_match.removeprefix("W/").strip('"') != view.digest:
-        raise Stale("the request is not what you answered any more: its digest has changed")
+        raise Stale("the request has changed since you read it: If-Match is not its digest; read it again")
     if isinstance(body.statement.get("digest"), str) and body.statement["digest"] != view.digest:
-        raise Stale("the statement is for another digest than the request's")
+        raise Stale("the statement's digest is not the request's; read the request again")
 
 
 def _require_within_request(view: RequestView, statement: DecisionStatement) -> None:
     wider = statement.action.rank > Action(view.action).rank
     other = statement.action.value != view.action and statement.decision not in {"approve", BREAK_GLASS}
     silent = needs_reason(statement.decision, view.current_tier) and not statement.reason.strip()
-    wrong = {
+    checks = {
         "job": (statement.job != view.job_id, "is another job's"),
         "request": (statement.request != view.id, "is another request's"),
         "action": (wider or other, f"the request is for {view.action}; an approval can allow less, never more"),
@@ -228,32 +212,28 @@ def _require_within_request(view: RequestView, statement: DecisionStatement) -> 
         "tools": ((rejection := why_bounds_invalid(statement, view.tools)) is not None, str(rejection)),
         "reason": (silent, "a reason is required"),
     }
-    require_checks("decision", wrong)
+    require_checks("decision", checks)
 
 
 def _require_policy(deps: Deps, view: RequestView, ladder: Ladder, statement: DecisionStatement) -> None:
-    """Raise Forbidden where policy does not allow what this answer and those before it leave of the request."""
+    """Raise Forbidden if policy denies what this answer, with the earlier ones, leaves of the request."""
     grant = _resulting_grant(view, statement)
     if statement.decision not in {"approve", BREAK_GLASS} or grant == GrantTerms(
         action=Action(view.action), ttl=view.ttl, tools=view.tools
     ):
         return
-    again = evaluate_grant(deps, view.job_id, request_number_of(view.id), grant)
-    rejection = again if isinstance(again, Rejection) else why_policy_denies_grant(grant, again[0], tier=ladder.current)
-    if rejection:
-        raise Forbidden(f"the decision does not hold: {rejection}")
+    evaluated = evaluate_grant(deps, view.job_id, request_number_of(view.id), grant)
+    why = str(evaluated) if isinstance(evaluated, Rejection) else why_policy_denies_grant(grant, evaluated[0], tier=ladder.current)
+    if why:
+        raise Forbidden(f"the decision is not valid: {why}")
 
 
 def _resulting_grant(view: RequestView, statement: DecisionStatement) -> GrantTerms:
     actions = [statement.action, *(Action(item.action) for item in view.counting_approvals if item.action)]
+    bounds = [tools for tools in (statement.tools, *(item.tools for item in view.counting_approvals)) if tools is not None]
     return GrantTerms(
-        action=min(actions, key=lambda each: each.rank),
+        action=min(actions, key=lambda action: action.rank),
         ttl=min((statement.ttl, *(item.ttl for item in view.counting_approvals))),
         break_glass=statement.decision == BREAK_GLASS,
-        tools=_resulting_tools(view, statement),
+        tools=intersect_all(view.tools, *bounds) if view.tools is not None and bounds else view.tools,
     )
-
-
-def _resulting_tools(view: RequestView, statement: DecisionStatement) -> BoundedTools | None:
-    bound = [one for one in (statement.tools, *(item.tools for item in view.counting_approvals)) if one is not None]
-    return intersect_all(view.tools, *bound) if view.tools is not None and bound else view.tools

@@ -1,4 +1,4 @@
-"""Delegations: who decides for whom until when. A delegate decides by their own groups, so naming one widens nobody's rights. Blocking, for a thread."""
+"""Delegations: who decides for whom until when. A delegate decides by their own groups, so a delegation gives nobody new rights. Blocking, for a thread."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from justenough.services.dependencies import Deps
 
 
 class PersonView(Message):
-    """A person who answers requests."""
+    """An approver."""
 
     id: str
     """Vault entity id."""
     name: str
     """Login name."""
     tier: int
-    """The highest tier that they answer for."""
+    """The highest tier they may answer for."""
 
 
 def find_approver(deps: Deps, caller: Caller, name: str) -> PersonView:
-    """Return the approver with a login name, on the mounts where the caller has a login. Raises NotFound."""
-    found = deps.vault.person_named(name, like=caller.person.id, people_mounts=deps.settings.people_mounts)
-    tier = caller.tiers.tier_of(found.groups) if found else 0
-    if found is None or not tier:
+    """Return the approver with this login name, on a mount where the caller has a login. Raises NotFound."""
+    person = deps.vault.person_named(name, like=caller.person.id, people_mounts=deps.settings.people_mounts)
+    tier = caller.tiers.tier_of(person.groups) if person else 0
+    if person is None or not tier:
         raise NotFound(f"there is no approver {name}")
-    return PersonView(id=found.id, name=found.name, tier=tier)
+    return PersonView(id=person.id, name=person.name, tier=tier)
 
 
 def create_delegation(deps: Deps, caller: Caller, body: SignedBody) -> DelegationView:
-    """Record the caller's signed delegation and return it. The same statement again is the same delegation."""
+    """Record the caller's signed delegation and return it. The same statement makes only one delegation."""
     statement = parse_own_statement(DelegationStatement, body, caller)
     validate_statement(deps, statement, body, {"delegate": (statement.delegate == caller.person.id, "is yourself")})
     delegate = _find_delegate(deps, caller, statement)
     name = f"d-{digest_of(body.statement).removeprefix('sha256:')[:24]}"
-    made = build_event(
+    event = build_event(
         EventType.DELEGATION_MADE,
         UNATTRIBUTED_CHAIN,
         at=deps.now(),
@@ -56,7 +56,7 @@ def create_delegation(deps: Deps, caller: Caller, body: SignedBody) -> Delegatio
         reason=statement.reason,
         signed=body.to_signed().model_dump(mode="json"),
     )
-    deps.store.ledger.append([made])
+    deps.store.ledger.append([event])
     return _delegation_view(deps, name)
 
 
@@ -64,11 +64,11 @@ def end_delegation(deps: Deps, caller: Caller, delegation: str) -> DelegationVie
     """End one of the caller's own delegations and return it. Raises NotFound, Forbidden, Conflict if it has ended."""
     view = _delegation_view(deps, delegation)
     if view.person_id != caller.person.id:
-        raise Forbidden("only who named a delegate ends it")
+        raise Forbidden("only the person who made a delegation can end it")
     if view.ended_at:
-        raise Conflict("it has been ended already")
+        raise Conflict("this delegation has already been ended")
     person = caller.person
-    ended = build_event(
+    event = build_event(
         EventType.DELEGATION_ENDED,
         UNATTRIBUTED_CHAIN,
         at=deps.now(),
@@ -77,7 +77,7 @@ def end_delegation(deps: Deps, caller: Caller, delegation: str) -> DelegationVie
         person=person.id,
         name=person.name,
     )
-    deps.store.ledger.append([ended])
+    deps.store.ledger.append([event])
     return _delegation_view(deps, delegation)
 
 
@@ -91,9 +91,9 @@ def _delegation_view(deps: Deps, name: str) -> DelegationView:
 def _find_delegate(deps: Deps, caller: Caller, statement: DelegationStatement) -> Person:
     delegate = deps.vault.person(statement.delegate, deps.settings.people_mounts)
     if delegate is None:
-        raise InvalidInput("delegation", (Problem("statement.delegate", "is no person here"),))
+        raise InvalidInput("delegation", (Problem("statement.delegate", "is not the id of a person in this installation"),))
     if caller.tiers.tier_of(delegate.groups) < caller.tier:
         groups = ", ".join(sorted(answering_groups(caller.tier, caller.tiers)))
-        message = f"{delegate.name} does not answer at your tier {caller.tier}: a delegate is in one of the groups {groups}"
+        message = f"{delegate.name} may not answer at your tier {caller.tier}; a delegate must be in one of the groups {groups}"
         raise InvalidInput("delegation", (Problem("statement.delegate", message),))
     return delegate

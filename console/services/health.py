@@ -1,6 +1,6 @@
-"""Whether the systems that an installation needs answer, and how fast; what is late. Looks only; repairs nothing, names no job.
+"""Checks whether the systems that an installation needs answer, how fast, and what is late. Repairs nothing and names no job.
 
-Anyone may ask: looks are bounded, run at the same time, and are shared by those who ask within a second.
+Anyone may ask: the checks have a timeout, run concurrently, and are shared by everyone who asks within a second.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 import httpx
 from anyio import to_thread
 
+from console.concurrency.caches import SingleFlightCache
 from console.temporal.client import TemporalGateway
 from justenough.adapters.store import Store
 from justenough.adapters.store.metrics import OverdueCounts
@@ -21,21 +22,21 @@ from justenough.domain.core.errors import GiveUp, JustEnoughError
 from justenough.domain.ledger.overdue import find_unpolled_queues, is_sweep_late
 
 CHECK_TIMEOUT_S = 2.0
-"""Seconds for each look."""
 CACHE_TTL_S = 1.0
-"""Seconds for which one answer serves everybody."""
+WHOLE_INSTALLATION = "installation"
+"""The one key of the cached report."""
 VAULT_STATUS_TEXT = {
-    429: "answered 429: a standby that does not serve",
+    429: "answered 429: a standby node that does not serve requests",
     501: "is not initialised (bao operator init)",
     503: "is sealed (bao operator unseal)",
 }
-"""What Vault's health says by its status."""
+"""What each status of Vault's health endpoint means."""
 JOBS_WAIT_TEXT = "jobs wait"
 ENDINGS_WAIT_TEXT = "a job that is killed, or whose worker died, is not revoked"
 
 
 class Check(Message):
-    """What one look at one system found."""
+    """The result of checking one system."""
 
     name: str
     ok: bool
@@ -44,31 +45,31 @@ class Check(Message):
 
 
 class Sweeps(Message):
-    """The net below all others."""
+    """The scheduled sweeps."""
 
     last_ended_at: datetime | None = None
-    """When the last one ended that ran to its end; None where none is known."""
+    """When the last completed sweep ended; None if none is known."""
     age_seconds: int | None = None
     late: bool = False
 
 
 class HealthReport(Message):
-    """What one look at everything found."""
+    """The result of checking every system."""
 
     checks: tuple[Check, ...]
     overdue: OverdueCounts | None = None
-    """None where the store does not tell."""
+    """None if the store does not answer."""
     sweep: Sweeps = Sweeps()
     at: datetime | None = None
-    """When the look was done."""
+    """When the checks ended."""
 
 
 class Unhealthy(GiveUp):
-    """A system answers, and what it says is not well."""
+    """A system answers, but reports that it is not healthy."""
 
 
 class HealthMonitor:
-    """Looks at store, Temporal, Vault, workers and sweeps, at the same time and each bounded."""
+    """Checks store, Temporal, Vault, workers and sweeps concurrently, each with a timeout."""
 
     def __init__(self, *, store: Store, gateway: TemporalGateway, vault_addr: str, client: httpx.AsyncClient) -> None:
         self._store = store
@@ -76,54 +77,48 @@ class HealthMonitor:
         self._vault_addr = vault_addr
         self._client = client
         self._since = datetime.now(UTC)
-        self._lock = asyncio.Lock()
-        self._last: tuple[float, HealthReport] | None = None
-        self._report_task: asyncio.Task[HealthReport] | None = None
+        self._cache: SingleFlightCache[str, HealthReport] = SingleFlightCache(lambda _: self._check_all())
 
     async def report(self) -> HealthReport:
-        """Return what a look found that is no older than a second."""
-        async with self._lock:
-            if self._last is None or time.monotonic() - self._last[0] > CACHE_TTL_S:
-                found = await self._check_all()
-                self._last = time.monotonic(), found
-            return self._last[1]
+        """Return a report that is at most CACHE_TTL_S old."""
+        return await self._cache.get(WHOLE_INSTALLATION, max_age_s=CACHE_TTL_S)
 
     async def report_within(self, timeout_s: float) -> HealthReport | None:
-        """Return a look if it is done within so many seconds, else the one before it, None where there was none.
+        """Return a current report if it is ready in time, else the last one; None if there is none yet.
 
-        The look goes on for whoever comes next: a page never waits for a system that is away.
+        The checks go on and serve the next caller: a page never waits for a system that is away.
         """
-        if self._report_task is None or self._report_task.done():
-            self._report_task = asyncio.create_task(self.report())
-        done, _ = await asyncio.wait({self._report_task}, timeout=timeout_s)
-        return self._report_task.result() if done else self._last and self._last[1]
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self.report()
+        except TimeoutError:
+            return self._cache.last(WHOLE_INSTALLATION)
 
     async def _check_all(self) -> HealthReport:
         overdue: list[OverdueCounts] = []
         sweeps: list[Sweeps] = []
 
-        async def look_at_store() -> None:
+        async def check_store() -> None:
             overdue.append(await to_thread.run_sync(self._store.metrics.overdue, abandon_on_cancel=True))
 
-        async def look_at_sweeps() -> None:
-            sweeps.append(self._sweep_status(await self._gateway.last_sweep()))
+        async def check_sweeps() -> None:
+            ended, now = await self._gateway.last_sweep(), datetime.now(UTC)
+            age = max(0, round((now - ended).total_seconds())) if ended else None
+            sweeps.append(Sweeps(last_ended_at=ended, age_seconds=age, late=is_sweep_late(ended, since=self._since, now=now)))
 
-        looks = {
-            "store": look_at_store,
+        systems = {
+            "store": check_store,
             "temporal": self._gateway.ping,
             "vault": self._check_vault,
             "workers": self._check_workers,
-            "sweep": look_at_sweeps,
+            "sweep": check_sweeps,
         }
-        *checks, sweep = await asyncio.gather(*(_run_check(name, look) for name, look in looks.items()))
-        # How old the last sweep is does not make the rest less ready; it is told apart.
-        unseen = Sweeps(late=not sweep.ok)
-        return HealthReport(checks=tuple(checks), overdue=next(iter(overdue), None), sweep=next(iter(sweeps), unseen), at=datetime.now(UTC))
-
-    def _sweep_status(self, ended: datetime | None) -> Sweeps:
-        now = datetime.now(UTC)
-        age = max(0, round((now - ended).total_seconds())) if ended else None
-        return Sweeps(last_ended_at=ended, age_seconds=age, late=is_sweep_late(ended, since=self._since, now=now))
+        *checks, sweep = await asyncio.gather(*(_run_check(name, check) for name, check in systems.items()))
+        # A late sweep does not make the installation less ready; it is reported separately.
+        unknown = Sweeps(late=not sweep.ok)
+        return HealthReport(
+            checks=tuple(checks), overdue=next(iter(overdue), None), sweep=next(iter(sweeps), unknown), at=datetime.now(UTC)
+        )
 
     async def _check_vault(self) -> None:
         answer = await self._client.get(f"{self._vault_addr}/v1/sys/health", params={"standbyok": "true"}, timeout=CHECK_TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""What callers send to the use cases. Pure."""
+"""Request bodies and results of the use cases. Pure."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from justenough.domain.approvals.statements import SignedStatement
 from justenough.domain.core.base_model import Message, Model
 from justenough.domain.core.canonical_json import Digest
 from justenough.domain.core.untrusted_yaml import check_json
+from justenough.domain.jobs.credentials import Decision
+from justenough.domain.jobs.spec import Access
 from justenough.domain.jobs.states import JobState
 
 EXAMPLE_DRY_RUN: JsonDict = {
@@ -46,15 +48,15 @@ EXAMPLE_DECISION: JsonDict = {
 
 
 class StrictBody(Model):
-    """A body: unknown keys are refused, and nothing in it that cannot be stored or signed."""
+    """A request body. Unknown keys are refused, and so is anything that cannot be stored or signed."""
 
     @model_validator(mode="before")
     @classmethod
     def _plain(cls, value: Any) -> Any:
         if isinstance(value, bytes):
             message = "must be JSON, sent as Content-Type: application/json"
-            raise ValueError(message)  # noqa: TRY004 - pydantic makes a problem of a ValueError alone
-        # Raises InvalidInput, which pydantic lets through: each place is named.
+            raise ValueError(message)  # noqa: TRY004 - pydantic reports only a ValueError as a problem
+        # Raises InvalidInput, which pydantic passes on: it names each place.
         check_json("body", value)
         return value
 
@@ -66,19 +68,19 @@ class NewJob(StrictBody):
 
     id: Annotated[str, StringConstraints(max_length=64)] | None = None
     spec: Any
-    """The spec's raw mapping, as read from its YAML; its canonical form is what `spec_digest` is made of."""
+    """The spec as read from its YAML, unchanged: `spec_digest` is computed from its canonical form."""
     bundle: Digest | None = None
     params: dict[str, Annotated[str, StringConstraints(max_length=256)]] = Field(default={}, max_length=100)
     reason: Annotated[str, StringConstraints(max_length=1000)] = ""
     statement: dict[str, Any] | None = None
     signature: Annotated[str, StringConstraints(max_length=512)] | None = None
     parent: Annotated[str, StringConstraints(max_length=64)] | None = None
-    """The job that launches it. Signed orders say it in their statement; a dry run says it here."""
+    """Id of the job that launches it. A signed order names it in its statement; a dry run names it here."""
     dry_run: bool = False
 
 
 class SignedBody(StrictBody):
-    """What somebody signed: a decision, a review, a delegation."""
+    """A signed statement: a decision, a review or a delegation."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_DECISION]})
 
@@ -86,12 +88,12 @@ class SignedBody(StrictBody):
     signature: Annotated[str, StringConstraints(max_length=512)]
 
     def to_signed(self) -> SignedStatement:
-        """Return it as it travels on."""
+        """Return the statement with its signature, as it is handed to the worker."""
         return SignedStatement(statement=self.statement, signature=self.signature)
 
 
 class ClaimBody(StrictBody):
-    """How long somebody looks at a request."""
+    """How long the caller claims a request."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"seconds": 900}]})
 
@@ -99,12 +101,12 @@ class ClaimBody(StrictBody):
 
 
 class DryRequest(Message):
-    """What policy would say of one request now."""
+    """What policy would decide about one request now."""
 
     resource: str
     action: str
     at: str = "start"
-    """start | request: once the running job asks."""
+    """start, or request: when the running job asks for it."""
     ttl: int
     """Seconds."""
     outcome: str
@@ -113,18 +115,33 @@ class DryRequest(Message):
     policy_digest: str
     errors: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, access: Access, decision: Decision) -> DryRequest:
+        """Return what policy decided about one access of a spec."""
+        return cls(
+            resource=access.resource,
+            action=access.action.value,
+            at=access.at,
+            ttl=access.ttl,
+            outcome=decision.outcome,
+            tier=decision.tier,
+            policies=decision.policies,
+            policy_digest=decision.policy_digest,
+            errors=decision.errors,
+        )
+
 
 class DryRun(Message):
-    """The spec holds; this is what each of its requests would come to."""
+    """The spec is valid; these are the decisions for its requests."""
 
     valid: bool = True
     requests: tuple[DryRequest, ...] = ()
 
 
 class Stopping(Message):
-    """A job that was asked to stop, and its state when it was."""
+    """A job that was asked to stop, with its state at that time."""
 
     id: str
     state: JobState
     note: str | None = None
-    """What was done instead, where its workflow could not be told."""
+    """What was done instead, if its workflow could not be reached."""

@@ -1,4 +1,4 @@
-"""After-reviews: whether breaking glass was justified, as those who were passed over sign it. Blocking, for a thread."""
+"""Reviews of break-glass approvals: a bypassed approver signs whether it was justified. Blocking, for a thread."""
 
 from __future__ import annotations
 
@@ -14,15 +14,24 @@ from justenough.services.dependencies import Deps
 
 
 def submit_review(deps: Deps, caller: Caller, request: str, body: SignedBody) -> RequestView:
-    """Record the caller's signed review of a request whose approver broke glass, and return the request. The first review stands."""
+    """Record the caller's signed review of a break-glass approval and return the request. Raises Conflict if it was reviewed before."""
     view = deps.store.requests.get(request)
     if view is None or view.review is None:
-        raise NotFound(f"nobody broke glass for a request {request}")
+        raise NotFound(f"there is no request {request} that was approved by break-glass")
     job = deps.store.jobs.get(view.job_id)
-    why = why_own_job(deps, caller, view, requester_id=job.requester_id if job else "")
-    _must_be_entitled(caller, view.review, is_theirs=why is not None)
-    _must_be_open(view.review)
-    statement = _parse_statement(deps, caller, view, body)
+    if view.review.person_id == caller.person.id or why_own_job(deps, caller, view, requester_id=job.requester_id if job else ""):
+        raise Forbidden("neither the person who broke glass nor one who launched the job, or an ancestor of it, may review it")
+    if caller.tier < max(view.review.tiers):
+        raise Forbidden(missing_group_text(answering_groups(max(view.review.tiers), caller.tiers)))
+    _require_open(view.review)
+    statement = parse_own_statement(ReviewStatement, body, caller)
+    if statement.digest != view.digest:
+        raise Stale("the statement's digest is not the request's; read the request again")
+    checks = {
+        "job": (statement.job != view.job_id, "is another job's"),
+        "request": (statement.request != view.id, "is another request's"),
+    }
+    validate_statement(deps, statement, body, checks)
     answered = build_event(
         EventType.REVIEW_ANSWERED,
         view.job_id,
@@ -36,34 +45,15 @@ def submit_review(deps: Deps, caller: Caller, request: str, body: SignedBody) ->
         signed=body.to_signed().model_dump(mode="json"),
     )
     new = deps.store.ledger.append([answered])
-    found = deps.store.requests.get(view.id)
-    assert found is not None, "a request stays"
-    assert found.review is not None, "and its review too"
+    updated = deps.store.requests.get(view.id)
+    assert updated is not None, "requests are never deleted"
+    assert updated.review is not None, "nor are their reviews"
     if not new:
-        # Somebody else was faster.
-        _must_be_open(found.review)
-    return found
+        # Another reviewer answered in the meantime.
+        _require_open(updated.review)
+    return updated
 
 
-def _must_be_open(review: ReviewView) -> None:
+def _require_open(review: ReviewView) -> None:
     if not review.open:
-        raise Conflict(f"{review.reviewer} has answered this review already: {review.verdict}")
-
-
-def _must_be_entitled(caller: Caller, review: ReviewView, *, is_theirs: bool) -> None:
-    if is_theirs or caller.person.id == review.person_id:
-        raise Forbidden("neither who broke glass nor who launched the job, or one that it came of, reviews it")
-    if caller.tier < max(review.tiers):
-        raise Forbidden(missing_group_text(answering_groups(max(review.tiers), caller.tiers)))
-
-
-def _parse_statement(deps: Deps, caller: Caller, view: RequestView, body: SignedBody) -> ReviewStatement:
-    statement = parse_own_statement(ReviewStatement, body, caller)
-    if statement.digest != view.digest:
-        raise Stale("the statement is for another digest than the request's")
-    wrong = {
-        "job": (statement.job != view.job_id, "is another job's"),
-        "request": (statement.request != view.id, "is another request's"),
-    }
-    validate_statement(deps, statement, body, wrong)
-    return statement
+        raise Conflict(f"{review.reviewer} has already answered this review: {review.verdict}")

@@ -1,6 +1,6 @@
-"""What a schedule has the console order: once per occasion, and now where a person asks. Blocking, for a thread. Starts nothing; that is the gateway's.
+"""Orders the job of a schedule: once per occasion, and when a person runs it now. Starts nothing. Blocking, for a thread.
 
-Of several consoles that take the same occasion, or different ones at the same time, one job comes at most, unless the schedule allows overlap.
+If several consoles take the same occasion, or several occasions at once, at most one job is ordered unless the schedule allows overlap.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 
-from console.services.console_orders import OrderRequest, find_recorded_order, record_console_order
-from console.services.submit_job import SubmittedOrder
+from console.services.console_orders import OrderRequest, record_console_order
+from console.services.submit_job import SubmittedOrder, find_recorded_order
 from justenough.adapters.configuration.configured_jobs import ScheduledJob
 from justenough.domain.approvals.tiers import Person
 from justenough.domain.contracts.workflow_messages import ScheduleOccasion
@@ -23,48 +23,52 @@ from justenough.services.dependencies import Deps
 
 
 class NoOccasion(GiveUp):
-    """Something asks for a job at a time at which its schedule launches none: its configuration changed, or somebody writes to Temporal."""
+    """The schedule has no occasion at this time: its configuration has changed, or somebody else wrote to Temporal."""
 
 
 @dataclass(frozen=True, slots=True)
 class OccasionSkipped:
-    """Nothing is launched: the job that was launched last has not ended."""
+    """Nothing was ordered, because the last job has not ended."""
 
     job: str
 
 
 def configured_schedule(deps: Deps, name: str) -> ScheduledJob:
-    """Return a schedule of the configuration as it is now. Raises NotFound."""
-    found = deps.config.current().schedules.get(name)
-    if found is None:
+    """Return a schedule from the current configuration. Raises NotFound."""
+    schedule = deps.config.current().schedules.get(name)
+    if schedule is None:
         raise NotFound(f"there is no schedule {name}")
-    return found
+    return schedule
 
 
 def order_occasion(deps: Deps, occasion: ScheduleOccasion) -> SubmittedOrder | OccasionSkipped:
-    """Record the order of an occasion; the same one again is returned as it was. Raises NotFound, NoOccasion, Conflict, InvalidInput."""
-    name, timed = occasion.schedule, configured_schedule(deps, occasion.schedule)
-    # Whoever can write to Temporal can start this with any moment they like.
-    if why := why_no_occasion(timed.schedule.times, local=timed.to_local_time(occasion.at), now=deps.now()):
+    """Record the order of an occasion and return it; a repeated occasion returns its first order. Raises NotFound, NoOccasion, Conflict, InvalidInput."""
+    name, scheduled_job = occasion.schedule, configured_schedule(deps, occasion.schedule)
+    # Anyone with write access to Temporal can start this with any time.
+    if why := why_no_occasion(scheduled_job.schedule.times, local=scheduled_job.to_local_time(occasion.at), now=deps.now()):
         raise NoOccasion(f"schedule {name}: {why}")
     at = to_rfc3339(occasion.at)
-    found = _record_once(
-        deps, name, timed, key=digest_of({"schedule": name, "at": at}), request=_order_request(name, timed, f"occasion {at}")
+    order = _record_once(
+        deps,
+        name,
+        scheduled_job,
+        key=digest_of({"schedule": name, "at": at}),
+        request=_order_request(name, scheduled_job, f"occasion {at}"),
     )
-    if isinstance(found, OccasionSkipped):
-        deps.store.ledger.append([build_event(EventType.SCHEDULE_SKIPPED, found.job, at=deps.now(), about=at, schedule=name, occasion=at)])
-    return found
+    if isinstance(order, OccasionSkipped):
+        deps.store.ledger.append([build_event(EventType.SCHEDULE_SKIPPED, order.job, at=deps.now(), about=at, schedule=name, occasion=at)])
+    return order
 
 
 def order_run_now(deps: Deps, name: str, person: Person, *, reason: str, key: str | None) -> SubmittedOrder:
-    """Record the order that somebody asks for now; the same key again is the same job. Raises NotFound, Conflict, InvalidInput."""
-    timed = configured_schedule(deps, name)
+    """Record an order for now and return it; the same key returns the same order. Raises NotFound, Conflict, InvalidInput."""
+    scheduled_job = configured_schedule(deps, name)
     once = digest_of({"schedule": name, "person": person.id, "key": key or str(uuid.uuid4())})
     why = f"run now by {person.name}{': ' if reason else ''}{reason}"
-    found = _record_once(deps, name, timed, key=once, request=_order_request(name, timed, why, asked_by=person.id))
-    if isinstance(found, OccasionSkipped):
-        raise Conflict(f"the job that it launched last has not ended: {found.job} (`overlap: skip`)")
-    return found
+    order = _record_once(deps, name, scheduled_job, key=once, request=_order_request(name, scheduled_job, why, asked_by=person.id))
+    if isinstance(order, OccasionSkipped):
+        raise Conflict(f"its last job {order.job} has not ended, and the schedule has `overlap: skip`")
+    return order
 
 
 def _order_request(name: str, scheduled_job: ScheduledJob, reason: str, *, asked_by: str | None = None) -> OrderRequest:
@@ -85,12 +89,12 @@ def _record_once(
 
 
 def _next_job_id(deps: Deps, name: str, scheduled_job: ScheduledJob, *, entity: str) -> str | OccasionSkipped:
-    """Return the id of the job that comes after the last one. Without overlap whoever asks at the same time is told the same id."""
+    """Return the id for the next job. Without overlap, concurrent callers get the same id."""
     new = new_job_id(deps.settings.installation, now=deps.now())
     if scheduled_job.schedule.overlap == "allow":
         return new
     last = next(iter(deps.store.jobs.launched_by(schedule_origin(name), requester_id=entity, limit=1)), None)
     if last is not None and not last.state.ended:
         return OccasionSkipped(last.id)
-    place = digest_of({"schedule": name, "after": last.id if last else None})
-    return deps.store.idempotency.remember(entity, place, new, place)
+    key = digest_of({"schedule": name, "after": last.id if last else None})
+    return deps.store.idempotency.remember(entity, key, new, key)

@@ -1,4 +1,4 @@
-"""Statements that callers sent signed: read, their caller's own, whole, and signed with their own key. Blocking, for a thread. Records nothing."""
+"""Validates signed statements: readable, about their caller, complete, current, and signed with the caller's key. Records nothing. Blocking, for a thread."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ S = TypeVar("S", DecisionStatement, DelegationStatement, ReviewStatement)
 D = TypeVar("D", DelegationStatement, ReviewStatement)
 
 StatementChecks = Mapping[str, tuple[bool, str]]
-"""What may be wrong with a statement, by key: whether it is, and the sentence that says so."""
+"""By key of a statement: whether it is wrong, and the message that says so."""
 
 
 def parse_own_statement(model: type[S], body: SignedBody, caller: Caller) -> S:
-    """Return the statement as typed; raise InvalidInput by path, Forbidden where it is another person's."""
+    """Return the parsed statement. Raises InvalidInput with each problem by path, Forbidden if it names another person than the caller."""
     kind = statement_type(model)
     try:
         statement = model.model_validate(body.statement)
@@ -37,35 +37,32 @@ def parse_own_statement(model: type[S], body: SignedBody, caller: Caller) -> S:
 
 
 def validate_statement(deps: Deps, statement: D, body: SignedBody, checks: StatementChecks) -> None:
-    """Raise InvalidInput with everything that is wrong with a statement by path, Forbidden where its signature does not hold."""
+    """Raise InvalidInput with every problem of a statement by path, Forbidden if its signature is not valid."""
     kind, late = statement_type(type(statement)), why_not_valid_now(statement, now=deps.now())
     require_checks(
         kind, {**checks, "reason": (not statement.reason.strip(), "a reason is required"), "expires_at": (late is not None, str(late))}
     )
-    seen = read_statement(type(statement), body.to_signed())
-    signer = (
-        seen
-        if isinstance(seen, Rejection)
-        else build_approval_verifier(deps, now=deps.now()).verify_signer(statement.person, body.to_signed())
-    )
+    signed, verifier = body.to_signed(), build_approval_verifier(deps, now=deps.now())
+    reread = read_statement(type(statement), signed)
+    signer = reread if isinstance(reread, Rejection) else verifier.verify_signer(statement.person, signed)
     if isinstance(signer, Rejection):
-        raise Forbidden(f"the {kind} does not hold: {signer}")
+        raise Forbidden(f"the {kind} is not valid: {signer}")
 
 
 def require_checks(kind: str, checks: StatementChecks) -> None:
-    """Raise InvalidInput with each key of a statement that is wrong."""
+    """Raise InvalidInput with a problem for each key of a statement that is wrong."""
     problems = tuple(Problem(f"statement.{name}", message) for name, (is_wrong, message) in checks.items() if is_wrong)
     if problems:
         raise InvalidInput(kind, problems)
 
 
 def statement_problems(error: ValidationError) -> tuple[Problem, ...]:
-    """Return what is wrong with a statement, by path."""
+    """Return the problems of a statement, by path."""
     return tuple(
         Problem(to_yaml_path(("statement", *item["loc"])), item["msg"]) for item in error.errors(include_url=False, include_input=False)
     )
 
 
 def statement_type(model: type[DecisionStatement | DelegationStatement | ReviewStatement]) -> str:
-    """Return what a statement calls itself."""
+    """Return the `type` that a statement carries."""
     return str(model.model_fields["type"].default)

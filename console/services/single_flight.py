@@ -1,6 +1,6 @@
-"""What takes long and changes nothing: done once for all who ask at the same time, its outcome kept for those who come later. Knows no work of its own.
+"""Long read-only work: done once for all concurrent callers, with progress that pages show and an outcome that is kept for later callers.
 
-Outcomes are this process's memory and no evidence: a console that starts anew has none, and the work is asked for again.
+Outcomes live in this process's memory and are no evidence: a restarted console has none.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from justenough.domain.core.errors import JustEnoughError, RetryLater
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
-WORK_FAILED_TEXT = "something went wrong here; the console's log tells more"
+WORK_FAILED_TEXT = "unexpected error; the console's log has the details"
 
 log = structlog.get_logger()
 
 
 class Busy(RetryLater):
-    """Somebody asked for more at once than they may."""
+    """One person asked for more at once than allowed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +34,15 @@ class Work(Generic[T]):
 
     began: datetime
     by: str
-    """Login name of who asked first."""
+    """Login name of the first person who asked."""
     ended: datetime | None = None
     outcome: T | None = None
     error: JustEnoughError | None = None
-    """Why it came to nothing."""
+    """Why it failed."""
 
     @property
     def runs(self) -> bool:
-        """Whether it is not done yet."""
+        """Whether it is still running."""
         return self.ended is None
 
     @property
@@ -52,7 +52,7 @@ class Work(Generic[T]):
 
 
 class SingleFlight(Generic[K, T]):
-    """Work of one kind, by what it is about. Belongs to one event loop."""
+    """Work of one kind, by key. Belongs to one event loop."""
 
     def __init__(
         self,
@@ -63,9 +63,9 @@ class SingleFlight(Generic[K, T]):
         max_per_person: int = 4,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """`max_concurrency`: how many run at the same time, the others wait; `max_outcomes`: how many outcomes are remembered, the newest ones.
+        """`max_concurrency`: how many run at the same time; the others wait. `max_outcomes`: how many of the newest outcomes are kept.
 
-        `max_per_person`: how many that are not done yet one person may have asked for: nobody has all the others wait for what is theirs.
+        `max_per_person`: how many unfinished ones each person may have, so that nobody can make all others wait.
         """
         self._work, self._max_outcomes, self._max_per_person, self._now = work, max_outcomes, max_per_person, now
         self._semaphore = asyncio.Semaphore(max_concurrency)
@@ -73,38 +73,41 @@ class SingleFlight(Generic[K, T]):
         self._tasks: dict[K, asyncio.Task[Work[T]]] = {}
 
     def start(self, key: K, *, by: str) -> Work[T]:
-        """Have it done, unless it is being done already; return how it stands. Raises Busy."""
+        """Start the work unless it is running; return it. Raises Busy."""
         if key not in self._tasks:
             if sum(self._works[other].by == by for other in self._tasks) >= self._max_per_person:
-                raise Busy(f"{self._max_per_person} that you asked for are not done yet; ask again when one of them is")
+                raise Busy(f"{self._max_per_person} that you asked for are still running; try again when one of them has ended")
             begun = self._works[key] = Work(self._now(), by)
             self._works.move_to_end(key)
             self._tasks[key] = asyncio.create_task(self._run(key, begun))
             self._tasks[key].add_done_callback(lambda _: self._tasks.pop(key, None))
-            self._evict_outcomes()
+            # Drop the oldest outcomes; work that is running stays.
+            ended = [other for other, work in self._works.items() if not work.runs]
+            for other in ended[: max(0, len(self._works) - self._max_outcomes)]:
+                del self._works[other]
         return self._works[key]
 
     def get(self, key: K) -> Work[T] | None:
-        """Return how it stands; None where nobody asked, or it is long ago."""
+        """Return the work of a key, running or done; None if nobody asked for it, or its outcome is no longer kept."""
         return self._works.get(key)
 
     def items(self) -> tuple[tuple[K, Work[T]], ...]:
-        """Return everything that is remembered, the newest first."""
-        # A copy first: pages read it from threads of their own.
+        """Return all work that is running or kept, newest first."""
+        # Copied first: pages read it from other threads.
         return tuple(reversed(tuple(self._works.items())))
 
     async def result(self, key: K, *, by: str) -> T:
-        """Return the outcome of what is being done, or is done now; raise what it raises."""
+        """Start the work unless it is running, and return its outcome. Raises what it raises, and Busy."""
         self.start(key, by=by)
-        # Who stops waiting takes the work from nobody else.
+        # A caller that stops waiting must not cancel the work for the others.
         done = await asyncio.shield(self._tasks[key])
         if done.error is not None:
             raise done.error
-        assert done.outcome is not None, "what is done without an error has an outcome"
+        assert done.outcome is not None, "work without an error has an outcome"
         return done.outcome
 
     async def close(self) -> None:
-        """Wait for nothing any more."""
+        """Cancel everything that is still running."""
         for task in tuple(self._tasks.values()):
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
@@ -115,15 +118,9 @@ class SingleFlight(Generic[K, T]):
                 done = replace(begun, outcome=await self._work(key))
             except JustEnoughError as error:
                 done = replace(begun, error=error)
-            except Exception as error:  # noqa: BLE001 - whatever it is, those who wait are told, and nobody waits for ever
-                # Its text may hold what somebody sent; its kind does not.
+            except Exception as error:  # noqa: BLE001 - every caller gets an answer, whatever went wrong
+                # The error's text may contain what a caller sent; its type does not.
                 log.error("work failed", error=type(error).__name__)  # noqa: TRY400 - as said above
                 done = replace(begun, error=JustEnoughError(WORK_FAILED_TEXT))
         done = self._works[key] = replace(done, ended=self._now())
         return done
-
-    def _evict_outcomes(self) -> None:
-        """Forget the oldest outcomes; what runs is never forgotten."""
-        over = [key for key, work in self._works.items() if not work.runs]
-        for key in over[: max(0, len(self._works) - self._max_outcomes)]:
-            del self._works[key]

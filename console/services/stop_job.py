@@ -1,4 +1,4 @@
-"""Stopping a job, by its workflow or, where that is gone, without it: what API and pages do alike. Asks nobody's rights; its callers do."""
+"""Stops a job through its workflow or, if that is gone, without it. Does not check the caller's rights; its callers do."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ log = structlog.get_logger()
 
 
 def can_stop(job: JobSummary, *, kill: bool) -> bool:
-    """Whether there is something left to stop: a job that runs, or for a kill also one that is over and not shown to be clean."""
+    """Whether there is something left to stop: a running job, or for a kill also an ended one whose revocation is not confirmed."""
     return not job.state.ended or (kill and job.revocation.state not in {RevocationState.NONE, RevocationState.CONFIRMED})
 
 
 async def stop_job(console: Console, job: str, caller: Person, *, kill: bool) -> Stopping:
-    """Ask a job to end. Raises NotFound, Conflict where it is over, TemporalUnavailable where only Temporal can cancel it."""
+    """Ask a job to end and record who asked. Raises NotFound, Conflict if it is over, TemporalUnavailable if only Temporal could cancel it."""
     view = await to_thread.run_sync(console.deps.store.jobs.get, job)
     if view is None:
         raise NotFound(f"there is no job {job}")
     if not can_stop(view, kill=kill):
-        raise Conflict(f"the job has ended already: {view.state.value}")
+        raise Conflict(f"the job has already ended: {view.state.value}")
     note = None
     try:
         await (console.gateway.kill(job) if kill else console.gateway.cancel(job))
@@ -38,26 +38,26 @@ async def stop_job(console: Console, job: str, caller: Person, *, kill: bool) ->
         if not kill:
             raise
         note = f"{error}; {await _stop_without_workflow(console, job)}"
-    # After the wish is on its way: access must not stay open because the store is slow.
+    # After the request was sent: access must not stay open because the store is slow.
     if kill:
-        # Its session and the sweep obey this even where a bug keeps its workflow from obeying the wish.
+        # The session and the sweep obey a closed claim even if a bug keeps the workflow from obeying the signal.
         await to_thread.run_sync(console.deps.store.claims.close, job, console.deps.now())
     how = "kill" if kill else "cancel"
-    asked = build_event(
+    requested = build_event(
         EventType.STOP_REQUESTED, job, at=console.deps.now(), about=f"{how}/{caller.id}", how=how, person=caller.id, name=caller.name
     )
-    await to_thread.run_sync(console.deps.store.ledger.append, [asked])
+    await to_thread.run_sync(console.deps.store.ledger.append, [requested])
     return Stopping(id=job, state=view.state, note=note)
 
 
 async def _stop_without_workflow(console: Console, job: str) -> str:
-    """Do what can be done, and return what that is."""
-    # A closed claim is what a session and the sweep obey when there is no workflow to tell them.
+    """Close the job's claim and start a sweep; return a sentence that says what was done."""
+    # Without a workflow, the session and the sweep obey a closed claim.
     await to_thread.run_sync(console.deps.store.claims.close, job, console.deps.now())
     log.warning("job is stopped without its workflow", job=job)
     try:
         await console.gateway.start_sweep()
     except TemporalUnavailable as error:
         log.warning("sweep could not be started; the scheduled one will find the job", job=job, why=str(error))
-        return "its right to be issued more is ended, its session obeys that within seconds, and sweeps revoke it once Temporal answers"
-    return "its right to be issued more is ended, and a sweep was started that revokes what it holds"
+        return "it can be issued nothing more, its session stops within seconds, and sweeps revoke its access once Temporal answers"
+    return "it can be issued nothing more, and a sweep was started that revokes what it holds"

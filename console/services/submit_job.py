@@ -1,13 +1,13 @@
-"""Takes an order: refuses a bad one with every error at once, records a good one. Blocking, for a thread. Starts nothing; that is the gateway's.
+"""Validates and records a person's order for a job, then starts it. Blocking, for a thread, except `start_job`.
 
-What holds here is only a courtesy to the caller: the worker verifies all of it again before it issues anything.
+An invalid order is refused with every error at once. That is only a courtesy to the caller: the worker verifies the order again before it issues
+anything.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import structlog
 from pydantic import ValidationError
@@ -24,8 +24,9 @@ from justenough.domain.core.errors import Conflict, Forbidden, GiveUp, InvalidIn
 from justenough.domain.core.ids import installation_of
 from justenough.domain.core.rejection import Rejection
 from justenough.domain.core.untrusted_yaml import MAX_BYTES
-from justenough.domain.jobs.credentials import Decision, HeldAccess
-from justenough.domain.jobs.spec import Access, JobSpec, checked_spec
+from justenough.domain.jobs.bundle import bundle_digest, check_bundle
+from justenough.domain.jobs.credentials import HeldAccess
+from justenough.domain.jobs.spec import JobSpec, checked_spec
 from justenough.domain.jobs.states import JobState
 from justenough.domain.policy.cedar_request import Clock
 from justenough.domain.policy.dry_run import PolicyEvaluator
@@ -42,13 +43,12 @@ log = structlog.get_logger()
 
 
 async def start_job(console: Console, order: SubmittedOrder) -> None:
-    """Start what was taken, unless it goes already."""
+    """Start a recorded job, unless it was started before. If Temporal is away, the reconciler starts it later."""
     if order.job.state is not JobState.PENDING:
         return
     try:
         await console.gateway.start_job(order.order, environment=order.job.environment, requester=order.job.requester)
     except RetryLater as error:
-        # It is recorded, so it will run: the reconciler starts what has no workflow.
         log.warning("job is accepted but could not be started yet", job=order.job.id, why=str(error))
 
 
@@ -62,15 +62,14 @@ class SubmittedOrder:
 
 
 def submit_job(deps: Deps, person: Person, body: NewJob, *, key: str | None) -> SubmittedOrder:
-    """Record an order and return it; the same one again is returned as it was.
+    """Record an order and return it; an order that was recorded before is returned as it was.
 
-    Raises InvalidInput with every problem, Forbidden where it is not signed by its caller, Conflict where the id or the key is
-    taken by something else.
+    Raises InvalidInput with every problem, Forbidden if its caller did not sign it, Conflict if its id or key belongs to another order.
     """
     try:
         return _submit_new(deps, person, body, key=key)
     except GiveUp:
-        # What was good once is answered as it was, though it would not be good now: its statement has expired, the catalog has changed.
+        # An order that was valid when it was recorded is still answered after its statement has expired or the catalog has changed.
         earlier = _find_same_order(deps, person, body)
         if earlier is None:
             raise
@@ -78,7 +77,7 @@ def submit_job(deps: Deps, person: Person, body: NewJob, *, key: str | None) -> 
 
 
 def dry_run(deps: Deps, person: Person, body: NewJob) -> DryRun:
-    """Return what policy would say of each request now; nothing is recorded. Raises InvalidInput with every problem."""
+    """Evaluate each request of a spec against policy now, without recording anything. Raises InvalidInput with every problem."""
     spec = _parse_spec(deps, body)
     problems = _parent_problems(deps, person, body.parent, "parent")
     if not problems and body.parent is not None:
@@ -90,11 +89,11 @@ def dry_run(deps: Deps, person: Person, body: NewJob) -> DryRun:
     touched = inherit_touched(deps, body.parent, HeldAccess())
     rules = PolicyEvaluator(current.policies, current.catalog, current.tiers.top)
     steps = steps_of(rules, facts, clock=Clock.at(deps.now()), held=touched)
-    return DryRun(requests=tuple(_to_dry_request(step.access, step.decision) for step in steps))
+    return DryRun(requests=tuple(DryRequest.of(step.access, step.decision) for step in steps))
 
 
 def content_digest(order: JobInput | NewJob, *, reason: str) -> str:
-    """Return the digest of what is ordered, whatever its id and whenever it was signed: what an idempotency key stands for."""
+    """Return the digest of an order's content, without its id and signature. One idempotency key stands for one content digest."""
     content = {"spec": order.spec, "params": dict(order.params), "bundle": order.bundle, "reason": reason}
     return digest_of({**content, **({"parent": order.parent} if order.parent else {})})
 
@@ -105,45 +104,49 @@ def _submit_new(deps: Deps, person: Person, body: NewJob, *, key: str | None) ->
     _validate_order(deps, person, order, body)
     verified = verify_order(deps, order, now=deps.now())
     if isinstance(verified, Rejection):
-        raise Forbidden(f"the order does not hold: {verified.message}")
+        raise Forbidden(f"the order is not valid: {verified}")
     if key:
         first = deps.store.idempotency.remember(person.id, key, order.job, content_digest(order, reason=body.reason))
         if first != order.job:
-            return _order_of_key(deps, person, first)
-    # Without a look beforehand whether the id is new: recording it tells, and tells whoever else asks at the same time too.
+            earlier = find_recorded_order(deps, first)
+            # The key may have been sent with a job id that belongs to somebody else.
+            if earlier is None or earlier.job.requester_id != person.id:
+                raise Conflict("an earlier order with this Idempotency-Key was not completed; send the order again with a new key")
+            return earlier
+    # Do not check first whether the id is new: recording decides that, also between concurrent callers.
     if not deps.store.ledger.append([job_submitted_event(order, verified, at=deps.now())]):
         earlier = _find_same_order(deps, person, body)
-        assert earlier is not None, "what cannot be recorded again is there"
+        assert earlier is not None, "an order that cannot be recorded again exists"
         return earlier
-    return SubmittedOrder(job=_recorded_job(deps, order.job), order=order, new=True)
+    view = deps.store.jobs.get(order.job)
+    assert view is not None, "a recorded job has a row"
+    return SubmittedOrder(job=view, order=order, new=True)
 
 
 def _find_same_order(deps: Deps, person: Person, body: NewJob) -> SubmittedOrder | None:
-    record = deps.store.jobs.order(body.id) if body.id else None
-    if record is None or body.id is None:
+    earlier = find_recorded_order(deps, body.id) if body.id else None
+    if earlier is None:
         return None
-    view = _recorded_job(deps, body.id)
+    order = earlier.order
     sent = (body.spec, body.params, body.bundle, body.statement, body.signature)
-    recorded = (record.spec, dict(record.params), record.bundle, record.signed.statement, record.signed.signature)
-    if view.requester_id != person.id or sent != recorded:
-        raise Conflict(f"the job id {body.id} is taken by another order")
-    return SubmittedOrder(job=view, order=JobInput.of(body.id, record), new=False)
+    recorded = (order.spec, dict(order.params), order.bundle, order.order.statement, order.order.signature)
+    if earlier.job.requester_id != person.id or sent != recorded:
+        raise Conflict(f"the job id {body.id} already belongs to another order; use a new id")
+    return earlier
 
 
-def _order_of_key(deps: Deps, person: Person, job: str) -> SubmittedOrder:
-    record, view = deps.store.jobs.order(job), deps.store.jobs.get(job)
-    # A key may have been given with an id that was another's all along.
-    if record is None or view is None or view.requester_id != person.id:
-        raise Conflict("an order under this Idempotency-Key began and did not finish; send it with a new key")
-    return SubmittedOrder(job=view, order=JobInput.of(job, record), new=False)
+def find_recorded_order(deps: Deps, job: str) -> SubmittedOrder | None:
+    """Return the recorded order of a job; None if none is recorded."""
+    order, view = deps.store.jobs.order(job), deps.store.jobs.get(job)
+    return SubmittedOrder(job=view, order=JobInput.of(job, order), new=False) if order and view else None
 
 
 def _parse_spec(deps: Deps, body: NewJob) -> JobSpec:
     if not isinstance(body.spec, dict):
-        raise InvalidInput("job spec", (Problem("spec", "must be a mapping: the spec as JSON, not YAML text"),))
+        raise InvalidInput("job spec", (Problem("spec", "must be a mapping, sent as JSON and not as YAML text"),))
     size = len(to_canonical_json(body.spec))
     if size > MAX_BYTES:
-        raise InvalidInput("job spec", (Problem("", f"{size:,} bytes; at most {MAX_BYTES:,} are accepted"),))
+        raise InvalidInput("job spec", (Problem("", f"the spec has {size:,} bytes; at most {MAX_BYTES:,} are accepted"),))
     catalog = deps.config.current().catalog
     try:
         spec = checked_spec(body.spec, body.params)
@@ -160,7 +163,7 @@ def _build_job_input(deps: Deps, body: NewJob) -> JobInput:
     missing = [name for name in ("id", "statement", "signature") if getattr(body, name) is None]
     if missing:
         raise InvalidInput("order", tuple(Problem(name, "required") for name in missing))
-    assert body.id is not None and body.statement is not None and body.signature is not None  # noqa: PT018 - one fact, found just above
+    assert body.id is not None and body.statement is not None and body.signature is not None  # noqa: PT018 - checked together just above
     if installation_of(body.id) != deps.settings.installation:
         raise InvalidInput("order", (Problem("id", f"must be j-{deps.settings.installation}-<ulid, lower case>"),))
     signed = SignedStatement(statement=body.statement, signature=body.signature)
@@ -168,9 +171,12 @@ def _build_job_input(deps: Deps, body: NewJob) -> JobInput:
 
 
 def _validate_order(deps: Deps, person: Person, order: JobInput, body: NewJob) -> None:
-    statement = _parse_statement(order.order.statement)
+    try:
+        statement = OrderStatement.model_validate(order.order.statement)
+    except ValidationError as error:
+        raise InvalidInput("order", statement_problems(error)) from error
     if statement.person != person.id:
-        raise Forbidden("the order's statement is another person's than the token's")
+        raise Forbidden("the order's statement names another person than the token")
     problems = list(_mismatches(statement, order, reason=body.reason, parent=body.parent))
     expired = why_not_valid_now(statement, now=deps.now())
     if expired:
@@ -178,18 +184,11 @@ def _validate_order(deps: Deps, person: Person, order: JobInput, body: NewJob) -
     unknown = _parent_problems(deps, person, statement.parent, "statement.parent")
     problems += unknown or inherited_limit_problems(deps, checked_spec(order.spec, order.params), statement)
     if order.bundle and deps.store.bundles.get(order.bundle) is None:
-        problems.append(Problem("bundle", "no such bundle was sent; POST it to /api/v1/bundles first"))
+        problems.append(Problem("bundle", "no bundle with this digest is stored; POST it to /api/v1/bundles first"))
     if order.bundle is None and order.spec["run"].get("workdir") is not None:
-        problems.append(Problem("bundle", "the spec has a workdir, so its bundle is required"))
+        problems.append(Problem("bundle", "required, because the spec has a workdir"))
     if problems:
         raise InvalidInput("order", tuple(problems))
-
-
-def _parse_statement(raw: dict[str, Any]) -> OrderStatement:
-    try:
-        return OrderStatement.model_validate(raw)
-    except ValidationError as error:
-        raise InvalidInput("order", statement_problems(error)) from error
 
 
 def _parent_problems(deps: Deps, person: Person, parent: str | None, path: str) -> list[Problem]:
@@ -207,26 +206,16 @@ def _mismatches(statement: OrderStatement, order: JobInput, *, reason: str, pare
         "reason": reason,
     }
     for name, value in expected.items():
-        said = getattr(statement, name)
-        if (dict(said) if name == "params" else said) != value:
-            yield Problem(f"statement.{name}", "is not what the order says")
+        signed = getattr(statement, name)
+        if (dict(signed) if name == "params" else signed) != value:
+            yield Problem(f"statement.{name}", "differs from the order")
 
 
-def _recorded_job(deps: Deps, job: str) -> JobView:
-    view = deps.store.jobs.get(job)
-    assert view is not None, "a recorded job has a row"
-    return view
-
-
-def _to_dry_request(access: Access, decision: Decision) -> DryRequest:
-    return DryRequest(
-        resource=access.resource,
-        action=access.action.value,
-        at=access.at,
-        ttl=access.ttl,
-        outcome=decision.outcome,
-        tier=decision.tier,
-        policies=decision.policies,
-        policy_digest=decision.policy_digest,
-        errors=decision.errors,
-    )
+def store_bundle(deps: Deps, content: bytes) -> tuple[str, bool]:
+    """Store a bundle; return its digest, and whether it was new. Raises InvalidInput if it is not a valid bundle. Blocking, for a thread."""
+    check_bundle(content)
+    digest = bundle_digest(content)
+    new = deps.store.bundles.get(digest) is None
+    if new:
+        deps.store.bundles.put(digest, content)
+    return digest, new

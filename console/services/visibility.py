@@ -1,9 +1,9 @@
-"""Who may see which job, and lists without what the caller may not see. Blocking, for a thread."""
+"""Who may read which job, and pages that leave out what the caller may not read. Blocking, for a thread."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TypeVar
 
@@ -12,17 +12,17 @@ from anyio import to_thread
 from console.auth.authorization import Caller
 from justenough.adapters.store import Store
 from justenough.domain.core.errors import InvalidInput, NotFound, Problem
-from justenough.domain.readmodel.views import JobView, Page
+from justenough.domain.readmodel.views import EntryView, JobView, Page, RequestView
 
 T = TypeVar("T")
 
 
 MAX_PAGES_READ = 20
-"""Pages that one call reads through to find something of the caller's."""
+"""How many pages one call reads to find something that the caller may read."""
 
 
 class JobOwners:
-    """Who launched which job. Never changes, so it is remembered."""
+    """Who launched which job. That never changes, so it is cached."""
 
     MAX_ENTRIES = 20_000
 
@@ -30,11 +30,11 @@ class JobOwners:
         self._store = store
         self._known: dict[str, str] = {}
         self._absent: dict[str, int] = {}
-        """Jobs that nobody knew of, and the newest entry that told of none."""
+        """Unknown job ids, each with the ledger position up to which no entry names it."""
         self._lock = asyncio.Lock()
 
     def owner_of(self, job: str) -> str | None:
-        """Return the entity id of who launched a job, None where there is no such job."""
+        """Return the entity id of the person who launched a job; None if there is no such job."""
         if job not in self._known:
             view = self._store.jobs.get(job)
             if view is None:
@@ -43,44 +43,59 @@ class JobOwners:
         return self._known[job]
 
     def preload(self, jobs: Iterable[str]) -> None:
-        """Look up at once who launched those of these jobs that are not known yet. Blocking."""
+        """Look up the owners of all these jobs that are not cached yet, in one query. Blocking."""
         unknown = frozenset(job for job in jobs if job not in self._known)
         if unknown:
             self._remember(self._store.jobs.requesters(unknown))
 
-    def _remember(self, found: Mapping[str, str]) -> None:
-        if len(self._known) + len(found) > self.MAX_ENTRIES:
+    def _remember(self, owners: Mapping[str, str]) -> None:
+        if len(self._known) + len(owners) > self.MAX_ENTRIES:
             self._known = {}
-        self._known |= found
+        self._known |= owners
 
     async def owners_of(self, jobs: Iterable[str], *, position: int) -> Mapping[str, str]:
-        """Return the entity ids of who launched these jobs, for an event loop; jobs that the ledger did not tell of up to a position are not there.
+        """Return the entity ids of those who launched these jobs. Jobs that no ledger entry up to `position` names are left out.
 
-        Many who listen ask the same at the same time: one of them reads, for all.
+        For the event loop. Many listeners ask for the same jobs at the same time: one of them reads for all.
         """
         wanted = frozenset(jobs)
         async with self._lock if self._unknown_jobs(wanted, position) else nullcontext():
-            found = {job: self._known[job] for job in wanted if job in self._known}
-            if unasked := self._unknown_jobs(wanted, position):
-                asked = await to_thread.run_sync(self._store.jobs.requesters, unasked)
-                self._remember(asked)
+            owners = {job: self._known[job] for job in wanted if job in self._known}
+            if unknown := self._unknown_jobs(wanted, position):
+                read = await to_thread.run_sync(self._store.jobs.requesters, unknown)
+                self._remember(read)
                 self._absent = {
                     **(self._absent if len(self._absent) < self.MAX_ENTRIES else {}),
-                    **dict.fromkeys(unasked - asked.keys(), position),
+                    **dict.fromkeys(unknown - read.keys(), position),
                 }
-                found |= asked
-        return found
+                owners |= read
+        return owners
+
+    async def readable_entries(self, caller: Caller, entries: Sequence[EntryView]) -> Sequence[EntryView]:
+        """Return those of some consecutive ledger entries that the caller may read. For the event loop."""
+        if caller.can_read_all or not entries:
+            return entries
+        owners = await self.owners_of((entry.job for entry in entries), position=entries[-1].position)
+        return [entry for entry in entries if caller.can_read_jobs_of(owners.get(entry.job, ""))]
 
     def _unknown_jobs(self, jobs: frozenset[str], position: int) -> frozenset[str]:
         return frozenset(job for job in jobs if job not in self._known and self._absent.get(job, -1) < position)
 
     def can_read(self, caller: Caller, job: str) -> bool:
-        """Whether the caller may read this job; what belongs to no job is for those who read everything."""
+        """Whether the caller may read this job. Only those who read everything may read what belongs to no job."""
         return caller.can_read_all or caller.can_read_jobs_of(self.owner_of(job) or "")
 
 
+def visible_request(store: Store, owners: JobOwners, caller: Caller, request: str) -> RequestView:
+    """Return a request that the caller may read. Raises NotFound for any other."""
+    view = store.requests.get(request)
+    if view is None or not owners.can_read(caller, view.job_id):
+        raise NotFound(f"there is no request {request}")
+    return view
+
+
 def job_for(store: Store, caller: Caller, job: str) -> JobView:
-    """Return a job that the caller may read; raise NotFound for others, so that nobody learns which ids there are."""
+    """Return a job that the caller may read. Raises NotFound for any other, so that nobody learns which ids exist."""
     view = store.jobs.get(job)
     if view is None or not caller.can_read_jobs_of(view.requester_id):
         raise NotFound(f"there is no job {job}")
@@ -90,7 +105,7 @@ def job_for(store: Store, caller: Caller, job: str) -> JobView:
 def first_visible_page(
     read: Callable[[str | None], Page[T]], is_visible: Callable[[T], bool], *, cursor: str | None, max_pages: int = MAX_PAGES_READ
 ) -> Page[T]:
-    """Return the first page that has something to keep. It may be shorter than asked for; `next` goes on after it."""
+    """Return the first page with something visible, without the rest of its items; `next` continues after it. Reads at most `max_pages`."""
     for _ in range(max_pages):
         page = read(cursor)
         kept = tuple(item for item in page.items if is_visible(item))
@@ -101,7 +116,7 @@ def first_visible_page(
 
 
 def parse_position(cursor: str, *, path: str = "query.cursor") -> int:
-    """Return the ledger position that a cursor is; raise InvalidInput where it is none."""
+    """Parse a cursor as a ledger position. Raises InvalidInput."""
     if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 17):
-        raise InvalidInput("request", (Problem(path, "is not a position of this list; start again without one"),))
+        raise InvalidInput("request", (Problem(path, "is not a position of this list; start again without a cursor"),))
     return int(cursor)

@@ -1,8 +1,8 @@
-"""The console's one door to Temporal: starts, signals and cancels workflows, runs a sweep or a proof, keeps the schedules and runs what they start.
+"""The console's Temporal client: starts, signals and cancels workflows, runs sweeps and proofs, keeps schedules and runs the workflows they start.
 
-Reads nothing for lists, but how schedules stand; issues and revokes nothing.
+Lists come from the store, except the status of schedules. Issues and revokes nothing itself.
 
-A workflow's arguments carry no secret, and the worker trusts none of them.
+The arguments of workflows carry no secret, and the worker trusts none of them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from temporalio.client import (
     ScheduleAlreadyRunningError,
     ScheduleUpdate,
     ScheduleUpdateInput,
-    WorkflowExecutionStatus,
     WorkflowFailureError,
 )
 from temporalio.common import (
@@ -64,11 +63,11 @@ REQUESTER = SearchAttributeKey.for_keyword("JustEnoughRequester")
 RPC_TIMEOUT = timedelta(seconds=5)
 MAX_CONCURRENT_FIRES = 4
 REPORT_TIMEOUT = timedelta(seconds=60)
-"""For a sweep or a proof that someone waits for."""
+"""For a sweep or a proof that a caller waits for."""
 
 
 class TemporalUnavailable(RetryLater):
-    """Temporal does not answer, or no worker does."""
+    """Temporal or its workers do not answer."""
 
 
 class WorkflowGone(GiveUp):
@@ -77,24 +76,24 @@ class WorkflowGone(GiveUp):
 
 @dataclass(frozen=True, slots=True)
 class ScheduleStatus:
-    """How a schedule stands in Temporal."""
+    """The status of a schedule in Temporal."""
 
     paused: bool
     note: str | None
     """Who paused it and why."""
     next: tuple[datetime, ...]
     missed: int
-    """Occasions that Temporal came too late for."""
+    """Occasions that Temporal was too late for."""
 
 
 TakeOccasion = Callable[[ScheduleOccasion], Awaitable[str]]
-"""Orders what an occasion is for; returns the job, or why there is none."""
+"""Orders the job of an occasion; returns its id, or why there is none."""
 
 log = structlog.get_logger()
 
 
 class TemporalGateway:
-    """Everything that the console asks of Temporal."""
+    """Everything that the console does with Temporal."""
 
     def __init__(self, client: Client, *, task_queue: str, installation: str) -> None:
         self._client = client
@@ -114,7 +113,7 @@ class TemporalGateway:
         return cls(client, task_queue=settings.task_queue, installation=settings.installation)
 
     async def start_job(self, order: JobInput, *, environment: str, requester: str) -> None:
-        """Start the job's workflow, once ever per job id; an id that was started before is left as it is."""
+        """Start the job's workflow, once ever per job id. Does nothing if it was started before. Raises TemporalUnavailable."""
         attributes = [
             SearchAttributePair(STATE, JobState.PENDING.value),
             SearchAttributePair(ENVIRONMENT, environment),
@@ -133,73 +132,78 @@ class TemporalGateway:
 
     async def has_workflow(self, job: str) -> bool:
         """Whether Temporal knows a workflow of this id, open or closed."""
-        return await self._status(job) is not None
-
-    async def is_open(self, job: str) -> bool:
-        """Whether the job's workflow still runs."""
-        return await self._status(job) == WorkflowExecutionStatus.RUNNING
+        with suppress(WorkflowGone), _translate_errors():
+            await self._client.get_workflow_handle(job).describe(rpc_timeout=RPC_TIMEOUT)
+            return True
+        return False
 
     async def decide(self, job: str, signed: SignedStatement) -> None:
-        """Hand a signed answer to the job; durable even while no worker runs. Raises WorkflowGone, TemporalUnavailable."""
+        """Signal a signed answer to the job; it is kept even if no worker runs. Raises WorkflowGone, TemporalUnavailable."""
         await self._signal(job, DECIDE, signed.model_dump(mode="json"))
 
     async def kill(self, job: str) -> None:
-        """Ask for the job's access to be cut and its process killed. Raises WorkflowGone, TemporalUnavailable."""
+        """Signal the job to revoke its access and kill its process. Raises WorkflowGone, TemporalUnavailable."""
         await self._signal(job, KILL)
 
     async def revoke_credential(self, job: str, credential: str) -> None:
-        """Ask for one credential to be revoked. Raises WorkflowGone, TemporalUnavailable."""
+        """Signal the job to revoke one credential. Raises WorkflowGone, TemporalUnavailable."""
         await self._signal(job, REVOKE_CREDENTIAL, credential)
 
     async def cancel(self, job: str) -> None:
-        """Ask the job to end in order. Raises WorkflowGone, TemporalUnavailable."""
+        """Cancel the job's workflow. Raises WorkflowGone, TemporalUnavailable."""
         with _translate_errors():
             await self._client.get_workflow_handle(job).cancel(rpc_timeout=RPC_TIMEOUT)
 
     async def start_sweep(self) -> None:
-        """Start a sweep now, or leave the one that runs; does not wait for it."""
+        """Start a sweep unless one is running; do not wait for it. Raises TemporalUnavailable."""
         with _translate_errors():
             await self._client.start_workflow(SWEEP, **self._singleton_options("sweep"), rpc_timeout=RPC_TIMEOUT)
 
     async def sweep(self) -> SweepReport:
-        """Run a sweep now (or join the one that runs) and return its report. Raises TemporalUnavailable."""
+        """Run a sweep, or join the one that is running, and return its report. Raises TemporalUnavailable."""
         report = await self._execute(SWEEP, **self._singleton_options("sweep"), result_type=SweepReport)
         assert isinstance(report, SweepReport)
         return report
 
     async def prove(self, job: str) -> ProofReport:
-        """Look anew at everything the job held and return what was seen. Raises TemporalUnavailable."""
+        """Check everything that the job held and return the findings. Raises TemporalUnavailable."""
         report = await self._execute(PROVE, job, **self._singleton_options(f"prove-{job}"), result_type=ProofReport)
         assert isinstance(report, ProofReport)
         return report
 
     async def ping(self) -> None:
-        """Raise TemporalUnavailable where Temporal's frontend does not answer."""
+        """Raise TemporalUnavailable if Temporal's frontend does not answer."""
         with _translate_errors():
             await self._client.count_workflows("WorkflowId = '-'", rpc_timeout=RPC_TIMEOUT)
 
     async def last_polls(self) -> Mapping[str, datetime | None]:
-        """Return when a worker last asked for work, by task queue: that of jobs, and that of their endings. Raises TemporalUnavailable."""
+        """Return when a worker last polled, by task queue: that of jobs, and that of their endings. Raises TemporalUnavailable."""
         jobs, endings = self._task_queue, f"{self._task_queue}-endings"
+
+        async def last_poll(queue: str, kind: TaskQueueType.ValueType) -> datetime | None:
+            request = DescribeTaskQueueRequest(namespace=self._client.namespace, task_queue=TaskQueue(name=queue), task_queue_type=kind)
+            with _translate_errors():
+                description = await self._client.workflow_service.describe_task_queue(request, timeout=RPC_TIMEOUT)
+            return max((poller.last_access_time.ToDatetime(UTC) for poller in description.pollers), default=None)
+
         kinds = ((jobs, TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW), (jobs, ACTIVITY_QUEUE), (endings, ACTIVITY_QUEUE))
-        found = await asyncio.gather(*(self._last_poll(queue, kind) for queue, kind in kinds))
-        # Who decides and who runs sessions are one worker, but either may be gone alone: the older of the two tells.
-        decides, runs, ends = found
-        return {jobs: min(decides, runs) if decides and runs else None, endings: ends}
+        workflow_poll, activity_poll, ending_poll = await asyncio.gather(*(last_poll(queue, kind) for queue, kind in kinds))
+        # One worker polls for workflows and activities, but either poller may fail alone: report the older poll.
+        return {jobs: min(workflow_poll, activity_poll) if workflow_poll and activity_poll else None, endings: ending_poll}
 
     async def last_sweep(self) -> datetime | None:
-        """Return when the installation's last whole sweep ended; None where Temporal remembers none. Raises TemporalUnavailable."""
-        wanted = f"WorkflowType = '{SWEEP}' AND ExecutionStatus = 'Completed' AND TaskQueue = '{self._task_queue}'"
+        """Return when the installation's last completed sweep ended; None if Temporal knows of none. Raises TemporalUnavailable."""
+        query = f"WorkflowType = '{SWEEP}' AND ExecutionStatus = 'Completed' AND TaskQueue = '{self._task_queue}'"
         with _translate_errors():
-            async for sweep in self._client.list_workflows(wanted, page_size=1, limit=1, rpc_timeout=RPC_TIMEOUT):
+            async for sweep in self._client.list_workflows(query, page_size=1, limit=1, rpc_timeout=RPC_TIMEOUT):
                 return sweep.close_time
         return None
 
     async def run_worker(self, take: TakeOccasion) -> None:
-        """Run what schedules start, with any other console that does, until cancelled. Raises TemporalUnavailable where it cannot begin."""
+        """Run the workflows that schedules start, until cancelled; other consoles may do so at the same time. Raises TemporalUnavailable if it cannot connect."""
         config = self._client.service_client.config
         with _translate_errors():
-            # A worker needs a client that is connected.
+            # A worker needs a connected client, not a lazy one.
             client = await Client.connect(
                 config.target_host, namespace=self._client.namespace, data_converter=self._client.data_converter, identity=config.identity
             )
@@ -216,53 +220,53 @@ class TemporalGateway:
         await worker.run()
 
     async def schedule_names(self) -> frozenset[str]:
-        """Return the names of the installation's schedules, as of a moment ago. Raises TemporalUnavailable."""
+        """Return the names of the installation's schedules; Temporal's list may lag behind. Raises TemporalUnavailable."""
         with _translate_errors():
-            found = await self._client.list_schedules(rpc_timeout=RPC_TIMEOUT)
-            return frozenset(
-                [one.id.removeprefix(self._schedule_prefix) async for one in found if one.id.startswith(self._schedule_prefix)]
-            )
+            schedules_found = await self._client.list_schedules(rpc_timeout=RPC_TIMEOUT)
+            ids = [schedule.id async for schedule in schedules_found]
+        prefix = self._schedule_prefix
+        return frozenset(schedule_id.removeprefix(prefix) for schedule_id in ids if schedule_id.startswith(prefix))
 
     async def put_schedule(self, name: str, definition: Schedule) -> bool:
-        """Make or change a schedule; whether anything was to do. One that is there stays paused, or not, as it is. Raises TemporalUnavailable."""
+        """Create or update a schedule; return whether anything changed. An existing one keeps its paused state. Raises TemporalUnavailable."""
         schedule = schedules.to_temporal_schedule(name, definition, prefix=self._schedule_prefix, queue=self._console_task_queue)
         handle = self._client.get_schedule_handle(f"{self._schedule_prefix}{name}")
         try:
             with _translate_errors():
-                # Not changed without need: what was due before a change is not caught up.
+                # Not updated without need: occasions that were due before an update are not made up.
                 if schedules.is_same((await handle.describe(rpc_timeout=RPC_TIMEOUT)).schedule, schedule):
                     return False
 
-                def keep_state(found: ScheduleUpdateInput) -> ScheduleUpdate:
-                    return ScheduleUpdate(replace(schedule, state=found.description.schedule.state))
+                def keep_state(current: ScheduleUpdateInput) -> ScheduleUpdate:
+                    return ScheduleUpdate(replace(schedule, state=current.description.schedule.state))
 
                 await handle.update(keep_state, rpc_timeout=RPC_TIMEOUT)
         except WorkflowGone:
-            # Another console may be faster, with the same.
+            # Another console may create the same schedule first.
             with suppress(ScheduleAlreadyRunningError), _translate_errors():
                 await self._client.create_schedule(handle.id, schedule, rpc_timeout=RPC_TIMEOUT)
         return True
 
     async def delete_schedule(self, name: str) -> None:
-        """Delete a schedule of the installation; again is fine. Raises TemporalUnavailable."""
+        """Delete a schedule of the installation, if it exists. Raises TemporalUnavailable."""
         with suppress(WorkflowGone), _translate_errors():
             await self._client.get_schedule_handle(f"{self._schedule_prefix}{name}").delete(rpc_timeout=RPC_TIMEOUT)
 
     async def schedule_status(self, name: str) -> ScheduleStatus | None:
-        """Return how a schedule stands; None where Temporal does not know it. Raises TemporalUnavailable."""
+        """Return a schedule's status; None if Temporal does not know it. Raises TemporalUnavailable."""
         with suppress(WorkflowGone), _translate_errors():
-            found = await self._client.get_schedule_handle(f"{self._schedule_prefix}{name}").describe(rpc_timeout=RPC_TIMEOUT)
-            state, info = found.schedule.state, found.info
+            description = await self._client.get_schedule_handle(f"{self._schedule_prefix}{name}").describe(rpc_timeout=RPC_TIMEOUT)
+            state, info = description.schedule.state, description.info
             return ScheduleStatus(state.paused, state.note, tuple(info.next_action_times), info.num_actions_missed_catchup_window)
         return None
 
     async def pause_schedule(self, name: str, note: str) -> None:
-        """Have a schedule launch nothing from now on. Raises WorkflowGone where Temporal does not know it, TemporalUnavailable."""
+        """Pause a schedule. Raises WorkflowGone if Temporal does not know it, TemporalUnavailable."""
         with _translate_errors():
             await self._client.get_schedule_handle(f"{self._schedule_prefix}{name}").pause(note=note, rpc_timeout=RPC_TIMEOUT)
 
     async def unpause_schedule(self, name: str, note: str) -> None:
-        """Have a schedule go on with its next occasion. Raises WorkflowGone where Temporal does not know it, TemporalUnavailable."""
+        """Unpause a schedule; it continues with its next occasion. Raises WorkflowGone if Temporal does not know it, TemporalUnavailable."""
         with _translate_errors():
             await self._client.get_schedule_handle(f"{self._schedule_prefix}{name}").unpause(note=note, rpc_timeout=RPC_TIMEOUT)
 
@@ -275,12 +279,6 @@ class TemporalGateway:
         """The task queue that consoles poll."""
         return f"{self._task_queue}-console"
 
-    async def _last_poll(self, queue: str, kind: TaskQueueType.ValueType) -> datetime | None:
-        asked = DescribeTaskQueueRequest(namespace=self._client.namespace, task_queue=TaskQueue(name=queue), task_queue_type=kind)
-        with _translate_errors():
-            found = await self._client.workflow_service.describe_task_queue(asked, timeout=RPC_TIMEOUT)
-        return max((poller.last_access_time.ToDatetime(UTC) for poller in found.pollers), default=None)
-
     def _singleton_options(self, name: str) -> dict[str, Any]:
         return {
             "id": f"je-{self._installation}-{name}-now",
@@ -288,11 +286,6 @@ class TemporalGateway:
             "id_conflict_policy": WorkflowIDConflictPolicy.USE_EXISTING,
             "execution_timeout": REPORT_TIMEOUT,
         }
-
-    async def _status(self, job: str) -> WorkflowExecutionStatus | None:
-        with suppress(WorkflowGone), _translate_errors():
-            return (await self._client.get_workflow_handle(job).describe(rpc_timeout=RPC_TIMEOUT)).status
-        return None
 
     async def _execute(self, workflow: str, *args: Any, **options: Any) -> Any:
         try:
@@ -307,7 +300,7 @@ class TemporalGateway:
 
 
 def _build_take_activity(take: TakeOccasion) -> Callable[[ScheduleOccasion], Awaitable[str]]:
-    """Return what takes occasions as an activity. Only sentences of our own cross into a history."""
+    """Build the activity that takes occasions. Only the product's own error messages get into a history."""
 
     @activity.defn(name=fire_workflow.TAKE_ACTIVITY)
     async def take_occasion(occasion: ScheduleOccasion) -> str:
@@ -323,7 +316,7 @@ def _build_take_activity(take: TakeOccasion) -> Callable[[ScheduleOccasion], Awa
 
 
 def _failure_text(error: WorkflowFailureError) -> str:
-    """Return why a look came to nothing. Only sentences of our own cross from a worker."""
+    """Return why a sweep or proof failed. Only the product's own error messages are passed on from a worker."""
     cause = error.cause
     while isinstance(cause, ActivityError) and cause.cause is not None:
         cause = cause.cause
@@ -340,5 +333,5 @@ def _translate_errors() -> Iterator[None]:
             raise WorkflowGone("the workflow no longer runs") from error
         raise TemporalUnavailable(f"Temporal does not answer ({error.status.name.lower()})") from error
     except RuntimeError as error:
-        # The client's word for a connection that it could not make.
+        # The client raises this if it cannot connect.
         raise TemporalUnavailable("Temporal does not answer (no connection)") from error

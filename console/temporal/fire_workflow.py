@@ -1,6 +1,6 @@
-"""The workflow that a schedule starts when its time comes: it asks a console to order the job. Deterministic, no I/O.
+"""The workflow that a schedule starts at each occasion: it has a console order the job. Deterministic, no I/O.
 
-It runs in the console, on a task queue of the consoles' own: the worker cannot order jobs, and a console that is away finds it when it is back.
+It runs in consoles, on a task queue of their own: workers cannot order jobs, and the workflow waits while no console runs.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ TAKE_ACTIVITY = "take_occasion"
 
 
 SCHEDULED_START = SearchAttributeKey.for_datetime("TemporalScheduledStartTime")
-"""What Temporal itself says of a workflow that a schedule started. Whoever can write to Temporal can say it too, so the console checks it."""
+"""Temporal sets this on workflows that a schedule starts. Anyone with write access to Temporal can set it too, so the console checks it."""
 TAKE_OPTIONS: dict[str, Any] = {
     "start_to_close_timeout": timedelta(seconds=30),
     "retry_policy": RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=10)),
 }
-"""An occasion of a schedule: asked of any console until its workflow's own time is over."""
+"""Retried, on any console, until the workflow's execution timeout."""
 
 
 @workflow.defn(name="Fire")
 class Fire:
-    """Has a console order what an occasion is for."""
+    """Has a console order the job of an occasion."""
 
     @workflow.run
     async def run(self, schedule: str) -> str:
-        """Return the job that was launched, or why none was."""
+        """Return the id of the launched job, or why none was launched."""
         at = workflow.info().typed_search_attributes.get(SCHEDULED_START)
         if at is None:
             raise ApplicationError("no schedule has started this", non_retryable=True)

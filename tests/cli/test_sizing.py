@@ -87,7 +87,7 @@ def test_a_name_without_a_run_ends_with_5_and_says_where_the_names_are(cli: Cli)
     done = cli.run("job", "tighten", "never-ran")
 
     assert (done.exit_code, done.stdout) == (5, "")
-    assert "no run of a job named never-ran that you may read; the names that there are: justenough job list" in done.stderr
+    assert "no run of a job named never-ran that you may read; `justenough job list` lists the names" in done.stderr
 
 
 @pytest.fixture

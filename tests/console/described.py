@@ -35,7 +35,7 @@ GIVEN = ("cursor", "query.cursor", "query.since")
 SIGNED = ("launch_job", "decide_request", "review_request", "delegate")
 """What these are sent is signed, and holds what the catalog, a request or a person's key must agree with."""
 ADDRESS = ("query.", "path.", "header.")
-NO_TEXT = "must hold no NUL character"
+NO_TEXT = "must not contain a NUL character"
 
 
 def bundle(**files: str) -> bytes:

@@ -155,7 +155,7 @@ async def test_a_position_that_the_ledger_has_not_reached_goes_on_from_its_newes
         async with served.http.stream("GET", f"/api/v1{path}", headers=ahead) as answer, asyncio.timeout(180):
             begin = int(answer.headers["last-event-id"])
             lines = answer.aiter_lines()
-            assert await anext(lines) == f": the ledger ends before that position; going on after {begin}"
+            assert await anext(lines) == f": the ledger ends before that position; continuing after {begin}"
             (served.issue if path == "/events" else served.end)(job)
             while not (line := await anext(lines)).startswith("id: "):
                 pass

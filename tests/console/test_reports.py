@@ -73,8 +73,8 @@ async def test_the_last_thirty_days_are_the_period_where_none_is_given_and_none_
             "query.since",
             "must be before until (2026-01-01T00:00:00.000000Z)",
         ),
-        ({"since": "2026-01-01"}, "query.since", "with its zone"),
-        ({"since": "1764063000"}, "query.since", "with its zone"),
+        ({"since": "2026-01-01"}, "query.since", "with a time zone"),
+        ({"since": "1764063000"}, "query.since", "with a time zone"),
         ({"until": "yesterday"}, "query.until", "RFC 3339"),
     ],
 )

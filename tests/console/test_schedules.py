@@ -27,6 +27,7 @@ from temporalio.client import (
     ScheduleOverlapPolicy,
     ScheduleSpec,
     ScheduleUpdate,
+    WorkflowExecutionStatus,
     WorkflowFailureError,
 )
 from temporalio.common import SearchAttributePair, TypedSearchAttributes
@@ -245,7 +246,8 @@ async def test_each_occasion_launches_one_job_and_the_same_again_none(town: Town
         launched = [await town.result("minutely", at) for at in occasions]
         assert sorted(town.jobs("minutely")) == sorted(launched)
         assert [town.reason(job) for job in launched] == [f"occasion {to_rfc3339(at)}" for at in occasions]
-        assert all([await town.console.gateway.is_open(job) for job in launched])
+        descriptions = [await town.temporal.get_workflow_handle(job).describe() for job in launched]
+        assert {description.status for description in descriptions} == {WorkflowExecutionStatus.RUNNING}
 
         await town.fires("minutely", occasions[0], earlier)
         extra = await town.result("minutely", earlier)

@@ -242,7 +242,7 @@ def test_a_nul_in_an_address_is_bad_input_by_its_place(auditor: Human) -> None:
     for path, where in {"jobs/%00": "path.job", "jobs?requester=%00": "query.requester", "ledger?%00=1": "query."}.items():
         answer = auditor.api.get(path)
         assert answer.status_code == 422
-        assert answer.json()["errors"] == [{"path": where, "message": "must hold no NUL character"}]
+        assert answer.json()["errors"] == [{"path": where, "message": "must not contain a NUL character"}]
 
 
 def test_the_document_is_one_to_write_a_client_by(whole: Stack) -> None:

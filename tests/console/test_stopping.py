@@ -45,7 +45,7 @@ async def test_what_has_ended_or_never_was_cannot_be_stopped(served: Served, wha
     job = (await served.launched())["id"]
     served.end(job)
     answer = await served.post(f"/jobs/{job}/{what}", "ops")
-    assert (answer.status_code, answer.json()["detail"]) == (409, "the job has ended already: succeeded")
+    assert (answer.status_code, answer.json()["detail"]) == (409, "the job has already ended: succeeded")
 
 
 async def test_a_kill_without_a_workflow_ends_the_right_to_issue_and_sweeps(served: Served) -> None:
@@ -55,7 +55,7 @@ async def test_a_kill_without_a_workflow_ends_the_right_to_issue_and_sweeps(serv
     answer = await served.post(f"/jobs/{job}/kill", "ops")
     assert answer.status_code == 202
     assert answer.json()["note"] == (
-        "its workflow is gone; its right to be issued more is ended, and a sweep was started that revokes what it holds"
+        "its workflow is gone; it can be issued nothing more, and a sweep was started that revokes what it holds"
     )
     assert served.store.claims.claim(job, run="late", owner="a worker that slept", now=datetime.now(UTC)) is False
     swept = await served.temporal.get_workflow_handle("je-dev-sweep-now").describe()

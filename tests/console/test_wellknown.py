@@ -133,7 +133,7 @@ async def test_keys_that_were_never_read_are_a_problem_and_come_with_vault(
     async with another(settings, vault_addr=f"http://127.0.0.1:{door.port}") as http:
         answer = await http.get(KEYS)
         is_problem(answer, 503)
-        assert "Vault has not told the key je-jobs yet" in answer.json()["detail"]
+        assert "the key je-jobs has not been read from Vault yet" in answer.json()["detail"]
         assert answer.headers["retry-after"]
         assert answer.headers["cache-control"] == "no-store"
         door.open()

@@ -81,10 +81,10 @@ async def test_what_cannot_be_done_is_told_to_each_and_is_asked_for_again() -> N
     works = SingleFlight(bench.does, max_outcomes=2)
     with pytest.raises(GiveUp, match="it cannot be done"):
         await works.result("bad", by="lead")
-    with pytest.raises(Exception, match="the console's log tells more"):
+    with pytest.raises(Exception, match="the console's log has the details"):
         await works.result("broken", by="lead")
     assert [str(work.error) for _, work in works.items()] == [
-        "something went wrong here; the console's log tells more",
+        "unexpected error; the console's log has the details",
         "it cannot be done",
     ]
     await works.close()
@@ -95,7 +95,7 @@ async def test_nobody_has_others_wait_behind_all_that_they_ask_for() -> None:
     works = SingleFlight(bench.does, max_per_person=2)
     for key in "ab":
         works.start(key, by="greedy")
-    with pytest.raises(Busy, match="2 that you asked for are not done yet"):
+    with pytest.raises(Busy, match="2 that you asked for are still running"):
         works.start("c", by="greedy")
     assert works.start("a", by="greedy").runs, "what is being done is joined"
     waiting = asyncio.create_task(works.result("d", by="lead"))

@@ -76,7 +76,7 @@ def test_a_narrowed_write_only_reads_and_taken_back_it_is_dead_while_its_job_goe
     assert ops.job(job)["state"] == "running"
     (withdrawn,) = told(ops, job, "approval.withdrawn")
     assert (withdrawn["name"], withdrawn["reason"], withdrawn["verdict"]) == ("lead", "the ticket was a fake", "withdrawn")
-    assert detail(lead.answer(request, "withdraw")) == (409, "the request is withdrawn: there is no approval to take back")
+    assert detail(lead.answer(request, "withdraw")) == (409, "the request is withdrawn: it has no approval to withdraw")
     assert ops.api.post(f"jobs/{job}/kill").status_code == 202
     shop.assert_dead(ops.until(job), login)
 
@@ -139,9 +139,9 @@ def test_glass_is_broken_by_few_with_a_reason_and_stays_open_until_somebody_else
     assert lead.review(request, reason="").json()["errors"] == [{"path": "statement.reason", "message": "a reason is required"}]
     assert detail(lead.review(request, person=security.id)) == (403, "the review's statement is another person's than the token's")
     forged = lead.api.post(f"requests/{request['id']}/review", json=security.reviewed(request, person=lead.id))
-    assert detail(forged) == (403, "the review does not hold: the signature does not match the statement")
+    assert detail(forged) == (403, "the review is not valid: the signature does not match the statement")
     assert lead.review(request, "unjustified", reason="it was up").json()["review"]["verdict"] == "unjustified"
-    assert detail(security.review(request)) == (409, "lead has answered this review already: unjustified")
+    assert detail(security.review(request)) == (409, "lead has already answered this review: unjustified")
     assert job not in {one["job_id"] for one in lead.api.get("reviews").json()["items"]}
     assert job in {one["job_id"] for one in lead.api.get("reviews", params={"all": True}).json()["items"]}
     assert ops.api.post(f"jobs/{job}/kill").status_code == 202
@@ -150,7 +150,7 @@ def test_glass_is_broken_by_few_with_a_reason_and_stays_open_until_somebody_else
 
 def test_policy_can_forbid_breaking_glass(ops: Human, oncall: Human, security: Human) -> None:
     request = waiting(ops, "true", access(resource="customers-db"))
-    refused = "the decision does not hold: policy denies read for 5m by breaking glass (no-breaking-glass-for-restricted)"
+    refused = "the decision is not valid: policy denies read for 5m by breaking glass (no-breaking-glass-for-restricted)"
     assert detail(oncall.answer(request, "break_glass")) == (403, refused)
     assert security.answer(request).status_code in TAKEN
     assert ops.until(request["job_id"])["state"] == "succeeded"
@@ -161,13 +161,15 @@ def test_a_delegate_answers_for_who_is_away_by_their_own_right_and_nobody_is_hea
 ) -> None:
     request = waiting(ops)
     assert detail(security.answer(request, on_behalf_of=lead.id))[1].endswith("has not named them as a delegate")
-    assert security.delegate(lead.id).json()["errors"][0]["message"].startswith("lead does not answer at your tier 2")
+    assert security.delegate(lead.id).json()["errors"][0]["message"].startswith("lead may not answer at your tier 2")
     assert security.delegate(security.id).json()["errors"] == [{"path": "statement.delegate", "message": "is yourself"}]
     forged = lead.api.post("delegations", json=security.delegation(security.id, person=lead.id))
-    assert detail(forged) == (403, "the delegation does not hold: the signature does not match the statement")
+    assert detail(forged) == (403, "the delegation is not valid: the signature does not match the statement")
     named = lead.delegate(lead.api.get("people/security").json()["id"])
     assert named.status_code == 200, named.text
-    assert lead.delegate("nobody").json()["errors"] == [{"path": "statement.delegate", "message": "is no person here"}]
+    assert lead.delegate("nobody").json()["errors"] == [
+        {"path": "statement.delegate", "message": "is not the id of a person in this installation"}
+    ]
     assert lead.api.get("people/auditor").status_code == 404
     answer = security.answer(request, on_behalf_of=lead.id)
     assert answer.status_code == 200, answer.text
@@ -178,7 +180,7 @@ def test_a_delegate_answers_for_who_is_away_by_their_own_right_and_nobody_is_hea
     assert delegation in {one["id"] for one in auditor.api.get("delegations").json()["items"]}
     assert chief.api.delete(f"delegations/{delegation}").status_code == 403
     assert lead.api.delete(f"delegations/{delegation}").json()["ended_at"]
-    assert detail(lead.api.delete(f"delegations/{delegation}")) == (409, "it has been ended already")
+    assert detail(lead.api.delete(f"delegations/{delegation}")) == (409, "this delegation has already been ended")
     later = waiting(ops)
     assert detail(security.answer(later, on_behalf_of=lead.id))[0] == 403
     assert lead.answer(later, "deny").status_code in TAKEN
@@ -191,7 +193,7 @@ def test_who_looks_at_a_request_is_told_to_the_others_and_bars_nobody(ops: Human
     status, why = detail(security.api.post(f"requests/{request['id']}/claim"))
     assert (status, why.partition(" until ")[0]) == (409, "lead looks at it")
     assert detail(ops.api.post(f"requests/{request['id']}/claim"))[0] == 403
-    assert detail(security.api.delete(f"requests/{request['id']}/claim")) == (409, "you do not look at it")
+    assert detail(security.api.delete(f"requests/{request['id']}/claim")) == (409, "you have not claimed this request")
     assert lead.api.delete(f"requests/{request['id']}/claim").json()["claim"] is None
     assert security.api.post(f"requests/{request['id']}/claim").json()["claim"]["by"] == "security"
     lead.decide(request, "deny")

@@ -14,13 +14,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from console.concurrency.caches import ThreadCache
 from console.pages import charts
 from console.pages.jobs import timeline
 from console.pages.jobs.detail import MAX_LOG_BYTES, MAX_LOG_CHUNKS, OutputTail, fitting_length, last_output
 from console.presentation import time_text
 from console.presentation.job_status import job_status_text
 from console.presentation.timeline_model import Timeline, TimelinePart, TimelineRow, build_timeline, row_parts, timeline_range
-from console.services.dashboard import CachedReading
 from justenough.adapters.store import Store
 from justenough.domain.approvals.tiers import Tier, Tiers
 from justenough.domain.jobs.states import JobState, RevocationState
@@ -297,15 +297,19 @@ def test_as_much_of_a_text_is_kept_as_fits_when_it_is_written_out(text: str, siz
 
 def test_those_who_ask_at_the_same_time_share_a_reading_and_what_has_happened_is_read_at_once() -> None:
     readings = count(1)
-    kept = CachedReading(3600, lambda: next(readings))
-    at_once(lambda: kept.value_since(5), 50)
-    assert (kept.value_since(4), kept.value_since(5), kept.value_since(6)) == (1, 1, 2)
+    cache: ThreadCache[int] = ThreadCache()
+
+    def value_since(position: int) -> int:
+        return cache.get("counts", lambda: next(readings), max_age_s=3600, version=position)
+
+    at_once(lambda: value_since(5), 50)
+    assert (value_since(4), value_since(5), value_since(6)) == (1, 1, 2)
 
 
 def test_a_reading_serves_no_longer_than_it_may() -> None:
     readings = count(1)
-    kept = CachedReading(-1, lambda: next(readings))
-    assert (kept.value_since(1), kept.value_since(1)) == (1, 2)
+    cache: ThreadCache[int] = ThreadCache()
+    assert [cache.get("counts", lambda: next(readings), max_age_s=0) for _ in range(2)] == [1, 2]
 
 
 def at_once(ask: Callable[[], object], number: int) -> None:

@@ -202,7 +202,7 @@ async def test_a_character_that_no_database_holds_is_refused_wherever_it_is_in_a
     browser = await logged_in("lead")
     for path in ("/jobs/j-dev-%00", "/jobs?name=a%00b", "/inbox/r-%00", "/credentials/c%00", "/ledger?job=%00"):
         answer = await browser.open(path)
-        assert (answer.status_code, "must hold no NUL character" in answer.text) == (422, True), path
+        assert (answer.status_code, "must not contain a NUL character" in answer.text) == (422, True), path
 
 
 async def test_what_the_job_holds_now_is_shown(served: Served, logged_in: LogIn) -> None:

@@ -427,7 +427,7 @@ async def test_looking_at_it_is_told_to_the_others_until_it_is_released(served: 
     assert (await claim(lead)).headers["location"] == f"{path}?done=claimed"
     assert "lead said to be looking at it" in (await shown(chief, path)).text
     taken = await claim(chief)
-    assert (taken.status_code, "lead looks at it until" in words_of(taken)) == (409, True)
+    assert (taken.status_code, "laimed by lead until" in words_of(taken)) == (409, True)
     assert (await claim(lead)).headers["location"] == f"{path}?done=released"
     kinds = [
         entry.data["until"] is None
@@ -466,7 +466,7 @@ async def test_an_after_review_is_signed_and_closes_it(site: Site, served: Serve
     assert (told["verdict"], told["reason"], told["person"]) == ("justified", "it was down", served.people["lead"].id)
     assert signed_by(site, served.people["lead"].id, told["signed"])
     again = await browser.send(f"{path}/review", {**known, "verdict": "unjustified", "reason": "was it?"})
-    assert (again.status_code, "lead has answered this review already: justified" in words_of(again).replace("Lead", "lead")) == (409, True)
+    assert (again.status_code, "lead has already answered this review: justified" in words_of(again).replace("Lead", "lead")) == (409, True)
 
 
 def glass(served: Served, request: dict[str, Any]) -> None:

@@ -82,7 +82,7 @@ async def test_guessing_is_stopped_for_the_name_and_not_for_others(site: Site, b
     for name in ("no-such", "NO-SUCH"):
         answer = await browser().log_in(name, "wrong")
         assert answer.status_code == 429
-        assert "There were too many tries to log in; try again in 15 min." in answer.text
+        assert "Too many login attempts; try again in 15 min." in answer.text
     assert (await browser().log_in("ops", site.passwords["ops"])).status_code == 303
 
 
@@ -136,7 +136,7 @@ async def test_a_token_that_cannot_sign_is_of_no_use(browser: Callable[[], Brows
         (await admin.post("identity/entity-alias", json=alias)).raise_for_status()
     answer = await browser().log_in("weak", "weak-password")
     assert answer.status_code == 403
-    assert "This login may not sign: its token lacks the policy je-person" in answer.text
+    assert "This login cannot sign: its token lacks the policy je-person" in answer.text
 
 
 async def test_while_vault_is_away_nobody_is_blamed(away: Browser) -> None:

@@ -148,7 +148,7 @@ async def test_somebody_whom_only_the_provider_knows_is_told_so(oidc_site: tuple
     site, provider = oidc_site
     answer = await by_provider(lead, provider, await provider.log_in("stranger"))
     assert answer.status_code == 403
-    assert "belongs to nobody whom JustEnough knows" in answer.text
+    assert "knows no person for this login" in answer.text
     assert lead.cookie == ""
     assert site.store.page_sessions.open_of("stranger", since=site.clock()) == ()
 

@@ -21,7 +21,7 @@ from tests.triggers.taken_over import TakenOver
 
 pytestmark = pytest.mark.servers
 
-STRANGER = "no trigger takes this delivery"
+STRANGER = "delivery refused: its address, its Standard Webhooks signature or its timestamp is not valid"
 
 
 def jobs(auditor: Human) -> int:

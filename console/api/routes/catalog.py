@@ -1,58 +1,24 @@
-"""What can be asked for."""
+"""The catalog: what jobs can request."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter
 
 from console.api.dependencies import AuthenticatedRoute, Member
-from console.api.schemas import ActionView, CatalogView, ResourceView, ToolView, WithheldView
+from console.api.schemas import CatalogView, ResourceView, ToolView, WithheldView
 from console.http.dependencies import TheConsole
-from justenough.domain.catalog.loader import Resource
-from justenough.domain.catalog.mcp_upstreams import UpstreamTool
-from justenough.domain.tools.definitions import Tool
 
 router = APIRouter(route_class=AuthenticatedRoute, tags=["general"])
 
 
-@router.get("/catalog")
-def catalog(console: TheConsole, caller: Member) -> CatalogView:
-    """Return what can be asked for."""
+@router.get("/catalog", operation_id="catalog")
+def show(console: TheConsole, caller: Member) -> CatalogView:
+    """Show what jobs can request: resources with their actions, tools, and data scopes."""
     del caller
-    found = console.deps.config.current().catalog
+    catalog = console.deps.config.current().catalog
     return CatalogView(
-        scopes=tuple(dict(scope) for scope in found.scopes),
-        resources=tuple(_to_resource_view(name, resource) for name, resource in found.resources.items()),
-        tools=tuple(_to_tool_view(name, tool) for name, tool in found.callable.items()),
-        withheld=tuple(WithheldView(upstream=name, why=why) for name, why in found.withheld_upstreams.items()),
-    )
-
-
-def _to_resource_view(name: str, resource: Resource) -> ResourceView:
-    actions = tuple(
-        ActionView(
-            action=action.value,
-            max_ttl=found.max_ttl,
-            revocable=found.revocable.value,
-            data_scope=found.data_scope,
-            lock=found.lock,
-            space=found.space,
-        )
-        for action, found in resource.actions.items()
-    )
-    return ResourceView(
-        name=name,
-        title=resource.title,
-        environment=resource.environment,
-        sensitivity=resource.sensitivity.name.lower(),
-        external=resource.external,
-        owner=resource.owner,
-        actions=actions,
-    )
-
-
-def _to_tool_view(name: str, tool: Tool) -> ToolView:
-    actions = tuple(sorted(action.value for action in tool.uses.actions))
-    upstream = tool.upstream if isinstance(tool, UpstreamTool) else None
-    return ToolView(
-        name=name, description=tool.description, resource=tool.uses.resource, actions=actions, kind=tool.kind, upstream=upstream
+        scopes=tuple(dict(scope) for scope in catalog.scopes),
+        resources=tuple(ResourceView.of(name, resource) for name, resource in catalog.resources.items()),
+        tools=tuple(ToolView.of(name, tool) for name, tool in catalog.callable.items()),
+        withheld=tuple(WithheldView(upstream=name, why=why) for name, why in catalog.withheld_upstreams.items()),
     )

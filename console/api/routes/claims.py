@@ -1,4 +1,4 @@
-"""Marking a request as being looked at. It bars nobody from answering; it only tells the others."""
+"""Claims of requests. A claim keeps nobody from deciding; it only tells the others."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ router = APIRouter(route_class=AuthenticatedRoute, tags=["requests"])
 
 @router.post("/requests/{request}/claim", operation_id="claim_request", responses=problem_responses(409))
 def claim(request: str, console: TheConsole, caller: Approver, body: ClaimBody | None = None) -> RequestView:
-    """Say that you look at a request, so that others need not. Again prolongs it."""
+    """Claim a request, so that others know you are working on it. Claiming again prolongs the claim."""
     return claims.claim_request(console.deps, caller, request, seconds=(body or ClaimBody()).seconds)
 
 
 @router.delete("/requests/{request}/claim", operation_id="release_request", responses=problem_responses(409))
 def release(request: str, console: TheConsole, caller: Approver) -> RequestView:
-    """Say that you no longer look at a request."""
+    """Release your claim of a request."""
     return claims.release_claim(console.deps, caller, request)

@@ -1,4 +1,4 @@
-"""Who answers for whom until when."""
+"""Delegations: who decides for whom until when."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def list_delegations(console: TheConsole, caller: Reader, limit: Limit = 100, cu
 
 @router.post("/delegations")
 def delegate(body: SignedBody, console: TheConsole, caller: Approver) -> DelegationView:
-    """Name, signed, who answers for you until the statement expires. The same again is the same delegation."""
+    """Name the person who decides for you until the signed statement expires. Sending the same statement again makes no second delegation."""
     return create_delegation(console.deps, caller, body)
 
 
 @router.delete("/delegations/{delegation}", operation_id="end_delegation", responses=problem_responses(409))
 def end(delegation: str, console: TheConsole, caller: Approver) -> DelegationView:
-    """Answer for yourself again."""
+    """End one of your delegations."""
     return end_delegation(console.deps, caller, delegation)

@@ -1,9 +1,9 @@
-"""The ledger as server-sent events, each a CloudEvent: for one job or for every job that the caller may read."""
+"""The ledger as a stream of server-sent events, each a CloudEvent: for one job or for every job that the caller may read."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated
 
@@ -18,18 +18,17 @@ from console.http.dependencies import TheConsole
 from console.http.pagination import POSITION_PATTERN
 from console.services.console import Console
 from console.services.visibility import job_for, parse_position
-from justenough.domain.readmodel.views import EntryView
 
 KEEP_ALIVE_INTERVAL_S = 15.0
-"""Seconds without news after which a comment tells that the stream lives: proxies give up after a minute or so."""
+"""After so long without an event a comment is sent: proxies close a silent connection after about a minute."""
 
 
 RETRY_MS = 2_000
-"""Milliseconds after which a client should come back."""
+"""Milliseconds after which a client should reconnect."""
 
 
 BEGIN_HEADER = "Last-Event-ID"
-"""Header that tells where a stream begins, as the client tells where it left off: who has heard nothing yet can still go on from there."""
+"""Response header with the position where the stream begins, so that a client that has received nothing yet can still resume there."""
 
 
 router = APIRouter(route_class=AuthenticatedRoute, tags=["events"])
@@ -41,7 +40,7 @@ async def _parse_last_event_id(
         Header(
             alias="Last-Event-ID",
             max_length=20,
-            description="The last position seen",
+            description="The last position that the client has seen",
             json_schema_extra={"pattern": f"^$|{POSITION_PATTERN}"},
         ),
     ] = None,
@@ -53,7 +52,7 @@ async def _readable_job_id(job: str, console: TheConsole, caller: Member) -> str
     return (await to_thread.run_sync(job_for, console.deps.store, caller, job)).id
 
 
-# Dependencies, because a stream has begun to answer before its own first line runs.
+# These are dependencies because a stream starts its response before its own first line runs.
 Since = Annotated[int | None, Depends(_parse_last_event_id)]
 
 
@@ -65,21 +64,21 @@ async def all_events(
     console: TheConsole,
     caller: Member,
     since: Since,
-    after: Annotated[int | None, Query(ge=0, le=2**53, description="The last position seen; without it: from now on")] = None,
+    after: Annotated[int | None, Query(ge=0, le=2**53, description="The last position seen; by default, begin with the next event")] = None,
 ) -> Response:
-    """Follow every job that the caller may read. Ends when the token does."""
+    """Follow every job that the caller may read. The stream ends when the token expires."""
     return await _open_stream(console, caller, after if since is None else since, job=None)
 
 
 @router.get("/jobs/{job}/events", operation_id="follow_job", response_class=EventStream, status_code=200)
 async def job_events(job: ReadableJob, console: TheConsole, caller: Member, since: Since) -> Response:
-    """Follow one job from its first entry, or from the last one seen. Ends when the token does."""
+    """Follow one job from its first entry, or from the last one seen. The stream ends when the token expires."""
     return await _open_stream(console, caller, since or 0, job=job)
 
 
 async def _open_stream(console: Console, caller: Caller, since: int | None, *, job: str | None) -> EventStream:
     if console.feed.listeners >= MAX_LISTENERS:
-        raise TooManyListeners(f"{MAX_LISTENERS:,} streams are open, and no more can be; ask the lists until some have ended")
+        raise TooManyListeners(f"{MAX_LISTENERS:,} streams are open, which is the maximum; poll the lists until some have ended")
     newest = await console.feed.newest_position()
     begin = newest if since is None else min(since, newest)
     return EventStream(
@@ -90,24 +89,17 @@ async def _open_stream(console: Console, caller: Caller, since: int | None, *, j
 
 
 async def _event_blocks(console: Console, caller: Caller, begin: int, *, job: str | None, ahead: bool) -> AsyncGenerator[bytes, None]:
-    # At once, so that a client and what stands between know that the stream is open.
-    yield f": {'the ledger ends before that position; going on ' if ahead else ''}after {begin}\n\n".encode()
+    # Sent at once, so that the client and every proxy see that the stream is open.
+    yield f": {'the ledger ends before that position; continuing ' if ahead else ''}after {begin}\n\n".encode()
     hint: bytes = f"retry: {RETRY_MS}\n".encode()
-    told = time.monotonic()
-    # Closed on the spot, so that the feed knows when nobody listens any more.
+    sent_at = time.monotonic()
+    # Closed at once, so that the feed knows when nobody listens any more.
     async with aclosing(console.feed.follow(begin, job=job, wait=KEEP_ALIVE_INTERVAL_S)) as batches:
         async for entries in batches:
-            if theirs := await _readable_entries(console, caller, entries):
-                # As a part of the first event: some clients take a block without data for an event.
-                yield hint + console.sse_encoder.encode(theirs)
-                hint, told = b"", time.monotonic()
-            elif time.monotonic() - told >= KEEP_ALIVE_INTERVAL_S:
+            if readable := await console.job_owners.readable_entries(caller, entries):
+                # Part of the first event, because some clients treat a block without data as an event.
+                yield hint + console.sse_encoder.encode(readable)
+                hint, sent_at = b"", time.monotonic()
+            elif time.monotonic() - sent_at >= KEEP_ALIVE_INTERVAL_S:
                 yield b": keep-alive\n\n"
-                told = time.monotonic()
-
-
-async def _readable_entries(console: Console, caller: Caller, entries: Sequence[EntryView]) -> Sequence[EntryView]:
-    if caller.can_read_all or not entries:
-        return entries
-    owners = await console.job_owners.owners_of((entry.job for entry in entries), position=entries[-1].position)
-    return [entry for entry in entries if caller.can_read_jobs_of(owners.get(entry.job, ""))]
+                sent_at = time.monotonic()

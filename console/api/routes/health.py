@@ -1,4 +1,4 @@
-"""Whether the console lives, whether what it needs answers, and its numbers for Prometheus. No token needed; nothing about anyone's job."""
+"""Liveness, readiness and Prometheus metrics. No token needed; names no job."""
 
 from __future__ import annotations
 
@@ -22,41 +22,41 @@ class Live(Message):
 
 
 class Ready(Message):
-    """Whether the installation can do its work, system by system, each with its latency; and what is late. Counts only: names no job."""
+    """Whether the installation can do its work: each system with its latency, and what is late. Only counts; names no job."""
 
     ready: bool
     """Whether store, Temporal, Vault and workers all answer."""
     checks: tuple[Check, ...]
     overdue_revocations: int | None
-    """Jobs; None where the store does not tell."""
+    """Number of jobs; None if the store does not answer."""
     overdue_since: datetime | None = None
-    """When the oldest of those revocations began."""
+    """When the oldest of these revocations began."""
     overdue_credentials: int | None = None
-    """Not dead although somebody, or their ttl, wanted them ended."""
+    """Credentials that are not dead although they were revoked or their ttl is over."""
     sweep: Sweeps
     config_alarm: str | None
-    """Why the newest catalog, tiers or policies are not used, where they are not."""
+    """Why the newest catalog, tiers or policies are not in use; None if they are."""
 
 
 @router.get("/livez")
 async def livez() -> Live:
-    """Answer: the console lives."""
+    """Answer as long as the console runs."""
     return Live()
 
 
-@router.get("/readyz", responses={503: {"model": Ready, "description": "Something that is needed does not answer"}})
+@router.get("/readyz", responses={503: {"model": Ready, "description": "A system that is needed does not answer"}})
 async def readyz(response: Response, console: TheConsole) -> Ready:
-    """Look at store, Temporal, Vault, workers and the last sweep."""
-    found = await console.health.report()
-    ready = all(check.ok for check in found.checks)
+    """Check store, Temporal, Vault, workers and the last sweep."""
+    report = await console.health.report()
+    ready = all(check.ok for check in report.checks)
     response.status_code = 200 if ready else 503
     return Ready(
         ready=ready,
-        checks=found.checks,
-        overdue_revocations=found.overdue.jobs if found.overdue else None,
-        overdue_since=found.overdue.since if found.overdue else None,
-        overdue_credentials=found.overdue.credentials if found.overdue else None,
-        sweep=found.sweep,
+        checks=report.checks,
+        overdue_revocations=report.overdue.jobs if report.overdue else None,
+        overdue_since=report.overdue.since if report.overdue else None,
+        overdue_credentials=report.overdue.credentials if report.overdue else None,
+        sweep=report.sweep,
         config_alarm=console.deps.config.alarm,
     )
 
@@ -67,7 +67,7 @@ async def readyz(response: Response, console: TheConsole) -> Ready:
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **problem_responses(503)},
 )
 def metrics(console: TheConsole) -> Response:
-    """Return gauges in Prometheus' text form."""
+    """Return gauges in the Prometheus text format."""
     figures = console.deps.store.metrics.counts()
     registry = CollectorRegistry()
     jobs = Gauge("justenough_jobs", "Jobs by state", ["state"], registry=registry)
@@ -78,19 +78,19 @@ def metrics(console: TheConsole) -> Response:
     Gauge("justenough_revocations_overdue", "Jobs whose revocation is overdue", registry=registry).set(figures.overdue_revocations)
     Gauge("justenough_reviews_open", "Tiers passed by breaking glass that nobody has reviewed", registry=registry).set(figures.open_reviews)
     configured = console.deps.config.current().subscriptions
-    told = (one for one in console.deps.store.outbox.subscription_progress() if one.name in configured)
-    _add_delivery_gauges(told, console.deps.now(), registry)
+    progress = (item for item in console.deps.store.outbox.subscription_progress() if item.name in configured)
+    _add_delivery_gauges(progress, console.deps.now(), registry)
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 
-def _add_delivery_gauges(standings: Iterable[SubscriptionProgress], now: datetime, registry: CollectorRegistry) -> None:
+def _add_delivery_gauges(progress: Iterable[SubscriptionProgress], now: datetime, registry: CollectorRegistry) -> None:
     labels = ["subscription", "kind"]
     lag = Gauge(
         "justenough_webhook_lag_seconds", "Age of the oldest event not delivered yet, dead letters aside", labels, registry=registry
     )
     pending = Gauge("justenough_webhook_pending", "Deliveries that wait for another attempt", labels, registry=registry)
     dead = Gauge("justenough_webhook_dead", "Deliveries that are not tried any more: dead letters", labels, registry=registry)
-    for one in standings:
-        lag.labels(one.name, one.kind).set(lag_of(one, now))
-        pending.labels(one.name, one.kind).set(one.pending)
-        dead.labels(one.name, one.kind).set(one.dead)
+    for item in progress:
+        lag.labels(item.name, item.kind).set(lag_of(item, now))
+        pending.labels(item.name, item.kind).set(item.pending)
+        dead.labels(item.name, item.kind).set(item.dead)

@@ -1,4 +1,4 @@
-"""Jobs: launch, list, show, stop, prove, their logs and their timeline."""
+"""Jobs: launch, list, show, stop and prove them; their logs and timelines."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ router = APIRouter(route_class=AuthenticatedRoute, tags=["jobs"])
     operation_id="launch_job",
     response_model=JobView,
     responses={
-        200: {"model": JobView | DryRun, "description": "The same order was taken before; or what a dry run found"},
-        201: {"description": "Taken", "headers": {"Location": {"schema": {"type": "string"}, "description": "The job's address"}}},
+        200: {"model": JobView | DryRun, "description": "The job of an order that was accepted before, or the result of a dry run"},
+        201: {"description": "Accepted", "headers": {"Location": {"schema": {"type": "string"}, "description": "The job's address"}}},
         **problem_responses(409),
     },
 )
@@ -49,13 +49,16 @@ async def launch(
     console: TheConsole,
     caller: Launcher,
     idempotency_key: Annotated[
-        str | None, Header(pattern=IDEMPOTENCY_KEY_PATTERN, description="The same key stands for the same order")
+        str | None,
+        Header(
+            pattern=IDEMPOTENCY_KEY_PATTERN, description="A key that identifies the order: a retry with the same key launches no second job"
+        ),
     ] = None,
 ) -> JobView | Response:
-    """Launch a job from a signed order. The same order again is answered with the same job."""
+    """Launch a job from a signed order. Sending the same order again returns the same job."""
     if body.dry_run:
-        found = await to_thread.run_sync(dry_run, console.deps, caller.person, body)
-        return JSONResponse(found.model_dump(mode="json"))
+        result = await to_thread.run_sync(dry_run, console.deps, caller.person, body)
+        return JSONResponse(result.model_dump(mode="json"))
     order = await to_thread.run_sync(lambda: submit_job(console.deps, caller.person, body, key=idempotency_key))
     await start_job(console, order)
     response.status_code = 201 if order.new else 200
@@ -68,16 +71,16 @@ def list_jobs(
     console: TheConsole,
     caller: Member,
     *,
-    state: Annotated[JobState | None, Query(description="Only those in this state")] = None,
-    environment: Annotated[str | None, Query(max_length=63, description="Only those of this environment")] = None,
-    requester: Annotated[str | None, Query(max_length=200, description="Login name")] = None,
+    state: Annotated[JobState | None, Query(description="Only jobs in this state")] = None,
+    environment: Annotated[str | None, Query(max_length=63, description="Only jobs of this environment")] = None,
+    requester: Annotated[str | None, Query(max_length=200, description="Login name of the person who launched it")] = None,
     name: Annotated[str | None, Query(max_length=63, description="Job name")] = None,
-    parent: Annotated[str | None, Query(max_length=64, description="Only those that this job launched")] = None,
-    revocation: Annotated[UnprovedRevocation | None, Query(description="Only those whose revocation is not confirmed yet")] = None,
+    parent: Annotated[str | None, Query(max_length=64, description="Only jobs that this job launched")] = None,
+    revocation: Annotated[UnprovedRevocation | None, Query(description="Only jobs whose revocation is not confirmed yet")] = None,
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Page[JobSummary]:
-    """List jobs, newest first; a launcher sees their own."""
+    """List jobs, newest first. A launcher sees only their own."""
     return console.deps.store.jobs.list(
         state=state,
         environment=environment,
@@ -93,26 +96,26 @@ def list_jobs(
 
 @router.get("/jobs/{job}")
 def show_job(job: str, console: TheConsole, caller: Member) -> JobView:
-    """Show a job whole."""
-    found = job_for(console.deps.store, caller, job)
-    return found.model_copy(update={"chain": ancestor_views(console.deps, found.parent)})
+    """Show a job with its requests and credentials."""
+    view = job_for(console.deps.store, caller, job)
+    return view.model_copy(update={"chain": ancestor_views(console.deps, view.parent)})
 
 
 @router.post("/jobs/{job}/cancel", status_code=202, responses=problem_responses(409))
 async def cancel_job(job: str, console: TheConsole, caller: Launcher) -> Stopping:
-    """Ask a job to end in order: its process first, then its access."""
+    """Cancel a job: its process is asked to end, then its access is revoked."""
     return await stop_job(console, job, caller.person, kill=False)
 
 
 @router.post("/jobs/{job}/kill", status_code=202, responses=problem_responses(409))
 async def kill_job(job: str, console: TheConsole, caller: Launcher) -> Stopping:
-    """Cut a job's access, then kill its process. Works even where its workflow is gone or Temporal is down."""
+    """Kill a job: its access is revoked, then its process is killed. Works even if its workflow is gone or Temporal is down."""
     return await stop_job(console, job, caller.person, kill=True)
 
 
 @router.post("/jobs/{job}/prove")
 async def prove_job(job: str, console: TheConsole, caller: Member) -> ProofReport:
-    """Look anew, in Vault and the targets, whether anything of a job is alive; changes nothing."""
+    """Check in Vault and the targets whether any access of a job is alive. Changes nothing."""
     await to_thread.run_sync(job_for, console.deps.store, caller, job)
     return await console.background_reads.proofs.result(job, by=caller.person.name)
 
@@ -122,10 +125,10 @@ def job_logs(
     job: str,
     console: TheConsole,
     caller: Member,
-    after: Annotated[int, Query(ge=-1, le=2**53, description="The last chunk seen; -1 for none")] = -1,
+    after: Annotated[int, Query(ge=-1, le=2**53, description="The last chunk seen; -1 to begin with the first")] = -1,
     limit: Limit = 1000,
 ) -> Page[LogChunk]:
-    """Return what the job wrote, in order. `next` is where to go on, null when there is no more now."""
+    """List what the job wrote, in order. Send `next` as `after` to continue; null means there is no more now."""
     job_for(console.deps.store, caller, job)
     chunks = console.deps.store.logs.chunks(job, after, limit)
     return Page(items=chunks, next=str(chunks[-1].seq) if len(chunks) == limit else None)
@@ -135,6 +138,6 @@ def job_logs(
 def job_timeline(
     job: str, console: TheConsole, caller: Member, after: After = 0, limit: Limit = 100, cursor: PositionCursor = None
 ) -> Page[EntryView]:
-    """Return what happened to a job, from its ledger, in order."""
+    """List the ledger entries of a job, in order."""
     job_for(console.deps.store, caller, job)
     return console.deps.store.ledger.entries(job=job, after=after if cursor is None else parse_position(cursor), limit=limit)

@@ -1,4 +1,4 @@
-"""The ledger: its entries, its newest one, and a look at every chain."""
+"""The ledger: its entries, its newest entry, and its verification."""
 
 from __future__ import annotations
 
@@ -25,40 +25,40 @@ def list_entries(
     console: TheConsole,
     caller: Member,
     response: Response,
-    job: Annotated[str | None, Query(max_length=64, description="Only this job's")] = None,
-    types: Annotated[list[EventType], Query(alias="type", max_length=len(EventType), description="Only of these types")] = [],  # noqa: B006 - FastAPI copies a default
-    since: Annotated[Moment | None, Query(description="Only what happened then or later; with its zone")] = None,
-    until: Annotated[Moment | None, Query(description="Only what happened before; with its zone")] = None,
+    job: Annotated[str | None, Query(max_length=64, description="Only entries of this job")] = None,
+    types: Annotated[list[EventType], Query(alias="type", max_length=len(EventType), description="Only entries of these types")] = [],  # noqa: B006 - FastAPI copies a default
+    since: Annotated[Moment | None, Query(description="Only entries at this time or later (RFC 3339 with a time zone)")] = None,
+    until: Annotated[Moment | None, Query(description="Only entries before this time (RFC 3339 with a time zone)")] = None,
     after: After = 0,
     limit: Limit = 100,
     cursor: PositionCursor = None,
 ) -> Page[EntryView]:
-    """Return entries after a position, oldest first; a launcher sees those of their own jobs. `cursor` is a position too.
+    """List entries after a position, oldest first. A launcher sees only those of their own jobs. `cursor` is a position, too.
 
-    `Last-Event-ID` tells up to which position they are all, where no more follow: from there an event stream goes on, and so does `after`.
+    On the last page the header `Last-Event-ID` holds the position up to which the list is complete: an event stream, or `after`, continues there.
     """
     newest = console.deps.store.ledger.head().position
     page = first_visible_page(
-        lambda seen: console.deps.store.ledger.entries(
-            job=job, types=types, since=since, until=until, after=after if seen is None else parse_position(seen), limit=limit
+        lambda position: console.deps.store.ledger.entries(
+            job=job, types=types, since=since, until=until, after=after if position is None else parse_position(position), limit=limit
         ),
         lambda entry: console.job_owners.can_read(caller, entry.job),
         cursor=cursor,
     )
     if page.next is None:
-        # What came since then may be among the entries already.
+        # The entries may already include newer ones.
         response.headers["Last-Event-ID"] = str(max([newest, *(entry.position for entry in page.items)]))
     return page
 
 
 @router.get("/ledger/checkpoint", operation_id="show_checkpoint")
 def checkpoint(console: TheConsole, caller: Reader) -> LedgerHead:
-    """Return the ledger's newest entry, to hold against a later copy."""
+    """Show the position and hash of the newest entry, to compare with later."""
     del caller
     return console.deps.store.ledger.head()
 
 
 @router.post("/ledger/verify", operation_id="verify_ledger")
 async def verify(console: TheConsole, caller: Reader) -> LedgerReport:
-    """Look at every chain; who asks meanwhile is told the same. Sound where `problems` is empty; `unseen` says what such a look cannot find."""
+    """Verify every hash chain. Concurrent requests share one run. The ledger is sound if `problems` is empty; `unseen` lists what this check cannot detect."""
     return await console.background_reads.verification.result(WHOLE_LEDGER, by=caller.person.name)

@@ -1,4 +1,4 @@
-"""The evidence report of a period, as JSON; how it is shown is for clients."""
+"""The evidence report of a period, as JSON. Clients format it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,14 @@ router = APIRouter(route_class=AuthenticatedRoute, tags=["report"])
 async def report(
     console: TheConsole,
     caller: Reader,
-    since: Annotated[Moment | None, Query(description="From when on, with its zone; default: 30 days before `until`")] = None,
-    until: Annotated[Moment | None, Query(description="Before when, with its zone; default, and at the latest: now")] = None,
+    since: Annotated[
+        Moment | None, Query(description="Begin of the period (RFC 3339 with a time zone); default: 30 days before `until`")
+    ] = None,
+    until: Annotated[
+        Moment | None, Query(description="End of the period, not included (RFC 3339 with a time zone); default and maximum: now")
+    ] = None,
 ) -> Report:
-    """Fold the ledger of a period into figures with their evidence. Takes about ten seconds for a million entries."""
+    """Build the evidence report of a period from the ledger. Takes about ten seconds for a million entries."""
     del caller
     now: datetime = console.deps.now()
     end = min(until or now, now)

@@ -1,4 +1,4 @@
-"""Requests for access, and the answers of approvers."""
+"""Requests for access, and approvers' decisions."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from console.http.pagination import Cursor, Limit
 from console.http.problems import problem_responses
 from console.services.decide_request import can_answer, submit_decision
 from console.services.inputs import SignedBody
-from console.services.visibility import first_visible_page
-from justenough.domain.core.errors import NotFound
+from console.services.visibility import first_visible_page, visible_request
 from justenough.domain.jobs.states import RequestState
 from justenough.domain.readmodel.views import Page, RequestView
 from justenough.services.parent_chain import ancestor_views
@@ -33,7 +32,7 @@ class Wanted(StrEnum):
 
     @property
     def state(self) -> RequestState | None:
-        """The state to look for; None for any."""
+        """The state to filter by; None for any."""
         return None if self is Wanted.ALL else RequestState(self.value)
 
 
@@ -41,13 +40,13 @@ class Wanted(StrEnum):
 def list_requests(
     console: TheConsole,
     caller: Member,
-    state: Annotated[Wanted, Query(description="Only those in this state")] = Wanted.PENDING,
-    mine: Annotated[bool, Query(description="Only those that the caller can answer now")] = False,
-    job: Annotated[str | None, Query(max_length=64, description="Only this job's")] = None,
+    state: Annotated[Wanted, Query(description="Only requests in this state")] = Wanted.PENDING,
+    mine: Annotated[bool, Query(description="Only requests that the caller can decide now")] = False,
+    job: Annotated[str | None, Query(max_length=64, description="Only requests of this job")] = None,
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Page[RequestView]:
-    """List requests, newest first; a launcher sees those of their own jobs."""
+    """List requests, newest first. A launcher sees only those of their own jobs."""
     store, owners = console.deps.store, console.job_owners
 
     def is_visible(view: RequestView) -> bool:
@@ -62,13 +61,13 @@ def list_requests(
 
 @router.get(
     "/requests/{request}",
-    responses={200: {"headers": {"ETag": {"schema": {"type": "string"}, "description": "The digest to answer, where there is one"}}}},
+    responses={
+        200: {"headers": {"ETag": {"schema": {"type": "string"}, "description": "The digest that a decision must name, if there is one"}}}
+    },
 )
 def show_request(request: str, response: Response, console: TheConsole, caller: Member) -> RequestView:
-    """Show a request; its ETag is the digest to answer."""
-    view = console.deps.store.requests.get(request)
-    if view is None or not console.job_owners.can_read(caller, view.job_id):
-        raise NotFound(f"there is no request {request}")
+    """Show a request. Its ETag is the digest that a decision must name."""
+    view = visible_request(console.deps.store, console.job_owners, caller, request)
     if view.digest:
         response.headers["ETag"] = f'"{view.digest}"'
     return view.model_copy(update={"chain": ancestor_views(console.deps, view.parent)})
@@ -77,7 +76,7 @@ def show_request(request: str, response: Response, console: TheConsole, caller: 
 @router.post(
     "/requests/{request}/decisions",
     responses={
-        202: {"model": RequestView, "description": "Delivered; the worker has not counted it yet"},
+        202: {"model": RequestView, "description": "Delivered to the job, but not counted by a worker yet"},
         **problem_responses(409, 412, 428),
     },
     operation_id="decide_request",
@@ -89,10 +88,10 @@ async def decide(
     console: TheConsole,
     caller: Member,
     if_match: Annotated[
-        str | None, Header(max_length=200, description="The request's digest", json_schema_extra={"pattern": r"\S"})
+        str | None, Header(max_length=200, description="Digest of the request that is decided", json_schema_extra={"pattern": r"\S"})
     ] = None,
 ) -> RequestView:
-    """Answer a request with a signed decision."""
+    """Decide a request with a signed statement."""
     view, counted = await submit_decision(console, caller, request, body, if_match=if_match)
     response.status_code = 200 if counted else 202
     return view

@@ -1,4 +1,4 @@
-"""After-reviews: what those who were passed over think of a tier that somebody passed alone. Blocking, for a thread."""
+"""Reviews of break-glass approvals by the approvers who were bypassed. Blocking, for a thread."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ router = APIRouter(route_class=AuthenticatedRoute, tags=["reviews"])
 def list_reviews(
     console: TheConsole,
     caller: Reader,
-    every: Annotated[bool, Query(alias="all", description="Those that have been answered, too")] = False,
+    every: Annotated[bool, Query(alias="all", description="Include reviews that have been answered")] = False,
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Page[ReviewView]:
-    """List reviews of broken glass, newest first; open ones unless all are wanted."""
+    """List reviews of break-glass approvals, newest first; by default only open ones."""
     del caller
     return console.deps.store.reviews.list(only_open=not every, limit=limit, cursor=cursor)
 
 
 @router.post("/requests/{request}/review", operation_id="review_request", responses=problem_responses(409, 412))
 def review(request: str, body: SignedBody, console: TheConsole, caller: Approver) -> RequestView:
-    """Say, signed, whether breaking glass was justified. The first answer stands."""
+    """Review a break-glass approval with a signed statement. Only the first review counts."""
     return submit_review(console.deps, caller, request, body)

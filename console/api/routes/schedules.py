@@ -1,4 +1,4 @@
-"""Schedules: what launches when and what came of it; pausing, going on, and running one now."""
+"""Schedules: list, show, pause, unpause, and run one now."""
 
 from __future__ import annotations
 
@@ -25,9 +25,7 @@ from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, EventType, build
 from justenough.domain.readmodel.views import Page
 
 MAX_RUNS_SHOWN = 10
-"""Of one schedule that are shown."""
 MAX_OCCASIONS_SHOWN = 5
-"""Occasions to come that are shown."""
 NOT_IN_TEMPORAL_TEXT = "Temporal does not know it yet"
 
 ScheduleName = Annotated[str, Path(max_length=63, description="A schedule's name in triggers.yaml")]
@@ -37,7 +35,7 @@ router = APIRouter(route_class=AuthenticatedRoute, tags=["schedules"])
 
 @router.get("/schedules")
 async def list_schedules(console: TheConsole, caller: Member) -> Page[ScheduleView]:
-    """List schedules by name, each with its last job; without Temporal, what it knows is left out."""
+    """List schedules by name, each with its last job. If Temporal is away, the list has only what the console knows."""
     del caller
     schedules = (await to_thread.run_sync(console.deps.config.current)).schedules
     views = await asyncio.gather(*(_schedule_view(console, name, timed, runs=1) for name, timed in sorted(schedules.items())))
@@ -53,7 +51,7 @@ async def show_schedule(name: ScheduleName, console: TheConsole, caller: Member)
 
 @router.post("/schedules/{name}/pause", operation_id="pause_schedule")
 async def pause(name: ScheduleName, body: PauseBody, console: TheConsole, caller: Launcher) -> ScheduleView:
-    """Have a schedule launch nothing until somebody lets it go on. What it launched before goes on."""
+    """Pause a schedule until somebody unpauses it. Jobs that it has launched continue."""
     if not (await _schedule_status(console, name)).paused:
         await console.gateway.pause_schedule(name, f"{caller.person.name}: {body.reason}")
         await _record_change(console, name, EventType.SCHEDULE_PAUSED, caller.person, reason=body.reason)
@@ -62,7 +60,7 @@ async def pause(name: ScheduleName, body: PauseBody, console: TheConsole, caller
 
 @router.post("/schedules/{name}/unpause", operation_id="unpause_schedule")
 async def unpause(name: ScheduleName, console: TheConsole, caller: Launcher) -> ScheduleView:
-    """Let a schedule go on with its next occasion; those that it was paused for are not caught up."""
+    """Unpause a schedule. It continues with its next occasion; missed ones are not made up."""
     if (await _schedule_status(console, name)).paused:
         await console.gateway.unpause_schedule(name, f"unpaused by {caller.person.name}")
         await _record_change(console, name, EventType.SCHEDULE_UNPAUSED, caller.person)
@@ -76,7 +74,7 @@ async def unpause(name: ScheduleName, console: TheConsole, caller: Launcher) -> 
     response_model=Triggered,
     responses={
         **problem_responses(409),
-        200: {"model": Triggered, "description": "The same key, or somebody at the same time, launched this job"},
+        200: {"model": Triggered, "description": "This job was already launched with the same key, or by a concurrent call"},
     },
 )
 async def run(
@@ -86,10 +84,13 @@ async def run(
     console: TheConsole,
     caller: Launcher,
     idempotency_key: Annotated[
-        str | None, Header(pattern=IDEMPOTENCY_KEY_PATTERN, description="The same key stands for the same run")
+        str | None,
+        Header(
+            pattern=IDEMPOTENCY_KEY_PATTERN, description="A key that identifies the run: a retry with the same key launches no second job"
+        ),
     ] = None,
 ) -> Triggered:
-    """Launch a schedule's job now, paused or not. Whoever asks for it answers none of its requests."""
+    """Launch a schedule's job now, even if the schedule is paused. The caller may not decide any of its requests."""
     order = await to_thread.run_sync(lambda: order_run_now(console.deps, name, caller.person, reason=body.reason, key=idempotency_key))
     await start_job(console, order)
     response.status_code = 201 if order.new else 200
@@ -101,48 +102,47 @@ async def _named_schedule_view(console: Console, name: str) -> ScheduleView:
 
 
 async def _schedule_view(console: Console, name: str, scheduled_job: ScheduledJob, *, runs: int) -> ScheduleView:
-    problem, standing = console.schedule_sync.problem(name), None
+    problem, status = console.schedule_sync.problem(name), None
     try:
-        standing = await console.schedule_sync.status(name)
-        problem = problem or (NOT_IN_TEMPORAL_TEXT if standing is None else None)
+        status = await console.schedule_sync.status(name)
+        problem = problem or (NOT_IN_TEMPORAL_TEXT if status is None else None)
     except RetryLater as error:
         problem = str(error)
     jobs = await to_thread.run_sync(lambda: console.deps.store.jobs.launched_by(schedule_origin(name), limit=runs))
-    skipped = await to_thread.run_sync(_skipped_occasions, console, jobs[0].id) if jobs else ()
+    # Occasions at which the newest job kept the next one from being launched.
+    skips = (
+        await to_thread.run_sync(lambda: console.deps.store.ledger.entries(job=jobs[0].id, types=(EventType.SCHEDULE_SKIPPED,)).items)
+        if jobs
+        else ()
+    )
     schedule = scheduled_job.schedule
     return ScheduleView(
         **schedule.model_dump(exclude={"paused"}),
         name=name,
-        paused=standing.paused if standing else None,
-        note=standing.note if standing and standing.paused else None,
-        next=standing.next[:MAX_OCCASIONS_SHOWN] if standing else (),
-        missed=standing.missed if standing else None,
+        paused=status.paused if status else None,
+        note=status.note if status and status.paused else None,
+        next=status.next[:MAX_OCCASIONS_SHOWN] if status else (),
+        missed=status.missed if status else None,
         jobs=jobs,
-        skipped=skipped,
+        skipped=tuple(entry.data["occasion"] for entry in skips),
         problem=problem,
     )
 
 
-def _skipped_occasions(console: Console, job: str) -> tuple[str, ...]:
-    """Return the occasions at which a job kept the next one from being launched."""
-    entries = console.deps.store.ledger.entries(job=job, types=(EventType.SCHEDULE_SKIPPED,)).items
-    return tuple(entry.data["occasion"] for entry in entries)
-
-
 async def _schedule_status(console: Console, name: str) -> ScheduleStatus:
-    """Return how a schedule stands now. Raises NotFound, TemporalUnavailable."""
+    """Return a schedule's current status. Raises NotFound, TemporalUnavailable."""
     await to_thread.run_sync(configured_schedule, console.deps, name)
-    found = await console.gateway.schedule_status(name)
-    if found is None:
+    status = await console.gateway.schedule_status(name)
+    if status is None:
         raise TemporalUnavailable(NOT_IN_TEMPORAL_TEXT)
-    return found
+    return status
 
 
 async def _record_change(console: Console, name: str, kind: EventType, person: Person, **more: str) -> None:
-    """Record what somebody did to a schedule, each time anew."""
+    """Record that a person paused or unpaused a schedule; each time is a new ledger entry."""
     console.schedule_sync.forget(name)
     now = console.deps.now()
-    told = build_event(
+    event = build_event(
         kind, UNATTRIBUTED_CHAIN, at=now, about=f"{name}/{now.isoformat()}", schedule=name, person=person.id, name=person.name, **more
     )
-    await to_thread.run_sync(console.deps.store.ledger.append, [told])
+    await to_thread.run_sync(console.deps.store.ledger.append, [event])

@@ -1,4 +1,4 @@
-"""Start the sweep now."""
+"""Run a sweep now."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ router = APIRouter(route_class=AuthenticatedRoute, tags=["general"])
 
 @router.post("/sweep")
 async def sweep(console: TheConsole, caller: Member) -> SweepReport:
-    """Compare Vault and targets with open jobs now, and revoke what is left over."""
+    """Compare Vault and the targets with open jobs now, and revoke access that belongs to no open job."""
     del caller
     return await console.gateway.sweep()

@@ -1,4 +1,4 @@
-"""Events in: one signed CloudEvent per request launches the job that its trigger names. Asks for no token, and tells a stranger nothing."""
+"""Incoming events: one signed CloudEvent per request launches the job of a trigger. Needs no token, and tells a stranger nothing."""
 
 from __future__ import annotations
 
@@ -11,16 +11,14 @@ from fastapi import APIRouter, Path, Request, Response
 from console.api.schemas import Triggered
 from console.http.dependencies import TheConsole
 from console.http.problems import problem_responses
-from console.services.console import Console
 from console.services.submit_job import start_job
 from console.services.trigger_orders import order_event
-from justenough.adapters.configuration.configured_jobs import TriggeredJob
 from justenough.domain.core.errors import Unauthenticated
 from justenough.domain.integrations.cloudevents import read_event
 from justenough.domain.integrations.webhook_signature import ID_HEADER, why_delivery_invalid
 
 DELIVERY_REFUSED_TEXT = (
-    "no trigger takes this delivery: its address, its Standard Webhooks signature or its timestamp does not hold (docs/how-to/triggers.md)"
+    "delivery refused: its address, its Standard Webhooks signature or its timestamp is not valid (docs/how-to/triggers.md)"
 )
 
 log = structlog.get_logger()
@@ -33,28 +31,24 @@ router = APIRouter(tags=["triggers"])
     status_code=201,
     response_model=Triggered,
     operation_id="deliver_event",
-    responses={200: {"model": Triggered, "description": "The same event launched this job before"}, **problem_responses(409)},
+    responses={200: {"model": Triggered, "description": "This job was already launched by the same event"}, **problem_responses(409)},
     openapi_extra={"requestBody": {"required": True, "content": {"application/cloudevents+json": {"schema": {"type": "object"}}}}},
 )
 async def deliver(
     name: Annotated[str, Path(description="The trigger's name in triggers.yaml")], request: Request, response: Response, console: TheConsole
 ) -> Triggered:
-    """Take an event (CloudEvents 1.0, structured or binary mode). The same event again is answered with the same job."""
+    """Launch the trigger's job for an event (CloudEvents 1.0, structured or binary mode). Sending the same event again returns the same job."""
     headers, body = {key.lower(): value for key, value in request.headers.items()}, await request.body()
-    armed = (await to_thread.run_sync(console.deps.config.current)).triggers.get(name)
-    why = await _why_refused(console, armed, headers, body)
-    if armed is None or why is not None:
+    triggered_job = (await to_thread.run_sync(console.deps.config.current)).triggers.get(name)
+    why: str | None = "there is no such trigger"
+    if triggered_job is not None:
+        keys = await console.signing_secrets.keys_of(triggered_job.trigger.signing_secret)
+        why = why_delivery_invalid(headers, body, keys, now=console.deps.now())
+    if triggered_job is None or why is not None:
         log.warning("a delivery was refused", trigger=name[:63], why=why)
         raise Unauthenticated(DELIVERY_REFUSED_TEXT)
     event = read_event(headers, body)
-    order = await to_thread.run_sync(lambda: order_event(console.deps, name, armed, event, delivery=headers[ID_HEADER]))
+    order = await to_thread.run_sync(lambda: order_event(console.deps, name, triggered_job, event, delivery=headers[ID_HEADER]))
     await start_job(console, order)
     response.status_code = 201 if order.new else 200
     return Triggered(id=order.job.id, state=order.job.state)
-
-
-async def _why_refused(console: Console, triggered_job: TriggeredJob | None, headers: dict[str, str], body: bytes) -> str | None:
-    if triggered_job is None:
-        return "there is no such trigger"
-    keys = await console.signing_secrets.keys_of(triggered_job.trigger.signing_secret)
-    return why_delivery_invalid(headers, body, keys, now=console.deps.now())

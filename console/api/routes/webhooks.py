@@ -1,4 +1,4 @@
-"""Events out, as people see them: how each webhook and each notification stands, what could not be delivered, having it sent again."""
+"""Outgoing events: the state of each webhook and notification, failed deliveries, and sending them again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from justenough.domain.core.errors import Conflict, NotFound
 from justenough.domain.integrations.subscriptions import Subscription, Webhook
 from justenough.domain.readmodel.views import DeliveryView, Page
 
-Name = Annotated[str, Path(max_length=63, description="A webhook's or a notification's name")]
+Name = Annotated[str, Path(max_length=63, description="Name of a webhook or a notification")]
 Id = Annotated[str, Path(max_length=64)]
 
 log = structlog.get_logger()
@@ -31,37 +31,55 @@ router = APIRouter(route_class=AuthenticatedRoute, tags=["webhooks"])
 
 
 class SubscriptionView(Message):
-    """Who is told of what, and how that goes."""
+    """A webhook or notification, and how its deliveries are going."""
 
     name: str
     kind: str
     """webhook | notify"""
     to: tuple[str, ...]
-    """A webhook's URL; of a notification, where its receivers are in Vault."""
+    """The URL of a webhook; for a notification, the Vault paths of its receivers."""
     events: tuple[str, ...]
     tiers: tuple[int, ...] = ()
     state: str
-    """ok | failing | new (no console has taken it up yet) | removed (no longer configured)"""
+    """ok | failing | new (no console has begun to deliver yet) | removed (no longer configured)"""
     why: str | None = None
-    """Why the last attempt failed, where it did."""
+    """Why the last attempt failed, if it did."""
     lag_seconds: int = 0
-    """Age of the oldest event that is not delivered yet, dead letters aside."""
+    """Age of the oldest event that is not delivered yet, not counting dead letters."""
     pending: int = 0
     dead: int = 0
     delivered: int = 0
     delivered_at: datetime | None = None
     failed_at: datetime | None = None
 
+    @classmethod
+    def of(cls, name: str, configured: Subscription | None, progress: SubscriptionProgress | None, *, now: datetime) -> SubscriptionView:
+        """Return the view of a subscription that is configured, has been delivered to, or both."""
+        figures = progress.model_dump(include={"why", "pending", "dead", "delivered", "delivered_at", "failed_at"}) if progress else {}
+        hook = configured if isinstance(configured, Webhook) else None
+        notify = None if configured is None or isinstance(configured, Webhook) else configured
+        state = "removed" if configured is None else "new" if progress is None else "ok" if progress.why is None else "failing"
+        return cls(
+            name=name,
+            kind=progress.kind if progress else "webhook" if hook else "notify",
+            to=(hook.url,) if hook else notify.to if notify else (),
+            events=hook.events if hook else notify.on if notify else (),
+            tiers=notify.tiers if notify else (),
+            state=state,
+            lag_seconds=round(lag_of(progress, now)) if progress and configured else 0,
+            **figures,
+        )
+
 
 class Resent(Message):
-    """How many dead letters are on their way again."""
+    """How many dead letters will be sent again."""
 
     subscription: str
     resent: int
 
 
 class Tested(Message):
-    """What became of a test."""
+    """The result of a test."""
 
     subscription: str
     arrived: bool
@@ -70,7 +88,7 @@ class Tested(Message):
 
 @router.get("/webhooks")
 async def list_webhooks(console: TheConsole, caller: Reader) -> Page[SubscriptionView]:
-    """List who is told of events, by name: webhooks and notifications."""
+    """List webhooks and notifications by name."""
     del caller
     return Page(items=tuple((await _subscription_views(console)).values()))
 
@@ -80,11 +98,11 @@ async def list_deliveries(
     name: Name,
     console: TheConsole,
     caller: Reader,
-    state: Annotated[DeliveryState | None, Query(description="Only those that wait, or only dead letters")] = None,
+    state: Annotated[DeliveryState | None, Query(description="Only deliveries that wait, or only dead letters")] = None,
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Page[DeliveryView]:
-    """List what could not be delivered until now, the newest event first. What is delivered is not kept."""
+    """List failed deliveries, the newest event first. Successful ones are not kept."""
     del caller
     await _find_subscription(console, name)
     return await to_thread.run_sync(lambda: console.deps.store.outbox.deliveries(name, state=state, limit=limit, cursor=cursor))
@@ -94,7 +112,7 @@ async def list_deliveries(
     "/webhooks/{name}/deliveries/{delivery}/resend", operation_id="resend_delivery", status_code=202, responses=problem_responses(409)
 )
 async def resend(name: Name, delivery: Id, console: TheConsole, caller: Approver) -> Resent:
-    """Have one dead letter sent again, as if it were new."""
+    """Send one dead letter again, as if it were new."""
     await _configured_subscription(console, name)
     count = await _resend_deliveries(console, name, [delivery], by=caller)
     if not count:
@@ -104,14 +122,14 @@ async def resend(name: Name, delivery: Id, console: TheConsole, caller: Approver
 
 @router.post("/webhooks/{name}/resend", operation_id="resend_dead_letters", status_code=202, responses=problem_responses(409))
 async def resend_all(name: Name, console: TheConsole, caller: Approver) -> Resent:
-    """Have all its dead letters sent again."""
+    """Send all its dead letters again."""
     await _configured_subscription(console, name)
     return Resent(subscription=name, resent=await _resend_deliveries(console, name, None, by=caller))
 
 
 @router.post("/webhooks/{name}/test", operation_id="test_webhook", responses=problem_responses(409))
 async def test(name: Name, console: TheConsole, caller: Approver) -> Tested:
-    """Send something that means nothing, now and once, and tell what became of it."""
+    """Send one test event now, and return the result."""
     sender = console.dispatcher.sender(name, await _configured_subscription(console, name))
     try:
         await sender.ready()
@@ -128,46 +146,22 @@ async def _resend_deliveries(console: Console, name: str, ids: Sequence[str] | N
 
 
 async def _find_subscription(console: Console, name: str) -> SubscriptionView:
-    found = (await _subscription_views(console)).get(name)
-    if found is None:
+    view = (await _subscription_views(console)).get(name)
+    if view is None:
         raise NotFound(f"there is no webhook or notification {name}")
-    return found
+    return view
 
 
 async def _configured_subscription(console: Console, name: str) -> Subscription:
     await _find_subscription(console, name)
-    found = (await to_thread.run_sync(console.deps.config.current)).subscriptions.get(name)
-    if found is None:
+    subscription = (await to_thread.run_sync(console.deps.config.current)).subscriptions.get(name)
+    if subscription is None:
         raise Conflict(f"{name} is no longer in triggers.yaml, so nothing is sent to it")
-    return found
+    return subscription
 
 
 async def _subscription_views(console: Console) -> dict[str, SubscriptionView]:
     configured = (await to_thread.run_sync(console.deps.config.current)).subscriptions
-    standings = {one.name: one for one in await to_thread.run_sync(console.deps.store.outbox.subscription_progress)}
+    progress = {item.name: item for item in await to_thread.run_sync(console.deps.store.outbox.subscription_progress)}
     now = console.deps.now()
-    return {name: _to_view(name, configured.get(name), standings.get(name), now) for name in sorted({*configured, *standings})}
-
-
-def _to_view(name: str, configured: Subscription | None, standing: SubscriptionProgress | None, now: datetime) -> SubscriptionView:
-    figures = standing.model_dump(include={"why", "pending", "dead", "delivered", "delivered_at", "failed_at"}) if standing else {}
-    hook = configured if isinstance(configured, Webhook) else None
-    people = None if configured is None or isinstance(configured, Webhook) else configured
-    return SubscriptionView(
-        name=name,
-        kind=standing.kind if standing else "webhook" if hook else "notify",
-        to=(hook.url,) if hook else people.to if people else (),
-        events=hook.events if hook else people.on if people else (),
-        tiers=people.tiers if people else (),
-        state=_subscription_state(configured, standing),
-        lag_seconds=round(lag_of(standing, now)) if standing and configured else 0,
-        **figures,
-    )
-
-
-def _subscription_state(configured: Subscription | None, standing: SubscriptionProgress | None) -> str:
-    if configured is None:
-        return "removed"
-    if standing is None:
-        return "new"
-    return "ok" if standing.why is None else "failing"
+    return {name: SubscriptionView.of(name, configured.get(name), progress.get(name), now=now) for name in sorted({*configured, *progress})}

@@ -1,4 +1,4 @@
-"""What others need in order to verify a job's identity: OIDC discovery and the public keys. No token needed; nothing about any job."""
+"""OIDC discovery and public keys, with which others verify job identity tokens. No token needed; says nothing about any job."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from justenough.domain.integrations.job_identity import ALGORITHM, CLAIMS, to_jw
 
 KEYS_PATH = "/.well-known/jwks.json"
 CACHE_CONTROL = "public, max-age=60"
-"""A token names its key, so whoever meets a new one looks again; a minute is what a proxy in between may keep it from them."""
+"""A token names its key, so a verifier that meets an unknown key fetches again; a proxy may delay that by a minute."""
 
 router = APIRouter(tags=["identity"], responses=problems.problem_responses(500, 503))
 
 
 class PublicKey(Message):
-    """An Ed25519 key as RFC 8037 writes it."""
+    """An Ed25519 key in the form of RFC 8037."""
 
     kty: str
     crv: str
@@ -34,7 +34,7 @@ class PublicKeys(Message):
 
 
 class Discovery(Message):
-    """OpenID Connect discovery, as far as it concerns whoever verifies a token."""
+    """The part of OpenID Connect discovery that a verifier of tokens needs."""
 
     issuer: str
     jwks_uri: str
@@ -46,15 +46,15 @@ class Discovery(Message):
 
 @router.get(KEYS_PATH, operation_id="list_identity_keys")
 async def keys(response: Response, console: TheConsole) -> PublicKeys:
-    """Return every public key that a job's identity may be signed with."""
-    found = await console.identity_keys.current()
+    """List every public key that a job identity token may be signed with."""
+    keys_by_version = await console.identity_keys.current()
     response.headers["Cache-Control"] = CACHE_CONTROL
-    return PublicKeys(keys=tuple(PublicKey(**to_jwk(version, raw)) for version, raw in sorted(found.items())))
+    return PublicKeys(keys=tuple(PublicKey(**to_jwk(version, raw)) for version, raw in sorted(keys_by_version.items())))
 
 
 @router.get("/.well-known/openid-configuration", operation_id="show_openid_configuration", responses=problems.problem_responses(404))
 async def discovery(response: Response, console: TheConsole) -> Discovery:
-    """Say who vouches for jobs, and where its keys are."""
+    """Show the issuer of job identity tokens and the address of its keys."""
     issuer = console.deps.settings.workload_issuer
     if issuer is None:
         raise NotFound(NO_ISSUER)

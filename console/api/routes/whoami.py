@@ -1,4 +1,4 @@
-"""Who the caller is."""
+"""The caller's own identity, groups and roles."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ router = APIRouter(route_class=AuthenticatedRoute, tags=["general"])
 
 @router.get("/whoami")
 def whoami(console: TheConsole, caller: Anyone) -> Whoami:
-    """Tell the caller who they are here."""
+    """Show the caller's own identity, groups and roles."""
     return Whoami(
         id=caller.person.id,
         name=caller.person.name,

@@ -9,11 +9,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from console.presentation.terminal_text import moment
+from justenough.domain.jobs.states import CredentialState, JobState
 
 Json = dict[str, Any]
-DEAD_STATES = {"confirmed", "expired"}
+DEAD_STATES = {state.value for state in CredentialState if state.is_dead}
 PROVEN_REVOCATION_STATES = {"none", "confirmed"}
-ENDED_JOB_STATES = {"succeeded", "failed", "denied", "cancelled", "timed_out", "killed", "lost"}
+ENDED_JOB_STATES = {state.value for state in JobState if state.ended}
 RUNBOOK = "docs/how-to/runbook.md"
 HEADER = ("CREDENTIAL", "RESOURCE", "ACTION", "STATE", "AT", "HOW OR WHY")
 

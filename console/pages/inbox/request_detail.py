@@ -16,7 +16,7 @@ from justenough.domain.core.errors import InvalidInput, NotFound
 from justenough.domain.inbox.diff import Difference, agent_text, call_facts, differences, request_facts, run_facts, shown_facts
 from justenough.domain.inbox.pending import TimeoutOutcome, missing_approvals, needs_care, shorter_ttls, timeout_outcome
 from justenough.domain.jobs.spec import JobSpec, checked_spec
-from justenough.domain.jobs.states import Action, CredentialState, RequestState
+from justenough.domain.jobs.states import Action, RequestState
 from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel.views import CredentialView, DelegationView, EntryView, JobView, RequestView
 from justenough.domain.tools.definitions import Tool
@@ -27,7 +27,6 @@ MAX_STEPS = 8
 """Newest ledger entries of the job that a card shows."""
 MAX_EARLIER = 5
 """Earlier decisions of its kind that a card shows."""
-DEAD_STATES = frozenset({CredentialState.CONFIRMED, CredentialState.EXPIRED})
 
 
 class DecidingPolicy(NamedTuple):
@@ -97,7 +96,7 @@ class RequestCard:
     @property
     def live_credentials(self) -> tuple[CredentialView, ...]:
         """What the job has alive now, or what may be."""
-        return tuple(one for one in self.job.credentials if one.state not in DEAD_STATES)
+        return tuple(one for one in self.job.credentials if not one.state.is_dead)
 
     @property
     def siblings(self) -> tuple[RequestView, ...]:

@@ -21,7 +21,7 @@ from console.pages.page_user import PageUser, ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.presentation import time_text
-from console.presentation.job_status import DEAD_STATES, job_status_text, tier_name
+from console.presentation.job_status import job_status_text, tier_name
 from console.presentation.timeline_model import ENTRY_HANDLERS, build_timeline
 from console.services.console import Console
 from console.services.stop_job import can_stop
@@ -160,8 +160,8 @@ def _timeline_context(console: Console, view: JobView, now: datetime) -> dict[st
 
 def _credentials_context(view: JobView) -> dict[str, Any]:
     """Return what is alive; and all of them, what may be alive first, then the newest."""
-    whole = sorted(view.credentials, key=lambda one: (one.state in DEAD_STATES, -one.issued_at.timestamp()))
-    return {"live": [one for one in whole if one.state not in DEAD_STATES], "credentials": whole}
+    whole = sorted(view.credentials, key=lambda one: (one.state.is_dead, -one.issued_at.timestamp()))
+    return {"live": [one for one in whole if not one.state.is_dead], "credentials": whole}
 
 
 def _order_context(console: Console, visitor: PageUser, view: JobView) -> dict[str, Any]:

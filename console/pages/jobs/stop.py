@@ -13,7 +13,7 @@ from console.http.dependencies import TheConsole
 from console.pages.page_user import PageUser, TheForm, ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
-from console.presentation.job_status import DEAD_STATES, job_status_text
+from console.presentation.job_status import job_status_text
 from console.services.console import Console
 from console.services.stop_job import can_stop, stop_job
 from console.services.visibility import job_for
@@ -85,6 +85,6 @@ def _render_confirmation(request: Request, visitor: PageUser, view: JobView, how
         job=view,
         how=how,
         does=job_status_text(view, visitor.caller.tiers),
-        live=[one for one in view.credentials if one.state not in DEAD_STATES],
+        live=[one for one in view.credentials if not one.state.is_dead],
         possible=can_stop(view, kill=how == "kill"),
     )

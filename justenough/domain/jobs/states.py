@@ -76,6 +76,11 @@ class CredentialState(StrEnum):
     OVERDUE = "overdue"
     EXPIRED = "expired"
 
+    @property
+    def is_dead(self) -> bool:
+        """Whether it can no longer be used: its end was observed, or its ttl is over."""
+        return self in {CredentialState.CONFIRMED, CredentialState.EXPIRED}
+
 
 class RevocationState(StrEnum):
     NONE = "none"
