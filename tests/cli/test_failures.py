@@ -77,8 +77,8 @@ def test_a_server_that_is_no_console_is_told_from_one(cli: Cli, status: int, bod
 def test_a_console_that_does_not_answer_is_named_with_how_to_start_it(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
 ) -> None:
-    monkeypatch.setattr("console.cli.watch.job.MAX_OUTAGE_S", 0.0)
-    monkeypatch.setattr("console.cli.watch.job.POLL_INTERVAL_S", 0.01)
+    monkeypatch.setattr("console.cli.watch.polling.MAX_OUTAGE_S", 0.0)
+    monkeypatch.setattr("console.cli.watch.polling.POLL_INTERVAL_S", 0.01)
     address = f"http://127.0.0.1:{free_port()}"
 
     done = cli.run(*arguments, env={"JUSTENOUGH_CONSOLE_URL": address})

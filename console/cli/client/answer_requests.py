@@ -6,7 +6,6 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
 
 import typer
 
@@ -15,6 +14,7 @@ from console.cli.arguments import path_segment
 from console.cli.client import profile
 from console.cli.client.api import ConsoleApiClient
 from console.cli.errors import ExitCode, Failure, NotLoggedIn, Unreachable, to_failure, worst_exit_code
+from console.cli.json_object import Json
 from console.cli.options import current_options, print_failure
 from console.cli.render.output import emit, join_pairs, note, print_table
 from console.presentation.event_text import ancestor_lines, tools_text
@@ -23,13 +23,12 @@ from justenough.domain.approvals import statement_factory
 from justenough.domain.approvals.statement_factory import DecisionKind
 from justenough.domain.approvals.verification import needs_reason
 from justenough.domain.core.errors import InvalidInput, JustEnoughError
-from justenough.domain.core.units import duration_text, parse_duration
+from justenough.domain.core.units import duration_text
 from justenough.domain.jobs.spec import checked_spec
 from justenough.domain.jobs.states import Action
 from justenough.domain.jobs.tool_bounds import BoundedTools, Bounds, tools_to_json
 from justenough.domain.jobs.tool_bounds_syntax import parse_tool_bounds
 
-Json = dict[str, Any]
 DECISION_VERBS = {"approve": "Approving", "deny": "Denying", "withdraw": "Taking back the approval of", "break_glass": "BREAKING GLASS for"}
 
 
@@ -47,14 +46,6 @@ class AnswerOptions:
     """Login name."""
     tools: tuple[str, ...] = ()
     """Lines of justenough/domain/jobs/tool_bounds_syntax.py; empty for what was asked."""
-
-
-def parse_duration_option(ttl: str | None, *, option: str = "--ttl") -> int | None:
-    """Return a duration in seconds. Raises Failure."""
-    try:
-        return None if ttl is None else parse_duration(ttl)
-    except ValueError as error:
-        raise Failure(f"{option}: {error}", code=ExitCode.USAGE) from error
 
 
 def require_reason(text: str | None) -> str:

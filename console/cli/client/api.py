@@ -13,18 +13,18 @@ from console.cli.client.config import START_HINT
 from console.cli.client.profile import CliSession
 from console.cli.client.vault import connection_error_text, is_loopback
 from console.cli.errors import EXIT_CODE_BY_STATUS, ExitCode, Failure, NotLoggedIn, Unreachable, problem_summary
+from console.cli.json_object import Json
 from console.cli.options import GlobalOptions, close_with_command, current_options
 from justenough.domain.core.errors import Problem
 
 HTTP_TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 """Some answers wait for a worker: a decision to count, a sweep to end."""
 MAX_TRIES = 3
+PAGE_SIZE = 1000
 POSITION_BEYOND_END = 2**53
 """A position that no ledger reaches."""
 RETRY_DELAY_S = 0.5
 """Seconds before a call is made again, where making it twice changes nothing."""
-
-Json = dict[str, Any]
 
 
 class ConsoleApiClient:
@@ -50,11 +50,11 @@ class ConsoleApiClient:
         answer = self._request("GET", path, idempotent=True, params=_without_none(query))
         return self._json(answer), answer.headers.get("Last-Event-ID")
 
-    def get_all(self, path: str, **query: Any) -> Iterator[Json]:
-        """Yield all items of a list, page after page."""
+    def get_all(self, path: str, *, page_size: int = PAGE_SIZE, cursor_name: str = "cursor", **query: Any) -> Iterator[Json]:
+        """Yield all items of a list, page by page. `cursor_name`: the parameter that takes the previous page's `next`."""
         cursor: str | None = None
         while True:
-            page = self.get(path, **query, limit=1000, cursor=cursor)
+            page = self.get(path, **query, limit=page_size, **{cursor_name: cursor})
             yield from page["items"]
             cursor = page["next"]
             if cursor is None:

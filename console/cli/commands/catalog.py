@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from console.cli import terminal
-from console.cli.client.api import ConsoleApiClient, Json, connect_api
+from console.cli.client.api import connect_api
 from console.cli.client.config import config_folder
 from console.cli.errors import ExitCode
+from console.cli.json_object import Json
 from console.cli.options import command, command_group
 from console.cli.render.output import emit, join_values, note, print_fields, print_table
 from console.cli.time_arguments import parse_time_argument
@@ -75,7 +75,8 @@ def review_catalog(
 
     found, now = load_config(folder or config_folder()), datetime.now(UTC)
     begin = parse_time_argument("--since", since, now=now)
-    uses = {AccessKey(use["resource"], use["action"]): ActionUse.model_validate(use) for use in _fetch_usage(connect_api(), begin)}
+    usage = connect_api().get_all("/catalog/usage", page_size=100, since=begin.isoformat())
+    uses = {AccessKey(use["resource"], use["action"]): ActionUse.model_validate(use) for use in usage}
     items = [
         {"id": f"{one.resource}:{one.action}", **one.model_dump(mode="json")}
         for one in build_access_review(found.catalog, uses, now=now, since=begin)
@@ -112,16 +113,6 @@ def _print_findings(review: Json) -> None:
         print_table(header, lines)
 
 
-def _fetch_usage(api: ConsoleApiClient, since: datetime) -> Iterator[Json]:
-    cursor = None
-    while True:
-        page = api.get("/catalog/usage", since=since.isoformat(), limit=100, cursor=cursor)
-        yield from page["items"]
-        cursor = page["next"]
-        if cursor is None:
-            return
-
-
 def _print_catalog(found: Json) -> None:
     header = ("RESOURCE", "ACTION", "MAX TTL", "ENVIRONMENT", "SENSITIVITY", "EXTERNAL", "REVOCABLE", "SCOPE", "OWNER", "TITLE")
     print_table(
@@ -140,11 +131,15 @@ def _print_catalog(found: Json) -> None:
         terminal.write_line("")
         print_table(
             ("TOOL", "NEEDS", "HOW", "DESCRIPTION"),
-            [(one["name"], f"{one['resource']}:{','.join(one['actions'])}", _tool_kind(one), one["description"]) for one in found["tools"]],
+            [
+                (
+                    tool["name"],
+                    f"{tool['resource']}:{','.join(tool['actions'])}",
+                    f"{tool['kind']} ({tool['upstream']})" if tool.get("upstream") else tool["kind"],
+                    tool["description"],
+                )
+                for tool in found["tools"]
+            ],
         )
     for one in found.get("withheld", ()):
         terminal.write_line(plain(f"warning: {one['why']}"))
-
-
-def _tool_kind(tool: Json) -> str:
-    return f"{tool['kind']} ({tool['upstream']})" if tool.get("upstream") else str(tool["kind"])

@@ -19,10 +19,10 @@ import typer
 
 from console.cli import terminal
 from console.cli.client import private_files
-from console.cli.client.api import Json
 from console.cli.client.config import config_folder
 from console.cli.commands.catalog import Folder, catalog, load_config
 from console.cli.errors import ExitCode, Failure
+from console.cli.json_object import Json
 from console.cli.options import command
 from console.cli.render.output import emit, note, print_fields, print_table
 from console.presentation.terminal_text import plain

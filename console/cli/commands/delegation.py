@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from console.cli.arguments import Cursor, Limit, path_segment
-from console.cli.client.api import Json, connect_api
-from console.cli.commands.review import Reason
+from console.cli.arguments import Cursor, Limit, Reason, path_segment
+from console.cli.client.api import connect_api
+from console.cli.json_object import Json
 from console.cli.options import command, command_group
 from console.cli.render.output import emit, emit_page, print_fields
+from console.cli.time_arguments import parse_duration_option
 from console.presentation.terminal_text import moment
 
 delegations = command_group("Name who answers for you while you are away.")
@@ -43,11 +44,11 @@ def create(
     from console.cli.client import answer_requests, profile  # noqa: PLC0415 - only answers are signed
     from justenough.domain.approvals import statement_factory  # noqa: PLC0415
 
-    why, seconds, api = answer_requests.require_reason(reason), answer_requests.parse_duration_option(time, option="--for"), connect_api()
-    now = datetime.now(UTC)
+    why, seconds = answer_requests.require_reason(reason), parse_duration_option("--for", time)
+    api, now = connect_api(), datetime.now(UTC)
     statement = statement_factory.build_delegation_statement(
         answer_requests.approver_by_login(api, delegate)["id"],
-        until=now.replace(microsecond=0) + timedelta(seconds=seconds or 0),
+        until=now.replace(microsecond=0) + timedelta(seconds=seconds),
         reason=why,
         person=api.session.identity_token().entity,
         now=now,

@@ -10,20 +10,19 @@ import typer
 
 from console.cli import terminal
 from console.cli.arguments import Cursor, JobId, Limit, path_segment
-from console.cli.client.api import ConsoleApiClient, Json, connect_api
+from console.cli.client.api import ConsoleApiClient, connect_api
 from console.cli.commands.job_tighten import tighten
 from console.cli.commands.job_timeline import timeline
 from console.cli.errors import ExitCode, Failure
+from console.cli.json_object import Json
 from console.cli.options import CliOutputFormat, command, command_group, current_options
 from console.cli.render import revocation as aftermath
 from console.cli.render.output import emit, emit_page, join_pairs, join_values, note, print_fields, print_table
 from console.presentation.event_text import ancestor_lines, duration_label, informative_reason, tools_text
 from console.presentation.terminal_text import log_text, moment
 
-POLL_INTERVAL_S = 0.5
-"""Seconds between two looks for more output."""
 DEFAULT_KILL_TIMEOUT = "60s"
-"""Until then a revocation that fails is shown as overdue."""
+"""Long enough for a failing revocation to become overdue."""
 
 Timeout = Annotated[str | None, typer.Option(metavar="DURATION", help="How long to wait at most: 30s, 10m, 2h.", show_default=False)]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait until the job has ended and is clean.")]
@@ -62,7 +61,11 @@ def run(
     if wait or watch:
         run_job.wait_for_job(connect_api(), job["id"], every_event=watch, deadline=until)
     else:
-        _print_summary(job)
+        emit(
+            job,
+            table=lambda _: print_table(("ID", "NAME", "STATE"), [(job["id"], job["name"], job["state"])]),
+            names=lambda _: (job["id"],),
+        )
 
 
 @app.command("list")
@@ -149,34 +152,24 @@ app.command("tighten")(tighten)
 
 
 def _stop(job: str, operation: str, *, wait: bool, timeout: str | None) -> None:
-    until = None
-    if timeout is not None:
+    if wait or timeout is not None:
         from console.cli.watch import run_job  # noqa: PLC0415 - only commands that wait need it
 
-        until = run_job.deadline_after(timeout, waits=wait)
-    api = connect_api()
-    _, found = api.post(f"/jobs/{path_segment(job)}/{operation}")
+        deadline = run_job.deadline_after(timeout, waits=wait)
+        _request_stop(job, operation)
+        run_job.wait_until_stopped(connect_api(), job, deadline=deadline)
+        return
+    found = _request_stop(job, operation)
+    emit(found, table=lambda _: print_table(("ID", "STATE"), [(found["id"], found["state"])]), names=lambda _: (found["id"],))
+    note(f"Follow the revocation of its credentials: justenough job show {job}")
+
+
+def _request_stop(job: str, operation: str) -> Json:
+    """Cancel or kill a job; return it as it is now."""
+    _, found = connect_api().post(f"/jobs/{path_segment(job)}/{operation}")
     if found.get("note"):
         note(f"{job}: {found['note']}")
-    if not wait:
-        emit(found, table=_print_stopping_job, names=lambda stopping: (stopping["id"],))
-        note(f"What becomes of its credentials: justenough job show {job}")
-        return
-    from console.cli.watch import run_job  # noqa: PLC0415 - only commands that wait need it
-
-    run_job.wait_until_stopped(api, job, deadline=until)
-
-
-def _print_stopping_job(found: Json) -> None:
-    print_table(("ID", "STATE"), [(found["id"], found["state"])])
-
-
-def _print_summary(job: Json) -> None:
-    emit(
-        job,
-        table=lambda found: print_table(("ID", "NAME", "STATE"), [(found["id"], found["name"], found["state"])]),
-        names=lambda found: (found["id"],),
-    )
+    return found
 
 
 def _print_job(job: Json) -> None:
@@ -239,28 +232,20 @@ def _tools_suffix(item: Json) -> str:
 
 
 def _print_logs(api: ConsoleApiClient, job: str) -> None:
-    items: list[Json] = []
-    after: str | None = None
-    while True:
-        page = api.get(f"/jobs/{path_segment(job)}/logs", after=after, limit=1000)
-        items += page["items"]
-        after = page["next"]
-        if after is None:
-            break
     emit(
-        {"items": items, "next": None},
+        {"items": list(api.get_all(f"/jobs/{path_segment(job)}/logs", cursor_name="after")), "next": None},
         table=lambda found: _print_log_items(found["items"]),
         names=lambda found: (item["seq"] for item in found["items"]),
     )
 
 
 def _follow_logs(api: ConsoleApiClient, job: str, *, as_json: bool) -> None:
-    from console.cli.watch.job import OutageTolerance  # noqa: PLC0415 - only commands that wait need it
+    from console.cli.watch.polling import POLL_INTERVAL_S, OutageTolerance  # noqa: PLC0415 - only commands that wait need it
     from justenough.domain.jobs.states import JobState  # noqa: PLC0415
 
-    patience, after, ended = OutageTolerance(), -1, False
+    outage, after, has_ended = OutageTolerance(), -1, False
     while True:
-        page = patience.retry(lambda: api.get(f"/jobs/{path_segment(job)}/logs", after=after, limit=1000))  # noqa: B023 - called at once
+        page = outage.retry(lambda: api.get(f"/jobs/{path_segment(job)}/logs", after=after, limit=1000))  # noqa: B023 - called at once
         for item in page["items"]:
             after = item["seq"]
             if as_json:
@@ -269,11 +254,11 @@ def _follow_logs(api: ConsoleApiClient, job: str, *, as_json: bool) -> None:
             _print_log_items(page["items"])
         terminal.flush()
         if not page["items"]:
-            if ended:
+            if has_ended:
                 return
-            # One more look after the end: output and end are written one after the other.
-            ended = JobState(patience.retry(lambda: api.get(f"/jobs/{path_segment(job)}"))["state"]).ended
-            time.sleep(0 if ended else POLL_INTERVAL_S)
+            # Read once more after the end: the last output and the end are stored one after the other.
+            has_ended = JobState(outage.retry(lambda: api.get(f"/jobs/{path_segment(job)}"))["state"]).ended
+            time.sleep(0 if has_ended else POLL_INTERVAL_S)
 
 
 def _print_log_items(items: list[Json]) -> None:

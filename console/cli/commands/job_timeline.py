@@ -9,7 +9,8 @@ import typer
 
 from console.cli import terminal
 from console.cli.arguments import Cursor, JobId, Limit, path_segment
-from console.cli.client.api import Json, connect_api
+from console.cli.client.api import connect_api
+from console.cli.json_object import Json
 from console.cli.options import CliOutputFormat, command, current_options
 from console.cli.render.output import emit_page, with_state_colour
 from console.presentation.event_text import event_sentence

@@ -14,8 +14,9 @@ import typer
 
 from console.cli import terminal
 from console.cli.arguments import Cursor, Limit, OfJob
-from console.cli.client.api import ConsoleApiClient, Json, connect_api
+from console.cli.client.api import connect_api
 from console.cli.errors import ExitCode, Failure
+from console.cli.json_object import Json
 from console.cli.options import command, command_group
 from console.cli.render.output import emit, emit_page, note, print_table
 from console.cli.time_arguments import Since, Until, time_argument_text
@@ -64,7 +65,7 @@ def export(
 
     api, count = connect_api(), 0
     with open_output(out) as file:
-        for entry in _fetch_entries(api, job):
+        for entry in api.get_all("/ledger", page_size=PAGE_SIZE, job=job):
             file.write(to_export_line(entry))
             count += 1
     note(f"{count:,} entries{f' in {out}' if out else ''}.")
@@ -95,16 +96,6 @@ def _verify_copy(copy: Path) -> Json:
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise Failure(f"{copy} cannot be read: {why}", code=ExitCode.USAGE) from error
-
-
-def _fetch_entries(api: ConsoleApiClient, job: str | None) -> Iterator[Json]:
-    cursor: str | None = None
-    while True:
-        page = api.get("/ledger", job=job, limit=PAGE_SIZE, cursor=cursor)
-        yield from page["items"]
-        cursor = page["next"]
-        if cursor is None:
-            return
 
 
 @contextmanager

@@ -12,9 +12,10 @@ import typer
 from console.cli import terminal
 from console.cli.client import oidc
 from console.cli.client import profile as session
-from console.cli.client.api import Json, connect_api
+from console.cli.client.api import connect_api
 from console.cli.client.vault import PersonVaultClient
 from console.cli.errors import ExitCode, Failure
+from console.cli.json_object import Json
 from console.cli.options import command, current_options
 from console.cli.render.output import emit, join_values, note, print_fields
 from console.presentation.terminal_text import moment

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from console.cli.client.api import ConsoleApiClient, Json, connect_api
+from console.cli.client.api import ConsoleApiClient, connect_api
 from console.cli.client.config import config_folder
 from console.cli.commands.catalog import Folder, load_config
-from console.cli.commands.ledger import PAGE_SIZE
 from console.cli.errors import ExitCode, Failure
+from console.cli.json_object import Json
 from console.cli.options import command, command_group
 from console.cli.render import policy
 from console.cli.render.output import emit, note
@@ -148,15 +148,19 @@ def _to_json(value: Any) -> Json:
 
 def _run_test_tables(folder: Path, rules: PolicyEvaluator, launch: DefaultLauncher) -> list[CaseResult]:
     """Return what came of each case of every table; raise InvalidInput with every problem of all of them."""
-    from justenough.domain.policy.test_cases import run_cases, run_spec_case  # noqa: PLC0415 - loads the policy engine
+    from justenough.domain.policy.test_cases import run_cases, run_spec_case, spec_case_problems  # noqa: PLC0415 - loads the policy engine
 
     problems: list[Problem] = []
-    tables = {name: table for name in _table_names(folder) if (table := _load_table(folder, name, rules, problems))}
+    names = sorted(f"{TESTS_FOLDER}/{path.name}" for path in (folder / TESTS_FOLDER).glob("*.yaml"))
+    tables = {name: table for name in names if (table := _load_table(folder, name, rules, problems))}
     raws = {
         name: [_load_spec(folder, one.spec, f"{name}:specs[{number}]", problems) for number, one in enumerate(table.specs)]
         for name, table in tables.items()
     }
-    problems += _spec_problems(tables, raws, rules)
+    for name, table in tables.items():
+        for number, (case, raw) in enumerate(zip(table.specs, raws[name], strict=True)):
+            if raw is not None:
+                problems += spec_case_problems(f"{name}:specs[{number}]", case, raw, rules)
     if problems:
         raise InvalidInput(str(folder), tuple(problems))
     if not tables:
@@ -167,19 +171,6 @@ def _run_test_tables(folder: Path, rules: PolicyEvaluator, launch: DefaultLaunch
         for number, (one, raw) in enumerate(zip(table.specs, raws[name], strict=True)):
             results += run_spec_case(name, number, one, raw, rules, launch)
     return results
-
-
-def _spec_problems(tables: dict[str, PolicyTestTable], raws: dict[str, list[Json | None]], rules: PolicyEvaluator) -> Iterator[Problem]:
-    from justenough.domain.policy.test_cases import spec_case_problems  # noqa: PLC0415 - loads the policy engine
-
-    for name, table in tables.items():
-        for number, (one, raw) in enumerate(zip(table.specs, raws[name], strict=True)):
-            if raw is not None:
-                yield from spec_case_problems(f"{name}:specs[{number}]", one, raw, rules)
-
-
-def _table_names(folder: Path) -> Sequence[str]:
-    return sorted(f"{TESTS_FOLDER}/{path.name}" for path in (folder / TESTS_FOLDER).glob("*.yaml"))
 
 
 def _load_table(folder: Path, name: str, rules: PolicyEvaluator, problems: list[Problem]) -> PolicyTestTable | None:
@@ -209,10 +200,4 @@ def _load_spec(folder: Path, file: str, where: str, problems: list[Problem]) -> 
 def _fetch_entries(api: ConsoleApiClient, *, since: str | None = None, job: str | None = None) -> Iterator[Json]:
     from justenough.domain.policy.replay import REPLAY_EVENTS  # noqa: PLC0415 - loads the policy engine
 
-    types, cursor = [kind.value for kind in REPLAY_EVENTS], None
-    while True:
-        page = api.get("/ledger", type=types, since=since, job=job, limit=PAGE_SIZE, cursor=cursor)
-        yield from page["items"]
-        cursor = page["next"]
-        if cursor is None:
-            return
+    return api.get_all("/ledger", type=[kind.value for kind in REPLAY_EVENTS], since=since, job=job)

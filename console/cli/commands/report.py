@@ -10,9 +10,10 @@ from typing import Annotated
 
 import typer
 
-from console.cli.client.api import Json, connect_api
+from console.cli.client.api import connect_api
 from console.cli.commands.ledger import open_output
 from console.cli.errors import ExitCode
+from console.cli.json_object import Json
 from console.cli.options import CliOutputFormat, command, current_options
 from console.cli.render.output import emit, note
 from console.cli.time_arguments import time_argument_text

@@ -9,16 +9,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from console.cli.arguments import Cursor, Limit, OfJob, path_segment
-from console.cli.client.api import ConsoleApiClient, Json, connect_api
+from console.cli.arguments import Cursor, Limit, OfJob, Reason, path_segment
+from console.cli.client.api import ConsoleApiClient, connect_api
 from console.cli.errors import ExitCode, Failure
+from console.cli.json_object import Json
 from console.cli.options import command, command_group
 from console.cli.render.output import emit, emit_page, note, print_fields, print_table
+from console.cli.time_arguments import parse_duration_option
 from console.presentation.event_text import ancestor_lines, decision_text, duration_label, tools_text
 from console.presentation.terminal_text import moment, to_json_line
 
 RequestIds = Annotated[list[str], typer.Argument(metavar="ID…", help="Ids of requests.", show_default=False)]
-Reason = Annotated[str | None, typer.Option(help="Why; it is part of what you sign.", show_default=False)]
 
 
 class NarrowedAction(StrEnum):
@@ -148,10 +149,8 @@ def claim(
     time: Annotated[str, typer.Option("--for", metavar="DURATION", help="How long you will look at it.")] = "15m",
 ) -> None:
     """Tell the others that you look at requests. It bars nobody from answering them."""
-    from console.cli.client.answer_requests import parse_duration_option  # noqa: PLC0415 - loads what signs
-
-    api, wanted = connect_api(), {"seconds": parse_duration_option(time, option="--for")}
-    _call_for_each(requests, lambda request: api.post(f"/requests/{path_segment(request)}/claim", wanted)[1])
+    api, body = connect_api(), {"seconds": parse_duration_option("--for", time)}
+    _call_for_each(requests, lambda request: api.post(f"/requests/{path_segment(request)}/claim", body)[1])
 
 
 @app.command("release")
@@ -205,7 +204,7 @@ def _answer_requests(
     saying = answer_requests.AnswerOptions(
         decision=decision,
         reason=reason if decision == "approve" and reason == "" else answer_requests.require_reason(reason),
-        ttl=answer_requests.parse_duration_option(ttl),
+        ttl=parse_duration_option("--ttl", ttl) if ttl is not None else None,
         action=Action(action.value) if action else None,
         on_behalf_of=on_behalf_of,
         tools=tuple(tools),

@@ -7,15 +7,12 @@ from typing import Annotated
 
 import typer
 
-from console.cli.arguments import Cursor, Limit, path_segment
+from console.cli.arguments import Cursor, Limit, Reason, path_segment
 from console.cli.client.api import connect_api
 from console.cli.errors import ExitCode, Failure
 from console.cli.options import command, command_group
 from console.cli.render.output import emit, emit_page, print_fields
 from console.presentation.terminal_text import moment
-
-Reason = Annotated[str | None, typer.Option(help="Why; it is part of what you sign.", show_default=False)]
-
 
 reviews = command_group("See and answer the reviews of tiers that somebody passed alone.")
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import typer
 
 from console.cli.arguments import path_segment
-from console.cli.client.api import ConsoleApiClient, Json, connect_api
+from console.cli.client.api import ConsoleApiClient, connect_api
 from console.cli.errors import ExitCode, Failure
+from console.cli.json_object import Json
 from console.cli.options import command
 from console.cli.render import revocation
 from console.cli.render.output import emit, print_fields, print_next_steps, print_table

@@ -8,8 +8,9 @@ import typer
 
 from console.cli import terminal
 from console.cli.arguments import Cursor, Limit, path_segment
-from console.cli.client.api import Json, connect_api
+from console.cli.client.api import connect_api
 from console.cli.errors import ExitCode, Failure
+from console.cli.json_object import Json
 from console.cli.options import command, command_group
 from console.cli.render.output import emit, emit_page, note
 from console.presentation.terminal_text import moment

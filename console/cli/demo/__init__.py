@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 
 from console.cli.client.config import home
-from console.cli.demo.environment import BOLD, PLAIN, DemoEnvironment, DemoFailed, Json, say
+from console.cli.demo.environment import BOLD, PLAIN, DemoEnvironment, DemoFailed, say
 from console.cli.demo.scenario import run_scenario
+from console.cli.json_object import Json
 from console.cli.render.output import print_table
 
 __all__ = ["run_demo"]

@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from console.cli.client import config
 from console.cli.demo.login_probe import LoginProbe
+from console.cli.json_object import Json
+from console.cli.watch.polling import poll_until
 
-Json = dict[str, Any]
 DIM, BOLD, RED, GREEN, PLAIN = "\x1b[2m", "\x1b[1m", "\x1b[31m", "\x1b[32m", "\x1b[0m"
 STATE_TIMEOUT_S = 60.0
 JOBS_FOLDER = Path("examples/shop/jobs")
@@ -107,13 +107,16 @@ class DemoEnvironment:
         raise DemoFailed(f"{job} ended {seen['state']} ({seen['reason']}) and never asked for {resource}")
 
     def _wait_until(self, job: str, condition: Callable[[Json], object], expectation: str) -> Json:
-        end = time.monotonic() + STATE_TIMEOUT_S
-        while True:
-            seen = self.run_as("auditor", "job", "show", job, quiet=True)
-            if condition(seen):
-                return seen
-            if time.monotonic() > end:
-                raise DemoFailed(f"{job} is {seen['state']}, not {expectation}, after {STATE_TIMEOUT_S:.0f} s: {seen['reason']}")
+        view: Json = {}
+
+        def check() -> Json | None:
+            view.update(self.run_as("auditor", "job", "show", job, quiet=True))
+            return view if condition(view) else None
+
+        # Each check runs the whole program, which paces the loop.
+        if poll_until(check, every_s=0, deadline=time.monotonic() + STATE_TIMEOUT_S) is None:
+            raise DemoFailed(f"{job} is {view['state']}, not {expectation}, after {STATE_TIMEOUT_S:.0f} s: {view['reason']}")
+        return view
 
     def terminate(self, job: str) -> None:
         """End a job's workflow behind our back, as an administrator of Temporal can."""

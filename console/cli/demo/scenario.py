@@ -7,8 +7,9 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 
-from console.cli.demo.environment import BOLD, DIM, GREEN, PLAIN, RED, DemoEnvironment, DemoFailed, Json, say
+from console.cli.demo.environment import BOLD, DIM, GREEN, PLAIN, RED, DemoEnvironment, DemoFailed, say
 from console.cli.demo.login_probe import ProbedLogin
+from console.cli.json_object import Json
 from console.cli.render.output import print_table
 from console.presentation.terminal_text import moment
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
 
 from console.cli import terminal
+from console.cli.json_object import Json
 from console.cli.options import CliOutputFormat, current_options
 from console.presentation.terminal_text import colour_text, pad, plain, truncate, width
 
-Json = dict[str, Any]
 Cells = Sequence[object]
 
 STATES_BY_COLOUR = {

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 from console.cli import terminal
-from console.cli.render.output import Json, join_values, print_fields, print_table, with_state_colour
+from console.cli.json_object import Json
+from console.cli.render.output import join_values, print_fields, print_table, with_state_colour
 from console.presentation import policy_text
 from console.presentation.event_text import duration_label
 from console.presentation.terminal_text import moment, plain

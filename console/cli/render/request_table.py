@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any
 
+from console.cli.json_object import Json
 from console.cli.render.output import table_lines
 from console.presentation.event_text import decision_text, duration_label
 from console.presentation.terminal_text import clock, moment, plain
-
-Json = dict[str, Any]
 
 HEADER = ("REQUEST", "JOB", "WHO", "WHAT", "TIER", "TIME LEFT", "ANSWERS", "LOOKED AT")
 

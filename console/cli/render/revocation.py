@@ -6,11 +6,10 @@ The objects are the API's own, with keys added: `dead`, and on the outer one `ne
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
+from console.cli.json_object import Json
 from console.presentation.terminal_text import moment
 
-Json = dict[str, Any]
 DEAD_STATES = {"confirmed", "expired"}
 PROVEN_REVOCATION_STATES = {"none", "confirmed"}
 ENDED_JOB_STATES = {"succeeded", "failed", "denied", "cancelled", "timed_out", "killed", "lost"}

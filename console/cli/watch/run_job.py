@@ -17,23 +17,23 @@ from console.cli import terminal
 from console.cli.client import profile
 from console.cli.client.api import ConsoleApiClient, connect_api
 from console.cli.errors import ExitCode, Failure
+from console.cli.json_object import Json
 from console.cli.render import revocation
 from console.cli.render.output import emit, join_values, note, print_next_steps, print_table
-from console.cli.watch.job import JobFollower
+from console.cli.time_arguments import parse_duration_option
+from console.cli.watch.job import JobFollower, JobWaitResult
 from console.cli.watch.log_tail import LogTail
 from console.cli.watch.progress import show_progress
 from justenough.adapters.configuration.bundle_packer import pack_folder
 from justenough.domain.approvals import statement_factory
 from justenough.domain.core.errors import InvalidInput, Problem
 from justenough.domain.core.ids import new_job_id
-from justenough.domain.core.units import duration_text, parse_duration
+from justenough.domain.core.units import duration_text
 from justenough.domain.core.untrusted_yaml import MAX_BYTES
 from justenough.domain.jobs import bundle
 from justenough.domain.jobs.spec import JobSpec, checked_spec, read_spec
 
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,200}")
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ def deadline_after(timeout: str | None, *, waits: bool) -> float | None:
         return None
     if not waits:
         raise Failure("--timeout: only with --wait or --watch", code=ExitCode.USAGE)
-    return time.monotonic() + _parse_duration("--timeout", timeout)
+    return time.monotonic() + parse_duration_option("--timeout", timeout)
 
 
 def wait_for_job(api: ConsoleApiClient, job: str, *, every_event: bool, deadline: float | None = None) -> None:
@@ -133,7 +133,7 @@ def wait_until_stopped(api: ConsoleApiClient, job: str, *, deadline: float | Non
 
 def _follow_job(
     api: ConsoleApiClient, job: str, *, every_event: bool, deadline: float | None, extra_types: frozenset[str] = frozenset()
-) -> Any:
+) -> JobWaitResult:
     try:
         with show_progress(job, every_event=every_event, extra_types=extra_types, logs=LogTail(api, job)) as tell:
             return JobFollower(api, job, tell, deadline).follow()
@@ -184,13 +184,6 @@ def parse_params(arguments: Sequence[str]) -> dict[str, str]:
             raise Failure(f"--param: {name} is given twice", code=ExitCode.USAGE)
         params[name] = value
     return params
-
-
-def _parse_duration(what: str, text: str) -> int:
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise Failure(f"{what}: {error}", code=ExitCode.USAGE) from error
 
 
 def _print_decisions(found: Json) -> None:
