@@ -9,7 +9,7 @@ import typer
 
 from console.cli.errors import ExitCode, Failure
 
-JobId = Annotated[str, typer.Argument(metavar="ID", help="A job's id.")]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="The id of a job.")]
 OfJob = Annotated[str | None, typer.Option("--job", metavar="ID", help="Only those of this job.", show_default=False)]
 Reason = Annotated[str | None, typer.Option(help="Why. The reason is part of the statement that you sign.", show_default=False)]
 Limit = Annotated[int | None, typer.Option(min=1, max=1000, help="Maximum number of items.", show_default=False)]
