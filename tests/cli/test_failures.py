@@ -95,7 +95,7 @@ def test_where_nothing_runs_every_command_says_how_to_start_it(alone: Cli, argum
     done = alone.run(*arguments)
 
     assert (done.exit_code, done.stdout) == (1, "")
-    assert "no stack runs here" in done.stderr
+    assert "no stack is running here" in done.stderr
     assert "justenough up --detach" in done.stderr
 
 
