@@ -146,7 +146,7 @@ def test_a_damaged_settings_file_is_named(alone: Cli, tmp_path: Path, monkeypatc
     done = alone.run("job", "list")
 
     assert done.exit_code == 2
-    assert "justenough.toml is not readable" in done.stderr
+    assert "cannot read justenough.toml" in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [("job",), ("job", "lits"), ("job", "list", "--stat"), ("job", "list", "-o", "xml"), ("nonsense",)])
