@@ -151,7 +151,7 @@ def test_broken_glass_is_told_to_everyone_until_it_is_reviewed(cli: Cli, ops: Hu
 
     cli.json("review", "answer", request, "--justified", "--reason", "it was down", who="lead")
     assert request not in [item["request_id"] for item in cli.json("review", "list", who="auditor")["items"]]
-    assert "Review: justified, said lead" in cli.run("request", "show", request, who="auditor").stdout
+    assert "Review: justified, according to lead" in cli.run("request", "show", request, who="auditor").stdout
 
 
 def test_a_delegate_answers_for_who_named_them(cli: Cli, waiting: Waiting) -> None:
@@ -160,7 +160,7 @@ def test_a_delegate_answers_for_who_named_them(cli: Cli, waiting: Waiting) -> No
     assert cli.run("delegation", "create", "--to", "security", "--for", "long", "--reason", "away", who="lead").exit_code == 2
     made = cli.json("delegation", "create", "--to", "security", "--for", "1h", "--reason", "away", who="lead")
     cli.json("request", "claim", request, "--for", "10m", who="security")
-    assert "Looked at: by security until" in cli.run("request", "show", request, who="lead").stdout
+    assert "Claimed: by security until" in cli.run("request", "show", request, who="lead").stdout
     cli.json("request", "release", request, who="security")
 
     told = cli.run("request", "approve", request, "--on-behalf-of", "lead", who="security")

@@ -61,7 +61,7 @@ def test_each_change_is_a_line_at_once_and_in_json_the_request_as_the_api_shows_
 
     assert "ops asks for write on refunds-db for 5m (from-the-cli): Write a refund; tier 1, 0 of 1, until 20" in asked
     assert (shown["state"], shown["claim"], shown["approvals"]) == ("pending", None, [])
-    assert f"{name}  lead looks at it until 20" in claimed
+    assert f"{name}  claimed by lead until 20" in claimed
     assert looked_at["claim"]["by"] == "lead"
     assert [line.rstrip().partition(name)[2] for line in answers] == ["  lead approved: the customer is right", "  is approved"]
     assert answered == lead.api.get(f"requests/{name}").json()
