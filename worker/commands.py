@@ -1,89 +1,108 @@
 """The worker's commands of `justenough`: up, down, status, doctor, worker, vault setup; their names and options.
 
-Imports nothing that takes long: every `justenough --help` loads this. What a command does is in worker.command_actions.
+Imports nothing that loads slowly, because `justenough --help` loads this module. What a command does is in worker.command_actions.
 """
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Annotated
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Protocol
 
 import typer
 
-
-class WorkerOutputFormat(StrEnum):
-    TABLE = "table"
-    JSON = "json"
-    YAML = "yaml"
-    NAME = "name"
-
-
-OutputOption = Annotated[WorkerOutputFormat, typer.Option("--output", "-o", help="How to print: table, json, yaml or name.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no hints.")]
+Json = dict[str, Any]
 
 LifelineOption = Annotated[
     int | None,
     typer.Option("--lifeline", metavar="FD", hidden=True, help="With --detach: stop when the other end of this inherited pipe is closed."),
 ]
-ConsoleOption = Annotated[
-    str | None, typer.Option("--console-url", metavar="URL", help="Ask this installation's console too.", show_default=False)
-]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to the program."""
-    app.command()(up)
-    app.command()(down)
-    app.command()(status)
-    app.command()(doctor)
+class CommandOutput(Protocol):
+    """What the program passes in for these commands to print with. It also gives every command the options --output and --quiet."""
+
+    def emit(self, value: Json, *, table: Callable[[Json], None], names: Callable[[Json], Iterable[object]]) -> None:
+        """Print a value on stdout in the requested format."""
+
+    def print_table(self, header: Sequence[object], lines: Sequence[Sequence[object]]) -> None:
+        """Print a table on stdout."""
+
+    def print_fields(self, pairs: Iterable[tuple[str, object]]) -> None:
+        """Print names and values on stdout."""
+
+    def write_line(self, text: str) -> None:
+        """Print one line on stdout."""
+
+    def write_message(self, text: str) -> None:
+        """Print one line on stderr."""
+
+    def note(self, text: str) -> None:
+        """Print one line on stderr, nothing with --quiet."""
+
+    def print_error(self, error: Any) -> None:
+        """Print an error and its problems on stderr."""
+
+    def console_url(self) -> str | None:
+        """Return the value of --console-url."""
+
+
+def register(app: typer.Typer, output: CommandOutput) -> None:
+    """Add the commands to the program; they print by `output`."""
+    commands = WorkerCommands(output)
+    app.command("up")(commands.up)
+    app.command("down")(commands.down)
+    app.command("status")(commands.status)
+    app.command("doctor")(commands.doctor)
     app.command("worker")(worker)
-    vault = typer.Typer(help="What Vault must contain.", no_args_is_help=True)
-    vault.command("setup")(vault_setup)
+    vault = typer.Typer(help="Set up Vault.", no_args_is_help=True)
+    vault.command("setup")(commands.vault_setup)
     app.add_typer(vault, name="vault")
 
 
-def up(
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once everything is ready.")] = False,
-    lifeline: LifelineOption = None,
-    output: OutputOption = WorkerOutputFormat.TABLE,
-    quiet: QuietOption = False,
-) -> None:
-    """Start Temporal, Vault, PostgreSQL, worker and console here, for evaluation; data stays in JUSTENOUGH_HOME."""
-    from worker import command_actions  # noqa: PLC0415 - loads the servers' keepers
+@dataclass(frozen=True, slots=True)
+class WorkerCommands:
+    """The commands that print."""
 
-    command_actions.up(detach=detach, lifeline=lifeline, form=output.value, quiet=quiet)
+    output: CommandOutput
 
+    def up(
+        self,
+        detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once everything is ready.")] = False,
+        lifeline: LifelineOption = None,
+    ) -> None:
+        """Start Temporal, Vault, PostgreSQL, a worker and a console on this machine, for evaluation. The data stays in JUSTENOUGH_HOME."""
+        from worker import command_actions  # noqa: PLC0415 - loads the stack
 
-def down(output: OutputOption = WorkerOutputFormat.TABLE, quiet: QuietOption = False) -> None:
-    """Stop what `up` started; data stays."""
-    from worker import command_actions  # noqa: PLC0415 - loads the servers' keepers
+        command_actions.up(self.output, detach=detach, lifeline=lifeline)
 
-    command_actions.down(form=output.value, quiet=quiet)
+    def down(self) -> None:
+        """Stop what `up` started. The data stays."""
+        from worker import command_actions  # noqa: PLC0415 - loads the stack
 
+        command_actions.down(self.output)
 
-def status(output: OutputOption = WorkerOutputFormat.TABLE) -> None:
-    """Show each child of the stack: pid, address, health. Exit 1 where one does not answer or nothing runs."""
-    from worker import command_actions  # noqa: PLC0415 - loads the servers' keepers
+    def status(self) -> None:
+        """Show the pid, address and health of each server of the stack. Exit 1 if the stack is not running or a server is unhealthy."""
+        from worker import command_actions  # noqa: PLC0415 - loads the stack
 
-    command_actions.status(form=output.value)
+        command_actions.status(self.output)
 
+    def doctor(self) -> None:
+        """Check this machine, the home folder, the configuration and the servers, and say how to fix each problem. Exit 1 if something required is missing."""
+        from worker import command_actions  # noqa: PLC0415 - loads the stack
 
-def doctor(output: OutputOption = WorkerOutputFormat.TABLE, console_url: ConsoleOption = None) -> None:
-    """Say what this machine, home, configuration and servers lack, what is overdue, and the remedy. Exit 1 where something needed is missing."""
-    from worker import command_actions  # noqa: PLC0415 - loads the servers' keepers
+        command_actions.doctor(self.output)
 
-    command_actions.doctor(form=output.value, console_url=console_url)
+    def vault_setup(self) -> None:
+        """Apply what the catalog needs to the Vault at VAULT_ADDR, as the administrator of VAULT_TOKEN. Without these: to the running stack's Vault."""
+        from worker import command_actions  # noqa: PLC0415 - loads the stack
+
+        command_actions.vault_setup(self.output)
 
 
 def worker() -> None:
-    """Run one worker against the Temporal and Vault of the settings."""
+    """Run one worker, connected to the Temporal and Vault of the settings."""
     from worker.main import main  # noqa: PLC0415 - only this command needs all that a worker loads
 
     main()
-
-
-def vault_setup(output: OutputOption = WorkerOutputFormat.TABLE) -> None:
-    """Bring the Vault at VAULT_ADDR to what the catalog needs, with the administrator's VAULT_TOKEN; the running stack's without them."""
-    from worker import command_actions  # noqa: PLC0415 - loads the servers' keepers
-
-    command_actions.vault_setup(form=output.value)

@@ -1,4 +1,4 @@
-"""What a command can fail with, and its exit code (docs/reference/exit-codes.md). Pure."""
+"""The failures of commands and their exit codes (docs/reference/exit-codes.md). Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from justenough.domain.core.errors import Conflict, Forbidden, GiveUp, InvalidIn
 
 
 class ExitCode(IntEnum):
-    """Exit codes."""
+    """The exit codes of the program."""
 
     OK = 0
     FAILURE = 1
@@ -33,7 +33,7 @@ EXIT_CODE_BY_STATUS = {
     413: ExitCode.USAGE,
     422: ExitCode.USAGE,
 }
-"""What the API's statuses come to; any other is a failure."""
+"""The exit codes for the API's HTTP statuses; any other status is FAILURE."""
 EXIT_CODE_BY_ERROR: dict[type[JustEnoughError], ExitCode] = {
     InvalidInput: ExitCode.USAGE,
     Forbidden: ExitCode.DENIED,
@@ -44,7 +44,7 @@ EXIT_CODE_BY_ERROR: dict[type[JustEnoughError], ExitCode] = {
 
 
 class Failure(GiveUp):
-    """A command that ends here: one line, each problem by its path, a hint at what to do, and an exit code."""
+    """Ends a command: a message, problems by their paths, a hint about what to do, and an exit code."""
 
     def __init__(self, message: str, *, code: ExitCode = ExitCode.FAILURE, problems: Sequence[Problem] = (), hint: str = "") -> None:
         self.message = message
@@ -55,18 +55,18 @@ class Failure(GiveUp):
 
 
 class Unreachable(Failure):
-    """A server did not answer; asking again may help."""
+    """A server did not answer. Trying again may help."""
 
 
 class NotLoggedIn(Failure):
-    """Nobody is logged in here, or the login does not hold any more."""
+    """Nobody is logged in, or the login is not valid any more."""
 
     def __init__(self, message: str, *, hint: str = "Log in: justenough login") -> None:
         super().__init__(message, code=ExitCode.NOT_AUTHENTICATED, hint=hint)
 
 
 def to_failure(error: JustEnoughError) -> Failure:
-    """Return any error of ours as what a command fails with."""
+    """Convert an error to a Failure with its exit code."""
     if isinstance(error, Failure):
         return error
     code = next((EXIT_CODE_BY_ERROR[kind] for kind in type(error).__mro__ if kind in EXIT_CODE_BY_ERROR), ExitCode.FAILURE)
@@ -81,5 +81,5 @@ def problem_summary(subject: str, problems: Sequence[Problem]) -> str:
 
 
 def worst_exit_code(codes: Sequence[int]) -> int:
-    """Return the exit code that stands for several."""
+    """Return the highest exit code, OK for none."""
     return max(codes, default=ExitCode.OK)

@@ -1,4 +1,4 @@
-"""The program `justenough`: its commands, and those that entry points add (docs/decisions/0005)."""
+"""The program `justenough`: its own commands, and those that entry points add (docs/decisions/0005)."""
 
 from __future__ import annotations
 
@@ -10,17 +10,30 @@ from typing import Annotated
 
 import typer
 
-from console.cli import terminal
-from console.cli.commands import catalog_tools, credential, delegation, job, ledger, login, policy, request, review, schedule, webhook
+from console.cli import command_output, terminal
+from console.cli.commands import (
+    catalog,
+    catalog_tools,
+    credential,
+    delegation,
+    job,
+    ledger,
+    login,
+    policy,
+    request,
+    review,
+    schedule,
+    webhook,
+)
 from console.cli.commands.report import report
 from console.cli.commands.sweep import sweep
 from console.cli.errors import ExitCode
-from console.cli.options import CliOutputFormat, command, command_group, current_options, with_global_options
+from console.cli.options import command, command_group, with_global_options
 
 ENTRY_POINT_GROUP = "justenough.commands"
-"""Entry points of this group are functions `register(app)` that add commands."""
+"""Entry points of this group are functions `register(app, output)` that add commands to `app`, which print by `output` (console.cli.command_output)."""
 OPTIONS_WITH_VALUE = {"-o", "--output", "--profile", "--console-url"}
-"""Options before a command that take the word after them."""
+"""Options that may stand before a command and take the next word as their value."""
 
 
 def main() -> None:
@@ -32,11 +45,11 @@ def main() -> None:
 
 
 def program(arguments: Sequence[str]) -> typer.Typer:
-    """Return the program, with other packages' commands where these arguments may be about one: they take long to load."""
+    """Build the program. Other packages' commands load slowly, so they are added only if the arguments may name one."""
     app = _build_program()
-    own = {one.name for one in app.registered_commands} | {one.name for one in app.registered_groups}
-    if _first_word(arguments) not in own:
-        for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda found: found.name):
+    own_names = {command.name for command in app.registered_commands} | {group.name for group in app.registered_groups}
+    if _first_word(arguments) not in own_names:
+        for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name):
             _add_entry_point(app, entry)
     return app
 
@@ -58,7 +71,8 @@ def _build_program() -> typer.Typer:
     app.add_typer(schedule.app, name="schedule")
     app.add_typer(ledger.app, name="ledger")
     app.add_typer(webhook.app, name="webhook")
-    app.add_typer(catalog_tools.catalog, name="catalog")
+    catalog_tools.register(catalog.catalog)
+    app.add_typer(catalog.catalog, name="catalog")
     app.add_typer(policy.app, name="policy")
     app.command("report")(report)
     app.command("sweep")(sweep)
@@ -68,13 +82,13 @@ def _build_program() -> typer.Typer:
 
 
 KeepRunning = Annotated[
-    bool, typer.Option("--open", envvar="DEMO_OPEN", help="Leave the servers running afterwards, and print where they are and their users.")
+    bool, typer.Option("--open", envvar="DEMO_OPEN", help="Leave the servers running afterwards, and print their addresses and users.")
 ]
 
 
 @command
 def console() -> None:
-    """Run the console's server against the Temporal, Vault and store of the settings."""
+    """Run the console, connected to the Temporal, Vault and database of the settings."""
     from console.__main__ import main as serve  # noqa: PLC0415 - only this command needs all that a server loads
 
     serve()
@@ -82,7 +96,7 @@ def console() -> None:
 
 @command
 def demo(keep_running: KeepRunning = False) -> None:
-    """Run the shop's jobs on real servers, with their approvals, and prove every revocation."""
+    """Run the example shop's jobs on real servers, with approvals, and prove that every credential is revoked."""
     from console.cli.demo import run_demo  # noqa: PLC0415 - only this command needs it
 
     try:
@@ -100,35 +114,23 @@ def _print_version(is_requested: bool) -> None:
 Version = Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")]
 
 
-def _root(context: typer.Context, show_version: Version = False) -> None:
+def _root(show_version: Version = False) -> None:
     del show_version
-    # Others' commands may have options of these names of their own; what was said before their name is their default.
-    said: dict[str, object] = {"quiet": True} if current_options().quiet else {}
-    if current_options().console_url:
-        said["console_url"] = current_options().console_url
-    if current_options().output is not CliOutputFormat.TABLE:
-        said["output"] = current_options().output.value
-    context.default_map = _nested_defaults(context.command, said) if said else None
-
-
-def _nested_defaults(command: object, defaults: dict[str, object]) -> dict[str, object]:
-    """Return these defaults for a command and for all below it."""
-    return defaults | {name: _nested_defaults(below, defaults) for name, below in getattr(command, "commands", {}).items()}
 
 
 def _add_entry_point(app: typer.Typer, entry: EntryPoint) -> None:
-    """Add a package's commands, each with the options that every command takes and that it has not itself."""
-    known = len(app.registered_commands), len(app.registered_groups)
+    """Add a package's commands, each with the global options that it does not define itself."""
+    command_count, group_count = len(app.registered_commands), len(app.registered_groups)
     try:
-        entry.load()(app)
+        entry.load()(app, command_output)
     except ImportError as error:
-        # One broken package must not take the others' commands away.
+        # One broken package must not take the other packages' commands away.
         terminal.write_error(f"the commands of {entry.value} could not be loaded: {error}")
         return
-    groups = [found.typer_instance for found in app.registered_groups[known[1] :] if found.typer_instance]
-    for found in [*app.registered_commands[known[0] :], *(one for some in groups for one in some.registered_commands)]:
-        if found.callback:
-            found.callback = with_global_options(found.callback)
+    groups = [group.typer_instance for group in app.registered_groups[group_count:] if group.typer_instance]
+    for added in [*app.registered_commands[command_count:], *(added for group in groups for added in group.registered_commands)]:
+        if added.callback:
+            added.callback = with_global_options(added.callback)
 
 
 def _first_word(arguments: Sequence[str]) -> str | None:

@@ -1,4 +1,4 @@
-"""The options that every command takes, before or after its name, and how a command's errors become its exit code."""
+"""The global options, which every command takes before or after its name, and how a command's errors become its exit code."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class CliOutputFormat(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class GlobalOptions:
-    """What was said on this command line, wherever it was said."""
+    """The values of the global options on this command line, wherever they stand."""
 
     output: CliOutputFormat = CliOutputFormat.TABLE
     quiet: bool = False
@@ -40,12 +40,14 @@ class GlobalOptions:
 
 GLOBAL_OPTIONS: dict[str, Any] = {
     "output": Annotated[
-        CliOutputFormat | None, typer.Option("--output", "-o", help="How to print: table, json, yaml or name.", show_default=False)
+        CliOutputFormat | None, typer.Option("--output", "-o", help="Output format: table, json, yaml or name.", show_default=False)
     ],
     "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no hints.")],
     "yes": Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")],
-    "profile": Annotated[str | None, typer.Option("--profile", metavar="NAME", help="Which login to use.", show_default=False)],
-    "console_url": Annotated[str | None, typer.Option("--console-url", metavar="URL", help="The console's address.", show_default=False)],
+    "profile": Annotated[str | None, typer.Option("--profile", metavar="NAME", help="The login to use.", show_default=False)],
+    "console_url": Annotated[
+        str | None, typer.Option("--console-url", metavar="URL", help="The address of the console.", show_default=False)
+    ],
 }
 FLAG_NAMES = {"quiet", "yes"}
 
@@ -60,7 +62,7 @@ def current_options() -> GlobalOptions:
 
 
 def command_group(help_text: str, function: Callable[..., None] | None = None, *, is_root: bool = False, **settings: Any) -> typer.Typer:
-    """Return a group of commands that takes the options too. `is_root`: the program itself, where a command line begins."""
+    """Build a group of commands that takes the global options too. `is_root`: the program itself, where a command line begins."""
     return typer.Typer(
         help=help_text,
         callback=with_global_options(function or _accept_options, is_root=is_root),
@@ -72,26 +74,26 @@ def command_group(help_text: str, function: Callable[..., None] | None = None, *
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
-    """Make a function a command: it takes the options, and its errors end it with their exit code."""
+    """Make a function a command: it takes the global options, and an error ends it with the error's exit code."""
     return with_global_options(_exit_on_error(function))
 
 
 def close_with_command(resource: AbstractContextManager[T]) -> T:
-    """Keep something open until the running command ends."""
+    """Keep a resource open until the running command ends; return what it yields."""
     return _exit_stack.get().enter_context(resource)
 
 
 def with_global_options(function: Callable[..., None], *, is_root: bool = False) -> Callable[..., None]:
-    """Give a function every option of GLOBAL that it has not itself."""
+    """Add every option of GLOBAL_OPTIONS that the function does not define itself."""
     signature = inspect.signature(function, eval_str=True)
     added = {name: kind for name, kind in GLOBAL_OPTIONS.items() if name not in signature.parameters}
 
     @functools.wraps(function)
     def with_options(**arguments: Any) -> None:
-        said = {name: arguments.pop(name) for name in added}
-        # A flag that is not given says nothing; it does not take back one that was given before the command's name.
+        values = {name: arguments.pop(name) for name in added}
+        # A flag that is absent here may still have been given before the command's name.
         before = DEFAULT_OPTIONS if is_root else _current_options.get()
-        _current_options.set(replace(before, **{name: value for name, value in said.items() if value}))
+        _current_options.set(replace(before, **{name: value for name, value in values.items() if value}))
         function(**arguments)
 
     keyword = inspect.Parameter.KEYWORD_ONLY
@@ -121,7 +123,7 @@ def _exit_on_error(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def print_failure(failure: Failure, subject: str = "") -> None:
-    """Print a failure on stderr: one line, each problem on its own, and the hint."""
+    """Print a failure on stderr: its message, each problem on a line of its own, and the hint."""
     terminal.write_error(f"{subject}: {failure.message}" if subject else failure.message)
     for problem in failure.problems:
         terminal.write_message(f"  {problem}")
@@ -130,7 +132,7 @@ def print_failure(failure: Failure, subject: str = "") -> None:
 
 
 def _accept_options() -> None:
-    """Take the options."""
+    """Accept the global options."""
 
 
 assert {field.name for field in fields(GlobalOptions)} == set(GLOBAL_OPTIONS)

@@ -1,4 +1,4 @@
-"""stdout and stderr: data on one, progress on the other; whether someone is watching, and colours only for them."""
+"""Writes data to stdout and messages to stderr. Says whether they are terminals; only terminals get colours."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DEFAULT_COLUMNS = 80
 
 
 def write(text: str) -> None:
-    """Write data, as it is, to stdout."""
+    """Write data to stdout unchanged."""
     sys.stdout.write(text)
 
 
@@ -22,38 +22,38 @@ def write_line(text: str) -> None:
 
 
 def write_message(text: str) -> None:
-    """Write one line to stderr. Whatever in it could move a cursor is written out."""
+    """Write one line to stderr, with control characters escaped."""
     _write_stderr(plain(text))
 
 
 def write_error(text: str) -> None:
-    """Write an error's line to stderr."""
+    """Write an error message to stderr."""
     label = colour_text("error:", "red") if shows_colours(sys.stderr) else "error:"
     _write_stderr(f"{label} {plain(text)}")
 
 
 def shows_colours(stream: object = None) -> bool:
-    """Whether a stream (stdout unless given) shows colours: a terminal, and nobody asked for none (NO_COLOR)."""
+    """Whether a stream (default: stdout) shows colours: it is a terminal, and NO_COLOR is not set."""
     return is_terminal(stream or sys.stdout) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def is_terminal(stream: object) -> bool:
-    """Whether a person is at the other end."""
+    """Whether a stream is a terminal."""
     return bool(getattr(stream, "isatty", lambda: False)())
 
 
 def can_redraw(stream: object) -> bool:
-    """Whether what a stream shows can be drawn anew in its place."""
+    """Whether a stream is a terminal on which text can be redrawn in place."""
     return is_terminal(stream) and os.environ.get("TERM") != "dumb"
 
 
 def is_interactive() -> bool:
-    """Whether a person can be asked."""
+    """Whether the program can prompt a person."""
     return is_terminal(sys.stdin) and is_terminal(sys.stderr)
 
 
 def columns() -> int | None:
-    """Return how wide stdout's terminal is, None where it is none and nothing needs to be cut."""
+    """Return the width of stdout's terminal, None if it is not a terminal."""
     return shutil.get_terminal_size((DEFAULT_COLUMNS, 24)).columns if is_terminal(sys.stdout) else None
 
 
@@ -63,5 +63,5 @@ def _write_stderr(text: str) -> None:
 
 
 def flush() -> None:
-    """Let readers see what was written so far."""
+    """Flush stdout."""
     sys.stdout.flush()

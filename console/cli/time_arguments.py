@@ -1,4 +1,4 @@
-"""Moments as people type them: how long ago, a date, a time. Pure: `now` is an argument."""
+"""Times and durations as users type them. Pure: `now` is an argument."""
 
 from __future__ import annotations
 
@@ -11,13 +11,25 @@ from console.cli.errors import ExitCode, Failure
 
 Since = Annotated[
     str | None,
-    typer.Option("--since", metavar="TIME", help="From when on: how long ago (24h, 7d), or a date or time.", show_default=False),
+    typer.Option("--since", metavar="TIME", help="Only from this time on: an age (24h, 7d), a date or a time.", show_default=False),
 ]
-Until = Annotated[str | None, typer.Option("--until", metavar="TIME", help="Before when, written alike.", show_default=False)]
+Until = Annotated[
+    str | None, typer.Option("--until", metavar="TIME", help="Only before this time (same formats as --since).", show_default=False)
+]
+
+
+def parse_duration_option(option: str, text: str) -> int:
+    """Return the seconds of a duration like 30s, 10m or 2h. Raises Failure."""
+    from justenough.domain.core.units import parse_duration  # noqa: PLC0415 - loads pydantic
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise Failure(f"{option}: {error}", code=ExitCode.USAGE) from error
 
 
 def parse_time_argument(option: str, text: str, *, now: datetime) -> datetime:
-    """Return the moment that someone typed after an option; UTC where it names no zone. Raises Failure where it is none."""
+    """Return the time that an option's text means; UTC if it names no zone. Raises Failure."""
     from justenough.domain.core.units import parse_duration  # noqa: PLC0415 - loads pydantic
 
     try:
@@ -25,19 +37,19 @@ def parse_time_argument(option: str, text: str, *, now: datetime) -> datetime:
     except ValueError:
         pass
     except OverflowError:
-        raise Failure(f"{option}: {text} ago is before all times", code=ExitCode.USAGE) from None
-    return parse_date_or_time(option, text, or_else="neither like 24h or 7d nor")
+        raise Failure(f"{option}: {text} is too long ago; give a shorter age or a date", code=ExitCode.USAGE) from None
+    return parse_date_or_time(option, text, or_else="neither an age like 24h or 7d nor")
 
 
 def parse_date_or_time(option: str, text: str, *, or_else: str = "not") -> datetime:
-    """Return the moment that a date or a time says, UTC where it names no zone. Raises Failure."""
+    """Return the time of a date or time in ISO 8601; UTC if it names no zone. Raises Failure."""
     try:
-        found = datetime.fromisoformat(text)
+        time = datetime.fromisoformat(text)
     except ValueError as error:
         raise Failure(f"{option}: {text!r} is {or_else} a date or time like 2026-01-31 or 2026-01-31T18:30", code=ExitCode.USAGE) from error
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def time_argument_text(option: str, text: str | None, *, now: datetime) -> str | None:
-    """Return the same as the API takes it; None of None."""
+    """Return the time as the API takes it; None for None."""
     return parse_time_argument(option, text, now=now).isoformat() if text is not None else None

@@ -59,10 +59,10 @@ def test_a_job_is_dead_once_every_credential_is_and_its_proof_stands(found: dict
             "its lease is gone",
         ),
         (credential("expired", why="its time is over"), "2026-01-31T09:40:00Z", "its time is over"),
-        (credential("overdue", why="target shop: away"), "ends 2026-01-31T09:40:00Z", "target shop: away"),
-        (credential("issued"), "ends 2026-01-31T09:40:00Z", "not revoked yet"),
-        (credential("revoking"), "ends 2026-01-31T09:40:00Z", "being revoked"),
-        (credential("revoked"), "ends 2026-01-31T09:40:00Z", "revoked, and not yet seen dead"),
+        (credential("overdue", why="target shop: away"), "expires 2026-01-31T09:40:00Z", "target shop: away"),
+        (credential("issued"), "expires 2026-01-31T09:40:00Z", "not revoked yet"),
+        (credential("revoking"), "expires 2026-01-31T09:40:00Z", "being revoked"),
+        (credential("revoked"), "expires 2026-01-31T09:40:00Z", "revoked, not confirmed yet"),
     ],
     ids=lambda value: value["state"] if isinstance(value, dict) else "",
 )
@@ -77,14 +77,14 @@ def next_of(found: dict[str, Any]) -> str:
 
 def test_what_to_do_next_depends_on_what_is_alive() -> None:
     assert next_of(job("killed", "confirmed", credential("confirmed"))) == ""
-    assert "does a worker poll? justenough doctor" in next_of(job("running", "none", credential("issued")))
+    assert "Check that a worker is running: justenough doctor" in next_of(job("running", "none", credential("issued")))
     assert "tried without limit" in next_of(job("killed", "overdue", credential("overdue")))
     assert f"justenough credential prove {JOB}" in next_of(job("killed", "overdue", credential("overdue")))
     assert "docs/how-to/runbook.md#overdue" in next_of(job("killed", "overdue", credential("overdue")))
     assert "has not ended yet" in next_of(job("revoking", "confirmed", credential("confirmed")))
     kept = credential("expired", resource="helpdesk-api", revocable="never")
     assert next_of(job("killed", "confirmed", kept)) == (
-        "What was read of helpdesk-api stays valid until its owner changes it: docs/how-to/runbook.md#expired"
+        "The secret read from helpdesk-api stays valid until its owner changes it: docs/how-to/runbook.md#expired"
     )
 
 
@@ -116,7 +116,7 @@ def test_a_kill_that_no_worker_takes_up_ends_with_9_while_something_is_alive_and
         killed(console, job("pending", "none"))
         nothing = said_by(console, cli, "job", "kill", JOB, "--timeout", "1s")
     assert (alive.exit_code, nothing.exit_code) == (9, 7)
-    assert "does a worker poll?" in alive.stderr
+    assert "Check that a worker is running" in alive.stderr
 
 
 def test_a_kill_says_what_was_done_where_the_workflow_could_not_be_told(cli: Cli) -> None:
@@ -125,7 +125,7 @@ def test_a_kill_says_what_was_done_where_the_workflow_could_not_be_told(cli: Cli
         done = said_by(console, cli, "job", "kill", JOB)
     assert done.exit_code == 0
     assert f"{JOB}: its workflow is gone; a sweep was started" in done.stderr
-    assert done.stdout == f"{JOB}: killed; it held no credential\n"
+    assert done.stdout == f"{JOB}: killed; no credentials were issued\n"
 
 
 def test_a_kill_that_does_not_wait_says_where_to_look(cli: Cli) -> None:

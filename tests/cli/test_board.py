@@ -47,7 +47,7 @@ def test_no_line_of_the_board_is_wider_than_the_terminal_and_what_has_no_room_is
 
 
 def test_nothing_that_waits_is_said_too() -> None:
-    assert board(columns=40) == ["Nothing waits."]
+    assert board(columns=40) == ["No pending requests."]
 
 
 @pytest.mark.parametrize(
@@ -55,20 +55,20 @@ def test_nothing_that_waits_is_said_too() -> None:
     [
         ({}, []),
         ({"approvals": [ANSWER]}, ["lead approved: it holds (1 of 2)"]),
-        ({"approvals": [ANSWER], "state": "approved"}, ["lead approved: it holds", "is approved"]),
+        ({"approvals": [ANSWER], "state": "approved"}, ["lead approved: it holds", "is now approved"]),
         (
             {"approvals": [{**ANSWER, "withdrawn_at": LATER}], "state": "withdrawn"},
-            ["lead approved: it holds", "lead took it back", "is withdrawn"],
+            ["lead approved: it holds", "lead withdrew their approval", "is now withdrawn"],
         ),
         (
             {"current_tier": 2, "approvals": [ANSWER]},
-            ["lead approved: it holds (0 of 2)", "climbed to tier 2, 0 of 2, until 2026-01-01T18:04:05Z"],
+            ["lead approved: it holds (0 of 2)", "escalated to tier 2, 0 of 2, until 2026-01-01T18:04:05Z"],
         ),
-        ({"claim": CLAIM}, ["lead looks at it until 2026-01-01T18:04:05Z"]),
-        ({"lock": {"accessor": "a", "expires_at": LATER}}, ["waits in Vault too"]),
-        ({"review": {"open": True}}, ["passed alone; somebody is to review it"]),
+        ({"claim": CLAIM}, ["claimed by lead until 2026-01-01T18:04:05Z"]),
+        ({"lock": {"accessor": "a", "expires_at": LATER}}, ["waits for authorization in Vault too"]),
+        ({"review": {"open": True}}, ["approved by break-glass; a review is open"]),
         ({"review": {"open": False, "verdict": "justified"}}, ["reviewed: justified"]),
-        ({"state": "expired"}, ["is expired"]),
+        ({"state": "expired"}, ["is now expired"]),
     ],
 )
 def test_what_changed_is_told_once_in_words(changed: dict[str, Any], told: list[str]) -> None:
@@ -81,5 +81,5 @@ def test_what_changed_is_told_once_in_words(changed: dict[str, Any], told: list[
 def test_a_claim_that_ends_and_a_request_that_is_new_are_told() -> None:
     opened = "ops asks for write on refunds-db for 5m (triage): a \\x1b[2J; tier 1, 0 of 2, until 2026-01-01T18:04:05Z"
 
-    assert list(request_changes(request(claim=CLAIM), request())) == ["nobody looks at it now"]
+    assert list(request_changes(request(claim=CLAIM), request())) == ["claim released"]
     assert list(request_changes(None, request(reason="a \x1b[2J"))) == [opened]

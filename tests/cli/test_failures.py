@@ -77,8 +77,8 @@ def test_a_server_that_is_no_console_is_told_from_one(cli: Cli, status: int, bod
 def test_a_console_that_does_not_answer_is_named_with_how_to_start_it(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
 ) -> None:
-    monkeypatch.setattr("console.cli.watch.job.MAX_OUTAGE_S", 0.0)
-    monkeypatch.setattr("console.cli.watch.job.POLL_INTERVAL_S", 0.01)
+    monkeypatch.setattr("console.cli.watch.polling.MAX_OUTAGE_S", 0.0)
+    monkeypatch.setattr("console.cli.watch.polling.POLL_INTERVAL_S", 0.01)
     address = f"http://127.0.0.1:{free_port()}"
 
     done = cli.run(*arguments, env={"JUSTENOUGH_CONSOLE_URL": address})
@@ -95,7 +95,7 @@ def test_where_nothing_runs_every_command_says_how_to_start_it(alone: Cli, argum
     done = alone.run(*arguments)
 
     assert (done.exit_code, done.stdout) == (1, "")
-    assert "no stack runs here" in done.stderr
+    assert "no stack is running here" in done.stderr
     assert "justenough up --detach" in done.stderr
 
 
@@ -146,7 +146,7 @@ def test_a_damaged_settings_file_is_named(alone: Cli, tmp_path: Path, monkeypatc
     done = alone.run("job", "list")
 
     assert done.exit_code == 2
-    assert "justenough.toml is not readable" in done.stderr
+    assert "cannot read justenough.toml" in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [("job",), ("job", "lits"), ("job", "list", "--stat"), ("job", "list", "-o", "xml"), ("nonsense",)])

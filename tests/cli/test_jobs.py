@@ -169,7 +169,7 @@ def test_the_same_key_stands_for_the_same_job(cli: Cli, tmp_path: Path) -> None:
     other = cli.run("job", "run", path, "--idempotency-key", key, "--reason", "another")
 
     assert again.stdout == f"{first['id']}\n"
-    assert f"taken before, as {first['id']}" in again.stderr
+    assert f"it launched {first['id']}" in again.stderr
     assert other.exit_code == 8
 
 
@@ -205,7 +205,7 @@ def test_what_only_the_catalog_shows_of_a_spec_that_is_wrong_anyway_is_told_too(
 def test_an_empty_id_is_a_usage_error(cli: Cli) -> None:
     done = cli.run("job", "show", "")
 
-    assert (done.exit_code, done.stderr) == (2, "error: an id is needed, not an empty text\n")
+    assert (done.exit_code, done.stderr) == (2, "error: the id is empty; give the id of an existing item\n")
 
 
 def test_an_option_that_the_console_refuses_is_named_as_it_was_typed(cli: Cli) -> None:
@@ -218,7 +218,7 @@ def test_an_option_that_the_console_refuses_is_named_as_it_was_typed(cli: Cli) -
 @pytest.mark.parametrize(
     "arguments,message",
     [
-        (("--param", "ticket"), "'ticket' is not like name=value"),
+        (("--param", "ticket"), "'ticket' must have the form name=value"),
         (("--param", "a=1", "--param", "a=2"), "a is given twice"),
         (("--param", "a={x}"), "params.a"),
         (("--timeout", "1m"), "only with --wait or --watch"),

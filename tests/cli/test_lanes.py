@@ -76,12 +76,12 @@ def test_an_approved_request_that_policy_denies_later_is_denied_only_where_it_wa
 @pytest.mark.parametrize(
     "more,now,sign,state",
     [
-        ([], 60, "●", "alive, 1m30s left"),
-        ([], 200, "●", "past its end"),
-        ([REVOKED], 75, "…", "revoked, unproven"),
+        ([], 60, "●", "active, 1m30s left"),
+        ([], 200, "●", "past its expiry"),
+        ([REVOKED], 75, "…", "revoked, unconfirmed"),
         ([REVOKED, entry(85, "credential.overdue", credential="c")], 90, "✘", "overdue"),
         ([DEAD], 90, "✔", "dead after 30s"),
-        ([entry(151, "credential.expired", credential="c")], 160, "✘", "expired, unproven"),
+        ([entry(151, "credential.expired", credential="c")], 160, "✘", "expired, unconfirmed"),
         ([entry(85, "revocation.overdue")], 90, "✘", "overdue"),
         ([DEAD, entry(81, "credential.revoked", credential="c")], 90, "✔", "dead after 30s"),
     ],
@@ -97,7 +97,7 @@ def test_now_is_marked_while_something_goes_on_and_no_more_afterwards() -> None:
 
     column = next(line for line in going if "now" in line).index("now") + 1
     assert {line[column] for line in going if " ● " in line or " … " in line} == {"│"}
-    assert "alive, 30s left" in "".join(going)
+    assert "active, 30s left" in "".join(going)
     assert not any("now" in line or "│" in line for line in over)
 
 
@@ -121,8 +121,8 @@ def test_a_job_stands_with_what_it_asks_for_and_what_it_holds() -> None:
 
     assert found == [
         "j: pending, for 1m00s",
-        "  … asks write db: tier 1, 4m00s left; 2 needed; lead looks at it",
-        "  ● holds write db: issued 10s ago, alive, 1m30s left",
+        "  … asks write db: tier 1, 4m00s left; 2 needed; claimed by lead",
+        "  ● holds write db: issued 10s ago, active, 1m30s left",
     ]
 
 

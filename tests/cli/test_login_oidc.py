@@ -124,7 +124,7 @@ async def test_what_is_not_set_up_is_named(fresh: Cli, provider: Provider, port:
     cases = {
         ("--mount", "nowhere", "--role", "x"): "has no OIDC login at nowhere/ with a role x",
         ("--mount", MOUNT, "--role", "nobody"): f"has no OIDC login at {MOUNT}/ with a role nobody",
-        ("--mount", MOUNT, "--role", "elsewhere"): "Its role needs that in allowed_redirect_uris",
+        ("--mount", MOUNT, "--role", "elsewhere"): "Add it to the role's allowed_redirect_uris",
     }
     for arguments, said in cases.items():
         done = await asyncio.to_thread(fresh.run, "login", "--method", "oidc", "--no-browser", *arguments)
@@ -133,7 +133,7 @@ async def test_what_is_not_set_up_is_named(fresh: Cli, provider: Provider, port:
     with socket.create_server(("127.0.0.1", port)):
         done = await asyncio.to_thread(fresh.run, *LOGIN[2:], "--port", port, "--no-browser")
     assert done.exit_code == 1
-    assert f"port {port} on this machine is taken" in done.stderr
+    assert f"port {port} on this machine is in use" in done.stderr
     done = await asyncio.to_thread(fresh.run, "login", "--method", "oidc", "--user", "lead")
     assert done.exit_code == 2
-    assert "your identity provider asks you itself" in done.stderr
+    assert "your identity provider asks for your name itself" in done.stderr

@@ -105,7 +105,7 @@ def test_what_the_catalog_has_against_a_spec_is_told_beside_the_explanation(alon
     done = alone.run("policy", "explain", "-", "--config", SHOP, stdin=text)
 
     assert done.exit_code == 0
-    assert "It would be refused: environment: customers-db is in environment 'prod', not in 'staging'" in done.stdout
+    assert "The job would be refused: environment: customers-db is in environment 'prod', not in 'staging'" in done.stdout
     assert "environment prod: tier 2" in done.stdout
 
 
@@ -184,7 +184,7 @@ def test_a_miss_is_told_with_what_was_expected_and_what_came_and_ends_with_1(alo
     assert done.stdout.splitlines()[0] == "policies/tests/chaining.yaml:specs[2].expect[1]  jobs/refund-triage.yaml"
     at = done.stdout.splitlines().index("policies/tests/tiers.yaml:cases[1]  orders-db:write")
     assert [line.split() for line in done.stdout.splitlines()[at + 1 : at + 4]] == [
-        ["asked", "orders-db:write"],
+        ["request", "orders-db:write"],
         ["expected", "tier", "1", "by", "write-at-tier-1"],
         ["got", "tier", "2", "by", "write-at-tier-1"],
     ]
@@ -215,7 +215,7 @@ def test_a_folder_without_tables_is_no_success(alone: Cli, folder: Path) -> None
     done = alone.run("policy", "test", folder)
 
     assert done.exit_code == 2
-    assert "has no tables" in done.stderr
+    assert "contains no test tables" in done.stderr
 
 
 def test_tables_are_no_part_of_what_decides(alone: Cli, folder: Path) -> None:
@@ -251,7 +251,7 @@ def test_what_was_decided_comes_out_the_same_by_the_same_policies_and_otherwise_
     done = cli.run("policy", "replay", folder, who="auditor")
     assert done.exit_code == 0
     assert re.search(r"\d looser, [\d,]+ tighter, ", done.stdout.splitlines()[-1])
-    assert re.search(r"[\d,]+ decisions of [\d,]+ requests, decided again in ", done.stderr)
+    assert re.search(r"[\d,]+ decisions of [\d,]+ requests replayed in ", done.stderr)
 
 
 @pytest.mark.servers
@@ -300,7 +300,7 @@ def test_older_entries_say_what_they_lack(cli: Cli, folder: Path) -> None:
     assert done.exit_code == 0
     assert done.stdout.splitlines()[-2:] == [
         "0 looser, 0 tighter, 0 same, 1 unknown",
-        "1 decisions were recorded without requester_groups, which policies look at now",
+        "1 decisions were recorded without requester_groups, which the policies use now",
     ]
     assert all("type=access.decided" in heard.path for heard in console.heard if "/ledger" in heard.path)
 

@@ -36,7 +36,7 @@ def test_a_job_that_is_over_is_proven_dead(cli: Cli, tmp_path: Path) -> None:
     assert {finding["alive"] for finding in proof["findings"]} == {False}
     assert job["credentials"][0]["id"] in {finding["credential"] for finding in proof["findings"]}
     assert proof["next"] == []
-    assert table.stdout.splitlines()[-1] == f"{job['id']}: nothing of it is alive"
+    assert table.stdout.splitlines()[-1] == f"{job['id']}: every credential is revoked"
 
 
 def test_a_job_that_still_runs_is_not_proven_dead_and_its_credential_can_be_taken_away(cli: Cli, ops: Human, tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_a_sound_ledger_is_verified_and_says_what_that_cannot_see(cli: Cli, tmp_
 
     assert done.exit_code == 0
     assert done.stdout.startswith("sound: ")
-    assert "cannot see: " in done.stdout
+    assert "not verifiable: " in done.stdout
 
 
 def test_a_ledger_with_problems_ends_with_1(cli: Cli) -> None:
@@ -117,7 +117,7 @@ def test_a_copy_is_verified_offline_by_whoever_has_it(cli: Cli, alone: Cli, tmp_
     altered = alone.run("ledger", "verify", "--offline", out)
 
     assert (sound.exit_code, sound.stdout.startswith("sound: ")) == (0, True)
-    assert "cannot see: " in sound.stdout
+    assert "not verifiable: " in sound.stdout
     assert (altered.exit_code, "edited" in altered.stdout) == (1, True)
     assert "cannot be read" in alone.run("ledger", "verify", "--offline", tmp_path / "gone").stderr
     assert alone.run("ledger", "verify", "--offline", tmp_path / "gone").exit_code == 2

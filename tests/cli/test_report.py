@@ -182,7 +182,7 @@ def test_who_may_not_read_everything_gets_no_report(cli: Cli) -> None:
 @pytest.mark.parametrize(
     "arguments,says",
     [
-        (("--since", "soon"), "--since: 'soon' is neither like 24h or 7d nor a date or time"),
+        (("--since", "soon"), "--since: 'soon' is neither an age like 24h or 7d nor a date or time"),
         (("--until", "later"), "--until: 'later' is neither"),
         (("--since", "1h", "--until", "2h"), "--since: must be before until"),
         (("--format", "pdf"), "--format"),

@@ -101,7 +101,7 @@ def test_less_is_approved_and_taken_back_in_one_command_each(cli: Cli, ops: Huma
     request = ops.until(job, "awaiting_approval")["requests"][0]["id"]
 
     done = cli.run("request", "approve", request, "--action", "read", "--ttl", "2m", "-o", "json", who="lead")
-    assert "ALLOWED ONLY AS read for 2m" in done.stderr
+    assert "GRANTED ONLY AS read for 2m" in done.stderr
     ops.until(job, "running")
     shown = cli.run("request", "show", request, who="lead").stdout
     back = cli.json("request", "withdraw", request, "--reason", "no longer needed", who="lead")
@@ -127,7 +127,7 @@ def test_access_through_tools_is_approved_for_fewer_calls_than_were_asked_for(cl
 
     bounds = ("--tool", "refund-order:amount<=50", "--tool", "refund-order:calls=2")
     done = cli.run("request", "approve", request, *bounds, "-o", "json", who="lead")
-    assert f"ALLOWED: only {less}" in done.stderr
+    assert f"GRANTED: only {less}" in done.stderr
     ops.until(job, "running")
     shown = cli.run("request", "show", request, who="lead").stdout
 
@@ -145,13 +145,13 @@ def test_broken_glass_is_told_to_everyone_until_it_is_reviewed(cli: Cli, ops: Hu
     done = cli.run("request", "break-glass", request, "--reason", "the shop is down", "--yes", who="oncall")
     assert (done.exit_code, "BREAKING GLASS for: ops asks for write on refunds-db" in done.stderr) == (0, True)
     assert ops.until(waiting.id)["state"] == "succeeded"
-    assert "of tiers that somebody passed alone: justenough review list" in cli.run("request", "list", who="security").stderr
+    assert "of break-glass approvals: justenough review list" in cli.run("request", "list", who="security").stderr
     assert request in [item["request_id"] for item in cli.json("review", "list", who="auditor")["items"]]
     assert cli.run("review", "answer", request, "--reason", "fine", who="lead").exit_code == 2
 
     cli.json("review", "answer", request, "--justified", "--reason", "it was down", who="lead")
     assert request not in [item["request_id"] for item in cli.json("review", "list", who="auditor")["items"]]
-    assert "Review: justified, said lead" in cli.run("request", "show", request, who="auditor").stdout
+    assert "Review: justified, according to lead" in cli.run("request", "show", request, who="auditor").stdout
 
 
 def test_a_delegate_answers_for_who_named_them(cli: Cli, waiting: Waiting) -> None:
@@ -160,7 +160,7 @@ def test_a_delegate_answers_for_who_named_them(cli: Cli, waiting: Waiting) -> No
     assert cli.run("delegation", "create", "--to", "security", "--for", "long", "--reason", "away", who="lead").exit_code == 2
     made = cli.json("delegation", "create", "--to", "security", "--for", "1h", "--reason", "away", who="lead")
     cli.json("request", "claim", request, "--for", "10m", who="security")
-    assert "Looked at: by security until" in cli.run("request", "show", request, who="lead").stdout
+    assert "Claimed: by security until" in cli.run("request", "show", request, who="lead").stdout
     cli.json("request", "release", request, who="security")
 
     told = cli.run("request", "approve", request, "--on-behalf-of", "lead", who="security")
@@ -173,7 +173,7 @@ def test_a_delegate_answers_for_who_named_them(cli: Cli, waiting: Waiting) -> No
 def test_from_the_second_tier_on_an_approval_needs_a_reason(cli: Cli, ops: Human, tmp_path: Path) -> None:
     job = Waiting(cli, ops, tmp_path, [{**ADMIN, "optional": False}])
     done = cli.run("request", "approve", job.requests[0], who="security")
-    assert (done.exit_code, "--reason: required" in done.stderr) == (2, True)
+    assert (done.exit_code, "--reason is required" in done.stderr) == (2, True)
     cli.run("request", "deny", job.requests[0], "--reason", "no", who="security")
 
 
@@ -250,7 +250,7 @@ def test_an_answer_without_a_reason_is_a_usage_error(cli: Cli, command: str) -> 
     for arguments in ((), ("--reason", " ")):
         done = cli.run("request", command, "r-dev-none-1", *arguments, who="lead")
         assert done.exit_code == 2
-        assert "--reason: required" in done.stderr
+        assert "--reason is required" in done.stderr
 
 
 @pytest.mark.parametrize("typed,code,state", [("n\n", 1, "pending"), ("y\n", 0, "approved")])
@@ -284,7 +284,7 @@ def test_one_command_opens_both_locks_and_says_so(cli: Cli, ops: Human, auditor:
     done = cli.run("request", "approve", request, "--reason", "the customer waits", who="security")
 
     assert done.exit_code == 0, done.stderr
-    assert "vault:   authorized there too; its lock is open" in done.stderr
+    assert "vault:   authorized in Vault too; its control group is satisfied" in done.stderr
     assert ops.until(job.id)["state"] == "succeeded"
     assert [entry["data"]["resource"] for entry in auditor.ledger(job.id) if entry["type"] == "credential.issued"] == ["payouts-db"]
     assert cli.json("credential", "prove", job.id, who="auditor")["dead"]

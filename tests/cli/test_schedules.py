@@ -52,10 +52,10 @@ def test_it_is_run_now_once_per_key_and_its_jobs_are_shown(cli: Cli, auditor: Hu
     "words, who, code, why",
     [
         (("show", "weekly"), "ops", 5, "there is no schedule weekly"),
-        (("pause", NAME), "ops", 2, "--reason: required"),
+        (("pause", NAME), "ops", 2, "--reason is required"),
         (("pause", NAME, "--reason", "x"), "auditor", 6, "needs one of the groups: ops"),
         (("run", NAME), "lead", 6, "needs one of the groups: ops"),
-        (("run", " "), "ops", 2, "an id is needed"),
+        (("run", " "), "ops", 2, "the id is empty"),
     ],
 )
 def test_what_cannot_be_done_says_why(cli: Cli, words: tuple[str, ...], who: str, code: int, why: str) -> None:

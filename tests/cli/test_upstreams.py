@@ -51,7 +51,7 @@ def test_what_it_shows_is_told_with_actions_whole_descriptions_and_the_digest(al
     assert (tools["delete_repo"]["called"], tools["delete_repo"]["left_out"]) == (None, "no pattern of uses.action fits its name")
     done = alone.run("catalog", "tools", "hub")
     assert '+      "description": "Deletes everything",' in done.stdout
-    assert "Nothing of hub is called until what it shows is pinned" in done.stderr
+    assert "Jobs cannot call the tools of hub until this list is pinned" in done.stderr
     assert alone.run("catalog", "tools", "hub", "--exit-code").exit_code == 1
 
 
@@ -103,7 +103,7 @@ def test_without_one_it_says_how_to_give_one_and_asks_nobody(alone: Cli, hub: Mc
     before = len(hub.seen)
     done = alone.run("catalog", "tools", "hub")
     assert done.exit_code == 2
-    assert "hub is asked with token of a credential" in done.stderr
+    assert "hub requires a credential with token" in done.stderr
     assert "--credential FILE (- for stdin)" in done.stderr
     assert len(hub.seen) == before
 
@@ -120,13 +120,13 @@ def test_the_list_itself_may_be_given_instead(alone: Cli, hub: McpServer, tmp_pa
 @pytest.mark.parametrize(
     "words, content, mode, code, says",
     [
-        (("none",), None, 0o600, 5, "the catalog has no upstream MCP server none; it has hub"),
-        (("find-order",), None, 0o600, 5, "the catalog has no upstream MCP server find-order"),
-        (("hub", "--credential"), {"token": TOKEN}, 0o644, 1, "can be read by others"),
-        (("hub", "--credential"), {"token": 7}, 0o600, 2, 'holds no credential: it must be like {"token": "…"}'),
+        (("none",), None, 0o600, 5, "the catalog has no MCP server none; it has hub"),
+        (("find-order",), None, 0o600, 5, "the catalog has no MCP server find-order"),
+        (("hub", "--credential"), {"token": TOKEN}, 0o644, 1, "other users can read "),
+        (("hub", "--credential"), {"token": 7}, 0o600, 2, 'contains no credential; it must be a JSON object like {"token": "…"}'),
         (("hub", "--credential"), {"key": TOKEN}, 0o600, 2, "neither an input nor a field of the credential: token"),
         (("hub", "--shown"), "x", 0o600, 2, "is no JSON that is read here"),
-        (("hub", "--shown"), None, 0o600, 2, "cannot be read"),
+        (("hub", "--shown"), None, 0o600, 2, "cannot read "),
     ],
 )
 def test_bad_input_is_refused_in_words_and_pins_nothing(
@@ -165,7 +165,7 @@ def test_a_list_that_tells_the_credential_is_neither_shown_nor_pinned(alone: Cli
     with hub.being(tools=[{**TOOLS[0], "description": f"as {TOKEN}"}]):
         done = alone.run("catalog", "tools", "hub", "--credential", secret(tmp_path / "token.json", {"token": TOKEN}), "--pin")
     assert done.exit_code == 1
-    assert "hub puts the credential that it is sent into its list" in done.stderr
+    assert "the list of hub contains the credential that was sent to it" in done.stderr
     assert TOKEN not in done.stdout + done.stderr
     assert not (alone.config / "tools").exists()
 

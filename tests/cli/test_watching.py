@@ -61,11 +61,11 @@ def test_each_change_is_a_line_at_once_and_in_json_the_request_as_the_api_shows_
 
     assert "ops asks for write on refunds-db for 5m (from-the-cli): Write a refund; tier 1, 0 of 1, until 20" in asked
     assert (shown["state"], shown["claim"], shown["approvals"]) == ("pending", None, [])
-    assert f"{name}  lead looks at it until 20" in claimed
+    assert f"{name}  claimed by lead until 20" in claimed
     assert looked_at["claim"]["by"] == "lead"
     assert [line.rstrip().partition(name)[2] for line in answers] == ["  lead approved: the customer is right", "  is approved"]
     assert answered == lead.api.get(f"requests/{name}").json()
-    assert (text.returncode, told) == (130, "Not watching any more.\n")
+    assert (text.returncode, told) == (130, "Stopped watching.\n")
 
 
 def test_a_terminal_shows_a_table_and_rings_for_what_is_new(cli: Cli, ops: Human, tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_terminal_shows_a_table_and_rings_for_what_is_new(cli: Cli, ops: Human
     cli.run("job", "cancel", second.id)
     assert "WHAT write refunds-db for 5m" in shown
     assert f"{second.requests[0]}  ops asks for write on refunds-db" in rung
-    assert (process.returncode, end.rstrip().endswith("Not watching any more.")) == (130, True)
+    assert (process.returncode, end.rstrip().endswith("Stopped watching.")) == (130, True)
     assert b"is withdrawn" in gone
     assert "Traceback" not in end
 
@@ -129,7 +129,7 @@ def test_a_console_that_was_away_is_followed_from_the_last_event_and_nothing_is_
     assert done.exit_code == 6
     assert [one.headers.get("Last-Event-ID") for one in heard] == [None, "7", "7", "9", "9"]
     assert told == (["r-1", "r-1", "r-1", "r-2", "r-2"] if form == "table" else ["r-1", "r-1", "r-2"])
-    assert done.stderr.splitlines()[:-1] == ["Lost: Vault is away. Looking for it.", "Found the console again."]
+    assert done.stderr.splitlines()[:-1] == ["Connection lost: Vault is away. Reconnecting.", "Reconnected to the console."]
 
 
 class Blocked:
@@ -157,7 +157,7 @@ class Blocked:
 
 @pytest.mark.parametrize(
     "stream,why",
-    [((404, b'{"title": "x", "detail": "no streams here"}'), "no streams here"), ((200, b""), "something on the way holds them back")],
+    [((404, b'{"title": "x", "detail": "no streams here"}'), "no streams here"), ((200, b""), "a proxy may hold them back")],
 )
 def test_where_no_stream_comes_through_the_ledger_is_asked_and_nothing_is_missed(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, stream: tuple[int, bytes], why: str
@@ -172,8 +172,8 @@ def test_where_no_stream_comes_through_the_ledger_is_asked_and_nothing_is_missed
 
     assert done.exit_code == 4
     assert done.stdout.split() == ["r-2"]
-    assert f"Events do not come through ({why})" in done.stderr
-    assert done.stderr.count("do not come through") == 1
+    assert f"Events do not arrive ({why})" in done.stderr
+    assert done.stderr.count("do not arrive") == 1
     # What happens between the first look and the first event is asked for too.
     assert set(streams) == {"7"}
 

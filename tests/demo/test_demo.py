@@ -49,7 +49,7 @@ def test_a_demo_that_went_well_leaves_nothing_running(home: Path) -> None:
     done = demo(home, command=[sys.executable, "-c", PASSED_OVER])
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Starting real servers" in done.stdout
-    assert "The servers run on" not in done.stdout
+    assert "The servers are still running" not in done.stdout
     assert find_running_stack(StackPaths.of(home)) is None
     assert not (home / "stack.json").exists()
 
@@ -69,7 +69,7 @@ def test_an_open_demo_leaves_its_servers_though_it_failed_and_the_next_one_prove
     (config / "policies" / "closed.cedar").unlink()
     again = demo(home, DEMO_OPEN="1", JUSTENOUGH_CONFIG=str(config))
     assert_proven(again)
-    assert f"On the servers that run in {home} already" in again.stdout
+    assert f"Using the servers that are running in {home}" in again.stdout
     assert_open(again, home)
 
     stopped = subprocess.run(["bash", "-c", command(again, "Stop")], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -87,7 +87,7 @@ def test_a_demo_that_is_interrupted_stops_what_it_started_also_where_it_would_st
         rest = process.stdout.read()
     assert process.returncode == 130, played + rest
     assert "Interrupted: stopping the servers" in rest
-    assert "The servers run on" not in rest
+    assert "The servers are still running" not in rest
     assert find_running_stack(StackPaths.of(home)) is None
 
 
@@ -110,19 +110,19 @@ def assert_proven(done: subprocess.CompletedProcess[str]) -> None:
     assert "11 credentials, all proven dead" in done.stdout
     assert re.search(r"^export-customers +export-api:write +denied +no-export-after-restricted ", done.stdout, re.MULTILINE)
     assert 'once, with exactly {"amount": ' in done.stdout
-    assert "Users of it that the database knows: none" in done.stdout
+    assert "Its remaining database users: none" in done.stdout
     assert "No job ever saw model-api:read" in done.stdout
-    assert done.stdout.count("Its login worked while it ran. Now: FATAL:") == 7
+    assert done.stdout.count("Its login worked while the job ran. Now: FATAL:") == 7
     assert "waits in Vault (accessor " in done.stdout
     assert "Writing one: permission denied for table refunds" in done.stdout
-    assert "chains are unbroken" in done.stdout
+    assert "The ledger is intact: " in done.stdout
 
 
 def assert_open(done: subprocess.CompletedProcess[str], home: Path) -> None:
     """Its servers answer where it says, and its users log in as it says."""
     stack = read_stack(StackPaths.of(home))
     assert stack is not None
-    told = done.stdout.partition("The servers run on")[2]
+    told = done.stdout.partition("The servers are still running")[2]
     console, vault = (re.search(rf"^{name} +(http\S+)$", told, re.MULTILINE) for name in ("console", "Vault"))
     assert console
     assert vault

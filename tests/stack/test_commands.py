@@ -16,20 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 import yaml
 from typer.testing import CliRunner, Result
 
+from console.cli.main import program
 from justenough.adapters.runtime.private_files import write_private
 from tests.stack.conftest import LIFELINE
-from worker.commands import register
 from worker.stack import Stack, StackPaths, read_stack, stop_stack
 from worker.stack.pidfile import birth_time, wait_until
 from worker.stack.readyz import NoConsole, alarms, fetch_readyz
 
 SHOP = Path(__file__).parents[2] / "examples" / "shop"
-app = typer.Typer()
-register(app)
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +38,7 @@ def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(app, arguments)
+    return CliRunner().invoke(program(arguments), arguments)
 
 
 def test_down_where_nothing_runs_says_so_and_is_fine(tmp_path: Path) -> None:
@@ -195,7 +192,7 @@ def test_children_that_nobody_keeps_any_more_are_said_to_be_so_with_the_consoles
         left_by_a_killed_supervisor(tmp_path / "home", console=port)
         status, doctor = run("status"), run("doctor", "-o", "json")
     assert status.exit_code == 1
-    assert "its supervisor is gone, and what dies now stays dead. Mend it: justenough up --detach\n" in status.stderr
+    assert "has no supervisor any more: servers that stop are not restarted. Repair it: justenough up --detach\n" in status.stderr
     assert "Alarm: installation's configuration: broken (Mend it; look again: justenough catalog check)\n" in status.stderr
     missing = {item["what"]: item["found"] for item in json.loads(doctor.stdout)["findings"] if item["level"] == "missing"}
     assert missing["installation's configuration"] == "broken"
@@ -246,7 +243,7 @@ def test_vault_setup_with_a_wrong_catalog_lists_each_problem_on_a_line_and_is_a_
     monkeypatch.setenv("VAULT_TOKEN", "an administrator's")
     done = run("vault", "setup")
     assert (done.exit_code, done.stdout) == (2, "")
-    assert done.stderr.startswith("Error: catalog.yaml is wrong:\n  resources.x")
+    assert done.stderr.startswith("error: catalog.yaml: 10 problems\n  resources.x")
     assert "\n  resources.y" in done.stderr
 
 
@@ -272,7 +269,7 @@ def test_vault_setup_names_a_vault_that_does_not_answer(monkeypatch: pytest.Monk
     monkeypatch.setenv("JUSTENOUGH_CONFIG", str(SHOP))
     done = run("vault", "setup")
     assert (done.exit_code, done.stdout) == (1, "")
-    assert done.stderr.startswith("Error: ")
+    assert done.stderr.startswith("error: ")
     assert "http://127.0.0.1:9" in done.stderr
 
 
@@ -283,15 +280,10 @@ def test_up_on_a_port_that_is_taken_names_it_and_leaves_nothing_behind(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         monkeypatch.setenv("JUSTENOUGH_CONSOLE_PORT", str(port))
-        command = (
-            sys.executable,
-            "-c",
-            "import typer; from worker.commands import register; a = typer.Typer(); register(a); a()",
-            *arguments,
-        )
+        command = (sys.executable, "-m", "console.cli", *arguments)
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=Path(__file__).parents[2])
     assert (done.returncode, done.stdout) == (1, "")
-    assert f"Error: port {port}, which the settings ask for as console's, is in use by another program\n" in done.stderr
+    assert f"error: port {port}, which the settings ask for as console's, is in use by another program\n" in done.stderr
     assert not (tmp_path / "home" / "stack.json").exists()
 
 
@@ -313,7 +305,7 @@ def test_up_where_a_stack_runs_says_so_and_prints_its_addresses(servers: Stack, 
         done = run(*arguments)
         assert done.exit_code == 0
         assert done.stderr == f"The stack is already running in {servers.home}.\n"
-        assert f"vault        {servers.vault}\n" in done.stdout
+        assert f"Vault:       {servers.vault}\n" in done.stdout
     for form in ("json", "yaml"):
         done = run("up", "--detach", "-o", form)
         found = json.loads(done.stdout) if form == "json" else yaml.safe_load(done.stdout)

@@ -1,4 +1,4 @@
-"""Answering requests: shows what is answered, asks where a person can be asked, signs, sends. One statement per request."""
+"""Decides requests: shows what is decided, prompts on a terminal, signs and sends one statement per request."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
 
 import typer
 
@@ -15,6 +14,7 @@ from console.cli.arguments import path_segment
 from console.cli.client import profile
 from console.cli.client.api import ConsoleApiClient
 from console.cli.errors import ExitCode, Failure, NotLoggedIn, Unreachable, to_failure, worst_exit_code
+from console.cli.json_object import Json
 from console.cli.options import current_options, print_failure
 from console.cli.render.output import emit, join_pairs, note, print_table
 from console.presentation.event_text import ancestor_lines, tools_text
@@ -23,71 +23,67 @@ from justenough.domain.approvals import statement_factory
 from justenough.domain.approvals.statement_factory import DecisionKind
 from justenough.domain.approvals.verification import needs_reason
 from justenough.domain.core.errors import InvalidInput, JustEnoughError
-from justenough.domain.core.units import duration_text, parse_duration
+from justenough.domain.core.units import duration_text
 from justenough.domain.jobs.spec import checked_spec
 from justenough.domain.jobs.states import Action
 from justenough.domain.jobs.tool_bounds import BoundedTools, Bounds, tools_to_json
 from justenough.domain.jobs.tool_bounds_syntax import parse_tool_bounds
 
-Json = dict[str, Any]
-DECISION_VERBS = {"approve": "Approving", "deny": "Denying", "withdraw": "Taking back the approval of", "break_glass": "BREAKING GLASS for"}
+DECISION_VERBS = {"approve": "Approving", "deny": "Denying", "withdraw": "Withdrawing the approval of", "break_glass": "BREAKING GLASS for"}
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerOptions:
-    """What is answered to each request."""
+    """The decision on each request."""
 
     decision: DecisionKind
     reason: str = ""
     ttl: int | None = None
-    """Seconds; None for what was asked."""
+    """Seconds; None for the requested ttl."""
     action: Action | None = None
-    """None for what was asked."""
+    """None for the requested action."""
     on_behalf_of: str | None = None
-    """Login name."""
+    """The login name of the person who delegated."""
     tools: tuple[str, ...] = ()
-    """Lines of justenough/domain/jobs/tool_bounds_syntax.py; empty for what was asked."""
-
-
-def parse_duration_option(ttl: str | None, *, option: str = "--ttl") -> int | None:
-    """Return a duration in seconds. Raises Failure."""
-    try:
-        return None if ttl is None else parse_duration(ttl)
-    except ValueError as error:
-        raise Failure(f"{option}: {error}", code=ExitCode.USAGE) from error
+    """Values in the syntax of justenough/domain/jobs/tool_bounds_syntax.py; empty for the requested tools."""
 
 
 def require_reason(text: str | None) -> str:
-    """Return the reason, asked for where a person can be asked. Raises Failure."""
+    """Return the reason, prompting for it on a terminal. Raises Failure if it is empty or too long."""
     if text is None and terminal.is_interactive():
         text = str(typer.prompt("Reason", err=True))
     if not (text or "").strip() or len(text or "") > 1000:
-        raise Failure("--reason: required, at most 1,000 characters", code=ExitCode.USAGE)
+        raise Failure("--reason is required, with at most 1,000 characters", code=ExitCode.USAGE)
     return text or ""
 
 
 def answer_all(api: ConsoleApiClient, requests: Iterable[str], options: AnswerOptions) -> None:
-    """Answer each request, whatever becomes of the others, as long as someone answers us; print what they are now; exit with the worst code."""
-    answered, codes, several = [], [], list(dict.fromkeys(requests))
+    """Decide each request even if another fails, unless the login or the console fails. Print their states and exit with the highest code."""
+    answered, codes, unique_requests = [], [], list(dict.fromkeys(requests))
     absent = approver_by_login(api, options.on_behalf_of)["id"] if options.on_behalf_of else None
-    for request in several:
+    for request in unique_requests:
         try:
             answered.append(_answer_request(api, request, options, absent=absent))
         except JustEnoughError as error:
             failure = to_failure(error)
-            print_failure(failure, subject=request if len(several) > 1 else "")
+            print_failure(failure, subject=request if len(unique_requests) > 1 else "")
             codes.append(failure.code)
             if isinstance(failure, NotLoggedIn | Unreachable):
                 break
     if answered:
-        found = answered[0] if len(several) == 1 else {"items": answered, "next": None}
-        emit(found, table=lambda _: _print_states(answered), names=lambda _: (item["id"] for item in answered))
+        found = answered[0] if len(unique_requests) == 1 else {"items": answered, "next": None}
+        lines = [(item["id"], item["resource"], item["action"], item["state"], _missing_approvals(item)) for item in answered]
+        emit(
+            found,
+            table=lambda _: print_table(("ID", "RESOURCE", "ACTION", "STATE", "MISSING"), lines),
+            names=lambda _: (item["id"] for item in answered),
+        )
     if codes:
         raise typer.Exit(worst_exit_code(codes))
 
 
 def approver_by_login(api: ConsoleApiClient, name: str) -> Json:
-    """Return the approver of a login name. Raises Failure."""
+    """Return the approver with a login name. Raises Failure."""
     return api.get(f"/people/{path_segment(name)}")
 
 
@@ -103,7 +99,9 @@ def _answer_request(api: ConsoleApiClient, request: str, options: AnswerOptions,
     _confirm(options.decision)
     person = api.session.identity_token().entity
     if options.decision in {"approve", "break_glass"} and view["lock"]:
-        _authorize_in_vault(api, view)
+        # The worker counts no approval without Vault's own authorization.
+        is_open = api.session.authorize(view["lock"]["accessor"])
+        note("  vault:   authorized in Vault too; " + ("its control group is satisfied" if is_open else "it may need more authorizations"))
     statement = statement_factory.build_decision_statement(
         view,
         options.decision,
@@ -116,34 +114,28 @@ def _answer_request(api: ConsoleApiClient, request: str, options: AnswerOptions,
     body = profile.sign_statement(api.session, statement)
     status, found = api.post(f"{path}/decisions", body, headers={"If-Match": f'"{view["digest"]}"'})
     if status == 202:
-        note(f"Your answer is delivered; it counts once a worker has verified it: justenough request show {view['id']}")
+        note(f"Your decision is delivered and counts once a worker has verified it. See: justenough request show {view['id']}")
     return found
 
 
-def _authorize_in_vault(api: ConsoleApiClient, view: Json) -> None:
-    """Open Vault's own lock as well, as far as this person opens it; the worker counts no approval without."""
-    opened = api.session.authorize(view["lock"]["accessor"])
-    note("  vault:   " + ("authorized there too; its lock is open" if opened else "authorized there too, if you are one of those it asks"))
-
-
 def _allowed_tools(view: Json, lines: tuple[str, ...]) -> BoundedTools | None:
-    """Return what is allowed of a request's tools, None for what was asked. Raises Failure."""
+    """Return the tools and bounds to grant, None for the requested ones. Raises Failure."""
     if not lines:
         return None
-    asked = None if view["tools"] is None else {name: Bounds.model_validate(bounds) for name, bounds in view["tools"].items()}
+    requested = None if view["tools"] is None else {name: Bounds.model_validate(bounds) for name, bounds in view["tools"].items()}
     try:
-        return parse_tool_bounds(lines, asked)
+        return parse_tool_bounds(lines, requested)
     except InvalidInput as error:
         raise Failure("--tool: " + "; ".join(map(str, error.problems)), code=ExitCode.USAGE) from error
 
 
 def _print_answer(api: ConsoleApiClient, view: Json, options: AnswerOptions, tools: BoundedTools | None) -> None:
-    """Tell on stderr exactly what is answered."""
+    """Print on stderr exactly what is decided."""
     time = duration_text(view["ttl"] if options.ttl is None else min(options.ttl, view["ttl"]))
-    less = f", ALLOWED ONLY AS {options.action}" if options.action and options.action.value != view["action"] else ""
+    narrowed = f", GRANTED ONLY AS {options.action}" if options.action and options.action.value != view["action"] else ""
     note(
         f"{DECISION_VERBS[options.decision]}: {view['requester']} asks for {view['action']} on {view['resource']} "
-        f"({view['title']}, {view['sensitivity']}, revocable: {view['revocable']}){less} for {time}, for {view['job_name']}: {view['task']}"
+        f"({view['title']}, {view['sensitivity']}, revocable: {view['revocable']}){narrowed} for {time}, for {view['job_name']}: {view['task']}"
     )
     if call := view["call"]:
         note(f"  call:    {call['tool']}, once, with exactly {to_json_line(call['arguments'])}")
@@ -152,45 +144,44 @@ def _print_answer(api: ConsoleApiClient, view: Json, options: AnswerOptions, too
     if view["tools"]:
         note(f"  through: {tools_text(view['tools'])}; no credential is handed over")
     if tools is not None:
-        note(f"  ALLOWED: only {tools_text(tools_to_json(tools))}")
+        note(f"  GRANTED: only {tools_text(tools_to_json(tools))}")
     for name, value in (*order_facts(api, view["job_id"]), *ancestor_lines(view)):
         note(f"  {name.lower() + ':':<8} {value}")
     note(f"  digest:  {view['digest']}")
     if options.on_behalf_of:
-        note(f"  for:     {options.on_behalf_of}, who is away")
+        note(f"  for:     {options.on_behalf_of}, who delegated to you")
 
 
 def order_facts(api: ConsoleApiClient, job: str) -> list[tuple[str, str]]:
-    """Return what of a job's order an approver needs: who acts, on whose data, what runs, why; from the first entry of its ledger."""
+    """Return the facts of a job's order that an approver needs: agent, data scope, command, files, reason. They come from its first ledger entry."""
     try:
         first = api.get(f"/jobs/{path_segment(job)}/timeline", limit=1)["items"][0]["data"]
         spec = checked_spec(first["spec"], first["params"])
     except (InvalidInput, LookupError, TypeError):
-        return [("command", "not readable from the job's order")]
+        return [("command", "cannot be read from the job's order")]
     agent = (
         " ".join(filter(None, (spec.agent.name, spec.agent.version, spec.agent.model and f"({spec.agent.model})"))) if spec.agent else ""
     )
-    told = [("agent", agent), ("data", join_pairs(dict(spec.data_scope))), ("command", shlex.join(spec.run.command))]
-    told += [("files", first["bundle"] or ""), ("ordered", first["reason"])]
-    return [(name, value) for name, value in told if value]
+    facts = [("agent", agent), ("data", join_pairs(dict(spec.data_scope))), ("command", shlex.join(spec.run.command))]
+    facts += [("files", first["bundle"] or ""), ("ordered", first["reason"])]
+    return [(name, value) for name, value in facts if value]
 
 
 def _confirm(decision: DecisionKind) -> None:
-    # What takes access away needs no second thought.
+    # A decision that removes access needs no confirmation.
     if current_options().yes or decision in {"deny", "withdraw"} or not terminal.is_interactive():
         return
-    question = "Approve this?" if decision == "approve" else "Pass this tier alone? Everyone who answers there will see it and review it."
+    question = (
+        "Approve this?"
+        if decision == "approve"
+        else "Approve this alone? All approvers of the tier will see it, and one of them must review it."
+    )
     if not typer.confirm(question, err=True):
-        raise Failure("not approved: you said no")
-
-
-def _print_states(answered: list[Json]) -> None:
-    lines = [(item["id"], item["resource"], item["action"], item["state"], _missing_approvals(item)) for item in answered]
-    print_table(("ID", "RESOURCE", "ACTION", "STATE", "MISSING"), lines)
+        raise Failure("not approved: you did not confirm")
 
 
 def _missing_approvals(item: Json) -> str:
-    # What was taken back, and what a climb left behind, does not count.
-    given = [answer for answer in item["approvals"] if answer["decision"] == "approve" and not answer["withdrawn_at"]]
-    left = item["quorum"] - sum(answer["tier"] >= item["current_tier"] for answer in given)
+    # Withdrawn approvals, and those of tiers below an escalation, do not count.
+    approvals = [answer for answer in item["approvals"] if answer["decision"] == "approve" and not answer["withdrawn_at"]]
+    left = item["quorum"] - sum(answer["tier"] >= item["current_tier"] for answer in approvals)
     return f"{left} more" if item["state"] == "pending" and left > 0 else ""

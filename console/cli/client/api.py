@@ -1,4 +1,4 @@
-"""The API, over HTTP: sends an identity token with each call, and turns what is not an answer into a Failure with its exit code."""
+"""The HTTP client of the console's API: sends an identity token with each call, and raises a Failure with its exit code for each error."""
 
 from __future__ import annotations
 
@@ -13,55 +13,55 @@ from console.cli.client.config import START_HINT
 from console.cli.client.profile import CliSession
 from console.cli.client.vault import connection_error_text, is_loopback
 from console.cli.errors import EXIT_CODE_BY_STATUS, ExitCode, Failure, NotLoggedIn, Unreachable, problem_summary
+from console.cli.json_object import Json
 from console.cli.options import GlobalOptions, close_with_command, current_options
 from justenough.domain.core.errors import Problem
 
 HTTP_TIMEOUT = httpx.Timeout(60.0, connect=5.0)
-"""Some answers wait for a worker: a decision to count, a sweep to end."""
+"""Long, because some answers wait for a worker to count a decision or to end a sweep."""
 MAX_TRIES = 3
+PAGE_SIZE = 1000
 POSITION_BEYOND_END = 2**53
 """A position that no ledger reaches."""
 RETRY_DELAY_S = 0.5
-"""Seconds before a call is made again, where making it twice changes nothing."""
-
-Json = dict[str, Any]
+"""Seconds before an idempotent call is repeated."""
 
 
 class ConsoleApiClient:
-    """One console, as one person."""
+    """Calls one console as one person."""
 
     def __init__(self, session: CliSession) -> None:
         if session.addresses.console is None:
-            raise Failure("the console's address is not known: no stack runs here", hint=f"{START_HINT}; or give --console-url")
+            raise Failure("the console's address is unknown: no stack is running here", hint=f"{START_HINT}; or give --console-url")
         self.session = session
         self.address = session.addresses.console
-        # Where there is no TLS, nobody's certificates need to be loaded.
+        # Without TLS, skip loading certificates, which is slow.
         tls = self.address.startswith("https:")
         client = httpx.Client(base_url=f"{self.address}/api/v1", timeout=HTTP_TIMEOUT, verify=tls, trust_env=not is_loopback(self.address))
         self._http = close_with_command(client)
 
     def get(self, path: str, **query: Any) -> Json:
-        """Return what a path holds; parameters that are None are left out."""
+        """Return the JSON object at a path. Parameters that are None are left out."""
         return self._json(self._request("GET", path, idempotent=True, params=_without_none(query)))
 
     def get_entries_after(self, position: str | None, path: str, **query: Any) -> tuple[Json, str | None]:
-        """Return entries of a path after a position, and up to which position they are all; no entries without one to begin at."""
+        """Return the entries after a position, and the position up to which they are complete. Without a position: no entries, only the latest position."""
         query |= {"after": position} if position else {"after": POSITION_BEYOND_END, "limit": 1}
         answer = self._request("GET", path, idempotent=True, params=_without_none(query))
         return self._json(answer), answer.headers.get("Last-Event-ID")
 
-    def get_all(self, path: str, **query: Any) -> Iterator[Json]:
-        """Yield all items of a list, page after page."""
+    def get_all(self, path: str, *, page_size: int = PAGE_SIZE, cursor_name: str = "cursor", **query: Any) -> Iterator[Json]:
+        """Yield all items of a list, page by page. `cursor_name`: the parameter that takes the previous page's `next`."""
         cursor: str | None = None
         while True:
-            page = self.get(path, **query, limit=1000, cursor=cursor)
+            page = self.get(path, **query, limit=page_size, **{cursor_name: cursor})
             yield from page["items"]
             cursor = page["next"]
             if cursor is None:
                 return
 
     def get_once(self, path: str, *, timeout_s: float, **query: Any) -> Json:
-        """Return the same of a path whose answer may take so long; it is asked for once."""
+        """Return the JSON object at a path whose answer may take so long. The call is not repeated."""
         return self._json(
             self._request("GET", path, idempotent=False, params=_without_none(query), timeout=httpx.Timeout(timeout_s, connect=5.0))
         )
@@ -75,17 +75,17 @@ class ConsoleApiClient:
         idempotent: bool = False,
         content: bytes | None = None,
     ) -> tuple[int, Json]:
-        """Send something; return status and answer. `idempotent`: the console takes the same twice as once."""
+        """Send a body; return the status and the answer. `idempotent`: the call may be repeated after a failure."""
         answer = self._request("POST", path, idempotent=idempotent, json=body, headers=headers, content=content)
         return answer.status_code, self._json(answer)
 
     def delete(self, path: str) -> Json:
-        """Take something away; return what is left of it."""
+        """Delete what is at a path; return the answer."""
         return self._json(self._request("DELETE", path, idempotent=False))
 
     @contextlib.contextmanager
     def stream(self, path: str, *, last_event_id: str | None, silence_timeout_s: float) -> Iterator[Iterator[str]]:
-        """Open a path's server-sent events, after the last one seen, as lines. `silence_timeout_s`: seconds without a word that end it."""
+        """Open a stream of server-sent events after the last one seen; yield its lines. Raises Unreachable after so many seconds without data."""
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_event_id} if last_event_id else {})
         timeout = httpx.Timeout(silence_timeout_s, connect=5.0)
         try:
@@ -103,7 +103,7 @@ class ConsoleApiClient:
             try:
                 answer = self._send(method, path, **how)
             except httpx.TransportError as error:
-                # Nobody listens there: asking again at once changes nothing.
+                # Nothing listens there, so that repeating the call at once is useless.
                 if left == 0 or isinstance(error, httpx.ConnectError):
                     raise self._to_unreachable(error) from error
             else:
@@ -117,7 +117,7 @@ class ConsoleApiClient:
     def _send(self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **how: Any) -> httpx.Response:
         answer = self._http.request(method, path, headers={**(headers or {}), **self._authorization()}, **how)
         if answer.status_code == 401:
-            # An identity token that was kept may be of keys that Vault has not any more; a fresh one tells.
+            # Vault may have rotated the keys of the cached identity token; try once with a new token.
             answer = self._http.request(method, path, headers={**(headers or {}), **self._authorization(refresh=True)}, **how)
         return answer
 
@@ -133,7 +133,7 @@ class ConsoleApiClient:
         except ValueError:
             found = None
         if not isinstance(found, dict):
-            raise Failure(f"{self.address} does not answer like a JustEnough console")
+            raise Failure(f"the answer of {self.address} is not that of a JustEnough console; check the address")
         return found
 
     def _to_failure(self, answer: httpx.Response) -> Failure:
@@ -151,7 +151,7 @@ class ConsoleApiClient:
         if answer.status_code == 401:
             return NotLoggedIn(detail)
         if answer.status_code == 503:
-            return Unreachable(detail, hint="Which server is away: justenough doctor")
+            return Unreachable(detail, hint="See which server is down: justenough doctor")
         if problems:
             about = detail.partition(":")[0] if ":" in detail else "request"
             detail = problem_summary("options" if about.startswith("query.") else about, problems)
@@ -163,10 +163,10 @@ def _without_none(query: Mapping[str, Any]) -> Json:
 
 
 def _option_name(path: str) -> str:
-    """Return where a problem is as someone typed it: what the API calls `query.state` is `--state`."""
+    """Return a problem's path in the user's terms: `query.state` of the API is `--state`."""
     return f"--{path.removeprefix('query.')}" if path.startswith("query.") else path
 
 
 def connect_api(options: GlobalOptions | None = None) -> ConsoleApiClient:
-    """Return the API as the running command's person."""
+    """Return a client of the API for the person who runs the command."""
     return ConsoleApiClient(CliSession(options or current_options()))

@@ -1,4 +1,4 @@
-"""Files of one person: mode 0600 in a folder 0700, written in one step, refused when others can read them."""
+"""Private files: mode 0600 in a folder with mode 0700, written atomically, and refused if others can read them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from justenough.adapters.runtime.private_files import write_private
 
 
 def folder() -> Path:
-    """Return where login files are."""
+    """Return the folder of the login files."""
     base = os.environ.get("XDG_CONFIG_HOME")
     return (Path(base) if base and Path(base).is_absolute() else Path.home() / ".config") / "justenough"
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """Return a file's content; None where there is none or it is not readable as JSON. Raises Failure where others can read it."""
+    """Return a file's JSON object; None if there is no file or it is no JSON object. Raises Failure if others can read the file."""
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
@@ -28,10 +28,10 @@ def read(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise Failure(f"{path} cannot be read: {error.strerror}") from error
+        raise Failure(f"cannot read {path}: {error.strerror}") from error
     if stat.S_IMODE(mode) & 0o077:
         raise Failure(
-            f"{path} can be read by others (mode {stat.S_IMODE(mode):04o})", hint=f"chmod 600 {path}, or log in anew: justenough login"
+            f"other users can read {path} (mode {stat.S_IMODE(mode):04o})", hint=f"chmod 600 {path}, or log in again: justenough login"
         )
     try:
         found = json.loads(content)
@@ -41,20 +41,20 @@ def read(path: Path) -> dict[str, Any] | None:
 
 
 def write(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a file whole or not at all. Raises Failure."""
+    """Write a file atomically. Raises Failure."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_private(path, json.dumps(content))
     except OSError as error:
-        raise Failure(f"{path} cannot be written: {error.strerror}") from error
+        raise Failure(f"cannot write {path}: {error.strerror}") from error
 
 
 def remove(path: Path) -> bool:
-    """Remove a file; whether it was there."""
+    """Delete a file; return whether it existed."""
     try:
         path.unlink()
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise Failure(f"{path} cannot be removed: {error.strerror}") from error
+        raise Failure(f"cannot delete {path}: {error.strerror}") from error
     return True

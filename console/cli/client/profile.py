@@ -1,6 +1,6 @@
-"""Who is logged in: the login file per profile, the person's Vault token, and the identity tokens that it draws for the console.
+"""The login of a profile: its file, the person's Vault token, and the identity tokens for the console.
 
-The Vault token stays in its file and goes to the one Vault that gave it, never to the console, nor to a Vault at another address.
+The Vault token is stored in the login file. It is sent only to the Vault that issued it, never to the console or to a Vault at another address.
 """
 
 from __future__ import annotations
@@ -24,24 +24,20 @@ from justenough.domain.core.canonical_json import to_canonical_json
 from justenough.domain.core.secret import Secret
 
 PROFILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
-
-
 NO_ADDRESSES = ServerAddresses(None, None)
-
-
 TOKEN_REFRESH_MARGIN_S = 60.0
-"""Seconds before its end after which an identity token is not used again."""
+"""Seconds before its expiry at which an identity token is replaced."""
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A login file: addresses that were given with the login, and the login."""
+    """A login file: the login, and the addresses that were given with it."""
 
     path: Path
     pinned: ServerAddresses = NO_ADDRESSES
-    """Given by flag, environment or settings file when logging in."""
+    """Addresses given by flag, environment or settings file at login."""
     seen: ServerAddresses = NO_ADDRESSES
-    """Used when logging in, wherever they came from."""
+    """Addresses used at login, wherever they came from."""
     token: Secret | None = None
     entity: str = ""
     name: str = ""
@@ -49,14 +45,14 @@ class Profile:
 
     @property
     def cache(self) -> Path:
-        """Where the identity token of this login is kept until shortly before its end."""
+        """The file that caches this login's identity token."""
         return self.path.with_suffix(".identity.json")
 
 
 def load_profile(options: GlobalOptions) -> Profile:
-    """Return the login file that the options name; an empty one where there is none."""
+    """Load the login file of the profile in the options; return an empty profile if there is no file."""
     if not PROFILE_NAME.fullmatch(options.profile):
-        raise Failure("--profile: letters, digits and . _ - only", code=ExitCode.USAGE)
+        raise Failure("--profile: use only letters, digits and . _ -", code=ExitCode.USAGE)
     path = private_files.folder() / f"{options.profile}.json"
     found = private_files.read(path) or {}
     return Profile(
@@ -71,7 +67,7 @@ def load_profile(options: GlobalOptions) -> Profile:
 
 
 def resolve_addresses(options: GlobalOptions, profile: Profile) -> ServerAddresses:
-    """Return where to go: flag, environment, settings file, profile, the running stack."""
+    """Return the addresses to use: from flag, environment, settings file, profile or running stack."""
     given, stack, pinned, seen = configured_addresses(options.console_url), running_stack(), profile.pinned, profile.seen
     return ServerAddresses(
         console=given.console or pinned.console or stack.get("console") or seen.console,
@@ -82,7 +78,7 @@ def resolve_addresses(options: GlobalOptions, profile: Profile) -> ServerAddress
 
 
 def addresses_for_login(options: GlobalOptions, profile: Profile) -> tuple[ServerAddresses, ServerAddresses]:
-    """Return where to log in, and what of it was given on purpose. A stack that runs here counts before an earlier login elsewhere."""
+    """Return the addresses to log in at, and those that were given explicitly. A stack that runs here takes precedence over an earlier login."""
     given, stack = configured_addresses(options.console_url), running_stack()
     pinned = ServerAddresses(given.console, given.vault, given.namespace, given.cacert)
     if pinned.vault is None and not stack.get("vault"):
@@ -112,12 +108,12 @@ class CliSession:
 
     @property
     def vault(self) -> PersonVaultClient:
-        """Their Vault."""
+        """The client of the person's Vault."""
         self._vault = self._vault or PersonVaultClient(self.addresses)
         return self._vault
 
     def identity_token(self, *, refresh: bool = False) -> ConsoleIdentityToken:
-        """Return an identity token that holds for a minute or more. Raises NotLoggedIn, Unreachable."""
+        """Return an identity token that is valid for at least a minute. Raises NotLoggedIn, Unreachable."""
         token = self._vault_token()
         found = None if refresh else self._identity_token or self._cached_identity_token(token)
         if found is None or found.expires - time.time() < TOKEN_REFRESH_MARGIN_S:
@@ -132,24 +128,23 @@ class CliSession:
         except NotLoggedIn as error:
             if not os.environ.get("VAULT_TOKEN"):
                 raise
-            hint = "VAULT_TOKEN is set and counts before your login: unset it, or set it to a token of yours"
+            hint = "VAULT_TOKEN is set and takes precedence over your login: unset it, or set it to a token of your own"
             raise NotLoggedIn(error.message, hint=hint) from error
 
     def sign(self, content: bytes) -> str:
-        """Return the person's signature, with a key that is made where they have none yet."""
+        """Return the person's signature. Creates their signing key if they have none yet."""
         entity = self.identity_token().entity
         token = self._vault_token()
         self.vault.ensure_signing_key(token, entity)
         return self.vault.sign(token, entity, content)
 
     def authorize(self, accessor: str) -> bool:
-        """Authorize in Vault what waits there under an accessor; return whether Vault now has all the authorizations that it wants."""
+        """Authorize a control-group request in Vault by its accessor; return whether the control group is satisfied."""
         return self.vault.authorize(self._vault_token(), accessor)
 
     def _vault_token(self) -> Secret:
-        given = os.environ.get("VAULT_TOKEN")
-        if given:
-            return Secret(given)
+        if token := os.environ.get("VAULT_TOKEN"):
+            return Secret(token)
         profile = self.profile
         if profile.token is None:
             raise NotLoggedIn("you are not logged in")
@@ -169,14 +164,14 @@ class CliSession:
             return None
 
     def _cache_identity_token(self, token: Secret, identity: ConsoleIdentityToken) -> None:
-        # Another's file must not change because a token came by the environment; nor is a command worth failing over a cache.
+        # Cache only the token of this login, not one from VAULT_TOKEN. A cache that cannot be written must not fail the command.
         if self.profile.token == token:
             with contextlib.suppress(Failure):
                 private_files.write(self.profile.cache, {"of": _token_fingerprint(token), "token": identity.token.reveal()})
 
 
 def save_login(profile: Profile, login: CliLogin, *, name: str, addresses: ServerAddresses, pinned: ServerAddresses) -> Profile:
-    """Write the login file and return it as it is now."""
+    """Write the login file; return the new profile."""
     content = {
         "version": 1,
         "name": name,
@@ -192,7 +187,7 @@ def save_login(profile: Profile, login: CliLogin, *, name: str, addresses: Serve
 
 
 def delete_login(profile: Profile) -> bool:
-    """Remove the login file; whether there was one."""
+    """Delete the login file; return whether there was one."""
     private_files.remove(profile.cache)
     return private_files.remove(profile.path)
 
@@ -208,11 +203,11 @@ def _addresses_from_json(value: Any) -> ServerAddresses:
 
 
 def _token_fingerprint(token: Secret) -> str:
-    """Return what tells which login an identity token was drawn with, and nothing of the login's token."""
+    """Return a hash that identifies the login of a cached identity token without revealing its Vault token."""
     return hashlib.sha256(f"justenough identity {token.reveal()}".encode()).hexdigest()
 
 
 def sign_statement(session: CliSession, statement: Statement) -> dict[str, Any]:
-    """Return a statement and its signature as they travel."""
+    """Sign a statement; return both as the API takes them."""
     raw = to_signable(statement)
     return {"statement": raw, "signature": session.sign(to_canonical_json(raw))}

@@ -1,4 +1,4 @@
-"""Vault as a person uses it: log in, make and use one's own signing key, draw identity tokens. Knows no console; prints no token."""
+"""The Vault client of a person: log in, create and use their signing key, create identity tokens. Prints no token."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LOOPBACK_HOSTS = {"localhost", "127.0.0.1", "::1"}
 
 @dataclass(frozen=True, slots=True)
 class CliLogin:
-    """What a login brought."""
+    """The result of a login."""
 
     token: Secret
     entity: str
@@ -36,7 +36,7 @@ class CliLogin:
 
 @dataclass(frozen=True, slots=True)
 class ConsoleIdentityToken:
-    """A short-lived token that says who its bearer is, and nothing else; for the console."""
+    """A short-lived token for the console that only says who its bearer is."""
 
     token: Secret
     entity: str
@@ -45,11 +45,11 @@ class ConsoleIdentityToken:
 
 
 class PersonVaultClient:
-    """One Vault, for one person."""
+    """Calls one Vault as one person."""
 
     def __init__(self, addresses: ServerAddresses) -> None:
         if addresses.vault is None:
-            raise Failure("Vault's address is not known", hint=f"{START_HINT}; or set VAULT_ADDR")
+            raise Failure("Vault's address is unknown", hint=f"{START_HINT}; or set VAULT_ADDR")
         self.address = addresses.vault
         headers = {"X-Vault-Request": "true"} | ({"X-Vault-Namespace": addresses.namespace} if addresses.namespace else {})
         client = httpx.Client(
@@ -62,39 +62,37 @@ class PersonVaultClient:
         self._http = close_with_command(client)
 
     def log_in(self, user: str, password: Secret, *, mount: str) -> CliLogin:
-        """Log in by name and password (userpass and ldap alike). Raises NotLoggedIn where they do not hold."""
+        """Log in by name and password, at a userpass or ldap mount. Raises NotLoggedIn if Vault refuses them."""
         began = time.time()
         answer = self._send("POST", f"auth/{quote(mount.strip('/'))}/login/{quote(user, safe='')}", {"password": password.reveal()})
         if answer.status_code in {400, 401, 403}:
             raise NotLoggedIn(f"Vault at {self.address} did not accept this name and password", hint="")
         if answer.status_code == 404:
-            raise Failure(
-                f"Vault at {self.address} has no login at {mount}/", hint="Choose another with --mount, or run justenough vault setup"
-            )
+            raise Failure(f"Vault at {self.address} has no login at {mount}/", hint="Give another --mount, or run justenough vault setup")
         return self._read_login(answer, began)
 
     def oidc_url(self, mount: str, *, role: str, redirect: str, nonce: str) -> str:
-        """Return where a browser logs in at the mount's identity provider, to come back to `redirect`."""
+        """Return the login page of the mount's identity provider, which redirects back to `redirect`."""
         body = {"role": role, "redirect_uri": redirect, "client_nonce": nonce}
         answer = self._send("POST", f"auth/{quote(mount.strip('/'))}/oidc/auth_url", body)
-        # To a stranger, Vault denies what it does not have.
+        # Without a token, Vault answers 403 also for a mount or role that does not exist.
         if answer.status_code in {400, 403, 404}:
             raise Failure(
                 f"Vault at {self.address} has no OIDC login at {mount}/" + (f" with a role {role}" if role else " with a default role"),
-                hint="Choose another with --mount and --role",
+                hint="Give another --mount or --role",
             )
         url = str((self._read_answer(answer).get("data") or {}).get("auth_url") or "")
         if not url:
-            raise Failure(f"Vault does not let this login come back to {redirect}", hint="Its role needs that in allowed_redirect_uris")
+            raise Failure(f"Vault does not allow this login to redirect to {redirect}", hint="Add it to the role's allowed_redirect_uris")
         return url
 
     def complete_oidc_login(self, mount: str, *, state: str, code: str, nonce: str) -> CliLogin:
-        """Log in by what the identity provider's redirect brought. Raises NotLoggedIn."""
+        """Log in with the code from the identity provider's redirect. Raises NotLoggedIn."""
         began = time.time()
         params = {"state": state, "code": code, "client_nonce": nonce}
         answer = self._send("GET", f"auth/{quote(mount.strip('/'))}/oidc/callback", params=params)
         if answer.status_code in {400, 401, 403}:
-            raise NotLoggedIn(f"Vault at {self.address} did not accept what your identity provider answered", hint="")
+            raise NotLoggedIn(f"Vault at {self.address} did not accept the answer of your identity provider", hint="")
         return self._read_login(answer, began)
 
     def _read_login(self, answer: httpx.Response, began: float) -> CliLogin:
@@ -106,32 +104,30 @@ class PersonVaultClient:
         return CliLogin(Secret(auth["client_token"]), auth["entity_id"], began + float(auth.get("lease_duration") or 0))
 
     def ensure_signing_key(self, token: Secret, entity: str) -> None:
-        """Make the person's signing key; one that is there stays as it is."""
+        """Create the person's signing key, unless it exists."""
         self._read_answer(self._send("POST", f"transit/keys/je-sign-{entity}", {"type": "ed25519"}, token))
 
     def sign(self, token: Secret, entity: str, content: bytes) -> str:
-        """Return the person's signature over some bytes, in Vault's form."""
+        """Return the person's signature of some bytes, in Vault's format."""
         body = {"input": base64.b64encode(content).decode()}
         return str(self._read_answer(self._send("POST", f"transit/sign/je-sign-{entity}", body, token))["data"]["signature"])
 
     def authorize(self, token: Secret, accessor: str) -> bool:
-        """Authorize what waits in Vault under an accessor, once; return whether Vault now has all the authorizations that it wants."""
+        """Authorize a control-group request by its accessor; return whether the control group is satisfied."""
         answer = self._send("POST", "sys/control-group/authorize", {"accessor": accessor}, token)
         if "already authorized" in answer.text:
             return False
         if answer.status_code == 400:
-            raise Failure(
-                "nothing waits in Vault for your authorization any more: its time is over, or its job has ended", code=ExitCode.CONFLICT
-            )
+            raise Failure("Vault has no such request to authorize any more: it has expired, or its job has ended", code=ExitCode.CONFLICT)
         return bool((self._read_answer(answer).get("data") or {}).get("approved"))
 
     def create_identity_token(self, token: Secret) -> ConsoleIdentityToken:
-        """Draw an identity token."""
+        """Create an identity token for the console."""
         drawn = Secret(self._read_answer(self._send("GET", f"identity/oidc/token/{OIDC_ROLE}", None, token))["data"]["token"])
         return decode_identity_token(drawn)
 
     def revoke(self, token: Secret) -> None:
-        """End a token; one that has ended already is fine."""
+        """Revoke a token. A token that is not valid any more is fine."""
         answer = self._send("POST", "auth/token/revoke-self", None, token)
         if answer.status_code not in {400, 403}:
             self._read_answer(answer)
@@ -147,7 +143,7 @@ class PersonVaultClient:
 
     def _read_answer(self, answer: httpx.Response) -> dict[str, Any]:
         if answer.status_code in {401, 403}:
-            raise NotLoggedIn("the login does not hold any more, or does not carry the policy je-person")
+            raise NotLoggedIn("your login is not valid any more, or lacks the policy je-person")
         if answer.status_code == 503:
             raise Unreachable(f"Vault at {self.address} is sealed or not ready")
         if not answer.is_success:
@@ -157,27 +153,27 @@ class PersonVaultClient:
         except ValueError:
             found = None
         if not isinstance(found, dict):
-            raise Failure(f"{self.address} does not answer like a Vault")
+            raise Failure(f"the answer of {self.address} is not that of a Vault; check the address")
         return found
 
 
 def decode_identity_token(token: Secret) -> ConsoleIdentityToken:
-    """Return what an identity token says. Not verified: it comes from Vault itself, and the console verifies it."""
+    """Decode an identity token without verifying it: it comes from Vault itself, and the console verifies it. Raises Failure."""
     try:
         part = token.reveal().split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
         return ConsoleIdentityToken(token, str(claims["sub"]), str(claims.get("name", "")), float(claims["exp"]))
     except (IndexError, KeyError, TypeError, ValueError) as error:
-        raise Failure("Vault's identity token is not readable") from error
+        raise Failure("cannot decode the identity token from Vault") from error
 
 
 def is_loopback(address: str) -> bool:
-    """Whether an address is this machine's; no proxy leads there."""
+    """Whether an address is this machine's own, which no proxy serves."""
     return urlsplit(address).hostname in LOOPBACK_HOSTS
 
 
 def connection_error_text(error: Exception) -> str:
-    """Return why there was no answer, in a few words and without what was sent."""
+    """Return a short reason for a missing answer, without anything that was sent."""
     if isinstance(error, httpx.TimeoutException):
         return "no answer in time"
     text = str(error)
@@ -191,7 +187,7 @@ def _tls_verification(cacert: str | None) -> ssl.SSLContext | bool:
     try:
         return ssl.create_default_context(cafile=cacert)
     except (OSError, ssl.SSLError) as error:
-        raise Failure(f"VAULT_CACERT: {cacert} is not readable as certificates", code=ExitCode.USAGE) from error
+        raise Failure(f"VAULT_CACERT: cannot read certificates from {cacert}", code=ExitCode.USAGE) from error
 
 
 def _to_failure(address: str, answer: httpx.Response) -> Failure:
@@ -200,5 +196,5 @@ def _to_failure(address: str, answer: httpx.Response) -> Failure:
     except (ValueError, KeyError, TypeError):
         errors = []
     if any("no entity" in error for error in errors):
-        return NotLoggedIn("the token in use belongs to no person")
+        return NotLoggedIn("the token belongs to no person: it has no Vault entity")
     return Failure(f"Vault at {address} answered {answer.status_code}: {'; '.join(errors) or 'no reason given'}")

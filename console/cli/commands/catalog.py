@@ -1,8 +1,7 @@
-"""`justenough catalog`: the configuration folder checked here, and the console's catalog."""
+"""`justenough catalog`: check a configuration folder, list the console's catalog, review its use."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from console.cli import terminal
-from console.cli.client.api import ConsoleApiClient, Json, connect_api
+from console.cli.client.api import connect_api
 from console.cli.client.config import config_folder
 from console.cli.errors import ExitCode
+from console.cli.json_object import Json
 from console.cli.options import command, command_group
 from console.cli.render.output import emit, join_values, note, print_fields, print_table
 from console.cli.time_arguments import parse_time_argument
@@ -27,13 +27,13 @@ Folder = Annotated[
     Path | None, typer.Argument(metavar="[FOLDER]", help="The configuration folder; default: JUSTENOUGH_CONFIG.", show_default=False)
 ]
 
-catalog = command_group("What can be asked for.")
+catalog = command_group("Check, list and review the catalog: what jobs can request.")
 
 
 @catalog.command("check")
 @command
 def check_catalog(folder: Folder = None) -> None:
-    """Check the configuration folder: every problem of catalog, tiers and policies (exit 2); warn of actions without a review date and of unreviewed tools."""
+    """Check a configuration folder: catalog, tiers and policies. Exit 2 if it has errors; warn of actions without a review date and of unreviewed tools."""
     from justenough.domain.catalog.access_review import find_undated_actions  # noqa: PLC0415 - loads pydantic's models
 
     where = folder or config_folder()
@@ -58,7 +58,7 @@ def check_catalog(folder: Folder = None) -> None:
 @catalog.command("list")
 @command
 def list_catalog() -> None:
-    """List what can be asked for, as the console has it."""
+    """List what jobs can request, according to the console."""
     emit(connect_api().get("/catalog"), table=_print_catalog, names=lambda found: (resource["name"] for resource in found["resources"]))
 
 
@@ -66,16 +66,19 @@ def list_catalog() -> None:
 @command
 def review_catalog(
     folder: Folder = None,
-    since: Annotated[str, typer.Option("--since", metavar="TIME", help="Look at use since then: how long ago, or a date or time.")] = "90d",
-    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit 1 where there is something to review.")] = False,
+    since: Annotated[
+        str, typer.Option("--since", metavar="TIME", help="Consider use from this time on: an age, a date or a time.")
+    ] = "90d",
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit 1 if there is something to review.")] = False,
 ) -> None:
-    """List what of the catalog nobody uses, is broader than its use, or is due for review, each with its owner and what to do."""
+    """List actions of the catalog that are unused, broader than their use, or due for review, with their owners and what to do."""
     from justenough.domain.catalog.access_review import build_access_review  # noqa: PLC0415 - loads pydantic's models
     from justenough.domain.rightsizing.usage import AccessKey, ActionUse  # noqa: PLC0415 - the same
 
     found, now = load_config(folder or config_folder()), datetime.now(UTC)
     begin = parse_time_argument("--since", since, now=now)
-    uses = {AccessKey(use["resource"], use["action"]): ActionUse.model_validate(use) for use in _fetch_usage(connect_api(), begin)}
+    usage = connect_api().get_all("/catalog/usage", page_size=100, since=begin.isoformat())
+    uses = {AccessKey(use["resource"], use["action"]): ActionUse.model_validate(use) for use in usage}
     items = [
         {"id": f"{one.resource}:{one.action}", **one.model_dump(mode="json")}
         for one in build_access_review(found.catalog, uses, now=now, since=begin)
@@ -88,7 +91,7 @@ def review_catalog(
 
 
 def load_config(folder: Path) -> ConfigSet:
-    """Return what a configuration folder holds; raise InvalidInput with every problem of every file."""
+    """Load a configuration folder. Raises InvalidInput with the problems of all its files."""
     from justenough.adapters.configuration.folder import ConfigFolder, check_config_folder  # noqa: PLC0415 - loads the policy engine
 
     problems = check_config_folder(folder)
@@ -112,16 +115,6 @@ def _print_findings(review: Json) -> None:
         print_table(header, lines)
 
 
-def _fetch_usage(api: ConsoleApiClient, since: datetime) -> Iterator[Json]:
-    cursor = None
-    while True:
-        page = api.get("/catalog/usage", since=since.isoformat(), limit=100, cursor=cursor)
-        yield from page["items"]
-        cursor = page["next"]
-        if cursor is None:
-            return
-
-
 def _print_catalog(found: Json) -> None:
     header = ("RESOURCE", "ACTION", "MAX TTL", "ENVIRONMENT", "SENSITIVITY", "EXTERNAL", "REVOCABLE", "SCOPE", "OWNER", "TITLE")
     print_table(
@@ -139,12 +132,16 @@ def _print_catalog(found: Json) -> None:
     if found.get("tools"):
         terminal.write_line("")
         print_table(
-            ("TOOL", "NEEDS", "HOW", "DESCRIPTION"),
-            [(one["name"], f"{one['resource']}:{','.join(one['actions'])}", _tool_kind(one), one["description"]) for one in found["tools"]],
+            ("TOOL", "NEEDS", "KIND", "DESCRIPTION"),
+            [
+                (
+                    tool["name"],
+                    f"{tool['resource']}:{','.join(tool['actions'])}",
+                    f"{tool['kind']} ({tool['upstream']})" if tool.get("upstream") else tool["kind"],
+                    tool["description"],
+                )
+                for tool in found["tools"]
+            ],
         )
     for one in found.get("withheld", ()):
         terminal.write_line(plain(f"warning: {one['why']}"))
-
-
-def _tool_kind(tool: Json) -> str:
-    return f"{tool['kind']} ({tool['upstream']})" if tool.get("upstream") else str(tool["kind"])

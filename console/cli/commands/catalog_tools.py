@@ -1,7 +1,7 @@
-"""`justenough catalog tools`: what an upstream MCP server shows, against what was reviewed of it; and pinning it.
+"""`justenough catalog tools`: compares the tool list of an MCP server with the reviewed one, and pins it.
 
-The list is asked for from here, never by the console: that has no secrets, and is given none. Where the server wants a credential, the
-person's own is read from a file or stdin, or the list itself is, as whoever may have it has printed it.
+This program fetches the list, not the console, which has no secrets and is given none. If the server requires a credential, the person's own is
+read from a file or stdin. The list itself can be read from there too, if somebody with access has printed it.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from console.cli import terminal
 from console.cli.client import private_files
-from console.cli.client.api import Json
 from console.cli.client.config import config_folder
-from console.cli.commands.catalog import Folder, catalog, load_config
+from console.cli.commands.catalog import Folder, load_config
 from console.cli.errors import ExitCode, Failure
+from console.cli.json_object import Json
 from console.cli.options import command
 from console.cli.render.output import emit, note, print_fields, print_table
 from console.presentation.terminal_text import plain
@@ -31,27 +31,39 @@ if TYPE_CHECKING:
     from justenough.domain.catalog.mcp_tool_list import ListedTool, ToolList
     from justenough.domain.tools.definitions import McpServerDef, Tool
 
-__all__ = ["catalog", "tools"]
-
 CREDENTIAL_HINT = (
-    "give a credential of your own, as JSON of its fields in a file that only you can read, with --credential FILE (- for stdin); "
-    "or give the list itself, as an MCP client printed it, with --shown FILE"
+    "Give your own credential with --credential FILE (- for stdin): a JSON object of its fields, in a file that only you can read. "
+    "Or give the list itself, as an MCP client printed it, with --shown FILE"
 )
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The server, as the catalog's tools name it.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The name of the MCP server under `tools` in the catalog.")]
 Credential = Annotated[
     Path | None,
-    typer.Option("--credential", metavar="FILE", help="JSON of the fields that its headers need; - for stdin.", show_default=False),
+    typer.Option(
+        "--credential",
+        metavar="FILE",
+        help="A JSON object with the fields that the server's headers need; - for stdin.",
+        show_default=False,
+    ),
 ]
 Shown = Annotated[
     Path | None,
-    typer.Option("--shown", metavar="FILE", help='Its list, {"tools": […]}, instead of asking it; - for stdin.', show_default=False),
+    typer.Option(
+        "--shown",
+        metavar="FILE",
+        help='Read the list, {"tools": […]}, from this file instead of the server; - for stdin.',
+        show_default=False,
+    ),
 ]
-Pin = Annotated[bool, typer.Option("--pin", help="Pin what it shows: write tools/NAME.json, and its digest into catalog.yaml.")]
-ExitCodeOption = Annotated[bool, typer.Option("--exit-code", help="Exit 1 where it shows other tools than those that are pinned.")]
+Pin = Annotated[bool, typer.Option("--pin", help="Pin the list: write tools/NAME.json, and its digest into catalog.yaml.")]
+ExitCodeOption = Annotated[bool, typer.Option("--exit-code", help="Exit 1 if the list differs from the pinned one.")]
 
 
-@catalog.command("tools")
+def register(catalog: typer.Typer) -> None:
+    """Add the command to the group `catalog`."""
+    catalog.command("tools")(tools)
+
+
 @command
 def tools(
     name: Name,
@@ -61,27 +73,27 @@ def tools(
     pin: Pin = False,
     exit_code: ExitCodeOption = False,
 ) -> None:
-    """Show an upstream MCP server's tools, by which action each goes through, and what has changed since they were reviewed; pin them."""
+    """Show the tools of an MCP server, the action that each needs, and what has changed since the review; pin the list."""
     where = folder or config_folder()
     found = load_config(where).catalog
     tool = found.tools.get(name)
     if tool is None or tool.mcp is None:
-        known = ", ".join(one for one, each in found.tools.items() if each.mcp) or "none"
-        raise Failure(f"the catalog has no upstream MCP server {name}; it has {known}", code=ExitCode.NOT_FOUND)
+        known = ", ".join(name for name, tool in found.tools.items() if tool.mcp) or "none"
+        raise Failure(f"the catalog has no MCP server {name}; it has {known}", code=ExitCode.NOT_FOUND)
     now = _read_list_file(shown) if shown else _fetch_tool_list(name, tool.mcp, credential)
     before = found.reviewed_lists.get(name)
     reviewed = before if before and before.digest == tool.mcp.tools else None
     emit(
         _build_report(name, tool, now, reviewed),
-        table=lambda told: _print_report(told, now, reviewed),
-        names=lambda told: (one["name"] for one in told["tools"]),
+        table=lambda report: _print_report(report, now, reviewed),
+        names=lambda report: (tool["name"] for tool in report["tools"]),
     )
     same = now.digest == tool.mcp.tools
     if pin and not (same and reviewed):
         _write_pin(where, name, now)
-        note(f"Pinned. Have {where}/tools/{name}.json and {where}/catalog.yaml reviewed, and taken to every worker and console.")
+        note(f"Pinned. Have {where}/tools/{name}.json and {where}/catalog.yaml reviewed, then deploy them to every worker and console.")
     elif not same:
-        note(f"Nothing of {name} is called until what it shows is pinned: look at it, then run this again with --pin.")
+        note(f"Jobs cannot call the tools of {name} until this list is pinned. Review it, then run this again with --pin.")
         if exit_code:
             raise typer.Exit(ExitCode.FAILURE)
 
@@ -94,29 +106,32 @@ def _fetch_tool_list(name: str, upstream: McpServerDef, credential: Path | None)
 
     needed = sorted({field for text in upstream.headers.values() for field in SCOPE_PLACEHOLDER.findall(text)})
     if needed and not credential:
-        raise Failure(f"{name} is asked with {', '.join(needed)} of a credential", code=ExitCode.USAGE, hint=CREDENTIAL_HINT)
+        raise Failure(f"{name} requires a credential with {', '.join(needed)}", code=ExitCode.USAGE, hint=CREDENTIAL_HINT)
     raw = fill_settings(upstream.model_dump(mode="json"), os.environ, what="catalog.yaml", path=f"tools.{name}.mcp")
-    there = Model.model_validate(raw)
-    given = _read_credential(credential) if credential else {}
-    headers = fill_headers(there.headers, given)
+    server = Model.model_validate(raw)
+    fields = _read_credential(credential) if credential else {}
+    headers = fill_headers(server.headers, fields)
     try:
-        found = asyncio.run(run_conversation(there, headers, lambda conversation: conversation.list_tools()))
+        found = asyncio.run(run_conversation(server, headers, lambda conversation: conversation.list_tools()))
     except Unanswered as error:
-        raise Failure(f"{name}: {_redact(str(error), given)}") from None
-    if _redact(found.text, given) != found.text:
-        raise Failure(f"{name} puts the credential that it is sent into its list: it is neither shown nor pinned")
+        raise Failure(f"{name}: {_redact(str(error), fields)}") from None
+    if _redact(found.text, fields) != found.text:
+        raise Failure(f"the list of {name} contains the credential that was sent to it; the list is neither shown nor pinned")
     return found
 
 
 def _read_credential(path: Path) -> Mapping[str, str]:
-    found = _parse_json(sys.stdin.read()) if str(path) == "-" else private_files.read(path)
+    try:
+        found = json.loads(sys.stdin.read()) if str(path) == "-" else private_files.read(path)
+    except ValueError:
+        found = None
     if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
-        raise Failure(f'{path} holds no credential: it must be like {{"token": "…"}}', code=ExitCode.USAGE)
+        raise Failure(f'{path} contains no credential; it must be a JSON object like {{"token": "…"}}', code=ExitCode.USAGE)
     return found
 
 
 def _redact(text: str, secrets: Mapping[str, str]) -> str:
-    """Return a text without what was sent: a server may send it back."""
+    """Redact the secrets that were sent to a server from its answer."""
     from justenough.domain.core.redaction import Redactor  # noqa: PLC0415 - as the others
 
     redactor = Redactor(secrets.values())
@@ -129,19 +144,12 @@ def _read_list_file(path: Path) -> ToolList:
     try:
         text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise Failure(f"{path} cannot be read: {error}", code=ExitCode.USAGE) from error
+        raise Failure(f"cannot read {path}: {error}", code=ExitCode.USAGE) from error
     return read_tool_list(str(path), text)
 
 
-def _parse_json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None
-
-
 def _write_pin(folder: Path, name: str, tool_list: ToolList) -> None:
-    """Write both files. Raises InvalidInput where the catalog could not be read with them; then nothing has been written."""
+    """Write both files. Raises InvalidInput, before writing, if the catalog would be invalid with them."""
     from justenough.domain.catalog.loader import CATALOG_FILE, read_catalog  # noqa: PLC0415 - as the others
     from justenough.domain.catalog.mcp_tool_list import TOOLS_KEY  # noqa: PLC0415 - the same
     from justenough.domain.catalog.mcp_upstreams import with_upstream_tools  # noqa: PLC0415 - the same
@@ -151,11 +159,11 @@ def _write_pin(folder: Path, name: str, tool_list: ToolList) -> None:
     with_upstream_tools(read_catalog(text), {**load_config(folder).catalog.reviewed_lists, name: tool_list})
     try:
         (folder / TOOLS_KEY).mkdir(exist_ok=True)
-        # Until both are there, nothing of it is passed on.
+        # No tool of the server is offered until both files are there.
         (folder / TOOLS_KEY / f"{name}.json").write_text(tool_list.text, encoding="utf-8")
         (folder / CATALOG_FILE).write_bytes(text.encode())
     except OSError as error:
-        raise Failure(f"{error.filename} cannot be written: {error.strerror}") from error
+        raise Failure(f"cannot write {error.filename}: {error.strerror}") from error
 
 
 def _build_report(name: str, tool: Tool, tool_list: ToolList, reviewed: ToolList | None) -> Json:
@@ -168,7 +176,7 @@ def _build_report(name: str, tool: Tool, tool_list: ToolList, reviewed: ToolList
         "digest": tool_list.digest,
         "pinned": tool.mcp.tools if tool.mcp else None,
         "changes": list(tool_list_changes(reviewed, tool_list)),
-        "tools": [_tool_report(tool, one) for one in tool_list.tools],
+        "tools": [_tool_report(tool, listed) for listed in tool_list.tools],
     }
 
 
@@ -188,19 +196,14 @@ def _tool_report(tool: Tool, listed: ListedTool) -> Json:
 
 def _print_report(report: Json, tool_list: ToolList, reviewed: ToolList | None) -> None:
     print_fields((key.capitalize(), report[key]) for key in ("upstream", "url", "resource", "digest", "pinned"))
-    header = ("TOOL", "CALLED", "ACTION", "NOTE")
+    header = ("TOOL", "EXPOSED AS", "ACTION", "NOTE")
     lines = [
-        (
-            one["name"],
-            one["called"] or "-",
-            one["action"] or "-",
-            "; ".join([*([one["left_out"]] if one["left_out"] else ()), *one["doubts"]]),
-        )
-        for one in report["tools"]
+        (tool["name"], tool["called"] or "-", tool["action"] or "-", "; ".join(filter(None, (tool["left_out"], *tool["doubts"]))))
+        for tool in report["tools"]
     ]
     terminal.write_line("")
     print_table(header, lines)
-    # All of what a model would be told, line by line: what nobody has reviewed is new from its first line on.
+    # Everything that a language model would read, line by line. Without a reviewed list every line is new.
     old, new = (found.text.splitlines() if found else [] for found in (reviewed, tool_list))
     for number, line in enumerate(difflib.unified_diff(old, new, "reviewed", "shown now", lineterm="", n=3)):
         terminal.write_line(plain(line) if number else f"\n{plain(line)}")

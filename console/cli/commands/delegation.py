@@ -1,4 +1,4 @@
-"""`justenough delegation`: who decides for you while you are away."""
+"""`justenough delegation`: name a delegate who decides requests for you while you are away."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Annotated
 
 import typer
 
-from console.cli.arguments import Cursor, Limit, path_segment
-from console.cli.client.api import Json, connect_api
-from console.cli.commands.review import Reason
+from console.cli.arguments import Cursor, Limit, Reason, path_segment
+from console.cli.client.api import connect_api
+from console.cli.json_object import Json
 from console.cli.options import command, command_group
 from console.cli.render.output import emit, emit_page, print_fields
+from console.cli.time_arguments import parse_duration_option
 from console.presentation.terminal_text import moment
 
-delegations = command_group("Name who answers for you while you are away.")
+delegations = command_group("Name a delegate who decides requests for you while you are away.")
 
 
 @delegations.command("list")
@@ -35,19 +36,19 @@ def list_delegations(limit: Limit = None, cursor: Cursor = None) -> None:
 @delegations.command("create")
 @command
 def create(
-    delegate: Annotated[str, typer.Option("--to", metavar="LOGIN", help="Who answers for you: someone who answers at your tier.")],
-    time: Annotated[str, typer.Option("--for", metavar="DURATION", help="How long, at most 90d.")],
+    delegate: Annotated[str, typer.Option("--to", metavar="LOGIN", help="The delegate: an approver of your tier.")],
+    time: Annotated[str, typer.Option("--for", metavar="DURATION", help="How long the delegation lasts, at most 90d.")],
     reason: Reason = None,
 ) -> None:
-    """Name a delegate, signed with your own key."""
-    from console.cli.client import answer_requests, profile  # noqa: PLC0415 - only answers are signed
+    """Name a delegate. Your own key signs the delegation."""
+    from console.cli.client import answer_requests, profile  # noqa: PLC0415 - only this command signs
     from justenough.domain.approvals import statement_factory  # noqa: PLC0415
 
-    why, seconds, api = answer_requests.require_reason(reason), answer_requests.parse_duration_option(time, option="--for"), connect_api()
-    now = datetime.now(UTC)
+    why, seconds = answer_requests.require_reason(reason), parse_duration_option("--for", time)
+    api, now = connect_api(), datetime.now(UTC)
     statement = statement_factory.build_delegation_statement(
         answer_requests.approver_by_login(api, delegate)["id"],
-        until=now.replace(microsecond=0) + timedelta(seconds=seconds or 0),
+        until=now.replace(microsecond=0) + timedelta(seconds=seconds),
         reason=why,
         person=api.session.identity_token().entity,
         now=now,
@@ -57,11 +58,11 @@ def create(
 
 @delegations.command("end")
 @command
-def end(delegation: Annotated[str, typer.Argument(metavar="ID", help="A delegation's id.")]) -> None:
-    """Answer for yourself again."""
+def end(delegation: Annotated[str, typer.Argument(metavar="ID", help="The id of a delegation.")]) -> None:
+    """End a delegation now."""
     _print_delegation(connect_api().delete(f"/delegations/{path_segment(delegation)}"))
 
 
 def _print_delegation(item: Json) -> None:
-    told = (("Id", item["id"]), ("Away", item["person"]), ("Delegate", item["delegate"]), ("Until", moment(item["until"])))
-    emit(item, table=lambda _: print_fields((*told, ("Ended", moment(item["ended_at"])))), names=lambda _: (item["id"],))
+    fields = (("Id", item["id"]), ("Away", item["person"]), ("Delegate", item["delegate"]), ("Until", moment(item["until"])))
+    emit(item, table=lambda _: print_fields((*fields, ("Ended", moment(item["ended_at"])))), names=lambda _: (item["id"],))

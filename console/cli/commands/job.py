@@ -1,4 +1,4 @@
-"""`justenough job`: launch, look, follow, stop."""
+"""`justenough job`: launch, show, follow and stop jobs."""
 
 from __future__ import annotations
 
@@ -10,25 +10,24 @@ import typer
 
 from console.cli import terminal
 from console.cli.arguments import Cursor, JobId, Limit, path_segment
-from console.cli.client.api import ConsoleApiClient, Json, connect_api
+from console.cli.client.api import ConsoleApiClient, connect_api
 from console.cli.commands.job_tighten import tighten
 from console.cli.commands.job_timeline import timeline
 from console.cli.errors import ExitCode, Failure
+from console.cli.json_object import Json
 from console.cli.options import CliOutputFormat, command, command_group, current_options
 from console.cli.render import revocation as aftermath
 from console.cli.render.output import emit, emit_page, join_pairs, join_values, note, print_fields, print_table
 from console.presentation.event_text import ancestor_lines, duration_label, informative_reason, tools_text
 from console.presentation.terminal_text import log_text, moment
 
-POLL_INTERVAL_S = 0.5
-"""Seconds between two looks for more output."""
 DEFAULT_KILL_TIMEOUT = "60s"
-"""Until then a revocation that fails is shown as overdue."""
+"""Long enough for a failing revocation to become overdue."""
 
-Timeout = Annotated[str | None, typer.Option(metavar="DURATION", help="How long to wait at most: 30s, 10m, 2h.", show_default=False)]
-Wait = Annotated[bool, typer.Option("--wait", help="Wait until the job has ended and is clean.")]
+Timeout = Annotated[str | None, typer.Option(metavar="DURATION", help="Maximum time to wait: 30s, 10m, 2h.", show_default=False)]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait until the job has ended and all its credentials are revoked.")]
 
-app = command_group("Launch, look at, follow and stop jobs.")
+app = command_group("Launch, show, follow and stop jobs.")
 
 
 @app.command("run")
@@ -37,48 +36,59 @@ def run(
     file: Annotated[str, typer.Argument(metavar="FILE", help="The job spec, a YAML file; - for stdin.")],
     *,
     param: Annotated[list[str] | None, typer.Option("--param", metavar="K=V", help="Set a parameter; may be repeated.")] = None,
-    reason: Annotated[str, typer.Option(help="Why; approvers read it.", show_default=False)] = "",
+    reason: Annotated[str, typer.Option(help="Why you launch the job. Approvers read this.", show_default=False)] = "",
     parent: Annotated[
         str | None,
         typer.Option(
-            metavar="ID", envvar="JUSTENOUGH_JOB_ID", help="The job that launches this one; inside a job, that job.", show_default=False
+            metavar="ID",
+            envvar="JUSTENOUGH_JOB_ID",
+            help="The job that launches this one. Inside a job, this is that job.",
+            show_default=False,
         ),
     ] = None,
     wait: Wait = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Wait, and show on stderr what happens.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Wait, and show the events on stderr.")] = False,
     timeout: Timeout = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what policy would decide; nothing is stored.")] = False,
-    idempotency_key: Annotated[str | None, typer.Option(metavar="K", help="The same key stands for the same order.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what policy would decide. Nothing is launched or stored.")] = False,
+    idempotency_key: Annotated[
+        str | None, typer.Option(metavar="K", help="Launch at most one job for this key, however often you repeat the command.")
+    ] = None,
 ) -> None:
-    """Launch a job from a spec: check it, send its working directory, sign the order."""
+    """Launch a job: check its spec, upload its working directory and sign the order."""
     from console.cli.watch import run_job  # noqa: PLC0415 - only this command reads specs and signs orders
 
-    given = run_job.read_job_run_input(file, param or [], reason=reason, parent=parent)
+    run_input = run_job.read_job_run_input(file, param or [], reason=reason, parent=parent)
     if dry_run:
-        run_job.print_dry_run(given)
+        run_job.print_dry_run(run_input)
         return
-    until = run_job.deadline_after(timeout, waits=wait or watch)
-    job = run_job.launch(given, key=idempotency_key)
+    deadline = run_job.deadline_after(timeout, waits=wait or watch)
+    job = run_job.launch(run_input, key=idempotency_key)
     if wait or watch:
-        run_job.wait_for_job(connect_api(), job["id"], every_event=watch, deadline=until)
+        run_job.wait_for_job(connect_api(), job["id"], every_event=watch, deadline=deadline)
     else:
-        _print_summary(job)
+        emit(
+            job,
+            table=lambda _: print_table(("ID", "NAME", "STATE"), [(job["id"], job["name"], job["state"])]),
+            names=lambda _: (job["id"],),
+        )
 
 
 @app.command("list")
 @command
 def list_jobs(
-    state: Annotated[str | None, typer.Option(help="Only those in this state.", show_default=False)] = None,
-    environment: Annotated[str | None, typer.Option(help="Only those in this environment.", show_default=False)] = None,
-    requester: Annotated[str | None, typer.Option(help="Only those of this login name.", show_default=False)] = None,
-    parent: Annotated[str | None, typer.Option(metavar="ID", help="Only those that this job launched.", show_default=False)] = None,
-    revocation: Annotated[str | None, typer.Option(help="Only those whose revocation is pending, or overdue.", show_default=False)] = None,
+    state: Annotated[str | None, typer.Option(help="Only jobs in this state.", show_default=False)] = None,
+    environment: Annotated[str | None, typer.Option(help="Only jobs in this environment.", show_default=False)] = None,
+    requester: Annotated[str | None, typer.Option(help="Only jobs of the person with this login name.", show_default=False)] = None,
+    parent: Annotated[str | None, typer.Option(metavar="ID", help="Only jobs that this job launched.", show_default=False)] = None,
+    revocation: Annotated[
+        str | None, typer.Option(help="Only jobs whose revocation is in this state: pending or overdue.", show_default=False)
+    ] = None,
     limit: Limit = None,
     cursor: Cursor = None,
 ) -> None:
     """List jobs, newest first."""
-    wanted = {"state": state, "environment": environment, "requester": requester, "revocation": revocation, "parent": parent}
-    found = connect_api().get("/jobs", **wanted, limit=limit, cursor=cursor)
+    filters = {"state": state, "environment": environment, "requester": requester, "revocation": revocation, "parent": parent}
+    found = connect_api().get("/jobs", **filters, limit=limit, cursor=cursor)
     emit_page(
         found,
         header=("ID", "NAME", "STATE", "REVOCATION", "ENVIRONMENT", "REQUESTER", "CREATED", "TASK"),
@@ -93,14 +103,14 @@ def list_jobs(
 @app.command("show")
 @command
 def show(job: JobId) -> None:
-    """Show a job: its state, its requests and why each was decided so, its credentials."""
+    """Show a job: its state, its requests with the reason for each decision, and its credentials."""
     emit(connect_api().get(f"/jobs/{path_segment(job)}"), table=_print_job, names=lambda found: (found["id"],))
 
 
 @app.command("watch")
 @command
 def watch(job: JobId, timeout: Timeout = None) -> None:
-    """Follow a job to its end, on stderr; the exit code tells how it ended."""
+    """Follow a job until it has ended, on stderr. The exit code says how it ended."""
     from console.cli.watch import run_job  # noqa: PLC0415 - only commands that wait need it
 
     run_job.wait_for_job(connect_api(), job, every_event=True, deadline=run_job.deadline_after(timeout, waits=True))
@@ -110,15 +120,15 @@ def watch(job: JobId, timeout: Timeout = None) -> None:
 @command
 def logs(
     job: JobId,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing until the job has ended.")] = False,
 ) -> None:
-    """Print what a job wrote, with secrets taken out."""
+    """Print the output of a job, with secrets redacted."""
     api, form = connect_api(), current_options().output
     if not follow:
         _print_logs(api, job)
         return
     if form is CliOutputFormat.YAML:
-        raise Failure("--follow prints text or, with -o json, a JSON object per line", code=ExitCode.USAGE)
+        raise Failure("--follow has no YAML output; use -o table or -o json (one object per line)", code=ExitCode.USAGE)
     _follow_logs(api, job, as_json=form is CliOutputFormat.JSON)
 
 
@@ -126,10 +136,12 @@ def logs(
 @command
 def cancel(
     job: JobId,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait until it has ended, and say what became of its credentials.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until the job has ended, and show whether its credentials are revoked.")
+    ] = False,
     timeout: Timeout = None,
 ) -> None:
-    """Ask a job to end in order: its process first, then its access."""
+    """Stop a job gracefully: end its process, then revoke its credentials."""
     _stop(job, "cancel", wait=wait, timeout=timeout)
 
 
@@ -137,10 +149,13 @@ def cancel(
 @command
 def kill(
     job: JobId,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait, a minute unless --timeout says else, and say what is dead.")] = True,
+    wait: Annotated[
+        bool,
+        typer.Option("--wait/--no-wait", help="Wait (one minute unless --timeout is given), and show whether its credentials are revoked."),
+    ] = True,
     timeout: Timeout = None,
 ) -> None:
-    """Cut a job's access at once, then kill its process; say what became of each credential. Exit 9 where not all is confirmed dead."""
+    """Revoke a job's credentials at once, kill its process, and show each credential. Exit 9 unless every revocation is confirmed."""
     _stop(job, "kill", wait=wait, timeout=timeout or (DEFAULT_KILL_TIMEOUT if wait else None))
 
 
@@ -149,34 +164,24 @@ app.command("tighten")(tighten)
 
 
 def _stop(job: str, operation: str, *, wait: bool, timeout: str | None) -> None:
-    until = None
-    if timeout is not None:
+    if wait or timeout is not None:
         from console.cli.watch import run_job  # noqa: PLC0415 - only commands that wait need it
 
-        until = run_job.deadline_after(timeout, waits=wait)
-    api = connect_api()
-    _, found = api.post(f"/jobs/{path_segment(job)}/{operation}")
+        deadline = run_job.deadline_after(timeout, waits=wait)
+        _request_stop(job, operation)
+        run_job.wait_until_stopped(connect_api(), job, deadline=deadline)
+        return
+    found = _request_stop(job, operation)
+    emit(found, table=lambda _: print_table(("ID", "STATE"), [(found["id"], found["state"])]), names=lambda _: (found["id"],))
+    note(f"Follow the revocation of its credentials: justenough job show {job}")
+
+
+def _request_stop(job: str, operation: str) -> Json:
+    """Cancel or kill a job; return it as it is now."""
+    _, found = connect_api().post(f"/jobs/{path_segment(job)}/{operation}")
     if found.get("note"):
         note(f"{job}: {found['note']}")
-    if not wait:
-        emit(found, table=_print_stopping_job, names=lambda stopping: (stopping["id"],))
-        note(f"What becomes of its credentials: justenough job show {job}")
-        return
-    from console.cli.watch import run_job  # noqa: PLC0415 - only commands that wait need it
-
-    run_job.wait_until_stopped(api, job, deadline=until)
-
-
-def _print_stopping_job(found: Json) -> None:
-    print_table(("ID", "STATE"), [(found["id"], found["state"])])
-
-
-def _print_summary(job: Json) -> None:
-    emit(
-        job,
-        table=lambda found: print_table(("ID", "NAME", "STATE"), [(found["id"], found["name"], found["state"])]),
-        names=lambda found: (found["id"],),
-    )
+    return found
 
 
 def _print_job(job: Json) -> None:
@@ -186,16 +191,16 @@ def _print_job(job: Json) -> None:
             ("Name", job["name"]),
             ("Task", job["task"]),
             ("State", job["state"]),
-            ("Why", informative_reason(job["exit_code"], job["reason"])),
+            ("Reason", informative_reason(job["exit_code"], job["reason"])),
             ("Exit code", job["exit_code"]),
             ("Revocation", job["revocation"]["state"]),
             ("Confirmed", moment(job["revocation"]["confirmed_at"])),
-            ("Open since", moment(job["revocation"].get("since"))),
+            ("Pending since", moment(job["revocation"].get("since"))),
             ("Not revoked", "; ".join(job["revocation"].get("failures") or ())),
             ("Environment", job["environment"]),
             ("Requester", job["requester"]),
             *ancestor_lines(job),
-            ("Ordered for", job["order_reason"]),
+            ("Launch reason", job["order_reason"]),
             ("Agent", join_pairs({key: value for key, value in (job["agent"] or {}).items() if value})),
             ("Data scope", join_pairs(job["data_scope"])),
             ("Labels", join_pairs(job["labels"])),
@@ -210,7 +215,7 @@ def _print_job(job: Json) -> None:
     if job["requests"]:
         terminal.write_line("")
         print_table(
-            ("REQUEST", "RESOURCE", "ACTION", "TTL", "TIER", "STATE", "POLICIES", "ANSWERS"),
+            ("REQUEST", "RESOURCE", "ACTION", "TTL", "TIER", "STATE", "POLICIES", "DECISIONS"),
             [_request_row(item) for item in job["requests"]],
         )
     if job["credentials"]:
@@ -233,34 +238,26 @@ def _request_row(item: Json) -> tuple[object, ...]:
 
 
 def _tools_suffix(item: Json) -> str:
-    """Return the tools that a request is for, as granted where it was."""
+    """Return the tools that a request is for: the granted ones, if it was granted."""
     tools = item["granted_tools"] or item["tools"]
     return f" through {tools_text(tools)}" if tools else ""
 
 
 def _print_logs(api: ConsoleApiClient, job: str) -> None:
-    items: list[Json] = []
-    after: str | None = None
-    while True:
-        page = api.get(f"/jobs/{path_segment(job)}/logs", after=after, limit=1000)
-        items += page["items"]
-        after = page["next"]
-        if after is None:
-            break
     emit(
-        {"items": items, "next": None},
+        {"items": list(api.get_all(f"/jobs/{path_segment(job)}/logs", cursor_name="after")), "next": None},
         table=lambda found: _print_log_items(found["items"]),
         names=lambda found: (item["seq"] for item in found["items"]),
     )
 
 
 def _follow_logs(api: ConsoleApiClient, job: str, *, as_json: bool) -> None:
-    from console.cli.watch.job import OutageTolerance  # noqa: PLC0415 - only commands that wait need it
+    from console.cli.watch.polling import POLL_INTERVAL_S, OutageTolerance  # noqa: PLC0415 - only commands that wait need it
     from justenough.domain.jobs.states import JobState  # noqa: PLC0415
 
-    patience, after, ended = OutageTolerance(), -1, False
+    outage, after, has_ended = OutageTolerance(), -1, False
     while True:
-        page = patience.retry(lambda: api.get(f"/jobs/{path_segment(job)}/logs", after=after, limit=1000))  # noqa: B023 - called at once
+        page = outage.retry(lambda: api.get(f"/jobs/{path_segment(job)}/logs", after=after, limit=1000))  # noqa: B023 - called at once
         for item in page["items"]:
             after = item["seq"]
             if as_json:
@@ -269,11 +266,11 @@ def _follow_logs(api: ConsoleApiClient, job: str, *, as_json: bool) -> None:
             _print_log_items(page["items"])
         terminal.flush()
         if not page["items"]:
-            if ended:
+            if has_ended:
                 return
-            # One more look after the end: output and end are written one after the other.
-            ended = JobState(patience.retry(lambda: api.get(f"/jobs/{path_segment(job)}"))["state"]).ended
-            time.sleep(0 if ended else POLL_INTERVAL_S)
+            # Read once more after the end: the last output and the end are stored one after the other.
+            has_ended = JobState(outage.retry(lambda: api.get(f"/jobs/{path_segment(job)}"))["state"]).ended
+            time.sleep(0 if has_ended else POLL_INTERVAL_S)
 
 
 def _print_log_items(items: list[Json]) -> None:

@@ -1,4 +1,4 @@
-"""`justenough job tighten`: the spec that a job's past runs would have needed. The console gives the figures; the YAML is written here."""
+"""`justenough job tighten`: the spec with only the access that past runs needed. The console computes the figures; the YAML is written here."""
 
 from __future__ import annotations
 
@@ -22,16 +22,14 @@ if TYPE_CHECKING:
 
 @command
 def tighten(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A job's name, as `job list` shows it.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name of a job, as in `job list`.")],
     since: Annotated[
         str | None,
-        typer.Option(
-            "--since", metavar="TIME", help="Only runs of then or later: how long ago (90d), or a date or time.", show_default=False
-        ),
+        typer.Option("--since", metavar="TIME", help="Only runs from this time on: an age (90d), a date or a time.", show_default=False),
     ] = None,
-    runs: Annotated[int, typer.Option("--runs", min=1, max=1000, help="Look at its newest so many runs.")] = 100,
+    runs: Annotated[int, typer.Option("--runs", min=1, max=1000, help="Analyse at most this many recent runs.")] = 100,
 ) -> None:
-    """Print the spec that a job's past runs would have needed, with why on each changed line; how it was used, on stderr."""
+    """Print a job's spec with only the access that its past runs needed, and the reason on each changed line. Usage figures go to stderr."""
     from justenough.domain.rightsizing.analysis import Sizing  # noqa: PLC0415 - loads pydantic's models
     from justenough.domain.rightsizing.rewrite_spec import to_tightened_yaml  # noqa: PLC0415 - the same
 
@@ -41,7 +39,7 @@ def tighten(
     emit(
         found,
         table=lambda _: terminal.write(to_tightened_yaml(sizing)),
-        names=lambda told: (f"{item['resource']}:{item['action']}" for item in told["access"]),
+        names=lambda _: (f"{item['resource']}:{item['action']}" for item in found["access"]),
     )
     for line in _usage_lines(sizing):
         note(line)
@@ -49,16 +47,16 @@ def tighten(
 
 def _usage_lines(sizing: Sizing) -> Iterator[str]:
     """Yield what people should know before they use the spec."""
-    yield f"{sizing.name}: {sizing.runs} past runs looked at, {sizing.ran} of them started their process; the newest run is {sizing.newest}."
+    yield f"{sizing.name}: {sizing.runs} past runs analysed, of which {sizing.ran} started their process; the newest run is {sizing.newest}."
     for item in sizing.access:
         yield f"  {item.resource}:{item.action}  {_figures(item)}"
     if not sizing.enough:
-        yield "Fewer than 3 past runs: the figures say little. Run it more often, or look further back."
+        yield "Fewer than 3 past runs: the figures say little. Run the job more often, or give an earlier --since."
     if not any(item.changes for item in sizing.access):
-        yield "Nothing to take away."
+        yield "No access to remove or reduce."
     folder = sizing.spec["run"].get("workdir")
     if folder:
-        yield f"The job's files are in the folder {folder!r} beside its spec: save this one there too."
+        yield f"The job's files are in the folder {folder!r} beside its spec: save this spec there too."
 
 
 def _figures(item: Sized) -> str:
@@ -70,11 +68,11 @@ def _figures(item: Sized) -> str:
 def _ttl_texts(item: Sized) -> Iterator[str]:
     from justenough.domain.rightsizing.analysis import format_seconds  # noqa: PLC0415 - loads pydantic's models
 
-    yield f"asked {duration_label(item.asked_ttl)}"
+    yield f"requested {duration_label(item.asked_ttl)}"
     if item.granted_ttl is not None:
         yield f"granted {duration_label(item.granted_ttl)} at most"
     if item.used_max is not None and item.used_p50 is not None:
-        yield f"used {format_seconds(item.used_p50)} (p50), {format_seconds(item.used_max)} at the longest"
+        yield f"used {format_seconds(item.used_p50)} (p50), {format_seconds(item.used_max)} at most"
 
 
 def _proposal(item: Sized) -> str:
@@ -82,4 +80,4 @@ def _proposal(item: Sized) -> str:
 
     if item.change(What.DROP):
         return "not needed"
-    return f"enough: {join_values(f'{change.what} {change.to}' for change in item.changes)}" if item.changes else "as it is"
+    return f"sufficient: {join_values(f'{change.what} {change.to}' for change in item.changes)}" if item.changes else "no change"

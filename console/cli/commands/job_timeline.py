@@ -1,4 +1,4 @@
-"""`justenough job timeline`: what happened to a job; on a terminal, above it, as lanes to scale."""
+"""`justenough job timeline`: the ledger entries of a job; on a terminal also a chart of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import typer
 
 from console.cli import terminal
 from console.cli.arguments import Cursor, JobId, Limit, path_segment
-from console.cli.client.api import Json, connect_api
+from console.cli.client.api import connect_api
+from console.cli.json_object import Json
 from console.cli.options import CliOutputFormat, command, current_options
 from console.cli.render.output import emit_page, with_state_colour
 from console.presentation.event_text import event_sentence
@@ -19,11 +20,11 @@ from console.presentation.terminal_text import moment
 @command
 def timeline(
     job: JobId,
-    entries: Annotated[bool, typer.Option("--entries", help="On a terminal too, only the entries.")] = False,
+    entries: Annotated[bool, typer.Option("--entries", help="Show only the entries, without the chart.")] = False,
     limit: Limit = 1000,
     cursor: Cursor = None,
 ) -> None:
-    """Show what happened to a job, from its ledger; on a terminal, above it, as lanes to scale."""
+    """Show the ledger entries of a job. On a terminal, draw a chart above them."""
     api, path = connect_api(), f"/jobs/{path_segment(job)}/timeline"
     found = api.get(path, limit=limit, cursor=cursor)
     if terminal.columns() is not None and current_options().output is CliOutputFormat.TABLE and not (entries or cursor):
@@ -32,7 +33,7 @@ def timeline(
         found,
         header=("SEQ", "AT", "TYPE", "WHAT"),
         row=lambda entry: (entry["seq"], moment(entry["at"]), entry["type"], event_sentence(entry["type"], entry["data"])),
-        empty="Nothing yet.",
+        empty="No entries yet.",
     )
 
 

@@ -1,4 +1,4 @@
-"""`justenough ledger`: read it, take a copy of it, have it verified."""
+"""`justenough ledger`: read, export and verify the ledger."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import typer
 
 from console.cli import terminal
 from console.cli.arguments import Cursor, Limit, OfJob
-from console.cli.client.api import ConsoleApiClient, Json, connect_api
+from console.cli.client.api import connect_api
 from console.cli.errors import ExitCode, Failure
+from console.cli.json_object import Json
 from console.cli.options import command, command_group
 from console.cli.render.output import emit, emit_page, note, print_table
 from console.cli.time_arguments import Since, Until, time_argument_text
@@ -24,7 +25,7 @@ from console.presentation.terminal_text import moment
 
 PAGE_SIZE = 1000
 
-app = command_group("Read, copy and verify the ledger.")
+app = command_group("Read, export and verify the ledger.")
 
 
 @app.command("list")
@@ -32,7 +33,7 @@ app = command_group("Read, copy and verify the ledger.")
 def list_entries(
     job: OfJob = None,
     kind: Annotated[
-        list[str] | None, typer.Option("--type", metavar="TYPE", help="Only of this type; may be given again.", show_default=False)
+        list[str] | None, typer.Option("--type", metavar="TYPE", help="Only entries of this type; may be repeated.", show_default=False)
     ] = None,
     since: Since = None,
     until: Until = None,
@@ -57,17 +58,19 @@ def list_entries(
 @command
 def export(
     job: OfJob = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write there instead of stdout.", show_default=False)] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write to this file instead of stdout.", show_default=False)
+    ] = None,
 ) -> None:
-    """Copy every entry, as one JSON object per line, oldest first."""
+    """Export every entry as one JSON object per line, oldest first."""
     from justenough.domain.ledger.export import to_export_line  # noqa: PLC0415 - loads pydantic's models
 
     api, count = connect_api(), 0
     with open_output(out) as file:
-        for entry in _fetch_entries(api, job):
+        for entry in api.get_all("/ledger", page_size=PAGE_SIZE, job=job):
             file.write(to_export_line(entry))
             count += 1
-    note(f"{count:,} entries{f' in {out}' if out else ''}.")
+    note(f"{count:,} entries exported{f' to {out}' if out else ''}.")
 
 
 @app.command("verify")
@@ -75,10 +78,12 @@ def export(
 def verify(
     offline: Annotated[
         Path | None,
-        typer.Option("--offline", metavar="FILE", help="Look at a copy instead; - for stdin. Asks no server.", show_default=False),
+        typer.Option(
+            "--offline", metavar="FILE", help="Verify an exported file instead, without any server; - for stdin.", show_default=False
+        ),
     ] = None,
 ) -> None:
-    """Have every chain looked at; says what such a look cannot see. Exit 1 where something is wrong."""
+    """Verify every hash chain of the ledger, and say what verification cannot detect. Exit 1 if there is a problem."""
     found = _verify_copy(offline) if offline else connect_api().post("/ledger/verify", idempotent=True)[1]
     emit(found, table=_print_verification, names=lambda report: (problem["job"] for problem in report["problems"]))
     if found["problems"]:
@@ -90,37 +95,27 @@ def _verify_copy(copy: Path) -> Json:
 
     try:
         with sys.stdin if str(copy) == "-" else copy.open(encoding="utf-8") as file:
-            told: Json = verify_export(file).model_dump(mode="json")
-            return told
+            report: Json = verify_export(file).model_dump(mode="json")
+            return report
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise Failure(f"{copy} cannot be read: {why}", code=ExitCode.USAGE) from error
-
-
-def _fetch_entries(api: ConsoleApiClient, job: str | None) -> Iterator[Json]:
-    cursor: str | None = None
-    while True:
-        page = api.get("/ledger", job=job, limit=PAGE_SIZE, cursor=cursor)
-        yield from page["items"]
-        cursor = page["next"]
-        if cursor is None:
-            return
+        raise Failure(f"cannot read {copy}: {why}", code=ExitCode.USAGE) from error
 
 
 @contextmanager
 def open_output(out: Path | None) -> Iterator[TextIO]:
-    """Open what is written to; a file appears whole or not at all."""
+    """Open a file for writing, stdout for None. The file appears only once it is complete."""
     if out is None:
         yield sys.stdout
         return
     part = out.with_name(f".{out.name}.part")
     try:
-        # Entries name people and leases: not for everyone on this machine.
+        # Entries contain the names of people and leases, so that only the user may read the file.
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w", encoding="utf-8") as file:
             yield file
         part.replace(out)
     except OSError as error:
-        raise Failure(f"{out} cannot be written: {error.strerror}") from error
+        raise Failure(f"cannot write {out}: {error.strerror}") from error
     finally:
         part.unlink(missing_ok=True)
 
@@ -128,8 +123,8 @@ def open_output(out: Path | None) -> Iterator[TextIO]:
 def _print_verification(report: Json) -> None:
     if report["problems"]:
         lines = [(problem["job"], problem["seq"], problem["fault"], problem["message"]) for problem in report["problems"]]
-        print_table(("JOB", "SEQ", "FAULT", "WHAT"), lines)
+        print_table(("JOB", "SEQ", "FAULT", "DETAIL"), lines)
     verdict = f"{len(report['problems'])} problems" if report["problems"] else "sound"
     terminal.write_line(f"{verdict}: {report['entries']:,} entries of {report['jobs']:,} jobs")
     for blind in report["unseen"]:
-        terminal.write_line(f"cannot see: {blind}")
+        terminal.write_line(f"not verifiable: {blind}")

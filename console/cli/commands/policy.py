@@ -1,20 +1,20 @@
-"""`justenough policy`: check, explain and test the policies of a folder without any server; replay the past, which the console tells."""
+"""`justenough policy`: check, explain and test the policies of a folder without a server; replay recorded decisions from the console."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from console.cli.client.api import ConsoleApiClient, Json, connect_api
+from console.cli.client.api import ConsoleApiClient, connect_api
 from console.cli.client.config import config_folder
 from console.cli.commands.catalog import Folder, load_config
-from console.cli.commands.ledger import PAGE_SIZE
 from console.cli.errors import ExitCode, Failure
+from console.cli.json_object import Json
 from console.cli.options import command, command_group
 from console.cli.render import policy
 from console.cli.render.output import emit, note
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 TESTS_FOLDER = "policies/tests"
 
-app = command_group("What is decided, and why.")
+app = command_group("Check, explain, test and replay policies.")
 
 Config = Annotated[Path | None, typer.Option("--config", metavar="FOLDER", help="The configuration folder.", show_default=False)]
 
@@ -38,16 +38,21 @@ Config = Annotated[Path | None, typer.Option("--config", metavar="FOLDER", help=
 @app.command("check")
 @command
 def check(folder: Folder = None) -> None:
-    """Check the configuration folder: every problem (exit 2); policies that decide nothing, what is never allowed, odd tiers (exit 1)."""
+    """Check a configuration folder. Exit 2 if it has errors; exit 1 for policies without effect, access that is never allowed, odd tiers."""
     from justenough.domain.policy.lint import lint_policies  # noqa: PLC0415 - loads the policy engine
 
     where = folder or config_folder()
     found = load_config(where)
-    odd = lint_policies(_build_rules(found), frozenset(found.tiers.roles.launch))
+    findings = lint_policies(_build_rules(found), frozenset(found.tiers.roles.launch))
     names = sorted(found.policies.ids)
-    summary = {"folder": str(where), "digest": found.policies.digest, "policies": names, "findings": [_to_json(one) for one in odd]}
+    summary = {
+        "folder": str(where),
+        "digest": found.policies.digest,
+        "policies": names,
+        "findings": [_to_json(finding) for finding in findings],
+    }
     emit(summary, table=policy.print_check, names=lambda _: names)
-    if odd:
+    if findings:
         raise typer.Exit(ExitCode.FAILURE)
 
 
@@ -55,54 +60,65 @@ def check(folder: Folder = None) -> None:
 @command
 def explain(
     spec: Annotated[str, typer.Argument(metavar="SPEC", help="A job spec; - for stdin.")],
-    param: Annotated[list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="A parameter.", show_default=False)] = None,
+    param: Annotated[
+        list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="Set a parameter; may be repeated.", show_default=False)
+    ] = None,
     group_: Annotated[
         list[str] | None,
-        typer.Option("--group", metavar="NAME", help="A group of who launches it; default: all that may.", show_default=False),
+        typer.Option(
+            "--group",
+            metavar="NAME",
+            help="A group of the person who launches it; default: every group that may launch.",
+            show_default=False,
+        ),
     ] = None,
-    requester: Annotated[str, typer.Option("--requester", metavar="ID", help="The Vault entity id of who launches it.")] = "",
+    requester: Annotated[str, typer.Option("--requester", metavar="ID", help="The Vault entity id of the person who launches it.")] = "",
     at: Annotated[
-        str | None, typer.Option("--at", metavar="TIME", help="When it would be launched, UTC; default: now.", show_default=False)
+        str | None, typer.Option("--at", metavar="TIME", help="The time of the launch, in UTC; default: now.", show_default=False)
     ] = None,
-    break_glass: Annotated[bool, typer.Option("--break-glass", help="As if an emergency was declared.")] = False,
+    break_glass: Annotated[bool, typer.Option("--break-glass", help="Decide as after a break-glass approval.")] = False,
     config: Config = None,
 ) -> None:
-    """Say of each request of a spec what policy decides, by which policies, and what would change it. Asks no server."""
+    """Explain for each request of a spec what policy decides, by which policies, and what would change it. Needs no server."""
     from justenough.domain.jobs.spec import checked_spec, read_spec  # noqa: PLC0415 - the same
     from justenough.domain.policy.cedar_request import Clock, JobFacts  # noqa: PLC0415 - the same
     from justenough.domain.policy.explain import explain_spec, require_known_access  # noqa: PLC0415 - loads the policy engine
 
     found = load_config(config or config_folder())
     try:
-        asked = checked_spec(read_spec(read_file_or_stdin(spec)), parse_params(param or ()))
+        job_spec = checked_spec(read_spec(read_file_or_stdin(spec)), parse_params(param or ()))
     except InvalidInput as error:
         raise InvalidInput(f"{spec}: {error.what}", error.problems) from error
-    require_known_access(f"{spec}: job spec", asked, found.catalog)
+    require_known_access(f"{spec}: job spec", job_spec, found.catalog)
     groups = frozenset(found.tiers.roles.launch if group_ is None else group_)
-    job = JobFacts("explain", asked, requester, groups)
+    job = JobFacts("explain", job_spec, requester, groups)
     clock = Clock.at(parse_date_or_time("--at", at) if at else datetime.now(UTC))
     result = _to_json(explain_spec(_build_rules(found), found.tiers, job, clock=clock, break_glass=break_glass))
-    emit(result, table=policy.print_explanation, names=lambda told: (f"{one['resource']}:{one['action']}" for one in told["requests"]))
+    emit(
+        result,
+        table=policy.print_explanation,
+        names=lambda explanation: (f"{item['resource']}:{item['action']}" for item in explanation["requests"]),
+    )
 
 
 @app.command("test")
 @command
 def run_tests(folder: Folder = None) -> None:
-    """Ask the policies everything that policies/tests/*.yaml asks. Exit 1 where an answer is another than expected, 2 where a table is bad."""
+    """Test the policies with the cases in policies/tests/*.yaml. Exit 1 if a case fails, 2 if a table is invalid."""
     from justenough.domain.policy.test_cases import DefaultLauncher  # noqa: PLC0415 - loads the policy engine
 
     where = folder or config_folder()
     found = load_config(where)
     results = _run_test_tables(where, _build_rules(found), DefaultLauncher(frozenset(found.tiers.roles.launch)))
-    failed = [one for one in results if not one.passed]
-    told = {
+    failed = [case for case in results if not case.passed]
+    report = {
         "folder": str(where),
         "policy_digest": found.policies.digest,
         "passed": len(results) - len(failed),
         "failed": len(failed),
-        "cases": [_to_json(one) for one in results],
+        "cases": [_to_json(case) for case in results],
     }
-    emit(told, table=policy.print_test_results, names=lambda _: (f"{one.table}:{one.case}" for one in failed))
+    emit(report, table=policy.print_test_results, names=lambda _: (f"{case.table}:{case.case}" for case in failed))
     if failed:
         raise typer.Exit(ExitCode.FAILURE)
 
@@ -113,10 +129,15 @@ def replay(
     folder: Folder = None,
     since: Annotated[
         str | None,
-        typer.Option("--since", metavar="TIME", help="How long ago (24h, 7d), or a date or time; default: everything.", show_default=False),
+        typer.Option(
+            "--since",
+            metavar="TIME",
+            help="Only from this time on: an age (24h, 7d), a date or a time; default: everything.",
+            show_default=False,
+        ),
     ] = None,
 ) -> None:
-    """Decide every recorded request again by the policies of a folder, and say what would be looser, tighter or the same."""
+    """Decide every recorded request again with the policies of a folder, and show what would be looser, tighter or the same."""
     from justenough.domain.policy.replay import PolicyReplay, ReplayTally  # noqa: PLC0415 - loads the policy engine
 
     found = load_config(folder or config_folder())
@@ -131,8 +152,8 @@ def replay(
         if decision is not None:
             tally.add(decision)
     report: ReplayReport = tally.report()
-    emit(_to_json(report), table=policy.print_replay, names=lambda told: dict.fromkeys(one["request"] for one in told["items"]))
-    note(f"{report.decisions:,} decisions of {report.requests:,} requests, decided again in {time.monotonic() - began:.1f} s.")
+    emit(_to_json(report), table=policy.print_replay, names=lambda replayed: dict.fromkeys(item["request"] for item in replayed["items"]))
+    note(f"{report.decisions:,} decisions of {report.requests:,} requests replayed in {time.monotonic() - began:.1f} s.")
 
 
 def _build_rules(config: ConfigSet) -> PolicyEvaluator:
@@ -142,44 +163,35 @@ def _build_rules(config: ConfigSet) -> PolicyEvaluator:
 
 
 def _to_json(value: Any) -> Json:
-    told: Json = value.model_dump(mode="json")
-    return told
+    fields: Json = value.model_dump(mode="json")
+    return fields
 
 
 def _run_test_tables(folder: Path, rules: PolicyEvaluator, launch: DefaultLauncher) -> list[CaseResult]:
-    """Return what came of each case of every table; raise InvalidInput with every problem of all of them."""
-    from justenough.domain.policy.test_cases import run_cases, run_spec_case  # noqa: PLC0415 - loads the policy engine
+    """Return the result of each case of every table. Raises InvalidInput with the problems of all tables."""
+    from justenough.domain.policy.test_cases import run_cases, run_spec_case, spec_case_problems  # noqa: PLC0415 - loads the policy engine
 
     problems: list[Problem] = []
-    tables = {name: table for name in _table_names(folder) if (table := _load_table(folder, name, rules, problems))}
+    names = sorted(f"{TESTS_FOLDER}/{path.name}" for path in (folder / TESTS_FOLDER).glob("*.yaml"))
+    tables = {name: table for name in names if (table := _load_table(folder, name, rules, problems))}
     raws = {
         name: [_load_spec(folder, one.spec, f"{name}:specs[{number}]", problems) for number, one in enumerate(table.specs)]
         for name, table in tables.items()
     }
-    problems += _spec_problems(tables, raws, rules)
+    for name, table in tables.items():
+        for number, (case, raw) in enumerate(zip(table.specs, raws[name], strict=True)):
+            if raw is not None:
+                problems += spec_case_problems(f"{name}:specs[{number}]", case, raw, rules)
     if problems:
         raise InvalidInput(str(folder), tuple(problems))
     if not tables:
-        raise Failure(f"{folder / TESTS_FOLDER} has no tables", hint="Write one: docs/how-to/policies.md says how", code=ExitCode.USAGE)
+        raise Failure(f"{folder / TESTS_FOLDER} contains no test tables", hint="Write one: docs/how-to/policies.md", code=ExitCode.USAGE)
     results: list[CaseResult] = []
     for name, table in tables.items():
         results += run_cases(name, table, rules, launch)
         for number, (one, raw) in enumerate(zip(table.specs, raws[name], strict=True)):
             results += run_spec_case(name, number, one, raw, rules, launch)
     return results
-
-
-def _spec_problems(tables: dict[str, PolicyTestTable], raws: dict[str, list[Json | None]], rules: PolicyEvaluator) -> Iterator[Problem]:
-    from justenough.domain.policy.test_cases import spec_case_problems  # noqa: PLC0415 - loads the policy engine
-
-    for name, table in tables.items():
-        for number, (one, raw) in enumerate(zip(table.specs, raws[name], strict=True)):
-            if raw is not None:
-                yield from spec_case_problems(f"{name}:specs[{number}]", one, raw, rules)
-
-
-def _table_names(folder: Path) -> Sequence[str]:
-    return sorted(f"{TESTS_FOLDER}/{path.name}" for path in (folder / TESTS_FOLDER).glob("*.yaml"))
 
 
 def _load_table(folder: Path, name: str, rules: PolicyEvaluator, problems: list[Problem]) -> PolicyTestTable | None:
@@ -209,10 +221,4 @@ def _load_spec(folder: Path, file: str, where: str, problems: list[Problem]) -> 
 def _fetch_entries(api: ConsoleApiClient, *, since: str | None = None, job: str | None = None) -> Iterator[Json]:
     from justenough.domain.policy.replay import REPLAY_EVENTS  # noqa: PLC0415 - loads the policy engine
 
-    types, cursor = [kind.value for kind in REPLAY_EVENTS], None
-    while True:
-        page = api.get("/ledger", type=types, since=since, job=job, limit=PAGE_SIZE, cursor=cursor)
-        yield from page["items"]
-        cursor = page["next"]
-        if cursor is None:
-            return
+    return api.get_all("/ledger", type=[kind.value for kind in REPLAY_EVENTS], since=since, job=job)

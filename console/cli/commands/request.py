@@ -1,4 +1,4 @@
-"""`justenough request`: what waits for an answer, and answering it with one's own signature."""
+"""`justenough request`: show requests for access, and decide them with a signature of your own."""
 
 from __future__ import annotations
 
@@ -9,42 +9,47 @@ from typing import Annotated, Literal
 
 import typer
 
-from console.cli.arguments import Cursor, Limit, OfJob, path_segment
-from console.cli.client.api import ConsoleApiClient, Json, connect_api
+from console.cli.arguments import Cursor, Limit, OfJob, Reason, path_segment
+from console.cli.client.api import ConsoleApiClient, connect_api
 from console.cli.errors import ExitCode, Failure
+from console.cli.json_object import Json
 from console.cli.options import command, command_group
 from console.cli.render.output import emit, emit_page, note, print_fields, print_table
+from console.cli.time_arguments import parse_duration_option
 from console.presentation.event_text import ancestor_lines, decision_text, duration_label, tools_text
 from console.presentation.terminal_text import moment, to_json_line
 
-RequestIds = Annotated[list[str], typer.Argument(metavar="ID…", help="Ids of requests.", show_default=False)]
-Reason = Annotated[str | None, typer.Option(help="Why; it is part of what you sign.", show_default=False)]
+RequestIds = Annotated[list[str], typer.Argument(metavar="ID…", help="The ids of one or more requests.", show_default=False)]
+
+ShorterTtl = Annotated[
+    str | None, typer.Option(metavar="DURATION", help="Grant a shorter time than the request asks for.", show_default=False)
+]
 
 
 class NarrowedAction(StrEnum):
-    """What an approval may allow instead."""
+    """The actions that an approval may be narrowed to."""
 
     READ = "read"
     WRITE = "write"
     ADMIN = "admin"
 
 
-app = command_group("See and answer requests for access.")
+app = command_group("Show, approve and deny requests for access.")
 
 
 @app.command("list")
 @command
 def list_requests(
-    pending: Annotated[bool, typer.Option("--pending", help="Those that wait for an answer (default).")] = False,
-    mine: Annotated[bool, typer.Option("--mine", help="Only those that you can answer now.")] = False,
-    everything: Annotated[bool, typer.Option("--all", help="In every state.")] = False,
+    pending: Annotated[bool, typer.Option("--pending", help="Only pending requests (the default).")] = False,
+    mine: Annotated[bool, typer.Option("--mine", help="Only pending requests that you can decide now.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Requests in every state.")] = False,
     job: OfJob = None,
     limit: Limit = None,
     cursor: Cursor = None,
 ) -> None:
     """List requests, newest first."""
     if pending + mine + everything > 1:
-        raise Failure("--pending, --mine and --all: one of them", code=ExitCode.USAGE)
+        raise Failure("--pending, --mine and --all are mutually exclusive; give one of them", code=ExitCode.USAGE)
     api = connect_api()
     found = api.get(
         "/requests", state="all" if everything else "pending", mine="true" if mine else None, job=job, limit=limit, cursor=cursor
@@ -63,7 +68,7 @@ def list_requests(
             ),
             *(item["requester"], moment(item["expires_at"]), item["reason"]),
         ),
-        empty="No requests." if everything else "No request waits for you." if mine else "No request is pending.",
+        empty="No requests." if everything else "No pending request that you can decide." if mine else "No pending request.",
     )
     _note_open_reviews(api)
 
@@ -71,21 +76,21 @@ def list_requests(
 @app.command("watch")
 @command
 def watch(
-    mine: Annotated[bool, typer.Option("--mine", help="Only those that you can answer now.")] = False,
-    everything: Annotated[bool, typer.Option("--all", help="Also those that policy allows or denies without anybody.")] = False,
+    mine: Annotated[bool, typer.Option("--mine", help="Only pending requests that you can decide now.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also show requests that policy allows or denies without an approver.")] = False,
 ) -> None:
-    """Show what waits for an answer, and go on showing what becomes of it, until Ctrl-C."""
+    """Show pending requests and their changes until you press Ctrl-C."""
     if mine and everything:
-        raise Failure("--mine and --all: one of them", code=ExitCode.USAGE)
-    from console.cli.watch import requests as waiting  # noqa: PLC0415 - only this command goes on
+        raise Failure("--mine and --all are mutually exclusive; give one of them", code=ExitCode.USAGE)
+    from console.cli.watch import requests as waiting  # noqa: PLC0415 - only this command keeps running
 
     waiting.watch_requests(connect_api(), mine=mine, everything=everything)
 
 
 @app.command("show")
 @command
-def show(request: Annotated[str, typer.Argument(metavar="ID", help="A request's id.")]) -> None:
-    """Show a request: who asks for what and why, and the policies that decided."""
+def show(request: Annotated[str, typer.Argument(metavar="ID", help="The id of a request.")]) -> None:
+    """Show a request: who asks for what, why, which policies apply and who has decided."""
     api = connect_api()
     emit(api.get(f"/requests/{path_segment(request)}"), table=lambda found: _print_request(api, found), names=lambda found: (found["id"],))
 
@@ -95,38 +100,38 @@ def show(request: Annotated[str, typer.Argument(metavar="ID", help="A request's 
 def approve(
     requests: RequestIds,
     reason: Reason = None,
-    ttl: Annotated[str | None, typer.Option(metavar="DURATION", help="Allow less time than was asked for.", show_default=False)] = None,
+    ttl: ShorterTtl = None,
     action: Annotated[
-        NarrowedAction | None, typer.Option(help="Allow less than was asked for: `read` instead of `write`.", show_default=False)
+        NarrowedAction | None, typer.Option(help="Grant less than the request asks for: `read` instead of `write`.", show_default=False)
     ] = None,
     tool: Annotated[
         list[str] | None,
         typer.Option(
             metavar="TOOL[:BOUND]",
-            help="Allow only this tool of those that were asked for, within this bound; repeat for more. "
+            help="Grant only this tool of the request, within this bound. Repeat it for more tools and bounds. "
             "Bounds: `calls=3`, `amount<=100`, `amount>=1`, `order_id=4711,4712`, `path^=/in/`.",
             show_default=False,
         ),
     ] = None,
     on_behalf_of: Annotated[
-        str | None, typer.Option(metavar="LOGIN", help="Answer for who is away and named you their delegate.", show_default=False)
+        str | None, typer.Option(metavar="LOGIN", help="Decide on behalf of LOGIN, who delegated to you.", show_default=False)
     ] = None,
 ) -> None:
-    """Approve requests, or less of them: sign exactly what is shown, with your own key. A reason is needed from tier 2 on."""
+    """Approve requests, in full or narrowed. Your own key signs exactly what is shown. From tier 2 on, a reason is required."""
     _answer_requests(requests, "approve", reason=reason or "", ttl=ttl, action=action, on_behalf_of=on_behalf_of, tools=tool or ())
 
 
 @app.command("deny")
 @command
 def deny(requests: RequestIds, reason: Reason = None) -> None:
-    """Deny requests: one denial ends a request."""
+    """Deny requests. One denial is final."""
     _answer_requests(requests, "deny", reason=reason)
 
 
 @app.command("withdraw")
 @command
 def withdraw(requests: RequestIds, reason: Reason = None) -> None:
-    """Take approvals back: what was issued for them is revoked now; the job goes on without it."""
+    """Withdraw your approvals. Credentials issued under them are revoked now; the job continues without them."""
     _answer_requests(requests, "withdraw", reason=reason)
 
 
@@ -135,9 +140,9 @@ def withdraw(requests: RequestIds, reason: Reason = None) -> None:
 def break_glass(
     requests: RequestIds,
     reason: Reason = None,
-    ttl: Annotated[str | None, typer.Option(metavar="DURATION", help="Allow less time than was asked for.", show_default=False)] = None,
+    ttl: ShorterTtl = None,
 ) -> None:
-    """Pass a tier alone, in an emergency. It is shown to everyone who answers there, and stays open until one of them has reviewed it."""
+    """Approve alone in an emergency, without the tier's quorum. All its approvers see it, and one of them must review it."""
     _answer_requests(requests, "break_glass", reason=reason, ttl=ttl)
 
 
@@ -145,30 +150,26 @@ def break_glass(
 @command
 def claim(
     requests: RequestIds,
-    time: Annotated[str, typer.Option("--for", metavar="DURATION", help="How long you will look at it.")] = "15m",
+    time: Annotated[str, typer.Option("--for", metavar="DURATION", help="How long the claim lasts.")] = "15m",
 ) -> None:
-    """Tell the others that you look at requests. It bars nobody from answering them."""
-    from console.cli.client.answer_requests import parse_duration_option  # noqa: PLC0415 - loads what signs
-
-    api, wanted = connect_api(), {"seconds": parse_duration_option(time, option="--for")}
-    _call_for_each(requests, lambda request: api.post(f"/requests/{path_segment(request)}/claim", wanted)[1])
+    """Claim requests, to show the other approvers that you are working on them. They can still decide them."""
+    api, body = connect_api(), {"seconds": parse_duration_option("--for", time)}
+    _call_for_each(requests, lambda request: api.post(f"/requests/{path_segment(request)}/claim", body)[1])
 
 
 @app.command("release")
 @command
 def release(requests: RequestIds) -> None:
-    """Tell the others that you no longer look at requests."""
+    """Release your claims on requests."""
     api = connect_api()
     _call_for_each(requests, lambda request: api.delete(f"/requests/{path_segment(request)}/claim"))
 
 
 def _note_open_reviews(api: ConsoleApiClient) -> None:
-    """Tell whoever may read them that reviews are open: what was passed alone must not be forgotten."""
+    """Remind those who may read reviews of the open ones: break-glass approvals must not be forgotten."""
     with contextlib.suppress(Failure):
         if found := api.get("/reviews", limit=100)["items"]:
-            note(
-                f"{len(found)} {'review is' if len(found) == 1 else 'reviews are'} open of tiers that somebody passed alone: justenough review list"
-            )
+            note(f"{len(found)} open review{'' if len(found) == 1 else 's'} of break-glass approvals: justenough review list")
 
 
 def _call_for_each(requests: list[str], call: Callable[[str], Json]) -> None:
@@ -176,13 +177,12 @@ def _call_for_each(requests: list[str], call: Callable[[str], Json]) -> None:
     shown = found[0] if len(found) == 1 else {"items": found, "next": None}
     emit(
         shown,
-        table=lambda _: print_table(("ID", "RESOURCE", "ACTION", "STATE", "LOOKED AT"), [_claim_row(item) for item in found]),
+        table=lambda _: print_table(
+            ("ID", "RESOURCE", "ACTION", "STATE", "CLAIMED"),
+            [(item["id"], item["resource"], item["action"], item["state"], _claim_text(item)) for item in found],
+        ),
         names=lambda _: (item["id"] for item in found),
     )
-
-
-def _claim_row(item: Json) -> tuple[str, str, str, str, str]:
-    return item["id"], item["resource"], item["action"], item["state"], _claim_text(item)
 
 
 def _claim_text(item: Json) -> str:
@@ -199,18 +199,18 @@ def _answer_requests(
     on_behalf_of: str | None = None,
     tools: Sequence[str] = (),
 ) -> None:
-    from console.cli.client import answer_requests  # noqa: PLC0415 - only answers are signed
+    from console.cli.client import answer_requests  # noqa: PLC0415 - only decisions are signed
     from justenough.domain.jobs.states import Action  # noqa: PLC0415
 
-    saying = answer_requests.AnswerOptions(
+    options = answer_requests.AnswerOptions(
         decision=decision,
         reason=reason if decision == "approve" and reason == "" else answer_requests.require_reason(reason),
-        ttl=answer_requests.parse_duration_option(ttl),
+        ttl=parse_duration_option("--ttl", ttl) if ttl is not None else None,
         action=Action(action.value) if action else None,
         on_behalf_of=on_behalf_of,
         tools=tuple(tools),
     )
-    answer_requests.answer_all(connect_api(), requests, saying)
+    answer_requests.answer_all(connect_api(), requests, options)
 
 
 def _print_request(api: ConsoleApiClient, item: Json) -> None:
@@ -225,8 +225,8 @@ def _print_request(api: ConsoleApiClient, item: Json) -> None:
             *((name.capitalize(), value) for name, value in order_facts(api, item["job_id"])),
             *ancestor_lines(item),
             ("Asks for", f"{item['action']} on {item['resource']} ({item['title']}, {item['sensitivity']})"),
-            ("For", duration_label(item["ttl"])),
-            ("Through", _tools_text(item)),
+            ("Ttl", duration_label(item["ttl"])),
+            ("Through", f"{tools_text(item['tools'])}; no credential is handed over" if item["tools"] else ""),
             ("Granted", _grant_text(item)),
             ("Call", _call_text(item)),
             ("Reason", item["reason"]),
@@ -234,34 +234,30 @@ def _print_request(api: ConsoleApiClient, item: Json) -> None:
             ("Revocable", item["revocable"]),
             ("State", item["state"]),
             ("Tier", _tier_text(item)),
-            ("Until", moment(item["expires_at"])),
-            ("Looked at", _claim_text(item)),
-            ("Vault's lock", _control_group_text(item)),
+            ("Expires", moment(item["expires_at"])),
+            ("Claimed", _claim_text(item)),
+            ("Control group", _control_group_text(item)),
             ("Policies", ", ".join(item["policies"])),
             ("Digest", item["digest"]),
         )
     )
     for answer in item["approvals"]:
         verb = decision_text(answer["decision"])
-        less = (
-            f" {answer['action']} for {duration_label(answer['ttl'])}{_only_tools(answer['tools'])}"
-            if answer["decision"] != "deny" and _is_narrowed(answer, item)
-            else ""
-        )
         absent = f" for {answer['on_behalf_of']}" if answer["on_behalf_of"] else ""
-        back = f" (taken back {moment(answer['withdrawn_at'])})" if answer["withdrawn_at"] else ""
-        line = f"{moment(answer['at'])}  {answer['approver']}{absent} (tier {answer['tier']}) {verb}{less}: {answer['reason'] or '-'}{back}"
+        withdrawn = f" (withdrawn {moment(answer['withdrawn_at'])})" if answer["withdrawn_at"] else ""
+        who = f"{answer['approver']}{absent} (tier {answer['tier']})"
+        line = f"{moment(answer['at'])}  {who} {verb}{_narrowing_text(answer, item)}: {answer['reason'] or '-'}{withdrawn}"
         print_fields(((verb.capitalize(), line),))
     if item["review"]:
         print_fields((("Review", _review_text(item["review"])),))
 
 
-def _is_narrowed(answer: Json, item: Json) -> bool:
-    return answer["ttl"] < item["ttl"] or answer["action"] not in {None, item["action"]} or bool(answer["tools"])
-
-
-def _tools_text(item: Json) -> str:
-    return f"{tools_text(item['tools'])}; no credential is handed over" if item["tools"] else ""
+def _narrowing_text(answer: Json, item: Json) -> str:
+    """Return what an approval grants, if that is less than the request asks for."""
+    is_narrowed = answer["ttl"] < item["ttl"] or answer["action"] not in {None, item["action"]} or answer["tools"]
+    if answer["decision"] == "deny" or not is_narrowed:
+        return ""
+    return f" {answer['action']} for {duration_label(answer['ttl'])}{_only_tools(answer['tools'])}"
 
 
 def _only_tools(tools: Json | None) -> str:
@@ -270,11 +266,10 @@ def _only_tools(tools: Json | None) -> str:
 
 def _call_text(item: Json) -> str:
     call = item["call"]
-    return f"{call['tool']}, once, with exactly {to_json_line(call['arguments'])}{_bounds_text(call)}" if call else ""
-
-
-def _bounds_text(call: Json) -> str:
-    return f", within {to_json_line(call['within'])}" if call.get("within") else ""
+    if not call:
+        return ""
+    bounds = f", within {to_json_line(call['within'])}" if call.get("within") else ""
+    return f"{call['tool']}, once, with exactly {to_json_line(call['arguments'])}{bounds}"
 
 
 def _grant_text(item: Json) -> str:
@@ -285,16 +280,16 @@ def _grant_text(item: Json) -> str:
 
 def _review_text(review: Json) -> str:
     if review["open"]:
-        return f"open since {moment(review['opened_at'])}: one of {', '.join(review['groups'])} is to say whether it was justified"
-    return f"{review['verdict']}, said {review['reviewer']} {moment(review['reviewed_at'])}: {review['review_reason']}"
+        return f"open since {moment(review['opened_at'])}: a member of {', '.join(review['groups'])} must say whether it was justified"
+    return f"{review['verdict']}, according to {review['reviewer']}, {moment(review['reviewed_at'])}: {review['review_reason']}"
 
 
 def _tier_text(item: Json) -> str:
     if not item["quorum"]:
         return str(item["tier"])
-    return f"{item['tier']} is needed; tier {item['current_tier']} answers now, {item['quorum']} of them"
+    return f"{item['tier']} required; now at tier {item['current_tier']}, quorum {item['quorum']}"
 
 
 def _control_group_text(item: Json) -> str:
     lock = item["lock"]
-    return f"waits until {moment(lock['expires_at'])}; accessor {lock['accessor']}" if lock else ""
+    return f"waits for authorization until {moment(lock['expires_at'])}; accessor {lock['accessor']}" if lock else ""

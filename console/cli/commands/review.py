@@ -1,4 +1,4 @@
-"""`justenough review` and `justenough delegation`: what is thought of broken glass, and who answers for whom."""
+"""`justenough review`: list and answer the reviews of break-glass approvals."""
 
 from __future__ import annotations
 
@@ -7,27 +7,24 @@ from typing import Annotated
 
 import typer
 
-from console.cli.arguments import Cursor, Limit, path_segment
+from console.cli.arguments import Cursor, Limit, Reason, path_segment
 from console.cli.client.api import connect_api
 from console.cli.errors import ExitCode, Failure
 from console.cli.options import command, command_group
 from console.cli.render.output import emit, emit_page, print_fields
 from console.presentation.terminal_text import moment
 
-Reason = Annotated[str | None, typer.Option(help="Why; it is part of what you sign.", show_default=False)]
-
-
-reviews = command_group("See and answer the reviews of tiers that somebody passed alone.")
+reviews = command_group("List and answer the reviews of break-glass approvals.")
 
 
 @reviews.command("list")
 @command
 def list_reviews(
-    everything: Annotated[bool, typer.Option("--all", help="Those that have been answered, too.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Answered reviews too.")] = False,
     limit: Limit = None,
     cursor: Cursor = None,
 ) -> None:
-    """List reviews, newest first; those that are open, unless all are wanted."""
+    """List open reviews, newest first."""
     emit_page(
         connect_api().get("/reviews", all="true" if everything else None, limit=limit, cursor=cursor),
         header=("REQUEST", "JOB", "RESOURCE", "ACTION", "BY", "SINCE", "REVIEWERS", "REASON", "VERDICT"),
@@ -35,23 +32,23 @@ def list_reviews(
             *(item["request_id"], item["job_name"], item["resource"], item["action"], item["person"], moment(item["opened_at"])),
             *(", ".join(item["groups"]), item["reason"], item["verdict"] or "open"),
         ),
-        empty="No reviews." if everything else "No review is open.",
+        empty="No reviews." if everything else "No open reviews.",
     )
 
 
 @reviews.command("answer")
 @command
 def answer(
-    request: Annotated[str, typer.Argument(metavar="REQUEST", help="The id of the request for which somebody broke glass.")],
-    justified: Annotated[bool | None, typer.Option("--justified/--unjustified", help="What you think of it.", show_default=False)] = None,
+    request: Annotated[str, typer.Argument(metavar="REQUEST", help="The id of the request that was approved by break-glass.")],
+    justified: Annotated[bool | None, typer.Option("--justified/--unjustified", help="Your verdict.", show_default=False)] = None,
     reason: Reason = None,
 ) -> None:
-    """Say whether breaking glass was justified; the first answer stands."""
-    from console.cli.client import answer_requests, profile  # noqa: PLC0415 - only answers are signed
+    """Say whether a break-glass approval was justified. The first answer is final."""
+    from console.cli.client import answer_requests, profile  # noqa: PLC0415 - only this command signs
     from justenough.domain.approvals import statement_factory  # noqa: PLC0415
 
     if justified is None:
-        raise Failure("say --justified or --unjustified", code=ExitCode.USAGE)
+        raise Failure("give --justified or --unjustified", code=ExitCode.USAGE)
     why, api = answer_requests.require_reason(reason), connect_api()
     view = api.get(f"/requests/{path_segment(request)}")
     statement = statement_factory.build_review_statement(
@@ -62,9 +59,9 @@ def answer(
         now=datetime.now(UTC),
     )
     _, found = api.post(f"/requests/{path_segment(request)}/review", profile.sign_statement(api.session, statement))
-    said = found["review"]
+    review = found["review"]
     emit(
         found,
-        table=lambda _: print_fields((("Request", found["id"]), ("Review", f"{said['verdict']}, said {said['reviewer']}"))),
+        table=lambda _: print_fields((("Request", found["id"]), ("Review", f"{review['verdict']}, according to {review['reviewer']}"))),
         names=lambda _: (found["id"],),
     )

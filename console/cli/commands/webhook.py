@@ -1,4 +1,4 @@
-"""`justenough webhook`: who is told of events, what could not be delivered, sending it again, trying whether something arrives."""
+"""`justenough webhook`: list webhooks and notifications, show failed deliveries, resend them, send a test."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ import typer
 
 from console.cli import terminal
 from console.cli.arguments import Cursor, Limit, path_segment
-from console.cli.client.api import Json, connect_api
+from console.cli.client.api import connect_api
 from console.cli.errors import ExitCode, Failure
 from console.cli.options import command, command_group
 from console.cli.render.output import emit, emit_page, note
 from console.presentation.terminal_text import moment
 
-Subscription = Annotated[str, typer.Argument(metavar="NAME", help="A webhook's or notification's name.")]
+Subscription = Annotated[str, typer.Argument(metavar="NAME", help="The name of a webhook or notification.")]
 
-app = command_group("See who is told of events, and send again what could not be delivered.")
+app = command_group("Show webhooks and notifications, and resend failed deliveries.")
 
 
 @app.command("list")
 @command
 def list_webhooks() -> None:
-    """List webhooks and notifications, and how each stands."""
+    """List webhooks and notifications with the state of their deliveries."""
     emit_page(
         connect_api().get("/webhooks"),
-        header=("NAME", "KIND", "STATE", "LAG", "PENDING", "DEAD", "DELIVERED", "LAST", "TO", "WHY NOT"),
+        header=("NAME", "KIND", "STATE", "LAG", "PENDING", "DEAD", "DELIVERED", "LAST", "TO", "ERROR"),
         row=lambda item: (
             *(item["name"], item["kind"], item["state"], f"{item['lag_seconds']} s", item["pending"], item["dead"], item["delivered"]),
             *(moment(item["delivered_at"]), ", ".join(item["to"]), item["why"]),
         ),
-        empty="Nobody is told of events: triggers.yaml names no webhooks and no notify.",
+        empty="No webhooks or notifications. Add them to triggers.yaml, under webhooks or notify.",
         name="name",
     )
 
@@ -39,19 +39,19 @@ def list_webhooks() -> None:
 @command
 def deliveries(
     name: Subscription,
-    dead: Annotated[bool, typer.Option("--dead", help="Only those that are not tried any more.")] = False,
+    dead: Annotated[bool, typer.Option("--dead", help="Only dead letters: deliveries that are not retried any more.")] = False,
     limit: Limit = None,
     cursor: Cursor = None,
 ) -> None:
-    """List what could not be delivered until now, the newest event first."""
+    """List failed deliveries, newest event first."""
     emit_page(
         connect_api().get(f"/webhooks/{path_segment(name)}/deliveries", state="dead" if dead else None, limit=limit, cursor=cursor),
-        header=("ID", "STATE", "EVENT", "JOB", "HAPPENED", "ATTEMPTS", "LAST", "NEXT", "WHY NOT"),
+        header=("ID", "STATE", "EVENT", "JOB", "HAPPENED", "ATTEMPTS", "LAST", "NEXT", "ERROR"),
         row=lambda item: (
             *(item["id"], item["state"], item["type"], item["job"], moment(item["at"]), item["attempts"], moment(item["last_at"])),
             *(moment(item["next_at"]), item["why"]),
         ),
-        empty="No dead letters." if dead else "Everything is delivered.",
+        empty="No dead letters." if dead else "No failed deliveries.",
     )
 
 
@@ -59,33 +59,30 @@ def deliveries(
 @command
 def resend(
     name: Subscription,
-    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID…]", help="Ids of dead letters.", show_default=False)] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All of its dead letters.")] = False,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID…]", help="The ids of dead letters.", show_default=False)] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All dead letters of this webhook or notification.")] = False,
 ) -> None:
-    """Send dead letters again, as if they were new."""
+    """Resend dead letters as if they were new."""
     if bool(ids) is everything:
         raise Failure(
-            "name dead letters, or say --all", code=ExitCode.USAGE, hint=f"Which there are: justenough webhook deliveries {name} --dead"
+            "give the ids of dead letters, or --all", code=ExitCode.USAGE, hint=f"List them: justenough webhook deliveries {name} --dead"
         )
     api, path = connect_api(), f"/webhooks/{path_segment(name)}"
     if everything:
         _, found = api.post(f"{path}/resend", idempotent=True)
     else:
-        counts = [api.post(f"{path}/deliveries/{path_segment(one)}/resend")[1]["resent"] for one in ids or ()]
+        counts = [api.post(f"{path}/deliveries/{path_segment(letter)}/resend")[1]["resent"] for letter in ids or ()]
         found = {"subscription": name, "resent": sum(counts)}
-    emit(found, table=lambda item: terminal.write_line(f"{item['resent']} on their way again"), names=lambda item: (item["subscription"],))
+    emit(found, table=lambda item: terminal.write_line(f"{item['resent']} queued for delivery"), names=lambda item: (item["subscription"],))
 
 
 @app.command("test")
 @command
 def test(name: Subscription) -> None:
-    """Send something that means nothing, and tell what became of it. Exit 1 where it did not arrive."""
+    """Send a test event and show whether it arrived. Exit 1 if it did not."""
     _, found = connect_api().post(f"/webhooks/{path_segment(name)}/test")
-    emit(found, table=_print_test_result, names=lambda item: (item["subscription"],))
+    outcome = f"{found['subscription']}: {'arrived' if found['arrived'] else 'did not arrive'} ({found['detail']})"
+    emit(found, table=lambda _: terminal.write_line(outcome), names=lambda item: (item["subscription"],))
     if not found["arrived"]:
-        note(f"What to look at: docs/reference/events.md; what waits for it: justenough webhook deliveries {name}")
+        note(f"What to check: docs/reference/events.md. Failed deliveries: justenough webhook deliveries {name}")
         raise typer.Exit(ExitCode.FAILURE)
-
-
-def _print_test_result(item: Json) -> None:
-    terminal.write_line(f"{item['subscription']}: {'arrived' if item['arrived'] else 'did not arrive'} ({item['detail']})")

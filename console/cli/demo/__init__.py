@@ -1,4 +1,4 @@
-"""`justenough demo`: the shop's jobs on real servers, told by the very commands that a user types; exit 0 only if every ending is proven."""
+"""`justenough demo`: runs the example shop's jobs on real servers with this program's own commands. Exit 0 only if every credential is proven dead."""
 
 from __future__ import annotations
 
@@ -10,40 +10,43 @@ import sys
 from pathlib import Path
 
 from console.cli.client.config import home
-from console.cli.demo.environment import BOLD, PLAIN, DemoEnvironment, DemoFailed, Json, say
+from console.cli.demo.environment import BOLD, PLAIN, DemoEnvironment, DemoFailed, say
 from console.cli.demo.scenario import run_scenario
+from console.cli.json_object import Json
 from console.cli.render.output import print_table
 
 __all__ = ["run_demo"]
 
 
 def run_demo(*, keep_running: bool = False) -> int:
-    """Run the demo; return 0 where every credential was seen to work and then to be dead, 1 otherwise.
+    """Run the demo; return 0 if every credential worked and then was proven dead, else 1.
 
-    With `keep_running` the servers run on in JUSTENOUGH_HOME, whatever came of it. KeyboardInterrupt, which SIGTERM is too, stops what was started.
+    With `keep_running` the servers keep running in JUSTENOUGH_HOME, whatever the result. KeyboardInterrupt and SIGTERM stop what was started.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     code = 1
     try:
-        with DemoEnvironment.open(keep_running=keep_running) as stage:
-            code = run_scenario(stage)
+        with DemoEnvironment.open(keep_running=keep_running) as environment:
+            code = run_scenario(environment)
     except DemoFailed as failed:
         say(f"\ndemo failed: {failed}")
     except queue.Empty:
-        say("\ndemo failed: a job did not hand its login over")
+        say("\ndemo failed: a job did not report its database login")
     if keep_running:
         print_running_stack(home().absolute())
     return code
 
 
 def print_running_stack(home: Path) -> None:
-    """Print where the stack of a home is and who its users are, with the passwords of this evaluation; nothing where none runs."""
+    """Print the addresses and users of the stack in a home, with their passwords, which are for evaluation only. Print nothing if no stack runs."""
     file = home / "stack.json"
     if not file.exists():
         return
     stack: Json = json.loads(file.read_text())
-    say(f"\n{BOLD}The servers run on.{PLAIN} Their data is in {home}; they are for evaluation, and answer on this machine only.")
-    print_table(("WHAT", "ADDRESS"), [("console", stack["console"]), ("Temporal", stack["temporal_ui"]), ("Vault", stack["vault"])])
+    say(
+        f"\n{BOLD}The servers are still running.{PLAIN} Their data is in {home}. They are for evaluation only and accept connections from this machine only."
+    )
+    print_table(("SERVER", "ADDRESS"), [("console", stack["console"]), ("Temporal", stack["temporal_ui"]), ("Vault", stack["vault"])])
     say()
     print_table(
         ("USER", "PASSWORD", "GROUPS"), [(name, user["password"], ", ".join(user["groups"])) for name, user in stack["users"].items()]
@@ -53,7 +56,7 @@ def print_running_stack(home: Path) -> None:
 
 
 def _command(home: Path) -> str:
-    """Return how to call this program for a home, to be copied."""
+    """Return the command line that runs this program for a home, ready to copy."""
     program = Path(sys.executable).with_name("justenough")
-    here = program.relative_to(Path.cwd()) if program.is_relative_to(Path.cwd()) else program
-    return f"JUSTENOUGH_HOME={shlex.quote(str(home))} {shlex.quote(str(here if program.exists() else 'justenough'))}"
+    shown = program.relative_to(Path.cwd()) if program.is_relative_to(Path.cwd()) else program
+    return f"JUSTENOUGH_HOME={shlex.quote(str(home))} {shlex.quote(str(shown if program.exists() else 'justenough'))}"

@@ -1,4 +1,4 @@
-"""Where the demo plays: a stack of its own (or the one that runs in JUSTENOUGH_HOME), and this program run as each of its people."""
+"""The demo's environment: a stack of its own, or the one that runs in JUSTENOUGH_HOME, and this program run as each of its users."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from console.cli.client import config
 from console.cli.demo.login_probe import LoginProbe
+from console.cli.json_object import Json
+from console.cli.watch.polling import poll_until
 
-Json = dict[str, Any]
 DIM, BOLD, RED, GREEN, PLAIN = "\x1b[2m", "\x1b[1m", "\x1b[31m", "\x1b[32m", "\x1b[0m"
 STATE_TIMEOUT_S = 60.0
 JOBS_FOLDER = Path("examples/shop/jobs")
 
 
 class DemoFailed(Exception):
-    """Something did not come out as the demo says it does."""
+    """A step of the demo did not end as expected."""
 
 
 @dataclass(frozen=True)
 class DemoEnvironment:
-    """A running stack, its people logged in, and a witness to whom the demo's jobs hand their logins."""
+    """A running stack with its users logged in, and a probe to which the demo's jobs report their database logins."""
 
     home: Path
     stack: Json
@@ -41,43 +41,43 @@ class DemoEnvironment:
     @classmethod
     @contextlib.contextmanager
     def open(cls, *, keep_running: bool) -> Iterator[DemoEnvironment]:
-        """Start what is not running yet, log everyone in, and stop what was started, unless `keep_running`."""
+        """Start the stack if none is running, log every user in, and stop what was started, unless it is to keep running."""
         with contextlib.ExitStack() as closing:
-            # Not below a home folder, which PostgreSQL's own user may not be able to enter.
+            # Not in the user's home folder, which PostgreSQL's own user may be unable to enter.
             scratch = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="justenough-demo-")))
-            # What stays is where `justenough status`, `down` and the others look by themselves.
+            # Servers that keep running are put where `justenough status` and `down` find them by default.
             home = (config.home() if keep_running or os.environ.get("JUSTENOUGH_HOME") else scratch / "home").absolute()
-            environment = {**os.environ, "JUSTENOUGH_HOME": str(home), "XDG_CONFIG_HOME": str(scratch / "people"), "NO_COLOR": "1"}
-            # A model of one's own would tell another story.
+            variables = {**os.environ, "JUSTENOUGH_HOME": str(home), "XDG_CONFIG_HOME": str(scratch / "people"), "NO_COLOR": "1"}
+            # The user's own language model would change the scenario.
             for name in ("VAULT_TOKEN", "VAULT_ADDR", "JUSTENOUGH_CONSOLE_URL", "MODEL_URL"):
-                environment.pop(name, None)
-            if _run_cli(["status"], environment).returncode == 0:
-                say(f"On the servers that run in {home} already; they run on afterwards.\n")
+                variables.pop(name, None)
+            if _run_cli(["status"], variables).returncode == 0:
+                say(f"Using the servers that are running in {home}; they keep running afterwards.\n")
             else:
-                say("Starting real servers: Temporal, OpenBao, PostgreSQL; then our worker and console …")
+                say("Starting real servers: Temporal, OpenBao, PostgreSQL; then a worker and a console …")
                 if (home / "people.json").exists():
-                    say(f"With what earlier runs left in {home}; `justenough down` and rm -r begin anew.")
+                    say(f"Using the data of earlier runs in {home}. To start from scratch: justenough down, then delete that folder.")
                 began = time.monotonic()
-                # The stack stops when this pipe's writing end is closed: by us at the end, or by the system if we are killed.
+                # The stack stops when the writing end of this pipe is closed: by this program at the end, or by the system if it is killed.
                 reading, writing = os.pipe()
                 closing.callback(os.close, writing)
-                closing.push(_StackShutdown(environment, keep_running=keep_running, lifeline=writing))
+                closing.push(_StackShutdown(variables, keep_running=keep_running, lifeline=writing))
                 try:
-                    started = _run_cli(["up", "--detach", "--lifeline", str(reading)], environment, pass_fds=(reading,))
+                    started = _run_cli(["up", "--detach", "--lifeline", str(reading)], variables, pass_fds=(reading,))
                 finally:
                     os.close(reading)
                 _check_exit_code(started, "up --detach")
                 say(f"Ready after {time.monotonic() - began:.1f} s.\n")
             stack = json.loads((home / "stack.json").read_text())
-            stage = cls(home, stack, environment, closing.enter_context(LoginProbe.start(stack["shop_dsn"])))
+            environment = cls(home, stack, variables, closing.enter_context(LoginProbe.start(stack["shop_dsn"])))
             for name in stack["users"]:
                 password = stack["users"][name]["password"]
                 arguments = ["login", "--user", name, "--password-stdin", "--profile", name, "--quiet"]
-                _check_exit_code(_run_cli(arguments, environment, stdin=password), f"login of {name}")
-            yield stage
+                _check_exit_code(_run_cli(arguments, variables, stdin=password), f"login of {name}")
+            yield environment
 
     def run_as(self, person: str, *arguments: str, quiet: bool = False) -> Json:
-        """Run a command as one of the people, show it, and return what it says."""
+        """Run a command as one of the users, print it unless `quiet`, and return its JSON."""
         if not quiet:
             say(f"{DIM}{person} ${PLAIN} {BOLD}justenough {' '.join(_quote(word) for word in arguments)}{PLAIN}")
         done = _run_cli([*arguments, "--profile", person, "-o", "json", "--yes"], self.variables)
@@ -86,17 +86,17 @@ class DemoEnvironment:
         return found
 
     def launch(self, file: str, *params: str, hands_over: bool = True) -> str:
-        """Launch one of the shop's jobs as ops; return its id. `hands_over`: it gets logins, and tells them the witness."""
-        told = (f"witness={self.probe.address}",) if hands_over else ()
-        given = [word for pair in (*params, *told) for word in ("--param", pair)]
-        return str(self.run_as("ops", "job", "run", str(JOBS_FOLDER / f"{file}.yaml"), *given, "--reason", "the demo")["id"])
+        """Launch one of the shop's jobs as ops; return its id. `hands_over`: the job reports its logins to the probe."""
+        witness = (f"witness={self.probe.address}",) if hands_over else ()
+        options = [word for pair in (*params, *witness) for word in ("--param", pair)]
+        return str(self.run_as("ops", "job", "run", str(JOBS_FOLDER / f"{file}.yaml"), *options, "--reason", "the demo")["id"])
 
     def wait_for_state(self, job: str, *states: str) -> Json:
-        """Return the job once it is in one of these states."""
+        """Wait until the job is in one of these states; return it."""
         return self._wait_until(job, lambda seen: seen["state"] in states, " or ".join(states))
 
     def wait_for_request(self, job: str, resource: str) -> Json:
-        """Return the request of a running job that waits for people to let it at a resource."""
+        """Wait until the job has a pending request for a resource; return the request."""
 
         def pending_request(seen: Json) -> Json | None:
             return next((item for item in seen["requests"] if (item["resource"], item["state"]) == (resource, "pending")), None)
@@ -104,19 +104,22 @@ class DemoEnvironment:
         seen = self._wait_until(job, lambda seen: pending_request(seen) or seen["ended_at"], f"waiting for {resource}")
         if found := pending_request(seen):
             return found
-        raise DemoFailed(f"{job} ended {seen['state']} ({seen['reason']}) and never asked for {resource}")
+        raise DemoFailed(f"{job} ended {seen['state']} ({seen['reason']}) without a request for {resource}")
 
     def _wait_until(self, job: str, condition: Callable[[Json], object], expectation: str) -> Json:
-        end = time.monotonic() + STATE_TIMEOUT_S
-        while True:
-            seen = self.run_as("auditor", "job", "show", job, quiet=True)
-            if condition(seen):
-                return seen
-            if time.monotonic() > end:
-                raise DemoFailed(f"{job} is {seen['state']}, not {expectation}, after {STATE_TIMEOUT_S:.0f} s: {seen['reason']}")
+        view: Json = {}
+
+        def check() -> Json | None:
+            view.update(self.run_as("auditor", "job", "show", job, quiet=True))
+            return view if condition(view) else None
+
+        # Each check runs the whole program, which paces the loop.
+        if poll_until(check, every_s=0, deadline=time.monotonic() + STATE_TIMEOUT_S) is None:
+            raise DemoFailed(f"{job} is {view['state']}, not {expectation}, after {STATE_TIMEOUT_S:.0f} s: {view['reason']}")
+        return view
 
     def terminate(self, job: str) -> None:
-        """End a job's workflow behind our back, as an administrator of Temporal can."""
+        """Terminate a job's workflow without JustEnough, as an administrator of Temporal can."""
         say(f"{DIM}an administrator of Temporal ${PLAIN} {BOLD}temporal workflow terminate --workflow-id {job}{PLAIN}")
         beside = Path(sys.executable).with_name("temporal")
         program = str(beside) if beside.exists() else shutil.which("temporal") or "temporal"
@@ -125,7 +128,7 @@ class DemoEnvironment:
 
 
 class _StackShutdown:
-    """Stops the servers at the end of a block: those that stay only where somebody interrupted it."""
+    """Stops the servers at the end of a block. Those that are to keep running are stopped only if the user interrupts the block."""
 
     def __init__(self, environment: dict[str, str], *, keep_running: bool, lifeline: int) -> None:
         self._environment = environment
@@ -133,26 +136,26 @@ class _StackShutdown:
         self._lifeline = lifeline
 
     def __enter__(self) -> None:
-        """Nothing to begin."""
+        """Do nothing."""
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Stop them."""
+        """Stop the servers."""
         interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
         if self._keep_running and not interrupted:
-            # Any word means that the stack may outlive us. Nobody reads it if the stack did not start.
+            # Any data on the pipe lets the stack outlive this program. Nothing reads it if the stack did not start.
             with contextlib.suppress(BrokenPipeError):
                 os.write(self._lifeline, b"stay")
             return
         if interrupted:
             say("\nInterrupted: stopping the servers …")
-        # Whoever presses Ctrl-C again would leave half of it running; the command inherits what is ignored.
+        # A second Ctrl-C would leave half of the stack running. The command inherits the ignored signals.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         _run_cli(["down"], self._environment)
 
 
 def say(text: str = "") -> None:
-    """Print a line now, in colour only on a terminal."""
+    """Print a line immediately, with colours only on a terminal."""
     if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
         for code in (DIM, BOLD, RED, GREEN, PLAIN):
             text = text.replace(code, "")

@@ -1,4 +1,4 @@
-"""The demo's witness: the shop's jobs hand it their database logins, and it tries them, while they should work and when they must not."""
+"""The demo's witness: the shop's jobs report their database logins, and it tries each while it should work and after it must not."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOGIN_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True)
 class ProbedLogin:
-    """A job's login, and whether it worked when it was handed over."""
+    """A job's login, and whether it worked when the job reported it."""
 
     job: str
     user: str
@@ -29,7 +29,7 @@ class ProbedLogin:
 
 
 class LoginProbe:
-    """Listens on loopback. Keeps what it hears in memory only."""
+    """Listens on loopback. Keeps the logins in memory only."""
 
     def __init__(self, shop_dsn: str, listener: socket.socket) -> None:
         self._shop = conninfo_to_dict(shop_dsn)
@@ -40,50 +40,52 @@ class LoginProbe:
     @classmethod
     @contextlib.contextmanager
     def start(cls, shop_dsn: str) -> Iterator[LoginProbe]:
-        """Listen for the length of a block."""
+        """Listen during a block."""
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            witness = cls(shop_dsn, listener)
-            threading.Thread(target=witness._listen, daemon=True).start()
-            yield witness
+            probe = cls(shop_dsn, listener)
+            threading.Thread(target=probe._listen, daemon=True).start()
+            yield probe
 
     def next_login(self, job: str) -> ProbedLogin:
-        """Return the next login that a job hands over. Raises queue.Empty where none comes."""
+        """Wait for the next login that a job reports; return it. Raises queue.Empty after LOGIN_TIMEOUT_S."""
         login = self._logins.get(timeout=LOGIN_TIMEOUT_S)
         return login if login.job == job else self.next_login(job)
 
     def login_error(self, user: str, password: Secret) -> str | None:
-        """Return None where a login works, else the database's own words."""
-        at = {"host": self._shop["host"], "port": self._shop["port"], "dbname": self._shop["dbname"]}
+        """Try a login; return None if it works, else the database's error message."""
         try:
-            psycopg.connect(make_conninfo("", user=user, password=password.reveal(), connect_timeout=5, **at)).close()
-        except psycopg.OperationalError as refused:
-            return str(refused).strip().splitlines()[-1].rpartition("failed: ")[2]
+            psycopg.connect(self._dsn(user, password)).close()
+        except psycopg.OperationalError as error:
+            return str(error).strip().splitlines()[-1].rpartition("failed: ")[2]
         return None
 
     def users_of(self, job: str) -> list[str]:
-        """Return the database's users that carry a job's id, as the database's owner sees them."""
+        """Return the database users whose names contain a job's id, read as the owner of the database."""
         with psycopg.connect(make_conninfo("", **self._shop)) as connection:
             return [name for (name,) in connection.execute("SELECT rolname FROM pg_roles WHERE strpos(rolname, %s) > 0", (job,))]
 
     def write_error(self, login: ProbedLogin) -> str | None:
-        """Return the database's own words where a login may not write a refund; None where it may."""
-        at = {"host": self._shop["host"], "port": self._shop["port"], "dbname": self._shop["dbname"]}
-        with psycopg.connect(make_conninfo("", user=login.user, password=login.password.reveal(), **at)) as connection:
+        """Try to write a refund with a login; return None if that is allowed, else the database's error message."""
+        with psycopg.connect(self._dsn(login.user, login.password)) as connection:
             try:
-                # Changes nothing, and needs the right to change it.
+                # This changes nothing, but needs the right to write.
                 connection.execute("INSERT INTO refunds (tenant, order_id, amount, reason) SELECT 'acme', 1, 1, '-' WHERE false")
-            except psycopg.errors.InsufficientPrivilege as refused:
-                return str(refused).strip().splitlines()[0]
+            except psycopg.errors.InsufficientPrivilege as error:
+                return str(error).strip().splitlines()[0]
         return None
+
+    def _dsn(self, user: str, password: Secret) -> str:
+        place = {name: self._shop[name] for name in ("host", "port", "dbname")}
+        return make_conninfo("", user=user, password=password.reveal(), connect_timeout=5, **place)
 
     def _listen(self) -> None:
         with contextlib.suppress(OSError):
             while True:
                 connection, _ = self._listener.accept()
                 with connection, connection.makefile("rw") as lines, contextlib.suppress(ValueError, KeyError):
-                    said = json.loads(lines.readline())
-                    user, password = said["user"], Secret(said["password"])
-                    self._logins.put(ProbedLogin(said["job"], user, password, worked=self.login_error(user, password) is None))
-                    # Only now does the job go on, and may end.
+                    login = json.loads(lines.readline())
+                    user, password = login["user"], Secret(login["password"])
+                    self._logins.put(ProbedLogin(login["job"], user, password, worked=self.login_error(user, password) is None))
+                    # The job continues, and may end, only after this line.
                     lines.write("tried\n")
                     lines.flush()

@@ -1,4 +1,4 @@
-"""What the demo shows, in order. Each act ends with the dead credential's login being tried and refused."""
+"""The acts of the demo, in order. Each act ends with an attempt to use the dead credential's login, which is refused."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 
-from console.cli.demo.environment import BOLD, DIM, GREEN, PLAIN, RED, DemoEnvironment, DemoFailed, Json, say
+from console.cli.demo.environment import BOLD, DIM, GREEN, PLAIN, RED, DemoEnvironment, DemoFailed, say
 from console.cli.demo.login_probe import ProbedLogin
+from console.cli.json_object import Json
 from console.cli.render.output import print_table
+from console.cli.render.revocation import ENDED_JOB_STATES
 from console.presentation.terminal_text import moment
-
-ENDED_JOB_STATES = ("succeeded", "failed", "denied", "cancelled", "timed_out", "killed", "lost")
 
 
 @dataclass(frozen=True)
@@ -22,32 +22,32 @@ class DemoCredential:
     job: Json
     credential: Json
     login_outcome: str
-    """What became of its login after the end, in a word or two."""
+    """The result of its login after the job's end, in a word or two."""
     dead: bool
-    """Whether the witness saw for itself that it is."""
+    """Whether the login probe found it dead."""
 
     @property
     def proven(self) -> bool:
-        """Whether it was confirmed dead by looking, ours and the witness's own."""
+        """Whether both JustEnough and the login probe verified that it is dead."""
         return self.credential["state"] == "confirmed" and self.dead
 
     @property
     def is_irrevocable(self) -> bool:
-        """Whether nothing can end it but its owner: a key that is read, and not made for its job."""
+        """Whether only its owner can revoke it: a static key that was not created for the job."""
         return bool(self.credential["revocable"] == "never")
 
 
 def run_scenario(demo: DemoEnvironment) -> int:
-    """Play every act; return 0 only if all of it was proven."""
+    """Run every act; return 0 only if every credential was proven dead."""
     began = time.monotonic()
     acts = (show_approvals, show_failure, show_kill, show_terminated_workflow, show_narrowed_approval, show_control_group, show_agent)
     lines = [line for act in acts for line in act(demo)]
-    say(f"\n{BOLD}Every credential of this demo, and how it was shown to be dead{PLAIN}")
+    say(f"\n{BOLD}Every credential of this demo, and how its death was verified{PLAIN}")
     print_table(
-        ("JOB", "ENDED", "CREDENTIAL", "LIFE", "CONFIRMED AT", "LOGIN", "BY LOOKING"),
+        ("JOB", "ENDED", "CREDENTIAL", "LIFETIME", "CONFIRMED AT", "LOGIN", "VERIFIED BY"),
         [
             (
-                _job_name(line),
+                line.job["name"],
                 line.job["state"],
                 _access(line),
                 _lifetime(line),
@@ -60,26 +60,26 @@ def run_scenario(demo: DemoEnvironment) -> int:
     )
     ledger = demo.run_as("auditor", "ledger", "verify")
     say(
-        f"The ledger's {ledger['entries']} entries in {ledger['jobs']} chains are unbroken."
+        f"The ledger is intact: {ledger['entries']} entries in {ledger['jobs']} hash chains."
         if not ledger["problems"]
         else str(ledger["problems"])
     )
     mortal, keys = [line for line in lines if not line.is_irrevocable], {_access(line) for line in lines if line.is_irrevocable}
     proven = bool(mortal) and all(line.proven for line in mortal) and not ledger["problems"]
     say(
-        f"\n{GREEN if proven else RED}{len(mortal)} credentials, {'all proven dead' if proven else 'NOT all proven dead'}{PLAIN}, in {_elapsed_text(began)}. "
+        f"\n{GREEN if proven else RED}{len(mortal)} credentials, {'all proven dead' if proven else 'NOT all proven dead'}{PLAIN}, in {time.monotonic() - began:.0f} s. "
         f"No job ever saw {', '.join(sorted(keys))}: only the gateway used it."
     )
     return 0 if proven else 1
 
 
 def show_approvals(demo: DemoEnvironment) -> list[DemoCredential]:
-    """An agent answers a refund ticket: one read by policy, one write by its owner's approval, one wish that is denied."""
+    """An agent handles a refund ticket: policy allows a read, the owner approves a write, and an optional request is denied."""
     print_title("A refund: policy allows a read, lead approves a write, security denies the optional admin access")
     job = demo.launch("refund-triage", "ticket=4711")
     waiting = demo.wait_for_state(job, "awaiting_approval", *ENDED_JOB_STATES)
     for request in waiting["requests"]:
-        tier = f"waits for tier {request['tier']}" if request["state"] == "pending" else request["state"]
+        tier = f"pending at tier {request['tier']}" if request["state"] == "pending" else request["state"]
         say(f"  {request['action']} on {request['resource']}: {tier}, by {', '.join(request['policies'])}")
     write, admin = (_request(waiting, resource, action) for resource, action in (("refunds-db", "write"), ("orders-db", "admin")))
     demo.run_as("lead", "request", "approve", write["id"], "--reason", "ticket 4711 is right")
@@ -100,7 +100,7 @@ def show_failure(demo: DemoEnvironment) -> list[DemoCredential]:
 
 
 def show_kill(demo: DemoEnvironment) -> list[DemoCredential]:
-    """A job that somebody kills."""
+    """A job that is killed."""
     print_title("A job that is killed while it holds a database session open")
     job = demo.launch("long-running", "seconds=300")
     login = demo.probe.next_login(job)
@@ -109,8 +109,8 @@ def show_kill(demo: DemoEnvironment) -> list[DemoCredential]:
 
 
 def show_terminated_workflow(demo: DemoEnvironment) -> list[DemoCredential]:
-    """A job whose workflow is terminated: no code of it ever runs again, but a person had approved it, so a guard stands beside it."""
-    print_title("A job with approved write access, whose workflow is terminated behind our back")
+    """A job whose workflow is terminated. Its own code never runs again, but because a person had approved its access, a guard workflow revokes it."""
+    print_title("A job with approved write access whose workflow an administrator terminates")
     job = demo.launch("long-writing", "seconds=300")
     waiting = demo.wait_for_state(job, "awaiting_approval", *ENDED_JOB_STATES)
     demo.run_as("lead", "request", "approve", waiting["requests"][0]["id"], "--reason", "refunds come in today")
@@ -120,38 +120,42 @@ def show_terminated_workflow(demo: DemoEnvironment) -> list[DemoCredential]:
 
 
 def show_narrowed_approval(demo: DemoEnvironment) -> list[DemoCredential]:
-    """A write of which only a read is approved, and that is then taken back while its job goes on."""
-    print_title("A write of which lead approves only two minutes of reading, and then takes that back")
+    """A request for write access that is approved for reading only. The approval is withdrawn while the job runs."""
+    print_title("A request to write: lead approves only two minutes of reading, then withdraws the approval")
     job = demo.launch("long-writing", "seconds=300")
     request = demo.wait_for_state(job, "awaiting_approval", *ENDED_JOB_STATES)["requests"][0]["id"]
     demo.run_as("lead", "request", "approve", request, "--action", "read", "--ttl", "2m")
     login = demo.probe.next_login(job)
-    refused = demo.probe.write_error(login)
-    if refused is None:
-        raise DemoFailed(f"{login.user} was to read only, and can write")
-    say(f"  It may look at refunds. Writing one: {refused}")
+    error = demo.probe.write_error(login)
+    if error is None:
+        raise DemoFailed(f"{login.user} can write, but was approved for reading only")
+    say(f"  It may read refunds. Writing one: {error}")
     demo.run_as("lead", "request", "withdraw", request, "--reason", "the refunds are for tomorrow")
-    say("  Its program finds its session cut, and gives up:")
+    say("  Its database session is closed, and its program gives up:")
     return _probe_logins(demo, _wait_for_end(demo, job, "failed"), [login])
 
 
 def show_control_group(demo: DemoEnvironment) -> list[DemoCredential]:
-    """A write that is locked twice: our worker and Vault each ask people, and each of them asks the same ones."""
-    print_title("A payout behind two locks: without security's word Vault itself gives it to nobody, our worker included")
+    """A write behind a control group: JustEnough and Vault each require the approval of the same people."""
+    print_title("A payout behind a control group: without security's authorization Vault itself refuses everyone, the worker included")
     job = demo.launch("pay-out", "order=100001", "amount=19.90")
     request = demo.wait_for_state(job, "awaiting_approval", *ENDED_JOB_STATES)["requests"][0]
     entries = demo.run_as("auditor", "job", "timeline", job, quiet=True)["items"]
     lock: Json = next(entry["data"] for entry in entries if entry["type"] == "lock.opened")
-    asked = f"{lock['approvals']} of {' or '.join(lock['groups'])}"
-    say(f"  {request['action']} on {request['resource']} waits in Vault (accessor {lock['accessor']}) until {asked} authorizes it there.")
+    authorizers = f"{lock['approvals']} of {' or '.join(lock['groups'])}"
+    say(
+        f"  {request['action']} on {request['resource']} waits in Vault (accessor {lock['accessor']}) until {authorizers} authorizes it there."
+    )
     demo.run_as("security", "request", "approve", request["id"], "--reason", "the customer's account is checked")
     login = demo.probe.next_login(job)
     return _probe_logins(demo, _wait_for_end(demo, job, "succeeded"), [login])
 
 
 def show_agent(demo: DemoEnvironment) -> list[DemoCredential]:
-    """An agent that never holds a secret: each call of a tool is decided on its own, made by the gateway, and its credential dead right after."""
-    print_title("An AI agent works a ticket by tools alone: reads freely, asks for a refund and for a customer, and is denied an export")
+    """An agent that never gets a secret: each tool call is decided separately and made by the gateway, and its credential is revoked right after."""
+    print_title(
+        "An AI agent handles a ticket with tools only: policy allows reads, people approve a refund and a customer lookup, an export is denied"
+    )
     job = demo.launch("support-agent", hands_over=False)
     for who, resource, reason in (
         ("lead", "refunds-db", "the ticket is right, and so is the amount"),
@@ -159,7 +163,7 @@ def show_agent(demo: DemoEnvironment) -> list[DemoCredential]:
     ):
         request = demo.wait_for_request(job, resource)
         call: Json = demo.run_as(who, "request", "show", request["id"])["call"]
-        say(f"  It wants to call {call['tool']}, once, with exactly {json.dumps(call['arguments'])}")
+        say(f"  It requests to call {call['tool']}, once, with exactly {json.dumps(call['arguments'])}")
         demo.run_as(who, "request", "approve", request["id"], "--reason", reason)
     seen = _wait_for_end(demo, job, "succeeded")
     entries = demo.run_as("auditor", "job", "timeline", job)["items"]
@@ -167,18 +171,14 @@ def show_agent(demo: DemoEnvironment) -> list[DemoCredential]:
     why = {entry["data"]["request"]: entry["data"]["policies"] for entry in entries if entry["type"] == "access.decided"}
     print_table(("TOOL", "ACTION", "OUTCOME", "BY", "MS"), [_call_row(call, why) for call in calls])
     if [call["tool"] for call in calls if call["outcome"] == "denied"] != ["export-customers"]:
-        raise DemoFailed("the agent was to be denied the export, and nothing else")
+        raise DemoFailed("the export, and no other call, should have been denied")
     left = demo.probe.users_of(job)
-    say(
-        f"  Its logins never left the gateway. Users of it that the database knows: {GREEN}none{PLAIN}"
-        if not left
-        else f"  {RED}{left}{PLAIN}"
-    )
-    return [DemoCredential(seen, item, "never told", dead=not left) for item in seen["credentials"]]
+    say(f"  Its logins never left the gateway. Its remaining database users: {GREEN}none{PLAIN}" if not left else f"  {RED}{left}{PLAIN}")
+    return [DemoCredential(seen, item, "not disclosed", dead=not left) for item in seen["credentials"]]
 
 
 def print_title(text: str) -> None:
-    """Open an act."""
+    """Print the title of an act."""
     say(f"\n{BOLD}── {text}{PLAIN}")
 
 
@@ -196,15 +196,14 @@ def _probe_logins(demo: DemoEnvironment, job: Json, logins: list[ProbedLogin]) -
     by_user: dict[str, str | None] = {}
     for login in logins:
         if not login.worked:
-            raise DemoFailed(f"{login.user} did not work while its job ran")
-        refused = demo.probe.login_error(login.user, login.password)
-        say(f"  Its login worked while it ran. Now: {GREEN}{refused}{PLAIN}" if refused else f"  {RED}{login.user} STILL WORKS{PLAIN}")
-        by_user[login.user] = refused
-    return [_build_credential(job, credential, _login_error_of(credential, by_user)) for credential in job["credentials"]]
-
-
-def _build_credential(job: Json, credential: Json, refused: str | None) -> DemoCredential:
-    return DemoCredential(job, credential, "refused" if refused else "not tried", dead=(refused or "").startswith("FATAL"))
+            raise DemoFailed(f"the login {login.user} did not work while its job ran")
+        error = demo.probe.login_error(login.user, login.password)
+        say(f"  Its login worked while the job ran. Now: {GREEN}{error}{PLAIN}" if error else f"  {RED}{login.user} STILL WORKS{PLAIN}")
+        by_user[login.user] = error
+    errors = [(credential, _login_error_of(credential, by_user) or "") for credential in job["credentials"]]
+    return [
+        DemoCredential(job, credential, "refused" if error else "not tried", dead=error.startswith("FATAL")) for credential, error in errors
+    ]
 
 
 def _call_row(call: Json, why: dict[str, list[str]]) -> tuple[str, ...]:
@@ -212,7 +211,7 @@ def _call_row(call: Json, why: dict[str, list[str]]) -> tuple[str, ...]:
 
 
 def _login_error_of(credential: Json, by_user: dict[str, str | None]) -> str | None:
-    # The lease's path ends in the role, and so does the user's name, which may be cut.
+    # The lease's path ends with the role, and so does the user's name, which may be truncated.
     role = str(credential["lease_id"]).split("/")[2]
     return next((refused for user, refused in by_user.items() if role.startswith(user.rpartition(f"{credential['job_id']}-")[2])), None)
 
@@ -220,10 +219,6 @@ def _login_error_of(credential: Json, by_user: dict[str, str | None]) -> str | N
 def _request(job: Json, resource: str, action: str) -> Json:
     found: Json = next(item for item in job["requests"] if (item["resource"], item["action"]) == (resource, action))
     return found
-
-
-def _job_name(line: DemoCredential) -> str:
-    return str(line.job["name"])
 
 
 def _access(line: DemoCredential) -> str:
@@ -235,7 +230,3 @@ def _lifetime(line: DemoCredential) -> str:
         return "-"
     issued, confirmed = (datetime.fromisoformat(line.credential[name]) for name in ("issued_at", "confirmed_at"))
     return f"{(confirmed - issued).total_seconds():.2f} s"
-
-
-def _elapsed_text(began: float) -> str:
-    return f"{time.monotonic() - began:.0f} s"

@@ -1,4 +1,4 @@
-"""A job's timeline as lanes to scale: the job, its requests and its credentials, in the columns that there are. Pure."""
+"""Draws a job's timeline as a Gantt chart in text: lanes for the job, its requests and its credentials. Pure."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from console.presentation.terminal_text import clock, pad, plain, truncate, widt
 from console.presentation.timeline_model import Timeline, TimelineRow, row_parts, timeline_range
 
 MIN_ONE_LINE_COLUMNS = 64
-"""Columns from which on a lane's name, bar and state stand on one line."""
+"""Width from which a lane's name, bar and state fit on one line."""
 ICONS = {"confirmed": "✔", "succeeded": "✔", "allowed": "✔", "approved": "✔", "issued": "●", "running": "●"}
 ICONS |= dict.fromkeys(("waits", "asked", "pending", "revoked", "revoking", "doubted"), "…")
-"""Of any other state: ✘. Colours tell no more than icon and word do."""
+"""Any other state: ✘. Colours carry no information that icon and text lack."""
 LIVES, MAYBE, SPARED, TO_COME = "█", "▒", "·", "┄"
 SIGNS = {"lasts": LIVES, "maybe": MAYBE, "spared": SPARED, "ahead": TO_COME}
-LEGEND = (f"{LIVES} lasts", f"{MAYBE} not seen dead yet", f"{SPARED} time it did not use", f"{TO_COME} may still last")
+LEGEND = (f"{LIVES} active", f"{MAYBE} not confirmed dead", f"{SPARED} unused time", f"{TO_COME} remaining time")
 
 Paint = Callable[[str, str], str]
 """Returns a text in the colour of a state."""
@@ -24,29 +24,30 @@ Paint = Callable[[str, str], str]
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Which time each column of a bar stands for."""
+    """Maps times to columns of a bar."""
 
     start: datetime
     end: datetime
     columns: int
     now: datetime | None
-    """None where nothing goes on any more."""
+    """None once the job is over."""
 
     def column(self, at: datetime) -> int:
-        """Return the column of a moment; beyond the ends, the one beside them."""
+        """Return the column of a time; -1 before the start, `columns` after the end."""
         share = (at - self.start) / (self.end - self.start)
         return max(-1, min(self.columns, int(share * self.columns) if share >= 0 else -1))
 
 
 def gantt_lines(picture: Timeline, *, now: datetime, columns: int, paint: Paint = lambda text, _: text) -> Iterator[str]:
-    """Yield the lines of a picture, none wider than `columns`; nothing where nothing has begun."""
+    """Yield the lines of the chart, at most `columns` wide. Yield nothing if nothing has begun."""
     lanes = sorted(picture.lanes.values(), key=lambda lane: lane.began)
     if not lanes:
         return
     name, word, bar = _column_widths(lanes, now, columns)
-    scale = _build_scale(picture, now=now, columns=bar)
-    if scale is None:
+    time_range = timeline_range(picture, now=now)
+    if not time_range:
         return
+    scale = Scale(time_range.start, time_range.end, bar, time_range.now)
     indent = " " * (columns - bar - (word + 1 if word else 0))
     yield from (truncate(f"{indent}{line}", columns) for line in _axis(scale))
     for lane in lanes:
@@ -61,27 +62,27 @@ def gantt_lines(picture: Timeline, *, now: datetime, columns: int, paint: Paint 
 
 
 def lane_icon(lane: TimelineRow) -> str:
-    """Return a lane's state as one sign."""
+    """Return the icon of a lane's state."""
     return ICONS.get(lane.state, "✘")
 
 
 def lane_label(lane: TimelineRow) -> str:
-    """Return what a lane is, for people."""
+    """Return the name of a lane for people."""
     return plain({"job": "job ", "request": "asks ", "credential": "holds "}[lane.kind] + lane.what)
 
 
 def lane_state_text(lane: TimelineRow, now: datetime) -> str:
-    """Return a lane's state for people."""
+    """Return the state of a lane for people."""
     left = clock((lane.until - now).total_seconds()) if lane.until and lane.until > now else ""
     match lane.kind, lane.state:
         case "request", "waits":
             return f"tier {lane.tier}{f', {left} left' if left else ''}" if lane.tier else "waits"
         case "credential", "issued":
-            return f"alive, {left} left" if left else "past its end"
+            return f"active, {left} left" if left else "past its expiry"
         case "credential", "doubted":
-            return f"may live, {left} left" if left else "may have lived"
+            return f"may be active, {left} left" if left else "may have been active"
         case "credential", ("revoked" | "expired"):
-            return f"{lane.state}, unproven"
+            return f"{lane.state}, unconfirmed"
         case "credential", "confirmed":
             lived = ((lane.settled or now) - lane.began).total_seconds()
             return f"dead after {clock(lived)}" if lived >= 1 else "dead within 1s"
@@ -90,7 +91,7 @@ def lane_state_text(lane: TimelineRow, now: datetime) -> str:
 
 
 def _lane_heading(head: str, lane: TimelineRow, state_text: str, *, columns: int, paint: Paint) -> str:
-    """Return a lane's line above its bar. The state is cut last; a colour's code, which takes no column, is added after the cutting."""
+    """Return the line above a lane's bar. The name is truncated before the state, and colour codes, which take no columns, are added last."""
     text = truncate(f"{head} {lane_label(lane)}", max(len(head), columns - width(state_text) - 2))
     room = columns - width(text) - 2
     return f"{text}  {paint(truncate(state_text, room), lane.state)}" if room > 0 else truncate(text, columns)
@@ -107,17 +108,12 @@ def _legend(columns: int) -> Iterator[str]:
 
 
 def _column_widths(lanes: list[TimelineRow], now: datetime, columns: int) -> tuple[int, int, int]:
-    """Return how many columns name, state and bar have; no columns for the state where it stands on the name's line."""
+    """Return the columns of name, state and bar; 0 for the state if it is on the name's line."""
     names, words = max(width(lane_label(lane)) for lane in lanes), max(width(lane_state_text(lane, now)) for lane in lanes)
     if columns < MIN_ONE_LINE_COLUMNS:
         return max(1, min(names, columns - 12)), 0, columns
     name, word = min(names, columns * 3 // 10), min(words, max(20, columns // 4))
     return name, word, columns - name - word - 13
-
-
-def _build_scale(picture: Timeline, *, now: datetime, columns: int) -> Scale | None:
-    found = timeline_range(picture, now=now)
-    return Scale(found.start, found.end, columns, found.now) if found else None
 
 
 def _axis(scale: Scale) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""A part of a terminal that is drawn again every second, below lines that stay. All that speaks to rich about it."""
+"""A live display: lines of a terminal that are redrawn, below output that stays. Wraps rich."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import IO, Protocol
 from console.cli import terminal
 
 DrawLines = Callable[[int, int], Iterable[str]]
-"""Returns what to draw in so many columns and rows."""
+"""Returns the lines to draw in so many columns and rows."""
 
 
 class PrintAbove(Protocol):
-    """Writes a line that stays above what is drawn."""
+    """Prints a line that stays, above the display."""
 
     def __call__(self, text: str, *, bell: bool = False) -> None:
-        """Write it; `bell`: and call whoever looks elsewhere."""
+        """Print the text. `bell`: ring the terminal's bell."""
 
 
 @contextlib.contextmanager
 def live_display(lines: DrawLines, *, stream: IO[str]) -> Iterator[PrintAbove]:
-    """Draw lines again every second for the length of a block; nothing of them is left afterwards."""
+    """Redraw lines twice a second during a block, and erase them afterwards."""
     from rich.console import Console  # noqa: PLC0415 - loads slowly, and only a terminal needs it
     from rich.live import Live  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
@@ -32,7 +32,7 @@ def live_display(lines: DrawLines, *, stream: IO[str]) -> Iterator[PrintAbove]:
     def render_lines() -> Text:
         return Text("\n", no_wrap=True, overflow="ellipsis", end="").join(map(Text.from_ansi, lines(*console.size)))
 
-    # What others write to stderr must not cross it either, where it is the same terminal; where it is none it stays where it was sent.
+    # Other messages on stderr must not cross the display on the same terminal. A redirected stderr stays redirected.
     with Live(
         get_renderable=render_lines,
         console=console,

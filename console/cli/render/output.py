@@ -1,16 +1,15 @@
-"""What a command prints on stdout: the API's own objects as JSON or YAML, ids, or a table for people. Decides nothing."""
+"""Prints the results of commands on stdout: as JSON, YAML, names or a table. Decides nothing."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
 
 from console.cli import terminal
+from console.cli.json_object import Json
 from console.cli.options import CliOutputFormat, current_options
 from console.presentation.terminal_text import colour_text, pad, plain, truncate, width
 
-Json = dict[str, Any]
 Cells = Sequence[object]
 
 STATES_BY_COLOUR = {
@@ -29,20 +28,22 @@ STATES_BY_COLOUR = {
         "waits",
         "doubted",
     },
-    "red": {"failed", "refused", "denied", "timed_out", "killed", "lost", "overdue", "alive", "not seen"},
+    "red": {"failed", "refused", "denied", "timed_out", "killed", "lost", "overdue", "alive", "unknown"},
 }
 GAP = "  "
 MIN_LAST_COLUMN_WIDTH = 12
-"""Columns that a cut last column keeps at least; a table without room for them is folded."""
+"""Minimum width of a truncated last column; a table without room for it is folded."""
 
 
 def emit(value: Json, *, table: Callable[[Json], None], names: Callable[[Json], Iterable[object]]) -> None:
-    """Print a value in the form that was asked for."""
+    """Print a value in the requested output format."""
     match current_options().output:
         case CliOutputFormat.JSON:
             terminal.write_line(json.dumps(value, indent=2, ensure_ascii=False))
         case CliOutputFormat.YAML:
-            terminal.write(_to_yaml(value))
+            import yaml  # noqa: PLC0415 - loads slowly, and only this format needs it
+
+            terminal.write(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=1000))
         case CliOutputFormat.NAME:
             for name in names(value):
                 terminal.write_line(plain(name))
@@ -51,7 +52,7 @@ def emit(value: Json, *, table: Callable[[Json], None], names: Callable[[Json], 
 
 
 def emit_page(value: Json, *, header: Cells, row: Callable[[Json], Cells], empty: str, name: str = "id") -> None:
-    """Print a page of a list; on stderr, that it is empty or how to see the next one."""
+    """Print a page of a list. Say on stderr if it is empty, and how to get the next page."""
 
     def table(page: Json) -> None:
         if page["items"]:
@@ -61,29 +62,29 @@ def emit_page(value: Json, *, header: Cells, row: Callable[[Json], Cells], empty
 
     emit(value, table=table, names=lambda page: (item[name] for item in page["items"]))
     if value["next"]:
-        note(f"There are more: --cursor {value['next']}")
+        note(f"There are more. Next page: --cursor {value['next']}")
 
 
 def note(text: str) -> None:
-    """Tell people something beside the data; nothing with --quiet."""
+    """Print a message on stderr, nothing with --quiet."""
     if not current_options().quiet:
         terminal.write_message(text)
 
 
 def print_next_steps(report: Json) -> None:
-    """Tell what to do next, on stderr."""
+    """Print on stderr what to do next."""
     for sentence in report["next"]:
         note(sentence)
 
 
 def print_table(header: Cells, lines: Sequence[Cells]) -> None:
-    """Print columns. Off a terminal nothing is cut; on one, the last column is, and a table that is still too wide is folded."""
+    """Print a table. On a terminal, truncate the last column, and fold a table that is still too wide. Elsewhere, print it in full."""
     for line in table_lines(header, lines, max_columns=terminal.columns()):
         terminal.write_line(line)
 
 
 def table_lines(header: Cells, lines: Sequence[Cells], *, max_columns: int | None) -> Iterator[str]:
-    """Yield the lines of a table in so many columns; None: nothing is cut."""
+    """Yield the lines of a table, at most so wide; None for any width."""
     table = [[plain("" if cell is None else cell) for cell in line] for line in [header, *lines]]
     widths = [max(width(line[column]) for line in table) for column in range(len(header))]
     taken = sum(widths[:-1]) + len(GAP) * (len(widths) - 1)
@@ -96,12 +97,12 @@ def table_lines(header: Cells, lines: Sequence[Cells], *, max_columns: int | Non
     for number, line in enumerate(table):
         cells = [pad(truncate(cell, columns), columns) for cell, columns in zip(line, widths, strict=True)]
         shown = cells if number == 0 else [with_state_colour(cell) for cell in cells]
-        # Padding at the end would only wrap.
+        # Trailing padding could wrap the line.
         yield GAP.join([*shown[:-1], shown[-1].rstrip()]).rstrip()
 
 
 def _folded_row(header: Sequence[str], line: Sequence[str], max_columns: int) -> Iterator[str]:
-    """Yield a row's first cell, and below it, indented, the others with their names, as many on a line as fit."""
+    """Yield a row's first cell, and below it, indented, the other cells with their headers, as many per line as fit."""
     first, *others = line
     yield with_state_colour(first)
     parts, used = "", 0
@@ -119,7 +120,7 @@ def _folded_row(header: Sequence[str], line: Sequence[str], max_columns: int) ->
 
 
 def print_fields(pairs: Iterable[tuple[str, object]]) -> None:
-    """Print names and values below each other; what is None or empty is left out."""
+    """Print one name and value per line. Values that are None or empty are left out."""
     known = [(name, plain(value)) for name, value in pairs if value not in {None, ""}]
     columns = max((width(name) for name, _ in known), default=0) + 1
     for name, value in known:
@@ -127,7 +128,7 @@ def print_fields(pairs: Iterable[tuple[str, object]]) -> None:
 
 
 def with_state_colour(cell: str, state: str | None = None, *, stream: object = None) -> str:
-    """Return a cell with the colour of its state (by default the cell's own word) where there are colours. The word always stays."""
+    """Colour a cell by its state (default: the cell's own text), if the stream shows colours. The text stays the same."""
     if not terminal.shows_colours(stream):
         return cell
     word = cell.strip() if state is None else state
@@ -135,16 +136,10 @@ def with_state_colour(cell: str, state: str | None = None, *, stream: object = N
 
 
 def join_values(values: Iterable[object]) -> str:
-    """Return several values in one cell."""
+    """Join several values for one cell."""
     return ", ".join(map(str, values))
 
 
 def join_pairs(values: Json) -> str:
-    """Return a flat map in one cell."""
+    """Join the pairs of a flat map for one cell."""
     return join_values(f"{name}={value}" for name, value in values.items())
-
-
-def _to_yaml(value: Json) -> str:
-    import yaml  # noqa: PLC0415 - only this form needs it
-
-    return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=1000))

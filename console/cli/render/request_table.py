@@ -1,24 +1,22 @@
-"""Requests that wait, as an approver watches them: a table of what each needs now, and in words what changed about one. Pure."""
+"""Describes pending requests for an approver who watches them: a table of all, and sentences about changes of one. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any
 
+from console.cli.json_object import Json
 from console.cli.render.output import table_lines
 from console.presentation.event_text import decision_text, duration_label
 from console.presentation.terminal_text import clock, moment, plain
 
-Json = dict[str, Any]
-
-HEADER = ("REQUEST", "JOB", "WHO", "WHAT", "TIER", "TIME LEFT", "ANSWERS", "LOOKED AT")
+HEADER = ("REQUEST", "JOB", "REQUESTER", "ACCESS", "TIER", "TIME LEFT", "APPROVALS", "CLAIMED BY")
 
 
 def request_table_lines(items: Sequence[Json], *, now: datetime, columns: int, lines: int) -> Iterator[str]:
-    """Yield what waits, the one whose time ends first on top, in so many columns and at most so many lines."""
+    """Yield the table of pending requests by deadline, in so many columns and at most so many lines."""
     if not items:
-        yield "Nothing waits."
+        yield "No pending requests."
         return
     ordered = sorted(items, key=lambda item: (item["expires_at"] or "~", item["id"]))
     shown, hidden = _fit_rows([_row(item, now) for item in ordered], columns=columns, lines=lines)
@@ -36,22 +34,18 @@ def _fit_rows(rows: Sequence[Sequence[object]], *, columns: int, lines: int) -> 
 
 
 def _row(item: Json, now: datetime) -> tuple[object, ...]:
-    what = f"{item['action']} {item['resource']} for {duration_label(item['ttl'])}"
-    looks = item["claim"]["by"] if item["claim"] and _seconds_until(item["claim"]["until"], now) > 0 else ""
+    access = f"{item['action']} {item['resource']} for {duration_label(item['ttl'])}"
+    claimed_by = item["claim"]["by"] if item["claim"] and _seconds_until(item["claim"]["until"], now) > 0 else ""
     return (
         item["id"],
         item["job_name"],
         item["requester"],
-        what,
+        access,
         item["current_tier"] or item["tier"],
-        _time_left(item, now),
+        clock(_seconds_until(item["expires_at"], now)) if item["expires_at"] else "",
         approval_count(item),
-        looks,
+        claimed_by,
     )
-
-
-def _time_left(item: Json, now: datetime) -> str:
-    return clock(_seconds_until(item["expires_at"], now)) if item["expires_at"] else ""
 
 
 def _seconds_until(until: str, now: datetime) -> float:
@@ -59,7 +53,7 @@ def _seconds_until(until: str, now: datetime) -> float:
 
 
 def approval_count(item: Json) -> str:
-    """Return how many people of the tier that answers now, or above, approve, and how many are needed."""
+    """Return how many approvals count at the current tier, and how many are needed."""
     return f"{sum(_is_counted(answer, item) for answer in item['approvals'])} of {item['quorum']}"
 
 
@@ -68,7 +62,7 @@ def _is_counted(answer: Json, item: Json) -> bool:
 
 
 def request_sentence(item: Json) -> str:
-    """Return what a request asks for, in a sentence."""
+    """Return a sentence about what a request asks for."""
     lasts = f", until {moment(item['expires_at'])}" if item["state"] == "pending" and item["expires_at"] else ""
     waits = f"; tier {item['current_tier']}, {approval_count(item)}{lasts}" if item["quorum"] else ""
     asked = f"{item['requester']} asks for {item['action']} on {item['resource']} for {duration_label(item['ttl'])}"
@@ -76,7 +70,7 @@ def request_sentence(item: Json) -> str:
 
 
 def request_changes(before: Json | None, after: Json) -> Iterator[str]:
-    """Yield what became of a request since it was last seen; where it was not seen before, what it is and what became of it."""
+    """Yield the changes of a request since it was last seen. If it was not seen before, begin with what it asks for."""
     if before is None:
         yield request_sentence(after)
     old = before or {
@@ -89,17 +83,15 @@ def request_changes(before: Json | None, after: Json) -> Iterator[str]:
     }
     yield from map(plain, _answer_changes(old, after))
     if after["current_tier"] != old["current_tier"] and after["state"] == "pending":
-        yield f"climbed to tier {after['current_tier']}, {approval_count(after)}, until {moment(after['expires_at'])}"
+        yield f"escalated to tier {after['current_tier']}, {approval_count(after)}, until {moment(after['expires_at'])}"
     if after["claim"] != old["claim"] and after["state"] == "pending":
-        yield plain(
-            f"{after['claim']['by']} looks at it until {moment(after['claim']['until'])}" if after["claim"] else "nobody looks at it now"
-        )
+        yield plain(f"claimed by {after['claim']['by']} until {moment(after['claim']['until'])}" if after["claim"] else "claim released")
     if after["lock"] and not old["lock"]:
-        yield "waits in Vault too"
+        yield "waits for authorization in Vault too"
     if after["review"] != old["review"] and after["review"]:
-        yield "passed alone; somebody is to review it" if after["review"]["open"] else plain(f"reviewed: {after['review']['verdict']}")
+        yield "approved by break-glass; a review is open" if after["review"]["open"] else plain(f"reviewed: {after['review']['verdict']}")
     if after["state"] != old["state"]:
-        yield f"is {after['state']}"
+        yield f"is now {after['state']}"
 
 
 def _answer_changes(old: Json, after: Json) -> Iterator[str]:
@@ -110,4 +102,4 @@ def _answer_changes(old: Json, after: Json) -> Iterator[str]:
             count = f" ({approval_count(after)})" if after["state"] == "pending" else ""
             yield f"{answer['approver']} {decision_text(answer['decision'])}{reason}{count}"
         if answer["withdrawn_at"] and not (known.get(answer["approver_id"]) or {}).get("withdrawn_at"):
-            yield f"{answer['approver']} took it back"
+            yield f"{answer['approver']} withdrew their approval"

@@ -1,4 +1,4 @@
-"""Waits for a job's end: by its events as they come, by asking again where no events come. Survives a console that restarts."""
+"""Waits until a job has ended, by its event stream or, if no events arrive, by polling. Survives a restart of the console."""
 
 from __future__ import annotations
 
@@ -6,29 +6,20 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
 
 from console.cli.arguments import path_segment
 from console.cli.client.api import ConsoleApiClient
 from console.cli.errors import ExitCode, Failure, NotLoggedIn, Unreachable
-from console.cli.render.output import note
+from console.cli.json_object import Json
+from console.cli.watch import polling
 from justenough.domain.jobs.states import JobState, RevocationState
 
 STREAM_TIMEOUT_S = 10.0
-"""Seconds without a word on a stream after which the job itself is asked for."""
-MAX_SILENT_STREAMS = 2
-"""Streams without a first word, which the console says at once, after which none is opened any more: something holds them back."""
-POLL_INTERVAL_S = 0.5
-"""Seconds between two looks where no stream is open."""
-MAX_OUTAGE_S = 60.0
-"""Seconds that a console or Vault may be away before waiting gives up."""
+"""Seconds without data on a stream after which the job itself is fetched."""
 CONFIRMATION_TIMEOUT_S = 60.0
-"""Seconds in which proof should come once only that is missing: longer than the second look that a worker's death needs."""
+"""Seconds to wait for the confirmation of a revocation once it is all that is missing. If a worker dies, its credentials are checked twice."""
 ENDING_EVENT_TYPES = {"job.ended", "revocation.confirmed", "revocation.overdue"}
-"""After these a job may be over."""
-
-Json = dict[str, Any]
-T = TypeVar("T")
+"""After one of these the job may be over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +31,17 @@ class WatchedEvent:
     kind: str
     data: Json
     job: str = ""
-    """Empty where only one job is followed."""
+    """Empty if only one job is followed."""
+
+    @classmethod
+    def of_entry(cls, entry: Json) -> WatchedEvent:
+        """Build the event from a ledger entry of the API."""
+        return cls(entry["position"], entry["at"], entry["type"], entry["data"], entry.get("job", ""))
 
 
 @dataclass(frozen=True, slots=True)
 class JobWaitResult:
-    """A job when waiting for it was over, and what that comes to."""
+    """A job when the waiting ended, and the exit code for its state then."""
 
     job: Json
     code: ExitCode
@@ -55,7 +51,7 @@ EventHandler = Callable[[WatchedEvent], None]
 
 
 def job_exit_code(job: Json) -> ExitCode:
-    """Return the exit code that a job as it is now comes to."""
+    """Return the exit code for a job's present state."""
     state, revocation = JobState(job["state"]), RevocationState(job["revocation"]["state"])
     if revocation is RevocationState.OVERDUE or (state.ended and revocation is RevocationState.PENDING):
         return ExitCode.NOT_CONFIRMED
@@ -64,59 +60,28 @@ def job_exit_code(job: Json) -> ExitCode:
     return {JobState.SUCCEEDED: ExitCode.OK, JobState.DENIED: ExitCode.DENIED}.get(state, ExitCode.JOB_FAILED)
 
 
-class OutageTolerance:
-    """Bears a server's absence for a while; one word from it and the while begins anew."""
-
-    def __init__(self) -> None:
-        self._down_since: float | None = None
-
-    def reset(self) -> None:
-        """Forget the silence so far."""
-        self._down_since = None
-
-    def wait_or_raise(self, error: Unreachable) -> None:
-        """Wait a little, or raise the error where it has lasted too long."""
-        now = time.monotonic()
-        self._down_since = self._down_since or now
-        if now - self._down_since > MAX_OUTAGE_S:
-            raise error
-        time.sleep(POLL_INTERVAL_S)
-
-    def retry(self, call: Callable[[], T]) -> T:
-        """Return an answer, however long it takes."""
-        while True:
-            try:
-                answer = call()
-            except Unreachable as error:
-                self.wait_or_raise(error)
-                continue
-            self.reset()
-            return answer
-
-
 @dataclass(slots=True)
 class JobFollower:
-    """One job, followed to its end."""
+    """Follows one job to its end."""
 
     api: ConsoleApiClient
     job: str
     on_event: EventHandler
     deadline: float | None = None
-    """Of the monotonic clock; None: as long as it takes."""
+    """Of the monotonic clock; None to wait as long as it takes."""
     _position: int = 0
     _unconfirmed_since: float | None = None
-    _uses_stream: bool = True
-    _silent_streams: int = 0
-    _outage: OutageTolerance = field(default_factory=OutageTolerance)
+    _streams: polling.StreamHealth = field(default_factory=polling.StreamHealth)
+    _outage: polling.OutageTolerance = field(default_factory=polling.OutageTolerance)
 
     def follow(self) -> JobWaitResult:
-        """Return how the job ended and was cleaned up, or stands when the time is over. Raises Failure, Unreachable."""
+        """Return the job once it has ended and its credentials are revoked, or as it is at the deadline. Raises Failure, Unreachable."""
         job = self._fetch_job()
         while not (self._is_over(job) or self._is_past_deadline()):
-            if self._uses_stream:
+            if self._streams.is_usable:
                 self._read_stream()
             else:
-                time.sleep(POLL_INTERVAL_S)
+                time.sleep(polling.POLL_INTERVAL_S)
             job = self._fetch_job()
             self._read_timeline()
         self._read_timeline()
@@ -127,39 +92,29 @@ class JobFollower:
         return f"/jobs/{path_segment(self.job)}"
 
     def _read_stream(self) -> None:
-        """Hear events until one may have been the last, the stream falls silent, or the time is over."""
-        mute, began, silence = True, time.monotonic(), self._stream_timeout()
+        """Handle events until one may be the last, the stream is silent for too long, or the deadline has passed."""
+        is_silent, began, timeout_s = True, time.monotonic(), self._stream_timeout()
+        last_event_id = str(self._position) if self._position else None
         try:
-            with self.api.stream(
-                f"{self._path}/events", last_event_id=str(self._position or "") or None, silence_timeout_s=silence
-            ) as lines:
-                for heard in parse_event_stream(lines):
-                    mute = self._reset_silent_streams()
-                    if heard:
-                        self._handle_event(heard)
-                    if (heard and heard.kind in ENDING_EVENT_TYPES) or self._is_past_deadline():
+            with self.api.stream(f"{self._path}/events", last_event_id=last_event_id, silence_timeout_s=timeout_s) as lines:
+                for event in parse_event_stream(lines):
+                    is_silent = False
+                    self._streams.record_data()
+                    if event:
+                        self._handle_event(event)
+                    if (event and event.kind in ENDING_EVENT_TYPES) or self._is_past_deadline():
                         return
         except Unreachable:
-            # At once: nobody is there, which has nothing to do with streams.
-            mute = mute and time.monotonic() - began > silence / 2
-            time.sleep(min(POLL_INTERVAL_S, self._stream_timeout()))
+            # A console that fails at once is down, which says nothing about streams.
+            is_silent = is_silent and time.monotonic() - began > timeout_s / 2
+            time.sleep(min(polling.POLL_INTERVAL_S, self._stream_timeout()))
         except NotLoggedIn:
             raise
         except Failure as error:
-            self._fall_back_to_polling(error.message)
+            self._streams.fall_back(error.message, poll_interval_s=polling.POLL_INTERVAL_S)
             return
-        if mute and not self._is_past_deadline():
-            self._silent_streams += 1
-            if self._silent_streams >= MAX_SILENT_STREAMS:
-                self._fall_back_to_polling("something on the way holds them back")
-
-    def _reset_silent_streams(self) -> bool:
-        self._silent_streams = 0
-        return False
-
-    def _fall_back_to_polling(self, why: str) -> None:
-        self._uses_stream = False
-        note(f"Events do not come through ({why}); asking every {POLL_INTERVAL_S:g} s instead.")
+        if is_silent and not self._is_past_deadline():
+            self._streams.record_silence(poll_interval_s=polling.POLL_INTERVAL_S)
 
     def _fetch_job(self) -> Json:
         return self._outage.retry(lambda: self.api.get(self._path))
@@ -168,7 +123,7 @@ class JobFollower:
         while True:
             page = self._outage.retry(lambda: self.api.get(f"{self._path}/timeline", after=self._position, limit=1000))
             for item in page["items"]:
-                self._handle_event(WatchedEvent(item["position"], item["at"], item["type"], item["data"]))
+                self._handle_event(WatchedEvent.of_entry(item))
             if page["next"] is None:
                 return
 
@@ -184,7 +139,7 @@ class JobFollower:
         if not (ended or revocation == RevocationState.OVERDUE):
             self._unconfirmed_since = None
             return False
-        # Only proof is missing; it comes within seconds or something is wrong that waiting here does not mend.
+        # Only the confirmation is missing. If it does not come within seconds, waiting here does not help.
         self._unconfirmed_since = self._unconfirmed_since or time.monotonic()
         return time.monotonic() - self._unconfirmed_since > CONFIRMATION_TIMEOUT_S
 
@@ -196,7 +151,7 @@ class JobFollower:
 
 
 def parse_event_stream(lines: Iterable[str]) -> Iterator[WatchedEvent | None]:
-    """Yield what a stream tells; None for a line that only keeps it open."""
+    """Yield the events of a stream; None for a line that only keeps it open."""
     fields: dict[str, str] = {}
     for line in lines:
         if line.startswith(":"):

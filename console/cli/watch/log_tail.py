@@ -1,4 +1,4 @@
-"""The last lines of a job's output, read beside whatever else waits for it."""
+"""Reads the last lines of a job's output in the background."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from console.cli.errors import Failure
 from console.presentation.terminal_text import log_text, plain, strip_colours
 
 POLL_INTERVAL_S = 1.0
-"""Seconds between two looks."""
+"""Seconds between two polls."""
 MAX_TAIL_CHARS = 8_000
-"""Characters that are kept."""
+"""Characters of output to keep."""
 
 
 class LogTail:
-    """Reads a job's output for the length of a block. Where it cannot be read nothing is shown: who waits is told by other means."""
+    """Reads a job's output during a block. Errors are ignored, because the command that waits for the job reports them."""
 
     def __init__(self, api: ConsoleApiClient, job: str) -> None:
         self._api, self._path = api, f"/jobs/{path_segment(job)}/logs"
@@ -34,7 +34,7 @@ class LogTail:
         self._thread.join(POLL_INTERVAL_S)
 
     def lines(self, count: int) -> list[str]:
-        """Return the last lines, in nobody's colours."""
+        """Return the last lines, without their colours."""
         return [f"  │ {plain(strip_colours(line))}" for line in log_text(self._text).split("\n") if line.strip()][-count:]
 
     def _read(self) -> None:

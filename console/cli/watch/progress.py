@@ -1,4 +1,4 @@
-"""A job's progress on stderr: one line per event; on a terminal also how it stands now, drawn again each second. Data never goes here."""
+"""Shows a job's progress on stderr: one line per event; on a terminal also a live display of its state. Prints no data."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 
 from console.cli import terminal
 from console.cli.options import current_options
@@ -17,7 +18,7 @@ from console.presentation.event_text import event_sentence
 from console.presentation.terminal_text import colour_text, moment, plain
 
 APPROVAL_EVENT_TYPES = frozenset({"approval.opened", "approval.escalated"})
-"""What those want to know who only wait: someone must answer."""
+"""Events that are shown while only waiting, because somebody must decide."""
 COLOUR_BY_EVENT_TYPE = {
     "approval.opened": "yellow",
     "approval.escalated": "yellow",
@@ -25,24 +26,24 @@ COLOUR_BY_EVENT_TYPE = {
     "revocation.confirmed": "green",
 }
 EVENT_TYPE_COLUMNS = 20
-"""Columns of an event's name."""
+"""Width of the event type's column."""
 MAX_LOG_LINES = 5
-"""Lines of a job's output that are shown."""
+"""Lines of the job's output to show."""
 
 
 @contextlib.contextmanager
 def show_progress(
     job: str, *, every_event: bool, extra_types: frozenset[str] = frozenset(), logs: LogTail | None = None
 ) -> Iterator[EventHandler]:
-    """Show what happens for the length of a block: everything, or only what someone has to answer, and kinds of `extra_types`."""
-    told = APPROVAL_EVENT_TYPES | extra_types
+    """Show events during a block: every event, or only those that need an approver and those of `extra_types`."""
+    event_types = APPROVAL_EVENT_TYPES | extra_types
     if current_options().quiet:
         yield lambda _: None
     elif terminal.can_redraw(sys.stderr):
-        with _show_live_progress(job, told, every_event=every_event, logs=logs) as tell:
-            yield tell
+        with _show_live_progress(job, event_types, every_event=every_event, logs=logs) as on_event:
+            yield on_event
     else:
-        yield lambda happened: _print_event(happened, told, every_event=every_event)
+        yield lambda event: _print_event(event, event_types, every_event=every_event)
 
 
 @contextlib.contextmanager
@@ -51,30 +52,26 @@ def _show_live_progress(job: str, event_types: frozenset[str], *, every_event: b
     from console.cli.render.live import live_display  # noqa: PLC0415 - only a terminal needs it
     from console.presentation.timeline_model import Timeline  # noqa: PLC0415
 
-    picture, lock = Timeline(), threading.Lock()
+    picture, lock, paint = Timeline(), threading.Lock(), partial(with_state_colour, stream=sys.stderr)
 
     def lines(columns: int, rows: int) -> Iterable[str]:
-        # The picture is drawn from another thread than the one that hears what happens.
+        # Another thread draws the picture while this one adds events to it.
         with lock:
-            found = list(job_status_lines(job, picture, now=datetime.now(UTC), columns=columns, paint=_paint))
+            status = list(job_status_lines(job, picture, now=datetime.now(UTC), columns=columns, paint=paint))
         return [
-            *found[: max(1, rows - 1 - MAX_LOG_LINES) if every_event else 1],
+            *status[: max(1, rows - 1 - MAX_LOG_LINES) if every_event else 1],
             *(logs.lines(MAX_LOG_LINES) if every_event and logs else ()),
         ]
 
     with live_display(lines, stream=sys.stderr) as above, logs or contextlib.nullcontext():
 
-        def tell(happened: WatchedEvent) -> None:
+        def on_event(event: WatchedEvent) -> None:
             with lock:
-                picture.add_entry(happened.kind, happened.at, happened.data)
-            if every_event or happened.kind in event_types:
-                above(_event_text(happened, colour=terminal.shows_colours(sys.stderr)))
+                picture.add_entry(event.kind, event.at, event.data)
+            if every_event or event.kind in event_types:
+                above(_event_text(event, colour=terminal.shows_colours(sys.stderr)))
 
-        yield tell
-
-
-def _paint(text: str, state: str) -> str:
-    return with_state_colour(text, state, stream=sys.stderr)
+        yield on_event
 
 
 def _print_event(event: WatchedEvent, event_types: frozenset[str], *, every_event: bool) -> None:

@@ -1,0 +1,76 @@
+"""How commands wait: polling, bearing an outage of a server, and falling back from event streams to polling."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from console.cli.errors import Unreachable
+from console.cli.render.output import note
+
+POLL_INTERVAL_S = 0.5
+"""Seconds between two polls."""
+MAX_OUTAGE_S = 60.0
+"""Seconds that the console or Vault may be unreachable before a command gives up."""
+MAX_SILENT_STREAMS = 2
+"""Event streams in a row without any data after which polling replaces them. The console sends something at once, so a proxy buffers them."""
+
+T = TypeVar("T")
+
+
+def poll_until(check: Callable[[], T | None], *, every_s: float, deadline: float | None = None) -> T | None:
+    """Call `check` until it returns something; return that, or None once the deadline (of the monotonic clock) has passed."""
+    while (result := check()) is None and (deadline is None or time.monotonic() < deadline):
+        time.sleep(every_s)
+    return result
+
+
+class OutageTolerance:
+    """Bears an outage of a server for MAX_OUTAGE_S. Each answer starts the time again."""
+
+    def __init__(self) -> None:
+        self._down_since: float | None = None
+
+    def retry(self, call: Callable[[], T]) -> T:
+        """Call until the server answers; return its answer. Raises Unreachable after MAX_OUTAGE_S."""
+        while True:
+            try:
+                answer = call()
+            except Unreachable:
+                now = time.monotonic()
+                self._down_since = self._down_since or now
+                if now - self._down_since > MAX_OUTAGE_S:
+                    raise
+                time.sleep(POLL_INTERVAL_S)
+            else:
+                self._down_since = None
+                return answer
+
+
+@dataclass(slots=True)
+class StreamHealth:
+    """Whether event streams get through to this machine."""
+
+    is_usable: bool = True
+    _silent_streams: int = 0
+
+    def record_data(self) -> None:
+        """Count a stream that carried something."""
+        self._silent_streams = 0
+
+    def record_silence(self, *, poll_interval_s: float) -> None:
+        """Count a stream that carried nothing; after MAX_SILENT_STREAMS of them in a row, fall back to polling."""
+        self._silent_streams += 1
+        if self._silent_streams >= MAX_SILENT_STREAMS:
+            self.fall_back("a proxy may hold them back", poll_interval_s=poll_interval_s)
+
+    def fall_back(self, why: str, *, poll_interval_s: float) -> None:
+        """Use no streams any more, and tell the user."""
+        self.is_usable = False
+        note(f"Events do not arrive ({why}); polling every {poll_interval_s:g} s instead.")
+
+    def reset(self) -> None:
+        """Use streams again."""
+        self.is_usable, self._silent_streams = True, 0
