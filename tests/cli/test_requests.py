@@ -80,7 +80,7 @@ def test_a_job_that_a_job_launches_says_so_and_its_approver_sees_what_that_one_t
     assert f"\nLaunched by: {line}\n" in re.sub(r" +", " ", cli.run("request", "show", request["id"], who="lead").stdout)
     assert f"launched by: {line}" in cli.run("request", "approve", request["id"], "--reason", "yes", who="lead").stderr
     assert line in cli.run("job", "show", within).stdout
-    assert f"from within {waiting.id}" in cli.run("job", "timeline", within).stdout
+    assert f"from job {waiting.id}" in cli.run("job", "timeline", within).stdout
     assert sorted(cli.run("job", "list", "--parent", waiting.id, "-o", "name").stdout.split()) == sorted([child, within])
     assert [cli.json("job", "show", job)["parent"] for job in (child, alone)] == [waiting.id, None]
     for job in (child, alone):

@@ -192,7 +192,7 @@ async def test_who_is_told_released_and_told_again_at_once_is_released_once_more
     town.happened(facts.proved(at=later(5), about="sweep"))
     await town.told(console)
     await town.told(console)
-    assert [title.split(":")[0] for title in titles(chat)] == ["Access is not revoked", "Settled"] * 2
+    assert [title.split(":")[0] for title in titles(chat)] == ["Revocation overdue", "Settled"] * 2
 
 
 async def test_what_asks_nobody_is_written_down_nowhere(town: Town, chat: Receiver) -> None:

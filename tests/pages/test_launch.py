@@ -145,7 +145,7 @@ async def test_the_same_form_sent_twice_launches_once_even_at_the_same_time(site
     seen = fields((await ops.send("/jobs/new", {**fields(page), "spec": other, "do": "try"})).text)["seen"]
     refused = await ops.send("/jobs/new", {**fields(page), "spec": other, "seen": seen, "do": "launch"})
     assert refused.status_code == 409
-    assert "already, as something else" in text_of(refused.text)
+    assert "with other content" in text_of(refused.text)
     await temporal.get_workflow_handle(job).terminate()
 
 
@@ -183,7 +183,7 @@ async def test_every_problem_of_a_spec_is_named_by_its_place_and_the_text_stays(
     answer = await tried(await logged_in("ops"), PASTE, spec=text)
     assert answer.status_code == 422
     assert says in text_of(answer.text, "problems")
-    assert "nothing was done" in text_of(answer.text, "problems")
+    assert "Not launched." in text_of(answer.text, "problems")
     kept = search(r'name="spec"[^>]*>\n(.*?)</textarea>', answer.text.replace("\r", ""), flags=16)
     assert kept
     assert unescape(kept[1]) == text
@@ -215,7 +215,7 @@ async def test_what_would_be_denied_is_said_and_not_offered(logged_in: LogIn) ->
     assert (await tried(ops, PASTE, spec=text)).status_code == 200
     page = (await tried(ops, PASTE, spec=forbidden)).text
     assert "denied nobody" in text_of(page, "says")
-    assert "it would end as denied" in text_of(page, "says")
+    assert "this job would not start" in text_of(page, "says")
     assert 'value="launch"' not in page
 
 

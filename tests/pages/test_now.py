@@ -63,7 +63,7 @@ async def test_an_overdue_revocation_is_at_the_top_with_since_when_why_and_what_
         assert job in told
         assert "7 min ago" in told
         assert "leases: <script>alert(1)</script> does not answer" in told
-        assert "It is tried again without end" in told
+        assert "Retries continue automatically." in told
         assert "<script>alert" not in page
         assert page.index('id="alarms"') < page.index('id="credentials"')
     page = (await mallory.open("/now")).text
@@ -119,7 +119,7 @@ async def test_an_after_review_waits_in_sight(site: Site, logged_in: LogIn) -> N
     site.store.record([build_event(EventType.REVIEW_OPENED, job, at=now(), about=f"{request}/e-oncall", **opening)])
     assert "broken-glass by oncall" in text_of((await lead.open("/now")).text, "alarms")
     page = (await mallory.open("/now")).text
-    assert "after-review" in text_of(page, "alarms")
+    assert "break-glass review" in text_of(page, "alarms")
     assert "broken-glass" not in page
 
 
@@ -185,9 +185,9 @@ async def test_the_page_does_not_wait_for_a_system_that_does_not_answer(site: Si
                     assert time.monotonic() - began < 30, told
                     await asyncio.sleep(0.1)
                 assert "Store ok" in told
-                assert "Vault not well" in told
+                assert "Vault unhealthy" in told
                 # The next look goes on meanwhile, and what was seen last is shown.
-                assert "Vault not well" in text_of((await lead.open("/now")).text, "systems")
+                assert "Vault unhealthy" in text_of((await lead.open("/now")).text, "systems")
 
 
 async def test_a_broken_configuration_is_an_alarm(site: Site, browser: Callable[[], Browser], tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ async def test_a_broken_configuration_is_an_alarm(site: Site, browser: Callable[
     deps = replace(site.console.deps, config=ConfigFolder(folder))
     async with served_with(site, browser, deps=deps) as lead:
         page = (await lead.open("/now")).text
-        assert "The configuration is broken" in text_of(page, "alarms")
+        assert "The configuration has errors" in text_of(page, "alarms")
         assert "reads.cedar" in text_of(page, "alarms")
         assert "<script>" not in page
 
