@@ -97,7 +97,7 @@ def credential(request: Request, credential: str, console: TheConsole, visitor: 
     stream = live_stream.stream_url(console, topics="credential,revocation")
     view = visible_credential(console, visitor.caller, credential)
     story = _credential_entries(console, view)
-    asked = next((entry for entry in reversed(story) if entry.type == EventType.REVOCATION_REQUESTED), None)
+    revocation_request = next((entry for entry in reversed(story) if entry.type == EventType.REVOCATION_REQUESTED), None)
     dead, proof = view.state in DEAD_STATES, console.background_reads.proofs.get(view.job_id)
     return render(
         request,
@@ -105,14 +105,14 @@ def credential(request: Request, credential: str, console: TheConsole, visitor: 
         view=view,
         story=story,
         job=console.deps.store.job_captions({view.job_id}).get(view.job_id),
-        asked=None if dead else asked,
+        revocation_request=None if dead else revocation_request,
         dead=dead,
         may_stop=bool(visitor.caller.roles & set(STOPPER_ROLES)),
         stoppers=missing_group_text(group for role in STOPPER_ROLES for group in groups_with_role(role, visitor.caller.tiers)),
         proof=proof,
         stream=stream,
         # A page with forms offers a refresh only while a verification or revocation is in progress.
-        refresh=5 if (proof and proof.runs) or (asked and not dead) else 0,
+        refresh=5 if (proof and proof.runs) or (revocation_request and not dead) else 0,
     )
 
 

@@ -61,9 +61,9 @@ async def home() -> Response:
 async def now(request: Request, console: TheConsole, visitor: ThePageUser) -> Response:
     """Show the dashboard."""
     visitor.caller.require(*Role)
-    told = await to_thread.run_sync(_read_dashboard, console, visitor.caller)
-    looked = await console.health.report_within(HEALTH_TIMEOUT_S)
-    return await to_thread.run_sync(lambda: _render_page(request, visitor.caller, told, looked))
+    data = await to_thread.run_sync(_read_dashboard, console, visitor.caller)
+    health = await console.health.report_within(HEALTH_TIMEOUT_S)
+    return await to_thread.run_sync(lambda: _render_page(request, visitor.caller, data, health))
 
 
 def _read_dashboard(console: Console, caller: Caller) -> DashboardData:
@@ -100,7 +100,7 @@ def _render_page(request: Request, caller: Caller, data: DashboardData, health: 
     return render(
         request,
         "now.html",
-        told=data,
+        data=data,
         standing=standing,
         open_jobs=_state_counts(OPEN_STATES, standing.jobs),
         ended_jobs=_state_counts(ENDED_STATES, standing.ended),
@@ -109,7 +109,7 @@ def _render_page(request: Request, caller: Caller, data: DashboardData, health: 
         approvals=charts.histogram(course.approvals),
         lifetimes=charts.histogram(course.lifetimes),
         systems=SYSTEMS,
-        looked=health,
+        health=health,
         checks={check.name: check for check in health.checks} if health else {},
         tiers=caller.tiers,
         stream=data.stream,

@@ -65,9 +65,9 @@ async def name_somebody(request: Request, console: TheConsole, visitor: ThePageU
         body = await visitor.sign(statement)
         await to_thread.run_sync(create_delegation, console.deps, visitor.caller, body)
     except (Forbidden, InvalidInput, NotFound) as error:
-        told = {"name": "; ".join(one.message for one in error.problems) if isinstance(error, InvalidInput) else str(error)}
+        errors = {"name": "; ".join(one.message for one in error.problems) if isinstance(error, InvalidInput) else str(error)}
         status = problems.status_of(error)
-        return await to_thread.run_sync(lambda: _render_page(request, console, visitor, form=typed, errors=told, status=status))
+        return await to_thread.run_sync(lambda: _render_page(request, console, visitor, form=typed, errors=errors, status=status))
     return RedirectResponse("/delegations?done=named", status_code=303)
 
 

@@ -72,19 +72,19 @@ class _PageStream:
     async def blocks(self, since: int, log: int | None) -> AsyncGenerator[bytes, None]:
         """Yield event blocks until the stream is closed."""
         yield _event_block("beat", {})
-        told = time.monotonic()
+        last_event = time.monotonic()
         async with aclosing(
             self._console.feed.follow(since, job=self._job, wait=BEAT_INTERVAL_S if log is None else LOG_POLL_INTERVAL_S)
         ) as batches:
             async for entries in batches:
-                said = await self._change_event(entries)
+                block = await self._change_event(entries)
                 if log is not None and self._job is not None:
                     chunks = await to_thread.run_sync(self._console.deps.store.logs, self._job, log)
-                    said += b"".join(_event_block("log", {"seq": chunk.seq, "text": output_text(chunk.text)}) for chunk in chunks)
+                    block += b"".join(_event_block("log", {"seq": chunk.seq, "text": output_text(chunk.text)}) for chunk in chunks)
                     log = chunks[-1].seq if chunks else log
-                if said or time.monotonic() - told >= BEAT_INTERVAL_S:
-                    yield said or _event_block("beat", {})
-                    told = time.monotonic()
+                if block or time.monotonic() - last_event >= BEAT_INTERVAL_S:
+                    yield block or _event_block("beat", {})
+                    last_event = time.monotonic()
 
     async def _change_event(self, entries: Sequence[EntryView]) -> bytes:
         """Return one event for all entries that concern the page, which refreshes as a whole anyway; empty for none."""

@@ -65,7 +65,7 @@ def template_environment() -> Environment:
         "pairs": lambda values: [(str(value), plain(value)) for value in values],
         "bounds": format_tool_lines,
         "telling": to_excerpt,
-        "told": lambda entry: plain(event_sentence(entry.type, entry.data)),
+        "sentence": lambda entry: plain(event_sentence(entry.type, entry.data)),
     }
     made.globals |= {"mark": status_badge, "static": static_url, "with_query": _with_query, "words_of": _state_choices}
     return made
@@ -103,5 +103,5 @@ def _with_query(context: Context, **changes: object) -> str:
     query: Mapping[str, str] = context["request"].query_params
     kept = {name: value for name, value in query.items() if name not in {"cursor", *changes}}
     changed = {name: str(value) for name, value in changes.items() if value not in {None, ""}}
-    asked = urlencode({**kept, **changed})
-    return f"?{asked}" if asked else str(context["request"].url.path)
+    changed_query = urlencode({**kept, **changed})
+    return f"?{changed_query}" if changed_query else str(context["request"].url.path)

@@ -55,10 +55,10 @@ class PageRoute(APIRoute):
 
 def redirect_to_login(request: Request) -> Response:
     """Redirect to the login page and back. A posted form is not sent again: the way back leads to the page that the form was on."""
-    asked = (
+    path = (
         request.url.path + (f"?{request.url.query}" if request.url.query else "") if request.method == "GET" else _form_page_path(request)
     )
-    return RedirectResponse(f"/login?{urlencode({'next': asked})}", status_code=303)
+    return RedirectResponse(f"/login?{urlencode({'next': path})}", status_code=303)
 
 
 def _form_page_path(request: Request) -> str:

@@ -81,7 +81,7 @@ _test_results: dict[tuple[str, Path, int, int], PolicyTestResult] = {}
 
 @router.get("/catalog")
 def catalog(request: Request, console: TheConsole, visitor: ThePageUser) -> Response:
-    """Show what can be asked for; to those who read everything, what of it was used."""
+    """Show the catalog with current policy decisions; usage only for those who may read everything."""
     visitor.caller.require(*Role)
     now, current = console.deps.now(), console.deps.config.current()
     use = console.background_reads.uses.get(WHOLE_CATALOG) if visitor.caller.can_read_all else None

@@ -102,7 +102,7 @@ async def explain_pasted(request: Request, console: TheConsole, visitor: ThePage
 def _render_page(request: Request, console: Console, form: ExplainForm) -> Response:
     current, wrong = console.deps.config.current(), FormErrors()
     templates = _job_templates(console.deps.settings.config)
-    told = _explanation(console, current, form, templates, wrong) if form.how else None
+    explanation = _explanation(console, current, form, templates, wrong) if form.how else None
     resources = current.catalog.resources
     return render(
         request,
@@ -110,7 +110,7 @@ def _render_page(request: Request, console: Console, form: ExplainForm) -> Respo
         status=422 if wrong else 200,
         typed=form,
         wrong=wrong,
-        told=told,
+        explanation=explanation,
         words=policy_text,
         templates=list(templates),
         offers=[(f"{name}:{action}", f"{action} on {name}") for name, one in resources.items() for action in sorted(one.actions)],

@@ -53,7 +53,7 @@ async def batch(request: Request, console: TheConsole, visitor: ThePageUser, for
     if said is None or errors:
         raise InvalidInput("form", tuple(Problem(name, why) for name, why in errors.items()))
     outcomes = await _answer_all(console, visitor, said, views, digests)
-    return render(request, "batch.html", outcomes=outcomes, said=said, kind=batch_key_of(first), asking=request_text)
+    return render(request, "batch.html", outcomes=outcomes, said=said, kind=batch_key_of(first), request_text=request_text)
 
 
 def _readable_requests(console: Console, visitor: PageUser, names: Iterable[str]) -> Mapping[str, RequestView]:

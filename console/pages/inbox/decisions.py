@@ -80,10 +80,10 @@ async def answer(request: Request, console: TheConsole, visitor: ThePageUser, fo
     card = await to_thread.run_sync(card_of, console, visitor.caller, name)
     again = partial(card_page, request, console, visitor, draft=draft)
     if form.get("digest") != card.view.digest:
-        return again(card, told=CardNotice(status=412, changed=differences(facts_from_form(form), card.facts), problem=STALE_TEXT))
+        return again(card, notice=CardNotice(status=412, changed=differences(facts_from_form(form), card.facts), problem=STALE_TEXT))
     said, errors = parse_answer(draft, card.view)
     if said is None or errors:
-        return again(card, told=CardNotice(status=422, errors=errors, problem=MISSING_TEXT))
+        return again(card, notice=CardNotice(status=422, errors=errors, problem=MISSING_TEXT))
     if needs_care(said.decision, card.view.current_tier) and not visitor.fresh:
         to_login = RedirectResponse(f"/login/fresh?{urlencode({'next': f'/inbox/{name}'})}", status_code=303)
         drafts.save(to_login, console.cookies, draft, visitor, name)
@@ -93,8 +93,8 @@ async def answer(request: Request, console: TheConsole, visitor: ThePageUser, fo
     except (NoSession, NotFound):
         raise
     except JustEnoughError as error:
-        told = CardNotice(status=problems.status_of(error), errors=field_errors(error), problem=_error_text(error))
-        return again(await to_thread.run_sync(card_of, console, visitor.caller, name), told=told)
+        notice = CardNotice(status=problems.status_of(error), errors=field_errors(error), problem=_error_text(error))
+        return again(await to_thread.run_sync(card_of, console, visitor.caller, name), notice=notice)
     return _redirect_back(console, name, "taken" if said.decision == WITHDRAW else "sent")
 
 
@@ -117,12 +117,12 @@ async def review(request: Request, console: TheConsole, visitor: ThePageUser, fo
     card = await to_thread.run_sync(card_of, console, visitor.caller, name)
     again = partial(card_page, request, console, visitor, draft=draft)
     if form.get("digest") != card.view.digest:
-        return again(card, told=CardNotice(status=412, changed=differences(facts_from_form(form), card.facts), problem=STALE_TEXT))
+        return again(card, notice=CardNotice(status=412, changed=differences(facts_from_form(form), card.facts), problem=STALE_TEXT))
     errors = _reason_errors(draft.reason, required=True, field="review-reason")
     if draft.verdict not in VERDICTS:
         errors["verdict"] = "Choose a verdict."
     if errors:
-        return again(card, told=CardNotice(status=422, errors=errors, problem=MISSING_TEXT))
+        return again(card, notice=CardNotice(status=422, errors=errors, problem=MISSING_TEXT))
     verdict = cast("Literal['justified', 'unjustified']", draft.verdict)
     statement = statement_factory.build_review_statement(
         card.view.model_dump(mode="json"), verdict, reason=draft.reason, person=visitor.caller.person.id, now=datetime.now(UTC)
@@ -131,8 +131,8 @@ async def review(request: Request, console: TheConsole, visitor: ThePageUser, fo
     try:
         await to_thread.run_sync(submit_review, console.deps, visitor.caller, name, body)
     except (Forbidden, Conflict, Stale, InvalidInput, RetryLater) as error:
-        told = CardNotice(status=problems.status_of(error), problem=_error_text(error))
-        return again(await to_thread.run_sync(card_of, console, visitor.caller, name), told=told)
+        notice = CardNotice(status=problems.status_of(error), problem=_error_text(error))
+        return again(await to_thread.run_sync(card_of, console, visitor.caller, name), notice=notice)
     return _redirect_back(console, name, "reviewed")
 
 

@@ -113,12 +113,12 @@ class InboxFilters(Message):
 
 
 @router.get("/inbox")
-def inbox(request: Request, console: TheConsole, visitor: ThePageUser, wanted: Annotated[InboxFilters, Query()]) -> HTMLResponse:
+def inbox(request: Request, console: TheConsole, visitor: ThePageUser, filters: Annotated[InboxFilters, Query()]) -> HTMLResponse:
     """Show the inbox."""
     caller = visitor.caller
     caller.require(*Role)
     stream, me = live_stream.stream_url(console, topics=TOPICS), caller.person.id
-    mine, rest = queue(console, caller, wanted, mine=True), queue(console, caller, wanted, mine=False)
+    mine, rest = queue(console, caller, filters, mine=True), queue(console, caller, filters, mine=False)
     # Only the ancestors show that a request descends from the user's own job; those requests move to the others.
     barred = tuple(line for line in mine.lines if line.why_not)
     return render(
@@ -128,12 +128,12 @@ def inbox(request: Request, console: TheConsole, visitor: ThePageUser, wanted: A
         groups=group_lines([line for line in mine.lines if not line.why_not]),
         next_mine=mine.next,
         others=InboxQueue((*barred, *rest.lines), rest.next),
-        reviews=reviews_for(console, caller, limit=wanted.limit("reviews")) if wanted.shows("reviews") else (),
-        answers=console.deps.store.requests_answered_by(me, wanted.limit("answers")) if wanted.shows("answers") else (),
-        wanted=wanted,
-        narrowed=any((wanted.resource, wanted.action, wanted.job, wanted.tier)),
+        reviews=reviews_for(console, caller, limit=filters.limit("reviews")) if filters.shows("reviews") else (),
+        answers=console.deps.store.requests_answered_by(me, filters.limit("answers")) if filters.shows("answers") else (),
+        filters=filters,
+        narrowed=any((filters.resource, filters.action, filters.job, filters.tier)),
         tiers=caller.tiers.tiers,
-        asking=request_text,
+        request_text=request_text,
         me=me,
     )
 
@@ -145,8 +145,10 @@ def one(
     """Show one request; notifications link here."""
     # Take the stream position before reading the store, so that no later change is missed.
     stream = live_stream.stream_url(console)
-    card, told = card_of(console, visitor.caller, name), CardNotice(done=done if done in DONE_WORDS else "")
-    return card_page(request, console, visitor, card, told=told, draft=drafts.load(request, console.cookies, visitor, name), stream=stream)
+    card, notice = card_of(console, visitor.caller, name), CardNotice(done=done if done in DONE_WORDS else "")
+    return card_page(
+        request, console, visitor, card, notice=notice, draft=drafts.load(request, console.cookies, visitor, name), stream=stream
+    )
 
 
 def card_page(
@@ -155,7 +157,7 @@ def card_page(
     visitor: PageUser,
     card: RequestCard,
     *,
-    told: CardNotice,
+    notice: CardNotice,
     draft: AnswerDraft | None = None,
     stream: str | None = None,
 ) -> HTMLResponse:
@@ -163,14 +165,14 @@ def card_page(
     return render(
         request,
         "card.html",
-        status=told.status,
+        status=notice.status,
         stream=stream and f"{stream}&job={card.view.job_id}",
         card=card,
         view=card.view,
-        told=told,
+        notice=notice,
         draft=draft or AnswerDraft(),
         kept=draft is not None,
-        asking=request_text,
+        request_text=request_text,
         needs_reason=needs_reason,
         me=visitor.caller.person,
         policies_now=console.deps.config.current().policies.digest,

@@ -233,12 +233,12 @@ def _previous_approval(deps: Deps, view: RequestView, current_facts: Mapping[str
 
 
 def _comparable_facts(view: RequestView) -> Mapping[str, str]:
-    told = {
+    facts = {
         name: value
         for name, value in request_facts(view).items()
         if name in {"action", "ttl", "tier", "policies", "revocable", "sensitivity"}
     }
-    return {**told, **call_facts(view)}
+    return {**facts, **call_facts(view)}
 
 
 def _rejection_text(steps: tuple[EntryView, ...], person: str) -> str:

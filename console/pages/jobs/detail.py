@@ -85,7 +85,7 @@ def show(
         "job.html",
         now=now,
         job=view,
-        does=job_status_text(view, visitor.caller.tiers),
+        status_text=job_status_text(view, visitor.caller.tiers),
         output=seen,
         done=DONE_TEXT.get(done, ""),
         tier_name=lambda number: tier_name(number, visitor.caller.tiers),
@@ -178,12 +178,12 @@ def _order_context(console: Console, visitor: PageUser, view: JobView) -> dict[s
 
 def _decisions_context(console: Console, view: JobView) -> dict[str, Any]:
     """Return the requests shown in full (pending first), the other ones, and the current text of the deciding policies."""
-    told = sorted(view.requests, key=lambda one: one.state is not RequestState.PENDING)[:MAX_WHOLE_REQUESTS]
+    in_full = sorted(view.requests, key=lambda one: one.state is not RequestState.PENDING)[:MAX_WHOLE_REQUESTS]
     policies = console.deps.config.current().policies
     named = tuple(dict.fromkeys(name for one in view.requests for name in one.policies))[:MAX_TABLE_ROWS]
     return {
-        "requests": told,
-        "other_requests": [one for one in view.requests if one not in told],
+        "requests": in_full,
+        "other_requests": [one for one in view.requests if one not in in_full],
         "policies": named,
         "rules": {rule.id: rule for rule in policies.rules if rule.id in named},
         "decided_by": dict.fromkeys(one.policy_digest for one in view.requests if one.policy_digest).keys(),

@@ -46,12 +46,12 @@ def jobs(  # noqa: PLR0913 - each is one filter of the list
     requester: Text = "",
     environment: Text = "",
     parent: Text = "",
-    wanted: Annotated[str, Query(alias="id", max_length=MAX_TEXT_LENGTH)] = "",
+    query: Annotated[str, Query(alias="id", max_length=MAX_TEXT_LENGTH)] = "",
     cursor: Cursor = None,
 ) -> Response:
     """Show the matching jobs, newest first. `id` searches; a single hit is opened."""
     visitor.caller.require(*Role)
-    found = _find_readable(console, visitor.caller, wanted)
+    found = _find_readable(console, visitor.caller, query)
     if len(found) == 1:
         return RedirectResponse(place_url(found[0]), status_code=303)
     stream = live_stream.stream_url(console, topics="job,approval,revocation")
@@ -72,7 +72,7 @@ def jobs(  # noqa: PLR0913 - each is one filter of the list
         "jobs.html",
         page=page,
         found=found,
-        wanted=wanted,
+        query=query,
         place=place_url,
         states=(("", "Any state"), *((one.value, status_badge("job", one).word) for one in JobState)),
         environments=sorted({resource.environment for resource in current.catalog.resources.values()} | ({environment} - {""})),

@@ -84,7 +84,7 @@ def _render_confirmation(request: Request, visitor: PageUser, view: JobView, how
         status=status,
         job=view,
         how=how,
-        does=job_status_text(view, visitor.caller.tiers),
+        status_text=job_status_text(view, visitor.caller.tiers),
         live=[one for one in view.credentials if one.state not in DEAD_STATES],
         possible=can_stop(view, kill=how == "kill"),
     )

@@ -108,9 +108,9 @@ async def log_in_anew(request: Request, console: TheConsole, visitor: ThePageUse
         entry = await log_in_at_vault(request, console, visit.row.name, str(posted.get("password", "")))
         await console.sessions.refresh_login(visit, entry)
     except (GiveUp, RetryLater) as error:
-        status, told = error_status_and_text(error)
+        status, message = error_status_and_text(error)
         log_refusal(visit.row.name, error)
-        answer = _fresh_login_page(request, visitor, onward=onward, error=told)
+        answer = _fresh_login_page(request, visitor, onward=onward, error=message)
         answer.status_code = status
         return answer
     return RedirectResponse(onward, status_code=303)
@@ -150,9 +150,9 @@ async def log_in_at_vault(request: Request, console: Console, name: str, passwor
 
 def refusal_response(request: Request, console: Console, error: GiveUp | RetryLater, *, name: str, onward: str) -> Response:
     """Render the login form with an error message."""
-    status, told = error_status_and_text(error)
+    status, message = error_status_and_text(error)
     log_refusal(name, error)
-    answer = login_page(request, console, onward=onward, name=name, error=told)
+    answer = login_page(request, console, onward=onward, name=name, error=message)
     answer.status_code = status
     return answer
 
@@ -179,7 +179,7 @@ def login_page(
 ) -> Response:
     """Render the login form with a CSRF token for this browser."""
     made = request.cookies.get(console.cookies.form) or secrets.token_urlsafe(32)
-    told: dict[str, Any] = {
+    context: dict[str, Any] = {
         "csrf": _derive_csrf(made),
         "onward": local_path(onward),
         "user": name,
@@ -187,7 +187,7 @@ def login_page(
         "said": notice,
         "hop": hop,
     }
-    answer = render(request, "login.html", **told, oidc=console.deps.settings.pages_oidc_mount is not None)
+    answer = render(request, "login.html", **context, oidc=console.deps.settings.pages_oidc_mount is not None)
     console.cookies.set(answer, console.cookies.form, made, max_age_s=FORM_LIFETIME_S)
     return answer
 
