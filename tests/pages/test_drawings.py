@@ -240,11 +240,11 @@ def stored(store: Store, *events: Event) -> JobView:
     "events, says",
     [
         ([submitted()], "Queued. Waiting for a worker."),
-        (story()[:4], "Waits for people: write on orders-db at tier 1 (owner). Unanswered, a request climbs"),
-        (story()[:7], "Runs and holds 1 credential: write on orders-db."),
-        (story(), "Its process ended well. Its credential is dead."),
-        ([*story()[:8], overdue(at=later(130)), ended("failed", at=later(131))], "It failed. Its access could not be ended in time"),
-        ([submitted(), ended("denied")], "It never ran: access that it needs was denied. It was issued nothing."),
+        (story()[:4], "Waiting for approval: write on orders-db at tier 1 (owner). A request escalates to the next tier"),
+        (story()[:7], "Running. 1 active credential: write on orders-db."),
+        (story(), "Succeeded. Its credential is revoked (verified)."),
+        ([*story()[:8], overdue(at=later(130)), ended("failed", at=later(131))], "Failed. Revocation is overdue: its access may still work."),
+        ([submitted(), ended("denied")], "Not started: required access was denied. No credentials issued."),
         ([submitted(), started(), ended("killed")], "Killed: access was revoked first."),
     ],
 )

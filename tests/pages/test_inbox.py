@@ -38,7 +38,7 @@ async def test_whose_clock_ends_first_comes_first_and_what_one_cannot_answer_com
         )
     ]
     assert places == sorted(places)
-    assert "then tier 2" in page.text
+    assert "then escalates to tier 2" in page.text
 
 
 async def test_filters_are_in_the_address_and_what_they_hide_is_gone(served: Served, logged_in: LogIn) -> None:
@@ -46,7 +46,7 @@ async def test_filters_are_in_the_address_and_what_they_hide_is_gone(served: Ser
     asked(served, await job(served, "filtered"), resource="orders-db", title="Orders")
     browser = await logged_in("lead")
     assert "on Orders" not in (await shown(browser, "/inbox?job=filtered&resource=refunds-db")).text
-    assert "Nothing waits for your answer with this filter" in (await shown(browser, "/inbox?job=filtered&tier=2")).text
+    assert "No requests waiting for you match this filter" in (await shown(browser, "/inbox?job=filtered&tier=2")).text
     assert (await browser.open("/inbox?tier=9")).status_code == 422
     for cursor in ("nonsense", "0001-01-01T00:00%2B14:00~r-dev-x-1"):
         assert (await browser.open(f"/inbox?show=mine&cursor={cursor}")).status_code == 422
@@ -73,7 +73,7 @@ async def test_a_card_says_who_wants_what_for_how_long_and_what_silence_means(se
     request = asked(served, await job(served, "sentence", params={"ticket": "4712"}, reason="She called twice"))
     page = await shown(await logged_in("lead"), f"/inbox/{request['id']}")
     for words in (
-        "sentence by agent refund-agent 1.4, launched by ops, wants WRITE on Refunds for 5 min",
+        "sentence by agent refund-agent 1.4, launched by ops, requests WRITE on Refunds for 5 min",
         "Without an answer it climbs to tier 2 (security)",
         "of access, counted from issue",
         "It needs 1 approval",
@@ -128,7 +128,7 @@ async def test_a_request_for_a_call_shows_the_tool_and_every_argument_as_a_stran
     assert "\u202e" not in raw
     page = await shown(browser, f"/inbox/{request['id']}")
     for words in (
-        "wants WRITE on Refunds for one call of refund-order",
+        "requests WRITE on Refunds for one call of refund-order",
         '"amount": 12.5',
         '"order_id": 7',
         "y the end",

@@ -410,7 +410,7 @@ async def test_an_approval_can_be_taken_back(served: Served, logged_in: LogIn, r
     page = await shown(browser, f"/inbox/{request_['id']}")
     assert "Nothing more is issued, and issued credentials are revoked" in page.text
     silent = await answer(browser, request_, "withdraw")
-    assert (silent.status_code, "Say why" in words_of(silent)) == (422, True)
+    assert (silent.status_code, "Enter a reason." in words_of(silent)) == (422, True)
     sent = await answer(browser, request_, "withdraw", reason="a mistake")
     assert sent.headers["location"].endswith("?done=taken")
     (signed,) = await decisions(served, request_["job_id"])

@@ -78,7 +78,7 @@ async def test_numbers_are_of_everybody_and_exact_at_once(site: Site, logged_in:
     lead, mallory = await logged_in("lead"), await logged_in("mallory")
     before = (await mallory.open("/now")).text
     alive, runs, failed = (
-        number_of(before, "credentials", "alive"),
+        number_of(before, "credentials", "active"),
         number_of(before, "jobs", "running"),
         number_of(before, "jobs", "failed"),
     )
@@ -87,7 +87,7 @@ async def test_numbers_are_of_everybody_and_exact_at_once(site: Site, logged_in:
     site.store.record([started(running), issued(running, at=now()), issued(running, number=2, at=now()), ended("failed", over, at=now())])
     for who in (lead, mallory):
         page = (await who.open("/now")).text
-        assert number_of(page, "credentials", "alive") == alive + 2
+        assert number_of(page, "credentials", "active") == alive + 2
         assert number_of(page, "jobs", "running") == runs + 1
         assert number_of(page, "jobs", "failed") == failed + 1
         assert "orders-db" in text_of(page, "credentials")
@@ -107,7 +107,7 @@ async def test_what_waits_is_named_to_those_who_may_read_it_with_its_clock(site:
         assert "s left" in told
     page = (await mallory.open("/now")).text
     assert "who-waits" not in page
-    assert number_of(page, "requests", "people") >= 1
+    assert number_of(page, "requests", "approval") >= 1
 
 
 async def test_an_after_review_waits_in_sight(site: Site, logged_in: LogIn) -> None:
@@ -180,7 +180,7 @@ async def test_the_page_does_not_wait_for_a_system_that_does_not_answer(site: Si
                 began = time.monotonic()
                 first = text_of((await lead.open("/now")).text, "systems")
                 assert time.monotonic() - began < CHECK_TIMEOUT_S
-                assert first.startswith("Systems Store looking Temporal looking Vault looking")
+                assert first.startswith("Systems Store checking Temporal checking Vault checking")
                 while "no answer in 2 s" not in (told := text_of((await lead.open("/now")).text, "systems")):
                     assert time.monotonic() - began < 30, told
                     await asyncio.sleep(0.1)
