@@ -83,7 +83,7 @@ async def test_a_credential_is_seen_to_come_taken_away_and_seen_dead_without_a_r
     await expect(page.locator("#standing")).to_contain_text("revoked (verified)")
     await expect(page.get_by_role("button", name="Revoke")).to_have_count(0)
     assert ops.job(job["id"])["state"] == "running"
-    await expect(page.locator("#story")).to_contain_text("lead takes")
+    await expect(page.locator("#story")).to_contain_text("lead requested revocation")
 
 
 async def test_what_is_alive_of_a_job_is_looked_at_from_the_page(pages: Pages, launched: Launch) -> None:

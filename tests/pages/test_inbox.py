@@ -74,9 +74,9 @@ async def test_a_card_says_who_wants_what_for_how_long_and_what_silence_means(se
     page = await shown(await logged_in("lead"), f"/inbox/{request['id']}")
     for words in (
         "sentence by agent refund-agent 1.4, launched by ops, requests WRITE on Refunds for 5 min",
-        "Without an answer it climbs to tier 2 (security)",
+        "Escalates to tier 2 (security)",
         "of access, counted from issue",
-        "It needs 1 approval",
+        "Needs 1 approval",
         "Can be revoked immediately",
         "She called twice",
         "A write changes what customers see, so the resource's owner agrees to it first.",

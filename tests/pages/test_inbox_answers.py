@@ -120,12 +120,12 @@ async def test_a_denial_says_why(served: Served, logged_in: LogIn, request_: dic
     [
         (1, "deny", {"reason": "  "}, "reason", "Enter a reason."),
         (2, "approve", {"reason": ""}, "reason", "Enter a reason."),
-        (1, "approve", {"reason": "x" * 1001}, "reason", "At most 1,000 characters; these are 1,001."),
+        (1, "approve", {"reason": "x" * 1001}, "reason", "Shorten the reason to 1,000 characters; it has 1,001."),
         (1, "approve", {"reason": "a\0b"}, "reason", "cannot be signed"),
         (1, "approve", {"ttl": "10m"}, "ttl", "You cannot approve more than requested."),
         (1, "approve", {"ttl": "soon"}, "ttl", "written like 30s"),
-        (1, "approve", {"action": "admin"}, "action", "It must be write, or less"),
-        (1, "approve", {"action": "fly"}, "action", "It must be write, or less"),
+        (1, "approve", {"action": "admin"}, "action", "Choose write or a lesser action."),
+        (1, "approve", {"action": "fly"}, "action", "Choose write or a lesser action."),
     ],
 )
 async def test_what_cannot_be_is_told_beside_its_field_with_what_was_typed_kept(
@@ -298,7 +298,7 @@ async def test_an_answer_that_a_worker_refused_says_why(served: Served, logged_i
             )
         ]
     )
-    assert "Your answer did not count: lead is in no group that answers requests" in (await shown(browser, onward)).text
+    assert "Your decision was rejected: lead is in no group that answers requests" in (await shown(browser, onward)).text
 
 
 async def test_tier_three_takes_the_jobs_name_and_a_fresh_login_and_loses_nothing_on_the_way(
@@ -307,7 +307,7 @@ async def test_tier_three_takes_the_jobs_name_and_a_fresh_login_and_loses_nothin
     request = await asked_at(served, 3, quorum=2)
     browser = await logged_in("chief")
     wrong = await answer(browser, request, "approve", reason="checked the books", confirm="refund")
-    assert (wrong.status_code, "Type the job's name, refund-triage, exactly." in words_of(wrong)) == (422, True)
+    assert (wrong.status_code, "Enter the job name exactly: refund-triage" in words_of(wrong)) == (422, True)
     site.clock.forward(minutes=6)
     old = await answer(browser, request, "approve", reason="checked the books", confirm="refund-triage", ttl="2m")
     assert old.status_code == 303
@@ -425,7 +425,7 @@ async def test_looking_at_it_is_told_to_the_others_until_it_is_released(served: 
         return await browser.send(f"{path}/claim", (await shown(browser, path)).forms[f"{path}/claim"])
 
     assert (await claim(lead)).headers["location"] == f"{path}?done=claimed"
-    assert "lead said to be looking at it" in (await shown(chief, path)).text
+    assert "lead is reviewing it" in (await shown(chief, path)).text
     taken = await claim(chief)
     assert (taken.status_code, "lead looks at it until" in words_of(taken)) == (409, True)
     assert (await claim(lead)).headers["location"] == f"{path}?done=released"
@@ -452,7 +452,7 @@ async def test_an_after_review_is_signed_and_closes_it(site: Site, served: Serve
     )
     glass(served, request_)
     browser = await logged_in("lead")
-    assert "oncall broke glass" in (await shown(browser, "/inbox?show=reviews")).text
+    assert "oncall used break-glass" in (await shown(browser, "/inbox?show=reviews")).text
     path = f"/inbox/{request_['id']}"
     known = (await shown(browser, path)).forms[f"{path}/review"]
     assert (await browser.send(f"{path}/review", {**known, "reason": "it was"})).status_code == 422
@@ -466,7 +466,7 @@ async def test_an_after_review_is_signed_and_closes_it(site: Site, served: Serve
 
 
 def glass(served: Served, request: dict[str, Any]) -> None:
-    """Record that oncall broke glass for a request."""
+    """Record that oncall used break-glass for a request."""
     served.store.record(
         [
             build_event(

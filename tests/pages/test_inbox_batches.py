@@ -46,7 +46,7 @@ async def test_requests_of_one_kind_are_offered_together_with_nothing_ticked(ser
 async def test_each_ticked_one_is_signed_on_its_own(served: Served, logged_in: LogIn) -> None:
     both = await several(served, "pair", 1, 1)
     page = await press(await logged_in("lead"), both, "approve", reason="the usual")
-    assert (page.status_code, "2 of 2 answered" in words_of(page)) == (200, True)
+    assert (page.status_code, "2 of 2 approved" in words_of(page)) == (200, True)
     (one,), (other,) = [await decisions(served, request["job_id"]) for request in both]
     assert one["signature"] != other["signature"]
     assert [signed["statement"]["request"] for signed in (one, other)] == [request["id"] for request in both]
@@ -73,8 +73,8 @@ async def test_one_that_fails_stops_no_other(served: Served, logged_in: LogIn) -
     "tiers, decision, fields, told",
     [
         ((1, 2), "approve", {"reason": "all"}, "they are not of one kind"),
-        ((3, 3), "approve", {"reason": "all"}, "requests at tier 3 and above are answered one at a time"),
-        ((3, 3), "deny", {"reason": "all"}, "requests at tier 3 and above are answered one at a time"),
+        ((3, 3), "approve", {"reason": "all"}, "requests at tier 3 and above must be decided one at a time"),
+        ((3, 3), "deny", {"reason": "all"}, "requests at tier 3 and above must be decided one at a time"),
         ((1, 1), "deny", {}, "Enter a reason."),
         ((2, 2), "approve", {}, "Enter a reason."),
         ((1, 1), "break_glass", {"reason": "all"}, "must be approve or deny"),

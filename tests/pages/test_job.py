@@ -97,7 +97,7 @@ async def test_the_text_of_the_policy_that_decided_is_there_and_whether_it_is_st
     assert " ".join(rule.text.split()) in told
     assert told.count(rule.id) == 2, "its heading and its own text, once for both"
     assert f"Decided by {'sha256:' + 'd' * 12}…" in told
-    assert "was-removed There is no policy of that name in force now." in told
+    assert "was-removed No policy with this name is in force." in told
     assert "changed since" not in text_of(page, part(job, "r"))
     assert "The policies have changed since." in text_of(page, part(job, "r", 2))
 
@@ -275,7 +275,7 @@ async def test_what_has_ended_cannot_be_stopped_and_is_shown_as_it_ended(site: S
         assert answer.status_code == 409
         told = text_of(answer.text, "main")
         assert "This job has already ended" in told
-        assert "failed It failed." in told
+        assert "failed Failed." in told
         assert "so nothing was changed." in told
     assert form.status_code == 200
     assert stops(site, job) == []

@@ -92,7 +92,7 @@ async def test_a_filter_that_does_not_hold_is_said_beside_its_field(records: Des
     lead = await records.login()
     page = await seen(lead, "/ledger?since=yesterday&until=2026-13-01&type=gone", status=422)
     assert page.text.count("must be a date or time like 2026-01-31") == 2
-    assert "there is no type 'gone'" in page.text
+    assert "unknown type 'gone'" in page.text
     beyond = urlencode({"since": "0001-01-01T00:00+14:00", "until": "9999-12-31T23:59-14:00"})
     assert (await seen(lead, f"/ledger?{beyond}", status=422)).text.count("must be a date or time like 2026-01-31") == 2
     assert {"e-since", "e-until"} <= set(page.values("aria-describedby"))
@@ -225,7 +225,7 @@ async def test_a_sound_ledger_is_shown_sound_with_what_such_a_look_cannot_see(re
     assert "started by auditor" in page.text
     assert "only held checkpoints show that" in page.text
     assert str(records.store.ledger_head().hash) in page.text
-    assert "Sound, seen" in (await seen(auditor, "/ledger")).text
+    assert "Intact, verified" in (await seen(auditor, "/ledger")).text
 
 
 async def test_a_forged_row_is_found_from_the_page(records: Desk) -> None:
