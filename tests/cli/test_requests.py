@@ -109,7 +109,7 @@ def test_less_is_approved_and_taken_back_in_one_command_each(cli: Cli, ops: Huma
     assert "Granted:   read for 2m" in shown
     assert "(tier 1) approved read for 2m: -" in shown
     assert back["state"] == "withdrawn"
-    assert "lead took it back: no longer needed; the request is withdrawn" in cli.run("job", "timeline", job).stdout
+    assert "lead withdrew the approval: no longer needed; the request is withdrawn" in cli.run("job", "timeline", job).stdout
     assert cli.run("request", "withdraw", request, "--reason", "again", who="lead").exit_code == 8
     cli.run("job", "kill", job, "--yes")
 

@@ -85,7 +85,7 @@ async def test_those_who_are_asked_are_told_once_and_then_how_it_ended(town: Tow
     town.happened(ended("succeeded"))
     await town.told(console)
     assert titles(chat)[1:] == ["Settled: write on Orders database for refund-triage"]
-    assert chat.events[1]["message"] == "lead answered: approved, with the words “Looks right”. Nothing to do any more."
+    assert chat.events[1]["message"] == "lead decided: approved: “Looks right”. No action needed."
     assert town.deps.store.outbox.unsettled_notices("leads", JOB) == ()
 
 
@@ -101,11 +101,11 @@ async def test_only_the_tier_asked_is_told_and_a_climb_tells_the_next_and_releas
     town.happened(opened(tier=2, escalated=True))
     await town.told(console)
     assert titles(mail) == ["Approval needed (tier 2): write on Orders database"]
-    assert "climbed to tier 2" in chat.events[1]["message"]
+    assert "escalated to tier 2" in chat.events[1]["message"]
     town.happened(answered("denied", person="chief", decision="deny"))
     await town.told(console)
     assert (len(chat.got), len(mail.got)) == (2, 2)
-    assert "answered: denied" in mail.events[1]["message"]
+    assert "decided: denied" in mail.events[1]["message"]
 
 
 async def test_who_answers_for_both_tiers_is_asked_again_and_released_once(town: Town, chat: Receiver) -> None:

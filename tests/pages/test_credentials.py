@@ -42,7 +42,7 @@ async def test_the_list_shows_what_is_alive_and_all_where_that_is_wanted(records
     kill(records, job, number=2)
     page = await seen(lead, "/credentials")
     assert [link for link in page.links if link.startswith("/credentials/")] == [f"/credentials/{alive}"]
-    assert "live" in page.text
+    assert "active" in page.text
     both = await seen(lead, "/credentials?show=all")
     assert {link for link in both.links if link.startswith("/credentials/")} == {f"/credentials/{alive}", f"/credentials/{dead}"}
     assert "its lease is gone, its login is gone" in both.text

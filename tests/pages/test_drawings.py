@@ -243,7 +243,10 @@ def stored(store: Store, *events: Event) -> JobView:
         (story()[:4], "Waiting for approval: write on orders-db at tier 1 (owner). A request escalates to the next tier"),
         (story()[:7], "Running. 1 active credential: write on orders-db."),
         (story(), "Succeeded. Its credential is revoked (verified)."),
-        ([*story()[:8], overdue(at=later(130)), ended("failed", at=later(131))], "Failed. Revocation is overdue: its access may still work."),
+        (
+            [*story()[:8], overdue(at=later(130)), ended("failed", at=later(131))],
+            "Failed. Revocation is overdue: its access may still work.",
+        ),
         ([submitted(), ended("denied")], "Not started: required access was denied. No credentials issued."),
         ([submitted(), started(), ended("killed")], "Killed: access was revoked first."),
     ],
