@@ -72,7 +72,7 @@ async def test_one_that_fails_stops_no_other(served: Served, logged_in: LogIn) -
 @pytest.mark.parametrize(
     "tiers, decision, fields, told",
     [
-        ((1, 2), "approve", {"reason": "all"}, "they are not of one kind"),
+        ((1, 2), "approve", {"reason": "all"}, "can be decided together"),
         ((3, 3), "approve", {"reason": "all"}, "requests at tier 3 and above must be decided one at a time"),
         ((3, 3), "deny", {"reason": "all"}, "requests at tier 3 and above must be decided one at a time"),
         ((1, 1), "deny", {}, "Enter a reason."),
