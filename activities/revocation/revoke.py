@@ -39,7 +39,7 @@ from justenough.adapters.vault.control_groups import revoke_wrapping_token
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.errors import JustEnoughError, NotFound
 from justenough.domain.jobs.credentials import CredentialHandle
-from justenough.domain.jobs.states import CredentialState, Revocable
+from justenough.domain.jobs.states import Revocable
 from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.domain.ledger.overdue import REVOCATION_GRACE
 from justenough.domain.readmodel.views import JobView
@@ -52,7 +52,6 @@ STORE_TIMEOUT_S = 2.0
 """How long a revocation waits for the store before it goes on without it."""
 MAX_CONCURRENT_LEASES = 32
 """Leases that are ended at once: one that hangs must not delay the others."""
-DEAD_STATES = frozenset({CredentialState.CONFIRMED, CredentialState.EXPIRED})
 
 
 log = structlog.get_logger()
@@ -146,7 +145,7 @@ def revoke(
 
 def live_credential_ids(view: JobView, request: str) -> tuple[str, ...]:
     """Return the ids of what was issued for one request of a job and is not known to be dead."""
-    return tuple(item.id for item in view.credentials if item.request_id == request and item.state not in DEAD_STATES)
+    return tuple(item.id for item in view.credentials if item.request_id == request and not item.state.is_dead)
 
 
 def revoke_one(deps: Deps, job: str, credential: str, *, by: str, why: str, before: tuple[Event, ...] = ()) -> RevocationResult:
@@ -237,7 +236,7 @@ def _close_claim_and_recall(
         return _JobMemory(known or (), closed=True, unclaimed=unclaimed, locks=locks)
     known_by_id = {item.id: item for item in known or ()}
     doubts = tuple(item for item in find_unconfirmed_issues(deps, job) if item.id not in known_by_id)
-    recorded = [credential_of(item) for item in view.credentials if item.state not in DEAD_STATES]
+    recorded = [credential_of(item) for item in view.credentials if not item.state.is_dead]
     credentials = {item.id: item for item in (*doubts, *recorded)} | known_by_id
     return _JobMemory(tuple(credentials.values()), doubts, accesses_of(view), closed=True, unclaimed=unclaimed, locks=locks)
 

@@ -1,6 +1,6 @@
-"""Small charts as geometry: what a template writes into SVG. Pure; colours and words are the template's.
+"""Small charts as geometry that templates write into SVG. Pure; the templates add colours and labels.
 
-A curve is drawn in a box of WIDTH × HEIGHT that is stretched to the room there is. Bars are placed in per cent across and in pixels up.
+A line chart uses a box of WIDTH × HEIGHT, stretched to the available space. Bars use per cent horizontally and pixels vertically.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from justenough.domain.readmodel.dashboard import HISTOGRAM_BOUNDS_S, DurationHi
 
 WIDTH, HEIGHT = 320, 80
 BAR_HEIGHT_PX = 64
-"""Pixels of the highest bar."""
+"""Height of the highest bar in pixels."""
 BAR_WIDTH_SHARE = 0.7
-"""Of each bar's place; the rest is the gap."""
+"""Width of a bar as a share of its slot; the rest is the gap."""
 
 
 @dataclass(frozen=True, slots=True)
 class LineChart:
-    """How a number went."""
+    """A number over time."""
 
     lines: tuple[str, ...]
-    """`points` of a polyline for each stretch that is known."""
+    """`points` of one polyline per uninterrupted run of known values."""
     areas: tuple[str, ...]
-    """`points` of the polygon below each."""
+    """`points` of the polygon below each line."""
     top: int
-    """What the upper edge stands for."""
+    """The value at the upper edge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class ChartBar:
 
 
 def line_chart(values: Sequence[int | None]) -> LineChart:
-    """Return values at equal distances as a curve; None where one is not known."""
+    """Return equally spaced values as a line chart; None stands for an unknown value."""
     top = axis_top(max((value for value in values if value is not None), default=0))
     apart = WIDTH / max(1, len(values) - 1)
     lines, areas = [], []
@@ -60,7 +60,7 @@ def line_chart(values: Sequence[int | None]) -> LineChart:
 
 
 def axis_top(highest: int) -> int:
-    """Return the least of 1, 2, 5, 10, 20, 50 and so on that is not below a number."""
+    """Return the smallest of 1, 2, 5, 10, 20, 50, … that is at least `highest`."""
     size = 1
     while True:
         for step in (1, 2, 5):
@@ -70,7 +70,7 @@ def axis_top(highest: int) -> int:
 
 
 def histogram(spread: DurationHistogram) -> tuple[ChartBar, ...]:
-    """Return a spread's bars, the highest of them BAR_HEIGHT high; what is there at all can be seen."""
+    """Return the bars of a histogram, the highest BAR_HEIGHT_PX high. Every non-zero bar is visible."""
     highest = max((bar.count for bar in spread.bars), default=0)
     place = 100 / max(1, len(spread.bars))
     return tuple(
@@ -87,7 +87,7 @@ def histogram(spread: DurationHistogram) -> tuple[ChartBar, ...]:
 
 
 def bar_labels() -> Iterator[str]:
-    """Yield what stands below each bar: up to how long; above the last bound for the last one."""
+    """Yield the label of each bar: its upper bound; for the last bar, that it is above the last bound."""
     yield from (duration_text(bound) for bound in HISTOGRAM_BOUNDS_S)
     yield f">{duration_text(HISTOGRAM_BOUNDS_S[-1])}"
 

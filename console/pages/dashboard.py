@@ -1,4 +1,4 @@
-"""GET /now: how everything stands, the worst of it first. Counts are for everyone who has a role; names only of what they may read."""
+"""GET /now: the dashboard, alerts first. Everyone with a role sees the counts; names appear only for jobs they may read."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from justenough.domain.readmodel.dashboard import CurrentCounts, OverdueJob, Per
 from justenough.domain.readmodel.views import JobSummary, RequestView, ReviewView
 
 HEALTH_TIMEOUT_S = 0.25
-"""Seconds that the page waits for a look at the systems; a look that takes longer is there at the next one."""
+"""Seconds that the page waits for the health checks. A slower result appears at the next refresh."""
 MAX_ITEMS = 5
-"""Of what waits and of one's own jobs, as many are named."""
+"""Pending requests, reviews and own jobs that the page lists."""
 MAX_OVERDUE = 20
 SYSTEMS = {"store": "Store", "temporal": "Temporal", "vault": "Vault", "workers": "Workers"}
 OPEN_STATES = tuple(state for state in JobState if not state.ended)
@@ -36,38 +36,38 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 @dataclass(frozen=True, slots=True)
 class DashboardData:
-    """What the page shows of the store."""
+    """What the page shows from the store."""
 
     standing: CurrentCounts
     course: PeriodTrend
     overdue: tuple[OverdueJob, ...]
-    """Those that the caller may read."""
+    """Overdue jobs that the caller may read."""
     waiting: tuple[RequestView, ...]
-    """Those whose clocks end first, of what the caller may read."""
+    """Pending requests that the caller may read, earliest deadline first."""
     reviews: tuple[ReviewView, ...]
     own: tuple[JobSummary, ...]
-    """The newest jobs of somebody who may read no others."""
+    """The newest jobs of a caller who may read only their own."""
     alarm: str | None
     stream: str
 
 
 @router.get("/")
 async def home() -> Response:
-    """Lead to the first page."""
+    """Redirect to the dashboard."""
     return RedirectResponse("/now", status_code=303)
 
 
 @router.get("/now")
 async def now(request: Request, console: TheConsole, visitor: ThePageUser) -> Response:
-    """Show how everything stands."""
+    """Show the dashboard."""
     visitor.caller.require(*Role)
-    told = await to_thread.run_sync(_read_dashboard, console, visitor.caller)
-    looked = await console.health.report_within(HEALTH_TIMEOUT_S)
-    return await to_thread.run_sync(lambda: _render_page(request, visitor.caller, told, looked))
+    data = await to_thread.run_sync(_read_dashboard, console, visitor.caller)
+    health = await console.health.report_within(HEALTH_TIMEOUT_S)
+    return await to_thread.run_sync(lambda: _render_page(request, visitor.caller, data, health))
 
 
 def _read_dashboard(console: Console, caller: Caller) -> DashboardData:
-    # Before anything is read: the page hears of all that comes after it.
+    # Take the stream position before reading anything, so that no later change is missed.
     stream = live_stream.stream_url(console)
     store, standing = console.deps.store, console.dashboard.current_counts()
     everyones = InboxFilter(caller.person.id, caller.tier, mine=None, only=caller.requester_filter)
@@ -100,7 +100,7 @@ def _render_page(request: Request, caller: Caller, data: DashboardData, health: 
     return render(
         request,
         "now.html",
-        told=data,
+        data=data,
         standing=standing,
         open_jobs=_state_counts(OPEN_STATES, standing.jobs),
         ended_jobs=_state_counts(ENDED_STATES, standing.ended),
@@ -109,7 +109,7 @@ def _render_page(request: Request, caller: Caller, data: DashboardData, health: 
         approvals=charts.histogram(course.approvals),
         lifetimes=charts.histogram(course.lifetimes),
         systems=SYSTEMS,
-        looked=health,
+        health=health,
         checks={check.name: check for check in health.checks} if health else {},
         tiers=caller.tiers,
         stream=data.stream,
@@ -118,5 +118,5 @@ def _render_page(request: Request, caller: Caller, data: DashboardData, health: 
 
 
 def _state_counts(states: Iterable[JobState], counts: Mapping[JobState, int]) -> tuple[tuple[JobState, int], ...]:
-    """Return every state with its number, none left out: a page that is read every day must not move."""
+    """Return every state with its count, zeros included, so that the layout never moves."""
     return tuple((state, counts.get(state, 0)) for state in states)

@@ -1,4 +1,4 @@
-"""GET /delegations: who answers for the visitor and for whom they answer, and the forms to name somebody and to end it. The rules are the API's."""
+"""GET /delegations: the user's delegations in both directions, with forms to add and end one. The rules are those of the API."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from console.auth.authorization import Role
 from console.http import problems
 from console.http.dependencies import TheConsole
+from console.pages.inbox.decisions import MAX_REASON_LENGTH, UNSIGNABLE_TEXT
+from console.pages.login.login import MAX_NAME_LENGTH
 from console.pages.page_user import PageUser, TheForm, ThePageUser
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
@@ -22,17 +24,15 @@ from justenough.domain.core.errors import Conflict, Forbidden, InvalidInput, Not
 from justenough.domain.core.untrusted_yaml import check_json
 
 DAYS = (1, 2, 3, 7, 14, 30, 90)
-"""What the form offers; a delegation lives no longer."""
-MAX_NAME_LENGTH = 128
+"""Durations that the form offers; the longest is the maximum."""
 RESEND_WINDOW = timedelta(minutes=1)
-"""Within so long the same form is the same delegation."""
-MAX_REASON_LENGTH = 1000
+"""The same form sent again within this time is the same delegation."""
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 
 class DelegationForm(NamedTuple):
-    """The form's fields, as they were typed."""
+    """The form's fields as entered."""
 
     name: str = ""
     days: str = ""
@@ -41,14 +41,14 @@ class DelegationForm(NamedTuple):
 
 @router.get("/delegations")
 def show(request: Request, console: TheConsole, visitor: ThePageUser, done: Annotated[str, Query(max_length=20)] = "") -> HTMLResponse:
-    """Show the visitor's delegations."""
+    """Show the user's delegations."""
     visitor.caller.require(Role.APPROVE)
     return _render_page(request, console, visitor, done=done if done in {"named", "ended"} else "")
 
 
 @router.post("/delegations")
 async def name_somebody(request: Request, console: TheConsole, visitor: ThePageUser, form: TheForm) -> Response:
-    """Name, signed, who answers for the visitor."""
+    """Sign and record a new delegation."""
     visitor.caller.require(Role.APPROVE)
     typed = DelegationForm(*(str(form.get(name, "")).strip() for name in DelegationForm._fields))
     if errors := _form_errors(typed):
@@ -65,15 +65,15 @@ async def name_somebody(request: Request, console: TheConsole, visitor: ThePageU
         body = await visitor.sign(statement)
         await to_thread.run_sync(create_delegation, console.deps, visitor.caller, body)
     except (Forbidden, InvalidInput, NotFound) as error:
-        told = {"name": "; ".join(one.message for one in error.problems) if isinstance(error, InvalidInput) else str(error)}
+        errors = {"name": "; ".join(one.message for one in error.problems) if isinstance(error, InvalidInput) else str(error)}
         status = problems.status_of(error)
-        return await to_thread.run_sync(lambda: _render_page(request, console, visitor, form=typed, errors=told, status=status))
+        return await to_thread.run_sync(lambda: _render_page(request, console, visitor, form=typed, errors=errors, status=status))
     return RedirectResponse("/delegations?done=named", status_code=303)
 
 
 @router.post("/delegations/{delegation}/end")
 async def end(request: Request, console: TheConsole, visitor: ThePageUser, form: TheForm, delegation: str) -> Response:
-    """Answer for oneself again."""
+    """End a delegation."""
     del form
     visitor.caller.require(Role.APPROVE)
     try:
@@ -85,7 +85,7 @@ async def end(request: Request, console: TheConsole, visitor: ThePageUser, form:
 
 
 def _was_sent_before(console: Console, visitor: PageUser, delegate: str, reason: str, until: datetime) -> bool:
-    """Whether this form was sent before, a moment ago: made twice, one would go on where the other is ended."""
+    """Whether this form was sent a moment ago. Two equal delegations would outlast the end of one."""
     found = console.deps.store.delegations.current_of(visitor.caller.person.id, now=console.deps.now())
     same = (one for one in found if (one.person_id, one.delegate_id, one.reason) == (visitor.caller.person.id, delegate, reason))
     return any(abs(one.until - until) < RESEND_WINDOW for one in same)
@@ -122,13 +122,13 @@ def _render_page(
 def _form_errors(form: DelegationForm) -> dict[str, str]:
     errors = {}
     if not form.name or len(form.name) > MAX_NAME_LENGTH:
-        errors["name"] = "Say who, by login name."
+        errors["name"] = "Enter a login name."
     if form.days not in {str(days) for days in DAYS}:
-        errors["days"] = "Choose until when."
+        errors["days"] = "Choose a duration."
     if not form.reason or len(form.reason) > MAX_REASON_LENGTH:
-        errors["reason"] = f"Say why, in at most {MAX_REASON_LENGTH:,} characters."
+        errors["reason"] = f"Enter a reason of at most {MAX_REASON_LENGTH:,} characters."
     try:
         check_json("form", form._asdict())
     except InvalidInput:
-        errors["reason"] = "It holds characters that cannot be signed; type it anew."
+        errors["reason"] = UNSIGNABLE_TEXT
     return errors

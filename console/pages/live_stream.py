@@ -1,4 +1,4 @@
-"""The one stream of an open page: that something changed, what a job wrote, and that the page is alive. Tells no content beside the output."""
+"""GET /live: the event stream of an open page. It sends change notices, job output and heartbeats; no other content."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from justenough.domain.core.errors import RetryLater
 from justenough.domain.readmodel.views import EntryView
 
 BEAT_INTERVAL_S = 5.0
-"""Seconds without news after which a page hears that it is still alive, and between two looks at its session."""
+"""Seconds between heartbeats on a quiet stream, and between checks of the session."""
 LOG_POLL_INTERVAL_S = 0.5
-"""Seconds between two looks at a job's output."""
+"""Seconds between reads of a job's output."""
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 
 def stream_url(console: Console, **query: object) -> str:
-    """Return the address of a page's stream. Ask for it before the page reads anything: it tells what comes after that moment."""
+    """Return the address of a page's stream. Call it before the page reads anything: the stream starts at this moment."""
     return f"/live?{urlencode({'after': console.deps.store.ledger.head().position, **query})}"
 
 
@@ -55,49 +55,49 @@ async def live(
     log: Annotated[int | None, Query(ge=-1, le=2**53, description="The last chunk of output that the page has")] = None,
     last_event_id: Annotated[str, Header(alias="Last-Event-ID", pattern="^[0-9]{0,16}$")] = "",
 ) -> EventStream:
-    """Tell a page what it should look at again. Ends when its session does; the page then finds the login."""
+    """Stream change notices to a page. Ends with the session; the page is then redirected to the login."""
     if console.feed.listeners >= MAX_LISTENERS:
-        raise TooManyListeners(
-            f"{MAX_LISTENERS:,} streams are open, and no more can be; this page shows how things stood when it was opened"
-        )
+        raise TooManyListeners(f"the limit of {MAX_LISTENERS:,} live pages is reached; this page does not update by itself")
     page = _PageStream(console, visitor, job, frozenset(filter(None, topics.split(","))))
     cookie = request.cookies.get(console.cookies.session)
     return EventStream(page.blocks(int(last_event_id or after), log), admission=lambda end: _admission(console, visitor, cookie, end))
 
 
 class _PageStream:
-    """What one open page is about."""
+    """The stream of one open page."""
 
     def __init__(self, console: Console, visitor: PageUser, job: str | None, topics: frozenset[str]) -> None:
         self._console, self._visitor, self._job, self._topics = console, visitor, job, topics
 
     async def blocks(self, since: int, log: int | None) -> AsyncGenerator[bytes, None]:
-        """Yield what the page hears, for ever."""
+        """Yield event blocks until the stream is closed."""
         yield _event_block("beat", {})
-        told = time.monotonic()
+        last_event = time.monotonic()
         async with aclosing(
             self._console.feed.follow(since, job=self._job, wait=BEAT_INTERVAL_S if log is None else LOG_POLL_INTERVAL_S)
         ) as batches:
             async for entries in batches:
-                said = await self._change_event(entries)
+                block = await self._change_event(entries)
                 if log is not None and self._job is not None:
                     chunks = await to_thread.run_sync(self._console.deps.store.logs.chunks, self._job, log)
-                    said += b"".join(_event_block("log", {"seq": chunk.seq, "text": output_text(chunk.text)}) for chunk in chunks)
+                    block += b"".join(_event_block("log", {"seq": chunk.seq, "text": output_text(chunk.text)}) for chunk in chunks)
                     log = chunks[-1].seq if chunks else log
-                if said or time.monotonic() - told >= BEAT_INTERVAL_S:
-                    yield said or _event_block("beat", {})
-                    told = time.monotonic()
+                if block or time.monotonic() - last_event >= BEAT_INTERVAL_S:
+                    yield block or _event_block("beat", {})
+                    last_event = time.monotonic()
 
     async def _change_event(self, entries: Sequence[EntryView]) -> bytes:
-        """Return one event for all that concerns the page: it looks at everything of its own again anyway."""
-        mine: Sequence[EntryView] = [entry for entry in entries if not self._topics or entry.type.partition(".")[0] in self._topics]
-        mine = await self._console.job_owners.readable_entries(self._visitor.caller, mine)
+        """Return one event for all entries that concern the page, which refreshes as a whole anyway; empty for none."""
+        mine = [entry for entry in entries if not self._topics or entry.type.partition(".")[0] in self._topics]
+        if mine and not self._visitor.caller.can_read_all:
+            owners = await self._console.job_owners.owners_of((entry.job for entry in mine), position=mine[-1].position)
+            mine = [entry for entry in mine if self._visitor.caller.can_read_jobs_of(owners.get(entry.job, ""))]
         return _event_block("change", {"type": mine[-1].type, "job": mine[-1].job}, position=mine[-1].position) if mine else b""
 
 
 @asynccontextmanager
 async def _admission(console: Console, visitor: PageUser, cookie: str | None, end_stream: Callable[[], None]) -> AsyncIterator[None]:
-    """Call `end_stream` once the session is over, or its person may no longer do what they could when they came."""
+    """Call `end_stream` once the session is over or the person has lost a right they had at the start."""
     async with console.stream_authorization.admit(visitor.caller, end_stream), anyio.create_task_group() as group:
         group.start_soon(_watch_session, console, cookie, end_stream)
         yield
@@ -113,7 +113,7 @@ async def _watch_session(console: Console, cookie: str | None, end_stream: Calla
             end_stream()
             return
         except RetryLater:
-            # Vault or the store is away for a moment: nothing says that the session has ended.
+            # Vault or the store is unavailable for a moment; that does not mean the session has ended.
             continue
 
 

@@ -1,6 +1,6 @@
-"""Who looks at a page, and what their forms bring: the seam between pages and sessions. Every page and every form passes here.
+"""The logged-in user of a page, and CSRF-checked forms. Every page and every form passes here.
 
-A form counts where it carries what its session's pages carry (`csrf`), and where the browser does not say that it comes from elsewhere.
+A form is accepted if it carries its session's CSRF token and the browser does not report another origin.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from justenough.domain.core.secret import Secret
 __all__ = ["BadForm", "NoSession", "PageUser", "TheForm", "ThePageUser", "page_user_of", "read_form"]
 
 AUTO_REFRESH_HEADER = "X-Look-Again"
-"""Header of what an open page asks without its person's doing."""
+"""Header of automatic refreshes, which do not count as use of the session."""
 CSRF_FIELD = "csrf"
-"""The hidden field of every form."""
+"""Name of the hidden CSRF field in every form."""
 MAX_FIELDS = 200
 MAX_FIELD_BYTES = 256 * 1024
-"""Bytes; a pasted spec is the longest."""
-WRONG_CSRF_TEXT = "this form was not made for your session; open the page again"
+"""Bytes. A pasted spec is the longest field."""
+WRONG_CSRF_TEXT = "this form does not belong to your session; reload the page"
 
 
 class BadForm(Forbidden):
-    """A form that the session's pages did not make, or that cannot be read."""
+    """A form with a wrong CSRF token or origin, or one that cannot be read."""
 
 
 class PersonSigner(Protocol):
@@ -57,28 +57,28 @@ class PageUser:
 
     caller: Caller
     csrf: str
-    """What every form of this session carries in its hidden field `csrf`."""
+    """The CSRF token of this session's forms."""
     fresh: bool
-    """Logged in anew within the last five minutes: what tier 3 and above needs."""
+    """Whether the last login is at most five minutes old, as careful decisions require."""
     signer: PersonSigner = field(repr=False)
 
     async def sign(self, statement: Statement) -> SignedBody:
-        """Return a statement signed with the person's own key, by this session's own login. Raises NoSession, RetryLater."""
+        """Return a statement signed with the person's own key, using this session's login. Raises NoSession, RetryLater."""
         raw = to_signable(statement)
         return SignedBody(statement=raw, signature=await self.signer.sign(to_canonical_json(raw)))
 
     async def authorize(self, accessor: str) -> bool:
-        """Authorize what waits in Vault; return whether Vault now has all the authorizations that it wants. Raises Conflict, NotVisiting, RetryLater."""
+        """Authorize a control group request in Vault; return whether it now has all authorizations. Raises Conflict, NoSession, RetryLater."""
         return await self.signer.authorize(accessor)
 
 
 async def page_user_of(request: Request) -> PageUser:
-    """Return whose session a request carries. Raises NoSession saying why there is none, RetryLater where Vault or the store is away."""
+    """Return the user of a request's session. Raises NoSession with the reason if there is none, RetryLater if Vault or the store is unavailable."""
     console: Console = request.app.state.console
     visit = await console.sessions.session_of(
         request.cookies.get(console.cookies.session), by_person=AUTO_REFRESH_HEADER not in request.headers
     )
-    # In a thread: now and then it looks at files.
+    # In a thread, because it sometimes reads files.
     tiers = (await to_thread.run_sync(console.deps.config.current)).tiers
     request.state.visit = visit
     caller = Caller(person=visit.person, tiers=tiers, expires=visit.expires.timestamp())
@@ -86,13 +86,13 @@ async def page_user_of(request: Request) -> PageUser:
 
 
 async def read_form(request: Request) -> FormData:
-    """Return the posted form of a visitor. Raises BadForm."""
+    """Return the posted form of the page user. Raises BadForm."""
     visitor: PageUser = request.state.visitor
     return await read_form_with_csrf(request, visitor.csrf)
 
 
 async def read_form_with_csrf(request: Request, csrf: str) -> FormData:
-    """Return a posted form that carries this `csrf` and comes from a page of ours. Raises BadForm."""
+    """Return a posted form that has this CSRF token and the same origin. Raises BadForm."""
     if not is_same_origin(request):
         raise BadForm(WRONG_CSRF_TEXT)
     try:
@@ -101,14 +101,14 @@ async def read_form_with_csrf(request: Request, csrf: str) -> FormData:
         raise BadForm("this form cannot be read") from error
     values = [value for _, value in form.multi_items()]
     if len(values) > MAX_FIELDS or any(not isinstance(value, str) or len(value) > MAX_FIELD_BYTES for value in values):
-        raise BadForm("this form is larger than any of ours")
+        raise BadForm("this form is too large")
     if not hmac.compare_digest(str(form.get(CSRF_FIELD, "")).encode(), csrf.encode()):
         raise BadForm(WRONG_CSRF_TEXT)
     return form
 
 
 def is_same_origin(request: Request) -> bool:
-    """Whether nothing that the browser says speaks against a page of ours having sent this."""
+    """Whether the browser's headers are consistent with a request from our own origin."""
     if site := request.headers.get("sec-fetch-site"):
         return site == "same-origin"
     origin = request.headers.get("origin")
@@ -136,13 +136,13 @@ class _SessionSigner:
         try:
             return user_login.sign(self.console.deps.vault, token, self.visit.person.id, content)
         except (VaultDenied, VaultRefused) as error:
-            raise NoSession("your login does not sign any more; log in again") from error
+            raise NoSession("your login can no longer sign; log in again") from error
 
     def _authorize(self, token: Secret, accessor: str) -> bool:
         try:
             return user_login.authorize(self.console.deps.vault, token, accessor)
         except VaultDenied as error:
-            raise NoSession("your login does not hold any more; log in again") from error
+            raise NoSession("your login is no longer valid; log in again") from error
 
 
 async def _get_page_user(request: Request) -> PageUser:

@@ -1,4 +1,4 @@
-"""Templates to answers. Every value is escaped by the template engine; strangers' text shows what cannot be seen. Decides nothing."""
+"""Renders templates into responses. The template engine escapes every value; filters make invisible characters visible."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from justenough.domain.inbox.diff import to_excerpt
 from justenough.domain.jobs.tool_bounds_syntax import format_tool_lines
 
 CONTENT_SECURITY_POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
-"""Content-Security-Policy of every page: nothing inline, nothing from elsewhere."""
+"""Content-Security-Policy of every page: nothing inline, nothing from other origins."""
 NAV = (
-    ("/now", "Now"),
-    ("/inbox", "Inbox"),
+    ("/now", "Dashboard"),
+    ("/inbox", "Approvals"),
     ("/jobs", "Jobs"),
     ("/credentials", "Credentials"),
     ("/ledger", "Ledger"),
     ("/catalog", "Catalog"),
-    ("/report", "Report"),
+    ("/report", "Compliance"),
 )
 
 
 def render(request: Request, template: str, *, status: int = 200, now: datetime | None = None, **context: Any) -> HTMLResponse:
-    """Return a page. Every template knows `request`, `visitor` (None for strangers), `now` and `nav` beside what is given."""
+    """Render a page. Every template gets `request`, `visitor` (None without a login), `now` and `nav` besides `context`."""
     known = {"request": request, "visitor": getattr(request.state, "visitor", None), "now": now or datetime.now(UTC), "nav": NAV}
     text = template_environment().get_template(template).render({**known, **context})
     return HTMLResponse(text, status_code=status, headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY})
@@ -46,7 +46,7 @@ def render(request: Request, template: str, *, status: int = 200, now: datetime 
 
 @cache
 def template_environment() -> Environment:
-    """Return the templates' engine."""
+    """Return the Jinja environment of the pages."""
     made = Environment(
         loader=PackageLoader("console.pages"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -65,26 +65,26 @@ def template_environment() -> Environment:
         "pairs": lambda values: [(str(value), plain(value)) for value in values],
         "bounds": format_tool_lines,
         "telling": to_excerpt,
-        "told": lambda entry: plain(event_sentence(entry.type, entry.data)),
+        "sentence": lambda entry: plain(event_sentence(entry.type, entry.data)),
     }
     made.globals |= {"mark": status_badge, "static": static_url, "with_query": _with_query, "words_of": _state_choices}
     return made
 
 
 def _state_choices(kind: str, states: Iterable[object]) -> list[tuple[str, str]]:
-    """Return states with their words, to choose from."""
+    """Return states with their labels, as options of a select."""
     return [(str(getattr(state, "value", state)), status_badge(kind, state).word) for state in states]
 
 
 @pass_context
 def _ago_element(context: Context, moment: datetime | None) -> Markup:
-    """A moment as time since now, which app.js keeps true."""
+    """A moment relative to now; app.js keeps it current."""
     return _time_element(moment, "ago", time_text.time_since(moment, now=context["now"]) if moment else "")
 
 
 @pass_context
 def _left_element(context: Context, moment: datetime | None) -> Markup:
-    """A moment as the time that is left until it."""
+    """The time left until a moment; app.js keeps it current."""
     return _time_element(moment, "left", time_text.time_left(moment, now=context["now"]) if moment else "")
 
 
@@ -99,9 +99,9 @@ def _time_element(moment: datetime | None, kind: str, text: str) -> Markup:
 
 @pass_context
 def _with_query(context: Context, **changes: object) -> str:
-    """Return this page's address with some of its query changed; None takes a part away. A new filter starts without a cursor."""
+    """Return this page's URL with changed query parameters. None removes a parameter. The cursor is always dropped."""
     query: Mapping[str, str] = context["request"].query_params
     kept = {name: value for name, value in query.items() if name not in {"cursor", *changes}}
     changed = {name: str(value) for name, value in changes.items() if value not in {None, ""}}
-    asked = urlencode({**kept, **changed})
-    return f"?{asked}" if asked else str(context["request"].url.path)
+    changed_query = urlencode({**kept, **changed})
+    return f"?{changed_query}" if changed_query else str(context["request"].url.path)

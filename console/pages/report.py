@@ -1,4 +1,4 @@
-"""/report: the evidence of some days, made once for all who ask at the same time, with its downloads. What it holds is `justenough.domain.evidence`'s."""
+"""/report: the evidence report of a period, with downloads. Concurrent requests share one run. `justenough.domain.evidence` defines the content."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from justenough.domain.core.errors import InvalidInput, NotFound
 from justenough.domain.evidence.report import Report
 
 MAX_ROWS = 30
-"""Rows of a table on the page; the downloads have all that the report has."""
+"""Rows of a table in the page; the downloads have all of them."""
 MAX_EVIDENCE = 20
-"""Entries behind a line on the page; as above."""
+"""Ledger entries per metric in the page; the downloads have all of them."""
 
 DOWNLOAD_FORMATS: Mapping[str, tuple[str, Callable[[Report], str]]] = {
     "html": ("text/html; charset=utf-8", html.render_html),
@@ -45,14 +45,14 @@ def report(
     last: Annotated[str, Query(max_length=10)] = "",
     section: Annotated[str, Query(max_length=40)] = "",
 ) -> Response:
-    """Show the report of some days where it was made, or one part of it; whether it is being made, or how to have it made."""
+    """Show the report of a period or one section of it, its progress, or the form to generate it."""
     visitor.caller.require(*READER_ROLES)
     return _render_page(request, console, first, last, section=section)
 
 
 @router.post("/report")
 async def make(request: Request, console: TheConsole, visitor: ThePageUser, form: TheForm) -> Response:
-    """Have the report of some days made, or join who waits for it."""
+    """Start generating the report of a period, or join the running one."""
     visitor.caller.require(*READER_ROLES)
     first, last = str(form.get("first", "")), str(form.get("last", ""))
     days, wrong = _parse_days(console, first, last)
@@ -70,12 +70,12 @@ def download(
     last: Annotated[str, Query(max_length=10)],
     form: Literal["html", "md", "json"],
 ) -> Response:
-    """Give a report that was made, as a file that needs nothing else."""
+    """Download a generated report as a self-contained file."""
     visitor.caller.require(*READER_ROLES)
     days, wrong = _parse_days(console, first, last)
     work = None if wrong else console.background_reads.reports.get(days)
     if work is None or work.outcome is None:
-        raise NotFound("no report of these days has been made; make it on the report's page first")
+        raise NotFound("no report for these days yet; generate it on the compliance page first")
     kind, rendered = DOWNLOAD_FORMATS[form]
     name = f"evidence-{work.outcome.installation}-{days.first}-{days.last}.{form}"
     headers = {"Content-Disposition": f'attachment; filename="{name}"', "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
@@ -105,14 +105,14 @@ def _render_page(request: Request, console: Console, first: str, last: str, *, s
 
 
 def _parse_days(console: Console, first: str, last: str) -> tuple[ReportDays, dict[str, str]]:
-    """Return the days that were asked for, by default the last thirty; and what is wrong with what was typed, by field."""
+    """Return the requested days (default: the last thirty), with the errors by field."""
     today, wrong = console.deps.now().date(), dict[str, str]()
     end = _parse_day(last, today, "last", wrong)
     begin = _parse_day(first, end - DEFAULT_REPORT_PERIOD, "first", wrong)
     if not wrong and begin > end:
         wrong["first"] = "must not be after the last day"
     if not wrong and begin > today:
-        wrong["first"] = "is still to come"
+        wrong["first"] = "is in the future"
     return ReportDays(begin, end), wrong
 
 
@@ -121,8 +121,8 @@ def _parse_day(text: str, default: date, name: str, errors: dict[str, str]) -> d
         return default
     try:
         found = date.fromisoformat(text)
-        found + timedelta(days=1)  # The last day of all has no midnight after it.
+        found + timedelta(days=1)  # date.max has no following midnight.
     except (ValueError, OverflowError):
-        errors[name] = "is not a day like 2026-01-31"
+        errors[name] = "must be a date like 2026-01-31"
         return default
     return found

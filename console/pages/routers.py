@@ -1,4 +1,4 @@
-"""Which pages there are, and how a browser sees an address that does not exist. Makes no page."""
+"""The routers of all pages, and the page for an unknown address."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ROUTERS = (
 
 
 def show_problems(app: FastAPI) -> None:
-    """Answer with a page if a browser asks for an address that does not exist."""
+    """Answer with an error page if a browser asks for an unknown address."""
     app.add_exception_handler(HTTPException, _handle_http_error)
 
 

@@ -1,4 +1,4 @@
-"""What every page passes: its visitor is known before anything of it runs, and what goes wrong is answered as a page."""
+"""The route class of pages: it finds the logged-in user first and turns every error into a page."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from console.pages.rendering import render
 from justenough.domain.core.errors import InvalidInput, JustEnoughError, Problem
 
 ADVICE = {
-    401: "Log in again, then open the page once more.",
-    403: "If you should have this right, ask who runs this installation for the group that is named.",
-    404: "Look for it in the lists; it may also be somebody else's to see.",
-    409: "Somebody or something was faster. Open it again to see how it stands now.",
-    412: "Open it again: what you answer must be what is there now.",
-    413: "Send less at once, or use the command line.",
-    422: "Mend what is named here and send it again. Nothing was done.",
+    401: "Log in again, then reopen the page.",
+    403: "Ask your administrator if you need this access.",
+    404: "It may not exist, or you may not have access.",
+    409: "This changed while you were working. Open it again to see the current state.",
+    412: "Open it again: a decision must be about the current version.",
+    413: "Send less data at once, or use the command line.",
+    422: "Nothing was changed. Fix the fields below and send the form again.",
     503: "Nothing was lost. Try again in a few seconds.",
 }
-"""What to do, by status."""
+"""What to do next, by HTTP status."""
 
 
 class PageRoute(APIRoute):
-    """A page for people who are logged in; strangers are sent to the login and come back."""
+    """A page that needs a login; others are redirected to the login page and back."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return FastAPI's handler with the visitor put into the request's state first."""
+        """Return FastAPI's handler, called with the page user in the request's state."""
         handler = super().get_route_handler()
 
         async def handle_page(request: Request) -> Response:
@@ -47,35 +47,18 @@ class PageRoute(APIRoute):
                 return await handler(request)
             except NoSession:
                 return redirect_to_login(request)
-            except Exception as error:  # noqa: BLE001 - whatever it is, a person gets a page that says what to do
+            except Exception as error:  # noqa: BLE001 - any error becomes a page that says what to do
                 return problem_page(request, error)
 
         return handle_page
 
 
-class OpenRoute(APIRoute):
-    """A page for anyone: the login."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return FastAPI's handler whose errors are pages too."""
-        handler = super().get_route_handler()
-
-        async def opened(request: Request) -> Response:
-            request.state.visitor = None
-            try:
-                return await handler(request)
-            except Exception as error:  # noqa: BLE001 - as above
-                return problem_page(request, error)
-
-        return opened
-
-
 def redirect_to_login(request: Request) -> Response:
-    """Return the way to the login and back. What a form held is not sent again by itself: back is to the page that the form was on."""
-    asked = (
+    """Redirect to the login page and back. A posted form is not sent again: the way back leads to the page that the form was on."""
+    path = (
         request.url.path + (f"?{request.url.query}" if request.url.query else "") if request.method == "GET" else _form_page_path(request)
     )
-    return RedirectResponse(f"/login?{urlencode({'next': asked})}", status_code=303)
+    return RedirectResponse(f"/login?{urlencode({'next': path})}", status_code=303)
 
 
 def _form_page_path(request: Request) -> str:
@@ -84,7 +67,7 @@ def _form_page_path(request: Request) -> str:
 
 
 def problem_page(request: Request, error: Exception) -> HTMLResponse:
-    """Return the page that tells what went wrong, what of it by place, and what to do."""
+    """Return the page of an error: what is wrong, where, and what to do next."""
     status, detail, faults = _problem_parts(request, error)
     title, advice = HTTPStatus(status).phrase, ADVICE.get(status, "")
     return render(request, "problem.html", status=status, title=title, detail=detail, faults=faults, advice=advice)
@@ -92,13 +75,13 @@ def problem_page(request: Request, error: Exception) -> HTMLResponse:
 
 def _problem_parts(request: Request, error: Exception) -> tuple[int, str, tuple[Problem, ...]]:
     if isinstance(error, RequestValidationError):
-        return 422, "The address or the form holds something that this page does not take.", problems.faults_of(error)
+        return 422, "The address or the form contains invalid values.", problems.faults_of(error)
     if isinstance(error, HTTPException):
-        return error.status_code, f"There is no {request.url.path} here." if error.status_code == 404 else str(error.detail), ()
+        return error.status_code, f"Page not found: {request.url.path}" if error.status_code == 404 else str(error.detail), ()
     status = problems.status_of(error) if isinstance(error, JustEnoughError) else 500
     if status == 500:
         problems.unexpected_error_response(request, error)
-        return 500, "Something went wrong here; the console's log tells more.", ()
+        return 500, "Internal error. The console's log has the details.", ()
     if isinstance(error, InvalidInput):
-        return status, f"The {error.what} does not hold.", error.problems
+        return status, f"The {error.what} is not valid.", error.problems
     return status, str(error), ()

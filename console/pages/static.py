@@ -1,4 +1,4 @@
-"""Style, script and icons: read once, named by their content, so that browsers may keep them for ever."""
+"""Serves style, script and icons under addresses with a content digest, so that browsers can cache them forever."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ router = APIRouter(include_in_schema=False)
 
 @dataclass(frozen=True, slots=True)
 class StaticFile:
-    """One file as it is sent."""
+    """One file with its response metadata."""
 
     content: bytes
     type: str
     digest: str
-    """Of its content; part of its address."""
+    """Digest of the content; part of the address."""
 
 
 @router.get("/static/{mark}/{name}")
 async def static(mark: str, name: str) -> Response:
-    """Return a file. An address of another version's gets today's content, not kept."""
+    """Return a file. An address with another version's digest gets the current content, uncached."""
     found = _files().get(name)
     if found is None:
         raise NotFound(f"there is no /static/{mark}/{name}")
@@ -37,15 +37,15 @@ async def static(mark: str, name: str) -> Response:
 
 
 def static_url(name: str) -> str:
-    """Return where a file is."""
+    """Return the address of a file."""
     return f"/static/{_files()[name].digest}/{name}"
 
 
 @cache
 def _files() -> dict[str, StaticFile]:
     found = (entry for entry in files("console.pages").joinpath("static").iterdir() if entry.name.rpartition(".")[2] in MEDIA_TYPES)
-    return {entry.name: _file(entry.name, entry.read_bytes()) for entry in found}
-
-
-def _file(name: str, content: bytes) -> StaticFile:
-    return StaticFile(content, MEDIA_TYPES[name.rpartition(".")[2]], hashlib.sha256(content).hexdigest()[:16])
+    contents = {entry.name: entry.read_bytes() for entry in found}
+    return {
+        name: StaticFile(content, MEDIA_TYPES[name.rpartition(".")[2]], hashlib.sha256(content).hexdigest()[:16])
+        for name, content in contents.items()
+    }

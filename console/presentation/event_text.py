@@ -1,4 +1,4 @@
-"""What happened, in a sentence: the ledger's entries as people read them. Pure; the entries' names and fields are docs/reference/ledger.md's."""
+"""Ledger entries as one-line sentences. Pure. docs/reference/ledger.md lists the event types and their fields."""
 
 from __future__ import annotations
 
@@ -10,65 +10,75 @@ from console.presentation.terminal_text import moment
 Json = Mapping[str, Any]
 
 SENTENCES: dict[str, Callable[[Json], str]] = {
-    "job.submitted": lambda d: f"{d['requester_name']} ordered it{_parent_suffix(d.get('parent'))}{_reason_suffix(d['reason'])}",
-    "job.refused": lambda d: f"its order does not hold: {d['why']}",
-    "job.started": lambda d: f"runs on {d['worker']} (sandbox: {d['sandbox']})",
+    "job.submitted": lambda d: f"launched by {d['requester_name']}{_suffix(' from job {}', d.get('parent'))}{_reason_suffix(d['reason'])}",
+    "job.refused": lambda d: f"order rejected: {d['why']}",
+    "job.started": lambda d: f"started on {d['worker']} (sandbox: {d['sandbox']})",
     "job.ended": lambda d: f"{d['state']}{_exit_suffix(d['exit_code'])}{_reason_suffix(informative_reason(d['exit_code'], d['reason']))}",
     "access.requested": lambda d: (
-        f"asks for {d['action']} on {d['resource']} for {duration_label(d['ttl'])}{_tools_suffix(d.get('tools'))}{_reason_suffix(d['reason'])}"
+        f"requests {d['action']} on {d['resource']} for {duration_label(d['ttl'])}{_tools_suffix(d.get('tools'))}{_reason_suffix(d['reason'])}"
     ),
-    "access.decided": lambda d: f"{_outcome_text(d)} ({', '.join(d['policies']) or 'no policy allows it'}){_errors_suffix(d['errors'])}",
+    "access.decided": lambda d: (
+        f"{_outcome_text(d)} ({', '.join(d['policies']) or 'no policy allows it'}){_suffix('; errors: {}', d['errors'])}"
+    ),
     "access.withdrawn": lambda d: f"{d['request']} withdrawn: {d['why']}",
-    "approval.opened": lambda d: f"waits for tier {d['tier']} ({d['quorum']} needed) until {moment(d['respond_by'])}: {d['request']}",
-    "approval.escalated": lambda d: f"climbed to tier {d['tier']} ({d['quorum']} needed), until {moment(d['respond_by'])}: {d['request']}",
+    "approval.opened": lambda d: (
+        f"waiting for tier {d['tier']} ({_approvals_text(d['quorum'])}) until {moment(d['respond_by'])}: {d['request']}"
+    ),
+    "approval.escalated": lambda d: (
+        f"escalated to tier {d['tier']} ({_approvals_text(d['quorum'])}) until {moment(d['respond_by'])}: {d['request']}"
+    ),
     "approval.decided": lambda d: (
-        f"{d['name']}{_behalf_suffix(d)} {decision_text(d['decision'])}{_tools_suffix(d.get('tools'))}{_reason_suffix(d['reason'])}; "
+        f"{d['name']}{_suffix(' (for {})', d.get('on_behalf_of_name'))} {decision_text(d['decision'])}{_tools_suffix(d.get('tools'))}{_reason_suffix(d['reason'])}; "
         f"the request is {d['verdict']}: {d['request']}"
     ),
-    "approval.rejected": lambda d: f"an answer does not count: {d['why']}",
-    "lock.opened": lambda d: f"{d['request']} waits in Vault until {d['approvals']} of {_join_values(d['groups'])} authorize it there",
-    "approval.withdrawn": lambda d: f"{d['name']} took it back{_reason_suffix(d['reason'])}; the request is {d['verdict']}: {d['request']}",
-    "approval.claimed": lambda d: (
-        f"{d['name']} looks at it until {moment(d['until'])}: {d['request']}"
-        if d["until"]
-        else f"{d['name']} no longer looks at {d['request']}"
+    "approval.rejected": lambda d: f"decision rejected: {d['why']}",
+    "lock.opened": lambda d: f"{d['request']} waits in Vault for {_approvals_text(d['approvals'])} by {_join_values(d['groups'])}",
+    "approval.withdrawn": lambda d: (
+        f"{d['name']} withdrew the approval{_reason_suffix(d['reason'])}; the request is {d['verdict']}: {d['request']}"
     ),
-    "review.opened": lambda d: f"{d['name']} passed tier {_join_values(d['tiers'])} of {d['request']} alone{_reason_suffix(d['reason'])}",
-    "review.answered": lambda d: f"{d['name']} finds it {d['verdict']} that {d['request']} was passed alone{_reason_suffix(d['reason'])}",
-    "delegation.made": lambda d: f"{d['delegate_name']} answers for {d['name']} until {moment(d['until'])}{_reason_suffix(d['reason'])}",
-    "delegation.ended": lambda d: f"{d['name']} answers for themselves again",
-    "approval.expired": lambda d: f"tier {d['tier']} did not answer: {d['request']}",
-    "stop.requested": lambda d: f"{d['name']} asks to {d['how']} it",
+    "approval.claimed": lambda d: (
+        f"{d['name']} claimed {d['request']} until {moment(d['until'])}" if d["until"] else f"{d['name']} released {d['request']}"
+    ),
+    "review.opened": lambda d: (
+        f"{d['name']} used break-glass to bypass tier {_join_values(d['tiers'])} of {d['request']}{_reason_suffix(d['reason'])}"
+    ),
+    "review.answered": lambda d: f"{d['name']} reviewed the break-glass of {d['request']}: {d['verdict']}{_reason_suffix(d['reason'])}",
+    "delegation.made": lambda d: f"{d['name']} delegated to {d['delegate_name']} until {moment(d['until'])}{_reason_suffix(d['reason'])}",
+    "delegation.ended": lambda d: f"{d['name']} ended the delegation",
+    "approval.expired": lambda d: f"tier {d['tier']} did not decide in time: {d['request']}",
+    "stop.requested": lambda d: f"{d['name']} requested {d['how']}",
     "credential.issued": lambda d: f"{d['action']} on {d['resource']} until {moment(d['expires_at'])} ({d['credential']})",
     "credential.refused": lambda d: f"not issued for {d['request']}: {d['why']}",
-    "credential.doubted": lambda d: f"{d['credential']} may have been issued ({d['action']} on {d['resource']}); nobody has its handles",
-    "credential.renewed": lambda d: f"{d['credential']} until {moment(d['expires_at'])}",
-    "access.refused": lambda d: f"asked for {d['asked']}, which is no request: {d['why']}",
+    "credential.doubted": lambda d: (
+        f"{d['credential']} may have been issued ({d['action']} on {d['resource']}); its lease and accessor are unknown"
+    ),
+    "credential.renewed": lambda d: f"{d['credential']} renewed until {moment(d['expires_at'])}",
+    "access.refused": lambda d: f"rejected request for {d['asked']}: {d['why']}",
     "tool.called": lambda d: f"called {d['tool']} ({d['action']}): {d['outcome']}, {d['duration_ms']} ms",
-    "upstream.refused": lambda d: f"nothing of {d['upstream']} is passed on: {d['why']}{_changes_suffix(d['changes'])}",
+    "upstream.refused": lambda d: f"upstream {d['upstream']} is blocked: {d['why']}{_suffix(' ({})', d['changes'])}",
     "credential.used": lambda d: f"{d['credential']}: {d['what']}",
-    "credential.revoked": lambda d: f"{d['credential']} by {d['by']}{_reason_suffix(d['why'])}",
-    "credential.confirmed": lambda d: f"{d['credential']} is dead: {d['how']}",
-    "credential.expired": lambda d: f"{d['credential']}: {d['why']}",
-    "credential.overdue": lambda d: f"{d['credential']} could not be ended (attempt {d['attempt']}): {_join_values(d['failures'])}",
-    "identity.issued": lambda d: f"vouched for to {d['audience']} until {moment(d['expires_at'])}",
+    "credential.revoked": lambda d: f"{d['credential']} revoked by {d['by']}{_reason_suffix(d['why'])}",
+    "credential.confirmed": lambda d: f"{d['credential']} verified as revoked: {d['how']}",
+    "credential.expired": lambda d: f"{d['credential']} expired: {d['why']}",
+    "credential.overdue": lambda d: f"revoking {d['credential']} failed (attempt {d['attempt']}): {_join_values(d['failures'])}",
+    "identity.issued": lambda d: f"identity token for {d['audience']} until {moment(d['expires_at'])}",
     "model.used": lambda d: (
         f"{d['calls']} call{'s' if d['calls'] != 1 else ''} of {d['model']} ({d['name']}) {d['outcome']}: "
-        f"{d['prompt_tokens']} tokens of prompts, {d['completion_tokens']} of answers"
+        f"{d['prompt_tokens']} prompt tokens, {d['completion_tokens']} completion tokens"
     ),
-    "revocation.requested": lambda d: f"{d['name']} takes {d['credential']} away",
-    "revocation.started": lambda d: f"by {d['by']}{_reason_suffix(d['why'])}",
-    "revocation.overdue": lambda d: f"could not be completed (attempt {d['attempt']}): {_join_values(d['failures'])}",
-    "revocation.confirmed": lambda d: f"nothing of it is alive (seen by {d['by']})",
-    "schedule.skipped": lambda d: f"kept {d['schedule']} from launching another at {moment(d['occasion'])}",
-    "schedule.paused": lambda d: f"{d['name']} pauses the schedule {d['schedule']}{_reason_suffix(d['reason'])}",
-    "schedule.unpaused": lambda d: f"{d['name']} lets the schedule {d['schedule']} go on",
-    "sweep.reported": lambda d: f"alive in Vault or a target, of no known job: {_join_values(d['unknown'])}",
+    "revocation.requested": lambda d: f"{d['name']} requested revocation of {d['credential']}",
+    "revocation.started": lambda d: f"revocation started by {d['by']}{_reason_suffix(d['why'])}",
+    "revocation.overdue": lambda d: f"revocation failed (attempt {d['attempt']}): {_join_values(d['failures'])}",
+    "revocation.confirmed": lambda d: f"all access verified as revoked (by {d['by']})",
+    "schedule.skipped": lambda d: f"schedule {d['schedule']} skipped its run at {moment(d['occasion'])}",
+    "schedule.paused": lambda d: f"{d['name']} paused the schedule {d['schedule']}{_reason_suffix(d['reason'])}",
+    "schedule.unpaused": lambda d: f"{d['name']} resumed the schedule {d['schedule']}",
+    "sweep.reported": lambda d: f"active in Vault or a target but of no known job: {_join_values(d['unknown'])}",
 }
 
 
 def event_sentence(kind: str, data: Json) -> str:
-    """Return what an entry says; of a kind that this version does not know, nothing."""
+    """Return an entry as a sentence; empty for an event type or fields that this version does not know."""
     try:
         return SENTENCES[kind](data)
     except (KeyError, TypeError, AttributeError):
@@ -76,29 +86,31 @@ def event_sentence(kind: str, data: Json) -> str:
 
 
 def duration_label(seconds: object) -> str:
-    """Return seconds as people write them: 600 → `10m`."""
+    """Return seconds as a duration label: 600 → `10m`."""
     from justenough.domain.core.units import duration_text  # noqa: PLC0415 - loads pydantic, which most commands do without
 
     return duration_text(seconds) if isinstance(seconds, int) else ""
 
 
 def decision_text(decision: str) -> str:
-    """Return what somebody did who gave this answer."""
-    return {"approve": "approved", "deny": "denied", "break_glass": "broke glass"}.get(decision, decision)
+    """Return a decision as a past-tense verb."""
+    return {"approve": "approved", "deny": "denied", "break_glass": "used break-glass"}.get(decision, decision)
 
 
 def ancestor_lines(item: Json) -> list[tuple[str, str]]:
-    """Return a line for each job that launched a job, or a request's job, the nearest first: what it touched counts for this one."""
-    return [("Launched by", _ancestor_text(one)) for one in item.get("chain") or ()]
+    """Return one labelled line per ancestor of a job or of a request's job, nearest first. What ancestors touched also counts for the job."""
+    return [
+        ("Launched by", f"{one['job']} ({one['name']}, by {one['requester']}): {one['task']}; {_touched_text(one)}")
+        for one in item.get("chain") or ()
+    ]
 
 
-def _ancestor_text(one: Json) -> str:
-    touched = f"touched {', '.join(one['touched'])} ({one['sensitivity']})" if one["touched"] else "touched nothing"
-    return f"{one['job']} ({one['name']}, by {one['requester']}): {one['task']}; {touched}"
+def _touched_text(one: Json) -> str:
+    return f"touched {', '.join(one['touched'])} ({one['sensitivity']})" if one["touched"] else "touched no resource"
 
 
 def informative_reason(exit_code: object, reason: str | None) -> str | None:
-    """Return a job's reason unless it says no more than its exit code does."""
+    """Return a job's reason; None if it only repeats the exit code."""
     return None if reason == f"exit code {exit_code}" else reason
 
 
@@ -108,7 +120,7 @@ def _outcome_text(data: Json) -> str:
 
 
 def tools_text(tools: Mapping[str, Any] | None) -> str:
-    """Return the tools that access is had through, each with its bounds, on one line; empty for none."""
+    """Return the tools that access is limited to, each with its bounds, on one line; empty for none."""
     from justenough.domain.jobs.tool_bounds_syntax import format_recorded_tools  # noqa: PLC0415 - loads pydantic, which most commands do without
 
     return format_recorded_tools(tools) if tools else ""
@@ -118,8 +130,8 @@ def _tools_suffix(tools: Mapping[str, Any] | None) -> str:
     return f", only through {tools_text(tools)}" if tools else ""
 
 
-def _parent_suffix(parent: object) -> str:
-    return f" from within {parent}" if parent else ""
+def _approvals_text(count: int) -> str:
+    return f"{count} approval{'s' if count != 1 else ''}"
 
 
 def _reason_suffix(reason: object) -> str:
@@ -130,16 +142,8 @@ def _exit_suffix(code: object) -> str:
     return "" if code is None else f" (exit code {code})"
 
 
-def _errors_suffix(errors: object) -> str:
-    return f"; errors: {_join_values(errors)}" if errors else ""
-
-
-def _changes_suffix(changes: object) -> str:
-    return f" ({_join_values(changes)})" if changes else ""
-
-
-def _behalf_suffix(data: Json) -> str:
-    return f" (for {data['on_behalf_of_name']})" if data.get("on_behalf_of_name") else ""
+def _suffix(form: str, values: object) -> str:
+    return form.format(_join_values(values)) if values else ""
 
 
 def _join_values(values: Any) -> str:

@@ -1,4 +1,4 @@
-"""What a job is doing now, in a sentence or two without times, which have clocks of their own. Pure."""
+"""The state of a job in one or two sentences, without times (the pages show those separately). Pure."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from justenough.domain.jobs.states import JobState, RequestState, RevocationStat
 from justenough.domain.readmodel.views import CredentialView, JobView, RequestView
 
 MAX_NAMED = 3
-"""Things that a sentence names."""
+"""Credentials or requests that a sentence names; the rest is counted."""
 
 ENDED_TEXT = {
-    JobState.SUCCEEDED: "Its process ended well.",
-    JobState.FAILED: "It failed.",
-    JobState.DENIED: "It never ran: access that it needs was denied.",
-    JobState.CANCELLED: "It was cancelled.",
-    JobState.TIMED_OUT: "It ran longer than it may, and was ended.",
-    JobState.KILLED: "It was killed: its access was cut first.",
-    JobState.LOST: "Its workflow closed without telling how it ended.",
+    JobState.SUCCEEDED: "Succeeded.",
+    JobState.FAILED: "Failed.",
+    JobState.DENIED: "Not started: required access was denied.",
+    JobState.CANCELLED: "Cancelled.",
+    JobState.TIMED_OUT: "Timed out.",
+    JobState.KILLED: "Killed: access was revoked first.",
+    JobState.LOST: "Lost: its workflow closed without a result.",
 }
 
 
 def job_status_text(job: JobView, tiers: Tiers) -> str:
-    """Return what a job does now, or how it ended and what became of what it held."""
+    """Return what a job is doing, or how it ended and whether its access is revoked."""
     live = [item for item in job.credentials if not item.state.is_dead]
     match job.state:
         case JobState.PENDING:
-            return "Accepted. A worker takes it next."
+            return "Queued. Waiting for a worker."
         case JobState.AWAITING_APPROVAL:
-            return f"{_waiting_text(job.requests, tiers) or 'Waits for an answer.'} Unanswered, a request climbs to the next tier; past the top it is denied."
+            return f"{_waiting_text(job.requests, tiers) or 'Waiting for approval.'} A request escalates to the next tier if nobody decides in time; after the top tier it is denied."
         case JobState.RUNNING:
-            return " ".join(filter(None, (f"Runs and holds {_holdings_text(live)}.", _waiting_text(job.requests, tiers))))
+            return " ".join(filter(None, (f"Running. {_holdings_text(live)}.", _waiting_text(job.requests, tiers))))
         case JobState.REVOKING:
-            return f"Its process is over. {_revocation_progress(job, live)}"
+            return f"Stopped. {_revocation_progress(job, live)}"
         case ended:
             return f"{ENDED_TEXT.get(ended, '')} {_revocation_result(job, live)}".strip()
 
 
 def tier_name(number: int, tiers: Tiers) -> str:
-    """Return a tier as people call it: `tier 1 (owner)`."""
+    """Return a tier with its name: `tier 1 (owner)`."""
     found = tiers.tiers.get(number)
     return f"tier {number} ({found.name})" if found else f"tier {number}"
 
@@ -49,36 +49,32 @@ def _waiting_text(requests: Iterable[RequestView], tiers: Tiers) -> str:
     if not open_ones:
         return ""
     named = [f"{one.action} on {one.resource} at {tier_name(one.current_tier, tiers)}" for one in open_ones[:MAX_NAMED]]
-    return f"Waits for people: {', '.join(named)}{_more_suffix(len(open_ones))}."
+    return f"Waiting for approval: {', '.join(named)}{_more_suffix(len(open_ones))}."
 
 
 def _holdings_text(live: list[CredentialView]) -> str:
     if not live:
-        return "no credential"
+        return "No active credentials"
     named = ", ".join(f"{one.action} on {one.resource}" for one in live[:MAX_NAMED])
-    return f"{_count_text(len(live), 'credential')}: {named}{_more_suffix(len(live))}"
+    return f"{_count_text(len(live), 'active credential')}: {named}{_more_suffix(len(live))}"
 
 
 def _revocation_progress(job: JobView, live: list[CredentialView]) -> str:
     if not live:
-        return "All that it held is shown to be dead; the proof is being recorded."
-    return f"{len(live)} of {_count_text(len(job.credentials) + job.older_credentials, 'credential')} {'is' if len(live) == 1 else 'are'} not yet shown to be dead."
+        return "All of its access is revoked (verified); recording the proof."
+    return f"Revocation of {len(live)} of {_count_text(len(job.credentials) + job.older_credentials, 'credential')} not verified yet."
 
 
 def _revocation_result(job: JobView, live: list[CredentialView]) -> str:
     match job.revocation.state:
         case RevocationState.OVERDUE:
-            return "Its access could not be ended in time: it is tried again and again, and may be alive."
+            return "Revocation is overdue: its access may still work. Retrying automatically."
         case RevocationState.PENDING:
-            return (
-                f"Its access is being ended. {_revocation_progress(job, live)}"
-                if live
-                else "That nothing of it is alive is not confirmed yet."
-            )
+            return f"Revoking its access. {_revocation_progress(job, live)}" if live else "Revocation of its access is not verified yet."
     held = len(job.credentials) + job.older_credentials
     if not held:
-        return "It was issued nothing."
-    return "Its credential is dead." if held == 1 else f"All {held} of its credentials are dead."
+        return "No credentials issued."
+    return "Its credential is revoked (verified)." if held == 1 else f"All {held} of its credentials are revoked (verified)."
 
 
 def _more_suffix(count: int) -> str:

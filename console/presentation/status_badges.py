@@ -1,4 +1,4 @@
-"""How a state is shown: always an icon, a word and a tone. Pure."""
+"""Badges of states: an icon, a tone and a word each. Pure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BADGES: dict[str, dict[str, StatusBadge]] = {
         "lost": StatusBadge("question", "bad", "lost"),
     },
     "request": {
-        "pending": StatusBadge("hand", "wait", "waits for an answer"),
+        "pending": StatusBadge("hand", "wait", "pending"),
         "allowed": StatusBadge("check", "good", "allowed by policy"),
         "approved": StatusBadge("check", "good", "approved"),
         "denied": StatusBadge("barred", "bad", "denied"),
@@ -38,18 +38,18 @@ BADGES: dict[str, dict[str, StatusBadge]] = {
         "withdrawn": StatusBadge("back", "calm", "withdrawn"),
     },
     "credential": {
-        "issued": StatusBadge("key", "live", "live"),
+        "issued": StatusBadge("key", "live", "active"),
         "doubted": StatusBadge("question", "bad", "may have been issued"),
         "revoking": StatusBadge("shield", "wait", "revoking"),
-        "revoked": StatusBadge("shield", "wait", "revoked, not yet seen dead"),
-        "confirmed": StatusBadge("check", "good", "confirmed dead"),
-        "overdue": StatusBadge("alarm", "bad", "overdue: may be alive"),
-        "expired": StatusBadge("hourglass", "calm", "expired, death not seen"),
+        "revoked": StatusBadge("shield", "wait", "revoked, verifying"),
+        "confirmed": StatusBadge("check", "good", "revoked (verified)"),
+        "overdue": StatusBadge("alarm", "bad", "overdue: may still work"),
+        "expired": StatusBadge("hourglass", "calm", "expired (not verified)"),
     },
     "revocation": {
-        "none": StatusBadge("dash", "calm", "nothing to revoke"),
-        "pending": StatusBadge("shield", "wait", "not yet confirmed"),
-        "confirmed": StatusBadge("check", "good", "confirmed clean"),
+        "none": StatusBadge("dash", "calm", "no access issued"),
+        "pending": StatusBadge("shield", "wait", "not yet verified"),
+        "confirmed": StatusBadge("check", "good", "access revoked"),
         "overdue": StatusBadge("alarm", "bad", "overdue"),
     },
     "outcome": {
@@ -58,17 +58,17 @@ BADGES: dict[str, dict[str, StatusBadge]] = {
         "denied": StatusBadge("barred", "bad", "denied"),
     },
     "health": {
-        "ok": StatusBadge("check", "good", "ok"),
-        "down": StatusBadge("alarm", "bad", "not well"),
+        "ok": StatusBadge("check", "good", "healthy"),
+        "down": StatusBadge("alarm", "bad", "unhealthy"),
         "late": StatusBadge("alarm", "bad", "late"),
-        "looking": StatusBadge("clock", "wait", "looking"),
+        "looking": StatusBadge("clock", "wait", "checking"),
     },
-    "proof": {"dead": StatusBadge("check", "good", "nothing is alive"), "alive": StatusBadge("alarm", "bad", "not shown to be dead")},
-    "finding": {"gone": StatusBadge("check", "good", "gone"), "alive": StatusBadge("alarm", "bad", "alive")},
+    "proof": {"dead": StatusBadge("check", "good", "all access revoked"), "alive": StatusBadge("alarm", "bad", "not verified")},
+    "finding": {"gone": StatusBadge("check", "good", "gone"), "alive": StatusBadge("alarm", "bad", "active")},
     "answer": {
         "approve": StatusBadge("check", "good", "approved"),
         "deny": StatusBadge("barred", "bad", "denied"),
-        "break_glass": StatusBadge("alarm", "bad", "broke glass"),
+        "break_glass": StatusBadge("alarm", "bad", "break-glass"),
     },
     "sensitivity": {
         "public": StatusBadge("dash", "calm", "public"),
@@ -77,14 +77,14 @@ BADGES: dict[str, dict[str, StatusBadge]] = {
         "restricted": StatusBadge("lock", "bad", "restricted"),
     },
     "revocable": {
-        "now": StatusBadge("check", "good", "revocable at once"),
-        "on_expiry": StatusBadge("hourglass", "wait", "ends by its ttl only"),
-        "never": StatusBadge("alarm", "bad", "never revocable: what it shows is known for ever"),
+        "now": StatusBadge("check", "good", "revocable immediately"),
+        "on_expiry": StatusBadge("hourglass", "wait", "cannot be revoked early"),
+        "never": StatusBadge("alarm", "bad", "cannot be revoked"),
     },
 }
 
 
 def status_badge(kind: str, state: object) -> StatusBadge:
-    """Return how a state of a kind is shown; of one that this version does not know, its own word."""
+    """Return the badge of a state; an unknown state gets a neutral badge with its own name."""
     word = str(getattr(state, "value", state))
     return BADGES.get(kind, {}).get(word) or StatusBadge("dash", "calm", word.replace("_", " "))

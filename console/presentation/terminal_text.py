@@ -1,4 +1,4 @@
-"""Strangers' text as it may be shown on a terminal, and how wide it is there; times. Pure."""
+"""Untrusted text made safe for a terminal, its width in columns, and short times. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import unicodedata
 from datetime import UTC, datetime
 
-# Controls, surrogates, invisible and direction-changing characters: a task must not be able to write over what an approver reads.
+# Controls, surrogates, invisible and direction-changing characters: a task must not be able to overwrite what an approver reads.
 HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 COLOUR_SEQUENCE = re.compile(r"(\x1b\[[0-9;]{0,32}m)")
 CLOCK_UNITS = ((86_400, "d", (3_600, "h")), (3_600, "h", (60, "m")), (60, "m", (1, "s")))
@@ -15,23 +15,23 @@ ANSI_CODES = {"green": "32", "yellow": "33", "red": "31", "dim": "2", "bold": "1
 
 
 def plain(text: object) -> str:
-    """Return text on one line, with what cannot be seen written out as escapes."""
+    """Return text on one line, with invisible characters escaped."""
     return "".join(character if _is_visible(character) else _escape(character) for character in str(text))
 
 
 def log_text(text: str) -> str:
-    """Return a job's output for a terminal: lines, tabs and colours as they are, every other control written out."""
+    """Return job output for a terminal: lines, tabs and colours kept, other control characters escaped."""
     parts = COLOUR_SEQUENCE.split(text)
     return "".join(part if index % 2 else _escape_lines(part) for index, part in enumerate(parts))
 
 
 def strip_colours(text: str) -> str:
-    """Return text without the colours that log_text keeps."""
+    """Return text without colour sequences."""
     return COLOUR_SEQUENCE.sub("", text)
 
 
 def moment(text: object) -> str:
-    """Return a time of the API's with whole seconds."""
+    """Return an API timestamp in UTC with whole seconds; empty if `text` is no string."""
     if not isinstance(text, str):
         return ""
     try:
@@ -41,7 +41,7 @@ def moment(text: object) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Return how long something lasts, as it is read at a glance: `45s`, `4m05s`, `3h20m`, `2d04h`."""
+    """Return a duration in compact form: `45s`, `4m05s`, `3h20m`, `2d04h`."""
     whole = max(0, int(seconds))
     if whole < 60:
         return f"{whole}s"
@@ -51,17 +51,17 @@ def clock(seconds: float) -> str:
 
 
 def width(text: str) -> int:
-    """Return how many columns a text takes."""
+    """Return the width of a text in terminal columns."""
     return sum(_character_width(character) for character in text)
 
 
 def pad(text: str, columns: int) -> str:
-    """Return text filled up with spaces."""
+    """Return text padded with spaces to a number of columns."""
     return text + " " * (columns - width(text))
 
 
 def truncate(text: str, columns: int) -> str:
-    """Return text cut to a number of columns, with an ellipsis where something is missing."""
+    """Return text cut to a number of columns; a cut text ends in an ellipsis."""
     if width(text) <= columns:
         return text
     kept, room = "", columns - 1
@@ -99,5 +99,5 @@ def _character_width(character: str) -> int:
 
 
 def to_json_line(value: object) -> str:
-    """Return a JSON value on one line of ASCII: nothing in it is obeyed by a terminal."""
+    """Return a JSON value on one line of ASCII, so that a terminal obeys nothing in it."""
     return json.dumps(value, sort_keys=True)

@@ -1,4 +1,4 @@
-"""Times and numbers as pages show them. Pure: `now` is an argument. static/app.js writes the same words as time goes on."""
+"""Times and durations for pages. Pure: `now` is an argument. static/app.js writes the same texts to keep a page current."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
 def span(seconds: float) -> str:
-    """Return how long something lasts in at most two units: `12 s`, `4 min 5 s`, `3 h 20 min`, `2 d 4 h`."""
+    """Return a duration in at most two units: `12 s`, `4 min 5 s`, `3 h 20 min`, `2 d 4 h`."""
     whole = max(0, int(seconds))
     if whole < 60:
         return f"{whole} s"
@@ -25,37 +25,37 @@ def span(seconds: float) -> str:
 
 
 def elapsed_text(seconds: float) -> str:
-    """Return how long something took that is over: as `span`, and `under 1 s` where it was less."""
+    """Return a finished duration: as `span`, or `under 1 s`."""
     return span(seconds) if seconds >= 1 else "under 1 s"
 
 
 def short(seconds: float) -> str:
-    """Return how long something lasts in one unit, rounded down: `12 s`, `4 min`, `3 h`, `2 d`."""
+    """Return a duration in one unit, rounded down: `12 s`, `4 min`, `3 h`, `2 d`."""
     return " ".join(span(seconds).split()[:2])
 
 
 def time_since(moment: datetime, *, now: datetime) -> str:
-    """Return when something was, seen from now: `12 s ago`; what is to come: `in 4 min`."""
+    """Return a moment relative to now: `12 s ago`; `in 4 min` for a future one."""
     seconds = (now - moment).total_seconds()
     return f"{short(seconds)} ago" if seconds >= 0 else f"in {short(-seconds)}"
 
 
 def time_left(moment: datetime, *, now: datetime) -> str:
-    """Return how much time there is until a moment: `4 min 5 s left`, `time is up`."""
+    """Return the time left until a moment: `4 min 5 s left`, or `time is up`."""
     seconds = (moment - now).total_seconds()
     return f"{span(seconds)} left" if seconds > 0 else "time is up"
 
 
 def exact_time(moment: datetime) -> str:
-    """Return a moment to the second: `2026-01-31 09:30:00 UTC`."""
+    """Return a moment in UTC to the second: `2026-01-31 09:30:00 UTC`."""
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def rfc3339_ms(moment: datetime) -> str:
-    """Return a moment as a machine reads it."""
+    """Return a moment as RFC 3339 in UTC with milliseconds."""
     return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z"
 
 
 def output_text(text: str) -> str:
-    """Return a job's output as a page may show it: lines and tabs as they are, colours left out, what else cannot be seen written out."""
+    """Return job output for a page: lines and tabs kept, colours removed, other invisible characters escaped."""
     return strip_colours(log_text(text))

@@ -1,4 +1,4 @@
-"""What a job's ledger entries come to, for drawing: the job, its requests and its credentials, each from when until when. Pure."""
+"""A job's timeline from its ledger entries: start and end of the job, its requests and its credentials. Pure."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from console.presentation.event_text import decision_text
 
 Json = Mapping[str, Any]
 MIN_TIMELINE_SPAN = timedelta(seconds=1)
-"""No picture spans less."""
+"""The shortest range that is drawn."""
 
 
 @dataclass(slots=True)
 class TimelineRow:
-    """One thing that begins, lasts and ends."""
+    """The job, a request or a credential over time."""
 
     kind: str
     """job | request | credential"""
@@ -25,48 +25,48 @@ class TimelineRow:
     began: datetime
     state: str
     until: datetime | None = None
-    """When the tier's time is over, or the credential's."""
+    """Deadline of the current tier, or expiry of the credential."""
     ended: datetime | None = None
-    """When somebody ended it; it is not seen to be dead for that."""
+    """When its revocation was attempted; that does not verify its end."""
     settled: datetime | None = None
-    """When it was over: decided, ended, or seen to be dead."""
+    """When it was decided, ended, or verified as revoked."""
     tier: int = 0
     quorum: int = 0
     claim: str = ""
     answers: list[str] = field(default_factory=list)
-    """What people said to a request."""
+    """Decisions on a request, as short texts."""
 
 
 @dataclass(frozen=True, slots=True)
 class TimelinePart:
-    """A stretch of a lane."""
+    """A part of a row."""
 
     kind: Literal["lasts", "maybe", "spared", "ahead"]
-    """lasts; maybe: not seen dead yet; spared: time that it did not use; ahead: it may still last so long"""
+    """lasts: active; maybe: end not verified; spared: unused time; ahead: remaining time"""
     since: datetime
     until: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class TimelineRange:
-    """From when until when a picture is drawn."""
+    """The time range that is drawn."""
 
     start: datetime
     end: datetime
     now: datetime | None
-    """None where nothing goes on any more."""
+    """None if nothing is in progress."""
 
 
 @dataclass(slots=True)
 class Timeline:
-    """A job as its entries so far tell it."""
+    """A job's rows, built from its ledger entries so far."""
 
     lanes: dict[str, TimelineRow] = field(default_factory=dict)
-    """By kind and id, in the order in which they began."""
+    """By kind and id, in order of start."""
     last: datetime | None = None
 
     def add_entry(self, kind: str, at: str, data: Json) -> None:
-        """Add an entry. One that this version does not know, or that says other than it should, changes nothing but the time."""
+        """Add an entry. One of an unknown type or with malformed data only moves the time forward."""
         moment = _time(at)
         if moment is None:
             return
@@ -78,30 +78,30 @@ class Timeline:
                 return
 
     def rows_of(self, kind: str) -> list[TimelineRow]:
-        """Return the lanes of a kind."""
+        """Return the rows of a kind."""
         return [lane for lane in self.lanes.values() if lane.kind == kind]
 
     @property
     def job_row(self) -> TimelineRow | None:
-        """The job's own lane, once its order was seen."""
+        """The job's own row; None before job.submitted."""
         return next(iter(self.rows_of("job")), None)
 
     @property
     def is_open(self) -> bool:
-        """Whether something of it goes on, as far as its entries tell. A request does not outlast its job."""
+        """Whether anything is in progress according to the entries. A request does not outlast its job."""
         return any(lane.settled is None for lane in self.lanes.values() if lane.kind != "request" or self.job_row is None)
 
     def row(self, kind: str, name: str) -> TimelineRow:
-        """Return a lane. Raises KeyError where its beginning was not seen."""
+        """Return a row. Raises KeyError if its first entry is missing."""
         return self.lanes[f"{kind} {name}"]
 
     def add_row(self, row: TimelineRow) -> None:
-        """Add a lane."""
+        """Add a row."""
         self.lanes[f"{row.kind} {row.id}"] = row
 
 
 def build_timeline(entries: Iterable[Json]) -> Timeline:
-    """Return what entries as the API shows them come to."""
+    """Build a timeline from entries in the API's format."""
     picture = Timeline()
     for entry in entries:
         picture.add_entry(entry["type"], entry["at"], entry["data"])
@@ -109,7 +109,7 @@ def build_timeline(entries: Iterable[Json]) -> Timeline:
 
 
 def timeline_range(timeline: Timeline, *, now: datetime) -> TimelineRange | None:
-    """Return how far a picture reaches; None where nothing has begun."""
+    """Return the range to draw; None if nothing has started."""
     lanes = timeline.lanes.values()
     if not lanes:
         return None
@@ -117,14 +117,14 @@ def timeline_range(timeline: Timeline, *, now: datetime) -> TimelineRange | None
     last = timeline.last or start
     if not timeline.is_open:
         return TimelineRange(start, max(last, start + MIN_TIMELINE_SPAN), None)
-    # What is to come gets as much room as what was: a credential of an hour must not squeeze the first minute.
+    # The future gets at most as much room as the past: a credential of an hour must not squeeze the first minute.
     now = max(now, last)
     ahead = [lane.until for lane in lanes if lane.until and lane.settled is None]
     return TimelineRange(start, max(now, min(max(ahead, default=now), now + (now - start))) + MIN_TIMELINE_SPAN, now)
 
 
 def row_parts(row: TimelineRow, *, now: datetime) -> tuple[TimelinePart, ...]:
-    """Return what a lane is made of, in order; `now` is the end of the picture where nothing goes on any more."""
+    """Return the parts of a row in order. `now` is the end of the range if nothing is in progress."""
     dead = row.settled or max(now, row.began)
     alive = min(at for at in (dead, row.ended, row.until if row.kind == "credential" else None) if at)
     found = [TimelinePart("lasts", row.began, max(alive, row.began)), TimelinePart("maybe", max(alive, row.began), dead)]
@@ -157,7 +157,7 @@ def _begin_request(timeline: Timeline, at: datetime, data: Json) -> None:
 
 def _apply_decision(timeline: Timeline, at: datetime, data: Json) -> None:
     lane, outcome, phase = timeline.row("request", data["request"]), data["outcome"], data["phase"]
-    # As the ledger is folded (docs/reference/ledger.md): asked again before an issue only a denial changes a request, and at a renewal nothing does.
+    # As in the read model (docs/reference/ledger.md): evaluated again before an issue, only a denial changes a request; at a renewal, nothing does.
     if phase in {"start", "runtime"} or (phase in {"issue", "granted"} and outcome == "denied"):
         lane.state, lane.settled = ("waits", None) if outcome == "needs_approval" else (str(outcome), at)
 
@@ -170,7 +170,7 @@ def _open_approval(timeline: Timeline, _at: datetime, data: Json) -> None:
 
 def _add_answer(timeline: Timeline, at: datetime, data: Json) -> None:
     lane = timeline.row("request", data["request"])
-    lane.answers.append(f"{data['name']} {decision_text(data['decision']) if 'decision' in data else 'took it back'}")
+    lane.answers.append(f"{data['name']} {decision_text(data['decision']) if 'decision' in data else 'withdrew'}")
     if data["verdict"] != "pending":
         lane.state, lane.settled = str(data["verdict"]), at
 
@@ -222,7 +222,7 @@ def _mark_overdue(timeline: Timeline, at: datetime, _data: Json) -> None:
 
 
 def _end_row(row: TimelineRow, state: str, at: datetime) -> None:
-    # An attempt that is recorded late does not undo the proof.
+    # An attempt that is recorded late must not undo the proof.
     if row.settled is None:
         row.state, row.ended = state, row.ended or at
 

@@ -75,11 +75,11 @@ async def test_an_approval_counts_and_the_page_says_so(person: Open, lead: Human
     request = await waiting()
     page = await person("lead")
     await page.goto(f"/inbox/{request['id']}")
-    await expect(page.get_by_role("heading", level=1)).to_have_text("test, launched by ops, wants WRITE on Refunds for 5 min")
+    await expect(page.get_by_role("heading", level=1)).to_have_text("test, launched by ops, requests WRITE on Refunds for 5 min")
     await axe(page)
     await shot(page, "card")
     await page.locator("#approve").click()
-    await expect(page.get_by_role("status").first).to_contain_text("Your answer counts")
+    await expect(page.get_by_role("status").first).to_contain_text("Your decision is recorded.")
     found = await seen(lead, request)
     assert (found["state"], [item["approver"] for item in found["approvals"]]) == ("approved", ["lead"])
 
@@ -91,10 +91,10 @@ async def test_less_is_approved_than_was_asked(person: Open, lead: Human, waitin
     await page.goto(f"/inbox/{request['id']}")
     await axe(page)
     await fits(page)
-    await page.get_by_text("Approve less than was asked").click()
-    await page.get_by_label("For how long").select_option("1m")
+    await page.get_by_text("Approve with limits").click()
+    await page.get_by_label("Duration").select_option("1m")
     await page.locator("#approve").click()
-    await expect(page.get_by_role("status").first).to_contain_text("Your answer counts")
+    await expect(page.get_by_role("status").first).to_contain_text("Your decision is recorded.")
     found = await seen(lead, request)
     assert (found["state"], found["granted_ttl"]) == ("approved", 60)
 
@@ -105,12 +105,12 @@ async def test_a_denial_needs_a_reason_and_ends_the_job(person: Open, lead: Huma
     foresee(page, "status of 422")
     await page.goto(f"/inbox/{request['id']}")
     await page.locator("#deny").click()
-    await expect(page.get_by_role("alert")).to_contain_text("Nothing was decided")
-    await expect(page.locator("#reason-error")).to_contain_text("Say why")
+    await expect(page.get_by_role("alert")).to_contain_text("Not submitted")
+    await expect(page.locator("#reason-error")).to_contain_text("Enter a reason.")
     assert (await seen(lead, request))["state"] == "pending"
     await page.get_by_label("Reason", exact=True).fill("Not this customer")
     await page.locator("#deny").click()
-    await expect(page.get_by_role("status").first).to_contain_text("Your answer counts")
+    await expect(page.get_by_role("status").first).to_contain_text("Your decision is recorded.")
     found = await seen(lead, request)
     assert (found["state"], found["approvals"][0]["reason"]) == ("denied", "Not this customer")
 
@@ -123,23 +123,23 @@ async def test_two_chiefs_in_two_browsers_make_a_quorum_and_each_sees_the_other_
     foresee(one, "status of 422")
     for page in (one, other):
         await page.goto(f"/inbox/{request['id']}")
-        await expect(page.locator("#status")).to_contain_text("It needs 2 approvals by different people")
+        await expect(page.locator("#status")).to_contain_text("Needs 2 approvals by different people")
     await axe(other)
     await shot(other, "card-tier-3-dark")
     await one.get_by_label("Reason", exact=True).fill("The books are right")
     await one.get_by_label("Type the job").fill("tes")
     await one.locator("#approve").click()
-    await expect(one.locator("#confirm-error")).to_contain_text("Type the job's name, test, exactly.")
+    await expect(one.locator("#confirm-error")).to_contain_text("Enter the job name exactly: test")
     assert (await seen(chief, request))["approvals"] == []
     await one.get_by_label("Type the job").fill("test")
     await one.locator("#approve").click()
-    await expect(one.get_by_role("status").first).to_contain_text("Your answer counts")
+    await expect(one.get_by_role("status").first).to_contain_text("Your decision is recorded.")
     # The other's page has not been loaded again: it heard of it.
     await expect(other.locator("#status")).to_contain_text("chief approved; needs 1 more approval")
     await other.get_by_label("Reason", exact=True).fill("So they are")
     await other.get_by_label("Type the job").fill("test")
     await other.locator("#approve").click()
-    await expect(other.get_by_role("status").first).to_contain_text("Your answer counts")
+    await expect(other.get_by_role("status").first).to_contain_text("Your decision is recorded.")
     await expect(one.locator("#status")).to_contain_text("approved", use_inner_text=True)
     found = await seen(chief, request)
     assert (found["state"], [item["approver"] for item in found["approvals"]]) == ("approved", ["chief", "chief2"])
@@ -157,7 +157,7 @@ async def test_what_is_being_written_is_not_taken_away_by_what_happens_meanwhile
     assert answer.status_code == 200, answer.text
     await expect(page.locator("#status")).to_contain_text("chief")
     await expect(page.locator("#thumb")).to_be_empty()
-    await expect(page.locator("#answer")).to_contain_text("This has changed while you were writing.")
+    await expect(page.locator("#answer")).to_contain_text("This page changed while you were typing.")
     await expect(page.get_by_label("Reason", exact=True)).to_have_value("I was about to")
     await page.locator("#approve").click()
     await expect(page.get_by_role("alert")).to_contain_text("chief answered at")
@@ -169,10 +169,10 @@ async def test_a_new_request_comes_into_the_queue_by_itself_and_leaves_it_once_a
     name = unique("queued")
     page = await person("lead")
     await page.goto(f"/inbox?job={name}")
-    await expect(page.locator("#mine")).to_contain_text("Nothing waits for your answer with this filter.")
+    await expect(page.locator("#mine")).to_contain_text("No requests waiting for you match this filter.")
     request = await waiting(name=name)
     line = page.locator(f"#line-{request['id']}")
-    await expect(line).to_contain_text("wants WRITE on Refunds for 5 min")
+    await expect(line).to_contain_text("requests WRITE on Refunds for 5 min")
     await expect(page.locator("[data-alive]")).to_contain_text("live")
     await axe(page)
     await shot(page, "inbox")
@@ -193,9 +193,9 @@ async def test_two_of_a_kind_are_answered_with_one_press(person: Open, lead: Hum
     await fits(page)
     for request in both:
         await page.locator(f"#pick-{request['id']}").check()
-    await page.get_by_label("Reason for all that are ticked").fill("As every month")
-    await page.get_by_role("button", name="Approve those ticked").click()
-    await expect(page.get_by_role("heading", level=1)).to_have_text("2 of 2 answered")
+    await page.get_by_label("Reason (for all selected)").fill("As every month")
+    await page.get_by_role("button", name="Approve selected").click()
+    await expect(page.get_by_role("heading", level=1)).to_have_text("2 of 2 approved")
     await axe(page)
     assert [(await seen(lead, request))["state"] for request in both] == ["approved", "approved"]
 
@@ -205,10 +205,10 @@ async def test_approving_what_vault_locks_too_opens_both_locks(person: Open, lau
     (request,) = job["requests"]
     page = await person("security")
     await page.goto(f"/inbox/{request['id']}")
-    await expect(page.locator("#status")).to_contain_text("locked in Vault too")
+    await expect(page.locator("#status")).to_contain_text("Vault control group")
     await page.get_by_label("Reason", exact=True).fill("The order is there")
     await page.locator("#approve").click()
-    await expect(page.get_by_role("status").first).to_contain_text("Your answer counts")
+    await expect(page.get_by_role("status").first).to_contain_text("Your decision is recorded.")
     ended = await asyncio.to_thread(reached, security, job["id"])
     assert (ended["state"], ended["requests"][0]["state"]) == ("succeeded", "approved")
     assert [item["action"] for item in ended["credentials"]] == ["write"]
@@ -229,7 +229,7 @@ async def test_on_a_phone_without_scripts_the_decision_is_under_the_thumb(
     assert box["height"] >= 44
     assert box["y"] + box["height"] <= 900, "it is in view before anybody scrolls"
     await thumb.click()
-    await expect(page.get_by_role("status").first).to_contain_text(re.compile("Your answer (counts|is delivered)"))
+    await expect(page.get_by_role("status").first).to_contain_text(re.compile("Your decision is recorded|Submitted"))
     assert (await seen(lead, request))["approvals"][0]["approver"] == "lead"
 
 
@@ -259,7 +259,7 @@ async def test_a_delegate_is_named_on_a_page_that_holds_for_everyone(person: Ope
     await fits(page)
     await page.get_by_label("Login name").fill("chief2")
     await page.get_by_label("Reason").fill("On leave")
-    await page.get_by_role("button", name="Name them").click()
-    await expect(page.get_by_role("status")).to_contain_text("They answer for you now, too.")
-    await page.get_by_role("button", name="End it").first.click()
-    await expect(page.get_by_role("status")).to_contain_text("You answer for yourself again.")
+    await page.get_by_role("button", name="Delegate", exact=True).click()
+    await expect(page.get_by_role("status")).to_contain_text("Delegation added.")
+    await page.get_by_role("button", name="End").first.click()
+    await expect(page.get_by_role("status")).to_contain_text("Delegation ended.")

@@ -40,7 +40,7 @@ async def tried(page: Page, template: str, **params: str) -> None:
     for name, value in params.items():
         await page.get_by_label(name, exact=True).fill(value)
     await page.get_by_label("Reason").fill("Because <b>I</b> can")
-    await page.get_by_role("button", name="See what policy says").click()
+    await page.get_by_role("button", name="Preview").click()
     await expect(page.locator("#says")).to_contain_text("Sign and launch")
 
 
@@ -56,11 +56,11 @@ async def test_a_job_is_launched_watched_while_it_writes_and_killed_without_a_re
     await expect(page.locator("#says")).to_contain_text("read-up-to-confidential")
     await axe(page)
     await page.get_by_role("button", name="Sign and launch").click()
-    await expect(page.get_by_role("status")).to_contain_text("carries your signature")
+    await expect(page.get_by_role("status")).to_contain_text("Launched and signed.")
     await stays(page)
     job = job_of(page)
     head = page.locator("#top")
-    await expect(head).to_contain_text("Runs and holds 1 credential: read on orders-db.")
+    await expect(head).to_contain_text("Running. 1 active credential: read on orders-db.")
     await expect(page.locator("[data-alive]")).to_contain_text("live")
     output = page.locator("pre.log")
     await expect(output).to_contain_text(re.compile(r"(\d+ orders\s+){2}"))
@@ -72,10 +72,10 @@ async def test_a_job_is_launched_watched_while_it_writes_and_killed_without_a_re
     await page.get_by_role("link", name="Kill").click()
     await expect(page.locator("main")).to_contain_text("read on orders-db")
     await axe(page)
-    await page.get_by_role("button", name="Cut its access and kill it").click()
+    await page.get_by_role("button", name="Kill job").click()
     await stays(page)
-    await expect(head).to_contain_text("It was killed: its access was cut first. Its credential is dead.")
-    await expect(page.locator("#credentials")).to_contain_text("confirmed dead")
+    await expect(head).to_contain_text("Killed: access was revoked first. Its credential is revoked (verified).")
+    await expect(page.locator("#credentials")).to_contain_text("revoked (verified)")
     await stayed(page)
     assert (await asyncio.to_thread(ops.job, job))["state"] == "killed"
     await expect(page.get_by_role("link", name="Kill")).to_have_count(0)
@@ -84,7 +84,7 @@ async def test_a_job_is_launched_watched_while_it_writes_and_killed_without_a_re
 async def drawn(page: Page) -> None:
     """The timeline has a bar for the credential that ends at the line of now and goes on palely, beside its name."""
     lane = page.locator(".lane.credential").first
-    await expect(lane).to_contain_text("holds read orders-db")
+    await expect(lane).to_contain_text("credential read orders-db")
     boxes = [await lane.locator(part).first.bounding_box() for part in ("rect.lasts", "line.now-line", "rect.ahead")]
     lasts, now, ahead = boxes
     assert lasts
@@ -106,7 +106,7 @@ async def test_rows_come_and_change_while_the_list_is_open(person: Open, launche
     await expect(row).to_contain_text("running")
     await asyncio.to_thread(ops.api.post, f"jobs/{job['id']}/cancel")
     await expect(row).to_contain_text("cancelled")
-    await expect(row).to_contain_text(re.compile("confirmed clean|nothing to revoke"))
+    await expect(row).to_contain_text(re.compile("access revoked|no access issued"))
     await stayed(page)
     await axe(page)
 
@@ -136,19 +136,19 @@ async def test_everything_works_without_javascript_on_a_phone(person: Open, ops:
     job = job_of(page)
     await asyncio.to_thread(reached, ops, job, "awaiting_approval")
     await page.goto(f"/jobs/{job}")
-    await expect(page.locator("#top")).to_contain_text("Waits for people: write on refunds-db at tier 1 (owner).")
+    await expect(page.locator("#top")).to_contain_text("Waiting for approval: write on refunds-db at tier 1 (owner).")
     await fits(page)
     await axe(page)
-    await page.get_by_text("As a table").first.click()
-    await expect(page.locator("#timeline-table")).to_contain_text("Until at most")
+    await page.get_by_text("Show table").first.click()
+    await expect(page.locator("#timeline-table")).to_contain_text("Deadline")
     await fits(page)
     await page.get_by_role("link", name="Cancel").click()
     await fits(page)
-    await page.get_by_role("button", name="Cancel it").click()
-    await expect(page.get_by_role("status")).to_contain_text("It is asked to end")
+    await page.get_by_role("button", name="Cancel job").click()
+    await expect(page.get_by_role("status")).to_contain_text("Cancel requested")
     assert (await asyncio.to_thread(reached, ops, job))["state"] == "cancelled"
     await page.goto(f"/jobs/{job}")
-    await expect(page.locator("#top")).to_contain_text("It was cancelled. It was issued nothing.")
+    await expect(page.locator("#top")).to_contain_text("Cancelled. No credentials issued.")
     await page.goto("/now")
     await expect(page.locator("#own")).to_contain_text("long-writing")
     await fits(page)
@@ -159,8 +159,8 @@ async def test_a_proof_looks_anew_and_shows_what_it_saw(person: Open, launched: 
     job = await launched(spec("true", access("orders-db", "read")), "succeeded")
     page = await person("lead")
     await page.goto(f"/jobs/{job['id']}")
-    await page.get_by_role("button", name="Look now").click()
-    await expect(page.get_by_role("heading", level=1)).to_contain_text("nothing is alive")
+    await page.get_by_role("button", name="Verify now").click()
+    await expect(page.get_by_role("heading", level=1)).to_contain_text("all access revoked")
     await expect(page.locator("main")).to_contain_text("gone")
     await axe(page)
 

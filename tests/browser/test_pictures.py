@@ -46,7 +46,7 @@ async def test_a_wrong_password_is_told_and_the_right_one_leads_on(
         await page.get_by_label("Password").fill(password)
         await page.get_by_role("button", name="Log in").click()
         if password == "not mine":
-            await expect(page.get_by_role("alert")).to_contain_text("did not accept this name and password")
+            await expect(page.get_by_role("alert")).to_contain_text("Wrong name or password.")
             await axe(page)
             await shot(page, "login")
     await expect(page).to_have_url(f"{whole.console}/jobs?state=failed")

@@ -58,8 +58,8 @@ async def test_each_page_can_be_used_by_everybody(look: dict[str, Any], pages: P
 async def test_a_report_is_made_and_each_part_can_be_read(pages: Pages, launched: Launch, axe: Look) -> None:
     await launched(spec(), "succeeded")
     page = await arrived(pages, "auditor", "/report", width=360)
-    await page.get_by_role("button", name="Make").click()
-    await expect(page.get_by_role("table", name="Every line and its status")).to_be_visible()
+    await page.get_by_role("button", name="Generate").click()
+    await expect(page.get_by_role("table", name="All metrics")).to_be_visible()
     await fits(page)
     await axe(page)
     for part in await page.get_by_role("navigation", name="Parts of the report").get_by_role("link").all_inner_texts():
@@ -79,25 +79,25 @@ async def test_a_credential_is_seen_to_come_taken_away_and_seen_dead_without_a_r
     await expect(row).to_be_visible()
     assert await page.evaluate("window.same")
     await row.click()
-    await page.get_by_role("button", name="Take it away").click()
-    await expect(page.locator("#standing")).to_contain_text("confirmed dead")
-    await expect(page.get_by_role("button", name="Take it away")).to_have_count(0)
+    await page.get_by_role("button", name="Revoke").click()
+    await expect(page.locator("#standing")).to_contain_text("revoked (verified)")
+    await expect(page.get_by_role("button", name="Revoke")).to_have_count(0)
     assert ops.job(job["id"])["state"] == "running"
-    await expect(page.locator("#story")).to_contain_text("lead takes")
+    await expect(page.locator("#story")).to_contain_text("lead requested revocation")
 
 
 async def test_what_is_alive_of_a_job_is_looked_at_from_the_page(pages: Pages, launched: Launch) -> None:
     job = await launched(spec(), "succeeded")
     page = await arrived(pages, "ops", f"/credentials/{job['credentials'][0]['id']}")
-    await page.get_by_role("button", name="Look now").click()
-    await expect(page.locator("#proof")).to_contain_text("Nothing of the job is alive")
+    await page.get_by_role("button", name="Verify now").click()
+    await expect(page.locator("#proof")).to_contain_text("All access of the job is revoked")
 
 
 async def test_the_ledger_is_verified_from_the_page_and_its_copy_offline(pages: Pages, launched: Launch, ops: Human) -> None:
     job = await launched(spec(), "succeeded")
     page = await arrived(pages, "auditor", "/ledger")
     await page.get_by_role("button", name="Verify every chain").click()
-    await expect(page.locator("#outcome")).to_contain_text("Sound.")
+    await expect(page.locator("#outcome")).to_contain_text("Intact.")
     await page.goto(f"/ledger?job={job['id']}")
     lines = (await saved(page, "Export what is shown")).splitlines()
     assert [json.loads(line) for line in lines] == await asyncio.to_thread(ops.ledger, job["id"])
@@ -108,13 +108,13 @@ async def test_entries_are_walked_and_opened_by_keyboard(pages: Pages, launched:
     job = await launched(spec(), "succeeded")
     page = await arrived(pages, "lead", f"/ledger?job={job['id']}")
     await page.keyboard.press("/")
-    await expect(page.get_by_label("Find by an id")).to_be_focused()
+    await expect(page.get_by_label("Find by ID")).to_be_focused()
     await page.keyboard.press("Escape")
     await page.keyboard.press("j")
     await page.keyboard.press("j")
     await expect(page.locator(".entries > li").nth(1)).to_be_focused()
     await page.keyboard.press("Enter")
-    await expect(page.get_by_text("Hash of the entry before it")).to_be_visible()
+    await expect(page.get_by_text("Previous hash")).to_be_visible()
 
 
 async def test_everything_works_without_javascript(pages: Pages, launched: Launch) -> None:
@@ -127,12 +127,12 @@ async def test_everything_works_without_javascript(pages: Pages, launched: Launc
     await page.locator("summary.sentence").first.click()
     await expect(page.locator(".entries pre").first).to_be_visible()
     await page.get_by_role("button", name="Verify every chain").click()
-    await looks_until(page, "#outcome", "Sound.")
+    await looks_until(page, "#outcome", "Intact.")
     await page.goto("/ledger")
-    await page.get_by_label("Find by an id").fill(job["credentials"][0]["id"])
+    await page.get_by_label("Find by ID").fill(job["credentials"][0]["id"])
     await page.get_by_role("button", name="Find").click()
-    await page.get_by_role("button", name="Take it away").click()
-    await looks_until(page, "#standing", "confirmed dead")
+    await page.get_by_role("button", name="Revoke").click()
+    await looks_until(page, "#standing", "revoked (verified)")
     await page.goto("/catalog/explain")
     await page.get_by_label("Job spec (YAML)").fill(json.dumps(spec("true", access("refunds-db", "write"))))
     await page.locator("form", has=page.get_by_label("Job spec (YAML)")).get_by_role("button", name="Ask").click()
@@ -142,4 +142,4 @@ async def test_everything_works_without_javascript(pages: Pages, launched: Launc
 async def looks_until(page: Page, place: str, words: str) -> None:
     """Look again as people without JavaScript do, until a place on the page says it."""
     while words not in await page.locator(place).inner_text():
-        await page.get_by_role("link", name="Look again").click()
+        await page.get_by_role("link", name="Refresh").click()

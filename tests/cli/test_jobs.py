@@ -83,7 +83,7 @@ def test_a_terminal_shows_what_happens_and_a_strangers_text_cannot_write_over_it
         process.wait(30)
 
     assert process.returncode == 0
-    assert "ops ordered it: \\x1b]0;mine\\x07" in shown
+    assert "launched by ops: \\x1b]0;mine\\x07" in shown
     assert "\x1b]0;mine" not in shown
 
 
@@ -308,7 +308,7 @@ def test_the_timeline_is_the_jobs_ledger_in_sentences(cli: Cli, ops: Human, tmp_
     table = cli.run("job", "timeline", job).stdout.splitlines()
 
     assert [line.split()[2] for line in table[1:]] == [entry["type"] for entry in ops.ledger(job)]
-    assert any("ops ordered it" in line for line in table)
+    assert any("launched by ops" in line for line in table)
     assert any("read on orders-db until 20" in line for line in table)
 
 

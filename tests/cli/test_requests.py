@@ -80,7 +80,7 @@ def test_a_job_that_a_job_launches_says_so_and_its_approver_sees_what_that_one_t
     assert f"\nLaunched by: {line}\n" in re.sub(r" +", " ", cli.run("request", "show", request["id"], who="lead").stdout)
     assert f"launched by: {line}" in cli.run("request", "approve", request["id"], "--reason", "yes", who="lead").stderr
     assert line in cli.run("job", "show", within).stdout
-    assert f"from within {waiting.id}" in cli.run("job", "timeline", within).stdout
+    assert f"from job {waiting.id}" in cli.run("job", "timeline", within).stdout
     assert sorted(cli.run("job", "list", "--parent", waiting.id, "-o", "name").stdout.split()) == sorted([child, within])
     assert [cli.json("job", "show", job)["parent"] for job in (child, alone)] == [waiting.id, None]
     for job in (child, alone):
@@ -109,7 +109,7 @@ def test_less_is_approved_and_taken_back_in_one_command_each(cli: Cli, ops: Huma
     assert "Granted:   read for 2m" in shown
     assert "(tier 1) approved read for 2m: -" in shown
     assert back["state"] == "withdrawn"
-    assert "lead took it back: no longer needed; the request is withdrawn" in cli.run("job", "timeline", job).stdout
+    assert "lead withdrew the approval: no longer needed; the request is withdrawn" in cli.run("job", "timeline", job).stdout
     assert cli.run("request", "withdraw", request, "--reason", "again", who="lead").exit_code == 8
     cli.run("job", "kill", job, "--yes")
 

@@ -84,10 +84,10 @@ def test_who_is_asked_is_told_with_a_link_to_the_card_and_then_how_it_ended(
             request = ops.until(job, "awaiting_approval")["requests"][0]
             told = until(lambda: [json.loads(heard.body) for heard in chat.heard[1:]], "they are told of the request")
             assert told[0]["title"] == "Approval needed (tier 1): write on Refunds"
-            assert told[0]["message"].endswith(f"Look and answer: {shop.stack.console}/inbox/{request['id']}")
+            assert told[0]["message"].endswith(f"Review: {shop.stack.console}/inbox/{request['id']}")
             assert lead.answer(request, "deny").status_code == 200
             until(lambda: len(chat.heard) > 2, "they are told of its answer")
-            assert "lead answered: denied" in json.loads(chat.heard[2].body)["message"]
+            assert "lead decided: denied" in json.loads(chat.heard[2].body)["message"]
         finally:
             file.write_text(before)
             assert cli.run("vault", "setup").exit_code == 0

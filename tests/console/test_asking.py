@@ -38,11 +38,11 @@ def approval(person: str, **changes: Any) -> ApprovalView:
 
 def test_the_sentence_says_who_wants_what_for_how_long() -> None:
     pieces = request_text.request_sentence(view(), "refund-agent 1.4")
-    assert request_text.text_of(pieces) == "refund-triage by agent refund-agent 1.4, launched by ops, wants WRITE on Refunds for 5 min"
+    assert request_text.text_of(pieces) == "refund-triage by agent refund-agent 1.4, launched by ops, requests WRITE on Refunds for 5 min"
     assert [piece.text for piece in pieces if piece.strong] == ["refund-triage", "WRITE", "Refunds"]
     assert (
         request_text.text_of(request_text.request_sentence(view(ttl=90)))
-        == "refund-triage, launched by ops, wants WRITE on Refunds for 1 min 30 s"
+        == "refund-triage, launched by ops, requests WRITE on Refunds for 1 min 30 s"
     )
 
 
@@ -54,7 +54,7 @@ def test_the_sentence_says_who_wants_what_for_how_long() -> None:
             "climbs to tier 2 (security, chiefs) at 2026-01-31 09:30:00 UTC; it is never approved by silence.",
         ),
         (TimeoutOutcome(NOW, None), "Without an answer it is denied at 2026-01-31 09:30:00 UTC."),
-        (TimeoutOutcome(None, 2), "No clock runs"),
+        (TimeoutOutcome(None, 2), "No deadline."),
     ],
 )
 def test_silence_is_never_an_approval(what: TimeoutOutcome, said: str) -> None:

@@ -77,7 +77,7 @@ async def test_those_who_are_asked_are_told_once_and_then_how_it_ended(town: Tow
     (got,) = chat.got
     assert got.path == "/t0k3n"
     assert got.json["title"] == "Approval needed (tier 1): write on Orders database"
-    assert "refund-triage by agent refund-agent 1.4, launched by ops, wants write" in got.json["message"]
+    assert "refund-triage by agent refund-agent 1.4, launched by ops, requests write" in got.json["message"]
     assert "“Write the refund”" in got.json["message"]
     assert town.deps.store.outbox.unsettled_notices("leads", JOB)[0].target == f"{PEOPLE}#chat"
     town.happened(answered("approved"))
@@ -85,7 +85,7 @@ async def test_those_who_are_asked_are_told_once_and_then_how_it_ended(town: Tow
     town.happened(ended("succeeded"))
     await town.told(console)
     assert titles(chat)[1:] == ["Settled: write on Orders database for refund-triage"]
-    assert chat.events[1]["message"] == "lead answered: approved, with the words “Looks right”. Nothing to do any more."
+    assert chat.events[1]["message"] == "lead decided: approved: “Looks right”. No action needed."
     assert town.deps.store.outbox.unsettled_notices("leads", JOB) == ()
 
 
@@ -101,11 +101,11 @@ async def test_only_the_tier_asked_is_told_and_a_climb_tells_the_next_and_releas
     town.happened(opened(tier=2, escalated=True))
     await town.told(console)
     assert titles(mail) == ["Approval needed (tier 2): write on Orders database"]
-    assert "climbed to tier 2" in chat.events[1]["message"]
+    assert "escalated to tier 2" in chat.events[1]["message"]
     town.happened(answered("denied", person="chief", decision="deny"))
     await town.told(console)
     assert (len(chat.got), len(mail.got)) == (2, 2)
-    assert "answered: denied" in mail.events[1]["message"]
+    assert "decided: denied" in mail.events[1]["message"]
 
 
 async def test_who_answers_for_both_tiers_is_asked_again_and_released_once(town: Town, chat: Receiver) -> None:
@@ -135,7 +135,7 @@ async def test_a_job_that_ends_releases_those_who_were_asked(town: Town, chat: R
     await town.told(console)
     town.happened(ended("killed"))
     await town.told(console)
-    assert "Its job is over: killed." in chat.events[1]["message"]
+    assert "The job has ended: killed." in chat.events[1]["message"]
 
 
 async def test_of_several_services_only_the_one_that_failed_is_tried_again(town: Town, chat: Receiver, mail: Receiver) -> None:
@@ -180,7 +180,7 @@ async def test_a_revocation_that_stays_overdue_is_told_once_and_its_end_too(town
     assert titles(chat) == [f"Access is not revoked: {JOB}"]
     town.happened(facts.proved())
     await town.told(console)
-    assert chat.events[1]["message"] == "Everything of it is ended, and seen to be dead. Nothing to do any more."
+    assert chat.events[1]["message"] == "All access revoked and verified. No action needed."
 
 
 async def test_who_is_told_released_and_told_again_at_once_is_released_once_more(town: Town, chat: Receiver) -> None:
@@ -192,7 +192,7 @@ async def test_who_is_told_released_and_told_again_at_once_is_released_once_more
     town.happened(facts.proved(at=later(5), about="sweep"))
     await town.told(console)
     await town.told(console)
-    assert [title.split(":")[0] for title in titles(chat)] == ["Access is not revoked", "Settled"] * 2
+    assert [title.split(":")[0] for title in titles(chat)] == ["Revocation overdue", "Settled"] * 2
 
 
 async def test_what_asks_nobody_is_written_down_nowhere(town: Town, chat: Receiver) -> None:

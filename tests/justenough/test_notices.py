@@ -95,21 +95,26 @@ def test_a_review_asks_those_who_were_passed() -> None:
 def test_what_waits_is_said_in_words_with_one_link_that_only_shows() -> None:
     said = build_notice(opened(), scene())
     assert said.title == "Approval needed (tier 1): write on Refunds database"
-    assert "refund-triage, launched by ops, wants write on Refunds database (refunds-db, confidential) for 5m." in said.body
-    assert "Reason, in the requester's own words: “Write the refund”" in said.body
+    assert "refund-triage, launched by ops, requests write on Refunds database (refunds-db, confidential) for 5m." in said.body
+    assert "Reason (from the request): “Write the refund”" in said.body
     assert "writes-need-an-owner" in said.body
-    assert "Answer by 2026-01-31 09:45 UTC; one person is needed. If nobody does, it climbs to tier 2; silence never approves." in said.body
-    assert "revoking ends it at once" in said.body
+    assert (
+        "Decide by 2026-01-31 09:45 UTC; 1 approval is needed. Escalates to tier 2 if nobody decides in time. Never auto-approved."
+        in said.body
+    )
+    assert "can be revoked immediately" in said.body
     assert said.body.count("://") == 1
-    assert said.body.endswith(f"Look and answer: https://je.example.com/inbox/{REQUEST}")
+    assert said.body.endswith(f"Review: https://je.example.com/inbox/{REQUEST}")
 
 
-@pytest.mark.parametrize("tier, silence", [(2, "it climbs to tier 3"), (3, "it is denied")])
+@pytest.mark.parametrize(
+    "tier, silence", [(2, "Escalates to tier 3 if nobody decides in time. Never auto-approved."), (3, "Denied if nobody decides in time.")]
+)
 def test_silence_is_said_to_be_what_it_is(tier: int, silence: str) -> None:
     said = build_notice(opened(tier, EventType.APPROVAL_ESCALATED, quorum=2), scene(asked(current_tier=tier)))
-    assert f"If nobody does, {silence}; silence never approves." in said.body
-    assert "2 people are needed" in said.body
-    assert f"Tier {tier - 1} did not answer, so it climbed." in said.body
+    assert silence in said.body
+    assert "2 approvals by different people are needed" in said.body
+    assert f"Escalated: tier {tier - 1} did not decide in time." in said.body
 
 
 def test_without_an_address_of_the_console_the_command_is_named() -> None:
@@ -120,7 +125,7 @@ def test_an_agent_is_named() -> None:
     known = {"id": JOB, "name": "refund-triage", "task": "x", "environment": "prod", "requester": "ops", "requester_id": "e-ops"}
     state = {"state": "awaiting_approval", "created_at": NOW, "revocation": {"state": "none"}}
     job = JobView.model_validate({**known, **state, "agent": {"name": "refund-agent", "version": "1.4"}})
-    assert "refund-triage by agent refund-agent 1.4, launched by ops, wants" in build_notice(opened(), scene(job=job)).body
+    assert "refund-triage by agent refund-agent 1.4, launched by ops, requests" in build_notice(opened(), scene(job=job)).body
 
 
 @pytest.mark.parametrize(
@@ -205,4 +210,4 @@ def test_every_ending_has_its_words() -> None:
     decided = entry(EventType.APPROVAL_DECIDED, request=REQUEST, verdict="approved", decision="approve", name="lead", reason="fine")
     said = build_follow_up(decided, f"request/{REQUEST}", scene())
     assert said.title == "Settled: write on Refunds database for refund-triage"
-    assert said.body == "lead answered: approved, with the words “fine”. Nothing to do any more."
+    assert said.body == "lead decided: approved: “fine”. No action needed."

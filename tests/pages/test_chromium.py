@@ -99,7 +99,7 @@ async def test_one_logs_in_by_an_identity_provider_of_another_site(
     front.token = await provider.log_in("lead")
     async with page_of(chromium, site) as page:
         await page.goto("/login?next=/sessions")
-        await page.get_by_role("link", name="Log in by your organisation").click()
+        await page.get_by_role("link", name="Log in with SSO").click()
         await page.get_by_role("link", name="Allow").click()
         await expect(page).to_have_url(f"{site.address}/sessions")
-        await expect(page.get_by_text("oidc (this one)")).to_be_visible()
+        await expect(page.get_by_text("oidc (current session)")).to_be_visible()

@@ -42,7 +42,7 @@ async def test_the_list_shows_what_is_alive_and_all_where_that_is_wanted(records
     kill(records, job, number=2)
     page = await seen(lead, "/credentials")
     assert [link for link in page.links if link.startswith("/credentials/")] == [f"/credentials/{alive}"]
-    assert "live" in page.text
+    assert "active" in page.text
     both = await seen(lead, "/credentials?show=all")
     assert {link for link in both.links if link.startswith("/credentials/")} == {f"/credentials/{alive}", f"/credentials/{dead}"}
     assert "its lease is gone, its login is gone" in both.text
@@ -68,7 +68,7 @@ async def test_filters_are_in_the_address(records: Desk, query: str, found: set[
     page = await seen(lead, f"/credentials?job={job}&{query}")
     assert {link for link in page.links if link.startswith("/credentials/")} == {f"/credentials/{part(job, 'c', one)}" for one in found}
     if not found:
-        assert "None matches this filter" in page.text
+        assert "No credentials match this filter" in page.text
 
 
 async def test_pages_of_the_list_follow_each_other_and_keep_the_filter(records: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +87,7 @@ async def test_pages_of_the_list_follow_each_other_and_keep_the_filter(records: 
 async def test_a_filter_that_there_is_not_is_told(records: Desk) -> None:
     lead = await records.login()
     for query in ("state=gone", "action=own", "cursor=x", f"resource={'a' * 64}"):
-        assert "Mend what is named here" in (await seen(lead, f"/credentials?{query}", status=422)).text
+        assert "Nothing was changed." in (await seen(lead, f"/credentials?{query}", status=422)).text
 
 
 async def test_a_launcher_sees_credentials_of_their_own_jobs_only(records: Desk) -> None:
@@ -99,8 +99,8 @@ async def test_a_launcher_sees_credentials_of_their_own_jobs_only(records: Desk)
     assert [link for link in page.links if link.startswith("/credentials/")] == [f"/credentials/{own}"]
     await seen(ops, f"/credentials/{own}")
     assert (
-        "is yours to see" in (await seen(mallory, "/credentials")).text
-        or "No credential is alive" in (await seen(mallory, "/credentials")).text
+        "Nothing you may see on this page" in (await seen(mallory, "/credentials")).text
+        or "No active credentials" in (await seen(mallory, "/credentials")).text
     )
     await seen(mallory, f"/credentials/{own}", status=404)
     for path in ("/credentials", f"/credentials/{own}"):
@@ -136,7 +136,7 @@ async def test_an_overdue_one_says_why_it_is_not_confirmed(records: Desk) -> Non
     name = issue(records, job)
     records.store.ledger.append([revoking(job, at=datetime.now(UTC)), overdue(job, at=datetime.now(UTC))])
     page = await seen(lead, f"/credentials/{name}")
-    assert "overdue: may be alive" in page.text
+    assert "overdue: may still work" in page.text
     assert "the target does not answer" in page.text
 
 
@@ -158,11 +158,11 @@ async def test_taking_one_away_reaches_its_workflow_and_the_ledger(records: Desk
         (entry,) = records.store.ledger.entries(job=job, types=[EventType.REVOCATION_REQUESTED]).items
         assert (entry.data["credential"], entry.data["name"], entry.data["person"]) == (name, "lead", await records.id_of(lead))
         page = await seen(lead, f"/credentials/{name}")
-        assert "lead asked for its end" in page.text
+        assert "lead requested revocation" in page.text
         kill(records, job)
         page = await seen(lead, f"/credentials/{name}")
-        assert "confirmed dead" in page.text
-        assert "asked for its end" not in page.text
+        assert "revoked (verified)" in page.text
+        assert "not verified yet" not in page.text
         again = await posted(lead, f"/credentials/{name}", f"/credentials/{name}/revoke")
         assert again.status_code == 303
         assert len(records.store.ledger.entries(job=job, types=[EventType.REVOCATION_REQUESTED]).items) == 1
@@ -174,7 +174,7 @@ async def test_who_may_not_take_one_away_is_told_who_may_and_refused(records: De
     auditor, job = await records.login("auditor"), records.job()
     name = issue(records, job)
     page = await seen(auditor, f"/credentials/{name}")
-    assert "You cannot take it away: needs one of the groups: chiefs, ops, security, support-leads" in page.text
+    assert "You cannot revoke it: that needs one of the groups: chiefs, ops, security, support-leads" in page.text
     assert f"/credentials/{name}/revoke" not in page.forms
     answer = await posted(auditor, f"/credentials/{name}", f"/credentials/{name}/revoke")
     assert answer.status_code == 403
@@ -200,12 +200,12 @@ async def test_a_look_at_what_is_alive_runs_and_its_outcome_is_shown(records: De
     answer = await posted(lead, f"/credentials/{name}", f"/credentials/{name}/prove")
     assert (answer.status_code, answer.headers["location"]) == (303, f"/credentials/{name}#proof")
     page = await seen(lead, f"/credentials/{name}")
-    assert "Looking: asked for by lead" in page.text
+    assert "Verifying… Started by lead" in page.text
     assert page.values("data-again") == ["2"]
     with pytest.raises(Exception, match="no worker answered"):
         await records.console.background_reads.proofs.result(job, by="lead")
     page = await seen(lead, f"/credentials/{name}")
-    assert "The look came to nothing" in page.text
+    assert "Verification failed" in page.text
     assert "no worker answered in time" in page.text
     assert page.values("data-again") == []
 
@@ -213,9 +213,9 @@ async def test_a_look_at_what_is_alive_runs_and_its_outcome_is_shown(records: De
 async def test_a_certificate_is_shown_by_its_place_in_vault(records: Desk) -> None:
     lead, job = await records.login(), records.job()
     plain, certified = issue(records, job), issue(records, records.job(), certificate="pki/cert/0a:1b")
-    assert "Certificate in Vault" not in (await seen(lead, f"/credentials/{plain}")).text
+    assert "Vault certificate" not in (await seen(lead, f"/credentials/{plain}")).text
     page = await seen(lead, f"/credentials/{certified}")
-    assert "Certificate in Vault" in page.text
+    assert "Vault certificate" in page.text
     assert "pki/cert/0a:1b" in page.text
 
 

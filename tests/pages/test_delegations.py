@@ -52,7 +52,7 @@ async def test_a_delegate_is_named_signed_answers_for_the_absent_one_and_is_ende
     assert signed["statement"]["on_behalf_of"] == served.people["chief"].id
 
     await end_all(chief)
-    assert "Nobody. You answer for yourself." in (await shown(chief, "/delegations")).text
+    assert "You have no delegates." in (await shown(chief, "/delegations")).text
     other = asked(served, (await served.launched(spec()))["id"], tier=2)
     late = await answer(chief2, other, "approve", reason="for him", absent=served.people["chief"].id)
     assert late.status_code == 403
@@ -74,10 +74,10 @@ async def test_what_is_ended_is_ended_once_and_by_its_own_person(served: Served,
 @pytest.mark.parametrize(
     "fields, status, told",
     [
-        ({"name": ""}, 422, "Say who, by login name."),
-        ({"name": "chief2", "days": "400"}, 422, "Choose until when."),
-        ({"name": "chief2", "reason": " "}, 422, "Say why, in at most 1,000 characters."),
-        ({"name": "chief2", "reason": "a\0b"}, 422, "It holds characters that cannot be signed; type it anew."),
+        ({"name": ""}, 422, "Enter a login name."),
+        ({"name": "chief2", "days": "400"}, 422, "Choose a duration."),
+        ({"name": "chief2", "reason": " "}, 422, "Enter a reason of at most 1,000 characters."),
+        ({"name": "chief2", "reason": "a\0b"}, 422, "Remove the characters that cannot be signed."),
         ({"name": "nobody-of-this-name"}, 404, "there is no approver nobody-of-this-name"),
         ({"name": "chief"}, 422, "is yourself"),
         ({"name": "lead"}, 422, "lead may not answer at your tier 3"),

@@ -162,9 +162,9 @@ def test_a_job_that_is_over_shows_its_steps_its_wait_and_the_credential_until_it
     assert drawing
     assert drawing.now is None
     assert [(row.kind, row.what) for row in drawing.rows] == [
-        ("step", "Waits to start"),
-        ("step", "Runs"),
-        ("step", "Gives access back"),
+        ("step", "Queued"),
+        ("step", "Running"),
+        ("step", "Revoking"),
         ("request", "write orders-db"),
         ("credential", "write orders-db"),
     ]
@@ -193,9 +193,7 @@ def test_access_that_is_overdue_is_drawn_as_bad_as_it_is() -> None:
         picture_of(*story()[:8], overdue(at=later(130)), ended(at=later(131))), job, revocation_started_at=later(120), now=later(200)
     )
     assert drawing
-    assert {block.tone for row in drawing.rows if row.what == "Gives access back" or row.kind == "credential" for block in row.blocks} == {
-        "bad"
-    }
+    assert {block.tone for row in drawing.rows if row.what == "Revoking" or row.kind == "credential" for block in row.blocks} == {"bad"}
     assert drawing.now
 
 
@@ -241,13 +239,16 @@ def stored(store: Store, *events: Event) -> JobView:
 @pytest.mark.parametrize(
     "events, says",
     [
-        ([submitted()], "Accepted. A worker takes it next."),
-        (story()[:4], "Waits for people: write on orders-db at tier 1 (owner). Unanswered, a request climbs"),
-        (story()[:7], "Runs and holds 1 credential: write on orders-db."),
-        (story(), "Its process ended well. Its credential is dead."),
-        ([*story()[:8], overdue(at=later(130)), ended("failed", at=later(131))], "It failed. Its access could not be ended in time"),
-        ([submitted(), ended("denied")], "It never ran: access that it needs was denied. It was issued nothing."),
-        ([submitted(), started(), ended("killed")], "It was killed: its access was cut first."),
+        ([submitted()], "Queued. Waiting for a worker."),
+        (story()[:4], "Waiting for approval: write on orders-db at tier 1 (owner). A request escalates to the next tier"),
+        (story()[:7], "Running. 1 active credential: write on orders-db."),
+        (story(), "Succeeded. Its credential is revoked (verified)."),
+        (
+            [*story()[:8], overdue(at=later(130)), ended("failed", at=later(131))],
+            "Failed. Revocation is overdue: its access may still work.",
+        ),
+        ([submitted(), ended("denied")], "Not started: required access was denied. No credentials issued."),
+        ([submitted(), started(), ended("killed")], "Killed: access was revoked first."),
     ],
 )
 def test_a_sentence_says_what_a_job_does_and_how_it_stands_with_its_access(store: Store, events: list[Event], says: str) -> None:

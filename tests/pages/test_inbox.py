@@ -29,10 +29,16 @@ async def test_whose_clock_ends_first_comes_first_and_what_one_cannot_answer_com
     page = await shown(await logged_in("lead"), "/inbox?job=clocks")
     places = [
         page.text.index(word)
-        for word in ("Yours to answer", "on Orders", "on Refunds", "Others that wait", "needs one of the groups: chiefs, security")
+        for word in (
+            "Waiting for you",
+            "on Orders",
+            "on Refunds",
+            "Waiting for other approvers",
+            "needs one of the groups: chiefs, security",
+        )
     ]
     assert places == sorted(places)
-    assert "then tier 2" in page.text
+    assert "then escalates to tier 2" in page.text
 
 
 async def test_filters_are_in_the_address_and_what_they_hide_is_gone(served: Served, logged_in: LogIn) -> None:
@@ -40,7 +46,7 @@ async def test_filters_are_in_the_address_and_what_they_hide_is_gone(served: Ser
     asked(served, await job(served, "filtered"), resource="orders-db", title="Orders")
     browser = await logged_in("lead")
     assert "on Orders" not in (await shown(browser, "/inbox?job=filtered&resource=refunds-db")).text
-    assert "Nothing waits for your answer with this filter" in (await shown(browser, "/inbox?job=filtered&tier=2")).text
+    assert "No requests waiting for you match this filter" in (await shown(browser, "/inbox?job=filtered&tier=2")).text
     assert (await browser.open("/inbox?tier=9")).status_code == 422
     for cursor in ("nonsense", "0001-01-01T00:00%2B14:00~r-dev-x-1"):
         assert (await browser.open(f"/inbox?show=mine&cursor={cursor}")).status_code == 422
@@ -67,11 +73,11 @@ async def test_a_card_says_who_wants_what_for_how_long_and_what_silence_means(se
     request = asked(served, await job(served, "sentence", params={"ticket": "4712"}, reason="She called twice"))
     page = await shown(await logged_in("lead"), f"/inbox/{request['id']}")
     for words in (
-        "sentence by agent refund-agent 1.4, launched by ops, wants WRITE on Refunds for 5 min",
-        "Without an answer it climbs to tier 2 (security)",
-        "That clock starts only when it is issued",
-        "It needs 1 approval",
-        "Revoking ends it at once",
+        "sentence by agent refund-agent 1.4, launched by ops, requests WRITE on Refunds for 5 min",
+        "Escalates to tier 2 (security)",
+        "of access, counted from issue",
+        "Needs 1 approval",
+        "Can be revoked immediately",
         "She called twice",
         "A write changes what customers see, so the resource's owner agrees to it first.",
         'permit ( principal, action == Action::"write", resource ) when { !resource.external && context.approved_tier >= 1 };',
@@ -87,9 +93,9 @@ async def test_a_card_says_who_wants_what_for_how_long_and_what_silence_means(se
 async def test_the_top_tiers_silence_denies_and_a_quorum_of_two_is_told(served: Served, logged_in: LogIn) -> None:
     request = asked(served, await job(served, "top"), tier=3, quorum=2, policies=["double-lock"])
     page = await shown(await logged_in("chief"), f"/inbox/{request['id']}")
-    assert "Without an answer it is denied at" in page.text
-    assert "It needs 2 approvals by different people" in page.text
-    assert "The catalog keeps this action locked in Vault too" in page.text
+    assert "if nobody decides." in page.text
+    assert "Needs 2 approvals by different people" in page.text
+    assert "The catalog puts this action behind a Vault control group" in page.text
     served.count(request, "chief2", verdict="pending")
     page = await shown(await logged_in("chief"), f"/inbox/{request['id']}")
     assert "chief2" in page.text
@@ -110,7 +116,7 @@ async def test_what_strangers_wrote_is_escaped_and_shown_as_theirs(served: Serve
             known for tag, known in Words(raw).tags if known.get("type") == "module"
         ]
     page = await shown(browser, f"/inbox/{request['id']}")
-    assert "Reason for this access, from the spec that ops signed" in page.text
+    assert "Reason for this access (from the spec that ops signed)" in page.text
 
 
 async def test_a_request_for_a_call_shows_the_tool_and_every_argument_as_a_strangers_words(served: Served, logged_in: LogIn) -> None:
@@ -122,11 +128,11 @@ async def test_a_request_for_a_call_shows_the_tool_and_every_argument_as_a_stran
     assert "\u202e" not in raw
     page = await shown(browser, f"/inbox/{request['id']}")
     for words in (
-        "wants WRITE on Refunds for one call of refund-order",
+        "requests WRITE on Refunds for one call of refund-order",
         '"amount": 12.5',
         '"order_id": 7',
         "y the end",
-        "once, with exactly these arguments",
+        "with exactly these arguments",
     ):
         assert words in page.text, words
     assert "from the spec that ops signed" not in page.text.partition("Task")[0]
@@ -153,9 +159,9 @@ async def test_what_differs_from_the_last_approved_run_is_shown_old_and_new(serv
     second = asked(served, await job(served, "differs", run={"command": ["python", "-c", "print('more')"]}), ttl=600)
     page = await shown(await logged_in("lead"), f"/inbox/{second['id']}")
     assert "command" in page.text
-    for words in ("print(", "ttl 5m 10m", "Earlier decisions of this kind"):
+    for words in ("print(", "ttl 5m 10m", "Previous decisions"):
         assert words in page.text, words
-    earlier = page.text[page.text.index("Earlier decisions of this kind") :]
+    earlier = page.text[page.text.index("Previous decisions") :]
     assert "approved lead write for 5 min" in earlier
 
 
@@ -177,9 +183,9 @@ async def test_the_same_again_differs_in_nothing(served: Served, logged_in: LogI
     served.count(first, "lead")
     second = asked(served, await job(served, "same"))
     page = await shown(await logged_in("lead"), f"/inbox/{second['id']}")
-    assert "Nothing differs from the last run of same" in page.text
+    assert "No changes since the last run of same" in page.text
     # What came later is nothing that an earlier run can be compared with.
-    assert "No earlier run" in (await shown(await logged_in("lead"), f"/inbox/{first['id']}")).text
+    assert "Nothing to compare with." in (await shown(await logged_in("lead"), f"/inbox/{first['id']}")).text
 
 
 async def test_who_reads_their_own_jobs_alone_learns_of_no_others_by_giving_theirs_the_same_name(
@@ -191,8 +197,8 @@ async def test_who_reads_their_own_jobs_alone_learns_of_no_others_by_giving_thei
     me = (await site.console.sessions.session_of(mallory.cookie)).person.id
     own = asked(served, ordered(site.store, me, name="borrowed", spec=spec(name="borrowed")))
     page = await shown(mallory, f"/inbox/{own['id']}")
-    assert "No earlier run of a job with the name borrowed" in page.text
-    assert "None: nobody has decided" in page.text
+    assert "First request of borrowed for" in page.text
+    assert "None yet." in page.text
     for secret in ("not for mallory", first["id"]):
         assert secret not in page.text
     assert "not for mallory" in (await shown(await logged_in("lead"), f"/inbox/{own['id']}")).text
@@ -210,7 +216,7 @@ async def test_what_the_job_holds_now_is_shown(served: Served, logged_in: LogIn)
     request = asked(served, name)
     served.issue(name)
     page = await shown(await logged_in("lead"), f"/inbox/{request['id']}")
-    assert "live write on refunds-db" in page.text
+    assert "active write on refunds-db" in page.text
 
 
 async def test_a_job_from_within_another_shows_its_chain_and_its_reason_as_untrusted(served: Served, logged_in: LogIn) -> None:
@@ -218,9 +224,9 @@ async def test_a_job_from_within_another_shows_its_chain_and_its_reason_as_untru
     served.issue(parent)
     child = (await served.launched(spec(name="descendant"), parent=parent, reason="the agent says so"))["id"]
     page = await shown(await logged_in("lead"), f"/inbox/{asked(served, child)['id']}")
-    assert "a program or an agent may have written this. Untrusted the agent says so" in page.text
-    assert f"Launched from within {parent} (ancestor, by ops)" in page.text
-    assert "it touched refunds-db" in page.text
+    assert "Launch reason (untrusted: the parent job's program or agent may have written it) the agent says so" in page.text
+    assert f"Launched by {parent} (ancestor, by ops)" in page.text
+    assert "touched refunds-db" in page.text
 
 
 async def test_looking_changes_nothing(served: Served, logged_in: LogIn) -> None:
@@ -253,7 +259,7 @@ async def test_somebody_elses_request_is_not_there_for_a_launcher(served: Served
 async def test_an_auditor_reads_and_has_no_button(served: Served, logged_in: LogIn) -> None:
     request = asked(served, await job(served, "audited"))
     page = await shown(await logged_in("auditor"), f"/inbox/{request['id']}")
-    assert "You read it and do not answer it: that needs one of the groups" in page.text
+    assert "View only. Deciding needs one of the groups" in page.text
     assert not page.buttons
 
 
@@ -261,4 +267,4 @@ async def test_what_there_is_not_is_a_page_that_says_so(logged_in: LogIn) -> Non
     browser = await logged_in("lead")
     missing = await browser.open(f"/inbox/r{new_job_id('dev', now=datetime.now(UTC))[1:]}-1")
     assert missing.status_code == 404
-    assert "Look for it in the lists" in missing.text
+    assert "It may not exist, or you may not have access." in missing.text

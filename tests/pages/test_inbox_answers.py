@@ -93,7 +93,7 @@ async def test_access_through_tools_can_be_approved_for_fewer_calls(served: Serv
     browser = await logged_in("lead")
     page = await shown(browser, f"/inbox/{request['id']}")
     for words in (
-        "Every call of these tools",
+        "Any call of these tools",
         "refund-order:calls=3",
         "refund-order:amount<=100",
         "WRITE on Refunds through refund-order for 5 min",
@@ -118,14 +118,14 @@ async def test_a_denial_says_why(served: Served, logged_in: LogIn, request_: dic
 @pytest.mark.parametrize(
     "tier, decision, fields, field, told",
     [
-        (1, "deny", {"reason": "  "}, "reason", "Say why"),
-        (2, "approve", {"reason": ""}, "reason", "Say why"),
-        (1, "approve", {"reason": "x" * 1001}, "reason", "At most 1,000 characters; these are 1,001."),
+        (1, "deny", {"reason": "  "}, "reason", "Enter a reason."),
+        (2, "approve", {"reason": ""}, "reason", "Enter a reason."),
+        (1, "approve", {"reason": "x" * 1001}, "reason", "Shorten the reason to 1,000 characters; it has 1,001."),
         (1, "approve", {"reason": "a\0b"}, "reason", "cannot be signed"),
-        (1, "approve", {"ttl": "10m"}, "ttl", "less than was asked for, never more"),
+        (1, "approve", {"ttl": "10m"}, "ttl", "You cannot approve more than requested."),
         (1, "approve", {"ttl": "soon"}, "ttl", "written like 30s"),
-        (1, "approve", {"action": "admin"}, "action", "It must be write, or less"),
-        (1, "approve", {"action": "fly"}, "action", "It must be write, or less"),
+        (1, "approve", {"action": "admin"}, "action", "Choose write or a lesser action."),
+        (1, "approve", {"action": "fly"}, "action", "Choose write or a lesser action."),
     ],
 )
 async def test_what_cannot_be_is_told_beside_its_field_with_what_was_typed_kept(
@@ -136,7 +136,7 @@ async def test_what_cannot_be_is_told_beside_its_field_with_what_was_typed_kept(
     assert sent.status_code == 422
     page = Words(sent.text)
     assert told in page.text
-    assert "Nothing was decided" in page.text
+    assert "Not submitted" in page.text
     invalid = [known for _, known in page.tags if known.get("aria-invalid") == "true"]
     assert {known["id"] for known in invalid} <= {field, "back-reason", "glass-reason"}
     assert invalid
@@ -153,7 +153,7 @@ async def test_a_tampered_form_decides_nothing(served: Served, logged_in: LogIn,
     for wrong in ({**known, "csrf": "forged", "decision": "approve"}, {"decision": "approve", "digest": request_["digest"]}):
         refused = await browser.send(path, wrong)
         assert refused.status_code == 403
-        assert "open the page again" in words_of(refused)
+        assert "reload the page" in words_of(refused)
     elsewhere = await browser.send(path, {**known, "decision": "approve"}, headers={"Sec-Fetch-Site": "cross-site"})
     assert elsewhere.status_code == 403
     odd = await browser.send(path, {**known, "decision": "approve-all"})
@@ -182,7 +182,7 @@ async def test_what_was_answered_already_says_by_whom_and_when(served: Served, l
     late = await browser.send(path, {**known, "decision": "approve", "reason": "me too"})
     assert late.status_code == 409
     assert "The request is approved, not pending: chief answered at 20" in words_of(late)
-    assert "Nothing was decided" in words_of(late)
+    assert "Not submitted" in words_of(late)
     assert await decisions(served, request_["job_id"]) == []
 
 
@@ -194,7 +194,7 @@ async def test_nobody_answers_twice(served: Served, logged_in: LogIn) -> None:
     served.count(request, "lead", verdict="pending")
     again = await browser.send(path, {**known, "decision": "approve"})
     assert (again.status_code, "You have answered this request already" in words_of(again)) == (409, True)
-    assert "You have answered it." in (await shown(browser, f"/inbox/{request['id']}")).text
+    assert "You already decided this request." in (await shown(browser, f"/inbox/{request['id']}")).text
 
 
 async def test_what_changed_meanwhile_is_shown_old_and_new_and_asked_again(
@@ -208,7 +208,7 @@ async def test_what_changed_meanwhile_is_shown_old_and_new_and_asked_again(
     assert stale.status_code == 412
     page = Words(stale.text)
     for words in (
-        "It is not what you were shown any more",
+        "This request changed since you opened it",
         "tier 1 2",
         "policies write-at-tier-1 export-at-tier-2",
         f"digest {request_['digest']} {OTHER_DIGEST}",
@@ -264,7 +264,7 @@ async def test_without_temporal_nothing_is_lost_and_it_can_be_sent_again(
         sent = await answer(browser, request_, "approve", reason="hold on")
     assert sent.status_code == 503
     assert "hold on" in sent.text
-    assert "Nothing was decided" in words_of(sent)
+    assert "Not submitted" in words_of(sent)
     page = Words(sent.text)
     path = f"/inbox/{request_['id']}/answer"
     assert (await browser.send(path, {**page.forms[path], "decision": "approve"})).status_code == 303
@@ -275,9 +275,9 @@ async def test_what_no_worker_has_counted_is_delivered_and_shown_as_counted_once
 ) -> None:
     browser = await logged_in("lead")
     onward = (await answer(browser, request_, "approve")).headers["location"]
-    assert "It counts when a worker has verified it" in (await shown(browser, onward)).text
+    assert "Submitted. Verifying…" in (await shown(browser, onward)).text
     served.count(request_, "lead")
-    assert "Your answer counts" in (await shown(browser, onward)).text
+    assert "Your decision is recorded." in (await shown(browser, onward)).text
 
 
 async def test_an_answer_that_a_worker_refused_says_why(served: Served, logged_in: LogIn, request_: dict[str, Any]) -> None:
@@ -298,7 +298,7 @@ async def test_an_answer_that_a_worker_refused_says_why(served: Served, logged_i
             )
         ]
     )
-    assert "Your answer did not count: lead is in no group that answers requests" in (await shown(browser, onward)).text
+    assert "Your decision was rejected: lead is in no group that answers requests" in (await shown(browser, onward)).text
 
 
 async def test_tier_three_takes_the_jobs_name_and_a_fresh_login_and_loses_nothing_on_the_way(
@@ -307,7 +307,7 @@ async def test_tier_three_takes_the_jobs_name_and_a_fresh_login_and_loses_nothin
     request = await asked_at(served, 3, quorum=2)
     browser = await logged_in("chief")
     wrong = await answer(browser, request, "approve", reason="checked the books", confirm="refund")
-    assert (wrong.status_code, "Type the job's name, refund-triage, exactly." in words_of(wrong)) == (422, True)
+    assert (wrong.status_code, "Enter the job name exactly: refund-triage" in words_of(wrong)) == (422, True)
     site.clock.forward(minutes=6)
     old = await answer(browser, request, "approve", reason="checked the books", confirm="refund-triage", ttl="2m")
     assert old.status_code == 303
@@ -316,14 +316,14 @@ async def test_tier_three_takes_the_jobs_name_and_a_fresh_login_and_loses_nothin
     back = await log_in_anew(browser, old.headers["location"], site.passwords["chief"])
     assert back.headers["location"] == f"/inbox/{request['id']}"
     page = await shown(browser, back.headers["location"])
-    assert "What you were writing is still here. Nothing was sent." in page.text
+    assert "Draft restored, not submitted." in page.text
     assert "checked the books" in page.text
     assert any(known.get("value") == "2m" and "selected" in known for tag, known in page.tags if tag == "option")
     assert await decisions(served, request["job_id"]) == []
     sent = await answer(browser, request, "approve", reason="checked the books", confirm="refund-triage")
     assert sent.status_code == 303
     assert len(await decisions(served, request["job_id"])) == 1
-    assert "What you were writing" not in (await shown(browser, f"/inbox/{request['id']}")).text
+    assert "Draft restored" not in (await shown(browser, f"/inbox/{request['id']}")).text
 
 
 async def test_denying_at_tier_three_needs_neither(site: Site, served: Served, logged_in: LogIn) -> None:
@@ -352,7 +352,7 @@ async def test_breaking_glass_is_for_its_group_with_its_consequences_spelled_out
     assert ("decision", "break_glass") not in (await shown(await logged_in("lead"), f"/inbox/{request['id']}")).buttons
     browser = await logged_in("oncall")
     page = await shown(browser, f"/inbox/{request['id']}")
-    for words in ("You pass tier 1 by yourself, over support-leads", "policy is asked again", "reviews it afterwards"):
+    for words in ("you bypass tier 1 (support-leads)", "is evaluated by policy", "is reviewed afterwards"):
         assert words in page.text
     unconfirmed = await answer(browser, request, "break_glass", reason="the shop is down")
     assert unconfirmed.status_code == 422
@@ -408,9 +408,9 @@ async def test_an_approval_can_be_taken_back(served: Served, logged_in: LogIn, r
     served.count(request_, "lead")
     browser = await logged_in("lead")
     page = await shown(browser, f"/inbox/{request_['id']}")
-    assert "Its access ends: nothing more is issued, and what was issued is revoked" in page.text
+    assert "Nothing more is issued, and issued credentials are revoked" in page.text
     silent = await answer(browser, request_, "withdraw")
-    assert (silent.status_code, "Say why" in words_of(silent)) == (422, True)
+    assert (silent.status_code, "Enter a reason." in words_of(silent)) == (422, True)
     sent = await answer(browser, request_, "withdraw", reason="a mistake")
     assert sent.headers["location"].endswith("?done=taken")
     (signed,) = await decisions(served, request_["job_id"])
@@ -425,7 +425,7 @@ async def test_looking_at_it_is_told_to_the_others_until_it_is_released(served: 
         return await browser.send(f"{path}/claim", (await shown(browser, path)).forms[f"{path}/claim"])
 
     assert (await claim(lead)).headers["location"] == f"{path}?done=claimed"
-    assert "lead said to be looking at it" in (await shown(chief, path)).text
+    assert "lead is reviewing it" in (await shown(chief, path)).text
     taken = await claim(chief)
     assert (taken.status_code, "laimed by lead until" in words_of(taken)) == (409, True)
     assert (await claim(lead)).headers["location"] == f"{path}?done=released"
@@ -456,7 +456,7 @@ async def test_an_after_review_is_signed_and_closes_it(site: Site, served: Serve
     )
     glass(served, request_)
     browser = await logged_in("lead")
-    assert "oncall broke glass" in (await shown(browser, "/inbox?show=reviews")).text
+    assert "oncall used break-glass" in (await shown(browser, "/inbox?show=reviews")).text
     path = f"/inbox/{request_['id']}"
     known = (await shown(browser, path)).forms[f"{path}/review"]
     assert (await browser.send(f"{path}/review", {**known, "reason": "it was"})).status_code == 422
@@ -470,7 +470,7 @@ async def test_an_after_review_is_signed_and_closes_it(site: Site, served: Serve
 
 
 def glass(served: Served, request: dict[str, Any]) -> None:
-    """Record that oncall broke glass for a request."""
+    """Record that oncall used break-glass for a request."""
     served.store.ledger.append(
         [
             build_event(

@@ -37,7 +37,7 @@ async def sent_of(served: Served, requests: list[dict[str, Any]]) -> list[int]:
 async def test_requests_of_one_kind_are_offered_together_with_nothing_ticked(served: Served, logged_in: LogIn) -> None:
     both = await several(served, "alike", 1, 1)
     page = await shown(await logged_in("lead"), "/inbox?job=alike")
-    assert "2 times alike wants WRITE on Refunds" in page.text
+    assert "2 requests · alike · Refunds: write" in page.text
     boxes = [known for tag, known in page.tags if tag == "input" and known.get("name") == "pick"]
     assert [box["value"] for box in boxes] == [f"{request['id']} {DIGEST}" for request in both]
     assert not any("checked" in box for box in boxes)
@@ -46,7 +46,7 @@ async def test_requests_of_one_kind_are_offered_together_with_nothing_ticked(ser
 async def test_each_ticked_one_is_signed_on_its_own(served: Served, logged_in: LogIn) -> None:
     both = await several(served, "pair", 1, 1)
     page = await press(await logged_in("lead"), both, "approve", reason="the usual")
-    assert (page.status_code, "2 of 2 answered" in words_of(page)) == (200, True)
+    assert (page.status_code, "2 of 2 approved" in words_of(page)) == (200, True)
     (one,), (other,) = [await decisions(served, request["job_id"]) for request in both]
     assert one["signature"] != other["signature"]
     assert [signed["statement"]["request"] for signed in (one, other)] == [request["id"] for request in both]
@@ -58,28 +58,28 @@ async def test_one_that_fails_stops_no_other(served: Served, logged_in: LogIn) -
     served.count(done, "chief")
     await served.temporal.get_workflow_handle(gone["job_id"]).terminate()
     page = words_of(await press(await logged_in("lead"), [{**stale, "shown": OTHER_DIGEST}, done, good, gone], "approve"))
-    assert "1 of 4 answered" in page
+    assert "1 of 4 approved" in page
     for why in (
-        "it is not what you were shown any more",
+        "this request changed since you opened it",
         "the request is approved, not pending: chief answered at",
         "the job no longer runs",
     ):
         assert why in page
-    assert "delivered; counts when a worker has verified it" in page
+    assert "submitted, verifying" in page
     assert await sent_of(served, [stale, done, good]) == [0, 0, 1]
 
 
 @pytest.mark.parametrize(
     "tiers, decision, fields, told",
     [
-        ((1, 2), "approve", {"reason": "all"}, "they are not of one kind"),
-        ((3, 3), "approve", {"reason": "all"}, "requests at tier 3 and above are answered one at a time"),
-        ((3, 3), "deny", {"reason": "all"}, "requests at tier 3 and above are answered one at a time"),
-        ((1, 1), "deny", {}, "Say why"),
-        ((2, 2), "approve", {}, "Say why"),
+        ((1, 2), "approve", {"reason": "all"}, "can be decided together"),
+        ((3, 3), "approve", {"reason": "all"}, "requests at tier 3 and above must be decided one at a time"),
+        ((3, 3), "deny", {"reason": "all"}, "requests at tier 3 and above must be decided one at a time"),
+        ((1, 1), "deny", {}, "Enter a reason."),
+        ((2, 2), "approve", {}, "Enter a reason."),
         ((1, 1), "break_glass", {"reason": "all"}, "must be approve or deny"),
         ((1, 1), "withdraw", {"reason": "all"}, "must be approve or deny"),
-        ((), "approve", {}, "tick at least one request"),
+        ((), "approve", {}, "select at least one request"),
     ],
 )
 async def test_what_may_not_be_answered_together_is_not_answered_at_all(
@@ -108,7 +108,7 @@ async def test_what_there_is_not_stops_the_press(served: Served, logged_in: LogI
 async def test_nobody_answers_for_their_own_by_ticking_it(served: Served, logged_in: LogIn) -> None:
     both = await several(served, "own", 1, 1)
     page = words_of(await press(await logged_in("ops"), both, "approve"))
-    assert "0 of 2 answered" in page
+    assert "0 of 2 approved" in page
     assert "no one answers for a job that they launched" in page
     assert await sent_of(served, both) == [0, 0]
 

@@ -69,7 +69,7 @@ async def test_a_job_shows_what_it_does_what_it_asked_for_who_decided_and_what_i
         [answered("approved", job, at=ago(minutes=4)), started(job, at=ago(minutes=3)), issued(job, at=ago(minutes=3))]
     )
     page = (await lead.open(f"/jobs/{job}")).text
-    assert "Runs and holds 1 credential: write on orders-db." in text_of(page, "top")
+    assert "Running. 1 active credential: write on orders-db." in text_of(page, "top")
     assert "refund-agent 1.4 · model scripted · owner support" in text_of(page, "top")
     assert "tenant=acme" in text_of(page, "top")
     assert "approved lead, tier 1 (owner), 4 min ago, for 5m" in text_of(page, "requests")
@@ -80,7 +80,7 @@ async def test_a_job_shows_what_it_does_what_it_asked_for_who_decided_and_what_i
     assert '"command"' in text_of(page, "spec")
     assert "access.requested" in text_of(page, "ledger")
     assert f'href="/ledger?job={job}"' in page
-    for row in ("Waits to start", "Runs", "asks write orders-db", "holds write orders-db"):
+    for row in ("Queued", "Running", "request write orders-db", "credential write orders-db"):
         assert row in text_of(page, "timeline")
     assert 'class="now-line"' in page
     assert len(page) < 100_000
@@ -98,10 +98,10 @@ async def test_the_text_of_the_policy_that_decided_is_there_and_whether_it_is_st
     told = text_of(page, "policies")
     assert " ".join(rule.text.split()) in told
     assert told.count(rule.id) == 2, "its heading and its own text, once for both"
-    assert f"Decided by the set {'sha256:' + 'd' * 12}…" in told
-    assert "was-removed There is no policy of that name in force now." in told
+    assert f"Decided by {'sha256:' + 'd' * 12}…" in told
+    assert "was-removed No policy with this name is in force." in told
     assert "changed since" not in text_of(page, part(job, "r"))
-    assert "The policies have been changed since." in text_of(page, part(job, "r", 2))
+    assert "The policies have changed since." in text_of(page, part(job, "r", 2))
 
 
 async def test_a_job_with_hundreds_of_requests_and_much_output_is_still_a_light_page(site: Site, logged_in: LogIn) -> None:
@@ -128,9 +128,9 @@ async def test_a_job_that_is_over_says_how_and_that_what_it_held_is_dead(site: S
     site.store.ledger.append([started(job, at=ago(seconds=50)), issued(job, at=ago(seconds=50)), revoking(job, at=ago(seconds=5))])
     site.store.ledger.append([confirmed(job, at=ago(seconds=4)), proved(job, at=ago(seconds=4)), ended(job=job, at=ago(seconds=3))])
     page = (await lead.open(f"/jobs/{job}")).text
-    assert "Its process ended well. Its credential is dead." in text_of(page, "top")
-    assert "confirmed clean" in text_of(page, "top")
-    assert "Gives access back" in text_of(page, "timeline")
+    assert "Succeeded. Its credential is revoked (verified)." in text_of(page, "top")
+    assert "access revoked" in text_of(page, "top")
+    assert "Revoking" in text_of(page, "timeline")
     assert "its lease is gone, its login is gone" in text_of(page, "credentials")
     assert 'class="now-line"' not in page
     assert "log=" not in page.partition("data-stream=")[2].partition('"')[0]
@@ -141,7 +141,7 @@ async def test_overdue_access_is_said_first(site: Site, logged_in: LogIn) -> Non
     job = ordered(site.store, "e-9")
     site.store.ledger.append([started(job), issued(job), revoking(job), overdue(job), ended("failed", job, at=now())])
     told = text_of((await lead.open(f"/jobs/{job}")).text, "top")
-    assert "Its access is overdue: it may be alive" in told
+    assert "Revocation overdue: this access may still work" in told
     assert "leases: the target does not answer" in told
 
 
@@ -197,7 +197,7 @@ async def test_the_last_output_is_shown_and_all_of_it_is_a_file(site: Site, logg
     assert 'data-log="100"' in page
     assert "99 xxx" in page
     assert "\n0 xxx" not in page
-    assert "the last part of it" in text_of(page, "output")
+    assert "The last part of the job's output" in text_of(page, "output")
     assert f"job={job}&amp;log=100" in page
     whole = await lead.open(f"/jobs/{job}/output")
     assert whole.text == "".join(texts)
@@ -222,7 +222,7 @@ async def test_ancestors_and_children_are_there_as_far_as_one_may_read_them(site
 async def test_temporals_page_is_linked_where_somebody_said_where_it_is(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in("lead")
     job = ordered(site.store, "e-9")
-    assert "Its history in Temporal" not in (await lead.open(f"/jobs/{job}")).text
+    assert "Open in Temporal" not in (await lead.open(f"/jobs/{job}")).text
     site.console.deps.settings.__dict__["temporal_ui_url"] = "https://temporal.example/ui/"
     try:
         page = (await lead.open(f"/jobs/{job}")).text
@@ -237,7 +237,7 @@ async def test_a_kill_is_asked_for_on_a_page_that_names_what_it_cuts_and_looking
     ops = await logged_in("ops")
     job, handle = await running(site, ops, temporal)
     page = (await ops.open(f"/jobs/{job}/kill")).text
-    assert "Its access is cut at once, before its process is killed." in text_of(page)
+    assert "Access is revoked immediately, then the process is killed." in text_of(page)
     assert "write on orders-db" in text_of(page)
     assert await happened(handle, "workflow_execution_signaled_event_attributes") == []
     sent = await ops.submit(f"/jobs/{job}/kill", f"/jobs/{job}/kill")
@@ -245,7 +245,7 @@ async def test_a_kill_is_asked_for_on_a_page_that_names_what_it_cuts_and_looking
     signals = await happened(handle, "workflow_execution_signaled_event_attributes")
     assert [item.workflow_execution_signaled_event_attributes.signal_name for item in signals] == ["kill"]
     assert stops(site, job) == [("kill", "ops")]
-    assert "asked to be killed" in text_of((await ops.open(sent.headers["location"])).text)
+    assert "Kill requested" in text_of((await ops.open(sent.headers["location"])).text)
     await handle.terminate()
 
 
@@ -264,7 +264,7 @@ async def test_a_kill_without_a_workflow_ends_the_right_to_issue_and_says_so(sit
     job = ordered(site.store, await person_of(site, ops))
     sent = await ops.submit(f"/jobs/{job}/kill", f"/jobs/{job}/kill")
     assert sent.headers["location"] == f"/jobs/{job}?done=gone"
-    assert "Its workflow could not be told." in text_of((await ops.open(sent.headers["location"])).text)
+    assert "Its workflow could not be reached." in text_of((await ops.open(sent.headers["location"])).text)
     assert site.store.claims.claim(job, run="late", owner="a worker that slept", now=now()) is False
     await temporal.get_workflow_handle("je-dev-sweep-now").terminate()
 
@@ -278,9 +278,9 @@ async def test_what_has_ended_cannot_be_stopped_and_is_shown_as_it_ended(site: S
         answer = await posted(ops, f"/jobs/{job}/{how}")
         assert answer.status_code == 409
         told = text_of(answer.text, "main")
-        assert "It has ended already" in told
-        assert "failed It failed." in told
-        assert "Nothing was done." in told
+        assert "This job has already ended" in told
+        assert "failed Failed." in told
+        assert "so nothing was changed." in told
     assert form.status_code == 200
     assert stops(site, job) == []
     assert await happened(handle, "workflow_execution_cancel_requested_event_attributes") == []

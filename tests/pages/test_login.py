@@ -33,7 +33,7 @@ ELSEWHERE = [
     "/é",
     "/" + "a" * 5000,
 ]
-REFUSED = "Vault did not accept this name and password."
+REFUSED = "Wrong name or password."
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ async def test_a_wrong_password_an_unknown_name_and_a_locked_one_are_told_alike(
             await vault.post("/v1/auth/pages/login/guessed", json={"password": "wrong"})
     answer = await browser().log_in("guessed", site.passwords["guessed"])
     assert answer.status_code == 401
-    assert "not even the right one" in answer.text
+    assert "the account is locked for a while" in answer.text
 
 
 async def test_what_was_typed_but_the_password_is_there_again(browser: Callable[[], Browser]) -> None:
@@ -93,7 +93,7 @@ async def test_who_logs_in_but_is_nobody_here_is_told_so_and_leaves_no_token(
     (await admin.post("auth/pages/users/stranger", json=user)).raise_for_status()
     answer = await browser().log_in("stranger", "stranger-password")
     assert answer.status_code == 403
-    assert "Your password is right, but this login belongs to nobody whom JustEnough knows" in answer.text
+    assert "Your password is correct, but this login is not linked to a JustEnough user" in answer.text
     assert "je=" not in str(answer.headers)
     assert await logins_of(admin, "stranger") == 0
     await browser().log_in("ops", site.passwords["ops"])
@@ -123,7 +123,7 @@ async def test_a_second_factor_is_said_to_be_impossible_here(browser: Callable[[
     finally:
         await admin.delete("identity/mfa/login-enforcement/tests")
     assert answer.status_code == 403
-    assert "Vault wants a second factor for this login" in answer.text
+    assert "This login needs a second factor" in answer.text
 
 
 async def test_a_token_that_cannot_sign_is_of_no_use(browser: Callable[[], Browser], admin: httpx.AsyncClient) -> None:
@@ -143,7 +143,7 @@ async def test_while_vault_is_away_nobody_is_blamed(away: Browser) -> None:
     for _ in range(MAX_TRIES_PER_NAME + 1):
         answer = await away.log_in("lead", "right-or-wrong")
         assert answer.status_code == 503
-        assert "nothing is wrong with your login" in answer.text
+        assert "Your login was not rejected" in answer.text
 
 
 async def test_a_login_form_counts_only_in_the_browser_that_it_was_made_for(site: Site, browser: Callable[[], Browser]) -> None:
@@ -154,7 +154,7 @@ async def test_a_login_form_counts_only_in_the_browser_that_it_was_made_for(site
     for fields in (planted, {**planted, "csrf": ""}):
         answer = await lead.send("/login", fields)
         assert answer.status_code == 403
-        assert "here is a new one" in answer.text
+        assert "This page expired. Please try again." in answer.text
     no_cookie = await browser().send("/login", planted)
     assert no_cookie.status_code == 403
     from_elsewhere = await mallory.send("/login", planted, {"Sec-Fetch-Site": "cross-site"})

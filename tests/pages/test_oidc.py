@@ -55,7 +55,7 @@ async def test_an_identity_provider_opens_the_page_that_was_asked_for(oidc_site:
     assert START in (await lead.open("/login?next=/sessions")).text
     answer = await by_provider(lead, provider, await provider.log_in("lead"))
     assert (answer.status_code, answer.headers["location"]) == (303, "/sessions")
-    assert "oidc (this one)" in (await lead.open("/sessions")).text
+    assert "oidc (current session)" in (await lead.open("/sessions")).text
     visit = await site.console.sessions.session_of(lead.cookie)
     assert (visit.person.name, visit.person.groups) == ("lead", frozenset({"support-leads"}))
     token = await site.token_of(lead)
@@ -105,7 +105,7 @@ async def test_an_ordinary_login_that_its_browser_calls_a_fresh_one_is_none(oidc
     lead.http.cookies.set("je-oidc", flow.model_copy(update={"fresh": True}).to_cookie(), domain="127.0.0.1", path="/")
     answer = await come_back(lead, back)
     assert answer.status_code == 403
-    assert "may have asked you nothing" in answer.text
+    assert "reused an existing session instead of re-authenticating you" in answer.text
     assert not (await site.console.sessions.session_of(lead.cookie)).fresh
 
 
@@ -127,7 +127,7 @@ async def test_a_redirect_that_another_browser_began_logs_nobody_in(oidc_site: t
         for _ in range(2):
             answer = await come_back(lead, back)
             assert answer.status_code == 403
-            assert "begin again" in answer.text
+            assert "start again" in answer.text
             assert lead.cookie == ""
             await started(lead)
 
@@ -141,14 +141,14 @@ async def test_a_code_works_once(oidc_site: tuple[Site, Provider], lead: Browser
     lead.http.cookies.set("je-oidc", flow)
     answer = await lead.open(f"{back}&landed=1")
     assert (answer.status_code, lead.cookie) == (403, "")
-    assert "came too late or twice" in answer.text
+    assert "it may be too late or a duplicate" in answer.text
 
 
 async def test_somebody_whom_only_the_provider_knows_is_told_so(oidc_site: tuple[Site, Provider], lead: Browser) -> None:
     site, provider = oidc_site
     answer = await by_provider(lead, provider, await provider.log_in("stranger"))
     assert answer.status_code == 403
-    assert "knows no person for this login" in answer.text
+    assert "is not linked to a JustEnough user" in answer.text
     assert lead.cookie == ""
     assert site.store.page_sessions.open_of("stranger", since=site.clock()) == ()
 

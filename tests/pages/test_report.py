@@ -59,7 +59,7 @@ async def made(records: Desk, who: Browser, days: ReportDays | None = None) -> t
 async def test_a_report_is_made_when_asked_for_and_ties_figures_to_entries(records: Desk) -> None:
     auditor, entry = await records.login("auditor"), left_over(records)
     before = await seen(auditor, "/report")
-    assert "No report of these days has been made" in before.text
+    assert "No report for these days" in before.text
     today = datetime.now(UTC).date()
     assert [str(today - timedelta(days=30)), str(today)] == [
         attributes["value"] for tag, attributes in before.tags if tag == "input" and attributes.get("type") == "date"
@@ -67,7 +67,7 @@ async def test_a_report_is_made_when_asked_for_and_ties_figures_to_entries(recor
     path, report = await made(records, auditor)
     shown = await seen(auditor, path)
     assert report.status == "violation"
-    assert "asked for by auditor" in shown.text
+    assert "by auditor from" in shown.text
     for line in report.lines:
         assert line.title in shown.text
         assert any(link.endswith(f"#{line.key}") for link in shown.links)
@@ -109,11 +109,11 @@ async def test_the_report_is_for_those_who_read_everything(records: Desk) -> Non
 @pytest.mark.parametrize(
     "first,last,field,said",
     [
-        ("2026-02-30", "2026-03-01", "e-first", "is not a day like 2026-01-31"),
-        ("2026-01-01", "soon", "e-last", "is not a day like 2026-01-31"),
+        ("2026-02-30", "2026-03-01", "e-first", "must be a date like 2026-01-31"),
+        ("2026-01-01", "soon", "e-last", "must be a date like 2026-01-31"),
         ("2026-02-02", "2026-02-01", "e-first", "must not be after the last day"),
-        ("2999-01-01", "2999-01-02", "e-first", "is still to come"),
-        ("2026-01-01", "9999-12-31", "e-last", "is not a day like 2026-01-31"),
+        ("2999-01-01", "2999-01-02", "e-first", "is in the future"),
+        ("2026-01-01", "9999-12-31", "e-last", "must be a date like 2026-01-31"),
     ],
 )
 async def test_days_that_are_none_are_said_beside_their_field(records: Desk, first: str, last: str, field: str, said: str) -> None:
@@ -134,7 +134,7 @@ async def test_a_period_that_holds_too_much_says_so(records: Desk, monkeypatch: 
     with pytest.raises(Exception, match="at most 2"):
         await made(records, lead, ReportDays(today, today))
     shown = await seen(lead, f"/report?first={today}&last={today}")
-    assert "It could not be made" in shown.text
+    assert "The report could not be generated" in shown.text
     assert "ask for shorter periods" in shown.text
 
 
@@ -152,8 +152,8 @@ async def test_those_who_ask_at_once_share_one_report_and_see_that_it_is_being_m
     for who in (lead, auditor):
         answer = await posted(who, "/report", "/report", first=str(days.first), last=str(days.last))
         shown = await seen(who, answer.headers["location"])
-        assert "is being made" in shown.text
-        assert "asked for by lead" in shown.text
+        assert "Generating the report" in shown.text
+        assert "Started by lead" in shown.text
         assert shown.values("data-again") == ["2"]
     go_on.set()
     report = await records.console.background_reads.reports.result(days, by="auditor")

@@ -50,7 +50,7 @@ async def test_a_right_password_opens_the_page_that_was_asked_for(site: Site, br
     assert (sent.status_code, sent.headers["location"]) == (303, "/sessions")
     cookie = next(value for name, value in sent.headers.multi_items() if name == "set-cookie" and value.startswith("je="))
     assert {"HttpOnly", "SameSite=strict", "Path=/"} <= {part.strip() for part in cookie.split(";")}
-    assert "password (this one)" in (await lead.open("/sessions")).text
+    assert "password (current session)" in (await lead.open("/sessions")).text
     again = await lead.open("/login?next=/sessions?x=1")
     assert (again.status_code, again.headers["location"]) == (303, "/sessions?x=1")
 
@@ -271,7 +271,7 @@ async def test_whoever_looks_for_what_is_not_there_gets_a_page_or_a_problem_as_t
     lost = browser()
     page = await lost.http.get("/nowhere", headers={"Accept": "text/html"})
     assert (page.status_code, page.headers["content-type"]) == (404, "text/html; charset=utf-8")
-    assert "There is no /nowhere here." in page.text
+    assert "Page not found: /nowhere" in page.text
     for path, accept in (("/nowhere", "application/json"), ("/api/v1/nowhere", "text/html")):
         answer = await lost.http.get(path, headers={"Accept": accept})
         assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")

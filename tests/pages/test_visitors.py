@@ -105,7 +105,7 @@ async def test_a_form_without_its_sessions_mark_changes_nothing(site: Site, logg
     for fields in ({}, {"csrf": ""}, {"csrf": others}, {"csrf": "é"}, {"csrf": SessionKey.from_cookie(lead.cookie).hash}):
         answer = await lead.send("/logout", fields)
         assert answer.status_code == 403
-        assert "this form was not made for your session; open the page again" in answer.text.lower()
+        assert "this form does not belong to your session; reload the page" in answer.text.lower()
     assert await site.alive(token)
     assert (await lead.open("/sessions")).status_code == 200
 

@@ -1,4 +1,4 @@
-"""GET /catalog and /catalog/policies: what can be asked for, whom policy would ask today, and the policies' own text. Read-only."""
+"""GET /catalog and /catalog/policies: what jobs can request, what current policy decides, and the policies' text. Read-only."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from justenough.domain.rightsizing.usage import AccessKey, ActionUse
 
 TEST_TABLES_PATH = "policies/tests"
 MAX_TABLE_BYTES = 256 * 1024
-"""Bytes of a table of tests that is shown."""
+"""Bytes of a test table that are read."""
 MAX_CASES = 300
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
@@ -47,13 +47,13 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 @dataclass(frozen=True, slots=True)
 class OfferedAction:
-    """An action of the catalog, and what policy would say today of a plain request for it."""
+    """An action of the catalog, with current policy's decision on a plain request for it."""
 
     action: Action
     definition: ActionDef
     decision: Decision
     depends: Sequence[str]
-    """What else the answer may depend on, in words."""
+    """Labels of the other attributes that the decision may depend on."""
     use: ActionUse | None
     reviewer: str
     review_is_over: bool
@@ -61,7 +61,7 @@ class OfferedAction:
 
 @dataclass(frozen=True, slots=True)
 class PolicyTestResult:
-    """A table of tests that lies beside the policies, and what comes of its cases now."""
+    """A table of policy tests with the current results."""
 
     name: str
     table: PolicyTestTable | None
@@ -81,7 +81,7 @@ _test_results: dict[tuple[str, Path, int, int], PolicyTestResult] = {}
 
 @router.get("/catalog")
 def catalog(request: Request, console: TheConsole, visitor: ThePageUser) -> Response:
-    """Show what can be asked for; to those who read everything, what of it was used."""
+    """Show the catalog with current policy decisions; usage only for those who may read everything."""
     visitor.caller.require(*Role)
     now, current = console.deps.now(), console.deps.config.current()
     use = console.background_reads.uses.get(WHOLE_CATALOG) if visitor.caller.can_read_all else None
@@ -109,7 +109,7 @@ def catalog(request: Request, console: TheConsole, visitor: ThePageUser) -> Resp
 
 @router.post("/catalog/use")
 async def count_use(console: TheConsole, visitor: ThePageUser, form: TheForm) -> Response:
-    """Have it counted what was asked of each action, or join who waits for it."""
+    """Start counting the usage of each action, or join the running count."""
     del form
     visitor.caller.require(*READER_ROLES)
     console.background_reads.uses.start(WHOLE_CATALOG, by=visitor.caller.person.name)
@@ -118,7 +118,7 @@ async def count_use(console: TheConsole, visitor: ThePageUser, form: TheForm) ->
 
 @router.get("/catalog/policies")
 def policies(request: Request, console: TheConsole, visitor: ThePageUser) -> Response:
-    """Show each policy as it is in force, by file, with the tests beside them, and who answers at which tier."""
+    """Show the approval tiers, the policies in force by file, and their tests."""
     visitor.caller.require(*Role)
     current = console.deps.config.current()
     files = [(name, list(rules)) for name, rules in groupby(current.policies.rules, lambda rule: rule.place.partition(":")[0])]
@@ -158,7 +158,7 @@ def _build_offered_action(
 def _plain_decision(
     rules: PolicyEvaluator, groups: frozenset[str], name: str, resource: Resource, action: Action, clock: Clock
 ) -> Decision:
-    """Return what policy says of a plain request: at a job's start, in the resource's own environment, by somebody who may launch."""
+    """Return policy's decision on a plain request: at a job's start, in the resource's environment, by a launcher."""
     spec = JobSpec(name="job", task="-", environment=resource.environment, run=RunSpec(command=("true",)))
     longest = resource.actions[action].max_ttl
     access = Access(resource=name, action=action, ttl=longest, reason="-")

@@ -1,4 +1,4 @@
-"""/catalog/explain: what policy would say of a job, why, and what would change it. Read-only; a pasted spec is asked about by a form, as it may be long."""
+"""/catalog/explain: the policy simulator: what policy would decide on a job, why, and what would change it. Read-only. A pasted spec is posted, as it may be long."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ FIELD_BY_PATH = {
     "data_scope": "scope",
     "params": "params",
 }
-"""Which field of the form says what of a spec, by the beginning of its path."""
+"""The form field of each path prefix in a spec."""
 
 POSTED_FIELDS = ("spec", "params", "groups", "at", "break_glass", "phase")
 
@@ -50,7 +50,7 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 
 class ExplainForm(Message):
-    """What somebody filled in. `how`: fields | template | spec, or empty for nothing yet."""
+    """The simulator's form. `how`: fields | template | spec, or empty before the first use."""
 
     how: str = Field("", max_length=10)
     access: str = Field("", max_length=80)
@@ -70,30 +70,30 @@ class ExplainForm(Message):
 
 @dataclass(slots=True)
 class FormErrors:
-    """What of it is wrong, by field; what belongs to none by path."""
+    """Errors by form field, and the other problems by path."""
 
     fields: dict[str, str] = field(default_factory=dict)
     others: list[Problem] = field(default_factory=list)
 
     def add(self, name: str, message: str) -> None:
-        """Say what is wrong with a field; the first thing stands."""
+        """Add the error of a field; the first one is kept."""
         self.fields.setdefault(name, message)
 
     def __bool__(self) -> bool:
-        """Whether anything is."""
+        """Whether there are errors."""
         return bool(self.fields or self.others)
 
 
 @router.get("/catalog/explain")
 def explain(request: Request, console: TheConsole, visitor: ThePageUser, typed: Annotated[ExplainForm, Query()]) -> Response:
-    """Explain what the fields, or a template of the configuration folder, ask for; show the form where they ask for nothing."""
+    """Explain the decision on the fields or a template; show the empty form if none is given."""
     visitor.caller.require(*Role)
     return _render_page(request, console, typed)
 
 
 @router.post("/catalog/explain")
 async def explain_pasted(request: Request, console: TheConsole, visitor: ThePageUser, form: TheForm) -> Response:
-    """Explain a pasted spec. Nothing of it is kept."""
+    """Explain the decision on a pasted spec. Nothing is stored."""
     visitor.caller.require(*Role)
     typed = validate_model("form", ExplainForm, {**{name: str(form[name]) for name in POSTED_FIELDS if form.get(name)}, "how": "spec"})
     return await to_thread.run_sync(_render_page, request, console, typed)
@@ -102,7 +102,7 @@ async def explain_pasted(request: Request, console: TheConsole, visitor: ThePage
 def _render_page(request: Request, console: Console, form: ExplainForm) -> Response:
     current, wrong = console.deps.config.current(), FormErrors()
     templates = _job_templates(console.deps.settings.config)
-    told = _explanation(console, current, form, templates, wrong) if form.how else None
+    explanation = _explanation(console, current, form, templates, wrong) if form.how else None
     resources = current.catalog.resources
     return render(
         request,
@@ -110,7 +110,7 @@ def _render_page(request: Request, console: Console, form: ExplainForm) -> Respo
         status=422 if wrong else 200,
         typed=form,
         wrong=wrong,
-        told=told,
+        explanation=explanation,
         words=policy_text,
         templates=list(templates),
         offers=[(f"{name}:{action}", f"{action} on {name}") for name, one in resources.items() for action in sorted(one.actions)],
@@ -123,10 +123,10 @@ def _render_page(request: Request, console: Console, form: ExplainForm) -> Respo
 def _explanation(
     console: Console, current: ConfigSet, form: ExplainForm, templates: Mapping[str, Path], errors: FormErrors
 ) -> Mapping[str, Any] | None:
-    """Return what policy says, as the command line prints it; None, with what is wrong, where it cannot be asked."""
+    """Return the explanation in the command line's JSON format; None, with `errors` filled, if the form is not valid."""
     clock = _parse_clock(console, form, errors)
     if form.phase not in PHASES:
-        errors.add("phase", f"is one of {', '.join(PHASES)}")
+        errors.add("phase", f"must be one of {', '.join(PHASES)}")
     raw, params = _raw_spec(form, current, templates, errors), _parse_pairs(form.params, "params", errors)
     if errors or raw is None:
         return None
@@ -138,7 +138,7 @@ def _explanation(
         return None
     groups = frozenset(_split_list(form.groups) or current.tiers.roles.launch)
     rules = PolicyEvaluator(current.policies, current.catalog, current.tiers.top)
-    phase: Phase = form.phase  # type: ignore[assignment] # was found among them above
+    phase: Phase = form.phase  # type: ignore[assignment] # checked above
     found = explain_spec(
         rules, current.tiers, JobFacts("explain", spec, "", groups), clock=clock, break_glass=form.break_glass == "yes", phase=phase
     )
@@ -156,7 +156,7 @@ def _raw_spec(form: ExplainForm, current: ConfigSet, templates: Mapping[str, Pat
     except InvalidInput as error:
         _assign_errors(error, form, errors)
         return None
-    errors.add("how", "say what to ask about: fields, template or spec")
+    errors.add("how", "must be fields, template or spec")
     return None
 
 
@@ -164,27 +164,25 @@ def _spec_from_fields(form: ExplainForm, current: ConfigSet, errors: FormErrors)
     name, _, action = form.access.rpartition(":")
     resource = current.catalog.resources.get(name)
     if resource is None or action not in resource.actions:
-        errors.add("access", "choose what is asked for")
+        errors.add("access", "choose an access")
         return None
     longest = next(found.max_ttl for one, found in resource.actions.items() if one == action)
     agent = {"name": form.agent.strip(), **({"version": form.version.strip()} if form.version.strip() else {})}
     return {
         "name": "job",
-        "task": "What policy would say",
+        "task": "Policy simulation",
         "environment": form.environment.strip() or resource.environment,
         "data_scope": _parse_pairs(form.scope, "scope", errors) or dict(next(iter(current.catalog.scopes), {})),
         **({"agent": agent} if form.agent.strip() else {}),
         "run": {"command": ["true"]},
-        "access": [
-            {"resource": name, "action": action, "ttl": form.ttl.strip() or duration_text(longest), "reason": "What policy would say"}
-        ],
+        "access": [{"resource": name, "action": action, "ttl": form.ttl.strip() or duration_text(longest), "reason": "Policy simulation"}],
     }
 
 
 def _spec_from_template(form: ExplainForm, templates: Mapping[str, Path], errors: FormErrors) -> dict[str, Any] | None:
     path = templates.get(form.template)
     if path is None:
-        errors.add("template", "choose a job of the configuration folder")
+        errors.add("template", "choose a configured job")
         return None
     try:
         with path.open("rb") as file:
@@ -195,7 +193,7 @@ def _spec_from_template(form: ExplainForm, templates: Mapping[str, Path], errors
 
 
 def _assign_errors(error: InvalidInput, form: ExplainForm, errors: FormErrors) -> None:
-    """Put each problem beside the field that it is about; a whole spec's by its path beside the spec."""
+    """Assign each problem to its form field; problems of a whole spec keep their path."""
     for problem in error.problems:
         name = next((name for path, name in FIELD_BY_PATH.items() if problem.path.startswith(path)), None)
         if form.how == "fields" and name is not None:
@@ -205,11 +203,11 @@ def _assign_errors(error: InvalidInput, form: ExplainForm, errors: FormErrors) -
         else:
             errors.others.append(problem)
     if form.how != "fields" and errors.others:
-        errors.add(form.how, "does not hold: " + ("see below" if len(errors.others) > 1 else str(errors.others[0])))
+        errors.add(form.how, "is not valid: " + ("see below" if len(errors.others) > 1 else str(errors.others[0])))
 
 
 def _job_templates(folder: Path) -> Mapping[str, Path]:
-    """Return the jobs of the configuration folder by name: what may be chosen, so that nobody names a file of their own."""
+    """Return the configured jobs by name. Only these can be chosen, so that nobody can name another file."""
     return {f"{JOBS_FOLDER}/{path.name}": path for path in sorted((folder / JOBS_FOLDER).glob("*.yaml"))}
 
 
@@ -220,17 +218,17 @@ def _parse_clock(console: Console, form: ExplainForm, errors: FormErrors) -> Clo
         found = datetime.fromisoformat(form.at.strip())
         return Clock.at(found if found.tzinfo else found.replace(tzinfo=UTC))
     except (ValueError, OverflowError):
-        errors.add("at", "is not a date or time like 2026-01-31 or 2026-01-31T18:30")
+        errors.add("at", "must be a date or time like 2026-01-31 or 2026-01-31T18:30")
         return Clock.at(console.deps.now())
 
 
 def _parse_pairs(text: str, name: str, errors: FormErrors) -> dict[str, str]:
-    """Return `ticket=4711, tenant=acme` as pairs."""
+    """Parse `ticket=4711, tenant=acme` into a mapping."""
     found = {}
     for part in _split_list(text):
         key, sign, value = part.partition("=")
         if not sign or not key.strip():
-            errors.add(name, f"{part!r} is not name=value")
+            errors.add(name, f"{part!r} must be name=value")
         found[key.strip()] = value.strip()
     return found
 

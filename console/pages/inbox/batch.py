@@ -1,4 +1,4 @@
-"""POST /inbox/batch: several requests of one kind answered with one press, each with a signature of its own. One that fails stops no other."""
+"""POST /inbox/batch: decide several requests of one kind at once. Each is signed separately; a failure does not affect the others."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from justenough.domain.inbox.pending import CAREFUL_TIER, batch_key_of
 from justenough.domain.readmodel.views import RequestView
 
 MAX_REQUESTS = 50
-"""Requests in one press."""
+"""Requests that can be decided at once."""
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 
 class BatchOutcome(NamedTuple):
-    """What became of one answer."""
+    """The result of one decision."""
 
     view: RequestView
-    """As it is now."""
+    """The request as it is now."""
     counted: bool
-    """A worker has counted the answer; else it is delivered, where nothing went wrong."""
+    """Whether a worker has recorded the decision; if not, it is submitted or has failed (`why`)."""
     why: str
-    """Why nothing was decided; empty where the answer was delivered."""
+    """Why it was not submitted; empty on success."""
 
 
 @router.post("/inbox/batch")
 async def batch(request: Request, console: TheConsole, visitor: ThePageUser, form: TheForm) -> HTMLResponse:
-    """Answer what is ticked. Nothing at all is answered where the requests are not of one kind."""
+    """Decide the selected requests. Raises InvalidInput, deciding nothing, if they are not of one kind."""
     digests = {name: digest for name, _, digest in (str(pick).partition(" ") for pick in form.getlist("pick"))}
     views = await to_thread.run_sync(_readable_requests, console, visitor, digests)
     _require_one_kind(views, digests)
@@ -53,12 +53,12 @@ async def batch(request: Request, console: TheConsole, visitor: ThePageUser, for
     if said is None or errors:
         raise InvalidInput("form", tuple(Problem(name, why) for name, why in errors.items()))
     outcomes = await _answer_all(console, visitor, said, views, digests)
-    return render(request, "batch.html", outcomes=outcomes, said=said, kind=batch_key_of(first), asking=request_text)
+    return render(request, "batch.html", outcomes=outcomes, said=said, kind=batch_key_of(first), request_text=request_text)
 
 
 def _readable_requests(console: Console, visitor: PageUser, names: Iterable[str]) -> Mapping[str, RequestView]:
-    """Return those of these requests that the visitor may read, so that nobody learns of others by ticking them."""
-    # NUL is in no id, and PostgreSQL refuses to look for it.
+    """Return those of these requests that the user may read, so that nobody learns of other ids."""
+    # No id contains NUL, and PostgreSQL rejects it in a query.
     found = console.deps.store.requests.by_ids(name for name in names if "\0" not in name)
     return {name: view for name, view in found.items() if console.job_owners.can_read(visitor.caller, view.job_id)}
 
@@ -66,7 +66,7 @@ def _readable_requests(console: Console, visitor: PageUser, names: Iterable[str]
 async def _answer_all(
     console: Console, visitor: PageUser, answer: FormAnswer, views: Mapping[str, RequestView], digests: Mapping[str, str]
 ) -> tuple[BatchOutcome, ...]:
-    """Answer each; return what became of each, in the order of `views`."""
+    """Submit the decision on each request; return the results in the order of `views`."""
     found: dict[str, BatchOutcome] = {}
 
     async def one(view: RequestView) -> None:
@@ -81,7 +81,7 @@ async def _answer_all(
 async def _answer_one(console: Console, visitor: PageUser, answer: FormAnswer, view: RequestView, digest: str) -> BatchOutcome:
     try:
         if digest != view.digest:
-            raise Stale("it is not what you were shown any more; open it and look again")
+            raise Stale("this request changed since you opened it; open it and review it again")
         now, counted = await submit_answer(console, visitor, view, answer)
     except JustEnoughError as error:
         return BatchOutcome(view, counted=False, why=str(error))
@@ -91,13 +91,13 @@ async def _answer_one(console: Console, visitor: PageUser, answer: FormAnswer, v
 def _require_one_kind(views: Mapping[str, RequestView], digests: Mapping[str, str]) -> None:
     problems = []
     if not digests:
-        problems.append("tick at least one request")
+        problems.append("select at least one request")
     if len(digests) > MAX_REQUESTS:
-        problems.append(f"tick at most {MAX_REQUESTS} at once")
+        problems.append(f"select at most {MAX_REQUESTS} requests")
     problems += [f"there is no request {name}" for name in digests if name not in views]
     if len({batch_key_of(view) for view in views.values()}) > 1:
-        problems.append("they are not of one kind: only the same job name, resource, action and tier are answered together")
+        problems.append("only requests with the same job name, resource, action and tier can be decided together")
     if any(view.current_tier >= CAREFUL_TIER for view in views.values()):
-        problems.append(f"requests at tier {CAREFUL_TIER} and above are answered one at a time")
+        problems.append(f"requests at tier {CAREFUL_TIER} and above must be decided one at a time")
     if problems:
         raise InvalidInput("form", tuple(Problem("pick", problem) for problem in problems))

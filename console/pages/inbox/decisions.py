@@ -1,6 +1,6 @@
-"""What people post from the inbox: answers, claims, reviews. Each goes through the very functions that the API calls; no rule is here twice.
+"""POST decisions, claims and reviews from a request's page. They call the same services as the API, so no rule is repeated here.
 
-Where an answer does not hold, its card is shown again with what is wrong and what was typed, and nothing is decided.
+If a decision is not valid, the page is shown again with the errors and the input, and nothing is submitted.
 """
 
 from __future__ import annotations
@@ -48,56 +48,59 @@ from justenough.domain.readmodel.views import RequestView
 DECISIONS = frozenset({"approve", "deny", WITHDRAW, BREAK_GLASS})
 VERDICTS = frozenset({"justified", "unjustified"})
 MAX_REASON_LENGTH = 1000
-STALE_TEXT = "It is not what you were shown any more."
-MISSING_TEXT = "Something is missing, or cannot be."
+STALE_TEXT = "This request changed since you opened it."
+MISSING_TEXT = "Fix the fields below."
+UNSIGNABLE_TEXT = "Remove the characters that cannot be signed."
 FIELD_BY_STATEMENT_PATH = {"statement.ttl": "ttl", "statement.action": "action", "statement.tools": "tools", "statement.reason": "reason"}
-"""Which field of the form a part of a statement comes from."""
+"""The form field of each path in a statement."""
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 
 @dataclass(frozen=True, slots=True)
 class FormAnswer:
-    """An answer as it was meant."""
+    """A parsed decision form."""
 
     decision: DecisionKind
     reason: str
     ttl: int | None
-    """Seconds; None for what was asked."""
+    """Seconds; None for the requested duration."""
     action: Action | None
-    """None for what was asked."""
+    """None for the requested action."""
     absent: str | None
-    """Entity id of whom it is given for."""
+    """Entity id of the absent person it is made for."""
     tools: BoundedTools | None = None
-    """None for what was asked."""
+    """None for the requested tools."""
 
 
 @router.post("/inbox/{name}/answer")
 async def answer(request: Request, console: TheConsole, visitor: ThePageUser, form: TheForm, name: str) -> Response:
-    """Answer a request."""
+    """Submit a decision on a request."""
     draft = drafts.draft_from_form(form)
     card = await to_thread.run_sync(card_of, console, visitor.caller, name)
     again = partial(card_page, request, console, visitor, draft=draft)
     if form.get("digest") != card.view.digest:
-        return again(card, told=CardNotice(status=412, changed=differences(facts_from_form(form), card.facts), problem=STALE_TEXT))
+        return again(card, notice=CardNotice(status=412, changed=differences(facts_from_form(form), card.facts), problem=STALE_TEXT))
     said, errors = parse_answer(draft, card.view)
     if said is None or errors:
-        return again(card, told=CardNotice(status=422, errors=errors, problem=MISSING_TEXT))
+        return again(card, notice=CardNotice(status=422, errors=errors, problem=MISSING_TEXT))
     if needs_care(said.decision, card.view.current_tier) and not visitor.fresh:
-        return _redirect_to_fresh_login(console, visitor, draft, name)
+        to_login = RedirectResponse(f"/login/fresh?{urlencode({'next': f'/inbox/{name}'})}", status_code=303)
+        drafts.save(to_login, console.cookies, draft, visitor, name)
+        return to_login
     try:
         await submit_answer(console, visitor, card.view, said)
     except (NoSession, NotFound):
         raise
     except JustEnoughError as error:
-        told = CardNotice(status=problems.status_of(error), errors=field_errors(error), problem=_error_text(error))
-        return again(await to_thread.run_sync(card_of, console, visitor.caller, name), told=told)
+        notice = CardNotice(status=problems.status_of(error), errors=field_errors(error), problem=_error_text(error))
+        return again(await to_thread.run_sync(card_of, console, visitor.caller, name), notice=notice)
     return _redirect_back(console, name, "taken" if said.decision == WITHDRAW else "sent")
 
 
 @router.post("/inbox/{name}/claim")
 async def claim(console: TheConsole, visitor: ThePageUser, form: TheForm, name: str) -> Response:
-    """Say that one looks at a request, or no longer."""
+    """Claim a request, or release the claim."""
     visitor.caller.require(Role.APPROVE)
     if form.get("release"):
         await to_thread.run_sync(release_claim, console.deps, visitor.caller, name)
@@ -108,35 +111,35 @@ async def claim(console: TheConsole, visitor: ThePageUser, form: TheForm, name: 
 
 @router.post("/inbox/{name}/review")
 async def review(request: Request, console: TheConsole, visitor: ThePageUser, form: TheForm, name: str) -> Response:
-    """Say whether breaking glass was justified."""
+    """Submit a break-glass review."""
     visitor.caller.require(Role.APPROVE)
     draft = drafts.draft_from_form(form)
     card = await to_thread.run_sync(card_of, console, visitor.caller, name)
     again = partial(card_page, request, console, visitor, draft=draft)
     if form.get("digest") != card.view.digest:
-        return again(card, told=CardNotice(status=412, changed=differences(facts_from_form(form), card.facts), problem=STALE_TEXT))
-    errors = {**_reason_errors(draft.reason, required=True, field="review-reason")}
+        return again(card, notice=CardNotice(status=412, changed=differences(facts_from_form(form), card.facts), problem=STALE_TEXT))
+    errors = _reason_errors(draft.reason, required=True, field="review-reason")
     if draft.verdict not in VERDICTS:
-        errors["verdict"] = "Say whether it was justified."
+        errors["verdict"] = "Choose a verdict."
     if errors:
-        return again(card, told=CardNotice(status=422, errors=errors, problem=MISSING_TEXT))
+        return again(card, notice=CardNotice(status=422, errors=errors, problem=MISSING_TEXT))
     verdict = cast("Literal['justified', 'unjustified']", draft.verdict)
     statement = statement_factory.build_review_statement(
-        _json(card.view), verdict, reason=draft.reason, person=visitor.caller.person.id, now=datetime.now(UTC)
+        card.view.model_dump(mode="json"), verdict, reason=draft.reason, person=visitor.caller.person.id, now=datetime.now(UTC)
     )
     body = await visitor.sign(statement)
     try:
         await to_thread.run_sync(submit_review, console.deps, visitor.caller, name, body)
     except (Forbidden, Conflict, Stale, InvalidInput, RetryLater) as error:
-        told = CardNotice(status=problems.status_of(error), problem=_error_text(error))
-        return again(await to_thread.run_sync(card_of, console, visitor.caller, name), told=told)
+        notice = CardNotice(status=problems.status_of(error), problem=_error_text(error))
+        return again(await to_thread.run_sync(card_of, console, visitor.caller, name), notice=notice)
     return _redirect_back(console, name, "reviewed")
 
 
 async def submit_answer(console: Console, visitor: PageUser, view: RequestView, answer: FormAnswer) -> tuple[RequestView, bool]:
-    """Sign an answer and hand it to the job; return what `answered` does. Vault's own lock, where there is one, is opened in between."""
+    """Sign a decision and submit it; return what `submit_decision` does. If Vault holds the request in a control group, authorize it in between."""
     statement = statement_factory.build_decision_statement(
-        _json(view),
+        view.model_dump(mode="json"),
         answer.decision,
         narrowing=statement_factory.Narrowing(answer.ttl, answer.action, answer.tools),
         reason=answer.reason,
@@ -144,14 +147,14 @@ async def submit_answer(console: Console, visitor: PageUser, view: RequestView, 
         on_behalf_of=answer.absent,
         now=datetime.now(UTC),
     )
-    # The worker counts no approval without it; and nobody opens it for an answer that would not count.
+    # The worker counts no approval without this authorization. It happens only once the decision is known to be valid.
     opening = partial(visitor.authorize, view.lock.accessor) if view.lock and answer.decision in {"approve", BREAK_GLASS} else None
     signed = await visitor.sign(statement)
     return await submit_decision(console, visitor.caller, view.id, signed, if_match=view.digest, before_submit=opening)
 
 
 def parse_answer(draft: AnswerDraft, view: RequestView) -> tuple[FormAnswer | None, dict[str, str]]:
-    """Return what somebody meant to answer, or what is wrong with it by field."""
+    """Return the decision in a form, with the errors by field. Raises InvalidInput for an unknown decision."""
     if draft.decision not in DECISIONS:
         raise InvalidInput("form", (Problem("decision", "must be approve, deny, withdraw or break_glass"),))
     decision, gives = cast("DecisionKind", draft.decision), draft.decision in {"approve", BREAK_GLASS}
@@ -160,12 +163,12 @@ def parse_answer(draft: AnswerDraft, view: RequestView) -> tuple[FormAnswer | No
     action = _parse_action(draft.action, view, errors) if gives else None
     tools = _parse_tools(draft.tools, view, errors) if gives else None
     if needs_care(decision, view.current_tier) and draft.confirm != view.job_name:
-        errors["confirm"] = f"Type the job's name, {view.job_name}, exactly."
+        errors["confirm"] = f"Enter the job name exactly: {view.job_name}"
     return FormAnswer(decision, draft.reason, ttl, action, draft.absent or None, tools), errors
 
 
 def facts_from_form(form: FormData) -> Mapping[str, str]:
-    """Return what the form says that the person was shown; nothing where it says nothing readable. It only serves to show what changed."""
+    """Return the facts that the form says the person was shown; empty if unreadable. Only used to show what changed."""
     try:
         found: Any = json.loads(str(form.get("shown", "")))
     except (ValueError, RecursionError):
@@ -174,7 +177,7 @@ def facts_from_form(form: FormData) -> Mapping[str, str]:
 
 
 def field_errors(error: JustEnoughError) -> dict[str, str]:
-    """Return what an error says of single fields."""
+    """Return an error's messages by form field."""
     found = error.problems if isinstance(error, InvalidInput) else ()
     return {FIELD_BY_STATEMENT_PATH[one.path]: one.message for one in found if one.path in FIELD_BY_STATEMENT_PATH}
 
@@ -186,13 +189,13 @@ def _error_text(error: JustEnoughError) -> str:
 
 def _reason_errors(reason: str, *, required: bool, field: str = "reason") -> dict[str, str]:
     if required and not reason:
-        return {field: "Say why; whoever reads the ledger later has only this."}
+        return {field: "Enter a reason."}
     if len(reason) > MAX_REASON_LENGTH:
-        return {field: f"At most {MAX_REASON_LENGTH:,} characters; these are {len(reason):,}."}
+        return {field: f"Shorten the reason to {MAX_REASON_LENGTH:,} characters; it has {len(reason):,}."}
     try:
         check_json("form", {"reason": reason})
     except InvalidInput:
-        return {field: "It holds characters that cannot be signed; type it anew."}
+        return {field: UNSIGNABLE_TEXT}
     return {}
 
 
@@ -205,7 +208,7 @@ def _parse_ttl(text: str, view: RequestView, errors: dict[str, str]) -> int | No
         errors["ttl"] = f"{error}."
         return None
     if seconds > view.ttl:
-        errors["ttl"] = "You can allow less than was asked for, never more."
+        errors["ttl"] = "You cannot approve more than requested."
     return seconds
 
 
@@ -213,7 +216,7 @@ def _parse_action(text: str, view: RequestView, errors: dict[str, str]) -> Actio
     if not text:
         return None
     if text not in set(Action) or Action(text).rank > Action(view.action).rank:
-        errors["action"] = f"It must be {view.action}, or less."
+        errors["action"] = f"Choose {view.action} or a lesser action."
         return None
     return Action(text)
 
@@ -229,17 +232,7 @@ def _parse_tools(text: str, view: RequestView, errors: dict[str, str]) -> Bounde
         return None
 
 
-def _redirect_to_fresh_login(console: Console, visitor: PageUser, draft: AnswerDraft, name: str) -> Response:
-    to_login = RedirectResponse(f"/login/fresh?{urlencode({'next': f'/inbox/{name}'})}", status_code=303)
-    drafts.save(to_login, console.cookies, draft, visitor, name)
-    return to_login
-
-
 def _redirect_back(console: Console, name: str, done: str) -> Response:
     response = RedirectResponse(f"/inbox/{name}?done={done}", status_code=303)
     drafts.delete(response, console.cookies, name)
     return response
-
-
-def _json(view: RequestView) -> dict[str, Any]:
-    return view.model_dump(mode="json")

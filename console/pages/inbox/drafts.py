@@ -1,6 +1,6 @@
-"""What somebody was writing when they had to log in once more: kept in their own browser, sealed to their session, sent by nobody but them.
+"""Keeps a half-written decision while its author logs in again: in a cookie of their browser, authenticated with their session's key.
 
-A cookie of its own path, readable by no script; one that this session did not seal is no draft.
+The cookie has its own path and no script can read it. A cookie that another session made is ignored.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from console.pages.page_user import PageUser
 DRAFT_LIFETIME_S = 900
 """Seconds."""
 MAX_COOKIE_BYTES = 3800
-"""Bytes of a cookie; browsers keep no longer ones. What does not fit is kept without its reason."""
+"""Longest cookie value; browsers drop longer ones. A draft that does not fit is kept without its reason."""
 
 
 class AnswerDraft(NamedTuple):
-    """The fields of an answer, as they were typed."""
+    """The fields of a decision form as entered."""
 
     decision: str = ""
     reason: str = ""
     ttl: str = ""
     action: str = ""
     absent: str = ""
-    """Entity id of whom it is given for; empty for oneself."""
+    """Entity id of the absent person it is made for; empty for oneself."""
     confirm: str = ""
     verdict: str = ""
     tools: str = ""
@@ -41,12 +41,12 @@ class AnswerDraft(NamedTuple):
 
 
 def draft_from_form(form: FormData) -> AnswerDraft:
-    """Return what a form holds."""
+    """Read a draft from a posted form."""
     return AnswerDraft(**{name: str(form.get(name, "")).replace("\r\n", "\n").strip() for name in AnswerDraft._fields})
 
 
 def save(response: Response, cookies: PageCookies, draft: AnswerDraft, visitor: PageUser, request: str) -> None:
-    """Keep a draft with the browser."""
+    """Store a draft in the browser's cookie."""
     value = _seal_draft(draft, visitor, request)
     if len(value) > MAX_COOKIE_BYTES:
         value = _seal_draft(draft._replace(reason=""), visitor, request)
@@ -54,7 +54,7 @@ def save(response: Response, cookies: PageCookies, draft: AnswerDraft, visitor: 
 
 
 def load(incoming: Request, cookies: PageCookies, visitor: PageUser, request: str) -> AnswerDraft | None:
-    """Return what was being written, where this session kept it for this request."""
+    """Return the draft that this session stored for this request; else None."""
     seal, _, content = incoming.cookies.get(cookies.draft, "").partition(".")
     if not hmac.compare_digest(seal.encode(), _seal(content, visitor, request).encode()):
         return None
@@ -65,7 +65,7 @@ def load(incoming: Request, cookies: PageCookies, visitor: PageUser, request: st
 
 
 def delete(response: Response, cookies: PageCookies, request: str) -> None:
-    """Keep a draft no longer."""
+    """Delete the stored draft."""
     cookies.delete(response, cookies.draft, path=_cookie_path(request))
 
 

@@ -1,4 +1,4 @@
-"""GET /inbox: one queue of what waits, whose clock ends first first. GET /inbox/{request}: the whole card. Nothing here changes anything."""
+"""GET /inbox: pending requests by deadline. GET /inbox/{request}: one request in full. Read-only."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from justenough.domain.inbox.pending import RequestBatch, TimeoutOutcome, group_
 from justenough.domain.readmodel.views import RequestView, ReviewView
 
 MAX_CARDS = 25
-"""Requests on one page, of those that the visitor can answer."""
+"""Requests on one page that the user can decide."""
 MAX_OTHERS = 6
-"""Of everything else, beside these."""
+"""Items of every other section."""
 TOPICS = "approval,access,review,delegation,job,lock"
 DONE_WORDS = frozenset({"sent", "taken", "claimed", "released", "reviewed"})
-"""What `?done=` may say: each names a sentence of the card's."""
+"""Values of `?done=`: each names a message of the request's page."""
 
 Word = Annotated[str, Field(max_length=64)]
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
@@ -48,20 +48,20 @@ class QueueLine(NamedTuple):
     view: RequestView
     agent: str
     why_not: str
-    """Why the visitor cannot answer it; empty where they can."""
+    """Why the user cannot decide it; empty if they can."""
     silence: TimeoutOutcome
     missing: int
 
 
 class RequestGroup(NamedTuple):
-    """Requests of one kind that the visitor can answer, in the queue's order."""
+    """Requests of one kind that the user can decide, by deadline."""
 
     batch: RequestBatch
     lines: tuple[QueueLine, ...]
 
 
 class InboxQueue(NamedTuple):
-    """One part of the inbox, and the cursor of what follows."""
+    """One section of the inbox, and the cursor of its next page."""
 
     lines: tuple[QueueLine, ...]
     next: str | None
@@ -69,19 +69,19 @@ class InboxQueue(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CardNotice:
-    """What a card's page says beside the card: what was done, or why nothing was decided."""
+    """The message above a request: what was done, or why nothing was submitted."""
 
     status: int = 200
     done: str = ""
     problem: str = ""
     errors: Mapping[str, str] = field(default_factory=dict)
-    """By field of the form."""
+    """By form field."""
     changed: Sequence[Difference] = ()
-    """Since the page was made that was answered from."""
+    """Changes since the form was rendered."""
 
 
 class InboxFilters(Message):
-    """What of the inbox is shown; empty for whatever."""
+    """The filters in the address; empty for any."""
 
     resource: Word = ""
     action: Word = ""
@@ -91,15 +91,15 @@ class InboxFilters(Message):
     cursor: Annotated[str, Field(max_length=200)] = ""
 
     def shows(self, part: str) -> bool:
-        """Whether a part is on the page."""
+        """Whether a section is on the page."""
         return self.show in {"", part}
 
     def limit(self, part: str) -> int:
-        """Return how many of a part are on the page, at most."""
+        """Return the maximum number of items of a section."""
         return MAX_CARDS if part in {"mine", self.show} else MAX_OTHERS
 
     def to_waiting_filter(self, caller: Caller, *, mine: bool) -> InboxFilter:
-        """Return which of what waits somebody is shown."""
+        """Return the filters as a store query."""
         return InboxFilter(
             person=caller.person.id,
             tier=caller.tier,
@@ -113,13 +113,13 @@ class InboxFilters(Message):
 
 
 @router.get("/inbox")
-def inbox(request: Request, console: TheConsole, visitor: ThePageUser, wanted: Annotated[InboxFilters, Query()]) -> HTMLResponse:
-    """Show what waits."""
+def inbox(request: Request, console: TheConsole, visitor: ThePageUser, filters: Annotated[InboxFilters, Query()]) -> HTMLResponse:
+    """Show the inbox."""
     caller = visitor.caller
     caller.require(*Role)
     stream, me = live_stream.stream_url(console, topics=TOPICS), caller.person.id
-    mine, rest = queue(console, caller, wanted, mine=True), queue(console, caller, wanted, mine=False)
-    # What only a look at its ancestors tells comes of the visitor's own jobs: they cannot answer it.
+    mine, rest = queue(console, caller, filters, mine=True), queue(console, caller, filters, mine=False)
+    # Only the ancestors show that a request descends from the user's own job; those requests move to the others.
     barred = tuple(line for line in mine.lines if line.why_not)
     return render(
         request,
@@ -128,12 +128,12 @@ def inbox(request: Request, console: TheConsole, visitor: ThePageUser, wanted: A
         groups=group_lines([line for line in mine.lines if not line.why_not]),
         next_mine=mine.next,
         others=InboxQueue((*barred, *rest.lines), rest.next),
-        reviews=reviews_for(console, caller, limit=wanted.limit("reviews")) if wanted.shows("reviews") else (),
-        answers=console.deps.store.inbox.answered_by(me, wanted.limit("answers")) if wanted.shows("answers") else (),
-        wanted=wanted,
-        narrowed=any((wanted.resource, wanted.action, wanted.job, wanted.tier)),
+        reviews=reviews_for(console, caller, limit=filters.limit("reviews")) if filters.shows("reviews") else (),
+        answers=console.deps.store.inbox.answered_by(me, filters.limit("answers")) if filters.shows("answers") else (),
+        filters=filters,
+        narrowed=any((filters.resource, filters.action, filters.job, filters.tier)),
         tiers=caller.tiers.tiers,
-        asking=request_text,
+        request_text=request_text,
         me=me,
     )
 
@@ -142,11 +142,13 @@ def inbox(request: Request, console: TheConsole, visitor: ThePageUser, wanted: A
 def one(
     request: Request, console: TheConsole, visitor: ThePageUser, name: str, done: Annotated[str, Query(max_length=20)] = ""
 ) -> HTMLResponse:
-    """Show one request whole: what a notification links to."""
-    # Before the store is read, so that nothing is missed between.
+    """Show one request; notifications link here."""
+    # Take the stream position before reading the store, so that no later change is missed.
     stream = live_stream.stream_url(console)
-    card, told = card_of(console, visitor.caller, name), CardNotice(done=done if done in DONE_WORDS else "")
-    return card_page(request, console, visitor, card, told=told, draft=drafts.load(request, console.cookies, visitor, name), stream=stream)
+    card, notice = card_of(console, visitor.caller, name), CardNotice(done=done if done in DONE_WORDS else "")
+    return card_page(
+        request, console, visitor, card, notice=notice, draft=drafts.load(request, console.cookies, visitor, name), stream=stream
+    )
 
 
 def card_page(
@@ -155,22 +157,22 @@ def card_page(
     visitor: PageUser,
     card: RequestCard,
     *,
-    told: CardNotice,
+    notice: CardNotice,
     draft: AnswerDraft | None = None,
     stream: str | None = None,
 ) -> HTMLResponse:
-    """Return a request's card. `stream`: None for a page that answers a form, which is no address to look at again."""
+    """Render a request's page. `stream` is None in the response to a form, because its address cannot be refreshed."""
     return render(
         request,
         "card.html",
-        status=told.status,
+        status=notice.status,
         stream=stream and f"{stream}&job={card.view.job_id}",
         card=card,
         view=card.view,
-        told=told,
+        notice=notice,
         draft=draft or AnswerDraft(),
         kept=draft is not None,
-        asking=request_text,
+        request_text=request_text,
         needs_reason=needs_reason,
         me=visitor.caller.person,
         policies_now=console.deps.config.current().policies.digest,
@@ -178,9 +180,9 @@ def card_page(
 
 
 def queue(console: Console, caller: Caller, filters: InboxFilters, *, mine: bool) -> InboxQueue:
-    """Return a part of what waits: what somebody can answer, or the rest. Raises InvalidInput on a cursor that is not ours."""
+    """Return the pending requests that somebody can decide, or the other ones. Raises InvalidInput for a malformed cursor."""
     part = "mine" if mine else "others"
-    # A cursor goes on in one part; a page of everything begins each.
+    # A cursor continues one section; the unfiltered page shows the start of each.
     here = filters.show == part or (mine and not filters.show)
     if not filters.shows(part):
         return InboxQueue((), None)
@@ -193,14 +195,14 @@ def queue(console: Console, caller: Caller, filters: InboxFilters, *, mine: bool
 
 
 def queue_line(console: Console, caller: Caller, waiting: InboxItem) -> QueueLine:
-    """Return a request as the queue shows it to somebody."""
+    """Return a request as a line of the queue."""
     view, tiers = waiting.request, caller.tiers
     because = why_cannot_answer(console.deps, caller, view, requester_id=waiting.requester_id, tiers=tiers)
     return QueueLine(view, waiting.agent, because, timeout_outcome(view, tiers), missing_approvals(view))
 
 
 def group_lines(lines: Sequence[QueueLine]) -> tuple[RequestGroup, ...]:
-    """Return lines by kind, each kind where its first line stands."""
+    """Group lines by kind, each group at the place of its first line."""
     known = {one.view.id: one for one in lines}
     return tuple(
         RequestGroup(batch, tuple(known[view.id] for view in batch.requests)) for batch in group_into_batches(one.view for one in lines)
@@ -208,7 +210,7 @@ def group_lines(lines: Sequence[QueueLine]) -> tuple[RequestGroup, ...]:
 
 
 def reviews_for(console: Console, caller: Caller, *, limit: int) -> tuple[ReviewView, ...]:
-    """Return the open reviews that wait for somebody, of the newest ones."""
+    """Return the newest open break-glass reviews that somebody can complete."""
     store, me = console.deps.store, caller.person.id
     if Role.APPROVE not in caller.roles:
         return ()

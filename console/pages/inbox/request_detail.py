@@ -1,4 +1,4 @@
-"""What an approver is shown of one request: gathered from the store, bounded, judged by justenough/. Blocking, for a thread. Changes nothing."""
+"""Everything that a request's page shows, read from the store and limited in size. Blocking: call it in a thread. Changes nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from console.presentation.request_text import POLICY_SOURCE_TEXT
 from console.services.console import Console
 from console.services.decide_request import has_answered, why_own_job
 from justenough.domain.approvals.tiers import Tiers
-from justenough.domain.catalog.models import Resource
 from justenough.domain.core.errors import InvalidInput, NotFound
 from justenough.domain.inbox.diff import Difference, agent_text, call_facts, differences, request_facts, run_facts, shown_facts
 from justenough.domain.inbox.pending import TimeoutOutcome, missing_approvals, needs_care, shorter_ttls, timeout_outcome
@@ -24,36 +23,36 @@ from justenough.services.dependencies import Deps
 from justenough.services.parent_chain import NoSuchParent, ancestor_views
 
 MAX_STEPS = 8
-"""Newest ledger entries of the job that a card shows."""
+"""Newest ledger entries of the job on the page."""
 MAX_EARLIER = 5
-"""Earlier decisions of its kind that a card shows."""
+"""Previous decisions of the same kind on the page."""
 
 
 class DecidingPolicy(NamedTuple):
-    """A policy that decided, as it is in force now."""
+    """A policy behind a decision, with its current text."""
 
     id: str
     text: str
-    """Empty where no policy of this name is in force."""
+    """Empty if no policy with this name is in force."""
     why: str
     place: str
 
 
 class PreviousApproval(NamedTuple):
-    """The last run of the same name in which the resource was approved, and what differs since."""
+    """The last approved request of the same job name and resource, and what changed since."""
 
     request: RequestView
     differences: tuple[Difference, ...]
 
 
 class RequestRights(NamedTuple):
-    """What one person can do with one request now."""
+    """What a person can do with a request now."""
 
     answer: bool
     why_not: str
-    """Why they cannot answer it; empty where they can."""
+    """Why they cannot decide it; empty if they can."""
     claimed: bool
-    """They said that they look at it."""
+    """Whether they have claimed it."""
     break_glass: bool
     take_back: bool
     review: bool
@@ -61,70 +60,71 @@ class RequestRights(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RequestCard:
-    """A request with all that an answer needs."""
+    """A request with everything that its approver needs."""
 
     view: RequestView
     job: JobView
     spec: JobSpec | None
-    """None where the order cannot be read."""
+    """None if this version cannot read the order."""
     facts: Mapping[str, str]
-    """What is shown, by name: what the form brings back, so that a change since can be told."""
+    """What the page shows, by name. The form sends it back, so that later changes can be listed."""
     policies: tuple[DecidingPolicy, ...]
     issue: str
-    """Where in Vault the credential would come from, as the catalog has it; empty where it is not offered any more."""
+    """The Vault path in the catalog that issues the credential; empty if the catalog no longer has it."""
     lesser: tuple[str, ...]
-    """The actions that are less than what is asked for and that the same resource offers."""
+    """Actions of the same resource that are less than the requested one."""
     before: PreviousApproval | None
     earlier: tuple[RequestView, ...]
     steps: tuple[EntryView, ...]
     silence: TimeoutOutcome
     passed: tuple[str, ...]
-    """The groups of the tier that answers now, which breaking glass would pass over."""
+    """The approver groups of the current tier, which break-glass would bypass."""
     absent: tuple[DelegationView, ...]
-    """Of those who named this person their delegate."""
+    """Delegations to this person."""
     rights: RequestRights
     tool: Tool | None
-    """The tool whose call it is for, as the catalog has it now."""
+    """The catalog's definition of the tool in a tool call; None if there is none."""
     mine: str
-    """Why this person's last answer did not count, where the job's newest entries tell of one."""
+    """Why this person's last decision was rejected; empty if it was not, or not recently."""
 
     @property
     def agent(self) -> str:
-        """Who acts; empty for nobody in particular."""
+        """The agent; empty for none."""
         return agent_text(self.spec) if self.spec else ""
 
     @property
     def live_credentials(self) -> tuple[CredentialView, ...]:
-        """What the job has alive now, or what may be."""
+        """Credentials of the job that are, or may be, active."""
         return tuple(one for one in self.job.credentials if not one.state.is_dead)
 
     @property
     def siblings(self) -> tuple[RequestView, ...]:
-        """What else the job asks for: it may hold all of it together."""
+        """The other requests of the job, which it may hold at the same time."""
         return tuple(one for one in self.job.requests if one.id != self.view.id)
 
     @property
     def careful(self) -> bool:
-        """Whether approving takes a typed confirmation and a fresh login."""
+        """Whether approving needs a typed confirmation and a recent login."""
         return needs_care("approve", self.view.current_tier)
 
     @property
     def missing(self) -> int:
-        """How many more people must approve."""
+        """The number of approvals still needed."""
         return missing_approvals(self.view)
 
     @property
     def shorter(self) -> tuple[int, ...]:
-        """Times that are less than what was asked for (seconds)."""
+        """Durations shorter than the requested one, in seconds."""
         return shorter_ttls(self.view.ttl)
 
 
 def card_of(console: Console, caller: Caller, request: str) -> RequestCard:
-    """Return a request's card for somebody who may read it. Raises NotFound for others, so that nobody learns which ids there are."""
+    """Read a request for somebody who may read it. Raises NotFound for others too, so that nobody learns which ids exist."""
     deps = console.deps
     view, job = _read_request(console, caller, request)
     config, (spec, bundle) = deps.config.current(), _order_spec(deps, view.job_id)
-    resource, policies = config.catalog.resources.get(view.resource), policies_of(deps, view)
+    resource, action = config.catalog.resources.get(view.resource), Action(view.action)
+    definition, policies = resource.actions.get(action) if resource else None, policies_of(deps, view)
     named = deps.store.delegations.current_of(caller.person.id, now=deps.now())
     steps, tier = (
         deps.store.ledger.entries_newest_first(job=view.job_id, limit=MAX_STEPS).items[::-1],
@@ -136,8 +136,8 @@ def card_of(console: Console, caller: Caller, request: str) -> RequestCard:
         spec=spec,
         facts=shown_facts(view, {one.id: one.text for one in policies}),
         policies=policies,
-        issue=_issue_path(resource, view),
-        lesser=_lesser_actions(resource, view),
+        issue=definition.issue.path if definition else "",
+        lesser=tuple(name.value for name in resource.actions if name.rank < action.rank) if resource else (),
         before=_previous_approval(deps, view, run_facts(spec, bundle) if spec else {}, only=caller.requester_filter),
         earlier=deps.store.inbox.earlier_decisions(view, MAX_EARLIER, requester_id=caller.requester_filter),
         steps=steps,
@@ -151,7 +151,7 @@ def card_of(console: Console, caller: Caller, request: str) -> RequestCard:
 
 
 def why_barred(deps: Deps, caller: Caller, view: RequestView, *, requester_id: str) -> str | None:
-    """Return why somebody does not answer for a job at all; None where nothing of that kind stands against it."""
+    """Return why somebody can never decide on a job's requests; None if they can."""
     try:
         own_job = why_own_job(deps, caller, view, requester_id=requester_id)
     except NoSuchParent as error:
@@ -160,20 +160,20 @@ def why_barred(deps: Deps, caller: Caller, view: RequestView, *, requester_id: s
 
 
 def why_cannot_answer(deps: Deps, caller: Caller, view: RequestView, *, requester_id: str, tiers: Tiers) -> str:
-    """Return why somebody cannot answer a request now; empty where they can."""
+    """Return why somebody cannot decide a request now; empty if they can."""
     if own := why_barred(deps, caller, view, requester_id=requester_id):
-        return f"You do not answer this one: {own}."
+        return f"You cannot decide this request: {own}."
     if has_answered(view, caller.person.id):
-        return "You have answered it."
+        return "You already decided this request."
     if view.state is not RequestState.PENDING:
-        return f"It waits for nobody any more: it is {view.state.value}."
+        return f"Already {view.state.value}."
     if caller.tier < max(view.current_tier, 1):
-        return f"You read it and do not answer it: that {missing_group_text(answering_groups(view.current_tier, tiers))}."
+        return f"View only. Deciding {missing_group_text(answering_groups(view.current_tier, tiers))}."
     return ""
 
 
 def policies_of(deps: Deps, view: RequestView) -> tuple[DecidingPolicy, ...]:
-    """Return the policies that a request's decision names, as they are in force now."""
+    """Return the policies behind a request's decision, with their current text."""
     known = {rule.id: rule for rule in deps.config.current().policies.rules}
     return tuple(
         DecidingPolicy(name, known[name].text, known[name].why, known[name].place)
@@ -184,7 +184,7 @@ def policies_of(deps: Deps, view: RequestView) -> tuple[DecidingPolicy, ...]:
 
 
 def rights_of(deps: Deps, caller: Caller, view: RequestView, job: JobView) -> RequestRights:
-    """Return what somebody can do with a request."""
+    """Return what a person can do with a request now."""
     tiers, me, pending = caller.tiers, caller.person.id, view.state is RequestState.PENDING
     own = why_barred(deps, caller, view, requester_id=job.requester_id) is not None
     because = why_cannot_answer(deps, caller, view, requester_id=job.requester_id, tiers=tiers)
@@ -215,7 +215,7 @@ def _read_request(console: Console, caller: Caller, request: str) -> tuple[Reque
 
 
 def _order_spec(deps: Deps, job: str) -> tuple[JobSpec | None, str | None]:
-    """Return a job's spec with its params filled in, and its files' digest."""
+    """Return a job's spec with its params filled in, and the digest of its files; None for what is missing or unreadable."""
     order = deps.store.jobs.order(job)
     if order is None:
         return None, None
@@ -223,15 +223,6 @@ def _order_spec(deps: Deps, job: str) -> tuple[JobSpec | None, str | None]:
         return checked_spec(order.spec, order.params), order.bundle
     except InvalidInput:
         return None, order.bundle
-
-
-def _issue_path(resource: Resource | None, view: RequestView) -> str:
-    definition = resource.actions.get(Action(view.action)) if resource else None
-    return definition.issue.path if definition else ""
-
-
-def _lesser_actions(resource: Resource | None, view: RequestView) -> tuple[str, ...]:
-    return tuple(name.value for name in resource.actions if name.rank < Action(view.action).rank) if resource else ()
 
 
 def _previous_approval(deps: Deps, view: RequestView, current_facts: Mapping[str, str], *, only: str | None) -> PreviousApproval | None:
@@ -244,12 +235,12 @@ def _previous_approval(deps: Deps, view: RequestView, current_facts: Mapping[str
 
 
 def _comparable_facts(view: RequestView) -> Mapping[str, str]:
-    told = {
+    facts = {
         name: value
         for name, value in request_facts(view).items()
         if name in {"action", "ttl", "tier", "policies", "revocable", "sensitivity"}
     }
-    return {**told, **call_facts(view)}
+    return {**facts, **call_facts(view)}
 
 
 def _rejection_text(steps: tuple[EntryView, ...], person: str) -> str:

@@ -1,4 +1,4 @@
-"""GET /jobs/{id}: one job whole, what a person needs first; its output as text. Stopping and proving: console/pages/jobs/stop.py."""
+"""GET /jobs/{id}: one job, its output and its spec. Cancel, kill and prove are in console/pages/jobs/stop.py."""
 
 from __future__ import annotations
 
@@ -32,29 +32,29 @@ from justenough.domain.readmodel.views import JobView, LogChunk
 from justenough.services.parent_chain import ancestor_views
 
 MAX_LOG_CHUNKS = 64
-"""Of the newest output, as many are read."""
+"""Newest output chunks that are read."""
 MAX_LOG_BYTES = 16_000
-"""Bytes of output that a page begins with, its last ones, as they are sent."""
+"""Last bytes of output in the page, after escaping."""
 MAX_SPEC_BYTES = 6_000
-"""Bytes of the spec, its first ones."""
+"""First bytes of the spec in the page, after escaping."""
 LOG_PAGE_CHUNKS = 1000
 MAX_DRAWN_ENTRIES = 1000
-"""Entries that a timeline is drawn from, the first ones of its kinds."""
+"""First ledger entries that the timeline is drawn from."""
 MAX_LEDGER_ENTRIES = 15
-"""Of the ledger, the newest ones."""
+"""Newest ledger entries in the page."""
 MAX_CHILDREN = 10
 MAX_WHOLE_REQUESTS = 5
-"""Requests that are told of whole; of others there is a line each."""
+"""Requests shown in full; the others get one row each."""
 MAX_TABLE_ROWS = 20
-"""Lines of a table of the page; the rest is in lists of their own."""
+"""Rows of a table in the page; separate lists have the rest."""
 DONE_TEXT = {
-    "launched": "Launched. Its order carries your signature.",
-    "again": "This form was sent before: this is the job that it launched. Nothing was launched twice.",
-    "cancel": "It is asked to end: its process first, then its access.",
-    "kill": "It is asked to be killed: its access is cut first, then its process.",
-    "gone": "Its workflow could not be told. Its right to be issued more is ended; its session obeys that within seconds, and sweeps revoke what it holds.",
+    "launched": "Launched and signed.",
+    "again": "This form was already submitted and launched this job. Nothing was launched twice.",
+    "cancel": "Cancel requested: the process stops first, then its access is revoked.",
+    "kill": "Kill requested: access first, then the process.",
+    "gone": "Its workflow could not be reached. No more credentials are issued; its session stops within seconds, and sweeps revoke its access.",
 }
-"""What somebody has just done, by the word in the address."""
+"""Messages by the value of `?done=`."""
 DRAWN_KINDS = (*(kind for kind in EventType if kind.value in ENTRY_HANDLERS), EventType.REVOCATION_STARTED)
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
@@ -62,11 +62,11 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 @dataclass(frozen=True, slots=True)
 class OutputTail:
-    """The last part of what a job wrote."""
+    """The last part of a job's output."""
 
     text: str
     seq: int
-    """The last chunk that is in it; -1 for none."""
+    """Sequence number of the last chunk; -1 for none."""
     whole: bool
 
 
@@ -76,7 +76,7 @@ def show(
 ) -> Response:
     """Show a job."""
     visitor.caller.require(*Role)
-    # First of all: what happens to the job from here on reaches the page.
+    # Take the stream position before reading anything, so that no later change is missed.
     following = live_stream.stream_url(console, job=job)
     view = job_for(console.deps.store, visitor.caller, job)
     now, seen = datetime.now(UTC), last_output(console.deps.store.logs.last_chunks(job, MAX_LOG_CHUNKS))
@@ -85,7 +85,7 @@ def show(
         "job.html",
         now=now,
         job=view,
-        does=job_status_text(view, visitor.caller.tiers),
+        status_text=job_status_text(view, visitor.caller.tiers),
         output=seen,
         done=DONE_TEXT.get(done, ""),
         tier_name=lambda number: tier_name(number, visitor.caller.tiers),
@@ -97,14 +97,14 @@ def show(
         **_decisions_context(console, view),
         **_order_context(console, visitor, view),
         **_rights_context(visitor, view),
-        # All that a job wrote is there before it has ended.
+        # An ended job writes no more output, so the page need not follow it.
         stream=following if view.state.ended else f"{following}&log={seen.seq}",
     )
 
 
 @router.get("/jobs/{job}/output")
 def output(job: str, console: TheConsole, visitor: ThePageUser) -> Response:
-    """Return all that a job wrote, as a file."""
+    """Download a job's whole output."""
     visitor.caller.require(*Role)
     view = job_for(console.deps.store, visitor.caller, job)
     headers = {"Content-Disposition": f'attachment; filename="{quote(view.id)}.txt"'}
@@ -113,7 +113,7 @@ def output(job: str, console: TheConsole, visitor: ThePageUser) -> Response:
 
 @router.get("/jobs/{job}/spec")
 def spec(job: str, console: TheConsole, visitor: ThePageUser) -> Response:
-    """Return the spec as it was signed, as a file."""
+    """Download the signed spec."""
     visitor.caller.require(*Role)
     view = job_for(console.deps.store, visitor.caller, job)
     order = console.deps.store.jobs.order(view.id)
@@ -124,7 +124,7 @@ def spec(job: str, console: TheConsole, visitor: ThePageUser) -> Response:
 
 
 def last_output(chunks: Sequence[LogChunk]) -> OutputTail:
-    """Return the end of what these chunks hold, as it may be shown, beginning with a whole line where something is left out."""
+    """Return the end of these chunks as safe text; if something is cut, it starts at a line."""
     text = time_text.output_text("".join(chunk.text for chunk in chunks))
     last = chunks[-1].seq if chunks else -1
     if _escaped_size(text) <= MAX_LOG_BYTES:
@@ -134,7 +134,7 @@ def last_output(chunks: Sequence[LogChunk]) -> OutputTail:
 
 
 def fitting_length(text: str, size: int) -> int:
-    """Return how many of a text's first characters take no more than so many bytes of a page."""
+    """Return how many leading characters fit into `size` bytes after HTML escaping."""
     kept = min(len(text), size)
     while (found := _escaped_size(text[:kept])) > size:
         kept = kept * size // found
@@ -142,7 +142,7 @@ def fitting_length(text: str, size: int) -> int:
 
 
 def temporal_ui_url(console: Console, job: str) -> str:
-    """Return where Temporal shows a job's workflow; empty where nobody said where its pages are."""
+    """Return the Temporal UI's address of a job's workflow; empty without `temporal_ui_url`."""
     settings = console.deps.settings
     if settings.temporal_ui_url is None:
         return ""
@@ -159,13 +159,13 @@ def _timeline_context(console: Console, view: JobView, now: datetime) -> dict[st
 
 
 def _credentials_context(view: JobView) -> dict[str, Any]:
-    """Return what is alive; and all of them, what may be alive first, then the newest."""
+    """Return the active credentials; and all credentials, active ones first, then newest first."""
     whole = sorted(view.credentials, key=lambda one: (one.state.is_dead, -one.issued_at.timestamp()))
     return {"live": [one for one in whole if not one.state.is_dead], "credentials": whole}
 
 
 def _order_context(console: Console, visitor: PageUser, view: JobView) -> dict[str, Any]:
-    """Return its order, its relatives and the end of its ledger."""
+    """Return the spec, the related jobs and the newest ledger entries."""
     store = console.deps.store
     order = store.jobs.order(view.id)
     return {
@@ -177,13 +177,13 @@ def _order_context(console: Console, visitor: PageUser, view: JobView) -> dict[s
 
 
 def _decisions_context(console: Console, view: JobView) -> dict[str, Any]:
-    """Return the requests that are told of whole, what waits first, the others, and the policies that decided, as they are in force now."""
-    told = sorted(view.requests, key=lambda one: one.state is not RequestState.PENDING)[:MAX_WHOLE_REQUESTS]
+    """Return the requests shown in full (pending first), the other ones, and the current text of the deciding policies."""
+    in_full = sorted(view.requests, key=lambda one: one.state is not RequestState.PENDING)[:MAX_WHOLE_REQUESTS]
     policies = console.deps.config.current().policies
     named = tuple(dict.fromkeys(name for one in view.requests for name in one.policies))[:MAX_TABLE_ROWS]
     return {
-        "requests": told,
-        "other_requests": [one for one in view.requests if one not in told],
+        "requests": in_full,
+        "other_requests": [one for one in view.requests if one not in in_full],
         "policies": named,
         "rules": {rule.id: rule for rule in policies.rules if rule.id in named},
         "decided_by": dict.fromkeys(one.policy_digest for one in view.requests if one.policy_digest).keys(),
@@ -198,7 +198,7 @@ def _spec_text(raw: Mapping[str, Any]) -> str:
 
 
 def _escaped_size(text: str) -> int:
-    """Return how many bytes a text is in a page."""
+    """Return the size of a text in bytes after HTML escaping."""
     return len(escape(text).encode())
 
 

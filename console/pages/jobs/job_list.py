@@ -1,4 +1,4 @@
-"""GET /jobs: the list with its filters in the address, and the way to a job by what its id begins with. Shows nobody what is not theirs to read."""
+"""GET /jobs: the list with its filters in the address, and the search by id or its beginning. Shows only what the user may read."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FILTERS = ("state", "revocation", "name", "requester", "environment", "parent")
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
-# A form sends its empty fields too.
+# A form sends its empty fields too; they mean no filter.
 State = Annotated[JobState | None, BeforeValidator(lambda text: text or None)]
 Proof = Annotated[UnprovedRevocation | None, BeforeValidator(lambda text: text or None)]
 Text = Annotated[str, Query(max_length=MAX_TEXT_LENGTH)]
@@ -46,12 +46,12 @@ def jobs(  # noqa: PLR0913 - each is one filter of the list
     requester: Text = "",
     environment: Text = "",
     parent: Text = "",
-    wanted: Annotated[str, Query(alias="id", max_length=MAX_TEXT_LENGTH)] = "",
+    query: Annotated[str, Query(alias="id", max_length=MAX_TEXT_LENGTH)] = "",
     cursor: Cursor = None,
 ) -> Response:
-    """Show the jobs that the filters leave, newest first; `id` goes to a job."""
+    """Show the matching jobs, newest first. `id` searches; a single hit is opened."""
     visitor.caller.require(*Role)
-    found = _find_readable(console, visitor.caller, wanted)
+    found = _find_readable(console, visitor.caller, query)
     if len(found) == 1:
         return RedirectResponse(place_url(found[0]), status_code=303)
     stream = live_stream.stream_url(console, topics="job,approval,revocation")
@@ -72,7 +72,7 @@ def jobs(  # noqa: PLR0913 - each is one filter of the list
         "jobs.html",
         page=page,
         found=found,
-        wanted=wanted,
+        query=query,
         place=place_url,
         states=(("", "Any state"), *((one.value, status_badge("job", one).word) for one in JobState)),
         environments=sorted({resource.environment for resource in current.catalog.resources.values()} | ({environment} - {""})),
@@ -84,7 +84,7 @@ def jobs(  # noqa: PLR0913 - each is one filter of the list
 
 
 def place_url(found: SearchHit) -> str:
-    """Return where what a text names is shown."""
+    """Return the address that shows a search hit."""
     match found.kind:
         case "job":
             return f"/jobs/{found.job}"
@@ -95,7 +95,7 @@ def place_url(found: SearchHit) -> str:
 
 
 def _find_readable(console: Console, caller: Caller, text: str) -> tuple[SearchHit, ...]:
-    """Return what a text names of what the caller may read; entries are the ledger's to find."""
+    """Return the hits that the caller may read, without ledger entries (the ledger page finds those)."""
     if not text.strip():
         return ()
     found = console.deps.store.search.find(text, installation=console.deps.settings.installation)

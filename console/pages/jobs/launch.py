@@ -1,7 +1,7 @@
-"""GET and POST /jobs/new: launch from a template or a pasted spec. First what policy says of it, then the launch; both by the API's own rules.
+"""GET and POST /jobs/new: launch from a template or a pasted spec, first as a policy preview. The rules are those of the API.
 
-The job's id is made with the form and travels in it, so a form that is sent twice launches once. What was rehearsed travels as a digest:
-where form or template have changed since, it is rehearsed again instead of launched.
+The form contains the job's id, so a form that is sent twice launches once. It also contains the digest of what was previewed: if the form or the
+template changed since, the preview is shown again instead of launching.
 """
 
 from __future__ import annotations
@@ -35,53 +35,53 @@ from justenough.domain.jobs.spec import checked_spec, read_spec
 from justenough.services.dependencies import Deps
 
 PARAM_PREFIX = "param."
-"""What a parameter's field is called, before its name."""
-NO_FILES_TEXT = "a pasted spec has no files, so it can have no workdir: launch it with the command line (justenough job run FILE), or ask for a template"
+"""Prefix of the form fields of parameters."""
+NO_FILES_TEXT = "a pasted spec has no files, so it cannot have a workdir; use `justenough job run FILE` or a template"
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 
 @dataclass(frozen=True, slots=True)
 class LaunchDraft:
-    """A form as it was sent."""
+    """A posted launch form."""
 
     job: str
     file: str = ""
-    """The template's; empty for a pasted spec."""
+    """The template's file name; empty for a pasted spec."""
     text: str = ""
     """The pasted spec."""
     params: Mapping[str, str] = field(default_factory=dict)
     reason: str = ""
     parent: str = ""
     seen: str = ""
-    """The digest of what was rehearsed."""
+    """The digest of what was previewed."""
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedLaunch:
-    """What a form comes to: an order that nobody has signed yet, with its files."""
+    """The unsigned order of a form, with its files."""
 
     body: NewJob
     files: bytes | None = field(repr=False)
 
     @property
     def digest(self) -> str:
-        """Of everything that would be launched, whenever."""
+        """The digest of everything that would be launched, without the time."""
         return content_digest(self.body, reason=self.body.reason)
 
 
 @dataclass(frozen=True, slots=True)
 class LaunchPageState:
-    """What the form's page says beside the form."""
+    """The preview or the problems shown with the form."""
 
     problems: tuple[Problem, ...] = ()
     found: DryRun | None = None
-    """What policy says, of what has the digest `seen`."""
+    """The policy preview of what has the digest `seen`."""
     seen: str = ""
     blocked: bool = False
-    """Whether something is denied that the job does not run without."""
+    """Whether required access would be denied."""
     changed: bool = False
-    """Whether somebody wanted to launch it, and it is not what they had seen."""
+    """Whether the launch was stopped because something changed since the preview."""
     status: int = 200
 
 
@@ -93,7 +93,7 @@ def new(
     file: Annotated[str, Query(alias="template", max_length=255)] = "",
     paste: Annotated[str, Query(max_length=10)] = "",
 ) -> Response:
-    """Show the templates, or the form of one, or an empty one for a spec."""
+    """Show the templates, the form of one, or an empty form for a spec."""
     visitor.caller.require(Role.LAUNCH)
     deps = console.deps
     if not file and not paste:
@@ -105,7 +105,7 @@ def new(
 
 @router.post("/jobs/new")
 async def launch(request: Request, console: TheConsole, visitor: ThePageUser, form: TheForm) -> Response:
-    """Rehearse what the form says, or launch it where that was rehearsed just so."""
+    """Preview the form, or launch it if exactly this was previewed."""
     visitor.caller.require(Role.LAUNCH)
     draft, wants = draft_from_form(form), form.get("do") == "launch"
     shown = await to_thread.run_sync(lambda: _rehearse(console.deps, visitor, draft, wants=wants))
@@ -115,7 +115,7 @@ async def launch(request: Request, console: TheConsole, visitor: ThePageUser, fo
 
 
 def draft_from_form(form: FormData) -> LaunchDraft:
-    """Return what somebody filled in."""
+    """Read a launch form."""
     fields = {name: str(value) for name, value in form.multi_items()}
     return LaunchDraft(
         job=fields.get("job", ""),
@@ -129,13 +129,13 @@ def draft_from_form(form: FormData) -> LaunchDraft:
 
 
 def prepare_launch(deps: Deps, draft: LaunchDraft) -> PreparedLaunch:
-    """Return what a form would launch. Raises InvalidInput with every problem by path, NotFound where its template is gone."""
+    """Return what a form would launch. Raises InvalidInput with every problem by path, NotFound if its template is gone."""
     if draft.file:
         found = load_template(deps.settings.config, draft.file, deps.config.current().catalog)
         if found.spec is None:
             raise InvalidInput("job spec", found.problems)
         raw, files = found.raw, pack_template(deps.settings.config, found)
-        # Only what is not so anyway: an approver sees at once what is special.
+        # Send only changed parameters, so that an approver sees at once what differs from the defaults.
         params = {name: value for name, value in draft.params.items() if found.spec.params.get(name) != value}
     else:
         raw, files, params = _parse_pasted_spec(draft.text), None, {}
@@ -155,7 +155,7 @@ def _parse_pasted_spec(text: str) -> dict[str, Any]:
 
 
 def _rehearse(deps: Deps, visitor: PageUser, draft: LaunchDraft, *, wants: bool) -> PreparedLaunch | LaunchPageState:
-    """Return what is to be launched, or what the page says instead."""
+    """Return the order to launch, or the preview or problems to show instead."""
     try:
         ready = prepare_launch(deps, draft)
         if wants and draft.seen == ready.digest:
@@ -186,7 +186,7 @@ async def _sign_and_launch(request: Request, console: Console, visitor: PageUser
         shown = LaunchPageState(problems=error.problems, status=422)
         return await to_thread.run_sync(_render_form, request, deps, visitor, draft, shown)
     except Conflict:
-        # Two of the same form at the same time: one is recorded, and that is what both wanted.
+        # The same form was sent twice at the same time; one of them is recorded, which is what both asked for.
         if await to_thread.run_sync(_was_sent_before, deps, visitor, prepared):
             return RedirectResponse(f"/jobs/{draft.job}?done=again", status_code=303)
         raise
@@ -201,15 +201,15 @@ def _submit_with_files(deps: Deps, visitor: PageUser, body: NewJob, files: bytes
 
 
 def _was_sent_before(deps: Deps, visitor: PageUser, prepared: PreparedLaunch) -> bool:
-    """Whether this very form was sent before. Raises Conflict where its job id stands for something else."""
+    """Whether this form already launched its job. Raises Conflict if the job id belongs to another order."""
     job = str(prepared.body.id)
     record, view = deps.store.jobs.order(job), deps.store.jobs.get(job)
     if record is None or view is None:
         return False
     if view.requester_id != visitor.caller.person.id:
-        raise Conflict(f"the job id {job} is taken by another order; begin again with a new form")
+        raise Conflict(f"job id {job} is taken by another order; start again with a new form")
     if content_digest(JobInput.of(job, record), reason=str(record.signed.statement["reason"])) != prepared.digest:
-        raise Conflict(f"this form launched {job} already, as something else; to launch another job, begin with a new form")
+        raise Conflict(f"this form already launched {job} with other content; start again with a new form")
     return True
 
 

@@ -1,4 +1,4 @@
-"""Cancel, kill and prove: each begins with a page that says what it does, and does nothing before its form is sent."""
+"""Cancel, kill and prove a job. Cancel and kill ask for confirmation first."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 @router.get("/jobs/{job}/cancel")
 def ask_to_cancel(request: Request, job: str, console: TheConsole, visitor: ThePageUser) -> Response:
-    """Say what cancelling this job does, and ask."""
+    """Ask to confirm cancelling a job."""
     return _show_confirmation(request, job, console, visitor, "cancel")
 
 
 @router.get("/jobs/{job}/kill")
 def ask_to_kill(request: Request, job: str, console: TheConsole, visitor: ThePageUser) -> Response:
-    """Say what killing this job cuts, and ask."""
+    """Ask to confirm killing a job."""
     return _show_confirmation(request, job, console, visitor, "kill")
 
 
@@ -53,7 +53,7 @@ async def kill(request: Request, job: str, console: TheConsole, visitor: ThePage
 
 @router.post("/jobs/{job}/prove")
 async def prove(request: Request, job: str, console: TheConsole, visitor: ThePageUser, form: TheForm) -> Response:
-    """Look anew whether anything of a job is alive, and show what was seen. Changes nothing."""
+    """Verify in Vault and the targets what access of a job is still active, and show the result. Changes nothing."""
     del form
     visitor.caller.require(*Role)
     view = await to_thread.run_sync(job_for, console.deps.store, visitor.caller, job)
@@ -84,7 +84,7 @@ def _render_confirmation(request: Request, visitor: PageUser, view: JobView, how
         status=status,
         job=view,
         how=how,
-        does=job_status_text(view, visitor.caller.tiers),
+        status_text=job_status_text(view, visitor.caller.tiers),
         live=[one for one in view.credentials if not one.state.is_dead],
         possible=can_stop(view, kill=how == "kill"),
     )

@@ -1,4 +1,4 @@
-"""GET /ledger and one entry: what happened, the newest first, in words with the raw entry behind them; what an id names; a copy to take along."""
+"""GET /ledger, /ledger/entry and /ledger/export: entries as sentences, newest first; search by id; one entry in full; JSONL export."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from justenough.domain.readmodel.views import EntryView, Page
 
 PAGE_SIZE = 30
 MAX_PAGES_READ = 6
-"""Pages that are read through to find something of a launcher's: a page waits no longer than that."""
+"""Store pages that are searched for entries a launcher may read, at most."""
 EXPORT_PAGE_SIZE = 1000
 READER_ROLES = (Role.APPROVE, Role.READ, Role.BREAK_GLASS)
-"""Who reads everything, as the API says."""
+"""Roles that may read everything, as in the API."""
 TYPE_GROUPS: Mapping[str, str] = {
     "job": "Jobs",
     "access": "Requests",
@@ -40,20 +40,20 @@ TYPE_GROUPS: Mapping[str, str] = {
     "credential": "Credentials",
     "revocation": "Revocations",
     "stop": "Stops",
-    "review": "Reviews of broken glass",
+    "review": "Break-glass reviews",
     "delegation": "Delegations",
-    "lock": "Locks in Vault",
+    "lock": "Vault control groups",
     "identity": "Jobs' identities",
     "sweep": "Sweeps",
     "ledger": "The ledger itself",
 }
-"""First words of types, in the order in which they are offered; one that is not here comes last."""
+"""Labels by the first word of a type, in the order of the filter; unlisted ones come last."""
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 
 class LedgerQuery(NamedTuple):
-    """Which entries somebody asked for, as the store takes it."""
+    """The filters as a store query."""
 
     job: str | None
     types: tuple[EventType, ...]
@@ -62,7 +62,7 @@ class LedgerQuery(NamedTuple):
 
 
 class LedgerFilters(Message):
-    """What the address asks for, as it was typed; empty for whatever."""
+    """The filters in the address as entered; empty for any."""
 
     q: str = Field("", max_length=400)
     job: str = Field("", max_length=64)
@@ -74,15 +74,15 @@ class LedgerFilters(Message):
 
     @property
     def query_values(self) -> dict[str, str]:
-        """What narrows the list."""
+        """The filters that narrow the list."""
         return {name: getattr(self, name) for name in ("job", "type", "since", "until")}
 
     def to_query(self) -> LedgerQuery:
-        """Return it as the store takes it. Raises InvalidInput naming each that is wrong."""
+        """Return the filters as a store query. Raises InvalidInput with every wrong field."""
         problems: list[Problem] = []
         types = tuple(one for one in EventType if self.type in {one.value, one.value.partition(".")[0]})
         if self.type and not types:
-            problems.append(Problem("type", f"there is no type {self.type!r}"))
+            problems.append(Problem("type", f"unknown type {self.type!r}"))
         since, until = _parse_moment("since", self.since, problems), _parse_moment("until", self.until, problems)
         if problems:
             raise InvalidInput("filter", tuple(problems))
@@ -94,7 +94,7 @@ ANY_ENTRY = LedgerQuery(None, (), None, None)
 
 @router.get("/ledger")
 def ledger(request: Request, console: TheConsole, visitor: ThePageUser, filters: Annotated[LedgerFilters, Query()]) -> Response:
-    """Show entries, the newest first, or what an id names."""
+    """Show entries, newest first. `q` searches by id; a single hit is opened."""
     visitor.caller.require(*Role)
     wrong: dict[str, str] = {}
     which = ANY_ENTRY
@@ -129,7 +129,7 @@ def ledger(request: Request, console: TheConsole, visitor: ThePageUser, filters:
 
 @router.get("/ledger/entry")
 def entry(request: Request, console: TheConsole, visitor: ThePageUser, name: Annotated[str, Query(alias="id", max_length=400)]) -> Response:
-    """Show one entry whole, with its neighbours in its job's chain."""
+    """Show one entry with its neighbours in its job's chain."""
     visitor.caller.require(*Role)
     found = console.deps.store.ledger.entry(name)
     if found is None or not console.job_owners.can_read(visitor.caller, found.job):
@@ -142,7 +142,7 @@ def entry(request: Request, console: TheConsole, visitor: ThePageUser, name: Ann
 
 @router.get("/ledger/export")
 def export(console: TheConsole, visitor: ThePageUser, filters: Annotated[LedgerFilters, Query()]) -> Response:
-    """Give a copy, oldest first, one JSON object per line: as `justenough ledger export` writes it. It goes up to the newest entry of now."""
+    """Download entries, oldest first, one JSON object per line, as `justenough ledger export` writes them. Ends at the entry that is newest now."""
     visitor.caller.require(*READER_ROLES)
     which, last = filters.to_query(), console.deps.store.ledger.head().position
     name = f"ledger-{console.deps.settings.installation}-{console.deps.now().astimezone(UTC):%Y%m%dT%H%M%SZ}.jsonl"
@@ -154,7 +154,7 @@ def export(console: TheConsole, visitor: ThePageUser, filters: Annotated[LedgerF
 
 
 def place_url(found: SearchHit) -> str:
-    """Return the address of what an id names."""
+    """Return the address that shows a search hit."""
     where = {"job": "/jobs/", "request": "/inbox/", "credential": "/credentials/"}
     return f"{where[found.kind]}{quote(found.id, safe='')}" if found.kind in where else f"/ledger/entry?{urlencode({'id': found.id})}"
 
@@ -182,7 +182,7 @@ def _find_readable(console: Console, visitor: PageUser, text: str) -> Sequence[S
 
 
 def _export_lines(console: Console, query: LedgerQuery, last: int) -> Iterator[str]:
-    """Yield lines, a page at a time; each page is a transaction of its own, as entries never change."""
+    """Yield lines a page at a time. Each page is its own transaction, which is safe because entries never change."""
     after = 0
     while True:
         page = console.deps.store.ledger.entries(**query._asdict(), after=after, limit=EXPORT_PAGE_SIZE)
@@ -199,12 +199,12 @@ def _parse_moment(name: str, text: str, problems: list[Problem]) -> datetime | N
         found = datetime.fromisoformat(text.strip())
         return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
-        problems.append(Problem(name, "is not a date or time like 2026-01-31 or 2026-01-31T18:30"))
+        problems.append(Problem(name, "must be a date or time like 2026-01-31 or 2026-01-31T18:30"))
         return None
 
 
 def _type_groups() -> Sequence[tuple[str, str, Sequence[str]]]:
-    """Return each group of types: its first word, what people call it, its types."""
+    """Return each group of types: first word, label, types."""
     types: dict[str, list[str]] = {group: [] for group in TYPE_GROUPS}
     for one in EventType:
         types.setdefault(one.value.partition(".")[0], []).append(one.value)

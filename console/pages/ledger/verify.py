@@ -1,4 +1,4 @@
-"""GET and POST /ledger/verify: a look at every chain, one at a time for everybody, and what it found."""
+"""GET and POST /ledger/verify: verify every chain. One verification runs at a time and all requests share its result."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from console.pages.routing import PageRoute
 from console.services.background_reads import WHOLE_LEDGER
 
 MAX_PROBLEMS = 100
-"""Problems on the page; `justenough ledger verify` lists up to a thousand."""
+"""Problems in the page; `justenough ledger verify` lists up to a thousand."""
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 
 @router.get("/ledger/verify")
 def verification(request: Request, console: TheConsole, visitor: ThePageUser) -> Response:
-    """Show the look that runs, or what the last one found."""
+    """Show the running verification or the last result."""
     visitor.caller.require(*READER_ROLES)
     work = console.background_reads.verification.get(WHOLE_LEDGER)
     return render(
@@ -35,7 +35,7 @@ def verification(request: Request, console: TheConsole, visitor: ThePageUser) ->
 
 @router.post("/ledger/verify")
 async def verify(console: TheConsole, visitor: ThePageUser, form: TheForm) -> Response:
-    """Look at every chain, or join the look that runs."""
+    """Start a verification, or join the running one."""
     del form
     visitor.caller.require(*READER_ROLES)
     console.background_reads.verification.start(WHOLE_LEDGER, by=visitor.caller.person.name)

@@ -1,1 +1,1 @@
-"""Pages: logging in, and one's own sessions."""
+"""Pages: login and the user's own sessions."""

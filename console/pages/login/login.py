@@ -1,7 +1,7 @@
-"""Logging in and out: GET and POST /login and /login/fresh, POST /logout. What a login may be, `console.auth.page_sessions` says.
+"""GET and POST /login and /login/fresh, POST /logout. `console.auth.page_sessions` decides which logins are valid.
 
-A browser that comes by a link from elsewhere does not show our cookies (SameSite=Strict), not even where it is logged in. It is sent on once
-from a page of ours, and then shows them.
+A browser that follows a link from another site does not send our SameSite=Strict cookies, even if it is logged in. One redirect from a page of
+ours makes it send them.
 """
 
 from __future__ import annotations
@@ -34,28 +34,27 @@ MAX_PASSWORD_LENGTH = 4096
 MAX_NAME_LENGTH = 128
 MAX_PATH_LENGTH = 2048
 FORM_LIFETIME_S = 3600
-"""Seconds in which a login form must be sent."""
+"""Seconds until a login form expires."""
 
-REFUSED = "Vault did not accept this name and password. After several wrong passwords it accepts none for a while, not even the right one."
+REFUSED = "Wrong name or password. After several failed attempts the account is locked for a while."
 SECOND_FACTOR = (
-    "Vault wants a second factor for this login, which these pages cannot ask for: use `bao login`, set VAULT_TOKEN and work with the "
-    "command line."
+    "This login needs a second factor, which these pages do not support. Use `bao login`, set VAULT_TOKEN and work on the command line."
 )
-PROVIDER = "Vault did not accept what your identity provider answered, or it came too late or twice. Try once more; the console's log has Vault's words."
+PROVIDER = "Vault rejected the response of your identity provider; it may be too late or a duplicate. Try again. The console's log has Vault's message."
 NOBODY = (
-    "Your password is right, but this login belongs to nobody whom JustEnough knows, or to somebody disabled. An administrator of Vault can "
-    "give your identity an alias at this login."
+    "Your password is correct, but this login is not linked to a JustEnough user, or the user is disabled. Ask a Vault administrator to "
+    "add an alias for this login to your identity."
 )
-AWAY = "Vault or the store does not answer now (Vault may be sealed); nothing is wrong with your login. Try again in a moment."
+AWAY = "Vault or the store is unavailable (Vault may be sealed). Your login was not rejected; try again in a moment."
 ERRORS: dict[type[Exception], tuple[int, str]] = {
     LoginRefused: (401, REFUSED),
     SecondFactorWanted: (403, SECOND_FACTOR),
     ProviderRefused: (403, PROVIDER),
     UnknownPerson: (403, NOBODY),
     RetryLater: (503, AWAY),
-    BadForm: (403, "This form was too old, or not made for your browser; here is a new one."),
+    BadForm: (403, "This page expired. Please try again."),
 }
-"""What people are told of an error that does not speak for itself."""
+"""Status and message of errors whose own text is not for the user."""
 
 router = APIRouter(include_in_schema=False)
 pages = APIRouter(include_in_schema=False, route_class=PageRoute)
@@ -66,7 +65,7 @@ log = structlog.get_logger()
 async def login_form(
     request: Request, console: TheConsole, onward: Annotated[str, Query(alias="next")] = HOME, again: Annotated[str, Query()] = ""
 ) -> Response:
-    """Show the form; who is logged in goes on at once."""
+    """Show the login form; a logged-in user is redirected at once."""
     try:
         await console.sessions.session_of(request.cookies.get(console.cookies.session))
         return RedirectResponse(local_path(onward), status_code=303)
@@ -82,7 +81,7 @@ async def login_form(
 
 @router.post("/login")
 async def log_in(request: Request, console: TheConsole) -> Response:
-    """Log in by name and password."""
+    """Log in with name and password."""
     name = onward = ""
     try:
         posted = await read_form_with_csrf(request, _login_form_csrf(request, console))
@@ -96,22 +95,22 @@ async def log_in(request: Request, console: TheConsole) -> Response:
 
 @pages.get("/login/fresh")
 async def fresh_form(request: Request, visitor: ThePageUser, onward: Annotated[str, Query(alias="next")] = HOME) -> Response:
-    """Ask the person to show once more who they are."""
+    """Ask the user to authenticate again."""
     return _fresh_login_page(request, visitor, onward=local_path(onward))
 
 
 @pages.post("/login/fresh")
 async def log_in_anew(request: Request, console: TheConsole, visitor: ThePageUser, posted: TheForm) -> Response:
-    """Log the same person in once more; the session stays the same and counts as fresh."""
+    """Authenticate the same user again; the session stays and counts as fresh."""
     visit: ActiveSession = request.state.visit
     onward = local_path(str(posted.get("next", "")))
     try:
         entry = await log_in_at_vault(request, console, visit.row.name, str(posted.get("password", "")))
         await console.sessions.refresh_login(visit, entry)
     except (GiveUp, RetryLater) as error:
-        status, told = error_status_and_text(error)
+        status, message = error_status_and_text(error)
         log_refusal(visit.row.name, error)
-        answer = _fresh_login_page(request, visitor, onward=onward, error=told)
+        answer = _fresh_login_page(request, visitor, onward=onward, error=message)
         answer.status_code = status
         return answer
     return RedirectResponse(onward, status_code=303)
@@ -126,14 +125,14 @@ async def log_out(request: Request, console: TheConsole, posted: TheForm) -> Res
 
 
 def logout_response(console: Console) -> Response:
-    """Return the way to the login, without the session's cookie."""
+    """Redirect to the login page and delete the session cookie."""
     answer = RedirectResponse("/login?again=1", status_code=303)
     console.cookies.delete(answer, console.cookies.session)
     return answer
 
 
 async def log_in_at_vault(request: Request, console: Console, name: str, password: str) -> LoginResult:
-    """Return what a name and password bring at Vault, counting tries. Raises LoginRefused, SecondFactorWanted, TooManyTries, RetryLater."""
+    """Log in at Vault, counting attempts. Raises LoginRefused, SecondFactorWanted, TooManyTries, RetryLater."""
     address = request.client.host if request.client else ""
     if not name or not password or len(password) > MAX_PASSWORD_LENGTH:
         raise LoginRefused("name or password is missing, or too long")
@@ -150,26 +149,26 @@ async def log_in_at_vault(request: Request, console: Console, name: str, passwor
 
 
 def refusal_response(request: Request, console: Console, error: GiveUp | RetryLater, *, name: str, onward: str) -> Response:
-    """Return the form with what went wrong, as a sentence."""
-    status, told = error_status_and_text(error)
+    """Render the login form with an error message."""
+    status, message = error_status_and_text(error)
     log_refusal(name, error)
-    answer = login_page(request, console, onward=onward, name=name, error=told)
+    answer = login_page(request, console, onward=onward, name=name, error=message)
     answer.status_code = status
     return answer
 
 
 def log_refusal(name: str, error: GiveUp | RetryLater) -> None:
-    """Log that a login was refused, and why."""
+    """Log a refused login with its reason."""
     words = {"vault": str(error)} if isinstance(error, ProviderRefused) else {}
     log.info("login refused", name=name, why=type(error).__name__, **words)
 
 
 def error_status_and_text(error: GiveUp | RetryLater) -> tuple[int, str]:
-    """Return an error's status and sentence."""
+    """Return an error's HTTP status and message."""
     if isinstance(error, TooManyTries):
         return 429, to_sentence(str(error))
     if isinstance(error, TokenTooPowerful):
-        return 403, to_sentence(f"{error}; an administrator of Vault can take that away, or allow it (JUSTENOUGH_PAGES_POLICIES)")
+        return 403, to_sentence(f"{error}; ask a Vault administrator to remove that, or to allow it (JUSTENOUGH_PAGES_POLICIES)")
     if isinstance(error, TokenTooWeak):
         return 403, to_sentence(f"{error}; `justenough vault setup` says what the mount needs")
     return next((ERRORS[kind] for kind in type(error).__mro__ if kind in ERRORS), (403, to_sentence(str(error))))
@@ -178,9 +177,9 @@ def error_status_and_text(error: GiveUp | RetryLater) -> tuple[int, str]:
 def login_page(
     request: Request, console: Console, *, onward: str, name: str = "", error: str = "", notice: str = "", hop: str = ""
 ) -> Response:
-    """Return the login form, made for this browser."""
+    """Render the login form with a CSRF token for this browser."""
     made = request.cookies.get(console.cookies.form) or secrets.token_urlsafe(32)
-    told: dict[str, Any] = {
+    context: dict[str, Any] = {
         "csrf": _derive_csrf(made),
         "onward": local_path(onward),
         "user": name,
@@ -188,13 +187,13 @@ def login_page(
         "said": notice,
         "hop": hop,
     }
-    answer = render(request, "login.html", **told, oidc=console.deps.settings.pages_oidc_mount is not None)
+    answer = render(request, "login.html", **context, oidc=console.deps.settings.pages_oidc_mount is not None)
     console.cookies.set(answer, console.cookies.form, made, max_age_s=FORM_LIFETIME_S)
     return answer
 
 
 def login_response(console: Console, key: SessionKey, onward: str) -> Response:
-    """Return the way on, with the session's cookie."""
+    """Redirect onward and set the session cookie."""
     answer = RedirectResponse(local_path(onward), status_code=303)
     console.cookies.set(answer, console.cookies.session, key.secret.reveal())
     console.cookies.delete(answer, console.cookies.form)
@@ -202,20 +201,20 @@ def login_response(console: Console, key: SessionKey, onward: str) -> Response:
 
 
 def arrival_url(request: Request, onward: str) -> str:
-    """Return where a browser that may have come by a link from elsewhere is to go from our own page; empty where it shows its cookies already."""
+    """Return where a browser that may come from another site must be redirected, so that it sends its cookies; empty if it already does."""
     if request.headers.get("sec-fetch-site") in {"same-origin", "none"}:
         return ""
     return f"/login?{urlencode({'next': local_path(onward), 'again': 'true'})}"
 
 
 def local_path(path: str) -> str:
-    """Return a path of ours as it is, and our first page for anything else: nobody is sent elsewhere from here."""
+    """Return a local path as it is, and the dashboard for anything else: no open redirect."""
     plain = path.isascii() and path.isprintable() and "\\" not in path
     return path if plain and path.startswith("/") and not path.startswith("//") and len(path) <= MAX_PATH_LENGTH else HOME
 
 
 def to_sentence(text: str) -> str:
-    """Return a message with a capital and a full stop."""
+    """Return a message as a sentence, with a capital and a full stop."""
     return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
@@ -227,7 +226,7 @@ def _fresh_login_page(request: Request, visitor: PageUser, *, onward: str, error
 def _login_form_csrf(request: Request, console: Console) -> str:
     made = request.cookies.get(console.cookies.form)
     if not made or not is_same_origin(request):
-        raise BadForm("no form of ours")
+        raise BadForm("invalid or expired login form; reload the page")
     return _derive_csrf(made)
 
 

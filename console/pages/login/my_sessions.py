@@ -1,4 +1,4 @@
-"""GET /sessions: where the person is logged in, and how to end that. Shows nobody else's."""
+"""GET /sessions: the user's own page sessions, and the form to end one."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
 @router.get("/sessions")
 async def sessions(request: Request, console: TheConsole, visitor: ThePageUser) -> Response:
-    """Show the person's own sessions."""
+    """Show the user's own sessions."""
     visit: ActiveSession = request.state.visit
     return render(request, "sessions.html", csrf=visitor.csrf, own=visit.row.key, sessions=await console.sessions.open_sessions_of(visit))
 
 
 @router.post("/sessions/end")
 async def end(request: Request, console: TheConsole, form: TheForm) -> Response:
-    """End one of the person's own sessions, by its key."""
+    """End one of the user's own sessions by its key."""
     visit: ActiveSession = request.state.visit
     key = str(form.get("key", ""))
     await console.sessions.end_one(visit, key)

@@ -1,7 +1,7 @@
-"""Logging in by one's own identity provider, through Vault's OIDC method: GET /login/oidc and /login/oidc/callback.
+"""Single sign-on through Vault's OIDC method: GET /login/oidc and /login/oidc/callback.
 
-What Vault needs to know the browser again (state and nonce) is in a cookie of ten minutes. The provider's redirect comes from elsewhere, so the
-browser does not show that cookie at once; it is sent on from a page of ours, as after any other link from elsewhere.
+State and nonce are in a cookie for ten minutes. The provider's redirect comes from another site, so the browser does not send that
+SameSite=Strict cookie at once; one redirect from a page of ours makes it send the cookie.
 """
 
 from __future__ import annotations
@@ -28,18 +28,20 @@ from justenough.domain.core.base_model import Model
 from justenough.domain.core.errors import GiveUp, RetryLater
 
 FLOW_LIFETIME_S = 600
-"""Seconds in which a login at the provider must be through."""
+"""Seconds until a login at the provider must be complete."""
 MAX_PARAMETER_LENGTH = 4096
-"""Characters of what a provider sends back, at most."""
+"""Longest parameter accepted from a provider, in characters."""
 ERROR_PATTERN = re.compile(r"[a-z_]{1,64}")
+NO_FRESH_ROLE_TEXT = "re-authentication with SSO is not configured (JUSTENOUGH_PAGES_OIDC_FRESH_ROLE)"
+NO_OIDC_TEXT = "SSO is not configured (JUSTENOUGH_PAGES_OIDC_MOUNT)"
 LOGIN_PROMPT = {"prompt": "login"}
-"""Asks the provider to ask the person; that it did is what Vault checks, by the role's max_age."""
+"""Asks the provider to re-authenticate the person. Vault checks that it did, with the role's max_age."""
 
 router = APIRouter(include_in_schema=False)
 
 
 class OidcFlowUnknown(GiveUp):
-    """A provider's redirect that answers no login of this browser's."""
+    """A provider's redirect that matches no login started in this browser."""
 
 
 class ProviderLoginFailed(GiveUp):
@@ -47,11 +49,11 @@ class ProviderLoginFailed(GiveUp):
 
 
 class LoginNotFresh(GiveUp):
-    """A login that was to be a fresh one came by a role under which the identity provider may have asked nothing."""
+    """A re-authentication used a role under which the identity provider may have reused an old session."""
 
 
 class OidcFlow(Model):
-    """A login that is under way at the provider. Whoever sits at the browser can write it anew: it decides nothing."""
+    """A login in progress at the provider. The user can forge this cookie, so nothing may depend on its being true."""
 
     state: str
     nonce: str
@@ -60,14 +62,14 @@ class OidcFlow(Model):
 
     @classmethod
     def from_cookie(cls, cookie: str | None) -> OidcFlow:
-        """Return what a cookie holds. Raises OidcFlowUnknown."""
+        """Parse the cookie. Raises OidcFlowUnknown."""
         try:
             return cls.model_validate_json(base64.urlsafe_b64decode(cookie or ""))
         except ValueError as error:
-            raise OidcFlowUnknown("this login did not begin in this browser, or took longer than ten minutes; begin again") from error
+            raise OidcFlowUnknown("this login was not started in this browser, or took longer than ten minutes; start again") from error
 
     def to_cookie(self) -> str:
-        """Return it as the cookie holds it."""
+        """Return the cookie's value."""
         return base64.urlsafe_b64encode(self.model_dump_json().encode()).decode()
 
 
@@ -75,7 +77,7 @@ class OidcFlow(Model):
 async def begin(
     request: Request, console: TheConsole, onward: Annotated[str, Query(alias="next")] = HOME, fresh: Annotated[str, Query()] = ""
 ) -> Response:
-    """Send the browser to the identity provider; with `fresh`, have the person asked there who they are."""
+    """Redirect to the identity provider; with `fresh`, make it re-authenticate the person."""
     try:
         url, flow = await _begin_flow(request, console, onward=local_path(onward), fresh=bool(fresh))
     except (GiveUp, RetryLater) as error:
@@ -114,7 +116,7 @@ async def _begin_flow(request: Request, console: Console, *, onward: str, fresh:
     settings = console.deps.settings
     role = settings.pages_oidc_fresh_role if fresh else settings.pages_oidc_role
     if settings.pages_oidc_mount is None or role is None:
-        raise NoSuchLogin(_not_configured_text(fresh=fresh))
+        raise NoSuchLogin(NO_FRESH_ROLE_TEXT if fresh else NO_OIDC_TEXT)
     nonce = secrets.token_urlsafe(32)
     redirect = f"{(settings.console_url or str(request.base_url)).rstrip('/')}/login/oidc/callback"
     mount = settings.pages_oidc_mount
@@ -125,9 +127,9 @@ async def _begin_flow(request: Request, console: Console, *, onward: str, fresh:
 
 async def _finish_flow(console: Console, flow: OidcFlow, *, code: str, state: str, error: str) -> LoginResult:
     if not flow.state or not hmac.compare_digest(flow.state.encode(), state.encode()):
-        raise OidcFlowUnknown("this answer is to another login than the one that began in this browser; begin again")
+        raise OidcFlowUnknown("this response belongs to another login than the one started in this browser; start again")
     if error:
-        said = error if ERROR_PATTERN.fullmatch(error) else "no reason that can be shown"
+        said = error if ERROR_PATTERN.fullmatch(error) else "no readable reason"
         raise ProviderLoginFailed(f"your identity provider did not log you in ({said})")
     mount = str(console.deps.settings.pages_oidc_mount)
     return await to_thread.run_sync(lambda: user_login.finish_oidc(console.deps.vault, mount, state=state, code=code, nonce=flow.nonce))
@@ -148,13 +150,7 @@ async def _complete_login(request: Request, console: Console, flow: OidcFlow, en
 
 
 def _require_fresh_role(console: Console, entry: LoginResult) -> None:
-    """Raise NotAsked unless Vault says that it was the role whose max_age it checks; what the cookie says of that is its browser's word."""
+    """Raise LoginNotFresh unless Vault reports the role whose max_age it checks. The cookie cannot be trusted for that."""
     role = console.deps.settings.pages_oidc_fresh_role
     if not role or entry.role != role:
-        raise LoginNotFresh("your identity provider may have asked you nothing for this login, so it shows nothing anew; begin again")
-
-
-def _not_configured_text(*, fresh: bool) -> str:
-    if fresh:
-        return "nothing is set up here to have your identity provider ask you anew (JUSTENOUGH_PAGES_OIDC_FRESH_ROLE)"
-    return "nobody logs in by an identity provider here (JUSTENOUGH_PAGES_OIDC_MOUNT)"
+        raise LoginNotFresh("your identity provider reused an existing session instead of re-authenticating you; start again")

@@ -62,7 +62,7 @@ function alive() {
   const late = !heard || silence > SILENT;
   chip.hidden = false;
   chip.classList.toggle("late", late);
-  const text = late ? "not live, trying again" : `live · ${short(silence / 1000)} ago`;
+  const text = late ? "Disconnected, retrying…" : `Live · ${short(silence / 1000)} ago`;
   if (chip.textContent !== text) chip.textContent = text;
 }
 
@@ -163,8 +163,8 @@ function waits(region) {
   note.setAttribute("role", "status");
   const link = document.createElement("a");
   link.href = location.href;
-  link.textContent = "Show how it stands now";
-  note.append("This has changed while you were writing. ", link);
+  link.textContent = "Reload";
+  note.append("This page changed while you were typing. ", link);
   region.prepend(note);
 }
 

@@ -1,1 +1,1 @@
-"""The evidence report as people read it: one HTML page, or Markdown. What it holds is `justenough.domain.evidence`'s."""
+"""Renders the evidence report of `justenough.domain.evidence` as one HTML page or as Markdown."""

@@ -1,4 +1,4 @@
-"""Figures as people read them, alike in every rendering: names without their units, seconds as time, `not measured` for nothing. Pure."""
+"""Figures of a report as text, the same in every format: names without units, seconds as durations, `not measured` for None. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ NOT_MEASURED = "not measured"
 
 
 def figures(line: Line) -> Iterator[tuple[str, str]]:
-    """Yield a line's figures, by what they are called."""
+    """Yield the label and value of each figure of a line."""
     for name, value in line.figures.items():
         yield (
             name.removesuffix("_seconds").replace("_", " "),
@@ -19,23 +19,23 @@ def figures(line: Line) -> Iterator[tuple[str, str]]:
 
 
 def cells(table: Table) -> Iterator[list[str]]:
-    """Yield a table's rows; a column whose name ends in (s) holds seconds."""
+    """Yield a table's rows as text; columns whose name ends in (s) hold seconds."""
     for row in table.rows:
         yield [value_text(value, seconds=column.endswith("(s)"), nothing="–") for column, value in zip(table.columns, row, strict=True)]
 
 
 def columns(table: Table) -> list[str]:
-    """Return a table's column names, without the unit that its cells say."""
+    """Return a table's column names without the unit, which the cells contain."""
     return [name.removesuffix(" (s)") for name in table.columns]
 
 
 def is_number(value: Cell) -> bool:
-    """Whether it is to be set flush right."""
+    """Whether a value is a number and so right-aligned."""
     return isinstance(value, int | float)
 
 
 def value_text(value: Cell, *, seconds: bool = False, share: bool = False, nothing: str = NOT_MEASURED) -> str:
-    """Return one value."""
+    """Return one value as text; `nothing` for None."""
     match value:
         case None:
             return nothing
@@ -52,7 +52,7 @@ def value_text(value: Cell, *, seconds: bool = False, share: bool = False, nothi
 
 
 def span(seconds: float) -> str:
-    """Return seconds in the unit that suits them: `340 ms`, `12.5 s`, `4 min 10 s`, `3 h 5 min`, `12 d 4 h`."""
+    """Return seconds in a suitable unit: `340 ms`, `12.5 s`, `4 min 10 s`, `3 h 5 min`, `12 d 4 h`."""
     size = abs(seconds)
     sign = "-" if seconds < 0 else ""
     if size < 1:

@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else: no script, no file, no address. Every value is escaped by the template engine."""
+"""The report as one self-contained HTML page: no script, no external file, no link elsewhere. The template engine escapes every value."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from justenough.domain.evidence.report import Report
 
 
 def render_html(report: Report) -> str:
-    """Return the whole page."""
+    """Return the report as an HTML page."""
     environment = Environment(
         loader=PackageLoader("console.presentation.report", "."),
         autoescape=True,
@@ -18,6 +18,6 @@ def render_html(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    # Controls and direction-changing characters would be shown as what they do.
+    # Escape control and direction-changing characters; a browser would apply them.
     environment.filters |= {"plain": plain, "moment": lambda value: moment(value.isoformat())}
     return environment.get_template("page.html").render(report=report, wording=figures)

@@ -1,7 +1,7 @@
-"""What people are told, and how it is settled: which events ask for somebody, which end that, and the words. No I/O, no clock.
+"""Notifications: which events notify people, which events settle a notification, and the texts of both. No I/O, no clock.
 
-Plain text only. What a person or an agent wrote is quoted, cut, and cannot become markup, a mention or a link: the one link is ours, and leads to a
-page that shows and never decides.
+Plain text only. Text from people and agents is quoted, cut, and escaped so that it cannot become markup, a mention or a link. The only link is to
+a page of the console, which shows the request and decides nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NOTIFYING_EVENTS = frozenset(
         EventType.CREDENTIAL_OVERDUE,
     }
 )
-"""What people may be notified of: each waits for somebody to do something."""
+"""Events that people can be notified of. Each one waits for somebody to act."""
 SETTLING_EVENTS = frozenset(
     {
         EventType.APPROVAL_ESCALATED,
@@ -42,19 +42,19 @@ SETTLING_EVENTS = frozenset(
         EventType.CREDENTIAL_EXPIRED,
     }
 )
-"""By these, what somebody was told of is settled, and they are told that, too."""
+"""Events that settle an earlier notification; whoever got it also gets a follow-up."""
 TIER_EVENTS = frozenset({EventType.APPROVAL_OPENED, EventType.APPROVAL_ESCALATED})
 MAX_QUOTE_CHARS = 300
-"""Characters of anybody's words."""
+"""Characters that are quoted of a free text."""
 MAX_NAME_CHARS = 100
 REVOCABLE_TEXTS = {
-    "now": "revoking ends it at once",
-    "on_expiry": "it ends only when it expires: it cannot be revoked sooner",
-    "never": "it can never be revoked",
+    "now": "can be revoked immediately",
+    "on_expiry": "cannot be revoked early: it works until it expires",
+    "never": "cannot be revoked: it stays valid until its owner rotates it",
 }
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
-# Marks that some service reads as markup, a mention or a link, and what stands for each.
+# Characters that some services read as markup, a mention or a link, with their replacements.
 _MARKS = str.maketrans(
     {"<": "‹", ">": "›", "[": "⟦", "]": "⟧", "*": "∗", "_": "＿", "`": "ˋ", "~": "∼", "|": "¦", "@": "＠", "#": "＃", "\\": "⧵"}
 )
@@ -71,19 +71,19 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class NoticeContext:
-    """What is known now of what an event is about; None where there is no such thing."""
+    """The current state of what an event is about; None for parts that do not exist."""
 
     job: JobView | None = None
     request: RequestView | None = None
     credential: CredentialView | None = None
     top: int = 0
-    """The highest tier there is."""
+    """The highest configured tier."""
     console: str | None = None
-    """The console's address."""
+    """The console's base URL."""
 
 
 def notice_subject(entry: EntryView) -> str:
-    """Return what an event is about: the same for what asks and for what settles it."""
+    """Return the key of what an event is about. It is the same for the event that notifies and the event that settles it."""
     data = entry.data
     match EventType(entry.type):
         case EventType.REVIEW_OPENED | EventType.REVIEW_ANSWERED:
@@ -99,7 +99,7 @@ def notice_subject(entry: EntryView) -> str:
 
 
 def is_for_tiers(entry: EntryView, *, on: Iterable[str], tiers: Iterable[int]) -> bool:
-    """Whether an event is for people of these tiers."""
+    """Whether an event in `on` concerns people of one of these tiers."""
     if entry.type not in set(on):
         return False
     kind, wanted = EventType(entry.type), set(tiers)
@@ -109,12 +109,12 @@ def is_for_tiers(entry: EntryView, *, on: Iterable[str], tiers: Iterable[int]) -
 
 
 def asked_tier(entry: EntryView) -> int:
-    """Return the tier that an event asks; 0 where it asks none."""
+    """Return the tier whose approval an event requests; 0 if none."""
     return int(entry.data["tier"]) if EventType(entry.type) in TIER_EVENTS else 0
 
 
 def find_settled(entry: EntryView, sent_notices: Iterable[SentNotice]) -> tuple[SentNotice, ...]:
-    """Return those who were told of what an event settles."""
+    """Return the sent notices that an event settles."""
     kind, about = EventType(entry.type), notice_subject(entry)
     if kind not in SETTLING_EVENTS or (entry.data.get("verdict") == "pending"):
         return ()
@@ -125,7 +125,7 @@ def find_settled(entry: EntryView, sent_notices: Iterable[SentNotice]) -> tuple[
 
 
 def is_still_pending(entry: EntryView, scene: NoticeContext) -> bool:
-    """Whether what an event asks for is still to be done: a message that comes late says nothing any more."""
+    """Whether what an event asks for is still to be done. If not, a late message is not sent."""
     match EventType(entry.type):
         case EventType.REVIEW_OPENED:
             return scene.request is not None and scene.request.review is not None and scene.request.review.open
@@ -139,29 +139,30 @@ def is_still_pending(entry: EntryView, scene: NoticeContext) -> bool:
 
 
 def build_notice(entry: EntryView, scene: NoticeContext) -> Notice:
-    """Return the words for what waits."""
+    """Build the notice of an event that waits for somebody to act."""
     match EventType(entry.type):
         case EventType.REVIEW_OPENED:
             return _review_notice(entry.data, scene)
         case EventType.REVOCATION_OVERDUE:
-            return _overdue_notice(entry, scene, "Access is not revoked", f"What the job {entry.job} was given could not be ended")
+            return _overdue_notice(entry, scene, "Revocation overdue", f"The access of job {entry.job} could not be revoked")
         case EventType.CREDENTIAL_OVERDUE:
             return _overdue_notice(
-                entry, scene, "A credential is not revoked", f"{entry.data['credential']} of {entry.job} could not be ended"
+                entry,
+                scene,
+                "Credential revocation overdue",
+                f"Credential {entry.data['credential']} of job {entry.job} could not be revoked",
             )
         case _:
             return _approval_notice(entry.data, scene)
 
 
 def build_follow_up(entry: EntryView, about: str, scene: NoticeContext) -> Notice:
-    """Return the words for how something ended that somebody was told of."""
-    return Notice(
-        title=f"Settled: {_subject_text(about, scene)}", body=f"{ENDINGS[EventType(entry.type)](entry.data)} Nothing to do any more."
-    )
+    """Build the follow-up to an earlier notice that an event settles."""
+    return Notice(title=f"Settled: {_subject_text(about, scene)}", body=f"{ENDINGS[EventType(entry.type)](entry.data)} No action needed.")
 
 
 def to_plain_text(text: object, max_chars: int = MAX_QUOTE_CHARS) -> str:
-    """Return somebody's words on one line, cut, with nothing in them that a service takes for markup, a mention or a link."""
+    """Return untrusted text on one line, cut, with nothing that a service could read as markup, a mention or a link."""
     one_line = " ".join(_CONTROL.sub(" ", str(text)).split())
     cut = one_line if len(one_line) <= max_chars else f"{one_line[: max_chars - 1]}…"
     return _LINK.sub(lambda found: ":⁄⁄" if found[0] == "://" else "․", cut.translate(_MARKS))
@@ -171,14 +172,14 @@ def _approval_notice(data: Mapping[str, Any], scene: NoticeContext) -> Notice:
     asked = scene.request
     assert asked is not None
     lines = (
-        f"{_requester_text(asked, scene.job)} wants {_access_text(asked)} ({asked.resource}, {asked.sensitivity}) for {duration_text(asked.ttl)}.",
+        f"{_requester_text(asked, scene.job)} requests {_access_text(asked)} ({asked.resource}, {asked.sensitivity}) for {duration_text(asked.ttl)}.",
         f"Task: {to_plain_text(asked.task)}",
-        f"Reason, in the requester's own words: “{to_plain_text(asked.reason)}”",
-        f"Asked of people by: {to_plain_text(', '.join(asked.policies) or 'policy')}",
-        *([f"Tier {data['tier'] - 1} did not answer, so it climbed."] if data["tier"] > asked.tier else []),
-        f"Answer by {_moment_text(data['respond_by'])}; {_quorum_text(data['quorum'])}. {_silence_text(data['tier'], scene.top)}",
-        f"Once given: {REVOCABLE_TEXTS.get(asked.revocable, to_plain_text(asked.revocable, MAX_NAME_CHARS))}.",
-        _link_text(scene, "inbox", asked.id, "Look and answer", f"justenough request show {asked.id}"),
+        f"Reason (from the request): “{to_plain_text(asked.reason)}”",
+        f"Policy: {to_plain_text(', '.join(asked.policies) or 'not recorded')}",
+        *([f"Escalated: tier {data['tier'] - 1} did not decide in time."] if data["tier"] > asked.tier else []),
+        f"Decide by {_moment_text(data['respond_by'])}; {_quorum_text(data['quorum'])}. {_silence_text(data['tier'], scene.top)}",
+        f"Once issued: {REVOCABLE_TEXTS.get(asked.revocable, to_plain_text(asked.revocable, MAX_NAME_CHARS))}.",
+        _link_text(scene, "inbox", asked.id, "Review", f"justenough request show {asked.id}"),
     )
     return Notice(title=f"Approval needed (tier {data['tier']}): {_access_text(asked)}", body="\n".join(lines))
 
@@ -187,42 +188,42 @@ def _review_notice(data: Mapping[str, Any], scene: NoticeContext) -> Notice:
     asked = scene.request
     assert asked is not None
     lines = (
-        f"{to_plain_text(data['name'], MAX_NAME_CHARS)} passed tier {', '.join(map(str, data['tiers']))} alone (broke glass): {_access_text(asked)}.",
+        f"{to_plain_text(data['name'], MAX_NAME_CHARS)} used break-glass to bypass tier {', '.join(map(str, data['tiers']))}: {_access_text(asked)}.",
         f"Job: {to_plain_text(asked.job_name, MAX_NAME_CHARS)}",
-        f"Their reason, in their own words: “{to_plain_text(data['reason'])}”",
-        "Say whether it was justified. Until somebody does, the review stays open.",
-        _link_text(scene, "inbox", asked.id, "Look and answer", f"justenough request show {asked.id}"),
+        f"Reason: “{to_plain_text(data['reason'])}”",
+        "Review whether it was justified. The review stays open until somebody does.",
+        _link_text(scene, "inbox", asked.id, "Review", f"justenough request show {asked.id}"),
     )
     return Notice(title=f"Review needed: {_access_text(asked)}", body="\n".join(lines))
 
 
 def _overdue_notice(entry: EntryView, scene: NoticeContext, title: str, what: str) -> Notice:
     lines = (
-        f"{what}; it may still work. It is tried again without end.",
-        f"Failed: {to_plain_text('; '.join(entry.data['failures']))}",
-        _link_text(scene, "jobs", entry.job, "See", f"justenough job show {entry.job}"),
+        f"{what} and may still work. Retrying automatically.",
+        f"Last error: {to_plain_text('; '.join(entry.data['failures']))}",
+        _link_text(scene, "jobs", entry.job, "View", f"justenough job show {entry.job}"),
     )
     return Notice(title=f"{title}: {entry.job}", body="\n".join(lines))
 
 
 ENDINGS: Mapping[EventType, Callable[[Mapping[str, Any]], str]] = {
     EventType.APPROVAL_DECIDED: lambda d: (
-        f"{to_plain_text(d['name'], MAX_NAME_CHARS)} {_decision_text(d)}, with the words “{to_plain_text(d['reason'])}”."
+        f"{to_plain_text(d['name'], MAX_NAME_CHARS)} {_decision_text(d)}: “{to_plain_text(d['reason'])}”."
     ),
-    EventType.APPROVAL_ESCALATED: lambda d: f"Nobody answered in time; it climbed to tier {d['tier']}, which was asked.",
-    EventType.APPROVAL_EXPIRED: lambda _: "Nobody answered in time, so it is denied.",
-    EventType.APPROVAL_WITHDRAWN: lambda d: f"{to_plain_text(d['name'], MAX_NAME_CHARS)} took their approval back.",
-    EventType.ACCESS_WITHDRAWN: lambda d: f"It was withdrawn: {to_plain_text(d['why'])}.",
-    EventType.JOB_ENDED: lambda d: f"Its job is over: {d['state']}.",
-    EventType.REVIEW_ANSWERED: lambda d: f"{to_plain_text(d['name'], MAX_NAME_CHARS)} finds it {d['verdict']}.",
-    EventType.REVOCATION_CONFIRMED: lambda _: "Everything of it is ended, and seen to be dead.",
-    EventType.CREDENTIAL_CONFIRMED: lambda _: "It is ended, and seen to be dead.",
-    EventType.CREDENTIAL_EXPIRED: lambda _: "It has ended at its own time.",
+    EventType.APPROVAL_ESCALATED: lambda d: f"Nobody decided in time; escalated to tier {d['tier']}.",
+    EventType.APPROVAL_EXPIRED: lambda _: "Nobody decided in time, so the request is denied.",
+    EventType.APPROVAL_WITHDRAWN: lambda d: f"{to_plain_text(d['name'], MAX_NAME_CHARS)} withdrew the approval.",
+    EventType.ACCESS_WITHDRAWN: lambda d: f"The request was withdrawn: {to_plain_text(d['why'])}.",
+    EventType.JOB_ENDED: lambda d: f"The job has ended: {d['state']}.",
+    EventType.REVIEW_ANSWERED: lambda d: f"{to_plain_text(d['name'], MAX_NAME_CHARS)} reviewed the break-glass: {d['verdict']}.",
+    EventType.REVOCATION_CONFIRMED: lambda _: "All access revoked and verified.",
+    EventType.CREDENTIAL_CONFIRMED: lambda _: "The credential is revoked and verified.",
+    EventType.CREDENTIAL_EXPIRED: lambda _: "The credential has expired.",
 }
 
 
 def _decision_text(data: Mapping[str, Any]) -> str:
-    return "broke glass" if data["decision"] == "break_glass" else f"answered: {data['verdict']}"
+    return "used break-glass" if data["decision"] == "break_glass" else f"decided: {data['verdict']}"
 
 
 def _subject_text(about: str, scene: NoticeContext) -> str:
@@ -248,13 +249,13 @@ def _requester_text(request: RequestView, job: JobView | None) -> str:
 
 
 def _quorum_text(quorum: int) -> str:
-    return "one person is needed" if quorum == 1 else f"{quorum} people are needed"
+    return "1 approval is needed" if quorum == 1 else f"{quorum} approvals by different people are needed"
 
 
 def _silence_text(tier: int, top: int) -> str:
     if tier < top:
-        return f"If nobody does, it climbs to tier {tier + 1}; silence never approves."
-    return "If nobody does, it is denied; silence never approves."
+        return f"Escalates to tier {tier + 1} if nobody decides in time. Never auto-approved."
+    return "Denied if nobody decides in time."
 
 
 def _link_text(scene: NoticeContext, page: str, which: str, verb: str, command: str) -> str:
